@@ -1,0 +1,354 @@
+//! The cost model: what a plan takes in time and memory.
+//!
+//! A pipeline with bottleneck `T` (its slowest stage or link) does m microbatches in
+//! `(m - 1) * T + fill`, where fill is the way of one microbatch through all stages and links and
+//! back. A step takes as long as its slowest replica, and the exchange of gradients after it.
+
+use concord_proto::client::PlanChoice;
+
+use super::{Device, PlanError, Request};
+
+/// Time from one worker to the next. Links are not measured yet: this is a local network with
+/// gRPC on top, so that a cut of a tiny model is not taken for free.
+const LINK_SECONDS: f64 = 200e-6;
+
+/// Bytes a second between two workers: 10 Gbit/s, which loopback and a wired network reach.
+const LINK_BYTES_PER_SECOND: f64 = 1e9;
+
+/// Values, two moments and gradients have the same size: gradients are a quarter of the state.
+const STATE_PARTS: f64 = 4.0;
+
+/// Stages x replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) stages: usize,
+    pub(super) replicas: usize,
+}
+
+/// A plan in the terms of the search.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// Layers of each stage.
+    pub(super) lengths: Vec<u32>,
+    /// For each replica, the device of each stage, as an index into [`Problem::devices`].
+    pub(super) seats: Vec<Vec<usize>>,
+    /// Microbatches of each replica.
+    pub(super) shares: Vec<u32>,
+    /// Predicted time of a step.
+    pub(super) seconds: f64,
+}
+
+/// How fast a pipeline is, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Of its slowest stage or link, for one microbatch.
+    pub(super) bottleneck: f64,
+    /// Of one microbatch through all of it and back.
+    pub(super) fill: f64,
+}
+
+impl Pace {
+    /// When the last of `count` microbatches is through.
+    pub(super) fn finish(&self, count: u32) -> f64 {
+        f64::from(count.saturating_sub(1)) * self.bottleneck + self.fill
+    }
+}
+
+/// A request, checked and in the terms of the search.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    /// The devices, fastest first. Equal devices stand side by side.
+    pub(super) devices: Vec<Device>,
+    /// Their speeds in multiply-adds a second.
+    pub(super) speeds: Vec<f64>,
+    pub(super) layers: u32,
+    pub(super) microbatches: u32,
+    /// The shape that the user fixed.
+    fixed: Option<Shape>,
+    /// The shares that the user fixed.
+    pub(super) shares: Option<Vec<u32>>,
+    /// Multiply-adds of one layer for one microbatch, forward and backward.
+    pub(super) layer_work: f64,
+    /// The same for the head.
+    pub(super) head_work: f64,
+    /// Time of hidden states or their gradient between two stages, without the latency.
+    pub(super) transfer: f64,
+    layer_state_bytes: u64,
+    layer_bytes: u64,
+    activation_bytes: u64,
+    embed_bytes: u64,
+    head_bytes: u64,
+}
+
+impl Problem {
+    pub(super) fn new(request: &Request) -> Result<Self, PlanError> {
+        let profile = request.profile;
+        if request.layers == 0 || request.microbatches == 0 {
+            return Err(PlanError::EmptyJob {
+                layers: request.layers,
+                microbatches: request.microbatches,
+            });
+        }
+        if request.devices.is_empty() {
+            return Err(PlanError::NoDevices);
+        }
+        let (fixed, shares) = check_choice(request)?;
+        let mut devices = request.devices.to_vec();
+        let rank = |d: &Device| (d.macs_per_second, d.memory_bytes);
+        devices.sort_by(|a, b| rank(b).cmp(&rank(a)).then(a.id.cmp(&b.id)));
+        let speed = |d: &Device| d.macs_per_second.max(1) as f64;
+        let passes =
+            profile.microbatch_tokens as f64 * (1.0 + f64::from(profile.backward_percent) / 100.0);
+        Ok(Self {
+            speeds: devices.iter().map(speed).collect(),
+            devices,
+            layers: request.layers,
+            microbatches: request.microbatches,
+            fixed,
+            shares,
+            layer_work: (profile.layer_macs as f64 * passes).max(1.0),
+            head_work: profile.head_macs as f64 * passes,
+            transfer: profile.boundary_bytes as f64 / LINK_BYTES_PER_SECOND,
+            layer_state_bytes: profile.layer_state_bytes,
+            layer_bytes: profile.layer_bytes,
+            activation_bytes: profile.layer_activation_bytes,
+            embed_bytes: profile.embed_bytes,
+            head_bytes: profile.head_bytes,
+        })
+    }
+
+    /// The shapes to search, those of few workers first: at equal times the smaller wins.
+    pub(super) fn shapes(&self) -> Vec<Shape> {
+        if let Some(shape) = self.fixed {
+            return vec![shape];
+        }
+        let (layers, lanes) = (self.layers as usize, self.microbatches as usize);
+        let count = self.devices.len();
+        let mut shapes: Vec<Shape> = (1..=count.min(layers))
+            .flat_map(|stages| {
+                (1..=(count / stages).min(lanes)).map(move |replicas| Shape { stages, replicas })
+            })
+            .collect();
+        shapes.sort_by_key(|shape| (shape.stages * shape.replicas, shape.stages));
+        shapes
+    }
+
+    /// Multiply-adds of each stage for one microbatch.
+    pub(super) fn works(&self, lengths: &[u32]) -> Vec<f64> {
+        let layers = |&length: &u32| f64::from(length) * self.layer_work;
+        let mut works: Vec<f64> = lengths.iter().map(layers).collect();
+        if let Some(last) = works.last_mut() {
+            *last += self.head_work;
+        }
+        works
+    }
+
+    /// Microbatches whose activations a stage must have room for.
+    fn in_flight(&self, stages: usize) -> u64 {
+        (stages as u64 + 1).min(u64::from(self.microbatches))
+    }
+
+    /// Bytes that one layer takes in a pipeline of `stages`.
+    fn bytes_per_layer(&self, stages: usize) -> u64 {
+        let activations = self.activation_bytes.saturating_mul(self.in_flight(stages));
+        let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
+        fixed.saturating_add(activations).max(1)
+    }
+
+    /// Bytes of embedding and head, where a stage holds them.
+    pub(super) fn end_bytes(&self, first: bool, last: bool) -> u64 {
+        let embed = if first { self.embed_bytes } else { 0 };
+        let head = if last { self.head_bytes } else { 0 };
+        embed.saturating_add(head)
+    }
+
+    /// Layers that fit into `memory` at one stage of a pipeline of `stages`.
+    pub(super) fn layers_in(&self, memory: u64, stages: usize, first: bool, last: bool) -> u32 {
+        let Some(room) = memory.checked_sub(self.end_bytes(first, last)) else {
+            return 0;
+        };
+        let fitting = room / self.bytes_per_layer(stages);
+        fitting.min(u64::from(self.layers)) as u32
+    }
+
+    /// Bytes by which the stages exceed the memory of their devices, in all.
+    pub(super) fn overflow(&self, lengths: &[u32], seats: &[Vec<usize>]) -> u64 {
+        let per_layer = self.bytes_per_layer(lengths.len());
+        let last = lengths.len() - 1;
+        let mut total = 0_u64;
+        for pipeline in seats {
+            for (stage, (&length, &seat)) in lengths.iter().zip(pipeline).enumerate() {
+                let layers = u64::from(length).saturating_mul(per_layer);
+                let need = layers.saturating_add(self.end_bytes(stage == 0, stage == last));
+                let excess = need.saturating_sub(self.devices[seat].memory_bytes);
+                total = total.saturating_add(excess);
+            }
+        }
+        total
+    }
+
+    /// Time on the links of a pipeline, of one microbatch and its gradients.
+    pub(super) fn hops(&self, stages: usize) -> f64 {
+        (stages - 1) as f64 * 2.0 * (LINK_SECONDS + self.transfer)
+    }
+
+    /// The slowest link: none in a pipeline of one stage.
+    pub(super) fn link(&self, stages: usize) -> f64 {
+        if stages > 1 { self.transfer } else { 0.0 }
+    }
+
+    /// Time of the exchange of gradients between `replicas`, of which each sends its sums to each
+    /// of the others; the longest stage has most.
+    pub(super) fn exchange(&self, lengths: &[u32], replicas: usize) -> f64 {
+        if replicas == 1 {
+            return 0.0;
+        }
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let bytes = f64::from(longest) * self.layer_state_bytes as f64 / STATE_PARTS;
+        2.0 * LINK_SECONDS + (replicas - 1) as f64 * bytes / LINK_BYTES_PER_SECOND
+    }
+
+    /// How fast the devices `seats` are at stages of these `works`.
+    pub(super) fn pace(&self, works: &[f64], seats: &[usize]) -> Pace {
+        let times = works
+            .iter()
+            .zip(seats)
+            .map(|(work, &seat)| work / self.speeds[seat]);
+        let (slowest, sum) = times.fold((0.0_f64, 0.0), |(slowest, sum), time| {
+            (slowest.max(time), sum + time)
+        });
+        Pace {
+            bottleneck: slowest.max(self.link(works.len())),
+            fill: sum + self.hops(works.len()),
+        }
+    }
+
+    /// The candidate of a cut and an assignment, with the best shares.
+    pub(super) fn candidate(&self, lengths: Vec<u32>, seats: Vec<Vec<usize>>) -> Candidate {
+        let works = self.works(&lengths);
+        let paces: Vec<Pace> = seats.iter().map(|seats| self.pace(&works, seats)).collect();
+        let shares = match &self.shares {
+            Some(shares) => shares.clone(),
+            None => share(&paces, self.microbatches),
+        };
+        let slowest = paces
+            .iter()
+            .zip(&shares)
+            .map(|(pace, &count)| pace.finish(count))
+            .fold(0.0, f64::max);
+        Candidate {
+            seconds: slowest + self.exchange(&lengths, seats.len()),
+            lengths,
+            seats,
+            shares,
+        }
+    }
+
+    /// How many microbatches may be in flight: one more than stages, and as many more as hide the
+    /// latency of the links, where memory has room for them.
+    pub(super) fn depth(&self, plan: &Candidate) -> u32 {
+        let stages = plan.lengths.len();
+        let floor = stages as u32 + 1;
+        let works = self.works(&plan.lengths);
+        let paces = plan.seats.iter().map(|seats| self.pace(&works, seats));
+        let hiding = |pace: Pace| (self.hops(stages) / pace.bottleneck).ceil() as u32;
+        let wanted = floor.saturating_add(paces.map(hiding).max().unwrap_or(0));
+        let wanted = wanted.min(self.microbatches.max(floor));
+        let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
+        let mut depth = u64::from(wanted);
+        for pipeline in &plan.seats {
+            for (stage, (&length, &seat)) in plan.lengths.iter().zip(pipeline).enumerate() {
+                let length = u64::from(length);
+                let ends = self.end_bytes(stage == 0, stage + 1 == stages);
+                let taken = fixed.saturating_mul(length).saturating_add(ends);
+                let room = self.devices[seat].memory_bytes.saturating_sub(taken);
+                let each = self.activation_bytes.saturating_mul(length).max(1);
+                depth = depth.min(room / each);
+            }
+        }
+        (depth as u32).max(floor)
+    }
+}
+
+/// Deals `microbatches` to pipelines so that the last finishes as early as can be: one to each,
+/// then each to whom would finish it first.
+pub(super) fn share(paces: &[Pace], microbatches: u32) -> Vec<u32> {
+    let start = even_finish(paces, microbatches);
+    // One below the even finish: never more than the deal below would give.
+    let below = |pace: &Pace| ((start - pace.fill) / pace.bottleneck).floor() as u32;
+    let mut shares: Vec<u32> = paces.iter().map(|pace| below(pace).max(1)).collect();
+    let mut dealt: u32 = shares.iter().sum();
+    while dealt < microbatches {
+        let finish = |&i: &usize| paces[i].finish(shares[i] + 1);
+        let soonest = (0..paces.len()).min_by(|a, b| finish(a).total_cmp(&finish(b)));
+        shares[soonest.unwrap_or(0)] += 1;
+        dealt += 1;
+    }
+    shares
+}
+
+/// When all would finish at one time if microbatches could be split; those that are slower than
+/// that with a single one stand aside with it.
+fn even_finish(paces: &[Pace], microbatches: u32) -> f64 {
+    let mut active: Vec<&Pace> = paces.iter().collect();
+    loop {
+        let aside = (paces.len() - active.len()) as f64;
+        let load: f64 = active.iter().map(|p| p.fill / p.bottleneck - 1.0).sum();
+        let rate: f64 = active.iter().map(|p| 1.0 / p.bottleneck).sum();
+        let finish = (f64::from(microbatches) - aside + load) / rate;
+        let before = active.len();
+        active.retain(|pace| pace.fill <= finish);
+        if active.len() == before || active.is_empty() {
+            return finish;
+        }
+    }
+}
+
+fn check_choice(request: &Request) -> Result<(Option<Shape>, Option<Vec<u32>>), PlanError> {
+    let PlanChoice::Fixed {
+        stages,
+        replicas,
+        shares,
+    } = request.choice
+    else {
+        return Ok((None, None));
+    };
+    let (stages, replicas) = (*stages, *replicas);
+    let (layers, microbatches) = (request.layers, request.microbatches);
+    if stages == 0 || replicas == 0 {
+        return Err(PlanError::EmptyPlan { stages, replicas });
+    }
+    if stages > layers {
+        return Err(PlanError::TooManyStages { stages, layers });
+    }
+    if replicas > microbatches {
+        return Err(PlanError::TooManyReplicas {
+            replicas,
+            microbatches,
+        });
+    }
+    let dealt: u64 = shares.iter().copied().map(u64::from).sum();
+    let fits = shares.len() == replicas as usize
+        && dealt == u64::from(microbatches)
+        && !shares.contains(&0);
+    if !shares.is_empty() && !fits {
+        return Err(PlanError::Shares {
+            shares: shares.clone(),
+            replicas,
+            microbatches,
+        });
+    }
+    if u64::from(stages) * u64::from(replicas) > request.devices.len() as u64 {
+        return Err(PlanError::TooFewWorkers {
+            stages,
+            replicas,
+            workers: request.devices.len() as u32,
+        });
+    }
+    let shape = Shape {
+        stages: stages as usize,
+        replicas: replicas as usize,
+    };
+    let shares = (!shares.is_empty()).then(|| shares.clone());
+    Ok((Some(shape), shares))
+}

@@ -1,0 +1,497 @@
+//! The planner against brute force, and the properties that every plan has.
+
+use concord_proto::client::{ModelProfile, PlanChoice};
+use concord_proto::{Digest, JobId, PublicKey};
+use proptest::prelude::*;
+
+use super::{Device, PlanError, Planned, Request, plan};
+
+fn profile() -> ModelProfile {
+    ModelProfile {
+        layer_macs: 40_000,
+        head_macs: 90_000,
+        layer_bytes: 1_000,
+        embed_bytes: 1_500,
+        head_bytes: 700,
+        layer_state_bytes: 400,
+        layer_activation_bytes: 50,
+        boundary_bytes: 64_000,
+        microbatch_tokens: 256,
+        backward_percent: 200,
+    }
+}
+
+fn device(index: u8, macs_per_second: u64, memory_bytes: u64) -> Device {
+    let mut id = [0; 32];
+    id[0] = index;
+    Device {
+        id: PublicKey(id),
+        name: format!("device {index}"),
+        macs_per_second,
+        memory_bytes,
+    }
+}
+
+/// Devices by (speed, memory), with the index as the key.
+fn pool(devices: &[(u64, u64)]) -> Vec<Device> {
+    let numbered = devices.iter().enumerate();
+    numbered
+        .map(|(index, &(speed, memory))| device(index as u8, speed, memory))
+        .collect()
+}
+
+struct Case {
+    layers: u32,
+    microbatches: u32,
+    profile: ModelProfile,
+    choice: PlanChoice,
+}
+
+impl Case {
+    fn new(layers: u32, microbatches: u32) -> Self {
+        Self {
+            layers,
+            microbatches,
+            profile: profile(),
+            choice: PlanChoice::Auto,
+        }
+    }
+
+    fn plan(&self, devices: &[Device]) -> Result<Planned, PlanError> {
+        let planned = plan(&Request {
+            job: JobId(Digest([7; 32])),
+            epoch: 3,
+            layers: self.layers,
+            microbatches: self.microbatches,
+            profile: &self.profile,
+            choice: &self.choice,
+            devices,
+        })?;
+        planned
+            .plan
+            .validate(self.layers, self.microbatches)
+            .unwrap();
+        assert!(planned.depth as usize > planned.plan.stages.len());
+        self.check_memory(&planned, devices);
+        Ok(planned)
+    }
+
+    fn check_memory(&self, planned: &Planned, devices: &[Device]) {
+        let in_flight = u64::from(planned.depth.min(self.microbatches));
+        for (seat, worker) in planned.plan.workers() {
+            let stage = planned.plan.stages[seat.stage];
+            let lengths = (stage.end - stage.start, stage.start, stage.end);
+            let need = stage_bytes(&self.profile, lengths, self.layers, in_flight);
+            let device = devices.iter().find(|d| d.id == worker).unwrap();
+            assert!(
+                need <= device.memory_bytes,
+                "{need} bytes on {}",
+                device.name
+            );
+        }
+    }
+}
+
+fn stage_bytes(profile: &ModelProfile, run: (u32, u32, u32), layers: u32, in_flight: u64) -> u64 {
+    let (length, start, end) = run;
+    let per_layer = profile.layer_bytes
+        + profile.layer_state_bytes
+        + in_flight * profile.layer_activation_bytes;
+    let embed = if start == 0 { profile.embed_bytes } else { 0 };
+    let head = if end == layers { profile.head_bytes } else { 0 };
+    u64::from(length) * per_layer + embed + head
+}
+
+/// All ways to write `total` as `parts` positive numbers.
+fn compositions(total: u32, parts: u32) -> Vec<Vec<u32>> {
+    if parts == 1 {
+        return vec![vec![total]];
+    }
+    let mut all = Vec::new();
+    for first in 1..=total.saturating_sub(parts - 1) {
+        for rest in compositions(total - first, parts - 1) {
+            all.push([&[first], &rest[..]].concat());
+        }
+    }
+    all
+}
+
+/// All ordered choices of `count` of `devices` indices.
+fn arrangements(devices: usize, count: usize) -> Vec<Vec<usize>> {
+    if count == 0 {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for before in arrangements(devices, count - 1) {
+        for device in (0..devices).filter(|device| !before.contains(device)) {
+            all.push([&before[..], &[device]].concat());
+        }
+    }
+    all
+}
+
+/// The formula of the design once more, on its own, and every plan that there is.
+fn brute_force(case: &Case, devices: &[Device]) -> Option<f64> {
+    let mut best: Option<f64> = None;
+    for stages in 1..=(devices.len() as u32).min(case.layers) {
+        for replicas in 1..=(devices.len() as u32 / stages).min(case.microbatches) {
+            if let PlanChoice::Fixed {
+                stages: s,
+                replicas: r,
+                ..
+            } = case.choice
+                && (s, r) != (stages, replicas)
+            {
+                continue;
+            }
+            for seats in arrangements(devices.len(), (stages * replicas) as usize) {
+                let seats: Vec<&Device> = seats.iter().map(|&seat| &devices[seat]).collect();
+                for lengths in compositions(case.layers, stages) {
+                    let time = step_time(case, &lengths, &seats);
+                    best = match (best, time) {
+                        (Some(best), Some(time)) => Some(best.min(time)),
+                        (best, time) => best.or(time),
+                    };
+                }
+            }
+        }
+    }
+    best
+}
+
+fn step_time(case: &Case, lengths: &[u32], seats: &[&Device]) -> Option<f64> {
+    let (profile, stages) = (&case.profile, lengths.len());
+    let in_flight = (stages as u64 + 1).min(u64::from(case.microbatches));
+    let passes = profile.microbatch_tokens as f64 * (100 + profile.backward_percent) as f64 / 100.0;
+    let transfer = profile.boundary_bytes as f64 / 1e9;
+    let mut paces = Vec::new();
+    for pipeline in seats.chunks(stages) {
+        let mut start = 0;
+        let mut bottleneck = if stages > 1 { transfer } else { 0.0 };
+        let mut fill = (stages - 1) as f64 * (2.0 * 200e-6 + 2.0 * transfer);
+        for (&length, device) in lengths.iter().zip(pipeline) {
+            let end = start + length;
+            if stage_bytes(profile, (length, start, end), case.layers, in_flight)
+                > device.memory_bytes
+            {
+                return None;
+            }
+            let head = if end == case.layers {
+                profile.head_macs
+            } else {
+                0
+            };
+            let macs = (u64::from(length) * profile.layer_macs + head) as f64 * passes;
+            let time = macs / device.macs_per_second as f64;
+            bottleneck = time.max(bottleneck);
+            fill += time;
+            start = end;
+        }
+        paces.push((bottleneck, fill));
+    }
+    let dealings = match &case.choice {
+        PlanChoice::Fixed { shares, .. } if !shares.is_empty() => vec![shares.clone()],
+        _ => compositions(case.microbatches, paces.len() as u32),
+    };
+    let slowest = |shares: &Vec<u32>| {
+        let times = paces.iter().zip(shares);
+        times
+            .map(|((bottleneck, fill), &m)| f64::from(m - 1) * bottleneck + fill)
+            .fold(0.0, f64::max)
+    };
+    let exchange = if paces.len() > 1 {
+        let longest = f64::from(*lengths.iter().max().unwrap());
+        let bytes = longest * profile.layer_state_bytes as f64 / 4.0;
+        2.0 * 200e-6 + (paces.len() - 1) as f64 * bytes / 1e9
+    } else {
+        0.0
+    };
+    dealings
+        .iter()
+        .map(slowest)
+        .reduce(f64::min)
+        .map(|time| time + exchange)
+}
+
+fn agrees_with_brute_force(case: &Case, devices: &[Device]) {
+    match (case.plan(devices), brute_force(case, devices)) {
+        (Ok(planned), Some(seconds)) => {
+            let exact = (seconds * 1e6).ceil() as u64;
+            let found = planned.step_micros;
+            assert!(
+                found.abs_diff(exact) <= 1,
+                "{found} us, brute force {exact} us: {planned:?}"
+            );
+        }
+        (Err(PlanError::Memory { .. }), None) => {}
+        (found, exact) => panic!("{found:?}, brute force {exact:?}"),
+    }
+}
+
+fn speed() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1_000_000_000), 100_000_000..20_000_000_000_u64]
+}
+
+fn memory() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(1 << 30), 1_000..12_000_u64]
+}
+
+fn devices(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<Device>> {
+    prop::collection::vec((speed(), memory()), count).prop_map(|devices| pool(&devices))
+}
+
+/// Profiles in which compute, links and gradients each may bind.
+fn any_profile() -> impl Strategy<Value = ModelProfile> {
+    (
+        1_000..200_000_u64,
+        0..300_000_u64,
+        0..2_000_000_u64,
+        0..40_000_u64,
+    )
+        .prop_map(
+            |(layer_macs, head_macs, boundary_bytes, state)| ModelProfile {
+                layer_macs,
+                head_macs,
+                boundary_bytes,
+                layer_state_bytes: state % 400,
+                ..profile()
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn equals_brute_force(
+        devices in devices(1..=5), layers in 1_u32..7, microbatches in 1_u32..6,
+        profile in any_profile(),
+    ) {
+        let case = Case { profile, ..Case::new(layers, microbatches) };
+        agrees_with_brute_force(&case, &devices);
+    }
+
+    #[test]
+    fn a_fixed_plan_equals_brute_force(
+        devices in devices(4..=5), layers in 2_u32..7, microbatches in 2_u32..6,
+        profile in any_profile(), first_share in prop::option::of(1_u32..5),
+    ) {
+        let shares = first_share.map(|first| first.min(microbatches - 1));
+        let shares = shares.map(|first| vec![first, microbatches - first]);
+        let choice = PlanChoice::Fixed { stages: 2, replicas: 2, shares: shares.unwrap_or_default() };
+        let case = Case { profile, choice, ..Case::new(layers, microbatches) };
+        agrees_with_brute_force(&case, &devices);
+    }
+
+    #[test]
+    fn one_more_device_never_makes_it_slower(
+        mut devices in devices(2..=8), layers in 1_u32..40, microbatches in 1_u32..40,
+        profile in any_profile(),
+    ) {
+        let case = Case { profile, ..Case::new(layers, microbatches) };
+        let all = case.plan(&devices);
+        devices.pop();
+        if let Ok(fewer) = case.plan(&devices) {
+            let all = all.expect("what fits on fewer devices fits on more");
+            prop_assert!(all.step_micros <= fewer.step_micros + 1, "{all:?} {fewer:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_devices_changes_nothing(
+        devices in devices(1..=12), seed in any::<u64>(), layers in 1_u32..30,
+        microbatches in 1_u32..30,
+    ) {
+        let case = Case::new(layers, microbatches);
+        let mut permuted = devices.clone();
+        permuted.sort_by_key(|d| (seed ^ u64::from(d.id.0[0])).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        prop_assert_eq!(case.plan(&devices), case.plan(&permuted));
+    }
+
+    #[test]
+    fn a_large_pool_is_planned_within_a_fifth_of_a_bound(
+        speeds in prop::collection::vec(1_000_000_000..8_000_000_000_u64, 9..40),
+        layers in 16_u32..80,
+    ) {
+        let sized: Vec<_> = speeds.iter().map(|&speed| (speed, 1 << 40)).collect();
+        let profile = ModelProfile { layer_macs: 20_000_000, ..profile() };
+        let case = Case { profile, ..Case::new(layers, 256) };
+        let planned = case.plan(&pool(&sized)).unwrap();
+        let speed: f64 = speeds.iter().map(|&s| s as f64).sum();
+        let macs = (u64::from(layers) * 20_000_000 + 90_000) as f64 * 256.0 * 3.0 * 256.0;
+        let bound = macs / speed * 1e6;
+        prop_assert!((planned.step_micros as f64) < 1.2 * bound, "{} {bound}", planned.step_micros);
+    }
+
+    #[test]
+    fn extreme_numbers_never_panic(
+        devices in prop::collection::vec((any::<u64>(), any::<u64>()), 1..6),
+        numbers in prop::array::uniform9(any::<u64>()), percent in any::<u32>(),
+        layers in 1_u32..200, microbatches in 1_u32..4_096,
+    ) {
+        let [layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, state, activation,
+            boundary_bytes, microbatch_tokens] = numbers;
+        let profile = ModelProfile {
+            layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
+            layer_activation_bytes: activation, boundary_bytes, microbatch_tokens,
+            backward_percent: percent,
+        };
+        let choice = PlanChoice::Auto;
+        let _ = plan(&Request {
+            job: JobId(Digest([7; 32])), epoch: 0, layers, microbatches, profile: &profile,
+            choice: &choice, devices: &pool(&devices),
+        });
+    }
+}
+
+#[test]
+fn equals_brute_force_on_six_devices() {
+    let devices = pool(&[
+        (9_000_000_000, 1 << 30),
+        (4_000_000_000, 6_000),
+        (4_000_000_000, 1 << 30),
+        (2_500_000_000, 1 << 30),
+        (1_000_000_000, 5_000),
+        (700_000_000, 1 << 30),
+    ]);
+    agrees_with_brute_force(&Case::new(5, 4), &devices);
+}
+
+#[test]
+fn eight_unlike_devices_and_a_deep_model_are_planned_at_once() {
+    let speeds = [9, 8, 7, 5, 4, 3, 2, 1].map(|speed| (speed * 1_000_000_000_u64, 1 << 40));
+    let case = Case::new(80, 64);
+    let started = std::time::Instant::now();
+    let planned = case.plan(&pool(&speeds)).unwrap();
+    let took = started.elapsed();
+    println!("{took:?}: {planned:?}");
+    assert!(took.as_secs() < 20, "{took:?}");
+}
+
+#[test]
+fn alike_devices_get_alike_shares() {
+    let four = pool(&[(1_000_000_000, 1 << 30); 4]);
+    let fixed = |stages, replicas| PlanChoice::Fixed {
+        stages,
+        replicas,
+        shares: Vec::new(),
+    };
+    let mut case = Case::new(8, 8);
+    case.profile.head_macs = 0;
+    case.choice = fixed(2, 2);
+    let plan = case.plan(&four).unwrap().plan;
+    assert_eq!(
+        plan.stages.iter().map(|s| s.end).collect::<Vec<_>>(),
+        [4, 8]
+    );
+    assert_eq!(
+        plan.replicas.iter().map(|r| r.end).collect::<Vec<_>>(),
+        [4, 8]
+    );
+}
+
+#[test]
+fn a_device_three_times_as_fast_gets_three_times_the_microbatches() {
+    let case = Case {
+        choice: PlanChoice::Fixed {
+            stages: 1,
+            replicas: 2,
+            shares: Vec::new(),
+        },
+        ..Case::new(8, 16)
+    };
+    let plan = case
+        .plan(&pool(&[(1_000_000_000, 1 << 30), (3_000_000_000, 1 << 30)]))
+        .unwrap()
+        .plan;
+    let shares: Vec<u32> = plan.replicas.iter().map(|r| r.end - r.start).collect();
+    assert_eq!(shares, [12, 4]);
+    assert_eq!(plan.replicas[0].workers[0].0[0], 1);
+}
+
+#[test]
+fn a_device_that_would_only_slow_the_others_stays_idle() {
+    let case = Case::new(4, 2);
+    let planned = case
+        .plan(&pool(&[(20_000_000_000, 1 << 30), (1_000, 1 << 30)]))
+        .unwrap();
+    assert_eq!(planned.plan.workers().count(), 1);
+}
+
+#[test]
+fn what_cannot_be_planned_says_what_would_help() {
+    let two = pool(&[(1_000_000_000, 1 << 30); 2]);
+    let error = |case: &Case, devices: &[Device]| case.plan(devices).unwrap_err();
+    let fixed = |stages, replicas, shares: &[u32]| Case {
+        choice: PlanChoice::Fixed {
+            stages,
+            replicas,
+            shares: shares.to_vec(),
+        },
+        ..Case::new(4, 6)
+    };
+    assert_eq!(error(&Case::new(4, 6), &[]), PlanError::NoDevices);
+    assert!(matches!(
+        error(&Case::new(0, 6), &two),
+        PlanError::EmptyJob { .. }
+    ));
+    assert!(matches!(
+        error(&fixed(0, 1, &[]), &two),
+        PlanError::EmptyPlan { .. }
+    ));
+    assert!(matches!(
+        error(&fixed(5, 1, &[]), &two),
+        PlanError::TooManyStages { .. }
+    ));
+    assert!(matches!(
+        error(&fixed(1, 7, &[]), &two),
+        PlanError::TooManyReplicas { .. }
+    ));
+    for shares in [&[6][..], &[0, 6], &[3, 2], &[u32::MAX, 7], &[2, 2, 2]] {
+        assert!(matches!(
+            error(&fixed(1, 2, shares), &two),
+            PlanError::Shares { .. }
+        ));
+    }
+    let too_few = error(&fixed(2, 2, &[]), &two);
+    assert_eq!(
+        too_few.to_string(),
+        "the plan 2x2 needs 4 workers, and 2 are there: start more, or choose auto"
+    );
+}
+
+#[test]
+fn the_remedy_for_too_little_memory_is_exact() {
+    let case = Case::new(8, 6);
+    let small = pool(&[(1_000_000_000, 5_000), (2_000_000_000, 6_000)]);
+    let PlanError::Memory {
+        workers: 2,
+        more_bytes,
+        more_workers: Some(more),
+    } = case.plan(&small).unwrap_err()
+    else {
+        panic!("two small devices hold eight layers");
+    };
+    let grown = |bytes: u64| {
+        let devices = small.iter().cloned().map(|mut device| {
+            device.memory_bytes += bytes;
+            device
+        });
+        case.plan(&devices.collect::<Vec<_>>()).is_ok()
+    };
+    assert!(grown(more_bytes) && !grown(more_bytes - 1));
+    let joined = |count: u32| {
+        let mut devices = small.clone();
+        devices.extend((0..count).map(|i| device(10 + i as u8, 1_000_000_000, 6_000)));
+        case.plan(&devices).is_ok()
+    };
+    assert!(joined(more) && !joined(more - 1));
+    let tiny = pool(&[(1_000_000_000, 10)]);
+    assert!(matches!(
+        case.plan(&tiny).unwrap_err(),
+        PlanError::Memory {
+            more_workers: None,
+            ..
+        }
+    ));
+}

@@ -1,0 +1,125 @@
+//! Row coding: a row of floats as integers that share one power of two, `value = q * 2^exp`.
+//!
+//! The exponent comes from the bits of the row's largest magnitude and is bumped, never clipped,
+//! where rounding would pass the limit. See NUMERICS.md, section 2.
+
+/// How many bits a coded element has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// One 8-bit digit, `|q| <= 127`: a quantised mode.
+    I8,
+    /// Two 7-bit digits, `|q| <= 8,127`.
+    I14,
+    /// Two balanced 8-bit digits, `|q| <= 32,639`: the default for training.
+    I16,
+}
+
+impl Precision {
+    /// The largest magnitude that `q` may have.
+    pub const fn limit(self) -> i32 {
+        match self {
+            Self::I8 => 127,
+            Self::I14 => 8_127,
+            Self::I16 => 32_639,
+        }
+    }
+}
+
+/// Rows of integers with one exponent each. Every row is coded on its own: no row sees another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coded {
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements in a row: the axis that a product sums over.
+    pub cols: usize,
+    /// The limit that every `q` keeps.
+    pub precision: Precision,
+    /// Codes, row-major. Invariant: `|q| <= precision.limit()`.
+    pub q: Vec<i16>,
+    /// One exponent a row; 0 for a row of zeros.
+    pub exp: Vec<i32>,
+}
+
+/// One side of an integer product, seen as rows by depth with any strides.
+///
+/// The depth axis is the one that is summed; `exp` scales each row after the sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// Codes; element (row, depth) stands at `row * row_stride + depth * depth_stride`.
+    pub q: &'a [i16],
+    /// Number of rows.
+    pub rows: usize,
+    /// Length of the summed axis.
+    pub depth: usize,
+    /// Distance of two rows.
+    pub row_stride: usize,
+    /// Distance of two elements along the depth.
+    pub depth_stride: usize,
+    /// Exponent of each row, or empty where they were folded into the other operand.
+    pub exp: &'a [i32],
+    /// The limit that every code keeps.
+    pub precision: Precision,
+}
+
+impl Coded {
+    /// The rows as they are: the depth is the column axis.
+    pub fn by_rows(&self) -> Operand<'_> {
+        Operand {
+            q: &self.q,
+            rows: self.rows,
+            depth: self.cols,
+            row_stride: self.cols,
+            depth_stride: 1,
+            exp: &self.exp,
+            precision: self.precision,
+        }
+    }
+
+    /// The columns of rows `[start, start + depth)`, summed over these rows; the exponents of the
+    /// rows must have been folded into the other operand.
+    pub fn by_cols(&self, start: usize, depth: usize) -> Operand<'_> {
+        assert!(
+            start + depth <= self.rows,
+            "rows {start}+{depth} of {}",
+            self.rows
+        );
+        Operand {
+            q: &self.q[start * self.cols..],
+            rows: self.cols,
+            depth,
+            row_stride: 1,
+            depth_stride: self.cols,
+            exp: &[],
+            precision: self.precision,
+        }
+    }
+
+    /// The exact values `q * 2^exp` (rounded only where they leave the range of f32).
+    pub fn decode(&self) -> Vec<f32> {
+        (0..self.rows)
+            .flat_map(|row| self.decode_row(row))
+            .collect()
+    }
+
+    /// The values of one row.
+    pub fn decode_row(&self, row: usize) -> impl Iterator<Item = f32> + '_ {
+        let scale = crate::math::pow2_f64(self.exp[row]);
+        let codes = &self.q[row * self.cols..(row + 1) * self.cols];
+        codes.iter().map(move |&q| (f64::from(q) * scale) as f32)
+    }
+
+    /// Puts the rows of `other` after these.
+    ///
+    /// # Panics
+    /// Where width or precision differ.
+    pub fn append(&mut self, other: &Self) {
+        assert_eq!(
+            (self.cols, self.precision),
+            (other.cols, other.precision),
+            "append: rows"
+        );
+        self.rows += other.rows;
+        self.q.extend_from_slice(&other.q);
+        self.exp.extend_from_slice(&other.exp);
+    }
+}

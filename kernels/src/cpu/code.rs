@@ -1,0 +1,139 @@
+//! Row coding by SIMD and threads, with the bits of [`crate::reference::code`].
+//!
+//! A row whose numbers are ordinary is coded in f32: multiplying by a power of two is exact, and
+//! adding `1.5 * 2^23` rounds to an integer, ties to even, whose low 16 bits are the code. Rows
+//! beyond that (tiny ones, huge folded exponents) take the same steps in f64.
+
+mod cols;
+mod scale;
+
+use rayon::prelude::*;
+
+use self::scale::{Folds, code_in_f64, exponent, is_ordinary, plain_scale};
+use super::Cpu;
+use crate::coded::{Coded, Precision};
+use crate::reference::code::POISON;
+
+pub use self::cols::code_cols;
+
+/// Elements below which the calling thread does all the work: waking others costs more.
+const PARALLEL_ELEMENTS: usize = 1 << 16;
+
+/// Codes each row of `x` (`rows` by `cols`), element j first multiplied by `2^fold[j]` (exactly).
+///
+/// # Panics
+/// Where `fold` is shorter than a row.
+pub fn code_rows(
+    cpu: &Cpu,
+    x: &[f32],
+    cols: usize,
+    fold: Option<&[i32]>,
+    precision: Precision,
+) -> Coded {
+    let rows = x.len().checked_div(cols).unwrap_or(0);
+    let mut coded = Coded {
+        rows,
+        cols,
+        precision,
+        q: vec![0; rows * cols],
+        exp: vec![0; rows],
+    };
+    if rows == 0 {
+        return coded;
+    }
+    let folds = fold.map(|f| Folds::new(&f[..cols]));
+    let code = |x: &[f32], q: &mut [i16], exp: &mut [i32]| {
+        code_chunk(cpu.isa(), x, folds.as_ref(), precision, q, exp);
+    };
+    let x = &x[..rows * cols];
+    if cpu.threads() == 1 || x.len() < PARALLEL_ELEMENTS {
+        code(x, &mut coded.q, &mut coded.exp);
+        return coded;
+    }
+    let step = rows.div_ceil(4 * cpu.threads());
+    cpu.pool().install(|| {
+        x.par_chunks(step * cols)
+            .zip(coded.q.par_chunks_mut(step * cols))
+            .zip(coded.exp.par_chunks_mut(step))
+            .for_each(|((x, q), exp)| code(x, q, exp));
+    });
+    coded
+}
+
+per_isa! {
+    fn code_chunk(
+        x: &[f32], folds: Option<&Folds>, precision: Precision, q: &mut [i16], exp: &mut [i32],
+    ) = chunk_body
+}
+
+#[inline(always)]
+fn chunk_body(
+    x: &[f32],
+    folds: Option<&Folds>,
+    precision: Precision,
+    q: &mut [i16],
+    exp: &mut [i32],
+) {
+    let cols = x.len() / exp.len();
+    for ((x, q), exp) in x.chunks_exact(cols).zip(q.chunks_exact_mut(cols)).zip(exp) {
+        *exp = match folds {
+            None => plain_row(x, precision, q),
+            Some(folds) => folded_row(x, folds, precision, q),
+        };
+    }
+}
+
+/// Codes a row and returns its exponent.
+#[inline(always)]
+fn plain_row(x: &[f32], precision: Precision, q: &mut [i16]) -> i32 {
+    let largest = largest_bits(x.iter().copied());
+    if largest >= f32::INFINITY.to_bits() {
+        q.fill(0);
+        return POISON;
+    }
+    let exp = exponent(f64::from(f32::from_bits(largest)), precision);
+    match plain_scale(exp) {
+        Some(scale) => x.iter().zip(q).for_each(|(&v, q)| *q = round(v * scale)),
+        None => code_in_f64(x.iter().map(|&v| f64::from(v)), exp, q),
+    }
+    exp
+}
+
+/// As [`plain_row`], each element multiplied by its power of two.
+#[inline(always)]
+fn folded_row(x: &[f32], folds: &Folds, precision: Precision, q: &mut [i16]) -> i32 {
+    if let Some(narrow) = &folds.narrow {
+        let scaled = || x.iter().zip(narrow).map(|(&v, &f)| v * f);
+        let largest = largest_bits(scaled());
+        if is_ordinary(largest) {
+            let exp = exponent(f64::from(f32::from_bits(largest)), precision);
+            if let Some(scale) = plain_scale(exp) {
+                scaled().zip(q).for_each(|(v, q)| *q = round(v * scale));
+                return exp;
+            }
+        }
+    }
+    let scaled = || x.iter().zip(&folds.wide).map(|(&v, &f)| f64::from(v) * f);
+    let largest = scaled().fold(0u64, |m, v| m.max(v.to_bits() & (u64::MAX >> 1)));
+    if largest >= f64::INFINITY.to_bits() {
+        q.fill(0);
+        return POISON;
+    }
+    let exp = exponent(f64::from_bits(largest), precision);
+    code_in_f64(scaled(), exp, q);
+    exp
+}
+
+/// The bits of the largest magnitude; those of a NaN lie above those of infinity.
+#[inline(always)]
+fn largest_bits(values: impl Iterator<Item = f32>) -> u32 {
+    // Signed, since the sign bit is gone and SSE2 compares signed integers only.
+    values.fold(0i32, |m, v| m.max((v.to_bits() & (u32::MAX >> 1)) as i32)) as u32
+}
+
+/// The nearest integer, ties to even, of a value below `2^15` in magnitude.
+#[inline(always)]
+fn round(value: f32) -> i16 {
+    const ONE_AND_A_HALF_2_23: f32 = 12_582_912.0;
+    (value + ONE_AND_A_HALF_2_23).to_bits() as i16
+}

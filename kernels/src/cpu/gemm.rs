@@ -1,0 +1,75 @@
+//! Exact integer products by SIMD and threads, with the bits of [`crate::reference::matmul`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
+mod dot;
+#[cfg(target_arch = "x86_64")]
+mod driver;
+#[cfg(target_arch = "x86_64")]
+mod finish;
+mod job;
+#[cfg(target_arch = "x86_64")]
+mod plan;
+
+use super::Cpu;
+use crate::coded::Operand;
+use crate::isa::Isa;
+
+/// `out[m, n] = round_f32(2^(ea[m] + eb[n]) * sum_k qa[m, k] * qb[n, k])`, row-major, the sum
+/// exact, rounded once; over no depth it is +0.
+///
+/// # Panics
+/// Where the depths differ, `out` is not `a.rows * b.rows` long, or an operand's strides leave its
+/// codes.
+pub fn gemm(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    check(&a, &b, out);
+    multiply(cpu.isa(), Some(cpu), &a, &b, out);
+}
+
+/// As [`gemm`], on the calling thread.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_serial(isa: Isa, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    check(&a, &b, out);
+    multiply(isa, None, &a, &b, out);
+}
+
+fn multiply(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
+    /// Rows of A up to which packing B costs more than it saves.
+    const FEW_ROWS: usize = 8;
+    let is_empty = out.is_empty() || a.depth == 0;
+    let is_few = a.rows <= FEW_ROWS && b.depth_stride == 1;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.is_available() && !is_empty && !is_few => {
+            // SAFETY: the machine has it, and `check` has seen the strides and the output.
+            unsafe { driver::gemm::<avx512::Avx512>(cpu, a, b, out) };
+        }
+        _ => dot::gemm(isa, cpu, a, b, out),
+    }
+}
+
+fn check(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {
+    assert_eq!(a.depth, b.depth, "the summed axes differ");
+    assert_eq!(
+        Some(out.len()),
+        a.rows.checked_mul(b.rows),
+        "the output's size"
+    );
+    for operand in [a, b] {
+        let span = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
+        let last = span(operand.rows, operand.row_stride)
+            .zip(span(operand.depth, operand.depth_stride))
+            .and_then(|(row, depth)| row.checked_add(depth));
+        let is_empty = operand.rows == 0 || operand.depth == 0;
+        let is_inside = last.is_some_and(|last| last < operand.q.len());
+        assert!(
+            is_empty || is_inside,
+            "the strides of {} rows leave the codes",
+            operand.rows
+        );
+    }
+}

@@ -1,0 +1,118 @@
+//! From exact sums to f32: one scale, one rounding.
+
+use super::plan::{Finish, Kind};
+use crate::math::pow2_f64;
+
+/// Bits of a sum that its lower f32 part takes.
+const LOWER_BITS: u32 = 23;
+
+/// The least and the greatest exponent of some rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    min: i32,
+    max: i32,
+}
+
+impl Range {
+    /// Of rows `[first, first + count)`; 0 where exponents were folded away.
+    pub(super) fn new(exp: &[i32], first: usize, count: usize) -> Self {
+        let exp = exp.get(first..).unwrap_or(&[]);
+        let start = if exp.len() < count {
+            0
+        } else {
+            exp.first().copied().unwrap_or(0)
+        };
+        let widen = |r: Self, &e: &i32| Self {
+            min: r.min.min(e),
+            max: r.max.max(e),
+        };
+        exp.iter().take(count).fold(
+            Self {
+                min: start,
+                max: start,
+            },
+            widen,
+        )
+    }
+
+    /// Whether outputs of such rows can be finished in f32: every scale is then a normal number,
+    /// and its products with integers below 2^24 are exact and finite, so one fma rounds once.
+    pub(super) fn is_narrow(self, other: Self) -> bool {
+        const EXPONENTS: std::ops::RangeInclusive<i32> = -126..=80;
+        let inside = |r: Self| EXPONENTS.contains(&r.min) && EXPONENTS.contains(&r.max);
+        inside(self)
+            && inside(other)
+            && EXPONENTS.contains(&(self.min + other.min))
+            && EXPONENTS.contains(&(self.max + other.max))
+    }
+}
+
+/// The exact sum of an element of a tile.
+#[inline(always)]
+pub(super) fn sum(kind: Kind, low: i32, high: i32) -> i64 {
+    match kind {
+        Kind::Byte => i64::from(low),
+        Kind::Wide | Kind::Mixed => (i64::from(high) << 16) + i64::from(low & 0xffff),
+    }
+}
+
+/// See [`super::plan::Micro::finish`].
+///
+/// # Safety
+/// `state` holds a tile of `COLS` columns and at most `ROWS` rows; nobody else holds the outputs.
+#[inline(always)]
+pub(super) unsafe fn in_f32<const ROWS: usize, const COLS: usize>(kind: Kind, finish: &Finish<'_>) {
+    let mut scales = [0.0f32; COLS];
+    for (scale, n) in scales.iter_mut().zip(finish.col..finish.col + finish.cols) {
+        *scale = pow2_f64(finish.b_exp.get(n).copied().unwrap_or(0)) as f32;
+    }
+    for r in 0..finish.rows {
+        let a_scale = pow2_f64(finish.a_exp.get(finish.row + r).copied().unwrap_or(0)) as f32;
+        // SAFETY: the caller's promise.
+        let (low, high, out) = unsafe {
+            let low = &*finish.state.add(r * COLS).cast::<[i32; COLS]>();
+            let high = &*finish.state.add((ROWS + r) * COLS).cast::<[i32; COLS]>();
+            (
+                low,
+                high,
+                finish.output.row(finish.row + r, finish.col, finish.cols),
+            )
+        };
+        let value = |n: usize| {
+            let upper = match kind {
+                Kind::Byte => low[n] >> LOWER_BITS,
+                Kind::Wide | Kind::Mixed => high[n] >> (LOWER_BITS - 16),
+            };
+            let lower = low[n] & ((1 << LOWER_BITS) - 1);
+            let scale = a_scale * scales[n];
+            let upper_scale = scale * (1 << LOWER_BITS) as f32;
+            (upper as f32).mul_add(upper_scale, lower as f32 * scale)
+        };
+        match <&mut [f32; COLS]>::try_from(out) {
+            Ok(out) => (0..COLS).for_each(|n| out[n] = value(n)),
+            Err(_) => {
+                // SAFETY: as above; the first borrow has ended.
+                let out = unsafe { finish.output.row(finish.row + r, finish.col, finish.cols) };
+                out.iter_mut()
+                    .enumerate()
+                    .for_each(|(n, out)| *out = value(n));
+            }
+        }
+    }
+}
+
+/// Writes a tile whose sums are given, by the reference's own steps.
+///
+/// # Safety
+/// Nobody else holds the outputs.
+pub(super) unsafe fn in_f64(finish: &Finish<'_>, sum: impl Fn(usize, usize) -> i64) {
+    let scale = |exp: &[i32], i: usize| exp.get(i).map_or(1.0, |&e| pow2_f64(e));
+    for r in 0..finish.rows {
+        let a_scale = scale(finish.a_exp, finish.row + r);
+        // SAFETY: the caller's promise.
+        let out = unsafe { finish.output.row(finish.row + r, finish.col, finish.cols) };
+        for (n, out) in out.iter_mut().enumerate() {
+            *out = (sum(r, n) as f64 * a_scale * scale(finish.b_exp, finish.col + n)) as f32;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The output of a product, cut into rectangles that threads fill side by side.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::cpu::Cpu;
+
+/// A rectangle of the output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) rows: Range<usize>,
+    pub(super) cols: Range<usize>,
+}
+
+/// An output that several threads write, each in its own rectangle.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    data: *mut f32,
+    len: usize,
+    cols: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: an `Output` is only a place; who writes through it promises that nobody else writes there.
+unsafe impl Send for Output<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    pub(super) fn new(data: &'a mut [f32], cols: usize) -> Self {
+        Self {
+            data: data.as_mut_ptr(),
+            len: data.len(),
+            cols,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Columns `[first, first + count)` of a row.
+    ///
+    /// # Safety
+    /// Nobody else may hold any of these elements while the slice lives.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn row(&self, row: usize, first: usize, count: usize) -> &'a mut [f32] {
+        let start = row * self.cols + first;
+        debug_assert!(first + count <= self.cols && start + count <= self.len);
+        // SAFETY: inside the output, since jobs cut it; not shared, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), count) }
+    }
+}
+
+/// Whether so many products of two codes are worth the waking of other threads.
+pub(super) fn is_parallel(cpu: &Cpu, products: usize) -> bool {
+    const PRODUCTS_MIN: usize = 1 << 21;
+    cpu.threads() > 1 && products >= PRODUCTS_MIN
+}
+
+/// Runs `work` on rectangles that cut an output of `(rows, unit)` by `(columns, unit)`; only
+/// between units. On the pool of `cpu` where the `products` are worth it.
+pub(super) fn run(
+    cpu: Option<&Cpu>,
+    rows: (usize, usize),
+    cols: (usize, usize),
+    products: usize,
+    work: impl Fn(Job) + Sync,
+) {
+    match cpu.filter(|cpu| is_parallel(cpu, products)) {
+        None => work(Job {
+            rows: 0..rows.0,
+            cols: 0..cols.0,
+        }),
+        Some(cpu) => {
+            let jobs = cut(rows, cols, 4 * cpu.threads());
+            cpu.pool().install(|| jobs.into_par_iter().for_each(&work));
+        }
+    }
+}
+
+/// Cuts `(length, unit)` rows and columns into about `count` rectangles, rows first.
+fn cut(rows: (usize, usize), cols: (usize, usize), count: usize) -> Vec<Job> {
+    let down = count.min(rows.0.div_ceil(rows.1)).max(1);
+    let across = count.div_ceil(down).min(cols.0.div_ceil(cols.1)).max(1);
+    let cols = pieces(cols, across);
+    pieces(rows, down)
+        .into_iter()
+        .flat_map(|r| {
+            cols.iter().map(move |c| Job {
+                rows: r.clone(),
+                cols: c.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Cuts a length into `count` pieces of whole units, as equal as can be.
+fn pieces((length, unit): (usize, usize), count: usize) -> Vec<Range<usize>> {
+    let units = length.div_ceil(unit);
+    let edge = |i: usize| (units * i / count * unit).min(length);
+    (0..count)
+        .map(|i| edge(i)..edge(i + 1))
+        .filter(|r| !r.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectangles_cut_the_output_once() {
+        for (rows, cols, count) in [
+            ((7, 3), (100, 16), 8),
+            ((1, 14), (5, 16), 4),
+            ((64, 1), (1, 1), 9),
+        ] {
+            let mut seen = vec![0; rows.0 * cols.0];
+            for job in cut(rows, cols, count) {
+                for r in job.rows {
+                    job.cols.clone().for_each(|c| seen[r * cols.0 + c] += 1);
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{rows:?} {cols:?} {count}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The next token from logits: greedy, or drawn from a counter-based stream.
+
+use crate::math::{LOG2_E, ceil_to_int, exp2};
+use crate::reference::reduce;
+use crate::rng::Philox;
+
+/// How a token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most probable token.
+    pub temperature: f32,
+    /// Keeps this many of the most probable tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the most probable tokens up to this mass.
+    pub top_p: f32,
+    /// Key of the random stream.
+    pub seed: u64,
+}
+
+/// The token of the largest logit, the lowest id among equals.
+pub fn greedy(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+/// The token at `position` of a stream. Candidates are taken in the order (probability, token id).
+pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
+    if sampling.temperature == 0.0 {
+        return greedy(logits);
+    }
+    let scores: Vec<f32> = logits
+        .iter()
+        .map(|v| (v / sampling.temperature) * LOG2_E)
+        .collect();
+    let max = scores
+        .iter()
+        .fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+    let max = ceil_to_int(max) as f32;
+    let mut candidates: Vec<(u32, f32)> = (0..)
+        .zip(scores.iter().map(|score| exp2(score - max)))
+        .collect();
+    candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    if sampling.top_k > 0 {
+        candidates.truncate(sampling.top_k);
+    }
+    let total = mass(&candidates);
+    let kept = nucleus(&candidates, sampling.top_p * total);
+    let candidates = &candidates[..kept];
+    let ticket = Philox::new(sampling.seed, 0).unit(position) * mass(candidates);
+    let mut cumulative = 0.0;
+    for (id, probability) in candidates {
+        cumulative += probability;
+        if cumulative > ticket {
+            return *id;
+        }
+    }
+    candidates[candidates.len() - 1].0
+}
+
+fn mass(candidates: &[(u32, f32)]) -> f32 {
+    reduce::sum(&candidates.iter().map(|c| c.1).collect::<Vec<_>>())
+}
+
+/// How many candidates it takes to reach `mass`: at least one.
+fn nucleus(candidates: &[(u32, f32)], mass: f32) -> usize {
+    let mut cumulative = 0.0;
+    for (count, (_, probability)) in candidates.iter().enumerate() {
+        cumulative += probability;
+        if cumulative >= mass {
+            return count + 1;
+        }
+    }
+    candidates.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_go_to_the_lowest_id() {
+        assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), 1);
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_and_the_cuts() {
+        let logits = [0.0, 1.0, 2.0, 3.0];
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 7,
+        };
+        let mut counts = [0u32; 4];
+        (0..20_000).for_each(|i| counts[sample(&logits, &sampling, i) as usize] += 1);
+        let share = f64::from(counts[3]) / 20_000.0;
+        assert!((share - 0.644).abs() < 0.02, "{counts:?}");
+        let only = Sampling {
+            top_k: 1,
+            ..sampling
+        };
+        assert!((0..100).all(|i| sample(&logits, &only, i) == 3));
+        let half = Sampling {
+            top_p: 0.5,
+            ..sampling
+        };
+        assert!((0..100).all(|i| sample(&logits, &half, i) == 3));
+    }
+}

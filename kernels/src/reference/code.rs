@@ -1,0 +1,82 @@
+//! Row coding, one element at a time. The rule is that of NUMERICS.md, section 2.
+
+use crate::coded::{Coded, Precision};
+use crate::math::pow2_f64;
+
+/// The exponent of a row that holds a NaN or an infinity. [`pow2_f64`] of it is NaN, so that every
+/// product with such a row is NaN and the error comes to light where results are checked.
+pub const POISON: i32 = 1 << 20;
+
+/// Codes each row of `x` (`rows` by `cols`), element j first multiplied by `2^fold[j]` (exactly).
+pub fn code_rows(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precision) -> Coded {
+    let rows = x.len().checked_div(cols).unwrap_or(0);
+    let mut coded = Coded {
+        rows,
+        cols,
+        precision,
+        q: Vec::new(),
+        exp: Vec::new(),
+    };
+    for row in x.chunks_exact(cols.max(1)) {
+        let values = row
+            .iter()
+            .enumerate()
+            .map(|(j, &v)| scaled(v, fold.map_or(0, |f| f[j])));
+        push_row(&mut coded, values.collect());
+    }
+    coded
+}
+
+/// Codes each *column* of `x` (`rows` by `cols`), row i first multiplied by `2^fold[i]` (exactly).
+/// The result is transposed: its row c is column c of `x`.
+pub fn code_cols(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precision) -> Coded {
+    let rows = x.len().checked_div(cols).unwrap_or(0);
+    let mut coded = Coded {
+        rows: cols,
+        cols: rows,
+        precision,
+        q: Vec::new(),
+        exp: Vec::new(),
+    };
+    for c in 0..cols {
+        let values = (0..rows).map(|r| scaled(x[r * cols + c], fold.map_or(0, |f| f[r])));
+        push_row(&mut coded, values.collect());
+    }
+    coded
+}
+
+/// `value * 2^exp` in f64: exact for every f32 and every exponent that a row can have.
+fn scaled(value: f32, exp: i32) -> f64 {
+    f64::from(value) * pow2_f64(exp)
+}
+
+fn push_row(coded: &mut Coded, values: Vec<f64>) {
+    let exp = row_exponent(&values, coded.precision);
+    coded.exp.push(exp);
+    if exp == POISON {
+        coded.q.extend(values.iter().map(|_| 0));
+    } else {
+        coded.q.extend(
+            values
+                .iter()
+                .map(|v| (v * pow2_f64(-exp)).round_ties_even() as i16),
+        );
+    }
+}
+
+/// The exponent that lets the largest magnitude of `values` just fit.
+fn row_exponent(values: &[f64], precision: Precision) -> i32 {
+    if values.iter().any(|v| !v.is_finite()) {
+        return POISON;
+    }
+    let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    if largest == 0.0 {
+        return 0;
+    }
+    // floor(log2(largest)), from the bits: an f32 times a power of two is normal in f64.
+    let exponent = (largest.to_bits() >> 52) as i32 - 1023;
+    let limit = precision.limit();
+    let exp = exponent - limit.ilog2() as i32;
+    let fits = (largest * pow2_f64(-exp)).round_ties_even() <= f64::from(limit);
+    if fits { exp } else { exp + 1 }
+}

@@ -1,0 +1,34 @@
+//! Softmax cross-entropy over the vocabulary.
+//!
+//! `t = logit * log2(e)`, M = the smallest integer not below max(t), `p = exp2(t - M)`,
+//! l = the short sum of p; `loss = fma(M - t[target], ln 2, ln(l))`; probabilities are `p / l`.
+
+use super::reduce;
+use crate::math::{LN_2, LOG2_E, ceil_to_int, exp2, ln};
+
+/// Turns each row of logits into probabilities and returns the loss of each row. A row without a
+/// target has loss 0 and probabilities 0. logits `[rows, vocab]`.
+pub fn forward(logits: &mut [f32], vocab: usize, targets: &[Option<u32>]) -> Vec<f32> {
+    let rows = logits.chunks_exact_mut(vocab).zip(targets);
+    rows.map(|(row, target)| match target {
+        Some(target) => row_loss(row, *target as usize),
+        None => {
+            row.fill(0.0);
+            0.0
+        }
+    })
+    .collect()
+}
+
+fn row_loss(row: &mut [f32], target: usize) -> f32 {
+    row.iter_mut().for_each(|v| *v *= LOG2_E);
+    let max = ceil_to_int(
+        row.iter()
+            .fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m }),
+    );
+    let gap = max as f32 - row[target];
+    row.iter_mut().for_each(|v| *v = exp2(*v - max as f32));
+    let sum = reduce::sum(row);
+    row.iter_mut().for_each(|v| *v /= sum);
+    gap.mul_add(LN_2, ln(sum))
+}

@@ -1,0 +1,176 @@
+//! Tables made once on the host from `+ - * /` in f64: rotary angles, cosines of schedules.
+//!
+//! No libm, so that every host makes the same bits.
+
+use crate::math::pow2_f64;
+
+const LN_2: [f64; 2] = [0.693_147_180_485_539_1, 7.440_617_110_012_397e-11];
+/// pi / 2 in three parts; the first two have 33 bits, so that products with integers below 2^20
+/// are exact.
+const HALF_PI: [f64; 3] = [
+    f64::from_bits(0x3ff9_21fb_5440_0000),
+    f64::from_bits(0x3dd0_b461_1a60_0000),
+    f64::from_bits(0x3ba3_198a_2e03_7073),
+];
+const TWO_OVER_PI: f64 = 0.636_619_772_367_581_4;
+
+/// `e^x` for moderate `x`, by a Taylor series after halving the range.
+pub fn exp(x: f64) -> f64 {
+    let n = (x / (LN_2[0] + LN_2[1])).round_ties_even();
+    let r = (x - n * LN_2[0]) - n * LN_2[1];
+    let mut term = 1.0;
+    let mut sum = 1.0;
+    for k in 1..24 {
+        term = term * r / f64::from(k);
+        sum += term;
+    }
+    sum * pow2_f64(n as i32)
+}
+
+/// `ln(x)` for normal positive `x`, by the series of the inverse hyperbolic tangent.
+pub fn ln(x: f64) -> f64 {
+    let exponent = ((x.to_bits() >> 52) as i32) - 1023;
+    let mantissa = x * pow2_f64(-exponent);
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let z = s * s;
+    let mut power = s;
+    let mut sum = 0.0;
+    for k in 0..40 {
+        sum += power / f64::from(2 * k + 1);
+        power *= z;
+    }
+    let k = f64::from(exponent);
+    k * LN_2[0] + (k * LN_2[1] + 2.0 * sum)
+}
+
+/// `(sin x, cos x)` for `|x|` below 2^20.
+pub fn sin_cos(x: f64) -> (f64, f64) {
+    let n = (x * TWO_OVER_PI).round_ties_even();
+    let r = ((x - n * HALF_PI[0]) - n * HALF_PI[1]) - n * HALF_PI[2];
+    let z = r * r;
+    let (mut sin_term, mut cos_term) = (r, 1.0);
+    let (mut sin, mut cos) = (r, 1.0);
+    for k in 1..14 {
+        let k = f64::from(k);
+        cos_term = -cos_term * z / ((2.0 * k - 1.0) * (2.0 * k));
+        sin_term = -sin_term * z / ((2.0 * k) * (2.0 * k + 1.0));
+        cos += cos_term;
+        sin += sin_term;
+    }
+    match (n as i64).rem_euclid(4) {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
+}
+
+/// How rotary frequencies are stretched for longer contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All divided by a factor.
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
+    Llama3 {
+        /// Divides the low frequencies.
+        factor: f64,
+        /// Wavelengths above `original_max_positions / low_freq_factor` are low frequencies.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_positions / high_freq_factor` are high frequencies.
+        high_freq_factor: f64,
+        /// The context that the model was first trained for.
+        original_max_positions: f64,
+    },
+}
+
+/// Cosines and sines of rotary position embedding (Su et al. 2021), `[positions, head_dim / 2]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeTable {
+    /// Half of the head dimension.
+    pub half: usize,
+    /// Row-major cosines.
+    pub cos: Vec<f32>,
+    /// Row-major sines.
+    pub sin: Vec<f32>,
+}
+
+impl RopeTable {
+    /// The table for `positions` positions.
+    pub fn new(head_dim: usize, theta: f64, scaling: RopeScaling, positions: usize) -> Self {
+        let half = head_dim / 2;
+        let ln_theta = ln(theta);
+        let frequency = |i: usize| {
+            let exponent = 2.0 * i as f64 / head_dim as f64;
+            scaled_frequency(exp(-exponent * ln_theta), scaling)
+        };
+        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
+        let mut table = Self {
+            half,
+            cos: Vec::new(),
+            sin: Vec::new(),
+        };
+        for position in 0..positions {
+            for frequency in &frequencies {
+                let (sin, cos) = sin_cos(position as f64 * frequency);
+                table.cos.push(cos as f32);
+                table.sin.push(sin as f32);
+            }
+        }
+        table
+    }
+
+    /// Positions in the table.
+    pub fn positions(&self) -> usize {
+        self.cos.len().checked_div(self.half).unwrap_or(0)
+    }
+}
+
+fn scaled_frequency(frequency: f64, scaling: RopeScaling) -> f64 {
+    match scaling {
+        RopeScaling::None => frequency,
+        RopeScaling::Linear { factor } => frequency / factor,
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_positions,
+        } => {
+            let two_pi = 4.0 * (HALF_PI[0] + HALF_PI[1]);
+            let wavelength = two_pi / frequency;
+            if wavelength < original_max_positions / high_freq_factor {
+                frequency
+            } else if wavelength > original_max_positions / low_freq_factor {
+                frequency / factor
+            } else {
+                let smooth = (original_max_positions / wavelength - low_freq_factor)
+                    / (high_freq_factor - low_freq_factor);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_agree_with_the_library_to_f64_accuracy() {
+        for i in 1..4_000 {
+            let x = f64::from(i) * 37.31;
+            let (sin, cos) = sin_cos(x);
+            assert!(
+                (sin - x.sin()).abs() < 1e-13 && (cos - x.cos()).abs() < 1e-13,
+                "{x}"
+            );
+            assert!((ln(x) / x.ln() - 1.0).abs() < 1e-14, "{x}");
+            let y = f64::from(i - 2_000) / 100.0;
+            assert!((exp(y) / y.exp() - 1.0).abs() < 1e-13, "{y}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Integer products: the CPU back-end against the reference, bit for bit.
+
+mod random;
+
+use concord_kernels::coded::{Coded, Operand, Precision};
+use concord_kernels::cpu::{Cpu, gemm};
+use concord_kernels::isa::Isa;
+use concord_kernels::reference::code::POISON;
+use concord_kernels::reference::matmul::matmul;
+
+use random::Random;
+
+const SEED: u64 = 0x9e33_0000_0000_0002;
+const PRECISIONS: [Precision; 3] = [Precision::I8, Precision::I14, Precision::I16];
+
+fn cpus() -> Vec<Cpu> {
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+    isas.flat_map(|isa| [1, 2, 3].map(|threads| Cpu::new(isa, threads)))
+        .collect()
+}
+
+fn pairs() -> impl Iterator<Item = (Precision, Precision)> {
+    PRECISIONS
+        .into_iter()
+        .flat_map(|a| PRECISIONS.map(|b| (a, b)))
+}
+
+fn random_coded(random: &mut Random, rows: usize, cols: usize, precision: Precision) -> Coded {
+    Coded {
+        rows,
+        cols,
+        precision,
+        q: (0..rows * cols)
+            .map(|_| random.within(precision.limit()) as i16)
+            .collect(),
+        exp: (0..rows).map(|_| random.within(30) - 20).collect(),
+    }
+}
+
+/// The same rows by depth, stored depth by rows: its `by_cols` is the operand.
+fn transposed(coded: &Coded) -> Coded {
+    let (rows, cols) = (coded.rows, coded.cols);
+    let q = (0..rows * cols)
+        .map(|i| coded.q[i % rows * cols + i / rows])
+        .collect();
+    Coded {
+        rows: cols,
+        cols: rows,
+        precision: coded.precision,
+        q,
+        exp: vec![0; cols],
+    }
+}
+
+#[track_caller]
+fn check(cpus: &[Cpu], what: &str, a: Operand<'_>, b: Operand<'_>) {
+    let want = matmul(a, b);
+    for cpu in cpus {
+        let isa = cpu.isa();
+        let mut got = vec![f32::NAN; want.len()];
+        gemm::gemm(cpu, a, b, &mut got);
+        assert_same(
+            &format!("{what}, {isa} with {} threads", cpu.threads()),
+            b.rows,
+            &got,
+            &want,
+        );
+        if cpu.threads() == 1 {
+            got.fill(f32::NAN);
+            gemm::gemm_serial(isa, a, b, &mut got);
+            assert_same(&format!("{what}, {isa} serial"), b.rows, &got, &want);
+        }
+    }
+}
+
+#[track_caller]
+fn assert_same(what: &str, cols: usize, got: &[f32], want: &[f32]) {
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        // A NaN is an error that is found later: its payload is not part of the contract.
+        let same = g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan();
+        let (row, col) = (i / cols, i % cols);
+        assert!(
+            same,
+            "{what}: [{row}, {col}] is {g:e}, the reference has {w:e}; seed {SEED:#x}"
+        );
+    }
+}
+
+/// Every layout of both sides.
+fn check_layouts(cpus: &[Cpu], what: &str, a: &Coded, b: &Coded) {
+    let (at, bt) = (transposed(a), transposed(b));
+    check(
+        cpus,
+        &format!("{what}, rows x rows"),
+        a.by_rows(),
+        b.by_rows(),
+    );
+    let with_exp = |operand: Operand<'_>, exp: &[i32]| -> (Operand<'static>, Vec<i16>, Vec<i32>) {
+        let owned = (operand.q.to_vec(), exp.to_vec());
+        (
+            Operand {
+                q: &[],
+                exp: &[],
+                ..operand
+            },
+            owned.0,
+            owned.1,
+        )
+    };
+    let (a_cols, a_q, a_exp) = with_exp(at.by_cols(0, at.rows), &a.exp);
+    let a_cols = Operand {
+        q: &a_q,
+        exp: &a_exp,
+        ..a_cols
+    };
+    check(
+        cpus,
+        &format!("{what}, columns x rows"),
+        a_cols,
+        b.by_rows(),
+    );
+    check(
+        cpus,
+        &format!("{what}, rows x columns"),
+        a.by_rows(),
+        bt.by_cols(0, bt.rows),
+    );
+    check(
+        cpus,
+        &format!("{what}, columns x columns"),
+        a_cols,
+        bt.by_cols(0, bt.rows),
+    );
+}
+
+#[test]
+fn random_shapes_match() {
+    println!("seed {SEED:#x}");
+    let cpus = cpus();
+    let mut random = Random::new(SEED);
+    for round in 0..40 {
+        let (pa, pb) = pairs().nth(round % 9).expect("nine pairs");
+        let rows = [1, 2, 5, 8, 9, 15, 30, 61][round % 8] + random.below(4);
+        let (cols, depth) = (1 + random.below(80), 1 + random.below(300));
+        let a = random_coded(&mut random, rows, depth, pa);
+        let b = random_coded(&mut random, cols, depth, pb);
+        check_layouts(
+            &cpus,
+            &format!("{rows}x{cols}x{depth} {pa:?} {pb:?}"),
+            &a,
+            &b,
+        );
+    }
+}
+
+#[test]
+fn shapes_large_enough_for_threads_match() {
+    let cpus = cpus();
+    let mut random = Random::new(SEED ^ 1);
+    for (rows, cols, depth) in [
+        (131, 150, 257),
+        (3, 700, 1025),
+        (517, 17, 300),
+        (20, 1030, 140),
+    ] {
+        for (pa, pb) in [
+            (Precision::I16, Precision::I16),
+            (Precision::I16, Precision::I8),
+            (Precision::I8, Precision::I8),
+            (Precision::I14, Precision::I14),
+        ] {
+            let a = random_coded(&mut random, rows, depth, pa);
+            let b = random_coded(&mut random, cols, depth, pb);
+            check(
+                &cpus,
+                &format!("{rows}x{cols}x{depth} {pa:?}"),
+                a.by_rows(),
+                b.by_rows(),
+            );
+        }
+    }
+}
+
+#[test]
+fn digits_at_their_limit_match() {
+    let cpus = cpus();
+    for depth in [1, 2, 31, 255, 256, 257, 511, 512, 513, 514, 1024, 4096] {
+        for (pa, pb) in pairs() {
+            let (la, lb) = (pa.limit() as i16, pb.limit() as i16);
+            // Signs that agree, that disagree, and the digit pair (127, -128) that splits worst.
+            let worst = |limit: i16| if limit == 127 { limit } else { 127 * 256 - 128 };
+            let worst = |limit: i16| worst(limit).min(limit);
+            for (rows, cols) in [(3, 5), (15, 33)] {
+                let fill = |n: usize, choices: [i16; 4], precision| Coded {
+                    rows: n,
+                    cols: depth,
+                    precision,
+                    q: (0..n * depth).map(|i| choices[i / depth % 4]).collect(),
+                    exp: vec![0; n],
+                };
+                let a = fill(rows, [la, -la, worst(la), -worst(la)], pa);
+                let b = fill(cols, [lb, worst(lb), -lb, -worst(lb)], pb);
+                check(
+                    &cpus,
+                    &format!("limits {pa:?} {pb:?} x{depth}"),
+                    a.by_rows(),
+                    b.by_rows(),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn depths_beyond_the_blocks_match() {
+    let cpus = cpus();
+    let mut random = Random::new(SEED ^ 3);
+    for depth in [65_536, 65_537, 140_000] {
+        for (pa, pb) in [
+            (Precision::I16, Precision::I16),
+            (Precision::I8, Precision::I8),
+        ] {
+            let fill = |rows: usize, limit: i32| Coded {
+                rows,
+                cols: depth,
+                precision: if limit == 127 {
+                    Precision::I8
+                } else {
+                    Precision::I16
+                },
+                q: vec![limit as i16; rows * depth],
+                exp: vec![-14; rows],
+            };
+            let (a, b) = (fill(9, pa.limit()), fill(2, pb.limit()));
+            check(
+                &cpus,
+                &format!("limits {pa:?} x{depth}"),
+                a.by_rows(),
+                b.by_rows(),
+            );
+            let a = random_coded(&mut random, 2, depth, pa);
+            let b = random_coded(&mut random, 3, depth, pb);
+            check(
+                &cpus,
+                &format!("deep {pa:?} x{depth}"),
+                a.by_rows(),
+                b.by_rows(),
+            );
+        }
+    }
+}
+
+#[test]
+fn extreme_exponents_match() {
+    let cpus = cpus();
+    let mut random = Random::new(SEED ^ 4);
+    let exps = [
+        0, -60, -75, -130, -163, 90, 114, 500, -500, 900, -900, 1023, -1022, 2000, POISON,
+    ];
+    for (rows, cols) in [(4, 40), (30, 33)] {
+        for (pa, pb) in pairs() {
+            let mut a = random_coded(&mut random, rows, 70, pa);
+            let mut b = random_coded(&mut random, cols, 70, pb);
+            a.exp
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, e)| *e = exps[i % exps.len()]);
+            b.exp
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, e)| *e = exps[i * 7 % exps.len()]);
+            check(
+                &cpus,
+                &format!("extreme {pa:?} {pb:?}"),
+                a.by_rows(),
+                b.by_rows(),
+            );
+            // Outputs around the smallest subnormals and the largest finite numbers.
+            for exp in [-83, -78, -74, -70, 40, 49, 50] {
+                a.exp.fill(exp);
+                b.exp.fill(exp);
+                check(
+                    &cpus,
+                    &format!("exponents {exp} {pa:?} {pb:?}"),
+                    a.by_rows(),
+                    b.by_rows(),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn zero_rows_and_empty_sides_give_positive_zero() {
+    let cpus = cpus();
+    for (rows, cols, depth) in [
+        (0, 5, 3),
+        (5, 0, 3),
+        (5, 20, 0),
+        (0, 0, 0),
+        (1, 1, 0),
+        (20, 40, 9),
+    ] {
+        for (pa, pb) in pairs() {
+            let zeros = |rows: usize, precision| Coded {
+                rows,
+                cols: depth,
+                precision,
+                q: vec![0; rows * depth],
+                exp: vec![-3; rows],
+            };
+            let (a, b) = (zeros(rows, pa), zeros(cols, pb));
+            check(
+                &cpus,
+                &format!("zeros {rows}x{cols}x{depth}"),
+                a.by_rows(),
+                b.by_rows(),
+            );
+        }
+    }
+}
+
+#[test]
+fn windows_of_larger_matrices_match() {
+    let cpus = cpus();
+    let mut random = Random::new(SEED ^ 5);
+    for (pa, pb) in pairs() {
+        let a = random_coded(&mut random, 50, 90, pa);
+        let b = random_coded(&mut random, 64, 90, pb);
+        // A head's columns of every row, as attention takes them; and strides of both axes.
+        let window = |coded: &Coded, rows: usize, step: usize| (rows, coded.cols * step);
+        let (rows, row_stride) = window(&a, 25, 2);
+        let a_part = Operand {
+            q: &a.q[13..],
+            rows,
+            depth: 64,
+            row_stride,
+            exp: &a.exp[..rows],
+            ..a.by_rows()
+        };
+        let b_part = Operand {
+            q: &b.q[7..],
+            depth: 64,
+            ..b.by_rows()
+        };
+        check(&cpus, &format!("windows {pa:?} {pb:?}"), a_part, b_part);
+        let a_strided = Operand {
+            depth: 30,
+            depth_stride: 3,
+            ..a_part
+        };
+        let b_strided = Operand {
+            depth: 30,
+            depth_stride: 2,
+            rows: 63,
+            ..b_part
+        };
+        check(
+            &cpus,
+            &format!("strided {pa:?} {pb:?}"),
+            a_strided,
+            b_strided,
+        );
+        let b_cols = b.by_cols(11, 30);
+        check(
+            &cpus,
+            &format!("columns {pa:?} {pb:?}"),
+            Operand {
+                depth: 30,
+                ..a_part
+            },
+            b_cols,
+        );
+    }
+}
+
+#[test]
+#[should_panic(expected = "leave the codes")]
+fn strides_beyond_the_codes_are_refused() {
+    let q = [1i16; 12];
+    let operand = Operand {
+        q: &q,
+        rows: 3,
+        depth: 4,
+        row_stride: 5,
+        depth_stride: 1,
+        exp: &[],
+        precision: Precision::I16,
+    };
+    gemm::gemm_serial(Isa::best(), operand, operand, &mut [0.0; 9]);
+}

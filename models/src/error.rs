@@ -1,0 +1,272 @@
+//! The one error of this crate: what was refused, where, and what would be accepted.
+
+use std::path::{Path, PathBuf};
+
+/// Why a model, a tokenizer, an adapter or a data set cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file system refused; a full disk comes as this too.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done, as a verb: `read`, `write`, `list`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that must be JSON is not.
+    #[error("{path}: not valid JSON: {reason}", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words, with line and column.
+        reason: String,
+    },
+    /// A key that the file must have is missing.
+    #[error("{path}: the key `{key}` is missing", path = path.display())]
+    MissingKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+    },
+    /// A key has a value that cannot be used.
+    #[error("{path}: `{key}` is {found}, but {expected}", path = path.display())]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// The value found, as JSON.
+        found: String,
+        /// The rule that it breaks, as half a sentence.
+        expected: String,
+    },
+    /// The model is of a family that Concord does not compute.
+    #[error(
+        "{path}: the architecture `{found}` is not supported; supported are {known}",
+        path = path.display()
+    )]
+    UnknownArchitecture {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The architecture named there.
+        found: String,
+        /// The supported ones, comma-separated.
+        known: String,
+    },
+    /// The activation of the feed-forward layer is not SwiGLU's.
+    #[error(
+        "{path}: the activation `{found}` (`hidden_act`) is not supported; supported is `silu`",
+        path = path.display()
+    )]
+    UnknownActivation {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The activation named there.
+        found: String,
+    },
+    /// The rotary embedding is scaled in a way that Concord does not compute.
+    #[error(
+        "{path}: the RoPE type `{found}` is not supported; supported are default, linear and llama3",
+        path = path.display()
+    )]
+    UnsupportedRope {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The type named there.
+        found: String,
+    },
+    /// A folder has a configuration but no weights.
+    #[error(
+        "{path}: no weights: neither model.safetensors nor model.safetensors.index.json is there",
+        path = path.display()
+    )]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A safetensors file is cut short, overlaps itself, or is not one.
+    #[error("{path}: not a usable safetensors file: {reason}", path = path.display())]
+    BadWeightsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that the model needs is in none of its files.
+    #[error("{path}: the tensor `{tensor}` is missing", path = path.display())]
+    MissingTensor {
+        /// The file, or the folder where there are several.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error(
+        "{path}: the tensor `{tensor}` has shape {found:?}, but config.json makes it {expected:?}",
+        path = path.display()
+    )]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape needed.
+        expected: Vec<usize>,
+    },
+    /// A tensor has a number format that Concord does not read.
+    #[error(
+        "{path}: the tensor `{tensor}` is {found}; readable are {expected}",
+        path = path.display()
+    )]
+    WrongDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its format.
+        found: String,
+        /// The formats accepted.
+        expected: &'static str,
+    },
+    /// A weight is NaN or infinite, or does not fit the format that it is to be written in.
+    #[error("{path}: {source}", path = path.display())]
+    BadTensor {
+        /// The file.
+        path: PathBuf,
+        /// Names the tensor and the element.
+        source: concord_kernels::KernelError,
+    },
+    /// `tokenizer.json` cannot be read, or refuses a text.
+    #[error("{path}: {reason}", path = path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// The tokenizer knows ids that the model has no embedding for.
+    #[error(
+        "{path}: the tokenizer does not fit the model: its token {token:?} has id {id}, and the \
+         model has only {vocab} embeddings; use the tokenizer that the model was trained with",
+        path = path.display()
+    )]
+    TokenizerMismatch {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// The first token that is out of range.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// `vocab_size` of the model.
+        vocab: usize,
+    },
+    /// A data set cannot be used as a whole.
+    #[error("data set {path}: {reason}", path = path.display())]
+    Dataset {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would do.
+        reason: String,
+    },
+    /// A line of a data set cannot be used.
+    #[error("data set {path}, line {line}: {reason}", path = path.display())]
+    DatasetLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A sequence does not fit the positions that the model knows.
+    #[error(
+        "sequence_len is {asked}, but the model knows {max} positions \
+         (max_position_embeddings); set sequence_len to at most {max}"
+    )]
+    SequenceTooLong {
+        /// Tokens asked for.
+        asked: u32,
+        /// Positions of the model.
+        max: usize,
+    },
+    /// An adapter uses something of PEFT that Concord does not compute.
+    #[error(
+        "{path}: the adapter option `{option}` is {found}, which is not supported",
+        path = path.display()
+    )]
+    UnsupportedAdapter {
+        /// The `adapter_config.json`.
+        path: PathBuf,
+        /// The option.
+        option: String,
+        /// Its value, as JSON.
+        found: String,
+    },
+    /// A name that is none of the seven projections.
+    #[error("`{found}` is not a projection that LoRA can adapt; {hint}")]
+    UnknownProjection {
+        /// The name given.
+        found: String,
+        /// The nearest one, or all of them.
+        hint: String,
+    },
+    /// A name that is not a kind of data set.
+    #[error("`{found}` is not a type of data set; {hint}")]
+    UnknownDatasetKind {
+        /// The name given.
+        found: String,
+        /// The nearest one, or all of them.
+        hint: String,
+    },
+    /// A model was named that is neither a folder nor found on the hub.
+    #[error("cannot find the model `{model}`: {reason}")]
+    ModelNotFound {
+        /// The name given.
+        model: String,
+        /// Where it was looked for, and what came back.
+        reason: String,
+    },
+}
+
+impl ModelError {
+    /// Makes a [`ModelError::Json`] of a parser's error.
+    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> ModelError + use<> {
+        let path = path.to_path_buf();
+        move |error| ModelError::Json {
+            path,
+            reason: error.to_string(),
+        }
+    }
+
+    /// Makes an [`ModelError::Io`] of a system error.
+    pub(crate) fn io(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> ModelError + use<> {
+        let path = path.to_path_buf();
+        move |source| ModelError::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// "did you mean `x`?" for the nearest of `known`, or all of them where none is near.
+pub(crate) fn nearest_hint(found: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(found, name), *name))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
+    match nearest {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None => format!("known are {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,111 @@
+//! A fine-tuned model as a Hugging Face folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use concord_kernels::Tensor;
+use safetensors::Dtype;
+use serde_json::Value;
+
+use super::{ExportDtype, replace_file, write_tensors};
+use crate::error::ModelError;
+use crate::weights::ModelFolder;
+
+/// Files that go along unchanged, where the base model has them.
+const COMPANIONS: [&str; 9] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Writes a folder that transformers loads: `model.safetensors`, `config.json`, and the
+/// tokenizer's files of the base model.
+///
+/// `tensors` are the model's, by their Hugging Face names. With `dtype` they are all written in
+/// it, and the `dtype` of `config.json` is changed to match; without, each is written in the
+/// format that it has in the base model, and `config.json` is copied as it is.
+///
+/// # Errors
+/// [`ModelError::MissingTensor`] and [`ModelError::WrongShape`] where `tensors` are not those of
+/// the base model; [`ModelError::Io`], leaving older files as they were.
+pub fn save_model(
+    folder: &Path,
+    base: &ModelFolder,
+    tensors: &BTreeMap<String, Tensor>,
+    dtype: Option<ExportDtype>,
+) -> Result<(), ModelError> {
+    let path = folder.join("model.safetensors");
+    for spec in base.config().tensors() {
+        let tensor = tensors
+            .get(&spec.name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                path: path.clone(),
+                tensor: spec.name.clone(),
+            })?;
+        if tensor.shape() != spec.shape {
+            return Err(ModelError::WrongShape {
+                path,
+                tensor: spec.name,
+                found: tensor.shape().to_vec(),
+                expected: spec.shape,
+            });
+        }
+    }
+    fs::create_dir_all(folder).map_err(ModelError::io("make", folder))?;
+    write_tensors(&path, tensors, |name| {
+        dtype.unwrap_or(match base.dtype(name) {
+            Some(Dtype::BF16) => ExportDtype::BF16,
+            Some(Dtype::F16) => ExportDtype::F16,
+            _ => ExportDtype::F32,
+        })
+    })?;
+    for name in COMPANIONS {
+        if base.dir().join(name).is_file() {
+            copy(&base.dir().join(name), &folder.join(name))?;
+        }
+    }
+    let (from, to) = (base.dir().join("config.json"), folder.join("config.json"));
+    match dtype {
+        None => copy(&from, &to),
+        Some(dtype) => copy_with_dtype(&from, &to, dtype),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
+    let mut file = fs::File::open(from).map_err(ModelError::io("read", from))?;
+    replace_file(to, |mut out| io::copy(&mut file, &mut out).map(|_| ()))
+}
+
+/// transformers loads weights in the format that `config.json` names (`torch_dtype` before its
+/// version 5), so both keys must tell the truth.
+fn copy_with_dtype(from: &Path, to: &Path, dtype: ExportDtype) -> Result<(), ModelError> {
+    let bytes = fs::read(from).map_err(ModelError::io("read", from))?;
+    let mut config: BTreeMap<String, Value> =
+        serde_json::from_slice(&bytes).map_err(ModelError::json(from))?;
+    let name = match dtype {
+        ExportDtype::F32 => "float32",
+        ExportDtype::BF16 => "bfloat16",
+        ExportDtype::F16 => "float16",
+    };
+    let key = if config.contains_key("torch_dtype") {
+        "torch_dtype"
+    } else {
+        "dtype"
+    };
+    if config.get(key).and_then(Value::as_str) == Some(name) {
+        return copy(from, to);
+    }
+    config.insert(key.to_string(), Value::from(name));
+    config.values_mut().for_each(Value::sort_all_objects);
+    let mut text = serde_json::to_string_pretty(&config).map_err(ModelError::json(to))?;
+    text.push('\n');
+    replace_file(to, |out| out.write_all(text.as_bytes()))
+}

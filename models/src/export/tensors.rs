@@ -1,0 +1,132 @@
+//! Tensors to one safetensors file.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use concord_kernels::{KernelError, Tensor};
+use half::{bf16, f16};
+use serde::Serialize;
+
+use super::replace_file;
+use crate::error::ModelError;
+
+/// The format that a tensor is written in. Rounding is to nearest, ties to even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum ExportDtype {
+    /// 32-bit floats: exact.
+    F32,
+    /// bfloat16.
+    BF16,
+    /// IEEE half.
+    F16,
+}
+
+impl ExportDtype {
+    fn width(self) -> u64 {
+        match self {
+            ExportDtype::F32 => 4,
+            ExportDtype::BF16 | ExportDtype::F16 => 2,
+        }
+    }
+
+    /// What `value` becomes, in f32.
+    fn rounded(self, value: f32) -> f32 {
+        match self {
+            ExportDtype::F32 => value,
+            ExportDtype::BF16 => bf16::from_f32(value).to_f32(),
+            ExportDtype::F16 => f16::from_f32(value).to_f32(),
+        }
+    }
+
+    fn write(self, values: &[f32], out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            ExportDtype::F32 => values
+                .iter()
+                .try_for_each(|v| out.write_all(&v.to_le_bytes())),
+            ExportDtype::BF16 => values
+                .iter()
+                .try_for_each(|v| out.write_all(&bf16::from_f32(*v).to_le_bytes())),
+            ExportDtype::F16 => values
+                .iter()
+                .try_for_each(|v| out.write_all(&f16::from_f32(*v).to_le_bytes())),
+        }
+    }
+}
+
+/// One entry of a safetensors header.
+#[derive(Serialize)]
+struct Entry<'a> {
+    dtype: ExportDtype,
+    shape: &'a [usize],
+    data_offsets: [u64; 2],
+}
+
+/// Writes tensors, each in the format that `dtype_of` gives for its name, as safetensors with the
+/// `format: pt` that transformers asks for. Wider formats come first and names are sorted, as the
+/// safetensors library does, so equal tensors give equal bytes. The file is never in memory.
+///
+/// # Errors
+/// [`ModelError::Io`], leaving an older file as it was; [`ModelError::BadTensor`] where a value
+/// is not finite, or becomes infinite in its format.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    dtype_of: impl Fn(&str) -> ExportDtype,
+) -> Result<(), ModelError> {
+    let mut order: Vec<(ExportDtype, &String, &Tensor)> = tensors
+        .iter()
+        .map(|(name, tensor)| (dtype_of(name), name, tensor))
+        .collect();
+    order.sort_by_key(|(dtype, name, _)| (*dtype, *name));
+    for (dtype, name, tensor) in &order {
+        check_fits(*dtype, name, tensor).map_err(|source| ModelError::BadTensor {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    }
+    let header = header(&order).map_err(ModelError::json(path))?;
+    replace_file(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        order
+            .iter()
+            .try_for_each(|(dtype, _, tensor)| dtype.write(tensor.data(), out))
+    })
+}
+
+fn check_fits(dtype: ExportDtype, name: &str, tensor: &Tensor) -> Result<(), KernelError> {
+    match tensor
+        .data()
+        .iter()
+        .position(|value| !dtype.rounded(*value).is_finite())
+    {
+        None => Ok(()),
+        Some(index) => Err(KernelError::NotFinite {
+            tensor: format!("{name} as {dtype:?}"),
+            index,
+            value: tensor.data()[index],
+        }),
+    }
+}
+
+/// The header's JSON, padded with spaces so that the data begin at a multiple of eight.
+fn header(order: &[(ExportDtype, &String, &Tensor)]) -> serde_json::Result<String> {
+    // Built by hand around serde: a map type would sort the entries by name, not by offset.
+    let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+    let mut offset = 0;
+    for (dtype, name, tensor) in order {
+        let end = offset + tensor.data().len() as u64 * dtype.width();
+        let entry = Entry {
+            dtype: *dtype,
+            shape: tensor.shape(),
+            data_offsets: [offset, end],
+        };
+        let (name, entry) = (serde_json::to_string(name)?, serde_json::to_string(&entry)?);
+        text.push_str(&format!(",{name}:{entry}"));
+        offset = end;
+    }
+    text.push('}');
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    Ok(text)
+}

@@ -1,0 +1,15 @@
+//! Hugging Face models as Concord computes them: configuration, weights, tokenizer and data in;
+//! adapters and weights out.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod export;
+pub mod hub;
+pub mod peft;
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::ModelError;

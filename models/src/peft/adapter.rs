@@ -1,0 +1,118 @@
+//! An adapter in memory, and its way to and from a folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use concord_kernels::Tensor;
+
+use super::config::{self, LoraConfig};
+use crate::config::{DecoderConfig, Projection};
+use crate::error::ModelError;
+use crate::export::{ExportDtype, write_tensors};
+use crate::weights::TensorFile;
+
+const CONFIG_FILE: &str = "adapter_config.json";
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// A LoRA adapter: each target's weight W acts as `W + alpha / r * B A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// Rank.
+    pub r: u32,
+    /// Scale: the product B A is multiplied by `alpha / r`.
+    pub alpha: f32,
+    /// The adapted projections, the same in every layer; sorted, without repetition.
+    pub targets: Vec<Projection>,
+    /// By [`Adapter::key_a`] and [`Adapter::key_b`]: A `[r, in]` and B `[out, r]`.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl Adapter {
+    /// The key of A `[r, in]` of a projection:
+    /// `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
+    pub fn key_a(layer: u32, projection: Projection) -> String {
+        key(layer, projection, 'A')
+    }
+
+    /// The key of B `[out, r]` of a projection.
+    pub fn key_b(layer: u32, projection: Projection) -> String {
+        key(layer, projection, 'B')
+    }
+
+    /// The keys and shapes that an adapter of `r` on `targets` of a model has, sorted.
+    pub fn shapes(
+        config: &DecoderConfig,
+        r: u32,
+        targets: &[Projection],
+    ) -> BTreeMap<String, [usize; 2]> {
+        let layers = 0..config.layers as u32;
+        let of_layer = |layer| {
+            targets.iter().flat_map(move |target| {
+                let [out_dim, in_dim] = target.shape(config);
+                let rank = r as usize;
+                [
+                    (Self::key_a(layer, *target), [rank, in_dim]),
+                    (Self::key_b(layer, *target), [out_dim, rank]),
+                ]
+            })
+        };
+        layers.flat_map(of_layer).collect()
+    }
+
+    /// Reads a PEFT folder, and checks it against the model that it is for.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedAdapter`] naming an option that Concord does not compute;
+    /// [`ModelError`] naming the file and the tensor that is missing, strange or misshapen.
+    pub fn open(folder: &Path, model: &DecoderConfig) -> Result<Self, ModelError> {
+        let config = config::read(&folder.join(CONFIG_FILE))?;
+        let file = TensorFile::open(&folder.join(WEIGHTS_FILE))?;
+        let shapes = Self::shapes(model, config.r, &config.targets);
+        if let Some(strange) = file.names().find(|name| !shapes.contains_key(*name)) {
+            return Err(ModelError::BadWeightsFile {
+                path: file.path().to_path_buf(),
+                reason: format!(
+                    "the tensor `{strange}` belongs to no target of {CONFIG_FILE} in this model"
+                ),
+            });
+        }
+        let mut tensors = BTreeMap::new();
+        for (name, shape) in shapes {
+            file.check(&name, &shape)?;
+            let tensor = file.load(&name)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(Self {
+            r: config.r,
+            alpha: config.alpha,
+            targets: config.targets,
+            tensors,
+        })
+    }
+
+    /// Writes a PEFT folder, made if need be. Each file replaces an older one whole; the weights
+    /// come first, so that a folder with a new configuration has its weights.
+    ///
+    /// `base_model` is the name or path that PEFT will load the base model by.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`]; the older files are then still there.
+    pub fn save(&self, folder: &Path, base_model: &str) -> Result<(), ModelError> {
+        std::fs::create_dir_all(folder).map_err(ModelError::io("make", folder))?;
+        let dtype = |_: &str| ExportDtype::F32;
+        write_tensors(&folder.join(WEIGHTS_FILE), &self.tensors, dtype)?;
+        let config = LoraConfig {
+            r: self.r,
+            alpha: self.alpha,
+            targets: self.targets.clone(),
+        };
+        config::write(&folder.join(CONFIG_FILE), &config, base_model)
+    }
+}
+
+fn key(layer: u32, projection: Projection, side: char) -> String {
+    format!(
+        "base_model.model.model.layers.{layer}.{}.lora_{side}.weight",
+        projection.module()
+    )
+}

@@ -1,0 +1,172 @@
+//! `adapter_config.json`, and the options of PEFT that Concord refuses.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::Projection;
+use crate::error::ModelError;
+use crate::export::replace_file;
+
+/// Largest rank that is read; also bounds what a config can make the reader allocate.
+const RANK_MAX: u64 = 1 << 14;
+
+/// Options that say nothing about what the adapter computes, whatever their value. Dropout acts
+/// in training only, and the last five shaped the first values of the weights.
+const IGNORED: [&str; 14] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "task_type",
+    "runtime_config",
+    "eva_config",
+    "corda_config",
+    "loftq_config",
+    "lora_ga_config",
+];
+
+/// Options that are read.
+const READ: [&str; 5] = ["bias", "init_lora_weights", "lora_alpha", "peft_type", "r"];
+
+/// The part of `adapter_config.json` that decides what the adapter computes.
+pub(super) struct LoraConfig {
+    pub(super) r: u32,
+    pub(super) alpha: f32,
+    pub(super) targets: Vec<Projection>,
+}
+
+/// Reads a config, and refuses by name whatever would make the adapter compute something else
+/// than `W + alpha / r * B A`.
+pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
+    let bytes = fs::read(path).map_err(ModelError::io("read", path))?;
+    let object: Map<String, Value> =
+        serde_json::from_slice(&bytes).map_err(ModelError::json(path))?;
+    let unsupported = |option: &str, found: &Value| ModelError::UnsupportedAdapter {
+        path: path.to_path_buf(),
+        option: option.to_string(),
+        found: found.to_string(),
+    };
+    for (option, value) in &object {
+        let allowed = match option.as_str() {
+            "peft_type" => value == "LORA",
+            "bias" => value == "none",
+            // The named kinds (pissa, olora and others) change the base weights as well.
+            "init_lora_weights" => value.is_boolean() || value == "gaussian",
+            "target_modules" => value.is_array(),
+            name => READ.contains(&name) || IGNORED.contains(&name) || is_off(value),
+        };
+        if !allowed {
+            return Err(unsupported(option, value));
+        }
+    }
+    let get = |key: &'static str| {
+        let missing = || ModelError::MissingKey {
+            path: path.to_path_buf(),
+            key,
+        };
+        object.get(key).ok_or_else(missing)
+    };
+    let bad = |key, found: &Value, expected: String| ModelError::BadValue {
+        path: path.to_path_buf(),
+        key,
+        found: found.to_string(),
+        expected,
+    };
+    get("peft_type")?;
+    let r = get("r")?;
+    let alpha = get("lora_alpha")?;
+    Ok(LoraConfig {
+        r: r.as_u64()
+            .filter(|rank| (1..=RANK_MAX).contains(rank))
+            .map(|rank| rank as u32)
+            .ok_or_else(|| bad("r", r, format!("must be from 1 to {RANK_MAX}")))?,
+        alpha: alpha
+            .as_f64()
+            .map(|alpha| alpha as f32)
+            .filter(|alpha| alpha.is_finite() && *alpha > 0.0)
+            .ok_or_else(|| bad("lora_alpha", alpha, "must be a number above 0".to_string()))?,
+        targets: targets(get("target_modules")?)?,
+    })
+}
+
+/// Whether a value switches an option off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+fn targets(value: &Value) -> Result<Vec<Projection>, ModelError> {
+    let names = value.as_array().map(Vec::as_slice).unwrap_or(&[]);
+    let mut targets = names
+        .iter()
+        .map(|name| name.as_str().unwrap_or_default().parse())
+        .collect::<Result<Vec<Projection>, ModelError>>()?;
+    targets.sort();
+    targets.dedup();
+    Ok(targets)
+}
+
+/// What is written; the fields stand in the file in this order, sorted by name.
+#[derive(Serialize)]
+struct Written<'a> {
+    auto_mapping: Option<()>,
+    base_model_name_or_path: &'a str,
+    bias: &'a str,
+    fan_in_fan_out: bool,
+    inference_mode: bool,
+    init_lora_weights: bool,
+    layers_to_transform: Option<()>,
+    lora_alpha: Value,
+    lora_dropout: f32,
+    modules_to_save: Option<()>,
+    peft_type: &'a str,
+    r: u32,
+    revision: Option<()>,
+    target_modules: Vec<&'a str>,
+    task_type: &'a str,
+    use_dora: bool,
+    use_rslora: bool,
+}
+
+/// Writes an `adapter_config.json`, replacing an older one whole.
+pub(super) fn write(path: &Path, config: &LoraConfig, base_model: &str) -> Result<(), ModelError> {
+    let alpha = config.alpha;
+    let written = Written {
+        auto_mapping: None,
+        base_model_name_or_path: base_model,
+        bias: "none",
+        fan_in_fan_out: false,
+        inference_mode: true,
+        init_lora_weights: true,
+        layers_to_transform: None,
+        // PEFT keeps a whole alpha as an integer. f32 holds integers exactly below 2^24.
+        lora_alpha: if alpha.fract() == 0.0 && alpha < 16_777_216.0 {
+            Value::from(alpha as u32)
+        } else {
+            Value::from(alpha)
+        },
+        lora_dropout: 0.0,
+        modules_to_save: None,
+        peft_type: "LORA",
+        r: config.r,
+        revision: None,
+        target_modules: config.targets.iter().map(|target| target.name()).collect(),
+        task_type: "CAUSAL_LM",
+        use_dora: false,
+        use_rslora: false,
+    };
+    let mut text = serde_json::to_string_pretty(&written).map_err(ModelError::json(path))?;
+    text.push('\n');
+    replace_file(path, |out| out.write_all(text.as_bytes()))
+}

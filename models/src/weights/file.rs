@@ -1,0 +1,246 @@
+//! One safetensors file, mapped; only the bytes of the tensors asked for are touched.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use concord_kernels::Tensor;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::error::ModelError;
+
+/// The formats of weights that are read.
+const WEIGHT_DTYPES: &str = "F32, F16 and BF16";
+
+/// Where a tensor lies in its file.
+#[derive(Clone, Debug)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// First and one-past-last byte, from the start of the file.
+    bytes: (usize, usize),
+}
+
+/// A safetensors file.
+///
+/// Invariant, checked by [`TensorFile::open`]: the tensors fill the file after its header without
+/// gap or overlap, and each has the bytes that its shape and format need.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    map: Mmap,
+    entries: BTreeMap<String, Entry>,
+}
+
+impl TensorFile {
+    /// Maps a file and checks its header.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], or [`ModelError::BadWeightsFile`] where it is cut short, overlaps
+    /// itself or is not a safetensors file.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let file = File::open(path).map_err(ModelError::io("read", path))?;
+        // SAFETY: the map is only read. Should another process cut the file short meanwhile, a
+        // read of the lost pages ends this process with SIGBUS; should it rewrite the file, other
+        // numbers are read, as with any file. Concord itself replaces files by renaming only.
+        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
+        let bad = |reason: String| ModelError::BadWeightsFile {
+            path: path.to_path_buf(),
+            reason,
+        };
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|error| bad(explain(&map, &error)))?;
+        // The length word before the header.
+        let start = header + size_of::<u64>();
+        let entries = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let bytes = (start + info.data_offsets.0, start + info.data_offsets.1);
+                (
+                    name,
+                    Entry {
+                        dtype: info.dtype,
+                        shape: info.shape.clone(),
+                        bytes,
+                    },
+                )
+            })
+            .collect();
+        Ok(Self {
+            path: path.to_path_buf(),
+            map,
+            entries,
+        })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of its tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, or `None` where the file has no such tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// The number format of a tensor, or `None` where the file has no such tensor.
+    pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        self.entries.get(name).map(|entry| entry.dtype)
+    }
+
+    /// The bytes of a tensor as they lie in the file: row-major, little-endian.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`].
+    pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
+        self.entry(name)
+            .map(|entry| &self.map[entry.bytes.0..entry.bytes.1])
+    }
+
+    /// Refuses a tensor that is missing, has another shape, or is not F32, F16 or BF16.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file and the tensor.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        let entry = self.entry(name)?;
+        if entry.shape != shape {
+            return Err(ModelError::WrongShape {
+                path: self.path.clone(),
+                tensor: name.to_string(),
+                found: entry.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        match entry.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(()),
+            other => Err(self.wrong_dtype(name, other, WEIGHT_DTYPES)),
+        }
+    }
+
+    /// A tensor of F32, F16 or BF16, converted to f32, which is exact.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file and the tensor; [`ModelError::BadTensor`] for NaN and
+    /// infinity, with the element.
+    pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
+        let entry = self.entry(name)?;
+        let bytes = &self.map[entry.bytes.0..entry.bytes.1];
+        let data: Vec<f32> = match entry.dtype {
+            Dtype::F32 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+            Dtype::F16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f16::from_le_bytes(*b).to_f32())
+                .collect(),
+            Dtype::BF16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| bf16::from_le_bytes(*b).to_f32())
+                .collect(),
+            other => return Err(self.wrong_dtype(name, other, WEIGHT_DTYPES)),
+        };
+        let bad = |source| ModelError::BadTensor {
+            path: self.path.clone(),
+            source,
+        };
+        let tensor = Tensor::new(&entry.shape, data).map_err(bad)?;
+        tensor.check_finite(name).map_err(bad)?;
+        Ok(tensor)
+    }
+
+    /// A tensor of I64, as token ids are kept.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::WrongDtype`].
+    pub fn load_i64(&self, name: &str) -> Result<Vec<i64>, ModelError> {
+        let entry = self.entry(name)?;
+        match entry.dtype {
+            Dtype::I64 => Ok(self.map[entry.bytes.0..entry.bytes.1]
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b))
+                .collect()),
+            other => Err(self.wrong_dtype(name, other, "I64")),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, ModelError> {
+        self.entries
+            .get(name)
+            .ok_or_else(|| ModelError::MissingTensor {
+                path: self.path.clone(),
+                tensor: name.to_string(),
+            })
+    }
+
+    fn wrong_dtype(&self, name: &str, found: Dtype, expected: &'static str) -> ModelError {
+        ModelError::WrongDtype {
+            path: self.path.clone(),
+            tensor: name.to_string(),
+            found: format!("{found:?}"),
+            expected,
+        }
+    }
+}
+
+/// The reason in words; for a file that is cut short, with the first tensor that is lost.
+fn explain(map: &[u8], error: &safetensors::SafeTensorError) -> String {
+    use safetensors::SafeTensorError as E;
+    match error {
+        E::HeaderTooSmall => "it has fewer than 8 bytes".to_string(),
+        E::InvalidHeaderLength => {
+            format!(
+                "it is cut short within its header ({} bytes), or is no such file",
+                map.len()
+            )
+        }
+        E::InvalidOffset(name) => {
+            format!("the tensor `{name}` overlaps the one before it, or leaves a gap")
+        }
+        E::TensorInvalidInfo => {
+            "a tensor has another number of bytes than its shape and format need".to_string()
+        }
+        E::MetadataIncompleteBuffer => lost_tensor(map).unwrap_or_else(|| {
+            format!(
+                "its {} bytes are more than its header accounts for",
+                map.len()
+            )
+        }),
+        other => other.to_string(),
+    }
+}
+
+/// Names the first tensor whose end lies beyond the end of the file.
+fn lost_tensor(map: &[u8]) -> Option<String> {
+    let (length, rest) = map.split_first_chunk::<8>()?;
+    let header = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(rest.get(..header)?).ok()?;
+    let have = (rest.len() - header) as u64;
+    let end = |value: &serde_json::Value| value.get("data_offsets")?.get(1)?.as_u64();
+    let lost = object
+        .iter()
+        .filter_map(|(name, value)| Some((end(value)?, name)));
+    let (_, name) = lost.filter(|(end, _)| *end > have).min()?;
+    let need = object.values().filter_map(end).max()?;
+    Some(format!(
+        "it is cut short: the tensors need {need} bytes, {have} are there, and `{name}` is the \
+         first that is lost; download the file again"
+    ))
+}

@@ -1,0 +1,301 @@
+//! Data sets.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use concord_models::ModelError;
+use concord_models::config::DecoderConfig;
+use concord_models::data::{DatasetKind, DatasetSource, Grouping, Sequences};
+use concord_models::tokenizer::TextTokenizer;
+
+use crate::fixtures::{config_json, raw_safetensors, says, shared, write_tokenizer};
+
+/// Loads the file `name` with `content` for the fixture's model; ids are bytes, 256 begins.
+fn load(name: &str, content: &[u8], kind: DatasetKind, len: u32) -> Result<Sequences, ModelError> {
+    let folder = tempfile::tempdir().unwrap();
+    write_tokenizer(folder.path());
+    let path = folder.path().join(name);
+    fs::write(&path, content).unwrap();
+    load_from(folder.path(), DatasetSource::new(path, kind), len)
+}
+
+fn load_from(folder: &Path, source: DatasetSource, len: u32) -> Result<Sequences, ModelError> {
+    let tokenizer = TextTokenizer::open(folder).unwrap();
+    let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
+    source.load(Some(&tokenizer), &config, len)
+}
+
+#[test]
+fn the_batches_of_the_reference() {
+    let Some(model) = shared("models/tinystories-260k") else {
+        return;
+    };
+    let Some(text) = shared("data/tinyshakespeare.txt") else {
+        return;
+    };
+    let Some(batches) = shared("reference/train-lora/batches.safetensors") else {
+        return;
+    };
+    let config = DecoderConfig::from_folder(&model).unwrap();
+    let tokenizer = TextTokenizer::open(&model).unwrap();
+
+    let source = DatasetSource::new(batches, DatasetKind::Tokens);
+    let tokens = source.load(None, &config, 128).unwrap();
+    assert_eq!(
+        tokens.grouping,
+        Some(Grouping {
+            steps: 40,
+            microbatches: 4,
+            batch: 2
+        })
+    );
+    assert_eq!(tokens.count(), 320);
+
+    let start = Instant::now();
+    let source = DatasetSource::new(text, DatasetKind::Text);
+    let sequences = source.load(Some(&tokenizer), &config, 128).unwrap();
+    println!("{} tokens in {:?}", sequences.tokens.len(), start.elapsed());
+    // The reference took the text without the token that begins it.
+    assert_eq!(sequences.tokens[0], 1);
+    let count = tokens.tokens.len();
+    assert!(
+        sequences.tokens[1..=count] == tokens.tokens,
+        "the same ids as transformers"
+    );
+    assert_eq!(sequences.mask_of(3), [&[0], [1; 127].as_slice()].concat());
+    assert_eq!(sequences.mask_of(3), tokens.mask_of(3));
+}
+
+#[test]
+fn gsm8k_predicts_answers_only() {
+    let Some(model) = shared("models/tinystories-260k") else {
+        return;
+    };
+    let Some(path) = shared("data/gsm8k-test.jsonl") else {
+        return;
+    };
+    let config = DecoderConfig::from_folder(&model).unwrap();
+    let tokenizer = TextTokenizer::open(&model).unwrap();
+    let mut source = DatasetSource::new(&path, DatasetKind::Instruct);
+    source.field_instruction = "question".to_string();
+    source.field_output = "answer".to_string();
+    let sequences = source.load(Some(&tokenizer), &config, 256).unwrap();
+    let lines = fs::read_to_string(&path).unwrap().lines().count();
+    assert_eq!(sequences.count() + sequences.skipped as usize, lines);
+    assert!(
+        sequences.truncated > 0,
+        "this tokenizer makes long sequences"
+    );
+    let whole = (0..sequences.count())
+        .find(|i| sequences.mask_of(*i).last() == Some(&0))
+        .unwrap();
+    let predicted: Vec<u32> = sequences
+        .tokens_of(whole)
+        .iter()
+        .zip(sequences.mask_of(whole))
+        .filter_map(|(id, mask)| (*mask == 1).then_some(*id))
+        .collect();
+    assert_eq!(predicted.last(), Some(&2), "the end is predicted");
+    let answer = tokenizer.decode(&predicted, true).unwrap();
+    assert!(
+        fs::read_to_string(&path)
+            .unwrap()
+            .contains(&answer.replace('\n', "\\n")),
+        "{answer}"
+    );
+}
+
+#[test]
+fn text_is_joined_and_cut() {
+    let sequences = load("a.txt", b"abcdefghij", DatasetKind::Text, 4).unwrap();
+    assert_eq!(sequences.tokens, [256, 97, 98, 99, 100, 101, 102, 103]);
+    assert_eq!(sequences.loss_mask, [0, 1, 1, 1, 0, 1, 1, 1]);
+    assert_eq!(
+        (sequences.count(), sequences.tokens_of(2)),
+        (2, [].as_slice())
+    );
+    let lines = b"{\"text\": \"ab\"}\n\n{\"text\": \"cd\", \"more\": 1}\n";
+    let sequences = load("a.jsonl", lines, DatasetKind::Text, 3).unwrap();
+    assert_eq!(sequences.tokens, [256, 97, 98, 256, 99, 100]);
+}
+
+#[test]
+fn instructions_are_padded_and_cut() {
+    let lines = br#"{"instruction": "a", "output": "b"}
+{"instruction": "a", "output": "bcdef"}
+{"instruction": "abcd", "output": "e"}
+{"instruction": "abc", "output": "e"}"#;
+    let sequences = load("a.jsonl", lines, DatasetKind::Instruct, 6).unwrap();
+    assert_eq!(sequences.count(), 3);
+    assert_eq!(sequences.tokens_of(0), [256, 97, 10, 98, 257, 0]);
+    assert_eq!(sequences.mask_of(0), [0, 0, 0, 1, 1, 0]);
+    assert_eq!(sequences.tokens_of(1), [256, 97, 10, 98, 99, 100]);
+    assert_eq!(sequences.mask_of(1), [0, 0, 0, 1, 1, 1]);
+    assert_eq!(sequences.tokens_of(2), [256, 97, 98, 99, 10, 101]);
+    assert_eq!(sequences.mask_of(2), [0, 0, 0, 0, 0, 1]);
+    assert_eq!((sequences.truncated, sequences.skipped), (2, 1));
+    let error = load("a.jsonl", lines, DatasetKind::Instruct, 3).unwrap_err();
+    says(
+        error,
+        &["a.jsonl", "all 4 instructions", "sequence_len = 3"],
+    );
+}
+
+#[test]
+fn data_that_cannot_be_used() {
+    use DatasetKind::{Instruct, Text};
+    // File, content, kind, sequence_len, and what the message says.
+    type Case<'a> = (&'a str, &'a [u8], DatasetKind, u32, &'a [&'a str]);
+    let table: [Case; 12] = [
+        ("a.txt", b"", Text, 4, &["a.txt", "empty"]),
+        ("a.jsonl", b"\n \n", Text, 4, &["a.jsonl", "empty"]),
+        ("a.jsonl", b"", Instruct, 4, &["a.jsonl", "empty"]),
+        (
+            "a.txt",
+            b"ab",
+            Text,
+            4,
+            &["3 tokens do not fill one sequence of 4"],
+        ),
+        (
+            "a.txt",
+            b"ab\xFFcd",
+            Text,
+            4,
+            &["a.txt", "not UTF-8", "byte 2"],
+        ),
+        (
+            "a.jsonl",
+            b"{\"text\": \"a\"}\nhello\n",
+            Text,
+            4,
+            &["a.jsonl", "line 2", "not a JSON"],
+        ),
+        (
+            "a.jsonl",
+            b"{\"text\": \"a\"}\n\n[1]\n",
+            Text,
+            4,
+            &["line 3", "not a JSON object"],
+        ),
+        (
+            "a.jsonl",
+            b"{\"text\": \"a\"}\n{\"x\": 1}",
+            Text,
+            4,
+            &["line 2", "`text`", "there are x"],
+        ),
+        (
+            "a.jsonl",
+            b"{\"text\": 7}",
+            Text,
+            4,
+            &["line 1", "`text` is 7, not a string"],
+        ),
+        (
+            "a.jsonl",
+            b"{\"instruction\": \"a\"}",
+            Instruct,
+            4,
+            &["line 1", "`output`"],
+        ),
+        (
+            "a.jsonl",
+            b"{\"text\": \"a\xFF\"}",
+            Text,
+            4,
+            &["line 1", "not a JSON object"],
+        ),
+        (
+            "a.txt",
+            b"abcdef",
+            Text,
+            65,
+            &["sequence_len is 65", "64 positions"],
+        ),
+    ];
+    for (name, content, kind, len, parts) in table {
+        says(load(name, content, kind, len).unwrap_err(), parts);
+    }
+    says(
+        load("a.txt", b"abc", Text, 1).unwrap_err(),
+        &["sequence_len is 1", "at least 2"],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    write_tokenizer(folder.path());
+    for (name, kind) in [("no.txt", Text), ("no.jsonl", Instruct), ("", Text)] {
+        let source = DatasetSource::new(folder.path().join(name), kind);
+        says(
+            load_from(folder.path(), source, 4).unwrap_err(),
+            &["cannot read", name],
+        );
+    }
+    says(
+        "txet".parse::<DatasetKind>().unwrap_err(),
+        &["`txet`", "did you mean `text`?"],
+    );
+}
+
+#[test]
+fn token_files_that_cannot_be_used() {
+    let file = |shape: &str, ids: &[i64]| {
+        let header = format!(
+            r#"{{"tokens":{{"dtype":"I64","shape":{shape},"data_offsets":[0,{}]}}}}"#,
+            ids.len() * 8
+        );
+        let data: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        load(
+            "t.safetensors",
+            &raw_safetensors(&header, &data),
+            DatasetKind::Tokens,
+            2,
+        )
+    };
+    let good = file("[2,1,1,2]", &[1, 2, 3, 299]).unwrap();
+    assert_eq!(
+        (good.tokens_of(1), good.loss_mask.as_slice()),
+        ([3, 299].as_slice(), [0, 1, 0, 1].as_slice())
+    );
+    let table: [(&str, &[i64], &[&str]); 6] = [
+        (
+            "[2,2]",
+            &[1, 2, 3, 4],
+            &["[2, 2]", "[step, microbatch, batch, sequence]"],
+        ),
+        (
+            "[1,1,1,4]",
+            &[1, 2, 3, 4],
+            &["sequences have 4 tokens", "sequence_len is 2"],
+        ),
+        ("[1,1,1,2]", &[1, -2], &["-2 is not a token id"]),
+        (
+            "[1,1,1,2]",
+            &[1, 1 << 40],
+            &["1099511627776 is not a token id"],
+        ),
+        (
+            "[1,1,1,2]",
+            &[1, 300],
+            &["token 1", "id 300", "only 300 embeddings"],
+        ),
+        ("[0,1,1,2]", &[], &["empty"]),
+    ];
+    for (shape, ids, parts) in table {
+        let error = file(shape, ids).unwrap_err();
+        says(&error, &["t.safetensors"]);
+        says(error, parts);
+    }
+    let other = r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
+    let bytes = raw_safetensors(other, &[0; 8]);
+    let error = load("t.safetensors", &bytes, DatasetKind::Tokens, 2).unwrap_err();
+    says(error, &["t.safetensors", "`tokens` is missing"]);
+    let floats = r#"{"tokens":{"dtype":"F32","shape":[1,1,1,2],"data_offsets":[0,8]}}"#;
+    let bytes = raw_safetensors(floats, &[0; 8]);
+    let error = load("t.safetensors", &bytes, DatasetKind::Tokens, 2).unwrap_err();
+    says(error, &["t.safetensors", "F32", "I64"]);
+    says(
+        load("t.safetensors", b"abc", DatasetKind::Tokens, 2).unwrap_err(),
+        &["t.safetensors"],
+    );
+}

@@ -1,0 +1,181 @@
+//! PEFT adapters.
+
+use std::fs;
+use std::path::Path;
+
+use concord_models::config::DecoderConfig;
+use concord_models::peft::{Adapter, Projection};
+use serde_json::{Value, json};
+
+use crate::fixtures::{config_json, says, shared, tensors};
+
+#[test]
+fn the_adapters_of_the_reference() {
+    let Some(reference) = shared("reference/train-lora") else {
+        return;
+    };
+    let Some(model) = shared("models/tinystories-260k") else {
+        return;
+    };
+    let config = DecoderConfig::from_folder(&model).unwrap();
+    for name in ["initial", "final"] {
+        let theirs = reference.join(name);
+        let adapter = Adapter::open(&theirs, &config).unwrap();
+        assert_eq!((adapter.r, adapter.alpha), (8, 16.0));
+        assert_eq!(adapter.targets, Projection::ALL);
+        assert_eq!(adapter.tensors.len(), 5 * 7 * 2);
+
+        let folder = tempfile::tempdir().unwrap();
+        adapter
+            .save(folder.path(), "models/tinystories-260k")
+            .unwrap();
+        assert_eq!(Adapter::open(folder.path(), &config).unwrap(), adapter);
+        let read = |folder: &Path, file: &str| fs::read(folder.join(file)).unwrap();
+        let weights = "adapter_model.safetensors";
+        assert!(
+            read(folder.path(), weights) == read(&theirs, weights),
+            "PEFT's own bytes"
+        );
+        let keys = |folder: &Path| -> Value {
+            serde_json::from_slice(&read(folder, "adapter_config.json")).unwrap()
+        };
+        let (ours, theirs) = (keys(folder.path()), keys(&theirs));
+        for (key, value) in ours.as_object().unwrap() {
+            if key != "target_modules" {
+                assert_eq!(theirs.get(key), Some(value), "{key}");
+            }
+        }
+    }
+}
+
+/// An adapter for the fixture's model.
+fn adapter(config: &DecoderConfig) -> Adapter {
+    let targets = vec![Projection::Q, Projection::Down];
+    let values = &tensors(config)["model.embed_tokens.weight"];
+    let make = |(name, shape): (String, [usize; 2])| {
+        let data = values.data()[..shape[0] * shape[1]].to_vec();
+        (name, concord_kernels::Tensor::new(&shape, data).unwrap())
+    };
+    let tensors = Adapter::shapes(config, 2, &targets)
+        .into_iter()
+        .map(make)
+        .collect();
+    Adapter {
+        r: 2,
+        alpha: 2.5,
+        targets,
+        tensors,
+    }
+}
+
+fn saved() -> (tempfile::TempDir, DecoderConfig, Adapter) {
+    let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
+    let adapter = adapter(&config);
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(folder.path(), "owner/base").unwrap();
+    (folder, config, adapter)
+}
+
+#[test]
+fn an_adapter_comes_back_and_its_bytes_are_fixed() {
+    let (folder, config, adapter) = saved();
+    assert_eq!(Adapter::open(folder.path(), &config).unwrap(), adapter);
+    let read = || {
+        ["adapter_config.json", "adapter_model.safetensors"]
+            .map(|file| fs::read(folder.path().join(file)).unwrap())
+    };
+    let first = read();
+    adapter.save(folder.path(), "owner/base").unwrap();
+    assert_eq!(first, read());
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        2,
+        "nothing else is left"
+    );
+    assert_eq!(
+        Adapter::key_a(1, Projection::Q),
+        "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
+    );
+}
+
+#[test]
+fn options_that_change_the_result_are_refused_by_name() {
+    let (folder, config, _) = saved();
+    let path = folder.path().join("adapter_config.json");
+    let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let with = |key: &str, value: &Value| {
+        let mut changed = good.clone();
+        changed[key] = value.clone();
+        fs::write(&path, changed.to_string()).unwrap();
+        Adapter::open(folder.path(), &config)
+    };
+    for (key, value) in [
+        ("use_dora", json!(true)),
+        ("use_rslora", json!(true)),
+        ("lora_bias", json!(true)),
+        ("fan_in_fan_out", json!(true)),
+        ("bias", json!("all")),
+        ("peft_type", json!("IA3")),
+        ("init_lora_weights", json!("pissa")),
+        ("modules_to_save", json!(["lm_head"])),
+        ("rank_pattern", json!({"q_proj": 4})),
+        ("alpha_pattern", json!({"q_proj": 4})),
+        ("layers_to_transform", json!([0])),
+        ("target_modules", json!("all-linear")),
+        ("layer_replication", json!([[0, 1]])),
+        ("an_option_of_tomorrow", json!(1.5)),
+    ] {
+        let error = with(key, &value).unwrap_err();
+        says(
+            error,
+            &[
+                "adapter_config.json",
+                key,
+                &value.to_string(),
+                "not supported",
+            ],
+        );
+    }
+    for (key, value) in [
+        ("lora_dropout", json!(0.1)),
+        ("init_lora_weights", json!("gaussian")),
+        ("peft_version", json!("9.9")),
+        ("an_option_of_tomorrow", json!({})),
+    ] {
+        with(key, &value).unwrap();
+    }
+    says(with("r", &json!(0)).unwrap_err(), &["`r` is 0"]);
+    says(
+        with("lora_alpha", &json!("x")).unwrap_err(),
+        &["`lora_alpha`", "above 0"],
+    );
+    let error = with("target_modules", &json!(["q_proj", "down_porj"])).unwrap_err();
+    says(error, &["down_porj", "did you mean `down_proj`?"]);
+}
+
+#[test]
+fn weights_that_do_not_fit() {
+    let (folder, config, adapter) = saved();
+    let with = |change: &dyn Fn(&mut Adapter)| {
+        let mut changed = adapter.clone();
+        change(&mut changed);
+        changed.save(folder.path(), "owner/base").unwrap();
+        Adapter::open(folder.path(), &config).unwrap_err()
+    };
+    let key = Adapter::key_b(1, Projection::Down);
+    let error = with(&|adapter| {
+        adapter.tensors.remove(&key);
+    });
+    says(error, &["adapter_model.safetensors", &key, "missing"]);
+    says(
+        with(&|adapter| adapter.r = 3),
+        &["adapter_model.safetensors", "[2, 12]", "[3, 12]"],
+    );
+    let error = with(&|adapter| adapter.targets = vec![Projection::Q]);
+    says(error, &["down_proj", "belongs to no target"]);
+    fs::remove_file(folder.path().join("adapter_model.safetensors")).unwrap();
+    says(
+        Adapter::open(folder.path(), &config).unwrap_err(),
+        &["read", "adapter_model"],
+    );
+}

@@ -1,0 +1,139 @@
+//! Text to ids and back, whole and piece by piece.
+
+use std::fs;
+
+use concord_models::config::DecoderConfig;
+use concord_models::tokenizer::TextTokenizer;
+use concord_models::weights::TensorFile;
+use serde_json::json;
+
+use crate::fixtures::{config_json, config_with, says, shared, write_tokenizer};
+
+/// Decodes piece by piece, and checks that no piece is taken back or broken.
+fn streamed(tokenizer: &TextTokenizer, ids: &[u32]) -> (String, usize) {
+    let mut stream = tokenizer.stream();
+    let pieces: Vec<String> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    let count = pieces.iter().filter(|piece| !piece.is_empty()).count();
+    (pieces.concat() + &stream.finish().unwrap(), count)
+}
+
+#[test]
+fn the_prompt_of_the_reference() {
+    let Some(path) = shared("reference/tinystories-260k/logits.safetensors") else {
+        return;
+    };
+    let Some(folder) = shared("models/tinystories-260k") else {
+        return;
+    };
+    let file = TensorFile::open(&path).unwrap();
+    let ids = |name: &str| -> Vec<u32> {
+        file.load_i64(name)
+            .unwrap()
+            .into_iter()
+            .map(|id| id as u32)
+            .collect()
+    };
+    let tokenizer = TextTokenizer::open(&folder).unwrap();
+    assert_eq!(
+        tokenizer.encode("Once upon a time", true).unwrap(),
+        ids("greedy_prompt")
+    );
+    assert_eq!(
+        (tokenizer.vocab_size(), tokenizer.eos_ids()),
+        (512, [2].as_slice())
+    );
+    let story = ids("greedy_ids");
+    let whole = tokenizer.decode(&story, true).unwrap();
+    let (pieces, count) = streamed(&tokenizer, &story);
+    assert_eq!(pieces, whole);
+    assert!(count > 40, "{count} pieces of 64 tokens");
+    tokenizer
+        .check(&DecoderConfig::from_folder(&folder).unwrap())
+        .unwrap();
+}
+
+#[test]
+fn pieces_are_whole_characters() {
+    let text = "na\u{EF}ve \u{1F980}\u{1F468}\u{200D}\u{1F469} \u{4F60}\u{597D}\n ok";
+    let made = tempfile::tempdir().unwrap();
+    write_tokenizer(made.path());
+    let mut folders = vec![made.path().to_path_buf()];
+    folders.extend(shared("models/tinystories-260k"));
+    for folder in folders {
+        let tokenizer = TextTokenizer::open(&folder).unwrap();
+        let ids = tokenizer.encode(text, true).unwrap();
+        let mut stream = tokenizer.stream();
+        let mut so_far = String::new();
+        for id in &ids {
+            let piece = stream.push(*id).unwrap();
+            assert!(!piece.contains('\u{FFFD}'), "{piece:?}");
+            so_far += &piece;
+            assert!(text.starts_with(&so_far), "{so_far:?}");
+        }
+        assert_eq!(so_far, text);
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+    }
+}
+
+#[test]
+fn broken_bytes_come_out_at_last() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tokenizer(folder.path());
+    let tokenizer = TextTokenizer::open(folder.path()).unwrap();
+    // A character that lacks its end, a lone follower, then text: the ids are the bytes.
+    let ids = [0xF0, 0x9F, 0xA6, 0x41, 0xBF, 0x42, 0x43];
+    let (text, _) = streamed(&tokenizer, &ids);
+    assert_eq!(text, "\u{FFFD}A\u{FFFD}BC");
+    assert_eq!(text, tokenizer.decode(&ids, true).unwrap());
+    let mut stream = tokenizer.stream();
+    let held: String = (0..40).map(|_| stream.push(0xBF).unwrap()).collect();
+    assert!(held.chars().count() >= 27, "nothing waits for ever");
+    assert_eq!((held + &stream.finish().unwrap()).chars().count(), 40);
+}
+
+#[test]
+fn the_files_own_cut_and_padding_are_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tokenizer(folder.path());
+    let tokenizer = TextTokenizer::open(folder.path()).unwrap();
+    assert_eq!(
+        tokenizer.encode("abcdef", true).unwrap(),
+        [256, 97, 98, 99, 100, 101, 102]
+    );
+    assert_eq!(tokenizer.encode("ab", false).unwrap(), [97, 98]);
+    assert_eq!(tokenizer.decode(&[256, 97, 257], true).unwrap(), "a");
+    assert_eq!(
+        tokenizer.decode(&[256, 97, 257], false).unwrap(),
+        "<s>a</s>"
+    );
+    assert_eq!(tokenizer.eos_ids(), [257]);
+}
+
+#[test]
+fn a_tokenizer_of_another_model() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tokenizer(folder.path());
+    let tokenizer = TextTokenizer::open(folder.path()).unwrap();
+    let config = |config: serde_json::Value| DecoderConfig::from_json(&config.to_string()).unwrap();
+    tokenizer.check(&config(config_json())).unwrap();
+    let small = json!({"vocab_size": 257, "eos_token_id": 1});
+    let error = tokenizer.check(&config(config_with(small))).unwrap_err();
+    says(
+        error,
+        &["tokenizer.json", "\"</s>\"", "257", "only 257 embeddings"],
+    );
+}
+
+#[test]
+fn a_tokenizer_that_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    says(
+        TextTokenizer::open(folder.path()).unwrap_err(),
+        &["read", "tokenizer.json"],
+    );
+    fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    says(
+        TextTokenizer::open(folder.path()).unwrap_err(),
+        &["tokenizer.json"],
+    );
+}

@@ -1,0 +1,283 @@
+//! What clients ask of a coordinator: submit jobs, watch them, take results away.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::digest::Digest;
+use crate::job::{F32Bits, JobId, JobSpec};
+use crate::ledger::Offence;
+use crate::plan::Plan;
+use crate::session::{DeviceInfo, Role};
+use crate::signed::{PublicKey, WorkerId};
+
+/// What the planner needs to know of a model. No tensor is in it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ModelProfile {
+    /// Multiply-adds of the forward pass through one layer, for one token.
+    pub layer_macs: u64,
+    /// Multiply-adds of the head and the loss, for one token.
+    pub head_macs: u64,
+    /// Bytes that one layer takes in memory, weights and codes.
+    pub layer_bytes: u64,
+    /// Bytes of the embedding.
+    pub embed_bytes: u64,
+    /// Bytes of the head.
+    pub head_bytes: u64,
+    /// Bytes of values, moments and gradients of the trained tensors of one layer.
+    pub layer_state_bytes: u64,
+    /// Bytes that one microbatch in flight takes in one layer.
+    pub layer_activation_bytes: u64,
+    /// Bytes of hidden states that pass between two stages for one microbatch.
+    pub boundary_bytes: u64,
+    /// Tokens of a microbatch.
+    pub microbatch_tokens: u64,
+    /// How much the backward pass costs, in percent of the forward pass.
+    pub backward_percent: u32,
+}
+
+/// Stages x replicas: fixed by the user, or left to the planner.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum PlanChoice {
+    /// The planner decides.
+    Auto,
+    /// As many stages and replicas as said.
+    Fixed {
+        /// Stages in each pipeline.
+        stages: u32,
+        /// Pipelines.
+        replicas: u32,
+        /// Microbatches of each pipeline; empty leaves the shares to the planner.
+        shares: Vec<u32>,
+    },
+}
+
+/// How a job is run. None of it changes a bit of the result.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct RunOptions {
+    /// A name for people.
+    pub name: String,
+    /// Stages x replicas.
+    pub plan: PlanChoice,
+    /// Wait for this many workers before the first plan.
+    pub min_workers: u32,
+    /// Wait for this many checkers before the first step.
+    pub min_checkers: u32,
+    /// Steps between two checkpoints in the store.
+    pub checkpoint_every: u32,
+    /// Lowest audit rate, `p * 2^32`.
+    pub audit_rate_min: u64,
+    /// Audit rate of a worker without history, `p * 2^32`.
+    pub audit_rate_new: u64,
+    /// Rate of canaries among the audits, `p * 2^32`.
+    pub canary_rate: u64,
+    /// Whether activations are computed again in the backward pass rather than kept.
+    pub recompute: bool,
+}
+
+/// A job to be taken on. The blobs that it names must be in the store.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Submission {
+    /// The spec.
+    pub spec: JobSpec,
+    /// For the planner.
+    pub profile: ModelProfile,
+    /// How to run it.
+    pub options: RunOptions,
+}
+
+/// A question of a client.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ClientRequest {
+    /// Which of these blobs does the store lack?
+    MissingBlobs(Vec<Digest>),
+    /// Take on a job. A job that is known already is joined, not done twice.
+    Submit(Box<Submission>),
+    /// The jobs.
+    Jobs,
+    /// The pool.
+    Status,
+    /// Stop a job. Its checkpoints stay.
+    Cancel(JobId),
+    /// The proof of a job that is done, as the files of a bundle.
+    Bundle(JobId),
+}
+
+/// The answer to a [`ClientRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ClientResponse {
+    /// To [`ClientRequest::MissingBlobs`].
+    MissingBlobs(Vec<Digest>),
+    /// To [`ClientRequest::Submit`].
+    Submitted(JobId),
+    /// To [`ClientRequest::Jobs`].
+    Jobs(Vec<JobSummary>),
+    /// To [`ClientRequest::Status`].
+    Status(PoolStatus),
+    /// To [`ClientRequest::Cancel`].
+    Cancelled,
+    /// To [`ClientRequest::Bundle`]: blob address of the canonical list of (file name, bytes).
+    Bundle(Digest),
+    /// It cannot be done; why, and what would help.
+    Refused(String),
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum JobState {
+    /// Waits for workers.
+    Waiting(String),
+    /// Steps are being done.
+    Running,
+    /// All steps are done; audits are open.
+    Auditing,
+    /// Done. The digest of the last record, and the blob address of the last state.
+    Completed {
+        /// Digest of the last step record.
+        record: Digest,
+        /// Blob address of the [`crate::manifest::StateManifest`].
+        state: Digest,
+    },
+    /// It cannot be done.
+    Failed(String),
+    /// Stopped by a client.
+    Cancelled,
+}
+
+/// A job in a list.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct JobSummary {
+    /// The job.
+    pub job: JobId,
+    /// Its name for people.
+    pub name: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Steps committed.
+    pub step: u32,
+    /// Steps in all.
+    pub steps: u32,
+    /// Loss of the last committed step.
+    pub loss: Option<F32Bits>,
+}
+
+/// A member of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Member {
+    /// Its key.
+    pub id: WorkerId,
+    /// Worker or checker.
+    pub role: Role,
+    /// Its device.
+    pub device: DeviceInfo,
+    /// What it does, in words.
+    pub doing: String,
+    /// Audits passed.
+    pub audits_passed: u64,
+    /// Present audit rate, `p * 2^32`.
+    pub audit_rate: u64,
+}
+
+/// The pool.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PoolStatus {
+    /// The coordinator's key.
+    pub coordinator: PublicKey,
+    /// Who is in it.
+    pub members: Vec<Member>,
+    /// Who was convicted.
+    pub convicted: Vec<WorkerId>,
+    /// The jobs.
+    pub jobs: Vec<JobSummary>,
+}
+
+/// What to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct WatchRequest {
+    /// The job.
+    pub job: JobId,
+    /// Number of the first event wanted.
+    pub from: u64,
+}
+
+/// An event in the life of a job, for people and scripts.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum JobEvent {
+    /// It waits; for what, in words.
+    Waiting(String),
+    /// A plan takes effect.
+    Planned {
+        /// The plan.
+        plan: Plan,
+        /// Device names, in the plan's order.
+        devices: Vec<String>,
+        /// Predicted time of a step, in microseconds.
+        predicted_step_us: u64,
+        /// First step under it.
+        step: u32,
+        /// Why there is a new plan.
+        reason: String,
+    },
+    /// A step is committed.
+    Step {
+        /// The step, from 0.
+        step: u32,
+        /// Mean loss.
+        loss: F32Bits,
+        /// Gradient norm.
+        grad_norm: F32Bits,
+        /// Learning rate.
+        learning_rate: F32Bits,
+        /// Tokens of the step.
+        tokens: u64,
+        /// Microseconds since its start.
+        micros: u64,
+        /// Digest of its record.
+        record: Digest,
+    },
+    /// A worker of the plan is gone.
+    Lost {
+        /// Who.
+        worker: WorkerId,
+        /// How it was noticed.
+        reason: String,
+    },
+    /// An audit agreed.
+    Audited {
+        /// Whose leaf.
+        worker: WorkerId,
+        /// Who checked.
+        checker: WorkerId,
+        /// Of which step.
+        step: u32,
+        /// What was re-run, in words.
+        leaf: String,
+    },
+    /// A party was convicted.
+    Convicted {
+        /// Who.
+        culprit: WorkerId,
+        /// What of.
+        offence: Offence,
+        /// The evidence, in words.
+        evidence: String,
+    },
+    /// Steps are void and done again.
+    Voided {
+        /// First void step.
+        from_step: u32,
+    },
+    /// All is done and audited.
+    Completed {
+        /// Digest of the last record.
+        record: Digest,
+        /// Blob address of the last state.
+        state: Digest,
+        /// Audits that agreed.
+        audits: u64,
+        /// Drawn leaves that could not be judged.
+        inconclusive: u64,
+    },
+    /// It cannot be done.
+    Failed(String),
+    /// Stopped by a client.
+    Cancelled,
+}

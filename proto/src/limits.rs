@@ -1,0 +1,28 @@
+//! Everything that a peer may send is bounded here, with the reason for each bound.
+
+/// A canonical message: the longest are the claims of a step (32,768 leaves of 1 KiB).
+pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
+
+/// A blob: the largest tensor of a 70B model, 128,256 x 8,192 in f32, is 4.2 GB.
+pub const BLOB_BYTES_MAX: u64 = 8 << 30;
+
+/// A piece of a blob or a frame: large enough for full rate, small enough to interleave.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// A tensor on its way between two workers: 32,768 tokens of 16,384 features in f32.
+pub const FRAME_BYTES_MAX: u64 = 2 << 30;
+
+/// Dimensions of a tensor.
+pub const RANK_MAX: usize = 8;
+
+/// Microbatches in a step, over all replicas.
+pub const MICROBATCHES_MAX: u32 = 4_096;
+
+/// Steps of a job.
+pub const STEPS_MAX: u32 = 10_000_000;
+
+/// A text that a peer names itself or its device by.
+pub const NAME_BYTES_MAX: usize = 256;
+
+const _: () = assert!(CHUNK_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= BLOB_BYTES_MAX);

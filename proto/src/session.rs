@@ -1,0 +1,285 @@
+//! What coordinator, workers and checkers say to each other over a session. Every message is
+//! signed by its sender.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::claim::{Leaf, MicrobatchLoss, TensorNorm, TensorState};
+use crate::digest::Digest;
+use crate::job::JobId;
+use crate::plan::{Layers, Plan};
+use crate::signed::{PublicKey, Signed, WorkerId};
+
+/// What a process is in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Role {
+    /// Holds stages.
+    Worker,
+    /// Re-runs leaves.
+    Checker,
+}
+
+/// What a device is and can do, as measured by its owner.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct DeviceInfo {
+    /// Such as "cpu avx512 x2".
+    pub name: String,
+    /// Multiply-adds a second of the `w16a16` product.
+    pub macs_per_second: u64,
+    /// Memory that the worker may use.
+    pub memory_bytes: u64,
+}
+
+/// A state that a worker still holds, from before it lost the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Held {
+    /// The job.
+    pub job: JobId,
+    /// Steps done and committed.
+    pub step: u32,
+    /// Layers held.
+    pub layers: Layers,
+}
+
+/// The first message of a worker or checker.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Hello {
+    /// Worker or checker.
+    pub role: Role,
+    /// [`crate::PROTOCOL_VERSION`] of the sender.
+    pub protocol: u32,
+    /// [`crate::ARITHMETIC_VERSION`] of the sender.
+    pub arithmetic: u32,
+    /// The device.
+    pub device: DeviceInfo,
+    /// Where other workers and checkers reach this one, such as "http://10.0.0.7:7701".
+    pub endpoint: String,
+    /// What it still holds.
+    pub held: Option<Held>,
+}
+
+/// From a worker or checker to the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ToCoordinator {
+    /// The first message.
+    Hello(Hello),
+    /// Still here.
+    Heartbeat,
+    /// The stage is loaded; steps may start.
+    Ready {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+    },
+    /// The stage could not be loaded or the step not be done.
+    Failed {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// Cause, place and remedy.
+        reason: String,
+        /// Whether another worker would fail in the same way: the job's own fault.
+        permanent: bool,
+    },
+    /// All gradients of the stage are summed up.
+    Computed {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The step.
+        step: u32,
+        /// Losses of the worker's microbatches, where it holds the last stage.
+        losses: Vec<MicrobatchLoss>,
+        /// Squared norms of the gradients of the worker's tensors.
+        norms: Vec<TensorNorm>,
+    },
+    /// The update is computed and not yet final.
+    Updated {
+        /// The signed [`crate::Claim`].
+        claim: Signed,
+        /// Its leaves.
+        leaves: Vec<Leaf>,
+    },
+    /// The state asked for by [`ToWorker::Flush`] is in the store.
+    Flushed {
+        /// The job.
+        job: JobId,
+        /// Steps done.
+        step: u32,
+        /// The stage's trained tensors.
+        state: Vec<TensorState>,
+    },
+    /// A signed [`crate::ledger::Verdict`].
+    Verdict {
+        /// The order that it answers.
+        order: u64,
+        /// The verdict.
+        verdict: Signed,
+    },
+    /// The worker wants to leave: move its work away.
+    Drain,
+}
+
+/// A stage to hold.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Assignment {
+    /// The plan.
+    pub plan: Plan,
+    /// Blob address of the [`crate::JobSpec`].
+    pub spec: Digest,
+    /// Blob address of the [`crate::manifest::StateManifest`] to start from.
+    pub state: Digest,
+    /// Where each worker of the plan is reached, in the plan's order.
+    pub endpoints: Vec<String>,
+    /// Whether activations are computed again in the backward pass rather than kept.
+    pub recompute: bool,
+    /// How many microbatches may be in flight in one pipeline.
+    pub depth: u32,
+}
+
+/// A leaf to re-run.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AuditOrder {
+    /// Number of the order, for the answer.
+    pub order: u64,
+    /// Blob address of the [`crate::JobSpec`].
+    pub spec: Digest,
+    /// The job.
+    pub job: JobId,
+    /// The plan's epoch.
+    pub epoch: u32,
+    /// The step.
+    pub step: u32,
+    /// Whose leaf.
+    pub worker: WorkerId,
+    /// Where its inputs are had.
+    pub endpoint: String,
+    /// The leaf.
+    pub leaf: Leaf,
+}
+
+/// From the coordinator to a worker or checker.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ToWorker {
+    /// The answer to [`Hello`].
+    Welcome {
+        /// The coordinator's key.
+        coordinator: PublicKey,
+        /// Send a heartbeat this often.
+        heartbeat_ms: u32,
+    },
+    /// The pool does not take this process. It is final.
+    Refused {
+        /// Why, and what would help.
+        reason: String,
+    },
+    /// Load a stage.
+    Assign(Box<Assignment>),
+    /// Do a step.
+    Step {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The step.
+        step: u32,
+        /// See [`crate::draw::nonce_commitment`].
+        nonce_commitment: Digest,
+    },
+    /// The losses and norms of all workers: compute the update.
+    Scalars {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The scalars.
+        scalars: Scalars,
+    },
+    /// The step is final.
+    Commit {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The step.
+        step: u32,
+        /// Digest of its record.
+        record: Digest,
+        /// Openings of steps below this one may be forgotten.
+        release_below: u32,
+    },
+    /// Openings of steps below this one may be forgotten.
+    Release {
+        /// The job.
+        job: JobId,
+        /// The bound.
+        below: u32,
+    },
+    /// The plan is no more. Go back to the last committed step and keep its state.
+    Abort {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+    },
+    /// Put the committed state into the store.
+    Flush {
+        /// The job.
+        job: JobId,
+    },
+    /// The job is over. Forget it.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+    /// Re-run a leaf.
+    Audit(Box<AuditOrder>),
+    /// A drained worker may leave.
+    Leave,
+}
+
+/// The losses and squared norms of a step, from all its workers.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Scalars {
+    /// The step.
+    pub step: u32,
+    /// One for each microbatch, in order.
+    pub losses: Vec<MicrobatchLoss>,
+    /// One for each trained tensor, in order.
+    pub norms: Vec<TensorNorm>,
+    /// Predicted tokens of the step.
+    pub targets: u64,
+}
+
+impl Scalars {
+    /// The digest that update leaves name.
+    pub fn digest(&self) -> Digest {
+        Digest::of_value(crate::digest::Domain::Blob, self)
+    }
+}
+
+/// What a checker asks a worker for: the inputs of one leaf.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct OpenRequest {
+    /// The job.
+    pub job: JobId,
+    /// The plan's epoch.
+    pub epoch: u32,
+    /// The step.
+    pub step: u32,
+    /// Phase of the leaf.
+    pub phase: crate::claim::Phase,
+    /// Its first microbatch.
+    pub microbatch: u32,
+}
+
+/// The answer: for each input port of the leaf, in order, the blobs that its digest is over.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Opening {
+    /// Addresses of blobs that the worker gives out.
+    Inputs(Vec<Vec<Digest>>),
+    /// They are gone, or never were.
+    Gone,
+}
