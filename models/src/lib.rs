@@ -5,11 +5,14 @@
 
 pub mod config;
 pub mod data;
+pub mod decoder;
 pub mod error;
 pub mod export;
+pub mod generate;
 pub mod hub;
 pub mod peft;
 pub mod tokenizer;
+pub mod train;
 pub mod weights;
 
 pub use error::ModelError;

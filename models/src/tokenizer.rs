@@ -1,8 +1,10 @@
 //! Text to token ids and back, by the `tokenizer.json` of a model folder.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 
 use crate::config::DecoderConfig;
@@ -22,7 +24,7 @@ impl TextTokenizer {
     /// `tokenizer_config.json` where there is one.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] naming the file.
+    /// [`ModelError::Tokenizer`] or [`ModelError::Json`] naming the file.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("tokenizer.json");
         let bytes = fs::read(&path).map_err(ModelError::io("read", &path))?;
@@ -30,7 +32,9 @@ impl TextTokenizer {
             path: path.clone(),
             reason,
         };
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| fail(e.to_string()))?;
+        // The library panics where the JSON breaks off within some of its parts.
+        let _: IgnoredAny = serde_json::from_slice(&bytes).map_err(ModelError::json(&path))?;
+        let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(fail)?;
         // A file may carry the cut and the padding of its training; here both are the caller's.
         tokenizer.with_padding(None);
         tokenizer
@@ -52,11 +56,11 @@ impl TextTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`].
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
-        // Offsets into the text are not needed, and cost half of the time.
-        let encoding = self.tokenizer.encode_fast(text, add_special);
+        // The variant that keeps no offsets into the text.
+        let encoding = guarded(|| self.tokenizer.encode_fast(text, add_special));
         encoding
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| self.fail(&error))
+            .map_err(|reason| self.fail(reason))
     }
 
     /// The text of token ids; with `skip_special`, without special tokens. Bytes that are no
@@ -65,9 +69,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
-        self.tokenizer
-            .decode(ids, skip_special)
-            .map_err(|error| self.fail(&error))
+        guarded(|| self.tokenizer.decode(ids, skip_special)).map_err(|reason| self.fail(reason))
     }
 
     /// A decoder for ids that come one by one, with special tokens left out.
@@ -107,11 +109,21 @@ impl TextTokenizer {
         }
     }
 
-    fn fail(&self, error: &tokenizers::Error) -> ModelError {
+    fn fail(&self, reason: String) -> ModelError {
         ModelError::Tokenizer {
             path: self.path.clone(),
-            reason: error.to_string(),
+            reason,
         }
+    }
+}
+
+/// Calls the library; its panics, which a `tokenizer.json` with a special token that its own map
+/// lacks can still cause, become errors.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    // The library's caches hold text and ids only: a panic leaves them old, never wrong.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the tokenizer contradicts itself; download it again".to_string()),
     }
 }
 

@@ -359,13 +359,20 @@ fn equals_brute_force_on_six_devices() {
 
 #[test]
 fn eight_unlike_devices_and_a_deep_model_are_planned_at_once() {
-    let speeds = [9, 8, 7, 5, 4, 3, 2, 1].map(|speed| (speed * 1_000_000_000_u64, 1 << 40));
-    let case = Case::new(80, 64);
-    let started = std::time::Instant::now();
-    let planned = case.plan(&pool(&speeds)).unwrap();
-    let took = started.elapsed();
-    println!("{took:?}: {planned:?}");
-    assert!(took.as_secs() < 20, "{took:?}");
+    // Room for all 80 layers, for half of them, for a quarter: plans of 1, of 2 and of 4 stages.
+    for memory in [1 << 40, 70_000, 40_000] {
+        let speeds = [9, 8, 7, 5, 4, 3, 2, 1].map(|speed| (speed * 1_000_000_000_u64, memory));
+        let case = Case::new(80, 64);
+        let started = std::time::Instant::now();
+        let planned = case.plan(&pool(&speeds)).unwrap();
+        let took = started.elapsed();
+        println!(
+            "{took:?} for {} us in {} stages",
+            planned.step_micros,
+            planned.plan.stages.len()
+        );
+        assert!(took.as_secs() < 60, "{took:?}");
+    }
 }
 
 #[test]

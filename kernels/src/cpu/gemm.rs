@@ -1,7 +1,11 @@
 //! Exact integer products by SIMD and threads, with the bits of [`crate::reference::matmul`].
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_dot;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
 mod dot;
@@ -11,7 +15,11 @@ mod driver;
 mod finish;
 mod job;
 #[cfg(target_arch = "x86_64")]
+mod lines;
+#[cfg(target_arch = "x86_64")]
 mod plan;
+#[cfg(target_arch = "x86_64")]
+mod strip;
 
 use super::Cpu;
 use crate::coded::Operand;
@@ -39,14 +47,27 @@ pub fn gemm_serial(isa: Isa, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
 
 fn multiply(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
     /// Rows of A up to which packing B costs more than it saves.
-    const FEW_ROWS: usize = 8;
-    let is_empty = out.is_empty() || a.depth == 0;
+    const FEW_ROWS: usize = 4;
+    if out.is_empty() || a.depth == 0 {
+        out.fill(0.0);
+        return;
+    }
     let is_few = a.rows <= FEW_ROWS && b.depth_stride == 1;
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if isa.is_available() && !is_empty && !is_few => {
+        Isa::Avx512 if isa.is_available() && is_few => {
             // SAFETY: the machine has it, and `check` has seen the strides and the output.
-            unsafe { driver::gemm::<avx512::Avx512>(cpu, a, b, out) };
+            unsafe { avx512_dot::gemm(cpu, a, b, out) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.is_available() => {
+            // SAFETY: as above.
+            unsafe { driver::gemm::<avx512::Avx512>(cpu, a, b, out) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.is_available() && !is_few => {
+            // SAFETY: as above.
+            unsafe { driver::gemm::<avx2::Avx2>(cpu, a, b, out) }
         }
         _ => dot::gemm(isa, cpu, a, b, out),
     }

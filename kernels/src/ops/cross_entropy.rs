@@ -3,8 +3,6 @@
 use crate::coded::{Coded, Precision};
 use crate::{Device, Tensor, cpu, reference};
 
-use super::Atoms;
-
 impl Device {
     /// Turns logits `[tokens, vocab]` into probabilities, in place, and returns the loss of each
     /// token in nats. A token without a target has loss 0 and probabilities 0.
@@ -34,28 +32,5 @@ impl Device {
             }
         }
         dx
-    }
-
-    /// Gradient of the head's weight: `P^T x` by atoms, minus x at each token's target, tokens in
-    /// order. x `[tokens, hidden]` with its codes.
-    pub fn head_dw(
-        &self,
-        probabilities: &Tensor,
-        targets: &[Option<u32>],
-        x: &Tensor,
-        x_coded: &Coded,
-        atoms: &Atoms,
-        precision: Precision,
-    ) -> Tensor {
-        let (_, hidden) = x.rows_cols();
-        let mut dw = self.matmul_dw(probabilities, x_coded, atoms, precision);
-        for (row, target) in x.data().chunks_exact(hidden).zip(targets) {
-            if let Some(target) = target {
-                let at = *target as usize * hidden;
-                let dw = &mut dw.data_mut()[at..at + hidden];
-                dw.iter_mut().zip(row).for_each(|(dw, x)| *dw -= x);
-            }
-        }
-        dw
     }
 }

@@ -137,3 +137,23 @@ fn a_tokenizer_that_is_none() {
         &["tokenizer.json"],
     );
 }
+
+#[test]
+fn a_flipped_byte_of_a_tokenizer_never_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tokenizer(folder.path());
+    let path = folder.path().join("tokenizer.json");
+    let whole = fs::read(&path).unwrap();
+    let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
+    for place in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 7);
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(tokenizer) = TextTokenizer::open(folder.path()) {
+            // What it makes of a text may be nonsense, but must come back.
+            let _ = tokenizer.check(&config);
+            let _ = tokenizer.encode("some text\u{E9}", true);
+            let _ = tokenizer.decode(&[0, 97, 256, 9999], true);
+        }
+    }
+}

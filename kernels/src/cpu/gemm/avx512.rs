@@ -4,6 +4,8 @@
 //! modulo 2^32. The latter takes one side unsigned: A's digits are stored with 128 added, and the
 //! sums of B's digits times -128 start the block.
 
+#![expect(clippy::needless_range_loop, reason = "counted loops are unrolled, sums stay registers")]
+
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -186,7 +188,7 @@ fn lanes(tile: &Tile, part: usize, row: usize, vector: usize) -> *mut __m512i {
 /// other, which the compiler takes to be quicker; here the chains of others fill the wait.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn add_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn add_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
     let mut sum = sum;
     // SAFETY: an instruction on registers, of an instruction set that this function enables.
     unsafe {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::job::{self, Job, Output};
+use super::job::{self, First, Job, Output};
 use crate::coded::{Operand, Precision};
 use crate::cpu::Cpu;
 use crate::isa::Isa;
@@ -22,9 +22,14 @@ pub(super) fn gemm(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>
     let (a, b) = (Rows::new(a), Rows::new(b));
     let output = Output::new(out, b.rows);
     let products = a.rows * b.rows * a.depth;
-    job::run(cpu, (a.rows, 4), (b.rows, 4), products, |job| {
-        dot_job(isa, &a, &b, &job, &output)
-    });
+    job::run(
+        cpu,
+        First::Columns,
+        (a.rows, 4),
+        (b.rows, 4),
+        products,
+        |job| dot_job(isa, &a, &b, &job, &output),
+    );
 }
 
 /// An operand whose rows are contiguous.

@@ -1,15 +1,18 @@
 //! The packed path: panels, blocks of depth, tiles.
 //!
-//! B is packed once for all threads, some columns at a time; each job packs its rows of A for the
-//! second cache, and takes the depth in blocks, so that a panel of B stays in the first.
+//! A job packs its rows of A for the second cache, and takes the depth in blocks, so that a panel of
+//! B stays in the first. Where all rows of A fit a job, jobs cut the columns and pack B as they go,
+//! a panel at a time; otherwise B is packed beforehand, once for all threads, some columns at a time.
 
 use std::cell::Cell;
 
 use rayon::prelude::*;
 
 use super::finish::{self, Range};
-use super::job::{self, Job, Output};
-use super::plan::{DEPTH, DEPTH_UNIT, Finish, Kind, Micro, Packed, Panel, Side, Tile};
+use super::job::{self, First, Job, Output};
+use super::lines::{Line, grow};
+use super::plan::{DEPTH, Finish, Kind, Micro, Tile};
+use super::strip::{Layout, Strip, at_depth, pack_columns, pack_rows};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
 
@@ -20,18 +23,11 @@ const A_ROWS_MIN: usize = 84;
 /// Bytes of packed B at a time.
 const B_BYTES: usize = 16 << 20;
 
-/// A cache line.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read through pointers")] [i32; 16]);
-
-/// `i32` in a line.
-const LINE: usize = 16;
-
 /// Memory that a thread keeps for its next job.
 #[derive(Default)]
 struct Scratch {
     a: Vec<Line>,
+    b: Vec<Line>,
     state: Vec<Line>,
     deep: Vec<i64>,
 }
@@ -39,15 +35,9 @@ struct Scratch {
 thread_local! {
     // Both are taken out while in use, as a thread that waits for the pool may take up other work.
     static PACKED_B: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
-    static SCRATCH: Cell<Scratch> =
-        const { Cell::new(Scratch { a: Vec::new(), state: Vec::new(), deep: Vec::new() }) };
-}
-
-fn grow<T: Clone>(buffer: &mut Vec<T>, len: usize, zero: T) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, zero);
-    }
-    &mut buffer[..len]
+    static SCRATCH: Cell<Scratch> = const {
+        Cell::new(Scratch { a: Vec::new(), b: Vec::new(), state: Vec::new(), deep: Vec::new() })
+    };
 }
 
 /// A product, as its jobs see it.
@@ -56,51 +46,24 @@ struct Product<'a> {
     a: &'a Operand<'a>,
     b: &'a Operand<'a>,
     output: Output<'a>,
+    a_layout: Layout,
+    b_layout: Layout,
+    /// Rows of A that a job packs at a time.
+    rows_together: usize,
 }
 
-/// The sizes of packed panels, in lines.
+/// Panels of B that are packed already, and the column that the first of them starts with.
 #[derive(Clone, Copy)]
-struct Layout {
-    words: usize,
-    high: usize,
-    sums: usize,
-}
-
-impl Layout {
-    fn new<M: Micro>(kind: Kind, depth: usize, width: usize) -> Self {
-        let depth = depth.next_multiple_of(DEPTH_UNIT);
-        // One line more: narrow panels are written in whole vectors.
-        let lines = |per: usize| (depth / per * width).div_ceil(LINE) + 1;
-        Self {
-            words: if kind == Kind::Byte { 0 } else { lines(2) },
-            high: if kind == Kind::Mixed {
-                0
-            } else {
-                lines(M::HIGH_DEPTH)
-            },
-            sums: (depth.div_ceil(kind.block()) * width).div_ceil(LINE),
-        }
-    }
-
-    fn lines(self) -> usize {
-        self.words + self.high + self.sums
-    }
-
-    /// The parts of a panel that starts at `lines`.
-    fn parts(self, lines: *mut Line) -> Packed {
-        Packed {
-            words: lines.cast(),
-            high: lines.wrapping_add(self.words).cast(),
-            sums: lines.wrapping_add(self.words + self.high).cast(),
-        }
-    }
+struct Ready<'a> {
+    first: usize,
+    lines: &'a [Line],
 }
 
 /// The product, see [`super::gemm`].
 ///
 /// # Safety
 /// The machine has the instruction set of `M`; the strides stay within the codes; `out` has
-/// `a.rows * b.rows` elements.
+/// `a.rows * b.rows` elements, and neither it nor the depth is empty.
 pub(super) unsafe fn gemm<M: Micro>(
     cpu: Option<&Cpu>,
     a: &Operand<'_>,
@@ -108,76 +71,115 @@ pub(super) unsafe fn gemm<M: Micro>(
     out: &mut [f32],
 ) {
     let kind = M::kind(a.precision, b.precision);
+    let a_layout = Layout::new::<M>(kind, a.depth, M::ROWS);
+    let b_layout = Layout::new::<M>(kind, b.depth, M::COLS);
+    let fit = A_BYTES / size_of::<Line>() / a_layout.lines() * M::ROWS;
+    let rows_together = fit.max(A_ROWS_MIN).next_multiple_of(M::ROWS);
+    let output = Output::new(out, b.rows);
     let product = Product {
         kind,
         a,
         b,
-        output: Output::new(out, b.rows),
+        output,
+        a_layout,
+        b_layout,
+        rows_together,
     };
-    let layout = Layout::new::<M>(kind, b.depth, M::COLS);
-    let panel_lines = layout.lines();
-    let panels = (B_BYTES / 64 / panel_lines).max(8);
+    if a.rows <= rows_together {
+        let products = a.rows * b.rows * a.depth;
+        job::run(
+            cpu,
+            First::Columns,
+            (a.rows, M::ROWS),
+            (b.rows, M::COLS),
+            products,
+            |job| {
+                // SAFETY: the caller's promises; jobs do not overlap.
+                unsafe { run_job::<M>(&product, &job, None) }
+            },
+        );
+        return;
+    }
+    let cols_together = (B_BYTES / size_of::<Line>() / b_layout.lines()).max(8) * M::COLS;
     let mut buffer = PACKED_B.take();
-    for first in (0..b.rows).step_by(panels * M::COLS) {
-        let cols = (b.rows - first).min(panels * M::COLS);
-        let lines = cols.div_ceil(M::COLS) * panel_lines;
-        let packed = grow(&mut buffer, lines, Line([0; LINE]));
-        let pack = |(i, lines): (usize, &mut [Line])| {
-            let first = first + i * M::COLS;
-            let rows = (b.rows - first).min(M::COLS);
-            let panel = Panel {
-                operand: b,
-                side: Side::B,
-                kind,
-                first,
-                rows,
-                width: M::COLS,
-            };
-            // SAFETY: the caller's promises; the chunk has the layout's room.
-            unsafe { M::pack(&panel, layout.parts(lines.as_mut_ptr())) };
-        };
+    for first in (0..b.rows).step_by(cols_together) {
+        let cols = (b.rows - first).min(cols_together);
         let products = a.rows * cols * a.depth;
+        let lines = grow(
+            &mut buffer,
+            cols.div_ceil(M::COLS) * b_layout.lines(),
+            Line::ZERO,
+        );
+        let pack = |(i, lines): (usize, &mut [Line])| {
+            // SAFETY: the caller's promises.
+            unsafe { pack_columns::<M>(kind, b, first + i * M::COLS, b_layout, lines) };
+        };
         match cpu.filter(|cpu| job::is_parallel(cpu, products)) {
-            None => packed.chunks_mut(panel_lines).enumerate().for_each(pack),
+            None => lines
+                .chunks_mut(b_layout.lines())
+                .enumerate()
+                .for_each(pack),
             Some(cpu) => {
-                let chunks = packed.par_chunks_mut(panel_lines).enumerate();
+                let chunks = lines.par_chunks_mut(b_layout.lines()).enumerate();
                 cpu.pool().install(|| chunks.for_each(pack));
             }
         }
-        let packed = &*packed;
-        job::run(cpu, (a.rows, M::ROWS), (cols, M::COLS), products, |job| {
-            // SAFETY: as above; jobs do not overlap.
-            unsafe { run_job::<M>(&product, &job, first, packed) }
-        });
+        let ready = Ready { first, lines };
+        job::run(
+            cpu,
+            First::Rows,
+            (a.rows, M::ROWS),
+            (cols, M::COLS),
+            products,
+            |job| {
+                // SAFETY: as above; jobs do not overlap.
+                unsafe { run_job::<M>(&product, &job, Some(ready)) }
+            },
+        );
     }
     PACKED_B.set(buffer);
 }
 
-/// Fills a rectangle whose columns count from `first`, where the packed panels of B start.
-unsafe fn run_job<M: Micro>(product: &Product<'_>, job: &Job, first: usize, b: &[Line]) {
-    let layout = Layout::new::<M>(product.kind, product.a.depth, M::ROWS);
-    let fit = A_BYTES / 64 / layout.lines().max(1) * M::ROWS;
-    let most = fit.max(A_ROWS_MIN).next_multiple_of(M::ROWS);
-    let rows = job.rows.len();
+/// Fills a rectangle, whose columns count from the first of those that are ready.
+unsafe fn run_job<M: Micro>(product: &Product<'_>, job: &Job, ready: Option<Ready<'_>>) {
+    let Product {
+        kind,
+        a,
+        b,
+        a_layout,
+        b_layout,
+        rows_together,
+        ..
+    } = *product;
     // As equal as can be, so that the last is not a sliver.
-    let blocks = rows.div_ceil(most);
+    let blocks = job.rows.len().div_ceil(rows_together);
+    let edge = |block: usize| job.rows.start + job.rows.len() * block / blocks;
     let mut scratch = SCRATCH.take();
-    for block in 0..blocks {
-        let start = job.rows.start + rows * block / blocks;
-        let end = job.rows.start + rows * (block + 1) / blocks;
-        let panels = (end - start).div_ceil(M::ROWS);
-        let lines = grow(&mut scratch.a, panels * layout.lines(), Line([0; LINE]));
-        // SAFETY: the caller's promises; there is room for so many panels.
-        let panels = unsafe { pack_rows::<M>(product, start..end, layout, lines) };
-        let state = panels.len() * 2 * M::ROWS * M::COLS / LINE;
-        let state = grow(&mut scratch.state, state, Line([0; LINE]));
+    for rows in (0..blocks).map(|block| edge(block)..edge(block + 1)) {
+        let panels = rows.len().div_ceil(M::ROWS);
+        let lines = grow(&mut scratch.a, panels * a_layout.lines(), Line::ZERO);
+        // SAFETY: the caller's promises.
+        let panels = unsafe { pack_rows::<M>(kind, a, rows, a_layout, lines) };
+        let state = panels.len() * 2 * M::ROWS * M::COLS / Line::I32;
+        let state = grow(&mut scratch.state, state, Line::ZERO);
         for col in job.cols.clone().step_by(M::COLS) {
-            let lines = Layout::new::<M>(product.kind, product.b.depth, M::COLS);
-            let packed = lines.parts(b[col / M::COLS * lines.lines()..].as_ptr().cast_mut());
-            let cols = (job.cols.end - col).min(M::COLS);
+            let count = (job.cols.end - col).min(M::COLS);
+            let (first, lines) = match ready {
+                Some(ready) => (
+                    ready.first + col,
+                    &ready.lines[col / M::COLS * b_layout.lines()..],
+                ),
+                None => {
+                    let lines = grow(&mut scratch.b, b_layout.lines(), Line::ZERO);
+                    // SAFETY: the caller's promises.
+                    unsafe { pack_columns::<M>(kind, b, col, b_layout, lines) };
+                    (col, &*lines)
+                }
+            };
+            let packed = b_layout.parts(lines.as_ptr().cast_mut());
             let column = Strip {
-                first: first + col,
-                count: cols,
+                first,
+                count,
                 packed,
             };
             // SAFETY: as above.
@@ -185,49 +187,6 @@ unsafe fn run_job<M: Micro>(product: &Product<'_>, job: &Job, first: usize, b: &
         }
     }
     SCRATCH.set(scratch);
-}
-
-/// A packed panel: rows of A, or columns of the output.
-struct Strip {
-    first: usize,
-    count: usize,
-    packed: Packed,
-}
-
-/// Packs rows of A into panels as equal as can be.
-unsafe fn pack_rows<M: Micro>(
-    product: &Product<'_>,
-    rows: std::ops::Range<usize>,
-    layout: Layout,
-    lines: &mut [Line],
-) -> Vec<Strip> {
-    let count = rows.len().div_ceil(M::ROWS);
-    let edge = |i: usize| rows.start + rows.len() * i / count;
-    let strip = |(i, lines): (usize, &mut [Line])| {
-        let (first, width) = (edge(i), edge(i + 1) - edge(i));
-        let packed = layout.parts(lines.as_mut_ptr());
-        let (operand, kind) = (product.a, product.kind);
-        let panel = Panel {
-            operand,
-            side: Side::A,
-            kind,
-            first,
-            rows: width,
-            width,
-        };
-        // SAFETY: the caller's promises; the chunk has the layout's room.
-        unsafe { M::pack(&panel, packed) };
-        Strip {
-            first,
-            count: width,
-            packed,
-        }
-    };
-    lines
-        .chunks_mut(layout.lines())
-        .enumerate()
-        .map(strip)
-        .collect()
 }
 
 /// Multiplies packed rows by a panel of B, and writes their outputs.
@@ -288,15 +247,6 @@ unsafe fn multiply<M: Micro>(
                 finish::in_f64(&finish, |r, n| read_sum::<M>(kind, state, r, n));
             }
         }
-    }
-}
-
-/// The parts of a panel from a depth on, which is the start of a block.
-fn at_depth<M: Micro>(kind: Kind, packed: Packed, width: usize, depth: usize) -> Packed {
-    Packed {
-        words: packed.words.wrapping_add(depth / 2 * width),
-        high: packed.high.wrapping_add(depth / M::HIGH_DEPTH * width),
-        sums: packed.sums.wrapping_add(depth / kind.block() * width),
     }
 }
 

@@ -58,10 +58,18 @@ pub(super) fn is_parallel(cpu: &Cpu, products: usize) -> bool {
     cpu.threads() > 1 && products >= PRODUCTS_MIN
 }
 
+/// Which side of the output is cut first; the other only where that gives too few jobs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    Rows,
+    Columns,
+}
+
 /// Runs `work` on rectangles that cut an output of `(rows, unit)` by `(columns, unit)`; only
 /// between units. On the pool of `cpu` where the `products` are worth it.
 pub(super) fn run(
     cpu: Option<&Cpu>,
+    first: First,
     rows: (usize, usize),
     cols: (usize, usize),
     products: usize,
@@ -73,16 +81,26 @@ pub(super) fn run(
             cols: 0..cols.0,
         }),
         Some(cpu) => {
-            let jobs = cut(rows, cols, 4 * cpu.threads());
+            let jobs = cut(first, rows, cols, 4 * cpu.threads());
             cpu.pool().install(|| jobs.into_par_iter().for_each(&work));
         }
     }
 }
 
-/// Cuts `(length, unit)` rows and columns into about `count` rectangles, rows first.
-fn cut(rows: (usize, usize), cols: (usize, usize), count: usize) -> Vec<Job> {
-    let down = count.min(rows.0.div_ceil(rows.1)).max(1);
-    let across = count.div_ceil(down).min(cols.0.div_ceil(cols.1)).max(1);
+/// Cuts `(length, unit)` rows and columns into about `count` rectangles.
+fn cut(first: First, rows: (usize, usize), cols: (usize, usize), count: usize) -> Vec<Job> {
+    let (one, other) = if first == First::Rows {
+        (rows, cols)
+    } else {
+        (cols, rows)
+    };
+    let many = count.min(one.0.div_ceil(one.1)).max(1);
+    let rest = count.div_ceil(many).min(other.0.div_ceil(other.1)).max(1);
+    let (down, across) = if first == First::Rows {
+        (many, rest)
+    } else {
+        (rest, many)
+    };
     let cols = pieces(cols, across);
     pieces(rows, down)
         .into_iter()
@@ -117,12 +135,15 @@ mod tests {
             ((64, 1), (1, 1), 9),
         ] {
             let mut seen = vec![0; rows.0 * cols.0];
-            for job in cut(rows, cols, count) {
+            for job in [First::Rows, First::Columns]
+                .iter()
+                .flat_map(|&f| cut(f, rows, cols, count))
+            {
                 for r in job.rows {
                     job.cols.clone().for_each(|c| seen[r * cols.0 + c] += 1);
                 }
             }
-            assert!(seen.iter().all(|&n| n == 1), "{rows:?} {cols:?} {count}");
+            assert!(seen.iter().all(|&n| n == 2), "{rows:?} {cols:?} {count}");
         }
     }
 }

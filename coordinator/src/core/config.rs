@@ -1,0 +1,44 @@
+//! The settings of the core. Times are in microseconds.
+
+/// Settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Workers send a heartbeat this often, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// A worker not heard of for this long is lost.
+    pub lost_after_us: u64,
+    /// After a restart, how long to wait for workers to come back with the state that they hold.
+    pub return_grace_us: u64,
+    /// A worker that neither loads nor updates for this long is done without.
+    pub stall_us: u64,
+    /// An audit not answered for this long goes to another checker.
+    pub audit_timeout_us: u64,
+    /// How long a drawn leaf waits for a checker to be there, where the job asked for checkers.
+    pub checker_grace_us: u64,
+    /// How long a dispute waits for a third party to be there.
+    pub third_party_grace_us: u64,
+    /// Audits in flight at one checker.
+    pub audits_in_flight: usize,
+    /// Steps that may run ahead of the oldest open audit.
+    pub audit_window: u32,
+    /// Audits passed for each halving of a worker's audit rate.
+    pub trust_after: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const SECOND: u64 = 1_000_000;
+        Self {
+            heartbeat_ms: 500,
+            lost_after_us: 4 * SECOND,
+            return_grace_us: 5 * SECOND,
+            stall_us: 600 * SECOND,
+            audit_timeout_us: 60 * SECOND,
+            checker_grace_us: 10 * SECOND,
+            third_party_grace_us: 10 * SECOND,
+            audits_in_flight: 4,
+            audit_window: 8,
+            trust_after: 16,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The ledger of a job as it is written: numbered, chained, signed.
+
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
+use concord_proto::{Digest, JobId, Signed, WorkerId};
+
+use super::desk::Desk;
+use super::event::Change;
+use super::job::Job;
+
+/// Where the next entry goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LedgerHead {
+    next: u64,
+    previous: Digest,
+}
+
+impl LedgerHead {
+    /// The head of an empty ledger, or of one with so many entries and this last one.
+    pub(super) fn new(job: JobId, kept: Option<(u64, Digest)>) -> Self {
+        let (next, previous) = kept.unwrap_or((0, job.0));
+        Self { next, previous }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.next == 0
+    }
+}
+
+impl Job {
+    /// Signs an entry and keeps it.
+    pub(super) fn write(&mut self, desk: &mut Desk, event: LedgerEvent) {
+        let entry = LedgerEntry {
+            number: self.ledger.next,
+            previous: self.ledger.previous,
+            event,
+        };
+        let signed = Signed::new(desk.key, &entry);
+        self.ledger = LedgerHead {
+            next: entry.number + 1,
+            previous: entry_digest(&signed),
+        };
+        desk.out.keep(Change::Ledger {
+            job: self.id,
+            number: entry.number,
+            entry: signed,
+        });
+    }
+
+    /// Writes who a member is before the ledger first speaks of it.
+    pub(super) fn enrol(&mut self, desk: &mut Desk, worker: &WorkerId) {
+        let Some(member) = desk.pool.get(worker) else {
+            return;
+        };
+        let entry = LedgerEvent::Enrolled {
+            worker: *worker,
+            device: member.device.name.clone(),
+            checker: member.role == concord_proto::session::Role::Checker,
+        };
+        if self.enrolled.insert(*worker) {
+            self.write(desk, entry);
+        }
+    }
+}

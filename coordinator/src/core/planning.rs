@@ -1,0 +1,394 @@
+//! From waiting to a plan in effect, and from one plan to the next.
+
+use std::collections::BTreeSet;
+
+use concord_proto::client::{JobEvent, JobState, PlanChoice};
+use concord_proto::ledger::LedgerEvent;
+use concord_proto::session::{Assignment, Role, ToWorker};
+use concord_proto::{Digest, Domain, Plan, WorkerId};
+
+use super::desk::Desk;
+use super::event::{Change, Time};
+use super::job::Job;
+use crate::planner::{self, Device, PlanError, Planned, Request};
+
+/// A new plan must be predicted to take at most 100 / 120 of the present one's time.
+const WORTHWHILE: (u64, u64) = (120, 100);
+
+/// A plan in effect.
+pub(super) struct Active {
+    pub(super) plan: Plan,
+    pub(super) digest: Digest,
+    pub(super) since: Time,
+    /// Who has its stage loaded.
+    pub(super) ready: BTreeSet<WorkerId>,
+    step_micros: u64,
+    /// Whether it is what the user chose, or what could be had.
+    as_chosen: bool,
+}
+
+impl Active {
+    pub(super) fn has(&self, worker: &WorkerId) -> bool {
+        self.plan.seat(worker).is_some()
+    }
+
+    pub(super) fn workers(&self) -> Vec<WorkerId> {
+        self.plan.workers().map(|(_, id)| id).collect()
+    }
+
+    pub(super) fn all_ready(&self) -> bool {
+        self.plan.workers().all(|(_, id)| self.ready.contains(&id))
+    }
+}
+
+impl Job {
+    /// Does whatever can be done now. Called after every event.
+    pub(super) fn advance(&mut self, desk: &mut Desk) {
+        if self.is_over() {
+            return;
+        }
+        self.run_audits(desk);
+        self.drop_stalled(desk);
+        let stored = self.checkpoints.contains_key(&self.committed);
+        if self.is_over() {
+            return;
+        }
+        if self.all_committed() && stored {
+            self.finish(desk);
+            return;
+        }
+        let between_steps = self.attempt.is_none();
+        if between_steps && self.active.as_ref().is_some_and(Active::all_ready) {
+            self.boundary(desk);
+        }
+        if self.active.is_none() {
+            self.recover(desk);
+        }
+    }
+
+    /// Between two steps: leave, plan anew, hold back, or go on.
+    fn boundary(&mut self, desk: &mut Desk) {
+        if self.all_committed() {
+            self.flush_committed(desk);
+            return;
+        }
+        if let Some(reason) = self.wants_new_plan(desk) {
+            self.reason = reason;
+            if self.checkpoints.contains_key(&self.committed) {
+                self.retire(desk);
+            } else {
+                self.flush_committed(desk);
+            }
+            return;
+        }
+        let window = desk.config.audit_window;
+        let oldest = self.audits.oldest_step();
+        if oldest.is_some_and(|oldest| self.committed >= oldest.saturating_add(window)) {
+            return;
+        }
+        self.start_step(desk);
+    }
+
+    /// Without a plan: see to it that the committed state is in the store, then plan.
+    fn recover(&mut self, desk: &mut Desk) {
+        if self.flush.is_some() || !self.expected_are_back(desk) {
+            return;
+        }
+        let stored = self.checkpoints.contains_key(&self.committed);
+        if !stored && self.flush_committed(desk) {
+            return;
+        }
+        let devices = self.devices(desk);
+        if self.considered.as_ref() == Some(&devices) {
+            return;
+        }
+        if let Some(what) = self.lacks(desk, &devices) {
+            self.wait_for(desk, what);
+            return;
+        }
+        let planned = self.plan_for(&devices);
+        self.considered = Some(devices);
+        match planned {
+            Ok((planned, as_chosen)) => {
+                if !stored {
+                    self.fall_back(desk);
+                }
+                self.install(desk, planned, as_chosen);
+            }
+            Err(error) if is_hopeless(&error) => self.fail(desk, error.to_string()),
+            Err(error) => self.wait_for(desk, error.to_string()),
+        }
+    }
+
+    /// After a restart the workers of the last plan get a while to come back: what they hold saves
+    /// the steps since the last checkpoint.
+    fn expected_are_back(&mut self, desk: &mut Desk) -> bool {
+        let (expected, until) = &self.expected;
+        let is_back = |id: &WorkerId| {
+            desk.pool.session(id).is_some() || desk.pool.is_convicted(id).is_some()
+        };
+        if desk.now >= *until || expected.iter().all(is_back) {
+            return true;
+        }
+        self.wait_for(desk, "its workers to come back".to_string());
+        false
+    }
+
+    /// The workers that a plan may be made of.
+    fn devices(&self, desk: &Desk) -> Vec<Device> {
+        let is_fit = |id: &WorkerId| !self.set_aside.contains(id);
+        desk.pool
+            .connected()
+            .filter(|member| member.role == Role::Worker && !member.draining)
+            .filter(|member| member.unfit_until <= desk.now && is_fit(&member.id))
+            .map(|member| Device {
+                id: member.id,
+                name: member.device.name.clone(),
+                macs_per_second: member.device.macs_per_second,
+                memory_bytes: member.device.memory_bytes,
+            })
+            .collect()
+    }
+
+    /// What is missing before a plan is worth making.
+    fn lacks(&self, desk: &Desk, devices: &[Device]) -> Option<String> {
+        let options = &self.submission.options;
+        let workers = devices.len() as u64;
+        if self.epoch > 0 {
+            let what = "a worker: start `concord worker`".to_string();
+            return (workers == 0).then_some(what);
+        }
+        let seats = match &options.plan {
+            PlanChoice::Auto => 1,
+            PlanChoice::Fixed {
+                stages, replicas, ..
+            } => u64::from(*stages) * u64::from(*replicas),
+        };
+        let needed = seats.max(u64::from(options.min_workers));
+        if workers < needed {
+            return Some(format!("workers: {workers} of {needed} are here"));
+        }
+        let (checkers, needed) = (desk.pool.checkers().count(), options.min_checkers);
+        let missing = (checkers as u64) < u64::from(needed);
+        missing.then(|| format!("checkers: {checkers} of {needed} are here"))
+    }
+
+    /// Plans as the user chose; where workers have gone since the start, as well as can be.
+    fn plan_for(&self, devices: &[Device]) -> Result<(Planned, bool), PlanError> {
+        let options = &self.submission.options;
+        let request = |choice| Request {
+            job: self.id,
+            epoch: self.epoch + 1,
+            layers: self.spec().layers,
+            microbatches: self.spec().microbatches,
+            profile: &self.submission.profile,
+            choice,
+            devices,
+        };
+        match planner::plan(&request(&options.plan)) {
+            Ok(planned) => Ok((planned, true)),
+            Err(error) if self.epoch == 0 || is_hopeless(&error) => Err(error),
+            Err(_) => planner::plan(&request(&PlanChoice::Auto)).map(|planned| (planned, false)),
+        }
+    }
+
+    /// Why the plan in effect should go, if it should.
+    fn wants_new_plan(&mut self, desk: &Desk) -> Option<String> {
+        let active = self.active.as_ref()?;
+        let drains = |id: &WorkerId| desk.pool.get(id).is_some_and(|member| member.draining);
+        if let Some(worker) = active.workers().iter().find(|id| drains(id)) {
+            return Some(format!("worker {} leaves", worker.short()));
+        }
+        let devices = self.devices(desk);
+        if self.considered.as_ref() == Some(&devices) {
+            return None;
+        }
+        let planned = self.plan_for(&devices);
+        self.considered = Some(devices);
+        let (planned, as_chosen) = planned.ok()?;
+        let faster = planned.step_micros.saturating_mul(WORTHWHILE.0)
+            <= active.step_micros.saturating_mul(WORTHWHILE.1);
+        let newly_as_chosen = as_chosen && !active.as_chosen;
+        let better = newly_as_chosen || (faster && as_chosen == active.as_chosen);
+        better.then(|| {
+            // The devices are looked at again when the new plan is made.
+            self.considered = None;
+            "other workers make it faster".to_string()
+        })
+    }
+
+    fn install(&mut self, desk: &mut Desk, planned: Planned, as_chosen: bool) {
+        let spec = self.spec();
+        if let Err(why) = planned.plan.validate(spec.layers, spec.microbatches) {
+            self.fail(desk, format!("the planner gave a plan that cannot be: {why}"));
+            return;
+        }
+        let workers: Vec<WorkerId> = planned.plan.workers().map(|(_, id)| id).collect();
+        let plan = planned.plan;
+        self.epoch = plan.epoch;
+        workers.iter().for_each(|id| self.enrol(desk, id));
+        desk.out.keep(Change::Plan { plan: plan.clone() });
+        let (step, entry) = (self.committed, plan.clone());
+        self.write(desk, LedgerEvent::Planned { plan: entry, step });
+        self.state = JobState::Running;
+        let reason = std::mem::take(&mut self.reason);
+        let device = |id: &WorkerId| {
+            let member = desk.pool.get(id);
+            member.map_or(String::new(), |member| member.device.name.clone())
+        };
+        let planned_event = JobEvent::Planned {
+            plan: plan.clone(),
+            devices: workers.iter().map(device).collect(),
+            predicted_step_us: planned.step_micros,
+            step: self.committed,
+            reason,
+        };
+        self.publish(desk, planned_event);
+        self.assign(desk, &plan, planned.depth);
+        self.active = Some(Active {
+            digest: plan.digest(),
+            plan,
+            since: desk.now,
+            ready: BTreeSet::new(),
+            step_micros: planned.step_micros,
+            as_chosen,
+        });
+    }
+
+    fn assign(&mut self, desk: &mut Desk, plan: &Plan, depth: u32) {
+        let endpoint = |id: &WorkerId| {
+            let member = desk.pool.get(id);
+            member.map_or(String::new(), |member| member.endpoint.clone())
+        };
+        let workers: Vec<WorkerId> = plan.workers().map(|(_, id)| id).collect();
+        let assignment = Assignment {
+            plan: plan.clone(),
+            spec: self.spec_blob,
+            state: Digest::of_value(Domain::Blob, &self.checkpoints[&self.committed]),
+            endpoints: workers.iter().map(endpoint).collect(),
+            recompute: self.submission.options.recompute,
+            depth,
+        };
+        for worker in &workers {
+            // What it held before, it now replaces.
+            self.holding.remove(worker);
+            desk.send(worker, ToWorker::Assign(Box::new(assignment.clone())));
+        }
+    }
+
+    /// A worker has its stage loaded.
+    pub(super) fn on_ready(&mut self, worker: WorkerId, epoch: u32) {
+        let Some(active) = self.active.as_mut().filter(|a| a.plan.epoch == epoch) else {
+            return;
+        };
+        if let Some(seat) = active.plan.seat(&worker) {
+            active.ready.insert(worker);
+            let layers = active.plan.stages[seat.stage];
+            self.holding.insert(worker, (self.committed, layers));
+        }
+    }
+
+    /// Ends the plan in effect and the step being done. Its workers keep the committed state.
+    pub(super) fn retire(&mut self, desk: &mut Desk) {
+        self.drop_contest(desk);
+        self.attempt = None;
+        self.considered = None;
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let (job, epoch) = (self.id, active.plan.epoch);
+        for worker in active.workers() {
+            desk.send(&worker, ToWorker::Abort { job, epoch });
+        }
+    }
+
+    /// A worker is gone, or cannot go on.
+    pub(super) fn lose(&mut self, desk: &mut Desk, worker: WorkerId, reason: &str) {
+        self.holding.remove(&worker);
+        if self.flush.as_ref().is_some_and(|flush| flush.needs(&worker)) {
+            self.flush = None;
+        }
+        if self.active.as_ref().is_some_and(|active| active.has(&worker)) {
+            let reason = reason.to_string();
+            self.reason = format!("worker {}: {reason}", worker.short());
+            self.publish(desk, JobEvent::Lost { worker, reason });
+            self.retire(desk);
+        }
+    }
+
+    /// A worker says that it cannot load its stage or do its part of the step.
+    pub(super) fn on_failed(
+        &mut self,
+        desk: &mut Desk,
+        worker: WorkerId,
+        epoch: u32,
+        (reason, permanent): (String, bool),
+    ) {
+        if epoch != self.epoch || self.is_over() {
+            return;
+        }
+        desk.pool.failed(desk.now, &worker);
+        self.lose(desk, worker, &reason);
+        if !permanent {
+            return;
+        }
+        // One worker's word is not enough to end a job that others may do.
+        self.gave_up.insert(worker);
+        self.set_aside.insert(worker);
+        if self.gave_up.len() > 1 || self.devices(desk).is_empty() {
+            self.fail(desk, reason);
+        }
+    }
+
+    /// A worker that neither loads nor updates holds all others up.
+    fn drop_stalled(&mut self, desk: &mut Desk) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        let waited_for: Vec<WorkerId> = match &self.attempt {
+            None if !active.all_ready() => {
+                let is_late = desk.now.since(active.since) > desk.config.stall_us;
+                let late = active.workers().into_iter().filter(|_| is_late);
+                late.filter(|id| !active.ready.contains(id)).collect()
+            }
+            None => return,
+            Some(attempt) => attempt.stalled(desk, &active.workers()),
+        };
+        if let Some(worker) = waited_for.first() {
+            desk.pool.failed(desk.now, worker);
+            desk.pool.failed(desk.now, worker);
+            self.lose(desk, *worker, "it does not answer");
+        }
+    }
+
+    /// The job cannot be done.
+    pub(super) fn fail(&mut self, desk: &mut Desk, why: String) {
+        self.end(desk, JobState::Failed(why.clone()));
+        self.publish(desk, JobEvent::Failed(why));
+    }
+
+    /// Lets go of everything that works for the job.
+    pub(super) fn end(&mut self, desk: &mut Desk, state: JobState) {
+        self.retire(desk);
+        self.flush = None;
+        self.void_audits(desk, 0);
+        self.state = state;
+        let job = self.id;
+        let members: Vec<WorkerId> = desk.pool.connected().map(|member| member.id).collect();
+        for member in members {
+            desk.send(&member, ToWorker::Forget { job });
+        }
+    }
+}
+
+/// Whether no pool whatever could do it.
+fn is_hopeless(error: &PlanError) -> bool {
+    matches!(
+        error,
+        PlanError::EmptyJob { .. }
+            | PlanError::EmptyPlan { .. }
+            | PlanError::TooManyStages { .. }
+            | PlanError::TooManyReplicas { .. }
+            | PlanError::Shares { .. }
+    )
+}

@@ -1,0 +1,185 @@
+//! Who is in the pool.
+
+use std::collections::BTreeMap;
+
+use concord_proto::WorkerId;
+use concord_proto::client::RunOptions;
+use concord_proto::ledger::Offence;
+use concord_proto::session::{DeviceInfo, Hello, Role};
+
+use super::event::{Change, KeptMember, SessionId, Time};
+
+/// After its second failure in a row a worker is left alone for this long, doubled each time.
+const FAILURE_PAUSE_US: u64 = 2_000_000;
+const FAILURE_PAUSE_MAX_US: u64 = 60_000_000;
+
+/// A worker or checker that is or was here.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) id: WorkerId,
+    pub(super) role: Role,
+    pub(super) device: DeviceInfo,
+    pub(super) endpoint: String,
+    /// Present while it is connected.
+    pub(super) session: Option<SessionId>,
+    pub(super) heard: Time,
+    /// When the last session ended.
+    pub(super) left: Time,
+    pub(super) draining: bool,
+    /// Audits passed.
+    pub(super) passed: u64,
+    /// Failures since it last had part in a committed step.
+    pub(super) failures: u32,
+    pub(super) unfit_until: Time,
+}
+
+impl Member {
+    pub(super) fn kept(&self) -> Change {
+        Change::Member(KeptMember {
+            id: self.id,
+            role: self.role,
+            device: self.device.clone(),
+            passed: self.passed,
+        })
+    }
+
+    /// The rate at which its leaves are drawn: halved with every so many audits passed.
+    pub(super) fn audit_rate(&self, options: &RunOptions, trust_after: u64) -> u64 {
+        let halvings = (self.passed / trust_after.max(1)).min(63) as u32;
+        (options.audit_rate_new >> halvings)
+            .max(options.audit_rate_min)
+            .min(1 << 32)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    members: BTreeMap<WorkerId, Member>,
+    sessions: BTreeMap<SessionId, WorkerId>,
+    convicted: BTreeMap<WorkerId, Offence>,
+}
+
+impl Pool {
+    pub(super) fn restore(members: Vec<KeptMember>, convicted: Vec<(WorkerId, Offence)>) -> Self {
+        let member = |kept: KeptMember| Member {
+            id: kept.id,
+            role: kept.role,
+            device: kept.device,
+            endpoint: String::new(),
+            session: None,
+            heard: Time::default(),
+            left: Time::default(),
+            draining: false,
+            passed: kept.passed,
+            failures: 0,
+            unfit_until: Time::default(),
+        };
+        let members = members.into_iter().map(|kept| (kept.id, member(kept)));
+        Self {
+            members: members.collect(),
+            convicted: convicted.into_iter().collect(),
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a member in. An older session of the same key is returned: it is to be closed.
+    pub(super) fn join(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        id: WorkerId,
+        hello: &Hello,
+    ) -> Option<SessionId> {
+        let (passed, earlier) = self
+            .members
+            .get(&id)
+            .map_or((0, None), |member| (member.passed, member.session));
+        self.members.insert(
+            id,
+            Member {
+                id,
+                role: hello.role,
+                device: hello.device.clone(),
+                endpoint: hello.endpoint.clone(),
+                session: Some(session),
+                heard: now,
+                left: now,
+                draining: false,
+                passed,
+                failures: 0,
+                unfit_until: Time::default(),
+            },
+        );
+        if let Some(earlier) = earlier {
+            self.sessions.remove(&earlier);
+        }
+        self.sessions.insert(session, id);
+        earlier
+    }
+
+    /// Forgets a session; its member stays known. Gives the member, where the session was live.
+    pub(super) fn leave(&mut self, now: Time, session: SessionId) -> Option<WorkerId> {
+        let id = self.sessions.remove(&session)?;
+        if let Some(member) = self.members.get_mut(&id) {
+            member.session = None;
+            member.left = now;
+        }
+        Some(id)
+    }
+
+    pub(super) fn of_session(&self, session: SessionId) -> Option<WorkerId> {
+        self.sessions.get(&session).copied()
+    }
+
+    pub(super) fn get(&self, id: &WorkerId) -> Option<&Member> {
+        self.members.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Member> {
+        self.members.get_mut(id)
+    }
+
+    pub(super) fn session(&self, id: &WorkerId) -> Option<SessionId> {
+        self.get(id).and_then(|member| member.session)
+    }
+
+    /// Members that are connected, by rising key.
+    pub(super) fn connected(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.session.is_some())
+    }
+
+    pub(super) fn checkers(&self) -> impl Iterator<Item = &Member> {
+        self.connected().filter(|member| member.role == Role::Checker)
+    }
+
+    /// Sets the time when all connected members were last heard of.
+    pub(super) fn all_heard(&mut self, now: Time) {
+        let connected = self.members.values_mut().filter(|m| m.session.is_some());
+        connected.for_each(|member| member.heard = now);
+    }
+
+    pub(super) fn is_convicted(&self, id: &WorkerId) -> Option<Offence> {
+        self.convicted.get(id).copied()
+    }
+
+    pub(super) fn convict(&mut self, id: WorkerId, offence: Offence) {
+        self.convicted.entry(id).or_insert(offence);
+    }
+
+    pub(super) fn convicted(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.convicted.keys().copied()
+    }
+
+    /// Notes a failure that was no offence: from the second in a row on, the worker is left alone
+    /// for a while. The first is free, because the worker may only have noticed another's end.
+    pub(super) fn failed(&mut self, now: Time, id: &WorkerId) {
+        if let Some(member) = self.members.get_mut(id) {
+            let pause = match member.failures {
+                0 => 0,
+                before => FAILURE_PAUSE_US << (before - 1).min(8),
+            };
+            member.failures += 1;
+            member.unfit_until = now.plus(pause.min(FAILURE_PAUSE_MAX_US));
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! One decoder for all families: any run of its layers is a stage, forward and backward.
+//!
+//! Shapes: m tokens of a microbatch, d hidden, q query width, k key width, f intermediate, v vocab.
+//! Linear layers hold their weights as codes; what is trained keeps its f32 values outside, in
+//! [`crate::train::TrainState`].
+
+mod block;
+mod cache;
+mod gradients;
+mod head;
+mod linear;
+mod norm;
+mod source;
+mod stage;
+mod targets;
+mod trainable;
+
+pub use cache::KvCache;
+pub use gradients::{End, GradientKey, Gradients};
+pub use head::HeadLoss;
+pub use linear::LoraSpec;
+pub use source::TensorSource;
+pub use stage::{Batch, Precisions, Stage, StageInput, StageOptions, StageTape};
+pub use targets::next_tokens;
+pub use trainable::{Trainable, TrainableTensor};

@@ -1,0 +1,268 @@
+//! Making a stage from its tensors, and putting new values into it.
+
+use std::collections::BTreeMap;
+
+use concord_kernels::Tensor;
+use concord_kernels::coded::Coded;
+use concord_kernels::ops::AttentionShape;
+use concord_kernels::tables::{self, RopeTable};
+
+use super::{Stage, StageOptions};
+use crate::config::{DecoderConfig, Projection, RopeScaling};
+use crate::decoder::block::Block;
+use crate::decoder::gradients::End;
+use crate::decoder::head::Head;
+use crate::decoder::linear::{Linear, Lora};
+use crate::decoder::norm::Norm;
+use crate::decoder::source::TensorSource;
+use crate::error::ModelError;
+use crate::peft::Adapter;
+
+pub(super) const EMBED: &str = "model.embed_tokens.weight";
+const FINAL_NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
+
+impl Stage {
+    /// Loads the stage's tensors, and no others, from `source`; trained values come from `values`.
+    /// Low-rank factors that `values` lacks are zeros.
+    ///
+    /// # Errors
+    /// [`ModelError`] where a tensor is missing, broken or not finite.
+    pub fn load(
+        options: StageOptions,
+        source: &dyn TensorSource,
+        values: &BTreeMap<String, Tensor>,
+    ) -> Result<Self, ModelError> {
+        let loader = Loader {
+            options: &options,
+            source,
+            values,
+        };
+        let config = &options.config;
+        let blocks = options
+            .layers
+            .clone()
+            .map(|layer| loader.block(layer))
+            .collect::<Result<_, _>>()?;
+        let embed = match options.layers.start {
+            0 => Some(loader.tensor(EMBED)?),
+            _ => None,
+        };
+        let is_last = options.layers.end as usize == config.layers;
+        let head = if is_last { Some(loader.head()?) } else { None };
+        let rope = rope_table(config, options.positions);
+        Ok(Self {
+            rope,
+            embed,
+            blocks,
+            head,
+            options,
+        })
+    }
+
+    /// Takes over the value of one trained tensor, if it is of this stage.
+    pub(super) fn set(&mut self, name: &str, value: &Tensor) {
+        let options = &self.options;
+        let weights = options.precisions.weights;
+        let width = value.rows_cols().1;
+        if name == EMBED
+            && let Some(table) = &mut self.embed
+        {
+            table.clone_from(value);
+        }
+        if let Some(head) = &mut self.head {
+            if name == head.name {
+                head.weight = options.device.code(value.data(), width, weights);
+            }
+            set_norm(&mut head.norm, name, value);
+        }
+        for block in &mut self.blocks {
+            let Block {
+                attention_norm,
+                mlp_norm,
+                qk_norm,
+                q,
+                k,
+                v,
+                o,
+                gate,
+                up,
+                down,
+                ..
+            } = block;
+            set_norm(attention_norm, name, value);
+            set_norm(mlp_norm, name, value);
+            if let Some((q_norm, k_norm)) = qk_norm {
+                set_norm(q_norm, name, value);
+                set_norm(k_norm, name, value);
+            }
+            for linear in [q, k, v, o, gate, up, down] {
+                set_linear(linear, options, name, value);
+            }
+        }
+    }
+}
+
+fn set_norm(norm: &mut Norm, name: &str, value: &Tensor) {
+    if norm.name == name {
+        norm.weight.copy_from_slice(value.data());
+    }
+}
+
+fn set_linear(linear: &mut Linear, options: &StageOptions, name: &str, value: &Tensor) {
+    let code = |precision| {
+        options
+            .device
+            .code(value.data(), value.rows_cols().1, precision)
+    };
+    if linear.name == name {
+        linear.weight = code(options.precisions.weights);
+    } else if linear.bias_name == name {
+        linear.bias = Some(value.data().to_vec());
+    } else if let Some(lora) = &mut linear.lora {
+        if lora.name_a == name {
+            lora.a = code(options.precisions.activations);
+        } else if lora.name_b == name {
+            lora.b = code(options.precisions.activations);
+        }
+    }
+}
+
+struct Loader<'a> {
+    options: &'a StageOptions,
+    source: &'a dyn TensorSource,
+    values: &'a BTreeMap<String, Tensor>,
+}
+
+impl Loader<'_> {
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        match self.values.get(name) {
+            Some(value) => Ok(value.clone()),
+            None => self.source.tensor(name),
+        }
+    }
+
+    fn block(&self, layer: u32) -> Result<Block, ModelError> {
+        let config = &self.options.config;
+        let linear = |projection| self.linear(layer, projection);
+        let norm = |part: &str| self.norm(&format!("model.layers.{layer}.{part}.weight"));
+        let head_norm = |part: &str| norm(&format!("self_attn.{part}_norm"));
+        Ok(Block {
+            attention_norm: norm("input_layernorm")?,
+            q: linear(Projection::Q)?,
+            k: linear(Projection::K)?,
+            v: linear(Projection::V)?,
+            o: linear(Projection::O)?,
+            qk_norm: match config.qk_norm {
+                true => Some((head_norm("q")?, head_norm("k")?)),
+                false => None,
+            },
+            mlp_norm: norm("post_attention_layernorm")?,
+            gate: linear(Projection::Gate)?,
+            up: linear(Projection::Up)?,
+            down: linear(Projection::Down)?,
+            shape: AttentionShape {
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                head_dim: config.head_dim,
+                window: config.sliding_window[layer as usize],
+                scale: 1.0 / (config.head_dim as f32).sqrt(),
+            },
+        })
+    }
+
+    fn norm(&self, name: &str) -> Result<Norm, ModelError> {
+        Ok(Norm {
+            weight: self.tensor(name)?.into_data(),
+            eps: self.options.config.rms_eps,
+            name: name.to_string(),
+            trains: self.options.trains_all,
+        })
+    }
+
+    fn linear(&self, layer: u32, projection: Projection) -> Result<Linear, ModelError> {
+        let module = format!("model.layers.{layer}.{}", projection.module());
+        let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
+        let bias = match projection.has_bias(&self.options.config) {
+            true => Some(self.tensor(&bias_name)?.into_data()),
+            false => None,
+        };
+        Ok(Linear {
+            weight: self.coded(&self.tensor(&name)?),
+            bias,
+            lora: self.lora(layer, projection),
+            name,
+            bias_name,
+            trains_weight: self.options.trains_all,
+        })
+    }
+
+    fn lora(&self, layer: u32, projection: Projection) -> Option<Lora> {
+        let spec = self
+            .options
+            .lora
+            .as_ref()
+            .filter(|spec| spec.targets.contains(&projection))?;
+        let [out, input] = projection.shape(&self.options.config);
+        let rank = spec.rank as usize;
+        let (name_a, name_b) = (
+            Adapter::key_a(layer, projection),
+            Adapter::key_b(layer, projection),
+        );
+        let factor = |name: &str, shape: [usize; 2]| {
+            let value = self
+                .values
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| Tensor::zeros(&shape));
+            self.options
+                .device
+                .code(value.data(), shape[1], self.options.precisions.activations)
+        };
+        Some(Lora {
+            a: factor(&name_a, [rank, input]),
+            b: factor(&name_b, [out, rank]),
+            scale: spec.scale,
+            name_a,
+            name_b,
+        })
+    }
+
+    fn head(&self) -> Result<Head, ModelError> {
+        let tied = self.options.config.tie_embeddings;
+        let name = if tied { EMBED } else { HEAD };
+        Ok(Head {
+            norm: self.norm(FINAL_NORM)?,
+            weight: self.coded(&self.tensor(name)?),
+            name: name.to_string(),
+            trains: self.options.trains_all,
+            end: if tied { End::TiedHead } else { End::Own },
+        })
+    }
+
+    fn coded(&self, tensor: &Tensor) -> Coded {
+        let width = tensor.rows_cols().1;
+        self.options
+            .device
+            .code(tensor.data(), width, self.options.precisions.weights)
+    }
+}
+
+fn rope_table(config: &DecoderConfig, positions: usize) -> RopeTable {
+    let scaling = match &config.rope.scaling {
+        RopeScaling::None => tables::RopeScaling::None,
+        RopeScaling::Linear { factor } => tables::RopeScaling::Linear { factor: *factor },
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_positions,
+        } => tables::RopeScaling::Llama3 {
+            factor: *factor,
+            low_freq_factor: *low_freq_factor,
+            high_freq_factor: *high_freq_factor,
+            original_max_positions: *original_max_positions as f64,
+        },
+    };
+    RopeTable::new(config.head_dim, config.rope.theta, scaling, positions)
+}

@@ -1,0 +1,80 @@
+//! Which tensors a fine-tune changes.
+
+use std::collections::BTreeSet;
+
+use crate::config::{DecoderConfig, Place, Projection};
+use crate::peft::Adapter;
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trainable {
+    /// Nothing: the model only computes.
+    Nothing,
+    /// Every tensor.
+    Full,
+    /// Low-rank updates of these projections.
+    Lora {
+        /// Rank.
+        rank: u32,
+        /// Projections that have one.
+        targets: BTreeSet<Projection>,
+    },
+}
+
+/// One trained tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainableTensor {
+    /// Name in the file that comes out: a Hugging Face or a PEFT name.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// The part of the model that uses it.
+    pub place: Place,
+}
+
+impl Trainable {
+    /// The trained tensors, in the order of their names.
+    pub fn tensors(&self, config: &DecoderConfig) -> Vec<TrainableTensor> {
+        let mut tensors: Vec<TrainableTensor> = match self {
+            Self::Nothing => Vec::new(),
+            Self::Full => {
+                let tensor = |spec: crate::config::TensorSpec| TrainableTensor {
+                    place: Place::of(&spec.name).expect("a tensor of the model has a place"),
+                    name: spec.name,
+                    shape: spec.shape,
+                };
+                config.tensors().into_iter().map(tensor).collect()
+            }
+            Self::Lora { rank, targets } => lora_tensors(config, *rank as usize, targets),
+        };
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        tensors
+    }
+}
+
+fn lora_tensors(
+    config: &DecoderConfig,
+    rank: usize,
+    targets: &BTreeSet<Projection>,
+) -> Vec<TrainableTensor> {
+    let mut tensors = Vec::new();
+    for layer in 0..config.layers as u32 {
+        for &projection in targets {
+            let [out, input] = projection.shape(config);
+            let place = Place::Layer(layer);
+            let a = Adapter::key_a(layer, projection);
+            tensors.push(TrainableTensor {
+                name: a,
+                shape: vec![rank, input],
+                place,
+            });
+            let b = Adapter::key_b(layer, projection);
+            tensors.push(TrainableTensor {
+                name: b,
+                shape: vec![out, rank],
+                place,
+            });
+        }
+    }
+    tensors
+}

@@ -1,0 +1,11 @@
+//! What is trained: values, moments, the schedule, and the update of one step.
+
+mod init;
+mod schedule;
+mod state;
+
+pub use init::lora_init;
+pub use schedule::{Curve, LearningRate};
+pub use state::{
+    AdamSettings, StateTensor, StepScalars, TrainState, gradient_norm, joined, mean_loss,
+};
