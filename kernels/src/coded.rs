@@ -36,7 +36,7 @@ pub struct Coded {
     pub precision: Precision,
     /// Codes, row-major. Invariant: `|q| <= precision.limit()`.
     pub q: Vec<i16>,
-    /// One exponent a row; 0 for a row of zeros.
+    /// One exponent a row; [`crate::reference::code::EMPTY`] for a row of zeros.
     pub exp: Vec<i32>,
 }
 

@@ -171,6 +171,7 @@ fn compare(shared: &Path, kind: &str, run: &Run) {
     for (step, entry) in expected["log"].as_array().unwrap().iter().enumerate() {
         let loss = entry["loss"].as_f64().unwrap();
         let norm = entry["grad_norm"].as_f64().unwrap();
+        println!("{step} loss {} {loss} norm {} {norm} {}", run.losses[step], run.norms[step], f64::from(run.norms[step])/norm-1.0);
         worst_loss = worst_loss.max((f64::from(run.losses[step]) - loss).abs());
         worst_norm = worst_norm.max((f64::from(run.norms[step]) / norm - 1.0).abs());
     }

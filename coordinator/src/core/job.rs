@@ -55,6 +55,8 @@ pub(super) struct Job {
     pub(super) expected: (BTreeSet<WorkerId>, Time),
     /// The workers that the last plan was made from.
     pub(super) considered: Option<Vec<Device>>,
+    /// Why the plan in effect is to go at the next boundary.
+    pub(super) handover: Option<String>,
     /// Why the next plan is made.
     pub(super) reason: String,
     saved: Option<Progress>,
@@ -140,6 +142,7 @@ impl Job {
             flush: None,
             expected: (expected.collect(), Time::default()),
             considered: None,
+            handover: None,
             reason: "the coordinator was started again".to_string(),
             saved: Some(kept.progress),
             submission: kept.new.submission,

@@ -68,16 +68,14 @@ impl Job {
 
     /// Between two steps: leave, plan anew, hold back, or go on.
     fn boundary(&mut self, desk: &mut Desk) {
-        if self.all_committed() {
-            self.flush_committed(desk);
-            return;
+        if self.handover.is_none() && !self.all_committed() {
+            self.handover = self.wants_new_plan(desk);
         }
-        if let Some(reason) = self.wants_new_plan(desk) {
-            self.reason = reason;
-            if self.checkpoints.contains_key(&self.committed) {
+        if self.handover.is_some() || self.all_committed() {
+            let stored = self.checkpoints.contains_key(&self.committed);
+            if stored || !self.flush_committed(desk) {
+                self.reason = self.handover.take().unwrap_or_default();
                 self.retire(desk);
-            } else {
-                self.flush_committed(desk);
             }
             return;
         }
@@ -210,11 +208,7 @@ impl Job {
             <= active.step_micros.saturating_mul(WORTHWHILE.1);
         let newly_as_chosen = as_chosen && !active.as_chosen;
         let better = newly_as_chosen || (faster && as_chosen == active.as_chosen);
-        better.then(|| {
-            // The devices are looked at again when the new plan is made.
-            self.considered = None;
-            "other workers make it faster".to_string()
-        })
+        better.then(|| "other workers make it faster".to_string())
     }
 
     fn install(&mut self, desk: &mut Desk, planned: Planned, as_chosen: bool) {
@@ -293,6 +287,7 @@ impl Job {
         self.drop_contest(desk);
         self.attempt = None;
         self.considered = None;
+        self.handover = None;
         let Some(active) = self.active.take() else {
             return;
         };

@@ -6,6 +6,7 @@
 
 mod cols;
 mod scale;
+mod transpose;
 
 use rayon::prelude::*;
 

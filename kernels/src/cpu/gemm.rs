@@ -21,6 +21,8 @@ mod plan;
 #[cfg(target_arch = "x86_64")]
 mod strip;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::avx512_pack::transpose_lanes;
 use super::Cpu;
 use crate::coded::Operand;
 use crate::isa::Isa;

@@ -7,6 +7,11 @@ use crate::math::pow2_f64;
 /// product with such a row is NaN and the error comes to light where results are checked.
 pub const POISON: i32 = 1 << 20;
 
+/// The exponent of a row of zeros: [`pow2_f64`] of it is 0. Folded into another operand it takes
+/// the elements that meet the row out of the competition for the range, as they should be: with an
+/// exponent of 0 a single empty row would push all others below the last digit.
+pub const EMPTY: i32 = -(1 << 20);
+
 /// Codes each row of `x` (`rows` by `cols`), element j first multiplied by `2^fold[j]` (exactly).
 pub fn code_rows(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precision) -> Coded {
     let rows = x.len().checked_div(cols).unwrap_or(0);
@@ -53,7 +58,7 @@ fn scaled(value: f32, exp: i32) -> f64 {
 fn push_row(coded: &mut Coded, values: Vec<f64>) {
     let exp = row_exponent(&values, coded.precision);
     coded.exp.push(exp);
-    if exp == POISON {
+    if exp == POISON || exp == EMPTY {
         coded.q.extend(values.iter().map(|_| 0));
     } else {
         coded.q.extend(
@@ -71,7 +76,7 @@ fn row_exponent(values: &[f64], precision: Precision) -> i32 {
     }
     let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     if largest == 0.0 {
-        return 0;
+        return EMPTY;
     }
     // floor(log2(largest)), from the bits: an f32 times a power of two is normal in f64.
     let exponent = (largest.to_bits() >> 52) as i32 - 1023;

@@ -17,6 +17,13 @@ use crate::signed::WorkerId;
 /// The leaves of each worker of a step, in the plan's order.
 pub(super) type StepLeaves<'a> = Vec<(WorkerId, &'a [Leaf])>;
 
+/// A claim of a step, opened.
+struct OpenedClaim<'a> {
+    worker: WorkerId,
+    claim: Claim,
+    leaves: &'a [Leaf],
+}
+
 /// Checks the files but the ledger against it and each other. Gives the leaves of each step.
 pub(super) fn check<'a>(
     bundle: &'a Bundle,
@@ -104,14 +111,14 @@ impl<'a> Walk<'a, '_> {
         };
         let claimed: Vec<Claimed> = opened
             .iter()
-            .map(|(worker, claim, leaves)| Claimed {
-                worker: *worker,
-                claim,
-                leaves,
+            .map(|opened| Claimed {
+                worker: opened.worker,
+                claim: &opened.claim,
+                leaves: opened.leaves,
             })
             .collect();
         check_rules(&rules, submitted, &claimed)?;
-        let claims: Vec<&Claim> = opened.iter().map(|(_, claim, _)| claim).collect();
+        let claims: Vec<&Claim> = claimed.iter().map(|claimed| claimed.claim).collect();
         let after = rules::merged_state(&bundle.spec, &claims)
             .ok_or_else(|| of_step(step, "a trained tensor is in no claim"))?;
         let derived = rules::step_record(&rules, self.previous, claims[0], &after);
@@ -119,8 +126,8 @@ impl<'a> Walk<'a, '_> {
         self.previous = record.digest();
         self.state = after;
         Ok(opened
-            .into_iter()
-            .map(|(worker, _, leaves)| (worker, leaves))
+            .iter()
+            .map(|opened| (opened.worker, opened.leaves))
             .collect())
     }
 
@@ -130,7 +137,7 @@ impl<'a> Walk<'a, '_> {
         step: u32,
         commit: &Commit,
         submitted: &'a StepClaims,
-    ) -> Result<Vec<(WorkerId, Claim, &'a [Leaf])>, VerifyError> {
+    ) -> Result<Vec<OpenedClaim<'a>>, VerifyError> {
         if submitted.step != step || submitted.scalars.step != step {
             return Err(of_step(step, "it is numbered as another step"));
         }
@@ -154,7 +161,11 @@ impl<'a> Walk<'a, '_> {
                 if claim.leaf_root != leaf_root(leaves) {
                     return Err(refuse("its leaves are not those that it names".to_string()));
                 }
-                Ok((worker, claim, leaves.as_slice()))
+                Ok(OpenedClaim {
+                    worker,
+                    claim,
+                    leaves,
+                })
             })
             .collect()
     }

@@ -2,13 +2,15 @@
 
 use rayon::prelude::*;
 
+use super::transpose::{SIDE, Tile, store_transposed};
 use super::scale::{Folds, exponent, is_ordinary, plain_scale};
-use super::{PARALLEL_ELEMENTS, largest_bits, plain_row, round};
+use super::{PARALLEL_ELEMENTS, folded_row, largest_bits, plain_row, round};
 use crate::coded::{Coded, Precision};
 use crate::cpu::Cpu;
+use crate::isa::Isa;
 
-/// Columns that are coded together: two cache lines of a row.
-const BLOCK: usize = 32;
+/// Columns that are coded together: four cache lines of a row.
+const BLOCK: usize = 64;
 
 /// Codes each *column* of `x` (`rows` by `cols`), row i first multiplied by `2^fold[i]` (exactly).
 /// The result is transposed: its row c is column c of `x`.
@@ -34,11 +36,7 @@ pub fn code_cols(
         return coded;
     }
     let folds = fold.map(|f| Folds::new(&f[..rows]));
-    let matrix = Matrix {
-        x: &x[..rows * cols],
-        cols,
-        folds: folds.as_ref(),
-    };
+    let matrix = Matrix { x: &x[..rows * cols], cols, folds: folds.as_ref(), isa: cpu.isa() };
     let code = |(block, (q, exp)): (usize, (&mut [i16], &mut [i32]))| {
         code_block(cpu.isa(), &matrix, block * BLOCK, precision, q, exp);
     };
@@ -65,6 +63,29 @@ struct Matrix<'a> {
     x: &'a [f32],
     cols: usize,
     folds: Option<&'a Folds>,
+    isa: Isa,
+}
+
+impl Matrix<'_> {
+    fn rows(&self) -> usize {
+        self.x.len() / self.cols
+    }
+
+    /// Row `r` of the block of columns that starts at `first`, folded in f32; zeros past the end.
+    #[inline(always)]
+    fn folded(&self, r: usize, first: usize) -> [f32; BLOCK] {
+        let row = &self.x[r * self.cols + first..(r + 1) * self.cols];
+        let mut values = [0.0; BLOCK];
+        match row.first_chunk() {
+            Some(row) => values = *row,
+            None => values[..row.len()].copy_from_slice(row),
+        }
+        if let Some(narrow) = self.folds.and_then(|f| f.narrow.as_ref()) {
+            let fold = narrow[r];
+            values.iter_mut().for_each(|v| *v *= fold);
+        }
+        values
+    }
 }
 
 per_isa! {
@@ -82,28 +103,27 @@ fn block_body(
     q: &mut [i16],
     exp: &mut [i32],
 ) {
-    let rows = matrix.x.len() / matrix.cols;
-    let is_plain = exp.len() == BLOCK && matrix.folds.is_none_or(|f| f.narrow.is_some());
+    let rows = matrix.rows();
     let mut scales = [0.0; BLOCK];
-    let mut exact = [false; BLOCK];
-    if is_plain {
+    let mut is_done = [false; BLOCK];
+    if matrix.folds.is_none_or(|f| f.narrow.is_some()) {
         let largest = column_maxima(matrix, first);
-        for c in 0..BLOCK {
-            exp[c] = exponent(f64::from(f32::from_bits(largest[c])), precision);
-            let scale = plain_scale(exp[c]).filter(|_| is_ordinary(largest[c]));
-            exact[c] = scale.is_some();
+        for (c, exp) in exp.iter_mut().enumerate() {
+            *exp = exponent(f64::from(f32::from_bits(largest[c])), precision);
+            let scale = plain_scale(*exp).filter(|_| is_ordinary(largest[c]));
+            is_done[c] = scale.is_some();
             scales[c] = scale.unwrap_or(0.0);
         }
-        transpose_codes(matrix, first, &scales, q);
+        code_transposed(matrix, first, &scales, q);
     }
     let mut column = Vec::new();
-    for c in (0..exp.len()).filter(|&c| !exact[c]) {
+    for (c, exp) in exp.iter_mut().enumerate().filter(|&(c, _)| !is_done[c]) {
         column.clear();
         column.extend((0..rows).map(|r| matrix.x[r * matrix.cols + first + c]));
         let q = &mut q[c * rows..(c + 1) * rows];
-        exp[c] = match matrix.folds {
+        *exp = match matrix.folds {
             None => plain_row(&column, precision, q),
-            Some(folds) => super::folded_row(&column, folds, precision, q),
+            Some(folds) => folded_row(&column, folds, precision, q),
         };
     }
 }
@@ -112,43 +132,30 @@ fn block_body(
 #[inline(always)]
 fn column_maxima(matrix: &Matrix<'_>, first: usize) -> [u32; BLOCK] {
     let mut largest = [0i32; BLOCK];
-    for (r, row) in matrix.x.chunks_exact(matrix.cols).enumerate() {
-        let fold = narrow_fold(matrix, r);
-        for (m, &v) in largest.iter_mut().zip(&row[first..first + BLOCK]) {
-            *m = (*m).max(largest_bits([v * fold].into_iter()) as i32);
+    for r in 0..matrix.rows() {
+        for (m, v) in largest.iter_mut().zip(matrix.folded(r, first)) {
+            *m = (*m).max(largest_bits([v].into_iter()) as i32);
         }
     }
     largest.map(|m| m as u32)
 }
 
-/// Codes a full block in f32 and writes it column by column.
+/// Codes a block in f32 and writes it column by column, as many columns as `q` has.
 #[inline(always)]
-fn transpose_codes(matrix: &Matrix<'_>, first: usize, scales: &[f32; BLOCK], q: &mut [i16]) {
-    const TALL: usize = 32;
-    let rows = matrix.x.len() / matrix.cols;
-    let mut tile = [[0i16; BLOCK]; TALL];
-    for top in (0..rows).step_by(TALL) {
-        let tall = TALL.min(rows - top);
-        for (r, codes) in tile.iter_mut().enumerate().take(tall) {
-            let fold = narrow_fold(matrix, top + r);
-            let row = &matrix.x[(top + r) * matrix.cols + first..][..BLOCK];
-            for ((code, &v), &scale) in codes.iter_mut().zip(row).zip(scales) {
-                *code = round(v * fold * scale);
+fn code_transposed(matrix: &Matrix<'_>, first: usize, scales: &[f32; BLOCK], q: &mut [i16]) {
+    let rows = matrix.rows();
+    let mut tiles = [Tile::ZERO; BLOCK / SIDE];
+    for top in (0..rows).step_by(SIDE) {
+        let tall = SIDE.min(rows - top);
+        for r in 0..tall {
+            let values = matrix.folded(top + r, first);
+            let codes: [i16; BLOCK] = std::array::from_fn(|c| round(values[c] * scales[c]));
+            for (tile, codes) in tiles.iter_mut().zip(codes.as_chunks().0) {
+                tile.0[r] = *codes;
             }
         }
-        for c in 0..BLOCK {
-            for (code, row) in q[c * rows + top..][..tall].iter_mut().zip(&tile) {
-                *code = row[c];
-            }
+        for (tile, q) in tiles.iter().zip(q.chunks_mut(SIDE * rows)) {
+            store_transposed(matrix.isa, tile, tall, rows, top, q);
         }
     }
-}
-
-/// The power of two of a row in f32, 1 where none is folded.
-#[inline(always)]
-fn narrow_fold(matrix: &Matrix<'_>, row: usize) -> f32 {
-    matrix
-        .folds
-        .and_then(|f| f.narrow.as_ref())
-        .map_or(1.0, |narrow| narrow[row])
 }

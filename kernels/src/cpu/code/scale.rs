@@ -2,6 +2,7 @@
 
 use crate::coded::Precision;
 use crate::math::pow2_f64;
+use crate::reference::code::EMPTY;
 
 /// The powers of two that elements are multiplied by before they are coded.
 pub(super) struct Folds {
@@ -13,7 +14,7 @@ pub(super) struct Folds {
 
 impl Folds {
     pub(super) fn new(exps: &[i32]) -> Self {
-        let is_narrow = exps.iter().all(|e| (-126..=127).contains(e));
+        let is_narrow = exps.iter().all(|&e| e == EMPTY || (-126..=127).contains(&e));
         Self {
             wide: exps.iter().map(|&e| pow2_f64(e)).collect(),
             narrow: is_narrow.then(|| exps.iter().map(|&e| pow2_f64(e) as f32).collect()),
@@ -21,10 +22,10 @@ impl Folds {
     }
 }
 
-/// The exponent that lets `largest` just fit; 0 for 0. The steps are the reference's.
+/// The exponent that lets `largest` just fit; [`EMPTY`] for 0. The steps are the reference's.
 pub(super) fn exponent(largest: f64, precision: Precision) -> i32 {
     if largest == 0.0 {
-        return 0;
+        return EMPTY;
     }
     let exponent = (largest.to_bits() >> 52) as i32 - 1023;
     let limit = precision.limit();

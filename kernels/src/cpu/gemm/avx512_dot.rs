@@ -72,13 +72,13 @@ pub(super) unsafe fn gemm(cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, o
         blocks,
     };
     let is_wide = Kind::new(a.precision, b.precision) == Kind::Wide;
-    let products = a.rows * b.rows * a.depth;
+    let work = job::work(a.rows, b.rows, a.depth);
     job::run(
         cpu,
         First::Columns,
         (a.rows, a.rows),
         (b.rows, COLS),
-        products,
+        work,
         |job| {
             // SAFETY: as above; jobs do not overlap.
             unsafe {

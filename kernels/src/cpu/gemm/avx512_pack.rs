@@ -67,7 +67,7 @@ unsafe fn load(panel: &Panel<'_>, first: usize, rows: usize, start: usize) -> Pa
     unsafe {
         if operand.depth_stride == 1 {
             let mask = u32::MAX >> (32 - depth);
-            transpose(std::array::from_fn(|r| {
+            transpose_lanes(std::array::from_fn(|r| {
                 if r < rows {
                     _mm512_maskz_loadu_epi16(mask, at(r, 0))
                 } else {
@@ -95,7 +95,7 @@ unsafe fn load(panel: &Panel<'_>, first: usize, rows: usize, start: usize) -> Pa
                     .take(depth)
                     .for_each(|(k, code)| *code = *at(r, k));
             }
-            transpose(std::array::from_fn(|r| {
+            transpose_lanes(std::array::from_fn(|r| {
                 _mm512_loadu_si512(codes[r].as_ptr().cast())
             }))
         }
@@ -105,7 +105,7 @@ unsafe fn load(panel: &Panel<'_>, first: usize, rows: usize, start: usize) -> Pa
 /// Transposes 16 by 16 lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: [__m512i; 16]) -> Pairs {
+pub(crate) fn transpose_lanes(rows: [__m512i; 16]) -> Pairs {
     // Pairs, then quads of rows, within each 128 bits; then 128-bit blocks, twice.
     let twos: [__m512i; 16] = std::array::from_fn(|i| {
         let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);

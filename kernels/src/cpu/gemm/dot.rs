@@ -21,13 +21,13 @@ const BLOCK: usize = 256;
 pub(super) fn gemm(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
     let (a, b) = (Rows::new(a), Rows::new(b));
     let output = Output::new(out, b.rows);
-    let products = a.rows * b.rows * a.depth;
+    let work = job::work(a.rows, b.rows, a.depth);
     job::run(
         cpu,
         First::Columns,
         (a.rows, 4),
         (b.rows, 4),
-        products,
+        work,
         |job| dot_job(isa, &a, &b, &job, &output),
     );
 }

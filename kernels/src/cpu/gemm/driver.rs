@@ -86,13 +86,13 @@ pub(super) unsafe fn gemm<M: Micro>(
         rows_together,
     };
     if a.rows <= rows_together {
-        let products = a.rows * b.rows * a.depth;
+        let work = job::work(a.rows, b.rows, a.depth);
         job::run(
             cpu,
             First::Columns,
             (a.rows, M::ROWS),
             (b.rows, M::COLS),
-            products,
+            work,
             |job| {
                 // SAFETY: the caller's promises; jobs do not overlap.
                 unsafe { run_job::<M>(&product, &job, None) }
@@ -104,7 +104,7 @@ pub(super) unsafe fn gemm<M: Micro>(
     let mut buffer = PACKED_B.take();
     for first in (0..b.rows).step_by(cols_together) {
         let cols = (b.rows - first).min(cols_together);
-        let products = a.rows * cols * a.depth;
+        let work = job::work(a.rows, cols, a.depth);
         let lines = grow(
             &mut buffer,
             cols.div_ceil(M::COLS) * b_layout.lines(),
@@ -114,7 +114,7 @@ pub(super) unsafe fn gemm<M: Micro>(
             // SAFETY: the caller's promises.
             unsafe { pack_columns::<M>(kind, b, first + i * M::COLS, b_layout, lines) };
         };
-        match cpu.filter(|cpu| job::is_parallel(cpu, products)) {
+        match cpu.filter(|cpu| job::is_parallel(cpu, work)) {
             None => lines
                 .chunks_mut(b_layout.lines())
                 .enumerate()
@@ -130,7 +130,7 @@ pub(super) unsafe fn gemm<M: Micro>(
             First::Rows,
             (a.rows, M::ROWS),
             (cols, M::COLS),
-            products,
+            work,
             |job| {
                 // SAFETY: as above; jobs do not overlap.
                 unsafe { run_job::<M>(&product, &job, Some(ready)) }

@@ -2,6 +2,7 @@
 
 use super::plan::{Finish, Kind};
 use crate::math::pow2_f64;
+use crate::reference::code::EMPTY;
 
 /// Bits of a sum that its lower f32 part takes.
 const LOWER_BITS: u32 = 23;
@@ -16,23 +17,11 @@ pub(super) struct Range {
 impl Range {
     /// Of rows `[first, first + count)`; 0 where exponents were folded away.
     pub(super) fn new(exp: &[i32], first: usize, count: usize) -> Self {
-        let exp = exp.get(first..).unwrap_or(&[]);
-        let start = if exp.len() < count {
-            0
-        } else {
-            exp.first().copied().unwrap_or(0)
-        };
-        let widen = |r: Self, &e: &i32| Self {
-            min: r.min.min(e),
-            max: r.max.max(e),
-        };
-        exp.iter().take(count).fold(
-            Self {
-                min: start,
-                max: start,
-            },
-            widen,
-        )
+        let rows = exp.get(first..).unwrap_or(&[]).iter().take(count);
+        // A row of zeros has the scale 0, which is as good as any other.
+        let rows = rows.filter(|&&e| e != EMPTY);
+        let (min, max) = (rows.clone().min(), rows.max());
+        Self { min: min.copied().unwrap_or(0), max: max.copied().unwrap_or(0) }
     }
 
     /// Whether outputs of such rows can be finished in f32: every scale is then a normal number,

@@ -52,10 +52,18 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Whether so many products of two codes are worth the waking of other threads.
-pub(super) fn is_parallel(cpu: &Cpu, products: usize) -> bool {
-    const PRODUCTS_MIN: usize = 1 << 21;
-    cpu.threads() > 1 && products >= PRODUCTS_MIN
+/// What a product takes: its products of two codes, and the reading of its codes, which is most of
+/// it where either side is short.
+pub(super) fn work(rows: usize, cols: usize, depth: usize) -> usize {
+    /// Products that cost what packing an element does.
+    const PER_ELEMENT: usize = 16;
+    (rows * cols).saturating_add(PER_ELEMENT * (rows + cols)).saturating_mul(depth)
+}
+
+/// Whether so much work is worth the waking of other threads.
+pub(super) fn is_parallel(cpu: &Cpu, work: usize) -> bool {
+    const WORK_MIN: usize = 1 << 23;
+    cpu.threads() > 1 && work >= WORK_MIN
 }
 
 /// Which side of the output is cut first; the other only where that gives too few jobs.
@@ -65,24 +73,24 @@ pub(super) enum First {
     Columns,
 }
 
-/// Runs `work` on rectangles that cut an output of `(rows, unit)` by `(columns, unit)`; only
-/// between units. On the pool of `cpu` where the `products` are worth it.
+/// Runs `fill` on rectangles that cut an output of `(rows, unit)` by `(columns, unit)`; only
+/// between units. On the pool of `cpu` where the `work` is worth it.
 pub(super) fn run(
     cpu: Option<&Cpu>,
     first: First,
     rows: (usize, usize),
     cols: (usize, usize),
-    products: usize,
-    work: impl Fn(Job) + Sync,
+    work: usize,
+    fill: impl Fn(Job) + Sync,
 ) {
-    match cpu.filter(|cpu| is_parallel(cpu, products)) {
-        None => work(Job {
+    match cpu.filter(|cpu| is_parallel(cpu, work)) {
+        None => fill(Job {
             rows: 0..rows.0,
             cols: 0..cols.0,
         }),
         Some(cpu) => {
             let jobs = cut(first, rows, cols, 4 * cpu.threads());
-            cpu.pool().install(|| jobs.into_par_iter().for_each(&work));
+            cpu.pool().install(|| jobs.into_par_iter().for_each(&fill));
         }
     }
 }
