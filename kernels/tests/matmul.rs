@@ -2,6 +2,8 @@
 
 mod random;
 
+use std::ops::Range;
+
 use concord_kernels::coded::{Coded, Operand, Precision};
 use concord_kernels::cpu::{Cpu, gemm};
 use concord_kernels::isa::Isa;
@@ -95,23 +97,9 @@ fn check_layouts(cpus: &[Cpu], what: &str, a: &Coded, b: &Coded) {
         a.by_rows(),
         b.by_rows(),
     );
-    let with_exp = |operand: Operand<'_>, exp: &[i32]| -> (Operand<'static>, Vec<i16>, Vec<i32>) {
-        let owned = (operand.q.to_vec(), exp.to_vec());
-        (
-            Operand {
-                q: &[],
-                exp: &[],
-                ..operand
-            },
-            owned.0,
-            owned.1,
-        )
-    };
-    let (a_cols, a_q, a_exp) = with_exp(at.by_cols(0, at.rows), &a.exp);
     let a_cols = Operand {
-        q: &a_q,
-        exp: &a_exp,
-        ..a_cols
+        exp: &a.exp,
+        ..at.by_cols(0, at.rows)
     };
     check(
         cpus,
@@ -157,11 +145,13 @@ fn random_shapes_match() {
 fn shapes_large_enough_for_threads_match() {
     let cpus = cpus();
     let mut random = Random::new(SEED ^ 1);
+    // The last has more rows than a job packs at a time, so that B is packed beforehand.
     for (rows, cols, depth) in [
-        (131, 150, 257),
+        (200, 150, 300),
         (3, 700, 1025),
-        (517, 17, 300),
-        (20, 1030, 140),
+        (517, 17, 700),
+        (20, 1030, 300),
+        (200, 40, 1025),
     ] {
         for (pa, pb) in [
             (Precision::I16, Precision::I16),
@@ -181,15 +171,57 @@ fn shapes_large_enough_for_threads_match() {
     }
 }
 
+/// Rows and columns do not see each other, whatever pieces the work is cut into.
+#[test]
+fn parts_equal_the_whole() {
+    let mut random = Random::new(SEED ^ 6);
+    let a = random_coded(&mut random, 200, 1025, Precision::I16);
+    let b = random_coded(&mut random, 5_600, 1025, Precision::I16);
+    for cpu in cpus().iter().filter(|cpu| cpu.isa() != Isa::Portable) {
+        let mut whole = vec![f32::NAN; a.rows * b.rows];
+        gemm::gemm(cpu, a.by_rows(), b.by_rows(), &mut whole);
+        for (rows, cols) in [
+            (0..1, 0..5_600),
+            (7..12, 5_000..5_555),
+            (60..200, 5_290..5_330),
+        ] {
+            let (a_part, b_part) = (rows_of(&a, &rows), rows_of(&b, &cols));
+            let mut part = vec![f32::NAN; rows.len() * cols.len()];
+            gemm::gemm(cpu, a_part, b_part, &mut part);
+            let row = |r: usize| whole[r * b.rows..][cols.clone()].iter().copied();
+            let cut: Vec<f32> = rows.clone().flat_map(row).collect();
+            let what = format!("rows {rows:?} columns {cols:?}, {}", cpu.isa());
+            assert_same(&what, cols.len(), &part, &cut);
+        }
+    }
+}
+
+/// Some rows of a coded matrix.
+fn rows_of<'a>(coded: &'a Coded, rows: &Range<usize>) -> Operand<'a> {
+    Operand {
+        q: &coded.q[rows.start * coded.cols..],
+        rows: rows.len(),
+        exp: &coded.exp[rows.clone()],
+        ..coded.by_rows()
+    }
+}
+
 #[test]
 fn digits_at_their_limit_match() {
     let cpus = cpus();
-    for depth in [1, 2, 31, 255, 256, 257, 511, 512, 513, 514, 1024, 4096] {
+    for depth in [
+        1, 2, 31, 255, 256, 257, 511, 512, 513, 514, 1024, 4096, 8200,
+    ] {
         for (pa, pb) in pairs() {
             let (la, lb) = (pa.limit() as i16, pb.limit() as i16);
             // Signs that agree, that disagree, and the digit pair (127, -128) that splits worst.
-            let worst = |limit: i16| if limit == 127 { limit } else { 127 * 256 - 128 };
-            let worst = |limit: i16| worst(limit).min(limit);
+            let worst = |limit: i16| {
+                if limit == 32_639 {
+                    127 * 256 - 128
+                } else {
+                    limit
+                }
+            };
             for (rows, cols) in [(3, 5), (15, 33)] {
                 let fill = |n: usize, choices: [i16; 4], precision| Coded {
                     rows: n,

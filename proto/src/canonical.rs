@@ -26,6 +26,11 @@ pub enum DecodeError {
     NotCanonical(&'static str),
 }
 
+/// What has a canonical encoding.
+pub trait Canonical: BorshSerialize + BorshDeserialize {}
+
+impl<T: BorshSerialize + BorshDeserialize> Canonical for T {}
+
 /// The canonical encoding of `value`.
 pub fn encode<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")

@@ -59,16 +59,26 @@ impl TensorHeader {
         [&canonical::encode(self)[..], elements].concat()
     }
 
+    /// The header that `bytes` begin with, and its length.
+    ///
+    /// # Errors
+    /// A sentence, where they begin with none.
+    pub fn peek(bytes: &[u8]) -> Result<(Self, usize), String> {
+        let mut rest = bytes;
+        let header = Self::deserialize(&mut rest).map_err(|error| format!("no tensor: {error}"))?;
+        if header.shape.len() > crate::limits::RANK_MAX {
+            return Err(format!("a tensor of rank {}", header.shape.len()));
+        }
+        Ok((header, bytes.len() - rest.len()))
+    }
+
     /// Splits the blob of a tensor into header and elements.
     ///
     /// # Errors
     /// A sentence, where the blob is no tensor or its length does not fit its shape.
     pub fn split(blob: &[u8]) -> Result<(Self, &[u8]), String> {
-        let mut rest = blob;
-        let header = Self::deserialize(&mut rest).map_err(|error| format!("no tensor: {error}"))?;
-        if header.shape.len() > crate::limits::RANK_MAX {
-            return Err(format!("a tensor of rank {}", header.shape.len()));
-        }
+        let (header, len) = Self::peek(blob)?;
+        let rest = &blob[len..];
         match header.element_bytes() {
             Some(bytes) if bytes == rest.len() as u64 => Ok((header, rest)),
             _ => Err(format!(

@@ -5,9 +5,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::claim::{Leaf, MicrobatchLoss, TensorNorm, TensorState};
 use crate::digest::Digest;
-use crate::job::JobId;
+use crate::job::{F32Bits, JobId};
 use crate::plan::{Layers, Plan};
 use crate::signed::{PublicKey, Signed, WorkerId};
+use crate::tree;
 
 /// What a process is in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -257,6 +258,22 @@ impl Scalars {
     /// The digest that update leaves name.
     pub fn digest(&self) -> Digest {
         Digest::of_value(crate::digest::Domain::Blob, self)
+    }
+
+    /// The mean loss of the step: the sums of its microbatches, added by the tree, over its
+    /// targets. All of it is exact in IEEE arithmetic; none where there are no losses.
+    pub fn mean_loss(&self) -> Option<F32Bits> {
+        let sums: Vec<f32> = self.losses.iter().map(|loss| loss.sum.get()).collect();
+        let total = tree::sum(&sums)?;
+        Some(F32Bits::from(total / self.targets as f32))
+    }
+
+    /// The global norm of the mean gradient: squared norms of the summed gradients, added by the
+    /// tree, in the order of the tensors. None where there are no norms.
+    pub fn grad_norm(&self) -> Option<F32Bits> {
+        let squared: Vec<f32> = self.norms.iter().map(|norm| norm.squared.get()).collect();
+        let total = tree::sum(&squared)?;
+        Some(F32Bits::from(total.sqrt() / self.targets as f32))
     }
 }
 

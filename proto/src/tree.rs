@@ -83,6 +83,16 @@ fn collect(node: Node, start: u32, end: u32, nodes: &mut Vec<Node>) {
     }
 }
 
+/// The sum of `values` along the tree, or nothing where there is none.
+pub(crate) fn sum(values: &[f32]) -> Option<f32> {
+    let end = u32::try_from(values.len()).ok()?;
+    let Some((left, _)) = (Node { start: 0, end }).children() else {
+        return values.first().copied();
+    };
+    let (left, right) = values.split_at(left.len() as usize);
+    Some(sum(left)? + sum(right)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +110,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_sum_follows_the_tree() {
+        // One after another, each 1 would be lost; side by side they are added first.
+        let values = [16_777_216.0, 0.0, 0.0, 0.0, 1.0, 1.0];
+        assert_eq!(sum(&values), Some(16_777_218.0));
+        assert_eq!(values.iter().sum::<f32>(), 16_777_216.0);
+        assert_eq!((sum(&[]), sum(&[3.0])), (None, Some(3.0)));
     }
 
     #[test]

@@ -1,1 +1,20 @@
+//! The worker: holds a stage, computes microbatches, moves tensors, signs claims. And the checker,
+//! which re-runs their leaves.
 
+pub mod blobs;
+pub mod checker;
+pub mod core;
+mod data;
+mod engine;
+mod error;
+pub mod identity;
+#[cfg(feature = "liars")]
+pub mod liar;
+pub mod measure;
+mod session;
+pub mod spec;
+pub mod tensor_blob;
+mod work;
+pub mod worker;
+
+pub use error::RuntimeError;

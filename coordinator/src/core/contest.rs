@@ -26,7 +26,8 @@ impl Job {
         if !disagreement.in_state {
             return self.set_one_aside(desk, between, &disagreement.what);
         }
-        let is_update = |worker: &WorkerId, phase| between.contains(worker) && phase == Phase::Update;
+        let is_update =
+            |worker: &WorkerId, phase| between.contains(worker) && phase == Phase::Update;
         self.open_contest(desk, Some(between), disagreement.what, is_update);
     }
 
@@ -52,7 +53,10 @@ impl Job {
         let (step, epoch) = (attempt.step, self.epoch);
         let mut leaves = Vec::new();
         for (worker, given) in &attempt.claims {
-            let chosen = given.leaves.iter().filter(|leaf| wanted(worker, leaf.phase));
+            let chosen = given
+                .leaves
+                .iter()
+                .filter(|leaf| wanted(worker, leaf.phase));
             leaves.extend(chosen.map(|leaf| (*worker, leaf.clone())));
         }
         let open = leaves

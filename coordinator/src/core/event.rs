@@ -1,8 +1,9 @@
 //! What goes into the core and what comes out of it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::bundle::StepClaims;
 use concord_proto::client::{ClientResponse, JobEvent, JobState, Submission};
-use concord_proto::ledger::Offence;
+use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::{DataManifest, StateManifest};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, Leaf, Plan, Signed, StepRecord, WorkerId};
@@ -153,26 +154,6 @@ pub enum Effect {
     },
 }
 
-/// A claim as it was signed, with its leaves.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct KeptClaim {
-    /// The signed [`concord_proto::Claim`].
-    pub claim: Signed,
-    /// Its leaves.
-    pub leaves: Vec<Leaf>,
-}
-
-/// The claims of a committed step.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct KeptStep {
-    /// The step.
-    pub step: u32,
-    /// The plan's epoch.
-    pub epoch: u32,
-    /// In the plan's order.
-    pub claims: Vec<KeptClaim>,
-}
-
 /// Where a job stands, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Progress {
@@ -229,7 +210,7 @@ pub enum Change {
         /// The record.
         record: StepRecord,
         /// Its claims.
-        claims: KeptStep,
+        claims: StepClaims,
     },
     /// Records and claims from a step on are void.
     Truncate {
@@ -313,6 +294,62 @@ pub struct KeptMember {
     pub passed: u64,
 }
 
+/// A drawn leaf that a checker found right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptJudgement {
+    /// Who.
+    pub checker: WorkerId,
+    /// The step.
+    pub step: u32,
+    /// Digest of the leaf.
+    pub leaf: Digest,
+}
+
+/// What matters of a ledger after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptLedger {
+    /// Number of entries.
+    pub entries: u64,
+    /// Digest of the last one, if there is one.
+    pub last: Option<Digest>,
+    /// Who is enrolled, and whether as a checker.
+    pub enrolled: Vec<(WorkerId, bool)>,
+    /// Leaves that were judged.
+    pub judged: Vec<KeptJudgement>,
+}
+
+impl KeptLedger {
+    /// Reads on, one signed entry after another.
+    ///
+    /// # Errors
+    /// A sentence, where an entry is not what this coordinator wrote.
+    pub fn read(&mut self, entry: &Signed) -> Result<(), String> {
+        let opened: LedgerEntry = entry.open().map_err(|error| error.to_string())?;
+        match opened.event {
+            LedgerEvent::Enrolled {
+                worker, checker, ..
+            } => self.enrolled.push((worker, checker)),
+            LedgerEvent::Judged { verdict } => {
+                let found: Verdict = verdict.open().map_err(|error| error.to_string())?;
+                if found.finding == Finding::Agrees {
+                    self.judged.push(KeptJudgement {
+                        checker: verdict.signer,
+                        step: found.step,
+                        leaf: found.leaf,
+                    });
+                }
+            }
+            LedgerEvent::Voided { from_step } => {
+                self.judged.retain(|judged| judged.step < from_step);
+            }
+            _ => {}
+        }
+        self.entries = opened.number + 1;
+        self.last = Some(entry_digest(entry));
+        Ok(())
+    }
+}
+
 /// A job, as it is found after a restart.
 #[derive(Clone, Debug)]
 pub struct KeptJob {
@@ -325,11 +362,11 @@ pub struct KeptJob {
     /// Records from one step before the first checkpoint after the start.
     pub records: Vec<StepRecord>,
     /// Claims of the last two committed steps.
-    pub claims: Vec<KeptStep>,
+    pub claims: Vec<StepClaims>,
     /// States in the store.
     pub checkpoints: Vec<StateManifest>,
-    /// Entries of the ledger, and the digest of the last.
-    pub ledger: Option<(u64, Digest)>,
+    /// What the ledger says so far.
+    pub ledger: KeptLedger,
     /// Events so far.
     pub events: u64,
     /// The last plan.

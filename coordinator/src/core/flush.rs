@@ -137,11 +137,18 @@ impl Job {
                 .iter()
                 .any(|digest| missing.contains(digest))
         };
-        let at_fault = flush.wanted.iter().find(|(_, held)| held.iter().any(is_missing));
+        let at_fault = flush
+            .wanted
+            .iter()
+            .find(|(_, held)| held.iter().any(is_missing));
         if let Some((&worker, _)) = at_fault {
             desk.pool.failed(desk.now, &worker);
             desk.pool.failed(desk.now, &worker);
-            self.lose(desk, worker, "it said that its state is stored, and it is not");
+            self.lose(
+                desk,
+                worker,
+                "it said that its state is stored, and it is not",
+            );
         }
     }
 
@@ -176,7 +183,10 @@ impl Job {
 
     /// Steps done at the newest checkpoint that has at most `steps`.
     pub(super) fn newest_checkpoint(&self, steps: u32) -> Option<u32> {
-        self.checkpoints.range(..=steps).next_back().map(|(&s, _)| s)
+        self.checkpoints
+            .range(..=steps)
+            .next_back()
+            .map(|(&s, _)| s)
     }
 
     /// Whether the state of now is due in the store.

@@ -9,7 +9,7 @@ use concord_proto::{BatchPlan, Digest, Domain, JobId, JobSpec, Layers, StepRecor
 
 use super::audit::Audits;
 use super::desk::Desk;
-use super::event::{Change, Effect, KeptJob, NewJob, Progress, Time};
+use super::event::{Change, Effect, KeptJob, KeptLedger, NewJob, Progress, Time};
 use super::flush::Flush;
 use super::ledger::LedgerHead;
 use super::planning::Active;
@@ -36,7 +36,8 @@ pub(super) struct Job {
     /// The states in the store, by steps done.
     pub(super) checkpoints: BTreeMap<u32, StateManifest>,
     pub(super) ledger: LedgerHead,
-    pub(super) enrolled: BTreeSet<WorkerId>,
+    /// Who the ledger knows, and whether as a checker.
+    pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
     pub(super) events: u64,
     pub(super) audits: Audits,
     /// Workers that this job does without, because a dispute about them could not be decided.
@@ -80,7 +81,7 @@ impl Job {
             records: Vec::new(),
             claims: Vec::new(),
             checkpoints: vec![initial.clone()],
-            ledger: None,
+            ledger: KeptLedger::default(),
             events: 0,
             plan: None,
             audits: Vec::new(),
@@ -93,7 +94,10 @@ impl Job {
             number,
             submission: Box::new(job.submission.clone()),
         });
-        desk.out.keep(Change::Checkpoint { job: id, state: initial });
+        desk.out.keep(Change::Checkpoint {
+            job: id,
+            state: initial,
+        });
         job.write(desk, LedgerEvent::Opened { job: id });
         job
     }
@@ -108,7 +112,11 @@ impl Job {
         let checkpoints: BTreeMap<u32, _> = kept.checkpoints.into_iter().map(by_step).collect();
         let mut states: BTreeMap<u32, Vec<StateEntry>> = BTreeMap::new();
         for step in &kept.claims {
-            let claims: Vec<_> = step.claims.iter().filter_map(|c| c.claim.open().ok()).collect();
+            let claims: Vec<_> = step
+                .claims
+                .iter()
+                .filter_map(|(claim, _)| claim.open().ok())
+                .collect();
             let claims: Vec<_> = claims.iter().collect();
             let merged = concord_proto::rules::merged_state(spec, &claims);
             states.extend(merged.map(|entries| (step.step + 1, entries)));
@@ -117,7 +125,11 @@ impl Job {
         let stored = checkpoints.get(&committed);
         states.extend(stored.map(|state| (committed, state.entries.clone())));
         states.retain(|&step, _| step == committed || step + 1 == committed);
-        let expected = kept.plan.iter().flat_map(|plan| plan.workers()).map(|(_, id)| id);
+        let expected = kept
+            .plan
+            .iter()
+            .flat_map(|plan| plan.workers())
+            .map(|(_, id)| id);
         Self {
             id,
             number: kept.number,
@@ -130,10 +142,10 @@ impl Job {
             records: kept.records.into_iter().map(|r| (r.step, r)).collect(),
             states,
             checkpoints,
-            ledger: LedgerHead::new(id, kept.ledger),
-            enrolled: BTreeSet::new(),
+            ledger: LedgerHead::new(id, &kept.ledger),
+            enrolled: kept.ledger.enrolled.into_iter().collect(),
             events: kept.events,
-            audits: Audits::restore(&kept.progress, kept.audits),
+            audits: Audits::restore(&kept.progress, kept.audits, kept.ledger.judged),
             set_aside: kept.progress.set_aside.iter().copied().collect(),
             gave_up: BTreeSet::new(),
             holding: BTreeMap::new(),
@@ -178,7 +190,11 @@ impl Job {
         let (job, number) = (self.id, self.events);
         self.events += 1;
         let kept = event.clone();
-        desk.out.keep(Change::Event { job, number, event: kept });
+        desk.out.keep(Change::Event {
+            job,
+            number,
+            event: kept,
+        });
         desk.out.tell(Effect::Publish { job, number, event });
     }
 

@@ -4,7 +4,7 @@ use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 
 use super::desk::Desk;
-use super::event::Change;
+use super::event::{Change, KeptLedger};
 use super::job::Job;
 
 /// Where the next entry goes.
@@ -15,14 +15,11 @@ pub(super) struct LedgerHead {
 }
 
 impl LedgerHead {
-    /// The head of an empty ledger, or of one with so many entries and this last one.
-    pub(super) fn new(job: JobId, kept: Option<(u64, Digest)>) -> Self {
-        let (next, previous) = kept.unwrap_or((0, job.0));
-        Self { next, previous }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.next == 0
+    pub(super) fn new(job: JobId, kept: &KeptLedger) -> Self {
+        Self {
+            next: kept.entries,
+            previous: kept.last.unwrap_or(job.0),
+        }
     }
 }
 
@@ -46,17 +43,18 @@ impl Job {
         });
     }
 
-    /// Writes who a member is before the ledger first speaks of it.
-    pub(super) fn enrol(&mut self, desk: &mut Desk, worker: &WorkerId) {
+    /// Writes who a member is before the ledger first speaks of it as a worker or as a checker. A
+    /// worker that re-runs a leaf for a dispute is enrolled as both.
+    pub(super) fn enrol(&mut self, desk: &mut Desk, worker: &WorkerId, checker: bool) {
         let Some(member) = desk.pool.get(worker) else {
             return;
         };
         let entry = LedgerEvent::Enrolled {
             worker: *worker,
             device: member.device.name.clone(),
-            checker: member.role == concord_proto::session::Role::Checker,
+            checker,
         };
-        if self.enrolled.insert(*worker) {
+        if self.enrolled.insert((*worker, checker)) {
             self.write(desk, entry);
         }
     }

@@ -122,9 +122,8 @@ impl Job {
     /// the steps since the last checkpoint.
     fn expected_are_back(&mut self, desk: &mut Desk) -> bool {
         let (expected, until) = &self.expected;
-        let is_back = |id: &WorkerId| {
-            desk.pool.session(id).is_some() || desk.pool.is_convicted(id).is_some()
-        };
+        let is_back =
+            |id: &WorkerId| desk.pool.session(id).is_some() || desk.pool.is_convicted(id).is_some();
         if desk.now >= *until || expected.iter().all(is_back) {
             return true;
         }
@@ -214,13 +213,16 @@ impl Job {
     fn install(&mut self, desk: &mut Desk, planned: Planned, as_chosen: bool) {
         let spec = self.spec();
         if let Err(why) = planned.plan.validate(spec.layers, spec.microbatches) {
-            self.fail(desk, format!("the planner gave a plan that cannot be: {why}"));
+            self.fail(
+                desk,
+                format!("the planner gave a plan that cannot be: {why}"),
+            );
             return;
         }
         let workers: Vec<WorkerId> = planned.plan.workers().map(|(_, id)| id).collect();
         let plan = planned.plan;
         self.epoch = plan.epoch;
-        workers.iter().for_each(|id| self.enrol(desk, id));
+        workers.iter().for_each(|id| self.enrol(desk, id, false));
         desk.out.keep(Change::Plan { plan: plan.clone() });
         let (step, entry) = (self.committed, plan.clone());
         self.write(desk, LedgerEvent::Planned { plan: entry, step });
@@ -300,10 +302,18 @@ impl Job {
     /// A worker is gone, or cannot go on.
     pub(super) fn lose(&mut self, desk: &mut Desk, worker: WorkerId, reason: &str) {
         self.holding.remove(&worker);
-        if self.flush.as_ref().is_some_and(|flush| flush.needs(&worker)) {
+        if self
+            .flush
+            .as_ref()
+            .is_some_and(|flush| flush.needs(&worker))
+        {
             self.flush = None;
         }
-        if self.active.as_ref().is_some_and(|active| active.has(&worker)) {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.has(&worker))
+        {
             let reason = reason.to_string();
             self.reason = format!("worker {}: {reason}", worker.short());
             self.publish(desk, JobEvent::Lost { worker, reason });

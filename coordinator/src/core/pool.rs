@@ -145,11 +145,14 @@ impl Pool {
 
     /// Members that are connected, by rising key.
     pub(super) fn connected(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| member.session.is_some())
+        self.members
+            .values()
+            .filter(|member| member.session.is_some())
     }
 
     pub(super) fn checkers(&self) -> impl Iterator<Item = &Member> {
-        self.connected().filter(|member| member.role == Role::Checker)
+        self.connected()
+            .filter(|member| member.role == Role::Checker)
     }
 
     /// Sets the time when all connected members were last heard of.

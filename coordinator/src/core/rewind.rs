@@ -22,7 +22,9 @@ impl Job {
     /// Goes back to the newest checkpoint at or before `step`, because what came after is in doubt.
     /// Nothing of the records from there on is kept.
     pub(super) fn void_from(&mut self, desk: &mut Desk, step: u32) {
-        let to = self.newest_checkpoint(step.min(self.committed)).unwrap_or(0);
+        let to = self
+            .newest_checkpoint(step.min(self.committed))
+            .unwrap_or(0);
         if let Some(state) = self.checkpoints.get(&to) {
             let entries = state.entries.clone();
             self.rewind_to(desk, to, &entries);

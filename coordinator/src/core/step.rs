@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use concord_proto::bundle::StepClaims;
 use concord_proto::client::JobEvent;
 use concord_proto::draw::{AuditRate, nonce_commitment};
 use concord_proto::ledger::{LedgerEvent, Offence, claim_digest};
@@ -13,7 +14,7 @@ use concord_proto::{
 
 use super::contest::Contest;
 use super::desk::Desk;
-use super::event::{Change, KeptClaim, KeptStep, Time};
+use super::event::{Change, Time};
 use super::job::Job;
 
 /// A step being done.
@@ -256,7 +257,10 @@ impl Job {
             Some(Outcome::Differ(disagreement)) => self.contest_claims(desk, disagreement),
             Some(Outcome::Agree) => match self.next_record() {
                 Some(record) => self.commit_or_contest(desk, record),
-                None => self.fail(desk, "a trained tensor is in no stage of the plan".to_string()),
+                None => self.fail(
+                    desk,
+                    "a trained tensor is in no stage of the plan".to_string(),
+                ),
             },
         }
     }
@@ -300,20 +304,21 @@ impl Job {
             return;
         };
         let (plan, workers) = (active.plan.clone(), active.workers());
-        let mut kept = KeptStep {
+        let Some(scalars) = attempt.scalars.take() else {
+            return;
+        };
+        let mut kept = StepClaims {
             step: attempt.step,
-            epoch: plan.epoch,
+            scalars,
             claims: Vec::new(),
         };
         for worker in &workers {
             let given = attempt.claims.remove(worker);
-            kept.claims.extend(given.map(|given| KeptClaim {
-                claim: given.signed,
-                leaves: given.leaves,
-            }));
+            let claim = given.map(|given| (given.signed, given.leaves));
+            kept.claims.extend(claim);
         }
         let rates = self.audit_rates(desk, &workers);
-        let digests: Vec<Digest> = kept.claims.iter().map(|c| claim_digest(&c.claim)).collect();
+        let digests: Vec<Digest> = kept.claims.iter().map(|c| claim_digest(&c.0)).collect();
         let committed = LedgerEvent::Committed {
             step: attempt.step,
             epoch: plan.epoch,
@@ -428,7 +433,11 @@ fn check_computed(
 ) -> Result<(), Breach> {
     let run = &rules.plan.replicas[seat.replica];
     let is_last = seat.stage + 1 == rules.plan.stages.len();
-    let (start, end) = if is_last { (run.start, run.end) } else { (0, 0) };
+    let (start, end) = if is_last {
+        (run.start, run.end)
+    } else {
+        (0, 0)
+    };
     if rules::losses_cover(&computed.losses, start, end) {
         return rules::check_norms(rules, worker, seat, &computed.norms);
     }

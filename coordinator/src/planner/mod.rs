@@ -5,6 +5,8 @@
 //! [`EXACT_DEVICES`] devices the result is the optimum of the cost model; above, a local search.
 //! Nothing here has an influence on any bit of a result.
 
+#[cfg(test)]
+mod brute_force;
 mod cost;
 mod error;
 mod local;

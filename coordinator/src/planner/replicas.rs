@@ -184,7 +184,7 @@ impl Seating<'_> {
     fn sit(&mut self, device: usize) {
         self.seats.push(device);
         self.used[device] = true;
-        let full = self.seats.len() % self.shape.stages == 0;
+        let full = self.seats.len().is_multiple_of(self.shape.stages);
         if full {
             let pipeline = &self.seats[self.seats.len() - self.shape.stages..];
             self.paces

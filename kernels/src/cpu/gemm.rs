@@ -48,31 +48,39 @@ pub fn gemm_serial(isa: Isa, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
 }
 
 fn multiply(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
-    /// Rows of A up to which packing B costs more than it saves.
-    const FEW_ROWS: usize = 4;
     if out.is_empty() || a.depth == 0 {
         out.fill(0.0);
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if isa.is_available() && multiply_by_vectors(isa, cpu, a, b, out) {
+        return;
+    }
+    dot::gemm(isa, cpu, a, b, out);
+}
+
+/// Whether the product was one for the paths written for an instruction set, which the machine has.
+#[cfg(target_arch = "x86_64")]
+fn multiply_by_vectors(
+    isa: Isa,
+    cpu: Option<&Cpu>,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    out: &mut [f32],
+) -> bool {
+    /// Rows of A up to which packing B costs more than it saves.
+    const FEW_ROWS: usize = 4;
     let is_few = a.rows <= FEW_ROWS && b.depth_stride == 1;
     match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if isa.is_available() && is_few => {
-            // SAFETY: the machine has it, and `check` has seen the strides and the output.
-            unsafe { avx512_dot::gemm(cpu, a, b, out) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if isa.is_available() => {
-            // SAFETY: as above.
-            unsafe { driver::gemm::<avx512::Avx512>(cpu, a, b, out) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if isa.is_available() && !is_few => {
-            // SAFETY: as above.
-            unsafe { driver::gemm::<avx2::Avx2>(cpu, a, b, out) }
-        }
-        _ => dot::gemm(isa, cpu, a, b, out),
+        // SAFETY: the machine has the instruction set; `check` has seen the strides and the output.
+        Isa::Avx512 if is_few => unsafe { avx512_dot::gemm(cpu, a, b, out) },
+        // SAFETY: as above.
+        Isa::Avx512 => unsafe { driver::gemm::<avx512::Avx512>(cpu, a, b, out) },
+        // SAFETY: as above.
+        Isa::Avx2 if !is_few => unsafe { driver::gemm::<avx2::Avx2>(cpu, a, b, out) },
+        Isa::Avx2 | Isa::Portable => return false,
     }
+    true
 }
 
 fn check(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {

@@ -1,6 +1,7 @@
 //! Gradients of what is trained, by name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use concord_kernels::{Device, Tensor};
 
@@ -52,9 +53,19 @@ impl Gradients {
         }
     }
 
-    /// Those of one end.
-    pub fn of_end(&self, end: End) -> impl Iterator<Item = (&str, &Tensor)> {
-        let keys = self.0.iter().filter(move |(key, _)| key.end == end);
-        keys.map(|(key, tensor)| (key.name.as_str(), tensor))
+    /// The gradient of each tensor, where one worker holds all parts: both ends of a tied embedding
+    /// are added.
+    pub fn joined(self, device: &Device) -> BTreeMap<String, Arc<Tensor>> {
+        let mut joined: BTreeMap<String, Arc<Tensor>> = BTreeMap::new();
+        // Keys are in the order (end, name), so the embedding's part comes before the head's.
+        for (GradientKey { name, .. }, gradient) in self.0 {
+            match joined.get_mut(&name) {
+                Some(sum) => device.add_assign(Arc::make_mut(sum).data_mut(), gradient.data()),
+                None => {
+                    joined.insert(name, Arc::new(gradient));
+                }
+            }
+        }
+        joined
     }
 }

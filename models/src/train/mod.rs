@@ -6,6 +6,4 @@ mod state;
 
 pub use init::lora_init;
 pub use schedule::{Curve, LearningRate};
-pub use state::{
-    AdamSettings, StateTensor, StepScalars, TrainState, gradient_norm, joined, mean_loss,
-};
+pub use state::{AdamSettings, StateTensor, StepScalars, TrainState, gradient_norm, mean_loss};

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use concord_kernels::ops::{AdamStep, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor};
 
-use crate::decoder::{End, GradientKey, Gradients};
-
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamSettings {
@@ -85,7 +83,7 @@ impl TrainState {
     pub fn updated(
         &self,
         device: &Device,
-        gradients: &BTreeMap<String, Tensor>,
+        gradients: &BTreeMap<String, Arc<Tensor>>,
         settings: &AdamSettings,
         scalars: &StepScalars,
     ) -> Result<Self, KernelError> {
@@ -109,22 +107,6 @@ impl TrainState {
         }
         Ok(next)
     }
-}
-
-/// The sum of both ends of a tied embedding; everything else as it is. `gradients` may hold the
-/// parts of several workers.
-pub fn joined(device: &Device, gradients: Gradients) -> BTreeMap<String, Tensor> {
-    let mut joined: BTreeMap<String, Tensor> = BTreeMap::new();
-    // Keys are in the order (end, name), so the embedding's part comes before the head's.
-    for (GradientKey { name, .. }, gradient) in gradients.0 {
-        match joined.get_mut(&name) {
-            Some(sum) => device.add_assign(sum.data_mut(), gradient.data()),
-            None => {
-                joined.insert(name, gradient);
-            }
-        }
-    }
-    joined
 }
 
 fn adam_step(settings: &AdamSettings, scalars: &StepScalars) -> AdamStep {
@@ -160,16 +142,4 @@ pub fn gradient_norm(squared: &[f32], targets: u64) -> f32 {
 /// The mean loss of a step: sums of its microbatches, added by the tree.
 pub fn mean_loss(sums: &[f32], targets: u64) -> f32 {
     tree_sum(sums.len(), &mut |i| sums[i], &mut |a, b| *a += b) / targets as f32
-}
-
-impl Gradients {
-    /// Squared norm of one gradient.
-    pub fn squared_norm(device: &Device, gradient: &Tensor) -> f32 {
-        device.sum_squares(gradient.data())
-    }
-
-    /// Whether there is any gradient of `end`.
-    pub fn has(&self, end: End) -> bool {
-        self.0.keys().any(|key| key.end == end)
-    }
 }

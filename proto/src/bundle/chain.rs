@@ -118,6 +118,7 @@ impl<'a> Walk<'a, '_> {
             })
             .collect();
         check_rules(&rules, submitted, &claimed)?;
+        check_means(step, submitted, &claimed)?;
         let claims: Vec<&Claim> = claimed.iter().map(|claimed| claimed.claim).collect();
         let after = rules::merged_state(&bundle.spec, &claims)
             .ok_or_else(|| of_step(step, "a trained tensor is in no claim"))?;
@@ -235,6 +236,20 @@ fn check_rules(
     }
     rules::check_links(rules, claimed).map_err(breached)?;
     rules::check_agreement(rules.spec, claimed).map_err(|differ| of_step(step, differ))
+}
+
+/// Loss and norm of the step are those that its scalars give.
+fn check_means(step: u32, submitted: &StepClaims, claimed: &[Claimed]) -> Result<(), VerifyError> {
+    let scalars = &submitted.scalars;
+    let due = (scalars.mean_loss(), scalars.grad_norm());
+    for claimed in claimed {
+        let found = (Some(claimed.claim.loss), Some(claimed.claim.grad_norm));
+        if found != due {
+            let reason = "its loss or gradient norm is not what the scalars of the step give";
+            return Err(of_claim(step, claimed.worker, reason.to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn check_record(step: u32, found: &StepRecord, due: &StepRecord) -> Result<(), VerifyError> {

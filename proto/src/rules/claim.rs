@@ -251,18 +251,17 @@ impl ClaimChecker<'_> {
 }
 
 /// Digests seen in earlier leaves of the claim, by microbatch (for what was received) and kind.
-type Known = BTreeMap<(Option<u32>, PortKind), (Digest, Option<[u8; 64]>)>;
+type Known = BTreeMap<Seen, Value>;
+type Seen = (Option<u32>, PortKind);
+type Value = (Digest, Option<[u8; 64]>);
 
-fn received(
-    microbatch: u32,
-    input: &Input,
-) -> ((Option<u32>, PortKind), (Digest, Option<[u8; 64]>)) {
+fn received(microbatch: u32, input: &Input) -> (Seen, Value) {
     let signature = input.origin.as_ref().map(|origin| origin.signature);
     let key = (Some(microbatch), input.port.kind);
     (key, (input.port.digest, signature))
 }
 
-fn made(port: &Port) -> ((Option<u32>, PortKind), (Digest, Option<[u8; 64]>)) {
+fn made(port: &Port) -> (Seen, Value) {
     ((None, port.kind), (port.digest, None))
 }
 

@@ -2,12 +2,13 @@
 
 use rayon::prelude::*;
 
-use super::transpose::{SIDE, Tile, store_transposed};
 use super::scale::{Folds, exponent, is_ordinary, plain_scale};
+use super::transpose::{SIDE, Tile, store_transposed};
 use super::{PARALLEL_ELEMENTS, folded_row, largest_bits, plain_row, round};
 use crate::coded::{Coded, Precision};
 use crate::cpu::Cpu;
 use crate::isa::Isa;
+use crate::reference::code::EMPTY;
 
 /// Columns that are coded together: four cache lines of a row.
 const BLOCK: usize = 64;
@@ -30,13 +31,18 @@ pub fn code_cols(
         cols: rows,
         precision,
         q: vec![0; rows * cols],
-        exp: vec![0; cols],
+        exp: vec![EMPTY; cols],
     };
     if rows == 0 || cols == 0 {
         return coded;
     }
     let folds = fold.map(|f| Folds::new(&f[..rows]));
-    let matrix = Matrix { x: &x[..rows * cols], cols, folds: folds.as_ref(), isa: cpu.isa() };
+    let matrix = Matrix {
+        x: &x[..rows * cols],
+        cols,
+        folds: folds.as_ref(),
+        isa: cpu.isa(),
+    };
     let code = |(block, (q, exp)): (usize, (&mut [i16], &mut [i32]))| {
         code_block(cpu.isa(), &matrix, block * BLOCK, precision, q, exp);
     };

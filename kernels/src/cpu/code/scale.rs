@@ -14,7 +14,9 @@ pub(super) struct Folds {
 
 impl Folds {
     pub(super) fn new(exps: &[i32]) -> Self {
-        let is_narrow = exps.iter().all(|&e| e == EMPTY || (-126..=127).contains(&e));
+        let is_narrow = exps
+            .iter()
+            .all(|&e| e == EMPTY || (-126..=127).contains(&e));
         Self {
             wide: exps.iter().map(|&e| pow2_f64(e)).collect(),
             narrow: is_narrow.then(|| exps.iter().map(|&e| pow2_f64(e) as f32).collect()),

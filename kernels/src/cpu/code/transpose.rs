@@ -25,18 +25,21 @@ pub(super) fn store_transposed(
     top: usize,
     q: &mut [i16],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 && tall == SIDE && isa.is_available() {
-        // SAFETY: the machine has the instruction set.
-        let columns = unsafe { avx512::transposed(tile) };
-        for (column, q) in columns.0.iter().zip(q.chunks_exact_mut(stride)) {
-            q[top..top + SIDE].copy_from_slice(column);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if tall == SIDE && isa.is_available() => {
+            // SAFETY: the machine has the instruction set.
+            let columns = unsafe { avx512::transposed(tile) };
+            for (column, q) in columns.0.iter().zip(q.chunks_exact_mut(stride)) {
+                q[top..top + SIDE].copy_from_slice(column);
+            }
         }
-        return;
-    }
-    for (c, q) in q.chunks_exact_mut(stride).enumerate() {
-        for (q, row) in q[top..top + tall].iter_mut().zip(&tile.0) {
-            *q = row[c];
+        _ => {
+            for (c, q) in q.chunks_exact_mut(stride).enumerate() {
+                for (q, row) in q[top..top + tall].iter_mut().zip(&tile.0) {
+                    *q = row[c];
+                }
+            }
         }
     }
 }
@@ -54,14 +57,19 @@ mod avx512 {
         let mut columns = Tile::ZERO;
         for half in 0..2 {
             // Pairs along the columns become lanes, and lanes are transposed.
-            let pairs = std::array::from_fn(|t| {
-                let row = |r: usize| {
-                    let codes = tile.0[r][half * SIDE / 2..].as_ptr();
-                    // SAFETY: half a row is 16 codes.
-                    unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(codes.cast())) }
+            let mut pairs = [_mm512_setzero_si512(); SIDE / 2];
+            for (pair, rows) in pairs.iter_mut().zip(tile.0.as_chunks::<2>().0) {
+                let [even, odd] = [&rows[0], &rows[1]].map(|row| row[half * SIDE / 2..].as_ptr());
+                // SAFETY: half a row is 16 codes.
+                let (even, odd) = unsafe {
+                    (
+                        _mm256_loadu_si256(even.cast()),
+                        _mm256_loadu_si256(odd.cast()),
+                    )
                 };
-                _mm512_or_si512(row(2 * t), _mm512_slli_epi32::<16>(row(2 * t + 1)))
-            });
+                let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+                *pair = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
+            }
             for (c, lanes) in transpose_lanes(pairs).into_iter().enumerate() {
                 let to = columns.0[half * SIDE / 2 + c].as_mut_ptr();
                 // SAFETY: a column is 32 codes.

@@ -4,7 +4,10 @@
 //! `vpaddd` adds modulo 2^32. Upper digits are packed as 16-bit numbers, since `vpmaddubsw`
 //! saturates on 8-bit digits.
 
-#![expect(clippy::needless_range_loop, reason = "counted loops are unrolled, sums stay registers")]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "counted loops are unrolled, sums stay registers"
+)]
 
 use std::arch::x86_64::*;
 
@@ -76,9 +79,16 @@ unsafe fn multiply<const R: usize, const V: usize>(kind: Kind, tile: &Tile) {
             let high: *mut __m256i = tile.state.add(ROWS * COLS + at).cast();
             let low = _mm256_loadu_si256(tile.state.add(at).cast());
             let is_new = tile.is_first && kind == Kind::Mixed;
-            let before = if is_new { _mm256_setzero_si256() } else { _mm256_loadu_si256(high) };
+            let before = if is_new {
+                _mm256_setzero_si256()
+            } else {
+                _mm256_loadu_si256(high)
+            };
             let rest = _mm256_sub_epi32(low, _mm256_slli_epi32::<16>(before));
-            _mm256_storeu_si256(high, _mm256_add_epi32(before, _mm256_srai_epi32::<16>(rest)));
+            _mm256_storeu_si256(
+                high,
+                _mm256_add_epi32(before, _mm256_srai_epi32::<16>(rest)),
+            );
         }
     }
 }
@@ -140,7 +150,10 @@ unsafe fn pack(panel: &Panel<'_>, packed: Packed) {
                 codes[..depth].copy_from_slice(&operand.q[at..at + depth]);
             } else {
                 let column = operand.q[at..].iter().step_by(operand.depth_stride);
-                codes[..depth].iter_mut().zip(column).for_each(|(code, &q)| *code = q);
+                codes[..depth]
+                    .iter_mut()
+                    .zip(column)
+                    .for_each(|(code, &q)| *code = q);
             }
         }
         let to = start / 2 * panel.width;
@@ -148,7 +161,10 @@ unsafe fn pack(panel: &Panel<'_>, packed: Packed) {
         unsafe {
             store(panel.width, &codes, packed.words.add(to));
             if panel.kind == Kind::Wide {
-                codes.iter_mut().flatten().for_each(|q| *q = q.wrapping_add(128) >> 8);
+                codes
+                    .iter_mut()
+                    .flatten()
+                    .for_each(|q| *q = q.wrapping_add(128) >> 8);
                 store(panel.width, &codes, packed.high.add(to));
             }
         }

@@ -4,7 +4,10 @@
 //! modulo 2^32. The latter takes one side unsigned: A's digits are stored with 128 added, and the
 //! sums of B's digits times -128 start the block.
 
-#![expect(clippy::needless_range_loop, reason = "counted loops are unrolled, sums stay registers")]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "counted loops are unrolled, sums stay registers"
+)]
 
 use std::arch::asm;
 use std::arch::x86_64::*;

@@ -4,7 +4,10 @@
 //! deep. A's rows are copied once beside their upper digits, which are signed here; those of B are
 //! made on the way, with 128 added.
 
-#![expect(clippy::needless_range_loop, reason = "counted loops are unrolled, sums stay registers")]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "counted loops are unrolled, sums stay registers"
+)]
 
 use std::arch::x86_64::*;
 use std::cell::Cell;

@@ -1,5 +1,10 @@
 //! Packing for the AVX-512 tile: pairs of codes along the depth, and quads of their upper digits.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "counted loops are unrolled, vectors stay registers"
+)]
+
 use std::arch::x86_64::*;
 
 use super::plan::{DEPTH_UNIT, Kind, Packed, Panel, Side};
@@ -63,41 +68,39 @@ unsafe fn load(panel: &Panel<'_>, first: usize, rows: usize, start: usize) -> Pa
                 .add((first + row) * operand.row_stride + (start + k) * operand.depth_stride)
         }
     };
+    // Loops, not `array::from_fn`: closures of this instruction set are not inlined into it.
+    let mut lanes = [_mm512_setzero_si512(); LANES];
     // SAFETY: masks keep loads to the `rows` and the `depth` that are there.
     unsafe {
         if operand.depth_stride == 1 {
-            let mask = u32::MAX >> (32 - depth);
-            transpose_lanes(std::array::from_fn(|r| {
-                if r < rows {
-                    _mm512_maskz_loadu_epi16(mask, at(r, 0))
-                } else {
-                    _mm512_setzero_si512()
+            let mask = u32::MAX >> (DEPTH_UNIT - depth);
+            for r in 0..rows {
+                lanes[r] = _mm512_maskz_loadu_epi16(mask, at(r, 0));
+            }
+            transpose_lanes(lanes)
+        } else if operand.row_stride == 1 && rows > 0 {
+            let mask = u16::MAX >> (LANES - rows);
+            for t in 0..depth.div_ceil(2) {
+                let even = _mm256_maskz_loadu_epi16(mask, at(0, 2 * t));
+                lanes[t] = _mm512_cvtepu16_epi32(even);
+                if 2 * t + 1 < depth {
+                    let odd = _mm256_maskz_loadu_epi16(mask, at(0, 2 * t + 1));
+                    let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+                    lanes[t] = _mm512_or_si512(lanes[t], odd);
                 }
-            }))
-        } else if operand.row_stride == 1 {
-            let mask = (u32::MAX >> (16 - rows.min(16))) as u16;
-            let row = |k: usize| {
-                if k < depth && rows > 0 {
-                    _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at(0, k)))
-                } else {
-                    _mm512_setzero_si512()
-                }
-            };
-            std::array::from_fn(|t| {
-                _mm512_or_si512(row(2 * t), _mm512_slli_epi32::<16>(row(2 * t + 1)))
-            })
+            }
+            lanes
         } else {
             let mut codes = [[0i16; DEPTH_UNIT]; LANES];
             for (r, codes) in codes.iter_mut().enumerate().take(rows) {
-                codes
-                    .iter_mut()
-                    .enumerate()
-                    .take(depth)
-                    .for_each(|(k, code)| *code = *at(r, k));
+                for (k, code) in codes.iter_mut().enumerate().take(depth) {
+                    *code = *at(r, k);
+                }
             }
-            transpose_lanes(std::array::from_fn(|r| {
-                _mm512_loadu_si512(codes[r].as_ptr().cast())
-            }))
+            for (lanes, codes) in lanes.iter_mut().zip(&codes) {
+                *lanes = _mm512_loadu_si512(codes.as_ptr().cast());
+            }
+            transpose_lanes(lanes)
         }
     }
 }
@@ -106,43 +109,35 @@ unsafe fn load(panel: &Panel<'_>, first: usize, rows: usize, start: usize) -> Pa
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn transpose_lanes(rows: [__m512i; 16]) -> Pairs {
-    // Pairs, then quads of rows, within each 128 bits; then 128-bit blocks, twice.
-    let twos: [__m512i; 16] = std::array::from_fn(|i| {
-        let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
-        if i % 2 == 0 {
-            _mm512_unpacklo_epi32(a, b)
-        } else {
-            _mm512_unpackhi_epi32(a, b)
-        }
-    });
-    // fours[4g + c]: depth 4b + c of rows 4g..4g+4, b being the 128-bit block.
-    let fours: [__m512i; 16] = std::array::from_fn(|i| {
-        let (a, b) = (twos[i / 4 * 4 + i % 4 / 2], twos[i / 4 * 4 + i % 4 / 2 + 2]);
-        if i % 2 == 0 {
-            _mm512_unpacklo_epi64(a, b)
-        } else {
-            _mm512_unpackhi_epi64(a, b)
-        }
-    });
-    // eights[8h + 4o + c]: rows 8h..8h+8; blocks 0 and 2 (o = 0) or 1 and 3 (o = 1) of each half.
-    let eights: [__m512i; 16] = std::array::from_fn(|i| {
-        let (half, odd, c) = (i / 8, i / 4 % 2, i % 4);
-        let (a, b) = (fours[8 * half + c], fours[8 * half + 4 + c]);
-        if odd == 0 {
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
-        } else {
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
-        }
-    });
-    std::array::from_fn(|t| {
-        let (block, c) = (t / 4, t % 4);
-        let (a, b) = (eights[4 * (block % 2) + c], eights[8 + 4 * (block % 2) + c]);
-        if block < 2 {
-            _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
-        } else {
-            _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
-        }
-    })
+    let mut lanes = rows;
+    // Neighbours trade lanes, then pairs of lanes, within each 128 bits: after both, vector
+    // `4 g + c` has column `4 b + c` of rows `4 g..4 g + 4` in its 128-bit block b.
+    for i in (0..16).step_by(2) {
+        let (a, b) = (lanes[i], lanes[i + 1]);
+        lanes[i] = _mm512_unpacklo_epi32(a, b);
+        lanes[i + 1] = _mm512_unpackhi_epi32(a, b);
+    }
+    for g in (0..16).step_by(4) {
+        let [a, b, c, d] = [lanes[g], lanes[g + 1], lanes[g + 2], lanes[g + 3]];
+        lanes[g] = _mm512_unpacklo_epi64(a, c);
+        lanes[g + 1] = _mm512_unpackhi_epi64(a, c);
+        lanes[g + 2] = _mm512_unpacklo_epi64(b, d);
+        lanes[g + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    // Blocks: those of even and of odd number of each half of the rows, then both halves.
+    let mut out = lanes;
+    for c in 0..4 {
+        let [a, b, d, e] = [lanes[c], lanes[4 + c], lanes[8 + c], lanes[12 + c]];
+        let even = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+        let odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b);
+        let even_below = _mm512_shuffle_i32x4::<0b10_00_10_00>(d, e);
+        let odd_below = _mm512_shuffle_i32x4::<0b11_01_11_01>(d, e);
+        out[c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(even, even_below);
+        out[4 + c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(odd, odd_below);
+        out[8 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(even, even_below);
+        out[12 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(odd, odd_below);
+    }
+    out
 }
 
 /// Stores pairs `width` lanes apart. Lanes past a narrow panel are written over by what follows.

@@ -22,14 +22,9 @@ pub(super) fn gemm(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>
     let (a, b) = (Rows::new(a), Rows::new(b));
     let output = Output::new(out, b.rows);
     let work = job::work(a.rows, b.rows, a.depth);
-    job::run(
-        cpu,
-        First::Columns,
-        (a.rows, 4),
-        (b.rows, 4),
-        work,
-        |job| dot_job(isa, &a, &b, &job, &output),
-    );
+    job::run(cpu, First::Columns, (a.rows, 4), (b.rows, 4), work, |job| {
+        dot_job(isa, &a, &b, &job, &output)
+    });
 }
 
 /// An operand whose rows are contiguous.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::finish::{self, Range};
+use super::finish::{self, Scales};
 use super::job::{self, First, Job, Output};
 use super::lines::{Line, grow};
 use super::plan::{DEPTH, Finish, Kind, Micro, Tile};
@@ -181,6 +181,7 @@ unsafe fn run_job<M: Micro>(product: &Product<'_>, job: &Job, ready: Option<Read
                 first,
                 count,
                 packed,
+                scales: Scales::new(b.exp, first, count),
             };
             // SAFETY: as above.
             unsafe { multiply::<M>(product, &panels, &column, state, &mut scratch.deep) };
@@ -223,7 +224,6 @@ unsafe fn multiply<M: Micro>(
             unsafe { add_deep::<M>(kind, panels, column.count, state, deep) };
         }
     }
-    let exp = Range::new(product.b.exp, column.first, column.count);
     for (i, panel) in panels.iter().enumerate() {
         let state = state.wrapping_add(i * 2 * tile_sums).cast_const();
         let finish = Finish {
@@ -235,13 +235,14 @@ unsafe fn multiply<M: Micro>(
             cols: column.count,
             a_exp: product.a.exp,
             b_exp: product.b.exp,
+            a_scales: &panel.scales,
+            b_scales: &column.scales,
         };
-        let is_narrow = Range::new(product.a.exp, panel.first, panel.count).is_narrow(exp);
         // SAFETY: the tile is complete, and its outputs are this job's.
         unsafe {
             if is_deep {
                 finish::in_f64(&finish, |r, n| deep[i * tile_sums + r * M::COLS + n]);
-            } else if is_narrow {
+            } else if panel.scales.is_narrow(&column.scales) {
                 M::finish(kind, &finish);
             } else {
                 finish::in_f64(&finish, |r, n| read_sum::<M>(kind, state, r, n));

@@ -7,28 +7,49 @@ use crate::reference::code::EMPTY;
 /// Bits of a sum that its lower f32 part takes.
 const LOWER_BITS: u32 = 23;
 
-/// The least and the greatest exponent of some rows.
+/// Rows of a panel at most, of either side.
+pub(super) const WIDTH_MAX: usize = 32;
+
+/// The powers of two of a panel's rows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
+pub(super) struct Scales {
+    /// The least and the greatest exponent.
     min: i32,
     max: i32,
+    /// The scales in f32, where they are normal numbers or 0.
+    f32: [f32; WIDTH_MAX],
 }
 
-impl Range {
-    /// Of rows `[first, first + count)`; 0 where exponents were folded away.
+impl Scales {
+    /// Of rows `[first, first + count)`; 1 where exponents were folded away.
     pub(super) fn new(exp: &[i32], first: usize, count: usize) -> Self {
-        let rows = exp.get(first..).unwrap_or(&[]).iter().take(count);
-        // A row of zeros has the scale 0, which is as good as any other.
-        let rows = rows.filter(|&&e| e != EMPTY);
-        let (min, max) = (rows.clone().min(), rows.max());
-        Self { min: min.copied().unwrap_or(0), max: max.copied().unwrap_or(0) }
+        let mut scales = Self {
+            min: i32::MAX,
+            max: i32::MIN,
+            f32: [1.0; WIDTH_MAX],
+        };
+        let exp = exp.get(first..).unwrap_or(&[]);
+        let known = exp.len().min(count);
+        for (scale, &e) in scales.f32.iter_mut().zip(&exp[..known]) {
+            *scale = pow2_f64(e) as f32;
+            // A row of zeros has the scale 0, which is as good as any other.
+            if e != EMPTY {
+                scales.min = scales.min.min(e);
+                scales.max = scales.max.max(e);
+            }
+        }
+        if known < count || scales.min > scales.max {
+            scales.min = scales.min.min(0);
+            scales.max = scales.max.max(0);
+        }
+        scales
     }
 
     /// Whether outputs of such rows can be finished in f32: every scale is then a normal number,
     /// and its products with integers below 2^24 are exact and finite, so one fma rounds once.
-    pub(super) fn is_narrow(self, other: Self) -> bool {
+    pub(super) fn is_narrow(&self, other: &Self) -> bool {
         const EXPONENTS: std::ops::RangeInclusive<i32> = -126..=80;
-        let inside = |r: Self| EXPONENTS.contains(&r.min) && EXPONENTS.contains(&r.max);
+        let inside = |s: &Self| EXPONENTS.contains(&s.min) && EXPONENTS.contains(&s.max);
         inside(self)
             && inside(other)
             && EXPONENTS.contains(&(self.min + other.min))
@@ -51,12 +72,10 @@ pub(super) fn sum(kind: Kind, low: i32, high: i32) -> i64 {
 /// `state` holds a tile of `COLS` columns and at most `ROWS` rows; nobody else holds the outputs.
 #[inline(always)]
 pub(super) unsafe fn in_f32<const ROWS: usize, const COLS: usize>(kind: Kind, finish: &Finish<'_>) {
-    let mut scales = [0.0f32; COLS];
-    for (scale, n) in scales.iter_mut().zip(finish.col..finish.col + finish.cols) {
-        *scale = pow2_f64(finish.b_exp.get(n).copied().unwrap_or(0)) as f32;
-    }
+    const { assert!(COLS <= WIDTH_MAX && ROWS <= WIDTH_MAX) };
+    let scales: &[f32; COLS] = finish.b_scales.f32.first_chunk().expect("as many scales");
     for r in 0..finish.rows {
-        let a_scale = pow2_f64(finish.a_exp.get(finish.row + r).copied().unwrap_or(0)) as f32;
+        let a_scale = finish.a_scales.f32[r];
         // SAFETY: the caller's promise.
         let (low, high, out) = unsafe {
             let low = &*finish.state.add(r * COLS).cast::<[i32; COLS]>();

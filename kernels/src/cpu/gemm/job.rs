@@ -57,7 +57,9 @@ impl<'a> Output<'a> {
 pub(super) fn work(rows: usize, cols: usize, depth: usize) -> usize {
     /// Products that cost what packing an element does.
     const PER_ELEMENT: usize = 16;
-    (rows * cols).saturating_add(PER_ELEMENT * (rows + cols)).saturating_mul(depth)
+    (rows * cols)
+        .saturating_add(PER_ELEMENT * (rows + cols))
+        .saturating_mul(depth)
 }
 
 /// Whether so much work is worth the waking of other threads.

@@ -6,6 +6,7 @@
 //! what is missing, and a shift moves its upper half into `high`. Both together are the exact sum
 //! while `|sum| < 2^47`, which [`DEPTH`] guarantees.
 
+use super::finish::Scales;
 use super::job::Output;
 use crate::coded::{Operand, Precision};
 
@@ -107,6 +108,8 @@ pub(super) struct Finish<'a> {
     pub(super) cols: usize,
     pub(super) a_exp: &'a [i32],
     pub(super) b_exp: &'a [i32],
+    pub(super) a_scales: &'a Scales,
+    pub(super) b_scales: &'a Scales,
 }
 
 /// An instruction set's tile.
@@ -137,7 +140,7 @@ pub(super) trait Micro {
     unsafe fn multiply(kind: Kind, rows: usize, cols: usize, tile: &Tile);
 
     /// Scales, rounds and writes a tile whose exponents are narrow
-    /// (see [`super::finish::Range::is_narrow`]).
+    /// (see [`super::finish::Scales::is_narrow`]).
     ///
     /// # Safety
     /// The machine has the instruction set; `state` holds a tile; nobody else holds the outputs.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::finish::Scales;
 use super::lines::Line;
 use super::plan::{DEPTH_UNIT, Kind, Micro, Packed, Panel, Side};
 use crate::coded::Operand;
@@ -49,6 +50,7 @@ pub(super) struct Strip {
     pub(super) first: usize,
     pub(super) count: usize,
     pub(super) packed: Packed,
+    pub(super) scales: Scales,
 }
 
 /// Packs rows of A into panels as equal as can be.
@@ -81,6 +83,7 @@ pub(super) unsafe fn pack_rows<M: Micro>(
             first,
             count: width,
             packed,
+            scales: Scales::new(a.exp, first, width),
         }
     };
     lines

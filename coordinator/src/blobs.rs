@@ -1,0 +1,275 @@
+//! The content-addressed store: tensors, manifests, data, bundles.
+//!
+//! A blob is written under a name of its own and gets its place once its digest is known: what has
+//! a place is whole. Digests are checked when a blob is written and again when it is read.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::limits::{BLOB_BYTES_MAX, CHUNK_BYTES, MESSAGE_BYTES_MAX};
+use concord_proto::{Digest, Domain, Hasher, canonical};
+use futures_util::{Stream, StreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+
+/// Why a blob cannot be stored or had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// It is not there.
+    #[error("the store has no blob {0}")]
+    Missing(Digest),
+    /// Its bytes are not what its address says.
+    #[error("the blob {0} is damaged: its bytes have another digest; delete it and put it again")]
+    Damaged(Digest),
+    /// Over the bound.
+    #[error("a blob of over {0} bytes")]
+    TooLong(u64),
+    /// It is no manifest of the kind wanted.
+    #[error("the blob {address} is no manifest: {why}")]
+    NotManifest {
+        /// Its address.
+        address: Digest,
+        /// Why.
+        why: String,
+    },
+    /// No room is left.
+    #[error("no room is left on the disk of {}: free some, nothing is lost", .0.display())]
+    Full(PathBuf),
+    /// Whoever sent it stopped.
+    #[error("the sender stopped in the middle of a blob: {0}")]
+    Broken(String),
+    /// The store refuses.
+    #[error("the object store in {} refuses: {why}", path.display())]
+    Store {
+        /// Its folder.
+        path: PathBuf,
+        /// What it says.
+        why: object_store::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, BlobError>;
+
+/// The store of blobs in a folder.
+pub struct Blobs {
+    folder: PathBuf,
+    store: LocalFileSystem,
+    /// For names of blobs whose digest is not known yet.
+    next: AtomicU64,
+}
+
+impl Blobs {
+    /// Opens the store in `folder`, or makes one. What was left half written is removed.
+    ///
+    /// # Errors
+    /// [`BlobError`] where the folder cannot be used.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let failed = |why: std::io::Error| BlobError::Store {
+            path: folder.to_path_buf(),
+            why: object_store::Error::Generic {
+                store: "folder",
+                source: why.into(),
+            },
+        };
+        let incoming = folder.join("incoming");
+        if incoming.exists() {
+            std::fs::remove_dir_all(&incoming).map_err(failed)?;
+        }
+        std::fs::create_dir_all(&incoming).map_err(failed)?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(|why| BlobError::Store {
+            path: folder.to_path_buf(),
+            why,
+        })?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            store: store.with_fsync(true),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Stores bytes at hand.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest> {
+        let address = Digest::of(Domain::Blob, &bytes);
+        if !self.has(&address).await? {
+            let incoming = self.incoming();
+            let put = self.store.put(&incoming, PutPayload::from(bytes)).await;
+            put.map_err(|why| self.failed(why))?;
+            self.place(&incoming, &address).await?;
+        }
+        Ok(address)
+    }
+
+    /// Stores a blob that comes in pieces. Nothing stays of one that breaks off.
+    ///
+    /// # Errors
+    /// [`BlobError`]; [`BlobError::Broken`] with what the stream said.
+    pub async fn put_stream(
+        &self,
+        mut pieces: impl Stream<Item = std::result::Result<Vec<u8>, String>> + Unpin,
+    ) -> Result<Digest> {
+        let incoming = self.incoming();
+        let upload = self.store.put_multipart(&incoming).await;
+        let mut upload = upload.map_err(|why| self.failed(why))?;
+        match self.receive(&mut pieces, &mut *upload).await {
+            Ok(address) => {
+                let done = upload.complete().await;
+                done.map_err(|why| self.failed(why))?;
+                self.place(&incoming, &address).await?;
+                Ok(address)
+            }
+            Err(error) => {
+                // The half that was written goes; if even that fails, the next start removes it.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn receive(
+        &self,
+        pieces: &mut (impl Stream<Item = std::result::Result<Vec<u8>, String>> + Unpin),
+        upload: &mut dyn MultipartUpload,
+    ) -> Result<Digest> {
+        let mut hasher = Hasher::new(Domain::Blob);
+        let mut total = 0;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(BlobError::Broken)?;
+            total += piece.len() as u64;
+            if total > BLOB_BYTES_MAX {
+                return Err(BlobError::TooLong(BLOB_BYTES_MAX));
+            }
+            hasher.update(&piece);
+            let put = upload.put_part(PutPayload::from(piece)).await;
+            put.map_err(|why| self.failed(why))?;
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Whether a blob is there.
+    ///
+    /// # Errors
+    /// [`BlobError`] of the store.
+    pub async fn has(&self, address: &Digest) -> Result<bool> {
+        match self.store.head(&place(address)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(why) => Err(self.failed(why)),
+        }
+    }
+
+    /// Which of `addresses` are not there.
+    ///
+    /// # Errors
+    /// [`BlobError`] of the store.
+    pub async fn missing(&self, addresses: &[Digest]) -> Result<Vec<Digest>> {
+        let mut missing = Vec::new();
+        for address in addresses {
+            if !self.has(address).await? {
+                missing.push(*address);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// A blob in pieces of at most [`CHUNK_BYTES`]. The last item is an error where the bytes turn
+    /// out not to be those of the address.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`], or what the store says.
+    pub async fn get(
+        &self,
+        address: &Digest,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>> {
+        let found = self.store.get(&place(address)).await;
+        let found = found.map_err(|why| match why {
+            object_store::Error::NotFound { .. } => BlobError::Missing(*address),
+            why => self.failed(why),
+        })?;
+        let folder = self.folder.clone();
+        let mut hasher = Some(Hasher::new(Domain::Blob));
+        let address = *address;
+        let end = futures_util::stream::once(async { None });
+        let pieces = found.into_stream().map(Some).chain(end);
+        Ok(pieces.flat_map(move |piece| {
+            let mut items = Vec::new();
+            match piece {
+                Some(Ok(bytes)) => {
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(&bytes);
+                    }
+                    items.extend(bytes.chunks(CHUNK_BYTES).map(|chunk| Ok(chunk.to_vec())));
+                }
+                Some(Err(why)) => {
+                    hasher = None;
+                    let path = folder.clone();
+                    items.push(Err(BlobError::Store { path, why }));
+                }
+                None => {
+                    if hasher
+                        .take()
+                        .is_some_and(|hasher| hasher.finish() != address)
+                    {
+                        items.push(Err(BlobError::Damaged(address)));
+                    }
+                }
+            }
+            futures_util::stream::iter(items)
+        }))
+    }
+
+    /// A small blob as the manifest that it is.
+    ///
+    /// # Errors
+    /// [`BlobError`]; [`BlobError::NotManifest`] where it is another kind of blob.
+    pub async fn manifest<T: BorshSerialize + BorshDeserialize>(
+        &self,
+        address: &Digest,
+    ) -> Result<T> {
+        let mut pieces = std::pin::pin!(self.get(address).await?);
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            bytes.extend(piece?);
+            if bytes.len() > MESSAGE_BYTES_MAX {
+                return Err(BlobError::TooLong(MESSAGE_BYTES_MAX as u64));
+            }
+        }
+        canonical::decode(&bytes).map_err(|why| BlobError::NotManifest {
+            address: *address,
+            why: why.to_string(),
+        })
+    }
+
+    fn incoming(&self) -> object_store::path::Path {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        object_store::path::Path::from(format!("incoming/{number}"))
+    }
+
+    async fn place(&self, incoming: &object_store::path::Path, address: &Digest) -> Result<()> {
+        let placed = self.store.rename(incoming, &place(address)).await;
+        placed.map_err(|why| self.failed(why))
+    }
+
+    fn failed(&self, why: object_store::Error) -> BlobError {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&why);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull) {
+                return BlobError::Full(self.folder.clone());
+            }
+            cause = error.source();
+        }
+        let path = self.folder.clone();
+        BlobError::Store { path, why }
+    }
+}
+
+/// Where a blob has its place: in one of 256 folders, so that none grows too large.
+fn place(address: &Digest) -> object_store::path::Path {
+    let name = address.to_string();
+    object_store::path::Path::from(format!("{}/{name}", &name[..2]))
+}

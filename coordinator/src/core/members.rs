@@ -1,0 +1,148 @@
+//! Coming and going.
+
+use concord_proto::limits::NAME_BYTES_MAX;
+use concord_proto::session::{Hello, ToWorker};
+use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
+
+use super::event::{Effect, SessionId, Time};
+use super::outbox::Outbox;
+use super::{Core, Job};
+
+impl Core {
+    pub(super) fn on_opened(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        (worker, hello): (WorkerId, Hello),
+    ) {
+        if let Some(reason) = self.refusal(&worker, &hello) {
+            let message = ToWorker::Refused { reason };
+            out.tell(Effect::Send { session, message });
+            out.tell(Effect::Close { session });
+            return;
+        }
+        // The same key again: its process was started anew, or its connection broke unnoticed.
+        if let Some(earlier) = self.pool.session(&worker) {
+            out.tell(Effect::Close { session: earlier });
+            self.on_closed(now, out, earlier, "it connected again");
+        }
+        self.pool.join(now, session, worker, &hello);
+        let welcome = ToWorker::Welcome {
+            coordinator: self.key.public(),
+            heartbeat_ms: self.config.heartbeat_ms,
+        };
+        let message = welcome;
+        out.tell(Effect::Send { session, message });
+        self.with_running(now, out, |job, desk| {
+            if let Some(member) = desk.pool.get(&worker) {
+                let kept = member.kept();
+                desk.out.keep(kept);
+            }
+            let Some(held) = hello.held else {
+                return;
+            };
+            match job {
+                Some(job) if job.id == held.job => {
+                    job.holding.insert(worker, (held.step, held.layers));
+                }
+                _ => desk.send(&worker, ToWorker::Forget { job: held.job }),
+            }
+        });
+    }
+
+    /// Why a process is not taken in, if it is not.
+    fn refusal(&self, worker: &WorkerId, hello: &Hello) -> Option<String> {
+        if let Some(offence) = self.pool.is_convicted(worker) {
+            let offence = offence.as_str();
+            return Some(format!("this key was convicted of {offence} and is out"));
+        }
+        let versions = |what: &str, theirs: u32, ours: u32| {
+            format!(
+                "{what} version {theirs}, and this coordinator has {ours}: run the same release \
+                 of concord on both sides"
+            )
+        };
+        if hello.protocol != PROTOCOL_VERSION {
+            return Some(versions("protocol", hello.protocol, PROTOCOL_VERSION));
+        }
+        if hello.arithmetic != ARITHMETIC_VERSION {
+            return Some(versions("arithmetic", hello.arithmetic, ARITHMETIC_VERSION));
+        }
+        let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
+        let is_long = too_long(&hello.device.name) || too_long(&hello.endpoint);
+        is_long.then(|| format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes"))
+    }
+
+    pub(super) fn on_closed(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        reason: &str,
+    ) {
+        let Some(worker) = self.pool.leave(now, session) else {
+            return;
+        };
+        self.with_running(now, out, |job, desk| {
+            if let Some(job) = job {
+                job.lose(desk, worker, reason);
+            }
+        });
+    }
+
+    pub(super) fn on_tick(&mut self, now: Time, out: &mut Outbox) {
+        let lost_after = self.config.lost_after_us;
+        // Where the coordinator itself was held up, heartbeats wait unread: nobody is lost.
+        if now.since(self.ticked) > lost_after / 2 {
+            self.pool.all_heard(now);
+        }
+        self.ticked = now;
+        let is_silent = |heard: Time| now.since(heard) > lost_after;
+        let members = self
+            .pool
+            .connected()
+            .filter(|member| is_silent(member.heard));
+        let silent: Vec<SessionId> = members.filter_map(|member| member.session).collect();
+        for session in silent {
+            out.tell(Effect::Close { session });
+            let reason = format!("no heartbeat for {} ms", lost_after / 1_000);
+            self.on_closed(now, out, session, &reason);
+        }
+    }
+
+    /// Lets workers go that wanted to and are no longer needed.
+    pub(super) fn release_drained(&mut self, now: Time, out: &mut Outbox) {
+        self.with_running(now, out, |job, desk| {
+            let is_needed = |id: &WorkerId| job.as_ref().is_some_and(|job| job.needs(id));
+            let draining = desk.pool.connected().filter(|member| member.draining);
+            let free = draining.map(|member| member.id).filter(|id| !is_needed(id));
+            for worker in free.collect::<Vec<_>>() {
+                desk.send(&worker, ToWorker::Leave);
+                if let Some(session) = desk.pool.session(&worker) {
+                    desk.out.tell(Effect::Close { session });
+                    desk.pool.leave(desk.now, session);
+                }
+            }
+        });
+    }
+}
+
+impl Job {
+    /// Whether a worker still has a part in the plan, the state, or the proof.
+    fn needs(&self, worker: &WorkerId) -> bool {
+        let in_plan = self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.has(worker));
+        let in_flush = self.flush.as_ref().is_some_and(|flush| flush.needs(worker));
+        let stored = self.checkpoints.contains_key(&self.committed);
+        let holds = self.holding.get(worker).map(|(step, _)| *step) == Some(self.committed);
+        let audited = self
+            .audits
+            .open
+            .values()
+            .any(|audit| audit.worker == *worker);
+        in_plan || in_flush || audited || (holds && !stored)
+    }
+}

@@ -1,0 +1,217 @@
+//! The brain of the coordinator: a state machine without clock, randomness, sockets or disk.
+//!
+//! [`Core::apply`] takes one event and gives the effects that follow from it. Nothing is told to
+//! anyone before what it rests on is kept: the driver carries effects out in their order.
+
+mod audit;
+mod clients;
+mod config;
+mod contest;
+mod convict;
+mod desk;
+mod event;
+mod finish;
+mod flush;
+mod invariants;
+mod job;
+mod ledger;
+mod members;
+mod outbox;
+mod planning;
+mod pool;
+mod rewind;
+mod step;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use concord_proto::session::ToCoordinator;
+use concord_proto::{JobId, Keypair, WorkerId};
+
+use desk::Desk;
+use job::Job;
+use outbox::Outbox;
+use pool::Pool;
+
+pub use config::Config;
+pub use event::{
+    CallId, Change, Effect, Event, Kept, KeptAudit, KeptJob, KeptJudgement, KeptLedger, KeptMember,
+    NewJob, Progress, Question, SessionId, Time,
+};
+
+/// The coordinator's state.
+pub struct Core {
+    config: Config,
+    key: Keypair,
+    /// Nonces are derived from it.
+    secret: [u8; 32],
+    pool: Pool,
+    jobs: BTreeMap<JobId, Job>,
+    /// When the last Tick came.
+    ticked: Time,
+}
+
+impl Core {
+    /// The core as it was kept; of a new coordinator nothing is kept. `secret` is random, and the
+    /// same after every restart.
+    pub fn restore(config: Config, key: Keypair, secret: [u8; 32], kept: Kept) -> Self {
+        let job = |kept| {
+            let mut job = Job::from_kept(kept);
+            job.expected.1 = Time::default().plus(config.return_grace_us);
+            (job.id, job)
+        };
+        Self {
+            config,
+            key,
+            secret,
+            pool: Pool::restore(kept.members, kept.convicted),
+            jobs: kept.jobs.into_iter().map(job).collect(),
+            ticked: Time::default(),
+        }
+    }
+
+    /// Takes in what happened and gives what is to be done, in order.
+    pub fn apply(&mut self, now: Time, event: Event) -> Vec<Effect> {
+        let mut out = Outbox::default();
+        match event {
+            Event::Tick => self.on_tick(now, &mut out),
+            Event::Opened {
+                session,
+                worker,
+                hello,
+            } => self.on_opened(now, &mut out, session, (worker, hello)),
+            Event::Message { session, message } => {
+                if let Some(worker) = self.pool.of_session(session) {
+                    self.on_message(now, &mut out, worker, message);
+                }
+            }
+            Event::Broken {
+                session,
+                offence,
+                evidence,
+            } => {
+                if let Some(worker) = self.pool.of_session(session) {
+                    self.with_running(now, &mut out, |job, desk| match job {
+                        Some(job) => job.convict(desk, worker, offence, evidence, None),
+                        None => {
+                            desk.expel(worker, offence, &evidence);
+                        }
+                    });
+                }
+            }
+            Event::Closed { session, reason } => self.on_closed(now, &mut out, session, &reason),
+            Event::Asked { call, question } => self.on_asked(now, &mut out, call, question),
+            Event::BlobsChecked { check, missing } => {
+                self.with_running(now, &mut out, |job, desk| {
+                    if let Some(job) = job {
+                        job.on_blobs_checked(desk, check, &missing);
+                    }
+                });
+            }
+        }
+        self.go_on(now, &mut out);
+        if cfg!(debug_assertions) {
+            self.assert_invariants();
+        }
+        out.into_effects()
+    }
+
+    /// Does what the event made possible. When a job ends, the next one starts at once.
+    fn go_on(&mut self, now: Time, out: &mut Outbox) {
+        loop {
+            let before = self.running();
+            self.with_running(now, out, |job, desk| {
+                if let Some(job) = job {
+                    job.advance(desk);
+                }
+            });
+            if self.running() == before {
+                break;
+            }
+        }
+        self.release_drained(now, out);
+    }
+
+    /// The job that the pool works for: the first in the queue that is not over.
+    fn running(&self) -> Option<JobId> {
+        let live = self.jobs.values().filter(|job| !job.is_over());
+        live.min_by_key(|job| job.number).map(|job| job.id)
+    }
+
+    /// Runs `then` with the running job, if there is one.
+    fn with_running<R>(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        then: impl FnOnce(Option<&mut Job>, &mut Desk) -> R,
+    ) -> R {
+        let running = self.running();
+        let mut desk = Desk {
+            now,
+            config: &self.config,
+            key: &self.key,
+            secret: &self.secret,
+            pool: &mut self.pool,
+            out,
+        };
+        let mut job = running.and_then(|id| self.jobs.get_mut(&id));
+        let result = then(job.as_deref_mut(), &mut desk);
+        if let Some(job) = job {
+            job.save_progress(&mut desk);
+        }
+        result
+    }
+
+    fn on_message(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        worker: WorkerId,
+        message: ToCoordinator,
+    ) {
+        if let Some(member) = self.pool.get_mut(&worker) {
+            member.heard = now;
+            member.draining |= message == ToCoordinator::Drain;
+        }
+        self.with_running(now, out, |job, desk| {
+            if let Some(job) = job {
+                job.on_message(desk, worker, message);
+            }
+        });
+    }
+}
+
+impl Job {
+    /// A message about another job is late: that job is over.
+    fn on_message(&mut self, desk: &mut Desk, worker: WorkerId, message: ToCoordinator) {
+        match message {
+            ToCoordinator::Ready { job, epoch } if job == self.id => self.on_ready(worker, epoch),
+            ToCoordinator::Failed {
+                job,
+                epoch,
+                reason,
+                permanent,
+            } if job == self.id => self.on_failed(desk, worker, epoch, (reason, permanent)),
+            ToCoordinator::Computed {
+                job,
+                epoch,
+                step,
+                losses,
+                norms,
+            } if job == self.id => {
+                let computed = step::Computed { losses, norms };
+                self.on_computed(desk, worker, (epoch, step), computed);
+            }
+            ToCoordinator::Updated { claim, leaves } => {
+                self.on_updated(desk, worker, claim, leaves);
+            }
+            ToCoordinator::Flushed { job, step, state } if job == self.id => {
+                self.on_flushed(desk, worker, step, &state);
+            }
+            ToCoordinator::Verdict { order, verdict } => {
+                self.on_verdict(desk, worker, order, verdict);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The gRPC methods.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use concord_proto::bundle;
+use concord_proto::client::{ClientRequest, ClientResponse, Submission, WatchRequest};
+use concord_proto::limits::CHUNK_BYTES;
+use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
+use concord_proto::wire::coordinator_server::Coordinator;
+use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
+use concord_proto::{Digest, JobId, Keypair, Signed, canonical};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::driver::Input;
+use super::session;
+use super::watch::{self, Watchers};
+use crate::blobs::{BlobError, Blobs};
+use crate::core::{NewJob, Question, SessionId};
+use crate::store::Store;
+
+/// Events on their way to one watcher.
+const WATCH_MAX: usize = 64;
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+pub(super) struct Service {
+    key: Keypair,
+    inputs: mpsc::Sender<Input>,
+    store: Arc<Store>,
+    blobs: Arc<Blobs>,
+    watchers: Watchers,
+    next_session: AtomicU64,
+}
+
+impl Service {
+    pub(super) fn new(
+        key: Keypair,
+        inputs: mpsc::Sender<Input>,
+        store: Arc<Store>,
+        blobs: Arc<Blobs>,
+        watchers: Watchers,
+    ) -> Self {
+        Self {
+            key,
+            inputs,
+            store,
+            blobs,
+            watchers,
+            next_session: AtomicU64::new(0),
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Result<ClientResponse, Status> {
+        let stopped = || Status::unavailable("the coordinator stops");
+        let (answer, answered) = oneshot::channel();
+        let asked = self.inputs.send(Input::Ask(question, answer)).await;
+        asked.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())
+    }
+
+    /// Takes on a job once everything that it names is in the store.
+    async fn submit(&self, submission: Submission) -> Result<ClientResponse, Status> {
+        if let Err(why) = submission.spec.validate() {
+            return Ok(ClientResponse::Refused(why.to_string()));
+        }
+        match self.manifests(submission).await {
+            Ok(new) => self.ask(Question::Submit(Box::new(new))).await,
+            Err(error @ (BlobError::Missing(_) | BlobError::NotManifest { .. })) => {
+                Ok(ClientResponse::Refused(error.to_string()))
+            }
+            Err(error) => Err(status(&error)),
+        }
+    }
+
+    async fn manifests(&self, submission: Submission) -> Result<NewJob, BlobError> {
+        let spec = &submission.spec;
+        let model: ModelManifest = self.blobs.manifest(&spec.model).await?;
+        let data: DataManifest = self.blobs.manifest(&spec.data).await?;
+        let initial: StateManifest = self.blobs.manifest(&spec.initial_state).await?;
+        let tensors = model.tensors.iter().map(|tensor| tensor.blob);
+        let states = initial.entries.iter();
+        let states = states.flat_map(|e| [e.value, e.first_moment, e.second_moment]);
+        let all: Vec<Digest> = tensors
+            .chain(states)
+            .chain(data.chunks.iter().copied())
+            .collect();
+        match self.blobs.missing(&all).await?.first() {
+            Some(missing) => Err(BlobError::Missing(*missing)),
+            None => Ok(NewJob {
+                submission,
+                data,
+                initial,
+            }),
+        }
+    }
+
+    async fn bundle(&self, job: JobId) -> Result<ClientResponse, Status> {
+        let internal = |why: &dyn std::fmt::Display| Status::internal(why.to_string());
+        let found = self.store.bundle(&self.blobs, job).await;
+        match found.map_err(|why| internal(&why))? {
+            Err(why) => Ok(ClientResponse::Refused(why)),
+            Ok(found) => {
+                let blob = bundle::to_blob(&found.files());
+                let put = self.blobs.put(blob).await;
+                put.map(ClientResponse::Bundle).map_err(|why| status(&why))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Coordinator for Service {
+    type SessionStream = Out<Envelope>;
+    type WatchStream = Out<Body>;
+    type GetBlobStream = Out<Chunk>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<Envelope>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let (messages, waiting) = mpsc::channel(session::MESSAGES_MAX);
+        let inputs = self.inputs.clone();
+        tokio::spawn(session::read(
+            session,
+            request.into_inner(),
+            messages,
+            inputs,
+        ));
+        let key = self.key.clone();
+        let envelopes = ReceiverStream::new(waiting)
+            .map(move |message| Ok(Envelope::from(Signed::new(&key, &message))));
+        Ok(Response::new(Box::pin(envelopes)))
+    }
+
+    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let asked = canonical::decode(&request.into_inner().bytes);
+        let asked: ClientRequest = asked.map_err(|why| invalid(&why))?;
+        let response = match asked {
+            ClientRequest::MissingBlobs(blobs) => {
+                let missing = self.blobs.missing(&blobs).await;
+                ClientResponse::MissingBlobs(missing.map_err(|why| status(&why))?)
+            }
+            ClientRequest::Submit(submission) => self.submit(*submission).await?,
+            ClientRequest::Jobs => self.ask(Question::Jobs).await?,
+            ClientRequest::Status => self.ask(Question::Status).await?,
+            ClientRequest::Cancel(job) => self.ask(Question::Cancel(job)).await?,
+            ClientRequest::Bundle(job) => self.bundle(job).await?,
+        };
+        let bytes = canonical::encode(&response);
+        Ok(Response::new(Body { bytes }))
+    }
+
+    async fn watch(&self, request: Request<Body>) -> Result<Response<Self::WatchStream>, Status> {
+        let asked = canonical::decode(&request.into_inner().bytes);
+        let asked: WatchRequest = asked.map_err(|why| invalid(&why))?;
+        let known = self.ask(Question::Jobs).await?;
+        let is_known = matches!(known, ClientResponse::Jobs(jobs)
+            if jobs.iter().any(|job| job.job == asked.job));
+        if !is_known {
+            return Err(Status::not_found(format!(
+                "there is no job {} here",
+                asked.job
+            )));
+        }
+        let (to, events) = mpsc::channel(WATCH_MAX);
+        let (watchers, store) = (self.watchers.clone(), self.store.clone());
+        tokio::spawn(watch::replay(watchers, store, asked.job, asked.from, to));
+        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+
+    async fn get_blob(
+        &self,
+        request: Request<BlobAddress>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
+        let bytes = request.into_inner().digest.try_into();
+        let address = bytes.map_err(|_| invalid(&"an address is not 32 bytes"))?;
+        let pieces = self.blobs.get(&Digest(address)).await;
+        let chunks = pieces
+            .map_err(|why| status(&why))?
+            .map(|piece| piece.map(|data| Chunk { data }).map_err(|why| status(&why)));
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn put_blob(
+        &self,
+        request: Request<Streaming<Chunk>>,
+    ) -> Result<Response<BlobAddress>, Status> {
+        let pieces = request.into_inner().map(|chunk| match chunk {
+            Ok(chunk) if chunk.data.len() <= CHUNK_BYTES => Ok(chunk.data),
+            Ok(chunk) => Err(format!("a piece of {} bytes", chunk.data.len())),
+            Err(status) => Err(status.message().to_string()),
+        });
+        let address = self.blobs.put_stream(pieces).await;
+        let digest = address.map_err(|why| status(&why))?.0.to_vec();
+        Ok(Response::new(BlobAddress { digest }))
+    }
+}
+
+fn invalid(why: &dyn std::fmt::Display) -> Status {
+    Status::invalid_argument(why.to_string())
+}
+
+fn status(error: &BlobError) -> Status {
+    let words = error.to_string();
+    match error {
+        BlobError::Missing(_) => Status::not_found(words),
+        BlobError::Full(_) => Status::resource_exhausted(words),
+        BlobError::TooLong(_) | BlobError::Broken(_) => Status::invalid_argument(words),
+        BlobError::Damaged(_) => Status::data_loss(words),
+        _ => Status::internal(words),
+    }
+}

@@ -1,0 +1,116 @@
+//! One session: envelopes become messages of one key, messages become signed envelopes.
+
+use std::time::Duration;
+
+use concord_proto::ledger::Offence;
+use concord_proto::session::{Hello, ToCoordinator, ToWorker};
+use concord_proto::wire::Envelope;
+use concord_proto::{Signed, SignedError, WorkerId};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::driver::{Input, Line};
+use crate::core::{Event, SessionId};
+
+/// Messages that may wait for a worker to take them: some steps and all its audits.
+pub(super) const MESSAGES_MAX: usize = 256;
+
+/// A connection that says nothing is closed after this.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+
+/// Reads a session to its end. `messages` is the way to the other side.
+pub(super) async fn read(
+    session: SessionId,
+    mut envelopes: Streaming<Envelope>,
+    messages: mpsc::Sender<ToWorker>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let first = tokio::time::timeout(HELLO_MAX, envelopes.message()).await;
+    let Some((worker, hello)) = first.ok().and_then(|first| read_hello(first.ok()??)) else {
+        // Nobody signed this: there is nobody to blame and nothing to answer.
+        tracing::warn!("a connection without a signed Hello is closed");
+        return;
+    };
+    let (ready, start) = tokio::sync::oneshot::channel();
+    let events = inputs.clone();
+    let reader = tokio::spawn(async move {
+        // The driver knows the session before it hears of what is said in it.
+        if start.await.is_ok() {
+            read_messages(session, worker, envelopes, events).await;
+        }
+    });
+    let line = Line {
+        messages,
+        reader: reader.abort_handle(),
+    };
+    let hello = Box::new(hello);
+    let opened = Input::Opened {
+        session,
+        worker,
+        hello,
+        line,
+    };
+    if inputs.send(opened).await.is_ok() {
+        // The reader may have been ended already.
+        let _ = ready.send(());
+    }
+}
+
+fn read_hello(envelope: Envelope) -> Option<(WorkerId, Hello)> {
+    let signed = Signed::try_from(envelope).ok()?;
+    match signed.open().ok()? {
+        ToCoordinator::Hello(hello) => Some((signed.signer, hello)),
+        _ => None,
+    }
+}
+
+async fn read_messages(
+    session: SessionId,
+    worker: WorkerId,
+    mut envelopes: Streaming<Envelope>,
+    inputs: mpsc::Sender<Input>,
+) {
+    loop {
+        let event = match envelopes.message().await {
+            Ok(Some(envelope)) => read_message(session, worker, envelope),
+            Ok(None) => closed(session, "it left".to_string()),
+            Err(status) => closed(session, connection_lost(&status)),
+        };
+        let is_over = matches!(event, Event::Closed { .. });
+        if inputs.send(Input::Event(event)).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+fn closed(session: SessionId, reason: String) -> Event {
+    Event::Closed { session, reason }
+}
+
+fn connection_lost(status: &Status) -> String {
+    format!("its connection broke: {}", status.message())
+}
+
+fn read_message(session: SessionId, worker: WorkerId, envelope: Envelope) -> Event {
+    let broken = |offence, evidence| Event::Broken {
+        session,
+        offence,
+        evidence,
+    };
+    let signed = match Signed::try_from(envelope) {
+        Ok(signed) => signed,
+        Err(why) => return broken(Offence::Malformed, why),
+    };
+    if signed.signer != worker {
+        let other = signed.signer.short();
+        return broken(
+            Offence::Forgery,
+            format!("a message in the name of {other}"),
+        );
+    }
+    match signed.open() {
+        Ok(message) => Event::Message { session, message },
+        Err(error @ SignedError::Forged(_)) => broken(Offence::Forgery, error.to_string()),
+        Err(error) => broken(Offence::Malformed, error.to_string()),
+    }
+}

@@ -1,0 +1,149 @@
+//! What is found after a restart.
+
+use concord_proto::JobId;
+use concord_proto::client::{JobEvent, Submission};
+use concord_proto::manifest::{DataManifest, StateManifest};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Result, Store, StoreError, read};
+use crate::blobs::Blobs;
+use crate::core::{Kept, KeptJob, KeptLedger, NewJob, Progress};
+
+impl Store {
+    /// Everything that the core goes on from. The manifests that jobs name are read from `blobs`.
+    ///
+    /// # Errors
+    /// [`StoreError`] naming what is damaged or missing.
+    pub async fn load(&self, blobs: &Blobs) -> Result<Kept> {
+        let members = self.all("SELECT member FROM members ORDER BY id").await?;
+        let members: Result<Vec<_>> = members.iter().map(|m| read("a member", m)).collect();
+        let convicted = self.rows("SELECT id, offence FROM convicted ORDER BY id", None);
+        let convicted: Result<Vec<_>> = convicted
+            .await?
+            .iter()
+            .map(|row| {
+                let id = read("a convicted key", &row.get::<Vec<u8>, _>(0))?;
+                Ok((id, read("an offence", &row.get::<Vec<u8>, _>(1))?))
+            })
+            .collect();
+        let sql = "SELECT number, submission, progress FROM jobs ORDER BY number";
+        let mut jobs = Vec::new();
+        for row in self.rows(sql, None).await? {
+            let number = row.get::<i64, _>(0) as u32;
+            let submission = read("a job", &row.get::<Vec<u8>, _>(1))?;
+            let progress = read("where a job stands", &row.get::<Vec<u8>, _>(2))?;
+            jobs.push(self.load_job(blobs, number, submission, progress).await?);
+        }
+        Ok(Kept {
+            members: members?,
+            convicted: convicted?,
+            jobs,
+        })
+    }
+
+    async fn load_job(
+        &self,
+        blobs: &Blobs,
+        number: u32,
+        submission: Submission,
+        progress: Progress,
+    ) -> Result<KeptJob> {
+        let spec = &submission.spec;
+        let job = spec.id();
+        let data: DataManifest = manifest(blobs, &spec.data, "a data manifest").await?;
+        let initial: StateManifest =
+            manifest(blobs, &spec.initial_state, "an initial state").await?;
+        let checkpoints: Vec<StateManifest> = self
+            .values(
+                "SELECT state FROM checkpoints WHERE job = $1 ORDER BY step",
+                job,
+                0,
+            )
+            .await?;
+        // Records from the first kept checkpoint after the start on; those before are only proof.
+        let oldest = checkpoints.iter().map(|state| state.step).find(|&s| s > 0);
+        let from = oldest
+            .unwrap_or(0)
+            .min(progress.committed)
+            .saturating_sub(1);
+        let records = "SELECT record FROM records WHERE job = $1 AND step >= $2 ORDER BY step";
+        let claims = "SELECT claims FROM claims WHERE job = $1 AND step >= $2 ORDER BY step";
+        let last_two = progress.committed.saturating_sub(2);
+        let plans = "SELECT plan FROM plans WHERE job = $1 ORDER BY epoch DESC LIMIT 1";
+        let audits = "SELECT audit FROM audits WHERE job = $1 ORDER BY number";
+        let events = self.events(job, 0).await?.len() as u64;
+        let mut ledger = KeptLedger::default();
+        let entries = "SELECT entry FROM ledger WHERE job = $1 ORDER BY number";
+        for entry in self.values(entries, job, 0).await? {
+            ledger
+                .read(&entry)
+                .map_err(|why| StoreError::damaged("the ledger", why))?;
+        }
+        let plan = self.values(plans, job, 0).await?.pop();
+        Ok(KeptJob {
+            number,
+            records: self.values(records, job, from.into()).await?,
+            claims: self.values(claims, job, last_two.into()).await?,
+            checkpoints,
+            ledger,
+            events,
+            plan,
+            audits: self.values(audits, job, 0).await?,
+            new: NewJob {
+                submission,
+                data,
+                initial,
+            },
+            progress,
+        })
+    }
+
+    /// The events of a job from number `from` on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn events(&self, job: JobId, from: u64) -> Result<Vec<JobEvent>> {
+        let sql = "SELECT event FROM events WHERE job = $1 AND number >= $2 ORDER BY number";
+        self.values(sql, job, from).await
+    }
+
+    /// The values of one column of the rows of a job, from a number on where the query has one.
+    pub(super) async fn values<T: borsh::BorshDeserialize>(
+        &self,
+        sql: &'static str,
+        job: JobId,
+        from: u64,
+    ) -> Result<Vec<T>> {
+        let rows = self.rows(sql, Some((job, from))).await?;
+        let value = |row: &SqliteRow| read("a row", &row.get::<Vec<u8>, _>(0));
+        rows.iter().map(value).collect()
+    }
+
+    async fn all(&self, sql: &'static str) -> Result<Vec<Vec<u8>>> {
+        let rows = self.rows(sql, None).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn rows(&self, sql: &'static str, of: Option<(JobId, u64)>) -> Result<Vec<SqliteRow>> {
+        let mut connection = self.connection.lock().await;
+        let mut query = sqlx::query(sql);
+        if let Some((job, from)) = of {
+            query = query.bind(job.0.0.to_vec());
+            if sql.contains("$2") {
+                query = query.bind(from as i64);
+            }
+        }
+        let rows = query.fetch_all(&mut *connection).await;
+        rows.map_err(|why| StoreError::of(&self.path, why))
+    }
+}
+
+async fn manifest<T: borsh::BorshSerialize + borsh::BorshDeserialize>(
+    blobs: &Blobs,
+    address: &concord_proto::Digest,
+    what: &str,
+) -> Result<T> {
+    let manifest = blobs.manifest(address).await;
+    manifest.map_err(|why| StoreError::damaged(what, why))
+}

@@ -1,0 +1,156 @@
+//! What outlives the process: one SQLite file, changed in transactions.
+//!
+//! The queries are those that PostgreSQL takes too. Values are canonical encodings; what a query
+//! selects by is a column of its own.
+
+mod bundle;
+mod error;
+mod load;
+mod write;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use borsh::BorshDeserialize;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row};
+use tokio::sync::Mutex;
+
+pub use error::StoreError;
+
+const SCHEMA_VERSION: u32 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// The secrets of a coordinator.
+#[derive(Clone, Copy)]
+pub struct Secrets {
+    /// Secret half of its key.
+    pub key: [u8; 32],
+    /// What nonces are derived from.
+    pub nonce: [u8; 32],
+}
+
+/// The store of one coordinator.
+pub struct Store {
+    path: PathBuf,
+    /// One connection: all that is written comes from one task, and readers are rare.
+    connection: Mutex<SqliteConnection>,
+    /// Held while the store is open.
+    _lock: File,
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+impl Store {
+    /// Opens the store in `folder`, or makes one.
+    ///
+    /// # Errors
+    /// [`StoreError`] where another coordinator has it, another release wrote it, or it cannot be
+    /// read.
+    pub async fn open(folder: &Path) -> Result<Self> {
+        let refuse = |why| StoreError::Folder {
+            path: folder.to_path_buf(),
+            why,
+        };
+        std::fs::create_dir_all(folder).map_err(refuse)?;
+        let lock = File::create(folder.join("coordinator.lock")).map_err(refuse)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Locked(folder.to_path_buf()));
+            }
+            Err(TryLockError::Error(why)) => return Err(refuse(why)),
+        }
+        let path = folder.join("coordinator.db");
+        let connection = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await
+            .map_err(|why| StoreError::of(&path, why))?;
+        let store = Self {
+            path,
+            connection: Mutex::new(connection),
+            _lock: lock,
+        };
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Closes the file, so that everything is in it and nothing beside it.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub async fn close(self) -> Result<()> {
+        let closed = self.connection.into_inner().close().await;
+        closed.map_err(|why| StoreError::of(&self.path, why))
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        let mut connection = self.connection.lock().await;
+        let failed = |why| StoreError::of(&self.path, why);
+        let found: i64 = sqlx::query("PRAGMA user_version")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?
+            .get(0);
+        match u32::try_from(found) {
+            Ok(SCHEMA_VERSION) => Ok(()),
+            Ok(0) => {
+                let mut transaction = connection.begin().await.map_err(failed)?;
+                sqlx::raw_sql(SCHEMA)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+                sqlx::raw_sql("PRAGMA user_version = 1")
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+                transaction.commit().await.map_err(failed)
+            }
+            found => Err(StoreError::Schema {
+                path: self.path.clone(),
+                found: found.unwrap_or(u32::MAX),
+                ours: SCHEMA_VERSION,
+            }),
+        }
+    }
+
+    /// The secrets of this coordinator: those kept, or else `fresh`, which are kept from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn secrets(&self, fresh: Secrets) -> Result<Secrets> {
+        let mut connection = self.connection.lock().await;
+        let failed = |why| StoreError::of(&self.path, why);
+        let insert = "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+        for (name, value) in [("key", fresh.key), ("nonce", fresh.nonce)] {
+            sqlx::query(insert)
+                .bind(name)
+                .bind(value.to_vec())
+                .execute(&mut *connection)
+                .await
+                .map_err(failed)?;
+        }
+        let mut secrets = [[0; 32]; 2];
+        for (name, secret) in ["key", "nonce"].into_iter().zip(&mut secrets) {
+            let value: Vec<u8> = sqlx::query("SELECT value FROM meta WHERE name = $1")
+                .bind(name)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(failed)?
+                .get(0);
+            let value = value.try_into();
+            *secret = value.map_err(|_| StoreError::damaged(name, "it is not 32 bytes"))?;
+        }
+        let [key, nonce] = secrets;
+        Ok(Secrets { key, nonce })
+    }
+}
+
+/// Reads a value that this process, or one before it, has written.
+fn read<T: BorshDeserialize>(what: &str, bytes: &[u8]) -> Result<T> {
+    T::try_from_slice(bytes).map_err(|why| StoreError::damaged(what, why))
+}

@@ -1,0 +1,166 @@
+//! Make-believe arithmetic: digests of digests, with the shape of the real thing. Its results do
+//! not depend on who computes what, and any change of an input changes every output after it.
+
+use std::collections::BTreeMap;
+
+use concord_proto::manifest::StateEntry;
+use concord_proto::tree::Node;
+use concord_proto::{Digest, Domain, F32Bits, JobSpec, Layers, Part, Place, merkle};
+
+/// Digests by index of the trained tensor.
+pub type PerTensor = BTreeMap<u32, Digest>;
+/// States by index of the trained tensor.
+pub type States = BTreeMap<u32, StateEntry>;
+
+pub fn mix(what: &str, parts: &[Digest]) -> Digest {
+    Digest::of_value(Domain::Blob, &(what.to_string(), parts.to_vec()))
+}
+
+pub fn number(digest: &Digest) -> F32Bits {
+    let [a, b, ..] = digest.0;
+    F32Bits::from(1.0 + f32::from(u16::from_le_bytes([a, b])) / 65_536.0)
+}
+
+fn at(spec: &JobSpec, states: &States, test: impl Fn(Place) -> bool) -> Vec<(u32, Digest)> {
+    let held = |(index, entry): (&u32, &StateEntry)| {
+        let place = spec.trainable[*index as usize].place;
+        test(place).then_some((*index, entry.value))
+    };
+    states.iter().filter_map(held).collect()
+}
+
+fn digests(tensors: &[(u32, Digest)]) -> Vec<Digest> {
+    tensors.iter().map(|(_, digest)| *digest).collect()
+}
+
+fn is_embed(place: Place) -> bool {
+    matches!(place, Place::Embed | Place::EmbedAndHead)
+}
+
+fn is_head(place: Place) -> bool {
+    matches!(place, Place::Head | Place::EmbedAndHead)
+}
+
+/// What goes into a stage: the activation at its lower edge, and the tokens at either end.
+#[derive(Clone, Copy)]
+pub struct Inputs {
+    pub tokens: Digest,
+    pub activation: Option<Digest>,
+}
+
+/// Activations at the edges of the layers of a stage, from the lower to the upper.
+fn edges(spec: &JobSpec, layers: Layers, states: &States, inputs: Inputs) -> Vec<Digest> {
+    let embed = || {
+        let values = digests(&at(spec, states, is_embed));
+        mix("embed", &[&[inputs.tokens], &values[..]].concat())
+    };
+    let mut edges = vec![inputs.activation.unwrap_or_else(embed)];
+    for layer in layers.start..layers.end {
+        let values = digests(&at(spec, states, |place| place == Place::Layer(layer)));
+        let below = edges[edges.len() - 1];
+        edges.push(mix("forward", &[&[below], &values[..]].concat()));
+    }
+    edges
+}
+
+fn loss_of(spec: &JobSpec, states: &States, top: Digest, tokens: Digest) -> Digest {
+    let values = digests(&at(spec, states, is_head));
+    mix("loss", &[&[top, tokens], &values[..]].concat())
+}
+
+/// The activation at the upper edge, and the loss where that is the last layer's.
+pub fn forward(
+    spec: &JobSpec,
+    layers: Layers,
+    states: &States,
+    inputs: Inputs,
+) -> (Digest, Option<F32Bits>) {
+    let edges = edges(spec, layers, states, inputs);
+    let top = edges[edges.len() - 1];
+    let is_last = layers.end == spec.layers;
+    let loss = is_last.then(|| number(&loss_of(spec, states, top, inputs.tokens)));
+    (top, loss)
+}
+
+/// The gradient at the lower edge, and the gradients of the tensors by part.
+pub fn backward(
+    spec: &JobSpec,
+    layers: Layers,
+    states: &States,
+    inputs: Inputs,
+    gradient: Option<Digest>,
+) -> (Digest, BTreeMap<Part, PerTensor>) {
+    let edges = edges(spec, layers, states, inputs);
+    let mut parts: BTreeMap<Part, PerTensor> = BTreeMap::new();
+    let mut add = |tied: Part, index: u32, digest| {
+        let is_tied = spec.trainable[index as usize].place == Place::EmbedAndHead;
+        let part = if is_tied { tied } else { Part::Own };
+        parts.entry(part).or_default().insert(index, digest);
+    };
+    let top = edges[edges.len() - 1];
+    let loss = loss_of(spec, states, top, inputs.tokens);
+    let mut above = gradient.unwrap_or(loss);
+    if layers.end == spec.layers {
+        for (index, _) in at(spec, states, is_head) {
+            add(Part::TiedHead, index, mix("head", &[top, loss]));
+        }
+    }
+    for (layer, below) in (layers.start..layers.end).zip(&edges).rev() {
+        let tensors = at(spec, states, |place| place == Place::Layer(layer));
+        for (index, _) in &tensors {
+            let name = mix(&spec.trainable[*index as usize].name, &[]);
+            add(Part::Own, *index, mix("weight", &[name, *below, above]));
+        }
+        above = mix("backward", &[&[above, *below], &digests(&tensors)[..]].concat());
+    }
+    if layers.start == 0 {
+        for (index, _) in at(spec, states, is_embed) {
+            add(Part::TiedEmbed, index, mix("embedding", &[above, inputs.tokens]));
+        }
+    }
+    (above, parts)
+}
+
+/// The sum over a node, from sums over nodes below it.
+pub fn sum(node: Node, known: &BTreeMap<Node, PerTensor>) -> Option<PerTensor> {
+    if let Some(sum) = known.get(&node) {
+        return Some(sum.clone());
+    }
+    let (left, right) = node.children()?;
+    let (left, right) = (sum_of(left, known)?, sum_of(right, known)?);
+    let add = |(index, digest): (&u32, &Digest)| (*index, mix("+", &[*digest, right[index]]));
+    Some(left.iter().map(add).collect())
+}
+
+fn sum_of(node: Node, known: &BTreeMap<Node, PerTensor>) -> Option<PerTensor> {
+    sum(node, known)
+}
+
+pub fn root(sum: &PerTensor) -> Digest {
+    merkle::root(&sum.values().copied().collect::<Vec<_>>())
+}
+
+/// The gradients of the whole step: those of a tied tensor from both ends.
+pub fn totals(parts: &BTreeMap<Part, PerTensor>) -> PerTensor {
+    let of = |part| parts.get(&part).cloned().unwrap_or_default();
+    let mut totals = of(Part::Own);
+    let head = of(Part::TiedHead);
+    for (index, digest) in of(Part::TiedEmbed) {
+        totals.insert(index, mix("tied", &[digest, head[&index]]));
+    }
+    totals
+}
+
+/// The state after the step.
+pub fn update(states: &States, totals: &PerTensor, scalars: Digest) -> States {
+    let next = |(index, entry): (&u32, &StateEntry)| {
+        let gradient = totals[index];
+        let entry = StateEntry {
+            value: mix("value", &[entry.value, gradient, scalars]),
+            first_moment: mix("first", &[entry.first_moment, gradient]),
+            second_moment: mix("second", &[entry.second_moment, gradient]),
+        };
+        (*index, entry)
+    };
+    states.iter().map(next).collect()
+}

@@ -1,0 +1,262 @@
+//! The claims of a make-believe worker, and their re-run.
+
+use std::collections::BTreeMap;
+
+use concord_proto::manifest::state_roots;
+use concord_proto::rules::{loss_digest, parts};
+use concord_proto::session::{Scalars, ToCoordinator};
+use concord_proto::tree::{self, Node};
+use concord_proto::{
+    Claim, Digest, Domain, Input, Keypair, Leaf, Part, Phase, Port, PortKind, Signed, TensorState,
+    leaf_root,
+};
+
+use super::arithmetic::{self as fake, Inputs, PerTensor, States};
+use super::lies::{Kind, Lie};
+use super::worker::{Openings, Stage, Work};
+
+pub fn roots(states: &States) -> (Digest, Digest) {
+    state_roots(&states.values().copied().collect::<Vec<_>>())
+}
+
+fn own(kind: PortKind, digest: Digest) -> Input {
+    Input {
+        port: Port { kind, digest },
+        origin: None,
+    }
+}
+
+struct Writer<'a> {
+    stage: &'a Stage,
+    work: &'a Work,
+    lie: Option<Lie>,
+}
+
+impl Writer<'_> {
+    fn lies(&self, kind: Kind) -> bool {
+        self.lie.is_some_and(|lie| lie.kind == kind)
+    }
+
+    fn leaf(&self, phase: Phase, microbatch: u32, inputs: Vec<Input>) -> Leaf {
+        let made = self.work.made.get(&(phase, microbatch));
+        Leaf {
+            phase,
+            microbatch,
+            layers: self.stage.layers,
+            inputs,
+            outputs: made.cloned().unwrap_or_default(),
+            flops: 1,
+            tokens: 6,
+        }
+    }
+
+    fn received(&self, kind: PortKind, m: u32) -> Input {
+        let frame = &self.work.inbox[&(kind, m)];
+        let mut port = frame.port;
+        if self.lies(Kind::OtherInput) {
+            port.digest = fake::mix("never sent", &[port.digest]);
+        }
+        Input {
+            port,
+            origin: Some(frame.origin.clone()),
+        }
+    }
+
+    fn common(&self, m: u32) -> Vec<Input> {
+        let mut values = roots(&self.stage.states).0;
+        if self.lies(Kind::StaleState) {
+            values = fake::mix("stale", &[values]);
+        }
+        let mut inputs = vec![own(PortKind::State, values)];
+        let (stage, last) = (self.stage.seat.stage, self.stage.assignment.plan.stages.len() - 1);
+        if stage == 0 || stage == last {
+            let mut tokens = self.work.tokens[&m];
+            if self.lies(Kind::WrongTokens) {
+                tokens = fake::mix("other tokens", &[tokens]);
+            }
+            inputs.push(own(PortKind::Tokens, tokens));
+        }
+        if stage > 0 {
+            inputs.push(self.received(PortKind::Activation(self.stage.layers.start), m));
+        }
+        inputs
+    }
+
+    fn forward(&self, m: u32) -> Leaf {
+        let mut leaf = self.leaf(Phase::Forward, m, self.common(m));
+        if self.lies(Kind::OtherActivation) {
+            let digest = leaf.outputs[0].digest;
+            leaf.outputs[0].digest = fake::mix("other", &[digest]);
+        }
+        leaf
+    }
+
+    fn backward(&self, m: u32) -> Leaf {
+        let mut inputs = self.common(m);
+        let (stage, last) = (self.stage.seat.stage, self.stage.assignment.plan.stages.len() - 1);
+        if stage < last {
+            inputs.push(self.received(PortKind::Gradient(self.stage.layers.end), m));
+        }
+        self.leaf(Phase::Backward, m, inputs)
+    }
+
+    fn reduce(&self, node: Node) -> Leaf {
+        let mut inputs = Vec::new();
+        for part in parts(&self.stage.spec, self.stage.layers) {
+            for m in node.start..node.end {
+                let node = Node::leaf(m);
+                let kind = PortKind::Partial { node, part };
+                inputs.push(own(kind, fake::root(&self.work.sums[&part][&node])));
+            }
+        }
+        self.leaf(Phase::Reduce, node.start, inputs)
+    }
+
+    fn update(&self, scalars: &Scalars, after: &States) -> Leaf {
+        let (values, moments) = roots(&self.stage.states);
+        let mut inputs = vec![
+            own(PortKind::State, values),
+            own(PortKind::Moments, moments),
+            own(PortKind::Scalars, scalars.digest()),
+        ];
+        let plan = &self.stage.assignment.plan;
+        let held = parts(&self.stage.spec, self.stage.layers);
+        let mut wanted: Vec<Part> = held.iter().copied().filter(|p| *p == Part::Own).collect();
+        if held.len() > wanted.len() {
+            wanted.extend([Part::TiedEmbed, Part::TiedHead]);
+        }
+        for part in wanted {
+            let at = match part {
+                Part::Own => self.stage.seat.stage,
+                Part::TiedEmbed => 0,
+                Part::TiedHead => plan.stages.len() - 1,
+            };
+            for (replica, run) in plan.replicas.iter().enumerate() {
+                let is_own = replica == self.stage.seat.replica && at == self.stage.seat.stage;
+                for node in tree::cover(self.stage.spec.microbatches, run.start, run.end) {
+                    let kind = PortKind::Partial { node, part };
+                    inputs.push(if is_own {
+                        let made = &self.work.made[&(Phase::Reduce, node.start)];
+                        let port = made.iter().find(|port| port.kind == kind);
+                        own(kind, port.expect("a sum of its own").digest)
+                    } else {
+                        self.received(kind, node.start)
+                    });
+                }
+            }
+        }
+        let (values, moments) = roots(after);
+        let mut leaf = self.leaf(Phase::Update, 0, inputs);
+        leaf.outputs = vec![
+            own(PortKind::State, values).port,
+            own(PortKind::Moments, moments).port,
+        ];
+        leaf
+    }
+}
+
+pub fn updated(
+    key: &Keypair,
+    stage: &Stage,
+    work: &Work,
+    scalars: &Scalars,
+    lie: Option<Lie>,
+) -> ToCoordinator {
+    let writer = Writer { stage, work, lie };
+    let plan = &stage.assignment.plan;
+    let run = &plan.replicas[stage.seat.replica];
+    let after = work.after.as_ref().expect("computed before");
+    let mut leaves: Vec<Leaf> = (run.start..run.end).map(|m| writer.forward(m)).collect();
+    leaves.extend((run.start..run.end).map(|m| writer.backward(m)));
+    let nodes = tree::cover(stage.spec.microbatches, run.start, run.end);
+    leaves.extend(nodes.into_iter().map(|node| writer.reduce(node)));
+    leaves.push(writer.update(scalars, after));
+    if writer.lies(Kind::MissingLeaf) {
+        leaves.remove(0);
+    }
+    let state = |(&tensor, &entry): (&u32, _)| TensorState { tensor, entry };
+    let step = Digest::of_value(Domain::Blob, &work.step);
+    let claim = Claim {
+        job: stage.job,
+        step: work.step,
+        epoch: plan.epoch,
+        plan: plan.digest(),
+        arithmetic: stage.spec.arithmetic,
+        device: "make-believe".to_string(),
+        leaf_root: leaf_root(&leaves),
+        loss: fake::number(&scalars.digest()),
+        grad_norm: fake::number(&fake::mix("norm", &[scalars.digest()])),
+        learning_rate: fake::number(&step),
+        state: after.iter().map(state).collect(),
+    };
+    let mut claim = Signed::new(key, &claim);
+    if writer.lies(Kind::ForgedClaim) {
+        claim.signature[5] ^= 1;
+    }
+    ToCoordinator::Updated { claim, leaves }
+}
+
+/// What a leaf's outputs should be, from what its worker opens.
+pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
+    let (spec, layers, m) = (&openings.spec, leaf.layers, leaf.microbatch);
+    let input = |kind| leaf.input(kind).map(|input| input.port.digest);
+    let tokens = openings.tokens.get(&m).copied().unwrap_or_default();
+    let inputs = Inputs {
+        tokens,
+        activation: input(PortKind::Activation(layers.start)).filter(|_| layers.start > 0),
+    };
+    let port = |kind, digest| Port { kind, digest };
+    match leaf.phase {
+        Phase::Forward => {
+            let (top, loss) = fake::forward(spec, layers, &openings.before, inputs);
+            let activation = port(PortKind::Activation(layers.end), top);
+            vec![loss.map_or(activation, |sum| port(PortKind::Loss, loss_digest(sum)))]
+        }
+        Phase::Backward => {
+            let gradient = input(PortKind::Gradient(layers.end));
+            let before = &openings.before;
+            let (below, mut found) = fake::backward(spec, layers, before, inputs, gradient);
+            let node = Node::leaf(m);
+            let mut ports = Vec::new();
+            for part in parts(spec, layers) {
+                let sum = found.remove(&part).unwrap_or_default();
+                ports.push(port(PortKind::Partial { node, part }, fake::root(&sum)));
+            }
+            if layers.start > 0 {
+                ports.push(port(PortKind::Gradient(layers.start), below));
+            }
+            ports
+        }
+        Phase::Reduce => leaf
+            .outputs
+            .iter()
+            .map(|output| {
+                let PortKind::Partial { node, part } = output.kind else {
+                    return *output;
+                };
+                let mut leaves = openings.sums[&part].clone();
+                leaves.retain(|node, _| node.len() == 1);
+                let sum = fake::sum(node, &leaves).expect("all of the run is open");
+                port(output.kind, fake::root(&sum))
+            })
+            .collect(),
+        Phase::Update => {
+            let whole = Node {
+                start: 0,
+                end: spec.microbatches,
+            };
+            let sums: BTreeMap<Part, PerTensor> = openings
+                .sums
+                .iter()
+                .filter_map(|(part, known)| Some((*part, fake::sum(whole, known)?)))
+                .collect();
+            let totals = fake::totals(&sums);
+            let after = fake::update(&openings.before, &totals, openings.scalars);
+            let (values, moments) = roots(&after);
+            vec![
+                port(PortKind::State, values),
+                port(PortKind::Moments, moments),
+            ]
+        }
+    }
+}

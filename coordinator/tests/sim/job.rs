@@ -1,0 +1,126 @@
+//! A small job to simulate: every kind of place, data in an order from a seed.
+
+use concord_coordinator::core::NewJob;
+use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
+use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
+use concord_proto::{
+    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, Order, Place,
+    PrecisionSpec, Schedule, ScheduleKind, TrainableTensor,
+};
+
+pub const LAYERS: u32 = 4;
+pub const MICROBATCHES: u32 = 5;
+pub const ALWAYS: u64 = 1 << 32;
+
+pub fn digest(words: &str) -> Digest {
+    Digest::of(Domain::Blob, words.as_bytes())
+}
+
+fn trainable(tied: bool) -> Vec<TrainableTensor> {
+    let tensor = |name: String, place| TrainableTensor {
+        name,
+        shape: vec![2],
+        place,
+    };
+    let mut all: Vec<TrainableTensor> = (0..LAYERS)
+        .flat_map(|layer| {
+            ["a", "b"].map(|which| tensor(format!("layers.{layer}.{which}"), Place::Layer(layer)))
+        })
+        .collect();
+    if tied {
+        all.push(tensor("embed".to_string(), Place::EmbedAndHead));
+    } else {
+        all.push(tensor("embed".to_string(), Place::Embed));
+        all.push(tensor("head".to_string(), Place::Head));
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// A job of `steps` steps, with a plan of stages x replicas and no audits.
+pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
+    let sequences = (0..11u32).map(|i| SequenceEntry::new(&[i, i + 1, i + 2], &[1, 1, 1]));
+    let data = DataManifest {
+        sequence_len: 3,
+        chunk_sequences: 11,
+        chunks: vec![digest("chunk")],
+        sequences: sequences.collect(),
+    };
+    let trainable = trainable(tied);
+    let entry = |tensor: &TrainableTensor| StateEntry {
+        value: digest(&tensor.name),
+        first_moment: digest("zero"),
+        second_moment: digest("zero"),
+    };
+    let initial = StateManifest {
+        step: 0,
+        entries: trainable.iter().map(entry).collect(),
+    };
+    let (one, zero) = (F32Bits::from(1.0), F32Bits::from(0.0));
+    let spec = JobSpec {
+        arithmetic: ARITHMETIC_VERSION,
+        model: digest("model"),
+        data: Digest::of_value(Domain::Blob, &data),
+        adapter: AdapterSpec::Full,
+        initial_state: Digest::of_value(Domain::Blob, &initial),
+        trainable,
+        layers: LAYERS,
+        order: Order::Shuffled { seed: 7 },
+        micro_batch_size: 2,
+        microbatches: MICROBATCHES,
+        steps,
+        optimizer: AdamW {
+            beta1: one,
+            beta2: one,
+            epsilon: one,
+            weight_decay: zero,
+            max_grad_norm: one,
+        },
+        schedule: Schedule {
+            kind: ScheduleKind::Constant,
+            learning_rate: one,
+            warmup_steps: 0,
+        },
+        precision: PrecisionSpec {
+            weights: 16,
+            activations: 16,
+        },
+    };
+    let profile = ModelProfile {
+        layer_macs: 1_000_000,
+        head_macs: 1_000_000,
+        layer_bytes: 1_000,
+        embed_bytes: 1_000,
+        head_bytes: 1_000,
+        layer_state_bytes: 1_000,
+        layer_activation_bytes: 1_000,
+        boundary_bytes: 1_000,
+        microbatch_tokens: 6,
+        backward_percent: 200,
+    };
+    let (stages, replicas) = plan;
+    let options = RunOptions {
+        name: "simulated".to_string(),
+        plan: PlanChoice::Fixed {
+            stages,
+            replicas,
+            shares: Vec::new(),
+        },
+        min_workers: stages * replicas,
+        min_checkers: 0,
+        checkpoint_every: 3,
+        audit_rate_min: 0,
+        audit_rate_new: 0,
+        canary_rate: 0,
+        recompute: false,
+    };
+    NewJob {
+        submission: Submission {
+            spec,
+            profile,
+            options,
+        },
+        data,
+        initial,
+    }
+}

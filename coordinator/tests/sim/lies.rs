@@ -1,0 +1,61 @@
+//! What a worker may do that is not honest.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The forward pass gives something else: a smaller model, lower precision.
+    WrongForward,
+    /// So does the backward pass.
+    WrongBackward,
+    /// The update is left out and the old state is claimed.
+    SkipUpdate,
+    /// The tokens of another microbatch.
+    WrongTokens,
+    /// The state of another step.
+    StaleState,
+    /// The claim of the step before.
+    Replay,
+    /// A signature that fits nothing.
+    ForgedClaim,
+    /// A tensor sent and another claimed.
+    OtherActivation,
+    /// So with a sum.
+    OtherSum,
+    /// A claim to have received what nobody sent.
+    OtherInput,
+    /// A leaf too few.
+    MissingLeaf,
+    /// Another state goes into the store than was committed.
+    OtherFlush,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Lie {
+    pub kind: Kind,
+    pub from_step: u32,
+}
+
+impl Lie {
+    pub fn wrong_forward(self) -> bool {
+        self.kind == Kind::WrongForward
+    }
+
+    pub fn wrong_backward(self) -> bool {
+        self.kind == Kind::WrongBackward
+    }
+
+    pub fn skips_update(self) -> bool {
+        self.kind == Kind::SkipUpdate
+    }
+
+    pub fn replays(self) -> bool {
+        self.kind == Kind::Replay
+    }
+
+    pub fn claims_other_sum(self) -> bool {
+        self.kind == Kind::OtherSum
+    }
+
+    pub fn flushes_other(self) -> bool {
+        self.kind == Kind::OtherFlush
+    }
+}

@@ -1,0 +1,518 @@
+//! A make-believe worker: it follows the protocol to the letter, unless it is told to lie.
+
+use std::collections::BTreeMap;
+
+use concord_proto::manifest::{DataManifest, StateManifest};
+use concord_proto::rules::{held_tensors, parts};
+use concord_proto::session::{Assignment, Held, Scalars, ToCoordinator, ToWorker};
+use concord_proto::tree::{self, Node};
+use concord_proto::{
+    BatchPlan, Digest, JobId, JobSpec, Keypair, Layers, MicrobatchLoss, Origin, Part, Phase, Port,
+    PortKind, Seat, TensorNorm, TensorState, WorkerId, microbatch_digest,
+};
+
+use super::arithmetic::{self as fake, Inputs, PerTensor, States};
+use super::claims;
+use super::lies::Lie;
+
+/// What is behind a digest that goes from worker to worker.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub to: WorkerId,
+    pub job: JobId,
+    pub epoch: u32,
+    pub step: u32,
+    pub microbatch: u32,
+    pub port: Port,
+    pub origin: Origin,
+    /// The digests of a sum.
+    pub sum: PerTensor,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub enum Act {
+    Say(ToCoordinator),
+    Push(Frame),
+    /// Its blobs are in the store.
+    Store(Vec<Digest>),
+    Leave,
+}
+
+/// What all workers of a run can read in the store.
+pub struct Library {
+    pub specs: BTreeMap<Digest, JobSpec>,
+    pub states: BTreeMap<Digest, StateManifest>,
+    pub data: DataManifest,
+}
+
+/// A stage, loaded.
+pub struct Stage {
+    pub job: JobId,
+    pub spec: JobSpec,
+    pub assignment: Assignment,
+    pub seat: Seat,
+    pub layers: Layers,
+    /// The committed state.
+    pub states: States,
+    /// Steps done and committed.
+    pub done: u32,
+}
+
+/// A step in work.
+pub struct Work {
+    pub step: u32,
+    pub inbox: BTreeMap<(PortKind, u32), Frame>,
+    pub tokens: BTreeMap<u32, Digest>,
+    pub made: BTreeMap<(Phase, u32), Vec<Port>>,
+    pub losses: Vec<MicrobatchLoss>,
+    pub sums: BTreeMap<Part, BTreeMap<Node, PerTensor>>,
+    pub totals: Option<PerTensor>,
+    pub reported: bool,
+    pub after: Option<States>,
+}
+
+/// What a checker needs to re-run the leaves of a step.
+#[derive(Clone)]
+pub struct Openings {
+    pub spec: JobSpec,
+    pub layers: Layers,
+    pub before: States,
+    pub tokens: BTreeMap<u32, Digest>,
+    pub sums: BTreeMap<Part, BTreeMap<Node, PerTensor>>,
+    pub scalars: Digest,
+}
+
+pub struct Worker {
+    pub key: Keypair,
+    pub lie: Option<Lie>,
+    pub stage: Option<Stage>,
+    pub work: Option<Work>,
+    /// Frames that came before their step.
+    early: Vec<Frame>,
+    pub openings: BTreeMap<(u32, u32), Openings>,
+    pub last_claim: Option<ToCoordinator>,
+    pub steps_seen: u32,
+}
+
+impl Worker {
+    pub fn new(key: Keypair, lie: Option<Lie>) -> Self {
+        Self {
+            key,
+            lie,
+            stage: None,
+            work: None,
+            early: Vec::new(),
+            openings: BTreeMap::new(),
+            last_claim: None,
+            steps_seen: 0,
+        }
+    }
+
+    pub fn id(&self) -> WorkerId {
+        self.key.public()
+    }
+
+    /// What a reconnecting worker says it holds.
+    pub fn held(&self) -> Option<Held> {
+        self.stage.as_ref().map(|stage| Held {
+            job: stage.job,
+            step: stage.done,
+            layers: stage.layers,
+        })
+    }
+
+    /// The session broke: what is not committed is given up.
+    pub fn disconnected(&mut self) {
+        self.work = None;
+        self.early.clear();
+    }
+
+    pub fn told(&mut self, library: &Library, message: ToWorker) -> Vec<Act> {
+        match message {
+            ToWorker::Assign(assignment) => self.load(library, *assignment),
+            ToWorker::Step { epoch, step, .. } => self.start(library, epoch, step),
+            ToWorker::Scalars { epoch, scalars, .. } => self.update(epoch, &scalars),
+            ToWorker::Commit {
+                epoch,
+                step,
+                release_below,
+                ..
+            } => {
+                let stage = self.stage.as_mut().expect("a commit without a stage");
+                assert_eq!(stage.assignment.plan.epoch, epoch, "a commit of another plan");
+                let work = self.work.take().expect("a commit without a step");
+                assert_eq!(work.step, step);
+                stage.states = work.after.expect("a commit before the update");
+                stage.done = step + 1;
+                self.openings.retain(|(s, _), _| *s >= release_below);
+                Vec::new()
+            }
+            ToWorker::Abort { epoch, .. } => {
+                if self.epoch() == Some(epoch) {
+                    self.work = None;
+                    self.early.clear();
+                }
+                Vec::new()
+            }
+            ToWorker::Flush { job } => self.flush(job),
+            ToWorker::Forget { .. } => {
+                *self = Self::new(self.key.clone(), self.lie);
+                Vec::new()
+            }
+            ToWorker::Leave => vec![Act::Leave],
+            ToWorker::Welcome { .. } | ToWorker::Refused { .. } | ToWorker::Release { .. } => {
+                Vec::new()
+            }
+            ToWorker::Audit(_) => unreachable!("the world answers audits"),
+        }
+    }
+
+    fn epoch(&self) -> Option<u32> {
+        self.stage.as_ref().map(|stage| stage.assignment.plan.epoch)
+    }
+
+    fn load(&mut self, library: &Library, assignment: Assignment) -> Vec<Act> {
+        let spec = library.specs[&assignment.spec].clone();
+        let state = &library.states[&assignment.state];
+        let seat = assignment.plan.seat(&self.id()).expect("a seat");
+        let layers = assignment.plan.stages[seat.stage];
+        let held = held_tensors(&spec, layers);
+        let states = held.into_iter().map(|i| (i, state.entries[i as usize]));
+        let (job, epoch) = (assignment.plan.job, assignment.plan.epoch);
+        self.early.retain(|frame| frame.epoch >= epoch);
+        self.work = None;
+        self.stage = Some(Stage {
+            job,
+            spec,
+            seat,
+            layers,
+            states: states.collect(),
+            done: state.step,
+            assignment,
+        });
+        vec![Act::Say(ToCoordinator::Ready { job, epoch })]
+    }
+
+    fn start(&mut self, library: &Library, epoch: u32, step: u32) -> Vec<Act> {
+        let stage = self.stage.as_ref().expect("a step without a stage");
+        assert_eq!(stage.assignment.plan.epoch, epoch, "a step of another plan");
+        assert_eq!(stage.done, step, "a step out of turn");
+        self.steps_seen += 1;
+        let run = &stage.assignment.plan.replicas[stage.seat.replica];
+        let count = library.data.sequences.len() as u64;
+        let mut batches = BatchPlan::new(&stage.spec, count);
+        let mut tokens = BTreeMap::new();
+        for m in run.start..run.end {
+            let sequences = batches.sequences(step, m);
+            tokens.insert(m, microbatch_digest(&library.data, &sequences));
+        }
+        self.work = Some(Work {
+            step,
+            inbox: BTreeMap::new(),
+            tokens,
+            made: BTreeMap::new(),
+            losses: Vec::new(),
+            sums: BTreeMap::new(),
+            totals: None,
+            reported: false,
+            after: None,
+        });
+        let early = std::mem::take(&mut self.early);
+        let mut acts: Vec<Act> = early.into_iter().flat_map(|f| self.received(f)).collect();
+        acts.extend(self.go_on());
+        acts
+    }
+
+    /// A frame of a neighbour.
+    pub fn received(&mut self, frame: Frame) -> Vec<Act> {
+        let step = self.work.as_ref().map(|work| work.step);
+        let is_now = self.epoch() == Some(frame.epoch) && step == Some(frame.step);
+        if !is_now {
+            let epoch = self.epoch().unwrap_or(0);
+            if frame.epoch > epoch || (frame.epoch == epoch && step.is_none_or(|s| frame.step > s))
+            {
+                self.early.push(frame);
+            }
+            return Vec::new();
+        }
+        let message = Origin::message(
+            &frame.job,
+            frame.step,
+            frame.epoch,
+            frame.microbatch,
+            &frame.port,
+        );
+        assert!(frame.origin.worker.verifies(&message, &frame.origin.signature));
+        let work = self.work.as_mut().expect("just looked");
+        if let PortKind::Partial { node, part } = frame.port.kind {
+            let sums = work.sums.entry(part).or_default();
+            sums.insert(node, frame.sum.clone());
+        }
+        work.inbox.insert((frame.port.kind, frame.microbatch), frame);
+        self.go_on()
+    }
+
+    /// Does all that can be done with what is here.
+    fn go_on(&mut self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let (Some(stage), Some(work)) = (&self.stage, &mut self.work) else {
+            return acts;
+        };
+        let run = &stage.assignment.plan.replicas[stage.seat.replica];
+        let lie = self.lie.filter(|lie| lie.from_step <= work.step);
+        for m in run.start..run.end {
+            forward_one(stage, work, m, lie, &self.key, &mut acts);
+            backward_one(stage, work, m, lie, &self.key, &mut acts);
+        }
+        let through = |work: &Work| {
+            (run.start..run.end).all(|m| work.made.contains_key(&(Phase::Backward, m)))
+        };
+        if through(work) && !work.made.keys().any(|(phase, _)| *phase == Phase::Reduce) {
+            reduce(stage, work, lie, &self.key, &mut acts);
+        }
+        if through(work) && !work.reported {
+            report(stage, work, &mut acts);
+        }
+        acts
+    }
+
+    fn update(&mut self, epoch: u32, scalars: &Scalars) -> Vec<Act> {
+        let stage = self.stage.as_ref().expect("scalars without a stage");
+        assert_eq!(stage.assignment.plan.epoch, epoch, "scalars of another plan");
+        let work = self.work.as_mut().expect("scalars without a step");
+        assert_eq!(work.step, scalars.step);
+        let totals = work.totals.as_ref().expect("scalars before all is computed");
+        let mut after = fake::update(&stage.states, totals, scalars.digest());
+        let lie = self.lie.filter(|lie| lie.from_step <= work.step);
+        if lie.is_some_and(|lie| lie.skips_update()) {
+            after = stage.states.clone();
+        }
+        work.after = Some(after);
+        let openings = Openings {
+            spec: stage.spec.clone(),
+            layers: stage.layers,
+            before: stage.states.clone(),
+            tokens: work.tokens.clone(),
+            sums: work.sums.clone(),
+            scalars: scalars.digest(),
+        };
+        self.openings.insert((work.step, epoch), openings);
+        let claim = claims::updated(&self.key, stage, work, scalars, lie);
+        let said = match (&self.last_claim, lie) {
+            (Some(before), Some(lie)) if lie.replays() => before.clone(),
+            _ => claim.clone(),
+        };
+        self.last_claim = Some(claim);
+        vec![Act::Say(said)]
+    }
+
+    fn flush(&mut self, job: JobId) -> Vec<Act> {
+        let Some(stage) = self.stage.as_ref().filter(|stage| stage.job == job) else {
+            return Vec::new();
+        };
+        let mut state: Vec<TensorState> = stage
+            .states
+            .iter()
+            .map(|(&tensor, &entry)| TensorState { tensor, entry })
+            .collect();
+        if self.lie.is_some_and(|lie| lie.flushes_other()) {
+            state[0].entry.value = fake::mix("other", &[state[0].entry.value]);
+        }
+        let blobs = state.iter().flat_map(|s| {
+            [
+                s.entry.value,
+                s.entry.first_moment,
+                s.entry.second_moment,
+            ]
+        });
+        let blobs = blobs.collect();
+        let step = stage.done;
+        let flushed = ToCoordinator::Flushed { job, step, state };
+        vec![Act::Store(blobs), Act::Say(flushed)]
+    }
+}
+
+fn inputs(stage: &Stage, work: &Work, m: u32) -> Option<Inputs> {
+    let kind = PortKind::Activation(stage.layers.start);
+    let activation = work.inbox.get(&(kind, m)).map(|frame| frame.port.digest);
+    let is_here = stage.seat.stage == 0 || activation.is_some();
+    is_here.then(|| Inputs {
+        tokens: work.tokens[&m],
+        activation,
+    })
+}
+
+fn push(
+    stage: &Stage,
+    work: &Work,
+    key: &Keypair,
+    to: WorkerId,
+    (microbatch, port, sum): (u32, Port, PerTensor),
+) -> Act {
+    let plan = &stage.assignment.plan;
+    let message = Origin::message(&stage.job, work.step, plan.epoch, microbatch, &port);
+    Act::Push(Frame {
+        to,
+        job: stage.job,
+        epoch: plan.epoch,
+        step: work.step,
+        microbatch,
+        port,
+        origin: Origin::sign(key, &message),
+        sum,
+    })
+}
+
+fn forward_one(
+    stage: &Stage,
+    work: &mut Work,
+    m: u32,
+    lie: Option<Lie>,
+    key: &Keypair,
+    acts: &mut Vec<Act>,
+) {
+    let Some(inputs) = inputs(stage, work, m) else {
+        return;
+    };
+    if work.made.contains_key(&(Phase::Forward, m)) {
+        return;
+    }
+    let (mut top, mut loss) = fake::forward(&stage.spec, stage.layers, &stage.states, inputs);
+    if lie.is_some_and(|lie| lie.wrong_forward()) {
+        top = fake::mix("wrong", &[top]);
+        loss = loss.map(|_| fake::number(&top));
+    }
+    let port = match loss {
+        Some(sum) => {
+            work.losses.push(MicrobatchLoss { microbatch: m, sum });
+            Port {
+                kind: PortKind::Loss,
+                digest: concord_proto::rules::loss_digest(sum),
+            }
+        }
+        None => Port {
+            kind: PortKind::Activation(stage.layers.end),
+            digest: top,
+        },
+    };
+    work.made.insert((Phase::Forward, m), vec![port]);
+    let replica = &stage.assignment.plan.replicas[stage.seat.replica];
+    if loss.is_none() {
+        let to = replica.workers[stage.seat.stage + 1];
+        acts.push(push(stage, work, key, to, (m, port, PerTensor::new())));
+    }
+}
+
+fn backward_one(
+    stage: &Stage,
+    work: &mut Work,
+    m: u32,
+    lie: Option<Lie>,
+    key: &Keypair,
+    acts: &mut Vec<Act>,
+) {
+    let is_last = stage.layers.end == stage.spec.layers;
+    let kind = PortKind::Gradient(stage.layers.end);
+    let gradient = work.inbox.get(&(kind, m)).map(|frame| frame.port.digest);
+    let is_ready = is_last || gradient.is_some();
+    let is_done = work.made.contains_key(&(Phase::Backward, m));
+    let Some(inputs) = inputs(stage, work, m).filter(|_| is_ready && !is_done) else {
+        return;
+    };
+    let (below, mut found) =
+        fake::backward(&stage.spec, stage.layers, &stage.states, inputs, gradient);
+    if lie.is_some_and(|lie| lie.wrong_backward()) {
+        for sum in found.values_mut() {
+            sum.values_mut().for_each(|d| *d = fake::mix("wrong", &[*d]));
+        }
+    }
+    let node = Node::leaf(m);
+    let mut ports = Vec::new();
+    for part in parts(&stage.spec, stage.layers) {
+        let sum = found.remove(&part).unwrap_or_default();
+        let digest = fake::root(&sum);
+        let kind = PortKind::Partial { node, part };
+        ports.push(Port { kind, digest });
+        work.sums.entry(part).or_default().insert(node, sum);
+    }
+    if stage.seat.stage > 0 {
+        let kind = PortKind::Gradient(stage.layers.start);
+        let port = Port {
+            kind,
+            digest: below,
+        };
+        ports.push(port);
+        let to = stage.assignment.plan.replicas[stage.seat.replica].workers[stage.seat.stage - 1];
+        acts.push(push(stage, work, key, to, (m, port, PerTensor::new())));
+    }
+    work.made.insert((Phase::Backward, m), ports);
+}
+
+/// The sums over the nodes of the run, to all who update the same tensors.
+fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts: &mut Vec<Act>) {
+    let plan = &stage.assignment.plan;
+    let run = &plan.replicas[stage.seat.replica];
+    let last = plan.stages.len() - 1;
+    for node in tree::cover(stage.spec.microbatches, run.start, run.end) {
+        let mut ports = Vec::new();
+        for part in parts(&stage.spec, stage.layers) {
+            let sum = fake::sum(node, &work.sums[&part]).expect("all of the run is here");
+            let digest = fake::root(&sum);
+            let kind = PortKind::Partial { node, part };
+            let port = Port { kind, digest };
+            ports.push(port);
+            for (seat, to) in plan.workers() {
+                let wanted = match part {
+                    Part::Own => seat.stage == stage.seat.stage,
+                    Part::TiedEmbed | Part::TiedHead => seat.stage == 0 || seat.stage == last,
+                };
+                if wanted && seat != stage.seat {
+                    acts.push(push(stage, work, key, to, (node.start, port, sum.clone())));
+                }
+            }
+            work.sums.entry(part).or_default().insert(node, sum);
+        }
+        if lie.is_some_and(|lie| lie.claims_other_sum()) && node.start == run.start {
+            ports[0].digest = fake::mix("other", &[ports[0].digest]);
+        }
+        work.made.insert((Phase::Reduce, node.start), ports);
+    }
+}
+
+fn report(stage: &Stage, work: &mut Work, acts: &mut Vec<Act>) {
+    let whole = Node {
+        start: 0,
+        end: stage.spec.microbatches,
+    };
+    let mut held = parts(&stage.spec, stage.layers);
+    if held.iter().any(|part| *part != Part::Own) {
+        held.retain(|part| *part == Part::Own);
+        held.extend([Part::TiedEmbed, Part::TiedHead]);
+    }
+    let mut sums: BTreeMap<Part, PerTensor> = BTreeMap::new();
+    for part in held {
+        let known = work.sums.get(&part);
+        let Some(sum) = known.and_then(|known| fake::sum(whole, known)) else {
+            return;
+        };
+        sums.insert(part, sum);
+    }
+    let totals = fake::totals(&sums);
+    let norm = |(&tensor, digest): (&u32, &Digest)| TensorNorm {
+        tensor,
+        squared: fake::number(digest),
+    };
+    let norms = totals.iter().map(norm).collect();
+    work.losses.sort_by_key(|loss| loss.microbatch);
+    let computed = ToCoordinator::Computed {
+        job: stage.job,
+        epoch: stage.assignment.plan.epoch,
+        step: work.step,
+        losses: work.losses.clone(),
+        norms,
+    };
+    work.totals = Some(totals);
+    work.reported = true;
+    acts.push(Act::Say(computed));
+}

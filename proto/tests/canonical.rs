@@ -1,0 +1,280 @@
+//! The canonical encoding of every message: one byte string for a value, one value for a byte
+//! string, and no byte string that harms its reader.
+
+mod messages;
+
+use std::fmt::Debug;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::canonical::{DecodeError, decode, encode};
+use concord_proto::client::ClientRequest;
+use concord_proto::manifest::TensorHeader;
+use concord_proto::session::ToCoordinator;
+use concord_proto::*;
+use messages::Source;
+use proptest::prelude::*;
+
+trait Message: BorshSerialize + BorshDeserialize + PartialEq + Debug {}
+impl<T: BorshSerialize + BorshDeserialize + PartialEq + Debug> Message for T {}
+
+/// Does something with every type of message.
+trait Visitor {
+    /// `make` gives a value of the type; `variants` is how many there are for an enum.
+    fn visit<T: Message>(&mut self, name: &str, variants: u64, make: fn(&mut Source, u64) -> T);
+}
+
+fn visit_all(visitor: &mut impl Visitor) {
+    visitor.visit("ToCoordinator", Source::TO_COORDINATOR, |s, v| s.sent_up(v));
+    visitor.visit("ToWorker", Source::TO_WORKER, |s, v| s.sent_down(v));
+    visitor.visit("ClientRequest", Source::CLIENT_REQUEST, |s, v| {
+        s.client_request(v)
+    });
+    visitor.visit("ClientResponse", Source::CLIENT_RESPONSE, |s, v| {
+        s.client_response(v)
+    });
+    visitor.visit("JobEvent", Source::JOB_EVENT, |s, v| s.job_event(v));
+    visitor.visit("LedgerEntry", Source::LEDGER_EVENT, |s, v| {
+        s.ledger_entry(v)
+    });
+    visitor.visit("FrameHeader", 1, |s, _| s.frame_header());
+    visitor.visit("JobSpec", 1, |s, _| s.spec());
+    visitor.visit("Plan", 1, |s, _| s.plan());
+    visitor.visit("Claim", 1, |s, _| s.claim());
+    visitor.visit("Leaf", 1, |s, _| s.leaf());
+    visitor.visit("StepRecord", 1, |s, _| s.record());
+    visitor.visit("Signed", 1, |s, _| s.signed());
+    visitor.visit("Verdict", 1, |s, _| s.verdict());
+    visitor.visit("Scalars", 1, |s, _| s.scalars());
+    visitor.visit("OpenRequest", 1, |s, _| s.open_request());
+    visitor.visit("Opening", 1, |s, _| s.opening());
+    visitor.visit("WatchRequest", 1, |s, _| s.watch_request());
+    visitor.visit("TensorHeader", 1, |s, _| s.tensor_header());
+    visitor.visit("ModelManifest", 1, |s, _| s.model_manifest());
+    visitor.visit("DataManifest", 1, |s, _| s.data_manifest());
+    visitor.visit("StateManifest", 1, |s, _| s.state_manifest());
+    visitor.visit("Path", 1, |s, _| s.path());
+}
+
+/// decode(encode(x)) == x, and nothing shorter or longer is taken for it.
+struct RoundTrip(u64);
+
+impl Visitor for RoundTrip {
+    fn visit<T: Message>(&mut self, name: &str, variants: u64, make: fn(&mut Source, u64) -> T) {
+        for variant in 0..variants {
+            let value = make(&mut Source::new(self.0), variant);
+            let bytes = encode(&value);
+            assert_eq!(decode::<T>(&bytes).unwrap(), value, "{name} {variant}");
+            for length in 0..bytes.len() {
+                let cut = decode::<T>(&bytes[..length]);
+                assert!(
+                    cut.is_err(),
+                    "{name} {variant} cut to {length} of {}",
+                    bytes.len()
+                );
+            }
+            for extra in [0, 1, 255] {
+                let longer = decode::<T>(&[&bytes[..], &[extra]].concat());
+                assert!(longer.is_err(), "{name} {variant} with {extra} appended");
+            }
+        }
+    }
+}
+
+/// Whatever the bytes: an error, or the one value that they are the encoding of.
+struct Hostile<'a>(&'a [u8]);
+
+impl Visitor for Hostile<'_> {
+    fn visit<T: Message>(&mut self, name: &str, _: u64, _: fn(&mut Source, u64) -> T) {
+        if let Ok(value) = decode::<T>(self.0) {
+            assert_eq!(encode(&value), self.0, "{name}");
+        }
+    }
+}
+
+/// Right messages with one byte changed are an error or another value.
+struct Flipped(u64);
+
+impl Visitor for Flipped {
+    fn visit<T: Message>(&mut self, name: &str, variants: u64, make: fn(&mut Source, u64) -> T) {
+        let mut source = Source::new(self.0);
+        for variant in 0..variants {
+            let value = make(&mut source, variant);
+            let mut bytes = encode(&value);
+            let position = source.u64() as usize % bytes.len();
+            bytes[position] ^= 1 << (source.u32() % 8);
+            if let Ok(other) = decode::<T>(&bytes) {
+                assert_ne!(other, value, "{name} {variant}, byte {position}");
+                assert_eq!(encode(&other), bytes);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_message_comes_back(seed in any::<u64>()) {
+        visit_all(&mut RoundTrip(seed));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_never_the_same_message(seed in any::<u64>()) {
+        visit_all(&mut Flipped(seed));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        visit_all(&mut Hostile(&bytes));
+        let _ = TensorHeader::split(&bytes);
+    }
+
+    #[test]
+    fn hostile_bytes_with_small_tags_never_panic(bytes in prop::collection::vec(0_u8..4, 0..400)) {
+        visit_all(&mut Hostile(&bytes));
+        let _ = TensorHeader::split(&bytes);
+    }
+}
+
+/// A length that claims four thousand million elements must not make room for them: of the larger
+/// types that would be hundreds of gigabytes, and the process would end here.
+#[test]
+fn claimed_lengths_take_no_memory() {
+    for byte in [0xff, 0x7f, 0x00, 0x01] {
+        for length in [4, 5, 36, 100, 1_000] {
+            let bytes = vec![byte; length];
+            visit_all(&mut Hostile(&bytes));
+        }
+    }
+    // Each type with its own first bytes, up to a place where a list begins, then the claim.
+    struct Claimed;
+    impl Visitor for Claimed {
+        fn visit<T: Message>(&mut self, _: &str, variants: u64, make: fn(&mut Source, u64) -> T) {
+            for variant in 0..variants {
+                let bytes = encode(&make(&mut Source::new(7), variant));
+                for start in 0..bytes.len() {
+                    let mut hostile = bytes.clone();
+                    hostile[start..]
+                        .iter_mut()
+                        .take(4)
+                        .for_each(|byte| *byte = 0xff);
+                    let _ = decode::<T>(&hostile);
+                }
+            }
+        }
+    }
+    visit_all(&mut Claimed);
+}
+
+#[test]
+fn what_is_too_long_or_of_another_type_says_so() {
+    let long = vec![0; limits::MESSAGE_BYTES_MAX + 1];
+    assert!(matches!(
+        decode::<Plan>(&long),
+        Err(DecodeError::TooLong(_))
+    ));
+    let error = decode::<Plan>(&[1, 2, 3]).unwrap_err().to_string();
+    assert!(error.contains("not an encoding of Plan"), "{error}");
+    let not_a_flag = decode::<bool>(&[2]).unwrap_err().to_string();
+    assert!(
+        not_a_flag.contains("not an encoding of bool"),
+        "{not_a_flag}"
+    );
+}
+
+/// Written out by hand: little-endian numbers, u32 lengths, one-byte variants, nothing else.
+#[test]
+fn the_encoding_is_what_it_was() {
+    assert_eq!(encode(&F32Bits::from(1.0)), [0, 0, 0x80, 0x3f]);
+    assert_eq!(encode(&Place::Layer(258)), [1, 2, 1, 0, 0]);
+    assert_eq!(encode(&Place::EmbedAndHead), [3]);
+    assert_eq!(
+        encode(&Order::Shuffled { seed: 1 }),
+        [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    );
+    let port = Port {
+        kind: PortKind::Partial {
+            node: tree::Node { start: 4, end: 6 },
+            part: Part::TiedHead,
+        },
+        digest: Digest([9; 32]),
+    };
+    let mut bytes = vec![6, 4, 0, 0, 0, 6, 0, 0, 0, 2];
+    bytes.extend([9; 32]);
+    assert_eq!(encode(&port), bytes);
+    let request = ClientRequest::MissingBlobs(vec![Digest([1; 32]), Digest([2; 32])]);
+    let mut bytes = vec![0, 2, 0, 0, 0];
+    bytes.extend([[1; 32], [2; 32]].concat());
+    assert_eq!(encode(&request), bytes);
+    let ready = ToCoordinator::Ready {
+        job: JobId(Digest([3; 32])),
+        epoch: 0x0102_0304,
+    };
+    let mut bytes = vec![2];
+    bytes.extend([3; 32]);
+    bytes.extend([4, 3, 2, 1]);
+    assert_eq!(encode(&ready), bytes);
+    let failed = ToCoordinator::Failed {
+        job: JobId(Digest([3; 32])),
+        epoch: 0,
+        reason: "no".to_string(),
+        permanent: true,
+    };
+    let mut bytes = vec![3];
+    bytes.extend([3; 32]);
+    bytes.extend([0, 0, 0, 0, 2, 0, 0, 0, b'n', b'o', 1]);
+    assert_eq!(encode(&failed), bytes);
+}
+
+/// One digest over the encodings of all variants of a type.
+struct Golden(Vec<String>);
+
+impl Visitor for Golden {
+    fn visit<T: Message>(&mut self, name: &str, variants: u64, make: fn(&mut Source, u64) -> T) {
+        let mut hasher = Hasher::new(Domain::Blob);
+        for variant in 0..variants {
+            for seed in 0..8 {
+                hasher.update(&encode(&make(&mut Source::new(seed), variant)));
+            }
+        }
+        self.0.push(format!("{name} {}", hasher.finish().short()));
+    }
+}
+
+/// A change here changes what is sent, signed or hashed: it needs a new protocol version.
+#[test]
+fn no_encoding_changes_unnoticed() {
+    let mut golden = Golden(Vec::new());
+    visit_all(&mut golden);
+    assert_eq!(golden.0, GOLDEN);
+}
+
+const GOLDEN: [&str; 23] = [
+    "ToCoordinator 121623cf",
+    "ToWorker 41e71e64",
+    "ClientRequest 7a967550",
+    "ClientResponse f086e3e4",
+    "JobEvent 1918b0ac",
+    "LedgerEntry c0a0cae1",
+    "FrameHeader 3beb6e82",
+    "JobSpec 183374a2",
+    "Plan 6e5af5a1",
+    "Claim 1e014906",
+    "Leaf c1fa45b8",
+    "StepRecord 878bed2a",
+    "Signed 493752b0",
+    "Verdict 8105407b",
+    "Scalars 2b0306a6",
+    "OpenRequest 81fac0b1",
+    "Opening 12387b1b",
+    "WatchRequest 1cf30067",
+    "TensorHeader 03294afc",
+    "ModelManifest 0a570565",
+    "DataManifest 909cbf68",
+    "StateManifest c60210b2",
+    "Path 65020185",
+];

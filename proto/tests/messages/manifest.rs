@@ -1,0 +1,45 @@
+//! Values of manifests.
+
+use concord_proto::manifest::*;
+
+use super::Source;
+
+impl Source {
+    pub fn tensor_header(&mut self) -> TensorHeader {
+        let dtypes = [StoredDtype::F32, StoredDtype::F16, StoredDtype::Bf16];
+        TensorHeader {
+            dtype: dtypes[self.below(3) as usize],
+            shape: self.list(Self::u64),
+        }
+    }
+
+    pub fn model_manifest(&mut self) -> ModelManifest {
+        ModelManifest {
+            config_json: self.text(),
+            tensors: self.list(|s| ModelTensor {
+                name: s.text(),
+                blob: s.digest(),
+                bytes: s.u64(),
+            }),
+        }
+    }
+
+    pub fn data_manifest(&mut self) -> DataManifest {
+        DataManifest {
+            sequence_len: self.u32(),
+            chunk_sequences: self.u32(),
+            chunks: self.list(Self::digest),
+            sequences: self.list(|s| SequenceEntry {
+                digest: s.digest(),
+                targets: s.u32(),
+            }),
+        }
+    }
+
+    pub fn state_manifest(&mut self) -> StateManifest {
+        StateManifest {
+            step: self.u32(),
+            entries: self.list(Self::state_entry),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Values of what coordinator and workers say to each other.
+
+use concord_proto::session::*;
+use concord_proto::*;
+
+use super::Source;
+
+impl Source {
+    pub fn losses(&mut self) -> Vec<MicrobatchLoss> {
+        self.list(|s| MicrobatchLoss {
+            microbatch: s.u32(),
+            sum: s.bits(),
+        })
+    }
+
+    pub fn norms(&mut self) -> Vec<TensorNorm> {
+        self.list(|s| TensorNorm {
+            tensor: s.u32(),
+            squared: s.bits(),
+        })
+    }
+
+    pub fn scalars(&mut self) -> Scalars {
+        Scalars {
+            step: self.u32(),
+            losses: self.losses(),
+            norms: self.norms(),
+            targets: self.u64(),
+        }
+    }
+
+    pub fn device(&mut self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.text(),
+            macs_per_second: self.u64(),
+            memory_bytes: self.u64(),
+        }
+    }
+
+    pub fn role(&mut self) -> Role {
+        [Role::Worker, Role::Checker][self.below(2) as usize]
+    }
+
+    pub fn hello(&mut self) -> Hello {
+        let held = Held {
+            job: self.job(),
+            step: self.u32(),
+            layers: self.layers(),
+        };
+        Hello {
+            role: self.role(),
+            protocol: self.u32(),
+            arithmetic: self.u32(),
+            device: self.device(),
+            endpoint: self.text(),
+            held: self.flag().then_some(held),
+        }
+    }
+
+    pub const TO_COORDINATOR: u64 = 9;
+
+    pub fn sent_up(&mut self, variant: u64) -> ToCoordinator {
+        let (job, epoch, step) = (self.job(), self.u32(), self.u32());
+        match variant {
+            0 => ToCoordinator::Hello(self.hello()),
+            1 => ToCoordinator::Heartbeat,
+            2 => ToCoordinator::Ready { job, epoch },
+            3 => ToCoordinator::Failed {
+                job,
+                epoch,
+                reason: self.text(),
+                permanent: self.flag(),
+            },
+            4 => ToCoordinator::Computed {
+                job,
+                epoch,
+                step,
+                losses: self.losses(),
+                norms: self.norms(),
+            },
+            5 => ToCoordinator::Updated {
+                claim: self.signed(),
+                leaves: self.list(Self::leaf),
+            },
+            6 => ToCoordinator::Flushed {
+                job,
+                step,
+                state: self.list(Self::tensor_state),
+            },
+            7 => ToCoordinator::Verdict {
+                order: self.u64(),
+                verdict: self.signed(),
+            },
+            _ => ToCoordinator::Drain,
+        }
+    }
+
+    pub fn assignment(&mut self) -> Assignment {
+        Assignment {
+            plan: self.plan(),
+            spec: self.digest(),
+            state: self.digest(),
+            endpoints: self.list(Self::text),
+            recompute: self.flag(),
+            depth: self.u32(),
+        }
+    }
+
+    pub fn audit_order(&mut self) -> AuditOrder {
+        AuditOrder {
+            order: self.u64(),
+            spec: self.digest(),
+            job: self.job(),
+            epoch: self.u32(),
+            step: self.u32(),
+            worker: self.key(),
+            endpoint: self.text(),
+            leaf: self.leaf(),
+        }
+    }
+
+    pub const TO_WORKER: u64 = 12;
+
+    pub fn sent_down(&mut self, variant: u64) -> ToWorker {
+        let (job, epoch, step) = (self.job(), self.u32(), self.u32());
+        match variant {
+            0 => ToWorker::Welcome {
+                coordinator: self.key(),
+                heartbeat_ms: self.u32(),
+            },
+            1 => ToWorker::Refused {
+                reason: self.text(),
+            },
+            2 => ToWorker::Assign(Box::new(self.assignment())),
+            3 => ToWorker::Step {
+                job,
+                epoch,
+                step,
+                nonce_commitment: self.digest(),
+            },
+            4 => ToWorker::Scalars {
+                job,
+                epoch,
+                scalars: self.scalars(),
+            },
+            5 => ToWorker::Commit {
+                job,
+                epoch,
+                step,
+                record: self.digest(),
+                release_below: self.u32(),
+            },
+            6 => ToWorker::Release {
+                job,
+                below: self.u32(),
+            },
+            7 => ToWorker::Abort { job, epoch },
+            8 => ToWorker::Flush { job },
+            9 => ToWorker::Forget { job },
+            10 => ToWorker::Audit(Box::new(self.audit_order())),
+            _ => ToWorker::Leave,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Signatures, digests and tensor blobs: what was changed is refused, and says whose it was.
+
+mod messages;
+
+use concord_proto::manifest::{StoredDtype, TensorHeader};
+use concord_proto::wire::Envelope;
+use concord_proto::{Digest, Domain, JobId, Keypair, Plan, Signed, SignedError};
+use messages::Source;
+use proptest::prelude::*;
+
+fn key(index: u8) -> Keypair {
+    Keypair::from_secret([index; 32])
+}
+
+#[test]
+fn a_message_opens_only_as_it_was_signed() {
+    let plan = Source::new(3).plan();
+    let signed = Signed::new(&key(1), &plan);
+    assert_eq!(signed.open::<Plan>().unwrap(), plan);
+    for position in 0..signed.body.len() {
+        let mut changed = signed.clone();
+        changed.body[position] ^= 1;
+        assert!(matches!(
+            changed.open::<Plan>(),
+            Err(SignedError::Forged(_))
+        ));
+    }
+    for position in 0..64 {
+        let mut changed = signed.clone();
+        changed.signature[position] ^= 1;
+        assert!(matches!(
+            changed.open::<Plan>(),
+            Err(SignedError::Forged(_))
+        ));
+    }
+    let mut stolen = signed.clone();
+    stolen.signer = key(2).public();
+    let error = stolen.open::<Plan>().unwrap_err().to_string();
+    assert!(error.contains(&key(2).public().to_string()), "{error}");
+}
+
+#[test]
+fn signed_bytes_that_are_no_message_name_the_signer() {
+    let signed = Signed::new(&key(1), &"no plan".to_string());
+    let error = signed.open::<Plan>().unwrap_err();
+    assert!(matches!(error, SignedError::Malformed { signer, .. } if signer == key(1).public()));
+}
+
+#[test]
+fn a_signature_is_of_one_domain_and_one_key() {
+    let message = Digest::of(Domain::Signature, b"message");
+    let signature = key(1).sign(&message);
+    assert!(key(1).public().verifies(&message, &signature));
+    assert!(!key(2).public().verifies(&message, &signature));
+    let elsewhere = Digest::of(Domain::Blob, b"message");
+    assert!(!key(1).public().verifies(&elsewhere, &signature));
+    // The same secret gives the same signature: nothing of it is random.
+    assert_eq!(signature, key(1).sign(&message));
+}
+
+#[test]
+fn every_domain_has_a_digest_of_its_own() {
+    let domains = [
+        Domain::Blob,
+        Domain::Job,
+        Domain::Sequence,
+        Domain::Batch,
+        Domain::Step,
+        Domain::Leaf,
+        Domain::MerkleLeaf,
+        Domain::MerkleNode,
+        Domain::MerkleRoot,
+        Domain::Claim,
+        Domain::Plan,
+        Domain::Nonce,
+        Domain::Draw,
+        Domain::Shuffle,
+        Domain::Scalar,
+        Domain::Ledger,
+        Domain::Signature,
+    ];
+    let mut digests: Vec<Digest> = domains.map(|domain| Digest::of(domain, b"")).to_vec();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), domains.len());
+    assert!(
+        domains
+            .iter()
+            .all(|domain| domain.tag().starts_with("concord.v1."))
+    );
+}
+
+proptest! {
+    #[test]
+    fn digests_are_read_as_they_are_written(bytes in any::<[u8; 32]>()) {
+        let digest = Digest(bytes);
+        prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+        prop_assert_eq!(digest.to_string().parse(), Ok(JobId(digest)));
+    }
+
+    #[test]
+    fn other_texts_are_no_digest(text in ".{0,70}") {
+        prop_assert!(text.parse::<Digest>().is_err() || text.len() == 64);
+    }
+
+    #[test]
+    fn envelopes_carry_signed_messages(seed in any::<u64>(), lengths in (0..70_usize, 0..70_usize)) {
+        let signed = Source::new(seed).signed();
+        let envelope = Envelope::from(signed.clone());
+        prop_assert_eq!(Signed::try_from(envelope.clone()), Ok(signed));
+        let odd = Envelope { signer: vec![0; lengths.0], signature: vec![0; lengths.1], ..envelope };
+        prop_assert_eq!(Signed::try_from(odd).is_ok(), lengths == (32, 64));
+    }
+
+    #[test]
+    fn a_tensor_blob_is_its_header_and_elements(rows in 0_u64..9, columns in 0_u64..9) {
+        let header = TensorHeader { dtype: StoredDtype::Bf16, shape: vec![rows, columns] };
+        let elements = vec![7; (rows * columns * 2) as usize];
+        let blob = header.blob(&elements);
+        prop_assert_eq!(TensorHeader::split(&blob), Ok((header.clone(), &elements[..])));
+        prop_assert_eq!(header.digest(&elements), Digest::of(Domain::Blob, &blob));
+        prop_assert!(TensorHeader::split(&blob[..blob.len() - 1]).is_err());
+        prop_assert!(TensorHeader::split(&[&blob[..], &[0]].concat()).is_err());
+    }
+}
+
+#[test]
+fn shapes_that_overflow_are_refused() {
+    let header = TensorHeader {
+        dtype: StoredDtype::F32,
+        shape: vec![1 << 62, 4],
+    };
+    assert_eq!(header.element_bytes(), None);
+    assert!(TensorHeader::split(&header.blob(&[])).is_err());
+    let deep = TensorHeader {
+        dtype: StoredDtype::F32,
+        shape: vec![1; 9],
+    };
+    assert!(TensorHeader::split(&deep.blob(&[0; 4])).is_err());
+}

@@ -1,0 +1,91 @@
+//! Content-addressed blobs: on disk here, and at the coordinator or another worker.
+
+mod remote;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use concord_proto::{Digest, Domain};
+
+use crate::RuntimeError;
+
+pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
+
+/// Blobs of the coordinator, kept on disk once fetched.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    coordinator: tonic::transport::Channel,
+    dir: Arc<PathBuf>,
+}
+
+impl Blobs {
+    /// Blobs of the coordinator at the other end of `channel`, kept in `dir`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Io`] where the folder cannot be made.
+    pub fn new(channel: tonic::transport::Channel, dir: PathBuf) -> Result<Self, RuntimeError> {
+        std::fs::create_dir_all(&dir).map_err(|source| io("make", &dir, source))?;
+        Ok(Self {
+            coordinator: channel,
+            dir: Arc::new(dir),
+        })
+    }
+
+    /// The blob of an address.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where it cannot be had. A copy on disk that is broken is fetched anew.
+    pub async fn get(&self, digest: Digest) -> Result<Arc<Vec<u8>>, RuntimeError> {
+        let path = self.dir.join(digest.to_string());
+        if let Ok(bytes) = tokio::fs::read(&path).await
+            && Digest::of(Domain::Blob, &bytes) == digest
+        {
+            return Ok(Arc::new(bytes));
+        }
+        let bytes = fetch_from_coordinator(self.coordinator.clone(), digest).await?;
+        self.keep(digest, &bytes).await?;
+        Ok(Arc::new(bytes))
+    }
+
+    /// The value whose canonical encoding is a blob.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where it cannot be had or is no such value.
+    pub async fn get_value<T>(&self, digest: Digest, what: &'static str) -> Result<T, RuntimeError>
+    where
+        T: concord_proto::canonical::Canonical,
+    {
+        let bytes = self.get(digest).await?;
+        let bad = |why: String| RuntimeError::BadBlob { digest, what, why };
+        concord_proto::canonical::decode(&bytes).map_err(|error| bad(error.to_string()))
+    }
+
+    /// Puts a blob into the coordinator's store.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where the coordinator cannot be reached or has no room.
+    pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest, RuntimeError> {
+        upload(self.coordinator.clone(), bytes).await
+    }
+
+    async fn keep(&self, digest: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
+        let partial = self
+            .dir
+            .join(format!("{digest}.{}.partial", std::process::id()));
+        let path = self.dir.join(digest.to_string());
+        tokio::fs::write(&partial, bytes)
+            .await
+            .map_err(|e| io("write", &partial, e))?;
+        tokio::fs::rename(&partial, &path)
+            .await
+            .map_err(|e| io("write", &path, e))
+    }
+}
+
+fn io(action: &'static str, path: &std::path::Path, source: std::io::Error) -> RuntimeError {
+    RuntimeError::Io {
+        action,
+        path: path.display().to_string(),
+        source,
+    }
+}

@@ -1,0 +1,256 @@
+//! A job as a worker holds it: a stage, its committed state, and the step in progress.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::{Device, Tensor};
+use concord_models::ModelError;
+use concord_models::config::DecoderConfig;
+use concord_models::decoder::{Stage, TensorSource};
+use concord_models::train::TrainState;
+use concord_proto::manifest::StateEntry;
+use concord_proto::session::{Held, ToCoordinator};
+use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Port, Seat, TensorState, WorkerId};
+
+use super::run::Run;
+use super::{Engine, EngineEffect, ReceivedFrame};
+use crate::data::Microbatch;
+use crate::{RuntimeError, spec as words, work};
+
+/// What a stage is loaded from: everything has been fetched and checked.
+pub(crate) struct LoadedStage {
+    pub(crate) job: JobId,
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) plan: Plan,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) seat: Seat,
+    pub(crate) config: Arc<DecoderConfig>,
+    pub(crate) tensors: BaseTensors,
+    pub(crate) state: TrainState,
+    pub(crate) step: u32,
+    pub(crate) sequence_len: usize,
+    pub(crate) recompute: bool,
+    pub(crate) depth: u32,
+    /// The precision of a worker that cheats.
+    #[cfg(feature = "liars")]
+    pub(crate) lower_precision: Option<concord_kernels::coded::Precision>,
+}
+
+/// Tensors of the model, by name.
+pub(crate) struct BaseTensors(pub(crate) BTreeMap<String, Tensor>);
+
+impl TensorSource for BaseTensors {
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let found = self.0.get(name).cloned();
+        found.ok_or_else(|| ModelError::MissingTensor {
+            path: "the model's manifest".into(),
+            tensor: name.to_string(),
+        })
+    }
+}
+
+/// A job in the hands of a worker.
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) spec: Arc<JobSpec>,
+    pub(crate) plan: Plan,
+    pub(crate) plan_digest: Digest,
+    pub(crate) endpoints: BTreeMap<WorkerId, String>,
+    pub(crate) seat: Seat,
+    pub(crate) layers: Layers,
+    pub(crate) stage: Stage,
+    pub(crate) recompute: bool,
+    pub(crate) depth: u32,
+    /// Steps committed.
+    pub(crate) step: u32,
+    pub(crate) state: TrainState,
+    pub(crate) entries: Vec<TensorState>,
+    pub(crate) run: Option<Run>,
+    /// Frames of a step that has not started here yet.
+    pub(crate) early: Vec<ReceivedFrame>,
+}
+
+impl Job {
+    pub(crate) fn load(device: &Device, loaded: LoadedStage) -> Result<Self, RuntimeError> {
+        let layers = loaded.plan.stages[loaded.seat.stage];
+        #[cfg_attr(not(feature = "liars"), expect(unused_mut))]
+        let mut options = words::stage_options(
+            &loaded.spec,
+            loaded.config.clone(),
+            layers,
+            device,
+            loaded.sequence_len,
+        )?;
+        #[cfg(feature = "liars")]
+        if let Some(precision) = loaded.lower_precision {
+            options.precisions.weights = precision;
+        }
+        let stage = Stage::load(options, &loaded.tensors, &loaded.state.values())?;
+        let entries = work::entries(&loaded.spec, layers, &loaded.state);
+        let workers = loaded.plan.workers().map(|(_, worker)| worker);
+        Ok(Self {
+            id: loaded.job,
+            endpoints: workers.zip(loaded.endpoints).collect(),
+            plan_digest: loaded.plan.digest(),
+            spec: loaded.spec,
+            plan: loaded.plan,
+            seat: loaded.seat,
+            layers,
+            stage,
+            recompute: loaded.recompute,
+            depth: loaded.depth,
+            step: loaded.step,
+            state: loaded.state,
+            entries,
+            run: None,
+            early: Vec::new(),
+        })
+    }
+
+    /// What the coordinator may count on after it was gone.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            job: self.id,
+            step: self.step,
+            layers: self.layers,
+        }
+    }
+
+    /// The ports of the committed state.
+    pub(crate) fn state_ports(&self) -> Vec<Port> {
+        let entries: Vec<StateEntry> = self.entries.iter().map(|state| state.entry).collect();
+        work::state_ports(&entries)
+    }
+
+    pub(crate) fn failed(&self, error: &RuntimeError) -> ToCoordinator {
+        ToCoordinator::Failed {
+            job: self.id,
+            epoch: self.plan.epoch,
+            reason: error.to_string(),
+            permanent: error.is_permanent(),
+        }
+    }
+
+    pub(crate) fn start_step(
+        &mut self,
+        engine: &mut Engine,
+        step: u32,
+        batches: Vec<(u32, Microbatch)>,
+    ) {
+        if step != self.step {
+            tracing::warn!("asked for step {step} while {} are committed", self.step);
+            return;
+        }
+        self.drop_run(engine);
+        self.run = Some(Run::new(self, batches.into_iter().collect()));
+        for frame in std::mem::take(&mut self.early) {
+            self.receive(frame);
+        }
+    }
+
+    /// Takes tensors in, or keeps them for a step that has not started here yet.
+    pub(crate) fn receive(&mut self, frame: ReceivedFrame) {
+        if frame.header.epoch != self.plan.epoch {
+            return;
+        }
+        let is_early = match &self.run {
+            Some(_) => frame.header.step == self.step + 1,
+            None => frame.header.step == self.step || frame.header.step == self.step + 1,
+        };
+        if is_early {
+            if self.early.len() < early_frames_max(&self.spec, &self.plan) {
+                self.early.push(frame);
+            }
+        } else if frame.header.step == self.step
+            && let Some(mut run) = self.run.take()
+        {
+            run.receive(self, frame);
+            self.run = Some(run);
+        }
+    }
+
+    /// Does one unit of work of the step in progress.
+    pub(crate) fn work(&mut self, engine: &mut Engine) -> Result<bool, RuntimeError> {
+        let Some(mut run) = self.run.take() else {
+            return Ok(false);
+        };
+        let worked = run.work(self, engine);
+        self.run = Some(run);
+        worked
+    }
+
+    pub(crate) fn update(
+        &mut self,
+        engine: &mut Engine,
+        scalars: &concord_proto::session::Scalars,
+    ) {
+        let Some(mut run) = self.run.take() else {
+            return;
+        };
+        if scalars.step == self.step
+            && let Err(error) = run.update(self, engine, scalars)
+        {
+            engine.report(self.failed(&error));
+        }
+        self.run = Some(run);
+    }
+
+    /// The update becomes the state.
+    pub(crate) fn commit(&mut self, engine: &mut Engine, step: u32) {
+        if step != self.step {
+            return;
+        }
+        let Some(updated) = self.run.as_mut().and_then(|run| run.updated.take()) else {
+            return;
+        };
+        self.run = None;
+        #[cfg(feature = "liars")]
+        let stale = engine
+            .lie
+            .as_ref()
+            .is_some_and(|lie| lie.keeps_stale_weights(step));
+        #[cfg(not(feature = "liars"))]
+        let stale = false;
+        if !stale {
+            self.stage.refresh(&updated.state.values());
+        }
+        self.state = updated.state;
+        self.entries = updated.entries;
+        self.step += 1;
+        engine.set_held(Some(self.held()));
+    }
+
+    /// Drops the step in progress; the committed state stays.
+    pub(crate) fn abort(&mut self, engine: &mut Engine) {
+        self.drop_run(engine);
+        self.early.clear();
+    }
+
+    pub(crate) fn drop_run(&mut self, engine: &mut Engine) {
+        if self.run.take().is_some() {
+            let (job, step, epoch) = (self.id, self.step, self.plan.epoch);
+            engine.openings(|openings| openings.remove(job, step, epoch));
+        }
+    }
+
+    /// Hands the committed state to the store.
+    pub(crate) fn flush(&mut self, engine: &mut Engine) {
+        let mut tensors = Vec::new();
+        for held in self.state.0.values() {
+            tensors.extend([&held.value, &held.first_moment, &held.second_moment].map(Arc::clone));
+        }
+        let state = self.entries.clone();
+        let then = ToCoordinator::Flushed {
+            job: self.id,
+            step: self.step,
+            state,
+        };
+        engine.effect(EngineEffect::Upload { tensors, then });
+    }
+}
+
+/// Frames of one step that can come before it starts here: hidden states, gradients and partials.
+fn early_frames_max(spec: &JobSpec, plan: &Plan) -> usize {
+    let nodes = 3 * 2 * (spec.microbatches.ilog2() as usize + 1) * plan.replicas.len();
+    2 * spec.microbatches as usize + nodes
+}

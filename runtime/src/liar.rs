@@ -1,0 +1,115 @@
+//! Ways to cheat, for tests of the proof. Compiled only with the feature `liars`.
+
+use std::str::FromStr;
+
+use concord_models::decoder::Batch;
+use concord_proto::Signed;
+
+/// What a cheat does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cheat {
+    /// Claims an update that it did not do.
+    SkippedStep,
+    /// Computes on other tokens than it claims.
+    WrongData,
+    /// Keeps the weights of an old step.
+    StaleWeights,
+    /// Computes with weights of 8 bits.
+    LowerPrecision,
+    /// Sends the claim of the step before.
+    ReplayedClaim,
+    /// Sends a claim whose signature is not its own.
+    ForgedSignature,
+    /// Sends bytes that are no message.
+    MalformedBytes,
+    /// Passes every leaf without a look.
+    LazyChecker,
+}
+
+impl Cheat {
+    /// All, with the names that the command line takes.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("skipped-step", Self::SkippedStep),
+        ("wrong-data", Self::WrongData),
+        ("stale-weights", Self::StaleWeights),
+        ("lower-precision", Self::LowerPrecision),
+        ("replayed-claim", Self::ReplayedClaim),
+        ("forged-signature", Self::ForgedSignature),
+        ("malformed-bytes", Self::MalformedBytes),
+        ("lazy-checker", Self::LazyChecker),
+    ];
+}
+
+/// A cheat from some step on.
+#[derive(Clone, Debug)]
+pub struct Lie {
+    cheat: Cheat,
+    from_step: u32,
+    last_claim: Option<Signed>,
+}
+
+impl FromStr for Lie {
+    type Err = String;
+
+    /// Such as "wrong-data" or "wrong-data@3".
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, step) = text.split_once('@').unwrap_or((text, "0"));
+        let known = Cheat::ALL.iter().find(|(known, _)| *known == name);
+        let cheat = known.ok_or_else(|| format!("unknown cheat '{name}'"))?.1;
+        let from_step = step.parse().map_err(|_| format!("'{step}' is no step"))?;
+        Ok(Self {
+            cheat,
+            from_step,
+            last_claim: None,
+        })
+    }
+}
+
+impl Lie {
+    fn tells(&self, cheat: Cheat, step: u32) -> bool {
+        self.cheat == cheat && step >= self.from_step
+    }
+
+    /// Whether it computes with weights of 8 bits.
+    pub fn lowers_precision(&self) -> bool {
+        self.cheat == Cheat::LowerPrecision
+    }
+
+    /// Whether it passes every leaf.
+    pub fn is_lazy(&self) -> bool {
+        self.cheat == Cheat::LazyChecker
+    }
+
+    pub(crate) fn skips_step(&self, step: u32) -> bool {
+        self.tells(Cheat::SkippedStep, step)
+    }
+
+    pub(crate) fn keeps_stale_weights(&self, step: u32) -> bool {
+        self.tells(Cheat::StaleWeights, step)
+    }
+
+    pub(crate) fn garbles(&self, step: u32) -> bool {
+        self.tells(Cheat::MalformedBytes, step)
+    }
+
+    pub(crate) fn wrong_batch(&self, step: u32, batch: &Batch) -> Option<Batch> {
+        let reversed = || Batch {
+            tokens: batch.tokens.iter().rev().copied().collect(),
+            ..batch.clone()
+        };
+        self.tells(Cheat::WrongData, step).then(reversed)
+    }
+
+    pub(crate) fn claim(&mut self, step: u32, claim: Signed) -> Signed {
+        let last = self.last_claim.replace(claim.clone());
+        if self.tells(Cheat::ForgedSignature, step) {
+            let mut forged = claim;
+            forged.signature[7] ^= 1;
+            return forged;
+        }
+        match last {
+            Some(last) if self.tells(Cheat::ReplayedClaim, step) => last,
+            _ => claim,
+        }
+    }
+}

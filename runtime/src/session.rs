@@ -1,0 +1,158 @@
+//! A session with the coordinator: signed messages both ways until either leaves.
+
+use std::time::Duration;
+
+use concord_proto::limits::MESSAGE_BYTES_MAX;
+use concord_proto::session::{Hello, ToCoordinator, ToWorker};
+use concord_proto::wire::Envelope;
+use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_proto::{Keypair, PublicKey, Signed};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::RuntimeError;
+
+/// Messages that may wait for the network.
+const OUTGOING_MAX: usize = 256;
+
+/// An open session.
+pub(crate) struct Session {
+    key: Keypair,
+    outgoing: mpsc::Sender<Envelope>,
+    incoming: Streaming<Envelope>,
+    coordinator: PublicKey,
+    /// How often the coordinator wants a heartbeat.
+    pub(crate) heartbeat: Duration,
+}
+
+/// A channel to `url`, such as "http://127.0.0.1:7700".
+///
+/// # Errors
+/// [`RuntimeError::Unreachable`] where the address is none or nobody answers there.
+pub async fn connect(url: &str) -> Result<Channel, RuntimeError> {
+    let unreachable = |why: String| RuntimeError::Unreachable {
+        endpoint: url.to_string(),
+        why,
+    };
+    let endpoint =
+        Endpoint::from_shared(url.to_string()).map_err(|e| unreachable(e.to_string()))?;
+    let endpoint = endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_adaptive_window(true);
+    endpoint
+        .connect()
+        .await
+        .map_err(|error| unreachable(root_cause(&error)))
+}
+
+/// The innermost reason of an error: the one that says something.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+impl Session {
+    /// Says hello and waits to be welcome.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Refused`] where the coordinator refuses: it is final. Others may pass.
+    pub(crate) async fn open(
+        channel: Channel,
+        key: Keypair,
+        hello: Hello,
+    ) -> Result<Self, RuntimeError> {
+        let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
+        let first = Envelope::from(Signed::new(&key, &ToCoordinator::Hello(hello)));
+        outgoing.try_send(first).expect("a new channel has room");
+        let mut client = CoordinatorClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let answer = client.session(ReceiverStream::new(messages)).await;
+        let mut incoming = answer
+            .map_err(|status| lost(status.message()))?
+            .into_inner();
+        let welcome = incoming
+            .message()
+            .await
+            .map_err(|status| lost(status.message()))?;
+        let envelope = welcome.ok_or_else(|| lost("it hung up"))?;
+        let signed = Signed::try_from(envelope).map_err(|why| lost(&why))?;
+        match signed
+            .open::<ToWorker>()
+            .map_err(|error| lost(&error.to_string()))?
+        {
+            ToWorker::Welcome {
+                coordinator,
+                heartbeat_ms,
+            } if coordinator == signed.signer => {
+                let heartbeat = Duration::from_millis(u64::from(heartbeat_ms.max(50)));
+                Ok(Self {
+                    key,
+                    outgoing,
+                    incoming,
+                    coordinator,
+                    heartbeat,
+                })
+            }
+            ToWorker::Refused { reason } => Err(RuntimeError::Refused(reason)),
+            _ => Err(lost("its first message is no welcome")),
+        }
+    }
+
+    /// The next message, or nothing once the session is over.
+    pub(crate) async fn receive(&mut self) -> Option<ToWorker> {
+        let envelope = match self.incoming.message().await {
+            Ok(envelope) => envelope?,
+            Err(status) => {
+                tracing::debug!("the session broke: {}", status.message());
+                return None;
+            }
+        };
+        let message = Signed::try_from(envelope).and_then(|signed| {
+            let is_theirs = signed.signer == self.coordinator;
+            let message = signed.open::<ToWorker>().map_err(|error| error.to_string());
+            if is_theirs {
+                message
+            } else {
+                Err("not signed by the coordinator".to_string())
+            }
+        });
+        match message {
+            Ok(message) => Some(message),
+            Err(why) => {
+                tracing::warn!("the coordinator sent what cannot be read: {why}");
+                None
+            }
+        }
+    }
+
+    /// Sends a message. False once the session is over.
+    pub(crate) async fn send(&self, message: &ToCoordinator) -> bool {
+        self.send_signed(Signed::new(&self.key, message)).await
+    }
+
+    /// Sends what is signed already.
+    pub(crate) async fn send_signed(&self, signed: Signed) -> bool {
+        self.outgoing.send(Envelope::from(signed)).await.is_ok()
+    }
+
+    /// Sends bytes that are no message, under a good signature.
+    #[cfg(feature = "liars")]
+    pub(crate) async fn send_garbage(&self) -> bool {
+        self.send_signed(Signed::new(&self.key, &[0xffu8; 40]))
+            .await
+    }
+}
+
+fn lost(why: &str) -> RuntimeError {
+    RuntimeError::Unreachable {
+        endpoint: "the coordinator".to_string(),
+        why: why.to_string(),
+    }
+}

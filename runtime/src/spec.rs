@@ -1,0 +1,143 @@
+//! From the job spec's words to the model's.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use concord_kernels::Device;
+use concord_kernels::coded::Precision;
+use concord_models::config::{DecoderConfig, Place as ModelPlace, Projection};
+use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
+use concord_models::train::{AdamSettings, Curve, LearningRate};
+use concord_proto::{AdapterSpec, JobSpec, Layers, Place, ScheduleKind};
+
+use crate::RuntimeError;
+
+/// The precision of so many bits.
+///
+/// # Errors
+/// [`RuntimeError::Unsupported`], naming the known ones.
+pub fn precision(bits: u8) -> Result<Precision, RuntimeError> {
+    match bits {
+        8 => Ok(Precision::I8),
+        14 => Ok(Precision::I14),
+        16 => Ok(Precision::I16),
+        _ => Err(RuntimeError::Unsupported(format!(
+            "{bits}-bit operands: 8, 14 or 16 are known"
+        ))),
+    }
+}
+
+/// Where a tensor stands, in the words of the job spec.
+pub fn place(place: ModelPlace, tied: bool) -> Place {
+    match place {
+        ModelPlace::Embed if tied => Place::EmbedAndHead,
+        ModelPlace::Embed => Place::Embed,
+        ModelPlace::Layer(layer) => Place::Layer(layer),
+        ModelPlace::FinalNorm | ModelPlace::Head => Place::Head,
+    }
+}
+
+/// What a spec trains.
+///
+/// # Errors
+/// [`RuntimeError::Model`] for a projection that does not exist.
+pub fn trainable(adapter: &AdapterSpec) -> Result<Trainable, RuntimeError> {
+    match adapter {
+        AdapterSpec::Full => Ok(Trainable::Full),
+        AdapterSpec::Lora { rank, targets, .. } => Ok(Trainable::Lora {
+            rank: *rank,
+            targets: projections(targets)?,
+        }),
+    }
+}
+
+fn projections(names: &[String]) -> Result<BTreeSet<Projection>, RuntimeError> {
+    names
+        .iter()
+        .map(|name| Ok(name.parse::<Projection>()?))
+        .collect()
+}
+
+/// Checks that the spec's list of trained tensors is the model's.
+///
+/// # Errors
+/// [`RuntimeError::Unsupported`] where it is another.
+pub fn check_trainable(spec: &JobSpec, config: &DecoderConfig) -> Result<(), RuntimeError> {
+    let expected = trainable(&spec.adapter)?.tensors(config);
+    let same = |(tensor, theirs): (&TrainableTensor, &concord_proto::TrainableTensor)| {
+        tensor.name == theirs.name
+            && tensor
+                .shape
+                .iter()
+                .map(|&dim| dim as u64)
+                .eq(theirs.shape.iter().copied())
+            && place(tensor.place, config.tie_embeddings) == theirs.place
+    };
+    let fits = expected.len() == spec.trainable.len()
+        && expected.iter().zip(&spec.trainable).all(same)
+        && config.layers == spec.layers as usize;
+    let refuse = || RuntimeError::Unsupported("its trained tensors are not the model's".into());
+    fits.then_some(()).ok_or_else(refuse)
+}
+
+/// The options of the stage of `layers`.
+///
+/// # Errors
+/// [`RuntimeError`] for what this build does not know.
+pub fn stage_options(
+    spec: &JobSpec,
+    config: Arc<DecoderConfig>,
+    layers: Layers,
+    device: &Device,
+    positions: usize,
+) -> Result<StageOptions, RuntimeError> {
+    let lora = match &spec.adapter {
+        AdapterSpec::Full => None,
+        AdapterSpec::Lora {
+            rank,
+            alpha,
+            targets,
+        } => Some(LoraSpec {
+            rank: *rank,
+            scale: alpha.get() / *rank as f32,
+            targets: projections(targets)?,
+        }),
+    };
+    Ok(StageOptions {
+        device: device.clone(),
+        config,
+        layers: layers.start..layers.end,
+        precisions: Precisions {
+            weights: precision(spec.precision.weights)?,
+            activations: precision(spec.precision.activations)?,
+        },
+        lora,
+        trains_all: spec.adapter == AdapterSpec::Full,
+        positions,
+    })
+}
+
+/// AdamW's constants.
+pub fn adam(spec: &JobSpec) -> AdamSettings {
+    AdamSettings {
+        beta1: spec.optimizer.beta1.get(),
+        beta2: spec.optimizer.beta2.get(),
+        epsilon: spec.optimizer.epsilon.get(),
+        weight_decay: spec.optimizer.weight_decay.get(),
+        max_grad_norm: spec.optimizer.max_grad_norm.get(),
+    }
+}
+
+/// The learning rate over the steps.
+pub fn learning_rate(spec: &JobSpec) -> LearningRate {
+    LearningRate {
+        curve: match spec.schedule.kind {
+            ScheduleKind::Cosine => Curve::Cosine,
+            ScheduleKind::Linear => Curve::Linear,
+            ScheduleKind::Constant => Curve::Constant,
+        },
+        peak: spec.schedule.learning_rate.get(),
+        warmup_steps: spec.schedule.warmup_steps,
+        steps: spec.steps,
+    }
+}

@@ -1,0 +1,34 @@
+//! The worker's driver: gRPC, timers and files around the engine.
+
+mod assignment;
+mod driver;
+mod peers;
+mod server;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use concord_kernels::Device;
+
+pub(crate) use assignment::fetch_model;
+pub use driver::run;
+
+/// How a worker runs.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The coordinator, such as "http://127.0.0.1:7700".
+    pub coordinator: String,
+    /// Where other workers reach this one; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// What others are told to connect to; nothing tells them the listening address.
+    pub advertise: Option<String>,
+    /// Key and fetched blobs.
+    pub dir: PathBuf,
+    /// Where it computes.
+    pub device: Device,
+    /// Memory that it may use, in bytes.
+    pub memory_bytes: u64,
+    /// How it cheats.
+    #[cfg(feature = "liars")]
+    pub lie: Option<crate::liar::Lie>,
+}

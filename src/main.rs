@@ -1,0 +1,84 @@
+//! The command line of Concord.
+
+mod checker;
+mod coordinator;
+mod demo;
+mod device;
+mod generate;
+mod job_file;
+mod jobs;
+mod logits;
+mod output;
+mod status;
+mod train;
+mod verify;
+mod worker;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Output;
+
+/// Trains and serves Hugging Face models on whatever machines can be had. One job, one hash: the
+/// result is a pure function of the job spec, whatever machines did the work.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    /// Print one JSON object a line, with stable keys, instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to log on stderr, such as "info" or "concord_runtime=debug".
+    #[arg(long, global = true, default_value = "warn", value_name = "FILTER")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fine-tune a model as a job file says.
+    Train(train::Args),
+    /// Show the whole line in two minutes: train, kill a worker, catch a cheat, prove it.
+    Demo(demo::Args),
+    /// Continue a text.
+    Generate(generate::Args),
+    /// Write what a model computes for given token ids.
+    Logits(logits::Args),
+    /// Check the proof of a job, with no coordinator running.
+    Verify(verify::Args),
+    /// List the jobs of a coordinator, watch one, cancel one, or fetch its result.
+    Jobs(jobs::Args),
+    /// Show who is in a pool and what they do.
+    Status(status::Args),
+    /// Run a coordinator.
+    Coordinator(coordinator::Args),
+    /// Run a worker.
+    Worker(worker::Args),
+    /// Run a checker.
+    Checker(checker::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let output = Output::new(cli.json);
+    let result = match cli.command {
+        Command::Train(args) => train::run(args, &output),
+        Command::Demo(args) => demo::run(&args, &output),
+        Command::Generate(args) => generate::run(&args, &output),
+        Command::Logits(args) => logits::run(&args, &output),
+        Command::Verify(args) => verify::run(&args, &output),
+        Command::Jobs(args) => jobs::run(&args, &output),
+        Command::Status(args) => status::run(&args, &output),
+        Command::Coordinator(args) => coordinator::run(args, &output),
+        Command::Worker(args) => worker::run(args, &output),
+        Command::Checker(args) => checker::run(args, &output),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
