@@ -1,6 +1,7 @@
 //! The command line of Concord.
 
 mod checker;
+mod client;
 mod coordinator;
 mod demo;
 mod device;

@@ -18,3 +18,4 @@ mod work;
 pub mod worker;
 
 pub use error::RuntimeError;
+pub use session::connect;

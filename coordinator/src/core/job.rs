@@ -87,6 +87,7 @@ impl Job {
             audits: Vec::new(),
         });
         job.saved = None;
+        job.reason = "the first plan".to_string();
         let id = job.id;
         desk.out.store(concord_proto::canonical::encode(job.spec()));
         desk.out.keep(Change::Job {

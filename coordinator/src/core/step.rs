@@ -215,8 +215,11 @@ impl Job {
         if !self.attempt.as_ref().is_some_and(is_asked) {
             return;
         }
-        let checked =
-            self.with_rules(|rules, _| rules::check_claim(rules, worker, &signed, &leaves));
+        let checked = self.with_rules(|rules, attempt| {
+            let claim = rules::check_claim(rules, worker, &signed, &leaves)?;
+            check_means(worker, &claim, attempt.scalars.as_ref())?;
+            Ok(claim)
+        });
         let claim = match checked {
             None => return,
             Some(Err(breach)) => return self.convict_breach(desk, breach),
@@ -423,6 +426,22 @@ fn judge(rules: &StepRules, claimed: &[Claimed]) -> Outcome {
         Ok(()) => Outcome::Agree,
         Err(disagreement) => Outcome::Differ(disagreement),
     }
+}
+
+/// Loss and norm of the step follow from its scalars.
+fn check_means(worker: WorkerId, claim: &Claim, scalars: Option<&Scalars>) -> Result<(), Breach> {
+    let due = scalars.map(|scalars| (scalars.mean_loss(), scalars.grad_norm()));
+    if due == Some((Some(claim.loss), Some(claim.grad_norm))) {
+        return Ok(());
+    }
+    Err(Breach {
+        culprit: worker,
+        offence: Offence::WrongClaim,
+        evidence: format!(
+            "in step {}, its loss or gradient norm does not follow from the scalars",
+            claim.step
+        ),
+    })
 }
 
 fn check_computed(

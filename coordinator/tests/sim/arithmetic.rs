@@ -111,11 +111,18 @@ pub fn backward(
             let name = mix(&spec.trainable[*index as usize].name, &[]);
             add(Part::Own, *index, mix("weight", &[name, *below, above]));
         }
-        above = mix("backward", &[&[above, *below], &digests(&tensors)[..]].concat());
+        above = mix(
+            "backward",
+            &[&[above, *below], &digests(&tensors)[..]].concat(),
+        );
     }
     if layers.start == 0 {
         for (index, _) in at(spec, states, is_embed) {
-            add(Part::TiedEmbed, index, mix("embedding", &[above, inputs.tokens]));
+            add(
+                Part::TiedEmbed,
+                index,
+                mix("embedding", &[above, inputs.tokens]),
+            );
         }
     }
     (above, parts)

@@ -68,7 +68,10 @@ impl Writer<'_> {
             values = fake::mix("stale", &[values]);
         }
         let mut inputs = vec![own(PortKind::State, values)];
-        let (stage, last) = (self.stage.seat.stage, self.stage.assignment.plan.stages.len() - 1);
+        let (stage, last) = (
+            self.stage.seat.stage,
+            self.stage.assignment.plan.stages.len() - 1,
+        );
         if stage == 0 || stage == last {
             let mut tokens = self.work.tokens[&m];
             if self.lies(Kind::WrongTokens) {
@@ -93,7 +96,10 @@ impl Writer<'_> {
 
     fn backward(&self, m: u32) -> Leaf {
         let mut inputs = self.common(m);
-        let (stage, last) = (self.stage.seat.stage, self.stage.assignment.plan.stages.len() - 1);
+        let (stage, last) = (
+            self.stage.seat.stage,
+            self.stage.assignment.plan.stages.len() - 1,
+        );
         if stage < last {
             inputs.push(self.received(PortKind::Gradient(self.stage.layers.end), m));
         }
@@ -184,8 +190,8 @@ pub fn updated(
         arithmetic: stage.spec.arithmetic,
         device: "make-believe".to_string(),
         leaf_root: leaf_root(&leaves),
-        loss: fake::number(&scalars.digest()),
-        grad_norm: fake::number(&fake::mix("norm", &[scalars.digest()])),
+        loss: scalars.mean_loss().expect("losses"),
+        grad_norm: scalars.grad_norm().expect("norms"),
         learning_rate: fake::number(&step),
         state: after.iter().map(state).collect(),
     };

@@ -140,7 +140,10 @@ impl Worker {
                 ..
             } => {
                 let stage = self.stage.as_mut().expect("a commit without a stage");
-                assert_eq!(stage.assignment.plan.epoch, epoch, "a commit of another plan");
+                assert_eq!(
+                    stage.assignment.plan.epoch, epoch,
+                    "a commit of another plan"
+                );
                 let work = self.work.take().expect("a commit without a step");
                 assert_eq!(work.step, step);
                 stage.states = work.after.expect("a commit before the update");
@@ -243,13 +246,19 @@ impl Worker {
             frame.microbatch,
             &frame.port,
         );
-        assert!(frame.origin.worker.verifies(&message, &frame.origin.signature));
+        assert!(
+            frame
+                .origin
+                .worker
+                .verifies(&message, &frame.origin.signature)
+        );
         let work = self.work.as_mut().expect("just looked");
         if let PortKind::Partial { node, part } = frame.port.kind {
             let sums = work.sums.entry(part).or_default();
             sums.insert(node, frame.sum.clone());
         }
-        work.inbox.insert((frame.port.kind, frame.microbatch), frame);
+        work.inbox
+            .insert((frame.port.kind, frame.microbatch), frame);
         self.go_on()
     }
 
@@ -279,10 +288,16 @@ impl Worker {
 
     fn update(&mut self, epoch: u32, scalars: &Scalars) -> Vec<Act> {
         let stage = self.stage.as_ref().expect("scalars without a stage");
-        assert_eq!(stage.assignment.plan.epoch, epoch, "scalars of another plan");
+        assert_eq!(
+            stage.assignment.plan.epoch, epoch,
+            "scalars of another plan"
+        );
         let work = self.work.as_mut().expect("scalars without a step");
         assert_eq!(work.step, scalars.step);
-        let totals = work.totals.as_ref().expect("scalars before all is computed");
+        let totals = work
+            .totals
+            .as_ref()
+            .expect("scalars before all is computed");
         let mut after = fake::update(&stage.states, totals, scalars.digest());
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
         if lie.is_some_and(|lie| lie.skips_update()) {
@@ -319,13 +334,9 @@ impl Worker {
         if self.lie.is_some_and(|lie| lie.flushes_other()) {
             state[0].entry.value = fake::mix("other", &[state[0].entry.value]);
         }
-        let blobs = state.iter().flat_map(|s| {
-            [
-                s.entry.value,
-                s.entry.first_moment,
-                s.entry.second_moment,
-            ]
-        });
+        let blobs = state
+            .iter()
+            .flat_map(|s| [s.entry.value, s.entry.first_moment, s.entry.second_moment]);
         let blobs = blobs.collect();
         let step = stage.done;
         let flushed = ToCoordinator::Flushed { job, step, state };
@@ -424,7 +435,8 @@ fn backward_one(
         fake::backward(&stage.spec, stage.layers, &stage.states, inputs, gradient);
     if lie.is_some_and(|lie| lie.wrong_backward()) {
         for sum in found.values_mut() {
-            sum.values_mut().for_each(|d| *d = fake::mix("wrong", &[*d]));
+            sum.values_mut()
+                .for_each(|d| *d = fake::mix("wrong", &[*d]));
         }
     }
     let node = Node::leaf(m);

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --manifest-path benches/Cargo.toml --bin gemm -- --torch-python PYTHON`
 //!
-//! Prints a table in Markdown. Every time includes packing and the final rounding to f32; whether it
+//! Prints a table in Markdown. Every time includes packing and the rounding to f32; whether it
 //! includes coding the activations (f32 to integers) is said in the row. Weights are coded before.
 //! All write into memory that is kept, but for candle, whose products make their own.
 

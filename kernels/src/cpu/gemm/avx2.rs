@@ -69,7 +69,7 @@ impl Micro for Avx2 {
 
 #[target_feature(enable = "avx2")]
 unsafe fn multiply<const R: usize, const V: usize>(kind: Kind, tile: &Tile) {
-    // SAFETY: the caller's promises: panels of `R` rows and of `COLS` columns reach `depth` further.
+    // SAFETY: the caller's promises: panels of `R` rows and `COLS` columns reach `depth` further.
     unsafe {
         if kind == Kind::Wide {
             pairs::<R, V>(tile, 1, tile.a.high, tile.b.high);

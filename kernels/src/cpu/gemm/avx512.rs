@@ -68,7 +68,7 @@ impl Micro for Avx512 {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn multiply<const R: usize, const V: usize>(kind: Kind, tile: &Tile) {
-    // SAFETY: the caller's promises: panels of `R` rows and of `COLS` columns reach `depth` further.
+    // SAFETY: the caller's promises: panels of `R` rows and `COLS` columns reach `depth` further.
     unsafe {
         match kind {
             Kind::Wide => {

@@ -193,6 +193,41 @@ fn scale(operand: &Operand<'_>, row: usize) -> f64 {
     operand.exp.get(row).map_or(1.0, |&e| pow2_f64(e))
 }
 
+/// Where `N` columns stand from a step on, or the tail that replaces them.
+#[inline(always)]
+fn columns<const N: usize>(
+    b: &Operand<'_>,
+    tail: Option<&Tail>,
+    col: usize,
+    step: usize,
+) -> [*const i16; N] {
+    let mut at = [b.q.as_ptr(); N];
+    for n in 0..N {
+        let start = (col + n) * b.row_stride + step * STEP;
+        at[n] = match tail {
+            None => b.q.as_ptr().wrapping_add(start),
+            Some(tail) => tail.0[n].as_ptr(),
+        };
+    }
+    at
+}
+
+/// Where the codes and the digits of `R` rows of A stand from a step on.
+#[inline(always)]
+fn lines_from<const R: usize>(
+    rows: &Rows<'_>,
+    row: usize,
+    step: usize,
+) -> ([*const Line; R], [*const Line; R]) {
+    let mut codes = [rows.line(row, 0, 2 * step); R];
+    let mut digits = [rows.line(row, 1, step); R];
+    for r in 0..R {
+        codes[r] = rows.line(row + r, 0, 2 * step);
+        digits[r] = rows.line(row + r, 1, step);
+    }
+    (codes, digits)
+}
+
 /// The exact sums of `R` rows with `N` columns.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -227,21 +262,8 @@ unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
             } else {
                 rows.steps
             };
-            let mut at = [tail.0[0].as_ptr(); N];
-            for n in 0..N {
-                let start = (col + n) * b.row_stride + first_step * STEP;
-                at[n] = if is_whole {
-                    b.q.as_ptr().wrapping_add(start)
-                } else {
-                    tail.0[n].as_ptr()
-                };
-            }
-            let mut codes = [rows.line(row, 0, 2 * first_step); R];
-            let mut digits = [rows.line(row, 1, first_step); R];
-            for r in 0..R {
-                codes[r] = rows.line(row + r, 0, 2 * first_step);
-                digits[r] = rows.line(row + r, 1, first_step);
-            }
+            let at = columns::<N>(b, if is_whole { None } else { Some(tail) }, col, first_step);
+            let (codes, digits) = lines_from::<R>(rows, row, first_step);
             for step in 0..end - first_step {
                 for n in 0..N {
                     // SAFETY: whole steps lie within the codes; lines are those of a row.

@@ -1,8 +1,8 @@
 //! The packed path: panels, blocks of depth, tiles.
 //!
-//! A job packs its rows of A for the second cache, and takes the depth in blocks, so that a panel of
-//! B stays in the first. Where all rows of A fit a job, jobs cut the columns and pack B as they go,
-//! a panel at a time; otherwise B is packed beforehand, once for all threads, some columns at a time.
+//! A job packs its rows of A for the second cache, and takes the depth in blocks, so that a panel
+//! of B stays in the first. Where all rows of A fit a job, jobs cut the columns and pack B as they
+//! go, a panel at a time; otherwise B is packed beforehand, once for all threads.
 
 use std::cell::Cell;
 
@@ -100,16 +100,26 @@ pub(super) unsafe fn gemm<M: Micro>(
         );
         return;
     }
+    // SAFETY: as above.
+    unsafe { multiply_packed::<M>(cpu, &product) }
+}
+
+/// The product where A has more rows than a job packs: B is packed beforehand.
+unsafe fn multiply_packed<M: Micro>(cpu: Option<&Cpu>, product: &Product<'_>) {
+    let Product {
+        kind,
+        a,
+        b,
+        b_layout,
+        ..
+    } = *product;
     let cols_together = (B_BYTES / size_of::<Line>() / b_layout.lines()).max(8) * M::COLS;
     let mut buffer = PACKED_B.take();
     for first in (0..b.rows).step_by(cols_together) {
         let cols = (b.rows - first).min(cols_together);
         let work = job::work(a.rows, cols, a.depth);
-        let lines = grow(
-            &mut buffer,
-            cols.div_ceil(M::COLS) * b_layout.lines(),
-            Line::ZERO,
-        );
+        let len = cols.div_ceil(M::COLS) * b_layout.lines();
+        let lines = grow(&mut buffer, len, Line::ZERO);
         let pack = |(i, lines): (usize, &mut [Line])| {
             // SAFETY: the caller's promises.
             unsafe { pack_columns::<M>(kind, b, first + i * M::COLS, b_layout, lines) };
@@ -133,7 +143,7 @@ pub(super) unsafe fn gemm<M: Micro>(
             work,
             |job| {
                 // SAFETY: as above; jobs do not overlap.
-                unsafe { run_job::<M>(&product, &job, Some(ready)) }
+                unsafe { run_job::<M>(product, &job, Some(ready)) }
             },
         );
     }

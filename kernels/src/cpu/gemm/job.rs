@@ -23,7 +23,7 @@ pub(super) struct Output<'a> {
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: an `Output` is only a place; who writes through it promises that nobody else writes there.
+// SAFETY: an `Output` is only a place; who writes through it promises that nobody else does.
 unsafe impl Send for Output<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Output<'_> {}

@@ -1,0 +1,154 @@
+//! The core, driven by make-believe workers: whatever happens to the pool, one job has one record.
+
+mod sim;
+
+use std::collections::BTreeMap;
+
+use concord_proto::Digest;
+use concord_proto::bundle;
+use concord_proto::client::{JobEvent, PlanChoice};
+use sim::job::{ALWAYS, job};
+use sim::rng::Rng;
+use sim::world::{Checker, SECOND, World};
+
+const STEPS: u32 = 7;
+const SEEDS: u64 = 300;
+const LIMIT: u64 = 900 * SECOND;
+
+/// What the job gives on one worker to which nothing happens.
+fn alone(tied: bool) -> Digest {
+    let mut world = World::new(1, job(STEPS, (1, 1), tied));
+    world.join_worker(1, 0, None);
+    finish(&mut world, "alone")
+}
+
+fn finish(world: &mut World, what: &str) -> Digest {
+    let record = world.run(LIMIT);
+    let Some(record) = record else {
+        let events: Vec<String> = world
+            .memory
+            .events
+            .iter()
+            .map(|e| format!("{e:?}"))
+            .collect();
+        panic!("{what}: not done; events:\n{}", events.join("\n"));
+    };
+    if let Err(error) = bundle::verify(&world.memory.bundle(&world.new)) {
+        let events: Vec<String> = world
+            .memory
+            .events
+            .iter()
+            .map(|e| format!("{e:?}"))
+            .collect();
+        panic!("{what}: {error}; events:\n{}", events.join("\n"));
+    }
+    record
+}
+
+#[test]
+fn every_cut_gives_one_record() {
+    for tied in [false, true] {
+        let expected = alone(tied);
+        println!("tied {tied}: {expected}");
+        for (stages, replicas) in [(2, 1), (4, 1), (1, 2), (2, 2), (3, 2), (1, 5)] {
+            let mut world = World::new(2, job(STEPS, (stages, replicas), tied));
+            for number in 0..stages * replicas {
+                world.join_worker(number as u8 + 1, 0, None);
+            }
+            let what = format!("{stages}x{replicas}");
+            assert_eq!(finish(&mut world, &what), expected, "{what}");
+        }
+    }
+}
+
+/// Everything that may happen to a pool of honest machines, by chance.
+fn troubled(seed: u64) -> World {
+    let mut dice = Rng::new(seed ^ 0x5eed);
+    let tied = seed.is_multiple_of(2);
+    let plans = [(1, 1), (2, 1), (2, 2), (1, 3), (3, 1), (4, 1)];
+    let plan = plans[dice.below(plans.len() as u64) as usize];
+    let mut new = job(STEPS, plan, tied);
+    let options = &mut new.submission.options;
+    if dice.chance(2) {
+        options.plan = PlanChoice::Auto;
+    }
+    options.checkpoint_every = dice.below(5) as u32;
+    options.audit_rate_new = ALWAYS / 8 * dice.below(4);
+    options.canary_rate = ALWAYS / 4 * dice.below(3);
+    let mut world = World::new(seed, new);
+    let workers = plan.0 * plan.1 + dice.below(3) as u32;
+    let span = dice.below(4) * SECOND / 4 + SECOND / 10;
+    for number in 0..workers as u8 {
+        let speed = 1_000_000_000 << dice.below(3);
+        let at = if dice.chance(3) { dice.below(span) } else { 0 };
+        let id = world.join_fast_worker(number + 1, at, None, speed);
+        match dice.below(6) {
+            0 => {
+                let at = dice.below(span);
+                world.kill(id, at);
+                world.join_late(number + 1, at + dice.below(8 * SECOND), speed);
+            }
+            1 => {
+                let at = dice.below(span);
+                world.drain(id, at);
+                world.join_late(number + 101, at + dice.below(2 * SECOND), speed);
+            }
+            2 => world.break_connection(id, dice.below(span)),
+            _ => {}
+        }
+    }
+    for number in 0..dice.below(3) as u8 {
+        let id = world.join_checker(number + 200, dice.below(span), Checker::Honest);
+        if dice.chance(4) {
+            world.kill(id, dice.below(span));
+        }
+    }
+    match dice.below(4) {
+        0 => world.crash(dice.below(span)),
+        1 => world.crash_after = Some(dice.below(300)),
+        _ => {}
+    }
+    world
+}
+
+#[test]
+fn no_schedule_changes_the_record_and_nobody_is_accused() {
+    let expected = [alone(true), alone(false)];
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..SEEDS {
+        let mut world = troubled(seed);
+        let record = finish(&mut world, &format!("seed {seed}"));
+        assert_eq!(record, expected[(seed % 2) as usize], "seed {seed}");
+        assert!(world.memory.convicted.is_empty(), "seed {seed}");
+        *seen.entry("crashes").or_default() += world.crashes;
+        for event in &world.memory.events {
+            *seen.entry(kind(event)).or_default() += 1;
+        }
+    }
+    println!("in {SEEDS} runs: {seen:?}");
+    // A net that catches nothing would pass: all of this must have happened.
+    for what in ["crashes", "lost", "voided", "audited", "planned anew"] {
+        assert!(
+            seen.get(what).is_some_and(|&count| count > 20),
+            "{what}: {seen:?}"
+        );
+    }
+}
+
+fn kind(event: &JobEvent) -> &'static str {
+    match event {
+        JobEvent::Waiting(_) => "waiting",
+        JobEvent::Planned { step: 0, .. } => "planned",
+        JobEvent::Planned { .. } => "planned anew",
+        JobEvent::Step { .. } => "steps",
+        JobEvent::Lost { .. } => "lost",
+        JobEvent::Audited { .. } => "audited",
+        JobEvent::Convicted { .. } => "convicted",
+        JobEvent::Voided { .. } => "voided",
+        JobEvent::Completed {
+            inconclusive: 0, ..
+        } => "completed",
+        JobEvent::Completed { .. } => "completed with inconclusive audits",
+        JobEvent::Failed(_) | JobEvent::Cancelled => "given up",
+    }
+}

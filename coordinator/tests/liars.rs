@@ -1,0 +1,273 @@
+//! Every lie names its liar, no honest party is accused, and the record stays what it is.
+
+mod sim;
+
+use concord_proto::client::{JobEvent, JobState};
+use concord_proto::ledger::Offence;
+use concord_proto::session::ToCoordinator;
+use concord_proto::{Digest, WorkerId, bundle};
+use sim::job::{ALWAYS, job};
+use sim::lies::{Kind, Lie};
+use sim::world::{Checker, SECOND, World, key};
+
+const STEPS: u32 = 7;
+const LIMIT: u64 = 900 * SECOND;
+
+fn alone() -> Digest {
+    let mut world = World::new(1, job(STEPS, (1, 1), false));
+    world.join_worker(1, 0, None);
+    world.run(LIMIT).expect("one honest worker is enough")
+}
+
+fn told(world: &World) -> String {
+    let events = world.memory.events.iter().map(|event| format!("{event:?}"));
+    events.collect::<Vec<_>>().join("\n")
+}
+
+/// Runs to the end; the bundle must hold.
+fn finish(world: &mut World, what: &str) -> Digest {
+    let Some(record) = world.run(LIMIT) else {
+        panic!("{what}: not done; events:\n{}", told(world));
+    };
+    if let Err(error) = bundle::verify(&world.memory.bundle(&world.new)) {
+        panic!("{what}: {error}; events:\n{}", told(world));
+    }
+    record
+}
+
+fn convictions(world: &World) -> Vec<(WorkerId, Offence)> {
+    let convicted = world.memory.convicted.iter();
+    convicted.map(|(&id, &offence)| (id, offence)).collect()
+}
+
+/// A pool of `plan` workers of which number `liar` lies, with two spares and two checkers.
+fn pool(seed: u64, plan: (u32, u32), liar: u8, lie: Lie) -> World {
+    let mut new = job(STEPS, plan, false);
+    new.submission.options.audit_rate_new = ALWAYS;
+    new.submission.options.min_checkers = 2;
+    let mut world = World::new(seed, new);
+    for number in 1..=(plan.0 * plan.1) as u8 {
+        let lie = (number == liar).then_some(lie);
+        world.join_worker(number, 0, lie);
+    }
+    for spare in [101, 102] {
+        world.join_fast_worker(spare, 0, None, 1_000);
+    }
+    world.join_checker(201, 0, Checker::Honest);
+    world.join_checker(202, 0, Checker::Honest);
+    world
+}
+
+#[test]
+fn every_lie_of_a_worker_names_it() {
+    let expected = alone();
+    let cases = [
+        (Kind::WrongForward, Offence::WrongResult),
+        (Kind::WrongBackward, Offence::WrongResult),
+        (Kind::SkipUpdate, Offence::WrongResult),
+        (Kind::WrongTokens, Offence::WrongClaim),
+        (Kind::StaleState, Offence::WrongClaim),
+        (Kind::Replay, Offence::Replay),
+        (Kind::ForgedClaim, Offence::Forgery),
+        (Kind::MissingLeaf, Offence::WrongClaim),
+        (Kind::OtherFlush, Offence::WrongClaim),
+    ];
+    for (kind, offence) in cases {
+        for (plan, liar) in [
+            ((1, 1), 1),
+            ((2, 1), 1),
+            ((2, 1), 2),
+            ((1, 2), 2),
+            ((2, 2), 3),
+        ] {
+            let lie = Lie { kind, from_step: 2 };
+            let mut world = pool(7, plan, liar, lie);
+            let what = format!("{kind:?} by worker {liar} of {plan:?}");
+            // The planner decides who sits where: a middle stage may never see a token.
+            let record = finish(&mut world, &what);
+            assert_eq!(record, expected, "{what}:\n{}", told(&world));
+            let found = convictions(&world);
+            let culprit = key(liar).public();
+            assert_eq!(found, [(culprit, offence)], "{what}:\n{}", told(&world));
+        }
+    }
+}
+
+/// Lies that are only possible between two workers.
+#[test]
+fn every_gap_between_two_claims_names_its_culprit() {
+    let expected = alone();
+    let cases = [
+        // (plan, lie, offence where the liar is first / second in a pipeline)
+        (Kind::OtherActivation, (2, 1), 1, Offence::Equivocation),
+        (Kind::OtherInput, (2, 1), 1, Offence::Forgery),
+        (Kind::OtherInput, (2, 1), 2, Offence::Forgery),
+        (Kind::OtherInput, (1, 2), 1, Offence::Forgery),
+        (Kind::OtherSum, (1, 2), 1, Offence::Equivocation),
+        (Kind::OtherSum, (1, 2), 2, Offence::Equivocation),
+    ];
+    for (kind, plan, seat, offence) in cases {
+        for liar in [1, 2] {
+            let lie = Lie { kind, from_step: 2 };
+            let mut world = pool(11, plan, liar, lie);
+            let what = format!("{kind:?} by worker {liar} of {plan:?}");
+            assert_eq!(finish(&mut world, &what), expected, "{what}");
+            let first = world.memory.plans[&1].workers().next().map(|(_, id)| id);
+            let is_first = first == Some(key(liar).public());
+            if plan == (2, 1) && is_first != (seat == 1) {
+                // Its place in the pipeline makes another lie of it, told of elsewhere.
+                continue;
+            }
+            let culprit = key(liar).public();
+            assert_eq!(
+                convictions(&world),
+                [(culprit, offence)],
+                "{what}:\n{}",
+                told(&world)
+            );
+        }
+    }
+}
+
+#[test]
+fn garbage_convicts_its_sender() {
+    let expected = alone();
+    for plan in [(1, 1), (2, 1)] {
+        let honest = Lie {
+            kind: Kind::WrongForward,
+            from_step: u32::MAX,
+        };
+        let mut world = pool(3, plan, 1, honest);
+        world.garbage(key(1).public(), SECOND / 5);
+        assert_eq!(finish(&mut world, "garbage"), expected);
+        assert_eq!(convictions(&world), [(key(1).public(), Offence::Malformed)]);
+    }
+}
+
+/// Checkers, the lie of a worker, and who is convicted.
+#[test]
+fn checkers_are_checked() {
+    let expected = alone();
+    for seed in 0..20 {
+        let mut new = job(STEPS, (2, 1), false);
+        let options = &mut new.submission.options;
+        options.audit_rate_new = ALWAYS / 2;
+        options.canary_rate = ALWAYS / 8;
+        options.min_checkers = 3;
+        let mut world = World::new(seed, new);
+        let lie = Lie {
+            kind: Kind::WrongBackward,
+            from_step: 3,
+        };
+        world.join_worker(1, 0, Some(lie).filter(|_| seed % 2 == 0));
+        world.join_worker(2, 0, None);
+        world.join_fast_worker(101, 0, None, 1_000);
+        let lazy = world.join_checker(201, 0, Checker::Lazy);
+        world.join_checker(202, 0, Checker::Honest);
+        world.join_checker(203, 0, Checker::Honest);
+        let what = format!("a lazy checker, seed {seed}");
+        assert_eq!(finish(&mut world, &what), expected, "{what}");
+        let mut due = vec![(lazy, Offence::FalseVerdict)];
+        if seed % 2 == 0 {
+            due.push((key(1).public(), Offence::WrongResult));
+        }
+        due.sort_by_key(|(id, _)| *id);
+        assert_eq!(convictions(&world), due, "{what}:\n{}", told(&world));
+    }
+}
+
+#[test]
+fn a_false_accusation_convicts_the_accuser() {
+    let expected = alone();
+    for (checkers, third) in [(2, "another checker"), (1, "a worker")] {
+        let mut new = job(STEPS, (2, 1), false);
+        new.submission.options.audit_rate_new = ALWAYS / 4;
+        new.submission.options.min_checkers = checkers;
+        let mut world = World::new(5, new);
+        world.join_worker(1, 0, None);
+        world.join_worker(2, 0, None);
+        let accuser = world.join_checker(201, 0, Checker::Accuser);
+        if checkers == 2 {
+            world.join_checker(202, 0, Checker::Honest);
+        }
+        let what = format!("an accuser; the third party is {third}");
+        assert_eq!(finish(&mut world, &what), expected, "{what}");
+        let found = convictions(&world);
+        assert_eq!(
+            found,
+            [(accuser, Offence::FalseVerdict)],
+            "{what}:\n{}",
+            told(&world)
+        );
+    }
+}
+
+#[test]
+fn one_word_against_another_accuses_nobody() {
+    let mut new = job(STEPS, (1, 1), false);
+    new.submission.options.audit_rate_new = ALWAYS;
+    new.submission.options.min_checkers = 1;
+    let mut world = World::new(5, new);
+    world.join_worker(1, 0, None);
+    world.join_checker(201, 0, Checker::Accuser);
+    assert_eq!(world.run(LIMIT), None);
+    let state = &world.memory.progress.as_ref().unwrap().state;
+    assert!(
+        matches!(state, JobState::Failed(why) if why.contains("add a checker")),
+        "{state:?}"
+    );
+    assert!(world.memory.convicted.is_empty());
+    // With another worker the job goes on without the one in doubt.
+    let mut new = job(STEPS, (1, 1), false);
+    new.submission.options.audit_rate_new = ALWAYS;
+    new.submission.options.min_checkers = 1;
+    let mut world = World::new(5, new);
+    world.join_worker(1, 0, None);
+    world.join_checker(201, 0, Checker::Honest);
+    world.join_fast_worker(102, 0, None, 1_000);
+    assert_eq!(finish(&mut world, "honest all"), alone());
+    assert!(world.memory.convicted.is_empty());
+}
+
+/// What honest workers may have on its way when a plan ends is dropped without a word.
+#[test]
+fn stale_messages_are_no_offence() {
+    let expected = alone();
+    for seed in 0..60 {
+        let mut new = job(STEPS, (2, 1), false);
+        new.submission.options.checkpoint_every = 1;
+        let mut world = World::new(seed, new.clone());
+        let workers = [world.join_worker(1, 0, None), world.join_worker(2, 0, None)];
+        world.join_fast_worker(101, 0, None, 1_000);
+        let job = new.submission.spec.id();
+        for (index, worker) in workers.into_iter().enumerate() {
+            // A failure ends the epoch while both have messages on their way.
+            let at = SECOND / 20 * (1 + (seed + index as u64) % 7);
+            for epoch in 1..4 {
+                let reason = "a neighbour does not answer".to_string();
+                let failed = ToCoordinator::Failed {
+                    job,
+                    epoch,
+                    reason,
+                    permanent: false,
+                };
+                world.say(worker, at * u64::from(epoch), failed);
+            }
+        }
+        assert_eq!(
+            finish(&mut world, &format!("seed {seed}")),
+            expected,
+            "seed {seed}"
+        );
+        assert!(
+            world.memory.convicted.is_empty(),
+            "seed {seed}:\n{}",
+            told(&world)
+        );
+        let lost = |event: &&JobEvent| matches!(event, JobEvent::Lost { .. });
+        assert!(
+            world.memory.events.iter().filter(lost).count() > 0,
+            "seed {seed}"
+        );
+    }
+}

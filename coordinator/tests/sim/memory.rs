@@ -1,0 +1,115 @@
+//! What is kept, in memory: a model of the store.
+
+use std::collections::BTreeMap;
+
+use concord_coordinator::core::{
+    Change, Kept, KeptAudit, KeptJob, KeptLedger, KeptMember, NewJob, Progress,
+};
+use concord_proto::bundle::{Bundle, StepClaims};
+use concord_proto::client::{JobEvent, Submission};
+use concord_proto::ledger::Offence;
+use concord_proto::manifest::StateManifest;
+use concord_proto::{Plan, Signed, StepRecord, WorkerId};
+
+#[derive(Default)]
+pub struct Memory {
+    pub members: BTreeMap<WorkerId, KeptMember>,
+    pub convicted: BTreeMap<WorkerId, Offence>,
+    pub submission: Option<Submission>,
+    pub progress: Option<Progress>,
+    pub records: BTreeMap<u32, StepRecord>,
+    pub claims: BTreeMap<u32, StepClaims>,
+    pub ledger: Vec<Signed>,
+    pub plans: BTreeMap<u32, Plan>,
+    pub checkpoints: BTreeMap<u32, StateManifest>,
+    pub audits: BTreeMap<u64, KeptAudit>,
+    pub events: Vec<JobEvent>,
+}
+
+impl Memory {
+    pub fn keep(&mut self, change: Change) {
+        match change {
+            Change::Job { submission, .. } => self.submission = Some(*submission),
+            Change::Progress { progress, .. } => self.progress = Some(progress),
+            Change::Step { record, claims } => {
+                self.claims.insert(record.step, claims);
+                self.records.insert(record.step, record);
+            }
+            Change::Truncate { from_step, .. } => {
+                self.records.retain(|step, _| *step < from_step);
+                self.claims.retain(|step, _| *step < from_step);
+            }
+            Change::Ledger { number, entry, .. } => {
+                assert_eq!(number, self.ledger.len() as u64);
+                self.ledger.push(entry);
+            }
+            Change::Plan { plan } => {
+                assert!(
+                    self.plans.insert(plan.epoch, plan).is_none(),
+                    "an epoch twice"
+                );
+            }
+            Change::Checkpoint { state, .. } => {
+                self.checkpoints.insert(state.step, state);
+            }
+            Change::DropCheckpoints { steps, .. } => {
+                self.checkpoints.retain(|step, _| !steps.contains(step));
+            }
+            Change::AuditOpened { audit, .. } => {
+                assert!(self.audits.insert(audit.number, audit).is_none());
+            }
+            Change::AuditClosed { number, .. } => {
+                self.audits.remove(&number).expect("an audit closed twice");
+            }
+            Change::Event { number, event, .. } => {
+                assert_eq!(number, self.events.len() as u64);
+                self.events.push(event);
+            }
+            Change::Member(member) => {
+                self.members.insert(member.id, member);
+            }
+            Change::Convicted { culprit, offence } => {
+                assert!(self.convicted.insert(culprit, offence).is_none());
+            }
+        }
+    }
+
+    /// What a restart finds.
+    pub fn kept(&self, new: &NewJob) -> Kept {
+        let job = self.progress.clone().map(|progress| {
+            let mut ledger = KeptLedger::default();
+            self.ledger
+                .iter()
+                .for_each(|entry| ledger.read(entry).unwrap());
+            let from = progress.committed.saturating_sub(2);
+            KeptJob {
+                number: 0,
+                new: new.clone(),
+                records: self.records.values().cloned().collect(),
+                claims: self.claims.range(from..).map(|(_, c)| c.clone()).collect(),
+                checkpoints: self.checkpoints.values().cloned().collect(),
+                ledger,
+                events: self.events.len() as u64,
+                plan: self.plans.values().next_back().cloned(),
+                audits: self.audits.values().cloned().collect(),
+                progress,
+            }
+        });
+        Kept {
+            members: self.members.values().cloned().collect(),
+            convicted: self.convicted.iter().map(|(&id, &o)| (id, o)).collect(),
+            jobs: job.into_iter().collect(),
+        }
+    }
+
+    pub fn bundle(&self, new: &NewJob) -> Bundle {
+        Bundle {
+            spec: new.submission.spec.clone(),
+            data: new.data.clone(),
+            initial_state: new.initial.clone(),
+            records: self.records.values().cloned().collect(),
+            claims: self.claims.values().cloned().collect(),
+            ledger: self.ledger.clone(),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A pool in one thread, from a seed.
+
+#![allow(dead_code)] // Each test file uses a part of it.
+
+pub mod arithmetic;
+pub mod claims;
+pub mod job;
+pub mod lies;
+pub mod memory;
+pub mod rng;
+pub mod worker;
+pub mod world;

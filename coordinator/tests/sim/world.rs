@@ -1,0 +1,573 @@
+//! A pool in one thread: a core, make-believe workers and checkers, and a network between them,
+//! all from one seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_coordinator::core::{
+    CallId, Config, Core, Effect, Event, NewJob, Question, SessionId, Time,
+};
+use concord_proto::client::{ClientResponse, JobEvent};
+use concord_proto::ledger::{Finding, Offence, Verdict};
+use concord_proto::manifest::StateManifest;
+use concord_proto::session::{AuditOrder, DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::{
+    ARITHMETIC_VERSION, Digest, JobSpec, Keypair, PROTOCOL_VERSION, Port, Signed, WorkerId,
+    canonical,
+};
+
+use super::arithmetic as fake;
+use super::claims::rerun;
+use super::lies::Lie;
+use super::memory::Memory;
+use super::rng::Rng;
+use super::worker::{Act, Frame, Library, Worker};
+
+pub const MS: u64 = 1_000;
+pub const SECOND: u64 = 1_000_000;
+
+/// How a checker works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checker {
+    Honest,
+    /// Says that all is right without looking.
+    Lazy,
+    /// Says that all is wrong.
+    Accuser,
+}
+
+enum Body {
+    Worker(Box<Worker>),
+    Checker(Checker, Keypair),
+}
+
+struct Process {
+    body: Body,
+    session: Option<SessionId>,
+    speed: u64,
+}
+
+enum Item {
+    Tick,
+    Connect(WorkerId),
+    Join(u8, u64),
+    ToCore(SessionId, Event),
+    ToProcess(WorkerId, SessionId, ToWorker),
+    /// The coordinator's end of the session is gone.
+    Hangup(WorkerId, SessionId),
+    Frame(Frame),
+    Act(WorkerId, Act, Option<SessionId>),
+    Checked(u64, Vec<Digest>),
+    Kill(WorkerId),
+    Drain(WorkerId),
+    Break(WorkerId),
+    Say(WorkerId, Box<ToCoordinator>),
+    Garbage(WorkerId),
+    Crash,
+    Boot,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub new: NewJob,
+    pub config: Config,
+    pub memory: Memory,
+    pub blobs: BTreeSet<Digest>,
+    pub answers: Vec<ClientResponse>,
+    pub library: Library,
+    now: u64,
+    /// When the present core was started.
+    booted: u64,
+    core: Option<Core>,
+    processes: BTreeMap<WorkerId, Process>,
+    queue: BTreeMap<(u64, u64), Item>,
+    next: u64,
+    /// Last delivery of each direction of each session: messages do not overtake.
+    arrivals: BTreeMap<(SessionId, bool), u64>,
+    /// The coordinator dies after so many more effects.
+    pub crash_after: Option<u64>,
+    pub effects: u64,
+    pub crashes: u64,
+}
+
+pub fn key(number: u8) -> Keypair {
+    Keypair::from_secret([number; 32])
+}
+
+impl World {
+    pub fn new(seed: u64, new: NewJob) -> Self {
+        let library = Library {
+            specs: BTreeMap::new(),
+            states: BTreeMap::new(),
+            data: new.data.clone(),
+        };
+        let mut world = Self {
+            rng: Rng::new(seed),
+            config: Config::default(),
+            memory: Memory::default(),
+            blobs: BTreeSet::new(),
+            answers: Vec::new(),
+            library,
+            now: 0,
+            booted: 0,
+            core: None,
+            processes: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            next: 0,
+            arrivals: BTreeMap::new(),
+            crash_after: None,
+            effects: 0,
+            crashes: 0,
+            new,
+        };
+        let initial = world.new.initial.clone();
+        let all = initial.entries.iter();
+        let all = all.flat_map(|e| [e.value, e.first_moment, e.second_moment]);
+        world.blobs.extend(all);
+        let address = world.new.submission.spec.initial_state;
+        world.library.states.insert(address, initial);
+        world.boot();
+        let question = Question::Submit(Box::new(world.new.clone()));
+        let call = CallId(0);
+        world.apply(Event::Asked { call, question });
+        world.at(0, Item::Tick);
+        world
+    }
+
+    fn boot(&mut self) {
+        let kept = self.memory.kept(&self.new);
+        self.booted = self.now;
+        self.core = Some(Core::restore(self.config, key(255), [9; 32], kept));
+    }
+
+    fn at(&mut self, time: u64, item: Item) {
+        self.next += 1;
+        self.queue.insert((time.max(self.now), self.next), item);
+    }
+
+    fn soon(&mut self, item: Item) {
+        let time = self.now + MS + self.rng.below(20 * MS);
+        self.at(time, item);
+    }
+
+    /// Delivers on a session, after all that was sent before.
+    fn deliver(&mut self, session: SessionId, up: bool, item: Item) {
+        let earliest = self.now + 200 + self.rng.below(10 * MS);
+        let last = self.arrivals.entry((session, up)).or_default();
+        *last = earliest.max(*last + 1);
+        let time = *last;
+        self.at(time, item);
+    }
+
+    // The cast.
+
+    pub fn join_worker(&mut self, number: u8, at: u64, lie: Option<Lie>) -> WorkerId {
+        self.join_fast_worker(number, at, lie, 1_000_000_000)
+    }
+
+    pub fn join_fast_worker(
+        &mut self,
+        number: u8,
+        at: u64,
+        lie: Option<Lie>,
+        speed: u64,
+    ) -> WorkerId {
+        let worker = Worker::new(key(number), lie);
+        self.join(number, at, Body::Worker(Box::new(worker)), speed)
+    }
+
+    /// A new process, with the key of that number.
+    pub fn join_late(&mut self, number: u8, at: u64, speed: u64) {
+        self.at(at, Item::Join(number, speed));
+    }
+
+    pub fn join_checker(&mut self, number: u8, at: u64, checker: Checker) -> WorkerId {
+        self.join(number, at, Body::Checker(checker, key(number)), 1)
+    }
+
+    fn join(&mut self, number: u8, at: u64, body: Body, speed: u64) -> WorkerId {
+        let id = key(number).public();
+        let session = None;
+        let process = Process {
+            body,
+            session,
+            speed,
+        };
+        self.processes.insert(id, process);
+        self.at(at, Item::Connect(id));
+        id
+    }
+
+    pub fn kill(&mut self, id: WorkerId, at: u64) {
+        self.at(at, Item::Kill(id));
+    }
+
+    pub fn drain(&mut self, id: WorkerId, at: u64) {
+        self.at(at, Item::Drain(id));
+    }
+
+    pub fn break_connection(&mut self, id: WorkerId, at: u64) {
+        self.at(at, Item::Break(id));
+    }
+
+    pub fn crash(&mut self, at: u64) {
+        self.at(at, Item::Crash);
+    }
+
+    pub fn say(&mut self, id: WorkerId, at: u64, message: ToCoordinator) {
+        self.at(at, Item::Say(id, Box::new(message)));
+    }
+
+    pub fn garbage(&mut self, id: WorkerId, at: u64) {
+        self.at(at, Item::Garbage(id));
+    }
+
+    pub fn is_connected(&self, id: &WorkerId) -> bool {
+        self.processes.get(id).is_some_and(|p| p.session.is_some())
+    }
+
+    // The run.
+
+    /// Runs until the job is over, or for `limit` microseconds. Gives the final record.
+    pub fn run(&mut self, limit: u64) -> Option<Digest> {
+        while let Some(((time, _), item)) = self.queue.pop_first() {
+            self.now = time;
+            if self.now > limit {
+                return None;
+            }
+            self.happen(item);
+            match self.memory.events.last() {
+                Some(JobEvent::Completed { record, .. }) => return Some(*record),
+                Some(JobEvent::Failed(_) | JobEvent::Cancelled) => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn happen(&mut self, item: Item) {
+        match item {
+            Item::Tick => {
+                let next = self.now + 100 * MS;
+                self.at(next, Item::Tick);
+                self.heartbeats();
+                self.apply(Event::Tick);
+            }
+            Item::Connect(id) => self.connect(id),
+            Item::Join(number, speed) => {
+                self.join_fast_worker(number, 0, None, speed);
+            }
+            Item::ToCore(_, event) => self.apply(event),
+            Item::ToProcess(id, session, message) => self.tell(id, session, message),
+            Item::Hangup(id, session) => self.hang_up(id, session),
+            Item::Frame(frame) => {
+                let to = frame.to;
+                if let Some(worker) = self.worker(&to) {
+                    let acts = worker.received(frame);
+                    self.perform(to, acts);
+                }
+            }
+            Item::Act(id, act, session) => self.act(id, act, session),
+            Item::Checked(check, missing) => self.apply(Event::BlobsChecked { check, missing }),
+            Item::Kill(id) => self.die(id),
+            Item::Drain(id) => self.up(id, ToCoordinator::Drain),
+            Item::Break(id) => {
+                if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
+                    let reason = "its connection broke".to_string();
+                    self.deliver(
+                        session,
+                        true,
+                        Item::ToCore(session, Event::Closed { session, reason }),
+                    );
+                    self.hang_up(id, session);
+                }
+            }
+            Item::Say(id, message) => self.up(id, *message),
+            Item::Garbage(id) => {
+                if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
+                    let event = Event::Broken {
+                        session,
+                        offence: Offence::Malformed,
+                        evidence: "bytes that are no message".to_string(),
+                    };
+                    self.deliver(session, true, Item::ToCore(session, event));
+                }
+            }
+            Item::Crash => self.die_coordinator(),
+            Item::Boot => self.boot(),
+        }
+    }
+
+    fn heartbeats(&mut self) {
+        let ids: Vec<WorkerId> = self.processes.keys().copied().collect();
+        for id in ids {
+            self.up(id, ToCoordinator::Heartbeat);
+        }
+    }
+
+    fn worker(&mut self, id: &WorkerId) -> Option<&mut Worker> {
+        match &mut self.processes.get_mut(id)?.body {
+            Body::Worker(worker) => Some(worker),
+            Body::Checker(..) => None,
+        }
+    }
+
+    /// Sends a message of a process to the core, if it is connected.
+    fn up(&mut self, id: WorkerId, message: ToCoordinator) {
+        if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
+            let event = Event::Message { session, message };
+            self.deliver(session, true, Item::ToCore(session, event));
+        }
+    }
+
+    fn connect(&mut self, id: WorkerId) {
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        if process.session.is_some() {
+            return;
+        }
+        if self.core.is_none() {
+            let again = self.now + 200 * MS;
+            return self.at(again, Item::Connect(id));
+        }
+        let (role, held) = match &process.body {
+            Body::Worker(worker) => (Role::Worker, worker.held()),
+            Body::Checker(..) => (Role::Checker, None),
+        };
+        self.next += 1;
+        let session = SessionId(self.next);
+        process.session = Some(session);
+        let hello = Hello {
+            role,
+            protocol: PROTOCOL_VERSION,
+            arithmetic: ARITHMETIC_VERSION,
+            device: DeviceInfo {
+                name: "make-believe".to_string(),
+                macs_per_second: process.speed,
+                memory_bytes: 1 << 40,
+            },
+            endpoint: format!("http://{}", id.short()),
+            held,
+        };
+        let event = Event::Opened {
+            session,
+            worker: id,
+            hello,
+        };
+        self.deliver(session, true, Item::ToCore(session, event));
+    }
+
+    fn hang_up(&mut self, id: WorkerId, session: SessionId) {
+        let again = self.now + 50 * MS + self.rng.below(500 * MS);
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        if process.session == Some(session) {
+            process.session = None;
+            if let Body::Worker(worker) = &mut process.body {
+                worker.disconnected();
+            }
+            self.at(again, Item::Connect(id));
+        }
+    }
+
+    fn die(&mut self, id: WorkerId) {
+        let Some(process) = self.processes.remove(&id) else {
+            return;
+        };
+        // Noticed by the end of the connection, or only by the heartbeats that do not come.
+        if let Some(session) = process.session
+            && !self.rng.chance(3)
+        {
+            let reason = "its connection broke".to_string();
+            let event = Event::Closed { session, reason };
+            self.deliver(session, true, Item::ToCore(session, event));
+        }
+    }
+
+    pub fn die_coordinator(&mut self) {
+        if self.core.take().is_none() {
+            return;
+        }
+        self.crashes += 1;
+        self.crash_after = None;
+        self.queue
+            .retain(|_, item| !matches!(item, Item::ToCore(..) | Item::Checked(..)));
+        let ids: Vec<_> = self
+            .processes
+            .iter()
+            .map(|(id, p)| (*id, p.session))
+            .collect();
+        for (id, session) in ids {
+            if let Some(session) = session {
+                // What is on its way still arrives, up to a point.
+                let end = self.now + self.rng.below(30 * MS);
+                self.at(end, Item::Hangup(id, session));
+            }
+        }
+        let back = self.now + 40 * MS + self.rng.below(2 * SECOND);
+        self.at(back, Item::Boot);
+    }
+
+    fn tell(&mut self, id: WorkerId, session: SessionId, message: ToWorker) {
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        if process.session != Some(session) {
+            return;
+        }
+        if let ToWorker::Refused { .. } = message {
+            self.processes.remove(&id);
+            return;
+        }
+        if let ToWorker::Audit(order) = message {
+            return self.audit(id, *order);
+        }
+        let acts = match &mut process.body {
+            Body::Worker(worker) => worker.told(&self.library, message),
+            Body::Checker(..) if message == ToWorker::Leave => vec![Act::Leave],
+            Body::Checker(..) => Vec::new(),
+        };
+        self.perform(id, acts);
+    }
+
+    /// Each act takes a while.
+    fn perform(&mut self, id: WorkerId, acts: Vec<Act>) {
+        let session = self.processes.get(&id).and_then(|p| p.session);
+        for act in acts {
+            match act {
+                Act::Say(message) => self.up(id, message),
+                // What it says it has stored is stored before it says so.
+                Act::Store(blobs) => self.blobs.extend(blobs),
+                act => self.soon(Item::Act(id, act, session)),
+            }
+        }
+    }
+
+    fn act(&mut self, id: WorkerId, act: Act, session: Option<SessionId>) {
+        match act {
+            Act::Say(message) => self.up(id, message),
+            Act::Push(frame) => {
+                let is_here = self.processes.contains_key(&id);
+                if is_here {
+                    self.soon(Item::Frame(frame));
+                }
+            }
+            Act::Store(blobs) => self.blobs.extend(blobs),
+            Act::Leave => {
+                if self
+                    .processes
+                    .get(&id)
+                    .is_some_and(|p| p.session == session)
+                {
+                    self.processes.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn audit(&mut self, judge: WorkerId, order: AuditOrder) {
+        let at = (order.step, order.epoch);
+        let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
+            Some(Body::Worker(worker)) => worker.openings.get(&at).cloned(),
+            _ => None,
+        };
+        let truth = openings.map(|openings| rerun(&order.leaf, &openings));
+        let (how, signer) = match &self.processes[&judge].body {
+            Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
+            Body::Checker(how, key) => (*how, key.clone()),
+        };
+        let garbage = |port: &Port| Port {
+            digest: fake::mix("accused", &[port.digest]),
+            ..*port
+        };
+        let finding = match (how, truth) {
+            (Checker::Lazy, _) => Finding::Agrees,
+            (Checker::Accuser, _) => Finding::Differs {
+                computed: order.leaf.outputs.iter().map(garbage).collect(),
+            },
+            (Checker::Honest, None) => Finding::Inconclusive {
+                reason: "gone".to_string(),
+            },
+            (Checker::Honest, Some(truth)) => {
+                let same = order.leaf.outputs.iter().all(|port| truth.contains(port));
+                if same {
+                    Finding::Agrees
+                } else {
+                    Finding::Differs { computed: truth }
+                }
+            }
+        };
+        let verdict = Verdict {
+            job: order.job,
+            step: order.step,
+            epoch: order.epoch,
+            worker: order.worker,
+            leaf: order.leaf.digest(),
+            finding,
+        };
+        let verdict = ToCoordinator::Verdict {
+            order: order.order,
+            verdict: Signed::new(&signer, &verdict),
+        };
+        let session = self.processes[&judge].session;
+        self.soon(Item::Act(judge, Act::Say(verdict), session));
+    }
+
+    fn apply(&mut self, event: Event) {
+        let now = Time(self.now - self.booted);
+        let Some(core) = &mut self.core else {
+            return;
+        };
+        let effects = core.apply(now, event);
+        core.assert_invariants();
+        for effect in effects {
+            if self.crash_after == Some(0) {
+                return self.die_coordinator();
+            }
+            self.crash_after = self.crash_after.map(|left| left - 1);
+            self.effects += 1;
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::StoreBlob(bytes) => {
+                let address = Digest::of(concord_proto::Domain::Blob, &bytes);
+                if let Ok(spec) = canonical::decode::<JobSpec>(&bytes) {
+                    self.library.specs.insert(address, spec);
+                } else {
+                    let state: StateManifest = canonical::decode(&bytes).expect("a manifest");
+                    self.library.states.insert(address, state);
+                }
+            }
+            Effect::Persist(changes) => {
+                changes
+                    .into_iter()
+                    .for_each(|change| self.memory.keep(change));
+            }
+            Effect::Send { session, message } => {
+                let of = |(_, p): &(&WorkerId, &Process)| p.session == Some(session);
+                if let Some(id) = self.processes.iter().find(of).map(|(id, _)| *id) {
+                    self.deliver(session, false, Item::ToProcess(id, session, message));
+                }
+            }
+            Effect::Close { session } => {
+                let of = |(_, p): &(&WorkerId, &Process)| p.session == Some(session);
+                if let Some(id) = self.processes.iter().find(of).map(|(id, _)| *id) {
+                    self.deliver(session, false, Item::Hangup(id, session));
+                }
+            }
+            Effect::Publish { number, .. } => {
+                assert!(number < self.memory.events.len() as u64, "told before kept");
+            }
+            Effect::Reply { response, .. } => self.answers.push(response),
+            Effect::CheckBlobs { check, blobs } => {
+                let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
+                let missing = missing.collect();
+                self.soon(Item::Checked(check, missing));
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `concord checker`
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use concord_runtime::checker::{self, CheckerOptions};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::device::DeviceArgs;
+use crate::output::Output;
+
+/// Options of `concord checker`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  concord checker --coordinator http://10.0.0.1:7700 --dir ~/.concord-checker --isa portable")]
+pub struct Args {
+    /// The coordinator.
+    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    coordinator: String,
+    /// Key and fetched blobs. A checker is known by its key: one folder for each checker.
+    #[arg(long, default_value = "concord-checker", value_name = "DIR")]
+    dir: PathBuf,
+    /// Leave when standard input ends: for checkers that another program starts.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+    /// Cheat, such as "lazy-checker".
+    #[cfg(feature = "liars")]
+    #[arg(long, hide = true)]
+    lie: Option<concord_runtime::liar::Lie>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Runs a checker until Ctrl-C.
+///
+/// # Errors
+/// Where the coordinator refuses or is out of reach.
+#[tokio::main]
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let options = CheckerOptions {
+        coordinator: args.coordinator.clone(),
+        dir: args.dir,
+        device: args.device.device()?,
+        #[cfg(feature = "liars")]
+        lie: args.lie,
+    };
+    let name = options.device.name();
+    output.result(
+        &format!("checker on {name}, for {}", args.coordinator),
+        &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
+    );
+    let (leave, left) = mpsc::channel(1);
+    tokio::spawn(crate::worker::until_told(args.until_stdin_closes, leave));
+    checker::run(options, left).await.context("the checker stops")
+}

@@ -1,0 +1,45 @@
+//! `concord coordinator`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use concord_coordinator::server::{self, Options};
+use serde_json::json;
+
+use crate::output::Output;
+
+/// Options of `concord coordinator`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord")]
+pub struct Args {
+    /// Where to listen. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where the database and the blobs are kept.
+    #[arg(long, default_value = "concord-data", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+/// Runs a coordinator until Ctrl-C.
+///
+/// # Errors
+/// Where port or folder are in use.
+#[tokio::main]
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let options = Options {
+        listen: args.listen,
+        data_dir: args.data_dir,
+        config: concord_coordinator::core::Config::default(),
+    };
+    let mut server = server::start(options).await?;
+    let (url, key) = (server.url(), server.key);
+    output.result(
+        &format!("coordinator {} listens on {url}", key.short()),
+        &json!({ "event": "listening", "url": url, "key": key.to_string() }),
+    );
+    tokio::select! {
+        ended = server.wait() => return Ok(ended?),
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(server.shutdown().await?)
+}

@@ -1,0 +1,367 @@
+//! The job file: what a fine-tune is, in YAML, by the names that fine-tuners know.
+
+mod keys;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use concord_models::config::Projection;
+use concord_models::data::{DatasetKind, DatasetSource};
+use concord_models::peft::Adapter;
+use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
+use concord_proto::{AdamW, Order, PrecisionSpec, Schedule, ScheduleKind};
+
+use keys::{Ends, Keys};
+
+/// Every key of the top level.
+const KEYS: [&str; 25] = [
+    "base_model",
+    "datasets",
+    "adapter",
+    "lora_r",
+    "lora_alpha",
+    "lora_target_modules",
+    "initial_adapter",
+    "sequence_len",
+    "micro_batch_size",
+    "gradient_accumulation_steps",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler",
+    "warmup_steps",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "shuffle",
+    "output_dir",
+    "save_steps",
+    "precision",
+    "recompute",
+];
+
+/// Keys of other tools that are near to none of ours, and what to write instead.
+const FOREIGN: [(&str, &str); 6] = [
+    ("num_epochs", "set `max_steps`"),
+    ("lora_rank", "set `lora_r`"),
+    ("cutoff_len", "set `sequence_len`"),
+    ("gradient_checkpointing", "set `recompute`"),
+    ("lora_dropout", "dropout is not computed, so remove it"),
+    ("resume_from_checkpoint", "a job that is submitted again goes on where it was"),
+];
+
+/// Every key of an entry of `datasets`.
+const DATASET_KEYS: [&str; 5] = ["path", "type", "field", "field_instruction", "field_output"];
+
+const SCHEDULES: [(&str, ScheduleKind); 3] = [
+    ("cosine", ScheduleKind::Cosine),
+    ("linear", ScheduleKind::Linear),
+    ("constant", ScheduleKind::Constant),
+];
+
+/// Rank of an adapter without `lora_r`.
+const LORA_R: u32 = 8;
+
+/// Scale of an adapter without `lora_alpha`.
+const LORA_ALPHA: f32 = 16.0;
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// Low-rank updates of projections.
+    Lora,
+    /// Every tensor of the model.
+    Full,
+}
+
+/// The shape of a LoRA adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraShape {
+    /// Rank.
+    pub r: u32,
+    /// The update is scaled by `alpha / r`.
+    pub alpha: f32,
+    /// Projections that have one.
+    pub targets: BTreeSet<Projection>,
+}
+
+/// A job file whose every value is in range. Paths are relative to the current directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobFile {
+    /// A model folder, or an id on the Hugging Face hub.
+    pub base_model: String,
+    /// At least one; a `tokens` file stands alone.
+    pub datasets: Vec<DatasetSource>,
+    /// What is trained.
+    pub adapter: AdapterKind,
+    /// A PEFT folder that the training starts from.
+    pub initial_adapter: Option<PathBuf>,
+    /// Tokens of a sequence.
+    pub sequence_len: u32,
+    /// Sequences of a microbatch.
+    pub micro_batch_size: u32,
+    /// Microbatches of a step, over all replicas.
+    pub gradient_accumulation_steps: u32,
+    /// Steps.
+    pub max_steps: u32,
+    /// The peak of the learning rate.
+    pub learning_rate: f32,
+    /// Its curve after warm-up.
+    pub lr_scheduler: ScheduleKind,
+    /// Steps of warm-up, at most `max_steps`.
+    pub warmup_steps: u32,
+    /// Decay of AdamW's first moment.
+    pub adam_beta1: f32,
+    /// Decay of AdamW's second moment.
+    pub adam_beta2: f32,
+    /// Added to the root of the second moment.
+    pub adam_epsilon: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Global norm that gradients are clipped to; 0 turns clipping off.
+    pub max_grad_norm: f32,
+    /// Of the order of sequences and of fresh adapters.
+    pub seed: u64,
+    /// Whether sequences come in a new order each epoch; never for a `tokens` file.
+    pub shuffle: bool,
+    /// Where the result goes.
+    pub output_dir: PathBuf,
+    /// Steps between two checkpoints.
+    pub save_steps: u32,
+    /// Bits of the operands of products.
+    pub precision: PrecisionSpec,
+    /// Whether activations are computed again in the backward pass rather than kept.
+    pub recompute: bool,
+    lora_r: Option<u32>,
+    lora_alpha: Option<f32>,
+    lora_target_modules: Option<BTreeSet<Projection>>,
+}
+
+impl JobFile {
+    /// Reads and checks a job file. Neither model nor data are opened.
+    ///
+    /// # Errors
+    /// Naming the file, the line where it is certain, the key, its value and what is allowed.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the job file {}", path.display()))?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
+        let keys = Keys::parse(path, text)?;
+        keys.refuse_unknown(&KEYS, &FOREIGN)?;
+        let kinds = [("lora", AdapterKind::Lora), ("full", AdapterKind::Full)];
+        let adapter = keys.one_of("adapter", &kinds)?.unwrap_or(AdapterKind::Lora);
+        let datasets = datasets(&keys)?;
+        let max_steps = keys.need("max_steps", keys.whole("max_steps", 1..=STEPS_MAX)?)?;
+        let microbatches = 1..=MICROBATCHES_MAX;
+        let job = Self {
+            base_model: keys.need("base_model", keys.text("base_model")?)?,
+            adapter,
+            initial_adapter: keys.text("initial_adapter")?.map(PathBuf::from),
+            sequence_len: keys.need("sequence_len", keys.whole("sequence_len", 2..=1 << 20)?)?,
+            micro_batch_size: keys.whole("micro_batch_size", 1..=65_536)?.unwrap_or(1),
+            gradient_accumulation_steps: keys
+                .whole("gradient_accumulation_steps", microbatches)?
+                .unwrap_or(1),
+            max_steps,
+            learning_rate: keys.need("learning_rate", keys.share("learning_rate", Ends::Upper)?)?,
+            lr_scheduler: keys
+                .one_of("lr_scheduler", &SCHEDULES)?
+                .unwrap_or(ScheduleKind::Cosine),
+            warmup_steps: keys.whole("warmup_steps", 0..=max_steps)?.unwrap_or(0),
+            adam_beta1: keys.share("adam_beta1", Ends::Lower)?.unwrap_or(0.9),
+            adam_beta2: keys.share("adam_beta2", Ends::Lower)?.unwrap_or(0.999),
+            adam_epsilon: keys.share("adam_epsilon", Ends::Upper)?.unwrap_or(1e-8),
+            weight_decay: keys.share("weight_decay", Ends::Both)?.unwrap_or(0.0),
+            max_grad_norm: keys
+                .number("max_grad_norm", |norm| norm >= 0.0, "a number, 0 or more")?
+                .unwrap_or(1.0),
+            seed: keys.seed("seed")?.unwrap_or(42),
+            shuffle: shuffle(&keys, &datasets)?,
+            datasets,
+            output_dir: keys.need("output_dir", keys.text("output_dir")?)?.into(),
+            save_steps: keys.whole("save_steps", 1..=STEPS_MAX)?.unwrap_or(10),
+            precision: precision(&keys)?,
+            recompute: keys.flag("recompute")?.unwrap_or(false),
+            lora_r: keys.whole("lora_r", 1..=4_096)?,
+            lora_alpha: keys.number("lora_alpha", |alpha| alpha > 0.0, "a number above 0")?,
+            lora_target_modules: targets(&keys)?,
+        };
+        job.check_adapter(&keys)?;
+        Ok(job)
+    }
+
+    /// A full fine-tune has no use for the keys of LoRA: one that is there is a mistake.
+    fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
+        let lora = ["lora_r", "lora_alpha", "lora_target_modules", "initial_adapter"];
+        let idle = lora.into_iter().find(|key| keys.has(key));
+        match (self.adapter, idle) {
+            (AdapterKind::Full, Some(key)) => bail!(
+                "{}: `{key}` has no effect with `adapter: full`; remove it, or set `adapter: lora`",
+                keys.place(key)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The shape of the adapter: that of `initial`, where the training starts from one.
+    ///
+    /// # Errors
+    /// Where the file asks for another shape than `initial` has.
+    pub fn lora(&self, initial: Option<&Adapter>) -> anyhow::Result<LoraShape> {
+        let asked = LoraShape {
+            r: self.lora_r.unwrap_or(LORA_R),
+            alpha: self.lora_alpha.unwrap_or(LORA_ALPHA),
+            targets: match &self.lora_target_modules {
+                Some(targets) => targets.clone(),
+                None => Projection::ALL.into_iter().collect(),
+            },
+        };
+        let Some(initial) = initial else {
+            return Ok(asked);
+        };
+        let found = LoraShape {
+            r: initial.r,
+            alpha: initial.alpha,
+            targets: initial.targets.iter().copied().collect(),
+        };
+        let contradiction = if self.lora_r.is_some_and(|r| r != found.r) {
+            Some(("lora_r", asked.r.to_string(), found.r.to_string()))
+        } else if self.lora_alpha.is_some_and(|alpha| alpha != found.alpha) {
+            Some(("lora_alpha", asked.alpha.to_string(), found.alpha.to_string()))
+        } else if self.lora_target_modules.is_some() && asked.targets != found.targets {
+            Some(("lora_target_modules", names(&asked.targets), names(&found.targets)))
+        } else {
+            None
+        };
+        match contradiction {
+            None => Ok(found),
+            Some((key, asked, found)) => bail!(
+                "`{key}` is {asked}, but the initial adapter has {found}; remove `{key}` to take \
+                 over the adapter's"
+            ),
+        }
+    }
+
+    /// The optimizer, in the job spec's words.
+    pub fn optimizer(&self) -> AdamW {
+        AdamW {
+            beta1: self.adam_beta1.into(),
+            beta2: self.adam_beta2.into(),
+            epsilon: self.adam_epsilon.into(),
+            weight_decay: self.weight_decay.into(),
+            max_grad_norm: self.max_grad_norm.into(),
+        }
+    }
+
+    /// The learning rate over the steps, in the job spec's words.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            kind: self.lr_scheduler,
+            learning_rate: self.learning_rate.into(),
+            warmup_steps: self.warmup_steps,
+        }
+    }
+
+    /// The order of sequences, in the job spec's words.
+    pub fn order(&self) -> Order {
+        match self.shuffle {
+            true => Order::Shuffled { seed: self.seed },
+            false => Order::AsGiven,
+        }
+    }
+}
+
+fn datasets(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
+    let entries = keys.need("datasets", keys.maps("datasets")?)?;
+    if entries.is_empty() {
+        bail!("{}: `datasets` is empty; name at least one file", keys.place("datasets"));
+    }
+    let sources = entries.iter().map(dataset).collect::<anyhow::Result<Vec<_>>>()?;
+    let alone = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
+    if sources.len() > 1 && !sources.iter().all(alone) {
+        bail!(
+            "{}: a data set of type `tokens` is taken as it is, so it must be the only one",
+            keys.place("datasets")
+        );
+    }
+    Ok(sources)
+}
+
+fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
+    keys.refuse_unknown(&DATASET_KEYS, &[])?;
+    let path = keys.need("path", keys.text("path")?)?;
+    let kinds = DatasetKind::ALL.map(|kind| (kind.name(), kind));
+    let kind = keys.need("type", keys.one_of("type", &kinds)?)?;
+    let mut source = DatasetSource::new(path, kind);
+    let fields = [
+        ("field", &mut source.field),
+        ("field_instruction", &mut source.field_instruction),
+        ("field_output", &mut source.field_output),
+    ];
+    for (key, field) in fields {
+        if let Some(name) = keys.text(key)? {
+            *field = name;
+        }
+    }
+    Ok(source)
+}
+
+fn shuffle(keys: &Keys, datasets: &[DatasetSource]) -> anyhow::Result<bool> {
+    let as_given = datasets.iter().any(|source| source.kind == DatasetKind::Tokens);
+    match (keys.flag("shuffle")?, as_given) {
+        (Some(true), true) => bail!(
+            "{}: `shuffle` is true, but a data set of type `tokens` is taken in its own order; \
+             remove `shuffle`",
+            keys.place("shuffle")
+        ),
+        (asked, as_given) => Ok(asked.unwrap_or(!as_given)),
+    }
+}
+
+fn precision(keys: &Keys) -> anyhow::Result<PrecisionSpec> {
+    let mut precision = PrecisionSpec { weights: 16, activations: 16 };
+    let Some(keys) = keys.map("precision")? else {
+        return Ok(precision);
+    };
+    keys.refuse_unknown(&["weights", "activations"], &[])?;
+    let fields =
+        [("weights", &mut precision.weights), ("activations", &mut precision.activations)];
+    for (key, bits) in fields {
+        let Some(asked) = keys.whole(key, 0..=u32::MAX)? else {
+            continue;
+        };
+        *bits = match asked {
+            8 => 8,
+            14 => 14,
+            16 => 16,
+            _ => return Err(keys.bad(key, "one of 8, 14 and 16 (bits)")),
+        };
+    }
+    Ok(precision)
+}
+
+fn targets(keys: &Keys) -> anyhow::Result<Option<BTreeSet<Projection>>> {
+    let Some(names) = keys.texts("lora_target_modules")? else {
+        return Ok(None);
+    };
+    if names.is_empty() {
+        return Err(keys.bad("lora_target_modules", "a list of at least one projection"));
+    }
+    let parsed = names.iter().map(|name| name.parse::<Projection>());
+    let parsed = parsed.collect::<Result<BTreeSet<_>, _>>();
+    parsed.map(Some).with_context(|| keys.place("lora_target_modules"))
+}
+
+fn names(targets: &BTreeSet<Projection>) -> String {
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    format!("[{}]", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! From a job file to a job spec: model, data and initial state by content address.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use concord_kernels::Tensor;
+use concord_models::data::{DatasetKind, DatasetSource, Grouping};
+use concord_models::decoder::{Trainable, TrainableTensor};
+use concord_models::peft::Adapter;
+use concord_models::tokenizer::TextTokenizer;
+use concord_models::train::lora_init;
+use concord_models::weights::{Dtype, ModelFolder};
+use concord_proto::client::ModelProfile;
+use concord_proto::manifest::{
+    DataManifest, ModelManifest, ModelTensor, SequenceEntry, StateEntry, StateManifest,
+    StoredDtype, TensorHeader,
+};
+use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
+use concord_runtime::{spec as words, tensor_blob};
+
+use super::blobs::BlobSet;
+use super::profile::model_profile;
+use crate::job_file::{AdapterKind, JobFile, LoraShape};
+
+/// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
+const CHUNK_SEQUENCES: u32 = 1_024;
+
+/// A job, ready to be submitted.
+pub struct Ingested {
+    /// The spec.
+    pub spec: JobSpec,
+    /// For the planner.
+    pub profile: ModelProfile,
+    /// What the store must have.
+    pub blobs: BlobSet,
+    /// The model.
+    pub folder: ModelFolder,
+    /// The shape of the adapter; none where every tensor is trained.
+    pub lora: Option<LoraShape>,
+}
+
+/// Reads model and data of a job file.
+///
+/// # Errors
+/// Naming file, place and cause of what cannot be used.
+pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
+    let path = resolve(&job.base_model)?;
+    let folder = ModelFolder::open(&path)?;
+    let mut blobs = BlobSet::default();
+    let model = model_manifest(&folder, &mut blobs)?;
+    let data = data_manifest(job, &folder, &mut blobs)?;
+    let adapter = initial_adapter(job, &folder)?;
+    let lora = match job.adapter {
+        AdapterKind::Full => None,
+        AdapterKind::Lora => Some(job.lora(adapter.as_ref())?),
+    };
+    let tensors = trainable(lora.as_ref()).tensors(folder.config());
+    let given = adapter.map(|adapter| adapter.tensors);
+    let initial_state = initial_state(job, &folder, &tensors, given, &mut blobs)?;
+    let spec = JobSpec {
+        arithmetic: ARITHMETIC_VERSION,
+        model,
+        data,
+        adapter: lora.as_ref().map_or(AdapterSpec::Full, adapter_spec),
+        initial_state,
+        trainable: tensors.iter().map(|tensor| proto_tensor(tensor, &folder)).collect(),
+        layers: folder.config().layers as u32,
+        order: job.order(),
+        micro_batch_size: job.micro_batch_size,
+        microbatches: job.gradient_accumulation_steps,
+        steps: job.max_steps,
+        optimizer: job.optimizer(),
+        schedule: job.schedule(),
+        precision: job.precision,
+    };
+    spec.validate()?;
+    let profile = model_profile(folder.config(), &spec, job.sequence_len, job.recompute);
+    Ok(Ingested { spec, profile, blobs, folder, lora })
+}
+
+fn resolve(model: &str) -> anyhow::Result<PathBuf> {
+    let bar = indicatif::ProgressBar::no_length();
+    let path = concord_models::hub::resolve(model, None, &mut |download| {
+        bar.set_length(download.total_bytes);
+        bar.set_position(download.done_bytes);
+        bar.set_message(download.file.to_string());
+    });
+    bar.finish_and_clear();
+    path.with_context(|| format!("base_model: {model}"))
+}
+
+fn model_manifest(folder: &ModelFolder, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
+    let config = folder.dir().join("config.json");
+    let config_json = std::fs::read_to_string(&config)
+        .with_context(|| format!("cannot read {}", config.display()))?;
+    let mut specs = folder.config().tensors();
+    specs.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut tensors = Vec::new();
+    for spec in specs {
+        // Loading refuses what is not finite: better here than in the middle of a job.
+        folder.load(&spec.name)?;
+        let bytes = folder.bytes(&spec.name)?;
+        let header = TensorHeader {
+            dtype: match folder.dtype(&spec.name) {
+                Some(Dtype::F16) => StoredDtype::F16,
+                Some(Dtype::BF16) => StoredDtype::Bf16,
+                _ => StoredDtype::F32,
+            },
+            shape: spec.shape.iter().map(|&dim| dim as u64).collect(),
+        };
+        let blob = header.digest(bytes);
+        blobs.model_tensor(blob, &spec.name, header);
+        tensors.push(ModelTensor { name: spec.name, blob, bytes: bytes.len() as u64 });
+    }
+    Ok(blobs.value(&ModelManifest { config_json, tensors }))
+}
+
+fn data_manifest(
+    job: &JobFile,
+    folder: &ModelFolder,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<Digest> {
+    let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
+    let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
+        true => Some(TextTokenizer::open(folder.dir())?),
+        false => None,
+    };
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.check(folder.config())?;
+    }
+    let (mut tokens, mut mask) = (Vec::new(), Vec::new());
+    for source in &job.datasets {
+        let sequences = source.load(tokenizer.as_ref(), folder.config(), job.sequence_len)?;
+        if let Some(grouping) = &sequences.grouping {
+            check_grouping(job, source, grouping)?;
+        }
+        if sequences.truncated > 0 || sequences.skipped > 0 {
+            eprintln!(
+                "{}: {} examples were cut to {} tokens, {} had no room for an answer",
+                source.path.display(),
+                sequences.truncated,
+                job.sequence_len,
+                sequences.skipped
+            );
+        }
+        tokens.extend(sequences.tokens);
+        mask.extend(sequences.loss_mask);
+    }
+    let len = job.sequence_len as usize;
+    let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
+    let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();
+    if entries.is_empty() || entries.iter().all(|entry| entry.targets == 0) {
+        bail!("datasets: nothing to learn from: no sequence has a token to predict");
+    }
+    let chunk = CHUNK_SEQUENCES as usize * len;
+    let chunks = tokens.chunks(chunk).zip(mask.chunks(chunk)).map(|(tokens, mask)| {
+        let words = tokens.iter().flat_map(|token| token.to_le_bytes());
+        blobs.bytes(words.chain(mask.iter().copied()).collect())
+    });
+    let chunks = chunks.collect();
+    let manifest = DataManifest {
+        sequence_len: job.sequence_len,
+        chunk_sequences: CHUNK_SEQUENCES,
+        chunks,
+        sequences: entries,
+    };
+    Ok(blobs.value(&manifest))
+}
+
+/// A file of tokens says itself which sequences make a microbatch: the job must say the same.
+fn check_grouping(job: &JobFile, source: &DatasetSource, grouping: &Grouping) -> anyhow::Result<()> {
+    let asked = (job.max_steps, job.gradient_accumulation_steps, job.micro_batch_size);
+    let found = (grouping.steps, grouping.microbatches, grouping.batch);
+    if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
+        return Ok(());
+    }
+    bail!(
+        "{}: its tokens are for {} steps of {} microbatches of {} sequences; the job asks for \
+         max_steps {}, gradient_accumulation_steps {}, micro_batch_size {}",
+        source.path.display(),
+        found.0,
+        found.1,
+        found.2,
+        asked.0,
+        asked.1,
+        asked.2
+    )
+}
+
+fn trainable(lora: Option<&LoraShape>) -> Trainable {
+    match lora {
+        None => Trainable::Full,
+        Some(lora) => Trainable::Lora { rank: lora.r, targets: lora.targets.clone() },
+    }
+}
+
+fn adapter_spec(lora: &LoraShape) -> AdapterSpec {
+    let mut targets: Vec<String> =
+        lora.targets.iter().map(|target| target.name().to_string()).collect();
+    targets.sort();
+    AdapterSpec::Lora { rank: lora.r, alpha: F32Bits::from(lora.alpha), targets }
+}
+
+fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainableTensor {
+    concord_proto::TrainableTensor {
+        name: tensor.name.clone(),
+        shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
+        place: words::place(tensor.place, folder.config().tie_embeddings),
+    }
+}
+
+/// Values from the initial adapter, the model or the seed; moments of zero.
+fn initial_state(
+    job: &JobFile,
+    folder: &ModelFolder,
+    tensors: &[TrainableTensor],
+    given: Option<BTreeMap<String, Tensor>>,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<Digest> {
+    let mut entries = Vec::new();
+    for (index, tensor) in tensors.iter().enumerate() {
+        let mut value = match (&given, job.adapter) {
+            (Some(given), _) => given[&tensor.name].clone(),
+            (None, AdapterKind::Full) => folder.load(&tensor.name)?,
+            (None, AdapterKind::Lora) => lora_init(tensor, index, job.seed),
+        };
+        value.canonicalise(&tensor.name)?;
+        let zeros = blobs.bytes(tensor_blob::encode(&Tensor::zeros(&tensor.shape)));
+        let value = blobs.bytes(tensor_blob::encode(&value));
+        entries.push(StateEntry { value, first_moment: zeros, second_moment: zeros });
+    }
+    Ok(blobs.value(&StateManifest { step: 0, entries }))
+}
+
+fn initial_adapter(job: &JobFile, folder: &ModelFolder) -> anyhow::Result<Option<Adapter>> {
+    let Some(path) = &job.initial_adapter else { return Ok(None) };
+    let adapter = Adapter::open(path, folder.config());
+    adapter.map(Some).with_context(|| format!("initial_adapter: {}", path.display()))
+}

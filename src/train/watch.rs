@@ -1,0 +1,207 @@
+//! Progress of a job: a bar for people, objects for scripts.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use concord_proto::Digest;
+use concord_proto::client::JobEvent;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::client::Events;
+use crate::output::Output;
+
+/// What a completed job leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Completed {
+    /// Digest of the last step record.
+    pub record: Digest,
+    /// Blob address of the last state.
+    pub state: Digest,
+    /// Audits that agreed.
+    pub audits: u64,
+    /// Drawn leaves that could not be judged.
+    pub inconclusive: u64,
+    /// Mean loss of the last step.
+    pub loss: f32,
+    /// Tokens a second, over all committed steps.
+    pub tokens_per_second: f64,
+}
+
+/// How the watching ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    /// The job is done.
+    Completed(Completed),
+    /// Ctrl-C: the job goes on without us.
+    Detached,
+}
+
+/// Shows the events of a job until it ends or Ctrl-C is pressed.
+///
+/// # Errors
+/// Where the job fails, is cancelled, or the coordinator is lost.
+pub async fn watch(mut events: Events, steps: u32, output: &Output) -> anyhow::Result<Outcome> {
+    let mut progress = Progress::new(steps, output);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event?,
+            _ = tokio::signal::ctrl_c() => return Ok(Outcome::Detached),
+        };
+        let Some(event) = event else { bail!("lost the coordinator before the job was done") };
+        output.result("", &as_json(&event));
+        if let Some(completed) = progress.show(event)? {
+            return Ok(Outcome::Completed(completed));
+        }
+    }
+}
+
+struct Progress {
+    bar: ProgressBar,
+    loss: f32,
+    tokens: u64,
+    time: Duration,
+    started: Instant,
+}
+
+impl Progress {
+    fn new(steps: u32, output: &Output) -> Self {
+        let bar = if output.is_json() {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new(u64::from(steps))
+        };
+        let style = "{bar:30.cyan/blue} {pos:>4}/{len} steps  {msg}  eta {eta}";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is right"));
+        Self { bar, loss: f32::NAN, tokens: 0, time: Duration::ZERO, started: Instant::now() }
+    }
+
+    fn show(&mut self, event: JobEvent) -> anyhow::Result<Option<Completed>> {
+        match event {
+            JobEvent::Step { step, loss, grad_norm, tokens, micros, .. } => {
+                self.loss = loss.get();
+                self.tokens += tokens;
+                self.time += Duration::from_micros(micros);
+                let rate = tokens as f64 / Duration::from_micros(micros.max(1)).as_secs_f64();
+                self.bar.set_position(u64::from(step) + 1);
+                self.bar.set_message(format!(
+                    "loss {:.4}  norm {:.3}  {rate:.0} tokens/s",
+                    loss.get(),
+                    grad_norm.get()
+                ));
+            }
+            JobEvent::Failed(reason) => {
+                self.bar.abandon();
+                bail!("the job failed: {reason}");
+            }
+            JobEvent::Cancelled => {
+                self.bar.abandon();
+                bail!("the job was cancelled");
+            }
+            JobEvent::Completed { record, state, audits, inconclusive } => {
+                self.bar.finish();
+                let time = if self.time.is_zero() { self.started.elapsed() } else { self.time };
+                return Ok(Some(Completed {
+                    record,
+                    state,
+                    audits,
+                    inconclusive,
+                    loss: self.loss,
+                    tokens_per_second: self.tokens as f64 / time.as_secs_f64(),
+                }));
+            }
+            other => {
+                if let Some(line) = describe(&other) {
+                    self.bar.suspend(|| eprintln!("{line}"));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// An event in a line for people; nothing for those that the bar shows.
+pub fn describe(event: &JobEvent) -> Option<String> {
+    match event {
+        JobEvent::Waiting(what) => Some(format!("waiting: {what}")),
+        JobEvent::Planned { plan, devices, predicted_step_us, step, reason } => {
+            let mut lines = format!(
+                "plan {} ({reason}): {} stages x {} replicas from step {}, predicted {:.1} ms a step",
+                plan.epoch,
+                plan.stages.len(),
+                plan.replicas.len(),
+                step + 1,
+                *predicted_step_us as f64 / 1e3
+            );
+            for ((seat, worker), device) in plan.workers().zip(devices) {
+                let layers = plan.stages[seat.stage];
+                let run = &plan.replicas[seat.replica];
+                lines += &format!(
+                    "\n  {}  layers {:>2}..{:<2}  microbatches {:>2}..{:<2}  {device}",
+                    worker.short(),
+                    layers.start,
+                    layers.end,
+                    run.start,
+                    run.end
+                );
+            }
+            Some(lines)
+        }
+        JobEvent::Lost { worker, reason } => {
+            Some(format!("lost worker {}: {reason}", worker.short()))
+        }
+        JobEvent::Convicted { culprit, offence, evidence } => {
+            Some(format!("convicted {}: {}: {evidence}", culprit.short(), offence.as_str()))
+        }
+        JobEvent::Voided { from_step } => {
+            Some(format!("steps from {} on are void and done again", from_step + 1))
+        }
+        _ => None,
+    }
+}
+
+/// An event as a JSON object.
+pub fn as_json(event: &JobEvent) -> Value {
+    match event {
+        JobEvent::Waiting(what) => json!({ "event": "waiting", "for": what }),
+        JobEvent::Planned { plan, devices, predicted_step_us, step, reason } => {
+            let seat = |((seat, worker), device): ((concord_proto::Seat, _), &String)| {
+                let worker: concord_proto::WorkerId = worker;
+                let (layers, run) = (plan.stages[seat.stage], &plan.replicas[seat.replica]);
+                json!({
+                    "worker": worker.to_string(), "device": device,
+                    "layers": [layers.start, layers.end], "microbatches": [run.start, run.end],
+                })
+            };
+            let workers: Vec<Value> = plan.workers().zip(devices).map(seat).collect();
+            json!({
+                "event": "planned", "epoch": plan.epoch, "stages": plan.stages.len(),
+                "replicas": plan.replicas.len(), "step": step, "reason": reason,
+                "predicted_step_us": predicted_step_us, "workers": workers,
+            })
+        }
+        JobEvent::Step { step, loss, grad_norm, learning_rate, tokens, micros, record } => json!({
+            "event": "step", "step": step, "loss": loss.get(), "grad_norm": grad_norm.get(),
+            "learning_rate": learning_rate.get(), "tokens": tokens, "micros": micros,
+            "record_digest": record.to_string(),
+        }),
+        JobEvent::Lost { worker, reason } => {
+            json!({ "event": "lost", "worker": worker.to_string(), "reason": reason })
+        }
+        JobEvent::Audited { worker, checker, step, leaf } => json!({
+            "event": "audited", "worker": worker.to_string(), "checker": checker.to_string(),
+            "step": step, "leaf": leaf,
+        }),
+        JobEvent::Convicted { culprit, offence, evidence } => json!({
+            "event": "convicted", "culprit": culprit.to_string(), "offence": offence.as_str(),
+            "evidence": evidence,
+        }),
+        JobEvent::Voided { from_step } => json!({ "event": "voided", "from_step": from_step }),
+        JobEvent::Completed { record, state, audits, inconclusive } => json!({
+            "event": "completed", "record_digest": record.to_string(),
+            "state": state.to_string(), "audits": audits, "inconclusive": inconclusive,
+        }),
+        JobEvent::Failed(reason) => json!({ "event": "failed", "reason": reason }),
+        JobEvent::Cancelled => json!({ "event": "cancelled" }),
+    }
+}

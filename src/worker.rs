@@ -1,0 +1,118 @@
+//! `concord worker`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use concord_runtime::measure;
+use concord_runtime::worker::{self, WorkerOptions};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+use crate::device::DeviceArgs;
+use crate::output::Output;
+
+/// Options of `concord worker`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  concord worker --coordinator http://10.0.0.1:7700 --dir ~/.concord --listen 0.0.0.0:7701 --advertise http://10.0.0.7:7701")]
+pub struct Args {
+    /// The coordinator.
+    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    coordinator: String,
+    /// Where other workers reach this one. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// What other workers are told to connect to; the listening address by default.
+    #[arg(long, value_name = "URL")]
+    advertise: Option<String>,
+    /// Key and fetched blobs. A worker is known by its key: one folder for each worker.
+    #[arg(long, default_value = "concord-worker", value_name = "DIR")]
+    dir: PathBuf,
+    /// Memory that the worker may use, such as 512M or 8G; what is free now by default.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// Leave when standard input ends: for workers that another program starts.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+    /// Cheat, such as "wrong-data@3".
+    #[cfg(feature = "liars")]
+    #[arg(long, hide = true)]
+    lie: Option<concord_runtime::liar::Lie>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Bytes, with an optional K, M, G or T (of 1,024).
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let refuse = || format!("'{text}' is no size: try 512M or 8G");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let shift = match unit.trim().to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B')
+    {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(refuse()),
+    };
+    let number: u64 = digits.parse().map_err(|_| refuse())?;
+    number.checked_mul(1 << shift).ok_or_else(refuse)
+}
+
+/// Runs a worker until Ctrl-C, which lets it hand over its work first.
+///
+/// # Errors
+/// Where the coordinator refuses or is out of reach, or the port is taken.
+#[tokio::main]
+pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let options = WorkerOptions {
+        coordinator: args.coordinator.clone(),
+        listen: args.listen,
+        advertise: args.advertise,
+        dir: args.dir,
+        device: args.device.device()?,
+        memory_bytes: args.memory.unwrap_or_else(measure::machine_memory),
+        #[cfg(feature = "liars")]
+        lie: args.lie,
+    };
+    let name = options.device.name();
+    output.result(
+        &format!("worker on {name}, for {}", args.coordinator),
+        &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
+    );
+    let (leave, left) = mpsc::channel(1);
+    tokio::spawn(until_told(args.until_stdin_closes, leave));
+    worker::run(options, left).await.context("the worker stops")
+}
+
+/// Says so when Ctrl-C is pressed, or standard input ends where that is asked for.
+pub async fn until_told(stdin: bool, leave: mpsc::Sender<()>) {
+    let closed = async {
+        if stdin {
+            let mut byte = [0; 1];
+            while tokio::io::stdin().read(&mut byte).await.is_ok_and(|count| count > 0) {}
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = closed => std::process::exit(0),
+    }
+    let _ = leave.send(()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_bytes;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
+        assert_eq!(parse_bytes("8GiB"), Ok(8 << 30));
+        assert!(parse_bytes("eight").is_err() && parse_bytes("99999999T").is_err());
+    }
+}
