@@ -1,7 +1,226 @@
-//! Placeholder until the command is written.
+//! `concord jobs`: the jobs of a coordinator.
+
+use anyhow::bail;
+use concord_proto::JobId;
+use concord_proto::client::{ClientRequest, ClientResponse, JobEvent, JobState, JobSummary};
+use serde_json::{Value, json};
+
+use crate::client::Client;
 use crate::output::Output;
-/// Options.
+use crate::table::table;
+use crate::train;
+
+/// Options of `concord jobs`.
 #[derive(clap::Args)]
-pub struct Args {}
-/// Runs.
-pub fn run(_args: &Args, _output: &Output) -> anyhow::Result<()> { anyhow::bail!("not there yet") }
+#[command(after_help = "Examples:
+  concord jobs                                      # of the coordinator on this machine
+  concord jobs watch 3f2a                           # an id may be cut short
+  concord jobs cancel 3f2a --coordinator http://10.0.0.1:7700")]
+pub struct Args {
+    /// The coordinator.
+    #[arg(long, global = true, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    coordinator: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List the jobs (what happens without a command, too).
+    List,
+    /// Show the events of a job from its beginning, until it ends.
+    Watch {
+        /// The job, or the first digits of its id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Stop a job; its checkpoints stay.
+    Cancel {
+        /// The job, or the first digits of its id.
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+/// Lists, watches or cancels jobs.
+///
+/// # Errors
+/// Where the coordinator cannot be reached, no one job has the id, or a watched job fails.
+#[tokio::main]
+pub async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let client = Client::connect(&args.coordinator).await?;
+    let jobs = match client.call(&ClientRequest::Jobs).await? {
+        ClientResponse::Jobs(jobs) => jobs,
+        other => bail!("the coordinator answers {other:?}"),
+    };
+    match &args.command {
+        None | Some(Command::List) => {
+            list(&jobs, output);
+            Ok(())
+        }
+        Some(Command::Watch { id }) => watch(&client, find(&jobs, id)?, output).await,
+        Some(Command::Cancel { id }) => cancel(&client, find(&jobs, id)?.job, output).await,
+    }
+}
+
+fn list(jobs: &[JobSummary], output: &Output) {
+    if output.is_json() {
+        jobs.iter().for_each(|job| output.result("", &as_json(job)));
+    } else {
+        output.result(&as_text(jobs), &Value::Null);
+    }
+}
+
+/// A table of jobs for people.
+pub fn as_text(jobs: &[JobSummary]) -> String {
+    if jobs.is_empty() {
+        return "no jobs".to_string();
+    }
+    let row = |job: &JobSummary| {
+        let loss = job.loss.map_or(String::new(), |loss| format!("{:.4}", loss.get()));
+        let steps = format!("{}/{}", job.step, job.steps);
+        [job.job.0.short(), job.name.clone(), steps, loss, state(&job.state)]
+    };
+    table(["job", "name", "steps", "loss", "state"], &jobs.iter().map(row).collect::<Vec<_>>())
+}
+
+fn state(state: &JobState) -> String {
+    match state {
+        JobState::Waiting(what) => format!("waiting: {what}"),
+        JobState::Running => "running".to_string(),
+        JobState::Auditing => "auditing".to_string(),
+        JobState::Completed { record, .. } => format!("completed, hash {}", record.short()),
+        JobState::Failed(reason) => format!("failed: {reason}"),
+        JobState::Cancelled => "cancelled".to_string(),
+    }
+}
+
+/// A job as a JSON object.
+pub fn as_json(job: &JobSummary) -> Value {
+    let (state, reason, record) = match &job.state {
+        JobState::Waiting(what) => ("waiting", Some(what), None),
+        JobState::Running => ("running", None, None),
+        JobState::Auditing => ("auditing", None, None),
+        JobState::Completed { record, .. } => ("completed", None, Some(record.to_string())),
+        JobState::Failed(reason) => ("failed", Some(reason), None),
+        JobState::Cancelled => ("cancelled", None, None),
+    };
+    json!({
+        "event": "job", "job": job.job.to_string(), "name": job.name, "state": state,
+        "reason": reason, "record_digest": record, "step": job.step, "steps": job.steps,
+        "loss": job.loss.map(|loss| loss.get()),
+    })
+}
+
+/// The one job whose id begins with `prefix`.
+fn find<'a>(jobs: &'a [JobSummary], prefix: &str) -> anyhow::Result<&'a JobSummary> {
+    let prefix = prefix.to_lowercase();
+    let begins = |job: &&JobSummary| job.job.to_string().starts_with(&prefix);
+    let found: Vec<&JobSummary> = jobs.iter().filter(begins).collect();
+    let names = |jobs: &[&JobSummary]| {
+        let names: Vec<String> = jobs.iter().map(|job| job.job.0.short()).collect();
+        names.join(", ")
+    };
+    match found.as_slice() {
+        [job] => Ok(job),
+        [] if jobs.is_empty() => bail!("no job '{prefix}': the coordinator has no jobs"),
+        [] => bail!("no job '{prefix}': there are {}", names(&jobs.iter().collect::<Vec<_>>())),
+        several => bail!("'{prefix}' could be any of {}: give more digits", names(several)),
+    }
+}
+
+async fn cancel(client: &Client, job: JobId, output: &Output) -> anyhow::Result<()> {
+    match client.call(&ClientRequest::Cancel(job)).await? {
+        ClientResponse::Cancelled => {
+            let object = json!({ "event": "cancelled", "job": job.to_string() });
+            output.result(&format!("cancelled {job}"), &object);
+            Ok(())
+        }
+        other => bail!("the coordinator answers {other:?}"),
+    }
+}
+
+async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Result<()> {
+    let mut events = client.watch(job.job, 0).await?;
+    while let Some(event) = events.next().await? {
+        let text = line(&event, job.steps).or_else(|| train::describe(&event));
+        output.result(&text.unwrap_or_default(), &train::as_json(&event));
+        match event {
+            JobEvent::Completed { .. } => return Ok(()),
+            JobEvent::Failed(reason) => bail!("the job failed: {reason}"),
+            JobEvent::Cancelled => bail!("the job was cancelled"),
+            _ => {}
+        }
+    }
+    bail!("lost the coordinator before the job was done")
+}
+
+/// The events that `concord train` shows as a bar, as lines.
+fn line(event: &JobEvent, steps: u32) -> Option<String> {
+    match event {
+        JobEvent::Step { step, loss, grad_norm, tokens, micros, .. } => {
+            let seconds = *micros as f64 / 1e6;
+            Some(format!(
+                "step {:>4}/{steps}  loss {:.4}  norm {:.3}  {:.0} tokens/s",
+                step + 1,
+                loss.get(),
+                grad_norm.get(),
+                *tokens as f64 / seconds.max(1e-6)
+            ))
+        }
+        JobEvent::Audited { worker, checker, step, leaf } => Some(format!(
+            "audited {leaf} of step {} by {}: {} agrees",
+            step + 1,
+            worker.short(),
+            checker.short()
+        )),
+        JobEvent::Completed { record, audits, inconclusive, .. } => Some(format!(
+            "completed: {audits} audits agreed, {inconclusive} could not be judged\nhash {record}"
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::Digest;
+
+    use super::*;
+
+    fn job(first: u8) -> JobSummary {
+        let mut digest = [0; 32];
+        digest[0] = first;
+        JobSummary {
+            job: JobId(Digest(digest)),
+            name: "a".to_string(),
+            state: JobState::Running,
+            step: 1,
+            steps: 2,
+            loss: None,
+        }
+    }
+
+    #[test]
+    fn a_prefix_finds_one_job_or_says_why_not() {
+        let jobs = [job(0xa1), job(0xa2), job(0xb0)];
+        assert_eq!(find(&jobs, "B").unwrap().job, jobs[2].job);
+        assert_eq!(find(&jobs, &jobs[0].job.to_string()).unwrap().job, jobs[0].job);
+        let error = |prefix| find(&jobs, prefix).unwrap_err().to_string();
+        assert_eq!(error("a"), "'a' could be any of a1000000, a2000000: give more digits");
+        assert_eq!(error("c"), "no job 'c': there are a1000000, a2000000, b0000000");
+        assert!(find(&[], "c").unwrap_err().to_string().ends_with("has no jobs"));
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_job() {
+        let mut done = job(1);
+        done.state = JobState::Completed { record: Digest([9; 32]), state: Digest([8; 32]) };
+        done.loss = Some(2.5_f32.into());
+        let text = as_text(&[job(0xa1), done]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "job       name  steps  loss    state");
+        assert_eq!(lines[1], "a1000000  a     1/2            running");
+        assert_eq!(lines[2], "01000000  a     1/2    2.5000  completed, hash 09090909");
+        assert_eq!(as_text(&[]), "no jobs");
+    }
+}

@@ -1,7 +1,94 @@
-//! Placeholder until the command is written.
+//! `concord status`: who is in a pool, and what they do.
+
+use anyhow::bail;
+use concord_proto::client::{ClientRequest, ClientResponse, Member, PoolStatus};
+use concord_proto::session::Role;
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::jobs;
 use crate::output::Output;
-/// Options.
+use crate::table::table;
+
+/// Options of `concord status`.
 #[derive(clap::Args)]
-pub struct Args {}
-/// Runs.
-pub fn run(_args: &Args, _output: &Output) -> anyhow::Result<()> { anyhow::bail!("not there yet") }
+#[command(after_help = "Examples:
+  concord status
+  concord status --coordinator http://10.0.0.1:7700 --json")]
+pub struct Args {
+    /// The coordinator.
+    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    coordinator: String,
+}
+
+/// Shows the pool.
+///
+/// # Errors
+/// Where the coordinator cannot be reached.
+#[tokio::main]
+pub async fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let client = Client::connect(&args.coordinator).await?;
+    match client.call(&ClientRequest::Status).await? {
+        ClientResponse::Status(status) => {
+            output.result(&text(&status), &object(&status));
+            Ok(())
+        }
+        other => bail!("the coordinator answers {other:?}"),
+    }
+}
+
+fn text(status: &PoolStatus) -> String {
+    let mut text = format!("coordinator {}\n\n", status.coordinator);
+    if status.members.is_empty() {
+        text += "nobody has joined: start workers with `concord worker`";
+    } else {
+        let headings = ["member", "role", "device", "speed", "memory", "audits", "rate", "doing"];
+        text += &table(headings, &status.members.iter().map(row).collect::<Vec<_>>());
+    }
+    for convicted in &status.convicted {
+        text += &format!("\nconvicted {convicted}");
+    }
+    text + "\n\n" + &jobs::as_text(&status.jobs)
+}
+
+fn row(member: &Member) -> [String; 8] {
+    [
+        member.id.short(),
+        role(member.role).to_string(),
+        member.device.name.clone(),
+        format!("{:.1} GMAC/s", member.device.macs_per_second as f64 / 1e9),
+        format!("{:.1} GiB", member.device.memory_bytes as f64 / f64::from(1 << 30)),
+        member.audits_passed.to_string(),
+        format!("{:.1} %", share(member.audit_rate) * 100.0),
+        member.doing.clone(),
+    ]
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "worker",
+        Role::Checker => "checker",
+    }
+}
+
+/// A probability in units of 2^-32, as a share.
+fn share(rate: u64) -> f64 {
+    rate as f64 / 4_294_967_296.0
+}
+
+fn object(status: &PoolStatus) -> Value {
+    let member = |member: &Member| {
+        json!({
+            "id": member.id.to_string(), "role": role(member.role), "device": member.device.name,
+            "macs_per_second": member.device.macs_per_second,
+            "memory_bytes": member.device.memory_bytes, "doing": member.doing,
+            "audits_passed": member.audits_passed, "audit_rate": share(member.audit_rate),
+        })
+    };
+    json!({
+        "event": "status", "coordinator": status.coordinator.to_string(),
+        "members": status.members.iter().map(member).collect::<Vec<_>>(),
+        "convicted": status.convicted.iter().map(|id| id.to_string()).collect::<Vec<_>>(),
+        "jobs": status.jobs.iter().map(jobs::as_json).collect::<Vec<_>>(),
+    })
+}

@@ -1,7 +1,160 @@
-//! Placeholder until the command is written.
+//! `concord verify`: the proof of a job, checked with no coordinator running.
+
+mod result;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use concord_proto::bundle::{self, Bundle, BundleError, Report, VerifyError};
+use concord_proto::{Claim, WorkerId};
+use serde_json::{Value, json};
+
 use crate::output::Output;
-/// Options.
+
+/// Options of `concord verify`.
 #[derive(clap::Args)]
-pub struct Args {}
-/// Runs.
-pub fn run(_args: &Args, _output: &Output) -> anyhow::Result<()> { anyhow::bail!("not there yet") }
+#[command(after_help = "Examples:
+  concord verify out/shakespeare/proof
+  concord verify out/shakespeare/proof --model out/shakespeare   # the weights, too
+
+A proof shows who claims to have done the work, that the claims fit together from the first step
+to the last, and that every piece of work that was drawn for an audit was re-run by somebody else.
+It does not show that the coordinator is one that you trust: compare its key.")]
+pub struct Args {
+    /// The folder of the proof.
+    #[arg(value_name = "BUNDLE_DIR")]
+    bundle: PathBuf,
+    /// A folder that the job wrote: check that its weights are those that the proof ends with.
+    #[arg(long, value_name = "OUTPUT_DIR")]
+    model: Option<PathBuf>,
+}
+
+/// What one worker did, by its claims.
+#[derive(Default)]
+struct Share {
+    device: String,
+    steps: u32,
+    leaves: u64,
+    tokens: u64,
+}
+
+/// Checks a proof, and the weights where they are given.
+///
+/// # Errors
+/// Naming the file, the statement in it and, where one is at fault, the party.
+pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let place = || format!("{}: not proven", args.bundle.display());
+    let bundle = match Bundle::read_dir(&args.bundle) {
+        Ok(bundle) => bundle,
+        Err(BundleError::Content(error)) => return Err(refuted(error, output)).with_context(place),
+        Err(error) => return Err(error.into()),
+    };
+    let report = match bundle::verify(&bundle) {
+        Ok(report) => report,
+        Err(error) => return Err(refuted(error, output)).with_context(place),
+    };
+    let weights = match &args.model {
+        Some(folder) => Some(result::check(&bundle, folder)?),
+        None => None,
+    };
+    let shares = shares(&bundle)?;
+    output.result(&text(&report, &shares, weights), &object(&report, &shares, weights));
+    Ok(())
+}
+
+/// What does not hold, as an object for scripts and as an error for all.
+fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
+    let object = json!({
+        "event": "refuted", "file": error.file, "statement": error.statement,
+        "reason": error.reason, "party": error.party.map(|party| party.to_string()),
+    });
+    output.result("", &object);
+    error.into()
+}
+
+fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, Share>> {
+    let mut shares: BTreeMap<WorkerId, Share> = BTreeMap::new();
+    for (signed, leaves) in bundle.claims.iter().flat_map(|step| &step.claims) {
+        let claim: Claim = signed.open()?;
+        let share = shares.entry(signed.signer).or_default();
+        share.device = claim.device;
+        share.steps += 1;
+        share.leaves += leaves.len() as u64;
+        share.tokens += leaves.iter().map(|leaf| leaf.tokens).sum::<u64>();
+    }
+    Ok(shares)
+}
+
+fn text(
+    report: &Report,
+    shares: &BTreeMap<WorkerId, Share>,
+    weights: Option<usize>,
+) -> String {
+    let mut lines = vec![
+        format!("proven      job {}", report.job),
+        format!("hash        {}", report.record),
+        format!("coordinator {}", report.coordinator),
+        format!("steps       {}, all committed", report.steps),
+    ];
+    for (worker, share) in shares {
+        lines.push(format!(
+            "worker      {}  {} steps, {} pieces of work  {}",
+            worker.short(),
+            share.steps,
+            share.leaves,
+            share.device
+        ));
+    }
+    for checker in &report.checkers {
+        lines.push(format!("checker     {}", checker.short()));
+    }
+    lines.push(format!(
+        "audits      {} of {} pieces drawn, {} agreed, {} could not be judged",
+        report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
+    ));
+    match report.convicted.as_slice() {
+        [] => lines.push("convicted   nobody".to_string()),
+        all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
+    }
+    lines.push(format!(
+        "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %)",
+        percent_below(report.detection),
+        percent_below(report.audit_rate_min)
+    ));
+    if let Some(tensors) = weights {
+        lines.push(format!("weights     {tensors} tensors, each as the last step left it"));
+    }
+    lines.join("\n")
+}
+
+/// Per cent with two digits, rounded down: what is not certain never reads as 100 %. Rates are
+/// multiples of 2^-32, so that a hundredth of a millionth is lost to no one.
+fn percent_below(share: f64) -> f64 {
+    (share * 1e4 + 1e-4).floor() / 1e2
+}
+
+fn object(
+    report: &Report,
+    shares: &BTreeMap<WorkerId, Share>,
+    weights: Option<usize>,
+) -> Value {
+    let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
+    let worker = |(id, share): (&WorkerId, &Share)| {
+        json!({
+            "worker": id.to_string(), "device": share.device, "steps": share.steps,
+            "leaves": share.leaves, "tokens": share.tokens,
+        })
+    };
+    json!({
+        "event": "verified", "job": report.job.to_string(),
+        "record_digest": report.record.to_string(), "steps": report.steps,
+        "coordinator": report.coordinator.to_string(),
+        "workers": shares.iter().map(worker).collect::<Vec<_>>(),
+        "checkers": names(&report.checkers), "leaves": report.leaves,
+        "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
+        "audits_inconclusive": report.audits_inconclusive,
+        "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
+        "detection": report.detection, "tensors_checked": weights,
+    })
+}

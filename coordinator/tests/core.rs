@@ -9,7 +9,7 @@ use concord_proto::bundle;
 use concord_proto::client::{JobEvent, PlanChoice};
 use sim::job::{ALWAYS, job};
 use sim::rng::Rng;
-use sim::world::{Checker, SECOND, World};
+use sim::world::{Checker, SECOND, World, key};
 
 const STEPS: u32 = 7;
 const SEEDS: u64 = 300;
@@ -58,6 +58,115 @@ fn every_cut_gives_one_record() {
             let what = format!("{stages}x{replicas}");
             assert_eq!(finish(&mut world, &what), expected, "{what}");
         }
+    }
+}
+
+/// Two pipelines of two stages, audited, with a spare.
+fn busy(seed: u64) -> World {
+    let mut new = job(STEPS, (2, 2), true);
+    let options = &mut new.submission.options;
+    options.audit_rate_new = ALWAYS / 4;
+    options.canary_rate = ALWAYS / 4;
+    options.min_checkers = 1;
+    let mut world = World::new(seed, new);
+    for number in 1..=5 {
+        world.join_worker(number, 0, None);
+    }
+    world.join_checker(201, 0, Checker::Honest);
+    world
+}
+
+#[test]
+fn a_coordinator_may_die_after_any_effect() {
+    let expected = alone(true);
+    let mut whole = busy(3);
+    assert_eq!(finish(&mut whole, "undisturbed"), expected);
+    let effects = whole.effects - busy(3).effects;
+    println!("{effects} effects");
+    for after in 0..effects {
+        let mut world = busy(3);
+        world.crash_after = Some(after);
+        let record = finish(&mut world, &format!("dead after effect {after}"));
+        assert_eq!(record, expected, "dead after effect {after}");
+        assert_eq!(world.crashes, 1, "it did die");
+        assert!(
+            world.memory.convicted.is_empty(),
+            "dead after effect {after}"
+        );
+    }
+}
+
+#[test]
+fn a_worker_may_die_at_any_moment() {
+    let expected = alone(true);
+    let mut redone = 0;
+    for number in 1..=4 {
+        for moment in 0..40 {
+            let mut world = busy(3);
+            let at = moment * SECOND / 40;
+            world.kill(key(number).public(), at);
+            let what = format!("worker {number} dead after {at} us");
+            assert_eq!(finish(&mut world, &what), expected, "{what}");
+            assert!(world.memory.convicted.is_empty(), "{what}");
+            let redo = |e: &&JobEvent| matches!(e, JobEvent::Planned { step, .. } if *step > 0);
+            redone += world.memory.events.iter().filter(redo).count();
+        }
+    }
+    assert!(redone > 50, "{redone} new plans are no test");
+}
+
+#[test]
+fn the_last_worker_may_die_and_another_go_on() {
+    let expected = alone(false);
+    for moment in 1..40 {
+        let mut world = World::new(moment, job(STEPS, (1, 1), false));
+        let first = world.join_worker(1, 0, None);
+        world.kill(first, moment * SECOND / 100);
+        world.join_late(2, 5 * SECOND, 1);
+        let what = format!("moment {moment}");
+        assert_eq!(finish(&mut world, &what), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_faster_worker_takes_over_at_a_boundary() {
+    let mut new = job(STEPS, (1, 1), false);
+    new.submission.options.plan = PlanChoice::Auto;
+    let mut world = World::new(5, new);
+    world.join_fast_worker(1, 0, None, 1_000_000);
+    let fast = world.join_fast_worker(2, SECOND / 20, None, 1_000_000_000);
+    assert_eq!(finish(&mut world, "joined"), alone(false));
+    let plans: Vec<_> = world.memory.plans.values().collect();
+    assert_eq!(plans.len(), 2, "{plans:?}");
+    assert!(plans[0].seat(&fast).is_none() && plans[1].seat(&fast).is_some());
+    let voided = |e: &JobEvent| matches!(e, JobEvent::Voided { .. } | JobEvent::Lost { .. });
+    assert!(
+        !world.memory.events.iter().any(voided),
+        "nothing is lost by joining"
+    );
+}
+
+#[test]
+fn a_worker_that_drains_leaves_nothing_behind() {
+    for moment in 1..20 {
+        let mut new = job(STEPS, (2, 1), false);
+        new.submission.options.audit_rate_new = ALWAYS;
+        new.submission.options.min_checkers = 1;
+        let mut world = World::new(moment, new);
+        let leaver = world.join_worker(1, 0, None);
+        world.join_worker(2, 0, None);
+        world.join_checker(201, 0, Checker::Honest);
+        world.drain(leaver, moment * SECOND / 40);
+        world.join_late(3, SECOND, 1_000_000_000);
+        let what = format!("moment {moment}");
+        assert_eq!(finish(&mut world, &what), alone(false), "{what}");
+        assert!(!world.is_connected(&leaver), "{what}: it was let go");
+        let lost = |e: &JobEvent| match e {
+            JobEvent::Voided { .. } | JobEvent::Lost { .. } => true,
+            JobEvent::Completed { inconclusive, .. } => *inconclusive > 0,
+            _ => false,
+        };
+        assert!(!world.memory.events.iter().any(lost), "{what}");
     }
 }
 

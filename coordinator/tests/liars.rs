@@ -44,6 +44,7 @@ fn convictions(world: &World) -> Vec<(WorkerId, Offence)> {
 fn pool(seed: u64, plan: (u32, u32), liar: u8, lie: Lie) -> World {
     let mut new = job(STEPS, plan, false);
     new.submission.options.audit_rate_new = ALWAYS;
+    new.submission.options.audit_rate_min = ALWAYS;
     new.submission.options.min_checkers = 2;
     let mut world = World::new(seed, new);
     for number in 1..=(plan.0 * plan.1) as u8 {
@@ -80,6 +81,10 @@ fn every_lie_of_a_worker_names_it() {
             ((1, 2), 2),
             ((2, 2), 3),
         ] {
+            if kind == Kind::OtherFlush && plan.1 > 1 {
+                // Only one of the workers that hold a tensor flushes it.
+                continue;
+            }
             let lie = Lie { kind, from_step: 2 };
             let mut world = pool(7, plan, liar, lie);
             let what = format!("{kind:?} by worker {liar} of {plan:?}");
@@ -152,6 +157,7 @@ fn checkers_are_checked() {
         let mut new = job(STEPS, (2, 1), false);
         let options = &mut new.submission.options;
         options.audit_rate_new = ALWAYS / 2;
+        options.audit_rate_min = ALWAYS / 2;
         options.canary_rate = ALWAYS / 8;
         options.min_checkers = 3;
         let mut world = World::new(seed, new);
@@ -233,6 +239,7 @@ fn one_word_against_another_accuses_nobody() {
 #[test]
 fn stale_messages_are_no_offence() {
     let expected = alone();
+    let mut losses = 0;
     for seed in 0..60 {
         let mut new = job(STEPS, (2, 1), false);
         new.submission.options.checkpoint_every = 1;
@@ -265,9 +272,7 @@ fn stale_messages_are_no_offence() {
             told(&world)
         );
         let lost = |event: &&JobEvent| matches!(event, JobEvent::Lost { .. });
-        assert!(
-            world.memory.events.iter().filter(lost).count() > 0,
-            "seed {seed}"
-        );
+        losses += world.memory.events.iter().filter(lost).count();
     }
+    assert!(losses > 60, "{losses} losses are no test");
 }

@@ -287,10 +287,7 @@ impl Auditor {
             if !opens(port, &digests) {
                 return Err(withheld(format!("what it opened is not {:?}", port.kind)));
             }
-            let mut blobs = Vec::new();
-            for digest in digests {
-                blobs.push((digest, fetch_from_worker(channel.clone(), digest).await?));
-            }
+            let blobs = fetch_together(&channel, digests).await?;
             inputs.take(port, blobs)?;
         }
         let data: DataManifest = self
@@ -411,6 +408,28 @@ impl Auditor {
         work::add(&self.device, &mut sum, self.total(inputs, part, right)?);
         Some(sum)
     }
+}
+
+/// Blobs fetched from a worker at a time.
+const FETCHED_AT_ONCE: usize = 32;
+
+async fn fetch_together(
+    channel: &tonic::transport::Channel,
+    digests: Vec<Digest>,
+) -> Result<Vec<(Digest, Vec<u8>)>, RuntimeError> {
+    let mut blobs = Vec::new();
+    for some in digests.chunks(FETCHED_AT_ONCE) {
+        let fetch = |&digest: &Digest| tokio::spawn(fetch_from_worker(channel.clone(), digest));
+        let tasks: Vec<_> = some.iter().map(fetch).collect();
+        for (digest, task) in some.iter().zip(tasks) {
+            let failed = |error: tokio::task::JoinError| RuntimeError::Unreachable {
+                endpoint: "a worker".to_string(),
+                why: error.to_string(),
+            };
+            blobs.push((*digest, task.await.map_err(failed)??));
+        }
+    }
+    Ok(blobs)
 }
 
 /// Whether addresses open a port.

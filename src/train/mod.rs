@@ -196,13 +196,14 @@ async fn submit_and_watch(
         other => bail!("the coordinator answers {other:?}"),
     };
     output.result("", &json!({ "event": "submitted", "job": id.to_string() }));
-    let events = client.watch(id, 0).await?;
-    match watch::watch(events, ingested.spec.steps, output).await? {
+    match watch::watch(url, id, ingested.spec.steps, output).await? {
         watch::Outcome::Detached => {
             eprintln!("the job goes on; watch it with `concord jobs --coordinator {url} watch {id}`");
             Ok(())
         }
         watch::Outcome::Completed(done) => {
+            // The coordinator may have been another process when the job was submitted.
+            let client = Client::connect(url).await?;
             finish(&client, id, job, ingested, &done, output).await
         }
     }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
-use concord_proto::Digest;
+use anyhow::{Context, bail};
 use concord_proto::client::JobEvent;
+use concord_proto::{Digest, JobId};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::client::Events;
+use crate::client::{Client, Events};
 use crate::output::Output;
 
 /// What a completed job leaves.
@@ -37,22 +37,77 @@ pub enum Outcome {
     Detached,
 }
 
-/// Shows the events of a job until it ends or Ctrl-C is pressed.
+/// For so long a coordinator that is gone may take to come back.
+const RETURN_MAX: Duration = Duration::from_secs(60);
+/// Between two tries to reach it.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// Shows the events of a job until it ends or Ctrl-C is pressed. A coordinator that is restarted
+/// meanwhile is waited for.
 ///
 /// # Errors
-/// Where the job fails, is cancelled, or the coordinator is lost.
-pub async fn watch(mut events: Events, steps: u32, output: &Output) -> anyhow::Result<Outcome> {
+/// Where the job fails, is cancelled, or the coordinator stays away.
+pub async fn watch(
+    url: &str,
+    job: JobId,
+    steps: u32,
+    output: &Output,
+) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(steps, output);
+    let mut stream = EventStream { url, job, seen: 0, events: None };
     loop {
         let event = tokio::select! {
-            event = events.next() => event?,
+            event = stream.next() => event?,
             _ = tokio::signal::ctrl_c() => return Ok(Outcome::Detached),
         };
-        let Some(event) = event else { bail!("lost the coordinator before the job was done") };
         output.result("", &as_json(&event));
         if let Some(completed) = progress.show(event)? {
             return Ok(Outcome::Completed(completed));
         }
+    }
+}
+
+/// The events of a job, over as many connections as it takes.
+struct EventStream<'a> {
+    url: &'a str,
+    job: JobId,
+    seen: u64,
+    events: Option<Events>,
+}
+
+impl EventStream<'_> {
+    async fn next(&mut self) -> anyhow::Result<JobEvent> {
+        let mut gone_since = None;
+        loop {
+            let broken = match self.try_next().await {
+                Ok(event) => {
+                    self.seen += 1;
+                    return Ok(event);
+                }
+                Err(broken) => broken,
+            };
+            self.events = None;
+            if gone_since.get_or_insert_with(Instant::now).elapsed() > RETURN_MAX {
+                return Err(broken);
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn try_next(&mut self) -> anyhow::Result<JobEvent> {
+        if self.events.is_none() {
+            self.connect().await?;
+        }
+        match &mut self.events {
+            Some(events) => events.next().await?.context("the coordinator ends the stream"),
+            None => bail!("not connected"),
+        }
+    }
+
+    async fn connect(&mut self) -> anyhow::Result<()> {
+        let client = Client::connect(self.url).await?;
+        self.events = Some(client.watch(self.job, self.seen).await?);
+        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ impl Default for Config {
             third_party_grace_us: 10 * SECOND,
             audits_in_flight: 4,
             audit_window: 8,
-            trust_after: 16,
+            trust_after: 64,
         }
     }
 }

@@ -28,15 +28,17 @@ impl Desk<'_> {
 }
 
 impl Job {
-    /// Convicts a party. `doubt` is the step of a wrong leaf; steps of which drawn leaves of the
-    /// culprit are not judged are as doubtful. From the first of them on all is void.
+    /// Convicts a party. `wrong` is the step of a leaf that was found wrong: then all is void from
+    /// the first step on that the culprit had a part in, because what was not drawn of its work is
+    /// worth no more than what was. After other offences only steps are void of which drawn leaves
+    /// of the culprit are not judged.
     pub(super) fn convict(
         &mut self,
         desk: &mut Desk,
         culprit: WorkerId,
         offence: Offence,
         evidence: String,
-        doubt: Option<u32>,
+        wrong: Option<u32>,
     ) {
         if !desk.expel(culprit, offence, &evidence) {
             return;
@@ -56,7 +58,12 @@ impl Job {
         };
         self.publish(desk, convicted);
         let unjudged = self.first_unjudged(&culprit);
-        let doubtful = [doubt, unjudged].into_iter().flatten().min();
+        let first_part = self
+            .first_part
+            .get(&culprit)
+            .copied()
+            .filter(|_| wrong.is_some());
+        let doubtful = [wrong, unjudged, first_part].into_iter().flatten().min();
         let had_part = self
             .active
             .as_ref()

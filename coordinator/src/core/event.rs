@@ -1,5 +1,7 @@
 //! What goes into the core and what comes out of it.
 
+use std::collections::BTreeMap;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::bundle::StepClaims;
 use concord_proto::client::{ClientResponse, JobEvent, JobState, Submission};
@@ -316,6 +318,10 @@ pub struct KeptLedger {
     pub enrolled: Vec<(WorkerId, bool)>,
     /// Leaves that were judged.
     pub judged: Vec<KeptJudgement>,
+    /// The first final step that each worker had a part in.
+    pub first_part: BTreeMap<WorkerId, u32>,
+    /// The last plan.
+    pub plan: Option<Plan>,
 }
 
 impl KeptLedger {
@@ -339,8 +345,15 @@ impl KeptLedger {
                     });
                 }
             }
+            LedgerEvent::Planned { plan, .. } => self.plan = Some(plan),
+            LedgerEvent::Committed { step, .. } => {
+                for (_, worker) in self.plan.iter().flat_map(Plan::workers) {
+                    self.first_part.entry(worker).or_insert(step);
+                }
+            }
             LedgerEvent::Voided { from_step } => {
                 self.judged.retain(|judged| judged.step < from_step);
+                self.first_part.retain(|_, first| *first < from_step);
             }
             _ => {}
         }
@@ -369,8 +382,6 @@ pub struct KeptJob {
     pub ledger: KeptLedger,
     /// Events so far.
     pub events: u64,
-    /// The last plan.
-    pub plan: Option<Plan>,
     /// Drawn leaves that are not judged yet.
     pub audits: Vec<KeptAudit>,
 }

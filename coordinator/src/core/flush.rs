@@ -164,18 +164,19 @@ impl Job {
         self.drop_old_checkpoints(desk);
     }
 
-    /// A conviction goes back to the newest checkpoint before the oldest open audit: what is older
-    /// than that, but for the start, is never needed again.
+    /// A conviction goes back to the checkpoint before the culprit's first part, or before the
+    /// oldest open audit: other old ones, but for the start, are never needed again.
     fn drop_old_checkpoints(&mut self, desk: &mut Desk) {
         let floor = self.audits.oldest_step().unwrap_or(self.committed);
-        let Some(keep_from) = self.newest_checkpoint(floor) else {
-            return;
-        };
-        let old = |step: &u32| *step > 0 && *step < keep_from;
+        let targets = self.first_part.values().copied().chain([floor]);
+        let needed: BTreeSet<u32> = targets.filter_map(|s| self.newest_checkpoint(s)).collect();
+        let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step);
         let steps: Vec<u32> = self.checkpoints.keys().copied().filter(old).collect();
         if !steps.is_empty() {
             self.checkpoints.retain(|step, _| !old(step));
-            self.records.retain(|step, _| *step + 1 >= keep_from);
+            let oldest = self.checkpoints.keys().copied().find(|&step| step > 0);
+            let from = oldest.unwrap_or(0);
+            self.records.retain(|step, _| *step + 1 >= from);
             let job = self.id;
             desk.out.keep(Change::DropCheckpoints { job, steps });
         }

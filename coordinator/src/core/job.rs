@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub(super) ledger: LedgerHead,
     /// Who the ledger knows, and whether as a checker.
     pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
+    /// The first final step that each worker had a part in.
+    pub(super) first_part: BTreeMap<WorkerId, u32>,
     pub(super) events: u64,
     pub(super) audits: Audits,
     /// Workers that this job does without, because a dispute about them could not be decided.
@@ -83,7 +85,6 @@ impl Job {
             checkpoints: vec![initial.clone()],
             ledger: KeptLedger::default(),
             events: 0,
-            plan: None,
             audits: Vec::new(),
         });
         job.saved = None;
@@ -126,11 +127,9 @@ impl Job {
         let stored = checkpoints.get(&committed);
         states.extend(stored.map(|state| (committed, state.entries.clone())));
         states.retain(|&step, _| step == committed || step + 1 == committed);
-        let expected = kept
-            .plan
-            .iter()
-            .flat_map(|plan| plan.workers())
-            .map(|(_, id)| id);
+        let last_plan = kept.ledger.plan.iter();
+        let expected = last_plan.flat_map(|plan| plan.workers()).map(|(_, id)| id);
+        let expected = expected.collect();
         Self {
             id,
             number: kept.number,
@@ -145,6 +144,7 @@ impl Job {
             checkpoints,
             ledger: LedgerHead::new(id, &kept.ledger),
             enrolled: kept.ledger.enrolled.into_iter().collect(),
+            first_part: kept.ledger.first_part,
             events: kept.events,
             audits: Audits::restore(&kept.progress, kept.audits, kept.ledger.judged),
             set_aside: kept.progress.set_aside.iter().copied().collect(),
@@ -153,7 +153,7 @@ impl Job {
             active: None,
             attempt: None,
             flush: None,
-            expected: (expected.collect(), Time::default()),
+            expected: (expected, Time::default()),
             considered: None,
             handover: None,
             reason: "the coordinator was started again".to_string(),

@@ -47,6 +47,7 @@ impl Job {
         self.flush = None;
         self.void_audits(desk, to);
         self.committed = to;
+        self.first_part.retain(|_, first| *first < to);
         self.states.clear();
         self.states.insert(to, entries.to_vec());
         let job = self.id;

@@ -357,6 +357,7 @@ impl Job {
         for (seat, worker) in plan.workers() {
             self.holding
                 .insert(worker, (committed, plan.stages[seat.stage]));
+            self.first_part.entry(worker).or_insert(record.step);
             if let Some(member) = desk.pool.get_mut(&worker) {
                 member.failures = 0;
             }

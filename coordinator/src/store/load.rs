@@ -70,7 +70,6 @@ impl Store {
         let records = "SELECT record FROM records WHERE job = $1 AND step >= $2 ORDER BY step";
         let claims = "SELECT claims FROM claims WHERE job = $1 AND step >= $2 ORDER BY step";
         let last_two = progress.committed.saturating_sub(2);
-        let plans = "SELECT plan FROM plans WHERE job = $1 ORDER BY epoch DESC LIMIT 1";
         let audits = "SELECT audit FROM audits WHERE job = $1 ORDER BY number";
         let events = self.events(job, 0).await?.len() as u64;
         let mut ledger = KeptLedger::default();
@@ -80,7 +79,6 @@ impl Store {
                 .read(&entry)
                 .map_err(|why| StoreError::damaged("the ledger", why))?;
         }
-        let plan = self.values(plans, job, 0).await?.pop();
         Ok(KeptJob {
             number,
             records: self.values(records, job, from.into()).await?,
@@ -88,7 +86,6 @@ impl Store {
             checkpoints,
             ledger,
             events,
-            plan,
             audits: self.values(audits, job, 0).await?,
             new: NewJob {
                 submission,

@@ -90,7 +90,6 @@ impl Memory {
                 checkpoints: self.checkpoints.values().cloned().collect(),
                 ledger,
                 events: self.events.len() as u64,
-                plan: self.plans.values().next_back().cloned(),
                 audits: self.audits.values().cloned().collect(),
                 progress,
             }

@@ -55,7 +55,7 @@ enum Item {
     /// The coordinator's end of the session is gone.
     Hangup(WorkerId, SessionId),
     Frame(Frame),
-    Act(WorkerId, Act, Option<SessionId>),
+    Act(WorkerId, Act),
     Checked(u64, Vec<Digest>),
     Kill(WorkerId),
     Drain(WorkerId),
@@ -266,7 +266,7 @@ impl World {
                     self.perform(to, acts);
                 }
             }
-            Item::Act(id, act, session) => self.act(id, act, session),
+            Item::Act(id, act) => self.act(id, act),
             Item::Checked(check, missing) => self.apply(Event::BlobsChecked { check, missing }),
             Item::Kill(id) => self.die(id),
             Item::Drain(id) => self.up(id, ToCoordinator::Drain),
@@ -433,18 +433,18 @@ impl World {
 
     /// Each act takes a while.
     fn perform(&mut self, id: WorkerId, acts: Vec<Act>) {
-        let session = self.processes.get(&id).and_then(|p| p.session);
         for act in acts {
             match act {
                 Act::Say(message) => self.up(id, message),
                 // What it says it has stored is stored before it says so.
                 Act::Store(blobs) => self.blobs.extend(blobs),
-                act => self.soon(Item::Act(id, act, session)),
+                Act::Leave => drop(self.processes.remove(&id)),
+                act => self.soon(Item::Act(id, act)),
             }
         }
     }
 
-    fn act(&mut self, id: WorkerId, act: Act, session: Option<SessionId>) {
+    fn act(&mut self, id: WorkerId, act: Act) {
         match act {
             Act::Say(message) => self.up(id, message),
             Act::Push(frame) => {
@@ -454,15 +454,7 @@ impl World {
                 }
             }
             Act::Store(blobs) => self.blobs.extend(blobs),
-            Act::Leave => {
-                if self
-                    .processes
-                    .get(&id)
-                    .is_some_and(|p| p.session == session)
-                {
-                    self.processes.remove(&id);
-                }
-            }
+            Act::Leave => drop(self.processes.remove(&id)),
         }
     }
 
@@ -510,8 +502,7 @@ impl World {
             order: order.order,
             verdict: Signed::new(&signer, &verdict),
         };
-        let session = self.processes[&judge].session;
-        self.soon(Item::Act(judge, Act::Say(verdict), session));
+        self.soon(Item::Act(judge, Act::Say(verdict)));
     }
 
     fn apply(&mut self, event: Event) {

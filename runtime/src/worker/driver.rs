@@ -10,8 +10,8 @@ use concord_proto::wire::worker_server::WorkerServer;
 use concord_proto::{ARITHMETIC_VERSION, JobId, Keypair, PROTOCOL_VERSION};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
+use tonic::transport::server::TcpIncoming;
 
 use super::peers::Peers;
 use super::server::WorkerService;
@@ -68,7 +68,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = tonic::transport::Server::builder()
         .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let server = tokio::spawn(server);
 
     let engine = Engine {
