@@ -33,13 +33,23 @@ pub struct Args {
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_tokens: u32,
     /// Divides the logits before a token is drawn; 0 takes the most probable token.
-    #[arg(long, default_value_t = 0.8, value_name = "T", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        default_value_t = 0.8,
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
     temperature: f32,
     /// Draw from this many of the most probable tokens; 0 draws from all.
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Draw from the most probable tokens that have this share of the probability together.
-    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "P",
+        allow_negative_numbers = true
+    )]
     top_p: f32,
     /// The same seed draws the same text, on any machine.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
@@ -84,9 +94,19 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let room = u32::try_from(positions - ids.len()).unwrap_or(u32::MAX);
     let limit = args.max_tokens.min(room);
     let stage = model.load(ids.len() + limit as usize)?;
-    let stops = if args.ignore_eos { Vec::new() } else { stops(&model, &tokenizer) };
+    let stops = if args.ignore_eos {
+        Vec::new()
+    } else {
+        stops(&model, &tokenizer)
+    };
     let start = Instant::now();
-    let mut run = Run { tokenizer: &tokenizer, output, prompt: &ids, stops: &stops, limit };
+    let mut run = Run {
+        tokenizer: &tokenizer,
+        output,
+        prompt: &ids,
+        stops: &stops,
+        limit,
+    };
     let completion = run.complete(&mut Generator::new(&stage, sampling))?;
     let seconds = start.elapsed().as_secs_f64();
     let finish = match completion.finish {
@@ -130,7 +150,9 @@ impl Args {
 fn read_prompt(path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read standard input")?;
         return Ok(text);
     }
     std::fs::read_to_string(path)
@@ -159,7 +181,11 @@ impl Run<'_> {
         for id in self.prompt {
             stream.push(*id)?;
         }
-        let mut completion = Completion { text: String::new(), tokens: 0, finish: "length" };
+        let mut completion = Completion {
+            text: String::new(),
+            tokens: 0,
+            finish: "length",
+        };
         let mut feed = self.prompt.to_vec();
         while completion.tokens < self.limit {
             let id = generator.next(&feed).context("the model overflows")?;
@@ -173,7 +199,8 @@ impl Run<'_> {
                 // Who reads has gone away: nobody wants the rest.
                 break;
             }
-            self.output.result("", &json!({ "event": "token", "id": id, "text": piece }));
+            self.output
+                .result("", &json!({ "event": "token", "id": id, "text": piece }));
             completion.text.push_str(&piece);
             feed = vec![id];
         }
@@ -193,6 +220,9 @@ impl Run<'_> {
             return true;
         }
         let mut stdout = std::io::stdout().lock();
-        stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+        stdout
+            .write_all(piece.as_bytes())
+            .and_then(|()| stdout.flush())
+            .is_ok()
     }
 }

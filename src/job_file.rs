@@ -1,5 +1,6 @@
 //! The job file: what a fine-tune is, in YAML, by the names that fine-tuners know.
 
+mod datasets;
 mod keys;
 
 use std::collections::BTreeSet;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use concord_models::config::Projection;
-use concord_models::data::{DatasetKind, DatasetSource};
+use concord_models::data::DatasetSource;
 use concord_models::peft::Adapter;
 use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
 use concord_proto::{AdamW, Order, PrecisionSpec, Schedule, ScheduleKind};
@@ -50,11 +51,11 @@ const FOREIGN: [(&str, &str); 6] = [
     ("cutoff_len", "set `sequence_len`"),
     ("gradient_checkpointing", "set `recompute`"),
     ("lora_dropout", "dropout is not computed, so remove it"),
-    ("resume_from_checkpoint", "a job that is submitted again goes on where it was"),
+    (
+        "resume_from_checkpoint",
+        "a job that is submitted again goes on where it was",
+    ),
 ];
-
-/// Every key of an entry of `datasets`.
-const DATASET_KEYS: [&str; 5] = ["path", "type", "field", "field_instruction", "field_output"];
 
 const SCHEDULES: [(&str, ScheduleKind); 3] = [
     ("cosine", ScheduleKind::Cosine),
@@ -156,7 +157,7 @@ impl JobFile {
         keys.refuse_unknown(&KEYS, &FOREIGN)?;
         let kinds = [("lora", AdapterKind::Lora), ("full", AdapterKind::Full)];
         let adapter = keys.one_of("adapter", &kinds)?.unwrap_or(AdapterKind::Lora);
-        let datasets = datasets(&keys)?;
+        let datasets = datasets::read(&keys)?;
         let max_steps = keys.need("max_steps", keys.whole("max_steps", 1..=STEPS_MAX)?)?;
         let microbatches = 1..=MICROBATCHES_MAX;
         let job = Self {
@@ -182,7 +183,7 @@ impl JobFile {
                 .number("max_grad_norm", |norm| norm >= 0.0, "a number, 0 or more")?
                 .unwrap_or(1.0),
             seed: keys.seed("seed")?.unwrap_or(42),
-            shuffle: shuffle(&keys, &datasets)?,
+            shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
             output_dir: keys.need("output_dir", keys.text("output_dir")?)?.into(),
             save_steps: keys.whole("save_steps", 1..=STEPS_MAX)?.unwrap_or(10),
@@ -198,7 +199,12 @@ impl JobFile {
 
     /// A full fine-tune has no use for the keys of LoRA: one that is there is a mistake.
     fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
-        let lora = ["lora_r", "lora_alpha", "lora_target_modules", "initial_adapter"];
+        let lora = [
+            "lora_r",
+            "lora_alpha",
+            "lora_target_modules",
+            "initial_adapter",
+        ];
         let idle = lora.into_iter().find(|key| keys.has(key));
         match (self.adapter, idle) {
             (AdapterKind::Full, Some(key)) => bail!(
@@ -233,9 +239,17 @@ impl JobFile {
         let contradiction = if self.lora_r.is_some_and(|r| r != found.r) {
             Some(("lora_r", asked.r.to_string(), found.r.to_string()))
         } else if self.lora_alpha.is_some_and(|alpha| alpha != found.alpha) {
-            Some(("lora_alpha", asked.alpha.to_string(), found.alpha.to_string()))
+            Some((
+                "lora_alpha",
+                asked.alpha.to_string(),
+                found.alpha.to_string(),
+            ))
         } else if self.lora_target_modules.is_some() && asked.targets != found.targets {
-            Some(("lora_target_modules", names(&asked.targets), names(&found.targets)))
+            Some((
+                "lora_target_modules",
+                names(&asked.targets),
+                names(&found.targets),
+            ))
         } else {
             None
         };
@@ -277,61 +291,19 @@ impl JobFile {
     }
 }
 
-fn datasets(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
-    let entries = keys.need("datasets", keys.maps("datasets")?)?;
-    if entries.is_empty() {
-        bail!("{}: `datasets` is empty; name at least one file", keys.place("datasets"));
-    }
-    let sources = entries.iter().map(dataset).collect::<anyhow::Result<Vec<_>>>()?;
-    let alone = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
-    if sources.len() > 1 && !sources.iter().all(alone) {
-        bail!(
-            "{}: a data set of type `tokens` is taken as it is, so it must be the only one",
-            keys.place("datasets")
-        );
-    }
-    Ok(sources)
-}
-
-fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
-    keys.refuse_unknown(&DATASET_KEYS, &[])?;
-    let path = keys.need("path", keys.text("path")?)?;
-    let kinds = DatasetKind::ALL.map(|kind| (kind.name(), kind));
-    let kind = keys.need("type", keys.one_of("type", &kinds)?)?;
-    let mut source = DatasetSource::new(path, kind);
-    let fields = [
-        ("field", &mut source.field),
-        ("field_instruction", &mut source.field_instruction),
-        ("field_output", &mut source.field_output),
-    ];
-    for (key, field) in fields {
-        if let Some(name) = keys.text(key)? {
-            *field = name;
-        }
-    }
-    Ok(source)
-}
-
-fn shuffle(keys: &Keys, datasets: &[DatasetSource]) -> anyhow::Result<bool> {
-    let as_given = datasets.iter().any(|source| source.kind == DatasetKind::Tokens);
-    match (keys.flag("shuffle")?, as_given) {
-        (Some(true), true) => bail!(
-            "{}: `shuffle` is true, but a data set of type `tokens` is taken in its own order; \
-             remove `shuffle`",
-            keys.place("shuffle")
-        ),
-        (asked, as_given) => Ok(asked.unwrap_or(!as_given)),
-    }
-}
-
 fn precision(keys: &Keys) -> anyhow::Result<PrecisionSpec> {
-    let mut precision = PrecisionSpec { weights: 16, activations: 16 };
+    let mut precision = PrecisionSpec {
+        weights: 16,
+        activations: 16,
+    };
     let Some(keys) = keys.map("precision")? else {
         return Ok(precision);
     };
     keys.refuse_unknown(&["weights", "activations"], &[])?;
-    let fields =
-        [("weights", &mut precision.weights), ("activations", &mut precision.activations)];
+    let fields = [
+        ("weights", &mut precision.weights),
+        ("activations", &mut precision.activations),
+    ];
     for (key, bits) in fields {
         let Some(asked) = keys.whole(key, 0..=u32::MAX)? else {
             continue;
@@ -355,7 +327,9 @@ fn targets(keys: &Keys) -> anyhow::Result<Option<BTreeSet<Projection>>> {
     }
     let parsed = names.iter().map(|name| name.parse::<Projection>());
     let parsed = parsed.collect::<Result<BTreeSet<_>, _>>();
-    parsed.map(Some).with_context(|| keys.place("lora_target_modules"))
+    parsed
+        .map(Some)
+        .with_context(|| keys.place("lora_target_modules"))
 }
 
 fn names(targets: &BTreeSet<Projection>) -> String {

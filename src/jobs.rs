@@ -18,7 +18,12 @@ use crate::train;
   concord jobs cancel 3f2a --coordinator http://10.0.0.1:7700")]
 pub struct Args {
     /// The coordinator.
-    #[arg(long, global = true, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "http://127.0.0.1:7700",
+        value_name = "URL"
+    )]
     coordinator: String,
     #[command(subcommand)]
     command: Option<Command>,
@@ -77,11 +82,22 @@ pub fn as_text(jobs: &[JobSummary]) -> String {
         return "no jobs".to_string();
     }
     let row = |job: &JobSummary| {
-        let loss = job.loss.map_or(String::new(), |loss| format!("{:.4}", loss.get()));
+        let loss = job
+            .loss
+            .map_or(String::new(), |loss| format!("{:.4}", loss.get()));
         let steps = format!("{}/{}", job.step, job.steps);
-        [job.job.0.short(), job.name.clone(), steps, loss, state(&job.state)]
+        [
+            job.job.0.short(),
+            job.name.clone(),
+            steps,
+            loss,
+            state(&job.state),
+        ]
     };
-    table(["job", "name", "steps", "loss", "state"], &jobs.iter().map(row).collect::<Vec<_>>())
+    table(
+        ["job", "name", "steps", "loss", "state"],
+        &jobs.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 fn state(state: &JobState) -> String {
@@ -124,8 +140,14 @@ fn find<'a>(jobs: &'a [JobSummary], prefix: &str) -> anyhow::Result<&'a JobSumma
     match found.as_slice() {
         [job] => Ok(job),
         [] if jobs.is_empty() => bail!("no job '{prefix}': the coordinator has no jobs"),
-        [] => bail!("no job '{prefix}': there are {}", names(&jobs.iter().collect::<Vec<_>>())),
-        several => bail!("'{prefix}' could be any of {}: give more digits", names(several)),
+        [] => bail!(
+            "no job '{prefix}': there are {}",
+            names(&jobs.iter().collect::<Vec<_>>())
+        ),
+        several => bail!(
+            "'{prefix}' could be any of {}: give more digits",
+            names(several)
+        ),
     }
 }
 
@@ -158,7 +180,14 @@ async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Re
 /// The events that `concord train` shows as a bar, as lines.
 fn line(event: &JobEvent, steps: u32) -> Option<String> {
     match event {
-        JobEvent::Step { step, loss, grad_norm, tokens, micros, .. } => {
+        JobEvent::Step {
+            step,
+            loss,
+            grad_norm,
+            tokens,
+            micros,
+            ..
+        } => {
             let seconds = *micros as f64 / 1e6;
             Some(format!(
                 "step {:>4}/{steps}  loss {:.4}  norm {:.3}  {:.0} tokens/s",
@@ -168,13 +197,23 @@ fn line(event: &JobEvent, steps: u32) -> Option<String> {
                 *tokens as f64 / seconds.max(1e-6)
             ))
         }
-        JobEvent::Audited { worker, checker, step, leaf } => Some(format!(
+        JobEvent::Audited {
+            worker,
+            checker,
+            step,
+            leaf,
+        } => Some(format!(
             "audited {leaf} of step {} by {}: {} agrees",
             step + 1,
             worker.short(),
             checker.short()
         )),
-        JobEvent::Completed { record, audits, inconclusive, .. } => Some(format!(
+        JobEvent::Completed {
+            record,
+            audits,
+            inconclusive,
+            ..
+        } => Some(format!(
             "completed: {audits} audits agreed, {inconclusive} could not be judged\nhash {record}"
         )),
         _ => None,
@@ -204,23 +243,43 @@ mod tests {
     fn a_prefix_finds_one_job_or_says_why_not() {
         let jobs = [job(0xa1), job(0xa2), job(0xb0)];
         assert_eq!(find(&jobs, "B").unwrap().job, jobs[2].job);
-        assert_eq!(find(&jobs, &jobs[0].job.to_string()).unwrap().job, jobs[0].job);
+        assert_eq!(
+            find(&jobs, &jobs[0].job.to_string()).unwrap().job,
+            jobs[0].job
+        );
         let error = |prefix| find(&jobs, prefix).unwrap_err().to_string();
-        assert_eq!(error("a"), "'a' could be any of a1000000, a2000000: give more digits");
-        assert_eq!(error("c"), "no job 'c': there are a1000000, a2000000, b0000000");
-        assert!(find(&[], "c").unwrap_err().to_string().ends_with("has no jobs"));
+        assert_eq!(
+            error("a"),
+            "'a' could be any of a1000000, a2000000: give more digits"
+        );
+        assert_eq!(
+            error("c"),
+            "no job 'c': there are a1000000, a2000000, b0000000"
+        );
+        assert!(
+            find(&[], "c")
+                .unwrap_err()
+                .to_string()
+                .ends_with("has no jobs")
+        );
     }
 
     #[test]
     fn the_table_has_a_line_for_each_job() {
         let mut done = job(1);
-        done.state = JobState::Completed { record: Digest([9; 32]), state: Digest([8; 32]) };
+        done.state = JobState::Completed {
+            record: Digest([9; 32]),
+            state: Digest([8; 32]),
+        };
         done.loss = Some(2.5_f32.into());
         let text = as_text(&[job(0xa1), done]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "job       name  steps  loss    state");
         assert_eq!(lines[1], "a1000000  a     1/2            running");
-        assert_eq!(lines[2], "01000000  a     1/2    2.5000  completed, hash 09090909");
+        assert_eq!(
+            lines[2],
+            "01000000  a     1/2    2.5000  completed, hash 09090909"
+        );
         assert_eq!(as_text(&[]), "no jobs");
     }
 }

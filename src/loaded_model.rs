@@ -58,14 +58,23 @@ impl ModelArgs {
             ),
             Some(base) => {
                 let folder = resolve(&base).with_context(|| {
-                    format!("the base model that {} names", named.join(ADAPTER_CONFIG).display())
+                    format!(
+                        "the base model that {} names",
+                        named.join(ADAPTER_CONFIG).display()
+                    )
                 })?;
                 (folder, Some(named))
             }
         };
         let folder = ModelFolder::open(&folder)?;
-        let adapter = adapter.map(|path| Adapter::open(&path, folder.config())).transpose()?;
-        Ok(OpenedModel { device, folder, adapter })
+        let adapter = adapter
+            .map(|path| Adapter::open(&path, folder.config()))
+            .transpose()?;
+        Ok(OpenedModel {
+            device,
+            folder,
+            adapter,
+        })
     }
 }
 
@@ -103,13 +112,19 @@ impl OpenedModel {
             device: self.device.clone(),
             layers: 0..config.layers as u32,
             config,
-            precisions: Precisions { weights: Precision::I16, activations: Precision::I16 },
+            precisions: Precisions {
+                weights: Precision::I16,
+                activations: Precision::I16,
+            },
             lora,
             trains_all: false,
             positions,
         };
         let none = BTreeMap::new();
-        let values = self.adapter.as_ref().map_or(&none, |adapter| &adapter.tensors);
+        let values = self
+            .adapter
+            .as_ref()
+            .map_or(&none, |adapter| &adapter.tensors);
         let stage = Stage::load(options, &self.folder, values);
         spinner.finish_and_clear();
         Ok(stage?)

@@ -53,7 +53,10 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let shape = logits.shape().to_vec();
     let tensors = BTreeMap::from([("logits".to_string(), logits)]);
     write_tensors(&args.output, &tensors, |_| ExportDtype::F32)?;
-    let text = format!("logits {shape:?} in {seconds:.2} s: {}", args.output.display());
+    let text = format!(
+        "logits {shape:?} in {seconds:.2} s: {}",
+        args.output.display()
+    );
     let object = json!({
         "event": "logits", "output": args.output, "shape": shape, "seconds": seconds,
     });
@@ -67,13 +70,18 @@ fn read_ids(path: &Path, vocab: usize, positions: usize) -> anyhow::Result<Ids> 
     let place = path.display();
     let &[sequences, sequence_len] = file.shape("input_ids").unwrap_or(&[]) else {
         let shape = file.shape("input_ids");
-        bail!("{place}: `input_ids` has shape {:?}, but must be [B, T]", shape.unwrap_or(&[]));
+        bail!(
+            "{place}: `input_ids` has shape {:?}, but must be [B, T]",
+            shape.unwrap_or(&[])
+        );
     };
     if ids.is_empty() {
         bail!("{place}: `input_ids` [{sequences}, {sequence_len}] is empty");
     }
     if sequence_len > positions {
-        bail!("{place}: sequences of {sequence_len} tokens, but the model has {positions} positions");
+        bail!(
+            "{place}: sequences of {sequence_len} tokens, but the model has {positions} positions"
+        );
     }
     let inside = |id: &i64| (0..vocab as i64).contains(id);
     if let Some(index) = ids.iter().position(|id| !inside(id)) {
@@ -87,7 +95,11 @@ fn read_ids(path: &Path, vocab: usize, positions: usize) -> anyhow::Result<Ids> 
     }
     // All ids are below `vocab`, which a model folder bounds far below 2^32.
     let tokens = ids.iter().map(|&id| id as u32).collect();
-    Ok(Ids { sequences, sequence_len, tokens })
+    Ok(Ids {
+        sequences,
+        sequence_len,
+        tokens,
+    })
 }
 
 /// Logits `[B, T, V]`, one sequence after another: so that memory holds the activations of one.
@@ -105,5 +117,8 @@ fn compute(stage: &Stage, ids: &Ids) -> anyhow::Result<Tensor> {
         let (hidden, _) = hidden.with_context(|| format!("sequence {index}"))?;
         logits.extend_from_slice(stage.logits(&hidden).data());
     }
-    Ok(Tensor::new(&[ids.sequences, ids.sequence_len, vocab], logits)?)
+    Ok(Tensor::new(
+        &[ids.sequences, ids.sequence_len, vocab],
+        logits,
+    )?)
 }

@@ -42,8 +42,13 @@ fn text(status: &PoolStatus) -> String {
     if status.members.is_empty() {
         text += "nobody has joined: start workers with `concord worker`";
     } else {
-        let headings = ["member", "role", "device", "speed", "memory", "audits", "rate", "doing"];
-        text += &table(headings, &status.members.iter().map(row).collect::<Vec<_>>());
+        let headings = [
+            "member", "role", "device", "speed", "memory", "audits", "rate", "doing",
+        ];
+        text += &table(
+            headings,
+            &status.members.iter().map(row).collect::<Vec<_>>(),
+        );
     }
     for convicted in &status.convicted {
         text += &format!("\nconvicted {convicted}");
@@ -57,7 +62,10 @@ fn row(member: &Member) -> [String; 8] {
         role(member.role).to_string(),
         member.device.name.clone(),
         format!("{:.1} GMAC/s", member.device.macs_per_second as f64 / 1e9),
-        format!("{:.1} GiB", member.device.memory_bytes as f64 / f64::from(1 << 30)),
+        format!(
+            "{:.1} GiB",
+            member.device.memory_bytes as f64 / f64::from(1 << 30)
+        ),
         member.audits_passed.to_string(),
         format!("{:.1} %", share(member.audit_rate) * 100.0),
         member.doing.clone(),

@@ -59,7 +59,10 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         None => None,
     };
     let shares = shares(&bundle)?;
-    output.result(&text(&report, &shares, weights), &object(&report, &shares, weights));
+    output.result(
+        &text(&report, &shares, weights),
+        &object(&report, &shares, weights),
+    );
     Ok(())
 }
 
@@ -86,11 +89,7 @@ fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, Share>> {
     Ok(shares)
 }
 
-fn text(
-    report: &Report,
-    shares: &BTreeMap<WorkerId, Share>,
-    weights: Option<usize>,
-) -> String {
+fn text(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<usize>) -> String {
     let mut lines = vec![
         format!("proven      job {}", report.job),
         format!("hash        {}", report.record),
@@ -123,7 +122,9 @@ fn text(
         percent_below(report.audit_rate_min)
     ));
     if let Some(tensors) = weights {
-        lines.push(format!("weights     {tensors} tensors, each as the last step left it"));
+        lines.push(format!(
+            "weights     {tensors} tensors, each as the last step left it"
+        ));
     }
     lines.join("\n")
 }
@@ -134,11 +135,7 @@ fn percent_below(share: f64) -> f64 {
     (share * 1e4 + 1e-4).floor() / 1e2
 }
 
-fn object(
-    report: &Report,
-    shares: &BTreeMap<WorkerId, Share>,
-    weights: Option<usize>,
-) -> Value {
+fn object(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<usize>) -> Value {
     let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
     let worker = |(id, share): (&WorkerId, &Share)| {
         json!({

@@ -170,6 +170,22 @@ fn a_worker_that_drains_leaves_nothing_behind() {
     }
 }
 
+#[test]
+fn a_full_store_loses_nothing() {
+    let expected = alone(true);
+    for seconds in [1, 20] {
+        let mut world = busy(3);
+        world.full_until = seconds * SECOND;
+        assert_eq!(finish(&mut world, "full"), expected);
+        let voided = |e: &JobEvent| matches!(e, JobEvent::Voided { .. });
+        assert!(
+            !world.memory.events.iter().any(voided),
+            "{:?}",
+            world.memory.events
+        );
+    }
+}
+
 /// Everything that may happen to a pool of honest machines, by chance.
 fn troubled(seed: u64) -> World {
     let mut dice = Rng::new(seed ^ 0x5eed);

@@ -276,3 +276,76 @@ fn stale_messages_are_no_offence() {
     }
     assert!(losses > 60, "{losses} losses are no test");
 }
+
+/// Nothing but arithmetic could tell which of two norms is right: nobody is convicted, the job goes
+/// on without one of the two, and ends well where that was the liar.
+#[test]
+fn norms_that_differ_accuse_nobody() {
+    let lie = Lie {
+        kind: Kind::WrongNorm,
+        from_step: 2,
+    };
+    let mut ends_well = 0;
+    for liar in [1, 2] {
+        let mut world = pool(7, (1, 2), liar, lie);
+        let record = world.run(LIMIT);
+        assert!(world.memory.convicted.is_empty(), "{}", told(&world));
+        let aside = &world.memory.progress.as_ref().unwrap().set_aside;
+        assert!(!aside.is_empty(), "{}", told(&world));
+        ends_well += u32::from(record == Some(alone()));
+    }
+    assert!(ends_well > 0);
+}
+
+/// A step that comes out differently when it is done again is re-run whole, and the truth stays.
+#[test]
+fn a_record_that_changes_is_contested() {
+    let expected = alone();
+    for (checkers, moment) in [(1, 10), (1, 12), (2, 11)] {
+        let mut new = job(STEPS, (1, 1), false);
+        new.submission.options.checkpoint_every = 0;
+        let mut world = World::new(moment, new);
+        let lie = Lie {
+            kind: Kind::WrongBackward,
+            from_step: 1,
+        };
+        let liar = world.join_worker(1, 0, Some(lie));
+        world.kill(liar, moment * SECOND / 100);
+        world.join_late(2, 5 * SECOND, 1);
+        for number in 0..checkers {
+            world.join_checker(201 + number, 0, Checker::Honest);
+        }
+        let what = format!("dead at {moment}");
+        let record = finish(&mut world, &what);
+        let done = world.memory.events.iter().filter_map(|event| match event {
+            JobEvent::Step {
+                step: 1, record, ..
+            } => Some(*record),
+            _ => None,
+        });
+        let done: Vec<Digest> = done.collect();
+        assert!(
+            done.len() == 2 && done[0] != done[1],
+            "{what}:\n{}",
+            told(&world)
+        );
+        assert_eq!(record, expected, "{what}:\n{}", told(&world));
+    }
+}
+
+#[test]
+fn whoever_falls_silent_is_done_without() {
+    let expected = alone();
+    for kind in [Kind::SilentForward, Kind::SilentUpdate] {
+        for (plan, liar) in [((1, 1), 1), ((2, 1), 1), ((2, 1), 2), ((2, 2), 3)] {
+            let lie = Lie { kind, from_step: 2 };
+            let mut world = pool(7, plan, liar, lie);
+            world.config.stall_us = 10 * SECOND;
+            world.replay_submission();
+            let what = format!("{kind:?} of worker {liar} of {plan:?}");
+            let record = world.run(u64::MAX);
+            assert_eq!(record, Some(expected), "{what}:\n{}", told(&world));
+            assert!(world.memory.convicted.is_empty(), "{what}");
+        }
+    }
+}

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::Stage;
 use concord_models::train::{StateTensor, TrainState};
 use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::manifest::DataManifest;
+use concord_proto::rules::leaf_words;
 use concord_proto::session::{
     AuditOrder, Hello, OpenRequest, Opening, Role, Scalars, ToCoordinator, ToWorker,
 };
@@ -98,7 +99,7 @@ async fn open(
     let mut auditor = Auditor::new(options.device.clone(), blobs, key.clone());
     #[cfg(feature = "liars")]
     {
-        auditor.is_lazy = options.lie.as_ref().is_some_and(|lie| lie.is_lazy());
+        auditor.lie.clone_from(&options.lie);
     }
     let session = Session::open(channel, key.clone(), hello.clone()).await?;
     Ok((session, Arc::new(auditor)))
@@ -144,7 +145,7 @@ pub(crate) struct Auditor {
     /// The stage of the last audit; the next one is often of the same.
     stage: Mutex<Option<CachedStage>>,
     #[cfg(feature = "liars")]
-    is_lazy: bool,
+    lie: Option<crate::liar::Lie>,
 }
 
 struct CachedStage {
@@ -185,7 +186,7 @@ impl Auditor {
             key,
             stage: Mutex::new(None),
             #[cfg(feature = "liars")]
-            is_lazy: false,
+            lie: None,
         }
     }
 
@@ -201,22 +202,39 @@ impl Auditor {
             finding: Finding::Agrees,
         };
         #[cfg(feature = "liars")]
-        if self.is_lazy {
-            let verdict = Signed::new(&self.key, &verdict);
-            return ToCoordinator::Verdict {
-                order: number,
-                verdict,
-            };
-        }
-        verdict.finding = match self.clone().re_run(order).await {
-            Ok(finding) => finding,
-            Err(error) => Finding::Inconclusive {
-                reason: error.to_string(),
-            },
+        let lie = self
+            .lie
+            .as_ref()
+            .and_then(|lie| lie.finding(order.step, &order.leaf));
+        #[cfg(not(feature = "liars"))]
+        let lie: Option<Finding> = None;
+        verdict.finding = match lie {
+            Some(finding) => finding,
+            None => self.clone().look(order).await,
         };
         ToCoordinator::Verdict {
             order: number,
             verdict: Signed::new(&self.key, &verdict),
+        }
+    }
+
+    async fn look(self: Arc<Self>, order: AuditOrder) -> Finding {
+        let (step, started) = (order.step, Instant::now());
+        let words = leaf_words(&order.leaf);
+        match self.re_run(order).await {
+            Ok(finding) => {
+                tracing::debug!(
+                    "re-ran the {words} in step {step} in {:?}",
+                    started.elapsed()
+                );
+                finding
+            }
+            Err(error) => {
+                tracing::info!("cannot re-run the {words} in step {step}: {error}");
+                Finding::Inconclusive {
+                    reason: error.to_string(),
+                }
+            }
         }
     }
 

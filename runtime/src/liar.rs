@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use concord_models::decoder::Batch;
-use concord_proto::Signed;
+use concord_proto::ledger::Finding;
+use concord_proto::{Digest, Leaf, Port, Signed};
 
 /// What a cheat does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +25,13 @@ pub enum Cheat {
     MalformedBytes,
     /// Passes every leaf without a look.
     LazyChecker,
+    /// Calls every leaf wrong, without a look.
+    FalseAccuser,
 }
 
 impl Cheat {
     /// All, with the names that the command line takes.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("skipped-step", Self::SkippedStep),
         ("wrong-data", Self::WrongData),
         ("stale-weights", Self::StaleWeights),
@@ -37,6 +40,7 @@ impl Cheat {
         ("forged-signature", Self::ForgedSignature),
         ("malformed-bytes", Self::MalformedBytes),
         ("lazy-checker", Self::LazyChecker),
+        ("false-accuser", Self::FalseAccuser),
     ];
 }
 
@@ -70,14 +74,23 @@ impl Lie {
         self.cheat == cheat && step >= self.from_step
     }
 
-    /// Whether it computes with weights of 8 bits.
-    pub fn lowers_precision(&self) -> bool {
+    /// Whether it computes with weights of 8 bits: from the first step on, whatever is said.
+    pub(crate) fn lowers_precision(&self) -> bool {
         self.cheat == Cheat::LowerPrecision
     }
 
-    /// Whether it passes every leaf.
-    pub fn is_lazy(&self) -> bool {
-        self.cheat == Cheat::LazyChecker
+    /// What a checker that does not look says of a leaf; nothing where it looks.
+    pub(crate) fn finding(&self, step: u32, leaf: &Leaf) -> Option<Finding> {
+        if self.tells(Cheat::LazyChecker, step) {
+            return Some(Finding::Agrees);
+        }
+        let invented = |port: &Port| Port {
+            kind: port.kind,
+            digest: Digest([0x5a; 32]),
+        };
+        let computed = leaf.outputs.iter().map(invented).collect();
+        self.tells(Cheat::FalseAccuser, step)
+            .then_some(Finding::Differs { computed })
     }
 
     pub(crate) fn skips_step(&self, step: u32) -> bool {

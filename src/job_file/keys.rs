@@ -40,9 +40,17 @@ impl<'a> Keys<'a> {
         let value: Value = serde_yaml_ng::from_str(text)
             .with_context(|| format!("{}: not valid YAML", file.display()))?;
         match value {
-            Value::Mapping(map) => Ok(Self { file, text, prefix: String::new(), map }),
+            Value::Mapping(map) => Ok(Self {
+                file,
+                text,
+                prefix: String::new(),
+                map,
+            }),
             Value::Null => bail!("{}: the job file is empty", file.display()),
-            _ => bail!("{}: a job file is a list of `key: value` lines", file.display()),
+            _ => bail!(
+                "{}: a job file is a list of `key: value` lines",
+                file.display()
+            ),
         }
     }
 
@@ -55,7 +63,11 @@ impl<'a> Keys<'a> {
     ) -> anyhow::Result<()> {
         for key in self.map.keys() {
             let Some(key) = key.as_str() else {
-                bail!("{}: the key {} is not a word", self.file.display(), shown(key));
+                bail!(
+                    "{}: the key {} is not a word",
+                    self.file.display(),
+                    shown(key)
+                );
             };
             if known.contains(&key) {
                 continue;
@@ -64,7 +76,11 @@ impl<'a> Keys<'a> {
                 Some((_, remedy)) => (*remedy).to_string(),
                 None => nearest(key, known),
             };
-            bail!("{}: unknown key `{}{key}`: {remedy}", self.place(key), self.prefix);
+            bail!(
+                "{}: unknown key `{}{key}`: {remedy}",
+                self.place(key),
+                self.prefix
+            );
         }
         Ok(())
     }
@@ -72,7 +88,9 @@ impl<'a> Keys<'a> {
     /// The file, and the line of `key` where only one line of the file has it.
     pub(super) fn place(&self, key: &str) -> String {
         let lines = self.text.lines().enumerate();
-        let mut found = lines.filter(|(_, line)| has_key(line, key)).map(|(index, _)| index + 1);
+        let mut found = lines
+            .filter(|(_, line)| has_key(line, key))
+            .map(|(index, _)| index + 1);
         match (found.next(), found.next()) {
             (Some(line), None) => format!("{}:{line}", self.file.display()),
             _ => self.file.display().to_string(),
@@ -83,7 +101,10 @@ impl<'a> Keys<'a> {
     pub(super) fn bad(&self, key: &str, allowed: &str) -> anyhow::Error {
         let found = self.map.get(key).map(shown).unwrap_or_default();
         let place = self.place(key);
-        anyhow!("{place}: `{}{key}` is {found}, but must be {allowed}", self.prefix)
+        anyhow!(
+            "{place}: `{}{key}` is {found}, but must be {allowed}",
+            self.prefix
+        )
     }
 
     /// Whether `key` has a value.
@@ -109,14 +130,20 @@ impl<'a> Keys<'a> {
     ) -> anyhow::Result<Option<T>> {
         match self.get(key) {
             None => Ok(None),
-            Some(value) => convert(value).map(Some).ok_or_else(|| self.bad(key, allowed)),
+            Some(value) => convert(value)
+                .map(Some)
+                .ok_or_else(|| self.bad(key, allowed)),
         }
     }
 
     /// A text that is not empty.
     pub(super) fn text(&self, key: &str) -> anyhow::Result<Option<String>> {
         let text = |value: &Value| value.as_str().map(str::to_string);
-        self.read(key, |value| text(value).filter(|text| !text.trim().is_empty()), "a text")
+        self.read(
+            key,
+            |value| text(value).filter(|text| !text.trim().is_empty()),
+            "a text",
+        )
     }
 
     /// A list of texts.
@@ -140,7 +167,10 @@ impl<'a> Keys<'a> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let word = |value: &Value| {
             let asked = value.as_str()?;
-            words.iter().find(|(name, _)| *name == asked).map(|(_, meaning)| *meaning)
+            words
+                .iter()
+                .find(|(name, _)| *name == asked)
+                .map(|(_, meaning)| *meaning)
         };
         self.read(key, word, &format!("one of {}", names.join(", ")))
     }
@@ -189,7 +219,11 @@ impl<'a> Keys<'a> {
 
     /// A mapping.
     pub(super) fn map(&self, key: &str) -> anyhow::Result<Option<Keys<'a>>> {
-        let map = self.read(key, |value| value.as_mapping().cloned(), "a mapping of keys")?;
+        let map = self.read(
+            key,
+            |value| value.as_mapping().cloned(),
+            "a mapping of keys",
+        )?;
         Ok(map.map(|map| self.inner(format!("{key}."), map)))
     }
 
@@ -203,7 +237,12 @@ impl<'a> Keys<'a> {
     }
 
     fn inner(&self, prefix: String, map: Mapping) -> Keys<'a> {
-        Keys { file: self.file, text: self.text, prefix, map }
+        Keys {
+            file: self.file,
+            text: self.text,
+            prefix,
+            map,
+        }
     }
 }
 

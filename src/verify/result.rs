@@ -25,8 +25,17 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
             let place = folder.display().to_string();
             compare(&proven, &place, |name| model.load(name))?;
         }
-        AdapterSpec::Lora { rank, alpha, targets } => {
-            check_config(&folder.join("adapter_config.json"), *rank, alpha.get(), targets)?;
+        AdapterSpec::Lora {
+            rank,
+            alpha,
+            targets,
+        } => {
+            check_config(
+                &folder.join("adapter_config.json"),
+                *rank,
+                alpha.get(),
+                targets,
+            )?;
             let path = folder.join("adapter_model.safetensors");
             let file = TensorFile::open(&path)?;
             if let Some(strange) = file.names().find(|name| !proven.contains_key(*name)) {
@@ -50,7 +59,12 @@ fn last_values(bundle: &Bundle) -> anyhow::Result<BTreeMap<&str, Digest>> {
             values.insert(tensor.name.as_str(), state.entry.value);
         }
     }
-    match bundle.spec.trainable.iter().find(|tensor| !values.contains_key(&*tensor.name)) {
+    match bundle
+        .spec
+        .trainable
+        .iter()
+        .find(|tensor| !values.contains_key(&*tensor.name))
+    {
         Some(tensor) => bail!("no claim of the last step has the tensor `{}`", tensor.name),
         None => Ok(values),
     }
@@ -86,9 +100,15 @@ fn check_config(path: &Path, rank: u32, alpha: f32, targets: &[String]) -> anyho
         bail!("{place}: `r` is {}, but {rank} was trained", found("r"));
     }
     if config["lora_alpha"].as_f64().map(|alpha| alpha as f32) != Some(alpha) {
-        bail!("{place}: `lora_alpha` is {}, but {alpha} was trained", found("lora_alpha"));
+        bail!(
+            "{place}: `lora_alpha` is {}, but {alpha} was trained",
+            found("lora_alpha")
+        );
     }
-    let names = config["target_modules"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = config["target_modules"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let names: BTreeSet<Option<&str>> = names.iter().map(Value::as_str).collect();
     let trained: BTreeSet<Option<&str>> = targets.iter().map(|name| Some(name.as_str())).collect();
     if names != trained {

@@ -9,6 +9,8 @@ pub struct Config {
     pub lost_after_us: u64,
     /// After a restart, how long to wait for workers to come back with the state that they hold.
     pub return_grace_us: u64,
+    /// How long a drawn leaf waits for its worker to come back.
+    pub opening_grace_us: u64,
     /// A worker that neither loads nor updates for this long is done without.
     pub stall_us: u64,
     /// An audit not answered for this long goes to another checker.
@@ -32,6 +34,7 @@ impl Default for Config {
             heartbeat_ms: 500,
             lost_after_us: 4 * SECOND,
             return_grace_us: 5 * SECOND,
+            opening_grace_us: 3 * SECOND / 2,
             stall_us: 600 * SECOND,
             audit_timeout_us: 60 * SECOND,
             checker_grace_us: 10 * SECOND,

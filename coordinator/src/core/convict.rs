@@ -3,11 +3,13 @@
 use concord_proto::WorkerId;
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::{LedgerEvent, Offence};
+use concord_proto::rules::Breach;
 use concord_proto::session::{Role, ToWorker};
 
 use super::desk::Desk;
-use super::event::{Change, Effect};
+use super::event::Effect;
 use super::job::Job;
+use super::kept::Change;
 
 impl Desk<'_> {
     /// Bans a key and ends its session. Says whether it was not banned before.
@@ -84,5 +86,10 @@ impl Job {
             self.void_from(desk, step);
         }
         self.distrust_judge(desk, culprit);
+    }
+
+    /// Convicts with the evidence of a rule that does not hold.
+    pub(super) fn convict_breach(&mut self, desk: &mut Desk, breach: Breach) {
+        self.convict(desk, breach.culprit, breach.offence, breach.evidence, None);
     }
 }

@@ -30,4 +30,10 @@ impl Desk<'_> {
         let input = (*self.secret, *job, purpose.to_string(), numbers);
         Digest::of_value(Domain::Nonce, &input).0
     }
+
+    /// A number that nobody else can foresee, for a purpose within a job.
+    pub(super) fn lot(&self, job: &JobId, purpose: &str, numbers: [u64; 2]) -> u32 {
+        let [a, b, c, d, ..] = self.secret(job, purpose, numbers);
+        u32::from_le_bytes([a, b, c, d])
+    }
 }

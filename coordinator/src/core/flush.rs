@@ -9,8 +9,12 @@ use concord_proto::session::ToWorker;
 use concord_proto::{Digest, TensorState, WorkerId, canonical};
 
 use super::desk::Desk;
-use super::event::{Change, Effect};
+use super::event::Effect;
 use super::job::Job;
+use super::kept::Change;
+
+/// How long a worker is left alone that says that its state is stored when it is not.
+const LIAR_PAUSE_US: u64 = 60_000_000;
 
 /// A flush in progress. One at a time.
 pub(super) struct Flush {
@@ -47,6 +51,16 @@ impl Job {
             let Some(wanted) = self.covering(desk, step) else {
                 continue;
             };
+            let pauses = |id: &&WorkerId| {
+                let member = desk.pool.get(id);
+                member.is_some_and(|member| member.unfit_until > desk.now)
+            };
+            if let Some(worker) = wanted.keys().find(pauses).copied() {
+                // It could not store its state just now; going back would lose steps.
+                let what = format!("worker {} to store its state", worker.short());
+                self.wait_for(desk, what);
+                return true;
+            }
             if step < self.committed {
                 self.rewind_to(desk, step, &entries);
             }
@@ -142,8 +156,7 @@ impl Job {
             .iter()
             .find(|(_, held)| held.iter().any(is_missing));
         if let Some((&worker, _)) = at_fault {
-            desk.pool.failed(desk.now, &worker);
-            desk.pool.failed(desk.now, &worker);
+            desk.pool.pause(desk.now, &worker, LIAR_PAUSE_US);
             self.lose(
                 desk,
                 worker,

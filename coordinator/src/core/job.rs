@@ -9,8 +9,9 @@ use concord_proto::{BatchPlan, Digest, Domain, JobId, JobSpec, Layers, StepRecor
 
 use super::audit::Audits;
 use super::desk::Desk;
-use super::event::{Change, Effect, KeptJob, KeptLedger, NewJob, Progress, Time};
+use super::event::{Effect, NewJob, Time};
 use super::flush::Flush;
+use super::kept::{Change, KeptJob, KeptLedger, Progress};
 use super::ledger::LedgerHead;
 use super::planning::Active;
 use super::step::Attempt;
@@ -58,6 +59,8 @@ pub(super) struct Job {
     pub(super) expected: (BTreeSet<WorkerId>, Time),
     /// The workers that the last plan was made from.
     pub(super) considered: Option<Vec<Device>>,
+    /// How often in a row the next step came to a stop.
+    pub(super) stalls: u32,
     /// Why the plan in effect is to go at the next boundary.
     pub(super) handover: Option<String>,
     /// Why the next plan is made.
@@ -155,6 +158,7 @@ impl Job {
             flush: None,
             expected: (expected, Time::default()),
             considered: None,
+            stalls: 0,
             handover: None,
             reason: "the coordinator was started again".to_string(),
             saved: Some(kept.progress),

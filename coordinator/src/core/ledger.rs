@@ -4,8 +4,8 @@ use concord_proto::ledger::{LedgerEntry, LedgerEvent, entry_digest};
 use concord_proto::{Digest, JobId, Signed, WorkerId};
 
 use super::desk::Desk;
-use super::event::{Change, KeptLedger};
 use super::job::Job;
+use super::kept::{Change, KeptLedger};
 
 /// Where the next entry goes.
 #[derive(Clone, Copy, Debug)]

@@ -5,17 +5,22 @@
 
 mod audit;
 mod clients;
+mod commit;
 mod config;
 mod contest;
 mod convict;
+mod departures;
 mod desk;
+mod distrust;
 mod event;
 mod finish;
 mod flush;
 mod invariants;
 mod job;
+mod kept;
 mod ledger;
 mod members;
+mod orders;
 mod outbox;
 mod planning;
 mod pool;
@@ -34,10 +39,8 @@ use outbox::Outbox;
 use pool::Pool;
 
 pub use config::Config;
-pub use event::{
-    CallId, Change, Effect, Event, Kept, KeptAudit, KeptJob, KeptJudgement, KeptLedger, KeptMember,
-    NewJob, Progress, Question, SessionId, Time,
-};
+pub use event::{CallId, Effect, Event, NewJob, Question, SessionId, Time};
+pub use kept::{Change, Kept, KeptAudit, KeptJob, KeptJudgement, KeptLedger, KeptMember, Progress};
 
 /// The coordinator's state.
 pub struct Core {

@@ -1,7 +1,8 @@
 //! The effects of one event, in the order that keeps promises: first what is kept, then what is
 //! told.
 
-use super::event::{Change, Effect};
+use super::event::Effect;
+use super::kept::Change;
 
 #[derive(Default)]
 pub(super) struct Outbox {

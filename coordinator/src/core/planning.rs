@@ -8,8 +8,9 @@ use concord_proto::session::{Assignment, Role, ToWorker};
 use concord_proto::{Digest, Domain, Plan, WorkerId};
 
 use super::desk::Desk;
-use super::event::{Change, Time};
+use super::event::Time;
 use super::job::Job;
+use super::kept::Change;
 use crate::planner::{self, Device, PlanError, Planned, Request};
 
 /// A new plan must be predicted to take at most 100 / 120 of the present one's time.
@@ -22,7 +23,7 @@ pub(super) struct Active {
     pub(super) since: Time,
     /// Who has its stage loaded.
     pub(super) ready: BTreeSet<WorkerId>,
-    step_micros: u64,
+    pub(super) step_micros: u64,
     /// Whether it is what the user chose, or what could be had.
     as_chosen: bool,
 }
@@ -132,7 +133,7 @@ impl Job {
     }
 
     /// The workers that a plan may be made of.
-    fn devices(&self, desk: &Desk) -> Vec<Device> {
+    pub(super) fn devices(&self, desk: &Desk) -> Vec<Device> {
         let is_fit = |id: &WorkerId| !self.set_aside.contains(id);
         desk.pool
             .connected()
@@ -281,107 +282,6 @@ impl Job {
             active.ready.insert(worker);
             let layers = active.plan.stages[seat.stage];
             self.holding.insert(worker, (self.committed, layers));
-        }
-    }
-
-    /// Ends the plan in effect and the step being done. Its workers keep the committed state.
-    pub(super) fn retire(&mut self, desk: &mut Desk) {
-        self.drop_contest(desk);
-        self.attempt = None;
-        self.considered = None;
-        self.handover = None;
-        let Some(active) = self.active.take() else {
-            return;
-        };
-        let (job, epoch) = (self.id, active.plan.epoch);
-        for worker in active.workers() {
-            desk.send(&worker, ToWorker::Abort { job, epoch });
-        }
-    }
-
-    /// A worker is gone, or cannot go on.
-    pub(super) fn lose(&mut self, desk: &mut Desk, worker: WorkerId, reason: &str) {
-        self.holding.remove(&worker);
-        if self
-            .flush
-            .as_ref()
-            .is_some_and(|flush| flush.needs(&worker))
-        {
-            self.flush = None;
-        }
-        if self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.has(&worker))
-        {
-            let reason = reason.to_string();
-            self.reason = format!("worker {}: {reason}", worker.short());
-            self.publish(desk, JobEvent::Lost { worker, reason });
-            self.retire(desk);
-        }
-    }
-
-    /// A worker says that it cannot load its stage or do its part of the step.
-    pub(super) fn on_failed(
-        &mut self,
-        desk: &mut Desk,
-        worker: WorkerId,
-        epoch: u32,
-        (reason, permanent): (String, bool),
-    ) {
-        if epoch != self.epoch || self.is_over() {
-            return;
-        }
-        desk.pool.failed(desk.now, &worker);
-        self.lose(desk, worker, &reason);
-        if !permanent {
-            return;
-        }
-        // One worker's word is not enough to end a job that others may do.
-        self.gave_up.insert(worker);
-        self.set_aside.insert(worker);
-        if self.gave_up.len() > 1 || self.devices(desk).is_empty() {
-            self.fail(desk, reason);
-        }
-    }
-
-    /// A worker that neither loads nor updates holds all others up.
-    fn drop_stalled(&mut self, desk: &mut Desk) {
-        let Some(active) = &self.active else {
-            return;
-        };
-        let waited_for: Vec<WorkerId> = match &self.attempt {
-            None if !active.all_ready() => {
-                let is_late = desk.now.since(active.since) > desk.config.stall_us;
-                let late = active.workers().into_iter().filter(|_| is_late);
-                late.filter(|id| !active.ready.contains(id)).collect()
-            }
-            None => return,
-            Some(attempt) => attempt.stalled(desk, &active.workers()),
-        };
-        if let Some(worker) = waited_for.first() {
-            desk.pool.failed(desk.now, worker);
-            desk.pool.failed(desk.now, worker);
-            self.lose(desk, *worker, "it does not answer");
-        }
-    }
-
-    /// The job cannot be done.
-    pub(super) fn fail(&mut self, desk: &mut Desk, why: String) {
-        self.end(desk, JobState::Failed(why.clone()));
-        self.publish(desk, JobEvent::Failed(why));
-    }
-
-    /// Lets go of everything that works for the job.
-    pub(super) fn end(&mut self, desk: &mut Desk, state: JobState) {
-        self.retire(desk);
-        self.flush = None;
-        self.void_audits(desk, 0);
-        self.state = state;
-        let job = self.id;
-        let members: Vec<WorkerId> = desk.pool.connected().map(|member| member.id).collect();
-        for member in members {
-            desk.send(&member, ToWorker::Forget { job });
         }
     }
 }

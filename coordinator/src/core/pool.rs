@@ -7,7 +7,8 @@ use concord_proto::client::RunOptions;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{DeviceInfo, Hello, Role};
 
-use super::event::{Change, KeptMember, SessionId, Time};
+use super::event::{SessionId, Time};
+use super::kept::{Change, KeptMember};
 
 /// After its second failure in a row a worker is left alone for this long, doubled each time.
 const FAILURE_PAUSE_US: u64 = 2_000_000;
@@ -175,14 +176,24 @@ impl Pool {
 
     /// Notes a failure that was no offence: from the second in a row on, the worker is left alone
     /// for a while. The first is free, because the worker may only have noticed another's end.
-    pub(super) fn failed(&mut self, now: Time, id: &WorkerId) {
+    /// Gives how many it has had in a row.
+    pub(super) fn failed(&mut self, now: Time, id: &WorkerId) -> u32 {
+        let Some(member) = self.members.get_mut(id) else {
+            return 0;
+        };
+        let pause = match member.failures {
+            0 => 0,
+            before => FAILURE_PAUSE_US << (before - 1).min(8),
+        };
+        member.failures += 1;
+        member.unfit_until = now.plus(pause.min(FAILURE_PAUSE_MAX_US));
+        member.failures
+    }
+
+    /// Leaves a worker alone for a while.
+    pub(super) fn pause(&mut self, now: Time, id: &WorkerId, micros: u64) {
         if let Some(member) = self.members.get_mut(id) {
-            let pause = match member.failures {
-                0 => 0,
-                before => FAILURE_PAUSE_US << (before - 1).min(8),
-            };
-            member.failures += 1;
-            member.unfit_until = now.plus(pause.min(FAILURE_PAUSE_MAX_US));
+            member.unfit_until = member.unfit_until.max(now.plus(micros));
         }
     }
 }

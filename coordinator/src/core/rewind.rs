@@ -5,8 +5,8 @@ use concord_proto::ledger::LedgerEvent;
 use concord_proto::manifest::StateEntry;
 
 use super::desk::Desk;
-use super::event::Change;
 use super::job::Job;
+use super::kept::Change;
 
 impl Job {
     /// Goes back to the newest checkpoint, because nobody is left that holds what came after. The

@@ -2,28 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::bundle::StepClaims;
-use concord_proto::client::JobEvent;
-use concord_proto::draw::{AuditRate, nonce_commitment};
-use concord_proto::ledger::{LedgerEvent, Offence, claim_digest};
+use concord_proto::draw::nonce_commitment;
+use concord_proto::ledger::{LedgerEvent, Offence};
 use concord_proto::rules::{self, Breach, Claimed, StepRules};
 use concord_proto::session::{Scalars, ToWorker};
-use concord_proto::{
-    Claim, Digest, Leaf, MicrobatchLoss, Signed, StepRecord, TensorNorm, WorkerId,
-};
+use concord_proto::{Claim, Digest, Leaf, MicrobatchLoss, Signed, TensorNorm, WorkerId};
 
 use super::contest::Contest;
 use super::desk::Desk;
-use super::event::{Change, Time};
+use super::event::Time;
 use super::job::Job;
 
 /// A step being done.
 pub(super) struct Attempt {
     pub(super) step: u32,
-    nonce: [u8; 32],
-    started: Time,
+    pub(super) nonce: [u8; 32],
+    pub(super) started: Time,
     /// Since when the present phase waits.
-    since: Time,
+    pub(super) since: Time,
     /// Digests of the microbatches, and how many tokens the loss counts.
     microbatches: Vec<Digest>,
     targets: u64,
@@ -49,16 +45,10 @@ pub(super) struct Given {
 }
 
 impl Attempt {
-    /// Who holds the others up for too long. While gradients are computed a worker may wait for
-    /// its neighbours, so nobody is named before one is through.
-    pub(super) fn stalled(&self, desk: &Desk, workers: &[WorkerId]) -> Vec<WorkerId> {
-        let is_late = desk.now.since(self.since) > desk.config.stall_us;
-        let is_through = |id: &WorkerId| match self.scalars {
-            Some(_) => self.claims.contains_key(id),
-            None => self.computed.is_empty() || self.computed.contains_key(id),
-        };
-        let late = workers.iter().filter(|id| is_late && !is_through(id));
-        late.copied().collect()
+    /// Who has not updated, where that is all that is waited for.
+    pub(super) fn silent<'a>(&self, workers: &'a [WorkerId]) -> Option<&'a WorkerId> {
+        self.scalars.as_ref()?;
+        workers.iter().find(|id| !self.claims.contains_key(id))
     }
 }
 
@@ -104,7 +94,7 @@ impl Job {
     }
 
     /// What the claims of the step being done are held against.
-    fn with_rules<R>(&self, then: impl FnOnce(&StepRules, &Attempt) -> R) -> Option<R> {
+    pub(super) fn with_rules<R>(&self, then: impl FnOnce(&StepRules, &Attempt) -> R) -> Option<R> {
         let (active, attempt) = (self.active.as_ref()?, self.attempt.as_ref()?);
         let before = self.states.get(&attempt.step)?;
         let scalars = attempt.scalars.as_ref();
@@ -266,150 +256,6 @@ impl Job {
                 ),
             },
         }
-    }
-
-    /// The record that the claims give.
-    fn next_record(&self) -> Option<StepRecord> {
-        let after = self.state_after()?;
-        let record = self.with_rules(|rules, attempt| {
-            let claim = &attempt.claims.values().next()?.claim;
-            Some(rules::step_record(rules, self.head(), claim, &after))
-        });
-        record.flatten()
-    }
-
-    fn state_after(&self) -> Option<Vec<concord_proto::manifest::StateEntry>> {
-        let attempt = self.attempt.as_ref()?;
-        let claims: Vec<&Claim> = attempt.claims.values().map(|given| &given.claim).collect();
-        rules::merged_state(self.spec(), &claims)
-    }
-
-    fn commit_or_contest(&mut self, desk: &mut Desk, record: StepRecord) {
-        match self.records.get(&record.step) {
-            Some(before) if *before != record => self.contest_record(desk),
-            _ => self.commit(desk, record),
-        }
-    }
-
-    /// Makes the step final although it came out differently before: all of it was re-run.
-    pub(super) fn commit_contested(&mut self, desk: &mut Desk) {
-        self.forget_records(desk);
-        if let Some(record) = self.next_record() {
-            self.commit(desk, record);
-        }
-    }
-
-    fn commit(&mut self, desk: &mut Desk, record: StepRecord) {
-        let Some(after) = self.state_after() else {
-            return;
-        };
-        let (Some(active), Some(mut attempt)) = (&self.active, self.attempt.take()) else {
-            return;
-        };
-        let (plan, workers) = (active.plan.clone(), active.workers());
-        let Some(scalars) = attempt.scalars.take() else {
-            return;
-        };
-        let mut kept = StepClaims {
-            step: attempt.step,
-            scalars,
-            claims: Vec::new(),
-        };
-        for worker in &workers {
-            let given = attempt.claims.remove(worker);
-            let claim = given.map(|given| (given.signed, given.leaves));
-            kept.claims.extend(claim);
-        }
-        let rates = self.audit_rates(desk, &workers);
-        let digests: Vec<Digest> = kept.claims.iter().map(|c| claim_digest(&c.0)).collect();
-        let committed = LedgerEvent::Committed {
-            step: attempt.step,
-            epoch: plan.epoch,
-            record: record.digest(),
-            claims: digests.clone(),
-            nonce: attempt.nonce,
-            rates: rates.clone(),
-        };
-        self.write(desk, committed);
-        self.make_final(desk, &plan, &record, after);
-        let seed = concord_proto::draw::seed(&attempt.nonce, &digests);
-        self.draw_audits(desk, &seed, &rates, &kept);
-        self.tell_commit(desk, &attempt, &workers, &record);
-        let claims = kept;
-        desk.out.keep(Change::Step { record, claims });
-        if self.checkpoint_is_due() {
-            self.flush_committed(desk);
-        }
-    }
-
-    fn make_final(
-        &mut self,
-        desk: &mut Desk,
-        plan: &concord_proto::Plan,
-        record: &StepRecord,
-        after: Vec<concord_proto::manifest::StateEntry>,
-    ) {
-        self.committed = record.step + 1;
-        let (committed, oldest) = (self.committed, record.step);
-        self.states.retain(|&step, _| step == oldest);
-        self.states.insert(committed, after);
-        self.records.insert(record.step, record.clone());
-        for (seat, worker) in plan.workers() {
-            self.holding
-                .insert(worker, (committed, plan.stages[seat.stage]));
-            self.first_part.entry(worker).or_insert(record.step);
-            if let Some(member) = desk.pool.get_mut(&worker) {
-                member.failures = 0;
-            }
-        }
-    }
-
-    fn tell_commit(
-        &mut self,
-        desk: &mut Desk,
-        attempt: &Attempt,
-        workers: &[WorkerId],
-        record: &StepRecord,
-    ) {
-        let (job, epoch, step) = (self.id, self.epoch, record.step);
-        let release_below = self.audits.oldest_step().unwrap_or(self.committed);
-        for worker in workers {
-            let message = ToWorker::Commit {
-                job,
-                epoch,
-                step,
-                record: record.digest(),
-                release_below,
-            };
-            desk.send(worker, message);
-        }
-        let spec = self.spec();
-        let tokens = spec.sequences_per_step() * u64::from(self.data.sequence_len);
-        let event = JobEvent::Step {
-            step,
-            loss: record.loss,
-            grad_norm: record.grad_norm,
-            learning_rate: record.learning_rate,
-            tokens,
-            micros: desk.now.since(attempt.started),
-            record: record.digest(),
-        };
-        self.publish(desk, event);
-    }
-
-    fn audit_rates(&self, desk: &Desk, workers: &[WorkerId]) -> Vec<AuditRate> {
-        let options = &self.submission.options;
-        let rate = |worker: &WorkerId| {
-            let member = desk.pool.get(worker);
-            member.map_or(options.audit_rate_new.min(1 << 32), |member| {
-                member.audit_rate(options, desk.config.trust_after)
-            })
-        };
-        let rates = workers.iter().map(|worker| AuditRate {
-            worker: *worker,
-            rate: rate(worker),
-        });
-        rates.collect()
     }
 }
 

@@ -197,9 +197,9 @@ impl Job {
             first.judge.short(),
             second.judge.short()
         );
-        let doubt = is_final.then_some(audit.step);
         self.close_audit(desk, number);
-        self.convict(desk, audit.worker, Offence::WrongResult, evidence, doubt);
+        let (culprit, wrong) = (audit.worker, Some(audit.step));
+        self.convict(desk, culprit, Offence::WrongResult, evidence, wrong);
     }
 }
 

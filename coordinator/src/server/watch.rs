@@ -16,10 +16,11 @@ use crate::store::Store;
 const BEHIND_MAX: usize = 256;
 
 type Numbered = (u64, JobEvent);
+type Channels = BTreeMap<JobId, broadcast::Sender<Numbered>>;
 
 /// Who watches. None once the coordinator ends.
 #[derive(Clone)]
-pub(super) struct Watchers(Arc<Mutex<Option<BTreeMap<JobId, broadcast::Sender<Numbered>>>>>);
+pub(super) struct Watchers(Arc<Mutex<Option<Channels>>>);
 
 impl Default for Watchers {
     fn default() -> Self {

@@ -24,6 +24,12 @@ pub enum Kind {
     OtherInput,
     /// A leaf too few.
     MissingLeaf,
+    /// A norm that is none of the gradient.
+    WrongNorm,
+    /// Silence, but for the heartbeats, before the gradients are sent.
+    SilentForward,
+    /// Silence once the scalars are there.
+    SilentUpdate,
     /// Another state goes into the store than was committed.
     OtherFlush,
 }

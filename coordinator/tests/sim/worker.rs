@@ -13,7 +13,7 @@ use concord_proto::{
 
 use super::arithmetic::{self as fake, Inputs, PerTensor, States};
 use super::claims;
-use super::lies::Lie;
+use super::lies::{Kind, Lie};
 
 /// What is behind a digest that goes from worker to worker.
 #[derive(Clone, Debug)]
@@ -171,7 +171,7 @@ impl Worker {
         }
     }
 
-    fn epoch(&self) -> Option<u32> {
+    pub fn epoch(&self) -> Option<u32> {
         self.stage.as_ref().map(|stage| stage.assignment.plan.epoch)
     }
 
@@ -270,6 +270,9 @@ impl Worker {
         };
         let run = &stage.assignment.plan.replicas[stage.seat.replica];
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
+        if lie.is_some_and(|lie| lie.kind == Kind::SilentForward) {
+            return acts;
+        }
         for m in run.start..run.end {
             forward_one(stage, work, m, lie, &self.key, &mut acts);
             backward_one(stage, work, m, lie, &self.key, &mut acts);
@@ -281,7 +284,7 @@ impl Worker {
             reduce(stage, work, lie, &self.key, &mut acts);
         }
         if through(work) && !work.reported {
-            report(stage, work, &mut acts);
+            report(stage, work, lie, &mut acts);
         }
         acts
     }
@@ -300,6 +303,9 @@ impl Worker {
             .expect("scalars before all is computed");
         let mut after = fake::update(&stage.states, totals, scalars.digest());
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
+        if lie.is_some_and(|lie| lie.kind == Kind::SilentUpdate) {
+            return Vec::new();
+        }
         if lie.is_some_and(|lie| lie.skips_update()) {
             after = stage.states.clone();
         }
@@ -492,7 +498,7 @@ fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts:
     }
 }
 
-fn report(stage: &Stage, work: &mut Work, acts: &mut Vec<Act>) {
+fn report(stage: &Stage, work: &mut Work, lie: Option<Lie>, acts: &mut Vec<Act>) {
     let whole = Node {
         start: 0,
         end: stage.spec.microbatches,
@@ -511,9 +517,14 @@ fn report(stage: &Stage, work: &mut Work, acts: &mut Vec<Act>) {
         sums.insert(part, sum);
     }
     let totals = fake::totals(&sums);
+    let lies = lie.is_some_and(|lie| lie.kind == Kind::WrongNorm);
     let norm = |(&tensor, digest): (&u32, &Digest)| TensorNorm {
         tensor,
-        squared: fake::number(digest),
+        squared: fake::number(&if lies {
+            fake::mix("norm", &[*digest])
+        } else {
+            *digest
+        }),
     };
     let norms = totals.iter().map(norm).collect();
     work.losses.sort_by_key(|loss| loss.microbatch);

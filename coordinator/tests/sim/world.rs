@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_coordinator::core::{
-    CallId, Config, Core, Effect, Event, NewJob, Question, SessionId, Time,
+    CallId, Change, Config, Core, Effect, Event, NewJob, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::ledger::{Finding, Offence, Verdict};
@@ -37,7 +37,7 @@ pub enum Checker {
 
 enum Body {
     Worker(Box<Worker>),
-    Checker(Checker, Keypair),
+    Checker(Checker, Box<Keypair>),
 }
 
 struct Process {
@@ -87,6 +87,10 @@ pub struct World {
     pub crash_after: Option<u64>,
     pub effects: u64,
     pub crashes: u64,
+    /// Until then the store has no room for states.
+    pub full_until: u64,
+    /// Where wanted, all that was kept.
+    pub transactions: Option<Vec<Vec<Change>>>,
 }
 
 pub fn key(number: u8) -> Keypair {
@@ -117,6 +121,8 @@ impl World {
             crash_after: None,
             effects: 0,
             crashes: 0,
+            full_until: 0,
+            transactions: None,
             new,
         };
         let initial = world.new.initial.clone();
@@ -126,11 +132,22 @@ impl World {
         let address = world.new.submission.spec.initial_state;
         world.library.states.insert(address, initial);
         world.boot();
-        let question = Question::Submit(Box::new(world.new.clone()));
-        let call = CallId(0);
-        world.apply(Event::Asked { call, question });
+        world.submit();
         world.at(0, Item::Tick);
         world
+    }
+
+    fn submit(&mut self) {
+        let question = Question::Submit(Box::new(self.new.clone()));
+        let call = CallId(0);
+        self.apply(Event::Asked { call, question });
+    }
+
+    /// Starts anew, so that what is kept at the submission is seen.
+    pub fn replay_submission(&mut self) {
+        self.memory = Memory::default();
+        self.boot();
+        self.submit();
     }
 
     fn boot(&mut self) {
@@ -181,7 +198,7 @@ impl World {
     }
 
     pub fn join_checker(&mut self, number: u8, at: u64, checker: Checker) -> WorkerId {
-        self.join(number, at, Body::Checker(checker, key(number)), 1)
+        self.join(number, at, Body::Checker(checker, Box::new(key(number))), 1)
     }
 
     fn join(&mut self, number: u8, at: u64, body: Body, speed: u64) -> WorkerId {
@@ -435,6 +452,16 @@ impl World {
     fn perform(&mut self, id: WorkerId, acts: Vec<Act>) {
         for act in acts {
             match act {
+                Act::Say(ToCoordinator::Flushed { job, .. }) if self.now < self.full_until => {
+                    let epoch = self.worker(&id).and_then(|worker| worker.epoch());
+                    let failed = ToCoordinator::Failed {
+                        job,
+                        epoch: epoch.unwrap_or(0),
+                        reason: "the store is full".to_string(),
+                        permanent: false,
+                    };
+                    self.up(id, failed);
+                }
                 Act::Say(message) => self.up(id, message),
                 // What it says it has stored is stored before it says so.
                 Act::Store(blobs) => self.blobs.extend(blobs),
@@ -467,7 +494,7 @@ impl World {
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));
         let (how, signer) = match &self.processes[&judge].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
-            Body::Checker(how, key) => (*how, key.clone()),
+            Body::Checker(how, key) => (*how, (**key).clone()),
         };
         let garbage = |port: &Port| Port {
             digest: fake::mix("accused", &[port.digest]),
@@ -534,6 +561,9 @@ impl World {
                 }
             }
             Effect::Persist(changes) => {
+                if let Some(transactions) = &mut self.transactions {
+                    transactions.push(changes.clone());
+                }
                 changes
                     .into_iter()
                     .for_each(|change| self.memory.keep(change));

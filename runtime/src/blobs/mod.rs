@@ -4,12 +4,18 @@ mod remote;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use concord_kernels::Tensor;
 use concord_proto::{Digest, Domain};
+use tokio::task::JoinSet;
 
-use crate::RuntimeError;
+use crate::{RuntimeError, tensor_blob};
 
 pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
+
+/// Uploads under way at a time.
+const PUT_AT_ONCE: usize = 16;
 
 /// Blobs of the coordinator, kept on disk once fetched.
 #[derive(Clone, Debug)]
@@ -60,18 +66,42 @@ impl Blobs {
         concord_proto::canonical::decode(&bytes).map_err(|error| bad(error.to_string()))
     }
 
-    /// Puts a blob into the coordinator's store.
+    /// Puts tensors into the coordinator's store, several at a time: each waits for the disk there.
     ///
     /// # Errors
     /// [`RuntimeError`] where the coordinator cannot be reached or has no room.
-    pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest, RuntimeError> {
-        upload(self.coordinator.clone(), bytes).await
+    pub async fn put_all(&self, tensors: Vec<Arc<Tensor>>) -> Result<(), RuntimeError> {
+        let mut tensors = tensors.into_iter();
+        let mut uploads = JoinSet::new();
+        loop {
+            while uploads.len() < PUT_AT_ONCE
+                && let Some(tensor) = tensors.next()
+            {
+                let bytes = tensor_blob::encode(&tensor);
+                uploads.spawn(upload(self.coordinator.clone(), bytes));
+            }
+            match uploads.join_next().await {
+                None => return Ok(()),
+                Some(Ok(uploaded)) => drop(uploaded?),
+                Some(Err(error)) => {
+                    return Err(RuntimeError::Unreachable {
+                        endpoint: "the coordinator's store".to_string(),
+                        why: error.to_string(),
+                    });
+                }
+            }
+        }
     }
 
+    /// Each writer has a file of its own until the blob is whole: two tasks may fetch the same one
+    /// at a time.
     async fn keep(&self, digest: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
+        static WRITERS: AtomicU64 = AtomicU64::new(0);
+        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
         let partial = self
             .dir
-            .join(format!("{digest}.{}.partial", std::process::id()));
+            .join(format!("{digest}.{process}-{writer}.partial"));
         let path = self.dir.join(digest.to_string());
         tokio::fs::write(&partial, bytes)
             .await

@@ -437,14 +437,11 @@ impl<'a> Live<'a> {
             EngineEffect::Upload { tensors, then } => {
                 let (blobs, said) = (self.blobs.clone(), self.said.clone());
                 tokio::spawn(async move {
-                    for tensor in tensors {
-                        if let Err(error) = blobs.put(tensor_blob::encode(&tensor)).await {
-                            let why = format!("the state cannot be stored: {error}");
-                            let _ = said.send(Said::Lost(why)).await;
-                            return;
-                        }
-                    }
-                    let _ = said.send(Said::Message(then)).await;
+                    let outcome = match blobs.put_all(tensors).await {
+                        Ok(()) => Said::Message(then),
+                        Err(error) => Said::Lost(format!("the state cannot be stored: {error}")),
+                    };
+                    let _ = said.send(outcome).await;
                 });
                 true
             }

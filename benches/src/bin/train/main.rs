@@ -1,0 +1,139 @@
+//! Training tokens a second of one worker's arithmetic: a 20M-parameter Llama of random weights,
+//! LoRA r = 16 on all projections, sequences of 512, against torch + peft in the same run.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/Cargo.toml --bin train -- \
+//!     --threads 1 --torch-python /path/to/python
+//! ```
+
+mod ours;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use clap::Parser;
+
+#[derive(Parser)]
+struct Args {
+    /// Threads of both.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Rounds; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Python with torch, transformers and peft; without, only ours is timed.
+    #[arg(long)]
+    torch_python: Option<PathBuf>,
+    /// Print where our time goes instead.
+    #[arg(long)]
+    profile: bool,
+}
+
+/// Shape of the model and of a round: one microbatch forward and back, and an update.
+pub struct Shape {
+    pub hidden: usize,
+    pub intermediate: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub vocab: usize,
+    pub rank: usize,
+    pub sequences: usize,
+    pub sequence_len: usize,
+}
+
+const SHAPE: Shape = Shape {
+    hidden: 384,
+    intermediate: 1024,
+    layers: 8,
+    heads: 6,
+    vocab: 8192,
+    rank: 16,
+    sequences: 2,
+    sequence_len: 512,
+};
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let mut ours = ours::Trainer::new(&SHAPE, args.threads);
+    if args.profile {
+        for _ in 0..args.rounds {
+            ours.step();
+        }
+        return Ok(());
+    }
+    let mut rival = match &args.torch_python {
+        Some(python) => Some(Rival::start(python, args.threads)?),
+        None => None,
+    };
+    let tokens = (SHAPE.sequences * SHAPE.sequence_len) as f64;
+    ours.step();
+    let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..args.rounds {
+        let start = std::time::Instant::now();
+        ours.step();
+        mine.push(tokens / start.elapsed().as_secs_f64());
+        if let Some(rival) = &mut rival {
+            theirs.push(tokens / rival.step()?);
+        }
+    }
+    let mine = median(&mut mine);
+    println!("threads {}: concord {mine:.0} tokens/s", args.threads);
+    if rival.is_some() {
+        let theirs = median(&mut theirs);
+        println!("threads {}: torch + peft {theirs:.0} tokens/s", args.threads);
+        println!("ratio {:.2}", mine / theirs);
+    }
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// torch + peft in a process of its own, one step at a time, so that both take turns.
+struct Rival {
+    input: std::process::ChildStdin,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Rival {
+    fn start(python: &PathBuf, threads: usize) -> anyhow::Result<Self> {
+        let s = &SHAPE;
+        let numbers = [
+            s.hidden,
+            s.intermediate,
+            s.layers,
+            s.heads,
+            s.vocab,
+            s.rank,
+            s.sequences,
+            s.sequence_len,
+            threads,
+        ];
+        let mut child = Command::new(python)
+            .arg("-c")
+            .arg(include_str!("rival.py"))
+            .args(numbers.map(|n| n.to_string()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut rival = Self {
+            input: child.stdin.take().expect("piped"),
+            output: BufReader::new(child.stdout.take().expect("piped")),
+        };
+        rival.step()?;
+        Ok(rival)
+    }
+
+    /// Seconds of one step.
+    fn step(&mut self) -> anyhow::Result<f64> {
+        writeln!(self.input, "step")?;
+        self.input.flush()?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim().parse()?)
+    }
+}

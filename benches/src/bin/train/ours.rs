@@ -1,0 +1,123 @@
+//! The same step by Concord's kernels and decoder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::coded::Precision;
+use concord_kernels::rng::Philox;
+use concord_kernels::{Device, Tensor};
+use concord_models::ModelError;
+use concord_models::config::{DecoderConfig, Projection};
+use concord_models::decoder::{
+    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
+    Trainable, next_tokens,
+};
+use concord_models::train::{AdamSettings, StepScalars, TrainState, gradient_norm, lora_init};
+
+use crate::Shape;
+
+/// Random tensors of the shapes that the configuration names.
+struct Random(BTreeMap<String, Vec<usize>>);
+
+impl TensorSource for Random {
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let shape = &self.0[name];
+        let stream = Philox::new(1, name.len() as u64);
+        let mut tensor = Tensor::zeros(shape);
+        let is_norm = shape.len() == 1;
+        for (counter, value) in (0..).zip(tensor.data_mut()) {
+            *value = if is_norm { 1.0 } else { (stream.unit(counter) - 0.5) * 0.07 };
+        }
+        Ok(tensor)
+    }
+}
+
+pub struct Trainer {
+    stage: Stage,
+    state: TrainState,
+    batch: Batch,
+    step: u32,
+}
+
+impl Trainer {
+    pub fn new(shape: &Shape, threads: usize) -> Self {
+        let config = format!(
+            r#"{{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_act":"silu",
+            "hidden_size":{},"intermediate_size":{},"num_hidden_layers":{},
+            "num_attention_heads":{},"num_key_value_heads":{},"vocab_size":{},
+            "max_position_embeddings":{},"rms_norm_eps":1e-6,"rope_theta":10000.0,
+            "tie_word_embeddings":false}}"#,
+            shape.hidden,
+            shape.intermediate,
+            shape.layers,
+            shape.heads,
+            shape.heads,
+            shape.vocab,
+            shape.sequence_len
+        );
+        let config = DecoderConfig::from_json(&config).expect("the configuration is right");
+        let tensors = config.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
+        let targets: std::collections::BTreeSet<_> = Projection::ALL.into_iter().collect();
+        let trainable = Trainable::Lora { rank: shape.rank as u32, targets: targets.clone() };
+        let values: BTreeMap<String, Tensor> = trainable
+            .tensors(&config)
+            .iter()
+            .enumerate()
+            .map(|(index, tensor)| (tensor.name.clone(), lora_init(tensor, index, 3)))
+            .collect();
+        let options = StageOptions {
+            device: Device::cpu(threads),
+            layers: 0..config.layers as u32,
+            config: Arc::new(config),
+            precisions: Precisions { weights: Precision::I16, activations: Precision::I16 },
+            lora: Some(LoraSpec { rank: shape.rank as u32, scale: 2.0, targets }),
+            trains_all: false,
+            positions: shape.sequence_len,
+        };
+        let stage = Stage::load(options, &Random(tensors), &values).expect("all tensors are made");
+        let stream = Philox::new(9, 9);
+        let count = shape.sequences * shape.sequence_len;
+        let token = |i: usize| stream.words(i as u64)[0] % shape.vocab as u32;
+        let tokens: Vec<u32> = (0..count).map(token).collect();
+        let targets = next_tokens(&tokens, &vec![1; count], shape.sequence_len);
+        let batch = Batch {
+            sequences: shape.sequences,
+            sequence_len: shape.sequence_len,
+            tokens,
+            targets,
+        };
+        Self { stage, state: TrainState::fresh(values), batch, step: 0 }
+    }
+
+    /// One microbatch forward and back, and an update.
+    pub fn step(&mut self) {
+        let device = self.stage.options().device.clone();
+        let mut gradients = Gradients::default();
+        let forward = self.stage.forward(&self.batch, StageInput::Tokens);
+        let (hidden, tape) = forward.expect("finite");
+        let loss = self.stage.loss(&self.batch, &hidden, &mut gradients).expect("finite");
+        let back = self.stage.backward(&self.batch, &tape, loss.d_hidden, &mut gradients);
+        back.expect("finite");
+        let gradients = gradients.joined(&device);
+        let squared: Vec<f32> =
+            gradients.values().map(|gradient| device.sum_squares(gradient.data())).collect();
+        let targets = self.batch.targets.iter().flatten().count() as u64;
+        let scalars = StepScalars {
+            step: self.step,
+            targets,
+            grad_norm: gradient_norm(&squared, targets),
+            learning_rate: 1e-4,
+        };
+        let settings = AdamSettings {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+        };
+        let updated = self.state.updated(&device, &gradients, &settings, &scalars);
+        self.state = updated.expect("finite");
+        self.stage.refresh(&self.state.values());
+        self.step += 1;
+    }
+}

@@ -1,0 +1,163 @@
+//! The store keeps what the core wants kept, as a model in memory does, and says why it cannot.
+
+mod sim;
+
+use concord_coordinator::blobs::Blobs;
+use concord_coordinator::core::{Change, Kept};
+use concord_coordinator::store::{Secrets, Store, StoreError};
+use concord_proto::canonical;
+use concord_proto::{Domain, JobId};
+use sim::job::{ALWAYS, job};
+use sim::world::{Checker, SECOND, World};
+use tokio::runtime::Runtime;
+
+/// A run with everything in it that is ever kept, and all its changes.
+fn eventful() -> World {
+    let mut new = job(7, (2, 1), false);
+    let options = &mut new.submission.options;
+    options.audit_rate_new = ALWAYS / 2;
+    options.canary_rate = ALWAYS;
+    let mut world = World::new(4, new);
+    let first = world.join_worker(1, 0, None);
+    world.join_worker(2, 0, None);
+    world.join_worker(3, 0, None);
+    world.join_checker(201, 0, Checker::Lazy);
+    world.join_checker(202, 0, Checker::Honest);
+    world.kill(first, SECOND / 5);
+    world
+}
+
+fn text(kept: &Kept) -> String {
+    format!("{kept:#?}")
+}
+
+fn open(folder: &std::path::Path) -> (Runtime, Store, Blobs) {
+    let runtime = Runtime::new().unwrap();
+    let store = runtime.block_on(Store::open(folder)).unwrap();
+    let blobs = Blobs::open(&folder.join("blobs")).unwrap();
+    (runtime, store, blobs)
+}
+
+#[test]
+fn it_finds_what_was_kept_after_every_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, store, blobs) = open(folder.path());
+    let mut world = eventful();
+    let manifests = [
+        canonical::encode(&world.new.data),
+        canonical::encode(&world.new.initial),
+    ];
+    for manifest in manifests {
+        runtime.block_on(blobs.put(manifest)).unwrap();
+    }
+    world.transactions = Some(Vec::new());
+    world.replay_submission();
+    world.run(900 * SECOND).expect("done");
+    let transactions = world.transactions.take().unwrap();
+    assert!(
+        transactions.len() > 20,
+        "{} are no test",
+        transactions.len()
+    );
+    let mut model = sim::memory::Memory::default();
+    for (index, changes) in transactions.into_iter().enumerate() {
+        runtime.block_on(store.keep(&changes)).unwrap();
+        changes.into_iter().for_each(|change| model.keep(change));
+        if index % 5 == 0 {
+            let found = runtime.block_on(store.load(&blobs)).unwrap();
+            similar(&found, &model.kept(&world.new), index);
+        }
+    }
+    let found = runtime.block_on(store.load(&blobs)).unwrap();
+    similar(&found, &model.kept(&world.new), usize::MAX);
+    let id = world.new.submission.spec.id();
+    let bundle = runtime.block_on(store.bundle(&blobs, id)).unwrap().unwrap();
+    assert_eq!(bundle, model.bundle(&world.new));
+    let events = runtime.block_on(store.events(id, 3)).unwrap();
+    assert_eq!(events, model.events[3..]);
+    let stranger = JobId(concord_proto::Digest::of(Domain::Job, b"stranger"));
+    let none = runtime.block_on(store.bundle(&blobs, stranger)).unwrap();
+    assert!(none.unwrap_err().contains("no job"));
+}
+
+/// The store leaves records out that no restart needs; all else is the same.
+fn similar(found: &Kept, model: &Kept, index: usize) {
+    let mut model = model.clone();
+    for (model, found) in model.jobs.iter_mut().zip(&found.jobs) {
+        let first = found.records.first().map_or(u32::MAX, |record| record.step);
+        model.records.retain(|record| record.step >= first);
+        let kept = model.checkpoints.iter().map(|state| state.step);
+        let oldest = kept.filter(|&step| step > 0).min();
+        assert!(
+            oldest.is_none_or(|oldest| first < oldest),
+            "a record too few at {index}"
+        );
+    }
+    assert_eq!(text(found), text(&model), "after transaction {index}");
+}
+
+#[test]
+fn a_transaction_is_kept_as_a_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, store, blobs) = open(folder.path());
+    let new = job(3, (1, 1), false);
+    let id = new.submission.spec.id();
+    let plan = |epoch| Change::Plan {
+        plan: concord_proto::Plan {
+            job: id,
+            epoch,
+            stages: Vec::new(),
+            replicas: Vec::new(),
+        },
+    };
+    let key = sim::world::key(1).public();
+    let convict = Change::Convicted {
+        culprit: key,
+        offence: concord_proto::ledger::Offence::Replay,
+    };
+    runtime.block_on(store.keep(&[plan(1)])).unwrap();
+    let twice = [convict.clone(), plan(1)];
+    runtime.block_on(store.keep(&twice)).unwrap_err();
+    let found = runtime.block_on(store.load(&blobs)).unwrap();
+    assert!(found.convicted.is_empty(), "half a transaction");
+    runtime.block_on(store.keep(&[convict, plan(2)])).unwrap();
+    let found = runtime.block_on(store.load(&blobs)).unwrap();
+    assert_eq!(found.convicted.len(), 1);
+}
+
+#[test]
+fn secrets_are_drawn_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |byte| Secrets {
+        key: [byte; 32],
+        nonce: [byte + 1; 32],
+    };
+    for byte in [1, 77] {
+        let (runtime, store, _) = open(folder.path());
+        let secrets = runtime.block_on(store.secrets(draw(byte))).unwrap();
+        assert_eq!((secrets.key, secrets.nonce), ([1; 32], [2; 32]));
+        runtime.block_on(store.close()).unwrap();
+    }
+}
+
+#[test]
+fn a_store_in_use_or_of_another_release_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, store, _) = open(folder.path());
+    let refused = runtime.block_on(Store::open(folder.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::Locked(_)), "{refused}");
+    runtime.block_on(store.close()).unwrap();
+    // The version stands at byte 60 of a SQLite file.
+    let path = folder.path().join("coordinator.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60..64].copy_from_slice(&41u32.to_be_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = runtime.block_on(Store::open(folder.path())).err().unwrap();
+    assert!(
+        refused.to_string().contains("schema version 41"),
+        "{refused}"
+    );
+    std::fs::write(&path, b"this is no database, whatever its name says").unwrap();
+    let refused = runtime.block_on(Store::open(folder.path())).err().unwrap();
+    assert!(matches!(refused, StoreError::Database { .. }), "{refused}");
+}

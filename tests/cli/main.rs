@@ -1,0 +1,11 @@
+//! The real binary: what it prints, what it refuses and how it says so.
+
+mod bad_data;
+mod bad_model;
+mod generate;
+mod job_file;
+mod logits;
+mod pool;
+mod program;
+mod tiny_model;
+mod verify;

@@ -1,0 +1,159 @@
+//! A job from beginning to end on a pool of this machine, and what its proof is worth.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use concord_proto::bundle::FILES;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::program::{Ran, arg, concord};
+use crate::tiny_model::TinyModel;
+
+/// The folder of a job that was done once for all tests.
+static JOB: LazyLock<Job> = LazyLock::new(Job::done);
+
+struct Job {
+    model: TinyModel,
+    result: Value,
+}
+
+impl Job {
+    fn done() -> Self {
+        let model = TinyModel::new();
+        let data = model.file("data.txt");
+        fs::write(&data, "w3 w4 w5 w6 w7 w9 w12 w3 w4 w8 ".repeat(20)).unwrap();
+        let job = model.file("job.yaml");
+        let (dir, data) = (model.dir().display(), data.display());
+        let text = format!(
+            "{{base_model: {dir}, datasets: [{{path: {data}, type: text}}], max_steps: 3,\n\
+             sequence_len: 16, learning_rate: 1e-2, lora_r: 2, gradient_accumulation_steps: 3,\n\
+             output_dir: {dir}/out}}"
+        );
+        fs::write(&job, text).unwrap();
+        let mut objects = concord(["train", arg(&job), "--json"]).good().objects();
+        let result = objects.pop().unwrap();
+        Self { model, result }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.model.file("out")
+    }
+
+    /// A copy of what the job wrote.
+    fn copy(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&self.out(), folder.path());
+        folder
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn verify(folder: &Path, more: &[&str]) -> Ran {
+    concord([&["verify", arg(&folder.join("proof"))], more].concat())
+}
+
+#[test]
+fn a_job_is_done_and_its_proof_holds() {
+    let (job, out) = (&*JOB, JOB.out());
+    assert_eq!(
+        (&job.result["event"], &job.result["steps"]),
+        (&"result".into(), &3.into())
+    );
+    assert!(job.result["loss"].as_f64().unwrap() > 0.0);
+    let hash = job.result["record_digest"].as_str().unwrap();
+    let ran = verify(&out, &["--model", arg(&out)]).good();
+    for word in [
+        "proven",
+        hash,
+        "steps       3",
+        "convicted   nobody",
+        "weights     28 tensors",
+    ] {
+        assert!(ran.stdout.contains(word), "no {word:?} in\n{}", ran.stdout);
+    }
+    let object = verify(&out, &["--json"]).good().objects().pop().unwrap();
+    assert_eq!(
+        (&object["event"], &object["record_digest"]),
+        (&"verified".into(), &hash.into())
+    );
+    assert_eq!(object["tensors_checked"], Value::Null);
+    let tuned = concord(["generate", "--model", arg(&out), "--prompt", "w3 w4"]).good();
+    assert!(!tuned.stdout.is_empty());
+}
+
+#[test]
+fn a_flipped_byte_in_any_file_is_found_and_the_file_is_named() {
+    for name in FILES {
+        let folder = JOB.copy();
+        let path = folder.path().join("proof").join(name);
+        let bytes = fs::read(&path).unwrap();
+        for at in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            fs::write(&path, flipped).unwrap();
+            let objects = verify(folder.path(), &["--json"]).objects();
+            assert_eq!(
+                objects[0]["event"], "refuted",
+                "{name}, byte {at}: {objects:?}"
+            );
+            assert_eq!(objects[0]["file"], name, "byte {at}: {objects:?}");
+            assert!(!objects[0]["statement"].as_str().unwrap().is_empty());
+            verify(folder.path(), &[]).refused(&["not proven", name]);
+        }
+        fs::remove_file(&path).unwrap();
+        verify(folder.path(), &[]).refused(&[name, "missing"]);
+    }
+}
+
+#[test]
+fn weights_that_were_not_trained_are_found() {
+    let folder = JOB.copy();
+    let check = || verify(folder.path(), &["--model", arg(folder.path())]);
+    let weights = folder.path().join("adapter_model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let mut flipped = bytes.clone();
+    // The lowest bit of the last number.
+    let end = flipped.len();
+    flipped[end - 4] ^= 1;
+    fs::write(&weights, flipped).unwrap();
+    check().refused(&[
+        "adapter_model.safetensors",
+        "is not the one that was trained",
+    ]);
+    fs::write(&weights, bytes).unwrap();
+    check().good();
+
+    let config = folder.path().join("adapter_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("\"lora_alpha\": 16", "\"lora_alpha\": 32"),
+    )
+    .unwrap();
+    check().refused(&[
+        "adapter_config.json",
+        "`lora_alpha` is 32, but 16 was trained",
+    ]);
+    fs::write(&config, text.replace("\"q_proj\"", "\"x_proj\"")).unwrap();
+    check().refused(&["adapter_config.json", "`target_modules`"]);
+}
+
+#[test]
+fn a_folder_that_is_no_proof() {
+    let empty = tempfile::tempdir().unwrap();
+    verify(empty.path(), &[]).refused(&["job.spec", "missing"]);
+}
