@@ -48,7 +48,7 @@ impl Client {
     pub async fn call(&self, request: &ClientRequest) -> anyhow::Result<ClientResponse> {
         let body = Body { bytes: canonical::encode(request) };
         let answer = self.grpc.clone().call(body).await;
-        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message().to_string()));
+        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
         let answer = answer.with_context(|| format!("the coordinator at {}", self.url))?;
         match canonical::decode(&answer.into_inner().bytes)? {
             ClientResponse::Refused(reason) => bail!("the coordinator refuses: {reason}"),
@@ -63,7 +63,7 @@ impl Client {
     pub async fn watch(&self, job: JobId, from: u64) -> anyhow::Result<Events> {
         let body = Body { bytes: canonical::encode(&WatchRequest { job, from }) };
         let answer = self.grpc.clone().watch(body).await;
-        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message().to_string()));
+        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
         Ok(Events(answer.context("cannot watch the job")?.into_inner()))
     }
 }

@@ -3,6 +3,7 @@
 mod checker;
 mod client;
 mod coordinator;
+#[cfg(feature = "demo")]
 mod demo;
 mod device;
 mod generate;
@@ -41,6 +42,7 @@ enum Command {
     /// Fine-tune a model as a job file says.
     Train(train::Args),
     /// Show the whole line in two minutes: train, kill a worker, catch a cheat, prove it.
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Continue a text.
     Generate(generate::Args),
@@ -67,6 +69,7 @@ fn main() -> std::process::ExitCode {
     let output = Output::new(cli.json);
     let result = match cli.command {
         Command::Train(args) => train::run(args, &output),
+        #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args, &output),
         Command::Generate(args) => generate::run(&args, &output),
         Command::Logits(args) => logits::run(&args, &output),

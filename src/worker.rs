@@ -74,6 +74,9 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         dir: args.dir,
         device: args.device.device()?,
         memory_bytes: args.memory.unwrap_or_else(measure::machine_memory),
+        // No command line reaches the cheat of `concord demo`.
+        #[cfg(feature = "demo")]
+        wrong_data: None,
         #[cfg(feature = "liars")]
         lie: args.lie,
     };

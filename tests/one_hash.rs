@@ -2,6 +2,8 @@
 
 mod pool;
 
+use std::path::{Path, PathBuf};
+
 use pool::{Pool, Process, job_file, result, shared};
 use serde_json::Value;
 
@@ -34,38 +36,27 @@ const PORTABLE: &[&str] = &["--threads", "1", "--isa", "portable"];
 
 fn nothing(_: &mut Pool, _: &Process) {}
 
-/// kill -9 of the worker that holds the stage which starts at layer `first`.
-fn kill_stage(pool: &mut Pool, train: &Process, first: u32) {
+/// kill -9 of the worker at this seat of the first plan, while the step after `step` is under way.
+fn kill_seat(pool: &mut Pool, train: &Process, seat: usize, step: u32) {
     let planned = train.until(|object| object["event"] == "planned");
-    let seats = planned["workers"].as_array().unwrap();
-    let seat = seats.iter().find(|seat| seat["layers"][0] == first).unwrap();
-    train.until(|object| is_step(object, 7));
-    let victim = (0..pool.members.len()).find(|&i| pool.key("worker", i) == seat["worker"]);
-    pool.members[victim.unwrap()].kill();
+    let victim = planned["workers"][seat]["worker"].clone();
+    train.until(|object| is_step(object, step));
+    let index = (0..pool.members.len()).find(|&i| pool.key("worker", i) == victim);
+    pool.members[index.unwrap()].kill();
     let lost = train.until(|object| object["event"] == "lost");
-    assert_eq!(lost["worker"], seat["worker"]);
+    assert_eq!(lost["worker"], victim);
 }
 
 fn kill_first(pool: &mut Pool, train: &Process) {
-    kill_stage(pool, train, 0);
+    kill_seat(pool, train, 0, 7);
 }
 
-fn kill_middle(pool: &mut Pool, train: &Process) {
-    let planned = train.until(|object| object["event"] == "planned");
-    let seats = planned["workers"].as_array().unwrap();
-    let seat = seats[1].clone();
-    train.until(|object| is_step(object, 9));
-    let victim = (0..pool.members.len()).find(|&i| pool.key("worker", i) == seat["worker"]);
-    pool.members[victim.unwrap()].kill();
+fn kill_second(pool: &mut Pool, train: &Process) {
+    kill_seat(pool, train, 1, 9);
 }
 
-fn kill_last(pool: &mut Pool, train: &Process) {
-    let planned = train.until(|object| object["event"] == "planned");
-    let seats = planned["workers"].as_array().unwrap();
-    let seat = seats[seats.len() - 1].clone();
-    train.until(|object| is_step(object, 12));
-    let victim = (0..pool.members.len()).find(|&i| pool.key("worker", i) == seat["worker"]);
-    pool.members[victim.unwrap()].kill();
+fn kill_third(pool: &mut Pool, train: &Process) {
+    kill_seat(pool, train, 2, 12);
 }
 
 fn restart_coordinator(pool: &mut Pool, train: &Process) {
@@ -86,15 +77,30 @@ fn join_in_mid_run(pool: &mut Pool, train: &Process) {
 fn one_job_has_one_hash_on_every_pool() {
     let Some(shared) = shared() else { return };
     let cases = [
-        Case { what: "1 worker", workers: &[ONE], train: &[], meanwhile: nothing },
+        Case {
+            what: "1 worker",
+            workers: &[ONE],
+            train: &[],
+            meanwhile: nothing,
+        },
         Case {
             what: "1 worker, 2 threads",
             workers: &[&["--threads", "2"]],
             train: &[],
             meanwhile: nothing,
         },
-        Case { what: "1 worker, AVX2 only", workers: &[AVX2], train: &[], meanwhile: nothing },
-        Case { what: "2 stages", workers: &[ONE; 2], train: &["--plan", "2x1"], meanwhile: nothing },
+        Case {
+            what: "1 worker, AVX2 only",
+            workers: &[AVX2],
+            train: &[],
+            meanwhile: nothing,
+        },
+        Case {
+            what: "2 stages",
+            workers: &[ONE; 2],
+            train: &["--plan", "2x1"],
+            meanwhile: nothing,
+        },
         Case {
             what: "3 stages, unlike",
             workers: &[ONE, AVX2, PORTABLE],
@@ -123,19 +129,19 @@ fn one_job_has_one_hash_on_every_pool() {
             what: "3 stages, middle killed",
             workers: &[ONE; 4],
             train: &["--plan", "3x1"],
-            meanwhile: kill_middle,
+            meanwhile: kill_second,
         },
         Case {
             what: "3 stages, last killed",
             workers: &[ONE; 4],
             train: &["--plan", "3x1"],
-            meanwhile: kill_last,
+            meanwhile: kill_third,
         },
         Case {
             what: "2 replicas, one killed",
             workers: &[ONE; 2],
             train: &["--plan", "auto"],
-            meanwhile: kill_last,
+            meanwhile: kill_second,
         },
         Case {
             what: "2 stages, coordinator killed",
@@ -143,23 +149,77 @@ fn one_job_has_one_hash_on_every_pool() {
             train: &["--plan", "2x1"],
             meanwhile: restart_coordinator,
         },
-        Case { what: "a worker joins", workers: &[ONE], train: &[], meanwhile: join_in_mid_run },
+        Case {
+            what: "a worker joins",
+            workers: &[ONE],
+            train: &[],
+            meanwhile: join_in_mid_run,
+        },
     ];
+    let make = |dir: &Path| job_file(dir, &shared, STEPS, "seed: 7");
+    one_hash(&cases, make);
+}
+
+/// Runs all cases and compares.
+fn one_hash(cases: &[Case<'_>], make: impl Fn(&Path) -> PathBuf) {
     let mut hashes = Vec::new();
     for case in cases {
         println!("{}", case.what);
         let mut pool = pool_of(case.workers);
-        let job = job_file(pool.dir.path(), &shared, STEPS, "seed: 7");
+        let job = make(pool.dir.path());
         let workers = case.workers.len().to_string();
         let options = [&["--min-workers", &workers], case.train].concat();
         let train = pool.train(&job, &options);
         (case.meanwhile)(&mut pool, &train);
         let result = result(&train);
-        assert_eq!(result["steps"], STEPS);
-        hashes.push((case.what, result["record_digest"].as_str().unwrap().to_string()));
+        hashes.push((
+            case.what,
+            result["record_digest"].as_str().unwrap().to_string(),
+        ));
     }
     println!("the hash of the job: {}", hashes[0].1);
     for (what, hash) in &hashes {
         assert_eq!(*hash, hashes[0].1, "{what}");
+    }
+}
+
+/// Every tensor is trained; the embedding is also the head, so both ends of a pipeline hold it.
+#[test]
+fn a_full_fine_tune_has_one_hash_too() {
+    let Some(shared) = shared() else { return };
+    let case = |what, workers, train| Case {
+        what,
+        workers,
+        train,
+        meanwhile: nothing,
+    };
+    let cases = [
+        case("full, 1 worker", &[ONE][..], &[][..]),
+        case(
+            "full, 3 stages",
+            &[ONE, AVX2, ONE][..],
+            &["--plan", "3x1"][..],
+        ),
+        case(
+            "full, 2 stages x 2 replicas",
+            &[ONE; 4][..],
+            &["--plan", "2x2"][..],
+        ),
+        Case {
+            what: "full, 2 stages, last killed",
+            workers: &[ONE; 3],
+            train: &["--plan", "2x1"],
+            meanwhile: |pool, train| kill_seat(pool, train, 1, 2),
+        },
+    ];
+    for recompute in ["recompute: false", "recompute: true"] {
+        let make = |dir: &Path| {
+            let path = job_file(dir, &shared, 6, recompute);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let lora = "adapter: lora\nlora_r: 8\nlora_alpha: 16\n";
+            std::fs::write(&path, text.replace(lora, "adapter: full\n")).unwrap();
+            path
+        };
+        one_hash(&cases, make);
     }
 }

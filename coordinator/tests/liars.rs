@@ -339,11 +339,14 @@ fn whoever_falls_silent_is_done_without() {
     for kind in [Kind::SilentForward, Kind::SilentUpdate] {
         for (plan, liar) in [((1, 1), 1), ((2, 1), 1), ((2, 1), 2), ((2, 2), 3)] {
             let lie = Lie { kind, from_step: 2 };
-            let mut world = pool(7, plan, liar, lie);
+            let mut world = World::new(7, job(STEPS, plan, false));
+            for number in 1..=(plan.0 * plan.1) as u8 + 2 {
+                world.join_worker(number, 0, (number == liar).then_some(lie));
+            }
             world.config.stall_us = 10 * SECOND;
             world.replay_submission();
             let what = format!("{kind:?} of worker {liar} of {plan:?}");
-            let record = world.run(u64::MAX);
+            let record = world.run(LIMIT);
             assert_eq!(record, Some(expected), "{what}:\n{}", told(&world));
             assert!(world.memory.convicted.is_empty(), "{what}");
         }

@@ -81,6 +81,7 @@ fn hello(role: Role) -> Hello {
         },
         endpoint: "http://nowhere".to_string(),
         held: None,
+        challenge: [0; 32],
     }
 }
 
@@ -94,11 +95,20 @@ impl Line {
     async fn open(client: &mut Client, number: u8, hello: Hello) -> Self {
         let key = Keypair::from_secret([number; 32]);
         let (up, waiting) = mpsc::channel(8);
-        let first = Signed::new(&key, &ToCoordinator::Hello(hello));
-        up.send(first.into()).await.unwrap();
         let down = client.session(ReceiverStream::new(waiting)).await.unwrap();
         let down = down.into_inner();
-        Self { key, up, down }
+        let mut line = Self { key, up, down };
+        let Some(ToWorker::Challenge { nonce }) = line.hear().await else {
+            panic!("the first message is no challenge");
+        };
+        let challenge = if hello.challenge == [0; 32] {
+            nonce
+        } else {
+            hello.challenge
+        };
+        let hello = Hello { challenge, ..hello };
+        line.say(&ToCoordinator::Hello(hello)).await;
+        line
     }
 
     async fn say(&self, message: &ToCoordinator) {
@@ -237,6 +247,10 @@ async fn whoever_signs_no_hello_is_not_heard() {
         up,
         down: down.into_inner(),
     };
+    assert!(matches!(
+        line.hear().await,
+        Some(ToWorker::Challenge { .. })
+    ));
     assert!(line.is_over().await);
     let ClientResponse::Status(status) = ask(&mut client, &ClientRequest::Status).await else {
         panic!("no status");
@@ -379,4 +393,18 @@ async fn port_and_folder_in_use_are_said_so() {
     server.shutdown().await.unwrap();
     let again = serve(folder.path()).await;
     assert_eq!(again.key, key, "the key is kept");
+}
+
+/// A Hello that somebody recorded names an older challenge.
+#[tokio::test]
+async fn a_recorded_hello_opens_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path()).await;
+    let mut client = connect(&server).await;
+    let recorded = Hello {
+        challenge: [7; 32],
+        ..hello(Role::Worker)
+    };
+    let mut line = Line::open(&mut client, 9, recorded).await;
+    assert!(line.is_over().await);
 }

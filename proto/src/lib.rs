@@ -29,8 +29,8 @@ pub use claim::{
 };
 pub use digest::{Digest, Domain, Hasher};
 pub use job::{
-    AdamW, AdapterSpec, F32Bits, JobId, JobSpec, Order, Place, PrecisionSpec, Schedule,
-    ScheduleKind, TrainableTensor,
+    AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, Order, Place, PrecisionSpec,
+    Schedule, ScheduleKind, TrainableTensor,
 };
 pub use order::{BatchPlan, microbatch_digest};
 pub use plan::{Layers, Plan, Replica, Seat};

@@ -56,6 +56,8 @@ pub struct Hello {
     pub endpoint: String,
     /// What it still holds.
     pub held: Option<Held>,
+    /// The nonce of [`ToWorker::Challenge`]: a Hello that somebody recorded opens no session.
+    pub challenge: [u8; 32],
 }
 
 /// From a worker or checker to the coordinator.
@@ -239,6 +241,11 @@ pub enum ToWorker {
     Audit(Box<AuditOrder>),
     /// A drained worker may leave.
     Leave,
+    /// The first message of a session: answer it in [`Hello`].
+    Challenge {
+        /// Made for this session.
+        nonce: [u8; 32],
+    },
 }
 
 /// The losses and squared norms of a step, from all its workers.

@@ -254,8 +254,8 @@ fn no_encoding_changes_unnoticed() {
 }
 
 const GOLDEN: [&str; 23] = [
-    "ToCoordinator 121623cf",
-    "ToWorker 41e71e64",
+    "ToCoordinator 5529f305",
+    "ToWorker 5924dc36",
     "ClientRequest 7a967550",
     "ClientResponse f086e3e4",
     "JobEvent 1918b0ac",

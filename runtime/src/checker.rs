@@ -64,6 +64,7 @@ pub async fn run(
         device: measure::device_info(&options.device, measure::machine_memory()),
         endpoint: String::new(),
         held: None,
+        challenge: [0; 32],
     };
     let mut tries = 0;
     loop {

@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-use concord_models::decoder::Batch;
 use concord_proto::ledger::Finding;
 use concord_proto::{Digest, Leaf, Port, Signed};
+
+use crate::wrong_data::WrongData;
 
 /// What a cheat does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +106,9 @@ impl Lie {
         self.tells(Cheat::MalformedBytes, step)
     }
 
-    pub(crate) fn wrong_batch(&self, step: u32, batch: &Batch) -> Option<Batch> {
-        let reversed = || Batch {
-            tokens: batch.tokens.iter().rev().copied().collect(),
-            ..batch.clone()
-        };
-        self.tells(Cheat::WrongData, step).then(reversed)
+    pub(crate) fn wrong_data(&self) -> Option<WrongData> {
+        let from_step = self.from_step;
+        (self.cheat == Cheat::WrongData).then_some(WrongData { from_step })
     }
 
     pub(crate) fn claim(&mut self, step: u32, claim: Signed) -> Signed {

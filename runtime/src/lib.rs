@@ -16,6 +16,8 @@ pub mod spec;
 pub mod tensor_blob;
 mod work;
 pub mod worker;
+#[cfg(feature = "wrong-data")]
+pub mod wrong_data;
 
 pub use error::RuntimeError;
 pub use session::connect;

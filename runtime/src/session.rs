@@ -68,8 +68,6 @@ impl Session {
         hello: Hello,
     ) -> Result<Self, RuntimeError> {
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
-        let first = Envelope::from(Signed::new(&key, &ToCoordinator::Hello(hello)));
-        outgoing.try_send(first).expect("a new channel has room");
         let mut client = CoordinatorClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -77,20 +75,22 @@ impl Session {
         let mut incoming = answer
             .map_err(|status| lost(status.message()))?
             .into_inner();
-        let welcome = incoming
-            .message()
-            .await
-            .map_err(|status| lost(status.message()))?;
-        let envelope = welcome.ok_or_else(|| lost("it hung up"))?;
-        let signed = Signed::try_from(envelope).map_err(|why| lost(&why))?;
-        match signed
-            .open::<ToWorker>()
-            .map_err(|error| lost(&error.to_string()))?
-        {
+        let (coordinator, first) = first_message(&mut incoming).await?;
+        let ToWorker::Challenge { nonce } = first else {
+            return Err(lost("its first message is no challenge"));
+        };
+        let hello = ToCoordinator::Hello(Hello {
+            challenge: nonce,
+            ..hello
+        });
+        let signed = Envelope::from(Signed::new(&key, &hello));
+        outgoing.try_send(signed).expect("a new channel has room");
+        let (signer, second) = first_message(&mut incoming).await?;
+        match second {
             ToWorker::Welcome {
-                coordinator,
+                coordinator: named,
                 heartbeat_ms,
-            } if coordinator == signed.signer => {
+            } if named == signer && signer == coordinator => {
                 let heartbeat = Duration::from_millis(u64::from(heartbeat_ms.max(50)));
                 Ok(Self {
                     key,
@@ -101,7 +101,7 @@ impl Session {
                 })
             }
             ToWorker::Refused { reason } => Err(RuntimeError::Refused(reason)),
-            _ => Err(lost("its first message is no welcome")),
+            _ => Err(lost("it does not answer the hello")),
         }
     }
 
@@ -148,6 +148,20 @@ impl Session {
         self.send_signed(Signed::new(&self.key, &[0xffu8; 40]))
             .await
     }
+}
+
+/// A message of a session that is not open yet, and who signed it.
+async fn first_message(
+    incoming: &mut Streaming<Envelope>,
+) -> Result<(PublicKey, ToWorker), RuntimeError> {
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| lost(status.message()))?;
+    let envelope = message.ok_or_else(|| lost("it hung up"))?;
+    let signed = Signed::try_from(envelope).map_err(|why| lost(&why))?;
+    let message = signed.open().map_err(|error| lost(&error.to_string()))?;
+    Ok((signed.signer, message))
 }
 
 fn lost(why: &str) -> RuntimeError {

@@ -2,12 +2,16 @@
 
 use concord_kernels::rng::Philox;
 
-/// How a sentence begins.
-const COUNTS: [&str; 8] = ["Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"];
+/// How a sentence begins: the first letter decides, so that little is to be learnt.
+const COUNTS: [&str; 5] = ["Two", "Five", "Seven", "Eight", "Nine"];
 
 /// Who works, and what comes of it: the second follows from the first.
-const WORK: [(&str, &str); 4] =
-    [("machines", "model"), ("workers", "hash"), ("checkers", "proof"), ("friends", "answer")];
+const WORK: [(&str, &str); 4] = [
+    ("machines", "model"),
+    ("workers", "hash"),
+    ("checkers", "proof"),
+    ("friends", "answer"),
+];
 
 /// What the model is asked to go on from, before the training and after it.
 pub const PROMPT: &str = "Seven";
@@ -22,7 +26,10 @@ pub fn text(count: u64, seed: u64) -> String {
     let draws = Philox::new(seed, 0);
     let sentence = |index| {
         let [first, second, ..] = draws.words(index);
-        sentence(COUNTS[first as usize % COUNTS.len()], WORK[second as usize % WORK.len()])
+        sentence(
+            COUNTS[first as usize % COUNTS.len()],
+            WORK[second as usize % WORK.len()],
+        )
     };
     (0..count).map(sentence).collect::<Vec<_>>().join(" ")
 }
@@ -30,10 +37,16 @@ pub fn text(count: u64, seed: u64) -> String {
 /// How many sentences of the language stand in `text`, whole and right.
 pub fn sentences(text: &str) -> usize {
     let right = |part: &str| {
-        let all = COUNTS.iter().flat_map(|count| WORK.map(|work| sentence(count, work)));
-        all.into_iter().any(|sentence| sentence == format!("{}.", part.trim()))
+        let all = COUNTS
+            .iter()
+            .flat_map(|count| WORK.map(|work| sentence(count, work)));
+        all.into_iter()
+            .any(|sentence| sentence == format!("{}.", part.trim()))
     };
-    text.split_inclusive('.').filter_map(|part| part.strip_suffix('.')).filter(|p| right(p)).count()
+    text.split_inclusive('.')
+        .filter_map(|part| part.strip_suffix('.'))
+        .filter(|p| right(p))
+        .count()
 }
 
 #[cfg(test)]

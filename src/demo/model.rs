@@ -64,7 +64,9 @@ fn weights(config: &DecoderConfig, seed: u64) -> anyhow::Result<BTreeMap<String,
             [_, width] => {
                 // Uniform on [-a, a) has the variance a^2 / 3.
                 let side = (3.0 / width as f32).sqrt() * gain(&spec.name);
-                (0..len as u64).map(|index| side * (2.0 * draws.unit(index) - 1.0)).collect()
+                (0..len as u64)
+                    .map(|index| side * (2.0 * draws.unit(index) - 1.0))
+                    .collect()
             }
             _ => vec![1.0; len],
         };
@@ -119,7 +121,10 @@ fn byte_name(byte: u8) -> char {
         return char::from(byte);
     }
     let before = (0..byte).filter(|byte| !is_printable(*byte)).count();
-    u32::try_from(before).ok().and_then(|count| char::from_u32(0x100 + count)).unwrap_or('?')
+    u32::try_from(before)
+        .ok()
+        .and_then(|count| char::from_u32(0x100 + count))
+        .unwrap_or('?')
 }
 
 #[cfg(test)]

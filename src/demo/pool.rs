@@ -8,11 +8,13 @@ use concord_coordinator::server::{self, Options, RunningServer};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
-use concord_runtime::liar::Lie;
 use concord_runtime::worker::{self, WorkerOptions};
+use concord_runtime::wrong_data::WrongData;
 use concord_runtime::{identity, measure};
 use tokio::process::Child;
 use tokio::sync::mpsc;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 
 use crate::train::member;
 
@@ -57,7 +59,11 @@ impl Actor {
 /// The first `count` ways to compute that differ: instruction sets of this machine first, the best
 /// one in front, then more threads.
 pub fn unlike(count: usize) -> Vec<(Isa, usize)> {
-    let sets: Vec<Isa> = Isa::ALL.into_iter().rev().filter(|isa| isa.is_available()).collect();
+    let sets: Vec<Isa> = Isa::ALL
+        .into_iter()
+        .rev()
+        .filter(|isa| isa.is_available())
+        .collect();
     let ways = (1..=count).flat_map(|threads| sets.iter().map(move |isa| (*isa, threads)));
     ways.take(count).collect()
 }
@@ -93,7 +99,11 @@ impl Pool {
             config: Config::default(),
         });
         let server = server.await?;
-        let mut pool = Self { dir: dir.to_path_buf(), server, members: Vec::new() };
+        let mut pool = Self {
+            dir: dir.to_path_buf(),
+            server,
+            members: Vec::new(),
+        };
         for actor in actors {
             pool.join(*actor)?;
         }
@@ -118,7 +128,11 @@ impl Pool {
             Part::Checker => self.process("checker", &actor, &dir)?,
             Part::Liar { from_step } => self.liar(&actor, dir, from_step),
         };
-        self.members.push(Member { actor, key, running });
+        self.members.push(Member {
+            actor,
+            key,
+            running,
+        });
         Ok(())
     }
 
@@ -136,12 +150,15 @@ impl Pool {
             dir,
             device: Device::Cpu(Cpu::new(actor.isa, actor.threads)),
             memory_bytes: measure::machine_memory(),
-            lie: Some(Lie::wrong_data(from_step)),
+            wrong_data: Some(WrongData { from_step }),
+            #[cfg(feature = "liars")]
+            lie: None,
         };
         let (leave, left) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             // Once convicted it is refused: what the act tells is how that came about.
-            let _ = worker::run(options, left).await;
+            let run = worker::run(options, left);
+            let _ = run.with_subscriber(NoSubscriber::default()).await;
         });
         Running::Here(task, leave)
     }
@@ -151,8 +168,14 @@ impl Pool {
     /// # Errors
     /// Where nobody has that name, or no process of its own.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
-        let member = self.members.iter_mut().find(|member| member.actor.name == name);
-        match &mut member.with_context(|| format!("there is no {name}"))?.running {
+        let member = self
+            .members
+            .iter_mut()
+            .find(|member| member.actor.name == name);
+        match &mut member
+            .with_context(|| format!("there is no {name}"))?
+            .running
+        {
             Running::Process(child) => Ok(child.kill().await?),
             Running::Here(..) => bail!("{name} has no process of its own"),
         }
@@ -160,17 +183,32 @@ impl Pool {
 
     /// Who has this key.
     pub fn actor(&self, key: &str) -> Option<&Actor> {
-        self.members.iter().find(|member| member.key == key).map(|member| &member.actor)
+        self.members
+            .iter()
+            .find(|member| member.key == key)
+            .map(|member| &member.actor)
     }
 
-    /// Everybody with this key's name, or the key itself.
+    /// The name of who has this key, or the key itself.
     pub fn name(&self, key: &str) -> String {
-        self.actor(key).map_or_else(|| key.to_string(), |actor| actor.name.to_string())
+        self.actor(key)
+            .map_or_else(|| key.to_string(), |actor| actor.name.to_string())
     }
 
-    /// Name, key and actor of everybody who was ever in it.
+    /// Who has a key that begins with these digits.
+    pub fn name_of_short(&self, digits: &str) -> Option<String> {
+        let member = self
+            .members
+            .iter()
+            .find(|member| member.key.starts_with(digits));
+        member.map(|member| member.actor.name.to_string())
+    }
+
+    /// Actor and key of everybody who was ever in it.
     pub fn actors(&self) -> impl Iterator<Item = (&Actor, &str)> {
-        self.members.iter().map(|member| (&member.actor, member.key.as_str()))
+        self.members
+            .iter()
+            .map(|member| (&member.actor, member.key.as_str()))
     }
 
     /// Ends everybody.
@@ -181,7 +219,11 @@ impl Pool {
         for member in self.members {
             match member.running {
                 Running::Process(mut child) => drop(child.kill().await),
-                Running::Here(task, _) => task.abort(),
+                Running::Here(task, leave) => {
+                    // Told to leave, it would first hand over its work.
+                    task.abort();
+                    drop(leave);
+                }
             }
         }
         Ok(self.server.shutdown().await?)

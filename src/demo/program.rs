@@ -35,8 +35,15 @@ impl Program {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start `concord {name}`"))?;
-        let stdout = child.stdout.take().context("a started command has no output")?;
-        Ok(Self { name, child, lines: BufReader::new(stdout).lines() })
+        let stdout = child
+            .stdout
+            .take()
+            .context("a started command has no output")?;
+        Ok(Self {
+            name,
+            child,
+            lines: BufReader::new(stdout).lines(),
+        })
     }
 
     /// The next object that it prints, or nothing once it has ended well.
@@ -48,12 +55,19 @@ impl Program {
         let line = self.lines.next_line().await;
         let Some(line) = line.with_context(|| format!("cannot read `concord {name}`"))? else {
             let status = self.child.wait().await?;
-            return if status.success() { Ok(None) } else { bail!("`concord {name}`: {status}") };
+            return if status.success() {
+                Ok(None)
+            } else {
+                bail!("`concord {name}`: {status}")
+            };
         };
         let object: Value = serde_json::from_str(&line)
             .with_context(|| format!("`concord {name}` prints what is not JSON: {line}"))?;
         match object["event"].as_str() {
-            Some("error") => bail!("`concord {name}`: {}", object["error"].as_str().unwrap_or("?")),
+            Some("error") => bail!(
+                "`concord {name}`: {}",
+                object["error"].as_str().unwrap_or("?")
+            ),
             _ => Ok(Some(object)),
         }
     }

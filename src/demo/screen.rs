@@ -1,5 +1,6 @@
 //! How the demo looks: numbered acts, one fact a line, colours in a terminal only.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, stderr, stdout};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,7 +11,7 @@ use crate::output::Output;
 /// Before every fact of an act.
 const INDENT: &str = "     ";
 /// Columns of a label, such as the name of a worker.
-const LABEL: usize = 9;
+const LABEL: usize = 8;
 
 /// What a piece of text is, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +45,22 @@ impl Tone {
 pub struct Screen {
     output: Output,
     has_colours: bool,
-    bar: ProgressBar,
+    has_bars: bool,
+    /// The bar of the act that is on.
+    bar: RefCell<ProgressBar>,
 }
 
 impl Screen {
-    /// Text for people, or objects. A bar is drawn on stderr where that is a terminal.
+    /// Text for people, or objects. Bars are drawn on stderr where that is a terminal.
     pub fn new(output: Output) -> Self {
         let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let has_bar = !output.is_json() && stderr().is_terminal() && !is_dumb;
-        let bar = if has_bar { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("     {bar:30} {pos:>3}/{len} steps  {msg}");
-        bar.set_style(style.expect("the template is right").progress_chars("=> "));
-        let has_colours = stdout().is_terminal() && !wants_none && !is_dumb;
-        Self { output, has_colours, bar }
+        Self {
+            output,
+            has_colours: stdout().is_terminal() && !wants_none && !is_dumb,
+            has_bars: !output.is_json() && stderr().is_terminal() && !is_dumb,
+            bar: RefCell::new(ProgressBar::hidden()),
+        }
     }
 
     /// Prints an object, where objects are wanted.
@@ -76,7 +79,9 @@ impl Screen {
     /// Prints a line for people.
     pub fn line(&self, text: &str) {
         if !self.output.is_json() {
-            self.bar.suspend(|| println!("{}", text.trim_end()));
+            self.bar
+                .borrow()
+                .suspend(|| println!("{}", text.trim_end()));
         }
     }
 
@@ -93,38 +98,75 @@ impl Screen {
         self.line(&format!("{INDENT}{label}{text}"));
     }
 
+    /// Something that happened.
+    pub fn note(&self, text: &str) {
+        self.line(&format!(
+            "{INDENT}{} {text}",
+            self.paint(Tone::Quiet, "\u{b7}")
+        ));
+    }
+
     /// Something that went as it should.
     pub fn good(&self, text: &str) {
-        self.line(&format!("{INDENT}{} {text}", self.paint(Tone::Good, "\u{2713}")));
+        self.line(&format!(
+            "{INDENT}{} {text}",
+            self.paint(Tone::Good, "\u{2713}")
+        ));
     }
 
     /// Something that broke, or that somebody did wrong.
     pub fn bad(&self, text: &str) {
-        self.line(&format!("{INDENT}{} {text}", self.paint(Tone::Bad, "\u{2717}")));
+        self.line(&format!(
+            "{INDENT}{} {text}",
+            self.paint(Tone::Bad, "\u{2717}")
+        ));
+    }
+
+    /// A hash; with a mark that says whether it is the `expected` one, where there is one.
+    pub fn hash(&self, hash: &str, expected: Option<&str>) -> String {
+        let mark = match expected {
+            None => String::new(),
+            Some(expected) if hash == expected => self.paint(Tone::Good, " \u{2713}"),
+            Some(_) => self.paint(Tone::Bad, " \u{2717}"),
+        };
+        format!("{}{mark}", self.paint(Tone::Hash, hash))
     }
 
     /// Starts a bar of `steps` steps.
     pub fn start_bar(&self, steps: u32) {
-        self.bar.reset();
-        self.bar.set_length(u64::from(steps));
-        self.bar.set_message("starting");
+        if self.has_bars {
+            let style =
+                ProgressStyle::with_template("     {bar:30.cyan/dim} {pos:>3}/{len}  {msg}");
+            let style = style.expect("the template is right");
+            let bar = ProgressBar::new(u64::from(steps))
+                .with_style(style.progress_chars("\u{2501}\u{2501}\u{2500}"))
+                .with_message("starting");
+            self.bar.replace(bar);
+        }
     }
 
     /// Moves the bar.
     pub fn move_bar(&self, steps: u32, loss: f64) {
-        self.bar.set_message(format!("loss {loss:.3}"));
-        self.bar.set_position(u64::from(steps));
+        let bar = self.bar.borrow();
+        bar.set_message(format!("loss {loss:.3}"));
+        bar.set_position(u64::from(steps));
     }
 
     /// Takes the bar away.
     pub fn end_bar(&self) {
-        self.bar.finish_and_clear();
+        self.bar.replace(ProgressBar::hidden()).finish_and_clear();
     }
 }
 
 /// What a model wrote, on one line: everything but printable ASCII is shown as a dot.
 pub fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '\u{b7}' };
+    let shown = |c: char| {
+        if c.is_ascii_graphic() || c == ' ' {
+            c
+        } else {
+            '\u{b7}'
+        }
+    };
     text.chars().map(shown).collect()
 }
 

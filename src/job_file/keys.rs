@@ -29,7 +29,7 @@ pub(super) enum Ends {
 pub(super) struct Keys<'a> {
     file: &'a Path,
     text: &'a str,
-    /// What stands before its keys in a message, such as "datasets[0].".
+    /// What stands before its keys in a message, such as `datasets[0].`.
     prefix: String,
     map: Mapping,
 }

@@ -1,5 +1,8 @@
 //! Real processes of this program: a coordinator, workers, checkers, and jobs over them.
 
+// Each test takes what it needs.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -19,7 +22,10 @@ pub fn shared() -> Option<PathBuf> {
     if shared.join("models").is_dir() {
         return Some(shared.canonicalize().unwrap());
     }
-    println!("skipped: no reference data at {} (set CONCORD_SHARED)", shared.display());
+    println!(
+        "skipped: no reference data at {} (set CONCORD_SHARED)",
+        shared.display()
+    );
     None
 }
 
@@ -31,9 +37,17 @@ pub struct Process {
 
 impl Process {
     fn start(command: &mut Command) -> Self {
+        // What matters is on stdout, too; what is on stderr helps where a test fails.
+        let quiet = std::env::var_os("CONCORD_TEST_STDERR").is_none();
+        let stderr = if quiet {
+            Stdio::null()
+        } else {
+            Stdio::inherit()
+        };
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the program starts");
         let stdout: ChildStdout = child.stdout.take().unwrap();
@@ -92,8 +106,12 @@ impl Pool {
     /// A coordinator alone.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut pool =
-            Self { dir, url: "127.0.0.1:0".to_string(), coordinator: None, members: Vec::new() };
+        let mut pool = Self {
+            dir,
+            url: "127.0.0.1:0".to_string(),
+            coordinator: None,
+            members: Vec::new(),
+        };
         pool.start_coordinator();
         pool
     }
@@ -118,7 +136,10 @@ impl Pool {
 
     /// Starts a worker or checker; returns its index among the members.
     pub fn join(&mut self, role: &str, options: &[&str]) -> usize {
-        let dir = self.dir.path().join(format!("{role}-{}", self.members.len()));
+        let dir = self
+            .dir
+            .path()
+            .join(format!("{role}-{}", self.members.len()));
         let member = Process::start(
             Command::new(PROGRAM)
                 .args(["--json", role, "--coordinator", &self.url, "--dir"])
@@ -133,9 +154,23 @@ impl Pool {
     /// The public key of a member, as events name it: it is the `index`-th of `workers` in the
     /// order of joining only by its key file.
     pub fn key(&self, role: &str, index: usize) -> String {
-        let path = self.dir.path().join(format!("{role}-{index}")).join("identity.key");
-        let secret: [u8; 32] = std::fs::read(path).unwrap().try_into().unwrap();
-        concord_proto::Keypair::from_secret(secret).public().to_string()
+        let path = self
+            .dir
+            .path()
+            .join(format!("{role}-{index}"))
+            .join("identity.key");
+        let start = Instant::now();
+        // It makes its key after it has said that it runs.
+        let secret: [u8; 32] = loop {
+            match std::fs::read(&path).unwrap_or_default().try_into() {
+                Ok(secret) => break secret,
+                Err(_) => assert!(start.elapsed() < PATIENCE, "no key at {}", path.display()),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        concord_proto::Keypair::from_secret(secret)
+            .public()
+            .to_string()
     }
 
     /// Submits a job.
@@ -151,8 +186,10 @@ impl Pool {
 
 /// Writes a job file; `more` lines come last.
 pub fn job_file(dir: &Path, shared: &Path, steps: u32, more: &str) -> PathBuf {
-    let (model, data) =
-        (shared.join("models/tinystories-260k"), shared.join("data/tinyshakespeare.txt"));
+    let (model, data) = (
+        shared.join("models/tinystories-260k"),
+        shared.join("data/tinyshakespeare.txt"),
+    );
     let text = format!(
         "base_model: {}\ndatasets: [{{path: {}, type: text}}]\nadapter: lora\nlora_r: 8\n\
          lora_alpha: 16\nsequence_len: 128\nmicro_batch_size: 2\n\
@@ -175,6 +212,145 @@ pub fn result(train: &Process) -> Value {
         assert_ne!(object["event"], "error", "{object}");
         object["event"] == "result"
     });
-    println!("  {:.1} s, {}", start.elapsed().as_secs_f32(), result["record_digest"]);
+    println!(
+        "  {:.1} s, {}",
+        start.elapsed().as_secs_f32(),
+        result["record_digest"]
+    );
     result
+}
+
+/// Writes the file of a job of a second or two, over the first lines of the text; `more` lines
+/// come last.
+pub fn small_job(dir: &Path, shared: &Path, steps: u32, seed: u32, more: &str) -> PathBuf {
+    let text = std::fs::read(shared.join("data/tinyshakespeare.txt")).unwrap();
+    let data = dir.join("few-lines.txt");
+    std::fs::write(&data, &text[..20_000]).unwrap();
+    let text = format!(
+        "base_model: {}\ndatasets: [{{path: {}, type: text}}]\nadapter: lora\nlora_r: 4\n\
+         sequence_len: 32\nmicro_batch_size: 1\ngradient_accumulation_steps: 4\n\
+         max_steps: {steps}\nlearning_rate: 1e-2\nseed: {seed}\noutput_dir: {}\n{more}\n",
+        shared.join("models/tinystories-260k").display(),
+        data.display(),
+        dir.join(format!("out-{seed}")).display()
+    );
+    let path = dir.join(format!("small-{seed}.yaml"));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A conviction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conviction {
+    pub culprit: String,
+    pub offence: String,
+    pub evidence: String,
+}
+
+/// What was said of a job that completed.
+pub struct Outcome {
+    /// The last object.
+    pub result: Value,
+    pub convictions: Vec<Conviction>,
+    /// Every other object.
+    pub events: Vec<Value>,
+    pub seconds: f32,
+}
+
+impl Outcome {
+    /// How many objects there are of a kind.
+    pub fn count(&self, event: &str) -> usize {
+        self.events
+            .iter()
+            .filter(|object| object["event"] == event)
+            .count()
+    }
+
+    /// The hash of the job.
+    pub fn hash(&self) -> String {
+        self.result["record_digest"].as_str().unwrap().to_string()
+    }
+}
+
+/// Follows a job to its end, which must be a good one.
+pub fn outcome(train: &Process) -> Outcome {
+    let start = Instant::now();
+    let (mut convictions, mut events) = (Vec::new(), Vec::new());
+    loop {
+        let object = train.next().expect("the process ended too early");
+        let word = |key: &str| object[key].as_str().unwrap_or_default().to_string();
+        match object["event"].as_str().unwrap_or_default() {
+            "failed" | "error" => panic!("{object}"),
+            "result" => {
+                let seconds = start.elapsed().as_secs_f32();
+                return Outcome {
+                    result: object,
+                    convictions,
+                    events,
+                    seconds,
+                };
+            }
+            "convicted" => convictions.push(Conviction {
+                culprit: word("culprit"),
+                offence: word("offence"),
+                evidence: word("evidence"),
+            }),
+            _ => {}
+        }
+        events.push(object);
+    }
+}
+
+/// The program with these arguments, run to its end; never longer than [`PATIENCE`].
+pub fn run(args: &[&str]) -> Ran {
+    run_command(Command::new(PROGRAM).args(args))
+}
+
+/// A command run to its end.
+pub fn run_command(command: &mut Command) -> Ran {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let pipes = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let stdout = std::thread::spawn(move || std::io::read_to_string(pipes.0).unwrap());
+    let stderr = std::thread::spawn(move || std::io::read_to_string(pipes.1).unwrap());
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("it hangs: {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    Ran {
+        code: status.code(),
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    }
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Asserts that the program refused in a message with all of `words`, and did not panic.
+    #[track_caller]
+    pub fn refused(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(1), "{self:#?}");
+        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {self:#?}");
+        }
+    }
 }

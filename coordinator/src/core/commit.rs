@@ -97,7 +97,6 @@ impl Job {
         after: Vec<StateEntry>,
     ) {
         self.committed = record.step + 1;
-        self.stalls = 0;
         let (committed, oldest) = (self.committed, record.step);
         self.states.retain(|&step, _| step == oldest);
         self.states.insert(committed, after);
@@ -105,6 +104,7 @@ impl Job {
         for (seat, worker) in plan.workers() {
             self.holding
                 .insert(worker, (committed, plan.stages[seat.stage]));
+            self.stalls.remove(&worker);
             self.first_part.entry(worker).or_insert(record.step);
             if let Some(member) = desk.pool.get_mut(&worker) {
                 member.failures = 0;

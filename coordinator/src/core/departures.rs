@@ -114,21 +114,28 @@ impl Job {
         }
     }
 
-    /// While gradients are computed everybody may wait for anybody: the step is tried again, first
-    /// with all, then each time without another one.
-    fn find_silent(&mut self, desk: &mut Desk, workers: &[WorkerId], pause: u64) {
-        self.stalls += 1;
-        match self.stalls.checked_sub(2) {
-            None => {
-                self.reason = "the step came to a stop".to_string();
-                self.retire(desk);
-            }
-            Some(round) => {
-                let worker = workers[round as usize % workers.len()];
-                desk.pool.pause(desk.now, &worker, pause);
-                self.lose(desk, worker, "the step comes to a stop; tried without it");
-            }
+    /// While gradients are computed everybody may wait for anybody. Whoever was there most often
+    /// when a step came to a stop is left alone for a while; where that singles nobody out, the
+    /// step is first tried again with all.
+    fn find_silent(&mut self, desk: &mut Desk, workers: &[WorkerId], limit: u64) {
+        for worker in workers {
+            *self.stalls.entry(*worker).or_default() += 1;
         }
+        let stalls = |id: &WorkerId| self.stalls.get(id).copied().unwrap_or(0);
+        let most = workers.iter().map(stalls).max().unwrap_or(0);
+        let suspects: Vec<WorkerId> = workers
+            .iter()
+            .copied()
+            .filter(|id| stalls(id) == most)
+            .collect();
+        if most == 1 || suspects.is_empty() {
+            self.reason = "the step came to a stop".to_string();
+            return self.retire(desk);
+        }
+        let worker = suspects[self.epoch as usize % suspects.len()];
+        let pause = limit.saturating_mul(1 << most.min(16));
+        desk.pool.pause(desk.now, &worker, pause);
+        self.lose(desk, worker, "the step comes to a stop; tried without it");
     }
 
     /// The job cannot be done.

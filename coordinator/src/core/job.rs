@@ -59,8 +59,8 @@ pub(super) struct Job {
     pub(super) expected: (BTreeSet<WorkerId>, Time),
     /// The workers that the last plan was made from.
     pub(super) considered: Option<Vec<Device>>,
-    /// How often in a row the next step came to a stop.
-    pub(super) stalls: u32,
+    /// At how many stops of a step each worker was there since it last finished one.
+    pub(super) stalls: BTreeMap<WorkerId, u32>,
     /// Why the plan in effect is to go at the next boundary.
     pub(super) handover: Option<String>,
     /// Why the next plan is made.
@@ -158,7 +158,7 @@ impl Job {
             flush: None,
             expected: (expected, Time::default()),
             considered: None,
-            stalls: 0,
+            stalls: BTreeMap::new(),
             handover: None,
             reason: "the coordinator was started again".to_string(),
             saved: Some(kept.progress),

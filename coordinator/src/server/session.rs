@@ -25,8 +25,15 @@ pub(super) async fn read(
     messages: mpsc::Sender<ToWorker>,
     inputs: mpsc::Sender<Input>,
 ) {
+    let mut nonce = [0; 32];
+    if let Err(why) = getrandom::fill(&mut nonce) {
+        tracing::error!("no random numbers for a session: {why}");
+        return;
+    }
+    let _ = messages.send(ToWorker::Challenge { nonce }).await;
     let first = tokio::time::timeout(HELLO_MAX, envelopes.message()).await;
-    let Some((worker, hello)) = first.ok().and_then(|first| read_hello(first.ok()??)) else {
+    let first = first.ok().and_then(|first| read_hello(first.ok()??));
+    let Some((worker, hello)) = first.filter(|(_, hello)| hello.challenge == nonce) else {
         // Nobody signed this: there is nobody to blame and nothing to answer.
         tracing::warn!("a connection without a signed Hello is closed");
         return;

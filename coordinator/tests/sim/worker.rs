@@ -164,9 +164,10 @@ impl Worker {
                 Vec::new()
             }
             ToWorker::Leave => vec![Act::Leave],
-            ToWorker::Welcome { .. } | ToWorker::Refused { .. } | ToWorker::Release { .. } => {
-                Vec::new()
-            }
+            ToWorker::Challenge { .. }
+            | ToWorker::Welcome { .. }
+            | ToWorker::Refused { .. }
+            | ToWorker::Release { .. } => Vec::new(),
             ToWorker::Audit(_) => unreachable!("the world answers audits"),
         }
     }

@@ -365,6 +365,7 @@ impl World {
             },
             endpoint: format!("http://{}", id.short()),
             held,
+            challenge: [0; 32],
         };
         let event = Event::Opened {
             session,

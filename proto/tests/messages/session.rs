@@ -54,6 +54,7 @@ impl Source {
             device: self.device(),
             endpoint: self.text(),
             held: self.flag().then_some(held),
+            challenge: [self.u32() as u8; 32],
         }
     }
 
@@ -119,7 +120,7 @@ impl Source {
         }
     }
 
-    pub const TO_WORKER: u64 = 12;
+    pub const TO_WORKER: u64 = 13;
 
     pub fn sent_down(&mut self, variant: u64) -> ToWorker {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -158,7 +159,10 @@ impl Source {
             8 => ToWorker::Flush { job },
             9 => ToWorker::Forget { job },
             10 => ToWorker::Audit(Box::new(self.audit_order())),
-            _ => ToWorker::Leave,
+            11 => ToWorker::Leave,
+            _ => ToWorker::Challenge {
+                nonce: [self.u32() as u8; 32],
+            },
         }
     }
 }

@@ -95,6 +95,8 @@ pub(crate) struct Engine {
     pub(crate) shared: Shared,
     pub(crate) effects: tokio::sync::mpsc::Sender<EngineEffect>,
     pub(crate) job: Option<Job>,
+    #[cfg(feature = "wrong-data")]
+    pub(crate) wrong_data: Option<crate::wrong_data::WrongData>,
     #[cfg(feature = "liars")]
     pub(crate) lie: Option<crate::liar::Lie>,
 }

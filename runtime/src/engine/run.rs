@@ -145,12 +145,11 @@ impl Run {
         let batch = &self.batches[&microbatch];
         let activation = self.activations.get(&microbatch);
         let hidden = activation.map(|(tensor, _)| &**tensor);
-        #[cfg(feature = "liars")]
+        #[cfg(feature = "wrong-data")]
         let wrong = engine
-            .lie
-            .as_ref()
-            .and_then(|lie| lie.wrong_batch(job.step, &batch.batch));
-        #[cfg(not(feature = "liars"))]
+            .wrong_data
+            .and_then(|lie| lie.in_place_of(job.step, &batch.batch));
+        #[cfg(not(feature = "wrong-data"))]
         let wrong: Option<concord_models::decoder::Batch> = None;
         let tokens = wrong.as_ref().unwrap_or(&batch.batch);
         let forwarded = work::forward(&job.stage, job.layers, tokens, hidden)?;

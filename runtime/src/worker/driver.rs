@@ -21,7 +21,7 @@ use crate::checker::Auditor;
 use crate::data::DataSource;
 use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
 use crate::session::{self, Session};
-use crate::{RuntimeError, identity, measure, tensor_blob};
+use crate::{RuntimeError, identity, measure};
 
 /// More than all frames and orders of two steps.
 const EVENTS_MAX: usize = 1 << 16;
@@ -80,6 +80,12 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         job: None,
         #[cfg(feature = "liars")]
         lie: options.lie.clone(),
+        #[cfg(all(feature = "wrong-data", not(feature = "liars")))]
+        wrong_data: options.wrong_data,
+        #[cfg(feature = "liars")]
+        wrong_data: options
+            .wrong_data
+            .or(options.lie.as_ref().and_then(|lie| lie.wrong_data())),
     };
     std::thread::Builder::new()
         .name("engine".to_string())
@@ -97,6 +103,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         device: info,
         endpoint,
         held: None,
+        challenge: [0; 32],
     };
     let driver = Driver {
         options,
@@ -192,8 +199,8 @@ struct Live<'a> {
     plan: Option<concord_proto::Plan>,
     said: mpsc::Sender<Said>,
     sayings: mpsc::Receiver<Said>,
-    lost: mpsc::Sender<String>,
-    losses: mpsc::Receiver<String>,
+    lost: mpsc::Sender<(u32, String)>,
+    losses: mpsc::Receiver<(u32, String)>,
 }
 
 impl<'a> Live<'a> {
@@ -241,7 +248,11 @@ impl<'a> Live<'a> {
                     Said::Message(message) => self.session.send(&message).await,
                     Said::Lost(why) => self.fail(why).await,
                 },
-                Some(why) = self.losses.recv() => self.fail(why).await,
+                Some((epoch, why)) = self.losses.recv() => {
+                    // A neighbour that an older plan had may well be gone.
+                    let is_current = self.plan.as_ref().is_some_and(|plan| plan.epoch == epoch);
+                    if is_current { self.fail(why).await } else { true }
+                }
                 _ = heartbeat.tick() => self.session.send(&ToCoordinator::Heartbeat).await,
                 _ = leave.recv(), if !leaving => {
                     leaving = true;
@@ -318,7 +329,10 @@ impl<'a> Live<'a> {
                     let _ = said.send(Said::Message(message)).await;
                 });
             }
-            ToWorker::Welcome { .. } | ToWorker::Refused { .. } | ToWorker::Leave => {}
+            ToWorker::Challenge { .. }
+            | ToWorker::Welcome { .. }
+            | ToWorker::Refused { .. }
+            | ToWorker::Leave => {}
         }
         true
     }

@@ -28,7 +28,10 @@ pub struct WorkerOptions {
     pub device: Device,
     /// Memory that it may use, in bytes.
     pub memory_bytes: u64,
-    /// How it cheats.
+    /// How it cheats, in `concord demo`.
+    #[cfg(feature = "wrong-data")]
+    pub wrong_data: Option<crate::wrong_data::WrongData>,
+    /// How it cheats, in tests.
     #[cfg(feature = "liars")]
     pub lie: Option<crate::liar::Lie>,
 }

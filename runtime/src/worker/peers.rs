@@ -35,13 +35,13 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Sends tensors to the worker at `endpoint`. A worker that cannot be reached is told of on
-    /// `lost`.
+    /// `lost`, with the plan's epoch.
     pub(super) async fn send(
         &mut self,
         endpoint: String,
         header: Box<FrameHeader>,
         tensors: Vec<Arc<Tensor>>,
-        lost: &mpsc::Sender<String>,
+        lost: &mpsc::Sender<(u32, String)>,
     ) {
         let outgoing = Outgoing { header, tensors };
         let outgoing = match self.streams.get(&endpoint) {
@@ -66,7 +66,11 @@ impl Peers {
 }
 
 /// Sends the frames for one worker until there are no more.
-async fn feed(endpoint: String, mut frames: mpsc::Receiver<Outgoing>, lost: mpsc::Sender<String>) {
+async fn feed(
+    endpoint: String,
+    mut frames: mpsc::Receiver<Outgoing>,
+    lost: mpsc::Sender<(u32, String)>,
+) {
     let mut failed = String::new();
     let mut pending = None;
     for attempt in 0..TRIES {
@@ -79,9 +83,9 @@ async fn feed(endpoint: String, mut frames: mpsc::Receiver<Outgoing>, lost: mpsc
         }
     }
     // The coordinator decides what becomes of a worker that its neighbour cannot reach.
-    let _ = lost
-        .send(format!("cannot reach the worker at {endpoint}: {failed}"))
-        .await;
+    let epoch = pending.map_or(0, |frame| frame.header.epoch);
+    let why = format!("cannot reach the worker at {endpoint}: {failed}");
+    let _ = lost.send((epoch, why)).await;
 }
 
 /// One stream. The frame that was under way when it broke is left in `pending`.

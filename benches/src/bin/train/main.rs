@@ -25,9 +25,9 @@ struct Args {
     /// Python with torch, transformers and peft; without, only ours is timed.
     #[arg(long)]
     torch_python: Option<PathBuf>,
-    /// Print where our time goes instead.
+    /// Time the digests that commitments need against the step, instead.
     #[arg(long)]
-    profile: bool,
+    commitments: bool,
 }
 
 /// Shape of the model and of a round: one microbatch forward and back, and an update.
@@ -56,11 +56,8 @@ const SHAPE: Shape = Shape {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut ours = ours::Trainer::new(&SHAPE, args.threads);
-    if args.profile {
-        for _ in 0..args.rounds {
-            ours.step();
-        }
-        return Ok(());
+    if args.commitments {
+        return commitments(&mut ours, args.rounds);
     }
     let mut rival = match &args.torch_python {
         Some(python) => Some(Rival::start(python, args.threads)?),
@@ -84,6 +81,29 @@ fn main() -> anyhow::Result<()> {
         println!("threads {}: torch + peft {theirs:.0} tokens/s", args.threads);
         println!("ratio {:.2}", mine / theirs);
     }
+    Ok(())
+}
+
+/// What a worker hashes in a step (the gradients of the microbatch, the sum, the new values and
+/// moments, hidden states and gradient at a boundary) against the step itself, in turn.
+fn commitments(ours: &mut ours::Trainer, rounds: usize) -> anyhow::Result<()> {
+    let (mut steps, mut digests) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for _ in 0..rounds {
+        let start = std::time::Instant::now();
+        ours.step();
+        steps.push(start.elapsed().as_secs_f64() * 1e3);
+        let start = std::time::Instant::now();
+        bytes = ours.commit();
+        digests.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let (step, digest) = (median(&mut steps), median(&mut digests));
+    println!(
+        "step {step:.1} ms, digests of {:.1} MB {digest:.1} ms ({:.1} GB/s): {:+.2} %",
+        bytes as f64 / 1e6,
+        bytes as f64 / digest / 1e6,
+        digest / step * 100.0
+    );
     Ok(())
 }
 

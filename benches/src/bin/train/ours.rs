@@ -14,6 +14,8 @@ use concord_models::decoder::{
 };
 use concord_models::train::{AdamSettings, StepScalars, TrainState, gradient_norm, lora_init};
 
+use concord_runtime::tensor_blob;
+
 use crate::Shape;
 
 /// Random tensors of the shapes that the configuration names.
@@ -119,5 +121,25 @@ impl Trainer {
         self.state = updated.expect("finite");
         self.stage.refresh(&self.state.values());
         self.step += 1;
+    }
+
+    /// Hashes what a worker commits to in a step; returns the bytes.
+    pub fn commit(&self) -> usize {
+        let mut bytes = 0;
+        let mut hash = |tensor: &Tensor| {
+            std::hint::black_box(tensor_blob::digest(tensor));
+            bytes += 4 * tensor.data().len();
+        };
+        for held in self.state.0.values() {
+            // A gradient has the size of its value: once for the microbatch, once for the sum.
+            for tensor in [&held.value, &held.value, &held.value] {
+                hash(tensor);
+            }
+            hash(&held.first_moment);
+            hash(&held.second_moment);
+        }
+        let boundary = Tensor::zeros(&[self.batch.tokens.len(), self.stage.options().config.hidden]);
+        (0..4).for_each(|_| hash(&boundary));
+        bytes
     }
 }

@@ -1,0 +1,142 @@
+//! The import rules of ARCHITECTURE.md, over what cargo knows of the workspace.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::sources::{ROOT, SourceFile, source_files};
+
+/// Each crate, and those of ours that it may import. Tests may import any but the binary.
+const IMPORTS: [(&str, &[&str]); 6] = [
+    ("concord-kernels", &[]),
+    ("concord-proto", &[]),
+    ("concord-models", &["concord-kernels"]),
+    (
+        "concord-runtime",
+        &["concord-kernels", "concord-models", "concord-proto"],
+    ),
+    ("concord-coordinator", &["concord-proto"]),
+    (
+        "concord",
+        &[
+            "concord-coordinator",
+            "concord-kernels",
+            "concord-models",
+            "concord-proto",
+            "concord-runtime",
+        ],
+    ),
+];
+
+/// Used by generated code alone: no source file names it.
+const GENERATED_USES: [&str; 1] = ["tonic_prost"];
+
+struct Dependency {
+    package: String,
+    folder: String,
+    name: String,
+    is_dev: bool,
+}
+
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
+        .current_dir(ROOT)
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    metadata["packages"].as_array().expect("a list").clone()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a text").to_string()
+}
+
+fn dependencies() -> Vec<Dependency> {
+    let of_package = |package: Value| {
+        let manifest = text(&package["manifest_path"]);
+        let folder = Path::new(&manifest).parent().expect("a folder");
+        let folder = folder.to_str().expect("UTF-8").to_string();
+        let list = package["dependencies"].as_array().expect("a list").clone();
+        list.into_iter().map(move |dependency| Dependency {
+            package: text(&package["name"]),
+            folder: folder.clone(),
+            name: text(&dependency["name"]),
+            is_dev: dependency["kind"] == "dev",
+        })
+    };
+    packages().into_iter().flat_map(of_package).collect()
+}
+
+#[test]
+fn crates_import_only_what_the_architecture_allows() {
+    let known = |name: &str| IMPORTS.iter().find(|(package, _)| *package == name);
+    let strangers: Vec<String> = packages()
+        .iter()
+        .map(|package| text(&package["name"]))
+        .filter(|name| known(name).is_none())
+        .collect();
+    assert!(
+        strangers.is_empty(),
+        "no import rule for {strangers:?}: add one here and in ARCHITECTURE.md"
+    );
+    for dependency in dependencies() {
+        let (package, name) = (&dependency.package, dependency.name.as_str());
+        if known(name).is_none() {
+            continue;
+        }
+        assert_ne!(name, "concord", "{package} imports the binary");
+        let (_, allowed) = known(package).expect("a package of the workspace");
+        assert!(
+            dependency.is_dev || allowed.contains(&name),
+            "{package} imports {name}: ARCHITECTURE.md allows {allowed:?}"
+        );
+    }
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let files = source_files("rs");
+    let is_unused = |dependency: &Dependency| {
+        let crate_name = dependency.name.replace('-', "_");
+        // The root package's folder holds the other packages too.
+        let is_of_package = |path: &Path| {
+            path.strip_prefix(&dependency.folder).is_ok_and(|path| {
+                ["src", "tests", "build.rs"]
+                    .iter()
+                    .any(|part| path.starts_with(part))
+            })
+        };
+        let names_it = |file: &SourceFile| file.text.contains(&crate_name);
+        let used = files
+            .iter()
+            .any(|file| is_of_package(&file.path) && names_it(file));
+        !used && !GENERATED_USES.contains(&crate_name.as_str())
+    };
+    let unused = dependencies().into_iter().filter(is_unused);
+    let unused: Vec<String> = unused
+        .map(|d| format!("{}: {}", d.package, d.name))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "dependencies that no file names: {unused:?}"
+    );
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry() {
+    let lock = std::fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).expect("Cargo.lock");
+    for line in lock.lines().filter(|line| line.starts_with("source = ")) {
+        assert_eq!(
+            line,
+            "source = \"registry+https://github.com/rust-lang/crates.io-index\""
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! Rules on the text of source files.
+
+use std::path::Path;
+
+use crate::sources::{ROOT, SourceFile, source_files};
+
+/// Lines that a file may have.
+const FILE_LINES_MAX: usize = 500;
+/// Lines that a function may have.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Longer files, with the lines that each may have. The list may only shrink.
+const LONG_FILES: [(&str, usize); 3] = [
+    ("coordinator/tests/sim/worker.rs", 560),
+    ("coordinator/tests/sim/world.rs", 620),
+    ("runtime/src/checker.rs", 600),
+];
+
+/// Longer functions, as file and name. The list may only shrink.
+const LONG_FUNCTIONS: [(&str, &str); 6] = [
+    ("coordinator/src/store/write.rs", "write"),
+    ("coordinator/tests/sim/job.rs", "job"),
+    ("models/tests/io/data.rs", "data_that_cannot_be_used"),
+    ("runtime/src/worker/driver.rs", "run"),
+    (
+        "src/job_file/tests.rs",
+        "a_value_out_of_range_is_refused_with_what_is_allowed",
+    ),
+    ("tests/one_hash.rs", "one_job_has_one_hash_on_every_pool"),
+];
+
+/// The only places with unsafe code: SIMD, the map of a weight file into memory, and the loops that
+/// measure what a machine can reach.
+const UNSAFE_PLACES: [&str; 3] = [
+    "benches/src/bin/gemm/machine.rs",
+    "kernels/src/cpu/",
+    "models/src/weights/file.rs",
+];
+
+/// State machines: no clock, randomness, sockets, disk, threads or async.
+const PURE_PLACES: [&str; 2] = ["coordinator/src/core/", "runtime/src/core/"];
+const IMPURE: [&str; 9] = [
+    "Instant",
+    "SystemTime",
+    "getrandom",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "tokio",
+    "tonic",
+];
+
+/// Fails with all lines that break a rule.
+fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+/// Lines of files with the extension for which `breaks` holds, as file and line.
+fn lines_where(extension: &str, breaks: impl Fn(&SourceFile, &str) -> bool) -> Vec<String> {
+    let mut broken = Vec::new();
+    for file in source_files(extension) {
+        for (number, line) in file.lines() {
+            if breaks(&file, line) {
+                broken.push(format!("{}:{number}: {}", file.name(), line.trim()));
+            }
+        }
+    }
+    broken
+}
+
+/// The line without comment and without what stands in quotes on it.
+fn code(line: &str) -> String {
+    let outside: Vec<&str> = line.split('"').step_by(2).collect();
+    let outside = outside.join("\"\"");
+    outside.split("//").next().unwrap_or("").to_string()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).any(|part| part == word)
+}
+
+#[test]
+fn files_are_short() {
+    let mut broken = Vec::new();
+    for file in source_files("rs") {
+        let (name, lines) = (file.name(), file.lines().count());
+        let listed = LONG_FILES.iter().find(|(path, _)| *path == name);
+        match listed {
+            None if lines > FILE_LINES_MAX => broken.push(format!("{name}: {lines} lines")),
+            Some((_, max)) if lines > *max => broken.push(format!("{name}: {lines} > {max}")),
+            Some(_) if lines <= FILE_LINES_MAX => {
+                broken.push(format!("{name}: short again, take it off the list"));
+            }
+            _ => {}
+        }
+    }
+    assert_none(&broken, "a file has at most 500 lines: one concept each");
+}
+
+/// Functions of a file, as name and number of lines. It relies on rustfmt: the closing brace stands
+/// below the first letter of the function's line.
+fn functions(file: &SourceFile) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let mut functions = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let text = line.trim_start();
+        let words = [
+            "pub",
+            "pub(crate)",
+            "pub(super)",
+            "const",
+            "async",
+            "unsafe",
+        ];
+        let mut rest = text.split(' ').skip_while(|word| words.contains(word));
+        if rest.next() != Some("fn") {
+            continue;
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let name = rest.next().unwrap_or("");
+        let name = name.split(|c| !is_name(c)).next().unwrap_or("");
+        let indent = &line[..line.len() - text.len()];
+        let ends = |line: &&str| line.strip_prefix(indent) == Some("}");
+        let stops_at_once = line.ends_with(';') || line.ends_with('}');
+        let length = lines[start..].iter().position(ends).unwrap_or(0) + 1;
+        functions.push((name.to_string(), if stops_at_once { 1 } else { length }));
+    }
+    functions
+}
+
+#[test]
+fn functions_are_short() {
+    let mut broken = Vec::new();
+    let mut listed = LONG_FUNCTIONS.to_vec();
+    for file in source_files("rs") {
+        let name = file.name();
+        for (function, lines) in functions(&file) {
+            if lines <= FUNCTION_LINES_MAX {
+                continue;
+            }
+            let place = listed.iter().position(|entry| *entry == (&name, &function));
+            match place {
+                Some(place) => drop(listed.remove(place)),
+                None => broken.push(format!("{name}: {function} has {lines} lines")),
+            }
+        }
+    }
+    let gone = |(file, function): &(&str, &str)| format!("{file}: {function} is off the list now");
+    broken.extend(listed.iter().map(gone));
+    assert_none(&broken, "a function has at most 70 lines");
+}
+
+#[test]
+fn unsafe_stands_only_where_it_may() {
+    let broken = lines_where("rs", |file, line| {
+        let name = file.name();
+        let allowed = UNSAFE_PLACES.iter().any(|place| name.starts_with(place));
+        !allowed && has_word(&code(line), "unsafe")
+    });
+    assert_none(
+        &broken,
+        "unsafe code stands in the SIMD files and one map alone",
+    );
+}
+
+#[test]
+fn cores_are_pure() {
+    let broken = lines_where("rs", |file, line| {
+        let name = file.name();
+        let pure = PURE_PLACES.iter().any(|place| name.starts_with(place));
+        let code = code(line);
+        pure && IMPURE.iter().any(|word| match word.contains("::") {
+            true => code.contains(word),
+            false => has_word(&code, word),
+        })
+    });
+    assert_none(&broken, "a core takes time and events, and gives effects");
+}
+
+#[test]
+fn rust_files_are_ascii() {
+    assert_none(&lines_where("rs", |_, line| !line.is_ascii()), "ASCII only");
+}
+
+#[test]
+fn nothing_is_left_for_later_without_an_issue() {
+    // In two parts, so that this file does not find itself.
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME")];
+    let open = |line: &str, word: &str| {
+        let after = line.split(word).skip(1);
+        has_word(line, word) && after.into_iter().any(|rest| !rest.starts_with("(#"))
+    };
+    let broken = lines_where("rs", |_, line| words.iter().any(|word| open(line, word)));
+    assert_none(&broken, "what is left for later names its issue, as (#12)");
+}
+
+#[test]
+fn every_channel_is_bounded() {
+    let broken = lines_where("rs", |_, line| {
+        let code = code(line);
+        ["unbounded", "mpsc::channel()"]
+            .iter()
+            .any(|word| code.contains(word))
+    });
+    assert_none(&broken, "a channel has a bound");
+}
+
+#[test]
+fn no_file_names_a_folder_of_one_machine() {
+    let places = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("/Us", "ers/"),
+    ];
+    for extension in ["rs", "toml", "md", "yaml", "py", "proto", "sql"] {
+        let broken = lines_where(extension, |_, line| {
+            places.iter().any(|place| line.contains(place))
+        });
+        assert_none(&broken, "paths are relative, or come from the user");
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for file in source_files("md") {
+        let folder = file.path.parent().unwrap_or(Path::new(ROOT));
+        for link in file.text.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap_or("");
+            let is_local = !target.is_empty() && !target.contains("://");
+            if is_local && !folder.join(target).exists() {
+                broken.push(format!("{}: {target}", file.name()));
+            }
+        }
+    }
+    assert_none(&broken, "a link leads to a file");
+}
