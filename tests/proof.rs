@@ -4,7 +4,6 @@ mod pool;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use concord_proto::bundle::{self, Bundle, FILES};
 use pool::{Pool, outcome, run, shared, small_job};
@@ -21,22 +20,32 @@ struct Job {
     result: Value,
 }
 
-static JOB: LazyLock<Option<Job>> = LazyLock::new(|| {
-    let shared = shared()?;
+fn done(shared: &Path) -> Job {
     let mut pool = Pool::new();
     for _ in 0..2 {
         pool.join("worker", &["--threads", "1"]);
     }
     pool.join("checker", &["--threads", "1", "--isa", "portable"]);
-    let job = small_job(pool.dir.path(), &shared, 6, 3, "save_steps: 2");
+    let job = small_job(pool.dir.path(), shared, 6, 3, "save_steps: 2");
     let options = ["--plan", "2x1", "--min-workers", "2", "--min-checkers", "1"];
     let rates = ["--audit-rate", "0.5", "--audit-rate-new", "0.5"];
     let train = pool.train(&job, &[&options[..], &rates].concat());
     train.until(|object| object["event"] == "step" && object["step"] == 2);
     pool.members[0].kill();
     let result = outcome(&train).result;
-    Some(Job { pool, result })
-});
+    Job { pool, result }
+}
+
+#[test]
+fn a_proof_holds_until_a_byte_of_it_is_changed() {
+    let Some(shared) = shared() else { return };
+    let job = done(&shared);
+    the_proof_says_who_did_what(&job);
+    a_flipped_byte_in_any_file_is_found(&job);
+    many_flipped_bytes_are_each_found(&job);
+    a_missing_a_cut_and_a_longer_file_are_named(&job);
+    a_changed_weight_is_named(&job);
+}
 
 impl Job {
     fn out(&self) -> PathBuf {
@@ -54,8 +63,15 @@ impl Job {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if from.is_dir() { copy(&from, &to) } else { drop(fs::copy(from, to).unwrap()) }
+        let (from, to) = (
+            entry.as_ref().unwrap().path(),
+            to.join(entry.unwrap().file_name()),
+        );
+        if from.is_dir() {
+            copy(&from, &to)
+        } else {
+            drop(fs::copy(from, to).unwrap())
+        }
     }
 }
 
@@ -69,27 +85,37 @@ fn positions(len: usize, count: usize) -> impl Iterator<Item = usize> {
     [0, len - 1].into_iter().chain(between)
 }
 
-#[test]
-fn the_proof_holds_and_says_who_did_what() {
-    let Some(job) = &*JOB else { return };
+fn the_proof_says_who_did_what(job: &Job) {
     let out = job.out();
-    let ran = run(&["verify", text(&out.join("proof")), "--model", text(&out), "--json"]);
+    let ran = run(&[
+        "verify",
+        text(&out.join("proof")),
+        "--model",
+        text(&out),
+        "--json",
+    ]);
     assert_eq!(ran.code, Some(0), "{ran:#?}");
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["record_digest"], job.result["record_digest"]);
     assert_eq!(report["steps"], 6);
     let shares = report["workers"].as_array().unwrap();
     let keys = [job.pool.key("worker", 0), job.pool.key("worker", 1)];
-    assert!(shares.iter().all(|share| keys.iter().any(|key| share["worker"] == **key)), "{report}");
+    assert!(
+        shares
+            .iter()
+            .all(|share| keys.iter().any(|key| share["worker"] == **key)),
+        "{report}"
+    );
     assert_eq!(report["checkers"][0], *job.pool.key("checker", 2));
     let audits = ["agreed", "inconclusive"].map(|key| report[format!("audits_{key}")].as_u64());
-    assert_eq!(audits.iter().flatten().sum::<u64>(), report["audits_drawn"].as_u64().unwrap());
+    assert_eq!(
+        audits.iter().flatten().sum::<u64>(),
+        report["audits_drawn"].as_u64().unwrap()
+    );
     assert_eq!(report["convicted"], serde_json::json!([]));
 }
 
-#[test]
-fn a_flipped_byte_in_any_file_is_found() {
-    let Some(job) = &*JOB else { return };
+fn a_flipped_byte_in_any_file_is_found(job: &Job) {
     let proof = job.copy("flipped").join("proof");
     for name in FILES {
         let path = proof.join(name);
@@ -102,19 +128,29 @@ fn a_flipped_byte_in_any_file_is_found() {
             ran.refused(&[name]);
             let object: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
             let what = (&object["event"], &object["file"]);
-            assert_eq!(what, (&"refuted".into(), &name.into()), "byte {at}: {object}");
+            assert_eq!(
+                what,
+                (&"refuted".into(), &name.into()),
+                "byte {at}: {object}"
+            );
             for key in ["statement", "reason"] {
-                assert_ne!(object[key].as_str().unwrap_or_default(), "", "byte {at}: {object}");
+                assert_ne!(
+                    object[key].as_str().unwrap_or_default(),
+                    "",
+                    "byte {at}: {object}"
+                );
             }
         }
         fs::write(&path, &sound).unwrap();
     }
-    assert_eq!(run(&["verify", text(&proof)]).code, Some(0), "it is sound again");
+    assert_eq!(
+        run(&["verify", text(&proof)]).code,
+        Some(0),
+        "it is sound again"
+    );
 }
 
-#[test]
-fn many_flipped_bytes_are_each_found() {
-    let Some(job) = &*JOB else { return };
+fn many_flipped_bytes_are_each_found(job: &Job) {
     let proof = job.out().join("proof");
     let read = |name: &&str| (name.to_string(), fs::read(proof.join(name)).unwrap());
     let sound: Vec<(String, Vec<u8>)> = FILES.iter().map(read).collect();
@@ -130,9 +166,7 @@ fn many_flipped_bytes_are_each_found() {
     }
 }
 
-#[test]
-fn a_missing_a_cut_and_a_longer_file_are_named() {
-    let Some(job) = &*JOB else { return };
+fn a_missing_a_cut_and_a_longer_file_are_named(job: &Job) {
     let proof = job.copy("missing").join("proof");
     for name in FILES {
         let path = proof.join(name);
@@ -149,21 +183,27 @@ fn a_missing_a_cut_and_a_longer_file_are_named() {
     }
 }
 
-#[test]
-fn a_changed_weight_is_named() {
-    let Some(job) = &*JOB else { return };
+fn a_changed_weight_is_named(job: &Job) {
     let out = job.copy("weights");
     let path = out.join("adapter_model.safetensors");
     let sound = fs::read(&path).unwrap();
     let header = u64::from_le_bytes(sound[..8].try_into().unwrap()) as usize;
     let tensors: Value = serde_json::from_slice(&sound[8..8 + header]).unwrap();
-    let tensors = tensors.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    let tensors = tensors
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "__metadata__");
     for (name, tensor) in tensors.step_by(9) {
         let mut changed = sound.clone();
         // The lowest bit of the first number.
         changed[8 + header + tensor["data_offsets"][0].as_u64().unwrap() as usize] ^= 1;
         fs::write(&path, &changed).unwrap();
         let ran = run(&["verify", text(&out.join("proof")), "--model", text(&out)]);
-        ran.refused(&["adapter_model.safetensors", &format!("`{name}`"), "not the one"]);
+        ran.refused(&[
+            "adapter_model.safetensors",
+            &format!("`{name}`"),
+            "not the one",
+        ]);
     }
 }

@@ -18,6 +18,23 @@ impl Device {
         Self::Cpu(Cpu::new(Isa::best(), threads))
     }
 
+    /// Runs `work` on the device's own threads, so that each of its operations starts there at
+    /// once: for small tensors, handing every operation over costs more than the operation.
+    pub fn on_its_threads<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Self::Reference => work(),
+            Self::Cpu(cpu) => cpu.pool().install(work),
+        }
+    }
+
+    /// The same device with threads of its own, for work that must not wait for this one's.
+    pub fn with_own_threads(&self) -> Self {
+        match self {
+            Self::Reference => Self::Reference,
+            Self::Cpu(cpu) => Self::Cpu(Cpu::new(cpu.isa(), cpu.threads())),
+        }
+    }
+
     /// What reports and claims call this device, such as "cpu avx512 x2".
     pub fn name(&self) -> String {
         match self {

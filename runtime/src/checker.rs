@@ -25,9 +25,10 @@ use tokio::sync::mpsc;
 
 use crate::blobs::{Blobs, fetch_from_worker};
 use crate::data::{DataSource, Microbatch};
+use crate::identity::Home;
 use crate::session::{self, Session};
 use crate::worker::fetch_model;
-use crate::{RuntimeError, identity, measure, spec as words, tensor_blob, work};
+use crate::{RuntimeError, measure, spec as words, tensor_blob, work};
 
 /// How a checker runs.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub async fn run(
     options: CheckerOptions,
     mut leave: mpsc::Receiver<()>,
 ) -> Result<(), RuntimeError> {
-    let key = identity::load_or_make(&options.dir)?;
+    let home = Home::open(&options.dir)?;
     let hello = Hello {
         role: Role::Checker,
         protocol: PROTOCOL_VERSION,
@@ -68,7 +69,7 @@ pub async fn run(
     };
     let mut tries = 0;
     loop {
-        let opened = open(&options, &key, &hello).await;
+        let opened = open(&options, &home.key, &hello).await;
         match opened {
             Ok((mut session, auditor)) => {
                 tries = 0;
@@ -77,8 +78,13 @@ pub async fn run(
                 }
             }
             Err(error @ RuntimeError::Refused(_)) => return Err(error),
-            Err(error) if tries >= FIRST_TRIES => return Err(error),
-            Err(_) => {
+            Err(error) if tries >= FIRST_TRIES => {
+                return Err(error.no_coordinator(&options.coordinator));
+            }
+            Err(error) => {
+                if tries == 0 {
+                    tracing::warn!("{error}; trying again");
+                }
                 tries += 1;
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}

@@ -41,14 +41,34 @@ pub enum RuntimeError {
     #[error("the coordinator refuses: {0}")]
     Refused(String),
     /// The file system refused.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {why}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// Where.
         path: String,
         /// Why not.
-        source: std::io::Error,
+        why: std::io::Error,
+    },
+    /// Another process has the port.
+    #[error("{0} is in use by another process: choose another port with --listen")]
+    PortInUse(std::net::SocketAddr),
+    /// Another process has the folder, and with it the key.
+    #[error(
+        "{0} is in use by another worker or checker: stop it, or give this one a folder of its \
+         own with --dir"
+    )]
+    FolderInUse(String),
+    /// Nobody answers where the coordinator should be.
+    #[error(
+        "no coordinator at {endpoint} ({why}): start one with `concord coordinator`, or give the \
+         address of one with --coordinator"
+    )]
+    NoCoordinator {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        why: String,
     },
     /// The job spec asks for what this build cannot do.
     #[error("the job cannot be computed here: {0}")]
@@ -62,6 +82,17 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// What the user is told where a coordinator was out of reach for too long.
+    pub(crate) fn no_coordinator(self, endpoint: &str) -> Self {
+        match self {
+            Self::Unreachable { why, .. } => Self::NoCoordinator {
+                endpoint: endpoint.to_string(),
+                why,
+            },
+            other => other,
+        }
+    }
+
     /// Whether another worker would fail in the same way: the fault is the job's.
     pub fn is_permanent(&self) -> bool {
         matches!(

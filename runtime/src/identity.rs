@@ -1,5 +1,6 @@
 //! The key that a worker or checker is known by, kept in its folder.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use concord_proto::Keypair;
@@ -8,19 +9,47 @@ use crate::RuntimeError;
 
 const KEY_FILE: &str = "identity.key";
 
-/// The key of the folder `dir`, made on first use.
-///
-/// # Errors
-/// [`RuntimeError::Io`] where the folder cannot be read or written, or the key is broken.
-pub fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
+/// A folder, held by this process alone: two with one key would take turns in throwing each other
+/// out.
+pub(crate) struct Home {
+    /// The key that is kept in it.
+    pub(crate) key: Keypair,
+    // The system unlocks it when the process ends, in whatever way.
+    _lock: File,
+}
+
+impl Home {
+    /// Takes the folder `dir`; makes folder and key on first use.
+    ///
+    /// # Errors
+    /// [`RuntimeError::FolderInUse`]; [`RuntimeError::Io`] where the folder cannot be read or
+    /// written, or the key is broken.
+    pub(crate) fn open(dir: &Path) -> Result<Self, RuntimeError> {
+        let path = dir.display().to_string();
+        let io = |why| RuntimeError::Io {
+            action: "use",
+            path: path.clone(),
+            why,
+        };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let lock = File::create(dir.join("member.lock")).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RuntimeError::FolderInUse(path)),
+            Err(TryLockError::Error(why)) => return Err(io(why)),
+        }
+        Ok(Self {
+            key: load_or_make(dir)?,
+            _lock: lock,
+        })
+    }
+}
+
+fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
     let path = dir.join(KEY_FILE);
     let io = |action| {
         let path = path.display().to_string();
-        move |source| RuntimeError::Io {
-            action,
-            path,
-            source,
-        }
+        move |why| RuntimeError::Io { action, path, why }
     };
     match std::fs::read(&path) {
         Ok(bytes) => {
@@ -33,7 +62,6 @@ pub fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
             getrandom::fill(&mut secret)
                 .map_err(std::io::Error::other)
                 .map_err(io("make"))?;
-            std::fs::create_dir_all(dir).map_err(io("make"))?;
             write_private(&path, &secret).map_err(io("write"))?;
             Ok(Keypair::from_secret(secret))
         }

@@ -126,7 +126,7 @@ async fn play(home: &Path, pools: &Path, screen: &Screen) -> anyhow::Result<()> 
 
 fn introduce(job: &Job, screen: &Screen) {
     let (weights, bytes) = (job.weights, job.text.len());
-    let sample: String = job.text.split_inclusive('.').take(2).collect();
+    let sample = job.text.split_inclusive('.').next().unwrap_or_default();
     screen.line("");
     let title = screen.paint(Tone::Strong, "concord demo");
     screen.line(&format!(
@@ -143,7 +143,7 @@ fn introduce(job: &Job, screen: &Screen) {
     );
     screen.fact(
         "data",
-        &format!("{} bytes: \"{sample} ...\"", thousands(bytes)),
+        &format!("{} bytes of sentences like \"{sample}\"", thousands(bytes)),
     );
     screen.fact(
         "job",

@@ -22,6 +22,7 @@ use crate::client::Client;
 use crate::job_file::JobFile;
 use crate::output::Output;
 
+#[cfg(feature = "demo")]
 pub use pool::member;
 pub use watch::{as_json, describe};
 

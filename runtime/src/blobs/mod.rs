@@ -30,7 +30,7 @@ impl Blobs {
     /// # Errors
     /// [`RuntimeError::Io`] where the folder cannot be made.
     pub fn new(channel: tonic::transport::Channel, dir: PathBuf) -> Result<Self, RuntimeError> {
-        std::fs::create_dir_all(&dir).map_err(|source| io("make", &dir, source))?;
+        std::fs::create_dir_all(&dir).map_err(|why| io("make", &dir, why))?;
         Ok(Self {
             coordinator: channel,
             dir: Arc::new(dir),
@@ -112,10 +112,10 @@ impl Blobs {
     }
 }
 
-fn io(action: &'static str, path: &std::path::Path, source: std::io::Error) -> RuntimeError {
+fn io(action: &'static str, path: &std::path::Path, why: std::io::Error) -> RuntimeError {
     RuntimeError::Io {
         action,
         path: path.display().to_string(),
-        source,
+        why,
     }
 }

@@ -103,18 +103,21 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Works until the other end of `events` is gone.
-    pub(crate) fn run(mut self, events: &Receiver<EngineEvent>) {
-        loop {
-            match events.try_recv() {
-                Ok(event) => self.apply(event),
-                Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) if self.work() => {}
-                Err(TryRecvError::Empty) => match events.recv() {
+    pub(crate) fn run(mut self, events: Receiver<EngineEvent>) {
+        let device = self.device.clone();
+        device.on_its_threads(move || {
+            loop {
+                match events.try_recv() {
                     Ok(event) => self.apply(event),
-                    Err(_) => return,
-                },
+                    Err(TryRecvError::Disconnected) => return,
+                    Err(TryRecvError::Empty) if self.work() => {}
+                    Err(TryRecvError::Empty) => match events.recv() {
+                        Ok(event) => self.apply(event),
+                        Err(_) => return,
+                    },
+                }
             }
-        }
+        });
     }
 
     fn apply(&mut self, event: EngineEvent) {

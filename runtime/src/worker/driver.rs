@@ -20,8 +20,9 @@ use crate::blobs::Blobs;
 use crate::checker::Auditor;
 use crate::data::DataSource;
 use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
+use crate::identity::Home;
 use crate::session::{self, Session};
-use crate::{RuntimeError, identity, measure};
+use crate::{RuntimeError, measure};
 
 /// More than all frames and orders of two steps.
 const EVENTS_MAX: usize = 1 << 16;
@@ -37,19 +38,18 @@ const FIRST_TRIES: u32 = 20;
 /// # Errors
 /// [`RuntimeError`] where the port is taken, the coordinator refuses, or cannot be reached at all.
 pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<(), RuntimeError> {
-    let key = identity::load_or_make(&options.dir)?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|source| RuntimeError::Io {
+    let home = Home::open(&options.dir)?;
+    let key = home.key.clone();
+    let refused = |why: std::io::Error| match why.kind() {
+        std::io::ErrorKind::AddrInUse => RuntimeError::PortInUse(options.listen),
+        _ => RuntimeError::Io {
             action: "listen on",
             path: options.listen.to_string(),
-            source,
-        })?;
-    let address = listener.local_addr().map_err(|source| RuntimeError::Io {
-        action: "listen on",
-        path: options.listen.to_string(),
-        source,
-    })?;
+            why,
+        },
+    };
+    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
     let endpoint = options
         .advertise
         .clone()
@@ -89,11 +89,11 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     };
     std::thread::Builder::new()
         .name("engine".to_string())
-        .spawn(move || engine.run(&inbox))
-        .map_err(|source| RuntimeError::Io {
+        .spawn(move || engine.run(inbox))
+        .map_err(|why| RuntimeError::Io {
             action: "start",
             path: "a thread".into(),
-            source,
+            why,
         })?;
 
     let hello = Hello {
@@ -151,7 +151,10 @@ impl Driver {
             };
             tries += 1;
             if !self.had_session && tries >= FIRST_TRIES {
-                return Err(error);
+                return Err(error.no_coordinator(&self.options.coordinator));
+            }
+            if tries == 1 {
+                tracing::warn!("{error}; trying again");
             }
             // What the engine still says is about a plan that is no more.
             while outbox.try_recv().is_ok() {}
@@ -207,8 +210,9 @@ impl<'a> Live<'a> {
     fn new(driver: &'a Driver, session: Session, blobs: Blobs) -> Self {
         let (said, sayings) = mpsc::channel(EFFECTS_MAX);
         let (lost, losses) = mpsc::channel(EFFECTS_MAX);
+        // A leaf is re-run beside the engine, not behind it.
         let auditor = Auditor::new(
-            driver.options.device.clone(),
+            driver.options.device.with_own_threads(),
             blobs.clone(),
             driver.key.clone(),
         );
