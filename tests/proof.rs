@@ -68,9 +68,9 @@ fn copy(from: &Path, to: &Path) {
             to.join(entry.unwrap().file_name()),
         );
         if from.is_dir() {
-            copy(&from, &to)
+            copy(&from, &to);
         } else {
-            drop(fs::copy(from, to).unwrap())
+            fs::copy(from, to).unwrap();
         }
     }
 }

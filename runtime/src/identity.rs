@@ -45,7 +45,11 @@ impl Home {
     }
 }
 
-fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
+/// The key of the folder `dir`, made on first use.
+///
+/// # Errors
+/// [`RuntimeError::Io`] where the folder cannot be read or written, or the key is broken.
+pub fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
     let path = dir.join(KEY_FILE);
     let io = |action| {
         let path = path.display().to_string();
@@ -62,6 +66,7 @@ fn load_or_make(dir: &Path) -> Result<Keypair, RuntimeError> {
             getrandom::fill(&mut secret)
                 .map_err(std::io::Error::other)
                 .map_err(io("make"))?;
+            std::fs::create_dir_all(dir).map_err(io("make"))?;
             write_private(&path, &secret).map_err(io("write"))?;
             Ok(Keypair::from_secret(secret))
         }

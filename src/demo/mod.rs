@@ -155,7 +155,7 @@ fn introduce(job: &Job, screen: &Screen) {
     );
     screen.fact(
         "where",
-        "a coordinator and a process for each machine, all on this one",
+        "a coordinator and a process for each machine, all on this computer",
     );
     screen.object(&json!({
         "event": "made", "layers": model::LAYERS, "hidden": model::HIDDEN, "weights": weights,

@@ -1,7 +1,7 @@
 //! How the demo looks: numbered acts, one fact a line, colours in a terminal only.
 
 use std::cell::RefCell;
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -79,9 +79,9 @@ impl Screen {
     /// Prints a line for people.
     pub fn line(&self, text: &str) {
         if !self.output.is_json() {
-            self.bar
-                .borrow()
-                .suspend(|| println!("{}", text.trim_end()));
+            // A reader that has gone away is no reason to fail.
+            let print = || writeln!(stdout(), "{}", text.trim_end());
+            let _ = self.bar.borrow().suspend(print);
         }
     }
 

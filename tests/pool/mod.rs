@@ -105,7 +105,11 @@ pub struct Pool {
 impl Pool {
     /// A coordinator alone.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// A coordinator alone, with its data in the folder `coordinator` of `dir`.
+    pub fn within(dir: tempfile::TempDir) -> Self {
         let mut pool = Self {
             dir,
             url: "127.0.0.1:0".to_string(),
