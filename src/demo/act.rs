@@ -102,9 +102,7 @@ struct Play<'a> {
 impl Play<'_> {
     /// Shows the events of the job until it is done.
     async fn watch(&mut self) -> anyhow::Result<Outcome> {
-        let member = |(actor, key): (&super::pool::Actor, &str)| json!({ "name": actor.name, "key": key, "device": actor.device() });
-        let members: Vec<Value> = self.pool.actors().map(member).collect();
-        self.object(json!({ "event": "members", "members": members }));
+        self.object(json!({ "event": "members", "members": self.members() }));
         while let Some(event) = self.train.next().await? {
             if event["event"] == "result" {
                 return self.finish(&event);
@@ -121,6 +119,16 @@ impl Play<'_> {
             }
         }
         bail!("the training ended without a result")
+    }
+
+    /// Who is in the pool, with the keys by which events name them.
+    fn members(&self) -> Vec<Value> {
+        let mut members = Vec::new();
+        for (actor, key) in self.pool.actors() {
+            let device = actor.device();
+            members.push(json!({ "name": actor.name, "key": key, "device": device }));
+        }
+        members
     }
 
     fn object(&self, mut object: Value) {
