@@ -12,7 +12,9 @@ use crate::output::Output;
 
 /// Options of `concord checker`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  concord checker --coordinator http://10.0.0.1:7700 --dir ~/.concord-checker --isa portable")]
+#[command(
+    after_help = "Example:\n  concord checker --coordinator http://10.0.0.1:7700 --dir ~/.concord-checker --isa portable"
+)]
 pub struct Args {
     /// The coordinator.
     #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
@@ -51,5 +53,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     );
     let (leave, left) = mpsc::channel(1);
     tokio::spawn(crate::worker::until_told(args.until_stdin_closes, leave));
-    checker::run(options, left).await.context("the checker stops")
+    checker::run(options, left)
+        .await
+        .context("the checker stops")
 }

@@ -1,12 +1,12 @@
 //! A client of a coordinator.
 
 use anyhow::{Context, bail};
+use concord_proto::JobId;
 use concord_proto::canonical;
 use concord_proto::client::{ClientRequest, ClientResponse, JobEvent, WatchRequest};
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::JobId;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -33,7 +33,11 @@ impl Client {
         let grpc = CoordinatorClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { url: url.to_string(), channel, grpc })
+        Ok(Self {
+            url: url.to_string(),
+            channel,
+            grpc,
+        })
     }
 
     /// The channel, for blobs.
@@ -46,7 +50,9 @@ impl Client {
     /// # Errors
     /// Where the coordinator is gone or refuses, with its reason.
     pub async fn call(&self, request: &ClientRequest) -> anyhow::Result<ClientResponse> {
-        let body = Body { bytes: canonical::encode(request) };
+        let body = Body {
+            bytes: canonical::encode(request),
+        };
         let answer = self.grpc.clone().call(body).await;
         let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
         let answer = answer.with_context(|| format!("the coordinator at {}", self.url))?;
@@ -61,7 +67,9 @@ impl Client {
     /// # Errors
     /// Where the coordinator is gone or does not know the job.
     pub async fn watch(&self, job: JobId, from: u64) -> anyhow::Result<Events> {
-        let body = Body { bytes: canonical::encode(&WatchRequest { job, from }) };
+        let body = Body {
+            bytes: canonical::encode(&WatchRequest { job, from }),
+        };
         let answer = self.grpc.clone().watch(body).await;
         let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
         Ok(Events(answer.context("cannot watch the job")?.into_inner()))

@@ -10,7 +10,9 @@ use crate::output::Output;
 
 /// Options of `concord coordinator`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord")]
+#[command(
+    after_help = "Example:\n  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord"
+)]
 pub struct Args {
     /// Where to listen. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDRESS")]

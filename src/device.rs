@@ -27,7 +27,10 @@ impl DeviceArgs {
     pub fn device(&self) -> anyhow::Result<Device> {
         let isa = self.isa.unwrap_or_else(Isa::best);
         if !isa.is_available() {
-            bail!("this machine lacks {isa}: leave --isa out to take {}", Isa::best());
+            bail!(
+                "this machine lacks {isa}: leave --isa out to take {}",
+                Isa::best()
+            );
         }
         match self.device.as_str() {
             "reference" => Ok(Device::Reference),

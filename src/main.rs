@@ -50,7 +50,7 @@ enum Command {
     Logits(logits::Args),
     /// Check the proof of a job, with no coordinator running.
     Verify(verify::Args),
-    /// List the jobs of a coordinator, watch one, cancel one, or fetch its result.
+    /// List the jobs of a coordinator, watch one, or cancel one.
     Jobs(jobs::Args),
     /// Show who is in a pool and what they do.
     Status(status::Args),
@@ -65,7 +65,10 @@ enum Command {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_default();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let output = Output::new(cli.json);
     let result = match cli.command {
         Command::Train(args) => train::run(args, &output),

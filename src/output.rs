@@ -36,7 +36,10 @@ impl Output {
     /// Prints an error with all its causes.
     pub fn error(&self, error: &anyhow::Error) {
         if self.json {
-            self.result("", &json!({ "event": "error", "error": format!("{error:#}") }));
+            self.result(
+                "",
+                &json!({ "event": "error", "error": format!("{error:#}") }),
+            );
         }
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
     }

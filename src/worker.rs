@@ -15,7 +15,9 @@ use crate::output::Output;
 
 /// Options of `concord worker`.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  concord worker --coordinator http://10.0.0.1:7700 --dir ~/.concord --listen 0.0.0.0:7701 --advertise http://10.0.0.7:7701")]
+#[command(
+    after_help = "Example:\n  concord worker --coordinator http://10.0.0.1:7700 --dir ~/.concord --listen 0.0.0.0:7701 --advertise http://10.0.0.7:7701"
+)]
 pub struct Args {
     /// The coordinator.
     #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
@@ -46,9 +48,15 @@ pub struct Args {
 /// Bytes, with an optional K, M, G or T (of 1,024).
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let refuse = || format!("'{text}' is no size: try 512M or 8G");
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
-    let shift = match unit.trim().to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B')
+    let shift = match unit
+        .trim()
+        .to_ascii_uppercase()
+        .trim_end_matches("IB")
+        .trim_end_matches('B')
     {
         "" => 0,
         "K" => 10,
@@ -95,7 +103,11 @@ pub async fn until_told(stdin: bool, leave: mpsc::Sender<()>) {
     let closed = async {
         if stdin {
             let mut byte = [0; 1];
-            while tokio::io::stdin().read(&mut byte).await.is_ok_and(|count| count > 0) {}
+            while tokio::io::stdin()
+                .read(&mut byte)
+                .await
+                .is_ok_and(|count| count > 0)
+            {}
         } else {
             std::future::pending::<()>().await;
         }

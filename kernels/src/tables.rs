@@ -12,7 +12,10 @@ const HALF_PI: [f64; 3] = [
     f64::from_bits(0x3dd0_b461_1a60_0000),
     f64::from_bits(0x3ba3_198a_2e03_7073),
 ];
-#[expect(clippy::approx_constant, reason = "bits of the contract stand here, not in a library")]
+#[expect(
+    clippy::approx_constant,
+    reason = "bits of the contract stand here, not in a library"
+)]
 const TWO_OVER_PI: f64 = 0.636_619_772_367_581_4;
 
 /// `e^x` for moderate `x`, by a Taylor series after halving the range.

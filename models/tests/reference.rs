@@ -289,11 +289,18 @@ fn merged_weights_give_the_logits_of_the_adapter() {
     let folder = ModelFolder::open(&shared.join("models/tinystories-260k")).unwrap();
     let adapter = Adapter::open(&shared.join("reference/train-lora/final"), folder.config());
     let saved = tempfile::tempdir().unwrap();
-    adapter.unwrap().save(saved.path(), "models/tinystories-260k").unwrap();
+    adapter
+        .unwrap()
+        .save(saved.path(), "models/tinystories-260k")
+        .unwrap();
     let adapter = Adapter::open(saved.path(), folder.config()).unwrap();
     let scale = adapter.alpha / adapter.r as f32;
     let targets = adapter.targets.iter().copied().collect();
-    let lora = LoraSpec { rank: adapter.r, scale, targets };
+    let lora = LoraSpec {
+        rank: adapter.r,
+        scale,
+        targets,
+    };
 
     let beside = options(&folder, Some(lora), false);
     let beside = Stage::load(beside, &folder, &adapter.tensors).unwrap();
@@ -302,7 +309,10 @@ fn merged_weights_give_the_logits_of_the_adapter() {
     let plain = whole(&folder);
 
     let reference = shared.join("reference/tinystories-260k/logits.safetensors");
-    let ids = TensorFile::open(&reference).unwrap().load_i64("input_ids").unwrap();
+    let ids = TensorFile::open(&reference)
+        .unwrap()
+        .load_i64("input_ids")
+        .unwrap();
     let batch = batch(&ids, 96);
     let logits = |stage: &Stage| {
         let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();

@@ -18,7 +18,10 @@ const ASKED_AT_ONCE: usize = 10_000;
 enum Content {
     Bytes(Vec<u8>),
     /// A tensor of the model, read from its file when it is sent.
-    ModelTensor { name: String, header: TensorHeader },
+    ModelTensor {
+        name: String,
+        header: TensorHeader,
+    },
 }
 
 /// Blobs by address.
@@ -40,7 +43,13 @@ impl BlobSet {
 
     /// Adds a tensor of the model.
     pub fn model_tensor(&mut self, digest: Digest, name: &str, header: TensorHeader) {
-        self.0.insert(digest, Content::ModelTensor { name: name.to_string(), header });
+        self.0.insert(
+            digest,
+            Content::ModelTensor {
+                name: name.to_string(),
+                header,
+            },
+        );
     }
 
     /// Sends what the store lacks.
@@ -56,7 +65,10 @@ impl BlobSet {
         let all: Vec<Digest> = self.0.keys().copied().collect();
         let mut missing = Vec::new();
         for asked in all.chunks(ASKED_AT_ONCE) {
-            match client.call(&ClientRequest::MissingBlobs(asked.to_vec())).await? {
+            match client
+                .call(&ClientRequest::MissingBlobs(asked.to_vec()))
+                .await?
+            {
                 ClientResponse::MissingBlobs(some) => missing.extend(some),
                 other => bail!("the coordinator answers {other:?}"),
             }

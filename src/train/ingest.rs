@@ -1,7 +1,6 @@
 //! From a job file to a job spec: model, data and initial state by content address.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use concord_kernels::Tensor;
@@ -45,7 +44,7 @@ pub struct Ingested {
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
 pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
-    let path = resolve(&job.base_model)?;
+    let path = crate::loaded_model::resolve(&job.base_model).context("base_model")?;
     let folder = ModelFolder::open(&path)?;
     let mut blobs = BlobSet::default();
     let model = model_manifest(&folder, &mut blobs)?;
@@ -64,7 +63,10 @@ pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
         data,
         adapter: lora.as_ref().map_or(AdapterSpec::Full, adapter_spec),
         initial_state,
-        trainable: tensors.iter().map(|tensor| proto_tensor(tensor, &folder)).collect(),
+        trainable: tensors
+            .iter()
+            .map(|tensor| proto_tensor(tensor, &folder))
+            .collect(),
         layers: folder.config().layers as u32,
         order: job.order(),
         micro_batch_size: job.micro_batch_size,
@@ -76,18 +78,13 @@ pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
     };
     spec.validate()?;
     let profile = model_profile(folder.config(), &spec, job.sequence_len, job.recompute);
-    Ok(Ingested { spec, profile, blobs, folder, lora })
-}
-
-fn resolve(model: &str) -> anyhow::Result<PathBuf> {
-    let bar = indicatif::ProgressBar::no_length();
-    let path = concord_models::hub::resolve(model, None, &mut |download| {
-        bar.set_length(download.total_bytes);
-        bar.set_position(download.done_bytes);
-        bar.set_message(download.file.to_string());
-    });
-    bar.finish_and_clear();
-    path.with_context(|| format!("base_model: {model}"))
+    Ok(Ingested {
+        spec,
+        profile,
+        blobs,
+        folder,
+        lora,
+    })
 }
 
 fn model_manifest(folder: &ModelFolder, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
@@ -111,9 +108,16 @@ fn model_manifest(folder: &ModelFolder, blobs: &mut BlobSet) -> anyhow::Result<D
         };
         let blob = header.digest(bytes);
         blobs.model_tensor(blob, &spec.name, header);
-        tensors.push(ModelTensor { name: spec.name, blob, bytes: bytes.len() as u64 });
+        tensors.push(ModelTensor {
+            name: spec.name,
+            blob,
+            bytes: bytes.len() as u64,
+        });
     }
-    Ok(blobs.value(&ModelManifest { config_json, tensors }))
+    Ok(blobs.value(&ModelManifest {
+        config_json,
+        tensors,
+    }))
 }
 
 fn data_manifest(
@@ -154,10 +158,13 @@ fn data_manifest(
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
     let chunk = CHUNK_SEQUENCES as usize * len;
-    let chunks = tokens.chunks(chunk).zip(mask.chunks(chunk)).map(|(tokens, mask)| {
-        let words = tokens.iter().flat_map(|token| token.to_le_bytes());
-        blobs.bytes(words.chain(mask.iter().copied()).collect())
-    });
+    let chunks = tokens
+        .chunks(chunk)
+        .zip(mask.chunks(chunk))
+        .map(|(tokens, mask)| {
+            let words = tokens.iter().flat_map(|token| token.to_le_bytes());
+            blobs.bytes(words.chain(mask.iter().copied()).collect())
+        });
     let chunks = chunks.collect();
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
@@ -169,8 +176,16 @@ fn data_manifest(
 }
 
 /// A file of tokens says itself which sequences make a microbatch: the job must say the same.
-fn check_grouping(job: &JobFile, source: &DatasetSource, grouping: &Grouping) -> anyhow::Result<()> {
-    let asked = (job.max_steps, job.gradient_accumulation_steps, job.micro_batch_size);
+fn check_grouping(
+    job: &JobFile,
+    source: &DatasetSource,
+    grouping: &Grouping,
+) -> anyhow::Result<()> {
+    let asked = (
+        job.max_steps,
+        job.gradient_accumulation_steps,
+        job.micro_batch_size,
+    );
     let found = (grouping.steps, grouping.microbatches, grouping.batch);
     if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
         return Ok(());
@@ -191,15 +206,25 @@ fn check_grouping(job: &JobFile, source: &DatasetSource, grouping: &Grouping) ->
 fn trainable(lora: Option<&LoraShape>) -> Trainable {
     match lora {
         None => Trainable::Full,
-        Some(lora) => Trainable::Lora { rank: lora.r, targets: lora.targets.clone() },
+        Some(lora) => Trainable::Lora {
+            rank: lora.r,
+            targets: lora.targets.clone(),
+        },
     }
 }
 
 fn adapter_spec(lora: &LoraShape) -> AdapterSpec {
-    let mut targets: Vec<String> =
-        lora.targets.iter().map(|target| target.name().to_string()).collect();
+    let mut targets: Vec<String> = lora
+        .targets
+        .iter()
+        .map(|target| target.name().to_string())
+        .collect();
     targets.sort();
-    AdapterSpec::Lora { rank: lora.r, alpha: F32Bits::from(lora.alpha), targets }
+    AdapterSpec::Lora {
+        rank: lora.r,
+        alpha: F32Bits::from(lora.alpha),
+        targets,
+    }
 }
 
 fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainableTensor {
@@ -228,13 +253,21 @@ fn initial_state(
         value.canonicalise(&tensor.name)?;
         let zeros = blobs.bytes(tensor_blob::encode(&Tensor::zeros(&tensor.shape)));
         let value = blobs.bytes(tensor_blob::encode(&value));
-        entries.push(StateEntry { value, first_moment: zeros, second_moment: zeros });
+        entries.push(StateEntry {
+            value,
+            first_moment: zeros,
+            second_moment: zeros,
+        });
     }
     Ok(blobs.value(&StateManifest { step: 0, entries }))
 }
 
 fn initial_adapter(job: &JobFile, folder: &ModelFolder) -> anyhow::Result<Option<Adapter>> {
-    let Some(path) = &job.initial_adapter else { return Ok(None) };
+    let Some(path) = &job.initial_adapter else {
+        return Ok(None);
+    };
     let adapter = Adapter::open(path, folder.config());
-    adapter.map(Some).with_context(|| format!("initial_adapter: {}", path.display()))
+    adapter
+        .map(Some)
+        .with_context(|| format!("initial_adapter: {}", path.display()))
 }

@@ -12,9 +12,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use concord_proto::JobId;
-use concord_proto::client::{
-    ClientRequest, ClientResponse, PlanChoice, RunOptions, Submission,
-};
+use concord_proto::client::{ClientRequest, ClientResponse, PlanChoice, RunOptions, Submission};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -23,7 +21,7 @@ use crate::job_file::JobFile;
 use crate::output::Output;
 
 #[cfg(feature = "demo")]
-pub use pool::member;
+pub use pool::{member, this_program};
 pub use watch::{as_json, describe};
 
 /// Options of `concord train`.
@@ -40,7 +38,12 @@ pub struct Args {
     #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
     workers: Option<LocalWorkers>,
     /// Checkers of the pool on this machine.
-    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "coordinator")]
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        conflicts_with = "coordinator"
+    )]
     checkers: u32,
     /// Keep the state of the pool on this machine here, to go on after an interruption.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
@@ -78,10 +81,14 @@ impl FromStr for LocalWorkers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let count = text.strip_prefix("local:").and_then(|count| count.parse().ok());
+        let count = text
+            .strip_prefix("local:")
+            .and_then(|count| count.parse().ok());
         match count {
             Some(count @ 1..=64) => Ok(Self(count)),
-            _ => Err(format!("'{text}': local:1 to local:64, or --coordinator URL")),
+            _ => Err(format!(
+                "'{text}': local:1 to local:64, or --coordinator URL"
+            )),
         }
     }
 }
@@ -99,7 +106,9 @@ impl FromStr for PlanArg {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let sides = text.split_once('x').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let sides = text
+            .split_once('x')
+            .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
         match sides {
             Some((stages @ 1.., replicas @ 1..)) => Ok(Self::Fixed { stages, replicas }),
             _ => Err(format!("'{text}': STAGESxREPLICAS such as 2x2, or auto")),
@@ -112,15 +121,22 @@ impl Args {
         let plan = match self.plan {
             PlanArg::Auto if self.shares.is_empty() => PlanChoice::Auto,
             PlanArg::Auto => bail!("--shares needs a fixed --plan, such as --plan 2x2"),
-            PlanArg::Fixed { stages, replicas } => {
-                PlanChoice::Fixed { stages, replicas, shares: self.shares.clone() }
-            }
+            PlanArg::Fixed { stages, replicas } => PlanChoice::Fixed {
+                stages,
+                replicas,
+                shares: self.shares.clone(),
+            },
         };
         let local = self.coordinator.is_none();
         let workers = self.workers.map_or(1, |workers| workers.0);
         let checkers = if local { self.checkers } else { 0 };
         Ok(RunOptions {
-            name: self.job.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            name: self
+                .job
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             plan,
             min_workers: self.min_workers.unwrap_or(if local { workers } else { 1 }),
             min_checkers: self.min_checkers.unwrap_or(checkers),
@@ -186,20 +202,35 @@ async fn submit_and_watch(
     output: &Output,
 ) -> anyhow::Result<()> {
     let client = Client::connect(url).await?;
-    let bar = if output.is_json() { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let bar = if output.is_json() {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(0)
+    };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} blobs to the coordinator");
     bar.set_style(style.expect("the template is right"));
-    ingested.blobs.upload(&client, &ingested.folder, &bar).await?;
-    let submission =
-        Submission { spec: ingested.spec.clone(), profile: ingested.profile.clone(), options };
-    let id = match client.call(&ClientRequest::Submit(Box::new(submission))).await? {
+    ingested
+        .blobs
+        .upload(&client, &ingested.folder, &bar)
+        .await?;
+    let submission = Submission {
+        spec: ingested.spec.clone(),
+        profile: ingested.profile.clone(),
+        options,
+    };
+    let id = match client
+        .call(&ClientRequest::Submit(Box::new(submission)))
+        .await?
+    {
         ClientResponse::Submitted(id) => id,
         other => bail!("the coordinator answers {other:?}"),
     };
     output.result("", &json!({ "event": "submitted", "job": id.to_string() }));
     match watch::watch(url, id, ingested.spec.steps, output).await? {
         watch::Outcome::Detached => {
-            eprintln!("the job goes on; watch it with `concord jobs --coordinator {url} watch {id}`");
+            eprintln!(
+                "the job goes on; watch it with `concord jobs --coordinator {url} watch {id}`"
+            );
             Ok(())
         }
         watch::Outcome::Completed(done) => {

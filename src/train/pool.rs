@@ -51,22 +51,31 @@ impl Pool {
         });
         let server = server.await?;
         let url = server.url();
-        let mut pool = Self { server: Some(server), children: Vec::new(), _scratch: scratch };
+        let mut pool = Self {
+            server: Some(server),
+            children: Vec::new(),
+            _scratch: scratch,
+        };
         for index in 0..options.workers {
             let dir = dir.join(format!("worker-{index}"));
             let threads = options.threads.to_string();
-            pool.children.push(member("worker", &url, &dir, &["--threads", &threads])?);
+            pool.children
+                .push(member("worker", &url, &dir, &["--threads", &threads])?);
         }
         for index in 0..options.checkers {
             let dir = dir.join(format!("checker-{index}"));
-            pool.children.push(member("checker", &url, &dir, &["--threads", "1"])?);
+            pool.children
+                .push(member("checker", &url, &dir, &["--threads", "1"])?);
         }
         Ok(pool)
     }
 
     /// Where the coordinator listens.
     pub fn url(&self) -> String {
-        self.server.as_ref().map(RunningServer::url).unwrap_or_default()
+        self.server
+            .as_ref()
+            .map(RunningServer::url)
+            .unwrap_or_default()
     }
 
     /// Ends all processes.
@@ -84,13 +93,24 @@ impl Pool {
     }
 }
 
+/// This very program, also where its file was replaced by a newer build meanwhile.
+///
+/// # Errors
+/// Where the operating system does not tell.
+pub fn this_program() -> anyhow::Result<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    if link.exists() {
+        return Ok(link.to_path_buf());
+    }
+    std::env::current_exe().context("cannot find this program")
+}
+
 /// Starts a worker or checker of this very program.
 ///
 /// # Errors
 /// Where the process cannot be started.
 pub fn member(role: &str, url: &str, dir: &Path, more: &[&str]) -> anyhow::Result<Child> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    Command::new(program)
+    Command::new(this_program()?)
         .args([role, "--until-stdin-closes", "--coordinator", url, "--dir"])
         .arg(dir)
         .args(more)

@@ -11,7 +11,10 @@ pub fn model_profile(
     sequence_len: u32,
     recompute: bool,
 ) -> ModelProfile {
-    let weights: u64 = Projection::ALL.iter().map(|p| elements(&p.shape(config))).sum();
+    let weights: u64 = Projection::ALL
+        .iter()
+        .map(|p| elements(&p.shape(config)))
+        .sum();
     let tokens = u64::from(spec.micro_batch_size) * u64::from(sequence_len);
     let hidden = config.hidden as u64;
     let head = (config.vocab * config.hidden) as u64;
@@ -19,7 +22,9 @@ pub fn model_profile(
     let attention = u64::from(sequence_len) * config.q_dim() as u64;
     let trained = |wanted: &dyn Fn(Place) -> bool| -> u64 {
         let wanted = spec.trainable.iter().filter(|tensor| wanted(tensor.place));
-        wanted.map(|tensor| tensor.shape.iter().product::<u64>()).sum()
+        wanted
+            .map(|tensor| tensor.shape.iter().product::<u64>())
+            .sum()
     };
     let in_layers = trained(&|place| matches!(place, Place::Layer(_)));
     // Value, two moments, their successors, and gradients of the microbatches, in f32.
@@ -37,7 +42,11 @@ pub fn model_profile(
         layer_activation_bytes: kept * tokens,
         boundary_bytes: 4 * hidden * tokens,
         microbatch_tokens: tokens,
-        backward_percent: if trained(&|place| place != Place::Head) > in_layers { 200 } else { 150 },
+        backward_percent: if trained(&|place| place != Place::Head) > in_layers {
+            200
+        } else {
+            150
+        },
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use concord_proto::client::JobEvent;
-use concord_proto::{Digest, JobId};
+use concord_proto::{Digest, JobId, Plan, Seat, WorkerId};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -47,14 +47,14 @@ const RETRY: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// Where the job fails, is cancelled, or the coordinator stays away.
-pub async fn watch(
-    url: &str,
-    job: JobId,
-    steps: u32,
-    output: &Output,
-) -> anyhow::Result<Outcome> {
+pub async fn watch(url: &str, job: JobId, steps: u32, output: &Output) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(steps, output);
-    let mut stream = EventStream { url, job, seen: 0, events: None };
+    let mut stream = EventStream {
+        url,
+        job,
+        seen: 0,
+        events: None,
+    };
     loop {
         let event = tokio::select! {
             event = stream.next() => event?,
@@ -99,7 +99,10 @@ impl EventStream<'_> {
             self.connect().await?;
         }
         match &mut self.events {
-            Some(events) => events.next().await?.context("the coordinator ends the stream"),
+            Some(events) => events
+                .next()
+                .await?
+                .context("the coordinator ends the stream"),
             None => bail!("not connected"),
         }
     }
@@ -128,12 +131,25 @@ impl Progress {
         };
         let style = "{bar:30.cyan/blue} {pos:>4}/{len} steps  {msg}  eta {eta}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is right"));
-        Self { bar, loss: f32::NAN, tokens: 0, time: Duration::ZERO, started: Instant::now() }
+        Self {
+            bar,
+            loss: f32::NAN,
+            tokens: 0,
+            time: Duration::ZERO,
+            started: Instant::now(),
+        }
     }
 
     fn show(&mut self, event: JobEvent) -> anyhow::Result<Option<Completed>> {
         match event {
-            JobEvent::Step { step, loss, grad_norm, tokens, micros, .. } => {
+            JobEvent::Step {
+                step,
+                loss,
+                grad_norm,
+                tokens,
+                micros,
+                ..
+            } => {
                 self.loss = loss.get();
                 self.tokens += tokens;
                 self.time += Duration::from_micros(micros);
@@ -153,9 +169,18 @@ impl Progress {
                 self.bar.abandon();
                 bail!("the job was cancelled");
             }
-            JobEvent::Completed { record, state, audits, inconclusive } => {
+            JobEvent::Completed {
+                record,
+                state,
+                audits,
+                inconclusive,
+            } => {
                 self.bar.finish();
-                let time = if self.time.is_zero() { self.started.elapsed() } else { self.time };
+                let time = if self.time.is_zero() {
+                    self.started.elapsed()
+                } else {
+                    self.time
+                };
                 return Ok(Some(Completed {
                     record,
                     state,
@@ -179,7 +204,13 @@ impl Progress {
 pub fn describe(event: &JobEvent) -> Option<String> {
     match event {
         JobEvent::Waiting(what) => Some(format!("waiting: {what}")),
-        JobEvent::Planned { plan, devices, predicted_step_us, step, reason } => {
+        JobEvent::Planned {
+            plan,
+            devices,
+            predicted_step_us,
+            step,
+            reason,
+        } => {
             let mut lines = format!(
                 "plan {} ({reason}): {} stages x {} replicas from step {}, predicted {:.1} ms a step",
                 plan.epoch,
@@ -205,37 +236,61 @@ pub fn describe(event: &JobEvent) -> Option<String> {
         JobEvent::Lost { worker, reason } => {
             Some(format!("lost worker {}: {reason}", worker.short()))
         }
-        JobEvent::Convicted { culprit, offence, evidence } => {
-            Some(format!("convicted {}: {}: {evidence}", culprit.short(), offence.as_str()))
-        }
-        JobEvent::Voided { from_step } => {
-            Some(format!("steps from {} on are void and done again", from_step + 1))
-        }
+        JobEvent::Convicted {
+            culprit,
+            offence,
+            evidence,
+        } => Some(format!(
+            "convicted {}: {}: {evidence}",
+            culprit.short(),
+            offence.as_str()
+        )),
+        JobEvent::Voided { from_step } => Some(format!(
+            "steps from {} on are void and done again",
+            from_step + 1
+        )),
         _ => None,
     }
+}
+
+/// Who holds what in a plan.
+fn seats_as_json(plan: &Plan, devices: &[String]) -> Vec<Value> {
+    let seat = |((seat, worker), device): ((Seat, WorkerId), &String)| {
+        let (layers, run) = (plan.stages[seat.stage], &plan.replicas[seat.replica]);
+        json!({
+            "worker": worker.to_string(), "device": device,
+            "layers": [layers.start, layers.end], "microbatches": [run.start, run.end],
+        })
+    };
+    plan.workers().zip(devices).map(seat).collect()
 }
 
 /// An event as a JSON object.
 pub fn as_json(event: &JobEvent) -> Value {
     match event {
         JobEvent::Waiting(what) => json!({ "event": "waiting", "for": what }),
-        JobEvent::Planned { plan, devices, predicted_step_us, step, reason } => {
-            let seat = |((seat, worker), device): ((concord_proto::Seat, _), &String)| {
-                let worker: concord_proto::WorkerId = worker;
-                let (layers, run) = (plan.stages[seat.stage], &plan.replicas[seat.replica]);
-                json!({
-                    "worker": worker.to_string(), "device": device,
-                    "layers": [layers.start, layers.end], "microbatches": [run.start, run.end],
-                })
-            };
-            let workers: Vec<Value> = plan.workers().zip(devices).map(seat).collect();
+        JobEvent::Planned {
+            plan,
+            devices,
+            predicted_step_us,
+            step,
+            reason,
+        } => {
             json!({
                 "event": "planned", "epoch": plan.epoch, "stages": plan.stages.len(),
                 "replicas": plan.replicas.len(), "step": step, "reason": reason,
-                "predicted_step_us": predicted_step_us, "workers": workers,
+                "predicted_step_us": predicted_step_us, "workers": seats_as_json(plan, devices),
             })
         }
-        JobEvent::Step { step, loss, grad_norm, learning_rate, tokens, micros, record } => json!({
+        JobEvent::Step {
+            step,
+            loss,
+            grad_norm,
+            learning_rate,
+            tokens,
+            micros,
+            record,
+        } => json!({
             "event": "step", "step": step, "loss": loss.get(), "grad_norm": grad_norm.get(),
             "learning_rate": learning_rate.get(), "tokens": tokens, "micros": micros,
             "record_digest": record.to_string(),
@@ -243,16 +298,30 @@ pub fn as_json(event: &JobEvent) -> Value {
         JobEvent::Lost { worker, reason } => {
             json!({ "event": "lost", "worker": worker.to_string(), "reason": reason })
         }
-        JobEvent::Audited { worker, checker, step, leaf } => json!({
+        JobEvent::Audited {
+            worker,
+            checker,
+            step,
+            leaf,
+        } => json!({
             "event": "audited", "worker": worker.to_string(), "checker": checker.to_string(),
             "step": step, "leaf": leaf,
         }),
-        JobEvent::Convicted { culprit, offence, evidence } => json!({
+        JobEvent::Convicted {
+            culprit,
+            offence,
+            evidence,
+        } => json!({
             "event": "convicted", "culprit": culprit.to_string(), "offence": offence.as_str(),
             "evidence": evidence,
         }),
         JobEvent::Voided { from_step } => json!({ "event": "voided", "from_step": from_step }),
-        JobEvent::Completed { record, state, audits, inconclusive } => json!({
+        JobEvent::Completed {
+            record,
+            state,
+            audits,
+            inconclusive,
+        } => json!({
             "event": "completed", "record_digest": record.to_string(),
             "state": state.to_string(), "audits": audits, "inconclusive": inconclusive,
         }),

@@ -57,12 +57,13 @@ mod tests {
             warmup_steps: 5,
             steps: 25,
         };
+        let near = |got: f32, expected: f32| assert!((got / expected - 1.0).abs() < 1e-6, "{got}");
         for curve in [Curve::Cosine, Curve::Linear, Curve::Constant] {
-            assert_eq!(rate(curve).at(0), 2e-4);
-            assert_eq!(rate(curve).at(4), 1e-3);
-            assert_eq!(rate(curve).at(5), 1e-3);
+            near(rate(curve).at(0), 2e-4);
+            near(rate(curve).at(4), 1e-3);
+            near(rate(curve).at(5), 1e-3);
         }
-        assert_eq!(rate(Curve::Linear).at(15), 5e-4);
+        near(rate(Curve::Linear).at(15), 5e-4);
         assert!((rate(Curve::Cosine).at(15) - 5e-4).abs() < 1e-9);
         assert!(rate(Curve::Cosine).at(24) < 1e-5);
         assert_eq!(rate(Curve::Constant).at(24), 1e-3);

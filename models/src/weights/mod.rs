@@ -5,6 +5,6 @@ mod folder;
 
 pub use file::TensorFile;
 pub use folder::ModelFolder;
-pub use safetensors::Dtype;
 #[cfg(feature = "hub")]
 pub(crate) use folder::{INDEX, SINGLE, shard_names};
+pub use safetensors::Dtype;

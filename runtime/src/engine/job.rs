@@ -245,7 +245,12 @@ impl Job {
             step: self.step,
             state,
         };
-        engine.effect(EngineEffect::Upload { tensors, then });
+        engine.effect(EngineEffect::Upload {
+            job: self.id,
+            epoch: self.plan.epoch,
+            tensors,
+            then,
+        });
     }
 }
 

@@ -73,6 +73,8 @@ pub(crate) enum EngineEffect {
     },
     /// Put tensors into the store, then tell the coordinator.
     Upload {
+        job: JobId,
+        epoch: u32,
         tensors: Vec<Arc<Tensor>>,
         then: ToCoordinator,
     },

@@ -452,14 +452,24 @@ impl<'a> Live<'a> {
                 self.peers.send(endpoint, header, tensors, &self.lost).await;
                 true
             }
-            EngineEffect::Upload { tensors, then } => {
+            EngineEffect::Upload {
+                job,
+                epoch,
+                tensors,
+                then,
+            } => {
                 let (blobs, said) = (self.blobs.clone(), self.said.clone());
                 tokio::spawn(async move {
-                    let outcome = match blobs.put_all(tensors).await {
-                        Ok(()) => Said::Message(then),
-                        Err(error) => Said::Lost(format!("the state cannot be stored: {error}")),
+                    // A state is stored between two plans, too: it names its own, not the present.
+                    let failed = |error| ToCoordinator::Failed {
+                        job,
+                        epoch,
+                        reason: format!("the state cannot be stored: {error}"),
+                        permanent: false,
                     };
-                    let _ = said.send(outcome).await;
+                    let stored = blobs.put_all(tensors).await;
+                    let message = stored.map_or_else(failed, |()| then);
+                    let _ = said.send(Said::Message(message)).await;
                 });
                 true
             }
