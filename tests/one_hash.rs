@@ -59,6 +59,26 @@ fn kill_third(pool: &mut Pool, train: &Process) {
     kill_seat(pool, train, 2, 12);
 }
 
+/// Ctrl-C at a worker: it hands its stage over and leaves of its own accord.
+fn drain_second(pool: &mut Pool, train: &Process) {
+    let planned = train.until(|object| object["event"] == "planned");
+    let leaver = planned["workers"][1]["worker"].clone();
+    train.until(|object| is_step(object, 6));
+    let index = (0..pool.members.len())
+        .find(|&i| pool.key("worker", i) == leaver)
+        .unwrap();
+    pool.members[index].interrupt();
+    let planned = train.until(|object| object["event"] == "planned");
+    assert!(
+        planned["workers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|seat| seat["worker"] != leaver)
+    );
+    assert!(pool.members[index].ends_well());
+}
+
 fn restart_coordinator(pool: &mut Pool, train: &Process) {
     train.until(|object| is_step(object, 8));
     pool.kill_coordinator();
@@ -142,6 +162,12 @@ fn one_job_has_one_hash_on_every_pool() {
             workers: &[ONE; 2],
             train: &["--plan", "auto"],
             meanwhile: kill_second,
+        },
+        Case {
+            what: "2 stages, second drained",
+            workers: &[ONE; 3],
+            train: &["--plan", "2x1"],
+            meanwhile: drain_second,
         },
         Case {
             what: "2 stages, coordinator killed",

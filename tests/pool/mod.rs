@@ -81,6 +81,25 @@ impl Process {
         }
     }
 
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "no signal sent");
+    }
+
+    /// Waits until it has ended by itself; whether it ended well.
+    pub fn ends_well(&mut self) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it has not ended after {PATIENCE:?}")
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
