@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Batch, next_tokens};
 use concord_proto::manifest::{DataManifest, SequenceEntry};
 use concord_proto::{BatchPlan, JobSpec};
@@ -17,6 +18,7 @@ const CHUNKS_KEPT: usize = 16;
 pub struct DataSource {
     manifest: Arc<DataManifest>,
     order: BatchPlan,
+    vocab: usize,
     chunks: BTreeMap<usize, Arc<Vec<u8>>>,
 }
 
@@ -30,20 +32,32 @@ pub struct Microbatch {
 }
 
 impl DataSource {
-    /// The data set of a spec.
+    /// The data set of a spec, for a model of this configuration.
     ///
     /// # Errors
-    /// [`RuntimeError::Unsupported`] for a data set without sequences.
-    pub fn new(spec: &JobSpec, manifest: Arc<DataManifest>) -> Result<Self, RuntimeError> {
+    /// [`RuntimeError::Unsupported`] for a data set without sequences, or with sequences that the
+    /// model cannot take.
+    pub fn new(
+        spec: &JobSpec,
+        manifest: Arc<DataManifest>,
+        config: &DecoderConfig,
+    ) -> Result<Self, RuntimeError> {
         if manifest.sequences.is_empty() || manifest.chunk_sequences == 0 {
             return Err(RuntimeError::Unsupported(
                 "its data set has no sequences".into(),
             ));
         }
+        let len = manifest.sequence_len as usize;
+        if len == 0 || len > config.max_positions {
+            let max = config.max_positions;
+            let why = format!("its sequences have {len} tokens, the model takes 1 to {max}");
+            return Err(RuntimeError::Unsupported(why));
+        }
         let order = BatchPlan::new(spec, manifest.sequences.len() as u64);
         Ok(Self {
             manifest,
             order,
+            vocab: config.vocab,
             chunks: BTreeMap::new(),
         })
     }
@@ -70,6 +84,10 @@ impl DataSource {
             let (sequence, sequence_mask) = self.sequence(blobs, index as usize).await?;
             tokens.extend(sequence);
             mask.extend(sequence_mask);
+        }
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab) {
+            let why = format!("token {token} is outside of the model's {}", self.vocab);
+            return Err(RuntimeError::Unsupported(why));
         }
         let targets = next_tokens(&tokens, &mask, len);
         let batch = Batch {

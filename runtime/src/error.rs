@@ -40,6 +40,9 @@ pub enum RuntimeError {
     /// The coordinator does not take this process.
     #[error("the coordinator refuses: {0}")]
     Refused(String),
+    /// The thread that computes has stopped.
+    #[error("the engine has stopped, which is a bug: its last words are above")]
+    EngineStopped,
     /// The file system refused.
     #[error("cannot {action} {path}: {why}")]
     Io {

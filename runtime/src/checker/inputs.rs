@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
+use concord_models::config::DecoderConfig;
 use concord_models::train::{StateTensor, TrainState};
-use concord_proto::manifest::DataManifest;
+use concord_proto::manifest::{DataManifest, ModelManifest};
 use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
 use concord_proto::wire::Body;
 use concord_proto::wire::worker_client::WorkerClient;
@@ -77,7 +78,9 @@ impl Inputs {
         let data: DataManifest = blobs.get_value(inputs.spec.data, "data manifest").await?;
         inputs.sequence_len = data.sequence_len as usize;
         if matches!(leaf.phase, Phase::Forward | Phase::Backward) {
-            let mut source = DataSource::new(&inputs.spec, Arc::new(data))?;
+            let model: ModelManifest = blobs.get_value(inputs.spec.model, "model manifest").await?;
+            let config = DecoderConfig::from_json(&model.config_json)?;
+            let mut source = DataSource::new(&inputs.spec, Arc::new(data), &config)?;
             let microbatch = source
                 .microbatch(blobs, order.step, leaf.microbatch)
                 .await?;

@@ -30,7 +30,7 @@ pub(crate) async fn fetch(
     let layers = plan.stages[seat.stage];
     let (config, tensors) = fetch_model(blobs, &spec, layers).await?;
     let data: DataManifest = blobs.get_value(spec.data, "data manifest").await?;
-    let data = DataSource::new(&spec, Arc::new(data))?;
+    let data = DataSource::new(&spec, Arc::new(data), &config)?;
     let state: StateManifest = blobs.get_value(assignment.state, "state manifest").await?;
     let loaded = LoadedStage {
         job: spec.id(),
@@ -61,6 +61,7 @@ pub(crate) async fn fetch_model(
     let config = DecoderConfig::from_json(&manifest.config_json)?;
     words::check_trainable(spec, &config)?;
     let trains_all = words::trainable(&spec.adapter)? == Trainable::Full;
+    let specs = config.tensors();
     let mut tensors = BTreeMap::new();
     if !trains_all {
         for entry in &manifest.tensors {
@@ -71,6 +72,14 @@ pub(crate) async fn fetch_model(
                 let bytes = blobs.get(entry.blob).await?;
                 let tensor = tensor_blob::decode(&bytes).map_err(|why| bad(entry.blob, why))?;
                 tensor.check_finite(&entry.name)?;
+                let shape = specs
+                    .iter()
+                    .find(|s| s.name == entry.name)
+                    .map(|s| &s.shape[..]);
+                if shape != Some(tensor.shape()) {
+                    let why = format!("{} has the shape {:?}", entry.name, tensor.shape());
+                    return Err(bad(entry.blob, why));
+                }
                 tensors.insert(entry.name.clone(), tensor);
             }
         }
@@ -97,6 +106,18 @@ async fn fetch_state(
         for digest in [entry.value, entry.first_moment, entry.second_moment] {
             let bytes = blobs.get(digest).await?;
             let tensor = tensor_blob::decode(&bytes).map_err(|why| bad(digest, why))?;
+            let shape = &spec.trainable[index as usize].shape;
+            if !tensor
+                .shape()
+                .iter()
+                .map(|&dim| dim as u64)
+                .eq(shape.iter().copied())
+            {
+                return Err(bad(
+                    digest,
+                    format!("{name} has the shape {:?}", tensor.shape()),
+                ));
+            }
             tensors.push(Arc::new(tensor));
         }
         let [value, first_moment, second_moment] =

@@ -140,8 +140,10 @@ impl Driver {
                     (self.had_session, tries) = (true, 0);
                     let blobs = Blobs::new(channel.clone(), self.options.dir.join("blobs"))?;
                     let mut live = Live::new(&self, session, blobs);
-                    if live.serve(&mut outbox, &mut leave).await {
-                        return Ok(());
+                    match live.serve(&mut outbox, &mut leave).await {
+                        End::Left => return Ok(()),
+                        End::EngineStopped => return Err(RuntimeError::EngineStopped),
+                        End::Lost => {}
                     }
                     tracing::warn!("lost the coordinator; the committed state is kept");
                     continue;
@@ -184,10 +186,21 @@ impl Driver {
     }
 }
 
-/// What a task of the driver wants said.
-enum Said {
-    Message(ToCoordinator),
-    Lost(String),
+/// How a session ended.
+enum End {
+    /// The worker has left for good.
+    Left,
+    /// The coordinator is gone; it may come back.
+    Lost,
+    /// The engine is gone: a bug. The log has its last words.
+    EngineStopped,
+}
+
+impl End {
+    /// A session that is over: as wished, where the worker was about to leave.
+    fn of_session(leaving: bool) -> Self {
+        if leaving { Self::Left } else { Self::Lost }
+    }
 }
 
 /// A worker in a session.
@@ -200,8 +213,8 @@ struct Live<'a> {
     data: Arc<Mutex<Option<(JobId, DataSource)>>>,
     loading: Option<tokio::task::JoinHandle<()>>,
     plan: Option<concord_proto::Plan>,
-    said: mpsc::Sender<Said>,
-    sayings: mpsc::Receiver<Said>,
+    said: mpsc::Sender<ToCoordinator>,
+    sayings: mpsc::Receiver<ToCoordinator>,
     lost: mpsc::Sender<(u32, String)>,
     losses: mpsc::Receiver<(u32, String)>,
 }
@@ -232,26 +245,26 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Serves until the session ends; true where the worker has left for good.
+    /// Serves until the session ends.
     async fn serve(
         &mut self,
         outbox: &mut mpsc::Receiver<EngineEffect>,
         leave: &mut mpsc::Receiver<()>,
-    ) -> bool {
+    ) -> End {
         let mut heartbeat = tokio::time::interval(self.session.heartbeat);
         let mut leaving = false;
         loop {
             let goes_on = tokio::select! {
                 message = self.session.receive() => match message {
-                    Some(ToWorker::Leave) => return true,
+                    Some(ToWorker::Leave) => return End::Left,
                     Some(message) => self.order(message).await,
-                    None => return leaving,
+                    None => return End::of_session(leaving),
                 },
-                Some(effect) = outbox.recv() => self.effect(effect).await,
-                Some(said) = self.sayings.recv() => match said {
-                    Said::Message(message) => self.session.send(&message).await,
-                    Said::Lost(why) => self.fail(why).await,
+                effect = outbox.recv() => match effect {
+                    Some(effect) => self.effect(effect).await,
+                    None => return End::EngineStopped,
                 },
+                Some(message) = self.sayings.recv() => self.session.send(&message).await,
                 Some((epoch, why)) = self.losses.recv() => {
                     // A neighbour that an older plan had may well be gone.
                     let is_current = self.plan.as_ref().is_some_and(|plan| plan.epoch == epoch);
@@ -264,7 +277,7 @@ impl<'a> Live<'a> {
                 }
             };
             if !goes_on {
-                return leaving;
+                return End::of_session(leaving);
             }
         }
     }
@@ -330,7 +343,7 @@ impl<'a> Live<'a> {
                 let (auditor, said) = (self.auditor.clone(), self.said.clone());
                 tokio::spawn(async move {
                     let message = auditor.answer(*order).await;
-                    let _ = said.send(Said::Message(message)).await;
+                    let _ = said.send(message).await;
                 });
             }
             ToWorker::Challenge { .. }
@@ -383,7 +396,7 @@ impl<'a> Live<'a> {
                         reason,
                         permanent,
                     };
-                    let _ = said.send(Said::Message(failed)).await;
+                    let _ = said.send(failed).await;
                 }
             }
         }));
@@ -415,7 +428,15 @@ impl<'a> Live<'a> {
                 match source.microbatch(&blobs, step, microbatch).await {
                     Ok(batch) => batches.push((microbatch, batch)),
                     Err(error) => {
-                        let _ = said.send(Said::Lost(error.to_string())).await;
+                        let permanent = error.is_permanent();
+                        let reason = error.to_string();
+                        let failed = ToCoordinator::Failed {
+                            job,
+                            epoch,
+                            reason,
+                            permanent,
+                        };
+                        let _ = said.send(failed).await;
                         return;
                     }
                 }
@@ -469,7 +490,7 @@ impl<'a> Live<'a> {
                     };
                     let stored = blobs.put_all(tensors).await;
                     let message = stored.map_or_else(failed, |()| then);
-                    let _ = said.send(Said::Message(message)).await;
+                    let _ = said.send(message).await;
                 });
                 true
             }
