@@ -271,7 +271,7 @@ fn on_a_full_disk(shared: &Path, steps: u32, full: Full) -> Option<(String, usiz
 #[test]
 fn a_full_disk_loses_nothing() {
     let Some(shared) = shared() else { return };
-    let steps = 200;
+    let steps = 80;
     let undisturbed = {
         let mut pool = Pool::new();
         pool.join("worker", &["--threads", "1"]);

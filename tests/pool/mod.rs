@@ -100,6 +100,12 @@ impl Process {
         panic!("it has not ended after {PATIENCE:?}")
     }
 
+    /// Waits until the process has ended on its own.
+    pub fn ended(&mut self) {
+        while self.next().is_some() {}
+        self.child.wait().unwrap();
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
