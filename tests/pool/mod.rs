@@ -121,10 +121,11 @@ impl Drop for Process {
 
 /// A coordinator with its members.
 pub struct Pool {
-    pub dir: tempfile::TempDir,
-    pub url: String,
-    coordinator: Option<Process>,
+    // In the order in which they go: nobody writes into the folder when it is removed.
     pub members: Vec<Process>,
+    coordinator: Option<Process>,
+    pub url: String,
+    pub dir: tempfile::TempDir,
 }
 
 impl Pool {
