@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use concord_runtime::checker::{self, CheckerOptions};
+use concord_runtime::measure;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::bytes;
 use crate::device::DeviceArgs;
 use crate::output::Output;
 
@@ -22,6 +24,9 @@ pub struct Args {
     /// Key and fetched blobs. A checker is known by its key: one folder for each checker.
     #[arg(long, default_value = "concord-checker", value_name = "DIR")]
     dir: PathBuf,
+    /// Memory of the GPU that the checker may take, such as 2G; most of what is free by default.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    memory: Option<u64>,
     /// Leave when standard input ends: for checkers that another program starts.
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -42,11 +47,11 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let options = CheckerOptions {
         coordinator: args.coordinator.clone(),
         dir: args.dir,
-        device: args.device.device()?,
+        device: args.device.device(args.memory)?,
         #[cfg(feature = "liars")]
         lie: args.lie,
     };
-    let name = options.device.name();
+    let name = measure::device_name(&options.device);
     output.result(
         &format!("checker on {name}, for {}", args.coordinator),
         &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),

@@ -4,27 +4,32 @@ use anyhow::{Context, bail};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
+use concord_runtime::measure;
+
+use crate::gpu::{self, GpuName};
 
 /// Where to compute. None of it changes a bit of any result.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// "cpu" (SIMD and threads) or "reference" (scalar code, slow, for disputes).
+    /// "cpu" (SIMD and threads), "cuda" or "cuda:N" (an NVIDIA GPU), "auto" (the first GPU that can
+    /// be used, else the CPU) or "reference" (scalar code, slow, for disputes).
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
-    /// Threads; all cores by default.
+    /// Threads of the CPU; all cores by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Instruction set: portable, avx2 or avx512; the best of this machine by default.
+    /// Instruction set of the CPU: portable, avx2 or avx512; the best of this machine by default.
     #[arg(long, value_name = "ISA")]
     pub isa: Option<Isa>,
 }
 
 impl DeviceArgs {
-    /// The device that was asked for.
+    /// The device that was asked for. A GPU holds at most `memory` bytes, by default most of what is
+    /// free on the card.
     ///
     /// # Errors
     /// Where this machine lacks it.
-    pub fn device(&self) -> anyhow::Result<Device> {
+    pub fn device(&self, memory: Option<u64>) -> anyhow::Result<Device> {
         let isa = self.isa.unwrap_or_else(Isa::best);
         if !isa.is_available() {
             bail!(
@@ -35,8 +40,22 @@ impl DeviceArgs {
         match self.device.as_str() {
             "reference" => Ok(Device::Reference),
             "cpu" => Ok(Device::Cpu(Cpu::new(isa, self.thread_count()?))),
-            other => bail!("unknown device '{other}': cpu or reference"),
+            "auto" => self.best(isa, memory),
+            other => match GpuName::parse(other)? {
+                Some(name) => Ok(gpu::proven(name.open(memory)?)?),
+                None => bail!("unknown device '{other}': cpu, cuda, cuda:N, auto or reference"),
+            },
         }
+    }
+
+    /// The first GPU that can be used, else the CPU. Says which, and why.
+    fn best(&self, isa: Isa, memory: Option<u64>) -> anyhow::Result<Device> {
+        let (device, why) = match gpu::first_usable(memory) {
+            Ok(device) => (device, "the first GPU that can be used".to_string()),
+            Err(why) => (Device::Cpu(Cpu::new(isa, self.thread_count()?)), why),
+        };
+        eprintln!("device: {} ({why})", measure::device_name(&device));
+        Ok(device)
     }
 
     fn thread_count(&self) -> anyhow::Result<usize> {

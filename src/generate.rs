@@ -107,7 +107,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         stops: &stops,
         limit,
     };
-    let completion = run.complete(&mut Generator::new(&stage, sampling))?;
+    let completion = run.complete(&mut Generator::new(&stage, sampling)?)?;
     let seconds = start.elapsed().as_secs_f64();
     let finish = match completion.finish {
         "length" if limit < args.max_tokens => "positions",
@@ -188,7 +188,7 @@ impl Run<'_> {
         };
         let mut feed = self.prompt.to_vec();
         while completion.tokens < self.limit {
-            let id = generator.next(&feed).context("the model overflows")?;
+            let id = generator.next(&feed).context("the text cannot go on")?;
             if self.stops.contains(&id) {
                 completion.finish = "stop";
                 break;

@@ -48,7 +48,7 @@ impl ModelArgs {
     /// # Errors
     /// Naming the file and what is wrong with it.
     pub fn open(&self) -> anyhow::Result<OpenedModel> {
-        let device = self.device.device()?;
+        let device = self.device.device(None)?;
         let named = resolve(&self.model)?;
         let (folder, adapter) = match base_of_adapter(&named)? {
             None => (named, self.adapter.clone()),

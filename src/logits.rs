@@ -115,7 +115,8 @@ fn compute(stage: &Stage, ids: &Ids) -> anyhow::Result<Tensor> {
         };
         let hidden = stage.forward(&batch, StageInput::Tokens);
         let (hidden, _) = hidden.with_context(|| format!("sequence {index}"))?;
-        logits.extend_from_slice(stage.logits(&hidden).data());
+        let rows = stage.logits(&hidden);
+        logits.extend_from_slice(&rows.and_then(Tensor::into_values)?);
     }
     Ok(Tensor::new(
         &[ids.sequences, ids.sequence_len, vocab],

@@ -1,5 +1,6 @@
 //! The command line of Concord.
 
+mod bytes;
 mod checker;
 mod client;
 mod coordinator;
@@ -7,6 +8,8 @@ mod coordinator;
 mod demo;
 mod device;
 mod generate;
+mod gpu;
+mod gpu_suite;
 mod job_file;
 mod jobs;
 mod loaded_model;
@@ -54,6 +57,8 @@ enum Command {
     Jobs(jobs::Args),
     /// Show who is in a pool and what they do.
     Status(status::Args),
+    /// Check a GPU against the CPU, bit by bit, and measure it.
+    GpuSuite(gpu_suite::Args),
     /// Run a coordinator.
     Coordinator(coordinator::Args),
     /// Run a worker.
@@ -79,6 +84,7 @@ fn main() -> std::process::ExitCode {
         Command::Verify(args) => verify::run(&args, &output),
         Command::Jobs(args) => jobs::run(&args, &output),
         Command::Status(args) => status::run(&args, &output),
+        Command::GpuSuite(args) => gpu_suite::run(&args, &output),
         Command::Coordinator(args) => coordinator::run(args, &output),
         Command::Worker(args) => worker::run(args, &output),
         Command::Checker(args) => checker::run(args, &output),

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use concord_kernels::Device;
 use concord_runtime::measure;
 use concord_runtime::worker::{self, WorkerOptions};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
+use crate::bytes;
 use crate::device::DeviceArgs;
 use crate::output::Output;
 
@@ -31,8 +33,9 @@ pub struct Args {
     /// Key and fetched blobs. A worker is known by its key: one folder for each worker.
     #[arg(long, default_value = "concord-worker", value_name = "DIR")]
     dir: PathBuf,
-    /// Memory that the worker may use, such as 512M or 8G; what is free now by default.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    /// Memory that the worker may use, such as 512M or 8G: of the GPU where it computes on one. By
+    /// default what is free now. Two workers on one GPU need a share each.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     memory: Option<u64>,
     /// Leave when standard input ends: for workers that another program starts.
     #[arg(long, hide = true)]
@@ -45,50 +48,31 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// Bytes, with an optional K, M, G or T (of 1,024).
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let refuse = || format!("'{text}' is no size: try 512M or 8G");
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (digits, unit) = text.split_at(split);
-    let shift = match unit
-        .trim()
-        .to_ascii_uppercase()
-        .trim_end_matches("IB")
-        .trim_end_matches('B')
-    {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(refuse()),
-    };
-    let number: u64 = digits.parse().map_err(|_| refuse())?;
-    number.checked_mul(1 << shift).ok_or_else(refuse)
-}
-
 /// Runs a worker until Ctrl-C, which lets it hand over its work first.
 ///
 /// # Errors
 /// Where the coordinator refuses or is out of reach, or the port is taken.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let device = args.device.device(args.memory)?;
+    let memory_bytes = match (&device, args.memory) {
+        (Device::Cpu(_) | Device::Reference, Some(bytes)) => bytes,
+        _ => measure::device_memory(&device),
+    };
     let options = WorkerOptions {
         coordinator: args.coordinator.clone(),
         listen: args.listen,
         advertise: args.advertise,
         dir: args.dir,
-        device: args.device.device()?,
-        memory_bytes: args.memory.unwrap_or_else(measure::machine_memory),
+        device,
+        memory_bytes,
         // No command line reaches the cheat of `concord demo`.
         #[cfg(feature = "demo")]
         wrong_data: None,
         #[cfg(feature = "liars")]
         lie: args.lie,
     };
-    let name = options.device.name();
+    let name = measure::device_name(&options.device);
     output.result(
         &format!("worker on {name}, for {}", args.coordinator),
         &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
@@ -117,17 +101,4 @@ pub async fn until_told(stdin: bool, leave: mpsc::Sender<()>) {
         () = closed => std::process::exit(0),
     }
     let _ = leave.send(()).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_bytes;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_bytes("4096"), Ok(4096));
-        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
-        assert_eq!(parse_bytes("8GiB"), Ok(8 << 30));
-        assert!(parse_bytes("eight").is_err() && parse_bytes("99999999T").is_err());
-    }
 }

@@ -186,6 +186,69 @@ fn a_full_store_loses_nothing() {
     }
 }
 
+/// What the planner counts on is not what workers have: it learns, and never asks for the same twice.
+#[test]
+fn a_worker_that_runs_out_of_memory_gets_less() {
+    let expected = alone(false);
+    for (rooms, plan) in [
+        (&[2, 4][..], PlanChoice::Auto),
+        (&[1, 2, 1], PlanChoice::Auto),
+        (&[0, 3, 1], PlanChoice::Auto),
+        (&[1, 3], fixed(2, 1)),
+        (&[0, 4], fixed(2, 1)),
+    ] {
+        let mut new = job(STEPS, (1, 1), false);
+        new.submission.options.plan = plan.clone();
+        new.submission.options.min_workers = rooms.len() as u32;
+        // A make-believe worker has room for layers, not bytes.
+        let profile = &mut new.submission.profile;
+        profile.layer_activation_bytes = 10;
+        (profile.embed_bytes, profile.head_bytes) = (10, 10);
+        let mut world = World::new(11, new);
+        for (number, room) in (1..).zip(rooms) {
+            let id = world.join_worker(number, 0, None);
+            world.rooms.insert(id, *room);
+        }
+        let what = format!("{rooms:?}, {plan:?}");
+        assert_eq!(finish(&mut world, &what), expected, "{what}");
+        let is_end = |e: &&JobEvent| matches!(e, JobEvent::Lost { .. });
+        let ends = world.memory.events.iter().filter(is_end).count();
+        assert!((1..12).contains(&ends), "{what}: {ends} plans in vain");
+        let kept = world.memory.plans.values().last().unwrap();
+        for (seat, worker) in kept.workers() {
+            let layers = kept.stages[seat.stage];
+            assert!(layers.end - layers.start <= world.rooms[&worker], "{what}");
+        }
+    }
+}
+
+fn fixed(stages: u32, replicas: u32) -> PlanChoice {
+    PlanChoice::Fixed {
+        stages,
+        replicas,
+        shares: Vec::new(),
+    }
+}
+
+#[test]
+fn a_job_that_no_worker_can_hold_says_so() {
+    let mut world = World::new(12, job(STEPS, (1, 1), false));
+    let id = world.join_worker(1, 0, None);
+    world.rooms.insert(id, 3);
+    assert_eq!(world.run(60 * SECOND), None);
+    let events = &world.memory.events;
+    let Some(JobEvent::Waiting(what)) = events.last() else {
+        panic!("{events:?}");
+    };
+    for words in ["no plan fits", &id.short(), "4 bytes of 3"] {
+        assert!(what.contains(words), "{what}");
+    }
+    let plans = events
+        .iter()
+        .filter(|e| matches!(e, JobEvent::Planned { .. }));
+    assert_eq!(plans.count(), 1, "{events:?}");
+}
+
 /// Everything that may happen to a pool of honest machines, by chance.
 fn troubled(seed: u64) -> World {
     let mut dice = Rng::new(seed ^ 0x5eed);

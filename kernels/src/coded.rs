@@ -3,6 +3,8 @@
 //! The exponent comes from the bits of the row's largest magnitude and is bumped, never clipped,
 //! where rounding would pass the limit. See NUMERICS.md, section 2.
 
+use crate::{Buffer, KernelError};
+
 /// How many bits a coded element has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
@@ -26,7 +28,7 @@ impl Precision {
 }
 
 /// Rows of integers with one exponent each. Every row is coded on its own: no row sees another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Coded {
     /// Number of rows.
     pub rows: usize,
@@ -35,9 +37,9 @@ pub struct Coded {
     /// The limit that every `q` keeps.
     pub precision: Precision,
     /// Codes, row-major. Invariant: `|q| <= precision.limit()`.
-    pub q: Vec<i16>,
+    pub q: Buffer<i16>,
     /// One exponent a row; [`crate::reference::code::EMPTY`] for a row of zeros.
-    pub exp: Vec<i32>,
+    pub exp: Buffer<i32>,
 }
 
 /// One side of an integer product, seen as rows by depth with any strides.
@@ -62,21 +64,21 @@ pub struct Operand<'a> {
 }
 
 impl Coded {
-    /// The rows as they are: the depth is the column axis.
+    /// The rows as they are: the depth is the column axis. For codes on the host.
     pub fn by_rows(&self) -> Operand<'_> {
         Operand {
-            q: &self.q,
+            q: self.q.data(),
             rows: self.rows,
             depth: self.cols,
             row_stride: self.cols,
             depth_stride: 1,
-            exp: &self.exp,
+            exp: self.exp.data(),
             precision: self.precision,
         }
     }
 
     /// The columns of rows `[start, start + depth)`, summed over these rows; the exponents of the
-    /// rows must have been folded into the other operand.
+    /// rows must have been folded into the other operand. For codes on the host.
     pub fn by_cols(&self, start: usize, depth: usize) -> Operand<'_> {
         assert!(
             start + depth <= self.rows,
@@ -84,7 +86,7 @@ impl Coded {
             self.rows
         );
         Operand {
-            q: &self.q[start * self.cols..],
+            q: &self.q.data()[start * self.cols..],
             rows: self.cols,
             depth,
             row_stride: 1,
@@ -94,32 +96,66 @@ impl Coded {
         }
     }
 
-    /// The exact values `q * 2^exp` (rounded only where they leave the range of f32).
+    /// The exact values `q * 2^exp` (rounded only where they leave the range of f32). For codes on
+    /// the host.
     pub fn decode(&self) -> Vec<f32> {
         (0..self.rows)
             .flat_map(|row| self.decode_row(row))
             .collect()
     }
 
-    /// The values of one row.
+    /// The values of one row. For codes on the host.
     pub fn decode_row(&self, row: usize) -> impl Iterator<Item = f32> + '_ {
-        let scale = crate::math::pow2_f64(self.exp[row]);
-        let codes = &self.q[row * self.cols..(row + 1) * self.cols];
+        let scale = crate::math::pow2_f64(self.exp.data()[row]);
+        let codes = &self.q.data()[row * self.cols..(row + 1) * self.cols];
         codes.iter().map(move |&q| (f64::from(q) * scale) as f32)
     }
 
-    /// Puts the rows of `other` after these.
+    /// Puts the rows of `other` after these, on the host.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where codes lie on a GPU that is lost.
     ///
     /// # Panics
     /// Where width or precision differ.
-    pub fn append(&mut self, other: &Self) {
+    pub fn append(&mut self, other: &Self) -> Result<(), KernelError> {
         assert_eq!(
             (self.cols, self.precision),
             (other.cols, other.precision),
             "append: rows"
         );
         self.rows += other.rows;
-        self.q.extend_from_slice(&other.q);
-        self.exp.extend_from_slice(&other.exp);
+        self.q.values_mut()?.extend_from_slice(&other.q.values()?);
+        self.exp
+            .values_mut()?
+            .extend_from_slice(&other.exp.values()?);
+        Ok(())
+    }
+
+    /// Rows `[start, start + count)`: a copy on the host, a view on a GPU.
+    pub fn part(&self, start: usize, count: usize) -> Self {
+        Self {
+            rows: count,
+            cols: self.cols,
+            precision: self.precision,
+            q: self.q.part(start * self.cols, count * self.cols),
+            exp: self.exp.part(start, count),
+        }
+    }
+
+    /// The codes on the host: themselves, or a copy of what lies on a GPU.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where the GPU is lost.
+    pub fn on_host(&self) -> Result<std::borrow::Cow<'_, Self>, KernelError> {
+        use std::borrow::Cow;
+        if let (Buffer::Host(_), Buffer::Host(_)) = (&self.q, &self.exp) {
+            return Ok(Cow::Borrowed(self));
+        }
+        Ok(Cow::Owned(Self {
+            q: self.q.values()?.into_owned().into(),
+            exp: self.exp.values()?.into_owned().into(),
+            ..*self
+        }))
     }
 }

@@ -1,6 +1,7 @@
 //! Where operations run.
 
 use crate::cpu::Cpu;
+use crate::cuda::Cuda;
 use crate::isa::Isa;
 
 /// A back-end. All give the same bits; see NUMERICS.md.
@@ -10,6 +11,8 @@ pub enum Device {
     Reference,
     /// SIMD and threads.
     Cpu(Cpu),
+    /// An NVIDIA GPU.
+    Cuda(Cuda),
 }
 
 impl Device {
@@ -22,7 +25,7 @@ impl Device {
     /// once: for small tensors, handing every operation over costs more than the operation.
     pub fn on_its_threads<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match self {
-            Self::Reference => work(),
+            Self::Reference | Self::Cuda(_) => work(),
             Self::Cpu(cpu) => cpu.pool().install(work),
         }
     }
@@ -31,6 +34,8 @@ impl Device {
     pub fn with_own_threads(&self) -> Self {
         match self {
             Self::Reference => Self::Reference,
+            // Work of several threads goes to the GPU in the order in which it is launched.
+            Self::Cuda(gpu) => Self::Cuda(gpu.clone()),
             Self::Cpu(cpu) => Self::Cpu(Cpu::new(cpu.isa(), cpu.threads())),
         }
     }
@@ -39,6 +44,7 @@ impl Device {
     pub fn name(&self) -> String {
         match self {
             Self::Reference => "reference".to_string(),
+            Self::Cuda(gpu) => gpu.name().to_string(),
             Self::Cpu(cpu) => format!("cpu {} x{}", cpu.isa(), cpu.threads()),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! No libm, so that every host makes the same bits.
 
+use crate::Buffer;
 use crate::math::pow2_f64;
 
 const LN_2: [f64; 2] = [0.693_147_180_485_539_1, 7.440_617_110_012_397e-11];
@@ -98,9 +99,9 @@ pub struct RopeTable {
     /// Half of the head dimension.
     pub half: usize,
     /// Row-major cosines.
-    pub cos: Vec<f32>,
+    pub cos: Buffer<f32>,
     /// Row-major sines.
-    pub sin: Vec<f32>,
+    pub sin: Buffer<f32>,
 }
 
 impl RopeTable {
@@ -113,19 +114,19 @@ impl RopeTable {
             scaled_frequency(exp(-exponent * ln_theta), scaling)
         };
         let frequencies: Vec<f64> = (0..half).map(frequency).collect();
-        let mut table = Self {
-            half,
-            cos: Vec::new(),
-            sin: Vec::new(),
-        };
+        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
         for position in 0..positions {
             for frequency in &frequencies {
                 let (sin, cos) = sin_cos(position as f64 * frequency);
-                table.cos.push(cos as f32);
-                table.sin.push(sin as f32);
+                cosines.push(cos as f32);
+                sines.push(sin as f32);
             }
         }
-        table
+        Self {
+            half,
+            cos: cosines.into(),
+            sin: sines.into(),
+        }
     }
 
     /// Positions in the table.

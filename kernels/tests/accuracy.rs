@@ -33,6 +33,11 @@ fn below(what: &str, error: f64, bound: f64) {
     assert!(error <= bound, "{what}: {error:e} above {bound:e}");
 }
 
+/// Rows of `cols`.
+fn tensor(elements: &[f32], cols: usize) -> Tensor {
+    Tensor::new(&[elements.len() / cols, cols], elements.to_vec()).unwrap()
+}
+
 #[test]
 fn products_of_each_precision() {
     let (m, n, k) = (24, 24, 4_096);
@@ -52,8 +57,8 @@ fn products_of_each_precision() {
         (Precision::I14, 4e-4),
         (Precision::I8, 3e-2),
     ] {
-        let (x, w) = (device.code(&x, k, precision), device.code(&w, k, precision));
-        let y = device.matmul(&x, &w);
+        let code = |x: &[f32]| device.code(&tensor(x, k), k, precision).unwrap();
+        let y = device.matmul(&code(&x), &code(&w)).unwrap();
         below(
             &format!("product, {precision:?}"),
             error(y.data(), &exact),
@@ -83,12 +88,14 @@ fn attention_of_ordinary_sharp_and_diffuse_scores() {
             .map(|v| v * factor)
             .collect();
         let (k, v) = (gaussian(4, tokens * dim), gaussian(5, tokens * dim));
-        let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16);
-        let out = device.attention(&codes.queries, &codes.kv, 0, &shape, Precision::I16);
+        let [tq, tk, tv] = [&q, &k, &v].map(|x| tensor(x, dim));
+        let p = Precision::I16;
+        let codes = device.attention_codes(&tq, &tk, &tv, &shape, p).unwrap();
+        let out = device.attention(&codes, 1, &shape, p).unwrap();
         let exact = attention_f64(&q, &k, &v, tokens, dim);
         below(
             &format!("attention, {what}"),
-            error(&out.out, &exact),
+            error(out.out.data(), &exact),
             bound,
         );
     }
@@ -123,7 +130,7 @@ fn what_stays_in_floats_is_as_good_as_f32() {
     let cols = 3_000;
     let x = Tensor::new(&[2, cols], gaussian(6, 2 * cols)).unwrap();
     let w = vec![1.0; cols];
-    let (y, _) = device.rmsnorm(&x, &w, 1e-6);
+    let (y, _) = device.rmsnorm(&x, &tensor(&w, cols), 1e-6).unwrap();
     let exact = x.data().chunks(cols).flat_map(|row| {
         let mean = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / cols as f64;
         row.iter()
@@ -132,8 +139,7 @@ fn what_stays_in_floats_is_as_good_as_f32() {
     below("rmsnorm", error(y.data(), &exact.collect::<Vec<_>>()), 2e-7);
 
     let (g, u) = (gaussian(7, cols), gaussian(8, cols));
-    let tensor = |data: &[f32]| Tensor::new(&[1, cols], data.to_vec()).unwrap();
-    let y = device.swiglu(&tensor(&g), &tensor(&u));
+    let y = device.swiglu(&tensor(&g, cols), &tensor(&u, cols)).unwrap();
     let silu = |g: f64| g / (1.0 + (-g).exp());
     let exact = g
         .iter()
@@ -141,12 +147,13 @@ fn what_stays_in_floats_is_as_good_as_f32() {
         .map(|(g, u)| silu(f64::from(*g)) * f64::from(*u));
     below("swiglu", error(y.data(), &exact.collect::<Vec<_>>()), 2e-7);
 
-    let mut logits = tensor(&g);
-    let losses = device.cross_entropy(&mut logits, &[Some(17)]);
+    let mut logits = tensor(&g, cols);
+    let target = device.targets(&[Some(17)]).unwrap();
+    let losses = device.cross_entropy(&mut logits, &target).unwrap();
     let total: f64 = g.iter().map(|v| f64::from(*v).exp()).sum();
     below(
         "cross-entropy",
-        error(&losses, &[total.ln() - f64::from(g[17])]),
+        error(losses.data(), &[total.ln() - f64::from(g[17])]),
         1e-6,
     );
     let exact: Vec<f64> = g.iter().map(|v| f64::from(*v).exp() / total).collect();

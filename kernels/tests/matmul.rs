@@ -43,14 +43,14 @@ fn random_coded(random: &mut Random, rows: usize, cols: usize, precision: Precis
 fn transposed(coded: &Coded) -> Coded {
     let (rows, cols) = (coded.rows, coded.cols);
     let q = (0..rows * cols)
-        .map(|i| coded.q[i % rows * cols + i / rows])
-        .collect();
+        .map(|i| coded.q.data()[i % rows * cols + i / rows])
+        .collect::<Vec<_>>();
     Coded {
         rows: cols,
         cols: rows,
         precision: coded.precision,
-        q,
-        exp: vec![0; cols],
+        q: q.into(),
+        exp: vec![0; cols].into(),
     }
 }
 
@@ -98,7 +98,7 @@ fn check_layouts(cpus: &[Cpu], what: &str, a: &Coded, b: &Coded) {
         b.by_rows(),
     );
     let a_cols = Operand {
-        exp: &a.exp,
+        exp: a.exp.data(),
         ..at.by_cols(0, at.rows)
     };
     check(
@@ -199,9 +199,9 @@ fn parts_equal_the_whole() {
 /// Some rows of a coded matrix.
 fn rows_of<'a>(coded: &'a Coded, rows: &Range<usize>) -> Operand<'a> {
     Operand {
-        q: &coded.q[rows.start * coded.cols..],
+        q: &coded.q.data()[rows.start * coded.cols..],
         rows: rows.len(),
-        exp: &coded.exp[rows.clone()],
+        exp: &coded.exp.data()[rows.clone()],
         ..coded.by_rows()
     }
 }
@@ -228,7 +228,7 @@ fn digits_at_their_limit_match() {
                     cols: depth,
                     precision,
                     q: (0..n * depth).map(|i| choices[i / depth % 4]).collect(),
-                    exp: vec![0; n],
+                    exp: vec![0; n].into(),
                 };
                 let a = fill(rows, [la, -la, worst(la), -worst(la)], pa);
                 let b = fill(cols, [lb, worst(lb), -lb, -worst(lb)], pb);
@@ -260,8 +260,8 @@ fn depths_beyond_the_blocks_match() {
                 } else {
                     Precision::I16
                 },
-                q: vec![limit as i16; rows * depth],
-                exp: vec![-14; rows],
+                q: vec![limit as i16; rows * depth].into(),
+                exp: vec![-14; rows].into(),
             };
             let (a, b) = (fill(9, pa.limit()), fill(2, pb.limit()));
             check(
@@ -294,10 +294,14 @@ fn extreme_exponents_match() {
             let mut a = random_coded(&mut random, rows, 70, pa);
             let mut b = random_coded(&mut random, cols, 70, pb);
             a.exp
+                .values_mut()
+                .unwrap()
                 .iter_mut()
                 .enumerate()
                 .for_each(|(i, e)| *e = exps[i % exps.len()]);
             b.exp
+                .values_mut()
+                .unwrap()
                 .iter_mut()
                 .enumerate()
                 .for_each(|(i, e)| *e = exps[i * 7 % exps.len()]);
@@ -309,8 +313,8 @@ fn extreme_exponents_match() {
             );
             // Outputs around the smallest subnormals and the largest finite numbers.
             for exp in [-83, -78, -74, -70, 40, 49, 50] {
-                a.exp.fill(exp);
-                b.exp.fill(exp);
+                a.exp.values_mut().unwrap().fill(exp);
+                b.exp.values_mut().unwrap().fill(exp);
                 check(
                     &cpus,
                     &format!("exponents {exp} {pa:?} {pb:?}"),
@@ -338,8 +342,8 @@ fn zero_rows_and_empty_sides_give_positive_zero() {
                 rows,
                 cols: depth,
                 precision,
-                q: vec![0; rows * depth],
-                exp: vec![-3; rows],
+                q: vec![0; rows * depth].into(),
+                exp: vec![-3; rows].into(),
             };
             let (a, b) = (zeros(rows, pa), zeros(cols, pb));
             check(
@@ -363,15 +367,15 @@ fn windows_of_larger_matrices_match() {
         let window = |coded: &Coded, rows: usize, step: usize| (rows, coded.cols * step);
         let (rows, row_stride) = window(&a, 25, 2);
         let a_part = Operand {
-            q: &a.q[13..],
+            q: &a.q.data()[13..],
             rows,
             depth: 64,
             row_stride,
-            exp: &a.exp[..rows],
+            exp: &a.exp.data()[..rows],
             ..a.by_rows()
         };
         let b_part = Operand {
-            q: &b.q[7..],
+            q: &b.q.data()[7..],
             depth: 64,
             ..b.by_rows()
         };

@@ -142,6 +142,9 @@ pub enum ModelError {
         /// Names the tensor and the element.
         source: concord_kernels::KernelError,
     },
+    /// The device that computes fails.
+    #[error(transparent)]
+    Kernel(#[from] concord_kernels::KernelError),
     /// `tokenizer.json` cannot be read, or refuses a text.
     #[error("{path}: {reason}", path = path.display())]
     Tokenizer {

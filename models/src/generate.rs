@@ -1,7 +1,7 @@
 //! Text from a whole model: prefill, then one token at a time from the cache.
 
-use concord_kernels::ops::sample::{Sampling, sample};
-use concord_kernels::{KernelError, Tensor};
+use concord_kernels::KernelError;
+use concord_kernels::ops::sample::Sampling;
 
 use crate::decoder::{KvCache, Stage, StageInput};
 
@@ -16,18 +16,21 @@ pub struct Generator<'a> {
 impl<'a> Generator<'a> {
     /// A new sequence on a stage that holds the whole model.
     ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    ///
     /// # Panics
     /// On a stage that lacks the embedding or the head.
-    pub fn new(stage: &'a Stage, sampling: Sampling) -> Self {
+    pub fn new(stage: &'a Stage, sampling: Sampling) -> Result<Self, KernelError> {
         assert!(
             stage.is_first() && stage.is_last(),
             "generation needs the whole model"
         );
-        Self {
+        Ok(Self {
             stage,
-            cache: stage.cache(),
+            cache: stage.cache()?,
             sampling,
-        }
+        })
     }
 
     /// Tokens so far: the position of the next.
@@ -38,7 +41,8 @@ impl<'a> Generator<'a> {
     /// Feeds `tokens` (the prompt at first, then the token drawn last) and draws the next one.
     ///
     /// # Errors
-    /// [`KernelError::NotFinite`] where the model overflows.
+    /// [`KernelError::NotFinite`] where the model overflows; [`KernelError::Cuda`] where a GPU
+    /// fails.
     ///
     /// # Panics
     /// For no tokens.
@@ -47,17 +51,13 @@ impl<'a> Generator<'a> {
             !tokens.is_empty(),
             "a generator needs a token to go on from"
         );
+        let device = &self.stage.options().device;
         let hidden = self
             .stage
             .extend(&mut self.cache, tokens, StageInput::Tokens)?;
-        let (_, width) = hidden.rows_cols();
-        let last = hidden.data()[hidden.data().len() - width..].to_vec();
-        let logits = self.stage.logits(&Tensor::new(&[1, width], last)?);
-        logits.check_finite("logits")?;
-        Ok(sample(
-            logits.data(),
-            &self.sampling,
-            self.cache.tokens() as u64,
-        ))
+        let mut logits = self.stage.logits(&hidden.rows(tokens.len() - 1, 1))?;
+        // A draw does not tell -0 from +0: this is but the check for NaN and infinity.
+        device.canonicalise(&mut [("logits", &mut logits)])?;
+        device.sample(&logits, &self.sampling, self.cache.tokens() as u64)
     }
 }

@@ -9,6 +9,7 @@ pub mod decoder;
 pub mod error;
 pub mod export;
 pub mod generate;
+pub mod golden;
 pub mod hub;
 pub mod peft;
 pub mod tokenizer;

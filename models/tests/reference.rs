@@ -84,7 +84,7 @@ fn logits_agree_with_transformers() {
         let batch = batch(&reference.load_i64("input_ids").unwrap(), 96);
         let stage = whole(&ModelFolder::open(&shared.join("models").join(model)).unwrap());
         let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
-        let logits = stage.logits(&hidden);
+        let logits = stage.logits(&hidden).unwrap();
 
         let (mut error, mut norm) = (0.0, 0.0);
         for (got, expected) in logits.data().iter().zip(expected.data()) {
@@ -131,7 +131,7 @@ fn greedy_tokens_are_those_of_transformers() {
             top_p: 1.0,
             seed: 0,
         };
-        let mut generator = Generator::new(&stage, greedy);
+        let mut generator = Generator::new(&stage, greedy).unwrap();
         let mut feed = ids("greedy_prompt");
         let expected = ids("greedy_ids");
         let mut got = Vec::new();
@@ -200,12 +200,10 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
                 .unwrap();
             gradients
         };
-        let gradients = tree_sum(4, &mut one, &mut |a, b| a.add(&device, &b));
-        let gradients = gradients.joined(&device);
-        let squared: Vec<f32> = gradients
-            .values()
-            .map(|g| device.sum_squares(g.data()))
-            .collect();
+        let gradients = tree_sum(4, &mut one, &mut |a, b| a.add(&device, &b).unwrap());
+        let gradients = gradients.joined(&device).unwrap();
+        let tensors: Vec<&Tensor> = gradients.values().map(|gradient| &**gradient).collect();
+        let squared = device.sum_squares(&tensors).unwrap();
         let scalars = StepScalars {
             step,
             targets,
@@ -217,7 +215,7 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         *state = state
             .updated(&device, &gradients, &settings, &scalars)
             .unwrap();
-        stage.refresh(&state.values());
+        stage.refresh(&state.values()).unwrap();
     }
     run
 }
@@ -316,7 +314,7 @@ fn merged_weights_give_the_logits_of_the_adapter() {
     let batch = batch(&ids, 96);
     let logits = |stage: &Stage| {
         let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
-        stage.logits(&hidden)
+        stage.logits(&hidden).unwrap()
     };
     let (beside, merged, plain) = (logits(&beside), logits(&merged), logits(&plain));
     let distance = |a: &Tensor, b: &Tensor| {
@@ -342,7 +340,7 @@ fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String
             let mut weight = folder.load(&name).unwrap();
             let (_, cols) = weight.rows_cols();
             let rank = adapter.r as usize;
-            for (i, w) in weight.data_mut().iter_mut().enumerate() {
+            for (i, w) in weight.values_mut().unwrap().iter_mut().enumerate() {
                 let (row, col) = (i / cols, i % cols);
                 let term = |r: usize| b.data()[row * rank + r] * a.data()[r * cols + col];
                 *w += scale * (0..rank).map(term).sum::<f32>();

@@ -67,6 +67,12 @@ impl Domain {
             Self::Signature => "concord.v1.signature",
         }
     }
+
+    /// What BLAKE3's key derivation makes of the tag: all that a device needs to take a digest
+    /// under this domain.
+    pub fn context_key(self) -> [u8; 32] {
+        blake3::hazmat::hash_derive_key_context(self.tag())
+    }
 }
 
 /// 32 bytes of BLAKE3.

@@ -123,6 +123,20 @@ pub enum ToCoordinator {
     },
     /// The worker wants to leave: move its work away.
     Drain,
+    /// The stage or the step takes more memory than the worker has. It still holds the committed
+    /// state.
+    OutOfMemory {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// Cause, place and remedy.
+        reason: String,
+        /// What was held, and what could not be had on top.
+        needed_bytes: u64,
+        /// The most that the worker can hold.
+        limit_bytes: u64,
+    },
 }
 
 /// A stage to hold.

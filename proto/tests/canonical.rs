@@ -254,7 +254,7 @@ fn no_encoding_changes_unnoticed() {
 }
 
 const GOLDEN: [&str; 23] = [
-    "ToCoordinator 5529f305",
+    "ToCoordinator 4281000a",
     "ToWorker 5924dc36",
     "ClientRequest 7a967550",
     "ClientResponse f086e3e4",

@@ -51,7 +51,7 @@ pub async fn run(
         role: Role::Checker,
         protocol: PROTOCOL_VERSION,
         arithmetic: ARITHMETIC_VERSION,
-        device: measure::device_info(&options.device, measure::machine_memory()),
+        device: measure::device_info(&options.device, measure::device_memory(&options.device))?,
         endpoint: String::new(),
         held: None,
         challenge: [0; 32],
@@ -62,7 +62,7 @@ pub async fn run(
         match opened {
             Ok((mut session, auditor)) => {
                 tries = 0;
-                if serve(&mut session, &auditor, &mut leave).await {
+                if serve(&mut session, &auditor, &mut leave).await? {
                     return Ok(());
                 }
             }
@@ -102,11 +102,14 @@ async fn open(
 }
 
 /// Serves until the session ends; true where the checker has left for good.
+///
+/// # Errors
+/// [`RuntimeError::Kernel`] where a GPU fails: what was asked last has been answered.
 async fn serve(
     session: &mut Session,
     auditor: &Arc<Auditor>,
     leave: &mut mpsc::Receiver<()>,
-) -> bool {
+) -> Result<bool, RuntimeError> {
     let (said, mut sayings) = mpsc::channel(64);
     let mut heartbeat = tokio::time::interval(session.heartbeat);
     loop {
@@ -119,16 +122,22 @@ async fn serve(
                     });
                     true
                 }
-                Some(ToWorker::Leave) => return true,
+                Some(ToWorker::Leave) => return Ok(true),
                 Some(_) => true,
-                None => return false,
+                None => return Ok(false),
             },
-            Some(message) = sayings.recv() => session.send(&message).await,
+            Some(message) = sayings.recv() => {
+                let sent = session.send(&message).await;
+                if let Some(error) = auditor.gpu_gone() {
+                    return Err(error);
+                }
+                sent
+            }
             _ = heartbeat.tick() => session.send(&ToCoordinator::Heartbeat).await,
-            _ = leave.recv() => return true,
+            _ = leave.recv() => return Ok(true),
         };
         if !goes_on {
-            return false;
+            return Ok(false);
         }
     }
 }

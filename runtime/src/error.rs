@@ -1,6 +1,7 @@
 //! What can go wrong in a worker or checker.
 
 use concord_kernels::KernelError;
+use concord_kernels::cuda::CudaError;
 use concord_models::ModelError;
 use concord_proto::Digest;
 
@@ -79,7 +80,7 @@ pub enum RuntimeError {
     /// A tensor of the model is missing or broken.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A result is not finite.
+    /// A result is not finite, or a GPU fails.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -98,9 +99,75 @@ impl RuntimeError {
 
     /// Whether another worker would fail in the same way: the fault is the job's.
     pub fn is_permanent(&self) -> bool {
-        matches!(
+        let is_of_job = matches!(
             self,
             Self::Kernel(_) | Self::Model(_) | Self::Unsupported(_)
-        )
+        );
+        is_of_job && self.of_gpu().is_none()
+    }
+
+    /// What the GPU of this process says, where the fault is its.
+    fn of_gpu(&self) -> Option<&CudaError> {
+        match self {
+            Self::Kernel(KernelError::Cuda(error))
+            | Self::Model(ModelError::Kernel(KernelError::Cuda(error))) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The bytes that were needed and the most that can be held, where a GPU has no memory left:
+    /// with less to do it can go on.
+    pub(crate) fn out_of_memory(&self) -> Option<(u64, u64)> {
+        let Some(CudaError::OutOfMemory { asked, report, .. }) = self.of_gpu() else {
+            return None;
+        };
+        let held = report.in_use();
+        let kept = held.saturating_add(report.cached);
+        let free = |card: concord_kernels::cuda::DeviceMemory| card.free.saturating_add(kept);
+        let limit = report.device.map_or(report.limit, free).min(report.limit);
+        Some((held.saturating_add(*asked), limit))
+    }
+
+    /// Whether the GPU of this process cannot go on: it is lost, or does what it should not.
+    pub(crate) fn gpu_is_gone(&self) -> bool {
+        self.of_gpu().is_some() && self.out_of_memory().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_kernels::cuda::{MemoryReport, Purpose};
+
+    use super::*;
+
+    /// A job must not be given up because a GPU fails: others can do it.
+    #[test]
+    fn a_gpu_that_fails_is_no_fault_of_the_job() {
+        let report = MemoryReport {
+            held: [1 << 19, 0, 0, 0, 0, 0, 1],
+            cached: 5,
+            peak: 0,
+            limit: 1 << 20,
+            device: None,
+        };
+        let full = CudaError::OutOfMemory {
+            asked: 2 << 20,
+            purpose: Purpose::Weights,
+            report: Box::new(report),
+        };
+        let full = RuntimeError::Model(ModelError::Kernel(full.into()));
+        assert!(!full.gpu_is_gone() && !full.is_permanent(), "{full}");
+        let needed = (1 << 19) + 1 + (2 << 20);
+        assert_eq!(full.out_of_memory(), Some((needed, 1 << 20)));
+        let cause = "Xid 79".to_string();
+        let lost = RuntimeError::Kernel(CudaError::Lost { cause }.into());
+        assert!(lost.gpu_is_gone() && !lost.is_permanent(), "{lost}");
+        let bits = KernelError::NotFinite {
+            tensor: "loss".to_string(),
+            index: 0,
+            value: f32::NAN,
+        };
+        let bits = RuntimeError::Kernel(bits);
+        assert!(bits.is_permanent() && !bits.gpu_is_gone(), "{bits}");
     }
 }

@@ -1,8 +1,10 @@
 //! Tensors as content-addressed blobs: dtype, shape, little-endian elements.
 
-use concord_kernels::Tensor;
+use std::sync::Arc;
+
+use concord_kernels::{KernelError, Tensor};
 use concord_proto::manifest::{StoredDtype, TensorHeader};
-use concord_proto::{Digest, canonical};
+use concord_proto::{Digest, Domain, canonical};
 use half::{bf16, f16};
 
 #[cfg(target_endian = "big")]
@@ -16,19 +18,42 @@ fn header(tensor: &Tensor) -> TensorHeader {
     }
 }
 
-/// The address of a tensor.
-pub fn digest(tensor: &Tensor) -> Digest {
-    header(tensor).digest(bytemuck::cast_slice(tensor.data()))
+/// The address of a tensor. One that lies on a GPU is hashed there.
+///
+/// # Errors
+/// [`KernelError::Cuda`] where a GPU fails.
+pub fn digest(tensor: &Tensor) -> Result<Digest, KernelError> {
+    let header = header(tensor);
+    if tensor.is_on_host() {
+        return Ok(header.digest(bytemuck::cast_slice(tensor.data())));
+    }
+    let key = Domain::Blob.context_key();
+    let digest = tensor.derived_digest(&key, &canonical::encode(&header))?;
+    Ok(Digest(digest))
 }
 
-/// The blob of a tensor.
-pub fn encode(tensor: &Tensor) -> Vec<u8> {
-    header(tensor).blob(bytemuck::cast_slice(tensor.data()))
+/// The blob of a tensor, which is fetched where it lies on a GPU.
+///
+/// # Errors
+/// [`KernelError::Cuda`] where a GPU fails.
+pub fn encode(tensor: &Tensor) -> Result<Vec<u8>, KernelError> {
+    Ok(header(tensor).blob(bytemuck::cast_slice(&tensor.values()?)))
 }
 
 /// Bytes of [`encode`].
 pub fn encoded_len(tensor: &Tensor) -> u64 {
-    (canonical::encode(&header(tensor)).len() + 4 * tensor.data().len()) as u64
+    (canonical::encode(&header(tensor)).len() + 4 * tensor.len()) as u64
+}
+
+/// The tensor on the host: itself, or a copy of what lies on a GPU.
+///
+/// # Errors
+/// [`KernelError::Cuda`] where a GPU fails.
+pub(crate) fn on_host(tensor: &Arc<Tensor>) -> Result<Arc<Tensor>, KernelError> {
+    if tensor.is_on_host() {
+        return Ok(tensor.clone());
+    }
+    Ok(Arc::new(tensor.on_host()?.into_owned()))
 }
 
 /// The tensor of a blob, as f32.
@@ -86,13 +111,22 @@ mod tests {
     fn blobs_come_back_and_have_the_address_of_their_bytes() {
         let a = Tensor::new(&[2, 2], vec![1.0, -2.0, 0.5, 3.0]).unwrap();
         let b = Tensor::new(&[3], vec![1.0, 2.0, 3.0]).unwrap();
-        let both = [encode(&a), encode(&b)].concat();
+        let both = [encode(&a).unwrap(), encode(&b).unwrap()].concat();
         let decoded = decode_all(&both).unwrap();
-        assert_eq!(decoded, [(digest(&a), a.clone()), (digest(&b), b)]);
-        let address = Digest::of(concord_proto::Domain::Blob, &encode(&a));
-        assert_eq!(address, digest(&a));
-        assert_eq!(encode(&a).len() as u64, encoded_len(&a));
+        let expected = [&a, &b].map(|tensor| (digest(tensor).unwrap(), tensor.clone()));
+        assert_eq!(decoded, expected);
+        let address = Digest::of(Domain::Blob, &encode(&a).unwrap());
+        assert_eq!(address, digest(&a).unwrap());
+        assert_eq!(encode(&a).unwrap().len() as u64, encoded_len(&a));
         assert!(decode_all(&both[..both.len() - 1]).is_err());
         assert!(decode(&both).is_err());
+    }
+
+    #[test]
+    fn a_device_takes_the_same_address_from_the_context_key() {
+        let tensor = Tensor::new(&[3, 1], vec![1.0, -0.5, 7.0]).unwrap();
+        let prefix = canonical::encode(&header(&tensor));
+        let taken = tensor.derived_digest(&Domain::Blob.context_key(), &prefix);
+        assert_eq!(Digest(taken.unwrap()), digest(&tensor).unwrap());
     }
 }

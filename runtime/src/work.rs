@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::{Device, Tensor};
+use concord_kernels::cuda::Purpose;
+use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::{Batch, End, Gradients, Stage, StageInput, StageTape};
 use concord_models::train::{StepScalars, TrainState, gradient_norm, mean_loss};
 use concord_proto::manifest::StateEntry;
@@ -24,12 +25,12 @@ pub(crate) struct PartSum {
 }
 
 impl PartSum {
-    pub(crate) fn new(tensors: Vec<Arc<Tensor>>) -> Self {
+    pub(crate) fn new(tensors: Vec<Arc<Tensor>>) -> Result<Self, KernelError> {
         let digests = tensors
             .iter()
             .map(|tensor| tensor_blob::digest(tensor))
-            .collect();
-        Self { tensors, digests }
+            .collect::<Result<_, _>>()?;
+        Ok(Self { tensors, digests })
     }
 
     pub(crate) fn root(&self) -> Digest {
@@ -43,6 +44,9 @@ impl PartSum {
         }
     }
 }
+
+/// The tensors of a partial sum, unless a GPU failed.
+pub(crate) type Sum = Result<Vec<Arc<Tensor>>, KernelError>;
 
 /// A microbatch that went through a stage.
 pub(crate) struct Forwarded {
@@ -93,7 +97,7 @@ pub(crate) fn forward(
         let kind = PortKind::Activation(layers.end);
         let output = Port {
             kind,
-            digest: tensor_blob::digest(&hidden),
+            digest: tensor_blob::digest(&hidden)?,
         };
         return Ok(Forwarded {
             tape,
@@ -151,7 +155,7 @@ pub(crate) fn backward(
         }
     };
     let d_input = stage.backward(batch, &forwarded.tape, d_output, &mut gradients)?;
-    let sums = split(spec, layers, gradients);
+    let sums = split(spec, layers, gradients)?;
     let node = Node::leaf(microbatch);
     let mut outputs: Vec<Port> = sums
         .iter()
@@ -162,7 +166,7 @@ pub(crate) fn backward(
         let kind = PortKind::Gradient(layers.start);
         outputs.push(Port {
             kind,
-            digest: tensor_blob::digest(d_input),
+            digest: tensor_blob::digest(d_input)?,
         });
     }
     Ok(Backwarded {
@@ -172,7 +176,11 @@ pub(crate) fn backward(
     })
 }
 
-fn split(spec: &JobSpec, layers: Layers, mut gradients: Gradients) -> BTreeMap<Part, Arc<PartSum>> {
+fn split(
+    spec: &JobSpec,
+    layers: Layers,
+    mut gradients: Gradients,
+) -> Result<BTreeMap<Part, Arc<PartSum>>, KernelError> {
     let end = |part| match part {
         Part::Own => End::Own,
         Part::TiedEmbed => End::TiedEmbed,
@@ -187,7 +195,7 @@ fn split(spec: &JobSpec, layers: Layers, mut gradients: Gradients) -> BTreeMap<P
             }
             !taken
         });
-        (part, Arc::new(PartSum::new(tensors)))
+        Ok((part, Arc::new(PartSum::new(tensors)?)))
     };
     concord_proto::rules::parts(spec, layers)
         .into_iter()
@@ -200,21 +208,33 @@ pub(crate) fn reduce<'a>(
     device: &Device,
     node: Node,
     leaf: &impl Fn(u32) -> &'a [Arc<Tensor>],
-) -> Vec<Arc<Tensor>> {
+) -> Sum {
     match node.children() {
-        None => leaf(node.start).to_vec(),
+        None => Ok(leaf(node.start).to_vec()),
         Some((left, right)) => {
-            let mut sum = reduce(device, left, leaf);
-            add(device, &mut sum, reduce(device, right, leaf));
-            sum
+            let mut sum = reduce(device, left, leaf)?;
+            add(device, &mut sum, reduce(device, right, leaf)?)?;
+            Ok(sum)
         }
     }
 }
 
 /// `sum += other`, tensor by tensor.
-pub(crate) fn add(device: &Device, sum: &mut [Arc<Tensor>], other: Vec<Arc<Tensor>>) {
-    for (sum, other) in sum.iter_mut().zip(other) {
-        device.add_assign(Arc::make_mut(sum).data_mut(), other.data());
+pub(crate) fn add(
+    device: &Device,
+    sum: &mut [Arc<Tensor>],
+    other: Vec<Arc<Tensor>>,
+) -> Result<(), KernelError> {
+    let _gradients = device.account(Purpose::Gradients);
+    let mut pairs = sum.iter_mut().zip(other);
+    pairs.try_for_each(|(sum, other)| device.add_assign(Arc::make_mut(sum), &other))
+}
+
+/// `sum += other`, where both could be had.
+pub(crate) fn add_sums(device: &Device, sum: &mut Sum, other: Sum) {
+    let Ok(held) = sum else { return };
+    if let Err(error) = other.and_then(|other| add(device, held, other)) {
+        *sum = Err(error);
     }
 }
 
@@ -230,7 +250,7 @@ pub(crate) fn step_gradients(
     layers: Layers,
     device: &Device,
     totals: BTreeMap<Part, Vec<Arc<Tensor>>>,
-) -> BTreeMap<String, Arc<Tensor>> {
+) -> Result<BTreeMap<String, Arc<Tensor>>, KernelError> {
     let is_tied = |index: u32| spec.trainable[index as usize].place == Place::EmbedAndHead;
     let (tied, own): (Vec<_>, Vec<_>) = held_names(spec, layers)
         .into_iter()
@@ -243,11 +263,11 @@ pub(crate) fn step_gradients(
                 None => {
                     gradients.insert(name.clone(), tensor);
                 }
-                Some(sum) => add(device, std::slice::from_mut(sum), vec![tensor]),
+                Some(sum) => add(device, std::slice::from_mut(sum), vec![tensor])?,
             }
         }
     }
-    gradients
+    Ok(gradients)
 }
 
 /// Squared norms of the gradients of a stage, by rising index.
@@ -256,12 +276,15 @@ pub(crate) fn norms(
     layers: Layers,
     device: &Device,
     gradients: &BTreeMap<String, Arc<Tensor>>,
-) -> Vec<TensorNorm> {
-    let norm = |(tensor, name): (u32, String)| TensorNorm {
-        tensor,
-        squared: F32Bits::from(device.sum_squares(gradients[&name].data())),
+) -> Result<Vec<TensorNorm>, KernelError> {
+    let held = held_names(spec, layers);
+    let tensors: Vec<&Tensor> = held.iter().map(|(_, name)| &*gradients[name]).collect();
+    let squares = device.sum_squares(&tensors)?;
+    let norm = |((tensor, _), squared): (&(u32, String), f32)| TensorNorm {
+        tensor: *tensor,
+        squared: F32Bits::from(squared),
     };
-    held_names(spec, layers).into_iter().map(norm).collect()
+    Ok(held.iter().zip(squares).map(norm).collect())
 }
 
 /// The update of a step.
@@ -327,7 +350,7 @@ pub(crate) fn update(
         learning_rate: words::learning_rate(spec).at(scalars.step),
     };
     let next = state.updated(device, gradients, &words::adam(spec), &step_scalars)?;
-    let entries = entries(spec, layers, &next);
+    let entries = entries(spec, layers, &next)?;
     let loss = mean_loss(&sums, scalars.targets);
     Ok(Updated {
         state: next,
@@ -338,15 +361,19 @@ pub(crate) fn update(
 }
 
 /// The state of a stage by address, by rising index.
-pub(crate) fn entries(spec: &JobSpec, layers: Layers, state: &TrainState) -> Vec<TensorState> {
+pub(crate) fn entries(
+    spec: &JobSpec,
+    layers: Layers,
+    state: &TrainState,
+) -> Result<Vec<TensorState>, KernelError> {
     let entry = |(tensor, name): (u32, String)| {
         let held = &state.0[&name];
         let entry = StateEntry {
-            value: tensor_blob::digest(&held.value),
-            first_moment: tensor_blob::digest(&held.first_moment),
-            second_moment: tensor_blob::digest(&held.second_moment),
+            value: tensor_blob::digest(&held.value)?,
+            first_moment: tensor_blob::digest(&held.first_moment)?,
+            second_moment: tensor_blob::digest(&held.second_moment)?,
         };
-        TensorState { tensor, entry }
+        Ok(TensorState { tensor, entry })
     };
     held_names(spec, layers).into_iter().map(entry).collect()
 }

@@ -60,7 +60,7 @@ fn weights(config: &DecoderConfig, seed: u64) -> anyhow::Result<BTreeMap<String,
     for (stream, spec) in (0..).zip(config.tensors()) {
         let draws = Philox::new(seed, stream);
         let len: usize = spec.shape.iter().product();
-        let values = match spec.shape[..] {
+        let values: Vec<f32> = match spec.shape[..] {
             [_, width] => {
                 // Uniform on [-a, a) has the variance a^2 / 3.
                 let side = (3.0 / width as f32).sqrt() * gain(&spec.name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use concord_kernels::Tensor;
+use concord_kernels::{Device, Tensor};
 use concord_models::data::{DatasetKind, DatasetSource, Grouping};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
@@ -250,9 +250,9 @@ fn initial_state(
             (None, AdapterKind::Full) => folder.load(&tensor.name)?,
             (None, AdapterKind::Lora) => lora_init(tensor, index, job.seed),
         };
-        value.canonicalise(&tensor.name)?;
-        let zeros = blobs.bytes(tensor_blob::encode(&Tensor::zeros(&tensor.shape)));
-        let value = blobs.bytes(tensor_blob::encode(&value));
+        Device::Reference.canonicalise(&mut [(&tensor.name, &mut value)])?;
+        let zeros = blobs.bytes(tensor_blob::encode(&Tensor::zeros(&tensor.shape))?);
+        let value = blobs.bytes(tensor_blob::encode(&value)?);
         entries.push(StateEntry {
             value,
             first_moment: zeros,

@@ -76,7 +76,7 @@ fn compare(
     load: impl Fn(&str) -> Result<Tensor, ModelError>,
 ) -> anyhow::Result<()> {
     for (name, expected) in proven {
-        let found = tensor_blob::digest(&load(name)?);
+        let found = tensor_blob::digest(&load(name)?)?;
         if found != *expected {
             bail!(
                 "{place}: the tensor `{name}` is not the one that was trained: it hashes to \

@@ -191,7 +191,7 @@ fn bad_options_are_refused_with_what_is_allowed() {
         ),
         (
             &["--prompt", "a", "--device", "gpu"],
-            &["unknown device 'gpu': cpu or reference"],
+            &["unknown device 'gpu': cpu, cuda, cuda:N, auto or reference"],
         ),
     ];
     for (args, words) in cases {

@@ -75,7 +75,8 @@ fn each_sequence_is_computed_as_if_alone() {
             .unwrap()
             .load("logits")
             .unwrap()
-            .into_data()
+            .into_values()
+            .unwrap()
     };
     let both = run(&[a, b].concat(), &[2, 4]);
     let alone = [run(&a, &[1, 4]), run(&b, &[1, 4])].concat();

@@ -30,9 +30,10 @@ const LONG_FUNCTIONS: [(&str, &str); 6] = [
 
 /// The only places with unsafe code: SIMD, the map of a weight file into memory, and the loops that
 /// measure what a machine can reach.
-const UNSAFE_PLACES: [&str; 3] = [
+const UNSAFE_PLACES: [&str; 4] = [
     "benches/src/bin/gemm/machine.rs",
     "kernels/src/cpu/",
+    "kernels/src/cuda/emulator/library.rs",
     "models/src/weights/file.rs",
 ];
 

@@ -80,11 +80,10 @@ fn make_model(dir: &Path) -> anyhow::Result<()> {
     for (index, spec) in config.tensors().into_iter().enumerate() {
         let stream = Philox::new(1, index as u64);
         let is_norm = spec.shape.len() == 1;
-        let mut tensor = Tensor::zeros(&spec.shape);
-        for (counter, value) in (0..).zip(tensor.data_mut()) {
-            *value = if is_norm { 1.0 } else { (stream.unit(counter) - 0.5) * 0.07 };
-        }
-        tensors.insert(spec.name, tensor);
+        let value = |i| if is_norm { 1.0 } else { (stream.unit(i) - 0.5) * 0.07 };
+        let len = spec.shape.iter().product::<usize>() as u64;
+        let values: Vec<f32> = (0..len).map(value).collect();
+        tensors.insert(spec.name, Tensor::new(&spec.shape, values)?);
     }
     write_tensors(&folder.join("model.safetensors"), &tensors, |_| ExportDtype::F32)?;
     Ok(())

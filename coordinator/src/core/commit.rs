@@ -101,6 +101,7 @@ impl Job {
         self.states.retain(|&step, _| step == oldest);
         self.states.insert(committed, after);
         self.records.insert(record.step, record.clone());
+        self.learned.held();
         for (seat, worker) in plan.workers() {
             self.holding
                 .insert(worker, (committed, plan.stages[seat.stage]));

@@ -36,7 +36,7 @@ impl Job {
     }
 
     /// Ends the plan and the flush that a worker has a part in.
-    fn go_on_without(&mut self, desk: &mut Desk, worker: WorkerId, reason: &str) {
+    pub(super) fn go_on_without(&mut self, desk: &mut Desk, worker: WorkerId, reason: &str) {
         if self
             .flush
             .as_ref()

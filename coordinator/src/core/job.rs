@@ -13,6 +13,7 @@ use super::event::{Effect, NewJob, Time};
 use super::flush::Flush;
 use super::kept::{Change, KeptJob, KeptLedger, Progress};
 use super::ledger::LedgerHead;
+use super::memory::LearnedMemory;
 use super::planning::Active;
 use super::step::Attempt;
 use crate::planner::Device;
@@ -59,6 +60,8 @@ pub(super) struct Job {
     pub(super) expected: (BTreeSet<WorkerId>, Time),
     /// The workers that the last plan was made from.
     pub(super) considered: Option<Vec<Device>>,
+    /// What workers that ran out of memory can hold, as far as this job has learned it.
+    pub(super) learned: LearnedMemory,
     /// At how many stops of a step each worker was there since it last finished one.
     pub(super) stalls: BTreeMap<WorkerId, u32>,
     /// Why the plan in effect is to go at the next boundary.
@@ -158,6 +161,7 @@ impl Job {
             flush: None,
             expected: (expected, Time::default()),
             considered: None,
+            learned: LearnedMemory::default(),
             stalls: BTreeMap::new(),
             handover: None,
             reason: "the coordinator was started again".to_string(),

@@ -20,6 +20,7 @@ mod job;
 mod kept;
 mod ledger;
 mod members;
+mod memory;
 mod orders;
 mod outbox;
 mod planning;
@@ -195,6 +196,19 @@ impl Job {
                 reason,
                 permanent,
             } if job == self.id => self.on_failed(desk, worker, epoch, (reason, permanent)),
+            ToCoordinator::OutOfMemory {
+                job,
+                epoch,
+                reason,
+                needed_bytes,
+                limit_bytes,
+            } if job == self.id => {
+                let shortage = memory::Shortage {
+                    needed_bytes,
+                    limit_bytes,
+                };
+                self.on_out_of_memory(desk, worker, epoch, shortage, &reason);
+            }
             ToCoordinator::Computed {
                 job,
                 epoch,

@@ -24,6 +24,8 @@ pub(super) struct Active {
     /// Who has its stage loaded.
     pub(super) ready: BTreeSet<WorkerId>,
     pub(super) step_micros: u64,
+    /// Bytes that each stage is counted to take.
+    pub(super) stage_bytes: Vec<u64>,
     /// Whether it is what the user chose, or what could be had.
     as_chosen: bool,
 }
@@ -115,7 +117,10 @@ impl Job {
                 self.install(desk, planned, as_chosen);
             }
             Err(error) if is_hopeless(&error) => self.fail(desk, error.to_string()),
-            Err(error) => self.wait_for(desk, error.to_string()),
+            Err(error) => {
+                let learned = self.learned.as_text();
+                self.wait_for(desk, format!("{error}{learned}"));
+            }
         }
     }
 
@@ -143,7 +148,7 @@ impl Job {
                 id: member.id,
                 name: member.device.name.clone(),
                 macs_per_second: member.device.macs_per_second,
-                memory_bytes: member.device.memory_bytes,
+                memory_bytes: self.learned.usable(&member.id, member.device.memory_bytes),
             })
             .collect()
     }
@@ -248,6 +253,7 @@ impl Job {
             since: desk.now,
             ready: BTreeSet::new(),
             step_micros: planned.step_micros,
+            stage_bytes: planned.stage_bytes,
             as_chosen,
         });
     }

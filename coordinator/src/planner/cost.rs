@@ -187,6 +187,20 @@ impl Problem {
         total
     }
 
+    /// Bytes that each stage takes with `depth` microbatches in flight in its pipeline.
+    pub(super) fn stage_bytes(&self, lengths: &[u32], depth: u32) -> Vec<u64> {
+        let in_flight = u64::from(depth.min(self.microbatches));
+        let activations = self.activation_bytes.saturating_mul(in_flight);
+        let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
+        let layer = fixed.saturating_add(activations);
+        let last = lengths.len() - 1;
+        let stage = |(stage, &length): (usize, &u32)| {
+            let layers = layer.saturating_mul(u64::from(length));
+            layers.saturating_add(self.end_bytes(stage == 0, stage == last))
+        };
+        lengths.iter().enumerate().map(stage).collect()
+    }
+
     /// Time on the links of a pipeline, of one microbatch and its gradients.
     pub(super) fn hops(&self, stages: usize) -> f64 {
         (stages - 1) as f64 * 2.0 * (LINK_SECONDS + self.transfer)

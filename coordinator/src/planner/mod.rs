@@ -71,6 +71,8 @@ pub struct Planned {
     pub step_micros: u64,
     /// How many microbatches may be in flight in one pipeline: at least one more than stages.
     pub depth: u32,
+    /// Bytes that each stage is counted to take, with `depth` microbatches in flight.
+    pub stage_bytes: Vec<u64>,
 }
 
 /// Plans a job.
@@ -103,6 +105,7 @@ fn planned(request: &Request, problem: &Problem, best: &Candidate) -> Planned {
         start,
         end,
     });
+    let depth = problem.depth(best);
     Planned {
         plan: Plan {
             job: request.job,
@@ -111,7 +114,8 @@ fn planned(request: &Request, problem: &Problem, best: &Candidate) -> Planned {
             replicas: replicas.collect(),
         },
         step_micros: (best.seconds * 1e6).ceil() as u64,
-        depth: problem.depth(best),
+        depth,
+        stage_bytes: problem.stage_bytes(&best.lengths, depth),
     }
 }
 

@@ -83,6 +83,7 @@ impl Case {
             let stage = planned.plan.stages[seat.stage];
             let lengths = (stage.end - stage.start, stage.start, stage.end);
             let need = stage_bytes(&self.profile, lengths, self.layers, in_flight);
+            assert_eq!(need, planned.stage_bytes[seat.stage]);
             let device = devices.iter().find(|d| d.id == worker).unwrap();
             assert!(
                 need <= device.memory_bytes,

@@ -8,5 +8,6 @@ pub mod job;
 pub mod lies;
 pub mod memory;
 pub mod rng;
+pub mod room;
 pub mod worker;
 pub mod world;

@@ -20,6 +20,7 @@ use super::claims::rerun;
 use super::lies::Lie;
 use super::memory::Memory;
 use super::rng::Rng;
+use super::room;
 use super::worker::{Act, Frame, Library, Worker};
 
 pub const MS: u64 = 1_000;
@@ -89,6 +90,8 @@ pub struct World {
     pub crashes: u64,
     /// Until then the store has no room for states.
     pub full_until: u64,
+    /// How many layers workers have memory for, whatever they announce.
+    pub rooms: BTreeMap<WorkerId, u32>,
     /// Where wanted, all that was kept.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
@@ -122,6 +125,7 @@ impl World {
             effects: 0,
             crashes: 0,
             full_until: 0,
+            rooms: BTreeMap::new(),
             transactions: None,
             new,
         };
@@ -440,6 +444,9 @@ impl World {
         }
         if let ToWorker::Audit(order) = message {
             return self.audit(id, *order);
+        }
+        if let Some(refusal) = room::refusal(&self.rooms, &id, &message) {
+            return self.up(id, refusal);
         }
         let acts = match &mut process.body {
             Body::Worker(worker) => worker.told(&self.library, message),

@@ -22,8 +22,9 @@ struct HeadBlock<'a> {
 
 impl<'a> HeadBlock<'a> {
     fn new(coded: &'a Coded, heads: usize, head: usize, start: usize, count: usize) -> Self {
+        let exp = coded.exp.data();
         let exp = (start..start + count)
-            .map(|token| coded.exp[token * heads + head])
+            .map(|token| exp[token * heads + head])
             .collect();
         Self {
             coded,
@@ -36,7 +37,7 @@ impl<'a> HeadBlock<'a> {
     }
 
     fn first(&self) -> &'a [i16] {
-        &self.coded.q[(self.start * self.heads + self.head) * self.coded.cols..]
+        &self.coded.q.data()[(self.start * self.heads + self.head) * self.coded.cols..]
     }
 
     /// Tokens as rows, summed over the features of the head.

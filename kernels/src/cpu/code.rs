@@ -32,33 +32,43 @@ pub fn code_rows(
     precision: Precision,
 ) -> Coded {
     let rows = x.len().checked_div(cols).unwrap_or(0);
-    let mut coded = Coded {
+    let (mut q, mut exp) = (vec![0; rows * cols], vec![0; rows]);
+    if rows > 0 {
+        fill_rows(cpu, &x[..rows * cols], fold, precision, &mut q, &mut exp);
+    }
+    Coded {
         rows,
         cols,
         precision,
-        q: vec![0; rows * cols],
-        exp: vec![0; rows],
-    };
-    if rows == 0 {
-        return coded;
+        q: q.into(),
+        exp: exp.into(),
     }
+}
+
+/// Codes as many rows as `exp` has, at least one.
+fn fill_rows(
+    cpu: &Cpu,
+    x: &[f32],
+    fold: Option<&[i32]>,
+    precision: Precision,
+    q: &mut [i16],
+    exp: &mut [i32],
+) {
+    let (rows, cols) = (exp.len(), x.len() / exp.len());
     let folds = fold.map(|f| Folds::new(&f[..cols]));
     let code = |x: &[f32], q: &mut [i16], exp: &mut [i32]| {
         code_chunk(cpu.isa(), x, folds.as_ref(), precision, q, exp);
     };
-    let x = &x[..rows * cols];
     if cpu.threads() == 1 || x.len() < PARALLEL_ELEMENTS {
-        code(x, &mut coded.q, &mut coded.exp);
-        return coded;
+        return code(x, q, exp);
     }
     let step = rows.div_ceil(4 * cpu.threads());
     cpu.pool().install(|| {
         x.par_chunks(step * cols)
-            .zip(coded.q.par_chunks_mut(step * cols))
-            .zip(coded.exp.par_chunks_mut(step))
+            .zip(q.par_chunks_mut(step * cols))
+            .zip(exp.par_chunks_mut(step))
             .for_each(|((x, q), exp)| code(x, q, exp));
     });
-    coded
 }
 
 per_isa! {

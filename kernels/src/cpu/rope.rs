@@ -30,10 +30,11 @@ per_isa! {
 #[inline(always)]
 fn rotate_body(x: &mut [f32], width: usize, table: &RopeTable, positions: &[u32], inverse: bool) {
     let half = table.half;
+    let (cosines, sines) = (table.cos.data(), table.sin.data());
     let sign = if inverse { -1.0 } else { 1.0 };
     for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
         let at = position as usize * half;
-        let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
+        let (cos, sin) = (&cosines[at..at + half], &sines[at..at + half]);
         for head in row.chunks_exact_mut(2 * half) {
             let (first, second) = head.split_at_mut(half);
             for i in 0..half {

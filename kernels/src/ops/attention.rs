@@ -1,11 +1,15 @@
-//! Causal grouped-query attention of one sequence.
+//! Causal grouped-query attention of the sequences of a microbatch.
 
+use std::borrow::Cow;
+
+use super::keys::KeyValues;
 use super::matmul::tensor;
-use super::{AttentionOut, AttentionShape, CodedKv};
 use crate::coded::{Coded, Precision};
 use crate::math::LOG2_E;
-use crate::reference::attention::BackwardInput;
-use crate::{Device, Tensor, cpu, reference};
+use crate::reference::attention::{
+    AttentionShape, BackwardInput, CodedKv, SequenceGradients, SequenceOut,
+};
+use crate::{Buffer, Device, KernelError, Tensor, cpu, cuda, reference};
 
 /// Coded queries, keys and values of a run of tokens.
 #[derive(Clone, Debug)]
@@ -14,6 +18,37 @@ pub struct AttentionCodes {
     pub queries: Coded,
     /// Keys and values.
     pub kv: CodedKv,
+}
+
+impl AttentionCodes {
+    /// The codes of one of `sequences` sequences of one length.
+    fn sequence(&self, index: usize, sequences: usize) -> Cow<'_, Self> {
+        if sequences == 1 {
+            return Cow::Borrowed(self);
+        }
+        let part = |coded: &Coded| {
+            let rows = coded.rows / sequences;
+            coded.part(index * rows, rows)
+        };
+        Cow::Owned(Self {
+            queries: part(&self.queries),
+            kv: CodedKv {
+                k: part(&self.kv.k),
+                v: part(&self.kv.v),
+            },
+        })
+    }
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Clone, Debug)]
+pub struct AttentionOut {
+    /// `[tokens, heads * head_dim]`.
+    pub out: Tensor,
+    /// The integer maximum of each (token, head).
+    pub max: Buffer<i32>,
+    /// The denominator of each (token, head), at that maximum.
+    pub sum: Tensor,
 }
 
 /// Gradients of queries, keys and values, as [`Device::attention_codes`] took them.
@@ -28,81 +63,167 @@ pub struct AttentionGradients {
 }
 
 impl Device {
-    /// Codes q, k and v of a run of tokens, each head of each token on its own.
+    /// Codes q `[tokens, heads * head_dim]`, k and v `[tokens, kv_heads * head_dim]` of a run of
+    /// tokens, each head of each token on its own.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
     pub fn attention_codes(
         &self,
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
         shape: &AttentionShape,
         precision: Precision,
-    ) -> AttentionCodes {
-        let factor = shape.scale * LOG2_E;
-        let scaled: Vec<f32> = q.iter().map(|q| q * factor).collect();
-        let code = |x: &[f32]| self.code(x, shape.head_dim, precision);
-        AttentionCodes {
-            queries: code(&scaled),
+    ) -> Result<AttentionCodes, KernelError> {
+        let scaled = self.scaled(q, shape.scale * LOG2_E)?;
+        let code = |x: &Tensor| self.code(x, shape.head_dim, precision);
+        Ok(AttentionCodes {
+            queries: code(&scaled)?,
             kv: CodedKv {
-                k: code(k),
-                v: code(v),
+                k: code(k)?,
+                v: code(v)?,
             },
-        }
+        })
     }
 
-    /// Attention of `queries`, whose first token stands at `first_position`, over all keys of `kv`
-    /// up to each query's own position.
+    /// Attention of `sequences` sequences of one length, each from position 0.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
     pub fn attention(
+        &self,
+        codes: &AttentionCodes,
+        sequences: usize,
+        shape: &AttentionShape,
+        precision: Precision,
+    ) -> Result<AttentionOut, KernelError> {
+        assert_eq!(
+            codes.queries.rows % (shape.heads * sequences),
+            0,
+            "attention: rows of queries"
+        );
+        if let Self::Cuda(gpu) = self {
+            return cuda::attention::forward(gpu, codes, sequences, shape, precision);
+        }
+        let mut all = SequenceOut::default();
+        for index in 0..sequences {
+            let one = codes.sequence(index, sequences);
+            let (queries, kv) = (one.queries.on_host()?, one.kv.on_host()?);
+            all.append(self.host_attention(&queries, &kv, 0, shape, precision));
+        }
+        whole(all, shape)
+    }
+
+    fn host_attention(
         &self,
         queries: &Coded,
         kv: &CodedKv,
         first_position: usize,
         shape: &AttentionShape,
         precision: Precision,
-    ) -> AttentionOut {
-        assert_eq!(queries.rows % shape.heads, 0, "attention: rows of queries");
-        let seen = (first_position + queries.rows / shape.heads) * shape.kv_heads;
-        assert!(
-            kv.k.rows >= seen && kv.v.rows >= seen,
-            "attention: keys are missing"
-        );
+    ) -> SequenceOut {
         match self {
-            Self::Reference => {
-                reference::attention::forward(queries, kv, first_position, shape, precision)
-            }
             Self::Cpu(cpu) => {
                 cpu::attention::forward(cpu, queries, kv, first_position, shape, precision)
             }
+            _ => reference::attention::forward(queries, kv, first_position, shape, precision),
         }
     }
 
-    /// The backward pass of a whole sequence. d_out `[tokens, heads * head_dim]`.
+    /// Attention of the coded `queries` of one sequence, whose first token stands at
+    /// `first_position`, over all `keys` up to each query's own position.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn attention_cached(
+        &self,
+        queries: &Coded,
+        keys: &KeyValues,
+        first_position: usize,
+        shape: &AttentionShape,
+        precision: Precision,
+    ) -> Result<AttentionOut, KernelError> {
+        assert_eq!(queries.rows % shape.heads, 0, "attention: rows of queries");
+        let seen = first_position + queries.rows / shape.heads;
+        assert!(keys.tokens(shape) >= seen, "attention: keys are missing");
+        match (self, keys) {
+            (Self::Cuda(gpu), KeyValues::Cuda(pages)) => {
+                cuda::attention::cached(gpu, queries, pages, first_position, shape, precision)
+            }
+            (_, KeyValues::Host(kv)) => {
+                let queries = queries.on_host()?;
+                let one = self.host_attention(&queries, kv, first_position, shape, precision);
+                let out = whole(one, shape)?;
+                Ok(AttentionOut {
+                    out: self.place(out.out)?,
+                    ..out
+                })
+            }
+            (_, KeyValues::Cuda(_)) => unreachable!("only a GPU makes keys that lie in pages"),
+        }
+    }
+
+    /// The backward pass. d_out `[tokens, heads * head_dim]`.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
     pub fn attention_backward(
         &self,
         codes: &AttentionCodes,
         forward: &AttentionOut,
-        d_out: &[f32],
+        d_out: &Tensor,
+        sequences: usize,
         shape: &AttentionShape,
         precision: Precision,
-    ) -> AttentionGradients {
+    ) -> Result<AttentionGradients, KernelError> {
         assert_eq!(d_out.len(), forward.out.len(), "attention_backward: shapes");
-        let d_out_coded = self.code(d_out, shape.head_dim, precision);
-        let input = BackwardInput {
-            queries: &codes.queries,
-            kv: &codes.kv,
-            forward,
-            d_out,
-            d_out_coded: &d_out_coded,
-        };
-        let gradients = match self {
-            Self::Reference => reference::attention::backward(input, shape, precision),
-            Self::Cpu(cpu) => cpu::attention::backward(cpu, input, shape, precision),
-        };
+        let d_out_coded = self.code(d_out, shape.head_dim, precision)?;
+        if let Self::Cuda(gpu) = self {
+            let d_out = (d_out, &d_out_coded);
+            return cuda::attention::backward(
+                gpu, codes, forward, d_out, sequences, shape, precision,
+            );
+        }
+        let (out, d_out) = (forward.out.values()?, d_out.values()?);
+        let (max, sum) = (forward.max.values()?, forward.sum.values()?);
+        let mut all = SequenceGradients::default();
+        for index in 0..sequences {
+            let one = codes.sequence(index, sequences);
+            let (elements, rows) = (out.len() / sequences, max.len() / sequences);
+            let at = index * elements..(index + 1) * elements;
+            let rows_at = index * rows..(index + 1) * rows;
+            let coded = d_out_coded.part(index * rows, rows);
+            let input = BackwardInput {
+                queries: &*one.queries.on_host()?,
+                kv: &*one.kv.on_host()?,
+                out: &out[at.clone()],
+                max: &max[rows_at.clone()],
+                sum: &sum[rows_at],
+                d_out: &d_out[at],
+                d_out_coded: &coded,
+            };
+            all.append(match self {
+                Self::Cpu(cpu) => cpu::attention::backward(cpu, input, shape, precision),
+                _ => reference::attention::backward(input, shape, precision),
+            });
+        }
         let tokens = codes.queries.rows / shape.heads;
         let width = |heads: usize| [tokens, heads * shape.head_dim];
-        AttentionGradients {
-            dq: tensor(&width(shape.heads), gradients.dq),
-            dk: tensor(&width(shape.kv_heads), gradients.dk),
-            dv: tensor(&width(shape.kv_heads), gradients.dv),
-        }
+        Ok(AttentionGradients {
+            dq: tensor(&width(shape.heads), all.dq)?,
+            dk: tensor(&width(shape.kv_heads), all.dk)?,
+            dv: tensor(&width(shape.kv_heads), all.dv)?,
+        })
     }
+}
+
+fn whole(all: SequenceOut, shape: &AttentionShape) -> Result<AttentionOut, KernelError> {
+    let rows = all.sum.len();
+    let width = shape.heads * shape.head_dim;
+    Ok(AttentionOut {
+        out: tensor(&[rows / shape.heads, width], all.out)?,
+        max: all.max.into(),
+        sum: tensor(&[rows], all.sum)?,
+    })
 }

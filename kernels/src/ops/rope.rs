@@ -1,25 +1,52 @@
 //! Rotary position embedding, in place.
 
 use crate::tables::RopeTable;
-use crate::{Device, Tensor, cpu, reference};
+use crate::{Device, Ids, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
     /// Rotates every head of x `[tokens, heads * head_dim]` to its token's position; `inverse`
     /// turns back, which is the backward pass.
-    pub fn rope(&self, x: &mut Tensor, table: &RopeTable, positions: &[u32], inverse: bool) {
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn rope(
+        &self,
+        x: &mut Tensor,
+        table: &RopeTable,
+        positions: &Ids,
+        inverse: bool,
+    ) -> Result<(), KernelError> {
         let (rows, width) = x.rows_cols();
         assert_eq!(
             (rows, width % (2 * table.half)),
             (positions.len(), 0),
             "rope: shapes"
         );
-        match self {
-            Self::Reference => {
-                reference::rope::rotate(x.data_mut(), width, table, positions, inverse);
-            }
-            Self::Cpu(cpu) => {
-                cpu::rope::rotate(cpu, x.data_mut(), width, table, positions, inverse);
-            }
+        if let Self::Cuda(gpu) = self {
+            let (cos, sin) = (table.cos.on(gpu)?, table.sin.on(gpu)?);
+            let positions = positions.on(gpu)?;
+            let x = x.unique_on(gpu)?;
+            let shape = (width, table.half);
+            return cuda::rope::rotate(gpu, x, shape, (&cos, &sin), &positions, inverse);
         }
+        let positions = positions.0.values()?;
+        let x = x.values_mut()?;
+        match self {
+            Self::Cpu(cpu) => cpu::rope::rotate(cpu, x, width, table, &positions, inverse),
+            _ => reference::rope::rotate(x, width, table, &positions, inverse),
+        }
+        Ok(())
+    }
+
+    /// The table, where the device reads it.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn place_rope(&self, table: RopeTable) -> Result<RopeTable, KernelError> {
+        Ok(RopeTable {
+            cos: self.place_buffer(table.cos)?,
+            sin: self.place_buffer(table.sin)?,
+            ..table
+        })
     }
 }

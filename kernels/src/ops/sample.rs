@@ -3,6 +3,7 @@
 use crate::math::{LOG2_E, ceil_to_int, exp2};
 use crate::reference::reduce;
 use crate::rng::Philox;
+use crate::{Device, KernelError, Tensor, cuda};
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +16,24 @@ pub struct Sampling {
     pub top_p: f32,
     /// Key of the random stream.
     pub seed: u64,
+}
+
+impl Device {
+    /// The token at `position` of a stream, from logits `[1, vocab]`: see [`sample`].
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn sample(
+        &self,
+        logits: &Tensor,
+        sampling: &Sampling,
+        position: u64,
+    ) -> Result<u32, KernelError> {
+        match self {
+            Self::Cuda(gpu) => cuda::sample::draw(gpu, &logits.on(gpu)?, sampling, position),
+            _ => Ok(sample(&logits.values()?, sampling, position)),
+        }
+    }
 }
 
 /// The token of the largest logit, the lowest id among equals.

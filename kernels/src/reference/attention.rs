@@ -4,6 +4,9 @@
 //! Every maximum is an integer, so rescaling is exact and a kernel that keeps all blocks, one that
 //! streams them and one that splits them over chunks agree.
 
+use std::borrow::Cow;
+
+use crate::KernelError;
 use crate::coded::{Coded, Operand, Precision};
 use crate::math::{LN_2, ceil_to_int, exp2, pow2_f32, pow2_f64};
 
@@ -54,15 +57,39 @@ pub struct CodedKv {
     pub v: Coded,
 }
 
-/// What the forward pass leaves for the backward pass.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttentionOut {
+impl CodedKv {
+    /// The codes on the host: themselves, or a copy of what lies on a GPU.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where the GPU is lost.
+    pub fn on_host(&self) -> Result<Cow<'_, Self>, KernelError> {
+        let (k, v) = (self.k.on_host()?, self.v.on_host()?);
+        if let (Cow::Borrowed(_), Cow::Borrowed(_)) = (&k, &v) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let (k, v) = (k.into_owned(), v.into_owned());
+        Ok(Cow::Owned(Self { k, v }))
+    }
+}
+
+/// What the forward pass of one sequence leaves for the backward pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SequenceOut {
     /// `[queries, heads * head_dim]`.
     pub out: Vec<f32>,
     /// The integer maximum of each (query, head).
     pub max: Vec<i32>,
     /// The denominator of each (query, head), at that maximum.
     pub sum: Vec<f32>,
+}
+
+impl SequenceOut {
+    /// Puts the tokens of `later` after these.
+    pub fn append(&mut self, later: Self) {
+        self.out.extend(later.out);
+        self.max.extend(later.max);
+        self.sum.extend(later.sum);
+    }
 }
 
 /// A partial softmax over some keys: `out / sum` at the scale `2^max`.
@@ -122,12 +149,8 @@ pub fn forward(
     first_position: usize,
     shape: &AttentionShape,
     precision: Precision,
-) -> AttentionOut {
-    let mut result = AttentionOut {
-        out: Vec::new(),
-        max: Vec::new(),
-        sum: Vec::new(),
-    };
+) -> SequenceOut {
+    let mut result = SequenceOut::default();
     for row in 0..queries.rows {
         let (query, head) = (row / shape.heads, row % shape.heads);
         let position = first_position + query;
@@ -203,15 +226,16 @@ fn one_block(
     let mut folds = [0; BLOCK];
     for (key, score) in (first..end).zip(&scores) {
         p[key - block] = exp2(score - max as f32);
-        folds[key - block] = kv.v.exp[kv_row(key)];
+        folds[key - block] = kv.v.exp.data()[kv_row(key)];
     }
     let coded = code_rows(&p, BLOCK, Some(&folds), precision);
     let out = (0..shape.head_dim).map(|d| {
         let term = |key: usize| {
-            i64::from(coded.q[key - block]) * i64::from(kv.v.q[kv_row(key) * shape.head_dim + d])
+            i64::from(coded.q.data()[key - block])
+                * i64::from(kv.v.q.data()[kv_row(key) * shape.head_dim + d])
         };
         let sum: i64 = (first..end).map(term).sum();
-        (sum as f64 * pow2_f64(coded.exp[0])) as f32
+        (sum as f64 * pow2_f64(coded.exp.data()[0])) as f32
     });
     Partial {
         max: Some(max),
@@ -222,11 +246,12 @@ fn one_block(
 
 /// The product of a row of `a` and a row of `b`: exact, rounded once.
 fn row_product(a: &Coded, row_a: usize, b: &Coded, row_b: usize) -> f32 {
-    let (qa, qb) = (&a.q[row_a * a.cols..], &b.q[row_b * b.cols..]);
+    let (qa, qb) = (&a.q.data()[row_a * a.cols..], &b.q.data()[row_b * b.cols..]);
+    let (ea, eb) = (a.exp.data()[row_a], b.exp.data()[row_b]);
     let sum: i64 = (0..a.cols)
         .map(|d| i64::from(qa[d]) * i64::from(qb[d]))
         .sum();
-    (sum as f64 * pow2_f64(a.exp[row_a]) * pow2_f64(b.exp[row_b])) as f32
+    (sum as f64 * pow2_f64(ea) * pow2_f64(eb)) as f32
 }
 
 /// Everything that the backward pass of one sequence reads. Queries start at position 0.
@@ -236,8 +261,12 @@ pub struct BackwardInput<'a> {
     pub queries: &'a Coded,
     /// Coded keys and values.
     pub kv: &'a CodedKv,
-    /// What the forward pass gave.
-    pub forward: &'a AttentionOut,
+    /// What the forward pass gave, `[tokens, heads * head_dim]`.
+    pub out: &'a [f32],
+    /// Its integer maxima, one for each (token, head).
+    pub max: &'a [i32],
+    /// Its denominators, one for each (token, head).
+    pub sum: &'a [f32],
     /// Gradient of the output, `[tokens, heads * head_dim]`.
     pub d_out: &'a [f32],
     /// Codes of `d_out`, `[tokens * heads, head_dim]`.
@@ -245,14 +274,23 @@ pub struct BackwardInput<'a> {
 }
 
 /// Gradients of the unscaled queries, the keys and the values.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttentionGradients {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SequenceGradients {
     /// `[tokens, heads * head_dim]`.
     pub dq: Vec<f32>,
     /// `[tokens, kv_heads * head_dim]`.
     pub dk: Vec<f32>,
     /// `[tokens, kv_heads * head_dim]`.
     pub dv: Vec<f32>,
+}
+
+impl SequenceGradients {
+    /// Puts the tokens of `later` after these.
+    pub fn append(&mut self, later: Self) {
+        self.dq.extend(later.dq);
+        self.dk.extend(later.dk);
+        self.dv.extend(later.dv);
+    }
 }
 
 /// The backward pass of one sequence: `p = exp2(t - M) * (1 / l)`, `ds = p * (dp - delta)`,
@@ -262,10 +300,10 @@ pub fn backward(
     input: BackwardInput<'_>,
     shape: &AttentionShape,
     precision: Precision,
-) -> AttentionGradients {
+) -> SequenceGradients {
     let (heads, dim) = (shape.heads, shape.head_dim);
     let tokens = input.queries.rows / heads;
-    let mut gradients = AttentionGradients {
+    let mut gradients = SequenceGradients {
         dq: vec![0.0; tokens * heads * dim],
         dk: vec![0.0; tokens * shape.kv_heads * dim],
         dv: vec![0.0; tokens * shape.kv_heads * dim],
@@ -300,13 +338,13 @@ fn head_scores(
     for i in 0..tokens {
         let row = i * shape.heads + head;
         let at = row * shape.head_dim..(row + 1) * shape.head_dim;
-        let delta = reduce::dot(&input.d_out[at.clone()], &input.forward.out[at]);
-        let inverse = 1.0 / input.forward.sum[row];
+        let delta = reduce::dot(&input.d_out[at.clone()], &input.out[at]);
+        let inverse = 1.0 / input.sum[row];
         for j in shape.first_key(i)..=i {
             let kv_row = j * shape.kv_heads + kv_head;
             let t = row_product(input.queries, row, &input.kv.k, kv_row);
             let dp = row_product(input.d_out_coded, row, &input.kv.v, kv_row);
-            let p = exp2(t - input.forward.max[row] as f32) * inverse;
+            let p = exp2(t - input.max[row] as f32) * inverse;
             scores.p[i * tokens + j] = p;
             scores.ds[i * tokens + j] = p * (dp - delta);
         }
@@ -342,7 +380,7 @@ fn add_dq(
 }
 
 fn add_dk_dv(
-    gradients: &mut AttentionGradients,
+    gradients: &mut SequenceGradients,
     scores: &HeadScores,
     input: &BackwardInput<'_>,
     head: usize,
@@ -377,12 +415,12 @@ fn add_dk_dv(
 
 /// `sum_j values[j] * coded[rows[j]]`, the exponents of the rows folded into the values.
 fn folded_product(values: &[f32], coded: &Coded, rows: &[usize], precision: Precision) -> Vec<f32> {
-    let folds: Vec<i32> = rows.iter().map(|&row| coded.exp[row]).collect();
+    let folds: Vec<i32> = rows.iter().map(|&row| coded.exp.data()[row]).collect();
     let left = code_rows(values, values.len(), Some(&folds), precision);
     let gathered: Vec<i16> = rows
         .iter()
         .flat_map(|&row| {
-            coded.q[row * coded.cols..(row + 1) * coded.cols]
+            coded.q.data()[row * coded.cols..(row + 1) * coded.cols]
                 .iter()
                 .copied()
         })

@@ -15,39 +15,39 @@ pub const EMPTY: i32 = -(1 << 20);
 /// Codes each row of `x` (`rows` by `cols`), element j first multiplied by `2^fold[j]` (exactly).
 pub fn code_rows(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precision) -> Coded {
     let rows = x.len().checked_div(cols).unwrap_or(0);
-    let mut coded = Coded {
-        rows,
-        cols,
-        precision,
-        q: Vec::new(),
-        exp: Vec::new(),
-    };
+    let (mut q, mut exp) = (Vec::new(), Vec::new());
     for row in x.chunks_exact(cols.max(1)) {
         let values = row
             .iter()
             .enumerate()
             .map(|(j, &v)| scaled(v, fold.map_or(0, |f| f[j])));
-        push_row(&mut coded, values.collect());
+        push_row(&mut q, &mut exp, values.collect(), precision);
     }
-    coded
+    Coded {
+        rows,
+        cols,
+        precision,
+        q: q.into(),
+        exp: exp.into(),
+    }
 }
 
 /// Codes each *column* of `x` (`rows` by `cols`), row i first multiplied by `2^fold[i]` (exactly).
 /// The result is transposed: its row c is column c of `x`.
 pub fn code_cols(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precision) -> Coded {
     let rows = x.len().checked_div(cols).unwrap_or(0);
-    let mut coded = Coded {
+    let (mut q, mut exp) = (Vec::new(), Vec::new());
+    for c in 0..cols {
+        let values = (0..rows).map(|r| scaled(x[r * cols + c], fold.map_or(0, |f| f[r])));
+        push_row(&mut q, &mut exp, values.collect(), precision);
+    }
+    Coded {
         rows: cols,
         cols: rows,
         precision,
-        q: Vec::new(),
-        exp: Vec::new(),
-    };
-    for c in 0..cols {
-        let values = (0..rows).map(|r| scaled(x[r * cols + c], fold.map_or(0, |f| f[r])));
-        push_row(&mut coded, values.collect());
+        q: q.into(),
+        exp: exp.into(),
     }
-    coded
 }
 
 /// `value * 2^exp` in f64: exact for every f32 and every exponent that a row can have.
@@ -55,18 +55,14 @@ fn scaled(value: f32, exp: i32) -> f64 {
     f64::from(value) * pow2_f64(exp)
 }
 
-fn push_row(coded: &mut Coded, values: Vec<f64>) {
-    let exp = row_exponent(&values, coded.precision);
-    coded.exp.push(exp);
-    if exp == POISON || exp == EMPTY {
-        coded.q.extend(values.iter().map(|_| 0));
-    } else {
-        coded.q.extend(
-            values
-                .iter()
-                .map(|v| (v * pow2_f64(-exp)).round_ties_even() as i16),
-        );
-    }
+fn push_row(q: &mut Vec<i16>, exps: &mut Vec<i32>, values: Vec<f64>, precision: Precision) {
+    let exp = row_exponent(&values, precision);
+    exps.push(exp);
+    let code = |v: &f64| match exp {
+        POISON | EMPTY => 0,
+        _ => (v * pow2_f64(-exp)).round_ties_even() as i16,
+    };
+    q.extend(values.iter().map(code));
 }
 
 /// The exponent that lets the largest magnitude of `values` just fit.

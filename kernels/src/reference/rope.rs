@@ -7,11 +7,12 @@ use crate::tables::RopeTable;
 /// head_dim]`; `inverse` turns back, which is the backward pass.
 pub fn rotate(x: &mut [f32], width: usize, table: &RopeTable, positions: &[u32], inverse: bool) {
     let half = table.half;
+    let (cosines, sines) = (table.cos.data(), table.sin.data());
     for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
         for head in row.chunks_exact_mut(2 * half) {
             for i in 0..half {
-                let cos = table.cos[position as usize * half + i];
-                let sin = table.sin[position as usize * half + i];
+                let cos = cosines[position as usize * half + i];
+                let sin = sines[position as usize * half + i];
                 let sin = if inverse { -sin } else { sin };
                 let (x1, x2) = (head[i], head[half + i]);
                 head[i] = x1.mul_add(cos, -(x2 * sin));

@@ -1,9 +1,10 @@
 //! A decoder layer: `x += attention(norm(x))`, `x += mlp(norm(x))`.
 
 use concord_kernels::coded::{Coded, Precision};
+use concord_kernels::cuda::Purpose;
 use concord_kernels::ops::{Atoms, AttentionCodes, AttentionOut, AttentionShape};
 use concord_kernels::tables::RopeTable;
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::cache::KvCache;
 use super::linear::{Backward, Linear, LinearTape};
@@ -30,7 +31,7 @@ pub(super) struct Block {
 pub(super) struct Pass<'a> {
     pub(super) device: &'a Device,
     pub(super) rope: &'a RopeTable,
-    pub(super) positions: &'a [u32],
+    pub(super) positions: &'a Ids,
     pub(super) atoms: Atoms,
     pub(super) precision: Precision,
 }
@@ -39,16 +40,15 @@ pub(super) struct Pass<'a> {
 #[derive(Debug)]
 pub(super) struct BlockTape {
     x: Tensor,
-    attention_inverse: Vec<f32>,
+    attention_inverse: Tensor,
     attention_input: Coded,
     qkv: [LinearTape; 3],
     heads: Option<[HeadNormTape; 2]>,
-    /// One for each sequence.
-    attention: Vec<(AttentionCodes, AttentionOut)>,
+    attention: AttentionTape,
     o_input: Coded,
     o: LinearTape,
     middle: Tensor,
-    mlp_inverse: Vec<f32>,
+    mlp_inverse: Tensor,
     mlp_input: Coded,
     g: Tensor,
     u: Tensor,
@@ -60,7 +60,14 @@ pub(super) struct BlockTape {
 #[derive(Debug)]
 struct HeadNormTape {
     x: Tensor,
-    inverse: Vec<f32>,
+    inverse: Tensor,
+}
+
+/// The attention of all sequences of a microbatch.
+#[derive(Debug)]
+struct AttentionTape {
+    codes: AttentionCodes,
+    out: AttentionOut,
 }
 
 impl Block {
@@ -70,29 +77,28 @@ impl Block {
         pass: &Pass<'_>,
         x: Tensor,
         cache: Option<(usize, &mut KvCache)>,
-    ) -> (Tensor, BlockTape) {
+    ) -> Result<(Tensor, BlockTape), KernelError> {
         let (device, p) = (pass.device, pass.precision);
-        let width = x.rows_cols().1;
-        let (normed, attention_inverse) = self.attention_norm.forward(device, &x);
-        let attention_input = device.code(normed.data(), width, p);
-        let (q, q_tape) = self.q.forward(device, &attention_input, p);
-        let (k, k_tape) = self.k.forward(device, &attention_input, p);
-        let (v, v_tape) = self.v.forward(device, &attention_input, p);
-        let (q, k, heads) = self.head_norms(device, q, k);
-        let (q, k) = rotated(pass, q, k, false);
-        let (mixed, attention) = self.attend(pass, &q, &k, &v, cache);
-        let o_input = device.code(&mixed, self.o.weight.cols, p);
-        let (mut middle, o) = self.o.forward(device, &o_input, p);
-        device.add_assign(middle.data_mut(), x.data());
+        let (normed, attention_inverse) = self.attention_norm.forward(device, &x)?;
+        let attention_input = device.code(&normed, self.q.weight.cols, p)?;
+        let (q, q_tape) = self.q.forward(device, &attention_input, p)?;
+        let (k, k_tape) = self.k.forward(device, &attention_input, p)?;
+        let (v, v_tape) = self.v.forward(device, &attention_input, p)?;
+        let (q, k, heads) = self.head_norms(device, q, k)?;
+        let (q, k) = rotated(pass, q, k, false)?;
+        let attention = self.attend(pass, &[q, k, v], cache)?;
+        let o_input = device.code(&attention.out.out, self.o.weight.cols, p)?;
+        let (mut middle, o) = self.o.forward(device, &o_input, p)?;
+        device.add_assign(&mut middle, &x)?;
 
-        let (normed, mlp_inverse) = self.mlp_norm.forward(device, &middle);
-        let mlp_input = device.code(normed.data(), width, p);
-        let (g, gate_tape) = self.gate.forward(device, &mlp_input, p);
-        let (u, up_tape) = self.up.forward(device, &mlp_input, p);
-        let hidden = device.swiglu(&g, &u);
-        let down_input = device.code(hidden.data(), self.down.weight.cols, p);
-        let (mut y, down) = self.down.forward(device, &down_input, p);
-        device.add_assign(y.data_mut(), middle.data());
+        let (normed, mlp_inverse) = self.mlp_norm.forward(device, &middle)?;
+        let mlp_input = device.code(&normed, self.gate.weight.cols, p)?;
+        let (g, gate_tape) = self.gate.forward(device, &mlp_input, p)?;
+        let (u, up_tape) = self.up.forward(device, &mlp_input, p)?;
+        let hidden = device.swiglu(&g, &u)?;
+        let down_input = device.code(&hidden, self.down.weight.cols, p)?;
+        let (mut y, down) = self.down.forward(device, &down_input, p)?;
+        device.add_assign(&mut y, &middle)?;
 
         let tape = BlockTape {
             x,
@@ -112,7 +118,7 @@ impl Block {
             down_input,
             down,
         };
-        (y, tape)
+        Ok((y, tape))
     }
 
     fn head_norms(
@@ -120,55 +126,39 @@ impl Block {
         device: &Device,
         q: Tensor,
         k: Tensor,
-    ) -> (Tensor, Tensor, Option<[HeadNormTape; 2]>) {
+    ) -> Result<(Tensor, Tensor, Option<[HeadNormTape; 2]>), KernelError> {
         let Some((q_norm, k_norm)) = &self.qk_norm else {
-            return (q, k, None);
+            return Ok((q, k, None));
         };
-        let (new_q, q_inverse) = q_norm.forward(device, &q);
-        let (new_k, k_inverse) = k_norm.forward(device, &k);
-        let q_tape = HeadNormTape {
-            x: q,
-            inverse: q_inverse,
-        };
-        let k_tape = HeadNormTape {
-            x: k,
-            inverse: k_inverse,
-        };
-        (new_q, new_k, Some([q_tape, k_tape]))
+        let (new_q, q_inverse) = q_norm.forward(device, &q)?;
+        let (new_k, k_inverse) = k_norm.forward(device, &k)?;
+        let tape = |x, inverse| HeadNormTape { x, inverse };
+        let tapes = [tape(q, q_inverse), tape(k, k_inverse)];
+        Ok((new_q, new_k, Some(tapes)))
     }
 
-    /// Attention of each sequence on its own; the outputs one after another, `[m, q]`.
+    /// Attention of each sequence of the microbatch on its own; or of new tokens over a cache.
     fn attend(
         &self,
         pass: &Pass<'_>,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
+        [q, k, v]: &[Tensor; 3],
         cache: Option<(usize, &mut KvCache)>,
-    ) -> (Vec<f32>, Vec<(AttentionCodes, AttentionOut)>) {
+    ) -> Result<AttentionTape, KernelError> {
         let (device, shape, p) = (pass.device, &self.shape, pass.precision);
-        if let Some((layer, cache)) = cache {
-            let codes = device.attention_codes(q.data(), k.data(), v.data(), shape, p);
-            let first = cache.tokens();
-            let kv = cache.extend(layer, codes.kv);
-            let out = device.attention(&codes.queries, kv, first, shape, p);
-            return (out.out, Vec::new());
-        }
-        let len = pass.atoms.sequence_len();
-        let mut mixed = Vec::with_capacity(q.data().len());
-        let mut tapes = Vec::new();
-        for sequence in 0..pass.atoms.sequences() {
-            let rows = |x: &Tensor| {
-                let width = x.rows_cols().1 * len;
-                sequence * width..(sequence + 1) * width
-            };
-            let (q, k, v) = (&q.data()[rows(q)], &k.data()[rows(k)], &v.data()[rows(v)]);
-            let codes = device.attention_codes(q, k, v, shape, p);
-            let out = device.attention(&codes.queries, &codes.kv, 0, shape, p);
-            mixed.extend_from_slice(&out.out);
-            tapes.push((codes, out));
-        }
-        (mixed, tapes)
+        let codes = device.attention_codes(q, k, v, shape, p)?;
+        let out = match cache {
+            None => device.attention(&codes, pass.atoms.sequences(), shape, p)?,
+            Some((layer, cache)) => {
+                let first = cache.tokens();
+                let keys = cache.layer(layer);
+                {
+                    let _cached = device.account(Purpose::KeyValues);
+                    device.append_keys(keys, &codes.kv)?;
+                }
+                device.attention_cached(&codes.queries, keys, first, shape, p)?
+            }
+        };
+        Ok(AttentionTape { codes, out })
     }
 
     /// Gradients of what is trained, and dx `[m, d]` where it is wanted.
@@ -179,51 +169,53 @@ impl Block {
         tape: &BlockTape,
         dy: &Tensor,
         wants_dx: bool,
-    ) -> Option<Tensor> {
+    ) -> Result<Option<Tensor>, KernelError> {
         let device = pass.device;
-        let d_hidden = wanted(
-            self.down
-                .backward(run, dy, &tape.down_input, &tape.down, true),
-        );
-        let (dg, du) = device.swiglu_backward(&d_hidden, &tape.g, &tape.u);
-        let [gate_tape, up_tape] = &tape.gate_up;
-        let mut d_normed = wanted(
-            self.gate
-                .backward(run, &dg, &tape.mlp_input, gate_tape, true),
-        );
-        let from_up = wanted(self.up.backward(run, &du, &tape.mlp_input, up_tape, true));
-        device.add_assign(d_normed.data_mut(), from_up.data());
-        let mut d_middle = self
-            .mlp_norm
-            .backward(run, &d_normed, &tape.middle, &tape.mlp_inverse);
-        device.add_assign(d_middle.data_mut(), dy.data());
-
-        let d_mixed = wanted(
-            self.o
-                .backward(run, &d_middle, &tape.o_input, &tape.o, true),
-        );
-        let [dq, dk, dv] = self.attend_backward(pass, run, tape, &d_mixed);
+        let d_middle = self.mlp_backward(device, run, tape, dy)?;
+        let d_mixed = self.o.backward(run, &d_middle, &tape.o_input, &tape.o)?;
+        let [dq, dk, dv] = self.attend_backward(pass, run, tape, &d_mixed)?;
         let [q_tape, k_tape, v_tape] = &tape.qkv;
-        let input = &tape.attention_input;
+        let (input, inverse) = (&tape.attention_input, &tape.attention_inverse);
         // The norm's weight, where it is trained, needs the gradient behind it even at the bottom.
-        let through = wants_dx || self.attention_norm.trains;
-        let from_q = self.q.backward(run, &dq, input, q_tape, through);
-        let from_k = self.k.backward(run, &dk, input, k_tape, through);
-        let from_v = self.v.backward(run, &dv, input, v_tape, through);
-        let mut d_normed = from_q?;
-        device.add_assign(d_normed.data_mut(), wanted(from_k).data());
-        device.add_assign(d_normed.data_mut(), wanted(from_v).data());
-        if !wants_dx {
-            let inverse = &tape.attention_inverse;
-            self.attention_norm
-                .weight_gradient(run, &d_normed, &tape.x, inverse);
-            return None;
+        if !wants_dx && !self.attention_norm.trains {
+            self.q.own_gradients(run, &dq, input, q_tape)?;
+            self.k.own_gradients(run, &dk, input, k_tape)?;
+            self.v.own_gradients(run, &dv, input, v_tape)?;
+            return Ok(None);
         }
-        let mut dx = self
-            .attention_norm
-            .backward(run, &d_normed, &tape.x, &tape.attention_inverse);
-        device.add_assign(dx.data_mut(), d_middle.data());
-        Some(dx)
+        let mut d_normed = self.q.backward(run, &dq, input, q_tape)?;
+        let from_k = self.k.backward(run, &dk, input, k_tape)?;
+        let from_v = self.v.backward(run, &dv, input, v_tape)?;
+        device.add_assign(&mut d_normed, &from_k)?;
+        device.add_assign(&mut d_normed, &from_v)?;
+        let norm = &self.attention_norm;
+        if !wants_dx {
+            norm.weight_gradient(run, &d_normed, &tape.x, inverse)?;
+            return Ok(None);
+        }
+        let mut dx = norm.backward(run, &d_normed, &tape.x, inverse)?;
+        device.add_assign(&mut dx, &d_middle)?;
+        Ok(Some(dx))
+    }
+
+    /// The gradient between attention and feed-forward layer, `[m, d]`.
+    fn mlp_backward(
+        &self,
+        device: &Device,
+        run: &mut Backward<'_>,
+        tape: &BlockTape,
+        dy: &Tensor,
+    ) -> Result<Tensor, KernelError> {
+        let d_hidden = self.down.backward(run, dy, &tape.down_input, &tape.down)?;
+        let (dg, du) = device.swiglu_backward(&d_hidden, &tape.g, &tape.u)?;
+        let [gate_tape, up_tape] = &tape.gate_up;
+        let mut d_normed = self.gate.backward(run, &dg, &tape.mlp_input, gate_tape)?;
+        let from_up = self.up.backward(run, &du, &tape.mlp_input, up_tape)?;
+        device.add_assign(&mut d_normed, &from_up)?;
+        let norm = &self.mlp_norm;
+        let mut d_middle = norm.backward(run, &d_normed, &tape.middle, &tape.mlp_inverse)?;
+        device.add_assign(&mut d_middle, dy)?;
+        Ok(d_middle)
     }
 
     /// dq, dk, dv at the outputs of the projections.
@@ -233,37 +225,28 @@ impl Block {
         run: &mut Backward<'_>,
         tape: &BlockTape,
         d_mixed: &Tensor,
-    ) -> [Tensor; 3] {
+    ) -> Result<[Tensor; 3], KernelError> {
         let (device, p) = (pass.device, pass.precision);
-        let len = pass.atoms.sequence_len();
-        let rows = d_mixed.data().chunks_exact(len * d_mixed.rows_cols().1);
-        let mut parts: [Vec<f32>; 3] = Default::default();
-        for ((codes, out), d_out) in tape.attention.iter().zip(rows) {
-            let g = device.attention_backward(codes, out, d_out, &self.shape, p);
-            for (part, gradient) in parts.iter_mut().zip([g.dq, g.dk, g.dv]) {
-                part.extend_from_slice(gradient.data());
-            }
-        }
-        let tokens = pass.atoms.tokens();
-        let [dq, dk, dv] = parts.map(|data| {
-            let shape = [tokens, data.len() / tokens];
-            Tensor::new(&shape, data).expect("gradients of all sequences fill the microbatch")
-        });
-        let (mut dq, mut dk) = rotated(pass, dq, dk, true);
+        let AttentionTape { codes, out } = &tape.attention;
+        let sequences = pass.atoms.sequences();
+        let g = device.attention_backward(codes, out, d_mixed, sequences, &self.shape, p)?;
+        let (mut dq, mut dk) = rotated(pass, g.dq, g.dk, true)?;
         if let (Some((q_norm, k_norm)), Some([q_tape, k_tape])) = (&self.qk_norm, &tape.heads) {
-            dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.inverse);
-            dk = k_norm.backward(run, &dk, &k_tape.x, &k_tape.inverse);
+            dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.inverse)?;
+            dk = k_norm.backward(run, &dk, &k_tape.x, &k_tape.inverse)?;
         }
-        [dq, dk, dv]
+        Ok([dq, dk, g.dv])
     }
 }
 
-fn rotated(pass: &Pass<'_>, mut q: Tensor, mut k: Tensor, inverse: bool) -> (Tensor, Tensor) {
-    pass.device.rope(&mut q, pass.rope, pass.positions, inverse);
-    pass.device.rope(&mut k, pass.rope, pass.positions, inverse);
-    (q, k)
-}
-
-fn wanted(gradient: Option<Tensor>) -> Tensor {
-    gradient.expect("asked for with wants_dx")
+fn rotated(
+    pass: &Pass<'_>,
+    mut q: Tensor,
+    mut k: Tensor,
+    inverse: bool,
+) -> Result<(Tensor, Tensor), KernelError> {
+    let (device, positions) = (pass.device, pass.positions);
+    device.rope(&mut q, pass.rope, positions, inverse)?;
+    device.rope(&mut k, pass.rope, positions, inverse)?;
+    Ok((q, k))
 }

@@ -1,22 +1,19 @@
 //! Keys and values of one sequence, as codes. A cache that grows token by token equals one made at
 //! once: no key's code depends on another's.
 
-use concord_kernels::ops::CodedKv;
+use concord_kernels::ops::KeyValues;
 
 /// One sequence's keys and values in every layer of a stage.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<Option<CodedKv>>,
+    layers: Vec<KeyValues>,
     tokens: usize,
 }
 
 impl KvCache {
-    /// An empty cache for `layers` layers.
-    pub fn new(layers: usize) -> Self {
-        Self {
-            layers: vec![None; layers],
-            tokens: 0,
-        }
+    /// A cache of these empty layers.
+    pub(super) fn new(layers: Vec<KeyValues>) -> Self {
+        Self { layers, tokens: 0 }
     }
 
     /// Tokens in the cache: the position of the next one.
@@ -24,17 +21,9 @@ impl KvCache {
         self.tokens
     }
 
-    /// Appends the keys and values of new tokens in one layer, and gives all of that layer.
-    pub(super) fn extend(&mut self, layer: usize, new: CodedKv) -> &CodedKv {
-        let slot = &mut self.layers[layer];
-        match slot {
-            Some(kv) => {
-                kv.k.append(&new.k);
-                kv.v.append(&new.v);
-            }
-            None => *slot = Some(new),
-        }
-        slot.as_ref().expect("just filled")
+    /// The keys and values of one layer.
+    pub(super) fn layer(&mut self, layer: usize) -> &mut KeyValues {
+        &mut self.layers[layer]
     }
 
     /// Counts tokens that went through all layers.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, KernelError, Tensor};
 
 /// Which use of a tensor a gradient comes from. An embedding that is also the head has two; they
 /// are summed over the step on their own and then added, because two workers may compute them.
@@ -27,7 +27,7 @@ pub struct GradientKey {
 }
 
 /// Gradients in the order of their keys: sums over tokens, not yet divided by their number.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Gradients(pub BTreeMap<GradientKey, Tensor>);
 
 impl Gradients {
@@ -43,29 +43,46 @@ impl Gradients {
     }
 
     /// Adds the gradients of a later node of the tree. Both have the same keys.
-    pub fn add(&mut self, device: &Device, later: &Self) {
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn add(&mut self, device: &Device, later: &Self) -> Result<(), KernelError> {
         assert!(
             self.0.keys().eq(later.0.keys()),
             "gradients of different tensors"
         );
-        for (sum, later) in self.0.values_mut().zip(later.0.values()) {
-            device.add_assign(sum.data_mut(), later.data());
-        }
+        let mut pairs = self.0.values_mut().zip(later.0.values());
+        pairs.try_for_each(|(sum, later)| device.add_assign(sum, later))
+    }
+
+    /// Turns every -0 into +0.
+    ///
+    /// # Errors
+    /// [`KernelError::NotFinite`] where a gradient overflows, naming it; [`KernelError::Cuda`]
+    /// where a GPU fails.
+    pub(super) fn canonicalise(&mut self, device: &Device) -> Result<(), KernelError> {
+        let name = |key: &GradientKey| format!("gradient of {}", key.name);
+        let names: Vec<String> = self.0.keys().map(name).collect();
+        let named = names.iter().map(String::as_str).zip(self.0.values_mut());
+        device.canonicalise(&mut named.collect::<Vec<_>>())
     }
 
     /// The gradient of each tensor, where one worker holds all parts: both ends of a tied embedding
     /// are added.
-    pub fn joined(self, device: &Device) -> BTreeMap<String, Arc<Tensor>> {
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn joined(self, device: &Device) -> Result<BTreeMap<String, Arc<Tensor>>, KernelError> {
         let mut joined: BTreeMap<String, Arc<Tensor>> = BTreeMap::new();
         // Keys are in the order (end, name), so the embedding's part comes before the head's.
         for (GradientKey { name, .. }, gradient) in self.0 {
             match joined.get_mut(&name) {
-                Some(sum) => device.add_assign(Arc::make_mut(sum).data_mut(), gradient.data()),
+                Some(sum) => device.add_assign(Arc::make_mut(sum), &gradient)?,
                 None => {
                     joined.insert(name, Arc::new(gradient));
                 }
             }
         }
-        joined
+        Ok(joined)
     }
 }

@@ -2,7 +2,7 @@
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::{Atoms, tree_sum};
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::gradients::End;
 use super::linear::Backward;
@@ -30,9 +30,14 @@ pub struct HeadLoss {
 
 impl Head {
     /// Logits `[m, v]`.
-    pub(super) fn logits(&self, device: &Device, hidden: &Tensor, precision: Precision) -> Tensor {
-        let (normed, _) = self.norm.forward(device, hidden);
-        let coded = device.code(normed.data(), self.weight.cols, precision);
+    pub(super) fn logits(
+        &self,
+        device: &Device,
+        hidden: &Tensor,
+        precision: Precision,
+    ) -> Result<Tensor, KernelError> {
+        let (normed, _) = self.norm.forward(device, hidden)?;
+        let coded = device.code(&normed, self.weight.cols, precision)?;
         device.matmul(&coded, &self.weight)
     }
 
@@ -41,66 +46,50 @@ impl Head {
         &self,
         run: &mut Backward<'_>,
         hidden: &Tensor,
-        targets: &[Option<u32>],
-    ) -> HeadLoss {
+        targets: &Ids,
+    ) -> Result<HeadLoss, KernelError> {
         let (device, atoms, precision) = (run.device, run.atoms, run.precision);
-        let (normed, inverse) = self.norm.forward(device, hidden);
-        let (width, vocab) = (self.weight.cols, self.weight.rows);
-        let coded = device.code(normed.data(), width, precision);
-        let mut losses = Vec::with_capacity(targets.len());
-        let mut d_normed = Vec::with_capacity(normed.data().len());
-        let mut atom = |index: usize| {
+        let (normed, inverse) = self.norm.forward(device, hidden)?;
+        let coded = device.code(&normed, self.weight.cols, precision)?;
+        let mut losses = device.zeros(&[atoms.tokens(), 1])?;
+        let mut d_normed = device.zeros(normed.shape())?;
+        let mut atom = |index: usize| -> Result<Option<Tensor>, KernelError> {
             let (start, count) = atoms.range(index);
-            let targets = &targets[start..start + count];
-            let input = rows(&coded, start, count);
-            let mut p = device.matmul(&input, &self.weight);
-            losses.extend(device.cross_entropy(&mut p, targets));
-            let dx = device.head_dx(&p, targets, &self.weight, precision);
-            d_normed.extend_from_slice(dx.data());
-            let alone = Atoms::new(1, count);
-            self.trains
-                .then(|| device.matmul_dw(&p, &input, &alone, precision).into_data())
-        };
-        let mut add = |a: &mut Option<Vec<f32>>, b: Option<Vec<f32>>| {
-            if let (Some(a), Some(b)) = (a, b) {
-                device.add_assign(a, &b);
+            let (input, targets) = (coded.part(start, count), targets.part(start, count));
+            let mut p = device.matmul(&input, &self.weight)?;
+            let some = device.cross_entropy(&mut p, &targets)?;
+            device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
+            let dx = device.head_dx(&p, &targets, &self.weight, precision)?;
+            device.put_rows(&mut d_normed, start, &dx)?;
+            if !self.trains {
+                return Ok(None);
             }
+            let alone = Atoms::new(1, count);
+            device.matmul_dw(&p, &input, &alone, precision).map(Some)
         };
-        let dw = tree_sum(atoms.count(), &mut atom, &mut add);
+        let dw = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
         if let Some(mut dw) = dw {
-            take_targets(&mut dw, &normed, targets);
-            let dw = Tensor::new(&[vocab, width], dw).expect("a gradient of the weight's shape");
+            device.take_targets(&mut dw, &normed, targets)?;
             run.gradients.insert(&self.name, self.end, dw);
         }
-        let d_normed = Tensor::new(normed.shape(), d_normed).expect("a gradient for each token");
-        let d_hidden = self.norm.backward(run, &d_normed, hidden, &inverse);
-        HeadLoss {
-            sum: device.loss_sum(&losses, atoms),
+        let d_hidden = self.norm.backward(run, &d_normed, hidden, &inverse)?;
+        Ok(HeadLoss {
+            sum: device.loss_sum(&losses, atoms)?,
             d_hidden,
-        }
+        })
     }
 }
 
-/// Takes the one-hot part off the gradient of the weight, tokens in order.
-fn take_targets(dw: &mut [f32], x: &Tensor, targets: &[Option<u32>]) {
-    let (_, width) = x.rows_cols();
-    for (row, target) in x.data().chunks_exact(width).zip(targets) {
-        if let Some(target) = target {
-            let at = *target as usize * width;
-            dw[at..at + width]
-                .iter_mut()
-                .zip(row)
-                .for_each(|(dw, x)| *dw -= x);
-        }
-    }
-}
+/// A sum of gradients that may be missing, all or none, or that a failing GPU did not give.
+type MaybeSum = Result<Option<Tensor>, KernelError>;
 
-fn rows(coded: &Coded, start: usize, count: usize) -> Coded {
-    Coded {
-        rows: count,
-        cols: coded.cols,
-        precision: coded.precision,
-        q: coded.q[start * coded.cols..(start + count) * coded.cols].to_vec(),
-        exp: coded.exp[start..start + count].to_vec(),
+fn add(device: &Device, sum: &mut MaybeSum, later: MaybeSum) {
+    let Ok(held) = sum else { return };
+    let added = later.and_then(|later| match (held, later) {
+        (Some(held), Some(later)) => device.add_assign(held, &later),
+        _ => Ok(()),
+    });
+    if let Err(error) = added {
+        *sum = Err(error);
     }
 }

@@ -3,7 +3,7 @@
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::Atoms;
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, KernelError, Tensor};
 
 use super::gradients::{End, Gradients};
 
@@ -31,8 +31,8 @@ pub(super) struct Lora {
 /// A projection of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    pub(super) weight: Coded, // [out, in]
-    pub(super) bias: Option<Vec<f32>>,
+    pub(super) weight: Coded,        // [out, in]
+    pub(super) bias: Option<Tensor>, // [out]
     pub(super) lora: Option<Lora>,
     pub(super) name: String,
     pub(super) bias_name: String,
@@ -61,52 +61,65 @@ impl Linear {
         device: &Device,
         x: &Coded,
         precision: Precision,
-    ) -> (Tensor, LinearTape) {
-        let mut y = device.matmul(x, &self.weight);
+    ) -> Result<(Tensor, LinearTape), KernelError> {
+        let mut y = device.matmul(x, &self.weight)?;
         if let Some(bias) = &self.bias {
-            device.add_bias(&mut y, bias);
+            device.add_bias(&mut y, bias)?;
         }
         let Some(lora) = &self.lora else {
-            return (y, LinearTape::default());
+            return Ok((y, LinearTape::default()));
         };
-        let low = device.matmul(x, &lora.a);
-        let low = device.code(low.data(), lora.a.rows, precision);
-        let update = device.matmul(&low, &lora.b);
-        device.scaled_add_assign(y.data_mut(), lora.scale, update.data());
-        (y, LinearTape { low: Some(low) })
+        let low = device.matmul(x, &lora.a)?;
+        let low = device.code(&low, lora.a.rows, precision)?;
+        let update = device.matmul(&low, &lora.b)?;
+        device.scaled_add_assign(&mut y, lora.scale, &update)?;
+        Ok((y, LinearTape { low: Some(low) }))
     }
 
-    /// Gradients of what is trained, and dx `[m, in]` where it is wanted.
+    /// Gradients of what is trained, and dx `[m, in]`.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
         dy: &Tensor,
         x: &Coded,
         tape: &LinearTape,
-        wants_dx: bool,
-    ) -> Option<Tensor> {
+    ) -> Result<Tensor, KernelError> {
+        let d_low = self.own_gradients(run, dy, x, tape)?;
+        let (device, precision) = (run.device, run.precision);
+        let mut dx = device.matmul_dx(dy, &self.weight, precision)?;
+        if let (Some(lora), Some(d_low)) = (&self.lora, d_low) {
+            let update = device.matmul_dx(&d_low, &lora.a, precision)?;
+            device.add_assign(&mut dx, &update)?;
+        }
+        Ok(dx)
+    }
+
+    /// Gradients of what is trained; and, of a low-rank update, the gradient between its factors.
+    pub(super) fn own_gradients(
+        &self,
+        run: &mut Backward<'_>,
+        dy: &Tensor,
+        x: &Coded,
+        tape: &LinearTape,
+    ) -> Result<Option<Tensor>, KernelError> {
         let (device, precision) = (run.device, run.precision);
         if self.trains_weight {
-            let dw = device.matmul_dw(dy, x, run.atoms, precision);
+            let dw = device.matmul_dw(dy, x, run.atoms, precision)?;
             run.gradients.insert(&self.name, End::Own, dw);
             if self.bias.is_some() {
-                let db = device.bias_gradient(dy, run.atoms);
+                let db = device.bias_gradient(dy, run.atoms)?;
                 run.gradients.insert(&self.bias_name, End::Own, db);
             }
         }
-        let mut dx = wants_dx.then(|| device.matmul_dx(dy, &self.weight, precision));
-        if let (Some(lora), Some(low)) = (&self.lora, &tape.low) {
-            let scaled = device.scaled(dy, lora.scale);
-            let db = device.matmul_dw(&scaled, low, run.atoms, precision);
-            let d_low = device.matmul_dx(&scaled, &lora.b, precision);
-            let da = device.matmul_dw(&d_low, x, run.atoms, precision);
-            run.gradients.insert(&lora.name_b, End::Own, db);
-            run.gradients.insert(&lora.name_a, End::Own, da);
-            if let Some(dx) = &mut dx {
-                let update = device.matmul_dx(&d_low, &lora.a, precision);
-                device.add_assign(dx.data_mut(), update.data());
-            }
-        }
-        dx
+        let (Some(lora), Some(low)) = (&self.lora, &tape.low) else {
+            return Ok(None);
+        };
+        let scaled = device.scaled(dy, lora.scale)?;
+        let db = device.matmul_dw(&scaled, low, run.atoms, precision)?;
+        let d_low = device.matmul_dx(&scaled, &lora.b, precision)?;
+        let da = device.matmul_dw(&d_low, x, run.atoms, precision)?;
+        run.gradients.insert(&lora.name_b, End::Own, db);
+        run.gradients.insert(&lora.name_a, End::Own, da);
+        Ok(Some(d_low))
     }
 }

@@ -1,6 +1,6 @@
 //! An RMSNorm with its weight.
 
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, KernelError, Tensor};
 
 use super::gradients::End;
 use super::linear::Backward;
@@ -8,7 +8,7 @@ use super::linear::Backward;
 /// A norm of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
-    pub(super) weight: Vec<f32>,
+    pub(super) weight: Tensor, // [d]
     pub(super) eps: f32,
     pub(super) name: String,
     pub(super) trains: bool,
@@ -16,7 +16,11 @@ pub(super) struct Norm {
 
 impl Norm {
     /// y of the shape of x, and the inverse norms.
-    pub(super) fn forward(&self, device: &Device, x: &Tensor) -> (Tensor, Vec<f32>) {
+    pub(super) fn forward(
+        &self,
+        device: &Device,
+        x: &Tensor,
+    ) -> Result<(Tensor, Tensor), KernelError> {
         device.rmsnorm(x, &self.weight, self.eps)
     }
 
@@ -26,9 +30,9 @@ impl Norm {
         run: &mut Backward<'_>,
         dy: &Tensor,
         x: &Tensor,
-        inverse: &[f32],
-    ) -> Tensor {
-        self.weight_gradient(run, dy, x, inverse);
+        inverse: &Tensor,
+    ) -> Result<Tensor, KernelError> {
+        self.weight_gradient(run, dy, x, inverse)?;
         run.device.rmsnorm_dx(dy, x, &self.weight, inverse)
     }
 
@@ -38,13 +42,13 @@ impl Norm {
         run: &mut Backward<'_>,
         dy: &Tensor,
         x: &Tensor,
-        inverse: &[f32],
-    ) {
+        inverse: &Tensor,
+    ) -> Result<(), KernelError> {
         if self.trains {
-            let dw = run
-                .device
-                .rmsnorm_dw(dy, x, inverse, self.weight.len(), run.atoms);
+            let width = self.weight.len();
+            let dw = run.device.rmsnorm_dw(dy, x, inverse, width, run.atoms)?;
             run.gradients.insert(&self.name, End::Own, dw);
         }
+        Ok(())
     }
 }

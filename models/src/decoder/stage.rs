@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
+use concord_kernels::cuda::Purpose;
 use concord_kernels::ops::Atoms;
 use concord_kernels::tables::RopeTable;
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::block::{Block, BlockTape, Pass};
 use super::cache::KvCache;
@@ -83,6 +84,9 @@ pub enum StageInput {
 #[derive(Debug)]
 pub struct StageTape {
     blocks: Vec<BlockTape>,
+    positions: Ids,
+    /// On the first stage.
+    tokens: Option<Ids>,
 }
 
 impl Stage {
@@ -102,68 +106,97 @@ impl Stage {
     }
 
     /// An empty cache for one sequence.
-    pub fn cache(&self) -> KvCache {
-        KvCache::new(self.blocks.len())
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn cache(&self) -> Result<KvCache, KernelError> {
+        let device = &self.options.device;
+        let precision = self.options.precisions.activations;
+        let _cached = device.account(Purpose::KeyValues);
+        let empty = |block: &Block| device.new_keys(&block.shape, precision);
+        let layers: Result<_, KernelError> = self.blocks.iter().map(empty).collect();
+        Ok(KvCache::new(layers?))
     }
 
     /// Hidden states after the stage's layers, `[m, d]`, and the tape for [`Self::backward`].
     ///
     /// # Errors
-    /// [`KernelError::NotFinite`] where the hidden states overflow.
+    /// [`KernelError::NotFinite`] where the hidden states overflow; [`KernelError::Cuda`] where a
+    /// GPU fails.
     pub fn forward(
         &self,
         batch: &Batch,
         input: StageInput,
     ) -> Result<(Tensor, StageTape), KernelError> {
+        let device = &self.options.device;
+        let _activations = device.account(Purpose::Activations);
         let positions: Vec<u32> = (0..batch.sequences)
             .flat_map(|_| 0..batch.sequence_len as u32)
             .collect();
-        let pass = self.pass(Atoms::new(batch.sequences, batch.sequence_len), &positions);
-        let mut x = self.enter(&batch.tokens, input);
-        let mut tape = StageTape {
-            blocks: Vec::with_capacity(self.blocks.len()),
-        };
+        let positions = device.ids(&positions)?;
+        let (mut x, tokens) = self.enter(&batch.tokens, input)?;
+        let atoms = Atoms::new(batch.sequences, batch.sequence_len);
+        let pass = self.pass(atoms, &positions);
+        let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (y, block_tape) = block.forward(&pass, x, None);
-            tape.blocks.push(block_tape);
+            let (y, tape) = block.forward(&pass, x, None)?;
+            blocks.push(tape);
             x = y;
         }
-        x.canonicalise("hidden states")?;
+        device.canonicalise(&mut [("hidden states", &mut x)])?;
+        let tape = StageTape {
+            blocks,
+            positions,
+            tokens,
+        };
         Ok((x, tape))
     }
 
     /// Hidden states of new tokens of one sequence, which follow those in `cache`.
     ///
     /// # Errors
-    /// [`KernelError::NotFinite`] where the hidden states overflow.
+    /// [`KernelError::NotFinite`] where the hidden states overflow; [`KernelError::Cuda`] where a
+    /// GPU fails.
     pub fn extend(
         &self,
         cache: &mut KvCache,
         tokens: &[u32],
         input: StageInput,
     ) -> Result<Tensor, KernelError> {
+        let device = &self.options.device;
+        let _activations = device.account(Purpose::Activations);
         let first = cache.tokens() as u32;
-        let mut x = self.enter(tokens, input);
+        let (mut x, _) = self.enter(tokens, input)?;
         let count = x.rows_cols().0;
         let positions: Vec<u32> = (first..first + count as u32).collect();
+        let positions = device.ids(&positions)?;
         let pass = self.pass(Atoms::new(1, count), &positions);
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&pass, x, Some((layer, cache))).0;
+            x = block.forward(&pass, x, Some((layer, cache)))?.0;
         }
         cache.advance(count);
-        x.canonicalise("hidden states")?;
+        device.canonicalise(&mut [("hidden states", &mut x)])?;
         Ok(x)
     }
 
-    fn enter(&self, tokens: &[u32], input: StageInput) -> Tensor {
+    /// What enters the first layer; with the tokens, where these are it.
+    fn enter(
+        &self,
+        tokens: &[u32],
+        input: StageInput,
+    ) -> Result<(Tensor, Option<Ids>), KernelError> {
+        let device = &self.options.device;
         match (input, &self.embed) {
-            (StageInput::Tokens, Some(table)) => self.options.device.embedding(table, tokens),
-            (StageInput::Hidden(hidden), _) => hidden,
+            (StageInput::Tokens, Some(table)) => {
+                let tokens = device.ids(tokens)?;
+                Ok((device.embedding(table, &tokens)?, Some(tokens)))
+            }
+            (StageInput::Hidden(hidden), _) => Ok((device.place(hidden)?, None)),
             (StageInput::Tokens, None) => panic!("only the first stage takes tokens"),
         }
     }
 
-    fn pass<'a>(&'a self, atoms: Atoms, positions: &'a [u32]) -> Pass<'a> {
+    fn pass<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> Pass<'a> {
         Pass {
             device: &self.options.device,
             rope: &self.rope,
@@ -175,21 +208,23 @@ impl Stage {
 
     /// Logits `[m, v]` of hidden states `[m, d]`.
     ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    ///
     /// # Panics
     /// On a stage without the head.
-    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, KernelError> {
         let head = self.head.as_ref().expect("only the last stage has logits");
-        head.logits(
-            &self.options.device,
-            hidden,
-            self.options.precisions.activations,
-        )
+        let device = &self.options.device;
+        let _activations = device.account(Purpose::Activations);
+        head.logits(device, hidden, self.options.precisions.activations)
     }
 
     /// The loss of a microbatch, and the gradients of the head where it is trained.
     ///
     /// # Errors
-    /// [`KernelError::NotFinite`] where loss or gradient overflow.
+    /// [`KernelError::NotFinite`] where loss or gradient overflow; [`KernelError::Cuda`] where a
+    /// GPU fails.
     ///
     /// # Panics
     /// On a stage without the head.
@@ -200,10 +235,13 @@ impl Stage {
         gradients: &mut Gradients,
     ) -> Result<HeadLoss, KernelError> {
         let head = self.head.as_ref().expect("only the last stage has a loss");
+        let device = &self.options.device;
+        let _gradients = device.account(Purpose::Gradients);
+        let targets = device.targets(&batch.targets)?;
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let mut loss = head.loss(&mut self.run(&atoms, gradients), hidden, &batch.targets);
+        let mut loss = head.loss(&mut self.run(&atoms, gradients), hidden, &targets)?;
         Tensor::new(&[1], vec![loss.sum])?.check_finite("loss")?;
-        loss.d_hidden.canonicalise("gradient of the loss")?;
+        device.canonicalise(&mut [("gradient of the loss", &mut loss.d_hidden)])?;
         Ok(loss)
     }
 
@@ -221,7 +259,8 @@ impl Stage {
     /// gradient of its input `[m, d]`, but for the first stage.
     ///
     /// # Errors
-    /// [`KernelError::NotFinite`] where a gradient overflows, naming it.
+    /// [`KernelError::NotFinite`] where a gradient overflows, naming it; [`KernelError::Cuda`]
+    /// where a GPU fails.
     pub fn backward(
         &self,
         batch: &Batch,
@@ -229,46 +268,42 @@ impl Stage {
         d_output: Tensor,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>, KernelError> {
-        let positions: Vec<u32> = (0..batch.sequences)
-            .flat_map(|_| 0..batch.sequence_len as u32)
-            .collect();
+        let device = &self.options.device;
+        let _gradients = device.account(Purpose::Gradients);
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.pass(atoms, &positions);
+        let pass = self.pass(atoms, &tape.positions);
         let below = !self.is_first() || self.options.trains_all;
-        let mut dy = Some(d_output);
+        let mut dy = Some(device.place(d_output)?);
         for (index, (block, tape)) in self.blocks.iter().zip(&tape.blocks).enumerate().rev() {
             let wants_dx = index > 0 || below;
             let Some(d_block) = dy else { break };
-            dy = block.backward(
-                &pass,
-                &mut self.run(&atoms, gradients),
-                tape,
-                &d_block,
-                wants_dx,
-            );
+            let mut run = self.run(&atoms, gradients);
+            dy = block.backward(&pass, &mut run, tape, &d_block, wants_dx)?;
         }
-        if let (Some(d_embedded), Some(table)) = (&dy, &self.embed) {
+        if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
             let vocab = table.rows_cols().0;
-            let device = &self.options.device;
-            let gradient = device.embedding_gradient(d_embedded, &batch.tokens, vocab);
+            let gradient = device.embedding_gradient(d_embedded, tokens, vocab)?;
             let tied = self.options.config.tie_embeddings;
             let end = if tied { End::TiedEmbed } else { End::Own };
             gradients.insert(load::EMBED, end, gradient);
             dy = None;
         }
-        for (key, gradient) in &mut gradients.0 {
-            gradient.canonicalise(&format!("gradient of {}", key.name))?;
-        }
+        gradients.canonicalise(device)?;
         if let Some(dx) = &mut dy {
-            dx.canonicalise("gradient of the hidden states")?;
+            device.canonicalise(&mut [("gradient of the hidden states", dx)])?;
         }
         Ok(dy)
     }
 
     /// Takes over new values of trained tensors, by name. Tensors of other stages are passed over.
-    pub fn refresh(&mut self, values: &BTreeMap<String, Tensor>) {
-        for (name, value) in values {
-            self.set(name, value);
-        }
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails: the stage then holds some of the new values.
+    pub fn refresh(&mut self, values: &BTreeMap<String, Tensor>) -> Result<(), KernelError> {
+        let device = self.options.device.clone();
+        let _weights = device.account(Purpose::Weights);
+        values
+            .iter()
+            .try_for_each(|(name, value)| self.set(name, value))
     }
 }

@@ -1,5 +1,6 @@
 //! Tensors to one safetensors file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
@@ -54,9 +55,12 @@ impl ExportDtype {
     }
 }
 
+/// A tensor on its way out: on the host, under its name.
+type Entry<'a> = (ExportDtype, &'a String, Cow<'a, Tensor>);
+
 /// One entry of a safetensors header.
 #[derive(Serialize)]
-struct Entry<'a> {
+struct HeaderEntry<'a> {
     dtype: ExportDtype,
     shape: &'a [usize],
     data_offsets: [u64; 2],
@@ -68,16 +72,17 @@ struct Entry<'a> {
 ///
 /// # Errors
 /// [`ModelError::Io`], leaving an older file as it was; [`ModelError::BadTensor`] where a value
-/// is not finite, or becomes infinite in its format.
+/// is not finite, or becomes infinite in its format; [`ModelError::Kernel`] where a tensor cannot
+/// be fetched from its GPU.
 pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
     dtype_of: impl Fn(&str) -> ExportDtype,
 ) -> Result<(), ModelError> {
-    let mut order: Vec<(ExportDtype, &String, &Tensor)> = tensors
+    let mut order = tensors
         .iter()
-        .map(|(name, tensor)| (dtype_of(name), name, tensor))
-        .collect();
+        .map(|(name, tensor)| Ok((dtype_of(name), name, tensor.on_host()?)))
+        .collect::<Result<Vec<Entry<'_>>, KernelError>>()?;
     order.sort_by_key(|(dtype, name, _)| (*dtype, *name));
     for (dtype, name, tensor) in &order {
         check_fits(*dtype, name, tensor).map_err(|source| ModelError::BadTensor {
@@ -111,13 +116,13 @@ fn check_fits(dtype: ExportDtype, name: &str, tensor: &Tensor) -> Result<(), Ker
 }
 
 /// The header's JSON, padded with spaces so that the data begin at a multiple of eight.
-fn header(order: &[(ExportDtype, &String, &Tensor)]) -> serde_json::Result<String> {
+fn header(order: &[Entry<'_>]) -> serde_json::Result<String> {
     // Built by hand around serde: a map type would sort the entries by name, not by offset.
     let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
     let mut offset = 0;
     for (dtype, name, tensor) in order {
-        let end = offset + tensor.data().len() as u64 * dtype.width();
-        let entry = Entry {
+        let end = offset + tensor.len() as u64 * dtype.width();
+        let entry = HeaderEntry {
             dtype: *dtype,
             shape: tensor.shape(),
             data_offsets: [offset, end],

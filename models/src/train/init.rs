@@ -8,13 +8,13 @@ use crate::decoder::TrainableTensor;
 /// The first value of a low-rank factor. `index` is the tensor's place in the list of what is
 /// trained: the random stream is keyed by (seed, index, element).
 pub fn lora_init(tensor: &TrainableTensor, index: usize, seed: u64) -> Tensor {
-    let mut value = Tensor::zeros(&tensor.shape);
-    if tensor.name.ends_with("lora_A.weight") {
-        let stream = Philox::new(seed, index as u64);
-        let bound = 1.0 / (tensor.shape[1] as f32).sqrt();
-        for (counter, v) in (0..).zip(value.data_mut()) {
-            *v = (2.0 * stream.unit(counter) - 1.0) * bound;
-        }
+    if !tensor.name.ends_with("lora_A.weight") {
+        return Tensor::zeros(&tensor.shape);
     }
-    value
+    let stream = Philox::new(seed, index as u64);
+    let bound = 1.0 / (tensor.shape[1] as f32).sqrt();
+    let value = |counter| (2.0 * stream.unit(counter) - 1.0) * bound;
+    let len = tensor.shape.iter().product::<usize>() as u64;
+    let values: Vec<f32> = (0..len).map(value).collect();
+    Tensor::new(&tensor.shape, values).expect("the values were made for the shape")
 }

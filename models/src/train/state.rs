@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use concord_kernels::cuda::Purpose;
 use concord_kernels::ops::{AdamStep, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor};
 
@@ -76,10 +77,37 @@ impl TrainState {
             .collect()
     }
 
+    /// The same state in the memory of `device`.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn placed(self, device: &Device) -> Result<Self, KernelError> {
+        let _optimizer = device.account(Purpose::Optimizer);
+        let place = |tensor: Arc<Tensor>| {
+            let placed = device.place(Arc::unwrap_or_clone(tensor));
+            placed.map(Arc::new)
+        };
+        let tensor = |(name, held): (String, StateTensor)| {
+            let held = StateTensor {
+                value: place(held.value)?,
+                first_moment: place(held.first_moment)?,
+                second_moment: place(held.second_moment)?,
+            };
+            Ok((name, held))
+        };
+        Ok(Self(
+            self.0
+                .into_iter()
+                .map(tensor)
+                .collect::<Result<_, KernelError>>()?,
+        ))
+    }
+
     /// The state after one AdamW step on the summed `gradients`.
     ///
     /// # Errors
-    /// [`KernelError::NotFinite`] where a value or moment overflows, naming it.
+    /// [`KernelError::NotFinite`] where a value or moment overflows, naming it;
+    /// [`KernelError::Cuda`] where a GPU fails.
     pub fn updated(
         &self,
         device: &Device,
@@ -87,25 +115,33 @@ impl TrainState {
         settings: &AdamSettings,
         scalars: &StepScalars,
     ) -> Result<Self, KernelError> {
+        let _optimizer = device.account(Purpose::Optimizer);
         let step = adam_step(settings, scalars);
-        let mut next = Self::default();
+        let mut next = Vec::with_capacity(self.0.len());
         for (name, old) in &self.0 {
-            let mut value = (*old.value).clone();
-            let mut first_moment = (*old.first_moment).clone();
-            let mut second_moment = (*old.second_moment).clone();
-            let (m, v) = (first_moment.data_mut(), second_moment.data_mut());
-            device.adamw(&step, gradients[name].data(), value.data_mut(), m, v);
-            value.canonicalise(name)?;
-            first_moment.canonicalise(&format!("first moment of {name}"))?;
-            second_moment.canonicalise(&format!("second moment of {name}"))?;
-            let tensor = StateTensor {
-                value: Arc::new(value),
-                first_moment: Arc::new(first_moment),
-                second_moment: Arc::new(second_moment),
-            };
-            next.0.insert(name.clone(), tensor);
+            let old = [&old.value, &old.first_moment, &old.second_moment];
+            let [mut value, mut m, mut v] = old.map(|tensor| (**tensor).clone());
+            device.adamw(&step, &gradients[name], &mut value, &mut m, &mut v)?;
+            next.push([value, m, v]);
         }
-        Ok(next)
+        let names = |name: &String| {
+            let moments = ["first moment", "second moment"].map(|m| format!("{m} of {name}"));
+            [vec![name.clone()], moments.to_vec()].concat()
+        };
+        let names: Vec<String> = self.0.keys().flat_map(names).collect();
+        let tensors = next.iter_mut().flatten();
+        let mut named: Vec<_> = names.iter().map(String::as_str).zip(tensors).collect();
+        device.canonicalise(&mut named)?;
+        let tensor = |parts: [Tensor; 3]| {
+            let [value, first_moment, second_moment] = parts.map(Arc::new);
+            StateTensor {
+                value,
+                first_moment,
+                second_moment,
+            }
+        };
+        let next = next.into_iter().map(tensor);
+        Ok(Self(self.0.keys().cloned().zip(next).collect()))
     }
 }
 

@@ -95,12 +95,12 @@ fn what_is_no_model_is_not_written() {
     );
     says(error, &[name, "[3]", "[8]"]);
     let error = save(
-        &|tensors| tensors.get_mut(name).unwrap().data_mut()[2] = f32::NAN,
+        &|tensors| tensors.get_mut(name).unwrap().values_mut().unwrap()[2] = f32::NAN,
         None,
     );
     says(error, &[name, "element 2", "NaN"]);
     let big = |tensors: &mut BTreeMap<String, Tensor>| {
-        tensors.get_mut(name).unwrap().data_mut()[1] = 70_000.0;
+        tensors.get_mut(name).unwrap().values_mut().unwrap()[1] = 70_000.0;
     };
     says(
         save(&big, Some(ExportDtype::F16)),

@@ -71,7 +71,7 @@ pub fn tensors(config: &DecoderConfig) -> BTreeMap<String, Tensor> {
             count = count.wrapping_mul(37).wrapping_add(11);
             ((count >> 7) % 200) as f32 / 128.0 - 0.75
         };
-        let data = (0..size).map(|_| next()).collect();
+        let data: Vec<f32> = (0..size).map(|_| next()).collect();
         (spec.name, Tensor::new(&spec.shape, data).unwrap())
     });
     specs.collect()

@@ -196,7 +196,8 @@ fn numbers_that_are_no_weights() {
     let path = folder.path().join("model.safetensors");
     let whole = fs::read(&path).unwrap();
     let name = "model.layers.1.self_attn.k_proj.weight";
-    let needle = tensors[name].to_le_bytes();
+    let needle = tensors[name].data();
+    let needle: Vec<u8> = needle.iter().flat_map(|v| v.to_le_bytes()).collect();
     let at = whole
         .windows(needle.len())
         .position(|bytes| bytes == needle)

@@ -58,7 +58,7 @@ impl Source {
         }
     }
 
-    pub const TO_COORDINATOR: u64 = 9;
+    pub const TO_COORDINATOR: u64 = 10;
 
     pub fn sent_up(&mut self, variant: u64) -> ToCoordinator {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -92,7 +92,14 @@ impl Source {
                 order: self.u64(),
                 verdict: self.signed(),
             },
-            _ => ToCoordinator::Drain,
+            8 => ToCoordinator::Drain,
+            _ => ToCoordinator::OutOfMemory {
+                job,
+                epoch,
+                reason: self.text(),
+                needed_bytes: self.u64(),
+                limit_bytes: self.u64(),
+            },
         }
     }
 

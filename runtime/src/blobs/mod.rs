@@ -77,18 +77,15 @@ impl Blobs {
             while uploads.len() < PUT_AT_ONCE
                 && let Some(tensor) = tensors.next()
             {
-                let bytes = tensor_blob::encode(&tensor);
+                // A GPU gives a tensor out when what it works on is done.
+                let encoded = tokio::task::spawn_blocking(move || tensor_blob::encode(&tensor));
+                let bytes = encoded.await.map_err(stopped)??;
                 uploads.spawn(upload(self.coordinator.clone(), bytes));
             }
             match uploads.join_next().await {
                 None => return Ok(()),
                 Some(Ok(uploaded)) => drop(uploaded?),
-                Some(Err(error)) => {
-                    return Err(RuntimeError::Unreachable {
-                        endpoint: "the coordinator's store".to_string(),
-                        why: error.to_string(),
-                    });
-                }
+                Some(Err(error)) => return Err(stopped(error)),
             }
         }
     }
@@ -109,6 +106,13 @@ impl Blobs {
         tokio::fs::rename(&partial, &path)
             .await
             .map_err(|e| io("write", &path, e))
+    }
+}
+
+fn stopped(error: tokio::task::JoinError) -> RuntimeError {
+    RuntimeError::Unreachable {
+        endpoint: "the coordinator's store".to_string(),
+        why: error.to_string(),
     }
 }
 

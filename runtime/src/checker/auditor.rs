@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::Stage;
 use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::rules::leaf_words;
@@ -24,9 +24,14 @@ pub(crate) struct Auditor {
     key: Keypair,
     /// The stage of the last audit; the next one is often of the same.
     stage: Mutex<Option<CachedStage>>,
+    /// Set once the GPU cannot go on.
+    gpu_gone: Mutex<Option<RuntimeError>>,
     #[cfg(feature = "liars")]
     pub(super) lie: Option<crate::liar::Lie>,
 }
+
+/// The sum of a part over a node, where all that it is made of is there.
+type Total = Option<Vec<Arc<Tensor>>>;
 
 struct CachedStage {
     spec: Digest,
@@ -41,6 +46,7 @@ impl Auditor {
             blobs,
             key,
             stage: Mutex::new(None),
+            gpu_gone: Mutex::new(None),
             #[cfg(feature = "liars")]
             lie: None,
         }
@@ -77,7 +83,7 @@ impl Auditor {
     async fn look(self: Arc<Self>, order: AuditOrder) -> Finding {
         let (step, started) = (order.step, Instant::now());
         let words = leaf_words(&order.leaf);
-        match self.re_run(order).await {
+        match self.clone().re_run(order).await {
             Ok(finding) => {
                 tracing::debug!(
                     "re-ran the {words} in step {step} in {:?}",
@@ -87,11 +93,22 @@ impl Auditor {
             }
             Err(error) => {
                 tracing::info!("cannot re-run the {words} in step {step}: {error}");
-                Finding::Inconclusive {
-                    reason: error.to_string(),
+                let reason = error.to_string();
+                if error.gpu_is_gone() {
+                    let mut gone = self.gpu_gone.lock().unwrap_or_else(PoisonError::into_inner);
+                    *gone = Some(error);
                 }
+                Finding::Inconclusive { reason }
             }
         }
+    }
+
+    /// Why no leaf can be re-run here any more: the GPU cannot go on.
+    pub(crate) fn gpu_gone(&self) -> Option<RuntimeError> {
+        self.gpu_gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     async fn re_run(self: Arc<Self>, order: AuditOrder) -> Result<Finding, RuntimeError> {
@@ -132,7 +149,7 @@ impl Auditor {
                 let mut cached = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
                 let fits = |c: &&mut CachedStage| (c.spec, c.layers) == (spec_digest, layers);
                 if let Some(cached) = cached.as_mut().filter(fits) {
-                    cached.stage.refresh(&values);
+                    cached.stage.refresh(&values)?;
                     return microbatch(&cached.stage, inputs);
                 }
                 let (spec, len) = (&inputs.spec, inputs.sequence_len);
@@ -166,7 +183,7 @@ impl Auditor {
                 return Err(missing("a gradient"));
             }
             let leaf = |microbatch: u32| of(microbatch).unwrap_or(&[]);
-            let sum = work::PartSum::new(work::reduce(&self.device, node, &leaf));
+            let sum = work::PartSum::new(work::reduce(&self.device, node, &leaf)?)?;
             ports.push(sum.port(node, part));
         }
         Ok(ports)
@@ -178,18 +195,18 @@ impl Auditor {
             .scalars
             .as_ref()
             .ok_or_else(|| missing("the scalars"))?;
-        let state = inputs.state()?;
+        let state = inputs.state()?.placed(&self.device)?;
         let mut totals = BTreeMap::new();
         for part in [Part::Own, Part::TiedEmbed, Part::TiedHead] {
             let root = Node {
                 start: 0,
                 end: spec.microbatches,
             };
-            if let Some(total) = self.total(inputs, part, root) {
+            if let Some(total) = self.total(inputs, part, root)? {
                 totals.insert(part, total);
             }
         }
-        let gradients = work::step_gradients(spec, layers, &self.device, totals);
+        let gradients = work::step_gradients(spec, layers, &self.device, totals)?;
         let held = work::held_names(spec, layers);
         if held.iter().any(|(_, name)| !gradients.contains_key(name)) {
             return Err(missing("a gradient"));
@@ -197,7 +214,7 @@ impl Auditor {
         let updated = work::update(spec, layers, &self.device, &state, &gradients, scalars)?;
         let mut ports = updated.outputs();
         // The norms that the worker reported are part of what it is held to.
-        let norms = work::norms(spec, layers, &self.device, &gradients);
+        let norms = work::norms(spec, layers, &self.device, &gradients)?;
         if norms.iter().any(|norm| !scalars.norms.contains(norm)) {
             let mut right = scalars.clone();
             right.norms = norms;
@@ -209,15 +226,23 @@ impl Auditor {
         Ok(ports)
     }
 
-    fn total(&self, inputs: &Inputs, part: Part, node: Node) -> Option<Vec<Arc<Tensor>>> {
+    fn total(&self, inputs: &Inputs, part: Part, node: Node) -> Result<Total, KernelError> {
         let kind = PortKind::Partial { node, part };
         if let Some(sum) = inputs.tensors(|found| found == kind) {
-            return Some(sum.to_vec());
+            return Ok(Some(sum.to_vec()));
         }
-        let (left, right) = node.children()?;
-        let mut sum = self.total(inputs, part, left)?;
-        work::add(&self.device, &mut sum, self.total(inputs, part, right)?);
-        Some(sum)
+        let Some((left, right)) = node.children() else {
+            return Ok(None);
+        };
+        let (left, right) = (
+            self.total(inputs, part, left)?,
+            self.total(inputs, part, right)?,
+        );
+        let (Some(mut sum), Some(right)) = (left, right) else {
+            return Ok(None);
+        };
+        work::add(&self.device, &mut sum, right)?;
+        Ok(Some(sum))
     }
 }
 

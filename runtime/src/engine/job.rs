@@ -58,7 +58,9 @@ pub(crate) struct Job {
     pub(crate) endpoints: BTreeMap<WorkerId, String>,
     pub(crate) seat: Seat,
     pub(crate) layers: Layers,
-    pub(crate) stage: Stage,
+    /// None where it lacks the committed values, or made room for that of another plan: then no
+    /// step can be done. Invariant: there is one while there is a run.
+    pub(crate) stage: Option<Stage>,
     pub(crate) recompute: bool,
     pub(crate) depth: u32,
     /// Steps committed.
@@ -85,8 +87,9 @@ impl Job {
         if let Some(precision) = loaded.lower_precision {
             options.precisions.weights = precision;
         }
-        let stage = Stage::load(options, &loaded.tensors, &loaded.state.values())?;
-        let entries = work::entries(&loaded.spec, layers, &loaded.state);
+        let state = loaded.state.placed(device)?;
+        let stage = Stage::load(options, &loaded.tensors, &state.values())?;
+        let entries = work::entries(&loaded.spec, layers, &state)?;
         let workers = loaded.plan.workers().map(|(_, worker)| worker);
         Ok(Self {
             id: loaded.job,
@@ -96,11 +99,11 @@ impl Job {
             plan: loaded.plan,
             seat: loaded.seat,
             layers,
-            stage,
+            stage: Some(stage),
             recompute: loaded.recompute,
             depth: loaded.depth,
             step: loaded.step,
-            state: loaded.state,
+            state,
             entries,
             run: None,
             early: Vec::new(),
@@ -122,13 +125,15 @@ impl Job {
         work::state_ports(&entries)
     }
 
-    pub(crate) fn failed(&self, error: &RuntimeError) -> ToCoordinator {
-        ToCoordinator::Failed {
-            job: self.id,
-            epoch: self.plan.epoch,
-            reason: error.to_string(),
-            permanent: error.is_permanent(),
-        }
+    /// The stage of the run in progress.
+    pub(crate) fn stage(&self) -> &Stage {
+        self.stage.as_ref().expect("a run has a stage")
+    }
+
+    /// Drops the stage and the step in progress; the committed state stays.
+    pub(crate) fn unload(&mut self, engine: &mut Engine) {
+        self.abort(engine);
+        self.stage = None;
     }
 
     pub(crate) fn start_step(
@@ -142,7 +147,8 @@ impl Job {
             return;
         }
         self.drop_run(engine);
-        self.run = Some(Run::new(self, batches.into_iter().collect()));
+        let Some(stage) = &self.stage else { return };
+        self.run = Some(Run::new(self, stage, batches.into_iter().collect()));
         for frame in std::mem::take(&mut self.early) {
             self.receive(frame);
         }
@@ -187,12 +193,26 @@ impl Job {
         let Some(mut run) = self.run.take() else {
             return;
         };
-        if scalars.step == self.step
-            && let Err(error) = run.update(self, engine, scalars)
-        {
-            engine.report(self.failed(&error));
-        }
+        let updated = if scalars.step == self.step {
+            run.update(self, engine, scalars)
+        } else {
+            Ok(())
+        };
         self.run = Some(run);
+        if let Err(error) = updated {
+            self.fail(engine, error);
+        }
+    }
+
+    /// Drops the step in progress, and tells the coordinator. Where memory is short, the stage goes
+    /// too: the committed state, which has to leave, is all that is worth its room.
+    pub(crate) fn fail(&mut self, engine: &mut Engine, error: RuntimeError) {
+        if error.out_of_memory().is_some() {
+            self.unload(engine);
+        } else {
+            self.drop_run(engine);
+        }
+        engine.fail(self.id, self.plan.epoch, error);
     }
 
     /// The update becomes the state.
@@ -211,13 +231,18 @@ impl Job {
             .is_some_and(|lie| lie.keeps_stale_weights(step));
         #[cfg(not(feature = "liars"))]
         let stale = false;
-        if !stale {
-            self.stage.refresh(&updated.state.values());
-        }
+        let refreshed = match &mut self.stage {
+            Some(stage) if !stale => stage.refresh(&updated.state.values()),
+            _ => Ok(()),
+        };
         self.state = updated.state;
         self.entries = updated.entries;
         self.step += 1;
         engine.set_held(Some(self.held()));
+        if let Err(error) = refreshed {
+            self.stage = None;
+            engine.fail(self.id, self.plan.epoch, error.into());
+        }
     }
 
     /// Drops the step in progress; the committed state stays.

@@ -56,7 +56,7 @@ impl Job {
     ) -> LeafInputs {
         let mut inputs = LeafInputs::default();
         self.state_input(&mut inputs);
-        if self.stage.is_first() || self.stage.is_last() {
+        if self.stage().is_first() || self.stage().is_last() {
             let port = Port {
                 kind: PortKind::Tokens,
                 digest: microbatch.digest,
@@ -96,13 +96,13 @@ impl Job {
     }
 
     fn microbatch_tokens(&self) -> u64 {
-        let positions = self.stage.options().positions as u64;
+        let positions = self.stage().options().positions as u64;
         u64::from(self.spec.micro_batch_size) * positions
     }
 
     /// Multiply-adds of the stage's projections for one token, as metered.
     fn macs_per_token(&self) -> u64 {
-        let config = &self.stage.options().config;
+        let config = &self.stage().options().config;
         let projection = |p: &concord_models::config::Projection| {
             let [out, input] = p.shape(config);
             (out * input) as u64
@@ -111,7 +111,7 @@ impl Job {
             .iter()
             .map(projection)
             .sum();
-        let head = if self.stage.is_last() {
+        let head = if self.stage().is_last() {
             (config.vocab * config.hidden) as u64
         } else {
             0

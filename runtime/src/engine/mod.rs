@@ -13,6 +13,7 @@ use concord_proto::session::{Held, Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{Digest, JobId, Keypair};
 
+use crate::RuntimeError;
 use crate::data::Microbatch;
 
 pub(crate) use job::{BaseTensors, Job, LoadedStage};
@@ -65,7 +66,7 @@ pub(crate) struct ReceivedFrame {
 pub(crate) enum EngineEffect {
     /// Tell the coordinator.
     Report(ToCoordinator),
-    /// Send tensors to a worker.
+    /// Send tensors, which lie on the host, to a worker.
     Send {
         endpoint: String,
         header: Box<FrameHeader>,
@@ -78,6 +79,8 @@ pub(crate) enum EngineEffect {
         tensors: Vec<Arc<Tensor>>,
         then: ToCoordinator,
     },
+    /// The GPU cannot go on. The coordinator has been told.
+    GpuGone(RuntimeError),
 }
 
 /// What engine and gRPC server share.
@@ -187,8 +190,7 @@ impl Engine {
         let worked = match job.work(self) {
             Ok(worked) => worked,
             Err(error) => {
-                job.drop_run(self);
-                self.report(job.failed(&error));
+                job.fail(self, error);
                 false
             }
         };
@@ -198,18 +200,47 @@ impl Engine {
 
     fn load(&mut self, loaded: LoadedStage) {
         let (job, epoch) = (loaded.job, loaded.plan.epoch);
+        // Two stages may be more than the device holds.
+        if let Some(mut old) = self.job.take() {
+            old.unload(self);
+            self.job = Some(old);
+        }
         match Job::load(&self.device, loaded) {
             Ok(held) => {
                 self.set_held(Some(held.held()));
                 self.job = Some(held);
                 self.report(ToCoordinator::Ready { job, epoch });
             }
-            Err(error) => self.report(ToCoordinator::Failed {
+            Err(error) => self.fail(job, epoch, error),
+        }
+    }
+
+    /// Says that a job cannot go on here under its present plan.
+    pub(crate) fn fail(&self, job: JobId, epoch: u32, error: RuntimeError) {
+        let reason = error.to_string();
+        if error.out_of_memory().is_some()
+            && let Err(error) = self.openings(Openings::fetch)
+        {
+            // Whatever works on the GPU next says so, too.
+            tracing::warn!("openings cannot be fetched: {error}");
+        }
+        self.report(match error.out_of_memory() {
+            Some((needed_bytes, limit_bytes)) => ToCoordinator::OutOfMemory {
                 job,
                 epoch,
-                reason: error.to_string(),
+                reason,
+                needed_bytes,
+                limit_bytes,
+            },
+            None => ToCoordinator::Failed {
+                job,
+                epoch,
+                reason,
                 permanent: error.is_permanent(),
-            }),
+            },
+        });
+        if error.gpu_is_gone() {
+            self.effect(EngineEffect::GpuGone(error));
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::Tensor;
+use concord_kernels::{KernelError, Tensor};
 use concord_proto::session::{OpenRequest, Opening};
 use concord_proto::{Digest, JobId, Phase};
 
@@ -13,7 +13,7 @@ use crate::tensor_blob;
 /// A blob that is given out.
 #[derive(Clone)]
 pub(crate) enum OpenBlob {
-    /// A tensor, encoded when it is asked for.
+    /// A tensor, fetched from its GPU and encoded when it is asked for.
     Tensor(Arc<Tensor>),
     /// Bytes.
     Bytes(Arc<Vec<u8>>),
@@ -21,10 +21,10 @@ pub(crate) enum OpenBlob {
 
 impl OpenBlob {
     /// The bytes.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, KernelError> {
         match self {
             Self::Tensor(tensor) => tensor_blob::encode(tensor),
-            Self::Bytes(bytes) => bytes.to_vec(),
+            Self::Bytes(bytes) => Ok(bytes.to_vec()),
         }
     }
 }
@@ -76,6 +76,20 @@ impl Openings {
     pub(crate) fn release(&mut self, job: &JobId, below: u32) {
         self.steps
             .retain(|(of, step, _), _| of != job || *step >= below);
+    }
+
+    /// Fetches what lies on a GPU, so that its memory is free.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where the GPU fails.
+    pub(crate) fn fetch(&mut self) -> Result<(), KernelError> {
+        let steps = self.steps.values_mut();
+        for blob in steps.flat_map(|step| step.blobs.values_mut()) {
+            if let OpenBlob::Tensor(tensor) = blob {
+                *tensor = tensor_blob::on_host(tensor)?;
+            }
+        }
+        Ok(())
     }
 
     /// The inputs of a leaf.

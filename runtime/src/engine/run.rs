@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::Tensor;
+use concord_kernels::{KernelError, Tensor};
+use concord_models::decoder::Stage;
 use concord_proto::rules::parts;
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{Node, cover};
@@ -20,7 +21,8 @@ use super::{Engine, EngineEffect, ReceivedFrame};
 use crate::RuntimeError;
 use crate::core::{Exchange, PartKey, Schedule, Work, consumers};
 use crate::data::Microbatch;
-use crate::work::{self, Forwarded, PartSum, Updated};
+use crate::tensor_blob;
+use crate::work::{self, Forwarded, PartSum, Sum, Updated};
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +54,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(job: &Job, batches: BTreeMap<u32, Microbatch>) -> Self {
+    pub(crate) fn new(job: &Job, stage: &Stage, batches: BTreeMap<u32, Microbatch>) -> Self {
         let replica = &job.plan.replicas[job.seat.replica];
-        let (first, last) = (job.stage.is_first(), job.stage.is_last());
+        let (first, last) = (stage.is_first(), stage.is_last());
         let mut openings = StepOpenings::default();
         job.open_state(&mut openings);
         Self {
@@ -127,10 +129,10 @@ impl Run {
             Progress::Computing => match self.schedule.take() {
                 Some(Work::Forward(microbatch)) => self.forward(job, engine, microbatch)?,
                 Some(Work::Backward(microbatch)) => self.backward(job, engine, microbatch)?,
-                None if self.schedule.is_done() => self.reduce(job, engine),
+                None if self.schedule.is_done() => self.reduce(job, engine)?,
                 None => return Ok(false),
             },
-            Progress::Exchanging if self.exchange.is_complete() => self.report(job, engine),
+            Progress::Exchanging if self.exchange.is_complete() => self.report(job, engine)?,
             Progress::Exchanging | Progress::Reported => return Ok(false),
         }
         Ok(true)
@@ -152,7 +154,7 @@ impl Run {
         #[cfg(not(feature = "wrong-data"))]
         let wrong: Option<concord_models::decoder::Batch> = None;
         let tokens = wrong.as_ref().unwrap_or(&batch.batch);
-        let forwarded = work::forward(&job.stage, job.layers, tokens, hidden)?;
+        let forwarded = work::forward(job.stage(), job.layers, tokens, hidden)?;
         if let Some(sum) = forwarded.loss() {
             self.losses.push(MicrobatchLoss {
                 microbatch,
@@ -175,7 +177,7 @@ impl Run {
         self.leaves.insert((Phase::Forward, microbatch), leaf);
         if let Some(hidden) = forwarded.hidden() {
             let next = job.plan.replicas[job.seat.replica].workers[job.seat.stage + 1];
-            send(job, engine, next, microbatch, output, vec![hidden]);
+            send(job, engine, next, microbatch, output, &[hidden])?;
         }
         let again = job.recompute && forwarded.loss().is_none();
         self.tapes.insert(microbatch, (!again).then_some(forwarded));
@@ -193,13 +195,19 @@ impl Run {
         let hidden = activation.as_ref().map(|(tensor, _)| &**tensor);
         let forwarded = match self.tapes.remove(&microbatch).flatten() {
             Some(forwarded) => forwarded,
-            None => work::forward(&job.stage, job.layers, &batch.batch, hidden)?,
+            None => work::forward(job.stage(), job.layers, &batch.batch, hidden)?,
         };
         let gradient = self.gradients.remove(&microbatch);
         let d_output = gradient.as_ref().map(|(tensor, _)| &**tensor);
         let (spec, layers, tokens) = (&job.spec, job.layers, &batch.batch);
         let done = work::backward(
-            spec, &job.stage, layers, microbatch, tokens, forwarded, d_output,
+            spec,
+            job.stage(),
+            layers,
+            microbatch,
+            tokens,
+            forwarded,
+            d_output,
         )?;
         let mut inputs = job.common_inputs(batch, activation.as_ref().map(|(_, input)| input));
         if let Some((tensor, input)) = gradient {
@@ -227,24 +235,24 @@ impl Run {
             .find(|port| matches!(port.kind, PortKind::Gradient(_)));
         if let (Some(port), Some(d_input)) = (port, done.d_input) {
             let previous = job.plan.replicas[job.seat.replica].workers[job.seat.stage - 1];
-            send(job, engine, previous, microbatch, *port, vec![d_input]);
+            send(job, engine, previous, microbatch, *port, &[d_input])?;
         }
         Ok(())
     }
 
     /// Adds up the microbatches of this worker along the tree and sends the sums to whom they
     /// concern.
-    fn reduce(&mut self, job: &Job, engine: &mut Engine) {
+    fn reduce(&mut self, job: &Job, engine: &mut Engine) -> Result<(), RuntimeError> {
         let replica = &job.plan.replicas[job.seat.replica];
         for node in cover(job.spec.microbatches, replica.start, replica.end) {
             let inputs = job.reduce_inputs(node, |m, part| self.sums[&(m, part)].clone());
             let mut outputs = Vec::new();
             for part in parts(&job.spec, job.layers) {
-                let sum = self.node_sum(engine, node, part);
+                let sum = self.node_sum(engine, node, part)?;
                 outputs.push(sum.port(node, part));
                 for to in consumers(&job.plan, job.seat, part) {
                     let port = sum.port(node, part);
-                    send(job, engine, to, node.start, port, sum.tensors.clone());
+                    send(job, engine, to, node.start, port, &sum.tensors)?;
                 }
                 let own = Received { sum, origin: None };
                 self.exchange
@@ -260,28 +268,38 @@ impl Run {
             self.leaves.insert((Phase::Reduce, node.start), leaf);
         }
         self.progress = Progress::Exchanging;
+        Ok(())
     }
 
-    fn node_sum(&self, engine: &Engine, node: Node, part: Part) -> Arc<PartSum> {
+    fn node_sum(
+        &self,
+        engine: &Engine,
+        node: Node,
+        part: Part,
+    ) -> Result<Arc<PartSum>, KernelError> {
         if node.len() == 1 {
-            return self.sums[&(node.start, part)].clone();
+            return Ok(self.sums[&(node.start, part)].clone());
         }
         let leaf = |microbatch: u32| &self.sums[&(microbatch, part)].tensors[..];
-        Arc::new(PartSum::new(work::reduce(&engine.device, node, &leaf)))
+        let sum = work::reduce(&engine.device, node, &leaf)?;
+        PartSum::new(sum).map(Arc::new)
     }
 
     /// All partial sums are in: reports the norms of the step's gradients.
-    fn report(&mut self, job: &Job, engine: &mut Engine) {
+    fn report(&mut self, job: &Job, engine: &mut Engine) -> Result<(), RuntimeError> {
         let device = &engine.device;
-        let clone = |received: &Received| received.sum.tensors.clone();
-        let add = |sum: &mut Vec<Arc<Tensor>>, other| work::add(device, sum, other);
-        let total = |part| Some((part, self.exchange.total(part, &clone, &add)?));
+        let clone = |received: &Received| Ok(received.sum.tensors.clone());
+        let add = |sum: &mut Sum, other| work::add_sums(device, sum, other);
+        let total = |part| {
+            let total = self.exchange.total(part, &clone, &add)?;
+            Some(total.map(|total| (part, total)))
+        };
         let totals = [Part::Own, Part::TiedEmbed, Part::TiedHead]
             .into_iter()
             .filter_map(total)
-            .collect();
-        self.step_gradients = work::step_gradients(&job.spec, job.layers, device, totals);
-        let norms = work::norms(&job.spec, job.layers, device, &self.step_gradients);
+            .collect::<Result<_, KernelError>>()?;
+        self.step_gradients = work::step_gradients(&job.spec, job.layers, device, totals)?;
+        let norms = work::norms(&job.spec, job.layers, device, &self.step_gradients)?;
         self.losses.sort_by_key(|loss| loss.microbatch);
         self.progress = Progress::Reported;
         engine.report(ToCoordinator::Computed {
@@ -291,6 +309,7 @@ impl Run {
             losses: self.losses.clone(),
             norms,
         });
+        Ok(())
     }
 
     /// Computes the update, signs the claim; the state stays as it was until the commit.
@@ -362,8 +381,12 @@ fn send(
     to: WorkerId,
     microbatch: u32,
     port: Port,
-    tensors: Vec<Arc<Tensor>>,
-) {
+    tensors: &[Arc<Tensor>],
+) -> Result<(), KernelError> {
+    let tensors = tensors
+        .iter()
+        .map(tensor_blob::on_host)
+        .collect::<Result<Vec<_>, _>>()?;
     let message = Origin::message(&job.id, job.step, job.plan.epoch, microbatch, &port);
     let header = FrameHeader {
         job: job.id,
@@ -374,7 +397,7 @@ fn send(
         origin: Origin::sign(&engine.key, &message),
         bytes: tensors
             .iter()
-            .map(|tensor| crate::tensor_blob::encoded_len(tensor))
+            .map(|tensor| tensor_blob::encoded_len(tensor))
             .sum(),
     };
     let endpoint = job.endpoints[&to].clone();
@@ -383,4 +406,5 @@ fn send(
         header: Box::new(header),
         tensors,
     });
+    Ok(())
 }

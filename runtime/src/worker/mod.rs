@@ -2,6 +2,7 @@
 
 mod assignment;
 mod driver;
+mod live;
 mod peers;
 mod server;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_kernels::Tensor;
+use concord_kernels::{KernelError, Tensor};
 use concord_proto::canonical;
 use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::wire::worker_client::WorkerClient;
@@ -112,7 +112,9 @@ async fn stream(
             *pending = frames.recv().await;
         }
         let Some(frame) = pending.as_ref() else { break };
-        let sent = write(frame, &pieces).await;
+        let sent = write(frame, &pieces)
+            .await
+            .map_err(|error| error.to_string())?;
         if !sent {
             drop(pieces);
             return Err(broken(push).await);
@@ -127,24 +129,25 @@ async fn stream(
     }
 }
 
-async fn write(frame: &Outgoing, pieces: &mpsc::Sender<Frame>) -> bool {
+/// Writes a frame; false where the stream is broken.
+async fn write(frame: &Outgoing, pieces: &mpsc::Sender<Frame>) -> Result<bool, KernelError> {
     let header = Frame {
         header: canonical::encode(&*frame.header),
         data: Vec::new(),
     };
     if pieces.send(header).await.is_err() {
-        return false;
+        return Ok(false);
     }
     for tensor in &frame.tensors {
-        for chunk in tensor_blob::encode(tensor).chunks(CHUNK_BYTES) {
+        for chunk in tensor_blob::encode(tensor)?.chunks(CHUNK_BYTES) {
             let piece = Frame {
                 header: Vec::new(),
                 data: chunk.to_vec(),
             };
             if pieces.send(piece).await.is_err() {
-                return false;
+                return Ok(false);
             }
         }
     }
-    true
+    Ok(true)
 }

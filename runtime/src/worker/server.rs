@@ -71,16 +71,18 @@ impl Worker for WorkerService {
         let digest = <[u8; 32]>::try_from(request.into_inner().digest)
             .map(Digest)
             .map_err(|_| Status::invalid_argument("an address has 32 bytes"))?;
-        let openings = self
+        let blob = self
             .shared
             .openings
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let blob = openings.blob(&digest);
-        drop(openings);
-        let bytes = blob
-            .ok_or_else(|| Status::not_found("not held any more"))?
-            .bytes();
+            .unwrap_or_else(PoisonError::into_inner)
+            .blob(&digest);
+        let blob = blob.ok_or_else(|| Status::not_found("not held any more"))?;
+        // A GPU gives a tensor out when what it works on is done: that is no task's to wait for.
+        let bytes = tokio::task::spawn_blocking(move || blob.bytes())
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::unavailable(error.to_string()))?;
         let chunks: Vec<Result<Chunk, Status>> = bytes
             .chunks(CHUNK_BYTES)
             .map(|data| {

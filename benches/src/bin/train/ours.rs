@@ -25,12 +25,11 @@ impl TensorSource for Random {
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
         let shape = &self.0[name];
         let stream = Philox::new(1, name.len() as u64);
-        let mut tensor = Tensor::zeros(shape);
         let is_norm = shape.len() == 1;
-        for (counter, value) in (0..).zip(tensor.data_mut()) {
-            *value = if is_norm { 1.0 } else { (stream.unit(counter) - 0.5) * 0.07 };
-        }
-        Ok(tensor)
+        let value = |i| if is_norm { 1.0 } else { (stream.unit(i) - 0.5) * 0.07 };
+        let len = shape.iter().product::<usize>() as u64;
+        let values: Vec<f32> = (0..len).map(value).collect();
+        Ok(Tensor::new(shape, values)?)
     }
 }
 
@@ -100,9 +99,9 @@ impl Trainer {
         let loss = self.stage.loss(&self.batch, &hidden, &mut gradients).expect("finite");
         let back = self.stage.backward(&self.batch, &tape, loss.d_hidden, &mut gradients);
         back.expect("finite");
-        let gradients = gradients.joined(&device);
-        let squared: Vec<f32> =
-            gradients.values().map(|gradient| device.sum_squares(gradient.data())).collect();
+        let gradients = gradients.joined(&device).expect("the device works");
+        let tensors: Vec<&Tensor> = gradients.values().map(|gradient| &**gradient).collect();
+        let squared = device.sum_squares(&tensors).expect("the device works");
         let targets = self.batch.targets.iter().flatten().count() as u64;
         let scalars = StepScalars {
             step: self.step,
@@ -119,7 +118,7 @@ impl Trainer {
         };
         let updated = self.state.updated(&device, &gradients, &settings, &scalars);
         self.state = updated.expect("finite");
-        self.stage.refresh(&self.state.values());
+        self.stage.refresh(&self.state.values()).expect("the device works");
         self.step += 1;
     }
 
@@ -127,8 +126,8 @@ impl Trainer {
     pub fn commit(&self) -> usize {
         let mut bytes = 0;
         let mut hash = |tensor: &Tensor| {
-            std::hint::black_box(tensor_blob::digest(tensor));
-            bytes += 4 * tensor.data().len();
+            std::hint::black_box(tensor_blob::digest(tensor).expect("the device works"));
+            bytes += 4 * tensor.len();
         };
         for held in self.state.0.values() {
             // A gradient has the size of its value: once for the microbatch, once for the sum.

@@ -8,7 +8,7 @@ use super::rows::{RowState, Visible, deltas, score_gradients};
 use crate::coded::Precision;
 use crate::cpu::{Cpu, code, gemm};
 use crate::math::LN_2;
-use crate::reference::attention::{AttentionGradients, AttentionShape, BLOCK, BackwardInput};
+use crate::reference::attention::{AttentionShape, BLOCK, BackwardInput, SequenceGradients};
 
 /// See [`crate::reference::attention::backward`].
 pub fn backward(
@@ -16,21 +16,21 @@ pub fn backward(
     input: BackwardInput<'_>,
     shape: &AttentionShape,
     precision: Precision,
-) -> AttentionGradients {
+) -> SequenceGradients {
     let tokens = input.queries.rows / shape.heads;
     let mut delta = vec![0.0; input.queries.rows];
     deltas(
         cpu.isa(),
         input.d_out,
-        &input.forward.out,
+        input.out,
         shape.head_dim,
         &mut delta,
     );
     let group = |kv_head: usize| Group::new(cpu, input, shape, precision, &delta, kv_head).run();
-    let groups: Vec<AttentionGradients> = cpu
+    let groups: Vec<SequenceGradients> = cpu
         .pool()
         .install(|| (0..shape.kv_heads).into_par_iter().map(group).collect());
-    let gather = |heads: usize, of: fn(&AttentionGradients) -> &[f32], factor: f32| {
+    let gather = |heads: usize, of: fn(&SequenceGradients) -> &[f32], factor: f32| {
         let parts: Vec<&[f32]> = groups.iter().map(of).collect();
         interleave(
             &parts,
@@ -39,7 +39,7 @@ pub fn backward(
             factor,
         )
     };
-    AttentionGradients {
+    SequenceGradients {
         dq: gather(shape.heads, |g| &g.dq, shape.scale),
         dk: gather(shape.kv_heads, |g| &g.dk, LN_2),
         dv: gather(shape.kv_heads, |g| &g.dv, 1.0),
@@ -71,7 +71,7 @@ struct Group<'a> {
     kv_head: usize,
     tokens: usize,
     /// Gradients of this group alone, unscaled.
-    gradients: AttentionGradients,
+    gradients: SequenceGradients,
 }
 
 impl<'a> Group<'a> {
@@ -84,7 +84,7 @@ impl<'a> Group<'a> {
         kv_head: usize,
     ) -> Self {
         let tokens = input.queries.rows / shape.heads;
-        let gradients = AttentionGradients {
+        let gradients = SequenceGradients {
             dq: vec![0.0; tokens * shape.group() * shape.head_dim],
             dk: vec![0.0; tokens * shape.head_dim],
             dv: vec![0.0; tokens * shape.head_dim],
@@ -101,7 +101,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn run(mut self) -> AttentionGradients {
+    fn run(mut self) -> SequenceGradients {
         for member in 0..self.shape.group() {
             for start in (0..self.tokens).step_by(BLOCK) {
                 self.run_of_queries(member, start, BLOCK.min(self.tokens - start));
@@ -118,8 +118,8 @@ impl<'a> Group<'a> {
         let state = |token: usize| {
             let row = token * shape.heads + head;
             RowState {
-                max: self.input.forward.max[row] as f32,
-                inverse: 1.0 / self.input.forward.sum[row],
+                max: self.input.max[row] as f32,
+                inverse: 1.0 / self.input.sum[row],
                 delta: self.delta[row],
             }
         };

@@ -6,7 +6,7 @@ use super::HeadBlock;
 use super::rows::{Partials, Visible, softmax};
 use crate::coded::{Coded, Precision};
 use crate::cpu::{Cpu, code, gemm};
-use crate::reference::attention::{AttentionOut, AttentionShape, BLOCK, CHUNK_BLOCKS, CodedKv};
+use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS, CodedKv, SequenceOut};
 
 /// See [`crate::reference::attention::forward`].
 pub fn forward(
@@ -16,7 +16,7 @@ pub fn forward(
     first_position: usize,
     shape: &AttentionShape,
     precision: Precision,
-) -> AttentionOut {
+) -> SequenceOut {
     let (heads, dim) = (shape.heads, shape.head_dim);
     let tokens = queries.rows / heads;
     let runs = tokens.div_ceil(BLOCK);
@@ -30,7 +30,7 @@ pub fn forward(
         .pool()
         .install(|| (0..heads * runs).into_par_iter().map(task).collect());
 
-    let mut result = AttentionOut {
+    let mut result = SequenceOut {
         out: vec![0.0; tokens * heads * dim],
         max: vec![0; tokens * heads],
         sum: vec![0.0; tokens * heads],

@@ -26,42 +26,43 @@ pub fn code_cols(
     precision: Precision,
 ) -> Coded {
     let rows = x.len().checked_div(cols).unwrap_or(0);
-    let mut coded = Coded {
+    let (mut q, mut exp) = (vec![0; rows * cols], vec![EMPTY; cols]);
+    if rows > 0 && cols > 0 {
+        let folds = fold.map(|f| Folds::new(&f[..rows]));
+        let matrix = Matrix {
+            x: &x[..rows * cols],
+            cols,
+            folds: folds.as_ref(),
+            isa: cpu.isa(),
+        };
+        fill_cols(cpu, &matrix, precision, &mut q, &mut exp);
+    }
+    Coded {
         rows: cols,
         cols: rows,
         precision,
-        q: vec![0; rows * cols],
-        exp: vec![EMPTY; cols],
-    };
-    if rows == 0 || cols == 0 {
-        return coded;
+        q: q.into(),
+        exp: exp.into(),
     }
-    let folds = fold.map(|f| Folds::new(&f[..rows]));
-    let matrix = Matrix {
-        x: &x[..rows * cols],
-        cols,
-        folds: folds.as_ref(),
-        isa: cpu.isa(),
-    };
+}
+
+/// Codes every column of `matrix`.
+fn fill_cols(cpu: &Cpu, matrix: &Matrix<'_>, precision: Precision, q: &mut [i16], exp: &mut [i32]) {
+    let rows = matrix.rows();
     let code = |(block, (q, exp)): (usize, (&mut [i16], &mut [i32]))| {
-        code_block(cpu.isa(), &matrix, block * BLOCK, precision, q, exp);
+        code_block(cpu.isa(), matrix, block * BLOCK, precision, q, exp);
     };
-    if cpu.threads() == 1 || x.len() < PARALLEL_ELEMENTS {
-        let blocks = coded
-            .q
-            .chunks_mut(BLOCK * rows)
-            .zip(coded.exp.chunks_mut(BLOCK));
+    if cpu.threads() == 1 || matrix.x.len() < PARALLEL_ELEMENTS {
+        let blocks = q.chunks_mut(BLOCK * rows).zip(exp.chunks_mut(BLOCK));
         blocks.enumerate().for_each(code);
-        return coded;
+        return;
     }
     cpu.pool().install(|| {
-        let blocks = coded
-            .q
+        let blocks = q
             .par_chunks_mut(BLOCK * rows)
-            .zip(coded.exp.par_chunks_mut(BLOCK));
+            .zip(exp.par_chunks_mut(BLOCK));
         blocks.enumerate().for_each(code);
     });
-    coded
 }
 
 /// What is coded: `x` by rows of `cols`, row i times the power of two i.

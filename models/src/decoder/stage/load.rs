@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use concord_kernels::Tensor;
-use concord_kernels::coded::Coded;
+use concord_kernels::coded::{Coded, Precision};
+use concord_kernels::cuda::Purpose;
 use concord_kernels::ops::AttentionShape;
 use concord_kernels::tables::{self, RopeTable};
+use concord_kernels::{KernelError, Tensor};
 
 use super::{Stage, StageOptions};
 use crate::config::{DecoderConfig, Projection, RopeScaling};
 use crate::decoder::block::Block;
 use crate::decoder::gradients::End;
 use crate::decoder::head::Head;
-use crate::decoder::linear::{Linear, Lora};
+use crate::decoder::linear::{Linear, Lora, LoraSpec};
 use crate::decoder::norm::Norm;
 use crate::decoder::source::TensorSource;
 use crate::error::ModelError;
@@ -27,12 +28,13 @@ impl Stage {
     /// Low-rank factors that `values` lacks are zeros.
     ///
     /// # Errors
-    /// [`ModelError`] where a tensor is missing, broken or not finite.
+    /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
     pub fn load(
         options: StageOptions,
         source: &dyn TensorSource,
         values: &BTreeMap<String, Tensor>,
     ) -> Result<Self, ModelError> {
+        let _weights = options.device.account(Purpose::Weights);
         let loader = Loader {
             options: &options,
             source,
@@ -45,12 +47,13 @@ impl Stage {
             .map(|layer| loader.block(layer))
             .collect::<Result<_, _>>()?;
         let embed = match options.layers.start {
-            0 => Some(loader.tensor(EMBED)?),
+            0 => Some(loader.placed(EMBED)?),
             _ => None,
         };
         let is_last = options.layers.end as usize == config.layers;
         let head = if is_last { Some(loader.head()?) } else { None };
         let rope = rope_table(config, options.positions);
+        let rope = options.device.place_rope(rope)?;
         Ok(Self {
             rope,
             embed,
@@ -61,20 +64,20 @@ impl Stage {
     }
 
     /// Takes over the value of one trained tensor, if it is of this stage.
-    pub(super) fn set(&mut self, name: &str, value: &Tensor) {
+    pub(super) fn set(&mut self, name: &str, value: &Tensor) -> Result<(), KernelError> {
         let options = &self.options;
-        let weights = options.precisions.weights;
-        let width = value.rows_cols().1;
+        let device = &options.device;
         if name == EMBED
             && let Some(table) = &mut self.embed
         {
-            table.clone_from(value);
+            *table = device.place(value.clone())?;
         }
         if let Some(head) = &mut self.head {
             if name == head.name {
-                head.weight = options.device.code(value.data(), width, weights);
+                let width = value.rows_cols().1;
+                head.weight = device.code(value, width, options.precisions.weights)?;
             }
-            set_norm(&mut head.norm, name, value);
+            set_norm(&mut head.norm, options, name, value)?;
         }
         for block in &mut self.blocks {
             let Block {
@@ -90,42 +93,52 @@ impl Stage {
                 down,
                 ..
             } = block;
-            set_norm(attention_norm, name, value);
-            set_norm(mlp_norm, name, value);
+            set_norm(attention_norm, options, name, value)?;
+            set_norm(mlp_norm, options, name, value)?;
             if let Some((q_norm, k_norm)) = qk_norm {
-                set_norm(q_norm, name, value);
-                set_norm(k_norm, name, value);
+                set_norm(q_norm, options, name, value)?;
+                set_norm(k_norm, options, name, value)?;
             }
             for linear in [q, k, v, o, gate, up, down] {
-                set_linear(linear, options, name, value);
+                set_linear(linear, options, name, value)?;
             }
         }
+        Ok(())
     }
 }
 
-fn set_norm(norm: &mut Norm, name: &str, value: &Tensor) {
+fn set_norm(
+    norm: &mut Norm,
+    options: &StageOptions,
+    name: &str,
+    value: &Tensor,
+) -> Result<(), KernelError> {
     if norm.name == name {
-        norm.weight.copy_from_slice(value.data());
+        norm.weight = options.device.place(value.clone())?;
     }
+    Ok(())
 }
 
-fn set_linear(linear: &mut Linear, options: &StageOptions, name: &str, value: &Tensor) {
-    let code = |precision| {
-        options
-            .device
-            .code(value.data(), value.rows_cols().1, precision)
-    };
+fn set_linear(
+    linear: &mut Linear,
+    options: &StageOptions,
+    name: &str,
+    value: &Tensor,
+) -> Result<(), KernelError> {
+    let device = &options.device;
+    let code = |precision: Precision| device.code(value, value.rows_cols().1, precision);
     if linear.name == name {
-        linear.weight = code(options.precisions.weights);
+        linear.weight = code(options.precisions.weights)?;
     } else if linear.bias_name == name {
-        linear.bias = Some(value.data().to_vec());
+        linear.bias = Some(device.place(value.clone())?);
     } else if let Some(lora) = &mut linear.lora {
         if lora.name_a == name {
-            lora.a = code(options.precisions.activations);
+            lora.a = code(options.precisions.activations)?;
         } else if lora.name_b == name {
-            lora.b = code(options.precisions.activations);
+            lora.b = code(options.precisions.activations)?;
         }
     }
+    Ok(())
 }
 
 struct Loader<'a> {
@@ -140,6 +153,10 @@ impl Loader<'_> {
             Some(value) => Ok(value.clone()),
             None => self.source.tensor(name),
         }
+    }
+
+    fn placed(&self, name: &str) -> Result<Tensor, ModelError> {
+        Ok(self.options.device.place(self.tensor(name)?)?)
     }
 
     fn block(&self, layer: u32) -> Result<Block, ModelError> {
@@ -173,7 +190,7 @@ impl Loader<'_> {
 
     fn norm(&self, name: &str) -> Result<Norm, ModelError> {
         Ok(Norm {
-            weight: self.tensor(name)?.into_data(),
+            weight: self.placed(name)?,
             eps: self.options.config.rms_eps,
             name: name.to_string(),
             trains: self.options.trains_all,
@@ -184,48 +201,42 @@ impl Loader<'_> {
         let module = format!("model.layers.{layer}.{}", projection.module());
         let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
         let bias = match projection.has_bias(&self.options.config) {
-            true => Some(self.tensor(&bias_name)?.into_data()),
+            true => Some(self.placed(&bias_name)?),
             false => None,
         };
         Ok(Linear {
-            weight: self.coded(&self.tensor(&name)?),
+            weight: self.coded(&self.tensor(&name)?)?,
             bias,
-            lora: self.lora(layer, projection),
+            lora: self.lora(layer, projection)?,
             name,
             bias_name,
             trains_weight: self.options.trains_all,
         })
     }
 
-    fn lora(&self, layer: u32, projection: Projection) -> Option<Lora> {
-        let spec = self
-            .options
-            .lora
-            .as_ref()
-            .filter(|spec| spec.targets.contains(&projection))?;
+    fn lora(&self, layer: u32, projection: Projection) -> Result<Option<Lora>, ModelError> {
+        let adapted = |spec: &&LoraSpec| spec.targets.contains(&projection);
+        let Some(spec) = self.options.lora.as_ref().filter(adapted) else {
+            return Ok(None);
+        };
         let [out, input] = projection.shape(&self.options.config);
         let rank = spec.rank as usize;
         let (name_a, name_b) = (
             Adapter::key_a(layer, projection),
             Adapter::key_b(layer, projection),
         );
-        let factor = |name: &str, shape: [usize; 2]| {
-            let value = self
-                .values
-                .get(name)
-                .cloned()
-                .unwrap_or_else(|| Tensor::zeros(&shape));
-            self.options
-                .device
-                .code(value.data(), shape[1], self.options.precisions.activations)
+        let (device, precision) = (&self.options.device, self.options.precisions.activations);
+        let factor = |name: &str, shape: [usize; 2]| match self.values.get(name) {
+            Some(value) => device.code(value, shape[1], precision),
+            None => device.code(&Tensor::zeros(&shape), shape[1], precision),
         };
-        Some(Lora {
-            a: factor(&name_a, [rank, input]),
-            b: factor(&name_b, [out, rank]),
+        Ok(Some(Lora {
+            a: factor(&name_a, [rank, input])?,
+            b: factor(&name_b, [out, rank])?,
             scale: spec.scale,
             name_a,
             name_b,
-        })
+        }))
     }
 
     fn head(&self) -> Result<Head, ModelError> {
@@ -233,18 +244,19 @@ impl Loader<'_> {
         let name = if tied { EMBED } else { HEAD };
         Ok(Head {
             norm: self.norm(FINAL_NORM)?,
-            weight: self.coded(&self.tensor(name)?),
+            weight: self.coded(&self.tensor(name)?)?,
             name: name.to_string(),
             trains: self.options.trains_all,
             end: if tied { End::TiedHead } else { End::Own },
         })
     }
 
-    fn coded(&self, tensor: &Tensor) -> Coded {
+    fn coded(&self, tensor: &Tensor) -> Result<Coded, KernelError> {
         let width = tensor.rows_cols().1;
-        self.options
+        let options = self.options;
+        options
             .device
-            .code(tensor.data(), width, self.options.precisions.weights)
+            .code(tensor, width, options.precisions.weights)
     }
 }
 

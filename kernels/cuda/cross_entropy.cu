@@ -1,0 +1,50 @@
+// Softmax cross-entropy over the vocabulary. Twin of kernels/src/cpu/cross_entropy.rs.
+#include "block_sum.cuh"
+#include "math.cuh"
+#include "spread.cuh"
+
+// A token without a target.
+#define NONE 0xffffffffu
+
+// Turns each row of logits [rows, vocab] into probabilities in place and gives the loss of each
+// row. A row without a target has loss 0 and probabilities 0; one whose target lies outside of the
+// vocabulary has loss NaN. A block a row.
+KERNEL(512) cross_entropy_rows(f32 *logits, const u32 *targets, f32 *losses, u32 rows, u32 vocab) {
+    __shared__ f32 partials[WARPS_MAX];
+    for (u32 row = blockIdx.x; row < rows; row += gridDim.x) {
+        f32 *line = logits + static_cast<u64>(row) * vocab;
+        const u32 target = targets[row];
+        if (target == NONE) {
+            for (u32 i = threadIdx.x; i < vocab; i += blockDim.x) line[i] = 0.0f;
+            if (threadIdx.x == 0) losses[row] = 0.0f;
+            continue;
+        }
+        const f32 score = target < vocab ? rn::mul(line[target], LOG2_E) : QUIET_NAN;
+        f32 largest = NEG_INFINITY;
+        for (u32 i = threadIdx.x; i < vocab; i += blockDim.x) {
+            const f32 t = rn::mul(line[i], LOG2_E);
+            largest = t > largest ? t : largest;
+        }
+        const f32 max = __int2float_rn(ceil_to_int(block_max(largest, partials)));
+        const f32 sum = block_fixed_sum(vocab, partials, [&](f32 lane, u64 i) {
+            const f32 p = exp2_of(rn::sub(rn::mul(line[i], LOG2_E), max));
+            line[i] = p;
+            return rn::add(lane, p);
+        });
+        for (u32 i = threadIdx.x; i < vocab; i += blockDim.x) line[i] = rn::div(line[i], sum);
+        if (threadIdx.x == 0) losses[row] = rn::fma(rn::sub(max, score), LN_2, ln_of(sum));
+    }
+}
+
+// dx [rows, hidden] -= the decoded row of w [vocab, hidden] at each row's target.
+KERNEL(256) cross_entropy_take_weight(f32 *dx, const i16 *q, const i32 *exp, const u32 *targets,
+                                      u32 rows, u32 hidden, u32 vocab) {
+    for_each_in(rows, hidden, [&](u32 row, u32 c) {
+        const u32 target = targets[row];
+        if (target >= vocab) return;
+        const f64 code = __int2double_rn(q[static_cast<u64>(target) * hidden + c]);
+        const f32 weight = __double2float_rn(__dmul_rn(code, pow2_f64(exp[target])));
+        const u64 at = static_cast<u64>(row) * hidden + c;
+        dx[at] = rn::sub(dx[at], weight);
+    });
+}

@@ -1,0 +1,340 @@
+//! Attention on a GPU: twin of [`crate::reference::attention`].
+
+mod backward;
+mod cut;
+
+pub(crate) use backward::backward;
+
+use super::pages::Pages;
+use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use crate::Tensor;
+use crate::coded::{Coded, Precision};
+use crate::ops::{AttentionCodes, AttentionOut, AttentionShape, CodedKv};
+use cut::{Cut, Part, Run};
+
+/// Rows of a tile, which a thread block takes: `ROWS` of `attention.cuh`.
+const ROWS: u32 = 32;
+/// Threads of a block: `THREADS` of `attention.cuh`.
+const THREADS: u32 = 256;
+/// The most blocks of a kernel whose grid may have any size.
+const BLOCKS_MAX: usize = 1 << 16;
+/// Bytes that the softmaxes of the slots of a launch may take.
+const WORKSPACE: usize = 64 << 20;
+
+/// Heads and masks as kernels take them.
+#[derive(Clone, Copy)]
+struct Heads {
+    heads: u32,
+    kv_heads: u32,
+    dim: u32,
+    /// `u32::MAX` where a query sees all before it.
+    window: u32,
+}
+
+impl Heads {
+    /// For a run of `tokens`, the last of which stands before position `end`.
+    ///
+    /// # Panics
+    /// Where there are more tokens or heads than kernels can count.
+    fn new(shape: &AttentionShape, tokens: usize, end: usize) -> Self {
+        assert_eq!(shape.heads % shape.kv_heads, 0, "attention: heads");
+        let rows = tokens.saturating_mul(shape.group());
+        let most = (u32::MAX / 2) as usize;
+        assert!(rows.max(end) < most, "attention: too many tokens");
+        assert!(shape.heads * shape.head_dim < 1 << 24, "attention: heads");
+        Self {
+            heads: shape.heads as u32,
+            kv_heads: shape.kv_heads as u32,
+            dim: shape.head_dim as u32,
+            window: shape.window.unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Thread blocks for the queries of one key head in `tokens` tokens.
+    fn tiles(&self, tokens: u32) -> u32 {
+        (tokens * (self.heads / self.kv_heads)).div_ceil(ROWS)
+    }
+}
+
+/// A kernel of `module` for codes of these precisions: `one` where one digit holds them all, else
+/// `two`.
+fn kernel(module: &'static str, precisions: &[Precision], [one, two]: [&'static str; 2]) -> Kernel {
+    let single = precisions.iter().all(|&p| p == Precision::I8);
+    Kernel {
+        module,
+        name: if single { one } else { two },
+    }
+}
+
+/// Coded rows in the memory of a GPU.
+struct Codes {
+    q: Slice<i16>,
+    exp: Slice<i32>,
+}
+
+impl Codes {
+    fn on(cuda: &Cuda, coded: &Coded) -> Result<Self> {
+        Ok(Self {
+            q: coded.q.on(cuda)?,
+            exp: coded.exp.on(cuda)?,
+        })
+    }
+}
+
+/// Where keys and values lie.
+enum Keys<'a> {
+    /// In one run a sequence.
+    Dense {
+        k: Codes,
+        v: Codes,
+    },
+    Paged(&'a Pages),
+}
+
+/// Attention of `sequences` sequences of one length, each from position 0.
+pub(crate) fn forward(
+    cuda: &Cuda,
+    codes: &AttentionCodes,
+    sequences: usize,
+    shape: &AttentionShape,
+    precision: Precision,
+) -> Result<AttentionOut> {
+    let CodedKv { k, v } = &codes.kv;
+    let keys = Keys::Dense {
+        k: Codes::on(cuda, k)?,
+        v: Codes::on(cuda, v)?,
+    };
+    let precisions = [codes.queries.precision, k.precision, v.precision, precision];
+    let run = Run {
+        sequences,
+        tokens: codes.queries.rows / shape.heads / sequences.max(1),
+        first_position: 0,
+    };
+    let queries = &codes.queries;
+    attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
+}
+
+/// Attention of the coded queries of one sequence, whose first token stands at `first_position`, over
+/// the keys of `pages` up to each query's own position.
+pub(crate) fn cached(
+    cuda: &Cuda,
+    queries: &Coded,
+    pages: &Pages,
+    first_position: usize,
+    shape: &AttentionShape,
+    precision: Precision,
+) -> Result<AttentionOut> {
+    let run = Run {
+        sequences: 1,
+        tokens: queries.rows / shape.heads,
+        first_position,
+    };
+    let precisions = [queries.precision, pages.precision(), precision];
+    let keys = Keys::Paged(pages);
+    attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
+}
+
+/// `precisions` end with that of the probabilities.
+fn attend(
+    cuda: &Cuda,
+    queries: &Coded,
+    keys: &Keys<'_>,
+    run: Run,
+    shape: &AttentionShape,
+    precisions: &[Precision],
+    workspace: usize,
+) -> Result<AttentionOut> {
+    let heads = Heads::new(shape, run.tokens, run.first_position + run.tokens);
+    let rows = queries.rows;
+    let attend = Attend {
+        cuda,
+        heads,
+        run,
+        queries: Codes::on(cuda, queries)?,
+        keys,
+        kernel: kernel(
+            "attention",
+            precisions,
+            ["attention_forward_1", "attention_forward_2"],
+        ),
+        limit: precisions.last().map_or(0, |p| p.limit()),
+        out: cuda.alloc(rows * shape.head_dim)?,
+        max: cuda.alloc(rows)?,
+        sum: cuda.alloc(rows)?,
+    };
+    for part in cut::parts(&run, shape, workspace) {
+        attend.part(&part, shape)?;
+    }
+    let width = shape.heads * shape.head_dim;
+    Ok(AttentionOut {
+        out: Tensor::new(&[rows / shape.heads, width], attend.out)?,
+        max: attend.max.into(),
+        sum: Tensor::new(&[rows], attend.sum)?,
+    })
+}
+
+/// A forward pass under way.
+struct Attend<'a> {
+    cuda: &'a Cuda,
+    heads: Heads,
+    run: Run,
+    queries: Codes,
+    keys: &'a Keys<'a>,
+    kernel: Kernel,
+    limit: i32,
+    /// `[sequences, tokens, heads, head_dim]`.
+    out: Slice<f32>,
+    /// `[sequences, tokens, heads]`, as the sums.
+    max: Slice<i32>,
+    sum: Slice<f32>,
+}
+
+impl Attend<'_> {
+    /// Computes the results of some queries.
+    fn part(&self, part: &Part, shape: &AttentionShape) -> Result<()> {
+        let cut = Cut::new(&self.run, part, shape, self.cuda.multiprocessors());
+        let heads = shape.heads;
+        let rows = part.sequences * part.count * heads;
+        let slots = cut.slots as usize;
+        // A softmax over all keys in one slot needs no place of its own.
+        let part_out = if slots == 1 && part.count == self.run.tokens {
+            let first = part.first_sequence * part.count * heads;
+            self.out.part(first * shape.head_dim, rows * shape.head_dim)
+        } else {
+            self.cuda.alloc(slots * rows * shape.head_dim)?
+        };
+        let part_max = self.cuda.alloc(slots * rows)?;
+        let part_sum = self.cuda.alloc(slots * rows)?;
+        self.blocks(part, &cut, (&part_out, &part_max, &part_sum))?;
+        self.merge(part, &cut, (&part_out, &part_max, &part_sum))
+    }
+
+    fn blocks(&self, part: &Part, cut: &Cut, into: Partials<'_>) -> Result<()> {
+        let Heads {
+            heads,
+            kv_heads,
+            dim,
+            window,
+        } = self.heads;
+        let (keys, values, pages) = match self.keys {
+            Keys::Dense { k, v } => (Some(k), Some(v), None),
+            Keys::Paged(pages) => (None, None, Some(pages.table())),
+        };
+        let (part_out, part_max, part_sum) = into;
+        let tiles = self.heads.tiles(part.count as u32);
+        let grid = Grid::new(tiles * part.sequences as u32 * cut.slots, THREADS).y(kv_heads);
+        let arguments = arguments![
+            &self.queries.q,
+            &self.queries.exp,
+            keys.map(|k| &k.q),
+            keys.map(|k| &k.exp),
+            values.map(|v| &v.q),
+            values.map(|v| &v.exp),
+            pages,
+            heads,
+            kv_heads,
+            dim,
+            window,
+            self.limit,
+            self.run.tokens as u32,
+            part.first_sequence as u32,
+            part.first_token as u32,
+            part.count as u32,
+            self.run.first_position as u32,
+            cut.first_block,
+            cut.slot_blocks,
+            cut.slots,
+            part_out,
+            part_max,
+            part_sum,
+        ];
+        self.cuda.launch(self.kernel, grid, arguments)
+    }
+
+    fn merge(&self, part: &Part, cut: &Cut, (out, max, sum): Partials<'_>) -> Result<()> {
+        let Heads { heads, dim, .. } = self.heads;
+        let elements = part.sequences * part.count * (heads * dim) as usize;
+        let kernel = Kernel {
+            module: "attention",
+            name: "attention_merge",
+        };
+        let arguments = arguments![
+            out,
+            max,
+            sum,
+            &self.out,
+            &self.max,
+            &self.sum,
+            heads,
+            dim,
+            self.run.tokens as u32,
+            part.first_sequence as u32,
+            part.sequences as u32,
+            part.first_token as u32,
+            part.count as u32,
+            cut.first_block,
+            cut.slot_blocks,
+            cut.slots,
+        ];
+        self.cuda.launch(kernel, any_grid(elements), arguments)
+    }
+}
+
+/// Where the softmaxes of slots go: numerators, maxima, denominators.
+type Partials<'a> = (&'a Slice<f32>, &'a Slice<i32>, &'a Slice<f32>);
+
+/// A grid for a kernel that takes one of any size, with a thread for each of `elements`.
+pub(super) fn any_grid(elements: usize) -> Grid {
+    let blocks = elements.div_ceil(THREADS as usize).clamp(1, BLOCKS_MAX);
+    Grid::new(blocks as u32, THREADS)
+}
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::Device;
+    use crate::conformance::{Draw, Kind, difference};
+    use crate::cuda::emulator::EmulatorOptions;
+
+    /// Queries that are computed launch by launch, where the softmaxes of all would not fit.
+    #[test]
+    fn the_size_of_the_workspace_does_not_matter() {
+        let shape = AttentionShape {
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 4,
+            window: None,
+            scale: 0.5,
+        };
+        let (sequences, tokens) = (2, 1_040);
+        let draw = Draw::new(6, Kind::Ordinary);
+        let cuda = Cuda::emulated(EmulatorOptions::default());
+        let run = |device: &Device, workspace: usize| -> Result<Vec<Vec<f32>>> {
+            let x = |stream, width| draw.tensor(stream, &[sequences * tokens, width]);
+            let (q, k, v) = (x(1, 8)?, x(2, 4)?, x(3, 4)?);
+            let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
+            let Device::Cuda(cuda) = device else {
+                let out = device.attention(&codes, sequences, &shape, Precision::I16)?;
+                return Ok(vec![out.out.into_values()?, out.sum.into_values()?]);
+            };
+            let keys = Keys::Dense {
+                k: Codes::on(cuda, &codes.kv.k)?,
+                v: Codes::on(cuda, &codes.kv.v)?,
+            };
+            let run = Run {
+                sequences,
+                tokens,
+                first_position: 0,
+            };
+            let (queries, precisions) = (&codes.queries, [Precision::I16]);
+            let out = attend(cuda, queries, &keys, run, &shape, &precisions, workspace)?;
+            Ok(vec![out.out.into_values()?, out.sum.into_values()?])
+        };
+        let expected = run(&Device::cpu(1), 0).unwrap();
+        // 96 bytes a token and a slot: parts of 512 and of 20 tokens, and of single sequences.
+        for workspace in [1 << 16, 4_000, 250_000] {
+            let got = run(&Device::Cuda(cuda.clone()), workspace).unwrap();
+            assert_eq!(difference(&got, &expected), None, "{workspace} bytes");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The backward pass: dq by queries, dk and dv by keys.
+
+use super::{Codes, Heads, ROWS, THREADS, any_grid, kernel};
+use crate::Tensor;
+use crate::coded::{Coded, Precision};
+use crate::cuda::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use crate::ops::{AttentionCodes, AttentionGradients, AttentionOut, AttentionShape};
+
+/// Gradients of the unscaled queries, the keys and the values of `sequences` sequences of one length,
+/// from the gradient of the output and its codes.
+pub(crate) fn backward(
+    cuda: &Cuda,
+    codes: &AttentionCodes,
+    forward: &AttentionOut,
+    (d_out, d_out_coded): (&Tensor, &Coded),
+    sequences: usize,
+    shape: &AttentionShape,
+    precision: Precision,
+) -> Result<AttentionGradients> {
+    let (queries, kv) = (&codes.queries, &codes.kv);
+    let tokens = queries.rows / shape.heads / sequences.max(1);
+    let backward = Backward {
+        cuda,
+        heads: Heads::new(shape, tokens, tokens),
+        sequences: sequences as u32,
+        tokens: tokens as u32,
+        precisions: [
+            queries.precision,
+            kv.k.precision,
+            kv.v.precision,
+            d_out_coded.precision,
+            precision,
+        ],
+        queries: Codes::on(cuda, queries)?,
+        keys: Codes::on(cuda, &kv.k)?,
+        values: Codes::on(cuda, &kv.v)?,
+        d_out: Codes::on(cuda, d_out_coded)?,
+        max: forward.max.on(cuda)?,
+        delta: cuda.alloc(queries.rows)?,
+        inverse: cuda.alloc(queries.rows)?,
+    };
+    let dq = cuda.alloc(queries.rows * shape.head_dim)?;
+    let dk = cuda.alloc(kv.k.rows * shape.head_dim)?;
+    let dv = cuda.alloc(kv.v.rows * shape.head_dim)?;
+    if queries.rows > 0 {
+        let (out, sum) = (forward.out.on(cuda)?, forward.sum.on(cuda)?);
+        backward.rows(&d_out.on(cuda)?, &out, &sum)?;
+        backward.by_query(shape.scale, &dq)?;
+        backward.by_key(&dk, &dv)?;
+    }
+    let whole = |heads: usize, gradient: Slice<f32>| {
+        Tensor::new(&[sequences * tokens, heads * shape.head_dim], gradient)
+    };
+    Ok(AttentionGradients {
+        dq: whole(shape.heads, dq)?,
+        dk: whole(shape.kv_heads, dk)?,
+        dv: whole(shape.kv_heads, dv)?,
+    })
+}
+
+/// A backward pass under way.
+struct Backward<'a> {
+    cuda: &'a Cuda,
+    heads: Heads,
+    sequences: u32,
+    tokens: u32,
+    /// Of queries, keys, values, d_out and probabilities.
+    precisions: [Precision; 5],
+    queries: Codes,
+    keys: Codes,
+    values: Codes,
+    d_out: Codes,
+    /// `[sequences, tokens, heads]`, as those below.
+    max: Slice<i32>,
+    delta: Slice<f32>,
+    inverse: Slice<f32>,
+}
+
+/// The arguments that both kernels begin with, then their own.
+macro_rules! with_inputs {
+    ($backward:expr, $($own:expr),*) => {
+        arguments![
+            &$backward.queries.q,
+            &$backward.queries.exp,
+            &$backward.keys.q,
+            &$backward.keys.exp,
+            &$backward.values.q,
+            &$backward.values.exp,
+            &$backward.d_out.q,
+            &$backward.d_out.exp,
+            &$backward.max,
+            &$backward.inverse,
+            &$backward.delta,
+            $backward.heads.heads,
+            $backward.heads.kv_heads,
+            $backward.heads.dim,
+            $backward.heads.window,
+            $backward.precisions[4].limit(),
+            $backward.tokens,
+            $($own),*
+        ]
+    };
+}
+
+impl Backward<'_> {
+    fn kernel(&self, names: [&'static str; 2]) -> Kernel {
+        kernel("attention_backward", &self.precisions, names)
+    }
+
+    /// delta and inverse of each row.
+    fn rows(&self, d_out: &Slice<f32>, out: &Slice<f32>, sum: &Slice<f32>) -> Result<()> {
+        let rows = sum.len();
+        let kernel = Kernel {
+            module: "attention_backward",
+            name: "attention_delta",
+        };
+        // A warp a row.
+        let grid = any_grid(rows.saturating_mul(32));
+        let dim = self.heads.dim;
+        let arguments = arguments![
+            d_out,
+            out,
+            sum,
+            &self.delta,
+            &self.inverse,
+            rows as u64,
+            dim
+        ];
+        self.cuda.launch(kernel, grid, arguments)
+    }
+
+    fn by_query(&self, scale: f32, dq: &Slice<f32>) -> Result<()> {
+        let tiles = self.heads.tiles(self.tokens);
+        let grid = Grid::new(tiles * self.sequences, THREADS).y(self.heads.kv_heads);
+        let kernel = self.kernel(["attention_dq_1", "attention_dq_2"]);
+        let arguments = with_inputs!(self, scale, dq);
+        self.cuda.launch(kernel, grid, arguments)
+    }
+
+    fn by_key(&self, dk: &Slice<f32>, dv: &Slice<f32>) -> Result<()> {
+        let tiles = self.tokens.div_ceil(ROWS);
+        let grid = Grid::new(tiles * self.sequences, THREADS).y(self.heads.kv_heads);
+        let kernel = self.kernel(["attention_dk_dv_1", "attention_dk_dv_2"]);
+        let arguments = with_inputs!(self, dk, dv);
+        self.cuda.launch(kernel, grid, arguments)
+    }
+}

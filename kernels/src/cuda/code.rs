@@ -1,0 +1,110 @@
+//! Row coding on a GPU, with the bits of [`crate::reference::code`].
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
+
+use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use crate::coded::{Coded, Precision};
+use crate::ops::Atoms;
+
+/// Rows of at most so many elements are coded by a warp each, longer ones by a block.
+const SHORT: usize = 512;
+
+/// Columns that a block of `code_cols` takes: `TILE_COLS` of `code.cu`.
+const TILE_COLS: usize = 32;
+
+const fn kernel(name: &'static str) -> Kernel {
+    let module = "code";
+    Kernel { module, name }
+}
+
+/// Codes the rows of `x`, seen as rows of `cols` elements; element j is first multiplied by
+/// `2^fold[j]`.
+pub(crate) fn rows(
+    cuda: &Cuda,
+    x: &Slice<f32>,
+    cols: usize,
+    fold: Option<&Slice<i32>>,
+    precision: Precision,
+) -> Result<Coded> {
+    let rows = x.len().checked_div(cols).unwrap_or(0);
+    let (q, exp) = (cuda.alloc::<i16>(rows * cols)?, cuda.alloc::<i32>(rows)?);
+    if rows > 0 {
+        let (name, blocks) = if cols <= SHORT {
+            ("code_short_rows", rows.div_ceil(8))
+        } else {
+            ("code_rows", rows)
+        };
+        let grid = Grid::new(blocks.min(1 << 30) as u32, 256);
+        let limit = precision.limit();
+        let arguments = arguments![x, rows as u32, cols as u32, fold, limit, &q, &exp];
+        cuda.launch(kernel(name), grid, arguments)?;
+    }
+    Ok(Coded {
+        rows,
+        cols,
+        precision,
+        q: q.into(),
+        exp: exp.into(),
+    })
+}
+
+/// The columns of each atom, coded: of atom t row c is column c of the atom's tokens.
+#[derive(Debug)]
+pub(crate) struct CodedAtoms {
+    /// Codes `[atoms, cols, stride]`; of a row as many are used as the atom has tokens.
+    q: Slice<i16>,
+    /// Exponents `[atoms, cols]`.
+    exp: Slice<i32>,
+    cols: usize,
+    /// Distance of two rows.
+    pub(crate) stride: usize,
+}
+
+impl CodedAtoms {
+    /// Codes `[cols, stride]` and exponents of atom `index`.
+    pub(crate) fn atom(&self, index: usize) -> (Slice<i16>, Slice<i32>) {
+        let size = self.cols * self.stride;
+        (
+            self.q.part(index * size, size),
+            self.exp.part(index * self.cols, self.cols),
+        )
+    }
+}
+
+/// Codes the columns of each atom of `x` `[tokens, cols]`; row i is first multiplied by `2^fold[i]`.
+/// All atoms in one launch.
+pub(crate) fn atoms(
+    cuda: &Cuda,
+    x: &Slice<f32>,
+    cols: usize,
+    fold: &Slice<i32>,
+    atoms: &Atoms,
+    precision: Precision,
+) -> Result<CodedAtoms> {
+    // A multiple of 8, so that rows can be read 8 codes at a time.
+    let stride = atoms.sequence_len().min(Atoms::TOKENS).next_multiple_of(8);
+    let count = atoms.count();
+    let coded = CodedAtoms {
+        q: cuda.alloc(count * cols * stride)?,
+        exp: cuda.alloc(count * cols)?,
+        cols,
+        stride,
+    };
+    if !coded.q.is_empty() {
+        let grid = Grid::new((cols.div_ceil(TILE_COLS) * count) as u32, 256);
+        let arguments = arguments![
+            x,
+            atoms.sequence_len() as u32,
+            cols as u32,
+            Atoms::TOKENS as u32,
+            fold,
+            precision.limit(),
+            &coded.q,
+            stride as u32,
+            &coded.exp,
+        ];
+        cuda.launch(kernel("code_cols"), grid, arguments)?;
+    }
+    Ok(coded)
+}

@@ -1,0 +1,62 @@
+//! Softmax cross-entropy of a language model's head, forward and backward.
+
+use super::elementwise::{blocks, over_rows};
+use super::{Cuda, Grid, Kernel, Result, Slice, arguments, embedding};
+
+const ROWS: Kernel = Kernel {
+    module: "cross_entropy",
+    name: "cross_entropy_rows",
+};
+const TAKE_WEIGHT: Kernel = Kernel {
+    module: "cross_entropy",
+    name: "cross_entropy_take_weight",
+};
+
+/// Turns logits `[tokens, vocab]` into probabilities, in place, and returns the loss of each token.
+pub(crate) fn forward(
+    cuda: &Cuda,
+    logits: &Slice<f32>,
+    vocab: usize,
+    targets: &Slice<u32>,
+) -> Result<Slice<f32>> {
+    let rows = targets.len();
+    let losses = cuda.alloc(rows)?;
+    if !logits.is_empty() {
+        let grid = Grid::new(blocks(cuda, rows), 512);
+        let arguments = arguments![logits, targets, &losses, rows as u32, vocab as u32];
+        cuda.launch(ROWS, grid, arguments)?;
+    }
+    Ok(losses)
+}
+
+/// Takes the decoded row of the head's weight at each token's target off the token's row of dx
+/// `[tokens, hidden]`. The weight's codes `[vocab, hidden]`, exponents `[vocab]` and hidden.
+pub(crate) fn take_rows(
+    cuda: &Cuda,
+    dx: &Slice<f32>,
+    (q, exp, hidden): (&Slice<i16>, &Slice<i32>, usize),
+    targets: &Slice<u32>,
+) -> Result<()> {
+    if dx.is_empty() {
+        return Ok(());
+    }
+    let (rows, vocab) = (targets.len() as u32, exp.len() as u32);
+    let arguments = arguments![dx, q, exp, targets, rows, hidden as u32, vocab];
+    cuda.launch(
+        TAKE_WEIGHT,
+        over_rows(targets.len(), hidden, 256),
+        arguments,
+    )
+}
+
+/// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each token,
+/// in order, its input x `[tokens, width]` off the row of its target.
+pub(crate) fn take_targets(
+    cuda: &Cuda,
+    dw: &Slice<f32>,
+    x: &Slice<f32>,
+    width: usize,
+    targets: &Slice<u32>,
+) -> Result<()> {
+    embedding::take(cuda, dw, x, width, targets)
+}

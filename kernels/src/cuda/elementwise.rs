@@ -1,0 +1,161 @@
+//! Sums and scaled sums, what is done before a tensor leaves, and the elementary functions of
+//! [`crate::math`] over arrays.
+
+use super::reduce::tree;
+use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use crate::KernelError;
+use crate::ops::Atoms;
+
+const fn kernel(name: &'static str) -> Kernel {
+    let module = "elementwise";
+    Kernel { module, name }
+}
+
+/// Where a tensor of a list is not finite.
+pub(crate) struct NotFinite {
+    /// Which of the list.
+    pub(crate) tensor: usize,
+    /// Its first such element.
+    pub(crate) index: usize,
+}
+
+/// A function of one number, as [`crate::math`] defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elementary {
+    /// [`crate::math::exp2`].
+    Exp2,
+    /// [`crate::math::exp`].
+    Exp,
+    /// [`crate::math::ln`].
+    Ln,
+    /// [`crate::math::ceil_to_int`], as a float.
+    Ceil,
+}
+
+/// The function of each element, on the GPU and back: for checks, as other kernels compute these
+/// where they need them.
+///
+/// # Errors
+/// [`KernelError::Cuda`] where the GPU is out of memory or lost.
+pub fn elementary(
+    cuda: &Cuda,
+    function: Elementary,
+    x: &[f32],
+) -> std::result::Result<Vec<f32>, KernelError> {
+    let name = match function {
+        Elementary::Exp2 => "exp2_assign",
+        Elementary::Exp => "exp_assign",
+        Elementary::Ln => "ln_assign",
+        Elementary::Ceil => "ceil_assign",
+    };
+    let values = cuda.upload(x)?;
+    if !x.is_empty() {
+        let len = x.len() as u64;
+        cuda.launch(kernel(name), over(cuda, x.len()), arguments![&values, len])?;
+    }
+    cuda.download(&values)
+}
+
+/// A grid for `len` elements (more than 0), whose threads may take several.
+pub(super) fn over(cuda: &Cuda, len: usize) -> Grid {
+    Grid::new(blocks(cuda, len.div_ceil(256)), 256)
+}
+
+/// At most `wanted` blocks of a kernel whose blocks may take several shares: enough to fill the GPU.
+pub(super) fn blocks(cuda: &Cuda, wanted: usize) -> u32 {
+    wanted.min(cuda.multiprocessors() as usize * 16).max(1) as u32
+}
+
+/// A grid of blocks of `threads` threads for `rows` by `cols` elements (more than 0).
+pub(super) fn over_rows(rows: usize, cols: usize, threads: u32) -> Grid {
+    let along = cols.div_ceil(threads as usize);
+    Grid::new(along as u32, threads).y(rows.min(65_535) as u32)
+}
+
+/// `a += b`, of one length.
+pub(crate) fn add_assign(cuda: &Cuda, a: &Slice<f32>, b: &Slice<f32>) -> Result<()> {
+    let len = a.len();
+    if len == 0 {
+        return Ok(());
+    }
+    let arguments = arguments![a, b, len as u64];
+    cuda.launch(kernel("add_assign"), over(cuda, len), arguments)
+}
+
+/// `a = fma(factor, b, a)`, of one length.
+pub(crate) fn scaled_add_assign(
+    cuda: &Cuda,
+    a: &Slice<f32>,
+    factor: f32,
+    b: &Slice<f32>,
+) -> Result<()> {
+    let len = a.len();
+    if len == 0 {
+        return Ok(());
+    }
+    let arguments = arguments![a, b, factor, len as u64];
+    cuda.launch(kernel("scaled_add_assign"), over(cuda, len), arguments)
+}
+
+/// `factor * x`.
+pub(crate) fn scaled(cuda: &Cuda, x: &Slice<f32>, factor: f32) -> Result<Slice<f32>> {
+    let len = x.len();
+    let y = cuda.alloc(len)?;
+    if len > 0 {
+        let arguments = arguments![x, &y, factor, len as u64];
+        cuda.launch(kernel("scaled"), over(cuda, len), arguments)?;
+    }
+    Ok(y)
+}
+
+/// Adds `bias` `[n]` to every row of `x` `[m, n]`.
+pub(crate) fn add_bias(cuda: &Cuda, x: &Slice<f32>, bias: &Slice<f32>) -> Result<()> {
+    if x.is_empty() {
+        return Ok(());
+    }
+    let (rows, cols) = (x.len() / bias.len(), bias.len());
+    let arguments = arguments![x, bias, rows as u32, cols as u32];
+    cuda.launch(kernel("add_bias"), over_rows(rows, cols, 256), arguments)
+}
+
+/// Gradient of a bias `[cols]` from dy `[tokens, cols]`.
+pub(crate) fn bias_gradient(
+    cuda: &Cuda,
+    dy: &Slice<f32>,
+    cols: usize,
+    atoms: &Atoms,
+) -> Result<Slice<f32>> {
+    let count = atoms.count();
+    let partials = cuda.alloc(count * cols)?;
+    if !partials.is_empty() {
+        cuda.launch(
+            kernel("bias_gradient_atoms"),
+            over_rows(count, cols, 64),
+            arguments![
+                dy,
+                &partials,
+                cols as u32,
+                count as u32,
+                atoms.sequence_len() as u64,
+                Atoms::TOKENS as u64,
+            ],
+        )?;
+    }
+    tree(cuda, partials, count)
+}
+
+/// Turns every -0 into +0, in place, and finds the first element that is not finite, in the first
+/// tensor that has one. One wait for all.
+pub(crate) fn canonicalise(cuda: &Cuda, tensors: &[Slice<f32>]) -> Result<Option<NotFinite>> {
+    let found = cuda.upload(&vec![u64::MAX; tensors.len()])?;
+    for (index, x) in tensors.iter().enumerate().filter(|(_, x)| !x.is_empty()) {
+        let arguments = arguments![x, &found.part(index, 1), x.len() as u64];
+        cuda.launch(kernel("canonicalise"), over(cuda, x.len()), arguments)?;
+    }
+    let found = cuda.download(&found)?;
+    let first = found.iter().position(|&index| index != u64::MAX);
+    Ok(first.map(|tensor| NotFinite {
+        tensor,
+        index: found[tensor] as usize,
+    }))
+}

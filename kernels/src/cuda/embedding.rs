@@ -1,0 +1,94 @@
+//! Embedding: rows of a table, and their gradient by (token id, position) order.
+
+use super::elementwise::{over, over_rows};
+use super::{Cuda, Kernel, Result, Slice, arguments};
+
+const fn kernel(name: &'static str) -> Kernel {
+    let module = "embedding";
+    Kernel { module, name }
+}
+
+/// Row `ids[t]` of `table` `[vocab, hidden]` for each token t: `[tokens, hidden]`.
+pub(crate) fn forward(
+    cuda: &Cuda,
+    table: &Slice<f32>,
+    hidden: usize,
+    ids: &Slice<u32>,
+) -> Result<Slice<f32>> {
+    let tokens = ids.len();
+    let rows = cuda.alloc(tokens * hidden)?;
+    if !rows.is_empty() {
+        let (vocab, grid) = (table.len() / hidden, over_rows(tokens, hidden, 256));
+        let (tokens, hidden, vocab) = (tokens as u32, hidden as u32, vocab as u32);
+        let arguments = arguments![table, ids, &rows, tokens, hidden, vocab];
+        cuda.launch(kernel("embedding_rows"), grid, arguments)?;
+    }
+    Ok(rows)
+}
+
+/// Gradient `[vocab, hidden]` of the table: each row adds the gradients of its tokens by rising
+/// position. dy `[tokens, hidden]`.
+pub(crate) fn backward(
+    cuda: &Cuda,
+    dy: &Slice<f32>,
+    hidden: usize,
+    ids: &Slice<u32>,
+    vocab: usize,
+) -> Result<Slice<f32>> {
+    let gradient = cuda.zeros(vocab * hidden)?;
+    let tokens_of_ids = Chains { ids, hidden, vocab };
+    tokens_of_ids.walk(cuda, kernel("embedding_add"), dy, &gradient)?;
+    Ok(gradient)
+}
+
+/// Takes the rows of x `[tokens, hidden]` off the rows of dw `[vocab, hidden]` at their targets, by
+/// rising position.
+pub(super) fn take(
+    cuda: &Cuda,
+    dw: &Slice<f32>,
+    x: &Slice<f32>,
+    hidden: usize,
+    targets: &Slice<u32>,
+) -> Result<()> {
+    let tokens_of_targets = Chains {
+        ids: targets,
+        hidden,
+        vocab: dw.len().checked_div(hidden).unwrap_or(0),
+    };
+    tokens_of_targets.walk(cuda, kernel("embedding_take"), x, dw)
+}
+
+/// The tokens of each id, by rising position, and the table whose rows they write to.
+struct Chains<'a> {
+    ids: &'a Slice<u32>,
+    hidden: usize,
+    vocab: usize,
+}
+
+impl Chains<'_> {
+    /// Runs `kernel`, whose first token of each id walks the others: `rows` `[tokens, hidden]` go
+    /// into `table` `[vocab, hidden]`.
+    fn walk(&self, cuda: &Cuda, by: Kernel, rows: &Slice<f32>, table: &Slice<f32>) -> Result<()> {
+        let (tokens, hidden) = (self.ids.len(), self.hidden);
+        if tokens * hidden == 0 {
+            return Ok(());
+        }
+        let (next, follows) = (cuda.alloc::<u32>(tokens)?, cuda.zeros::<u32>(tokens)?);
+        let chains = arguments![self.ids, &next, &follows, tokens as u32];
+        cuda.launch(kernel("embedding_chains"), over(cuda, tokens), chains)?;
+        cuda.launch(
+            by,
+            over_rows(tokens, hidden, 256),
+            arguments![
+                rows,
+                self.ids,
+                &next,
+                &follows,
+                table,
+                tokens as u32,
+                hidden as u32,
+                self.vocab as u32,
+            ],
+        )
+    }
+}

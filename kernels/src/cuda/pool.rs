@@ -1,0 +1,212 @@
+//! The pool of device memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Cuda;
+use super::driver::{Address, Driver, DriverResult};
+use super::error::CudaError;
+use super::memory::{Account, MemoryReport, Purpose};
+
+/// Allocations kept by size, over the driver's. Freed memory may go out again while earlier work still
+/// reads it: what the new owner does comes later in the one stream of work.
+#[derive(Debug)]
+pub(super) struct Pool {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Bytes in use, by purpose.
+    held: [u64; Purpose::ALL.len()],
+    /// Free blocks by size.
+    free: BTreeMap<usize, Vec<Address>>,
+    cached: u64,
+    peak: u64,
+    limit: u64,
+}
+
+impl Pool {
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            state: Mutex::new(State {
+                held: [0; Purpose::ALL.len()],
+                free: BTreeMap::new(),
+                cached: 0,
+                peak: 0,
+                limit,
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A block of at least `bytes`, for the purpose of this thread.
+    ///
+    /// # Errors
+    /// [`CudaError::OutOfMemory`] where neither the pool nor the card has it.
+    pub(super) fn take(&self, driver: &dyn Driver, bytes: usize) -> DriverResult<Taken> {
+        let purpose = Account::now();
+        let size = match driver.is_pooled() {
+            true => size_class(bytes),
+            false => bytes.max(1),
+        };
+        let mut state = self.state();
+        let address = match state.reuse(size) {
+            Some(address) => address,
+            None => match state.grow(driver, size)? {
+                Some(address) => address,
+                None => {
+                    return Err(CudaError::OutOfMemory {
+                        asked: bytes as u64,
+                        purpose,
+                        report: Box::new(state.report(driver)),
+                    });
+                }
+            },
+        };
+        state.held[purpose as usize] += size as u64;
+        state.peak = state.peak.max(state.in_use());
+        Ok(Taken {
+            address,
+            size,
+            purpose,
+        })
+    }
+
+    /// Puts a block back.
+    pub(super) fn put(&self, driver: &dyn Driver, taken: Taken) {
+        let mut state = self.state();
+        state.held[taken.purpose as usize] -= taken.size as u64;
+        if !driver.is_pooled() {
+            // Refused by none but a lost GPU, whose memory is gone.
+            drop(driver.free(taken.address));
+            return;
+        }
+        state.cached += taken.size as u64;
+        state
+            .free
+            .entry(taken.size)
+            .or_default()
+            .push(taken.address);
+    }
+
+    /// Gives the kept blocks back to the card.
+    pub(super) fn trim(&self, driver: &dyn Driver) -> DriverResult<()> {
+        self.state().trim(driver)
+    }
+
+    pub(super) fn report(&self, driver: &dyn Driver) -> MemoryReport {
+        self.state().report(driver)
+    }
+}
+
+impl State {
+    fn in_use(&self) -> u64 {
+        self.held.iter().sum()
+    }
+
+    /// A kept block of exactly `size`.
+    fn reuse(&mut self, size: usize) -> Option<Address> {
+        let address = self.free.get_mut(&size)?.pop()?;
+        self.cached -= size as u64;
+        Some(address)
+    }
+
+    /// A new block from the card; where there is no room, after giving the kept ones back.
+    fn grow(&mut self, driver: &dyn Driver, size: usize) -> DriverResult<Option<Address>> {
+        if self.has_room(size)
+            && let Some(address) = driver.alloc(size)?
+        {
+            return Ok(Some(address));
+        }
+        if self.cached == 0 {
+            return Ok(None);
+        }
+        self.trim(driver)?;
+        if self.has_room(size) {
+            driver.alloc(size)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        (self.in_use() + self.cached).saturating_add(size as u64) <= self.limit
+    }
+
+    fn trim(&mut self, driver: &dyn Driver) -> DriverResult<()> {
+        self.cached = 0;
+        for address in std::mem::take(&mut self.free).into_values().flatten() {
+            driver.free(address)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, driver: &dyn Driver) -> MemoryReport {
+        MemoryReport {
+            held: self.held,
+            cached: self.cached,
+            peak: self.peak,
+            limit: self.limit,
+            device: driver.memory().ok(),
+        }
+    }
+}
+
+/// The size of the block that `bytes` are served from: a multiple of 256 up to 4 KiB, then eight steps
+/// to each power of two, so at most an eighth is lost; a size is met again by the next step of a job.
+fn size_class(bytes: usize) -> usize {
+    const LEAST: usize = 256;
+    let bytes = bytes.max(1);
+    let power = bytes.next_power_of_two();
+    let step = (power / 16).max(LEAST);
+    bytes.next_multiple_of(step)
+}
+
+/// A block that the pool has given out.
+#[derive(Debug)]
+pub(super) struct Taken {
+    address: Address,
+    size: usize,
+    purpose: Purpose,
+}
+
+/// Device memory that goes back to the pool when it is dropped.
+pub(super) struct Block {
+    cuda: Cuda,
+    taken: Option<Taken>,
+    address: Address,
+}
+
+impl Block {
+    pub(super) fn new(cuda: &Cuda, taken: Taken) -> Self {
+        Self {
+            cuda: cuda.clone(),
+            address: taken.address,
+            taken: Some(taken),
+        }
+    }
+
+    pub(super) fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.address
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            self.cuda.put(taken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

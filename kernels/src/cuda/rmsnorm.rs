@@ -1,0 +1,99 @@
+//! RMSNorm by rows: a warp each where they are short, a block each where they are long.
+
+use super::elementwise::{blocks, over_rows};
+use super::reduce::tree;
+use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use crate::ops::Atoms;
+
+const fn kernel(name: &'static str) -> Kernel {
+    let module = "rmsnorm";
+    Kernel { module, name }
+}
+
+/// Columns up to which a warp takes a row.
+const NARROW: usize = 1_024;
+
+/// The grid of the kernel of rows of `cols` elements, and whether it is the narrow one.
+fn shape(cuda: &Cuda, rows: usize, cols: usize) -> (Grid, bool) {
+    let narrow = cols <= NARROW;
+    let wanted = if narrow { rows.div_ceil(8) } else { rows };
+    (Grid::new(blocks(cuda, wanted), 256), narrow)
+}
+
+/// Returns y `[rows, cols]` and r `[rows]`.
+pub(crate) fn forward(
+    cuda: &Cuda,
+    x: &Slice<f32>,
+    w: &Slice<f32>,
+    eps: f32,
+) -> Result<(Slice<f32>, Slice<f32>)> {
+    let cols = w.len();
+    let rows = x.len().checked_div(cols).unwrap_or(0);
+    let (y, inverse) = (cuda.alloc(x.len())?, cuda.alloc(rows)?);
+    if rows > 0 {
+        let (grid, narrow) = shape(cuda, rows, cols);
+        let by = if narrow {
+            kernel("rmsnorm_forward_narrow")
+        } else {
+            kernel("rmsnorm_forward_wide")
+        };
+        let arguments = arguments![x, w, &y, &inverse, rows as u32, cols as u32, eps];
+        cuda.launch(by, grid, arguments)?;
+    }
+    Ok((y, inverse))
+}
+
+/// dx `[rows, cols]`.
+pub(crate) fn backward(
+    cuda: &Cuda,
+    dy: &Slice<f32>,
+    x: &Slice<f32>,
+    w: &Slice<f32>,
+    inverse: &Slice<f32>,
+) -> Result<Slice<f32>> {
+    let cols = w.len();
+    let rows = inverse.len();
+    let dx = cuda.alloc(x.len())?;
+    if !x.is_empty() {
+        let (grid, narrow) = shape(cuda, rows, cols);
+        let by = if narrow {
+            kernel("rmsnorm_dx_narrow")
+        } else {
+            kernel("rmsnorm_dx_wide")
+        };
+        let arguments = arguments![dy, x, w, inverse, &dx, rows as u32, cols as u32];
+        cuda.launch(by, grid, arguments)?;
+    }
+    Ok(dx)
+}
+
+/// dw `[cols]`: in an atom rows in order, atoms by the tree. A token may have several rows.
+pub(crate) fn weight_gradient(
+    cuda: &Cuda,
+    dy: &Slice<f32>,
+    x: &Slice<f32>,
+    inverse: &Slice<f32>,
+    cols: usize,
+    atoms: &Atoms,
+) -> Result<Slice<f32>> {
+    let count = atoms.count();
+    let rows_per_token = inverse.len().checked_div(atoms.tokens()).unwrap_or(0);
+    let partials = cuda.alloc(count * cols)?;
+    if !partials.is_empty() {
+        cuda.launch(
+            kernel("rmsnorm_dw_atoms"),
+            over_rows(count, cols, 64),
+            arguments![
+                dy,
+                x,
+                inverse,
+                &partials,
+                cols as u32,
+                count as u32,
+                (atoms.sequence_len() * rows_per_token) as u64,
+                (Atoms::TOKENS * rows_per_token) as u64,
+            ],
+        )?;
+    }
+    tree(cuda, partials, count)
+}

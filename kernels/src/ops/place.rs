@@ -1,0 +1,112 @@
+//! Where tensors lie: moving them to the device, and taking rows out of them.
+
+use super::matmul::tensor;
+use crate::cuda::{Element, Purpose};
+use crate::{Buffer, Device, Ids, KernelError, NO_ID, Tensor, cuda, tensor as host};
+
+/// Memory is booked under a purpose until it is dropped. See [`Device::account`].
+#[must_use = "memory is booked under the purpose while this lives"]
+pub struct Account(#[expect(dead_code, reason = "its end is what counts")] Option<cuda::Account>);
+
+impl Device {
+    /// Books the memory that is taken while the result lives under `purpose`. Only GPUs keep books.
+    pub fn account(&self, purpose: Purpose) -> Account {
+        match self {
+            Self::Cuda(gpu) => Account(Some(gpu.account(purpose))),
+            _ => Account(None),
+        }
+    }
+
+    /// The tensor, where the device reads it. Nothing is copied where it lies there already.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU is out of memory or lost.
+    pub fn place(&self, x: Tensor) -> Result<Tensor, KernelError> {
+        match self {
+            Self::Cuda(gpu) => tensor(x.shape(), x.on(gpu)?),
+            _ => x.into_host(),
+        }
+    }
+
+    pub(super) fn place_buffer<T: Element>(
+        &self,
+        buffer: Buffer<T>,
+    ) -> Result<Buffer<T>, KernelError> {
+        match self {
+            Self::Cuda(gpu) => Ok(Buffer::Cuda(buffer.on(gpu)?)),
+            _ => Ok(Buffer::Host(buffer.into_values()?)),
+        }
+    }
+
+    /// Token ids or positions, where the device reads them.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU is out of memory or lost.
+    pub fn ids(&self, ids: &[u32]) -> Result<Ids, KernelError> {
+        Ok(Ids(self.place_buffer(Buffer::Host(ids.to_vec()))?))
+    }
+
+    /// What each token is to predict, where the device reads it.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU is out of memory or lost.
+    pub fn targets(&self, targets: &[Option<u32>]) -> Result<Ids, KernelError> {
+        let ids = targets.iter().map(|target| target.unwrap_or(NO_ID));
+        self.ids(&ids.collect::<Vec<_>>())
+    }
+
+    /// A tensor of zeros, where the device works on it.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU is out of memory or lost.
+    pub fn zeros(&self, shape: &[usize]) -> Result<Tensor, KernelError> {
+        match self {
+            Self::Cuda(gpu) => tensor(shape, gpu.zeros::<f32>(shape.iter().product())?),
+            _ => Ok(Tensor::zeros(shape)),
+        }
+    }
+
+    /// Overwrites the rows of `x` from `start` on.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn put_rows(&self, x: &mut Tensor, start: usize, rows: &Tensor) -> Result<(), KernelError> {
+        let (_, cols) = x.rows_cols();
+        assert_eq!(cols, rows.rows_cols().1, "put_rows: columns");
+        let at = start * cols;
+        if let Self::Cuda(gpu) = self {
+            let to = x.unique_on(gpu)?.part(at, rows.len());
+            return Ok(gpu.copy(&rows.on(gpu)?, &to)?);
+        }
+        x.values_mut()?[at..at + rows.len()].copy_from_slice(&rows.values()?);
+        Ok(())
+    }
+
+    /// Turns every -0 into +0, and refuses NaN and infinity, as must be done before hashing.
+    ///
+    /// # Errors
+    /// [`KernelError::NotFinite`], naming the first bad tensor and its first bad element;
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn canonicalise(&self, tensors: &mut [(&str, &mut Tensor)]) -> Result<(), KernelError> {
+        let Self::Cuda(gpu) = self else {
+            return tensors
+                .iter_mut()
+                .try_for_each(|(name, x)| host::canonicalise(name, x.values_mut()?));
+        };
+        let slices = tensors
+            .iter_mut()
+            .map(|(_, x)| x.unique_on(gpu).cloned())
+            .collect::<Result<Vec<_>, _>>()?;
+        match cuda::elementwise::canonicalise(gpu, &slices)? {
+            None => Ok(()),
+            Some(bad) => {
+                let found = gpu.download(&slices[bad.tensor].part(bad.index, 1))?;
+                Err(KernelError::NotFinite {
+                    tensor: tensors[bad.tensor].0.to_string(),
+                    index: bad.index,
+                    value: found[0],
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The training loop of one worker that holds the whole model, and the digest of what it made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::coded::Precision;
+use concord_kernels::ops::tree_sum;
+use concord_kernels::rng::Philox;
+use concord_kernels::{Device, KernelError, Tensor};
+
+use super::model::{MadeModel, tiny_llama};
+use crate::ModelError;
+use crate::config::Projection;
+use crate::decoder::{
+    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
+    Trainable, TrainableTensor, next_tokens,
+};
+use crate::train::{
+    AdamSettings, Curve, LearningRate, StepScalars, TrainState, gradient_norm, lora_init, mean_loss,
+};
+
+/// Key of weights and tokens of the golden fine-tunes.
+const SEED: u64 = 2_026;
+/// Key of the first values of low-rank factors.
+const LORA_SEED: u64 = 7;
+const RANK: u32 = 4;
+
+const ADAM: AdamSettings = AdamSettings {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.01,
+    max_grad_norm: 1.0,
+};
+
+const RATE: LearningRate = LearningRate {
+    curve: Curve::Cosine,
+    peak: 5e-3,
+    warmup_steps: 5,
+    steps: 50,
+};
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Low-rank updates of all projections.
+    Lora,
+    /// Every tensor.
+    Full,
+}
+
+/// A fine-tune: what [`Run`] computes is a function of it alone.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    /// What is trained.
+    pub kind: Kind,
+    /// The model; its seed is also that of the tokens.
+    pub model: MadeModel,
+    /// Microbatches of a step.
+    pub microbatches: u32,
+    /// Sequences of a microbatch.
+    pub sequences: usize,
+    /// Tokens of a sequence.
+    pub sequence_len: usize,
+}
+
+/// A fine-tune under way.
+#[derive(Debug)]
+pub struct Run {
+    fit: Fit,
+    device: Device,
+    stage: Stage,
+    state: TrainState,
+    steps: u32,
+    /// Over every loss and gradient norm so far.
+    scalars: blake3::Hasher,
+}
+
+impl Fit {
+    /// One of the golden fine-tunes.
+    pub fn golden(kind: Kind) -> Self {
+        Self {
+            kind,
+            model: MadeModel {
+                config: Arc::new(tiny_llama()),
+                seed: SEED,
+                reach: 0.25,
+            },
+            microbatches: 3,
+            sequences: 2,
+            sequence_len: 19,
+        }
+    }
+
+    /// The first state, on `device`.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] where the device fails.
+    pub fn start(&self, device: &Device) -> Result<Run, ModelError> {
+        let config = self.model.config.clone();
+        let (lora, trainable) = match self.kind {
+            Kind::Full => (None, Trainable::Full),
+            Kind::Lora => {
+                let lora = LoraSpec {
+                    rank: RANK,
+                    scale: 2.0,
+                    targets: Projection::ALL.into_iter().collect(),
+                };
+                let (rank, targets) = (RANK, lora.targets.clone());
+                (Some(lora), Trainable::Lora { rank, targets })
+            }
+        };
+        let first = |(index, tensor): (usize, &TrainableTensor)| {
+            let value = match self.kind {
+                Kind::Full => self.model.tensor(&tensor.name)?,
+                Kind::Lora => lora_init(tensor, index, LORA_SEED),
+            };
+            Ok((tensor.name.clone(), value))
+        };
+        let values: BTreeMap<String, Tensor> = trainable
+            .tensors(&config)
+            .iter()
+            .enumerate()
+            .map(first)
+            .collect::<Result<_, ModelError>>()?;
+        let options = StageOptions {
+            device: device.clone(),
+            layers: 0..config.layers as u32,
+            positions: config.max_positions,
+            config,
+            precisions: Precisions {
+                weights: Precision::I16,
+                activations: Precision::I16,
+            },
+            trains_all: lora.is_none(),
+            lora,
+        };
+        Ok(Run {
+            fit: self.clone(),
+            device: device.clone(),
+            stage: Stage::load(options, &self.model, &values)?,
+            state: TrainState::fresh(values).placed(device)?,
+            steps: 0,
+            scalars: blake3::Hasher::new(),
+        })
+    }
+
+    /// A walk with a rule that can be learnt, and some noise.
+    fn tokens(&self, step: u32, microbatch: u32) -> Vec<u32> {
+        let vocab = self.model.config.vocab as u32;
+        let key = 1 << 32 | u64::from(step) << 8 | u64::from(microbatch);
+        let stream = Philox::new(self.model.seed, key);
+        let mut token = 1;
+        let mut next = |counter| {
+            let [noise, choice, ..] = stream.words(counter);
+            token = if choice % 8 == 0 {
+                noise % vocab
+            } else {
+                (3 * token + 7) % vocab
+            };
+            token
+        };
+        let count = self.sequences * self.sequence_len;
+        (0..count as u64).map(&mut next).collect()
+    }
+
+    fn batch(&self, step: u32, microbatch: u32) -> Batch {
+        let tokens = self.tokens(step, microbatch);
+        let targets = next_tokens(&tokens, &vec![1; tokens.len()], self.sequence_len);
+        Batch {
+            sequences: self.sequences,
+            sequence_len: self.sequence_len,
+            tokens,
+            targets,
+        }
+    }
+}
+
+impl Run {
+    /// Steps done.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// The model as it is now.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// One step: microbatches by the tree, one update. The result is the mean loss before it.
+    ///
+    /// # Errors
+    /// [`KernelError::NotFinite`] where the training overflows; [`KernelError::Cuda`] where a GPU
+    /// fails.
+    pub fn step(&mut self) -> Result<f32, KernelError> {
+        let (device, step) = (&self.device, self.steps);
+        let (mut sums, mut targets) = (Vec::new(), 0);
+        let mut one = |index: usize| {
+            let batch = self.fit.batch(step, index as u32);
+            targets += batch.targets.iter().flatten().count() as u64;
+            let (sum, gradients) = self.microbatch(&batch)?;
+            sums.push(sum);
+            Ok(gradients)
+        };
+        let count = self.fit.microbatches as usize;
+        let gradients = tree_sum(count, &mut one, &mut |a, b| add(device, a, b))?;
+        let gradients = gradients.joined(device)?;
+        let tensors: Vec<&Tensor> = gradients.values().map(|gradient| &**gradient).collect();
+        let squares = device.sum_squares(&tensors)?;
+        let scalars = StepScalars {
+            step,
+            targets,
+            grad_norm: gradient_norm(&squares, targets),
+            learning_rate: RATE.at(step),
+        };
+        self.state = self.state.updated(device, &gradients, &ADAM, &scalars)?;
+        self.stage.refresh(&self.state.values())?;
+        self.steps += 1;
+        let loss = mean_loss(&sums, targets);
+        for scalar in [loss, scalars.grad_norm] {
+            self.scalars.update(&scalar.to_le_bytes());
+        }
+        Ok(loss)
+    }
+
+    fn microbatch(&self, batch: &Batch) -> Result<(f32, Gradients), KernelError> {
+        let mut gradients = Gradients::default();
+        let (hidden, tape) = self.stage.forward(batch, StageInput::Tokens)?;
+        let loss = self.stage.loss(batch, &hidden, &mut gradients)?;
+        self.stage
+            .backward(batch, &tape, loss.d_hidden, &mut gradients)?;
+        Ok((loss.sum, gradients))
+    }
+
+    /// Over every loss and gradient norm so far, and the values and moments as they are now, in hex.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn digest(&self) -> Result<String, KernelError> {
+        let mut hasher = self.scalars.clone();
+        for (name, tensor) in &self.state.0 {
+            hasher.update(name.as_bytes());
+            for part in [&tensor.value, &tensor.first_moment, &tensor.second_moment] {
+                for value in part.values()?.iter() {
+                    hasher.update(&value.to_le_bytes());
+                }
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// `a += b` in the tree over microbatches: the first failure is the tree's.
+fn add(device: &Device, a: &mut Result<Gradients, KernelError>, b: Result<Gradients, KernelError>) {
+    if let Ok(sum) = a
+        && let Err(error) = b.and_then(|b| sum.add(device, &b))
+    {
+        *a = Err(error);
+    }
+}

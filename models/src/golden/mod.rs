@@ -1,0 +1,73 @@
+//! Fine-tunes of models that are made from a counter: no file, no network, the same bits everywhere.
+//!
+//! [`GOLDENS`] are two of them with what they must come to on every device and on every later day;
+//! others are for comparing two devices.
+
+mod fit;
+mod model;
+
+pub use fit::{Fit, Kind, Run};
+pub use model::{MadeModel, tiny_llama};
+
+use concord_kernels::Device;
+
+use crate::ModelError;
+
+/// A fine-tune and what arithmetic version 1 makes of it, bit for bit. The digests may change only
+/// together with `ARITHMETIC_VERSION` (NUMERICS.md).
+#[derive(Clone, Copy, Debug)]
+pub struct Golden {
+    /// What is trained.
+    pub kind: Kind,
+    /// Steps, and the digest after so many: the earlier one tells a slow drift from a plain bug.
+    pub digests: [(u32, &'static str); 2],
+}
+
+/// The golden fine-tunes.
+pub const GOLDENS: [Golden; 2] = [
+    Golden {
+        kind: Kind::Lora,
+        digests: [
+            (
+                4,
+                "e33409c75ba6b13186cb322c48f250f9758a25d01cef96d030290743e5640985",
+            ),
+            (
+                50,
+                "1a569b1787620fc26f7bf3eb6f8c3f91692fb5d66512ffb36f21e30b26740d6f",
+            ),
+        ],
+    },
+    Golden {
+        kind: Kind::Full,
+        digests: [
+            (
+                4,
+                "2b3ec1fa26256a4ced181ad66af58c3a02970781e8a6c27d85b47457851d4d00",
+            ),
+            (
+                50,
+                "8ecfa8e239f17591bbf9d56fa08e5956726df1a261fd031b23e7d8adeaf4c97a",
+            ),
+        ],
+    },
+];
+
+impl Golden {
+    /// The digests that `device` comes to after `self.digests` that lie within `steps_max` steps.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] where the device fails.
+    pub fn digests_on(&self, device: &Device, steps_max: u32) -> Result<Vec<String>, ModelError> {
+        let fit = Fit::golden(self.kind);
+        let mut run = fit.start(device)?;
+        let mut digests = Vec::new();
+        for (steps, _) in self.digests.iter().filter(|(steps, _)| *steps <= steps_max) {
+            while run.steps() < *steps {
+                run.step()?;
+            }
+            digests.push(run.digest()?);
+        }
+        Ok(digests)
+    }
+}

@@ -1,0 +1,75 @@
+//! A Llama whose weights come from a counter.
+
+use std::sync::Arc;
+
+use concord_kernels::Tensor;
+use concord_kernels::rng::Philox;
+
+use crate::ModelError;
+use crate::config::{DecoderConfig, Family, Rope, RopeScaling};
+use crate::decoder::TensorSource;
+
+/// Two layers, grouped queries, an own head, and sizes that fill no vector: tails are computed too.
+pub fn tiny_llama() -> DecoderConfig {
+    DecoderConfig {
+        family: Family::Llama,
+        hidden: 40,
+        intermediate: 72,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 10,
+        vocab: 67,
+        max_positions: 64,
+        rms_eps: 1e-5,
+        rope: Rope {
+            theta: 10_000.0,
+            scaling: RopeScaling::None,
+        },
+        sliding_window: vec![None, None],
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        tie_embeddings: false,
+        bos: None,
+        eos: Vec::new(),
+    }
+}
+
+/// Random weights for a configuration: a function of the seed.
+#[derive(Clone, Debug)]
+pub struct MadeModel {
+    /// The model.
+    pub config: Arc<DecoderConfig>,
+    /// Key of the weights.
+    pub seed: u64,
+    /// Matrices are uniform within plus and minus so much.
+    pub reach: f32,
+}
+
+impl TensorSource for MadeModel {
+    /// The weights `name`: matrices within `reach`, norms near 1.
+    ///
+    /// # Errors
+    /// None for a tensor of the model.
+    ///
+    /// # Panics
+    /// Where the model has no such tensor: stages ask for those of their model alone.
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let specs = self.config.tensors();
+        let index = specs.iter().position(|spec| spec.name == name);
+        let index = index.expect("a stage asks for tensors of its model");
+        let shape = &specs[index].shape;
+        let stream = Philox::new(self.seed, index as u64);
+        let (middle, reach) = if shape.len() == 1 {
+            (1.0, 0.125)
+        } else {
+            (0.0, self.reach)
+        };
+        let value = |counter| middle + reach * (2.0 * stream.unit(counter) - 1.0);
+        let len = shape.iter().product::<usize>() as u64;
+        let values: Vec<f32> = (0..len).map(value).collect();
+        Ok(Tensor::new(shape, values)?)
+    }
+}

@@ -1,0 +1,180 @@
+//! The list of checks: everything that a GPU must do as the CPU does.
+
+use std::rc::Rc;
+
+use concord_kernels::coded::Precision;
+use concord_kernels::conformance::{self, Draw, Kind, difference};
+use concord_kernels::cuda::{Cuda, CudaError, Engine, matmul};
+use concord_kernels::{Device, KernelError};
+use concord_models::ModelError;
+use concord_models::golden::GOLDENS;
+
+use super::Size;
+use super::find::{Finding, unlike};
+use super::training;
+
+/// What is compared.
+pub struct Subjects {
+    /// The GPU.
+    pub cuda: Cuda,
+    /// The same, as a device.
+    pub gpu: Device,
+    /// What it must equal.
+    pub cpu: Device,
+}
+
+/// What a check gives: the first difference, if there is one.
+pub type Found = Result<Option<Finding>, ModelError>;
+
+/// One check.
+pub struct Check {
+    /// What is reported together.
+    pub group: &'static str,
+    /// Its name, which with the seed says all of its input.
+    pub name: String,
+    work: Box<dyn Fn(&Subjects) -> Found>,
+}
+
+impl Check {
+    /// A check of `work`.
+    pub fn new(
+        group: &'static str,
+        name: impl Into<String>,
+        work: impl Fn(&Subjects) -> Found + 'static,
+    ) -> Self {
+        Self {
+            group,
+            name: name.into(),
+            work: Box::new(work),
+        }
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] where a device fails.
+    pub fn run(&self, subjects: &Subjects) -> Found {
+        (self.work)(subjects)
+    }
+}
+
+/// All checks; where `patterns` are given, those that have one of them in their names.
+pub fn all(size: Size, seed: u64, patterns: &[String]) -> Vec<Check> {
+    let mut checks = engines(size, seed);
+    checks.extend(operations(size, seed));
+    checks.extend(goldens(size));
+    checks.extend(training::checks(size, seed));
+    if !patterns.is_empty() {
+        checks.retain(|check| patterns.iter().any(|pattern| check.name.contains(pattern)));
+    }
+    checks
+}
+
+/// Every engine that multiplies, also those that the card's sizes would not choose.
+fn engines(size: Size, seed: u64) -> Vec<Check> {
+    let group = "engines of products";
+    let known = Check::new(
+        group,
+        "engines on known products",
+        |subjects| match matmul::verify(&subjects.cuda) {
+            Ok(()) => Ok(None),
+            Err(KernelError::Cuda(error @ CudaError::WrongProducts { .. })) => Ok(Some(Finding {
+                place: "known products".to_string(),
+                got: error.to_string(),
+                expected: "the exact sums".to_string(),
+                count: 1,
+            })),
+            Err(error) => Err(error.into()),
+        },
+    );
+    let mut shapes = vec![(1, 70, 33), (3, 64, 256), (65, 130, 96)];
+    if size == Size::Full {
+        shapes.extend([(129, 257, 1_025), (16, 1_024, 4_096), (512, 512, 65_600)]);
+    }
+    let mut checks = vec![known];
+    for shape in shapes {
+        for kind in Kind::ALL {
+            let (m, n, k) = shape;
+            let name = format!("engines on {m}x{n}x{k}, {kind:?} numbers");
+            let draw = Draw::new(seed, kind);
+            checks.push(Check::new(group, name, move |subjects| {
+                Ok(engines_on(subjects, &draw, shape)?)
+            }));
+        }
+    }
+    checks
+}
+
+fn engines_on(
+    subjects: &Subjects,
+    draw: &Draw,
+    (m, n, k): (usize, usize, usize),
+) -> Result<Option<Finding>, KernelError> {
+    let (x, w) = (draw.tensor(1, &[m, k])?, draw.tensor(2, &[n, k])?);
+    for a in [Precision::I8, Precision::I16] {
+        for b in [Precision::I8, Precision::I16] {
+            let cpu = &subjects.cpu;
+            let (x, w) = (cpu.code(&x, k, a)?, cpu.code(&w, k, b)?);
+            let expected = vec![cpu.matmul(&x, &w)?.into_values()?];
+            for &engine in Engine::of(subjects.cuda.arch()) {
+                let got = matmul::product_by(&subjects.cuda, engine, &x, &w)?;
+                if let Some(difference) = difference(&vec![got.into_values()?], &expected) {
+                    let finding = Finding::from(difference);
+                    let place = format!("{engine}, {a:?} by {b:?}, {}", finding.place);
+                    return Ok(Some(Finding { place, ..finding }));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Every case of the conformance suite, on numbers of every kind. Small ones are judged by the
+/// reference itself, large ones by the CPU, which tests hold equal to it.
+fn operations(size: Size, seed: u64) -> Vec<Check> {
+    let small = conformance::cases(conformance::Size::Small);
+    let small: Vec<String> = small.into_iter().map(|case| case.name).collect();
+    let mut checks = Vec::new();
+    for case in conformance::cases(size.of_cases()) {
+        let case = Rc::new(case);
+        let by_reference = small.contains(&case.name);
+        for kind in Kind::ALL {
+            let (name, draw) = (
+                format!("{}, {kind:?} numbers", case.name),
+                Draw::new(seed, kind),
+            );
+            let case = Rc::clone(&case);
+            checks.push(Check::new("operations", name, move |subjects| {
+                let judge = if by_reference {
+                    &Device::Reference
+                } else {
+                    &subjects.cpu
+                };
+                let got = case.run(&subjects.gpu, &draw)?;
+                let expected = case.run(judge, &draw)?;
+                Ok(difference(&got, &expected).map(Finding::from))
+            }));
+        }
+    }
+    checks
+}
+
+/// Steps of a golden fine-tune that a quick run takes.
+const GOLDEN_STEPS_SMALL: u32 = 4;
+
+fn goldens(size: Size) -> Vec<Check> {
+    let steps = if size == Size::Full {
+        u32::MAX
+    } else {
+        GOLDEN_STEPS_SMALL
+    };
+    let check = |golden: concord_models::golden::Golden| {
+        let name = format!("golden {:?} fine-tune", golden.kind);
+        Check::new("golden digests", name, move |subjects| {
+            let got = golden.digests_on(&subjects.gpu, steps)?;
+            let expected = golden.digests.map(|(_, digest)| digest.to_string());
+            Ok(unlike("digest", &got, &expected[..got.len()]))
+        })
+    };
+    GOLDENS.into_iter().map(check).collect()
+}
