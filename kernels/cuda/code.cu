@@ -1,6 +1,7 @@
 // Row coding: NUMERICS.md, section 2. A row's exponent comes from its largest magnitude, then every
 // element is rounded to a code.
 #include "coding.cuh"
+#include "spread.cuh"
 
 // Codes one row by the `width` threads that call it, of which this one is `self`. `greatest_of` gives
 // all of them the greatest of their keys.
@@ -96,4 +97,9 @@ KERNEL(256) code_cols(const f32 *x, u32 sequence_rows, u32 cols, u32 atom_rows, 
                 q[static_cast<u64>(first_col + i) * stride + start + j] = turned[i][j];
         __syncthreads();
     }
+}
+
+// The codes of rows at exponents that are given: x and q of `len` elements in rows of `cols`, exp [rows].
+KERNEL(256) code_at(const f32 *x, u64 len, u32 cols, const i32 *exp, i16 *q) {
+    for_each_of(len, [&](u64 i) { q[i] = static_cast<i16>(code_of(x[i], 0, exp[i / cols])); });
 }

@@ -87,7 +87,7 @@ impl<T: Element> Buffer<T> {
     /// The elements in the memory of `cuda`.
     pub(crate) fn on(&self, cuda: &Cuda) -> Result<Slice<T>, KernelError> {
         match self {
-            Self::Host(elements) => Ok(cuda.upload(elements)?),
+            Self::Host(elements) => cuda.upload(elements),
             Self::Cuda(slice) => Ok(slice.clone()),
         }
     }

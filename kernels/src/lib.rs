@@ -4,6 +4,7 @@
 
 mod buffer;
 pub mod coded;
+pub mod collective;
 pub mod conformance;
 pub mod cpu;
 pub mod cuda;

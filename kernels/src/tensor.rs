@@ -35,6 +35,9 @@ pub enum KernelError {
         /// Elements given.
         got: usize,
     },
+    /// Devices that share a product cannot go on.
+    #[error("devices that share a product cannot go on: {0}")]
+    Collective(String),
     /// A GPU cannot do what it was asked for.
     #[error(transparent)]
     Cuda(#[from] CudaError),

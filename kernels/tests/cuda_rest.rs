@@ -41,7 +41,8 @@ fn elementary_functions_are_those_of_the_host_over_all_of_f32() {
     ]
     .concat();
     let ceil = |x| math::ceil_to_int(x) as f32;
-    let functions: [(Elementary, fn(f32) -> f32); 4] = [
+    type Function = fn(f32) -> f32;
+    let functions: [(Elementary, Function); 4] = [
         (Elementary::Exp2, math::exp2),
         (Elementary::Exp, math::exp),
         (Elementary::Ln, math::ln),

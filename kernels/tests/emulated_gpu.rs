@@ -50,7 +50,8 @@ fn conforms(kind: Kind) {
             match case.run(&gpu, &draw) {
                 Err(error) => failures.push(format!("{place}: {error}")),
                 Ok(got) => failures.extend(
-                    difference(&got, &expected).map(|difference| format!("{place}: {difference:?}")),
+                    difference(&got, &expected)
+                        .map(|difference| format!("{place}: {difference:?}")),
                 ),
             }
             slowest = slowest.max((start.elapsed(), place));
@@ -59,7 +60,11 @@ fn conforms(kind: Kind) {
     println!("slowest: {slowest:?}");
     let count = failures.len();
     failures.truncate(20);
-    assert!(count == 0, "{count} differ on {kind:?} input of seed {SEED}:\n{}", failures.join("\n"));
+    assert!(
+        count == 0,
+        "{count} differ on {kind:?} input of seed {SEED}:\n{}",
+        failures.join("\n")
+    );
 }
 
 #[test]

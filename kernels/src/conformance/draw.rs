@@ -67,7 +67,7 @@ impl Draw {
         let words = Philox::new(self.seed, stream);
         let target = |i| {
             let [id, missing, ..] = words.words(i);
-            (missing % 5 != 0).then_some(id % bound)
+            (!missing.is_multiple_of(5)).then_some(id % bound)
         };
         (0..len as u64).map(target).collect()
     }
@@ -86,7 +86,7 @@ fn number(kind: Kind, [a, b, c, _]: [u32; 4], run: u32) -> f32 {
             3 => unit * 40.0,
             _ => unit,
         },
-        Kind::Wide if run % 4 == 0 => f32::from_bits(sign),
+        Kind::Wide if run.is_multiple_of(4) => f32::from_bits(sign),
         Kind::Wide => f32::from_bits(sign | ((67 + b % 120) << 23) | mantissa),
         Kind::Tiny => f32::from_bits(sign | ((b % 3) << 23) | mantissa),
         Kind::Huge => f32::from_bits(sign | ((250 + b % 5) << 23) | mantissa),

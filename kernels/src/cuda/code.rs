@@ -108,3 +108,19 @@ pub(crate) fn atoms(
     }
     Ok(coded)
 }
+
+/// The codes of the rows of `x`, seen as rows of `cols` elements, at exponents that are given.
+pub(crate) fn rows_at(
+    cuda: &Cuda,
+    x: &Slice<f32>,
+    cols: usize,
+    exp: &Slice<i32>,
+) -> Result<Slice<i16>> {
+    let q = cuda.alloc::<i16>(x.len())?;
+    if !q.is_empty() {
+        let grid = super::elementwise::over(cuda, x.len());
+        let arguments = arguments![x, x.len() as u64, cols as u32, exp, &q];
+        cuda.launch(kernel("code_at"), grid, arguments)?;
+    }
+    Ok(q)
+}

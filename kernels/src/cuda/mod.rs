@@ -103,7 +103,10 @@ impl Cuda {
     /// Those of [`Self::count`], and [`CudaError::NoDevice`], [`CudaError::CardTooOld`],
     /// [`CudaError::Call`].
     pub fn open(index: usize, options: &CudaOptions) -> std::result::Result<Self, CudaError> {
-        let cache = options.cache.as_deref().map_or_else(Cache::usual, Cache::at);
+        let cache = options
+            .cache
+            .as_deref()
+            .map_or_else(Cache::usual, Cache::at);
         let card = Nvidia::open(index, cache)?;
         let limit = match options.memory_bytes {
             Some(bytes) => bytes,

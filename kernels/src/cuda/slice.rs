@@ -28,7 +28,7 @@ macro_rules! elements {
 elements!(f32, i8, u8, i16, i32, u32, i64, u64);
 
 /// Elements in a row in the memory of a GPU. Clones and parts share the memory, which goes back to the
-/// pool with the last of them; [`Cuda::unique`] parts with the others before a write.
+/// pool with the last of them. What is written in place is copied first where it is shared.
 #[derive(Clone)]
 pub struct Slice<T: Element> {
     block: Arc<Block>,

@@ -50,6 +50,18 @@ pub fn code_cols(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precis
     }
 }
 
+/// The codes of the rows of `x` (rows by `cols`) at exponents that are given: those of longer rows, of
+/// which these are parts.
+pub fn codes_at(x: &[f32], cols: usize, exps: &[i32]) -> Vec<i16> {
+    let code = |v: &f32, exp: i32| match exp {
+        POISON | EMPTY => 0,
+        _ => (f64::from(*v) * pow2_f64(-exp)).round_ties_even() as i16,
+    };
+    let rows = x.chunks_exact(cols.max(1)).zip(exps);
+    rows.flat_map(|(row, &exp)| row.iter().map(move |v| code(v, exp)))
+        .collect()
+}
+
 /// `value * 2^exp` in f64: exact for every f32 and every exponent that a row can have.
 fn scaled(value: f32, exp: i32) -> f64 {
     f64::from(value) * pow2_f64(exp)

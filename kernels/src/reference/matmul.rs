@@ -19,6 +19,15 @@ pub fn matmul(a: Operand<'_>, b: Operand<'_>) -> Vec<f32> {
     out
 }
 
+/// `sum_k qa[m, k] * qb[n, k]`, `[a.rows, b.rows]`: exact.
+pub fn sums(a: Operand<'_>, b: Operand<'_>) -> Vec<i64> {
+    let sum = |m: usize, n: usize| (0..a.depth).map(|k| code(&a, m, k) * code(&b, n, k)).sum();
+    (0..a.rows)
+        .flat_map(|m| (0..b.rows).map(move |n| (m, n)))
+        .map(|(m, n)| sum(m, n))
+        .collect()
+}
+
 fn code(operand: &Operand<'_>, row: usize, depth: usize) -> i64 {
     i64::from(operand.q[row * operand.row_stride + depth * operand.depth_stride])
 }

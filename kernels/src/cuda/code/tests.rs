@@ -162,11 +162,25 @@ fn extreme_rows_and_folds_match() {
             &by_row,
         );
     }
+    // Powers of two that f64 has beside one that it has not, which counts as 0.
+    for value in [1.0f32, 8_192.0, 3e38] {
+        let x = [value; 4];
+        check(
+            &format!("edge of powers {value}"),
+            &x,
+            2,
+            Some(&[-1_022, -1_023]),
+            &[-1_023, -1_022],
+        );
+    }
     // A single element: the row's exponent is its own.
     for fold in [-1_022, -1_000, -990, -900, -874, 0, 895, 1_000, 1_023] {
         for bits in [
             1,
             3,
+            // 2^-53: by 2^-1022 it is half the least f64, which rounds to 0, and the next does not.
+            0x2500_0000,
+            0x2500_0001,
             0x7f_ffff,
             0x80_0000,
             0xff_ffff,
