@@ -222,3 +222,20 @@ fn what_cannot_be_checked_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_gpu_that_is_lost_ends_the_suite_and_leaves_what_is_known() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = folder.path().to_str().expect("UTF-8");
+    let cases = ["--cases", "sums of 31", "--cases", "training"];
+    let quick = ["--size", "small", "--threads", "1", "--skip-timing"];
+    let lost = ["--device", "emulated:80:200", "--record", record];
+    let ran = suite(&[&lost[..], &quick, &cases].concat());
+    let stderr = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("in \"training"), "{stderr}");
+    assert!(stderr.contains("the GPU is lost"), "{stderr}");
+    let results = std::fs::read_to_string(folder.path().join("results.json")).expect("it is there");
+    let results: Value = serde_json::from_str(&results).expect("JSON");
+    assert_eq!(results["verdicts"].as_array().map(Vec::len), Some(4));
+}

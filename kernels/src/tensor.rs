@@ -114,7 +114,7 @@ impl Tensor {
     /// The elements of a tensor that is known to lie on the host, row-major.
     ///
     /// # Panics
-    /// Where it lies on a GPU: see [`Self::values`] and [`Self::to_host`].
+    /// Where it lies on a GPU: see [`Self::values`] and [`Self::on_host`].
     pub fn data(&self) -> &[f32] {
         self.elements.data()
     }

@@ -3,49 +3,25 @@
 use anyhow::{Context, bail};
 use concord_kernels::Device;
 use concord_kernels::cuda::arch::Target;
-use concord_kernels::cuda::{Cuda, CudaOptions, images};
+use concord_kernels::cuda::{Cuda, images};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Size;
 use super::check::Subjects;
+use crate::gpu::{self, GpuName};
 
-/// Opens "cuda", "cuda:N", or in builds for tests "emulated" and "emulated:ARCH".
+/// Opens the GPU `device`.
 ///
 /// # Errors
-/// Where there is no such GPU.
+/// Where there is no such GPU, or no kernel runs on it.
 pub fn open(device: &str) -> anyhow::Result<Cuda> {
-    let (kind, number) = device.split_once(':').unwrap_or((device, ""));
-    match kind {
-        "cuda" => {
-            let index = match number {
-                "" => 0,
-                number => number
-                    .parse()
-                    .with_context(|| format!("--device {device}: no number of a GPU"))?,
-            };
-            Ok(Cuda::open(index, &CudaOptions::default())?)
-        }
-        #[cfg(feature = "emulator")]
-        "emulated" => emulated(number),
-        _ => bail!("--device {device}: \"cuda\" or \"cuda:N\""),
-    }
-}
-
-#[cfg(feature = "emulator")]
-fn emulated(arch: &str) -> anyhow::Result<Cuda> {
-    use concord_kernels::cuda::Arch;
-    use concord_kernels::cuda::emulator::EmulatorOptions;
-
-    let default = EmulatorOptions::default();
-    let arch = match arch {
-        "" => default.arch,
-        arch => Arch(
-            arch.parse()
-                .context("the number of an architecture, such as 80")?,
-        ),
+    let Some(name) = GpuName::parse(device)? else {
+        bail!("--device {device} is no GPU: cuda or cuda:N");
     };
-    Ok(Cuda::emulated(EmulatorOptions { arch, ..default }))
+    let cuda = name.open(None)?;
+    gpu::proven(cuda.clone())?;
+    Ok(cuda)
 }
 
 /// The CPU of this machine.
@@ -156,22 +132,5 @@ fn kernels(compute: (u32, u32)) -> String {
             format!("for {target} carried along, by NVRTC {major}.{minor}")
         }
         _ => format!("for {target} compiled here or kept on disk"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_gpu_is_refused_by_name() {
-        for (device, words) in [
-            ("cpu", "--device cpu"),
-            ("cuda:x", "--device cuda:x"),
-            ("cuda:-1", "--device cuda:-1"),
-        ] {
-            let error = format!("{:#}", open(device).unwrap_err());
-            assert!(error.contains(words), "{device}: {error}");
-        }
     }
 }

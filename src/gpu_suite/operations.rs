@@ -19,6 +19,8 @@ const CODE: usize = 2;
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     tokens: usize,
+    /// Rows of what is bound by memory: more than caches hold.
+    rows: usize,
     hidden: usize,
     intermediate: usize,
     heads: usize,
@@ -33,6 +35,7 @@ impl Sizes {
         match size {
             Size::Small => Self {
                 tokens: 40,
+                rows: 70,
                 hidden: 64,
                 intermediate: 96,
                 heads: 4,
@@ -44,6 +47,7 @@ impl Sizes {
             // An 8B model on one long sequence.
             Size::Full => Self {
                 tokens: 2_048,
+                rows: 8_192,
                 hidden: 4_096,
                 intermediate: 14_336,
                 heads: 32,
@@ -88,13 +92,13 @@ fn by(rows: usize, cols: usize) -> String {
 
 fn rows(bench: &mut Bench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
-    let (len, shape) = (s.tokens * s.hidden, by(s.tokens, s.hidden));
+    let (len, shape) = (s.rows * s.hidden, by(s.rows, s.hidden));
     let (x, dy) = (
-        bench.random(&[s.tokens, s.hidden])?,
-        bench.random(&[s.tokens, s.hidden])?,
+        bench.random(&[s.rows, s.hidden])?,
+        bench.random(&[s.rows, s.hidden])?,
     );
     let w = bench.random(&[s.hidden])?;
-    let atoms = Atoms::new(1, s.tokens);
+    let atoms = Atoms::new(1, s.rows);
     let (_, inverse) = device.rmsnorm(&x, &w, 1e-5)?;
     bench.time("code", &shape, memory(len, F32 + CODE), || {
         device.code(&x, s.hidden, CODES).map(drop)
@@ -117,10 +121,10 @@ fn rows(bench: &mut Bench<'_>, s: Sizes) -> Result<(), KernelError> {
 
 fn elementwise(bench: &mut Bench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
-    let (len, shape) = (s.tokens * s.hidden, by(s.tokens, s.hidden));
-    let mut a = bench.random(&[s.tokens, s.hidden])?;
+    let (len, shape) = (s.rows * s.hidden, by(s.rows, s.hidden));
+    let mut a = bench.random(&[s.rows, s.hidden])?;
     let (b, bias) = (
-        bench.random(&[s.tokens, s.hidden])?,
+        bench.random(&[s.rows, s.hidden])?,
         bench.random(&[s.hidden])?,
     );
     bench.time("add_assign", &shape, memory(len, 3 * F32), || {
@@ -156,12 +160,12 @@ fn swiglu(bench: &mut Bench<'_>, s: Sizes) -> Result<(), KernelError> {
 fn rope(bench: &mut Bench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
     let width = s.heads * s.head_dim;
-    let table = RopeTable::new(s.head_dim, 500_000.0, RopeScaling::None, s.tokens);
+    let table = RopeTable::new(s.head_dim, 500_000.0, RopeScaling::None, s.rows);
     let table = device.place_rope(table)?;
-    let positions = device.ids(&(0..s.tokens as u32).collect::<Vec<_>>())?;
-    let mut x = bench.random(&[s.tokens, width])?;
-    let work = memory(s.tokens * width, 2 * F32);
-    bench.time("rope", by(s.tokens, width), work, || {
+    let positions = device.ids(&(0..s.rows as u32).collect::<Vec<_>>())?;
+    let mut x = bench.random(&[s.rows, width])?;
+    let work = memory(s.rows * width, 2 * F32);
+    bench.time("rope", by(s.rows, width), work, || {
         device.rope(&mut x, &table, &positions, false)
     })
 }

@@ -225,7 +225,7 @@ impl Timing {
         text += &products::product_table(&self.products);
         text += &products::engine_table(&self.engines);
         if !self.has_cublas {
-            text += "cuBLAS is not on this machine: \"-\" stands for its ratios\n";
+            text += "no cuBLAS for this GPU is found: \"-\" stands for its ratios\n";
         }
         for left_out in &self.left_out {
             text += &format!("left out: {left_out}\n");

@@ -149,7 +149,8 @@ pub(crate) fn bias_gradient(
 pub(crate) fn canonicalise(cuda: &Cuda, tensors: &[Slice<f32>]) -> Result<Option<NotFinite>> {
     let found = cuda.upload(&vec![u64::MAX; tensors.len()])?;
     for (index, x) in tensors.iter().enumerate().filter(|(_, x)| !x.is_empty()) {
-        let arguments = arguments![x, &found.part(index, 1), x.len() as u64];
+        let found = found.part(index, 1);
+        let arguments = arguments![x, &found, x.len() as u64];
         cuda.launch(kernel("canonicalise"), over(cuda, x.len()), arguments)?;
     }
     let found = cuda.download(&found)?;

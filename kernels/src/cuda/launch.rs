@@ -1,5 +1,7 @@
 //! What a launch is made of: the kernel, its grid, its arguments.
 
+use std::marker::PhantomData;
+
 use super::slice::{Element, Slice};
 
 /// A kernel by name: function `name` of `kernels/cuda/<module>.cu`.
@@ -54,12 +56,14 @@ impl Grid {
 /// One argument of a kernel: an address, or a number of 4 or 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
-pub struct Argument {
+pub struct Argument<'a> {
     bytes: [u8; 8],
     size: u8,
+    /// Memory whose address is an argument lives until the launch.
+    memory: PhantomData<&'a ()>,
 }
 
-impl Argument {
+impl Argument<'_> {
     /// Its bytes, as the kernel's parameter has them: 4 or 8.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.size)]
@@ -70,65 +74,70 @@ impl Argument {
         Self {
             bytes: [a, b, c, d, 0, 0, 0, 0],
             size: 4,
+            memory: PhantomData,
         }
     }
 
     fn of8(bytes: [u8; 8]) -> Self {
-        Self { bytes, size: 8 }
+        Self {
+            bytes,
+            size: 8,
+            memory: PhantomData,
+        }
     }
 }
 
-impl From<u32> for Argument {
+impl From<u32> for Argument<'_> {
     fn from(value: u32) -> Self {
         Self::of4(value.to_ne_bytes())
     }
 }
 
-impl From<i32> for Argument {
+impl From<i32> for Argument<'_> {
     fn from(value: i32) -> Self {
         Self::of4(value.to_ne_bytes())
     }
 }
 
-impl From<f32> for Argument {
+impl From<f32> for Argument<'_> {
     fn from(value: f32) -> Self {
         Self::of4(value.to_ne_bytes())
     }
 }
 
-impl From<u64> for Argument {
+impl From<u64> for Argument<'_> {
     fn from(value: u64) -> Self {
         Self::of8(value.to_ne_bytes())
     }
 }
 
-impl From<i64> for Argument {
+impl From<i64> for Argument<'_> {
     fn from(value: i64) -> Self {
         Self::of8(value.to_ne_bytes())
     }
 }
 
-impl<T: Element> From<&Slice<T>> for Argument {
-    fn from(slice: &Slice<T>) -> Self {
+impl<'a, T: Element> From<&'a Slice<T>> for Argument<'a> {
+    fn from(slice: &'a Slice<T>) -> Self {
         Self::of8(slice.address().0.to_ne_bytes())
     }
 }
 
-impl<T: Element> From<&&Slice<T>> for Argument {
-    fn from(slice: &&Slice<T>) -> Self {
+impl<'a, T: Element> From<&&'a Slice<T>> for Argument<'a> {
+    fn from(slice: &&'a Slice<T>) -> Self {
         Self::from(*slice)
     }
 }
 
-impl<T: Element> From<&mut Slice<T>> for Argument {
-    fn from(slice: &mut Slice<T>) -> Self {
+impl<'a, T: Element> From<&'a mut Slice<T>> for Argument<'a> {
+    fn from(slice: &'a mut Slice<T>) -> Self {
         Self::from(&*slice)
     }
 }
 
 /// None is the null pointer.
-impl<T: Element> From<Option<&Slice<T>>> for Argument {
-    fn from(slice: Option<&Slice<T>>) -> Self {
+impl<'a, T: Element> From<Option<&'a Slice<T>>> for Argument<'a> {
+    fn from(slice: Option<&'a Slice<T>>) -> Self {
         slice.map_or(Self::of8([0; 8]), Self::from)
     }
 }

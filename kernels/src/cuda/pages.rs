@@ -88,12 +88,14 @@ impl Pages {
             module: "attention",
             name: "attention_append",
         };
+        let (k_codes, k_exps) = (new.k.q.on(cuda)?, new.k.exp.on(cuda)?);
+        let (v_codes, v_exps) = (new.v.q.on(cuda)?, new.v.exp.on(cuda)?);
         let arguments = arguments![
             &self.table,
-            &new.k.q.on(cuda)?,
-            &new.k.exp.on(cuda)?,
-            &new.v.q.on(cuda)?,
-            &new.v.exp.on(cuda)?,
+            &k_codes,
+            &k_exps,
+            &v_codes,
+            &v_exps,
             self.kv_heads as u32,
             self.head_dim as u32,
             self.tokens as u32,

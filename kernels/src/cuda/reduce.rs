@@ -34,7 +34,8 @@ fn segments_in_order(cuda: &Cuda, by: Kernel, tensors: &[Slice<f32>]) -> Result<
     for (index, x) in tensors.iter().enumerate().filter(|(_, x)| !x.is_empty()) {
         let (start, count) = (starts[index] as usize, x.len().div_ceil(SEGMENT));
         let grid = Grid::new(blocks(cuda, count.div_ceil(8)), 256);
-        let arguments = arguments![x, &sums.part(start, count), x.len() as u64];
+        let sums = sums.part(start, count);
+        let arguments = arguments![x, &sums, x.len() as u64];
         cuda.launch(by, grid, arguments)?;
     }
     let (starts, totals) = (cuda.upload(&starts)?, cuda.alloc(tensors.len())?);
