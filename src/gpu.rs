@@ -3,8 +3,8 @@
 use anyhow::bail;
 #[cfg(feature = "emulator")]
 use concord_kernels::cuda::{Arch, arch::TARGETS, emulator::EmulatorOptions};
-use concord_kernels::cuda::{Cuda, CudaError, CudaOptions};
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::cuda::{Cuda, CudaError, CudaOptions, matmul};
+use concord_kernels::{Device, KernelError};
 
 /// A GPU by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,15 +111,16 @@ pub fn first_usable(memory: Option<u64>) -> Result<Device, String> {
     }
 }
 
-/// The device, once a kernel has run on it.
+/// The device, once all of its engines have multiplied worst-case digits rightly. NVIDIA's library of
+/// products joins them where the machine has it.
 ///
 /// # Errors
-/// [`CudaError::NoKernels`] where there are none for the card, or what else the card refuses.
+/// [`CudaError::NoKernels`] where there are none for the card, [`CudaError::WrongProducts`] where an
+/// engine differs, or what else the card refuses.
 pub fn proven(gpu: Cuda) -> Result<Device, KernelError> {
-    let device = Device::Cuda(gpu);
-    let one = device.place(Tensor::new(&[1], vec![1.0])?)?;
-    device.sum(&one)?;
-    Ok(device)
+    matmul::verify(&gpu)?;
+    matmul::offer_library(&gpu)?;
+    Ok(Device::Cuda(gpu))
 }
 
 /// The cause, of a text that goes on with the remedy.

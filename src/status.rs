@@ -62,14 +62,19 @@ fn row(member: &Member) -> [String; 8] {
         role(member.role).to_string(),
         member.device.name.clone(),
         format!("{:.1} GMAC/s", member.device.macs_per_second as f64 / 1e9),
-        format!(
-            "{:.1} GiB",
-            member.device.memory_bytes as f64 / f64::from(1 << 30)
-        ),
+        size(member.device.memory_bytes),
         member.audits_passed.to_string(),
         format!("{:.1} %", share(member.audit_rate) * 100.0),
         member.doing.clone(),
     ]
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    match bytes >> 30 {
+        0 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
 }
 
 fn role(role: Role) -> &'static str {

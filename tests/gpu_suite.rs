@@ -62,6 +62,8 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
             "--cases",
             "digest of 4097",
             "--cases",
+            "ranks",
+            "--cases",
             "golden",
             "--cases",
             "training",
@@ -72,6 +74,7 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
         let groups = [
             "engines of products",
             "operations",
+            "ranks",
             "golden digests",
             "training",
             "generation",
@@ -93,10 +96,10 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
             );
         }
         let result = &objects[objects.len() - 1];
-        // 4 kinds of numbers for each case and shape; 2 fine-tunes, 2 digests, 2 texts.
+        // 4 kinds of numbers for each case and shape; 2 groups of ranks, 2 digests, 2 fine-tunes, 2 texts.
         assert_eq!(
             result["checks"],
-            4 + 4 * (1 + 1 + 3 + 1) + 2 + 2 + 2,
+            4 + 4 * (1 + 1 + 3 + 1) + 2 + 2 + 2 + 2,
             "{result}"
         );
         assert_eq!(
@@ -106,30 +109,9 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
     }
 }
 
-#[test]
-fn everything_is_timed_soaked_and_recorded() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let record = folder.path().join("2026-01-01-emulated");
-    let objects = objects(&[
-        "--device",
-        "emulated:80",
-        "--size",
-        "small",
-        "--threads",
-        "1",
-        "--cases",
-        "sums of 31",
-        "--soak",
-        "0.001",
-        "--record",
-        record.to_str().expect("UTF-8"),
-        "--json",
-    ]);
-    assert_eq!(
-        events(&objects),
-        ["gpu", "group", "timing", "soak", "result"]
-    );
-    let timing = &objects[2]["timing"];
+/// Every operation, product and engine has a rate.
+#[track_caller]
+fn assert_timed(timing: &Value) {
     let operations = timing["operations"].as_array().expect("a list");
     let names: Vec<&str> = operations
         .iter()
@@ -174,6 +156,33 @@ fn everything_is_timed_soaked_and_recorded() {
     assert_eq!(timing["products"][0]["cublas"]["f32"], Value::Null);
     assert_eq!(timing["engines"].as_array().map(Vec::len), Some(2 * 5));
     assert!(positive(&timing["ceilings"]["copy_bytes_per_second"]));
+}
+
+#[test]
+fn everything_is_timed_soaked_and_recorded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = folder.path().join("2026-01-01-emulated");
+    let objects = objects(&[
+        "--device",
+        "emulated:80",
+        "--size",
+        "small",
+        "--threads",
+        "1",
+        "--cases",
+        "sums of 31",
+        "--soak",
+        "0.001",
+        "--record",
+        record.to_str().expect("UTF-8"),
+        "--json",
+    ]);
+    assert_eq!(
+        events(&objects),
+        ["gpu", "group", "timing", "soak", "result"]
+    );
+    let timing = &objects[2]["timing"];
+    assert_timed(timing);
     let soak = &objects[3]["soak"];
     assert_eq!(
         (&soak["wrong_rounds"], &soak["rounds"]),

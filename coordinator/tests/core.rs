@@ -194,7 +194,7 @@ fn a_worker_that_runs_out_of_memory_gets_less() {
         (&[2, 4][..], PlanChoice::Auto),
         (&[1, 2, 1], PlanChoice::Auto),
         (&[0, 3, 1], PlanChoice::Auto),
-        (&[1, 3], fixed(2, 1)),
+        (&[3, 1], fixed(2, 1)),
         (&[0, 4], fixed(2, 1)),
     ] {
         let mut new = job(STEPS, (1, 1), false);
@@ -202,8 +202,8 @@ fn a_worker_that_runs_out_of_memory_gets_less() {
         new.submission.options.min_workers = rooms.len() as u32;
         // A make-believe worker has room for layers, not bytes.
         let profile = &mut new.submission.profile;
-        profile.layer_activation_bytes = 10;
-        (profile.embed_bytes, profile.head_bytes) = (10, 10);
+        profile.layer_activation_bytes = 0;
+        (profile.embed_bytes, profile.head_bytes) = (0, 0);
         let mut world = World::new(11, new);
         for (number, room) in (1..).zip(rooms) {
             let id = world.join_worker(number, 0, None);

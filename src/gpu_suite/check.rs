@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
-use concord_kernels::coded::Precision;
+use concord_kernels::Device;
 use concord_kernels::conformance::{self, Draw, Kind, difference};
-use concord_kernels::cuda::{Cuda, CudaError, Engine, matmul};
-use concord_kernels::{Device, KernelError};
+use concord_kernels::cuda::Cuda;
 use concord_models::ModelError;
 use concord_models::golden::GOLDENS;
 
 use super::Size;
+use super::engines;
 use super::find::{Finding, unlike};
 use super::training;
 
@@ -19,6 +19,8 @@ pub struct Subjects {
     pub cuda: Cuda,
     /// The same, as a device.
     pub gpu: Device,
+    /// The same card opened once more, with cuBLASLt in use; none where the machine lacks it.
+    pub with_library: Option<Cuda>,
     /// What it must equal.
     pub cpu: Device,
 }
@@ -59,74 +61,19 @@ impl Check {
 }
 
 /// All checks; where `patterns` are given, those that have one of them in their names.
-pub fn all(size: Size, seed: u64, patterns: &[String]) -> Vec<Check> {
-    let mut checks = engines(size, seed);
+pub fn all(subjects: &Subjects, size: Size, seed: u64, patterns: &[String]) -> Vec<Check> {
+    let mut checks = engines::engines(size, seed);
+    if subjects.with_library.is_some() {
+        checks.extend(engines::library(size, seed));
+    }
     checks.extend(operations(size, seed));
+    checks.extend(engines::ranks(seed));
     checks.extend(goldens(size));
     checks.extend(training::checks(size, seed));
     if !patterns.is_empty() {
         checks.retain(|check| patterns.iter().any(|pattern| check.name.contains(pattern)));
     }
     checks
-}
-
-/// Every engine that multiplies, also those that the card's sizes would not choose.
-fn engines(size: Size, seed: u64) -> Vec<Check> {
-    let group = "engines of products";
-    let known = Check::new(
-        group,
-        "engines on known products",
-        |subjects| match matmul::verify(&subjects.cuda) {
-            Ok(()) => Ok(None),
-            Err(KernelError::Cuda(error @ CudaError::WrongProducts { .. })) => Ok(Some(Finding {
-                place: "known products".to_string(),
-                got: error.to_string(),
-                expected: "the exact sums".to_string(),
-                count: 1,
-            })),
-            Err(error) => Err(error.into()),
-        },
-    );
-    let mut shapes = vec![(1, 70, 33), (3, 64, 256), (65, 130, 96)];
-    if size == Size::Full {
-        shapes.extend([(129, 257, 1_025), (16, 1_024, 4_096), (512, 512, 65_600)]);
-    }
-    let mut checks = vec![known];
-    for shape in shapes {
-        for kind in Kind::ALL {
-            let (m, n, k) = shape;
-            let name = format!("engines on {m}x{n}x{k}, {kind:?} numbers");
-            let draw = Draw::new(seed, kind);
-            checks.push(Check::new(group, name, move |subjects| {
-                Ok(engines_on(subjects, &draw, shape)?)
-            }));
-        }
-    }
-    checks
-}
-
-fn engines_on(
-    subjects: &Subjects,
-    draw: &Draw,
-    (m, n, k): (usize, usize, usize),
-) -> Result<Option<Finding>, KernelError> {
-    let (x, w) = (draw.tensor(1, &[m, k])?, draw.tensor(2, &[n, k])?);
-    for a in [Precision::I8, Precision::I16] {
-        for b in [Precision::I8, Precision::I16] {
-            let cpu = &subjects.cpu;
-            let (x, w) = (cpu.code(&x, k, a)?, cpu.code(&w, k, b)?);
-            let expected = vec![cpu.matmul(&x, &w)?.into_values()?];
-            for &engine in Engine::of(subjects.cuda.arch()) {
-                let got = matmul::product_by(&subjects.cuda, engine, &x, &w)?;
-                if let Some(difference) = difference(&vec![got.into_values()?], &expected) {
-                    let finding = Finding::from(difference);
-                    let place = format!("{engine}, {a:?} by {b:?}, {}", finding.place);
-                    return Ok(Some(Finding { place, ..finding }));
-                }
-            }
-        }
-    }
-    Ok(None)
 }
 
 /// Every case of the conformance suite, on numbers of every kind. Small ones are judged by the

@@ -1,15 +1,15 @@
 //! The GPU under test, the CPU that it is held against, and what a report says of both.
 
 use anyhow::{Context, bail};
-use concord_kernels::Device;
 use concord_kernels::cuda::arch::Target;
-use concord_kernels::cuda::{Cuda, images};
+use concord_kernels::cuda::{Cuda, CudaError, images, matmul};
+use concord_kernels::{Device, KernelError, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Size;
 use super::check::Subjects;
-use crate::gpu::{self, GpuName};
+use crate::gpu::GpuName;
 
 /// Opens the GPU `device`.
 ///
@@ -20,8 +20,25 @@ pub fn open(device: &str) -> anyhow::Result<Cuda> {
         bail!("--device {device} is no GPU: cuda or cuda:N");
     };
     let cuda = name.open(None)?;
-    gpu::proven(cuda.clone())?;
+    // Not proven here: a card that multiplies wrongly is what the checks are to find. But one for which
+    // there are no kernels has nothing to be checked.
+    let device = Device::Cuda(cuda.clone());
+    device.sum(&device.place(Tensor::zeros(&[1]))?)?;
     Ok(cuda)
+}
+
+/// Opens the GPU `device` once more, with cuBLASLt in use; none where the machine lacks the library. One
+/// that multiplies wrongly is there: a check will say so.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_library(device: &str) -> anyhow::Result<Option<Cuda>> {
+    let cuda = open(device)?;
+    match matmul::offer_library(&cuda) {
+        Ok(true) | Err(KernelError::Cuda(CudaError::WrongProducts { .. })) => Ok(Some(cuda)),
+        Ok(false) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The CPU of this machine.
@@ -57,6 +74,8 @@ pub struct Header {
     pub memory_bytes: Option<u64>,
     /// Where its kernels come from.
     pub kernels: String,
+    /// Whether cuBLASLt is there and multiplies bytes.
+    pub has_cublaslt: bool,
     /// The CPU that it is held against.
     pub cpu: String,
     /// Version of Concord.
@@ -82,6 +101,7 @@ impl Header {
             driver: version(gpu.driver_version),
             memory_bytes: subjects.cuda.memory().device.map(|memory| memory.total),
             kernels: kernels(gpu.compute),
+            has_cublaslt: subjects.with_library.is_some(),
             cpu: subjects.cpu.name(),
             version: env!("CARGO_PKG_VERSION"),
             commit: option_env!("CONCORD_COMMIT"),
@@ -98,12 +118,13 @@ impl Header {
         };
         format!(
             "{}: compute capability {}, {} multiprocessors, {memory}, driver of CUDA {}\n\
-             kernels {}; against {}; concord {}{}; size {}, seed {}",
+             kernels {}; {} cuBLASLt; against {}; concord {}{}; size {}, seed {}",
             self.name,
             self.compute,
             self.multiprocessors,
             self.driver,
             self.kernels,
+            if self.has_cublaslt { "with" } else { "no" },
             self.cpu,
             self.version,
             self.commit

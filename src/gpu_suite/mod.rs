@@ -4,6 +4,7 @@
 mod ceilings;
 mod check;
 mod clock;
+mod engines;
 mod find;
 mod hardware;
 mod operations;
@@ -99,6 +100,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let subjects = Subjects {
         gpu: Device::Cuda(cuda.clone()),
         cpu: hardware::cpu(args.threads)?,
+        with_library: hardware::open_with_library(&args.device)?,
         cuda,
     };
     let seed = args.seed.unwrap_or_else(drawn_seed);
@@ -106,7 +108,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     output.result(&header.text(), &header.object());
     let mut record = Record::new(header);
 
-    let checks = check::all(args.size, seed, &args.cases);
+    let checks = check::all(&subjects, args.size, seed, &args.cases);
     if checks.is_empty() {
         bail!(
             "no check has {:?} in its name: there are \"training\", \"rmsnorm\" and many more, which \
@@ -115,10 +117,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         );
     }
     let done = args.fill(&mut record, checks, &subjects, output);
-    // Also of a GPU that failed half-way: it may not be at hand again.
-    if let Some(folder) = &args.record {
-        record.write(folder)?;
-    }
+    args.keep(&record)?;
     done?;
     let result = json!({
         "event": "result", "checks": record.verdicts.len(), "failed": record.failures().len(),
@@ -148,6 +147,7 @@ impl Args {
         let seed = record.header.seed;
         let repeat = self.repeat(seed);
         verdict::run_all(checks, subjects, &repeat, output, &mut record.verdicts)?;
+        self.keep(record)?;
         if !self.skip_timing {
             let timing = Timing::measure(subjects, self.size, output)?;
             output.result(
@@ -155,6 +155,7 @@ impl Args {
                 &json!({ "event": "timing", "timing": timing }),
             );
             record.timing = Some(timing);
+            self.keep(record)?;
         }
         if let Some(time) = self.soak_time()? {
             let soaked = soak::soak(subjects, self.size, seed, time, output)?;
@@ -162,6 +163,15 @@ impl Args {
             record.soak = Some(soaked);
         }
         Ok(())
+    }
+
+    /// Writes down what is known so far, where it is asked for: a GPU that fails half-way, and takes the
+    /// process with it, may not be at hand again.
+    fn keep(&self, record: &Record) -> anyhow::Result<()> {
+        match &self.record {
+            Some(folder) => record.write(folder),
+            None => Ok(()),
+        }
     }
 
     fn soak_time(&self) -> anyhow::Result<Option<Duration>> {

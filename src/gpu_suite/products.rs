@@ -1,6 +1,6 @@
 //! Products of the shapes of models, beside cuBLAS where the machine has it; and each engine on one.
 
-use concord_kernels::coded::Precision;
+use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::cublas::{Cublas, Kind};
 use concord_kernels::cuda::{Cuda, Engine, matmul};
 use concord_kernels::rng::Philox;
@@ -8,6 +8,7 @@ use concord_kernels::{Device, KernelError, Tensor};
 use serde::Serialize;
 
 use super::Size;
+use super::check::Subjects;
 use super::clock::Clock;
 use super::timing::{Bench, percent, rate, time};
 use crate::table::table;
@@ -222,7 +223,7 @@ fn coded(
     rows: usize,
     cols: usize,
     precision: Precision,
-) -> Result<concord_kernels::coded::Coded, KernelError> {
+) -> Result<Coded, KernelError> {
     device.code(&device.place(random(&[rows, cols])?)?, cols, precision)
 }
 
@@ -230,43 +231,68 @@ fn operations(m: usize, n: usize, k: usize) -> f64 {
     2.0 * m as f64 * n as f64 * k as f64
 }
 
-/// Times every engine on one product.
+/// Times every engine on one product, and cuBLASLt where the machine has it.
 ///
 /// # Errors
 /// Where the GPU fails, but for a lack of memory.
 pub fn time_engines(
     bench: &mut Bench<'_>,
-    cuda: &Cuda,
+    subjects: &Subjects,
     size: Size,
 ) -> Result<Vec<TimedEngine>, KernelError> {
     let shape = match size {
         Size::Small => [17, 40, 64],
         Size::Full => [2_048, 4_096, 4_096],
     };
-    let [m, n, k] = shape;
     let mut timed = Vec::new();
     for precision in [Precision::I8, Precision::I16] {
         bench.group("engines", |bench| {
-            let device = bench.device;
-            let (x, w) = (
-                coded(device, m, k, precision)?,
-                coded(device, n, k, precision)?,
-            );
+            let cuda = &subjects.cuda;
+            let [x, w] = sides(bench.device, shape, precision)?;
             for &engine in Engine::of(cuda.arch()) {
                 let product = || matmul::product_by(cuda, engine, &x, &w).map(drop);
                 let seconds = bench.clock.seconds(product)?;
-                timed.push(TimedEngine {
-                    engine: engine.to_string(),
-                    shape,
-                    bits: bits(precision),
-                    seconds,
-                    operations_per_second: operations(m, n, k) / seconds,
-                });
+                let name = engine.to_string();
+                timed.push(TimedEngine::new(name, shape, precision, seconds));
             }
+            let Some(cuda) = &subjects.with_library else {
+                return Ok(());
+            };
+            // Another handle has a pool and a stream of its own, and so a clock of its own.
+            subjects.cuda.trim()?;
+            let gpu = Device::Cuda(cuda.clone());
+            let [x, w] = sides(&gpu, shape, precision)?;
+            let seconds = Clock::new(cuda, size).seconds(|| gpu.matmul(&x, &w).map(drop))?;
+            let name = "cuBLASLt".to_string();
+            timed.push(TimedEngine::new(name, shape, precision, seconds));
             Ok(())
         })?;
     }
     Ok(timed)
+}
+
+fn sides(
+    device: &Device,
+    [m, n, k]: [usize; 3],
+    precision: Precision,
+) -> Result<[Coded; 2], KernelError> {
+    Ok([
+        coded(device, m, k, precision)?,
+        coded(device, n, k, precision)?,
+    ])
+}
+
+impl TimedEngine {
+    fn new(engine: String, shape: [usize; 3], precision: Precision, seconds: f64) -> Self {
+        let [m, n, k] = shape;
+        Self {
+            engine,
+            shape,
+            bits: bits(precision),
+            seconds,
+            operations_per_second: operations(m, n, k) / seconds,
+        }
+    }
 }
 
 fn shape_text([m, n, k]: [usize; 3]) -> String {

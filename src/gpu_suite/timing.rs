@@ -185,7 +185,7 @@ impl Timing {
         operations::time_all(&mut bench, size)?;
         let rivals = products::Rivals::open(&subjects.cuda)?;
         let timed_products = products::time_all(&mut bench, &rivals, size)?;
-        let engines = products::time_engines(&mut bench, &subjects.cuda, size)?;
+        let engines = products::time_engines(&mut bench, subjects, size)?;
         bench.bar.finish_and_clear();
         let (operations, left_out) = (bench.timed, bench.left_out);
         Ok(Self {

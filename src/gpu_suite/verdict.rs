@@ -142,6 +142,7 @@ mod tests {
         Subjects {
             gpu: Device::Cuda(cuda.clone()),
             cpu: Device::cpu(1),
+            with_library: None,
             cuda,
         }
     }

@@ -68,10 +68,10 @@ fn whole(draw: &Draw) -> Result<Vec<f32>, KernelError> {
 }
 
 /// One thread for each rank; `join` makes its end of the group.
-fn share<'a, C: Collective, R: Send>(
+fn share<C: Collective, R: Send>(
     draw: &Draw,
     expected: &[f32],
-    members: Vec<(&'a Device, R)>,
+    members: Vec<(&Device, R)>,
     join: impl Fn(R) -> Result<Option<C>, KernelError> + Sync,
 ) -> Result<usize, KernelError> {
     let ranks = members.len();
