@@ -170,7 +170,7 @@ fn a_gpu_that_goes_leaves_the_hash_as_it_is() {
             first_is_lost(pool, train);
         },
     );
-    let lost = ["--device", "emulated:80:900"];
+    let lost = ["--device", "emulated:80:1500"];
     job.same(
         "GPU lost in mid-step",
         &[&lost, CPU, CPU],

@@ -224,6 +224,10 @@ impl Engine {
             // Whatever works on the GPU next says so, too.
             tracing::warn!("openings cannot be fetched: {error}");
         }
+        if error.gpu_is_gone() {
+            // The next plan must not count on this worker while it takes its leave.
+            self.report(ToCoordinator::Drain);
+        }
         self.report(match error.out_of_memory() {
             Some((needed_bytes, limit_bytes)) => ToCoordinator::OutOfMemory {
                 job,
