@@ -100,6 +100,43 @@ fn generated_tokens_are_those_of_the_cpu() {
     }
 }
 
+/// Forward, backward and update stay on the GPU: what a step fetches are losses, norms and places of
+/// numbers that are none, however many layers there are.
+#[test]
+fn a_step_fetches_a_few_numbers_and_no_tensor() {
+    let fetched = |kind, layers: usize| {
+        let (gpu, watch) = Cuda::emulated_with_watch(EmulatorOptions::default());
+        let config = DecoderConfig {
+            layers,
+            sliding_window: vec![None; layers],
+            ..tiny_llama()
+        };
+        let golden = Fit::golden(kind);
+        let model = MadeModel {
+            config: Arc::new(config),
+            ..golden.model
+        };
+        let fit = Fit { model, ..golden };
+        let mut run = fit.start(&Device::Cuda(gpu)).unwrap();
+        watch.fetched();
+        run.step().unwrap();
+        watch.fetched()
+    };
+    for kind in [Kind::Lora, Kind::Full] {
+        let (few, many) = (fetched(kind, 1), fetched(kind, 4));
+        assert_eq!(
+            few.len(),
+            many.len(),
+            "{kind:?}: {few:?} of 1 layer, {many:?} of 4"
+        );
+        // A word for each tensor that is looked at, a number for each token.
+        assert!(
+            many.iter().all(|&bytes| bytes <= 8 * 3 * 64),
+            "{kind:?}: {many:?}"
+        );
+    }
+}
+
 /// What a GPU said that fails.
 fn of_gpu(error: &ModelError) -> &CudaError {
     match error {

@@ -74,10 +74,16 @@ pub struct Watch(Arc<Watched>);
 #[derive(Debug)]
 struct Watched {
     launches: Mutex<Vec<Launched>>,
+    fetched: Mutex<Vec<usize>>,
     lost: AtomicBool,
 }
 
 impl Watch {
+    /// The bytes of each copy to the host since the last call, in order.
+    pub fn fetched(&self) -> Vec<usize> {
+        std::mem::take(&mut *lock(&self.0.fetched))
+    }
+
     /// The launches since the last call, in order.
     pub fn launches(&self) -> Vec<Launched> {
         std::mem::take(&mut *lock(&self.0.launches))
@@ -99,6 +105,7 @@ impl Cuda {
     pub fn emulated_with_watch(options: EmulatorOptions) -> (Self, Watch) {
         let watch = Watch(Arc::new(Watched {
             launches: Mutex::new(Vec::new()),
+            fetched: Mutex::new(Vec::new()),
             lost: AtomicBool::new(false),
         }));
         let emulator = Emulator::new(options, Some(watch.clone()));
@@ -254,6 +261,9 @@ impl Driver for Emulator {
     }
 
     fn download(&self, from: Address, host: &mut [u8]) -> DriverResult<()> {
+        if let Some(watch) = &self.watch {
+            lock(&watch.0.fetched).push(host.len());
+        }
         self.state()?.memory.read(from, host)
     }
 
