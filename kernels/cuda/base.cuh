@@ -25,7 +25,7 @@ typedef double f64;
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 // Dynamic shared memory, as many elements as the launch gives bytes for.
 #define DYNAMIC_SHARED(type, name)                                \
-    extern __shared__ __align__(16) unsigned char dynamic_shared[]; \
+    extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
     type *name = reinterpret_cast<type *>(dynamic_shared)
 #define ARCH (__CUDA_ARCH__ / 10)
 #endif

@@ -65,14 +65,18 @@ pub(crate) type Result<T> = std::result::Result<T, KernelError>;
 pub struct Cuda(Arc<Gpu>);
 
 struct Gpu {
+    /// A library of NVIDIA's that has passed the vectors of products. It ends before the driver, in
+    /// whose context it lives.
+    library: OnceLock<Box<dyn ByteProducts>>,
     driver: Box<dyn Driver>,
     pool: Pool,
-    /// A library of NVIDIA's that has passed the vectors of products.
-    library: OnceLock<Box<dyn ByteProducts>>,
 }
 
 impl Drop for Gpu {
     fn drop(&mut self) {
+        // Binds the context to this thread, which may be another than the library's.
+        let _ = self.driver.synchronise();
+        drop(self.library.take());
         // Every slice holds the GPU, so all memory is the pool's now. A lost card has none to give back.
         let _ = self.pool.trim(&*self.driver);
     }

@@ -139,6 +139,10 @@ impl State {
     }
 
     fn trim(&mut self, driver: &dyn Driver) -> DriverResult<()> {
+        if self.cached > 0 {
+            // Kernels that still read or write a kept block end before the card takes it back.
+            driver.synchronise()?;
+        }
         self.cached = 0;
         for address in std::mem::take(&mut self.free).into_values().flatten() {
             driver.free(address)?;
