@@ -9,6 +9,7 @@
 // the sums where the tensor core has them, so that all else is one text.
 #pragma once
 #include "coding.cuh"
+#include "digits.cuh"
 #include "mma.cuh"
 
 static constexpr u32 THREADS = 256;
@@ -48,15 +49,10 @@ DEVICE FourCodes four_codes(const i16 *row, u32 feature, u32 dim) {
     return {code[0] | code[1] << 16, code[2] | code[3] << 16};
 }
 
-// Adds 128 to both halves, so that the upper byte of each is the upper digit of the code.
-DEVICE u32 with_128_added(u32 pair) {
-    return ((pair & 0x7fff7fffu) + 0x00800080u) ^ (pair & 0x80008000u);
-}
-
 // Digit `digit` of four codes, a byte each.
 DEVICE u32 digits_of(FourCodes codes, u32 digit) {
-    if (digit == 0) return __byte_perm(codes.first, codes.second, 0x6420);
-    return __byte_perm(with_128_added(codes.first), with_128_added(codes.second), 0x7531);
+    return digit == 0 ? low_digits(codes.first, codes.second)
+                      : high_digits(codes.first, codes.second);
 }
 
 // Puts features [start, start + SLICE) of COUNT rows into shared memory. `row(i)` is where the
@@ -72,16 +68,6 @@ DEVICE void stage_rows(Digits<DIGITS, COUNT, SLICE> &to, u32 start, u32 dim, Row
         for (u32 digit = 0; digit < DIGITS; digit++)
             to.word[digit][at][word] = digits_of(codes, digit);
     }
-}
-
-// Turns a square of 4 x 4 bytes.
-DEVICE void transpose_bytes(u32 (&x)[4]) {
-    const u32 a = __byte_perm(x[0], x[1], 0x5140), b = __byte_perm(x[2], x[3], 0x5140);
-    const u32 c = __byte_perm(x[0], x[1], 0x7362), d = __byte_perm(x[2], x[3], 0x7362);
-    x[0] = __byte_perm(a, b, 0x5410);
-    x[1] = __byte_perm(a, b, 0x7632);
-    x[2] = __byte_perm(c, d, 0x5410);
-    x[3] = __byte_perm(c, d, 0x7632);
 }
 
 // The same features as rows of shared memory, summed over `depth` (padded to 32) of the rows.

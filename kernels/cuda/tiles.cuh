@@ -1,6 +1,7 @@
-// How tiles of the operands of a product get into shared memory as planes of 8-bit digits. A code
-// splits exactly: q = 256 * high + low with both in [-128, 127]; a code of 8 bits is its low digit.
+// How tiles of the operands of a product get into shared memory as planes of 8-bit digits. A code of
+// 8 bits is its low digit.
 #pragma once
+#include "digits.cuh"
 #include "mma.cuh"
 
 // Threads of a block that makes a tile.
@@ -33,24 +34,6 @@ DEVICE u32 code_at(const Operand &operand, u32 row, u32 depth, u32 depth_end) {
     if (row >= operand.rows || depth >= depth_end) return 0;
     const u64 at = row * operand.row_stride + depth * operand.depth_stride;
     return static_cast<u16>(operand.q[at]);
-}
-
-// The low digits of four codes, and the high ones: four bytes each.
-DEVICE u32 low_digits(u32 first, u32 second) { return __byte_perm(first, second, 0x6420); }
-DEVICE u32 high_digits(u32 first, u32 second) {
-    const u32 high = __byte_perm(first, second, 0x7531);
-    // A negative low digit borrowed from the high one.
-    const u32 borrowed = low_digits(first, second) >> 7 & 0x01010101u;
-    return ((high & 0x7f7f7f7fu) + borrowed) ^ (high & 0x80808080u);
-}
-// Byte j of word i becomes byte i of word j.
-DEVICE void transpose_bytes(u32 (&x)[4]) {
-    const u32 a = __byte_perm(x[0], x[1], 0x5140), b = __byte_perm(x[2], x[3], 0x5140);
-    const u32 c = __byte_perm(x[0], x[1], 0x7362), d = __byte_perm(x[2], x[3], 0x7362);
-    x[0] = __byte_perm(a, b, 0x5410);
-    x[1] = __byte_perm(a, b, 0x7632);
-    x[2] = __byte_perm(c, d, 0x5410);
-    x[3] = __byte_perm(c, d, 0x7632);
 }
 
 // Where four digits along the depth go: bytes, in rows of PITCH bytes.

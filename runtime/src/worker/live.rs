@@ -243,15 +243,7 @@ impl<'a> Live<'a> {
                     let _ = events.send(EngineEvent::Load(Box::new(loaded)));
                 }
                 Err(error) => {
-                    let permanent = error.is_permanent();
-                    let reason = error.to_string();
-                    let failed = ToCoordinator::Failed {
-                        job,
-                        epoch,
-                        reason,
-                        permanent,
-                    };
-                    let _ = said.send(failed).await;
+                    let _ = said.send(failed(job, epoch, &error)).await;
                 }
             }
         }));
@@ -283,15 +275,7 @@ impl<'a> Live<'a> {
                 match source.microbatch(&blobs, step, microbatch).await {
                     Ok(batch) => batches.push((microbatch, batch)),
                     Err(error) => {
-                        let permanent = error.is_permanent();
-                        let reason = error.to_string();
-                        let failed = ToCoordinator::Failed {
-                            job,
-                            epoch,
-                            reason,
-                            permanent,
-                        };
-                        let _ = said.send(failed).await;
+                        let _ = said.send(failed(job, epoch, &error)).await;
                         return;
                     }
                 }
@@ -357,5 +341,15 @@ impl<'a> Live<'a> {
                 true
             }
         }
+    }
+}
+
+/// What is said of a plan that cannot be served.
+fn failed(job: JobId, epoch: u32, error: &RuntimeError) -> ToCoordinator {
+    ToCoordinator::Failed {
+        job,
+        epoch,
+        reason: error.to_string(),
+        permanent: error.is_permanent(),
     }
 }
