@@ -42,6 +42,24 @@ pub enum Domain {
     Ledger,
     /// A message under a signature.
     Signature,
+    /// A deployment.
+    Deployment,
+    /// The spec of a generation.
+    Generation,
+    /// The seed of a choice of a request.
+    ChoiceSeed,
+    /// A pass between two stages.
+    Pass,
+    /// A row of hidden states.
+    Row,
+    /// Token ids.
+    Tokens,
+    /// A text: the body of a request, an answer.
+    Text,
+    /// The content of a page of keys and values: its tokens and all before them.
+    Prefix,
+    /// An API key.
+    ApiKey,
 }
 
 impl Domain {
@@ -65,6 +83,15 @@ impl Domain {
             Self::Scalar => "concord.v1.scalar",
             Self::Ledger => "concord.v1.ledger",
             Self::Signature => "concord.v1.signature",
+            Self::Deployment => "concord.v1.deployment",
+            Self::Generation => "concord.v1.generation",
+            Self::ChoiceSeed => "concord.v1.choice",
+            Self::Pass => "concord.v1.pass",
+            Self::Row => "concord.v1.row",
+            Self::Tokens => "concord.v1.tokens",
+            Self::Text => "concord.v1.text",
+            Self::Prefix => "concord.v1.prefix",
+            Self::ApiKey => "concord.v1.apikey",
         }
     }
 

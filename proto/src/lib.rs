@@ -18,6 +18,7 @@ mod order;
 mod plan;
 mod record;
 pub mod rules;
+pub mod serving;
 pub mod session;
 mod signed;
 pub mod tree;
@@ -41,4 +42,4 @@ pub use signed::{Keypair, PublicKey, Signed, SignedError, WorkerId};
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;

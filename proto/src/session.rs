@@ -7,6 +7,7 @@ use crate::claim::{Leaf, MicrobatchLoss, TensorNorm, TensorState};
 use crate::digest::Digest;
 use crate::job::{F32Bits, JobId};
 use crate::plan::{Layers, Plan};
+use crate::serving::{AnswerVerdict, AuditedAnswer, DeploymentId, StageAssignment};
 use crate::signed::{PublicKey, Signed, WorkerId};
 use crate::tree;
 
@@ -137,6 +138,33 @@ pub enum ToCoordinator {
         /// The most that the worker can hold.
         limit_bytes: u64,
     },
+    /// The layers that a [`StageAssignment`] names beside the seat are loaded.
+    StandsBy {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The layers.
+        layers: Vec<Layers>,
+    },
+    /// A stage of a deployment cannot be loaded or cannot go on.
+    StageFailed {
+        /// The deployment.
+        deployment: DeploymentId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// Cause, place and remedy.
+        reason: String,
+        /// Whether another worker would fail in the same way.
+        permanent: bool,
+    },
+    /// The answer to [`ToWorker::AuditAnswer`].
+    AnswerVerdict {
+        /// Number of the order.
+        order: u64,
+        /// What came of it.
+        verdict: AnswerVerdict,
+    },
 }
 
 /// A stage to hold.
@@ -260,6 +288,15 @@ pub enum ToWorker {
         /// Made for this session.
         nonce: [u8; 32],
     },
+    /// Hold a stage of a deployment, or stand by for some. It replaces what was assigned before.
+    Serve(Box<StageAssignment>),
+    /// The deployment needs this worker no more.
+    Unserve {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
+    /// Compute an answer again.
+    AuditAnswer(AuditedAnswer),
 }
 
 /// The losses and squared norms of a step, from all its workers.

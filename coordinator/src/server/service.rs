@@ -118,6 +118,14 @@ impl Coordinator for Service {
     type SessionStream = Out<Envelope>;
     type WatchStream = Out<Body>;
     type GetBlobStream = Out<Chunk>;
+    type LaneStream = Out<Body>;
+
+    async fn lane(
+        &self,
+        _request: Request<Streaming<Body>>,
+    ) -> Result<Response<Self::LaneStream>, Status> {
+        Err(Status::unimplemented("lanes"))
+    }
 
     async fn session(
         &self,

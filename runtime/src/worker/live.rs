@@ -204,7 +204,10 @@ impl<'a> Live<'a> {
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
-            | ToWorker::Leave => {}
+            | ToWorker::Leave
+            | ToWorker::Serve(_)
+            | ToWorker::Unserve { .. }
+            | ToWorker::AuditAnswer(_) => {}
         }
         true
     }

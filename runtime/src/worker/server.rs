@@ -27,6 +27,10 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
 impl Worker for WorkerService {
     type GetBlobStream = Chunks;
 
+    async fn pass(&self, _request: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented("passes"))
+    }
+
     async fn push(&self, request: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {
         let mut pieces = request.into_inner();
         let mut partial: Option<(FrameHeader, Vec<u8>)> = None;

@@ -1,0 +1,177 @@
+//! One answer: everything that determines it, and its way from and to whoever asked.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::deployment::DeploymentId;
+use super::draw::TokenLogprob;
+use crate::digest::{Digest, Domain};
+use crate::job::F32Bits;
+
+/// Everything that an answer is a function of, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct GenerationSpec {
+    /// The model.
+    pub deployment: DeploymentId,
+    /// Blob address of the [`super::AdapterManifest`], if an adapter is on top.
+    pub adapter: Option<Digest>,
+    /// Token ids of the prompt. At least one.
+    pub prompt: Vec<u32>,
+    /// How tokens are drawn.
+    pub sampling: SamplingSpec,
+    /// The most tokens of the answer.
+    pub max_tokens: u32,
+    /// Tokens that end the answer. The one that does is its last.
+    pub stop_tokens: Vec<u32>,
+}
+
+impl GenerationSpec {
+    /// The digest that claims name.
+    pub fn digest(&self) -> Digest {
+        Digest::of_value(Domain::Generation, self)
+    }
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SamplingSpec {
+    /// Divides the logits; 0 takes the most probable token.
+    pub temperature: F32Bits,
+    /// Keeps this many of the most probable tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keeps the most probable tokens up to this mass.
+    pub top_p: F32Bits,
+    /// Key of the random stream. The token at absolute position p (tokens before it) is drawn with
+    /// the p-th number of the stream.
+    pub seed: u64,
+    /// Taken off the logit of a token for each time that the answer has it already.
+    pub frequency_penalty: F32Bits,
+    /// Taken off the logit of each token that the answer has already.
+    pub presence_penalty: F32Bits,
+    /// Added to logits, by rising token id.
+    pub logit_bias: Vec<(u32, F32Bits)>,
+    /// What the answer has to be.
+    pub grammar: Option<Grammar>,
+}
+
+/// What an answer has to be. Tokens that cannot lead there are no candidates.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Grammar {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that a schema allows; the text of the schema.
+    JsonSchema(String),
+    /// A grammar in the dialect of Lark that llguidance reads (tool calls).
+    Lark(String),
+}
+
+/// The seed of choice `index` of a request: the first has the seed of the request.
+pub fn choice_seed(seed: u64, index: u32) -> u64 {
+    if index == 0 {
+        return seed;
+    }
+    let digest = Digest::of_value(Domain::ChoiceSeed, &(seed, index));
+    let first: [u8; 8] = digest.0[..8].try_into().expect("a digest has 32 bytes");
+    u64::from_le_bytes(first)
+}
+
+/// A generation on its way to the scheduler. Beyond the spec nothing of it changes a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Names the receipt, such as "chatcmpl-...-0".
+    pub id: String,
+    /// Whose it is, for fair queueing: the digest of an API key, or of nothing.
+    pub owner: Digest,
+    /// The spec.
+    pub spec: GenerationSpec,
+    /// Alternatives to report beside each token of the answer; nothing reports no logprobs.
+    pub logprobs: Option<u8>,
+    /// The same for the tokens of the prompt (but the first).
+    pub prompt_logprobs: Option<u8>,
+    /// Digest of the request's body, for the receipt.
+    pub body: Digest,
+}
+
+/// What becomes of a generation, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// It waits, with so many before it.
+    Queued {
+        /// Generations before it.
+        ahead: u32,
+    },
+    /// So many tokens of the prompt are through.
+    Prefill {
+        /// Done.
+        done: u32,
+        /// Of how many.
+        total: u32,
+    },
+    /// Logprobs of prompt tokens `1..`, once, before the first token.
+    Prompt(Vec<TokenLogprob>),
+    /// The next token of the answer. Under a grammar the next one waits for [`Control::Allow`].
+    Token(TokenLogprob),
+    /// A stage is lost; it goes on once another one has rebuilt its keys and values.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// It is done. The last update.
+    Finished {
+        /// Why.
+        finish: Finish,
+        /// What it took.
+        usage: Usage,
+    },
+    /// It cannot go on; what is there is right. The last update.
+    Failed {
+        /// Why, for whoever asked.
+        reason: String,
+        /// Whether asking again may help.
+        retry: bool,
+        /// What it took.
+        usage: Usage,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Finish {
+    /// A stop token, a stop text or the end of the grammar.
+    Stop,
+    /// `max_tokens`, or no position left.
+    Length,
+}
+
+/// What a generation took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt: u32,
+    /// Those of them that came out of the prefix cache.
+    pub cached: u32,
+    /// Tokens of the answer.
+    pub answer: u32,
+}
+
+/// What whoever asked says about a running generation. Dropping the channel cancels it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Under a grammar: the candidates after `answer` tokens of the answer, as bits (token t is bit
+    /// `t % 8` of byte `t / 8`). The first one, with `answer` 0, allows the first token.
+    Allow {
+        /// Tokens of the answer so far.
+        answer: u32,
+        /// The candidates.
+        tokens: Vec<u8>,
+    },
+    /// The answer ends after so many tokens: a stop text, or the end of the grammar. Later tokens are
+    /// dropped. [`Update::Finished`] follows.
+    Stop {
+        /// Tokens of the answer.
+        answer: u32,
+    },
+    /// After [`Update::Finished`]: the digest of the text that was sent, for the receipt.
+    Close {
+        /// Under [`Domain::Text`].
+        text: Digest,
+    },
+}

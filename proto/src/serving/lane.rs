@@ -1,0 +1,109 @@
+//! What the coordinator and a stage say to each other while it serves: a stream of its own beside the
+//! session, opened by the worker.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::deployment::DeploymentId;
+use super::draw::DrawOrder;
+use super::pass::{Pass, PassHeader, PassResult};
+use super::receipt::ClaimOrder;
+use crate::digest::Digest;
+use crate::signed::Signed;
+
+/// The first message of a lane, signed by the worker: its stage is loaded.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LaneHello {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Which pipeline.
+    pub pipeline: u32,
+    /// The plan's epoch.
+    pub epoch: u32,
+    /// Which stage.
+    pub seat: u32,
+    /// From the assignment.
+    pub ticket: [u8; 32],
+}
+
+/// From the coordinator to a stage.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ToStage {
+    /// Do a pass: to the first stage.
+    Pass(Pass),
+    /// What to draw from a pass: to the last stage.
+    Draws(DrawOrder),
+    /// Claim a sequence.
+    Claim(ClaimOrder),
+    /// The headers that the stage received for these positions of a sequence: claims contradict.
+    Evidence {
+        /// For the answer.
+        order: u64,
+        /// The sequence.
+        sequence: u64,
+    },
+    /// Nothing more is wanted of a sequence.
+    Forget {
+        /// The sequence.
+        sequence: u64,
+    },
+    /// Load an adapter.
+    AddAdapter(Digest),
+    /// Drop an adapter.
+    RemoveAdapter(Digest),
+}
+
+/// From a stage to the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum FromStage {
+    /// A pass has left the stage.
+    Passed(Passed),
+    /// What was drawn from a pass: from the last stage.
+    Result(PassResult),
+    /// A signed [`super::StageClaim`].
+    Claimed {
+        /// [`ClaimOrder::order`].
+        order: u64,
+        /// The claim, or why there is none.
+        claim: Result<Signed, String>,
+    },
+    /// Headers, as received.
+    Evidence {
+        /// Number of the order.
+        order: u64,
+        /// The headers.
+        headers: Vec<PassHeader>,
+    },
+    /// An adapter is loaded, or why not.
+    Adapter {
+        /// Which.
+        adapter: Digest,
+        /// Whether it is.
+        outcome: Result<(), String>,
+    },
+    /// The stage cannot go on.
+    Failed {
+        /// Cause, place and remedy.
+        reason: String,
+    },
+}
+
+/// A pass that has left a stage: for metrics, and for sequences that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Passed {
+    /// Number of the pass.
+    pub pass: u64,
+    /// Rows.
+    pub rows: u32,
+    /// Runs whose hidden states are not finite: they go on as zeros, and mean nothing.
+    pub broken: Vec<u32>,
+    /// Microseconds between arrival and start.
+    pub queue_us: u32,
+    /// Microseconds of computing.
+    pub compute_us: u32,
+    /// Microseconds in which the stage had nothing to do before the pass arrived.
+    pub wait_us: u32,
+    /// Microseconds from the first byte of the pass handed to the network until it took the last.
+    pub wire_us: u32,
+    /// Bytes that the pass took on its way to the next stage.
+    pub bytes: u64,
+}
