@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::generate::Generator;
-use concord_models::tokenizer::TextTokenizer;
+use concord_text::TextTokenizer;
 use serde_json::json;
 
 use crate::loaded_model::{ModelArgs, OpenedModel};

@@ -12,8 +12,8 @@ use concord_models::config::DecoderConfig;
 use concord_models::decoder::{LoraSpec, Precisions, Stage, StageOptions};
 use concord_models::hub;
 use concord_models::peft::Adapter;
-use concord_models::tokenizer::TextTokenizer;
 use concord_models::weights::ModelFolder;
+use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::device::DeviceArgs;
@@ -90,7 +90,7 @@ impl OpenedModel {
     /// Where it is missing, broken or of another model.
     pub fn tokenizer(&self) -> anyhow::Result<TextTokenizer> {
         let tokenizer = TextTokenizer::open(self.folder.dir())?;
-        tokenizer.check(self.config())?;
+        tokenizer.check(self.config().vocab)?;
         Ok(tokenizer)
     }
 

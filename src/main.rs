@@ -1,5 +1,6 @@
 //! The command line of Concord.
 
+mod blobs;
 mod bytes;
 mod checker;
 mod client;
@@ -15,6 +16,7 @@ mod jobs;
 mod loaded_model;
 mod logits;
 mod output;
+mod pool;
 mod status;
 mod table;
 mod train;

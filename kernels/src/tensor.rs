@@ -35,6 +35,9 @@ pub enum KernelError {
         /// Elements given.
         got: usize,
     },
+    /// Pages, rows or token ids of a request do not fit what is there: they come over the wire.
+    #[error("a request that does not fit: {0}")]
+    DoesNotFit(String),
     /// Devices that share a product cannot go on.
     #[error("devices that share a product cannot go on: {0}")]
     Collective(String),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Why a model, a tokenizer, an adapter or a data set cannot be read or written.
+/// Why a model, an adapter or a data set cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -145,30 +145,9 @@ pub enum ModelError {
     /// The device that computes fails.
     #[error(transparent)]
     Kernel(#[from] concord_kernels::KernelError),
-    /// `tokenizer.json` cannot be read, or refuses a text.
-    #[error("{path}: {reason}", path = path.display())]
-    Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// What the tokenizer said.
-        reason: String,
-    },
-    /// The tokenizer knows ids that the model has no embedding for.
-    #[error(
-        "{path}: the tokenizer does not fit the model: its token {token:?} has id {id}, and the \
-         model has only {vocab} embeddings; use the tokenizer that the model was trained with",
-        path = path.display()
-    )]
-    TokenizerMismatch {
-        /// The tokenizer's file.
-        path: PathBuf,
-        /// The first token that is out of range.
-        token: String,
-        /// Its id.
-        id: u32,
-        /// `vocab_size` of the model.
-        vocab: usize,
-    },
+    /// The tokenizer cannot be read, refuses a text, or is of another model.
+    #[error(transparent)]
+    Text(#[from] concord_text::TextError),
     /// A data set cannot be used as a whole.
     #[error("data set {path}: {reason}", path = path.display())]
     Dataset {

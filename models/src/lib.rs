@@ -1,4 +1,4 @@
-//! Hugging Face models as Concord computes them: configuration, weights, tokenizer and data in;
+//! Hugging Face models as Concord computes them: configuration, weights and data in;
 //! adapters and weights out.
 
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -12,7 +12,6 @@ pub mod generate;
 pub mod golden;
 pub mod hub;
 pub mod peft;
-pub mod tokenizer;
 pub mod train;
 pub mod weights;
 

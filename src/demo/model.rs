@@ -129,8 +129,8 @@ fn byte_name(byte: u8) -> char {
 
 #[cfg(test)]
 mod tests {
-    use concord_models::tokenizer::TextTokenizer;
     use concord_models::weights::ModelFolder;
+    use concord_text::TextTokenizer;
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
             .sum();
         assert_eq!(count, loaded);
         let tokenizer = TextTokenizer::open(folder.path()).unwrap();
-        tokenizer.check(model.config()).unwrap();
+        tokenizer.check(model.config().vocab).unwrap();
         let ids = tokenizer.encode("One \u{e9}\n", false).unwrap();
         assert_eq!(ids, [79, 110, 101, 32, 0xc3, 0xa9, 10]);
     }

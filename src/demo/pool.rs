@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::train::member;
+use crate::pool::member;
 
 /// What somebody does in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ impl Program {
         let name = args.first().map_or_else(String::new, |name| {
             name.as_ref().to_string_lossy().into_owned()
         });
-        let mut child = Command::new(crate::train::this_program()?)
+        let mut child = Command::new(crate::pool::this_program()?)
             .args(["--json", "--log", "off"])
             .args(args)
             .stdin(Stdio::null())

@@ -7,19 +7,18 @@ use concord_kernels::{Device, Tensor};
 use concord_models::data::{DatasetKind, DatasetSource, Grouping};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
-use concord_models::tokenizer::TextTokenizer;
 use concord_models::train::lora_init;
-use concord_models::weights::{Dtype, ModelFolder};
+use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{
-    DataManifest, ModelManifest, ModelTensor, SequenceEntry, StateEntry, StateManifest,
-    StoredDtype, TensorHeader,
+    DataManifest, SequenceEntry, StateEntry, StateManifest,
 };
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
+use concord_text::TextTokenizer;
 
-use super::blobs::BlobSet;
 use super::profile::model_profile;
+use crate::blobs::BlobSet;
 use crate::job_file::{AdapterKind, JobFile, LoraShape};
 
 /// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
@@ -47,7 +46,7 @@ pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
     let path = crate::loaded_model::resolve(&job.base_model).context("base_model")?;
     let folder = ModelFolder::open(&path)?;
     let mut blobs = BlobSet::default();
-    let model = model_manifest(&folder, &mut blobs)?;
+    let model = blobs.model(&folder)?;
     let data = data_manifest(job, &folder, &mut blobs)?;
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {
@@ -87,39 +86,6 @@ pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
     })
 }
 
-fn model_manifest(folder: &ModelFolder, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
-    let config = folder.dir().join("config.json");
-    let config_json = std::fs::read_to_string(&config)
-        .with_context(|| format!("cannot read {}", config.display()))?;
-    let mut specs = folder.config().tensors();
-    specs.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut tensors = Vec::new();
-    for spec in specs {
-        // Loading refuses what is not finite: better here than in the middle of a job.
-        folder.load(&spec.name)?;
-        let bytes = folder.bytes(&spec.name)?;
-        let header = TensorHeader {
-            dtype: match folder.dtype(&spec.name) {
-                Some(Dtype::F16) => StoredDtype::F16,
-                Some(Dtype::BF16) => StoredDtype::Bf16,
-                _ => StoredDtype::F32,
-            },
-            shape: spec.shape.iter().map(|&dim| dim as u64).collect(),
-        };
-        let blob = header.digest(bytes);
-        blobs.model_tensor(blob, &spec.name, header);
-        tensors.push(ModelTensor {
-            name: spec.name,
-            blob,
-            bytes: bytes.len() as u64,
-        });
-    }
-    Ok(blobs.value(&ModelManifest {
-        config_json,
-        tensors,
-    }))
-}
-
 fn data_manifest(
     job: &JobFile,
     folder: &ModelFolder,
@@ -131,7 +97,7 @@ fn data_manifest(
         false => None,
     };
     if let Some(tokenizer) = &tokenizer {
-        tokenizer.check(folder.config())?;
+        tokenizer.check(folder.config().vocab)?;
     }
     let (mut tokens, mut mask) = (Vec::new(), Vec::new());
     for source in &job.datasets {

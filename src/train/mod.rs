@@ -1,8 +1,6 @@
 //! `concord train`: a job file to a tuned model and its proof.
 
-mod blobs;
 mod ingest;
-mod pool;
 mod profile;
 mod result;
 mod watch;
@@ -19,9 +17,8 @@ use serde_json::json;
 use crate::client::Client;
 use crate::job_file::JobFile;
 use crate::output::Output;
+use crate::pool;
 
-#[cfg(feature = "demo")]
-pub use pool::{member, this_program};
 pub use watch::{as_json, describe};
 
 /// Options of `concord train`.
@@ -156,6 +153,8 @@ impl Args {
             checkers: self.checkers,
             threads: (cores / workers as usize).max(1),
             dir: self.pool_dir.clone(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            worker_options: Vec::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::fs;
 
-use concord_models::tokenizer::TextTokenizer;
 use concord_models::weights::TensorFile;
+use concord_text::TextTokenizer;
 use serde_json::json;
 
 use crate::program::{Ran, arg, concord, shared};

@@ -3,10 +3,12 @@
 
 mod backward;
 mod forward;
+mod paged;
 mod rows;
 
 pub use backward::backward;
 pub use forward::forward;
+pub use paged::paged;
 
 use crate::coded::{Coded, Operand};
 

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use self::scale::{Folds, code_in_f64, exponent, is_ordinary, plain_scale};
 use super::Cpu;
 use crate::coded::{Coded, Precision};
+use crate::isa::Isa;
 use crate::reference::code::POISON;
 
 pub use self::cols::code_cols;
@@ -43,6 +44,22 @@ pub fn code_rows(
         q: q.into(),
         exp: exp.into(),
     }
+}
+
+/// Codes as many rows as `exp` has, at least one, into `q`, on the calling thread.
+///
+/// # Panics
+/// Where `fold` is shorter than a row.
+pub(crate) fn code_rows_serial(
+    isa: Isa,
+    x: &[f32],
+    fold: Option<&[i32]>,
+    precision: Precision,
+    q: &mut [i16],
+    exp: &mut [i32],
+) {
+    let folds = fold.map(|f| Folds::new(&f[..x.len() / exp.len()]));
+    code_chunk(isa, x, folds.as_ref(), precision, q, exp);
 }
 
 /// Codes as many rows as `exp` has, at least one.

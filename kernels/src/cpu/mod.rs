@@ -38,6 +38,7 @@ pub mod code;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod gemm;
+pub mod pages;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;

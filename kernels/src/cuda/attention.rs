@@ -5,11 +5,12 @@ mod cut;
 
 pub(crate) use backward::backward;
 
+use super::kv_pages::GpuPages;
 use super::pages::Pages;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::Tensor;
 use crate::coded::{Coded, Precision};
-use crate::ops::{AttentionCodes, AttentionOut, AttentionShape, CodedKv};
+use crate::ops::{AttentionCodes, AttentionOut, AttentionShape, CodedKv, PagedRun};
 use cut::{Cut, Part, Run};
 
 /// Rows of a tile, which a thread block takes: `ROWS` of `attention.cuh`.
@@ -88,7 +89,8 @@ enum Keys<'a> {
         k: Codes,
         v: Codes,
     },
-    Paged(&'a Pages),
+    /// In pages of one sequence, two addresses each.
+    Paged(&'a Slice<u64>),
 }
 
 /// Attention of `sequences` sequences of one length, each from position 0.
@@ -130,8 +132,42 @@ pub(crate) fn cached(
         first_position,
     };
     let precisions = [queries.precision, pages.precision(), precision];
-    let keys = Keys::Paged(pages);
+    let keys = Keys::Paged(pages.table());
     attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
+}
+
+/// Attention of the coded queries of `runs`, one run after another, each over the keys in its pages:
+/// `[tokens, heads * head_dim]`. Runs and rows have been checked.
+pub(crate) fn paged(
+    cuda: &Cuda,
+    queries: &Coded,
+    pages: &GpuPages,
+    layer: usize,
+    runs: &[PagedRun<'_>],
+    shape: &AttentionShape,
+    precision: Precision,
+) -> Result<Tensor> {
+    let tables = pages.tables(layer, runs)?;
+    let precisions = [queries.precision, pages.precision(), precision];
+    let width = shape.heads * shape.head_dim;
+    let tokens = queries.rows / shape.heads;
+    let all = cuda.alloc(tokens * width)?;
+    let mut token = 0;
+    for (index, run) in runs.iter().enumerate() {
+        let queries = queries.part(token * shape.heads, run.count * shape.heads);
+        let table = tables.of(index);
+        let keys = Keys::Paged(&table);
+        let one = Run {
+            sequences: 1,
+            tokens: run.count,
+            first_position: run.first,
+        };
+        let out = attend(cuda, &queries, &keys, one, shape, &precisions, WORKSPACE)?;
+        let target = all.part(token * width, run.count * width);
+        cuda.copy(&out.out.on(cuda)?, &target)?;
+        token += run.count;
+    }
+    Tensor::new(&[tokens, width], all)
 }
 
 /// `precisions` end with that of the probabilities.
@@ -218,7 +254,7 @@ impl Attend<'_> {
         } = self.heads;
         let (keys, values, pages) = match self.keys {
             Keys::Dense { k, v } => (Some(k), Some(v), None),
-            Keys::Paged(pages) => (None, None, Some(pages.table())),
+            Keys::Paged(table) => (None, None, Some(*table)),
         };
         let (part_out, part_max, part_sum) = into;
         let tiles = self.heads.tiles(part.count as u32);

@@ -19,6 +19,7 @@ pub(crate) mod embedding;
 pub mod emulator;
 mod error;
 pub mod images;
+pub mod kv_pages;
 mod launch;
 pub mod matmul;
 mod memory;

@@ -20,29 +20,51 @@ pub(crate) fn draw(
     sampling: &Sampling,
     position: u64,
 ) -> Result<u32> {
+    let token = cuda.zeros::<u32>(1)?;
+    put_token(cuda, logits, sampling, position, &token)?;
+    Ok(cuda.download(&token)?[0])
+}
+
+/// The tokens that rows of logits `[_, vocab]` give, each (row, sampling, position). Waits once.
+pub(crate) fn draw_rows(
+    cuda: &Cuda,
+    logits: &Slice<f32>,
+    vocab: usize,
+    draws: &[(usize, Sampling, u64)],
+) -> Result<Vec<u32>> {
+    let tokens = cuda.zeros::<u32>(draws.len())?;
+    for (index, (row, sampling, position)) in draws.iter().enumerate() {
+        let logits = logits.part(row * vocab, vocab);
+        put_token(cuda, &logits, sampling, *position, &tokens.part(index, 1))?;
+    }
+    cuda.download(&tokens)
+}
+
+/// Puts the token of logits `[vocab]` into `token`, which keeps what it has where there are none.
+fn put_token(
+    cuda: &Cuda,
+    logits: &Slice<f32>,
+    sampling: &Sampling,
+    position: u64,
+    token: &Slice<u32>,
+) -> Result<()> {
     let (vocab, grid) = (logits.len(), Grid::new(1, 1_024));
     if vocab == 0 {
-        return Ok(0);
+        return Ok(());
     }
-    let token = cuda.alloc::<u32>(1)?;
     if sampling.temperature == 0.0 {
-        cuda.launch(GREEDY, grid, arguments![logits, &token, vocab as u32])?;
-    } else {
-        let scratch = cuda.alloc::<u32>(4 * vocab)?;
-        cuda.launch(
-            DRAW,
-            grid,
-            arguments![
-                logits,
-                &scratch,
-                &token,
-                vocab as u32,
-                sampling.temperature,
-                sampling.top_k.min(vocab) as u32,
-                sampling.top_p,
-                Philox::new(sampling.seed, 0).unit(position),
-            ],
-        )?;
+        return cuda.launch(GREEDY, grid, arguments![logits, token, vocab as u32]);
     }
-    Ok(cuda.download(&token)?[0])
+    let scratch = cuda.alloc::<u32>(4 * vocab)?;
+    let arguments = arguments![
+        logits,
+        &scratch,
+        token,
+        vocab as u32,
+        sampling.temperature,
+        sampling.top_k.min(vocab) as u32,
+        sampling.top_p,
+        Philox::new(sampling.seed, 0).unit(position),
+    ];
+    cuda.launch(DRAW, grid, arguments)
 }

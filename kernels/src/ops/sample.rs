@@ -1,5 +1,11 @@
 //! The next token from logits: greedy, or drawn from a counter-based stream.
 
+mod logprobs;
+mod rows;
+
+pub use self::logprobs::Logprobs;
+pub use self::rows::{Candidates, RowSample};
+
 use crate::math::{LOG2_E, ceil_to_int, exp2};
 use crate::reference::reduce;
 use crate::rng::Philox;
@@ -49,20 +55,25 @@ pub fn greedy(logits: &[f32]) -> u32 {
 
 /// The token at `position` of a stream. Candidates are taken in the order (probability, token id).
 pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
+    let candidates = (0..).zip(logits.iter().copied()).collect();
+    choose(candidates, sampling, position).unwrap_or(0)
+}
+
+/// The token at `position` of a stream, out of (token, logit) by rising token; none out of none.
+fn choose(mut candidates: Vec<(u32, f32)>, sampling: &Sampling, position: u64) -> Option<u32> {
     if sampling.temperature == 0.0 {
-        return greedy(logits);
+        let logits: Vec<f32> = candidates.iter().map(|c| c.1).collect();
+        return candidates.get(greedy(&logits) as usize).map(|c| c.0);
     }
-    let scores: Vec<f32> = logits
-        .iter()
-        .map(|v| (v / sampling.temperature) * LOG2_E)
-        .collect();
-    let max = scores
-        .iter()
-        .fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
-    let max = ceil_to_int(max) as f32;
-    let mut candidates: Vec<(u32, f32)> = (0..)
-        .zip(scores.iter().map(|score| exp2(score - max)))
-        .collect();
+    for (_, value) in &mut candidates {
+        *value = (*value / sampling.temperature) * LOG2_E;
+    }
+    let larger = |m: f32, v: f32| if v > m { v } else { m };
+    let scores = candidates.iter().map(|c| c.1);
+    let max = ceil_to_int(scores.fold(f32::NEG_INFINITY, larger)) as f32;
+    for (_, value) in &mut candidates {
+        *value = exp2(*value - max);
+    }
     candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if sampling.top_k > 0 {
         candidates.truncate(sampling.top_k);
@@ -75,10 +86,10 @@ pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
     for (id, probability) in candidates {
         cumulative += probability;
         if cumulative > ticket {
-            return *id;
+            return Some(*id);
         }
     }
-    candidates[candidates.len() - 1].0
+    candidates.last().map(|c| c.0)
 }
 
 fn mass(candidates: &[(u32, f32)]) -> f32 {

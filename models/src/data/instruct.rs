@@ -3,7 +3,7 @@
 use super::{DatasetSource, Sequences, lines};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
-use crate::tokenizer::TextTokenizer;
+use concord_text::TextTokenizer;
 
 /// What fills a short sequence. It is never predicted, and no predicted token attends to it.
 const PAD: u32 = 0;

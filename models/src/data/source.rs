@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{Sequences, instruct, text, tokens};
 use crate::config::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
-use crate::tokenizer::TextTokenizer;
+use concord_text::TextTokenizer;
 
 /// The kind of a data set, by its `type` in a job file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::{DatasetSource, Sequences, lines};
 use crate::error::ModelError;
-use crate::tokenizer::TextTokenizer;
+use concord_text::TextTokenizer;
 
 pub(super) fn load(
     source: &DatasetSource,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
 use concord_models::data::{DatasetKind, DatasetSource, Grouping, Sequences};
-use concord_models::tokenizer::TextTokenizer;
+use concord_text::TextTokenizer;
 use serde_json::Value;
 
 use crate::fixtures::{config_json, raw_safetensors, says, shared, write_tokenizer};

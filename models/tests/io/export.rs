@@ -7,8 +7,8 @@ use std::process::Command;
 
 use concord_kernels::Tensor;
 use concord_models::export::{ExportDtype, save_model, write_tensors};
-use concord_models::tokenizer::TextTokenizer;
 use concord_models::weights::ModelFolder;
+use concord_text::TextTokenizer;
 use serde_json::Value;
 
 use crate::fixtures::{SHARED_MODELS, config_json, says, shared, write_model};
@@ -37,7 +37,7 @@ fn the_models_of_shared_come_out_as_they_went_in() {
         }
         TextTokenizer::open(folder.path())
             .unwrap()
-            .check(back.config())
+            .check(back.config().vocab)
             .unwrap();
         let read = |folder: &Path, file: &str| fs::read(folder.join(file)).unwrap();
         assert_eq!(

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use concord_models::hub::Hub;
-use concord_models::tokenizer::TextTokenizer;
 use concord_models::weights::ModelFolder;
+use concord_text::TextTokenizer;
 use serde_json::json;
 
 use crate::fixtures::{config_json, says, write_model};
@@ -173,7 +173,7 @@ fn a_model_by_name() {
         let model = ModelFolder::open(&folder).unwrap();
         TextTokenizer::open(&folder)
             .unwrap()
-            .check(model.config())
+            .check(model.config().vocab)
             .unwrap();
         for spec in model.config().tensors() {
             model.load(&spec.name).unwrap();

@@ -1,4 +1,4 @@
-//! Files in, files out: configurations, weights, tokenizers, data sets, adapters and the hub.
+//! Files in, files out: configurations, weights, data sets, adapters and the hub.
 //!
 //! One test binary, since linking many is slow. Tests that need the real models of `shared/` say
 //! so and pass where it is not there.
@@ -10,5 +10,4 @@ mod fixtures;
 #[cfg(feature = "hub")]
 mod hub;
 mod peft;
-mod tokenizer;
 mod weights;

@@ -79,6 +79,8 @@ pub fn choice_seed(seed: u64, index: u32) -> u64 {
 pub struct Generation {
     /// Names the receipt, such as "chatcmpl-...-0".
     pub id: String,
+    /// The name of the model that it was asked of, for the receipt.
+    pub model: String,
     /// Whose it is, for fair queueing: the digest of an API key, or of nothing.
     pub owner: Digest,
     /// The spec.

@@ -1,6 +1,7 @@
-//! A pool on this machine for one job: a coordinator in this process, workers and checkers as
-//! processes of their own, which end when this one does.
+//! A pool on this machine for one job or one model: a coordinator in this process, workers and
+//! checkers as processes of their own, which end when this one does.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -19,63 +20,86 @@ pub struct PoolOptions {
     pub threads: usize,
     /// Where state is kept; nothing is kept without.
     pub dir: Option<PathBuf>,
+    /// Where the coordinator listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// More options of each worker.
+    pub worker_options: Vec<String>,
 }
 
 /// A running pool.
 pub struct Pool {
-    server: Option<RunningServer>,
+    server: RunningServer,
     children: Vec<Child>,
+    dir: PathBuf,
     // Removed when the pool is dropped, after its processes.
     _scratch: Option<tempfile::TempDir>,
 }
 
 impl Pool {
-    /// Starts a pool.
+    /// Starts a coordinator and its members.
     ///
     /// # Errors
     /// Where a process or the coordinator cannot be started.
     pub async fn start(options: &PoolOptions) -> anyhow::Result<Self> {
-        let scratch = match options.dir {
-            Some(_) => None,
-            None => Some(tempfile::tempdir().context("cannot make a temporary folder")?),
-        };
-        let dir = match (&options.dir, &scratch) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(scratch)) => scratch.path().to_path_buf(),
-            (None, None) => unreachable!("one of the two is there"),
+        let mut pool = Self::coordinator(options).await?;
+        pool.join(options)?;
+        Ok(pool)
+    }
+
+    /// Starts a coordinator alone.
+    ///
+    /// # Errors
+    /// Where its port or its folder is in use.
+    pub async fn coordinator(options: &PoolOptions) -> anyhow::Result<Self> {
+        let (dir, scratch) = match &options.dir {
+            Some(dir) => (dir.clone(), None),
+            None => {
+                let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+                (scratch.path().to_path_buf(), Some(scratch))
+            }
         };
         let server = server::start(Options {
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: options.listen,
             data_dir: dir.join("coordinator"),
             config: concord_coordinator::core::Config::default(),
         });
-        let server = server.await?;
-        let url = server.url();
-        let mut pool = Self {
-            server: Some(server),
+        Ok(Self {
+            server: server.await?,
             children: Vec::new(),
+            dir,
             _scratch: scratch,
-        };
+        })
+    }
+
+    /// Starts the workers and checkers.
+    ///
+    /// # Errors
+    /// Where a process cannot be started.
+    pub fn join(&mut self, options: &PoolOptions) -> anyhow::Result<()> {
+        let url = self.url();
+        let threads = options.threads.to_string();
+        let mut worker = vec!["--threads", &threads];
+        worker.extend(options.worker_options.iter().map(String::as_str));
         for index in 0..options.workers {
-            let dir = dir.join(format!("worker-{index}"));
-            let threads = options.threads.to_string();
-            pool.children
-                .push(member("worker", &url, &dir, &["--threads", &threads])?);
+            let dir = self.dir.join(format!("worker-{index}"));
+            self.children.push(member("worker", &url, &dir, &worker)?);
         }
         for index in 0..options.checkers {
-            let dir = dir.join(format!("checker-{index}"));
-            pool.children
-                .push(member("checker", &url, &dir, &["--threads", "1"])?);
+            let dir = self.dir.join(format!("checker-{index}"));
+            let one = ["--threads", "1"];
+            self.children.push(member("checker", &url, &dir, &one)?);
         }
-        Ok(pool)
+        Ok(())
+    }
+
+    /// The coordinator.
+    pub fn server(&self) -> &RunningServer {
+        &self.server
     }
 
     /// Where the coordinator listens.
     pub fn url(&self) -> String {
-        self.server
-            .as_ref()
-            .map(RunningServer::url)
-            .unwrap_or_default()
+        self.server.url()
     }
 
     /// Ends all processes.
@@ -86,10 +110,7 @@ impl Pool {
         for child in &mut self.children {
             let _ = child.kill().await;
         }
-        match self.server.take() {
-            Some(server) => Ok(server.shutdown().await?),
-            None => Ok(()),
-        }
+        Ok(self.server.shutdown().await?)
     }
 }
 

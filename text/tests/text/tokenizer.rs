@@ -3,7 +3,7 @@
 use std::fs;
 
 use concord_models::config::DecoderConfig;
-use concord_models::tokenizer::TextTokenizer;
+use concord_text::TextTokenizer;
 use concord_models::weights::TensorFile;
 use serde_json::json;
 

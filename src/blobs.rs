@@ -1,11 +1,12 @@
-//! The blobs of a job on their way into the coordinator's store: only those that it lacks.
+//! Blobs of a job or a deployment on their way into the coordinator's store: only those that it
+//! lacks.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use concord_models::weights::ModelFolder;
+use concord_models::weights::{Dtype, ModelFolder};
 use concord_proto::client::{ClientRequest, ClientResponse};
-use concord_proto::manifest::TensorHeader;
+use concord_proto::manifest::{ModelManifest, ModelTensor, StoredDtype, TensorHeader};
 use concord_proto::{Digest, Domain, canonical};
 use indicatif::ProgressBar;
 
@@ -41,15 +42,42 @@ impl BlobSet {
         self.bytes(canonical::encode(value))
     }
 
-    /// Adds a tensor of the model.
-    pub fn model_tensor(&mut self, digest: Digest, name: &str, header: TensorHeader) {
-        self.0.insert(
-            digest,
-            Content::ModelTensor {
-                name: name.to_string(),
-                header,
-            },
-        );
+    /// Adds a model: its tensors, and the manifest, whose address this is.
+    ///
+    /// # Errors
+    /// Naming the file or the tensor that is missing, or not finite.
+    pub fn model(&mut self, folder: &ModelFolder) -> anyhow::Result<Digest> {
+        let config = folder.dir().join("config.json");
+        let config_json = std::fs::read_to_string(&config)
+            .with_context(|| format!("cannot read {}", config.display()))?;
+        let mut specs = folder.config().tensors();
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut tensors = Vec::new();
+        for spec in specs {
+            // Loading refuses what is not finite: better here than in the middle of a job.
+            folder.load(&spec.name)?;
+            let bytes = folder.bytes(&spec.name)?;
+            let header = TensorHeader {
+                dtype: match folder.dtype(&spec.name) {
+                    Some(Dtype::F16) => StoredDtype::F16,
+                    Some(Dtype::BF16) => StoredDtype::Bf16,
+                    _ => StoredDtype::F32,
+                },
+                shape: spec.shape.iter().map(|&dim| dim as u64).collect(),
+            };
+            let blob = header.digest(bytes);
+            let name = spec.name.clone();
+            self.0.insert(blob, Content::ModelTensor { name, header });
+            tensors.push(ModelTensor {
+                name: spec.name,
+                blob,
+                bytes: bytes.len() as u64,
+            });
+        }
+        Ok(self.value(&ModelManifest {
+            config_json,
+            tensors,
+        }))
     }
 
     /// Sends what the store lacks.
@@ -80,7 +108,7 @@ impl BlobSet {
                 Content::ModelTensor { name, header } => header.blob(folder.bytes(name)?),
             };
             let sent = concord_runtime::blobs::upload(client.channel(), bytes).await;
-            sent.context("cannot put the job's data into the coordinator's store")?;
+            sent.context("cannot put it into the coordinator's store")?;
             bar.inc(1);
         }
         bar.finish_and_clear();

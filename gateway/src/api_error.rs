@@ -1,0 +1,170 @@
+//! Errors as OpenAI's clients expect them.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::engine::Refused;
+
+/// What a client is told went wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ApiError {
+    pub status: StatusCode,
+    /// Cause, place and remedy.
+    pub message: String,
+    /// OpenAI's class of the error.
+    pub kind: &'static str,
+    /// The field of the request that is wrong, such as "messages[2].content".
+    pub param: Option<String>,
+    /// For programs.
+    pub code: Option<&'static str>,
+    /// Seconds after which asking again may help.
+    pub retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// Anything; see the others first.
+    pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            kind,
+            param: None,
+            code: None,
+            retry_after: None,
+        }
+    }
+
+    /// The request as a whole is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// A field of the request is wrong.
+    pub fn param(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            param: Some(param.into()),
+            ..Self::invalid(message)
+        }
+    }
+
+    /// Something that does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message)
+    }
+
+    /// A model that is not served.
+    pub fn model_not_found(model: &str, known: &[String]) -> Self {
+        let message = format!(
+            "The model '{model}' does not exist here. There is: {}.",
+            known.join(", ")
+        );
+        Self {
+            param: Some("model".to_string()),
+            code: Some("model_not_found"),
+            ..Self::not_found(message)
+        }
+    }
+
+    /// Our fault.
+    pub fn server(message: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "server_error", message)
+    }
+
+    /// Not now.
+    pub fn unavailable(code: &'static str, message: impl Into<String>, seconds: u64) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "server_error", message)
+            .code(code)
+            .retry_after(seconds)
+    }
+
+    /// With a code.
+    pub fn code(self, code: &'static str) -> Self {
+        Self {
+            code: Some(code),
+            ..self
+        }
+    }
+
+    /// With a time to wait.
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+
+    /// The prompt and the answer do not fit. `field` holds the prompt, in what OpenAI calls `part`.
+    pub fn too_long(field: &str, prompt: u32, answer: u32, positions: u32) -> Self {
+        let part = match field {
+            "messages" => "messages",
+            _ => "prompt",
+        };
+        let message = format!(
+            "This model's maximum context length is {positions} tokens. However, you requested {} \
+             tokens ({prompt} in the {part}, {answer} in the completion). Please reduce the length \
+             of the {part} or the completion.",
+            u64::from(prompt) + u64::from(answer)
+        );
+        Self::param(field, message).code("context_length_exceeded")
+    }
+
+    /// What an engine's refusal of a request for `max_tokens` tokens is to a client.
+    pub fn refused(refused: Refused, field: &str, max_tokens: u32) -> Self {
+        match refused {
+            Refused::Overloaded { waiting } => Self::unavailable(
+                "overloaded",
+                format!("The pool is overloaded: {waiting} requests wait. Try again later."),
+                5,
+            ),
+            Refused::NotReady(what) => Self::not_ready(&what),
+            Refused::TooLong { prompt, positions } => {
+                Self::too_long(field, prompt, max_tokens, positions)
+            }
+            Refused::UnknownAdapter => Self {
+                param: Some("model".to_string()),
+                ..Self::not_found("The adapter is no longer loaded.").code("model_not_found")
+            },
+            Refused::Other(reason) => Self::server(reason),
+        }
+    }
+
+    /// No pipeline computes.
+    pub fn not_ready(what: &str) -> Self {
+        let message = format!("The model is not ready: {what}. Try again later.");
+        Self::unavailable("not_ready", message, 5)
+    }
+
+    /// OpenAI's error object.
+    pub fn body(&self) -> Value {
+        json!({
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body().to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        // OpenAI's clients would ask again for any 5xx.
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        response
+    }
+}

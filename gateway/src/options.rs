@@ -1,0 +1,136 @@
+//! What is served, and how.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_proto::Digest;
+use concord_proto::serving::Deployment;
+use concord_text::{ChatTemplate, TextTokenizer};
+
+/// The model behind the API.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Its name in requests.
+    pub name: String,
+    /// What it is, bit for bit.
+    pub deployment: Deployment,
+    /// Text to tokens and back.
+    pub tokenizer: Arc<TextTokenizer>,
+    /// How messages become a prompt; without one, [`ChatTemplate::plain`].
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end an answer.
+    pub stop_tokens: Vec<u32>,
+    /// Adapters that are loaded, by their names in requests.
+    pub adapters: Vec<(String, Digest)>,
+    /// When it was made available, in seconds since 1970.
+    pub created: u64,
+    /// What requests that say nothing get.
+    pub defaults: SamplingDefaults,
+}
+
+/// What a model folder's `generation_config.json` says about sampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingDefaults {
+    /// 0 takes the most probable token.
+    pub temperature: f32,
+    /// In (0, 1].
+    pub top_p: f32,
+    /// 0 keeps all.
+    pub top_k: u32,
+}
+
+impl Default for SamplingDefaults {
+    /// OpenAI's.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+        }
+    }
+}
+
+/// How the gateway runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// PEM files of the certificate chain and of its private key; without them, plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The file of API keys ([`crate::new_key`]); without it, no key is asked for.
+    pub keys: Option<PathBuf>,
+    /// Whether to listen beyond this machine although no key is asked for.
+    pub open: bool,
+    /// The folder that adapters are loaded from; without it, none are loaded at run time.
+    pub adapter_dir: Option<PathBuf>,
+    /// The web origin whose pages may call the API, or `*`.
+    pub cors: Option<String>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// Plain HTTP without keys, for this machine alone.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            tls: None,
+            keys: None,
+            open: false,
+            adapter_dir: None,
+            cors: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Bounds on what clients may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body_bytes: usize,
+    /// Connections at a time; more are told to come back.
+    pub connections: usize,
+    /// Within which a request's header, and a TLS handshake, is to be there. An idle connection is
+    /// closed after it too.
+    pub header_time: Duration,
+    /// Within which a body is to be there.
+    pub body_time: Duration,
+    /// Within which a client takes some of what is sent to it.
+    pub write_time: Duration,
+    /// Between two signs of life in a stream.
+    pub keep_alive: Duration,
+    /// Requests of a key in a minute, where its line says nothing; 0 sets no bound.
+    pub requests_per_minute: u32,
+    /// Requests of a key at a time, where its line says nothing; 0 sets no bound.
+    pub concurrent: u32,
+    /// Choices of a prompt (`n`).
+    pub choices: u32,
+    /// Prompts of a request times `n`.
+    pub generations: u32,
+    /// Stop texts.
+    pub stops: usize,
+    /// How deep JSON may nest.
+    pub json_depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 4 << 20,
+            connections: 4_096,
+            header_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
+            write_time: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
+            requests_per_minute: 0,
+            concurrent: 256,
+            choices: 16,
+            generations: 128,
+            stops: 16,
+            json_depth: 64,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Receipts as JSON, for people and for `concord verify`.
+//!
+//! The signed bytes are what counts. What can be read beside them is derived from them, and a file
+//! that says something else is refused.
+
+use concord_proto::canonical;
+use concord_proto::serving::{Finish, Grammar, Receipt, SamplingSpec, StageClaim};
+use concord_proto::{F32Bits, Signed, SignedError};
+use serde_json::{Map, Value, json};
+
+use crate::hex;
+
+/// The name and version of the format.
+pub const FORMAT: &str = "concord.receipt.v1";
+
+/// Why a receipt was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiptError {
+    /// Not JSON.
+    #[error("the receipt is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Not a receipt.
+    #[error("this is no receipt of the format {FORMAT}: {0}")]
+    Format(String),
+    /// The signature does not hold, or there is no receipt under it.
+    #[error(transparent)]
+    Signed(#[from] SignedError),
+    /// Somebody changed what people read.
+    #[error(
+        "the receipt says '{0}' otherwise than its signed part does: it was altered; fetch it again"
+    )]
+    Contradiction(String),
+}
+
+/// The receipt as JSON.
+///
+/// # Errors
+/// [`ReceiptError::Signed`] for anything but a signed [`Receipt`].
+pub fn to_json(signed: &Signed) -> Result<Value, ReceiptError> {
+    let mut fields = readable(signed)?;
+    let bytes = canonical::encode(signed);
+    fields.insert("signed".to_string(), Value::String(hex::encode(&bytes)));
+    Ok(Value::Object(fields))
+}
+
+/// The signed receipt in JSON that [`to_json`] made.
+///
+/// # Errors
+/// [`ReceiptError`], also where the readable part contradicts the signed one.
+pub fn from_json(text: &str) -> Result<Signed, ReceiptError> {
+    let mut given = match serde_json::from_str(text)? {
+        Value::Object(fields) => fields,
+        _ => return Err(ReceiptError::Format("it is no object".to_string())),
+    };
+    if given.get("format").and_then(Value::as_str) != Some(FORMAT) {
+        let reason = "its 'format' is another one, or missing";
+        return Err(ReceiptError::Format(reason.to_string()));
+    }
+    let refuse = |reason: &str| ReceiptError::Format(format!("'signed' {reason}"));
+    let bytes = given.remove("signed").ok_or(refuse("is missing"))?;
+    let bytes = bytes.as_str().ok_or(refuse("is no text"))?;
+    let bytes = hex::decode(bytes).ok_or(refuse("is not hexadecimal"))?;
+    let signed: Signed =
+        canonical::decode(&bytes).map_err(|why| refuse(&format!("cannot be read: {why}")))?;
+    let expected = readable(&signed)?;
+    let names = expected.keys().chain(given.keys());
+    match names
+        .into_iter()
+        .find(|name| expected.get(*name) != given.get(*name))
+    {
+        Some(name) => Err(ReceiptError::Contradiction(name.clone())),
+        None => Ok(signed),
+    }
+}
+
+fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
+    let receipt: Receipt = signed.open()?;
+    let deployment = &receipt.deployment;
+    let spec = &receipt.spec;
+    let value = json!({
+        "format": FORMAT,
+        "id": receipt.id,
+        "model": receipt.model,
+        "issued": receipt.issued,
+        "signer": signed.signer.to_string(),
+        "deployment": {
+            "id": deployment.id().0.to_string(),
+            "arithmetic": deployment.arithmetic,
+            "model": deployment.model.to_string(),
+            "tokenizer": deployment.tokenizer.to_string(),
+            "layers": deployment.layers,
+            "vocab": deployment.vocab,
+            "positions": deployment.positions,
+            "precision": format!("{:?}", deployment.precision),
+        },
+        "spec": {
+            "digest": spec.digest().to_string(),
+            "deployment": spec.deployment.0.to_string(),
+            "adapter": spec.adapter.map(|adapter| adapter.to_string()),
+            "prompt": spec.prompt,
+            "sampling": sampling(&spec.sampling),
+            "max_tokens": spec.max_tokens,
+            "stop_tokens": spec.stop_tokens,
+        },
+        "answer": receipt.answer,
+        "finish": match receipt.finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+        },
+        "usage": {
+            "prompt": receipt.usage.prompt,
+            "cached": receipt.usage.cached,
+            "answer": receipt.usage.answer,
+        },
+        "body": receipt.body.to_string(),
+        "text": receipt.text.to_string(),
+        "stages": receipt.claims.iter().map(stage).collect::<Vec<_>>(),
+    });
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => unreachable!("an object was written"),
+    }
+}
+
+fn sampling(sampling: &SamplingSpec) -> Value {
+    let bias = sampling.logit_bias.iter();
+    let bias = bias.map(|(token, bias)| json!([token, number(*bias)]));
+    json!({
+        "temperature": number(sampling.temperature),
+        "top_k": sampling.top_k,
+        "top_p": number(sampling.top_p),
+        "seed": sampling.seed,
+        "frequency_penalty": number(sampling.frequency_penalty),
+        "presence_penalty": number(sampling.presence_penalty),
+        "logit_bias": bias.collect::<Vec<_>>(),
+        "grammar": match &sampling.grammar {
+            None => Value::Null,
+            Some(Grammar::JsonObject) => json!("json_object"),
+            Some(Grammar::JsonSchema(schema)) => json!({"json_schema": schema}),
+            Some(Grammar::Lark(lark)) => json!({"lark": lark}),
+        },
+    })
+}
+
+/// A claim that does not open is shown as such: the judge of the receipt says what that means.
+fn stage(claim: &Signed) -> Value {
+    let worker = claim.signer.to_string();
+    match claim.open::<StageClaim>() {
+        Ok(claim) => json!({
+            "worker": worker,
+            "device": claim.device,
+            "layers": [claim.layers.start, claim.layers.end],
+            "positions": claim.positions,
+            "input": claim.input.to_string(),
+            "output": claim.output.to_string(),
+        }),
+        Err(error) => json!({"worker": worker, "error": error.to_string()}),
+    }
+}
+
+/// The shortest decimal that is this `f32`: 0.7, not 0.699999988.
+fn number(bits: F32Bits) -> Value {
+    let decimal: Option<f64> = bits.get().to_string().parse().ok();
+    decimal.map_or(Value::Null, Value::from)
+}

@@ -1,0 +1,68 @@
+//! PEFT folders as adapters of a deployment.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use concord_models::config::DecoderConfig;
+use concord_models::peft::Adapter;
+use concord_proto::manifest::ModelTensor;
+use concord_proto::serving::AdapterManifest;
+use concord_proto::{Digest, F32Bits};
+use concord_runtime::tensor_blob;
+
+use crate::blobs::BlobSet;
+
+/// An adapter on the command line: "NAME=FOLDER".
+#[derive(Clone, Debug)]
+pub struct NamedAdapter {
+    /// The name of the model that requests ask for.
+    pub name: String,
+    /// A PEFT folder.
+    pub folder: PathBuf,
+}
+
+impl FromStr for NamedAdapter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, folder)) if !name.is_empty() && !folder.is_empty() => Ok(Self {
+                name: name.to_string(),
+                folder: folder.into(),
+            }),
+            _ => Err(format!("'{text}': NAME=FOLDER, such as poet=out/poet")),
+        }
+    }
+}
+
+/// Reads a PEFT folder and puts what the stages need into `blobs`. The digest names the adapter.
+///
+/// # Errors
+/// Naming the file, and the option or tensor that does not fit the model.
+pub fn adapter_blobs(
+    folder: &Path,
+    config: &DecoderConfig,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<Digest> {
+    let adapter = Adapter::open(folder, config)?;
+    let mut targets: Vec<String> = adapter
+        .targets
+        .iter()
+        .map(|target| target.name().to_string())
+        .collect();
+    targets.sort();
+    let mut tensors = Vec::new();
+    for (name, tensor) in &adapter.tensors {
+        tensors.push(ModelTensor {
+            name: name.clone(),
+            bytes: 4 * tensor.len() as u64,
+            blob: blobs.bytes(tensor_blob::encode(tensor)?),
+        });
+    }
+    Ok(blobs.value(&AdapterManifest {
+        rank: adapter.r,
+        alpha: F32Bits::from(adapter.alpha),
+        targets,
+        tensors,
+    }))
+}
