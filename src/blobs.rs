@@ -80,6 +80,14 @@ impl BlobSet {
         }))
     }
 
+    /// The bytes of all blobs but the tensors of a model.
+    pub fn into_bytes(self) -> impl Iterator<Item = Vec<u8>> {
+        self.0.into_values().filter_map(|content| match content {
+            Content::Bytes(bytes) => Some(bytes),
+            Content::ModelTensor { .. } => None,
+        })
+    }
+
     /// Sends what the store lacks.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         listen: args.listen,
         data_dir: args.data_dir,
         config: concord_coordinator::core::Config::default(),
+        serve: None,
     };
     let mut server = server::start(options).await?;
     let (url, key) = (server.url(), server.key);

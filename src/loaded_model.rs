@@ -26,12 +26,12 @@ const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub struct ModelArgs {
     /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
-    model: String,
+    pub model: String,
     /// A PEFT folder with a LoRA adapter for the model.
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    pub adapter: Option<PathBuf>,
     #[command(flatten)]
-    device: DeviceArgs,
+    pub device: DeviceArgs,
 }
 
 /// A model whose files have been found and checked; no weights are in memory yet.
@@ -82,6 +82,11 @@ impl OpenedModel {
     /// The model's configuration.
     pub fn config(&self) -> &DecoderConfig {
         self.folder.config()
+    }
+
+    /// The folder of the model.
+    pub fn dir(&self) -> &Path {
+        self.folder.dir()
     }
 
     /// The model's tokenizer, checked against its embedding.

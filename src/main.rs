@@ -2,6 +2,7 @@
 
 mod blobs;
 mod bytes;
+mod chat;
 mod checker;
 mod client;
 mod coordinator;
@@ -13,10 +14,13 @@ mod gpu;
 mod gpu_suite;
 mod job_file;
 mod jobs;
+mod key;
+mod load;
 mod loaded_model;
 mod logits;
 mod output;
 mod pool;
+mod serve;
 mod status;
 mod table;
 mod train;
@@ -49,8 +53,16 @@ enum Command {
     /// Show the whole line in two minutes: train, kill a worker, catch a cheat, prove it.
     #[cfg(feature = "demo")]
     Demo(demo::Args),
+    /// Converse with a model, of this machine or behind an API.
+    Chat(chat::Args),
     /// Continue a text.
     Generate(generate::Args),
+    /// Serve a model: an OpenAI-compatible API over a pool of workers.
+    Serve(Box<serve::Args>),
+    /// Make an API key for `concord serve`.
+    Key(key::Args),
+    /// Measure how fast an API answers many clients at a time.
+    Load(load::Args),
     /// Write what a model computes for given token ids.
     Logits(logits::Args),
     /// Check the proof of a job, with no coordinator running.
@@ -81,7 +93,11 @@ fn main() -> std::process::ExitCode {
         Command::Train(args) => train::run(args, &output),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&args, &output),
+        Command::Chat(args) => chat::run(&args, &output),
         Command::Generate(args) => generate::run(&args, &output),
+        Command::Serve(args) => serve::run(*args, &output),
+        Command::Key(args) => key::run(&args, &output),
+        Command::Load(args) => load::run(args, &output),
         Command::Logits(args) => logits::run(&args, &output),
         Command::Verify(args) => verify::run(&args, &output),
         Command::Jobs(args) => jobs::run(&args, &output),

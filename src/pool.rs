@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use anyhow::Context;
 use concord_coordinator::server::{self, Options, RunningServer};
+use concord_proto::serving::ServedModel;
 use tokio::process::{Child, Command};
 
 /// What a pool consists of.
@@ -41,16 +42,19 @@ impl Pool {
     /// # Errors
     /// Where a process or the coordinator cannot be started.
     pub async fn start(options: &PoolOptions) -> anyhow::Result<Self> {
-        let mut pool = Self::coordinator(options).await?;
+        let mut pool = Self::coordinator(options, None).await?;
         pool.join(options)?;
         Ok(pool)
     }
 
-    /// Starts a coordinator alone.
+    /// Starts a coordinator alone, which serves a model where one is given.
     ///
     /// # Errors
     /// Where its port or its folder is in use.
-    pub async fn coordinator(options: &PoolOptions) -> anyhow::Result<Self> {
+    pub async fn coordinator(
+        options: &PoolOptions,
+        serve: Option<ServedModel>,
+    ) -> anyhow::Result<Self> {
         let (dir, scratch) = match &options.dir {
             Some(dir) => (dir.clone(), None),
             None => {
@@ -62,6 +66,7 @@ impl Pool {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
             config: concord_coordinator::core::Config::default(),
+            serve,
         });
         Ok(Self {
             server: server.await?,

@@ -1,5 +1,7 @@
-//! `concord verify`: the proof of a job, checked with no coordinator running.
+//! `concord verify`: the proof of a job, or the receipt of an answer, checked with no coordinator
+//! running.
 
+mod receipt;
 mod result;
 
 use std::collections::BTreeMap;
@@ -10,6 +12,7 @@ use concord_proto::bundle::{self, Bundle, BundleError, Report, VerifyError};
 use concord_proto::{Claim, WorkerId};
 use serde_json::{Value, json};
 
+use crate::device::DeviceArgs;
 use crate::output::Output;
 
 /// Options of `concord verify`.
@@ -17,17 +20,29 @@ use crate::output::Output;
 #[command(after_help = "Examples:
   concord verify out/shakespeare/proof
   concord verify out/shakespeare/proof --model out/shakespeare   # the weights, too
+  concord verify receipt.json --model path/to/model              # an answer of `concord serve`
+  concord verify receipt.json --model path/to/model --adapter out/poet --device cuda:0
 
 A proof shows who claims to have done the work, that the claims fit together from the first step
 to the last, and that every piece of work that was drawn for an audit was re-run by somebody else.
 It does not show that the coordinator is one that you trust: compare its key.")]
 pub struct Args {
-    /// The folder of the proof.
-    #[arg(value_name = "BUNDLE_DIR")]
-    bundle: PathBuf,
-    /// A folder that the job wrote: check that its weights are those that the proof ends with.
-    #[arg(long, value_name = "OUTPUT_DIR")]
+    /// The folder of a proof, or the file of a receipt.
+    #[arg(value_name = "BUNDLE_DIR_OR_RECEIPT")]
+    path: PathBuf,
+    /// A folder that the job wrote: check that its weights are those that the proof ends with. For a
+    /// receipt, the model that answered.
+    #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// The adapter that answered, as a PEFT folder.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// The key that must have signed the receipt; by default whoever did.
+    #[arg(long, value_name = "KEY")]
+    coordinator: Option<String>,
+    /// Where a receipt's answer is computed again.
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// What one worker did, by its claims.
@@ -44,8 +59,11 @@ struct Share {
 /// # Errors
 /// Naming the file, the statement in it and, where one is at fault, the party.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    let place = || format!("{}: not proven", args.bundle.display());
-    let bundle = match Bundle::read_dir(&args.bundle) {
+    if args.path.is_file() {
+        return receipt::run(args, output);
+    }
+    let place = || format!("{}: not proven", args.path.display());
+    let bundle = match Bundle::read_dir(&args.path) {
         Ok(bundle) => bundle,
         Err(BundleError::Content(error)) => return Err(refuted(error, output)).with_context(place),
         Err(error) => return Err(error.into()),

@@ -5,4 +5,5 @@ pub mod blobs;
 pub mod core;
 pub mod planner;
 pub mod server;
+pub mod serving;
 pub mod store;

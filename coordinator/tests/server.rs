@@ -32,6 +32,7 @@ async fn serve(folder: &Path) -> RunningServer {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
+        serve: None,
     };
     start(options).await.unwrap()
 }
@@ -376,6 +377,7 @@ async fn port_and_folder_in_use_are_said_so() {
         listen: server.addr,
         data_dir: other.path().to_path_buf(),
         config,
+        serve: None,
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
@@ -383,6 +385,7 @@ async fn port_and_folder_in_use_are_said_so() {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_path_buf(),
         config,
+        serve: None,
     };
     let refused = start(same_folder).await.err().expect("two in one folder");
     assert!(

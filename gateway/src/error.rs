@@ -31,8 +31,10 @@ pub enum GatewayError {
         error: io::Error,
     },
     /// A line of the file of keys is wrong. The key itself is never shown.
-    #[error("{path}, line {line}: {reason}; a line is `name digest [rpm=N] [concurrent=N] \
-             [tokens_per_day=N] [admin]`")]
+    #[error(
+        "{path}, line {line}: {reason}; a line is `name digest [rpm=N] [concurrent=N] \
+             [tokens_per_day=N] [admin]`"
+    )]
     Keys {
         /// The file.
         path: PathBuf,

@@ -10,7 +10,6 @@ use concord_proto::serving::Deployment;
 use concord_text::{ChatTemplate, TextTokenizer};
 
 /// The model behind the API.
-#[derive(Clone, Debug)]
 pub struct Served {
     /// Its name in requests.
     pub name: String,

@@ -122,6 +122,14 @@ async fn serve(
                     });
                     true
                 }
+                Some(ToWorker::AuditAnswer(order)) => {
+                    let (auditor, said) = (auditor.clone(), said.clone());
+                    let coordinator = session.coordinator();
+                    tokio::spawn(async move {
+                        let _ = said.send(auditor.judge(order, coordinator).await).await;
+                    });
+                    true
+                }
                 Some(ToWorker::Leave) => return Ok(true),
                 Some(_) => true,
                 None => return Ok(false),

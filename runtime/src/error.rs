@@ -77,6 +77,20 @@ pub enum RuntimeError {
     /// The job spec asks for what this build cannot do.
     #[error("the job cannot be computed here: {0}")]
     Unsupported(String),
+    /// A pass, or an order about it, that does not fit the stage.
+    #[error("the stage cannot go on: {0}")]
+    Pass(String),
+    /// A stage and its pages take more than the worker may use.
+    #[error(
+        "stage and pages take {needed} bytes, and this worker may use {limit}: give it more with \
+         --memory, or serve with more stages or fewer pages"
+    )]
+    NoRoom {
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+    },
     /// A tensor of the model is missing or broken.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -104,6 +118,11 @@ impl RuntimeError {
             Self::Kernel(_) | Self::Model(_) | Self::Unsupported(_)
         );
         is_of_job && self.of_gpu().is_none()
+    }
+
+    /// Whether memory does not hold a stage.
+    pub(crate) fn is_no_room(&self) -> bool {
+        matches!(self, Self::NoRoom { .. }) || self.out_of_memory().is_some()
     }
 
     /// What the GPU of this process says, where the fault is its.

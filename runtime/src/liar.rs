@@ -1,5 +1,7 @@
 //! Ways to cheat, for tests of the proof. Compiled only with the feature `liars`.
 
+mod serving;
+
 use std::str::FromStr;
 
 use concord_proto::ledger::Finding;
@@ -28,11 +30,19 @@ pub enum Cheat {
     LazyChecker,
     /// Calls every leaf wrong, without a look.
     FalseAccuser,
+    /// Alters an activation of one pass, and claims it.
+    AlterActivation,
+    /// Sends other rows than it claims, in one pass.
+    AlterSent,
+    /// Serves with other weights.
+    OtherWeights,
+    /// Reports another token than it drew, once.
+    WrongToken,
 }
 
 impl Cheat {
     /// All, with the names that the command line takes.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 13] = [
         ("skipped-step", Self::SkippedStep),
         ("wrong-data", Self::WrongData),
         ("stale-weights", Self::StaleWeights),
@@ -42,10 +52,14 @@ impl Cheat {
         ("malformed-bytes", Self::MalformedBytes),
         ("lazy-checker", Self::LazyChecker),
         ("false-accuser", Self::FalseAccuser),
+        ("alter-activation", Self::AlterActivation),
+        ("alter-sent", Self::AlterSent),
+        ("other-weights", Self::OtherWeights),
+        ("wrong-token", Self::WrongToken),
     ];
 }
 
-/// A cheat from some step on.
+/// A cheat from some step on; of those of serving, in the pass of that number.
 #[derive(Clone, Debug)]
 pub struct Lie {
     cheat: Cheat,

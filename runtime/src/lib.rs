@@ -11,6 +11,7 @@ pub mod identity;
 #[cfg(feature = "liars")]
 pub mod liar;
 pub mod measure;
+pub mod serving;
 mod session;
 pub mod spec;
 pub mod tensor_blob;

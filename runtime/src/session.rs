@@ -105,6 +105,11 @@ impl Session {
         }
     }
 
+    /// The coordinator's key.
+    pub(crate) fn coordinator(&self) -> PublicKey {
+        self.coordinator
+    }
+
     /// The next message, or nothing once the session is over.
     pub(crate) async fn receive(&mut self) -> Option<ToWorker> {
         let envelope = match self.incoming.message().await {

@@ -8,6 +8,7 @@ use concord_kernels::coded::Precision;
 use concord_models::config::{DecoderConfig, Place as ModelPlace, Projection};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
 use concord_models::train::{AdamSettings, Curve, LearningRate};
+use concord_proto::serving::AdapterManifest;
 use concord_proto::{AdapterSpec, JobSpec, Layers, Place, ScheduleKind};
 
 use crate::RuntimeError;
@@ -49,6 +50,23 @@ pub fn trainable(adapter: &AdapterSpec) -> Result<Trainable, RuntimeError> {
             targets: projections(targets)?,
         }),
     }
+}
+
+/// The low-rank updates of an adapter.
+///
+/// # Errors
+/// [`RuntimeError`] for a projection that does not exist, and for a rank or a scale that is none.
+pub(crate) fn lora(adapter: &AdapterManifest) -> Result<LoraSpec, RuntimeError> {
+    let (rank, alpha) = (adapter.rank, adapter.alpha.get());
+    if rank == 0 || !alpha.is_finite() {
+        let why = format!("an adapter of rank {rank} and alpha {alpha}");
+        return Err(RuntimeError::Unsupported(why));
+    }
+    Ok(LoraSpec {
+        rank,
+        scale: alpha / rank as f32,
+        targets: projections(&adapter.targets)?,
+    })
 }
 
 fn projections(names: &[String]) -> Result<BTreeSet<Projection>, RuntimeError> {

@@ -97,6 +97,7 @@ impl Pool {
             listen: ([127, 0, 0, 1], 0).into(),
             data_dir: dir.join("coordinator"),
             config: Config::default(),
+            serve: None,
         });
         let server = server.await?;
         let mut pool = Self {

@@ -1,8 +1,10 @@
 //! PEFT folders as adapters of a deployment.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use concord_kernels::Tensor;
 use concord_models::config::DecoderConfig;
 use concord_models::peft::Adapter;
 use concord_proto::manifest::ModelTensor;
@@ -44,6 +46,19 @@ pub fn adapter_blobs(
     config: &DecoderConfig,
     blobs: &mut BlobSet,
 ) -> anyhow::Result<Digest> {
+    let (manifest, _) = adapter_manifest(folder, config, blobs)?;
+    Ok(blobs.value(&manifest))
+}
+
+/// Reads a PEFT folder, puts its tensors into `blobs`, and gives its manifest with its tensors.
+///
+/// # Errors
+/// As [`adapter_blobs`].
+pub fn adapter_manifest(
+    folder: &Path,
+    config: &DecoderConfig,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<(AdapterManifest, BTreeMap<String, Tensor>)> {
     let adapter = Adapter::open(folder, config)?;
     let mut targets: Vec<String> = adapter
         .targets
@@ -59,10 +74,11 @@ pub fn adapter_blobs(
             blob: blobs.bytes(tensor_blob::encode(tensor)?),
         });
     }
-    Ok(blobs.value(&AdapterManifest {
+    let manifest = AdapterManifest {
         rank: adapter.r,
         alpha: F32Bits::from(adapter.alpha),
         targets,
         tensors,
-    }))
+    };
+    Ok((manifest, adapter.tensors))
 }

@@ -10,9 +10,7 @@ use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
-use concord_proto::manifest::{
-    DataManifest, SequenceEntry, StateEntry, StateManifest,
-};
+use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::TextTokenizer;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_concord");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_concord");
 /// Nothing that is waited for takes longer, unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -36,7 +36,8 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Self {
         // What matters is on stdout, too; what is on stderr helps where a test fails.
         let quiet = std::env::var_os("CONCORD_TEST_STDERR").is_none();
         let stderr = if quiet {

@@ -8,23 +8,36 @@ use serde_json::Value;
 use crate::sources::{ROOT, SourceFile, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 6] = [
+const IMPORTS: [(&str, &[&str]); 9] = [
     ("concord-kernels", &[]),
     ("concord-proto", &[]),
-    ("concord-models", &["concord-kernels"]),
+    ("concord-text", &["concord-proto"]),
+    ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
-        &["concord-kernels", "concord-models", "concord-proto"],
+        &[
+            "concord-kernels",
+            "concord-models",
+            "concord-proto",
+            "concord-text",
+        ],
     ),
-    ("concord-coordinator", &["concord-proto"]),
+    ("concord-scheduler", &["concord-proto"]),
+    (
+        "concord-coordinator",
+        &["concord-proto", "concord-scheduler"],
+    ),
+    ("concord-gateway", &["concord-proto", "concord-text"]),
     (
         "concord",
         &[
             "concord-coordinator",
+            "concord-gateway",
             "concord-kernels",
             "concord-models",
             "concord-proto",
             "concord-runtime",
+            "concord-text",
         ],
     ),
 ];

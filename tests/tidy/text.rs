@@ -43,7 +43,11 @@ const UNSAFE_PLACES: [&str; 9] = [
 ];
 
 /// State machines: no clock, randomness, sockets, disk, threads or async.
-const PURE_PLACES: [&str; 2] = ["coordinator/src/core/", "runtime/src/core/"];
+const PURE_PLACES: [&str; 3] = [
+    "coordinator/src/core/",
+    "runtime/src/core/",
+    "scheduler/src/",
+];
 const IMPURE: [&str; 9] = [
     "Instant",
     "SystemTime",

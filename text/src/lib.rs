@@ -1,12 +1,26 @@
 //! Text to tokens and back: tokenizer, chat templates, grammars, stop texts.
 //!
-//! Pure but for the reading of a model's files: what comes out is a function of what goes in.
+//! Pure but for the reading of a model's files: what comes out is a function of what goes in. The
+//! one exception is a chat template that asks for the date.
 
+mod chat_template;
 mod error;
+mod guide;
+mod held;
+mod jinja;
+mod reasoning;
 mod spelling;
+mod stop;
 mod stream;
+mod strftime;
 mod tokenizer;
+mod tool_calls;
 
+pub use chat_template::ChatTemplate;
 pub use error::TextError;
+pub use guide::{GRAMMAR_MAX, Guide, GuideFactory, Next};
+pub use reasoning::{ReasoningSplit, Split};
+pub use stop::{StopTexts, Stopped};
 pub use stream::{TextStream, TokenStream};
 pub use tokenizer::TextTokenizer;
+pub use tool_calls::{CallEvent, CallFormat, CallParser, ToolChoice, tool_grammar};

@@ -78,6 +78,8 @@ pub struct TextStream {
     tokenizer: Arc<TextTokenizer>,
     /// Special tokens are part of the text.
     keep_special: bool,
+    /// These are even if others are not.
+    kept: Vec<u32>,
     /// Spaces that the start of a text still swallows.
     leading: usize,
     /// The start of a character: at most three bytes.
@@ -99,14 +101,22 @@ impl TextStream {
         Self {
             tokenizer,
             keep_special,
+            kept: Vec::new(),
             leading,
             held: Vec::new(),
         }
     }
 
+    /// Lets these special tokens come by their names, such as the markers of tool calls.
+    pub fn keeping(mut self, tokens: &[u32]) -> Self {
+        self.kept.extend_from_slice(tokens);
+        self
+    }
+
     /// Takes one id, and gives the text that is now complete; often empty.
     pub fn push(&mut self, id: u32) -> String {
-        if !self.keep_special && self.tokenizer.is_special(id) {
+        let shown = self.keep_special || !self.tokenizer.is_special(id) || self.kept.contains(&id);
+        if !shown {
             return String::new();
         }
         let bytes = self.tokenizer.token_bytes(id);

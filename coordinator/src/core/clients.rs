@@ -30,6 +30,11 @@ impl Core {
 
     fn submit(&mut self, now: Time, out: &mut Outbox, new: NewJob) -> ClientResponse {
         let id = new.submission.spec.id();
+        if self.deployed.is_some() {
+            let why = "this coordinator serves a model and trains none: submit the job to another \
+                       one (`concord coordinator`)";
+            return ClientResponse::Refused(why.to_string());
+        }
         if let Some(why) = refusal(&new) {
             return ClientResponse::Refused(why);
         }
@@ -80,13 +85,18 @@ impl Core {
 
     fn status(&self) -> PoolStatus {
         let running = self.running().and_then(|id| self.jobs.get(&id));
+        let doing = |member: &Member| match (&self.deployed, running) {
+            (Some(deployed), _) => deployed.doing(member),
+            (None, Some(job)) => job.part_of(member),
+            (None, None) => "idle".to_string(),
+        };
         let show = |member: &Member| ShownMember {
             id: member.id,
             role: member.role,
             device: member.device.clone(),
-            doing: running.map_or("idle".to_string(), |job| job.part_of(member)),
+            doing: doing(member),
             audits_passed: member.passed,
-            audit_rate: running.map_or(0, |job| {
+            audit_rate: running.map_or(self.audit_rate(), |job| {
                 member.audit_rate(&job.submission.options, self.config.trust_after)
             }),
         };

@@ -19,6 +19,8 @@ pub struct Config {
     pub checker_grace_us: u64,
     /// How long a dispute waits for a third party to be there.
     pub third_party_grace_us: u64,
+    /// A stage that does not answer a pass for this long, while it serves, is lost.
+    pub serving_stall_us: u64,
     /// Audits in flight at one checker.
     pub audits_in_flight: usize,
     /// Steps that may run ahead of the oldest open audit.
@@ -39,6 +41,7 @@ impl Default for Config {
             audit_timeout_us: 60 * SECOND,
             checker_grace_us: 10 * SECOND,
             third_party_grace_us: 10 * SECOND,
+            serving_stall_us: 30 * SECOND,
             audits_in_flight: 4,
             audit_window: 8,
             trust_after: 64,

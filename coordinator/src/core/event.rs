@@ -7,6 +7,7 @@ use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::{Digest, JobId, WorkerId};
 
 use super::kept::Change;
+use super::serving::{ServingEffect, ServingEvent};
 
 /// Microseconds since the driver started. Only differences matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -76,6 +77,8 @@ pub enum Event {
         /// The question.
         question: Question,
     },
+    /// Something happened where a model is served.
+    Serving(ServingEvent),
     /// The answer to [`Effect::CheckBlobs`].
     BlobsChecked {
         /// Number of the check.
@@ -138,6 +141,8 @@ pub enum Effect {
         /// The event.
         event: JobEvent,
     },
+    /// Tell the tasks that serve.
+    Serving(ServingEffect),
     /// Answer a client.
     Reply {
         /// Which question.

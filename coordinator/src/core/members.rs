@@ -1,11 +1,14 @@
 //! Coming and going.
 
+use std::collections::BTreeSet;
+
 use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::session::{Hello, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 
 use super::event::{Effect, SessionId, Time};
 use super::outbox::Outbox;
+use super::pool::Member;
 use super::{Core, Job};
 
 impl Core {
@@ -84,6 +87,7 @@ impl Core {
         let Some(worker) = self.pool.leave(now, session) else {
             return;
         };
+        self.with_deployed(now, out, |deployed, desk| deployed.lose(desk, worker, reason));
         self.with_running(now, out, |job, desk| {
             if let Some(job) = job {
                 job.lose(desk, worker, reason);
@@ -113,8 +117,16 @@ impl Core {
 
     /// Lets workers go that wanted to and are no longer needed.
     pub(super) fn release_drained(&mut self, now: Time, out: &mut Outbox) {
+        let seated = |member: &&Member| {
+            let deployed = self.deployed.as_ref();
+            deployed.is_some_and(|deployed| deployed.needs(&member.id))
+        };
+        let seated: BTreeSet<WorkerId> =
+            self.pool.connected().filter(seated).map(|m| m.id).collect();
         self.with_running(now, out, |job, desk| {
-            let is_needed = |id: &WorkerId| job.as_ref().is_some_and(|job| job.needs(id));
+            let is_needed = |id: &WorkerId| {
+                seated.contains(id) || job.as_ref().is_some_and(|job| job.needs(id))
+            };
             let draining = desk.pool.connected().filter(|member| member.draining);
             let free = draining.map(|member| member.id).filter(|id| !is_needed(id));
             for worker in free.collect::<Vec<_>>() {

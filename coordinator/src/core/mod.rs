@@ -26,11 +26,13 @@ mod outbox;
 mod planning;
 mod pool;
 mod rewind;
+mod serving;
 mod step;
 mod verdict;
 
 use std::collections::BTreeMap;
 
+use concord_proto::ledger::Offence;
 use concord_proto::session::ToCoordinator;
 use concord_proto::{JobId, Keypair, WorkerId};
 
@@ -38,10 +40,12 @@ use desk::Desk;
 use job::Job;
 use outbox::Outbox;
 use pool::Pool;
+use serving::Deployed;
 
 pub use config::Config;
 pub use event::{CallId, Effect, Event, NewJob, Question, SessionId, Time};
 pub use kept::{Change, Kept, KeptAudit, KeptJob, KeptJudgement, KeptLedger, KeptMember, Progress};
+pub use serving::{Seat, ServingEffect, ServingEvent};
 
 /// The coordinator's state.
 pub struct Core {
@@ -51,6 +55,8 @@ pub struct Core {
     secret: [u8; 32],
     pool: Pool,
     jobs: BTreeMap<JobId, Job>,
+    /// What is served. A coordinator either serves or trains.
+    deployed: Option<Box<Deployed>>,
     /// When the last Tick came.
     ticked: Time,
 }
@@ -70,6 +76,7 @@ impl Core {
             secret,
             pool: Pool::restore(kept.members, kept.convicted),
             jobs: kept.jobs.into_iter().map(job).collect(),
+            deployed: None,
             ticked: Time::default(),
         }
     }
@@ -95,16 +102,12 @@ impl Core {
                 evidence,
             } => {
                 if let Some(worker) = self.pool.of_session(session) {
-                    self.with_running(now, &mut out, |job, desk| match job {
-                        Some(job) => job.convict(desk, worker, offence, evidence, None),
-                        None => {
-                            desk.expel(worker, offence, &evidence);
-                        }
-                    });
+                    self.on_broken(now, &mut out, worker, (offence, evidence));
                 }
             }
             Event::Closed { session, reason } => self.on_closed(now, &mut out, session, &reason),
             Event::Asked { call, question } => self.on_asked(now, &mut out, call, question),
+            Event::Serving(event) => self.on_serving(now, &mut out, event),
             Event::BlobsChecked { check, missing } => {
                 self.with_running(now, &mut out, |job, desk| {
                     if let Some(job) = job {
@@ -133,7 +136,32 @@ impl Core {
                 break;
             }
         }
+        self.serve(now, out);
         self.release_drained(now, out);
+    }
+
+    /// A worker has said something that nobody may say.
+    fn on_broken(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        worker: WorkerId,
+        (offence, evidence): (Offence, String),
+    ) {
+        if self.deployed.is_some() {
+            let guilty = ServingEvent::Guilty {
+                worker,
+                offence,
+                evidence,
+            };
+            return self.on_serving(now, out, guilty);
+        }
+        self.with_running(now, out, |job, desk| match job {
+            Some(job) => job.convict(desk, worker, offence, evidence, None),
+            None => {
+                desk.expel(worker, offence, &evidence);
+            }
+        });
     }
 
     /// The job that the pool works for: the first in the queue that is not over.
@@ -176,6 +204,11 @@ impl Core {
         if let Some(member) = self.pool.get_mut(&worker) {
             member.heard = now;
             member.draining |= message == ToCoordinator::Drain;
+        }
+        if self.deployed.is_some() {
+            return self.with_deployed(now, out, |deployed, desk| {
+                deployed.on_message(desk, worker, message);
+            });
         }
         self.with_running(now, out, |job, desk| {
             if let Some(job) = job {

@@ -4,7 +4,7 @@ use super::PlanError;
 use super::cost::{Problem, Shape};
 
 /// How many more workers are considered as a remedy: more than that is no advice.
-const MORE_WORKERS_MAX: u32 = 64;
+pub(super) const MORE_WORKERS_MAX: u32 = 64;
 
 /// A cut and an assignment that fit, for a given shape.
 pub(super) struct Fit {

@@ -13,6 +13,7 @@ mod local;
 mod memory;
 mod pipeline;
 mod replicas;
+pub mod serving;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use concord_proto::{JobId, Layers, Plan, Replica, WorkerId};
 
 use cost::{Candidate, Problem};
 pub use error::PlanError;
+pub use serving::{ServingPipeline, ServingPlan, plan_serving};
 
 /// Pools of at most this many devices are planned exactly: with 8 seats there are at most 8! ways
 /// to fill them, which the bounds cut to a few thousand.

@@ -14,6 +14,7 @@ use super::ServerError;
 use super::watch::Watchers;
 use crate::blobs::{BlobError, Blobs};
 use crate::core::{CallId, Change, Core, Effect, Event, Question, SessionId, Time};
+use crate::serving::Hub;
 use crate::store::{Store, StoreError};
 
 /// How often time passes for the core.
@@ -52,6 +53,8 @@ pub(super) struct Driver {
     store: Arc<Store>,
     blobs: Arc<Blobs>,
     watchers: Watchers,
+    /// Where a model is served.
+    hub: Option<Arc<Hub>>,
     started: Instant,
     lines: BTreeMap<SessionId, Line>,
     calls: BTreeMap<CallId, oneshot::Sender<ClientResponse>>,
@@ -66,12 +69,14 @@ impl Driver {
         store: Arc<Store>,
         blobs: Arc<Blobs>,
         watchers: Watchers,
+        hub: Option<Arc<Hub>>,
     ) -> Self {
         Self {
             core,
             store,
             blobs,
             watchers,
+            hub,
             started: Instant::now(),
             lines: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -165,6 +170,11 @@ impl Driver {
                 if let Some(answer) = self.calls.remove(&call) {
                     // Whoever asked may have gone since.
                     let _ = answer.send(response);
+                }
+            }
+            Effect::Serving(effect) => {
+                if let Some(hub) = &self.hub {
+                    hub.carry_out(effect).await;
                 }
             }
             Effect::CheckBlobs { check, blobs } => {

@@ -1,6 +1,7 @@
 //! Why a coordinator cannot run, and what would help.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::blobs::BlobError;
 use crate::store::StoreError;
@@ -29,6 +30,12 @@ pub enum ServerError {
     /// The system has no random numbers.
     #[error("the system gives no random numbers for a key: {0}")]
     Random(String),
+    /// A training job is not over, and a model is to be served.
+    #[error(
+        "{} has a training job that is not over: a coordinator either trains or serves; finish or \
+         cancel the job, or serve from another folder", .0.display()
+    )]
+    Trains(PathBuf),
     /// The gRPC server ended.
     #[error("the server ended: {0}")]
     Serve(String),

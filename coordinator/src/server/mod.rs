@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::limits::MESSAGE_BYTES_MAX;
+use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
@@ -20,7 +21,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 
 use crate::blobs::Blobs;
-use crate::core::{Config, Core};
+use crate::core::{Config, Core, Event};
+use crate::serving::{Hub, Parts, Serving};
 use crate::store::{Secrets, Store};
 use driver::{Driver, Input};
 use service::Service;
@@ -50,6 +52,9 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Settings of the core.
     pub config: Config,
+    /// A model to serve, of which all blobs are in the store or will be before a worker joins. A
+    /// coordinator that serves takes on no training jobs.
+    pub serve: Option<ServedModel>,
 }
 
 /// A coordinator that runs in this process.
@@ -60,6 +65,7 @@ pub struct RunningServer {
     pub key: PublicKey,
     stop: oneshot::Sender<()>,
     done: JoinHandle<Result<(), ServerError>>,
+    serving: Option<Serving>,
 }
 
 impl RunningServer {
@@ -68,12 +74,20 @@ impl RunningServer {
         format!("http://{}", self.addr)
     }
 
+    /// What is served, if anything is.
+    pub fn serving(&self) -> Option<Serving> {
+        self.serving.clone()
+    }
+
     /// Ends all sessions and waits until everything is kept.
     ///
     /// # Errors
     /// [`ServerError`], where it had ended on its own before.
     pub async fn shutdown(self) -> Result<(), ServerError> {
         // If it has ended already, nobody listens; the result says why.
+        if let Some(serving) = &self.serving {
+            serving.hub().stop().await;
+        }
         let _ = self.stop.send(());
         ended(self.done.await)
     }
@@ -109,12 +123,24 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
     let secrets = store.secrets(fresh_secrets()?).await?;
     let key = Keypair::from_secret(secrets.key);
     let kept = store.load(&blobs).await?;
-    let core = Core::restore(options.config, key.clone(), secrets.nonce, kept);
+    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, kept);
     let (store, blobs) = (Arc::new(store), Arc::new(blobs));
     let watchers = Watchers::default();
     let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
-    let driver = Driver::new(core, store.clone(), blobs.clone(), watchers.clone());
-    let service = Service::new(key.clone(), inputs.clone(), store, blobs, watchers);
+    let mut hub = None;
+    if let Some(served) = options.serve {
+        if core.has_job() {
+            return Err(ServerError::Trains(options.data_dir));
+        }
+        core = core.serving(served.clone());
+        let parts = (store.clone(), blobs.clone());
+        let secrets = (key.clone(), core.audit_nonce());
+        hub = Some(start_hub(served, parts, secrets, options.config, inputs.clone()));
+    }
+    let serving = hub.clone().map(Serving::new);
+    let (state, watched) = (watchers.clone(), hub.clone());
+    let driver = Driver::new(core, store.clone(), blobs.clone(), state, watched);
+    let service = Service::new(key.clone(), inputs.clone(), store, blobs, watchers, hub);
     let (stop, stopped) = oneshot::channel();
     let driver = tokio::spawn(driver.run(waiting));
     let done = tokio::spawn(serve(listener, service, driver, inputs, stopped));
@@ -125,6 +151,35 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
         key,
         stop,
         done,
+        serving,
+    })
+}
+
+/// Starts the tasks that serve, and one that tells the core what they notice.
+fn start_hub(
+    served: ServedModel,
+    (store, blobs): (Arc<Store>, Arc<Blobs>),
+    (key, nonce): (Keypair, [u8; 32]),
+    config: Config,
+    inputs: mpsc::Sender<Input>,
+) -> Arc<Hub> {
+    let (events, mut noticed) = mpsc::channel(INPUTS_MAX);
+    tokio::spawn(async move {
+        while let Some(event) = noticed.recv().await {
+            if inputs.send(Input::Event(Event::Serving(event))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Hub::start(Parts {
+        served,
+        key,
+        nonce,
+        store,
+        blobs,
+        events,
+        stall: Duration::from_micros(config.serving_stall_us),
+        load: Duration::from_micros(config.stall_us),
     })
 }
 

@@ -21,6 +21,7 @@ use super::session;
 use super::watch::{self, Watchers};
 use crate::blobs::{BlobError, Blobs};
 use crate::core::{NewJob, Question, SessionId};
+use crate::serving::{Hub, open_lane};
 use crate::store::Store;
 
 /// Events on their way to one watcher.
@@ -34,6 +35,8 @@ pub(super) struct Service {
     store: Arc<Store>,
     blobs: Arc<Blobs>,
     watchers: Watchers,
+    /// Where a model is served.
+    hub: Option<Arc<Hub>>,
     next_session: AtomicU64,
 }
 
@@ -44,6 +47,7 @@ impl Service {
         store: Arc<Store>,
         blobs: Arc<Blobs>,
         watchers: Watchers,
+        hub: Option<Arc<Hub>>,
     ) -> Self {
         Self {
             key,
@@ -51,6 +55,7 @@ impl Service {
             store,
             blobs,
             watchers,
+            hub,
             next_session: AtomicU64::new(0),
         }
     }
@@ -122,9 +127,13 @@ impl Coordinator for Service {
 
     async fn lane(
         &self,
-        _request: Request<Streaming<Body>>,
+        request: Request<Streaming<Body>>,
     ) -> Result<Response<Self::LaneStream>, Status> {
-        Err(Status::unimplemented("lanes"))
+        let Some(hub) = &self.hub else {
+            return Err(Status::failed_precondition("no model is served here"));
+        };
+        let messages = open_lane(hub.clone(), request.into_inner());
+        Ok(Response::new(messages))
     }
 
     async fn session(

@@ -6,6 +6,7 @@
 mod bundle;
 mod error;
 mod load;
+mod receipts;
 mod write;
 
 use std::fs::{File, TryLockError};
@@ -18,8 +19,11 @@ use tokio::sync::Mutex;
 
 pub use error::StoreError;
 
-const SCHEMA_VERSION: u32 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
+/// What makes a store of one version more out of the one before, from an empty one on.
+const STEPS: [(&str, &str); 2] = [
+    (include_str!("schema.sql"), "PRAGMA user_version = 1"),
+    (include_str!("receipts.sql"), "PRAGMA user_version = 2"),
+];
 
 /// The secrets of a coordinator.
 #[derive(Clone, Copy)]
@@ -96,26 +100,23 @@ impl Store {
             .await
             .map_err(failed)?
             .get(0);
-        match u32::try_from(found) {
-            Ok(SCHEMA_VERSION) => Ok(()),
-            Ok(0) => {
-                let mut transaction = connection.begin().await.map_err(failed)?;
-                sqlx::raw_sql(SCHEMA)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
-                sqlx::raw_sql("PRAGMA user_version = 1")
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
-                transaction.commit().await.map_err(failed)
-            }
-            found => Err(StoreError::Schema {
+        let done = usize::try_from(found).ok();
+        let Some(missing) = done.and_then(|done| STEPS.get(done..)) else {
+            return Err(StoreError::Schema {
                 path: self.path.clone(),
-                found: found.unwrap_or(u32::MAX),
-                ours: SCHEMA_VERSION,
-            }),
+                found: u32::try_from(found).unwrap_or(u32::MAX),
+                ours: STEPS.len() as u32,
+            });
+        };
+        for (step, version) in missing {
+            let mut transaction = connection.begin().await.map_err(failed)?;
+            for sql in [step, version] {
+                let done = sqlx::raw_sql(*sql).execute(&mut *transaction).await;
+                done.map_err(failed)?;
+            }
+            transaction.commit().await.map_err(failed)?;
         }
+        Ok(())
     }
 
     /// The secrets of this coordinator: those kept, or else `fresh`, which are kept from now on.

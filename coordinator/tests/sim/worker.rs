@@ -169,6 +169,9 @@ impl Worker {
             | ToWorker::Refused { .. }
             | ToWorker::Release { .. } => Vec::new(),
             ToWorker::Audit(_) => unreachable!("the world answers audits"),
+            ToWorker::Serve(_) | ToWorker::Unserve { .. } | ToWorker::AuditAnswer(_) => {
+                unreachable!("a job is trained")
+            }
         }
     }
 

@@ -592,6 +592,7 @@ impl World {
                 assert!(number < self.memory.events.len() as u64, "told before kept");
             }
             Effect::Reply { response, .. } => self.answers.push(response),
+            Effect::Serving(_) => {}
             Effect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
                 let missing = missing.collect();

@@ -5,6 +5,7 @@ mod attention;
 mod draw;
 mod products;
 mod rest;
+mod serving;
 
 pub use draw::{Draw, Kind};
 
@@ -71,6 +72,7 @@ pub fn cases(size: Size) -> Vec<Case> {
     let mut cases = products::cases(size);
     cases.extend(attention::cases(size));
     cases.extend(rest::cases(size));
+    cases.extend(serving::cases(size));
     cases
 }
 

@@ -2,11 +2,13 @@
 //! Twin of [`crate::reference::attention`].
 
 mod backward;
+mod digits;
 mod forward;
 mod paged;
 mod rows;
 
 pub use backward::backward;
+pub(crate) use digits::LANES;
 pub use forward::forward;
 pub use paged::paged;
 

@@ -46,20 +46,39 @@ pub fn code_rows(
     }
 }
 
-/// Codes as many rows as `exp` has, at least one, into `q`, on the calling thread.
+/// Codes a row, each element first multiplied by its power of two, into `q`; gives the exponent. The
+/// powers come as f32 (NaN where f32 does not hold one as a normal number) and as exponents.
 ///
 /// # Panics
-/// Where `fold` is shorter than a row.
-pub(crate) fn code_rows_serial(
+/// Where there are fewer powers than elements.
+pub(crate) fn code_folded_row(
     isa: Isa,
     x: &[f32],
-    fold: Option<&[i32]>,
+    (narrow, exps): (&[f32], &[i32]),
     precision: Precision,
     q: &mut [i16],
-    exp: &mut [i32],
-) {
-    let folds = fold.map(|f| Folds::new(&f[..x.len() / exp.len()]));
-    code_chunk(isa, x, folds.as_ref(), precision, q, exp);
+) -> i32 {
+    assert!(narrow.len() >= x.len() && exps.len() >= x.len(), "folds");
+    match narrow_row_of(isa, x, narrow, precision, q) {
+        Some(exp) => exp,
+        None => {
+            let mut exp = [0];
+            code_chunk(
+                isa,
+                x,
+                Some(&Folds::new(&exps[..x.len()])),
+                precision,
+                q,
+                &mut exp,
+            );
+            exp[0]
+        }
+    }
+}
+
+per_isa! {
+    fn narrow_row_of(x: &[f32], narrow: &[f32], precision: Precision, q: &mut [i16]) -> Option<i32>
+     = narrow_row
 }
 
 /// Codes as many rows as `exp` has, at least one.
@@ -127,19 +146,27 @@ fn plain_row(x: &[f32], precision: Precision, q: &mut [i16]) -> i32 {
     exp
 }
 
+/// Codes a row whose products with their powers of two are ordinary in f32; none of another row.
+#[inline(always)]
+fn narrow_row(x: &[f32], narrow: &[f32], precision: Precision, q: &mut [i16]) -> Option<i32> {
+    let scaled = || x.iter().zip(narrow).map(|(&v, &f)| v * f);
+    let largest = largest_bits(scaled());
+    if !is_ordinary(largest) {
+        return None;
+    }
+    let exp = exponent(f64::from(f32::from_bits(largest)), precision);
+    let scale = plain_scale(exp)?;
+    scaled().zip(q).for_each(|(v, q)| *q = round(v * scale));
+    Some(exp)
+}
+
 /// As [`plain_row`], each element multiplied by its power of two.
 #[inline(always)]
 fn folded_row(x: &[f32], folds: &Folds, precision: Precision, q: &mut [i16]) -> i32 {
-    if let Some(narrow) = &folds.narrow {
-        let scaled = || x.iter().zip(narrow).map(|(&v, &f)| v * f);
-        let largest = largest_bits(scaled());
-        if is_ordinary(largest) {
-            let exp = exponent(f64::from(f32::from_bits(largest)), precision);
-            if let Some(scale) = plain_scale(exp) {
-                scaled().zip(q).for_each(|(v, q)| *q = round(v * scale));
-                return exp;
-            }
-        }
+    if let Some(narrow) = &folds.narrow
+        && let Some(exp) = narrow_row(x, narrow, precision, q)
+    {
+        return exp;
     }
     let scaled = || x.iter().zip(&folds.wide).map(|(&v, &f)| f64::from(v) * f);
     let largest = scaled().fold(0u64, |m, v| m.max(v.to_bits() & (u64::MAX >> 1)));

@@ -70,7 +70,14 @@ fn multiply_by_vectors(
 ) -> bool {
     /// Rows of A up to which packing B costs more than it saves.
     const FEW_ROWS: usize = 4;
-    let is_few = a.rows <= FEW_ROWS && b.depth_stride == 1;
+    const FEW_ROWS_AVX512: usize = 64;
+    /// Sums of so many products are integers that f64 holds.
+    const FEW_DEPTH: usize = 1 << 22;
+    let few = match isa {
+        Isa::Avx512 => FEW_ROWS_AVX512,
+        Isa::Avx2 | Isa::Portable => FEW_ROWS,
+    };
+    let is_few = a.rows <= few && a.depth <= FEW_DEPTH && b.depth_stride == 1;
     match isa {
         // SAFETY: the machine has the instruction set; `check` has seen the strides and the output.
         Isa::Avx512 if is_few => unsafe { avx512_dot::gemm(cpu, a, b, out) },

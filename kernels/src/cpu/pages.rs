@@ -1,14 +1,16 @@
 //! Pages of keys and values in the memory of the process.
 
+use super::attention::LANES;
 use crate::KernelError;
 use crate::coded::{Coded, Precision};
+use crate::math::pow2_f64;
 use crate::ops::{AttentionShape, CodedKv, PAGE_TOKENS, PagedRun};
+use crate::reference::code::EMPTY;
 
 /// Pages of some layers. A page is allocated when it is first written.
 #[derive(Debug)]
 pub struct HostPages {
-    kv_heads: usize,
-    head_dim: usize,
+    sizes: Sizes,
     precision: Precision,
     /// `[layers, pages]`.
     pages: Vec<Option<Page>>,
@@ -16,27 +18,59 @@ pub struct HostPages {
     count: usize,
 }
 
-/// 128 tokens of one sequence in one layer.
+/// The shape of a page.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+impl Sizes {
+    /// Codes of the keys of one head: pairs of features, then tokens.
+    fn keys(self) -> usize {
+        self.head_dim.next_multiple_of(2) * PAGE_TOKENS
+    }
+
+    /// Features of a value, filled up to whole vectors.
+    fn width(self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Codes of the values of one head: pairs of tokens, then features.
+    fn values(self) -> usize {
+        self.width() * PAGE_TOKENS
+    }
+}
+
+/// 128 tokens of one sequence in one layer, head by head, as products of single rows take them.
 #[derive(Clone, Debug)]
 struct Page {
-    /// By key head: keys `[PAGE_TOKENS, head_dim]`, then values `[head_dim, PAGE_TOKENS]`, so that the
-    /// product with either sums over what lies side by side.
-    codes: Vec<i16>,
-    /// By key head: of keys, then of values, `[PAGE_TOKENS]` each.
-    exps: Vec<i32>,
+    /// `[kv_heads, head_dim / 2, PAGE_TOKENS, 2]`.
+    keys: Vec<i16>,
+    /// `[kv_heads, PAGE_TOKENS / 2, width, 2]`.
+    values: Vec<i16>,
+    /// `2^exp` of each key, `[kv_heads, PAGE_TOKENS]`, as all below.
+    key_scales: Vec<f64>,
+    key_exps: Vec<i32>,
+    value_exps: Vec<i32>,
+    /// `2^exp` of each value; NaN where f32 does not hold it as a normal number.
+    value_scales: Vec<f32>,
 }
 
 /// What one key head has in a page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageHead<'a> {
-    /// `[PAGE_TOKENS, head_dim]`.
+    /// `[head_dim / 2, PAGE_TOKENS, 2]`.
     pub(crate) keys: &'a [i16],
-    /// `[head_dim, PAGE_TOKENS]`.
+    /// `[PAGE_TOKENS / 2, width, 2]`, `width` being `head_dim` filled up to whole vectors.
     pub(crate) values: &'a [i16],
-    /// Of keys.
-    pub(crate) key_exps: &'a [i32],
-    /// Of values.
+    /// `2^exp` of each key.
+    pub(crate) key_scales: &'a [f64],
+    /// Exponents of values.
     pub(crate) value_exps: &'a [i32],
+    /// `2^exp` of each value; NaN where f32 does not hold it as a normal number.
+    pub(crate) value_scales: &'a [f32],
+    key_exps: &'a [i32],
 }
 
 impl HostPages {
@@ -49,22 +83,30 @@ impl HostPages {
     ) -> Self {
         let count = pages as usize;
         Self {
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
+            sizes: Sizes {
+                kv_heads: shape.kv_heads,
+                head_dim: shape.head_dim,
+            },
             precision,
             pages: vec![None; layers * count],
             count,
         }
     }
 
-    /// Key heads of a token.
-    pub(crate) fn kv_heads(&self) -> usize {
-        self.kv_heads
+    /// Bytes of a page in one layer.
+    pub(crate) fn page_bytes(shape: &AttentionShape) -> usize {
+        let sizes = Sizes {
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+        };
+        let codes = size_of::<i16>() * (sizes.keys() + sizes.values());
+        let exps = size_of::<f64>() + size_of::<f32>() + 2 * size_of::<i32>();
+        shape.kv_heads * (codes + exps * PAGE_TOKENS)
     }
 
-    /// Precision of the codes.
-    pub(crate) fn precision(&self) -> Precision {
-        self.precision
+    /// Key heads of a token.
+    pub(crate) fn kv_heads(&self) -> usize {
+        self.sizes.kv_heads
     }
 
     /// Puts the rows of `new` into the pages of `runs`, which have been checked.
@@ -72,11 +114,11 @@ impl HostPages {
     /// # Panics
     /// Where width or precision are others.
     pub(crate) fn write(&mut self, layer: usize, new: &CodedKv, runs: &[PagedRun<'_>]) {
+        let Sizes { kv_heads, head_dim } = self.sizes;
         for coded in [&new.k, &new.v] {
             let width = (coded.cols, coded.precision);
-            assert_eq!(width, (self.head_dim, self.precision), "write_pages: width");
+            assert_eq!(width, (head_dim, self.precision), "write_pages: width");
         }
-        let (kv_heads, dim) = (self.kv_heads, self.head_dim);
         let (k, k_exp) = (new.k.q.data(), new.k.exp.data());
         let (v, v_exp) = (new.v.q.data(), new.v.exp.data());
         let tokens = runs.iter().flat_map(|run| {
@@ -85,11 +127,12 @@ impl HostPages {
         });
         for (token, (page, slot)) in tokens.enumerate() {
             let page = &mut self.pages[layer * self.count + page];
-            let page = page.get_or_insert_with(|| Page::new(kv_heads, dim));
+            let page = page.get_or_insert_with(|| Page::new(self.sizes));
             for head in 0..kv_heads {
                 let row = token * kv_heads + head;
-                let codes = row * dim..(row + 1) * dim;
-                page.put(head, slot, (&k[codes.clone()], k_exp[row]), (&v[codes], v_exp[row]));
+                let codes = row * head_dim..(row + 1) * head_dim;
+                page.put_key(self.sizes, (head, slot), &k[codes.clone()], k_exp[row]);
+                page.put_value(self.sizes, (head, slot), &v[codes], v_exp[row]);
             }
         }
     }
@@ -98,13 +141,15 @@ impl HostPages {
     pub(crate) fn head(&self, layer: usize, page: usize, head: usize) -> PageHead<'_> {
         let page = self.pages[layer * self.count + page].as_ref();
         let page = page.expect("pages are checked before they are read");
-        let half = PAGE_TOKENS * self.head_dim;
-        let (codes, exps) = (&page.codes[2 * head * half..], &page.exps[2 * head * PAGE_TOKENS..]);
+        let (keys, values) = (self.sizes.keys(), self.sizes.values());
+        let slots = head * PAGE_TOKENS..(head + 1) * PAGE_TOKENS;
         PageHead {
-            keys: &codes[..half],
-            values: &codes[half..2 * half],
-            key_exps: &exps[..PAGE_TOKENS],
-            value_exps: &exps[PAGE_TOKENS..2 * PAGE_TOKENS],
+            keys: &page.keys[head * keys..(head + 1) * keys],
+            values: &page.values[head * values..(head + 1) * values],
+            key_scales: &page.key_scales[slots.clone()],
+            value_exps: &page.value_exps[slots.clone()],
+            value_scales: &page.value_scales[slots.clone()],
+            key_exps: &page.key_exps[slots],
         }
     }
 
@@ -132,22 +177,28 @@ impl HostPages {
 
     /// Keys and values of a sequence up to the end of a run, in one piece.
     pub(crate) fn gathered(&self, layer: usize, run: &PagedRun<'_>) -> CodedKv {
-        let (rows, dim) = (run.end() * self.kv_heads, self.head_dim);
-        let (mut k, mut k_exp) = (Vec::with_capacity(rows * dim), Vec::with_capacity(rows));
-        let (mut v, mut v_exp) = (Vec::with_capacity(rows * dim), Vec::with_capacity(rows));
+        let Sizes { kv_heads, head_dim } = self.sizes;
+        let rows = run.end() * kv_heads;
+        let empty = || {
+            (
+                Vec::with_capacity(rows * head_dim),
+                Vec::with_capacity(rows),
+            )
+        };
+        let ((mut k, mut k_exp), (mut v, mut v_exp)) = (empty(), empty());
         for position in 0..run.end() {
             let (page, slot) = run.place(position);
-            for head in 0..self.kv_heads {
+            for head in 0..kv_heads {
                 let page = self.head(layer, page, head);
-                k.extend_from_slice(&page.keys[slot * dim..(slot + 1) * dim]);
-                v.extend((0..dim).map(|d| page.values[d * PAGE_TOKENS + slot]));
+                k.extend((0..head_dim).map(|d| page.keys[key_at(d, slot)]));
+                v.extend((0..head_dim).map(|d| page.values[value_at(self.sizes, d, slot)]));
                 k_exp.push(page.key_exps[slot]);
                 v_exp.push(page.value_exps[slot]);
             }
         }
         let coded = |q: Vec<i16>, exp: Vec<i32>| Coded {
             rows,
-            cols: dim,
+            cols: head_dim,
             precision: self.precision,
             q: q.into(),
             exp: exp.into(),
@@ -159,27 +210,51 @@ impl HostPages {
     }
 }
 
+/// Where a feature of the key of a slot stands.
+fn key_at(feature: usize, slot: usize) -> usize {
+    (feature / 2 * PAGE_TOKENS + slot) * 2 + feature % 2
+}
+
+/// Where a feature of the value of a slot stands.
+fn value_at(sizes: Sizes, feature: usize, slot: usize) -> usize {
+    (slot / 2 * sizes.width() + feature) * 2 + slot % 2
+}
+
 impl Page {
-    fn new(kv_heads: usize, head_dim: usize) -> Self {
-        let rows = 2 * PAGE_TOKENS * kv_heads;
+    fn new(sizes: Sizes) -> Self {
+        let slots = sizes.kv_heads * PAGE_TOKENS;
         Self {
-            codes: vec![0; rows * head_dim],
-            exps: vec![0; rows],
+            keys: vec![0; sizes.kv_heads * sizes.keys()],
+            values: vec![0; sizes.kv_heads * sizes.values()],
+            key_scales: vec![0.0; slots],
+            key_exps: vec![0; slots],
+            value_exps: vec![0; slots],
+            value_scales: vec![0.0; slots],
         }
     }
 
-    /// Puts the key and the value of one head of one token, each with its exponent.
-    fn put(&mut self, head: usize, slot: usize, key: (&[i16], i32), value: (&[i16], i32)) {
-        let dim = key.0.len();
-        let half = PAGE_TOKENS * dim;
-        let codes = &mut self.codes[2 * head * half..2 * (head + 1) * half];
-        let (keys, values) = codes.split_at_mut(half);
-        keys[slot * dim..(slot + 1) * dim].copy_from_slice(key.0);
-        for (line, &code) in values.chunks_exact_mut(PAGE_TOKENS).zip(value.0) {
-            line[slot] = code;
+    fn put_key(&mut self, sizes: Sizes, (head, slot): (usize, usize), codes: &[i16], exp: i32) {
+        let keys = &mut self.keys[head * sizes.keys()..];
+        for (feature, &code) in codes.iter().enumerate() {
+            keys[key_at(feature, slot)] = code;
         }
-        let exps = &mut self.exps[2 * head * PAGE_TOKENS..];
-        exps[slot] = key.1;
-        exps[PAGE_TOKENS + slot] = value.1;
+        let at = head * PAGE_TOKENS + slot;
+        self.key_exps[at] = exp;
+        self.key_scales[at] = pow2_f64(exp);
+    }
+
+    fn put_value(&mut self, sizes: Sizes, (head, slot): (usize, usize), codes: &[i16], exp: i32) {
+        let values = &mut self.values[head * sizes.values()..];
+        for (feature, &code) in codes.iter().enumerate() {
+            values[value_at(sizes, feature, slot)] = code;
+        }
+        let at = head * PAGE_TOKENS + slot;
+        self.value_exps[at] = exp;
+        let is_plain = exp == EMPTY || (-126..=127).contains(&exp);
+        self.value_scales[at] = if is_plain {
+            pow2_f64(exp) as f32
+        } else {
+            f32::NAN
+        };
     }
 }

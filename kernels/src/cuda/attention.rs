@@ -85,10 +85,7 @@ impl Codes {
 /// Where keys and values lie.
 enum Keys<'a> {
     /// In one run a sequence.
-    Dense {
-        k: Codes,
-        v: Codes,
-    },
+    Dense { k: Codes, v: Codes },
     /// In pages of one sequence, two addresses each.
     Paged(&'a Slice<u64>),
 }

@@ -124,14 +124,15 @@ impl GpuPages {
         for (index, run) in runs.iter().enumerate() {
             let rows = run.count * self.kv_heads;
             let elements = rows * self.head_dim;
-            let codes = |all: &Slice<i16>| all.part(row * self.head_dim, elements);
-            let exps = |all: &Slice<i32>| all.part(row, rows);
+            let [k, v] = [&k_codes, &v_codes].map(|q| q.part(row * self.head_dim, elements));
+            let [k_exp, v_exp] = [&k_exps, &v_exps].map(|exp| exp.part(row, rows));
+            let table = tables.of(index);
             let arguments = arguments![
-                &tables.of(index),
-                &codes(&k_codes),
-                &exps(&k_exps),
-                &codes(&v_codes),
-                &exps(&v_exps),
+                &table,
+                &k,
+                &k_exp,
+                &v,
+                &v_exp,
                 self.kv_heads as u32,
                 self.head_dim as u32,
                 run.first as u32,

@@ -35,14 +35,42 @@ impl Device {
             return cuda::elementwise::scaled_add_assign(gpu, a.unique_on(gpu)?, factor, &b);
         }
         let (a, b) = (a.values_mut()?, b.values()?);
+        self.host_scaled_add(a, factor, &b);
+        Ok(())
+    }
+
+    /// `a = fma(factor, b, a)` for the rows of `a` from `start` on, as many as b has.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn scaled_add_rows(
+        &self,
+        a: &mut Tensor,
+        start: usize,
+        factor: f32,
+        b: &Tensor,
+    ) -> Result<(), KernelError> {
+        let (_, cols) = a.rows_cols();
+        assert_eq!(cols, b.rows_cols().1, "scaled_add_rows: columns");
+        let at = start * cols;
+        if let Self::Cuda(gpu) = self {
+            let b = b.on(gpu)?;
+            let a = a.unique_on(gpu)?.part(at, b.len());
+            return cuda::elementwise::scaled_add_assign(gpu, &a, factor, &b);
+        }
+        let (a, b) = (a.values_mut()?, b.values()?);
+        self.host_scaled_add(&mut a[at..at + b.len()], factor, &b);
+        Ok(())
+    }
+
+    fn host_scaled_add(&self, a: &mut [f32], factor: f32, b: &[f32]) {
         match self {
-            Self::Cpu(cpu) => cpu::elementwise::scaled_add_assign(cpu.isa(), a, factor, &b),
+            Self::Cpu(cpu) => cpu::elementwise::scaled_add_assign(cpu.isa(), a, factor, b),
             _ => a
                 .iter_mut()
-                .zip(b.iter())
+                .zip(b)
                 .for_each(|(a, b)| *a = factor.mul_add(*b, *a)),
         }
-        Ok(())
     }
 
     /// `factor * x`.

@@ -55,11 +55,9 @@ impl PagedRun<'_> {
 }
 
 impl KvPages {
-    /// Bytes that one page takes in `layers` layers.
+    /// Bytes that one page takes in `layers` layers: on the host, where it takes the most.
     pub fn bytes_per_page(layers: usize, shape: &AttentionShape, _precision: Precision) -> u64 {
-        let rows = (2 * PAGE_TOKENS * shape.kv_heads) as u64;
-        let row = size_of::<i16>() * shape.head_dim + size_of::<i32>();
-        layers as u64 * rows * row as u64
+        layers as u64 * HostPages::page_bytes(shape) as u64
     }
 
     /// Number of pages.
@@ -110,7 +108,10 @@ pub(crate) fn check_runs(runs: &[PagedRun<'_>], pages: u32) -> Result<(), Kernel
         let needed = end.div_ceil(PAGE_TOKENS);
         if run.pages.len() < needed {
             let got = run.pages.len();
-            return refuse(index, format!("{end} tokens need {needed} pages, got {got}"));
+            return refuse(
+                index,
+                format!("{end} tokens need {needed} pages, got {got}"),
+            );
         }
         if let Some(page) = run.pages[..needed].iter().find(|&&page| page >= pages) {
             return refuse(index, format!("page {page} of a pool of {pages}"));

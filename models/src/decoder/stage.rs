@@ -51,10 +51,10 @@ pub struct StageOptions {
 /// A stage.
 #[derive(Debug)]
 pub struct Stage {
-    options: StageOptions,
-    rope: RopeTable,
-    embed: Option<Tensor>, // [v, d]
-    blocks: Vec<Block>,
+    pub(super) options: StageOptions,
+    pub(super) rope: RopeTable,
+    pub(super) embed: Option<Tensor>, // [v, d]
+    pub(super) blocks: Vec<Block>,
     head: Option<Head>,
 }
 
@@ -136,7 +136,7 @@ impl Stage {
         let positions = device.ids(&positions)?;
         let (mut x, tokens) = self.enter(&batch.tokens, input)?;
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.pass(atoms, &positions);
+        let pass = self.shared(atoms, &positions);
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (y, tape) = block.forward(&pass, x, None)?;
@@ -170,7 +170,7 @@ impl Stage {
         let count = x.rows_cols().0;
         let positions: Vec<u32> = (first..first + count as u32).collect();
         let positions = device.ids(&positions)?;
-        let pass = self.pass(Atoms::new(1, count), &positions);
+        let pass = self.shared(Atoms::new(1, count), &positions);
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(&pass, x, Some((layer, cache)))?.0;
         }
@@ -196,7 +196,7 @@ impl Stage {
         }
     }
 
-    fn pass<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> Pass<'a> {
+    fn shared<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> Pass<'a> {
         Pass {
             device: &self.options.device,
             rope: &self.rope,
@@ -216,8 +216,11 @@ impl Stage {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, KernelError> {
         let head = self.head.as_ref().expect("only the last stage has logits");
         let device = &self.options.device;
-        let _activations = device.account(Purpose::Activations);
-        head.logits(device, hidden, self.options.precisions.activations)
+        let precision = self.options.precisions.activations;
+        device.on_its_threads(|| {
+            let _activations = device.account(Purpose::Activations);
+            head.logits(device, hidden, precision)
+        })
     }
 
     /// The loss of a microbatch, and the gradients of the head where it is trained.
@@ -271,7 +274,7 @@ impl Stage {
         let device = &self.options.device;
         let _gradients = device.account(Purpose::Gradients);
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.pass(atoms, &tape.positions);
+        let pass = self.shared(atoms, &tape.positions);
         let below = !self.is_first() || self.options.trains_all;
         let mut dy = Some(device.place(d_output)?);
         for (index, (block, tape)) in self.blocks.iter().zip(&tape.blocks).enumerate().rev() {

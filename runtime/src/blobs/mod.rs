@@ -53,6 +53,32 @@ impl Blobs {
         Ok(Arc::new(bytes))
     }
 
+    /// Has the blob of an address on disk.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn fetch(&self, digest: Digest) -> Result<(), RuntimeError> {
+        self.get(digest).await.map(drop)
+    }
+
+    /// The blob of an address that has been fetched.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Io`] where it is not there any more, [`RuntimeError::WrongBlob`] where it has
+    /// changed.
+    pub fn read(&self, digest: Digest) -> Result<Vec<u8>, RuntimeError> {
+        let path = self.dir.join(digest.to_string());
+        let bytes = std::fs::read(&path).map_err(|why| io("read", &path, why))?;
+        let got = Digest::of(Domain::Blob, &bytes);
+        if got == digest {
+            return Ok(bytes);
+        }
+        Err(RuntimeError::WrongBlob {
+            expected: digest,
+            got,
+        })
+    }
+
     /// The value whose canonical encoding is a blob.
     ///
     /// # Errors

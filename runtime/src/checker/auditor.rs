@@ -8,12 +8,14 @@ use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::Stage;
 use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::rules::leaf_words;
+use concord_proto::serving::{AnswerVerdict, AuditedAnswer};
 use concord_proto::session::{AuditOrder, ToCoordinator};
 use concord_proto::tree::Node;
-use concord_proto::{Digest, Keypair, Part, Phase, Port, PortKind, Signed};
+use concord_proto::{Digest, Keypair, Part, Phase, Port, PortKind, PublicKey, Signed};
 
 use super::inputs::{Inputs, missing};
 use crate::blobs::Blobs;
+use crate::serving::audit;
 use crate::worker::fetch_model;
 use crate::{RuntimeError, spec as words, work};
 
@@ -24,6 +26,8 @@ pub(crate) struct Auditor {
     key: Keypair,
     /// The stage of the last audit; the next one is often of the same.
     stage: Mutex<Option<CachedStage>>,
+    /// Held while an answer is judged.
+    answers: tokio::sync::Mutex<()>,
     /// Set once the GPU cannot go on.
     gpu_gone: Mutex<Option<RuntimeError>>,
     #[cfg(feature = "liars")]
@@ -46,6 +50,7 @@ impl Auditor {
             blobs,
             key,
             stage: Mutex::new(None),
+            answers: tokio::sync::Mutex::default(),
             gpu_gone: Mutex::new(None),
             #[cfg(feature = "liars")]
             lie: None,
@@ -101,6 +106,45 @@ impl Auditor {
                 Finding::Inconclusive { reason }
             }
         }
+    }
+
+    /// Computes an answer again. One at a time: each takes a model.
+    pub(crate) async fn judge(
+        self: Arc<Self>,
+        audited: AuditedAnswer,
+        coordinator: PublicKey,
+    ) -> ToCoordinator {
+        let order = audited.order;
+        let verdict = match self.verdict(audited.receipt, coordinator).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::info!("cannot judge an answer: {error}");
+                let why = error.to_string();
+                if error.gpu_is_gone() {
+                    let mut gone = self.gpu_gone.lock().unwrap_or_else(PoisonError::into_inner);
+                    *gone = Some(error);
+                }
+                AnswerVerdict::Inconclusive { why }
+            }
+        };
+        ToCoordinator::AnswerVerdict { order, verdict }
+    }
+
+    async fn verdict(
+        &self,
+        receipt: Digest,
+        coordinator: PublicKey,
+    ) -> Result<AnswerVerdict, RuntimeError> {
+        let _one_at_a_time = self.answers.lock().await;
+        #[cfg(feature = "liars")]
+        if let Some(lie) = &self.lie {
+            let signed: Signed = self.blobs.get_value(receipt, "signed receipt").await?;
+            let invented = signed.open().ok().and_then(|receipt| lie.verdict(&receipt));
+            if let Some(verdict) = invented {
+                return Ok(verdict);
+            }
+        }
+        audit(&self.blobs, &self.device, receipt, coordinator).await
     }
 
     /// Why no leaf can be re-run here any more: the GPU cannot go on.

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
+use concord_kernels::Device;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, Role};
 use concord_proto::wire::worker_server::WorkerServer;
@@ -18,6 +19,7 @@ use super::server::WorkerService;
 use crate::blobs::Blobs;
 use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
 use crate::identity::Home;
+use crate::serving::StageHandle;
 use crate::session::{self, Session};
 use crate::{RuntimeError, measure};
 
@@ -25,6 +27,8 @@ use crate::{RuntimeError, measure};
 const EVENTS_MAX: usize = 1 << 16;
 /// Effects that may wait for the driver.
 pub(super) const EFFECTS_MAX: usize = 256;
+/// Bytes that a neighbour may send ahead of what has been read.
+const WINDOW_BYTES: u32 = 8 << 20;
 /// Between two tries to reach the coordinator.
 const RETRY: Duration = Duration::from_millis(500);
 /// Tries before a worker that never had a session gives up.
@@ -56,14 +60,24 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     let shared = Shared::default();
     let (events, inbox) = sync_channel(EVENTS_MAX);
     let (effects, outbox) = mpsc::channel(EFFECTS_MAX);
+    let (stage, mut gpu_losses) = StageHandle::start(
+        key.clone(),
+        info.name.clone(),
+        #[cfg(feature = "liars")]
+        options.lie.clone(),
+    )?;
     let service = WorkerService {
         shared: shared.clone(),
         events: events.clone(),
+        stage: stage.clone(),
     };
     let service = WorkerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = tonic::transport::Server::builder()
+        // A pass of a prompt is megabytes: it must not wait for leave to go on every 64 KiB.
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
         .add_service(service)
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let server = tokio::spawn(server);
@@ -102,15 +116,18 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         held: None,
         challenge: [0; 32],
     };
+    let stage_device = options.device.with_own_threads();
     let driver = Driver {
         options,
         key,
         hello,
         shared,
         events,
+        stage,
+        stage_device,
         had_session: false,
     };
-    let result = driver.run(outbox, leave).await;
+    let result = driver.run(outbox, &mut gpu_losses, leave).await;
     server.abort();
     result
 }
@@ -122,6 +139,9 @@ pub(super) struct Driver {
     hello: Hello,
     shared: Shared,
     pub(super) events: SyncSender<EngineEvent>,
+    pub(super) stage: StageHandle,
+    /// For stages that serve: the engine of training keeps a thread of its device.
+    pub(super) stage_device: Device,
     had_session: bool,
 }
 
@@ -129,6 +149,7 @@ impl Driver {
     async fn run(
         mut self,
         mut outbox: mpsc::Receiver<EngineEffect>,
+        gpu_losses: &mut mpsc::Receiver<RuntimeError>,
         mut leave: mpsc::Receiver<()>,
     ) -> Result<(), RuntimeError> {
         let mut tries = 0;
@@ -138,7 +159,7 @@ impl Driver {
                     (self.had_session, tries) = (true, 0);
                     let blobs = Blobs::new(channel.clone(), self.options.dir.join("blobs"))?;
                     let mut live = Live::new(&self, session, blobs);
-                    match live.serve(&mut outbox, &mut leave).await {
+                    match live.serve(&mut outbox, gpu_losses, &mut leave).await {
                         End::Left => return Ok(()),
                         End::EngineStopped => return Err(RuntimeError::EngineStopped),
                         End::GpuGone(error) => return Err(error),

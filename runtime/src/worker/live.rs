@@ -15,6 +15,7 @@ use crate::blobs::Blobs;
 use crate::checker::Auditor;
 use crate::data::DataSource;
 use crate::engine::{EngineEffect, EngineEvent};
+use crate::serving::{Context, Host, Loader};
 use crate::session::Session;
 
 /// How long the answer to a last report is waited for.
@@ -45,6 +46,7 @@ pub(super) struct Live<'a> {
     session: Session,
     blobs: Blobs,
     auditor: Arc<Auditor>,
+    host: Host,
     peers: Peers,
     data: Arc<Mutex<Option<(JobId, DataSource)>>>,
     loading: Option<tokio::task::JoinHandle<()>>,
@@ -63,6 +65,7 @@ impl<'a> Live<'a> {
         let (said, sayings) = mpsc::channel(EFFECTS_MAX);
         let (lost, losses) = mpsc::channel(EFFECTS_MAX);
         let (gpu_gone, gpu_losses) = mpsc::channel(1);
+        let host = host(driver, blobs.clone(), said.clone());
         // A leaf is re-run beside the engine, not behind it.
         let auditor = Auditor::new(
             driver.options.device.with_own_threads(),
@@ -74,6 +77,7 @@ impl<'a> Live<'a> {
             session,
             blobs,
             auditor: Arc::new(auditor),
+            host,
             peers: Peers::default(),
             data: Arc::default(),
             loading: None,
@@ -91,6 +95,7 @@ impl<'a> Live<'a> {
     pub(super) async fn serve(
         &mut self,
         outbox: &mut mpsc::Receiver<EngineEffect>,
+        stage_losses: &mut mpsc::Receiver<RuntimeError>,
         leave: &mut mpsc::Receiver<()>,
     ) -> End {
         let mut heartbeat = tokio::time::interval(self.session.heartbeat);
@@ -107,6 +112,12 @@ impl<'a> Live<'a> {
                     Some(effect) => self.effect(effect).await,
                     None => return End::EngineStopped,
                 },
+                error = stage_losses.recv() => {
+                    let Some(error) = error else { return End::EngineStopped };
+                    // The next plan must not count on this worker while it takes its leave.
+                    self.session.send(&ToCoordinator::Drain).await;
+                    return self.last_word(error).await;
+                }
                 Some(error) = self.gpu_losses.recv() => return self.last_word(error).await,
                 Some(message) = self.sayings.recv() => self.session.send(&message).await,
                 Some((epoch, why)) = self.losses.recv() => {
@@ -201,13 +212,24 @@ impl<'a> Live<'a> {
                     }
                 });
             }
+            ToWorker::AuditAnswer(order) => {
+                let (auditor, said) = (self.auditor.clone(), self.said.clone());
+                let gpu_gone = self.gpu_gone.clone();
+                let coordinator = self.session.coordinator();
+                tokio::spawn(async move {
+                    let message = auditor.clone().judge(order, coordinator).await;
+                    let _ = said.send(message).await;
+                    if let Some(error) = auditor.gpu_gone() {
+                        let _ = gpu_gone.send(error).await;
+                    }
+                });
+            }
+            ToWorker::Serve(assignment) => self.host.serve(*assignment),
+            ToWorker::Unserve { deployment } => self.host.unserve(deployment),
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
-            | ToWorker::Leave
-            | ToWorker::Serve(_)
-            | ToWorker::Unserve { .. }
-            | ToWorker::AuditAnswer(_) => {}
+            | ToWorker::Leave => {}
         }
         true
     }
@@ -345,6 +367,26 @@ impl<'a> Live<'a> {
             }
         }
     }
+}
+
+/// The part of a worker that serves.
+fn host(driver: &Driver, blobs: Blobs, said: mpsc::Sender<ToCoordinator>) -> Host {
+    let options = &driver.options;
+    let loader = Loader {
+        blobs,
+        device: driver.stage_device.clone(),
+        memory_bytes: options.memory_bytes,
+        loaded: driver.stage.loaded.clone(),
+        #[cfg(feature = "liars")]
+        lie: options.lie.clone(),
+    };
+    Host::new(Context {
+        handle: driver.stage.clone(),
+        loader,
+        key: driver.key.clone(),
+        coordinator: options.coordinator.clone(),
+        said,
+    })
 }
 
 /// What is said of a plan that cannot be served.

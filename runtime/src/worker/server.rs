@@ -13,12 +13,14 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::{EngineEvent, ReceivedFrame, Shared};
+use crate::serving::StageHandle;
 use crate::tensor_blob;
 
 /// The gRPC service of a worker.
 pub(super) struct WorkerService {
     pub(super) shared: Shared,
     pub(super) events: SyncSender<EngineEvent>,
+    pub(super) stage: StageHandle,
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
@@ -27,8 +29,9 @@ type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
 impl Worker for WorkerService {
     type GetBlobStream = Chunks;
 
-    async fn pass(&self, _request: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {
-        Err(Status::unimplemented("passes"))
+    async fn pass(&self, request: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {
+        self.stage.receive(request.into_inner()).await?;
+        Ok(Response::new(Empty {}))
     }
 
     async fn push(&self, request: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {

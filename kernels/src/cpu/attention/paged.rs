@@ -1,19 +1,21 @@
-//! Attention over pages: a task takes some tokens of one sequence and one key head, all query heads of
-//! which are the rows of one product. The bits are those of [`super::forward`].
+//! Attention over pages: a task takes some tokens of one sequence, block of keys by block of keys. The
+//! bits are those of [`super::forward`].
 
 use rayon::prelude::*;
 
-use super::rows::{Partials, Visible, softmax};
-use crate::coded::{Coded, Operand, Precision};
+use super::digits::{self, DEPTH_MAX, Digits, LANES, Pairs};
+use super::rows::{Partials, softmax};
+use crate::coded::{Coded, Precision};
 use crate::cpu::pages::{HostPages, PageHead};
-use crate::cpu::{Cpu, code, gemm};
+use crate::cpu::{Cpu, code};
+use crate::math::pow2_f64;
 use crate::ops::PagedRun;
 use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS};
 
-/// Rows of a tile: query heads of a key head times tokens.
-const ROWS: usize = 128;
-/// Products of a row of queries with a row of keys, below which a task is not worth a thread.
-const TASK_WORK: usize = 1 << 17;
+/// Rows of a tile, about: query heads of a key head times tokens.
+const ROWS: usize = 32;
+/// Multiply-adds below which a task is not worth a thread.
+const TASK_WORK: usize = 1 << 18;
 
 /// What all tasks of a call read.
 struct Attend<'a> {
@@ -25,21 +27,16 @@ struct Attend<'a> {
     precision: Precision,
 }
 
-/// Tokens `[position, position + count)` of a sequence, from `token` of the batch on.
+/// Tokens `[position, position + count)` of a sequence, from `token` of the batch on, and some of
+/// their key heads: all, or one of a single token.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     run: &'a PagedRun<'a>,
     token: usize,
     position: usize,
     count: usize,
-}
-
-impl Tile<'_> {
-    /// Multiply-adds of one of its heads, about.
-    fn work(&self, shape: &AttentionShape) -> usize {
-        let keys = self.position + self.count - shape.first_key(self.position) / BLOCK * BLOCK;
-        2 * self.count * shape.group() * shape.head_dim * keys.max(BLOCK / 2)
-    }
+    first_head: usize,
+    heads: usize,
 }
 
 /// Attention of `runs`, `[tokens, heads * head_dim]`. Runs and pages have been checked.
@@ -60,172 +57,229 @@ pub fn paged(
         shape,
         precision,
     };
-    let tiles = tiles(runs, shape);
-    let tasks = tiles.len() * shape.kv_heads;
-    let task = |index: usize| attend.head(&tiles[index / shape.kv_heads], index % shape.kv_heads);
-    let work: usize = tiles.iter().map(|tile| tile.work(shape)).sum::<usize>() * shape.kv_heads;
-    let together = (tasks * TASK_WORK).div_ceil(work.max(1)).max(1);
-    let heads: Vec<Vec<f32>> = if cpu.threads() == 1 || together >= tasks {
-        (0..tasks).map(task).collect()
-    } else {
-        let all = (0..tasks).into_par_iter().with_min_len(together);
-        cpu.pool().install(|| all.map(task).collect())
-    };
-    let (width, row) = (shape.group() * shape.head_dim, shape.heads * shape.head_dim);
     let mut out = vec![0.0; queries.rows * shape.head_dim];
-    for (index, head) in heads.iter().enumerate() {
-        let (tile, kv_head) = (&tiles[index / shape.kv_heads], index % shape.kv_heads);
-        for (i, part) in head.chunks_exact(width).enumerate() {
-            let at = (tile.token + i) * row + kv_head * width;
-            out[at..at + width].copy_from_slice(part);
+    if shape.head_dim > DEPTH_MAX {
+        attend.gathered(runs, &mut out);
+        return out;
+    }
+    let tiles = attend.tiles(runs);
+    let work: usize = tiles.iter().map(|tile| tile.work(shape)).sum();
+    let mut tasks = Vec::with_capacity(tiles.len());
+    let mut rest = &mut out[..];
+    for tile in &tiles {
+        let len = tile.count * tile.heads * shape.group() * shape.head_dim;
+        let (own, later) = rest.split_at_mut(len);
+        tasks.push((tile, own));
+        rest = later;
+    }
+    let together = (tasks.len() * TASK_WORK).div_ceil(work.max(1)).max(1);
+    if cpu.threads() == 1 || together >= tasks.len() {
+        let mut scratch = Scratch::default();
+        for (tile, out) in tasks {
+            attend.tile(tile, out, &mut scratch);
         }
+    } else {
+        let tasks = tasks.into_par_iter().with_min_len(together);
+        cpu.pool().install(|| {
+            tasks.for_each_init(Scratch::default, |scratch, (tile, out)| {
+                attend.tile(tile, out, scratch);
+            });
+        });
     }
     out
 }
 
-fn tiles<'a>(runs: &'a [PagedRun<'a>], shape: &AttentionShape) -> Vec<Tile<'a>> {
-    let together = (ROWS / shape.group()).max(1);
-    let mut tiles = Vec::with_capacity(runs.len());
-    let mut token = 0;
-    for run in runs {
-        for position in (run.first..run.end()).step_by(together) {
-            let count = together.min(run.end() - position);
-            tiles.push(Tile {
-                run,
-                token,
-                position,
-                count,
-            });
-            token += count;
-        }
+impl Tile<'_> {
+    /// Its multiply-adds, about.
+    fn work(&self, shape: &AttentionShape) -> usize {
+        let keys = self.position + self.count - shape.first_key(self.position) / BLOCK * BLOCK;
+        2 * self.count * self.heads * shape.group() * shape.head_dim * keys
     }
-    tiles
 }
 
-/// Memory of a task, for one block of keys after another.
+/// Memory of a task, for one row and block after another.
 #[derive(Default)]
 struct Scratch {
+    /// Digits of the queries of a key head, `[rows, depth]` each.
+    query_high: Vec<i16>,
+    query_low: Vec<i16>,
+    /// Of one row: sums, scores, codes of probabilities and their digits.
+    high: Vec<i32>,
+    low: Vec<i32>,
     scores: Vec<f32>,
     codes: Vec<i16>,
-    exps: Vec<i32>,
-    visible: Vec<Visible>,
+    code_high: Vec<i16>,
+    code_low: Vec<i16>,
+    /// Softmaxes of all rows: over all keys, over a chunk, over a block.
+    total: Partials,
+    chunk: Partials,
+    block: Partials,
 }
 
 impl Attend<'_> {
-    /// `[count, group, head_dim]` of one key head.
-    fn head(&self, tile: &Tile<'_>, kv_head: usize) -> Vec<f32> {
+    fn tiles<'r>(&self, runs: &'r [PagedRun<'r>]) -> Vec<Tile<'r>> {
+        let (shape, mut tiles, mut token) = (self.shape, Vec::with_capacity(runs.len()), 0);
+        let together = (ROWS / shape.group()).max(1);
+        for run in runs {
+            for position in (run.first..run.end()).step_by(together) {
+                let whole = Tile {
+                    run,
+                    token,
+                    position,
+                    count: together.min(run.end() - position),
+                    first_head: 0,
+                    heads: shape.kv_heads,
+                };
+                token += whole.count;
+                // One token with many keys is cut by heads: it may be the only one.
+                if whole.count == 1 && whole.work(shape) > 2 * TASK_WORK {
+                    let one = |first_head| Tile {
+                        first_head,
+                        heads: 1,
+                        ..whole
+                    };
+                    tiles.extend((0..shape.kv_heads).map(one));
+                } else {
+                    tiles.push(whole);
+                }
+            }
+        }
+        tiles
+    }
+
+    /// `[count, heads, group, head_dim]` of the tile's key heads.
+    fn tile(&self, tile: &Tile<'_>, out: &mut [f32], scratch: &mut Scratch) {
         let (group, dim) = (self.shape.group(), self.shape.head_dim);
-        let rows = tile.count * group;
-        let (codes, exps) = self.gathered(tile, kv_head);
-        let queries = Operand {
-            q: &codes,
-            rows,
-            depth: dim,
-            row_stride: dim,
-            depth_stride: 1,
-            exp: &exps,
-            precision: self.queries.precision,
-        };
+        let width = tile.heads * group * dim;
+        for head in 0..tile.heads {
+            self.head(tile, tile.first_head + head, scratch);
+            let rows = scratch.total.out.chunks_exact(group * dim);
+            let sums = scratch.total.sum.chunks_exact(group);
+            for ((line, rows), sums) in out.chunks_exact_mut(width).zip(rows).zip(sums) {
+                let line = &mut line[head * group * dim..(head + 1) * group * dim];
+                let rows = line.chunks_exact_mut(dim).zip(rows.chunks_exact(dim));
+                for ((line, row), &sum) in rows.zip(sums) {
+                    line.iter_mut().zip(row).for_each(|(out, o)| *out = o / sum);
+                }
+            }
+        }
+    }
+
+    /// The softmaxes of the queries of one key head, into `scratch.total`.
+    fn head(&self, tile: &Tile<'_>, kv_head: usize, scratch: &mut Scratch) {
+        let dim = self.shape.head_dim;
+        let rows = tile.count * self.shape.group();
+        self.take_queries(tile, kv_head, scratch);
         let end = tile.position + tile.count;
         let first_block = self.shape.first_key(tile.position) / BLOCK * BLOCK;
         let chunk_keys = BLOCK * CHUNK_BLOCKS;
-        let mut scratch = Scratch::default();
-        let mut total = Partials::empty(rows, dim);
+        scratch.total.reset(rows, dim);
         for chunk in (first_block / chunk_keys * chunk_keys..end).step_by(chunk_keys) {
-            let mut part = Partials::empty(rows, dim);
+            scratch.chunk.reset(rows, dim);
             for block in (chunk.max(first_block)..end.min(chunk + chunk_keys)).step_by(BLOCK) {
-                part.merge(&self.block(&queries, tile, kv_head, block, &mut scratch));
+                scratch.block.reset(rows, dim);
+                self.block(tile, kv_head, block, scratch);
+                scratch.chunk.merge(&scratch.block);
             }
-            total.merge(&part);
+            scratch.total.merge(&scratch.chunk);
         }
-        let mut out = total.out;
-        for (out, sum) in out.chunks_exact_mut(dim).zip(&total.sum) {
-            out.iter_mut().for_each(|o| *o /= sum);
-        }
-        out
     }
 
-    /// Codes and exponents of the queries of a tile that read one key head, by token and head.
-    fn gathered(&self, tile: &Tile<'_>, kv_head: usize) -> (Vec<i16>, Vec<i32>) {
-        let (group, dim) = (self.shape.group(), self.shape.head_dim);
-        let (q, exp) = (self.queries.q.data(), self.queries.exp.data());
-        let mut codes = Vec::with_capacity(tile.count * group * dim);
-        let mut exps = Vec::with_capacity(tile.count * group);
-        for token in tile.token..tile.token + tile.count {
-            let row = token * self.shape.heads + kv_head * group;
-            codes.extend_from_slice(&q[row * dim..(row + group) * dim]);
-            exps.extend_from_slice(&exp[row..row + group]);
+    /// The digits of the queries of a tile that read one key head, by token and head.
+    fn take_queries(&self, tile: &Tile<'_>, kv_head: usize, scratch: &mut Scratch) {
+        let (isa, group, dim) = (self.cpu.isa(), self.shape.group(), self.shape.head_dim);
+        let depth = dim.next_multiple_of(2);
+        let len = tile.count * group * depth;
+        let high = sized(&mut scratch.query_high, len);
+        let low = sized(&mut scratch.query_low, len);
+        let digits = high
+            .chunks_exact_mut(depth)
+            .zip(low.chunks_exact_mut(depth));
+        for (row, (high, low)) in digits.enumerate() {
+            let at = self.query(tile, kv_head, row) * dim;
+            let codes = &self.queries.q.data()[at..at + dim];
+            high[dim..].fill(0);
+            low[dim..].fill(0);
+            digits::split(isa, codes, high, low);
         }
-        (codes, exps)
     }
 
-    /// The softmaxes over the keys of one page.
-    fn block(
-        &self,
-        queries: &Operand<'_>,
-        tile: &Tile<'_>,
-        kv_head: usize,
-        block: usize,
-        scratch: &mut Scratch,
-    ) -> Partials {
-        let (isa, dim, rows) = (self.cpu.isa(), self.shape.head_dim, queries.rows);
-        let end = tile.position + tile.count;
-        let count = BLOCK.min(end - block);
+    /// Which row of the queries is a row of a tile.
+    fn query(&self, tile: &Tile<'_>, kv_head: usize, row: usize) -> usize {
+        let group = self.shape.group();
+        (tile.token + row / group) * self.shape.heads + kv_head * group + row % group
+    }
+
+    /// The softmaxes over the keys of one page, into `scratch.block`.
+    fn block(&self, tile: &Tile<'_>, kv_head: usize, block: usize, scratch: &mut Scratch) {
+        let depth = self.shape.head_dim.next_multiple_of(2);
         let page = tile.run.pages[block / BLOCK] as usize;
         let page = self.pages.head(self.layer, page, kv_head);
-        let (keys, values) = (self.keys(&page, count), self.values(&page, count));
-        scratch.visible.clear();
-        for position in tile.position..end {
+        let exps = self.queries.exp.data();
+        for row in 0..tile.count * self.shape.group() {
+            let position = tile.position + row / self.shape.group();
+            let count = BLOCK.min((position + 1).saturating_sub(block));
             let seen = super::forward::seen(position, block, count, self.shape);
-            let heads = std::iter::repeat_n(seen, self.shape.group());
-            scratch.visible.extend(heads);
+            if seen.first >= seen.end {
+                continue;
+            }
+            let scale = pow2_f64(exps[self.query(tile, kv_head, row)]);
+            let query = Digits {
+                high: &scratch.query_high[row * depth..(row + 1) * depth],
+                low: &scratch.query_low[row * depth..(row + 1) * depth],
+            };
+            let width = count.next_multiple_of(LANES);
+            let high = sized(&mut scratch.high, width);
+            let low = sized(&mut scratch.low, width);
+            let keys = Pairs {
+                codes: page.keys,
+                stride: BLOCK,
+            };
+            digits::sums(self.cpu.isa(), query, keys, high, low);
+            let scores = sized(&mut scratch.scores, count);
+            digits::round(self.cpu.isa(), high, low, scale, page.key_scales, scores);
+            let partial = &mut scratch.block;
+            let (max, sum) = (&mut partial.max[row..=row], &mut partial.sum[row..=row]);
+            softmax(self.cpu.isa(), scores, &[seen], max, sum);
+            self.mix(&page, count, row, scratch);
         }
-        let mut partial = Partials::empty(rows, dim);
-        let scores = sized(&mut scratch.scores, rows * count);
-        gemm::gemm_serial(isa, *queries, keys, scores);
-        softmax(isa, scores, &scratch.visible, &mut partial.max, &mut partial.sum);
-        let codes = sized(&mut scratch.codes, rows * count);
-        let exps = sized(&mut scratch.exps, rows);
-        let folds = Some(&page.value_exps[..count]);
-        code::code_rows_serial(isa, scores, folds, self.precision, codes, exps);
-        let probabilities = Operand {
-            q: codes,
-            rows,
-            depth: count,
-            row_stride: count,
-            depth_stride: 1,
-            exp: exps,
-            precision: self.precision,
+    }
+
+    /// The sum of the values of a page by the probabilities of one row, into `scratch.block`.
+    fn mix(&self, page: &PageHead<'_>, count: usize, row: usize, scratch: &mut Scratch) {
+        let (isa, dim) = (self.cpu.isa(), self.shape.head_dim);
+        let depth = count.next_multiple_of(2);
+        let codes = sized(&mut scratch.codes, depth);
+        codes[count..].fill(0);
+        let folds = (&page.value_scales[..count], &page.value_exps[..count]);
+        let scores = &scratch.scores[..count];
+        let exp = code::code_folded_row(isa, scores, folds, self.precision, &mut codes[..count]);
+        let high = sized(&mut scratch.code_high, depth);
+        let low = sized(&mut scratch.code_low, depth);
+        digits::split(isa, codes, high, low);
+        let probabilities = Digits { high, low };
+        let width = dim.next_multiple_of(LANES);
+        let high = sized(&mut scratch.high, width);
+        let low = sized(&mut scratch.low, width);
+        let values = Pairs {
+            codes: page.values,
+            stride: width,
         };
-        debug_assert_eq!(partial.out.len(), rows * dim);
-        gemm::gemm_serial(isa, probabilities, values, &mut partial.out);
-        partial
+        digits::sums(isa, probabilities, values, high, low);
+        let out = &mut scratch.block.out[row * dim..(row + 1) * dim];
+        digits::round_folded(isa, high, low, pow2_f64(exp), out);
     }
 
-    /// Tokens as rows, summed over the features of the head.
-    fn keys<'p>(&self, page: &PageHead<'p>, count: usize) -> Operand<'p> {
-        let dim = self.shape.head_dim;
-        Operand {
-            q: page.keys,
-            rows: count,
-            depth: dim,
-            row_stride: dim,
-            depth_stride: 1,
-            exp: &page.key_exps[..count],
-            precision: self.pages.precision(),
-        }
-    }
-
-    /// Features as rows, summed over the tokens, whose exponents are folded into the probabilities.
-    fn values<'p>(&self, page: &PageHead<'p>, count: usize) -> Operand<'p> {
-        Operand {
-            q: page.values,
-            rows: self.shape.head_dim,
-            depth: count,
-            row_stride: BLOCK,
-            depth_stride: 1,
-            exp: &[],
-            precision: self.pages.precision(),
+    /// Heads that are too wide for digits: run by run, over keys and values in one piece.
+    fn gathered(&self, runs: &[PagedRun<'_>], out: &mut [f32]) {
+        let (shape, mut row) = (self.shape, 0);
+        for run in runs {
+            let rows = run.count * shape.heads;
+            let queries = self.queries.part(row, rows);
+            let kv = self.pages.gathered(self.layer, run);
+            let one = super::forward(self.cpu, &queries, &kv, run.first, shape, self.precision);
+            out[row * shape.head_dim..(row + rows) * shape.head_dim].copy_from_slice(&one.out);
+            row += rows;
         }
     }
 }

@@ -65,6 +65,7 @@ fn largest(x: &[f32]) -> f32 {
 
 /// Softmaxes over some keys, for a run of queries. See
 /// [`crate::reference::attention::Partial`].
+#[derive(Default)]
 pub(super) struct Partials {
     pub(super) max: Vec<Option<i32>>,
     pub(super) sum: Vec<f32>,
@@ -78,6 +79,15 @@ impl Partials {
             sum: vec![0.0; queries],
             out: vec![0.0; queries * head_dim],
         }
+    }
+
+    /// As [`Self::empty`], in the same memory; numerators are of any content.
+    pub(super) fn reset(&mut self, queries: usize, head_dim: usize) {
+        self.max.clear();
+        self.max.resize(queries, None);
+        self.sum.clear();
+        self.sum.resize(queries, 0.0);
+        self.out.resize(queries * head_dim, 0.0);
     }
 
     /// Adds the softmaxes over later keys.

@@ -11,6 +11,7 @@
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::avx512::add_pairs;
 use super::job::{self, First, Job, Output};
@@ -142,35 +143,71 @@ unsafe fn run_job<const IS_WIDE: bool>(
 ) {
     // 16 registers of sums at most; with fewer rows, more streams of B at a time.
     let together = if job.rows.len() <= 2 { COLS } else { COLS / 2 };
-    for col in job.cols.clone().step_by(together) {
-        let cols = (job.cols.end - col).min(together);
-        let tail = Tail::new(b, col, cols);
-        for row in job.rows.clone().step_by(ROWS_MAX) {
-            let count = (job.rows.end - row).min(ROWS_MAX);
-            macro_rules! by_size {
-                ($(($rows:literal, $cols:literal))*) => {
-                    match (count, cols) {
-                        $(
-                            // SAFETY: the caller's promises; these rows and columns exist.
-                            ($rows, $cols) => unsafe {
-                                sums::<$rows, $cols, IS_WIDE>(rows, b, &tail, row, col)
-                            },
-                        )*
-                        _ => unreachable!("{count} rows by {cols} columns"),
-                    }
-                };
-            }
-            let sums =
-                by_size!((1, 1)(1, 2)(1, 3)(1, 4)(2, 1)(2, 2)(2, 3)(2, 4)(3, 1)(3, 2)(4, 1)(4, 2));
-            for (r, sums) in sums.iter().enumerate().take(count) {
-                // SAFETY: the outputs are this job's.
-                let out = unsafe { output.row(row + r, col, cols) };
-                let a_scale = scale(a, row + r);
-                for (n, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-                    *out = (sum as f64 * a_scale * scale(b, col + n)) as f32;
+    for cols in parts(&job.cols, B_COLS) {
+        for rows_now in parts(&job.rows, A_ROWS) {
+            for cols in parts(&cols, together) {
+                let tail = Tail::new(b, cols.start, cols.len());
+                for few in parts(&rows_now, ROWS_MAX) {
+                    // SAFETY: the caller's promises.
+                    unsafe { fill::<IS_WIDE>(rows, a, b, (&few, &cols), &tail, output) }
                 }
             }
         }
+    }
+}
+
+/// Rows of A that stay in the first cache, and columns of B that stay in the second, while they meet.
+const A_ROWS: usize = 16;
+const B_COLS: usize = 64;
+
+/// A range in parts of at most `most`.
+fn parts(range: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let end = range.end;
+    let part = move |start: usize| start..end.min(start + most);
+    range.clone().step_by(most).map(part)
+}
+
+/// Outputs of at most [`ROWS_MAX`] rows and [`COLS`] columns, 8 in all at most.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn fill<const IS_WIDE: bool>(
+    rows: &Rows<'_>,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    (few, cols): (&Range<usize>, &Range<usize>),
+    tail: &Tail,
+    output: &Output<'_>,
+) {
+    let (row, col) = (few.start, cols.start);
+    macro_rules! by_size {
+        ($(($rows:literal, $cols:literal))*) => {
+            match (few.len(), cols.len()) {
+                $(
+                    // SAFETY: the caller's promises; these rows and columns exist.
+                    ($rows, $cols) => unsafe {
+                        sums::<$rows, $cols, IS_WIDE>(rows, b, tail, row, col)
+                    },
+                )*
+                (rows, cols) => unreachable!("{rows} rows by {cols} columns"),
+            }
+        };
+    }
+    let sums = by_size!((1, 1)(1, 2)(1, 3)(1, 4)(2, 1)(2, 2)(2, 3)(2, 4)(3, 1)(3, 2)(4, 1)(4, 2));
+    let mut scales = [[0.0; OUTPUTS]; 2];
+    for r in 0..few.len() {
+        for n in 0..cols.len() {
+            let i = r * cols.len() + n;
+            (scales[0][i], scales[1][i]) = (scale(a, row + r), scale(b, col + n));
+        }
+    }
+    let mut values = [0.0; OUTPUTS];
+    for i in 0..OUTPUTS {
+        values[i] = (sums[i] * scales[0][i] * scales[1][i]) as f32;
+    }
+    for (r, values) in values.chunks_exact(cols.len()).enumerate().take(few.len()) {
+        // SAFETY: the outputs are this job's.
+        let out = unsafe { output.row(row + r, col, cols.len()) };
+        out.copy_from_slice(values);
     }
 }
 
@@ -228,7 +265,7 @@ fn lines_from<const R: usize>(
     (codes, digits)
 }
 
-/// The exact sums of `R` rows with `N` columns.
+/// The exact sums of `R` rows with `N` columns, row by row.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
@@ -237,8 +274,9 @@ unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
     tail: &Tail,
     row: usize,
     col: usize,
-) -> [[i64; COLS]; ROWS_MAX] {
-    let mut totals = [[0i64; COLS]; ROWS_MAX];
+) -> [f64; OUTPUTS] {
+    const { assert!(R * N <= OUTPUTS) };
+    let mut totals = [0.0; OUTPUTS];
     let zero = _mm512_setzero_si512();
     let (half, lower) = (_mm512_set1_epi16(128), _mm512_set1_epi16(0xff));
     let sign = _mm512_set1_epi8(i8::MIN);
@@ -293,21 +331,57 @@ unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
             }
             first_step = end;
         }
+        // Sums of blocks are integers below 2^53 in all: no addition rounds.
+        let mut parts = [zero; 2 * OUTPUTS];
         for r in 0..R {
             for n in 0..N {
-                totals[r][n] += total(low[r][n], high[r][n]);
+                let rest = _mm512_sub_epi32(low[r][n], _mm512_slli_epi32::<16>(high[r][n]));
+                let carry = _mm512_srai_epi32::<16>(rest);
+                parts[r * N + n] = _mm512_add_epi32(high[r][n], carry);
+                parts[OUTPUTS + r * N + n] = _mm512_and_si512(rest, _mm512_set1_epi32(0xffff));
             }
+        }
+        let [high, low] = lanes_added(parts);
+        for i in 0..OUTPUTS {
+            totals[i] += f64::from(high[i]) * 65_536.0 + f64::from(low[i]);
         }
     }
     totals
 }
 
-/// The sum over lanes of `high * 2^16 + i32(low - high * 2^16)`.
+/// Outputs that are made at a time.
+const OUTPUTS: usize = 8;
+
+/// The sum over the lanes of each vector.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn total(low: __m512i, high: __m512i) -> i64 {
-    let rest = _mm512_sub_epi32(low, _mm512_slli_epi32::<16>(high));
-    let high = _mm512_add_epi32(high, _mm512_srai_epi32::<16>(rest));
-    let low = _mm512_and_si512(low, _mm512_set1_epi32(0xffff));
-    (i64::from(_mm512_reduce_add_epi32(high)) << 16) + i64::from(_mm512_reduce_add_epi32(low))
+fn lanes_added(x: [__m512i; 2 * OUTPUTS]) -> [[i32; OUTPUTS]; 2] {
+    let zero = _mm512_setzero_si512();
+    // A quarter of a vector ends with one lane of each of four vectors.
+    let mut fours = [zero; 4];
+    for i in 0..4 {
+        let mut twos = [zero; 2];
+        for j in 0..2 {
+            let (a, b) = (x[4 * i + 2 * j], x[4 * i + 2 * j + 1]);
+            twos[j] = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        }
+        let [a, b] = twos;
+        fours[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    }
+    // Quarters are added to each other.
+    let [a, b, c, d] = fours;
+    let (a, b) = (quarters_added(a, b), quarters_added(c, d));
+    let all = quarters_added(a, b);
+    let mut lanes = [[0; OUTPUTS]; 2];
+    // SAFETY: the two arrays are 16 lanes in a row.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), all) };
+    lanes
+}
+
+/// The even quarters of both vectors plus the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quarters_added(a: __m512i, b: __m512i) -> __m512i {
+    let even = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+    _mm512_add_epi32(even, _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
 }

@@ -43,9 +43,7 @@ impl Device {
             of_row(line, token, top.into())
         };
         Ok(match self {
-            Self::Cpu(cpu) => cpu
-                .pool()
-                .install(|| targets.par_iter().map(one).collect()),
+            Self::Cpu(cpu) => cpu.pool().install(|| targets.par_iter().map(one).collect()),
             _ => targets.iter().map(one).collect(),
         })
     }
@@ -59,7 +57,8 @@ fn of_row(logits: &[f32], token: u32, top: usize) -> Logprobs {
     let log_sum = ln(reduce::sum(&p));
     let logprob = |token: u32| {
         let gap = max - logits[token as usize] * LOG2_E;
-        -gap.mul_add(LN_2, log_sum)
+        // From 0, so that no -0 comes out.
+        0.0 - gap.mul_add(LN_2, log_sum)
     };
     let top = largest(logits, top).into_iter();
     Logprobs {

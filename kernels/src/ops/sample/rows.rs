@@ -75,9 +75,16 @@ impl Device {
                     .map(|draw| (draw.row, draw.sampling, draw.position))
                     .collect();
                 let mut drawn = cuda::sample::draw_rows(gpu, &all, vocab, &plain)?.into_iter();
-                let token = |draw: &RowSample<'_>| match drawn.next() {
-                    Some(token) if draw.candidates.is_all() => Ok(token),
-                    _ => from_row(&logits.rows(draw.row, 1).values()?, draw),
+                let token = |draw: &RowSample<'_>| {
+                    let on_gpu = if draw.candidates.is_all() {
+                        drawn.next()
+                    } else {
+                        None
+                    };
+                    match on_gpu {
+                        Some(token) => Ok(token),
+                        None => from_row(&logits.rows(draw.row, 1).values()?, draw),
+                    }
                 };
                 draws.iter().map(token).collect()
             }

@@ -1,0 +1,104 @@
+//! What the core and the tasks that serve tell each other.
+
+use concord_proto::ledger::Offence;
+use concord_proto::serving::WorkerView;
+use concord_proto::{Digest, Layers, WorkerId};
+
+/// A seat in a pipeline, as its lane has to prove it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// What it says its device is.
+    pub device: String,
+    /// Its layers.
+    pub layers: Layers,
+    /// What its lane shows.
+    pub ticket: [u8; 32],
+}
+
+/// From the core to the tasks that serve.
+#[derive(Clone, Debug)]
+pub enum ServingEffect {
+    /// A pipeline has a new plan: its lanes are awaited. An older plan of it is over.
+    Planned {
+        /// Which pipeline, from 0.
+        pipeline: u32,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The seats, in order.
+        seats: Vec<Seat>,
+        /// Pages of keys and values.
+        pages: u32,
+        /// Why there is a new plan.
+        reason: String,
+    },
+    /// Nobody is there to hold a pipeline.
+    Down {
+        /// Which.
+        pipeline: u32,
+        /// Why, and what would help.
+        reason: String,
+    },
+    /// The pool has changed, in words.
+    Pool {
+        /// What it waits for, or does.
+        state: String,
+        /// The members.
+        workers: Vec<WorkerView>,
+        /// Audits that agreed, and those that did not.
+        audits: (u64, u64),
+    },
+}
+
+/// From the tasks that serve to the core.
+#[derive(Clone, Debug)]
+pub enum ServingEvent {
+    /// All lanes of a plan are there.
+    Running {
+        /// Which pipeline.
+        pipeline: u32,
+        /// The plan's epoch.
+        epoch: u32,
+    },
+    /// A worker of a plan does not answer any more.
+    Lost {
+        /// Which pipeline.
+        pipeline: u32,
+        /// The plan's epoch.
+        epoch: u32,
+        /// Who.
+        worker: WorkerId,
+        /// How it was noticed.
+        reason: String,
+        /// Whether it may go on: it said so itself, and may only have noticed another's end.
+        is_here: bool,
+    },
+    /// A worker has said what cannot be; no proof is at hand.
+    Distrusted {
+        /// Who.
+        worker: WorkerId,
+        /// What it said.
+        reason: String,
+    },
+    /// A worker has signed what proves it wrong.
+    Guilty {
+        /// Who.
+        worker: WorkerId,
+        /// Of what.
+        offence: Offence,
+        /// The proof, in words.
+        evidence: String,
+    },
+    /// Adapters that stages have to load from now on.
+    Adapters(Vec<Digest>),
+    /// An answer is drawn for an audit.
+    Audit {
+        /// Blob address of the signed receipt.
+        receipt: Digest,
+        /// Its name, for the log.
+        name: String,
+        /// Who signed its claims: they do not judge it.
+        signers: Vec<WorkerId>,
+    },
+}

@@ -1,0 +1,76 @@
+//! Receipts of answers: the newest of them.
+
+use concord_proto::Signed;
+use sqlx::{Connection, Row};
+
+use super::{Result, Store, StoreError, read};
+
+/// Receipts that are kept.
+const RECEIPTS_MAX: i64 = 100_000;
+
+/// Receipts that one question gives at most: a request has at most so many choices.
+const FOUND_MAX: i64 = 256;
+
+impl Store {
+    /// Keeps receipts by their names, and lets the oldest go.
+    ///
+    /// # Errors
+    /// [`StoreError`]; none of them is kept then.
+    pub async fn keep_receipts(&self, receipts: &[(&str, Vec<u8>)]) -> Result<()> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.connection.lock().await;
+        let failed = |why| StoreError::of(&self.path, why);
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        let last = sqlx::query("SELECT COALESCE(MAX(number), 0) FROM receipts")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        let mut number: i64 = last.get(0);
+        for (id, receipt) in receipts {
+            number += 1;
+            sqlx::query("INSERT INTO receipts (number, id, receipt) VALUES ($1, $2, $3)")
+                .bind(number)
+                .bind(*id)
+                .bind(receipt.as_slice())
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+        }
+        sqlx::query("DELETE FROM receipts WHERE number <= $1")
+            .bind(number - RECEIPTS_MAX)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// The receipts named `id`, or `id` and the index of a choice after a "-", by that index.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn receipts(&self, id: &str) -> Result<Vec<Signed>> {
+        let mut connection = self.connection.lock().await;
+        // All names that begin with the id and "-" come before those with the next character, ".".
+        let sql = "SELECT id, receipt FROM receipts \
+                   WHERE id = $1 OR (id >= $2 AND id < $3) ORDER BY number LIMIT $4";
+        let rows = sqlx::query(sql)
+            .bind(id)
+            .bind(format!("{id}-"))
+            .bind(format!("{id}."))
+            .bind(FOUND_MAX)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(|why| StoreError::of(&self.path, why))?;
+        let mut found = Vec::new();
+        for row in rows {
+            let name: String = row.get(0);
+            let choice = name[id.len()..].trim_start_matches('-').parse::<u32>();
+            let receipt: Signed = read("a receipt", &row.get::<Vec<u8>, _>(1))?;
+            found.push((choice.unwrap_or(0), receipt));
+        }
+        found.sort_by_key(|(choice, _)| *choice);
+        Ok(found.into_iter().map(|(_, receipt)| receipt).collect())
+    }
+}

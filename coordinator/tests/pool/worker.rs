@@ -1,0 +1,362 @@
+//! A make-believe worker: a session, and a lane for its seat.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use concord_proto::serving::{
+    AnswerVerdict, Drawn, DrawOrder, FromStage, LaneHello, Pass, PassResult, Passed,
+    StageAssignment, ToStage, TokenLogprob,
+};
+use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_proto::wire::{Body, Envelope};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, Signed, WorkerId, canonical};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use super::stage::{Frame, Lie, Stage, draw};
+
+type Ends = (mpsc::Sender<Frame>, Option<mpsc::Receiver<Frame>>);
+
+/// The links between stages, by epoch and the seat that receives.
+#[derive(Clone, Default)]
+pub struct Wires(Arc<Mutex<BTreeMap<(u32, usize), Ends>>>);
+
+impl Wires {
+    fn with<R>(&self, at: (u32, usize), then: impl FnOnce(&mut Ends) -> R) -> R {
+        let mut all = self.0.lock().unwrap();
+        then(all.entry(at).or_insert_with(|| {
+            let (to, from) = mpsc::channel(64);
+            (to, Some(from))
+        }))
+    }
+}
+
+/// How a worker is.
+#[derive(Clone)]
+pub struct Nature {
+    pub role: Role,
+    pub lie: Lie,
+    pub memory: u64,
+    /// What it says to audits.
+    pub verdict: AnswerVerdict,
+    pub pass: Duration,
+}
+
+impl Default for Nature {
+    fn default() -> Self {
+        Self {
+            role: Role::Worker,
+            lie: Lie::None,
+            memory: 1 << 30,
+            verdict: AnswerVerdict::Agrees,
+            pass: Duration::from_micros(500),
+        }
+    }
+}
+
+/// A worker that runs. Dropped, it goes on; killed, it is gone at once.
+pub struct Worker {
+    pub id: WorkerId,
+    task: AbortHandle,
+    lane: Arc<Mutex<Option<AbortHandle>>>,
+    say: mpsc::Sender<ToCoordinator>,
+    /// What it was told.
+    pub heard: Arc<Mutex<Vec<ToWorker>>>,
+}
+
+impl Worker {
+    pub fn start(url: &str, number: u8, wires: &Wires, nature: Nature) -> Self {
+        let key = Keypair::from_secret([number; 32]);
+        let id = key.public();
+        let (say, saying) = mpsc::channel(64);
+        let lane = Arc::new(Mutex::new(None));
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let process = Process {
+            url: url.to_string(),
+            key,
+            wires: wires.clone(),
+            nature,
+            lane: lane.clone(),
+            heard: heard.clone(),
+        };
+        let task = tokio::spawn(process.run(saying)).abort_handle();
+        Self {
+            id,
+            task,
+            lane,
+            say,
+            heard,
+        }
+    }
+
+    /// The process is gone.
+    pub fn kill(&self) {
+        self.task.abort();
+    }
+
+    /// Only its lane is gone.
+    pub fn break_lane(&self) {
+        if let Some(lane) = self.lane.lock().unwrap().take() {
+            lane.abort();
+        }
+    }
+
+    pub fn has_left(&self) -> bool {
+        self.heard.lock().unwrap().contains(&ToWorker::Leave)
+    }
+
+    pub async fn say(&self, message: ToCoordinator) {
+        self.say.send(message).await.unwrap();
+    }
+}
+
+struct Process {
+    url: String,
+    key: Keypair,
+    wires: Wires,
+    nature: Nature,
+    lane: Arc<Mutex<Option<AbortHandle>>>,
+    heard: Arc<Mutex<Vec<ToWorker>>>,
+}
+
+impl Process {
+    async fn run(self, mut saying: mpsc::Receiver<ToCoordinator>) -> Option<()> {
+        let mut client = CoordinatorClient::connect(self.url.clone()).await.ok()?;
+        let (up, waiting) = mpsc::channel::<Envelope>(64);
+        let session = client.session(ReceiverStream::new(waiting)).await.ok()?;
+        let mut down = session.into_inner();
+        let mut lanes = JoinSet::new();
+        let mut beats = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            let message = tokio::select! {
+                _ = beats.tick() => ToCoordinator::Heartbeat,
+                said = saying.recv() => said?,
+                envelope = down.message() => {
+                    let envelope = envelope.ok()??;
+                    let message = Signed::try_from(envelope).unwrap().open().unwrap();
+                    match self.hear(message, &client, &mut lanes) {
+                        Some(answer) => answer,
+                        None => continue,
+                    }
+                }
+            };
+            // A beat before the challenge would be no Hello.
+            let is_hello = matches!(message, ToCoordinator::Hello(_));
+            let is_known = !self.heard.lock().unwrap().is_empty();
+            if is_hello || is_known {
+                up.send(Signed::new(&self.key, &message).into()).await.ok()?;
+            }
+        }
+    }
+
+    fn hear(
+        &self,
+        message: ToWorker,
+        client: &CoordinatorClient<Channel>,
+        lanes: &mut JoinSet<Option<()>>,
+    ) -> Option<ToCoordinator> {
+        self.heard.lock().unwrap().push(message.clone());
+        match message {
+            ToWorker::Challenge { nonce } => Some(ToCoordinator::Hello(Hello {
+                role: self.nature.role,
+                protocol: PROTOCOL_VERSION,
+                arithmetic: ARITHMETIC_VERSION,
+                device: DeviceInfo {
+                    name: "made-up".to_string(),
+                    macs_per_second: 1_000_000,
+                    memory_bytes: self.nature.memory,
+                },
+                endpoint: "http://nowhere".to_string(),
+                held: None,
+                challenge: nonce,
+            })),
+            ToWorker::Serve(assignment) => {
+                assignment.validate().unwrap();
+                lanes.abort_all();
+                if assignment.seat.is_some() {
+                    let lane = Lane::new(self, client.clone(), (*assignment).clone());
+                    *self.lane.lock().unwrap() = Some(lanes.spawn(lane.run()));
+                }
+                let layers = assignment.standby.clone();
+                (!layers.is_empty()).then(|| ToCoordinator::StandsBy {
+                    deployment: assignment.deployment.id(),
+                    epoch: assignment.epoch,
+                    layers,
+                })
+            }
+            ToWorker::AuditAnswer(order) => Some(ToCoordinator::AnswerVerdict {
+                order: order.order,
+                verdict: self.nature.verdict.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+struct Lane {
+    client: CoordinatorClient<Channel>,
+    stage: Stage,
+    wires: Wires,
+    pause: Duration,
+    draws: BTreeMap<u64, DrawOrder>,
+    passes: BTreeMap<u64, Pass>,
+    results: u32,
+}
+
+impl Lane {
+    fn new(
+        process: &Process,
+        client: CoordinatorClient<Channel>,
+        assignment: StageAssignment,
+    ) -> Self {
+        Self {
+            client,
+            stage: Stage::new(process.key.clone(), assignment, process.nature.lie),
+            wires: process.wires.clone(),
+            pause: process.nature.pass,
+            draws: BTreeMap::new(),
+            passes: BTreeMap::new(),
+            results: 0,
+        }
+    }
+
+    async fn run(mut self) -> Option<()> {
+        let (up, waiting) = mpsc::channel::<Body>(1_024);
+        let assignment = &self.stage.assignment;
+        let mut ticket = assignment.ticket;
+        if self.stage.lie == Lie::OtherTicket {
+            ticket = [0; 32];
+        }
+        let hello = LaneHello {
+            deployment: self.stage.deployment,
+            pipeline: assignment.pipeline,
+            epoch: assignment.epoch,
+            seat: assignment.seat?,
+            ticket,
+        };
+        let at = (assignment.epoch, self.stage.seat());
+        let bytes = canonical::encode(&Signed::new(&self.stage.key, &hello));
+        up.send(Body { bytes }).await.ok()?;
+        let mut frames = self.wires.with(at, |ends| ends.1.take())?;
+        let lane = self.client.lane(ReceiverStream::new(waiting)).await.ok()?;
+        let mut down = lane.into_inner();
+        loop {
+            let said = tokio::select! {
+                body = down.message() => {
+                    let message = canonical::decode(&body.ok()??.bytes).unwrap();
+                    self.hear(message).await
+                }
+                frame = frames.recv() => {
+                    let frame = frame?;
+                    self.stage.receive(frame.header);
+                    self.compute(frame.pass).await
+                }
+            };
+            for message in said {
+                let mut bytes = canonical::encode(&message);
+                if self.stage.lie == Lie::Garbage && self.results > 20 {
+                    bytes = vec![255; 40];
+                }
+                up.send(Body { bytes }).await.ok()?;
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: ToStage) -> Vec<FromStage> {
+        match message {
+            ToStage::Pass(pass) => self.compute(pass).await,
+            ToStage::Draws(draws) => {
+                self.draws.insert(draws.pass, draws);
+                self.results()
+            }
+            ToStage::Claim(order) => vec![FromStage::Claimed {
+                order: order.order,
+                claim: Ok(self.stage.claim(&order)),
+            }],
+            ToStage::Evidence { order, .. } => vec![FromStage::Evidence {
+                order,
+                headers: self.stage.evidence(),
+            }],
+            ToStage::AddAdapter(adapter) => vec![FromStage::Adapter {
+                adapter,
+                outcome: match adapter.0[0] {
+                    66 => Err("it is broken".to_string()),
+                    _ => Ok(()),
+                },
+            }],
+            ToStage::Forget { .. } | ToStage::RemoveAdapter(_) => Vec::new(),
+        }
+    }
+
+    async fn compute(&mut self, pass: Pass) -> Vec<FromStage> {
+        self.results += 1;
+        if self.stage.lie == Lie::Silent && self.results > 20 {
+            return Vec::new();
+        }
+        tokio::time::sleep(self.pause).await;
+        self.stage.write(&pass);
+        let passed = FromStage::Passed(Passed {
+            pass: pass.number,
+            rows: pass.tokens.len() as u32,
+            broken: Vec::new(),
+            queue_us: 1,
+            compute_us: 500,
+            wait_us: 1,
+            wire_us: 1,
+            bytes: 100,
+        });
+        let mut said = vec![passed];
+        if self.stage.is_last() {
+            self.passes.insert(pass.number, pass);
+            said.extend(self.results());
+        } else {
+            let at = (self.stage.assignment.epoch, self.stage.seat() + 1);
+            let next = self.wires.with(at, |ends| ends.0.clone());
+            // The next stage may be gone.
+            let _ = next.send(self.stage.frame(pass)).await;
+        }
+        said
+    }
+
+    /// The results of passes whose draws are known.
+    fn results(&mut self) -> Vec<FromStage> {
+        let both = self.passes.keys().filter(|pass| self.draws.contains_key(pass));
+        let numbers: Vec<u64> = both.copied().collect();
+        let mut said = Vec::new();
+        for number in numbers {
+            let pass = self.passes.remove(&number).unwrap();
+            let draws = self.draws.remove(&number).unwrap().draws;
+            let mut drawn = Vec::new();
+            for draw_order in draws {
+                let run = &pass.runs[draw_order.run as usize];
+                let tokens = self.stage.tokens(&run.pages, run.first + run.count);
+                let token = draw_order.sample.map(|sample| {
+                    let mut token = draw(&tokens, sample.seed);
+                    if self.stage.lie == Lie::NoToken && self.results > 20 {
+                        token = u32::MAX;
+                    }
+                    self.stage.note_drawn(run, token);
+                    let logprob = 0.0.into();
+                    let top = Vec::new();
+                    TokenLogprob {
+                        token,
+                        logprob,
+                        top,
+                    }
+                });
+                drawn.push(Drawn {
+                    run: draw_order.run,
+                    token,
+                    scored: Vec::new(),
+                });
+            }
+            let pass = number;
+            said.push(FromStage::Result(PassResult { pass, drawn }));
+        }
+        said
+    }
+}

@@ -1,0 +1,229 @@
+//! The text of one choice, out of its tokens.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use concord_proto::serving::{Control, Finish, TokenLogprob};
+use concord_proto::{Domain, Hasher};
+use concord_text::{
+    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopTexts, TextError, TextStream,
+    TextTokenizer,
+};
+
+/// How a choice's tokens become text.
+pub(crate) struct Reading {
+    pub tokenizer: Arc<TextTokenizer>,
+    pub stops: Vec<String>,
+    pub stop_tokens: Vec<u32>,
+    /// Special tokens that are part of the text all the same.
+    pub kept_tokens: Vec<u32>,
+    pub max_tokens: u32,
+    pub wants_logprobs: bool,
+    pub split: Option<ReasoningSplit>,
+    pub calls: Option<CallParser>,
+    pub guide: Option<Guide>,
+}
+
+/// One choice under way: a machine without clock or sockets.
+pub(crate) struct Choice {
+    stream: Option<TextStream>,
+    stops: StopTexts,
+    stop_tokens: Vec<u32>,
+    max_tokens: u32,
+    split: Option<ReasoningSplit>,
+    calls: Option<CallParser>,
+    guide: Option<Guide>,
+    wants_logprobs: bool,
+    /// Tokens so far.
+    answer: u32,
+    /// Bytes of text that tokens gave, and those of them that are certainly part of the answer.
+    produced: usize,
+    certain: usize,
+    /// Logprobs of tokens whose text is not certain yet, by where it begins.
+    waiting: VecDeque<(usize, TokenLogprob)>,
+    /// Of all certain text.
+    digest: Hasher,
+    /// Whether later tokens are no part of the answer.
+    stopped: bool,
+    has_called: bool,
+}
+
+/// What may go out now.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    pub reasoning: String,
+    pub content: String,
+    /// Of calls alone, never text.
+    pub calls: Vec<CallEvent>,
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+impl Piece {
+    pub fn is_empty(&self) -> bool {
+        self.reasoning.is_empty()
+            && self.content.is_empty()
+            && self.calls.is_empty()
+            && self.logprobs.is_empty()
+    }
+}
+
+impl Choice {
+    /// A choice that follows `prompt`.
+    pub fn new(reading: Reading, prompt: &[u32]) -> Self {
+        let stream = TextStream::new(reading.tokenizer, prompt, false);
+        Self {
+            stream: Some(stream.keeping(&reading.kept_tokens)),
+            stops: StopTexts::new(reading.stops),
+            stop_tokens: reading.stop_tokens,
+            max_tokens: reading.max_tokens,
+            split: reading.split,
+            calls: reading.calls,
+            guide: reading.guide,
+            wants_logprobs: reading.wants_logprobs,
+            answer: 0,
+            produced: 0,
+            certain: 0,
+            waiting: VecDeque::new(),
+            digest: Hasher::new(Domain::Text),
+            stopped: false,
+            has_called: false,
+        }
+    }
+
+    /// Tokens so far.
+    pub fn answer(&self) -> u32 {
+        self.answer
+    }
+
+    /// What the engine has to know before the first token.
+    pub fn begin(&mut self) -> Result<Option<Control>, TextError> {
+        match &mut self.guide {
+            None => Ok(None),
+            Some(guide) => Ok(Some(control(guide.allowed()?, 0))),
+        }
+    }
+
+    /// Takes the next token. Gives what may go out, and what the engine has to know.
+    pub fn token(&mut self, token: TokenLogprob) -> Result<(Piece, Option<Control>), TextError> {
+        if self.stopped {
+            return Ok((Piece::default(), None));
+        }
+        self.answer += 1;
+        let id = token.token;
+        if self.wants_logprobs {
+            self.waiting.push_back((self.produced, token));
+        }
+        let ends = self.stop_tokens.contains(&id);
+        let mut piece = Piece::default();
+        if let (false, Some(stream)) = (ends, &mut self.stream) {
+            let text = stream.push(id);
+            self.text(&text, &mut piece);
+        }
+        let control = match &mut self.guide {
+            _ if self.stopped => Some(Control::Stop {
+                answer: self.answer,
+            }),
+            Some(guide) if !ends && self.answer < self.max_tokens => {
+                guide.accept(id)?;
+                let control = control(guide.allowed()?, self.answer);
+                self.stopped = matches!(control, Control::Stop { .. });
+                Some(control)
+            }
+            _ => None,
+        };
+        Ok((piece, control))
+    }
+
+    /// The engine gives no more. What waits goes out, with the reason in OpenAI's words and what
+    /// closes the receipt.
+    pub fn finish(&mut self, finish: Finish) -> (Piece, &'static str, Control) {
+        let mut piece = Piece::default();
+        let rest = self.stream.take().map(TextStream::finish);
+        self.text(&rest.unwrap_or_default(), &mut piece);
+        let held = self.stops.finish();
+        self.certain(&held, &mut piece);
+        if let Some(split) = &mut self.split {
+            let rest = split.finish();
+            piece.reasoning.push_str(&rest.reasoning);
+            self.content(rest.content, &mut piece);
+        }
+        let events = self.calls.as_mut().map(CallParser::finish);
+        self.events(events.unwrap_or_default(), &mut piece);
+        // After a stop text, tokens whose text begins behind the cut are no part of the answer.
+        let cut = match self.stopped {
+            true => self.certain,
+            false => usize::MAX,
+        };
+        self.release(cut, &mut piece);
+        let reason = match finish {
+            _ if self.has_called => "tool_calls",
+            // A stop text may come with the last token that there was room for.
+            _ if self.stopped => "stop",
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+        };
+        let text = self.digest.finish();
+        (piece, reason, Control::Close { text })
+    }
+
+    /// New text, of which some may be the start of a stop text.
+    fn text(&mut self, text: &str, piece: &mut Piece) {
+        self.produced += text.len();
+        let stopped = self.stops.push(text);
+        self.stopped |= stopped.hit.is_some();
+        self.certain(&stopped.emit, piece);
+        self.release(self.certain, piece);
+    }
+
+    /// New text that is part of the answer.
+    fn certain(&mut self, text: &str, piece: &mut Piece) {
+        self.certain += text.len();
+        self.digest.update(text.as_bytes());
+        match &mut self.split {
+            None => self.content(text.to_string(), piece),
+            Some(split) => {
+                let parts = split.push(text);
+                piece.reasoning.push_str(&parts.reasoning);
+                self.content(parts.content, piece);
+            }
+        }
+    }
+
+    /// New text that is not thought but said.
+    fn content(&mut self, text: String, piece: &mut Piece) {
+        match &mut self.calls {
+            None => piece.content.push_str(&text),
+            Some(calls) => {
+                let events = calls.push(&text);
+                self.events(events, piece);
+            }
+        }
+    }
+
+    fn events(&mut self, events: Vec<CallEvent>, piece: &mut Piece) {
+        for event in events {
+            match event {
+                CallEvent::Text(text) => piece.content.push_str(&text),
+                call => {
+                    self.has_called = true;
+                    piece.calls.push(call);
+                }
+            }
+        }
+    }
+
+    /// Lets go the logprobs of tokens whose text begins before `cut`.
+    fn release(&mut self, cut: usize, piece: &mut Piece) {
+        while self.waiting.front().is_some_and(|(start, _)| *start < cut) {
+            let first = self.waiting.pop_front();
+            piece.logprobs.extend(first.map(|(_, token)| token));
+        }
+    }
+}
+
+fn control(next: Next, answer: u32) -> Control {
+    match next {
+        Next::Tokens(tokens) => Control::Allow { answer, tokens },
+        Next::End => Control::Stop { answer },
+    }
+}

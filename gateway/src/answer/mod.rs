@@ -1,0 +1,226 @@
+//! A request under way: its generations, and what becomes of them.
+
+mod choice;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use concord_proto::serving::{Control, Generation, TokenLogprob, Update, Usage};
+use concord_text::TextError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt, StreamMap};
+
+use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::keys::Permit;
+
+pub(crate) use choice::{Choice, Piece, Reading};
+
+/// What a client may want to know, by the index of the choice.
+pub(crate) enum Event {
+    /// Logprobs of the prompt's tokens but the first.
+    Prompt(usize, Vec<TokenLogprob>),
+    /// More of an answer.
+    Piece(usize, Piece),
+    /// The last of an answer, and why it ended.
+    Ended(usize, Piece, &'static str),
+    /// For people that wait.
+    Note(String),
+    /// The request cannot be answered. The last event.
+    Failed(ApiError),
+}
+
+/// A choice before the engine knows it.
+pub(crate) struct Planned {
+    pub generation: Generation,
+    pub choice: Choice,
+}
+
+/// A request under way. Dropping it cancels what runs.
+pub(crate) struct Answer {
+    gateway: Arc<Gateway>,
+    permit: Permit,
+    started: Instant,
+    running: Vec<Running>,
+    updates: StreamMap<usize, ReceiverStream<Update>>,
+    /// Choices of a prompt: they share its tokens.
+    choices: usize,
+    has_failed: bool,
+}
+
+struct Running {
+    choice: Choice,
+    control: mpsc::Sender<Control>,
+    prompt: u32,
+    /// As far as known: the engine's figures come last.
+    usage: Usage,
+    last: Option<Instant>,
+    has_ended: bool,
+}
+
+impl Answer {
+    /// Hands all generations to the engine. `field` is what holds the prompt, for errors; `choices`
+    /// are those of a prompt.
+    ///
+    /// # Errors
+    /// The first refusal; the others are cancelled.
+    pub fn begin(
+        gateway: Arc<Gateway>,
+        planned: Vec<Planned>,
+        choices: usize,
+        field: &str,
+        permit: Permit,
+    ) -> Result<Self, ApiError> {
+        let mut answer = Self {
+            gateway,
+            permit,
+            started: Instant::now(),
+            running: Vec::with_capacity(planned.len()),
+            updates: StreamMap::with_capacity(planned.len()),
+            choices,
+            has_failed: false,
+        };
+        for (index, planned) in planned.into_iter().enumerate() {
+            let max_tokens = planned.generation.spec.max_tokens;
+            let prompt = planned.generation.spec.prompt.len() as u32;
+            let answering = answer.gateway.engine.submit(planned.generation);
+            let answering =
+                answering.map_err(|refused| ApiError::refused(refused, field, max_tokens))?;
+            let mut choice = planned.choice;
+            let first = choice.begin().map_err(|error| broken(&error))?;
+            answer.running.push(Running {
+                choice,
+                control: answering.control,
+                prompt,
+                usage: Usage::default(),
+                last: None,
+                has_ended: false,
+            });
+            let updates = ReceiverStream::new(answering.updates);
+            answer.updates.insert(index, updates);
+            answer.tell(index, first)?;
+        }
+        Ok(answer)
+    }
+
+    /// Choices, over all prompts.
+    pub fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// What comes next; nothing once all choices have ended, or one has failed. May be dropped and
+    /// asked again: nothing is lost.
+    pub async fn next(&mut self) -> Option<Event> {
+        while !self.has_failed {
+            // Nothing below waits, so that a caller's timeout cannot tear an update in two.
+            let Some((index, update)) = self.updates.next().await else {
+                if self.running.iter().all(|running| running.has_ended) {
+                    return None;
+                }
+                return Some(self.fail(ApiError::server("The engine went away.")));
+            };
+            match self.take(index, update) {
+                Ok(Some(event)) => return Some(event),
+                Ok(None) => {}
+                Err(error) => return Some(self.fail(error)),
+            }
+        }
+        None
+    }
+
+    /// What the request took so far, the tokens of a prompt counted once.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for (index, running) in self.running.iter().enumerate() {
+            usage.answer += running.usage.answer.max(running.choice.answer());
+            if index % self.choices == 0 {
+                usage.prompt += running.prompt;
+                usage.cached += running.usage.cached;
+            }
+        }
+        usage
+    }
+
+    fn take(&mut self, index: usize, update: Update) -> Result<Option<Event>, ApiError> {
+        let running = &mut self.running[index];
+        if running.has_ended {
+            return Ok(None);
+        }
+        let note = |text: String| Ok(Some(Event::Note(format!("choice {index}: {text}"))));
+        match update {
+            Update::Queued { ahead } => note(format!("waits behind {ahead}")),
+            Update::Prefill { done, total } => note(format!("read {done} of {total} tokens")),
+            Update::Paused => note("paused, a stage is being put right".to_string()),
+            Update::Resumed => note("resumed".to_string()),
+            Update::Prompt(scored) => Ok(Some(Event::Prompt(index, scored))),
+            Update::Token(token) => {
+                let now = Instant::now();
+                let before = running.last.replace(now);
+                let since = now - before.unwrap_or(self.started);
+                self.gateway.metrics.token(before.is_none(), since);
+                let step = running.choice.token(token);
+                let (piece, control) = step.map_err(|error| broken(&error))?;
+                self.tell(index, control)?;
+                Ok((!piece.is_empty()).then_some(Event::Piece(index, piece)))
+            }
+            Update::Finished { finish, usage } => {
+                running.usage = usage;
+                running.has_ended = true;
+                let (piece, reason, close) = running.choice.finish(finish);
+                // An engine that is gone keeps no receipt; the answer is right all the same.
+                if running.control.try_send(close).is_ok() {
+                    self.gateway.metrics.closed();
+                }
+                let (elapsed, prompt) = (self.started.elapsed(), running.prompt);
+                self.gateway.metrics.ended(reason, elapsed, prompt);
+                Ok(Some(Event::Ended(index, piece, reason)))
+            }
+            Update::Failed {
+                reason,
+                retry,
+                usage,
+            } => {
+                running.usage = usage;
+                Err(match retry {
+                    true => ApiError::unavailable("failed", reason, 5),
+                    false => ApiError::server(reason),
+                })
+            }
+        }
+    }
+
+    fn tell(&self, index: usize, control: Option<Control>) -> Result<(), ApiError> {
+        let Some(control) = control else {
+            return Ok(());
+        };
+        let sent = self.running[index].control.try_send(control);
+        sent.map_err(|_| ApiError::server("The engine takes no more word of this request."))
+    }
+
+    fn fail(&mut self, error: ApiError) -> Event {
+        self.has_failed = true;
+        Event::Failed(error)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let usage = self.usage();
+        self.permit
+            .spend(u64::from(usage.prompt) + u64::from(usage.answer));
+        let reason = match self.has_failed {
+            true => "error",
+            false => "abort",
+        };
+        for running in self.running.iter().filter(|running| !running.has_ended) {
+            let (elapsed, prompt) = (self.started.elapsed(), running.prompt);
+            self.gateway.metrics.ended(reason, elapsed, prompt);
+        }
+    }
+}
+
+/// A grammar that cannot go on.
+fn broken(error: &TextError) -> ApiError {
+    ApiError::server(format!("The answer cannot go on: {error}."))
+}

@@ -1,0 +1,56 @@
+//! `/v1/embeddings`: refused, with the reason.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde_json::Value;
+
+use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::json::{self, Fields, wrong};
+use crate::keys::{Account, now};
+use crate::request_body;
+
+/// `/v1/embeddings`
+pub(crate) async fn embeddings(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(account): Extension<Arc<Account>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let _permit = account.admit(now())?;
+    let limits = &gateway.options.limits;
+    let body = request_body::read(request, limits).await?;
+    let mut fields = Fields::new(json::parse(&body, limits.json_depth)?, "")?;
+    let name = fields.text("model")?;
+    let (name, _) = gateway.model(name.as_deref())?;
+    let input = fields
+        .take("input")
+        .ok_or_else(|| fields.missing("input"))?;
+    Err(refusal(&name, &input))
+}
+
+fn refusal(name: &str, input: &Value) -> ApiError {
+    let has_ids = match input {
+        Value::String(_) => false,
+        Value::Array(list) if list.iter().all(Value::is_string) => false,
+        Value::Array(list) if list.iter().all(|item| item.is_number() || item.is_array()) => true,
+        other => {
+            let expected = "a string, or an array of strings or of token ids";
+            return wrong("input", expected, other);
+        }
+    };
+    let refusal = format!(
+        "The model '{name}' writes text and was not trained for embeddings: what its layers hold \
+         would be a bad one. Use a server with an embedding model."
+    );
+    if !has_ids {
+        return ApiError::param("model", refusal).code("unsupported_model");
+    }
+    let message = format!(
+        "{refusal} Besides, 'input' holds token ids, which no other model's tokenizer should be \
+         asked about: with LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False."
+    );
+    ApiError::param("input", message).code("unsupported_model")
+}

@@ -1,0 +1,47 @@
+//! Grammars over the tokens of the served model.
+
+use std::sync::{Arc, OnceLock};
+
+use concord_proto::serving::Grammar;
+use concord_text::{Guide, GuideFactory, TextTokenizer};
+
+use crate::api_error::ApiError;
+
+/// Laid out with the first request that has a grammar: for a large vocabulary that takes a second.
+pub(crate) struct Guides {
+    tokenizer: Arc<TextTokenizer>,
+    vocab: u32,
+    factory: OnceLock<Result<GuideFactory, String>>,
+}
+
+impl Guides {
+    pub fn new(tokenizer: Arc<TextTokenizer>, vocab: u32) -> Self {
+        Self {
+            tokenizer,
+            vocab,
+            factory: OnceLock::new(),
+        }
+    }
+
+    /// A guide for an answer. Takes time: not for a task that others wait for.
+    ///
+    /// # Errors
+    /// A 400 that blames `param`, the field that the grammar comes from.
+    pub fn start(
+        &self,
+        grammar: &Grammar,
+        stop_tokens: &[u32],
+        param: &str,
+    ) -> Result<Guide, ApiError> {
+        let factory = self.factory.get_or_init(|| {
+            GuideFactory::new(&self.tokenizer, self.vocab).map_err(|error| error.to_string())
+        });
+        let factory = factory.as_ref().map_err(|reason| {
+            let message = format!("This model's tokenizer takes no grammars: {reason}.");
+            ApiError::param(param, message)
+        })?;
+        factory
+            .start(grammar, stop_tokens)
+            .map_err(|error| ApiError::param(param, format!("{error}.")))
+    }
+}

@@ -1,0 +1,60 @@
+//! The state of the pool as JSON, for the page.
+
+use concord_proto::serving::{PipelineView, PoolView, StageView, WorkerView};
+use serde_json::{Value, json};
+
+/// `/api/pool`. Workers go by the first digits of their keys.
+pub(crate) fn to_json(view: &PoolView, model: &str) -> Value {
+    json!({
+        "model": model,
+        "ready": view.ready,
+        "state": view.state,
+        "failovers": view.failovers,
+        "last_resume_seconds": view.last_resume_seconds,
+        "audits": {"agreed": view.audits.0, "disagreed": view.audits.1},
+        "workers": view.workers.iter().map(worker).collect::<Vec<_>>(),
+        "pipelines": view.pipelines.iter().map(pipeline).collect::<Vec<_>>(),
+    })
+}
+
+fn worker(worker: &WorkerView) -> Value {
+    json!({
+        "id": worker.id.short(),
+        "device": worker.device,
+        "doing": worker.doing,
+        "memory_bytes": worker.memory_bytes,
+        "macs_per_second": worker.macs_per_second,
+    })
+}
+
+fn pipeline(pipeline: &PipelineView) -> Value {
+    json!({
+        "epoch": pipeline.epoch,
+        "running": pipeline.running,
+        "active": pipeline.active,
+        "waiting": pipeline.waiting,
+        "pages_used": pipeline.pages_used,
+        "pages_cached": pipeline.pages_cached,
+        "pages": pipeline.pages,
+        "prefix_queries": pipeline.prefix_queries,
+        "prefix_hits": pipeline.prefix_hits,
+        "preemptions": pipeline.preemptions,
+        "tokens": pipeline.tokens,
+        "tokens_per_second": pipeline.tokens_per_second,
+        "stages": pipeline.stages.iter().map(stage).collect::<Vec<_>>(),
+    })
+}
+
+fn stage(stage: &StageView) -> Value {
+    json!({
+        "worker": stage.worker.short(),
+        "device": stage.device,
+        "layers": [stage.layers.start, stage.layers.end],
+        "passes": stage.passes,
+        "rows": stage.rows,
+        "queue_seconds": stage.queue_seconds,
+        "compute_seconds": stage.compute_seconds,
+        "wait_seconds": stage.wait_seconds,
+        "link": {"bytes": stage.link.bytes, "wire_seconds": stage.link.wire_seconds},
+    })
+}

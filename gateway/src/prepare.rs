@@ -1,0 +1,318 @@
+//! From a request's body to what the engine is asked. Takes time: not for a task that others wait
+//! for.
+
+use concord_proto::serving::{Generation, GenerationSpec, Grammar, choice_seed};
+use concord_proto::{Digest, Domain};
+use concord_text::{CallFormat, CallParser, ReasoningSplit, TextError, tool_grammar};
+use serde_json::Value;
+
+use crate::answer::{Choice, Planned, Reading};
+use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::ids;
+use crate::json;
+use crate::keys;
+use crate::request::{
+    ChatPrompt, ChatRequest, Common, CompletionRequest, Prompt, Shape, Tools, Way,
+};
+
+/// A request, ready for the engine.
+pub(crate) struct Prepared {
+    pub head: Head,
+    pub way: Way,
+    /// All choices of the first prompt, then those of the next.
+    pub planned: Vec<Planned>,
+    /// Choices of a prompt.
+    pub choices: usize,
+    /// What each prompt's answers begin with, by prompt; empty without `echo`.
+    pub echoes: Vec<Echo>,
+    pub wants_logprobs: bool,
+}
+
+/// What is the same in all chunks of a response.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    pub model: String,
+    /// Changes with anything that could change an answer.
+    pub fingerprint: String,
+    pub seed: u64,
+}
+
+/// A prompt to be sent back.
+#[derive(Clone, Debug)]
+pub(crate) struct Echo {
+    pub text: String,
+    pub tokens: Vec<u32>,
+}
+
+/// A chat. `owner` is whose it is.
+///
+/// # Errors
+/// A 400 or 404 that says what is wrong with it.
+pub(crate) fn chat(gateway: &Gateway, body: &[u8], owner: Digest) -> Result<Prepared, ApiError> {
+    let value = json::parse(body, gateway.options.limits.json_depth)?;
+    let request = ChatRequest::read(value, gateway)?;
+    let tokenizer = &gateway.served.tokenizer;
+    let tools = request.prompt.tools.as_ref();
+    let (text, ids) = chat_prompt(gateway, &request.prompt)?;
+    let max_tokens = room(gateway, "messages", ids.len(), request.max_tokens)?;
+    let format = match tools {
+        None => None,
+        Some(tools) => Some(call_format(gateway, tools)?),
+    };
+    let grammar = chat_grammar(gateway, &request, format)?;
+    let mut plan = Plan::new(gateway, request.common, "chatcmpl-", body, owner)?;
+    let split = ReasoningSplit::find(&gateway.template, &text);
+    // What has to be JSON from the start leaves no room for thoughts.
+    plan.split = split.filter(|_| grammar.is_none());
+    plan.calls = format.zip(tools).map(|(format, tools)| {
+        let parser = CallParser::new(format, tools.names.clone());
+        (parser, format.marker_tokens(tokenizer))
+    });
+    plan.grammar = grammar;
+    plan.logprobs = request.logprobs;
+    plan.max_tokens = max_tokens;
+    plan.prompt(ids)?;
+    Ok(plan.prepared(Vec::new()))
+}
+
+/// What the template makes of a chat: the text, and its tokens.
+///
+/// # Errors
+/// A 400.
+pub(crate) fn chat_prompt(
+    gateway: &Gateway,
+    prompt: &ChatPrompt,
+) -> Result<(String, Vec<u32>), ApiError> {
+    let refuse = |error: TextError| ApiError::param("messages", format!("{error}."));
+    let text = gateway.template.render(
+        &prompt.messages,
+        prompt.tools.as_ref().map(|tools| &tools.list),
+        prompt.add_generation_prompt,
+        &prompt.variables,
+    );
+    let text = text.map_err(refuse)?;
+    // A model's own template writes the special tokens itself.
+    let tokens = gateway
+        .served
+        .tokenizer
+        .encode(&text, !gateway.has_template);
+    Ok((text, tokens.map_err(refuse)?))
+}
+
+/// Prompts to go on with.
+///
+/// # Errors
+/// As [`chat`].
+pub(crate) fn completion(
+    gateway: &Gateway,
+    body: &[u8],
+    owner: Digest,
+) -> Result<Prepared, ApiError> {
+    let value = json::parse(body, gateway.options.limits.json_depth)?;
+    let request = CompletionRequest::read(value, gateway)?;
+    let mut plan = Plan::new(gateway, request.common, "cmpl-", body, owner)?;
+    plan.logprobs = request.logprobs;
+    plan.prompt_logprobs = request.logprobs.filter(|_| request.echo);
+    let tokenizer = &gateway.served.tokenizer;
+    let refuse = |error| ApiError::param("prompt", format!("{error}."));
+    let mut echoes = Vec::new();
+    for prompt in request.prompts {
+        let (tokens, text) = match prompt {
+            Prompt::Text(text) => {
+                let tokens = tokenizer.encode(&text, request.add_special_tokens);
+                (tokens.map_err(refuse)?, Some(text))
+            }
+            Prompt::Tokens(tokens) => (tokens, None),
+        };
+        plan.max_tokens = room(gateway, "prompt", tokens.len(), Some(request.max_tokens))?;
+        if request.echo {
+            let text = match text {
+                Some(text) => text,
+                None => tokenizer.decode(&tokens, true).map_err(refuse)?,
+            };
+            let tokens = tokens.clone();
+            echoes.push(Echo { text, tokens });
+        }
+        plan.prompt(tokens)?;
+    }
+    Ok(plan.prepared(echoes))
+}
+
+/// How many tokens an answer may have.
+fn room(
+    gateway: &Gateway,
+    field: &str,
+    prompt: usize,
+    max_tokens: Option<u32>,
+) -> Result<u32, ApiError> {
+    let positions = gateway.served.deployment.positions;
+    let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
+    if prompt == 0 {
+        return Err(ApiError::param(field, format!("'{field}' has no token.")));
+    }
+    let left = positions.saturating_sub(prompt);
+    match max_tokens {
+        Some(wanted) if wanted > left || prompt > positions => {
+            Err(ApiError::too_long(field, prompt, wanted, positions))
+        }
+        Some(wanted) => Ok(wanted),
+        None if left == 0 => Err(ApiError::too_long(field, prompt, 1, positions)),
+        None => Ok(left),
+    }
+}
+
+/// How the model writes calls. One that was never taught to can still be forced.
+fn call_format(gateway: &Gateway, tools: &Tools) -> Result<CallFormat, ApiError> {
+    let template = gateway.has_template.then_some(&gateway.template);
+    match CallFormat::find(template, &gateway.served.tokenizer) {
+        Some(format) => Ok(format),
+        None if tools.forced.is_some() => Ok(CallFormat::Hermes),
+        None => {
+            let message = "This model's chat template knows no tools: leave 'tools' out, or force \
+                           a call by 'tool_choice'.";
+            Err(ApiError::param("tools", message).code("unsupported_parameter"))
+        }
+    }
+}
+
+fn chat_grammar(
+    gateway: &Gateway,
+    request: &ChatRequest,
+    format: Option<CallFormat>,
+) -> Result<Option<(Grammar, &'static str)>, ApiError> {
+    if let (Some(tools), Some(format)) = (&request.prompt.tools, format)
+        && let Some(forced) = &tools.forced
+    {
+        let tokenizer = &gateway.served.tokenizer;
+        let grammar = tool_grammar(format, &tools.list, forced, tools.parallel, tokenizer);
+        let grammar = grammar.map_err(|error| ApiError::param("tools", format!("{error}.")))?;
+        return Ok(Some((grammar, "tools")));
+    }
+    let grammar = match &request.shape {
+        Shape::Text => return Ok(None),
+        Shape::JsonObject => Grammar::JsonObject,
+        Shape::JsonSchema(schema) => Grammar::JsonSchema(Value::Object(schema.clone()).to_string()),
+    };
+    Ok(Some((grammar, "response_format")))
+}
+
+/// What all choices of a request share, and the choices so far.
+struct Plan<'a> {
+    gateway: &'a Gateway,
+    common: Common,
+    head: Head,
+    owner: Digest,
+    body: Digest,
+    /// And the field that it comes from.
+    grammar: Option<(Grammar, &'static str)>,
+    split: Option<ReasoningSplit>,
+    /// With the tokens that it has to see by name.
+    calls: Option<(CallParser, Vec<u32>)>,
+    logprobs: Option<u8>,
+    prompt_logprobs: Option<u8>,
+    max_tokens: u32,
+    planned: Vec<Planned>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        gateway: &'a Gateway,
+        common: Common,
+        prefix: &str,
+        body: &[u8],
+        owner: Digest,
+    ) -> Result<Self, ApiError> {
+        let deployment = gateway.served.deployment.id().0;
+        let fingerprint = match common.adapter {
+            None => format!("fp_{}", deployment.short()),
+            Some(adapter) => format!("fp_{}_{}", deployment.short(), adapter.short()),
+        };
+        let head = Head {
+            id: ids::fresh(prefix)?,
+            created: keys::now().as_secs(),
+            model: common.model.clone(),
+            fingerprint,
+            seed: common.sampling.seed,
+        };
+        Ok(Self {
+            gateway,
+            common,
+            head,
+            owner,
+            body: Digest::of(Domain::Text, body),
+            grammar: None,
+            split: None,
+            calls: None,
+            logprobs: None,
+            prompt_logprobs: None,
+            max_tokens: 0,
+            planned: Vec::new(),
+        })
+    }
+
+    /// Plans the choices of one more prompt.
+    fn prompt(&mut self, tokens: Vec<u32>) -> Result<(), ApiError> {
+        for index in 0..self.common.n {
+            let mut sampling = self.common.sampling.clone();
+            // Over all prompts: it is the index in the response.
+            let number = self.planned.len() as u32;
+            sampling.seed = choice_seed(self.head.seed, index);
+            sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| grammar.clone());
+            let choice = Choice::new(self.reading()?, &tokens);
+            let generation = Generation {
+                id: format!("{}-{number}", self.head.id),
+                model: self.common.model.clone(),
+                owner: self.owner,
+                spec: GenerationSpec {
+                    deployment: self.gateway.served.deployment.id(),
+                    adapter: self.common.adapter,
+                    prompt: tokens.clone(),
+                    sampling,
+                    max_tokens: self.max_tokens,
+                    stop_tokens: self.common.stop_tokens.clone(),
+                },
+                logprobs: self.logprobs,
+                // The choices of a prompt share its logprobs, but each response has them.
+                prompt_logprobs: self.prompt_logprobs,
+                body: self.body,
+            };
+            self.planned.push(Planned { generation, choice });
+        }
+        Ok(())
+    }
+
+    fn reading(&self) -> Result<Reading, ApiError> {
+        let stop_tokens = self.common.stop_tokens.clone();
+        let guide = self.grammar.as_ref().map(|(grammar, param)| {
+            let guides = &self.gateway.guides;
+            guides.start(grammar, &stop_tokens, param)
+        });
+        let (calls, kept_tokens) = self.calls.clone().unzip();
+        Ok(Reading {
+            tokenizer: self.gateway.served.tokenizer.clone(),
+            stops: self.common.stops.clone(),
+            kept_tokens: kept_tokens.unwrap_or_default(),
+            max_tokens: self.max_tokens,
+            wants_logprobs: self.logprobs.is_some(),
+            split: self.split.clone(),
+            calls,
+            guide: guide.transpose()?,
+            stop_tokens,
+        })
+    }
+
+    fn prepared(self, echoes: Vec<Echo>) -> Prepared {
+        Prepared {
+            head: self.head,
+            way: self.common.way,
+            planned: self.planned,
+            choices: self.common.n as usize,
+            echoes,
+            wants_logprobs: self.logprobs.is_some(),
+        }
+    }
+}

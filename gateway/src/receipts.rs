@@ -1,0 +1,43 @@
+//! `/v1/receipts/{id}`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::receipt_file;
+
+/// Bytes of a name.
+const NAME_MAX: usize = 128;
+
+/// `/v1/receipts/{id}`: the receipt of an answer with one choice, or a list with one for each
+/// choice. `{id}-{index}` is that of one choice.
+pub(crate) async fn receipts(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let missing = || {
+        let id: String = id.chars().take(NAME_MAX).collect();
+        let message = format!(
+            "There is no receipt '{id}'. It is written a moment after the answer has ended, and \
+             kept for a while."
+        );
+        ApiError::not_found(message).code("receipt_not_found")
+    };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if id.len() > NAME_MAX || !id.bytes().all(is_plain) {
+        return Err(missing());
+    }
+    let signed = gateway.engine.receipts(id.clone()).await;
+    let signed = signed.map_err(ApiError::server)?;
+    let read: Result<Vec<Value>, _> = signed.iter().map(receipt_file::to_json).collect();
+    let mut all = read.map_err(|error| ApiError::server(error.to_string()))?;
+    match all.len() {
+        0 => Err(missing()),
+        1 => Ok(Json(all.remove(0))),
+        _ => Ok(Json(json!({"object": "list", "data": all}))),
+    }
+}

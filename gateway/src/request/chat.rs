@@ -1,0 +1,185 @@
+//! `/v1/chat/completions`.
+
+use serde_json::{Map, Value, json};
+
+use super::common::Common;
+use super::messages::messages;
+use super::tools::{Tools, tools};
+use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::json::Fields;
+
+/// A chat.
+#[derive(Debug)]
+pub(crate) struct ChatRequest {
+    pub common: Common,
+    pub prompt: ChatPrompt,
+    /// What the answer has to be.
+    pub shape: Shape,
+    /// Without one, as many as there is room for.
+    pub max_tokens: Option<u32>,
+    /// Alternatives beside each token.
+    pub logprobs: Option<u8>,
+}
+
+/// What a template makes a prompt of.
+#[derive(Debug)]
+pub(crate) struct ChatPrompt {
+    /// As templates take them.
+    pub messages: Value,
+    pub tools: Option<Tools>,
+    /// Further variables of the template.
+    pub variables: Map<String, Value>,
+    pub add_generation_prompt: bool,
+}
+
+impl ChatPrompt {
+    /// Takes its fields.
+    ///
+    /// # Errors
+    /// A 400 that names the field.
+    pub fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let prompt = Self {
+            messages: messages(fields)?,
+            tools: tools(fields)?,
+            variables: template_variables(fields)?,
+            add_generation_prompt: fields.flag("add_generation_prompt")?.unwrap_or(true),
+        };
+        let defaults = [
+            ("chat_template", Value::Null),
+            ("documents", Value::Null),
+            ("continue_final_message", json!(false)),
+            ("add_special_tokens", json!(false)),
+        ];
+        let refused = defaults.iter();
+        refused
+            .map(|(name, default)| fields.refuse(name, default))
+            .collect::<Result<(), _>>()?;
+        Ok(prompt)
+    }
+}
+
+/// What an answer has to be.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Shape {
+    Text,
+    JsonObject,
+    /// JSON of this schema.
+    JsonSchema(Map<String, Value>),
+}
+
+impl ChatRequest {
+    /// Reads the body's object.
+    ///
+    /// # Errors
+    /// A 400 that names the field, or a 404 for the model.
+    pub fn read(value: Value, gateway: &Gateway) -> Result<Self, ApiError> {
+        let mut fields = Fields::new(value, "")?;
+        let common = Common::take(&mut fields, gateway)?;
+        let prompt = ChatPrompt::take(&mut fields)?;
+        let shape = shape(&mut fields)?;
+        let forced = prompt
+            .tools
+            .as_ref()
+            .is_some_and(|tools| tools.forced.is_some());
+        if shape != Shape::Text && forced {
+            let message =
+                "'response_format' cannot hold beside a 'tool_choice' that forces a call.";
+            return Err(ApiError::param("response_format", message));
+        }
+        let request = Self {
+            common,
+            prompt,
+            shape,
+            max_tokens: max_tokens(&mut fields)?,
+            logprobs: logprobs(&mut fields)?,
+        };
+        without_support(&mut fields)?;
+        fields.finish()?;
+        Ok(request)
+    }
+}
+
+fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let range = 1..=i64::from(u32::MAX);
+    let old = fields.integer("max_tokens", range.clone())?;
+    let new = fields.integer("max_completion_tokens", range)?;
+    if old.is_some() && new.is_some() && old != new {
+        let message = "'max_completion_tokens' contradicts 'max_tokens': send one of them.";
+        return Err(ApiError::param("max_completion_tokens", message));
+    }
+    Ok(new.or(old).map(|tokens| tokens as u32))
+}
+
+fn logprobs(fields: &mut Fields) -> Result<Option<u8>, ApiError> {
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.integer("top_logprobs", 0..=20)?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0) as u8)),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "'top_logprobs' needs 'logprobs': true.";
+            Err(ApiError::param("top_logprobs", message))
+        }
+    }
+}
+
+fn shape(fields: &mut Fields) -> Result<Shape, ApiError> {
+    let Some(mut format) = fields.object("response_format")? else {
+        return Ok(Shape::Text);
+    };
+    let kind = format.required_text("type")?;
+    let shape = match kind.as_str() {
+        "text" => Shape::Text,
+        "json_object" => Shape::JsonObject,
+        "json_schema" => {
+            let inner = format.object("json_schema")?;
+            let mut inner = inner.ok_or_else(|| format.missing("json_schema"))?;
+            inner.text("name")?;
+            inner.text("description")?;
+            // The schema holds in any case.
+            inner.flag("strict")?;
+            let schema = inner.map("schema")?;
+            let schema = schema.ok_or_else(|| inner.missing("schema"))?;
+            inner.finish()?;
+            Shape::JsonSchema(schema)
+        }
+        _ => {
+            let message = "'response_format.type' has to be text, json_object or json_schema.";
+            return Err(ApiError::param("response_format.type", message));
+        }
+    };
+    format.finish()?;
+    Ok(shape)
+}
+
+fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+    let mut variables = fields.map("chat_template_kwargs")?.unwrap_or_default();
+    for own in ["messages", "tools", "add_generation_prompt"] {
+        if variables.contains_key(own) {
+            let path = format!("chat_template_kwargs.{own}");
+            let message = format!("'{path}' is given by the request itself.");
+            return Err(ApiError::param(path, message));
+        }
+    }
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        variables.insert("reasoning_effort".to_string(), json!(effort));
+    }
+    Ok(variables)
+}
+
+fn without_support(fields: &mut Fields) -> Result<(), ApiError> {
+    let defaults = [
+        ("modalities", json!(["text"])),
+        ("audio", Value::Null),
+        ("prediction", Value::Null),
+        ("web_search_options", Value::Null),
+        ("verbosity", json!("medium")),
+        ("echo", json!(false)),
+        ("prompt_logprobs", Value::Null),
+        ("include_reasoning", json!(true)),
+    ];
+    defaults
+        .iter()
+        .try_for_each(|(name, default)| fields.refuse(name, default))
+}

@@ -1,0 +1,189 @@
+//! What chats and completions have in common.
+
+use concord_proto::Digest;
+use concord_proto::serving::SamplingSpec;
+use serde_json::{Value, json};
+
+use super::sampling::sampling;
+use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::json::{Fields, wrong};
+
+/// Bytes of a stop text.
+const STOP_BYTES_MAX: usize = 1_024;
+
+/// What chats and completions have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// As the response names it.
+    pub model: String,
+    pub adapter: Option<Digest>,
+    /// Choices of a prompt.
+    pub n: u32,
+    /// How tokens are drawn, but for a grammar.
+    pub sampling: SamplingSpec,
+    /// Texts that end an answer.
+    pub stops: Vec<String>,
+    /// Tokens that end an answer.
+    pub stop_tokens: Vec<u32>,
+    pub way: Way,
+}
+
+/// How a response goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Whole,
+    Stream {
+        /// Whether a last chunk tells the usage.
+        include_usage: bool,
+    },
+}
+
+impl Common {
+    /// Takes the common fields.
+    ///
+    /// # Errors
+    /// A 400 that names the field, or a 404 for the model.
+    pub fn take(fields: &mut Fields, gateway: &Gateway) -> Result<Self, ApiError> {
+        let name = fields.text("model")?;
+        let (model, adapter) = gateway.model(name.as_deref())?;
+        let limits = &gateway.options.limits;
+        let n = fields.integer("n", 1..=i64::from(limits.choices))?;
+        let n = n.map_or(1, |n| n as u32);
+        if let Some(best_of) = fields.integer("best_of", 1..=i64::from(u32::MAX))?
+            && best_of != i64::from(n)
+        {
+            let message = "'best_of' is not supported here, except as the same as 'n'.";
+            return Err(ApiError::param("best_of", message));
+        }
+        let vocab = gateway.served.deployment.vocab;
+        let sampling = sampling(fields, &gateway.served.defaults, vocab)?;
+        let stops = stops(fields, limits.stops)?;
+        let stop_tokens = stop_tokens(fields, gateway)?;
+        let way = way(fields)?;
+        without_effect(fields)?;
+        Ok(Self {
+            model,
+            adapter,
+            n,
+            sampling,
+            stops,
+            stop_tokens,
+            way,
+        })
+    }
+}
+
+fn stops(fields: &mut Fields, most: usize) -> Result<Vec<String>, ApiError> {
+    let list = match fields.take("stop") {
+        None => return Ok(Vec::new()),
+        Some(text @ Value::String(_)) => vec![text],
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong("stop", "a string or an array of strings", &other)),
+    };
+    if list.len() > most {
+        let message = format!("'stop' has {} texts: at most {most}.", list.len());
+        return Err(ApiError::param("stop", message));
+    }
+    let text = |(index, value): (usize, Value)| match value {
+        Value::String(text) if (1..=STOP_BYTES_MAX).contains(&text.len()) => Ok(text),
+        Value::String(text) => {
+            let path = format!("stop[{index}]");
+            let length = text.len();
+            let message = format!("'{path}' has {length} bytes: 1 to {STOP_BYTES_MAX}.");
+            Err(ApiError::param(path, message))
+        }
+        other => Err(wrong(&format!("stop[{index}]"), "a string", &other)),
+    };
+    list.into_iter().enumerate().map(text).collect()
+}
+
+fn stop_tokens(fields: &mut Fields, gateway: &Gateway) -> Result<Vec<u32>, ApiError> {
+    let ignore = fields.flag("ignore_eos")?.unwrap_or(false);
+    let mut tokens = match ignore {
+        true => Vec::new(),
+        false => gateway.served.stop_tokens.clone(),
+    };
+    let more = fields.list("stop_token_ids", 256)?.unwrap_or_default();
+    let vocab = gateway.served.deployment.vocab;
+    tokens.extend(token_list(&more, vocab, "stop_token_ids")?);
+    tokens.sort_unstable();
+    tokens.dedup();
+    Ok(tokens)
+}
+
+/// Token ids.
+///
+/// # Errors
+/// A 400 that names the first which is none, with `path` as the list's name.
+pub(crate) fn token_list(list: &[Value], vocab: u32, path: &str) -> Result<Vec<u32>, ApiError> {
+    let id = |(index, value): (usize, &Value)| {
+        let Some(id) = value.as_i64() else {
+            return Err(wrong(&format!("{path}[{index}]"), "a token id", value));
+        };
+        let known = u32::try_from(id).ok().filter(|id| *id < vocab);
+        known.ok_or_else(|| {
+            let path = format!("{path}[{index}]");
+            let last = vocab.saturating_sub(1);
+            let message = format!("'{path}' is {id}: this model has tokens 0 to {last}.");
+            ApiError::param(path, message)
+        })
+    };
+    list.iter().enumerate().map(id).collect()
+}
+
+fn way(fields: &mut Fields) -> Result<Way, ApiError> {
+    let stream = fields.flag("stream")?.unwrap_or(false);
+    let Some(mut options) = fields.object("stream_options")? else {
+        return Ok(match stream {
+            true => Way::Stream {
+                include_usage: false,
+            },
+            false => Way::Whole,
+        });
+    };
+    if !stream {
+        let message = "'stream_options' is only for 'stream': true.";
+        return Err(ApiError::param("stream_options", message));
+    }
+    let include_usage = options.flag("include_usage")?.unwrap_or(false);
+    // Padding against the guessing of tokens by the lengths of packets.
+    options.refuse("include_obfuscation", &json!(false))?;
+    options.refuse("continuous_usage_stats", &json!(false))?;
+    options.finish()?;
+    Ok(Way::Stream { include_usage })
+}
+
+/// Fields that change no answer, and those that are known and only allowed to say nothing.
+fn without_effect(fields: &mut Fields) -> Result<(), ApiError> {
+    for name in [
+        "user",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    ] {
+        fields.text(name)?;
+    }
+    fields.map("metadata")?;
+    if let Some(tier) = fields.text("service_tier")?
+        && !["auto", "default"].contains(&tier.as_str())
+    {
+        let message = "'service_tier' is not supported here, except as auto or default.";
+        return Err(ApiError::param("service_tier", message));
+    }
+    let defaults = [
+        ("store", json!(false)),
+        ("min_p", json!(0)),
+        ("repetition_penalty", json!(1)),
+        ("length_penalty", json!(1)),
+        ("min_tokens", json!(0)),
+        ("use_beam_search", json!(false)),
+        ("include_stop_str_in_output", json!(false)),
+        ("skip_special_tokens", json!(true)),
+        ("spaces_between_special_tokens", json!(true)),
+        ("priority", json!(0)),
+    ];
+    defaults
+        .iter()
+        .try_for_each(|(name, default)| fields.refuse(name, default))
+}

@@ -1,0 +1,92 @@
+//! How tokens are drawn.
+
+use std::collections::BTreeMap;
+
+use concord_proto::F32Bits;
+use concord_proto::serving::SamplingSpec;
+use serde_json::Value;
+
+use crate::api_error::ApiError;
+use crate::ids;
+use crate::json::{Fields, wrong};
+use crate::options::SamplingDefaults;
+
+/// Entries of `logit_bias`.
+const BIAS_MAX: usize = 1_024;
+
+/// Takes the fields of sampling. A request without a seed gets a random one.
+///
+/// # Errors
+/// A 400 that names the field.
+pub(super) fn sampling(
+    fields: &mut Fields,
+    defaults: &SamplingDefaults,
+    vocab: u32,
+) -> Result<SamplingSpec, ApiError> {
+    let temperature = fields.number("temperature", 0.0..=2.0)?;
+    let top_p = fields.number("top_p", 0.0..=1.0)?;
+    // -1 is vLLM's way to keep all.
+    let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
+    let frequency_penalty = fields.number("frequency_penalty", -2.0..=2.0)?;
+    let presence_penalty = fields.number("presence_penalty", -2.0..=2.0)?;
+    let or = |given: Option<f64>, default: f32| F32Bits::from(given.map_or(default, narrow));
+    Ok(SamplingSpec {
+        temperature: or(temperature, defaults.temperature),
+        top_k: top_k.map_or(defaults.top_k, |top_k| top_k.max(0) as u32),
+        top_p: or(top_p, defaults.top_p),
+        seed: seed(fields)?,
+        frequency_penalty: or(frequency_penalty, 0.0),
+        presence_penalty: or(presence_penalty, 0.0),
+        logit_bias: logit_bias(fields, vocab)?,
+        grammar: None,
+    })
+}
+
+/// The nearest `f32`, with one zero.
+fn narrow(number: f64) -> f32 {
+    number as f32 + 0.0
+}
+
+fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
+    let Some(value) = fields.take("seed") else {
+        return ids::seed();
+    };
+    // Negative ones are seeds like any other.
+    let signed = value.as_i64().map(|seed| seed as u64);
+    let seed = value.as_u64().or(signed);
+    seed.ok_or_else(|| wrong("seed", "an integer of 64 bits", &value))
+}
+
+fn logit_bias(fields: &mut Fields, vocab: u32) -> Result<Vec<(u32, F32Bits)>, ApiError> {
+    let map = fields.map("logit_bias")?.unwrap_or_default();
+    if map.len() > BIAS_MAX {
+        let message = format!(
+            "'logit_bias' has {} entries: at most {BIAS_MAX}.",
+            map.len()
+        );
+        return Err(ApiError::param("logit_bias", message));
+    }
+    let mut all = BTreeMap::new();
+    for (name, value) in &map {
+        let shown: String = name.chars().take(40).collect();
+        let path = format!("logit_bias.{shown}");
+        let token = name.parse().ok().filter(|token: &u32| *token < vocab);
+        let Some(token) = token else {
+            let message = format!(
+                "'{path}' is not for a token: 0 to {} are.",
+                vocab.saturating_sub(1)
+            );
+            return Err(ApiError::param(path, message));
+        };
+        let Value::Number(number) = value else {
+            return Err(wrong(&path, "a number", value));
+        };
+        let bias = number.as_f64().unwrap_or(f64::INFINITY);
+        if !(-100.0..=100.0).contains(&bias) {
+            let message = format!("'{path}' has to be within -100 and 100, and is {number}.");
+            return Err(ApiError::param(path, message));
+        }
+        all.insert(token, F32Bits::from(narrow(bias)));
+    }
+    Ok(all.into_iter().collect())
+}

@@ -1,0 +1,168 @@
+//! The accept loop: how many connections, and how long they may take.
+//!
+//! HTTP/1.1 alone. Clients of the API keep a connection for each request that runs, and what HTTP/2
+//! would add are its ways to flood a server.
+
+mod patience;
+mod tls;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::options::Limits;
+use patience::Patient;
+
+pub(crate) use tls::acceptor;
+
+/// Bytes of the header of a request.
+const HEADER_BYTES_MAX: usize = 32 << 10;
+
+/// Fields of the header of a request.
+const HEADERS_MAX: usize = 64;
+
+/// How long the accept loop pauses when the system is out of sockets.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long requests under way may take to end at a shutdown.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// What a connection over the bound is told.
+const FULL_BODY: &str = r#"{"error":{"message":"Too many connections. Try again later.","type":"server_error","param":null,"code":"overloaded"}}"#;
+
+/// Connections over the bound that are told so at a time; more are just closed.
+const REFUSALS_MAX: usize = 256;
+
+/// A gateway that runs in this process.
+pub struct RunningGateway {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl RunningGateway {
+    /// Stops listening, lets requests under way end for a few seconds, and drops the rest.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        // A panic of the loop has been reported by its task.
+        let _ = self.task.await;
+    }
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub router: Router,
+    pub tls: Option<TlsAcceptor>,
+    pub limits: Limits,
+}
+
+/// Accepts connections until `stop`.
+pub(crate) async fn run(listener: TcpListener, front: Front, mut stop: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(front.limits.connections));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let front = Arc::new(front);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            sleep(EXHAUSTED_PAUSE).await;
+            continue;
+        };
+        if let Ok(permit) = room.clone().try_acquire_owned() {
+            let task = connection(stream, front.clone(), stop.clone(), permit);
+            tokio::spawn(task);
+        } else if let Ok(permit) = refusals.clone().try_acquire_owned() {
+            tokio::spawn(refuse(stream, front.tls.is_some(), permit));
+        }
+    }
+    drop(listener);
+    let all = u32::try_from(front.limits.connections).unwrap_or(u32::MAX);
+    let _ = timeout(SHUTDOWN_MAX, room.acquire_many(all)).await;
+    // Connections that still stand hold a receiver each, and see their sender go.
+}
+
+async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePermit) {
+    if is_tls {
+        return;
+    }
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{FULL_BODY}",
+        FULL_BODY.len()
+    );
+    // Whoever does not take it learns it from the connection's end.
+    let _ = timeout(Duration::from_secs(1), async {
+        stream.write_all(response.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+async fn connection(
+    stream: TcpStream,
+    front: Arc<Front>,
+    stop: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
+    // Tokens go out one by one.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    match &front.tls {
+        None => serve(stream, &front, stop).await,
+        Some(acceptor) => {
+            let handshake = timeout(front.limits.header_time, acceptor.accept(stream));
+            if let Ok(Ok(stream)) = handshake.await {
+                serve(stream, &front, stop).await;
+            }
+        }
+    }
+}
+
+async fn serve<S>(stream: S, front: &Front, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Patient::new(stream, front.limits.write_time);
+    let router = front.router.clone();
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let router = router.clone();
+        async move {
+            let request: Request = request.map(Body::new);
+            let response = router.oneshot(request).await;
+            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(front.limits.header_time)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // Errors are the client's: it went away, was too slow, or speaks no HTTP.
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = timeout(SHUTDOWN_MAX, connection).await;
+}

@@ -1,0 +1,230 @@
+//! Serving: new tokens of many sequences in one pass, over keys and values in pages.
+//!
+//! A pass has the bits of [`Stage::extend`] on each of its sequences alone, however sequences are put
+//! together, cut into passes and laid into pages. Nothing is kept for a backward pass.
+
+mod adapter;
+mod block;
+
+use std::ops::Range;
+
+use concord_kernels::cuda::Purpose;
+use concord_kernels::ops::{KvPages, PAGE_TOKENS, PagedRun};
+use concord_kernels::{Device, Ids, KernelError, Tensor};
+
+pub use self::adapter::StageAdapter;
+
+use super::stage::Stage;
+
+/// New tokens of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct StageRun<'a> {
+    /// Which tokens, and the pages of the sequence.
+    pub run: PagedRun<'a>,
+    /// A low-rank update on top of the stage. Runs of one adapter stand together.
+    pub adapter: Option<&'a StageAdapter>,
+}
+
+/// What enters a stage in a pass, one run after another.
+#[derive(Debug)]
+pub enum PassInput<'a> {
+    /// Token ids `[m]`: the first stage.
+    Tokens(&'a [u32]),
+    /// Hidden states `[m, d]`: others.
+    Hidden(Tensor),
+}
+
+/// What a pass gives.
+#[derive(Debug)]
+pub struct PassOutput {
+    /// Hidden states `[m, d]`, without -0.
+    pub hidden: Tensor,
+    /// Runs, by rising index, that had a NaN or an infinity: their rows are zeros and mean nothing.
+    /// The other runs are what they would be alone.
+    pub broken: Vec<usize>,
+}
+
+/// What all layers of a stage share in one pass.
+pub(super) struct Shared<'a> {
+    device: &'a Device,
+    positions: &'a Ids,
+    runs: &'a [PagedRun<'a>],
+    /// Rows that an adapter is on.
+    adapted: &'a [(Range<usize>, &'a StageAdapter)],
+}
+
+impl Stage {
+    /// Pages for the keys and values of the stage's layers.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU is out of memory.
+    ///
+    /// # Panics
+    /// On a stage without layers.
+    pub fn kv_pages(&self, pages: u32) -> Result<KvPages, KernelError> {
+        let (options, blocks) = (&self.options, &self.blocks);
+        let precision = options.precisions.activations;
+        let shape = &blocks[0].shape;
+        options
+            .device
+            .kv_pages(blocks.len(), shape, precision, pages)
+    }
+
+    /// Bytes that one page takes in the stage's layers.
+    pub fn kv_page_bytes(&self) -> u64 {
+        let precision = self.options.precisions.activations;
+        let layer = |shape| KvPages::bytes_per_page(1, shape, precision);
+        self.blocks.iter().map(|block| layer(&block.shape)).sum()
+    }
+
+    /// Hidden states after the stage's layers of the tokens of `runs`, one run after another, whose
+    /// keys and values go into `pages`.
+    ///
+    /// # Errors
+    /// [`KernelError::DoesNotFit`] where runs, rows, pages, positions or token ids do not fit;
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn pass(
+        &self,
+        pages: &mut KvPages,
+        runs: &[StageRun<'_>],
+        input: PassInput<'_>,
+    ) -> Result<PassOutput, KernelError> {
+        let device = &self.options.device;
+        device.on_its_threads(|| self.pass_here(pages, runs, input))
+    }
+
+    fn pass_here(
+        &self,
+        pages: &mut KvPages,
+        runs: &[StageRun<'_>],
+        input: PassInput<'_>,
+    ) -> Result<PassOutput, KernelError> {
+        let device = &self.options.device;
+        let _activations = device.account(Purpose::Activations);
+        let paged: Vec<PagedRun<'_>> = runs.iter().map(|run| run.run).collect();
+        let positions = self.positions(pages, &paged)?;
+        let mut x = self.entering(positions.len(), input)?;
+        if runs.is_empty() {
+            return Ok(PassOutput {
+                hidden: x,
+                broken: Vec::new(),
+            });
+        }
+        let shared = Shared {
+            device,
+            positions: &device.ids(&positions)?,
+            runs: &paged,
+            adapted: &adapted(runs),
+        };
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x = self.serve_block(&shared, (layer, block), pages, x)?;
+        }
+        let broken = finished(device, &mut x, &paged)?;
+        Ok(PassOutput { hidden: x, broken })
+    }
+
+    /// The position of every token.
+    fn positions(&self, pages: &KvPages, runs: &[PagedRun<'_>]) -> Result<Vec<u32>, KernelError> {
+        if pages.layers() != self.blocks.len() {
+            return refuse(format!(
+                "pages of {} layers for a stage of {}",
+                pages.layers(),
+                self.blocks.len()
+            ));
+        }
+        let most = self.options.positions;
+        let mut positions = Vec::new();
+        for (index, run) in runs.iter().enumerate() {
+            let end = run.first.saturating_add(run.count);
+            if end > most || run.count == 0 {
+                return refuse(format!(
+                    "run {index} has {} tokens from position {} on; there are {most} positions",
+                    run.count, run.first
+                ));
+            }
+            if run.pages.len() < end.div_ceil(PAGE_TOKENS) {
+                return refuse(format!("run {index} has too few pages for {end} tokens"));
+            }
+            positions.extend(run.first as u32..end as u32);
+        }
+        Ok(positions)
+    }
+
+    /// What enters the first layer, `[m, d]`.
+    fn entering(&self, tokens: usize, input: PassInput<'_>) -> Result<Tensor, KernelError> {
+        let device = &self.options.device;
+        match (input, &self.embed) {
+            (PassInput::Tokens(ids), Some(table)) => {
+                let vocab = table.rows_cols().0;
+                if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
+                    return refuse(format!("token {id} of a vocabulary of {vocab}"));
+                }
+                if ids.len() != tokens {
+                    return refuse(format!("{} token ids for {tokens} tokens", ids.len()));
+                }
+                device.embedding(table, &device.ids(ids)?)
+            }
+            (PassInput::Tokens(_), None) => {
+                refuse("token ids for a stage that is not the first".to_string())
+            }
+            (PassInput::Hidden(hidden), _) => {
+                let expected = [tokens, self.options.config.hidden];
+                if hidden.shape() != expected {
+                    let got = hidden.shape();
+                    return refuse(format!("hidden states {got:?} where {expected:?} are due"));
+                }
+                device.place(hidden)
+            }
+        }
+    }
+}
+
+fn refuse<T>(reason: String) -> Result<T, KernelError> {
+    Err(KernelError::DoesNotFit(reason))
+}
+
+/// The rows that have an adapter, those of neighbours with the same one together.
+fn adapted<'a>(runs: &[StageRun<'a>]) -> Vec<(Range<usize>, &'a StageAdapter)> {
+    let mut spans: Vec<(Range<usize>, &StageAdapter)> = Vec::new();
+    let mut row = 0;
+    for run in runs {
+        let rows = row..row + run.run.count;
+        row = rows.end;
+        let Some(adapter) = run.adapter else { continue };
+        match spans.last_mut() {
+            Some((last, same)) if last.end == rows.start && std::ptr::eq(*same, adapter) => {
+                last.end = rows.end;
+            }
+            _ => spans.push((rows, adapter)),
+        }
+    }
+    spans
+}
+
+/// Takes -0 out of hidden states, and zeroes the rows of runs that are not finite, which are named.
+fn finished(
+    device: &Device,
+    x: &mut Tensor,
+    runs: &[PagedRun<'_>],
+) -> Result<Vec<usize>, KernelError> {
+    match device.canonicalise(&mut [("hidden states", &mut *x)]) {
+        Ok(()) => return Ok(Vec::new()),
+        Err(KernelError::NotFinite { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let cols = x.rows_cols().1;
+    let mut rest = x.values_mut()?;
+    let mut broken = Vec::new();
+    for (index, run) in runs.iter().enumerate() {
+        let (rows, later) = rest.split_at_mut(run.count * cols);
+        rest = later;
+        if rows.iter().all(|value| value.is_finite()) {
+            rows.iter_mut().for_each(|value| *value += 0.0);
+        } else {
+            rows.fill(0.0);
+            broken.push(index);
+        }
+    }
+    *x = device.place(std::mem::replace(x, Tensor::zeros(&[0])))?;
+    Ok(broken)
+}

@@ -1,0 +1,102 @@
+//! A low-rank update of a stage that stands beside its weights, so that sequences with and without it
+//! share a pass.
+
+use std::collections::BTreeMap;
+
+use concord_kernels::cuda::Purpose;
+use concord_kernels::{KernelError, Tensor};
+
+use crate::config::Projection;
+use crate::decoder::linear::{Lora, LoraSpec};
+use crate::decoder::stage::Stage;
+use crate::error::ModelError;
+use crate::peft::Adapter;
+
+/// The part of a LoRA adapter that is of a stage's layers, coded on the stage's device.
+#[derive(Debug)]
+pub struct StageAdapter {
+    /// By layer of the stage and projection.
+    updates: Vec<[Option<Lora>; Projection::ALL.len()]>,
+}
+
+impl StageAdapter {
+    /// Codes the factors of `stage`'s layers out of `tensors`, which are named by [`Adapter::key_a`]
+    /// and [`Adapter::key_b`]. Those of other layers are passed over; missing ones are zeros.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, or where a GPU
+    /// fails.
+    pub fn load(
+        stage: &Stage,
+        spec: &LoraSpec,
+        tensors: &BTreeMap<String, Tensor>,
+    ) -> Result<Self, ModelError> {
+        let _weights = stage.options.device.account(Purpose::Weights);
+        let loader = Loader {
+            stage,
+            spec,
+            tensors,
+        };
+        let layer = |layer| {
+            let mut updates = [const { None }; Projection::ALL.len()];
+            for (update, projection) in updates.iter_mut().zip(Projection::ALL) {
+                if spec.targets.contains(&projection) {
+                    *update = Some(loader.update(layer, projection)?);
+                }
+            }
+            Ok(updates)
+        };
+        let layers = stage.options.layers.clone();
+        Ok(Self {
+            updates: layers.map(layer).collect::<Result<_, ModelError>>()?,
+        })
+    }
+
+    /// The update of a projection in a layer, counted from the stage's first.
+    pub(super) fn update(&self, layer: usize, projection: Projection) -> Option<&Lora> {
+        self.updates.get(layer)?[projection as usize].as_ref()
+    }
+}
+
+struct Loader<'a> {
+    stage: &'a Stage,
+    spec: &'a LoraSpec,
+    tensors: &'a BTreeMap<String, Tensor>,
+}
+
+impl Loader<'_> {
+    fn update(&self, layer: u32, projection: Projection) -> Result<Lora, ModelError> {
+        let options = &self.stage.options;
+        let [out, input] = projection.shape(&options.config);
+        let rank = self.spec.rank as usize;
+        let (name_a, name_b) = (
+            Adapter::key_a(layer, projection),
+            Adapter::key_b(layer, projection),
+        );
+        let factor = |name: &str, shape: [usize; 2]| {
+            let zeros;
+            let value = match self.tensors.get(name) {
+                Some(value) => value,
+                None => {
+                    zeros = Tensor::zeros(&shape);
+                    &zeros
+                }
+            };
+            if value.shape() != shape {
+                let found = value.shape();
+                let reason = format!("{name} has shape {found:?} where {shape:?} is due");
+                return Err(KernelError::DoesNotFit(reason));
+            }
+            value.check_finite(name)?;
+            let precision = options.precisions.activations;
+            options.device.code(value, shape[1], precision)
+        };
+        Ok(Lora {
+            a: factor(&name_a, [rank, input])?,
+            b: factor(&name_b, [out, rank])?,
+            scale: self.spec.scale,
+            name_a,
+            name_b,
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! One pass through a stage.
+
+use std::time::{Duration, Instant};
+
+use concord_kernels::Tensor;
+use concord_kernels::ops::PagedRun;
+use concord_models::decoder::{PassInput, PassOutput, StageAdapter, StageRun};
+use concord_proto::Digest;
+use concord_proto::serving::{DrawOrder, FromStage, Passed, PassResult, Run};
+
+use super::{ORDERS_MAX, Serving, StageEngine};
+use crate::RuntimeError;
+use crate::serving::book::{Entered, Position};
+use crate::serving::draw::{Computed, draw};
+use crate::serving::frame::{digests, ranges};
+use crate::serving::sender::Outgoing;
+
+/// What comes in with a pass.
+pub(super) enum Rows {
+    /// Tokens, into the first stage.
+    Tokens(Vec<u32>),
+    /// Hidden states, and their digests.
+    Hidden {
+        rows: Vec<f32>,
+        digests: Vec<Digest>,
+    },
+}
+
+impl Rows {
+    fn entered(&self) -> Vec<Entered> {
+        match self {
+            Self::Tokens(tokens) => tokens.iter().copied().map(Entered::Token).collect(),
+            Self::Hidden { digests, .. } => digests.iter().copied().map(Entered::Row).collect(),
+        }
+    }
+}
+
+impl StageEngine {
+    /// Does a pass, and hands it on.
+    pub(super) fn pass(
+        &mut self,
+        number: u64,
+        runs: Vec<Run>,
+        rows: Rows,
+        arrived: Instant,
+    ) -> Result<(), RuntimeError> {
+        let Some(serving) = &mut self.serving else {
+            return Ok(());
+        };
+        serving.check(number, &runs, &rows)?;
+        let started = Instant::now();
+        let entered = rows.entered();
+        let output = serving.compute(&runs, rows)?;
+        let broken: Vec<u32> = output.broken.iter().map(|run| *run as u32).collect();
+        #[cfg_attr(not(feature = "liars"), expect(unused_mut))]
+        let mut rows = output.hidden.into_values()?;
+        #[cfg(feature = "liars")]
+        if let Some(lie) = &self.lie {
+            lie.alter_activation(number, &mut rows);
+        }
+        let mut left = digests(&rows, serving.seat.hidden);
+        serving.note(&runs, &entered, &left);
+        serving.next_pass = number + 1;
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let passed = Passed {
+            pass: number,
+            rows: left.len() as u32,
+            broken: broken.clone(),
+            queue_us: micros(started.saturating_duration_since(arrived)),
+            compute_us: micros(started.elapsed()),
+            wait_us: micros(arrived.saturating_duration_since(serving.idle_since)),
+            wire_us: 0,
+            bytes: 0,
+        };
+        serving.idle_since = Instant::now();
+        if let Some(next) = &serving.next {
+            #[cfg(feature = "liars")]
+            if let Some(lie) = &self.lie
+                && lie.alter_sent(number, &mut rows)
+            {
+                left = digests(&rows, serving.seat.hidden);
+            }
+            let outgoing = Outgoing {
+                runs,
+                digests: std::mem::take(&mut left),
+                rows,
+                passed,
+            };
+            if next.blocking_send(outgoing).is_err() {
+                tracing::debug!("the way to the next stage is closed; a pass is dropped");
+            }
+            return Ok(());
+        }
+        let computed = Computed { runs, rows, broken };
+        serving.undrawn.insert(number, (computed, passed));
+        match serving.orders.remove(&number) {
+            Some(order) => self.draws(order),
+            None => Ok(()),
+        }
+    }
+
+    /// Draws from a pass; or keeps the order until the pass has come.
+    pub(super) fn draws(&mut self, order: DrawOrder) -> Result<(), RuntimeError> {
+        let Some(serving) = &mut self.serving else {
+            return Ok(());
+        };
+        let bad = |why: &str| Err(RuntimeError::Pass(format!("draws of {}: {why}", order.pass)));
+        if !serving.seat.is_last() {
+            return bad("this is not the last stage");
+        }
+        let Some((mut computed, mut passed)) = serving.undrawn.remove(&order.pass) else {
+            if order.pass < serving.next_pass || serving.orders.len() >= ORDERS_MAX {
+                return bad("the pass is over, or too many orders wait");
+            }
+            serving.orders.insert(order.pass, order);
+            return Ok(());
+        };
+        let started = Instant::now();
+        let (stage, of_pass) = (&serving.loaded.stage, &mut computed);
+        let device = &stage.options().device;
+        #[cfg_attr(not(feature = "liars"), expect(unused_mut))]
+        let mut drawn = device.on_its_threads(|| draw(stage, of_pass, &order))?;
+        #[cfg(feature = "liars")]
+        if let Some(lie) = &self.lie {
+            lie.wrong_token(order.pass, serving.seat.deployment.vocab, &mut drawn);
+        }
+        for drawn in &drawn {
+            let run = &computed.runs[drawn.run as usize];
+            if let Some(token) = &drawn.token {
+                let position = run.first + run.count;
+                serving.book.draw(run.sequence, position, token.token);
+            }
+        }
+        let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+        passed.compute_us = passed.compute_us.saturating_add(micros);
+        passed.broken = computed.broken;
+        // First what is broken: its draws are missing.
+        serving.say(FromStage::Passed(passed));
+        let pass = order.pass;
+        serving.say(FromStage::Result(PassResult { pass, drawn }));
+        serving.idle_since = Instant::now();
+        Ok(())
+    }
+}
+
+impl Serving {
+    /// Refuses what does not fit the seat.
+    fn check(&self, number: u64, runs: &[Run], rows: &Rows) -> Result<(), RuntimeError> {
+        let bad = |why: String| Err(RuntimeError::Pass(format!("pass {number}: {why}")));
+        if number != self.next_pass {
+            return bad(format!("pass {} was to come", self.next_pass));
+        }
+        if self.undrawn.len() >= ORDERS_MAX {
+            return bad(format!("{ORDERS_MAX} passes wait for their draws"));
+        }
+        let count = match rows {
+            Rows::Tokens(tokens) => {
+                if self.seat.previous.is_some() {
+                    return bad("tokens for a stage that is not the first".to_string());
+                }
+                let vocab = self.seat.deployment.vocab;
+                if let Some(token) = tokens.iter().find(|token| **token >= vocab) {
+                    return bad(format!("token {token} of {vocab}"));
+                }
+                tokens.len()
+            }
+            Rows::Hidden { digests, .. } => digests.len(),
+        };
+        if let Err(why) = self.seat.check_runs(runs, count) {
+            return bad(why);
+        }
+        let unknown = |adapter: &Digest| !self.adapters.contains_key(adapter);
+        match runs.iter().filter_map(|run| run.adapter).find(unknown) {
+            Some(adapter) => bad(format!("adapter {} is not loaded", adapter.short())),
+            None => Ok(()),
+        }
+    }
+
+    fn compute(&mut self, runs: &[Run], rows: Rows) -> Result<PassOutput, RuntimeError> {
+        let stage = &self.loaded.stage;
+        let adapters = &self.adapters;
+        let paged = |run| -> StageRun<'_> {
+            let Run {
+                pages,
+                first,
+                count,
+                adapter,
+                ..
+            }: &Run = run;
+            let adapter = adapter.as_ref().and_then(|adapter| adapters.get(adapter));
+            StageRun {
+                run: PagedRun {
+                    pages,
+                    first: *first as usize,
+                    count: *count as usize,
+                },
+                adapter: adapter.map(|adapter| -> &StageAdapter { adapter }),
+            }
+        };
+        let runs: Vec<StageRun<'_>> = runs.iter().map(paged).collect();
+        let pages = &mut self.pages;
+        let computed = stage.options().device.on_its_threads(move || match rows {
+            Rows::Tokens(tokens) => stage.pass(pages, &runs, PassInput::Tokens(&tokens)),
+            Rows::Hidden { rows, digests } => {
+                let shape = [digests.len(), rows.len() / digests.len()];
+                stage.pass(pages, &runs, PassInput::Hidden(Tensor::new(&shape, rows)?))
+            }
+        });
+        Ok(computed?)
+    }
+
+    /// Notes the rows that went through, beside the pages.
+    fn note(&mut self, runs: &[Run], entered: &[Entered], left: &[Digest]) {
+        for (run, range) in runs.iter().zip(ranges(runs)) {
+            let rows = entered[range.clone()].iter().zip(&left[range]);
+            let rows = rows.map(|(entered, left)| Position {
+                entered: *entered,
+                left: *left,
+            });
+            self.book.pass(run, &rows.collect::<Vec<_>>());
+        }
+    }
+}

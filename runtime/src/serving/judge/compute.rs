@@ -1,0 +1,120 @@
+//! The hidden states of a sequence, computed again stage by stage as the claims cut the model.
+
+use concord_kernels::Tensor;
+use concord_models::decoder::{Stage, StageInput, StageOptions};
+use concord_models::peft::Adapter;
+use concord_proto::serving::AnswerVerdict;
+use concord_proto::{Layers, merkle};
+
+use super::words::Words;
+use super::{Case, Progress, Stop};
+use crate::serving::frame::digests;
+use crate::serving::load::stage_options;
+
+/// Tokens of a prefill that are computed at a time.
+const CHUNK: usize = 512;
+
+/// What comes out of the last layer.
+pub(super) struct Computed {
+    /// The stage that has the head.
+    pub(super) last: Stage,
+    /// Hidden states of all positions, row after row.
+    pub(super) rows: Vec<f32>,
+}
+
+/// Computes what the stages claim, and stops at the first that is wrong: all before it are right,
+/// so that its input was.
+pub(super) fn compute(
+    case: &Case<'_>,
+    words: &Words,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Computed, Stop> {
+    check_adapter(case, words)?;
+    let hidden = case.config.hidden;
+    let mut rows = Vec::new();
+    let mut last = None;
+    for (layers, claimed) in words.cuts() {
+        // The stage before makes room first.
+        drop(last.take());
+        let stage = load(case, words, layers)?;
+        rows = forward(&stage, &words.tokens, rows)?;
+        if let Some(claimed) = claimed {
+            let expected = merkle::root(&digests(&rows, hidden));
+            if expected != claimed.claim.output {
+                return Err(Stop::Verdict(AnswerVerdict::WrongStage {
+                    worker: claimed.worker,
+                    layers,
+                    expected,
+                    claimed: claimed.claim.output,
+                }));
+            }
+        }
+        last = Some(stage);
+        progress(Progress {
+            layers: layers.end,
+            layers_total: words.receipt.deployment.layers,
+            drawn: 0,
+            drawn_total: words.receipt.answer.len() as u32,
+        });
+    }
+    let last = last.ok_or_else(|| Stop::inconclusive("the model has no layers"))?;
+    Ok(Computed { last, rows })
+}
+
+/// The adapter that the receipt names is at hand, and is one of this model.
+fn check_adapter(case: &Case<'_>, words: &Words) -> Result<(), Stop> {
+    let asked = words.receipt.spec.adapter;
+    let adapter = match (asked, case.adapter) {
+        (None, _) => return Ok(()),
+        (Some(_), Some(adapter)) => adapter,
+        (Some(asked), None) => {
+            let why = format!("adapter {} is not at hand", asked.short());
+            return Err(Stop::inconclusive(why));
+        }
+    };
+    let targets: Vec<_> = adapter.lora.targets.iter().copied().collect();
+    let shapes = Adapter::shapes(&case.config, adapter.lora.rank, &targets);
+    for (name, shape) in shapes {
+        if adapter.tensors.get(&name).map(Tensor::shape) != Some(&shape) {
+            let why = format!("the adapter's {name} is missing or has another shape");
+            return Err(Stop::inconclusive(why));
+        }
+    }
+    Ok(())
+}
+
+fn load(case: &Case<'_>, words: &Words, layers: Layers) -> Result<Stage, Stop> {
+    let deployment = &words.receipt.deployment;
+    let options = stage_options(deployment, case.config.clone(), layers, case.device)?;
+    let adapter = words.receipt.spec.adapter.and(case.adapter);
+    let options = StageOptions {
+        lora: adapter.map(|adapter| adapter.lora.clone()),
+        positions: words.tokens.len(),
+        ..options
+    };
+    let none = Default::default();
+    let values = adapter.map_or(&none, |adapter| &adapter.tensors);
+    Ok(Stage::load(options, case.tensors, values)?)
+}
+
+/// All positions through a stage.
+fn forward(stage: &Stage, tokens: &[u32], input: Vec<f32>) -> Result<Vec<f32>, Stop> {
+    let device = &stage.options().device;
+    let hidden = stage.options().config.hidden;
+    device.on_its_threads(|| {
+        let mut cache = stage.cache()?;
+        let mut output = Vec::with_capacity(tokens.len() * hidden);
+        for (index, chunk) in tokens.chunks(CHUNK).enumerate() {
+            let start = index * CHUNK * hidden;
+            let entering = if stage.is_first() {
+                StageInput::Tokens
+            } else {
+                let rows = input[start..start + chunk.len() * hidden].to_vec();
+                StageInput::Hidden(Tensor::new(&[chunk.len(), hidden], rows)?)
+            };
+            let rows = stage.extend(&mut cache, chunk, entering)?;
+            output.extend_from_slice(&rows.values()?);
+        }
+        Ok(output)
+    })
+}

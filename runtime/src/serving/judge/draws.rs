@@ -1,0 +1,128 @@
+//! Every token of the answer, drawn again.
+
+use concord_kernels::ops::sample::{Candidates, RowSample};
+use concord_proto::serving::{AnswerVerdict, SampleOrder};
+use concord_text::{GuideFactory, Next};
+
+use super::compute::Computed;
+use super::words::Words;
+use super::{Case, Progress, Stop};
+use crate::serving::draw::{logits, sampling};
+
+/// Tokens drawn at a time.
+const CHUNK: usize = 64;
+
+/// Checks the tokens of the answer, first to last.
+pub(super) fn check(
+    case: &Case<'_>,
+    words: &Words,
+    computed: &Computed,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), Stop> {
+    let orders = orders(case, words)?;
+    let answer = &words.receipt.answer;
+    let layers = words.receipt.deployment.layers;
+    for (chunk, orders) in orders.chunks(CHUNK).enumerate() {
+        let start = chunk * CHUNK;
+        let tokens = draw(words, computed, start, orders)?;
+        for (index, expected) in (start..).zip(tokens) {
+            if answer[index] != expected {
+                return Err(wrong(words, index, expected));
+            }
+        }
+        progress(Progress {
+            layers,
+            layers_total: layers,
+            drawn: (start + orders.len()) as u32,
+            drawn_total: answer.len() as u32,
+        });
+    }
+    Ok(())
+}
+
+/// How each token was to be drawn. Under a grammar, none after a token that it does not allow:
+/// that one is wrong.
+fn orders(case: &Case<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
+    let (spec, answer) = (&words.receipt.spec, &words.receipt.answer);
+    let order = |index: usize, allowed| {
+        let before = &answer[..index];
+        SampleOrder::new(&spec.sampling, before, allowed)
+    };
+    let Some(grammar) = &spec.sampling.grammar else {
+        return Ok((0..answer.len()).map(|index| order(index, None)).collect());
+    };
+    let tokenizer = case.tokenizer.ok_or_else(|| {
+        Stop::inconclusive("the answer is under a grammar, and its tokenizer is not at hand")
+    })?;
+    let unclear = |error: concord_text::TextError| Stop::inconclusive(error.to_string());
+    let factory = GuideFactory::new(tokenizer, words.receipt.deployment.vocab).map_err(unclear)?;
+    let mut guide = factory.start(grammar, &spec.stop_tokens).map_err(unclear)?;
+    let mut orders = Vec::with_capacity(answer.len());
+    for (index, token) in answer.iter().enumerate() {
+        let Next::Tokens(allowed) = guide.allowed().map_err(unclear)? else {
+            let what = format!("the answer goes on after token {index}, where its grammar ends");
+            return Err(Stop::altered(what));
+        };
+        orders.push(order(index, Some(allowed)));
+        if guide.accept(*token).is_err() {
+            break;
+        }
+    }
+    Ok(orders)
+}
+
+/// Draws the tokens from `start` on.
+fn draw(
+    words: &Words,
+    computed: &Computed,
+    start: usize,
+    orders: &[SampleOrder],
+) -> Result<Vec<u32>, Stop> {
+    let stage = &computed.last;
+    let device = &stage.options().device;
+    let hidden = stage.options().config.hidden;
+    let prompt = words.receipt.spec.prompt.len();
+    // The token at a position is drawn from the row before it.
+    let first = prompt + start - 1;
+    let rows = computed.rows[first * hidden..(first + orders.len()) * hidden].to_vec();
+    let biases: Vec<Vec<(u32, f32)>> = orders
+        .iter()
+        .map(|order| order.bias.iter().map(|(t, bias)| (*t, bias.get())).collect())
+        .collect();
+    device.on_its_threads(|| {
+        let logits = logits(stage, rows, orders.len())?;
+        let overflow = || Stop::inconclusive("the model's logits overflow for this input");
+        let logits = logits.ok_or_else(overflow)?;
+        let all = orders.iter().zip(&biases).enumerate();
+        let samples = all.map(|(row, (order, bias))| RowSample {
+            row,
+            sampling: sampling(order),
+            candidates: Candidates {
+                bias,
+                allowed: order.allowed.as_deref(),
+            },
+            position: (prompt + start + row) as u64,
+        });
+        let samples: Vec<RowSample<'_>> = samples.collect();
+        Ok(device.sample_rows(&logits, &samples)?)
+    })
+}
+
+/// Who is to blame for a token that is another than its row gives.
+fn wrong(words: &Words, index: usize, expected: u32) -> Stop {
+    let last = words.claims.last();
+    let drawn = last.and_then(|last| Some((last.worker, last.claim.drawn?.0)));
+    match drawn {
+        Some((worker, earlier)) if index >= earlier as usize => {
+            Stop::Verdict(AnswerVerdict::WrongDraw {
+                worker,
+                index: index as u32,
+                expected,
+                found: words.receipt.answer[index],
+            })
+        }
+        _ => Stop::inconclusive(format!(
+            "token {index} should be {expected}, and whoever drew it has not claimed it"
+        )),
+    }
+}

@@ -1,0 +1,264 @@
+//! Stages for serving: their tensors by digest, and what is loaded already.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use concord_kernels::{Device, Tensor};
+use concord_models::ModelError;
+use concord_models::config::{DecoderConfig, Place};
+use concord_models::decoder::{
+    LoraSpec, Precisions, Stage, StageAdapter, StageOptions, TensorSource,
+};
+use concord_proto::manifest::{ModelManifest, ModelTensor};
+use concord_proto::serving::{AdapterManifest, Deployment, DeploymentId};
+use concord_proto::{ARITHMETIC_VERSION, Digest, Layers};
+
+use super::memory;
+use crate::blobs::Blobs;
+use crate::{RuntimeError, spec as words, tensor_blob};
+
+/// A stage that is loaded.
+pub(crate) struct LoadedStage {
+    pub(crate) stage: Stage,
+    /// Bytes that it takes, as estimated.
+    pub(crate) bytes: u64,
+}
+
+/// The layers of a deployment.
+type Key = (DeploymentId, Layers);
+
+/// The stages that are loaded, whether in use or not. It outlives sessions.
+#[derive(Clone, Default)]
+pub(crate) struct LoadedStages(Arc<Mutex<BTreeMap<Key, Arc<LoadedStage>>>>);
+
+impl LoadedStages {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<LoadedStage>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops all but these layers of a deployment.
+    pub(crate) fn keep(&self, deployment: DeploymentId, layers: &[Layers]) {
+        let kept = |(id, held): &Key| *id == deployment && layers.contains(held);
+        self.lock().retain(|key, _| kept(key));
+    }
+
+    /// Bytes that the stages take.
+    fn bytes(&self) -> u64 {
+        self.lock().values().map(|loaded| loaded.bytes).sum()
+    }
+}
+
+/// Loads stages and adapters.
+#[derive(Clone)]
+pub(crate) struct Loader {
+    pub(crate) blobs: Blobs,
+    pub(crate) device: Device,
+    /// Memory that the worker may use, in bytes.
+    pub(crate) memory_bytes: u64,
+    pub(crate) loaded: LoadedStages,
+    #[cfg(feature = "liars")]
+    pub(crate) lie: Option<crate::liar::Lie>,
+}
+
+impl Loader {
+    /// The configuration and the manifest of the model of a deployment.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where it cannot be had, or is not what the deployment says.
+    pub(crate) async fn model(
+        &self,
+        deployment: &Deployment,
+    ) -> Result<(Arc<DecoderConfig>, ModelManifest), RuntimeError> {
+        model(&self.blobs, deployment).await
+    }
+
+    /// The stage of these layers, loaded unless it is; nothing where memory does not hold it beside
+    /// the others and `reserved` bytes.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where tensors cannot be had, or a GPU fails.
+    pub(crate) async fn stage(
+        &self,
+        deployment: &Deployment,
+        layers: Layers,
+        reserved: u64,
+    ) -> Result<Arc<LoadedStage>, RuntimeError> {
+        let key = (deployment.id(), layers);
+        if let Some(loaded) = self.loaded.lock().get(&key) {
+            return Ok(loaded.clone());
+        }
+        let (config, manifest) = self.model(deployment).await?;
+        let bytes = memory::stage_bytes(&config, layers, deployment);
+        let needed = self.loaded.bytes() + bytes + reserved;
+        if needed > self.memory_bytes {
+            let limit = self.memory_bytes;
+            return Err(RuntimeError::NoRoom { needed, limit });
+        }
+        let source = ModelBlobs::fetch(&self.blobs, &config, manifest, deployment, layers).await?;
+        let options = stage_options(deployment, config, layers, &self.device)?;
+        #[cfg(feature = "liars")]
+        let lie = self.lie.clone();
+        let load = move || {
+            #[cfg(feature = "liars")]
+            if let Some(lie) = &lie {
+                return Stage::load(options, &lie.weights(&source), &BTreeMap::new());
+            }
+            Stage::load(options, &source, &BTreeMap::new())
+        };
+        let stage = on_a_thread(load).await??;
+        let loaded = Arc::new(LoadedStage { stage, bytes });
+        self.loaded.lock().insert(key, loaded.clone());
+        Ok(loaded)
+    }
+
+    /// An adapter, for a stage.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where it cannot be had or does not fit the model.
+    pub(crate) async fn adapter(
+        &self,
+        stage: Arc<LoadedStage>,
+        adapter: Digest,
+    ) -> Result<Arc<StageAdapter>, RuntimeError> {
+        let (spec, tensors) = adapter_tensors(&self.blobs, adapter).await?;
+        let load = move || StageAdapter::load(&stage.stage, &spec, &tensors);
+        Ok(Arc::new(on_a_thread(load).await??))
+    }
+}
+
+/// The configuration and the manifest of the model of a deployment.
+pub(super) async fn model(
+    blobs: &Blobs,
+    deployment: &Deployment,
+) -> Result<(Arc<DecoderConfig>, ModelManifest), RuntimeError> {
+    let version = deployment.arithmetic;
+    if version != ARITHMETIC_VERSION {
+        let why = format!("it asks for arithmetic {version}, this build has {ARITHMETIC_VERSION}");
+        return Err(RuntimeError::Unsupported(why));
+    }
+    let digest = deployment.model;
+    let manifest: ModelManifest = blobs.get_value(digest, "model manifest").await?;
+    let config = DecoderConfig::from_json(&manifest.config_json)?;
+    let (layers, vocab) = (config.layers as u64, config.vocab as u64);
+    if (layers, vocab) != (u64::from(deployment.layers), u64::from(deployment.vocab)) {
+        let why = format!("its model has {layers} layers and a vocabulary of {vocab}");
+        return Err(RuntimeError::Unsupported(why));
+    }
+    // The table of rotations has a row for each.
+    if deployment.positions == 0 || deployment.positions as usize > config.max_positions {
+        let (asked, most) = (deployment.positions, config.max_positions);
+        let why = format!("it asks for {asked} positions, its model knows {most}");
+        return Err(RuntimeError::Unsupported(why));
+    }
+    Ok((Arc::new(config), manifest))
+}
+
+/// The options of a stage that serves.
+///
+/// # Errors
+/// [`RuntimeError::Unsupported`] for a precision that this build does not know.
+pub(super) fn stage_options(
+    deployment: &Deployment,
+    config: Arc<DecoderConfig>,
+    layers: Layers,
+    device: &Device,
+) -> Result<StageOptions, RuntimeError> {
+    Ok(StageOptions {
+        device: device.clone(),
+        config,
+        layers: layers.start..layers.end,
+        precisions: Precisions {
+            weights: words::precision(deployment.precision.weights)?,
+            activations: words::precision(deployment.precision.activations)?,
+        },
+        lora: None,
+        trains_all: false,
+        positions: deployment.positions as usize,
+    })
+}
+
+/// An adapter's spec and all its tensors.
+///
+/// # Errors
+/// [`RuntimeError`] where it cannot be had.
+pub(super) async fn adapter_tensors(
+    blobs: &Blobs,
+    adapter: Digest,
+) -> Result<(LoraSpec, BTreeMap<String, Tensor>), RuntimeError> {
+    let manifest: AdapterManifest = blobs.get_value(adapter, "adapter").await?;
+    let spec = words::lora(&manifest)?;
+    let mut tensors = BTreeMap::new();
+    for ModelTensor { name, blob, .. } in manifest.tensors {
+        let bytes = blobs.get(blob).await?;
+        tensors.insert(name, decode(blob, &bytes)?);
+    }
+    Ok((spec, tensors))
+}
+
+/// The tensors of some layers of a model, on disk: one at a time is in memory as f32.
+pub(super) struct ModelBlobs {
+    blobs: Blobs,
+    /// Address and shape, by name.
+    tensors: BTreeMap<String, (Digest, Vec<usize>)>,
+}
+
+impl ModelBlobs {
+    /// Fetches the tensors of `layers`, but for those that are here.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where one cannot be had.
+    pub(super) async fn fetch(
+        blobs: &Blobs,
+        config: &DecoderConfig,
+        manifest: ModelManifest,
+        deployment: &Deployment,
+        layers: Layers,
+    ) -> Result<Self, RuntimeError> {
+        let specs = config.tensors().into_iter();
+        let mut shapes: BTreeMap<String, Vec<usize>> =
+            specs.map(|spec| (spec.name, spec.shape)).collect();
+        let mut tensors = BTreeMap::new();
+        for ModelTensor { name, blob, .. } in manifest.tensors {
+            let place = Place::of(&name).map(|place| words::place(place, config.tie_embeddings));
+            if place.is_some_and(|place| layers.holds(place, deployment.layers))
+                && let Some(shape) = shapes.remove(&name)
+            {
+                blobs.fetch(blob).await?;
+                tensors.insert(name, (blob, shape));
+            }
+        }
+        let blobs = blobs.clone();
+        Ok(Self { blobs, tensors })
+    }
+}
+
+impl TensorSource for ModelBlobs {
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let bad = |reason: String| ModelError::BadWeightsFile {
+            path: name.into(),
+            reason,
+        };
+        let found = self.tensors.get(name);
+        let (digest, shape) = found.ok_or_else(|| bad("the model's manifest lacks it".into()))?;
+        let bytes = self.blobs.read(*digest).map_err(|e| bad(e.to_string()))?;
+        let tensor = tensor_blob::decode(&bytes).map_err(bad)?;
+        tensor.check_finite(name)?;
+        if tensor.shape() != shape {
+            return Err(bad(format!("it has the shape {:?}", tensor.shape())));
+        }
+        Ok(tensor)
+    }
+}
+
+fn decode(digest: Digest, bytes: &[u8]) -> Result<Tensor, RuntimeError> {
+    let what = "tensor";
+    tensor_blob::decode(bytes).map_err(|why| RuntimeError::BadBlob { digest, what, why })
+}
+
+/// Runs what takes long on a thread of its own.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RuntimeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| RuntimeError::Unsupported(error.to_string()))
+}

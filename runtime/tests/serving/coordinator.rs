@@ -1,0 +1,215 @@
+//! A coordinator that has blobs, and hands sessions and lanes to the test.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use concord_proto::limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX};
+use concord_proto::serving::{FromStage, LaneHello, ToStage};
+use concord_proto::session::{Hello, ToCoordinator, ToWorker};
+use concord_proto::wire::coordinator_server::{Coordinator, CoordinatorServer};
+use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
+use concord_proto::{Digest, Domain, Keypair, PublicKey, Signed, canonical};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::{Stream, StreamExt};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The coordinator's key.
+pub fn key() -> Keypair {
+    Keypair::from_secret([99; 32])
+}
+
+/// Blobs by address.
+#[derive(Clone, Default)]
+pub struct BlobMap(pub BTreeMap<Digest, Vec<u8>>);
+
+impl BlobMap {
+    pub fn put(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(Domain::Blob, &bytes);
+        self.0.insert(digest, bytes);
+        digest
+    }
+}
+
+/// A worker that has said hello.
+pub struct Member {
+    pub id: PublicKey,
+    pub hello: Hello,
+    pub to: mpsc::UnboundedSender<ToWorker>,
+    pub from: mpsc::UnboundedReceiver<ToCoordinator>,
+}
+
+/// A lane that a worker has opened.
+pub struct LaneEnd {
+    pub worker: PublicKey,
+    pub hello: LaneHello,
+    pub to: mpsc::UnboundedSender<Vec<u8>>,
+    pub from: mpsc::UnboundedReceiver<FromStage>,
+}
+
+impl LaneEnd {
+    pub fn say(&self, message: &ToStage) {
+        let _ = self.to.send(canonical::encode(message));
+    }
+}
+
+pub struct FakeCoordinator {
+    pub address: SocketAddr,
+    pub members: mpsc::UnboundedReceiver<Member>,
+    pub lanes: mpsc::UnboundedReceiver<LaneEnd>,
+}
+
+impl FakeCoordinator {
+    pub async fn start(blobs: BlobMap) -> Self {
+        let (member, members) = mpsc::unbounded_channel();
+        let (lane, lanes) = mpsc::unbounded_channel();
+        let service = Service {
+            key: key(),
+            blobs: Arc::new(blobs),
+            member,
+            lane,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = CoordinatorServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(incoming));
+        Self {
+            address,
+            members,
+            lanes,
+        }
+    }
+}
+
+struct Service {
+    key: Keypair,
+    blobs: Arc<BlobMap>,
+    member: mpsc::UnboundedSender<Member>,
+    lane: mpsc::UnboundedSender<LaneEnd>,
+}
+
+#[tonic::async_trait]
+impl Coordinator for Service {
+    type SessionStream = Out<Envelope>;
+    type WatchStream = Out<Body>;
+    type GetBlobStream = Out<Chunk>;
+    type LaneStream = Out<Body>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<Envelope>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let (out, stream) = mpsc::channel(64);
+        let (key, member) = (self.key.clone(), self.member.clone());
+        tokio::spawn(async move {
+            let say = async |message: ToWorker| {
+                let envelope = Envelope::from(Signed::new(&key, &message));
+                out.send(Ok(envelope)).await.is_ok()
+            };
+            say(ToWorker::Challenge { nonce: [1; 32] }).await;
+            let Some((id, ToCoordinator::Hello(hello))) = next(&mut incoming).await else {
+                return;
+            };
+            let coordinator = key.public();
+            let heartbeat_ms = 1_000;
+            say(ToWorker::Welcome {
+                coordinator,
+                heartbeat_ms,
+            })
+            .await;
+            let (to, mut orders) = mpsc::unbounded_channel();
+            let (said, from) = mpsc::unbounded_channel();
+            let _ = member.send(Member {
+                id,
+                hello,
+                to,
+                from,
+            });
+            loop {
+                tokio::select! {
+                    order = orders.recv() => match order {
+                        Some(order) => drop(say(order).await),
+                        None => return,
+                    },
+                    message = next(&mut incoming) => match message {
+                        Some((_, ToCoordinator::Heartbeat)) => {}
+                        Some((_, message)) => drop(said.send(message)),
+                        None => return,
+                    },
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn call(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        Err(Status::unimplemented("call"))
+    }
+
+    async fn watch(&self, _: Request<Body>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watch"))
+    }
+
+    async fn get_blob(
+        &self,
+        request: Request<BlobAddress>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
+        let digest = Digest(request.into_inner().digest.try_into().unwrap());
+        let blob = self.blobs.0.get(&digest).ok_or_else(|| Status::not_found("no blob"))?;
+        let chunks = blob.chunks(CHUNK_BYTES);
+        let chunks: Vec<_> = chunks.map(|data| Ok(Chunk { data: data.to_vec() })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn put_blob(
+        &self,
+        _: Request<Streaming<Chunk>>,
+    ) -> Result<Response<BlobAddress>, Status> {
+        Err(Status::unimplemented("put_blob"))
+    }
+
+    async fn lane(
+        &self,
+        request: Request<Streaming<Body>>,
+    ) -> Result<Response<Self::LaneStream>, Status> {
+        let mut incoming = request.into_inner();
+        let (to, out) = mpsc::unbounded_channel();
+        let lane = self.lane.clone();
+        tokio::spawn(async move {
+            let Ok(Some(first)) = incoming.message().await else {
+                return;
+            };
+            let signed: Signed = canonical::decode(&first.bytes).unwrap();
+            let (said, from) = mpsc::unbounded_channel();
+            let _ = lane.send(LaneEnd {
+                worker: signed.signer,
+                hello: signed.open().unwrap(),
+                to,
+                from,
+            });
+            while let Ok(Some(body)) = incoming.message().await {
+                let message = canonical::decode(&body.bytes).unwrap();
+                if said.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let out = UnboundedReceiverStream::new(out).map(|bytes| Ok(Body { bytes }));
+        Ok(Response::new(Box::pin(out)))
+    }
+}
+
+async fn next(incoming: &mut Streaming<Envelope>) -> Option<(PublicKey, ToCoordinator)> {
+    let envelope = incoming.message().await.ok()??;
+    let signed = Signed::try_from(envelope).unwrap();
+    Some((signed.signer, signed.open().unwrap()))
+}

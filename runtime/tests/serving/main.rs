@@ -1,0 +1,14 @@
+//! Workers that serve, over loopback, with a coordinator made here.
+
+mod adapters;
+mod bits;
+mod case;
+mod coordinator;
+mod failover;
+mod garbage;
+mod hop;
+#[cfg(feature = "liars")]
+mod lies;
+mod judged;
+mod model;
+mod pool;

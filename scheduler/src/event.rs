@@ -1,0 +1,217 @@
+//! What goes into the scheduler, and what comes out of it.
+
+use concord_proto::Digest;
+use concord_proto::serving::{Control, DrawOrder, Finish, Generation, Pass, PassResult};
+use concord_proto::serving::{Update, Usage};
+
+/// The bounds of a scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Size of the vocabulary.
+    pub vocab: u32,
+    /// Positions that a sequence may have, prompt and answer.
+    pub positions: u32,
+    /// Rows of a pass, at most.
+    pub rows_max: u32,
+    /// Rows of prompts in a pass, at most, while other sequences draw tokens.
+    pub prefill_chunk: u32,
+    /// Generations that may wait.
+    pub waiting_max: usize,
+    /// Generations that may hold pages.
+    pub active_max: usize,
+}
+
+impl Settings {
+    /// The usual bounds, for a model of this vocabulary and these positions.
+    pub fn new(vocab: u32, positions: u32) -> Self {
+        Self {
+            vocab,
+            positions,
+            rows_max: 512,
+            prefill_chunk: 256,
+            waiting_max: 1_024,
+            active_max: 256,
+        }
+    }
+}
+
+/// What happens to a pipeline.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is handed over once, and never kept in numbers"
+)]
+pub enum Event {
+    /// The pipeline is there, or there again: all pages are empty, passes count from 0.
+    Up {
+        /// Its stages.
+        stages: u32,
+        /// Pages of each stage.
+        pages: u32,
+    },
+    /// The pipeline is gone: what is in flight and in pages is void.
+    Down {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A generation, for which [`crate::Scheduler::refusal`] has no objection.
+    Submit {
+        /// Its number. Never given before.
+        sequence: u64,
+        /// What is asked.
+        generation: Generation,
+        /// Tokens that another pipeline has given out already.
+        answer: Vec<u32>,
+    },
+    /// Whoever asked has a word on it. Words on sequences that are done are dropped.
+    Control {
+        /// Which.
+        sequence: u64,
+        /// The word.
+        control: Control,
+    },
+    /// Nobody wants it any more.
+    Cancel {
+        /// Which.
+        sequence: u64,
+    },
+    /// Runs whose hidden states are not finite. To be told before the [`Event::Result`] of the
+    /// pass: a driver holds a result back until each stage has told that the pass has left it.
+    Broken {
+        /// Number of the pass.
+        pass: u64,
+        /// Indexes of the runs.
+        runs: Vec<u32>,
+    },
+    /// What came out of a pass. Each pass has one, if only an empty one.
+    Result(PassResult),
+    /// All stages have claimed a finished sequence, or cannot: its pages may go.
+    Claimed {
+        /// Which.
+        sequence: u64,
+    },
+    /// Time has passed: a few times a second.
+    Tick,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Do a pass: to the first and to the last stage.
+    Pass {
+        /// For the first stage.
+        pass: Pass,
+        /// For the last stage.
+        draws: DrawOrder,
+    },
+    /// For whoever asked.
+    Update {
+        /// Which generation.
+        sequence: u64,
+        /// The news.
+        update: Update,
+    },
+    /// An answer is complete. [`Effect::Claim`] and [`Update::Finished`] follow at once.
+    Answered {
+        /// Which.
+        sequence: u64,
+        /// All its tokens.
+        answer: Vec<u32>,
+        /// Why it ended.
+        finish: Finish,
+        /// What it took.
+        usage: Usage,
+    },
+    /// All stages shall claim a sequence; [`Event::Claimed`] is expected.
+    Claim {
+        /// Which.
+        sequence: u64,
+        /// Digest of its spec.
+        spec: Digest,
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Positions that went through the stages.
+        positions: u32,
+        /// Its pages. None where the answer ended while its rows were void (it was stopped while it
+        /// waited to be rebuilt): no stage can claim it then.
+        pages: Vec<u32>,
+    },
+    /// The stages may forget a sequence.
+    Forget {
+        /// Which.
+        sequence: u64,
+    },
+    /// The pipeline's last stage said what does not fit. Nothing was taken over from it; the pass
+    /// stays in flight until [`Event::Down`].
+    Fault {
+        /// What.
+        reason: String,
+    },
+}
+
+/// Why a generation is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The queue is full.
+    #[error("{waiting} generations wait already: ask again later")]
+    Full {
+        /// Generations that wait.
+        waiting: u32,
+    },
+    /// No position is left for an answer.
+    #[error(
+        "a prompt of {prompt} tokens leaves no room for an answer in {positions} positions: \
+         shorten it"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Positions of the model.
+        positions: u32,
+    },
+    /// The pipeline has not the memory for it.
+    #[error(
+        "prompt and answer may take {needed} pages of keys and values, and the pool has {pages}: \
+         ask for fewer tokens, or add memory to the pool"
+    )]
+    TooManyPages {
+        /// Pages that it may come to need.
+        needed: u32,
+        /// Pages of the pipeline.
+        pages: u32,
+    },
+    /// It cannot be served at all.
+    #[error("{0}")]
+    NotServed(String),
+}
+
+/// A generation that is taken out of a pipeline, to go on in another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evicted {
+    /// Its number.
+    pub sequence: u64,
+    /// What is asked.
+    pub generation: Generation,
+    /// Tokens given out.
+    pub answer: Vec<u32>,
+    /// Under a grammar: the candidates for the next token, if they are known.
+    pub allowed: Option<Vec<u8>>,
+}
+
+impl Evicted {
+    /// The events that make it go on in another scheduler.
+    pub fn events(self) -> Vec<Event> {
+        let (sequence, answer) = (self.sequence, self.answer.len() as u32);
+        let submit = Event::Submit {
+            sequence,
+            generation: self.generation,
+            answer: self.answer,
+        };
+        let allow = self.allowed.map(|tokens| Event::Control {
+            sequence,
+            control: Control::Allow { answer, tokens },
+        });
+        std::iter::once(submit).chain(allow).collect()
+    }
+}

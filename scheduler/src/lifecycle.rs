@@ -1,0 +1,292 @@
+//! How pipelines and generations come and go.
+
+use concord_proto::serving::{Control, Finish, Generation, PAGE_TOKENS, Update};
+
+use crate::event::{Effect, Refusal};
+use crate::pages::Pages;
+use crate::scheduler::Scheduler;
+use crate::sequence::{Phase, Sequence, pages_for};
+
+impl Scheduler {
+    /// The pipeline is there: all waits, and nothing is in pages.
+    pub(crate) fn up(&mut self, stages: u32, pages: u32, effects: &mut Vec<Effect>) {
+        self.down(effects);
+        self.stages = Some(stages.max(1));
+        self.pages = Pages::new(pages);
+        self.next_pass = 0;
+        self.recent.clear();
+        let positions = self.settings.positions;
+        let too_large = |s: &Sequence| pages_for(&s.generation, positions) > pages;
+        let ids: Vec<u64> = self
+            .sequences
+            .iter()
+            .filter(|(_, sequence)| too_large(sequence))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let reason = format!("the pool has room for {pages} pages now, which are too few");
+            self.fail(id, reason, true, effects);
+        }
+    }
+
+    /// The pipeline is gone: what was begun waits again, first in line.
+    pub(crate) fn down(&mut self, effects: &mut Vec<Effect>) {
+        self.stages = None;
+        self.flights.clear();
+        self.pages = Pages::default();
+        for (age, id) in std::mem::take(&mut self.active) {
+            let Some(sequence) = self.sequences.get_mut(&id) else {
+                continue;
+            };
+            sequence.reset();
+            sequence.phase = Phase::Waiting;
+            sequence.paused = true;
+            self.queue.push_begun(age, id);
+            effects.push(Effect::Update {
+                sequence: id,
+                update: Update::Paused,
+            });
+        }
+        for id in std::mem::take(&mut self.closing) {
+            if let Some(mut sequence) = self.sequences.remove(&id) {
+                sequence.reset();
+                self.queue.leave(sequence.generation.owner);
+                effects.push(Effect::Forget { sequence: id });
+            }
+        }
+    }
+
+    /// Takes a generation in, or fails it.
+    pub(crate) fn submit(
+        &mut self,
+        id: u64,
+        generation: Generation,
+        answer: &[u32],
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.sequences.contains_key(&id) {
+            return;
+        }
+        let refusal = self.refusal(&generation);
+        // What had begun elsewhere is not turned away for want of a place in the queue.
+        let refusal = match refusal {
+            Some(Refusal::Full { .. }) if !answer.is_empty() => None,
+            other => other,
+        };
+        let owner = generation.owner;
+        let sequence = Sequence::new(generation, answer);
+        if let Some(refusal) = refusal {
+            let update = Update::Failed {
+                reason: refusal.to_string(),
+                retry: !matches!(refusal, Refusal::NotServed(_) | Refusal::TooLong { .. }),
+                usage: sequence.usage(),
+            };
+            effects.push(Effect::Update {
+                sequence: id,
+                update,
+            });
+            return;
+        }
+        let end = sequence.end(self.settings.positions);
+        let is_scored = sequence.scored.is_some();
+        self.sequences.insert(id, sequence);
+        if answer.is_empty() {
+            self.queue.push(owner, id);
+        } else {
+            let age = self.age(id);
+            self.queue.enter(owner);
+            self.queue.push_begun(age, id);
+        }
+        if let Some(finish) = end {
+            // A prompt of one token has nothing to score.
+            if is_scored {
+                effects.push(Effect::Update {
+                    sequence: id,
+                    update: Update::Prompt(Vec::new()),
+                });
+            }
+            self.finish(id, finish, effects);
+        }
+    }
+
+    /// The age of a sequence, which it gets at its first admission.
+    pub(crate) fn age(&mut self, id: u64) -> u64 {
+        let next = &mut self.next_age;
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return *next;
+        };
+        *sequence.age.get_or_insert_with(|| {
+            *next += 1;
+            *next
+        })
+    }
+
+    /// Takes a word of whoever asked.
+    pub(crate) fn control(&mut self, id: u64, control: Control, effects: &mut Vec<Effect>) {
+        let width = self.settings.vocab.div_ceil(8) as usize;
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        if !matches!(sequence.phase, Phase::Waiting | Phase::Active) {
+            return;
+        }
+        match control {
+            Control::Allow { answer, tokens } => {
+                if answer as usize != sequence.answer().len() {
+                    return;
+                }
+                if tokens.len() != width || tokens.iter().all(|byte| *byte == 0) {
+                    let reason = "the grammar allows no token of the vocabulary".to_string();
+                    return self.fail(id, reason, false, effects);
+                }
+                sequence.allowed = Some(tokens);
+            }
+            Control::Stop { answer } => {
+                let kept = sequence.prompt() as usize + answer as usize;
+                sequence.tokens.truncate(kept);
+                self.finish(id, Finish::Stop, effects);
+            }
+            Control::Close { .. } => {}
+        }
+    }
+
+    /// Nobody wants it any more.
+    pub(crate) fn cancel(&mut self, id: u64, effects: &mut Vec<Effect>) {
+        let phase = self.sequences.get(&id).map(|sequence| sequence.phase);
+        if matches!(phase, Some(Phase::Waiting | Phase::Active)) {
+            self.leave(id, effects);
+        }
+    }
+
+    /// The pages of a finished sequence may go.
+    pub(crate) fn claimed(&mut self, id: u64, effects: &mut Vec<Effect>) {
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        if sequence.phase == Phase::Claiming {
+            sequence.phase = Phase::Leaving;
+            if !sequence.in_flight {
+                self.drop_closing(id, effects);
+            }
+        }
+    }
+
+    /// An answer is complete.
+    pub(crate) fn finish(&mut self, id: u64, finish: Finish, effects: &mut Vec<Effect>) {
+        self.unlist(id);
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        let usage = sequence.usage();
+        let positions = sequence.tokens.len() as u32 - 1;
+        let pages = positions.div_ceil(PAGE_TOKENS) as usize;
+        effects.push(Effect::Answered {
+            sequence: id,
+            answer: sequence.answer().to_vec(),
+            finish,
+            usage,
+        });
+        effects.push(Effect::Claim {
+            sequence: id,
+            spec: sequence.generation.spec.digest(),
+            prompt: usage.prompt,
+            positions,
+            pages: match sequence.computed >= positions {
+                true => sequence.pages[..pages].to_vec(),
+                false => Vec::new(),
+            },
+        });
+        effects.push(Effect::Update {
+            sequence: id,
+            update: Update::Finished { finish, usage },
+        });
+        sequence.phase = Phase::Claiming;
+        self.closing.insert(id);
+    }
+
+    /// A generation cannot go on.
+    pub(crate) fn fail(&mut self, id: u64, reason: String, retry: bool, effects: &mut Vec<Effect>) {
+        if let Some(sequence) = self.sequences.get(&id) {
+            let usage = sequence.usage();
+            let update = Update::Failed {
+                reason,
+                retry,
+                usage,
+            };
+            effects.push(Effect::Update {
+                sequence: id,
+                update,
+            });
+        }
+        self.leave(id, effects);
+    }
+
+    /// A generation that is not finished leaves: at once, or when its pass is back.
+    pub(crate) fn leave(&mut self, id: u64, effects: &mut Vec<Effect>) {
+        self.unlist(id);
+        let Some(sequence) = self.sequences.get_mut(&id) else {
+            return;
+        };
+        sequence.phase = Phase::Leaving;
+        self.closing.insert(id);
+        if !sequence.in_flight {
+            self.drop_closing(id, effects);
+        }
+    }
+
+    /// Takes a sequence out of the queue and out of those that are active.
+    fn unlist(&mut self, id: u64) {
+        let Some(sequence) = self.sequences.get(&id) else {
+            return;
+        };
+        match sequence.phase {
+            Phase::Waiting => {
+                let owner = sequence.generation.owner;
+                // A closing sequence is a live one of its owner.
+                self.queue.enter(owner);
+                self.queue.remove(owner, id, sequence.age);
+            }
+            Phase::Active => {
+                if let Some(age) = sequence.age {
+                    self.active.remove(&age);
+                }
+            }
+            Phase::Claiming | Phase::Leaving => {}
+        }
+    }
+
+    /// The last of a sequence: its pages go.
+    pub(crate) fn drop_closing(&mut self, id: u64, effects: &mut Vec<Effect>) {
+        self.closing.remove(&id);
+        if let Some(mut sequence) = self.sequences.remove(&id) {
+            self.pages.release(&sequence.reset());
+            self.queue.leave(sequence.generation.owner);
+            effects.push(Effect::Forget { sequence: id });
+        }
+    }
+
+    /// Tells those that wait how many are before them: the new one, or those for whom it halved.
+    pub(crate) fn tell_queued(&mut self, submitted: Option<u64>, effects: &mut Vec<Effect>) {
+        if self.queue.is_empty() {
+            return;
+        }
+        for (id, ahead) in self.queue.ahead() {
+            if submitted.is_some_and(|only| only != id) {
+                continue;
+            }
+            let Some(sequence) = self.sequences.get_mut(&id) else {
+                continue;
+            };
+            let is_news = sequence
+                .told_ahead
+                .is_none_or(|told| ahead <= told / 2 && ahead < told);
+            if is_news && sequence.answer().is_empty() {
+                sequence.told_ahead = Some(ahead);
+                effects.push(Effect::Update {
+                    sequence: id,
+                    update: Update::Queued { ahead },
+                });
+            }
+        }
+    }
+}

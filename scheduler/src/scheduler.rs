@@ -1,0 +1,174 @@
+//! The state of a pipeline, and what each event does to it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use concord_proto::serving::{Generation, PipelineView};
+
+use crate::batch::Flight;
+use crate::event::{Effect, Event, Evicted, Refusal, Settings};
+use crate::pages::Pages;
+use crate::queue::Queue;
+use crate::rate::Rate;
+use crate::sequence::{Phase, Sequence, pages_for};
+
+/// Passes that are back and remembered, for runs that are told late to be broken.
+pub(crate) const RECENT_PASSES: usize = 64;
+
+/// The scheduler of one pipeline.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    pub(crate) settings: Settings,
+    /// Stages of the pipeline; none while it is down.
+    pub(crate) stages: Option<u32>,
+    pub(crate) pages: Pages,
+    pub(crate) queue: Queue,
+    pub(crate) sequences: BTreeMap<u64, Sequence>,
+    /// Sequences in [`Phase::Active`], by age.
+    pub(crate) active: BTreeMap<u64, u64>,
+    /// Sequences in [`Phase::Claiming`] and [`Phase::Leaving`].
+    pub(crate) closing: BTreeSet<u64>,
+    pub(crate) flights: BTreeMap<u64, Flight>,
+    /// Passes that are back, with their sequences.
+    pub(crate) recent: VecDeque<(u64, Vec<u64>)>,
+    pub(crate) next_pass: u64,
+    pub(crate) next_age: u64,
+    /// Counts runs: who was longest in no pass decodes first.
+    pub(crate) next_turn: u64,
+    pub(crate) now_us: u64,
+    pub(crate) rate: Rate,
+    pub(crate) drawn: u64,
+    pub(crate) preemptions: u64,
+    pub(crate) prefix_queries: u64,
+    pub(crate) prefix_hits: u64,
+}
+
+impl Scheduler {
+    /// A scheduler of a pipeline that is down.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings: Settings {
+                rows_max: settings.rows_max.max(1),
+                prefill_chunk: settings.prefill_chunk.max(1),
+                active_max: settings.active_max.max(1),
+                ..settings
+            },
+            stages: None,
+            pages: Pages::default(),
+            queue: Queue::default(),
+            sequences: BTreeMap::new(),
+            active: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            flights: BTreeMap::new(),
+            recent: VecDeque::new(),
+            next_pass: 0,
+            next_age: 0,
+            next_turn: 0,
+            now_us: 0,
+            rate: Rate::default(),
+            drawn: 0,
+            preemptions: 0,
+            prefix_queries: 0,
+            prefix_hits: 0,
+        }
+    }
+
+    /// Takes an event at a time in microseconds, and says what is to be done, in order.
+    pub fn apply(&mut self, now_us: u64, event: Event) -> Vec<Effect> {
+        self.now_us = self.now_us.max(now_us);
+        let mut effects = Vec::new();
+        let is_tick = matches!(event, Event::Tick);
+        let submitted = match &event {
+            Event::Submit { sequence, .. } => Some(*sequence),
+            _ => None,
+        };
+        match event {
+            Event::Up { stages, pages } => self.up(stages, pages, &mut effects),
+            Event::Down { .. } => self.down(&mut effects),
+            Event::Submit {
+                sequence,
+                generation,
+                answer,
+            } => self.submit(sequence, generation, &answer, &mut effects),
+            Event::Control { sequence, control } => self.control(sequence, control, &mut effects),
+            Event::Cancel { sequence } => self.cancel(sequence, &mut effects),
+            Event::Broken { pass, runs } => self.broken(pass, &runs, &mut effects),
+            Event::Result(result) => self.result(result, &mut effects),
+            Event::Claimed { sequence } => self.claimed(sequence, &mut effects),
+            Event::Tick => {}
+        }
+        self.fill(&mut effects);
+        if is_tick || submitted.is_some() {
+            self.tell_queued(submitted, &mut effects);
+        }
+        effects
+    }
+
+    /// Why a generation cannot be taken, if it cannot. To be asked before [`Event::Submit`].
+    pub fn refusal(&self, generation: &Generation) -> Option<Refusal> {
+        let (spec, settings) = (&generation.spec, &self.settings);
+        let prompt = spec.prompt.len() as u32;
+        if prompt == 0 {
+            return Some(Refusal::NotServed("the prompt is empty".to_string()));
+        }
+        if let Some(token) = spec.prompt.iter().find(|&&token| token >= settings.vocab) {
+            let vocab = settings.vocab;
+            let why = format!("the prompt has token {token}, and the vocabulary {vocab} tokens");
+            return Some(Refusal::NotServed(why));
+        }
+        let positions = settings.positions;
+        if prompt.saturating_add(spec.max_tokens.min(1)) > positions {
+            return Some(Refusal::TooLong { prompt, positions });
+        }
+        let pages = self.pages.count() as u32;
+        let needed = pages_for(generation, positions);
+        if self.stages.is_some() && needed > pages {
+            return Some(Refusal::TooManyPages { needed, pages });
+        }
+        let waiting = self.queue.len();
+        let is_full = waiting >= settings.waiting_max;
+        is_full.then_some(Refusal::Full {
+            waiting: waiting as u32,
+        })
+    }
+
+    /// Fills in what the scheduler knows: all but the epoch and the stages.
+    pub fn view(&self, into: &mut PipelineView) {
+        let cached = self.pages.cached();
+        into.running = self.stages.is_some();
+        into.active = (self.active.len() + self.closing.len()) as u32;
+        into.waiting = self.queue.len() as u32;
+        into.pages_used = (self.pages.count() - self.pages.available()) as u32;
+        into.pages_cached = cached as u32;
+        into.pages = self.pages.count() as u32;
+        into.prefix_queries = self.prefix_queries;
+        into.prefix_hits = self.prefix_hits;
+        into.preemptions = self.preemptions;
+        into.tokens = self.drawn;
+        into.tokens_per_second = self.rate.per_second(self.now_us);
+    }
+
+    /// Takes out everything that is not finished, oldest first, to go on in another pipeline.
+    pub fn evict(&mut self) -> Vec<Evicted> {
+        let unfinished = |s: &Sequence| matches!(s.phase, Phase::Waiting | Phase::Active);
+        let of = |(id, s): (&u64, &Sequence)| (s.age.unwrap_or(u64::MAX), *id);
+        let mut ids: Vec<(u64, u64)> = self
+            .sequences
+            .iter()
+            .filter(|(_, sequence)| unfinished(sequence))
+            .map(of)
+            .collect();
+        ids.sort_unstable();
+        let mut evicted = Vec::with_capacity(ids.len());
+        for (_, id) in ids {
+            let sequence = &self.sequences[&id];
+            evicted.push(Evicted {
+                sequence: id,
+                generation: sequence.generation.clone(),
+                answer: sequence.answer().to_vec(),
+                allowed: sequence.allowed.clone(),
+            });
+            self.leave(id, &mut Vec::new());
+        }
+        evicted
+    }
+}

@@ -1,0 +1,76 @@
+//! How long the scheduler takes.
+
+use std::time::{Duration, Instant};
+
+use concord_proto::serving::{Drawn, PassResult, TokenLogprob};
+
+use super::model::{VOCAB, generation};
+use crate::{Effect, Event, Scheduler, Settings};
+
+fn pass(effects: &[Effect]) -> Option<PassResult> {
+    let of = |effect: &Effect| match effect {
+        Effect::Pass { draws, .. } => Some(draws.clone()),
+        _ => None,
+    };
+    let draws = effects.iter().find_map(of)?;
+    let drawn = draws.draws.iter().map(|draw| Drawn {
+        run: draw.run,
+        token: draw.sample.as_ref().map(|_| TokenLogprob {
+            token: 5,
+            logprob: 0.0.into(),
+            top: Vec::new(),
+        }),
+        scored: Vec::new(),
+    });
+    Some(PassResult {
+        pass: draws.pass,
+        drawn: drawn.collect(),
+    })
+}
+
+/// The hot path: a result of 256 sequences in, 256 tokens and the next pass out. The bound is ten
+/// times what it takes, so that a busy machine does not fail it; a quadratic step would.
+#[test]
+fn a_pass_of_256_sequences_takes_microseconds() {
+    let mut scheduler = Scheduler::new(Settings::new(VOCAB, 4_096));
+    let up = Event::Up {
+        stages: 1,
+        pages: 2_048,
+    };
+    scheduler.apply(0, up);
+    let mut effects = Vec::new();
+    for sequence in 0..256_u64 {
+        let prompt = vec![sequence as u32, 1, 2];
+        let submit = Event::Submit {
+            sequence,
+            generation: generation(sequence as u8, prompt, 500),
+            answer: Vec::new(),
+        };
+        effects.extend(scheduler.apply(0, submit));
+    }
+    let mut times = Vec::new();
+    let mut flights: std::collections::VecDeque<PassResult> = effects
+        .split_inclusive(|effect| matches!(effect, Effect::Pass { .. }))
+        .filter_map(pass)
+        .collect();
+    while let Some(result) = flights.pop_front() {
+        let rows = result.drawn.len();
+        let start = Instant::now();
+        let effects = scheduler.apply(0, Event::Result(result));
+        let took = start.elapsed();
+        if rows == 256 {
+            times.push(took);
+        }
+        for part in effects.split_inclusive(|effect| matches!(effect, Effect::Pass { .. })) {
+            flights.extend(pass(part));
+        }
+        if times.len() == 400 {
+            break;
+        }
+    }
+    assert_eq!(times.len(), 400, "256 sequences decode in one pass");
+    times.sort_unstable();
+    let (median, worst) = (times[200], times[399]);
+    println!("a result of 256 sequences: median {median:?}, worst {worst:?}");
+    assert!(median < Duration::from_millis(1));
+}

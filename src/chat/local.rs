@@ -1,0 +1,108 @@
+//! A model of this machine.
+
+use anyhow::{Context, bail};
+use concord_kernels::ops::sample::Sampling;
+use concord_models::decoder::Stage;
+use concord_models::generate::Generator;
+use concord_text::{ChatTemplate, TextTokenizer};
+use serde_json::Map;
+
+use super::conversation::{Conversation, Settings};
+use super::{Answer, Partner};
+use crate::loaded_model::ModelArgs;
+
+/// A model in memory.
+pub(super) struct Local {
+    name: String,
+    stage: Stage,
+    tokenizer: TextTokenizer,
+    template: ChatTemplate,
+    stops: Vec<u32>,
+    positions: usize,
+}
+
+impl Local {
+    pub(super) fn open(args: &ModelArgs) -> anyhow::Result<Self> {
+        let model = args.open()?;
+        let tokenizer = model.tokenizer()?;
+        let template = ChatTemplate::open(model.dir())?.unwrap_or_else(ChatTemplate::plain);
+        let positions = model.config().max_positions;
+        Ok(Self {
+            name: model.dir().display().to_string(),
+            stage: model.load(positions)?,
+            stops: [&model.config().eos[..], tokenizer.eos_ids()].concat(),
+            template,
+            tokenizer,
+            positions,
+        })
+    }
+}
+
+impl Partner for Local {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn answer(
+        &mut self,
+        conversation: &Conversation,
+        settings: &Settings,
+        show: &mut dyn FnMut(&str) -> bool,
+    ) -> anyhow::Result<Answer> {
+        let messages = conversation.messages();
+        let text = self.template.render(&messages, None, true, &Map::new())?;
+        // Templates write the special tokens themselves.
+        let prompt = self.tokenizer.encode(&text, false)?;
+        if prompt.is_empty() || prompt.len() >= self.positions {
+            bail!(
+                "the conversation has {} tokens and the model {} positions: /clear or /undo",
+                prompt.len(),
+                self.positions
+            );
+        }
+        let room = (self.positions - prompt.len()) as u32;
+        let sampling = Sampling {
+            temperature: settings.temperature,
+            top_k: 0,
+            top_p: settings.top_p,
+            seed: settings.seed.unwrap_or_else(seed_of_now),
+        };
+        let mut generator = Generator::new(&self.stage, sampling)?;
+        let mut stream = self.tokenizer.stream();
+        for id in &prompt {
+            stream.push(*id)?;
+        }
+        let mut answer = Answer {
+            text: String::new(),
+            prompt_tokens: prompt.len() as u32,
+            tokens: 0,
+            finish: "length".to_string(),
+        };
+        let mut feed = prompt;
+        while answer.tokens < settings.max_tokens.min(room) {
+            let id = generator.next(&feed).context("the answer cannot go on")?;
+            answer.tokens += 1;
+            if self.stops.contains(&id) {
+                answer.finish = "stop".to_string();
+                break;
+            }
+            let piece = stream.push(id)?;
+            answer.text.push_str(&piece);
+            if !show(&piece) {
+                answer.finish = "stopped".to_string();
+                break;
+            }
+            feed = vec![id];
+        }
+        let rest = stream.finish()?;
+        show(&rest);
+        answer.text.push_str(&rest);
+        Ok(answer)
+    }
+}
+
+/// A seed that differs from one answer to the next.
+fn seed_of_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |elapsed| elapsed.as_nanos() as u64)
+}

@@ -1,0 +1,9 @@
+//! `concord serve` with real processes: answers that nothing changes, and words that can be checked.
+
+#[path = "../pool/mod.rs"]
+mod pool;
+
+mod answers;
+mod failover;
+mod receipts;
+mod server;

@@ -1,0 +1,194 @@
+//! One call as a JSON object: `{"name": .., "arguments": {..}}`.
+
+use super::event::{CallEvent, Events};
+use super::json::{Place, ValueEnd};
+
+/// Keys of a call beside its name, in the manners of various models.
+const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
+const OTHERS: [&str; 3] = ["id", "type", "function"];
+
+/// Reads a call while it is written.
+#[derive(Clone, Debug)]
+pub struct CallObject {
+    index: u32,
+    /// The names that are calls; none takes any.
+    names: Option<Vec<String>>,
+    at: At,
+    key: String,
+    /// The value is a string, told by its first character.
+    is_string: bool,
+    has_name: bool,
+    has_arguments: bool,
+    /// Arguments that cannot be given out yet: the name is not known, or they are a JSON string
+    /// that has to be read first.
+    waiting: String,
+}
+
+#[derive(Clone, Debug)]
+enum At {
+    Open,
+    Key(ValueEnd, String),
+    Colon,
+    Value(ValueEnd, String),
+    Next,
+}
+
+/// What has become of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It goes on.
+    More,
+    /// It is complete.
+    Done,
+    /// It is no call.
+    Broken,
+}
+
+impl CallObject {
+    /// The call `index` of an answer. With `names`, only calls of these.
+    pub fn new(index: u32, names: Option<Vec<String>>) -> Self {
+        Self {
+            index,
+            names,
+            at: At::Open,
+            key: String::new(),
+            is_string: false,
+            has_name: false,
+            has_arguments: false,
+            waiting: String::new(),
+        }
+    }
+
+    /// Whether the start of the call has been given out.
+    pub fn has_started(&self) -> bool {
+        self.has_name
+    }
+
+    /// Takes the next character.
+    pub fn push(&mut self, character: char, events: &mut Events) -> Progress {
+        let is_space = character.is_whitespace();
+        match &mut self.at {
+            At::Open | At::Colon | At::Next if is_space => Progress::More,
+            At::Open if character == '{' => self.go_on(At::Key(ValueEnd::default(), String::new())),
+            At::Colon if character == ':' => {
+                self.go_on(At::Value(ValueEnd::default(), String::new()))
+            }
+            At::Next if character == ',' => self.go_on(At::Key(ValueEnd::default(), String::new())),
+            At::Next if character == '}' => self.end(events),
+            At::Open | At::Colon | At::Next => Progress::Broken,
+            At::Key(end, text) => {
+                let place = end.push(character);
+                match place {
+                    Place::Before => Progress::More,
+                    Place::Behind if character == '}' => self.end(events),
+                    Place::Behind => Progress::Broken,
+                    Place::Inside if text.is_empty() && character != '"' => Progress::Broken,
+                    Place::Inside | Place::Last => {
+                        text.push(character);
+                        let is_last = place == Place::Last;
+                        let text = is_last.then(|| std::mem::take(text));
+                        text.map_or(Progress::More, |text| self.named_key(&text))
+                    }
+                }
+            }
+            At::Value(end, text) => {
+                if !end.has_begun() {
+                    self.is_string = character == '"';
+                }
+                let place = end.push(character);
+                if matches!(place, Place::Inside | Place::Last) {
+                    text.push(character);
+                }
+                self.value(place, character, events)
+            }
+        }
+    }
+
+    fn go_on(&mut self, at: At) -> Progress {
+        self.at = at;
+        Progress::More
+    }
+
+    fn named_key(&mut self, text: &str) -> Progress {
+        let Ok(key) = serde_json::from_str::<String>(text) else {
+            return Progress::Broken;
+        };
+        let is_known = key == "name" || [&ARGUMENTS[..], &OTHERS].concat().contains(&key.as_str());
+        // Without a marker in front, an object with other keys is text and need not wait.
+        if self.names.is_some() && !is_known {
+            return Progress::Broken;
+        }
+        self.key = key;
+        self.go_on(At::Colon)
+    }
+
+    /// Goes on within a value, whose text so far stands in `at`.
+    fn value(&mut self, place: Place, character: char, events: &mut Events) -> Progress {
+        let At::Value(_, text) = &mut self.at else {
+            return Progress::Broken;
+        };
+        let is_arguments = ARGUMENTS.contains(&self.key.as_str());
+        let ends = matches!(place, Place::Last | Place::Behind);
+        if is_arguments && !self.is_string {
+            // What a model writes is given out as it comes.
+            self.waiting.push_str(&std::mem::take(text));
+            self.give_arguments(events);
+        }
+        if !ends {
+            return Progress::More;
+        }
+        let At::Value(_, text) = std::mem::replace(&mut self.at, At::Next) else {
+            return Progress::Broken;
+        };
+        if self.key == "name" && !self.start(&text, events) {
+            return Progress::Broken;
+        }
+        if is_arguments && self.is_string {
+            // Arguments as a string with JSON in it.
+            self.waiting = serde_json::from_str(&text).unwrap_or(text);
+            self.give_arguments(events);
+        }
+        match place {
+            Place::Behind => self.push(character, events),
+            _ => Progress::More,
+        }
+    }
+
+    fn start(&mut self, text: &str, events: &mut Events) -> bool {
+        let Ok(name) = serde_json::from_str::<String>(text) else {
+            return false;
+        };
+        let is_other = |names: &Vec<String>| !names.contains(&name);
+        if self.has_name || self.names.as_ref().is_some_and(is_other) {
+            return false;
+        }
+        self.has_name = true;
+        events.push(CallEvent::Started {
+            index: self.index,
+            name,
+        });
+        self.give_arguments(events);
+        true
+    }
+
+    fn give_arguments(&mut self, events: &mut Events) {
+        if self.has_name && !self.waiting.is_empty() {
+            self.has_arguments = true;
+            events.push(CallEvent::Arguments {
+                index: self.index,
+                piece: std::mem::take(&mut self.waiting),
+            });
+        }
+    }
+
+    fn end(&mut self, events: &mut Events) -> Progress {
+        if !self.has_name {
+            return Progress::Broken;
+        }
+        if !self.has_arguments {
+            self.waiting = "{}".to_string();
+            self.give_arguments(events);
+        }
+        Progress::Done
+    }
+}

@@ -1,0 +1,12 @@
+//! Texts in, tokens out, and back. One test binary, since linking many is slow. Tests that need the
+//! real tokenizers of `shared/` say so and pass where it is not there.
+
+mod chat_template;
+mod fixtures;
+mod grammar_limits;
+mod guide;
+mod reasoning;
+mod spelling;
+mod stop;
+mod tokenizer;
+mod tool_calls;

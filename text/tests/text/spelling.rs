@@ -1,0 +1,182 @@
+//! The exact bytes of tokens, and the text of an answer made of them.
+
+use std::fs;
+use std::sync::{Arc, OnceLock};
+
+use concord_text::{TextStream, TextTokenizer};
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::fixtures::{SHARED_MODELS, byte_level, shared, tokenizer, words};
+
+/// Byte-level with merges, an added token that is text and two special ones.
+fn chat_tokenizer() -> TextTokenizer {
+    let merged = [("h", "e"), ("l", "l"), ("he", "ll"), ("\u{120}", "he")];
+    let added = [
+        ("<tool_call>", false),
+        ("<|im_end|>", true),
+        ("a  b", false),
+    ];
+    tokenizer(&byte_level(&added, &merged))
+}
+
+/// Opened once for all cases.
+fn all_tokenizers() -> Vec<Arc<TextTokenizer>> {
+    static ALL: OnceLock<Vec<Arc<TextTokenizer>>> = OnceLock::new();
+    let open = || {
+        let folders = SHARED_MODELS.map(|name| shared(&format!("models/{name}")));
+        let opened = folders.into_iter().flatten();
+        let opened = opened.map(|folder| TextTokenizer::open(&folder).unwrap());
+        opened.chain([chat_tokenizer()]).map(Arc::new).collect()
+    };
+    ALL.get_or_init(open).clone()
+}
+
+fn bytes(tokenizer: &TextTokenizer, ids: &[u32]) -> Vec<u8> {
+    ids.iter()
+        .flat_map(|id| tokenizer.token_bytes(*id))
+        .collect()
+}
+
+#[test]
+fn tokens_of_each_kind() {
+    let chat = chat_tokenizer();
+    assert_eq!(chat.token_bytes(0), [0]);
+    assert_eq!(chat.token_bytes(0xAD), [0xAD]);
+    assert_eq!(
+        chat.token_bytes(chat.token_id("\u{120}he").unwrap()),
+        b" he"
+    );
+    assert_eq!(chat.token_bytes(260), b"<tool_call>");
+    assert_eq!(chat.token_bytes(261), b"<|im_end|>");
+    assert_eq!(chat.token_bytes(262), b"a  b");
+    assert_eq!(chat.token_bytes(999), b"");
+    let special: Vec<u32> = (0..300).filter(|id| chat.is_special(*id)).collect();
+    assert_eq!(special, [261]);
+    assert_eq!(chat.token_text(0xF0), "\u{FFFD}");
+    let Some(folder) = shared("models/tinystories-260k") else {
+        return;
+    };
+    let story = TextTokenizer::open(&folder).unwrap();
+    let of = |name: &str| story.token_bytes(story.token_id(name).unwrap());
+    assert_eq!(of("<0x0A>"), b"\n");
+    assert_eq!(of("<0xE9>"), [0xE9]);
+    assert_eq!(of("\u{2581}a"), b" a");
+    assert_eq!(of("</s>"), b"</s>");
+}
+
+#[test]
+fn decoders_of_other_families() {
+    let cases = [
+        (json!(null), ["a", "b", "c"], "a b c"),
+        (
+            json!({"type": "WordPiece", "prefix": "##", "cleanup": false}),
+            ["a", "##b", "c"],
+            "ab c",
+        ),
+        (
+            json!({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first",
+                   "split": true}),
+            ["_a", "b", "_c"],
+            "ab c",
+        ),
+        (json!({"type": "Fuse"}), ["a", "b", "c"], "abc"),
+    ];
+    for (decoder, names, expected) in cases {
+        let tokenizer = Arc::new(words(&names, decoder));
+        assert_eq!(tokenizer.decode(&[0, 1, 2], true).unwrap(), expected);
+        let mut stream = TextStream::new(tokenizer.clone(), &[], false);
+        let text: String = [0, 1, 2].map(|id| stream.push(id)).concat();
+        assert_eq!(text + &stream.finish(), expected);
+        // Behind a prompt, nothing is taken off the front.
+        let mut behind = TextStream::new(tokenizer.clone(), &[1], false);
+        let text: String = [0, 2].map(|id| behind.push(id)).concat();
+        let whole = tokenizer.decode(&[1, 0, 2], true).unwrap();
+        assert_eq!(tokenizer.decode(&[1], true).unwrap() + &text, whole);
+    }
+}
+
+#[test]
+fn special_tokens_are_kept_where_asked() {
+    let added = [("<|end|>", true), ("[TOOL_CALLS]", true)];
+    let tokenizer = Arc::new(tokenizer(&byte_level(&added, &[])));
+    let ids = [0x41, 256, 257, 0x42];
+    let text = |mut stream: TextStream| ids.map(|id| stream.push(id)).concat();
+    let new = |keep| TextStream::new(tokenizer.clone(), &[0x40], keep);
+    assert_eq!(text(new(false)), "AB");
+    assert_eq!(text(new(true)), "A<|end|>[TOOL_CALLS]B");
+    assert_eq!(text(new(false).keeping(&[257])), "A[TOOL_CALLS]B");
+}
+
+#[test]
+fn broken_characters_do_not_hold_up_what_follows() {
+    let tokenizer = Arc::new(tokenizer(&byte_level(&[], &[])));
+    let mut stream = TextStream::new(tokenizer, &[], false);
+    // A character that lacks its end, a lone follower, a whole character.
+    let ids = [0xF0, 0x9F, 0xA6, 0x41, 0xBF, 0x42, 0xC3, 0xA9, 0xE2];
+    let pieces = ids.map(|id| stream.push(id));
+    let expected = ["", "", "", "\u{FFFD}A", "\u{FFFD}", "B", "", "\u{E9}", ""];
+    assert_eq!(pieces, expected);
+    assert_eq!(stream.finish(), "\u{FFFD}");
+}
+
+#[test]
+fn from_bytes_is_open() {
+    let Some(folder) = shared("models/tiny-qwen2") else {
+        return;
+    };
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    let config = read("tokenizer_config.json");
+    let made = TextTokenizer::from_bytes(&read("tokenizer.json"), Some(&config)).unwrap();
+    let opened = TextTokenizer::open(&folder).unwrap();
+    let text = "Two cats\n\u{1F408}";
+    assert_eq!(
+        made.encode(text, true).unwrap(),
+        opened.encode(text, true).unwrap()
+    );
+    assert_eq!(made.eos_ids(), opened.eos_ids());
+    assert_eq!((made.bos(), made.eos()), (Some("<s>"), Some("</s>")));
+}
+
+proptest! {
+    #[test]
+    fn the_bytes_of_a_text_are_those_of_its_tokens(text in "(\\PC|[ \\n\\t]){0,40}") {
+        for tokenizer in all_tokenizers() {
+            let ids = tokenizer.encode(&text, false).unwrap();
+            let spelt = bytes(&tokenizer, &ids);
+            // One family puts a space in front of every text, and takes it off as it decodes.
+            let is_framed = spelt.len() == text.len() + 1 && spelt[0] == b' ';
+            let own = if is_framed { &spelt[1..] } else { &spelt[..] };
+            prop_assert_eq!(own, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_stream_gives_what_the_library_decodes(
+        prompt in prop::collection::vec(0u32..512, 0..6),
+        answer in prop::collection::vec(0u32..512, 0..40),
+    ) {
+        for tokenizer in all_tokenizers() {
+            let all = [&prompt[..], &answer].concat();
+            let shown = |ids: &[u32]| -> Vec<u32> {
+                ids.iter().copied().filter(|id| !tokenizer.is_special(*id)).collect()
+            };
+            let mut stream = TextStream::new(tokenizer.clone(), &prompt, false);
+            let mut text = String::new();
+            for id in &answer {
+                text += &stream.push(*id);
+            }
+            text += &stream.finish();
+            let own = bytes(&tokenizer, &shown(&answer));
+            let before = bytes(&tokenizer, &shown(&prompt));
+            let (own, before) = (String::from_utf8(own), String::from_utf8(before));
+            if let (Ok(own), Ok(_)) = (own, before) {
+                prop_assert!(own.ends_with(&text));
+                let whole = tokenizer.decode(&all, true).unwrap();
+                prop_assert_eq!(tokenizer.decode(&prompt, true).unwrap() + &text, whole);
+            } else {
+                prop_assert!(text.len() <= 3 * bytes(&tokenizer, &answer).len());
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Texts that end an answer, against the plain way to find them.
+
+use concord_text::StopTexts;
+use proptest::prelude::*;
+
+/// What must come out: the text up to the stop text that ends first, the longest one there.
+fn naive(text: &str, stops: &[String]) -> (String, Option<usize>) {
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    for end in ends {
+        let found = (0..stops.len()).filter(|i| !stops[*i].is_empty());
+        let found = found.filter(|i| text[..end].ends_with(&stops[*i]));
+        let longest = found.max_by_key(|i| (stops[*i].len(), usize::MAX - i));
+        if let Some(index) = longest {
+            return (text[..end - stops[index].len()].to_string(), Some(index));
+        }
+    }
+    (text.to_string(), None)
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| text.to_string()).collect()
+}
+
+#[test]
+fn nothing_of_a_stop_text_leaks() {
+    let mut stops = StopTexts::new(strings(&["\nUser:", "END"]));
+    let mut given = String::new();
+    for piece in ["Hi", "\nUs", "e \nU", "s", "er", ": x", "more"] {
+        let stopped = stops.push(piece);
+        given += &stopped.emit;
+        assert!(!given.contains("\nUser"), "{given:?}");
+        if stopped.hit.is_some() {
+            assert_eq!(stopped.hit, Some(0));
+            break;
+        }
+    }
+    assert_eq!(given, "Hi\nUse ");
+    assert_eq!(stops.push("more").emit, "");
+    assert_eq!(stops.finish(), "");
+}
+
+#[test]
+fn what_waits_comes_at_the_end() {
+    let mut stops = StopTexts::new(strings(&["", "</s>"]));
+    assert_eq!(stops.push("a</").emit, "a");
+    assert_eq!(stops.finish(), "</");
+}
+
+proptest! {
+    #[test]
+    fn as_the_plain_way(
+        pieces in prop::collection::vec("[ab\u{E9}]{0,4}", 0..12),
+        stops in prop::collection::vec("[ab\u{E9}]{0,4}", 0..4),
+    ) {
+        let mut watch = StopTexts::new(stops.clone());
+        let (mut given, mut hit) = (String::new(), None);
+        let expected = naive(&pieces.concat(), &stops);
+        for piece in &pieces {
+            let stopped = watch.push(piece);
+            given += &stopped.emit;
+            prop_assert!(expected.0.starts_with(&given));
+            hit = stopped.hit;
+            if hit.is_some() {
+                break;
+            }
+        }
+        given += &watch.finish();
+        prop_assert_eq!((given, hit), expected);
+    }
+}
