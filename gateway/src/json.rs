@@ -1,5 +1,5 @@
-//! Strict reading of JSON: a wrong type, a value out of bounds or a field that nobody knows is a 400
-//! that names the field.
+//! Strict reading of JSON: a wrong type, a value out of bounds or a field that nobody knows is a
+//! 400 that names the field.
 
 use std::ops::RangeInclusive;
 

@@ -1,6 +1,6 @@
 //! The HTTP gateway: an OpenAI-compatible API over an [`Engine`].
 //!
-//! A request is read strictly ([`json`]), becomes one generation a choice, and the updates of the
+//! A request is read strictly, becomes one generation a choice, and the updates of the
 //! engine become text, logprobs, calls of tools and chunks. Nothing here knows of stages or pages.
 
 mod adapters;

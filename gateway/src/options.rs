@@ -125,7 +125,7 @@ impl Default for Limits {
             write_time: Duration::from_secs(60),
             keep_alive: Duration::from_secs(15),
             requests_per_minute: 0,
-            concurrent: 256,
+            concurrent: 1_024,
             choices: 16,
             generations: 128,
             stops: 16,

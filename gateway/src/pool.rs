@@ -3,7 +3,7 @@
 use concord_proto::serving::{PipelineView, PoolView, StageView, WorkerView};
 use serde_json::{Value, json};
 
-/// `/api/pool`. Workers go by the first digits of their keys.
+/// `/api/pool`. Workers go by their keys.
 pub(crate) fn to_json(view: &PoolView, model: &str) -> Value {
     json!({
         "model": model,
@@ -19,7 +19,7 @@ pub(crate) fn to_json(view: &PoolView, model: &str) -> Value {
 
 fn worker(worker: &WorkerView) -> Value {
     json!({
-        "id": worker.id.short(),
+        "id": worker.id.to_string(),
         "device": worker.device,
         "doing": worker.doing,
         "memory_bytes": worker.memory_bytes,
@@ -47,7 +47,7 @@ fn pipeline(pipeline: &PipelineView) -> Value {
 
 fn stage(stage: &StageView) -> Value {
     json!({
-        "worker": stage.worker.short(),
+        "worker": stage.worker.to_string(),
         "device": stage.device,
         "layers": [stage.layers.start, stage.layers.end],
         "passes": stage.passes,

@@ -92,7 +92,10 @@ fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
             "layers": deployment.layers,
             "vocab": deployment.vocab,
             "positions": deployment.positions,
-            "precision": format!("{:?}", deployment.precision),
+            "precision": {
+                "weights": deployment.precision.weights,
+                "activations": deployment.precision.activations,
+            },
         },
         "spec": {
             "digest": spec.digest().to_string(),

@@ -100,11 +100,12 @@ fn bits(logits: &Tensor) -> Vec<Vec<u32>> {
 
 /// Logits of every position of a sequence, at once and without pages.
 fn alone(stage: &Stage, tokens: &[u32]) -> Vec<Vec<u32>> {
+    let (tokens, sequence_len) = (tokens.to_vec(), tokens.len());
     let batch = Batch {
         sequences: 1,
-        sequence_len: tokens.len(),
-        tokens: tokens.to_vec(),
-        targets: vec![None; tokens.len()],
+        sequence_len,
+        targets: vec![None; sequence_len],
+        tokens,
     };
     let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
     bits(&stage.logits(&hidden).unwrap())
@@ -208,7 +209,7 @@ impl Pipeline {
     }
 }
 
-/// Sequences of `lengths` in pages of a shuffled pool; sequence i has adapter i mod (adapters + 1) - 1.
+/// Sequences of `lengths` in pages of a shuffled pool, with no adapter and with each in turns.
 fn sequences(
     dice: &mut Dice,
     lengths: &[usize],
@@ -316,10 +317,7 @@ fn shared() -> Option<PathBuf> {
     if shared.join("models").is_dir() {
         return Some(shared);
     }
-    println!(
-        "skipped: no models at {} (set CONCORD_SHARED)",
-        shared.display()
-    );
+    println!("skipped: no models at {shared:?} (set CONCORD_SHARED)");
     None
 }
 
@@ -327,13 +325,7 @@ fn shared() -> Option<PathBuf> {
 #[test]
 fn every_cut_of_a_prompt_has_the_same_bits() {
     let Some(shared) = shared() else { return };
-    for name in [
-        "tinystories-260k",
-        "tiny-qwen2",
-        "tiny-qwen3",
-        "tiny-mistral",
-        "tiny-llama31",
-    ] {
+    for name in "tinystories-260k tiny-qwen2 tiny-qwen3 tiny-mistral tiny-llama31".split(' ') {
         let folder = ModelFolder::open(&shared.join("models").join(name)).unwrap();
         let config = folder.config().clone();
         let layers = 0..config.layers as u32;
@@ -494,12 +486,14 @@ fn factors_of_another_shape_are_refused() {
     let (spec, mut tensors) = adapter(&config, 3, &[Projection::Q]);
     let name = Adapter::key_b(1, Projection::Q);
     tensors.insert(name.clone(), Tensor::zeros(&[40, 4]));
-    let error = StageAdapter::load(&stage, &spec, &tensors).unwrap_err();
-    assert!(error.to_string().contains(&name), "{error}");
+    let refused = |tensors: &BTreeMap<String, Tensor>| {
+        let error = StageAdapter::load(&stage, &spec, tensors).unwrap_err();
+        assert!(error.to_string().contains(&name), "{error}");
+    };
+    refused(&tensors);
     tensors.insert(
         name.clone(),
         Tensor::new(&[40, 3], vec![f32::NAN; 120]).unwrap(),
     );
-    let error = StageAdapter::load(&stage, &spec, &tensors).unwrap_err();
-    assert!(error.to_string().contains(&name), "{error}");
+    refused(&tensors);
 }

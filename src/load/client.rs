@@ -83,12 +83,20 @@ impl Connection<'_> {
             post = post.header("Authorization", authorization);
         }
         let post = post.body(Full::new(Bytes::from(request.body.clone())))?;
+        let again = post.clone();
         let mut answer = Answer {
             sent: Instant::now(),
             pieces: Vec::new(),
             tokens: 0,
         };
-        let response = self.sender.send_request(post).await?;
+        let response = match self.sender.send_request(post).await {
+            Ok(response) => response,
+            // The server ended the connection while the request was on its way.
+            Err(_) => {
+                *self = self.endpoint.connect().await?;
+                self.sender.send_request(again).await?
+            }
+        };
         let status = response.status();
         let mut body = response.into_body();
         if !status.is_success() {

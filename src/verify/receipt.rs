@@ -38,7 +38,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 /// The receipts of a file: one, or a list of those of a request's choices.
 fn receipts(text: &str) -> anyhow::Result<Vec<Signed>> {
     let value: Value = serde_json::from_str(text).context("not valid JSON")?;
-    match value["receipts"].as_array() {
+    match value["data"].as_array() {
         None => Ok(vec![receipt_file::from_json(text)?]),
         Some(list) if list.is_empty() => bail!("it has no receipt"),
         Some(list) => list

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::server::{Server, essence, mixed_request, tiny};
+use crate::server::{Server, essence, good, mixed_request, tiny};
 
 const REQUESTS: u64 = 64;
 
@@ -47,11 +47,11 @@ fn sixty_four_requests_at_random_times_get_what_each_gets_alone() {
                 .iter()
                 .enumerate()
                 .map(|(number, request)| {
-                    let server = &server;
+                    let url = format!("{}/v1/completions", server.url);
                     scope.spawn(move || {
                         let pause = (number as u64 * 7_919) % 600;
                         std::thread::sleep(Duration::from_millis(pause));
-                        essence(&server.post("/v1/completions", request))
+                        essence(&good(&url, request))
                     })
                 })
                 .collect();

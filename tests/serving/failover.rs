@@ -48,8 +48,8 @@ fn answer(chunks: &[(Duration, Value)]) -> Value {
 }
 
 fn all_streams(server: &Server, meanwhile: impl FnOnce()) -> Vec<Value> {
+    let url = format!("{}/v1/completions", server.url);
     std::thread::scope(|scope| {
-        let url = format!("{}/v1/completions", server.url);
         let tasks: Vec<_> = (0..STREAMS)
             .map(|number| {
                 let url = url.clone();

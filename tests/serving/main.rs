@@ -4,6 +4,8 @@
 mod pool;
 
 mod answers;
+mod clients;
 mod failover;
+mod page;
 mod receipts;
 mod server;

@@ -1,1 +1,155 @@
 //! Receipts, and who is named when an answer is not what it should be.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use concord_proto::serving::Receipt;
+use concord_proto::{Keypair, Signed, canonical};
+use serde_json::{Value, json};
+
+use crate::pool::{Ran, run};
+use crate::server::{PATIENCE, Server, get, status, tiny};
+
+/// Asks for an answer and writes its receipt into a file.
+fn answered(server: &Server, tokens: u32) -> (Value, PathBuf) {
+    let answer = server.post(
+        "/v1/completions",
+        &json!({ "prompt": "Once upon a time", "max_tokens": tokens, "seed": 7,
+            "temperature": 0.9, "logit_bias": { "2": -100 } }),
+    );
+    let url = format!(
+        "{}/v1/receipts/{}",
+        server.url,
+        answer["id"].as_str().unwrap()
+    );
+    let start = Instant::now();
+    while status(&url) != 200 {
+        assert!(start.elapsed() < PATIENCE, "no receipt");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let path = server.dir.path().join("receipt.json");
+    std::fs::write(&path, get(&url).to_string()).unwrap();
+    (answer, path)
+}
+
+fn verify(receipt: &Path, model: &Path) -> Ran {
+    let (receipt, model) = (receipt.to_str().unwrap(), model.to_str().unwrap());
+    run(&["--json", "verify", receipt, "--model", model])
+}
+
+/// The last object that a run printed with this event.
+fn event(ran: &Ran, name: &str) -> Value {
+    let objects = ran
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut named = objects.filter(|object| object["event"] == name);
+    named
+        .next_back()
+        .unwrap_or_else(|| panic!("no {name} in {ran:#?}"))
+}
+
+#[test]
+fn a_receipt_is_proven_on_this_machine_and_no_other_model_fits() {
+    let Some((model, _)) = tiny() else { return };
+    for stages in [1, 3] {
+        let server = Server::with_stages(&model, stages, &[]);
+        let (_, receipt) = answered(&server, 60);
+        let verified = event(&verify(&receipt, &model), "verified");
+        assert_eq!(verified["answer_tokens"], 60);
+        assert_eq!(verified["stages"].as_array().unwrap().len(), stages);
+        let other = model.with_file_name("tiny-qwen2");
+        verify(&receipt, &other).refused(&["the model is another one"]);
+    }
+}
+
+/// Workers that cheat among three stages: who verifies names them, and nobody else.
+#[test]
+fn a_stage_that_cheats_is_named() {
+    let Some((model, _)) = tiny() else { return };
+    // Only the last stage draws, and the plan says who that is: there all three would.
+    for (lie, liars) in [
+        ("alter-activation@3", 1),
+        ("other-weights", 1),
+        ("wrong-token@9", 3),
+    ] {
+        let mut server = Server::start(&model, &["--stages", "3", "--min-workers", "3"]);
+        for member in 0..3 {
+            let cheat: &[&str] = if member < liars { &["--lie", lie] } else { &[] };
+            server.join("worker", &[&["--threads", "1"], cheat].concat());
+        }
+        server.ready();
+        let culprit = match liars {
+            1 => server.key(0),
+            _ => server.seats_by_key().pop().unwrap(),
+        };
+        let (_, receipt) = answered(&server, 40);
+        let refuted = event(&verify(&receipt, &model), "refuted");
+        assert_eq!(refuted["party"], culprit, "{lie}: {refuted}");
+        println!("{lie}: {}", refuted["reason"]);
+    }
+}
+
+/// A gateway that alters a token of an answer, and signs it.
+#[test]
+fn a_gateway_that_alters_a_token_is_named() {
+    let Some((model, _)) = tiny() else { return };
+    let server = Server::with_stages(&model, 2, &[]);
+    let (_, path) = answered(&server, 30);
+    let file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let signed: Signed = canonical::decode(&unhex(file["signed"].as_str().unwrap())).unwrap();
+    let receipt: Receipt = signed.open().unwrap();
+    let key = Keypair::from_secret([7; 32]);
+    for index in [0, 12, 29] {
+        let mut altered = receipt.clone();
+        altered.answer[index] ^= 1;
+        let altered = concord_gateway::receipt_file::to_json(&Signed::new(&key, &altered)).unwrap();
+        std::fs::write(&path, altered.to_string()).unwrap();
+        let refuted = event(&verify(&path, &model), "refuted");
+        assert_eq!(
+            refuted["party"],
+            key.public().to_string(),
+            "token {index}: {refuted}"
+        );
+    }
+    // What people read must be what is signed.
+    let mut edited = file.clone();
+    edited["answer"][3] = json!(1);
+    std::fs::write(&path, edited.to_string()).unwrap();
+    verify(&path, &model).refused(&["'answer'", "altered"]);
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |index: usize| u8::from_str_radix(&text[index..index + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(digit).collect()
+}
+
+/// With checkers at work, a stage that cheats is out of the pool after its first answers.
+#[test]
+fn audits_find_a_stage_that_cheats() {
+    let Some((model, _)) = tiny() else { return };
+    let mut server = Server::start(
+        &model,
+        &["--stages", "2", "--min-workers", "2", "--audit-rate", "1"],
+    );
+    let liar = server.join("worker", &["--threads", "1", "--lie", "other-weights"]);
+    server.join("worker", &["--threads", "1"]);
+    server.join("checker", &["--threads", "1"]);
+    server.join("checker", &["--threads", "1"]);
+    server.ready();
+    answered(&server, 20);
+    server.join("worker", &["--threads", "1"]);
+    let start = Instant::now();
+    let key = server.key(liar);
+    while server.seats_by_key().contains(&key) {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "it still serves: {}",
+            server.view()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    server.ready();
+    let (_, receipt) = answered(&server, 20);
+    event(&verify(&receipt, &model), "verified");
+}

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,8 +20,6 @@ pub struct Server {
     pool: String,
     joined: usize,
     pub dir: tempfile::TempDir,
-    /// Events of the server so far.
-    pub events: Mutex<Vec<Value>>,
 }
 
 impl Server {
@@ -60,7 +57,6 @@ impl Server {
             serve,
             joined: 0,
             dir,
-            events: Mutex::default(),
         }
     }
 
@@ -113,9 +109,7 @@ impl Server {
     /// The answer to a request that must go well.
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Value {
-        let (status, answer) = post(&format!("{}{path}", self.url), body);
-        assert_eq!(status, 200, "{body}: {answer}");
-        answer
+        good(&format!("{}{path}", self.url), body)
     }
 
     /// The state of the pool.
@@ -123,16 +117,20 @@ impl Server {
         get(&format!("{}/api/pool", self.url))
     }
 
-    /// Which member (by its index) holds each stage of the first pipeline.
-    pub fn seats(&self) -> Vec<usize> {
+    /// The keys of those who hold the stages of the first pipeline, in order.
+    pub fn seats_by_key(&self) -> Vec<String> {
         let view = self.view();
         let stages = view["pipelines"][0]["stages"].as_array().unwrap();
+        let key = |stage: &Value| stage["worker"].as_str().unwrap().to_string();
+        stages.iter().map(key).collect()
+    }
+
+    /// Which member (by its index) holds each stage of the first pipeline.
+    pub fn seats(&self) -> Vec<usize> {
         let keys: Vec<String> = (0..self.joined).map(|index| self.key(index)).collect();
-        let index = |key: &Value| keys.iter().position(|own| own == key.as_str().unwrap());
-        stages
-            .iter()
-            .map(|stage| index(&stage["worker"]).unwrap())
-            .collect()
+        let index = |key: &String| keys.iter().position(|own| own == key);
+        let seats = self.seats_by_key();
+        seats.iter().map(|key| index(key).unwrap()).collect()
     }
 }
 
@@ -167,6 +165,14 @@ pub fn post(url: &str, body: &Value) -> (u16, Value) {
         response.status().as_u16(),
         response.body_mut().read_json().unwrap(),
     )
+}
+
+/// The JSON of an answer that must be a good one.
+#[track_caller]
+pub fn good(url: &str, body: &Value) -> Value {
+    let (status, answer) = post(url, body);
+    assert_eq!(status, 200, "{body}: {answer}");
+    answer
 }
 
 /// The chunks of a stream, to its end; each with the time since the request.
@@ -219,12 +225,14 @@ pub fn mixed_request(number: u64, adapters: &[&str]) -> Value {
     } else {
         adapters[adapter - 1]
     };
+    let temperature = [0.0, 0.7, 1.0, 1.3][pick(3, 4) as usize];
+    let top_p = [1.0, 0.9][pick(17, 2) as usize];
+    let frequency = [0.0, 0.5][pick(19, 2) as usize];
+    let presence = [0.0, -0.3][pick(23, 2) as usize];
     json!({
         "model": model, "prompt": prompt, "max_tokens": 8 + pick(11, 56), "seed": number,
-        "temperature": [0.0, 0.7, 1.0, 1.3][pick(3, 4) as usize],
-        "top_p": [1.0, 0.9][pick(17, 2) as usize], "logprobs": 3,
-        "frequency_penalty": [0.0, 0.5][pick(19, 2) as usize],
-        "presence_penalty": [0.0, -0.3][pick(23, 2) as usize],
+        "temperature": temperature, "top_p": top_p, "logprobs": 3,
+        "frequency_penalty": frequency, "presence_penalty": presence,
     })
 }
 

@@ -1,5 +1,5 @@
-//! Tokens a second that one worker decodes, by the number of sequences in a pass: a model of a folder,
-//! or a Llama of 110M parameters with random weights.
+//! Tokens a second that one worker decodes, by the number of sequences in a pass: a model of a
+//! folder, or a Llama of 110M parameters with random weights.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/Cargo.toml --bin decode -- \
@@ -19,9 +19,7 @@ use concord_kernels::rng::Philox;
 use concord_kernels::{Device, Tensor};
 use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{
-    PassInput, Precisions, Stage, StageOptions, StageRun, TensorSource,
-};
+use concord_models::decoder::{PassInput, Precisions, Stage, StageOptions, StageRun, TensorSource};
 use concord_models::weights::ModelFolder;
 
 #[derive(Parser)]
@@ -57,14 +55,23 @@ impl TensorSource for Random {
         let shape = &self.0[name];
         let stream = Philox::new(1, name.len() as u64);
         let is_norm = shape.len() == 1;
-        let value = |i| if is_norm { 1.0 } else { (stream.unit(i) - 0.5) * 0.07 };
+        let value = |i| {
+            if is_norm {
+                1.0
+            } else {
+                (stream.unit(i) - 0.5) * 0.07
+            }
+        };
         let len = shape.iter().product::<usize>() as u64;
-        Ok(Tensor::new(shape, (0..len).map(value).collect::<Vec<f32>>())?)
+        Ok(Tensor::new(
+            shape,
+            (0..len).map(value).collect::<Vec<f32>>(),
+        )?)
     }
 }
 
-const MADE: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_act":"silu",
-    "hidden_size":768,"intermediate_size":2048,"num_hidden_layers":12,"num_attention_heads":12,
+const MADE: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama",
+    "hidden_act":"silu","hidden_size":768,"intermediate_size":2048,"num_hidden_layers":12,"num_attention_heads":12,
     "num_key_value_heads":12,"vocab_size":32000,"max_position_embeddings":2048,
     "rms_norm_eps":1e-6,"rope_theta":10000.0,"tie_word_embeddings":false}"#;
 
@@ -101,7 +108,8 @@ fn main() -> anyhow::Result<()> {
             let each = |time: Duration| time.as_secs_f64() * 1e3 / args.steps as f64;
             println!(
                 "threads {threads}, {batch:>3} sequences: {:>8.0} tokens/s; {:.3} ms a step \
-                 (layers {:.3}, logits {:.3}, draws {:.3}); weights at {:.1} GB/s, {:.0}% of reading",
+                 (layers {:.3}, logits {:.3}, draws {:.3}); \
+                 weights at {:.1} GB/s, {:.0}% of reading",
                 batch as f64 / step,
                 step * 1e3,
                 each(best.layers),
@@ -115,7 +123,11 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn load(config: &DecoderConfig, source: &dyn TensorSource, threads: usize) -> anyhow::Result<Stage> {
+fn load(
+    config: &DecoderConfig,
+    source: &dyn TensorSource,
+    threads: usize,
+) -> anyhow::Result<Stage> {
     let options = StageOptions {
         device: Device::cpu(threads),
         layers: 0..config.layers as u32,
@@ -135,8 +147,14 @@ fn load(config: &DecoderConfig, source: &dyn TensorSource, threads: usize) -> an
 fn weight_bytes(config: &DecoderConfig) -> usize {
     let specs = config.tensors();
     let matrices = specs.iter().filter(|spec| spec.shape.len() == 2);
-    let elements = matrices.map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
-    let embedding = if config.tie_embeddings { 0 } else { config.vocab * config.hidden };
+    let elements = matrices
+        .map(|spec| spec.shape.iter().product::<usize>())
+        .sum::<usize>();
+    let embedding = if config.tie_embeddings {
+        0
+    } else {
+        config.vocab * config.hidden
+    };
     2 * (elements - embedding)
 }
 
@@ -189,7 +207,11 @@ impl<'a> Served<'a> {
         for (s, table) in tables.iter().enumerate() {
             let words = Philox::new(7, s as u64);
             let prompt = (0..args.context as u64).map(|i| words.words(i)[0] % vocab);
-            let run = PagedRun { pages: table, first: 0, count: args.context };
+            let run = PagedRun {
+                pages: table,
+                first: 0,
+                count: args.context,
+            };
             let prompt: Vec<u32> = prompt.collect();
             stage.pass(
                 &mut pages,
@@ -198,22 +220,41 @@ impl<'a> Served<'a> {
             )?;
         }
         let tokens = vec![1; batch];
-        Ok(Self { stage, pages, tables, tokens })
+        Ok(Self {
+            stage,
+            pages,
+            tables,
+            tokens,
+        })
     }
 
     /// Decodes `steps` tokens of each sequence, after those from before the first round.
     fn round(&mut self, args: &Args) -> anyhow::Result<Times> {
         let device = &self.stage.options().device;
-        let sampling = Sampling { temperature: args.temperature, top_k: 0, top_p: 1.0, seed: 1 };
+        let sampling = Sampling {
+            temperature: args.temperature,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 1,
+        };
         let mut times = Times::default();
         for first in args.context..args.context + args.steps {
             let runs: Vec<StageRun<'_>> = self
                 .tables
                 .iter()
-                .map(|pages| StageRun { run: PagedRun { pages, first, count: 1 }, adapter: None })
+                .map(|pages| StageRun {
+                    run: PagedRun {
+                        pages,
+                        first,
+                        count: 1,
+                    },
+                    adapter: None,
+                })
                 .collect();
             let start = Instant::now();
-            let out = self.stage.pass(&mut self.pages, &runs, PassInput::Tokens(&self.tokens))?;
+            let out = self
+                .stage
+                .pass(&mut self.pages, &runs, PassInput::Tokens(&self.tokens))?;
             times.layers += start.elapsed();
             let start = Instant::now();
             let logits = self.stage.logits(&out.hidden)?;

@@ -87,7 +87,9 @@ impl Core {
         let Some(worker) = self.pool.leave(now, session) else {
             return;
         };
-        self.with_deployed(now, out, |deployed, desk| deployed.lose(desk, worker, reason));
+        self.with_deployed(now, out, |deployed, desk| {
+            deployed.lose(desk, worker, reason)
+        });
         self.with_running(now, out, |job, desk| {
             if let Some(job) = job {
                 job.lose(desk, worker, reason);

@@ -23,11 +23,12 @@ const PAGES_MIN: u32 = 16;
 /// Pages of keys and values that a pipeline has at most, where no number is asked for.
 const PAGES_MAX: u32 = 4_096;
 
-/// Pages that a cut leaves room for, if it can: fewer make small batches.
+/// Pages that cuts are looked for with room for: few pages make small batches, and room for many
+/// may take slow devices.
 const PAGES_WANTED: [u32; 3] = [512, 128, PAGES_MIN];
 
-/// A further pipeline is opened if it is at least this part as fast as the first: whoever is sent to
-/// a slower one would wait. Its devices stand by instead.
+/// A further pipeline is opened if it is at least this part as fast as the first: whoever is sent
+/// to a slower one would wait. Its devices stand by instead.
 const SLOWEST_PIPELINE: f64 = 0.5;
 
 /// A pipeline.
@@ -64,8 +65,8 @@ pub struct ServingPlan {
 /// where as many pages as asked for do not fit, there are fewer.
 ///
 /// # Errors
-/// [`PlanError`], saying what would help: no devices, too few or too small ones, or more stages than
-/// layers.
+/// [`PlanError`], saying what would help: no devices, too few or too small ones, or more stages
+/// than layers.
 pub fn plan_serving(
     devices: &[Device],
     profile: &ServingProfile,
@@ -91,6 +92,13 @@ pub fn plan_serving(
         found.retain(is_fast);
     }
     Ok(planned(&costs, &found, &usable, rejected, pages))
+}
+
+/// Bytes that `layers` of a model of `count` take, with `pages` pages and what a large pass takes.
+pub fn stage_bytes(profile: &ServingProfile, layers: Layers, count: u32, pages: u32) -> u64 {
+    let costs = Costs::new(&[], profile, count);
+    let length = layers.end.saturating_sub(layers.start);
+    costs.bytes(length, layers.start == 0, layers.end == count, pages)
 }
 
 fn check(devices: &[Device], layers: u32, stages: u32, pipelines: u32) -> Result<(), PlanError> {

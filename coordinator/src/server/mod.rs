@@ -135,7 +135,13 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
         core = core.serving(served.clone());
         let parts = (store.clone(), blobs.clone());
         let secrets = (key.clone(), core.audit_nonce());
-        hub = Some(start_hub(served, parts, secrets, options.config, inputs.clone()));
+        hub = Some(start_hub(
+            served,
+            parts,
+            secrets,
+            options.config,
+            inputs.clone(),
+        ));
     }
     let serving = hub.clone().map(Serving::new);
     let (state, watched) = (watchers.clone(), hub.clone());
@@ -166,7 +172,11 @@ fn start_hub(
     let (events, mut noticed) = mpsc::channel(INPUTS_MAX);
     tokio::spawn(async move {
         while let Some(event) = noticed.recv().await {
-            if inputs.send(Input::Event(Event::Serving(event))).await.is_err() {
+            if inputs
+                .send(Input::Event(Event::Serving(event)))
+                .await
+                .is_err()
+            {
                 return;
             }
         }

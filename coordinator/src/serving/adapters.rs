@@ -24,7 +24,9 @@ impl Hub {
                 return Ok(());
             }
             if state.adapters.len() >= ADAPTERS_MAX {
-                return Err(format!("{ADAPTERS_MAX} adapters are loaded: unload one first"));
+                return Err(format!(
+                    "{ADAPTERS_MAX} adapters are loaded: unload one first"
+                ));
             }
             state.routes.len() as u32
         };
@@ -33,7 +35,8 @@ impl Hub {
         let mut waiting = Vec::new();
         for index in 0..count {
             let (done, loaded) = oneshot::channel();
-            self.send_to(index, Input::AddAdapter { adapter, done }).await;
+            self.send_to(index, Input::AddAdapter { adapter, done })
+                .await;
             waiting.push(loaded);
         }
         let all = async {

@@ -63,6 +63,8 @@ impl Archive {
             }
             self.file(filed).await;
             if let Some(done) = stop {
+                // Whoever waits may open the same store again.
+                drop(self);
                 let _ = done.send(());
                 return;
             }

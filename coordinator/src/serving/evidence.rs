@@ -72,3 +72,94 @@ impl Dispute<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::serving::Run;
+    use concord_proto::{Domain, Keypair, Origin};
+
+    use super::*;
+
+    const ID: DeploymentId = DeploymentId(Digest([5; 32]));
+
+    fn row(position: u32) -> Digest {
+        Digest::of_value(Domain::Row, &position)
+    }
+
+    fn header(key: &Keypair, pass: u64, pages: &[u32], rows: &[(u32, Digest)]) -> PassHeader {
+        let runs = rows.iter().map(|(position, _)| Run {
+            sequence: pass,
+            first: *position,
+            count: 1,
+            pages: pages.to_vec(),
+            adapter: None,
+        });
+        let runs: Vec<Run> = runs.collect();
+        let rows: Vec<Digest> = rows.iter().map(|(_, row)| *row).collect();
+        let message = PassHeader::message(&ID, 3, pass, &runs, &rows);
+        PassHeader {
+            deployment: ID,
+            epoch: 3,
+            pass,
+            runs,
+            rows,
+            origin: Origin::sign(key, &message),
+        }
+    }
+
+    /// Of 130 positions in pages 4 and 9.
+    fn dispute(sender: &Keypair, claimed: Digest) -> Dispute<'static> {
+        Dispute {
+            deployment: ID,
+            epoch: 3,
+            sender: sender.public(),
+            pages: &[4, 9],
+            positions: 130,
+            claimed,
+        }
+    }
+
+    fn all() -> Vec<(u32, Digest)> {
+        (0..130).map(|position| (position, row(position))).collect()
+    }
+
+    #[test]
+    fn what_the_sender_signed_tells_who_is_wrong() {
+        let sender = Keypair::from_secret([1; 32]);
+        let rows: Vec<Digest> = (0..130).map(row).collect();
+        let (right, wrong) = (merkle::root(&rows), Digest([8; 32]));
+        // The first page came with another sequence, and in parts.
+        let (first, second) = (&all()[..100], &all()[100..]);
+        let headers = [
+            header(&sender, 1, &[4], &first[..60]),
+            header(&sender, 2, &[4], &first[60..]),
+            header(&sender, 7, &[4, 9], second),
+        ];
+        assert_eq!(dispute(&sender, right).judge(&headers), Shown::Sender);
+        assert_eq!(dispute(&sender, wrong).judge(&headers), Shown::Receiver);
+        assert_eq!(dispute(&sender, right).judge(&headers[1..]), Shown::Nothing);
+        assert_eq!(dispute(&sender, right).judge(&[]), Shown::Nothing);
+    }
+
+    #[test]
+    fn only_what_the_sender_signed_for_the_plan_counts() {
+        let (sender, other) = (Keypair::from_secret([1; 32]), Keypair::from_secret([2; 32]));
+        let root = merkle::root(&(0..130).map(row).collect::<Vec<_>>());
+        let good = header(&sender, 1, &[4, 9], &all());
+        let mut altered = good.clone();
+        altered.rows[3] = row(999);
+        let mut late = good.clone();
+        late.epoch = 4;
+        for bad in [altered, late, header(&other, 1, &[4, 9], &all())] {
+            assert_eq!(dispute(&sender, root).judge(&[bad]), Shown::Nothing);
+        }
+        // Rows in other pages are another sequence's.
+        let elsewhere = header(&sender, 1, &[4, 8], &all());
+        assert_eq!(dispute(&sender, root).judge(&[elsewhere]), Shown::Nothing);
+        // Of two rows at a place the later counts, in whatever order they come.
+        let before = header(&sender, 0, &[4, 9], &[(3, row(999))]);
+        for headers in [[before.clone(), good.clone()], [good, before]] {
+            assert_eq!(dispute(&sender, root).judge(&headers), Shown::Sender);
+        }
+    }
+}

@@ -18,7 +18,10 @@ pub(super) const CHATTER_MAX: usize = 64;
 const CONTROLS_MAX: usize = 16;
 
 impl Hub {
-    pub(super) fn submit(self: &Arc<Self>, generation: Generation) -> Result<Answering, SubmitError> {
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        generation: Generation,
+    ) -> Result<Answering, SubmitError> {
         self.check(&generation)?;
         let chosen = self.state().routes.choose(&generation, None);
         let Some((index, route)) = chosen else {
@@ -26,6 +29,7 @@ impl Hub {
         };
         let refused = route.shared.lock().scheduler.refusal(&generation);
         if let Some(refusal) = refused {
+            route.shared.lock().coming -= 1;
             return Err(refusal.into());
         }
         let tokens = self.tokens_max(&generation);
@@ -39,7 +43,7 @@ impl Hub {
             answered: Vec::new(),
             allowed: None,
         };
-        if route.inputs.try_send(Input::Submit(Box::new(submitted))).is_err() {
+        if route.hand_over(submitted).is_err() {
             let waiting = route.inputs.max_capacity() as u32;
             return Err(SubmitError::Overloaded { waiting });
         }
@@ -67,10 +71,16 @@ impl Hub {
         }
         if let Some(token) = spec.prompt.iter().find(|token| **token >= deployment.vocab) {
             let vocab = deployment.vocab;
-            return other(format!("token {token} of the prompt, in a vocabulary of {vocab}"));
+            return other(format!(
+                "token {token} of the prompt, in a vocabulary of {vocab}"
+            ));
         }
         let loaded = |adapter| self.state().adapters.contains(adapter);
-        if spec.adapter.as_ref().is_some_and(|adapter| !loaded(adapter)) {
+        if spec
+            .adapter
+            .as_ref()
+            .is_some_and(|adapter| !loaded(adapter))
+        {
             return Err(SubmitError::UnknownAdapter);
         }
         Ok(())
@@ -105,9 +115,13 @@ async fn forward(
         hub.send_to(home.load(Ordering::Relaxed), input).await;
     }
     // The notary may have ended; then there is no receipt to put the text on.
-    let _ = hub.notary.send(notary::Input::Closed { sequence, text }).await;
+    let _ = hub
+        .notary
+        .send(notary::Input::Closed { sequence, text })
+        .await;
     let home_now = home.load(Ordering::Relaxed);
-    hub.send_to(home_now, Input::Cancel { sequence, home }).await;
+    hub.send_to(home_now, Input::Cancel { sequence, home })
+        .await;
 }
 
 impl From<Refusal> for SubmitError {

@@ -211,7 +211,10 @@ impl Hub {
             state.routes.take()
         };
         for inputs in routes {
-            let _ = inputs.send(pipeline::Input::Stop).await;
+            let (done, ended) = oneshot::channel();
+            let _ = inputs.send(pipeline::Input::Stop(done)).await;
+            // It tells, or is gone.
+            let _ = tokio::time::timeout(STOP_MAX, ended).await;
         }
         let (done, written) = oneshot::channel();
         let _ = self.notary.send(notary::Input::Stop(done)).await;

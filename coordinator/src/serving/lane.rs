@@ -61,7 +61,8 @@ async fn read(hub: Arc<Hub>, mut bodies: Streaming<Body>, to: mpsc::Sender<Down>
         to,
         taken,
     };
-    hub.send_to(hello.pipeline, Input::Lane(Box::new(opened))).await;
+    hub.send_to(hello.pipeline, Input::Lane(Box::new(opened)))
+        .await;
     // A lane that is not taken has been told why by the pipeline.
     let Ok(said) = answer.await else {
         return;

@@ -176,7 +176,10 @@ impl Notary {
             let name = &answered.generation.id;
             tracing::warn!(answer = name, seat, "two stages claim different things");
             let asks = answered.is_held
-                && self.tell(answered.pipeline, pipeline::Input::Evidence { sequence, seat });
+                && self.tell(
+                    answered.pipeline,
+                    pipeline::Input::Evidence { sequence, seat },
+                );
             if !asks {
                 answered.is_held = false;
             }
@@ -200,7 +203,10 @@ impl Notary {
     fn release(&self, entry: &Entry) {
         let sequence = entry.answered.sequence;
         if entry.answered.is_held {
-            self.tell(entry.answered.pipeline, pipeline::Input::Checked { sequence });
+            self.tell(
+                entry.answered.pipeline,
+                pipeline::Input::Checked { sequence },
+            );
         }
     }
 
@@ -243,7 +249,10 @@ impl Notary {
             Shown::Receiver => (receiver, "it claims other rows than were signed for it"),
             Shown::Nothing => {
                 // A receiver that is there has to have what it claims to have received.
-                tracing::error!(answer = name, "no evidence tells which of two stages is wrong");
+                tracing::error!(
+                    answer = name,
+                    "no evidence tells which of two stages is wrong"
+                );
                 if headers.is_some() {
                     self.decided(sequence);
                     let reason = format!("answer {name}: it does not show what it received");
@@ -271,10 +280,13 @@ impl Notary {
 
     async fn on_tick(&mut self) {
         let now = Instant::now();
-        let late = self.entries.iter().filter(|(_, entry)| match entry.disputed {
-            Some(_) => now.duration_since(entry.since) > EVIDENCE_MAX,
-            None => now.duration_since(entry.since) > TEXT_MAX,
-        });
+        let late = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| match entry.disputed {
+                Some(_) => now.duration_since(entry.since) > EVIDENCE_MAX,
+                None => now.duration_since(entry.since) > TEXT_MAX,
+            });
         let late: Vec<u64> = late.map(|(sequence, _)| *sequence).collect();
         for sequence in late {
             self.on_evidence(sequence, None).await;

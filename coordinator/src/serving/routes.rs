@@ -7,13 +7,28 @@ use concord_proto::serving::{Generation, PAGE_TOKENS, PipelineView};
 use concord_proto::{Digest, Domain};
 use tokio::sync::mpsc;
 
-use super::pipeline::{Input, Shared, Standing};
+use super::pipeline::{Input, Shared, Standing, Submitted};
 
 /// Beginnings of prompts of which it is known where they were last computed.
 const PREFIXES_MAX: usize = 4_096;
 
 /// So many generations more than the least busy pipeline has may be with one that knows the prompt.
 const SLACK: u32 = 8;
+
+impl Route {
+    /// Hands over a generation for which this pipeline was chosen, or gives it back.
+    pub(super) fn hand_over(&self, submitted: Submitted) -> Result<(), Box<Submitted>> {
+        let input = Input::Submit(Box::new(submitted));
+        let Err(refused) = self.inputs.try_send(input) else {
+            return Ok(());
+        };
+        self.shared.lock().coming -= 1;
+        match refused.into_inner() {
+            Input::Submit(submitted) => Err(submitted),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The ways to all pipelines.
 #[derive(Default)]
@@ -55,7 +70,7 @@ impl Routes {
         all.into_iter().map(|route| route.inputs).collect()
     }
 
-    /// The pipeline for a generation, other than `but`: one that runs before one that is about to;
+    /// The pipeline for a generation, which counts as on its way there from now on; other than `but`: one that runs before one that is about to;
     /// among these the one that knows the prompt, unless it has much more to do than others.
     pub(super) fn choose(
         &mut self,
@@ -66,7 +81,7 @@ impl Routes {
             let inner = route.shared.lock();
             let mut view = PipelineView::default();
             inner.scheduler.view(&mut view);
-            (inner.standing, view.active + view.waiting)
+            (inner.standing, view.active + view.waiting + inner.coming)
         };
         let all = (0_u32..).zip(&self.all);
         let others = all.filter(|(index, _)| Some(*index) != but);
@@ -82,6 +97,7 @@ impl Routes {
         let index = found.iter().find(is_near).map_or(best, |(index, _)| *index);
         self.note(prefix, index);
         let route = self.all.get(index as usize)?;
+        route.shared.lock().coming += 1;
         Some((index, route.clone()))
     }
 

@@ -156,11 +156,10 @@ impl Choice {
         };
         self.release(cut, &mut piece);
         let reason = match finish {
-            _ if self.has_called => "tool_calls",
             // A stop text may come with the last token that there was room for.
-            _ if self.stopped => "stop",
-            Finish::Stop => "stop",
-            Finish::Length => "length",
+            Finish::Length if !self.stopped => "length",
+            _ if self.has_called => "tool_calls",
+            _ => "stop",
         };
         let text = self.digest.finish();
         (piece, reason, Control::Close { text })

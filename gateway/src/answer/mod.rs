@@ -81,27 +81,36 @@ impl Answer {
             choices,
             has_failed: false,
         };
-        for (index, planned) in planned.into_iter().enumerate() {
-            let max_tokens = planned.generation.spec.max_tokens;
-            let prompt = planned.generation.spec.prompt.len() as u32;
-            let answering = answer.gateway.engine.submit(planned.generation);
-            let answering =
-                answering.map_err(|refused| ApiError::refused(refused, field, max_tokens))?;
-            let mut choice = planned.choice;
-            let first = choice.begin().map_err(|error| broken(&error))?;
-            answer.running.push(Running {
-                choice,
-                control: answering.control,
-                prompt,
-                usage: Usage::default(),
-                last: None,
-                has_ended: false,
-            });
-            let updates = ReceiverStream::new(answering.updates);
-            answer.updates.insert(index, updates);
-            answer.tell(index, first)?;
+        for planned in planned {
+            if let Err(error) = answer.submit(planned, field) {
+                // What never ran is not accounted for.
+                answer.running.clear();
+                return Err(error);
+            }
         }
         Ok(answer)
+    }
+
+    fn submit(&mut self, planned: Planned, field: &str) -> Result<(), ApiError> {
+        let max_tokens = planned.generation.spec.max_tokens;
+        let prompt = planned.generation.spec.prompt.len() as u32;
+        let mut choice = planned.choice;
+        let first = choice.begin().map_err(|error| broken(&error))?;
+        let answering = self.gateway.engine.submit(planned.generation);
+        let answering =
+            answering.map_err(|refused| ApiError::refused(refused, field, max_tokens))?;
+        let index = self.running.len();
+        self.running.push(Running {
+            choice,
+            control: answering.control,
+            prompt,
+            usage: Usage::default(),
+            last: None,
+            has_ended: false,
+        });
+        let updates = ReceiverStream::new(answering.updates);
+        self.updates.insert(index, updates);
+        self.tell(index, first)
     }
 
     /// Choices, over all prompts.
@@ -112,12 +121,10 @@ impl Answer {
     /// What comes next; nothing once all choices have ended, or one has failed. May be dropped and
     /// asked again: nothing is lost.
     pub async fn next(&mut self) -> Option<Event> {
-        while !self.has_failed {
+        // An engine may hold its channels for longer than it has anything to say.
+        while !self.has_failed && !self.running.iter().all(|running| running.has_ended) {
             // Nothing below waits, so that a caller's timeout cannot tear an update in two.
             let Some((index, update)) = self.updates.next().await else {
-                if self.running.iter().all(|running| running.has_ended) {
-                    return None;
-                }
                 return Some(self.fail(ApiError::server("The engine went away.")));
             };
             match self.take(index, update) {
@@ -200,6 +207,7 @@ impl Answer {
 
     fn fail(&mut self, error: ApiError) -> Event {
         self.has_failed = true;
+        tracing::warn!("an answer failed: {}", error.message);
         Event::Failed(error)
     }
 }
@@ -215,6 +223,10 @@ impl Drop for Answer {
         };
         for running in self.running.iter().filter(|running| !running.has_ended) {
             let (elapsed, prompt) = (self.started.elapsed(), running.prompt);
+            tracing::info!(
+                "cancelled after {} tokens: {reason}",
+                running.choice.answer()
+            );
             self.gateway.metrics.ended(reason, elapsed, prompt);
         }
     }

@@ -1,7 +1,7 @@
 //! API keys: who may ask, and how much.
 //!
-//! The file holds digests, never keys. A key has 256 random bits, so its digest needs no salt and no
-//! slow hash.
+//! The file holds digests, never keys. A key has 256 random bits, so its digest needs no salt and
+//! no slow hash.
 
 mod account;
 mod file;

@@ -12,6 +12,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::engine::Engine;
 
+/// Seconds of a stage.
+type Figure = fn(&StageView) -> f64;
+
 /// The pool behind an engine.
 pub(super) struct PoolFigures(pub Arc<dyn Engine>);
 
@@ -26,7 +29,7 @@ impl Collector for PoolFigures {
         let view = self.0.view();
         gauges(&view, &mut encoder)?;
         counters(&view, &mut encoder)?;
-        let figures: [(&str, &str, fn(&StageView) -> f64); 4] = [
+        let figures: [(&str, &str, Figure); 4] = [
             ("stage_queue_seconds", "Passes waited", |stage| {
                 stage.queue_seconds
             }),

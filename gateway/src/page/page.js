@@ -219,7 +219,8 @@ function show(pool) {
   by("failovers").textContent = pool.failovers;
   by("failovers").title = pool.last_resume_seconds === null ? ""
     : "tokens again after " + pool.last_resume_seconds.toFixed(2) + " s";
-  by("audits").textContent = pool.audits[0] + (pool.audits[1] ? " (" + pool.audits[1] + " not)" : "");
+  const { agreed, disagreed } = pool.audits;
+  by("audits").textContent = agreed + (disagreed ? " (" + disagreed + " not)" : "");
   by("pipelines").replaceChildren(...lines.map(pipelineRow));
   by("workers").replaceChildren(...pool.workers.map((worker) => {
     const row = element("tr");

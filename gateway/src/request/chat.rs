@@ -51,10 +51,9 @@ impl ChatPrompt {
             ("continue_final_message", json!(false)),
             ("add_special_tokens", json!(false)),
         ];
-        let refused = defaults.iter();
-        refused
-            .map(|(name, default)| fields.refuse(name, default))
-            .collect::<Result<(), _>>()?;
+        defaults
+            .iter()
+            .try_for_each(|(name, default)| fields.refuse(name, default))?;
         Ok(prompt)
     }
 }

@@ -11,8 +11,8 @@ const MESSAGES_MAX: usize = 16_384;
 /// Calls of a message.
 const CALLS_MAX: usize = 128;
 
-/// Takes `messages`: a list of objects with `role`, `content` (a string, or absent beside calls) and
-/// what belongs to calls.
+/// Takes `messages`: a list of objects with `role`, `content` (a string, or absent beside calls)
+/// and what belongs to calls.
 ///
 /// # Errors
 /// A 400 that names the message and its field.

@@ -11,7 +11,7 @@ use crate::json::Fields;
 #[derive(Debug)]
 pub(crate) enum TokenizeRequest {
     /// A chat, and whether the names of tokens are asked for.
-    Chat(ChatPrompt, bool),
+    Chat(Box<ChatPrompt>, bool),
     Text {
         text: String,
         add_special_tokens: bool,
@@ -34,7 +34,7 @@ impl TokenizeRequest {
                 add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
                 wants_names,
             },
-            None => Self::Chat(ChatPrompt::take(&mut fields)?, wants_names),
+            None => Self::Chat(Box::new(ChatPrompt::take(&mut fields)?), wants_names),
         };
         fields.finish()?;
         Ok(request)

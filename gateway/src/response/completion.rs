@@ -6,7 +6,7 @@ use concord_proto::serving::TokenLogprob;
 use concord_text::TextTokenizer;
 use serde_json::{Value, json};
 
-use super::logprobs::Lists;
+use super::logprobs::{Cursor, Lists};
 use super::{Form, shell};
 use crate::answer::{Event, Piece};
 use crate::prepare::{Echo, Head};
@@ -25,8 +25,7 @@ struct Text {
     /// The prompt, until it has gone out.
     echo: Option<Echo>,
     has_begun: bool,
-    /// Characters before the next token.
-    at: usize,
+    at: Cursor,
     text: String,
     lists: Lists,
     reason: Option<&'static str>,
@@ -60,12 +59,12 @@ impl CompletionForm {
         let echo = choice.echo.take()?;
         let mut lists = Lists::default();
         if let (true, Some(first)) = (self.wants_logprobs, echo.tokens.first()) {
+            choice.at = Cursor::new(&self.tokenizer, &echo.tokens, &echo.text);
             lists.first(&self.tokenizer, *first, &mut choice.at);
             for token in scored {
                 lists.push(&self.tokenizer, token, &mut choice.at);
             }
         }
-        choice.at = choice.at.max(echo.text.chars().count());
         Some((echo.text, lists))
     }
 

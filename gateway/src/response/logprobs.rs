@@ -38,16 +38,55 @@ pub(super) struct Lists {
     offsets: Vec<usize>,
 }
 
+/// Where in its text the next token stands.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    /// Characters before it.
+    pub at: usize,
+    /// Characters of tokens that the start of the text swallows: some tokenizers put a space before
+    /// a text, and take it off again.
+    pub swallowed: usize,
+}
+
+impl Cursor {
+    /// A cursor at the start of `text`, which these tokens begin with.
+    pub fn new(tokenizer: &TextTokenizer, tokens: &[u32], text: &str) -> Self {
+        let all: usize = tokens.iter().map(|id| width(tokenizer, *id)).sum();
+        Self {
+            at: 0,
+            swallowed: all.saturating_sub(text.chars().count()),
+        }
+    }
+
+    /// Gives where a token of `width` characters begins, and moves behind it.
+    fn pass(&mut self, width: usize) -> usize {
+        let start = self.at;
+        let swallowed = width.min(self.swallowed);
+        self.swallowed -= swallowed;
+        self.at += width - swallowed;
+        start
+    }
+}
+
+/// Characters of a token in a text. One that several tokens make up counts where it begins.
+fn width(tokenizer: &TextTokenizer, id: u32) -> usize {
+    if tokenizer.is_special(id) {
+        return 0;
+    }
+    let bytes = tokenizer.token_bytes(id);
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
+}
+
 impl Lists {
     /// The first token of a prompt: nothing comes before it, so it has no logprob.
-    pub fn first(&mut self, tokenizer: &TextTokenizer, id: u32, at: &mut usize) {
+    pub fn first(&mut self, tokenizer: &TextTokenizer, id: u32, at: &mut Cursor) {
         self.place(tokenizer, id, at);
         self.logprobs.push(Value::Null);
         self.top.push(Value::Null);
     }
 
-    /// Adds a token whose text begins `at` characters behind the start. Moves `at` behind it.
-    pub fn push(&mut self, tokenizer: &TextTokenizer, token: &TokenLogprob, at: &mut usize) {
+    /// Adds a token that stands `at` the cursor, which moves behind it.
+    pub fn push(&mut self, tokenizer: &TextTokenizer, token: &TokenLogprob, at: &mut Cursor) {
         self.place(tokenizer, token.token, at);
         self.logprobs.push(json!(finite(token.logprob)));
         let mut top = Map::new();
@@ -60,14 +99,9 @@ impl Lists {
         self.top.push(Value::Object(top));
     }
 
-    fn place(&mut self, tokenizer: &TextTokenizer, id: u32, at: &mut usize) {
+    fn place(&mut self, tokenizer: &TextTokenizer, id: u32, at: &mut Cursor) {
         self.tokens.push(json!(tokenizer.token_text(id)));
-        self.offsets.push(*at);
-        if !tokenizer.is_special(id) {
-            let bytes = tokenizer.token_bytes(id);
-            // A character that several tokens make up counts where it begins.
-            *at += bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
-        }
+        self.offsets.push(at.pass(width(tokenizer, id)));
     }
 
     /// Adds what stands behind.
@@ -85,5 +119,21 @@ impl Lists {
             "top_logprobs": self.top,
             "text_offset": self.offsets,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cursor;
+
+    /// Tokens "<s>", " Once", " upon" of the text "Once upon".
+    #[test]
+    fn a_swallowed_space_moves_what_follows() {
+        let mut cursor = Cursor {
+            at: 0,
+            swallowed: 1,
+        };
+        let starts = [0, 5, 5, 1].map(|width| cursor.pass(width));
+        assert_eq!(starts, [0, 0, 4, 9]);
     }
 }

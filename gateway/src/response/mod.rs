@@ -40,7 +40,7 @@ pub(crate) trait Form: Send + 'static {
 /// The response in one piece.
 ///
 /// # Errors
-/// What the engine could not do, with what it took so far.
+/// What the engine could not do.
 pub(crate) async fn whole<F: Form>(mut answer: Answer, mut form: F) -> Result<Response, ApiError> {
     while let Some(event) = answer.next().await {
         match event {

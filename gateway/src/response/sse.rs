@@ -19,7 +19,8 @@ use crate::options::Limits;
 /// Events on their way to a client; beyond that, the answer waits for it.
 const EVENTS_MAX: usize = 256;
 
-/// The response as a stream. A client that leaves, or takes nothing for too long, cancels the answer.
+/// The response as a stream. A client that leaves, or takes nothing for too long, cancels the
+/// answer.
 pub(crate) fn stream<F: Form>(
     answer: Answer,
     form: F,

@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::api_error::ApiError;
 use crate::options::Limits;
 use patience::Patient;
 
@@ -41,9 +42,6 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long requests under way may take to end at a shutdown.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
-
-/// What a connection over the bound is told.
-const FULL_BODY: &str = r#"{"error":{"message":"Too many connections. Try again later.","type":"server_error","param":null,"code":"overloaded"}}"#;
 
 /// Connections over the bound that are told so at a time; more are just closed.
 const REFUSALS_MAX: usize = 256;
@@ -104,10 +102,14 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
     if is_tls {
         return;
     }
+    let message = "Too many connections. Try again later.";
+    let body = ApiError::unavailable("overloaded", message, 1)
+        .body()
+        .to_string();
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{FULL_BODY}",
-        FULL_BODY.len()
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     );
     // Whoever does not take it learns it from the connection's end.
     let _ = timeout(Duration::from_secs(1), async {

@@ -371,6 +371,15 @@ async fn calls_can_be_forced_and_forbidden() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_cut_off_is_told_as_such() {
+    let call = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"";
+    let stand = Stand::saying(call).await;
+    let fields = json!({"tools": tools(), "max_tokens": call.len() - 2});
+    let body = stand.chat(fields).await.json();
+    assert_eq!(body["choices"][0]["finish_reason"], "length", "{body}");
+}
+
+#[tokio::test]
 async fn earlier_calls_and_their_results_reach_the_template() {
     let stand = Stand::saying("fine").await;
     let body = json!({"messages": [

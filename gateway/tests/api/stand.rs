@@ -102,7 +102,7 @@ pub fn adapter() -> Digest {
     Digest::of(Domain::Blob, b"adapter")
 }
 
-fn served(template: Option<&str>) -> Served {
+pub fn served(template: Option<&str>) -> Served {
     let template = template.map(ChatTemplate::from_source);
     Served {
         name: "tiny/model".to_string(),

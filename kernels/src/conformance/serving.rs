@@ -1,10 +1,10 @@
-//! What serving adds: attention over pages, draws from several rows, logprobs. The reference computes
-//! each by the plain operation, sequence by sequence and row by row.
+//! What serving adds: attention over pages, draws from several rows, logprobs. The reference
+//! computes each by the plain operation, sequence by sequence and row by row.
 
 use super::{Case, Draw, Outputs, Size};
 use crate::coded::{Coded, Precision};
 use crate::ops::sample::{Candidates, RowSample, Sampling};
-use crate::ops::{AttentionShape, CodedKv, PAGE_TOKENS, PagedRun};
+use crate::ops::{AttentionCodes, AttentionShape, CodedKv, PAGE_TOKENS, PagedRun};
 use crate::{Device, KernelError, Tensor};
 
 pub(super) fn cases(size: Size) -> Vec<Case> {
@@ -84,17 +84,7 @@ fn paged(
     chunk: usize,
     (shape, precision): (AttentionShape, Precision),
 ) -> Result<Outputs, KernelError> {
-    let mut sequences = Vec::new();
-    for (stream, &tokens) in (70u64..).step_by(3).zip(lengths) {
-        let place =
-            |at, heads| device.place(draw.tensor(stream + at, &[tokens, heads * shape.head_dim])?);
-        let (q, k, v) = (
-            place(0, shape.heads)?,
-            place(1, shape.kv_heads)?,
-            place(2, shape.kv_heads)?,
-        );
-        sequences.push(device.attention_codes(&q, &k, &v, &shape, precision)?);
-    }
+    let sequences = sequences(device, draw, lengths, (shape, precision))?;
     if let Device::Reference = device {
         let whole = |codes| {
             device
@@ -157,6 +147,23 @@ fn paged(
         }
     }
     Ok(outputs)
+}
+
+/// The codes of each sequence.
+fn sequences(
+    device: &Device,
+    draw: &Draw,
+    lengths: &[usize],
+    (shape, precision): (AttentionShape, Precision),
+) -> Result<Vec<AttentionCodes>, KernelError> {
+    let one = |(stream, &tokens): (u64, &usize)| {
+        let place = |at: u64, heads: usize| {
+            device.place(draw.tensor(stream + at, &[tokens, heads * shape.head_dim])?)
+        };
+        let (q, kv) = (place(0, shape.heads)?, shape.kv_heads);
+        device.attention_codes(&q, &place(1, kv)?, &place(2, kv)?, &shape, precision)
+    };
+    (70..).step_by(3).zip(lengths).map(one).collect()
 }
 
 /// Coded rows one after another, on the host.
@@ -226,29 +233,24 @@ fn draws(device: &Device, draw: &Draw, vocab: usize) -> Result<Outputs, KernelEr
         let tokens = device.sample_rows(&logits, &samples)?;
         return Ok(vec![tokens.into_iter().map(|token| token as f32).collect()]);
     }
-    let plain = |sample: &RowSample<'_>| {
-        let mut row = numbers[sample.row * vocab..(sample.row + 1) * vocab].to_vec();
-        for (token, bias) in sample.candidates.bias {
-            row[*token as usize] += bias;
-        }
-        let is_in = |t: &usize| {
-            sample
-                .candidates
-                .allowed
-                .is_none_or(|a| a[t / 8] >> (t % 8) & 1 == 1)
-        };
-        let ids: Vec<usize> = (0..vocab).filter(is_in).collect();
-        let few = ids.iter().map(|&id| row[id]).collect::<Vec<f32>>();
-        let few = Tensor::new(&[1, few.len()], few)?;
-        let drawn = device.sample(&few, &sample.sampling, sample.position)?;
-        Ok(ids[drawn as usize] as f32)
-    };
-    Ok(vec![
-        samples
-            .iter()
-            .map(plain)
-            .collect::<Result<_, KernelError>>()?,
-    ])
+    let row = |row: usize| &numbers[row * vocab..(row + 1) * vocab];
+    let plain = |sample: &RowSample<'_>| plain_draw(device, row(sample.row), sample);
+    Ok(vec![samples.iter().map(plain).collect::<Result<_, _>>()?])
+}
+
+/// A draw by the plain operation, from the logits of the candidates alone.
+fn plain_draw(device: &Device, logits: &[f32], sample: &RowSample<'_>) -> Result<f32, KernelError> {
+    let Candidates { bias, allowed } = sample.candidates;
+    let mut logits = logits.to_vec();
+    for (token, bias) in bias {
+        logits[*token as usize] += bias;
+    }
+    let is_in = |t: &usize| allowed.is_none_or(|bits| bits[t / 8] >> (t % 8) & 1 == 1);
+    let ids: Vec<usize> = (0..logits.len()).filter(is_in).collect();
+    let few = ids.iter().map(|&id| logits[id]).collect::<Vec<f32>>();
+    let few = Tensor::new(&[1, few.len()], few)?;
+    let drawn = device.sample(&few, &sample.sampling, sample.position)?;
+    Ok(ids[drawn as usize] as f32)
 }
 
 fn logprobs(device: &Device, draw: &Draw, vocab: usize) -> Result<Outputs, KernelError> {

@@ -70,7 +70,7 @@ fn multiply_by_vectors(
 ) -> bool {
     /// Rows of A up to which packing B costs more than it saves.
     const FEW_ROWS: usize = 4;
-    const FEW_ROWS_AVX512: usize = 64;
+    const FEW_ROWS_AVX512: usize = 28;
     /// Sums of so many products are integers that f64 holds.
     const FEW_DEPTH: usize = 1 << 22;
     let few = match isa {

@@ -42,6 +42,7 @@ pub mod pages;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Keys and values of many sequences in pages of a pool, and attention over them.
 //!
-//! A page has 128 tokens of one sequence, which is a block of attention: no kernel gathers. Which pages
-//! a sequence has is the caller's affair; the same page numbers hold in every layer.
+//! A page has 128 tokens of one sequence, which is a block of attention: no kernel gathers. Which
+//! pages a sequence has is the caller's affair; the same page numbers hold in every layer.
 
 use super::matmul::tensor;
 use super::{AttentionShape, CodedKv};
@@ -29,8 +29,8 @@ enum Store {
     Cuda(GpuPages),
 }
 
-/// New tokens `[first, first + count)` of one sequence, whose pages are these, in order. The keys and
-/// values of the tokens before `first` are in them.
+/// New tokens `[first, first + count)` of one sequence, whose pages are these, in order. The keys
+/// and values of the tokens before `first` are in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PagedRun<'a> {
     /// Pages of the sequence, up to the last new token at least.
@@ -146,8 +146,8 @@ impl Device {
     /// Puts the keys and values of the tokens of `runs`, one run after another, into their pages.
     ///
     /// # Errors
-    /// [`KernelError::DoesNotFit`] where runs and rows do not fit; [`KernelError::Cuda`] where a GPU
-    /// fails.
+    /// [`KernelError::DoesNotFit`] where runs and rows do not fit; [`KernelError::Cuda`] where a
+    /// GPU fails.
     ///
     /// # Panics
     /// For a layer that `pages` lack, or rows of another width or precision.
@@ -173,8 +173,9 @@ impl Device {
         }
     }
 
-    /// Attention of the coded queries `[tokens * heads, head_dim]` of `runs`, one run after another,
-    /// each token over all keys of its sequence up to its own: `[tokens, heads * head_dim]`.
+    /// Attention of the coded queries `[tokens * heads, head_dim]` of `runs`, one run after
+    /// another, each token over all keys of its sequence up to its own: `[tokens, heads *
+    /// head_dim]`.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`] where runs and rows do not fit, or a page is read that was never

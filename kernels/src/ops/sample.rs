@@ -9,7 +9,7 @@ pub use self::rows::{Candidates, RowSample};
 use crate::math::{LOG2_E, ceil_to_int, exp2};
 use crate::reference::reduce;
 use crate::rng::Philox;
-use crate::{Device, KernelError, Tensor, cuda};
+use crate::{Device, KernelError, Tensor, cpu, cuda};
 
 /// How a token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +37,11 @@ impl Device {
     ) -> Result<u32, KernelError> {
         match self {
             Self::Cuda(gpu) => cuda::sample::draw(gpu, &logits.on(gpu)?, sampling, position),
-            _ => Ok(sample(&logits.values()?, sampling, position)),
+            Self::Cpu(cpu) => {
+                let drawn = cpu::sample::choose(cpu.isa(), &logits.values()?, sampling, position);
+                Ok(drawn.unwrap_or(0) as u32)
+            }
+            Self::Reference => Ok(sample(&logits.values()?, sampling, position)),
         }
     }
 }
@@ -55,25 +59,24 @@ pub fn greedy(logits: &[f32]) -> u32 {
 
 /// The token at `position` of a stream. Candidates are taken in the order (probability, token id).
 pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
-    let candidates = (0..).zip(logits.iter().copied()).collect();
-    choose(candidates, sampling, position).unwrap_or(0)
+    choose(logits, sampling, position).unwrap_or(0) as u32
 }
 
-/// The token at `position` of a stream, out of (token, logit) by rising token; none out of none.
-fn choose(mut candidates: Vec<(u32, f32)>, sampling: &Sampling, position: u64) -> Option<u32> {
+/// The index of the logit that is drawn at `position`; none out of none.
+fn choose(logits: &[f32], sampling: &Sampling, position: u64) -> Option<usize> {
     if sampling.temperature == 0.0 {
-        let logits: Vec<f32> = candidates.iter().map(|c| c.1).collect();
-        return candidates.get(greedy(&logits) as usize).map(|c| c.0);
+        return (!logits.is_empty()).then(|| greedy(logits) as usize);
     }
-    for (_, value) in &mut candidates {
-        *value = (*value / sampling.temperature) * LOG2_E;
-    }
-    let larger = |m: f32, v: f32| if v > m { v } else { m };
-    let scores = candidates.iter().map(|c| c.1);
-    let max = ceil_to_int(scores.fold(f32::NEG_INFINITY, larger)) as f32;
-    for (_, value) in &mut candidates {
-        *value = exp2(*value - max);
-    }
+    let scores: Vec<f32> = logits
+        .iter()
+        .map(|v| (v / sampling.temperature) * LOG2_E)
+        .collect();
+    let max = scores
+        .iter()
+        .fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+    let max = ceil_to_int(max) as f32;
+    let weights = scores.iter().map(|score| exp2(score - max));
+    let mut candidates: Vec<(usize, f32)> = weights.enumerate().collect();
     candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if sampling.top_k > 0 {
         candidates.truncate(sampling.top_k);
@@ -83,21 +86,21 @@ fn choose(mut candidates: Vec<(u32, f32)>, sampling: &Sampling, position: u64) -
     let candidates = &candidates[..kept];
     let ticket = Philox::new(sampling.seed, 0).unit(position) * mass(candidates);
     let mut cumulative = 0.0;
-    for (id, probability) in candidates {
+    for (index, probability) in candidates {
         cumulative += probability;
         if cumulative > ticket {
-            return Some(*id);
+            return Some(*index);
         }
     }
     candidates.last().map(|c| c.0)
 }
 
-fn mass(candidates: &[(u32, f32)]) -> f32 {
+fn mass(candidates: &[(usize, f32)]) -> f32 {
     reduce::sum(&candidates.iter().map(|c| c.1).collect::<Vec<_>>())
 }
 
 /// How many candidates it takes to reach `mass`: at least one.
-fn nucleus(candidates: &[(u32, f32)], mass: f32) -> usize {
+fn nucleus(candidates: &[(usize, f32)], mass: f32) -> usize {
     let mut cumulative = 0.0;
     for (count, (_, probability)) in candidates.iter().enumerate() {
         cumulative += probability;

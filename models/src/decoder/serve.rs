@@ -1,7 +1,7 @@
 //! Serving: new tokens of many sequences in one pass, over keys and values in pages.
 //!
-//! A pass has the bits of [`Stage::extend`] on each of its sequences alone, however sequences are put
-//! together, cut into passes and laid into pages. Nothing is kept for a backward pass.
+//! A pass has the bits of [`Stage::extend`] on each of its sequences alone, however sequences are
+//! put together, cut into passes and laid into pages. Nothing is kept for a backward pass.
 
 mod adapter;
 mod block;

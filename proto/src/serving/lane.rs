@@ -80,6 +80,11 @@ pub enum FromStage {
         /// Whether it is.
         outcome: Result<(), String>,
     },
+    /// The stage before sends what is not signed by it, or not what its signature is over.
+    Refused {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The stage cannot go on.
     Failed {
         /// Cause, place and remedy.

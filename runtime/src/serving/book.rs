@@ -1,7 +1,7 @@
 //! What a stage remembers of the rows that went through it: their digests, beside the pages; the
 //! tokens that it drew; the signed headers that it received. All of it is bounded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use concord_proto::Digest;
 use concord_proto::serving::{PAGE_TOKENS, PassHeader, Run};
@@ -131,9 +131,14 @@ impl Book {
         }
     }
 
-    /// The headers with rows of a sequence, in the order of their passes.
+    /// The headers with rows in the pages of a sequence, in the order of their passes: what it has
+    /// from the prefix cache came with other sequences.
     pub(crate) fn headers_of(&self, sequence: u64) -> Vec<PassHeader> {
-        let of_it = |header: &&PassHeader| header.runs.iter().any(|r| r.sequence == sequence);
+        let runs = self.headers.iter().flat_map(|header| &header.runs);
+        let own = runs.filter(|run| run.sequence == sequence);
+        let pages: BTreeSet<u32> = own.flat_map(|run| run.pages.iter().copied()).collect();
+        let shares = |run: &Run| run.pages.iter().any(|page| pages.contains(page));
+        let of_it = |header: &&PassHeader| header.runs.iter().any(shares);
         self.headers.iter().filter(of_it).cloned().collect()
     }
 }
@@ -155,7 +160,10 @@ mod tests {
 
     fn left(book: &Book, pages: &[u32], count: u32) -> Vec<u8> {
         let positions = book.positions(pages, count).unwrap();
-        positions.iter().map(|position| position.left.0[0]).collect()
+        positions
+            .iter()
+            .map(|position| position.left.0[0])
+            .collect()
     }
 
     #[test]
@@ -208,7 +216,7 @@ mod tests {
             deployment: DeploymentId(Digest::default()),
             epoch: 0,
             pass,
-            runs: vec![run(pass % 2, 0, 1_000, &[0])],
+            runs: vec![run(pass % 2, 0, 1_000, &[(pass % 2) as u32])],
             rows: vec![Digest::default(); 1_000],
             origin: Origin::sign(&key, &Digest::default()),
         };
@@ -219,5 +227,10 @@ mod tests {
         };
         assert_eq!(passes(0).len() + passes(1).len(), HEADER_ROWS_MAX / 1_000);
         assert_eq!(passes(1).last(), Some(&99));
+        // Sequence 7 has its first page from sequence 1.
+        let mut later = header(100);
+        later.runs = vec![run(7, 128, 1_000, &[1, 5])];
+        book.receive(later);
+        assert_eq!(book.headers_of(7).len(), 1 + HEADER_ROWS_MAX / 2_000);
     }
 }

@@ -108,8 +108,14 @@ mod tests {
     fn an_answer_cut_short_is_claimed_as_far_as_it_goes() {
         let mut book = Book::new(8);
         (0..4).for_each(|n| book.draw(5, 10 + n, n));
-        assert_eq!(drawn(&book, &order(10, 11)), Ok((0, tokens_digest(&[0, 1]))));
-        assert_eq!(drawn(&book, &order(8, 12)), Ok((2, tokens_digest(&[0, 1, 2]))));
+        assert_eq!(
+            drawn(&book, &order(10, 11)),
+            Ok((0, tokens_digest(&[0, 1])))
+        );
+        assert_eq!(
+            drawn(&book, &order(8, 12)),
+            Ok((2, tokens_digest(&[0, 1, 2])))
+        );
         assert_eq!(drawn(&book, &order(8, 8)), Ok((1, tokens_digest(&[]))));
         assert!(drawn(&book, &order(11, 13)).is_err());
         assert!(drawn(&book, &order(10, 14)).is_err());

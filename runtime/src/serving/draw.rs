@@ -124,14 +124,22 @@ fn wanted(
 
 /// Whether a draw can be made from a vocabulary.
 fn possible(draw: &Draw, vocab: usize) -> Result<(), String> {
-    let inside = |token: u32| (token as usize) < vocab;
-    if !draw.targets.iter().all(|target| inside(*target)) {
+    if draw.targets.iter().any(|target| *target as usize >= vocab) {
         return Err("a target beyond the vocabulary".to_string());
     }
-    let Some(order) = &draw.sample else {
-        return Ok(());
-    };
-    let biased = |(token, bias): &(u32, F32Bits)| inside(*token) && bias.get().is_finite();
+    match &draw.sample {
+        Some(order) => drawable(order, vocab),
+        None => Ok(()),
+    }
+}
+
+/// Whether a token can be drawn from a vocabulary in this way.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn drawable(order: &SampleOrder, vocab: usize) -> Result<(), String> {
+    let biased =
+        |(token, bias): &(u32, F32Bits)| (*token as usize) < vocab && bias.get().is_finite();
     if !order.bias.iter().all(biased) {
         return Err("a bias that is no number, or of no token".to_string());
     }

@@ -10,7 +10,7 @@ use concord_kernels::ops::KvPages;
 use concord_models::decoder::StageAdapter;
 use concord_proto::serving::{DrawOrder, FromStage, Pass, Passed, ToStage};
 use concord_proto::{Digest, Keypair, Signed};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::book::Book;
 use super::claim::claim;
@@ -38,8 +38,8 @@ pub(crate) enum What {
     Leave,
     /// The coordinator says something, at this time.
     Lane(ToStage, Instant),
-    /// A pass has come from the stage before, at this time.
-    Frame(Box<ReceivedPass>, Instant),
+    /// A pass has come from the stage before, at this time. The permit bounds how many wait.
+    Frame(Box<ReceivedPass>, Instant, OwnedSemaphorePermit),
     /// An adapter is loaded, or may go.
     Adapter(Digest, Option<Arc<StageAdapter>>),
 }
@@ -142,7 +142,7 @@ impl StageEngine {
         match what {
             What::Take(_) | What::Leave => Ok(()),
             What::Lane(message, arrived) => self.order(message, arrived),
-            What::Frame(received, arrived) => {
+            What::Frame(received, arrived, _permit) => {
                 let ReceivedPass { header, rows } = *received;
                 let (number, runs) = (header.pass, header.runs.clone());
                 let digests = header.rows.clone();
@@ -216,10 +216,11 @@ impl StageEngine {
 }
 
 impl Serving {
-    /// Tells the coordinator. Where the lane is closed, nobody wants to know.
+    /// Tells the coordinator. Where the lane is closed nobody wants to know; where it is full the
+    /// coordinator has not read for long, and a thread that waits for it hears of no other plan.
     fn say(&self, message: FromStage) {
-        if self.up.blocking_send(message).is_err() {
-            tracing::debug!("the lane is closed; a message is dropped");
+        if let Err(error) = self.up.try_send(message) {
+            tracing::warn!("the coordinator cannot be told: {error}");
         }
     }
 }

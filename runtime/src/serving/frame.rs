@@ -230,15 +230,24 @@ mod tests {
         old.epoch -= 1;
         for header in [signed(&seat, &stranger, runs(), &rows), altered, old] {
             let refused = read(&seat, &header, &rows);
-            assert!(matches!(refused, Err(FrameError::Stranger(_))), "{refused:?}");
+            assert!(
+                matches!(refused, Err(FrameError::Stranger(_))),
+                "{refused:?}"
+            );
         }
         let other = [1.0f32, 2.0, 3.0, 5.0];
         let nan = [1.0f32, f32::NAN, 3.0, 4.0];
         for (header, rows) in [
             (good.clone(), &other),
             (signed(&seat, &key(), runs(), &nan), &nan),
-            (signed(&seat, &key(), vec![run(1, 0, 2, &[0])], &rows), &rows),
-            (signed(&seat, &key(), vec![run(1, 0, 1, &[99])], &rows), &rows),
+            (
+                signed(&seat, &key(), vec![run(1, 0, 2, &[0])], &rows),
+                &rows,
+            ),
+            (
+                signed(&seat, &key(), vec![run(1, 0, 1, &[99])], &rows),
+                &rows,
+            ),
         ] {
             let refused = read(&seat, &header, rows);
             assert!(matches!(refused, Err(FrameError::Wrong(_))), "{refused:?}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use concord_proto::Keypair;
 use concord_proto::serving::{FromStage, PassHeader};
 use concord_proto::wire::Frame;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
 use super::engine::{StageEngine, StageEvent, What};
@@ -19,6 +19,8 @@ use crate::RuntimeError;
 /// Events that may wait for the engine: passes in flight, their draws, and orders about sequences
 /// that have ended.
 const EVENTS_MAX: usize = 256;
+/// KiB of passes that may wait for the engine; one that is larger takes it all.
+const WAITING_KIB: u32 = 256 << 10;
 /// From so many bytes on a pass is checked on a thread of its own.
 const LARGE_PASS: usize = 1 << 20;
 
@@ -26,8 +28,9 @@ const LARGE_PASS: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Current {
     pub(crate) seat: Arc<Seat>,
-    /// To the coordinator.
-    pub(crate) up: mpsc::Sender<FromStage>,
+    /// To the coordinator. It keeps no lane open: the stage before may go on sending to a seat that
+    /// is no more.
+    pub(crate) up: mpsc::WeakSender<FromStage>,
 }
 
 /// The way to the engine. It outlives sessions.
@@ -37,6 +40,7 @@ pub(crate) struct StageHandle {
     pub(crate) loaded: LoadedStages,
     current: Arc<Mutex<Option<Current>>>,
     terms: Arc<AtomicU64>,
+    waiting: Arc<Semaphore>,
     gpu_gone: mpsc::Sender<RuntimeError>,
 }
 
@@ -73,6 +77,7 @@ impl StageHandle {
             loaded: LoadedStages::default(),
             current: Arc::default(),
             terms: Arc::default(),
+            waiting: Arc::new(Semaphore::new(WAITING_KIB as usize)),
             gpu_gone,
         };
         Ok((handle, gpu_losses))
@@ -92,9 +97,10 @@ impl StageHandle {
         *self.lock() = Some(current);
     }
 
-    /// There is no seat any more.
-    pub(crate) fn leave(&self) {
-        if let Some(current) = self.lock().take() {
+    /// There is no seat any more, if it is that of `term`; nothing means any.
+    pub(crate) fn leave(&self, term: Option<u64>) {
+        let of_it = |current: &mut Current| term.is_none_or(|term| term == current.seat.term);
+        if let Some(current) = self.lock().take_if(of_it) {
             let (term, what) = (current.seat.term, What::Leave);
             // Where there is no room, the engine finds out when it next says something.
             let _ = self.events.try_send(StageEvent { term, what });
@@ -125,15 +131,17 @@ impl StageHandle {
         };
         // The stage before connects as soon as it is loaded; this one may not be, until it sends.
         let current = self.lock().clone();
-        let current = current.ok_or_else(|| Status::failed_precondition("no stage is held here"))?;
+        let current =
+            current.ok_or_else(|| Status::failed_precondition("no stage is held here"))?;
         let mut reader = FrameReader::new(&current.seat);
         loop {
             let arrived = Instant::now();
             let whole = reader.take(piece);
             if let Some((header, bytes)) = self.told(&current, whole).await? {
+                let permit = self.permit(bytes.len()).await?;
                 let checked = checked(&current, header, bytes).await?;
                 let received = Box::new(self.told(&current, checked).await?);
-                let what = What::Frame(received, arrived);
+                let what = What::Frame(received, arrived, permit);
                 let sent = self.send(current.seat.term, what).await;
                 sent.map_err(|error| Status::unavailable(error.to_string()))?;
             }
@@ -142,6 +150,14 @@ impl StageHandle {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Leave for a pass of so many bytes to wait.
+    async fn permit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        let kib = kib.clamp(1, WAITING_KIB);
+        let permit = self.waiting.clone().acquire_many_owned(kib).await;
+        permit.map_err(|error| Status::unavailable(error.to_string()))
     }
 
     /// Refuses what is wrong; the coordinator is told where the stage before is to blame.
@@ -153,7 +169,9 @@ impl StageHandle {
         tracing::warn!("a pass is refused: {error}");
         let reason = error.to_string();
         if let FrameError::Wrong(_) = error {
-            let _ = current.up.send(FromStage::Failed { reason }).await;
+            if let Some(up) = current.up.upgrade() {
+                let _ = up.send(FromStage::Refused { reason }).await;
+            }
             return Err(Status::invalid_argument(error.to_string()));
         }
         Err(Status::permission_denied(reason))

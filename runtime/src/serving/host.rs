@@ -50,13 +50,18 @@ impl Host {
     pub(crate) fn serve(&mut self, assignment: StageAssignment) {
         self.stop();
         let id = assignment.deployment.id();
-        let task = tokio::spawn(self.context.clone().serve(assignment));
+        let term = self.context.handle.next_term();
+        let task = tokio::spawn(self.context.clone().serve(assignment, term));
         self.serving = Some((id, task));
     }
 
     /// Gives seat and layers back.
     pub(crate) fn unserve(&mut self, deployment: DeploymentId) {
-        if self.serving.as_ref().is_some_and(|(id, _)| *id == deployment) {
+        if self
+            .serving
+            .as_ref()
+            .is_some_and(|(id, _)| *id == deployment)
+        {
             self.stop();
             self.context.loader.loaded.keep(deployment, &[]);
         }
@@ -66,7 +71,7 @@ impl Host {
         if let Some((_, task)) = self.serving.take() {
             task.abort();
         }
-        self.context.handle.leave();
+        self.context.handle.leave(None);
     }
 }
 
@@ -77,9 +82,10 @@ impl Drop for Host {
 }
 
 impl Context {
-    async fn serve(self, assignment: StageAssignment) {
+    async fn serve(self, assignment: StageAssignment, term: u64) {
         let (deployment, epoch) = (assignment.deployment.id(), assignment.epoch);
-        if let Err(error) = self.clone().try_serve(assignment).await {
+        if let Err(error) = self.clone().try_serve(assignment, term).await {
+            self.handle.leave(Some(term));
             tracing::warn!("the seat cannot be taken: {error}");
             let failed = ToCoordinator::StageFailed {
                 deployment,
@@ -94,10 +100,12 @@ impl Context {
         }
     }
 
-    async fn try_serve(self, assignment: StageAssignment) -> Result<(), RuntimeError> {
+    async fn try_serve(self, assignment: StageAssignment, term: u64) -> Result<(), RuntimeError> {
         assignment.validate().map_err(RuntimeError::Unsupported)?;
         let deployment = &assignment.deployment;
-        let own = assignment.seat.map(|seat| assignment.workers[seat as usize]);
+        let own = assignment
+            .seat
+            .map(|seat| assignment.workers[seat as usize]);
         if own.is_some_and(|own| own != self.key.public()) {
             let why = "its plan has another worker in this seat".to_string();
             return Err(RuntimeError::Unsupported(why));
@@ -112,7 +120,6 @@ impl Context {
             let page = memory::page_bytes(&config, layers, deployment)?;
             reserved = page.saturating_mul(u64::from(assignment.pages));
             let stage = self.seat_stage(&assignment, layers, reserved).await?;
-            let term = self.handle.next_term();
             let seat = Seat::new(&assignment, term, config.hidden);
             let seat = seat.expect("an assignment with layers has a seat");
             lane = Some(self.sit(&assignment, seat, stage).await?);
@@ -131,7 +138,7 @@ impl Context {
         };
         let lane = async {
             lane.run(end).await;
-            self.handle.leave();
+            self.handle.leave(Some(term));
         };
         let send = async {
             if let (Some(sender), Some(channel)) = (sender, channel) {
@@ -184,6 +191,11 @@ impl Context {
             endpoint,
             up: up.clone(),
         });
+        // From here on, whoever ends this task has a seat to give back.
+        self.handle.sit(Current {
+            seat: seat.clone(),
+            up: up.downgrade(),
+        });
         let (taken, is_taken) = oneshot::channel();
         let take = Taken {
             seat: seat.clone(),
@@ -193,11 +205,11 @@ impl Context {
             next: seat.next.is_some().then_some(out),
             taken,
         };
-        self.handle.send(seat.term, What::Take(Box::new(take))).await?;
+        self.handle
+            .send(seat.term, What::Take(Box::new(take)))
+            .await?;
         let stopped = |_| RuntimeError::EngineStopped;
         is_taken.await.map_err(stopped)??;
-        let up_too = up.clone();
-        self.handle.sit(Current { seat: seat.clone(), up });
         let hello = LaneHello {
             deployment: seat.id,
             pipeline: assignment.pipeline,
@@ -209,7 +221,7 @@ impl Context {
         let end = LaneEnd {
             term: seat.term,
             engine: self.handle.events.clone(),
-            up: up_too,
+            up,
             loader: self.loader.clone(),
             stage,
         };

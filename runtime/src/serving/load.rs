@@ -29,11 +29,15 @@ type Key = (DeploymentId, Layers);
 
 /// The stages that are loaded, whether in use or not. It outlives sessions.
 #[derive(Clone, Default)]
-pub(crate) struct LoadedStages(Arc<Mutex<BTreeMap<Key, Arc<LoadedStage>>>>);
+pub(crate) struct LoadedStages {
+    stages: Arc<Mutex<BTreeMap<Key, Arc<LoadedStage>>>>,
+    /// Held while a stage is loaded: two at a time would not know of each other's memory.
+    loading: Arc<tokio::sync::Mutex<()>>,
+}
 
 impl LoadedStages {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<LoadedStage>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops all but these layers of a deployment.
@@ -72,10 +76,11 @@ impl Loader {
         model(&self.blobs, deployment).await
     }
 
-    /// The stage of these layers, loaded unless it is; nothing where memory does not hold it beside
-    /// the others and `reserved` bytes.
+    /// The stage of these layers, loaded unless it is. What has been begun is loaded to its end,
+    /// even where nobody waits any more: the next plan is likely to want it.
     ///
     /// # Errors
+    /// [`RuntimeError::NoRoom`] where memory does not hold it beside the others and `reserved` bytes;
     /// [`RuntimeError`] where tensors cannot be had, or a GPU fails.
     pub(crate) async fn stage(
         &self,
@@ -83,19 +88,32 @@ impl Loader {
         layers: Layers,
         reserved: u64,
     ) -> Result<Arc<LoadedStage>, RuntimeError> {
+        let loading = self.clone().load(deployment.clone(), layers, reserved);
+        let loaded = tokio::spawn(loading).await;
+        loaded.map_err(|error| RuntimeError::Unsupported(error.to_string()))?
+    }
+
+    async fn load(
+        self,
+        deployment: Deployment,
+        layers: Layers,
+        reserved: u64,
+    ) -> Result<Arc<LoadedStage>, RuntimeError> {
         let key = (deployment.id(), layers);
-        if let Some(loaded) = self.loaded.lock().get(&key) {
-            return Ok(loaded.clone());
+        let held = || self.loaded.lock().get(&key).cloned();
+        // A seat must not wait for what is loaded beside another.
+        if let Some(loaded) = held() {
+            return self.check_room(reserved).map(|()| loaded);
         }
-        let (config, manifest) = self.model(deployment).await?;
-        let bytes = memory::stage_bytes(&config, layers, deployment);
-        let needed = self.loaded.bytes() + bytes + reserved;
-        if needed > self.memory_bytes {
-            let limit = self.memory_bytes;
-            return Err(RuntimeError::NoRoom { needed, limit });
+        let _one_at_a_time = self.loaded.loading.lock().await;
+        if let Some(loaded) = held() {
+            return self.check_room(reserved).map(|()| loaded);
         }
-        let source = ModelBlobs::fetch(&self.blobs, &config, manifest, deployment, layers).await?;
-        let options = stage_options(deployment, config, layers, &self.device)?;
+        let (config, manifest) = self.model(&deployment).await?;
+        let bytes = memory::stage_bytes(&config, layers, &deployment);
+        self.check_room(reserved.saturating_add(bytes))?;
+        let source = ModelBlobs::fetch(&self.blobs, &config, manifest, &deployment, layers).await?;
+        let options = stage_options(&deployment, config, layers, &self.device)?;
         #[cfg(feature = "liars")]
         let lie = self.lie.clone();
         let load = move || {
@@ -109,6 +127,16 @@ impl Loader {
         let loaded = Arc::new(LoadedStage { stage, bytes });
         self.loaded.lock().insert(key, loaded.clone());
         Ok(loaded)
+    }
+
+    /// Whether memory holds so many bytes beside what is loaded.
+    fn check_room(&self, bytes: u64) -> Result<(), RuntimeError> {
+        let needed = self.loaded.bytes().saturating_add(bytes);
+        let limit = self.memory_bytes;
+        if needed <= limit {
+            return Ok(());
+        }
+        Err(RuntimeError::NoRoom { needed, limit })
     }
 
     /// An adapter, for a stage.

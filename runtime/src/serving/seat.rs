@@ -57,7 +57,9 @@ impl Seat {
     pub(crate) fn row_bytes(&self, rows: usize) -> Result<usize, String> {
         let bytes = rows.saturating_mul(4 * self.hidden);
         if rows == 0 || rows > ROWS_MAX || bytes as u64 > FRAME_BYTES_MAX {
-            return Err(format!("a pass of {rows} rows: 1 to {ROWS_MAX} are possible"));
+            return Err(format!(
+                "a pass of {rows} rows: 1 to {ROWS_MAX} are possible"
+            ));
         }
         Ok(bytes)
     }
@@ -161,7 +163,11 @@ pub(super) mod tests {
             (vec![run(1, 0, 2, &[1])], 3, "no run"),
             (vec![run(1, 128, 1, &[1])], 1, "hold"),
             (vec![run(1, 0, 1, &[1, 2])], 1, "hold"),
-            (vec![run(1, 0, 1, &[1]), run(1, 1, 1, &[2])], 2, "another run in"),
+            (
+                vec![run(1, 0, 1, &[1]), run(1, 1, 1, &[2])],
+                2,
+                "another run in",
+            ),
             (vec![run(1, 0, 1, &[1]), run(2, 0, 1, &[1])], 2, "writes"),
             (Vec::new(), 0, "0 rows"),
             (Vec::new(), 1 << 40, "rows"),

@@ -45,7 +45,10 @@ fn adapter(model: &mut ServedModel) -> (Digest, AdapterManifest, BTreeMap<String
     let manifest = AdapterManifest {
         rank: 4,
         alpha: 2.0.into(),
-        targets: targets.iter().map(|target| target.name().to_string()).collect(),
+        targets: targets
+            .iter()
+            .map(|target| target.name().to_string())
+            .collect(),
         tensors: tensors.iter().map(blob).collect(),
     };
     let digest = blobs.put(canonical::encode(&manifest));
@@ -121,7 +124,9 @@ async fn an_adapter_is_on_top_of_those_sequences_that_name_it() {
         adapter,
         sample: Some(SampleOrder::new(&sampling(None), &[], None)),
     };
-    let drawn = pipeline.pass(&[step(1, &[1], Some(digest)), step(2, &[2], None)]).await;
+    let drawn = pipeline
+        .pass(&[step(1, &[1], Some(digest)), step(2, &[2], None)])
+        .await;
     assert_eq!(drawn, [with[0], without[0]]);
 
     let mut asked = Asked::new(3, &prompt, &sampling(None));
@@ -134,7 +139,10 @@ async fn an_adapter_is_on_top_of_those_sequences_that_name_it() {
     let verdict_with = verdict_with(&model, &receipt, Some(&judged));
     assert_eq!(verdict_with, AnswerVerdict::Agrees);
     let unclear = verdict(&model, &receipt);
-    assert!(matches!(unclear, AnswerVerdict::Inconclusive { .. }), "{unclear:?}");
+    assert!(
+        matches!(unclear, AnswerVerdict::Inconclusive { .. }),
+        "{unclear:?}"
+    );
 
     // The next seat has it from the start.
     let mut assignment = pool.assignment(&model, &[3], 2);

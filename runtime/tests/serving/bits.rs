@@ -1,20 +1,19 @@
 //! The tokens of a pipeline are those of the whole model on one device.
 
 use concord_kernels::Device;
-use concord_kernels::ops::sample::Sampling;
+use concord_kernels::ops::sample::{Candidates, RowSample, Sampling};
+use concord_models::decoder::StageInput;
 use concord_models::generate::Generator;
-use concord_proto::serving::{SampleOrder, SamplingSpec};
+use concord_proto::F32Bits;
+use concord_proto::serving::{
+    Draw, DrawOrder, FromStage, Pass, Run, SampleOrder, SamplingSpec, ToStage,
+};
 
 use crate::model::{ServedModel, served};
 use crate::pool::{Asked, Pool, Step, sampling};
 
 /// The answer of the whole model.
-pub fn alone(
-    model: &ServedModel,
-    prompt: &[u32],
-    spec: &SamplingSpec,
-    tokens: usize,
-) -> Vec<u32> {
+pub fn alone(model: &ServedModel, prompt: &[u32], spec: &SamplingSpec, tokens: usize) -> Vec<u32> {
     let device = Device::cpu(1);
     let stage = model.whole(&device);
     let sampling = Sampling {
@@ -91,7 +90,11 @@ async fn sequences_in_one_pass_do_not_see_each_other() {
                 tokens,
                 pages,
                 adapter: None,
-                sample: Some(SampleOrder::new(&specs[*sequence], &answers[*sequence], None)),
+                sample: Some(SampleOrder::new(
+                    &specs[*sequence],
+                    &answers[*sequence],
+                    None,
+                )),
             })
             .collect();
         let drawn = pipeline.pass(&passes).await;
@@ -103,5 +106,112 @@ async fn sequences_in_one_pass_do_not_see_each_other() {
     for sequence in 0..3 {
         let expected = alone(&model, prompts[sequence], &specs[sequence], 16);
         assert_eq!(answers[sequence], expected, "sequence {sequence}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_in_flight_keep_their_order() {
+    let Some(model) = served("tinystories-260k") else {
+        return;
+    };
+    let mut pool = Pool::start(&model, &[None, None]).await;
+    let mut pipeline = pool.serve(&pool.assignment(&model, &[2], 1)).await;
+    let all = prompt(40, model.deployment.vocab);
+    let spec = sampling(None);
+    let pages: Vec<[u32; 1]> = (0..40).map(|page| [page]).collect();
+    // Forty sequences of one to forty tokens, all on their way before the first is asked for.
+    for (sequence, pages) in pages.iter().enumerate() {
+        pipeline.send(&[Step {
+            sequence: sequence as u64,
+            first: 0,
+            tokens: &all[..=sequence],
+            pages,
+            adapter: None,
+            sample: Some(SampleOrder::new(&spec, &[], None)),
+        }]);
+    }
+    for sequence in 0..40 {
+        let drawn = pipeline.result().await;
+        let expected = alone(&model, &all[..=sequence], &spec, 1);
+        assert_eq!(drawn[0].token.as_ref().unwrap().token, expected[0]);
+        assert_eq!(pipeline.passed[sequence].pass, sequence as u64);
+    }
+    let mut sent = 0;
+    while let Ok(FromStage::Passed(passed)) = pipeline.lanes[0].from.try_recv() {
+        let row = 4 * model.folder.config().hidden as u64;
+        assert!(passed.bytes > u64::from(passed.rows) * row, "{passed:?}");
+        sent += 1;
+    }
+    assert_eq!(sent, 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logprobs_are_those_of_the_logits() {
+    let Some(model) = served("tinystories-260k") else {
+        return;
+    };
+    let mut pool = Pool::start(&model, &[None, None]).await;
+    let mut pipeline = pool.serve(&pool.assignment(&model, &[2], 1)).await;
+    // More rows than are scored at a time.
+    let tokens = prompt(100, model.deployment.vocab);
+    let run = Run {
+        sequence: 1,
+        first: 0,
+        count: 100,
+        pages: vec![3],
+        adapter: None,
+    };
+    pipeline.lanes[0].say(&ToStage::Pass(Pass {
+        number: 0,
+        runs: vec![run],
+        tokens: tokens.clone(),
+    }));
+    let draw = Draw {
+        run: 0,
+        sample: Some(SampleOrder::new(&sampling(None), &[], None)),
+        targets: tokens[1..].to_vec(),
+        logprobs: Some(2),
+    };
+    let draws = vec![draw];
+    pipeline.lanes[1].say(&ToStage::Draws(DrawOrder { pass: 0, draws }));
+    let drawn = pipeline.result().await.remove(0);
+
+    let device = Device::cpu(1);
+    let stage = model.whole(&device);
+    let mut cache = stage.cache().unwrap();
+    let hidden = stage
+        .extend(&mut cache, &tokens, StageInput::Tokens)
+        .unwrap();
+    let logits = stage.logits(&hidden).unwrap();
+    let token = device
+        .sample_rows(&logits.rows(99, 1), &[greedy()])
+        .unwrap()[0];
+    let asked = tokens[1..].iter().chain([&token]).enumerate();
+    let asked: Vec<(usize, u32, u8)> = asked.map(|(row, token)| (row, *token, 2)).collect();
+    let expected = device.logprobs(&logits, &asked).unwrap();
+    let mut found = drawn.scored;
+    found.extend(drawn.token);
+    assert_eq!(found.len(), 100);
+    for ((found, expected), (_, token, _)) in found.iter().zip(expected).zip(asked) {
+        assert_eq!(
+            (found.token, found.logprob),
+            (token, expected.target.into())
+        );
+        let top: Vec<(u32, F32Bits)> = expected.top.iter().map(|t| (t.0, t.1.into())).collect();
+        assert_eq!(found.top, top);
+    }
+}
+
+fn greedy() -> RowSample<'static> {
+    RowSample {
+        row: 0,
+        sampling: Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            seed: 0,
+        },
+        candidates: Candidates::default(),
+        position: 100,
     }
 }

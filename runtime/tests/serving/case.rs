@@ -1,9 +1,7 @@
 //! Receipts, and what the judge makes of them.
 
 use concord_kernels::Device;
-use concord_proto::serving::{
-    AnswerVerdict, ClaimOrder, Finish, GenerationSpec, Receipt, Usage,
-};
+use concord_proto::serving::{AnswerVerdict, ClaimOrder, Finish, GenerationSpec, Receipt, Usage};
 use concord_proto::{Digest, Keypair, Signed};
 use concord_runtime::serving::judge::{Case, JudgedAdapter, judge};
 use concord_text::TextTokenizer;
@@ -45,7 +43,10 @@ pub async fn claims(
         pages: asked.pages[..positions.div_ceil(128)].to_vec(),
     };
     let claims = pipeline.claims(&order).await;
-    claims.into_iter().map(|claim| claim.expect("a claim")).collect()
+    claims
+        .into_iter()
+        .map(|claim| claim.expect("a claim"))
+        .collect()
 }
 
 /// A receipt.

@@ -164,9 +164,19 @@ impl Coordinator for Service {
         request: Request<BlobAddress>,
     ) -> Result<Response<Self::GetBlobStream>, Status> {
         let digest = Digest(request.into_inner().digest.try_into().unwrap());
-        let blob = self.blobs.0.get(&digest).ok_or_else(|| Status::not_found("no blob"))?;
+        let blob = self
+            .blobs
+            .0
+            .get(&digest)
+            .ok_or_else(|| Status::not_found("no blob"))?;
         let chunks = blob.chunks(CHUNK_BYTES);
-        let chunks: Vec<_> = chunks.map(|data| Ok(Chunk { data: data.to_vec() })).collect();
+        let chunks: Vec<_> = chunks
+            .map(|data| {
+                Ok(Chunk {
+                    data: data.to_vec(),
+                })
+            })
+            .collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 

@@ -55,7 +55,11 @@ async fn a_worker_that_stands_by_takes_over() {
 
     let claims = claims(&model, &mut pipeline, &asked, &answer).await;
     let last: StageClaim = claims[1].open().unwrap();
-    assert_eq!(last.drawn.unwrap().0, 7, "seven tokens were drawn by the one that left");
+    assert_eq!(
+        last.drawn.unwrap().0,
+        7,
+        "seven tokens were drawn by the one that left"
+    );
     let receipt = receipt(&model, &asked, &answer, claims);
     assert_eq!(verdict(&model, &receipt), AnswerVerdict::Agrees);
 }
@@ -79,7 +83,9 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
         (no_model, "not in the store", false),
     ] {
         assignment.seat = Some(0);
-        let _ = pool.members[0].to.send(ToWorker::Serve(Box::new(assignment)));
+        let _ = pool.members[0]
+            .to
+            .send(ToWorker::Serve(Box::new(assignment)));
         let said = soon(pool.members[0].from.recv()).await.unwrap();
         let ToCoordinator::StageFailed {
             epoch: 1,
@@ -93,6 +99,33 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
         assert!(reason.contains(word), "{reason} lacks '{word}'");
         assert_eq!(permanent, is_permanent, "{reason}");
     }
-    // It serves what it can.
+    // It serves what it can; and has checked the pages of what is loaded, too.
     pool.serve(&good).await;
+    let mut more = good.clone();
+    (more.pages, more.seat) = (u32::MAX, Some(0));
+    let _ = pool.members[0].to.send(ToWorker::Serve(Box::new(more)));
+    let said = soon(pool.members[0].from.recv()).await.unwrap();
+    assert!(
+        matches!(said, ToCoordinator::StageFailed { .. }),
+        "{said:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_not_needed_closes_its_lane() {
+    let Some(model) = served("tinystories-260k") else {
+        return;
+    };
+    let pool = &mut Pool::start(&model, &[None]).await;
+    let mut pipeline = pool.serve(&pool.assignment(&model, &[], 1)).await;
+    let unserve = |deployment| ToWorker::Unserve { deployment };
+    let stranger = concord_proto::serving::DeploymentId(concord_proto::Digest::default());
+    let prompt = prompt(5, model.deployment.vocab);
+    let asked = Asked::new(1, &prompt, &sampling(None));
+    let _ = pool.members[0].to.send(unserve(stranger));
+    let answer = pipeline.answer(&asked).await;
+    let _ = pool.members[0].to.send(unserve(model.deployment.id()));
+    while soon(pipeline.lanes[0].from.recv()).await.is_some() {}
+    let mut pipeline = pool.serve(&pool.assignment(&model, &[], 2)).await;
+    assert_eq!(pipeline.answer(&asked).await, answer);
 }

@@ -56,8 +56,11 @@ fn nonsense(model: &ServedModel) -> Vec<(&'static str, Vec<u8>)> {
 
 async fn failure(pipeline: &mut Pipeline, seat: usize) -> String {
     loop {
-        match soon(pipeline.lanes[seat].from.recv()).await.expect("a reason") {
-            FromStage::Failed { reason } => return reason,
+        match soon(pipeline.lanes[seat].from.recv())
+            .await
+            .expect("a reason")
+        {
+            FromStage::Failed { reason } | FromStage::Refused { reason } => return reason,
             FromStage::Passed(_) => {}
             other => panic!("{other:?}"),
         }
@@ -112,7 +115,10 @@ async fn a_draw_that_makes_no_sense_harms_no_other() {
     assert_eq!(pipeline.passed[0].broken, [0, 2]);
     assert_eq!(drawn.len(), 1);
     let expected = alone(&model, &[5, 6, 7], &spec, 1);
-    assert_eq!((drawn[0].run, drawn[0].token.as_ref().unwrap().token), (1, expected[0]));
+    assert_eq!(
+        (drawn[0].run, drawn[0].token.as_ref().unwrap().token),
+        (1, expected[0])
+    );
     works(&mut pipeline, &model).await;
 }
 
@@ -148,7 +154,10 @@ async fn passes_of_strangers_are_refused_and_change_nothing() {
     let stranger = Keypair::from_secret([1; 32]);
     let previous = identity::load_or_make(pool.dirs[0].path()).unwrap();
     let early = frame(&model, &previous, 1, &row, &row);
-    assert!(client.pass(tokio_stream::once(early)).await.is_err(), "nothing is held yet");
+    assert!(
+        client.pass(tokio_stream::once(early)).await.is_err(),
+        "nothing is held yet"
+    );
 
     let mut pipeline = pool.serve(&pool.assignment(&model, &[2], 1)).await;
     let data = |data: Vec<u8>| Frame {
@@ -168,7 +177,10 @@ async fn passes_of_strangers_are_refused_and_change_nothing() {
         vec![altered],
         vec![garbage],
         vec![data(vec![1; 1_000])],
-        vec![frame(&model, &previous, 1, &row, &row[1..]), data(vec![0; 9])],
+        vec![
+            frame(&model, &previous, 1, &row, &row[1..]),
+            data(vec![0; 9]),
+        ],
         vec![cut.clone(), frame(&model, &previous, 1, &row, &row)],
     ] {
         let refused = client.pass(tokio_stream::iter(pieces)).await;

@@ -7,7 +7,7 @@ use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::{Signed, canonical};
 use concord_text::{GuideFactory, Next, TextTokenizer};
 
-use crate::bits::prompt;
+use crate::bits::{alone, prompt};
 use crate::case::{claims, key, receipt, verdict};
 use crate::coordinator;
 use crate::model::{ServedModel, served};
@@ -48,6 +48,41 @@ async fn honest_answers_agree_however_they_were_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_family_is_served_and_judged() {
+    for name in ["tiny-qwen2", "tiny-qwen3", "tiny-mistral", "tiny-llama31"] {
+        let Some(model) = served(name) else {
+            return;
+        };
+        let spec = sampling(Some(1));
+        let receipt = honest(&model, &[model.deployment.layers / 2], &spec).await;
+        let expected = alone(&model, &receipt.spec.prompt, &spec, 20);
+        assert_eq!(receipt.answer, expected, "{name}");
+        assert_eq!(verdict(&model, &receipt), AnswerVerdict::Agrees, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_in_the_pages_of_another_sequence_is_claimed_too() {
+    let Some(model) = served("tinystories-260k") else {
+        return;
+    };
+    let mut other = prompt(150, model.deployment.vocab);
+    let first = other[..140].to_vec();
+    other[130] += 1;
+    let mut pool = Pool::start(&model, &[None, None]).await;
+    let mut pipeline = pool.serve(&pool.assignment(&model, &[2], 1)).await;
+    let spec = sampling(Some(3));
+    pipeline.answer(&Asked::new(1, &first, &spec)).await;
+    let mut asked = Asked::new(2, &other, &spec);
+    (asked.pages, asked.cached) = (&[9, 30], 128);
+    let answer = pipeline.answer(&asked).await;
+    assert_eq!(answer, alone(&model, &other, &spec, 20));
+    let claims = claims(&model, &mut pipeline, &asked, &answer).await;
+    let receipt = receipt(&model, &asked, &answer, claims);
+    assert_eq!(verdict(&model, &receipt), AnswerVerdict::Agrees);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_coordinator_altered_is_its_fault() {
     let Some(model) = served("tinystories-260k") else {
         return;
@@ -60,7 +95,10 @@ async fn what_the_coordinator_altered_is_its_fault() {
     };
     let is_altered = |alter: &dyn Fn(&mut Receipt)| {
         let verdict = altered(alter);
-        assert!(matches!(verdict, AnswerVerdict::Altered { .. }), "{verdict:?}");
+        assert!(
+            matches!(verdict, AnswerVerdict::Altered { .. }),
+            "{verdict:?}"
+        );
     };
     is_altered(&|r| r.answer[4] = (r.answer[4] + 1) % 512);
     is_altered(&|r| *r.answer.last_mut().unwrap() ^= 1);

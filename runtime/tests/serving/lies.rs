@@ -76,7 +76,11 @@ async fn whoever_sends_other_rows_than_it_claims_has_signed_both() {
     let FromStage::Evidence { order: 5, headers } = said else {
         panic!("{said:?}");
     };
-    assert!(headers.iter().all(|h| h.is_signed() && h.origin.worker == sender));
+    assert!(
+        headers
+            .iter()
+            .all(|h| h.is_signed() && h.origin.worker == sender)
+    );
     let rows: Vec<_> = headers.iter().flat_map(|h| h.rows.clone()).collect();
     // What it signed on the way is what the receiver claims, and not what it claims itself.
     let prompt = prompt(20, model.deployment.vocab);

@@ -7,8 +7,8 @@ mod coordinator;
 mod failover;
 mod garbage;
 mod hop;
+mod judged;
 #[cfg(feature = "liars")]
 mod lies;
-mod judged;
 mod model;
 mod pool;

@@ -24,7 +24,10 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     let shared = std::env::var_os("CONCORD_SHARED").map_or(beside, PathBuf::from);
     let found = shared.join("models").join(name);
     if !found.exists() {
-        println!("skipped: {} is not there; set CONCORD_SHARED", found.display());
+        println!(
+            "skipped: {} is not there; set CONCORD_SHARED",
+            found.display()
+        );
         return None;
     }
     Some(found)

@@ -68,7 +68,7 @@ impl Pool {
             dir: dir.path().to_path_buf(),
             device: Device::cpu(1),
             memory_bytes: 1 << 30,
-            #[cfg(feature = "liars")]
+            #[cfg(feature = "wrong-data")]
             wrong_data: None,
             #[cfg(feature = "liars")]
             lie: lie.map(|lie| lie.parse().unwrap()),
@@ -158,6 +158,8 @@ pub struct Asked<'a> {
     pub tokens: usize,
     pub chunk: usize,
     pub allowed: Option<Allowed<'a>>,
+    /// Positions that are in the pages already.
+    pub cached: usize,
 }
 
 impl<'a> Asked<'a> {
@@ -171,6 +173,7 @@ impl<'a> Asked<'a> {
             tokens: 20,
             chunk: 64,
             allowed: None,
+            cached: 0,
         }
     }
 }
@@ -250,7 +253,7 @@ impl Pipeline {
 
     /// The whole answer, of which some tokens are there: what they left in the pages is void.
     pub async fn go_on(&mut self, asked: &Asked<'_>, mut answer: Vec<u32>) -> Vec<u32> {
-        let mut first = 0;
+        let mut first = asked.cached;
         while answer.len() < asked.tokens {
             let all = [asked.prompt, &answer].concat();
             let end = all.len().min(first + asked.chunk);

@@ -82,7 +82,11 @@ impl Deployed {
             let member = desk.pool.get(id);
             member.map_or_else(String::new, |member| member.endpoint.clone())
         };
-        let epoch = if seat.is_some() { pipeline.epoch } else { self.epoch };
+        let epoch = if seat.is_some() {
+            pipeline.epoch
+        } else {
+            self.epoch
+        };
         let assignment = StageAssignment {
             deployment: self.served.deployment.clone(),
             pipeline: index as u32,

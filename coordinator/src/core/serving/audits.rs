@@ -139,7 +139,13 @@ impl Deployed {
             let is_checker = member.role == Role::Checker;
             let in_flight = self.audits.in_flight(&member.id);
             let is_full = in_flight >= desk.config.audits_in_flight;
-            (is_full, !is_checker, self.needs(&member.id), in_flight, member.id)
+            (
+                is_full,
+                !is_checker,
+                self.needs(&member.id),
+                in_flight,
+                member.id,
+            )
         });
         match best.map(|member| member.id) {
             None => Candidate::Nobody,
@@ -155,7 +161,10 @@ impl Deployed {
         if let Some(audit) = self.audits.open.get_mut(&number) {
             audit.ordered = Some((order, judge, desk.now));
             let receipt = audit.receipt;
-            desk.send(&judge, ToWorker::AuditAnswer(AuditedAnswer { order, receipt }));
+            desk.send(
+                &judge,
+                ToWorker::AuditAnswer(AuditedAnswer { order, receipt }),
+            );
         }
     }
 }

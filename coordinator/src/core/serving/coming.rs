@@ -59,6 +59,12 @@ impl Deployed {
                     self.fill(desk, pipeline as usize, &reason);
                 }
             }
+            ServingEvent::Refused {
+                pipeline,
+                epoch,
+                stage,
+                reason,
+            } => self.on_refused(desk, (pipeline, epoch), stage, &reason),
             ServingEvent::Distrusted { worker, reason } => self.distrust(desk, worker, reason),
             ServingEvent::Guilty {
                 worker,
@@ -71,6 +77,40 @@ impl Deployed {
                 name,
                 signers,
             } => self.draw(desk, receipt, name, signers),
+        }
+    }
+
+    /// Of two neighbours one is wrong, and there is no proof: they are separated. Whoever comes apart
+    /// from two others in this way is out.
+    fn on_refused(
+        &mut self,
+        desk: &mut Desk,
+        (index, epoch): (u32, u32),
+        stage: u32,
+        reason: &str,
+    ) {
+        let current = self.pipelines.get(index as usize);
+        let workers = current.filter(|p| p.epoch == epoch).map(|p| &p.workers);
+        let pair = workers.and_then(|all| {
+            let stage = stage as usize;
+            Some((*all.get(stage.checked_sub(1)?)?, *all.get(stage)?))
+        });
+        let Some((sender, receiver)) = pair else {
+            return;
+        };
+        for (one, other) in [(sender, receiver), (receiver, sender)] {
+            self.refused.entry(one).or_default().insert(other);
+        }
+        let has_two = |id: &WorkerId| self.refused.get(id).is_some_and(|all| all.len() > 1);
+        let culprit = [sender, receiver].into_iter().find(has_two);
+        let (from, to) = (sender.short(), receiver.short());
+        let reason = format!("worker {to} refuses what worker {from} sends: {reason}");
+        match culprit {
+            Some(culprit) => self.distrust(desk, culprit, reason),
+            None => {
+                desk.pool.pause(desk.now, &receiver, LANE_PAUSE_US);
+                self.fill(desk, index as usize, &reason);
+            }
         }
     }
 
@@ -133,7 +173,11 @@ impl Deployed {
             count: 0,
             reason: String::new(),
         });
-        failure.count = if failure.layers == layers { failure.count + 1 } else { 1 };
+        failure.count = if failure.layers == layers {
+            failure.count + 1
+        } else {
+            1
+        };
         failure.layers = layers;
         failure.reason = reason.to_string();
         if failure.count >= FAILURES_MAX {

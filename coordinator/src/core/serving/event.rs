@@ -74,6 +74,17 @@ pub enum ServingEvent {
         /// Whether it may go on: it said so itself, and may only have noticed another's end.
         is_here: bool,
     },
+    /// A worker does not take what the one before it sends. One of the two is wrong.
+    Refused {
+        /// Which pipeline.
+        pipeline: u32,
+        /// The plan's epoch.
+        epoch: u32,
+        /// The stage that refuses: not the first.
+        stage: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A worker has said what cannot be; no proof is at hand.
     Distrusted {
         /// Who.

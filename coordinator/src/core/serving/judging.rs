@@ -88,7 +88,10 @@ impl Deployed {
         }
         let others = audit.said.into_iter();
         for (judge, _) in others.filter(|(_, said)| *said != AnswerVerdict::Agrees) {
-            let evidence = format!("it called the answer {} wrong; two found it right", audit.name);
+            let evidence = format!(
+                "it called the answer {} wrong; two found it right",
+                audit.name
+            );
             self.convict(desk, judge, Offence::FalseVerdict, &evidence);
         }
     }
@@ -124,14 +127,24 @@ impl Deployed {
         let Some(audit) = self.audits.open.remove(&number) else {
             return;
         };
-        let mut accusing = audit.said.iter().filter(|(_, said)| !accused(said).is_empty());
+        let mut accusing = audit
+            .said
+            .iter()
+            .filter(|(_, said)| !accused(said).is_empty());
         let Some((judge, verdict)) = accusing.next() else {
             tracing::warn!(receipt = audit.name, "nobody is there to judge an answer");
             return;
         };
         self.audits.differed += 1;
-        if audit.said.iter().any(|(_, said)| said == &AnswerVerdict::Agrees) {
-            tracing::error!(receipt = audit.name, "two judges differ, and no third is there");
+        if audit
+            .said
+            .iter()
+            .any(|(_, said)| said == &AnswerVerdict::Agrees)
+        {
+            tracing::error!(
+                receipt = audit.name,
+                "two judges differ, and no third is there"
+            );
             return;
         }
         let words = words(verdict);
@@ -182,8 +195,6 @@ fn words(verdict: &AnswerVerdict) -> String {
             "worker {} drew token {found} at {index}, and it is {expected}",
             worker.short()
         ),
-        AnswerVerdict::Altered { what } | AnswerVerdict::Inconclusive { why: what } => {
-            what.clone()
-        }
+        AnswerVerdict::Altered { what } | AnswerVerdict::Inconclusive { why: what } => what.clone(),
     }
 }

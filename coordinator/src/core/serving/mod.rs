@@ -40,6 +40,8 @@ pub(super) struct Deployed {
     told: BTreeMap<WorkerId, Told>,
     /// Who is out of this deployment, and why.
     out: BTreeMap<WorkerId, String>,
+    /// Who refused what a worker before it in a pipeline sent, by that worker.
+    refused: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
     /// Who says that the model cannot be loaded by anyone, and why.
     gave_up: BTreeMap<WorkerId, String>,
     /// Layers that a worker could not load, how often in a row, and the reason.
@@ -50,6 +52,8 @@ pub(super) struct Deployed {
     leaving: BTreeMap<WorkerId, Time>,
     /// Why there is no plan.
     lacks: String,
+    /// Of whom no first plan could be made.
+    considered: Option<Pool>,
     audits: Audits,
     /// What was last told about the pool.
     shown: Option<words::Words>,
@@ -68,8 +72,11 @@ struct Pipeline {
     /// Why it is as it is.
     reason: String,
     /// Who was there when it was last tried to plan it, and could not be.
-    considered: Option<Vec<WorkerId>>,
+    considered: Option<Pool>,
 }
+
+/// Workers, and the memory that each may use.
+type Pool = Vec<(WorkerId, u64)>;
 
 /// What a worker was told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,11 +105,13 @@ impl Deployed {
             loaded: BTreeMap::new(),
             told: BTreeMap::new(),
             out: BTreeMap::new(),
+            refused: BTreeMap::new(),
             gave_up: BTreeMap::new(),
             failures: BTreeMap::new(),
             room: BTreeMap::new(),
             leaving: BTreeMap::new(),
             lacks: String::new(),
+            considered: None,
             audits: Audits::default(),
             shown: None,
         }
@@ -149,7 +158,11 @@ impl Core {
 
     /// Answers to audit are drawn with it.
     pub fn audit_nonce(&self) -> [u8; 32] {
-        Digest::of_value(Domain::Nonce, &(self.secret, "audits of answers".to_string())).0
+        Digest::of_value(
+            Domain::Nonce,
+            &(self.secret, "audits of answers".to_string()),
+        )
+        .0
     }
 
     /// Whether there is a job that is not over.

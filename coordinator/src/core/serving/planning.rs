@@ -5,9 +5,9 @@ use concord_proto::{Layers, WorkerId};
 
 use super::super::desk::Desk;
 use super::super::pool::Member;
-use super::{Deployed, Pipeline};
+use super::{Deployed, Pipeline, Pool};
 use crate::planner::Device;
-use crate::planner::serving::{ServingPipeline, ServingPlan, plan_serving};
+use crate::planner::serving::{ServingPipeline, ServingPlan, plan_serving, stage_bytes};
 
 impl Deployed {
     /// Whether a member may be given layers now.
@@ -36,17 +36,8 @@ impl Deployed {
 
     /// Bytes that layers take in memory, with `pages` of keys and values.
     pub(super) fn bytes(&self, layers: Layers, pages: u32) -> u64 {
-        let profile = &self.served.profile;
-        let count = u64::from(layers.end.saturating_sub(layers.start));
-        let page = profile.page_layer_bytes.saturating_mul(pages.into());
-        let mut bytes = count.saturating_mul(profile.layer_bytes.saturating_add(page));
-        if layers.start == 0 {
-            bytes = bytes.saturating_add(profile.embed_bytes);
-        }
-        if layers.end == self.served.deployment.layers {
-            bytes = bytes.saturating_add(profile.head_bytes);
-        }
-        bytes
+        let count = self.served.deployment.layers;
+        stage_bytes(&self.served.profile, layers, count, pages)
     }
 
     /// Makes the first plan once enough workers are there.
@@ -65,6 +56,11 @@ impl Deployed {
             self.lacks = format!("it waits for workers: {there} of {wanted} are there");
             return;
         }
+        let pool = self.pool(desk, &idle);
+        if self.considered.as_ref() == Some(&pool) {
+            return;
+        }
+        self.considered = Some(pool);
         let pipelines = self.served.pipelines;
         match self.plan(desk, &idle, self.served.stages, pipelines) {
             Ok(plan) => {
@@ -76,6 +72,11 @@ impl Deployed {
             }
             Err(why) => self.lacks = format!("it waits for workers: {why}"),
         }
+    }
+
+    fn pool(&self, desk: &Desk, workers: &[WorkerId]) -> Pool {
+        let memory = |id: &WorkerId| (*id, self.memory(desk, id));
+        workers.iter().map(memory).collect()
     }
 
     /// Why no worker can help, if so: several have said that the model cannot be loaded.
@@ -193,8 +194,9 @@ impl Deployed {
         match found {
             Ok(plan) => self.install_planned(desk, index, &plan.pipelines[0], &idle, reason),
             Err(why) => {
+                let considered = Some(self.pool(desk, &idle));
                 let pipeline = &mut self.pipelines[index];
-                pipeline.considered = Some(idle);
+                pipeline.considered = considered;
                 pipeline.is_running = false;
                 pipeline.reason = format!("{reason}; {why}");
                 if was_up {
@@ -211,7 +213,7 @@ impl Deployed {
                 continue;
             }
             let idle = self.idle(desk);
-            if self.pipelines[index].considered.as_ref() != Some(&idle) {
+            if self.pipelines[index].considered != Some(self.pool(desk, &idle)) {
                 self.cut_anew(desk, index, "workers came or went");
             }
         }

@@ -76,7 +76,11 @@ impl Deployed {
         if let Some((index, stage)) = self.seat(worker) {
             let pipeline = &self.pipelines[index];
             let layers = range(pipeline.stages[stage]);
-            let verb = if pipeline.is_running { "serves" } else { "loads" };
+            let verb = if pipeline.is_running {
+                "serves"
+            } else {
+                "loads"
+            };
             let leaves = if member.draining { ", and leaves" } else { "" };
             return format!("{verb} layers {layers} of pipeline {index}{leaves}");
         }

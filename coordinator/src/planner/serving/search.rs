@@ -69,21 +69,29 @@ pub(super) fn pipelines(
     cuts
 }
 
-/// The best pipeline over some of these devices, with room for as many pages as can be.
+/// The best pipeline over some of these devices: with room for the pages asked for, or else the one
+/// that gives the most tokens to many, who need pages as well as speed.
 pub(super) fn best(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<Cut> {
     if stages == 0 || pool.len() < stages {
         return None;
     }
-    let asked = (pages > PAGES_MIN).then_some(pages);
-    let wanted = PAGES_WANTED
-        .into_iter()
-        .filter(|&w| asked.is_none_or(|asked| w < asked));
-    let mut levels = asked.into_iter().chain(wanted);
-    levels.find_map(|pages| with_room(costs, pool, stages, pages))
+    if pages > PAGES_MIN
+        && let Some(cut) = with_room(costs, pool, stages, pages)
+    {
+        return Some(cut);
+    }
+    let levels = PAGES_WANTED.into_iter();
+    let cuts = levels.filter_map(|pages| with_room(costs, pool, stages, pages));
+    let rated = cuts.map(|cut| {
+        let room = costs.pages(&cut, pages, false);
+        (costs.tokens_per_second_many(&cut, room), cut)
+    });
+    let better = |best: (f64, Cut), next: (f64, Cut)| if next.0 > best.0 { next } else { best };
+    rated.reduce(better).map(|(_, cut)| cut)
 }
 
 /// The best pipeline of so many stages with room for so many pages.
-fn with_room(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<Cut> {
+pub(super) fn with_room(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<Cut> {
     let seed = largest(costs, pool, stages, pages)?;
     if ways(pool.len(), stages) <= EXACT_WAYS {
         let mut found = None;

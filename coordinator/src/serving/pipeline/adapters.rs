@@ -53,23 +53,19 @@ impl Pipeline {
             loading.have.clear();
             wanted.remove(&loading.adapter);
         }
-        self.loading.extend(wanted.into_iter().map(|adapter| Loading {
-            adapter,
-            have: BTreeSet::new(),
-            done: None,
-        }));
+        self.loading
+            .extend(wanted.into_iter().map(|adapter| Loading {
+                adapter,
+                have: BTreeSet::new(),
+                done: None,
+            }));
         let all: Vec<Digest> = self.loading.iter().map(|loading| loading.adapter).collect();
         for adapter in all {
             self.send_all(&ToStage::AddAdapter(adapter));
         }
     }
 
-    pub(super) fn on_adapter(
-        &mut self,
-        seat: usize,
-        adapter: Digest,
-        outcome: Result<(), String>,
-    ) {
+    pub(super) fn on_adapter(&mut self, seat: usize, adapter: Digest, outcome: Result<(), String>) {
         let stages = self.epoch.as_ref().map_or(0, |epoch| epoch.seats.len());
         let mut all = self.loading.iter_mut();
         let Some(at) = all.position(|loading| loading.adapter == adapter) else {

@@ -84,7 +84,11 @@ impl Pipeline {
         answer.begin();
         let generation = answer.generation.clone();
         // Others may have come in between.
-        let refusal = self.shared.lock().scheduler.refusal(&generation);
+        let refusal = {
+            let mut shared = self.shared.lock();
+            shared.coming -= 1;
+            shared.scheduler.refusal(&generation)
+        };
         self.answers.insert(sequence, answer);
         if let Some(refusal) = refusal {
             return self.fail(sequence, &refusal.to_string());
@@ -199,15 +203,17 @@ impl Pipeline {
         let hub = self.hub.clone();
         let mut evicted = self.shared.lock().scheduler.evict().into_iter();
         while let Some(one) = evicted.next() {
+            let Some(answer) = self.answers.remove(&one.sequence) else {
+                continue;
+            };
             let chosen = hub.state().routes.choose(&one.generation, Some(self.index));
             let Some((_, route)) = chosen else {
                 // Nobody takes them: they wait here.
+                self.answers.insert(one.sequence, answer);
                 self.events.extend(one.events());
-                self.events.extend(evicted.by_ref().flat_map(Evicted::events));
+                self.events
+                    .extend(evicted.by_ref().flat_map(Evicted::events));
                 return;
-            };
-            let Some(answer) = self.answers.remove(&one.sequence) else {
-                continue;
             };
             let sequence = one.sequence;
             let submitted = Submitted {
@@ -216,11 +222,12 @@ impl Pipeline {
                 answered: one.answer,
                 allowed: one.allowed,
             };
-            if let Err(refused) = route.inputs.try_send(Input::Submit(Box::new(submitted)))
-                && let Input::Submit(submitted) = refused.into_inner()
-            {
+            if let Err(submitted) = route.hand_over(submitted) {
                 self.answers.insert(sequence, submitted.answer);
-                self.fail(sequence, "the pool is overloaded after the loss of a worker");
+                self.fail(
+                    sequence,
+                    "the pool is overloaded after the loss of a worker",
+                );
             }
         }
     }
@@ -230,7 +237,10 @@ impl Pipeline {
         self.move_out();
         let sequences: Vec<u64> = self.answers.keys().copied().collect();
         for sequence in sequences {
-            self.fail(sequence, "no worker came to take over a stage that was lost");
+            self.fail(
+                sequence,
+                "no worker came to take over a stage that was lost",
+            );
             self.events.push_back(Event::Cancel { sequence });
         }
     }

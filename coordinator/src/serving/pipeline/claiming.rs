@@ -1,6 +1,6 @@
 //! Claims of complete answers: ordered from all stages, handed to the notary.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use concord_proto::serving::{ClaimOrder, PassHeader, ToStage};
 use concord_proto::{Digest, Layers, Signed, WorkerId};
@@ -9,9 +9,8 @@ use concord_scheduler::Event;
 use super::Pipeline;
 use crate::serving::notary::{self, Answered};
 
-/// How long stages may take to claim an answer, and the notary to check the claims. The pages are
-/// held until then.
-const CLAIM_MAX: Duration = Duration::from_secs(10);
+/// So many answers a worker may leave without its claim: there is no honest reason for any.
+const UNCLAIMED_MAX: u32 = 8;
 
 /// Claims of one answer, as they come.
 pub(super) struct Claiming {
@@ -52,9 +51,7 @@ impl Pipeline {
             claims,
         });
         if count == 0 || pages.is_empty() {
-            self.hand_over(sequence, false);
-            self.events.push_back(Event::Claimed { sequence });
-            return;
+            return self.end_claiming(sequence);
         }
         for seat in 0..count {
             let order = ClaimOrder {
@@ -78,9 +75,7 @@ impl Pipeline {
         let Some((sequence, claiming)) = found else {
             return;
         };
-        if let Err(why) = &claim {
-            tracing::warn!(pipeline = self.index, seat, why, "a stage cannot claim an answer");
-        }
+        let why = claim.as_ref().err().cloned();
         if let Some(slot) = claiming.claims.get_mut(seat)
             && slot.is_none()
         {
@@ -88,6 +83,9 @@ impl Pipeline {
         }
         if claiming.claims.iter().all(Option::is_some) {
             self.hand_over(sequence, true);
+        }
+        if let Some(why) = why {
+            self.on_unclaimed(seat, &why);
         }
     }
 
@@ -168,19 +166,46 @@ impl Pipeline {
     pub(super) fn settle_claims(&mut self) {
         let sequences: Vec<u64> = self.done.keys().copied().collect();
         for sequence in sequences {
-            self.hand_over(sequence, false);
-            self.on_checked(sequence);
+            self.end_claiming(sequence);
         }
     }
 
+    /// Hands over what there is; the pages go.
+    fn end_claiming(&mut self, sequence: u64) {
+        self.hand_over(sequence, false);
+        self.done.remove(&sequence);
+        self.events.push_back(Event::Claimed { sequence });
+    }
+
+    /// A stage that does not answer an order to claim does not answer at all.
     pub(super) fn drop_late_claims(&mut self) {
-        let now = Instant::now();
-        let is_late = |since: Instant| now.duration_since(since) > CLAIM_MAX;
+        let (now, stall) = (Instant::now(), self.hub.stall);
+        let is_late = |since: Instant| now.duration_since(since) > stall;
         let late = self.done.iter().filter(|(_, done)| is_late(done.since));
-        for sequence in late.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
-            self.hand_over(sequence, false);
-            self.done.remove(&sequence);
-            self.events.push_back(Event::Claimed { sequence });
+        let late: Vec<u64> = late.map(|(sequence, _)| *sequence).collect();
+        let mut silent = None;
+        for sequence in late {
+            let claiming = self.done[&sequence].claiming.as_ref();
+            let missing = claiming.and_then(|all| all.claims.iter().position(Option::is_none));
+            silent = silent.or(missing);
+            self.end_claiming(sequence);
+        }
+        if let Some(seat) = silent {
+            self.lose(seat, "it does not claim what it computed");
+        }
+    }
+
+    /// A stage says that it cannot claim what it computed. Whoever does so again and again wants
+    /// nobody to look at it.
+    fn on_unclaimed(&mut self, seat: usize, why: &str) {
+        tracing::warn!(pipeline = self.index, seat, why, "an answer is not claimed");
+        let Some((worker, _)) = self.holder(seat) else {
+            return;
+        };
+        let count = self.unclaimed.entry(worker).or_default();
+        *count += 1;
+        if *count >= UNCLAIMED_MAX {
+            self.distrust(seat, "it does not claim what it computed");
         }
     }
 }

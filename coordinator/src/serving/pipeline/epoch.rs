@@ -40,8 +40,11 @@ impl Pipeline {
     /// The core has a new plan: the one before is over.
     pub(super) fn on_planned(&mut self, planned: Planned) {
         tracing::info!(
-            pipeline = self.index, epoch = planned.epoch, stages = planned.seats.len(),
-            reason = planned.reason, "a new plan"
+            pipeline = self.index,
+            epoch = planned.epoch,
+            stages = planned.seats.len(),
+            reason = planned.reason,
+            "a new plan"
         );
         self.end_epoch(&planned.reason);
         {
@@ -121,7 +124,12 @@ impl Pipeline {
             return;
         };
         let name = worker.short();
-        tracing::warn!(pipeline = self.index, worker = name, reason, "a stage is lost");
+        tracing::warn!(
+            pipeline = self.index,
+            worker = name,
+            reason,
+            "a stage is lost"
+        );
         self.end_epoch(&format!("worker {name}: {reason}"));
         self.notify(ServingEvent::Lost {
             pipeline: self.index,
@@ -129,6 +137,30 @@ impl Pipeline {
             worker,
             reason: reason.to_string(),
             is_here,
+        });
+    }
+
+    /// A stage refuses what the one before it sends.
+    pub(super) fn on_refused(&mut self, seat: usize, reason: &str) {
+        let Some((worker, epoch)) = self.holder(seat) else {
+            return;
+        };
+        if seat == 0 {
+            return self.distrust(seat, "it refuses what nobody sends");
+        }
+        let name = worker.short();
+        tracing::warn!(
+            pipeline = self.index,
+            worker = name,
+            reason,
+            "a stage refuses a pass"
+        );
+        self.end_epoch(&format!("worker {name} refuses a pass: {reason}"));
+        self.notify(ServingEvent::Refused {
+            pipeline: self.index,
+            epoch,
+            stage: seat as u32,
+            reason: reason.to_string(),
         });
     }
 
@@ -142,7 +174,7 @@ impl Pipeline {
         self.notify(ServingEvent::Distrusted { worker, reason });
     }
 
-    fn holder(&self, seat: usize) -> Option<(concord_proto::WorkerId, u32)> {
+    pub(super) fn holder(&self, seat: usize) -> Option<(concord_proto::WorkerId, u32)> {
         let epoch = self.epoch.as_ref()?;
         Some((epoch.seats.get(seat)?.worker, epoch.number))
     }
@@ -150,7 +182,9 @@ impl Pipeline {
     /// A stage is loaded. Its lane has to show that it is the one that was assigned.
     pub(super) fn on_lane(&mut self, opened: Opened) {
         let refuse = |why: &str| {
-            let _ = opened.to.try_send(Err(Status::failed_precondition(why.to_string())));
+            let _ = opened
+                .to
+                .try_send(Err(Status::failed_precondition(why.to_string())));
         };
         let Some(epoch) = &mut self.epoch else {
             return refuse("the pipeline has no plan");
@@ -164,7 +198,11 @@ impl Pipeline {
         };
         if seat.worker != opened.worker || seat.ticket != opened.ticket {
             let worker = opened.worker.short();
-            tracing::warn!(pipeline = self.index, worker, "a lane without its ticket is refused");
+            tracing::warn!(
+                pipeline = self.index,
+                worker,
+                "a lane without its ticket is refused"
+            );
             return refuse("the ticket is not that of the seat");
         }
         if epoch.lanes[at].is_some() {
@@ -186,7 +224,11 @@ impl Pipeline {
         };
         epoch.is_up = true;
         let (number, stages, pages) = (epoch.number, epoch.seats.len() as u32, epoch.pages);
-        tracing::info!(pipeline = self.index, epoch = number, "all stages are there");
+        tracing::info!(
+            pipeline = self.index,
+            epoch = number,
+            "all stages are there"
+        );
         for answer in self.answers.values_mut() {
             answer.begin();
         }

@@ -42,8 +42,8 @@ pub(in super::super) enum Input {
     },
     /// All stages shall drop an adapter.
     RemoveAdapter { adapter: Digest },
-    /// The end.
-    Stop,
+    /// The end; told when the task lets go of everything.
+    Stop(oneshot::Sender<()>),
 }
 
 /// A generation for a pipeline.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use concord_proto::WorkerId;
 use concord_scheduler::{Effect, Event, Scheduler, Settings};
 use tokio::sync::mpsc;
 
@@ -33,7 +34,7 @@ pub(super) use shared::{Inner, Shared, Standing};
 const INPUTS_MAX: usize = 2_048;
 
 /// Messages of stages that may wait for a pipeline; beyond that, stages wait.
-const SAID_MAX: usize = 4_096;
+const SAID_MAX: usize = 512;
 
 /// How often time passes.
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +58,7 @@ pub(super) fn start(hub: Arc<Hub>, index: u32) -> Route {
         was_up: false,
         answers: BTreeMap::new(),
         done: BTreeMap::new(),
+        unclaimed: BTreeMap::new(),
         loading: Vec::new(),
         notices: VecDeque::new(),
         events: VecDeque::new(),
@@ -82,6 +84,8 @@ struct Pipeline {
     answers: BTreeMap<u64, Answer>,
     /// Answers whose claims are awaited.
     done: BTreeMap<u64, Done>,
+    /// How often workers have not claimed what they computed.
+    unclaimed: BTreeMap<WorkerId, u32>,
     /// Adapters that stages are loading.
     loading: Vec<Loading>,
     /// On their way to the core.
@@ -117,7 +121,14 @@ impl Pipeline {
                     }
                 }
                 input = inputs.recv() => match input {
-                    Some(Input::Stop) | None => return self.stop(),
+                    Some(Input::Stop(done)) => {
+                        self.stop();
+                        // Whoever waits may open the same store again.
+                        drop(self);
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.stop(),
                     Some(input) => self.on_input(input),
                 },
             }
@@ -141,7 +152,7 @@ impl Pipeline {
             Input::Checked { sequence } => self.on_checked(sequence),
             Input::AddAdapter { adapter, done } => self.add_adapter(adapter, done),
             Input::RemoveAdapter { adapter } => self.remove_adapter(adapter),
-            Input::Stop => {}
+            Input::Stop(_) => {}
         }
     }
 
@@ -183,7 +194,9 @@ impl Pipeline {
         self.drop_stalled();
         self.drop_late_claims();
         self.shared.lock().count(self.hub.now_us(), self.tokens);
-        let is_hopeless = self.idle_since.is_some_and(|since| since.elapsed() > PATIENCE);
+        let is_hopeless = self
+            .idle_since
+            .is_some_and(|since| since.elapsed() > PATIENCE);
         if is_hopeless && !self.answers.is_empty() {
             self.give_up();
         }

@@ -71,6 +71,7 @@ impl Pipeline {
                 self.on_adapter(seat, adapter, outcome);
             }
             Ok(FromStage::Failed { reason }) => self.on_failed(seat, &reason),
+            Ok(FromStage::Refused { reason }) => self.on_refused(seat, &reason),
             Err(End::Closed(reason)) => self.lose(seat, &reason),
             Err(End::Fault(reason)) => self.distrust(seat, &reason),
         }

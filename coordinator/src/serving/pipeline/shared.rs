@@ -28,6 +28,8 @@ pub(in super::super) struct Shared(pub(in super::super) Mutex<Inner>);
 pub(in super::super) struct Inner {
     pub(in super::super) scheduler: Scheduler,
     pub(in super::super) standing: Standing,
+    /// Generations on their way to the task.
+    pub(in super::super) coming: u32,
     epoch: u32,
     stages: Vec<StageView>,
     /// Microseconds and tokens drawn until then.
@@ -39,6 +41,7 @@ impl Shared {
         Self(Mutex::new(Inner {
             scheduler,
             standing: Standing::Down,
+            coming: 0,
             epoch: 0,
             stages: Vec::new(),
             counts: VecDeque::new(),

@@ -1,8 +1,9 @@
-//! Exact products of a coded row with codes that lie in pairs: what attention over pages is made of.
+//! Exact products of a coded row with codes that lie in pairs: what attention over pages is made
+//! of.
 //!
-//! The row is cut into balanced 8-bit digits, `q = 256 * high + low`. A digit times a code is at most
-//! `128 * 32,639` in magnitude, so 512 of them add up in 32 bits without loss, and no lane ever has to
-//! be added to another one.
+//! The row is cut into balanced 8-bit digits, `q = 256 * high + low`. A digit times a code is at
+//! most `128 * 32,639` in magnitude, so 512 of them add up in 32 bits without loss, and no lane
+//! ever has to be added to another one.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -42,8 +43,8 @@ fn split_body(codes: &[i16], high: &mut [i16], low: &mut [i16]) {
     }
 }
 
-/// The sums over the row's elements of both digits with each of the first columns of `b`, as many as
-/// `high` has.
+/// The sums over the row's elements of both digits with each of the first columns of `b`, as many
+/// as `high` has.
 ///
 /// # Panics
 /// Where the row is deeper than [`DEPTH_MAX`] or of odd length, the columns are no multiple of

@@ -1,5 +1,5 @@
-//! Attention over pages: a task takes some tokens of one sequence, block of keys by block of keys. The
-//! bits are those of [`super::forward`].
+//! Attention over pages: a task takes some tokens of one sequence, block of keys by block of keys.
+//! The bits are those of [`super::forward`].
 
 use rayon::prelude::*;
 

@@ -35,6 +35,8 @@ thread_local! {
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     lines: &'a [Line],
+    /// `2^exp` of each.
+    scales: &'a [f64],
     steps: usize,
     blocks: usize,
 }
@@ -70,8 +72,10 @@ pub(super) unsafe fn gemm(cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, o
     );
     // SAFETY: the caller's promises.
     unsafe { copy_rows(a, lines, steps, blocks) };
+    let scales: Vec<f64> = (0..a.rows).map(|row| scale(a, row)).collect();
     let rows = Rows {
         lines,
+        scales: &scales,
         steps,
         blocks,
     };
@@ -87,9 +91,9 @@ pub(super) unsafe fn gemm(cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, o
             // SAFETY: as above; jobs do not overlap.
             unsafe {
                 if is_wide {
-                    run_job::<true>(&rows, a, b, &job, &output);
+                    run_job::<true>(&rows, b, &job, &output);
                 } else {
-                    run_job::<false>(&rows, a, b, &job, &output);
+                    run_job::<false>(&rows, b, &job, &output);
                 }
             }
         },
@@ -136,7 +140,6 @@ const ROWS_MAX: usize = 4;
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn run_job<const IS_WIDE: bool>(
     rows: &Rows<'_>,
-    a: &Operand<'_>,
     b: &Operand<'_>,
     job: &Job,
     output: &Output<'_>,
@@ -146,17 +149,34 @@ unsafe fn run_job<const IS_WIDE: bool>(
     for cols in parts(&job.cols, B_COLS) {
         for rows_now in parts(&job.rows, A_ROWS) {
             for cols in parts(&cols, together) {
-                let tail = Tail::new(b, cols.start, cols.len());
+                let columns = Columns::new(b, &cols);
                 for few in parts(&rows_now, ROWS_MAX) {
-                    // SAFETY: the caller's promises.
-                    unsafe { fill::<IS_WIDE>(rows, a, b, (&few, &cols), &tail, output) }
+                    macro_rules! by_size {
+                        ($(($rows:literal, $cols:literal))*) => {
+                            match (few.len(), cols.len()) {
+                                $(
+                                    // SAFETY: the caller's promises; these rows and columns exist,
+                                    // and their outputs are this job's.
+                                    ($rows, $cols) => unsafe {
+                                        let row = few.start;
+                                        fill::<$rows, $cols, IS_WIDE>(rows, &columns, row, output)
+                                    },
+                                )*
+                                (rows, cols) => unreachable!("{rows} rows by {cols} columns"),
+                            }
+                        };
+                    }
+                    by_size!(
+                        (1, 1)(1, 2)(1, 3)(1, 4)(2, 1)(2, 2)(2, 3)(2, 4)(3, 1)(3, 2)(4, 1)(4, 2)
+                    );
                 }
             }
         }
     }
 }
 
-/// Rows of A that stay in the first cache, and columns of B that stay in the second, while they meet.
+/// Rows of A that stay in the first cache, and columns of B that stay in the second, while they
+/// meet.
 const A_ROWS: usize = 16;
 const B_COLS: usize = 64;
 
@@ -167,86 +187,53 @@ fn parts(range: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>
     range.clone().step_by(most).map(part)
 }
 
-/// Outputs of at most [`ROWS_MAX`] rows and [`COLS`] columns, 8 in all at most.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn fill<const IS_WIDE: bool>(
-    rows: &Rows<'_>,
-    a: &Operand<'_>,
-    b: &Operand<'_>,
-    (few, cols): (&Range<usize>, &Range<usize>),
-    tail: &Tail,
-    output: &Output<'_>,
-) {
-    let (row, col) = (few.start, cols.start);
-    macro_rules! by_size {
-        ($(($rows:literal, $cols:literal))*) => {
-            match (few.len(), cols.len()) {
-                $(
-                    // SAFETY: the caller's promises; these rows and columns exist.
-                    ($rows, $cols) => unsafe {
-                        sums::<$rows, $cols, IS_WIDE>(rows, b, tail, row, col)
-                    },
-                )*
-                (rows, cols) => unreachable!("{rows} rows by {cols} columns"),
-            }
-        };
-    }
-    let sums = by_size!((1, 1)(1, 2)(1, 3)(1, 4)(2, 1)(2, 2)(2, 3)(2, 4)(3, 1)(3, 2)(4, 1)(4, 2));
-    let mut scales = [[0.0; OUTPUTS]; 2];
-    for r in 0..few.len() {
-        for n in 0..cols.len() {
-            let i = r * cols.len() + n;
-            (scales[0][i], scales[1][i]) = (scale(a, row + r), scale(b, col + n));
-        }
-    }
-    let mut values = [0.0; OUTPUTS];
-    for i in 0..OUTPUTS {
-        values[i] = (sums[i] * scales[0][i] * scales[1][i]) as f32;
-    }
-    for (r, values) in values.chunks_exact(cols.len()).enumerate().take(few.len()) {
-        // SAFETY: the outputs are this job's.
-        let out = unsafe { output.row(row + r, col, cols.len()) };
-        out.copy_from_slice(values);
-    }
+/// Some columns of the output: rows of B.
+struct Columns<'a> {
+    b: &'a Operand<'a>,
+    first: usize,
+    /// `2^exp` of each.
+    scales: [f64; COLS],
+    /// The last step of each, filled with zeros, where it is not whole.
+    tail: [[i16; STEP]; COLS],
 }
 
-/// The last step of some columns, where it is not whole, filled with zeros.
-struct Tail([[i16; STEP]; COLS]);
-
-impl Tail {
-    fn new(b: &Operand<'_>, col: usize, cols: usize) -> Self {
-        let mut tail = [[0; STEP]; COLS];
+impl<'a> Columns<'a> {
+    fn new(b: &'a Operand<'a>, cols: &Range<usize>) -> Self {
+        let (mut scales, mut tail) = ([1.0; COLS], [[0; STEP]; COLS]);
         let rest = b.depth % STEP;
-        for (n, tail) in tail.iter_mut().enumerate().take(cols).filter(|_| rest > 0) {
-            let start = (col + n) * b.row_stride + b.depth - rest;
-            tail[..rest].copy_from_slice(&b.q[start..start + rest]);
+        for (n, col) in cols.clone().enumerate() {
+            scales[n] = scale(b, col);
+            if rest > 0 {
+                let start = col * b.row_stride + b.depth - rest;
+                tail[n][..rest].copy_from_slice(&b.q[start..start + rest]);
+            }
         }
-        Self(tail)
+        Self {
+            b,
+            first: cols.start,
+            scales,
+            tail,
+        }
+    }
+
+    /// Where `N` columns stand from a step on, which is whole or the last.
+    #[inline(always)]
+    fn at<const N: usize>(&self, step: usize, is_whole: bool) -> [*const i16; N] {
+        let mut at = [self.b.q.as_ptr(); N];
+        for n in 0..N {
+            let start = (self.first + n) * self.b.row_stride + step * STEP;
+            at[n] = if is_whole {
+                self.b.q.as_ptr().wrapping_add(start)
+            } else {
+                self.tail[n].as_ptr()
+            };
+        }
+        at
     }
 }
 
 fn scale(operand: &Operand<'_>, row: usize) -> f64 {
     operand.exp.get(row).map_or(1.0, |&e| pow2_f64(e))
-}
-
-/// Where `N` columns stand from a step on, or the tail that replaces them.
-#[inline(always)]
-fn columns<const N: usize>(
-    b: &Operand<'_>,
-    tail: Option<&Tail>,
-    col: usize,
-    step: usize,
-) -> [*const i16; N] {
-    let mut at = [b.q.as_ptr(); N];
-    for n in 0..N {
-        let start = (col + n) * b.row_stride + step * STEP;
-        at[n] = match tail {
-            None => b.q.as_ptr().wrapping_add(start),
-            Some(tail) => tail.0[n].as_ptr(),
-        };
-    }
-    at
 }
 
 /// Where the codes and the digits of `R` rows of A stand from a step on.
@@ -265,17 +252,37 @@ fn lines_from<const R: usize>(
     (codes, digits)
 }
 
-/// The exact sums of `R` rows with `N` columns, row by row.
+/// The outputs of `R` rows by the first `N` columns.
 #[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn fill<const R: usize, const N: usize, const IS_WIDE: bool>(
+    rows: &Rows<'_>,
+    columns: &Columns<'_>,
+    row: usize,
+    output: &Output<'_>,
+) {
+    const { assert!(R * N <= OUTPUTS) };
+    // SAFETY: the caller's promises.
+    let totals = unsafe { sums::<R, N, IS_WIDE>(rows, columns, row) };
+    for r in 0..R {
+        let a_scale = rows.scales[row + r];
+        // SAFETY: the caller's promise.
+        let out = unsafe { output.row(row + r, columns.first, N) };
+        for n in 0..N {
+            out[n] = (totals[r * N + n] * a_scale * columns.scales[n]) as f32;
+        }
+    }
+}
+
+/// The exact sums of `R` rows with the first `N` columns, row by row.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
     rows: &Rows<'_>,
-    b: &Operand<'_>,
-    tail: &Tail,
+    columns: &Columns<'_>,
     row: usize,
-    col: usize,
 ) -> [f64; OUTPUTS] {
-    const { assert!(R * N <= OUTPUTS) };
+    let b = columns.b;
     let mut totals = [0.0; OUTPUTS];
     let zero = _mm512_setzero_si512();
     let (half, lower) = (_mm512_set1_epi16(128), _mm512_set1_epi16(0xff));
@@ -300,7 +307,7 @@ unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
             } else {
                 rows.steps
             };
-            let at = columns::<N>(b, if is_whole { None } else { Some(tail) }, col, first_step);
+            let at = columns.at::<N>(first_step, is_whole);
             let (codes, digits) = lines_from::<R>(rows, row, first_step);
             for step in 0..end - first_step {
                 for n in 0..N {
@@ -331,22 +338,32 @@ unsafe fn sums<const R: usize, const N: usize, const IS_WIDE: bool>(
             }
             first_step = end;
         }
-        // Sums of blocks are integers below 2^53 in all: no addition rounds.
-        let mut parts = [zero; 2 * OUTPUTS];
-        for r in 0..R {
-            for n in 0..N {
-                let rest = _mm512_sub_epi32(low[r][n], _mm512_slli_epi32::<16>(high[r][n]));
-                let carry = _mm512_srai_epi32::<16>(rest);
-                parts[r * N + n] = _mm512_add_epi32(high[r][n], carry);
-                parts[OUTPUTS + r * N + n] = _mm512_and_si512(rest, _mm512_set1_epi32(0xffff));
-            }
-        }
-        let [high, low] = lanes_added(parts);
+        // Integers below 2^53 in all: no addition rounds.
+        let [high, low] = lanes_added(carried::<R, N>(&low, &high));
         for i in 0..OUTPUTS {
             totals[i] += f64::from(high[i]) * 65_536.0 + f64::from(low[i]);
         }
     }
     totals
+}
+
+/// What each lane adds to a sum: times `2^16`, then as it is.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn carried<const R: usize, const N: usize>(
+    low: &[[__m512i; N]; R],
+    high: &[[__m512i; N]; R],
+) -> [__m512i; 2 * OUTPUTS] {
+    let mut parts = [_mm512_setzero_si512(); 2 * OUTPUTS];
+    for r in 0..R {
+        for n in 0..N {
+            let rest = _mm512_sub_epi32(low[r][n], _mm512_slli_epi32::<16>(high[r][n]));
+            let carry = _mm512_srai_epi32::<16>(rest);
+            parts[r * N + n] = _mm512_add_epi32(high[r][n], carry);
+            parts[OUTPUTS + r * N + n] = _mm512_and_si512(rest, _mm512_set1_epi32(0xffff));
+        }
+    }
+    parts
 }
 
 /// Outputs that are made at a time.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::math::{LN_2, LOG2_E, ceil_to_int, exp2, ln};
 use crate::reference::reduce;
-use crate::{Device, KernelError, Tensor};
+use crate::{Device, KernelError, Tensor, cpu};
 
 /// Natural logarithms of probabilities after one row of logits.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,12 +16,13 @@ pub struct Logprobs {
 }
 
 impl Device {
-    /// For each (row, token, n): how probable `token` is by that row of logits `[m, vocab]`, and the n
-    /// most probable tokens. A logprob is minus the loss of [`Device::cross_entropy`], bit for bit.
+    /// For each (row, token, n): how probable `token` is by that row of logits `[m, vocab]`, and
+    /// the n most probable tokens. A logprob is minus the loss of [`Device::cross_entropy`], bit
+    /// for bit.
     ///
     /// # Errors
-    /// [`KernelError::DoesNotFit`] for a row or a token that is not there; [`KernelError::Cuda`] where
-    /// a GPU fails.
+    /// [`KernelError::DoesNotFit`] for a row or a token that is not there; [`KernelError::Cuda`]
+    /// where a GPU fails.
     pub fn logprobs(
         &self,
         logits: &Tensor,
@@ -40,7 +41,13 @@ impl Device {
         let logits = logits.values()?;
         let one = |&(row, token, top): &(usize, u32, u8)| {
             let line = &logits[row * vocab..(row + 1) * vocab];
-            of_row(line, token, top.into())
+            let sums = match self {
+                Self::Cpu(cpu) => {
+                    cpu::cross_entropy::log_sum(cpu.isa(), line, &mut vec![0.0; vocab])
+                }
+                _ => log_sum(line),
+            };
+            of_row(line, sums, token, top.into())
         };
         Ok(match self {
             Self::Cpu(cpu) => cpu.pool().install(|| targets.par_iter().map(one).collect()),
@@ -49,12 +56,16 @@ impl Device {
     }
 }
 
-fn of_row(logits: &[f32], token: u32, top: usize) -> Logprobs {
+/// M and `ln(l)` of a row.
+fn log_sum(logits: &[f32]) -> (f32, f32) {
     let scores = logits.iter().map(|v| v * LOG2_E);
     let larger = |m: f32, v: f32| if v > m { v } else { m };
     let max = ceil_to_int(scores.clone().fold(f32::NEG_INFINITY, larger)) as f32;
     let p: Vec<f32> = scores.map(|t| exp2(t - max)).collect();
-    let log_sum = ln(reduce::sum(&p));
+    (max, ln(reduce::sum(&p)))
+}
+
+fn of_row(logits: &[f32], (max, log_sum): (f32, f32), token: u32, top: usize) -> Logprobs {
     let logprob = |token: u32| {
         let gap = max - logits[token as usize] * LOG2_E;
         // From 0, so that no -0 comes out.

@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{Sampling, choose, sample};
-use crate::{Device, KernelError, Tensor, cuda};
+use super::{Sampling, choose};
+use crate::isa::Isa;
+use crate::{Device, KernelError, Tensor, cpu, cuda};
 
 /// What is changed about the logits of a row before a draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,21 +22,24 @@ impl Candidates<'_> {
         self.bias.is_empty() && self.allowed.is_none()
     }
 
-    /// (token, logit) of those that may be drawn, by rising token.
-    fn of(&self, logits: &[f32]) -> Vec<(u32, f32)> {
-        let is_allowed = |token: usize| {
-            let byte = |allowed: &[u8]| allowed.get(token / 8).copied().unwrap_or(0);
-            self.allowed
-                .is_none_or(|allowed| byte(allowed) >> (token % 8) & 1 == 1)
-        };
+    /// The logits of those that may be drawn, and their tokens, which rise; no tokens for all of
+    /// them.
+    fn of(&self, logits: &[f32]) -> (Vec<f32>, Option<Vec<u32>>) {
         let mut logits = logits.to_vec();
         for (token, bias) in self.bias {
             logits[*token as usize] += bias;
         }
-        let all = logits.into_iter().enumerate();
-        all.filter(|(token, _)| is_allowed(*token))
-            .map(|(token, logit)| (token as u32, logit))
-            .collect()
+        let Some(allowed) = self.allowed else {
+            return (logits, None);
+        };
+        let mut tokens = Vec::new();
+        for (token, byte) in (0..).step_by(8).zip(allowed) {
+            let bits = (0..8).filter(|bit| byte >> bit & 1 == 1);
+            tokens.extend(bits.map(|bit| token + bit));
+        }
+        tokens.retain(|token| (*token as usize) < logits.len());
+        let few = tokens.iter().map(|&token| logits[token as usize]);
+        (few.collect(), Some(tokens))
     }
 }
 
@@ -57,8 +61,8 @@ impl Device {
     /// [`Device::sample`] gives for its row, but for its candidates.
     ///
     /// # Errors
-    /// [`KernelError::DoesNotFit`] for a row or a biased token that is not there, and where no token is
-    /// allowed; [`KernelError::Cuda`] where a GPU fails.
+    /// [`KernelError::DoesNotFit`] for a row or a biased token that is not there, and where no
+    /// token is allowed; [`KernelError::Cuda`] where a GPU fails.
     pub fn sample_rows(
         &self,
         logits: &Tensor,
@@ -76,14 +80,10 @@ impl Device {
                     .collect();
                 let mut drawn = cuda::sample::draw_rows(gpu, &all, vocab, &plain)?.into_iter();
                 let token = |draw: &RowSample<'_>| {
-                    let on_gpu = if draw.candidates.is_all() {
-                        drawn.next()
-                    } else {
-                        None
-                    };
-                    match on_gpu {
+                    let is_plain = draw.candidates.is_all();
+                    match if is_plain { drawn.next() } else { None } {
                         Some(token) => Ok(token),
-                        None => from_row(&logits.rows(draw.row, 1).values()?, draw),
+                        None => from_row(None, &logits.rows(draw.row, 1).values()?, draw),
                     }
                 };
                 draws.iter().map(token).collect()
@@ -91,7 +91,8 @@ impl Device {
             Self::Cpu(cpu) => {
                 let logits = logits.values()?;
                 let token = |draw: &RowSample<'_>| {
-                    from_row(&logits[draw.row * vocab..(draw.row + 1) * vocab], draw)
+                    let row = &logits[draw.row * vocab..(draw.row + 1) * vocab];
+                    from_row(Some(cpu.isa()), row, draw)
                 };
                 match draws.len() {
                     0 | 1 => draws.iter().map(token).collect(),
@@ -101,7 +102,7 @@ impl Device {
             Self::Reference => {
                 let logits = logits.values()?;
                 let row = |draw: &RowSample<'_>| draw.row * vocab..(draw.row + 1) * vocab;
-                let token = |draw: &RowSample<'_>| from_row(&logits[row(draw)], draw);
+                let token = |draw: &RowSample<'_>| from_row(None, &logits[row(draw)], draw);
                 draws.iter().map(token).collect()
             }
         }
@@ -125,13 +126,20 @@ fn check(rows: usize, vocab: usize, draws: &[RowSample<'_>]) -> Result<(), Kerne
     Ok(())
 }
 
-/// The token that a draw gives from its row, on the host.
-fn from_row(logits: &[f32], draw: &RowSample<'_>) -> Result<u32, KernelError> {
-    if draw.candidates.is_all() {
-        return Ok(sample(logits, &draw.sampling, draw.position));
-    }
-    let candidates = draw.candidates.of(logits);
-    choose(candidates, &draw.sampling, draw.position).ok_or_else(|| {
+/// The token that a draw gives from its row, on the host; by vectors where there are any.
+fn from_row(isa: Option<Isa>, logits: &[f32], draw: &RowSample<'_>) -> Result<u32, KernelError> {
+    let choose = |logits: &[f32]| match isa {
+        Some(isa) => cpu::sample::choose(isa, logits, &draw.sampling, draw.position),
+        None => choose(logits, &draw.sampling, draw.position),
+    };
+    let drawn = if draw.candidates.is_all() {
+        choose(logits).map(|index| index as u32)
+    } else {
+        let (logits, tokens) = draw.candidates.of(logits);
+        let token = |index: usize| tokens.map_or(index as u32, |tokens| tokens[index]);
+        choose(&logits).map(token)
+    };
+    drawn.ok_or_else(|| {
         let reason = format!("no token is allowed at position {}", draw.position);
         KernelError::DoesNotFit(reason)
     })

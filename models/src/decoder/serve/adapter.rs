@@ -1,5 +1,5 @@
-//! A low-rank update of a stage that stands beside its weights, so that sequences with and without it
-//! share a pass.
+//! A low-rank update of a stage that stands beside its weights, so that sequences with and without
+//! it share a pass.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,13 @@ pub struct StageAdapter {
 }
 
 impl StageAdapter {
-    /// Codes the factors of `stage`'s layers out of `tensors`, which are named by [`Adapter::key_a`]
-    /// and [`Adapter::key_b`]. Those of other layers are passed over; missing ones are zeros.
+    /// Codes the factors of `stage`'s layers out of `tensors`, which are named by
+    /// [`Adapter::key_a`] and [`Adapter::key_b`]. Those of other layers are passed over; missing
+    /// ones are zeros.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, or where a GPU
-    /// fails.
+    /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, or where a
+    /// GPU fails.
     pub fn load(
         stage: &Stage,
         spec: &LoraSpec,

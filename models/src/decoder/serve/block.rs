@@ -67,8 +67,8 @@ impl Stage {
         device.attention_paged(&codes.queries, pages, layer, runs, shape, p)
     }
 
-    /// y `[m, out]` from the codes of x `[m, in]`, with the low-rank updates of the stage and of the
-    /// adapters of runs.
+    /// y `[m, out]` from the codes of x `[m, in]`, with the low-rank updates of the stage and of
+    /// the adapters of runs.
     fn serve_linear(
         &self,
         shared: &Shared<'_>,

@@ -6,7 +6,7 @@ use concord_kernels::Tensor;
 use concord_kernels::ops::PagedRun;
 use concord_models::decoder::{PassInput, PassOutput, StageAdapter, StageRun};
 use concord_proto::Digest;
-use concord_proto::serving::{DrawOrder, FromStage, Passed, PassResult, Run};
+use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, Run};
 
 use super::{ORDERS_MAX, Serving, StageEngine};
 use crate::RuntimeError;
@@ -104,7 +104,12 @@ impl StageEngine {
         let Some(serving) = &mut self.serving else {
             return Ok(());
         };
-        let bad = |why: &str| Err(RuntimeError::Pass(format!("draws of {}: {why}", order.pass)));
+        let bad = |why: &str| {
+            Err(RuntimeError::Pass(format!(
+                "draws of {}: {why}",
+                order.pass
+            )))
+        };
         if !serving.seat.is_last() {
             return bad("this is not the last stage");
         }

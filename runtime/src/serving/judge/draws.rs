@@ -7,7 +7,7 @@ use concord_text::{GuideFactory, Next};
 use super::compute::Computed;
 use super::words::Words;
 use super::{Case, Progress, Stop};
-use crate::serving::draw::{logits, sampling};
+use crate::serving::draw::{drawable, logits, sampling};
 
 /// Tokens drawn at a time.
 const CHUNK: usize = 64;
@@ -20,6 +20,11 @@ pub(super) fn check(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), Stop> {
     let orders = orders(case, words)?;
+    let possible = |order| drawable(order, case.config.vocab);
+    orders
+        .iter()
+        .try_for_each(possible)
+        .map_err(|why| Stop::inconclusive(format!("it asks for {why}")))?;
     let answer = &words.receipt.answer;
     let layers = words.receipt.deployment.layers;
     for (chunk, orders) in orders.chunks(CHUNK).enumerate() {
@@ -87,7 +92,13 @@ fn draw(
     let rows = computed.rows[first * hidden..(first + orders.len()) * hidden].to_vec();
     let biases: Vec<Vec<(u32, f32)>> = orders
         .iter()
-        .map(|order| order.bias.iter().map(|(t, bias)| (*t, bias.get())).collect())
+        .map(|order| {
+            order
+                .bias
+                .iter()
+                .map(|(t, bias)| (*t, bias.get()))
+                .collect()
+        })
         .collect();
     device.on_its_threads(|| {
         let logits = logits(stage, rows, orders.len())?;

@@ -71,18 +71,25 @@ fn check_answer(receipt: &Receipt) -> Result<(), Stop> {
     let mut all = spec.prompt.iter().chain(answer);
     if let Some(token) = all.find(|token| **token >= deployment.vocab) {
         let vocab = deployment.vocab;
-        return Err(Stop::altered(format!("token {token} of a vocabulary of {vocab}")));
+        return Err(Stop::altered(format!(
+            "token {token} of a vocabulary of {vocab}"
+        )));
     }
     if count > u64::from(spec.max_tokens) || prompt + count - 1 > positions {
         return Err(Stop::altered("the answer is longer than it may be"));
     }
     let before_last = &answer[..answer.len() - 1];
-    if before_last.iter().any(|token| spec.stop_tokens.contains(token)) {
+    if before_last
+        .iter()
+        .any(|token| spec.stop_tokens.contains(token))
+    {
         return Err(Stop::altered("the answer goes on after a stop token"));
     }
     let at_end = count == u64::from(spec.max_tokens) || prompt + count >= positions;
     if *finish == Finish::Length && !at_end {
-        return Err(Stop::altered("the answer ends before its length is reached"));
+        return Err(Stop::altered(
+            "the answer ends before its length is reached",
+        ));
     }
     if (u64::from(usage.prompt), u64::from(usage.answer)) != (prompt, count) {
         return Err(Stop::altered("the tokens in its usage are not those in it"));
@@ -141,7 +148,9 @@ impl Words {
             let what = format!("the first stage, {worker}, took in other tokens");
             return Err(Stop::altered(what));
         }
-        let last = claims.last().and_then(|last| Some((last, last.claim.drawn?)));
+        let last = claims
+            .last()
+            .and_then(|last| Some((last, last.claim.drawn?)));
         if let Some((last, (earlier, drawn))) = last {
             let own = answer.get(earlier as usize..);
             if own.is_none_or(|own| tokens_digest(own) != drawn) {

@@ -75,7 +75,10 @@ pub async fn until(serving: &Serving, what: &str, is_so: impl Fn(&Serving) -> bo
     let start = Instant::now();
     while !is_so(serving) {
         let view = serving.view();
-        assert!(start.elapsed() < Duration::from_secs(30), "not {what}: {view:#?}");
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "not {what}: {view:#?}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

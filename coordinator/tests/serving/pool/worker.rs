@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use concord_proto::serving::{
-    AnswerVerdict, Drawn, DrawOrder, FromStage, LaneHello, Pass, PassResult, Passed,
+    AnswerVerdict, DrawOrder, Drawn, FromStage, LaneHello, Pass, PassResult, Passed,
     StageAssignment, ToStage, TokenLogprob,
 };
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
@@ -148,7 +148,9 @@ impl Process {
             let is_hello = matches!(message, ToCoordinator::Hello(_));
             let is_known = !self.heard.lock().unwrap().is_empty();
             if is_hello || is_known {
-                up.send(Signed::new(&self.key, &message).into()).await.ok()?;
+                up.send(Signed::new(&self.key, &message).into())
+                    .await
+                    .ok()?;
             }
         }
     }
@@ -324,7 +326,10 @@ impl Lane {
 
     /// The results of passes whose draws are known.
     fn results(&mut self) -> Vec<FromStage> {
-        let both = self.passes.keys().filter(|pass| self.draws.contains_key(pass));
+        let both = self
+            .passes
+            .keys()
+            .filter(|pass| self.draws.contains_key(pass));
         let numbers: Vec<u64> = both.copied().collect();
         let mut said = Vec::new();
         for number in numbers {

@@ -82,7 +82,10 @@ impl Stage {
         for run in &pass.runs {
             for position in run.first..run.first + run.count {
                 let page = run.pages[(position / PAGE_TOKENS) as usize];
-                assert!(page < self.assignment.pages, "a page that the stage has not");
+                assert!(
+                    page < self.assignment.pages,
+                    "a page that the stage has not"
+                );
                 let page = self.pages.entry(page).or_default();
                 page.resize(PAGE_TOKENS as usize, u32::MAX);
                 page[(position % PAGE_TOKENS) as usize] = *tokens.next().unwrap();
@@ -125,8 +128,7 @@ impl Stage {
             rows.extend(Self::rows(self.seat(), &tokens).split_off(run.first as usize));
         }
         let epoch = self.assignment.epoch;
-        let message =
-            PassHeader::message(&self.deployment, epoch, pass.number, &pass.runs, &rows);
+        let message = PassHeader::message(&self.deployment, epoch, pass.number, &pass.runs, &rows);
         let origin = Origin {
             worker: self.key.public(),
             signature: self.key.sign(&message),

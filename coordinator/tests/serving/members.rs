@@ -1,0 +1,179 @@
+//! Workers that lie, leave, or are not what they say.
+
+use std::time::Duration;
+
+use concord_coordinator::serving::{Answering, Serving, SubmitError};
+use concord_proto::Digest;
+use concord_proto::session::{ToCoordinator, ToWorker};
+use concord_proto::wire::Body;
+use concord_proto::wire::coordinator_client::CoordinatorClient;
+
+use super::pool::stage::Lie;
+use super::pool::worker::{Nature, Wires, Worker};
+use super::pool::{expected, generation, read, serve, served, until};
+use super::{Pool, with};
+
+/// One liar among four workers that hold two stages, two of them standing by. Gives the pool once
+/// all is answered.
+async fn lied_to(lie: Lie) -> Pool {
+    let natures = vec![with(lie), Nature::default(), Nature::default()];
+    let mut pool = Pool::of(2, natures, 0).await;
+    // The liar gets its seat if it has none.
+    let liar = pool.workers[0].id;
+    let is_seated = |serving: &Serving| {
+        let view = serving.view();
+        view.pipelines[0]
+            .stages
+            .iter()
+            .any(|stage| stage.worker == liar)
+    };
+    while !is_seated(&pool.serving) {
+        let other = pool.seated(0).id;
+        pool.workers
+            .iter()
+            .find(|worker| worker.id == other)
+            .unwrap()
+            .kill();
+        pool.join(Nature::default());
+        until(&pool.serving, "replaced", |serving| {
+            let view = serving.view();
+            view.ready
+                && view.pipelines[0]
+                    .stages
+                    .iter()
+                    .all(|stage| stage.worker != other)
+        })
+        .await;
+    }
+    let mut all: Vec<(u32, Answering)> = (0..24).map(|i| (i, pool.submit(i, 40))).collect();
+    for (number, answering) in &mut all {
+        let outcome = read(answering).await;
+        assert_eq!(outcome.failed, None);
+        let spec = generation(&pool.serving, *number, 40).spec;
+        assert_eq!(outcome.tokens, expected(&spec), "{lie:?}: answer {number}");
+    }
+    pool
+}
+
+async fn is_out(pool: &Pool, lie: Lie, reason: &str) {
+    let liar = pool.workers[0].id;
+    until(&pool.serving, &format!("{lie:?} out"), |serving| {
+        let view = serving.view();
+        let member = view.workers.iter().find(|worker| worker.id == liar);
+        let doing = member.map(|member| member.doing.clone());
+        doing.is_none_or(|doing| doing.contains("is out") && doing.contains(reason))
+    })
+    .await;
+    until(&pool.serving, "ready again", |serving| serving.view().ready).await;
+    let view = pool.serving.view();
+    let honest = view
+        .workers
+        .iter()
+        .filter(|worker| worker.doing.contains("is out"));
+    assert!(honest.count() <= 1, "{view:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_says_what_cannot_be_is_out() {
+    for (lie, reason) in [(Lie::Garbage, "cannot be read"), (Lie::NoToken, "token")] {
+        let pool = lied_to(lie).await;
+        is_out(&pool, lie, reason).await;
+        pool.server.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_that_says_nothing_is_replaced() {
+    let pool = lied_to(Lie::Silent).await;
+    assert!(pool.serving.view().failovers > 0);
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_without_its_ticket_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, serving) = serve(folder.path(), served(1, 1, 0)).await;
+    let liar = with(Lie::OtherTicket);
+    let worker = Worker::start(&server.url(), 1, &Wires::default(), liar);
+    until(&serving, "assigned", |_| {
+        let heard = worker.heard.lock().unwrap();
+        heard
+            .iter()
+            .any(|message| matches!(message, ToWorker::Serve(_)))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!serving.view().ready);
+    let refused = serving.submit(generation(&serving, 1, 4)).unwrap_err();
+    assert!(matches!(refused, SubmitError::NotReady(_)), "{refused}");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_wants_to_leave_is_replaced_first() {
+    let pool = Pool::start(2, 3, 0).await;
+    pool.stand_by(1).await;
+    let mut answering = pool.submit(4, 400);
+    until(&pool.serving, "active", |serving| {
+        serving.view().pipelines[0].active > 0
+    })
+    .await;
+    let leaver = pool.seated(0);
+    leaver.say(ToCoordinator::Drain).await;
+    until(&pool.serving, "gone", |_| leaver.has_left()).await;
+    let spec = generation(&pool.serving, 4, 400).spec;
+    assert_eq!(read(&mut answering).await.tokens, expected(&spec));
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adapters_are_there_on_all_stages_or_on_none() {
+    let mut pool = Pool::start(2, 2, 0).await;
+    let (good, bad) = (Digest([1; 32]), Digest([66; 32]));
+    pool.serving.add_adapter(good).await.unwrap();
+    let why = pool.serving.add_adapter(bad).await.unwrap_err();
+    assert!(why.contains("broken"), "{why}");
+    let with = |adapter| {
+        let mut asked = generation(&pool.serving, 6, 5);
+        asked.spec.adapter = Some(adapter);
+        asked
+    };
+    assert_eq!(
+        pool.serving.submit(with(bad)).unwrap_err(),
+        SubmitError::UnknownAdapter
+    );
+    let mut answering = pool.serving.submit(with(good)).unwrap();
+    assert_eq!(read(&mut answering).await.failed, None);
+    pool.seated(0).kill();
+    pool.join(Nature::default());
+    until(&pool.serving, "recovered", |serving| {
+        serving.view().failovers > 0
+    })
+    .await;
+    let worker = &pool.workers[2];
+    until(&pool.serving, "told of the adapter", |_| {
+        let heard = worker.heard.lock().unwrap();
+        heard.iter().any(|message| {
+            matches!(message, ToWorker::Serve(assignment) if assignment.adapters == [good])
+        })
+    })
+    .await;
+    pool.serving.remove_adapter(good).await.unwrap();
+    assert!(pool.serving.remove_adapter(good).await.is_err());
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_does_not_say_whose_it_is_ends() {
+    let pool = Pool::start(1, 1, 0).await;
+    let mut client = CoordinatorClient::connect(pool.server.url()).await.unwrap();
+    for bytes in [Vec::new(), vec![0; 10], vec![255; 100_000]] {
+        let hello = tokio_stream::once(Body { bytes });
+        let mut down = client.lane(hello).await.unwrap().into_inner();
+        let refused = down.message().await.unwrap_err();
+        assert!(refused.message().contains("LaneHello"), "{refused}");
+    }
+    let mut answering = pool.submit(1, 5);
+    assert_eq!(read(&mut answering).await.failed, None);
+    pool.server.shutdown().await.unwrap();
+}

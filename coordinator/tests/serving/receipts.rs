@@ -1,0 +1,187 @@
+//! Receipts, and what follows from claims and audits.
+
+use std::time::Duration;
+
+use concord_coordinator::serving::Answering;
+use concord_proto::serving::{AnswerVerdict, StageClaim, tokens_digest};
+use concord_proto::session::Role;
+use concord_proto::{Digest, Domain};
+
+use super::pool::stage::Lie;
+use super::pool::worker::{Nature, Worker};
+use super::pool::{read, serve, served, until};
+use super::{ALWAYS, Pool, close, convicted, receipt, with};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_has_a_receipt_that_all_stages_signed() {
+    let pool = Pool::start(3, 3, 0).await;
+    for number in 0..4 {
+        let mut answering = pool.submit(number, 20);
+        let outcome = read(&mut answering).await;
+        close(&answering);
+        let (signed, receipt) = receipt(&pool, &format!("answer-{number}")).await;
+        assert_eq!(signed.signer, pool.server.key);
+        assert_eq!(receipt.answer, outcome.tokens);
+        assert_eq!(receipt.claims.len(), 3, "{receipt:?}");
+        assert_eq!(receipt.text, Digest::of(Domain::Text, b"text"));
+        assert_eq!(receipt.model, "made-up");
+        let layers = receipt.claims.iter().map(|claim| {
+            let claim: StageClaim = claim.open().unwrap();
+            claim.layers
+        });
+        let view = pool.serving.view();
+        let stages = view.pipelines[0].stages.iter().map(|stage| stage.layers);
+        assert_eq!(layers.collect::<Vec<_>>(), stages.collect::<Vec<_>>());
+    }
+    assert!(pool.serving.receipts("answe").await.unwrap().is_empty());
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_loss_the_receipt_says_who_drew_what() {
+    let mut pool = Pool::start(2, 3, 0).await;
+    pool.stand_by(1).await;
+    let mut answering = pool.submit(5, 200);
+    for _ in 0..5 {
+        answering.updates.recv().await.unwrap();
+    }
+    pool.seated(1).kill();
+    pool.join(Nature::default());
+    let outcome = read(&mut answering).await;
+    assert!(outcome.pauses > 0);
+    close(&answering);
+    let (_, receipt) = receipt(&pool, "answer-5").await;
+    let claim: StageClaim = receipt.claims[1].open().unwrap();
+    let (before, own) = claim.drawn.unwrap();
+    assert!(before > 0 && (before as usize) < receipt.answer.len());
+    assert_eq!(own, tokens_digest(&receipt.answer[before as usize..]));
+    pool.server.shutdown().await.unwrap();
+}
+
+/// Receipts are signed and written even where whoever asked says nothing more, and are there after
+/// a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_outlive_the_coordinator() {
+    let pool = Pool::start(1, 1, 0).await;
+    let mut answering = pool.submit(1, 10);
+    read(&mut answering).await;
+    drop(answering);
+    let Pool {
+        _folder: folder,
+        server,
+        serving,
+        ..
+    } = pool;
+    drop(serving);
+    let key = server.key;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.shutdown().await.unwrap();
+    let (server, serving) = serve(folder.path(), served(1, 1, 0)).await;
+    let found = serving.receipts("answer-1").await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].signer, key);
+    server.shutdown().await.unwrap();
+}
+
+/// Neighbours that claim different things: what was signed at the time tells who lies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edges_that_differ_convict_the_one_who_lies() {
+    for lie in [Lie::ClaimsOther, Lie::ReceivedOther] {
+        let seat = if lie == Lie::ClaimsOther { 0 } else { 1 };
+        let pool = Pool::start(2, 2, 0).await;
+        let honest: Vec<_> = (0..2).map(|seat| pool.seated(seat).id).collect();
+        pool.server.shutdown().await.unwrap();
+        // The same keys get the same seats.
+        let liar = honest[seat];
+        let nature = |worker: &Worker| match worker.id == liar {
+            true => with(lie),
+            false => Nature::default(),
+        };
+        let natures = pool.workers.iter().map(nature).collect();
+        let pool = Pool::of(2, natures, 0).await;
+        let mut answering = pool.submit(3, 20);
+        let outcome = read(&mut answering).await;
+        assert_eq!(outcome.failed, None);
+        let guilty = pool
+            .workers
+            .iter()
+            .find(|worker| worker.id == liar)
+            .unwrap();
+        until(&pool.serving, &format!("{lie:?} convicted"), |_| {
+            convicted(guilty).is_some()
+        })
+        .await;
+        let reason = convicted(guilty).unwrap();
+        assert!(reason.contains("equivocation"), "{reason}");
+        let others = pool.workers.iter().filter(|worker| worker.id != liar);
+        assert!(others.into_iter().all(|worker| convicted(worker).is_none()));
+        pool.server.shutdown().await.unwrap();
+    }
+}
+
+fn checker(verdict: AnswerVerdict) -> Nature {
+    Nature {
+        role: Role::Checker,
+        verdict,
+        ..Nature::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drawn_answers_are_audited() {
+    let natures = vec![Nature::default(), checker(AnswerVerdict::Agrees)];
+    let pool = Pool::of(1, natures, ALWAYS / 2).await;
+    let mut all: Vec<Answering> = (0..40).map(|number| pool.submit(number, 3)).collect();
+    for answering in &mut all {
+        assert_eq!(read(answering).await.failed, None);
+        close(answering);
+    }
+    until(&pool.serving, "audited", |serving| {
+        serving.view().audits.0 >= 8
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (agreed, differed) = pool.serving.view().audits;
+    assert!(
+        (8..=32).contains(&agreed) && differed == 0,
+        "{agreed} of 40 at one half"
+    );
+    pool.server.shutdown().await.unwrap();
+}
+
+/// Two checkers that agree convict; one alone only puts the worker out of this deployment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_answers_have_consequences() {
+    for checkers in [1, 2] {
+        let pool = Pool::start(1, 1, 0).await;
+        let liar = pool.workers[0].id;
+        pool.server.shutdown().await.unwrap();
+        let accusation = AnswerVerdict::WrongDraw {
+            worker: liar,
+            index: 0,
+            expected: 1,
+            found: 2,
+        };
+        let mut natures = vec![Nature::default()];
+        natures.extend(vec![checker(accusation); checkers]);
+        let pool = Pool::of(1, natures, ALWAYS).await;
+        let mut answering = pool.submit(1, 3);
+        read(&mut answering).await;
+        close(&answering);
+        let worker = &pool.workers[0];
+        if checkers == 2 {
+            until(&pool.serving, "convicted", |_| convicted(worker).is_some()).await;
+            assert!(convicted(worker).unwrap().contains("wrong result"));
+        } else {
+            until(&pool.serving, "out", |serving| {
+                let view = serving.view();
+                let member = view.workers.iter().find(|member| member.id == liar);
+                member.is_some_and(|member| member.doing.contains("is out"))
+            })
+            .await;
+            assert_eq!(convicted(worker), None);
+        }
+        assert_eq!(pool.serving.view().audits, (0, 1));
+        pool.server.shutdown().await.unwrap();
+    }
+}

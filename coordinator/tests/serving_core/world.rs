@@ -1,0 +1,391 @@
+//! A core, and what it has told everybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_coordinator::core::{
+    CallId, Change, Config, Core, Effect, Event, Kept, Question, Seat, ServingEffect, ServingEvent,
+    SessionId, Time,
+};
+use concord_proto::client::{ClientResponse, PoolStatus};
+use concord_proto::serving::{Deployment, ServedModel, ServingProfile, StageAssignment};
+use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::{
+    ARITHMETIC_VERSION, Digest, Keypair, PROTOCOL_VERSION, PrecisionSpec, WorkerId,
+};
+
+pub const SECOND: u64 = 1_000_000;
+
+pub fn model(stages: u32, pipelines: u32, min_workers: u32) -> ServedModel {
+    ServedModel {
+        deployment: Deployment {
+            arithmetic: ARITHMETIC_VERSION,
+            model: Digest([1; 32]),
+            tokenizer: Digest([2; 32]),
+            layers: 12,
+            vocab: 100,
+            positions: 1_024,
+            precision: PrecisionSpec {
+                weights: 16,
+                activations: 16,
+            },
+        },
+        profile: ServingProfile {
+            layer_macs: 1_000,
+            head_macs: 1_000,
+            layer_bytes: 100_000,
+            embed_bytes: 50_000,
+            head_bytes: 50_000,
+            page_layer_bytes: 1_000,
+            row_bytes: 1,
+        },
+        stages,
+        pipelines,
+        min_workers,
+        pages: 32,
+        audit_rate: 0,
+    }
+}
+
+/// A pipeline, as the tasks that serve see it.
+#[derive(Default)]
+pub struct Seen {
+    pub epoch: u32,
+    pub seats: Vec<Seat>,
+    pub is_running: bool,
+}
+
+pub struct World {
+    pub core: Core,
+    pub now: u64,
+    pub next: u64,
+    pub sessions: BTreeMap<SessionId, WorkerId>,
+    pub roles: BTreeMap<WorkerId, Role>,
+    pub pipelines: BTreeMap<u32, Seen>,
+    pub assigned: BTreeMap<WorkerId, StageAssignment>,
+    pub orders: Vec<(WorkerId, u64)>,
+    pub convicted: BTreeSet<WorkerId>,
+    pub left: BTreeSet<WorkerId>,
+    pub tickets: BTreeSet<[u8; 32]>,
+    pub state: String,
+    pub audits: (u64, u64),
+    pub status: Option<PoolStatus>,
+    pub last_epoch: u32,
+}
+
+pub fn id(number: u8) -> WorkerId {
+    Keypair::from_secret([number; 32]).public()
+}
+
+impl World {
+    pub fn new(model: ServedModel) -> Self {
+        let key = Keypair::from_secret([255; 32]);
+        let core = Core::restore(Config::default(), key, [7; 32], Kept::default());
+        Self {
+            core: core.serving(model),
+            now: 0,
+            next: 0,
+            sessions: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            pipelines: BTreeMap::new(),
+            assigned: BTreeMap::new(),
+            orders: Vec::new(),
+            convicted: BTreeSet::new(),
+            left: BTreeSet::new(),
+            tickets: BTreeSet::new(),
+            state: String::new(),
+            audits: (0, 0),
+            status: None,
+            last_epoch: 0,
+        }
+    }
+
+    pub fn apply(&mut self, event: Event) {
+        let effects = self.core.apply(Time(self.now), event);
+        let mut awaited: BTreeMap<(u32, u32), Vec<Seat>> = BTreeMap::new();
+        for effect in effects {
+            match effect {
+                Effect::Serving(effect) => self.on_serving(effect, &mut awaited),
+                Effect::Send { session, message } => self.on_sent(session, message, &mut awaited),
+                Effect::Close { session } => {
+                    self.forget(session);
+                }
+                Effect::Persist(changes) => {
+                    for change in changes {
+                        if let Change::Convicted { culprit, .. } = change {
+                            self.convicted.insert(culprit);
+                        }
+                    }
+                }
+                Effect::Reply { response, .. } => match response {
+                    ClientResponse::Status(status) => self.status = Some(status),
+                    other => panic!("{other:?}"),
+                },
+                other => panic!("{other:?}"),
+            }
+        }
+        for (plan, seats) in awaited {
+            // A holder may have gone within the same event.
+            let here = |seat: &&Seat| self.session(&seat.worker).is_some();
+            let untold: Vec<&Seat> = seats.iter().filter(here).collect();
+            assert!(untold.is_empty(), "plan {plan:?}: {untold:?} were not told");
+        }
+        self.check();
+    }
+
+    pub fn on_serving(
+        &mut self,
+        effect: ServingEffect,
+        awaited: &mut BTreeMap<(u32, u32), Vec<Seat>>,
+    ) {
+        match effect {
+            ServingEffect::Planned {
+                pipeline,
+                epoch,
+                seats,
+                pages,
+                ..
+            } => {
+                assert!(epoch > self.last_epoch, "epochs rise");
+                self.last_epoch = epoch;
+                assert!(pages >= 16 && !seats.is_empty());
+                assert_eq!(seats.last().unwrap().layers.end, 12);
+                for seat in &seats {
+                    assert!(self.tickets.insert(seat.ticket), "a ticket is used twice");
+                }
+                awaited.retain(|(index, _), _| *index != pipeline);
+                awaited.insert((pipeline, epoch), seats.clone());
+                let seen = Seen {
+                    epoch,
+                    seats,
+                    is_running: false,
+                };
+                self.pipelines.insert(pipeline, seen);
+            }
+            ServingEffect::Down { pipeline, .. } => {
+                let seen = self.pipelines.get_mut(&pipeline).expect("it was planned");
+                seen.seats.clear();
+                seen.is_running = false;
+            }
+            ServingEffect::Pool { state, audits, .. } => {
+                (self.state, self.audits) = (state, audits);
+            }
+        }
+    }
+
+    pub fn on_sent(
+        &mut self,
+        session: SessionId,
+        message: ToWorker,
+        awaited: &mut BTreeMap<(u32, u32), Vec<Seat>>,
+    ) {
+        let Some(worker) = self.sessions.get(&session).copied() else {
+            return;
+        };
+        match message {
+            ToWorker::Serve(assignment) => {
+                assignment.validate().unwrap();
+                let before = self.assigned.get(&worker).map_or(0, |before| before.epoch);
+                assert!(
+                    assignment.epoch > before,
+                    "a worker is told of an older plan"
+                );
+                if let Some(seat) = assignment.seat {
+                    let plan = (assignment.pipeline, assignment.epoch);
+                    let seats = awaited.get_mut(&plan).expect("a seat in no plan");
+                    let layers = assignment.stages[seat as usize];
+                    let found = seats.iter().position(|seat| seat.worker == worker);
+                    let found = seats.remove(found.expect("a seat of the plan"));
+                    assert_eq!((found.ticket, found.layers), (assignment.ticket, layers));
+                }
+                self.assigned.insert(worker, *assignment);
+            }
+            ToWorker::Unserve { .. } => {
+                self.assigned.remove(&worker);
+            }
+            ToWorker::Leave => {
+                self.left.insert(worker);
+            }
+            ToWorker::AuditAnswer(order) => self.orders.push((worker, order.order)),
+            _ => {}
+        }
+    }
+
+    pub fn check(&self) {
+        let mut seated = BTreeSet::new();
+        for seen in self.pipelines.values() {
+            for seat in &seen.seats {
+                let worker = seat.worker;
+                assert!(seated.insert(worker), "two seats for one worker");
+                assert!(
+                    !self.convicted.contains(&worker),
+                    "a seat for a convicted worker"
+                );
+                assert!(
+                    !self.left.contains(&worker),
+                    "a seat for a worker that left"
+                );
+                assert!(
+                    self.session(&worker).is_some(),
+                    "a seat for a worker that is gone"
+                );
+                assert_eq!(self.roles[&worker], Role::Worker);
+            }
+        }
+        assert!(
+            self.assigned
+                .values()
+                .all(|assignment| assignment.standby.len() <= 8)
+        );
+    }
+
+    pub fn session(&self, worker: &WorkerId) -> Option<SessionId> {
+        let mut all = self.sessions.iter();
+        all.find_map(|(session, id)| (id == worker).then_some(*session))
+    }
+
+    pub fn forget(&mut self, session: SessionId) {
+        if let Some(worker) = self.sessions.remove(&session) {
+            self.assigned.remove(&worker);
+        }
+    }
+
+    pub fn pass(&mut self, micros: u64) {
+        let until = self.now + micros;
+        while self.now < until {
+            self.now = (self.now + SECOND / 10).min(until);
+            let heartbeats: Vec<SessionId> = self.sessions.keys().copied().collect();
+            for session in heartbeats {
+                let message = ToCoordinator::Heartbeat;
+                self.apply(Event::Message { session, message });
+            }
+            self.apply(Event::Tick);
+        }
+    }
+
+    pub fn join(&mut self, number: u8, role: Role, memory_bytes: u64) -> WorkerId {
+        let worker = id(number);
+        self.next += 1;
+        let session = SessionId(self.next);
+        if let Some(earlier) = self.session(&worker) {
+            self.forget(earlier);
+        }
+        self.sessions.insert(session, worker);
+        self.roles.insert(worker, role);
+        self.left.remove(&worker);
+        let hello = Hello {
+            role,
+            protocol: PROTOCOL_VERSION,
+            arithmetic: ARITHMETIC_VERSION,
+            device: DeviceInfo {
+                name: "made-up".to_string(),
+                macs_per_second: 1_000_000,
+                memory_bytes,
+            },
+            endpoint: format!("http://{number}"),
+            held: None,
+            challenge: [0; 32],
+        };
+        self.apply(Event::Opened {
+            session,
+            worker,
+            hello,
+        });
+        worker
+    }
+
+    pub fn leave(&mut self, worker: WorkerId) {
+        if let Some(session) = self.session(&worker) {
+            self.forget(session);
+            let reason = "it is gone".to_string();
+            // The tasks that serve learn of it from the effects.
+            self.apply(Event::Closed { session, reason });
+        }
+    }
+
+    pub fn say(&mut self, worker: WorkerId, message: ToCoordinator) {
+        if let Some(session) = self.session(&worker) {
+            self.apply(Event::Message { session, message });
+        }
+    }
+
+    /// All that was asked to stand by has loaded, and all lanes are there.
+    pub fn load(&mut self) {
+        let all: Vec<(WorkerId, StageAssignment)> = self
+            .assigned
+            .iter()
+            .map(|(id, a)| (*id, a.clone()))
+            .collect();
+        for (worker, assignment) in all {
+            if assignment.seat.is_none() {
+                let stands_by = ToCoordinator::StandsBy {
+                    deployment: assignment.deployment.id(),
+                    epoch: assignment.epoch,
+                    layers: assignment.standby,
+                };
+                self.say(worker, stands_by);
+            }
+        }
+        let plans: Vec<(u32, u32)> = self
+            .pipelines
+            .iter()
+            .map(|(index, seen)| (*index, seen.epoch))
+            .collect();
+        for (pipeline, epoch) in plans {
+            let seen = self.pipelines.get_mut(&pipeline).unwrap();
+            if !seen.seats.is_empty() && seen.epoch == epoch {
+                seen.is_running = true;
+                self.apply(Event::Serving(ServingEvent::Running { pipeline, epoch }));
+            }
+        }
+    }
+
+    pub fn seat(&self, pipeline: u32, seat: usize) -> WorkerId {
+        self.pipelines[&pipeline].seats[seat].worker
+    }
+
+    pub fn lost(&mut self, pipeline: u32, seat: usize, is_here: bool) {
+        let seen = &self.pipelines[&pipeline];
+        let (epoch, worker) = (seen.epoch, seen.seats[seat].worker);
+        self.apply(Event::Serving(ServingEvent::Lost {
+            pipeline,
+            epoch,
+            worker,
+            reason: "its lane broke".to_string(),
+            is_here,
+        }));
+    }
+
+    pub fn failed(&mut self, worker: WorkerId, permanent: bool) {
+        let Some(assignment) = self.assigned.get(&worker) else {
+            return;
+        };
+        let message = ToCoordinator::StageFailed {
+            deployment: assignment.deployment.id(),
+            epoch: assignment.epoch,
+            reason: "it does not fit".to_string(),
+            permanent,
+        };
+        self.say(worker, message);
+    }
+
+    pub fn doing(&mut self, worker: WorkerId) -> String {
+        let (call, question) = (CallId(0), Question::Status);
+        self.apply(Event::Asked { call, question });
+        let status = self.status.take().unwrap();
+        let member = status
+            .members
+            .into_iter()
+            .find(|member| member.id == worker);
+        member.expect("a member").doing
+    }
+}
+
+/// Two stages, with as many workers more as said.
+pub fn pool(spares: u8) -> World {
+    let mut world = World::new(model(2, 1, 2));
+    for number in 1..=2 + spares {
+        world.join(number, Role::Worker, 10_000_000);
+    }
+    world.load();
+    world
+}

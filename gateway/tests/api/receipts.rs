@@ -1,0 +1,190 @@
+//! Receipts, as they are fetched and read again.
+
+use concord_gateway::receipt_file::{self, ReceiptError};
+use concord_proto::serving::{
+    Finish, GenerationSpec, Grammar, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
+};
+use concord_proto::{Digest, Domain, Keypair, Layers, Signed};
+use serde_json::{Value, json};
+
+use crate::stand::{Stand, adapter, deployment};
+
+fn receipt(id: &str) -> Signed {
+    let spec = GenerationSpec {
+        deployment: deployment().id(),
+        adapter: Some(adapter()),
+        prompt: vec![1, 2, 3],
+        sampling: SamplingSpec {
+            temperature: 0.7.into(),
+            top_k: 40,
+            top_p: 0.9.into(),
+            seed: u64::MAX,
+            frequency_penalty: 0.5.into(),
+            presence_penalty: 0.0.into(),
+            logit_bias: vec![(3, (-1.5).into())],
+            grammar: Some(Grammar::JsonSchema("{}".to_string())),
+        },
+        max_tokens: 9,
+        stop_tokens: vec![2],
+    };
+    let claim = StageClaim {
+        deployment: deployment().id(),
+        spec: spec.digest(),
+        arithmetic: 1,
+        layers: Layers { start: 0, end: 2 },
+        positions: 4,
+        input: tokens_digest(&[1, 2, 3, 5]),
+        output: Digest::of(Domain::Row, b"rows"),
+        drawn: Some((0, tokens_digest(&[5, 2]))),
+        device: "cpu".to_string(),
+    };
+    let worker = Keypair::from_secret([1; 32]);
+    let receipt = Receipt {
+        id: id.to_string(),
+        deployment: deployment(),
+        model: "tuned".to_string(),
+        spec,
+        answer: vec![5, 2],
+        finish: Finish::Stop,
+        usage: Usage {
+            prompt: 3,
+            cached: 0,
+            answer: 2,
+        },
+        body: Digest::of(Domain::Text, b"body"),
+        text: Digest::of(Domain::Text, b"text"),
+        claims: vec![Signed::new(&worker, &claim)],
+        issued: 1_700_000_000,
+    };
+    Signed::new(&Keypair::from_secret([2; 32]), &receipt)
+}
+
+#[tokio::test]
+async fn one_choice_has_a_receipt_and_several_a_list() {
+    let stand = Stand::saying("x").await;
+    let missing = stand.get("/v1/receipts/chatcmpl-1").await;
+    missing.refused(404, None, Some("receipt_not_found"));
+    let one = receipt("chatcmpl-1-0");
+    stand
+        .engine
+        .receipts
+        .lock()
+        .expect("no panic")
+        .push(one.clone());
+    let reply = stand.get("/v1/receipts/chatcmpl-1").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        receipt_file::from_json(&reply.text).expect("a right receipt"),
+        one
+    );
+    stand
+        .engine
+        .receipts
+        .lock()
+        .expect("no panic")
+        .push(receipt("chatcmpl-1-1"));
+    let list = stand.get("/v1/receipts/chatcmpl-1").await.json();
+    assert_eq!(list["object"], "list");
+    assert_eq!(list["data"][1]["id"], "chatcmpl-1-1");
+    let second = list["data"][1].to_string();
+    assert_eq!(
+        receipt_file::from_json(&second).expect("right"),
+        receipt("chatcmpl-1-1")
+    );
+    stand
+        .get("/v1/receipts/broken")
+        .await
+        .refused(500, None, None);
+    for id in ["other", "a%20b", "..%2Fkeys", &"a".repeat(200)] {
+        let reply = stand.get(&format!("/v1/receipts/{id}")).await;
+        reply.refused(404, None, Some("receipt_not_found"));
+    }
+}
+
+#[test]
+fn people_can_read_it() {
+    let value = receipt_file::to_json(&receipt("a-0")).expect("a receipt");
+    assert_eq!(value["format"], "concord.receipt.v1");
+    assert_eq!(value["model"], "tuned");
+    assert_eq!(value["answer"], json!([5, 2]));
+    assert_eq!(value["finish"], "stop");
+    assert_eq!(value["spec"]["sampling"]["temperature"], 0.7);
+    assert_eq!(value["spec"]["sampling"]["seed"], u64::MAX);
+    assert_eq!(
+        value["spec"]["sampling"]["grammar"],
+        json!({"json_schema": "{}"})
+    );
+    assert_eq!(value["stages"][0]["layers"], json!([0, 2]));
+    assert_eq!(value["stages"][0]["device"], "cpu");
+    let precision = json!({"weights": 8, "activations": 8});
+    assert_eq!(value["deployment"]["precision"], precision);
+}
+
+/// Every place of a JSON value, as a pointer.
+fn places(value: &Value, at: &str, all: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, inner) in map {
+                places(inner, &format!("{at}/{name}"), all);
+            }
+        }
+        Value::Array(list) => {
+            for (index, inner) in list.iter().enumerate() {
+                places(inner, &format!("{at}/{index}"), all);
+            }
+        }
+        _ => all.push(at.to_string()),
+    }
+}
+
+#[test]
+fn whatever_is_altered_is_noticed() {
+    let original = receipt_file::to_json(&receipt("a-0")).expect("a receipt");
+    let mut all = Vec::new();
+    places(&original, "", &mut all);
+    assert!(all.len() > 30, "{all:?}");
+    for place in &all {
+        let mut altered = original.clone();
+        let value = altered.pointer_mut(place).expect("it is there");
+        *value = match value {
+            Value::String(text) if place == "/signed" => json!(text.replacen("1", "2", 1)),
+            Value::String(text) => json!(format!("{text}x")),
+            Value::Number(_) => json!(123_456),
+            other => panic!("{other}"),
+        };
+        let error = receipt_file::from_json(&altered.to_string());
+        assert!(error.is_err(), "{place}");
+        if place == "/answer/0" {
+            assert!(matches!(error, Err(ReceiptError::Contradiction(name)) if name == "answer"));
+        }
+    }
+    for name in original.as_object().expect("an object").keys() {
+        let mut lacking = original.clone();
+        lacking.as_object_mut().expect("an object").remove(name);
+        assert!(
+            receipt_file::from_json(&lacking.to_string()).is_err(),
+            "{name}"
+        );
+    }
+    let mut more = original.clone();
+    more["note"] = json!("all is well");
+    assert!(receipt_file::from_json(&more.to_string()).is_err());
+    for text in [
+        "",
+        "[]",
+        "{}",
+        "{\"format\":\"concord.receipt.v1\",\"signed\":\"00\"}",
+    ] {
+        assert!(receipt_file::from_json(text).is_err());
+    }
+}
+
+#[test]
+fn a_receipt_under_a_forged_signature_is_none() {
+    let mut forged = receipt("a-0");
+    forged.signature[0] ^= 1;
+    let error = receipt_file::to_json(&forged);
+    assert!(matches!(error, Err(ReceiptError::Signed(_))));
+    let other = Signed::new(&Keypair::from_secret([2; 32]), &7_u64);
+    assert!(receipt_file::to_json(&other).is_err());
+}
