@@ -159,13 +159,13 @@ fn the_page_shows_the_pool_and_answers() {
         browser.run("return document.querySelectorAll('#messages img').length"),
         0
     );
-    // A worker is lost: the page says so, and comes back with the next one.
+    // A worker is lost: the other one takes over all layers, and the page says so.
     let mut lost = server.workers.remove(0);
     lost.kill();
-    browser.until("return document.getElementById('state').textContent !== 'ready'");
-    server.join("worker", &["--threads", "1"]);
-    browser.until("return document.getElementById('state').textContent === 'ready'");
     browser.until("return document.getElementById('failovers').textContent === '1'");
+    browser.until("return document.querySelectorAll('.stage').length === 1");
+    browser.until("return document.querySelectorAll('#workers tr').length === 1");
+    browser.until("return document.getElementById('state').textContent === 'ready'");
     assert_eq!(
         browser.errors(),
         Vec::<Value>::new(),

@@ -15,7 +15,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Server {
     // In the order in which they go.
     pub workers: Vec<Process>,
-    pub serve: Process,
+    /// Ends with this.
+    _serve: Process,
     pub url: String,
     pool: String,
     joined: usize,
@@ -54,7 +55,7 @@ impl Server {
             workers: Vec::new(),
             url: word("url"),
             pool: word("pool"),
-            serve,
+            _serve: serve,
             joined: 0,
             dir,
         }

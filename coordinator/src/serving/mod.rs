@@ -1,7 +1,7 @@
 //! The coordinator's side of serving: lanes to stages, a scheduler for each pipeline, receipts.
 //!
-//! [`Serving`] is the handle. Each pipeline has a task of its own that owns its lanes and drives its
-//! scheduler; who holds which seat is up to the core.
+//! [`Serving`] is the handle. Each pipeline has a task of its own that owns its lanes and drives
+//! its scheduler; who holds which seat is up to the core.
 
 mod adapters;
 mod archive;

@@ -70,8 +70,9 @@ impl Routes {
         all.into_iter().map(|route| route.inputs).collect()
     }
 
-    /// The pipeline for a generation, which counts as on its way there from now on; other than `but`: one that runs before one that is about to;
-    /// among these the one that knows the prompt, unless it has much more to do than others.
+    /// The pipeline for a generation, other than `but`: one that runs before one that is about to;
+    /// among these the one that knows the prompt, unless it has much more to do than others. The
+    /// generation counts as on its way there from now on.
     pub(super) fn choose(
         &mut self,
         generation: &Generation,
