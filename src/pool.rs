@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context;
+use concord_coordinator::core::Config;
 use concord_coordinator::server::{self, Options, RunningServer};
 use concord_proto::serving::ServedModel;
 use tokio::process::{Child, Command};
@@ -23,6 +24,8 @@ pub struct PoolOptions {
     pub dir: Option<PathBuf>,
     /// Where the coordinator listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How the coordinator behaves.
+    pub config: Config,
     /// More options of each worker.
     pub worker_options: Vec<String>,
 }
@@ -65,7 +68,7 @@ impl Pool {
         let server = server::start(Options {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
-            config: concord_coordinator::core::Config::default(),
+            config: options.config,
             serve,
         });
         Ok(Self {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
+use concord_models::weights::widen_f16;
 use concord_proto::manifest::{StoredDtype, TensorHeader};
 use concord_proto::{Digest, Domain, canonical};
-use half::{bf16, f16};
+use half::bf16;
 
 #[cfg(target_endian = "big")]
 compile_error!("elements are hashed as they lie in memory: little-endian machines only");
@@ -86,17 +87,15 @@ pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<(Digest, Tensor)>, String> {
 }
 
 fn widen(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
-    let pairs = || elements.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
     let data: Vec<f32> = match header.dtype {
         StoredDtype::F32 => elements
             .chunks_exact(4)
             .map(|quad| f32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]]))
             .collect(),
-        StoredDtype::F16 => pairs()
-            .map(|pair| f16::from_le_bytes(pair).to_f32())
-            .collect(),
-        StoredDtype::Bf16 => pairs()
-            .map(|pair| bf16::from_le_bytes(pair).to_f32())
+        StoredDtype::F16 => widen_f16(elements),
+        StoredDtype::Bf16 => elements
+            .chunks_exact(2)
+            .map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32())
             .collect(),
     };
     let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();

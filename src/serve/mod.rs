@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use concord_coordinator::core::Config;
 use concord_gateway::{Options, RunningGateway, Served};
 use concord_proto::Digest;
 use concord_proto::serving::{PoolView, ServedModel};
@@ -84,6 +85,10 @@ pub struct Args {
     /// Share of the answers that a checker computes again.
     #[arg(long, default_value_t = 0.01, value_name = "P")]
     audit_rate: f64,
+    /// Seconds that answers wait for somebody to take over a lost stage; then they end with an error
+    /// that says what they have used.
+    #[arg(long, default_value_t = 120, value_name = "S")]
+    resume_within: u64,
     /// A file of API keys, as `concord key` makes them. Without it nobody is asked for one.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
@@ -130,6 +135,10 @@ impl Args {
             threads: self.threads.unwrap_or((cores / shares).max(1)),
             dir: self.dir.clone(),
             listen: self.pool,
+            config: Config {
+                serving_patience_us: self.resume_within.saturating_mul(1_000_000),
+                ..Config::default()
+            },
             worker_options,
         }
     }

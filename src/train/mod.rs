@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use concord_coordinator::core::Config;
 use concord_proto::JobId;
 use concord_proto::client::{ClientRequest, ClientResponse, PlanChoice, RunOptions, Submission};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -154,6 +155,7 @@ impl Args {
             threads: (cores / workers as usize).max(1),
             dir: self.pool_dir.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
+            config: Config::default(),
             worker_options: Vec::new(),
         }
     }

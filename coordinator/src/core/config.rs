@@ -21,6 +21,8 @@ pub struct Config {
     pub third_party_grace_us: u64,
     /// A stage that does not answer a pass for this long, while it serves, is lost.
     pub serving_stall_us: u64,
+    /// Answers wait this long for a pipeline that nobody can hold; then they end with an error.
+    pub serving_patience_us: u64,
     /// Audits in flight at one checker.
     pub audits_in_flight: usize,
     /// Steps that may run ahead of the oldest open audit.
@@ -42,6 +44,7 @@ impl Default for Config {
             checker_grace_us: 10 * SECOND,
             third_party_grace_us: 10 * SECOND,
             serving_stall_us: 30 * SECOND,
+            serving_patience_us: 120 * SECOND,
             audits_in_flight: 4,
             audit_window: 8,
             trust_after: 64,

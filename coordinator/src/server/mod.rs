@@ -189,6 +189,7 @@ fn start_hub(
         blobs,
         events,
         stall: Duration::from_micros(config.serving_stall_us),
+        patience: Duration::from_micros(config.serving_patience_us),
         load: Duration::from_micros(config.stall_us),
     })
 }

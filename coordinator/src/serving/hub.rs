@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) stall: Duration,
     /// A stage that is not loaded after this is given to another worker.
     pub(crate) load: Duration,
+    /// Answers wait this long for a pipeline that nobody can hold.
+    pub(crate) patience: Duration,
 }
 
 /// What all tasks that serve share.
@@ -46,6 +48,7 @@ pub(crate) struct Hub {
     pub(super) notary: mpsc::Sender<notary::Input>,
     pub(super) stall: Duration,
     pub(super) load: Duration,
+    pub(super) patience: Duration,
     started: Instant,
     /// For sequences and orders.
     next: AtomicU64,
@@ -78,6 +81,7 @@ impl Hub {
             events: parts.events,
             notary,
             stall: parts.stall,
+            patience: parts.patience,
             load: parts.load,
             started: Instant::now(),
             next: AtomicU64::new(1),

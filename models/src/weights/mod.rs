@@ -3,7 +3,7 @@
 mod file;
 mod folder;
 
-pub use file::TensorFile;
+pub use file::{TensorFile, widen_f16};
 pub use folder::ModelFolder;
 #[cfg(feature = "hub")]
 pub(crate) use folder::{INDEX, SINGLE, shard_names};

@@ -39,9 +39,6 @@ const SAID_MAX: usize = 512;
 /// How often time passes.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long answers wait for a pipeline that nobody can hold.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Starts the task of a pipeline.
 pub(super) fn start(hub: Arc<Hub>, index: u32) -> Route {
     let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
@@ -196,7 +193,7 @@ impl Pipeline {
         self.shared.lock().count(self.hub.now_us(), self.tokens);
         let is_hopeless = self
             .idle_since
-            .is_some_and(|since| since.elapsed() > PATIENCE);
+            .is_some_and(|since| since.elapsed() > self.hub.patience);
         if is_hopeless && !self.answers.is_empty() {
             self.give_up();
         }

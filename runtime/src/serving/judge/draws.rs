@@ -9,8 +9,10 @@ use super::words::Words;
 use super::{Case, Progress, Stop};
 use crate::serving::draw::{drawable, logits, sampling};
 
-/// Tokens drawn at a time.
-const CHUNK: usize = 64;
+/// Bytes of the logits that are held at a time.
+const LOGITS_BYTES: usize = 64 << 20;
+/// Tokens drawn at a time, where the vocabulary is small.
+const CHUNK_MAX: usize = 512;
 
 /// Checks the tokens of the answer, first to last.
 pub(super) fn check(
@@ -27,8 +29,9 @@ pub(super) fn check(
         .map_err(|why| Stop::inconclusive(format!("it asks for {why}")))?;
     let answer = &words.receipt.answer;
     let layers = words.receipt.deployment.layers;
-    for (chunk, orders) in orders.chunks(CHUNK).enumerate() {
-        let start = chunk * CHUNK;
+    let size = (LOGITS_BYTES / (4 * case.config.vocab)).clamp(1, CHUNK_MAX);
+    for (chunk, orders) in orders.chunks(size).enumerate() {
+        let start = chunk * size;
         let tokens = draw(words, computed, start, orders)?;
         for (index, expected) in (start..).zip(tokens) {
             if answer[index] != expected {
