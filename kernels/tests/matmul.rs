@@ -172,6 +172,36 @@ fn shapes_large_enough_for_threads_match() {
     }
 }
 
+/// Rows around those from which B is packed, and panels of B that are read ahead: whole ones, a
+/// last one that is not, and windows, which are not read ahead.
+#[test]
+fn rows_around_the_choice_of_a_path_match() {
+    let cpus = cpus();
+    let mut random = Random::new(SEED ^ 7);
+    let shapes = [7, 8, 13, 14, 15, 16, 24, 25, 28, 29, 32, 33, 57, 64, 129]
+        .map(|rows| (rows, 203, 768))
+        .into_iter()
+        .chain([7, 8, 10, 11, 29].map(|rows| (rows, 130, 2_080)))
+        .chain([28, 29].map(|rows| (rows, 63, 520)));
+    for (rows, cols, depth) in shapes {
+        for (pa, pb) in [
+            (Precision::I16, Precision::I16),
+            (Precision::I16, Precision::I8),
+            (Precision::I8, Precision::I8),
+        ] {
+            let a = random_coded(&mut random, rows, depth, pa);
+            let b = random_coded(&mut random, cols, depth, pb);
+            let what = format!("{rows}x{cols}x{depth} {pa:?} {pb:?}");
+            check(&cpus, &what, a.by_rows(), b.by_rows());
+            let [a, b] = [&a, &b].map(|coded| Operand {
+                depth: depth - 3,
+                ..coded.by_rows()
+            });
+            check(&cpus, &format!("{what}, windows"), a, b);
+        }
+    }
+}
+
 /// Rows and columns do not see each other, whatever pieces the work is cut into.
 #[test]
 fn parts_equal_the_whole() {

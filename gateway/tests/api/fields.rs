@@ -132,15 +132,11 @@ async fn of_completions() {
     check(&stand, "/v1/completions", &base, &COMPLETION).await;
 }
 
-#[tokio::test]
-async fn of_what_lies_deeper() {
-    let stand = Stand::saying("x").await;
+/// Messages that are none, and the parameter to name.
+fn messages() -> Vec<(Value, &'static str)> {
     let user = |content: Value| json!({"messages": [{"role": "user", "content": content}]});
-    let tool = |function: Value| json!({"tools": [{"type": "function", "function": function}]});
     let call = |call: Value| json!({"messages": [{"role": "assistant", "tool_calls": [call]}]});
-    let schema =
-        |inner: Value| json!({"response_format": {"type": "json_schema", "json_schema": inner}});
-    let cases = [
+    vec![
         (json!({"messages": []}), "messages"),
         (json!({"messages": ["x"]}), "messages[0]"),
         (json!({"messages": [{"content": "x"}]}), "messages[0].role"),
@@ -186,6 +182,12 @@ async fn of_what_lies_deeper() {
             call(json!({"id": "c", "function": {"name": "f", "arguments": {}}})),
             "messages[0].tool_calls[0].function.arguments",
         ),
+    ]
+}
+
+/// Numbers and texts out of range.
+fn ranges() -> Vec<(Value, &'static str)> {
+    vec![
         (json!({"stop": ["a", 1]}), "stop[1]"),
         (json!({"stop": [""]}), "stop[0]"),
         (json!({"stop": vec!["a"; 17]}), "stop"),
@@ -227,6 +229,15 @@ async fn of_what_lies_deeper() {
             json!({"stream": true, "stream_options": {"include_usage": 1}}),
             "stream_options.include_usage",
         ),
+    ]
+}
+
+/// Formats and tools that cannot be kept to.
+fn formats() -> Vec<(Value, &'static str)> {
+    let tool = |function: Value| json!({"tools": [{"type": "function", "function": function}]});
+    let schema =
+        |inner: Value| json!({"response_format": {"type": "json_schema", "json_schema": inner}});
+    vec![
         (json!({"response_format": {}}), "response_format.type"),
         (
             json!({"response_format": {"type": "xml"}}),
@@ -261,8 +272,13 @@ async fn of_what_lies_deeper() {
             json!({"chat_template_kwargs": {"tools": 1}}),
             "chat_template_kwargs.tools",
         ),
-    ];
-    for (fields, param) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn of_what_lies_deeper() {
+    let stand = Stand::saying("x").await;
+    for (fields, param) in [messages(), ranges(), formats()].concat() {
         let reply = stand.chat(fields.clone()).await;
         assert_eq!(reply.status, 400, "{fields}: {}", reply.text);
         assert_eq!(

@@ -95,10 +95,8 @@ fn paged(
         return sequences.iter().map(whole).collect();
     }
     // Page i of sequence s is the (i * sequences + s)-th from the end.
-    let most = lengths
-        .iter()
-        .max()
-        .map_or(0, |&len| len.div_ceil(PAGE_TOKENS));
+    let longest = lengths.iter().max();
+    let most = longest.map_or(0, |&len| len.div_ceil(PAGE_TOKENS));
     let count = (most * lengths.len()) as u32;
     let page = |s: usize, i: usize| count - 1 - (i * lengths.len() + s) as u32;
     let tables: Vec<Vec<u32>> = (0..lengths.len())

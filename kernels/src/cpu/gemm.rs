@@ -1,6 +1,8 @@
 //! Exact integer products by SIMD and threads, with the bits of [`crate::reference::matmul`].
 
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -68,16 +70,9 @@ fn multiply_by_vectors(
     b: &Operand<'_>,
     out: &mut [f32],
 ) -> bool {
-    /// Rows of A up to which packing B costs more than it saves.
-    const FEW_ROWS: usize = 4;
-    const FEW_ROWS_AVX512: usize = 28;
     /// Sums of so many products are integers that f64 holds.
     const FEW_DEPTH: usize = 1 << 22;
-    let few = match isa {
-        Isa::Avx512 => FEW_ROWS_AVX512,
-        Isa::Avx2 | Isa::Portable => FEW_ROWS,
-    };
-    let is_few = a.rows <= few && a.depth <= FEW_DEPTH && b.depth_stride == 1;
+    let is_few = a.rows <= few_rows(isa, a, b) && a.depth <= FEW_DEPTH && b.depth_stride == 1;
     match isa {
         // SAFETY: the machine has the instruction set; `check` has seen the strides and the output.
         Isa::Avx512 if is_few => unsafe { avx512_dot::gemm(cpu, a, b, out) },
@@ -88,6 +83,25 @@ fn multiply_by_vectors(
         Isa::Avx2 | Isa::Portable => return false,
     }
     true
+}
+
+/// Rows of A up to which packing B costs more than it saves.
+#[cfg(target_arch = "x86_64")]
+fn few_rows(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> usize {
+    /// With AVX2.
+    const AVX2: usize = 4;
+    /// With AVX-512, where B cannot be read ahead or is short.
+    const NOT_AHEAD: usize = 28;
+    const SHORT: usize = 64;
+    match isa {
+        Isa::Avx2 | Isa::Portable => AVX2,
+        Isa::Avx512 if b.rows < SHORT || !ahead::Ahead::is_possible(b) => NOT_AHEAD,
+        // As many as stay in the first cache, within what was measured for any depth.
+        Isa::Avx512 if plan::Kind::new(a.precision, b.precision) == plan::Kind::Wide => {
+            ((13 << 10) / a.depth).clamp(7, 14)
+        }
+        Isa::Avx512 => ((20 << 10) / a.depth).clamp(14, 24),
+    }
 }
 
 fn check(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {

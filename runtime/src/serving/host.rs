@@ -225,12 +225,8 @@ impl Context {
             loader: self.loader.clone(),
             stage,
         };
-        tracing::info!(
-            "serves layers {}..{} of {:?}",
-            seat.layers.start,
-            seat.layers.end,
-            seat.id
-        );
+        let (layers, id) = (seat.layers, seat.id);
+        tracing::info!("serves layers {}..{} of {id:?}", layers.start, layers.end);
         Ok(Open {
             lane,
             end,

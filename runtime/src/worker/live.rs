@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::JobId;
+use concord_proto::serving::AuditedAnswer;
 use concord_proto::session::{Assignment, ToCoordinator, ToWorker};
 use tokio::sync::{Mutex, mpsc};
 
@@ -212,18 +213,7 @@ impl<'a> Live<'a> {
                     }
                 });
             }
-            ToWorker::AuditAnswer(order) => {
-                let (auditor, said) = (self.auditor.clone(), self.said.clone());
-                let gpu_gone = self.gpu_gone.clone();
-                let coordinator = self.session.coordinator();
-                tokio::spawn(async move {
-                    let message = auditor.clone().judge(order, coordinator).await;
-                    let _ = said.send(message).await;
-                    if let Some(error) = auditor.gpu_gone() {
-                        let _ = gpu_gone.send(error).await;
-                    }
-                });
-            }
+            ToWorker::AuditAnswer(order) => self.judge(order),
             ToWorker::Serve(assignment) => self.host.serve(*assignment),
             ToWorker::Unserve { deployment } => self.host.unserve(deployment),
             ToWorker::Challenge { .. }
@@ -232,6 +222,20 @@ impl<'a> Live<'a> {
             | ToWorker::Leave => {}
         }
         true
+    }
+
+    /// Computes an answer again, beside the engine.
+    fn judge(&self, order: AuditedAnswer) {
+        let (auditor, said) = (self.auditor.clone(), self.said.clone());
+        let gpu_gone = self.gpu_gone.clone();
+        let coordinator = self.session.coordinator();
+        tokio::spawn(async move {
+            let message = auditor.clone().judge(order, coordinator).await;
+            let _ = said.send(message).await;
+            if let Some(error) = auditor.gpu_gone() {
+                let _ = gpu_gone.send(error).await;
+            }
+        });
     }
 
     fn engine(&self, event: EngineEvent) {

@@ -13,7 +13,7 @@ use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
 use concord_proto::{Digest, Domain, Keypair, PublicKey, Signed, canonical};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -41,34 +41,37 @@ impl BlobMap {
 pub struct Member {
     pub id: PublicKey,
     pub hello: Hello,
-    pub to: mpsc::UnboundedSender<ToWorker>,
-    pub from: mpsc::UnboundedReceiver<ToCoordinator>,
+    pub to: mpsc::Sender<ToWorker>,
+    pub from: mpsc::Receiver<ToCoordinator>,
 }
 
 /// A lane that a worker has opened.
 pub struct LaneEnd {
     pub worker: PublicKey,
     pub hello: LaneHello,
-    pub to: mpsc::UnboundedSender<Vec<u8>>,
-    pub from: mpsc::UnboundedReceiver<FromStage>,
+    pub to: mpsc::Sender<Vec<u8>>,
+    pub from: mpsc::Receiver<FromStage>,
 }
 
 impl LaneEnd {
     pub fn say(&self, message: &ToStage) {
-        let _ = self.to.send(canonical::encode(message));
+        let _ = self.to.try_send(canonical::encode(message));
     }
 }
 
+/// Messages that may wait in a channel of the tests.
+const WAITING_MAX: usize = 1 << 14;
+
 pub struct FakeCoordinator {
     pub address: SocketAddr,
-    pub members: mpsc::UnboundedReceiver<Member>,
-    pub lanes: mpsc::UnboundedReceiver<LaneEnd>,
+    pub members: mpsc::Receiver<Member>,
+    pub lanes: mpsc::Receiver<LaneEnd>,
 }
 
 impl FakeCoordinator {
     pub async fn start(blobs: BlobMap) -> Self {
-        let (member, members) = mpsc::unbounded_channel();
-        let (lane, lanes) = mpsc::unbounded_channel();
+        let (member, members) = mpsc::channel(WAITING_MAX);
+        let (lane, lanes) = mpsc::channel(WAITING_MAX);
         let service = Service {
             key: key(),
             blobs: Arc::new(blobs),
@@ -92,8 +95,8 @@ impl FakeCoordinator {
 struct Service {
     key: Keypair,
     blobs: Arc<BlobMap>,
-    member: mpsc::UnboundedSender<Member>,
-    lane: mpsc::UnboundedSender<LaneEnd>,
+    member: mpsc::Sender<Member>,
+    lane: mpsc::Sender<LaneEnd>,
 }
 
 #[tonic::async_trait]
@@ -126,9 +129,9 @@ impl Coordinator for Service {
                 heartbeat_ms,
             })
             .await;
-            let (to, mut orders) = mpsc::unbounded_channel();
-            let (said, from) = mpsc::unbounded_channel();
-            let _ = member.send(Member {
+            let (to, mut orders) = mpsc::channel(WAITING_MAX);
+            let (said, from) = mpsc::channel(WAITING_MAX);
+            let _ = member.try_send(Member {
                 id,
                 hello,
                 to,
@@ -142,7 +145,7 @@ impl Coordinator for Service {
                     },
                     message = next(&mut incoming) => match message {
                         Some((_, ToCoordinator::Heartbeat)) => {}
-                        Some((_, message)) => drop(said.send(message)),
+                        Some((_, message)) => drop(said.try_send(message)),
                         None => return,
                     },
                 }
@@ -192,15 +195,15 @@ impl Coordinator for Service {
         request: Request<Streaming<Body>>,
     ) -> Result<Response<Self::LaneStream>, Status> {
         let mut incoming = request.into_inner();
-        let (to, out) = mpsc::unbounded_channel();
+        let (to, out) = mpsc::channel(WAITING_MAX);
         let lane = self.lane.clone();
         tokio::spawn(async move {
             let Ok(Some(first)) = incoming.message().await else {
                 return;
             };
             let signed: Signed = canonical::decode(&first.bytes).unwrap();
-            let (said, from) = mpsc::unbounded_channel();
-            let _ = lane.send(LaneEnd {
+            let (said, from) = mpsc::channel(WAITING_MAX);
+            let _ = lane.try_send(LaneEnd {
                 worker: signed.signer,
                 hello: signed.open().unwrap(),
                 to,
@@ -208,12 +211,12 @@ impl Coordinator for Service {
             });
             while let Ok(Some(body)) = incoming.message().await {
                 let message = canonical::decode(&body.bytes).unwrap();
-                if said.send(message).is_err() {
+                if said.try_send(message).is_err() {
                     return;
                 }
             }
         });
-        let out = UnboundedReceiverStream::new(out).map(|bytes| Ok(Body { bytes }));
+        let out = ReceiverStream::new(out).map(|bytes| Ok(Body { bytes }));
         Ok(Response::new(Box::pin(out)))
     }
 }

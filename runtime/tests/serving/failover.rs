@@ -25,7 +25,9 @@ async fn a_worker_that_stands_by_takes_over() {
     }];
     let mut spare = assignment.clone();
     spare.standby.clone_from(&standby);
-    let _ = pool.members[2].to.send(ToWorker::Serve(Box::new(spare)));
+    let _ = pool.members[2]
+        .to
+        .try_send(ToWorker::Serve(Box::new(spare)));
     let said = soon(pool.members[2].from.recv()).await.unwrap();
     let ready = ToCoordinator::StandsBy {
         deployment: model.deployment.id(),
@@ -43,7 +45,7 @@ async fn a_worker_that_stands_by_takes_over() {
     pool.leave[1].send(()).await.unwrap();
     let left = soon(pool.members[1].from.recv()).await.unwrap();
     assert_eq!(left, ToCoordinator::Drain);
-    let _ = pool.members[1].to.send(ToWorker::Leave);
+    let _ = pool.members[1].to.try_send(ToWorker::Leave);
     while soon(pipeline.lanes[1].from.recv()).await.is_some() {}
 
     pool.members.swap(1, 2);
@@ -85,7 +87,7 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
         assignment.seat = Some(0);
         let _ = pool.members[0]
             .to
-            .send(ToWorker::Serve(Box::new(assignment)));
+            .try_send(ToWorker::Serve(Box::new(assignment)));
         let said = soon(pool.members[0].from.recv()).await.unwrap();
         let ToCoordinator::StageFailed {
             epoch: 1,
@@ -103,7 +105,7 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
     pool.serve(&good).await;
     let mut more = good.clone();
     (more.pages, more.seat) = (u32::MAX, Some(0));
-    let _ = pool.members[0].to.send(ToWorker::Serve(Box::new(more)));
+    let _ = pool.members[0].to.try_send(ToWorker::Serve(Box::new(more)));
     let said = soon(pool.members[0].from.recv()).await.unwrap();
     assert!(
         matches!(said, ToCoordinator::StageFailed { .. }),
@@ -122,9 +124,9 @@ async fn a_worker_that_is_not_needed_closes_its_lane() {
     let stranger = concord_proto::serving::DeploymentId(concord_proto::Digest::default());
     let prompt = prompt(5, model.deployment.vocab);
     let asked = Asked::new(1, &prompt, &sampling(None));
-    let _ = pool.members[0].to.send(unserve(stranger));
+    let _ = pool.members[0].to.try_send(unserve(stranger));
     let answer = pipeline.answer(&asked).await;
-    let _ = pool.members[0].to.send(unserve(model.deployment.id()));
+    let _ = pool.members[0].to.try_send(unserve(model.deployment.id()));
     while soon(pipeline.lanes[0].from.recv()).await.is_some() {}
     let mut pipeline = pool.serve(&pool.assignment(&model, &[], 2)).await;
     assert_eq!(pipeline.answer(&asked).await, answer);

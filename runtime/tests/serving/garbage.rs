@@ -77,7 +77,7 @@ async fn nonsense_of_the_coordinator_is_refused_in_words() {
     for (word, bytes) in nonsense(&model) {
         epoch += 1;
         let mut pipeline = pool.serve(&pool.assignment(&model, &[], epoch)).await;
-        let _ = pipeline.lanes[0].to.send(bytes);
+        let _ = pipeline.lanes[0].to.try_send(bytes);
         let reason = failure(&mut pipeline, 0).await;
         assert!(reason.contains(word), "{reason} lacks '{word}'");
     }

@@ -173,7 +173,7 @@ async fn workers_judge_what_the_store_has() {
             order,
             receipt: *receipt,
         };
-        let _ = pool.members[0].to.send(ToWorker::AuditAnswer(audited));
+        let _ = pool.members[0].to.try_send(ToWorker::AuditAnswer(audited));
         let said = soon(pool.members[0].from.recv()).await.unwrap();
         let ToCoordinator::AnswerVerdict { order: of, verdict } = said else {
             panic!("{said:?}");

@@ -109,7 +109,9 @@ impl Pool {
         for seat in 0..assignment.stages.len() {
             let mut own = assignment.clone();
             own.seat = Some(seat as u32);
-            let _ = self.members[seat].to.send(ToWorker::Serve(Box::new(own)));
+            let _ = self.members[seat]
+                .to
+                .try_send(ToWorker::Serve(Box::new(own)));
         }
         let mut lanes = BTreeMap::new();
         while lanes.len() < assignment.stages.len() {

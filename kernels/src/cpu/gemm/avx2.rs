@@ -34,6 +34,10 @@ impl Micro for Avx2 {
         }
     }
 
+    fn reads_ahead(_: Kind) -> usize {
+        0
+    }
+
     unsafe fn pack(panel: &Panel<'_>, packed: Packed) {
         // SAFETY: the caller's promises are those that are asked for.
         unsafe { pack(panel, packed) }

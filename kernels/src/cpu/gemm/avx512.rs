@@ -23,6 +23,8 @@ pub(super) struct Avx512;
 const ROWS: usize = 14;
 const COLS: usize = 32;
 const LANES: usize = 16;
+/// Lines that `words` reads ahead in 4 of depth; `bytes` reads one.
+const WORDS_AHEAD: usize = 2;
 
 impl Micro for Avx512 {
     const ROWS: usize = ROWS;
@@ -31,6 +33,14 @@ impl Micro for Avx512 {
 
     fn kind(a: Precision, b: Precision) -> Kind {
         Kind::new(a, b)
+    }
+
+    fn reads_ahead(kind: Kind) -> usize {
+        match kind {
+            Kind::Wide => WORDS_AHEAD + 1,
+            Kind::Mixed => WORDS_AHEAD,
+            Kind::Byte => 1,
+        }
     }
 
     unsafe fn pack(panel: &Panel<'_>, packed: Packed) {
@@ -99,8 +109,11 @@ unsafe fn words<const R: usize, const V: usize, const IS_LAST: bool>(tile: &Tile
             }
         }
         let (mut a, mut b) = (tile.a.words.cast_const(), tile.b.words.cast_const());
+        let mut ahead = tile.ahead.at;
         for _ in 0..tile.depth.div_ceil(4) {
-            for half in 0..2 {
+            for half in 0..WORDS_AHEAD {
+                _mm_prefetch::<_MM_HINT_T1>(ahead);
+                ahead = ahead.wrapping_add(tile.ahead.step);
                 let mut columns = [_mm512_setzero_si512(); V];
                 for v in 0..V {
                     columns[v] = _mm512_loadu_si512(b.add(half * COLS + v * LANES).cast());
@@ -152,7 +165,12 @@ unsafe fn bytes<const R: usize, const V: usize, const IS_UPPER: bool>(tile: &Til
             }
         }
         let (mut a, mut b) = (tile.a.high.cast_const(), tile.b.high.cast_const());
-        for _ in 0..tile.depth.div_ceil(4) {
+        let steps = tile.depth.div_ceil(4);
+        let words_before = if IS_UPPER { WORDS_AHEAD * steps } else { 0 };
+        let mut ahead = tile.ahead.at.wrapping_add(words_before * tile.ahead.step);
+        for _ in 0..steps {
+            _mm_prefetch::<_MM_HINT_T1>(ahead);
+            ahead = ahead.wrapping_add(tile.ahead.step);
             let mut columns = [_mm512_setzero_si512(); V];
             for v in 0..V {
                 columns[v] = _mm512_loadu_si512(b.add(v * LANES).cast());

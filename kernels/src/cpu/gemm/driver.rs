@@ -2,12 +2,13 @@
 //!
 //! A job packs its rows of A for the second cache, and takes the depth in blocks, so that a panel
 //! of B stays in the first. Where all rows of A fit a job, jobs cut the columns and pack B as they
-//! go, a panel at a time; otherwise B is packed beforehand, once for all threads.
+//! go, a panel at a time, and read ahead what they pack next; otherwise B is packed beforehand, once for all threads.
 
 use std::cell::Cell;
 
 use rayon::prelude::*;
 
+use super::ahead::Ahead;
 use super::finish::{self, Scales};
 use super::job::{self, First, Job, Output};
 use super::lines::{Line, grow};
@@ -193,8 +194,12 @@ unsafe fn run_job<M: Micro>(product: &Product<'_>, job: &Job, ready: Option<Read
                 packed,
                 scales: Scales::new(b.exp, first, count),
             };
+            let ahead = match ready {
+                Some(_) => Ahead::nothing(b),
+                None => Ahead::new::<M>(kind, b, col + M::COLS, panels.len()),
+            };
             // SAFETY: as above.
-            unsafe { multiply::<M>(product, &panels, &column, state, &mut scratch.deep) };
+            unsafe { multiply::<M>(product, &panels, &column, &ahead, state, &mut scratch.deep) };
         }
     }
     SCRATCH.set(scratch);
@@ -205,6 +210,7 @@ unsafe fn multiply<M: Micro>(
     product: &Product<'_>,
     panels: &[Strip],
     column: &Strip,
+    ahead: &Ahead,
     state: &mut [Line],
     deep: &mut Vec<i64>,
 ) {
@@ -217,13 +223,15 @@ unsafe fn multiply<M: Micro>(
     }
     for start in (0..depth).step_by(kind.block()) {
         let b = at_depth::<M>(kind, column.packed, M::COLS, start);
+        let block = (depth - start).min(kind.block());
         for (i, panel) in panels.iter().enumerate() {
             let tile = Tile {
                 a: at_depth::<M>(kind, panel.packed, panel.count, start),
                 b,
                 state: state.wrapping_add(i * 2 * tile_sums),
-                depth: (depth - start).min(kind.block()),
+                depth: block,
                 is_first: start % DEPTH == 0,
+                ahead: ahead.of_tile(start, block, i),
             };
             // SAFETY: both were packed for this kind, over the whole depth.
             unsafe { M::multiply(kind, panel.count, column.count, &tile) };

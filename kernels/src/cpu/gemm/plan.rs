@@ -6,6 +6,7 @@
 //! what is missing, and a shift moves its upper half into `high`. Both together are the exact sum
 //! while `|sum| < 2^47`, which [`DEPTH`] guarantees.
 
+use super::ahead::Reads;
 use super::finish::Scales;
 use super::job::Output;
 use crate::coded::{Operand, Precision};
@@ -95,6 +96,8 @@ pub(super) struct Tile {
     pub(super) depth: usize,
     /// Whether sums start here and `state` holds nothing yet.
     pub(super) is_first: bool,
+    /// What is read meanwhile.
+    pub(super) ahead: Reads,
 }
 
 /// The part of a tile's sums that is written, and where.
@@ -123,6 +126,9 @@ pub(super) trait Micro {
 
     /// The sums for two precisions.
     fn kind(a: Precision, b: Precision) -> Kind;
+
+    /// Lines that a tile reads ahead in 4 of depth.
+    fn reads_ahead(kind: Kind) -> usize;
 
     /// Packs a panel.
     ///
