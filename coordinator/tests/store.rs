@@ -5,8 +5,8 @@ mod sim;
 use concord_coordinator::blobs::Blobs;
 use concord_coordinator::core::{Change, Kept};
 use concord_coordinator::store::{Secrets, Store, StoreError};
-use concord_proto::canonical;
 use concord_proto::{Domain, JobId};
+use concord_proto::{Keypair, Signed, canonical};
 use sim::job::{ALWAYS, job};
 use sim::world::{Checker, SECOND, World};
 use tokio::runtime::Runtime;
@@ -160,4 +160,30 @@ fn a_store_in_use_or_of_another_release_is_refused() {
     std::fs::write(&path, b"this is no database, whatever its name says").unwrap();
     let refused = runtime.block_on(Store::open(folder.path())).err().unwrap();
     assert!(matches!(refused, StoreError::Database { .. }), "{refused}");
+}
+
+#[test]
+fn receipts_are_found_by_whole_names_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, store, _) = open(folder.path());
+    let key = Keypair::from_secret([1; 32]);
+    let signed = |number: u32| Signed::new(&key, &number);
+    let names = [
+        "cmpl-ab",
+        "cmpl-ab-2",
+        "cmpl-ab-1",
+        "cmpl-ab-x",
+        "cmpl-ab-+3",
+    ];
+    let all = names.iter().zip(0..);
+    let all: Vec<(&str, Vec<u8>)> = all
+        .map(|(name, number)| (*name, canonical::encode(&signed(number))))
+        .collect();
+    runtime.block_on(store.keep_receipts(&all)).unwrap();
+    let found = |id| runtime.block_on(store.receipts(id)).unwrap();
+    assert_eq!(found("cmpl-ab"), [signed(0), signed(2), signed(1)]);
+    assert_eq!(found("cmpl-ab-x"), [signed(3)]);
+    for beginning in ["cmpl", "cmpl-a", ""] {
+        assert_eq!(found(beginning), [], "{beginning}");
+    }
 }

@@ -23,7 +23,7 @@ impl Guides {
         }
     }
 
-    /// A guide for an answer. Takes time: not for a task that others wait for.
+    /// A guide for an answer, to be cloned for more. Takes time: not for a task that others wait for.
     ///
     /// # Errors
     /// A 400 that blames `param`, the field that the grammar comes from.
@@ -40,8 +40,10 @@ impl Guides {
             let message = format!("This model's tokenizer takes no grammars: {reason}.");
             ApiError::param(param, message)
         })?;
-        factory
-            .start(grammar, stop_tokens)
-            .map_err(|error| ApiError::param(param, format!("{error}.")))
+        let refuse = |error| ApiError::param(param, format!("{error}."));
+        let mut guide = factory.start(grammar, stop_tokens).map_err(refuse)?;
+        // A grammar that no answer can begin with is the client's fault, not the pool's.
+        guide.allowed().map_err(refuse)?;
+        Ok(guide)
     }
 }

@@ -3,7 +3,7 @@
 
 use concord_proto::serving::{Generation, GenerationSpec, Grammar, choice_seed};
 use concord_proto::{Digest, Domain};
-use concord_text::{CallFormat, CallParser, ReasoningSplit, TextError, tool_grammar};
+use concord_text::{CallFormat, CallParser, Guide, ReasoningSplit, TextError, tool_grammar};
 use serde_json::Value;
 
 use crate::answer::{Choice, Planned, Reading};
@@ -256,13 +256,19 @@ impl<'a> Plan<'a> {
 
     /// Plans the choices of one more prompt.
     fn prompt(&mut self, tokens: Vec<u32>) -> Result<(), ApiError> {
+        let mut guide = self.guide()?;
         for index in 0..self.common.n {
+            // All choices follow the same grammar: it is read once.
+            let own_guide = match index + 1 == self.common.n {
+                true => guide.take(),
+                false => guide.clone(),
+            };
             let mut sampling = self.common.sampling.clone();
             // Over all prompts: it is the index in the response.
             let number = self.planned.len() as u32;
             sampling.seed = choice_seed(self.head.seed, index);
             sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| grammar.clone());
-            let choice = Choice::new(self.reading()?, &tokens);
+            let choice = Choice::new(self.reading(own_guide), &tokens);
             let generation = Generation {
                 id: format!("{}-{number}", self.head.id),
                 model: self.common.model.clone(),
@@ -285,14 +291,17 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn reading(&self) -> Result<Reading, ApiError> {
-        let stop_tokens = self.common.stop_tokens.clone();
-        let guide = self.grammar.as_ref().map(|(grammar, param)| {
+    fn guide(&self) -> Result<Option<Guide>, ApiError> {
+        let start = |(grammar, param): &(Grammar, &'static str)| {
             let guides = &self.gateway.guides;
-            guides.start(grammar, &stop_tokens, param)
-        });
+            guides.start(grammar, &self.common.stop_tokens, param)
+        };
+        self.grammar.as_ref().map(start).transpose()
+    }
+
+    fn reading(&self, guide: Option<Guide>) -> Reading {
         let (calls, kept_tokens) = self.calls.clone().unzip();
-        Ok(Reading {
+        Reading {
             tokenizer: self.gateway.served.tokenizer.clone(),
             stops: self.common.stops.clone(),
             kept_tokens: kept_tokens.unwrap_or_default(),
@@ -300,9 +309,9 @@ impl<'a> Plan<'a> {
             wants_logprobs: self.logprobs.is_some(),
             split: self.split.clone(),
             calls,
-            guide: guide.transpose()?,
-            stop_tokens,
-        })
+            guide,
+            stop_tokens: self.common.stop_tokens.clone(),
+        }
     }
 
     fn prepared(self, echoes: Vec<Echo>) -> Prepared {

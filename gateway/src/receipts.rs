@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ids;
 use crate::receipt_file;
 
-/// Bytes of a name.
+/// Bytes of a name that are worth repeating.
 const NAME_MAX: usize = 128;
 
 /// `/v1/receipts/{id}`: the receipt of an answer with one choice, or a list with one for each
@@ -27,8 +28,7 @@ pub(crate) async fn receipts(
         );
         ApiError::not_found(message).code("receipt_not_found")
     };
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if id.len() > NAME_MAX || !id.bytes().all(is_plain) {
+    if !ids::is_answer(&id) {
         return Err(missing());
     }
     let signed = gateway.engine.receipts(id.clone()).await;

@@ -35,7 +35,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/unload_lora_adapter", post(adapters::unload))
         .route("/tokenize", post(tokenization::tokenize))
         .route("/detokenize", post(tokenization::detokenize))
-        .route("/health", get(health))
+        .route("/health", get(ready))
         .route("/ready", get(ready))
         .route("/metrics", get(figures))
         .route("/api/pool", get(pool_state))
@@ -111,12 +111,7 @@ async fn no_method(request: Request) -> ApiError {
     ApiError::new(status, "invalid_request_error", message)
 }
 
-/// `/health`: the process lives.
-async fn health() -> StatusCode {
-    StatusCode::OK
-}
-
-/// `/ready`: the pool takes requests.
+/// `/health` and `/ready`: the pool takes requests. Clients of other servers know the first name.
 async fn ready(State(gateway): Shared) -> Result<StatusCode, ApiError> {
     let view = gateway.engine.view();
     match view.ready {

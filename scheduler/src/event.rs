@@ -15,7 +15,8 @@ pub struct Settings {
     pub rows_max: u32,
     /// Rows of prompts in a pass, at most, while other sequences draw tokens.
     pub prefill_chunk: u32,
-    /// Generations that may wait.
+    /// Generations that may wait, before owners with more than their share have to come back
+    /// later. In all, twice as many may.
     pub waiting_max: usize,
     /// Generations that may hold pages.
     pub active_max: usize,

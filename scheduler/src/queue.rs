@@ -40,6 +40,18 @@ impl Queue {
         self.begun.len() + self.fresh
     }
 
+    /// How many owners have generations that wait for their first turn.
+    pub(crate) fn owners_waiting(&self) -> usize {
+        self.order.len()
+    }
+
+    /// How many generations of an owner wait for their first turn.
+    pub(crate) fn waiting_of(&self, owner: &Digest) -> usize {
+        self.owners
+            .get(owner)
+            .map_or(0, |owner| owner.waiting.len())
+    }
+
     /// A generation waits for its first turn.
     pub(crate) fn push(&mut self, owner: Digest, sequence: u64) {
         let level = self.level;

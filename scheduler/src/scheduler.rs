@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use concord_proto::Digest;
 use concord_proto::serving::{Generation, PipelineView};
 
 use crate::batch::Flight;
@@ -124,11 +125,18 @@ impl Scheduler {
         if self.stages.is_some() && needed > pages {
             return Some(Refusal::TooManyPages { needed, pages });
         }
-        let waiting = self.queue.len();
-        let is_full = waiting >= settings.waiting_max;
-        is_full.then_some(Refusal::Full {
-            waiting: waiting as u32,
+        self.is_full(&generation.owner).then(|| Refusal::Full {
+            waiting: self.queue.len() as u32,
         })
+    }
+
+    /// Whether an owner has to come back later. One that waits with less than its share does not:
+    /// nobody can fill the queue for all others.
+    fn is_full(&self, owner: &Digest) -> bool {
+        let (waiting, most) = (self.queue.len(), self.settings.waiting_max);
+        let share = most / (self.queue.owners_waiting() + 1);
+        let has_its_share = self.queue.waiting_of(owner) > share;
+        waiting >= most.saturating_mul(2) || waiting >= most && has_its_share
     }
 
     /// Fills in what the scheduler knows: all but the epoch and the stages.

@@ -98,6 +98,18 @@ pub struct Guide {
     ended: bool,
 }
 
+impl Clone for Guide {
+    /// One that shares nothing with this one: what it may cost is its own.
+    fn clone(&self) -> Self {
+        Self {
+            matcher: self.matcher.deep_clone(),
+            vocab: self.vocab,
+            stops: self.stops.clone(),
+            ended: self.ended,
+        }
+    }
+}
+
 impl Guide {
     /// The candidates for the next token.
     ///

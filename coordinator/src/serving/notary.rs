@@ -124,9 +124,7 @@ impl Notary {
                 input = inputs.recv() => match input {
                     Some(Input::Answered(answered)) => self.on_answered(answered).await,
                     Some(Input::Closed { sequence, text }) => {
-                        if self.texts.len() < TEXTS_MAX {
-                            self.texts.insert(sequence, (text, Instant::now()));
-                        }
+                        self.note_text(sequence, text);
                         self.settle(sequence).await;
                     }
                     Some(Input::Evidence { sequence, headers }) => {
@@ -142,6 +140,21 @@ impl Notary {
                 _ = ticks.tick() => self.on_tick().await,
             }
         }
+    }
+
+    /// Keeps a text until its claims are there. Nothing is kept of whoever is gone before that, and
+    /// where there are too many, the oldest goes: nobody can keep the texts of others out.
+    fn note_text(&mut self, sequence: u64, text: Option<Digest>) {
+        if text.is_none() && !self.entries.contains_key(&sequence) {
+            return;
+        }
+        if self.texts.len() >= TEXTS_MAX {
+            let oldest = self.texts.iter().min_by_key(|(_, (_, since))| *since);
+            if let Some(oldest) = oldest.map(|(sequence, _)| *sequence) {
+                self.texts.remove(&oldest);
+            }
+        }
+        self.texts.insert(sequence, (text, Instant::now()));
     }
 
     async fn on_answered(&mut self, mut answered: Box<Answered>) {

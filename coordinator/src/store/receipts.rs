@@ -66,11 +66,24 @@ impl Store {
         let mut found = Vec::new();
         for row in rows {
             let name: String = row.get(0);
-            let choice = name[id.len()..].trim_start_matches('-').parse::<u32>();
+            let Some(choice) = choice(&name[id.len()..]) else {
+                // A longer name: whoever knows its beginning is not given what is under it.
+                continue;
+            };
             let receipt: Signed = read("a receipt", &row.get::<Vec<u8>, _>(1))?;
-            found.push((choice.unwrap_or(0), receipt));
+            found.push((choice, receipt));
         }
         found.sort_by_key(|(choice, _)| *choice);
         Ok(found.into_iter().map(|(_, receipt)| receipt).collect())
     }
+}
+
+/// The index of a choice from what follows the id of a request: nothing, or "-" and digits.
+fn choice(rest: &str) -> Option<u32> {
+    if rest.is_empty() {
+        return Some(0);
+    }
+    let digits = rest.strip_prefix('-')?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
 }

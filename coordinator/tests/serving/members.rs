@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use concord_coordinator::serving::{Answering, Serving, SubmitError};
 use concord_proto::Digest;
+use concord_proto::serving::Generation;
 use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 
 use super::pool::stage::Lie;
-use super::pool::worker::{Nature, Wires, Worker};
+use super::pool::worker::{Nature, POISON, Wires, Worker};
 use super::pool::{expected, generation, read, serve, served, until};
 use super::{Pool, with};
 
@@ -160,6 +161,57 @@ async fn adapters_are_there_on_all_stages_or_on_none() {
     .await;
     pool.serving.remove_adapter(good).await.unwrap();
     assert!(pool.serving.remove_adapter(good).await.is_err());
+    pool.server.shutdown().await.unwrap();
+}
+
+/// A generation with an adapter.
+fn adapted(pool: &Pool, number: u32, adapter: Digest) -> Generation {
+    let mut asked = generation(&pool.serving, number, 300);
+    asked.spec.adapter = Some(adapter);
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_that_is_unloaded_ends_its_answers_and_no_others() {
+    let pool = Pool::start(2, 2, 0).await;
+    let adapter = Digest([1; 32]);
+    pool.serving.add_adapter(adapter).await.unwrap();
+    let mut plain = pool.submit(11, 300);
+    let of = |number| pool.serving.submit(adapted(&pool, number, adapter));
+    let mut ended: Vec<Answering> = (0..40).map(|number| of(number).unwrap()).collect();
+    until(&pool.serving, "busy", |serving| {
+        serving.view().pipelines[0].tokens > 50
+    })
+    .await;
+    pool.serving.remove_adapter(adapter).await.unwrap();
+    assert_eq!(of(41).unwrap_err(), SubmitError::UnknownAdapter);
+    let mut failed = 0;
+    for answering in &mut ended {
+        if let Some(why) = read(answering).await.failed {
+            assert!(why.contains("unloaded"), "{why}");
+            failed += 1;
+        }
+    }
+    assert!(failed > 0, "all were done before the adapter went");
+    let spec = generation(&pool.serving, 11, 300).spec;
+    assert_eq!(read(&mut plain).await.tokens, expected(&spec));
+    until(&pool.serving, "empty", |serving| {
+        serving.view().pipelines[0].pages_used == 0
+    })
+    .await;
+    assert_eq!(pool.serving.view().failovers, 0);
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_on_which_every_stage_fails_ends() {
+    let pool = Pool::start(1, 5, 0).await;
+    pool.serving.add_adapter(POISON).await.unwrap();
+    let mut poison = pool.serving.submit(adapted(&pool, 3, POISON)).unwrap();
+    let why = read(&mut poison).await.failed.unwrap();
+    assert!(why.contains("3 times in a row"), "{why}");
+    let mut answering = pool.submit(1, 5);
+    assert_eq!(read(&mut answering).await.failed, None);
     pool.server.shutdown().await.unwrap();
 }
 

@@ -14,6 +14,10 @@ use crate::options::SamplingDefaults;
 /// Entries of `logit_bias`.
 const BIAS_MAX: usize = 1_024;
 
+/// The least temperature but 0, as in vLLM: below it, the gaps between logits grow beyond what the
+/// kernels can tell apart.
+const TEMPERATURE_MIN: f32 = 0.01;
+
 /// Takes the fields of sampling. A request without a seed gets a random one.
 ///
 /// # Errors
@@ -31,7 +35,7 @@ pub(super) fn sampling(
     let presence_penalty = fields.number("presence_penalty", -2.0..=2.0)?;
     let or = |given: Option<f64>, default: f32| F32Bits::from(given.map_or(default, narrow));
     Ok(SamplingSpec {
-        temperature: or(temperature, defaults.temperature),
+        temperature: warm(temperature.unwrap_or(f64::from(defaults.temperature))).into(),
         top_k: top_k.map_or(defaults.top_k, |top_k| top_k.max(0) as u32),
         top_p: or(top_p, defaults.top_p),
         seed: seed(fields)?,
@@ -40,6 +44,14 @@ pub(super) fn sampling(
         logit_bias: logit_bias(fields, vocab)?,
         grammar: None,
     })
+}
+
+/// A temperature that tokens can be drawn with: one that is 0 stays so, for that is greedy.
+fn warm(temperature: f64) -> f32 {
+    match temperature > 0.0 {
+        true => narrow(temperature).max(TEMPERATURE_MIN),
+        false => narrow(temperature),
+    }
 }
 
 /// The nearest `f32`, with one zero.

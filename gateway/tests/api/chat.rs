@@ -113,6 +113,16 @@ async fn zero_temperature_is_greedy() {
 }
 
 #[tokio::test]
+async fn a_temperature_near_zero_is_raised() {
+    for (asked, drawn) in [(1e-60, 0.01), (0.002, 0.01), (0.02, 0.02)] {
+        let stand = Stand::saying("x").await;
+        stand.chat(json!({"temperature": asked})).await;
+        let sampling = stand.engine.only().spec.sampling;
+        assert_eq!(sampling.temperature, F32Bits::from(drawn), "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn choices_have_seeds_and_receipts_of_their_own() {
     let stand = Stand::saying("abc").await;
     let body = stand.chat(json!({"n": 3, "seed": 11})).await.json();
@@ -266,6 +276,22 @@ async fn a_grammar_bends_what_the_model_would_say() {
         .as_str()
         .expect("a text");
     assert!(content.starts_with('{'), "{content}");
+}
+
+#[tokio::test]
+async fn all_choices_follow_the_grammar() {
+    let stand = Stand::saying(r#"{"ok":true}"#).await;
+    let schema = json!({"type": "object", "properties": {"ok": {"const": true}},
+                        "required": ["ok"], "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let body = stand.chat(json!({"response_format": format, "n": 3})).await;
+    let body = body.json();
+    let choices = body["choices"].as_array().expect("choices");
+    assert_eq!(choices.len(), 3);
+    for choice in choices {
+        assert_eq!(choice["message"]["content"], r#"{"ok":true}"#);
+        assert_eq!(choice["finish_reason"], "stop");
+    }
 }
 
 #[tokio::test]

@@ -307,6 +307,7 @@ async fn connections_over_the_bound_are_told_so() {
 #[tokio::test]
 async fn requests_on_one_connection_follow_each_other() {
     let stand = Stand::saying("x").await;
+    stand.make_ready();
     let requests = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3)
         + "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let reply = raw(stand.addr, requests.as_bytes()).await;

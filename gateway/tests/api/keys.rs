@@ -40,7 +40,8 @@ async fn a_key_is_needed_for_all_but_probes_and_the_page() {
             reply.refused(401, None, Some("invalid_api_key"));
         }
     }
-    for path in ["/health", "/", "/page.js", "/page.css"] {
+    stand.make_ready();
+    for path in ["/health", "/ready", "/", "/page.js", "/page.css"] {
         assert_eq!(get(stand.addr, path, None).await.status, 200, "{path}");
     }
     let chat = "/v1/chat/completions";

@@ -89,6 +89,7 @@ async fn tls_when_asked() {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.expect("HTTP");
     tokio::spawn(connection);
+    stand.make_ready();
     let request = Request::get("/health").header("host", "localhost");
     let request = request
         .body(Empty::<axum::body::Bytes>::new())

@@ -56,16 +56,19 @@ fn view() -> PoolView {
 }
 
 #[tokio::test]
-async fn health_is_of_the_process_and_ready_of_the_pool() {
+async fn health_and_ready_are_of_the_pool() {
     let stand = Stand::saying("x").await;
-    assert_eq!(stand.get("/health").await.status, 200);
     stand.engine.view.lock().expect("no panic").state = "it waits for 2 workers".to_string();
-    let reply = stand.get("/ready").await;
-    let message = reply.refused(503, None, Some("not_ready"));
-    assert!(message.contains("it waits for 2 workers"), "{message}");
-    assert_eq!(reply.header("retry-after"), "5");
+    for path in ["/health", "/ready"] {
+        let reply = stand.get(path).await;
+        let message = reply.refused(503, None, Some("not_ready"));
+        assert!(message.contains("it waits for 2 workers"), "{message}");
+        assert_eq!(reply.header("retry-after"), "5");
+    }
     *stand.engine.view.lock().expect("no panic") = view();
-    assert_eq!(stand.get("/ready").await.status, 200);
+    for path in ["/health", "/ready"] {
+        assert_eq!(stand.get(path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use concord_proto::serving::{
 use concord_proto::{Digest, Domain, Keypair, Layers, Signed};
 use serde_json::{Value, json};
 
+use crate::script::BROKEN_RECEIPT;
 use crate::stand::{Stand, adapter, deployment};
 
 fn receipt(id: &str) -> Signed {
@@ -62,16 +63,18 @@ fn receipt(id: &str) -> Signed {
 #[tokio::test]
 async fn one_choice_has_a_receipt_and_several_a_list() {
     let stand = Stand::saying("x").await;
-    let missing = stand.get("/v1/receipts/chatcmpl-1").await;
+    let id = format!("chatcmpl-{}", "1".repeat(32));
+    let path = format!("/v1/receipts/{id}");
+    let missing = stand.get(&path).await;
     missing.refused(404, None, Some("receipt_not_found"));
-    let one = receipt("chatcmpl-1-0");
+    let one = receipt(&format!("{id}-0"));
     stand
         .engine
         .receipts
         .lock()
         .expect("no panic")
         .push(one.clone());
-    let reply = stand.get("/v1/receipts/chatcmpl-1").await;
+    let reply = stand.get(&path).await;
     assert_eq!(reply.status, 200);
     assert_eq!(
         receipt_file::from_json(&reply.text).expect("a right receipt"),
@@ -82,20 +85,34 @@ async fn one_choice_has_a_receipt_and_several_a_list() {
         .receipts
         .lock()
         .expect("no panic")
-        .push(receipt("chatcmpl-1-1"));
-    let list = stand.get("/v1/receipts/chatcmpl-1").await.json();
+        .push(receipt(&format!("{id}-1")));
+    let list = stand.get(&path).await.json();
     assert_eq!(list["object"], "list");
-    assert_eq!(list["data"][1]["id"], "chatcmpl-1-1");
+    assert_eq!(list["data"][1]["id"], format!("{id}-1"));
     let second = list["data"][1].to_string();
     assert_eq!(
         receipt_file::from_json(&second).expect("right"),
-        receipt("chatcmpl-1-1")
+        receipt(&format!("{id}-1"))
     );
     stand
-        .get("/v1/receipts/broken")
+        .get(&format!("/v1/receipts/{BROKEN_RECEIPT}"))
         .await
         .refused(500, None, None);
-    for id in ["other", "a%20b", "..%2Fkeys", &"a".repeat(200)] {
+    let one = stand.get(&format!("{path}-1")).await;
+    assert_eq!(one.status, 200);
+    let (short, more) = (&id[..id.len() - 1], format!("{id}-x"));
+    let long = "a".repeat(200);
+    for id in [
+        "chatcmpl",
+        "cmpl",
+        "chatcmpl-",
+        short,
+        &more,
+        "other",
+        "a%20b",
+        "..%2Fkeys",
+        &long,
+    ] {
         let reply = stand.get(&format!("/v1/receipts/{id}")).await;
         reply.refused(404, None, Some("receipt_not_found"));
     }

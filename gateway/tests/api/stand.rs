@@ -57,6 +57,11 @@ impl Stand {
         }
     }
 
+    /// The pool takes requests from now on.
+    pub fn make_ready(&self) {
+        self.engine.view.lock().expect("no panic").ready = true;
+    }
+
     pub async fn get(&self, path: &str) -> Reply {
         client::get(self.addr, path, None).await
     }

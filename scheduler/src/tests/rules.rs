@@ -336,6 +336,41 @@ fn refusals_say_what_is_wrong() {
 }
 
 #[test]
+fn a_full_queue_is_full_for_who_filled_it() {
+    let few = Settings {
+        waiting_max: 8,
+        active_max: 1,
+        ..settings()
+    };
+    let mut world = World::new(few, 1, 64);
+    let of = |owner| generation(owner, prompt(0, 30), 5);
+    let takes = |world: &World, owner| world.scheduler.refusal(&of(owner)).is_none();
+    let mut next = 0;
+    let mut fill = |world: &mut World, owner| {
+        let before = next;
+        while takes(world, owner) {
+            next += 1;
+            world.submit(next, of(owner));
+            assert!(next < 100, "the queue has no bound");
+        }
+        next - before
+    };
+    // One runs, and alone an owner may have the whole queue.
+    assert_eq!(fill(&mut world, 1), 1 + 8);
+    // Its share is 8 / 3 as soon as it waits, and it may exceed it by the last one.
+    assert_eq!(fill(&mut world, 2), 3);
+    assert!(!takes(&world, 1));
+    assert_eq!(fill(&mut world, 3), 3);
+    assert_eq!(fill(&mut world, 4), 2);
+    // Twice as many as is usual: now it is full for all.
+    assert_eq!(
+        world.scheduler.refusal(&of(5)),
+        Some(Refusal::Full { waiting: 16 })
+    );
+    world.drain();
+}
+
+#[test]
 fn a_pause_is_told_once_and_ends_with_the_next_token() {
     let mut world = World::new(settings(), 2, 64);
     world.submit(1, generation(1, prompt(0, 200), 30));

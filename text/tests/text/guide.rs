@@ -241,6 +241,25 @@ fn the_same_spec_gives_the_same_candidates() {
     }
 }
 
+#[test]
+fn a_clone_goes_its_own_way() {
+    let tokenizer = made();
+    let factory = factory(&tokenizer);
+    let start = || factory.start(&Grammar::JsonObject, &[]).unwrap();
+    let mut first = start();
+    first.allowed().unwrap();
+    let mut second = first.clone();
+    first.accept(u32::from(b'{')).unwrap();
+    assert_eq!(second.allowed().unwrap(), start().allowed().unwrap());
+    assert!(second.accept(u32::from(b'"')).is_err());
+    let mut third = first.clone();
+    for byte in b"\"a\":1}" {
+        assert_eq!(first.allowed().unwrap(), third.allowed().unwrap());
+        first.accept(u32::from(*byte)).unwrap();
+        third.accept(u32::from(*byte)).unwrap();
+    }
+}
+
 /// A judge has `tokenizer.json` alone.
 #[test]
 fn the_candidates_need_no_other_file() {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use concord_proto::Digest;
 use concord_proto::serving::ToStage;
+use concord_scheduler::Event;
 use tokio::sync::oneshot;
 
 use super::Pipeline;
+use super::answers::UNLOADED;
 
 /// An adapter that stages are loading.
 pub(super) struct Loading {
@@ -23,6 +25,7 @@ impl Pipeline {
         adapter: Digest,
         done: oneshot::Sender<Result<(), String>>,
     ) {
+        self.removing.retain(|(removed, _)| *removed != adapter);
         self.loading.push(Loading {
             adapter,
             have: BTreeSet::new(),
@@ -36,7 +39,32 @@ impl Pipeline {
 
     pub(super) fn remove_adapter(&mut self, adapter: Digest) {
         self.loading.retain(|loading| loading.adapter != adapter);
-        if self.is_up() {
+        let all = self.answers.iter();
+        let users = all.filter(|(_, answer)| answer.uses(&adapter));
+        for sequence in users.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
+            self.fail_for_good(sequence, UNLOADED);
+            self.events.push_back(Event::Cancel { sequence });
+        }
+        self.work_off();
+        // No pass from here on uses it; those in flight may.
+        let next = self.epoch.as_ref().map_or(0, |epoch| {
+            let last = epoch.passes.keys().next_back();
+            last.map_or(0, |last| last + 1)
+        });
+        self.removing.push((adapter, next));
+        self.let_adapters_go();
+    }
+
+    /// Has stages drop adapters that no pass in flight uses any more.
+    pub(super) fn let_adapters_go(&mut self) {
+        let Some(epoch) = self.epoch.as_ref().filter(|epoch| epoch.is_up) else {
+            // A plan that comes up is made without them.
+            return self.removing.clear();
+        };
+        let oldest = epoch.passes.keys().next().copied().unwrap_or(u64::MAX);
+        let is_free = |(_, next): &mut (Digest, u64)| *next <= oldest;
+        let free: Vec<(Digest, u64)> = self.removing.extract_if(.., is_free).collect();
+        for (adapter, _) in free {
             self.send_all(&ToStage::RemoveAdapter(adapter));
         }
     }

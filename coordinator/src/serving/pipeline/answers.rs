@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use concord_proto::Digest;
 use concord_proto::serving::{Control, Finish, Generation, Update, Usage};
-use concord_scheduler::{Event, Evicted};
+use concord_scheduler::{Event, Evicted, Refusal};
 use tokio::sync::mpsc;
 
 use super::Pipeline;
@@ -15,6 +16,9 @@ use crate::serving::forward::CHATTER_MAX;
 
 /// Room for updates that is kept for those that have to arrive.
 const LAST_WORDS: usize = CHATTER_MAX / 4;
+
+/// Why an answer ends whose adapter is gone.
+pub(super) const UNLOADED: &str = "the adapter was unloaded";
 
 /// An answer under way.
 pub(in super::super) struct Answer {
@@ -28,6 +32,8 @@ pub(in super::super) struct Answer {
     tokens: u32,
     /// Tokens that the stages of an earlier plan have drawn.
     pub(super) before: u32,
+    /// Plans in a row that a stage gave up while it computed this answer.
+    pub(super) failures: u32,
 }
 
 /// A complete answer, until its stages have claimed it.
@@ -58,7 +64,13 @@ impl Answer {
             tokens_max,
             tokens: 0,
             before: 0,
+            failures: 0,
         }
+    }
+
+    /// Whether it is computed with an adapter.
+    pub(super) fn uses(&self, adapter: &Digest) -> bool {
+        self.generation.spec.adapter.as_ref() == Some(adapter)
     }
 
     /// A new plan is in effect: what was drawn until now others have drawn.
@@ -90,7 +102,14 @@ impl Pipeline {
             shared.scheduler.refusal(&generation)
         };
         self.answers.insert(sequence, answer);
-        if let Some(refusal) = refusal {
+        let adapter = generation.spec.adapter;
+        if adapter.is_some_and(|adapter| !self.hub.state().adapters.contains(&adapter)) {
+            return self.fail_for_good(sequence, UNLOADED);
+        }
+        // Who has tokens already does not stand in line again.
+        let is_under_way = !answered.is_empty();
+        let counts = |why: &Refusal| !(is_under_way && matches!(why, Refusal::Full { .. }));
+        if let Some(refusal) = refusal.filter(counts) {
             return self.fail(sequence, &refusal.to_string());
         }
         let evicted = Evicted {
@@ -181,6 +200,15 @@ impl Pipeline {
 
     /// Ends an answer that cannot go on here.
     pub(super) fn fail(&mut self, sequence: u64, reason: &str) {
+        self.end(sequence, reason, true);
+    }
+
+    /// Ends an answer that cannot be had anywhere.
+    pub(super) fn fail_for_good(&mut self, sequence: u64, reason: &str) {
+        self.end(sequence, reason, false);
+    }
+
+    fn end(&mut self, sequence: u64, reason: &str, retry: bool) {
         let Some(answer) = self.answers.remove(&sequence) else {
             return;
         };
@@ -191,7 +219,7 @@ impl Pipeline {
         };
         let failed = Update::Failed {
             reason: reason.to_string(),
-            retry: true,
+            retry,
             usage,
         };
         // Whoever is gone misses nothing.
@@ -207,7 +235,7 @@ impl Pipeline {
                 continue;
             };
             let chosen = hub.state().routes.choose(&one.generation, Some(self.index));
-            let Some((_, route)) = chosen else {
+            let Some((index, route)) = chosen else {
                 // Nobody takes them: they wait here.
                 self.answers.insert(one.sequence, answer);
                 self.events.extend(one.events());
@@ -216,6 +244,7 @@ impl Pipeline {
                 return;
             };
             let sequence = one.sequence;
+            let home = answer.home.clone();
             let submitted = Submitted {
                 sequence,
                 answer,
@@ -228,7 +257,12 @@ impl Pipeline {
                     sequence,
                     "the pool is overloaded after the loss of a worker",
                 );
+                continue;
             }
+            // Words that come here from now on go after it, unless it has arrived and says itself
+            // where it is.
+            let (here, there) = (self.index, index);
+            let _ = home.compare_exchange(here, there, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

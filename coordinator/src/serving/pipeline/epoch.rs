@@ -91,6 +91,7 @@ impl Pipeline {
         let Some(epoch) = self.epoch.take() else {
             return;
         };
+        self.removing.clear();
         if epoch.is_up {
             let reason = reason.to_string();
             self.events.push_back(Event::Down { reason });
@@ -116,6 +117,7 @@ impl Pipeline {
 
     /// A worker of the plan says that it cannot go on.
     pub(super) fn on_failed(&mut self, seat: usize, reason: &str) {
+        self.blame_answers();
         self.end_with(seat, reason, true);
     }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_proto::WorkerId;
+use concord_proto::{Digest, WorkerId};
 use concord_scheduler::{Effect, Event, Scheduler, Settings};
 use tokio::sync::mpsc;
 
@@ -57,6 +57,7 @@ pub(super) fn start(hub: Arc<Hub>, index: u32) -> Route {
         done: BTreeMap::new(),
         unclaimed: BTreeMap::new(),
         loading: Vec::new(),
+        removing: Vec::new(),
         notices: VecDeque::new(),
         events: VecDeque::new(),
         lost: None,
@@ -85,6 +86,8 @@ struct Pipeline {
     unclaimed: BTreeMap<WorkerId, u32>,
     /// Adapters that stages are loading.
     loading: Vec<Loading>,
+    /// Adapters that are unloaded, and the first pass that is sure not to use them.
+    removing: Vec<(Digest, u64)>,
     /// On their way to the core.
     notices: VecDeque<ServingEvent>,
     /// For the scheduler.

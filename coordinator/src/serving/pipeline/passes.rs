@@ -1,5 +1,6 @@
 //! Passes in flight, and what stages say.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use concord_proto::serving::{DrawOrder, FromStage, Pass, PassResult, Passed, ToStage};
@@ -12,6 +13,8 @@ use super::input::{End, Said};
 pub(super) struct InFlight {
     runs: u32,
     rows: u32,
+    /// Whose runs these are.
+    sequences: Vec<u64>,
     /// Which stages it has left.
     passed: Vec<bool>,
     /// Held until it has left all of them: one of them may have found runs broken.
@@ -26,7 +29,34 @@ impl InFlight {
     }
 }
 
+/// Plans in a row that an answer may be computed in while a stage gives up.
+const FAILURES_MAX: u32 = 3;
+
 impl Pipeline {
+    /// A stage has given up: answers on which stages keep giving up end, lest they bring down one
+    /// plan after the other.
+    pub(super) fn blame_answers(&mut self) {
+        let Some(epoch) = &self.epoch else {
+            return;
+        };
+        let passes = epoch.passes.values();
+        let suspects: BTreeSet<u64> = passes.flat_map(|pass| pass.sequences.clone()).collect();
+        let mut ends = Vec::new();
+        for (sequence, answer) in &mut self.answers {
+            let is_suspect = suspects.contains(sequence);
+            answer.failures = if is_suspect { answer.failures + 1 } else { 0 };
+            if answer.failures >= FAILURES_MAX {
+                ends.push(*sequence);
+            }
+        }
+        for sequence in ends {
+            let reason =
+                format!("stages failed {FAILURES_MAX} times in a row while they computed it");
+            self.fail_for_good(sequence, &reason);
+            self.events.push_back(Event::Cancel { sequence });
+        }
+    }
+
     pub(super) fn send_pass(&mut self, pass: Pass, draws: DrawOrder) {
         let Some(epoch) = self.epoch.as_mut().filter(|epoch| epoch.is_up) else {
             return;
@@ -35,6 +65,7 @@ impl Pipeline {
         let in_flight = InFlight {
             runs: pass.runs.len() as u32,
             rows: pass.tokens.len() as u32,
+            sequences: pass.runs.iter().map(|run| run.sequence).collect(),
             passed: vec![false; epoch.seats.len()],
             result: None,
         };
@@ -122,6 +153,9 @@ impl Pipeline {
         {
             epoch.passes.remove(&number);
             self.events.push_back(Event::Result(result));
+            if !self.removing.is_empty() {
+                self.let_adapters_go();
+            }
         }
     }
 
