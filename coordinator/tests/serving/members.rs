@@ -91,6 +91,13 @@ async fn a_stage_that_says_nothing_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_were_not_ordered_are_noticed() {
+    let pool = lied_to(Lie::OtherRuns).await;
+    assert!(pool.serving.view().failovers > 0);
+    pool.server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_without_its_ticket_is_not_taken() {
     let folder = tempfile::tempdir().unwrap();
     let (server, serving) = serve(folder.path(), served(1, 1, 0)).await;

@@ -99,6 +99,9 @@ pub struct Passed {
     pub pass: u64,
     /// Rows.
     pub rows: u32,
+    /// [`super::runs_digest`] of the runs as the stage computed them: the stage before could have
+    /// passed on others than the scheduler's.
+    pub runs: Digest,
     /// Runs whose hidden states are not finite: they go on as zeros, and mean nothing.
     pub broken: Vec<u32>,
     /// Microseconds between arrival and start.

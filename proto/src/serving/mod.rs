@@ -19,7 +19,7 @@ pub use generation::{
     Control, Finish, Generation, GenerationSpec, Grammar, SamplingSpec, Update, Usage, choice_seed,
 };
 pub use lane::{FromStage, LaneHello, Passed, ToStage};
-pub use pass::{Pass, PassHeader, PassResult, Run};
+pub use pass::{Pass, PassHeader, PassResult, Run, runs_digest};
 pub use receipt::{
     AnswerVerdict, AuditedAnswer, ClaimOrder, Receipt, StageClaim, row_digest, tokens_digest,
 };

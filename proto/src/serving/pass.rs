@@ -79,6 +79,11 @@ impl PassHeader {
     }
 }
 
+/// The digest of the runs of a pass.
+pub fn runs_digest(runs: &[Run]) -> Digest {
+    Digest::of_value(Domain::Pass, &runs)
+}
+
 /// What came out of a pass, from the last stage to the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct PassResult {

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use concord_proto::serving::{DrawOrder, FromStage, Pass, PassResult, Passed, ToStage};
+use concord_proto::Digest;
+use concord_proto::serving::{
+    DrawOrder, FromStage, Pass, PassResult, Passed, ToStage, runs_digest,
+};
 use concord_scheduler::Event;
 
 use super::Pipeline;
@@ -13,6 +16,8 @@ use super::input::{End, Said};
 pub(super) struct InFlight {
     runs: u32,
     rows: u32,
+    /// Of the runs, as every stage must have computed them.
+    listed: Digest,
     /// Whose runs these are.
     sequences: Vec<u64>,
     /// Which stages it has left.
@@ -65,6 +70,7 @@ impl Pipeline {
         let in_flight = InFlight {
             runs: pass.runs.len() as u32,
             rows: pass.tokens.len() as u32,
+            listed: runs_digest(&pass.runs),
             sequences: pass.runs.iter().map(|run| run.sequence).collect(),
             passed: vec![false; epoch.seats.len()],
             result: None,
@@ -119,6 +125,14 @@ impl Pipeline {
         let fits = passed.rows == pass.rows && passed.broken.iter().all(|run| *run < pass.runs);
         if !fits || std::mem::replace(&mut pass.passed[seat], true) {
             return self.distrust(seat, "what it says of a pass does not fit it");
+        }
+        if passed.runs != pass.listed {
+            // Either it computed other runs than it was given, or the stage before gave it others.
+            let reason = "it computed other runs than were ordered";
+            return match seat {
+                0 => self.distrust(seat, reason),
+                _ => self.on_refused(seat, reason),
+            };
         }
         epoch.heard = Instant::now();
         if !passed.broken.is_empty() {

@@ -34,6 +34,8 @@ pub enum Lie {
     Garbage,
     /// It does not answer passes.
     Silent,
+    /// It computes other runs than the scheduler ordered.
+    OtherRuns,
     /// It opens its lane with a ticket of its own.
     OtherTicket,
 }

@@ -6,7 +6,7 @@ use concord_kernels::Tensor;
 use concord_kernels::ops::PagedRun;
 use concord_models::decoder::{PassInput, PassOutput, StageAdapter, StageRun};
 use concord_proto::Digest;
-use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, Run};
+use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, Run, runs_digest};
 
 use super::{ORDERS_MAX, Serving, StageEngine};
 use crate::RuntimeError;
@@ -65,6 +65,7 @@ impl StageEngine {
         let passed = Passed {
             pass: number,
             rows: left.len() as u32,
+            runs: runs_digest(&runs),
             broken: broken.clone(),
             queue_us: micros(started.saturating_duration_since(arrived)),
             compute_us: micros(started.elapsed()),
