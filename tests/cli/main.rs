@@ -8,5 +8,6 @@ mod job_file;
 mod logits;
 mod pool;
 mod program;
+mod serving;
 mod tiny_model;
 mod verify;
