@@ -36,6 +36,16 @@ fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("LedgerEntry", Source::LEDGER_EVENT, |s, v| {
         s.ledger_entry(v)
     });
+    visitor.visit("ToStage", Source::TO_STAGE, |s, v| s.said_to_stage(v));
+    visitor.visit("FromStage", Source::FROM_STAGE, |s, v| s.said_by_stage(v));
+    visitor.visit("AnswerVerdict", Source::ANSWER_VERDICT, |s, v| {
+        s.answer_verdict(v)
+    });
+    visitor.visit("StageAssignment", 1, |s, _| s.stage_assignment());
+    visitor.visit("LaneHello", 1, |s, _| s.lane_hello());
+    visitor.visit("PassHeader", 1, |s, _| s.pass_header());
+    visitor.visit("StageClaim", 1, |s, _| s.stage_claim());
+    visitor.visit("Receipt", 1, |s, _| s.receipt());
     visitor.visit("FrameHeader", 1, |s, _| s.frame_header());
     visitor.visit("JobSpec", 1, |s, _| s.spec());
     visitor.visit("Plan", 1, |s, _| s.plan());
@@ -253,13 +263,21 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 23] = [
-    "ToCoordinator 4281000a",
-    "ToWorker 5924dc36",
+const GOLDEN: [&str; 31] = [
+    "ToCoordinator abb3dd69",
+    "ToWorker bbaecbb5",
     "ClientRequest 7a967550",
     "ClientResponse f086e3e4",
     "JobEvent 1918b0ac",
     "LedgerEntry c0a0cae1",
+    "ToStage 6ab60069",
+    "FromStage b5101f69",
+    "AnswerVerdict 6beb2c2e",
+    "StageAssignment e5bcbcb6",
+    "LaneHello 889c08ed",
+    "PassHeader 0cbeaf10",
+    "StageClaim 55cf627d",
+    "Receipt 834db084",
     "FrameHeader 3beb6e82",
     "JobSpec 183374a2",
     "Plan 6e5af5a1",

@@ -6,6 +6,7 @@
 mod client;
 mod ledger;
 mod manifest;
+mod serving;
 mod session;
 
 use concord_proto::client::WatchRequest;

@@ -1,5 +1,6 @@
 //! Values of what coordinator and workers say to each other.
 
+use concord_proto::serving::{AuditedAnswer, DeploymentId};
 use concord_proto::session::*;
 use concord_proto::*;
 
@@ -58,7 +59,7 @@ impl Source {
         }
     }
 
-    pub const TO_COORDINATOR: u64 = 10;
+    pub const TO_COORDINATOR: u64 = 13;
 
     pub fn sent_up(&mut self, variant: u64) -> ToCoordinator {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -93,6 +94,24 @@ impl Source {
                 verdict: self.signed(),
             },
             8 => ToCoordinator::Drain,
+            10 => ToCoordinator::StandsBy {
+                deployment: DeploymentId(self.digest()),
+                epoch,
+                layers: self.list(Self::layers),
+            },
+            11 => ToCoordinator::StageFailed {
+                deployment: DeploymentId(self.digest()),
+                epoch,
+                reason: self.text(),
+                permanent: self.flag(),
+            },
+            12 => {
+                let variant = self.below(Self::ANSWER_VERDICT);
+                ToCoordinator::AnswerVerdict {
+                    order: self.u64(),
+                    verdict: self.answer_verdict(variant),
+                }
+            }
             _ => ToCoordinator::OutOfMemory {
                 job,
                 epoch,
@@ -127,7 +146,7 @@ impl Source {
         }
     }
 
-    pub const TO_WORKER: u64 = 13;
+    pub const TO_WORKER: u64 = 16;
 
     pub fn sent_down(&mut self, variant: u64) -> ToWorker {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -167,6 +186,14 @@ impl Source {
             9 => ToWorker::Forget { job },
             10 => ToWorker::Audit(Box::new(self.audit_order())),
             11 => ToWorker::Leave,
+            12 => ToWorker::Serve(Box::new(self.stage_assignment())),
+            13 => ToWorker::Unserve {
+                deployment: DeploymentId(self.digest()),
+            },
+            14 => ToWorker::AuditAnswer(AuditedAnswer {
+                order: self.u64(),
+                receipt: self.digest(),
+            }),
             _ => ToWorker::Challenge {
                 nonce: [self.u32() as u8; 32],
             },
