@@ -21,6 +21,7 @@ mod logits;
 mod output;
 mod pool;
 mod serve;
+mod signals;
 mod status;
 mod table;
 mod train;
