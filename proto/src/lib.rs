@@ -3,6 +3,7 @@
 //! Every type that leaves a process has one canonical encoding ([`canonical`]); every digest has a
 //! domain tag ([`Domain`]); no `usize`, no float text and no map order is in any of them.
 
+pub mod address;
 pub mod bundle;
 pub mod canonical;
 mod claim;
@@ -42,4 +43,4 @@ pub use signed::{Keypair, PublicKey, Signed, SignedError, WorkerId};
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;

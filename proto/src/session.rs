@@ -165,6 +165,17 @@ pub enum ToCoordinator {
         /// What came of it.
         verdict: AnswerVerdict,
     },
+    /// A tensor cannot be brought to another worker of the plan: nobody answers at its address.
+    Unreached {
+        /// The job.
+        job: JobId,
+        /// The plan's epoch.
+        epoch: u32,
+        /// Who is not reached.
+        worker: WorkerId,
+        /// What was tried, and what came of it.
+        reason: String,
+    },
 }
 
 /// A stage to hold.
@@ -297,6 +308,11 @@ pub enum ToWorker {
     },
     /// Compute an answer again.
     AuditAnswer(AuditedAnswer),
+    /// Others cannot reach this worker at the address that it gave in its [`Hello`].
+    Unreached {
+        /// Who has tried, and what came of it.
+        reason: String,
+    },
 }
 
 /// The losses and squared norms of a step, from all its workers.

@@ -5,7 +5,7 @@ mod inputs;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_kernels::Device;
 use concord_proto::session::{Hello, Role, ToCoordinator, ToWorker};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::blobs::Blobs;
 use crate::identity::Home;
 use crate::session::{self, Session};
-use crate::{RuntimeError, measure};
+use crate::{Backoff, RuntimeError, measure};
 
 pub(crate) use auditor::Auditor;
 
@@ -33,10 +33,8 @@ pub struct CheckerOptions {
     pub lie: Option<crate::liar::Lie>,
 }
 
-/// Between two tries to reach the coordinator.
-const RETRY: Duration = Duration::from_millis(500);
-/// Tries before a checker that never had a session gives up.
-const FIRST_TRIES: u32 = 20;
+/// A checker that never had a session gives up after this.
+const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
 
 /// Runs a checker until it is refused or `leave` is told.
 ///
@@ -56,30 +54,40 @@ pub async fn run(
         held: None,
         challenge: [0; 32],
     };
-    let mut tries = 0;
+    let mut backoff = Backoff::for_coordinator();
+    let started = Instant::now();
+    let (mut had_session, mut warned) = (false, false);
     loop {
-        let opened = open(&options, &home.key, &hello).await;
+        let opened = tokio::select! {
+            opened = open(&options, &home.key, &hello) => opened,
+            _ = leave.recv() => return Ok(()),
+        };
         match opened {
             Ok((mut session, auditor)) => {
-                tries = 0;
+                (had_session, warned) = (true, false);
+                let since = Instant::now();
                 if serve(&mut session, &auditor, &mut leave).await? {
                     return Ok(());
                 }
+                tracing::warn!("lost the coordinator");
+                backoff.after(since.elapsed());
             }
-            Err(error @ RuntimeError::Refused(_)) => return Err(error),
-            Err(error) if tries >= FIRST_TRIES => {
+            Err(error @ (RuntimeError::Refused(_) | RuntimeError::Address(_))) => {
+                return Err(error);
+            }
+            Err(error) if !had_session && started.elapsed() >= FIRST_SESSION_MAX => {
                 return Err(error.no_coordinator(&options.coordinator));
             }
             Err(error) => {
-                if tries == 0 {
+                if !warned {
                     tracing::warn!("{error}; trying again");
                 }
-                tries += 1;
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    _ = leave.recv() => return Ok(()),
-                }
+                warned = true;
             }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.pause()) => {}
+            _ = leave.recv() => return Ok(()),
         }
     }
 }

@@ -4,6 +4,7 @@ use concord_kernels::KernelError;
 use concord_kernels::cuda::CudaError;
 use concord_models::ModelError;
 use concord_proto::Digest;
+use concord_proto::address::AddressError;
 
 /// Cause, place and, where there is one, remedy.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,16 @@ pub enum RuntimeError {
         /// Why.
         why: String,
     },
+    /// A text that should be an address is none that can be connected to.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A worker listens at all addresses of its machine and does not say which one others reach.
+    #[error(
+        "nobody can connect to {0}, which stands for all addresses of this machine: say with \
+         --advertise which one others reach, such as --advertise http://10.0.0.7:{port}",
+        port = shown_port(.0)
+    )]
+    NotAdvertised(std::net::SocketAddr),
     /// The coordinator does not take this process.
     #[error("the coordinator refuses: {0}")]
     Refused(String),
@@ -94,6 +105,25 @@ pub enum RuntimeError {
     /// A tensor of the model is missing or broken.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A step gives numbers that are not finite: on every machine, because all give the same bits.
+    #[error(
+        "step {step}: {why}. The training diverges: lower learning_rate, or look at the data of \
+         this step"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+        /// Where it was noticed.
+        why: KernelError,
+    },
+    /// A blob lies in the store with other bytes than were put there.
+    #[error("blob {digest} is damaged where it is kept: {why}")]
+    Damaged {
+        /// Its address.
+        digest: Digest,
+        /// What the store says.
+        why: String,
+    },
     /// A result is not finite, or a GPU fails.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -115,9 +145,33 @@ impl RuntimeError {
     pub fn is_permanent(&self) -> bool {
         let is_of_job = matches!(
             self,
-            Self::Kernel(_) | Self::Model(_) | Self::Unsupported(_)
+            Self::Kernel(_) | Self::Model(_) | Self::Unsupported(_) | Self::Diverged { .. }
         );
         is_of_job && self.of_gpu().is_none()
+    }
+
+    /// Whether all workers of a job would fail in the same way: also where a blob that its spec names
+    /// is not what it should be, because all fetch the same one.
+    pub(crate) fn is_of_job(&self) -> bool {
+        let is_of_blob = matches!(
+            self,
+            Self::MissingBlob(_) | Self::BadBlob { .. } | Self::Damaged { .. }
+        );
+        is_of_blob || self.is_permanent()
+    }
+
+    /// The error of a step: where numbers are not finite, it is the training that has gone astray.
+    pub(crate) fn in_step(self, step: u32) -> Self {
+        match self {
+            Self::Kernel(why @ KernelError::NotFinite { .. })
+            | Self::Model(ModelError::Kernel(why @ KernelError::NotFinite { .. })) => {
+                Self::Diverged {
+                    step: u64::from(step) + 1,
+                    why,
+                }
+            }
+            other => other,
+        }
     }
 
     /// Whether memory does not hold a stage.
@@ -150,6 +204,14 @@ impl RuntimeError {
     /// Whether the GPU of this process cannot go on: it is lost, or does what it should not.
     pub(crate) fn gpu_is_gone(&self) -> bool {
         self.of_gpu().is_some() && self.out_of_memory().is_none()
+    }
+}
+
+/// The port that an example has.
+fn shown_port(listen: &std::net::SocketAddr) -> u16 {
+    match listen.port() {
+        0 => 7701,
+        port => port,
     }
 }
 
@@ -188,5 +250,93 @@ mod tests {
         };
         let bits = RuntimeError::Kernel(bits);
         assert!(bits.is_permanent() && !bits.gpu_is_gone(), "{bits}");
+    }
+
+    fn not_finite() -> KernelError {
+        KernelError::NotFinite {
+            tensor: "loss".to_string(),
+            index: 0,
+            value: f32::NAN,
+        }
+    }
+
+    /// All workers give the same bits and fetch the same blobs: what fails in them is the job's. What
+    /// fails in one machine or on the way to it is not.
+    #[test]
+    fn what_every_worker_would_meet_is_the_fault_of_the_job() {
+        let digest = Digest::default();
+        let io = |kind| RuntimeError::Io {
+            action: "write",
+            path: "x".to_string(),
+            why: std::io::Error::from(kind),
+        };
+        let text = || "why".to_string();
+        for (error, is_of_job) in [
+            (RuntimeError::Kernel(not_finite()).in_step(11), true),
+            (RuntimeError::Model(not_finite().into()).in_step(11), true),
+            (RuntimeError::Kernel(not_finite()), true),
+            (RuntimeError::Unsupported(text()), true),
+            (RuntimeError::MissingBlob(digest), true),
+            (
+                RuntimeError::BadBlob {
+                    digest,
+                    what: "data chunk",
+                    why: text(),
+                },
+                true,
+            ),
+            (
+                RuntimeError::Damaged {
+                    digest,
+                    why: text(),
+                },
+                true,
+            ),
+            (
+                RuntimeError::WrongBlob {
+                    expected: digest,
+                    got: digest,
+                },
+                false,
+            ),
+            (
+                RuntimeError::Unreachable {
+                    endpoint: text(),
+                    why: text(),
+                },
+                false,
+            ),
+            (io(std::io::ErrorKind::StorageFull), false),
+            (RuntimeError::EngineStopped, false),
+            (
+                RuntimeError::NoRoom {
+                    needed: 2,
+                    limit: 1,
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(error.is_of_job(), is_of_job, "{error}");
+        }
+    }
+
+    #[test]
+    fn divergence_says_in_which_step_and_what_would_help() {
+        for error in [
+            RuntimeError::Kernel(not_finite()),
+            RuntimeError::Model(ModelError::Kernel(not_finite())),
+        ] {
+            let words = error.in_step(11).to_string();
+            for part in [
+                "step 12: loss",
+                "NaN",
+                "not a finite number",
+                "learning_rate",
+            ] {
+                assert!(words.contains(part), "{words}");
+            }
+        }
+        let other = RuntimeError::Unsupported("no".to_string());
+        assert!(!other.in_step(11).to_string().contains("learning_rate"));
     }
 }

@@ -1,6 +1,7 @@
 //! The worker: holds a stage, computes microbatches, moves tensors, signs claims. And the checker,
 //! which re-runs their leaves.
 
+mod backoff;
 pub mod blobs;
 pub mod checker;
 pub mod core;
@@ -20,5 +21,6 @@ pub mod worker;
 #[cfg(feature = "wrong-data")]
 pub mod wrong_data;
 
+pub use backoff::Backoff;
 pub use error::RuntimeError;
 pub use session::connect;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::Envelope;
@@ -17,6 +18,18 @@ use crate::RuntimeError;
 /// Messages that may wait for the network.
 const OUTGOING_MAX: usize = 256;
 
+/// A machine that answers no connection within this is not there.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// A coordinator that does not answer a hello within this is not one, or hangs. It takes a while
+/// where it has to find out whether an older session of the same key is alive.
+const WELCOME_MAX: Duration = Duration::from_secs(15);
+
+/// A connection with something under way is asked this often whether it is still one, and given up
+/// where there is no answer for so long: a machine that was switched off says no farewell.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+const ALIVE_MAX: Duration = Duration::from_secs(20);
+
 /// An open session.
 pub(crate) struct Session {
     key: Keypair,
@@ -30,16 +43,20 @@ pub(crate) struct Session {
 /// A channel to `url`, such as "http://127.0.0.1:7700".
 ///
 /// # Errors
-/// [`RuntimeError::Unreachable`] where the address is none or nobody answers there.
+/// [`RuntimeError::Address`] where `url` is no address that can be connected to, before a byte is
+/// sent; [`RuntimeError::Unreachable`] where nobody answers there.
 pub async fn connect(url: &str) -> Result<Channel, RuntimeError> {
+    let address = Address::parse(url)?;
     let unreachable = |why: String| RuntimeError::Unreachable {
         endpoint: url.to_string(),
         why,
     };
     let endpoint =
-        Endpoint::from_shared(url.to_string()).map_err(|e| unreachable(e.to_string()))?;
+        Endpoint::from_shared(address.to_string()).map_err(|e| unreachable(e.to_string()))?;
     let endpoint = endpoint
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(CONNECT_MAX)
+        .http2_keep_alive_interval(ALIVE_EVERY)
+        .keep_alive_timeout(ALIVE_MAX)
         .tcp_nodelay(true)
         .http2_adaptive_window(true);
     endpoint
@@ -67,6 +84,11 @@ impl Session {
         key: Keypair,
         hello: Hello,
     ) -> Result<Self, RuntimeError> {
+        let opened = tokio::time::timeout(WELCOME_MAX, Self::say_hello(channel, key, hello)).await;
+        opened.unwrap_or_else(|_| Err(lost(&format!("it says nothing for {WELCOME_MAX:?}"))))
+    }
+
+    async fn say_hello(channel: Channel, key: Keypair, hello: Hello) -> Result<Self, RuntimeError> {
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         let mut client = CoordinatorClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

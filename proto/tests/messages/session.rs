@@ -59,7 +59,7 @@ impl Source {
         }
     }
 
-    pub const TO_COORDINATOR: u64 = 13;
+    pub const TO_COORDINATOR: u64 = 14;
 
     pub fn sent_up(&mut self, variant: u64) -> ToCoordinator {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -112,6 +112,12 @@ impl Source {
                     verdict: self.answer_verdict(variant),
                 }
             }
+            13 => ToCoordinator::Unreached {
+                job,
+                epoch,
+                worker: self.key(),
+                reason: self.text(),
+            },
             _ => ToCoordinator::OutOfMemory {
                 job,
                 epoch,
@@ -146,7 +152,7 @@ impl Source {
         }
     }
 
-    pub const TO_WORKER: u64 = 16;
+    pub const TO_WORKER: u64 = 17;
 
     pub fn sent_down(&mut self, variant: u64) -> ToWorker {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -194,6 +200,9 @@ impl Source {
                 order: self.u64(),
                 receipt: self.digest(),
             }),
+            16 => ToWorker::Unreached {
+                reason: self.text(),
+            },
             _ => ToWorker::Challenge {
                 nonce: [self.u32() as u8; 32],
             },

@@ -82,6 +82,10 @@ async fn collect(mut chunks: Streaming<Chunk>, digest: Digest) -> Result<Vec<u8>
 fn failed(digest: Digest, status: &Status) -> RuntimeError {
     match status.code() {
         Code::NotFound => RuntimeError::MissingBlob(digest),
+        Code::DataLoss => RuntimeError::Damaged {
+            digest,
+            why: status.message().to_string(),
+        },
         _ => RuntimeError::Unreachable {
             endpoint: format!("the holder of blob {}", digest.short()),
             why: status.message().to_string(),

@@ -207,6 +207,7 @@ impl Job {
     /// Drops the step in progress, and tells the coordinator. Where memory is short, the stage goes
     /// too: the committed state, which has to leave, is all that is worth its room.
     pub(crate) fn fail(&mut self, engine: &mut Engine, error: RuntimeError) {
+        let error = error.in_step(self.step);
         if error.out_of_memory().is_some() {
             self.unload(engine);
         } else {
@@ -241,7 +242,8 @@ impl Job {
         engine.set_held(Some(self.held()));
         if let Err(error) = refreshed {
             self.stage = None;
-            engine.fail(self.id, self.plan.epoch, error.into());
+            let error = RuntimeError::from(error).in_step(step);
+            engine.fail(self.id, self.plan.epoch, error);
         }
     }
 

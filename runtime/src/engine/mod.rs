@@ -240,7 +240,7 @@ impl Engine {
                 job,
                 epoch,
                 reason,
-                permanent: error.is_permanent(),
+                permanent: error.is_of_job(),
             },
         });
         if error.gpu_is_gone() {

@@ -156,6 +156,7 @@ impl Run {
         let tokens = wrong.as_ref().unwrap_or(&batch.batch);
         let forwarded = work::forward(job.stage(), job.layers, tokens, hidden)?;
         if let Some(sum) = forwarded.loss() {
+            check_finite(|| format!("loss of microbatch {microbatch}"), sum)?;
             self.losses.push(MicrobatchLoss {
                 microbatch,
                 sum: F32Bits::from(sum),
@@ -300,6 +301,10 @@ impl Run {
             .collect::<Result<_, KernelError>>()?;
         self.step_gradients = work::step_gradients(&job.spec, job.layers, device, totals)?;
         let norms = work::norms(&job.spec, job.layers, device, &self.step_gradients)?;
+        for norm in &norms {
+            let name = &job.spec.trainable[norm.tensor as usize].name;
+            check_finite(|| format!("gradient norm of {name}"), norm.squared.get())?;
+        }
         self.losses.sort_by_key(|loss| loss.microbatch);
         self.progress = Progress::Reported;
         engine.report(ToCoordinator::Computed {
@@ -372,6 +377,18 @@ impl Run {
         engine.report(ToCoordinator::Updated { claim, leaves });
         Ok(())
     }
+}
+
+/// What is reported is finite, as everything is that is hashed.
+fn check_finite(name: impl FnOnce() -> String, value: f32) -> Result<(), KernelError> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    Err(KernelError::NotFinite {
+        tensor: name(),
+        index: 0,
+        value,
+    })
 }
 
 /// Signs tensors and sends them.

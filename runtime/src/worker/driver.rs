@@ -1,9 +1,10 @@
 //! Sessions, one after another, around one engine that outlives them.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_kernels::Device;
+use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, Role};
 use concord_proto::wire::worker_server::WorkerServer;
@@ -11,9 +12,10 @@ use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
-use tonic::transport::server::TcpIncoming;
 
 use super::WorkerOptions;
+use super::accept::accept;
+use super::endpoint::{advertised, endpoint, is_hidden};
 use super::live::{End, Live};
 use super::server::WorkerService;
 use crate::blobs::Blobs;
@@ -21,7 +23,7 @@ use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
 use crate::identity::Home;
 use crate::serving::StageHandle;
 use crate::session::{self, Session};
-use crate::{RuntimeError, measure};
+use crate::{Backoff, RuntimeError, measure};
 
 /// More than all frames and orders of two steps.
 const EVENTS_MAX: usize = 1 << 16;
@@ -29,16 +31,16 @@ const EVENTS_MAX: usize = 1 << 16;
 pub(super) const EFFECTS_MAX: usize = 256;
 /// Bytes that a neighbour may send ahead of what has been read.
 const WINDOW_BYTES: u32 = 8 << 20;
-/// Between two tries to reach the coordinator.
-const RETRY: Duration = Duration::from_millis(500);
-/// Tries before a worker that never had a session gives up.
-const FIRST_TRIES: u32 = 20;
+/// A worker that never had a session gives up after this.
+const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
 
 /// Runs a worker until it is refused or `leave` is told.
 ///
 /// # Errors
 /// [`RuntimeError`] where the port is taken, the coordinator refuses, or cannot be reached at all.
 pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<(), RuntimeError> {
+    let coordinator = Address::parse(&options.coordinator)?;
+    let advertised = advertised(&options)?;
     let home = Home::open(&options.dir)?;
     let key = home.key.clone();
     let refused = |why: std::io::Error| match why.kind() {
@@ -51,10 +53,13 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     };
     let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let endpoint = options
-        .advertise
-        .clone()
-        .unwrap_or_else(|| format!("http://{address}"));
+    let endpoint = endpoint(advertised, address)?;
+    if is_hidden(&endpoint, &coordinator) {
+        tracing::warn!(
+            "{endpoint} is reached on this machine only, and the coordinator is at {coordinator}: \
+             where other workers or checkers are on other machines, give --listen and --advertise"
+        );
+    }
     let info = measure::device_info(&options.device, options.memory_bytes)?;
 
     let shared = Shared::default();
@@ -79,7 +84,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(2 * WINDOW_BYTES)
         .add_service(service)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .serve_with_incoming(accept(listener));
     let server = tokio::spawn(server);
 
     let engine = Engine {
@@ -112,7 +117,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         protocol: PROTOCOL_VERSION,
         arithmetic: ARITHMETIC_VERSION,
         device: info,
-        endpoint,
+        endpoint: endpoint.to_string(),
         held: None,
         challenge: [0; 32],
     };
@@ -136,7 +141,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
 pub(super) struct Driver {
     pub(super) options: WorkerOptions,
     pub(super) key: Keypair,
-    hello: Hello,
+    pub(super) hello: Hello,
     shared: Shared,
     pub(super) events: SyncSender<EngineEvent>,
     pub(super) stage: StageHandle,
@@ -152,11 +157,18 @@ impl Driver {
         gpu_losses: &mut mpsc::Receiver<RuntimeError>,
         mut leave: mpsc::Receiver<()>,
     ) -> Result<(), RuntimeError> {
-        let mut tries = 0;
+        let mut backoff = Backoff::for_coordinator();
+        let started = Instant::now();
+        let mut warned = false;
         loop {
-            let error = match self.session().await {
+            let opened = tokio::select! {
+                opened = self.session() => opened,
+                _ = leave.recv() => return Ok(()),
+            };
+            match opened {
                 Ok((session, channel)) => {
-                    (self.had_session, tries) = (true, 0);
+                    (self.had_session, warned) = (true, false);
+                    let since = Instant::now();
                     let blobs = Blobs::new(channel.clone(), self.options.dir.join("blobs"))?;
                     let mut live = Live::new(&self, session, blobs);
                     match live.serve(&mut outbox, gpu_losses, &mut leave).await {
@@ -166,24 +178,27 @@ impl Driver {
                         End::Lost => {}
                     }
                     tracing::warn!("lost the coordinator; the committed state is kept");
-                    continue;
+                    backoff.after(since.elapsed());
                 }
-                Err(error @ RuntimeError::Refused(_)) => return Err(error),
-                Err(error) => error,
-            };
-            tries += 1;
-            if !self.had_session && tries >= FIRST_TRIES {
-                return Err(error.no_coordinator(&self.options.coordinator));
+                Err(error @ (RuntimeError::Refused(_) | RuntimeError::Address(_))) => {
+                    return Err(error);
+                }
+                Err(error) if !self.had_session && started.elapsed() >= FIRST_SESSION_MAX => {
+                    return Err(error.no_coordinator(&self.options.coordinator));
+                }
+                Err(error) => {
+                    if !warned {
+                        tracing::warn!("{error}; trying again");
+                    }
+                    warned = true;
+                }
             }
-            if tries == 1 {
-                tracing::warn!("{error}; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(backoff.pause()) => {}
+                _ = leave.recv() => return Ok(()),
             }
             // What the engine still says is about a plan that is no more.
             while outbox.try_recv().is_ok() {}
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                _ = leave.recv() => return Ok(()),
-            }
         }
     }
 

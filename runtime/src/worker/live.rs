@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_proto::JobId;
 use concord_proto::serving::AuditedAnswer;
 use concord_proto::session::{Assignment, ToCoordinator, ToWorker};
+use concord_proto::{JobId, Plan};
 use tokio::sync::{Mutex, mpsc};
 
 use super::assignment;
 use super::driver::{Driver, EFFECTS_MAX};
-use super::peers::Peers;
+use super::peers::{Loss, Peers};
 use crate::RuntimeError;
 use crate::blobs::Blobs;
 use crate::checker::Auditor;
@@ -41,6 +41,12 @@ impl End {
     }
 }
 
+/// The plan in effect, and where its workers are reached, in its order.
+struct Planned {
+    plan: Plan,
+    endpoints: Vec<String>,
+}
+
 /// A worker in a session.
 pub(super) struct Live<'a> {
     driver: &'a Driver,
@@ -51,11 +57,11 @@ pub(super) struct Live<'a> {
     peers: Peers,
     data: Arc<Mutex<Option<(JobId, DataSource)>>>,
     loading: Option<tokio::task::JoinHandle<()>>,
-    plan: Option<concord_proto::Plan>,
+    plan: Option<Planned>,
     said: mpsc::Sender<ToCoordinator>,
     sayings: mpsc::Receiver<ToCoordinator>,
-    lost: mpsc::Sender<(u32, String)>,
-    losses: mpsc::Receiver<(u32, String)>,
+    lost: mpsc::Sender<Loss>,
+    losses: mpsc::Receiver<Loss>,
     /// From tasks that found that the GPU cannot go on.
     gpu_gone: mpsc::Sender<RuntimeError>,
     gpu_losses: mpsc::Receiver<RuntimeError>,
@@ -121,11 +127,10 @@ impl<'a> Live<'a> {
                 }
                 Some(error) = self.gpu_losses.recv() => return self.last_word(error).await,
                 Some(message) = self.sayings.recv() => self.session.send(&message).await,
-                Some((epoch, why)) = self.losses.recv() => {
-                    // A neighbour that an older plan had may well be gone.
-                    let is_current = self.plan.as_ref().is_some_and(|plan| plan.epoch == epoch);
-                    if is_current { self.fail(why).await } else { true }
-                }
+                Some(loss) = self.losses.recv() => match self.about_loss(loss) {
+                    Some(message) => self.session.send(&message).await,
+                    None => true,
+                },
                 _ = heartbeat.tick() => self.session.send(&ToCoordinator::Heartbeat).await,
                 _ = leave.recv(), if !leaving => {
                     leaving = true;
@@ -145,18 +150,33 @@ impl<'a> Live<'a> {
         End::GpuGone(error)
     }
 
-    async fn fail(&mut self, reason: String) -> bool {
-        let Some(plan) = &self.plan else { return true };
-        let (job, epoch) = (plan.job, plan.epoch);
-        let permanent = false;
-        self.session
-            .send(&ToCoordinator::Failed {
+    /// What the coordinator is told where tensors do not get to a neighbour.
+    fn about_loss(&self, loss: Loss) -> Option<ToCoordinator> {
+        let Loss {
+            epoch,
+            endpoint,
+            why,
+            is_unreached,
+        } = loss;
+        // A neighbour that an older plan had may well be gone.
+        let current = self.plan.as_ref().filter(|p| p.plan.epoch == epoch);
+        let Planned { plan, endpoints } = current?;
+        let mut seats = plan.workers().zip(endpoints);
+        let job = plan.job;
+        Some(match seats.find(|(_, at)| **at == endpoint) {
+            Some(((_, worker), _)) if is_unreached => ToCoordinator::Unreached {
                 job,
                 epoch,
-                reason,
-                permanent,
-            })
-            .await
+                worker,
+                reason: why,
+            },
+            _ => ToCoordinator::Failed {
+                job,
+                epoch,
+                reason: format!("the connection to the worker at {endpoint} broke: {why}"),
+                permanent: false,
+            },
+        })
     }
 
     async fn order(&mut self, message: ToWorker) -> bool {
@@ -216,6 +236,13 @@ impl<'a> Live<'a> {
             ToWorker::AuditAnswer(order) => self.judge(order),
             ToWorker::Serve(assignment) => self.host.serve(*assignment),
             ToWorker::Unserve { deployment } => self.host.unserve(deployment),
+            ToWorker::Unreached { reason } => {
+                let endpoint = &self.driver.hello.endpoint;
+                tracing::warn!(
+                    "others cannot reach this worker at {endpoint}: {reason}. It is left out of \
+                     plans with them: give --listen and --advertise an address that they reach"
+                );
+            }
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
@@ -248,7 +275,10 @@ impl<'a> Live<'a> {
         if let Some(loading) = self.loading.take() {
             loading.abort();
         }
-        self.plan = Some(assignment.plan.clone());
+        self.plan = Some(Planned {
+            plan: assignment.plan.clone(),
+            endpoints: assignment.endpoints.clone(),
+        });
         let (job, epoch) = (assignment.plan.job, assignment.plan.epoch);
         let (blobs, events) = (self.blobs.clone(), self.driver.events.clone());
         let (said, data) = (self.said.clone(), self.data.clone());
@@ -283,6 +313,7 @@ impl<'a> Live<'a> {
         let Some(plan) = self
             .plan
             .as_ref()
+            .map(|planned| &planned.plan)
             .filter(|p| (p.job, p.epoch) == (job, epoch))
         else {
             return;
@@ -399,6 +430,6 @@ fn failed(job: JobId, epoch: u32, error: &RuntimeError) -> ToCoordinator {
         job,
         epoch,
         reason: error.to_string(),
-        permanent: error.is_permanent(),
+        permanent: error.is_of_job(),
     }
 }

@@ -1,7 +1,9 @@
 //! The worker's driver: gRPC, timers and files around the engine.
 
+mod accept;
 mod assignment;
 mod driver;
+mod endpoint;
 mod live;
 mod peers;
 mod server;
@@ -21,7 +23,8 @@ pub struct WorkerOptions {
     pub coordinator: String,
     /// Where other workers reach this one; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// What others are told to connect to; nothing tells them the listening address.
+    /// What others are told to connect to; nothing tells them the listening address. It is needed
+    /// where that stands for all addresses of the machine.
     pub advertise: Option<String>,
     /// Key and fetched blobs.
     pub dir: PathBuf,

@@ -10,21 +10,43 @@ use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Frame, FrameHeader};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
 
-use crate::{session, tensor_blob};
+use crate::{Backoff, RuntimeError, session, tensor_blob};
 
 /// Frames that may wait for one worker: they are bounded by the microbatches in flight.
 const WAITING_MAX: usize = 1_024;
 /// Pieces that may wait inside one stream.
 const PIECES_MAX: usize = 16;
-/// Tries to reach a worker before it is given up.
-const TRIES: u32 = 5;
+
+/// A worker at whose address nobody answers for so long is reported.
+const REACH_MAX: Duration = Duration::from_secs(4);
+/// The first pause between two tries to reach a worker, and the longest.
+const REACH_PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+
+/// So long after a stream broke that is told. A worker that has ended breaks its streams, too: then
+/// the coordinator knows by now, and has ended the plan.
+const BREAK_GRACE: Duration = Duration::from_secs(1);
 
 /// A frame to be sent.
 struct Outgoing {
     header: Box<FrameHeader>,
     tensors: Vec<Arc<Tensor>>,
+}
+
+/// Tensors that do not get to the worker at `endpoint`, in the plan of this epoch.
+#[derive(Debug)]
+pub(super) struct Loss {
+    pub(super) epoch: u32,
+    pub(super) endpoint: String,
+    pub(super) why: String,
+    /// Whether nobody answers at the address. Otherwise it took some, and what became of the last
+    /// ones is not known.
+    pub(super) is_unreached: bool,
 }
 
 /// Streams to other workers, by endpoint.
@@ -34,14 +56,13 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Sends tensors to the worker at `endpoint`. A worker that cannot be reached is told of on
-    /// `lost`, with the plan's epoch.
+    /// Sends tensors to the worker at `endpoint`. Where they do not get there, `lost` is told.
     pub(super) async fn send(
         &mut self,
         endpoint: String,
         header: Box<FrameHeader>,
         tensors: Vec<Arc<Tensor>>,
-        lost: &mpsc::Sender<(u32, String)>,
+        lost: &mpsc::Sender<Loss>,
     ) {
         let outgoing = Outgoing { header, tensors };
         let outgoing = match self.streams.get(&endpoint) {
@@ -51,11 +72,17 @@ impl Peers {
             },
             None => outgoing,
         };
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let epoch = outgoing.header.epoch;
+        let (sender, frames) = mpsc::channel(WAITING_MAX);
         sender
             .try_send(outgoing)
             .unwrap_or_else(|_| unreachable!("a new channel has room"));
-        tokio::spawn(feed(endpoint.clone(), receiver, lost.clone()));
+        let way = Way {
+            endpoint: endpoint.clone(),
+            frames,
+            epoch,
+        };
+        tokio::spawn(way.feed(lost.clone()));
         self.streams.insert(endpoint, sender);
     }
 
@@ -65,67 +92,93 @@ impl Peers {
     }
 }
 
-/// Sends the frames for one worker until there are no more.
-async fn feed(
+/// The way to one worker.
+struct Way {
     endpoint: String,
-    mut frames: mpsc::Receiver<Outgoing>,
-    lost: mpsc::Sender<(u32, String)>,
-) {
-    let mut failed = String::new();
-    let mut pending = None;
-    for attempt in 0..TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
-        }
-        match stream(&endpoint, &mut frames, &mut pending).await {
-            Ok(()) => return,
-            Err(why) => failed = why,
-        }
-    }
-    // The coordinator decides what becomes of a worker that its neighbour cannot reach.
-    let epoch = pending.map_or(0, |frame| frame.header.epoch);
-    let why = format!("cannot reach the worker at {endpoint}: {failed}");
-    let _ = lost.send((epoch, why)).await;
+    frames: mpsc::Receiver<Outgoing>,
+    /// Of the last frame that was taken up, or of the first that waits.
+    epoch: u32,
 }
 
-/// One stream. The frame that was under way when it broke is left in `pending`.
-async fn stream(
-    endpoint: &str,
-    frames: &mut mpsc::Receiver<Outgoing>,
-    pending: &mut Option<Outgoing>,
-) -> Result<(), String> {
-    let channel = session::connect(endpoint)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (pieces, receiver) = mpsc::channel(PIECES_MAX);
-    let mut client = WorkerClient::new(channel);
-    let push =
-        tokio::spawn(async move { client.push(ReceiverStream::new(receiver)).await.map(drop) });
-    let broken = |push: tokio::task::JoinHandle<Result<(), tonic::Status>>| async {
-        match push.await {
-            Ok(Err(status)) => status.message().to_string(),
-            _ => "it hung up".to_string(),
-        }
-    };
-    loop {
-        if pending.is_none() {
-            *pending = frames.recv().await;
-        }
-        let Some(frame) = pending.as_ref() else { break };
-        let sent = write(frame, &pieces)
-            .await
-            .map_err(|error| error.to_string())?;
-        if !sent {
-            drop(pieces);
-            return Err(broken(push).await);
-        }
-        *pending = None;
+impl Way {
+    /// Sends frames until there are no more, or until the worker is not reached.
+    async fn feed(mut self, lost: mpsc::Sender<Loss>) {
+        let (why, is_unreached) = match self.reach().await {
+            Err(why) => (why, true),
+            Ok(channel) => match self.stream(channel).await {
+                Ok(()) => return,
+                Err(why) => {
+                    tokio::time::sleep(BREAK_GRACE).await;
+                    (why, false)
+                }
+            },
+        };
+        let loss = Loss {
+            epoch: self.epoch,
+            endpoint: self.endpoint,
+            why,
+            is_unreached,
+        };
+        // Without a session there is nobody to tell.
+        let _ = lost.send(loss).await;
     }
-    drop(pieces);
-    match push.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(status)) => Err(status.message().to_string()),
-        Err(error) => Err(error.to_string()),
+
+    /// A connection to the worker, which may be slow to answer.
+    async fn reach(&self) -> Result<Channel, String> {
+        let [first, longest] = REACH_PAUSE;
+        let mut backoff = Backoff::new(first, longest);
+        let until = Instant::now() + REACH_MAX;
+        let mut why = format!("no answer for {REACH_MAX:?}");
+        loop {
+            match tokio::time::timeout_at(until, session::connect(&self.endpoint)).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(RuntimeError::Unreachable { why: cause, .. })) => why = cause,
+                // No try makes another address of it.
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err(why),
+            }
+            let next = Instant::now() + backoff.pause();
+            if next >= until {
+                return Err(why);
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// One stream, until there are no more frames. There is no second one: nobody knows how much of
+    /// a stream that breaks has arrived.
+    async fn stream(&mut self, channel: Channel) -> Result<(), String> {
+        let (pieces, receiver) = mpsc::channel(PIECES_MAX);
+        let mut client = WorkerClient::new(channel);
+        let push = async move { client.push(ReceiverStream::new(receiver)).await.map(drop) };
+        let mut push = tokio::spawn(push);
+        loop {
+            let frame = tokio::select! {
+                frame = self.frames.recv() => frame,
+                // While nothing is sent: what was sent last may not have arrived.
+                ended = &mut push => return Err(end(ended)),
+            };
+            let Some(frame) = frame else { break };
+            self.epoch = frame.header.epoch;
+            let sent = write(&frame, &pieces).await;
+            if !sent.map_err(|error| error.to_string())? {
+                return Err(end(push.await));
+            }
+        }
+        drop(pieces);
+        match push.await {
+            Ok(Ok(())) => Ok(()),
+            ended => Err(end(ended)),
+        }
+    }
+}
+
+/// How a stream ended that should go on.
+fn end(ended: Result<Result<(), Status>, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(Err(status)) => status.message().to_string(),
+        Ok(Ok(())) => "it hung up".to_string(),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -150,4 +203,79 @@ async fn write(frame: &Outgoing, pieces: &mpsc::Sender<Frame>) -> Result<bool, K
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::{Digest, Domain, JobId, Keypair, Origin, Port, PortKind};
+
+    use super::*;
+
+    fn header(epoch: u32) -> Box<FrameHeader> {
+        let key = Keypair::from_secret([1; 32]);
+        let (job, step, microbatch) = (JobId(Digest::default()), 0, 0);
+        let digest = Digest::of(Domain::Blob, b"nothing");
+        let port = Port {
+            kind: PortKind::Activation(1),
+            digest,
+        };
+        let message = Origin::message(&job, step, epoch, microbatch, &port);
+        Box::new(FrameHeader {
+            job,
+            epoch,
+            step,
+            microbatch,
+            port,
+            origin: Origin::sign(&key, &message),
+            bytes: 1,
+        })
+    }
+
+    async fn loss_at(endpoint: &str) -> Loss {
+        let (lost, mut losses) = mpsc::channel(4);
+        let mut peers = Peers::default();
+        peers
+            .send(endpoint.to_string(), header(7), Vec::new(), &lost)
+            .await;
+        let loss = tokio::time::timeout(3 * REACH_MAX, losses.recv()).await;
+        loss.expect("a loss within seconds").expect("a loss")
+    }
+
+    /// The first frame never left: the loss is of its plan all the same.
+    #[tokio::test]
+    async fn nobody_at_an_address_is_told_with_the_epoch_of_the_plan() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", nobody.local_addr().unwrap());
+        drop(nobody);
+        let loss = loss_at(&endpoint).await;
+        assert!(loss.is_unreached && loss.epoch == 7, "{loss:?}");
+        assert_eq!(loss.endpoint, endpoint);
+        assert!(loss.why.contains("refused"), "{loss:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_address_is_told_at_once() {
+        for endpoint in ["ftp://x", "127.0.0.1:1", "https://127.0.0.1:1", ""] {
+            let start = Instant::now();
+            let loss = loss_at(endpoint).await;
+            assert!(loss.is_unreached && loss.epoch == 7, "{loss:?}");
+            assert!(loss.why.contains("http://"), "{loss:?}");
+            assert!(start.elapsed() < REACH_MAX / 2, "{loss:?}");
+        }
+    }
+
+    /// Somebody takes the connection and hangs up: that is a break, and no address that is wrong.
+    #[tokio::test]
+    async fn a_stream_that_breaks_is_told_although_no_frame_follows() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                drop(connection);
+            }
+        });
+        let loss = loss_at(&endpoint).await;
+        assert!(!loss.is_unreached && loss.epoch == 7, "{loss:?}");
+    }
 }

@@ -1,0 +1,114 @@
+//! What a worker tells others to connect to.
+
+use std::net::SocketAddr;
+
+use concord_proto::address::Address;
+
+use super::WorkerOptions;
+use crate::RuntimeError;
+
+/// The address that the options name, checked before anything is started; none where it is that at
+/// which the worker will listen.
+///
+/// # Errors
+/// [`RuntimeError::Address`] where `advertise` is no address that others can connect to;
+/// [`RuntimeError::NotAdvertised`] where nothing says which address of this machine they reach.
+pub(super) fn advertised(options: &WorkerOptions) -> Result<Option<Address>, RuntimeError> {
+    match &options.advertise {
+        Some(advertise) => Ok(Some(Address::for_others(advertise)?)),
+        None if options.listen.ip().is_unspecified() => {
+            Err(RuntimeError::NotAdvertised(options.listen))
+        }
+        None => Ok(None),
+    }
+}
+
+/// What others are told of a worker that listens at `bound`.
+///
+/// # Errors
+/// [`RuntimeError::Address`] where nobody can connect to it, such as an address of one link.
+pub(super) fn endpoint(
+    advertised: Option<Address>,
+    bound: SocketAddr,
+) -> Result<Address, RuntimeError> {
+    match advertised {
+        Some(address) => Ok(address),
+        None => Ok(Address::for_others(&format!("http://{bound}"))?),
+    }
+}
+
+/// Whether a worker for this coordinator can be reached from other machines, as far as its address
+/// tells: by workers and checkers that are elsewhere, as the coordinator is.
+pub(super) fn is_hidden(endpoint: &Address, coordinator: &Address) -> bool {
+    endpoint.is_loopback() && !coordinator.is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_kernels::Device;
+
+    use super::*;
+
+    fn of(listen: &str, advertise: Option<&str>) -> Result<String, String> {
+        let options = WorkerOptions {
+            coordinator: "http://10.0.0.1:7700".to_string(),
+            listen: listen.parse().unwrap(),
+            advertise: advertise.map(str::to_string),
+            dir: "nowhere".into(),
+            device: Device::Reference,
+            memory_bytes: 0,
+            #[cfg(feature = "wrong-data")]
+            wrong_data: None,
+            #[cfg(feature = "liars")]
+            lie: None,
+        };
+        let mut bound = options.listen;
+        if bound.port() == 0 {
+            bound.set_port(4_321);
+        }
+        let told = advertised(&options).and_then(|advertised| endpoint(advertised, bound));
+        told.map(|address| address.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn others_are_told_what_they_can_connect_to() {
+        for (listen, advertise, told) in [
+            ("127.0.0.1:0", None, "http://127.0.0.1:4321"),
+            ("10.0.0.7:7701", None, "http://10.0.0.7:7701"),
+            ("[::1]:7701", None, "http://[::1]:7701"),
+            ("0.0.0.0:7701", Some("http://me:7701"), "http://me:7701"),
+            ("[::]:0", Some("http://me:9"), "http://me:9"),
+        ] {
+            assert_eq!(of(listen, advertise).as_deref(), Ok(told), "{listen}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_connect_to_is_refused_at_the_start() {
+        for (listen, advertise, words) in [
+            ("0.0.0.0:7701", None, "--advertise"),
+            ("[::]:0", None, "--advertise"),
+            ("127.0.0.1:0", Some("127.0.0.1:1"), "only http://"),
+            ("127.0.0.1:0", Some("ftp://x"), "not ftp://"),
+            ("127.0.0.1:0", Some("http://a b:1"), "character ' '"),
+            ("127.0.0.1:0", Some("https://me:1"), "only http://"),
+            ("127.0.0.1:0", Some("http://0.0.0.0:1"), "nobody can"),
+            ("127.0.0.1:0", Some("http://[::]:1"), "nobody can"),
+            ("127.0.0.1:0", Some("http://me:0"), "no port"),
+            ("127.0.0.1:0", Some(""), "http://HOST:PORT"),
+            ("[fe80::1]:7701", None, "nobody can"),
+        ] {
+            let refused = of(listen, advertise).expect_err(listen);
+            assert!(refused.contains(words), "{listen} {advertise:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_only_its_own_machine_reaches_is_noticed() {
+        let address = |text| Address::parse(text).unwrap();
+        let (here, there) = (address("http://127.0.0.1:1"), address("http://10.0.0.1:1"));
+        assert!(is_hidden(&here, &there));
+        assert!(!is_hidden(&here, &here) && !is_hidden(&there, &here));
+    }
+}
