@@ -90,6 +90,14 @@ impl Core {
             (None, Some(job)) => job.part_of(member),
             (None, None) => "idle".to_string(),
         };
+        let doing = |member: &Member| match &member.unreached {
+            Some(why) => format!(
+                "{}; not reached at {}: {why}",
+                doing(member),
+                member.endpoint
+            ),
+            None => doing(member),
+        };
         let show = |member: &Member| ShownMember {
             id: member.id,
             role: member.role,

@@ -2,16 +2,28 @@
 
 use concord_proto::WorkerId;
 use concord_proto::client::{JobEvent, JobState};
-use concord_proto::session::ToWorker;
+use concord_proto::session::{Role, ToWorker};
 
 use super::desk::Desk;
 use super::job::Job;
+use super::pool::Member;
 
 /// So often may a worker fail in a row before its state is given up: the store may have been full.
 const FAILURES_MAX: u32 = 6;
 
 /// A step may take so many times as long as predicted.
 const STALL_STEPS: u64 = 20;
+
+/// What a worker gives as a reason is kept and shown up to this.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// The reason of a worker, cut where it is endless.
+pub(super) fn shortened(reason: String) -> String {
+    match reason.char_indices().nth(REASON_CHARS_MAX) {
+        Some((end, _)) => format!("{} ...", &reason[..end]),
+        None => reason,
+    }
+}
 
 impl Job {
     /// Ends the plan in effect and the step being done. Its workers keep the committed state.
@@ -68,18 +80,47 @@ impl Job {
         if epoch != self.epoch || self.is_over() {
             return;
         }
-        if desk.pool.failed(desk.now, &worker) > FAILURES_MAX {
+        let reason = shortened(reason);
+        if permanent {
+            return self.on_hopeless(desk, worker, reason);
+        }
+        let failures = desk.pool.failed(desk.now, &worker);
+        if let Some(member) = desk.pool.get_mut(&worker) {
+            member.trouble.clone_from(&reason);
+        }
+        if failures > FAILURES_MAX {
             self.holding.remove(&worker);
         }
         self.go_on_without(desk, worker, &reason);
-        if !permanent {
-            return;
-        }
-        // One worker's word is not enough to end a job that others may do.
-        self.gave_up.insert(worker);
+    }
+
+    /// A worker says that the job itself cannot be done: no worker is lost. One word is not enough to
+    /// end a job that others may do: they try without it, and if it fails with them, too, it has failed.
+    fn on_hopeless(&mut self, desk: &mut Desk, worker: WorkerId, reason: String) {
         self.set_aside.insert(worker);
-        if self.gave_up.len() > 1 || self.devices(desk).is_empty() {
-            self.fail(desk, reason);
+        self.gave_up.insert(worker, reason.clone());
+        let may_help = |member: &Member| {
+            let is_worker = member.role == Role::Worker && !member.draining;
+            is_worker && !self.set_aside.contains(&member.id)
+        };
+        if self.gave_up.len() > 1 || !desk.pool.connected().any(may_help) {
+            return self.fail(desk, reason);
+        }
+        if self
+            .flush
+            .as_ref()
+            .is_some_and(|flush| flush.needs(&worker))
+        {
+            self.flush = None;
+        }
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.has(&worker))
+        {
+            let who = worker.short();
+            self.reason = format!("worker {who} says: {reason}; the others try without it");
+            self.retire(desk);
         }
     }
 

@@ -70,6 +70,13 @@ pub enum Event {
         /// How it was noticed.
         reason: String,
     },
+    /// The answer to [`Effect::Probe`].
+    Probed {
+        /// The session of the worker that was tried.
+        session: SessionId,
+        /// Why nobody answers at its address, if nobody does.
+        failure: Option<String>,
+    },
     /// A question of a client.
     Asked {
         /// For the answer.
@@ -131,6 +138,13 @@ pub enum Effect {
     Close {
         /// Which.
         session: SessionId,
+    },
+    /// Try whether a worker is reached at the address that it gave.
+    Probe {
+        /// Its session, for the answer.
+        session: SessionId,
+        /// The address.
+        endpoint: String,
     },
     /// Tell the watchers of a job.
     Publish {

@@ -57,7 +57,9 @@ impl Job {
             };
             if let Some(worker) = wanted.keys().find(pauses).copied() {
                 // It could not store its state just now; going back would lose steps.
-                let what = format!("worker {} to store its state", worker.short());
+                let trouble = desk.pool.get(&worker).map_or("", |member| &member.trouble);
+                let who = worker.short();
+                let what = format!("worker {who} to store its state; the last time: {trouble}");
                 self.wait_for(desk, what);
                 return true;
             }

@@ -16,6 +16,7 @@ use super::ledger::LedgerHead;
 use super::memory::LearnedMemory;
 use super::planning::Active;
 use super::step::Attempt;
+use super::waiting::Waits;
 use crate::planner::Device;
 
 /// A job. Invariant: `states` has the state at `committed`, and `checkpoints` the one at 0.
@@ -46,8 +47,8 @@ pub(super) struct Job {
     pub(super) audits: Audits,
     /// Workers that this job does without, because a dispute about them could not be decided.
     pub(super) set_aside: BTreeSet<WorkerId>,
-    /// Workers that said that the job itself cannot be done.
-    pub(super) gave_up: BTreeSet<WorkerId>,
+    /// Workers that said that the job itself cannot be done, and why.
+    pub(super) gave_up: BTreeMap<WorkerId, String>,
     /// Which state each worker holds: steps done and layers.
     pub(super) holding: BTreeMap<WorkerId, (u32, Layers)>,
     /// The plan in effect.
@@ -68,6 +69,8 @@ pub(super) struct Job {
     pub(super) handover: Option<String>,
     /// Why the next plan is made.
     pub(super) reason: String,
+    /// What watchers know of what it waits for.
+    pub(super) waits: Waits,
     saved: Option<Progress>,
 }
 
@@ -154,7 +157,7 @@ impl Job {
             events: kept.events,
             audits: Audits::restore(&kept.progress, kept.audits, kept.ledger.judged),
             set_aside: kept.progress.set_aside.iter().copied().collect(),
-            gave_up: BTreeSet::new(),
+            gave_up: BTreeMap::new(),
             holding: BTreeMap::new(),
             active: None,
             attempt: None,
@@ -165,6 +168,7 @@ impl Job {
             stalls: BTreeMap::new(),
             handover: None,
             reason: "the coordinator was started again".to_string(),
+            waits: Waits::default(),
             saved: Some(kept.progress),
             submission: kept.new.submission,
         }
@@ -205,15 +209,6 @@ impl Job {
             event: kept,
         });
         desk.out.tell(Effect::Publish { job, number, event });
-    }
-
-    /// Says what the job waits for, once.
-    pub(super) fn wait_for(&mut self, desk: &mut Desk, what: String) {
-        let waiting = JobState::Waiting(what.clone());
-        if self.state != waiting {
-            self.state = waiting;
-            self.publish(desk, JobEvent::Waiting(what));
-        }
     }
 
     /// Keeps where the job stands, where that has changed.

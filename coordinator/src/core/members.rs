@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use concord_proto::address::Address;
 use concord_proto::limits::NAME_BYTES_MAX;
-use concord_proto::session::{Hello, ToWorker};
+use concord_proto::session::{Hello, Role, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 
 use super::event::{Effect, SessionId, Time};
 use super::outbox::Outbox;
 use super::pool::Member;
+use super::rivals::refuse;
 use super::{Core, Job};
 
 impl Core {
@@ -20,15 +22,27 @@ impl Core {
         (worker, hello): (WorkerId, Hello),
     ) {
         if let Some(reason) = self.refusal(&worker, &hello) {
-            let message = ToWorker::Refused { reason };
-            out.tell(Effect::Send { session, message });
-            out.tell(Effect::Close { session });
-            return;
+            return refuse(out, session, reason);
         }
-        // The same key again: its process was started anew, or its connection broke unnoticed.
-        if let Some(earlier) = self.pool.session(&worker) {
-            out.tell(Effect::Close { session: earlier });
-            self.on_closed(now, out, earlier, "it connected again");
+        if self.pool.session(&worker).is_none() {
+            return self.admit(now, out, session, (worker, hello));
+        }
+        if let Some(session) = self.rivals.wait(now, worker, session, hello) {
+            out.tell(Effect::Close { session });
+        }
+    }
+
+    /// Takes a process in whose key has no session.
+    pub(super) fn admit(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        (worker, hello): (WorkerId, Hello),
+    ) {
+        // While it waited, its key may have been convicted, or its address be taken.
+        if let Some(reason) = self.refusal(&worker, &hello) {
+            return refuse(out, session, reason);
         }
         self.pool.join(now, session, worker, &hello);
         let welcome = ToWorker::Welcome {
@@ -37,6 +51,10 @@ impl Core {
         };
         let message = welcome;
         out.tell(Effect::Send { session, message });
+        if hello.role == Role::Worker {
+            let endpoint = hello.endpoint.clone();
+            out.tell(Effect::Probe { session, endpoint });
+        }
         self.with_running(now, out, |job, desk| {
             if let Some(member) = desk.pool.get(&worker) {
                 let kept = member.kept();
@@ -74,7 +92,24 @@ impl Core {
         }
         let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
         let is_long = too_long(&hello.device.name) || too_long(&hello.endpoint);
-        is_long.then(|| format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes"))
+        if is_long {
+            let words = format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes");
+            return Some(words);
+        }
+        // A checker is connected to by nobody.
+        if hello.role == Role::Checker {
+            return None;
+        }
+        if let Err(error) = Address::for_others(&hello.endpoint) {
+            return Some(format!("{error} (--listen and --advertise of the worker)"));
+        }
+        let other = self.pool.at(&hello.endpoint).filter(|m| m.id != *worker)?;
+        Some(format!(
+            "{} is the address of worker {} already: give each worker a --listen or --advertise of \
+             its own",
+            hello.endpoint,
+            other.id.short()
+        ))
     }
 
     pub(super) fn on_closed(
@@ -85,7 +120,7 @@ impl Core {
         reason: &str,
     ) {
         let Some(worker) = self.pool.leave(now, session) else {
-            return;
+            return self.rivals.forget(session);
         };
         self.with_deployed(now, out, |deployed, desk| {
             deployed.lose(desk, worker, reason)
@@ -95,6 +130,7 @@ impl Core {
                 job.lose(desk, worker, reason);
             }
         });
+        self.admit_rival(now, out, &worker);
     }
 
     pub(super) fn on_tick(&mut self, now: Time, out: &mut Outbox) {
@@ -103,6 +139,8 @@ impl Core {
         if now.since(self.ticked) > lost_after / 2 {
             self.pool.all_heard(now);
         }
+        let beat = u64::from(self.config.heartbeat_ms) * 1_000;
+        let held_up = now.since(self.ticked) > beat;
         self.ticked = now;
         let is_silent = |heard: Time| now.since(heard) > lost_after;
         let members = self
@@ -115,6 +153,7 @@ impl Core {
             let reason = format!("no heartbeat for {} ms", lost_after / 1_000);
             self.on_closed(now, out, session, &reason);
         }
+        self.judge_rivals(now, out, held_up);
     }
 
     /// Lets workers go that wanted to and are no longer needed.

@@ -25,10 +25,13 @@ mod orders;
 mod outbox;
 mod planning;
 mod pool;
+mod reach;
 mod rewind;
+mod rivals;
 mod serving;
 mod step;
 mod verdict;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +43,7 @@ use desk::Desk;
 use job::Job;
 use outbox::Outbox;
 use pool::Pool;
+use rivals::Rivals;
 use serving::Deployed;
 
 pub use config::Config;
@@ -54,7 +58,11 @@ pub struct Core {
     /// Nonces are derived from it.
     secret: [u8; 32],
     pool: Pool,
+    /// Newcomers whose key has a session.
+    rivals: Rivals,
     jobs: BTreeMap<JobId, Job>,
+    /// The job that the pool works for: until it is over, none goes before it.
+    current: Option<JobId>,
     /// What is served. A coordinator either serves or trains.
     deployed: Option<Box<Deployed>>,
     /// When the last Tick came.
@@ -75,7 +83,9 @@ impl Core {
             key,
             secret,
             pool: Pool::restore(kept.members, kept.convicted),
+            rivals: Rivals::default(),
             jobs: kept.jobs.into_iter().map(job).collect(),
+            current: None,
             deployed: None,
             ticked: Time::default(),
         }
@@ -107,6 +117,7 @@ impl Core {
             }
             Event::Closed { session, reason } => self.on_closed(now, &mut out, session, &reason),
             Event::Asked { call, question } => self.on_asked(now, &mut out, call, question),
+            Event::Probed { session, failure } => self.on_probed(&mut out, session, failure),
             Event::Serving(event) => self.on_serving(now, &mut out, event),
             Event::BlobsChecked { check, missing } => {
                 self.with_running(now, &mut out, |job, desk| {
@@ -127,6 +138,7 @@ impl Core {
     fn go_on(&mut self, now: Time, out: &mut Outbox) {
         loop {
             let before = self.running();
+            self.current = before;
             self.with_running(now, out, |job, desk| {
                 if let Some(job) = job {
                     job.advance(desk);
@@ -136,6 +148,7 @@ impl Core {
                 break;
             }
         }
+        self.tell_queue(now, out);
         self.serve(now, out);
         self.release_drained(now, out);
     }
@@ -164,8 +177,13 @@ impl Core {
         });
     }
 
-    /// The job that the pool works for: the first in the queue that is not over.
+    /// The job that the pool works for: the one before, or else the first in the queue that is not
+    /// over. A job that is submitted again does not push another one out.
     fn running(&self) -> Option<JobId> {
+        let current = self.current.and_then(|id| self.jobs.get(&id));
+        if let Some(current) = current.filter(|job| !job.is_over()) {
+            return Some(current.id);
+        }
         let live = self.jobs.values().filter(|job| !job.is_over());
         live.min_by_key(|job| job.number).map(|job| job.id)
     }
@@ -229,6 +247,12 @@ impl Job {
                 reason,
                 permanent,
             } if job == self.id => self.on_failed(desk, worker, epoch, (reason, permanent)),
+            ToCoordinator::Unreached {
+                job,
+                epoch,
+                worker: other,
+                reason,
+            } if job == self.id => self.on_unreached(desk, worker, epoch, (other, reason)),
             ToCoordinator::OutOfMemory {
                 job,
                 epoch,

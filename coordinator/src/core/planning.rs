@@ -11,6 +11,7 @@ use super::desk::Desk;
 use super::event::Time;
 use super::job::Job;
 use super::kept::Change;
+use super::pool::Member;
 use crate::planner::{self, Device, PlanError, Planned, Request};
 
 /// A new plan must be predicted to take at most 100 / 120 of the present one's time.
@@ -50,6 +51,13 @@ impl Job {
         if self.is_over() {
             return;
         }
+        self.get_on(desk);
+        if !self.is_over() {
+            self.tell_waiting(desk);
+        }
+    }
+
+    fn get_on(&mut self, desk: &mut Desk) {
         self.run_audits(desk);
         self.drop_stalled(desk);
         let stored = self.checkpoints.contains_key(&self.committed);
@@ -118,8 +126,12 @@ impl Job {
             }
             Err(error) if is_hopeless(&error) => self.fail(desk, error.to_string()),
             Err(error) => {
-                let learned = self.learned.as_text();
-                self.wait_for(desk, format!("{error}{learned}"));
+                // Whoever could do without the others says that nobody can.
+                if let Some(reason) = self.gave_up.values().next() {
+                    return self.fail(desk, reason.clone());
+                }
+                let (learned, absent) = (self.learned.as_text(), self.absent(desk));
+                self.wait_for(desk, format!("{error}{learned}{absent}"));
             }
         }
     }
@@ -139,11 +151,9 @@ impl Job {
 
     /// The workers that a plan may be made of.
     pub(super) fn devices(&self, desk: &Desk) -> Vec<Device> {
-        let is_fit = |id: &WorkerId| !self.set_aside.contains(id);
-        desk.pool
-            .connected()
-            .filter(|member| member.role == Role::Worker && !member.draining)
-            .filter(|member| member.unfit_until <= desk.now && is_fit(&member.id))
+        let left_out = self.left_out(desk);
+        self.fit(desk)
+            .filter(|member| !left_out.contains(&member.id))
             .map(|member| Device {
                 id: member.id,
                 name: member.device.name.clone(),
@@ -153,13 +163,28 @@ impl Job {
             .collect()
     }
 
+    fn fit<'a>(&'a self, desk: &'a Desk) -> impl Iterator<Item = &'a Member> {
+        desk.pool
+            .connected()
+            .filter(|member| member.role == Role::Worker && !member.draining)
+            .filter(|member| member.unfit_until <= desk.now)
+            .filter(|member| !self.set_aside.contains(&member.id))
+    }
+
+    /// Workers that are fit, but do not reach others that are, or are not reached by them.
+    pub(super) fn left_out(&self, desk: &Desk) -> BTreeSet<WorkerId> {
+        let fit = self.fit(desk).map(|member| member.id).collect();
+        desk.pool.left_out(desk.now, &fit)
+    }
+
     /// What is missing before a plan is worth making.
     fn lacks(&self, desk: &Desk, devices: &[Device]) -> Option<String> {
         let options = &self.submission.options;
         let workers = devices.len() as u64;
         if self.epoch > 0 {
-            let what = "a worker: start `concord worker`".to_string();
-            return (workers == 0).then_some(what);
+            let what =
+                |absent| format!("a worker, and none is left: start `concord worker`{absent}");
+            return (workers == 0).then(|| what(self.absent(desk)));
         }
         let seats = match &options.plan {
             PlanChoice::Auto => 1,
@@ -169,7 +194,8 @@ impl Job {
         };
         let needed = seats.max(u64::from(options.min_workers));
         if workers < needed {
-            return Some(format!("workers: {workers} of {needed} are here"));
+            let absent = self.absent(desk);
+            return Some(format!("workers: {workers} of {needed} are here{absent}"));
         }
         let (checkers, needed) = (desk.pool.checkers().count(), options.min_checkers);
         let missing = (checkers as u64) < u64::from(needed);

@@ -1,6 +1,6 @@
 //! Who is in the pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::WorkerId;
 use concord_proto::client::RunOptions;
@@ -9,6 +9,7 @@ use concord_proto::session::{DeviceInfo, Hello, Role};
 
 use super::event::{SessionId, Time};
 use super::kept::{Change, KeptMember};
+use super::reach::Reach;
 
 /// After its second failure in a row a worker is left alone for this long, doubled each time.
 const FAILURE_PAUSE_US: u64 = 2_000_000;
@@ -32,6 +33,10 @@ pub(super) struct Member {
     /// Failures since it last had part in a committed step.
     pub(super) failures: u32,
     pub(super) unfit_until: Time,
+    /// Why it is unfit, in its words.
+    pub(super) trouble: String,
+    /// Why the coordinator does not reach it at its address, if it has tried in vain.
+    pub(super) unreached: Option<String>,
 }
 
 impl Member {
@@ -58,6 +63,8 @@ pub(super) struct Pool {
     members: BTreeMap<WorkerId, Member>,
     sessions: BTreeMap<SessionId, WorkerId>,
     convicted: BTreeMap<WorkerId, Offence>,
+    /// Who did not reach whom.
+    pub(super) reach: Reach,
 }
 
 impl Pool {
@@ -74,12 +81,15 @@ impl Pool {
             passed: kept.passed,
             failures: 0,
             unfit_until: Time::default(),
+            trouble: String::new(),
+            unreached: None,
         };
         let members = members.into_iter().map(|kept| (kept.id, member(kept)));
         Self {
             members: members.collect(),
             convicted: convicted.into_iter().collect(),
             sessions: BTreeMap::new(),
+            reach: Reach::default(),
         }
     }
 
@@ -109,6 +119,8 @@ impl Pool {
                 passed,
                 failures: 0,
                 unfit_until: Time::default(),
+                trouble: String::new(),
+                unreached: None,
             },
         );
         if let Some(earlier) = earlier {
@@ -121,6 +133,7 @@ impl Pool {
     /// Forgets a session; its member stays known. Gives the member, where the session was live.
     pub(super) fn leave(&mut self, now: Time, session: SessionId) -> Option<WorkerId> {
         let id = self.sessions.remove(&session)?;
+        self.reach.forget(&id);
         if let Some(member) = self.members.get_mut(&id) {
             member.session = None;
             member.left = now;
@@ -172,6 +185,18 @@ impl Pool {
 
     pub(super) fn convicted(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.convicted.keys().copied()
+    }
+
+    /// Who of `workers` is to be left out, so that all others reach each other.
+    pub(super) fn left_out(&self, now: Time, workers: &BTreeSet<WorkerId>) -> BTreeSet<WorkerId> {
+        let is_doubtful = |id: &WorkerId| self.get(id).is_some_and(|m| m.unreached.is_some());
+        self.reach.left_out(now, workers, is_doubtful)
+    }
+
+    /// The worker that is connected and reached at an address.
+    pub(super) fn at(&self, endpoint: &str) -> Option<&Member> {
+        let mut workers = self.connected().filter(|m| m.role == Role::Worker);
+        workers.find(|member| member.endpoint == endpoint)
     }
 
     /// Notes a failure that was no offence: from the second in a row on, the worker is left alone

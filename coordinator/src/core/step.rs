@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use concord_proto::client::JobState;
 use concord_proto::draw::nonce_commitment;
 use concord_proto::ledger::{LedgerEvent, Offence};
 use concord_proto::rules::{self, Breach, Claimed, StepRules};
@@ -45,6 +46,14 @@ pub(super) struct Given {
 }
 
 impl Attempt {
+    /// Whether a worker has not reported in the present phase.
+    pub(super) fn awaits(&self, worker: &WorkerId) -> bool {
+        match self.scalars {
+            None => !self.computed.contains_key(worker),
+            Some(_) => !self.claims.contains_key(worker),
+        }
+    }
+
     /// Who has not updated, where that is all that is waited for.
     pub(super) fn silent<'a>(&self, workers: &'a [WorkerId]) -> Option<&'a WorkerId> {
         self.scalars.as_ref()?;
@@ -59,6 +68,7 @@ impl Job {
             return;
         };
         let (step, epoch, workers) = (self.committed, active.plan.epoch, active.workers());
+        self.state = JobState::Running;
         // An epoch is used for one plan only, and a plan does a step once.
         let nonce = desk.secret(&self.id, "nonce", [epoch.into(), step.into()]);
         let commitment = nonce_commitment(&nonce);

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::ServerError;
+use super::probe::Probes;
 use super::watch::Watchers;
 use crate::blobs::{BlobError, Blobs};
 use crate::core::{CallId, Change, Core, Effect, Event, Question, SessionId, Time};
@@ -55,6 +56,7 @@ pub(super) struct Driver {
     watchers: Watchers,
     /// Where a model is served.
     hub: Option<Arc<Hub>>,
+    probes: Probes,
     started: Instant,
     lines: BTreeMap<SessionId, Line>,
     calls: BTreeMap<CallId, oneshot::Sender<ClientResponse>>,
@@ -66,10 +68,10 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         core: Core,
-        store: Arc<Store>,
-        blobs: Arc<Blobs>,
+        (store, blobs): (Arc<Store>, Arc<Blobs>),
         watchers: Watchers,
         hub: Option<Arc<Hub>>,
+        probes: Probes,
     ) -> Self {
         Self {
             core,
@@ -77,6 +79,7 @@ impl Driver {
             blobs,
             watchers,
             hub,
+            probes,
             started: Instant::now(),
             lines: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -172,6 +175,7 @@ impl Driver {
                     let _ = answer.send(response);
                 }
             }
+            Effect::Probe { session, endpoint } => self.probes.start(session, endpoint),
             Effect::Serving(effect) => {
                 if let Some(hub) = &self.hub {
                     hub.carry_out(effect).await;

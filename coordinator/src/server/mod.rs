@@ -1,7 +1,9 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
+mod accept;
 mod driver;
 mod error;
+mod probe;
 mod service;
 mod session;
 mod watch;
@@ -18,13 +20,14 @@ use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tonic::transport::server::TcpIncoming;
 
 use crate::blobs::Blobs;
 use crate::core::{Config, Core, Event};
 use crate::serving::{Hub, Parts, Serving};
 use crate::store::{Secrets, Store};
+use accept::accept;
 use driver::{Driver, Input};
+use probe::Probes;
 use service::Service;
 use watch::Watchers;
 
@@ -145,7 +148,8 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
     }
     let serving = hub.clone().map(Serving::new);
     let (state, watched) = (watchers.clone(), hub.clone());
-    let driver = Driver::new(core, store.clone(), blobs.clone(), state, watched);
+    let probes = Probes::new(&inputs);
+    let driver = Driver::new(core, (store.clone(), blobs.clone()), state, watched, probes);
     let service = Service::new(key.clone(), inputs.clone(), store, blobs, watchers, hub);
     let (stop, stopped) = oneshot::channel();
     let driver = tokio::spawn(driver.run(waiting));
@@ -215,12 +219,11 @@ async fn serve(
     let service = CoordinatorServer::new(service)
         .max_decoding_message_size(FRAMED_BYTES_MAX)
         .max_encoding_message_size(FRAMED_BYTES_MAX);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async {
+        .serve_with_incoming_shutdown(accept(listener), async {
             // Dropped or sent: either way it is the end.
             let _ = ending.await;
         });

@@ -266,9 +266,7 @@ impl World {
         let worker = id(number);
         self.next += 1;
         let session = SessionId(self.next);
-        if let Some(earlier) = self.session(&worker) {
-            self.forget(earlier);
-        }
+        self.leave(worker);
         self.sessions.insert(session, worker);
         self.roles.insert(worker, role);
         self.left.remove(&worker);
@@ -281,7 +279,7 @@ impl World {
                 macs_per_second: 1_000_000,
                 memory_bytes,
             },
-            endpoint: format!("http://{number}"),
+            endpoint: format!("http://worker-{number}"),
             held: None,
             challenge: [0; 32],
         };

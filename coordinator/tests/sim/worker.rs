@@ -167,6 +167,7 @@ impl Worker {
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
+            | ToWorker::Unreached { .. }
             | ToWorker::Release { .. } => Vec::new(),
             ToWorker::Audit(_) => unreachable!("the world answers audits"),
             ToWorker::Serve(_) | ToWorker::Unserve { .. } | ToWorker::AuditAnswer(_) => {

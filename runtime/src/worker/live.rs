@@ -239,8 +239,8 @@ impl<'a> Live<'a> {
             ToWorker::Unreached { reason } => {
                 let endpoint = &self.driver.hello.endpoint;
                 tracing::warn!(
-                    "others cannot reach this worker at {endpoint}: {reason}. It is left out of \
-                     plans with them: give --listen and --advertise an address that they reach"
+                    "others cannot reach this worker at {endpoint}: {reason}. Give --listen and \
+                     --advertise an address that they reach"
                 );
             }
             ToWorker::Challenge { .. }

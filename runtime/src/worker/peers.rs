@@ -10,7 +10,6 @@ use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Frame, FrameHeader};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
