@@ -3,6 +3,7 @@
 //! Every type that leaves a process has one canonical encoding ([`canonical`]); every digest has a
 //! domain tag ([`Domain`]); no `usize`, no float text and no map order is in any of them.
 
+pub mod blob_store;
 pub mod bundle;
 pub mod canonical;
 mod claim;
