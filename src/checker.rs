@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use concord_runtime::blobs::BlobOptions;
 use concord_runtime::checker::{self, CheckerOptions};
 use concord_runtime::measure;
 use serde_json::json;
@@ -24,9 +25,17 @@ pub struct Args {
     /// Key and fetched blobs. A checker is known by its key: one folder for each checker.
     #[arg(long, default_value = "concord-checker", value_name = "DIR")]
     dir: PathBuf,
-    /// Memory of the GPU that the checker may take, such as 2G; most of what is free by default.
+    /// Memory that the checker may use, such as 2G: of the GPU where it computes on one. By default
+    /// what is free now. Half of it may be weights that stay loaded between two leaves.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     memory: Option<u64>,
+    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): what is there
+    /// is read there, and not fetched and kept a second time.
+    #[arg(long, value_name = "DIR")]
+    blobs: Option<PathBuf>,
+    /// Fetched blobs of earlier jobs that are kept on disk.
+    #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = bytes::parse)]
+    spare_blobs: u64,
     /// Leave when standard input ends: for checkers that another program starts.
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -44,10 +53,17 @@ pub struct Args {
 /// Where the coordinator refuses or is out of reach.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let device = args.device.device(args.memory)?;
+    let memory = args.memory;
     let options = CheckerOptions {
         coordinator: args.coordinator.clone(),
         dir: args.dir,
-        device: args.device.device(args.memory)?,
+        blobs: BlobOptions {
+            shared: args.blobs,
+            spare_bytes: args.spare_blobs,
+        },
+        kept_bytes: memory.unwrap_or_else(|| measure::device_memory(&device)) / 2,
+        device,
         #[cfg(feature = "liars")]
         lie: args.lie,
     };

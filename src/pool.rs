@@ -86,7 +86,9 @@ impl Pool {
     pub fn join(&mut self, options: &PoolOptions) -> anyhow::Result<()> {
         let url = self.url();
         let threads = options.threads.to_string();
-        let mut worker = vec!["--threads", &threads];
+        let blobs = self.dir.join("coordinator").join("blobs");
+        let blobs = format!("--blobs={}", blobs.display());
+        let mut worker = vec!["--threads", &threads, &blobs];
         worker.extend(options.worker_options.iter().map(String::as_str));
         for index in 0..options.workers {
             let dir = self.dir.join(format!("worker-{index}"));
@@ -94,7 +96,7 @@ impl Pool {
         }
         for index in 0..options.checkers {
             let dir = self.dir.join(format!("checker-{index}"));
-            let one = ["--threads", "1"];
+            let one = ["--threads", "1", &blobs];
             self.children.push(member("checker", &url, &dir, &one)?);
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use concord_kernels::Device;
+use concord_runtime::blobs::BlobOptions;
 use concord_runtime::measure;
 use concord_runtime::worker::{self, WorkerOptions};
 use serde_json::json;
@@ -37,6 +38,13 @@ pub struct Args {
     /// default what is free now. Two workers on one GPU need a share each.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     memory: Option<u64>,
+    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): what is there
+    /// is read there, and not fetched and kept a second time.
+    #[arg(long, value_name = "DIR")]
+    blobs: Option<PathBuf>,
+    /// Fetched blobs of earlier jobs that are kept on disk.
+    #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = bytes::parse)]
+    spare_blobs: u64,
     /// Leave when standard input ends: for workers that another program starts.
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -64,6 +72,10 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         listen: args.listen,
         advertise: args.advertise,
         dir: args.dir,
+        blobs: BlobOptions {
+            shared: args.blobs,
+            spare_bytes: args.spare_blobs,
+        },
         device,
         memory_bytes,
         // No command line reaches the cheat of `concord demo`.

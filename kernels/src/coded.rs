@@ -111,6 +111,16 @@ impl Coded {
         codes.iter().map(move |&q| (f64::from(q) * scale) as f32)
     }
 
+    /// Makes room for `rows` rows more, and for no others, on the host.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where codes lie on a GPU that is lost.
+    pub fn reserve(&mut self, rows: usize) -> Result<(), KernelError> {
+        self.q.values_mut()?.reserve_exact(rows * self.cols);
+        self.exp.values_mut()?.reserve_exact(rows);
+        Ok(())
+    }
+
     /// Puts the rows of `other` after these, on the host.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! domain tag ([`Domain`]); no `usize`, no float text and no map order is in any of them.
 
 pub mod address;
+pub mod blob_store;
 pub mod bundle;
 pub mod canonical;
 mod claim;

@@ -1,7 +1,10 @@
 //! The checker: fetches the inputs of a leaf by digest, computes it again, compares.
 
 mod auditor;
+mod bench;
 mod inputs;
+mod job;
+mod stages;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +14,15 @@ use concord_kernels::Device;
 use concord_proto::session::{Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use crate::blobs::Blobs;
-use crate::identity::Home;
+use crate::blobs::{BlobOptions, Blobs};
+use crate::identity::{BLOBS, Home};
 use crate::session::{self, Session};
 use crate::{Backoff, RuntimeError, measure};
 
 pub(crate) use auditor::Auditor;
+pub(crate) use bench::Bench;
 
 /// How a checker runs.
 #[derive(Clone, Debug)]
@@ -26,8 +31,12 @@ pub struct CheckerOptions {
     pub coordinator: String,
     /// Key and fetched blobs.
     pub dir: PathBuf,
+    /// Which blobs are kept, and where others are found.
+    pub blobs: BlobOptions,
     /// Where it computes.
     pub device: Device,
+    /// Bytes of weights that may stay loaded from one leaf to the next.
+    pub kept_bytes: u64,
     /// How it cheats.
     #[cfg(feature = "liars")]
     pub lie: Option<crate::liar::Lie>,
@@ -54,12 +63,13 @@ pub async fn run(
         held: None,
         challenge: [0; 32],
     };
+    let bench = Bench::new(options.kept_bytes);
     let mut backoff = Backoff::for_coordinator();
     let started = Instant::now();
     let (mut had_session, mut warned) = (false, false);
     loop {
         let opened = tokio::select! {
-            opened = open(&options, &home.key, &hello) => opened,
+            opened = open(&options, &home.key, &hello, bench.clone()) => opened,
             _ = leave.recv() => return Ok(()),
         };
         match opened {
@@ -96,11 +106,12 @@ async fn open(
     options: &CheckerOptions,
     key: &Keypair,
     hello: &Hello,
+    bench: Bench,
 ) -> Result<(Session, Arc<Auditor>), RuntimeError> {
     let channel = session::connect(&options.coordinator).await?;
-    let blobs = Blobs::new(channel.clone(), options.dir.join("blobs"))?;
+    let blobs = Blobs::new(channel.clone(), options.dir.join(BLOBS), &options.blobs)?;
     #[cfg_attr(not(feature = "liars"), expect(unused_mut))]
-    let mut auditor = Auditor::new(options.device.clone(), blobs, key.clone());
+    let mut auditor = Auditor::new(options.device.clone(), blobs, key.clone(), bench);
     #[cfg(feature = "liars")]
     {
         auditor.lie.clone_from(&options.lie);
@@ -119,13 +130,15 @@ async fn serve(
     leave: &mut mpsc::Receiver<()>,
 ) -> Result<bool, RuntimeError> {
     let (said, mut sayings) = mpsc::channel(64);
+    // Orders of a session that is over are dropped: nobody waits for their answers.
+    let mut orders = JoinSet::new();
     let mut heartbeat = tokio::time::interval(session.heartbeat);
     loop {
         let goes_on = tokio::select! {
             message = session.receive() => match message {
                 Some(ToWorker::Audit(order)) => {
                     let (auditor, said) = (auditor.clone(), said.clone());
-                    tokio::spawn(async move {
+                    orders.spawn(async move {
                         let _ = said.send(auditor.answer(*order).await).await;
                     });
                     true
@@ -133,7 +146,7 @@ async fn serve(
                 Some(ToWorker::AuditAnswer(order)) => {
                     let (auditor, said) = (auditor.clone(), said.clone());
                     let coordinator = session.coordinator();
-                    tokio::spawn(async move {
+                    orders.spawn(async move {
                         let _ = said.send(auditor.judge(order, coordinator).await).await;
                     });
                     true
@@ -149,6 +162,7 @@ async fn serve(
                 }
                 sent
             }
+            Some(_) = orders.join_next() => true,
             _ = heartbeat.tick() => session.send(&ToCoordinator::Heartbeat).await,
             _ = leave.recv() => return Ok(true),
         };

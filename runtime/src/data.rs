@@ -1,25 +1,25 @@
 //! Sequences of a data set, from chunks in the blob store.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Batch, next_tokens};
 use concord_proto::manifest::{DataManifest, SequenceEntry};
-use concord_proto::{BatchPlan, JobSpec};
+use concord_proto::{BatchPlan, Digest, JobSpec};
 
 use crate::RuntimeError;
 use crate::blobs::Blobs;
 
-/// Chunks kept in memory.
-const CHUNKS_KEPT: usize = 16;
-
-/// A data set that is read on demand.
+/// A data set that is read on demand: chunks stay on disk, and each sequence is held against its own
+/// digest.
 pub struct DataSource {
     manifest: Arc<DataManifest>,
     order: BatchPlan,
     vocab: usize,
-    chunks: BTreeMap<usize, Arc<Vec<u8>>>,
+    /// Chunks that have been fetched.
+    here: BTreeSet<Digest>,
 }
 
 /// One microbatch.
@@ -28,7 +28,7 @@ pub struct Microbatch {
     /// Tokens and targets.
     pub batch: Arc<Batch>,
     /// Its digest, as leaves name it.
-    pub digest: concord_proto::Digest,
+    pub digest: Digest,
 }
 
 impl DataSource {
@@ -58,7 +58,7 @@ impl DataSource {
             manifest,
             order,
             vocab: config.vocab,
-            chunks: BTreeMap::new(),
+            here: BTreeSet::new(),
         })
     }
 
@@ -103,6 +103,11 @@ impl DataSource {
         })
     }
 
+    /// The addresses of all chunks.
+    pub fn chunks(&self) -> impl Iterator<Item = Digest> {
+        self.manifest.chunks.iter().copied()
+    }
+
     async fn sequence(
         &mut self,
         blobs: &Blobs,
@@ -113,31 +118,57 @@ impl DataSource {
         let digest = *self.manifest.chunks.get(chunk).ok_or_else(|| {
             RuntimeError::Unsupported(format!("its data set lacks chunk {chunk}"))
         })?;
-        if !self.chunks.contains_key(&chunk) {
-            if self.chunks.len() >= CHUNKS_KEPT {
-                self.chunks.pop_first();
+        if self.here.contains(&digest) {
+            match self.read(blobs, digest, index, place).await {
+                Ok(read) => return Ok(read),
+                // Deleted, or changed on disk: once more, from the coordinator where it must be.
+                Err(_) => blobs.doubt(digest),
             }
-            self.chunks.insert(chunk, blobs.get(digest).await?);
         }
-        let bytes = &self.chunks[&chunk];
-        let len = self.sequence_len();
-        let count = per_chunk.min(self.manifest.sequences.len() - chunk * per_chunk);
-        let bad = |why: &str| RuntimeError::BadBlob {
+        blobs.fetch(digest).await?;
+        self.here.insert(digest);
+        let read = self.read(blobs, digest, index, place).await;
+        read.map_err(|why| RuntimeError::BadBlob {
             digest,
             what: "data chunk",
-            why: why.into(),
+            why,
+        })
+    }
+
+    /// Tokens and mask of a sequence, which is the `place`-th of its chunk.
+    async fn read(
+        &self,
+        blobs: &Blobs,
+        chunk: Digest,
+        index: usize,
+        place: usize,
+    ) -> Result<(Vec<u32>, Vec<u8>), String> {
+        let len = self.sequence_len();
+        let per_chunk = self.manifest.chunk_sequences as usize;
+        let first = index - place;
+        let count = per_chunk.min(self.manifest.sequences.len() - first);
+        let parts = vec![
+            ((place * len * 4) as u64, len * 4),
+            ((count * len * 4 + place * len) as u64, len),
+        ];
+        let read = blobs.parts(chunk, parts).await;
+        let unfit = "its length does not fit the manifest".to_string();
+        let (bytes, parts) = read.map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => unfit.clone(),
+            _ => error.to_string(),
+        })?;
+        let Ok([words, mask]) = <[Vec<u8>; 2]>::try_from(parts) else {
+            return Err(unfit);
         };
-        if bytes.len() != count * len * 5 {
-            return Err(bad("its length does not fit the manifest"));
+        if bytes != (count * len * 5) as u64 {
+            return Err(unfit);
         }
-        let words = bytes[place * len * 4..(place + 1) * len * 4].chunks_exact(4);
         let tokens: Vec<u32> = words
+            .chunks_exact(4)
             .map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]))
             .collect();
-        let masks = &bytes[count * len * 4..];
-        let mask = masks[place * len..(place + 1) * len].to_vec();
         if SequenceEntry::new(&tokens, &mask) != self.manifest.sequences[index] {
-            return Err(bad("a sequence is not what the manifest says"));
+            return Err("a sequence is not what the manifest says".to_string());
         }
         Ok((tokens, mask))
     }

@@ -143,10 +143,12 @@ impl RuntimeError {
 
     /// Whether another worker would fail in the same way: the fault is the job's.
     pub fn is_permanent(&self) -> bool {
-        let is_of_job = matches!(
-            self,
-            Self::Kernel(_) | Self::Model(_) | Self::Unsupported(_) | Self::Diverged { .. }
-        );
+        let is_of_job = match self {
+            // A disk that fails is this machine's.
+            Self::Model(ModelError::Io { .. }) => false,
+            Self::Kernel(_) | Self::Model(_) | Self::Unsupported(_) | Self::Diverged { .. } => true,
+            _ => false,
+        };
         is_of_job && self.of_gpu().is_none()
     }
 

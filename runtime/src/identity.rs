@@ -9,6 +9,9 @@ use crate::RuntimeError;
 
 const KEY_FILE: &str = "identity.key";
 
+/// Where a member keeps the blobs that it has fetched.
+pub(crate) const BLOBS: &str = "blobs";
+
 /// A folder, held by this process alone: two with one key would take turns in throwing each other
 /// out.
 pub(crate) struct Home {
@@ -38,6 +41,7 @@ impl Home {
             Err(TryLockError::WouldBlock) => return Err(RuntimeError::FolderInUse(path)),
             Err(TryLockError::Error(why)) => return Err(io(why)),
         }
+        crate::blobs::remove_partial(&dir.join(BLOBS))?;
         Ok(Self {
             key: load_or_make(dir)?,
             _lock: lock,

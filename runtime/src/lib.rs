@@ -12,6 +12,7 @@ pub mod identity;
 #[cfg(feature = "liars")]
 pub mod liar;
 pub mod measure;
+mod model_blobs;
 pub mod serving;
 mod session;
 pub mod spec;

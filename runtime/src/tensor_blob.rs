@@ -87,7 +87,14 @@ pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<(Digest, Tensor)>, String> {
 }
 
 fn widen(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
-    let data: Vec<f32> = match header.dtype {
+    let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();
+    let data = widened(header.dtype, elements);
+    Tensor::new(&shape, data).map_err(|error| error.to_string())
+}
+
+/// Stored elements as f32: exact.
+pub(crate) fn widened(dtype: StoredDtype, elements: &[u8]) -> Vec<f32> {
+    match dtype {
         StoredDtype::F32 => elements
             .chunks_exact(4)
             .map(|quad| f32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]]))
@@ -97,9 +104,7 @@ fn widen(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
             .chunks_exact(2)
             .map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32())
             .collect(),
-    };
-    let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();
-    Tensor::new(&shape, data).map_err(|error| error.to_string())
+    }
 }
 
 #[cfg(test)]

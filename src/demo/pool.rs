@@ -8,6 +8,7 @@ use concord_coordinator::server::{self, Options, RunningServer};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
+use concord_runtime::blobs::BlobOptions;
 use concord_runtime::worker::{self, WorkerOptions};
 use concord_runtime::wrong_data::WrongData;
 use concord_runtime::{identity, measure};
@@ -149,6 +150,7 @@ impl Pool {
             listen: ([127, 0, 0, 1], 0).into(),
             advertise: None,
             dir,
+            blobs: BlobOptions::default(),
             device: Device::Cpu(Cpu::new(actor.isa, actor.threads)),
             memory_bytes: measure::machine_memory(),
             wrong_data: Some(WrongData { from_step }),

@@ -15,6 +15,8 @@ mod source;
 mod stage;
 mod targets;
 mod trainable;
+mod values;
+mod weight_bytes;
 
 pub use cache::KvCache;
 pub use gradients::{End, GradientKey, Gradients};
@@ -25,3 +27,5 @@ pub use source::TensorSource;
 pub use stage::{Batch, Precisions, Stage, StageInput, StageOptions, StageTape};
 pub use targets::next_tokens;
 pub use trainable::{Trainable, TrainableTensor};
+pub use values::Values;
+pub use weight_bytes::WeightBytes;

@@ -3,7 +3,7 @@
 use concord_kernels::Tensor;
 
 use crate::error::ModelError;
-use crate::weights::ModelFolder;
+use crate::weights::{ModelFolder, TakeRows};
 
 /// Tensors by their Hugging Face names, as f32.
 pub trait TensorSource {
@@ -12,10 +12,25 @@ pub trait TensorSource {
     /// # Errors
     /// [`ModelError`] where it is missing, broken or not finite.
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError>;
+
+    /// Gives the rows of the matrix `name` to `take`, in their order and some at a time: so a matrix
+    /// that becomes codes is never in memory as f32 as a whole. A source that has no slices gives all
+    /// rows at once. After an error, what was taken is void.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`]; and what `take` says.
+    fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        let tensor = self.tensor(name)?;
+        take(tensor.rows_cols().0, tensor)
+    }
 }
 
 impl TensorSource for ModelFolder {
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
         self.load(name)
+    }
+
+    fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        self.load_rows(name, take)
     }
 }

@@ -3,7 +3,6 @@
 
 mod load;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use super::cache::KvCache;
 use super::gradients::{End, Gradients};
 use super::head::{Head, HeadLoss};
 use super::linear::{Backward, LoraSpec};
+use super::values::Values;
 use crate::config::DecoderConfig;
 
 /// Bits of the operands of products.
@@ -302,11 +302,11 @@ impl Stage {
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails: the stage then holds some of the new values.
-    pub fn refresh(&mut self, values: &BTreeMap<String, Tensor>) -> Result<(), KernelError> {
+    pub fn refresh(&mut self, values: &dyn Values) -> Result<(), KernelError> {
         let device = self.options.device.clone();
         let _weights = device.account(Purpose::Weights);
         values
-            .iter()
+            .all()
             .try_for_each(|(name, value)| self.set(name, value))
     }
 }

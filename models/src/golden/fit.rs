@@ -214,7 +214,7 @@ impl Run {
             learning_rate: RATE.at(step),
         };
         self.state = self.state.updated(device, &gradients, &ADAM, &scalars)?;
-        self.stage.refresh(&self.state.values())?;
+        self.stage.refresh(&self.state)?;
         self.steps += 1;
         let loss = mean_loss(&sums, targets);
         for scalar in [loss, scalars.grad_norm] {

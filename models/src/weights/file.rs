@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::{TakeRows, check_rows, runs_of_rows};
 use crate::error::ModelError;
 
 /// The formats of weights that are read.
@@ -133,8 +134,35 @@ impl TensorFile {
     /// infinity, with the element.
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
         let entry = self.entry(name)?;
-        let bytes = &self.map[entry.bytes.0..entry.bytes.1];
-        let data: Vec<f32> = match entry.dtype {
+        let (start, end) = entry.bytes;
+        let data = self.widened(name, entry, &self.map[start..end])?;
+        self.finite(name, &entry.shape, 0, data)
+    }
+
+    /// As [`Self::load`], some rows of a matrix at a time. What is no matrix is given as a whole.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; and what `take` says.
+    pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        let entry = self.entry(name)?;
+        let &[rows, cols] = entry.shape.as_slice() else {
+            let tensor = self.load(name)?;
+            return take(tensor.rows_cols().0, tensor);
+        };
+        let (start, end) = entry.bytes;
+        let width = (end - start).checked_div(rows).unwrap_or(0);
+        for run in runs_of_rows(rows, cols) {
+            let bytes = &self.map[start + run.start * width..start + run.end * width];
+            let data = self.widened(name, entry, bytes)?;
+            let some = self.finite(name, &[run.len(), cols], run.start * cols, data)?;
+            take(rows, some)?;
+        }
+        Ok(())
+    }
+
+    /// Elements of the tensor `name` as f32.
+    fn widened(&self, name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>, ModelError> {
+        Ok(match entry.dtype {
             Dtype::F32 => bytes
                 .as_chunks()
                 .0
@@ -149,13 +177,23 @@ impl TensorFile {
                 .map(|b| bf16::from_le_bytes(*b).to_f32())
                 .collect(),
             other => return Err(self.wrong_dtype(name, other, WEIGHT_DTYPES)),
-        };
+        })
+    }
+
+    /// A tensor of elements that begin at `start` of the tensor `name`, all of them finite.
+    fn finite(
+        &self,
+        name: &str,
+        shape: &[usize],
+        start: usize,
+        data: Vec<f32>,
+    ) -> Result<Tensor, ModelError> {
         let bad = |source| ModelError::BadTensor {
             path: self.path.clone(),
             source,
         };
-        let tensor = Tensor::new(&entry.shape, data).map_err(bad)?;
-        tensor.check_finite(name).map_err(bad)?;
+        let tensor = Tensor::new(shape, data).map_err(bad)?;
+        check_rows(name, start, &tensor).map_err(bad)?;
         Ok(tensor)
     }
 

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use concord_kernels::Tensor;
 use safetensors::Dtype;
 
-use super::TensorFile;
+use super::{TakeRows, TensorFile};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
 
@@ -76,6 +76,15 @@ impl ModelFolder {
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
         let name = self.untied(name);
         self.file_of(name)?.load(name)
+    }
+
+    /// As [`Self::load`], some rows of a matrix at a time.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; and what `take` says.
+    pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        let name = self.untied(name);
+        self.file_of(name)?.load_rows(name, take)
     }
 
     /// The bytes of a tensor as they lie in its file: what a content address is taken of.

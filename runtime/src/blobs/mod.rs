@@ -1,27 +1,52 @@
 //! Content-addressed blobs: on disk here, and at the coordinator or another worker.
 
+mod folders;
+mod reader;
 mod remote;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use concord_kernels::Tensor;
-use concord_proto::{Digest, Domain};
+use concord_proto::Digest;
 use tokio::task::JoinSet;
 
 use crate::{RuntimeError, tensor_blob};
+use folders::Folders;
 
+pub(crate) use folders::remove_partial;
+pub(crate) use reader::BlobReader;
 pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
 
 /// Uploads under way at a time.
 const PUT_AT_ONCE: usize = 16;
 
+/// Which blobs a worker or checker keeps on its disk, and where it finds others.
+#[derive(Clone, Debug)]
+pub struct BlobOptions {
+    /// The folder of the store of a coordinator on this machine. What is there is read there, and not
+    /// fetched and kept a second time. It is only read.
+    pub shared: Option<PathBuf>,
+    /// Bytes of fetched blobs that are kept beyond those of the present job.
+    pub spare_bytes: u64,
+}
+
+impl Default for BlobOptions {
+    fn default() -> Self {
+        Self {
+            shared: None,
+            spare_bytes: 4 << 30,
+        }
+    }
+}
+
 /// Blobs of the coordinator, kept on disk once fetched.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     coordinator: tonic::transport::Channel,
-    dir: Arc<PathBuf>,
+    folders: Arc<Folders>,
+    spare_bytes: u64,
 }
 
 impl Blobs {
@@ -29,54 +54,101 @@ impl Blobs {
     ///
     /// # Errors
     /// [`RuntimeError::Io`] where the folder cannot be made.
-    pub fn new(channel: tonic::transport::Channel, dir: PathBuf) -> Result<Self, RuntimeError> {
+    pub fn new(
+        channel: tonic::transport::Channel,
+        dir: PathBuf,
+        options: &BlobOptions,
+    ) -> Result<Self, RuntimeError> {
         std::fs::create_dir_all(&dir).map_err(|why| io("make", &dir, why))?;
         Ok(Self {
             coordinator: channel,
-            dir: Arc::new(dir),
+            folders: Arc::new(Folders::new(dir, options.shared.clone())),
+            spare_bytes: options.spare_bytes,
         })
     }
 
-    /// The blob of an address.
+    /// The blob of an address, which stays on disk.
     ///
     /// # Errors
     /// [`RuntimeError`] where it cannot be had. A copy on disk that is broken is fetched anew.
     pub async fn get(&self, digest: Digest) -> Result<Arc<Vec<u8>>, RuntimeError> {
-        let path = self.dir.join(digest.to_string());
-        if let Ok(bytes) = tokio::fs::read(&path).await
-            && Digest::of(Domain::Blob, &bytes) == digest
-        {
+        if let Some(bytes) = self.here(digest).await {
             return Ok(Arc::new(bytes));
         }
         let bytes = fetch_from_coordinator(self.coordinator.clone(), digest).await?;
-        self.keep(digest, &bytes).await?;
+        self.folders.keep(digest, &bytes).await?;
         Ok(Arc::new(bytes))
     }
 
-    /// Has the blob of an address on disk.
+    /// The blob of an address that is needed once: it is not kept.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_once(&self, digest: Digest) -> Result<Vec<u8>, RuntimeError> {
+        match self.here(digest).await {
+            Some(bytes) => Ok(bytes),
+            None => fetch_from_coordinator(self.coordinator.clone(), digest).await,
+        }
+    }
+
+    /// A blob that is on this machine, whole.
+    async fn here(&self, digest: Digest) -> Option<Vec<u8>> {
+        let folders = self.folders.clone();
+        let read = move || folders.open(digest)?.into_bytes().ok();
+        tokio::task::spawn_blocking(read).await.ok().flatten()
+    }
+
+    /// Has the blob of an address on disk: held against the address once by each process, without
+    /// being in memory.
     ///
     /// # Errors
     /// As [`Self::get`].
     pub async fn fetch(&self, digest: Digest) -> Result<(), RuntimeError> {
-        self.get(digest).await.map(drop)
+        let folders = self.folders.clone();
+        let is_here = tokio::task::spawn_blocking(move || folders.verify(digest));
+        if is_here.await.map_err(stopped)? {
+            return Ok(());
+        }
+        let bytes = fetch_from_coordinator(self.coordinator.clone(), digest).await?;
+        self.folders.keep(digest, &bytes).await
     }
 
-    /// The blob of an address that has been fetched.
+    /// A blob that has been fetched, to be read piece by piece.
     ///
     /// # Errors
-    /// [`RuntimeError::Io`] where it is not there any more, [`RuntimeError::WrongBlob`] where it has
-    /// changed.
-    pub fn read(&self, digest: Digest) -> Result<Vec<u8>, RuntimeError> {
-        let path = self.dir.join(digest.to_string());
-        let bytes = std::fs::read(&path).map_err(|why| io("read", &path, why))?;
-        let got = Digest::of(Domain::Blob, &bytes);
-        if got == digest {
-            return Ok(bytes);
+    /// [`RuntimeError::MissingBlob`] where it is not there any more.
+    pub(crate) fn open(&self, digest: Digest) -> Result<BlobReader, RuntimeError> {
+        let found = self.folders.open(digest);
+        found.ok_or(RuntimeError::MissingBlob(digest))
+    }
+
+    /// Parts of a blob that has been fetched, each from a place and so many bytes long, and the length
+    /// of the whole. The caller has digests of its own for them.
+    pub(crate) async fn parts(
+        &self,
+        digest: Digest,
+        parts: Vec<(u64, usize)>,
+    ) -> std::io::Result<(u64, Vec<Vec<u8>>)> {
+        let folders = self.folders.clone();
+        let read = tokio::task::spawn_blocking(move || folders.parts(digest, &parts));
+        read.await.map_err(std::io::Error::other)?
+    }
+
+    /// Doubts a blob on disk: the next [`Self::fetch`] reads it as a whole, or has it anew.
+    pub(crate) fn doubt(&self, digest: Digest) {
+        self.folders.doubt(digest);
+    }
+
+    /// Deletes fetched blobs of other jobs that are beyond the bound. `needed` are those of this one.
+    pub(crate) async fn trim(&self, needed: BTreeSet<Digest>) {
+        let (folders, bytes) = (self.folders.clone(), self.spare_bytes);
+        let trim = move || folders.trim(&needed, bytes);
+        match tokio::task::spawn_blocking(trim).await {
+            Ok(Ok(())) => {}
+            // The job can be computed all the same.
+            Ok(Err(why)) => tracing::warn!("blobs of earlier jobs cannot be deleted: {why}"),
+            Err(why) => tracing::warn!("blobs of earlier jobs cannot be deleted: {why}"),
         }
-        Err(RuntimeError::WrongBlob {
-            expected: digest,
-            got,
-        })
     }
 
     /// The value whose canonical encoding is a blob.
@@ -114,24 +186,6 @@ impl Blobs {
                 Some(Err(error)) => return Err(stopped(error)),
             }
         }
-    }
-
-    /// Each writer has a file of its own until the blob is whole: two tasks may fetch the same one
-    /// at a time.
-    async fn keep(&self, digest: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
-        static WRITERS: AtomicU64 = AtomicU64::new(0);
-        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        let partial = self
-            .dir
-            .join(format!("{digest}.{process}-{writer}.partial"));
-        let path = self.dir.join(digest.to_string());
-        tokio::fs::write(&partial, bytes)
-            .await
-            .map_err(|e| io("write", &partial, e))?;
-        tokio::fs::rename(&partial, &path)
-            .await
-            .map_err(|e| io("write", &path, e))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use concord_kernels::{Device, KernelError, Tensor};
+use concord_models::config::DecoderConfig;
 use concord_models::decoder::Stage;
 use concord_proto::ledger::{Finding, Verdict};
 use concord_proto::rules::leaf_words;
@@ -13,10 +14,12 @@ use concord_proto::session::{AuditOrder, ToCoordinator};
 use concord_proto::tree::Node;
 use concord_proto::{Digest, Keypair, Part, Phase, Port, PortKind, PublicKey, Signed};
 
+use super::bench::{Bench, busy, same_job};
 use super::inputs::{Inputs, missing};
+use super::job::{AuditedJob, kept_bytes};
 use crate::blobs::Blobs;
+use crate::model_blobs::ModelBlobs;
 use crate::serving::audit;
-use crate::worker::fetch_model;
 use crate::{RuntimeError, spec as words, work};
 
 /// Re-runs leaves. A worker has one, too: it judges where worker and checker disagree.
@@ -24,10 +27,7 @@ pub(crate) struct Auditor {
     device: Device,
     blobs: Blobs,
     key: Keypair,
-    /// The stage of the last audit; the next one is often of the same.
-    stage: Mutex<Option<CachedStage>>,
-    /// Held while an answer is judged.
-    answers: tokio::sync::Mutex<()>,
+    bench: Bench,
     /// Set once the GPU cannot go on.
     gpu_gone: Mutex<Option<RuntimeError>>,
     #[cfg(feature = "liars")]
@@ -37,20 +37,13 @@ pub(crate) struct Auditor {
 /// The sum of a part over a node, where all that it is made of is there.
 type Total = Option<Vec<Arc<Tensor>>>;
 
-struct CachedStage {
-    spec: Digest,
-    layers: concord_proto::Layers,
-    stage: Stage,
-}
-
 impl Auditor {
-    pub(crate) fn new(device: Device, blobs: Blobs, key: Keypair) -> Self {
+    pub(crate) fn new(device: Device, blobs: Blobs, key: Keypair, bench: Bench) -> Self {
         Self {
             device,
             blobs,
             key,
-            stage: Mutex::new(None),
-            answers: tokio::sync::Mutex::default(),
+            bench,
             gpu_gone: Mutex::new(None),
             #[cfg(feature = "liars")]
             lie: None,
@@ -86,6 +79,9 @@ impl Auditor {
     }
 
     async fn look(self: Arc<Self>, order: AuditOrder) -> Finding {
+        let Some(_place) = self.bench.enter() else {
+            return Finding::Inconclusive { reason: busy() };
+        };
         let (step, started) = (order.step, Instant::now());
         let words = leaf_words(&order.leaf);
         match self.clone().re_run(order).await {
@@ -115,6 +111,10 @@ impl Auditor {
         coordinator: PublicKey,
     ) -> ToCoordinator {
         let order = audited.order;
+        let Some(_place) = self.bench.enter() else {
+            let verdict = AnswerVerdict::Inconclusive { why: busy() };
+            return ToCoordinator::AnswerVerdict { order, verdict };
+        };
         let verdict = match self.verdict(audited.receipt, coordinator).await {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -135,7 +135,7 @@ impl Auditor {
         receipt: Digest,
         coordinator: PublicKey,
     ) -> Result<AnswerVerdict, RuntimeError> {
-        let _one_at_a_time = self.answers.lock().await;
+        let _one_at_a_time = self.bench.computing().await;
         #[cfg(feature = "liars")]
         if let Some(lie) = &self.lie {
             let signed: Signed = self.blobs.get_value(receipt, "signed receipt").await?;
@@ -156,10 +156,23 @@ impl Auditor {
     }
 
     async fn re_run(self: Arc<Self>, order: AuditOrder) -> Result<Finding, RuntimeError> {
-        let inputs = Inputs::fetch(&self.blobs, &order).await?;
-        let (config, base) = fetch_model(&self.blobs, &inputs.spec, order.leaf.layers).await?;
+        let mut held = self.bench.next().await;
+        if same_job(&mut held, order.spec).is_none() {
+            // The memory of the job before goes first.
+            *held = None;
+            *held = Some(AuditedJob::fetch(&self.blobs, order.spec).await?);
+        }
+        let missing_job = || missing("its job");
+        let job = same_job(&mut held, order.spec).ok_or_else(missing_job)?;
+        let inputs = Inputs::fetch(&self.blobs, job, &order).await?;
+        let base = job.base(&self.blobs, order.leaf.layers).await?;
+        let config = job.config.clone();
+        let computing = self.bench.computing().await;
+        drop(held);
         let auditor = self.clone();
         let computed = tokio::task::spawn_blocking(move || {
+            // Held to the end of the work, even where nobody waits for it any more.
+            let _computing = computing;
             auditor
                 .compute(order.spec, &inputs, config, &base)
                 .map(|ports| (ports, inputs.leaf))
@@ -179,32 +192,35 @@ impl Auditor {
 
     fn compute(
         &self,
-        spec_digest: Digest,
+        spec_address: Digest,
         inputs: &Inputs,
-        config: Arc<concord_models::config::DecoderConfig>,
-        base: &dyn concord_models::decoder::TensorSource,
+        config: Arc<DecoderConfig>,
+        base: &ModelBlobs,
     ) -> Result<Vec<Port>, RuntimeError> {
         match inputs.leaf.phase {
             Phase::Reduce => self.reduce(inputs),
             Phase::Update => self.update(inputs),
             Phase::Forward | Phase::Backward => {
-                let layers = inputs.leaf.layers;
-                let values = inputs.state_values()?;
-                let mut cached = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-                let fits = |c: &&mut CachedStage| (c.spec, c.layers) == (spec_digest, layers);
-                if let Some(cached) = cached.as_mut().filter(fits) {
-                    cached.stage.refresh(&values)?;
-                    return microbatch(&cached.stage, inputs);
-                }
-                let (spec, len) = (&inputs.spec, inputs.sequence_len);
-                let options = words::stage_options(spec, config, layers, &self.device, len)?;
-                let stage = Stage::load(options, base, &values)?;
+                let (spec, layers) = (&inputs.spec, inputs.leaf.layers);
+                let (values, positions) = (inputs.values()?, inputs.sequence_len);
+                let kept = kept_bytes(spec, &config, layers, positions);
+                let (stages, key) = (&self.bench.stages, (spec_address, layers));
+                let stage = match stages.take(key) {
+                    Some(mut stage) => {
+                        stage.refresh(&values)?;
+                        stage
+                    }
+                    None => {
+                        stages.make_room(kept.unwrap_or(u64::MAX));
+                        let options =
+                            words::stage_options(spec, config, layers, &self.device, positions)?;
+                        Stage::load(options, base, &values)?
+                    }
+                };
                 let ports = microbatch(&stage, inputs);
-                *cached = Some(CachedStage {
-                    spec: spec_digest,
-                    layers,
-                    stage,
-                });
+                if let Some(bytes) = kept {
+                    stages.put(key, bytes, stage);
+                }
                 ports
             }
         }

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
-use concord_models::config::DecoderConfig;
+use concord_models::decoder::Values;
 use concord_models::train::{StateTensor, TrainState};
-use concord_proto::manifest::{DataManifest, ModelManifest};
 use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
 use concord_proto::wire::Body;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::{Digest, JobSpec, Leaf, Phase, Port, PortKind, canonical, merkle};
 
+use tonic::transport::Channel;
+
+use super::job::AuditedJob;
 use crate::blobs::{Blobs, fetch_from_worker};
-use crate::data::{DataSource, Microbatch};
+use crate::data::Microbatch;
 use crate::{RuntimeError, session, tensor_blob, work};
 
 /// The inputs of a leaf, fetched and checked against its digests.
 pub(super) struct Inputs {
-    pub(super) spec: JobSpec,
+    pub(super) spec: Arc<JobSpec>,
     pub(super) leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
     pub(super) scalars: Option<Scalars>,
@@ -28,8 +30,11 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Fetches the inputs of a leaf from its worker, spec and data from the coordinator.
-    pub(super) async fn fetch(blobs: &Blobs, order: &AuditOrder) -> Result<Self, RuntimeError> {
-        let spec: JobSpec = blobs.get_value(order.spec, "job spec").await?;
+    pub(super) async fn fetch(
+        blobs: &Blobs,
+        job: &mut AuditedJob,
+        order: &AuditOrder,
+    ) -> Result<Self, RuntimeError> {
         let leaf = order.leaf.clone();
         let request = OpenRequest {
             job: order.job,
@@ -61,29 +66,23 @@ impl Inputs {
             return Err(withheld("it opened another number of inputs".to_string()));
         }
         let mut inputs = Self {
-            spec,
+            spec: job.spec.clone(),
             leaf: leaf.clone(),
             tensors: Vec::new(),
             scalars: None,
             microbatch: None,
-            sequence_len: 0,
+            sequence_len: job.data.sequence_len(),
         };
         for (input, digests) in leaf.inputs.iter().zip(ports) {
             let port = input.port;
             if !opens(port, &digests) {
                 return Err(withheld(format!("what it opened is not {:?}", port.kind)));
             }
-            inputs.take(port, fetch_together(&channel, digests).await?)?;
+            inputs.take(port, &channel, digests).await?;
         }
-        let data: DataManifest = blobs.get_value(inputs.spec.data, "data manifest").await?;
-        inputs.sequence_len = data.sequence_len as usize;
         if matches!(leaf.phase, Phase::Forward | Phase::Backward) {
-            let model: ModelManifest = blobs.get_value(inputs.spec.model, "model manifest").await?;
-            let config = DecoderConfig::from_json(&model.config_json)?;
-            let mut source = DataSource::new(&inputs.spec, Arc::new(data), &config)?;
-            let microbatch = source
-                .microbatch(blobs, order.step, leaf.microbatch)
-                .await?;
+            let data = &mut job.data;
+            let microbatch = data.microbatch(blobs, order.step, leaf.microbatch).await?;
             inputs.microbatch = Some(microbatch);
         }
         Ok(inputs)
@@ -101,34 +100,43 @@ impl Inputs {
         found.first().map(|tensor| &**tensor)
     }
 }
+
+/// Values of what a stage trains, by name.
+pub(super) struct StateValues(BTreeMap<String, Arc<Tensor>>);
+
+impl Values for StateValues {
+    fn value(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name).map(|value| &**value)
+    }
+
+    fn all(&self) -> Box<dyn Iterator<Item = (&str, &Tensor)> + '_> {
+        Box::new(self.0.iter().map(|(name, value)| (name.as_str(), &**value)))
+    }
+}
+
 impl Inputs {
-    fn take(&mut self, port: Port, blobs: Vec<(Digest, Vec<u8>)>) -> Result<(), RuntimeError> {
+    async fn take(
+        &mut self,
+        port: Port,
+        channel: &Channel,
+        digests: Vec<Digest>,
+    ) -> Result<(), RuntimeError> {
         if port.kind == PortKind::Scalars {
-            for (digest, bytes) in blobs {
-                let bad = |why: String| RuntimeError::BadBlob {
-                    digest,
-                    what: "scalars",
-                    why,
-                };
-                self.scalars =
-                    Some(canonical::decode(&bytes).map_err(|error| bad(error.to_string()))?);
-            }
+            let read = |bytes: Vec<u8>| {
+                canonical::decode(&bytes).map_err(|error| ("scalars", error.to_string()))
+            };
+            self.scalars = fetch_together(channel, digests, read).await?.pop();
             return Ok(());
         }
-        let mut tensors = Vec::new();
-        for (digest, bytes) in blobs {
-            let bad = |why| RuntimeError::BadBlob {
-                digest,
-                what: "tensor",
-                why,
-            };
-            tensors.push(Arc::new(tensor_blob::decode(&bytes).map_err(bad)?));
-        }
+        let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
+        let tensors = fetch_together(channel, digests, read).await?;
+        let tensors = tensors.into_iter().map(Arc::new).collect();
         self.tensors.push((port.kind, tensors));
         Ok(())
     }
 
-    pub(super) fn state_values(&self) -> Result<BTreeMap<String, Tensor>, RuntimeError> {
+    /// The values of what the stage trains.
+    pub(super) fn values(&self) -> Result<StateValues, RuntimeError> {
         let held = work::held_names(&self.spec, self.leaf.layers);
         let values = self.tensors(|kind| kind == PortKind::State).unwrap_or(&[]);
         if values.len() != held.len() {
@@ -144,36 +152,30 @@ impl Inputs {
         if !shaped {
             return Err(missing("a state of the right shape"));
         }
-        let pair =
-            |((_, name), value): (&(u32, String), &Arc<Tensor>)| (name.clone(), (**value).clone());
-        Ok(held.iter().zip(values).map(pair).collect())
+        let names = held.into_iter().map(|(_, name)| name);
+        Ok(StateValues(names.zip(values.iter().cloned()).collect()))
     }
 
     pub(super) fn state(&self) -> Result<TrainState, RuntimeError> {
-        let values = self.state_values()?;
+        let held = work::held_names(&self.spec, self.leaf.layers);
+        let values = self.values()?.0;
         let moments = self
             .tensors(|kind| kind == PortKind::Moments)
             .unwrap_or(&[]);
-        if moments.len() != 2 * values.len() {
+        if moments.len() != 2 * values.len() || held.len() != values.len() {
             return Err(missing("its moments"));
         }
-        let tensor = |((name, value), pair): ((String, Tensor), &[Arc<Tensor>])| {
-            let (first_moment, second_moment) = (pair[0].clone(), pair[1].clone());
-            (
-                name,
-                StateTensor {
-                    value: Arc::new(value),
-                    first_moment,
-                    second_moment,
-                },
-            )
+        let tensor = |((_, name), pair): ((u32, String), &[Arc<Tensor>])| {
+            let tensor = StateTensor {
+                value: values[&name].clone(),
+                first_moment: pair[0].clone(),
+                second_moment: pair[1].clone(),
+            };
+            (name, tensor)
         };
+        let pairs = moments.chunks_exact(2);
         Ok(TrainState(
-            values
-                .into_iter()
-                .zip(moments.chunks_exact(2))
-                .map(tensor)
-                .collect(),
+            held.into_iter().zip(pairs).map(tensor).collect(),
         ))
     }
 }
@@ -181,23 +183,31 @@ impl Inputs {
 /// Blobs fetched from a worker at a time.
 const FETCHED_AT_ONCE: usize = 32;
 
-async fn fetch_together(
-    channel: &tonic::transport::Channel,
+/// Fetches blobs, several at a time, and makes of each what it is as soon as it is here.
+async fn fetch_together<T: Send + 'static>(
+    channel: &Channel,
     digests: Vec<Digest>,
-) -> Result<Vec<(Digest, Vec<u8>)>, RuntimeError> {
-    let mut blobs = Vec::new();
+    read: impl Fn(Vec<u8>) -> Result<T, (&'static str, String)> + Copy + Send + 'static,
+) -> Result<Vec<T>, RuntimeError> {
+    let mut found = Vec::new();
     for some in digests.chunks(FETCHED_AT_ONCE) {
-        let fetch = |&digest: &Digest| tokio::spawn(fetch_from_worker(channel.clone(), digest));
+        let fetch = |&digest: &Digest| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                let bytes = fetch_from_worker(channel, digest).await?;
+                read(bytes).map_err(|(what, why)| RuntimeError::BadBlob { digest, what, why })
+            })
+        };
         let tasks: Vec<_> = some.iter().map(fetch).collect();
-        for (digest, task) in some.iter().zip(tasks) {
+        for task in tasks {
             let failed = |error: tokio::task::JoinError| RuntimeError::Unreachable {
                 endpoint: "a worker".to_string(),
                 why: error.to_string(),
             };
-            blobs.push((*digest, task.await.map_err(failed)??));
+            found.push(task.await.map_err(failed)??);
         }
     }
-    Ok(blobs)
+    Ok(found)
 }
 
 /// Whether addresses open a port.

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::{Device, Tensor};
-use concord_models::ModelError;
+use concord_kernels::Device;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{Stage, TensorSource};
+use concord_models::decoder::Stage;
 use concord_models::train::TrainState;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{Held, ToCoordinator};
@@ -15,6 +14,7 @@ use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Port, Seat, TensorStat
 use super::run::Run;
 use super::{Engine, EngineEffect, ReceivedFrame};
 use crate::data::Microbatch;
+use crate::model_blobs::ModelBlobs;
 use crate::{RuntimeError, spec as words, work};
 
 /// What a stage is loaded from: everything has been fetched and checked.
@@ -25,7 +25,7 @@ pub(crate) struct LoadedStage {
     pub(crate) endpoints: Vec<String>,
     pub(crate) seat: Seat,
     pub(crate) config: Arc<DecoderConfig>,
-    pub(crate) tensors: BaseTensors,
+    pub(crate) tensors: ModelBlobs,
     pub(crate) state: TrainState,
     pub(crate) step: u32,
     pub(crate) sequence_len: usize,
@@ -34,19 +34,6 @@ pub(crate) struct LoadedStage {
     /// The precision of a worker that cheats.
     #[cfg(feature = "liars")]
     pub(crate) lower_precision: Option<concord_kernels::coded::Precision>,
-}
-
-/// Tensors of the model, by name.
-pub(crate) struct BaseTensors(pub(crate) BTreeMap<String, Tensor>);
-
-impl TensorSource for BaseTensors {
-    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
-        let found = self.0.get(name).cloned();
-        found.ok_or_else(|| ModelError::MissingTensor {
-            path: "the model's manifest".into(),
-            tensor: name.to_string(),
-        })
-    }
 }
 
 /// A job in the hands of a worker.
@@ -88,7 +75,7 @@ impl Job {
             options.precisions.weights = precision;
         }
         let state = loaded.state.placed(device)?;
-        let stage = Stage::load(options, &loaded.tensors, &state.values())?;
+        let stage = Stage::load(options, &loaded.tensors, &state)?;
         let entries = work::entries(&loaded.spec, layers, &state)?;
         let workers = loaded.plan.workers().map(|(_, worker)| worker);
         Ok(Self {
@@ -233,7 +220,7 @@ impl Job {
         #[cfg(not(feature = "liars"))]
         let stale = false;
         let refreshed = match &mut self.stage {
-            Some(stage) if !stale => stage.refresh(&updated.state.values()),
+            Some(stage) if !stale => stage.refresh(&updated.state),
             _ => Ok(()),
         };
         self.state = updated.state;

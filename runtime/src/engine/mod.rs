@@ -16,7 +16,7 @@ use concord_proto::{Digest, JobId, Keypair};
 use crate::RuntimeError;
 use crate::data::Microbatch;
 
-pub(crate) use job::{BaseTensors, Job, LoadedStage};
+pub(crate) use job::{Job, LoadedStage};
 pub(crate) use openings::Openings;
 
 /// What happens to the engine.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use concord_kernels::Device;
 use concord_proto::serving::{AnswerVerdict, Receipt};
-use concord_proto::{Digest, Layers, PublicKey, Signed};
+use concord_proto::{Digest, Layers, PublicKey, Signed, canonical};
 use concord_text::TextTokenizer;
 
 use super::judge::{Case, JudgedAdapter, judge};
-use super::load::{self, ModelBlobs, on_a_thread};
+use super::load::{self, on_a_thread};
 use crate::RuntimeError;
 use crate::blobs::Blobs;
+use crate::model_blobs::ModelBlobs;
 
 /// Judges the receipt of a blob.
 ///
@@ -22,7 +23,12 @@ pub(crate) async fn audit(
     digest: Digest,
     coordinator: PublicKey,
 ) -> Result<AnswerVerdict, RuntimeError> {
-    let signed: Signed = blobs.get_value(digest, "signed receipt").await?;
+    let bytes = blobs.get_once(digest).await?;
+    let signed: Signed = canonical::decode(&bytes).map_err(|error| RuntimeError::BadBlob {
+        digest,
+        what: "signed receipt",
+        why: error.to_string(),
+    })?;
     // What is no receipt names no model: the judge says so.
     let altered = |what: String| Ok(AnswerVerdict::Altered { what });
     let receipt: Receipt = match signed.open() {
@@ -35,7 +41,7 @@ pub(crate) async fn audit(
         start: 0,
         end: deployment.layers,
     };
-    let tensors = ModelBlobs::fetch(blobs, &config, manifest, deployment, layers).await?;
+    let tensors = ModelBlobs::fetch(blobs, &config, &manifest, layers).await?;
     let adapter = match receipt.spec.adapter {
         None => None,
         Some(adapter) => {

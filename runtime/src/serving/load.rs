@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_kernels::{Device, Tensor};
-use concord_models::ModelError;
-use concord_models::config::{DecoderConfig, Place};
-use concord_models::decoder::{
-    LoraSpec, Precisions, Stage, StageAdapter, StageOptions, TensorSource,
-};
+use concord_models::config::DecoderConfig;
+use concord_models::decoder::{LoraSpec, Precisions, Stage, StageAdapter, StageOptions};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::serving::{AdapterManifest, Deployment, DeploymentId};
 use concord_proto::{ARITHMETIC_VERSION, Digest, Layers};
 
 use super::memory;
 use crate::blobs::Blobs;
+use crate::model_blobs::ModelBlobs;
 use crate::{RuntimeError, spec as words, tensor_blob};
 
 /// A stage that is loaded.
@@ -112,7 +110,7 @@ impl Loader {
         let (config, manifest) = self.model(&deployment).await?;
         let bytes = memory::stage_bytes(&config, layers, &deployment);
         self.check_room(reserved.saturating_add(bytes))?;
-        let source = ModelBlobs::fetch(&self.blobs, &config, manifest, &deployment, layers).await?;
+        let source = ModelBlobs::fetch(&self.blobs, &config, &manifest, layers).await?;
         let options = stage_options(&deployment, config, layers, &self.device)?;
         #[cfg(feature = "liars")]
         let lie = self.lie.clone();
@@ -221,61 +219,6 @@ pub(super) async fn adapter_tensors(
         tensors.insert(name, decode(blob, &bytes)?);
     }
     Ok((spec, tensors))
-}
-
-/// The tensors of some layers of a model, on disk: one at a time is in memory as f32.
-pub(super) struct ModelBlobs {
-    blobs: Blobs,
-    /// Address and shape, by name.
-    tensors: BTreeMap<String, (Digest, Vec<usize>)>,
-}
-
-impl ModelBlobs {
-    /// Fetches the tensors of `layers`, but for those that are here.
-    ///
-    /// # Errors
-    /// [`RuntimeError`] where one cannot be had.
-    pub(super) async fn fetch(
-        blobs: &Blobs,
-        config: &DecoderConfig,
-        manifest: ModelManifest,
-        deployment: &Deployment,
-        layers: Layers,
-    ) -> Result<Self, RuntimeError> {
-        let specs = config.tensors().into_iter();
-        let mut shapes: BTreeMap<String, Vec<usize>> =
-            specs.map(|spec| (spec.name, spec.shape)).collect();
-        let mut tensors = BTreeMap::new();
-        for ModelTensor { name, blob, .. } in manifest.tensors {
-            let place = Place::of(&name).map(|place| words::place(place, config.tie_embeddings));
-            if place.is_some_and(|place| layers.holds(place, deployment.layers))
-                && let Some(shape) = shapes.remove(&name)
-            {
-                blobs.fetch(blob).await?;
-                tensors.insert(name, (blob, shape));
-            }
-        }
-        let blobs = blobs.clone();
-        Ok(Self { blobs, tensors })
-    }
-}
-
-impl TensorSource for ModelBlobs {
-    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
-        let bad = |reason: String| ModelError::BadWeightsFile {
-            path: name.into(),
-            reason,
-        };
-        let found = self.tensors.get(name);
-        let (digest, shape) = found.ok_or_else(|| bad("the model's manifest lacks it".into()))?;
-        let bytes = self.blobs.read(*digest).map_err(|e| bad(e.to_string()))?;
-        let tensor = tensor_blob::decode(&bytes).map_err(bad)?;
-        tensor.check_finite(name)?;
-        if tensor.shape() != shape {
-            return Err(bad(format!("it has the shape {:?}", tensor.shape())));
-        }
-        Ok(tensor)
-    }
 }
 
 fn decode(digest: Digest, bytes: &[u8]) -> Result<Tensor, RuntimeError> {

@@ -1,9 +1,8 @@
 //! Fetching what a stage needs: spec, model tensors of its layers, trained state.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_models::config::{DecoderConfig, Place};
+use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
 use concord_models::train::{StateTensor, TrainState};
 use concord_proto::manifest::{DataManifest, ModelManifest, StateEntry, StateManifest};
@@ -12,7 +11,8 @@ use concord_proto::{Digest, JobSpec, Layers, WorkerId};
 
 use crate::blobs::Blobs;
 use crate::data::DataSource;
-use crate::engine::{BaseTensors, LoadedStage};
+use crate::engine::LoadedStage;
+use crate::model_blobs::ModelBlobs;
 use crate::{RuntimeError, spec as words, tensor_blob, work};
 
 /// Fetches all that `worker` needs for its seat.
@@ -28,10 +28,14 @@ pub(crate) async fn fetch(
     let unplanned = || RuntimeError::Unsupported("the plan has no seat for this worker".into());
     let seat = plan.seat(&worker).ok_or_else(unplanned)?;
     let layers = plan.stages[seat.stage];
-    let (config, tensors) = fetch_model(blobs, &spec, layers).await?;
+    let (config, manifest) = fetch_config(blobs, &spec).await?;
+    let tensors = fetch_base(blobs, &spec, &config, &manifest, layers).await?;
     let data: DataManifest = blobs.get_value(spec.data, "data manifest").await?;
     let data = DataSource::new(&spec, Arc::new(data), &config)?;
     let state: StateManifest = blobs.get_value(assignment.state, "state manifest").await?;
+    let manifests = [assignment.spec, assignment.state, spec.model, spec.data];
+    let needed = manifests.into_iter().chain(tensors.addresses());
+    blobs.trim(needed.chain(data.chunks()).collect()).await;
     let loaded = LoadedStage {
         job: spec.id(),
         state: fetch_state(blobs, &spec, layers, &state.entries).await?,
@@ -51,40 +55,35 @@ pub(crate) async fn fetch(
     Ok((loaded, data))
 }
 
-/// Fetches the tensors that the stage of `layers` computes with but does not train.
-pub(crate) async fn fetch_model(
+/// The model of a job, as its manifest has it.
+///
+/// # Errors
+/// [`RuntimeError`] where it cannot be had, or is another than the job trains.
+pub(crate) async fn fetch_config(
     blobs: &Blobs,
     spec: &JobSpec,
-    layers: Layers,
-) -> Result<(Arc<DecoderConfig>, BaseTensors), RuntimeError> {
+) -> Result<(Arc<DecoderConfig>, ModelManifest), RuntimeError> {
     let manifest: ModelManifest = blobs.get_value(spec.model, "model manifest").await?;
     let config = DecoderConfig::from_json(&manifest.config_json)?;
     words::check_trainable(spec, &config)?;
-    let trains_all = words::trainable(&spec.adapter)? == Trainable::Full;
-    let specs = config.tensors();
-    let mut tensors = BTreeMap::new();
-    if !trains_all {
-        for entry in &manifest.tensors {
-            let held = Place::of(&entry.name)
-                .map(|place| words::place(place, config.tie_embeddings))
-                .is_some_and(|place| layers.holds(place, spec.layers));
-            if held {
-                let bytes = blobs.get(entry.blob).await?;
-                let tensor = tensor_blob::decode(&bytes).map_err(|why| bad(entry.blob, why))?;
-                tensor.check_finite(&entry.name)?;
-                let shape = specs
-                    .iter()
-                    .find(|s| s.name == entry.name)
-                    .map(|s| &s.shape[..]);
-                if shape != Some(tensor.shape()) {
-                    let why = format!("{} has the shape {:?}", entry.name, tensor.shape());
-                    return Err(bad(entry.blob, why));
-                }
-                tensors.insert(entry.name.clone(), tensor);
-            }
-        }
+    Ok((Arc::new(config), manifest))
+}
+
+/// Fetches the tensors that the stage of `layers` computes with but does not train.
+///
+/// # Errors
+/// [`RuntimeError`] where one cannot be had.
+pub(crate) async fn fetch_base(
+    blobs: &Blobs,
+    spec: &JobSpec,
+    config: &DecoderConfig,
+    manifest: &ModelManifest,
+    layers: Layers,
+) -> Result<ModelBlobs, RuntimeError> {
+    match words::trainable(&spec.adapter)? {
+        Trainable::Full => Ok(ModelBlobs::none(blobs)),
+        _ => ModelBlobs::fetch(blobs, config, manifest, layers).await,
     }
-    Ok((Arc::new(config), BaseTensors(tensors)))
 }
 
 /// Fetches values and moments of the tensors that the stage trains.
@@ -104,7 +103,8 @@ async fn fetch_state(
         let entry = entries[index as usize];
         let mut tensors = Vec::new();
         for digest in [entry.value, entry.first_moment, entry.second_moment] {
-            let bytes = blobs.get(digest).await?;
+            // The next plan has another state: a copy on disk would be read by nobody.
+            let bytes = blobs.get_once(digest).await?;
             let tensor = tensor_blob::decode(&bytes).map_err(|why| bad(digest, why))?;
             let shape = &spec.trainable[index as usize].shape;
             if !tensor

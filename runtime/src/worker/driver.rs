@@ -20,7 +20,7 @@ use super::live::{End, Live};
 use super::server::WorkerService;
 use crate::blobs::Blobs;
 use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
-use crate::identity::Home;
+use crate::identity::{BLOBS, Home};
 use crate::serving::StageHandle;
 use crate::session::{self, Session};
 use crate::{Backoff, RuntimeError, measure};
@@ -169,7 +169,8 @@ impl Driver {
                 Ok((session, channel)) => {
                     (self.had_session, warned) = (true, false);
                     let since = Instant::now();
-                    let blobs = Blobs::new(channel.clone(), self.options.dir.join("blobs"))?;
+                    let dir = self.options.dir.join(BLOBS);
+                    let blobs = Blobs::new(channel.clone(), dir, &self.options.blobs)?;
                     let mut live = Live::new(&self, session, blobs);
                     match live.serve(&mut outbox, gpu_losses, &mut leave).await {
                         End::Left => return Ok(()),

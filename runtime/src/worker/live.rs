@@ -13,7 +13,7 @@ use super::driver::{Driver, EFFECTS_MAX};
 use super::peers::{Loss, Peers};
 use crate::RuntimeError;
 use crate::blobs::Blobs;
-use crate::checker::Auditor;
+use crate::checker::{Auditor, Bench};
 use crate::data::DataSource;
 use crate::engine::{EngineEffect, EngineEvent};
 use crate::serving::{Context, Host, Loader};
@@ -78,6 +78,8 @@ impl<'a> Live<'a> {
             driver.options.device.with_own_threads(),
             blobs.clone(),
             driver.key.clone(),
+            // Nothing stays loaded: it is asked seldom, and its memory is planned for its stage.
+            Bench::new(0),
         );
         Self {
             driver,

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 
 use concord_kernels::Device;
 
-pub(crate) use assignment::fetch_model;
+use crate::blobs::BlobOptions;
+
+pub(crate) use assignment::{fetch_base, fetch_config};
 pub use driver::run;
 
 /// How a worker runs.
@@ -28,6 +30,8 @@ pub struct WorkerOptions {
     pub advertise: Option<String>,
     /// Key and fetched blobs.
     pub dir: PathBuf,
+    /// Which blobs are kept, and where others are found.
+    pub blobs: BlobOptions,
     /// Where it computes.
     pub device: Device,
     /// Memory that it may use, in bytes.

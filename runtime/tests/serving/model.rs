@@ -1,5 +1,6 @@
 //! A model as blobs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use concord_kernels::Device;
@@ -89,6 +90,6 @@ impl ServedModel {
             trains_all: false,
             positions: self.deployment.positions as usize,
         };
-        Stage::load(options, &self.folder, &Default::default()).unwrap()
+        Stage::load(options, &self.folder, &BTreeMap::new()).unwrap()
     }
 }

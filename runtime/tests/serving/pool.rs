@@ -66,6 +66,7 @@ impl Pool {
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: None,
             dir: dir.path().to_path_buf(),
+            blobs: Default::default(),
             device: Device::cpu(1),
             memory_bytes: 1 << 30,
             #[cfg(feature = "wrong-data")]

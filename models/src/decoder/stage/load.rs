@@ -1,12 +1,10 @@
 //! Making a stage from its tensors, and putting new values into it.
 
-use std::collections::BTreeMap;
-
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::Purpose;
 use concord_kernels::ops::AttentionShape;
 use concord_kernels::tables::{self, RopeTable};
-use concord_kernels::{KernelError, Tensor};
+use concord_kernels::{Device, KernelError, Tensor};
 
 use super::{Stage, StageOptions};
 use crate::config::{DecoderConfig, Projection, RopeScaling};
@@ -16,6 +14,7 @@ use crate::decoder::head::Head;
 use crate::decoder::linear::{Linear, Lora, LoraSpec};
 use crate::decoder::norm::Norm;
 use crate::decoder::source::TensorSource;
+use crate::decoder::values::Values;
 use crate::error::ModelError;
 use crate::peft::Adapter;
 
@@ -27,12 +26,15 @@ impl Stage {
     /// Loads the stage's tensors, and no others, from `source`; trained values come from `values`.
     /// Low-rank factors that `values` lacks are zeros.
     ///
+    /// On the host it never takes more than the stage and a slice of one matrix: what becomes codes
+    /// is coded slice by slice, which gives the same bits, since no row's code depends on another row.
+    ///
     /// # Errors
     /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
     pub fn load(
         options: StageOptions,
         source: &dyn TensorSource,
-        values: &BTreeMap<String, Tensor>,
+        values: &dyn Values,
     ) -> Result<Self, ModelError> {
         let _weights = options.device.account(Purpose::Weights);
         let loader = Loader {
@@ -41,17 +43,21 @@ impl Stage {
             values,
         };
         let config = &options.config;
-        let blocks = options
-            .layers
-            .clone()
-            .map(|layer| loader.block(layer))
-            .collect::<Result<_, _>>()?;
+        // The largest tensors first: a source without slices needs their f32 while little is held.
         let embed = match options.layers.start {
             0 => Some(loader.placed(EMBED)?),
             _ => None,
         };
         let is_last = options.layers.end as usize == config.layers;
-        let head = if is_last { Some(loader.head()?) } else { None };
+        let head = match is_last {
+            true => Some(loader.head(embed.as_ref())?),
+            false => None,
+        };
+        let blocks = options
+            .layers
+            .clone()
+            .map(|layer| loader.block(layer))
+            .collect::<Result<_, _>>()?;
         let rope = rope_table(config, options.positions);
         let rope = options.device.place_rope(rope)?;
         Ok(Self {
@@ -144,12 +150,12 @@ fn set_linear(
 struct Loader<'a> {
     options: &'a StageOptions,
     source: &'a dyn TensorSource,
-    values: &'a BTreeMap<String, Tensor>,
+    values: &'a dyn Values,
 }
 
 impl Loader<'_> {
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
-        match self.values.get(name) {
+        match self.values.value(name) {
             Some(value) => Ok(value.clone()),
             None => self.source.tensor(name),
         }
@@ -205,7 +211,7 @@ impl Loader<'_> {
             false => None,
         };
         Ok(Linear {
-            weight: self.coded(&self.tensor(&name)?)?,
+            weight: self.coded(&name)?,
             bias,
             lora: self.lora(layer, projection)?,
             name,
@@ -226,7 +232,7 @@ impl Loader<'_> {
             Adapter::key_b(layer, projection),
         );
         let (device, precision) = (&self.options.device, self.options.precisions.activations);
-        let factor = |name: &str, shape: [usize; 2]| match self.values.get(name) {
+        let factor = |name: &str, shape: [usize; 2]| match self.values.value(name) {
             Some(value) => device.code(value, shape[1], precision),
             None => device.code(&Tensor::zeros(&shape), shape[1], precision),
         };
@@ -239,19 +245,52 @@ impl Loader<'_> {
         }))
     }
 
-    fn head(&self) -> Result<Head, ModelError> {
+    /// The head; where it is the embedding, of the table that the first stage holds anyway.
+    fn head(&self, embed: Option<&Tensor>) -> Result<Head, ModelError> {
         let tied = self.options.config.tie_embeddings;
         let name = if tied { EMBED } else { HEAD };
+        let weight = match embed.filter(|_| tied) {
+            Some(table) => self.code(table)?,
+            None => self.coded(name)?,
+        };
         Ok(Head {
             norm: self.norm(FINAL_NORM)?,
-            weight: self.coded(&self.tensor(name)?)?,
+            weight,
             name: name.to_string(),
             trains: self.options.trains_all,
             end: if tied { End::TiedHead } else { End::Own },
         })
     }
 
-    fn coded(&self, tensor: &Tensor) -> Result<Coded, KernelError> {
+    /// The codes of a matrix.
+    fn coded(&self, name: &str) -> Result<Coded, ModelError> {
+        if let Some(value) = self.values.value(name) {
+            return Ok(self.code(value)?);
+        }
+        if matches!(self.options.device, Device::Cuda(_)) {
+            // Codes of slices would have to be put together on the host.
+            return Ok(self.code(&self.source.tensor(name)?)?);
+        }
+        let mut whole: Option<Coded> = None;
+        self.source.rows(name, &mut |total, rows| {
+            let mut part = self.code(&rows)?;
+            match &mut whole {
+                Some(whole) => whole.append(&part)?,
+                None => {
+                    part.reserve(total.saturating_sub(part.rows))?;
+                    whole = Some(part);
+                }
+            }
+            Ok(())
+        })?;
+        match whole {
+            Some(whole) => Ok(whole),
+            // A matrix without rows.
+            None => Ok(self.code(&self.source.tensor(name)?)?),
+        }
+    }
+
+    fn code(&self, tensor: &Tensor) -> Result<Coded, KernelError> {
         let width = tensor.rows_cols().1;
         let options = self.options;
         options

@@ -1,5 +1,7 @@
 //! The hidden states of a sequence, computed again stage by stage as the claims cut the model.
 
+use std::collections::BTreeMap;
+
 use concord_kernels::Tensor;
 use concord_models::decoder::{Stage, StageInput, StageOptions};
 use concord_models::peft::Adapter;
@@ -92,7 +94,7 @@ fn load(case: &Case<'_>, words: &Words, layers: Layers) -> Result<Stage, Stop> {
         positions: words.tokens.len(),
         ..options
     };
-    let none = Default::default();
+    let none = BTreeMap::new();
     let values = adapter.map_or(&none, |adapter| &adapter.tensors);
     Ok(Stage::load(options, case.tensors, values)?)
 }

@@ -1,0 +1,53 @@
+//! What the weights of a stage take in memory.
+
+use std::ops::Range;
+
+use crate::config::{DecoderConfig, TensorSpec};
+
+/// Bytes of the weights of each part of a model, as a stage holds them on the host: an embedding,
+/// norms and biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element and
+/// 4 a row, at every precision).
+///
+/// While a stage loads it takes a slice of one matrix as f32 on top, 4 MiB or one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// One layer.
+    pub layer: u64,
+    /// The embedding, on the first stage.
+    pub embed: u64,
+    /// Final norm and head, on the last stage. Where they are tied it is still codes of its own.
+    pub head: u64,
+}
+
+impl WeightBytes {
+    /// Those of a model.
+    pub fn of(config: &DecoderConfig) -> Self {
+        let (vocab, hidden) = (config.vocab as u64, config.hidden as u64);
+        let head = TensorSpec {
+            name: String::new(),
+            shape: vec![config.vocab, config.hidden],
+        };
+        Self {
+            layer: config.layer_tensors(0).iter().map(held).sum(),
+            embed: 4 * vocab * hidden,
+            head: held(&head) + 4 * hidden,
+        }
+    }
+
+    /// Those of a stage of `layers`, with sine and cosine of so many positions.
+    pub fn stage(&self, config: &DecoderConfig, layers: Range<u32>, positions: u64) -> u64 {
+        let is_last = layers.end as usize == config.layers;
+        let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
+        u64::from(layers.end - layers.start) * self.layer
+            + part(layers.start == 0, self.embed)
+            + part(is_last, self.head)
+            + 4 * positions * config.head_dim as u64
+    }
+}
+
+fn held(tensor: &TensorSpec) -> u64 {
+    match tensor.shape.as_slice() {
+        [rows, cols] => 2 * (rows * cols) as u64 + 4 * *rows as u64,
+        other => 4 * other.iter().product::<usize>() as u64,
+    }
+}

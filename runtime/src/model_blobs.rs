@@ -1,0 +1,130 @@
+//! The tensors of some layers of a model, on disk: a slice of one is in memory as f32 at a time.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use concord_kernels::Tensor;
+use concord_models::ModelError;
+use concord_models::config::{DecoderConfig, Place};
+use concord_models::decoder::TensorSource;
+use concord_models::weights::{TakeRows, check_rows, runs_of_rows};
+use concord_proto::manifest::{ModelManifest, ModelTensor};
+use concord_proto::{Digest, Layers};
+
+use crate::blobs::Blobs;
+use crate::{RuntimeError, spec as words, tensor_blob};
+
+/// Tensors of a model by name, as blobs that have been fetched.
+pub(crate) struct ModelBlobs {
+    blobs: Blobs,
+    /// Address and shape, by name.
+    tensors: BTreeMap<String, (Digest, Vec<usize>)>,
+}
+
+impl ModelBlobs {
+    /// Fetches the tensors of `layers`, but for those that are here.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where one cannot be had.
+    pub(crate) async fn fetch(
+        blobs: &Blobs,
+        config: &DecoderConfig,
+        manifest: &ModelManifest,
+        layers: Layers,
+    ) -> Result<Self, RuntimeError> {
+        let specs = config.tensors().into_iter();
+        let mut shapes: BTreeMap<String, Vec<usize>> =
+            specs.map(|spec| (spec.name, spec.shape)).collect();
+        let mut tensors = BTreeMap::new();
+        for ModelTensor { name, blob, .. } in &manifest.tensors {
+            let place = Place::of(name).map(|place| words::place(place, config.tie_embeddings));
+            if place.is_some_and(|place| layers.holds(place, config.layers as u32))
+                && let Some(shape) = shapes.remove(name)
+            {
+                blobs.fetch(*blob).await?;
+                tensors.insert(name.clone(), (*blob, shape));
+            }
+        }
+        let blobs = blobs.clone();
+        Ok(Self { blobs, tensors })
+    }
+
+    /// No tensors: of a stage that trains all of its own.
+    pub(crate) fn none(blobs: &Blobs) -> Self {
+        Self {
+            blobs: blobs.clone(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    /// The addresses of the tensors.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Digest> {
+        self.tensors.values().map(|(address, _)| *address)
+    }
+
+    fn found(&self, name: &str) -> Result<(Digest, &[usize]), ModelError> {
+        let found = self.tensors.get(name);
+        let found = found.ok_or_else(|| bad(name, "the model's manifest lacks it".into()))?;
+        Ok((found.0, &found.1))
+    }
+}
+
+impl TensorSource for ModelBlobs {
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let (_, shape) = self.found(name)?;
+        let mut all = Vec::with_capacity(shape.iter().product());
+        self.rows(name, &mut |_, rows| {
+            all.extend_from_slice(rows.data());
+            Ok(())
+        })?;
+        Ok(Tensor::new(shape, all)?)
+    }
+
+    fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        let (address, shape) = self.found(name)?;
+        let failed = |error: RuntimeError| match error {
+            RuntimeError::BadBlob { why, .. } => bad(name, why),
+            RuntimeError::Io { why, .. } if why.kind() == ErrorKind::UnexpectedEof => {
+                bad(name, format!("its bytes do not fill the shape {shape:?}"))
+            }
+            // It was whole when it was fetched: the fault is this machine's, and not the model's.
+            error => ModelError::Io {
+                action: "read",
+                path: name.into(),
+                source: std::io::Error::other(error.to_string()),
+            },
+        };
+        let mut blob = self.blobs.open(address).map_err(failed)?;
+        let header = blob.header().map_err(failed)?;
+        let is_same = |(a, b): (&u64, &usize)| *a == *b as u64;
+        if header.shape.len() != shape.len() || !header.shape.iter().zip(shape).all(is_same) {
+            return Err(bad(name, format!("it has the shape {:?}", header.shape)));
+        }
+        let cols = shape.last().copied().unwrap_or(1);
+        let rows = shape
+            .iter()
+            .product::<usize>()
+            .checked_div(cols)
+            .unwrap_or(0);
+        let mut bytes = Vec::new();
+        for run in runs_of_rows(rows, cols) {
+            bytes.resize(run.len() * cols * header.dtype.bytes() as usize, 0);
+            blob.fill(&mut bytes).map_err(failed)?;
+            let data = tensor_blob::widened(header.dtype, &bytes);
+            let some = Tensor::new(&[run.len(), cols], data)?;
+            check_rows(name, run.start * cols, &some)?;
+            take(rows, some)?;
+        }
+        match blob.finish().map_err(failed)? {
+            0 => Ok(()),
+            left => Err(bad(name, format!("{left} bytes follow those of its shape"))),
+        }
+    }
+}
+
+fn bad(name: &str, reason: String) -> ModelError {
+    ModelError::BadWeightsFile {
+        path: name.into(),
+        reason,
+    }
+}
