@@ -171,6 +171,10 @@ impl TextTokenizer {
         &self.spelling
     }
 
+    pub(crate) fn library(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// Refuses a tokenizer that has ids beyond the `vocab` rows of the model's embedding.
     ///
     /// # Errors

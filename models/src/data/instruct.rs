@@ -1,64 +1,103 @@
 //! `instruct`: one example a sequence, of which only the output is predicted.
 
-use super::{DatasetSource, Sequences, lines};
-use crate::config::DecoderConfig;
+use super::{DatasetSource, Loader, Sequences, fields, rows};
 use crate::error::ModelError;
-use concord_text::TextTokenizer;
 
 /// What fills a short sequence. It is never predicted, and no predicted token attends to it.
 const PAD: u32 = 0;
 
-pub(super) fn load(
-    source: &DatasetSource,
-    tokenizer: &TextTokenizer,
-    config: &DecoderConfig,
-    len: u32,
-) -> Result<Sequences, ModelError> {
-    let end = tokenizer
-        .eos_ids()
-        .first()
-        .or(config.eos.first())
-        .copied()
-        .ok_or_else(|| {
-            source.fail(
-                "type `instruct` needs an end-of-text token: neither tokenizer_config.json \
+pub(super) fn load(source: &DatasetSource, loader: &mut Loader) -> Result<Sequences, ModelError> {
+    let tokenizer = loader.tokenizer(source)?;
+    let end = loader.end_of_text().ok_or_else(|| {
+        source.fail(
+            "type `instruct` needs an end-of-text token: neither tokenizer_config.json \
              (eos_token) nor config.json (eos_token_id) names one",
-            )
-        })?;
-    let mut out = Sequences {
-        len,
-        tokens: Vec::new(),
-        loss_mask: Vec::new(),
-        grouping: None,
-        truncated: 0,
-        skipped: 0,
-    };
-    lines::for_each(&source.path, |line| {
-        let instruction = line.text(&source.field_instruction)?;
-        let mut ids = tokenizer.encode(&format!("{instruction}\n"), true)?;
+        )
+    })?;
+    let mut out = Sequences::empty(loader.sequence_len);
+    let mut longest = 0;
+    rows::for_each(&source.path, |row, bytes| {
+        let (prompt, output) = example(source, row)?;
+        let mut ids = tokenizer.encode(&prompt, true)?;
         // Some tokenizers end every text; here the text goes on.
         if ids.last() == Some(&end) {
             ids.pop();
         }
         let prompt = ids.len();
-        ids.extend(tokenizer.encode(line.text(&source.field_output)?, false)?);
+        ids.extend(tokenizer.encode(output, false)?);
         ids.push(end);
+        longest = longest.max(ids.len());
         out.add(&ids, prompt);
+        (loader.progress)(bytes as u64);
         Ok(())
     })?;
-    match (out.count(), out.skipped) {
-        (0, 0) => Err(source.fail("it is empty")),
-        (0, skipped) => Err(source.fail(format!(
-            "all {skipped} instructions fill sequence_len = {len} alone; raise sequence_len"
-        ))),
-        _ => Ok(out),
+    match loss(&out, longest) {
+        Some(reason) => Err(source.fail(reason)),
+        None => Ok(out),
     }
+}
+
+/// What is given in an example, and what is to be learnt: the instruction and a line feed, the
+/// input and a line feed if there is one, then the output.
+fn example<'a>(
+    source: &DatasetSource,
+    row: &'a rows::Row,
+) -> Result<(String, &'a str), ModelError> {
+    let needed = |key: &str| {
+        let text = row.text(key)?;
+        text.ok_or_else(|| fields::missing(source, row, key))
+    };
+    let (asks, answers) = (&source.field_instruction, &source.field_output);
+    let (instruction, output) = (needed(asks)?, needed(answers)?);
+    let input = row.text(&source.field_input)?.unwrap_or_default();
+    fields::check(source, row)?;
+    if output.trim().is_empty() {
+        return Err(row.fail(format!(
+            "the field `{answers}` is empty, so there is nothing to learn; remove the row"
+        )));
+    }
+    let prompt = match (instruction.trim().is_empty(), input.trim().is_empty()) {
+        (true, true) => return Err(row.fail(format!("the field `{asks}` is empty"))),
+        (_, true) => format!("{instruction}\n"),
+        (true, false) => format!("{input}\n"),
+        (false, false) => format!("{instruction}\n{input}\n"),
+    };
+    Ok((prompt, output))
+}
+
+/// Why a data set is not worth to be trained on: it is empty, most of it has no room, or no
+/// example is whole, so that no end would ever be learnt.
+fn loss(out: &Sequences, longest: usize) -> Option<String> {
+    let (len, all) = (out.len, out.examples);
+    let (cut, skipped) = (out.truncated, out.skipped);
+    let remedy = format!("raise sequence_len (the longest example has {longest} tokens)");
+    if all == 0 {
+        return Some("it is empty".to_string());
+    }
+    if skipped == all {
+        return Some(format!(
+            "all {all} instructions fill sequence_len = {len} alone; {remedy}"
+        ));
+    }
+    if skipped > all / 2 {
+        return Some(format!(
+            "{skipped} of {all} instructions fill sequence_len = {len} alone, so these examples \
+             would be left out; {remedy}, or remove them"
+        ));
+    }
+    (cut + skipped == all).then(|| {
+        format!(
+            "none of {all} examples fits sequence_len = {len} whole, so no end of an answer would \
+             be learnt; {remedy}"
+        )
+    })
 }
 
 impl Sequences {
     /// Adds one example whose first `prompt` ids are given and whose others are predicted.
     fn add(&mut self, ids: &[u32], prompt: usize) {
         let len = self.len as usize;
+        self.examples += 1;
         if prompt >= len {
             self.skipped += 1;
             return;

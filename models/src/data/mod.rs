@@ -3,13 +3,18 @@
 //! The order and the content of [`Sequences`] are a pure function of the file, the tokenizer and
 //! the sequence length. Nothing is shuffled here: that belongs to the job.
 
+mod fields;
 mod instruct;
-mod lines;
+mod loader;
+mod rows;
 mod source;
 mod text;
 mod tokens;
+mod utf8;
 
+pub use loader::{Loaded, Loader};
 pub use source::{DatasetKind, DatasetSource};
+pub use utf8::utf8;
 
 /// Sequences of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +28,34 @@ pub struct Sequences {
     pub loss_mask: Vec<u8>,
     /// How a `tokens` file groups its sequences; other kinds leave that to the job.
     pub grouping: Option<Grouping>,
+    /// Examples or documents that were read, without the blank ones.
+    pub examples: u32,
     /// Examples whose end was cut off since they are longer than `len`.
     pub truncated: u32,
     /// Examples left out since their instruction alone fills `len`: nothing to predict is left.
     pub skipped: u32,
+    /// Documents without a character, which are left out.
+    pub blank: u32,
+    /// Tokens at the end of a text, left out since they do not fill a sequence.
+    pub tail: u32,
 }
 
 impl Sequences {
+    /// No sequences of `len` tokens.
+    pub(crate) fn empty(len: u32) -> Self {
+        Self {
+            len,
+            tokens: Vec::new(),
+            loss_mask: Vec::new(),
+            grouping: None,
+            examples: 0,
+            truncated: 0,
+            skipped: 0,
+            blank: 0,
+            tail: 0,
+        }
+    }
+
     /// The number of sequences.
     pub fn count(&self) -> usize {
         self.tokens

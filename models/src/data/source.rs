@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Sequences, instruct, text, tokens};
+use super::{Loader, Sequences};
 use crate::config::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 use concord_text::TextTokenizer;
@@ -11,16 +11,18 @@ use concord_text::TextTokenizer;
 /// The kind of a data set, by its `type` in a job file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatasetKind {
-    /// `text`: a text file is one document; a `.jsonl` file has one in `field` of each line. Each
-    /// is tokenized whole, with special tokens as the tokenizer adds them; the documents are
-    /// joined and cut into full sequences; the tail is dropped. Every token but the first of a
-    /// sequence is predicted.
+    /// `text`: a text file is one document, with line ends of `\r\n` read as `\n`; a `.jsonl` or
+    /// `.json` file has one in `field` of each row. Each is tokenized whole, with special tokens
+    /// as the tokenizer adds them; the documents are joined, with the end-of-text token between
+    /// two, and cut into full sequences; the tail is left out, and counted. Every token but the
+    /// first of a sequence is predicted.
     Text,
-    /// `instruct`: each line of a `.jsonl` file is an example. A sequence is the instruction and
-    /// a line feed (with the special tokens that begin a text), the output, and the end-of-text
-    /// token; only output and end are predicted. Short ones are padded with token 0, which is
-    /// never predicted and, since attention looks back only, never seen by what is. Long ones
-    /// lose their end, and are counted.
+    /// `instruct`: each row of a `.jsonl` or `.json` file is an example. A sequence is the
+    /// instruction and a line feed (with the special tokens that begin a text), the input and a
+    /// line feed where there is one, the output, and the end-of-text token; only output and end
+    /// are predicted. Short ones are padded with token 0, which is never predicted and, since
+    /// attention looks back only, never seen by what is. Long ones lose their end, and are
+    /// counted.
     Instruct,
     /// `tokens`: a safetensors file with I64 `tokens` [step, microbatch, batch, sequence], taken
     /// as it is. Every token but the first of a sequence is predicted.
@@ -66,74 +68,53 @@ pub struct DatasetSource {
     pub path: PathBuf,
     /// What it holds.
     pub kind: DatasetKind,
-    /// For `text` in `.jsonl`: the key of the document.
+    /// For `text` in rows: the key of the document.
     pub field: String,
     /// For `instruct`: the key of the instruction.
     pub field_instruction: String,
+    /// For `instruct`: the key of what the instruction is about; rows may lack it.
+    pub field_input: String,
     /// For `instruct`: the key of the output.
     pub field_output: String,
+    /// Keys of rows that are left out on purpose.
+    pub ignore_fields: Vec<String>,
 }
 
 impl DatasetSource {
-    /// A data set with the usual field names: `text`; `instruction` and `output`.
+    /// A data set with the usual field names: `text`; `instruction`, `input` and `output`.
     pub fn new(path: impl Into<PathBuf>, kind: DatasetKind) -> Self {
         Self {
             path: path.into(),
             kind,
             field: "text".to_string(),
             field_instruction: "instruction".to_string(),
+            field_input: "input".to_string(),
             field_output: "output".to_string(),
+            ignore_fields: Vec::new(),
         }
     }
 
-    /// Reads the file into sequences of `sequence_len` tokens.
-    ///
-    /// `tokenizer` is needed for all kinds but `tokens`. The end-of-text token of `instruct` is
-    /// the tokenizer's, or else the model's first.
+    /// Reads this data set alone, by [`Loader::load`].
     ///
     /// # Errors
-    /// [`ModelError`] naming the file, and the line where there is one; never an empty result.
+    /// Those of [`Loader::load`].
     pub fn load(
         &self,
         tokenizer: Option<&TextTokenizer>,
         config: &DecoderConfig,
         sequence_len: u32,
     ) -> Result<Sequences, ModelError> {
-        if sequence_len as usize > config.max_positions {
-            return Err(ModelError::SequenceTooLong {
-                asked: sequence_len,
-                max: config.max_positions,
-            });
-        }
-        if sequence_len < 2 {
-            return Err(self.fail(format!(
-                "sequence_len is {sequence_len}, but predicting takes at least 2 tokens"
-            )));
-        }
-        let needed = || {
-            tokenizer.ok_or_else(|| {
-                self.fail(format!(
-                    "type `{}` needs the model's tokenizer",
-                    self.kind.name()
-                ))
-            })
+        let mut loader = Loader {
+            tokenizer,
+            config,
+            sequence_len,
+            progress: &mut |_| {},
         };
-        let sequences = match self.kind {
-            DatasetKind::Text => text::load(self, needed()?, sequence_len)?,
-            DatasetKind::Instruct => instruct::load(self, needed()?, config, sequence_len)?,
-            DatasetKind::Tokens => tokens::load(self, sequence_len)?,
-        };
-        match sequences
-            .tokens
-            .iter()
-            .position(|id| *id as usize >= config.vocab)
-        {
-            None => Ok(sequences),
-            Some(index) => Err(self.fail(format!(
-                "token {} of the data has id {}, but the model has only {} embeddings",
-                index, sequences.tokens[index], config.vocab
-            ))),
-        }
+        let mut loaded = loader.load(std::slice::from_ref(self))?;
+        Ok(match loaded.pop() {
+            Some(loaded) => loaded.sequences,
+            None => Sequences::empty(sequence_len),
+        })
     }
 
     /// The error that this data set cannot be used as a whole.

@@ -1,52 +1,156 @@
 //! `text`: documents, tokenized whole, joined, and cut into full sequences.
+//!
+//! Data sets of this type that follow each other in a job are one stream of documents. A document
+//! begins as the tokenizer begins a text, and between two stands the end-of-text token, where the
+//! tokenizer has not put it itself: so no document reads as if it went on into the next. Behind the
+//! last there is none, since nothing follows. What does not fill a sequence at the end is left out,
+//! and counted.
 
-use std::ffi::OsStr;
 use std::fs;
 
-use super::{DatasetSource, Sequences, lines};
+use super::{DatasetSource, Loader, Sequences, fields, rows, utf8};
 use crate::error::ModelError;
-use concord_text::TextTokenizer;
+use concord_text::Pieces;
 
+/// A long document is tokenized in pieces of so many bytes: some 30 MB of memory at a time.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Files of these are rows, in whatever case they are written.
+const ROWS: [&str; 3] = ["jsonl", "ndjson", "json"];
+
+/// Files of these hold text, but not as one document.
+const PACKED: [&str; 10] = [
+    "csv", "tsv", "parquet", "arrow", "gz", "zst", "zip", "xz", "bz2", "pdf",
+];
+
+/// Documents on their way into sequences.
+struct Documents<'a> {
+    pieces: Pieces<'a>,
+    /// What stands between two documents, if the model has such a token.
+    end: Option<u32>,
+    ids: Vec<u32>,
+    count: u32,
+}
+
+/// The sequences of `sources`, all of type `text`, as one stream.
 pub(super) fn load(
-    source: &DatasetSource,
-    tokenizer: &TextTokenizer,
-    len: u32,
+    sources: &[DatasetSource],
+    loader: &mut Loader,
 ) -> Result<Sequences, ModelError> {
-    let mut ids = Vec::new();
-    if source.path.extension() == Some(OsStr::new("jsonl")) {
-        lines::for_each(&source.path, |line| {
-            ids.extend(tokenizer.encode(line.text(&source.field)?, true)?);
-            Ok(())
-        })?;
-    } else {
-        let bytes = fs::read(&source.path).map_err(ModelError::io("read", &source.path))?;
-        let document = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            source.fail(format!("not UTF-8 text: byte {at} begins no character"))
-        })?;
-        if !document.is_empty() {
-            ids = tokenizer.encode(&document, true)?;
+    let (Some(source), len) = (sources.first(), loader.sequence_len) else {
+        return Ok(Sequences::empty(loader.sequence_len));
+    };
+    let tokenizer = loader.tokenizer(source)?;
+    let mut documents = Documents {
+        pieces: tokenizer.pieces(PIECE_BYTES),
+        end: loader.end_of_text(),
+        ids: Vec::new(),
+        count: 0,
+    };
+    let mut blank = 0;
+    for source in sources {
+        let (before, blank_before) = (documents.count, blank);
+        blank += read(source, &mut documents, &mut *loader.progress)?;
+        if documents.count == before {
+            return Err(source.fail(match blank - blank_before {
+                0 => "it is empty".to_string(),
+                count => format!("all its {count} documents are empty"),
+            }));
         }
     }
-    if ids.is_empty() {
-        return Err(source.fail("it is empty"));
-    }
+    let mut ids = documents.ids;
     let count = ids.len() / len as usize;
     if count == 0 {
+        let among = match sources.len() {
+            1 => String::new(),
+            more => format!(" with those of the {} data sets after it", more - 1),
+        };
         return Err(source.fail(format!(
-            "its {} tokens do not fill one sequence of {len}; add text or lower sequence_len",
+            "its {} tokens{among} do not fill one sequence of {len}; add text or lower \
+             sequence_len",
             ids.len()
         )));
     }
+    let tail = ids.len() - count * len as usize;
     ids.truncate(count * len as usize);
     Ok(Sequences {
-        len,
         loss_mask: all_but_first(count, len),
         tokens: ids,
-        grouping: None,
-        truncated: 0,
-        skipped: 0,
+        examples: documents.count,
+        blank,
+        tail: tail as u32,
+        ..Sequences::empty(len)
     })
+}
+
+/// Adds the documents of a file. The result is how many of them are empty.
+fn read(
+    source: &DatasetSource,
+    documents: &mut Documents,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u32, ModelError> {
+    let ending = source.path.extension().unwrap_or_default();
+    let ending = ending.to_string_lossy().to_lowercase();
+    if PACKED.contains(&ending.as_str()) {
+        return Err(source.fail(format!(
+            ".{ending} files are not read; write the texts to a .txt file, or to a .jsonl file \
+             with one {{\"{}\": \"...\"}} a line",
+            source.field
+        )));
+    }
+    if !ROWS.contains(&ending.as_str()) {
+        let bytes = fs::read(&source.path).map_err(ModelError::io("read", &source.path))?;
+        let mut text = utf8(bytes).map_err(|reason| source.fail(reason))?;
+        if text.contains("\r\n") {
+            text = text.replace("\r\n", "\n");
+        }
+        if !text.is_empty() {
+            documents.add(source, &text, progress)?;
+        }
+        return Ok(0);
+    }
+    let mut blank = 0;
+    rows::for_each(&source.path, |row, bytes| {
+        let text = row.text(&source.field)?;
+        let text = text.ok_or_else(|| fields::missing(source, row, &source.field))?;
+        fields::check(source, row)?;
+        progress(bytes as u64);
+        match text.is_empty() {
+            true => {
+                blank += 1;
+                Ok(())
+            }
+            false => documents.add(source, text, &mut |_| {}),
+        }
+    })?;
+    Ok(blank)
+}
+
+impl Documents<'_> {
+    fn add(
+        &mut self,
+        source: &DatasetSource,
+        text: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), ModelError> {
+        if self.count > 0 {
+            let end = self.end.ok_or_else(|| {
+                source.fail(
+                    "several documents need an end-of-text token between them: neither \
+                     tokenizer_config.json (eos_token) nor config.json (eos_token_id) names one",
+                )
+            })?;
+            if self.ids.last() != Some(&end) {
+                self.ids.push(end);
+            }
+        }
+        let ids = self
+            .pieces
+            .encode(text, true, &mut |bytes| progress(bytes as u64))?;
+        self.ids.extend(ids);
+        self.count += 1;
+        Ok(())
+    }
 }
 
 /// The mask that predicts every token but the first of each of `count` sequences.

@@ -41,16 +41,16 @@ pub(super) fn load(source: &DatasetSource, len: u32) -> Result<Sequences, ModelE
             .unwrap_or_default();
         source.fail(format!("{bad} is not a token id"))
     })?;
+    let count = tokens.len() / len as usize;
     Ok(Sequences {
-        len,
-        loss_mask: all_but_first(tokens.len() / len as usize, len),
+        examples: count as u32,
+        loss_mask: all_but_first(count, len),
         tokens,
         grouping: Some(Grouping {
             steps,
             microbatches,
             batch,
         }),
-        truncated: 0,
-        skipped: 0,
+        ..Sequences::empty(len)
     })
 }

@@ -118,9 +118,11 @@ fn text_is_joined_and_cut() {
         (sequences.count(), sequences.tokens_of(2)),
         (2, [].as_slice())
     );
-    let lines = b"{\"text\": \"ab\"}\n\n{\"text\": \"cd\", \"more\": 1}\n";
+    assert_eq!((sequences.examples, sequences.tail), (1, 3));
+    let lines = b"{\"text\": \"ab\"}\n\n{\"text\": \"cd\", \"url\": \"u\"}\n";
     let sequences = load("a.jsonl", lines, DatasetKind::Text, 3).unwrap();
-    assert_eq!(sequences.tokens, [256, 97, 98, 256, 99, 100]);
+    assert_eq!(sequences.tokens, [256, 97, 98, 257, 256, 99]);
+    assert_eq!((sequences.examples, sequences.tail), (2, 1));
 }
 
 #[test]
@@ -138,6 +140,7 @@ fn instructions_are_padded_and_cut() {
     assert_eq!(sequences.tokens_of(2), [256, 97, 98, 99, 10, 101]);
     assert_eq!(sequences.mask_of(2), [0, 0, 0, 0, 0, 1]);
     assert_eq!((sequences.truncated, sequences.skipped), (2, 1));
+    assert_eq!((sequences.examples, sequences.tail), (4, 0));
     let error = load("a.jsonl", lines, DatasetKind::Instruct, 3).unwrap_err();
     says(
         error,

@@ -5,6 +5,7 @@ mod chat_template;
 mod fixtures;
 mod grammar_limits;
 mod guide;
+mod pieces;
 mod reasoning;
 mod spelling;
 mod stop;
