@@ -27,9 +27,17 @@ pub fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(refuse)
 }
 
+/// A size for people, such as "2.5 GiB".
+pub fn size(bytes: u64) -> String {
+    match bytes >> 30 {
+        0 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::*;
 
     #[test]
     fn sizes_have_units() {
@@ -37,5 +45,11 @@ mod tests {
         assert_eq!(parse("512M"), Ok(512 << 20));
         assert_eq!(parse("8GiB"), Ok(8 << 30));
         assert!(parse("eight").is_err() && parse("99999999T").is_err());
+    }
+
+    #[test]
+    fn sizes_are_for_people() {
+        assert_eq!(size(3 << 19), "1.5 MiB");
+        assert_eq!(size(5 << 29), "2.5 GiB");
     }
 }

@@ -39,7 +39,7 @@ enum Command {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Stop a job; its checkpoints stay.
+    /// Stop a job; its checkpoints stay, and who submits it again goes on from them.
     Cancel {
         /// The job, or the first digits of its id.
         #[arg(value_name = "ID")]
@@ -164,15 +164,30 @@ async fn cancel(client: &Client, job: JobId, output: &Output) -> anyhow::Result<
 
 async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Result<()> {
     let mut events = client.watch(job.job, 0).await?;
-    while let Some(event) = events.next().await? {
+    let mut next = events.next().await?;
+    while let Some(event) = next {
+        let is_end = matches!(event, JobEvent::Failed(_) | JobEvent::Cancelled);
+        // Unless it was submitted again, nothing comes after its end.
+        let after = match is_end {
+            true => events.next().await.ok().flatten(),
+            false => None,
+        };
+        if is_end && after.is_none() {
+            output.result("", &train::as_json(&event));
+            match event {
+                JobEvent::Failed(reason) => bail!("the job failed: {reason}"),
+                _ => bail!("the job was cancelled"),
+            }
+        }
         let text = line(&event, job.steps).or_else(|| train::describe(&event));
         output.result(&text.unwrap_or_default(), &train::as_json(&event));
-        match event {
-            JobEvent::Completed { .. } => return Ok(()),
-            JobEvent::Failed(reason) => bail!("the job failed: {reason}"),
-            JobEvent::Cancelled => bail!("the job was cancelled"),
-            _ => {}
+        if matches!(event, JobEvent::Completed { .. }) {
+            return Ok(());
         }
+        next = match after {
+            Some(after) => Some(after),
+            None => events.next().await?,
+        };
     }
     bail!("lost the coordinator before the job was done")
 }
@@ -180,23 +195,7 @@ async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Re
 /// The events that `concord train` shows as a bar, as lines.
 fn line(event: &JobEvent, steps: u32) -> Option<String> {
     match event {
-        JobEvent::Step {
-            step,
-            loss,
-            grad_norm,
-            tokens,
-            micros,
-            ..
-        } => {
-            let seconds = *micros as f64 / 1e6;
-            Some(format!(
-                "step {:>4}/{steps}  loss {:.4}  norm {:.3}  {:.0} tokens/s",
-                step + 1,
-                loss.get(),
-                grad_norm.get(),
-                *tokens as f64 / seconds.max(1e-6)
-            ))
-        }
+        JobEvent::Step { .. } => Some(train::step_line(event, steps, None)),
         JobEvent::Audited {
             worker,
             checker,
@@ -216,6 +215,8 @@ fn line(event: &JobEvent, steps: u32) -> Option<String> {
         } => Some(format!(
             "completed: {audits} audits agreed, {inconclusive} could not be judged\nhash {record}"
         )),
+        JobEvent::Failed(reason) => Some(format!("failed: {reason}")),
+        JobEvent::Cancelled => Some("cancelled".to_string()),
         _ => None,
     }
 }

@@ -110,9 +110,6 @@ fn main() -> std::process::ExitCode {
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            output.error(&error);
-            std::process::ExitCode::FAILURE
-        }
+        Err(error) => output.error(&error),
     }
 }

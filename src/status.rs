@@ -5,6 +5,7 @@ use concord_proto::client::{ClientRequest, ClientResponse, Member, PoolStatus};
 use concord_proto::session::Role;
 use serde_json::{Value, json};
 
+use crate::bytes::size;
 use crate::client::Client;
 use crate::jobs;
 use crate::output::Output;
@@ -67,14 +68,6 @@ fn row(member: &Member) -> [String; 8] {
         format!("{:.1} %", share(member.audit_rate) * 100.0),
         member.doing.clone(),
     ]
-}
-
-/// Bytes for people.
-fn size(bytes: u64) -> String {
-    match bytes >> 30 {
-        0 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
 }
 
 fn role(role: Role) -> &'static str {

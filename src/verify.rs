@@ -2,7 +2,7 @@
 //! running.
 
 mod receipt;
-mod result;
+pub mod result;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,279 +1,223 @@
 //! `concord train`: a job file to a tuned model and its proof.
 
+mod apart;
+mod args;
+mod claim;
 mod ingest;
+mod log;
 mod profile;
+mod progress;
 mod result;
+mod room;
+mod stop;
 mod watch;
 
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
-use concord_coordinator::core::Config;
 use concord_proto::JobId;
-use concord_proto::client::{ClientRequest, ClientResponse, PlanChoice, RunOptions, Submission};
+use concord_proto::client::{ClientRequest, ClientResponse, RunOptions, Submission};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::job_file::JobFile;
 use crate::output::Output;
-use crate::pool;
+use crate::pool::Pool;
+use crate::signals::EndSignals;
+use claim::{Claim, Standing};
+use ingest::Ingested;
+use log::StepLog;
 
+pub use args::Args;
+pub use progress::step_line;
 pub use watch::{as_json, describe};
-
-/// Options of `concord train`.
-#[derive(clap::Args)]
-#[command(after_help = "Examples:
-  concord train examples/shakespeare.yaml                          # one worker on this machine
-  concord train examples/shakespeare.yaml --workers local:3        # a pool of three
-  concord train examples/shakespeare.yaml --workers local:4 --plan 2x2
-  concord train examples/shakespeare.yaml --coordinator http://10.0.0.1:7700")]
-pub struct Args {
-    /// The job file (YAML).
-    job: PathBuf,
-    /// Start a pool on this machine for this one job, such as "local:3".
-    #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
-    workers: Option<LocalWorkers>,
-    /// Checkers of the pool on this machine.
-    #[arg(
-        long,
-        default_value_t = 1,
-        value_name = "N",
-        conflicts_with = "coordinator"
-    )]
-    checkers: u32,
-    /// Keep the state of the pool on this machine here, to go on after an interruption.
-    #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
-    pool_dir: Option<PathBuf>,
-    /// Submit to a running coordinator.
-    #[arg(long, value_name = "URL")]
-    coordinator: Option<String>,
-    /// Stages x replicas, such as "2x2", or "auto".
-    #[arg(long, default_value = "auto", value_name = "PLAN")]
-    plan: PlanArg,
-    /// Microbatches of each replica of a fixed plan, such as "5,3".
-    #[arg(long, value_delimiter = ',', value_name = "N,N")]
-    shares: Vec<u32>,
-    /// Wait for this many workers before the first plan.
-    #[arg(long, value_name = "N")]
-    min_workers: Option<u32>,
-    /// Wait for this many checkers before the first step.
-    #[arg(long, value_name = "N")]
-    min_checkers: Option<u32>,
-    /// Share of the work of a worker with a good record that is audited.
-    #[arg(long, default_value_t = 0.02, value_name = "P")]
-    audit_rate: f64,
-    /// Share of the work of a new worker that is audited.
-    #[arg(long, default_value_t = 0.2, value_name = "P")]
-    audit_rate_new: f64,
-    /// Share of audits that test the checker.
-    #[arg(long, default_value_t = 0.05, value_name = "P")]
-    canary_rate: f64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct LocalWorkers(u32);
-
-impl FromStr for LocalWorkers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let count = text
-            .strip_prefix("local:")
-            .and_then(|count| count.parse().ok());
-        match count {
-            Some(count @ 1..=64) => Ok(Self(count)),
-            _ => Err(format!(
-                "'{text}': local:1 to local:64, or --coordinator URL"
-            )),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum PlanArg {
-    Auto,
-    Fixed { stages: u32, replicas: u32 },
-}
-
-impl FromStr for PlanArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
-        }
-        let sides = text
-            .split_once('x')
-            .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        match sides {
-            Some((stages @ 1.., replicas @ 1..)) => Ok(Self::Fixed { stages, replicas }),
-            _ => Err(format!("'{text}': STAGESxREPLICAS such as 2x2, or auto")),
-        }
-    }
-}
-
-impl Args {
-    fn options(&self, job: &JobFile) -> anyhow::Result<RunOptions> {
-        let plan = match self.plan {
-            PlanArg::Auto if self.shares.is_empty() => PlanChoice::Auto,
-            PlanArg::Auto => bail!("--shares needs a fixed --plan, such as --plan 2x2"),
-            PlanArg::Fixed { stages, replicas } => PlanChoice::Fixed {
-                stages,
-                replicas,
-                shares: self.shares.clone(),
-            },
-        };
-        let local = self.coordinator.is_none();
-        let workers = self.workers.map_or(1, |workers| workers.0);
-        let checkers = if local { self.checkers } else { 0 };
-        Ok(RunOptions {
-            name: self
-                .job
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-            plan,
-            min_workers: self.min_workers.unwrap_or(if local { workers } else { 1 }),
-            min_checkers: self.min_checkers.unwrap_or(checkers),
-            checkpoint_every: job.save_steps,
-            audit_rate_min: probability("--audit-rate", self.audit_rate)?,
-            audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
-            canary_rate: probability("--canary-rate", self.canary_rate)?,
-            recompute: job.recompute,
-        })
-    }
-
-    fn pool_options(&self) -> pool::PoolOptions {
-        let workers = self.workers.map_or(1, |workers| workers.0);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        pool::PoolOptions {
-            workers,
-            checkers: self.checkers,
-            threads: (cores / workers as usize).max(1),
-            dir: self.pool_dir.clone(),
-            listen: ([127, 0, 0, 1], 0).into(),
-            config: Config::default(),
-            worker_options: Vec::new(),
-        }
-    }
-}
-
-/// A probability in units of 2^-32.
-fn probability(name: &str, p: f64) -> anyhow::Result<u64> {
-    if (0.0..=1.0).contains(&p) {
-        Ok((p * 4_294_967_296.0) as u64)
-    } else {
-        bail!("{name} {p}: a share from 0 to 1")
-    }
-}
 
 /// Fine-tunes a model.
 ///
 /// # Errors
-/// Naming what is wrong with the job file, the model, the data or the pool.
+/// Naming what is wrong with the job file, the output folder, the model, the data or the pool;
+/// [`crate::output::Stopped`] where it was interrupted.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
-    let job = JobFile::read(&args.job)?;
+    let mut signals = EndSignals::install()?;
+    let job = Arc::new(JobFile::read(&args.job)?);
     let options = args.options(&job)?;
-    let ingested = ingest::ingest(&job)?;
-    let pool = match &args.coordinator {
-        Some(_) => None,
-        None => Some(pool::Pool::start(&args.pool_options()).await?),
+    let mut claim = Claim::take(&job, args.overwrite)?;
+    let ingested = tokio::select! {
+        ingested = in_thread(job.clone()) => ingested?,
+        signal = signals.next() => return Err(stop::early(signal)),
     };
-    let url = match (&args.coordinator, &pool) {
-        (Some(url), _) => url.clone(),
-        (None, Some(pool)) => pool.url(),
-        (None, None) => unreachable!("one of the two is there"),
-    };
-    let result = submit_and_watch(&url, &job, &ingested, options, output).await;
-    if let Some(pool) = pool {
-        pool.stop().await?;
+    apart::check_base(&claim.canonical()?, ingested.folder.dir())?;
+    let id = ingested.spec.id();
+    match claim.hold(id, &options.name, job.adapter)? {
+        Standing::Done(told) => return result::tell_again(&claim, &told, output),
+        Standing::ToDo => {}
     }
-    result
+    let tensors = ingested.folder.config().tensors().into_iter();
+    let model_bytes = tensors.map(|spec| 4 * spec.shape.iter().product::<usize>() as u64);
+    room::check(
+        &claim,
+        &ingested.spec,
+        model_bytes.sum(),
+        args.members_there(),
+    )?;
+    let run = Run {
+        id,
+        job: &job,
+        ingested: &ingested,
+        output,
+        committed: AtomicU32::new(0),
+    };
+    run.to_the_end(&args, options, &mut claim, &mut signals)
+        .await
 }
 
-async fn submit_and_watch(
-    url: &str,
-    job: &JobFile,
-    ingested: &ingest::Ingested,
-    options: RunOptions,
-    output: &Output,
-) -> anyhow::Result<()> {
-    let client = Client::connect(url).await?;
-    let bar = if output.is_json() {
-        ProgressBar::hidden()
-    } else {
-        ProgressBar::new(0)
+/// Reads model and data in a thread of its own, which the end of the program does not wait for.
+async fn in_thread(job: Arc<JobFile>) -> anyhow::Result<Ingested> {
+    let (send, ingested) = tokio::sync::oneshot::channel();
+    let read = move || {
+        // Nobody takes it where the user has stopped waiting.
+        let _ = send.send(ingest::ingest(&job));
     };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} blobs to the coordinator");
-    bar.set_style(style.expect("the template is right"));
-    ingested
-        .blobs
-        .upload(&client, &ingested.folder, &bar)
-        .await?;
-    let submission = Submission {
-        spec: ingested.spec.clone(),
-        profile: ingested.profile.clone(),
-        options,
-    };
-    let id = match client
-        .call(&ClientRequest::Submit(Box::new(submission)))
-        .await?
-    {
-        ClientResponse::Submitted(id) => id,
-        other => bail!("the coordinator answers {other:?}"),
-    };
-    output.result("", &json!({ "event": "submitted", "job": id.to_string() }));
-    match watch::watch(url, id, ingested.spec.steps, output).await? {
-        watch::Outcome::Detached => {
-            eprintln!(
-                "the job goes on; watch it with `concord jobs --coordinator {url} watch {id}`"
-            );
-            Ok(())
-        }
-        watch::Outcome::Completed(done) => {
-            // The coordinator may have been another process when the job was submitted.
-            let client = Client::connect(url).await?;
-            finish(&client, id, job, ingested, &done, output).await
-        }
-    }
+    let thread = std::thread::Builder::new().name("ingest".to_string());
+    thread.spawn(read).context("cannot start a thread")?;
+    let ingested = ingested.await;
+    ingested.context("reading model and data has stopped, which is a bug")?
 }
 
-async fn finish(
-    client: &Client,
+/// One run of the command.
+struct Run<'a> {
     id: JobId,
-    job: &JobFile,
-    ingested: &ingest::Ingested,
-    done: &watch::Completed,
-    output: &Output,
-) -> anyhow::Result<()> {
-    result::write_weights(client, job, ingested, done.state).await?;
-    let bundle = result::write_bundle(client, id, &job.output_dir).await;
-    let bundle = bundle.context("the weights are written, the proof is not")?;
-    let text = format!(
+    job: &'a JobFile,
+    ingested: &'a Ingested,
+    output: &'a Output,
+    /// Steps that are committed, as far as is known here.
+    committed: AtomicU32,
+}
+
+impl Run<'_> {
+    async fn to_the_end(
+        &self,
+        args: &Args,
+        options: RunOptions,
+        claim: &mut Claim,
+        signals: &mut EndSignals,
+    ) -> anyhow::Result<()> {
+        if let Some(url) = &args.coordinator {
+            tokio::select! {
+                done = self.work(url, options, claim) => done?,
+                signal = signals.next() => return Err(stop::detached(signal, url, self.id)),
+            }
+            return claim.forget_state();
+        }
+        let pool_options = args.pool_options(&claim.state_dir());
+        let pool = tokio::select! {
+            pool = Pool::start(&pool_options) => pool?,
+            signal = signals.next() => return Err(stop::early(signal)),
+        };
+        let url = pool.url();
+        let done = tokio::select! {
+            done = self.work(&url, options, claim) => Ok(done),
+            signal = signals.next() => Err(signal),
+        };
+        // Whoever asks a second time does not wait.
+        let stopped = tokio::select! {
+            stopped = pool.stop() => stopped,
+            signal = signals.next() => return Err(self.stopped(signal, None)),
+        };
+        match done {
+            Ok(done) => {
+                done?;
+                stopped?;
+                // Only now nobody writes there any more.
+                claim.forget_state()
+            }
+            Err(signal) => {
+                let data = pool_options.dir.map(|dir| dir.join("coordinator"));
+                let kept = match data {
+                    Some(data) => stop::kept_steps(&data, self.id).await,
+                    None => None,
+                };
+                Err(self.stopped(signal, kept))
+            }
+        }
+    }
+
+    fn stopped(&self, signal: &'static str, kept: Option<u32>) -> anyhow::Error {
+        let committed = self.committed.load(Ordering::Relaxed);
+        stop::interrupted(signal, committed, self.ingested.spec.steps, kept)
+    }
+
+    /// Submits the job, watches it, and writes its result.
+    async fn work(&self, url: &str, options: RunOptions, claim: &mut Claim) -> anyhow::Result<()> {
+        self.submit(url, options).await?;
+        claim.settle();
+        let mut log = StepLog::open(claim.dir())?;
+        let steps = self.ingested.spec.steps;
+        let watched = watch::watch(url, self.id, steps, self.output, &mut log, &self.committed);
+        let done = watched.await?;
+        // The coordinator may have been another process when the job was submitted.
+        let client = Client::connect(url).await?;
+        let bundle = result::write(&client, self.id, self.job, self.ingested, &done, claim).await?;
+        let object = json!({
+            "event": "result", "job": self.id.to_string(),
+            "record_digest": done.record.to_string(), "steps": steps, "loss": done.loss,
+            "tokens_per_second": done.tokens_per_second, "audits": done.audits,
+            "inconclusive": done.inconclusive, "output_dir": self.job.output_dir,
+            "bundle": bundle,
+        });
+        claim.finish(&object)?;
+        log.finish(&object);
+        self.output.result(&in_words(&object), &object);
+        Ok(())
+    }
+
+    async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<()> {
+        let client = Client::connect(url).await?;
+        let bar = match self.output.is_json() {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(0),
+        };
+        let style = ProgressStyle::with_template("{bar:20} {pos}/{len} blobs to the coordinator");
+        bar.set_style(style.expect("the template is right"));
+        let (blobs, folder) = (&self.ingested.blobs, &self.ingested.folder);
+        blobs.upload(&client, folder, &bar).await?;
+        let submission = Submission {
+            spec: self.ingested.spec.clone(),
+            profile: self.ingested.profile.clone(),
+            options,
+        };
+        let request = ClientRequest::Submit(Box::new(submission));
+        match client.call(&request).await? {
+            ClientResponse::Submitted(id) => {
+                let object = json!({ "event": "submitted", "job": id.to_string() });
+                self.output.result("", &object);
+                Ok(())
+            }
+            other => bail!("the coordinator answers {other:?}"),
+        }
+    }
+}
+
+/// A result for people.
+fn in_words(result: &Value) -> String {
+    let text = |key: &str| result[key].as_str().unwrap_or_default();
+    let number = |key: &str| result[key].as_f64().unwrap_or_default();
+    format!(
         "done: {} steps, loss {:.4}, {:.0} tokens/s, {} audits agreed{}\nhash   {}\noutput {}\nproof  {}  (check it with `concord verify {}`)",
-        ingested.spec.steps,
-        done.loss,
-        done.tokens_per_second,
-        done.audits,
-        match done.inconclusive {
+        result["steps"],
+        number("loss"),
+        number("tokens_per_second"),
+        result["audits"],
+        match result["inconclusive"].as_u64().unwrap_or_default() {
             0 => String::new(),
             count => format!(", {count} could not be judged"),
         },
-        done.record,
-        job.output_dir.display(),
-        bundle.display(),
-        bundle.display()
-    );
-    let object = json!({
-        "event": "result", "job": id.to_string(), "record_digest": done.record.to_string(),
-        "steps": ingested.spec.steps, "loss": done.loss,
-        "tokens_per_second": done.tokens_per_second, "audits": done.audits,
-        "inconclusive": done.inconclusive, "output_dir": job.output_dir, "bundle": bundle,
-    });
-    output.result(&text, &object);
-    Ok(())
+        text("record_digest"),
+        text("output_dir"),
+        text("bundle"),
+        text("bundle")
+    )
 }

@@ -1,6 +1,9 @@
-//! The result of a job: adapter or weights as Hugging Face users know them, and the proof.
+//! The result of a job: adapter or weights as Hugging Face users know them, and the proof. All of
+//! it is written and checked beside the place where it belongs, and then put there.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -12,25 +15,106 @@ use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Digest, JobId, JobSpec, canonical};
 use concord_runtime::{blobs, tensor_blob};
+use serde_json::{Value, json};
 
+use super::claim::{Claim, remove_folder};
 use super::ingest::Ingested;
+use super::{in_words, watch};
 use crate::client::Client;
 use crate::job_file::JobFile;
+use crate::output::Output;
+use crate::verify;
 
-/// Fetches the last state and writes it to `output_dir`.
+/// The folder of the proof, within the output folder.
+const PROOF: &str = "proof";
+
+/// Files that make a folder a model or an adapter: they come last.
+const LAST: [&str; 2] = ["config.json", "adapter_config.json"];
+
+/// Fetches the last state and the proof of a job that is done, checks both, and puts them into the
+/// output folder. The result is where the proof is.
 ///
 /// # Errors
-/// Where a blob is missing or the folder cannot be written.
-pub async fn write_weights(
+/// Where a blob is missing, something does not hold, or the disk is full: the job stays done, and
+/// the same command writes its result.
+pub async fn write(
     client: &Client,
+    id: JobId,
+    job: &JobFile,
+    ingested: &Ingested,
+    done: &watch::Completed,
+    claim: &mut Claim,
+) -> anyhow::Result<PathBuf> {
+    let staging = claim.staging_dir();
+    let written = write_to(&staging, client, id, job, ingested, done.state).await;
+    let placed = match written {
+        Ok(()) => place(&staging, claim),
+        Err(error) => Err(error),
+    };
+    let place = claim.dir().display();
+    placed.map_err(|error| {
+        let is_full = error.chain().any(|cause| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| io.kind() == ErrorKind::StorageFull)
+        });
+        let remedy = if is_full {
+            "make room on its disk"
+        } else {
+            "once that is mended"
+        };
+        error.context(format!(
+            "the training is done and kept, but its result could not be written to {place}: \
+             {remedy}, and the same command writes it without training again"
+        ))
+    })?;
+    Ok(claim.dir().join(PROOF))
+}
+
+/// Tells the result of a job that was done before, once it is sure that it is still that.
+///
+/// # Errors
+/// Where files have changed since.
+pub fn tell_again(claim: &Claim, told: &Value, output: &Output) -> anyhow::Result<()> {
+    let dir = claim.dir();
+    check(dir).with_context(|| {
+        format!(
+            "output_dir: {} had the result of this job, and has changed since: give --overwrite to \
+             do the job again, or choose another output_dir",
+            dir.display()
+        )
+    })?;
+    claim.forget_state()?;
+    let mut told = told.clone();
+    told["already_done"] = json!(true);
+    let text = format!(
+        "this job was done before; its result is unchanged\n{}",
+        in_words(&told)
+    );
+    output.result(&text, &told);
+    Ok(())
+}
+
+/// Whether a folder has a proof that holds, and the weights that it ends with.
+fn check(dir: &Path) -> anyhow::Result<()> {
+    let bundle = Bundle::read_dir(&dir.join(PROOF))?;
+    bundle::verify(&bundle).context("the proof does not hold")?;
+    verify::result::check(&bundle, dir)?;
+    Ok(())
+}
+
+async fn write_to(
+    staging: &Path,
+    client: &Client,
+    id: JobId,
     job: &JobFile,
     ingested: &Ingested,
     state: Digest,
 ) -> anyhow::Result<()> {
     let tensors = fetch_values(client, &ingested.spec, state).await?;
-    let output = &job.output_dir;
-    std::fs::create_dir_all(output)
-        .with_context(|| format!("output_dir: cannot make {}", output.display()))?;
+    let bundle = fetch_bundle(client, id).await?;
+    // What an earlier run left half done.
+    remove_folder(staging)?;
+    std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
     match &ingested.lora {
         Some(lora) => {
             let adapter = Adapter {
@@ -39,14 +123,15 @@ pub async fn write_weights(
                 targets: lora.targets.iter().copied().collect(),
                 tensors,
             };
-            adapter.save(output, &job.base_model)?;
+            adapter.save(staging, &job.base_model)?;
         }
         None => {
             let dtype = Some(export::ExportDtype::F32);
-            export::save_model(output, &ingested.folder, &tensors, dtype)?;
+            export::save_model(staging, &ingested.folder, &tensors, dtype)?;
         }
     }
-    Ok(())
+    bundle.write_dir(&staging.join(PROOF))?;
+    check(staging)
 }
 
 async fn fetch_values(
@@ -68,19 +153,74 @@ async fn fetch_values(
     Ok(values)
 }
 
-/// Fetches the proof, checks it, and writes it beside the weights.
-///
-/// # Errors
-/// Where it does not hold or cannot be written.
-pub async fn write_bundle(client: &Client, job: JobId, dir: &Path) -> anyhow::Result<PathBuf> {
+async fn fetch_bundle(client: &Client, job: JobId) -> anyhow::Result<Bundle> {
     let ClientResponse::Bundle(digest) = client.call(&ClientRequest::Bundle(job)).await? else {
         bail!("the coordinator does not give the proof");
     };
     let blob = blobs::fetch_from_coordinator(client.channel(), digest).await?;
-    let files = bundle::from_blob(&blob)?;
-    let bundle = Bundle::from_files(&files)?;
-    bundle::verify(&bundle).context("the proof does not hold")?;
-    let path = dir.join("proof");
-    bundle.write_dir(&path)?;
-    Ok(path)
+    Ok(Bundle::from_files(&bundle::from_blob(&blob)?)?)
+}
+
+/// Puts the files of a complete result into the output folder: each at once, and those last that
+/// make it a model or an adapter. Broken off, it is done again by the same command.
+fn place(staging: &Path, claim: &mut Claim) -> anyhow::Result<()> {
+    let mut files = files(staging)?;
+    files.sort_by_key(|file| LAST.contains(&file.as_str()));
+    let dir = claim.dir().to_path_buf();
+    for file in &files {
+        // It came while the job ran: nobody may lose it.
+        if !claim.has_file(file) && dir.join(file).exists() {
+            bail!(
+                "{} is there, and is none of the job's: move it away",
+                dir.join(file).display()
+            );
+        }
+    }
+    claim.note_files(&files)?;
+    sync(staging)?;
+    for file in &files {
+        let (from, to) = (staging.join(file), dir.join(file));
+        let renamed = || {
+            if let Some(parent) = to.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::rename(&from, &to)
+        };
+        renamed().with_context(|| format!("cannot put {} into its place", to.display()))?;
+    }
+    sync(&dir.join(PROOF))?;
+    sync(&dir)
+}
+
+/// The files of a folder and of the folders in it, by their paths within it.
+fn files(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let path = dir.join(&folder);
+        let cannot = || format!("cannot list {}", path.display());
+        for entry in std::fs::read_dir(&path).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = match folder.as_str() {
+                "" => name,
+                folder => format!("{folder}/{name}"),
+            };
+            match entry.file_type().with_context(cannot)?.is_dir() {
+                true => folders.push(name),
+                false => files.push(name),
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Sees to it that a rename outlives the machine.
+fn sync(dir: &Path) -> anyhow::Result<()> {
+    if cfg!(unix) {
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| format!("cannot write {}", dir.display()))?;
+    }
+    Ok(())
 }

@@ -1,13 +1,15 @@
-//! Progress of a job: a bar for people, objects for scripts.
+//! The events of a job, as they come: in words, and as objects for scripts.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use concord_proto::client::JobEvent;
 use concord_proto::{Digest, JobId, Plan, Seat, WorkerId};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::log::StepLog;
+use super::progress::Progress;
 use crate::client::{Client, Events};
 use crate::output::Output;
 
@@ -28,41 +30,52 @@ pub struct Completed {
     pub tokens_per_second: f64,
 }
 
-/// How the watching ended.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    /// The job is done.
-    Completed(Completed),
-    /// Ctrl-C: the job goes on without us.
-    Detached,
-}
-
 /// For so long a coordinator that is gone may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 /// Between two tries to reach it.
 const RETRY: Duration = Duration::from_millis(300);
 
-/// Shows the events of a job until it ends or Ctrl-C is pressed. A coordinator that is restarted
-/// meanwhile is waited for.
+/// Shows the events of a job until it ends, keeps its steps in `log`, and the number of committed
+/// ones in `committed`. A coordinator that is restarted meanwhile is waited for.
 ///
 /// # Errors
 /// Where the job fails, is cancelled, or the coordinator stays away.
-pub async fn watch(url: &str, job: JobId, steps: u32, output: &Output) -> anyhow::Result<Outcome> {
+pub async fn watch(
+    url: &str,
+    job: JobId,
+    steps: u32,
+    output: &Output,
+    log: &mut StepLog,
+    committed: &AtomicU32,
+) -> anyhow::Result<Completed> {
     let mut progress = Progress::new(steps, output);
+    let mut sum = Sum::default();
     let mut stream = EventStream {
         url,
         job,
         seen: 0,
         events: None,
+        ahead: None,
     };
     loop {
-        let event = tokio::select! {
-            event = stream.next() => event?,
-            _ = tokio::signal::ctrl_c() => return Ok(Outcome::Detached),
-        };
+        let event = stream.next().await?;
+        let is_end = matches!(event, JobEvent::Failed(_) | JobEvent::Cancelled);
+        if is_end && stream.goes_on().await {
+            // It was submitted again since: that end was none.
+            continue;
+        }
         output.result("", &as_json(&event));
-        if let Some(completed) = progress.show(event)? {
-            return Ok(Outcome::Completed(completed));
+        let is_news = log.take(&event);
+        progress.show(&event, is_news);
+        match &event {
+            JobEvent::Step { step, .. } => committed.store(*step + 1, Ordering::Relaxed),
+            JobEvent::Voided { from_step } => committed.store(*from_step, Ordering::Relaxed),
+            JobEvent::Failed(reason) => bail!("the job failed: {reason}"),
+            JobEvent::Cancelled => bail!("the job was cancelled; the same command goes on with it"),
+            _ => {}
+        }
+        if let Some(completed) = sum.add(&event) {
+            return Ok(completed);
         }
     }
 }
@@ -73,10 +86,15 @@ struct EventStream<'a> {
     job: JobId,
     seen: u64,
     events: Option<Events>,
+    /// One that was looked at already.
+    ahead: Option<JobEvent>,
 }
 
 impl EventStream<'_> {
     async fn next(&mut self) -> anyhow::Result<JobEvent> {
+        if let Some(event) = self.ahead.take() {
+            return Ok(event);
+        }
         let mut gone_since = None;
         loop {
             let broken = match self.try_next().await {
@@ -92,6 +110,17 @@ impl EventStream<'_> {
             }
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Whether anything comes after the end of the job, as it does where it was submitted again.
+    async fn goes_on(&mut self) -> bool {
+        if self.ahead.is_none()
+            && let Some(events) = &mut self.events
+        {
+            self.ahead = events.next().await.ok().flatten();
+            self.seen += u64::from(self.ahead.is_some());
+        }
+        self.ahead.is_some()
     }
 
     async fn try_next(&mut self) -> anyhow::Result<JobEvent> {
@@ -114,89 +143,44 @@ impl EventStream<'_> {
     }
 }
 
-struct Progress {
-    bar: ProgressBar,
+/// What the steps come to.
+#[derive(Default)]
+struct Sum {
     loss: f32,
     tokens: u64,
     time: Duration,
-    started: Instant,
 }
 
-impl Progress {
-    fn new(steps: u32, output: &Output) -> Self {
-        let bar = if output.is_json() {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new(u64::from(steps))
-        };
-        let style = "{bar:30.cyan/blue} {pos:>4}/{len} steps  {msg}  eta {eta}";
-        bar.set_style(ProgressStyle::with_template(style).expect("the template is right"));
-        Self {
-            bar,
-            loss: f32::NAN,
-            tokens: 0,
-            time: Duration::ZERO,
-            started: Instant::now(),
-        }
-    }
-
-    fn show(&mut self, event: JobEvent) -> anyhow::Result<Option<Completed>> {
+impl Sum {
+    /// Takes in an event; the last one gives what the job leaves.
+    fn add(&mut self, event: &JobEvent) -> Option<Completed> {
         match event {
             JobEvent::Step {
-                step,
                 loss,
-                grad_norm,
                 tokens,
                 micros,
                 ..
             } => {
                 self.loss = loss.get();
                 self.tokens += tokens;
-                self.time += Duration::from_micros(micros);
-                let rate = tokens as f64 / Duration::from_micros(micros.max(1)).as_secs_f64();
-                self.bar.set_position(u64::from(step) + 1);
-                self.bar.set_message(format!(
-                    "loss {:.4}  norm {:.3}  {rate:.0} tokens/s",
-                    loss.get(),
-                    grad_norm.get()
-                ));
-            }
-            JobEvent::Failed(reason) => {
-                self.bar.abandon();
-                bail!("the job failed: {reason}");
-            }
-            JobEvent::Cancelled => {
-                self.bar.abandon();
-                bail!("the job was cancelled");
+                self.time += Duration::from_micros(*micros);
+                None
             }
             JobEvent::Completed {
                 record,
                 state,
                 audits,
                 inconclusive,
-            } => {
-                self.bar.finish();
-                let time = if self.time.is_zero() {
-                    self.started.elapsed()
-                } else {
-                    self.time
-                };
-                return Ok(Some(Completed {
-                    record,
-                    state,
-                    audits,
-                    inconclusive,
-                    loss: self.loss,
-                    tokens_per_second: self.tokens as f64 / time.as_secs_f64(),
-                }));
-            }
-            other => {
-                if let Some(line) = describe(&other) {
-                    self.bar.suspend(|| eprintln!("{line}"));
-                }
-            }
+            } => Some(Completed {
+                record: *record,
+                state: *state,
+                audits: *audits,
+                inconclusive: *inconclusive,
+                loss: self.loss,
+                tokens_per_second: self.tokens as f64 / self.time.as_secs_f64().max(1e-6),
+            }),
+            _ => None,
         }
-        Ok(None)
     }
 }
 
@@ -207,17 +191,17 @@ pub fn describe(event: &JobEvent) -> Option<String> {
         JobEvent::Planned {
             plan,
             devices,
-            predicted_step_us,
             step,
             reason,
+            // It counts products alone: good for comparing plans, not for telling the time.
+            predicted_step_us: _,
         } => {
             let mut lines = format!(
-                "plan {} ({reason}): {} stages x {} replicas from step {}, predicted {:.1} ms a step",
+                "plan {} ({reason}): {} stages x {} replicas from step {}",
                 plan.epoch,
                 plan.stages.len(),
                 plan.replicas.len(),
-                step + 1,
-                *predicted_step_us as f64 / 1e3
+                step + 1
             );
             for ((seat, worker), device) in plan.workers().zip(devices) {
                 let layers = plan.stages[seat.stage];

@@ -39,6 +39,7 @@ impl Core {
             return ClientResponse::Refused(why);
         }
         let number = self.jobs.values().map(|job| job.number + 1).max();
+        let number = number.unwrap_or(0);
         let mut desk = Desk {
             now,
             config: &self.config,
@@ -48,10 +49,10 @@ impl Core {
             out,
         };
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.revive(&mut desk);
+            job.revive(&mut desk, number, new.submission);
             job.save_progress(&mut desk);
         } else {
-            let mut job = Job::new(&mut desk, number.unwrap_or(0), new);
+            let mut job = Job::new(&mut desk, number, new);
             job.save_progress(&mut desk);
             self.jobs.insert(id, job);
         }

@@ -1,11 +1,12 @@
 //! The end of a job.
 
-use concord_proto::client::{JobEvent, JobState};
+use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, Domain};
 
 use super::desk::Desk;
 use super::job::Job;
+use super::kept::Change;
 
 impl Job {
     /// All steps are final and the last state is stored: done, once no audit is open.
@@ -39,13 +40,24 @@ impl Job {
         }
     }
 
-    /// A client submits a job again that was given up: it goes on where it was.
-    pub(super) fn revive(&mut self, desk: &mut Desk) {
-        if matches!(self.state, JobState::Failed(_) | JobState::Cancelled) {
-            self.set_aside.clear();
-            self.gave_up.clear();
-            self.holding.clear();
-            self.wait_for(desk, "to go on".to_string());
+    /// A client submits a job again that was given up: it goes on where it was, as the client wants
+    /// it now, behind all others (`number`). Of a job that is not over nothing changes.
+    pub(super) fn revive(&mut self, desk: &mut Desk, number: u32, submission: Submission) {
+        if !matches!(self.state, JobState::Failed(_) | JobState::Cancelled) {
+            return;
         }
+        self.set_aside.clear();
+        self.gave_up.clear();
+        self.holding.clear();
+        self.learned.held();
+        self.number = number;
+        self.submission = submission;
+        self.reason = "it was submitted again".to_string();
+        desk.out.keep(Change::Job {
+            job: self.id,
+            number,
+            submission: Box::new(self.submission.clone()),
+        });
+        self.wait_for(desk, "to go on".to_string());
     }
 }

@@ -47,7 +47,7 @@ pub struct KeptAudit {
 /// One change of what is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A job, by its number in the queue.
+    /// A job, by its number in the queue; replaces number and submission of one that is there.
     Job {
         /// The job.
         job: JobId,

@@ -31,7 +31,8 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> sqlx::Resu
             submission,
         } => {
             let sql = "INSERT INTO jobs (job, number, submission, progress) \
-                       VALUES ($1, $2, $3, $4)";
+                       VALUES ($1, $2, $3, $4) ON CONFLICT (job) DO UPDATE \
+                       SET number = excluded.number, submission = excluded.submission";
             let query = sqlx::query(sql).bind(key(job)).bind(i64::from(*number));
             let query = query
                 .bind(canonical::encode(&**submission))

@@ -1,0 +1,73 @@
+//! What is said, and what is kept, where a training is interrupted.
+
+use std::path::Path;
+
+use concord_coordinator::blobs::Blobs;
+use concord_coordinator::store::Store;
+use concord_proto::JobId;
+
+use crate::output::Stopped;
+
+/// Before a coordinator has the job.
+pub fn early(signal: &'static str) -> anyhow::Error {
+    let words = "stopped before the first step; the same command starts again";
+    Stopped::new(signal, words.to_string()).into()
+}
+
+/// Where the coordinator of others has it.
+pub fn detached(signal: &'static str, url: &str, job: JobId) -> anyhow::Error {
+    let words = format!(
+        "the job goes on; watch it with `concord jobs --coordinator {url} watch {job}`, and fetch \
+         its result with the same command"
+    );
+    Stopped::new(signal, words).into()
+}
+
+/// Where the pool of this machine is stopped with it, after so many steps, of which `kept` are in
+/// the newest checkpoint where that is known.
+pub fn interrupted(
+    signal: &'static str,
+    committed: u32,
+    steps: u32,
+    kept: Option<u32>,
+) -> anyhow::Error {
+    if committed == 0 {
+        return early(signal);
+    }
+    let goes_on = match kept {
+        Some(kept) if kept >= committed => "goes on from there".to_string(),
+        Some(kept) => format!("goes on from the newest checkpoint, with step {}", kept + 1),
+        None => "goes on from the newest checkpoint".to_string(),
+    };
+    let words = format!("stopped after step {committed} of {steps}; the same command {goes_on}");
+    Stopped::new(signal, words).into()
+}
+
+/// How many steps of a job the newest checkpoint has that a coordinator has left in `data`. Nothing
+/// where its store cannot be read: whoever starts it next is told why.
+pub async fn kept_steps(data: &Path, job: JobId) -> Option<u32> {
+    let store = Store::open(data).await.ok()?;
+    let blobs = Blobs::open(&data.join("blobs")).ok()?;
+    let kept = store.load(&blobs).await.ok()?;
+    store.close().await.ok()?;
+    let mut jobs = kept.jobs.into_iter();
+    let found = jobs.find(|kept| kept.new.submission.spec.id() == job)?;
+    found.checkpoints.iter().map(|state| state.step).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_from_which_step_the_same_command_goes_on() {
+        let words = |committed, kept| interrupted("Ctrl-C", committed, 30, kept).to_string();
+        assert_eq!(
+            words(12, Some(12)),
+            "stopped after step 12 of 30; the same command goes on from there"
+        );
+        assert!(words(12, Some(10)).ends_with("newest checkpoint, with step 11"));
+        assert!(words(12, None).ends_with("goes on from the newest checkpoint"));
+        assert!(words(0, Some(0)).contains("before the first step"));
+    }
+}
