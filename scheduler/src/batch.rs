@@ -1,13 +1,15 @@
 //! What goes into the next pass.
 //!
-//! Sequences that decode come first, in turn; then rows of prompts, the oldest first; then whoever
-//! waits is admitted. While anything decodes, few rows of prompts are in flight, so that no token
-//! waits for long behind a prompt.
+//! Sequences that decode come first, in turn; then rows of prompts; then whoever waits is admitted.
+//! While anything decodes, no more rows of prompts are in flight than take a fraction of a second
+//! ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt and the one
+//! that is done soonest go first in turn, so that a short one does not wait for all of a long one.
 
 use concord_proto::Digest;
 use concord_proto::serving::{DrawOrder, PAGE_TOKENS, Pass};
 
 use crate::event::Effect;
+use crate::pace::{ADDED_US, Chunk, ROWS_LEAST};
 use crate::prefix;
 use crate::scheduler::Scheduler;
 use crate::sequence::Phase;
@@ -18,6 +20,10 @@ const PREFILL_MIN: u32 = 64;
 /// Rows that each pass must have before one more pass than stages is used for decoding. It hides
 /// the way from the last stage over the coordinator to the first, and costs one more pass.
 const EXTRA_PASS_ROWS: u32 = 8;
+
+/// Prompts under way before which no shorter one is looked for among those that wait: each holds its
+/// pages from its admission on.
+const PROMPTS_MAX: usize = 4;
 
 /// A run of a pass in flight.
 #[derive(Clone, Debug)]
@@ -42,7 +48,18 @@ pub(crate) struct Flight {
     /// Whether it has sequences that decode.
     pub(crate) decodes: bool,
     /// Rows of prompts.
-    pub(crate) prefill_rows: u32,
+    pub(crate) chunks: Vec<Chunk>,
+    /// When it was sent.
+    pub(crate) sent_us: u64,
+}
+
+/// What prompts may still take of a pass.
+struct Budget {
+    rows: u32,
+    /// Microseconds, where others wait for their next token.
+    micros: Option<f64>,
+    /// Whether a prompt gets a few rows in any case: no other one is in flight.
+    is_due: bool,
 }
 
 /// What there is to choose from.
@@ -53,6 +70,8 @@ struct Ready {
     decoding: u32,
     /// Sequences with rows of prompts to compute, by age, and how many.
     prompts: Vec<(u64, u32)>,
+    /// Sequences whose prompts are not through, in passes or not.
+    prefilling: usize,
 }
 
 impl Scheduler {
@@ -66,11 +85,11 @@ impl Scheduler {
             let mut chosen = self.choose_decoders(stages, &ready);
             let decodes = !chosen.is_empty();
             let budget = self.prefill_budget(stages, &ready, chosen.len() as u32);
-            let prefill_rows = self.choose_prompts(&ready, budget, &mut chosen, effects);
+            let chunks = self.choose_prompts(ready, budget, &mut chosen, effects);
             if chosen.is_empty() {
                 return;
             }
-            self.send(chosen, decodes, prefill_rows, effects);
+            self.send(chosen, decodes, chunks, effects);
         }
     }
 
@@ -79,6 +98,7 @@ impl Scheduler {
             decoders: Vec::new(),
             decoding: 0,
             prompts: Vec::new(),
+            prefilling: 0,
         };
         for id in self.active.values() {
             let Some(sequence) = self.sequences.get(id) else {
@@ -90,8 +110,11 @@ impl Scheduler {
                 if rows > 0 {
                     ready.decoders.push((sequence.turn, *id));
                 }
-            } else if rows > 0 {
-                ready.prompts.push((*id, rows));
+            } else {
+                ready.prefilling += 1;
+                if rows > 0 {
+                    ready.prompts.push((*id, rows));
+                }
             }
         }
         ready.decoders.sort_unstable();
@@ -120,19 +143,35 @@ impl Scheduler {
         chosen
     }
 
-    /// Rows of prompts that the next pass may have.
-    fn prefill_budget(&self, stages: u32, ready: &Ready, decode_rows: u32) -> u32 {
+    /// What the next pass may have of prompts.
+    fn prefill_budget(&self, stages: u32, ready: &Ready, decode_rows: u32) -> Budget {
         let free = self.settings.rows_max - decode_rows;
         if ready.decoding > 0 {
-            let in_flight: u32 = self
+            let in_flight: Vec<Chunk> = self
                 .flights
                 .values()
-                .map(|flight| flight.prefill_rows)
-                .sum();
+                .flat_map(|flight| flight.chunks.iter().copied())
+                .collect();
+            let rows: u32 = in_flight.iter().map(|chunk| chunk.rows).sum();
             let allowed = self.settings.prefill_chunk.saturating_mul(stages);
-            let left = allowed.saturating_sub(in_flight);
-            return free.min(left).min(self.settings.prefill_chunk);
+            let left = allowed.saturating_sub(rows);
+            // Who goes behind a pass waits for it at one stage, and then follows it.
+            let before: f64 = in_flight.iter().map(|chunk| self.pace.cost(*chunk)).sum();
+            return Budget {
+                rows: free.min(left).min(self.settings.prefill_chunk),
+                micros: Some(ADDED_US - before / f64::from(stages)),
+                is_due: in_flight.is_empty(),
+            };
         }
+        Budget {
+            rows: self.lone_budget(stages, ready, free),
+            micros: None,
+            is_due: true,
+        }
+    }
+
+    /// Rows of prompts in a pass while nobody waits for a next token.
+    fn lone_budget(&self, stages: u32, ready: &Ready, free: u32) -> u32 {
         if stages == 1 {
             return free;
         }
@@ -150,34 +189,89 @@ impl Scheduler {
     /// Chooses rows of prompts, and admits whoever is next while there is room.
     fn choose_prompts(
         &mut self,
-        ready: &Ready,
-        mut budget: u32,
+        ready: Ready,
+        mut budget: Budget,
         chosen: &mut Vec<(u64, u32)>,
         effects: &mut Vec<Effect>,
-    ) -> u32 {
-        let mut total = 0;
-        for &(id, rows) in &ready.prompts {
-            let count = rows.min(budget);
-            // A sequence before this one may have taken its pages.
-            let is_there = self.sequences.get(&id).is_some_and(|s| s.ready_rows() > 0);
-            if count > 0 && is_there {
-                self.mark(id);
-                chosen.push((id, count));
-                (budget, total) = (budget - count, total + count);
+    ) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        let mut prompts = ready.prompts;
+        if self.shortest_first {
+            let may_admit = ready.prefilling < PROMPTS_MAX && self.has_time(&budget);
+            if let Some(id) = may_admit.then(|| self.admit(effects)).flatten() {
+                prompts.push((id, self.sequences[&id].ready_rows()));
             }
+            // Among equals the oldest.
+            prompts.sort_by_key(|(_, rows)| *rows);
         }
-        while budget > 0 {
+        for (id, _) in prompts {
+            self.choose_prompt(id, &mut budget, chosen, &mut chunks);
+        }
+        while self.has_time(&budget) {
             let Some(id) = self.admit(effects) else {
                 break;
             };
-            let count = self.sequences[&id].ready_rows().min(budget);
-            if count > 0 {
-                self.mark(id);
-                chosen.push((id, count));
-                (budget, total) = (budget - count, total + count);
+            let is_in = self.choose_prompt(id, &mut budget, chosen, &mut chunks);
+            let has_rows = self.sequences.get(&id).is_some_and(|s| s.ready_rows() > 0);
+            if has_rows && !is_in {
+                break;
             }
         }
-        total
+        if !chunks.is_empty() {
+            self.shortest_first = !self.shortest_first;
+        }
+        chunks
+    }
+
+    /// Takes rows of a prompt into the pass, as many as the budget has; whether any.
+    fn choose_prompt(
+        &mut self,
+        id: u64,
+        budget: &mut Budget,
+        chosen: &mut Vec<(u64, u32)>,
+        chunks: &mut Vec<Chunk>,
+    ) -> bool {
+        // A sequence before this one may have taken its pages.
+        let Some(sequence) = self.sequences.get(&id) else {
+            return false;
+        };
+        let (first, rows) = (sequence.computed, sequence.ready_rows());
+        let rows = self.chunk_rows(budget, first, rows);
+        if rows == 0 {
+            return false;
+        }
+        let chunk = Chunk { first, rows };
+        budget.rows -= rows;
+        budget.micros = budget.micros.map(|left| left - self.pace.cost(chunk));
+        budget.is_due = false;
+        self.mark(id);
+        chosen.push((id, rows));
+        chunks.push(chunk);
+        true
+    }
+
+    /// Rows that a prompt gets of `rows` from `first` on.
+    fn chunk_rows(&self, budget: &Budget, first: u32, rows: u32) -> u32 {
+        let most = rows.min(budget.rows);
+        let Some(left) = budget.micros else {
+            return most;
+        };
+        let in_time = self.pace.rows(first, left);
+        if most <= in_time {
+            most
+        } else if in_time >= ROWS_LEAST {
+            in_time
+        } else if budget.is_due {
+            most.min(ROWS_LEAST)
+        } else {
+            0
+        }
+    }
+
+    /// Whether a prompt that is admitted now may get rows.
+    fn has_time(&self, budget: &Budget) -> bool {
+        let in_time = |left: f64| self.pace.rows(0, left) >= ROWS_LEAST;
+        budget.rows > 0 && (budget.is_due || budget.micros.is_none_or(in_time))
     }
 
     /// Gives pages to whoever is next, for all tokens that it has.
@@ -296,7 +390,7 @@ impl Scheduler {
         &mut self,
         mut chosen: Vec<(u64, u32)>,
         decodes: bool,
-        prefill_rows: u32,
+        chunks: Vec<Chunk>,
         effects: &mut Vec<Effect>,
     ) {
         // Runs of one adapter stand together.
@@ -331,7 +425,8 @@ impl Scheduler {
         let flight = Flight {
             runs,
             decodes,
-            prefill_rows,
+            chunks,
+            sent_us: self.now_us,
         };
         self.flights.insert(number, flight);
         let draws = DrawOrder {

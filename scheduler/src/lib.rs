@@ -9,6 +9,7 @@
 mod batch;
 mod event;
 mod lifecycle;
+mod pace;
 mod pages;
 mod prefix;
 mod queue;

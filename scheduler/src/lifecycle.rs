@@ -3,6 +3,7 @@
 use concord_proto::serving::{Control, Finish, Generation, PAGE_TOKENS, Update};
 
 use crate::event::{Effect, Refusal};
+use crate::pace::Pace;
 use crate::pages::Pages;
 use crate::scheduler::Scheduler;
 use crate::sequence::{Phase, Sequence, pages_for};
@@ -13,6 +14,7 @@ impl Scheduler {
         self.down(effects);
         self.stages = Some(stages.max(1));
         self.pages = Pages::new(pages);
+        self.pace = Pace::default();
         self.next_pass = 0;
         self.recent.clear();
         let positions = self.settings.positions;

@@ -24,6 +24,10 @@ impl Scheduler {
             }
             Ok(()) => self.flights.remove(&result.pass),
         };
+        if let (Some(flight), Some(stages)) = (&flight, self.stages) {
+            let (sent, now) = (flight.sent_us, self.now_us);
+            self.pace.measure(stages, sent, now, &flight.chunks);
+        }
         let mut drawn = result.drawn.into_iter().peekable();
         let mut members = Vec::new();
         for (index, run) in (0..).zip(flight.into_iter().flat_map(|flight| flight.runs)) {

@@ -7,6 +7,7 @@ use concord_proto::serving::{Generation, PipelineView};
 
 use crate::batch::Flight;
 use crate::event::{Effect, Event, Evicted, Refusal, Settings};
+use crate::pace::Pace;
 use crate::pages::Pages;
 use crate::queue::Queue;
 use crate::rate::Rate;
@@ -37,6 +38,10 @@ pub struct Scheduler {
     pub(crate) next_turn: u64,
     pub(crate) now_us: u64,
     pub(crate) rate: Rate,
+    /// Of this pipeline since it is up.
+    pub(crate) pace: Pace,
+    /// Whether the next rows of prompts are of the one that is done soonest, or of the oldest.
+    pub(crate) shortest_first: bool,
     pub(crate) drawn: u64,
     pub(crate) preemptions: u64,
     pub(crate) prefix_queries: u64,
@@ -66,6 +71,8 @@ impl Scheduler {
             next_turn: 0,
             now_us: 0,
             rate: Rate::default(),
+            pace: Pace::default(),
+            shortest_first: false,
             drawn: 0,
             preemptions: 0,
             prefix_queries: 0,

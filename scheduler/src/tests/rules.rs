@@ -156,9 +156,10 @@ fn decoding_goes_on_beside_a_long_prompt() {
         assert!(tokens(&world) > tokens_then);
         steps += 2;
     }
-    assert!(steps <= 14 && tokens(&world) >= before + 5);
+    assert!(steps <= 16 && tokens(&world) >= before + 5);
     assert_eq!(world.seen[&9].prefill.last(), Some(&(1_500, 1_500)));
-    assert_eq!(world.seen[&9].prefill.len(), 6);
+    // Few rows as long as nobody knows how long they take; then the most.
+    assert_eq!(world.seen[&9].prefill.len(), 7);
 }
 
 #[test]
