@@ -134,22 +134,8 @@ impl TensorFile {
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
         let entry = self.entry(name)?;
         let bytes = &self.map[entry.bytes.0..entry.bytes.1];
-        let data: Vec<f32> = match entry.dtype {
-            Dtype::F32 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-            Dtype::F16 => widen_f16(bytes),
-            Dtype::BF16 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| bf16::from_le_bytes(*b).to_f32())
-                .collect(),
-            other => return Err(self.wrong_dtype(name, other, WEIGHT_DTYPES)),
-        };
+        let data = widened(entry.dtype, bytes)
+            .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))?;
         let bad = |source| ModelError::BadTensor {
             path: self.path.clone(),
             source,
@@ -192,6 +178,22 @@ impl TensorFile {
             found: format!("{found:?}"),
             expected,
         }
+    }
+}
+
+/// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.
+pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    match dtype {
+        Dtype::F32 => {
+            let words = bytes.as_chunks().0.iter();
+            Some(words.map(|b| f32::from_le_bytes(*b)).collect())
+        }
+        Dtype::F16 => Some(widen_f16(bytes)),
+        Dtype::BF16 => {
+            let halves = bytes.as_chunks().0.iter();
+            Some(halves.map(|b| bf16::from_le_bytes(*b).to_f32()).collect())
+        }
+        _ => None,
     }
 }
 

@@ -2,9 +2,12 @@
 
 mod file;
 mod folder;
+mod head;
+mod shards;
+mod unused;
 
 pub use file::{TensorFile, widen_f16};
 pub use folder::ModelFolder;
-#[cfg(feature = "hub")]
-pub(crate) use folder::{INDEX, SINGLE, shard_names};
 pub use safetensors::Dtype;
+#[cfg(feature = "hub")]
+pub(crate) use shards::{INDEX, SINGLE, other_weights, shard_names};
