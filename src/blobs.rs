@@ -47,9 +47,6 @@ impl BlobSet {
     /// # Errors
     /// Naming the file or the tensor that is missing, or not finite.
     pub fn model(&mut self, folder: &ModelFolder) -> anyhow::Result<Digest> {
-        let config = folder.dir().join("config.json");
-        let config_json = std::fs::read_to_string(&config)
-            .with_context(|| format!("cannot read {}", config.display()))?;
         let mut specs = folder.config().tensors();
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         let mut tensors = Vec::new();
@@ -75,7 +72,7 @@ impl BlobSet {
             });
         }
         Ok(self.value(&ModelManifest {
-            config_json,
+            config_json: folder.config_json().to_string(),
             tensors,
         }))
     }

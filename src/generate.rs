@@ -7,11 +7,15 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::generate::Generator;
+use concord_models::generation_config::GenerationConfig;
 use concord_text::TextTokenizer;
 use serde_json::json;
 
 use crate::loaded_model::{ModelArgs, OpenedModel};
 use crate::output::Output;
+
+/// The temperature where neither the options nor the model say one.
+const TEMPERATURE: f32 = 0.8;
 
 /// Options of `concord generate`.
 #[derive(clap::Args)]
@@ -32,25 +36,18 @@ pub struct Args {
     /// Tokens to generate, at most.
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_tokens: u32,
-    /// Divides the logits before a token is drawn; 0 takes the most probable token.
-    #[arg(
-        long,
-        default_value_t = 0.8,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
-    temperature: f32,
-    /// Draw from this many of the most probable tokens; 0 draws from all.
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: usize,
-    /// Draw from the most probable tokens that have this share of the probability together.
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        value_name = "P",
-        allow_negative_numbers = true
-    )]
-    top_p: f32,
+    /// Divides the logits before a token is drawn; 0 takes the most probable token. By default
+    /// what the model's generation_config.json says, or else 0.8.
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Draw from this many of the most probable tokens; 0 draws from all. By default what the
+    /// model's generation_config.json says, or else 0.
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw from the most probable tokens that have this share of the probability together. By
+    /// default what the model's generation_config.json says, or else 1.
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
     /// The same seed draws the same text, on any machine.
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
@@ -74,9 +71,10 @@ struct Completion {
 /// # Errors
 /// Naming what is wrong with the options, the model or the prompt.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    let sampling = args.sampling()?;
+    args.check()?;
     let prompt = args.prompt()?;
     let model = args.model.open()?;
+    let sampling = args.sampling(&model.generation()?);
     let tokenizer = model.tokenizer()?;
     let ids = tokenizer.encode(&prompt, !args.raw)?;
     let positions = model.config().max_positions;
@@ -123,19 +121,30 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 }
 
 impl Args {
-    fn sampling(&self) -> anyhow::Result<Sampling> {
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            bail!("--temperature {}: a number, 0 or more", self.temperature);
+    fn check(&self) -> anyhow::Result<()> {
+        let temperature = self.temperature.unwrap_or(TEMPERATURE);
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            bail!("--temperature {temperature}: a number, 0 or more");
         }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            bail!("--top-p {}: a share above 0, at most 1", self.top_p);
+        let top_p = self.top_p.unwrap_or(1.0);
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            bail!("--top-p {top_p}: a share above 0, at most 1");
         }
-        Ok(Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
+        Ok(())
+    }
+
+    /// As the options say, or else the model.
+    fn sampling(&self, generation: &GenerationConfig) -> Sampling {
+        let temperature = self.temperature.or(generation.temperature);
+        Sampling {
+            temperature: temperature.unwrap_or(TEMPERATURE),
+            top_k: self
+                .top_k
+                .or(generation.top_k.map(|count| count as usize))
+                .unwrap_or(0),
+            top_p: self.top_p.or(generation.top_p).unwrap_or(1.0),
             seed: self.seed,
-        })
+        }
     }
 
     fn prompt(&self) -> anyhow::Result<String> {

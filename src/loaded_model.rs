@@ -10,6 +10,7 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{LoraSpec, Precisions, Stage, StageOptions};
+use concord_models::generation_config::GenerationConfig;
 use concord_models::hub;
 use concord_models::peft::Adapter;
 use concord_models::weights::ModelFolder;
@@ -99,6 +100,18 @@ impl OpenedModel {
         Ok(tokenizer)
     }
 
+    /// How the model wants tokens to be drawn. What it asks for and nobody does is told on stderr.
+    ///
+    /// # Errors
+    /// Naming the key of its `generation_config.json` that cannot be used.
+    pub fn generation(&self) -> anyhow::Result<GenerationConfig> {
+        let generation = GenerationConfig::open(self.folder.dir())?;
+        for sentence in &generation.not_applied {
+            eprintln!("note: {sentence}");
+        }
+        Ok(generation)
+    }
+
     /// Loads all layers, for sequences of up to `positions` tokens. A terminal shows a spinner.
     ///
     /// # Errors
@@ -162,7 +175,16 @@ fn base_of_adapter(folder: &Path) -> anyhow::Result<Option<String>> {
     let config: serde_json::Value = serde_json::from_slice(&bytes)
         .with_context(|| format!("{}: not valid JSON", path.display()))?;
     match config["base_model_name_or_path"].as_str() {
-        Some(base) if !base.is_empty() => Ok(Some(base.to_string())),
+        Some(base) if !base.is_empty() => {
+            let revision = config["revision"].as_str().filter(|name| !name.is_empty());
+            Ok(Some(match revision {
+                // A folder has no revisions.
+                Some(revision) if !Path::new(base).is_dir() && !base.contains('@') => {
+                    format!("{base}@{revision}")
+                }
+                _ => base.to_string(),
+            }))
+        }
         _ => bail!(
             "{} names no base model (base_model_name_or_path): give the base model as --model and \
              this folder as --adapter",

@@ -44,6 +44,18 @@ pub enum ModelError {
         /// The rule that it breaks, as half a sentence.
         expected: String,
     },
+    /// A key that is not read has a value that may change what the file means.
+    #[error("{path}: `{key}` is {found}: {reason}", path = path.display())]
+    UnusableKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The value found, as JSON.
+        found: String,
+        /// Why it cannot be passed over, and what to do.
+        reason: String,
+    },
     /// The model is of a family that Concord does not compute.
     #[error(
         "{path}: the architecture `{found}` is not supported; supported are {known}",
@@ -81,12 +93,15 @@ pub enum ModelError {
     },
     /// A folder has a configuration but no weights.
     #[error(
-        "{path}: no weights: neither model.safetensors nor model.safetensors.index.json is there",
+        "{path}: no weights: neither model.safetensors nor model.safetensors.index.json is there\
+         {instead}",
         path = path.display()
     )]
     NoWeights {
         /// The folder.
         path: PathBuf,
+        /// What is there instead and what to do with it, after a semicolon; or nothing.
+        instead: String,
     },
     /// A safetensors file is cut short, overlaps itself, or is not one.
     #[error("{path}: not a usable safetensors file: {reason}", path = path.display())]
@@ -103,6 +118,30 @@ pub enum ModelError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
+    },
+    /// A model whose head is not its embedding has no head.
+    #[error(
+        "{path}: the tensor `lm_head.weight` is missing, and config.json does not say \
+         tie_word_embeddings true: say so where the head is the embedding; otherwise take weights \
+         that have a head",
+        path = path.display()
+    )]
+    MissingHead {
+        /// The file, or the index where there are several.
+        path: PathBuf,
+    },
+    /// The weights have tensors that the configuration has no use for.
+    #[error("{path}: {count} of its tensors would not be used, such as `{tensor}`: {reason}",
+        path = path.display())]
+    UnusedTensors {
+        /// The file of the first of them.
+        path: PathBuf,
+        /// The first of them.
+        tensor: String,
+        /// How many there are.
+        count: usize,
+        /// What they are likely to be, and what to do.
+        reason: String,
     },
     /// A tensor has another shape than the configuration says.
     #[error(

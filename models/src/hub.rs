@@ -1,20 +1,53 @@
 //! A model by its name: a folder of this machine, or a repository of the Hugging Face hub.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::ModelError;
 
 #[cfg(feature = "hub")]
 mod download;
+mod environment;
 
-/// Where models are fetched from and kept.
+/// Where models are fetched from and kept. [`Hub::from_env`] is that of the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Hub {
-    /// The server; `None` is `HF_ENDPOINT`, or else the public hub.
+    /// The server; `None` is the public hub.
     pub endpoint: Option<String>,
-    /// The cache, laid out as huggingface_hub lays out its own, so the two share files; `None` is
-    /// `hub` in `HF_HOME`, or else in `~/.cache/huggingface`.
+    /// The cache, laid out as huggingface_hub lays out its own, so the two share files.
     pub cache: Option<PathBuf>,
+    /// Who asks; without one, only public models are given.
+    pub token: Option<Token>,
+    /// Whether to ask no server: only models of the cache are found.
+    pub offline: bool,
+}
+
+/// A token of the hub. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The token in `text`, without the white space around it; none where nothing else is there.
+    ///
+    /// # Errors
+    /// Naming `place`, and not the text, where it cannot be one.
+    pub fn new(place: &str, text: &str) -> Result<Option<Self>, String> {
+        let text = text.trim();
+        match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true if text.is_empty() => Ok(None),
+            true => Ok(Some(Self(text.to_string()))),
+            false => Err(format!(
+                "the token in {place} cannot be one: it has spaces, line ends or other characters \
+                 that no token has; copy it again from the settings of the hub"
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(..)")
+    }
 }
 
 /// How far the download of one file is.
@@ -32,7 +65,7 @@ impl Hub {
     /// The folder of a model. An existing folder is taken as it is; anything else must be
     /// `owner/name` or `owner/name@revision`, whose configuration, tokenizer and safetensors
     /// weights are downloaded where the cache lacks them. All files are of one commit. When the
-    /// server cannot be reached, the commit that was fetched last is used.
+    /// server does not give it, or may not be asked, the commit that was fetched last is used.
     ///
     /// Blocks. `progress` is called often.
     ///
@@ -75,7 +108,7 @@ impl Hub {
     }
 }
 
-/// [`Hub::resolve`] with the server of the environment and, where given, another cache.
+/// [`Hub::resolve`] with what the environment says and, where given, another cache.
 ///
 /// # Errors
 /// As [`Hub::resolve`].
@@ -84,11 +117,17 @@ pub fn resolve(
     cache: Option<&Path>,
     progress: &mut dyn FnMut(Download),
 ) -> Result<PathBuf, ModelError> {
-    Hub {
-        endpoint: None,
-        cache: cache.map(Path::to_path_buf),
+    if Path::new(model).is_dir() {
+        return Ok(PathBuf::from(model));
     }
-    .resolve(model, progress)
+    let mut hub = Hub::from_env().map_err(|reason| ModelError::ModelNotFound {
+        model: model.to_string(),
+        reason,
+    })?;
+    if let Some(cache) = cache {
+        hub.cache = Some(cache.to_path_buf());
+    }
+    hub.resolve(model, progress)
 }
 
 /// A repository and a revision of it.

@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::decoder::Stage;
 use concord_models::generate::Generator;
+use concord_models::generation_config::GenerationConfig;
 use concord_text::{ChatTemplate, TextTokenizer};
 use serde_json::Map;
 
@@ -19,6 +20,7 @@ pub(super) struct Local {
     template: ChatTemplate,
     stops: Vec<u32>,
     positions: usize,
+    generation: GenerationConfig,
 }
 
 impl Local {
@@ -27,6 +29,7 @@ impl Local {
         let tokenizer = model.tokenizer()?;
         let template = ChatTemplate::open(model.dir())?.unwrap_or_else(ChatTemplate::plain);
         let positions = model.config().max_positions;
+        let generation = model.generation()?;
         Ok(Self {
             name: model.dir().display().to_string(),
             stage: model.load(positions)?,
@@ -34,7 +37,13 @@ impl Local {
             template,
             tokenizer,
             positions,
+            generation,
         })
+    }
+
+    /// How the model wants tokens to be drawn.
+    pub(super) fn generation(&self) -> &GenerationConfig {
+        &self.generation
     }
 }
 
@@ -63,7 +72,7 @@ impl Partner for Local {
         let room = (self.positions - prompt.len()) as u32;
         let sampling = Sampling {
             temperature: settings.temperature,
-            top_k: 0,
+            top_k: self.generation.top_k.unwrap_or(0) as usize,
             top_p: settings.top_p,
             seed: settings.seed.unwrap_or_else(seed_of_now),
         };

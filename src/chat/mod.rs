@@ -51,12 +51,14 @@ pub struct Args {
     /// What the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Divides the logits; 0 takes the most probable token.
-    #[arg(long, default_value_t = 0.8, value_name = "T")]
-    temperature: f32,
-    /// Draw from the most probable tokens that have this share of the probability together.
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
-    top_p: f32,
+    /// Divides the logits; 0 takes the most probable token. By default what the
+    /// generation_config.json of --model says, or else 0.8.
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Draw from the most probable tokens that have this share of the probability together. By
+    /// default what the generation_config.json of --model says, or else 1.
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
     /// The most tokens of an answer.
     #[arg(long, default_value_t = 512, value_name = "N")]
     max_tokens: u32,
@@ -93,9 +95,9 @@ struct Answer {
 /// # Errors
 /// Naming what is wrong with the options, the model or the server.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    let settings = Settings {
-        temperature: args.temperature,
-        top_p: args.top_p,
+    let mut settings = Settings {
+        temperature: args.temperature.unwrap_or(0.8),
+        top_p: args.top_p.unwrap_or(1.0),
         max_tokens: args.max_tokens,
         seed: args.seed,
     };
@@ -111,7 +113,14 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
                 adapter: args.adapter.clone(),
                 device: args.device.clone(),
             };
-            Box::new(local::Local::open(&model)?)
+            let local = local::Local::open(&model)?;
+            let of_model = local.generation();
+            settings.temperature = args
+                .temperature
+                .or(of_model.temperature)
+                .unwrap_or(settings.temperature);
+            settings.top_p = args.top_p.or(of_model.top_p).unwrap_or(settings.top_p);
+            Box::new(local)
         }
         (None, None) => bail!("give --model DIR, or --server URL"),
     };

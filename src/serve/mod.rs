@@ -186,6 +186,9 @@ impl Args {
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let path = crate::loaded_model::resolve(&args.model).context("--model")?;
     let mut model = ModelToServe::open(&path, args.max_model_len)?;
+    for sentence in &model.not_applied {
+        eprintln!("note: {sentence}");
+    }
     let served = args.served(&model)?;
     if args.preview {
         return preview::show(&args, &model, &served, output);

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use concord_gateway::SamplingDefaults;
 use concord_models::config::{DecoderConfig, Projection};
+use concord_models::generation_config::GenerationConfig;
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
 use concord_proto::{ARITHMETIC_VERSION, Digest, PrecisionSpec};
@@ -33,6 +34,8 @@ pub struct ModelToServe {
     pub stop_tokens: Vec<u32>,
     /// How tokens are drawn where a request does not say.
     pub defaults: SamplingDefaults,
+    /// What its `generation_config.json` asks for and nobody does, a sentence for each key.
+    pub not_applied: Vec<String>,
 }
 
 impl ModelToServe {
@@ -68,10 +71,9 @@ impl ModelToServe {
                 activations: 16,
             },
         };
-        let generation = generation_config(path)?;
+        let generation = GenerationConfig::open(path)?;
         let mut stops: BTreeSet<u32> = config.eos.iter().copied().collect();
         stops.extend(tokenizer.eos_ids());
-        stops.extend(eos_of(&generation));
         stops.retain(|token| *token < deployment.vocab);
         Ok(Self {
             profile: profile(&config),
@@ -79,6 +81,7 @@ impl ModelToServe {
             tokenizer: Arc::new(tokenizer),
             stop_tokens: stops.into_iter().collect(),
             defaults: sampling_defaults(&generation),
+            not_applied: generation.not_applied,
             deployment,
             blobs,
             folder,
@@ -92,37 +95,13 @@ fn tokenizer_blob(path: &Path, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
     Ok(blobs.bytes(bytes))
 }
 
-/// `generation_config.json`, or an empty object where there is none.
-fn generation_config(path: &Path) -> anyhow::Result<serde_json::Value> {
-    let file = path.join("generation_config.json");
-    if !file.is_file() {
-        return Ok(serde_json::json!({}));
-    }
-    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("{}: not valid JSON", file.display()))
-}
-
-fn eos_of(generation: &serde_json::Value) -> Vec<u32> {
-    let one = |value: &serde_json::Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match &generation["eos_token_id"] {
-        serde_json::Value::Array(all) => all.iter().filter_map(one).collect(),
-        single => one(single).into_iter().collect(),
-    }
-}
-
-/// As transformers reads them: a model that does not sample by itself has temperature 1 in an API.
-fn sampling_defaults(generation: &serde_json::Value) -> SamplingDefaults {
-    let number = |key: &str, low: f64, high: f64| {
-        generation[key]
-            .as_f64()
-            .filter(|value| (low..=high).contains(value))
-            .map(|value| value as f32)
-    };
-    let top_k = generation["top_k"].as_u64().unwrap_or(0);
+/// What the file does not say is OpenAI's.
+fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
+    let open_ai = SamplingDefaults::default();
     SamplingDefaults {
-        temperature: number("temperature", 0.0, 2.0).unwrap_or(1.0),
-        top_p: number("top_p", 1e-6, 1.0).unwrap_or(1.0),
-        top_k: u32::try_from(top_k).unwrap_or(0),
+        temperature: generation.temperature.unwrap_or(open_ai.temperature),
+        top_p: generation.top_p.unwrap_or(open_ai.top_p),
+        top_k: generation.top_k.unwrap_or(open_ai.top_k),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
+use concord_models::config::DecoderConfig;
 use concord_models::data::{DatasetKind, DatasetSource, Grouping};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
@@ -43,6 +44,7 @@ pub struct Ingested {
 pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
     let path = crate::loaded_model::resolve(&job.base_model).context("base_model")?;
     let folder = ModelFolder::open(&path)?;
+    DecoderConfig::check_training(folder.dir())?;
     let mut blobs = BlobSet::default();
     let model = blobs.model(&folder)?;
     let data = data_manifest(job, &folder, &mut blobs)?;

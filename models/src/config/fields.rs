@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::error::ModelError;
 
+/// Characters of a value that a message shows.
+const SHOWN_MAX: usize = 200;
+
 /// One JSON object of a file.
 pub(super) struct Fields<'a> {
     pub(super) path: &'a Path,
@@ -16,6 +19,11 @@ impl<'a> Fields<'a> {
     /// The value of `key`; a JSON null counts as absent, as transformers has it.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether `key` is there, be it null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.contains_key(key)
     }
 
     /// The error that `key` is missing.
@@ -36,7 +44,7 @@ impl<'a> Fields<'a> {
         ModelError::BadValue {
             path: self.path.to_path_buf(),
             key,
-            found: found.to_string(),
+            found: found.to_string().chars().take(SHOWN_MAX).collect(),
             expected: expected.into(),
         }
     }
@@ -86,14 +94,37 @@ impl<'a> Fields<'a> {
         self.positive_opt(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A boolean; `default` where the key is absent.
-    pub(super) fn flag(&self, key: &'static str, default: bool) -> Result<bool, ModelError> {
+    /// A whole number from 1 to `max`; `default` where the key is absent, but not where it is null.
+    pub(super) fn size_or(
+        &self,
+        key: &'static str,
+        max: usize,
+        default: usize,
+    ) -> Result<usize, ModelError> {
+        match self.size_opt(key, max)? {
+            Some(size) => Ok(size),
+            None if self.has(key) => {
+                let rule = format!("must be a whole number from 1 to {max}, or not be there");
+                Err(self.bad(key, "null", rule))
+            }
+            None => Ok(default),
+        }
+    }
+
+    /// A boolean, where the key is there.
+    pub(super) fn flag_opt(&self, key: &'static str) -> Result<Option<bool>, ModelError> {
         let Some(value) = self.get(key) else {
-            return Ok(default);
+            return Ok(None);
         };
         value
             .as_bool()
+            .map(Some)
             .ok_or_else(|| self.bad(key, value, "must be true or false"))
+    }
+
+    /// A boolean; `default` where the key is absent.
+    pub(super) fn flag(&self, key: &'static str, default: bool) -> Result<bool, ModelError> {
+        Ok(self.flag_opt(key)?.unwrap_or(default))
     }
 
     /// A string, where the key is there.

@@ -1,42 +1,21 @@
 //! What a Hugging Face `config.json` says of a decoder, checked.
 
+mod family;
 mod fields;
+mod keys;
 mod parse;
 mod projection;
+mod rewrite;
 mod rope;
 mod tensors;
+mod training;
+mod windows;
 
+pub use family::Family;
 pub use projection::Projection;
+pub(crate) use rewrite::with_value;
 pub use rope::{Rope, RopeScaling};
 pub use tensors::{Place, TensorSpec};
-
-/// A family of decoders, by the name in `architectures`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `LlamaForCausalLM`: Llama 1 to 3, TinyLlama, SmolLM.
-    Llama,
-    /// `Qwen2ForCausalLM`: a bias on q, k and v.
-    Qwen2,
-    /// `Qwen3ForCausalLM`: an RMSNorm on every head of q and k.
-    Qwen3,
-    /// `MistralForCausalLM`: a sliding window on all layers.
-    Mistral,
-}
-
-impl Family {
-    /// Every family, in the order in which messages list them.
-    pub const ALL: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Mistral];
-
-    /// The name in `architectures`.
-    pub fn architecture(self) -> &'static str {
-        match self {
-            Family::Llama => "LlamaForCausalLM",
-            Family::Qwen2 => "Qwen2ForCausalLM",
-            Family::Qwen3 => "Qwen3ForCausalLM",
-            Family::Mistral => "MistralForCausalLM",
-        }
-    }
-}
 
 /// The shape of a decoder. The families differ only in these fields.
 ///

@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::fields::Fields;
 use super::rope::{self, POSITIONS_MAX};
-use super::{DecoderConfig, Family};
+use super::{DecoderConfig, Family, family, keys, windows};
 use crate::error::ModelError;
+use crate::json;
 
 // Limits: about eight times the largest published decoder, so that a broken or hostile file
 // cannot make a reader allocate or loop without end.
@@ -22,6 +21,9 @@ const VOCAB_MAX: usize = 1 << 21;
 /// Head width of Qwen3 where its config does not say, as transformers has it.
 const QWEN3_HEAD_DIM: usize = 128;
 
+/// Added in every RMSNorm where the config does not say, as transformers has it.
+const RMS_EPS_DEFAULT: f64 = 1e-6;
+
 impl DecoderConfig {
     /// Reads `config.json` of a model folder, and the `eos_token_id` of its
     /// `generation_config.json` where there is one (it wins, as in transformers).
@@ -29,21 +31,27 @@ impl DecoderConfig {
     /// # Errors
     /// [`ModelError`] naming the file and the key.
     pub fn from_folder(folder: &Path) -> Result<Self, ModelError> {
+        Self::read(folder).map(|(config, _)| config)
+    }
+
+    /// [`DecoderConfig::from_folder`], with the text of `config.json`.
+    pub(crate) fn read(folder: &Path) -> Result<(Self, String), ModelError> {
         let path = folder.join("config.json");
-        let mut config = parse(&path, &read(&path)?)?;
+        let text = read(&path)?;
+        let mut config = parse(&path, &text)?;
         let path = folder.join("generation_config.json");
         if path.is_file() {
-            let value = json_object(&path, &read(&path)?)?;
+            let object = json::object(&path, read(&path)?.as_bytes())?;
             let fields = Fields {
                 path: &path,
-                object: &value,
+                object: &object,
             };
             let eos = fields.token_ids("eos_token_id", config.vocab)?;
             if !eos.is_empty() {
                 config.eos = eos;
             }
         }
-        Ok(config)
+        Ok((config, text))
     }
 
     /// Reads the text of a `config.json`.
@@ -55,79 +63,110 @@ impl DecoderConfig {
     }
 }
 
-fn read(path: &Path) -> Result<String, ModelError> {
+pub(super) fn read(path: &Path) -> Result<String, ModelError> {
     fs::read_to_string(path).map_err(ModelError::io("read", path))
 }
 
-fn json_object(path: &Path, text: &str) -> Result<Map<String, Value>, ModelError> {
-    serde_json::from_str(text).map_err(ModelError::json(path))
-}
-
 fn parse(path: &Path, text: &str) -> Result<DecoderConfig, ModelError> {
-    let object = json_object(path, text)?;
+    let object = json::object(path, text.as_bytes())?;
     let fields = Fields {
         path,
         object: &object,
     };
-    let family = family(&fields)?;
+    let family = family::parse(&fields)?;
+    keys::check(&fields, family)?;
     check_activation(&fields)?;
 
     let hidden = fields.size("hidden_size", HIDDEN_MAX)?;
     let layers = fields.size("num_hidden_layers", LAYERS_MAX)?;
     let heads = fields.size("num_attention_heads", HEADS_MAX)?;
-    let kv_heads = fields
-        .size_opt("num_key_value_heads", HEADS_MAX)?
-        .unwrap_or(heads);
-    if heads % kv_heads != 0 {
-        let rule = format!("must divide num_attention_heads = {heads}");
-        return Err(fields.bad("num_key_value_heads", kv_heads, rule));
-    }
     let vocab = fields.size("vocab_size", VOCAB_MAX)?;
-    let attention_bias = match family {
-        Family::Llama | Family::Qwen3 => fields.flag("attention_bias", false)?,
-        Family::Qwen2 | Family::Mistral => false,
+    let positions = match family {
+        Family::Llama => 2_048,
+        Family::Mistral => 131_072,
+        Family::Qwen2 | Family::Qwen3 => 32_768,
     };
+    let max_positions = fields.size_or("max_position_embeddings", POSITIONS_MAX, positions)?;
+    let [attention_bias, mlp_bias] = biases(&fields, family)?;
     Ok(DecoderConfig {
         family,
         hidden,
         intermediate: fields.size("intermediate_size", INTERMEDIATE_MAX)?,
         layers,
         heads,
-        kv_heads,
+        kv_heads: kv_heads(&fields, family, heads)?,
         head_dim: head_dim(&fields, family, hidden, heads)?,
         vocab,
-        max_positions: fields.size("max_position_embeddings", POSITIONS_MAX)?,
+        max_positions,
         rms_eps: rms_eps(&fields)?,
-        rope: rope::parse(&fields)?,
-        sliding_window: sliding_window(&fields, family, layers)?,
+        rope: rope::parse(&fields, max_positions)?,
+        sliding_window: windows::parse(&fields, family, layers, max_positions)?,
         qkv_bias: attention_bias || family == Family::Qwen2,
         o_bias: attention_bias,
-        mlp_bias: family == Family::Llama && fields.flag("mlp_bias", false)?,
+        mlp_bias,
         qk_norm: family == Family::Qwen3,
         tie_embeddings: fields.flag("tie_word_embeddings", false)?,
-        bos: fields.token_ids("bos_token_id", vocab)?.first().copied(),
-        eos: fields.token_ids("eos_token_id", vocab)?,
+        bos: special(&fields, "bos_token_id", family, 1, vocab)?
+            .first()
+            .copied(),
+        eos: special(&fields, "eos_token_id", family, 2, vocab)?,
     })
 }
 
-fn family(fields: &Fields) -> Result<Family, ModelError> {
-    let value = fields
-        .get("architectures")
-        .ok_or_else(|| fields.missing("architectures"))?;
-    let first = value
-        .as_array()
-        .and_then(|names| names.first())
-        .and_then(Value::as_str);
-    let found =
-        first.ok_or_else(|| fields.bad("architectures", value, "must be a list of names"))?;
-    let known = Family::ALL
-        .into_iter()
-        .find(|family| family.architecture() == found);
-    known.ok_or_else(|| ModelError::UnknownArchitecture {
-        path: fields.path.to_path_buf(),
-        found: found.to_string(),
-        known: Family::ALL.map(Family::architecture).join(", "),
-    })
+/// The ids of a special token. Where a Llama or a Mistral does not say, it is `default`, as the
+/// classes of transformers have it; null is none.
+fn special(
+    fields: &Fields,
+    key: &'static str,
+    family: Family,
+    default: u32,
+    vocab: usize,
+) -> Result<Vec<u32>, ModelError> {
+    let has_default = matches!(family, Family::Llama | Family::Mistral);
+    if has_default && !fields.has(key) && (default as usize) < vocab {
+        return Ok(vec![default]);
+    }
+    fields.token_ids(key, vocab)
+}
+
+fn kv_heads(fields: &Fields, family: Family, heads: usize) -> Result<usize, ModelError> {
+    let default = match family {
+        Family::Llama => heads,
+        Family::Mistral => 8,
+        Family::Qwen2 | Family::Qwen3 => 32,
+    };
+    let kv_heads = match fields.size_opt("num_key_value_heads", HEADS_MAX)? {
+        Some(kv_heads) => kv_heads,
+        None if fields.has("num_key_value_heads") => heads,
+        None => default,
+    };
+    if heads.is_multiple_of(kv_heads) {
+        return Ok(kv_heads);
+    }
+    let rule = format!("must divide num_attention_heads = {heads}");
+    let found = match fields.has("num_key_value_heads") {
+        true => kv_heads.to_string(),
+        false => format!("not there, which means {kv_heads} in this family"),
+    };
+    Err(fields.bad("num_key_value_heads", found, rule))
+}
+
+/// Whether q, k, v and o have biases by `attention_bias`, and the feed-forward layer by `mlp_bias`.
+/// The classes that do not read these keys have none, but for Qwen2's on q, k and v.
+fn biases(fields: &Fields, family: Family) -> Result<[bool; 2], ModelError> {
+    let attention = fields.flag("attention_bias", false)?;
+    let mlp = fields.flag("mlp_bias", false)?;
+    let rule = "this family has no such bias, in transformers either: set it to false where the \
+                weights have none";
+    if mlp && family != Family::Llama {
+        return Err(fields.bad("mlp_bias", mlp, rule));
+    }
+    match family {
+        Family::Mistral if attention => Err(fields.bad("attention_bias", attention, rule)),
+        // A Qwen2 has its biases whatever the key says, and their tensors are looked for.
+        Family::Qwen2 => Ok([false, false]),
+        _ => Ok([attention, mlp]),
+    }
 }
 
 fn check_activation(fields: &Fields) -> Result<(), ModelError> {
@@ -149,6 +188,10 @@ fn head_dim(
 ) -> Result<usize, ModelError> {
     let head_dim = match fields.size_opt("head_dim", HEAD_DIM_MAX)? {
         Some(head_dim) => head_dim,
+        None if family == Family::Qwen3 && fields.has("head_dim") => {
+            let rule = "must be a number in a Qwen3; without the key it is 128";
+            return Err(fields.bad("head_dim", "null", rule));
+        }
         None if family == Family::Qwen3 => QWEN3_HEAD_DIM,
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
@@ -165,7 +208,11 @@ fn head_dim(
 }
 
 fn rms_eps(fields: &Fields) -> Result<f32, ModelError> {
-    let eps = fields.positive("rms_norm_eps")?;
+    let eps = match fields.positive_opt("rms_norm_eps")? {
+        Some(eps) => eps,
+        None if fields.has("rms_norm_eps") => return Err(fields.missing("rms_norm_eps")),
+        None => RMS_EPS_DEFAULT,
+    };
     // transformers holds it in f64 and adds it to an f32 mean: the same as rounding it once.
     let rounded = eps as f32;
     if rounded > 0.0 && rounded < 1.0 {
@@ -173,62 +220,4 @@ fn rms_eps(fields: &Fields) -> Result<f32, ModelError> {
     } else {
         Err(fields.bad("rms_norm_eps", eps, "must be above 0 and below 1"))
     }
-}
-
-fn sliding_window(
-    fields: &Fields,
-    family: Family,
-    layers: usize,
-) -> Result<Vec<Option<u32>>, ModelError> {
-    let window = match family {
-        Family::Llama => None,
-        Family::Mistral => fields.size_opt("sliding_window", POSITIONS_MAX)?,
-        Family::Qwen2 | Family::Qwen3 if fields.flag("use_sliding_window", false)? => {
-            fields.size_opt("sliding_window", POSITIONS_MAX)?
-        }
-        Family::Qwen2 | Family::Qwen3 => None,
-    };
-    // POSITIONS_MAX fits in 32 bits.
-    let window = window.map(|positions| positions as u32);
-    if family == Family::Mistral || window.is_none() {
-        return Ok(vec![window; layers]);
-    }
-    if let Some(types) = fields.get("layer_types") {
-        return layer_types(fields, types, window, layers);
-    }
-    let first_windowed = match fields.get("max_window_layers") {
-        Some(value) => value.as_u64().ok_or_else(|| {
-            fields.bad(
-                "max_window_layers",
-                value,
-                "must be a whole number of layers",
-            )
-        })?,
-        None => return Err(fields.missing("max_window_layers")),
-    };
-    Ok((0..layers as u64)
-        .map(|layer| window.filter(|_| layer >= first_windowed))
-        .collect())
-}
-
-fn layer_types(
-    fields: &Fields,
-    types: &Value,
-    window: Option<u32>,
-    layers: usize,
-) -> Result<Vec<Option<u32>>, ModelError> {
-    let rule = "must list full_attention or sliding_attention for every layer";
-    let bad = || fields.bad("layer_types", types, rule);
-    let names = types
-        .as_array()
-        .filter(|names| names.len() == layers)
-        .ok_or_else(bad)?;
-    names
-        .iter()
-        .map(|name| match name.as_str() {
-            Some("full_attention") => Ok(None),
-            Some("sliding_attention") => Ok(window),
-            _ => Err(bad()),
-        })
-        .collect()
 }

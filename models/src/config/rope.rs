@@ -4,6 +4,8 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use crate::error::ModelError;
+use crate::json::shown;
+use crate::neutral::Neutral;
 
 /// transformers' own default where a config names no base.
 const THETA_DEFAULT: f64 = 10_000.0;
@@ -45,27 +47,43 @@ pub enum RopeScaling {
     },
 }
 
-/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before).
-pub(super) fn parse(config: &Fields) -> Result<Rope, ModelError> {
+/// The keys of the nested object, beside `rope_theta`, by the types that use them.
+const NESTED: [(&str, &[&str]); 4] = [
+    ("factor", &["linear", "llama3"]),
+    ("low_freq_factor", &["llama3"]),
+    ("high_freq_factor", &["llama3"]),
+    // Where it is not used, it says how long the pre-training was.
+    (
+        "original_max_position_embeddings",
+        &["default", "linear", "llama3"],
+    ),
+];
+
+/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Where both
+/// are there, they must come to the same.
+pub(super) fn parse(config: &Fields, max_positions: usize) -> Result<Rope, ModelError> {
     whole_rotation(config)?;
-    if let Some(value) = config.get("rope_parameters") {
-        let nested = object(config, "rope_parameters", value)?;
-        whole_rotation(&nested)?;
-        let theta = match nested.positive_opt("rope_theta")? {
-            Some(theta) => theta,
-            None => config.positive_opt("rope_theta")?.unwrap_or(THETA_DEFAULT),
-        };
-        return Ok(Rope {
-            theta,
-            scaling: scaling(&nested)?,
-        });
-    }
-    let theta = config.positive_opt("rope_theta")?.unwrap_or(THETA_DEFAULT);
-    let scaling = match config.get("rope_scaling") {
-        Some(value) => scaling(&object(config, "rope_scaling", value)?)?,
-        None => RopeScaling::None,
+    let theta = config.positive_opt("rope_theta")?;
+    let of = |key: &'static str| {
+        let nested = config.get(key).map(|value| object(config, key, value));
+        let nested = nested
+            .transpose()?
+            .filter(|nested| !nested.object.is_empty());
+        let read = nested.map(|nested| read(config, &nested, theta, max_positions));
+        read.transpose()
     };
-    Ok(Rope { theta, scaling })
+    match (of("rope_parameters")?, of("rope_scaling")?) {
+        (Some(new), Some(old)) if new != old => Err(config.bad(
+            "rope_scaling",
+            config.get("rope_scaling").unwrap_or(&Value::Null),
+            "rope_parameters says another: remove one of the two",
+        )),
+        (Some(rope), _) | (None, Some(rope)) => Ok(rope),
+        (None, None) => Ok(Rope {
+            theta: theta.unwrap_or(THETA_DEFAULT),
+            scaling: RopeScaling::None,
+        }),
+    }
 }
 
 fn object<'a>(
@@ -93,37 +111,98 @@ fn whole_rotation(config: &Fields) -> Result<(), ModelError> {
     }
 }
 
-fn scaling(nested: &Fields) -> Result<RopeScaling, ModelError> {
-    let kind = match nested.text("rope_type")? {
-        Some(kind) => kind,
-        None => nested.text("type")?.unwrap_or("default"),
-    };
-    match kind {
-        "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear {
-            factor: nested.positive("factor")?,
-        }),
-        "llama3" => {
-            let low_freq_factor = nested.positive("low_freq_factor")?;
-            let high_freq_factor = nested.positive("high_freq_factor")?;
-            if high_freq_factor <= low_freq_factor {
-                return Err(nested.bad(
-                    "high_freq_factor",
-                    high_freq_factor,
-                    format!("must be above low_freq_factor = {low_freq_factor}"),
-                ));
-            }
-            Ok(RopeScaling::Llama3 {
-                factor: nested.positive("factor")?,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_positions: nested
-                    .size("original_max_position_embeddings", POSITIONS_MAX)?,
-            })
+fn read(
+    config: &Fields,
+    nested: &Fields,
+    outer_theta: Option<f64>,
+    max_positions: usize,
+) -> Result<Rope, ModelError> {
+    whole_rotation(nested)?;
+    let theta = match (nested.positive_opt("rope_theta")?, outer_theta) {
+        (Some(inner), Some(outer)) if inner != outer => {
+            let rule = format!("beside it stands another, {outer}: remove one of the two");
+            return Err(nested.bad("rope_theta", inner, rule));
         }
-        other => Err(ModelError::UnsupportedRope {
-            path: nested.path.to_path_buf(),
-            found: other.to_string(),
-        }),
+        (Some(theta), _) | (None, Some(theta)) => theta,
+        (None, None) => THETA_DEFAULT,
+    };
+    let kind = match (nested.text("rope_type")?, nested.text("type")?) {
+        (Some(kind), Some(old)) if kind != old => {
+            let rule = format!("`rope_type` is {kind:?}: remove one of the two");
+            return Err(nested.bad("type", format!("{old:?}"), rule));
+        }
+        (Some(kind), _) | (None, Some(kind)) => kind,
+        (None, None) => "default",
+    };
+    let scaling = match kind {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear {
+            factor: nested.positive("factor")?,
+        },
+        "llama3" => llama3(config, nested, max_positions)?,
+        other => {
+            return Err(ModelError::UnsupportedRope {
+                path: nested.path.to_path_buf(),
+                found: other.to_string(),
+            });
+        }
+    };
+    check_keys(nested, kind)?;
+    Ok(Rope { theta, scaling })
+}
+
+fn llama3(
+    config: &Fields,
+    nested: &Fields,
+    max_positions: usize,
+) -> Result<RopeScaling, ModelError> {
+    let low_freq_factor = nested.positive("low_freq_factor")?;
+    let high_freq_factor = nested.positive("high_freq_factor")?;
+    if high_freq_factor <= low_freq_factor {
+        return Err(nested.bad(
+            "high_freq_factor",
+            high_freq_factor,
+            format!("must be above low_freq_factor = {low_freq_factor}"),
+        ));
     }
+    let key = "original_max_position_embeddings";
+    let outer = config.size_opt(key, POSITIONS_MAX)?;
+    let original_max_positions = match (nested.size_opt(key, POSITIONS_MAX)?, outer) {
+        (Some(inner), Some(outer)) if inner != outer => {
+            let rule = format!("beside it stands another, {outer}: remove one of the two");
+            return Err(nested.bad(key, inner, rule));
+        }
+        (Some(positions), _) | (None, Some(positions)) => positions,
+        (None, None) => max_positions,
+    };
+    Ok(RopeScaling::Llama3 {
+        factor: nested.positive("factor")?,
+        low_freq_factor,
+        high_freq_factor,
+        original_max_positions,
+    })
+}
+
+/// Refuses what the type does not use: transformers passes over it, but whoever wrote it meant it.
+fn check_keys(nested: &Fields, kind: &str) -> Result<(), ModelError> {
+    let always = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
+    for (key, value) in nested.object {
+        let used = NESTED.iter().find(|(known, _)| known == key);
+        let is_used = used.is_some_and(|(_, kinds)| kinds.contains(&kind));
+        // As factors, these stretch nothing.
+        let is_one = matches!(&**key, "factor" | "attention_factor") && Neutral::One.holds(value);
+        if is_used || is_one || value.is_null() || always.contains(&&**key) {
+            continue;
+        }
+        return Err(ModelError::UnusableKey {
+            path: nested.path.to_path_buf(),
+            key: key.clone(),
+            found: shown(value),
+            reason: format!(
+                "RoPE of the type `{kind}` does not use it: name the type that is meant as \
+                 `rope_type`, or remove the key"
+            ),
+        });
+    }
+    Ok(())
 }

@@ -31,7 +31,7 @@ const COMPANIONS: [&str; 9] = [
 ///
 /// `tensors` are the model's, by their Hugging Face names. With `dtype` they are all written in
 /// it, and the `dtype` of `config.json` is changed to match; without, each is written in the
-/// format that it has in the base model, and `config.json` is copied as it is.
+/// format that it has in the base model, and `config.json` is [`ModelFolder::config_json`].
 ///
 /// # Errors
 /// [`ModelError::MissingTensor`] and [`ModelError::WrongShape`] where `tensors` are not those of
@@ -72,11 +72,12 @@ pub fn save_model(
             copy(&base.dir().join(name), &folder.join(name))?;
         }
     }
-    let (from, to) = (base.dir().join("config.json"), folder.join("config.json"));
-    match dtype {
-        None => copy(&from, &to),
-        Some(dtype) => copy_with_dtype(&from, &to, dtype),
-    }
+    let to = folder.join("config.json");
+    let text = match dtype {
+        None => base.config_json().to_string(),
+        Some(dtype) => with_dtype(base, dtype)?,
+    };
+    replace_file(&to, |out| out.write_all(text.as_bytes()))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
@@ -86,26 +87,30 @@ fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
 
 /// transformers loads weights in the format that `config.json` names (`torch_dtype` before its
 /// version 5), so both keys must tell the truth.
-fn copy_with_dtype(from: &Path, to: &Path, dtype: ExportDtype) -> Result<(), ModelError> {
-    let bytes = fs::read(from).map_err(ModelError::io("read", from))?;
+fn with_dtype(base: &ModelFolder, dtype: ExportDtype) -> Result<String, ModelError> {
+    let from = base.dir().join("config.json");
+    let text = base.config_json();
     let mut config: BTreeMap<String, Value> =
-        serde_json::from_slice(&bytes).map_err(ModelError::json(from))?;
+        serde_json::from_str(text).map_err(ModelError::json(&from))?;
     let name = match dtype {
         ExportDtype::F32 => "float32",
         ExportDtype::BF16 => "bfloat16",
         ExportDtype::F16 => "float16",
     };
-    let key = if config.contains_key("torch_dtype") {
-        "torch_dtype"
-    } else {
-        "dtype"
-    };
-    if config.get(key).and_then(Value::as_str) == Some(name) {
-        return copy(from, to);
+    let mut keys = vec!["torch_dtype", "dtype"];
+    keys.retain(|key| config.contains_key(*key));
+    if keys.is_empty() {
+        keys.push("dtype");
     }
-    config.insert(key.to_string(), Value::from(name));
+    let says = |key: &&str| config.get(*key).and_then(Value::as_str) == Some(name);
+    if keys.iter().all(says) {
+        return Ok(text.to_string());
+    }
+    for key in keys {
+        config.insert(key.to_string(), Value::from(name));
+    }
     config.values_mut().for_each(Value::sort_all_objects);
-    let mut text = serde_json::to_string_pretty(&config).map_err(ModelError::json(to))?;
+    let mut text = serde_json::to_string_pretty(&config).map_err(ModelError::json(&from))?;
     text.push('\n');
-    replace_file(to, |out| out.write_all(text.as_bytes()))
+    Ok(text)
 }

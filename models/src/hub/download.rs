@@ -1,29 +1,34 @@
 //! Files of a hub repository into the cache, through hf-hub.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::Progress;
-use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::{Download, Hub, RepoName};
-use crate::weights::{INDEX, SINGLE, shard_names};
+use crate::weights::{INDEX, SINGLE, other_weights, shard_names};
 
 const CONFIG: &str = "config.json";
 
 /// Files that are fetched where the repository has them.
-const COMPANIONS: [&str; 6] = [
+const COMPANIONS: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
 ];
 
 /// Tries of a download; each goes on where the last one broke off.
 const RETRIES: usize = 3;
+
+/// The server where none is named.
+const PUBLIC: &str = "https://huggingface.co";
 
 impl Hub {
     pub(super) fn download(
@@ -31,48 +36,103 @@ impl Hub {
         name: &RepoName,
         progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, String> {
-        let cache = match &self.cache {
-            Some(path) => Cache::new(path.clone()),
-            None => Cache::from_env(),
-        };
-        let mut builder = ApiBuilder::from_cache(cache.clone()).with_retries(RETRIES);
-        if let Some(endpoint) = self
-            .endpoint
-            .clone()
-            .or_else(|| env::var("HF_ENDPOINT").ok())
-        {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_string());
+        let path = self.cache.clone().ok_or_else(|| {
+            "there is no such folder, and no place to keep downloads: set HF_HOME".to_string()
+        })?;
+        let cache = Cache::new(path);
+        if self.offline {
+            return cached(&cache, name).ok_or_else(|| {
+                format!(
+                    "there is no such folder, {}@{} is not in the cache {}, and HF_HUB_OFFLINE (or \
+                     TRANSFORMERS_OFFLINE) is set: unset it to download the model",
+                    name.repo,
+                    name.revision,
+                    cache.path().display()
+                )
+            });
         }
+        let endpoint = self.endpoint.as_deref().unwrap_or(PUBLIC);
+        let builder = ApiBuilder::from_cache(cache.clone())
+            .with_retries(RETRIES)
+            .with_token(self.token.as_ref().map(|token| token.0.clone()))
+            .with_endpoint(endpoint.trim_end_matches('/').to_string());
         let api = builder.build().map_err(|error| error.to_string())?;
         let asked = repo_at(name, &name.revision);
         match api.repo(asked.clone()).info() {
             Ok(info) => {
+                // It becomes a path of the cache.
+                if !info.sha.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                    return Err(format!("the hub names the commit {:?}", info.sha));
+                }
                 let files: Vec<&str> = info.siblings.iter().map(|f| f.rfilename.as_str()).collect();
                 // From here on by commit: a push in the meantime must not mix two versions.
                 let commit = Fetch {
                     api: &api,
                     cache: &cache,
                     repo: repo_at(name, &info.sha),
+                    sha: &info.sha,
+                    explain: &|error| self.explain(name, error),
                 };
                 let folder = commit.all(&files, progress)?;
                 let noted = cache.repo(asked).create_ref(&info.sha);
                 noted.map_err(|error| format!("cannot write its cache: {error}"))?;
                 Ok(folder)
             }
-            Err(error) => match cache
-                .repo(asked)
-                .get(CONFIG)
-                .as_deref()
-                .and_then(Path::parent)
-            {
-                Some(folder) => Ok(folder.to_path_buf()),
-                None => Err(format!(
-                    "there is no such folder, and the hub did not give {}@{}: {error}",
-                    name.repo, name.revision
-                )),
-            },
+            Err(error) => cached(&cache, name).ok_or_else(|| {
+                format!(
+                    "there is no such folder, and the hub did not give {}@{}: {}",
+                    name.repo,
+                    name.revision,
+                    self.explain(name, &error)
+                )
+            }),
         }
     }
+
+    /// An error of the server in words, with what would help. The server does not tell strangers
+    /// whether a repository is private or not there.
+    fn explain(&self, name: &RepoName, error: &ApiError) -> String {
+        let text = error.to_string();
+        let status = text.rsplit_once("http status: ").map(|(_, status)| status);
+        let server = self.endpoint.as_deref().unwrap_or(PUBLIC);
+        let give = format!(
+            "set HF_TOKEN to a token that may read it ({}/settings/tokens)",
+            server.trim_end_matches('/')
+        );
+        let accept = format!(
+            "accept its conditions at {}/{} with the account of the token",
+            server.trim_end_matches('/'),
+            name.repo
+        );
+        match (status, &self.token) {
+            (Some("401" | "403" | "404"), None) => format!(
+                "{text}. It is not there, or it is private or gated, and no token was sent: check \
+                 the name, or {give}; for a gated model, {accept}"
+            ),
+            (Some("401"), Some(_)) => format!(
+                "{text}. The token that was sent is not accepted (it may have expired), or may not \
+                 read this model: {give}"
+            ),
+            (Some("403"), Some(_)) => format!(
+                "{text}. The token that was sent may not read this model: {accept}, or {give}"
+            ),
+            (Some("404"), Some(_)) => format!(
+                "{text}. It is not there, or the token that was sent may not see it: check the \
+                 name, or {give}"
+            ),
+            _ => text,
+        }
+    }
+}
+
+/// The folder of a repository in the cache. huggingface_hub notes the commits of branches, and has no
+/// note where a commit itself was asked for.
+fn cached(cache: &Cache, name: &RepoName) -> Option<PathBuf> {
+    let repo = cache.repo(repo_at(name, &name.revision));
+    let noted = repo.get(CONFIG);
+    let named = repo.pointer_path(&name.revision).join(CONFIG);
+    let config = noted.or_else(|| Some(named).filter(|path| path.is_file()))?;
+    config.parent().map(Path::to_path_buf)
 }
 
 fn repo_at(name: &RepoName, revision: &str) -> Repo {
@@ -84,6 +144,8 @@ struct Fetch<'a> {
     api: &'a Api,
     cache: &'a Cache,
     repo: Repo,
+    sha: &'a str,
+    explain: &'a dyn Fn(&ApiError) -> String,
 }
 
 impl Fetch<'_> {
@@ -103,7 +165,11 @@ impl Fetch<'_> {
                 self.one(&shard, files, progress)?;
             }
         } else {
-            return Err(format!("the repository has neither {SINGLE} nor {INDEX}"));
+            let names = files.iter().map(|name| name.to_string());
+            let instead = other_weights(names).map_or(String::new(), |found| format!("; {found}"));
+            return Err(format!(
+                "the repository has neither {SINGLE} nor {INDEX}{instead}"
+            ));
         }
         let folder = config.parent().map(Path::to_path_buf);
         folder.ok_or_else(|| "the cache has no folder".to_string())
@@ -118,7 +184,10 @@ impl Fetch<'_> {
         if !files.contains(&file) {
             return Err(format!("the repository has no {file}"));
         }
-        if let Some(path) = self.cache.repo(self.repo.clone()).get(file) {
+        // Not by the note of the commit, which huggingface_hub does not write.
+        let path = self.cache.repo(self.repo.clone()).pointer_path(self.sha);
+        let path = path.join(file);
+        if path.exists() {
             return Ok(path);
         }
         let report = Report {
@@ -131,7 +200,7 @@ impl Fetch<'_> {
             .api
             .repo(self.repo.clone())
             .download_with_progress(file, report);
-        fetched.map_err(|error| format!("cannot download {file}: {error}"))
+        fetched.map_err(|error| format!("cannot download {file}: {}", (self.explain)(&error)))
     }
 }
 

@@ -66,7 +66,17 @@ impl Adapter {
     /// [`ModelError`] naming the file and the tensor that is missing, strange or misshapen.
     pub fn open(folder: &Path, model: &DecoderConfig) -> Result<Self, ModelError> {
         let config = config::read(&folder.join(CONFIG_FILE))?;
-        let file = TensorFile::open(&folder.join(WEIGHTS_FILE))?;
+        let (weights, pickle) = (folder.join(WEIGHTS_FILE), folder.join("adapter_model.bin"));
+        if pickle.is_file() && !weights.is_file() {
+            return Err(ModelError::BadWeightsFile {
+                path: pickle,
+                reason: format!(
+                    "a pickle can run code when it is read: load the adapter with PEFT and save it \
+                     again (save_pretrained), which writes {WEIGHTS_FILE}"
+                ),
+            });
+        }
+        let file = TensorFile::open(&weights)?;
         let shapes = Self::shapes(model, config.r, &config.targets);
         if let Some(strange) = file.names().find(|name| !shapes.contains_key(*name)) {
             return Err(ModelError::BadWeightsFile {

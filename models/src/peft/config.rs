@@ -9,13 +9,14 @@ use serde_json::{Map, Value};
 use crate::config::Projection;
 use crate::error::ModelError;
 use crate::export::replace_file;
+use crate::json;
 
 /// Largest rank that is read; also bounds what a config can make the reader allocate.
 const RANK_MAX: u64 = 1 << 14;
 
 /// Options that say nothing about what the adapter computes, whatever their value. Dropout acts
 /// in training only, and the last five shaped the first values of the weights.
-const IGNORED: [&str; 14] = [
+const IGNORED: [&str; 13] = [
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
@@ -24,7 +25,6 @@ const IGNORED: [&str; 14] = [
     "peft_version",
     "qalora_group_size",
     "revision",
-    "task_type",
     "runtime_config",
     "eva_config",
     "corda_config",
@@ -33,7 +33,10 @@ const IGNORED: [&str; 14] = [
 ];
 
 /// Options that are read.
-const READ: [&str; 5] = ["bias", "init_lora_weights", "lora_alpha", "peft_type", "r"];
+const READ: [&str; 2] = ["lora_alpha", "r"];
+
+/// What PEFT calls every projection, but not the head.
+const ALL_LINEAR: &str = "all-linear";
 
 /// The part of `adapter_config.json` that decides what the adapter computes.
 pub(super) struct LoraConfig {
@@ -46,8 +49,7 @@ pub(super) struct LoraConfig {
 /// than `W + alpha / r * B A`.
 pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
     let bytes = fs::read(path).map_err(ModelError::io("read", path))?;
-    let object: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(ModelError::json(path))?;
+    let object = json::object(path, &bytes)?;
     let unsupported = |option: &str, found: &Value| ModelError::UnsupportedAdapter {
         path: path.to_path_buf(),
         option: option.to_string(),
@@ -56,10 +58,17 @@ pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
     for (option, value) in &object {
         let allowed = match option.as_str() {
             "peft_type" => value == "LORA",
-            "bias" => value == "none",
-            // The named kinds (pissa, olora and others) change the base weights as well.
-            "init_lora_weights" => value.is_boolean() || value == "gaussian",
-            "target_modules" => value.is_array(),
+            // Others put a head of their own on the model.
+            "task_type" => value.is_null() || value == "CAUSAL_LM",
+            "bias" => value.is_null() || value == "none",
+            // The other named kinds (pissa, olora and so on) change the base weights as well.
+            "init_lora_weights" => {
+                let kinds = ["gaussian", "orthogonal", "eva"];
+                value.is_boolean() || kinds.iter().any(|kind| value == kind)
+            }
+            "target_modules" => value.is_array() || value == ALL_LINEAR,
+            "exclude_modules" => excludes_nothing(value, &object),
+            "use_rslora" => value.is_boolean() || value.is_null(),
             name => READ.contains(&name) || IGNORED.contains(&name) || is_off(value),
         };
         if !allowed {
@@ -81,19 +90,39 @@ pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
     };
     get("peft_type")?;
     let r = get("r")?;
+    let rank = r
+        .as_u64()
+        .filter(|rank| (1..=RANK_MAX).contains(rank))
+        .map(|rank| rank as u32)
+        .ok_or_else(|| bad("r", r, format!("must be from 1 to {RANK_MAX}")))?;
+    // PEFT scales by alpha / sqrt(r) with this option: by (alpha sqrt(r)) / r.
+    let stretch = match object.get("use_rslora") {
+        Some(Value::Bool(true)) => f64::from(rank).sqrt(),
+        _ => 1.0,
+    };
     let alpha = get("lora_alpha")?;
     Ok(LoraConfig {
-        r: r.as_u64()
-            .filter(|rank| (1..=RANK_MAX).contains(rank))
-            .map(|rank| rank as u32)
-            .ok_or_else(|| bad("r", r, format!("must be from 1 to {RANK_MAX}")))?,
+        r: rank,
         alpha: alpha
             .as_f64()
-            .map(|alpha| alpha as f32)
+            .map(|alpha| (alpha * stretch) as f32)
             .filter(|alpha| alpha.is_finite() && *alpha > 0.0)
             .ok_or_else(|| bad("lora_alpha", alpha, "must be a number above 0".to_string()))?,
         targets: targets(get("target_modules")?)?,
     })
+}
+
+/// Whether `exclude_modules` leaves out none of the targets: PEFT compares the ends of names.
+fn excludes_nothing(value: &Value, object: &Map<String, Value>) -> bool {
+    let targets = object.get("target_modules").and_then(Value::as_array);
+    let last = |name: &Value| Some(name.as_str()?.rsplit('.').next()?.to_string());
+    match (value, targets) {
+        (Value::Array(names), Some(targets)) => {
+            let targets: Vec<Option<String>> = targets.iter().map(last).collect();
+            names.iter().all(|name| !targets.contains(&last(name)))
+        }
+        _ => is_off(value),
+    }
 }
 
 /// Whether a value switches an option off.
@@ -107,6 +136,9 @@ fn is_off(value: &Value) -> bool {
 }
 
 fn targets(value: &Value) -> Result<Vec<Projection>, ModelError> {
+    if value == ALL_LINEAR {
+        return Ok(Projection::ALL.to_vec());
+    }
     let names = value.as_array().map(Vec::as_slice).unwrap_or(&[]);
     let mut targets = names
         .iter()

@@ -160,24 +160,9 @@ impl TensorFile {
         Ok(())
     }
 
-    /// Elements of the tensor `name` as f32.
     fn widened(&self, name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>, ModelError> {
-        Ok(match entry.dtype {
-            Dtype::F32 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-            Dtype::F16 => widen_f16(bytes),
-            Dtype::BF16 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| bf16::from_le_bytes(*b).to_f32())
-                .collect(),
-            other => return Err(self.wrong_dtype(name, other, WEIGHT_DTYPES)),
-        })
+        widened(entry.dtype, bytes)
+            .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))
     }
 
     /// A tensor of elements that begin at `start` of the tensor `name`, all of them finite.
@@ -230,6 +215,22 @@ impl TensorFile {
             found: format!("{found:?}"),
             expected,
         }
+    }
+}
+
+/// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.
+pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    match dtype {
+        Dtype::F32 => {
+            let words = bytes.as_chunks().0.iter();
+            Some(words.map(|b| f32::from_le_bytes(*b)).collect())
+        }
+        Dtype::F16 => Some(widen_f16(bytes)),
+        Dtype::BF16 => {
+            let halves = bytes.as_chunks().0.iter();
+            Some(halves.map(|b| bf16::from_le_bytes(*b).to_f32()).collect())
+        }
+        _ => None,
     }
 }
 

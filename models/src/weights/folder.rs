@@ -1,30 +1,29 @@
 //! A Hugging Face model folder: its configuration, and its weights in one file or in shards.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use concord_kernels::Tensor;
 use safetensors::Dtype;
 
+use super::shards::{self, Home, INDEX};
 use super::{TakeRows, TensorFile};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
 
-pub(crate) const SINGLE: &str = "model.safetensors";
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
-const EMBED: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
+pub(super) const EMBED: &str = "model.embed_tokens.weight";
+pub(super) const HEAD: &str = "lm_head.weight";
 
 /// A model folder whose every needed tensor has been found, with the right shape and a readable
-/// format. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one tensor.
+/// format, and no other. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one tensor.
 #[derive(Debug)]
 pub struct ModelFolder {
     dir: PathBuf,
-    config: DecoderConfig,
+    pub(super) config: DecoderConfig,
+    pub(super) config_json: String,
     files: Vec<TensorFile>,
-    /// Tensor name to the index of its file.
-    homes: BTreeMap<String, usize>,
+    /// By the names of transformers.
+    pub(super) homes: BTreeMap<String, Home>,
 }
 
 impl ModelFolder {
@@ -34,21 +33,21 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError`] naming the file and the key or tensor.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
-        let config = DecoderConfig::from_folder(dir)?;
-        let (files, homes) = if dir.join(SINGLE).is_file() {
-            open_single(dir)?
-        } else {
-            open_shards(dir)?
-        };
-        let folder = Self {
+        let (config, config_json) = DecoderConfig::read(dir)?;
+        let (files, homes) = shards::open(dir)?;
+        let mut folder = Self {
             dir: dir.to_path_buf(),
             config,
+            config_json,
             files,
             homes,
         };
+        folder.settle_head()?;
         for spec in folder.config.tensors() {
-            folder.file_of(&spec.name)?.check(&spec.name, &spec.shape)?;
+            let (file, stored) = folder.stored(&spec.name)?;
+            file.check(stored, &spec.shape)?;
         }
+        folder.check_unused()?;
         Ok(folder)
     }
 
@@ -68,14 +67,14 @@ impl ModelFolder {
     }
 
     /// A tensor as f32; the conversion is exact. With tied embeddings `lm_head.weight` is the
-    /// embedding, whatever the file holds under that name, as in transformers.
+    /// embedding.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the tensor; [`ModelError::BadTensor`] for NaN and
     /// infinity, with the element.
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
-        let name = self.untied(name);
-        self.file_of(name)?.load(name)
+        let (file, stored) = self.stored(name)?;
+        file.load(stored)
     }
 
     /// As [`Self::load`], some rows of a matrix at a time.
@@ -83,8 +82,8 @@ impl ModelFolder {
     /// # Errors
     /// As [`Self::load`]; and what `take` says.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
-        let name = self.untied(name);
-        self.file_of(name)?.load_rows(name, take)
+        let (file, stored) = self.stored(name)?;
+        file.load_rows(stored, take)
     }
 
     /// The bytes of a tensor as they lie in its file: what a content address is taken of.
@@ -92,107 +91,54 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError::MissingTensor`].
     pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
-        let name = self.untied(name);
-        self.file_of(name)?.bytes(name)
+        let (file, stored) = self.stored(name)?;
+        file.bytes(stored)
     }
 
     /// The number format of a tensor in its file, or `None` where there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
-        let name = self.untied(name);
-        self.file_of(name).ok()?.dtype(name)
+        let (file, stored) = self.stored(name).ok()?;
+        file.dtype(stored)
     }
 
-    fn untied<'a>(&self, name: &'a str) -> &'a str {
-        if name == HEAD && self.config.tie_embeddings {
-            EMBED
-        } else {
-            name
+    /// The text of `config.json`, byte for byte; but where the weights have a head of their own
+    /// although it says that the head is the embedding, it says `tie_word_embeddings` false.
+    pub fn config_json(&self) -> &str {
+        &self.config_json
+    }
+
+    /// The names of all tensors of the weights, used or not.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.homes.keys().map(String::as_str)
+    }
+
+    /// The file of a tensor of the model, and the tensor's name there.
+    fn stored(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
+        match name == HEAD && self.config.tie_embeddings {
+            true => self.found(EMBED),
+            false => self.found(name),
         }
     }
 
-    fn file_of(&self, name: &str) -> Result<&TensorFile, ModelError> {
-        let file = self
-            .homes
-            .get(name)
-            .and_then(|index| self.files.get(*index));
-        file.ok_or_else(|| ModelError::MissingTensor {
-            path: match self.files.as_slice() {
-                [only] => only.path().to_path_buf(),
-                _ => self.dir.join(INDEX),
-            },
+    /// The file that holds a tensor by this name, and its name there.
+    pub(super) fn found(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
+        let home = self.homes.get(name);
+        let found = home.and_then(|home| Some((self.files.get(home.file)?, home.stored.as_str())));
+        found.ok_or_else(|| ModelError::MissingTensor {
+            path: self.place(name),
             tensor: name.to_string(),
         })
     }
-}
 
-type Files = (Vec<TensorFile>, BTreeMap<String, usize>);
-
-fn open_single(dir: &Path) -> Result<Files, ModelError> {
-    let file = TensorFile::open(&dir.join(SINGLE))?;
-    let homes = file.names().map(|name| (name.to_string(), 0)).collect();
-    Ok((vec![file], homes))
-}
-
-fn open_shards(dir: &Path) -> Result<Files, ModelError> {
-    let path = dir.join(INDEX);
-    if !path.is_file() {
-        return Err(ModelError::NoWeights {
-            path: dir.to_path_buf(),
-        });
-    }
-    let map = weight_map(&path)?;
-    let names = distinct(&map);
-    let files = names
-        .iter()
-        .map(|name| TensorFile::open(&dir.join(name)))
-        .collect::<Result<Vec<_>, ModelError>>()?;
-    let mut homes = BTreeMap::new();
-    for (tensor, shard) in &map {
-        if let Ok(index) = names.binary_search(&shard.as_str()) {
-            // The index may promise what the shard lacks: say so with the shard's name.
-            files[index].bytes(tensor)?;
-            homes.insert(tensor.clone(), index);
+    /// What to name in an error about a tensor: its file, or the index where it is in none of several.
+    pub(super) fn place(&self, name: &str) -> PathBuf {
+        let home = self
+            .homes
+            .get(name)
+            .and_then(|home| self.files.get(home.file));
+        match (home, self.files.as_slice()) {
+            (Some(file), _) | (None, [file]) => file.path().to_path_buf(),
+            (None, _) => self.dir.join(INDEX),
         }
     }
-    Ok((files, homes))
-}
-
-/// The names of the shards that an index lists, sorted; each is a plain file name.
-#[cfg(feature = "hub")]
-pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
-    let map = weight_map(index)?;
-    Ok(distinct(&map).into_iter().map(str::to_string).collect())
-}
-
-fn distinct(map: &BTreeMap<String, String>) -> Vec<&str> {
-    let mut names: Vec<&str> = map.values().map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Reads the index: tensor name to the name of its shard.
-fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = fs::read(path).map_err(ModelError::io("read", path))?;
-    let index: Index = serde_json::from_slice(&text).map_err(ModelError::json(path))?;
-    for shard in index.weight_map.values() {
-        // A shard outside the folder would let a downloaded model read any file of this machine.
-        let mut parts = Path::new(shard).components();
-        if !matches!(
-            (parts.next(), parts.next()),
-            (Some(Component::Normal(_)), None)
-        ) {
-            return Err(ModelError::BadValue {
-                path: path.to_path_buf(),
-                key: "weight_map",
-                found: format!("{shard:?}"),
-                expected: "a shard must be a file of the same folder".to_string(),
-            });
-        }
-    }
-    Ok(index.weight_map)
 }

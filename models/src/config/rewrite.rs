@@ -1,0 +1,60 @@
+//! One value of a JSON object replaced in its text; every other byte stays.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// `text`, a JSON object, with `value` in place of each value of `key`. The text of a configuration
+/// is hashed: written anew by a library, it could differ from one version to the next.
+pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
+    let mut out = String::with_capacity(text.len() + value.len());
+    let mut at = text.find('{').map_or(text.len(), |brace| brace + 1);
+    let mut copied = 0;
+    while let Some((name, after)) = next::<String>(text, at) {
+        let start = text[after..]
+            .find(':')
+            .map_or(text.len(), |i| after + i + 1);
+        let start = start + (text[start..].len() - text[start..].trim_start().len());
+        let Some((_, end)) = next::<IgnoredAny>(text, start) else {
+            break;
+        };
+        if name == key {
+            out.push_str(&text[copied..start]);
+            out.push_str(value);
+            copied = end;
+        }
+        at = text[end..].find(',').map_or(text.len(), |i| end + i + 1);
+    }
+    out.push_str(&text[copied..]);
+    out
+}
+
+/// The value that begins at `at`, and where it ends.
+fn next<'a, T: Deserialize<'a>>(text: &'a str, at: usize) -> Option<(T, usize)> {
+    let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    Some((value, at + values.byte_offset()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_changes_and_no_other_byte() {
+        for (text, expected) in [
+            (r#"{"a":true}"#, r#"{"a":false}"#),
+            (
+                " {\n\t\"b\": {\"a\": true, \"x\": [1, \"}\"]},\n  \"a\" : true ,\n \"c\": 1e-05\n}\n",
+                " {\n\t\"b\": {\"a\": true, \"x\": [1, \"}\"]},\n  \"a\" : false ,\n \"c\": 1e-05\n}\n",
+            ),
+            (
+                r#"{"x": "a\": true", "a": true, "\u0061": true, "y": "\u00e9,:"}"#,
+                r#"{"x": "a\": true", "a": false, "\u0061": false, "y": "\u00e9,:"}"#,
+            ),
+            (r#"{"b": true}"#, r#"{"b": true}"#),
+            ("{}", "{}"),
+        ] {
+            assert_eq!(with_value(text, "a", "false"), expected);
+        }
+    }
+}

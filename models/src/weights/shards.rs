@@ -1,0 +1,193 @@
+//! The files that hold a model's tensors: one, or shards with their index.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path};
+
+use serde_json::{Map, Value};
+
+use super::TensorFile;
+use crate::error::ModelError;
+use crate::json::{self, shown};
+
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
+/// Where a tensor lies.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    /// Its file, by index.
+    pub(super) file: usize,
+    /// Its name there.
+    pub(super) stored: String,
+}
+
+/// Files, and the home of each tensor by its name in the whole model.
+pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, Home>);
+
+/// Opens `model.safetensors`, or else the shards of `model.safetensors.index.json`, as transformers
+/// has it. The names of a model that was saved without its head lack the prefix `model.`; they get
+/// it here, as there.
+pub(super) fn open(dir: &Path) -> Result<Files, ModelError> {
+    let (files, stored) = if dir.join(SINGLE).is_file() {
+        open_single(dir)?
+    } else {
+        open_shards(dir)?
+    };
+    let bare = !stored.keys().any(|name| name.starts_with("model."));
+    let whole = |name: &str| match bare && !name.starts_with("lm_head.") {
+        true => format!("model.{name}"),
+        false => name.to_string(),
+    };
+    let homes = stored.into_iter().map(|(stored, file)| {
+        let name = whole(&stored);
+        (name, Home { file, stored })
+    });
+    Ok((files, homes.collect()))
+}
+
+type Stored = (Vec<TensorFile>, BTreeMap<String, usize>);
+
+fn open_single(dir: &Path) -> Result<Stored, ModelError> {
+    let file = TensorFile::open(&dir.join(SINGLE))?;
+    let homes = file.names().map(|name| (name.to_string(), 0)).collect();
+    Ok((vec![file], homes))
+}
+
+fn open_shards(dir: &Path) -> Result<Stored, ModelError> {
+    let path = dir.join(INDEX);
+    if !path.is_file() {
+        return Err(ModelError::NoWeights {
+            path: dir.to_path_buf(),
+            instead: instead(dir),
+        });
+    }
+    let map = weight_map(&path)?;
+    let names = distinct(&map);
+    let files = names
+        .iter()
+        .map(|name| TensorFile::open(&dir.join(name)))
+        .collect::<Result<Vec<_>, ModelError>>()?;
+    let mut homes = BTreeMap::new();
+    for (tensor, shard) in &map {
+        if let Ok(index) = names.binary_search(&shard.as_str()) {
+            // The index may promise what the shard lacks: say so with the shard's name.
+            files[index].bytes(tensor)?;
+            homes.insert(tensor.clone(), index);
+        }
+    }
+    // transformers reads all that the shards hold, listed or not.
+    for (index, file) in files.iter().enumerate() {
+        for name in file.names() {
+            let home = *homes.entry(name.to_string()).or_insert(index);
+            if home != index {
+                return Err(ModelError::BadWeightsFile {
+                    path: file.path().to_path_buf(),
+                    reason: format!(
+                        "it has the tensor `{name}`, which {INDEX} says is in {}: one of the two \
+                         is left over; download the model again",
+                        names[home]
+                    ),
+                });
+            }
+        }
+    }
+    Ok((files, homes))
+}
+
+/// What a folder without readable weights has, and what to do with it.
+fn instead(dir: &Path) -> String {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    other_weights(names).map_or(String::new(), |found| format!("; {found}"))
+}
+
+/// Names the first weights of another format among files, and says what to do with them.
+pub(crate) fn other_weights(names: impl Iterator<Item = String>) -> Option<String> {
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    let of = |ends: &[&str]| {
+        let found = names
+            .iter()
+            .find(|name| ends.iter().any(|end| name.ends_with(end)));
+        found.cloned()
+    };
+    if let Some(name) = of(&[".bin", ".pt", ".pth", ".ckpt"]) {
+        return Some(format!(
+            "{name} is there, a pickle, which can run code when it is read and is not opened: load \
+             the model with transformers and save it again (save_pretrained), which writes \
+             safetensors"
+        ));
+    }
+    if let Some(name) = of(&[".gguf"]) {
+        return Some(format!(
+            "{name} is there, of a format that is not read: take the model's safetensors"
+        ));
+    }
+    of(&[".safetensors"]).map(|name| {
+        format!("{name} is there: rename it to {SINGLE} where it is the whole model, by the names of transformers")
+    })
+}
+
+/// The names of the shards that an index lists, sorted; each is a plain file name.
+#[cfg(feature = "hub")]
+pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
+    let map = weight_map(index)?;
+    Ok(distinct(&map).into_iter().map(str::to_string).collect())
+}
+
+fn distinct(map: &BTreeMap<String, String>) -> Vec<&str> {
+    let mut names: Vec<&str> = map.values().map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Reads the index: tensor name to the name of its shard. Its `metadata` sums up the files.
+fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
+    let text = fs::read(path).map_err(ModelError::io("read", path))?;
+    let index = json::object(path, &text)?;
+    let known = ["weight_map", "metadata"];
+    if let Some((key, value)) = index.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        return Err(ModelError::UnusableKey {
+            path: path.to_path_buf(),
+            key: key.clone(),
+            found: shown(value),
+            reason: "an index of weights has weight_map and metadata alone: remove the key"
+                .to_string(),
+        });
+    }
+    let bad = |found: String, expected: &str| ModelError::BadValue {
+        path: path.to_path_buf(),
+        key: "weight_map",
+        found,
+        expected: expected.to_string(),
+    };
+    let map: Option<&Map<String, Value>> = match index.get("weight_map") {
+        None => {
+            return Err(ModelError::MissingKey {
+                path: path.to_path_buf(),
+                key: "weight_map",
+            });
+        }
+        Some(value) => value.as_object(),
+    };
+    let map = map.ok_or_else(|| bad(shown(&index["weight_map"]), "must be an object"))?;
+    let mut shards = BTreeMap::new();
+    for (tensor, value) in map {
+        let shard = value.as_str().unwrap_or_default();
+        // A shard outside the folder would let a downloaded model read any file of this machine.
+        let mut parts = Path::new(shard).components();
+        if !matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(_)), None)
+        ) {
+            return Err(bad(
+                shown(value),
+                "a shard must be a file of the same folder",
+            ));
+        }
+        shards.insert(tensor.clone(), shard.to_string());
+    }
+    Ok(shards)
+}

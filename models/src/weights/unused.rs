@@ -1,0 +1,69 @@
+//! Tensors of the weights that the model would not use: refused, for they tell of another model.
+
+use std::collections::BTreeSet;
+
+use super::folder::{HEAD, ModelFolder};
+use crate::config::Place;
+use crate::error::ModelError;
+
+impl ModelFolder {
+    /// Refuses weights with a tensor that `config.json` has no use for. transformers passes over them
+    /// with a warning; but a bias that is left out makes another model.
+    pub(super) fn check_unused(&self) -> Result<(), ModelError> {
+        let specs = self.config().tensors();
+        let used: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        let unused: Vec<&str> = self
+            .names()
+            .filter(|name| !used.contains(name) && !self.is_harmless(name))
+            .collect();
+        let Some(first) = unused.first() else {
+            return Ok(());
+        };
+        Err(ModelError::UnusedTensors {
+            path: self.place(first),
+            tensor: (*first).to_string(),
+            count: unused.len(),
+            reason: self.why(first),
+        })
+    }
+
+    /// A tied head beside its equal embedding, and the frequencies of RoPE, which old files keep and
+    /// everybody computes from `config.json`.
+    fn is_harmless(&self, name: &str) -> bool {
+        (name == HEAD && self.config().tie_embeddings)
+            || (name.starts_with("model.") && name.ends_with("rotary_emb.inv_freq"))
+    }
+
+    fn why(&self, name: &str) -> String {
+        let layers = self.config().layers;
+        let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+        let beyond =
+            matches!(Place::of(name), Some(Place::Layer(layer)) if layer as usize >= layers);
+        let what = if beyond {
+            format!("config.json has num_hidden_layers = {layers}")
+        } else if name.contains("lora_") || name.contains(".base_layer.") {
+            "they are of an adapter: merge it into the weights, or give its folder as the adapter"
+                .to_string()
+        } else if ends(&[
+            "qweight",
+            "qzeros",
+            "scales",
+            "g_idx",
+            "_scale",
+            "_scale_inv",
+            "absmax",
+        ]) {
+            "the weights are quantized: take the model as it was before".to_string()
+        } else if ends(&[".bias"]) {
+            "config.json makes no such bias (attention_bias, mlp_bias)".to_string()
+        } else if ends(&["q_norm.weight", "k_norm.weight"]) {
+            "of the supported families, Qwen3 alone has norms on q and k".to_string()
+        } else {
+            "the model that config.json describes has no such part".to_string()
+        };
+        format!(
+            "{what}. Take the config.json that was saved with the weights, or remove the tensors \
+             where they are of no use"
+        )
+    }
+}
