@@ -18,6 +18,7 @@ use concord_proto::{
 use super::arithmetic as fake;
 use super::claims::rerun;
 use super::lies::Lie;
+use super::links::Links;
 use super::memory::Memory;
 use super::rng::Rng;
 use super::room;
@@ -92,6 +93,7 @@ pub struct World {
     pub full_until: u64,
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
+    pub links: Links,
     /// Where wanted, all that was kept.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
@@ -126,6 +128,7 @@ impl World {
             crashes: 0,
             full_until: 0,
             rooms: BTreeMap::new(),
+            links: Links::default(),
             transactions: None,
             new,
         };
@@ -281,7 +284,12 @@ impl World {
             Item::ToProcess(id, session, message) => self.tell(id, session, message),
             Item::Hangup(id, session) => self.hang_up(id, session),
             Item::Frame(frame) => {
-                let to = frame.to;
+                let (from, to, later) = (frame.origin.worker, frame.to, self.now + 4 * SECOND);
+                if let Some(word) = self.links.loss(&frame) {
+                    return word
+                        .into_iter()
+                        .for_each(|word| self.say(from, later, word));
+                }
                 if let Some(worker) = self.worker(&to) {
                     let acts = worker.received(frame);
                     self.perform(to, acts);
@@ -593,6 +601,20 @@ impl World {
             }
             Effect::Reply { response, .. } => self.answers.push(response),
             Effect::Serving(_) => {}
+            Effect::Probe { session, .. } => {
+                let of = |id: &&WorkerId| {
+                    self.processes
+                        .get(id)
+                        .is_some_and(|p| p.session == Some(session))
+                };
+                let failure = self
+                    .links
+                    .hidden
+                    .iter()
+                    .find(of)
+                    .map(|_| "no answer".to_string());
+                self.apply(Event::Probed { session, failure });
+            }
             Effect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
                 let missing = missing.collect();
