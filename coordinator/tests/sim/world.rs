@@ -286,9 +286,7 @@ impl World {
             Item::Frame(frame) => {
                 let (from, to, later) = (frame.origin.worker, frame.to, self.now + 4 * SECOND);
                 if let Some(word) = self.links.loss(&frame) {
-                    return word
-                        .into_iter()
-                        .for_each(|word| self.say(from, later, word));
+                    return word.into_iter().for_each(|w| self.say(from, later, w));
                 }
                 if let Some(worker) = self.worker(&to) {
                     let acts = worker.received(frame);
@@ -565,6 +563,11 @@ impl World {
         }
     }
 
+    fn of_session(&self, session: SessionId) -> Option<WorkerId> {
+        let mut all = self.processes.iter();
+        all.find_map(|(id, p)| (p.session == Some(session)).then_some(*id))
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::StoreBlob(bytes) => {
@@ -585,14 +588,12 @@ impl World {
                     .for_each(|change| self.memory.keep(change));
             }
             Effect::Send { session, message } => {
-                let of = |(_, p): &(&WorkerId, &Process)| p.session == Some(session);
-                if let Some(id) = self.processes.iter().find(of).map(|(id, _)| *id) {
+                if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::ToProcess(id, session, message));
                 }
             }
             Effect::Close { session } => {
-                let of = |(_, p): &(&WorkerId, &Process)| p.session == Some(session);
-                if let Some(id) = self.processes.iter().find(of).map(|(id, _)| *id) {
+                if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::Hangup(id, session));
                 }
             }
@@ -602,18 +603,11 @@ impl World {
             Effect::Reply { response, .. } => self.answers.push(response),
             Effect::Serving(_) => {}
             Effect::Probe { session, .. } => {
-                let of = |id: &&WorkerId| {
-                    self.processes
-                        .get(id)
-                        .is_some_and(|p| p.session == Some(session))
-                };
-                let failure = self
-                    .links
-                    .hidden
-                    .iter()
-                    .find(of)
-                    .map(|_| "no answer".to_string());
-                self.apply(Event::Probed { session, failure });
+                let worker = self.of_session(session);
+                if worker.is_some_and(|id| self.links.hidden.contains(&id)) {
+                    let failure = Some("no answer".to_string());
+                    self.soon(Item::ToCore(session, Event::Probed { session, failure }));
+                }
             }
             Effect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
