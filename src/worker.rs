@@ -28,8 +28,8 @@ pub struct Args {
     /// Where other workers reach this one. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// What other workers are told to connect to; the listening address by default. Needed where that
-    /// is 0.0.0.0, which nobody can connect to.
+    /// What other workers are told to connect to; the listening address by default. Needed where
+    /// that is 0.0.0.0, which nobody can connect to.
     #[arg(long, value_name = "URL")]
     advertise: Option<String>,
     /// Key and fetched blobs. A worker is known by its key: one folder for each worker.
@@ -85,8 +85,8 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     worker::run(options, left).await.context("the worker stops")
 }
 
-/// Says so when the program is asked to end, or standard input ends where that is asked for. Asked a
-/// second time it ends at once.
+/// Says so when the program is asked to end, or standard input ends where that is asked for. Asked
+/// a second time it ends at once.
 pub async fn until_told(mut signals: EndSignals, stdin: bool, leave: mpsc::Sender<()>) {
     let closed = async {
         if stdin {

@@ -1,4 +1,5 @@
-//! Workers that do not reach each other: told by name, done without, and the record stays what it is.
+//! Workers that do not reach each other: told by name, done without, and the record stays what it
+//! is.
 
 mod sim;
 
@@ -92,8 +93,8 @@ fn a_worker_that_nobody_reaches_is_named_with_its_address_and_done_without() {
     }
 }
 
-/// A worker that reaches nobody, or says so, is the one that is left out as soon as it has said it of
-/// two.
+/// A worker that reaches nobody, or says so, is the one that is left out as soon as it has said it
+/// of two.
 #[test]
 fn a_worker_that_reaches_nobody_leaves_itself_out() {
     let expected = alone();
@@ -114,7 +115,8 @@ fn a_worker_that_reaches_nobody_leaves_itself_out() {
     }
 }
 
-/// Of two that do not reach each other, the one that the coordinator does not reach either is at fault.
+/// Of two that do not reach each other, the one that the coordinator does not reach either is at
+/// fault.
 #[test]
 fn the_coordinators_own_try_decides_between_two() {
     let expected = alone();

@@ -1,4 +1,5 @@
-//! A job that waits says for what, and one that cannot be done says why: nobody is left without a word.
+//! A job that waits says for what, and one that cannot be done says why: nobody is left without a
+//! word.
 
 mod sim;
 
