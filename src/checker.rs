@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use crate::bytes;
 use crate::device::DeviceArgs;
 use crate::output::Output;
+use crate::signals::EndSignals;
+use crate::worker::until_told;
 
 /// Options of `concord checker`.
 #[derive(clap::Args)]
@@ -47,12 +49,13 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// Runs a checker until Ctrl-C.
+/// Runs a checker until Ctrl-C or SIGTERM.
 ///
 /// # Errors
 /// Where the coordinator refuses or is out of reach.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let signals = EndSignals::install()?;
     let device = args.device.device(args.memory)?;
     let memory = args.memory;
     let options = CheckerOptions {
@@ -73,7 +76,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
     );
     let (leave, left) = mpsc::channel(1);
-    tokio::spawn(crate::worker::until_told(args.until_stdin_closes, leave));
+    tokio::spawn(until_told(signals, args.until_stdin_closes, leave));
     checker::run(options, left)
         .await
         .context("the checker stops")

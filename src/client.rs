@@ -7,6 +7,7 @@ use concord_proto::client::{ClientRequest, ClientResponse, JobEvent, WatchReques
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_runtime::RuntimeError;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -27,9 +28,12 @@ impl Client {
     /// # Errors
     /// Where nobody answers there.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
-        let channel = concord_runtime::connect(url).await.with_context(|| {
-            format!("no coordinator at {url}: start one with `concord coordinator`")
-        })?;
+        let channel = match concord_runtime::connect(url).await {
+            Err(error @ RuntimeError::Address(_)) => bail!("--coordinator: {error}"),
+            connected => connected.with_context(|| {
+                format!("no coordinator at {url}: start one with `concord coordinator`")
+            })?,
+        };
         let grpc = CoordinatorClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);

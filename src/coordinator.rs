@@ -7,6 +7,7 @@ use concord_coordinator::server::{self, Options};
 use serde_json::json;
 
 use crate::output::Output;
+use crate::signals::EndSignals;
 
 /// Options of `concord coordinator`.
 #[derive(clap::Args)]
@@ -22,12 +23,13 @@ pub struct Args {
     data_dir: PathBuf,
 }
 
-/// Runs a coordinator until Ctrl-C.
+/// Runs a coordinator until Ctrl-C or SIGTERM: jobs are kept, and go on when it is started again.
 ///
 /// # Errors
 /// Where port or folder are in use.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let mut signals = EndSignals::install()?;
     let options = Options {
         listen: args.listen,
         data_dir: args.data_dir,
@@ -42,7 +44,11 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     );
     tokio::select! {
         ended = server.wait() => return Ok(ended?),
-        _ = tokio::signal::ctrl_c() => {}
+        _ = signals.next() => {}
     }
-    Ok(server.shutdown().await?)
+    // Where the disk is full, it waits for room to keep what it has: asked once more it does not.
+    tokio::select! {
+        ended = server.shutdown() => Ok(ended?),
+        signal = signals.next() => anyhow::bail!("{signal} again: ended before all was kept"),
+    }
 }

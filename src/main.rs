@@ -18,6 +18,7 @@ mod key;
 mod load;
 mod loaded_model;
 mod logits;
+mod open_files;
 mod output;
 mod pool;
 mod serve;
@@ -82,6 +83,23 @@ enum Command {
     Checker(checker::Args),
 }
 
+impl Command {
+    /// Whether it holds connections and files of its own, of which there may be many.
+    fn opens_many(&self) -> bool {
+        match self {
+            Self::Train(_)
+            | Self::Serve(_)
+            | Self::Load(_)
+            | Self::Coordinator(_)
+            | Self::Worker(_)
+            | Self::Checker(_) => true,
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => true,
+            _ => false,
+        }
+    }
+}
+
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_default();
@@ -90,6 +108,12 @@ fn main() -> std::process::ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let output = Output::new(cli.json);
+    if cli.command.opens_many()
+        && let Err(error) = open_files::raise_limit()
+    {
+        output.error(&error);
+        return std::process::ExitCode::FAILURE;
+    }
     let result = match cli.command {
         Command::Train(args) => train::run(args, &output),
         #[cfg(feature = "demo")]

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::bytes;
 use crate::device::DeviceArgs;
 use crate::output::Output;
+use crate::signals::EndSignals;
 
 /// Options of `concord worker`.
 #[derive(clap::Args)]
@@ -28,7 +29,8 @@ pub struct Args {
     /// Where other workers reach this one. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// What other workers are told to connect to; the listening address by default.
+    /// What other workers are told to connect to; the listening address by default. Needed where
+    /// that is 0.0.0.0, which nobody can connect to.
     #[arg(long, value_name = "URL")]
     advertise: Option<String>,
     /// Key and fetched blobs. A worker is known by its key: one folder for each worker.
@@ -56,12 +58,13 @@ pub struct Args {
     device: DeviceArgs,
 }
 
-/// Runs a worker until Ctrl-C, which lets it hand over its work first.
+/// Runs a worker until Ctrl-C or SIGTERM, which let it hand over its work first.
 ///
 /// # Errors
 /// Where the coordinator refuses or is out of reach, or the port is taken.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let signals = EndSignals::install()?;
     let device = args.device.device(args.memory)?;
     let memory_bytes = match (&device, args.memory) {
         (Device::Cpu(_) | Device::Reference, Some(bytes)) => bytes,
@@ -90,12 +93,13 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
     );
     let (leave, left) = mpsc::channel(1);
-    tokio::spawn(until_told(args.until_stdin_closes, leave));
+    tokio::spawn(until_told(signals, args.until_stdin_closes, leave));
     worker::run(options, left).await.context("the worker stops")
 }
 
-/// Says so when Ctrl-C is pressed, or standard input ends where that is asked for.
-pub async fn until_told(stdin: bool, leave: mpsc::Sender<()>) {
+/// Says so when the program is asked to end, or standard input ends where that is asked for. Asked
+/// a second time it ends at once.
+pub async fn until_told(mut signals: EndSignals, stdin: bool, leave: mpsc::Sender<()>) {
     let closed = async {
         if stdin {
             let mut byte = [0; 1];
@@ -108,9 +112,21 @@ pub async fn until_told(stdin: bool, leave: mpsc::Sender<()>) {
             std::future::pending::<()>().await;
         }
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = closed => std::process::exit(0),
+    tokio::pin!(closed);
+    let mut is_asked = false;
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = &mut closed => std::process::exit(0),
+        };
+        if is_asked {
+            tracing::warn!("{signal} again: ends at once");
+            std::process::exit(1);
+        }
+        is_asked = true;
+        if !stdin {
+            tracing::warn!("{signal}: leaves once its work is handed over; again ends it at once");
+        }
+        let _ = leave.send(()).await;
     }
-    let _ = leave.send(()).await;
 }

@@ -1,7 +1,7 @@
 //! Addresses of coordinators and workers: what can be connected to, and what is refused by name.
 //!
-//! An address is `http://HOST:PORT`. Whoever is told one by somebody else checks it here, and so does
-//! whoever tells it.
+//! An address is `http://HOST:PORT`. Whoever is told one by somebody else checks it here, and so
+//! does whoever tells it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -264,8 +264,8 @@ fn no_encoding_changes_unnoticed() {
 }
 
 const GOLDEN: [&str; 31] = [
-    "ToCoordinator abb3dd69",
-    "ToWorker bbaecbb5",
+    "ToCoordinator ce58c1fe",
+    "ToWorker c8258eab",
     "ClientRequest 7a967550",
     "ClientResponse f086e3e4",
     "JobEvent 1918b0ac",

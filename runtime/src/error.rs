@@ -152,8 +152,8 @@ impl RuntimeError {
         is_of_job && self.of_gpu().is_none()
     }
 
-    /// Whether all workers of a job would fail in the same way: also where a blob that its spec names
-    /// is not what it should be, because all fetch the same one.
+    /// Whether all workers of a job would fail in the same way: also where a blob that its spec
+    /// names is not what it should be, because all fetch the same one.
     pub(crate) fn is_of_job(&self) -> bool {
         let is_of_blob = matches!(
             self,
@@ -262,8 +262,8 @@ mod tests {
         }
     }
 
-    /// All workers give the same bits and fetch the same blobs: what fails in them is the job's. What
-    /// fails in one machine or on the way to it is not.
+    /// All workers give the same bits and fetch the same blobs: what fails in them is the job's.
+    /// What fails in one machine or on the way to it is not.
     #[test]
     fn what_every_worker_would_meet_is_the_fault_of_the_job() {
         let digest = Digest::default();

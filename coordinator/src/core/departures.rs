@@ -94,8 +94,9 @@ impl Job {
         self.go_on_without(desk, worker, &reason);
     }
 
-    /// A worker says that the job itself cannot be done: no worker is lost. One word is not enough to
-    /// end a job that others may do: they try without it, and if it fails with them, too, it has failed.
+    /// A worker says that the job itself cannot be done: no worker is lost. One word is not enough
+    /// to end a job that others may do: they try without it, and if it fails with them, too, it has
+    /// failed.
     fn on_hopeless(&mut self, desk: &mut Desk, worker: WorkerId, reason: String) {
         self.set_aside.insert(worker);
         self.gave_up.insert(worker, reason.clone());

@@ -182,8 +182,10 @@ impl Job {
         let options = &self.submission.options;
         let workers = devices.len() as u64;
         if self.epoch > 0 {
-            let what =
-                |absent| format!("a worker, and none is left: start `concord worker`{absent}");
+            let what = |absent: String| match absent.as_str() {
+                "" => "a worker, and none is left: start `concord worker`".to_string(),
+                absent => format!("a worker that can take part{absent}"),
+            };
             return (workers == 0).then(|| what(self.absent(desk)));
         }
         let seats = match &options.plan {

@@ -1,8 +1,8 @@
 //! Workers that others cannot reach at the address that they gave.
 //!
-//! That A cannot reach B may be the fault of either. So both are remembered, and whoever comes apart
-//! from more others is left out of plans with them: a worker that says of everybody that it is out of
-//! reach leaves itself out.
+//! That A cannot reach B may be the fault of either. So both are remembered, and whoever comes
+//! apart from more others is left out of plans with them: a worker that says of everybody that it
+//! is out of reach leaves itself out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +16,8 @@ use super::event::{Effect, SessionId, Time};
 use super::job::Job;
 use super::outbox::Outbox;
 
-/// Two workers of which one did not reach the other are planned apart for this long, doubled each time
-/// that it happens again.
+/// Two workers of which one did not reach the other are planned apart for this long, doubled each
+/// time that it happens again.
 const APART_US: u64 = 30_000_000;
 const APART_MAX_US: u64 = 3_600_000_000;
 
@@ -119,8 +119,8 @@ impl Core {
 }
 
 impl Job {
-    /// A worker of the plan says that it cannot reach another one. The next plan is made without the
-    /// one of the two that is at fault.
+    /// A worker of the plan says that it cannot reach another one. The next plan is made without
+    /// the one of the two that is at fault.
     pub(super) fn on_unreached(
         &mut self,
         desk: &mut Desk,

@@ -32,8 +32,8 @@ struct Rival {
 pub(super) struct Rivals(BTreeMap<WorkerId, Rival>);
 
 impl Rivals {
-    /// Has a newcomer wait. Another one that waits for the same key gives way, and is returned: it may
-    /// be the same process, whose connection broke again.
+    /// Has a newcomer wait. Another one that waits for the same key gives way, and is returned: it
+    /// may be the same process, whose connection broke again.
     pub(super) fn wait(
         &mut self,
         now: Time,

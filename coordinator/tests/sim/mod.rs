@@ -3,9 +3,11 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub mod arithmetic;
+pub mod bare;
 pub mod claims;
 pub mod job;
 pub mod lies;
+pub mod links;
 pub mod memory;
 pub mod rng;
 pub mod room;

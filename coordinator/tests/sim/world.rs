@@ -18,6 +18,7 @@ use concord_proto::{
 use super::arithmetic as fake;
 use super::claims::rerun;
 use super::lies::Lie;
+use super::links::Links;
 use super::memory::Memory;
 use super::rng::Rng;
 use super::room;
@@ -92,6 +93,7 @@ pub struct World {
     pub full_until: u64,
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
+    pub links: Links,
     /// Where wanted, all that was kept.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
@@ -126,6 +128,7 @@ impl World {
             crashes: 0,
             full_until: 0,
             rooms: BTreeMap::new(),
+            links: Links::default(),
             transactions: None,
             new,
         };
@@ -281,7 +284,10 @@ impl World {
             Item::ToProcess(id, session, message) => self.tell(id, session, message),
             Item::Hangup(id, session) => self.hang_up(id, session),
             Item::Frame(frame) => {
-                let to = frame.to;
+                let (from, to, later) = (frame.origin.worker, frame.to, self.now + 4 * SECOND);
+                if let Some(word) = self.links.loss(&frame) {
+                    return word.into_iter().for_each(|w| self.say(from, later, w));
+                }
                 if let Some(worker) = self.worker(&to) {
                     let acts = worker.received(frame);
                     self.perform(to, acts);
@@ -557,6 +563,11 @@ impl World {
         }
     }
 
+    fn of_session(&self, session: SessionId) -> Option<WorkerId> {
+        let mut all = self.processes.iter();
+        all.find_map(|(id, p)| (p.session == Some(session)).then_some(*id))
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::StoreBlob(bytes) => {
@@ -577,14 +588,12 @@ impl World {
                     .for_each(|change| self.memory.keep(change));
             }
             Effect::Send { session, message } => {
-                let of = |(_, p): &(&WorkerId, &Process)| p.session == Some(session);
-                if let Some(id) = self.processes.iter().find(of).map(|(id, _)| *id) {
+                if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::ToProcess(id, session, message));
                 }
             }
             Effect::Close { session } => {
-                let of = |(_, p): &(&WorkerId, &Process)| p.session == Some(session);
-                if let Some(id) = self.processes.iter().find(of).map(|(id, _)| *id) {
+                if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::Hangup(id, session));
                 }
             }
@@ -593,6 +602,13 @@ impl World {
             }
             Effect::Reply { response, .. } => self.answers.push(response),
             Effect::Serving(_) => {}
+            Effect::Probe { session, .. } => {
+                let worker = self.of_session(session);
+                if worker.is_some_and(|id| self.links.hidden.contains(&id)) {
+                    let failure = Some("no answer".to_string());
+                    self.soon(Item::ToCore(session, Event::Probed { session, failure }));
+                }
+            }
             Effect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
                 let missing = missing.collect();

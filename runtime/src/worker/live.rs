@@ -238,19 +238,21 @@ impl<'a> Live<'a> {
             ToWorker::AuditAnswer(order) => self.judge(order),
             ToWorker::Serve(assignment) => self.host.serve(*assignment),
             ToWorker::Unserve { deployment } => self.host.unserve(deployment),
-            ToWorker::Unreached { reason } => {
-                let endpoint = &self.driver.hello.endpoint;
-                tracing::warn!(
-                    "others cannot reach this worker at {endpoint}: {reason}. Give --listen and \
-                     --advertise an address that they reach"
-                );
-            }
+            ToWorker::Unreached { reason } => self.warn_unreached(&reason),
             ToWorker::Challenge { .. }
             | ToWorker::Welcome { .. }
             | ToWorker::Refused { .. }
             | ToWorker::Leave => {}
         }
         true
+    }
+
+    fn warn_unreached(&self, reason: &str) {
+        let endpoint = &self.driver.hello.endpoint;
+        tracing::warn!(
+            "others cannot reach this worker at {endpoint}: {reason}. Give --listen and --advertise \
+             an address that they reach"
+        );
     }
 
     /// Computes an answer again, beside the engine.

@@ -177,7 +177,7 @@ impl Process {
                     macs_per_second: 1_000_000,
                     memory_bytes: self.nature.memory,
                 },
-                endpoint: "http://nowhere".to_string(),
+                endpoint: format!("http://{}.invalid", self.key.public().short()),
                 held: None,
                 challenge: nonce,
             })),

@@ -1,0 +1,181 @@
+//! Who is taken in: addresses that nobody can connect to, and two processes with one key.
+
+mod sim;
+
+use concord_coordinator::core::Event;
+use concord_proto::ledger::Offence;
+use concord_proto::session::{Role, ToCoordinator, ToWorker};
+use sim::bare::Bare;
+use sim::world::{MS, SECOND};
+
+#[test]
+fn an_address_that_nobody_can_connect_to_is_refused_by_name() {
+    for (endpoint, words) in [
+        ("", "http://HOST:PORT"),
+        ("127.0.0.1:9", "only http://"),
+        ("ftp://x:1", "not ftp://"),
+        ("https://x:1", "only http://"),
+        ("http://a b:1", "character ' '"),
+        ("http://0.0.0.0:7701", "nobody can connect to"),
+        ("http://[::]:7701", "nobody can connect to"),
+        ("http://x:0", "no port"),
+        ("http://user@x:1", "user name"),
+        ("http://x:1/path", "host and port"),
+    ] {
+        let mut pool = Bare::new();
+        let session = pool.open(1, Role::Worker, endpoint);
+        let refusal = pool.refusal(session).expect(endpoint);
+        assert!(refusal.contains(words), "{endpoint}: {refusal}");
+        assert!(refusal.contains("--advertise"), "{refusal}");
+        assert_eq!(pool.closed, [session]);
+        assert!(pool.status().members.is_empty() && pool.probed.is_empty());
+    }
+}
+
+#[test]
+fn only_workers_need_an_address_and_only_theirs_is_tried() {
+    let mut pool = Bare::new();
+    let checker = pool.open(1, Role::Checker, "");
+    assert!(pool.is_welcome(checker) && pool.probed.is_empty());
+    let worker = pool.worker(2);
+    assert_eq!(pool.probed, [(worker, "http://worker-2:1".to_string())]);
+}
+
+#[test]
+fn an_address_is_one_workers() {
+    let mut pool = Bare::new();
+    let first = pool.open(1, Role::Worker, "http://host:7701");
+    let second = pool.open(2, Role::Worker, "http://host:7701");
+    let refusal = pool.refusal(second).expect("the address twice");
+    assert!(refusal.contains("is the address of worker"), "{refusal}");
+    assert!(pool.is_welcome(first) && !pool.closed.contains(&first));
+    pool.close(first);
+    let third = pool.open(2, Role::Worker, "http://host:7701");
+    assert!(pool.is_welcome(third), "it is free again");
+}
+
+#[test]
+fn a_worker_that_is_not_reached_learns_of_it_and_so_does_whoever_looks() {
+    let mut pool = Bare::new();
+    let session = pool.worker(1);
+    let failure = Some("connection refused".to_string());
+    pool.apply(Event::Probed { session, failure });
+    let told = pool.sent.iter().any(|(to, message)| {
+        let why = |reason: &str| reason.contains("connection refused");
+        *to == session && matches!(message, ToWorker::Unreached { reason } if why(reason))
+    });
+    assert!(told, "{:?}", pool.sent);
+    let doing = pool.status().members[0].doing.clone();
+    assert!(
+        doing.contains("not reached at http://worker-1:1"),
+        "{doing}"
+    );
+    let failure = None;
+    pool.apply(Event::Probed { session, failure });
+    assert_eq!(pool.status().members[0].doing, "idle");
+}
+
+#[test]
+fn a_key_whose_session_is_alive_is_not_given_to_another() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    pool.pass(SECOND, &[first]);
+    let second = pool.worker(1);
+    pool.pass(SECOND, &[first]);
+    assert_eq!(pool.refusal(second), None, "not before it is certain");
+    pool.pass(2 * SECOND, &[first]);
+    let refusal = pool.refusal(second).expect("two with one key");
+    assert!(
+        refusal.contains("this key is in use by another"),
+        "{refusal}"
+    );
+    assert!(!pool.is_welcome(second));
+    assert_eq!(pool.closed, [second], "the first goes on");
+    assert_eq!(pool.status().members.len(), 1);
+}
+
+#[test]
+fn a_worker_that_comes_back_takes_the_place_of_its_silent_session() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    pool.pass(SECOND, &[first]);
+    let second = pool.worker(1);
+    // What was under way over the old connection is no sign of life.
+    pool.pass(300 * MS, &[first]);
+    pool.pass(2 * SECOND, &[]);
+    assert!(pool.is_welcome(second) && pool.refusal(second).is_none());
+    assert_eq!(pool.closed, [first]);
+    pool.pass(10 * SECOND, &[second]);
+    assert_eq!(pool.status().members.len(), 1);
+}
+
+#[test]
+fn the_end_of_the_old_session_lets_the_new_one_in_at_once() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    let second = pool.worker(1);
+    assert!(!pool.is_welcome(second));
+    pool.close(first);
+    assert!(pool.is_welcome(second));
+    // A worker that was let go has no session, either.
+    pool.say(second, ToCoordinator::Drain);
+    let third = pool.worker(1);
+    assert!(pool.is_welcome(third));
+}
+
+#[test]
+fn a_newcomer_that_leaves_is_forgotten() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    let second = pool.worker(1);
+    pool.close(second);
+    pool.pass(5 * SECOND, &[first]);
+    pool.close(first);
+    assert!(!pool.is_welcome(second) && pool.refusal(second).is_none());
+    assert!(pool.status().members.is_empty());
+}
+
+#[test]
+fn one_newcomer_waits_for_each_key() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    let mut last = first;
+    for _ in 0..9 {
+        pool.pass(200 * MS, &[first]);
+        last = pool.worker(1);
+    }
+    pool.pass(SECOND, &[first]);
+    assert!(pool.refusal(last).is_some(), "newcomers do not put it off");
+    assert!(!pool.closed.contains(&first));
+    assert_eq!(pool.status().members.len(), 1);
+}
+
+/// After a hold-up old heartbeats come in a bunch: they are no proof that the old session is alive.
+#[test]
+fn a_coordinator_that_was_held_up_listens_anew() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    pool.pass(SECOND, &[first]);
+    let second = pool.worker(1);
+    pool.hang(1_700 * MS);
+    pool.pass(100 * MS, &[first]);
+    assert_eq!(pool.refusal(second), None);
+    pool.pass(2 * SECOND, &[]);
+    assert!(pool.is_welcome(second) && pool.refusal(second).is_none());
+}
+
+#[test]
+fn a_key_that_is_convicted_meanwhile_stays_out() {
+    let mut pool = Bare::new();
+    let first = pool.worker(1);
+    let second = pool.worker(1);
+    pool.apply(Event::Broken {
+        session: first,
+        offence: Offence::Malformed,
+        evidence: "bytes".to_string(),
+    });
+    pool.pass(SECOND, &[]);
+    let refusal = pool.refusal(second).expect("convicted");
+    assert!(refusal.contains("convicted"), "{refusal}");
+    assert!(!pool.is_welcome(second));
+}

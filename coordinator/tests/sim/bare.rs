@@ -1,0 +1,151 @@
+//! A core alone: what happens is said by hand, what is to be done is written down.
+
+use concord_coordinator::core::{
+    CallId, Config, Core, Effect, Event, Kept, NewJob, Question, SessionId, Time,
+};
+use concord_proto::client::{ClientResponse, JobEvent, PoolStatus};
+use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::{ARITHMETIC_VERSION, JobId, PROTOCOL_VERSION};
+
+use super::world::{MS, key};
+
+pub struct Bare {
+    core: Core,
+    now: u64,
+    sessions: u64,
+    pub sent: Vec<(SessionId, ToWorker)>,
+    pub closed: Vec<SessionId>,
+    pub probed: Vec<(SessionId, String)>,
+    pub events: Vec<(JobId, JobEvent)>,
+    answers: Vec<ClientResponse>,
+}
+
+impl Bare {
+    pub fn new() -> Self {
+        Self {
+            core: Core::restore(Config::default(), key(255), [9; 32], Kept::default()),
+            now: 0,
+            sessions: 0,
+            sent: Vec::new(),
+            closed: Vec::new(),
+            probed: Vec::new(),
+            events: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    pub fn apply(&mut self, event: Event) {
+        for effect in self.core.apply(Time(self.now), event) {
+            match effect {
+                Effect::Send { session, message } => self.sent.push((session, message)),
+                Effect::Close { session } => self.closed.push(session),
+                Effect::Probe { session, endpoint } => self.probed.push((session, endpoint)),
+                Effect::Publish { job, event, .. } => self.events.push((job, event)),
+                Effect::Reply { response, .. } => self.answers.push(response),
+                _ => {}
+            }
+        }
+        self.core.assert_invariants();
+    }
+
+    /// A process says hello with the key of that number.
+    pub fn open(&mut self, number: u8, role: Role, endpoint: &str) -> SessionId {
+        self.sessions += 1;
+        let session = SessionId(self.sessions);
+        let hello = Hello {
+            role,
+            protocol: PROTOCOL_VERSION,
+            arithmetic: ARITHMETIC_VERSION,
+            device: DeviceInfo {
+                name: "made-up".to_string(),
+                macs_per_second: 1_000_000_000,
+                memory_bytes: 1 << 40,
+            },
+            endpoint: endpoint.to_string(),
+            held: None,
+            challenge: [0; 32],
+        };
+        let worker = key(number).public();
+        self.apply(Event::Opened {
+            session,
+            worker,
+            hello,
+        });
+        session
+    }
+
+    /// A worker with an address of its own.
+    pub fn worker(&mut self, number: u8) -> SessionId {
+        self.open(number, Role::Worker, &format!("http://worker-{number}:1"))
+    }
+
+    pub fn say(&mut self, session: SessionId, message: ToCoordinator) {
+        self.apply(Event::Message { session, message });
+    }
+
+    pub fn close(&mut self, session: SessionId) {
+        let reason = "its connection broke".to_string();
+        self.apply(Event::Closed { session, reason });
+    }
+
+    /// Time passes, while these sessions send heartbeats.
+    pub fn pass(&mut self, micros: u64, alive: &[SessionId]) {
+        for _ in 0..micros / (100 * MS) {
+            self.now += 100 * MS;
+            for session in alive {
+                self.say(*session, ToCoordinator::Heartbeat);
+            }
+            self.apply(Event::Tick);
+        }
+    }
+
+    /// Time passes without a tick: the coordinator is held up.
+    pub fn hang(&mut self, micros: u64) {
+        self.now += micros;
+    }
+
+    pub fn submit(&mut self, new: NewJob) -> JobId {
+        let job = new.submission.spec.id();
+        let question = Question::Submit(Box::new(new));
+        self.ask(question);
+        job
+    }
+
+    pub fn ask(&mut self, question: Question) {
+        let call = CallId(0);
+        self.apply(Event::Asked { call, question });
+    }
+
+    pub fn status(&mut self) -> PoolStatus {
+        self.ask(Question::Status);
+        match self.answers.pop() {
+            Some(ClientResponse::Status(status)) => status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    /// Why a session was refused; none where it was not.
+    pub fn refusal(&self, session: SessionId) -> Option<&str> {
+        self.sent.iter().find_map(|(to, message)| match message {
+            ToWorker::Refused { reason } if *to == session => Some(reason.as_str()),
+            _ => None,
+        })
+    }
+
+    pub fn is_welcome(&self, session: SessionId) -> bool {
+        let welcome = |(to, message): &(SessionId, ToWorker)| {
+            *to == session && matches!(message, ToWorker::Welcome { .. })
+        };
+        self.sent.iter().any(welcome)
+    }
+
+    /// What the watchers of a job were told that it waits for.
+    pub fn waits(&self, job: JobId) -> Vec<&str> {
+        let of_job = self.events.iter().filter(|(of, _)| *of == job);
+        let waits = of_job.filter_map(|(_, event)| match event {
+            JobEvent::Waiting(what) => Some(what.as_str()),
+            _ => None,
+        });
+        waits.collect()
+    }
+}
