@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::ServerError;
+use super::sweeper::Sweeper;
 use super::watch::Watchers;
 use crate::blobs::{BlobError, Blobs};
 use crate::core::{CallId, Change, Core, Effect, Event, Question, SessionId, Time};
@@ -52,6 +53,7 @@ pub(super) struct Driver {
     core: Core,
     store: Arc<Store>,
     blobs: Arc<Blobs>,
+    sweeper: Sweeper,
     watchers: Watchers,
     /// Where a model is served.
     hub: Option<Arc<Hub>>,
@@ -68,6 +70,7 @@ impl Driver {
         core: Core,
         store: Arc<Store>,
         blobs: Arc<Blobs>,
+        sweeper: Sweeper,
         watchers: Watchers,
         hub: Option<Arc<Hub>>,
     ) -> Self {
@@ -75,6 +78,7 @@ impl Driver {
             core,
             store,
             blobs,
+            sweeper,
             watchers,
             hub,
             started: Instant::now(),
@@ -94,7 +98,10 @@ impl Driver {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let outcome = loop {
             tokio::select! {
-                _ = ticks.tick() => self.events.push_back(Event::Tick),
+                _ = ticks.tick() => {
+                    self.events.push_back(Event::Tick);
+                    self.sweeper.tick().await;
+                }
                 input = inputs.recv() => match input {
                     Some(Input::Stop) | None => break Ok(()),
                     Some(input) => self.take_in(input),
@@ -155,7 +162,10 @@ impl Driver {
     async fn carry_out(&mut self, effect: Effect) -> Result<(), ServerError> {
         match effect {
             Effect::StoreBlob(bytes) => self.store_blob(bytes).await?,
-            Effect::Persist(changes) => self.persist(&changes).await?,
+            Effect::Persist(changes) => {
+                self.persist(&changes).await?;
+                self.sweeper.follow(&changes).await;
+            }
             Effect::Send { session, message } => self.send(session, message),
             Effect::Close { session } => {
                 if let Some(line) = self.lines.remove(&session) {
