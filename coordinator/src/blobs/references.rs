@@ -1,10 +1,12 @@
 //! Which blobs jobs need. What none of them needs any more may be deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::client::JobState;
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Digest, Domain, JobId};
+
+use crate::core::Change;
 
 /// What a job names.
 #[derive(Debug, Default)]
@@ -35,6 +37,8 @@ struct Job {
 pub struct References {
     jobs: BTreeMap<JobId, Job>,
     counts: BTreeMap<Digest, u32>,
+    /// Blobs of states that are no more, until they may be deleted.
+    dropped: BTreeSet<Digest>,
 }
 
 impl References {
@@ -46,6 +50,35 @@ impl References {
     /// Whether a blob is needed.
     pub fn holds(&self, blob: &Digest) -> bool {
         self.counts.contains_key(blob)
+    }
+
+    /// Follows changes that have been kept, of jobs that have been added. Gives blobs of old states
+    /// that may be deleted now.
+    ///
+    /// That is when another checkpoint has just been kept, or a job is done: no worker is then in the
+    /// middle of storing a state that they may be a part of.
+    pub fn follow(&mut self, changes: &[Change]) -> Vec<Digest> {
+        let mut is_quiet = false;
+        for change in changes {
+            let old = match change {
+                Change::Checkpoint { job, state } => {
+                    is_quiet = true;
+                    self.add_checkpoint(*job, state)
+                }
+                Change::DropCheckpoints { job, steps } => self.drop_checkpoints(*job, steps),
+                Change::Progress { job, progress } => {
+                    is_quiet |= matches!(progress.state, JobState::Completed { .. });
+                    self.set_state(*job, &progress.state)
+                }
+                _ => Vec::new(),
+            };
+            self.dropped.extend(old);
+        }
+        if !is_quiet {
+            return Vec::new();
+        }
+        let dropped = std::mem::take(&mut self.dropped).into_iter();
+        dropped.filter(|blob| !self.holds(blob)).collect()
     }
 
     /// Takes in a job that is not over.
@@ -223,6 +256,28 @@ mod tests {
         assert_eq!(references.set_state(id(2), &JobState::Cancelled), []);
         assert!(!references.holds(&blob(110)));
         assert!(references.holds(&blob(102)));
+    }
+
+    #[test]
+    fn states_go_when_the_next_one_is_kept_and_not_before() {
+        let mut references = two_jobs();
+        let keep = |step, blobs| Change::Checkpoint {
+            job: id(1),
+            state: state(step, blobs),
+        };
+        let drop = |steps: &[u32]| Change::DropCheckpoints {
+            job: id(1),
+            steps: steps.to_vec(),
+        };
+        assert_eq!(references.follow(&[keep(1, [1, 2, 3])]), []);
+        // Going back: a worker may be storing the same state again.
+        assert_eq!(references.follow(&[drop(&[1])]), []);
+        assert!(!references.holds(&blob(1)));
+        let free = references.follow(&[keep(1, [1, 2, 4])]);
+        assert!(free.contains(&blob(3)), "{free:?}");
+        assert!(!free.contains(&blob(1)), "it is a part of the new one");
+        let free = references.follow(&[keep(2, [5, 2, 4]), drop(&[1])]);
+        assert!(free.contains(&blob(1)) && !free.contains(&blob(2)));
     }
 
     #[test]

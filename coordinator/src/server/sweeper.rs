@@ -2,14 +2,11 @@
 //! they have been there for a while.
 //!
 //! What is kept is written first. A crash between the two leaves blobs that nothing names, and these
-//! go with age. A checkpoint's blobs are only deleted when another checkpoint has just been kept: no
-//! worker is then in the middle of storing a state, of which they may be a part.
+//! go with age.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_proto::client::JobState;
 use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::{Digest, Domain, JobSpec};
 use tokio::task::JoinHandle;
@@ -27,8 +24,6 @@ const AT_ONCE: usize = 256;
 pub(super) struct Sweeper {
     blobs: Arc<Blobs>,
     references: References,
-    /// Blobs of states that are no more.
-    dropped: BTreeSet<Digest>,
     /// Not where it is unknown what some job needs: then nothing is deleted.
     is_sure: bool,
     swept: Option<Instant>,
@@ -44,7 +39,6 @@ impl Sweeper {
         let mut sweeper = Self {
             blobs,
             references: References::default(),
-            dropped: BTreeSet::new(),
             is_sure: true,
             swept: None,
             looking: None,
@@ -56,10 +50,9 @@ impl Sweeper {
             for state in &kept.checkpoints {
                 sweeper.references.add_checkpoint(spec.id(), state);
             }
-            let old = sweeper
-                .references
-                .set_state(spec.id(), &kept.progress.state);
-            sweeper.dropped.extend(old);
+            let state = &kept.progress.state;
+            // What is free goes with age.
+            sweeper.references.set_state(spec.id(), state);
         }
         sweeper
     }
@@ -81,32 +74,14 @@ impl Sweeper {
 
     /// Follows changes that have been kept.
     pub(super) async fn follow(&mut self, changes: &[Change]) {
-        let mut is_quiet = false;
         for change in changes {
-            match change {
-                Change::Job { submission, .. } => self.add_job(&submission.spec).await,
-                Change::Checkpoint { job, state } => {
-                    is_quiet = true;
-                    let old = self.references.add_checkpoint(*job, state);
-                    self.dropped.extend(old);
-                }
-                Change::DropCheckpoints { job, steps } => {
-                    let old = self.references.drop_checkpoints(*job, steps);
-                    self.dropped.extend(old);
-                }
-                Change::Progress { job, progress } => {
-                    is_quiet |= matches!(progress.state, JobState::Completed { .. });
-                    let old = self.references.set_state(*job, &progress.state);
-                    self.dropped.extend(old);
-                }
-                _ => {}
+            if let Change::Job { submission, .. } = change {
+                self.add_job(&submission.spec).await;
             }
         }
-        if is_quiet {
-            for blob in std::mem::take(&mut self.dropped) {
-                if self.may_go(&blob) {
-                    self.told(self.blobs.remove(&blob));
-                }
+        for blob in self.references.follow(changes) {
+            if self.is_sure {
+                self.told(self.blobs.remove(&blob));
             }
         }
     }
@@ -125,7 +100,7 @@ impl Sweeper {
         }
         let left = self.aged.len().saturating_sub(AT_ONCE);
         for blob in self.aged.split_off(left) {
-            if self.may_go(&blob) {
+            if !self.references.holds(&blob) {
                 self.told(self.blobs.remove_aged(&blob, SPARED));
             }
         }
@@ -135,10 +110,6 @@ impl Sweeper {
             self.swept = Some(Instant::now());
             self.looking = Some(tokio::task::spawn_blocking(move || blobs.aged(SPARED)));
         }
-    }
-
-    fn may_go(&self, blob: &Digest) -> bool {
-        self.is_sure && !self.references.holds(blob)
     }
 
     fn told(&self, removed: Result<bool, BlobError>) {

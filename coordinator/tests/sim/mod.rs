@@ -9,5 +9,6 @@ pub mod lies;
 pub mod memory;
 pub mod rng;
 pub mod room;
+pub mod swept;
 pub mod worker;
 pub mod world;
