@@ -3,15 +3,24 @@
 //! A blob is written under a name of its own and gets its place once its digest is known: what has
 //! a place is whole. Digests are checked when a blob is written and again when it is read.
 
+mod linked;
+mod references;
+mod removal;
+
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::blob_store::blob_file;
 use concord_proto::limits::{BLOB_BYTES_MAX, CHUNK_BYTES, MESSAGE_BYTES_MAX};
 use concord_proto::{Digest, Domain, Hasher, canonical};
 use futures_util::{Stream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+
+pub use references::{JobBlobs, References};
+pub use removal::SPARED;
 
 /// Why a blob cannot be stored or had.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,14 @@ pub enum BlobError {
     /// Whoever sent it stopped.
     #[error("the sender stopped in the middle of a blob: {0}")]
     Broken(String),
+    /// A blob that is not copied into the store cannot be read where it lies.
+    #[error("cannot read {}, of which a blob is a part: {why}", path.display())]
+    Linked {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: std::io::Error,
+    },
     /// The store refuses.
     #[error("the object store in {} refuses: {why}", path.display())]
     Store {
@@ -52,12 +69,28 @@ pub enum BlobError {
 
 type Result<T> = std::result::Result<T, BlobError>;
 
+/// A blob in pieces of at most [`CHUNK_BYTES`].
+type Pieces = Pin<Box<dyn Stream<Item = Result<Vec<u8>>> + Send>>;
+
+impl BlobError {
+    fn folder(path: &Path, why: std::io::Error) -> Self {
+        Self::Store {
+            path: path.to_path_buf(),
+            why: object_store::Error::Generic {
+                store: "folder",
+                source: why.into(),
+            },
+        }
+    }
+}
+
 /// The store of blobs in a folder.
 pub struct Blobs {
     folder: PathBuf,
     store: LocalFileSystem,
     /// For names of blobs whose digest is not known yet.
     next: AtomicU64,
+    claims: removal::Claims,
 }
 
 impl Blobs {
@@ -66,13 +99,7 @@ impl Blobs {
     /// # Errors
     /// [`BlobError`] where the folder cannot be used.
     pub fn open(folder: &Path) -> Result<Self> {
-        let failed = |why: std::io::Error| BlobError::Store {
-            path: folder.to_path_buf(),
-            why: object_store::Error::Generic {
-                store: "folder",
-                source: why.into(),
-            },
-        };
+        let failed = |why: std::io::Error| BlobError::folder(folder, why);
         let incoming = folder.join("incoming");
         if incoming.exists() {
             std::fs::remove_dir_all(&incoming).map_err(failed)?;
@@ -86,6 +113,7 @@ impl Blobs {
             folder: folder.to_path_buf(),
             store: store.with_fsync(true),
             next: AtomicU64::new(0),
+            claims: removal::Claims::default(),
         })
     }
 
@@ -157,7 +185,7 @@ impl Blobs {
     pub async fn has(&self, address: &Digest) -> Result<bool> {
         match self.store.head(&place(address)).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(object_store::Error::NotFound { .. }) => Ok(self.linked(address).await.is_some()),
             Err(why) => Err(self.failed(why)),
         }
     }
@@ -185,41 +213,33 @@ impl Blobs {
         &self,
         address: &Digest,
     ) -> Result<impl Stream<Item = Result<Vec<u8>>> + Send + use<>> {
-        let found = self.store.get(&place(address)).await;
-        let found = found.map_err(|why| match why {
-            object_store::Error::NotFound { .. } => BlobError::Missing(*address),
-            why => self.failed(why),
-        })?;
+        let pieces = match self.store.get(&place(address)).await {
+            Ok(found) => self.pieces(found),
+            Err(object_store::Error::NotFound { .. }) => match self.linked(address).await {
+                Some(link) => linked::pieces(link),
+                None => return Err(BlobError::Missing(*address)),
+            },
+            Err(why) => return Err(self.failed(why)),
+        };
+        Ok(checked(pieces, *address))
+    }
+
+    fn pieces(&self, found: object_store::GetResult) -> Pieces {
         let folder = self.folder.clone();
-        let mut hasher = Some(Hasher::new(Domain::Blob));
-        let address = *address;
-        let end = futures_util::stream::once(async { None });
-        let pieces = found.into_stream().map(Some).chain(end);
-        Ok(pieces.flat_map(move |piece| {
-            let mut items = Vec::new();
-            match piece {
-                Some(Ok(bytes)) => {
-                    if let Some(hasher) = &mut hasher {
-                        hasher.update(&bytes);
-                    }
-                    items.extend(bytes.chunks(CHUNK_BYTES).map(|chunk| Ok(chunk.to_vec())));
-                }
-                Some(Err(why)) => {
-                    hasher = None;
+        let pieces = found.into_stream().flat_map(move |piece| {
+            let items: Vec<Result<Vec<u8>>> = match piece {
+                Ok(bytes) => bytes
+                    .chunks(CHUNK_BYTES)
+                    .map(|chunk| Ok(chunk.to_vec()))
+                    .collect(),
+                Err(why) => {
                     let path = folder.clone();
-                    items.push(Err(BlobError::Store { path, why }));
+                    vec![Err(BlobError::Store { path, why })]
                 }
-                None => {
-                    if hasher
-                        .take()
-                        .is_some_and(|hasher| hasher.finish() != address)
-                    {
-                        items.push(Err(BlobError::Damaged(address)));
-                    }
-                }
-            }
+            };
             futures_util::stream::iter(items)
-        }))
+        });
+        Box::pin(pieces)
     }
 
     /// A small blob as the manifest that it is.
@@ -268,8 +288,33 @@ impl Blobs {
     }
 }
 
-/// Where a blob has its place: in one of 256 folders, so that none grows too large.
+/// The pieces, and an error after the last where they are not those of the address.
+fn checked(pieces: Pieces, address: Digest) -> impl Stream<Item = Result<Vec<u8>>> + Send + use<> {
+    let mut hasher = Some(Hasher::new(Domain::Blob));
+    let end = futures_util::stream::once(async { None });
+    pieces.map(Some).chain(end).filter_map(move |piece| {
+        let item = match piece {
+            Some(Ok(bytes)) => {
+                if let Some(hasher) = &mut hasher {
+                    hasher.update(&bytes);
+                }
+                Some(Ok(bytes))
+            }
+            Some(Err(error)) => {
+                hasher = None;
+                Some(Err(error))
+            }
+            None => {
+                let got = hasher.take().map(|hasher| hasher.finish());
+                got.filter(|got| *got != address)
+                    .map(|_| Err(BlobError::Damaged(address)))
+            }
+        };
+        std::future::ready(item)
+    })
+}
+
+/// Where a blob has its place.
 fn place(address: &Digest) -> object_store::path::Path {
-    let name = address.to_string();
-    object_store::path::Path::from(format!("{}/{name}", &name[..2]))
+    object_store::path::Path::from(blob_file(address))
 }

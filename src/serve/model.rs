@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use concord_gateway::SamplingDefaults;
 use concord_models::config::{DecoderConfig, Projection};
+use concord_models::decoder::WeightBytes;
 use concord_models::generation_config::GenerationConfig;
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
@@ -111,12 +112,13 @@ fn profile(config: &DecoderConfig) -> ServingProfile {
     let head = (config.vocab * config.hidden) as u64;
     // Codes of 16 bits, and an exponent of 32 bits for each head of each key and value.
     let row = config.kv_heads * (2 * config.head_dim + 4);
+    let held = WeightBytes::of(config);
     ServingProfile {
         layer_macs: weights,
         head_macs: head,
-        layer_bytes: 2 * weights,
-        embed_bytes: 4 * head,
-        head_bytes: 2 * head,
+        layer_bytes: held.layer,
+        embed_bytes: held.embed,
+        head_bytes: held.head,
         page_layer_bytes: u64::from(PAGE_TOKENS) * 2 * row as u64,
         row_bytes: 4 * config.hidden as u64,
     }

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::ServerError;
 use super::probe::Probes;
+use super::sweeper::Sweeper;
 use super::watch::Watchers;
 use crate::blobs::{BlobError, Blobs};
 use crate::core::{CallId, Change, Core, Effect, Event, Question, SessionId, Time};
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     core: Core,
     store: Arc<Store>,
     blobs: Arc<Blobs>,
+    sweeper: Sweeper,
     watchers: Watchers,
     /// Where a model is served.
     hub: Option<Arc<Hub>>,
@@ -68,7 +70,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         core: Core,
-        (store, blobs): (Arc<Store>, Arc<Blobs>),
+        (store, blobs, sweeper): (Arc<Store>, Arc<Blobs>, Sweeper),
         watchers: Watchers,
         hub: Option<Arc<Hub>>,
         probes: Probes,
@@ -77,6 +79,7 @@ impl Driver {
             core,
             store,
             blobs,
+            sweeper,
             watchers,
             hub,
             probes,
@@ -97,7 +100,10 @@ impl Driver {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let outcome = loop {
             tokio::select! {
-                _ = ticks.tick() => self.events.push_back(Event::Tick),
+                _ = ticks.tick() => {
+                    self.events.push_back(Event::Tick);
+                    self.sweeper.tick().await;
+                }
                 input = inputs.recv() => match input {
                     Some(Input::Stop) | None => break Ok(()),
                     Some(input) => self.take_in(input),
@@ -158,7 +164,10 @@ impl Driver {
     async fn carry_out(&mut self, effect: Effect) -> Result<(), ServerError> {
         match effect {
             Effect::StoreBlob(bytes) => self.store_blob(bytes).await?,
-            Effect::Persist(changes) => self.persist(&changes).await?,
+            Effect::Persist(changes) => {
+                self.persist(&changes).await?;
+                self.sweeper.follow(&changes).await;
+            }
             Effect::Send { session, message } => self.send(session, message),
             Effect::Close { session } => {
                 if let Some(line) = self.lines.remove(&session) {

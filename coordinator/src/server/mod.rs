@@ -6,6 +6,7 @@ mod error;
 mod probe;
 mod service;
 mod session;
+mod sweeper;
 mod watch;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use accept::accept;
 use driver::{Driver, Input};
 use probe::Probes;
 use service::Service;
+use sweeper::Sweeper;
 use watch::Watchers;
 
 pub use error::ServerError;
@@ -69,9 +71,15 @@ pub struct RunningServer {
     stop: oneshot::Sender<()>,
     done: JoinHandle<Result<(), ServerError>>,
     serving: Option<Serving>,
+    blobs: Arc<Blobs>,
 }
 
 impl RunningServer {
+    /// Its store of blobs, for whoever runs it.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// Where workers and clients reach it, such as "http://127.0.0.1:7700".
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
@@ -126,8 +134,9 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
     let secrets = store.secrets(fresh_secrets()?).await?;
     let key = Keypair::from_secret(secrets.key);
     let kept = store.load(&blobs).await?;
-    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, kept);
     let (store, blobs) = (Arc::new(store), Arc::new(blobs));
+    let sweeper = Sweeper::new(&kept, blobs.clone()).await;
+    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, kept);
     let watchers = Watchers::default();
     let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
     let mut hub = None;
@@ -149,7 +158,9 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
     let serving = hub.clone().map(Serving::new);
     let (state, watched) = (watchers.clone(), hub.clone());
     let probes = Probes::new(&inputs);
-    let driver = Driver::new(core, (store.clone(), blobs.clone()), state, watched, probes);
+    let kept = (store.clone(), blobs.clone(), sweeper);
+    let driver = Driver::new(core, kept, state, watched, probes);
+    let shown = blobs.clone();
     let service = Service::new(key.clone(), inputs.clone(), store, blobs, watchers, hub);
     let (stop, stopped) = oneshot::channel();
     let driver = tokio::spawn(driver.run(waiting));
@@ -162,6 +173,7 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
         stop,
         done,
         serving,
+        blobs: shown,
     })
 }
 

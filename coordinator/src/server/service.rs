@@ -10,7 +10,7 @@ use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::wire::coordinator_server::Coordinator;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
-use concord_proto::{Digest, JobId, Keypair, Signed, canonical};
+use concord_proto::{Digest, Domain, JobId, Keypair, Signed, canonical};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -94,6 +94,10 @@ impl Service {
             .chain(states)
             .chain(data.chunks.iter().copied())
             .collect();
+        // They must still be there when the job is taken on.
+        self.blobs.claim(&all);
+        self.blobs
+            .claim(&[spec.model, spec.data, spec.initial_state]);
         match self.blobs.missing(&all).await?.first() {
             Some(missing) => Err(BlobError::Missing(*missing)),
             None => Ok(NewJob {
@@ -111,6 +115,8 @@ impl Service {
             Err(why) => Ok(ClientResponse::Refused(why)),
             Ok(found) => {
                 let blob = bundle::to_blob(&found.files());
+                // No job names it, and it is about to be fetched.
+                self.blobs.claim(&[Digest::of(Domain::Blob, &blob)]);
                 let put = self.blobs.put(blob).await;
                 put.map(ClientResponse::Bundle).map_err(|why| status(&why))
             }
@@ -160,6 +166,7 @@ impl Coordinator for Service {
         let asked: ClientRequest = asked.map_err(|why| invalid(&why))?;
         let response = match asked {
             ClientRequest::MissingBlobs(blobs) => {
+                self.blobs.claim(&blobs);
                 let missing = self.blobs.missing(&blobs).await;
                 ClientResponse::MissingBlobs(missing.map_err(|why| status(&why))?)
             }

@@ -11,5 +11,6 @@ pub mod links;
 pub mod memory;
 pub mod rng;
 pub mod room;
+pub mod swept;
 pub mod worker;
 pub mod world;

@@ -22,6 +22,7 @@ use super::links::Links;
 use super::memory::Memory;
 use super::rng::Rng;
 use super::room;
+use super::swept::{Swept, blobs_of};
 use super::worker::{Act, Frame, Library, Worker};
 
 pub const MS: u64 = 1_000;
@@ -74,6 +75,7 @@ pub struct World {
     pub config: Config,
     pub memory: Memory,
     pub blobs: BTreeSet<Digest>,
+    pub swept: Swept,
     pub answers: Vec<ClientResponse>,
     pub library: Library,
     now: u64,
@@ -114,6 +116,7 @@ impl World {
             config: Config::default(),
             memory: Memory::default(),
             blobs: BTreeSet::new(),
+            swept: Swept::default(),
             answers: Vec::new(),
             library,
             now: 0,
@@ -133,9 +136,7 @@ impl World {
             new,
         };
         let initial = world.new.initial.clone();
-        let all = initial.entries.iter();
-        let all = all.flat_map(|e| [e.value, e.first_moment, e.second_moment]);
-        world.blobs.extend(all);
+        world.blobs.extend(blobs_of(&initial));
         let address = world.new.submission.spec.initial_state;
         world.library.states.insert(address, initial);
         world.boot();
@@ -153,6 +154,7 @@ impl World {
     /// Starts anew, so that what is kept at the submission is seen.
     pub fn replay_submission(&mut self) {
         self.memory = Memory::default();
+        self.swept = Swept::default();
         self.boot();
         self.submit();
     }
@@ -583,11 +585,18 @@ impl World {
                 if let Some(transactions) = &mut self.transactions {
                     transactions.push(changes.clone());
                 }
+                let store = &mut self.blobs;
+                self.swept.follow(&self.new, &changes, store);
                 changes
                     .into_iter()
                     .for_each(|change| self.memory.keep(change));
             }
             Effect::Send { session, message } => {
+                if let ToWorker::Assign(assignment) = &message {
+                    let state = &self.library.states[&assignment.state];
+                    let is_there = |blob: &Digest| self.blobs.contains(blob);
+                    assert!(blobs_of(state).iter().all(is_there), "its state is gone");
+                }
                 if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::ToProcess(id, session, message));
                 }

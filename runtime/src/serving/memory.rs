@@ -1,38 +1,17 @@
 //! How much memory a stage takes.
 
 use concord_kernels::ops::{AttentionShape, KvPages};
-use concord_models::config::{DecoderConfig, Place};
+use concord_models::config::DecoderConfig;
+use concord_models::decoder::WeightBytes;
 use concord_proto::Layers;
 use concord_proto::serving::Deployment;
 
 use crate::{RuntimeError, spec as words};
 
-/// Bytes of the weights of a stage, as it holds them: an embedding and vectors as f32, what is
-/// multiplied as codes.
+/// Bytes of the weights of a stage. Codes have 16 bits at every precision.
 pub(super) fn stage_bytes(config: &DecoderConfig, layers: Layers, deployment: &Deployment) -> u64 {
-    let code = u64::from(deployment.precision.weights.div_ceil(8));
-    let count = deployment.layers;
-    let mut bytes = 0;
-    for tensor in config.tensors() {
-        let Some(place) = Place::of(&tensor.name) else {
-            continue;
-        };
-        if !layers.holds(words::place(place, config.tie_embeddings), count) {
-            continue;
-        }
-        let elements = tensor.shape.iter().map(|dim| *dim as u64).product::<u64>();
-        let (first, last) = (layers.start == 0, layers.end == count);
-        bytes += match place {
-            Place::Embed if config.tie_embeddings => {
-                elements * (4 * u64::from(first) + code * u64::from(last))
-            }
-            Place::Embed => 4 * elements,
-            _ if tensor.shape.len() > 1 => code * elements,
-            _ => 4 * elements,
-        };
-    }
-    // Sine and cosine of each position.
-    bytes + 4 * u64::from(deployment.positions) * config.head_dim as u64
+    let positions = deployment.positions.into();
+    WeightBytes::of(config).stage(config, layers.start..layers.end, positions)
 }
 
 /// Bytes of a page of keys and values in `layers`.
@@ -85,9 +64,9 @@ mod tests {
         };
         let bytes = |start, end| stage_bytes(&config, Layers { start, end }, &deployment);
         assert_eq!(bytes(0, 1) + bytes(1, 2), bytes(0, 2));
-        // Embedding 10 x 8 as f32, head as codes, final norm; a layer: q 64, k 32, v 32, o 64, gate,
-        // up and down 128 each as codes, two norms.
-        let layer = 2 * (64 + 32 + 32 + 64 + 3 * 128) + 4 * 16;
-        assert_eq!(bytes(0, 2), 4 * 80 + 2 * 80 + 4 * 8 + 2 * layer);
+        // Embedding 10 x 8 as f32, head as codes with an exponent a row, final norm; a layer: q 64, k 32,
+        // v 32, o 64, gate, up and down 128 each as codes of 8, 4, 4, 8, 16, 16 and 8 rows, two norms.
+        let layer = 2 * (64 + 32 + 32 + 64 + 3 * 128) + 4 * 64 + 4 * 16;
+        assert_eq!(bytes(0, 2), 4 * 80 + 2 * 80 + 4 * 10 + 4 * 8 + 2 * layer);
     }
 }
