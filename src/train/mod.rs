@@ -3,9 +3,10 @@
 mod ingest;
 mod profile;
 mod result;
+mod told;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
@@ -16,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::client::Client;
-use crate::job_file::JobFile;
+use crate::job_file::{self, JobFile};
 use crate::output::Output;
 use crate::pool;
 
@@ -24,14 +25,23 @@ pub use watch::{as_json, describe};
 
 /// Options of `concord train`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "Every key of a job file, with its meaning, range and default:
+  concord train --keys
+
+Examples:
   concord train examples/shakespeare.yaml                          # one worker on this machine
   concord train examples/shakespeare.yaml --workers local:3        # a pool of three
   concord train examples/shakespeare.yaml --workers local:4 --plan 2x2
-  concord train examples/shakespeare.yaml --coordinator http://10.0.0.1:7700")]
+  concord train examples/shakespeare.yaml --coordinator http://10.0.0.1:7700"
+)]
 pub struct Args {
     /// The job file (YAML).
-    job: PathBuf,
+    #[arg(required_unless_present = "keys")]
+    job: Option<PathBuf>,
+    /// Print every key of a job file with its meaning, range and default.
+    #[arg(long, exclusive = true)]
+    keys: bool,
     /// Start a pool on this machine for this one job, such as "local:3".
     #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
     workers: Option<LocalWorkers>,
@@ -131,7 +141,8 @@ impl Args {
         Ok(RunOptions {
             name: self
                 .job
-                .file_stem()
+                .as_deref()
+                .and_then(Path::file_stem)
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
@@ -176,9 +187,13 @@ fn probability(name: &str, p: f64) -> anyhow::Result<u64> {
 /// Naming what is wrong with the job file, the model, the data or the pool.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
-    let job = JobFile::read(&args.job)?;
+    let Some(path) = &args.job else {
+        job_file::help::print(output);
+        return Ok(());
+    };
+    let job = JobFile::read(path)?;
     let options = args.options(&job)?;
-    let ingested = ingest::ingest(&job)?;
+    let ingested = ingest::ingest(&job, output)?;
     let pool = match &args.coordinator {
         Some(_) => None,
         None => Some(pool::Pool::start(&args.pool_options()).await?),
