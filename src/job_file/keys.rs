@@ -75,6 +75,11 @@ impl<'a> Keys<'a> {
                     self.remedy(name)
                 );
             };
+            if has_tag(value) {
+                bail!(
+                    "{place}: `{prefix}{name}` has a tag of YAML (!...), which means nothing here"
+                );
+            }
             if value.is_null() {
                 let hint = match name {
                     // To some tools, this is a full fine-tune.
@@ -287,6 +292,15 @@ impl<'a> Keys<'a> {
             prefix,
             map,
         }
+    }
+}
+
+/// Whether a value, or one in its lists, has a tag; conversions would look through it.
+fn has_tag(value: &Value) -> bool {
+    match value {
+        Value::Tagged(_) => true,
+        Value::Sequence(values) => values.iter().any(has_tag),
+        _ => false,
     }
 }
 

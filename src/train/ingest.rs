@@ -17,7 +17,7 @@ use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::profile::model_profile;
-use super::told;
+use super::told::Told;
 use crate::blobs::BlobSet;
 use crate::job_file::{AdapterKind, JobFile, LoraShape};
 use crate::output::Output;
@@ -40,9 +40,11 @@ pub struct Ingested {
     pub folder: ModelFolder,
     /// The shape of the adapter; none where every tensor is trained.
     pub lora: Option<LoraShape>,
+    /// What the data sets came to.
+    pub told: Vec<Told>,
 }
 
-/// Reads model and data of a job file, and tells what the data come to.
+/// Reads model and data of a job file.
 ///
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
@@ -51,7 +53,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     let folder = ModelFolder::open(&path)?;
     let mut blobs = BlobSet::default();
     let model = blobs.model(&folder)?;
-    let data = data_manifest(job, &folder, &mut blobs, output)?;
+    let (data, told) = data_manifest(job, &folder, &mut blobs, output)?;
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {
         AdapterKind::Full => None,
@@ -87,6 +89,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         blobs,
         folder,
         lora,
+        told,
     })
 }
 
@@ -95,7 +98,7 @@ fn data_manifest(
     folder: &ModelFolder,
     blobs: &mut BlobSet,
     output: &Output,
-) -> anyhow::Result<Digest> {
+) -> anyhow::Result<(Digest, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
         true => Some(TextTokenizer::open(folder.dir())?),
@@ -104,7 +107,7 @@ fn data_manifest(
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
     }
-    let (tokens, mask) = sequences(job, folder, tokenizer.as_ref(), output)?;
+    let (tokens, mask, told) = sequences(job, folder, tokenizer.as_ref(), output)?;
     let len = job.sequence_len as usize;
     let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
     let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();
@@ -126,16 +129,16 @@ fn data_manifest(
         chunks,
         sequences: entries,
     };
-    Ok(blobs.value(&manifest))
+    Ok((blobs.value(&manifest), told))
 }
 
-/// Tokens and loss mask of all sequences, in the order of the data sets.
+/// Tokens and loss mask of all sequences, in the order of the data sets, and what these came to.
 fn sequences(
     job: &JobFile,
     folder: &ModelFolder,
     tokenizer: Option<&TextTokenizer>,
     output: &Output,
-) -> anyhow::Result<(Vec<u32>, Vec<u8>)> {
+) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
     let bar = reading_bar(job, output);
     let mut loader = Loader {
         tokenizer,
@@ -145,13 +148,13 @@ fn sequences(
     };
     let loaded = loader.load(&job.datasets);
     bar.finish_and_clear();
-    let (mut tokens, mut mask) = (Vec::new(), Vec::new());
+    let (mut tokens, mut mask, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for Loaded { sources, sequences } in loaded? {
         let sources = &job.datasets[sources];
         if let (Some(grouping), Some(source)) = (&sequences.grouping, sources.first()) {
             check_grouping(job, source, grouping)?;
         }
-        told::tell(sources, &sequences, output);
+        told.push(Told::of(sources, &sequences));
         if tokens.is_empty() {
             // No copy where there is one data set, which may be large.
             (tokens, mask) = (sequences.tokens, sequences.loss_mask);
@@ -160,7 +163,7 @@ fn sequences(
             mask.extend(sequences.loss_mask);
         }
     }
-    Ok((tokens, mask))
+    Ok((tokens, mask, told))
 }
 
 /// A bar over the bytes of the data sets, where they are so many that reading takes a while.

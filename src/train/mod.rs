@@ -30,17 +30,17 @@ pub use watch::{as_json, describe};
   concord train --keys
 
 Examples:
-  concord train examples/shakespeare.yaml                          # one worker on this machine
-  concord train examples/shakespeare.yaml --workers local:3        # a pool of three
-  concord train examples/shakespeare.yaml --workers local:4 --plan 2x2
-  concord train examples/shakespeare.yaml --coordinator http://10.0.0.1:7700"
+  concord train examples/story.yaml                          # one worker on this machine
+  concord train examples/story.yaml --workers local:3        # a pool of three
+  concord train examples/story.yaml --workers local:4 --plan 2x2
+  concord train examples/story.yaml --coordinator http://10.0.0.1:7700"
 )]
 pub struct Args {
     /// The job file (YAML).
     #[arg(required_unless_present = "keys")]
     job: Option<PathBuf>,
     /// Print every key of a job file with its meaning, range and default.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with = "job")]
     keys: bool,
     /// Start a pool on this machine for this one job, such as "local:3".
     #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
@@ -218,6 +218,7 @@ async fn submit_and_watch(
     output: &Output,
 ) -> anyhow::Result<()> {
     let client = Client::connect(url).await?;
+    ingested.told.iter().for_each(|told| told.tell(output));
     let bar = if output.is_json() {
         ProgressBar::hidden()
     } else {

@@ -1,27 +1,35 @@
-//! What the data sets of a job come to, told before the training starts: above all, what of them is
-//! left out.
+//! What the data sets of a job come to: above all, what of them is left out.
 
 use concord_models::data::{DatasetKind, DatasetSource, Sequences};
 use serde_json::{Value, json};
 
 use crate::output::Output;
 
-/// Tells what `sources` come to: a line on stderr, and an event with `--json`.
-pub fn tell(sources: &[DatasetSource], sequences: &Sequences, output: &Output) {
-    output.result("", &object(sources, sequences));
-    if !output.is_json() || is_less(sequences) {
-        eprintln!("{}", line(sources, sequences));
-    }
+/// What data sets came to.
+pub struct Told {
+    line: String,
+    object: Value,
+    /// Whether examples or documents are left out or cut.
+    is_less: bool,
 }
 
-fn is_less(sequences: &Sequences) -> bool {
-    let Sequences {
-        truncated,
-        skipped,
-        blank,
-        ..
-    } = sequences;
-    truncated + skipped + blank > 0
+impl Told {
+    /// What `sources` came to.
+    pub fn of(sources: &[DatasetSource], sequences: &Sequences) -> Self {
+        Self {
+            line: line(sources, sequences),
+            object: object(sources, sequences),
+            is_less: sequences.truncated + sequences.skipped + sequences.blank > 0,
+        }
+    }
+
+    /// Tells it: a line on stderr for people, an event with `--json`; both where something is lost.
+    pub fn tell(&self, output: &Output) {
+        output.result("", &self.object);
+        if !output.is_json() || self.is_less {
+            eprintln!("{}", self.line);
+        }
+    }
 }
 
 fn line(sources: &[DatasetSource], sequences: &Sequences) -> String {
