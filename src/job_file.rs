@@ -1,67 +1,22 @@
 //! The job file: what a fine-tune is, in YAML, by the names that fine-tuners know.
 
 mod datasets;
+mod foreign;
+pub mod help;
 mod keys;
+mod known;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use concord_models::config::Projection;
-use concord_models::data::DatasetSource;
+use concord_models::data::{self, DatasetSource};
 use concord_models::peft::Adapter;
-use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
 use concord_proto::{AdamW, Order, PrecisionSpec, Schedule, ScheduleKind};
 
-use keys::{Ends, Keys};
-
-/// Every key of the top level.
-const KEYS: [&str; 25] = [
-    "base_model",
-    "datasets",
-    "adapter",
-    "lora_r",
-    "lora_alpha",
-    "lora_target_modules",
-    "initial_adapter",
-    "sequence_len",
-    "micro_batch_size",
-    "gradient_accumulation_steps",
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler",
-    "warmup_steps",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "weight_decay",
-    "max_grad_norm",
-    "seed",
-    "shuffle",
-    "output_dir",
-    "save_steps",
-    "precision",
-    "recompute",
-];
-
-/// Keys of other tools that are near to none of ours, and what to write instead.
-const FOREIGN: [(&str, &str); 6] = [
-    ("num_epochs", "set `max_steps`"),
-    ("lora_rank", "set `lora_r`"),
-    ("cutoff_len", "set `sequence_len`"),
-    ("gradient_checkpointing", "set `recompute`"),
-    ("lora_dropout", "dropout is not computed, so remove it"),
-    (
-        "resume_from_checkpoint",
-        "a job that is submitted again goes on where it was",
-    ),
-];
-
-const SCHEDULES: [(&str, ScheduleKind); 3] = [
-    ("cosine", ScheduleKind::Cosine),
-    ("linear", ScheduleKind::Linear),
-    ("constant", ScheduleKind::Constant),
-];
+use keys::Keys;
+use known::Section;
 
 /// Rank of an adapter without `lora_r`.
 const LORA_R: u32 = 8;
@@ -147,52 +102,54 @@ impl JobFile {
     /// # Errors
     /// Naming the file, the line where it is certain, the key, its value and what is allowed.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let bytes = std::fs::read(path)
             .with_context(|| format!("cannot read the job file {}", path.display()))?;
+        let text = data::utf8(bytes);
+        let text = text.map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
         Self::parse(path, &text)
     }
 
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
         let keys = Keys::parse(path, text)?;
-        keys.refuse_unknown(&KEYS, &FOREIGN)?;
-        let kinds = [("lora", AdapterKind::Lora), ("full", AdapterKind::Full)];
-        let adapter = keys.one_of("adapter", &kinds)?.unwrap_or(AdapterKind::Lora);
+        keys.check()?;
+        let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
         let datasets = datasets::read(&keys)?;
-        let max_steps = keys.need("max_steps", keys.whole("max_steps", 1..=STEPS_MAX)?)?;
-        let microbatches = 1..=MICROBATCHES_MAX;
+        let curves = [
+            ScheduleKind::Cosine,
+            ScheduleKind::Linear,
+            ScheduleKind::Constant,
+        ];
         let job = Self {
-            base_model: keys.need("base_model", keys.text("base_model")?)?,
+            max_steps: keys.whole("max_steps")?,
+            base_model: keys.path("base_model")?,
             adapter,
-            initial_adapter: keys.text("initial_adapter")?.map(PathBuf::from),
-            sequence_len: keys.need("sequence_len", keys.whole("sequence_len", 2..=1 << 20)?)?,
-            micro_batch_size: keys.whole("micro_batch_size", 1..=65_536)?.unwrap_or(1),
-            gradient_accumulation_steps: keys
-                .whole("gradient_accumulation_steps", microbatches)?
-                .unwrap_or(1),
-            max_steps,
-            learning_rate: keys.need("learning_rate", keys.share("learning_rate", Ends::Upper)?)?,
-            lr_scheduler: keys
-                .one_of("lr_scheduler", &SCHEDULES)?
-                .unwrap_or(ScheduleKind::Cosine),
-            warmup_steps: keys.whole("warmup_steps", 0..=max_steps)?.unwrap_or(0),
-            adam_beta1: keys.share("adam_beta1", Ends::Lower)?.unwrap_or(0.9),
-            adam_beta2: keys.share("adam_beta2", Ends::Lower)?.unwrap_or(0.999),
-            adam_epsilon: keys.share("adam_epsilon", Ends::Upper)?.unwrap_or(1e-8),
-            weight_decay: keys.share("weight_decay", Ends::Both)?.unwrap_or(0.0),
-            max_grad_norm: keys
-                .number("max_grad_norm", |norm| norm >= 0.0, "a number, 0 or more")?
-                .unwrap_or(1.0),
-            seed: keys.seed("seed")?.unwrap_or(42),
+            initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
+            sequence_len: keys.whole("sequence_len")?,
+            micro_batch_size: keys.whole("micro_batch_size")?,
+            gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
+            learning_rate: keys.number("learning_rate")?,
+            lr_scheduler: keys.word("lr_scheduler", &curves)?,
+            warmup_steps: keys.whole("warmup_steps")?,
+            adam_beta1: keys.number("adam_beta1")?,
+            adam_beta2: keys.number("adam_beta2")?,
+            adam_epsilon: keys.number("adam_epsilon")?,
+            weight_decay: keys.number("weight_decay")?,
+            max_grad_norm: keys.number("max_grad_norm")?,
+            seed: keys.seed("seed")?,
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
-            output_dir: keys.need("output_dir", keys.text("output_dir")?)?.into(),
-            save_steps: keys.whole("save_steps", 1..=STEPS_MAX)?.unwrap_or(10),
+            output_dir: keys.path("output_dir")?.into(),
+            save_steps: keys.whole("save_steps")?,
             precision: precision(&keys)?,
-            recompute: keys.flag("recompute")?.unwrap_or(false),
-            lora_r: keys.whole("lora_r", 1..=4_096)?,
-            lora_alpha: keys.number("lora_alpha", |alpha| alpha > 0.0, "a number above 0")?,
+            recompute: keys.flag("recompute")?,
+            lora_r: keys.whole_if("lora_r")?,
+            lora_alpha: keys.number_if("lora_alpha")?,
             lora_target_modules: targets(&keys)?,
         };
+        if job.warmup_steps > job.max_steps {
+            let allowed = format!("a whole number from 0 to {} (max_steps)", job.max_steps);
+            return Err(keys.bad("warmup_steps", allowed));
+        }
         job.check_adapter(&keys)?;
         Ok(job)
     }
@@ -292,34 +249,18 @@ impl JobFile {
 }
 
 fn precision(keys: &Keys) -> anyhow::Result<PrecisionSpec> {
-    let mut precision = PrecisionSpec {
-        weights: 16,
-        activations: 16,
-    };
-    let Some(keys) = keys.map("precision")? else {
-        return Ok(precision);
-    };
-    keys.refuse_unknown(&["weights", "activations"], &[])?;
-    let fields = [
-        ("weights", &mut precision.weights),
-        ("activations", &mut precision.activations),
-    ];
-    for (key, bits) in fields {
-        let Some(asked) = keys.whole(key, 0..=u32::MAX)? else {
-            continue;
-        };
-        *bits = match asked {
-            8 => 8,
-            14 => 14,
-            16 => 16,
-            _ => return Err(keys.bad(key, "one of 8, 14 and 16 (bits)")),
-        };
-    }
-    Ok(precision)
+    let keys = keys.map("precision", Section::Precision)?;
+    keys.check()?;
+    // The table allows 8, 14 and 16.
+    let bits = |name| anyhow::Ok(u8::try_from(keys.whole(name)?)?);
+    Ok(PrecisionSpec {
+        weights: bits("weights")?,
+        activations: bits("activations")?,
+    })
 }
 
 fn targets(keys: &Keys) -> anyhow::Result<Option<BTreeSet<Projection>>> {
-    let Some(names) = keys.texts("lora_target_modules")? else {
+    let Some(names) = keys.texts_if("lora_target_modules")? else {
         return Ok(None);
     };
     if names.is_empty() {

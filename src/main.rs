@@ -12,6 +12,7 @@ mod device;
 mod generate;
 mod gpu;
 mod gpu_suite;
+mod home;
 mod job_file;
 mod jobs;
 mod key;

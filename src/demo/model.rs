@@ -133,6 +133,29 @@ mod tests {
     use concord_text::TextTokenizer;
 
     use super::*;
+    use crate::job_file::JobFile;
+
+    /// The jobs of `examples/` start from a model of this kind.
+    #[test]
+    fn the_examples_fit_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 7).unwrap();
+        let config = DecoderConfig::from_folder(folder.path()).unwrap();
+        let tokenizer = TextTokenizer::open(folder.path()).unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for name in ["story", "questions"] {
+            let job = JobFile::read(&root.join(format!("examples/{name}.yaml"))).unwrap();
+            for source in &job.datasets {
+                let mut source = source.clone();
+                source.path = root.join(&source.path);
+                let loaded = source
+                    .load(Some(&tokenizer), &config, job.sequence_len)
+                    .unwrap();
+                assert!(loaded.count() >= 16, "{name}: {} sequences", loaded.count());
+                assert_eq!((loaded.truncated, loaded.skipped), (0, 0), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn the_folder_is_a_model_like_any_other() {

@@ -1,16 +1,23 @@
 //! The data sets of a job file.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use concord_models::data::{DatasetKind, DatasetSource};
 
+use super::foreign;
 use super::keys::Keys;
+use super::known::Section;
 
-/// Every key of an entry of `datasets`.
-const DATASET_KEYS: [&str; 5] = ["path", "type", "field", "field_instruction", "field_output"];
+/// Keys that name fields of rows, and the type that reads them.
+const FIELD_KEYS: [(&str, DatasetKind); 4] = [
+    ("field", DatasetKind::Text),
+    ("field_instruction", DatasetKind::Instruct),
+    ("field_input", DatasetKind::Instruct),
+    ("field_output", DatasetKind::Instruct),
+];
 
 /// The entries of `datasets`, at least one.
 pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
-    let entries = keys.need("datasets", keys.maps("datasets")?)?;
+    let entries = keys.maps("datasets", Section::Dataset)?;
     if entries.is_empty() {
         bail!(
             "{}: `datasets` is empty; name at least one file",
@@ -32,22 +39,63 @@ pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
 }
 
 fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
-    keys.refuse_unknown(&DATASET_KEYS, &[])?;
-    let path = keys.need("path", keys.text("path")?)?;
-    let kinds = DatasetKind::ALL.map(|kind| (kind.name(), kind));
-    let kind = keys.need("type", keys.one_of("type", &kinds)?)?;
+    keys.check()?;
+    let path = keys.path("path")?;
+    let kind = keys.word("type", &DatasetKind::ALL);
+    let kind =
+        kind.map_err(
+            |error| match keys.word_given("type").and_then(foreign::dataset_type) {
+                Some(remedy) => anyhow!("{error:#}; {remedy}"),
+                None => error,
+            },
+        )?;
     let mut source = DatasetSource::new(path, kind);
-    let fields = [
-        ("field", &mut source.field),
-        ("field_instruction", &mut source.field_instruction),
-        ("field_output", &mut source.field_output),
-    ];
-    for (key, field) in fields {
-        if let Some(name) = keys.text(key)? {
-            *field = name;
+    source.field = keys.text("field")?;
+    source.field_instruction = keys.text("field_instruction")?;
+    source.field_input = keys.text("field_input")?;
+    source.field_output = keys.text("field_output")?;
+    source.ignore_fields = keys.texts_if("ignore_fields")?.unwrap_or_default();
+    check_fields(keys, &source)?;
+    Ok(source)
+}
+
+/// Refuses the name of a field that is not read, or that is read twice.
+fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
+    for (key, kind) in FIELD_KEYS {
+        if keys.has(key) && kind != source.kind {
+            return Err(keys.idle(key, &format!("with `type: {}`", source.kind.name())));
         }
     }
-    Ok(source)
+    for key in ["field", "ignore_fields"] {
+        if keys.has(key) && !source.has_rows() {
+            return Err(keys.idle(key, "on a file without rows (.jsonl or .json)"));
+        }
+    }
+    let used = match source.kind {
+        DatasetKind::Text => vec![&source.field],
+        DatasetKind::Instruct => vec![
+            &source.field_instruction,
+            &source.field_input,
+            &source.field_output,
+        ],
+        DatasetKind::Tokens => Vec::new(),
+    };
+    let twice = (1..used.len()).find(|index| used[..*index].contains(&used[*index]));
+    if let Some(index) = twice {
+        bail!(
+            "{}: the field `{}` is named twice; the instruction, the input and the output are \
+             fields of their own",
+            keys.place("path"),
+            used[index]
+        );
+    }
+    match source.ignore_fields.iter().find(|name| used.contains(name)) {
+        Some(name) => bail!(
+            "{}: `ignore_fields` has `{name}`, which is read; take it off the list",
+            keys.place("ignore_fields")
+        ),
+        None => Ok(()),
+    }
 }
 
 /// `shuffle`, which a `tokens` file forbids and others have by default.
@@ -55,7 +103,7 @@ pub(super) fn shuffle(keys: &Keys, datasets: &[DatasetSource]) -> anyhow::Result
     let as_given = datasets
         .iter()
         .any(|source| source.kind == DatasetKind::Tokens);
-    match (keys.flag("shuffle")?, as_given) {
+    match (keys.flag_if("shuffle")?, as_given) {
         (Some(true), true) => bail!(
             "{}: `shuffle` is true, but a data set of type `tokens` is taken in its own order; \
              remove `shuffle`",

@@ -2,6 +2,8 @@ use concord_models::data::DatasetKind;
 
 use super::*;
 
+mod silent;
+
 const JOB: &str = "\
 base_model: models/small
 datasets: [{path: a.txt, type: text}]
@@ -168,11 +170,6 @@ fn a_missing_key_is_named() {
             refusal(key, ""),
             format!("job.yaml: the key `{key}` is missing")
         );
-        assert_eq!(
-            refusal(key, &format!("{key}:")),
-            refusal(key, ""),
-            "an empty value"
-        );
     }
     let error = refusal("datasets", "datasets: [{type: text}]");
     assert_eq!(error, "job.yaml: the key `datasets[0].path` is missing");
@@ -215,7 +212,7 @@ fn a_value_out_of_range_is_refused_with_what_is_allowed() {
         ),
         (
             "warmup_steps: 31",
-            "`warmup_steps` is 31, but must be a whole number from 0 to 30",
+            "`warmup_steps` is 31, but must be a whole number from 0 to 30 (max_steps)",
         ),
         (
             "adam_beta2: 1",
@@ -240,8 +237,11 @@ fn a_value_out_of_range_is_refused_with_what_is_allowed() {
             "adapter: qlora",
             "`adapter` is \"qlora\", but must be one of lora, full",
         ),
-        ("base_model: 7", "`base_model` is 7, but must be a text"),
-        ("output_dir: ''", "`output_dir` is \"\", but must be a text"),
+        (
+            "base_model: 7",
+            "`base_model` is 7, but must be a model folder, or owner/name",
+        ),
+        ("output_dir: ''", "`output_dir` is \"\", but must be a path"),
         (
             "datasets: a.txt",
             "`datasets` is \"a.txt\", but must be a list of mappings",
@@ -322,6 +322,4 @@ fn what_is_no_mapping_is_refused() {
         error.contains("job.yaml: not valid YAML") && error.contains("line"),
         "{error}"
     );
-    let error = format!("{:#}", parse(&format!("{JOB}lora_r: 5\n")).unwrap_err());
-    assert!(error.contains("lora_r"), "{error}");
 }

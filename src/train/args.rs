@@ -12,17 +12,26 @@ use crate::pool::PoolOptions;
 
 /// Options of `concord train`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
-  concord train examples/shakespeare.yaml                          # one worker on this machine
-  concord train examples/shakespeare.yaml --workers local:3        # a pool of three
-  concord train examples/shakespeare.yaml --workers local:4 --plan 2x2
-  concord train examples/shakespeare.yaml --coordinator http://10.0.0.1:7700
+#[command(
+    after_help = "Every key of a job file, with its meaning, range and default:
+  concord train --keys
+
+Examples:
+  concord train examples/story.yaml                          # one worker on this machine
+  concord train examples/story.yaml --workers local:3        # a pool of three
+  concord train examples/story.yaml --workers local:4 --plan 2x2
+  concord train examples/story.yaml --coordinator http://10.0.0.1:7700
 
 Ctrl-C and SIGTERM stop the training (exit status 130 and 143): the same command goes on from the
-newest checkpoint, or, with --coordinator, where the job goes on meanwhile, watches it again.")]
+newest checkpoint, or, with --coordinator, where the job goes on meanwhile, watches it again."
+)]
 pub struct Args {
     /// The job file (YAML).
-    pub job: PathBuf,
+    #[arg(required_unless_present = "keys")]
+    pub job: Option<PathBuf>,
+    /// Print every key of a job file with its meaning, range and default.
+    #[arg(long, conflicts_with = "job")]
+    keys: bool,
     /// Start a pool on this machine for this one job, such as "local:3".
     #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
     workers: Option<LocalWorkers>,
@@ -130,7 +139,8 @@ impl Args {
         Ok(RunOptions {
             name: self
                 .job
-                .file_stem()
+                .as_deref()
+                .and_then(Path::file_stem)
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::data::{DatasetKind, DatasetSource, Grouping};
+use concord_models::data::{DatasetKind, DatasetSource, Grouping, Loaded, Loader};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
@@ -15,13 +15,19 @@ use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateMani
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::TextTokenizer;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::profile::model_profile;
+use super::told::Told;
 use crate::blobs::BlobSet;
 use crate::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::output::Output;
 
 /// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
 const CHUNK_SEQUENCES: u32 = 1_024;
+
+/// Data of fewer bytes are read in a second or two.
+const BAR_BYTES_MIN: u64 = 4 << 20;
 
 /// A job, ready to be submitted.
 pub struct Ingested {
@@ -35,19 +41,21 @@ pub struct Ingested {
     pub folder: ModelFolder,
     /// The shape of the adapter; none where every tensor is trained.
     pub lora: Option<LoraShape>,
+    /// What the data sets came to.
+    pub told: Vec<Told>,
 }
 
 /// Reads model and data of a job file.
 ///
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
-pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
+pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     let path = crate::loaded_model::resolve(&job.base_model).context("base_model")?;
     let folder = ModelFolder::open(&path)?;
     DecoderConfig::check_training(folder.dir())?;
     let mut blobs = BlobSet::default();
     let model = blobs.model(&folder)?;
-    let data = data_manifest(job, &folder, &mut blobs)?;
+    let (data, told) = data_manifest(job, &folder, &mut blobs, output)?;
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {
         AdapterKind::Full => None,
@@ -83,6 +91,7 @@ pub fn ingest(job: &JobFile) -> anyhow::Result<Ingested> {
         blobs,
         folder,
         lora,
+        told,
     })
 }
 
@@ -90,7 +99,8 @@ fn data_manifest(
     job: &JobFile,
     folder: &ModelFolder,
     blobs: &mut BlobSet,
-) -> anyhow::Result<Digest> {
+    output: &Output,
+) -> anyhow::Result<(Digest, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
         true => Some(TextTokenizer::open(folder.dir())?),
@@ -99,24 +109,7 @@ fn data_manifest(
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
     }
-    let (mut tokens, mut mask) = (Vec::new(), Vec::new());
-    for source in &job.datasets {
-        let sequences = source.load(tokenizer.as_ref(), folder.config(), job.sequence_len)?;
-        if let Some(grouping) = &sequences.grouping {
-            check_grouping(job, source, grouping)?;
-        }
-        if sequences.truncated > 0 || sequences.skipped > 0 {
-            eprintln!(
-                "{}: {} examples were cut to {} tokens, {} had no room for an answer",
-                source.path.display(),
-                sequences.truncated,
-                job.sequence_len,
-                sequences.skipped
-            );
-        }
-        tokens.extend(sequences.tokens);
-        mask.extend(sequences.loss_mask);
-    }
+    let (tokens, mask, told) = sequences(job, folder, tokenizer.as_ref(), output)?;
     let len = job.sequence_len as usize;
     let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
     let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();
@@ -138,7 +131,54 @@ fn data_manifest(
         chunks,
         sequences: entries,
     };
-    Ok(blobs.value(&manifest))
+    Ok((blobs.value(&manifest), told))
+}
+
+/// Tokens and loss mask of all sequences, in the order of the data sets, and what these came to.
+fn sequences(
+    job: &JobFile,
+    folder: &ModelFolder,
+    tokenizer: Option<&TextTokenizer>,
+    output: &Output,
+) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
+    let bar = reading_bar(job, output);
+    let mut loader = Loader {
+        tokenizer,
+        config: folder.config(),
+        sequence_len: job.sequence_len,
+        progress: &mut |bytes| bar.inc(bytes),
+    };
+    let loaded = loader.load(&job.datasets);
+    bar.finish_and_clear();
+    let (mut tokens, mut mask, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for Loaded { sources, sequences } in loaded? {
+        let sources = &job.datasets[sources];
+        if let (Some(grouping), Some(source)) = (&sequences.grouping, sources.first()) {
+            check_grouping(job, source, grouping)?;
+        }
+        told.push(Told::of(sources, &sequences));
+        if tokens.is_empty() {
+            // No copy where there is one data set, which may be large.
+            (tokens, mask) = (sequences.tokens, sequences.loss_mask);
+        } else {
+            tokens.extend(sequences.tokens);
+            mask.extend(sequences.loss_mask);
+        }
+    }
+    Ok((tokens, mask, told))
+}
+
+/// A bar over the bytes of the data sets, where they are so many that reading takes a while.
+fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
+    let files = job.datasets.iter();
+    let sizes = files.filter_map(|source| Some(source.path.metadata().ok()?.len()));
+    let bytes: u64 = sizes.sum();
+    if output.is_json() || bytes < BAR_BYTES_MIN {
+        return ProgressBar::hidden();
+    }
+    let style = "{bar:30} {bytes}/{total_bytes} of data tokenized  eta {eta}";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    ProgressBar::new(bytes).with_style(style)
 }
 
 /// A file of tokens says itself which sequences make a microbatch: the job must say the same.

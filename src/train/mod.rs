@@ -10,6 +10,7 @@ mod progress;
 mod result;
 mod room;
 mod stop;
+mod told;
 mod watch;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::job_file::JobFile;
+use crate::job_file::{self, JobFile};
 use crate::output::Output;
 use crate::pool::Pool;
 use crate::signals::EndSignals;
@@ -41,12 +42,16 @@ pub use watch::{as_json, describe};
 /// [`crate::output::Stopped`] where it was interrupted.
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let Some(path) = &args.job else {
+        job_file::help::print(output);
+        return Ok(());
+    };
     let mut signals = EndSignals::install()?;
-    let job = Arc::new(JobFile::read(&args.job)?);
+    let job = Arc::new(JobFile::read(path)?);
     let options = args.options(&job)?;
     let mut claim = Claim::take(&job, args.overwrite)?;
     let ingested = tokio::select! {
-        ingested = in_thread(job.clone()) => ingested?,
+        ingested = in_thread(job.clone(), *output) => ingested?,
         signal = signals.next() => return Err(stop::early(signal)),
     };
     apart::check_base(&claim.canonical()?, ingested.folder.dir())?;
@@ -75,11 +80,11 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
 }
 
 /// Reads model and data in a thread of its own, which the end of the program does not wait for.
-async fn in_thread(job: Arc<JobFile>) -> anyhow::Result<Ingested> {
+async fn in_thread(job: Arc<JobFile>, output: Output) -> anyhow::Result<Ingested> {
     let (send, ingested) = tokio::sync::oneshot::channel();
     let read = move || {
         // Nobody takes it where the user has stopped waiting.
-        let _ = send.send(ingest::ingest(&job));
+        let _ = send.send(ingest::ingest(&job, &output));
     };
     let thread = std::thread::Builder::new().name("ingest".to_string());
     thread.spawn(read).context("cannot start a thread")?;
@@ -176,6 +181,8 @@ impl Run<'_> {
 
     async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<()> {
         let client = Client::connect(url).await?;
+        let told = self.ingested.told.iter();
+        told.for_each(|told| told.tell(self.output));
         let bar = match self.output.is_json() {
             true => ProgressBar::hidden(),
             false => ProgressBar::new(0),

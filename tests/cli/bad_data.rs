@@ -69,8 +69,43 @@ fn a_line_that_is_not_json_is_named() {
 #[test]
 fn a_field_that_is_missing_is_named() {
     let job = Job::new("a.jsonl", b"{\"question\": \"w3\", \"output\": \"w4\"}\n");
-    job.train("instruct", 8)
-        .refused(&["a.jsonl", "1", "`instruction`", "question"]);
+    job.train("instruct", 8).refused(&[
+        "a.jsonl",
+        "1",
+        "`instruction`",
+        "set `field_instruction: question`",
+    ]);
+}
+
+#[test]
+fn a_field_that_would_be_left_out_is_named() {
+    let lines = b"{\"instruction\": \"w3\", \"context\": \"w4\", \"output\": \"w5\"}\n";
+    Job::new("a.jsonl", lines).train("instruct", 8).refused(&[
+        "a.jsonl, line 1",
+        "`context`",
+        "set `field_input: context`",
+    ]);
+}
+
+#[test]
+fn most_examples_without_room() {
+    let row = |words: usize| {
+        format!(
+            "{{\"instruction\": \"{}\", \"output\": \"w4\"}}\n",
+            "w3 ".repeat(words)
+        )
+    };
+    let lines = [row(2), row(40), row(30)].concat();
+    Job::new("a.jsonl", lines.as_bytes())
+        .train("instruct", 8)
+        .refused(&["2 of 3 instructions", "sequence_len = 8", "42 tokens"]);
+}
+
+#[test]
+fn a_text_of_utf_16() {
+    Job::new("a.txt", b"\xff\xfew\x003\0")
+        .train("text", 8)
+        .refused(&["a.txt", "UTF-16", "UTF-8"]);
 }
 
 #[test]

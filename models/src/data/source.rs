@@ -8,6 +8,9 @@ use crate::config::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 use concord_text::TextTokenizer;
 
+/// Files of type `text` that end so have rows.
+const ROWS: [&str; 3] = ["jsonl", "ndjson", "json"];
+
 /// The kind of a data set, by its `type` in a job file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatasetKind {
@@ -115,6 +118,21 @@ impl DatasetSource {
             Some(loaded) => loaded.sequences,
             None => Sequences::empty(sequence_len),
         })
+    }
+
+    /// Whether the file has rows with fields; else it is one text, or token ids.
+    pub fn has_rows(&self) -> bool {
+        match self.kind {
+            DatasetKind::Text => ROWS.contains(&self.ending().as_str()),
+            DatasetKind::Instruct => true,
+            DatasetKind::Tokens => false,
+        }
+    }
+
+    /// What stands behind the last dot of the file's name, in small letters.
+    pub(super) fn ending(&self) -> String {
+        let ending = self.path.extension().unwrap_or_default();
+        ending.to_string_lossy().to_lowercase()
     }
 
     /// The error that this data set cannot be used as a whole.

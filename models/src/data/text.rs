@@ -15,9 +15,6 @@ use concord_text::Pieces;
 /// A long document is tokenized in pieces of so many bytes: some 30 MB of memory at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Files of these are rows, in whatever case they are written.
-const ROWS: [&str; 3] = ["jsonl", "ndjson", "json"];
-
 /// Files of these hold text, but not as one document.
 const PACKED: [&str; 10] = [
     "csv", "tsv", "parquet", "arrow", "gz", "zst", "zip", "xz", "bz2", "pdf",
@@ -89,8 +86,7 @@ fn read(
     documents: &mut Documents,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u32, ModelError> {
-    let ending = source.path.extension().unwrap_or_default();
-    let ending = ending.to_string_lossy().to_lowercase();
+    let ending = source.ending();
     if PACKED.contains(&ending.as_str()) {
         return Err(source.fail(format!(
             ".{ending} files are not read; write the texts to a .txt file, or to a .jsonl file \
@@ -98,7 +94,7 @@ fn read(
             source.field
         )));
     }
-    if !ROWS.contains(&ending.as_str()) {
+    if !source.has_rows() {
         let bytes = fs::read(&source.path).map_err(ModelError::io("read", &source.path))?;
         let mut text = utf8(bytes).map_err(|reason| source.fail(reason))?;
         if text.contains("\r\n") {

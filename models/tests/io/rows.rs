@@ -357,7 +357,7 @@ fn documents_have_an_end_between_them() {
     // One text is one document, as it always was.
     let one = load("a.txt", b"ab\n\ncdef", text).unwrap();
     assert_eq!(one.tokens, [256, 97, 98, 10, 10, 99, 100, 101]);
-    // Texts that are apart in the job are two streams.
+    // Together they may still be too short.
     let error = load_all(&[("a.txt", b"ab"), ("b.txt", b"c")], text, 9, |_| {}).unwrap_err();
     says(
         error,
