@@ -320,7 +320,10 @@ fn make(dir: &Path) -> anyhow::Result<Made> {
             Ok(()) => made.0.push(folder.to_path_buf()),
             Err(_) if folder.is_dir() => {}
             Err(_) if folder == dir && folder.is_file() => {
-                bail!("output_dir: {} is a file, and must be a folder", dir.display())
+                bail!(
+                    "output_dir: {} is a file, and must be a folder",
+                    dir.display()
+                )
             }
             Err(_) if folder.is_file() => bail!(
                 "output_dir: cannot make {}: {} is a file",

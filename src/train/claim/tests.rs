@@ -159,7 +159,10 @@ fn a_job_comes_back_to_its_own_folder() {
         claim.hold(id(1), "x", AdapterKind::Lora).unwrap(),
         Standing::ToDo
     );
-    assert!(case.path("out/.concord-state").is_dir(), "it goes on from there");
+    assert!(
+        case.path("out/.concord-state").is_dir(),
+        "it goes on from there"
+    );
     drop(claim);
     // It never came to a step: another job may have the place, and starts afresh.
     let mut claim = case.take("out", false).unwrap();
