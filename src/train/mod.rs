@@ -110,7 +110,8 @@ impl Run<'_> {
                 done = self.work(url, options, claim) => done?,
                 signal = signals.next() => return Err(stop::detached(signal, url, self.id)),
             }
-            return claim.forget_state();
+            forget_state(claim);
+            return Ok(());
         }
         let pool_options = args.pool_options(&claim.state_dir());
         let pool = tokio::select! {
@@ -122,17 +123,21 @@ impl Run<'_> {
             done = self.work(&url, options, claim) => Ok(done),
             signal = signals.next() => Err(signal),
         };
-        // Whoever asks a second time does not wait.
         let stopped = tokio::select! {
             stopped = pool.stop() => stopped,
-            signal = signals.next() => return Err(self.stopped(signal, None)),
+            // Whoever asks a second time does not wait.
+            signal = signals.next() => return match done {
+                Ok(done) => done,
+                Err(_) => Err(self.stopped(signal, None)),
+            },
         };
         match done {
             Ok(done) => {
                 done?;
                 stopped?;
                 // Only now nobody writes there any more.
-                claim.forget_state()
+                forget_state(claim);
+                Ok(())
             }
             Err(signal) => {
                 let data = pool_options.dir.map(|dir| dir.join("coordinator"));
@@ -198,6 +203,13 @@ impl Run<'_> {
             }
             other => bail!("the coordinator answers {other:?}"),
         }
+    }
+}
+
+/// Removes what was kept to go on. The result is there: that something else stays is no failure.
+fn forget_state(claim: &Claim) {
+    if let Err(why) = claim.forget_state() {
+        eprintln!("{}", crate::output::in_words(&why));
     }
 }
 
