@@ -3,20 +3,20 @@
 use crate::jobs::{Home, Job};
 use crate::running::{Ran, Running, run};
 
-const STEPS: u32 = 300;
+const STEPS: u32 = 100;
 
-/// A coordinator with a worker.
+/// A coordinator with a worker and a checker.
 struct Pool {
     url: String,
     // In this order they end.
-    _worker: Running,
+    _members: Vec<Running>,
     _coordinator: Running,
 }
 
 impl Pool {
     fn start(home: &Home) -> Self {
-        let (data, dir) = (home.path("coordinator"), home.path("worker"));
-        let (data, dir) = (data.to_str().unwrap(), dir.to_str().unwrap());
+        let data = home.path("coordinator");
+        let data = data.to_str().unwrap();
         let listen = [
             "--json",
             "coordinator",
@@ -28,27 +28,42 @@ impl Pool {
         let mut coordinator = Running::start(&listen);
         let listening = coordinator.until(|object| object["event"] == "listening");
         let url = listening["url"].as_str().unwrap().to_string();
-        let worker = [
-            "--json",
-            "worker",
-            "--threads",
-            "1",
-            "--coordinator",
-            &url,
-            "--dir",
-            dir,
-        ];
-        let mut worker = Running::start(&worker);
-        worker.until(|object| object["event"] == "started");
+        let member = |role: &str| {
+            let dir = home.path(role);
+            let dir = dir.to_str().unwrap();
+            let command = [
+                "--json",
+                role,
+                "--threads",
+                "1",
+                "--coordinator",
+                &url,
+                "--dir",
+                dir,
+            ];
+            let mut member = Running::start(&command);
+            member.until(|object| object["event"] == "started");
+            member
+        };
         Self {
+            _members: vec![member("worker"), member("checker")],
             url,
-            _worker: worker,
             _coordinator: coordinator,
         }
     }
 
     fn train(&self, job: &Job) -> Running {
-        Running::start(&["--json", "train", &job.file, "--coordinator", &self.url])
+        let command = ["--json", "train", &job.file, "--coordinator", &self.url];
+        // Every piece of work is re-run: wherever the job is cancelled, some are not yet.
+        let audits = [
+            "--min-checkers",
+            "1",
+            "--audit-rate",
+            "1",
+            "--audit-rate-new",
+            "1",
+        ];
+        Running::start(&[&command[..], &audits].concat())
     }
 
     fn jobs(&self, command: &[&str]) -> Ran {
@@ -84,7 +99,7 @@ fn the_same_command_goes_on_with_a_cancelled_job() {
         let mut train = pool.train(&job);
         let id = id(&mut train);
         // The events of the rounds before are told again.
-        train.until_step(11 + 5 * round);
+        train.until_step(25 + 10 * round);
         pool.jobs(&["cancel", &id]).good();
         let cancelled = train.end();
         assert_eq!(cancelled.code, Some(1), "{cancelled:#?}");
@@ -103,6 +118,16 @@ fn the_same_command_goes_on_with_a_cancelled_job() {
     let result = done.result();
     assert_eq!(result["record_digest"], undisturbed["record_digest"]);
     job.log_is_whole(u64::from(STEPS), &result);
+    // Its proof holds, and nothing was left unjudged.
+    assert_eq!(result["inconclusive"], 0, "{result}");
+    let proof = job.output.join("proof");
+    run(&[
+        "verify",
+        proof.to_str().unwrap(),
+        "--model",
+        job.output.to_str().unwrap(),
+    ])
+    .good();
     let id = result["job"].as_str().unwrap();
     let watched = pool.jobs(&["watch", id]).good();
     assert_eq!(watched.count("cancelled"), 2, "what happened is told");
@@ -119,7 +144,7 @@ fn a_job_that_is_submitted_again_waits_behind_the_others() {
     train.until_step(3);
     pool.jobs(&["cancel", &first_id]).good();
     assert_eq!(train.end().code, Some(1));
-    let second = home.job("second", 150, "seed: 7");
+    let second = home.job("second", 60, "seed: 7");
     let mut other = pool.train(&second);
     other.until_step(2);
     // It comes back while the other one has the pool.
