@@ -108,7 +108,10 @@ impl Run<'_> {
         if let Some(url) = &args.coordinator {
             tokio::select! {
                 done = self.work(url, options, claim) => done?,
-                signal = signals.next() => return Err(stop::detached(signal, url, self.id)),
+                signal = signals.next() => return Err(match claim.is_settled() {
+                    true => stop::detached(signal, url, self.id),
+                    false => stop::early(signal),
+                }),
             }
             forget_state(claim);
             return Ok(());
@@ -140,6 +143,7 @@ impl Run<'_> {
                 Ok(())
             }
             Err(signal) => {
+                tell_failure(stopped);
                 let data = pool_options.dir.map(|dir| dir.join("coordinator"));
                 let kept = match data {
                     Some(data) => stop::kept_steps(&data, self.id).await,
@@ -208,7 +212,12 @@ impl Run<'_> {
 
 /// Removes what was kept to go on. The result is there: that something else stays is no failure.
 fn forget_state(claim: &Claim) {
-    if let Err(why) = claim.forget_state() {
+    tell_failure(claim.forget_state());
+}
+
+/// Tells of a failure beside what the command ends with.
+fn tell_failure(outcome: anyhow::Result<()>) {
+    if let Err(why) = outcome {
         eprintln!("{}", crate::output::in_words(&why));
     }
 }
