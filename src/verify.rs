@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::device::DeviceArgs;
 use crate::output::Output;
+use result::Base;
 
 /// Options of `concord verify`.
 #[derive(clap::Args)]
@@ -54,6 +55,14 @@ struct Share {
     tokens: u64,
 }
 
+/// What was found of the weights.
+struct Weights {
+    /// Tensors that are as the last step left them.
+    tensors: usize,
+    /// The model below an adapter.
+    base: Option<Base>,
+}
+
 /// Checks a proof, and the weights where they are given.
 ///
 /// # Errors
@@ -73,13 +82,16 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         Err(error) => return Err(refuted(error, output)).with_context(place),
     };
     let weights = match &args.model {
-        Some(folder) => Some(result::check(&bundle, folder)?),
+        Some(folder) => Some(Weights {
+            tensors: result::check(&bundle, folder)?,
+            base: result::check_base(&bundle, folder)?,
+        }),
         None => None,
     };
     let shares = shares(&bundle)?;
     output.result(
-        &text(&report, &shares, weights),
-        &object(&report, &shares, weights),
+        &text(&report, &shares, weights.as_ref()),
+        &object(&report, &shares, weights.as_ref()),
     );
     Ok(())
 }
@@ -107,7 +119,7 @@ fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, Share>> {
     Ok(shares)
 }
 
-fn text(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<usize>) -> String {
+fn text(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<&Weights>) -> String {
     let mut lines = vec![
         format!("proven      job {}", report.job),
         format!("hash        {}", report.record),
@@ -139,10 +151,15 @@ fn text(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<usi
         percent_below(report.detection),
         percent_below(report.audit_rate_min)
     ));
-    if let Some(tensors) = weights {
+    if let Some(weights) = weights {
         lines.push(format!(
-            "weights     {tensors} tensors, each as the last step left it"
+            "weights     {} tensors, each as the last step left it",
+            weights.tensors
         ));
+        lines.extend(weights.base.as_ref().map(|base| match base {
+            Base::Same(name) => format!("base        {name}, as it was trained on"),
+            Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
+        }));
     }
     lines.join("\n")
 }
@@ -153,7 +170,7 @@ fn percent_below(share: f64) -> f64 {
     (share * 1e4 + 1e-4).floor() / 1e2
 }
 
-fn object(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<usize>) -> Value {
+fn object(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<&Weights>) -> Value {
     let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
     let worker = |(id, share): (&WorkerId, &Share)| {
         json!({
@@ -170,6 +187,8 @@ fn object(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<u
         "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
         "audits_inconclusive": report.audits_inconclusive,
         "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
-        "detection": report.detection, "tensors_checked": weights,
+        "detection": report.detection,
+        "tensors_checked": weights.map(|weights| weights.tensors),
+        "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(_)))),
     })
 }

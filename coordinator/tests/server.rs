@@ -345,6 +345,47 @@ async fn a_job_is_taken_on_once_and_its_events_are_replayed() {
 }
 
 #[tokio::test]
+async fn a_cancelled_job_is_taken_on_again_as_the_client_wants_it_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let mut client = connect(&server).await;
+    let mut submission = submission(&mut client).await;
+    let id = submission.spec.id();
+    for (round, name) in ["first", "second", "third"].into_iter().enumerate() {
+        submission.options.name = name.to_string();
+        let submit = ClientRequest::Submit(Box::new(submission.clone()));
+        let response = ask(&mut client, &submit).await;
+        assert_eq!(response, ClientResponse::Submitted(id));
+        let ClientResponse::Jobs(jobs) = ask(&mut client, &ClientRequest::Jobs).await else {
+            panic!("no jobs");
+        };
+        assert_eq!((jobs.len(), jobs[0].name.as_str()), (1, name));
+        assert!(matches!(jobs[0].state, JobState::Waiting(_)), "{jobs:?}");
+        let cancelled = ask(&mut client, &ClientRequest::Cancel(id)).await;
+        assert_eq!(cancelled, ClientResponse::Cancelled);
+        let bytes = canonical::encode(&WatchRequest { job: id, from: 0 });
+        let events = client.watch(Body { bytes }).await.unwrap().into_inner();
+        let events: Vec<_> = events.collect().await;
+        let event = |body: Result<Body, _>| canonical::decode(&body.unwrap().bytes).unwrap();
+        let events: Vec<JobEvent> = events.into_iter().map(event).collect();
+        let ends = events.iter().filter(|event| **event == JobEvent::Cancelled);
+        assert_eq!(ends.count(), round + 1, "{events:?}");
+        assert_eq!(events.last(), Some(&JobEvent::Cancelled));
+    }
+    server.shutdown().await.unwrap();
+    // What was wanted last is kept.
+    let server = serve(folder.path()).await;
+    let mut client = connect(&server).await;
+    let ClientResponse::Jobs(jobs) = ask(&mut client, &ClientRequest::Jobs).await else {
+        panic!("no jobs");
+    };
+    assert_eq!(
+        (&jobs[0].state, jobs[0].name.as_str()),
+        (&JobState::Cancelled, "third")
+    );
+}
+
+#[tokio::test]
 async fn a_job_whose_blobs_are_not_there_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;

@@ -75,7 +75,7 @@ pub struct Claim {
     /// Whether the folder was marked before this process came.
     was_marked: bool,
     overwrite: bool,
-    /// Whether there may be something in it that is worth keeping.
+    /// Whether a coordinator has the job: there may be something that is worth keeping.
     is_settled: bool,
     // Goes last: the folders are removed once they are empty.
     made: Made,
@@ -178,6 +178,11 @@ impl Claim {
     /// From here on the folder stays marked, whatever comes: a coordinator has the job.
     pub fn settle(&mut self) {
         self.is_settled = true;
+    }
+
+    /// Whether a coordinator has the job.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     /// Notes which files the result has, by their paths within the folder, before they come.

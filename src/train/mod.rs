@@ -113,9 +113,13 @@ impl Run<'_> {
         if let Some(url) = &args.coordinator {
             tokio::select! {
                 done = self.work(url, options, claim) => done?,
-                signal = signals.next() => return Err(stop::detached(signal, url, self.id)),
+                signal = signals.next() => return Err(match claim.is_settled() {
+                    true => stop::detached(signal, url, self.id),
+                    false => stop::early(signal),
+                }),
             }
-            return claim.forget_state();
+            forget_state(claim);
+            return Ok(());
         }
         let pool_options = args.pool_options(&claim.state_dir());
         let pool = tokio::select! {
@@ -127,19 +131,24 @@ impl Run<'_> {
             done = self.work(&url, options, claim) => Ok(done),
             signal = signals.next() => Err(signal),
         };
-        // Whoever asks a second time does not wait.
         let stopped = tokio::select! {
             stopped = pool.stop() => stopped,
-            signal = signals.next() => return Err(self.stopped(signal, None)),
+            // Whoever asks a second time does not wait.
+            signal = signals.next() => return match done {
+                Ok(done) => done,
+                Err(_) => Err(self.stopped(signal, None)),
+            },
         };
         match done {
             Ok(done) => {
                 done?;
                 stopped?;
                 // Only now nobody writes there any more.
-                claim.forget_state()
+                forget_state(claim);
+                Ok(())
             }
             Err(signal) => {
+                tell_failure(stopped);
                 let data = pool_options.dir.map(|dir| dir.join("coordinator"));
                 let kept = match data {
                     Some(data) => stop::kept_steps(&data, self.id).await,
@@ -205,6 +214,18 @@ impl Run<'_> {
             }
             other => bail!("the coordinator answers {other:?}"),
         }
+    }
+}
+
+/// Removes what was kept to go on. The result is there: that something else stays is no failure.
+fn forget_state(claim: &Claim) {
+    tell_failure(claim.forget_state());
+}
+
+/// Tells of a failure beside what the command ends with.
+fn tell_failure(outcome: anyhow::Result<()>) {
+    if let Err(why) = outcome {
+        eprintln!("{}", crate::output::in_words(&why));
     }
 }
 

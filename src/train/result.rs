@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::claim::{Claim, remove_folder};
 use super::ingest::Ingested;
-use super::{in_words, watch};
+use super::{forget_state, in_words, watch};
 use crate::client::Client;
 use crate::job_file::JobFile;
 use crate::output::Output;
@@ -83,7 +83,7 @@ pub fn tell_again(claim: &Claim, told: &Value, output: &Output) -> anyhow::Resul
             dir.display()
         )
     })?;
-    claim.forget_state()?;
+    forget_state(claim);
     let mut told = told.clone();
     told["already_done"] = json!(true);
     let text = format!(

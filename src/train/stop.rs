@@ -10,7 +10,7 @@ use crate::output::Stopped;
 
 /// Before a coordinator has the job.
 pub fn early(signal: &'static str) -> anyhow::Error {
-    let words = "stopped before the first step; the same command starts again";
+    let words = "stopped before a step was done; the same command begins again where it was";
     Stopped::new(signal, words.to_string()).into()
 }
 
@@ -68,6 +68,6 @@ mod tests {
         );
         assert!(words(12, Some(10)).ends_with("newest checkpoint, with step 11"));
         assert!(words(12, None).ends_with("goes on from the newest checkpoint"));
-        assert!(words(0, Some(0)).contains("before the first step"));
+        assert!(words(0, Some(0)).contains("before a step was done"));
     }
 }

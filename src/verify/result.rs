@@ -12,6 +12,65 @@ use concord_proto::{AdapterSpec, Claim, Digest};
 use concord_runtime::tensor_blob;
 use serde_json::Value;
 
+use crate::blobs::BlobSet;
+
+/// Files that make a folder a full model, or would be taken for its weights.
+const MODEL_FILES: [&str; 5] = [
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// Files that make a folder an adapter, or would be taken for its weights.
+const ADAPTER_FILES: [&str; 3] = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+];
+
+/// What is known of the model that an adapter is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The adapter names the very model that it was trained on.
+    Same(String),
+    /// The model that it names is not in a folder of this machine.
+    NotHere(String),
+}
+
+/// Holds the base model that an adapter names, and that it is computed with, against the one that
+/// the job was trained on. Nothing for a full fine-tune.
+///
+/// # Errors
+/// Where it is another one, or cannot be read.
+pub fn check_base(bundle: &Bundle, folder: &Path) -> anyhow::Result<Option<Base>> {
+    if bundle.spec.adapter == AdapterSpec::Full {
+        return Ok(None);
+    }
+    let path = folder.join("adapter_config.json");
+    let place = path.display();
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {place}"))?;
+    let config: Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("{place}: not valid JSON"))?;
+    let name = config["base_model_name_or_path"].as_str();
+    let name = name.unwrap_or_default().to_string();
+    if name.is_empty() || !Path::new(&name).is_dir() {
+        return Ok(Some(Base::NotHere(name)));
+    }
+    let base = ModelFolder::open(Path::new(&name))?;
+    let found = BlobSet::default().model(&base)?;
+    if found != bundle.spec.model {
+        bail!(
+            "{place}: `base_model_name_or_path` is {name}, which is not the model that the adapter \
+             was trained on: it hashes to {}, the job's to {}",
+            found.short(),
+            bundle.spec.model.short()
+        );
+    }
+    Ok(Some(Base::Same(name)))
+}
+
 /// Checks each trained tensor in `folder` against the claims of the last step of a bundle that
 /// holds. The result is their number.
 ///
@@ -19,6 +78,7 @@ use serde_json::Value;
 /// Naming the file and the tensor that is missing, strange or another.
 pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
     let proven = last_values(bundle)?;
+    check_kind(bundle, folder)?;
     match &bundle.spec.adapter {
         AdapterSpec::Full => {
             let model = ModelFolder::open(folder)?;
@@ -45,6 +105,28 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
         }
     }
     Ok(proven.len())
+}
+
+/// A folder of a model and an adapter at once would be computed as one of the two, and it may be
+/// the one that nobody checks.
+fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
+    let has = |name: &str| folder.join(name).exists();
+    let other = match &bundle.spec.adapter {
+        AdapterSpec::Full => ADAPTER_FILES.iter().find(|name| has(name)),
+        AdapterSpec::Lora { .. } => MODEL_FILES.iter().find(|name| has(name)),
+    };
+    let Some(other) = other else {
+        return Ok(());
+    };
+    let (trained, strange) = match &bundle.spec.adapter {
+        AdapterSpec::Full => ("a full model", "an adapter"),
+        AdapterSpec::Lora { .. } => ("an adapter", "a full model"),
+    };
+    bail!(
+        "{}: the job trained {trained}, but the folder has {strange} as well ({other}), and which \
+         of the two is computed depends on the program: move what is not the job's away",
+        folder.display()
+    )
 }
 
 /// Blob addresses of the trained tensors after the last step, by name.

@@ -153,6 +153,34 @@ fn weights_that_were_not_trained_are_found() {
 }
 
 #[test]
+fn a_folder_of_two_kinds_is_refused() {
+    let check = |folder: &Path| verify(folder, &["--model", arg(folder)]);
+    for name in ["config.json", "model.safetensors"] {
+        let folder = JOB.copy();
+        fs::copy(JOB.model.file(name), folder.path().join(name)).unwrap();
+        check(folder.path()).refused(&["trained an adapter", "a full model as well", name]);
+    }
+}
+
+/// An adapter is computed with the model that it names.
+#[test]
+fn another_base_model_is_found() {
+    let folder = JOB.copy();
+    let check = || verify(folder.path(), &["--model", arg(folder.path())]);
+    assert!(check().good().stdout.contains("as it was trained on"));
+    let other = TinyModel::new();
+    other.write_weights(|_, values| values[0] += 1.0);
+    let config = folder.path().join("adapter_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let (was, is) = (JOB.model.dir(), other.dir());
+    fs::write(&config, text.replace(arg(was), arg(is))).unwrap();
+    check().refused(&["base_model_name_or_path", arg(is), "not the model"]);
+    drop(other);
+    let ran = check().good();
+    assert!(ran.stdout.contains("not compared"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_folder_that_is_no_proof() {
     let empty = tempfile::tempdir().unwrap();
     verify(empty.path(), &[]).refused(&["job.spec", "missing"]);

@@ -165,6 +165,8 @@ impl Pool {
         let mut train = Command::new(&self.program)
             .args(["--json", "train", "--coordinator", &self.url, "--plan", plan])
             .args(["--min-workers", &workers, "--audit-rate", "0", "--audit-rate-new", "0"])
+            // One job over several pools: its result is there from the first one on.
+            .arg("--overwrite")
             .arg(dir.join("job.yaml"))
             .stdout(Stdio::piped())
             .spawn()?;

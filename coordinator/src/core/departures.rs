@@ -190,12 +190,26 @@ impl Job {
     pub(super) fn end(&mut self, desk: &mut Desk, state: JobState) {
         self.retire(desk);
         self.flush = None;
-        self.void_audits(desk, 0);
+        match &state {
+            JobState::Completed { .. } => self.void_audits(desk, 0),
+            _ => self.void_unjudged(desk),
+        }
         self.state = state;
         let job = self.id;
         let members: Vec<WorkerId> = desk.pool.connected().map(|member| member.id).collect();
         for member in members {
             desk.send(&member, ToWorker::Forget { job });
         }
+    }
+
+    /// Gives up steps of which a drawn leaf is not judged: nobody re-runs it any more, and a proof
+    /// needs all of them. Submitted again, the job does these steps anew.
+    fn void_unjudged(&mut self, desk: &mut Desk) {
+        let oldest = self.audits.oldest_step();
+        if let Some(oldest) = oldest.filter(|&step| step < self.committed) {
+            self.void_from(desk, oldest);
+        }
+        // Those of the step in progress.
+        self.void_audits(desk, self.committed);
     }
 }

@@ -1,0 +1,92 @@
+//! A disk that is full when the result is written: nothing that was trained is lost.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::jobs::Home;
+
+/// A file system of its own; none where the system does not let us mount one.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(path);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("skipped: this system does not let the test mount a small disk");
+        }
+        mounted.then(|| Self(path.to_path_buf()))
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
+        while filler.write_all(&[0; 1 << 12]).is_ok() {}
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn the_same_command_writes_the_result_once_there_is_room() {
+    let home = Home::new();
+    let Some(disk) = Disk::mount(&home.path("disk"), "4M") else {
+        return;
+    };
+    let job = home.job("disk/out", 150, "");
+    let state = home.path("state");
+    let state = ["--pool-dir", state.to_str().unwrap()];
+    let mut train = job.start(&state);
+    train.until_step(4);
+    disk.fill();
+    let full = train.end();
+    assert_eq!(full.code, Some(1), "{full:#?}");
+    for words in [
+        "the training is done and kept",
+        "make room",
+        "the same command",
+    ] {
+        assert!(full.stderr.contains(words), "no {words:?} in {full:#?}");
+    }
+    let names = job.entries();
+    assert!(
+        !names.contains(&"adapter_config.json".to_string()),
+        "{names:?}"
+    );
+    fs::remove_file(home.path("disk/filler")).unwrap();
+    let written = job.run(&state).good();
+    let steps: Vec<_> = written
+        .objects
+        .iter()
+        .filter(|object| object["event"] == "step")
+        .collect();
+    assert_eq!(
+        steps.len(),
+        150,
+        "they are told again, and none is done again"
+    );
+    let result = written.result();
+    job.log_is_whole(150, &result);
+}
+
+#[test]
+fn a_disk_without_room_for_the_result_is_refused() {
+    let home = Home::new();
+    let Some(_disk) = Disk::mount(&home.path("disk"), "256K") else {
+        return;
+    };
+    let job = home.job("disk/out", 2, "");
+    job.run(&[])
+        .refused(&["output_dir", "the result takes", "make room"]);
+}
