@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use concord_proto::client::JobEvent;
 use concord_proto::{Digest, JobId, Plan, Seat, WorkerId};
+use concord_runtime::Backoff;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -39,8 +40,6 @@ pub enum Outcome {
 
 /// For so long a coordinator that is gone may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
-/// Between two tries to reach it.
-const RETRY: Duration = Duration::from_millis(300);
 
 /// Shows the events of a job until it ends or Ctrl-C is pressed. A coordinator that is restarted
 /// meanwhile is waited for.
@@ -78,6 +77,7 @@ struct EventStream<'a> {
 impl EventStream<'_> {
     async fn next(&mut self) -> anyhow::Result<JobEvent> {
         let mut gone_since = None;
+        let mut backoff = Backoff::for_coordinator();
         loop {
             let broken = match self.try_next().await {
                 Ok(event) => {
@@ -90,7 +90,7 @@ impl EventStream<'_> {
             if gone_since.get_or_insert_with(Instant::now).elapsed() > RETURN_MAX {
                 return Err(broken);
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
