@@ -144,8 +144,13 @@ fn one_newcomer_waits_for_each_key() {
         pool.pass(200 * MS, &[first]);
         last = pool.worker(1);
     }
-    pool.pass(SECOND, &[first]);
-    assert!(pool.refusal(last).is_some(), "newcomers do not put it off");
+    let is_refusal = |(_, message): &(_, ToWorker)| matches!(message, ToWorker::Refused { .. });
+    assert!(
+        pool.sent.iter().any(is_refusal),
+        "newcomers do not put it off"
+    );
+    pool.pass(2 * SECOND, &[first]);
+    assert!(pool.refusal(last).is_some());
     assert!(!pool.closed.contains(&first));
     assert_eq!(pool.status().members.len(), 1);
 }

@@ -117,15 +117,21 @@ impl Line {
         self.up.send(signed.into()).await.unwrap();
     }
 
-    /// The next message, or nothing at the end of the session.
+    /// The next message, or nothing at the end of the session. Nobody listens where a made-up worker
+    /// says that it does: that it is told so is of no interest here.
     async fn hear(&mut self) -> Option<ToWorker> {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.down.next());
-        let envelope = next
-            .await
-            .expect("a message or an end")
-            .and_then(Result::ok)?;
-        let signed = Signed::try_from(envelope).unwrap();
-        Some(signed.open().unwrap())
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(10), self.down.next());
+            let envelope = next
+                .await
+                .expect("a message or an end")
+                .and_then(Result::ok)?;
+            let signed = Signed::try_from(envelope).unwrap();
+            match signed.open().unwrap() {
+                ToWorker::Unreached { .. } => {}
+                message => return Some(message),
+            }
+        }
     }
 
     async fn is_over(&mut self) -> bool {
@@ -180,6 +186,33 @@ async fn a_worker_is_welcomed_and_the_other_end_signs() {
     line.say(&ToCoordinator::Drain).await;
     assert_eq!(line.hear().await, Some(ToWorker::Leave));
     server.shutdown().await.unwrap();
+}
+
+/// Where a worker says that it is, nobody answers, or somebody who is no worker.
+#[tokio::test]
+async fn a_worker_is_tried_at_its_address_and_told_what_came_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let mut client = connect(&server).await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    for (number, endpoint, words) in [(1, address, "refused"), (2, server.url(), "no worker")] {
+        let hello = Hello {
+            endpoint,
+            ..hello(Role::Worker)
+        };
+        let mut line = Line::open(&mut client, number, hello).await;
+        let welcome = line.hear().await;
+        assert!(matches!(welcome, Some(ToWorker::Welcome { .. })));
+        let next = tokio::time::timeout(Duration::from_secs(10), line.down.next());
+        let envelope = next.await.expect("a word in time").unwrap().unwrap();
+        let message = Signed::try_from(envelope).unwrap().open().unwrap();
+        let ToWorker::Unreached { reason } = message else {
+            panic!("{message:?}");
+        };
+        assert!(reason.contains(words), "{reason}");
+    }
 }
 
 #[tokio::test]

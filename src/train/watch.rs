@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use concord_proto::client::JobEvent;
 use concord_proto::{Digest, JobId, Plan, Seat, WorkerId};
+use concord_runtime::Backoff;
 use serde_json::{Value, json};
 
 use super::log::StepLog;
@@ -32,8 +33,6 @@ pub struct Completed {
 
 /// For so long a coordinator that is gone may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
-/// Between two tries to reach it.
-const RETRY: Duration = Duration::from_millis(300);
 
 /// Shows the events of a job until it ends, keeps its steps in `log`, and the number of committed
 /// ones in `committed`. A coordinator that is restarted meanwhile is waited for.
@@ -96,6 +95,7 @@ impl EventStream<'_> {
             return Ok(event);
         }
         let mut gone_since = None;
+        let mut backoff = Backoff::for_coordinator();
         loop {
             let broken = match self.try_next().await {
                 Ok(event) => {
@@ -108,7 +108,7 @@ impl EventStream<'_> {
             if gone_since.get_or_insert_with(Instant::now).elapsed() > RETURN_MAX {
                 return Err(broken);
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -129,15 +129,12 @@ impl Job {
         (worker, reason): (WorkerId, String),
     ) {
         let active = self.active.as_ref().filter(|a| a.plan.epoch == epoch);
-        let Some(active) = active.filter(|a| a.has(&reporter) && a.has(&worker)) else {
-            return;
-        };
-        if reporter == worker {
+        let is_of_plan = active.is_some_and(|a| a.has(&reporter) && a.has(&worker));
+        if !is_of_plan || reporter == worker {
             return;
         }
-        let workers: BTreeSet<WorkerId> = active.workers().into_iter().collect();
         desk.pool.reach.note(desk.now, reporter, worker);
-        let left_out = desk.pool.left_out(desk.now, &workers);
+        let left_out = self.left_out(desk);
         let member = desk.pool.get(&worker);
         let endpoint = member.map_or(String::new(), |member| member.endpoint.clone());
         let (by, why) = (reporter.short(), shortened(reason));

@@ -45,7 +45,8 @@ enum Holdup {
     Gradients(u32),
     Update(u32),
     Contest(u32),
-    Audits,
+    /// Whether a checker is there.
+    Audits(bool),
 }
 
 impl Job {
@@ -148,7 +149,8 @@ impl Job {
             count => format!("{count} steps are"),
         };
         let seconds = desk.config.checker_grace_us / 1_000_000;
-        let what = if desk.pool.checkers().next().is_some() {
+        let has_checker = desk.pool.checkers().next().is_some();
+        let what = if has_checker {
             format!("checkers to answer: {steps} not audited yet")
         } else {
             format!(
@@ -156,7 +158,7 @@ impl Job {
                  after {seconds} s without one they are counted as not judged"
             )
         };
-        Some((Holdup::Audits, what))
+        Some((Holdup::Audits(has_checker), what))
     }
 }
 
