@@ -188,6 +188,10 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         (None, Some(pool)) => pool.url(),
         (None, None) => unreachable!("one of the two is there"),
     };
+    if let Some(pool) = &pool {
+        let (blobs, folder) = (&ingested.blobs, &ingested.folder);
+        blobs.link(folder, pool.server().blobs()).await?;
+    }
     let result = submit_and_watch(&url, &job, &ingested, options, output).await;
     if let Some(pool) = pool {
         pool.stop().await?;

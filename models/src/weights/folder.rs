@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use concord_kernels::Tensor;
@@ -94,6 +95,16 @@ impl ModelFolder {
     pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
         let name = self.untied(name);
         self.file_of(name)?.bytes(name)
+    }
+
+    /// The file of a tensor, and where in it the bytes lie.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`].
+    pub fn place(&self, name: &str) -> Result<(&Path, Range<usize>), ModelError> {
+        let name = self.untied(name);
+        let file = self.file_of(name)?;
+        Ok((file.path(), file.place(name)?))
     }
 
     /// The number format of a tensor in its file, or `None` where there is no such tensor.
