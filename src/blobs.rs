@@ -1,16 +1,23 @@
 //! Blobs of a job or a deployment on their way into the coordinator's store: only those that it
-//! lacks.
+//! lacks. What is large is not held in memory until then: it is read again when it is sent.
+
+mod spool;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use concord_coordinator::blobs::Blobs;
+use concord_kernels::{Device, Tensor};
 use concord_models::weights::{Dtype, ModelFolder};
+use concord_proto::blob_store::BlobLink;
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::{ModelManifest, ModelTensor, StoredDtype, TensorHeader};
 use concord_proto::{Digest, Domain, canonical};
+use concord_runtime::tensor_blob;
 use indicatif::ProgressBar;
 
 use crate::client::Client;
+use spool::{Spool, Spooled};
 
 /// Addresses asked about in one message.
 const ASKED_AT_ONCE: usize = 10_000;
@@ -18,23 +25,72 @@ const ASKED_AT_ONCE: usize = 10_000;
 /// What a blob is made of, until it is sent.
 enum Content {
     Bytes(Vec<u8>),
+    /// In a file without a name.
+    Spooled(Spooled),
     /// A tensor of the model, read from its file when it is sent.
     ModelTensor {
         name: String,
         header: TensorHeader,
     },
+    /// A tensor of the model as training starts from it.
+    FirstValue(String),
+    /// A tensor of zeros of this shape.
+    Zeros(Vec<usize>),
 }
 
 /// Blobs by address.
 #[derive(Default)]
-pub struct BlobSet(BTreeMap<Digest, Content>);
+pub struct BlobSet {
+    contents: BTreeMap<Digest, Content>,
+    /// Addresses of zeros by shape: many tensors have one shape.
+    zeros: BTreeMap<Vec<usize>, Digest>,
+    spool: Spool,
+}
 
 impl BlobSet {
-    /// Adds bytes.
+    /// Adds bytes, which are few.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(Domain::Blob, &bytes);
-        self.0.insert(digest, Content::Bytes(bytes));
+        self.contents.insert(digest, Content::Bytes(bytes));
         digest
+    }
+
+    /// Adds bytes that may be many: they wait on disk, and in memory only where that has no room.
+    pub fn data(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(Domain::Blob, &bytes);
+        if !self.contents.contains_key(&digest) {
+            let content = match self.spool.put(&bytes) {
+                Ok(spooled) => Content::Spooled(spooled),
+                Err(_) => Content::Bytes(bytes),
+            };
+            self.contents.insert(digest, content);
+        }
+        digest
+    }
+
+    /// Adds a tensor of zeros.
+    ///
+    /// # Errors
+    /// Never, on the host.
+    pub fn zeros(&mut self, shape: &[usize]) -> anyhow::Result<Digest> {
+        if let Some(digest) = self.zeros.get(shape) {
+            return Ok(*digest);
+        }
+        let digest = tensor_blob::digest(&Tensor::zeros(shape))?;
+        self.zeros.insert(shape.to_vec(), digest);
+        self.contents.insert(digest, Content::Zeros(shape.to_vec()));
+        Ok(digest)
+    }
+
+    /// Adds a tensor of the model as training starts from it: f32, without negative zeros.
+    ///
+    /// # Errors
+    /// Where it is missing, or not finite.
+    pub fn first_value(&mut self, folder: &ModelFolder, name: &str) -> anyhow::Result<Digest> {
+        let digest = tensor_blob::digest(&first_value(folder, name)?)?;
+        self.contents
+            .insert(digest, Content::FirstValue(name.to_string()));
+        Ok(digest)
     }
 
     /// Adds the canonical encoding of a value.
@@ -52,7 +108,7 @@ impl BlobSet {
         let mut tensors = Vec::new();
         for spec in specs {
             // Loading refuses what is not finite: better here than in the middle of a job.
-            folder.load(&spec.name)?;
+            folder.load_rows(&spec.name, &mut |_, _| Ok(()))?;
             let bytes = folder.bytes(&spec.name)?;
             let header = TensorHeader {
                 dtype: match folder.dtype(&spec.name) {
@@ -64,7 +120,8 @@ impl BlobSet {
             };
             let blob = header.digest(bytes);
             let name = spec.name.clone();
-            self.0.insert(blob, Content::ModelTensor { name, header });
+            self.contents
+                .insert(blob, Content::ModelTensor { name, header });
             tensors.push(ModelTensor {
                 name: spec.name,
                 blob,
@@ -77,11 +134,43 @@ impl BlobSet {
         }))
     }
 
-    /// The bytes of all blobs but the tensors of a model.
+    /// The bytes of all blobs that are held in memory: all, where there is no model and no data.
     pub fn into_bytes(self) -> impl Iterator<Item = Vec<u8>> {
-        self.0.into_values().filter_map(|content| match content {
-            Content::Bytes(bytes) => Some(bytes),
-            Content::ModelTensor { .. } => None,
+        self.contents
+            .into_values()
+            .filter_map(|content| match content {
+                Content::Bytes(bytes) => Some(bytes),
+                _ => None,
+            })
+    }
+
+    /// Has the tensors of the model in the store of this process's own coordinator without a copy: it
+    /// reads them from the model's files. What cannot be linked is sent like all else.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub async fn link(&self, folder: &ModelFolder, store: &Blobs) -> anyhow::Result<()> {
+        for (digest, content) in &self.contents {
+            let Content::ModelTensor { name, header } = content else {
+                continue;
+            };
+            let (path, place) = folder.span(name)?;
+            let (offset, bytes) = (place.start as u64, place.len() as u64);
+            if let Some(link) = BlobLink::new(canonical::encode(header), path, offset, bytes) {
+                store.link(digest, &link).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blob(&self, digest: &Digest, folder: &ModelFolder) -> anyhow::Result<Vec<u8>> {
+        let content = self.contents.get(digest);
+        Ok(match content.context("a blob that was not asked about")? {
+            Content::Bytes(bytes) => bytes.clone(),
+            Content::Spooled(spooled) => self.spool.get(spooled)?,
+            Content::ModelTensor { name, header } => header.blob(folder.bytes(name)?),
+            Content::FirstValue(name) => tensor_blob::encode(&first_value(folder, name)?)?,
+            Content::Zeros(shape) => tensor_blob::encode(&Tensor::zeros(shape))?,
         })
     }
 
@@ -95,7 +184,7 @@ impl BlobSet {
         folder: &ModelFolder,
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
-        let all: Vec<Digest> = self.0.keys().copied().collect();
+        let all: Vec<Digest> = self.contents.keys().copied().collect();
         let mut missing = Vec::new();
         for asked in all.chunks(ASKED_AT_ONCE) {
             match client
@@ -108,10 +197,7 @@ impl BlobSet {
         }
         bar.set_length(missing.len() as u64);
         for digest in missing {
-            let bytes = match &self.0[&digest] {
-                Content::Bytes(bytes) => bytes.clone(),
-                Content::ModelTensor { name, header } => header.blob(folder.bytes(name)?),
-            };
+            let bytes = self.blob(&digest, folder)?;
             let sent = concord_runtime::blobs::upload(client.channel(), bytes).await;
             sent.context("cannot put it into the coordinator's store")?;
             bar.inc(1);
@@ -119,4 +205,10 @@ impl BlobSet {
         bar.finish_and_clear();
         Ok(())
     }
+}
+
+fn first_value(folder: &ModelFolder, name: &str) -> anyhow::Result<Tensor> {
+    let mut value = folder.load(name)?;
+    Device::Reference.canonicalise(&mut [(name, &mut value)])?;
+    Ok(value)
 }

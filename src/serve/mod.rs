@@ -252,6 +252,10 @@ async fn fill_store(
         ..options.clone()
     };
     let store = Pool::coordinator(&alone, None).await?;
+    model
+        .blobs
+        .link(&model.folder, store.server().blobs())
+        .await?;
     let client = Client::connect(&store.url()).await?;
     let bar = match output.is_json() {
         true => ProgressBar::hidden(),

@@ -122,7 +122,7 @@ fn data_manifest(
         .zip(mask.chunks(chunk))
         .map(|(tokens, mask)| {
             let words = tokens.iter().flat_map(|token| token.to_le_bytes());
-            blobs.bytes(words.chain(mask.iter().copied()).collect())
+            blobs.data(words.chain(mask.iter().copied()).collect())
         });
     let chunks = chunks.collect();
     let manifest = DataManifest {
@@ -251,14 +251,18 @@ fn initial_state(
 ) -> anyhow::Result<Digest> {
     let mut entries = Vec::new();
     for (index, tensor) in tensors.iter().enumerate() {
-        let mut value = match (&given, job.adapter) {
-            (Some(given), _) => given[&tensor.name].clone(),
-            (None, AdapterKind::Full) => folder.load(&tensor.name)?,
-            (None, AdapterKind::Lora) => lora_init(tensor, index, job.seed),
+        let value = match (&given, job.adapter) {
+            (None, AdapterKind::Full) => blobs.first_value(folder, &tensor.name)?,
+            (given, _) => {
+                let mut value = match given {
+                    Some(given) => given[&tensor.name].clone(),
+                    None => lora_init(tensor, index, job.seed),
+                };
+                Device::Reference.canonicalise(&mut [(&tensor.name, &mut value)])?;
+                blobs.bytes(tensor_blob::encode(&value)?)
+            }
         };
-        Device::Reference.canonicalise(&mut [(&tensor.name, &mut value)])?;
-        let zeros = blobs.bytes(tensor_blob::encode(&Tensor::zeros(&tensor.shape))?);
-        let value = blobs.bytes(tensor_blob::encode(&value)?);
+        let zeros = blobs.zeros(&tensor.shape)?;
         entries.push(StateEntry {
             value,
             first_moment: zeros,

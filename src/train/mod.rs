@@ -126,6 +126,11 @@ impl Run<'_> {
             pool = Pool::start(&pool_options) => pool?,
             signal = signals.next() => return Err(stop::early(signal)),
         };
+        let (blobs, folder) = (&self.ingested.blobs, &self.ingested.folder);
+        tokio::select! {
+            linked = blobs.link(folder, pool.server().blobs()) => linked?,
+            signal = signals.next() => return Err(stop::early(signal)),
+        }
         let url = pool.url();
         let done = tokio::select! {
             done = self.work(&url, options, claim) => Ok(done),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use concord_kernels::Tensor;
@@ -105,6 +106,15 @@ impl TensorFile {
     pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
         self.entry(name)
             .map(|entry| &self.map[entry.bytes.0..entry.bytes.1])
+    }
+
+    /// Where the bytes of a tensor lie, from the start of the file.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`].
+    pub fn place(&self, name: &str) -> Result<Range<usize>, ModelError> {
+        let entry = self.entry(name)?;
+        Ok(entry.bytes.0..entry.bytes.1)
     }
 
     /// Refuses a tensor that is missing, has another shape, or is not F32, F16 or BF16.

@@ -1,6 +1,7 @@
 //! A Hugging Face model folder: its configuration, and its weights in one file or in shards.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use concord_kernels::Tensor;
@@ -93,6 +94,15 @@ impl ModelFolder {
     pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
         let (file, stored) = self.stored(name)?;
         file.bytes(stored)
+    }
+
+    /// The file of a tensor, and where in it the bytes lie.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`].
+    pub fn span(&self, name: &str) -> Result<(&Path, Range<usize>), ModelError> {
+        let (file, stored) = self.stored(name)?;
+        Ok((file.path(), file.place(stored)?))
     }
 
     /// The number format of a tensor in its file, or `None` where there is no such tensor.

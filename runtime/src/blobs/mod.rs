@@ -22,6 +22,9 @@ pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
 /// Uploads under way at a time.
 const PUT_AT_ONCE: usize = 16;
 
+/// Bytes of them, unless one blob has more.
+const PUT_BYTES: u64 = 64 << 20;
+
 /// Which blobs a worker or checker keeps on its disk, and where it finds others.
 #[derive(Clone, Debug)]
 pub struct BlobOptions {
@@ -169,20 +172,25 @@ impl Blobs {
     /// # Errors
     /// [`RuntimeError`] where the coordinator cannot be reached or has no room.
     pub async fn put_all(&self, tensors: Vec<Arc<Tensor>>) -> Result<(), RuntimeError> {
-        let mut tensors = tensors.into_iter();
+        let mut tensors = tensors.into_iter().peekable();
         let mut uploads = JoinSet::new();
+        let mut under_way = 0;
         loop {
             while uploads.len() < PUT_AT_ONCE
-                && let Some(tensor) = tensors.next()
+                && let Some(tensor) = tensors.next_if(|tensor| {
+                    under_way == 0 || under_way + tensor_blob::encoded_len(tensor) <= PUT_BYTES
+                })
             {
                 // A GPU gives a tensor out when what it works on is done.
                 let encoded = tokio::task::spawn_blocking(move || tensor_blob::encode(&tensor));
                 let bytes = encoded.await.map_err(stopped)??;
-                uploads.spawn(upload(self.coordinator.clone(), bytes));
+                let (store, len) = (self.coordinator.clone(), bytes.len() as u64);
+                under_way += len;
+                uploads.spawn(async move { upload(store, bytes).await.map(|_| len) });
             }
             match uploads.join_next().await {
                 None => return Ok(()),
-                Some(Ok(uploaded)) => drop(uploaded?),
+                Some(Ok(uploaded)) => under_way -= uploaded?,
                 Some(Err(error)) => return Err(stopped(error)),
             }
         }

@@ -99,12 +99,13 @@ fn failed(digest: Digest, status: &Status) -> RuntimeError {
 /// [`RuntimeError::Unreachable`] with the coordinator's reason.
 pub async fn upload(channel: Channel, bytes: Vec<u8>) -> Result<Digest, RuntimeError> {
     let digest = Digest::of(Domain::Blob, &bytes);
-    let chunks: Vec<Chunk> = bytes
-        .chunks(CHUNK_BYTES)
-        .map(|data| Chunk {
-            data: data.to_vec(),
-        })
-        .collect();
+    let starts = (0..bytes.len()).step_by(CHUNK_BYTES);
+    // One at a time: the blob is in memory once.
+    let chunks = starts.map(move |start| {
+        let end = bytes.len().min(start + CHUNK_BYTES);
+        let data = bytes[start..end].to_vec();
+        Chunk { data }
+    });
     let mut client = CoordinatorClient::new(channel);
     let answer = client
         .put_blob(tokio_stream::iter(chunks))
