@@ -20,6 +20,7 @@ mod loaded_model;
 mod logits;
 mod output;
 mod pool;
+mod scratch;
 mod serve;
 mod signals;
 mod status;

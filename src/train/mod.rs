@@ -188,7 +188,11 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         (None, Some(pool)) => pool.url(),
         (None, None) => unreachable!("one of the two is there"),
     };
-    let result = submit_and_watch(&url, &job, &ingested, options, output).await;
+    let work = submit_and_watch(&url, &job, &ingested, options, output);
+    let result = match &pool {
+        Some(pool) => pool.while_it_lasts(work).await,
+        None => work.await,
+    };
     if let Some(pool) = pool {
         pool.stop().await?;
     }
