@@ -14,6 +14,9 @@ use crate::signals::EndSignals;
 /// second only.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long the last words of answers that are done may take to reach whoever asked.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
+
 /// Takes on nothing new, lets answers under way end within `patience`, and ends. The next signal ends
 /// it at once.
 ///
@@ -28,32 +31,39 @@ pub async fn end(
 ) -> anyhow::Result<()> {
     let engine = stand.engine.clone();
     engine.end();
-    let (answers, seconds) = (engine.under_way(), patience.as_secs());
+    let (under_way, seconds) = (engine.under_way(), patience.as_secs());
     eprintln!(
-        "{signal}: draining: {answers} answers under way, for {seconds} s at most; again to end at \
-         once"
+        "{signal}: draining: {} under way, for {seconds} s at most; again to end at once",
+        answers(under_way)
     );
     output.result(
         "",
-        &json!({ "event": "draining", "answers": answers, "seconds": seconds }),
+        &json!({ "event": "draining", "answers": under_way, "seconds": seconds }),
     );
     let drained = async {
         let left = idle(&engine, patience).await;
-        stand.stop().await?;
+        let patience = match left {
+            0 => LAST_WORDS_MAX,
+            _ => Duration::ZERO,
+        };
+        stand.stop(patience).await?;
         anyhow::Ok(left)
     };
     tokio::select! {
         left = drained => match left? {
             0 => Ok(()),
-            left => bail!(
-                "{left} answers were cut: they would have taken longer than --drain-seconds \
-                 {seconds}"
-            ),
+            left => bail!("{} cut after --drain-seconds {seconds}", answers(left)),
         },
         signal = signals.next() => {
-            let left = engine.under_way();
-            bail!("{signal} again: ended at once, {left} answers were cut")
+            bail!("{signal} again: ended at once, {} cut", answers(engine.under_way()))
         }
+    }
+}
+
+fn answers(count: u32) -> String {
+    match count {
+        1 => "1 answer".to_string(),
+        _ => format!("{count} answers"),
     }
 }
 

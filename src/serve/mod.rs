@@ -244,7 +244,8 @@ async fn serve(
     tokio::select! {
         signal = signals.next() => drain::end(stand, signal, signals, patience, output).await,
         reason = stand.hopeless() => {
-            stand.stop().await?;
+            // Whoever still waits is told by its answer's end.
+            stand.stop(Duration::ZERO).await?;
             bail!(reason)
         }
     }

@@ -149,13 +149,14 @@ impl Stand {
         }
     }
 
-    /// Ends all of it.
+    /// Ends all of it; requests under way may end within `patience`.
     ///
     /// # Errors
     /// Where the coordinator had ended with an error before.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub async fn stop(self, patience: Duration) -> anyhow::Result<()> {
         self.watching.abort();
-        self.gateway.shutdown().await;
+        // What is under way after that fails with the pool, and is told so.
+        let _ = tokio::time::timeout(patience, self.gateway.shutdown()).await;
         self.pool.stop().await
     }
 }

@@ -101,6 +101,12 @@ impl Local {
         until("tokens", || drawn() >= count);
     }
 
+    /// Waits until the first pipeline has so many answers under way.
+    pub fn has_active(&self, count: u64) {
+        let active = || self.view()["pipelines"][0]["active"].as_u64().unwrap_or(0);
+        until("answers under way", || active() >= count);
+    }
+
     /// The state of the pool.
     pub fn view(&self) -> Value {
         get(&format!("{}/api/pool", self.url))
