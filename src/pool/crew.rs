@@ -64,14 +64,6 @@ impl Crew {
             inner: self.inner.clone(),
         }
     }
-
-    /// Waits until there were workers and none of them is started again; why. Cancel safe.
-    pub async fn hopeless(&self) -> String {
-        let mut told = self.inner.hopeless.subscribe();
-        // The sender lives as long as this.
-        let reason = told.wait_for(Option::is_some).await;
-        reason.ok().and_then(|r| r.clone()).unwrap_or_default()
-    }
 }
 
 impl Drop for Crew {
@@ -91,6 +83,14 @@ impl Troubles {
             .filter_map(Member::trouble)
             .collect();
         (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+
+    /// Waits until there were workers and none of them is started again; why. Cancel safe.
+    pub async fn hopeless(&self) -> String {
+        let mut told = self.inner.hopeless.subscribe();
+        // The sender lives as long as this.
+        let reason = told.wait_for(Option::is_some).await;
+        reason.ok().and_then(|r| r.clone()).unwrap_or_default()
     }
 }
 

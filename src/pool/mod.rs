@@ -44,6 +44,8 @@ pub struct Pool {
     // In the order in which they go.
     crew: Crew,
     server: RunningServer,
+    /// Whether the coordinator has ended on its own.
+    has_ended: bool,
     dir: PathBuf,
     _scratch: Option<Scratch>,
 }
@@ -86,6 +88,7 @@ impl Pool {
         Ok(Self {
             server: server.await?,
             crew: Crew::new(),
+            has_ended: false,
             dir,
             _scratch: scratch,
         })
@@ -123,10 +126,15 @@ impl Pool {
         self.crew.troubles()
     }
 
-    /// Waits until there were workers on this machine and none of them is started again; why.
-    /// Cancel safe.
-    pub async fn hopeless(&self) -> String {
-        self.crew.hopeless().await
+    /// Waits until the coordinator ends on its own, which only an error makes it do; why. Cancel
+    /// safe.
+    pub async fn ended(&mut self) -> String {
+        let ended = self.server.wait().await;
+        self.has_ended = true;
+        match ended {
+            Ok(()) => "the coordinator has ended".to_string(),
+            Err(error) => format!("the coordinator has ended: {error}"),
+        }
     }
 
     /// What `work` gives, or the reason why no worker of this machine is left to do it.
@@ -137,9 +145,10 @@ impl Pool {
         &self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        let troubles = self.troubles();
         tokio::select! {
             result = work => result,
-            reason = self.hopeless() => Err(anyhow!(reason)),
+            reason = troubles.hopeless() => Err(anyhow!(reason)),
         }
     }
 
@@ -159,6 +168,9 @@ impl Pool {
     /// Where the coordinator had ended with an error before.
     pub async fn stop(self) -> anyhow::Result<()> {
         drop(self.crew);
+        if self.has_ended {
+            return Ok(());
+        }
         Ok(self.server.shutdown().await?)
     }
 }

@@ -29,7 +29,7 @@ use model::ModelToServe;
 use stand::Stand;
 
 /// How long threads that hang, such as one that reads a model, may hold up the end.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// Options of `concord serve`.
 #[derive(clap::Args)]

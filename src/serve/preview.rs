@@ -58,6 +58,8 @@ fn text(plan: &ServingPlan, devices: &[Device]) -> String {
     for (device, why) in &plan.rejected {
         lines.push(format!("worker {device} is not needed: {why}"));
     }
+    let gib = devices[0].memory_bytes as f64 / (1_u64 << 30) as f64;
+    lines.push(format!("each worker may use {gib:.1} GiB"));
     lines.push(format!(
         "predicted: first token of a prompt of 512 tokens after {:.0} ms; {:.1} tokens/s for one \
          client, {:.0} tokens/s for many",

@@ -136,16 +136,26 @@ impl Stand {
         })
     }
 
-    /// Waits until nobody is left to serve and nobody comes any more; why. Cancel safe.
+    /// Waits until nobody is left to serve and nobody comes any more, or the coordinator has ended;
+    /// why. Cancel safe.
     pub async fn hopeless(&mut self) -> String {
-        let reason = self.pool.hopeless().await;
-        loop {
-            let view = self.engine.view();
-            let has_others = view.ready || view.workers.len() > self.checkers;
-            if self.is_alone && !has_others {
-                return reason;
+        let (troubles, engine) = (self.pool.troubles(), self.engine.clone());
+        let (is_alone, checkers) = (self.is_alone, self.checkers);
+        let workers = async {
+            let reason = troubles.hopeless().await;
+            loop {
+                let view = engine.view();
+                // Workers that others have started may be there.
+                let has_others = view.ready || view.workers.len() > checkers;
+                if is_alone && !has_others {
+                    return reason;
+                }
+                tokio::time::sleep(LOOK).await;
             }
-            tokio::time::sleep(LOOK).await;
+        };
+        tokio::select! {
+            reason = workers => reason,
+            reason = self.pool.ended() => reason,
         }
     }
 
