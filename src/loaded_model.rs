@@ -166,7 +166,7 @@ pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The base model that a PEFT folder names; nothing for other folders.
-fn base_of_adapter(folder: &Path) -> anyhow::Result<Option<String>> {
+pub(crate) fn base_of_adapter(folder: &Path) -> anyhow::Result<Option<String>> {
     let path = folder.join(ADAPTER_CONFIG);
     if folder.join("config.json").is_file() || !path.is_file() {
         return Ok(None);

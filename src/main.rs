@@ -22,6 +22,7 @@ mod logits;
 mod open_files;
 mod output;
 mod pool;
+mod scratch;
 mod serve;
 mod signals;
 mod status;

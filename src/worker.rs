@@ -66,10 +66,7 @@ pub struct Args {
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let signals = EndSignals::install()?;
     let device = args.device.device(args.memory)?;
-    let memory_bytes = match (&device, args.memory) {
-        (Device::Cpu(_) | Device::Reference, Some(bytes)) => bytes,
-        _ => measure::device_memory(&device),
-    };
+    let memory_bytes = memory_bytes(&device, args.memory);
     let options = WorkerOptions {
         coordinator: args.coordinator.clone(),
         listen: args.listen,
@@ -95,6 +92,15 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let (leave, left) = mpsc::channel(1);
     tokio::spawn(until_told(signals, args.until_stdin_closes, leave));
     worker::run(options, left).await.context("the worker stops")
+}
+
+/// Memory that a worker on `device` may use, where it was given so much or nothing was said. A GPU
+/// was opened with that bound already.
+pub fn memory_bytes(device: &Device, asked: Option<u64>) -> u64 {
+    match (device, asked) {
+        (Device::Cpu(_) | Device::Reference, Some(bytes)) => bytes,
+        _ => measure::device_memory(device),
+    }
 }
 
 /// Says so when the program is asked to end, or standard input ends where that is asked for. Asked

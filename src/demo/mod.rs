@@ -18,6 +18,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::output::Output;
+use crate::scratch::Scratch;
 use finale::Finale;
 use job::Job;
 use screen::{Screen, Tone};
@@ -42,7 +43,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 /// Where a part of it does not work: hashes differ, the wrong party or nobody is convicted, or the
 /// proof does not hold.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let scratch = Scratch::make()?;
     let home = match &args.keep {
         Some(dir) => new_folder(dir)?,
         None => scratch.path().join("demo"),

@@ -12,12 +12,12 @@ use concord_runtime::blobs::BlobOptions;
 use concord_runtime::worker::{self, WorkerOptions};
 use concord_runtime::wrong_data::WrongData;
 use concord_runtime::{identity, measure};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::pool::member;
+use crate::pool::command;
 
 /// What somebody does in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,10 @@ impl Pool {
     fn process(&self, role: &str, actor: &Actor, dir: &Path) -> anyhow::Result<Running> {
         let (isa, threads) = (actor.isa.name(), actor.threads.to_string());
         let options = ["--isa", isa, "--threads", &threads, "--log", "off"];
-        Ok(Running::Process(member(role, &self.url(), dir, &options)?))
+        let command = command(role, &self.url(), dir, &options)?;
+        let spawned = Command::from(command).kill_on_drop(true).spawn();
+        let child = spawned.with_context(|| format!("cannot start a {role}"))?;
+        Ok(Running::Process(child))
     }
 
     fn liar(&self, actor: &Actor, dir: PathBuf, from_step: u32) -> Running {

@@ -1,35 +1,42 @@
 //! `concord serve`: an inference API over a pool.
 
 mod adapters;
+mod drain;
 mod engine;
 mod model;
 mod preview;
+mod share;
+mod source;
+mod stand;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
-use concord_gateway::{Options, RunningGateway, Served};
-use concord_proto::Digest;
-use concord_proto::serving::{PoolView, ServedModel};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use concord_gateway::Options;
+use concord_proto::serving::ServedModel;
 
-use crate::client::Client;
+use crate::bytes;
 use crate::output::Output;
-use crate::pool::{Pool, PoolOptions};
+use crate::pool::PoolOptions;
+use crate::scratch::Scratch;
+use crate::signals::EndSignals;
 use adapters::NamedAdapter;
 pub use adapters::adapter_manifest;
-use engine::PoolEngine;
 use model::ModelToServe;
+use stand::Stand;
+
+/// How long threads that hang, such as one that reads a model, may hold up the end.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// Options of `concord serve`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   concord serve --model path/to/model                       # one worker on this machine
   concord serve --model owner/name --workers 3 --stages 3   # three processes, a third of the layers each
+  concord serve --model out/mine                            # what a job wrote, an adapter with its base model, too
   concord serve --model path/to/model --adapter poet=out/poet --adapter cook=out/cook
   concord serve --model path/to/model --workers 0 --pool 0.0.0.0:7700   # others bring the workers:
   concord worker --coordinator http://HOST:7700 --device cuda:0 --listen 0.0.0.0:7701 --advertise http://ME:7701
@@ -37,7 +44,8 @@ use model::ModelToServe;
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'")]
 pub struct Args {
-    /// A model folder, or owner/name of the Hugging Face hub.
+    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub. An
+    /// adapter is served with the base model that it names.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: String,
     /// The name of the model in requests; the last part of --model by default.
@@ -64,9 +72,9 @@ pub struct Args {
     /// Threads of each worker of this machine; the cores are shared out by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Memory of each worker of this machine, such as 8G; what is free by default.
-    #[arg(long, value_name = "BYTES")]
-    memory: Option<String>,
+    /// Memory of each worker of this machine, such as 8G; by default they divide what is free.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    memory: Option<u64>,
     /// Stages: how many workers share one copy of the model. By default as few as its size allows.
     #[arg(long, value_name = "N")]
     stages: Option<u32>,
@@ -89,6 +97,10 @@ pub struct Args {
     /// that says what they have used.
     #[arg(long, default_value_t = 120, value_name = "S")]
     resume_within: u64,
+    /// Seconds that answers under way may take to end after the first SIGTERM or Ctrl-C; nothing new
+    /// is taken on meanwhile. A second one ends at once.
+    #[arg(long, default_value_t = 30, value_name = "S")]
+    drain_seconds: u64,
     /// A file of API keys, as `concord key` makes them. Without it nobody is asked for one.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
@@ -116,31 +128,36 @@ pub struct Args {
 }
 
 impl Args {
+    /// The name of the model in requests.
     fn name(&self) -> String {
-        let last = || self.model.trim_end_matches('/').rsplit('/').next();
-        let named = self.served_model_name.as_deref().or_else(last);
-        named.unwrap_or("model").to_string()
+        if let Some(name) = &self.served_model_name {
+            return name.clone();
+        }
+        let path = Path::new(&self.model);
+        // "." and ".." have no name of their own.
+        let whole = match path.file_name() {
+            Some(_) => path.to_path_buf(),
+            None => path.canonicalize().unwrap_or_default(),
+        };
+        let last = whole.file_name().map(|name| name.to_string_lossy());
+        last.map_or_else(|| "model".to_string(), |name| name.into_owned())
     }
 
-    fn pool_options(&self) -> PoolOptions {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shares = self.workers.max(1) as usize;
-        let mut worker_options = vec!["--device".to_string(), self.device.clone()];
-        if let Some(memory) = &self.memory {
-            worker_options.extend(["--memory".to_string(), memory.clone()]);
-        }
-        PoolOptions {
+    /// The pool in a folder.
+    fn pool_options(&self, dir: &Path) -> anyhow::Result<PoolOptions> {
+        let share = self.share()?;
+        Ok(PoolOptions {
             workers: self.workers,
             checkers: self.checkers,
-            threads: self.threads.unwrap_or((cores / shares).max(1)),
-            dir: self.dir.clone(),
+            threads: share.device.threads.unwrap_or(1),
+            dir: Some(dir.to_path_buf()),
             listen: self.pool,
             config: Config {
                 serving_patience_us: self.resume_within.saturating_mul(1_000_000),
                 ..Config::default()
             },
-            worker_options,
-        }
+            worker_options: share.worker_options(),
+        })
     }
 
     fn served(&self, model: &ModelToServe) -> anyhow::Result<ServedModel> {
@@ -178,127 +195,58 @@ impl Args {
     }
 }
 
-/// Serves until Ctrl-C.
+/// Serves until SIGTERM or Ctrl-C, and then until the answers under way are done.
 ///
 /// # Errors
-/// Naming what is wrong with the model, an adapter, the options or the ports.
-#[tokio::main]
-pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
-    let path = crate::loaded_model::resolve(&args.model).context("--model")?;
-    let mut model = ModelToServe::open(&path, args.max_model_len)?;
-    for sentence in &model.not_applied {
-        eprintln!("note: {sentence}");
-    }
-    let served = args.served(&model)?;
-    if args.preview {
-        return preview::show(&args, &model, &served, output);
-    }
-    let mut adapters: Vec<(String, Digest)> = Vec::new();
-    for NamedAdapter { name, folder } in &args.adapter {
-        let config = model.folder.config().clone();
-        let digest = adapters::adapter_blobs(folder, &config, &mut model.blobs);
-        let digest = digest.with_context(|| format!("--adapter {name}"))?;
-        adapters.push((name.clone(), digest));
-    }
-    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let mut options = args.pool_options();
-    options
-        .dir
-        .get_or_insert_with(|| scratch.path().to_path_buf());
-    fill_store(&options, &model, output).await?;
-    let mut pool = Pool::coordinator(&options, Some(served)).await?;
-    let serving = pool.server().serving();
-    let serving = serving.context("the coordinator does not serve")?;
-    for (name, digest) in &adapters {
-        let added = serving.add_adapter(*digest).await;
-        added
-            .map_err(anyhow::Error::msg)
-            .with_context(|| format!("--adapter {name}"))?;
-    }
-    pool.join(&options)?;
-    let engine = PoolEngine {
-        serving: serving.clone(),
-        config: Arc::new(model.folder.config().clone()),
+/// Naming what is wrong with the model, an adapter, the options or the ports; or how many answers
+/// were cut in the end.
+pub fn run(args: Args, output: &Output) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the server's threads")?;
+    // Before anything else: as process 1 of a container nothing else ends it.
+    let signals = {
+        let _within = runtime.enter();
+        EndSignals::install()?
     };
-    let described = Served {
-        name: args.name(),
-        deployment: model.deployment.clone(),
-        tokenizer: model.tokenizer.clone(),
-        template: model.template.take(),
-        stop_tokens: model.stop_tokens.clone(),
-        adapters,
-        created: model::now(),
-        defaults: model.defaults,
+    let scratch = match (&args.dir, args.preview) {
+        (None, false) => Some(Scratch::make()?),
+        _ => None,
     };
-    let gateway =
-        concord_gateway::start(described, Arc::new(engine), args.gateway_options()).await?;
-    announce(&args, &pool, &gateway, output);
-    let watching = tokio::spawn(watch(serving, *output));
-    let _ = tokio::signal::ctrl_c().await;
-    watching.abort();
-    gateway.shutdown().await;
-    pool.stop().await
+    let dir = scratch.as_ref().map(|scratch| scratch.path().to_path_buf());
+    let dir = args.dir.clone().or(dir).unwrap_or_default();
+    let result = runtime.block_on(serve(args, dir, signals, *output));
+    // What still runs may write into the folder: it ends before the folder goes.
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    result
 }
 
-/// Puts the model into the store of a coordinator that nobody else can reach yet: whoever joins the
-/// one that serves finds everything there.
-async fn fill_store(
-    options: &PoolOptions,
-    model: &ModelToServe,
-    output: &Output,
+async fn serve(
+    args: Args,
+    dir: PathBuf,
+    mut signals: EndSignals,
+    output: Output,
 ) -> anyhow::Result<()> {
-    let alone = PoolOptions {
-        listen: ([127, 0, 0, 1], 0).into(),
-        ..options.clone()
-    };
-    let store = Pool::coordinator(&alone, None).await?;
-    model
-        .blobs
-        .link(&model.folder, store.server().blobs())
-        .await?;
-    let client = Client::connect(&store.url()).await?;
-    let bar = match output.is_json() {
-        true => ProgressBar::hidden(),
-        false => ProgressBar::new(0),
-    };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} tensors to the coordinator")?;
-    bar.set_style(style);
-    model.blobs.upload(&client, &model.folder, &bar).await?;
-    drop(client);
-    store.stop().await
-}
-
-fn announce(args: &Args, pool: &Pool, gateway: &RunningGateway, output: &Output) {
-    let scheme = if args.tls_cert.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let (url, joins) = (format!("{scheme}://{}", gateway.addr), pool.url());
-    let name = args.name();
-    output.result(
-        &format!("{name} at {url}/v1, a page to try it at {url}\nworkers join at {joins}"),
-        &json!({ "event": "listening", "url": url, "pool": joins, "model": name }),
-    );
-}
-
-/// Says when the state of the pool changes.
-async fn watch(serving: concord_coordinator::serving::Serving, output: Output) {
-    let mut told = String::new();
-    loop {
-        let view: PoolView = serving.view();
-        let text = match view.ready {
-            true => format!("ready: {}", view.state),
-            false => format!("not ready: {}", view.state),
-        };
-        if text != told {
-            output.result(
-                &text,
-                &json!({ "event": "state", "ready": view.ready, "state": view.state,
-                    "failovers": view.failovers }),
-            );
-            told = text;
+    let patience = Duration::from_secs(args.drain_seconds);
+    let starts = async {
+        // Reading and hashing a model takes its time, and shall not hold up the end.
+        let opened = tokio::task::spawn_blocking(move || stand::open(args, &output));
+        match opened.await.context("the model cannot be read")?? {
+            Some(opened) => Stand::start(opened, &dir, output).await.map(Some),
+            None => Ok(None),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    let stand = tokio::select! {
+        stand = starts => stand?,
+        signal = signals.next() => bail!("{signal} came before anything was served"),
+    };
+    let Some(mut stand) = stand else {
+        return Ok(());
+    };
+    tokio::select! {
+        signal = signals.next() => drain::end(stand, signal, signals, patience, output).await,
+        reason = stand.hopeless() => {
+            // Whoever still waits is told by its answer's end.
+            stand.stop(Duration::ZERO).await?;
+            bail!(reason)
+        }
     }
 }

@@ -2,15 +2,11 @@
 
 use concord_coordinator::planner::Device;
 use concord_coordinator::planner::serving::{ServingPlan, plan_serving};
-use concord_proto::PublicKey;
 use concord_proto::serving::ServedModel;
-use concord_runtime::measure;
 use serde_json::json;
 
 use super::Args;
 use super::model::ModelToServe;
-use crate::bytes;
-use crate::device::DeviceArgs;
 use crate::output::Output;
 use crate::table::table;
 
@@ -24,27 +20,7 @@ pub fn show(
     served: &ServedModel,
     output: &Output,
 ) -> anyhow::Result<()> {
-    let options = args.pool_options();
-    let asked = match &args.memory {
-        Some(text) => Some(bytes::parse(text).map_err(anyhow::Error::msg)?),
-        None => None,
-    };
-    let device = DeviceArgs {
-        device: args.device.clone(),
-        threads: Some(options.threads),
-        isa: None,
-    };
-    let device = device.device(asked)?;
-    let memory = asked.unwrap_or_else(|| measure::device_memory(&device));
-    let info = measure::device_info(&device, memory / u64::from(args.workers.max(1)))?;
-    let devices: Vec<Device> = (0..args.workers.max(1))
-        .map(|index| Device {
-            id: PublicKey([index as u8; 32]),
-            name: info.name.clone(),
-            macs_per_second: info.macs_per_second,
-            memory_bytes: info.memory_bytes,
-        })
-        .collect();
+    let devices = args.share()?.devices(args.workers.max(1))?;
     let plan = plan_serving(
         &devices,
         &served.profile,
@@ -53,7 +29,7 @@ pub fn show(
         served.pipelines,
         served.pages,
     )?;
-    output.result(&text(&plan, &devices), &object(&plan));
+    output.result(&text(&plan, &devices), &object(&plan, &devices));
     Ok(())
 }
 
@@ -82,6 +58,8 @@ fn text(plan: &ServingPlan, devices: &[Device]) -> String {
     for (device, why) in &plan.rejected {
         lines.push(format!("worker {device} is not needed: {why}"));
     }
+    let gib = devices[0].memory_bytes as f64 / (1_u64 << 30) as f64;
+    lines.push(format!("each worker may use {gib:.1} GiB"));
     lines.push(format!(
         "predicted: first token of a prompt of 512 tokens after {:.0} ms; {:.1} tokens/s for one \
          client, {:.0} tokens/s for many",
@@ -92,7 +70,7 @@ fn text(plan: &ServingPlan, devices: &[Device]) -> String {
     lines.join("\n")
 }
 
-fn object(plan: &ServingPlan) -> serde_json::Value {
+fn object(plan: &ServingPlan, devices: &[Device]) -> serde_json::Value {
     let pipelines: Vec<_> = plan
         .pipelines
         .iter()
@@ -107,6 +85,7 @@ fn object(plan: &ServingPlan) -> serde_json::Value {
         .collect();
     json!({
         "event": "preview", "pipelines": pipelines,
+        "worker_memory_bytes": devices[0].memory_bytes,
         "first_token_seconds": plan.first_token_micros as f64 / 1e6,
         "tokens_per_second_one": plan.tokens_per_second_one,
         "tokens_per_second_all": plan.tokens_per_second_all,

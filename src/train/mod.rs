@@ -133,7 +133,7 @@ impl Run<'_> {
         }
         let url = pool.url();
         let done = tokio::select! {
-            done = self.work(&url, options, claim) => Ok(done),
+            done = pool.while_it_lasts(self.work(&url, options, claim)) => Ok(done),
             signal = signals.next() => Err(signal),
         };
         let stopped = tokio::select! {

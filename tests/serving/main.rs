@@ -5,7 +5,10 @@ mod pool;
 
 mod answers;
 mod clients;
+mod ends;
 mod failover;
+mod local;
 mod page;
 mod receipts;
 mod server;
+mod sources;

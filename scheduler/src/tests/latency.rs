@@ -78,6 +78,7 @@ impl Line {
     }
 
     fn apply(&mut self, event: Event) {
+        let mut claims = Vec::new();
         for effect in self.scheduler.apply(self.now as u64, event) {
             match effect {
                 Effect::Pass { pass, draws } => self.send(&pass, &draws),
@@ -85,10 +86,13 @@ impl Line {
                     sequence,
                     update: Update::Token(_),
                 } => self.tokens.entry(sequence).or_default().push(self.now),
-                Effect::Claim { sequence, .. } => self.apply(Event::Claimed { sequence }),
+                Effect::Claim { sequence, .. } => claims.push(sequence),
                 Effect::Fault { reason } => panic!("{reason}"),
                 _ => {}
             }
+        }
+        for sequence in claims {
+            self.apply(Event::Claimed { sequence });
         }
     }
 
@@ -190,7 +194,7 @@ fn a_long_prompt_does_not_hold_up_the_tokens_of_others() {
     }
 }
 
-/// Alone, a prompt goes through in passes as large as they may be.
+/// Alone, a prompt goes through in passes as large as they may be: it takes what it took before.
 #[test]
 fn a_lone_prompt_takes_no_longer_than_in_the_largest_passes() {
     for cost in [SLOW, FAST, FAR] {

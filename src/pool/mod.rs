@@ -1,15 +1,24 @@
 //! A pool on this machine for one job or one model: a coordinator in this process, workers and
-//! checkers as processes of their own, which end when this one does.
+//! checkers as processes of their own, which end when this one does and are started again when they
+//! end before.
+
+mod backoff;
+mod crew;
+mod member;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use concord_coordinator::core::Config;
 use concord_coordinator::server::{self, Options, RunningServer};
 use concord_proto::serving::ServedModel;
-use tokio::process::{Child, Command};
+
+use crate::scratch::{self, Scratch};
+use crew::Crew;
+pub use crew::Troubles;
+use member::Start;
+pub use member::{command, this_program};
 
 /// What a pool consists of.
 #[derive(Clone, Debug)]
@@ -32,11 +41,13 @@ pub struct PoolOptions {
 
 /// A running pool.
 pub struct Pool {
+    // In the order in which they go.
+    crew: Crew,
     server: RunningServer,
-    children: Vec<Child>,
+    /// Whether the coordinator has ended on its own.
+    has_ended: bool,
     dir: PathBuf,
-    // Removed when the pool is dropped, after its processes.
-    _scratch: Option<tempfile::TempDir>,
+    _scratch: Option<Scratch>,
 }
 
 impl Pool {
@@ -59,9 +70,12 @@ impl Pool {
         serve: Option<ServedModel>,
     ) -> anyhow::Result<Self> {
         let (dir, scratch) = match &options.dir {
-            Some(dir) => (dir.clone(), None),
+            Some(dir) => {
+                scratch::sweep();
+                (dir.clone(), None)
+            }
             None => {
-                let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+                let scratch = Scratch::make()?;
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
@@ -73,7 +87,8 @@ impl Pool {
         });
         Ok(Self {
             server: server.await?,
-            children: Vec::new(),
+            crew: Crew::new(),
+            has_ended: false,
             dir,
             _scratch: scratch,
         })
@@ -84,8 +99,8 @@ impl Pool {
     /// # Errors
     /// Where a process cannot be started.
     pub fn join(&mut self, options: &PoolOptions) -> anyhow::Result<()> {
-        let url = self.url();
         let threads = options.threads.to_string();
+<<<<<<< HEAD:src/pool.rs
         let blobs = self.dir.join("coordinator").join("blobs");
         let blobs = format!("--blobs={}", blobs.display());
         let mut worker = vec!["--threads", &threads, &blobs];
@@ -98,8 +113,58 @@ impl Pool {
             let dir = self.dir.join(format!("checker-{index}"));
             let one = ["--threads", "1", &blobs];
             self.children.push(member("checker", &url, &dir, &one)?);
+=======
+        let mut worker = vec!["--threads".to_string(), threads];
+        worker.extend_from_slice(&options.worker_options);
+        let checker = ["--threads", "1"].map(str::to_string).to_vec();
+        let roles = [
+            ("worker", options.workers, worker),
+            ("checker", options.checkers, checker),
+        ];
+        for (role, count, options) in roles {
+            for number in 0..count {
+                self.crew.join(Start {
+                    role,
+                    number,
+                    url: self.url(),
+                    dir: self.dir.join(format!("{role}-{number}")),
+                    options: options.clone(),
+                })?;
+            }
+>>>>>>> b-pool:src/pool/mod.rs
         }
         Ok(())
+    }
+
+    /// What is wrong with the members of this machine.
+    pub fn troubles(&self) -> Troubles {
+        self.crew.troubles()
+    }
+
+    /// Waits until the coordinator ends on its own, which only an error makes it do; why. Cancel
+    /// safe.
+    pub async fn ended(&mut self) -> String {
+        let ended = self.server.wait().await;
+        self.has_ended = true;
+        match ended {
+            Ok(()) => "the coordinator has ended".to_string(),
+            Err(error) => format!("the coordinator has ended: {error}"),
+        }
+    }
+
+    /// What `work` gives, or the reason why no worker of this machine is left to do it.
+    ///
+    /// # Errors
+    /// Those of `work`, and that one.
+    pub async fn while_it_lasts<T>(
+        &self,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let troubles = self.troubles();
+        tokio::select! {
+            result = work => result,
+            reason = troubles.hopeless() => Err(anyhow!(reason)),
+        }
     }
 
     /// The coordinator.
@@ -116,38 +181,11 @@ impl Pool {
     ///
     /// # Errors
     /// Where the coordinator had ended with an error before.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        for child in &mut self.children {
-            let _ = child.kill().await;
+    pub async fn stop(self) -> anyhow::Result<()> {
+        drop(self.crew);
+        if self.has_ended {
+            return Ok(());
         }
         Ok(self.server.shutdown().await?)
     }
-}
-
-/// This very program, also where its file was replaced by a newer build meanwhile.
-///
-/// # Errors
-/// Where the operating system does not tell.
-pub fn this_program() -> anyhow::Result<PathBuf> {
-    let link = Path::new("/proc/self/exe");
-    if link.exists() {
-        return Ok(link.to_path_buf());
-    }
-    std::env::current_exe().context("cannot find this program")
-}
-
-/// Starts a worker or checker of this very program.
-///
-/// # Errors
-/// Where the process cannot be started.
-pub fn member(role: &str, url: &str, dir: &Path, more: &[&str]) -> anyhow::Result<Child> {
-    Command::new(this_program()?)
-        .args([role, "--until-stdin-closes", "--coordinator", url, "--dir"])
-        .arg(dir)
-        .args(more)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start a {role}"))
 }

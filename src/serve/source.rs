@@ -1,0 +1,49 @@
+//! What `--model` names: a model, or an adapter with the model under it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use crate::loaded_model::{base_of_adapter, resolve};
+
+/// What is served under the name of the model.
+#[derive(Debug)]
+pub struct Source {
+    /// The folder of the model, or of the base model.
+    pub model: PathBuf,
+    /// The folder of the adapter that the name means.
+    pub adapter: Option<PathBuf>,
+}
+
+impl Source {
+    /// Finds the folders, downloading them where need be.
+    ///
+    /// # Errors
+    /// Where they are not found, or a folder is both a model and an adapter.
+    pub fn find(model: &str) -> anyhow::Result<Self> {
+        let named = resolve(model).context("--model")?;
+        if named.join("config.json").is_file() && named.join("adapter_config.json").is_file() {
+            bail!(
+                "--model {model}: the folder has config.json, as models have, and \
+                 adapter_config.json, as adapters have: which of the two is meant? Move the files of \
+                 the other one away; an adapter in a folder of its own is served with --adapter \
+                 NAME=DIR, too"
+            );
+        }
+        let base = base_of_adapter(&named).context("--model")?;
+        let Some(base) = base else {
+            return Ok(Self {
+                model: named,
+                adapter: None,
+            });
+        };
+        let model = resolve(&base).with_context(|| {
+            let named = named.display();
+            format!("--model {named} is an adapter, and its base model is not to be had")
+        })?;
+        Ok(Self {
+            model,
+            adapter: Some(named),
+        })
+    }
+}
