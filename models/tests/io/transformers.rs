@@ -12,7 +12,7 @@ fn is_lenient(family: &str, edit: &Value) -> bool {
     match family {
         "mistral" => {
             *edit == json!({"num_key_value_heads": null})
-                || *edit == json!({"layer_types": ["full_attention"; 3]})
+                || *edit == json!({"layer_types": vec!["full_attention"; 3]})
         }
         "qwen2" => *edit == json!({"head_dim": null}),
         _ => false,
