@@ -100,23 +100,11 @@ impl Pool {
     /// Where a process cannot be started.
     pub fn join(&mut self, options: &PoolOptions) -> anyhow::Result<()> {
         let threads = options.threads.to_string();
-<<<<<<< HEAD:src/pool.rs
         let blobs = self.dir.join("coordinator").join("blobs");
         let blobs = format!("--blobs={}", blobs.display());
-        let mut worker = vec!["--threads", &threads, &blobs];
-        worker.extend(options.worker_options.iter().map(String::as_str));
-        for index in 0..options.workers {
-            let dir = self.dir.join(format!("worker-{index}"));
-            self.children.push(member("worker", &url, &dir, &worker)?);
-        }
-        for index in 0..options.checkers {
-            let dir = self.dir.join(format!("checker-{index}"));
-            let one = ["--threads", "1", &blobs];
-            self.children.push(member("checker", &url, &dir, &one)?);
-=======
-        let mut worker = vec!["--threads".to_string(), threads];
+        let mut worker = vec!["--threads".to_string(), threads, blobs.clone()];
         worker.extend_from_slice(&options.worker_options);
-        let checker = ["--threads", "1"].map(str::to_string).to_vec();
+        let checker = ["--threads", "1", &blobs].map(str::to_string).to_vec();
         let roles = [
             ("worker", options.workers, worker),
             ("checker", options.checkers, checker),
@@ -131,7 +119,6 @@ impl Pool {
                     options: options.clone(),
                 })?;
             }
->>>>>>> b-pool:src/pool/mod.rs
         }
         Ok(())
     }

@@ -83,3 +83,87 @@ fn a_tokenizer_of_another_model() {
     fs::remove_file(model.file("tokenizer.json")).unwrap();
     refused(&model, &["tokenizer.json"]);
 }
+
+#[test]
+fn keys_and_tensors_that_may_make_another_model() {
+    for (key, value) in [
+        ("logits_scaling", json!(8.0)),
+        ("quantization_config", json!({ "quant_method": "gptq" })),
+        ("a_key_of_tomorrow", json!(1)),
+        ("model_type", json!("qwen2")),
+    ] {
+        let model = TinyModel::new();
+        model.configure(key, value);
+        refused(&model, &["config.json", &format!("`{key}`")]);
+    }
+    let model = TinyModel::new();
+    model.configure("num_hidden_layers", json!(1));
+    refused(
+        &model,
+        &[
+            "model.safetensors",
+            "`model.layers.1.",
+            "num_hidden_layers = 1",
+        ],
+    );
+}
+
+#[test]
+fn what_a_generation_config_asks_for_is_done_refused_or_told() {
+    let model = TinyModel::new();
+    let generate = || {
+        concord([
+            "generate",
+            "--model",
+            arg(model.dir()),
+            "--prompt",
+            "w3",
+            "--seed",
+            "5",
+        ])
+    };
+    model.write("generation_config.json", &json!({ "top_p": 0 }));
+    refused(&model, &["generation_config.json", "`top_p` is 0"]);
+    model.write(
+        "generation_config.json",
+        &json!({ "repetition_penalty": 1.1 }),
+    );
+    let told = generate().good().stderr;
+    assert!(
+        told.contains("`repetition_penalty` is 1.1, which is not applied"),
+        "{told}"
+    );
+    model.write(
+        "generation_config.json",
+        &json!({ "do_sample": false, "temperature": 2.0 }),
+    );
+    let greedy = generate().good();
+    assert!(!greedy.stderr.contains("not applied"), "{}", greedy.stderr);
+    fs::remove_file(model.file("generation_config.json")).unwrap();
+    let args = [
+        "generate",
+        "--model",
+        arg(model.dir()),
+        "--prompt",
+        "w3",
+        "--temperature",
+        "0",
+    ];
+    assert_eq!(greedy.stdout, concord(args).good().stdout);
+}
+
+#[test]
+fn dropout_in_the_configuration_is_no_reason_not_to_generate_but_not_to_train() {
+    let model = TinyModel::new();
+    model.configure("attention_dropout", json!(0.1));
+    concord(["generate", "--model", arg(model.dir()), "--prompt", "w3"]).good();
+    let (job, data) = (model.file("job.yaml"), model.file("data.txt"));
+    fs::write(&data, "w3 w4 w5 w6 ".repeat(20)).unwrap();
+    let (dir, data) = (model.dir().display(), data.display());
+    let text = format!(
+        "{{base_model: {dir}, datasets: [{{path: {data}, type: text}}], max_steps: 1,\n\
+         sequence_len: 16, learning_rate: 1e-2, output_dir: {dir}/out}}"
+    );
+    fs::write(&job, text).unwrap();
+    concord(["train", arg(&job)]).refused(&["config.json", "`attention_dropout` is 0.1"]);
+}

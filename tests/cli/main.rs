@@ -6,6 +6,7 @@ mod device;
 mod generate;
 mod job_file;
 mod logits;
+mod own_head;
 mod pool;
 mod program;
 mod serving;

@@ -19,27 +19,38 @@ const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A server of one repository, `owner/tiny`, whose commit is `SHA`. Its thread ends with the test
 /// process.
-struct Server {
-    endpoint: String,
+pub struct Server {
+    pub endpoint: String,
     requests: Arc<Mutex<Vec<String>>>,
+    authorizations: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    fn start(files: BTreeMap<String, Vec<u8>>) -> Server {
+    pub fn start(files: BTreeMap<String, Vec<u8>>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&requests);
+        let authorizations = Arc::new(Mutex::new(Vec::new()));
+        let (log, shown) = (Arc::clone(&requests), Arc::clone(&authorizations));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away is its own affair.
-                let _ = answer(stream, &files, &log);
+                let _ = answer(stream, &files, &log, &shown);
             }
         });
-        Server { endpoint, requests }
+        Server {
+            endpoint,
+            requests,
+            authorizations,
+        }
     }
 
-    fn requests(&self) -> Vec<String> {
+    /// The `Authorization` of each request that had one.
+    pub fn authorizations(&self) -> Vec<String> {
+        std::mem::take(&mut self.authorizations.lock().unwrap())
+    }
+
+    pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 }
@@ -49,16 +60,23 @@ fn answer(
     mut stream: TcpStream,
     files: &BTreeMap<String, Vec<u8>>,
     log: &Mutex<Vec<String>>,
+    shown: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let path = lines.next().unwrap_or(Ok(String::new()))?;
     let path = path.split(' ').nth(1).unwrap_or_default().to_string();
     let mut range = None;
     for line in lines {
-        let line = line?.to_ascii_lowercase();
+        let line = line?;
         if line.is_empty() {
             break;
         }
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            shown.lock().unwrap().push(value.to_string());
+        }
+        let line = line.to_ascii_lowercase();
         if let Some(asked) = line.strip_prefix("range: bytes=") {
             let (from, to) = asked.split_once('-').unwrap_or((asked, ""));
             range = Some((from.parse().unwrap_or(0usize), to.parse::<usize>().ok()));
@@ -79,6 +97,11 @@ fn respond(
     range: Option<(usize, Option<usize>)>,
     files: &BTreeMap<String, Vec<u8>>,
 ) -> (&'static str, String, Vec<u8>) {
+    for (repo, status) in [("gated", "401 Unauthorized"), ("closed", "403 Forbidden")] {
+        if path.starts_with(&format!("/api/models/owner/{repo}/")) {
+            return (status, String::new(), Vec::new());
+        }
+    }
     if path == "/api/models/owner/tiny/revision/main" {
         let siblings: Vec<_> = files
             .keys()
@@ -137,7 +160,7 @@ fn sharded() -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-fn read_all(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn read_all(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -164,6 +187,7 @@ fn a_model_by_name() {
         let hub = Hub {
             endpoint: Some(server.endpoint.clone()),
             cache: Some(cache.path().to_path_buf()),
+            ..Hub::default()
         };
         let mut last = BTreeMap::new();
         let mut progress = |step: concord_models::hub::Download| {
@@ -200,6 +224,7 @@ fn a_model_by_name() {
         let offline = Hub {
             endpoint: Some(nobody),
             cache: hub.cache.clone(),
+            ..Hub::default()
         };
         assert_eq!(offline.resolve("owner/tiny", &mut |_| ()).unwrap(), folder);
         says(
@@ -219,6 +244,7 @@ fn models_that_are_not_there() {
     let hub = Hub {
         endpoint: Some(server.endpoint),
         cache: Some(cache.path().to_path_buf()),
+        ..Hub::default()
     };
     let error = |model: &str| hub.resolve(model, &mut |_| ()).unwrap_err();
     says(

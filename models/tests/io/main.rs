@@ -7,8 +7,14 @@ mod config;
 mod data;
 mod export;
 mod fixtures;
+mod generation;
+mod head;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
+mod hub_access;
+mod keys;
 mod peft;
 mod rows;
+mod transformers;
 mod weights;

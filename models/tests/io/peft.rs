@@ -111,7 +111,6 @@ fn options_that_change_the_result_are_refused_by_name() {
     };
     for (key, value) in [
         ("use_dora", json!(true)),
-        ("use_rslora", json!(true)),
         ("lora_bias", json!(true)),
         ("fan_in_fan_out", json!(true)),
         ("bias", json!("all")),
@@ -121,7 +120,17 @@ fn options_that_change_the_result_are_refused_by_name() {
         ("rank_pattern", json!({"q_proj": 4})),
         ("alpha_pattern", json!({"q_proj": 4})),
         ("layers_to_transform", json!([0])),
-        ("target_modules", json!("all-linear")),
+        ("target_modules", json!(".*_proj")),
+        ("target_modules", Value::Null),
+        ("exclude_modules", json!(["layers.0.self_attn.q_proj"])),
+        ("exclude_modules", json!(".*q_proj")),
+        ("task_type", json!("SEQ_CLS")),
+        ("init_lora_weights", json!("pissa_niter_4")),
+        ("init_lora_weights", json!("olora")),
+        ("trainable_token_indices", json!([1])),
+        ("target_parameters", json!(["x"])),
+        ("use_qalora", json!(true)),
+        ("alora_invocation_tokens", json!([5])),
         ("layer_replication", json!([[0, 1]])),
         ("an_option_of_tomorrow", json!(1.5)),
     ] {
@@ -139,6 +148,9 @@ fn options_that_change_the_result_are_refused_by_name() {
     for (key, value) in [
         ("lora_dropout", json!(0.1)),
         ("init_lora_weights", json!("gaussian")),
+        ("init_lora_weights", json!("orthogonal")),
+        ("exclude_modules", json!(["lm_head", "vision.k_proj"])),
+        ("task_type", Value::Null),
         ("peft_version", json!("9.9")),
         ("an_option_of_tomorrow", json!({})),
     ] {
@@ -151,6 +163,32 @@ fn options_that_change_the_result_are_refused_by_name() {
     );
     let error = with("target_modules", &json!(["q_proj", "down_porj"])).unwrap_err();
     says(error, &["down_porj", "did you mean `down_proj`?"]);
+}
+
+#[test]
+fn options_that_are_used() {
+    let (folder, config, adapter) = saved();
+    let path = folder.path().join("adapter_config.json");
+    let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let with = |changes: &[(&str, Value)]| {
+        let mut changed = good.clone();
+        for (key, value) in changes {
+            changed[*key] = value.clone();
+        }
+        fs::write(&path, changed.to_string()).unwrap();
+        Adapter::open(folder.path(), &config)
+    };
+    // PEFT: alpha / sqrt(r), where others scale by alpha / r.
+    let stable = with(&[("use_rslora", json!(true)), ("lora_alpha", json!(3))]).unwrap();
+    let scale = stable.alpha / stable.r as f32;
+    assert!((scale - 3.0 / 2f32.sqrt()).abs() < 1e-6, "{scale}");
+    assert_eq!(stable.tensors, adapter.tensors);
+    // The tensors of the other five are looked for.
+    let error = with(&[("target_modules", json!("all-linear"))]).unwrap_err();
+    says(error, &["adapter_model.safetensors", "k_proj", "missing"]);
+    fs::write(&path, r#"{"r": 8, "r": 2}"#).unwrap();
+    let error = Adapter::open(folder.path(), &config).unwrap_err();
+    says(error, &["adapter_config.json", "`r` is there twice"]);
 }
 
 #[test]
@@ -173,9 +211,22 @@ fn weights_that_do_not_fit() {
     );
     let error = with(&|adapter| adapter.targets = vec![Projection::Q]);
     says(error, &["down_proj", "belongs to no target"]);
+    for part in ["lora_magnitude_vector.weight", "lora_B.bias"] {
+        let strange = format!("base_model.model.model.layers.0.self_attn.q_proj.{part}");
+        let error = with(&|adapter| {
+            let bias = concord_kernels::Tensor::zeros(&[8]);
+            adapter.tensors.insert(strange.clone(), bias);
+        });
+        says(error, &["adapter_model.safetensors", &strange, "no target"]);
+    }
     fs::remove_file(folder.path().join("adapter_model.safetensors")).unwrap();
     says(
         Adapter::open(folder.path(), &config).unwrap_err(),
         &["read", "adapter_model"],
+    );
+    fs::write(folder.path().join("adapter_model.bin"), "x").unwrap();
+    says(
+        Adapter::open(folder.path(), &config).unwrap_err(),
+        &["adapter_model.bin", "save_pretrained"],
     );
 }

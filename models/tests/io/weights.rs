@@ -274,10 +274,25 @@ fn shards_and_their_index() {
 
     let mut lacking = index.clone();
     lacking["weight_map"].as_object_mut().unwrap().remove(name);
-    says(
-        open_with(&lacking).unwrap_err(),
-        &["index.json", name, "missing"],
+    // Its shard has it all the same, and transformers reads all that shards have.
+    assert_eq!(
+        open_with(&lacking).unwrap().load(name).unwrap(),
+        expected[name]
     );
+    let mut unknown = index.clone();
+    unknown["weight_maps"] = json!({});
+    says(
+        open_with(&unknown).unwrap_err(),
+        &["index.json", "`weight_maps`"],
+    );
+    let twice = index.to_string().replacen(
+        &format!("\"{name}\":\"{home}\""),
+        &format!("\"{name}\":\"{home}\",\"{name}\":\"{other}\""),
+        1,
+    );
+    fs::write(&path, twice).unwrap();
+    let error = ModelFolder::open(folder.path()).unwrap_err();
+    says(error, &["index.json", name, "is there twice"]);
 
     for outside in ["../s0.safetensors", "/etc/passwd", ".."] {
         let mut escaping = index.clone();
@@ -289,8 +304,32 @@ fn shards_and_their_index() {
     }
     says(
         open_with(&json!({"weight_map": 3})).unwrap_err(),
-        &["index.json", "JSON"],
+        &["index.json", "`weight_map` is 3", "an object"],
     );
     fs::remove_file(folder.path().join("s1.safetensors")).unwrap();
     says(open_with(&index).unwrap_err(), &["read", "s1.safetensors"]);
+}
+
+#[test]
+fn a_tensor_in_two_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = shard(folder.path());
+    let path = folder.path().join("model.safetensors.index.json");
+    fs::write(&path, index.to_string()).unwrap();
+    let whole = ModelFolder::open(folder.path()).unwrap();
+    let home = |name: &str| index["weight_map"][name].as_str().unwrap().to_string();
+    let name = "model.norm.weight";
+    let other = ["s0.safetensors", "s1.safetensors"];
+    let other = other
+        .into_iter()
+        .find(|shard| *shard != home(name))
+        .unwrap();
+    let names = whole.config().tensors().into_iter().map(|spec| spec.name);
+    let inside = names.filter(|one| one == name || home(one) == other);
+    let tensors = inside.map(|name| (name.clone(), whole.load(&name).unwrap()));
+    let dtype = |_: &str| concord_models::export::ExportDtype::BF16;
+    let tensors = tensors.collect();
+    concord_models::export::write_tensors(&folder.path().join(other), &tensors, dtype).unwrap();
+    let error = ModelFolder::open(folder.path()).unwrap_err();
+    says(error, &[other, name, &home(name), "left over"]);
 }
