@@ -13,6 +13,7 @@ mod spelling;
 mod stop;
 mod stream;
 mod strftime;
+mod token_width;
 mod tokenizer;
 mod tool_calls;
 
@@ -22,5 +23,6 @@ pub use guide::{GRAMMAR_MAX, Guide, GuideFactory, Next};
 pub use reasoning::{ReasoningSplit, Split};
 pub use stop::{StopTexts, Stopped};
 pub use stream::{TextStream, TokenStream};
+pub use token_width::TokenWidth;
 pub use tokenizer::TextTokenizer;
 pub use tool_calls::{CallEvent, CallFormat, CallParser, ToolChoice, tool_grammar};

@@ -167,6 +167,10 @@ impl TextTokenizer {
         String::from_utf8_lossy(&self.token_bytes(id)).into_owned()
     }
 
+    pub(crate) fn library(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     pub(crate) fn spelling(&self) -> &Spelling {
         &self.spelling
     }
