@@ -18,6 +18,7 @@ mod jobs;
 mod key;
 mod load;
 mod loaded_model;
+mod logging;
 mod logits;
 mod open_files;
 mod output;
@@ -104,38 +105,37 @@ impl Command {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_default();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
     let output = Output::new(cli.json);
-    if cli.command.opens_many()
-        && let Err(error) = open_files::raise_limit()
-    {
-        output.error(&error);
-        return std::process::ExitCode::FAILURE;
-    }
-    let result = match cli.command {
-        Command::Train(args) => train::run(args, &output),
-        #[cfg(feature = "demo")]
-        Command::Demo(args) => demo::run(&args, &output),
-        Command::Chat(args) => chat::run(&args, &output),
-        Command::Generate(args) => generate::run(&args, &output),
-        Command::Serve(args) => serve::run(*args, &output),
-        Command::Key(args) => key::run(&args, &output),
-        Command::Load(args) => load::run(args, &output),
-        Command::Logits(args) => logits::run(&args, &output),
-        Command::Verify(args) => verify::run(&args, &output),
-        Command::Jobs(args) => jobs::run(&args, &output),
-        Command::Status(args) => status::run(&args, &output),
-        Command::GpuSuite(args) => gpu_suite::run(&args, &output),
-        Command::Coordinator(args) => coordinator::run(args, &output),
-        Command::Worker(args) => worker::run(args, &output),
-        Command::Checker(args) => checker::run(args, &output),
+    let limited = match cli.command.opens_many() {
+        true => open_files::raise_limit(),
+        false => Ok(()),
     };
+    let result = logging::start(&cli.log, cli.json)
+        .and(limited)
+        .and_then(|()| run(cli.command, &output));
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => output.error(&error),
+    }
+}
+
+fn run(command: Command, output: &Output) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => train::run(args, output),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(&args, output),
+        Command::Chat(args) => chat::run(&args, output),
+        Command::Generate(args) => generate::run(&args, output),
+        Command::Serve(args) => serve::run(*args, output),
+        Command::Key(args) => key::run(&args, output),
+        Command::Load(args) => load::run(args, output),
+        Command::Logits(args) => logits::run(&args, output),
+        Command::Verify(args) => verify::run(&args, output),
+        Command::Jobs(args) => jobs::run(&args, output),
+        Command::Status(args) => status::run(&args, output),
+        Command::GpuSuite(args) => gpu_suite::run(&args, output),
+        Command::Coordinator(args) => coordinator::run(args, output),
+        Command::Worker(args) => worker::run(args, output),
+        Command::Checker(args) => checker::run(args, output),
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn load(
     request: Request,
 ) -> Result<String, ApiError> {
     account.check_admin()?;
-    let mut fields = read(&gateway, request).await?;
+    let mut fields = read(&gateway, &account, request).await?;
     let name = name(&mut fields)?;
     let path = fields.required_text("lora_path")?;
     let base = fields.text("base_model_name")?;
@@ -59,7 +59,7 @@ pub(crate) async fn unload(
     request: Request,
 ) -> Result<String, ApiError> {
     account.check_admin()?;
-    let mut fields = read(&gateway, request).await?;
+    let mut fields = read(&gateway, &account, request).await?;
     let name = name(&mut fields)?;
     fields.take("lora_int_id");
     fields.finish()?;
@@ -80,10 +80,18 @@ pub(crate) async fn unload(
     ))
 }
 
-async fn read(gateway: &Gateway, request: Request) -> Result<Fields, ApiError> {
-    let limits = &gateway.options.limits;
-    let body = request_body::read(request, limits).await?;
-    Fields::new(json::parse(&body, limits.json_depth)?, "")
+async fn read(
+    gateway: &Arc<Gateway>,
+    account: &Account,
+    request: Request,
+) -> Result<Fields, ApiError> {
+    let body = request_body::read(gateway, account, request).await?;
+    let length = body.bytes.len();
+    let work = move |gateway: &Gateway| {
+        let value = json::parse(&body.bytes, gateway.options.limits.json_depth)?;
+        Fields::new(value, "")
+    };
+    gateway.read(account, length, work).await
 }
 
 fn name(fields: &mut Fields) -> Result<String, ApiError> {

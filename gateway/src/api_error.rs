@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::engine::Refused;
 
+/// The code of a gateway that ends.
+const ENDING: &str = "shutting_down";
+
 /// What a client is told went wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
@@ -112,6 +115,33 @@ impl ApiError {
         Self::param(field, message).code("context_length_exceeded")
     }
 
+    /// As [`Self::too_long`], of a text of so many bytes, which has at least so many tokens.
+    pub fn surely_too_long(field: &str, bytes: usize, least: usize, positions: u32) -> Self {
+        let part = match field {
+            "messages" => "messages",
+            _ => "prompt",
+        };
+        let message = format!(
+            "This model's maximum context length is {positions} tokens. However, the {part} has \
+             {bytes} bytes, which are at least {least} tokens. Please reduce the length of the \
+             {part}."
+        );
+        Self::param(field, message).code("context_length_exceeded")
+    }
+
+    /// The gateway ends.
+    pub fn ending() -> Self {
+        let message = "The server is shutting down. Try again later.";
+        Self::unavailable(ENDING, message, 5)
+    }
+
+    /// The key of a request under way was taken out of the file of keys.
+    pub fn revoked() -> Self {
+        let message = "The API key is no longer known here.";
+        let status = StatusCode::UNAUTHORIZED;
+        Self::new(status, "invalid_request_error", message).code("invalid_api_key")
+    }
+
     /// What an engine's refusal of a request for `max_tokens` tokens is to a client.
     pub fn refused(refused: Refused, field: &str, max_tokens: u32) -> Self {
         match refused {
@@ -160,6 +190,10 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, json);
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == Some(ENDING) {
+            let close = HeaderValue::from_static("close");
+            headers.insert(header::CONNECTION, close);
         }
         // OpenAI's clients would ask again for any 5xx.
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {

@@ -19,16 +19,20 @@ pub(crate) async fn embeddings(
     Extension(account): Extension<Arc<Account>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let _permit = account.admit(now())?;
-    let limits = &gateway.options.limits;
-    let body = request_body::read(request, limits).await?;
-    let mut fields = Fields::new(json::parse(&body, limits.json_depth)?, "")?;
-    let name = fields.text("model")?;
-    let (name, _) = gateway.model(name.as_deref())?;
-    let input = fields
-        .take("input")
-        .ok_or_else(|| fields.missing("input"))?;
-    Err(refusal(&name, &input))
+    let permit = account.admit(now())?;
+    let body = request_body::read(&gateway, &account, request).await?;
+    let length = body.bytes.len();
+    let work = move |gateway: &Gateway| {
+        let _permit = permit;
+        let value = json::parse(&body.bytes, gateway.options.limits.json_depth)?;
+        let mut fields = Fields::new(value, "")?;
+        let name = fields.text("model")?;
+        let (name, _) = gateway.model(name.as_deref())?;
+        let input = fields.take("input");
+        let input = input.ok_or_else(|| fields.missing("input"))?;
+        Err(refusal(&name, &input))
+    };
+    gateway.read(&account, length, work).await
 }
 
 fn refusal(name: &str, input: &Value) -> ApiError {

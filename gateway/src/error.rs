@@ -30,6 +30,14 @@ pub enum GatewayError {
         /// What the system says.
         error: io::Error,
     },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// A line of the file of keys is wrong. The key itself is never shown.
     #[error(
         "{path}, line {line}: {reason}; a line is `name digest [rpm=N] [concurrent=N] \

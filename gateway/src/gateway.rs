@@ -4,15 +4,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use concord_proto::Digest;
-use concord_text::ChatTemplate;
-use tokio::sync::Semaphore;
+use concord_text::{ChatTemplate, TokenWidth};
+use tokio::sync::watch;
 
+use crate::access_log::AccessLog;
 use crate::api_error::ApiError;
 use crate::engine::Engine;
 use crate::guides::Guides;
-use crate::keys::Keyring;
+use crate::keys::{Account, Keyring};
 use crate::metrics::Metrics;
 use crate::options::{Options, Served};
+use crate::phase::{Phase, UnderWay};
+use crate::readers::Readers;
 
 /// Adapters at a time.
 const ADAPTERS_MAX: usize = 1_024;
@@ -24,37 +27,53 @@ pub(crate) struct Gateway {
     pub template: ChatTemplate,
     /// Whether it is the model's.
     pub has_template: bool,
-    /// Requests that are read at a time: that is work for processors, not waiting.
-    readers: Semaphore,
+    /// The most text that a token stands for, if that is bounded.
+    width: Option<TokenWidth>,
+    pub readers: Readers,
     pub engine: Arc<dyn Engine>,
     pub keys: Keyring,
     pub options: Options,
     pub cors: Option<HeaderValue>,
     pub metrics: Metrics,
     pub guides: Guides,
+    pub access_log: Option<AccessLog>,
+    pub phase: watch::Receiver<Phase>,
+    pub under_way: UnderWay,
     adapters: RwLock<Vec<(String, Digest)>>,
+}
+
+/// What a gateway is given beside the model.
+pub(crate) struct Parts {
+    pub keys: Keyring,
+    pub cors: Option<HeaderValue>,
+    pub access_log: Option<AccessLog>,
+    pub phase: watch::Receiver<Phase>,
+    pub under_way: UnderWay,
 }
 
 impl Gateway {
     pub fn new(
         mut served: Served,
         engine: Arc<dyn Engine>,
-        keys: Keyring,
         options: Options,
-        cors: Option<HeaderValue>,
+        parts: Parts,
     ) -> Self {
         Self {
             has_template: served.template.is_some(),
-            readers: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
+            width: served.tokenizer.token_width(),
+            readers: Readers::new(&options.limits),
             template: served.template.take().unwrap_or_else(ChatTemplate::plain),
             metrics: Metrics::new(&served.name, engine.clone()),
             guides: Guides::new(served.tokenizer.clone(), served.deployment.vocab),
             adapters: RwLock::new(std::mem::take(&mut served.adapters)),
             served,
             engine,
-            keys,
+            keys: parts.keys,
             options,
-            cors,
+            cors: parts.cors,
+            access_log: parts.access_log,
+            phase: parts.phase,
+            under_way: parts.under_way,
         }
     }
 
@@ -142,19 +161,45 @@ impl Gateway {
         adapters.iter().any(|(_, known)| known == digest)
     }
 
-    /// Reads something on a thread that may take its time.
+    /// Reads a body of so many bytes on a thread that may take its time, once it is the account's
+    /// turn. The turn lasts as long as the work, also where the client leaves.
     ///
     /// # Errors
     /// What `work` says; a 500 where it has a bug.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
+        account: &Account,
+        bytes: usize,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let bug = || ApiError::server("The gateway has a bug, please report it.");
-        let _reader = self.readers.acquire().await.map_err(|_| bug())?;
+        let turn = self.readers.turn(&account.state.share, bytes).await?;
         let gateway = self.clone();
-        let task = tokio::task::spawn_blocking(move || work(&gateway));
-        task.await.map_err(|_| bug())?
+        let task = tokio::task::spawn_blocking(move || {
+            let outcome = work(&gateway);
+            drop(turn);
+            outcome
+        });
+        let bug = |_| ApiError::server("The gateway has a bug, please report it.");
+        task.await.map_err(bug)?
+    }
+
+    /// Refuses a text that cannot fit the model, however it is tokenized, before it is: for some
+    /// tokenizers that takes seconds a megabyte.
+    ///
+    /// # Errors
+    /// A 400 that blames `field`.
+    pub fn check_length(&self, text: &str, field: &str) -> Result<(), ApiError> {
+        let positions = self.served.deployment.positions;
+        let least = self.width.map_or(0, |width| width.least_tokens(text));
+        match least > positions as usize {
+            true => Err(ApiError::surely_too_long(
+                field,
+                text.len(),
+                least,
+                positions,
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Refuses requests that a foreign web page makes a browser send to this machine under another

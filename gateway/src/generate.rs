@@ -5,38 +5,62 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use concord_proto::Digest;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
+use crate::following::Following;
 use crate::gateway::Gateway;
-use crate::keys::{Account, now};
+use crate::keys::{Account, Permit, now};
 use crate::prepare::{self, Prepared};
 use crate::request::Way;
 use crate::request_body;
 use crate::response::{self, ChatForm, CompletionForm, Form};
+use crate::visit::Visit;
 
 /// `/v1/chat/completions`
 pub(crate) async fn chat(
     State(gateway): State<Arc<Gateway>>,
     Extension(account): Extension<Arc<Account>>,
+    Extension(visit): Extension<Arc<Visit>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (answer, prepared) = begin(&gateway, &account, request, "messages", prepare::chat).await?;
-    let tokenizer = gateway.served.tokenizer.clone();
-    let choices = prepared.choices;
-    let form = ChatForm::new(prepared.head, tokenizer, prepared.wants_logprobs, choices);
-    respond(&gateway, answer, form, prepared.way).await
+    let begun = begin(
+        &gateway,
+        &account,
+        &visit,
+        request,
+        "messages",
+        prepare::chat,
+    );
+    let (answer, prepared) = begun.await?;
+    let form = ChatForm::new(
+        prepared.head,
+        gateway.served.tokenizer.clone(),
+        prepared.wants_logprobs,
+        prepared.choices,
+    );
+    let following = Following::new(&gateway, &account, visit);
+    let mut response = respond(&gateway, answer, form, prepared.way, following).await?;
+    prepared.ignored.tell(&mut response);
+    Ok(response)
 }
 
 /// `/v1/completions`
 pub(crate) async fn completion(
     State(gateway): State<Arc<Gateway>>,
     Extension(account): Extension<Arc<Account>>,
+    Extension(visit): Extension<Arc<Visit>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (answer, prepared) =
-        begin(&gateway, &account, request, "prompt", prepare::completion).await?;
+    let begun = begin(
+        &gateway,
+        &account,
+        &visit,
+        request,
+        "prompt",
+        prepare::completion,
+    );
+    let (answer, prepared) = begun.await?;
     let form = CompletionForm::new(
         prepared.head,
         gateway.served.tokenizer.clone(),
@@ -45,7 +69,10 @@ pub(crate) async fn completion(
         prepared.choices,
         &prepared.echoes,
     );
-    respond(&gateway, answer, form, prepared.way).await
+    let following = Following::new(&gateway, &account, visit);
+    let mut response = respond(&gateway, answer, form, prepared.way, following).await?;
+    prepared.ignored.tell(&mut response);
+    Ok(response)
 }
 
 async fn respond<F: Form>(
@@ -53,12 +80,19 @@ async fn respond<F: Form>(
     answer: Answer,
     form: F,
     way: Way,
+    following: Following,
 ) -> Result<Response, ApiError> {
     match way {
-        Way::Whole => response::whole(answer, form).await,
+        Way::Whole => response::whole(answer, form, following).await,
         Way::Stream { include_usage } => {
             let limits = &gateway.options.limits;
-            Ok(response::stream(answer, form, include_usage, limits))
+            Ok(response::stream(
+                answer,
+                form,
+                include_usage,
+                following,
+                limits,
+            ))
         }
     }
 }
@@ -67,15 +101,20 @@ async fn respond<F: Form>(
 async fn begin(
     gateway: &Arc<Gateway>,
     account: &Arc<Account>,
+    visit: &Arc<Visit>,
     request: Request,
     field: &str,
-    prepare: fn(&Gateway, &[u8], Digest) -> Result<Prepared, ApiError>,
+    prepare: fn(&Gateway, &[u8], &Permit) -> Result<Prepared, ApiError>,
 ) -> Result<(Answer, Prepared), ApiError> {
-    let permit = account.admit(now())?;
-    let body = request_body::read(request, &gateway.options.limits).await?;
-    let owner = account.owner();
-    let work = move |gateway: &Gateway| prepare(gateway, &body, owner);
-    let mut prepared = gateway.read(work).await?;
+    let permit = account.admit(now())?.of(Some(visit.clone()));
+    let body = request_body::read(gateway, account, request).await?;
+    let length = body.bytes.len();
+    // The permit lasts as long as the work, also where the client leaves.
+    let work = move |gateway: &Gateway| {
+        let prepared = prepare(gateway, &body.bytes, &permit)?;
+        Ok((prepared, permit))
+    };
+    let (mut prepared, permit) = gateway.read(account, length, work).await?;
     let planned = std::mem::take(&mut prepared.planned);
     let choices = prepared.choices;
     let answer = Answer::begin(gateway.clone(), planned, choices, field, permit)?;

@@ -1,10 +1,18 @@
 //! Names of requests and answers.
 
+use concord_proto::{Digest, Domain};
+
 use crate::api_error::ApiError;
 use crate::hex;
 
-/// Random digits of a name.
-const RANDOM_DIGITS: usize = 32;
+/// Digits of a name: random ones, and in a name of an answer, those that tell whose it is.
+const DIGITS: usize = 32;
+
+/// Random bytes of the name of an answer, and bytes that tell whose it is.
+const HALF: usize = DIGITS / 4;
+
+/// Letters of a request's name that a client may give it.
+const GIVEN_MAX: usize = 128;
 
 /// Digits of the index of a choice.
 const INDEX_DIGITS_MAX: usize = 10;
@@ -16,17 +24,50 @@ const INDEX_DIGITS_MAX: usize = 10;
 pub(crate) fn fresh(prefix: &str) -> Result<String, ApiError> {
     Ok(format!(
         "{prefix}{}",
-        hex::encode(&random::<{ RANDOM_DIGITS / 2 }>()?)
+        hex::encode(&random::<{ DIGITS / 2 }>()?)
     ))
 }
 
-/// Whether `id` names all choices of an answer, or one of them: whoever has it was given it. Part
-/// of a name, by which answers of others could be found, is none.
+/// A name for an answer of `owner`'s: `prefix`, 16 random digits, and 16 that nobody has for another
+/// owner. So whose a receipt is need be kept nowhere.
+///
+/// # Errors
+/// As [`fresh`].
+pub(crate) fn answer(prefix: &str, owner: &Digest) -> Result<String, ApiError> {
+    let random = random::<HALF>()?;
+    let all = [random, owned(&random, owner)].concat();
+    Ok(format!("{prefix}{}", hex::encode(&all)))
+}
+
+/// Whether `id`, which [`is_answer`], was given to `owner`.
+pub(crate) fn is_of(id: &str, owner: &Digest) -> bool {
+    let digits = id.split('-').nth(1).and_then(hex::decode);
+    let halves = digits.as_deref().and_then(|all| all.split_first_chunk());
+    halves.is_some_and(|(random, rest)| rest == owned(random, owner))
+}
+
+fn owned(random: &[u8; HALF], owner: &Digest) -> [u8; HALF] {
+    let bytes = [&random[..], &owner.0[..]].concat();
+    let digest = Digest::of(Domain::AnswerOwner, &bytes);
+    let mut first = [0; HALF];
+    first.copy_from_slice(&digest.0[..HALF]);
+    first
+}
+
+/// The name that a client gave its request, if it can stand in headers and logs.
+pub(crate) fn given(id: &str) -> Option<&str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte);
+    let fits = (1..=GIVEN_MAX).contains(&id.len()) && id.bytes().all(is_plain);
+    fits.then_some(id)
+}
+
+/// Whether `id` names all choices of an answer, or one of them. Part of a name, by which other
+/// answers could be found, is none.
 pub(crate) fn is_answer(id: &str) -> bool {
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let mut parts = id.split('-');
     let is_kind = matches!(parts.next(), Some("chatcmpl" | "cmpl"));
-    let is_random = |part: &str| part.len() == RANDOM_DIGITS && part.bytes().all(is_hex);
+    let is_random = |part: &str| part.len() == DIGITS && part.bytes().all(is_hex);
     let is_number = |part: &str| {
         (1..=INDEX_DIGITS_MAX).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
     };
@@ -54,7 +95,36 @@ fn random<const N: usize>() -> Result<[u8; N], ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{fresh, is_answer};
+    use concord_proto::{Digest, Domain};
+
+    use super::{answer, fresh, given, is_answer, is_of};
+
+    #[test]
+    fn an_answer_is_one_owners() {
+        let [ann, bob] = [b"ann", b"bob"].map(|key| Digest::of(Domain::ApiKey, key));
+        for _ in 0..100 {
+            let id = answer("chatcmpl-", &ann).expect("random numbers");
+            assert!(is_answer(&id), "{id}");
+            assert!(is_of(&id, &ann) && is_of(&format!("{id}-3"), &ann));
+            assert!(!is_of(&id, &bob));
+            let other = fresh("chatcmpl-").expect("random numbers");
+            assert!(!is_of(&other, &ann));
+        }
+        for none in ["", "chatcmpl", "chatcmpl-", "chatcmpl-00", "chatcmpl-xy"] {
+            assert!(!is_of(none, &ann));
+        }
+    }
+
+    #[test]
+    fn names_that_clients_give() {
+        for right in ["a", "req-1.2", "Root=1-67891233-abcdef", "a:b/c+d=@_"] {
+            assert_eq!(given(right), Some(right));
+        }
+        let long = "a".repeat(129);
+        for wrong in ["", "a b", "a\nb", "a\"b", "\u{e9}", &long] {
+            assert_eq!(given(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn only_whole_names_are_of_answers() {

@@ -1,11 +1,12 @@
-//! Strict reading of JSON: a wrong type, a value out of bounds or a field that nobody knows is a
-//! 400 that names the field.
+//! Strict reading of JSON: a wrong type, a value out of bounds or a parameter that nobody knows is a
+//! 400 that names the field. Fields that nobody knows within objects are told ([`Ignored`]).
 
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
 use crate::api_error::ApiError;
+use crate::ignored::Ignored;
 
 /// The value in `bytes`, which may nest `depth` deep.
 ///
@@ -173,9 +174,13 @@ impl Fields {
         Ok(self.object(name)?.map(|fields| fields.map))
     }
 
-    /// Drops a field that changes no answer.
-    pub fn ignore(&mut self, name: &str) {
-        self.map.remove(name);
+    /// Drops what nobody took of an object within a request, and notes it: it can change no answer,
+    /// because only what was taken goes on from here. What may mean something was taken before, or
+    /// refused by name.
+    pub fn ignore_rest(self, ignored: &mut Ignored) {
+        for (name, _) in self.map.iter().filter(|(_, value)| !value.is_null()) {
+            ignored.add(&self.path(name));
+        }
     }
 
     /// Refuses a field, unless its value is the one that nothing would mean too.

@@ -3,33 +3,42 @@
 //! A request is read strictly, becomes one generation a choice, and the updates of the
 //! engine become text, logprobs, calls of tools and chunks. Nothing here knows of stages or pages.
 
+mod access_log;
 mod adapters;
 mod answer;
 mod api_error;
 mod embeddings;
 mod engine;
 mod error;
+mod following;
 mod gateway;
 mod generate;
 mod guides;
 mod hex;
 mod ids;
+mod ignored;
 mod json;
 mod keys;
 mod metrics;
 mod models;
 mod options;
 mod page;
+mod phase;
 mod pool;
 mod prepare;
+mod readers;
 pub mod receipt_file;
 mod receipts;
 mod request;
 mod request_body;
 mod response;
 mod routes;
+mod running;
 mod server;
+mod tending;
 mod tokenization;
+mod visit;
+mod watched_files;
 
 use std::sync::Arc;
 
@@ -37,11 +46,15 @@ use axum::http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use access_log::AccessLog;
+use keys::{UsageFile, Used};
+use phase::{Phase, UnderWay};
+
 pub use engine::{Answering, Engine, Refused};
 pub use error::GatewayError;
 pub use keys::new_key;
 pub use options::{Limits, Options, SamplingDefaults, Served};
-pub use server::RunningGateway;
+pub use running::RunningGateway;
 
 /// Starts to listen. What `engine` cannot do yet is refused until it can.
 ///
@@ -58,8 +71,10 @@ pub async fn start(
         return Err(GatewayError::Open(addr));
     }
     let tls = options.tls.as_ref();
-    let tls = tls.map(|(certificates, key)| server::acceptor(certificates, key));
-    let tls = tls.transpose()?;
+    let tls = tls.map(|(certificates, key)| server::Tls::open(certificates, key));
+    let tls = tls.transpose()?.map(Arc::new);
+    let access_log = options.access_log.as_deref().map(AccessLog::open);
+    let access_log = access_log.transpose()?;
     let cors = match &options.cors {
         None => None,
         Some(origin) => {
@@ -71,15 +86,47 @@ pub async fn start(
     let listener = TcpListener::bind(addr).await.map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
     let limits = options.limits;
-    let keys = keys::Keyring::new(lines, options.open, &limits);
-    let gateway = gateway::Gateway::new(served, engine, keys, options, cors);
-    let router = routes::router(Arc::new(gateway));
-    let (stop, stopped) = watch::channel(false);
+    let (usage, used) = usage_file(&options);
+    let keys = keys::Keyring::new(lines, &used, options.open, &limits);
+    let (phase, watched) = watch::channel(Phase::Open);
+    let under_way = UnderWay::new();
+    let parts = gateway::Parts {
+        keys,
+        cors,
+        access_log,
+        phase: watched.clone(),
+        under_way: under_way.clone(),
+    };
+    let gateway = Arc::new(gateway::Gateway::new(served, engine, options, parts));
     let front = server::Front {
-        router,
-        tls,
+        router: routes::router(gateway.clone()),
+        tls: tls.clone(),
         limits,
     };
-    let task = tokio::spawn(server::run(listener, front, stopped));
-    Ok(RunningGateway { addr, stop, task })
+    let tending = tending::Tending {
+        gateway,
+        tls,
+        usage,
+    };
+    Ok(RunningGateway {
+        addr,
+        phase,
+        under_way,
+        server: tokio::spawn(server::run(listener, front, watched.clone())),
+        tending: tokio::spawn(tending.run(watched)),
+    })
+}
+
+/// Where what keys use is kept, and what they have used today already.
+fn usage_file(options: &Options) -> (Option<UsageFile>, Used) {
+    let Some(keys) = &options.keys else {
+        return (None, Used::new());
+    };
+    let path = options.usage.clone().unwrap_or_else(|| {
+        let mut name = keys.as_os_str().to_os_string();
+        name.push(".usage");
+        name.into()
+    });
+    let (file, used) = UsageFile::open(path, keys::today());
+    (Some(file), used)
 }

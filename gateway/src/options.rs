@@ -56,10 +56,17 @@ impl Default for SamplingDefaults {
 pub struct Options {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// PEM files of the certificate chain and of its private key; without them, plain HTTP.
+    /// PEM files of the certificate chain and of its private key; without them, plain HTTP. They are
+    /// read again when they change.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The file of API keys ([`crate::new_key`]); without it, no key is asked for.
+    /// The file of API keys ([`crate::new_key`]); without it, no key is asked for. It is read again
+    /// when it changes.
     pub keys: Option<PathBuf>,
+    /// Where it is kept what keys have used of the day; beside the file of keys, with `.usage` behind
+    /// its name, where this says nothing. Written only if a key has a bound on the tokens of a day.
+    pub usage: Option<PathBuf>,
+    /// Where a line is written for each request; `-` is stderr.
+    pub access_log: Option<PathBuf>,
     /// Whether to listen beyond this machine although no key is asked for.
     pub open: bool,
     /// The folder that adapters are loaded from; without it, none are loaded at run time.
@@ -77,6 +84,8 @@ impl Options {
             listen,
             tls: None,
             keys: None,
+            usage: None,
+            access_log: None,
             open: false,
             adapter_dir: None,
             cors: None,
@@ -90,6 +99,8 @@ impl Options {
 pub struct Limits {
     /// Bytes of a body.
     pub body_bytes: usize,
+    /// Bytes of all bodies that are being read. One key may have half of them.
+    pub bodies_bytes: usize,
     /// Connections at a time; more are told to come back.
     pub connections: usize,
     /// Within which a request's header, and a TLS handshake, is to be there. An idle connection is
@@ -119,6 +130,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 4 << 20,
+            bodies_bytes: 256 << 20,
             connections: 4_096,
             header_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),

@@ -21,6 +21,14 @@ pub(crate) async fn script() -> Response {
     )
 }
 
+/// `/markdown.js`
+pub(crate) async fn markdown() -> Response {
+    file(
+        "text/javascript; charset=utf-8",
+        include_str!("page/markdown.js"),
+    )
+}
+
 /// `/page.css`
 pub(crate) async fn style() -> Response {
     file("text/css; charset=utf-8", include_str!("page/page.css"))

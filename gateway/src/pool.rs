@@ -11,6 +11,7 @@ pub(crate) fn to_json(view: &PoolView, model: &str) -> Value {
         "state": view.state,
         "failovers": view.failovers,
         "last_resume_seconds": view.last_resume_seconds,
+        "receipts_lost": view.receipts_lost,
         "audits": {"agreed": view.audits.0, "disagreed": view.audits.1},
         "workers": view.workers.iter().map(worker).collect::<Vec<_>>(),
         "pipelines": view.pipelines.iter().map(pipeline).collect::<Vec<_>>(),

@@ -10,8 +10,9 @@ use crate::answer::{Choice, Planned, Reading};
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::ignored::Ignored;
 use crate::json;
-use crate::keys;
+use crate::keys::{self, Permit, Wanted};
 use crate::request::{
     ChatPrompt, ChatRequest, Common, CompletionRequest, Prompt, Shape, Tools, Way,
 };
@@ -27,6 +28,8 @@ pub(crate) struct Prepared {
     /// What each prompt's answers begin with, by prompt; empty without `echo`.
     pub echoes: Vec<Echo>,
     pub wants_logprobs: bool,
+    /// Fields of the request that change nothing.
+    pub ignored: Ignored,
 }
 
 /// What is the same in all chunks of a response.
@@ -48,23 +51,23 @@ pub(crate) struct Echo {
     pub tokens: Vec<u32>,
 }
 
-/// A chat. `owner` is whose it is.
+/// A chat. `permit` is whose it is, and what it may take.
 ///
 /// # Errors
-/// A 400 or 404 that says what is wrong with it.
-pub(crate) fn chat(gateway: &Gateway, body: &[u8], owner: Digest) -> Result<Prepared, ApiError> {
+/// A 400 or 404 that says what is wrong with it, or a 429.
+pub(crate) fn chat(gateway: &Gateway, body: &[u8], permit: &Permit) -> Result<Prepared, ApiError> {
     let value = json::parse(body, gateway.options.limits.json_depth)?;
     let request = ChatRequest::read(value, gateway)?;
     let tokenizer = &gateway.served.tokenizer;
     let tools = request.prompt.tools.as_ref();
     let (text, ids) = chat_prompt(gateway, &request.prompt)?;
-    let max_tokens = room(gateway, "messages", ids.len(), request.max_tokens)?;
+    let room = room(gateway, "messages", ids.len(), request.max_tokens)?;
     let format = match tools {
         None => None,
         Some(tools) => Some(call_format(gateway, tools)?),
     };
     let grammar = chat_grammar(gateway, &request, format)?;
-    let mut plan = Plan::new(gateway, request.common, "chatcmpl-", body, owner)?;
+    let mut plan = Plan::new(gateway, request.common, "chatcmpl-", body, permit)?;
     let split = ReasoningSplit::find(&gateway.template, &text);
     // What has to be JSON from the start leaves no room for thoughts.
     plan.split = split.filter(|_| grammar.is_none());
@@ -74,9 +77,9 @@ pub(crate) fn chat(gateway: &Gateway, body: &[u8], owner: Digest) -> Result<Prep
     });
     plan.grammar = grammar;
     plan.logprobs = request.logprobs;
-    plan.max_tokens = max_tokens;
+    plan.reserve(ids.len(), request.max_tokens, room)?;
     plan.prompt(ids)?;
-    Ok(plan.prepared(Vec::new()))
+    Ok(plan.prepared(Vec::new(), request.ignored))
 }
 
 /// What the template makes of a chat: the text, and its tokens.
@@ -95,6 +98,7 @@ pub(crate) fn chat_prompt(
         &prompt.variables,
     );
     let text = text.map_err(refuse)?;
+    gateway.check_length(&text, "messages")?;
     // A model's own template writes the special tokens itself.
     let tokens = gateway
         .served
@@ -110,11 +114,11 @@ pub(crate) fn chat_prompt(
 pub(crate) fn completion(
     gateway: &Gateway,
     body: &[u8],
-    owner: Digest,
+    permit: &Permit,
 ) -> Result<Prepared, ApiError> {
     let value = json::parse(body, gateway.options.limits.json_depth)?;
     let request = CompletionRequest::read(value, gateway)?;
-    let mut plan = Plan::new(gateway, request.common, "cmpl-", body, owner)?;
+    let mut plan = Plan::new(gateway, request.common, "cmpl-", body, permit)?;
     plan.logprobs = request.logprobs;
     plan.prompt_logprobs = request.logprobs.filter(|_| request.echo);
     let tokenizer = &gateway.served.tokenizer;
@@ -123,12 +127,15 @@ pub(crate) fn completion(
     for prompt in request.prompts {
         let (tokens, text) = match prompt {
             Prompt::Text(text) => {
+                gateway.check_length(&text, "prompt")?;
                 let tokens = tokenizer.encode(&text, request.add_special_tokens);
                 (tokens.map_err(refuse)?, Some(text))
             }
             Prompt::Tokens(tokens) => (tokens, None),
         };
-        plan.max_tokens = room(gateway, "prompt", tokens.len(), Some(request.max_tokens))?;
+        let wanted = Some(request.max_tokens);
+        let room = room(gateway, "prompt", tokens.len(), wanted)?;
+        plan.reserve(tokens.len(), wanted, room)?;
         if request.echo {
             let text = match text {
                 Some(text) => text,
@@ -139,7 +146,7 @@ pub(crate) fn completion(
         }
         plan.prompt(tokens)?;
     }
-    Ok(plan.prepared(echoes))
+    Ok(plan.prepared(echoes, request.ignored))
 }
 
 /// How many tokens an answer may have.
@@ -205,7 +212,7 @@ struct Plan<'a> {
     gateway: &'a Gateway,
     common: Common,
     head: Head,
-    owner: Digest,
+    permit: &'a Permit,
     body: Digest,
     /// And the field that it comes from.
     grammar: Option<(Grammar, &'static str)>,
@@ -224,7 +231,7 @@ impl<'a> Plan<'a> {
         common: Common,
         prefix: &str,
         body: &[u8],
-        owner: Digest,
+        permit: &'a Permit,
     ) -> Result<Self, ApiError> {
         let deployment = gateway.served.deployment.id().0;
         let fingerprint = match common.adapter {
@@ -232,7 +239,7 @@ impl<'a> Plan<'a> {
             Some(adapter) => format!("fp_{}_{}", deployment.short(), adapter.short()),
         };
         let head = Head {
-            id: ids::fresh(prefix)?,
+            id: ids::answer(prefix, &permit.account().owner())?,
             created: keys::now().as_secs(),
             model: common.model.clone(),
             fingerprint,
@@ -242,7 +249,7 @@ impl<'a> Plan<'a> {
             gateway,
             common,
             head,
-            owner,
+            permit,
             body: Digest::of(Domain::Text, body),
             grammar: None,
             split: None,
@@ -252,6 +259,17 @@ impl<'a> Plan<'a> {
             max_tokens: 0,
             planned: Vec::new(),
         })
+    }
+
+    /// Sets aside what the answers to a prompt may take of the key's day, and so bounds them.
+    fn reserve(&mut self, prompt: usize, answer: Option<u32>, room: u32) -> Result<(), ApiError> {
+        self.max_tokens = self.permit.reserve(Wanted {
+            prompt: u32::try_from(prompt).unwrap_or(u32::MAX),
+            answer,
+            room,
+            choices: self.common.n,
+        })?;
+        Ok(())
     }
 
     /// Plans the choices of one more prompt.
@@ -272,7 +290,7 @@ impl<'a> Plan<'a> {
             let generation = Generation {
                 id: format!("{}-{number}", self.head.id),
                 model: self.common.model.clone(),
-                owner: self.owner,
+                owner: self.permit.account().owner(),
                 spec: GenerationSpec {
                     deployment: self.gateway.served.deployment.id(),
                     adapter: self.common.adapter,
@@ -314,7 +332,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn prepared(self, echoes: Vec<Echo>) -> Prepared {
+    fn prepared(self, echoes: Vec<Echo>, ignored: Ignored) -> Prepared {
         Prepared {
             head: self.head,
             way: self.common.way,
@@ -322,6 +340,7 @@ impl<'a> Plan<'a> {
             choices: self.common.n as usize,
             echoes,
             wants_logprobs: self.logprobs.is_some(),
+            ignored,
         }
     }
 }

@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::keys::Account;
 use crate::receipt_file;
 
 /// Bytes of a name that are worth repeating.
 const NAME_MAX: usize = 128;
 
-/// `/v1/receipts/{id}`: the receipt of an answer with one choice, or a list with one for each
+/// `/v1/receipts/{id}`, for the key that asked for the answer, and for admins: the receipt of an answer with one choice, or a list with one for each
 /// choice. `{id}-{index}` is that of one choice.
 pub(crate) async fn receipts(
     State(gateway): State<Arc<Gateway>>,
+    Extension(account): Extension<Arc<Account>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let missing = || {
@@ -28,7 +30,9 @@ pub(crate) async fn receipts(
         );
         ApiError::not_found(message).code("receipt_not_found")
     };
-    if !ids::is_answer(&id) {
+    // What is another's is as good as not there.
+    let is_own = || account.line.admin || ids::is_of(&id, &account.owner());
+    if !(ids::is_answer(&id) && is_own()) {
         return Err(missing());
     }
     let signed = gateway.engine.receipts(id.clone()).await;

@@ -1,19 +1,33 @@
 //! The bytes of a request.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::api_error::ApiError;
+use crate::gateway::Gateway;
+use crate::keys::Account;
 use crate::options::Limits;
+use crate::readers::Room;
+
+/// A body, and the memory that it takes up while this is held.
+pub(crate) struct RequestBody {
+    pub bytes: Bytes,
+    _room: Room,
+}
 
 /// The whole body, which has to be JSON, small enough, and here in time.
 ///
 /// # Errors
-/// 408, 413, 415, or a 400 where the connection broke.
-pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, ApiError> {
+/// 408, 413, 415, 503, or a 400 where the connection broke.
+pub(crate) async fn read(
+    gateway: &Gateway,
+    account: &Account,
+    request: Request,
+) -> Result<RequestBody, ApiError> {
+    let limits = &gateway.options.limits;
     // A page of another origin cannot send this type unless CORS lets it.
     if !is_json(request.headers()) {
         let message = "The body has to be JSON: send the header 'Content-Type: application/json'.";
@@ -25,14 +39,9 @@ pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, Api
     if length.is_some_and(|length| length > limits.body_bytes as u64) {
         return Err(too_large(limits));
     }
-    let body = Limited::new(request.into_body(), limits.body_bytes);
-    match timeout(limits.body_time, body.collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limits)),
-        Ok(Err(error)) => {
-            let message = format!("The body cannot be read: {error}.");
-            Err(ApiError::invalid(message))
-        }
+    let body = collect(gateway, account, request.into_body());
+    match timeout(limits.body_time, body).await {
+        Ok(read) => read,
         Err(_) => {
             let seconds = limits.body_time.as_secs();
             let message = format!("The body did not come within {seconds} seconds.");
@@ -40,6 +49,33 @@ pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, Api
             Err(ApiError::new(status, "invalid_request_error", message))
         }
     }
+}
+
+/// Takes memory as bytes come: whoever announces many and sends few holds few.
+async fn collect(
+    gateway: &Gateway,
+    account: &Account,
+    mut body: Body,
+) -> Result<RequestBody, ApiError> {
+    let limits = &gateway.options.limits;
+    let (mut bytes, mut room) = (Vec::new(), Room::default());
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| ApiError::invalid(format!("The body cannot be read: {error}.")))?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        if bytes.len() + data.len() > limits.body_bytes {
+            return Err(too_large(limits));
+        }
+        let share = &account.state.share;
+        gateway.readers.make_room(share, &mut room, data.len())?;
+        bytes.extend_from_slice(data);
+    }
+    Ok(RequestBody {
+        bytes: bytes.into(),
+        _room: room,
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -9,17 +9,31 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
+use tracing::Instrument;
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::phase::Phase;
+use crate::visit::Visit;
 use crate::{
-    adapters, embeddings, generate, ids, metrics, models, page, pool, receipts, tokenization,
+    adapters, embeddings, generate, ids, ignored, metrics, models, page, pool, receipts,
+    tokenization,
 };
 
 type Shared = State<Arc<Gateway>>;
 
 /// What needs no key: the page asks for one, and probes have none.
-const OPEN: [&str; 5] = ["/", "/page.js", "/page.css", "/health", "/ready"];
+const OPEN: [&str; 6] = [
+    "/",
+    "/page.js",
+    "/markdown.js",
+    "/page.css",
+    "/health",
+    "/ready",
+];
+
+/// The name of a request, in requests and responses.
+const REQUEST_ID: &str = "x-request-id";
 
 /// All paths.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
@@ -41,6 +55,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/api/pool", get(pool_state))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))
+        .route("/markdown.js", get(page::markdown))
         .route("/page.css", get(page::style))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
@@ -48,42 +63,75 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// Around every request: who may ask at all, and the headers of the response.
-async fn around(State(gateway): Shared, mut request: Request, next: Next) -> Response {
+/// Around every request: who may ask at all, the headers of the response, and what is written of it.
+async fn around(State(gateway): Shared, request: Request, next: Next) -> Response {
     let preflight = request.method() == Method::OPTIONS && gateway.cors.is_some();
-    let mut response = match enter(&gateway, &mut request) {
-        _ if preflight => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => error.into_response(),
-        Ok(()) => next.run(request).await,
-    };
+    let named = request.headers().get(REQUEST_ID);
+    let named = named.and_then(|id| ids::given(id.to_str().ok()?));
+    let named = named.map(str::to_string);
+    // A system without random numbers has a gateway without answers; this is not the place to say.
+    let id = named
+        .clone()
+        .unwrap_or_else(|| ids::fresh("req-").unwrap_or_default());
+    let visit = Visit::begin(gateway.clone(), request.method(), request.uri(), id.clone());
+    // On the level of errors, so that whatever is logged of a request has its name.
+    let span = tracing::error_span!("request", id);
+    let inner = inside(gateway.clone(), visit.clone(), request, next, preflight);
+    let mut response = inner.instrument(span).await;
     let headers = response.headers_mut();
-    if !headers.contains_key("x-request-id")
-        && let Ok(id) = ids::fresh("req-")
+    // Answers have names of their own, by which their receipts are found. A client that names its
+    // requests finds the answer's in the body.
+    if (named.is_some() || !headers.contains_key(REQUEST_ID))
         && let Ok(id) = HeaderValue::from_str(&id)
     {
-        headers.insert("x-request-id", id);
+        headers.insert(REQUEST_ID, id);
     }
     if let Some(origin) = &gateway.cors {
         allow_origin(headers, origin, preflight);
     }
-    response
+    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = id.unwrap_or_default().to_string();
+    visit.respond(response, &id)
 }
 
-/// Lets a request in, with its account for the handler.
-fn enter(gateway: &Gateway, request: &mut Request) -> Result<(), ApiError> {
+async fn inside(
+    gateway: Arc<Gateway>,
+    visit: Arc<Visit>,
+    mut request: Request,
+    next: Next,
+    preflight: bool,
+) -> Response {
+    match enter(&gateway, visit, &mut request) {
+        _ if preflight => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => error.into_response(),
+        Ok(()) => next.run(request).await,
+    }
+}
+
+/// Lets a request in, with its account and its visit for the handler.
+fn enter(gateway: &Gateway, visit: Arc<Visit>, request: &mut Request) -> Result<(), ApiError> {
+    // Whoever counts what is under way began this visit before the phase is looked at.
+    let path = request.uri().path();
+    if *gateway.phase.borrow() != Phase::Open && path != "/metrics" {
+        return Err(ApiError::ending());
+    }
     gateway.check_host(request.headers())?;
-    if !OPEN.contains(&request.uri().path()) {
+    if !OPEN.contains(&path) {
         let account = gateway.keys.account(request.headers())?;
+        visit.by(&account.line.name);
         request.extensions_mut().insert(account);
     }
+    request.extensions_mut().insert(visit);
     Ok(())
 }
 
 fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue, preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    let exposed = HeaderValue::from_static("x-request-id, retry-after");
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    let exposed = format!("{REQUEST_ID}, retry-after, {}", ignored::HEADER);
+    if let Ok(exposed) = HeaderValue::from_str(&exposed) {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
     if preflight {
         let methods = HeaderValue::from_static("GET, POST");
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
@@ -92,7 +140,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue, preflight: bool) 
             "authorization, content-type, openai-organization, openai-project, x-stainless-arch, \
              x-stainless-helper-method, x-stainless-lang, x-stainless-os, \
              x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, \
-             x-stainless-runtime-version, x-stainless-timeout",
+             x-stainless-runtime-version, x-stainless-timeout, x-request-id",
         );
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         let age = HeaderValue::from_static("600");

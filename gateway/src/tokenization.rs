@@ -2,26 +2,32 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
-use axum::{Extension, Json};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ignored::Ignored;
 use crate::json::{self, Fields};
 use crate::keys::{Account, now};
 use crate::prepare;
 use crate::request::{TokenizeRequest, token_list};
 use crate::request_body;
 
+/// Tokens that are made a text at a time: each may be a hundred letters.
+const TOKENS_MAX: usize = 1 << 18;
+
 /// `/tokenize`
 pub(crate) async fn tokenize(
     gateway: State<Arc<Gateway>>,
     account: Extension<Arc<Account>>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
-    answer(gateway, account, request, |gateway, body| {
-        let request = TokenizeRequest::read(body, gateway)?;
+) -> Result<Response, ApiError> {
+    answer(gateway, account, request, |gateway, body, ignored| {
+        let request = TokenizeRequest::read(body, gateway, ignored)?;
         let tokens = match &request {
             TokenizeRequest::Chat(prompt, _) => prepare::chat_prompt(gateway, prompt)?.1,
             TokenizeRequest::Text {
@@ -29,6 +35,7 @@ pub(crate) async fn tokenize(
                 add_special_tokens,
                 ..
             } => {
+                gateway.check_length(text, "prompt")?;
                 let tokens = gateway.served.tokenizer.encode(text, *add_special_tokens);
                 tokens.map_err(|error| ApiError::param("prompt", format!("{error}.")))?
             }
@@ -52,11 +59,11 @@ pub(crate) async fn detokenize(
     gateway: State<Arc<Gateway>>,
     account: Extension<Arc<Account>>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
-    answer(gateway, account, request, |gateway, body| {
+) -> Result<Response, ApiError> {
+    answer(gateway, account, request, |gateway, body, _| {
         let mut fields = Fields::new(body, "")?;
         gateway.model(fields.text("model")?.as_deref())?;
-        let list = fields.list("tokens", usize::MAX)?;
+        let list = fields.list("tokens", TOKENS_MAX)?;
         let list = list.ok_or_else(|| fields.missing("tokens"))?;
         let tokens = token_list(&list, gateway.served.deployment.vocab, "tokens")?;
         fields.finish()?;
@@ -71,13 +78,23 @@ async fn answer(
     State(gateway): State<Arc<Gateway>>,
     Extension(account): Extension<Arc<Account>>,
     request: Request,
-    read: impl FnOnce(&Gateway, Value) -> Result<Value, ApiError> + Send + 'static,
-) -> Result<Json<Value>, ApiError> {
-    let _permit = account.admit(now())?;
-    let body = request_body::read(request, &gateway.options.limits).await?;
+    read: impl FnOnce(&Gateway, Value, &mut Ignored) -> Result<Value, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let permit = account.admit(now())?;
+    let body = request_body::read(&gateway, &account, request).await?;
+    let length = body.bytes.len();
     let work = move |gateway: &Gateway| {
-        let body = json::parse(&body, gateway.options.limits.json_depth)?;
-        read(gateway, body)
+        let value = json::parse(&body.bytes, gateway.options.limits.json_depth)?;
+        let mut ignored = Ignored::default();
+        let answer = read(gateway, value, &mut ignored)?;
+        // It is a long text at times.
+        let text = answer.to_string();
+        drop(permit);
+        Ok((text, ignored))
     };
-    gateway.read(work).await.map(Json)
+    let (text, ignored) = gateway.read(&account, length, work).await?;
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    let mut response = (kind, text).into_response();
+    ignored.tell(&mut response);
+    Ok(response)
 }

@@ -60,6 +60,8 @@ pub enum Domain {
     Prefix,
     /// An API key.
     ApiKey,
+    /// Whose an answer is, as its name tells.
+    AnswerOwner,
 }
 
 impl Domain {
@@ -92,6 +94,7 @@ impl Domain {
             Self::Text => "concord.v1.text",
             Self::Prefix => "concord.v1.prefix",
             Self::ApiKey => "concord.v1.apikey",
+            Self::AnswerOwner => "concord.v1.answer.owner",
         }
     }
 

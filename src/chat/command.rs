@@ -9,7 +9,7 @@ const HELP: &str = "\
 /retry           answer the last question again
 /undo            take back the last question and its answer
 /clear           begin anew
-/set NAME VALUE  temperature, top_p, max_tokens, or seed (a number, or any)
+/set NAME VALUE  temperature, top_p, max_tokens or seed (the last two: a number, or any); /set shows them
 /stats           tokens and speed of the last answer
 /save FILE       write the conversation (JSON messages)
 /load FILE       go on with a conversation of a file
@@ -27,6 +27,7 @@ pub(super) enum Command {
     Undo,
     Clear,
     Set(String, String),
+    Settings,
     Stats,
     Save(PathBuf),
     Load(PathBuf),
@@ -64,6 +65,7 @@ impl Command {
             "save" => file().map(Self::Save),
             "load" => file().map(Self::Load),
             "quit" | "exit" => Ok(Self::Quit),
+            "set" if rest.is_empty() => Ok(Self::Settings),
             "set" => match rest.split_once(char::is_whitespace) {
                 Some((name, value)) => Ok(Self::Set(name.into(), value.trim().into())),
                 None => Err("/set NAME VALUE, such as /set temperature 0.5".to_string()),
@@ -92,8 +94,9 @@ impl Command {
             }
             Self::Set(name, value) => {
                 settings.set(&name, &value)?;
-                format!("{settings:?}")
+                settings.to_string()
             }
+            Self::Settings => settings.to_string(),
             Self::Stats => {
                 let ((prompt, answer), seconds) = (conversation.tokens, conversation.seconds);
                 let rate = f64::from(answer) / seconds.max(1e-9);
@@ -126,6 +129,8 @@ mod tests {
             ("/set seed 7", set),
             ("/save a b.json", Command::Save("a b.json".into())),
             ("/quit", Command::Quit),
+            ("/set", Command::Settings),
+            ("/set  ", Command::Settings),
         ] {
             assert_eq!(Command::parse(line), Ok(command), "{line}");
         }

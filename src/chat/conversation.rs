@@ -1,5 +1,6 @@
 //! What has been said, and how answers are drawn.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -110,7 +111,8 @@ impl Conversation {
 pub(super) struct Settings {
     pub(super) temperature: f32,
     pub(super) top_p: f32,
-    pub(super) max_tokens: u32,
+    /// As many as fit, where this says nothing.
+    pub(super) max_tokens: Option<u32>,
     pub(super) seed: Option<u64>,
 }
 
@@ -123,7 +125,7 @@ impl Settings {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             bail!("top_p {}: a share above 0, at most 1", self.top_p);
         }
-        if self.max_tokens == 0 {
+        if self.max_tokens == Some(0) {
             bail!("max_tokens 0: at least one token");
         }
         Ok(())
@@ -136,7 +138,8 @@ impl Settings {
         match name {
             "temperature" => new.temperature = value.parse().with_context(bad)?,
             "top_p" => new.top_p = value.parse().with_context(bad)?,
-            "max_tokens" => new.max_tokens = value.parse().with_context(bad)?,
+            "max_tokens" if value == "any" => new.max_tokens = None,
+            "max_tokens" => new.max_tokens = Some(value.parse().with_context(bad)?),
             "seed" if value == "any" => new.seed = None,
             "seed" => new.seed = Some(value.parse().with_context(bad)?),
             _ => bail!("/set {name}: temperature, top_p, max_tokens or seed"),
@@ -144,6 +147,22 @@ impl Settings {
         new.check()?;
         *self = new;
         Ok(())
+    }
+}
+
+impl fmt::Display for Settings {
+    /// Names and values, as `/set` takes them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_any =
+            |value: Option<u64>| value.map_or("any".to_string(), |value| value.to_string());
+        write!(
+            f,
+            "temperature {}, top_p {}, max_tokens {}, seed {}",
+            self.temperature,
+            self.top_p,
+            or_any(self.max_tokens.map(u64::from)),
+            or_any(self.seed)
+        )
     }
 }
 
@@ -189,18 +208,26 @@ mod tests {
         let mut settings = Settings {
             temperature: 1.0,
             top_p: 1.0,
-            max_tokens: 10,
+            max_tokens: Some(10),
             seed: None,
         };
         for (name, value) in [
             ("temperature", "3"),
             ("top_p", "0"),
             ("max_tokens", "-1"),
+            ("max_tokens", "0"),
             ("x", "1"),
         ] {
             assert!(settings.set(name, value).is_err(), "{name} {value}");
         }
         settings.set("seed", "7").unwrap();
         assert_eq!((settings.seed, settings.temperature), (Some(7), 1.0));
+        settings.set("temperature", "0.5").unwrap();
+        let said = "temperature 0.5, top_p 1, max_tokens 10, seed 7";
+        assert_eq!(settings.to_string(), said);
+        settings.set("max_tokens", "any").unwrap();
+        settings.set("seed", "any").unwrap();
+        let said = "temperature 0.5, top_p 1, max_tokens any, seed any";
+        assert_eq!(settings.to_string(), said);
     }
 }

@@ -88,7 +88,8 @@ impl Partner for Local {
             finish: "length".to_string(),
         };
         let mut feed = prompt;
-        while answer.tokens < settings.max_tokens.min(room) {
+        let most = settings.max_tokens.map_or(room, |most| most.min(room));
+        while answer.tokens < most {
             let id = generator.next(&feed).context("the answer cannot go on")?;
             answer.tokens += 1;
             if self.stops.contains(&id) {

@@ -59,9 +59,9 @@ pub struct Args {
     /// default what the generation_config.json of --model says, or else 1.
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// The most tokens of an answer.
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    max_tokens: u32,
+    /// The most tokens of an answer; as many as fit by default.
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
     /// The same seed and the same words give the same answers.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,

@@ -72,9 +72,18 @@ fn checked(mut response: Response) -> anyhow::Result<Response> {
     }
     let text = response.body_mut().read_to_string().unwrap_or_default();
     let object: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-    match object["error"]["message"].as_str() {
-        Some(message) => bail!("{message}"),
-        None => bail!("the API answers {status}"),
+    let message = object["error"]["message"].as_str();
+    let remedy = match (status.as_u16(), object["error"]["code"].as_str()) {
+        (401 | 403, _) => "; give the key by --api-key or CONCORD_API_KEY",
+        (_, Some("context_length_exceeded")) => {
+            "; /undo or /clear makes the conversation shorter, /set max_tokens any lets the answer \
+             be as long as fits"
+        }
+        _ => "",
+    };
+    match message {
+        Some(message) => bail!("{}{remedy}", message.trim_end_matches('.')),
+        None => bail!("the API answers {status}{remedy}"),
     }
 }
 
@@ -92,8 +101,12 @@ impl Partner for Api {
         let mut body = json!({
             "model": self.model, "messages": conversation.messages(), "stream": true,
             "stream_options": { "include_usage": true }, "temperature": settings.temperature,
-            "top_p": settings.top_p, "max_tokens": settings.max_tokens,
+            "top_p": settings.top_p,
         });
+        // Without it, an answer may have as many tokens as fit: no number fits every server.
+        if let Some(most) = settings.max_tokens {
+            body["max_tokens"] = json!(most);
+        }
         if let Some(seed) = settings.seed {
             body["seed"] = json!(seed);
         }
@@ -116,8 +129,9 @@ impl Partner for Api {
         loop {
             line.clear();
             let mut bounded = std::io::Read::take(&mut lines, LINE_BYTES_MAX);
-            if bounded.read_line(&mut line).context("the API broke off")? == 0 {
-                bail!("the API broke off in the middle of the answer");
+            let read = bounded.read_line(&mut line);
+            if read.context("the API broke off in the middle of the answer")? == 0 {
+                bail!("the API ended in the middle of the answer");
             }
             let Some(data) = line.trim_end().strip_prefix("data:") else {
                 continue;

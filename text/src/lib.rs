@@ -14,6 +14,7 @@ mod spelling;
 mod stop;
 mod stream;
 mod strftime;
+mod token_width;
 mod tokenizer;
 mod tool_calls;
 
@@ -24,5 +25,6 @@ pub use pieces::Pieces;
 pub use reasoning::{ReasoningSplit, Split};
 pub use stop::{StopTexts, Stopped};
 pub use stream::{TextStream, TokenStream};
+pub use token_width::TokenWidth;
 pub use tokenizer::TextTokenizer;
 pub use tool_calls::{CallEvent, CallFormat, CallParser, ToolChoice, tool_grammar};

@@ -167,12 +167,12 @@ impl TextTokenizer {
         String::from_utf8_lossy(&self.token_bytes(id)).into_owned()
     }
 
-    pub(crate) fn spelling(&self) -> &Spelling {
-        &self.spelling
-    }
-
     pub(crate) fn library(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    pub(crate) fn spelling(&self) -> &Spelling {
+        &self.spelling
     }
 
     /// Refuses a tokenizer that has ids beyond the `vocab` rows of the model's embedding.

@@ -1,6 +1,8 @@
 //! Receipts on their way to the disk, many at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use concord_proto::{Signed, WorkerId, canonical};
 use tokio::sync::{mpsc, oneshot};
@@ -8,13 +10,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::hub::Parts;
 use crate::blobs::Blobs;
 use crate::core::ServingEvent;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Receipts that may wait for the disk.
 const WAITING_MAX: usize = 8_192;
 
 /// Receipts in one transaction.
 const BATCH_MAX: usize = 256;
+
+/// How often receipts that the disk refuses are tried again.
+const TRIES_MAX: u32 = 30;
+
+/// Between two tries. Meanwhile others wait in the channel.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the archive is told.
 pub(super) enum Input {
@@ -32,13 +40,14 @@ pub(super) struct Filed {
     pub(super) audit: Option<Vec<WorkerId>>,
 }
 
-/// Starts the task that writes receipts.
-pub(super) fn start(parts: &Parts) -> mpsc::Sender<Input> {
+/// Starts the task that writes receipts, and counts those that are lost.
+pub(super) fn start(parts: &Parts, lost: Arc<AtomicU64>) -> mpsc::Sender<Input> {
     let (inputs, waiting) = mpsc::channel(WAITING_MAX);
     let archive = Archive {
         store: parts.store.clone(),
         blobs: parts.blobs.clone(),
         events: parts.events.clone(),
+        lost,
     };
     tokio::spawn(archive.run(waiting));
     inputs
@@ -48,6 +57,7 @@ struct Archive {
     store: Arc<Store>,
     blobs: Arc<Blobs>,
     events: mpsc::Sender<ServingEvent>,
+    lost: Arc<AtomicU64>,
 }
 
 impl Archive {
@@ -71,15 +81,39 @@ impl Archive {
         }
     }
 
+    /// Writes receipts, as soon as the disk takes them. An answer is worth more than its receipt:
+    /// serving goes on meanwhile, and where it takes too long they are lost.
+    async fn keep(&self, rows: &[(&str, Vec<u8>)]) {
+        let count = rows.len();
+        for tried in 0..=TRIES_MAX {
+            let Err(error) = self.store.keep_receipts(rows).await else {
+                if tried > 0 {
+                    tracing::warn!("{count} receipts are written now, after {tried} failures");
+                }
+                return;
+            };
+            let why = words(&error);
+            if tried == 0 {
+                tracing::warn!("{count} receipts wait, because {why}; writing is tried again");
+            }
+            if tried == TRIES_MAX {
+                let all = self.lost.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
+                tracing::error!(
+                    "{count} receipts are lost, because {why}; their answers were right, and \
+                     cannot be proven any more; {all} are lost since the start"
+                );
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     async fn file(&self, filed: Vec<Filed>) {
         let rows: Vec<(&str, Vec<u8>)> = filed
             .iter()
             .map(|one| (one.name.as_str(), canonical::encode(&one.receipt)))
             .collect();
-        if let Err(error) = self.store.keep_receipts(&rows).await {
-            // An answer is worth more than its receipt: serving goes on.
-            tracing::error!(%error, count = rows.len(), "receipts are lost");
-        }
+        self.keep(&rows).await;
         for one in filed {
             let Some(signers) = one.audit else {
                 continue;
@@ -99,5 +133,24 @@ impl Archive {
             // A core that is gone audits nothing.
             let _ = self.events.send(audit).await;
         }
+    }
+}
+
+/// Why a receipt is not written. What an error of the store promises of jobs does not hold here.
+fn words(error: &StoreError) -> String {
+    match error {
+        StoreError::Full(path) => format!("no room is left on the disk of {}", path.display()),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_it_is() {
+        let said = words(&StoreError::Full("data".into()));
+        assert_eq!(said, "no room is left on the disk of data");
     }
 }

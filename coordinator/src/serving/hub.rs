@@ -49,6 +49,8 @@ pub(crate) struct Hub {
     pub(super) stall: Duration,
     pub(super) load: Duration,
     pub(super) patience: Duration,
+    /// Receipts that could not be written.
+    pub(super) receipts_lost: Arc<AtomicU64>,
     started: Instant,
     /// For sequences and orders.
     next: AtomicU64,
@@ -72,7 +74,8 @@ impl Hub {
     /// Starts the task that writes receipts. Pipelines start as the core plans them.
     pub(crate) fn start(parts: Parts) -> Arc<Self> {
         let (notary, waiting) = mpsc::channel(notary::INPUTS_MAX);
-        let archive = archive::start(&parts);
+        let receipts_lost = Arc::new(AtomicU64::new(0));
+        let archive = archive::start(&parts, receipts_lost.clone());
         let hub = Arc::new(Self {
             id: parts.served.deployment.id(),
             served: parts.served,
@@ -83,6 +86,7 @@ impl Hub {
             stall: parts.stall,
             patience: parts.patience,
             load: parts.load,
+            receipts_lost,
             started: Instant::now(),
             next: AtomicU64::new(1),
             state: Mutex::default(),
@@ -195,6 +199,7 @@ impl Hub {
             failovers: state.failovers,
             last_resume_seconds: state.last_resume,
             audits: state.audits,
+            receipts_lost: self.receipts_lost.load(Ordering::Relaxed),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use concord_proto::draw::{nonce_commitment, seed};
@@ -366,6 +367,9 @@ impl Notary {
         let filed = archive::Input::File(Box::new(filed));
         if self.archive.try_send(filed).is_err() {
             tracing::error!("the disk does not follow: a receipt is lost");
+            if let Some(hub) = self.hub.upgrade() {
+                hub.receipts_lost.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 

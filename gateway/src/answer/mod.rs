@@ -215,8 +215,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let usage = self.usage();
-        self.permit
-            .spend(u64::from(usage.prompt) + u64::from(usage.answer));
+        self.permit.settle(&usage);
         let reason = match self.has_failed {
             true => "error",
             false => "abort",

@@ -22,11 +22,21 @@ pub(crate) struct KeyLine {
     pub admin: bool,
 }
 
-/// The lines of the file at `path`. Empty lines and those that begin with `#` say nothing.
+/// The lines of the file at `path`.
 pub(crate) fn read(path: &Path) -> Result<Vec<KeyLine>, GatewayError> {
-    let text = std::fs::read_to_string(path).map_err(|error| GatewayError::Read {
+    let bytes = std::fs::read(path).map_err(|error| GatewayError::Read {
         path: path.to_path_buf(),
         error,
+    })?;
+    lines(path, &bytes)
+}
+
+/// The lines of a file at `path` with this content. Empty lines and those that begin with `#` say
+/// nothing.
+pub(crate) fn lines(path: &Path, bytes: &[u8]) -> Result<Vec<KeyLine>, GatewayError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| GatewayError::Read {
+        path: path.to_path_buf(),
+        error: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
     })?;
     let fail = |line: usize, reason: String| GatewayError::Keys {
         path: path.to_path_buf(),

@@ -5,8 +5,11 @@
 
 mod account;
 mod file;
+mod permit;
+mod usage_file;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
@@ -17,8 +20,17 @@ use crate::error::GatewayError;
 use crate::hex;
 use crate::options::Limits;
 
-pub(crate) use account::{Account, Permit};
-pub(crate) use file::{KeyLine, read};
+pub(crate) use account::{Account, Wanted};
+pub(crate) use file::{KeyLine, lines, read};
+pub(crate) use permit::Permit;
+pub(crate) use usage_file::{UsageFile, Used};
+
+use account::State;
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// Keys whose lines are gone, and whose use of the day is remembered all the same.
+const FORMER_MAX: usize = 10_000;
 
 /// What every key starts with.
 const PREFIX: &str = "ck-";
@@ -41,16 +53,19 @@ fn digest(key: &str) -> Digest {
 
 /// All who may ask.
 pub(crate) struct Keyring {
-    /// Empty where no key is asked for.
-    accounts: Vec<Arc<Account>>,
+    /// Nothing where no key is asked for.
+    accounts: Option<RwLock<Arc<Vec<Arc<Account>>>>>,
+    /// Keys that were taken out of the file: one that comes back has not used less.
+    former: Mutex<BTreeMap<Digest, Arc<State>>>,
     /// Whoever asks, where no key is asked for.
     anyone: Arc<Account>,
+    limits: Limits,
 }
 
 impl Keyring {
-    /// The accounts of the file's lines; without a file, anyone's. Where others than those on this
-    /// machine are among them (`open`), anyone is no admin.
-    pub fn new(lines: Option<Vec<KeyLine>>, open: bool, limits: &Limits) -> Self {
+    /// The accounts of the file's lines, which have used so many tokens today; without a file,
+    /// anyone's. Where others than those on this machine are among them (`open`), anyone is no admin.
+    pub fn new(lines: Option<Vec<KeyLine>>, used: &Used, open: bool, limits: &Limits) -> Self {
         let anyone = KeyLine {
             name: "anyone".to_string(),
             digest: digest(""),
@@ -59,16 +74,82 @@ impl Keyring {
             tokens_per_day: None,
             admin: !open,
         };
-        let account = |line| Arc::new(Account::new(line, limits));
+        let today = today();
+        let account = |line: KeyLine| {
+            let tokens = used.get(&line.digest).copied().unwrap_or(0);
+            let state = Arc::new(State::new((today, tokens), limits));
+            Arc::new(Account::new(line, state, limits))
+        };
+        let anyone = account(anyone);
+        let accounts = lines.map(|lines| lines.into_iter().map(account).collect());
         Self {
-            accounts: lines.into_iter().flatten().map(account).collect(),
-            anyone: account(anyone),
+            accounts: accounts.map(|accounts: Vec<_>| RwLock::new(Arc::new(accounts))),
+            former: Mutex::default(),
+            anyone,
+            limits: *limits,
         }
     }
 
     /// Whether keys are asked for.
     pub fn is_closed(&self) -> bool {
-        !self.accounts.is_empty()
+        self.accounts.is_some()
+    }
+
+    /// Takes new lines in place of the old ones. What keys have used stays; a key that has no line
+    /// any more is refused from now on, and its requests under way end. Gives how many came and went.
+    pub fn replace(&self, lines: Vec<KeyLine>) -> (usize, usize) {
+        let Some(accounts) = &self.accounts else {
+            return (0, 0);
+        };
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all(accounts);
+        let before = before.iter().map(|old| (old.owner(), old.state.clone()));
+        let mut before: BTreeMap<Digest, Arc<State>> = before.collect();
+        let mut came = 0;
+        let mut account = |line: KeyLine| {
+            let state = before.remove(&line.digest).unwrap_or_else(|| {
+                came += 1;
+                let known = former.remove(&line.digest);
+                known.unwrap_or_else(|| Arc::new(State::new((today(), 0), &self.limits)))
+            });
+            state.revoked.send_replace(false);
+            Arc::new(Account::new(line, state, &self.limits))
+        };
+        let new: Vec<_> = lines.into_iter().map(&mut account).collect();
+        *accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        let went = before.len();
+        let today = today();
+        former.retain(|_, state| state.used(today) > 0);
+        for (digest, state) in before {
+            state.revoked.send_replace(true);
+            if former.len() < FORMER_MAX {
+                former.insert(digest, state);
+            }
+        }
+        (came, went)
+    }
+
+    /// Whether any key has a bound on the tokens of a day.
+    pub fn has_quotas(&self) -> bool {
+        let is_bound = |account: &Arc<Account>| account.line.tokens_per_day.is_some();
+        let accounts = self.accounts.as_ref().map(all);
+        accounts.is_some_and(|accounts| accounts.iter().any(is_bound))
+    }
+
+    /// Today, and the tokens that keys have used of it.
+    pub fn used(&self) -> (u64, Used) {
+        let today = today();
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = former
+            .iter()
+            .map(|(digest, state)| (*digest, state.used(today)));
+        let mut used: Used = former.collect();
+        if let Some(accounts) = &self.accounts {
+            let now = all(accounts);
+            used.extend(now.iter().map(|own| (own.owner(), own.state.used(today))));
+        }
+        used.retain(|_, tokens| *tokens > 0);
+        (today, used)
     }
 
     /// Whose request it is, by its headers.
@@ -76,16 +157,17 @@ impl Keyring {
     /// # Errors
     /// A 401.
     pub fn account(&self, headers: &HeaderMap) -> Result<Arc<Account>, ApiError> {
-        if !self.is_closed() {
+        let Some(accounts) = &self.accounts else {
             return Ok(self.anyone.clone());
-        }
+        };
         let given = bearer(headers).ok_or_else(|| {
             unauthorized("An API key is needed: send the header 'Authorization: Bearer ck-...'.")
         })?;
         // All accounts are compared, each in whole: the time tells nothing of which digits fit.
         let given = digest(given);
         let mut found = None;
-        for account in &self.accounts {
+        let accounts = all(accounts);
+        for account in accounts.iter() {
             if is_same(&account.line.digest, &given) {
                 found = Some(account);
             }
@@ -93,6 +175,18 @@ impl Keyring {
         let wrong = || unauthorized("The API key is not known here.");
         found.cloned().ok_or_else(wrong)
     }
+}
+
+fn all(accounts: &RwLock<Arc<Vec<Arc<Account>>>>) -> Arc<Vec<Arc<Account>>> {
+    accounts
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+/// Days since 1970, in UTC.
+pub(crate) fn today() -> u64 {
+    now().as_secs() / DAY_SECONDS
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

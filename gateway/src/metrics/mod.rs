@@ -1,10 +1,12 @@
 //! Figures for Prometheus, under vLLM's names where vLLM has them.
 
+mod keys;
 mod pool;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use concord_proto::serving::Usage;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::engine::Engine;
+use keys::KeyFigures;
 use pool::PoolFigures;
 
 /// What the text is.
@@ -33,6 +36,8 @@ pub(crate) struct Metrics {
     answer_tokens: Counter,
     ended: Family<[(&'static str, &'static str); 1], Counter>,
     receipts: Counter,
+    keys: KeyFigures,
+    lines_lost: Counter,
 }
 
 impl Metrics {
@@ -78,6 +83,13 @@ impl Metrics {
             receipts.clone(),
         );
         registry.register_collector(Box::new(PoolFigures(engine)));
+        let keys = KeyFigures::new(registry);
+        let lines_lost = Counter::default();
+        registry.register(
+            "concord:access_lines_lost",
+            "Lines of the log of accesses that the disk did not follow",
+            lines_lost.clone(),
+        );
         Self {
             registry: all,
             first_token,
@@ -87,6 +99,8 @@ impl Metrics {
             answer_tokens,
             ended,
             receipts,
+            keys,
+            lines_lost,
         }
     }
 
@@ -112,6 +126,16 @@ impl Metrics {
     /// A text was closed.
     pub fn closed(&self) {
         self.receipts.inc();
+    }
+
+    /// A request is over.
+    pub fn visited(&self, key: Option<&str>, status: u16, usage: &Usage) {
+        self.keys.visited(key, status, usage);
+    }
+
+    /// A line of the log of accesses was not written.
+    pub fn line_lost(&self) {
+        self.lines_lost.inc();
     }
 
     /// All figures as text.

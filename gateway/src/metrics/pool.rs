@@ -112,6 +112,11 @@ fn counters(view: &PoolView, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result
     let sum = |figure: fn(&PipelineView) -> u64| -> u64 { view.pipelines.iter().map(figure).sum() };
     let all = [
         (
+            "concord:receipts_lost",
+            "Receipts that could not be written",
+            view.receipts_lost,
+        ),
+        (
             "vllm:prefix_cache_queries",
             "Prompt tokens asked for",
             sum(|pipeline| pipeline.prefix_queries),

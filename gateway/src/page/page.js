@@ -1,7 +1,14 @@
 "use strict";
 
 // The playground and the state of the pool. All text from the server is put in as text, never as
-// markup.
+// HTML; markdown.js makes elements of answers.
+
+// Longer answers are shown as they are: they are drawn anew with each piece.
+const MARKDOWN_MAX = 200000;
+// How near to its end a conversation is followed, in pixels.
+const NEAR = 8;
+// A receipt is written a moment after its answer.
+const RECEIPT_TRIES = 20;
 
 const by = (id) => document.getElementById(id);
 const conversation = [];
@@ -23,13 +30,31 @@ function headers() {
 
 // ---- the playground
 
+// Changes the conversation, and shows its end if that is where the reader is.
+function change(what) {
+  const box = by("messages");
+  const follows = box.scrollHeight - box.scrollTop - box.clientHeight <= NEAR;
+  what();
+  if (follows) box.scrollTop = box.scrollHeight;
+}
+
 function say(role, text) {
   const node = element("div", "message " + role);
-  const body = element("span", "body", text);
+  const body = element("div", "body", text);
   node.append(body);
   by("messages").append(node);
-  node.scrollIntoView({ block: "end" });
+  // Whoever asks looks at the question.
+  by("messages").scrollTop = by("messages").scrollHeight;
   return { node, body };
+}
+
+function draw(body, thoughts, answer) {
+  change(() => {
+    const plain = answer.length > MARKDOWN_MAX;
+    body.classList.toggle("plain", plain);
+    body.replaceChildren(...(plain ? [answer] : markdown(answer)));
+    if (thoughts) body.prepend(element("div", "thoughts", thoughts));
+  });
 }
 
 function request() {
@@ -44,8 +69,9 @@ function request() {
     stream_options: { include_usage: true },
     temperature: Number(by("temperature").value),
     top_p: Number(by("top_p").value),
-    max_tokens: Number(by("max_tokens").value),
   };
+  // Without it, an answer may have as many tokens as fit.
+  if (by("max_tokens").value !== "") body.max_tokens = Number(by("max_tokens").value);
   if (by("seed").value !== "") body.seed = Number(by("seed").value);
   return body;
 }
@@ -88,31 +114,42 @@ async function ask(text) {
   const { node, body } = say("assistant", "");
   const under = element("span", "under", "");
   node.append(under);
-  asking = new AbortController();
+  const control = asking = new AbortController();
   by("send").disabled = true;
   by("stop").disabled = false;
-  let answer = "", id = "", usage = null, first = 0;
+  let answer = "", thoughts = "", id = "", usage = null, first = 0, reason = "", drawing = 0;
   const start = performance.now();
+  const show = () => {
+    drawing = 0;
+    draw(body, thoughts, answer);
+  };
   try {
     const response = await fetch("v1/chat/completions", {
-      method: "POST", headers: headers(), body: JSON.stringify(request()), signal: asking.signal,
+      method: "POST", headers: headers(), body: JSON.stringify(request()), signal: control.signal,
     });
     if (!response.ok) throw new Error(await refused(response));
     await events(response, (chunk) => {
       id = chunk.id;
       if (chunk.usage) usage = chunk.usage;
       for (const choice of chunk.choices) {
-        const piece = choice.delta.content || choice.delta.reasoning_content || "";
-        if (piece && !first) first = performance.now();
-        answer += piece;
+        const said = choice.delta.content || "", thought = choice.delta.reasoning_content || "";
+        if ((said || thought) && !first) first = performance.now();
+        answer += said;
+        thoughts += thought;
+        reason = choice.finish_reason || reason;
       }
-      body.textContent = answer;
-    }, (comment) => { under.textContent = comment; });
+      if (!drawing) drawing = requestAnimationFrame(show);
+    }, (comment) => change(() => { under.textContent = comment; }));
+    change(() => finished(under, { id, usage, start, first, reason }));
   } catch (error) {
-    if (error.name !== "AbortError") node.classList.add("error");
-    under.textContent = error.name === "AbortError" ? "stopped" : String(error.message);
+    const isStopped = error.name === "AbortError";
+    if (!isStopped) node.classList.add("error");
+    change(() => { under.textContent = isStopped ? "stopped" : String(error.message); });
   }
-  finished(under, { id, usage, start, first });
+  if (drawing) cancelAnimationFrame(drawing);
+  show();
+  // A conversation that was begun anew meanwhile has nothing to do with this answer.
+  if (asking !== control) return;
   if (answer) conversation.push({ role: "assistant", content: answer });
   else conversation.pop();
   asking = null;
@@ -120,17 +157,43 @@ async function ask(text) {
   by("stop").disabled = true;
 }
 
-function finished(under, { id, usage, start, first }) {
+function finished(under, { id, usage, start, first, reason }) {
   if (!usage) return;
   const seconds = (performance.now() - start) / 1000;
   const wait = first ? (first - start) / 1000 : seconds;
   by("speed").textContent = (usage.completion_tokens / seconds).toFixed(1) + " tokens/s";
   under.textContent = usage.prompt_tokens + " + " + usage.completion_tokens + " tokens, first after "
-    + wait.toFixed(2) + " s ";
+    + wait.toFixed(2) + " s " + (reason === "length" ? "(cut off: no more tokens were allowed) " : "");
   const link = element("a", "", "receipt");
   link.href = "v1/receipts/" + encodeURIComponent(id);
-  link.target = "_blank";
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    receipt(link, id);
+  });
   under.append(link);
+}
+
+// Fetches a receipt, with the key where there is one, and gives it to the reader as a file.
+async function receipt(link, id) {
+  link.textContent = "receipt ...";
+  try {
+    for (let tried = 1; ; tried += 1) {
+      const response = await fetch(link.href, { headers: headers() });
+      if (response.ok) {
+        const file = document.createElement("a");
+        file.href = URL.createObjectURL(await response.blob());
+        file.download = id + ".json";
+        file.click();
+        setTimeout(() => URL.revokeObjectURL(file.href), 10000);
+        link.textContent = "receipt";
+        return;
+      }
+      if (response.status !== 404 || tried === RECEIPT_TRIES) throw new Error(await refused(response));
+      await new Promise((done) => setTimeout(done, 250));
+    }
+  } catch (error) {
+    link.textContent = "receipt: " + error.message;
+  }
 }
 
 by("ask").addEventListener("submit", (event) => {
@@ -149,6 +212,9 @@ by("prompt").addEventListener("keydown", (event) => {
 by("stop").addEventListener("click", () => asking && asking.abort());
 by("clear").addEventListener("click", () => {
   if (asking) asking.abort();
+  asking = null;
+  by("send").disabled = false;
+  by("stop").disabled = true;
   conversation.length = 0;
   by("messages").replaceChildren();
 });

@@ -7,6 +7,7 @@ use super::messages::messages;
 use super::tools::{Tools, tools};
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ignored::Ignored;
 use crate::json::Fields;
 
 /// A chat.
@@ -20,6 +21,8 @@ pub(crate) struct ChatRequest {
     pub max_tokens: Option<u32>,
     /// Alternatives beside each token.
     pub logprobs: Option<u8>,
+    /// What changes nothing.
+    pub ignored: Ignored,
 }
 
 /// What a template makes a prompt of.
@@ -38,10 +41,10 @@ impl ChatPrompt {
     ///
     /// # Errors
     /// A 400 that names the field.
-    pub fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+    pub fn take(fields: &mut Fields, ignored: &mut Ignored) -> Result<Self, ApiError> {
         let prompt = Self {
-            messages: messages(fields)?,
-            tools: tools(fields)?,
+            messages: messages(fields, ignored)?,
+            tools: tools(fields, ignored)?,
             variables: template_variables(fields)?,
             add_generation_prompt: fields.flag("add_generation_prompt")?.unwrap_or(true),
         };
@@ -74,9 +77,10 @@ impl ChatRequest {
     /// A 400 that names the field, or a 404 for the model.
     pub fn read(value: Value, gateway: &Gateway) -> Result<Self, ApiError> {
         let mut fields = Fields::new(value, "")?;
-        let common = Common::take(&mut fields, gateway)?;
-        let prompt = ChatPrompt::take(&mut fields)?;
-        let shape = shape(&mut fields)?;
+        let mut ignored = Ignored::default();
+        let common = Common::take(&mut fields, gateway, &mut ignored)?;
+        let prompt = ChatPrompt::take(&mut fields, &mut ignored)?;
+        let shape = shape(&mut fields, &mut ignored)?;
         let forced = prompt
             .tools
             .as_ref()
@@ -92,6 +96,7 @@ impl ChatRequest {
             shape,
             max_tokens: max_tokens(&mut fields)?,
             logprobs: logprobs(&mut fields)?,
+            ignored,
         };
         without_support(&mut fields)?;
         fields.finish()?;
@@ -123,33 +128,51 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u8>, ApiError> {
     }
 }
 
-fn shape(fields: &mut Fields) -> Result<Shape, ApiError> {
+fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<Shape, ApiError> {
     let Some(mut format) = fields.object("response_format")? else {
         return Ok(Shape::Text);
     };
     let kind = format.required_text("type")?;
+    if kind != "json_schema" {
+        // A schema that is not kept to is no annotation.
+        format.refuse("json_schema", &Value::Null)?;
+    }
     let shape = match kind.as_str() {
-        "text" => Shape::Text,
-        "json_object" => Shape::JsonObject,
-        "json_schema" => {
-            let inner = format.object("json_schema")?;
-            let mut inner = inner.ok_or_else(|| format.missing("json_schema"))?;
-            inner.text("name")?;
-            inner.text("description")?;
-            // The schema holds in any case.
-            inner.flag("strict")?;
-            let schema = inner.map("schema")?;
-            let schema = schema.ok_or_else(|| inner.missing("schema"))?;
-            inner.finish()?;
-            Shape::JsonSchema(schema)
+        "text" => {
+            format.refuse("schema", &Value::Null)?;
+            Shape::Text
         }
+        // Other servers take the schema here.
+        "json_object" => format
+            .map("schema")?
+            .map_or(Shape::JsonObject, Shape::JsonSchema),
+        "json_schema" => json_schema(&mut format, ignored)?,
         _ => {
             let message = "'response_format.type' has to be text, json_object or json_schema.";
             return Err(ApiError::param("response_format.type", message));
         }
     };
-    format.finish()?;
+    format.ignore_rest(ignored);
     Ok(shape)
+}
+
+fn json_schema(format: &mut Fields, ignored: &mut Ignored) -> Result<Shape, ApiError> {
+    // The schema holds in any case.
+    format.flag("strict")?;
+    let Some(mut inner) = format.object("json_schema")? else {
+        // As above.
+        let schema = format.map("schema")?;
+        let schema = schema.ok_or_else(|| format.missing("json_schema"))?;
+        return Ok(Shape::JsonSchema(schema));
+    };
+    inner.text("name")?;
+    inner.text("description")?;
+    inner.flag("strict")?;
+    let schema = inner.map("schema")?;
+    let schema = schema.ok_or_else(|| inner.missing("schema"))?;
+    inner.ignore_rest(ignored);
+    format.refuse("schema", &Value::Null)?;
+    Ok(Shape::JsonSchema(schema))
 }
 
 fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {

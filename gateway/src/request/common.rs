@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::sampling::sampling;
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
 /// Bytes of a stop text.
@@ -44,7 +45,11 @@ impl Common {
     ///
     /// # Errors
     /// A 400 that names the field, or a 404 for the model.
-    pub fn take(fields: &mut Fields, gateway: &Gateway) -> Result<Self, ApiError> {
+    pub fn take(
+        fields: &mut Fields,
+        gateway: &Gateway,
+        ignored: &mut Ignored,
+    ) -> Result<Self, ApiError> {
         let name = fields.text("model")?;
         let (model, adapter) = gateway.model(name.as_deref())?;
         let limits = &gateway.options.limits;
@@ -60,8 +65,8 @@ impl Common {
         let sampling = sampling(fields, &gateway.served.defaults, vocab)?;
         let stops = stops(fields, limits.stops)?;
         let stop_tokens = stop_tokens(fields, gateway)?;
-        let way = way(fields)?;
-        without_effect(fields)?;
+        let way = way(fields, ignored)?;
+        without_effect(fields, ignored)?;
         Ok(Self {
             model,
             adapter,
@@ -132,7 +137,7 @@ pub(crate) fn token_list(list: &[Value], vocab: u32, path: &str) -> Result<Vec<u
     list.iter().enumerate().map(id).collect()
 }
 
-fn way(fields: &mut Fields) -> Result<Way, ApiError> {
+fn way(fields: &mut Fields, ignored: &mut Ignored) -> Result<Way, ApiError> {
     let stream = fields.flag("stream")?.unwrap_or(false);
     let Some(mut options) = fields.object("stream_options")? else {
         return Ok(match stream {
@@ -150,37 +155,63 @@ fn way(fields: &mut Fields) -> Result<Way, ApiError> {
     // Padding against the guessing of tokens by the lengths of packets.
     options.refuse("include_obfuscation", &json!(false))?;
     options.refuse("continuous_usage_stats", &json!(false))?;
-    options.finish()?;
+    options.ignore_rest(ignored);
     Ok(Way::Stream { include_usage })
 }
 
+/// Texts that are about a request, or about caches and bills, and change no answer.
+const TEXTS: [&str; 5] = [
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "request_id",
+];
+
+/// Ways to serve and to bill that change no answer: there is one here.
+const TIERS: [&str; 5] = ["auto", "default", "flex", "scale", "priority"];
+
 /// Fields that change no answer, and those that are known and only allowed to say nothing.
-fn without_effect(fields: &mut Fields) -> Result<(), ApiError> {
-    for name in [
-        "user",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-    ] {
+fn without_effect(fields: &mut Fields, ignored: &mut Ignored) -> Result<(), ApiError> {
+    for name in TEXTS {
         fields.text(name)?;
     }
     fields.map("metadata")?;
-    if let Some(tier) = fields.text("service_tier")?
-        && !["auto", "default"].contains(&tier.as_str())
-    {
-        let message = "'service_tier' is not supported here, except as auto or default.";
-        return Err(ApiError::param("service_tier", message));
+    // Whether a prompt is kept for the next one changes times alone, and here it always is.
+    fields.flag("cache_prompt")?;
+    // A client that asks to have its answers stored is told that they are not.
+    if fields.flag("store")?.unwrap_or(false) {
+        ignored.add("store");
+    }
+    if let Some(tier) = fields.text("service_tier")? {
+        match TIERS.iter().position(|known| *known == tier) {
+            Some(0 | 1) => {}
+            Some(_) => ignored.add("service_tier"),
+            None => {
+                let message = format!("'service_tier' has to be one of {}.", TIERS.join(", "));
+                return Err(ApiError::param("service_tier", message));
+            }
+        }
     }
     let defaults = [
-        ("store", json!(false)),
         ("min_p", json!(0)),
+        ("typical_p", json!(1)),
+        ("top_a", json!(0)),
+        ("tfs", json!(1)),
         ("repetition_penalty", json!(1)),
+        ("repeat_penalty", json!(1)),
         ("length_penalty", json!(1)),
+        ("mirostat", json!(0)),
         ("min_tokens", json!(0)),
         ("use_beam_search", json!(false)),
         ("include_stop_str_in_output", json!(false)),
         ("skip_special_tokens", json!(true)),
         ("spaces_between_special_tokens", json!(true)),
+        ("detokenize", json!(true)),
+        ("return_token_ids", json!(false)),
+        ("return_tokens_as_token_ids", json!(false)),
+        ("bad_words", json!([])),
+        ("logits_processors", json!([])),
         ("priority", json!(0)),
     ];
     defaults

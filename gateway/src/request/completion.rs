@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::common::{Common, token_list};
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
 /// Tokens of an answer, where the request says nothing: OpenAI's.
@@ -23,6 +24,8 @@ pub(crate) struct CompletionRequest {
     pub logprobs: Option<u8>,
     /// Whether a text is framed as the tokenizer frames texts.
     pub add_special_tokens: bool,
+    /// What changes nothing.
+    pub ignored: Ignored,
 }
 
 /// A prompt.
@@ -39,7 +42,8 @@ impl CompletionRequest {
     /// A 400 that names the field, or a 404 for the model.
     pub fn read(value: Value, gateway: &Gateway) -> Result<Self, ApiError> {
         let mut fields = Fields::new(value, "")?;
-        let common = Common::take(&mut fields, gateway)?;
+        let mut ignored = Ignored::default();
+        let common = Common::take(&mut fields, gateway, &mut ignored)?;
         let prompts = prompts(&mut fields, gateway, common.n)?;
         let echo = fields.flag("echo")?.unwrap_or(false);
         let max_tokens = fields.integer("max_tokens", 0..=i64::from(u32::MAX))?;
@@ -56,6 +60,7 @@ impl CompletionRequest {
             max_tokens,
             logprobs: logprobs.map(|top| top as u8),
             add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
+            ignored,
         };
         fields.refuse("suffix", &json!(""))?;
         fields.refuse("response_format", &json!({"type": "text"}))?;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api_error::ApiError;
+use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
 /// Messages of a chat.
@@ -11,23 +12,26 @@ const MESSAGES_MAX: usize = 16_384;
 /// Calls of a message.
 const CALLS_MAX: usize = 128;
 
-/// Takes `messages`: a list of objects with `role`, `content` (a string, or absent beside calls)
-/// and what belongs to calls.
+/// Takes `messages`: a list of objects with `role`, `content` (a string, or parts) and what belongs
+/// to calls. Other fields of theirs reach no template, and are `ignored`.
 ///
 /// # Errors
 /// A 400 that names the message and its field.
-pub(crate) fn messages(fields: &mut Fields) -> Result<Value, ApiError> {
+pub(crate) fn messages(fields: &mut Fields, ignored: &mut Ignored) -> Result<Value, ApiError> {
     let list = fields.list("messages", MESSAGES_MAX)?;
     let list = list.ok_or_else(|| fields.missing("messages"))?;
     if list.is_empty() {
         let message = "'messages' is empty: at least one message is needed.";
         return Err(ApiError::param("messages", message));
     }
-    let read = |(index, value)| message(Fields::new(value, format!("messages[{index}]"))?);
+    let read = |(index, value)| {
+        let fields = Fields::new(value, format!("messages[{index}]"))?;
+        message(fields, ignored)
+    };
     list.into_iter().enumerate().map(read).collect()
 }
 
-fn message(mut fields: Fields) -> Result<Value, ApiError> {
+fn message(mut fields: Fields, ignored: &mut Ignored) -> Result<Value, ApiError> {
     let role = fields.required_text("role")?;
     // Templates know `system`; `developer` is its newer name.
     let known = match role.as_str() {
@@ -42,45 +46,59 @@ fn message(mut fields: Fields) -> Result<Value, ApiError> {
     };
     let mut message = Map::new();
     message.insert("role".to_string(), json!(known));
-    let content = content(&mut fields)?;
+    let mut content = content(&mut fields, ignored)?;
     let mut calls = None;
     match known {
         "assistant" => {
-            calls = tool_calls(&mut fields)?;
+            calls = tool_calls(&mut fields, ignored)?;
             let reasoning = fields.text("reasoning_content")?;
             if let Some(reasoning) = reasoning.or(fields.text("reasoning")?) {
                 message.insert("reasoning_content".to_string(), json!(reasoning));
             }
-            // What OpenAI's own answers carry, and clients send back.
-            for name in ["refusal", "audio", "function_call"] {
-                fields.refuse(name, &Value::Null)?;
-            }
-            fields.refuse("annotations", &json!([]))?;
+            // An assistant that refused has said that, and nothing else.
+            let refusal = fields.text("refusal")?;
+            content = content.or(refusal);
+            // An answer may have been empty, or calls alone. Templates find an empty text then.
+            content.get_or_insert_default();
         }
         "tool" => {
             let id = fields.required_text("tool_call_id")?;
             message.insert("tool_call_id".to_string(), json!(id));
+            // A tool may have nothing to say.
+            content.get_or_insert_default();
         }
         _ => {}
     }
     if let Some(name) = fields.text("name")? {
         message.insert("name".to_string(), json!(name));
     }
-    match content {
-        Some(text) => message.insert("content".to_string(), json!(text)),
-        // Templates that look for a text find an empty one.
-        None if calls.is_some() => message.insert("content".to_string(), json!("")),
-        None => return Err(fields.missing("content")),
-    };
+    let content = content.ok_or_else(|| fields.missing("content"))?;
+    message.insert("content".to_string(), json!(content));
     if let Some(calls) = calls {
         message.insert("tool_calls".to_string(), calls);
     }
-    fields.finish()?;
+    refuse_meaning(&mut fields)?;
+    fields.ignore_rest(ignored);
     Ok(Value::Object(message))
 }
 
+/// Refuses what would mean another prompt, where other servers know it. All else that a message may
+/// have is about the message.
+fn refuse_meaning(fields: &mut Fields) -> Result<(), ApiError> {
+    let defaults = [
+        ("function_call", Value::Null),
+        ("audio", Value::Null),
+        ("images", json!([])),
+        ("prefix", json!(false)),
+        ("partial", json!(false)),
+    ];
+    defaults
+        .iter()
+        .try_for_each(|(name, default)| fields.refuse(name, default))
+}
+
 /// A string, or an array of parts of text, which stand on lines of their own.
-fn content(fields: &mut Fields) -> Result<Option<String>, ApiError> {
+fn content(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<String>, ApiError> {
     let path = fields.path("content");
     let parts = match fields.take("content") {
         None => return Ok(None),
@@ -91,21 +109,26 @@ fn content(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let part = |(index, value)| {
         let mut part = Fields::new(value, format!("{path}[{index}]"))?;
         let kind = part.required_text("type")?;
-        if kind != "text" {
-            let path = part.path("type");
-            let kind: String = kind.chars().take(40).collect();
-            let message = format!("'{path}' is '{kind}': this model reads text alone.");
-            return Err(ApiError::param(path, message).code("unsupported_value"));
-        }
-        let text = part.required_text("text")?;
-        part.finish()?;
+        let field = match kind.as_str() {
+            // The last two are how OpenAI's newer API names them.
+            "text" | "input_text" | "output_text" => "text",
+            "refusal" => "refusal",
+            _ => {
+                let path = part.path("type");
+                let kind: String = kind.chars().take(40).collect();
+                let message = format!("'{path}' is '{kind}': this model reads text alone.");
+                return Err(ApiError::param(path, message).code("unsupported_value"));
+            }
+        };
+        let text = part.required_text(field)?;
+        part.ignore_rest(ignored);
         Ok(text)
     };
     let texts: Result<Vec<String>, ApiError> = parts.into_iter().enumerate().map(part).collect();
     Ok(Some(texts?.join("\n")))
 }
 
-fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
+fn tool_calls(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<Value>, ApiError> {
     let path = fields.path("tool_calls");
     let list = fields.list("tool_calls", CALLS_MAX)?;
     let Some(list) = list.filter(|list| !list.is_empty()) else {
@@ -114,7 +137,8 @@ fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
     let call = |(index, value)| {
         let mut call = Fields::new(value, format!("{path}[{index}]"))?;
         let id = call.required_text("id")?;
-        call.ignore("index");
+        // Streams number the calls of an answer; here their order does.
+        call.take("index");
         if call.text("type")?.is_some_and(|kind| kind != "function") {
             let path = call.path("type");
             let message = format!("'{path}' has to be 'function'.");
@@ -124,9 +148,9 @@ fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
             .object("function")?
             .ok_or_else(|| call.missing("function"))?;
         let name = function.required_text("name")?;
-        let arguments = function.required_text("arguments")?;
-        function.finish()?;
-        call.finish()?;
+        let arguments = arguments(&mut function)?;
+        function.ignore_rest(ignored);
+        call.ignore_rest(ignored);
         Ok(json!({
             "id": id,
             "type": "function",
@@ -138,4 +162,17 @@ fn tool_calls(fields: &mut Fields) -> Result<Option<Value>, ApiError> {
         .map(call)
         .collect::<Result<_, _>>()
         .map(Some)
+}
+
+/// The text of a JSON object, or the object itself; a call without arguments has an empty one.
+fn arguments(function: &mut Fields) -> Result<Value, ApiError> {
+    match function.take("arguments") {
+        None => Ok(json!("{}")),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(json!("{}")),
+        Some(given @ (Value::String(_) | Value::Object(_))) => Ok(given),
+        Some(other) => {
+            let path = function.path("arguments");
+            Err(wrong(&path, "a string or an object", &other))
+        }
+    }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::chat::ChatPrompt;
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ignored::Ignored;
 use crate::json::Fields;
 
 /// What to tokenize.
@@ -24,7 +25,7 @@ impl TokenizeRequest {
     ///
     /// # Errors
     /// A 400 that names the field, or a 404 for the model.
-    pub fn read(value: Value, gateway: &Gateway) -> Result<Self, ApiError> {
+    pub fn read(value: Value, gateway: &Gateway, ignored: &mut Ignored) -> Result<Self, ApiError> {
         let mut fields = Fields::new(value, "")?;
         gateway.model(fields.text("model")?.as_deref())?;
         let wants_names = fields.flag("return_token_strs")?.unwrap_or(false);
@@ -34,7 +35,10 @@ impl TokenizeRequest {
                 add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
                 wants_names,
             },
-            None => Self::Chat(Box::new(ChatPrompt::take(&mut fields)?), wants_names),
+            None => Self::Chat(
+                Box::new(ChatPrompt::take(&mut fields, ignored)?),
+                wants_names,
+            ),
         };
         fields.finish()?;
         Ok(request)

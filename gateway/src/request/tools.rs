@@ -6,6 +6,7 @@ use concord_text::ToolChoice;
 use serde_json::{Map, Value, json};
 
 use crate::api_error::ApiError;
+use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
 /// Tools of a request.
@@ -31,7 +32,7 @@ pub(crate) struct Tools {
 ///
 /// # Errors
 /// A 400 that names the field.
-pub(super) fn tools(fields: &mut Fields) -> Result<Option<Tools>, ApiError> {
+pub(super) fn tools(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<Tools>, ApiError> {
     for old in ["functions", "function_call"] {
         if fields.take(old).is_some() {
             let message = format!("'{old}' is not supported here: use 'tools' and 'tool_choice'.");
@@ -44,7 +45,7 @@ pub(super) fn tools(fields: &mut Fields) -> Result<Option<Tools>, ApiError> {
     let mut known = BTreeSet::new();
     let mut tools = Vec::new();
     for (index, value) in list.into_iter().enumerate() {
-        let (name, tool) = tool(Fields::new(value, format!("tools[{index}]"))?)?;
+        let (name, tool) = tool(Fields::new(value, format!("tools[{index}]"))?, ignored)?;
         if !known.insert(name.clone()) {
             let path = format!("tools[{index}].function.name");
             let message = format!("'{path}' is '{name}', as of another tool.");
@@ -53,7 +54,7 @@ pub(super) fn tools(fields: &mut Fields) -> Result<Option<Tools>, ApiError> {
         names.push(name);
         tools.push(tool);
     }
-    let choice = choice(fields, &names)?;
+    let choice = choice(fields, &names, ignored)?;
     if names.is_empty() || choice == Choice::None {
         return Ok(None);
     }
@@ -68,7 +69,8 @@ pub(super) fn tools(fields: &mut Fields) -> Result<Option<Tools>, ApiError> {
     }))
 }
 
-fn tool(mut fields: Fields) -> Result<(String, Value), ApiError> {
+/// A tool, as templates take it: they see its name, description and parameters, and nothing else.
+fn tool(mut fields: Fields, ignored: &mut Ignored) -> Result<(String, Value), ApiError> {
     let kind = fields.required_text("type")?;
     if kind != "function" {
         let path = fields.path("type");
@@ -86,10 +88,11 @@ fn tool(mut fields: Fields) -> Result<(String, Value), ApiError> {
     }
     let description = function.text("description")?;
     let parameters = function.map("parameters")?;
-    // Calls that are forced follow the schema in any case.
+    // Calls that are forced follow the schema in any case. Some clients say it of the tool.
     function.flag("strict")?;
-    function.finish()?;
-    fields.finish()?;
+    fields.flag("strict")?;
+    function.ignore_rest(ignored);
+    fields.ignore_rest(ignored);
     let mut kept = Map::new();
     kept.insert("name".to_string(), json!(name));
     if let Some(description) = description {
@@ -108,7 +111,11 @@ enum Choice {
     Forced(ToolChoice),
 }
 
-fn choice(fields: &mut Fields, names: &[String]) -> Result<Choice, ApiError> {
+fn choice(
+    fields: &mut Fields,
+    names: &[String],
+    ignored: &mut Ignored,
+) -> Result<Choice, ApiError> {
     let refuse = |message: String| Err(ApiError::param("tool_choice", message));
     let choice = match fields.take("tool_choice") {
         None => return Ok(Choice::Auto),
@@ -121,7 +128,9 @@ fn choice(fields: &mut Fields, names: &[String]) -> Result<Choice, ApiError> {
                 return refuse(message.to_string());
             }
         },
-        Some(value @ Value::Object(_)) => named(Fields::new(value, "tool_choice")?, names)?,
+        Some(value @ Value::Object(_)) => {
+            named(Fields::new(value, "tool_choice")?, names, ignored)?
+        }
         Some(other) => return Err(wrong("tool_choice", "a string or an object", &other)),
     };
     match names.is_empty() {
@@ -130,7 +139,11 @@ fn choice(fields: &mut Fields, names: &[String]) -> Result<Choice, ApiError> {
     }
 }
 
-fn named(mut fields: Fields, names: &[String]) -> Result<ToolChoice, ApiError> {
+fn named(
+    mut fields: Fields,
+    names: &[String],
+    ignored: &mut Ignored,
+) -> Result<ToolChoice, ApiError> {
     if fields.required_text("type")? != "function" {
         let message = "'tool_choice.type' has to be 'function'.";
         return Err(ApiError::param("tool_choice.type", message));
@@ -138,8 +151,10 @@ fn named(mut fields: Fields, names: &[String]) -> Result<ToolChoice, ApiError> {
     let function = fields.object("function")?;
     let mut function = function.ok_or_else(|| fields.missing("function"))?;
     let name = function.required_text("name")?;
-    function.finish()?;
-    fields.finish()?;
+    function.ignore_rest(ignored);
+    // Another server's way to say `parallel_tool_calls: false`.
+    fields.refuse("disable_parallel_tool_use", &json!(false))?;
+    fields.ignore_rest(ignored);
     if names.contains(&name) {
         return Ok(ToolChoice::Named(name));
     }

@@ -8,9 +8,16 @@ use serde_json::{Map, Value, json};
 /// JSON has no infinity: this stands for a token that cannot come, as with OpenAI.
 const NEVER: f64 = -9_999.0;
 
-fn finite(logprob: F32Bits) -> f64 {
+/// A logprob as clients may have it: finite, and at most 0. The kernel's, which receipts are about,
+/// comes out a little above it for a token that is as good as certain; clients take logarithms and
+/// square roots of what is left to 1.
+fn told(logprob: F32Bits) -> f64 {
     let logprob = f64::from(logprob.get());
-    if logprob.is_finite() { logprob } else { NEVER }
+    match logprob.is_finite() {
+        // The sum has one zero.
+        true => logprob.min(0.0) + 0.0,
+        false => NEVER,
+    }
 }
 
 /// An entry of a chat's `logprobs.content`.
@@ -18,7 +25,7 @@ pub(super) fn chat(tokenizer: &TextTokenizer, token: &TokenLogprob) -> Value {
     let entry = |id: u32, logprob: F32Bits| {
         json!({
             "token": tokenizer.token_text(id),
-            "logprob": finite(logprob),
+            "logprob": told(logprob),
             "bytes": tokenizer.token_bytes(id),
         })
     };
@@ -88,13 +95,13 @@ impl Lists {
     /// Adds a token that stands `at` the cursor, which moves behind it.
     pub fn push(&mut self, tokenizer: &TextTokenizer, token: &TokenLogprob, at: &mut Cursor) {
         self.place(tokenizer, token.token, at);
-        self.logprobs.push(json!(finite(token.logprob)));
+        self.logprobs.push(json!(told(token.logprob)));
         let mut top = Map::new();
         let own = (token.token, token.logprob);
         // Tokens of one text: the most probable stands for all. The token itself is always there.
         for (id, logprob) in token.top.iter().chain([&own]) {
             let text = tokenizer.token_text(*id);
-            top.entry(text).or_insert_with(|| json!(finite(*logprob)));
+            top.entry(text).or_insert_with(|| json!(told(*logprob)));
         }
         self.top.push(Value::Object(top));
     }
@@ -124,7 +131,25 @@ impl Lists {
 
 #[cfg(test)]
 mod tests {
-    use super::Cursor;
+    use super::{Cursor, told};
+
+    #[test]
+    fn no_logprob_is_above_0_or_no_number() {
+        let cases: [(f32, f64); 7] = [
+            (5.5e-8, 0.0),
+            (1.0, 0.0),
+            (-0.0, 0.0),
+            (-0.5, -0.5),
+            (f32::NEG_INFINITY, -9_999.0),
+            (f32::NAN, -9_999.0),
+            (f32::MIN_POSITIVE, 0.0),
+        ];
+        for (given, expected) in cases {
+            let out = told(given.into());
+            assert_eq!(out, expected, "{given}");
+            assert!(!out.is_sign_negative() || out < 0.0, "{given}");
+        }
+    }
 
     /// Tokens "<s>", " Once", " upon" of the text "Once upon".
     #[test]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, Event};
 use crate::api_error::ApiError;
+use crate::following::Following;
 use crate::prepare::Head;
 
 pub(crate) use chat::ChatForm;
@@ -41,8 +42,12 @@ pub(crate) trait Form: Send + 'static {
 ///
 /// # Errors
 /// What the engine could not do.
-pub(crate) async fn whole<F: Form>(mut answer: Answer, mut form: F) -> Result<Response, ApiError> {
-    while let Some(event) = answer.next().await {
+pub(crate) async fn whole<F: Form>(
+    mut answer: Answer,
+    mut form: F,
+    mut following: Following,
+) -> Result<Response, ApiError> {
+    while let Some(event) = following.next(&mut answer).await {
         match event {
             Event::Note(_) => {}
             Event::Failed(error) => return Err(error),

@@ -11,9 +11,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::Instrument;
 
 use super::{Form, name, usage};
 use crate::answer::{Answer, Event};
+use crate::following::Following;
 use crate::options::Limits;
 
 /// Events on their way to a client; beyond that, the answer waits for it.
@@ -25,6 +27,7 @@ pub(crate) fn stream<F: Form>(
     answer: Answer,
     form: F,
     include_usage: bool,
+    following: Following,
     limits: &Limits,
 ) -> Response {
     let id = form.head().id.clone();
@@ -33,7 +36,10 @@ pub(crate) fn stream<F: Form>(
         events,
         write_time: limits.write_time,
     };
-    tokio::spawn(run(answer, form, include_usage, line, limits.keep_alive));
+    let answering = Answering { answer, following };
+    let run = run(answering, form, include_usage, line, limits.keep_alive);
+    // What is logged from here on is of the same request.
+    tokio::spawn(run.in_current_span());
     let body = Body::from_stream(ReceiverStream::new(sent).map(Ok::<_, Infallible>));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -50,16 +56,26 @@ pub(crate) fn stream<F: Form>(
     response
 }
 
+/// An answer, and what follows it.
+struct Answering {
+    answer: Answer,
+    following: Following,
+}
+
 async fn run<F: Form>(
-    mut answer: Answer,
+    answering: Answering,
     mut form: F,
     include_usage: bool,
     line: Line,
     keep_alive: Duration,
 ) {
+    let Answering {
+        mut answer,
+        mut following,
+    } = answering;
     loop {
         let event = tokio::select! {
-            event = timeout(keep_alive, answer.next()) => event,
+            event = timeout(keep_alive, following.next(&mut answer)) => event,
             () = line.events.closed() => return,
         };
         let sent = match event {

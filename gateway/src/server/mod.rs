@@ -3,33 +3,31 @@
 //! HTTP/1.1 alone. Clients of the API keep a connection for each request that runs, and what HTTP/2
 //! would add are its ways to flood a server.
 
+mod leftover;
 mod patience;
 mod tls;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::api_error::ApiError;
 use crate::options::Limits;
+use crate::phase::{Phase, reached};
 use patience::Patient;
 
-pub(crate) use tls::acceptor;
+pub(crate) use tls::Tls;
 
 /// Bytes of the header of a request.
 const HEADER_BYTES_MAX: usize = 32 << 10;
@@ -40,53 +38,37 @@ const HEADERS_MAX: usize = 64;
 /// How long the accept loop pauses when the system is out of sockets.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long requests under way may take to end at a shutdown.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+/// How long connections may take to end once no request is under way.
+const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// Connections over the bound that are told so at a time; more are just closed.
 const REFUSALS_MAX: usize = 256;
-
-/// A gateway that runs in this process.
-pub struct RunningGateway {
-    /// Where it listens.
-    pub addr: SocketAddr,
-    pub(crate) stop: watch::Sender<bool>,
-    pub(crate) task: JoinHandle<()>,
-}
-
-impl RunningGateway {
-    /// Stops listening, lets requests under way end for a few seconds, and drops the rest.
-    pub async fn shutdown(self) {
-        self.stop.send_replace(true);
-        // A panic of the loop has been reported by its task.
-        let _ = self.task.await;
-    }
-}
 
 /// What every connection needs.
 #[derive(Clone)]
 pub(crate) struct Front {
     pub router: Router,
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<Tls>>,
     pub limits: Limits,
 }
 
-/// Accepts connections until `stop`.
-pub(crate) async fn run(listener: TcpListener, front: Front, mut stop: watch::Receiver<bool>) {
+/// Accepts connections until the gateway is stopped. While it drains they are accepted, too, so that
+/// whoever asks is told.
+pub(crate) async fn run(listener: TcpListener, front: Front, mut phase: watch::Receiver<Phase>) {
     let room = Arc::new(Semaphore::new(front.limits.connections));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let front = Arc::new(front);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = reached(&mut phase, Phase::Stopped) => break,
         };
         let Ok((stream, _)) = accepted else {
             sleep(EXHAUSTED_PAUSE).await;
             continue;
         };
         if let Ok(permit) = room.clone().try_acquire_owned() {
-            let task = connection(stream, front.clone(), stop.clone(), permit);
+            let task = connection(stream, front.clone(), phase.clone(), permit);
             tokio::spawn(task);
         } else if let Ok(permit) = refusals.clone().try_acquire_owned() {
             tokio::spawn(refuse(stream, front.tls.is_some(), permit));
@@ -94,8 +76,8 @@ pub(crate) async fn run(listener: TcpListener, front: Front, mut stop: watch::Re
     }
     drop(listener);
     let all = u32::try_from(front.limits.connections).unwrap_or(u32::MAX);
-    let _ = timeout(SHUTDOWN_MAX, room.acquire_many(all)).await;
-    // Connections that still stand hold a receiver each, and see their sender go.
+    // Connections that still stand are dropped by their own tasks.
+    let _ = timeout(STOP_MAX, room.acquire_many(all)).await;
 }
 
 async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePermit) {
@@ -122,7 +104,7 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
 async fn connection(
     stream: TcpStream,
     front: Arc<Front>,
-    stop: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
     _permit: OwnedSemaphorePermit,
 ) {
     // Tokens go out one by one.
@@ -130,17 +112,17 @@ async fn connection(
         return;
     }
     match &front.tls {
-        None => serve(stream, &front, stop).await,
-        Some(acceptor) => {
-            let handshake = timeout(front.limits.header_time, acceptor.accept(stream));
+        None => serve(stream, &front, phase).await,
+        Some(tls) => {
+            let handshake = timeout(front.limits.header_time, tls.acceptor().accept(stream));
             if let Ok(Ok(stream)) = handshake.await {
-                serve(stream, &front, stop).await;
+                serve(stream, &front, phase).await;
             }
         }
     }
 }
 
-async fn serve<S>(stream: S, front: &Front, mut stop: watch::Receiver<bool>)
+async fn serve<S>(stream: S, front: &Front, mut phase: watch::Receiver<Phase>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -149,9 +131,10 @@ where
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let router = router.clone();
         async move {
-            let request: Request = request.map(Body::new);
-            let response = router.oneshot(request).await;
-            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+            let (request, lender) = leftover::lend(request);
+            let response = router.oneshot(request.map(Body::new)).await;
+            let response = response.unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(lender.settle(response).await)
         }
     });
     let connection = http1::Builder::new()
@@ -164,7 +147,7 @@ where
     tokio::select! {
         // Errors are the client's: it went away, was too slow, or speaks no HTTP.
         _ = connection.as_mut() => return,
-        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+        () = reached(&mut phase, Phase::Stopped) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = timeout(SHUTDOWN_MAX, connection).await;
+    let _ = timeout(STOP_MAX, connection).await;
 }

@@ -1,7 +1,7 @@
 //! TLS, when asked.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,17 +11,64 @@ use tokio_rustls::rustls::crypto::ring;
 
 use crate::error::GatewayError;
 
-/// An acceptor with the certificate chain and the private key of two PEM files.
-pub(crate) fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, GatewayError> {
+/// The certificate chain and the private key that new connections are served with.
+pub(crate) struct Tls {
+    certificates: PathBuf,
+    key: PathBuf,
+    current: RwLock<TlsAcceptor>,
+}
+
+impl Tls {
+    /// With what stands in two PEM files.
+    pub fn open(certificates: &Path, key: &Path) -> Result<Self, GatewayError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| GatewayError::Tls {
+                certificates: certificates.to_path_buf(),
+                key: key.to_path_buf(),
+                reason: format!("{} cannot be read: {error}", path.display()),
+            })
+        };
+        let (chain, private) = (read(certificates)?, read(key)?);
+        Ok(Self {
+            current: RwLock::new(acceptor((certificates, &chain), (key, &private))?),
+            certificates: certificates.to_path_buf(),
+            key: key.to_path_buf(),
+        })
+    }
+
+    /// The files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        vec![self.certificates.clone(), self.key.clone()]
+    }
+
+    /// Serves new connections with what now stands in the files. Where they do not do, nothing
+    /// changes.
+    pub fn replace(&self, chain: &[u8], private: &[u8]) -> Result<(), GatewayError> {
+        let new = acceptor((&self.certificates, chain), (&self.key, private))?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// For a new connection.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let current = self.current.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn acceptor(
+    (certificates, chain): (&Path, &[u8]),
+    (key, private): (&Path, &[u8]),
+) -> Result<TlsAcceptor, GatewayError> {
     let fail = |reason: String| GatewayError::Tls {
-        certificates: PathBuf::from(certificates),
-        key: PathBuf::from(key),
+        certificates: certificates.to_path_buf(),
+        key: key.to_path_buf(),
         reason,
     };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificates)
-        .and_then(Iterator::collect)
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
         .map_err(|error| fail(format!("the certificates cannot be read: {error}")))?;
-    let private = PrivateKeyDer::from_pem_file(key)
+    let private = PrivateKeyDer::from_pem_slice(private)
         .map_err(|error| fail(format!("the key cannot be read: {error}")))?;
     let provider = Arc::new(ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

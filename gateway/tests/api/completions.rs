@@ -196,3 +196,51 @@ async fn too_long_a_prompt_is_told_both_lengths() {
         "{message}"
     );
 }
+
+/// A kernel's logprob may come out above 0; no client's does, in any of the forms.
+#[tokio::test]
+async fn no_logprob_is_above_0() {
+    let stand = Stand::saying("Z[Z").await;
+    let completion = json!({"prompt": "aZZ", "echo": true, "logprobs": 2, "max_tokens": 4});
+    let chat = crate::stand::chat_body(json!({"logprobs": true, "top_logprobs": 2}));
+    for (path, body) in [
+        ("/v1/completions", completion),
+        ("/v1/chat/completions", chat),
+    ] {
+        for stream in [false, true] {
+            let mut body = body.clone();
+            body["stream"] = json!(stream);
+            let reply = stand.post(path, &body).await;
+            let chunks = match stream {
+                true => reply.chunks(),
+                false => vec![reply.json()],
+            };
+            let mut certain = 0;
+            for chunk in &chunks {
+                certain += at_most_0(&chunk["choices"][0]["logprobs"]);
+            }
+            assert!(certain >= 3, "{chunks:?}");
+        }
+    }
+}
+
+/// Asserts it of all numbers but offsets and bytes, and gives how many are 0.
+fn at_most_0(value: &Value) -> u32 {
+    match value {
+        Value::Number(number) => {
+            let number = number.as_f64().expect("a number");
+            assert!(
+                number <= 0.0 && !(number == 0.0 && number.is_sign_negative()),
+                "{number}"
+            );
+            u32::from(number == 0.0)
+        }
+        Value::Array(list) => list.iter().map(at_most_0).sum(),
+        Value::Object(map) => {
+            let told = |name: &str| !["text_offset", "bytes"].contains(&name);
+            let values = map.iter().filter(|(name, _)| told(name));
+            values.map(|(_, value)| at_most_0(value)).sum()
+        }
+        _ => 0,
+    }
+}

@@ -96,7 +96,8 @@ async fn a_key_runs_so_many_requests_at_a_time() {
 
 #[tokio::test]
 async fn a_day_holds_so_many_tokens() {
-    let (stand, ann, _, _folder) = closed(Script::text("abc"), "tokens_per_day=5").await;
+    // 20 tokens of a prompt, and 4 of an answer with its end.
+    let (stand, ann, _, _folder) = closed(Script::text("abc"), "tokens_per_day=24").await;
     let (chat, body) = ("/v1/chat/completions", chat_body(json!({})));
     assert_eq!(post(stand.addr, chat, Some(&ann), &body).await.status, 200);
     let reply = post(stand.addr, chat, Some(&ann), &body).await;
@@ -110,7 +111,7 @@ async fn what_is_refused_spends_no_tokens() {
         refuse: Some(Refused::Overloaded { waiting: 9 }),
         ..Script::text("x")
     };
-    let (stand, ann, _, _folder) = closed(script, "tokens_per_day=5").await;
+    let (stand, ann, _, _folder) = closed(script, "tokens_per_day=25").await;
     for _ in 0..3 {
         let body = chat_body(json!({}));
         let reply = post(stand.addr, "/v1/chat/completions", Some(&ann), &body).await;

@@ -52,6 +52,7 @@ fn view() -> PoolView {
         failovers: 6,
         last_resume_seconds: Some(0.75),
         audits: (8, 1),
+        receipts_lost: 17,
     }
 }
 
@@ -100,6 +101,10 @@ async fn figures_have_the_names_that_boards_know() {
         format!("vllm:e2e_request_latency_seconds_count{{{model}}} 3"),
         format!("concord:failovers_total{{{model}}} 6"),
         format!("concord:receipts_total{{{model}}} 3"),
+        format!("concord:receipts_lost_total{{{model}}} 17"),
+        format!("concord:requests_total{{{model},key=\"anyone\",status=\"2xx\"}} 2"),
+        format!("concord:key_prompt_tokens_total{{{model},key=\"anyone\"}} 40"),
+        format!("concord:key_generation_tokens_total{{{model},key=\"anyone\"}} 8"),
         "concord:stage_queue_seconds_total{".to_string(),
         "concord:stage_compute_seconds_total{".to_string(),
         "concord:stage_wait_seconds_total{".to_string(),

@@ -1,14 +1,16 @@
 //! Receipts, as they are fetched and read again.
 
 use concord_gateway::receipt_file::{self, ReceiptError};
+use concord_gateway::{Options, new_key};
 use concord_proto::serving::{
     Finish, GenerationSpec, Grammar, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
 };
 use concord_proto::{Digest, Domain, Keypair, Layers, Signed};
 use serde_json::{Value, json};
 
-use crate::script::BROKEN_RECEIPT;
-use crate::stand::{Stand, adapter, deployment};
+use crate::client::{get, post};
+use crate::script::{BROKEN_RECEIPT, Script};
+use crate::stand::{Stand, adapter, chat_body, deployment, options};
 
 fn receipt(id: &str) -> Signed {
     let spec = GenerationSpec {
@@ -114,6 +116,58 @@ async fn one_choice_has_a_receipt_and_several_a_list() {
         &long,
     ] {
         let reply = stand.get(&format!("/v1/receipts/{id}")).await;
+        reply.refused(404, None, Some("receipt_not_found"));
+    }
+}
+
+/// A receipt is for the key that asked, and for admins; to all others there is none. A new start
+/// changes nothing in that.
+#[tokio::test]
+async fn a_receipt_is_for_whoever_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("keys");
+    let [ann, bob, host] = ["ann", "bob", "host"].map(|name| new_key(name).expect("a key"));
+    let lines = format!("{}\n{}\n{} admin\n", ann.1, bob.1, host.1);
+    std::fs::write(&path, lines).expect("written");
+    let options = Options {
+        keys: Some(path),
+        ..options()
+    };
+    let stand = Stand::with(options.clone(), Script::text("x"), None).await;
+    let mut ids = Vec::new();
+    for (path, body) in [
+        ("/v1/chat/completions", chat_body(json!({}))),
+        ("/v1/completions", json!({"prompt": "a", "n": 2})),
+        ("/v1/chat/completions", chat_body(json!({"stream": true}))),
+    ] {
+        let reply = post(stand.addr, path, Some(&ann.0), &body).await;
+        ids.push(reply.header("x-request-id").to_string());
+    }
+    let later = Stand::with(options, Script::text("x"), None).await;
+    for (stand, id) in [&stand, &later]
+        .into_iter()
+        .flat_map(|s| ids.iter().map(move |id| (s, id)))
+    {
+        // The script gives it under every name.
+        *stand.engine.receipts.lock().expect("no panic") = vec![receipt(&format!("{id}-0"))];
+        for path in [format!("/v1/receipts/{id}"), format!("/v1/receipts/{id}-0")] {
+            for key in [&ann.0, &host.0] {
+                assert_eq!(
+                    get(stand.addr, &path, Some(key)).await.status,
+                    200,
+                    "{path}"
+                );
+            }
+            let other = get(stand.addr, &path, Some(&bob.0)).await;
+            let message = other.refused(404, None, Some("receipt_not_found"));
+            assert!(message.contains("There is no receipt"), "{message}");
+            assert_eq!(get(stand.addr, &path, None).await.status, 401);
+        }
+        // A name that was never given is nobody's.
+        let (kind, digits) = id.split_once('-').expect("a name");
+        let last = if digits.ends_with('0') { "1" } else { "0" };
+        let near = format!("/v1/receipts/{kind}-{}{last}", &digits[..31]);
+        let reply = get(stand.addr, &near, Some(&ann.0)).await;
         reply.refused(404, None, Some("receipt_not_found"));
     }
 }

@@ -301,9 +301,15 @@ impl Play {
     }
 }
 
+/// Tokens that are as good as certain, as kernels compute that: `Z`, and the one after it.
+const CERTAIN: [u32; 2] = [90, 91];
+
 /// A token with a logprob that tells it, and the neighbours as alternatives.
 pub fn scored(token: u32) -> TokenLogprob {
-    let logprob = |token: u32| F32Bits::from(-(token as f32) / 64.0);
+    let logprob = |token: u32| match CERTAIN.contains(&token) {
+        true => F32Bits::from(5.5e-8),
+        false => F32Bits::from(-(token as f32) / 64.0),
+    };
     TokenLogprob {
         token,
         logprob: logprob(token),

@@ -20,6 +20,8 @@ pub struct PoolView {
     pub last_resume_seconds: Option<f64>,
     /// Audits that agreed, and those that did not.
     pub audits: (u64, u64),
+    /// Receipts that could not be written.
+    pub receipts_lost: u64,
 }
 
 /// A member.

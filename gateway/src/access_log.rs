@@ -1,0 +1,141 @@
+//! The file of accesses: one JSON object a line.
+//!
+//! A thread of its own writes it. Requests never wait for the disk: lines that it does not follow
+//! are lost, and counted. The file is opened for each run of lines, so that whoever rotates logs may
+//! move it away at any time.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use crate::error::GatewayError;
+
+/// Lines that may wait for the disk.
+const WAITING_MAX: usize = 4_096;
+
+/// Lines that are written at a time.
+const RUN_MAX: usize = 512;
+
+/// What stands for stderr.
+const STDERR: &str = "-";
+
+enum Input {
+    Line(String),
+    /// Tell when all lines before are written.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Where lines go.
+pub(crate) struct AccessLog {
+    inputs: SyncSender<Input>,
+}
+
+impl AccessLog {
+    /// Starts to write to the file at `path`, behind what is in it; `-` is stderr.
+    ///
+    /// # Errors
+    /// [`GatewayError::Write`].
+    pub fn open(path: &Path) -> Result<Self, GatewayError> {
+        let fail = |error| GatewayError::Write {
+            path: path.to_path_buf(),
+            error,
+        };
+        append(path, "").map_err(fail)?;
+        let (inputs, waiting) = sync_channel(WAITING_MAX);
+        let writer = Writer {
+            path: path.to_path_buf(),
+            has_failed: false,
+        };
+        let builder = thread::Builder::new().name("access-log".to_string());
+        builder.spawn(move || writer.run(&waiting)).map_err(fail)?;
+        Ok(Self { inputs })
+    }
+
+    /// Has a line written; false where too many wait.
+    pub fn write(&self, line: String) -> bool {
+        self.inputs.try_send(Input::Line(line)).is_ok()
+    }
+
+    /// Waits until all lines so far are written, or cannot be.
+    pub async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.inputs.try_send(Input::Flush(done)).is_ok() {
+            // A writer that is gone writes no more.
+            let _ = written.await;
+        }
+    }
+}
+
+struct Writer {
+    path: PathBuf,
+    has_failed: bool,
+}
+
+impl Writer {
+    fn run(mut self, inputs: &Receiver<Input>) {
+        while let Ok(first) = inputs.recv() {
+            let (mut text, mut done) = (String::new(), Vec::new());
+            for input in std::iter::once(first).chain(inputs.try_iter().take(RUN_MAX)) {
+                match input {
+                    Input::Line(line) => {
+                        text.push_str(&line);
+                        text.push('\n');
+                    }
+                    Input::Flush(sender) => done.push(sender),
+                }
+            }
+            match append(&self.path, &text) {
+                Ok(()) => self.has_failed = false,
+                // Once, and again after it has worked.
+                Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
+                    let path = self.path.display();
+                    tracing::error!("accesses are not written to {path}: {error}");
+                }
+                Err(_) => {}
+            }
+            for sender in done {
+                // Whoever asked is gone.
+                let _ = sender.send(());
+            }
+        }
+    }
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    if path.as_os_str() == STDERR {
+        return io::stderr().write_all(text.as_bytes());
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_follow_the_path_of_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        std::fs::write(&path, "old\n").expect("written");
+        let log = AccessLog::open(&path).expect("a log");
+        assert!(log.write("one".to_string()));
+        log.flush().await;
+        std::fs::rename(&path, &moved).expect("moved");
+        assert!(log.write("two".to_string()));
+        log.flush().await;
+        let read = |path| std::fs::read_to_string(path).expect("a file");
+        assert_eq!(read(&moved), "old\none\n");
+        assert_eq!(read(&path), "two\n");
+        let none = folder.path().join("none/log");
+        let error = AccessLog::open(&none).err().expect("no folder").to_string();
+        assert!(
+            error.contains("cannot write") && error.contains("none"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Who reads a request when: work for processors that others must not wait for.
+//!
+//! Small requests and large ones go separate ways, and on each way a key has only so many in the
+//! line: the others' wait does not grow with what one key sends.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::api_error::ApiError;
+use crate::options::Limits;
+
+/// Bytes of a body whose reading takes no time worth speaking of.
+const SMALL_MAX: usize = 64 << 10;
+
+/// What reads requests, and the memory for their bodies.
+pub(crate) struct Readers {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    /// Bytes.
+    bodies: Arc<Semaphore>,
+}
+
+/// One key's share of it.
+pub(crate) struct Share {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+}
+
+/// A turn to read. It lasts as long as this is held, whether anybody waits for the outcome or not.
+pub(crate) struct Turn {
+    _own: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Memory for a body.
+#[derive(Default)]
+pub(crate) struct Room(Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>);
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+fn permits(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)))
+}
+
+impl Readers {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            small: permits(processors()),
+            // Half of the processors are left for small ones, and for the engine.
+            large: permits(processors() / 2),
+            bodies: permits(limits.bodies_bytes),
+        }
+    }
+
+    /// Waits for a turn to read a body of so many bytes.
+    ///
+    /// # Errors
+    /// None; the type says that a semaphore could be closed, which these never are.
+    pub async fn turn(&self, share: &Share, bytes: usize) -> Result<Turn, ApiError> {
+        let (own, all) = match bytes <= SMALL_MAX {
+            true => (&share.small, &self.small),
+            false => (&share.large, &self.large),
+        };
+        let bug = |_| ApiError::server("The gateway has a bug, please report it.");
+        // First among one's own: only then does a request stand in the line of all.
+        let own = own.clone().acquire_owned().await.map_err(bug)?;
+        let place = all.clone().acquire_owned().await.map_err(bug)?;
+        Ok(Turn {
+            _own: own,
+            _place: place,
+        })
+    }
+
+    /// Memory for so many more bytes of a body.
+    ///
+    /// # Errors
+    /// A 503: bodies wait for memory nowhere, since each would hold what the others wait for.
+    pub fn make_room(&self, share: &Share, room: &mut Room, bytes: usize) -> Result<(), ApiError> {
+        let full = || {
+            let message = "Too many bytes of requests are being read. Try again later.";
+            ApiError::unavailable("overloaded", message, 1)
+        };
+        let count = u32::try_from(bytes).map_err(|_| full())?;
+        let take = |of: &Arc<Semaphore>| of.clone().try_acquire_many_owned(count);
+        let own = take(&share.bodies).map_err(|_| full())?;
+        let all = take(&self.bodies).map_err(|_| full())?;
+        match &mut room.0 {
+            None => room.0 = Some((own, all)),
+            Some((known_own, known)) => {
+                known_own.merge(own);
+                known.merge(all);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Share {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            small: permits(processors()),
+            large: permits(1),
+            // Whatever one key sends, there is room for the bodies of others.
+            bodies: permits(limits.bodies_bytes / 2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// One key that sends a hundred large requests is one in the line.
+    #[tokio::test]
+    async fn a_key_waits_for_its_own_and_others_do_not() {
+        let limits = Limits::default();
+        let readers = Arc::new(Readers::new(&limits));
+        let (one, other) = (Arc::new(Share::new(&limits)), Share::new(&limits));
+        let held = readers.turn(&one, 1 << 20).await.expect("a turn");
+        let mut waiting = Vec::new();
+        for _ in 0..100 {
+            let (readers, one) = (readers.clone(), one.clone());
+            let turn = async move { readers.turn(&one, 1 << 20).await.map(drop) };
+            waiting.push(tokio::spawn(turn));
+        }
+        tokio::task::yield_now().await;
+        // A small one of the same key passes by the large ones.
+        let small = timeout(Duration::from_secs(5), readers.turn(&one, 100)).await;
+        drop(small.expect("no wait").expect("a turn"));
+        drop(held);
+        let turn = timeout(Duration::from_secs(5), readers.turn(&other, 1 << 20)).await;
+        drop(turn.expect("no wait").expect("a turn"));
+        for turn in waiting {
+            turn.await.expect("no panic").expect("a turn");
+        }
+    }
+
+    #[test]
+    fn memory_for_bodies_is_bounded_and_comes_back() {
+        let limits = Limits {
+            bodies_bytes: 100,
+            ..Limits::default()
+        };
+        let readers = Readers::new(&limits);
+        let (one, other) = (Share::new(&limits), Share::new(&limits));
+        let (mut a, mut b) = (Room::default(), Room::default());
+        assert!(readers.make_room(&one, &mut a, 30).is_ok());
+        assert!(readers.make_room(&one, &mut a, 20).is_ok());
+        // Half of all is one key's.
+        let error = readers.make_room(&one, &mut a, 1).expect_err("too much");
+        assert_eq!(
+            (error.code, error.retry_after),
+            (Some("overloaded"), Some(1))
+        );
+        assert!(readers.make_room(&other, &mut b, 50).is_ok());
+        drop(a);
+        assert!(readers.make_room(&one, &mut Room::default(), 50).is_ok());
+    }
+}

@@ -1,0 +1,46 @@
+//! A gateway that runs, and its end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::phase::{Phase, UnderWay};
+
+/// How long requests under way may take to end at a shutdown that says nothing else.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// How long the last word to requests that are cut may take.
+const CUT_MAX: Duration = Duration::from_secs(2);
+
+/// A gateway that runs in this process.
+pub struct RunningGateway {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) under_way: UnderWay,
+    pub(crate) server: JoinHandle<()>,
+    pub(crate) tending: JoinHandle<()>,
+}
+
+impl RunningGateway {
+    /// As [`Self::drain`], with a patience of a few seconds.
+    pub async fn shutdown(self) {
+        self.drain(SHUTDOWN_MAX).await;
+    }
+
+    /// Ends the gateway. New requests are refused with a 503 from now on; those under way may end
+    /// within `patience`; then they are cut, streams with an error event as their last word. What
+    /// keys have used is written to disk.
+    pub async fn drain(self, patience: Duration) {
+        self.phase.send_replace(Phase::Draining);
+        self.under_way.none(patience).await;
+        self.phase.send_replace(Phase::Cut);
+        self.under_way.none(CUT_MAX).await;
+        self.phase.send_replace(Phase::Stopped);
+        // A panic of a task has been reported by it.
+        let _ = self.server.await;
+        let _ = self.tending.await;
+    }
+}

@@ -1,0 +1,108 @@
+//! What the gateway does beside requests: files that change are read again, and what keys have used
+//! is written.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::error::GatewayError;
+use crate::gateway::Gateway;
+use crate::keys::{self, UsageFile};
+use crate::phase::{Phase, reached};
+use crate::server::Tls;
+use crate::watched_files::WatchedFiles;
+
+/// Between two looks at the files. A change counts after two of them.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Looks between two writings of what keys have used.
+const LOOKS_A_WRITING: u32 = 4;
+
+/// What is tended.
+pub(crate) struct Tending {
+    pub gateway: Arc<Gateway>,
+    pub tls: Option<Arc<Tls>>,
+    /// Where what keys have used is kept.
+    pub usage: Option<UsageFile>,
+}
+
+impl Tending {
+    /// Runs until the gateway is stopped.
+    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+        let path = self.gateway.options.keys.clone();
+        let mut keys = path.map(|path| (WatchedFiles::new(vec![path.clone()]), path));
+        let tls = self.tls.clone();
+        let mut tls = tls.map(|tls| (WatchedFiles::new(tls.paths()), tls));
+        let mut looks = 0;
+        loop {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = reached(&mut phase, Phase::Stopped) => break,
+            }
+            if let Some((files, path)) = &mut keys
+                && let Some(read) = files.look().await
+            {
+                told(read.and_then(|all| self.read_keys(path, &all)), "API keys");
+            }
+            if let Some((files, tls)) = &mut tls
+                && let Some(read) = files.look().await
+            {
+                told(read.and_then(|all| read_tls(tls, &all)), "certificates");
+            }
+            looks += 1;
+            if looks % LOOKS_A_WRITING == 0 {
+                self.write().await;
+            }
+        }
+        self.write().await;
+        if let Some(log) = &self.gateway.access_log {
+            log.flush().await;
+        }
+    }
+
+    fn read_keys(&self, path: &Path, all: &[Vec<u8>]) -> Result<(), String> {
+        let lines = keys::lines(path, all.first().map_or(&[], Vec::as_slice));
+        let (came, went) = self.gateway.keys.replace(lines.map_err(words)?);
+        if came + went > 0 {
+            tracing::info!("{}: {came} keys came, {went} went", path.display());
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self) {
+        let Some(mut file) = self.usage.take() else {
+            return;
+        };
+        if self.gateway.keys.has_quotas() {
+            let (day, used) = self.gateway.keys.used();
+            let write = tokio::task::spawn_blocking(move || {
+                file.keep(day, used);
+                file
+            });
+            // A writer that panics has lost its file, and is not asked again.
+            self.usage = write.await.ok();
+        } else {
+            self.usage = Some(file);
+        }
+    }
+}
+
+fn read_tls(tls: &Tls, all: &[Vec<u8>]) -> Result<(), String> {
+    let [chain, key] = all else {
+        return Ok(());
+    };
+    tls.replace(chain, key).map_err(words)
+}
+
+fn words(error: GatewayError) -> String {
+    error.to_string()
+}
+
+fn told(read: Result<(), String>, what: &str) {
+    if let Err(reason) = read {
+        tracing::error!("{reason}; the {what} of before stay in force");
+    }
+}
