@@ -36,8 +36,8 @@ pub fn raise_limit() -> anyhow::Result<()> {
 fn check(may_open: Option<u64>) -> anyhow::Result<()> {
     match may_open {
         Some(files) if files < NEEDED => anyhow::bail!(
-            "this program may have {files} files open, and needs {NEEDED}: raise the limit, such as \
-             with `ulimit -n 4096`, LimitNOFILE= of systemd, or --ulimit nofile=4096 of docker"
+            "this program may have {files} files open, and needs {NEEDED}: raise the limit, such \
+             as with `ulimit -n 4096`, LimitNOFILE= of systemd, or --ulimit nofile=4096 of docker"
         ),
         _ => Ok(()),
     }

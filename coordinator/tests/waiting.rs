@@ -210,6 +210,21 @@ fn without_anyone_else_who_could_do_it_the_job_has_failed() {
     assert!(!is_lost(&pool), "{:?}", pool.events);
 }
 
+/// Whoever has no part in a job does not end it, be it twice.
+#[test]
+fn strangers_do_not_fail_a_job() {
+    let mut pool = Bare::new();
+    let id = pool.submit(job(3, (1, 1), false));
+    let worker = pool.worker(1);
+    let (spare, checker) = (pool.worker(2), pool.open(9, Role::Checker, ""));
+    for stranger in [spare, checker] {
+        pool.say(stranger, failed(id, 1, DIVERGED, true));
+    }
+    pool.say(worker, ready(id, 1));
+    let is_end = |(_, event): &(JobId, JobEvent)| matches!(event, JobEvent::Failed(_));
+    assert!(!pool.events.iter().any(is_end), "{:?}", pool.events);
+}
+
 #[test]
 fn an_endless_reason_is_cut() {
     let mut pool = Bare::new();

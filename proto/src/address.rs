@@ -42,8 +42,8 @@ enum Fault {
     #[error("only http:// is spoken here, and it has to stand in front: http://HOST:PORT")]
     NoScheme,
     #[error(
-        "only http:// is spoken here: no byte is sent, because nothing would be encrypted. Where the \
-         network is not trusted, use a tunnel and the http:// address of its end"
+        "only http:// is spoken here: no byte is sent, because nothing would be encrypted. Where \
+         the network is not trusted, use a tunnel and the http:// address of its end"
     )]
     Encrypted,
     #[error("only http:// is spoken here, not {0}://")]

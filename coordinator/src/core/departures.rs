@@ -49,6 +49,9 @@ impl Job {
 
     /// Ends the plan and the flush that a worker has a part in.
     pub(super) fn go_on_without(&mut self, desk: &mut Desk, worker: WorkerId, reason: &str) {
+        if let Some(member) = desk.pool.get_mut(&worker) {
+            member.trouble = reason.to_string();
+        }
         if self
             .flush
             .as_ref()
@@ -84,11 +87,7 @@ impl Job {
         if permanent {
             return self.on_hopeless(desk, worker, reason);
         }
-        let failures = desk.pool.failed(desk.now, &worker);
-        if let Some(member) = desk.pool.get_mut(&worker) {
-            member.trouble.clone_from(&reason);
-        }
-        if failures > FAILURES_MAX {
+        if desk.pool.failed(desk.now, &worker) > FAILURES_MAX {
             self.holding.remove(&worker);
         }
         self.go_on_without(desk, worker, &reason);
@@ -98,6 +97,14 @@ impl Job {
     /// to end a job that others may do: they try without it, and if it fails with them, too, it has
     /// failed.
     fn on_hopeless(&mut self, desk: &mut Desk, worker: WorkerId, reason: String) {
+        // Only who works for the job can know.
+        if !self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.has(&worker))
+        {
+            return;
+        }
         self.set_aside.insert(worker);
         self.gave_up.insert(worker, reason.clone());
         let may_help = |member: &Member| {
@@ -114,15 +121,9 @@ impl Job {
         {
             self.flush = None;
         }
-        if self
-            .active
-            .as_ref()
-            .is_some_and(|active| active.has(&worker))
-        {
-            let who = worker.short();
-            self.reason = format!("worker {who} says: {reason}; the others try without it");
-            self.retire(desk);
-        }
+        let who = worker.short();
+        self.reason = format!("worker {who} says: {reason}; the others try without it");
+        self.retire(desk);
     }
 
     /// A worker that says nothing but that it is alive holds all others up.

@@ -33,7 +33,7 @@ pub(super) struct Member {
     /// Failures since it last had part in a committed step.
     pub(super) failures: u32,
     pub(super) unfit_until: Time,
-    /// Why it is unfit, in its words.
+    /// Why a plan was last given up because of it.
     pub(super) trouble: String,
     /// Why the coordinator does not reach it at its address, if it has tried in vain.
     pub(super) unreached: Option<String>,

@@ -250,8 +250,8 @@ impl<'a> Live<'a> {
     fn warn_unreached(&self, reason: &str) {
         let endpoint = &self.driver.hello.endpoint;
         tracing::warn!(
-            "others cannot reach this worker at {endpoint}: {reason}. Give --listen and --advertise \
-             an address that they reach"
+            "others cannot reach this worker at {endpoint}: {reason}. Give --listen and \
+             --advertise an address that they reach"
         );
     }
 
