@@ -1,4 +1,9 @@
 //! Whether any plan fits into memory, and what would help where none does.
+//!
+//! A stage of n layers in a pipeline of s stages and m microbatches takes
+//! `n * (layer_bytes + layer_state_bytes + min(s + 1, m) * layer_activation_bytes)`, and `embed_bytes`
+//! and `head_bytes` where it has the ends. Whoever submits a job says what these are, of the same
+//! formula that loading is measured against. Loading goes slice by slice and takes no more than that.
 
 use super::PlanError;
 use super::cost::{Problem, Shape};
