@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::output::Output;
 
-/// What data sets came to.
+/// What is told before a job starts.
 pub struct Told {
     line: String,
     object: Value,
@@ -20,6 +20,15 @@ impl Told {
             line: line(sources, sequences),
             object: object(sources, sequences),
             is_less: sequences.truncated + sequences.skipped + sequences.blank > 0,
+        }
+    }
+
+    /// That a choice was made for the reader of the job file.
+    pub fn note(words: &str) -> Self {
+        Self {
+            line: words.to_string(),
+            object: json!({ "event": "note", "note": words }),
+            is_less: false,
         }
     }
 
