@@ -53,6 +53,8 @@ pub struct JobFile {
     pub datasets: Vec<DatasetSource>,
     /// What is trained.
     pub adapter: AdapterKind,
+    /// Whether the file has no `adapter`.
+    pub adapter_is_assumed: bool,
     /// A PEFT folder that the training starts from.
     pub initial_adapter: Option<PathBuf>,
     /// Tokens of a sequence.
@@ -123,6 +125,7 @@ impl JobFile {
             max_steps: keys.whole("max_steps")?,
             base_model: keys.path("base_model")?,
             adapter,
+            adapter_is_assumed: !keys.has("adapter"),
             initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
             sequence_len: keys.whole("sequence_len")?,
             micro_batch_size: keys.whole("micro_batch_size")?,

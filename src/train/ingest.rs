@@ -26,6 +26,10 @@ use crate::output::Output;
 /// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
 const CHUNK_SEQUENCES: u32 = 1_024;
 
+/// To some tools, a file without `adapter` means a full fine-tune.
+const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: full` \
+                       trains every weight";
+
 /// Data of fewer bytes are read in a second or two.
 const BAR_BYTES_MIN: u64 = 4 << 20;
 
@@ -41,7 +45,7 @@ pub struct Ingested {
     pub folder: ModelFolder,
     /// The shape of the adapter; none where every tensor is trained.
     pub lora: Option<LoraShape>,
-    /// What the data sets came to.
+    /// What is told before it starts: what the data sets came to.
     pub told: Vec<Told>,
 }
 
@@ -55,7 +59,10 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     DecoderConfig::check_training(folder.dir())?;
     let mut blobs = BlobSet::default();
     let model = blobs.model(&folder)?;
-    let (data, told) = data_manifest(job, &folder, &mut blobs, output)?;
+    let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
+    if job.adapter_is_assumed {
+        told.push(Told::note(ASSUMED));
+    }
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {
         AdapterKind::Full => None,

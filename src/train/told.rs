@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::output::Output;
 
-/// What data sets came to.
+/// What is told before a job starts.
 pub struct Told {
     line: String,
     object: Value,
@@ -20,6 +20,15 @@ impl Told {
             line: line(sources, sequences),
             object: object(sources, sequences),
             is_less: sequences.truncated + sequences.skipped + sequences.blank > 0,
+        }
+    }
+
+    /// That a choice was made for the reader of the job file.
+    pub fn note(words: &str) -> Self {
+        Self {
+            line: words.to_string(),
+            object: json!({ "event": "note", "note": words }),
+            is_less: false,
         }
     }
 
@@ -49,15 +58,15 @@ fn line(sources: &[DatasetSource], sequences: &Sequences) -> String {
         count(sequences.count() as u64, "sequence")
     );
     let losses = [
-        (sequences.truncated, "lost their end"),
+        ("cut at the end", sequences.truncated),
         (
+            "left out, with no room for an answer behind the instruction",
             sequences.skipped,
-            "were left out, since their instruction leaves no room for an answer",
         ),
-        (sequences.blank, "were left out, since they are empty"),
+        ("left out as empty", sequences.blank),
     ];
-    for (lost, what) in losses.into_iter().filter(|(lost, _)| *lost > 0) {
-        line += &format!("; {lost} {what}");
+    for (what, lost) in losses.into_iter().filter(|(_, lost)| *lost > 0) {
+        line += &format!("; {what}: {lost}");
     }
     if sequences.truncated + sequences.skipped > 0 {
         line += "; a larger sequence_len keeps more";
@@ -115,7 +124,7 @@ mod tests {
             (sequences.truncated, sequences.skipped) = (1, 2)
         });
         assert!(
-            line.contains("; 1 lost their end; 2 were left out"),
+            line.contains("; cut at the end: 1; left out, with no room"),
             "{line}"
         );
         assert!(
@@ -125,10 +134,7 @@ mod tests {
         let text = DatasetKind::Text;
         let line = told(text, |sequences| (sequences.blank, sequences.tail) = (5, 3));
         assert!(line.contains("3 documents"), "{line}");
-        assert!(
-            line.contains("; 5 were left out, since they are empty"),
-            "{line}"
-        );
+        assert!(line.contains("; left out as empty: 5;"), "{line}");
         assert!(
             line.ends_with("; the last 3 tokens fill no sequence and are left out"),
             "{line}"

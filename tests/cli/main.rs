@@ -2,6 +2,7 @@
 
 mod bad_data;
 mod bad_model;
+mod data;
 mod device;
 mod generate;
 mod job_file;

@@ -66,6 +66,9 @@ impl<'a> Loader<'a> {
                 "sequence_len is {len}, but predicting takes at least 2 tokens"
             )));
         }
+        if source.kind != DatasetKind::Tokens {
+            run.iter().try_for_each(DatasetSource::check_path)?;
+        }
         let sequences = match source.kind {
             DatasetKind::Text => text::load(run, self)?,
             DatasetKind::Instruct => instruct::load(source, self)?,

@@ -11,6 +11,11 @@ use concord_text::TextTokenizer;
 /// Files of type `text` that end so have rows.
 const ROWS: [&str; 3] = ["jsonl", "ndjson", "json"];
 
+/// Files that end so hold texts, but neither as one text nor as rows of JSON.
+const PACKED: [&str; 12] = [
+    "csv", "tsv", "parquet", "arrow", "gz", "zst", "zip", "xz", "bz2", "pdf", "xlsx", "pkl",
+];
+
 /// The kind of a data set, by its `type` in a job file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatasetKind {
@@ -129,8 +134,30 @@ impl DatasetSource {
         }
     }
 
+    /// Refuses a path that is no file that texts are read from, in better words than those of the
+    /// failure that would follow.
+    pub(super) fn check_path(&self) -> Result<(), ModelError> {
+        let ending = self.ending();
+        if PACKED.contains(&ending.as_str()) {
+            return Err(self.fail(format!(
+                ".{ending} files are not read; write the rows to a .jsonl file, one JSON object a \
+                 line"
+            )));
+        }
+        if self.path.is_dir() {
+            return Err(self.fail("cannot read a folder; name each of its files"));
+        }
+        match self.path.exists() {
+            true => Ok(()),
+            false => Err(self.fail(
+                "cannot read it: there is no such file; data sets of the Hugging Face hub are not \
+                 downloaded, so fetch the file first",
+            )),
+        }
+    }
+
     /// What stands behind the last dot of the file's name, in small letters.
-    pub(super) fn ending(&self) -> String {
+    fn ending(&self) -> String {
         let ending = self.path.extension().unwrap_or_default();
         ending.to_string_lossy().to_lowercase()
     }

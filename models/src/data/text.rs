@@ -15,11 +15,6 @@ use concord_text::Pieces;
 /// A long document is tokenized in pieces of so many bytes: some 30 MB of memory at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Files of these hold text, but not as one document.
-const PACKED: [&str; 10] = [
-    "csv", "tsv", "parquet", "arrow", "gz", "zst", "zip", "xz", "bz2", "pdf",
-];
-
 /// Documents on their way into sequences.
 struct Documents<'a> {
     pieces: Pieces<'a>,
@@ -86,14 +81,6 @@ fn read(
     documents: &mut Documents,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u32, ModelError> {
-    let ending = source.ending();
-    if PACKED.contains(&ending.as_str()) {
-        return Err(source.fail(format!(
-            ".{ending} files are not read; write the texts to a .txt file, or to a .jsonl file \
-             with one {{\"{}\": \"...\"}} a line",
-            source.field
-        )));
-    }
     if !source.has_rows() {
         let bytes = fs::read(&source.path).map_err(ModelError::io("read", &source.path))?;
         let mut text = utf8(bytes).map_err(|reason| source.fail(reason))?;

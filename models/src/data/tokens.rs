@@ -10,6 +10,12 @@ const NAME: &str = "tokens";
 
 pub(super) fn load(source: &DatasetSource, len: u32) -> Result<Sequences, ModelError> {
     let file = TensorFile::open(&source.path)?;
+    if let Some(other) = file.names().find(|name| *name != NAME) {
+        return Err(source.fail(format!(
+            "it has a tensor `{other}`, which is not read; a file of `type: tokens` has `{NAME}` \
+             alone"
+        )));
+    }
     let ids = file.load_i64(NAME)?;
     let shape = file.shape(NAME).unwrap_or(&[]);
     let axes = shape

@@ -295,7 +295,31 @@ fn token_files_that_cannot_be_used() {
     let other = r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
     let bytes = raw_safetensors(other, &[0; 8]);
     let error = load("t.safetensors", &bytes, DatasetKind::Tokens, 2).unwrap_err();
-    says(error, &["t.safetensors", "`tokens` is missing"]);
+    says(error, &["t.safetensors", "`ids`, which is not read"]);
+    let error = load(
+        "t.safetensors",
+        &raw_safetensors("{}", &[]),
+        DatasetKind::Tokens,
+        2,
+    );
+    says(
+        error.unwrap_err(),
+        &["t.safetensors", "`tokens` is missing"],
+    );
+    let two = concat!(
+        r#"{"tokens":{"dtype":"I64","shape":[1,1,1,2],"data_offsets":[0,16]},"#,
+        r#""labels":{"dtype":"I64","shape":[1,1,1,2],"data_offsets":[16,32]}}"#
+    );
+    let error = load(
+        "t.safetensors",
+        &raw_safetensors(two, &[0; 32]),
+        DatasetKind::Tokens,
+        2,
+    );
+    says(
+        error.unwrap_err(),
+        &["t.safetensors", "`labels`, which is not read"],
+    );
     let floats = r#"{"tokens":{"dtype":"F32","shape":[1,1,1,2],"data_offsets":[0,8]}}"#;
     let bytes = raw_safetensors(floats, &[0; 8]);
     let error = load("t.safetensors", &bytes, DatasetKind::Tokens, 2).unwrap_err();

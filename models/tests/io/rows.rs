@@ -443,8 +443,10 @@ fn examples_that_are_lost_are_counted_and_bounded() {
 #[test]
 fn files_that_hold_no_plain_text_are_named() {
     for ending in ["csv", "parquet", "GZ"] {
-        let name = format!("a.{ending}");
-        let error = load(&name, b"abcdefghijk", DatasetKind::Text).unwrap_err();
-        says(error, &[&name, "files are not read", ".jsonl"]);
+        for kind in [DatasetKind::Text, DatasetKind::Instruct] {
+            let name = format!("a.{ending}");
+            let error = load(&name, b"abcdefghijk", kind).unwrap_err();
+            says(error, &[&name, "files are not read", ".jsonl"]);
+        }
     }
 }

@@ -26,6 +26,12 @@ fn a_key_that_is_there_has_a_value() {
 }
 
 #[test]
+fn a_file_without_an_adapter_says_so() {
+    assert!(with("adapter", "").unwrap().adapter_is_assumed);
+    assert!(!parse(JOB).unwrap().adapter_is_assumed);
+}
+
+#[test]
 fn a_yaml_that_two_readers_would_read_differently_is_refused() {
     let cases = [
         // A key twice, however it is quoted.
