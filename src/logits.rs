@@ -44,6 +44,7 @@ struct Ids {
 /// Naming the file and what is wrong with it.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let model = args.model.open()?;
+    args.check_output(model.dir())?;
     let config = model.config();
     let ids = read_ids(&args.input, config.vocab, config.max_positions)?;
     let stage = model.load(ids.sequence_len)?;
@@ -62,6 +63,43 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     });
     output.result(&text, &object);
     Ok(())
+}
+
+impl Args {
+    /// Refuses, before anything is computed, an output that would replace what is read, or that
+    /// cannot be written.
+    fn check_output(&self, model: &Path) -> anyhow::Result<()> {
+        let place = self.output.display();
+        let parent = match self.output.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        tempfile::Builder::new()
+            .tempfile_in(parent)
+            .with_context(|| format!("--output: cannot write {place}"))?;
+        let Ok(output) = self.output.canonicalize() else {
+            return Ok(());
+        };
+        if output.is_dir() {
+            bail!("--output: {place} is a folder, and must be a file");
+        }
+        let is = |path: &Path| path.canonicalize().is_ok_and(|path| path == output);
+        if is(&self.input) {
+            bail!("--output: {place} is the input, which would be lost");
+        }
+        let holds = |folder: &Path| {
+            output
+                .parent()
+                .is_some_and(|parent| folder.canonicalize().is_ok_and(|folder| folder == parent))
+        };
+        let of_model = holds(model) || self.model.adapter.as_deref().is_some_and(holds);
+        let is_logits =
+            || TensorFile::open(&output).is_ok_and(|file| file.shape("logits").is_some());
+        if of_model && !is_logits() {
+            bail!("--output: {place} is a file of the model, which would be lost");
+        }
+        Ok(())
+    }
 }
 
 fn read_ids(path: &Path, vocab: usize, positions: usize) -> anyhow::Result<Ids> {

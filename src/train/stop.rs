@@ -31,11 +31,13 @@ pub fn interrupted(
     steps: u32,
     kept: Option<u32>,
 ) -> anyhow::Error {
+    // A step may be committed and stored before this process is told.
+    let committed = committed.max(kept.unwrap_or(0));
     if committed == 0 {
         return early(signal);
     }
     let goes_on = match kept {
-        Some(kept) if kept >= committed => "goes on from there".to_string(),
+        Some(kept) if kept == committed => format!("goes on from there, with step {}", kept + 1),
         Some(kept) => format!("goes on from the newest checkpoint, with step {}", kept + 1),
         None => "goes on from the newest checkpoint".to_string(),
     };
@@ -64,9 +66,10 @@ mod tests {
         let words = |committed, kept| interrupted("Ctrl-C", committed, 30, kept).to_string();
         assert_eq!(
             words(12, Some(12)),
-            "stopped after step 12 of 30; the same command goes on from there"
+            "stopped after step 12 of 30; the same command goes on from there, with step 13"
         );
         assert!(words(12, Some(10)).ends_with("newest checkpoint, with step 11"));
+        assert!(words(12, Some(15)).starts_with("stopped after step 15 of 30"));
         assert!(words(12, None).ends_with("goes on from the newest checkpoint"));
         assert!(words(0, Some(0)).contains("before a step was done"));
     }

@@ -130,3 +130,26 @@ fn bad_input_is_refused_and_leaves_no_file() {
     let nowhere = model.file("no/such/folder/out.safetensors");
     logits(model.dir(), &input, &nowhere, &[]).refused(&["no/such/folder"]);
 }
+
+#[test]
+fn an_output_that_would_replace_what_is_read_is_refused() {
+    let model = TinyModel::new();
+    let input = model.file("ids.safetensors");
+    write_ids(&input, "input_ids", &[1, 2], &[3, 4]);
+    let files = [
+        "ids.safetensors",
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+    ];
+    for name in files {
+        let before = std::fs::read(model.file(name)).unwrap();
+        logits(model.dir(), &input, &model.file(name), &[]).refused(&["--output", name]);
+        assert_eq!(std::fs::read(model.file(name)).unwrap(), before, "{name}");
+    }
+    logits(model.dir(), &input, model.dir(), &[]).refused(&["is a folder"]);
+    let output = model.file("out.safetensors");
+    for _ in 0..2 {
+        logits(model.dir(), &input, &output, &[]).good();
+    }
+}

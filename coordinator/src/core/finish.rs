@@ -58,6 +58,9 @@ impl Job {
             number,
             submission: Box::new(self.submission.clone()),
         });
-        self.wait_for(desk, "to go on".to_string());
+        // In any case: to who watches, an end after which nothing comes is the end of the job.
+        let what = "to go on".to_string();
+        self.state = JobState::Waiting(what.clone());
+        self.publish(desk, JobEvent::Waiting(what));
     }
 }
