@@ -1,5 +1,5 @@
-//! Temporary folders that do not outlive their owner for long: what a command leaves that was killed
-//! is removed by the next one that starts.
+//! Temporary folders that do not outlive their owner for long: what a command leaves that was
+//! killed is removed by the next one that starts.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
