@@ -27,6 +27,7 @@ pub struct Scratch {
     dir: PathBuf,
     // Held as long as the folder is in use.
     _lock: File,
+    _folder_lock: Option<File>,
 }
 
 impl Scratch {
@@ -52,9 +53,11 @@ impl Scratch {
         let lock = File::create_new(&new).with_context(failed)?;
         lock.lock().with_context(failed)?;
         fs::rename(new, made.path().join(MARKER)).with_context(failed)?;
+        let dir = made.keep();
         Ok(Self {
-            dir: made.keep(),
+            _folder_lock: locked_folder(&dir),
             _lock: lock,
+            dir,
         })
     }
 
@@ -122,6 +125,14 @@ fn left_behind(dir: &Path, user: u32) -> Option<File> {
         Ok(()) => is_same(&lock, &marker).then_some(lock),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
+}
+
+/// A lock on the folder itself, where the system has such: programs that remove old files from the
+/// place of temporary files, such as systemd-tmpfiles, leave a folder alone that somebody locks.
+fn locked_folder(dir: &Path) -> Option<File> {
+    let folder = File::open(dir).ok()?;
+    folder.try_lock().ok()?;
+    Some(folder)
 }
 
 /// Whose a file is.
