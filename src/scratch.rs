@@ -51,8 +51,13 @@ impl Scratch {
         // It gets its name once it is locked: a marker without a lock is one of the dead.
         let new = made.path().join("new");
         let lock = File::create_new(&new).with_context(failed)?;
-        lock.lock().with_context(failed)?;
-        fs::rename(new, made.path().join(MARKER)).with_context(failed)?;
+        let marked = match lock.lock() {
+            Ok(()) => fs::rename(new, made.path().join(MARKER)),
+            // A file system without locks: nobody could tell the living from the dead, so that a
+            // folder without a marker is never swept.
+            Err(_) => fs::remove_file(new),
+        };
+        marked.with_context(failed)?;
         let dir = made.keep();
         Ok(Self {
             _folder_lock: locked_folder(&dir),
