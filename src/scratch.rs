@@ -1,5 +1,5 @@
-//! Temporary folders that do not outlive their owner for long: what a command leaves that was killed
-//! is removed by the next one that starts.
+//! Temporary folders that do not outlive their owner for long: what a command leaves that was
+//! killed is removed by the next one that starts.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -27,6 +27,7 @@ pub struct Scratch {
     dir: PathBuf,
     // Held as long as the folder is in use.
     _lock: File,
+    _folder_lock: Option<File>,
 }
 
 impl Scratch {
@@ -50,11 +51,18 @@ impl Scratch {
         // It gets its name once it is locked: a marker without a lock is one of the dead.
         let new = made.path().join("new");
         let lock = File::create_new(&new).with_context(failed)?;
-        lock.lock().with_context(failed)?;
-        fs::rename(new, made.path().join(MARKER)).with_context(failed)?;
+        let marked = match lock.lock() {
+            Ok(()) => fs::rename(new, made.path().join(MARKER)),
+            // A file system without locks: nobody could tell the living from the dead, so that a
+            // folder without a marker is never swept.
+            Err(_) => fs::remove_file(new),
+        };
+        marked.with_context(failed)?;
+        let dir = made.keep();
         Ok(Self {
-            dir: made.keep(),
+            _folder_lock: locked_folder(&dir),
             _lock: lock,
+            dir,
         })
     }
 
@@ -122,6 +130,14 @@ fn left_behind(dir: &Path, user: u32) -> Option<File> {
         Ok(()) => is_same(&lock, &marker).then_some(lock),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
+}
+
+/// A lock on the folder itself, where the system has such: programs that remove old files from the
+/// place of temporary files, such as systemd-tmpfiles, leave a folder alone that somebody locks.
+fn locked_folder(dir: &Path) -> Option<File> {
+    let folder = File::open(dir).ok()?;
+    folder.try_lock().ok()?;
+    Some(folder)
 }
 
 /// Whose a file is.

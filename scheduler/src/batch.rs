@@ -2,8 +2,9 @@
 //!
 //! Sequences that decode come first, in turn; then rows of prompts; then whoever waits is admitted.
 //! While anything decodes, no more rows of prompts are in flight than take a fraction of a second
-//! ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt and the one
-//! that is done soonest go first in turn, so that a short one does not wait for all of a long one.
+//! ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt and the
+//! one that is done soonest go first in turn, so that a short one does not wait for all of a long
+//! one.
 
 use concord_proto::Digest;
 use concord_proto::serving::{DrawOrder, PAGE_TOKENS, Pass};
@@ -21,8 +22,8 @@ const PREFILL_MIN: u32 = 64;
 /// the way from the last stage over the coordinator to the first, and costs one more pass.
 const EXTRA_PASS_ROWS: u32 = 8;
 
-/// Prompts under way before which no shorter one is looked for among those that wait: each holds its
-/// pages from its admission on.
+/// Prompts under way from which on no shorter one is looked for among those that wait: each holds
+/// its pages from its admission on.
 const PROMPTS_MAX: usize = 4;
 
 /// A run of a pass in flight.

@@ -13,8 +13,8 @@ pub struct Settings {
     pub positions: u32,
     /// Rows of a pass, at most.
     pub rows_max: u32,
-    /// Rows of prompts in a pass, at most, while other sequences draw tokens: fewer where they would
-    /// hold up those for long.
+    /// Rows of prompts in a pass, at most, while other sequences draw tokens: fewer where they
+    /// would hold up those for long.
     pub prefill_chunk: u32,
     /// Generations that may wait, before owners with more than their share have to come back
     /// later. In all, twice as many may.

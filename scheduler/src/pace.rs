@@ -1,6 +1,6 @@
-//! How long rows of prompts take, learnt from the passes that are back: while somebody waits for the
-//! next token, a pass takes on so much of a prompt as a time allows, and not a number of rows. What
-//! a row takes differs a thousandfold between machines and models, and grows with the context.
+//! How long rows of prompts take, learnt from the passes that are back: while somebody waits for
+//! the next token, a pass takes on so much of a prompt as a time allows, and not a number of rows.
+//! What a row takes differs a thousandfold between machines and models, and grows with the context.
 //!
 //! Nothing here has an influence on any bit of an answer.
 
@@ -10,8 +10,8 @@ pub(crate) const ADDED_US: f64 = 50_000.0;
 /// Rows of the first prompt that others wait for, as long as nothing is known.
 const FIRST_ROWS: f64 = 32.0;
 
-/// Fewer rows of a prompt are not worth a share of a pass. So many it gets in any case once no other
-/// prompt is in flight, however long they take: every prompt comes to an end.
+/// Fewer rows of a prompt are not worth a share of a pass. So many it gets in any case once no
+/// other prompt is in flight, however long they take: every prompt comes to an end.
 pub(crate) const ROWS_LEAST: u32 = 16;
 
 /// Contexts are told apart by powers of two: the first are those below this many positions.
@@ -173,8 +173,8 @@ mod tests {
         assert!(pace.rows(0, ADDED_US) >= 220);
     }
 
-    /// Two passes of 30 ms over three even stages, sent together: the second is back 10 ms after the
-    /// first, and takes no less.
+    /// Two passes of 30 ms over three even stages, sent together: the second is back 10 ms after
+    /// the first, and takes no less.
     #[test]
     fn waiting_behind_another_pass_is_not_counted() {
         let mut pace = Pace::default();

@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long the last words of answers that are done may take to reach whoever asked.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 
-/// Takes on nothing new, lets answers under way end within `patience`, and ends. The next signal ends
-/// it at once.
+/// Takes on nothing new, lets answers under way end within `patience`, and ends. The next signal
+/// ends it at once.
 ///
 /// # Errors
 /// Where answers were cut; how many.

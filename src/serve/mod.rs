@@ -44,8 +44,8 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'")]
 pub struct Args {
-    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub. An
-    /// adapter is served with the base model that it names.
+    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub.
+    /// An adapter is served with the base model that it names.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: String,
     /// The name of the model in requests; the last part of --model by default.
@@ -97,8 +97,8 @@ pub struct Args {
     /// that says what they have used.
     #[arg(long, default_value_t = 120, value_name = "S")]
     resume_within: u64,
-    /// Seconds that answers under way may take to end after the first SIGTERM or Ctrl-C; nothing new
-    /// is taken on meanwhile. A second one ends at once.
+    /// Seconds that answers under way may take to end after the first SIGTERM or Ctrl-C; nothing
+    /// new is taken on meanwhile. A second one ends at once.
     #[arg(long, default_value_t = 30, value_name = "S")]
     drain_seconds: u64,
     /// A file of API keys, as `concord key` makes them. Without it nobody is asked for one.

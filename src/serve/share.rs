@@ -1,12 +1,14 @@
-//! What each worker of this machine gets of it. The preview and the workers that are started take it
-//! from here.
+//! What each worker of this machine gets of it. The preview and the workers that are started take
+//! it from here.
 
+use anyhow::bail;
 use concord_coordinator::planner::Device as Planned;
 use concord_proto::PublicKey;
 use concord_runtime::measure;
 
 use super::Args;
 use crate::device::DeviceArgs;
+use crate::gpu::GpuName;
 use crate::worker;
 
 /// A worker's share of this machine.
@@ -23,8 +25,9 @@ impl Args {
     /// a GPU, too.
     ///
     /// # Errors
-    /// Where the device is not there.
+    /// Where the device is not there, or is none.
     pub(super) fn share(&self) -> anyhow::Result<Share> {
+        self.check_device()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = self.workers.max(1);
         let device = DeviceArgs {
@@ -40,6 +43,19 @@ impl Args {
             asked => asked,
         };
         Ok(Share { device, memory })
+    }
+
+    /// What no worker could take is refused before any is started.
+    fn check_device(&self) -> anyhow::Result<()> {
+        if self.threads == Some(0) {
+            bail!("--threads 0: at least one thread is needed");
+        }
+        let known = ["cpu", "cuda", "auto", "reference"];
+        let device = self.device.as_str();
+        if !known.contains(&device) && GpuName::parse(device)?.is_none() {
+            bail!("unknown device '{device}': cpu, cuda, cuda:N, auto or reference");
+        }
+        Ok(())
     }
 }
 

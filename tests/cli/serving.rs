@@ -43,6 +43,9 @@ fn what_cannot_be_served_is_refused() {
     serve(&["--stages", "9"]).refused(&["--stages 9", "5 layers"]);
     serve(&["--audit-rate", "2"]).refused(&["--audit-rate 2", "from 0 to 1"]);
     serve(&["--max-model-len", "9999"]).refused(&["--max-model-len 9999", "512 positions"]);
+    serve(&["--threads", "0"]).refused(&["--threads 0"]);
+    serve(&["--device", "gpu"]).refused(&["unknown device 'gpu'"]);
+    serve(&["--device", "cuda:first"]).refused(&["cuda:0 is the first card"]);
     serve(&["--adapter", "x=nowhere"]).refused(&["--adapter x", "nowhere"]);
 }
 

@@ -80,11 +80,10 @@ fn a_killed_worker_is_started_again_and_its_streams_go_on() {
 fn a_server_whose_workers_cannot_start_ends_with_the_reason() {
     let Some((model, _)) = tiny() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Local::serve(dir.path(), &model, &["--device", "cuda:first"]);
+    let mut server = Local::serve(dir.path(), &model, &["--device", "cuda:99"]);
     assert!(!server.ends().success());
     let words = server.words();
     for part in [
-        "cuda:0 is the first card",
         "worker 0 ended with status 1",
         "is started again in 4 s",
         "no worker of this machine is left",

@@ -21,7 +21,7 @@ fn job_output(dir: &Path, adapter: &Path, model: &Path) -> PathBuf {
     folder
 }
 
-/// The folder of an adapter as --model: its name, and no name, mean the adapter over its base model.
+/// The folder of an adapter as --model: its name, and no name, mean the adapter over its base.
 #[test]
 fn the_folder_of_an_adapter_is_served_as_generate_takes_it() {
     let Some((model, adapter)) = tiny() else {
