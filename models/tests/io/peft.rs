@@ -185,7 +185,10 @@ fn options_that_are_used() {
     assert_eq!(stable.tensors, adapter.tensors);
     // The tensors of the other five are looked for.
     let error = with(&[("target_modules", json!("all-linear"))]).unwrap_err();
-    says(error, &["adapter_model.safetensors", "k_proj", "missing"]);
+    says(
+        error,
+        &["adapter_model.safetensors", "gate_proj", "missing"],
+    );
     fs::write(&path, r#"{"r": 8, "r": 2}"#).unwrap();
     let error = Adapter::open(folder.path(), &config).unwrap_err();
     says(error, &["adapter_config.json", "`r` is there twice"]);
