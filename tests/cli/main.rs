@@ -2,9 +2,11 @@
 
 mod bad_data;
 mod bad_model;
+mod chat_server;
 mod device;
 mod generate;
 mod job_file;
+mod logging;
 mod logits;
 mod pool;
 mod program;

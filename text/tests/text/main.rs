@@ -8,5 +8,6 @@ mod guide;
 mod reasoning;
 mod spelling;
 mod stop;
+mod token_width;
 mod tokenizer;
 mod tool_calls;
