@@ -2,10 +2,12 @@
 
 mod bad_data;
 mod bad_model;
+mod chat_server;
 mod data;
 mod device;
 mod generate;
 mod job_file;
+mod logging;
 mod logits;
 mod own_head;
 mod pool;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{PATIENCE, Server, get, post, tiny};
+use crate::pool::run;
+use crate::server::{PATIENCE, Server, get, post, status, tiny};
 
 /// A browser, driven by the WebDriver protocol (W3C).
 struct Browser {
@@ -137,10 +138,18 @@ fn the_page_shows_the_pool_and_answers() {
     );
     browser.until("return document.querySelector('.assistant a') !== null");
     let shown = browser.run("return document.querySelector('.assistant .body').textContent");
+    let words = |text: &Value| {
+        text.as_str()
+            .unwrap()
+            .split_whitespace()
+            .collect::<String>()
+    };
     let asked = json!({ "messages": [{ "role": "user", "content": "Once upon a time" }],
         "temperature": 0, "max_tokens": 40 });
     let answer = server.post("/v1/chat/completions", &asked);
-    assert_eq!(shown, answer["choices"][0]["message"]["content"]);
+    // Paragraphs are elements: what is between them is no text.
+    let content = &answer["choices"][0]["message"]["content"];
+    assert_eq!(words(&shown), words(content));
     // The receipt behind the link is there.
     let link = browser.run("return document.querySelector('.assistant a').href");
     let start = Instant::now();
@@ -171,4 +180,166 @@ fn the_page_shows_the_pool_and_answers() {
         Vec::<Value>::new(),
         "the console has errors"
     );
+}
+
+/// With keys, on a short context: no length is asked for that does not fit, and the receipt behind
+/// the link comes with the key.
+#[test]
+fn the_page_works_with_keys() {
+    let Some((model, _)) = tiny() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    let made = run(&["--json", "key", "ann", "--file", file.to_str().unwrap()]);
+    let made: Value = serde_json::from_str(made.stdout.trim()).unwrap();
+    let key = made["key"].as_str().unwrap();
+    let server = Server::with_stages(&model, 1, &["--api-keys", file.to_str().unwrap()]);
+    browser.open(&server.url);
+    browser.until("return document.getElementById('state').textContent.includes('API key')");
+    browser.run(&format!(
+        "const key = document.getElementById('key');
+         key.value = '{key}';
+         key.dispatchEvent(new Event('change'));"
+    ));
+    browser.until("return document.getElementById('models').options.length === 1");
+    browser.until("return document.getElementById('state').textContent === 'ready'");
+    browser.run(
+        "window.files = [];
+         URL.createObjectURL = (blob) => { window.files.push(blob); return '#'; };
+         document.getElementById('temperature').value = '0';
+         document.getElementById('prompt').value = 'Once upon a time';
+         document.getElementById('ask').requestSubmit();",
+    );
+    browser.until("return document.querySelector('.assistant a') !== null");
+    assert_eq!(
+        browser.run("return document.querySelectorAll('.error').length"),
+        0
+    );
+    let link = browser.run("return document.querySelector('.assistant a').href");
+    assert_eq!(status(link.as_str().unwrap()), 401);
+    browser.run("document.querySelector('.assistant a').click()");
+    browser.until("return window.files.length === 1");
+    browser.run("window.files[0].text().then((text) => { window.receipt = JSON.parse(text); })");
+    browser.until("return window.receipt !== undefined");
+    assert_eq!(
+        browser.run("return window.receipt.format"),
+        "concord.receipt.v1"
+    );
+}
+
+/// The end of an answer is in sight, unless the reader looks at something else.
+#[test]
+fn the_page_follows_the_answer_unless_the_reader_scrolled_up() {
+    let Some((model, _)) = tiny() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = Server::with_stages(&model, 1, &[]);
+    browser.open(&server.url);
+    browser.until("return document.getElementById('state').textContent === 'ready'");
+    let ask = |text: &str, tokens: u32| {
+        browser.run(&format!(
+            "document.getElementById('temperature').value = '0';
+             document.getElementById('max_tokens').value = '{tokens}';
+             document.getElementById('prompt').value = '{text}';
+             document.getElementById('ask').requestSubmit();"
+        ));
+    };
+    browser.run("document.getElementById('messages').style.maxHeight = '120px'");
+    ask("Once upon a time", 120);
+    browser.until("return document.querySelectorAll('.assistant a').length === 1");
+    browser.until(
+        "const m = document.getElementById('messages');
+         return m.scrollHeight > m.clientHeight
+             && m.scrollTop + m.clientHeight >= m.scrollHeight - 8;",
+    );
+    // The reader scrolls up at the first word of the next answer.
+    browser.run(
+        "window.changes = 0;
+         const m = document.getElementById('messages');
+         new MutationObserver(() => {
+             window.changes += 1;
+             if (window.changes === 2) m.scrollTop = 0;
+         }).observe(m, { childList: true, subtree: true, characterData: true });",
+    );
+    ask("Then", 230);
+    browser.until("return document.querySelectorAll('.assistant a').length === 2");
+    assert_eq!(browser.run("return window.changes >= 3"), true);
+    assert_eq!(
+        browser.run("return document.getElementById('messages').scrollTop"),
+        0
+    );
+}
+
+/// Markdown, and the elements that it becomes.
+const MARKDOWN: [(&str, &str); 16] = [
+    ("plain", "<p>plain</p>"),
+    ("a\n\nb", "<p>a</p><p>b</p>"),
+    ("# T\ntext", "<h3>T</h3><p>text</p>"),
+    (
+        "*a* **b** `c*d*` ~~e~~",
+        "<p><em>a</em> <strong>b</strong> <code>c*d*</code> <del>e</del></p>",
+    ),
+    (
+        "snake_case_name 2 * 3 * 4",
+        "<p>snake_case_name 2 * 3 * 4</p>",
+    ),
+    ("**open", "<p>**open</p>"),
+    (
+        "- a\n- b\n  - c",
+        "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul>",
+    ),
+    ("2. a\n3. b", "<ol start=\"2\"><li>a</li><li>b</li></ol>"),
+    ("> q\n> r", "<blockquote><p>q\nr</p></blockquote>"),
+    ("---", "<hr>"),
+    (
+        "```py\nif a < b:\n```",
+        "<pre><code data-language=\"py\">if a &lt; b:</code></pre>",
+    ),
+    ("```\nstill coming", "<pre><code>still coming</code></pre>"),
+    (
+        "|a|b|\n|-|-|\n|1|2|",
+        "<table><thead><tr><th>a</th><th>b</th></tr></thead>\
+         <tbody><tr><td>1</td><td>2</td></tr></tbody></table>",
+    ),
+    (
+        "[x](https://a.example/b)",
+        "<p><a href=\"https://a.example/b\" target=\"_blank\" \
+         rel=\"noopener noreferrer nofollow\">x</a></p>",
+    ),
+    (
+        "[x](javascript:alert(1))",
+        "<p>[x](javascript:alert(1))</p>",
+    ),
+    (
+        "<img src=x onerror=alert(1)>",
+        "<p>&lt;img src=x onerror=alert(1)&gt;</p>",
+    ),
+];
+
+#[test]
+fn answers_are_shown_as_markdown_and_never_as_html() {
+    let Some((model, _)) = tiny() else { return };
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = Server::start(&model, &[]);
+    browser.open(&server.url);
+    let shown = |text: &str| {
+        browser.run(&format!(
+            "return markdown({}).map((element) => element.outerHTML).join('')",
+            json!(text)
+        ))
+    };
+    for (text, expected) in MARKDOWN {
+        assert_eq!(shown(text), expected, "{text:?}");
+    }
+    // Texts that nest, or repeat, without end are shown in no time.
+    for piece in ["[", "*", "_a", "`", "> ", "- ", "|", "**a", "[a](", "\\"] {
+        let start = Instant::now();
+        shown(&piece.repeat(4_000));
+        assert!(start.elapsed() < Duration::from_secs(5), "{piece:?}");
+    }
 }

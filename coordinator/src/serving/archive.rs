@@ -44,20 +44,22 @@ pub(super) struct Filed {
 pub(super) fn start(parts: &Parts, lost: Arc<AtomicU64>) -> mpsc::Sender<Input> {
     let (inputs, waiting) = mpsc::channel(WAITING_MAX);
     let archive = Archive {
-        store: parts.store.clone(),
+        keeper: Keeper {
+            store: parts.store.clone(),
+            lost,
+            pause: PAUSE,
+        },
         blobs: parts.blobs.clone(),
         events: parts.events.clone(),
-        lost,
     };
     tokio::spawn(archive.run(waiting));
     inputs
 }
 
 struct Archive {
-    store: Arc<Store>,
+    keeper: Keeper,
     blobs: Arc<Blobs>,
     events: mpsc::Sender<ServingEvent>,
-    lost: Arc<AtomicU64>,
 }
 
 impl Archive {
@@ -81,6 +83,42 @@ impl Archive {
         }
     }
 
+    async fn file(&self, filed: Vec<Filed>) {
+        let rows: Vec<(&str, Vec<u8>)> = filed
+            .iter()
+            .map(|one| (one.name.as_str(), canonical::encode(&one.receipt)))
+            .collect();
+        self.keeper.keep(&rows).await;
+        for one in filed {
+            let Some(signers) = one.audit else {
+                continue;
+            };
+            let receipt = match self.blobs.put(canonical::encode(&one.receipt)).await {
+                Ok(receipt) => receipt,
+                Err(error) => {
+                    tracing::error!(%error, "an answer that was drawn is not audited");
+                    continue;
+                }
+            };
+            let audit = ServingEvent::Audit {
+                receipt,
+                name: one.name,
+                signers,
+            };
+            // A core that is gone audits nothing.
+            let _ = self.events.send(audit).await;
+        }
+    }
+}
+
+/// Writes receipts, and counts those that it could not write.
+struct Keeper {
+    store: Arc<Store>,
+    lost: Arc<AtomicU64>,
+    pause: Duration,
+}
+
+impl Keeper {
     /// Writes receipts, as soon as the disk takes them. An answer is worth more than its receipt:
     /// serving goes on meanwhile, and where it takes too long they are lost.
     async fn keep(&self, rows: &[(&str, Vec<u8>)]) {
@@ -104,34 +142,7 @@ impl Archive {
                 );
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    async fn file(&self, filed: Vec<Filed>) {
-        let rows: Vec<(&str, Vec<u8>)> = filed
-            .iter()
-            .map(|one| (one.name.as_str(), canonical::encode(&one.receipt)))
-            .collect();
-        self.keep(&rows).await;
-        for one in filed {
-            let Some(signers) = one.audit else {
-                continue;
-            };
-            let receipt = match self.blobs.put(canonical::encode(&one.receipt)).await {
-                Ok(receipt) => receipt,
-                Err(error) => {
-                    tracing::error!(%error, "an answer that was drawn is not audited");
-                    continue;
-                }
-            };
-            let audit = ServingEvent::Audit {
-                receipt,
-                name: one.name,
-                signers,
-            };
-            // A core that is gone audits nothing.
-            let _ = self.events.send(audit).await;
+            tokio::time::sleep(self.pause).await;
         }
     }
 }
@@ -146,11 +157,51 @@ fn words(error: &StoreError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use sqlx::ConnectOptions;
+    use sqlx::sqlite::SqliteConnectOptions;
+
     use super::*;
 
     #[test]
     fn a_full_disk_is_told_as_it_is() {
         let said = words(&StoreError::Full("data".into()));
         assert_eq!(said, "no room is left on the disk of data");
+    }
+
+    /// Does something to the file of a store behind its back.
+    async fn meddle(folder: &Path, sql: &'static str) {
+        let options = SqliteConnectOptions::new().filename(folder.join("coordinator.db"));
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn receipts_wait_for_the_disk_and_are_counted_where_it_never_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path()).await.unwrap());
+        let lost = Arc::new(AtomicU64::new(0));
+        let keeper = Keeper {
+            store: store.clone(),
+            lost: lost.clone(),
+            pause: Duration::from_millis(20),
+        };
+        let key = concord_proto::Keypair::from_secret([1; 32]);
+        let receipt = canonical::encode(&Signed::new(&key, &7_u32));
+        let rows = [("cmpl-a", receipt.clone()), ("cmpl-b", receipt)];
+        meddle(folder.path(), "ALTER TABLE receipts RENAME TO away").await;
+        keeper.keep(&rows).await;
+        assert_eq!(lost.load(Ordering::Relaxed), 2);
+        // The disk is there again while they wait.
+        let comes_back = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            meddle(folder.path(), "ALTER TABLE away RENAME TO receipts").await;
+        };
+        tokio::join!(keeper.keep(&rows), comes_back);
+        assert_eq!(lost.load(Ordering::Relaxed), 2);
+        for (name, _) in &rows {
+            assert_eq!(store.receipts(name).await.unwrap().len(), 1, "{name}");
+        }
     }
 }

@@ -41,7 +41,14 @@ async fn a_key_is_needed_for_all_but_probes_and_the_page() {
         }
     }
     stand.make_ready();
-    for path in ["/health", "/ready", "/", "/page.js", "/page.css"] {
+    for path in [
+        "/health",
+        "/ready",
+        "/",
+        "/page.js",
+        "/markdown.js",
+        "/page.css",
+    ] {
         assert_eq!(get(stand.addr, path, None).await.status, 200, "{path}");
     }
     let chat = "/v1/chat/completions";

@@ -135,6 +135,7 @@ async fn the_page_and_its_data() {
     let body = stand.get("/api/pool").await.json();
     assert_eq!(body["model"], "tiny/model");
     assert_eq!(body["pipelines"][0]["stages"][1]["layers"], json!([1, 2]));
+    assert_eq!(body["receipts_lost"], 17);
     assert_eq!(body["audits"], json!({"agreed": 8, "disagreed": 1}));
     let page = stand.get("/").await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
@@ -143,10 +144,21 @@ async fn the_page_and_its_data() {
     assert_eq!(page.header("x-content-type-options"), "nosniff");
     // The policy lets no script run that stands in the page itself.
     assert!(!page.text.contains("<script>") && !page.text.contains("style="));
-    assert_eq!(
-        stand.get("/page.js").await.header("content-type"),
-        "text/javascript; charset=utf-8"
-    );
+    for script in ["/page.js", "/markdown.js"] {
+        let reply = stand.get(script).await;
+        let kind = reply.header("content-type");
+        assert_eq!(kind, "text/javascript; charset=utf-8");
+        // Text of answers never becomes markup.
+        for way in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+        ] {
+            assert!(!reply.text.contains(way), "{script}: {way}");
+        }
+    }
     assert_eq!(
         stand.get("/page.css").await.header("content-type"),
         "text/css; charset=utf-8"

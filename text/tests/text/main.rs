@@ -9,5 +9,6 @@ mod pieces;
 mod reasoning;
 mod spelling;
 mod stop;
+mod token_width;
 mod tokenizer;
 mod tool_calls;
