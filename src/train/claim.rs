@@ -78,7 +78,8 @@ pub struct Claim {
     /// Whether a coordinator has the job: there may be something that is worth keeping.
     is_settled: bool,
     // Goes last: the folders are removed once they are empty.
-    made: Made,
+    // Removes them when the claim goes.
+    _made: Made,
 }
 
 /// Folders that were made for the output, the outermost first. Those that are empty in the end are
@@ -109,7 +110,7 @@ impl Claim {
         let mut claim = Self {
             _lock: lock(&dir)?,
             dir,
-            made,
+            _made: made,
             mark: None,
             was_marked,
             overwrite,
