@@ -55,6 +55,7 @@ mod tests {
             listen: listen.parse().unwrap(),
             advertise: advertise.map(str::to_string),
             dir: "nowhere".into(),
+            blobs: crate::blobs::BlobOptions::default(),
             device: Device::Reference,
             memory_bytes: 0,
             #[cfg(feature = "wrong-data")]
