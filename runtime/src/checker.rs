@@ -23,6 +23,7 @@ use crate::{RuntimeError, measure};
 
 pub(crate) use auditor::Auditor;
 pub(crate) use bench::Bench;
+pub(crate) use stages::Stages;
 
 /// How a checker runs.
 #[derive(Clone, Debug)]
