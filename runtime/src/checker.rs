@@ -43,6 +43,8 @@ pub struct CheckerOptions {
     pub lie: Option<crate::liar::Lie>,
 }
 
+/// Orders that have been read and not been answered yet.
+const ORDERS_READ: usize = 256;
 /// Between two tries to reach the coordinator.
 const RETRY: Duration = Duration::from_millis(500);
 /// Tries before a checker that never had a session gives up.
@@ -128,7 +130,8 @@ async fn serve(
     let mut heartbeat = tokio::time::interval(session.heartbeat);
     loop {
         let goes_on = tokio::select! {
-            message = session.receive() => match message {
+            // More than wait for their turn and are refused: then the coordinator waits.
+            message = session.receive(), if orders.len() < ORDERS_READ => match message {
                 Some(ToWorker::Audit(order)) => {
                     let (auditor, said) = (auditor.clone(), said.clone());
                     orders.spawn(async move {
