@@ -23,6 +23,7 @@ use crate::{Backoff, RuntimeError, measure};
 
 pub(crate) use auditor::Auditor;
 pub(crate) use bench::Bench;
+pub(crate) use stages::Stages;
 
 /// How a checker runs.
 #[derive(Clone, Debug)]
@@ -44,6 +45,8 @@ pub struct CheckerOptions {
 
 /// A checker that never had a session gives up after this.
 const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
+/// Orders that have been read and not been answered yet.
+const ORDERS_READ: usize = 256;
 
 /// Runs a checker until it is refused or `leave` is told.
 ///
@@ -135,7 +138,8 @@ async fn serve(
     let mut heartbeat = tokio::time::interval(session.heartbeat);
     loop {
         let goes_on = tokio::select! {
-            message = session.receive() => match message {
+            // More than wait for their turn and are refused: then the coordinator waits.
+            message = session.receive(), if orders.len() < ORDERS_READ => match message {
                 Some(ToWorker::Audit(order)) => {
                     let (auditor, said) = (auditor.clone(), said.clone());
                     orders.spawn(async move {

@@ -144,9 +144,16 @@ impl TensorFile {
     /// infinity, with the element.
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
         let entry = self.entry(name)?;
-        let (start, end) = entry.bytes;
-        let data = self.widened(name, entry, &self.map[start..end])?;
-        self.finite(name, &entry.shape, 0, data)
+        let bytes = &self.map[entry.bytes.0..entry.bytes.1];
+        let data = widened(entry.dtype, bytes)
+            .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))?;
+        let bad = |source| ModelError::BadTensor {
+            path: self.path.clone(),
+            source,
+        };
+        let tensor = Tensor::new(&entry.shape, data).map_err(bad)?;
+        tensor.check_finite(name).map_err(bad)?;
+        Ok(tensor)
     }
 
     /// As [`Self::load`], some rows of a matrix at a time. What is no matrix is given as a whole.
@@ -159,37 +166,21 @@ impl TensorFile {
             let tensor = self.load(name)?;
             return take(tensor.rows_cols().0, tensor);
         };
-        let (start, end) = entry.bytes;
-        let width = (end - start).checked_div(rows).unwrap_or(0);
-        for run in runs_of_rows(rows, cols) {
-            let bytes = &self.map[start + run.start * width..start + run.end * width];
-            let data = self.widened(name, entry, bytes)?;
-            let some = self.finite(name, &[run.len(), cols], run.start * cols, data)?;
-            take(rows, some)?;
-        }
-        Ok(())
-    }
-
-    fn widened(&self, name: &str, entry: &Entry, bytes: &[u8]) -> Result<Vec<f32>, ModelError> {
-        widened(entry.dtype, bytes)
-            .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))
-    }
-
-    /// A tensor of elements that begin at `start` of the tensor `name`, all of them finite.
-    fn finite(
-        &self,
-        name: &str,
-        shape: &[usize],
-        start: usize,
-        data: Vec<f32>,
-    ) -> Result<Tensor, ModelError> {
         let bad = |source| ModelError::BadTensor {
             path: self.path.clone(),
             source,
         };
-        let tensor = Tensor::new(shape, data).map_err(bad)?;
-        check_rows(name, start, &tensor).map_err(bad)?;
-        Ok(tensor)
+        let (start, end) = entry.bytes;
+        let width = (end - start).checked_div(rows).unwrap_or(0);
+        for run in runs_of_rows(rows, cols) {
+            let bytes = &self.map[start + run.start * width..start + run.end * width];
+            let data = widened(entry.dtype, bytes)
+                .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))?;
+            let some = Tensor::new(&[run.len(), cols], data).map_err(bad)?;
+            check_rows(name, run.start * cols, &some).map_err(bad)?;
+            take(rows, some)?;
+        }
+        Ok(())
     }
 
     /// A tensor of I64, as token ids are kept.

@@ -56,13 +56,18 @@ impl Blobs {
     /// Blobs of the coordinator at the other end of `channel`, kept in `dir`.
     ///
     /// # Errors
-    /// [`RuntimeError::Io`] where the folder cannot be made.
+    /// [`RuntimeError::Io`] where the folder cannot be made, or the one beside is none.
     pub fn new(
         channel: tonic::transport::Channel,
         dir: PathBuf,
         options: &BlobOptions,
     ) -> Result<Self, RuntimeError> {
         std::fs::create_dir_all(&dir).map_err(|why| io("make", &dir, why))?;
+        if let Some(shared) = options.shared.as_ref().filter(|shared| !shared.is_dir()) {
+            let why = "no such folder: --blobs takes the folder `blobs` in the --data-dir of a \
+                       coordinator on this machine";
+            return Err(io("read", shared, std::io::Error::other(why)));
+        }
         Ok(Self {
             coordinator: channel,
             folders: Arc::new(Folders::new(dir, options.shared.clone())),
@@ -209,5 +214,57 @@ fn io(action: &'static str, path: &std::path::Path, why: std::io::Error) -> Runt
         action,
         path: path.display().to_string(),
         why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::Domain;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    fn blobs(own: &std::path::Path, shared: PathBuf) -> Result<Blobs, RuntimeError> {
+        // Nobody listens there.
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let options = BlobOptions {
+            shared: Some(shared),
+            spare_bytes: 0,
+        };
+        Blobs::new(channel, own.to_path_buf(), &options)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_there_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = blobs(folder.path(), folder.path().join("nowhere")).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("nowhere") && error.contains("--blobs"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_store_beside_is_neither_fetched_nor_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, shared) = (folder.path().join("own"), folder.path().join("shared"));
+        let digest = Digest::of(Domain::Blob, b"bytes");
+        let place = shared.join(concord_proto::blob_store::blob_file(&digest));
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, b"bytes").unwrap();
+        let blobs = blobs(&own, shared).unwrap();
+        assert_eq!(*blobs.get(digest).await.unwrap(), b"bytes");
+        assert_eq!(blobs.get_once(digest).await.unwrap(), b"bytes");
+        blobs.fetch(digest).await.unwrap();
+        let parts = blobs.parts(digest, vec![(1, 3), (0, 1)]).await.unwrap();
+        assert_eq!(parts, (5, vec![b"yte".to_vec(), b"b".to_vec()]));
+        assert_eq!(std::fs::read_dir(&own).unwrap().count(), 0);
+
+        // Changed on disk: it is not believed, and nobody else has it.
+        std::fs::write(&place, b"other").unwrap();
+        assert!(blobs.get(digest).await.is_err());
+        blobs.doubt(digest);
+        assert!(blobs.fetch(digest).await.is_err());
     }
 }

@@ -144,7 +144,8 @@ impl Auditor {
                 return Ok(verdict);
             }
         }
-        audit(&self.blobs, &self.device, receipt, coordinator).await
+        let stages = self.bench.stages.clone();
+        audit(&self.blobs, &self.device, stages, receipt, coordinator).await
     }
 
     /// Why no leaf can be re-run here any more: the GPU cannot go on.

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use concord_models::decoder::Stage;
 use concord_proto::{Digest, Layers};
 
-/// A job by the address of its spec, which says the precision, too; and the layers.
-pub(super) type StageKey = (Digest, Layers);
+/// A job by the address of its spec, or a deployment, which say the precision, too; and the layers.
+pub(crate) type StageKey = (Digest, Layers);
 
 struct Kept {
     key: StageKey,
@@ -14,7 +14,7 @@ struct Kept {
     stage: Stage,
 }
 
-/// Stages of low-rank jobs: their codes stay what they are from step to step, and only the factors,
+/// Stages of deployments, and of low-rank jobs: their codes stay what they are from step to step, and only the factors,
 /// which are small, are put in anew. A job that trains every tensor has other codes after each step:
 /// keeping its stage would save nothing.
 pub(crate) struct Stages {
@@ -36,8 +36,13 @@ impl Stages {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a stage of so many bytes may be kept at all.
+    pub(crate) fn holds(&self, bytes: u64) -> bool {
+        bytes <= self.limit
+    }
+
     /// Takes a stage out, if it is kept; whoever takes it puts it back.
-    pub(super) fn take(&self, key: StageKey) -> Option<Stage> {
+    pub(crate) fn take(&self, key: StageKey) -> Option<Stage> {
         let mut kept = self.lock();
         let place = kept.iter().position(|kept| kept.key == key)?;
         Some(kept.remove(place).stage)
@@ -45,7 +50,7 @@ impl Stages {
 
     /// Drops stages, those used longest ago first, until `bytes` more are within the bound or none is
     /// left. To be called before another is loaded.
-    pub(super) fn make_room(&self, bytes: u64) {
+    pub(crate) fn make_room(&self, bytes: u64) {
         let mut kept = self.lock();
         let mut held: u64 = kept.iter().map(|kept| kept.bytes).sum();
         while held.saturating_add(bytes) > self.limit && !kept.is_empty() {
@@ -54,9 +59,9 @@ impl Stages {
     }
 
     /// Keeps a stage, unless it is beyond the bound on its own.
-    pub(super) fn put(&self, key: StageKey, bytes: u64, stage: Stage) {
+    pub(crate) fn put(&self, key: StageKey, bytes: u64, stage: Stage) {
         self.make_room(bytes);
-        if bytes <= self.limit {
+        if self.holds(bytes) {
             self.lock().push(Kept { key, bytes, stage });
         }
     }

@@ -7,10 +7,11 @@ use concord_proto::serving::{AnswerVerdict, Receipt};
 use concord_proto::{Digest, Layers, PublicKey, Signed, canonical};
 use concord_text::TextTokenizer;
 
-use super::judge::{Case, JudgedAdapter, judge};
+use super::judge::{Case, JudgedAdapter, judge_on};
 use super::load::{self, on_a_thread};
 use crate::RuntimeError;
 use crate::blobs::Blobs;
+use crate::checker::Stages;
 use crate::model_blobs::ModelBlobs;
 
 /// Judges the receipt of a blob.
@@ -20,6 +21,7 @@ use crate::model_blobs::ModelBlobs;
 pub(crate) async fn audit(
     blobs: &Blobs,
     device: &Device,
+    stages: Arc<Stages>,
     digest: Digest,
     coordinator: PublicKey,
 ) -> Result<AnswerVerdict, RuntimeError> {
@@ -64,7 +66,7 @@ pub(crate) async fn audit(
             adapter: adapter.as_ref(),
             device: &device,
         };
-        judge(&case, &mut |_| {})
+        judge_on(&case, &stages, &mut |_| {})
     })
     .await?
 }

@@ -6,6 +6,7 @@
 
 mod compute;
 mod draws;
+mod lender;
 mod words;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,9 @@ use concord_proto::serving::{AdapterManifest, AnswerVerdict};
 use concord_proto::{PublicKey, Signed};
 use concord_text::TextTokenizer;
 
+use crate::checker::Stages;
 use crate::{RuntimeError, spec};
+use lender::Lender;
 
 /// What an answer is judged by. Model, tokenizer and adapter are those that the receipt names:
 /// whoever asks has seen to it.
@@ -82,17 +85,33 @@ pub fn judge(
     case: &Case<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<AnswerVerdict, RuntimeError> {
-    match look(case, progress) {
+    judge_on(case, &Stages::new(0), progress)
+}
+
+/// As [`judge`], on stages that stay loaded from one answer to the next.
+pub(crate) fn judge_on(
+    case: &Case<'_>,
+    stages: &Stages,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<AnswerVerdict, RuntimeError> {
+    match look(case, stages, progress) {
         Ok(verdict) | Err(Stop::Verdict(verdict)) => Ok(verdict),
         Err(Stop::Error(error)) => Err(error),
     }
 }
 
-fn look(case: &Case<'_>, progress: &mut dyn FnMut(Progress)) -> Result<AnswerVerdict, Stop> {
+fn look(
+    case: &Case<'_>,
+    stages: &Stages,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<AnswerVerdict, Stop> {
     let words = words::read(case.receipt, case.coordinator)?;
     words.check_model(&case.config)?;
-    let computed = compute::compute(case, &words, progress)?;
-    draws::check(case, &words, &computed, progress)?;
+    let lender = Lender::new(case, &words, stages);
+    let computed = compute::compute(case, &words, &lender, progress)?;
+    let drawn = draws::check(case, &words, &computed, progress);
+    lender.give_back(computed.layers, computed.last);
+    drawn?;
     match words.missing() {
         None => Ok(AnswerVerdict::Agrees),
         Some(missing) => Ok(AnswerVerdict::Inconclusive {

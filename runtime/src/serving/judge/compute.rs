@@ -1,17 +1,15 @@
 //! The hidden states of a sequence, computed again stage by stage as the claims cut the model.
 
-use std::collections::BTreeMap;
-
 use concord_kernels::Tensor;
-use concord_models::decoder::{Stage, StageInput, StageOptions};
+use concord_models::decoder::{Stage, StageInput};
 use concord_models::peft::Adapter;
 use concord_proto::serving::AnswerVerdict;
 use concord_proto::{Layers, merkle};
 
+use super::lender::Lender;
 use super::words::Words;
 use super::{Case, Progress, Stop};
 use crate::serving::frame::digests;
-use crate::serving::load::stage_options;
 
 /// Tokens of a prefill that are computed at a time.
 const CHUNK: usize = 512;
@@ -20,6 +18,8 @@ const CHUNK: usize = 512;
 pub(super) struct Computed {
     /// The stage that has the head.
     pub(super) last: Stage,
+    /// Its layers.
+    pub(super) layers: Layers,
     /// Hidden states of all positions, row after row.
     pub(super) rows: Vec<f32>,
 }
@@ -29,16 +29,19 @@ pub(super) struct Computed {
 pub(super) fn compute(
     case: &Case<'_>,
     words: &Words,
+    lender: &Lender<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Computed, Stop> {
     check_adapter(case, words)?;
     let hidden = case.config.hidden;
     let mut rows = Vec::new();
-    let mut last = None;
+    let mut last: Option<(Layers, Stage)> = None;
     for (layers, claimed) in words.cuts() {
         // The stage before makes room first.
-        drop(last.take());
-        let stage = load(case, words, layers)?;
+        if let Some((layers, stage)) = last.take() {
+            lender.give_back(layers, stage);
+        }
+        let stage = lender.stage(layers)?;
         rows = forward(&stage, &words.tokens, rows)?;
         if let Some(claimed) = claimed {
             let expected = merkle::root(&digests(&rows, hidden));
@@ -51,7 +54,7 @@ pub(super) fn compute(
                 }));
             }
         }
-        last = Some(stage);
+        last = Some((layers, stage));
         progress(Progress {
             layers: layers.end,
             layers_total: words.receipt.deployment.layers,
@@ -59,8 +62,8 @@ pub(super) fn compute(
             drawn_total: words.receipt.answer.len() as u32,
         });
     }
-    let last = last.ok_or_else(|| Stop::inconclusive("the model has no layers"))?;
-    Ok(Computed { last, rows })
+    let (layers, last) = last.ok_or_else(|| Stop::inconclusive("the model has no layers"))?;
+    Ok(Computed { last, layers, rows })
 }
 
 /// The adapter that the receipt names is at hand, and is one of this model.
@@ -83,20 +86,6 @@ fn check_adapter(case: &Case<'_>, words: &Words) -> Result<(), Stop> {
         }
     }
     Ok(())
-}
-
-fn load(case: &Case<'_>, words: &Words, layers: Layers) -> Result<Stage, Stop> {
-    let deployment = &words.receipt.deployment;
-    let options = stage_options(deployment, case.config.clone(), layers, case.device)?;
-    let adapter = words.receipt.spec.adapter.and(case.adapter);
-    let options = StageOptions {
-        lora: adapter.map(|adapter| adapter.lora.clone()),
-        positions: words.tokens.len(),
-        ..options
-    };
-    let none = BTreeMap::new();
-    let values = adapter.map_or(&none, |adapter| &adapter.tensors);
-    Ok(Stage::load(options, case.tensors, values)?)
 }
 
 /// All positions through a stage.
