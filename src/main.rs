@@ -29,7 +29,7 @@ mod train;
 mod verify;
 mod worker;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::output::Output;
 
@@ -84,7 +84,14 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let given = home::arguments(&Cli::command(), std::env::args_os());
+    let cli = match given {
+        Ok(given) => Cli::parse_from(given),
+        Err(error) => {
+            Output::new(false).error(&error);
+            return std::process::ExitCode::from(2);
+        }
+    };
     let filter = tracing_subscriber::EnvFilter::try_new(&cli.log).unwrap_or_default();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
