@@ -1,9 +1,11 @@
 //! Paths as people write them where no shell has read them first: in a job file, and behind `=` on
 //! a command line.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 /// A path with `~` in front made whole. A shell would make more of some paths; those are refused,
 /// since a folder of that name is not what was meant.
@@ -12,6 +14,63 @@ use anyhow::bail;
 /// Naming what is not expanded: another user's home, a variable, an address of the net.
 pub fn expand(path: &str) -> anyhow::Result<String> {
     expand_with(path, std::env::var("HOME").ok().as_deref())
+}
+
+/// The arguments of a command line, with `~` made whole in the values of options of `command` that
+/// are a file or a folder: shells leave `--model=~/x` and `--adapter poet=~/x` as they are.
+///
+/// # Errors
+/// Naming the option whose value is another user's home.
+pub fn arguments(
+    command: &clap::Command,
+    given: impl IntoIterator<Item = OsString>,
+) -> anyhow::Result<Vec<OsString>> {
+    let mut options = BTreeSet::new();
+    collect_options(command, &mut options);
+    let mut of = None;
+    given
+        .into_iter()
+        .map(|given| {
+            let value_of = of.take();
+            let Some(text) = given.to_str() else {
+                return Ok(given);
+            };
+            let (option, value) = match (value_of, text.split_once('=')) {
+                (Some(option), _) => (option, text),
+                (None, Some((option, value))) if options.contains(option) => {
+                    (option.to_string(), value)
+                }
+                (None, _) => {
+                    of = options.get(text).cloned();
+                    return Ok(given);
+                }
+            };
+            let start = match value.split_once("=~") {
+                Some((name, _)) if !name.contains('/') => name.len() + 1,
+                _ => 0,
+            };
+            if !value[start..].starts_with('~') {
+                return Ok(given);
+            }
+            let path = expand(&value[start..]).with_context(|| option.clone())?;
+            let front = &text[..text.len() - value.len() + start];
+            Ok(format!("{front}{path}").into())
+        })
+        .collect()
+}
+
+/// The options of `command` and of those below it that take a file or a folder, with their dashes.
+fn collect_options(command: &clap::Command, options: &mut BTreeSet<String>) {
+    for argument in command.get_arguments() {
+        let names = argument.get_value_names().unwrap_or_default();
+        let is_path = |name: &clap::builder::Str| name.contains("DIR") || name.contains("FILE");
+        if let Some(long) = argument.get_long().filter(|_| names.iter().any(is_path)) {
+            options.insert(format!("--{long}"));
+        }
+    }
+    for below in command.get_subcommands() {
+        collect_options(below, options);
+    }
 }
 
 fn expand_with(path: &str, home: Option<&str>) -> anyhow::Result<String> {
@@ -108,6 +167,57 @@ mod tests {
             let error = expand_with("~/out", home).unwrap_err().to_string();
             assert!(error.contains("HOME is not set"), "{error}");
         }
+    }
+
+    #[test]
+    fn options_that_are_paths_have_the_home_put_in() {
+        let option = |name, value| clap::Arg::new(name).long(name).value_name(value);
+        let command = clap::Command::new("a")
+            .subcommand(clap::Command::new("b").args([
+                option("model", "DIR_OR_HUB_ID"),
+                option("adapter", "NAME=DIR"),
+                option("prompt", "TEXT"),
+            ]))
+            .arg(option("log", "FILTER"));
+        let read = |given: &[&str]| {
+            let given = given.iter().map(OsString::from);
+            arguments(&command, given).map(|read| {
+                let text = |read: OsString| read.into_string().unwrap();
+                read.into_iter().map(text).collect::<Vec<_>>()
+            })
+        };
+        let home = expand("~").unwrap();
+        let cases = [
+            (vec!["a", "b", "--model=~/m"], format!("--model={home}/m")),
+            (vec!["a", "b", "--model", "~/m"], format!("{home}/m")),
+            (
+                vec!["a", "b", "--adapter", "poet=~/p"],
+                format!("poet={home}/p"),
+            ),
+            (
+                vec!["a", "b", "--adapter=poet=~/p"],
+                format!("--adapter=poet={home}/p"),
+            ),
+        ];
+        for (given, expected) in cases {
+            let read = read(&given).unwrap();
+            assert_eq!(read.last(), Some(&expected), "{given:?}");
+            assert_eq!(read.len(), given.len());
+        }
+        for given in [
+            ["a", "--prompt", "~/m"],
+            ["a", "--prompt=~/m", "x=~/y"],
+            ["a", "--model", "a/x=~/m"],
+            ["--model", "--model", "owner/name"],
+            ["a", "--log", "~"],
+        ] {
+            assert_eq!(read(&given).unwrap(), given);
+        }
+        let error = format!("{:#}", read(&["a", "--model=~bob/m"]).unwrap_err());
+        assert!(
+            error.contains("--model") && error.contains("the home of bob"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod train;
 mod verify;
 mod worker;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::output::Output;
 
@@ -104,7 +104,13 @@ impl Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli = match home::arguments(&Cli::command(), std::env::args_os()) {
+        Ok(given) => Cli::parse_from(given),
+        Err(error) => {
+            Output::new(false).error(&error);
+            return std::process::ExitCode::from(2);
+        }
+    };
     let output = Output::new(cli.json);
     let limited = match cli.command.opens_many() {
         true => open_files::raise_limit(),

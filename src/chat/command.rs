@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::conversation::{Conversation, Settings};
+use crate::home;
 
 const HELP: &str = "\
 /system TEXT     tell the model something before the conversation; no TEXT removes it
@@ -53,7 +54,10 @@ impl Command {
         let rest = rest.trim();
         let file = || match rest {
             "" => Err(format!("/{name} needs a FILE")),
-            path => Ok(PathBuf::from(path)),
+            // No shell has read this line.
+            path => home::expand(path)
+                .map(PathBuf::from)
+                .map_err(|error| error.to_string()),
         };
         match name {
             "help" | "?" => Ok(Self::Help),

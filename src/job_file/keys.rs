@@ -342,7 +342,8 @@ fn whole(value: &Value, allowed: Allowed) -> Option<u32> {
 }
 
 fn real(value: &Value, allowed: Allowed) -> Option<f32> {
-    let number = number(value)? as f32;
+    // -0 becomes +0: one job, whichever is written.
+    let number = number(value)? as f32 + 0.0;
     let holds = match allowed {
         Allowed::Positive => number > 0.0,
         Allowed::NotNegative => number >= 0.0,

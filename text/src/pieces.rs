@@ -86,7 +86,7 @@ impl TextTokenizer {
     pub fn pieces(&self, bytes: usize) -> Pieces<'_> {
         Pieces {
             tokenizer: self,
-            bytes,
+            bytes: bytes.max(1),
             cuts: Cuts::of(self),
         }
     }

@@ -8,7 +8,7 @@ use super::{DatasetKind, DatasetSource};
 use crate::error::ModelError;
 
 /// Fields that say where a row is from, or sort it: nothing that is to be learnt.
-const HARMLESS: [&str; 48] = [
+const HARMLESS: [&str; 47] = [
     "_id",
     "author",
     "category",
@@ -45,7 +45,6 @@ const HARMLESS: [&str; 48] = [
     "sample_id",
     "score",
     "source",
-    "split",
     "subject",
     "tag",
     "tags",

@@ -130,7 +130,11 @@ impl Documents<'_> {
         let ids = self
             .pieces
             .encode(text, true, &mut |bytes| progress(bytes as u64))?;
-        self.ids.extend(ids);
+        // No copy of the first, which may be large and the only one.
+        match self.ids.is_empty() {
+            true => self.ids = ids,
+            false => self.ids.extend(ids),
+        }
         self.count += 1;
         Ok(())
     }

@@ -107,6 +107,10 @@ fn a_field_that_is_not_used_is_named_with_its_line_and_a_remedy() {
         (r#""tools": [{}]"#, "tools are not read"),
         (r#""text": "c""#, "remove it, or name it in `ignore_fields`"),
         (
+            r#""split": "test""#,
+            "the field `split` is not used by type `instruct`",
+        ),
+        (
             r#""weight": 0.5"#,
             "the field `weight` is not used by type `instruct`",
         ),

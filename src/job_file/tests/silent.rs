@@ -109,6 +109,8 @@ fn a_yaml_that_all_readers_read_alike_is_read() {
     assert_eq!(job.max_steps, 100);
     assert_eq!(with("seed", "seed: \"7\"").unwrap().seed, 7);
     assert_eq!(with("seed", "seed: 0").unwrap().seed, 0);
+    let zero = with("", "weight_decay: -0.0").unwrap().weight_decay;
+    assert_eq!(zero.to_bits(), 0.0_f32.to_bits());
     assert_eq!(parse(&format!("---\n{JOB}")).unwrap(), parse(JOB).unwrap());
     let windows = JOB.replace('\n', "\r\n");
     assert_eq!(parse(&windows).unwrap(), parse(JOB).unwrap());
