@@ -14,7 +14,10 @@ use crate::output::Output;
   concord key alice --file keys            # prints the key once; the file has its digest alone
   concord key ops --file keys --admin      # may load and unload adapters
   concord key bob --file keys --requests-per-minute 60 --concurrent 4
-  concord serve --model path/to/model --api-keys keys")]
+  concord serve --model path/to/model --api-keys keys
+
+A server that runs reads the file again when it changes: a new key counts within a second, and a key
+whose line is taken out is refused, with its requests under way.")]
 pub struct Args {
     /// Whose key it is.
     name: String,

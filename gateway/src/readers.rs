@@ -59,7 +59,7 @@ impl Readers {
     /// Waits for a turn to read a body of so many bytes.
     ///
     /// # Errors
-    /// None; the type says that a semaphore could be closed, which these never are.
+    /// A 500 for a semaphore that was closed, which none ever is.
     pub async fn turn(&self, share: &Share, bytes: usize) -> Result<Turn, ApiError> {
         let (own, all) = match bytes <= SMALL_MAX {
             true => (&share.small, &self.small),

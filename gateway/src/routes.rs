@@ -79,6 +79,8 @@ async fn around(State(gateway): Shared, request: Request, next: Next) -> Respons
     let inner = inside(gateway.clone(), visit.clone(), request, next, preflight);
     let mut response = inner.instrument(span).await;
     let headers = response.headers_mut();
+    let answer = headers.get(REQUEST_ID);
+    let answer = answer.and_then(|id| Some(id.to_str().ok()?.to_string()));
     // Answers have names of their own, by which their receipts are found. A client that names its
     // requests finds the answer's in the body.
     if (named.is_some() || !headers.contains_key(REQUEST_ID))
@@ -91,7 +93,7 @@ async fn around(State(gateway): Shared, request: Request, next: Next) -> Respons
     }
     let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = id.unwrap_or_default().to_string();
-    visit.respond(response, &id)
+    visit.respond(response, &id, answer)
 }
 
 async fn inside(

@@ -32,7 +32,7 @@ impl RunningGateway {
 
     /// Ends the gateway. New requests are refused with a 503 from now on; those under way may end
     /// within `patience`; then they are cut, streams with an error event as their last word. What
-    /// keys have used is written to disk.
+    /// keys have used is written to disk. Takes `patience` and a few seconds at most.
     pub async fn drain(self, patience: Duration) {
         self.phase.send_replace(Phase::Draining);
         self.under_way.none(patience).await;

@@ -36,6 +36,8 @@ pub(crate) struct Visit {
 #[derive(Default)]
 struct Notes {
     id: String,
+    /// The name of the answer, by which its receipt is found.
+    answer: Option<String>,
     /// The name of the key, never the key.
     key: Option<String>,
     status: u16,
@@ -78,11 +80,17 @@ impl Visit {
         self.notes().usage = *usage;
     }
 
-    /// The response, by its name, whose body ends the visit.
-    pub fn respond(self: Arc<Self>, response: Response, id: &str) -> Response {
+    /// The response, by its name and that of the answer in it, whose body ends the visit.
+    pub fn respond(
+        self: Arc<Self>,
+        response: Response,
+        id: &str,
+        answer: Option<String>,
+    ) -> Response {
         {
             let mut notes = self.notes();
             notes.id = id.to_string();
+            notes.answer = answer;
             notes.status = response.status().as_u16();
             // Its response has no body to be read to the end.
             notes.is_whole = self.method == Method::HEAD;
@@ -98,6 +106,7 @@ impl Visit {
         json!({
             "time": now().as_millis() as f64 / 1e3,
             "id": notes.id,
+            "answer": notes.answer,
             "key": notes.key,
             "method": self.method.as_str(),
             "path": self.path,
@@ -122,6 +131,7 @@ impl Drop for Visit {
         tracing::info!(
             target: "concord_gateway::access",
             id = notes.id,
+            answer = notes.answer,
             key,
             method = self.method.as_str(),
             path = self.path,

@@ -12,6 +12,21 @@ answer = client.chat.completions.create(model=model, messages=say, max_tokens=24
 assert answer.choices[0].finish_reason == "length", answer
 assert answer.usage.completion_tokens == 24, answer.usage
 
+# What libraries around the client add to its own messages: the answer is the same, and the response tells.
+turns = [
+    {"role": "user", "content": [{"type": "text", "text": say[0]["content"], "cache_control": {"type": "ephemeral"}}]},
+    {**answer.choices[0].message.model_dump(), "provider_specific_fields": {"refusal": None}},
+    {"role": "user", "content": "more", "id": "turn-3"},
+]
+plain = [say[0], {"role": "assistant", "content": answer.choices[0].message.content}, {"role": "user", "content": "more"}]
+told = client.chat.completions.with_raw_response.create(
+    model=model, messages=turns, max_tokens=8, seed=1, extra_headers={"x-request-id": "round-trip-1"}
+)
+same = client.chat.completions.create(model=model, messages=plain, max_tokens=8, seed=1)
+assert told.parse().choices[0].message.content == same.choices[0].message.content
+assert told.headers["x-request-id"] == "round-trip-1"
+assert "messages[1].provider_specific_fields" in told.headers["x-concord-ignored"], told.headers
+
 stream = client.chat.completions.create(
     model=model, messages=say, max_tokens=24, seed=1, temperature=0.7, stream=True,
     stream_options={"include_usage": True},

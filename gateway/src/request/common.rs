@@ -204,6 +204,7 @@ fn without_effect(fields: &mut Fields, ignored: &mut Ignored) -> Result<(), ApiE
         ("mirostat", json!(0)),
         ("min_tokens", json!(0)),
         ("use_beam_search", json!(false)),
+        ("early_stopping", json!(false)),
         ("include_stop_str_in_output", json!(false)),
         ("skip_special_tokens", json!(true)),
         ("spaces_between_special_tokens", json!(true)),

@@ -128,7 +128,7 @@ async fn clients_name_their_requests() {
             .body(Body::from(body.to_string()));
         send(stand.addr, request.expect("a request"))
     };
-    let mut expected = Vec::new();
+    let (mut expected, mut answers) = (Vec::new(), Vec::new());
     for (path, status) in [(CHAT, 200), ("/v1/completions", 400), ("/nothing", 404)] {
         let reply = ask("trace-1/a:b", path, chat_body(json!({}))).await;
         assert_eq!(reply.status, status);
@@ -138,6 +138,7 @@ async fn clients_name_their_requests() {
             // The answer's own name is in the body.
             let id = reply.json()["id"].as_str().expect("an id").to_string();
             assert!(id.starts_with("chatcmpl-"), "{id}");
+            answers.push(id);
         }
     }
     let long = "a".repeat(200);
@@ -153,6 +154,8 @@ async fn clients_name_their_requests() {
         .filter_map(|line| line["id"].as_str())
         .collect();
     assert_eq!(told, expected);
+    let told = lines.iter().filter_map(|line| line["answer"].as_str());
+    assert_eq!(told.collect::<Vec<_>>(), answers);
 }
 
 #[tokio::test]

@@ -222,12 +222,10 @@ async fn contents_that_are_the_same() {
     }
 }
 
-/// What would mean another answer is not dropped.
-#[tokio::test]
-async fn what_means_something_is_refused_by_name() {
-    let stand = Stand::saying("x").await;
+/// Where a field stands that would mean another answer, its name and value, and its parameter.
+fn meanings() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let call = json!({"name": "f", "arguments": "{}"});
-    let meanings = [
+    vec![
         ("/messages/4", "prefix", json!(true), "messages[4].prefix"),
         ("/messages/4", "partial", json!(true), "messages[4].partial"),
         (
@@ -288,8 +286,14 @@ async fn what_means_something_is_refused_by_name() {
             "truncate_prompt_tokens",
         ),
         ("", "cache_salt", json!("s"), "cache_salt"),
-    ];
-    for (place, name, value, param) in meanings {
+    ]
+}
+
+/// What would mean another answer is not dropped.
+#[tokio::test]
+async fn what_means_something_is_refused_by_name() {
+    let stand = Stand::saying("x").await;
+    for (place, name, value, param) in meanings() {
         let mut body = base();
         body.pointer_mut(place).expect(place)[name] = value;
         let reply = stand.post("/v1/chat/completions", &body).await;
