@@ -10,4 +10,5 @@ mod fixtures;
 #[cfg(feature = "hub")]
 mod hub;
 mod peft;
+mod rows;
 mod weights;
