@@ -104,6 +104,9 @@ pub struct Args {
     /// A file of API keys, as `concord key` makes them. Without it nobody is asked for one.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
+    /// Write a line for each request here: who, what, how long, how many tokens. "-" is stderr.
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
     /// Listen beyond this machine although nobody is asked for a key.
     #[arg(long)]
     open: bool,
@@ -187,6 +190,9 @@ impl Args {
         Options {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             keys: self.api_keys.clone(),
+            // Two servers may share a file of keys.
+            usage: self.dir.as_ref().map(|dir| dir.join("keys.usage")),
+            access_log: self.access_log.clone(),
             open: self.open,
             adapter_dir: self.adapter_dir.clone(),
             cors: self.cors.clone(),

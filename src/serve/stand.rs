@@ -169,7 +169,7 @@ impl Stand {
     pub async fn stop(self, patience: Duration) -> anyhow::Result<()> {
         self.watching.abort();
         // What is under way after that fails with the pool, and is told so.
-        let _ = tokio::time::timeout(patience, self.gateway.shutdown()).await;
+        self.gateway.drain(patience).await;
         self.pool.stop().await
     }
 }

@@ -17,4 +17,5 @@ mod keys;
 mod peft;
 mod rows;
 mod transformers;
+mod weight_rows;
 mod weights;
