@@ -1,0 +1,143 @@
+//! The README, as a reader follows it: every command, in its order, in a folder that has nothing but
+//! what the commands before it have left there.
+#![cfg(all(unix, feature = "demo"))]
+
+mod page;
+mod shell;
+mod ways;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+
+use shell::Shell;
+use ways::{WAYS, Way};
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// A port that nobody listens at.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A shell whose reader puts in this machine for HOST and ME, and takes other ports, as those of the
+/// page may be in use here.
+fn reader() -> Shell {
+    let mut shell = Shell::new();
+    for name in ["HOST", "ME"] {
+        shell.substitute(name, "127.0.0.1");
+    }
+    for port in [7700, 7701, 8000] {
+        shell.substitute(&format!(":{port}"), format!(":{}", free_port()));
+    }
+    shell
+}
+
+#[test]
+fn every_command_does_what_the_page_says() {
+    let page = file("README.md");
+    let mut shell = reader();
+    for block in page::blocks(&page) {
+        if block.language == "yaml" {
+            shell.save("job.yaml", &block.lines.join("\n"));
+        }
+    }
+    let mut unused: BTreeSet<&str> = WAYS.iter().map(|(command, _)| *command).collect();
+    for command in page::commands(&page) {
+        let known = WAYS.iter().find(|(known, _)| *known == command);
+        let Some((known, way)) = known else {
+            panic!("README.md has a command that tests/readme/ways.rs does not know: {command}");
+        };
+        unused.remove(known);
+        println!("$ {command}");
+        follow(&mut shell, &command, way);
+    }
+    shell.stop_services();
+    assert!(unused.is_empty(), "README.md has no longer {unused:?}");
+}
+
+fn follow(shell: &mut Shell, command: &str, way: &Way) {
+    match way {
+        Way::Says(words) => goes_well(shell, command, "", words),
+        Way::AsBinary(shorter, words) => goes_well(shell, shorter, "", words),
+        Way::Typed(typed, words) => goes_well(shell, command, typed, words),
+        Way::Serves(word) => shell.serve(command, word),
+        Way::ServesAlone(word) => {
+            shell.stop_services();
+            shell.serve(command, word);
+        }
+        Way::NeedsGpu(words) => {
+            let ran = shell.run(command, "");
+            // A machine with a GPU does it; any other one says what it lacks.
+            if ran.code != Some(0) {
+                assert_eq!(ran.code, Some(1), "{command}: {}", ran.stderr);
+                contains(command, &ran.stderr, words);
+            }
+        }
+        Way::InCi => assert!(
+            file(".ci/run").contains(command),
+            ".ci/run does not run: {command}"
+        ),
+    }
+}
+
+#[track_caller]
+fn goes_well(shell: &Shell, command: &str, typed: &str, words: &[&str]) {
+    let ran = shell.run(command, typed);
+    assert_eq!(ran.code, Some(0), "{command}: {}{}", ran.stdout, ran.stderr);
+    contains(command, &ran.stdout, words);
+}
+
+#[track_caller]
+fn contains(command: &str, text: &str, words: &[&str]) {
+    for word in words {
+        assert!(
+            text.contains(word),
+            "`{command}` does not say {word:?}:\n{text}"
+        );
+    }
+}
+
+/// What stands between backticks is a command with options that it has.
+#[test]
+fn every_command_that_is_mentioned_exists() {
+    let shell = Shell::new();
+    let mentioned = page::mentioned(&file("README.md"));
+    assert!(mentioned.len() > 3, "{mentioned:?}");
+    for command in mentioned {
+        let name = command.split(' ').nth(1).unwrap();
+        let help = shell.run(&format!("concord {name} --help"), "");
+        assert_eq!(help.code, Some(0), "`{command}`: {}", help.stderr);
+        let flags = command.split(' ').filter(|word| word.starts_with("--"));
+        for flag in flags {
+            assert!(
+                help.stdout.contains(flag),
+                "`{command}`: there is no {flag}"
+            );
+        }
+    }
+}
+
+/// The page shows what `concord demo` prints.
+#[test]
+fn the_hash_on_the_page_is_that_of_the_demo() {
+    let page = file("README.md");
+    let shown: BTreeSet<&str> = page
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .filter(|word| word.len() == 64)
+        .collect();
+    assert_eq!(shown.len(), 1, "one hash: {shown:?}");
+    let ran = Shell::new().run("concord demo", "");
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    for hash in shown {
+        assert!(
+            ran.stdout.contains(&format!("hash    {hash}")),
+            "README.md shows {hash}, but the demo comes to\n{}",
+            ran.stdout
+        );
+    }
+}

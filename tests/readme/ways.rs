@@ -1,0 +1,122 @@
+//! What each command of the README is to do.
+
+/// How a command is followed, and what shows that it did what the page says.
+pub enum Way {
+    /// It ends well, and its standard output has these words.
+    Says(&'static [&'static str]),
+    /// A way to start the binary that builds it first: the command that stands for it here.
+    AsBinary(&'static str, &'static [&'static str]),
+    /// The same with a reader who types something.
+    Typed(&'static str, &'static [&'static str]),
+    /// It runs on; a line with this word shows that it does.
+    Serves(&'static str),
+    /// The same, after what ran before was ended with SIGTERM, as it takes the same port.
+    ServesAlone(&'static str),
+    /// It works on a machine with a GPU; elsewhere it fails with these words.
+    NeedsGpu(&'static [&'static str]),
+    /// `.ci/run` runs it, word by word.
+    InCi,
+}
+
+use Way::{AsBinary, InCi, NeedsGpu, Says, Serves, ServesAlone, Typed};
+
+const NO_GPU: &[&str] = &["error: ", "GPU"];
+
+/// Each command, as it stands in the README.
+pub const WAYS: &[(&str, Way)] = &[
+    (
+        "cargo run --release -- demo",
+        AsBinary("concord demo", &["mallory is convicted", "one hash"]),
+    ),
+    (
+        "cargo test --release --workspace --features liars,emulator",
+        InCi,
+    ),
+    ("cargo install --path .", InCi),
+    (
+        "concord demo --keep demo",
+        Says(&["kept in demo", "one hash"]),
+    ),
+    (
+        "concord train --keys",
+        Says(&["base_model", "sequence_len", "recompute"]),
+    ),
+    (
+        "concord train job.yaml",
+        Says(&["done: 30 steps", "hash ", "out/mine/proof"]),
+    ),
+    (
+        "concord train job.yaml --overwrite --workers local:3",
+        Says(&["done: 30 steps", "hash "]),
+    ),
+    (
+        "concord generate --model out/mine --prompt \"Seven\" --raw",
+        Says(&["Seven"]),
+    ),
+    (
+        "concord verify out/mine/proof --model out/mine",
+        Says(&["holds"]),
+    ),
+    (
+        "concord coordinator --listen 0.0.0.0:7700",
+        Serves("listens on"),
+    ),
+    (
+        "concord worker  --coordinator http://HOST:7700 --listen 0.0.0.0:7701 --advertise http://ME:7701",
+        Serves("worker on"),
+    ),
+    (
+        "concord checker --coordinator http://HOST:7700",
+        Serves("checker on"),
+    ),
+    (
+        "concord train job.yaml --overwrite --coordinator http://HOST:7700",
+        Says(&["done: 30 steps", "hash "]),
+    ),
+    (
+        "concord status  --coordinator http://HOST:7700",
+        Says(&["worker", "checker"]),
+    ),
+    ("concord serve --model out/mine", ServesAlone("ready: ")),
+    (
+        "concord chat --server http://127.0.0.1:8000",
+        Typed("Seven\n", &[]),
+    ),
+    (
+        "curl -s --json '{\"prompt\": \"Seven\", \"max_tokens\": 8}' http://127.0.0.1:8000/v1/completions > answer.json",
+        Says(&[]),
+    ),
+    (
+        "curl -s http://127.0.0.1:8000/v1/receipts/$(grep -o 'cmpl-[^\"]*' answer.json) > receipt.json",
+        Says(&[]),
+    ),
+    (
+        "concord verify receipt.json --model demo/tuned-1 --adapter out/mine",
+        Says(&["holds"]),
+    ),
+    (
+        "concord serve --model demo/tuned-1 --workers 3 --stages 3",
+        ServesAlone("ready: "),
+    ),
+    (
+        "concord serve --model demo/tuned-1 --adapter poet=out/mine",
+        ServesAlone("ready: "),
+    ),
+    (
+        "concord load --server http://127.0.0.1:8000",
+        Says(&["tokens/s"]),
+    ),
+    (
+        "concord serve --model demo/tuned-1 --preview",
+        Says(&["predicted: first token"]),
+    ),
+    (
+        "concord worker --device cuda:0 --coordinator http://HOST:7700",
+        NeedsGpu(NO_GPU),
+    ),
+    (
+        "concord generate --device cuda:0 --model out/mine --prompt \"Seven\"",
+        NeedsGpu(NO_GPU),
+    ),
+    ("concord gpu-suite --device cuda:0", NeedsGpu(NO_GPU)),
+];
