@@ -24,7 +24,8 @@ struct Case {
 }
 
 fn render(template: &ChatTemplate, messages: Value) -> Result<String, TextError> {
-    template.render(&messages, None, true, &Map::new())
+    let chat = template.render(&messages, None, true, &Map::new())?;
+    Ok(chat.text().to_string())
 }
 
 fn from(source: &str) -> ChatTemplate {
@@ -36,6 +37,8 @@ fn one(source: &str, variables: Value) -> String {
     from(source)
         .render(&json!([]), None, false, variables)
         .unwrap()
+        .text()
+        .to_string()
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn conversations_as_transformers_renders_them() {
             &case.more,
         );
         match (&case.text, &case.error) {
-            (Some(text), _) => assert_eq!(&rendered.unwrap(), text, "case {index}"),
+            (Some(text), _) => assert_eq!(rendered.unwrap().text(), text, "case {index}"),
             (None, error) => says(rendered.unwrap_err(), &[error.as_deref().unwrap()]),
         }
     }
@@ -81,6 +84,8 @@ fn templates_of_a_folder() {
         template
             .render(&json!([]), tools.as_ref(), true, &Map::new())
             .unwrap()
+            .text()
+            .to_string()
     };
     assert_eq!(text(None), "plainTrue");
     assert_eq!(text(Some(json!([]))), "plainTrue");
@@ -161,7 +166,8 @@ fn what_clients_may_set() {
     let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
     let text = |more: Value| {
         let more = more.as_object().unwrap();
-        template.render(&json!([1]), None, true, more).unwrap()
+        let chat = template.render(&json!([1]), None, true, more).unwrap();
+        chat.text().to_string()
     };
     assert_eq!(text(json!({})), "<s>1NoneFalse");
     let more = json!({"bos_token": "<b>", "messages": [], "documents": "d", "own": 7});
