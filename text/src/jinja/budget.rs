@@ -6,7 +6,7 @@ use super::fault::{Fault, Made};
 const STEPS_MAX: u64 = 20_000_000;
 
 /// Bytes of all texts and lists that are made, those too that are dropped again.
-const BYTES_MAX: u64 = 256 << 20;
+const BYTES_MAX: u64 = 128 << 20;
 
 /// How deep expressions, tags, macros and loops may stand in each other as they run.
 const DEPTH_MAX: u32 = 400;

@@ -320,6 +320,12 @@ impl Parser {
         let body = self.block(&[end]);
         self.loops = loops;
         let takes = self.takes.pop().unwrap_or_default();
+        // What is spoken of within a macro is spoken of in those around it.
+        if let Some(around) = self.takes.last_mut() {
+            around.varargs |= takes.varargs;
+            around.kwargs |= takes.kwargs;
+            around.caller |= takes.caller;
+        }
         Ok(MacroSyntax {
             line,
             name,

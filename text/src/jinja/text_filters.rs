@@ -36,7 +36,7 @@ pub fn apply(text: &Text, value: &Value, mut given: Given, budget: &mut Budget) 
     let name = given.name.clone();
     let made = match name.as_str() {
         "lower" | "upper" | "capitalize" => {
-            budget.make::<Letter>(text.len() * 3)?;
+            budget.make::<Letter>(text.len())?;
             cased(text, &name)
         }
         "trim" => {
@@ -85,7 +85,7 @@ pub fn apply(text: &Text, value: &Value, mut given: Given, budget: &mut Budget) 
 
 /// Each word begins with a capital, the rest of it is small.
 fn title(text: &Text, budget: &mut Budget) -> Made<Text> {
-    budget.make::<Letter>(text.len() * 3)?;
+    budget.make::<Letter>(text.len())?;
     let mut made = Vec::new();
     let mut begins = true;
     for letter in text.letters() {

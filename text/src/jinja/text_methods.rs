@@ -108,7 +108,7 @@ pub fn call(text: &Text, name: Function, mut given: Given, budget: &mut Budget) 
         }
         "format" | "format_map" => Value::Text(formatted(text, name, &mut given, budget)?),
         "lower" | "upper" | "title" | "capitalize" | "casefold" | "swapcase" => {
-            budget.make::<Letter>(text.len() * 3)?;
+            budget.make::<Letter>(text.len())?;
             Value::Text(cased(text, name))
         }
         _ => Value::Bool(is(text, name)),
@@ -118,20 +118,30 @@ pub fn call(text: &Text, name: Function, mut given: Given, budget: &mut Budget) 
 }
 
 fn parts(text: &Text, name: &str, given: &mut Given, budget: &mut Budget) -> Made<Value> {
-    budget.make::<Value>(text.len() / 2 + 3)?;
+    // What comes out is paid for before it is made.
+    let mut pay = |parts: usize| {
+        budget.make::<Letter>(text.len())?;
+        budget.make::<Value>(parts.saturating_add(1).saturating_mul(2))
+    };
     if name == "splitlines" {
         let keeps = given.flag(0, "keepends", false);
+        pay(text.chars().filter(|c| is_line_end(*c)).count())?;
         return texts(lines(text, keeps));
     }
     if name.ends_with("split") {
         let separator = given.text(0, "sep")?;
         let most = given.int(1, "maxsplit")?.unwrap_or(-1);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
+        pay(match &separator {
+            Some(separator) => text.find_all(separator).len(),
+            None => text.chars().filter(|c| is_space(*c)).count(),
+        })?;
         return texts(match name {
             "split" => split(text, separator.as_ref(), most)?,
             _ => split_from_end(text, separator.as_ref(), most)?,
         });
     }
+    pay(3)?;
     let separator = given.need_text(0, "sep")?;
     if separator.is_empty() {
         return Err(Fault::new("empty separator"));

@@ -406,7 +406,8 @@ impl Value {
                 .length()
                 .map_err(|_| Fault::new(format!("'{}' object is not iterable", other.kind())))?,
         };
-        budget.make::<Value>(count)?;
+        let is_text = matches!(self, Self::Text(_));
+        budget.make::<Value>(if is_text { 2 * count } else { count })?;
         Ok(match self {
             Self::Text(text) => {
                 let letters = text.letters().iter();

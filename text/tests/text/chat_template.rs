@@ -190,11 +190,67 @@ fn what_clients_get_told() {
 
 #[test]
 fn no_template_goes_on_for_ever() {
-    let long = "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}";
-    let error = render(&from(long), json!([])).unwrap_err();
+    let checks = "{% if b %}{% endif %}".repeat(10);
+    let long = format!(
+        "{{% for a in range(100000) %}}{{% for b in range(1000) %}}{checks}{{% endfor %}}{{% endfor %}}"
+    );
+    let error = render(&from(&long), json!([])).unwrap_err();
     says(error, &["too many steps"]);
     let deep = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}";
-    assert!(render(&from(deep), json!([])).is_err());
+    says(render(&from(deep), json!([])).unwrap_err(), &["too deep"]);
     let wide = "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}";
     says(render(&from(wide), json!([])).unwrap_err(), &["bytes"]);
+    let brackets = format!("{{{{ {}1{} }}}}", "(".repeat(5_000), ")".repeat(5_000));
+    says(ChatTemplate::from_source(&brackets).unwrap_err(), &["deep"]);
+    let chain = format!("{{{{ 1{} }}}}", " + 1".repeat(50_000));
+    says(ChatTemplate::from_source(&chain).unwrap_err(), &["links"]);
+}
+
+/// Whatever doubles a value ends at the bound of bytes, steps or depth.
+#[test]
+fn no_template_makes_more_and_more() {
+    let doubles = [
+        "x ~ x",
+        "x + x",
+        "x * 2",
+        "[x, x] | join",
+        "'-'.join([x, x])",
+        "x.replace('a', 'aa')",
+        "x | replace('a', 'aa')",
+        "'{}{}'.format(x, x)",
+        "'%s%s' % (x, x)",
+        "x.ljust(4096) * 2",
+        "(x | tojson) ~ x",
+        "(x | list | join) ~ x",
+        "x.upper() ~ x",
+        "(x | e) ~ x",
+        "(x | urlencode) ~ x",
+        "x | indent(x | length, true)",
+        "x | center((x | length) * 2)",
+        "x.center((x | length) * 2)",
+        "x.zfill((x | length) * 2)",
+        "(x.split('a') | join('aa'))",
+        "([x] * 2) | join",
+        "([x] + [x]) | join",
+        "(x, x) | join",
+        "[x, x]",
+        "{'a': x, 'b': x}",
+        "[x, x] | string",
+        "x[:] ~ x[::-1]",
+        "(x | batch(2) | list | string) ~ x",
+    ];
+    for double in doubles {
+        let source = format!(
+            "{{% set ns = namespace(x='aaaaaaaa') %}}{{% for i in range(400) %}}{{% set x = ns.x %}}\
+             {{% set ns.x = {double} %}}{{% endfor %}}{{{{ ns.x | length }}}}"
+        );
+        let error = render(&from(&source), json!([])).unwrap_err().to_string();
+        let bounds = ["bytes", "too many steps", "too deep", "hold too much"];
+        assert!(
+            bounds.iter().any(|bound| error.contains(bound)),
+            "{double}: {error}"
+        );
+    }
+    let blanks = "{{ 'x' | indent(10000000000) }}{{ '%s' | tojson(indent=10000000000) }}";
+    says(render(&from(blanks), json!([])).unwrap_err(), &["bytes"]);
 }

@@ -2,11 +2,15 @@
 //! real tokenizers of `shared/` say so and pass where it is not there.
 
 mod chat_template;
+mod control_tokens;
 mod fixtures;
 mod grammar_limits;
 mod guide;
+mod jinja;
 mod reasoning;
+mod schema_numbers;
 mod spelling;
 mod stop;
 mod tokenizer;
+mod tokenizer_config;
 mod tool_calls;
