@@ -73,6 +73,9 @@ pub struct Options {
     pub adapter_dir: Option<PathBuf>,
     /// The web origin whose pages may call the API, or `*`.
     pub cors: Option<String>,
+    /// Whether the name of a control token within a message becomes the token. Else it is text: no
+    /// user and no tool can end a turn, or begin one.
+    pub allow_control_tokens: bool,
     /// Bounds.
     pub limits: Limits,
 }
@@ -89,6 +92,7 @@ impl Options {
             open: false,
             adapter_dir: None,
             cors: None,
+            allow_control_tokens: false,
             limits: Limits::default(),
         }
     }

@@ -71,10 +71,13 @@ pub(crate) fn chat(gateway: &Gateway, body: &[u8], permit: &Permit) -> Result<Pr
     let split = ReasoningSplit::find(&gateway.template, &text);
     // What has to be JSON from the start leaves no room for thoughts.
     plan.split = split.filter(|_| grammar.is_none());
-    plan.calls = format.zip(tools).map(|(format, tools)| {
-        let parser = CallParser::new(format, tools.names.clone());
-        (parser, format.marker_tokens(tokenizer))
-    });
+    if plan.split.is_some() {
+        plan.kept_tokens = ReasoningSplit::marker_tokens(tokenizer);
+    }
+    if let Some((format, tools)) = format.zip(tools) {
+        plan.calls = Some(CallParser::new(format, tools.names.clone()));
+        plan.kept_tokens.extend(format.marker_tokens(tokenizer));
+    }
     plan.grammar = grammar;
     plan.logprobs = request.logprobs;
     plan.reserve(ids.len(), request.max_tokens, room)?;
@@ -91,20 +94,22 @@ pub(crate) fn chat_prompt(
     prompt: &ChatPrompt,
 ) -> Result<(String, Vec<u32>), ApiError> {
     let refuse = |error: TextError| ApiError::param("messages", format!("{error}."));
-    let text = gateway.template.render(
+    let chat = gateway.template.render(
         &prompt.messages,
         prompt.tools.as_ref().map(|tools| &tools.list),
         prompt.add_generation_prompt,
         &prompt.variables,
     );
-    let text = text.map_err(refuse)?;
-    gateway.check_length(&text, "messages")?;
+    let chat = chat.map_err(refuse)?;
+    gateway.check_length(chat.text(), "messages")?;
     // A model's own template writes the special tokens itself.
-    let tokens = gateway
-        .served
-        .tokenizer
-        .encode(&text, !gateway.has_template);
-    Ok((text, tokens.map_err(refuse)?))
+    let adds_special = !gateway.has_template;
+    let tokenizer = &gateway.served.tokenizer;
+    let tokens = match gateway.options.allow_control_tokens {
+        true => tokenizer.encode(chat.text(), adds_special),
+        false => tokenizer.encode_chat(&chat, adds_special),
+    };
+    Ok((chat.text().to_string(), tokens.map_err(refuse)?))
 }
 
 /// Prompts to go on with.
@@ -217,8 +222,9 @@ struct Plan<'a> {
     /// And the field that it comes from.
     grammar: Option<(Grammar, &'static str)>,
     split: Option<ReasoningSplit>,
-    /// With the tokens that it has to see by name.
-    calls: Option<(CallParser, Vec<u32>)>,
+    calls: Option<CallParser>,
+    /// Special tokens that the two have to see by their names.
+    kept_tokens: Vec<u32>,
     logprobs: Option<u8>,
     prompt_logprobs: Option<u8>,
     max_tokens: u32,
@@ -254,6 +260,7 @@ impl<'a> Plan<'a> {
             grammar: None,
             split: None,
             calls: None,
+            kept_tokens: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
             max_tokens: 0,
@@ -318,15 +325,14 @@ impl<'a> Plan<'a> {
     }
 
     fn reading(&self, guide: Option<Guide>) -> Reading {
-        let (calls, kept_tokens) = self.calls.clone().unzip();
         Reading {
             tokenizer: self.gateway.served.tokenizer.clone(),
             stops: self.common.stops.clone(),
-            kept_tokens: kept_tokens.unwrap_or_default(),
+            kept_tokens: self.kept_tokens.clone(),
             max_tokens: self.max_tokens,
             wants_logprobs: self.logprobs.is_some(),
             split: self.split.clone(),
-            calls,
+            calls: self.calls.clone(),
             guide,
             stop_tokens: self.common.stop_tokens.clone(),
         }

@@ -59,9 +59,9 @@ impl Partner for Local {
         show: &mut dyn FnMut(&str) -> bool,
     ) -> anyhow::Result<Answer> {
         let messages = conversation.messages();
-        let text = self.template.render(&messages, None, true, &Map::new())?;
-        // Templates write the special tokens themselves.
-        let prompt = self.tokenizer.encode(&text, false)?;
+        let chat = self.template.render(&messages, None, true, &Map::new())?;
+        // Templates write the special tokens themselves; those that a message names are text.
+        let prompt = self.tokenizer.encode_chat(&chat, false)?;
         if prompt.is_empty() || prompt.len() >= self.positions {
             bail!(
                 "the conversation has {} tokens and the model {} positions: /clear or /undo",

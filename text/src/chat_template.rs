@@ -4,56 +4,52 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, context};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::TextError;
-use crate::jinja;
+use crate::jinja::{Fault, Template, Variables};
+use crate::rendered_chat::RenderedChat;
+use crate::tokenizer_config::TokenizerConfig;
 
-/// The name of the template in its environment, for messages.
-const NAME: &str = "chat_template";
+/// The template that is used where no other one is named.
+const DEFAULT: &str = "default";
+/// The one for conversations with tools, if there is one.
 const WITH_TOOLS: &str = "tool_use";
+
+/// The names under which clients send what a model thought.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// The chat template of a model, in the dialect of Jinja that Hugging Face renders.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    plain: Template,
+    with_tools: Option<Template>,
     source: String,
-    has_tools_template: bool,
     /// `bos_token`, `eos_token` and the like, by name.
     tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// The template of a model folder: `chat_template.jinja`, else the `chat_template` of
-    /// `tokenizer_config.json`. Nothing where it has neither.
+    /// The template of a model folder, as transformers finds it: `chat_template.jinja` and those in
+    /// `additional_chat_templates`, else the `chat_template` of `tokenizer_config.json`, a text or
+    /// a list of named ones, else that of `chat_template.json`. Nothing where it has none.
     ///
     /// # Errors
     /// [`TextError::Io`], [`TextError::Json`] or [`TextError::Template`] naming the file.
     pub fn open(folder: &Path) -> Result<Option<Self>, TextError> {
-        let path = folder.join("tokenizer_config.json");
-        let config: Value = match path.is_file() {
-            true => {
-                let bytes = fs::read(&path).map_err(TextError::io("read", &path))?;
-                serde_json::from_slice(&bytes).map_err(TextError::json(&path))?
-            }
-            false => Value::Null,
+        let config = TokenizerConfig::open(folder)?;
+        let sources = match sources_of_files(folder)? {
+            sources if !sources.is_empty() => sources,
+            _ => sources_of(config.path(), config.get("chat_template"))?,
         };
-        let own = folder.join("chat_template.jinja");
-        if own.is_file() {
-            let source = fs::read_to_string(&own).map_err(TextError::io("read", &own))?;
-            return Self::build(own, source, None, &config).map(Some);
-        }
-        let named = |name: &str| {
-            let list = config["chat_template"].as_array()?;
-            let found = list.iter().find(|template| template["name"] == name)?;
-            found["template"].as_str().map(str::to_string)
+        let sources = match sources.is_empty() {
+            true => sources_of_processor(folder)?,
+            false => sources,
         };
-        let plain = config["chat_template"].as_str().map(str::to_string);
-        let Some(source) = plain.or_else(|| named("default")) else {
+        if sources.is_empty() {
             return Ok(None);
-        };
-        Self::build(path, source, named(WITH_TOOLS), &config).map(Some)
+        }
+        Self::build(sources, config.named_tokens()).map(Some)
     }
 
     /// A template of its text alone, such as one that was given on the command line.
@@ -61,7 +57,8 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Template`].
     pub fn from_source(source: &str) -> Result<Self, TextError> {
-        Self::build(NAME.into(), source.to_string(), None, &Value::Null)
+        let source = Source::new("chat_template", DEFAULT, source);
+        Self::build(vec![source], BTreeMap::new())
     }
 
     /// A simple form for models that have no template: a line `role: text` for each message, and
@@ -72,35 +69,31 @@ impl ChatTemplate {
         Self::from_source(source).expect("the plain template is right")
     }
 
-    fn build(
-        path: PathBuf,
-        source: String,
-        with_tools: Option<String>,
-        config: &Value,
-    ) -> Result<Self, TextError> {
-        let fail = |error: minijinja::Error| TextError::Template {
-            path: path.clone(),
-            reason: jinja::words(&error),
+    fn build(sources: Vec<Source>, tokens: BTreeMap<String, String>) -> Result<Self, TextError> {
+        let named = |name: &str| sources.iter().find(|source| source.name == name);
+        let read = |source: &Source| {
+            let template = Template::read(&source.text);
+            template.map_err(|fault| TextError::Template {
+                path: source.path.clone(),
+                reason: fault.to_string(),
+            })
         };
-        let mut environment = jinja::environment();
-        let has_tools_template = with_tools.is_some();
-        for (name, source) in [(NAME, Some(source.clone())), (WITH_TOOLS, with_tools)] {
-            if let Some(source) = source {
-                let source = jinja::without_generation_tags(&source);
-                environment.add_template_owned(name, source).map_err(fail)?;
-            }
-        }
-        let tokens = config.as_object().into_iter().flatten();
-        let tokens = tokens.filter(|(key, _)| key.ends_with("_token"));
-        let tokens = tokens.filter_map(|(key, token)| {
-            let content = token.get("content").unwrap_or(token).as_str()?;
-            Some((key.clone(), content.to_string()))
-        });
+        let Some(default) = named(DEFAULT) else {
+            let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+            let path = sources.first().map(|source| source.path.clone());
+            return Err(TextError::Template {
+                path: path.unwrap_or_default(),
+                reason: format!(
+                    "none of them is named `default`, only: {}",
+                    names.join(", ")
+                ),
+            });
+        };
         Ok(Self {
-            tokens: tokens.collect(),
-            environment,
-            source,
-            has_tools_template,
+            plain: read(default)?,
+            with_tools: named(WITH_TOOLS).map(read).transpose()?,
+            source: default.text.clone(),
+            tokens,
         })
     }
 
@@ -109,63 +102,162 @@ impl ChatTemplate {
         self.source.contains(text)
     }
 
-    /// The text of a conversation, special tokens included: encode it without adding any.
+    /// The text of a conversation, special tokens included: [`crate::TextTokenizer::encode_chat`]
+    /// makes tokens of it.
     ///
     /// `messages` and `tools` are lists as in the OpenAI API; `arguments` of tool calls that are
-    /// JSON text reach the template as objects. `more` are further variables
-    /// (`chat_template_kwargs`). A template that asks for the date gets today's, in UTC.
+    /// JSON text reach the template as objects, and fields that are null not at all. `more` are
+    /// further variables (`chat_template_kwargs`). A template that asks for the date gets today's,
+    /// in UTC.
     ///
     /// # Errors
     /// [`TextError::Conversation`] with the template's words where it refuses, or where it takes
-    /// more steps, or makes more text, than a conversation can need. (What a template keeps in
-    /// variables has no bound: like the weights, it is the model's, and no client's.)
+    /// more steps, or makes more bytes on its way, than a conversation can need.
     pub fn render(
         &self,
         messages: &Value,
         tools: Option<&Value>,
         add_generation_prompt: bool,
         more: &Map<String, Value>,
-    ) -> Result<String, TextError> {
-        let fail = |error: minijinja::Error| TextError::Conversation {
-            reason: jinja::words(&error),
+    ) -> Result<RenderedChat, TextError> {
+        let fail = |fault: Fault| TextError::Conversation {
+            reason: fault.to_string(),
         };
-        let has_tools = tools.is_some_and(|tools| !tools.as_array().is_some_and(Vec::is_empty));
-        let name = match has_tools && self.has_tools_template {
-            true => WITH_TOOLS,
-            false => NAME,
+        let tools = tools.filter(|tools| !tools.as_array().is_some_and(Vec::is_empty));
+        let template = match (tools, &self.with_tools) {
+            (Some(_), Some(with_tools)) => with_tools,
+            _ => &self.plain,
         };
-        let template = self.environment.get_template(name).map_err(fail)?;
-        let own = context! {
-            messages => with_argument_objects(messages),
-            tools => tools.filter(|_| has_tools),
-            documents => more.get("documents"),
-            add_generation_prompt => add_generation_prompt,
-        };
-        let variables = context! {
-            ..own,
-            ..minijinja::Value::from_serialize(more),
-            ..minijinja::Value::from_serialize(&self.tokens)
-        };
-        let mut text = jinja::BoundedText::default();
-        template
-            .render_captured_to(variables, &mut text)
-            .map_err(fail)?;
-        Ok(text.into_text())
+        let mut variables = Variables::default();
+        for (name, token) in &self.tokens {
+            variables.set(name, &json!(token), false).map_err(fail)?;
+        }
+        for (name, value) in more {
+            variables.set(name, value, true).map_err(fail)?;
+        }
+        let null = Value::Null;
+        let messages = normalized(messages);
+        let prompts = Value::Bool(add_generation_prompt);
+        let documents = more.get("documents").unwrap_or(&null);
+        for (name, value) in [
+            ("messages", &messages),
+            ("tools", tools.unwrap_or(&null)),
+            ("documents", documents),
+            ("add_generation_prompt", &prompts),
+        ] {
+            variables.set(name, value, true).map_err(fail)?;
+        }
+        let letters = template.render(variables).map_err(fail)?;
+        Ok(RenderedChat::of(&letters))
     }
 }
 
-/// The messages, with the arguments of tool calls as objects: templates spell them as JSON again.
-fn with_argument_objects(messages: &Value) -> Value {
+/// A template, its name, and the file that it stands in.
+struct Source {
+    path: PathBuf,
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn new(path: impl Into<PathBuf>, name: &str, text: &str) -> Self {
+        Self {
+            path: path.into(),
+            name: name.to_string(),
+            text: text.to_string(),
+        }
+    }
+
+    fn read(path: &Path, name: &str) -> Result<Self, TextError> {
+        let text = fs::read_to_string(path).map_err(TextError::io("read", path))?;
+        Ok(Self::new(path, name, &text))
+    }
+}
+
+/// The templates that have files of their own.
+fn sources_of_files(folder: &Path) -> Result<Vec<Source>, TextError> {
+    let mut sources = Vec::new();
+    let own = folder.join("chat_template.jinja");
+    if own.is_file() {
+        sources.push(Source::read(&own, DEFAULT)?);
+    }
+    let more = folder.join("additional_chat_templates");
+    if more.is_dir() {
+        let listed = fs::read_dir(&more).map_err(TextError::io("list", &more))?;
+        for entry in listed {
+            let path = entry.map_err(TextError::io("list", &more))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.and_then(|name| name.strip_suffix(".jinja")) {
+                sources.push(Source::read(&path, name)?);
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// The templates of a `chat_template` in JSON: a text, a list of named ones, or a map of them.
+fn sources_of(path: &Path, value: &Value) -> Result<Vec<Source>, TextError> {
+    let wrong = || TextError::Template {
+        path: path.to_path_buf(),
+        reason: "`chat_template` is neither a text nor a list of `name` and `template`".to_string(),
+    };
+    let source = |name: &Value, text: &Value| match (name.as_str(), text.as_str()) {
+        (Some(name), Some(text)) => Ok(Source::new(path, name, text)),
+        _ => Err(wrong()),
+    };
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::String(text) => Ok(vec![Source::new(path, DEFAULT, text)]),
+        Value::Array(list) => {
+            let sources = list
+                .iter()
+                .map(|entry| source(&entry["name"], &entry["template"]));
+            sources.collect()
+        }
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, text)| source(&json!(name), text))
+            .collect(),
+        _ => Err(wrong()),
+    }
+}
+
+/// The template that a model of texts and pictures has in `chat_template.json`.
+fn sources_of_processor(folder: &Path) -> Result<Vec<Source>, TextError> {
+    let path = folder.join("chat_template.json");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let bytes = fs::read(&path).map_err(TextError::io("read", &path))?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(TextError::json(&path))?;
+    sources_of(&path, &value["chat_template"])
+}
+
+/// The messages as transformers gives them to templates: without fields that are null, with what
+/// was thought under all its names, and with the arguments of tool calls as objects, since
+/// templates spell them as JSON again.
+fn normalized(messages: &Value) -> Value {
     let mut messages = messages.clone();
     let list = messages.as_array_mut().into_iter().flatten();
-    let calls = list.filter_map(|message| message.get_mut("tool_calls")?.as_array_mut());
-    for call in calls.flatten() {
-        let arguments = call.pointer_mut("/function/arguments");
-        if let Some(arguments) = arguments
-            && let Some(text) = arguments.as_str()
-            && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
-        {
-            *arguments = object;
+    for message in list.filter_map(Value::as_object_mut) {
+        message.retain(|_, value| !value.is_null());
+        let thought = REASONING
+            .iter()
+            .find_map(|name| message.get(*name).cloned());
+        if let Some(thought) = thought {
+            if !message.contains_key("thinking") {
+                message.shift_insert(0, "thinking".to_string(), thought.clone());
+            }
+            message.insert("reasoning_content".to_string(), thought);
+        }
+        let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for call in calls.into_iter().flatten() {
+            if let Some(arguments) = call.pointer_mut("/function/arguments")
+                && let Some(text) = arguments.as_str()
+                && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
+            {
+                *arguments = object;
+            }
         }
     }
     messages

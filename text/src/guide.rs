@@ -13,6 +13,7 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use crate::error::TextError;
+use crate::schema_numbers;
 use crate::tokenizer::TextTokenizer;
 
 /// Bytes that the text of a grammar may have.
@@ -207,8 +208,8 @@ fn limits() -> ParserLimits {
 
 /// A token as the trie has it: special ones behind a byte that no text has.
 fn word(tokenizer: &TextTokenizer, id: u32) -> Vec<u8> {
-    let mut bytes = tokenizer.token_bytes(id);
-    if tokenizer.is_special(id) {
+    let (mut bytes, is_special) = tokenizer.file_bytes(id);
+    if is_special {
         bytes.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
     }
     match bytes.len() > TOKEN_BYTES_MAX {
@@ -217,11 +218,11 @@ fn word(tokenizer: &TextTokenizer, id: u32) -> Vec<u8> {
     }
 }
 
-/// A schema under which JSON may be laid out freely, but not with white space without end, which
-/// weak models like to write. A schema that has options of its own keeps them.
+/// A schema under which JSON may have one blank or line end between its tokens, and no more: weak
+/// models like to write white space without end. A schema that has options of its own keeps them.
 pub fn with_bounded_space(mut schema: Value) -> Value {
     if let Some(object) = schema.as_object_mut() {
-        let options = json!({"whitespace_pattern": r"[ \n\r\t]{1,40}"});
+        let options = json!({"whitespace_pattern": r"[ \n]"});
         object.entry("x-guidance").or_insert(options);
     }
     schema
@@ -243,6 +244,7 @@ fn parsed(grammar: &Grammar) -> Result<TopLevelGrammar, TextError> {
         _ => {
             let schema: Value = serde_json::from_str(text)
                 .map_err(|error| refused(format!("the schema is no JSON: {error}")))?;
+            schema_numbers::check(&schema).map_err(refused)?;
             let schema = with_bounded_space(schema);
             Ok(TopLevelGrammar::from_json_schema(schema))
         }

@@ -4,18 +4,22 @@
 //! one exception is a chat template that asks for the date.
 
 mod chat_template;
+mod control_tokens;
 mod error;
 mod guide;
 mod held;
 mod jinja;
 mod pieces;
 mod reasoning;
+mod rendered_chat;
+mod schema_numbers;
 mod spelling;
 mod stop;
 mod stream;
 mod strftime;
 mod token_width;
 mod tokenizer;
+mod tokenizer_config;
 mod tool_calls;
 
 pub use chat_template::ChatTemplate;
@@ -23,6 +27,7 @@ pub use error::TextError;
 pub use guide::{GRAMMAR_MAX, Guide, GuideFactory, Next};
 pub use pieces::Pieces;
 pub use reasoning::{ReasoningSplit, Split};
+pub use rendered_chat::RenderedChat;
 pub use stop::{StopTexts, Stopped};
 pub use stream::{TextStream, TokenStream};
 pub use token_width::TokenWidth;

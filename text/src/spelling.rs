@@ -72,13 +72,20 @@ impl Spelling {
         self.leading_spaces = 1;
     }
 
-    /// The bytes that a token's name stands for within a text.
-    pub fn bytes(&self, name: &str) -> Vec<u8> {
+    /// Whether a name's characters are bytes, and no other step follows.
+    pub fn is_byte_level(&self) -> bool {
+        self.steps == [Step::ByteLevel] && self.leading_spaces == 0
+    }
+
+    /// The bytes that a token's name stands for within a text. One that was added to the
+    /// vocabulary is matched as it is written, so its letters are never bytes.
+    pub fn bytes(&self, name: &str, is_added: bool) -> Vec<u8> {
         let mut name = name.to_string();
         for step in &self.steps {
             match step {
+                Step::ByteLevel if is_added => return name.into_bytes(),
                 Step::ByteLevel => {
-                    // A name with another character is an added token, and stands for itself.
+                    // A name with another character stands for itself.
                     let bytes: Option<Vec<u8>> = name.chars().map(byte_of).collect();
                     return bytes.unwrap_or(name.into_bytes());
                 }

@@ -113,10 +113,15 @@ impl TextStream {
         self
     }
 
+    /// The name of a token that is no part of the text, since it is special.
+    pub fn hidden(&self, id: u32) -> Option<String> {
+        let shown = self.keep_special || !self.tokenizer.is_special(id) || self.kept.contains(&id);
+        (!shown).then(|| self.tokenizer.token_text(id))
+    }
+
     /// Takes one id, and gives the text that is now complete; often empty.
     pub fn push(&mut self, id: u32) -> String {
-        let shown = self.keep_special || !self.tokenizer.is_special(id) || self.kept.contains(&id);
-        if !shown {
+        if self.hidden(id).is_some() {
             return String::new();
         }
         let bytes = self.tokenizer.token_bytes(id);

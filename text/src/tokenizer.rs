@@ -1,6 +1,6 @@
 //! Text to token ids and back, by the `tokenizer.json` of a model folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use crate::control_tokens::ControlTokens;
 use crate::error::TextError;
+use crate::rendered_chat::RenderedChat;
 use crate::spelling::Spelling;
 use crate::stream::TokenStream;
+use crate::tokenizer_config::TokenizerConfig;
 
 /// The tokenizer of a model. Special tokens are added as its `tokenizer.json` says
 /// (its post-processor); settings of `tokenizer_config.json` do not change that.
@@ -19,31 +22,47 @@ pub struct TextTokenizer {
     path: PathBuf,
     tokenizer: Tokenizer,
     spelling: Spelling,
-    special: BTreeSet<u32>,
+    /// As `tokenizer.json` has them.
+    file: Added,
+    /// The same with what `tokenizer_config.json` says.
+    own: Added,
+    control: ControlTokens,
     bos: Option<String>,
     eos: Option<String>,
     eos_ids: Vec<u32>,
 }
 
+/// Tokens that were added to the vocabulary.
+#[derive(Debug, Default)]
+struct Added {
+    texts: BTreeMap<u32, String>,
+    special: BTreeSet<u32>,
+}
+
+impl Added {
+    fn of(tokenizer: &Tokenizer) -> Self {
+        let tokens = tokenizer.get_added_tokens_decoder();
+        let special = tokens.iter().filter(|(_, token)| token.special);
+        Self {
+            special: special.map(|(id, _)| *id).collect(),
+            texts: tokens
+                .iter()
+                .map(|(id, token)| (*id, token.content.clone()))
+                .collect(),
+        }
+    }
+}
+
 impl TextTokenizer {
     /// Opens `tokenizer.json` of a folder, and takes the end-of-text token from its
-    /// `tokenizer_config.json` where there is one.
+    /// `tokenizer_config.json` or `special_tokens_map.json`.
     ///
     /// # Errors
     /// [`TextError::Io`], [`TextError::Tokenizer`] or [`TextError::Json`] naming the file.
     pub fn open(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
         let bytes = fs::read(&path).map_err(TextError::io("read", &path))?;
-        let config = folder.join("tokenizer_config.json");
-        let config_bytes = match config.is_file() {
-            true => Some(fs::read(&config).map_err(TextError::io("read", &config))?),
-            false => None,
-        };
-        Self::load(
-            path,
-            &bytes,
-            config_bytes.as_deref().map(|bytes| (&*config, bytes)),
-        )
+        Self::load(path, &bytes, &TokenizerConfig::open(folder)?)
     }
 
     /// The same from the bytes of the two files.
@@ -54,43 +73,55 @@ impl TextTokenizer {
         tokenizer_json: &[u8],
         tokenizer_config_json: Option<&[u8]>,
     ) -> Result<Self, TextError> {
-        let config = tokenizer_config_json.map(|json| (Path::new("tokenizer_config.json"), json));
-        Self::load("tokenizer.json".into(), tokenizer_json, config)
+        let config = tokenizer_config_json.map(TokenizerConfig::from_bytes);
+        let config = config.transpose()?.unwrap_or_default();
+        Self::load("tokenizer.json".into(), tokenizer_json, &config)
     }
 
-    fn load(
-        path: PathBuf,
-        bytes: &[u8],
-        config: Option<(&Path, &[u8])>,
-    ) -> Result<Self, TextError> {
+    fn load(path: PathBuf, bytes: &[u8], config: &TokenizerConfig) -> Result<Self, TextError> {
         let fail = |reason: String| TextError::Tokenizer {
             path: path.clone(),
             reason,
         };
         // The library panics where the JSON breaks off within some of its parts.
-        let json: DecoderOnly = serde_json::from_slice(bytes).map_err(TextError::json(&path))?;
+        let json: Parts = serde_json::from_slice(bytes).map_err(TextError::json(&path))?;
+        config.check(json.model.kind.as_deref())?;
         let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(fail)?;
         // A file may carry the cut and the padding of its training; here both are the caller's.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
             .map_err(|error| fail(error.to_string()))?;
-        let config: Value = match config {
-            Some((path, json)) => serde_json::from_slice(json).map_err(TextError::json(path))?,
-            None => Value::Null,
-        };
-        let eos = token_name(&config, "eos_token");
-        let added = tokenizer.get_added_tokens_decoder();
-        let special = added.iter().filter(|(_, token)| token.special);
+        let file = Added::of(&tokenizer);
+        let known =
+            |token: &&tokenizers::AddedToken| tokenizer.token_to_id(&token.content).is_some();
+        let flagged: Vec<_> = config
+            .added_tokens()
+            .iter()
+            .filter(known)
+            .cloned()
+            .collect();
+        tokenizer
+            .add_tokens(flagged)
+            .map_err(|error| fail(error.to_string()))?;
+        tokenizer.set_encode_special_tokens(config.splits_special_tokens());
+        let own = Added::of(&tokenizer);
+        let more = config.control_tokens();
+        let control = own.texts.iter().filter(|(id, text)| {
+            !config.splits_special_tokens() && (own.special.contains(id) || more.contains(text))
+        });
+        let eos = config.token("eos_token");
         Ok(Self {
-            special: special.map(|(id, _)| *id).collect(),
+            control: ControlTokens::new(control, json.model.unknown(&tokenizer)),
             spelling: Spelling::of(&json.decoder),
-            bos: token_name(&config, "bos_token"),
+            bos: config.token("bos_token"),
             eos_ids: eos
                 .iter()
                 .filter_map(|token| tokenizer.token_to_id(token))
                 .collect(),
             eos,
+            file,
+            own,
             path,
             tokenizer,
         })
@@ -108,12 +139,40 @@ impl TextTokenizer {
             .map_err(|reason| self.fail(reason))
     }
 
+    /// Token ids of a conversation, in which what came with it stays text: a control token is one
+    /// where the template wrote it, and its name elsewhere is a text like others. Conversations
+    /// without such names have the tokens of [`Self::encode`].
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`], and [`TextError::Conversation`] where the tokenizer cannot keep
+    /// a name as text.
+    pub fn encode_chat(
+        &self,
+        chat: &RenderedChat,
+        add_special: bool,
+    ) -> Result<Vec<u32>, TextError> {
+        let Some(kept) = self.control.kept_as_text(chat)? else {
+            return self.encode(chat.text(), add_special);
+        };
+        guarded(|| self.control.encode(&self.tokenizer, &kept, add_special))
+            .map_err(|reason| self.fail(reason))
+    }
+
     /// The text of token ids; with `skip_special`, without special tokens. Bytes that are no
     /// UTF-8 come as U+FFFD.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`].
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
+        let is_foreign = |id: &u32| self.own.texts.get(id).is_some_and(|text| !text.is_ascii());
+        if self.spelling.is_byte_level() && ids.iter().any(is_foreign) {
+            // The library would take letters of added tokens for bytes.
+            let shown = ids
+                .iter()
+                .filter(|id| !skip_special || !self.is_special(**id));
+            let bytes: Vec<u8> = shown.flat_map(|id| self.token_bytes(*id)).collect();
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
         guarded(|| self.tokenizer.decode(ids, skip_special)).map_err(|reason| self.fail(reason))
     }
 
@@ -144,7 +203,7 @@ impl TextTokenizer {
 
     /// Whether a token is left out of texts for people: the end of a text, the start of a turn.
     pub fn is_special(&self, id: u32) -> bool {
-        self.special.contains(&id)
+        self.own.special.contains(&id)
     }
 
     /// The id of a token by its exact name in `tokenizer.json`.
@@ -155,10 +214,24 @@ impl TextTokenizer {
     /// The exact bytes of a token within a text; of a special token, its name. A token may hold a
     /// part of a character. Empty for an id that the tokenizer lacks.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
-        match self.tokenizer.id_to_token(id) {
-            None => Vec::new(),
-            Some(name) if self.is_special(id) => name.into_bytes(),
-            Some(name) => self.spelling.bytes(&name),
+        self.bytes_by(&self.own, id)
+    }
+
+    /// [`Self::token_bytes`] by `tokenizer.json` alone, and whether the token is special there.
+    /// Grammars go by it, so that whoever judges an answer needs no other file.
+    pub(crate) fn file_bytes(&self, id: u32) -> (Vec<u8>, bool) {
+        (
+            self.bytes_by(&self.file, id),
+            self.file.special.contains(&id),
+        )
+    }
+
+    fn bytes_by(&self, added: &Added, id: u32) -> Vec<u8> {
+        match (added.texts.get(&id), self.tokenizer.id_to_token(id)) {
+            (Some(text), _) if added.special.contains(&id) => text.clone().into_bytes(),
+            (Some(text), _) => self.spelling.bytes(text, true),
+            (None, Some(name)) => self.spelling.bytes(&name, false),
+            (None, None) => Vec::new(),
         }
     }
 
@@ -201,11 +274,32 @@ impl TextTokenizer {
     }
 }
 
-/// The part of `tokenizer.json` that says how tokens spell bytes.
+/// The parts of `tokenizer.json` that are read here, too.
 #[derive(serde::Deserialize)]
-struct DecoderOnly {
+struct Parts {
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    model: Model,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    unk_token: Option<String>,
+    unk_id: Option<u32>,
+}
+
+impl Model {
+    /// The token for what the vocabulary lacks.
+    fn unknown(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let named = self
+            .unk_token
+            .as_ref()
+            .and_then(|name| tokenizer.token_to_id(name));
+        self.unk_id.or(named)
+    }
 }
 
 /// Calls the library; its panics, which a `tokenizer.json` with a special token that its own map
@@ -216,11 +310,4 @@ fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the tokenizer contradicts itself; download it again".to_string()),
     }
-}
-
-/// A token in `tokenizer_config.json`: a string, or an object with `content`.
-fn token_name(config: &Value, key: &str) -> Option<String> {
-    let token = config.get(key)?;
-    let content = token.get("content").unwrap_or(token);
-    content.as_str().map(str::to_string)
 }

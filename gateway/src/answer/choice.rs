@@ -6,7 +6,7 @@ use std::sync::Arc;
 use concord_proto::serving::{Control, Finish, TokenLogprob};
 use concord_proto::{Domain, Hasher};
 use concord_text::{
-    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopTexts, TextError, TextStream,
+    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopTexts, Stopped, TextError, TextStream,
     TextTokenizer,
 };
 
@@ -116,8 +116,13 @@ impl Choice {
         let ends = self.stop_tokens.contains(&id);
         let mut piece = Piece::default();
         if let (false, Some(stream)) = (ends, &mut self.stream) {
-            let text = stream.push(id);
-            self.text(&text, &mut piece);
+            match stream.hidden(id) {
+                Some(name) => self.hidden(&name, &mut piece),
+                None => {
+                    let text = stream.push(id);
+                    self.text(&text, &mut piece);
+                }
+            }
         }
         let control = match &mut self.guide {
             _ if self.stopped => Some(Control::Stop {
@@ -149,6 +154,7 @@ impl Choice {
         }
         let events = self.calls.as_mut().map(CallParser::finish);
         self.events(events.unwrap_or_default(), &mut piece);
+        let is_cut = self.calls.as_ref().is_some_and(CallParser::is_cut);
         // After a stop text, tokens whose text begins behind the cut are no part of the answer.
         let cut = match self.stopped {
             true => self.certain,
@@ -158,7 +164,8 @@ impl Choice {
         let reason = match finish {
             // A stop text may come with the last token that there was room for.
             Finish::Length if !self.stopped => "length",
-            _ if self.has_called => "tool_calls",
+            // Who reads `tool_calls` may rely on whole arguments.
+            _ if self.has_called && !is_cut => "tool_calls",
             _ => "stop",
         };
         let text = self.digest.finish();
@@ -169,6 +176,16 @@ impl Choice {
     fn text(&mut self, text: &str, piece: &mut Piece) {
         self.produced += text.len();
         let stopped = self.stops.push(text);
+        self.watched(&stopped, piece);
+    }
+
+    /// A special token: no part of the answer, but a stop text may name it.
+    fn hidden(&mut self, name: &str, piece: &mut Piece) {
+        let stopped = self.stops.push_hidden(name);
+        self.watched(&stopped, piece);
+    }
+
+    fn watched(&mut self, stopped: &Stopped, piece: &mut Piece) {
         self.stopped |= stopped.hit.is_some();
         self.certain(&stopped.emit, piece);
         self.release(self.certain, piece);

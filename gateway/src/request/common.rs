@@ -64,7 +64,7 @@ impl Common {
         let vocab = gateway.served.deployment.vocab;
         let sampling = sampling(fields, &gateway.served.defaults, vocab)?;
         let stops = stops(fields, limits.stops)?;
-        let stop_tokens = stop_tokens(fields, gateway)?;
+        let stop_tokens = stop_tokens(fields, &stops, gateway)?;
         let way = way(fields, ignored)?;
         without_effect(fields, ignored)?;
         Ok(Self {
@@ -103,7 +103,13 @@ fn stops(fields: &mut Fields, most: usize) -> Result<Vec<String>, ApiError> {
     list.into_iter().enumerate().map(text).collect()
 }
 
-fn stop_tokens(fields: &mut Fields, gateway: &Gateway) -> Result<Vec<u32>, ApiError> {
+/// The tokens that end an answer: the model's, those asked for by id, and those whose name is a
+/// stop text.
+fn stop_tokens(
+    fields: &mut Fields,
+    stops: &[String],
+    gateway: &Gateway,
+) -> Result<Vec<u32>, ApiError> {
     let ignore = fields.flag("ignore_eos")?.unwrap_or(false);
     let mut tokens = match ignore {
         true => Vec::new(),
@@ -112,6 +118,9 @@ fn stop_tokens(fields: &mut Fields, gateway: &Gateway) -> Result<Vec<u32>, ApiEr
     let more = fields.list("stop_token_ids", 256)?.unwrap_or_default();
     let vocab = gateway.served.deployment.vocab;
     tokens.extend(token_list(&more, vocab, "stop_token_ids")?);
+    let tokenizer = &gateway.served.tokenizer;
+    let named = stops.iter().filter_map(|stop| tokenizer.token_id(stop));
+    tokens.extend(named.filter(|id| *id < vocab && tokenizer.is_special(*id)));
     tokens.sort_unstable();
     tokens.dedup();
     Ok(tokens)

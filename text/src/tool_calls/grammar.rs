@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::CallFormat;
 use crate::error::TextError;
 use crate::guide::with_bounded_space;
+use crate::schema_numbers;
 use crate::tokenizer::TextTokenizer;
 
 /// Which call is forced.
@@ -120,6 +121,8 @@ fn functions(tools: &Value) -> Result<Vec<Function>, TextError> {
                 return Err(refused(format!("{place} must be an object")));
             }
         };
+        schema_numbers::check(&parameters)
+            .map_err(|reason| refused(format!("tools[{index}].function.parameters: {reason}")))?;
         Ok(Function {
             name: name.to_string(),
             parameters: with_bounded_space(parameters),

@@ -17,8 +17,9 @@ pub struct CallObject {
     key: String,
     /// The value is a string, told by its first character.
     is_string: bool,
-    has_name: bool,
-    has_arguments: bool,
+    /// The tool, once it is known.
+    name: Option<String>,
+    has_started: bool,
     /// Arguments that cannot be given out yet: the name is not known, or they are a JSON string
     /// that has to be read first.
     waiting: String,
@@ -53,15 +54,16 @@ impl CallObject {
             at: At::Open,
             key: String::new(),
             is_string: false,
-            has_name: false,
-            has_arguments: false,
+            name: None,
+            has_started: false,
             waiting: String::new(),
         }
     }
 
-    /// Whether the start of the call has been given out.
+    /// Whether the start of the call has been given out. It waits for the first of the arguments:
+    /// what is cut off before them is text, and no call without any.
     pub fn has_started(&self) -> bool {
-        self.has_name
+        self.has_started
     }
 
     /// Takes the next character.
@@ -159,33 +161,36 @@ impl CallObject {
             return false;
         };
         let is_other = |names: &Vec<String>| !names.contains(&name);
-        if self.has_name || self.names.as_ref().is_some_and(is_other) {
+        if self.name.is_some() || self.names.as_ref().is_some_and(is_other) {
             return false;
         }
-        self.has_name = true;
-        events.push(CallEvent::Started {
-            index: self.index,
-            name,
-        });
+        self.name = Some(name);
         self.give_arguments(events);
         true
     }
 
     fn give_arguments(&mut self, events: &mut Events) {
-        if self.has_name && !self.waiting.is_empty() {
-            self.has_arguments = true;
-            events.push(CallEvent::Arguments {
+        let (Some(name), false) = (&self.name, self.waiting.is_empty()) else {
+            return;
+        };
+        if !self.has_started {
+            self.has_started = true;
+            events.push(CallEvent::Started {
                 index: self.index,
-                piece: std::mem::take(&mut self.waiting),
+                name: name.clone(),
             });
         }
+        events.push(CallEvent::Arguments {
+            index: self.index,
+            piece: std::mem::take(&mut self.waiting),
+        });
     }
 
     fn end(&mut self, events: &mut Events) -> Progress {
-        if !self.has_name {
+        if self.name.is_none() {
             return Progress::Broken;
         }
-        if !self.has_arguments {
+        if !self.has_started {
             self.waiting = "{}".to_string();
             self.give_arguments(events);
         }

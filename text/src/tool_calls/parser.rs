@@ -19,6 +19,8 @@ pub struct CallParser {
     raw: String,
     /// Calls so far.
     count: u32,
+    /// The answer ended within the last call.
+    is_cut: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +53,13 @@ impl CallParser {
             held: String::new(),
             raw: String::new(),
             count: 0,
+            is_cut: false,
         }
+    }
+
+    /// Whether the answer ended within the last call, so that its arguments are a part only.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// How many calls have begun.
@@ -76,8 +84,9 @@ impl CallParser {
             State::Start | State::Text => events.text(&held),
             State::Head | State::Name => events.text(&(raw + &held)),
             State::Object(object, _) if !object.has_started() => events.text(&raw),
-            // Half a marker, or arguments that were cut off.
-            State::Object(..) | State::Arguments(_) | State::After(_) => {}
+            State::Object(..) | State::Arguments(_) => self.is_cut = true,
+            // Half a marker.
+            State::After(_) => {}
         }
         self.state = State::Text;
         events.all()
@@ -116,8 +125,10 @@ impl CallParser {
     fn text(&mut self, events: &mut Events) -> bool {
         let opener = self.format.opener();
         if let Some((before, rest)) = self.held.split_once(opener) {
-            events.text(before.trim_end());
-            self.raw = opener.to_string();
+            let text = before.trim_end();
+            events.text(text);
+            // The space before a marker goes with it: text again where it opens no call.
+            self.raw = before[text.len()..].to_string() + opener;
             self.held = rest.to_string();
             self.state = State::Head;
             return true;

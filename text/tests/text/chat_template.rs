@@ -24,7 +24,8 @@ struct Case {
 }
 
 fn render(template: &ChatTemplate, messages: Value) -> Result<String, TextError> {
-    template.render(&messages, None, true, &Map::new())
+    let chat = template.render(&messages, None, true, &Map::new())?;
+    Ok(chat.text().to_string())
 }
 
 fn from(source: &str) -> ChatTemplate {
@@ -36,6 +37,8 @@ fn one(source: &str, variables: Value) -> String {
     from(source)
         .render(&json!([]), None, false, variables)
         .unwrap()
+        .text()
+        .to_string()
 }
 
 #[test]
@@ -57,7 +60,7 @@ fn conversations_as_transformers_renders_them() {
             &case.more,
         );
         match (&case.text, &case.error) {
-            (Some(text), _) => assert_eq!(&rendered.unwrap(), text, "case {index}"),
+            (Some(text), _) => assert_eq!(rendered.unwrap().text(), text, "case {index}"),
             (None, error) => says(rendered.unwrap_err(), &[error.as_deref().unwrap()]),
         }
     }
@@ -81,6 +84,8 @@ fn templates_of_a_folder() {
         template
             .render(&json!([]), tools.as_ref(), true, &Map::new())
             .unwrap()
+            .text()
+            .to_string()
     };
     assert_eq!(text(None), "plainTrue");
     assert_eq!(text(Some(json!([]))), "plainTrue");
@@ -161,7 +166,8 @@ fn what_clients_may_set() {
     let template = ChatTemplate::open(folder.path()).unwrap().unwrap();
     let text = |more: Value| {
         let more = more.as_object().unwrap();
-        template.render(&json!([1]), None, true, more).unwrap()
+        let chat = template.render(&json!([1]), None, true, more).unwrap();
+        chat.text().to_string()
     };
     assert_eq!(text(json!({})), "<s>1NoneFalse");
     let more = json!({"bos_token": "<b>", "messages": [], "documents": "d", "own": 7});
@@ -184,11 +190,67 @@ fn what_clients_get_told() {
 
 #[test]
 fn no_template_goes_on_for_ever() {
-    let long = "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}";
-    let error = render(&from(long), json!([])).unwrap_err();
+    let checks = "{% if b %}{% endif %}".repeat(10);
+    let long = format!(
+        "{{% for a in range(100000) %}}{{% for b in range(1000) %}}{checks}{{% endfor %}}{{% endfor %}}"
+    );
+    let error = render(&from(&long), json!([])).unwrap_err();
     says(error, &["too many steps"]);
     let deep = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}";
-    assert!(render(&from(deep), json!([])).is_err());
+    says(render(&from(deep), json!([])).unwrap_err(), &["too deep"]);
     let wide = "{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}";
     says(render(&from(wide), json!([])).unwrap_err(), &["bytes"]);
+    let brackets = format!("{{{{ {}1{} }}}}", "(".repeat(5_000), ")".repeat(5_000));
+    says(ChatTemplate::from_source(&brackets).unwrap_err(), &["deep"]);
+    let chain = format!("{{{{ 1{} }}}}", " + 1".repeat(50_000));
+    says(ChatTemplate::from_source(&chain).unwrap_err(), &["links"]);
+}
+
+/// Whatever doubles a value ends at the bound of bytes, steps or depth.
+#[test]
+fn no_template_makes_more_and_more() {
+    let doubles = [
+        "x ~ x",
+        "x + x",
+        "x * 2",
+        "[x, x] | join",
+        "'-'.join([x, x])",
+        "x.replace('a', 'aa')",
+        "x | replace('a', 'aa')",
+        "'{}{}'.format(x, x)",
+        "'%s%s' % (x, x)",
+        "x.ljust(4096) * 2",
+        "(x | tojson) ~ x",
+        "(x | list | join) ~ x",
+        "x.upper() ~ x",
+        "(x | e) ~ x",
+        "(x | urlencode) ~ x",
+        "x | indent(x | length, true)",
+        "x | center((x | length) * 2)",
+        "x.center((x | length) * 2)",
+        "x.zfill((x | length) * 2)",
+        "(x.split('a') | join('aa'))",
+        "([x] * 2) | join",
+        "([x] + [x]) | join",
+        "(x, x) | join",
+        "[x, x]",
+        "{'a': x, 'b': x}",
+        "[x, x] | string",
+        "x[:] ~ x[::-1]",
+        "(x | batch(2) | list | string) ~ x",
+    ];
+    for double in doubles {
+        let source = format!(
+            "{{% set ns = namespace(x='aaaaaaaa') %}}{{% for i in range(400) %}}{{% set x = ns.x %}}\
+             {{% set ns.x = {double} %}}{{% endfor %}}{{{{ ns.x | length }}}}"
+        );
+        let error = render(&from(&source), json!([])).unwrap_err().to_string();
+        let bounds = ["bytes", "too many steps", "too deep", "hold too much"];
+        assert!(
+            bounds.iter().any(|bound| error.contains(bound)),
+            "{double}: {error}"
+        );
+    }
+    let blanks = "{{ 'x' | indent(10000000000) }}{{ '%s' | tojson(indent=10000000000) }}";
+    says(render(&from(blanks), json!([])).unwrap_err(), &["bytes"]);
 }

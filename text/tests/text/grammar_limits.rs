@@ -15,7 +15,7 @@ fn white_space_has_an_end() {
         .unwrap();
     guide.accept(u32::from(b'{')).unwrap();
     let spaces = (0..200).take_while(|_| guide.accept(u32::from(b' ')).is_ok());
-    assert_eq!(spaces.count(), 40);
+    assert_eq!(spaces.count(), 1);
 }
 
 #[test]

@@ -108,6 +108,45 @@ fn special_tokens_are_kept_where_asked() {
     assert_eq!(text(new(false).keeping(&[257])), "A[TOOL_CALLS]B");
 }
 
+/// An added token is the text that it is matched by, though its letters could be bytes.
+#[test]
+fn added_tokens_of_latin_letters() {
+    let names = [
+        "đem",
+        "ilÖveyou",
+        "é",
+        "Ġ",
+        "Ċ",
+        "ñandú",
+        "¡",
+        "ÿ",
+        "ĳ",
+        "straße",
+        "日本",
+    ];
+    let added: Vec<(&str, bool)> = names.iter().map(|name| (*name, false)).collect();
+    let latin = Arc::new(tokenizer(&byte_level(&added, &[])));
+    for (index, name) in names.iter().enumerate() {
+        let id = 256 + index as u32;
+        let ids = [0x41, id, 0x42, id];
+        let text = format!("A{name}B{name}");
+        assert_eq!(latin.encode(&text, false).unwrap(), ids, "{name}");
+        assert_eq!(latin.token_bytes(id), name.as_bytes());
+        assert_eq!(latin.token_text(id), *name);
+        assert_eq!(latin.decode(&ids, true).unwrap(), text);
+        let mut stream = TextStream::new(latin.clone(), &[0x40], false);
+        let streamed: String = ids.iter().map(|id| stream.push(*id)).collect();
+        assert_eq!(streamed + &stream.finish(), text);
+        let mut stream = latin.stream();
+        let streamed: String = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+        assert_eq!(streamed + &stream.finish().unwrap(), text);
+    }
+    // Bytes of characters around them stay bytes.
+    let ids = latin.encode("ü é ü", false).unwrap();
+    assert!(ids.contains(&258));
+    assert_eq!(latin.decode(&ids, true).unwrap(), "ü é ü");
+}
+
 #[test]
 fn broken_characters_do_not_hold_up_what_follows() {
     let tokenizer = Arc::new(tokenizer(&byte_level(&[], &[])));

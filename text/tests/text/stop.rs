@@ -46,6 +46,58 @@ fn what_waits_comes_at_the_end() {
     assert_eq!(stops.finish(), "</");
 }
 
+/// What is given out of pieces, of which those in brackets are names of special tokens.
+fn given(stops: &[&str], pieces: &[&str]) -> (String, Option<usize>) {
+    let mut watch = StopTexts::new(strings(stops));
+    let (mut text, mut hit) = (String::new(), None);
+    for piece in pieces {
+        let stopped = match piece.strip_prefix('[') {
+            Some(name) => watch.push_hidden(name.trim_end_matches(']')),
+            None => watch.push(piece),
+        };
+        text += &stopped.emit;
+        hit = stopped.hit;
+        if hit.is_some() {
+            break;
+        }
+    }
+    (text + &watch.finish(), hit)
+}
+
+#[test]
+fn names_of_special_tokens_are_seen_and_no_part_of_the_answer() {
+    let is = |stops: &[&str], pieces: &[&str], text: &str, hit: Option<usize>| {
+        assert_eq!(
+            given(stops, pieces),
+            (text.to_string(), hit),
+            "{stops:?} {pieces:?}"
+        );
+    };
+    is(&[], &["a", "[</s>]", "b"], "ab", None);
+    is(&["</s>"], &["a", "[</s>]", "b"], "a", Some(0));
+    is(
+        &["x", "</s>\nUser:"],
+        &["a", "[</s>]", "\nUs", "er: c"],
+        "a",
+        Some(1),
+    );
+    is(
+        &["</s>\nUser:"],
+        &["a", "[</s>]", "\nUse", "d"],
+        "a\nUsed",
+        None,
+    );
+    is(&["a</s>"], &["ba", "[</s>]"], "b", Some(0));
+    is(&["a</s>"], &["ba", "[<s>]", "c"], "bac", None);
+    // A text that a name stands within, as people see it.
+    is(&["ab"], &["x", "a", "[</s>]", "b", "c"], "x", Some(0));
+    is(&["ab"], &["a", "[</s>]", "c"], "ac", None);
+    // Half of a name is no name.
+    is(&["s>"], &["a", "[</s>]", "b"], "a", Some(0));
+    is(&["</s>"], &["</", "s>", "b"], "", Some(0));
+    is(&["</s>x"], &["a", "[</s>]"], "a", None);
+}
+
 proptest! {
     #[test]
     fn as_the_plain_way(

@@ -139,6 +139,102 @@ fn mistral() {
     }
 }
 
+/// A marker that opens no call is text, with the space around it.
+#[test]
+fn what_is_no_call_stays_as_it_was() {
+    let texts = [
+        "Use X like this",
+        " X ",
+        "a\n\nX\n\nb",
+        "X",
+        "a X",
+        "X X a",
+        "a X b X c",
+        "a X {\"x\": 1} b",
+        "a X {\"name\": 5} b",
+        "a\tX\t{ b",
+        "say  X  {} now",
+    ];
+    let formats = [
+        (CallFormat::Hermes, "<tool_call>"),
+        (CallFormat::Llama, "<|python_tag|>"),
+        (CallFormat::Mistral, "[TOOL_CALLS]"),
+        (CallFormat::MistralArgs, "[TOOL_CALLS]"),
+    ];
+    for (format, marker) in formats {
+        for text in texts {
+            // With a brace behind a word, this family reads a name and arguments.
+            let is_mistral = marker == "[TOOL_CALLS]";
+            if is_mistral && text.contains("X b X") {
+                continue;
+            }
+            let text = text.replace('X', marker);
+            check(format, &text, &text, &[]);
+        }
+    }
+}
+
+/// Wherever a call is cut off: a call has some of its arguments, or it is text.
+#[test]
+fn calls_that_are_cut_off() {
+    let whole = [
+        (
+            CallFormat::Hermes,
+            "Hm <tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"b\"}}\n",
+        ),
+        (
+            CallFormat::Llama,
+            "{\"name\": \"f\", \"parameters\": {\"a\": \"b\"}}",
+        ),
+        (
+            CallFormat::Mistral,
+            "Hm [TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": \"b\"}}",
+        ),
+        (
+            CallFormat::MistralArgs,
+            "Hm [TOOL_CALLS]f[ARGS]{\"a\": \"b\"}",
+        ),
+    ];
+    for (format, answer) in whole {
+        for end in answer
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([answer.len()])
+        {
+            let mut parser = CallParser::new(format, vec!["f".to_string()]);
+            let mut events = parser.push(&answer[..end]);
+            events.extend(parser.finish());
+            let has = |wanted: fn(&CallEvent) -> bool| events.iter().any(wanted);
+            let started = has(|event| matches!(event, CallEvent::Started { .. }));
+            let arguments: String = events
+                .iter()
+                .filter_map(|event| match event {
+                    CallEvent::Arguments { piece, .. } => Some(piece.as_str()),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(started, !arguments.is_empty(), "{}", &answer[..end]);
+            let is_whole = arguments == "{\"a\": \"b\"}";
+            assert_eq!(
+                started && !is_whole,
+                parser.is_cut() && !is_whole,
+                "{}",
+                &answer[..end]
+            );
+            if !started {
+                let text: String = events
+                    .iter()
+                    .map(|event| match event {
+                        CallEvent::Text(text) => text.as_str(),
+                        _ => "",
+                    })
+                    .collect();
+                assert_eq!(text, &answer[..end]);
+            }
+        }
+    }
+}
+
 #[test]
 fn arguments_come_as_they_are_written() {
     let mut parser = CallParser::new(CallFormat::Hermes, Vec::new());

@@ -1,0 +1,179 @@
+//! Names of control tokens in what people write, kept as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use tokenizers::{AddedToken, Tokenizer};
+
+use crate::error::TextError;
+use crate::rendered_chat::RenderedChat;
+
+/// Stand around the number of a control token that the template wrote. Both are no characters:
+/// Unicode gives them no meaning, for ever.
+const OPEN: char = '\u{10FFFE}';
+const CLOSE: char = '\u{10FFFF}';
+
+/// The control tokens of a tokenizer.
+#[derive(Debug, Default)]
+pub struct ControlTokens {
+    tokens: Vec<(u32, String)>,
+    /// Which of them begin with a character, the longest first.
+    by_start: BTreeMap<char, Vec<usize>>,
+    /// The token for what the vocabulary lacks, which may come of any text.
+    unknown: Option<u32>,
+    /// Made when it is first needed.
+    guard: OnceLock<Guard>,
+}
+
+/// A tokenizer that takes the names of control tokens for text, and stand-ins for the tokens.
+#[derive(Debug)]
+struct Guard {
+    tokenizer: Tokenizer,
+    /// Which token each stand-in is for.
+    stands_for: BTreeMap<u32, u32>,
+}
+
+impl ControlTokens {
+    /// Of these tokens.
+    pub fn new<'a>(
+        tokens: impl Iterator<Item = (&'a u32, &'a String)>,
+        unknown: Option<u32>,
+    ) -> Self {
+        let tokens: Vec<(u32, String)> = tokens.map(|(id, text)| (*id, text.clone())).collect();
+        let mut by_start: BTreeMap<char, Vec<usize>> = BTreeMap::new();
+        for (index, (_, text)) in tokens.iter().enumerate() {
+            if let Some(start) = text.chars().next() {
+                by_start.entry(start).or_default().push(index);
+            }
+        }
+        for indices in by_start.values_mut() {
+            indices.sort_by_key(|index| std::cmp::Reverse(tokens[*index].1.len()));
+        }
+        Self {
+            tokens,
+            by_start,
+            unknown,
+            guard: OnceLock::new(),
+        }
+    }
+
+    /// The text of a conversation with stand-ins for the control tokens that its template wrote.
+    /// Nothing where all of them are the template's: then the text needs no guard.
+    ///
+    /// # Errors
+    /// [`TextError::Conversation`] where it has the marks of stand-ins already.
+    pub fn kept_as_text(&self, chat: &RenderedChat) -> Result<Option<String>, TextError> {
+        let text = chat.text();
+        let found = self.find(text);
+        if !found.iter().any(|(place, _)| chat.is_foreign(place)) {
+            return Ok(None);
+        }
+        if text.contains([OPEN, CLOSE]) {
+            return Err(TextError::Conversation {
+                reason: "it has the name of a control token, and U+10FFFE or U+10FFFF, which are \
+                         no characters: leave these out"
+                    .to_string(),
+            });
+        }
+        let mut kept = String::with_capacity(text.len());
+        let mut copied = 0;
+        for (place, index) in found {
+            if !chat.is_foreign(&place) {
+                kept += &text[copied..place.start];
+                kept += &stand_in(index);
+                copied = place.end;
+            }
+        }
+        kept += &text[copied..];
+        Ok(Some(kept))
+    }
+
+    /// The tokens of what [`Self::kept_as_text`] gave. `tokenizer` is the one of the model.
+    ///
+    /// # Errors
+    /// What the library says, and where plain text becomes a control token.
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        kept: &str,
+        add_special: bool,
+    ) -> tokenizers::Result<Vec<u32>> {
+        let guard = match self.guard.get() {
+            Some(guard) => guard,
+            None => {
+                let made = self.guard(tokenizer)?;
+                self.guard.get_or_init(|| made)
+            }
+        };
+        let plain = guard.tokenizer.encode_fast(kept, false)?;
+        let control: BTreeSet<u32> = self.tokens.iter().map(|(id, _)| *id).collect();
+        let leaks = |id: &&u32| control.contains(*id) && self.unknown != Some(**id);
+        if let Some(id) = plain.get_ids().iter().find(leaks) {
+            let name = self.tokens.iter().find(|(own, _)| own == id);
+            let name = name.map_or("", |(_, name)| name);
+            return Err(format!("it makes the control token {name} of plain text").into());
+        }
+        let encoding = match add_special {
+            true => guard.tokenizer.encode_fast(kept, true)?,
+            false => plain,
+        };
+        let real = |id: &u32| *guard.stands_for.get(id).unwrap_or(id);
+        Ok(encoding.get_ids().iter().map(real).collect())
+    }
+
+    fn guard(&self, tokenizer: &Tokenizer) -> tokenizers::Result<Guard> {
+        let mut tokenizer = tokenizer.clone();
+        let added = tokenizer.get_added_tokens_decoder().clone();
+        let known = |id: &u32| added.get(id).cloned();
+        // All of them are special here: those are what the library can be told to leave alone.
+        let special = self.tokens.iter().filter_map(|(id, _)| known(id));
+        let special: Vec<AddedToken> = special.map(|token| token.special(true)).collect();
+        tokenizer.add_special_tokens(special)?;
+        let stand_ins = self
+            .tokens
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (id, _))| {
+                let token = known(id)?;
+                let own = AddedToken::from(stand_in(index), false)
+                    .lstrip(token.lstrip)
+                    .rstrip(token.rstrip)
+                    .single_word(token.single_word)
+                    .normalized(false);
+                Some((*id, own))
+            });
+        let stand_ins: Vec<(u32, AddedToken)> = stand_ins.collect();
+        tokenizer.add_tokens(stand_ins.iter().map(|(_, token)| token.clone()))?;
+        let pairs = stand_ins
+            .iter()
+            .filter_map(|(id, token)| Some((tokenizer.token_to_id(&token.content)?, *id)));
+        let stands_for = pairs.collect();
+        tokenizer.set_encode_special_tokens(true);
+        Ok(Guard {
+            tokenizer,
+            stands_for,
+        })
+    }
+
+    /// Where control tokens stand in a text, and which: the longest of those that begin first.
+    fn find(&self, text: &str) -> Vec<(Range<usize>, usize)> {
+        let mut found = Vec::new();
+        let mut end = 0;
+        for (at, character) in text.char_indices() {
+            let Some(indices) = self.by_start.get(&character).filter(|_| at >= end) else {
+                continue;
+            };
+            let is_here = |index: &&usize| text[at..].starts_with(&self.tokens[**index].1);
+            if let Some(index) = indices.iter().find(is_here) {
+                end = at + self.tokens[*index].1.len();
+                found.push((at..end, *index));
+            }
+        }
+        found
+    }
+}
+
+fn stand_in(index: usize) -> String {
+    format!("{OPEN}{index}{CLOSE}")
+}

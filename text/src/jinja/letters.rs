@@ -1,0 +1,148 @@
+//! Text that remembers which of its characters came with the conversation.
+
+use std::rc::Rc;
+
+/// A character, and whether it is foreign: from the conversation, not from the template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Letter(u32);
+
+const FOREIGN: u32 = 1 << 31;
+
+impl Letter {
+    /// A character and its origin.
+    pub fn new(character: char, is_foreign: bool) -> Self {
+        Self(u32::from(character) | if is_foreign { FOREIGN } else { 0 })
+    }
+
+    /// The character.
+    pub fn character(self) -> char {
+        char::from_u32(self.0 & !FOREIGN).unwrap_or('\u{FFFD}')
+    }
+
+    /// Whether it came with the conversation.
+    pub fn is_foreign(self) -> bool {
+        self.0 & FOREIGN != 0
+    }
+}
+
+/// A text, cheap to clone. Two are equal if their characters are, wherever they came from.
+#[derive(Clone, Debug)]
+pub struct Text(Rc<[Letter]>);
+
+impl Text {
+    /// The template's own text.
+    pub fn own(text: &str) -> Self {
+        Self::of(text, false)
+    }
+
+    /// A text with its origin.
+    pub fn of(text: &str, is_foreign: bool) -> Self {
+        text.chars().map(|c| Letter::new(c, is_foreign)).collect()
+    }
+
+    /// Its letters.
+    pub fn letters(&self) -> &[Letter] {
+        &self.0
+    }
+
+    /// Its characters.
+    pub fn chars(&self) -> impl DoubleEndedIterator<Item = char> + ExactSizeIterator + Clone {
+        self.0.iter().map(|letter| letter.character())
+    }
+
+    /// Its length in characters.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A part of it.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self(self.0[range].into())
+    }
+
+    /// Whether it is this text.
+    pub fn is(&self, text: &str) -> bool {
+        self.chars().eq(text.chars())
+    }
+
+    /// Another text for each of its letters, of the same origin.
+    pub fn map_letters<I: IntoIterator<Item = char>>(&self, map: impl Fn(char) -> I) -> Self {
+        let mapped = self.0.iter().flat_map(|letter| {
+            let is_foreign = letter.is_foreign();
+            let characters = map(letter.character()).into_iter();
+            characters.map(move |character| Letter::new(character, is_foreign))
+        });
+        mapped.collect()
+    }
+
+    /// Where `needle` stands in it, in characters, without overlaps. An empty one stands
+    /// everywhere.
+    pub fn find_all(&self, needle: &Text) -> Vec<usize> {
+        let (text, needle) = (self.to_string(), needle.to_string());
+        let mut places = Vec::new();
+        let (mut bytes, mut characters) = (0, 0);
+        for (at, _) in text.match_indices(&needle) {
+            characters += text[bytes..at].chars().count();
+            bytes = at;
+            places.push(characters);
+        }
+        places
+    }
+
+    /// The first place of [`Self::find_all`].
+    pub fn find(&self, needle: &Text) -> Option<usize> {
+        let text = self.to_string();
+        let at = text.find(&needle.to_string())?;
+        Some(text[..at].chars().count())
+    }
+
+    /// The last place at which `needle` stands.
+    pub fn find_last(&self, needle: &Text) -> Option<usize> {
+        let text = self.to_string();
+        let at = text.rfind(&needle.to_string())?;
+        Some(text[..at].chars().count())
+    }
+
+    /// Whether it begins with `start`.
+    pub fn starts_with(&self, start: &Text) -> bool {
+        let own = self.chars().take(start.len());
+        self.len() >= start.len() && own.eq(start.chars())
+    }
+
+    /// Whether it ends with `end`.
+    pub fn ends_with(&self, end: &Text) -> bool {
+        let own = self.chars().rev().take(end.len());
+        self.len() >= end.len() && own.eq(end.chars().rev())
+    }
+}
+
+impl FromIterator<Letter> for Text {
+    fn from_iter<I: IntoIterator<Item = Letter>>(letters: I) -> Self {
+        Self(letters.into_iter().collect())
+    }
+}
+
+impl From<Vec<Letter>> for Text {
+    fn from(letters: Vec<Letter>) -> Self {
+        Self(letters.into())
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.chars().eq(other.chars())
+    }
+}
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::fmt::Write;
+        self.chars()
+            .try_for_each(|character| out.write_char(character))
+    }
+}
