@@ -107,6 +107,10 @@ pub struct Args {
     /// Write a line for each request here: who, what, how long, how many tokens. "-" is stderr.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// Let the names of control tokens in messages (such as "<|im_end|>") become the tokens. By
+    /// default they are text there, so that no user and no tool can end a turn, or begin one.
+    #[arg(long)]
+    allow_control_tokens: bool,
     /// Listen beyond this machine although nobody is asked for a key.
     #[arg(long)]
     open: bool,
@@ -193,6 +197,7 @@ impl Args {
             // Two servers may share a file of keys.
             usage: self.dir.as_ref().map(|dir| dir.join("keys.usage")),
             access_log: self.access_log.clone(),
+            allow_control_tokens: self.allow_control_tokens,
             open: self.open,
             adapter_dir: self.adapter_dir.clone(),
             cors: self.cors.clone(),
