@@ -13,6 +13,7 @@ mod models;
 mod pool;
 mod receipts;
 mod script;
+mod special_tokens;
 mod stand;
 mod stream;
 mod tokens;
