@@ -20,6 +20,7 @@ mod pool;
 mod quotas;
 mod receipts;
 mod script;
+mod special_tokens;
 mod stand;
 mod stream;
 mod tokens;

@@ -144,8 +144,13 @@ fn precision() -> PrecisionSpec {
     }
 }
 
-/// A tokenizer whose tokens are bytes, by the alphabet of GPT-2, with `<s>` before a text.
 fn tokenizer() -> TextTokenizer {
+    tokenizer_with(&[("<s>", BOS), ("</s>", EOS)])
+}
+
+/// A tokenizer whose tokens are bytes, by the alphabet of GPT-2, with `<s>` before a text, and
+/// these special ones.
+pub fn tokenizer_with(special: &[(&str, u32)]) -> TextTokenizer {
     let mut vocab = Map::new();
     let mut hidden = 0x100;
     for byte in 0..=255_u8 {
@@ -158,13 +163,15 @@ fn tokenizer() -> TextTokenizer {
         };
         vocab.insert(name.to_string(), json!(byte));
     }
-    let special = [("<s>", BOS), ("</s>", EOS)];
-    let added = special.map(|(name, id)| {
-        json!({
-            "id": id, "content": name, "special": true, "single_word": false, "lstrip": false,
-            "rstrip": false, "normalized": false,
+    let added: Vec<Value> = special
+        .iter()
+        .map(|(name, id)| {
+            json!({
+                "id": id, "content": name, "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false,
+            })
         })
-    });
+        .collect();
     let frame = json!([{"SpecialToken": {"id": "<s>", "type_id": 0}},
                        {"Sequence": {"id": "A", "type_id": 0}}]);
     let file = json!({

@@ -195,10 +195,10 @@ impl Parser {
         let line = self.line();
         let name = self.expect_name()?;
         match name.as_str() {
-            "for" => self.for_tag(line),
+            "for" => self.for_tag(),
             "if" => self.if_tag(),
             "set" => self.set_tag(),
-            "macro" => self.macro_tag(line),
+            "macro" => self.macro_tag(),
             "call" => self.call_tag(line),
             "filter" => {
                 let filters = self.filters()?;
@@ -223,7 +223,7 @@ impl Parser {
         }
     }
 
-    fn for_tag(&mut self, line: u32) -> Made<StatementKind> {
+    fn for_tag(&mut self) -> Made<StatementKind> {
         let target = self.target_tuple(&["in"])?;
         if !self.skip_name("in") {
             return Err(self.unexpected("'in'"));
@@ -243,7 +243,6 @@ impl Parser {
             _ => Body::new(),
         };
         Ok(StatementKind::For(Arc::new(For {
-            line,
             target,
             over,
             condition,
@@ -284,9 +283,10 @@ impl Parser {
         Ok(StatementKind::SetBlock(target, filters, body))
     }
 
-    fn macro_tag(&mut self, line: u32) -> Made<StatementKind> {
+    fn macro_tag(&mut self) -> Made<StatementKind> {
         let name = self.expect_name()?;
-        let syntax = self.macro_body(line, name, "endmacro")?;
+        let parameters = self.parameters()?;
+        let syntax = self.macro_rest(name, parameters, "endmacro")?;
         Ok(StatementKind::Macro(Arc::new(syntax)))
     }
 
@@ -299,18 +299,12 @@ impl Parser {
         if !matches!(called, Expression::Call(..)) {
             return Err(Fault::new("'call' needs a call of a macro").at(line));
         }
-        let syntax = self.macro_rest(line, "caller".to_string(), parameters, "endcall")?;
+        let syntax = self.macro_rest("caller".to_string(), parameters, "endcall")?;
         Ok(StatementKind::Call(Arc::new(syntax), called))
-    }
-
-    fn macro_body(&mut self, line: u32, name: String, end: &str) -> Made<MacroSyntax> {
-        let parameters = self.parameters()?;
-        self.macro_rest(line, name, parameters, end)
     }
 
     fn macro_rest(
         &mut self,
-        line: u32,
         name: String,
         parameters: Vec<(String, Option<Expression>)>,
         end: &str,
@@ -327,7 +321,6 @@ impl Parser {
             around.caller |= takes.caller;
         }
         Ok(MacroSyntax {
-            line,
             name,
             parameters,
             body: body?.0,

@@ -40,7 +40,6 @@ pub enum StatementKind {
 /// A loop.
 #[derive(Debug)]
 pub struct For {
-    pub line: u32,
     pub target: Target,
     pub over: Expression,
     pub condition: Option<Expression>,
@@ -52,7 +51,6 @@ pub struct For {
 /// A macro, or the body of a call.
 #[derive(Debug)]
 pub struct MacroSyntax {
-    pub line: u32,
     pub name: String,
     pub parameters: Vec<(String, Option<Expression>)>,
     pub body: Body,

@@ -66,6 +66,11 @@ impl CallObject {
         self.has_started
     }
 
+    /// Whether a value has ended, and no other one has begun.
+    pub fn is_between(&self) -> bool {
+        matches!(self.at, At::Next)
+    }
+
     /// Takes the next character.
     pub fn push(&mut self, character: char, events: &mut Events) -> Progress {
         let is_space = character.is_whitespace();

@@ -84,7 +84,8 @@ impl CallParser {
             State::Start | State::Text => events.text(&held),
             State::Head | State::Name => events.text(&(raw + &held)),
             State::Object(object, _) if !object.has_started() => events.text(&raw),
-            State::Object(..) | State::Arguments(_) => self.is_cut = true,
+            State::Object(object, _) => self.is_cut = !object.is_between(),
+            State::Arguments(_) => self.is_cut = true,
             // Half a marker.
             State::After(_) => {}
         }

@@ -192,7 +192,8 @@ fn what_clients_get_told() {
 fn no_template_goes_on_for_ever() {
     let checks = "{% if b %}{% endif %}".repeat(10);
     let long = format!(
-        "{{% for a in range(100000) %}}{{% for b in range(1000) %}}{checks}{{% endfor %}}{{% endfor %}}"
+        "{{% for a in range(100000) %}}{{% for b in range(1000) %}}\
+         {checks}{{% endfor %}}{{% endfor %}}"
     );
     let error = render(&from(&long), json!([])).unwrap_err();
     says(error, &["too many steps"]);
@@ -241,8 +242,8 @@ fn no_template_makes_more_and_more() {
     ];
     for double in doubles {
         let source = format!(
-            "{{% set ns = namespace(x='aaaaaaaa') %}}{{% for i in range(400) %}}{{% set x = ns.x %}}\
-             {{% set ns.x = {double} %}}{{% endfor %}}{{{{ ns.x | length }}}}"
+            "{{% set ns = namespace(x='aaaaaaaa') %}}{{% for i in range(400) %}}\
+             {{% set x = ns.x %}}{{% set ns.x = {double} %}}{{% endfor %}}{{{{ ns.x | length }}}}"
         );
         let error = render(&from(&source), json!([])).unwrap_err().to_string();
         let bounds = ["bytes", "too many steps", "too deep", "hold too much"];

@@ -111,19 +111,7 @@ fn special_tokens_are_kept_where_asked() {
 /// An added token is the text that it is matched by, though its letters could be bytes.
 #[test]
 fn added_tokens_of_latin_letters() {
-    let names = [
-        "đem",
-        "ilÖveyou",
-        "é",
-        "Ġ",
-        "Ċ",
-        "ñandú",
-        "¡",
-        "ÿ",
-        "ĳ",
-        "straße",
-        "日本",
-    ];
+    let names = ["đem", "ilÖveyou", "été", "ñandú", "straße", "日本"];
     let added: Vec<(&str, bool)> = names.iter().map(|name| (*name, false)).collect();
     let latin = Arc::new(tokenizer(&byte_level(&added, &[])));
     for (index, name) in names.iter().enumerate() {
@@ -142,9 +130,9 @@ fn added_tokens_of_latin_letters() {
         assert_eq!(streamed + &stream.finish().unwrap(), text);
     }
     // Bytes of characters around them stay bytes.
-    let ids = latin.encode("ü é ü", false).unwrap();
+    let ids = latin.encode("ü été é", false).unwrap();
     assert!(ids.contains(&258));
-    assert_eq!(latin.decode(&ids, true).unwrap(), "ü é ü");
+    assert_eq!(latin.decode(&ids, true).unwrap(), "ü été é");
 }
 
 #[test]
