@@ -101,9 +101,9 @@ impl TextTokenizer {
             .filter(known)
             .cloned()
             .collect();
-        tokenizer
-            .add_tokens(flagged)
-            .map_err(|error| fail(error.to_string()))?;
+        if !flagged.is_empty() {
+            guarded(|| tokenizer.add_tokens(flagged)).map_err(fail)?;
+        }
         tokenizer.set_encode_special_tokens(config.splits_special_tokens());
         let own = Added::of(&tokenizer);
         let more = config.control_tokens();
