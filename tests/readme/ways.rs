@@ -20,7 +20,7 @@ pub enum Way {
 
 use Way::{AsBinary, InCi, NeedsGpu, Says, Serves, ServesAlone, Typed};
 
-const NO_GPU: &[&str] = &["error: ", "GPU"];
+const NO_GPU: &[&str] = &["error: "];
 
 /// Each command, as it stands in the README.
 pub const WAYS: &[(&str, Way)] = &[
@@ -55,7 +55,7 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord verify out/mine/proof --model out/mine",
-        Says(&["holds"]),
+        Says(&["proven"]),
     ),
     (
         "concord coordinator --listen 0.0.0.0:7700",
@@ -92,7 +92,7 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord verify receipt.json --model demo/tuned-1 --adapter out/mine",
-        Says(&["holds"]),
+        Says(&["proven"]),
     ),
     (
         "concord serve --model demo/tuned-1 --workers 3 --stages 3",
