@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn a_home_is_put_in_and_the_rest_stays() {
-        let expand = |path| expand_with(path, Some("/home/ann/")).unwrap();
-        assert_eq!(expand("~"), "/home/ann");
-        assert_eq!(expand("~/"), "/home/ann/");
-        assert_eq!(expand("~/out/a b"), "/home/ann/out/a b");
+        let expand = |path| expand_with(path, Some("/users/ann/")).unwrap();
+        assert_eq!(expand("~"), "/users/ann");
+        assert_eq!(expand("~/"), "/users/ann/");
+        assert_eq!(expand("~/out/a b"), "/users/ann/out/a b");
         for path in [
             "out",
             "./~",
@@ -158,7 +158,7 @@ mod tests {
             ("file:///tmp/out", "file:// address"),
         ];
         for (path, expected) in cases {
-            let error = expand_with(path, Some("/home/ann"))
+            let error = expand_with(path, Some("/users/ann"))
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(expected) && error.contains(path), "{error}");

@@ -12,7 +12,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Longer files, with the lines that each may have. The list may only shrink.
 const LONG_FILES: [(&str, usize); 2] = [
     ("coordinator/tests/sim/worker.rs", 560),
-    ("coordinator/tests/sim/world.rs", 620),
+    ("coordinator/tests/sim/world.rs", 570),
 ];
 
 /// Longer functions, as file and name. The list may only shrink.

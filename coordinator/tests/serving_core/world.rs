@@ -120,6 +120,8 @@ impl World {
                     ClientResponse::Status(status) => self.status = Some(status),
                     other => panic!("{other:?}"),
                 },
+                // Workers are simulated: each is reached.
+                Effect::Probe { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -1,6 +1,8 @@
 //! A pool in one thread: a core, make-believe workers and checkers, and a network between them,
 //! all from one seed.
 
+mod effects;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_coordinator::core::{
@@ -562,67 +564,6 @@ impl World {
             self.crash_after = self.crash_after.map(|left| left - 1);
             self.effects += 1;
             self.carry_out(effect);
-        }
-    }
-
-    fn of_session(&self, session: SessionId) -> Option<WorkerId> {
-        let mut all = self.processes.iter();
-        all.find_map(|(id, p)| (p.session == Some(session)).then_some(*id))
-    }
-
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::StoreBlob(bytes) => {
-                let address = Digest::of(concord_proto::Domain::Blob, &bytes);
-                if let Ok(spec) = canonical::decode::<JobSpec>(&bytes) {
-                    self.library.specs.insert(address, spec);
-                } else {
-                    let state: StateManifest = canonical::decode(&bytes).expect("a manifest");
-                    self.library.states.insert(address, state);
-                }
-            }
-            Effect::Persist(changes) => {
-                if let Some(transactions) = &mut self.transactions {
-                    transactions.push(changes.clone());
-                }
-                let store = &mut self.blobs;
-                self.swept.follow(&self.new, &changes, store);
-                changes
-                    .into_iter()
-                    .for_each(|change| self.memory.keep(change));
-            }
-            Effect::Send { session, message } => {
-                if let ToWorker::Assign(assignment) = &message {
-                    let state = &self.library.states[&assignment.state];
-                    let is_there = |blob: &Digest| self.blobs.contains(blob);
-                    assert!(blobs_of(state).iter().all(is_there), "its state is gone");
-                }
-                if let Some(id) = self.of_session(session) {
-                    self.deliver(session, false, Item::ToProcess(id, session, message));
-                }
-            }
-            Effect::Close { session } => {
-                if let Some(id) = self.of_session(session) {
-                    self.deliver(session, false, Item::Hangup(id, session));
-                }
-            }
-            Effect::Publish { number, .. } => {
-                assert!(number < self.memory.events.len() as u64, "told before kept");
-            }
-            Effect::Reply { response, .. } => self.answers.push(response),
-            Effect::Serving(_) => {}
-            Effect::Probe { session, .. } => {
-                let worker = self.of_session(session);
-                if worker.is_some_and(|id| self.links.hidden.contains(&id)) {
-                    let failure = Some("no answer".to_string());
-                    self.soon(Item::ToCore(session, Event::Probed { session, failure }));
-                }
-            }
-            Effect::CheckBlobs { check, blobs } => {
-                let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
-                let missing = missing.collect();
-                self.soon(Item::Checked(check, missing));
-            }
         }
     }
 }

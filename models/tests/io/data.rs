@@ -292,6 +292,10 @@ fn token_files_that_cannot_be_used() {
         says(&error, &["t.safetensors"]);
         says(error, parts);
     }
+}
+
+#[test]
+fn token_files_of_another_kind() {
     let other = r#"{"ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
     let bytes = raw_safetensors(other, &[0; 8]);
     let error = load("t.safetensors", &bytes, DatasetKind::Tokens, 2).unwrap_err();

@@ -80,6 +80,17 @@ fn what_may_make_another_model_is_refused_by_name() {
         ),
         ("use_a_trick", json!(false), "nothing is known of this key"),
         ("rope_tetha", json!(1e6), "did you mean `rope_theta`?"),
+    ];
+    for (key, value, reason) in table {
+        let error = read(json!({ key: value })).unwrap_err();
+        says(&error, &["config.json", reason]);
+        assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
+    }
+}
+
+#[test]
+fn layers_and_classes_that_make_another_model_are_refused_by_name() {
+    let table = [
         ("sliding_window", json!(16), "no sliding windows"),
         (
             "layer_types",
