@@ -166,10 +166,21 @@ pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The base model that a PEFT folder names; nothing for other folders.
+///
+/// # Errors
+/// Where a folder is both a model and an adapter, or an adapter names no base model.
 pub(crate) fn base_of_adapter(folder: &Path) -> anyhow::Result<Option<String>> {
     let path = folder.join(ADAPTER_CONFIG);
-    if folder.join("config.json").is_file() || !path.is_file() {
+    if !path.is_file() {
         return Ok(None);
+    }
+    if folder.join("config.json").is_file() {
+        bail!(
+            "{} has config.json, as models have, and {ADAPTER_CONFIG}, as adapters have: which of \
+             the two is meant? Move the files of the other one away; an adapter in a folder of its \
+             own can be given by --adapter, too",
+            folder.display()
+        );
     }
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let config: serde_json::Value = serde_json::from_slice(&bytes)

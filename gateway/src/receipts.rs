@@ -15,8 +15,8 @@ use crate::receipt_file;
 /// Bytes of a name that are worth repeating.
 const NAME_MAX: usize = 128;
 
-/// `/v1/receipts/{id}`, for the key that asked for the answer, and for admins: the receipt of an answer with one choice, or a list with one for each
-/// choice. `{id}-{index}` is that of one choice.
+/// `/v1/receipts/{id}`, for the key that asked for the answer, and for admins: the receipt of an
+/// answer with one choice, or a list with one for each choice. `{id}-{index}` is that of one choice.
 pub(crate) async fn receipts(
     State(gateway): State<Arc<Gateway>>,
     Extension(account): Extension<Arc<Account>>,

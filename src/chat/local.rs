@@ -18,6 +18,9 @@ pub(super) struct Local {
     stage: Stage,
     tokenizer: TextTokenizer,
     template: ChatTemplate,
+    /// Whether the tokenizer frames a conversation as it frames a text: a model's own template
+    /// writes the special tokens itself, and the plain one has none.
+    adds_special: bool,
     stops: Vec<u32>,
     positions: usize,
     generation: GenerationConfig,
@@ -27,14 +30,15 @@ impl Local {
     pub(super) fn open(args: &ModelArgs) -> anyhow::Result<Self> {
         let model = args.open()?;
         let tokenizer = model.tokenizer()?;
-        let template = ChatTemplate::open(model.dir())?.unwrap_or_else(ChatTemplate::plain);
+        let template = ChatTemplate::open(model.dir())?;
         let positions = model.config().max_positions;
         let generation = model.generation()?;
         Ok(Self {
             name: model.dir().display().to_string(),
             stage: model.load(positions)?,
             stops: [&model.config().eos[..], tokenizer.eos_ids()].concat(),
-            template,
+            adds_special: template.is_none(),
+            template: template.unwrap_or_else(ChatTemplate::plain),
             tokenizer,
             positions,
             generation,
@@ -60,8 +64,8 @@ impl Partner for Local {
     ) -> anyhow::Result<Answer> {
         let messages = conversation.messages();
         let chat = self.template.render(&messages, None, true, &Map::new())?;
-        // Templates write the special tokens themselves; those that a message names are text.
-        let prompt = self.tokenizer.encode_chat(&chat, false)?;
+        // Special tokens that a message names are text.
+        let prompt = self.tokenizer.encode_chat(&chat, self.adds_special)?;
         if prompt.is_empty() || prompt.len() >= self.positions {
             bail!(
                 "the conversation has {} tokens and the model {} positions: /clear or /undo",

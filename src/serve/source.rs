@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::loaded_model::{base_of_adapter, resolve};
 
@@ -22,14 +22,6 @@ impl Source {
     /// Where they are not found, or a folder is both a model and an adapter.
     pub fn find(model: &str) -> anyhow::Result<Self> {
         let named = resolve(model).context("--model")?;
-        if named.join("config.json").is_file() && named.join("adapter_config.json").is_file() {
-            bail!(
-                "--model {model}: the folder has config.json, as models have, and \
-                 adapter_config.json, as adapters have: which of the two is meant? Move the files of \
-                 the other one away; an adapter in a folder of its own is served with --adapter \
-                 NAME=DIR, too"
-            );
-        }
         let base = base_of_adapter(&named).context("--model")?;
         let Some(base) = base else {
             return Ok(Self {

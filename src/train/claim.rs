@@ -27,11 +27,12 @@ const LOCK_FILE: &str = ".concord-lock";
 const STAGING_DIR: &str = ".concord-result";
 
 /// Names that a model, an adapter or what belongs to them has in its folder.
-const RESULT_NAMES: [&str; 18] = [
+const RESULT_NAMES: [&str; 19] = [
     "adapter_config.json",
     "adapter_model.bin",
     "adapter_model.safetensors",
     "added_tokens.json",
+    "additional_chat_templates",
     "chat_template.jinja",
     "chat_template.json",
     "config.json",

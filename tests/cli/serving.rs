@@ -1,7 +1,10 @@
 //! `concord serve`, `chat` and `key`, as far as no pool is needed.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
 
 use crate::program::{arg, concord, shared};
 
@@ -67,10 +70,8 @@ fn a_key_is_shown_once_and_its_digest_kept() {
     new("two words").refused(&["'two words'"]);
 }
 
-#[test]
-fn a_conversation_over_a_pipe() {
-    let Some(shared) = shared() else { return };
-    let model = shared.join("models/tinystories-260k");
+/// The objects that a conversation of these lines gives, and what it says on stderr.
+fn chat(model: &Path, lines: &str) -> (Vec<Value>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_concord"))
         .args([
             "--json",
@@ -80,14 +81,13 @@ fn a_conversation_over_a_pipe() {
             "--max-tokens",
             "12",
             "--model",
-            arg(&model),
+            arg(model),
         ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = "Once upon a time\n/nothing\n/retry\n/stats\n";
     child
         .stdin
         .take()
@@ -98,11 +98,19 @@ fn a_conversation_over_a_pipe() {
     let (stdout, stderr) = (output.stdout, String::from_utf8(output.stderr).unwrap());
     let stdout = String::from_utf8(stdout).unwrap();
     assert!(output.status.success(), "{stderr}");
-    let answers: Vec<serde_json::Value> = stdout
+    let objects = stdout
         .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(answers.len(), 2, "{stdout}");
+        .map(|line| serde_json::from_str(line).unwrap());
+    (objects.collect(), stderr)
+}
+
+#[test]
+fn a_conversation_over_a_pipe() {
+    let Some(shared) = shared() else { return };
+    let model = shared.join("models/tinystories-260k");
+    let lines = "Once upon a time\n/nothing\n/retry\n/stats\n";
+    let (answers, stderr) = chat(&model, lines);
+    assert_eq!(answers.len(), 2, "{answers:?}");
     assert_eq!(answers[0]["tokens"], 12);
     assert_eq!(
         answers[0]["text"], answers[1]["text"],
@@ -112,4 +120,28 @@ fn a_conversation_over_a_pipe() {
         stderr.contains("there is no /nothing") && stderr.contains("tokens/s"),
         "{stderr}"
     );
+}
+
+/// The plain template has no special tokens: the tokenizer adds them, as in a server. A template of
+/// the model's gets none beside its own.
+#[test]
+fn without_a_template_a_conversation_begins_as_a_text_does() {
+    let Some(shared) = shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(shared.join("models/tinystories-260k")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().join("tokenizer_config.json");
+    let text = std::fs::read(&path).unwrap();
+    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    let mut tokens = |template: Value| {
+        config["chat_template"] = template;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let (answers, _) = chat(folder.path(), "Hello\n");
+        answers[0]["prompt_tokens"].as_u64().unwrap()
+    };
+    let plain = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n\
+                 {% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    assert_eq!(tokens(Value::Null), 1 + tokens(json!(plain)));
 }

@@ -100,7 +100,17 @@ fn names_that_mean_two_things_are_refused() {
     ];
     serve(&model, &twice).refused(&["--adapter x", "has this name"]);
     std::fs::copy(model.join("config.json"), mine.join("config.json")).unwrap();
-    serve(&mine, &[]).refused(&["mine", "config.json", "adapter_config.json", "--adapter"]);
+    let both = ["mine", "config.json", "adapter_config.json", "--adapter"];
+    serve(&mine, &[]).refused(&both);
+    // Not the weights that may have been there before.
+    run(&[
+        "generate",
+        "--model",
+        mine.to_str().unwrap(),
+        "--prompt",
+        "x",
+    ])
+    .refused(&both);
     std::fs::remove_file(mine.join("config.json")).unwrap();
     let config = json!({ "base_model_name_or_path": "no/such/folder/at/all", "peft_type": "LORA" });
     std::fs::write(mine.join("adapter_config.json"), config.to_string()).unwrap();

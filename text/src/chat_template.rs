@@ -24,6 +24,7 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 pub struct ChatTemplate {
     plain: Template,
     with_tools: Option<Template>,
+    /// The texts of the two.
     source: String,
     /// `bos_token`, `eos_token` and the like, by name.
     tokens: BTreeMap<String, String>,
@@ -52,7 +53,7 @@ impl ChatTemplate {
         Self::build(sources, config.named_tokens()).map(Some)
     }
 
-    /// A template of its text alone, such as one that was given on the command line.
+    /// A template of its text alone, which no folder has.
     ///
     /// # Errors
     /// [`TextError::Template`].
@@ -92,12 +93,17 @@ impl ChatTemplate {
         Ok(Self {
             plain: read(default)?,
             with_tools: named(WITH_TOOLS).map(read).transpose()?,
-            source: default.text.clone(),
+            source: [Some(default), named(WITH_TOOLS)]
+                .into_iter()
+                .flatten()
+                .map(|source| source.text.as_str())
+                .collect::<Vec<&str>>()
+                .join("\n"),
             tokens,
         })
     }
 
-    /// Whether the template has a text in it, such as the marker of a format.
+    /// Whether the template, or the one for tools, has a text in it, such as the marker of a format.
     pub fn mentions(&self, text: &str) -> bool {
         self.source.contains(text)
     }

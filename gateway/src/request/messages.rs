@@ -58,8 +58,11 @@ fn message(mut fields: Fields, ignored: &mut Ignored) -> Result<Value, ApiError>
             // An assistant that refused has said that, and nothing else.
             let refusal = fields.text("refusal")?;
             content = content.or(refusal);
-            // An answer may have been empty, or calls alone. Templates find an empty text then.
-            content.get_or_insert_default();
+            // An answer may have been empty. Beside calls, what was not said is not there: so
+            // transformers has it, and templates ask for it.
+            if calls.is_none() {
+                content.get_or_insert_default();
+            }
         }
         "tool" => {
             let id = fields.required_text("tool_call_id")?;
@@ -72,8 +75,11 @@ fn message(mut fields: Fields, ignored: &mut Ignored) -> Result<Value, ApiError>
     if let Some(name) = fields.text("name")? {
         message.insert("name".to_string(), json!(name));
     }
-    let content = content.ok_or_else(|| fields.missing("content"))?;
-    message.insert("content".to_string(), json!(content));
+    if let Some(content) = content {
+        message.insert("content".to_string(), json!(content));
+    } else if calls.is_none() {
+        return Err(fields.missing("content"));
+    }
     if let Some(calls) = calls {
         message.insert("tool_calls".to_string(), calls);
     }
@@ -173,6 +179,34 @@ fn arguments(function: &mut Fields) -> Result<Value, ApiError> {
         Some(other) => {
             let path = function.path("arguments");
             Err(wrong(&path, "a string or an object", &other))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Templates tell an empty text from none, as in `message.content is defined`.
+    #[test]
+    fn content_beside_calls_is_there_where_it_was_said() {
+        let calls = json!([{"id": "c", "type": "function", "function": {"name": "f"}}]);
+        let cases = [
+            (json!({"tool_calls": calls}), None),
+            (json!({"tool_calls": calls, "content": null}), None),
+            (json!({"tool_calls": calls, "content": ""}), Some("")),
+            (json!({"tool_calls": calls, "content": "a"}), Some("a")),
+            (json!({"tool_calls": [], "content": null}), Some("")),
+            (json!({}), Some("")),
+        ];
+        for (mut sent, content) in cases {
+            sent["role"] = json!("assistant");
+            let body = json!({"messages": [sent]});
+            let mut fields = Fields::new(body.clone(), "").expect("an object");
+            let read = messages(&mut fields, &mut Ignored::default());
+            let read = read.expect("right messages");
+            let found = read[0].get("content").map(|content| content.as_str());
+            assert_eq!(found, content.map(Some), "{body}");
         }
     }
 }

@@ -10,24 +10,12 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use super::{ExportDtype, replace_file, write_tensors};
+use crate::companions::companions;
 use crate::error::ModelError;
 use crate::weights::ModelFolder;
 
-/// Files that go along unchanged, where the base model has them.
-const COMPANIONS: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-];
-
 /// Writes a folder that transformers loads: `model.safetensors`, `config.json`, and the
-/// tokenizer's files of the base model.
+/// tokenizer's files and the chat templates of the base model, unchanged.
 ///
 /// `tensors` are the model's, by their Hugging Face names. With `dtype` they are all written in
 /// it, and the `dtype` of `config.json` is changed to match; without, each is written in the
@@ -67,10 +55,8 @@ pub fn save_model(
             _ => ExportDtype::F32,
         })
     })?;
-    for name in COMPANIONS {
-        if base.dir().join(name).is_file() {
-            copy(&base.dir().join(name), &folder.join(name))?;
-        }
+    for path in companions(base.dir())? {
+        copy(&base.dir().join(&path), &folder.join(&path))?;
     }
     let to = folder.join("config.json");
     let text = match dtype {
@@ -81,6 +67,9 @@ pub fn save_model(
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(ModelError::io("make", parent))?;
+    }
     let mut file = fs::File::open(from).map_err(ModelError::io("read", from))?;
     replace_file(to, |mut out| io::copy(&mut file, &mut out).map(|_| ()))
 }

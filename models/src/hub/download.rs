@@ -7,22 +7,10 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::{Download, Hub, RepoName};
+use crate::companions::is_companion;
 use crate::weights::{INDEX, SINGLE, other_weights, shard_names};
 
 const CONFIG: &str = "config.json";
-
-/// Files that are fetched where the repository has them.
-const COMPANIONS: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-];
 
 /// Tries of a download; each goes on where the last one broke off.
 const RETRIES: usize = 3;
@@ -152,10 +140,8 @@ impl Fetch<'_> {
     /// Fetches what a model folder needs of `files`, and gives the folder.
     fn all(&self, files: &[&str], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, String> {
         let config = self.one(CONFIG, files, progress)?;
-        for file in COMPANIONS {
-            if files.contains(&file) {
-                self.one(file, files, progress)?;
-            }
+        for file in files.iter().filter(|file| is_companion(file)) {
+            self.one(file, files, progress)?;
         }
         if files.contains(&SINGLE) {
             self.one(SINGLE, files, progress)?;

@@ -75,6 +75,31 @@ fn another_format_is_told_to_transformers() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
 }
 
+/// Whoever answers with the result asks it as the base model is asked.
+#[test]
+fn chat_templates_go_along() {
+    let made = tempfile::tempdir().unwrap();
+    let tensors = write_model(made.path(), &config_json());
+    let more = "additional_chat_templates";
+    fs::create_dir(made.path().join(more)).unwrap();
+    let tools = format!("{more}/tool_use.jinja");
+    let templates = ["chat_template.jinja", "chat_template.json", &tools];
+    for name in templates
+        .into_iter()
+        .chain(["additional_chat_templates/x.py"])
+    {
+        fs::write(made.path().join(name), name).unwrap();
+    }
+    let base = ModelFolder::open(made.path()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    save_model(folder.path(), &base, &tensors, None).unwrap();
+    for name in templates {
+        let text = fs::read_to_string(folder.path().join(name));
+        assert_eq!(text.unwrap(), name);
+    }
+    assert_eq!(fs::read_dir(folder.path().join(more)).unwrap().count(), 1);
+}
+
 #[test]
 fn what_is_no_model_is_not_written() {
     let made = tempfile::tempdir().unwrap();

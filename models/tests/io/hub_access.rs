@@ -134,6 +134,14 @@ fn with_model(cache: &Path) -> (Server, Hub) {
         "chat_template.jinja".to_string(),
         b"{{ messages }}".to_vec(),
     );
+    for name in [
+        "chat_template.json",
+        "additional_chat_templates/tool_use.jinja",
+        // Nowhere outside of the folder of the model.
+        "additional_chat_templates/../../out.jinja",
+    ] {
+        files.insert(name.to_string(), b"{}".to_vec());
+    }
     let server = Server::start(files);
     let hub = Hub {
         endpoint: Some(format!("{}/", server.endpoint)),
@@ -155,11 +163,14 @@ fn the_token_goes_with_every_request_and_is_shown_nowhere() {
         "added_tokens.json",
         "generation_config.json",
         "chat_template.jinja",
+        "chat_template.json",
+        "additional_chat_templates/tool_use.jinja",
         "tokenizer.json",
         "tokenizer_config.json",
     ] {
         assert!(folder.join(name).is_file(), "{name}");
     }
+    assert!(!folder.join("../out.jinja").exists());
     let (asked, shown) = (server.requests().len(), server.authorizations());
     assert_eq!(shown.len(), asked);
     assert!(

@@ -15,14 +15,13 @@ use super::value::{Dict, Value};
 
 /// Filters of Jinja that are not here: each would need a part of Python that no chat template
 /// was seen to use, or would give another text each time.
-const REFUSED: [&str; 7] = [
+const REFUSED: [&str; 6] = [
     "filesizeformat",
     "pprint",
     "random",
     "striptags",
     "urlize",
     "wordwrap",
-    "do",
 ];
 
 impl Run {

@@ -66,6 +66,15 @@ impl Run {
         Ok(inner.into())
     }
 
+    /// The same, with variables of its own.
+    fn captured_within(&mut self, body: &Body, scope: &Rc<Scope>) -> Made<Text> {
+        let inner = Scope::within(scope);
+        let text = self.captured(body, &inner);
+        // A macro within it holds it, and is held by it.
+        inner.clear();
+        text
+    }
+
     fn body(&mut self, body: &Body, scope: &Rc<Scope>) -> Made<Flow> {
         for statement in body {
             self.budget
@@ -113,7 +122,7 @@ impl Run {
                 self.assign(target, value, scope)?;
             }
             StatementKind::SetBlock(target, filters, body) => {
-                let text = self.captured(body, &Scope::within(scope))?;
+                let text = self.captured_within(body, scope)?;
                 let value = self.filtered(Value::Text(text), filters, scope)?;
                 self.assign(target, value, scope)?;
             }
@@ -141,7 +150,7 @@ impl Run {
                 self.print(&value)?;
             }
             StatementKind::FilterBlock(filters, body) => {
-                let text = self.captured(body, &Scope::within(scope))?;
+                let text = self.captured_within(body, scope)?;
                 let value = self.filtered(Value::Text(text), filters, scope)?;
                 self.print(&value)?;
             }
@@ -192,7 +201,10 @@ impl Run {
             items = self.chosen(syntax, condition, items, scope)?;
         }
         if items.is_empty() {
-            return self.body(&syntax.otherwise, &Scope::within(scope));
+            let inner = Scope::within(scope);
+            let flow = self.body(&syntax.otherwise, &inner);
+            inner.clear();
+            return flow;
         }
         let state = Rc::new(Loop {
             syntax: syntax.clone(),

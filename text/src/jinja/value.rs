@@ -226,19 +226,27 @@ impl Value {
     }
 
     fn extent(&self) -> Extent {
+        // One level deeper, as for lists: a chain of generators is a chain.
         let of = |values: &mut dyn Iterator<Item = &Value>| {
-            values
-                .map(Self::extent)
-                .fold(Extent::default(), |whole, inner| Extent {
-                    depth: whole.depth.max(inner.depth),
-                    weight: whole.weight.saturating_add(inner.weight),
-                })
+            let start = Extent {
+                depth: 1,
+                weight: 1,
+            };
+            values.map(Self::extent).fold(start, |whole, inner| Extent {
+                depth: whole.depth.max(1 + inner.depth),
+                weight: whole.weight.saturating_add(inner.weight),
+            })
         };
         match self {
             Self::List(list) | Self::Tuple(list) => list.extent,
             Self::Dict(dict) => dict.extent,
             Self::View(view) => of(&mut view.items.iter()),
             Self::Once(items) => of(&mut items.borrow().iter()),
+            Self::Loop(state) => of(&mut state.items.iter()),
+            Self::Callable(callable) => match &**callable {
+                Callable::Joiner(separator, _) => of(&mut std::iter::once(separator)),
+                Callable::Cycler(items, _) => of(&mut items.iter()),
+            },
             Self::Method(method) => method.0.extent(),
             Self::Namespace(namespace) => Extent {
                 depth: namespace.depth.get(),

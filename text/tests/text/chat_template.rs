@@ -207,6 +207,29 @@ fn no_template_goes_on_for_ever() {
     says(ChatTemplate::from_source(&chain).unwrap_err(), &["links"]);
 }
 
+/// Whatever can hold a value may hold itself as it was before, but not for ever: neither what looks
+/// through such a chain nor what drops it runs out of stack.
+#[test]
+fn no_value_stands_in_itself_for_ever() {
+    let chains = [
+        "{% set ns.x = [ns.x] %}",
+        "{% set ns.x = (ns.x, 1) %}",
+        "{% set ns.x = {'a': ns.x} %}",
+        "{% set ns.x = [ns.x] | select('defined') %}",
+        "{% set ns.x = {'a': ns.x}.values() %}",
+        "{% set ns.x = cycler(ns.x) %}",
+        "{% set ns.x = joiner(ns.x) %}",
+        "{% for y in [ns.x] %}{% set ns.x = loop %}{% endfor %}",
+    ];
+    for chain in chains {
+        let source = format!(
+            "{{% set ns = namespace(x=1) %}}{{% for i in range(90000) %}}{chain}{{% endfor %}}"
+        );
+        let error = render(&from(&source), json!([])).unwrap_err();
+        says(error, &["too deep in each other"]);
+    }
+}
+
 /// Whatever doubles a value ends at the bound of bytes, steps or depth.
 #[test]
 fn no_template_makes_more_and_more() {

@@ -2,6 +2,7 @@
 
 use concord_text::{CallEvent, CallFormat, CallParser, ChatTemplate};
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::fixtures::{byte_level, tokenizer};
 
@@ -268,6 +269,24 @@ fn formats_are_found() {
     ));
     assert_eq!(CallFormat::find(None, &qwen), Some(CallFormat::Hermes));
     assert_eq!(CallFormat::Hermes.marker_tokens(&qwen), [256, 257]);
+}
+
+/// A model may have a template of its own for tools, which alone speaks of calls.
+#[test]
+fn a_format_is_found_in_the_template_for_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({ "chat_template": [
+        { "name": "default", "template": "hi" },
+        { "name": "tool_use", "template": "<tool_call>" },
+        { "name": "rag", "template": "[TOOL_CALLS]" },
+    ] });
+    let path = folder.path().join("tokenizer_config.json");
+    std::fs::write(path, config.to_string()).unwrap();
+    let template = ChatTemplate::open(folder.path()).unwrap();
+    let none = tokenizer(&byte_level(&[], &[]));
+    let found = CallFormat::find(template.as_ref(), &none);
+    assert_eq!(found, Some(CallFormat::Hermes));
+    assert!(!template.unwrap().mentions("[TOOL_CALLS]"));
 }
 
 proptest! {
