@@ -169,6 +169,7 @@ impl Pool {
     /// # Errors
     /// Where the coordinator had ended with an error before.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.server.part();
         drop(self.crew);
         if self.has_ended {
             return Ok(());
