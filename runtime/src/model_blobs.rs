@@ -81,6 +81,20 @@ impl TensorSource for ModelBlobs {
     }
 
     fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        let read = self.read(name, take);
+        if read.is_err()
+            && let Ok((address, _)) = self.found(name)
+        {
+            // It may have changed on disk since it was fetched: it is read as a whole before it is used
+            // again, and had anew where it must be.
+            self.blobs.doubt(address);
+        }
+        read
+    }
+}
+
+impl ModelBlobs {
+    fn read(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let (address, shape) = self.found(name)?;
         let failed = |error: RuntimeError| match error {
             RuntimeError::BadBlob { why, .. } => bad(name, why),
