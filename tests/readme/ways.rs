@@ -56,7 +56,11 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord verify out/mine/proof --model out/mine",
-        Says(&["proven ", "as the last step left it", "as it was trained on"]),
+        Says(&[
+            "proven ",
+            "as the last step left it",
+            "as it was trained on",
+        ]),
     ),
     (
         "concord coordinator --listen 0.0.0.0:7700",
