@@ -115,7 +115,7 @@ impl Run<'_> {
             return Ok(());
         }
         let pool_options = args.pool_options(&claim.state_dir());
-        let pool = tokio::select! {
+        let mut pool = tokio::select! {
             pool = Pool::start(&pool_options) => pool?,
             signal = signals.next() => return Err(stop::early(signal)),
         };
