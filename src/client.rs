@@ -5,8 +5,8 @@ use concord_proto::JobId;
 use concord_proto::canonical;
 use concord_proto::client::{ClientRequest, ClientResponse, JobEvent, WatchRequest};
 use concord_proto::limits::MESSAGE_BYTES_MAX;
-use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_proto::wire::{Body, ending};
 use concord_runtime::RuntimeError;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -58,7 +58,7 @@ impl Client {
             bytes: canonical::encode(request),
         };
         let answer = self.grpc.clone().call(body).await;
-        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
+        let answer = answer.map_err(|status| anyhow::anyhow!(ending(&status)));
         let answer = answer.with_context(|| format!("the coordinator at {}", self.url))?;
         match canonical::decode(&answer.into_inner().bytes)? {
             ClientResponse::Refused(reason) => bail!("the coordinator refuses: {reason}"),
@@ -75,7 +75,7 @@ impl Client {
             bytes: canonical::encode(&WatchRequest { job, from }),
         };
         let answer = self.grpc.clone().watch(body).await;
-        let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()));
+        let answer = answer.map_err(|status| anyhow::anyhow!(ending(&status)));
         Ok(Events(answer.context("cannot watch the job")?.into_inner()))
     }
 }
@@ -89,7 +89,7 @@ impl Events {
         match self.0.message().await {
             Ok(Some(body)) => Ok(Some(canonical::decode(&body.bytes)?)),
             Ok(None) => Ok(None),
-            Err(status) => bail!("lost the coordinator: {}", status.message()),
+            Err(status) => bail!("lost the coordinator: {}", ending(&status)),
         }
     }
 }

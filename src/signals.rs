@@ -3,8 +3,7 @@
 use anyhow::Context;
 
 /// Waits for the first request to end: Ctrl-C, or SIGTERM, which is what `kill`, systemd and
-/// containers send. The handlers are there from the first poll of the first future on, so that the
-/// program does not die of them as process 1, where the kernel has no default for a signal.
+/// containers send. Process 1, for which the kernel has no default for a signal, ends by them, too.
 pub struct EndSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,

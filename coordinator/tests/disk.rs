@@ -104,6 +104,11 @@ async fn what_a_client_has_asked_about_is_spared() {
     assert!(blobs.remove_aged(&other, SPARED).unwrap());
     assert!(!blobs.remove(&other).unwrap(), "it is gone");
     assert!(blobs.has(&asked).await.unwrap() && !blobs.has(&other).await.unwrap());
+    // What was not there when somebody asked is not kept in mind.
+    blobs.claim(&[other]);
+    blobs.disclaim(&[other]);
+    blobs.put(b"other".to_vec()).await.unwrap();
+    assert!(blobs.remove(&other).unwrap());
 }
 
 async fn serve(folder: &Path) -> RunningServer {

@@ -73,11 +73,6 @@ impl BlobLink {
         Self::try_from_slice(&bytes).ok().filter(Self::holds)
     }
 
-    /// Length of the blob.
-    pub fn blob_bytes(&self) -> u64 {
-        (self.prefix.len() as u64).saturating_add(self.bytes)
-    }
-
     /// The blob's bytes, which may not be those of its address.
     ///
     /// # Errors

@@ -57,3 +57,60 @@ impl TryFrom<Envelope> for crate::Signed {
         })
     }
 }
+
+/// Why a call or a stream ended, for people: in the words of whoever is at its other end, or that the
+/// connection broke, where no words came over it.
+pub fn ending(status: &tonic::Status) -> String {
+    // Statuses that came over the wire have no source.
+    let mut cause = std::error::Error::source(status);
+    if cause.is_none() {
+        return status.message().to_string();
+    }
+    let mut why = None;
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        // Others repeat what the library that carries the messages says to programmers.
+        why = io.filter(|io| io.raw_os_error().is_some()).or(why);
+        cause = error.source();
+    }
+    match why {
+        Some(why) => format!("its connection broke ({why})"),
+        None => "its connection broke".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// An error as the layers below have them: words for programmers, around another one.
+    #[derive(Debug)]
+    struct Layer(Option<io::Error>);
+
+    impl std::fmt::Display for Layer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("h2 protocol error: error reading a body from connection")
+        }
+    }
+
+    impl std::error::Error for Layer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.0.as_ref().map(|io| io as _)
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_is_told_in_plain_words() {
+        let of = |io| ending(&tonic::Status::from_error(Box::new(Layer(io))));
+        assert_eq!(of(None), "its connection broke");
+        let vague = io::Error::other("h2 says something");
+        assert_eq!(of(Some(vague)), "its connection broke");
+        let refused = of(Some(io::Error::from_raw_os_error(111)));
+        assert!(refused.starts_with("its connection broke (") && refused.ends_with("111))"));
+        assert!(!refused.contains("h2"), "{refused}");
+        let said = tonic::Status::not_found("the store has no blob 7");
+        assert_eq!(ending(&said), "the store has no blob 7");
+    }
+}

@@ -81,6 +81,20 @@ impl TensorSource for ModelBlobs {
     }
 
     fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        let read = self.read(name, take);
+        if read.is_err()
+            && let Ok((address, _)) = self.found(name)
+        {
+            // It may have changed on disk since it was fetched: it is read as a whole before it is used
+            // again, and had anew where it must be.
+            self.blobs.doubt(address);
+        }
+        read
+    }
+}
+
+impl ModelBlobs {
+    fn read(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let (address, shape) = self.found(name)?;
         let failed = |error: RuntimeError| match error {
             RuntimeError::BadBlob { why, .. } => bad(name, why),
@@ -126,5 +140,40 @@ fn bad(name: &str, reason: String) -> ModelError {
     ModelError::BadWeightsFile {
         path: name.into(),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::Domain;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::blobs::BlobOptions;
+
+    #[tokio::test]
+    async fn what_has_changed_on_disk_is_fetched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody listens there.
+        let coordinator = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let dir = folder.path().to_path_buf();
+        let blobs = Blobs::new(coordinator, dir, &BlobOptions::default()).unwrap();
+        let tensor = Tensor::new(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
+        let mut bytes = tensor_blob::encode(&tensor).unwrap();
+        let address = Digest::of(Domain::Blob, &bytes);
+        let path = folder.path().join(address.to_string());
+        std::fs::write(&path, &bytes).unwrap();
+        let model = ModelBlobs {
+            blobs: blobs.clone(),
+            tensors: BTreeMap::from([("w".to_string(), (address, vec![2, 2]))]),
+        };
+        blobs.fetch(address).await.unwrap();
+        assert_eq!(model.tensor("w").unwrap().data(), tensor.data());
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        blobs.fetch(address).await.expect("it was whole");
+        assert!(model.tensor("w").is_err());
+        let again = blobs.fetch(address).await;
+        assert!(again.is_err(), "the copy that is broken is believed again");
     }
 }

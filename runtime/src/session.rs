@@ -5,8 +5,8 @@ use std::time::Duration;
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
-use concord_proto::wire::Envelope;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_proto::wire::{Envelope, ending};
 use concord_proto::{Keypair, PublicKey, Signed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -95,7 +95,7 @@ impl Session {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let answer = client.session(ReceiverStream::new(messages)).await;
         let mut incoming = answer
-            .map_err(|status| lost(status.message()))?
+            .map_err(|status| lost(&ending(&status)))?
             .into_inner();
         let (coordinator, first) = first_message(&mut incoming).await?;
         let ToWorker::Challenge { nonce } = first else {
@@ -184,7 +184,7 @@ async fn first_message(
     let message = incoming
         .message()
         .await
-        .map_err(|status| lost(status.message()))?;
+        .map_err(|status| lost(&ending(&status)))?;
     let envelope = message.ok_or_else(|| lost("it hung up"))?;
     let signed = Signed::try_from(envelope).map_err(|why| lost(&why))?;
     let message = signed.open().map_err(|error| lost(&error.to_string()))?;

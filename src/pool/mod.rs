@@ -139,18 +139,20 @@ impl Pool {
         }
     }
 
-    /// What `work` gives, or the reason why no worker of this machine is left to do it.
+    /// What `work` gives, or the reason why no worker of this machine is left to do it, or the
+    /// coordinator is not.
     ///
     /// # Errors
     /// Those of `work`, and that one.
     pub async fn while_it_lasts<T>(
-        &self,
+        &mut self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
         let troubles = self.troubles();
         tokio::select! {
             result = work => result,
             reason = troubles.hopeless() => Err(anyhow!(reason)),
+            reason = self.ended() => Err(anyhow!(reason)),
         }
     }
 
@@ -169,6 +171,7 @@ impl Pool {
     /// # Errors
     /// Where the coordinator had ended with an error before.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.server.part();
         drop(self.crew);
         if self.has_ended {
             return Ok(());

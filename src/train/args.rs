@@ -171,10 +171,9 @@ impl Args {
         }
     }
 
-    /// Processes that keep a state of their own in output_dir.
-    pub fn members_there(&self) -> Option<u32> {
-        let is_there = self.coordinator.is_none() && self.pool_dir.is_none();
-        is_there.then(|| self.workers.map_or(1, |workers| workers.0) + self.checkers)
+    /// Whether a pool on this machine keeps its state in output_dir.
+    pub fn keeps_state_there(&self) -> bool {
+        self.coordinator.is_none() && self.pool_dir.is_none()
     }
 }
 

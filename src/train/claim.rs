@@ -79,7 +79,6 @@ pub struct Claim {
     /// Whether a coordinator has the job: there may be something that is worth keeping.
     is_settled: bool,
     // Goes last: the folders are removed once they are empty.
-    // Removes them when the claim goes.
     _made: Made,
 }
 

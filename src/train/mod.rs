@@ -60,14 +60,7 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         Standing::Done(told) => return result::tell_again(&claim, &told, output),
         Standing::ToDo => {}
     }
-    let tensors = ingested.folder.config().tensors().into_iter();
-    let model_bytes = tensors.map(|spec| 4 * spec.shape.iter().product::<usize>() as u64);
-    room::check(
-        &claim,
-        &ingested.spec,
-        model_bytes.sum(),
-        args.members_there(),
-    )?;
+    room::check(&claim, &ingested.spec, args.keeps_state_there())?;
     let run = Run {
         id,
         job: &job,
@@ -122,7 +115,7 @@ impl Run<'_> {
             return Ok(());
         }
         let pool_options = args.pool_options(&claim.state_dir());
-        let pool = tokio::select! {
+        let mut pool = tokio::select! {
             pool = Pool::start(&pool_options) => pool?,
             signal = signals.next() => return Err(stop::early(signal)),
         };

@@ -21,17 +21,11 @@ const CHECKPOINT_VALUE_BYTES: u64 = 12;
 const CHECKPOINTS: u64 = 3;
 
 /// Refuses a job whose result has no room in the output folder, before its first step, and warns
-/// where the state that it keeps there meanwhile may have none. `model_bytes` are those of the base
-/// model; `members` is how many local processes keep a state of their own there, or none.
+/// where the checkpoints that are kept there meanwhile, with `keeps_state`, may have none.
 ///
 /// # Errors
 /// Saying what is needed and what there is.
-pub fn check(
-    claim: &Claim,
-    spec: &JobSpec,
-    model_bytes: u64,
-    members: Option<u32>,
-) -> anyhow::Result<()> {
+pub fn check(claim: &Claim, spec: &JobSpec, keeps_state: bool) -> anyhow::Result<()> {
     let Some(free) = free(claim.dir()) else {
         return Ok(());
     };
@@ -45,7 +39,10 @@ pub fn check(
             size(free)
         );
     }
-    let kept = members.map_or(0, |members| state_bytes(spec, model_bytes, members));
+    let kept = match keeps_state {
+        true => state_bytes(spec),
+        false => 0,
+    };
     if free < needed.saturating_add(kept) {
         eprintln!(
             "the disk of {place} has {} left: result and checkpoints may take {}; where that is \
@@ -73,12 +70,10 @@ fn result_bytes(spec: &JobSpec) -> u64 {
     tensors.saturating_add(SMALL_FILES_BYTES)
 }
 
-/// Bytes that a pool on this machine keeps: the model for each process and the coordinator, and
-/// the coordinator's checkpoints.
-fn state_bytes(spec: &JobSpec, model_bytes: u64, members: u32) -> u64 {
-    let models = model_bytes.saturating_mul(u64::from(members) + 1);
-    let state = trained_values(spec).saturating_mul(CHECKPOINT_VALUE_BYTES * CHECKPOINTS);
-    models.saturating_add(state)
+/// Bytes of the checkpoints that a pool on this machine keeps. The model is not copied: the store
+/// links to its files, and the members read the store.
+fn state_bytes(spec: &JobSpec) -> u64 {
+    trained_values(spec).saturating_mul(CHECKPOINT_VALUE_BYTES * CHECKPOINTS)
 }
 
 /// Bytes that this user may still write to the disk of a folder; none where the system does not

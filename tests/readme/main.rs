@@ -18,10 +18,10 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// A port that nobody listens at.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// Ports that nobody listens at, no two the same.
+fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners = [(); COUNT].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// A shell whose reader puts in this machine for HOST and ME, and takes other ports, as those of the
@@ -31,9 +31,13 @@ fn reader() -> Shell {
     for name in ["HOST", "ME"] {
         shell.substitute(name, "127.0.0.1");
     }
-    for port in [7700, 7701, 8000] {
-        shell.substitute(&format!(":{port}"), format!(":{}", free_port()));
+    let [pool, worker, api] = free_ports();
+    for (port, free) in [(7700, pool), (7701, worker), (8000, api)] {
+        shell.substitute(&format!(":{port}"), format!(":{free}"));
     }
+    // The port of the API is its default there.
+    let serve = "concord serve ";
+    shell.substitute(serve, format!("{serve}--listen 127.0.0.1:{api} "));
     shell
 }
 

@@ -51,11 +51,16 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord generate --model out/mine --prompt \"Seven\" --raw",
-        Says(&["Seven"]),
+        // The text that follows, and nothing else.
+        Says(&[]),
     ),
     (
         "concord verify out/mine/proof --model out/mine",
-        Says(&["proven"]),
+        Says(&[
+            "proven ",
+            "as the last step left it",
+            "as it was trained on",
+        ]),
     ),
     (
         "concord coordinator --listen 0.0.0.0:7700",
@@ -92,7 +97,7 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord verify receipt.json --model demo/tuned-1 --adapter out/mine",
-        Says(&["proven"]),
+        Says(&["proven ", "each drawn again"]),
     ),
     (
         "concord serve --model demo/tuned-1 --workers 3 --stages 3",

@@ -49,6 +49,9 @@ fn the_same_command_goes_on_to_the_same_hash() {
         }
 
         let resumed = job.run(&[]).good();
+        if code.is_some() {
+            assert_eq!(resumed.count("lost"), 0, "ended in order, it lost nobody");
+        }
         let start = resumed.last_start();
         assert!(start >= 5, "it goes on from a checkpoint, not from {start}");
         let step = format!("with step {}", start + 1);

@@ -14,7 +14,7 @@ use super::{BlobError, Blobs, Result};
 /// the parts of a job together names them only at the end.
 pub const SPARED: Duration = Duration::from_secs(3_600);
 
-/// Blobs that clients have asked about, and when.
+/// Blobs in the store that clients have asked about, and when.
 #[derive(Default)]
 pub(super) struct Claims(Mutex<BTreeMap<Digest, Instant>>);
 
@@ -24,6 +24,13 @@ impl Claims {
         claims.retain(|_, asked| asked.elapsed() < SPARED);
         let now = Instant::now();
         claims.extend(blobs.iter().map(|blob| (*blob, now)));
+    }
+
+    fn remove(&self, blobs: &[Digest]) {
+        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for blob in blobs {
+            claims.remove(blob);
+        }
     }
 
     fn has(&self, blob: &Digest) -> bool {
@@ -38,6 +45,12 @@ impl Blobs {
     /// A client is about to name these blobs: they are spared for a while.
     pub fn claim(&self, blobs: &[Digest]) {
         self.claims.add(blobs);
+    }
+
+    /// Forgets claims on blobs that are not there: what will be put is spared by its age, and whoever
+    /// asks about blobs that nobody has must not fill the memory.
+    pub fn disclaim(&self, missing: &[Digest]) {
+        self.claims.remove(missing);
     }
 
     /// Deletes a blob that nothing names any more, unless a client is about to name it. Says whether

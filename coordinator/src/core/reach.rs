@@ -107,6 +107,7 @@ impl Core {
         let Some(worker) = self.pool.of_session(session) else {
             return;
         };
+        let failure = failure.map(shortened);
         if let Some(member) = self.pool.get_mut(&worker) {
             member.unreached.clone_from(&failure);
         }

@@ -38,6 +38,8 @@ pub(super) enum Input {
     Event(Event),
     /// A client asks.
     Ask(Question, oneshot::Sender<ClientResponse>),
+    /// Whoever runs the coordinator is about to end its members.
+    Parting,
     /// The end.
     Stop,
 }
@@ -59,6 +61,8 @@ pub(super) struct Driver {
     /// Where a model is served.
     hub: Option<Arc<Hub>>,
     probes: Probes,
+    /// Members that go are not missed any more, and nobody takes their place.
+    is_parting: bool,
     started: Instant,
     lines: BTreeMap<SessionId, Line>,
     calls: BTreeMap<CallId, oneshot::Sender<ClientResponse>>,
@@ -83,6 +87,7 @@ impl Driver {
             watchers,
             hub,
             probes,
+            is_parting: false,
             started: Instant::now(),
             lines: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -100,7 +105,7 @@ impl Driver {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let outcome = loop {
             tokio::select! {
-                _ = ticks.tick() => {
+                _ = ticks.tick(), if !self.is_parting => {
                     self.events.push_back(Event::Tick);
                     self.sweeper.tick().await;
                 }
@@ -138,6 +143,9 @@ impl Driver {
             Input::Event(event) => {
                 if let Event::Closed { session, .. } = &event {
                     self.lines.remove(session);
+                    if self.is_parting {
+                        return;
+                    }
                 }
                 self.events.push_back(event);
             }
@@ -147,6 +155,7 @@ impl Driver {
                 self.calls.insert(call, answer);
                 self.events.push_back(Event::Asked { call, question });
             }
+            Input::Parting => self.is_parting = true,
             Input::Stop => {}
         }
     }
@@ -208,7 +217,9 @@ impl Driver {
             line.reader.abort();
             self.lines.remove(&session);
             let reason = "it does not take its messages".to_string();
-            self.events.push_back(Event::Closed { session, reason });
+            if !self.is_parting {
+                self.events.push_back(Event::Closed { session, reason });
+            }
         }
     }
 

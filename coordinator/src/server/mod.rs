@@ -72,6 +72,8 @@ pub struct RunningServer {
     done: JoinHandle<Result<(), ServerError>>,
     serving: Option<Serving>,
     blobs: Arc<Blobs>,
+    /// The driver ends with its inputs: this does not keep them open.
+    inputs: mpsc::WeakSender<Input>,
 }
 
 impl RunningServer {
@@ -88,6 +90,18 @@ impl RunningServer {
     /// What is served, if anything is.
     pub fn serving(&self) -> Option<Serving> {
         self.serving.clone()
+    }
+
+    /// To be told before its members are ended on purpose, and it after them: that they go is no loss
+    /// then. Nobody is warned, and no new plan is made.
+    pub fn part(&self) {
+        if let Some(serving) = &self.serving {
+            serving.hub().part();
+        }
+        if let Some(inputs) = self.inputs.upgrade() {
+            // One that has ended misses nobody; one that waits for a full disk is not waited for.
+            let _ = inputs.try_send(Input::Parting);
+        }
     }
 
     /// Ends all sessions and waits until everything is kept.
@@ -160,7 +174,7 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
     let probes = Probes::new(&inputs);
     let kept = (store.clone(), blobs.clone(), sweeper);
     let driver = Driver::new(core, kept, state, watched, probes);
-    let shown = blobs.clone();
+    let (shown, told) = (blobs.clone(), inputs.downgrade());
     let service = Service::new(key.clone(), inputs.clone(), store, blobs, watchers, hub);
     let (stop, stopped) = oneshot::channel();
     let driver = tokio::spawn(driver.run(waiting));
@@ -174,6 +188,7 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
         done,
         serving,
         blobs: shown,
+        inputs: told,
     })
 }
 

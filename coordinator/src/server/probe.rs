@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::session::OpenRequest;
-use concord_proto::wire::Body;
 use concord_proto::wire::worker_client::WorkerClient;
+use concord_proto::wire::{Body, ending};
 use concord_proto::{Digest, JobId, Phase, canonical};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::transport::Endpoint;
@@ -69,7 +69,7 @@ async fn probe(endpoint: String) -> Result<(), String> {
         let bytes = canonical::encode(&request);
         let answer = WorkerClient::new(channel).open(Body { bytes }).await;
         answer.map(drop).map_err(|status| {
-            let said = status.message();
+            let said = ending(&status);
             format!("whoever answers there is no worker of this release ({said})")
         })
     };

@@ -9,7 +9,7 @@ use concord_proto::client::{ClientRequest, ClientResponse, Submission, WatchRequ
 use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::wire::coordinator_server::Coordinator;
-use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
+use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope, ending};
 use concord_proto::{Digest, Domain, JobId, Keypair, Signed, canonical};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -98,7 +98,9 @@ impl Service {
         self.blobs.claim(&all);
         self.blobs
             .claim(&[spec.model, spec.data, spec.initial_state]);
-        match self.blobs.missing(&all).await?.first() {
+        let missing = self.blobs.missing(&all).await?;
+        self.blobs.disclaim(&missing);
+        match missing.first() {
             Some(missing) => Err(BlobError::Missing(*missing)),
             None => Ok(NewJob {
                 submission,
@@ -166,9 +168,12 @@ impl Coordinator for Service {
         let asked: ClientRequest = asked.map_err(|why| invalid(&why))?;
         let response = match asked {
             ClientRequest::MissingBlobs(blobs) => {
+                // First, so that none goes between the look and the answer.
                 self.blobs.claim(&blobs);
                 let missing = self.blobs.missing(&blobs).await;
-                ClientResponse::MissingBlobs(missing.map_err(|why| status(&why))?)
+                let missing = missing.map_err(|why| status(&why))?;
+                self.blobs.disclaim(&missing);
+                ClientResponse::MissingBlobs(missing)
             }
             ClientRequest::Submit(submission) => self.submit(*submission).await?,
             ClientRequest::Jobs => self.ask(Question::Jobs).await?,
@@ -218,7 +223,7 @@ impl Coordinator for Service {
         let pieces = request.into_inner().map(|chunk| match chunk {
             Ok(chunk) if chunk.data.len() <= CHUNK_BYTES => Ok(chunk.data),
             Ok(chunk) => Err(format!("a piece of {} bytes", chunk.data.len())),
-            Err(status) => Err(status.message().to_string()),
+            Err(status) => Err(ending(&status)),
         });
         let address = self.blobs.put_stream(pieces).await;
         let digest = address.map_err(|why| status(&why))?.0.to_vec();

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use concord_proto::ledger::Offence;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
-use concord_proto::wire::Envelope;
+use concord_proto::wire::{Envelope, ending};
 use concord_proto::{Signed, SignedError, WorkerId};
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::driver::{Input, Line};
 use crate::core::{Event, SessionId};
@@ -82,7 +82,7 @@ async fn read_messages(
         let event = match envelopes.message().await {
             Ok(Some(envelope)) => read_message(session, worker, envelope),
             Ok(None) => closed(session, "it left".to_string()),
-            Err(status) => closed(session, connection_lost(&status)),
+            Err(status) => closed(session, ending(&status)),
         };
         let is_over = matches!(event, Event::Closed { .. });
         if inputs.send(Input::Event(event)).await.is_err() || is_over {
@@ -93,10 +93,6 @@ async fn read_messages(
 
 fn closed(session: SessionId, reason: String) -> Event {
     Event::Closed { session, reason }
-}
-
-fn connection_lost(status: &Status) -> String {
-    format!("its connection broke: {}", status.message())
 }
 
 fn read_message(session: SessionId, worker: WorkerId, envelope: Envelope) -> Event {

@@ -1,7 +1,7 @@
 //! What all tasks that serve share, and what the core tells them.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub(crate) struct Hub {
     started: Instant,
     /// For sequences and orders.
     next: AtomicU64,
+    /// Whether the members are about to be ended on purpose.
+    parting: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -89,6 +91,7 @@ impl Hub {
             receipts_lost,
             started: Instant::now(),
             next: AtomicU64::new(1),
+            parting: AtomicBool::new(false),
             state: Mutex::default(),
         });
         let weak = Arc::downgrade(&hub);
@@ -210,6 +213,15 @@ impl Hub {
             return "it starts".to_string();
         }
         state.words.clone()
+    }
+
+    /// From here on stages that go are not missed.
+    pub(crate) fn part(&self) {
+        self.parting.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_parting(&self) -> bool {
+        self.parting.load(Ordering::Relaxed)
     }
 
     /// Ends all tasks, once what is signed is written.

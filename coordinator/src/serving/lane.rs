@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::serving::{FromStage, LaneHello, ToStage};
-use concord_proto::wire::Body;
+use concord_proto::wire::{Body, ending};
 use concord_proto::{Signed, WorkerId, canonical};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
@@ -88,8 +88,8 @@ async fn read_messages(
                 .map_err(|why| End::Fault(format!("it said what cannot be read: {why}"))),
             Ok(None) => Err(End::Closed("it closed its lane".to_string())),
             Err(status) => {
-                let why = status.message();
-                Err(End::Closed(format!("its lane broke: {why}")))
+                let why = ending(&status);
+                Err(End::Closed(format!("its lane ended: {why}")))
             }
         };
         let is_over = message.is_err();

@@ -3,7 +3,7 @@
 use concord_proto::limits::{BLOB_BYTES_MAX, CHUNK_BYTES, MESSAGE_BYTES_MAX};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{BlobAddress, Chunk};
+use concord_proto::wire::{BlobAddress, Chunk, ending};
 use concord_proto::{Digest, Domain};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -84,11 +84,11 @@ fn failed(digest: Digest, status: &Status) -> RuntimeError {
         Code::NotFound => RuntimeError::MissingBlob(digest),
         Code::DataLoss => RuntimeError::Damaged {
             digest,
-            why: status.message().to_string(),
+            why: ending(status),
         },
         _ => RuntimeError::Unreachable {
             endpoint: format!("the holder of blob {}", digest.short()),
-            why: status.message().to_string(),
+            why: ending(status),
         },
     }
 }
@@ -112,7 +112,7 @@ pub async fn upload(channel: Channel, bytes: Vec<u8>) -> Result<Digest, RuntimeE
         .await
         .map_err(|status| RuntimeError::Unreachable {
             endpoint: "the coordinator's store".to_string(),
-            why: status.message().to_string(),
+            why: ending(&status),
         })?;
     match <[u8; 32]>::try_from(answer.into_inner().digest) {
         Ok(got) if got == digest.0 => Ok(digest),

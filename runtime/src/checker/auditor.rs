@@ -15,7 +15,7 @@ use concord_proto::tree::Node;
 use concord_proto::{Digest, Keypair, Part, Phase, Port, PortKind, PublicKey, Signed};
 
 use super::bench::{Bench, busy, same_job};
-use super::inputs::{Inputs, missing};
+use super::inputs::{INPUTS_MAX, Inputs, in_time, missing};
 use super::job::{AuditedJob, kept_bytes};
 use crate::blobs::Blobs;
 use crate::model_blobs::ModelBlobs;
@@ -165,7 +165,8 @@ impl Auditor {
         }
         let missing_job = || missing("its job");
         let job = same_job(&mut held, order.spec).ok_or_else(missing_job)?;
-        let inputs = Inputs::fetch(&self.blobs, job, &order).await?;
+        let fetched = Inputs::fetch(&self.blobs, job, &order);
+        let inputs = in_time(&order.worker, INPUTS_MAX, fetched).await?;
         let base = job.base(&self.blobs, order.leaf.layers).await?;
         let config = job.config.clone();
         let computing = self.bench.computing().await;

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use concord_kernels::Tensor;
 use concord_models::decoder::Values;
 use concord_models::train::{StateTensor, TrainState};
 use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
-use concord_proto::wire::Body;
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::{Digest, JobSpec, Leaf, Phase, Port, PortKind, canonical, merkle};
+use concord_proto::wire::{Body, ending};
+use concord_proto::{Digest, JobSpec, Leaf, Phase, Port, PortKind, WorkerId, canonical, merkle};
 
 use tonic::transport::Channel;
 
@@ -17,6 +18,10 @@ use super::job::AuditedJob;
 use crate::blobs::{Blobs, fetch_from_worker};
 use crate::data::Microbatch;
 use crate::{RuntimeError, session, tensor_blob, work};
+
+/// How long a worker may take to give the inputs of a leaf: leaves are fetched one after another, and
+/// one that nobody gives must not keep the others from being looked at.
+pub(super) const INPUTS_MAX: Duration = Duration::from_secs(30);
 
 /// The inputs of a leaf, fetched and checked against its digests.
 pub(super) struct Inputs {
@@ -55,7 +60,7 @@ impl Inputs {
             })
             .await;
         let body = answer
-            .map_err(|status| withheld(status.message().to_string()))?
+            .map_err(|status| withheld(ending(&status)))?
             .into_inner();
         let opening: Opening =
             canonical::decode(&body.bytes).map_err(|error| withheld(error.to_string()))?;
@@ -223,6 +228,49 @@ fn opens(port: Port, digests: &[Digest]) -> bool {
     }
 }
 
+/// What a worker gives, if it does within `limit`.
+///
+/// # Errors
+/// [`RuntimeError::Unreachable`] where it does not; that of `given`.
+pub(super) async fn in_time<T>(
+    worker: &WorkerId,
+    limit: Duration,
+    given: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    let given = tokio::time::timeout(limit, given).await;
+    given.unwrap_or_else(|_| {
+        Err(RuntimeError::Unreachable {
+            endpoint: format!("worker {}", worker.short()),
+            why: format!("it has not given the inputs of the leaf within {limit:?}"),
+        })
+    })
+}
+
 pub(super) fn missing(what: &str) -> RuntimeError {
     RuntimeError::Unsupported(format!("the leaf lacks {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::PublicKey;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_gives_nothing_is_not_waited_for() {
+        let (worker, limit) = (PublicKey([7; 32]), Duration::from_millis(20));
+        let never = std::future::pending::<Result<(), RuntimeError>>();
+        let error = in_time(&worker, limit, never).await.unwrap_err();
+        let words = error.to_string();
+        assert!(
+            words.contains(&worker.short()) && words.contains("20ms"),
+            "{words}"
+        );
+        assert!(
+            !error.is_of_job(),
+            "another worker may give what this one withholds"
+        );
+        let given = in_time(&worker, INPUTS_MAX, async { Ok(7) }).await;
+        assert_eq!(given.unwrap(), 7);
+    }
 }

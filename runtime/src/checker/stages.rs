@@ -14,9 +14,9 @@ struct Kept {
     stage: Stage,
 }
 
-/// Stages of deployments, and of low-rank jobs: their codes stay what they are from step to step, and only the factors,
-/// which are small, are put in anew. A job that trains every tensor has other codes after each step:
-/// keeping its stage would save nothing.
+/// Stages of deployments, and of low-rank jobs: their codes stay what they are from step to step, and
+/// only the factors, which are small, are put in anew. A job that trains every tensor has other codes
+/// after each step: keeping its stage would save nothing.
 pub(crate) struct Stages {
     /// Bytes of weights that they may take together.
     limit: u64,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use concord_proto::serving::{FromStage, LaneHello, ToStage};
-use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
+use concord_proto::wire::{Body, ending};
 use concord_proto::{Digest, Keypair, Signed, canonical, limits};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -60,7 +60,7 @@ impl Lane {
         let answer = client.lane(tokio_stream::once(hello).chain(messages)).await;
         let refused = |status: tonic::Status| RuntimeError::Unreachable {
             endpoint: format!("the coordinator's lane at {coordinator}"),
-            why: status.message().to_string(),
+            why: ending(&status),
         };
         let incoming = answer.map_err(refused)?.into_inner();
         Ok(Self { incoming })

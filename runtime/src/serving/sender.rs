@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use concord_proto::serving::{FromStage, PassHeader, Passed, Run};
-use concord_proto::wire::Frame;
 use concord_proto::wire::worker_client::WorkerClient;
+use concord_proto::wire::{Frame, ending};
 use concord_proto::{Digest, Keypair, Origin};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -75,7 +75,7 @@ impl Sender {
             };
             let why = match ended {
                 Ok(Ok(())) => "it hung up".to_string(),
-                Ok(Err(status)) => status.message().to_string(),
+                Ok(Err(status)) => ending(&status),
                 Err(error) => error.to_string(),
             };
             let reason = format!("the next stage, at {}, takes no pass: {why}", self.endpoint);

@@ -175,7 +175,7 @@ impl<'a> Live<'a> {
             _ => ToCoordinator::Failed {
                 job,
                 epoch,
-                reason: format!("the connection to the worker at {endpoint} broke: {why}"),
+                reason: format!("the worker at {endpoint} takes no more tensors: {why}"),
                 permanent: false,
             },
         })

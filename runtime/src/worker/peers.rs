@@ -8,7 +8,7 @@ use concord_kernels::{KernelError, Tensor};
 use concord_proto::canonical;
 use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{Frame, FrameHeader};
+use concord_proto::wire::{Frame, FrameHeader, ending};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -175,7 +175,7 @@ impl Way {
 /// How a stream ended that should go on.
 fn end(ended: Result<Result<(), Status>, tokio::task::JoinError>) -> String {
     match ended {
-        Ok(Err(status)) => status.message().to_string(),
+        Ok(Err(status)) => ending(&status),
         Ok(Ok(())) => "it hung up".to_string(),
         Err(error) => error.to_string(),
     }

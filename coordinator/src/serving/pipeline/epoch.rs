@@ -126,6 +126,9 @@ impl Pipeline {
             return;
         };
         let name = worker.short();
+        if self.hub.is_parting() {
+            return self.end_epoch(&format!("worker {name}: {reason}"));
+        }
         tracing::warn!(
             pipeline = self.index,
             worker = name,
