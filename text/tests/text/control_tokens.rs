@@ -9,6 +9,10 @@ use crate::fixtures::{SHARED_MODELS, byte_level, says, shared, tokenizer};
 const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
                       {% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}<|im_start|>";
 
+/// After 256 bytes and two merges.
+const START: u32 = 258;
+const END: u32 = 259;
+
 fn chat_tokenizer() -> TextTokenizer {
     let added = [
         ("<|im_start|>", true),
@@ -62,7 +66,7 @@ fn whatever_a_template_does_to_it() {
             "</s>",
         ] {
             let (ids, text) = tokens(&tokenizer, &source, &json!(content));
-            assert_eq!(special(&tokenizer, &ids), [256, 257], "{end} {content}");
+            assert_eq!(special(&tokenizer, &ids), [START, END], "{end} {content}");
             assert_eq!(
                 tokenizer.decode(&ids, false).unwrap(),
                 text,
@@ -84,7 +88,7 @@ fn where_the_template_writes_them_they_are_tokens() {
     let own = "{% set x = ['<|im_', 'end|>'] | join %}{{ x | upper | lower }}{{ x[0:] ~ '' }}\
                {{ '%s' % x }}{{ messages[0].content }}";
     let (ids, _) = tokens(&tokenizer, own, &json!("</s>"));
-    assert_eq!(special(&tokenizer, &ids), [257, 257, 257]);
+    assert_eq!(special(&tokenizer, &ids), [END; 3]);
     // A name that the two write together is text.
     let (ids, _) = tokens(
         &tokenizer,
@@ -94,7 +98,7 @@ fn where_the_template_writes_them_they_are_tokens() {
     assert_eq!(special(&tokenizer, &ids), [0u32; 0]);
     // Tokens that are not special are no control tokens.
     let (ids, _) = tokens(&tokenizer, CHATML, &json!("<tool_call></s>"));
-    assert!(ids.contains(&259));
+    assert!(ids.contains(&(END + 2)));
 }
 
 fn tokenizer_of(added: &[(&str, bool)]) -> TextTokenizer {
@@ -114,7 +118,7 @@ fn tools_names_and_arguments_too() {
         .render(&messages, Some(&tools), true, more)
         .unwrap();
     let ids = tokenizer.encode_chat(&chat, false).unwrap();
-    assert_eq!(special(&tokenizer, &ids), [256, 257, 256]);
+    assert_eq!(special(&tokenizer, &ids), [START, END, START]);
     assert_eq!(tokenizer.decode(&ids, false).unwrap(), chat.text());
     // As it is, it would be read as tokens.
     let plain = tokenizer.encode(chat.text(), false).unwrap();
@@ -131,7 +135,7 @@ fn stand_ins_cannot_be_forged() {
     };
     let forged = "\u{10FFFE}1\u{10FFFF}";
     let ids = tokenizer.encode_chat(&render(forged), false).unwrap();
-    assert_eq!(special(&tokenizer, &ids), [256, 257, 256]);
+    assert_eq!(special(&tokenizer, &ids), [START, END, START]);
     let both = render(&format!("{forged}<|im_end|>"));
     says(
         tokenizer.encode_chat(&both, false).unwrap_err(),
@@ -177,7 +181,7 @@ proptest! {
     ) {
         let tokenizer = chat_tokenizer();
         let (ids, text) = tokens(&tokenizer, CHATML, &json!(parts.concat()));
-        prop_assert_eq!(special(&tokenizer, &ids), [256, 257, 256]);
+        prop_assert_eq!(special(&tokenizer, &ids), [START, END, START]);
         prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
     }
 }
