@@ -15,7 +15,7 @@ use crate::loaded_model::{ModelArgs, OpenedModel};
 use crate::output::Output;
 
 /// The temperature where neither the options nor the model say one.
-const TEMPERATURE: f32 = 0.8;
+pub const TEMPERATURE: f32 = 0.8;
 
 /// Options of `concord generate`.
 #[derive(clap::Args)]

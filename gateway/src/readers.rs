@@ -108,6 +108,15 @@ impl Share {
             bodies: permits(limits.bodies_bytes / 2),
         }
     }
+
+    /// All of it, where nobody is told apart from others.
+    pub fn whole(limits: &Limits) -> Self {
+        Self {
+            small: permits(processors()),
+            large: permits(processors() / 2),
+            bodies: permits(limits.bodies_bytes),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ const HELP: &str = "\
 /retry           answer the last question again
 /undo            take back the last question and its answer
 /clear           begin anew
-/set NAME VALUE  temperature, top_p, max_tokens or seed (the last two: a number, or any); /set shows them
+/set NAME VALUE  temperature, top_p, max_tokens or seed: a number, or any; /set shows them
 /stats           tokens and speed of the last answer
 /save FILE       write the conversation (JSON messages)
 /load FILE       go on with a conversation of a file

@@ -106,11 +106,12 @@ impl Conversation {
     }
 }
 
-/// How answers are drawn.
+/// How answers are drawn. What is not said is left to the partner: to the model's
+/// `generation_config.json`, and then to the usual value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
-    pub(super) temperature: f32,
-    pub(super) top_p: f32,
+    pub(super) temperature: Option<f32>,
+    pub(super) top_p: Option<f32>,
     /// As many as fit, where this says nothing.
     pub(super) max_tokens: Option<u32>,
     pub(super) seed: Option<u64>,
@@ -119,11 +120,12 @@ pub(super) struct Settings {
 impl Settings {
     /// Refuses what cannot be drawn by.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        if !(self.temperature.is_finite() && (0.0..=2.0).contains(&self.temperature)) {
-            bail!("temperature {}: a number from 0 to 2", self.temperature);
+        // Neither range has a place for NaN.
+        if let Some(temperature) = self.temperature.filter(|t| !(0.0..=2.0).contains(t)) {
+            bail!("temperature {temperature}: a number from 0 to 2");
         }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            bail!("top_p {}: a share above 0, at most 1", self.top_p);
+        if let Some(top_p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
+            bail!("top_p {top_p}: a share above 0, at most 1");
         }
         if self.max_tokens == Some(0) {
             bail!("max_tokens 0: at least one token");
@@ -136,8 +138,10 @@ impl Settings {
         let mut new = self.clone();
         let bad = || format!("/set {name} {value}: not a number");
         match name {
-            "temperature" => new.temperature = value.parse().with_context(bad)?,
-            "top_p" => new.top_p = value.parse().with_context(bad)?,
+            "temperature" if value == "any" => new.temperature = None,
+            "temperature" => new.temperature = Some(value.parse().with_context(bad)?),
+            "top_p" if value == "any" => new.top_p = None,
+            "top_p" => new.top_p = Some(value.parse().with_context(bad)?),
             "max_tokens" if value == "any" => new.max_tokens = None,
             "max_tokens" => new.max_tokens = Some(value.parse().with_context(bad)?),
             "seed" if value == "any" => new.seed = None,
@@ -153,14 +157,15 @@ impl Settings {
 impl fmt::Display for Settings {
     /// Names and values, as `/set` takes them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_any =
-            |value: Option<u64>| value.map_or("any".to_string(), |value| value.to_string());
+        fn or_any(value: Option<impl fmt::Display>) -> String {
+            value.map_or("any".to_string(), |value| value.to_string())
+        }
         write!(
             f,
             "temperature {}, top_p {}, max_tokens {}, seed {}",
-            self.temperature,
-            self.top_p,
-            or_any(self.max_tokens.map(u64::from)),
+            or_any(self.temperature),
+            or_any(self.top_p),
+            or_any(self.max_tokens),
             or_any(self.seed)
         )
     }
@@ -206,13 +211,14 @@ mod tests {
     #[test]
     fn settings_out_of_range_change_nothing() {
         let mut settings = Settings {
-            temperature: 1.0,
-            top_p: 1.0,
+            temperature: Some(1.0),
+            top_p: None,
             max_tokens: Some(10),
             seed: None,
         };
         for (name, value) in [
             ("temperature", "3"),
+            ("temperature", "nan"),
             ("top_p", "0"),
             ("max_tokens", "-1"),
             ("max_tokens", "0"),
@@ -221,13 +227,15 @@ mod tests {
             assert!(settings.set(name, value).is_err(), "{name} {value}");
         }
         settings.set("seed", "7").unwrap();
-        assert_eq!((settings.seed, settings.temperature), (Some(7), 1.0));
+        assert_eq!((settings.seed, settings.temperature), (Some(7), Some(1.0)));
         settings.set("temperature", "0.5").unwrap();
-        let said = "temperature 0.5, top_p 1, max_tokens 10, seed 7";
+        settings.set("top_p", "0.9").unwrap();
+        let said = "temperature 0.5, top_p 0.9, max_tokens 10, seed 7";
         assert_eq!(settings.to_string(), said);
-        settings.set("max_tokens", "any").unwrap();
-        settings.set("seed", "any").unwrap();
-        let said = "temperature 0.5, top_p 1, max_tokens any, seed any";
+        for name in ["max_tokens", "seed", "top_p", "temperature"] {
+            settings.set(name, "any").unwrap();
+        }
+        let said = "temperature any, top_p any, max_tokens any, seed any";
         assert_eq!(settings.to_string(), said);
     }
 }

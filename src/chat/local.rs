@@ -10,6 +10,7 @@ use serde_json::Map;
 
 use super::conversation::{Conversation, Settings};
 use super::{Answer, Partner};
+use crate::generate::TEMPERATURE;
 use crate::loaded_model::ModelArgs;
 
 /// A model in memory.
@@ -44,11 +45,6 @@ impl Local {
             generation,
         })
     }
-
-    /// How the model wants tokens to be drawn.
-    pub(super) fn generation(&self) -> &GenerationConfig {
-        &self.generation
-    }
 }
 
 impl Partner for Local {
@@ -75,9 +71,12 @@ impl Partner for Local {
         }
         let room = (self.positions - prompt.len()) as u32;
         let sampling = Sampling {
-            temperature: settings.temperature,
+            temperature: settings
+                .temperature
+                .or(self.generation.temperature)
+                .unwrap_or(TEMPERATURE),
             top_k: self.generation.top_k.unwrap_or(0) as usize,
-            top_p: settings.top_p,
+            top_p: settings.top_p.or(self.generation.top_p).unwrap_or(1.0),
             seed: settings.seed.unwrap_or_else(seed_of_now),
         };
         let mut generator = Generator::new(&self.stage, sampling)?;

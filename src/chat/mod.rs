@@ -51,12 +51,12 @@ pub struct Args {
     /// What the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Divides the logits; 0 takes the most probable token. By default what the
-    /// generation_config.json of --model says, or else 0.8.
+    /// Divides the logits; 0 takes the most probable token. By default what the model's
+    /// generation_config.json says, or else 0.8 for --model, and what --server takes.
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
     /// Draw from the most probable tokens that have this share of the probability together. By
-    /// default what the generation_config.json of --model says, or else 1.
+    /// default what the model's generation_config.json says, or else 1.
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
     /// The most tokens of an answer; as many as fit by default.
@@ -95,9 +95,9 @@ struct Answer {
 /// # Errors
 /// Naming what is wrong with the options, the model or the server.
 pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    let mut settings = Settings {
-        temperature: args.temperature.unwrap_or(0.8),
-        top_p: args.top_p.unwrap_or(1.0),
+    let settings = Settings {
+        temperature: args.temperature,
+        top_p: args.top_p,
         max_tokens: args.max_tokens,
         seed: args.seed,
     };
@@ -113,14 +113,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
                 adapter: args.adapter.clone(),
                 device: args.device.clone(),
             };
-            let local = local::Local::open(&model)?;
-            let of_model = local.generation();
-            settings.temperature = args
-                .temperature
-                .or(of_model.temperature)
-                .unwrap_or(settings.temperature);
-            settings.top_p = args.top_p.or(of_model.top_p).unwrap_or(settings.top_p);
-            Box::new(local)
+            Box::new(local::Local::open(&model)?)
         }
         (None, None) => bail!("give --model DIR, or --server URL"),
     };

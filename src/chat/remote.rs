@@ -100,9 +100,15 @@ impl Partner for Api {
     ) -> anyhow::Result<Answer> {
         let mut body = json!({
             "model": self.model, "messages": conversation.messages(), "stream": true,
-            "stream_options": { "include_usage": true }, "temperature": settings.temperature,
-            "top_p": settings.top_p,
+            "stream_options": { "include_usage": true },
         });
+        // What is not said is the server's to choose: it knows the model's own settings.
+        if let Some(temperature) = settings.temperature {
+            body["temperature"] = json!(temperature);
+        }
+        if let Some(top_p) = settings.top_p {
+            body["top_p"] = json!(top_p);
+        }
         // Without it, an answer may have as many tokens as fit: no number fits every server.
         if let Some(most) = settings.max_tokens {
             body["max_tokens"] = json!(most);

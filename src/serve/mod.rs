@@ -178,7 +178,7 @@ impl Args {
                 model.deployment.layers
             );
         }
-        let needed = stages.max(1) * pipelines.max(1);
+        let needed = stages.max(1).saturating_mul(pipelines.max(1));
         Ok(ServedModel {
             deployment: model.deployment.clone(),
             profile: model.profile.clone(),

@@ -55,6 +55,13 @@ pub struct Ingested {
 /// Naming file, place and cause of what cannot be used.
 pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     let path = crate::loaded_model::resolve(&job.base_model).context("base_model")?;
+    if let Some(base) = crate::loaded_model::base_of_adapter(&path).context("base_model")? {
+        bail!(
+            "base_model: {} is an adapter for {base}: give that as base_model, and this folder as \
+             initial_adapter to train it on",
+            path.display()
+        );
+    }
     let folder = ModelFolder::open(&path)?;
     DecoderConfig::check_training(folder.dir())?;
     let mut blobs = BlobSet::default();

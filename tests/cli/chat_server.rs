@@ -82,11 +82,11 @@ fn an_answer_may_be_as_long_as_fits_unless_somebody_says_otherwise() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     assert!(
-        stderr.contains("temperature 0.8, top_p 1, max_tokens any, seed any"),
+        stderr.contains("temperature any, top_p any, max_tokens any, seed any"),
         "{stderr}"
     );
     assert!(
-        stderr.contains("temperature 0.8, top_p 1, max_tokens 5, seed any"),
+        stderr.contains("temperature any, top_p any, max_tokens 5, seed any"),
         "{stderr}"
     );
     let first = bodies.recv().unwrap();

@@ -82,6 +82,14 @@ impl State {
         }
     }
 
+    /// Whoever asks, where no key is asked for.
+    pub fn of_anyone(limits: &Limits) -> Self {
+        Self {
+            share: Share::whole(limits),
+            ..Self::new((0, 0), limits)
+        }
+    }
+
     /// Tokens of a day.
     pub fn used(&self, day: u64) -> u64 {
         let taken = self.taken();

@@ -80,7 +80,8 @@ impl Keyring {
             let state = Arc::new(State::new((today, tokens), limits));
             Arc::new(Account::new(line, state, limits))
         };
-        let anyone = account(anyone);
+        let of_anyone = Arc::new(State::of_anyone(limits));
+        let anyone = Arc::new(Account::new(anyone, of_anyone, limits));
         let accounts = lines.map(|lines| lines.into_iter().map(account).collect());
         Self {
             accounts: accounts.map(|accounts: Vec<_>| RwLock::new(Arc::new(accounts))),

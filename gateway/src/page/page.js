@@ -67,12 +67,12 @@ function request() {
     messages,
     stream: true,
     stream_options: { include_usage: true },
-    temperature: Number(by("temperature").value),
-    top_p: Number(by("top_p").value),
   };
-  // Without it, an answer may have as many tokens as fit.
-  if (by("max_tokens").value !== "") body.max_tokens = Number(by("max_tokens").value);
-  if (by("seed").value !== "") body.seed = Number(by("seed").value);
+  // What is left empty is for the server to choose: an answer may have as many tokens as fit, and is
+  // drawn as the model's own settings say.
+  for (const name of ["temperature", "top_p", "max_tokens", "seed"]) {
+    if (by(name).value !== "") body[name] = Number(by(name).value);
+  }
   return body;
 }
 
