@@ -7,7 +7,7 @@ pub mod result;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use concord_proto::bundle::{self, Bundle, BundleError, Report, VerifyError};
 use concord_proto::{Claim, WorkerId};
 use serde_json::{Value, json};
@@ -25,7 +25,8 @@ use result::Base;
   concord verify receipt.json --model path/to/model --adapter out/poet --device cuda:0
 
 A proof shows who claims to have done the work, that the claims fit together from the first step
-to the last, and that every piece of work that was drawn for an audit was re-run by somebody else.
+to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
+Where none of the drawn ones was, nothing is proven, and the exit status is 1.
 It does not show that the coordinator is one that you trust: compare its key.")]
 pub struct Args {
     /// The folder of a proof, or the file of a receipt.
@@ -93,6 +94,14 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         &text(&report, &shares, weights.as_ref()),
         &object(&report, &shares, weights.as_ref()),
     );
+    if report.is_unjudged() {
+        bail!(
+            "{}: signatures, chain and coverage hold, but none of the {} drawn pieces of work could \
+             be judged: nobody but the workers has computed anything",
+            place(),
+            report.audits_drawn
+        );
+    }
     Ok(())
 }
 
@@ -121,7 +130,10 @@ fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, Share>> {
 
 fn text(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<&Weights>) -> String {
     let mut lines = vec![
-        format!("proven      job {}", report.job),
+        match report.is_unjudged() {
+            false => format!("proven      job {}", report.job),
+            true => format!("not proven  job {}", report.job),
+        },
         format!("hash        {}", report.record),
         format!("coordinator {}", report.coordinator),
         format!("steps       {}, all committed", report.steps),
@@ -179,7 +191,7 @@ fn object(report: &Report, shares: &BTreeMap<WorkerId, Share>, weights: Option<&
         })
     };
     json!({
-        "event": "verified", "job": report.job.to_string(),
+        "event": if report.is_unjudged() { "unjudged" } else { "verified" }, "job": report.job.to_string(),
         "record_digest": report.record.to_string(), "steps": report.steps,
         "coordinator": report.coordinator.to_string(),
         "workers": shares.iter().map(worker).collect::<Vec<_>>(),

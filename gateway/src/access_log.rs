@@ -7,6 +7,8 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -32,6 +34,8 @@ enum Input {
 /// Where lines go.
 pub(crate) struct AccessLog {
     inputs: SyncSender<Input>,
+    /// Lines that could not be written, and have not been told yet.
+    lost: Arc<AtomicU64>,
 }
 
 impl AccessLog {
@@ -46,18 +50,22 @@ impl AccessLog {
         };
         append(path, "").map_err(fail)?;
         let (inputs, waiting) = sync_channel(WAITING_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             path: path.to_path_buf(),
             has_failed: false,
+            lost: lost.clone(),
         };
         let builder = thread::Builder::new().name("access-log".to_string());
         builder.spawn(move || writer.run(&waiting)).map_err(fail)?;
-        Ok(Self { inputs })
+        Ok(Self { inputs, lost })
     }
 
-    /// Has a line written; false where too many wait.
-    pub fn write(&self, line: String) -> bool {
-        self.inputs.try_send(Input::Line(line)).is_ok()
+    /// Has a line written. The result is how many lines were lost since the last one: because too
+    /// many wait, or because the file could not be written.
+    pub fn write(&self, line: String) -> u64 {
+        let waits = self.inputs.try_send(Input::Line(line)).is_ok();
+        self.lost.swap(0, Ordering::Relaxed) + u64::from(!waits)
     }
 
     /// Waits until all lines so far are written, or cannot be.
@@ -73,6 +81,7 @@ impl AccessLog {
 struct Writer {
     path: PathBuf,
     has_failed: bool,
+    lost: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -88,7 +97,12 @@ impl Writer {
                     Input::Flush(sender) => done.push(sender),
                 }
             }
-            match append(&self.path, &text) {
+            let written = append(&self.path, &text);
+            if written.is_err() {
+                let lines = text.lines().count() as u64;
+                self.lost.fetch_add(lines, Ordering::Relaxed);
+            }
+            match written {
                 Ok(()) => self.has_failed = false,
                 // Once, and again after it has worked.
                 Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
@@ -110,7 +124,12 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
         return io::stderr().write_all(text.as_bytes());
     }
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    file.write_all(text.as_bytes())
+    let end = file.metadata()?.len();
+    file.write_all(text.as_bytes()).inspect_err(|_| {
+        // On a full disk, half a line may be there: the next one would be glued to it. A pipe has
+        // no length to go back to.
+        let _ = file.set_len(end);
+    })
 }
 
 #[cfg(test)]
@@ -123,10 +142,10 @@ mod tests {
         let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
         std::fs::write(&path, "old\n").expect("written");
         let log = AccessLog::open(&path).expect("a log");
-        assert!(log.write("one".to_string()));
+        assert_eq!(log.write("one".to_string()), 0);
         log.flush().await;
         std::fs::rename(&path, &moved).expect("moved");
-        assert!(log.write("two".to_string()));
+        assert_eq!(log.write("two".to_string()), 0);
         log.flush().await;
         let read = |path| std::fs::read_to_string(path).expect("a file");
         assert_eq!(read(&moved), "old\none\n");

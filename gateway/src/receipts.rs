@@ -1,6 +1,7 @@
 //! `/v1/receipts/{id}`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
@@ -14,6 +15,12 @@ use crate::receipt_file;
 
 /// Bytes of a name that are worth repeating.
 const NAME_MAX: usize = 128;
+
+/// A receipt is written a moment after its answer has ended: whoever asks at once waits for it, as
+/// many times as this.
+const LOOKS: u32 = 20;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// `/v1/receipts/{id}`, for the key that asked for the answer, and for admins: the receipt of an
 /// answer with one choice, or a list with one for each choice. `{id}-{index}` is that of one choice.
@@ -35,8 +42,17 @@ pub(crate) async fn receipts(
     if !(ids::is_answer(&id) && is_own()) {
         return Err(missing());
     }
-    let signed = gateway.engine.receipts(id.clone()).await;
-    let signed = signed.map_err(ApiError::server)?;
+    let mut signed = Vec::new();
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        let found = gateway.engine.receipts(id.clone()).await;
+        signed = found.map_err(ApiError::server)?;
+        if !signed.is_empty() {
+            break;
+        }
+    }
     let read: Result<Vec<Value>, _> = signed.iter().map(receipt_file::to_json).collect();
     let mut all = read.map_err(|error| ApiError::server(error.to_string()))?;
     match all.len() {

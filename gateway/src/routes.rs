@@ -7,12 +7,13 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::Value;
 use tracing::Instrument;
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::keys::Account;
 use crate::phase::Phase;
 use crate::visit::Visit;
 use crate::{
@@ -170,9 +171,18 @@ async fn ready(State(gateway): Shared) -> Result<StatusCode, ApiError> {
     }
 }
 
-async fn figures(State(gateway): Shared) -> Response {
+/// `/metrics`: all of it for admins; others see no key but their own.
+async fn figures(State(gateway): Shared, account: Option<Extension<Arc<Account>>>) -> Response {
     let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-    ([(header::CONTENT_TYPE, kind)], gateway.metrics.text()).into_response()
+    let text = gateway.metrics.text();
+    let text = match account {
+        Some(Extension(account)) if account.line.admin => text,
+        other => {
+            let own = other.map(|Extension(account)| account.line.name.clone());
+            metrics::without_other_keys(&text, own.as_deref())
+        }
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 async fn pool_state(State(gateway): Shared) -> Json<Value> {

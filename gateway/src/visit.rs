@@ -141,10 +141,9 @@ impl Drop for Visit {
             seconds = self.started.elapsed().as_secs_f64(),
             first_seconds = notes.first.map(|first| first.as_secs_f64()),
         );
-        if let Some(log) = &self.gateway.access_log
-            && !log.write(self.line(&notes, status).to_string())
-        {
-            self.gateway.metrics.line_lost();
+        if let Some(log) = &self.gateway.access_log {
+            let lost = log.write(self.line(&notes, status).to_string());
+            self.gateway.metrics.lines_lost(lost);
         }
     }
 }

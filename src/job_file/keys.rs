@@ -60,37 +60,47 @@ impl<'a> Keys<'a> {
     /// Refuses a key that does not belong here, with the nearest one or with what to do instead,
     /// and one that has no value.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        for (key, value) in &self.map {
-            let Some(name) = key.as_str() else {
-                bail!(
-                    "{}: the key {} is not a word",
-                    self.file.display(),
-                    shown(key)
-                );
+        let wrong: Vec<String> = self
+            .map
+            .iter()
+            .filter_map(|(key, value)| self.check_one(key, value).err())
+            .map(|error| error.to_string())
+            .collect();
+        // All at once: whoever brings a file of another tool mends it in one go.
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => bail!(wrong.join("\n")),
+        }
+    }
+
+    fn check_one(&self, key: &Value, value: &Value) -> anyhow::Result<()> {
+        let Some(name) = key.as_str() else {
+            bail!(
+                "{}: the key {} is not a word",
+                self.file.display(),
+                shown(key)
+            );
+        };
+        let (place, prefix) = (self.place(name), &self.prefix);
+        let Some(key) = self.section.keys().find(|key| key.name == name) else {
+            bail!(
+                "{place}: unknown key `{prefix}{name}`: {}",
+                self.remedy(name)
+            );
+        };
+        if has_tag(value) {
+            bail!("{place}: `{prefix}{name}` has a tag of YAML (!...), which means nothing here");
+        }
+        if value.is_null() {
+            let hint = match name {
+                // To some tools, this is a full fine-tune.
+                "adapter" => "write `adapter: full` to train every weight",
+                _ => "write one, or remove the key",
             };
-            let (place, prefix) = (self.place(name), &self.prefix);
-            let Some(key) = self.section.keys().find(|key| key.name == name) else {
-                bail!(
-                    "{place}: unknown key `{prefix}{name}`: {}",
-                    self.remedy(name)
-                );
-            };
-            if has_tag(value) {
-                bail!(
-                    "{place}: `{prefix}{name}` has a tag of YAML (!...), which means nothing here"
-                );
-            }
-            if value.is_null() {
-                let hint = match name {
-                    // To some tools, this is a full fine-tune.
-                    "adapter" => "write `adapter: full` to train every weight",
-                    _ => "write one, or remove the key",
-                };
-                bail!(
-                    "{place}: `{prefix}{name}` has no value, but must be {}; {hint}",
-                    key.allowed
-                );
-            }
+            bail!(
+                "{place}: `{prefix}{name}` has no value, but must be {}; {hint}",
+                key.allowed
+            );
         }
         Ok(())
     }

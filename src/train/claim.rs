@@ -369,16 +369,15 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
 
 /// Permission bits do not tell: the disk may be read-only or full.
 fn try_to_write(dir: &Path) -> anyhow::Result<()> {
-    let path = dir.join(".concord-probe");
+    // A new file, whatever is there: no link is followed. It goes when it is dropped.
     let write = || {
-        let mut file = File::create(&path)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".concord-probe-")
+            .tempfile_in(dir)?;
         file.write_all(&[0; 4_096])?;
-        file.sync_all()
+        file.as_file().sync_all()
     };
-    let written = write();
-    // Half a file on a full disk goes, too; where none was made there is none to remove.
-    let _ = std::fs::remove_file(&path);
-    written.with_context(|| format!("output_dir: {} cannot be written", dir.display()))
+    write().with_context(|| format!("output_dir: {} cannot be written", dir.display()))
 }
 
 /// Removes a file of the list, and its folder where it was the last one in it.

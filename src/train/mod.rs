@@ -231,8 +231,15 @@ fn tell_failure(outcome: anyhow::Result<()>) {
 fn in_words(result: &Value) -> String {
     let text = |key: &str| result[key].as_str().unwrap_or_default();
     let number = |key: &str| result[key].as_f64().unwrap_or_default();
+    let unjudged = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
+        (Some(0), Some(1..)) => {
+            "\nwarning: no checker could judge any of the work that was drawn: the proof shows who \
+             signed what, and not that it is right"
+        }
+        _ => "",
+    };
     format!(
-        "done: {} steps, loss {:.4}, {:.0} tokens/s, {} audits agreed{}\nhash   {}\noutput {}\nproof  {}  (check it with `concord verify {}`)",
+        "done: {} steps, loss {:.4}, {:.0} tokens/s, {} audits agreed{}{unjudged}\nhash   {}\noutput {}\nproof  {}  (check it with `concord verify {}`)",
         result["steps"],
         number("loss"),
         number("tokens_per_second"),

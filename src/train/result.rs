@@ -123,7 +123,7 @@ async fn write_to(
                 targets: lora.targets.iter().copied().collect(),
                 tensors,
             };
-            adapter.save(staging, &job.base_model)?;
+            adapter.save(staging, &base_model_name(&job.base_model)?)?;
         }
         None => {
             let dtype = Some(export::ExportDtype::F32);
@@ -223,4 +223,15 @@ fn sync(dir: &Path) -> anyhow::Result<()> {
         synced.with_context(|| format!("cannot write {}", dir.display()))?;
     }
     Ok(())
+}
+
+/// The name of the base model in an adapter's files: of a folder its whole path, as the adapter may be
+/// read from anywhere, where a relative one would be taken for a name of the hub.
+fn base_model_name(base_model: &str) -> anyhow::Result<String> {
+    let path = Path::new(base_model);
+    if !path.is_dir() {
+        return Ok(base_model.to_string());
+    }
+    let whole = std::path::absolute(path).context("cannot tell the current folder")?;
+    Ok(whole.to_string_lossy().into_owned())
 }

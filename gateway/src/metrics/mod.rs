@@ -133,9 +133,9 @@ impl Metrics {
         self.keys.visited(key, status, usage);
     }
 
-    /// A line of the log of accesses was not written.
-    pub fn line_lost(&self) {
-        self.lines_lost.inc();
+    /// Lines of the log of accesses were not written.
+    pub fn lines_lost(&self, count: u64) {
+        self.lines_lost.inc_by(count);
     }
 
     /// All figures as text.
@@ -144,4 +144,16 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
         text
     }
+}
+
+/// Figures without those of other keys than `own`.
+pub(crate) fn without_other_keys(text: &str, own: Option<&str>) -> String {
+    let own = own.map(|name| format!("{{key=\"{name}\""));
+    let is_shown = |line: &&str| {
+        !line.contains("{key=\"") || own.as_deref().is_some_and(|own| line.contains(own))
+    };
+    text.lines()
+        .filter(is_shown)
+        .flat_map(|line| [line, "\n"])
+        .collect()
 }

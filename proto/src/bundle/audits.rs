@@ -19,6 +19,8 @@ pub(super) struct Audits {
     pub(super) drawn: u64,
     pub(super) agreed: u64,
     pub(super) inconclusive: u64,
+    /// Steps with a leaf that was drawn and could not be judged.
+    pub(super) blind_steps: u32,
 }
 
 /// Verdicts by step, epoch, worker and leaf.
@@ -53,6 +55,7 @@ fn check_step(
     let commit = &history.commits[step as usize];
     let epoch = history.plan(commit).epoch;
     let seed = draw::seed(&commit.nonce, &commit.claims);
+    let before = audits.inconclusive;
     for ((worker, leaves), rate) in leaves.iter().zip(&commit.rates) {
         let digests: Vec<Digest> = leaves.iter().map(Leaf::digest).collect();
         let drawn: BTreeSet<u32> = draw::drawn(&seed, rate, leaves.len() as u32)
@@ -84,6 +87,7 @@ fn check_step(
             }
         }
     }
+    audits.blind_steps += u32::from(audits.inconclusive > before);
     Ok(())
 }
 

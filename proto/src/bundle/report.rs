@@ -35,9 +35,18 @@ pub struct Report {
     pub convicted: Vec<WorkerId>,
     /// The lowest probability with which a leaf was drawn, 0 to 1.
     pub audit_rate_min: f64,
-    /// The probability that a worker with one false leaf in each step would have been drawn on at
-    /// least one of them, at the lowest rate.
+    /// The probability that a worker with one false leaf in each step would have been found out, 0
+    /// to 1: a leaf is drawn, and then judged. Steps with a drawn leaf that could not be judged count
+    /// for nothing: that one may have been the false one.
     pub detection: f64,
+}
+
+impl Report {
+    /// Whether leaves were drawn and none of them could be judged: then signatures, chain and
+    /// coverage hold, and nobody but the workers has computed anything.
+    pub fn is_unjudged(&self) -> bool {
+        self.audits_drawn > 0 && self.audits_agreed == 0
+    }
 }
 
 pub(super) fn of(
@@ -57,7 +66,12 @@ pub(super) fn of(
     let rates = history.commits.iter().flat_map(|commit| &commit.rates);
     let lowest = rates.map(|rate| rate.rate).min().unwrap_or(0);
     let audit_rate_min = lowest as f64 / (1_u64 << 32) as f64;
-    let missed = (0..bundle.spec.steps).fold(1.0, |missed, _| missed * (1.0 - audit_rate_min));
+    let judged = match audits.drawn {
+        0 => 1.0,
+        drawn => audits.agreed as f64 / drawn as f64,
+    };
+    let seen_steps = bundle.spec.steps.saturating_sub(audits.blind_steps);
+    let missed = (0..seen_steps).fold(1.0, |missed, _| missed * (1.0 - audit_rate_min * judged));
     Report {
         job: history.job,
         steps: bundle.spec.steps,
