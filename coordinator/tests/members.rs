@@ -3,10 +3,12 @@
 mod sim;
 
 use concord_coordinator::core::Event;
+use concord_proto::client::JobEvent;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{Role, ToCoordinator, ToWorker};
 use sim::bare::Bare;
-use sim::world::{MS, SECOND};
+use sim::job::job;
+use sim::world::{MS, SECOND, key};
 
 #[test]
 fn an_address_that_nobody_can_connect_to_is_refused_by_name() {
@@ -73,6 +75,83 @@ fn a_worker_that_is_not_reached_learns_of_it_and_so_does_whoever_looks() {
     let failure = None;
     pool.apply(Event::Probed { session, failure });
     assert_eq!(pool.status().members[0].doing, "idle");
+}
+
+fn plans(pool: &Bare) -> usize {
+    let planned = |event: &JobEvent| matches!(event, JobEvent::Planned { .. });
+    let events = pool.events.iter();
+    events.filter(|(_, event)| planned(event)).count()
+}
+
+const REFUSED: &str = "connection refused";
+
+#[test]
+fn who_is_not_reached_is_tried_again_and_planned_once_it_is() {
+    let mut pool = Bare::new();
+    pool.tries = Some(Err(REFUSED));
+    let id = pool.submit(job(3, (1, 1), false));
+    let session = pool.worker(1);
+    pool.pass(32 * SECOND, &[session]);
+    assert_eq!((pool.probed.len(), plans(&pool)), (3, 0));
+    let words = pool.waits(id).last().unwrap().to_string();
+    for part in [
+        &key(1).public().short(),
+        "http://worker-1:1: connection",
+        "--advertise",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+    let told = pool.sent.iter();
+    let told = told.filter(|(_, message)| matches!(message, ToWorker::Unreached { .. }));
+    assert_eq!(told.count(), 1, "the same words are told once");
+    pool.tries = Some(Ok(()));
+    pool.pass(15 * SECOND, &[session]);
+    assert_eq!((pool.probed.len(), plans(&pool)), (4, 1));
+    pool.pass(60 * SECOND, &[session]);
+    assert_eq!(pool.probed.len(), 4, "it is reached");
+}
+
+/// There may be too many to try: what is not known is no reason against anyone for long.
+#[test]
+fn a_newcomer_waits_for_the_first_answer_but_not_for_ever() {
+    let mut pool = Bare::new();
+    pool.tries = None;
+    pool.submit(job(3, (1, 1), false));
+    let session = pool.worker(1);
+    pool.pass(4_900 * MS, &[session]);
+    assert_eq!(plans(&pool), 0);
+    pool.pass(200 * MS, &[session]);
+    assert_eq!((pool.probed.len(), plans(&pool)), (1, 1));
+    pool.pass(10 * SECOND, &[session]);
+    assert_eq!(pool.probed.len(), 2, "it is tried again");
+    // Meanwhile it counts as reached.
+    let mut pool = Bare::new();
+    pool.tries = None;
+    let session = pool.worker(1);
+    pool.pass(15_200 * MS, &[session]);
+    assert_eq!(pool.probed.len(), 2);
+    pool.submit(job(3, (1, 1), false));
+    assert_eq!(plans(&pool), 1);
+}
+
+#[test]
+fn a_plan_made_before_the_answer_is_given_up_at_a_boundary() {
+    let mut pool = Bare::new();
+    let id = pool.submit(job(3, (1, 1), false));
+    let session = pool.worker(1);
+    pool.pass(2 * SECOND, &[session]);
+    assert_eq!(plans(&pool), 1);
+    let failure = Some(REFUSED.to_string());
+    pool.apply(Event::Probed { session, failure });
+    pool.say(session, ToCoordinator::Ready { job: id, epoch: 1 });
+    assert_eq!(plans(&pool), 1);
+    let words = pool.waits(id).last().unwrap().to_string();
+    assert!(
+        words.contains("is not reached at http://worker-1:1"),
+        "{words}"
+    );
+    let is_lost = |event: &JobEvent| matches!(event, JobEvent::Lost { .. });
+    assert!(!pool.events.iter().any(|(_, event)| is_lost(event)));
 }
 
 #[test]

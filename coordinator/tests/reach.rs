@@ -115,29 +115,50 @@ fn a_worker_that_reaches_nobody_leaves_itself_out() {
     }
 }
 
-/// Of two that do not reach each other, the one that the coordinator does not reach either is at
-/// fault.
+/// Whom the coordinator does not reach is never planned beside others, and nobody is blamed for it.
 #[test]
-fn the_coordinators_own_try_decides_between_two() {
+fn whom_the_coordinator_does_not_reach_has_no_part() {
     let expected = alone();
-    for number in [1, 2] {
-        let (mut world, ids) = pool(6, (2, 1), 2);
-        world.links.cut(id(1), &ids, true);
-        world.links.cut(id(2), &ids, true);
-        world.links.hidden.insert(id(number));
-        let what = format!("worker {number} is hidden");
-        assert_eq!(finish(&mut world, &what), expected, "{what}");
-        let lost: Vec<WorkerId> = lost(&world).into_iter().map(|(id, _)| id).collect();
-        assert_eq!(lost, [id(number)], "{what}");
+    for plan in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        let seats = plan.0 * plan.1;
+        let workers = seats as u8 + 1;
+        for number in 1..=workers {
+            let (mut world, ids) = pool(6, plan, workers);
+            world.links.cut(id(number), &ids, true);
+            world.links.hidden.insert(id(number));
+            world.new.submission.options.min_workers = seats;
+            world.replay_submission();
+            let what = format!("{plan:?}, worker {number} is hidden");
+            assert_eq!(finish(&mut world, &what), expected, "{what}");
+            assert_eq!(lost(&world), [], "{what}");
+            let mut plans = world.memory.plans.values();
+            let is_planned = plans.any(|plan| plan.seat(&id(number)).is_some());
+            assert!(!is_planned, "{what}: {:?}", world.memory.plans);
+            assert!(world.memory.convicted.is_empty(), "{what}");
+        }
     }
 }
 
-/// In some networks workers reach each other where the coordinator reaches none of them.
+/// Alone it would do the whole job, and nobody could open what it claims.
 #[test]
-fn whom_only_the_coordinator_does_not_reach_has_its_part() {
-    let (mut world, ids) = pool(7, (2, 1), 2);
-    world.links.hidden.extend(ids);
-    assert_eq!(finish(&mut world, "hidden"), alone());
+fn a_worker_that_is_not_reached_gets_nothing_until_it_is() {
+    let (mut world, _) = pool(7, (1, 1), 1);
+    world.links.hidden.insert(id(1));
+    assert_eq!(world.run(50 * SECOND), None);
+    assert!(world.memory.plans.is_empty(), "{:?}", world.memory.plans);
+    let Some(JobEvent::Waiting(words)) = world.memory.events.last() else {
+        panic!("{:?}", world.memory.events);
+    };
+    let name = id(1).short();
+    let expected = format!(
+        "worker {name} is not reached at http://w{name}: no answer; give it an --advertise that \
+         others can reach"
+    );
+    assert!(words.contains(&expected), "{words}");
+    let (mut world, _) = pool(7, (1, 1), 1);
+    world.links.hidden.insert(id(1));
+    world.links.shown_from = Some(40 * SECOND);
+    assert_eq!(world.run(50 * SECOND), Some(alone()));
     assert!(lost(&world).is_empty());
     assert_eq!(world.memory.plans.len(), 1);
 }

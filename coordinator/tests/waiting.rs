@@ -5,7 +5,7 @@ mod sim;
 
 use concord_coordinator::core::{NewJob, Question, SessionId};
 use concord_proto::JobId;
-use concord_proto::client::JobEvent;
+use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::session::{Role, ToCoordinator};
 use sim::bare::Bare;
 use sim::job::{ALWAYS, job};
@@ -208,6 +208,36 @@ fn without_anyone_else_who_could_do_it_the_job_has_failed() {
     let end = JobEvent::Failed(DIVERGED.to_string());
     assert_eq!(pool.events.last(), Some(&(id, end)));
     assert!(!is_lost(&pool), "{:?}", pool.events);
+}
+
+/// What is over cannot be stopped any more.
+#[test]
+fn a_job_that_is_over_is_not_cancelled() {
+    let refused = |words: String| Some(ClientResponse::Refused(words));
+    let mut pool = Bare::new();
+    let id = pool.submit(job(3, (1, 1), false));
+    pool.ask(Question::Cancel(id));
+    assert_eq!(pool.answer(), Some(ClientResponse::Cancelled));
+    pool.ask(Question::Cancel(id));
+    let name = id.0.short();
+    let words = format!("job {name} is cancelled already");
+    assert_eq!(pool.answer(), refused(words));
+    let mut pool = Bare::new();
+    pool.submit(job(3, (1, 1), false));
+    let worker = pool.worker(1);
+    pool.say(worker, failed(id, 1, DIVERGED, true));
+    pool.ask(Question::Cancel(id));
+    let words = format!("job {name} has failed already");
+    assert_eq!(pool.answer(), refused(words));
+    let mut world = World::new(9, job(3, (1, 1), false));
+    world.join_worker(1, 0, None);
+    assert!(world.run(60 * SECOND).is_some());
+    let words = format!("job {name} is completed already");
+    assert_eq!(world.ask(Question::Cancel(id)), refused(words));
+    assert!(matches!(
+        world.memory.events.last(),
+        Some(JobEvent::Completed { .. })
+    ));
 }
 
 /// Whoever has no part in a job does not end it, be it twice.

@@ -1,7 +1,9 @@
 //! The questions of clients.
 
 use concord_proto::JobId;
-use concord_proto::client::{ClientResponse, JobSummary, Member as ShownMember, PoolStatus};
+use concord_proto::client::{
+    ClientResponse, JobState, JobSummary, Member as ShownMember, PoolStatus,
+};
 use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::session::Role;
 
@@ -69,6 +71,14 @@ impl Core {
             out,
         };
         match self.jobs.get_mut(id) {
+            Some(job) if job.is_over() => {
+                let words = match job.state {
+                    JobState::Completed { .. } => "is completed",
+                    JobState::Failed(_) => "has failed",
+                    _ => "is cancelled",
+                };
+                ClientResponse::Refused(format!("job {} {words} already", id.0.short()))
+            }
             Some(job) => {
                 job.cancel(&mut desk);
                 job.save_progress(&mut desk);

@@ -139,7 +139,8 @@ pub enum Effect {
         /// Which.
         session: SessionId,
     },
-    /// Try whether a worker is reached at the address that it gave.
+    /// Try whether a worker is reached at the address that it gave. Where that cannot be tried now
+    /// no answer comes: it is asked for again.
     Probe {
         /// Its session, for the answer.
         session: SessionId,

@@ -154,6 +154,7 @@ impl Core {
             self.on_closed(now, out, session, &reason);
         }
         self.judge_rivals(now, out, held_up);
+        self.probe_again(now, out);
     }
 
     /// Lets workers go that wanted to and are no longer needed.

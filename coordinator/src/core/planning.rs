@@ -140,8 +140,14 @@ impl Job {
     /// the steps since the last checkpoint.
     fn expected_are_back(&mut self, desk: &mut Desk) -> bool {
         let (expected, until) = &self.expected;
-        let is_back =
-            |id: &WorkerId| desk.pool.session(id).is_some() || desk.pool.is_convicted(id).is_some();
+        // Of whoever has just come its address is still being tried.
+        let is_here = |member: &Member| {
+            let is_known = member.unreached.is_some() || member.is_reached(desk.now);
+            member.session.is_some() && is_known
+        };
+        let is_back = |id: &WorkerId| {
+            desk.pool.get(id).is_some_and(is_here) || desk.pool.is_convicted(id).is_some()
+        };
         if desk.now >= *until || expected.iter().all(is_back) {
             return true;
         }
@@ -153,7 +159,7 @@ impl Job {
     pub(super) fn devices(&self, desk: &Desk) -> Vec<Device> {
         let left_out = self.left_out(desk);
         self.fit(desk)
-            .filter(|member| !left_out.contains(&member.id))
+            .filter(|member| member.is_reached(desk.now) && !left_out.contains(&member.id))
             .map(|member| Device {
                 id: member.id,
                 name: member.device.name.clone(),
@@ -229,6 +235,12 @@ impl Job {
         let drains = |id: &WorkerId| desk.pool.get(id).is_some_and(|member| member.draining);
         if let Some(worker) = active.workers().iter().find(|id| drains(id)) {
             return Some(format!("worker {} leaves", worker.short()));
+        }
+        // It was planned before its address could be tried.
+        let words = |id: &WorkerId| desk.pool.get(id).and_then(Member::out_of_reach);
+        let unreached = active.workers().into_iter();
+        if let Some((worker, words)) = unreached.filter_map(|id| Some((id, words(&id)?))).next() {
+            return Some(format!("worker {} {words}", worker.short()));
         }
         let devices = self.devices(desk);
         if self.considered.as_ref() == Some(&devices) {

@@ -37,6 +37,11 @@ pub(super) struct Member {
     pub(super) trouble: String,
     /// Why the coordinator does not reach it at its address, if it has tried in vain.
     pub(super) unreached: Option<String>,
+    /// When its session began.
+    pub(super) came: Time,
+    /// When its address was last tried, and whether any try has been answered.
+    pub(super) tried: Time,
+    pub(super) is_tried: bool,
 }
 
 impl Member {
@@ -83,6 +88,9 @@ impl Pool {
             unfit_until: Time::default(),
             trouble: String::new(),
             unreached: None,
+            came: Time::default(),
+            tried: Time::default(),
+            is_tried: false,
         };
         let members = members.into_iter().map(|kept| (kept.id, member(kept)));
         Self {
@@ -121,6 +129,9 @@ impl Pool {
                 unfit_until: Time::default(),
                 trouble: String::new(),
                 unreached: None,
+                came: now,
+                tried: now,
+                is_tried: false,
             },
         );
         if let Some(earlier) = earlier {

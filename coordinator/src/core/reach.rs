@@ -1,5 +1,8 @@
 //! Workers that others cannot reach at the address that they gave.
 //!
+//! The coordinator tries each address itself. Whom it does not reach gets no work for jobs: nobody
+//! could open what it claims, and it would escape every audit. It is tried again until it is reached.
+//!
 //! That A cannot reach B may be the fault of either. So both are remembered, and whoever comes
 //! apart from more others is left out of plans with them: a worker that says of everybody that it
 //! is out of reach leaves itself out.
@@ -15,6 +18,14 @@ use super::desk::Desk;
 use super::event::{Effect, SessionId, Time};
 use super::job::Job;
 use super::outbox::Outbox;
+use super::pool::Member;
+
+/// A newcomer waits for the first answer about its address for so long. Without an answer it counts
+/// as reached: there may be too many to try.
+const FIRST_TRY_US: u64 = 5_000_000;
+
+/// Who is not reached is tried again this often.
+const TRY_AGAIN_US: u64 = 15_000_000;
 
 /// Two workers of which one did not reach the other are planned apart for this long, doubled each
 /// time that it happens again.
@@ -95,26 +106,65 @@ impl Reach {
     }
 }
 
+impl Member {
+    /// Whether the coordinator reaches it at its address, as far as is known.
+    pub(super) fn is_reached(&self, now: Time) -> bool {
+        let is_known = self.is_tried || now.since(self.came) >= FIRST_TRY_US;
+        self.unreached.is_none() && is_known
+    }
+
+    /// Why it is given no work, in words, and what would help.
+    pub(super) fn out_of_reach(&self) -> Option<String> {
+        let why = self.unreached.as_ref()?;
+        Some(format!(
+            "is not reached at {}: {why}; give it an --advertise that others can reach",
+            self.endpoint
+        ))
+    }
+}
+
 impl Core {
-    /// The coordinator has tried the address of a worker. Its word alone leaves nobody out: in some
-    /// networks workers reach each other where the coordinator reaches none.
+    /// The coordinator has tried the address of a worker.
     pub(super) fn on_probed(
         &mut self,
         out: &mut Outbox,
         session: SessionId,
         failure: Option<String>,
     ) {
-        let Some(worker) = self.pool.of_session(session) else {
+        let worker = self.pool.of_session(session);
+        let Some(member) = worker.and_then(|worker| self.pool.get_mut(&worker)) else {
             return;
         };
         let failure = failure.map(shortened);
-        if let Some(member) = self.pool.get_mut(&worker) {
-            member.unreached.clone_from(&failure);
-        }
-        if let Some(why) = failure {
+        let is_news = member.unreached != failure;
+        member.is_tried = true;
+        member.unreached.clone_from(&failure);
+        if let Some(why) = failure.filter(|_| is_news) {
             let reason = format!("the coordinator has tried: {why}");
             let message = ToWorker::Unreached { reason };
             out.tell(Effect::Send { session, message });
+        }
+    }
+
+    /// Has workers tried again that are not reached, or of which it is not known: a port may open
+    /// late, and a firewall be mended.
+    pub(super) fn probe_again(&mut self, now: Time, out: &mut Outbox) {
+        let is_due = |member: &Member| {
+            let is_open = !member.is_tried || member.unreached.is_some();
+            let is_late = now.since(member.tried) >= TRY_AGAIN_US;
+            member.role == Role::Worker && is_open && is_late
+        };
+        let due = self.pool.connected().filter(|member| is_due(member));
+        let due: Vec<WorkerId> = due.map(|member| member.id).collect();
+        for worker in due {
+            let Some(member) = self.pool.get_mut(&worker) else {
+                continue;
+            };
+            member.tried = now;
+            if let Some(session) = member.session {
+                let endpoint = member.endpoint.clone();
+                out.tell(Effect::Probe { session, endpoint });
+            }
         }
     }
 }
@@ -156,7 +206,7 @@ impl Job {
         const NAMED_MAX: usize = 4;
         let workers = desk.pool.connected().filter(|m| m.role == Role::Worker);
         let left_out = self.left_out(desk);
-        let one = |member: &super::pool::Member| {
+        let one = |member: &Member| {
             let id = &member.id;
             let why = if member.draining {
                 "leaves".to_string()
@@ -164,6 +214,8 @@ impl Job {
                 format!("says: {why}")
             } else if self.set_aside.contains(id) {
                 "is set aside after a dispute".to_string()
+            } else if let Some(words) = member.out_of_reach() {
+                words
             } else if member.unfit_until > desk.now {
                 format!("is tried again after a pause: {}", member.trouble)
             } else if left_out.contains(id) {

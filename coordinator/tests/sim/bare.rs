@@ -16,6 +16,8 @@ pub struct Bare {
     pub sent: Vec<(SessionId, ToWorker)>,
     pub closed: Vec<SessionId>,
     pub probed: Vec<(SessionId, String)>,
+    /// What comes of a try of any address; none where tries are not answered.
+    pub tries: Option<Result<(), &'static str>>,
     pub events: Vec<(JobId, JobEvent)>,
     answers: Vec<ClientResponse>,
 }
@@ -29,23 +31,34 @@ impl Bare {
             sent: Vec::new(),
             closed: Vec::new(),
             probed: Vec::new(),
+            tries: Some(Ok(())),
             events: Vec::new(),
             answers: Vec::new(),
         }
     }
 
     pub fn apply(&mut self, event: Event) {
+        let mut tried = Vec::new();
         for effect in self.core.apply(Time(self.now), event) {
             match effect {
                 Effect::Send { session, message } => self.sent.push((session, message)),
                 Effect::Close { session } => self.closed.push(session),
-                Effect::Probe { session, endpoint } => self.probed.push((session, endpoint)),
+                Effect::Probe { session, endpoint } => {
+                    tried.push(session);
+                    self.probed.push((session, endpoint));
+                }
                 Effect::Publish { job, event, .. } => self.events.push((job, event)),
                 Effect::Reply { response, .. } => self.answers.push(response),
                 _ => {}
             }
         }
         self.core.assert_invariants();
+        if let Some(outcome) = self.tries {
+            for session in tried {
+                let failure = outcome.err().map(str::to_string);
+                self.apply(Event::Probed { session, failure });
+            }
+        }
     }
 
     /// A process says hello with the key of that number.
@@ -114,6 +127,11 @@ impl Bare {
     pub fn ask(&mut self, question: Question) {
         let call = CallId(0);
         self.apply(Event::Asked { call, question });
+    }
+
+    /// The answer to the last question.
+    pub fn answer(&mut self) -> Option<ClientResponse> {
+        self.answers.pop()
     }
 
     pub fn status(&mut self) -> PoolStatus {

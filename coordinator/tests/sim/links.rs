@@ -13,6 +13,8 @@ pub struct Links {
     pub broken: BTreeSet<(WorkerId, WorkerId)>,
     /// Whom the coordinator does not reach.
     pub hidden: BTreeSet<WorkerId>,
+    /// When it reaches them, too, if ever.
+    pub shown_from: Option<u64>,
     told: BTreeSet<(WorkerId, WorkerId, u32)>,
 }
 

@@ -3,6 +3,13 @@
 use super::*;
 
 impl World {
+    /// The answer to a client.
+    pub fn ask(&mut self, question: Question) -> Option<ClientResponse> {
+        let call = CallId(1);
+        self.apply(Event::Asked { call, question });
+        self.answers.pop()
+    }
+
     pub(super) fn of_session(&self, session: SessionId) -> Option<WorkerId> {
         let mut all = self.processes.iter();
         all.find_map(|(id, p)| (p.session == Some(session)).then_some(*id))
@@ -51,10 +58,12 @@ impl World {
             Effect::Serving(_) => {}
             Effect::Probe { session, .. } => {
                 let worker = self.of_session(session);
-                if worker.is_some_and(|id| self.links.hidden.contains(&id)) {
-                    let failure = Some("no answer".to_string());
-                    self.soon(Item::ToCore(session, Event::Probed { session, failure }));
-                }
+                let is_shown = self.links.shown_from.is_some_and(|from| self.now >= from);
+                let is_hidden = |id| self.links.hidden.contains(&id) && !is_shown;
+                let is_hidden = worker.is_some_and(is_hidden);
+                let failure = is_hidden.then(|| "no answer".to_string());
+                let answer = Event::Probed { session, failure };
+                self.at(self.now + MS, Item::ToCore(session, answer));
             }
             Effect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
