@@ -311,14 +311,6 @@ impl Value {
         usize::try_from(self.extent().cost).unwrap_or(usize::MAX)
     }
 
-    /// How many values it is, those within it too.
-    pub fn weight(&self) -> usize {
-        match self {
-            Self::Text(text) => 1 + text.len() / 32,
-            other => usize::try_from(other.extent().weight).unwrap_or(usize::MAX),
-        }
-    }
-
     /// Puts a value under a name of a namespace.
     pub fn keep_in(self, namespace: &Namespace, name: &str) -> Made<()> {
         if name.starts_with('_') {
