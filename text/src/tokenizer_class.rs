@@ -15,6 +15,7 @@ pub enum TokenizerClass {
     Llama,
     CodeLlama,
     Qwen2,
+    Gpt2,
 }
 
 impl TokenizerClass {
@@ -33,14 +34,15 @@ impl TokenizerClass {
             (Some("LlamaTokenizer"), _) => Self::Llama,
             (Some("CodeLlamaTokenizer"), _) => Self::CodeLlama,
             (Some("Qwen2Tokenizer"), _) => Self::Qwen2,
+            (Some("GPT2Tokenizer"), _) => Self::Gpt2,
             (Some(_), _) => return None,
         };
         let fits = match class {
             // Llama 3 is byte-level, and is named so all the same.
             Self::Llama => !is_byte_level,
             Self::CodeLlama => true,
-            // Of another vocabulary the class makes tokens that lose all spaces.
-            Self::Qwen2 => is_byte_level,
+            // Of another vocabulary these make tokens that lose all spaces.
+            Self::Qwen2 | Self::Gpt2 => is_byte_level,
         };
         fits.then_some(class)
     }
@@ -67,6 +69,11 @@ impl TokenizerClass {
                 ("eos_token", "<|endoftext|>"),
                 ("pad_token", "<|endoftext|>"),
             ],
+            Self::Gpt2 => &[
+                ("unk_token", "<|endoftext|>"),
+                ("bos_token", "<|endoftext|>"),
+                ("eos_token", "<|endoftext|>"),
+            ],
         }
     }
 
@@ -80,6 +87,10 @@ impl TokenizerClass {
         let metaspace = |scheme: &str| {
             json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme,
                    "split": false})
+        };
+        let bytes = |cuts: bool| {
+            json!({"type": "ByteLevel", "add_prefix_space": adds_space(false),
+                   "trim_offsets": true, "use_regex": cuts})
         };
         let (normalizer, pre_tokenizer) = match self {
             Self::Llama => {
@@ -97,31 +108,36 @@ impl TokenizerClass {
             Self::Qwen2 => {
                 let cut = json!({"type": "Split", "pattern": {"Regex": QWEN2_CUT},
                                  "behavior": "Isolated", "invert": false});
-                let bytes = json!({"type": "ByteLevel", "add_prefix_space": adds_space(false),
-                                   "trim_offsets": true, "use_regex": false});
-                (
-                    json!({"type": "NFC"}),
-                    json!({"type": "Sequence", "pretokenizers": [cut, bytes]}),
-                )
+                let parts = json!({"type": "Sequence", "pretokenizers": [cut, bytes(false)]});
+                (json!({"type": "NFC"}), parts)
             }
+            Self::Gpt2 => (Value::Null, bytes(true)),
         };
         file.insert("normalizer".to_string(), normalizer);
         file.insert("pre_tokenizer".to_string(), pre_tokenizer);
         if let Some(model) = file.get_mut("model").and_then(Value::as_object_mut) {
-            let falls_back = self != Self::Qwen2;
-            let unknown = match self {
-                Self::CodeLlama => config.get("unk_token").cloned(),
-                _ => Some(Value::Null),
-            };
-            let text = |token: Value| token.get("content").cloned().unwrap_or(token);
-            let unknown = unknown.map_or_else(|| Value::from("<unk>"), text);
-            model.insert("dropout".to_string(), Value::Null);
-            model.insert("unk_token".to_string(), unknown);
-            model.insert("continuing_subword_prefix".to_string(), Value::Null);
-            model.insert("end_of_word_suffix".to_string(), Value::Null);
-            model.insert("fuse_unk".to_string(), falls_back.into());
-            model.insert("byte_fallback".to_string(), falls_back.into());
-            model.insert("ignore_merges".to_string(), false.into());
+            self.put_into_model(model, config);
+        }
+    }
+
+    fn put_into_model(self, model: &mut Map<String, Value>, config: &Map<String, Value>) {
+        let falls_back = matches!(self, Self::Llama | Self::CodeLlama);
+        let text = |token: &Value| token.get("content").unwrap_or(token).clone();
+        let unknown = match self {
+            Self::CodeLlama => config.get("unk_token").map_or("<unk>".into(), text),
+            _ => Value::Null,
+        };
+        let parts = [
+            ("dropout", Value::Null),
+            ("unk_token", unknown),
+            ("continuing_subword_prefix", Value::Null),
+            ("end_of_word_suffix", Value::Null),
+            ("fuse_unk", falls_back.into()),
+            ("byte_fallback", falls_back.into()),
+            ("ignore_merges", false.into()),
+        ];
+        for (key, value) in parts {
+            model.insert(key.to_string(), value);
         }
     }
 }

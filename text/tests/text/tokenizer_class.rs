@@ -238,3 +238,52 @@ fn named_tokens_are_special() {
         says(error, &[key, "<pad>", "save the tokenizer again"]);
     }
 }
+
+#[test]
+fn byte_level_files_of_gpt2() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = byte_level(&[("</s>", true)], &[("1", "2"), ("\u{120}", "\u{120}")]);
+    let mut level = file["pre_tokenizer"].clone();
+    level["use_regex"] = json!(true);
+    let digits = json!({"type": "Digits", "individual_digits": true});
+    file["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [digits, level]});
+    fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+    let class = |name: &str| json!({"tokenizer_class": name});
+    let with_space = json!({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": true});
+    let cases: [(Value, Value, &[u32]); 6] = [
+        (
+            class("GPT2Tokenizer"),
+            json!({"model_type": "llama"}),
+            &[97, 32, 32, 256],
+        ),
+        (
+            class("GPT2Tokenizer"),
+            json!({"model_type": "qwen3"}),
+            &[97, 32, 32, 256],
+        ),
+        (class("GPT2TokenizerFast"), json!({}), &[97, 32, 32, 256]),
+        (
+            class("GPT2Tokenizer"),
+            json!({"model_type": "mistral"}),
+            &[97, 257, 49, 50],
+        ),
+        (
+            class("TokenizersBackend"),
+            json!({"model_type": "llama"}),
+            &[97, 257, 49, 50],
+        ),
+        (
+            with_space,
+            json!({"model_type": "llama"}),
+            &[32, 97, 32, 32, 256],
+        ),
+    ];
+    for (config, kind, expected) in cases {
+        for (name, value) in [(CONFIG, &config), ("config.json", &kind)] {
+            fs::write(dir.path().join(name), value.to_string()).unwrap();
+        }
+        let tokenizer = TextTokenizer::open(dir.path()).unwrap();
+        let ids = tokenizer.encode("a  12", false).unwrap();
+        assert_eq!(ids, expected, "{config} {kind}");
+    }
+}
