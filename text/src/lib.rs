@@ -19,6 +19,7 @@ mod stream;
 mod strftime;
 mod token_width;
 mod tokenizer;
+mod tokenizer_class;
 mod tokenizer_config;
 mod tool_calls;
 

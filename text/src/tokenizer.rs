@@ -6,13 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use crate::control_tokens::ControlTokens;
 use crate::error::TextError;
 use crate::rendered_chat::RenderedChat;
 use crate::spelling::Spelling;
 use crate::stream::TokenStream;
+use crate::tokenizer_class::{TokenizerClass, is_byte_level};
 use crate::tokenizer_config::TokenizerConfig;
 
 /// The tokenizer of a model. Special tokens are added as its `tokenizer.json` says
@@ -86,21 +87,25 @@ impl TextTokenizer {
         // The library panics where the JSON breaks off within some of its parts.
         let json: Parts = serde_json::from_slice(bytes).map_err(TextError::json(&path))?;
         config.check(json.model.kind.as_deref())?;
-        let mut tokenizer = guarded(|| Tokenizer::from_bytes(bytes)).map_err(fail)?;
+        let class = config.class(json.is_byte_level());
+        let class = class.filter(|_| json.model.kind.as_deref() == Some("BPE"));
+        let mut tokenizer = match class {
+            None => guarded(|| Tokenizer::from_bytes(bytes)),
+            Some(class) => {
+                let mut file = serde_json::from_slice(bytes).map_err(TextError::json(&path))?;
+                class.put_into(&mut file, config.keys());
+                let made = Value::Object(file).to_string();
+                guarded(|| Tokenizer::from_bytes(made))
+            }
+        }
+        .map_err(fail)?;
         // A file may carry the cut and the padding of its training; here both are the caller's.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
             .map_err(|error| fail(error.to_string()))?;
         let file = Added::of(&tokenizer);
-        let known =
-            |token: &&tokenizers::AddedToken| tokenizer.token_to_id(&token.content).is_some();
-        let flagged: Vec<_> = config
-            .added_tokens()
-            .iter()
-            .filter(known)
-            .cloned()
-            .collect();
+        let flagged = added_by(config, class, &tokenizer)?;
         if !flagged.is_empty() {
             guarded(|| tokenizer.add_tokens(flagged)).map_err(fail)?;
         }
@@ -274,13 +279,57 @@ impl TextTokenizer {
     }
 }
 
+/// The tokens that the files beside `tokenizer.json` add to its own, or to the flags of these.
+fn added_by(
+    config: &TokenizerConfig,
+    class: Option<TokenizerClass>,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<AddedToken>, TextError> {
+    let known = |token: &AddedToken| tokenizer.token_to_id(&token.content).is_some();
+    let mut added = config.added_tokens().to_vec();
+    let mut texts: BTreeSet<String> = Added::of(tokenizer).texts.into_values().collect();
+    texts.extend(added.iter().map(|token| token.content.clone()));
+    let listed = added.iter().map(|token| ("added_tokens_decoder", token));
+    let more = config.more_tokens();
+    let mut named = listed.chain(more.iter().map(|(key, token)| (*key, token)));
+    if let Some((key, token)) = named.find(|(_, token)| !known(token)) {
+        return Err(TextError::Tokenizer {
+            path: config.path().to_path_buf(),
+            reason: format!(
+                "`{key}` names the token {}, which tokenizer.json does not have: save the \
+                 tokenizer again, so that tokenizer.json has it, or leave the name out",
+                token.content
+            ),
+        });
+    }
+    let own = class.map_or(&[][..], TokenizerClass::tokens).iter();
+    let own = own
+        .filter(|(key, _)| !config.keys().contains_key(*key))
+        .map(|(_, text)| AddedToken::from(*text, true))
+        .filter(known);
+    for token in more.into_iter().map(|(_, token)| token).chain(own) {
+        if texts.insert(token.content.clone()) {
+            added.push(token);
+        }
+    }
+    Ok(added)
+}
+
 /// The parts of `tokenizer.json` that are read here, too.
 #[derive(serde::Deserialize)]
 struct Parts {
     #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
     decoder: Value,
     #[serde(default)]
     model: Model,
+}
+
+impl Parts {
+    fn is_byte_level(&self) -> bool {
+        is_byte_level(&self.pre_tokenizer) || is_byte_level(&self.decoder)
+    }
 }
 
 #[derive(Default, serde::Deserialize)]

@@ -8,12 +8,13 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::error::TextError;
+use crate::tokenizer_class::TokenizerClass;
 
-/// What `tokenizer_config.json` and `special_tokens_map.json` say. (`added_tokens.json` lists
-/// tokens again that `tokenizer.json` has.)
+/// What `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say, and the
+/// kind of model that `config.json` names.
 ///
 /// Most keys change nothing where there is a `tokenizer.json`: `add_bos_token`, `add_eos_token`,
-/// `legacy`, `model_max_length`, `padding_side` and the like are settings of calls, or of
+/// `model_max_length`, `padding_side` and the like are settings of calls, or of
 /// tokenizers that are made from other files. Those that would change a text are used, or refused
 /// by their names.
 #[derive(Debug, Default)]
@@ -22,6 +23,11 @@ pub struct TokenizerConfig {
     config: Map<String, Value>,
     /// Tokens with flags, which count more than those of `tokenizer.json`.
     added: Vec<AddedToken>,
+    /// Tokens of `added_tokens.json`, where it counts.
+    older: Vec<String>,
+    /// `config.json`: a kind of model, and the class that it may name.
+    model_type: Option<String>,
+    model_class: Option<String>,
 }
 
 impl TokenizerConfig {
@@ -33,11 +39,22 @@ impl TokenizerConfig {
         let path = folder.join("tokenizer_config.json");
         let mut config = object(&path)?.unwrap_or_default();
         // Who lists the added tokens here has written them all: older files are left alone.
+        let mut older = Map::new();
         if !config.contains_key("added_tokens_decoder") {
             let map = object(&folder.join("special_tokens_map.json"))?;
             merge(&mut config, map.unwrap_or_default());
+            older = object(&folder.join("added_tokens.json"))?.unwrap_or_default();
         }
-        Self::of(path, config)
+        // What is wrong with it is said where the model is read.
+        let model = object(&folder.join("config.json")).ok().flatten();
+        let model = model.unwrap_or_default();
+        let text = |key: &str| model.get(key).and_then(Value::as_str).map(str::to_string);
+        Ok(Self {
+            older: older.into_iter().map(|(token, _)| token).collect(),
+            model_type: text("model_type"),
+            model_class: text("tokenizer_class"),
+            ..Self::of(path, config)?
+        })
     }
 
     /// The same of the bytes of `tokenizer_config.json` alone.
@@ -59,6 +76,7 @@ impl TokenizerConfig {
             added: added.filter_map(added_token).collect(),
             path,
             config,
+            ..Self::default()
         })
     }
 
@@ -95,6 +113,66 @@ impl TokenizerConfig {
     /// Tokens with their flags, as far as the files list them.
     pub fn added_tokens(&self) -> &[AddedToken] {
         &self.added
+    }
+
+    /// The class by which transformers builds the tokenizer, if it does not take `tokenizer.json`
+    /// as it is.
+    pub fn class(&self, is_byte_level: bool) -> Option<TokenizerClass> {
+        let named = self.get("tokenizer_class").as_str();
+        let named = named.or(self.model_class.as_deref());
+        TokenizerClass::of(named, self.model_type.as_deref(), is_byte_level)
+    }
+
+    /// All its keys.
+    pub fn keys(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
+    /// Tokens that the files name, each with the key: added ones, though `tokenizer.json` may
+    /// have them as ordinary ones. All that have a name are special.
+    pub fn more_tokens(&self) -> Vec<(&str, AddedToken)> {
+        let special = |token: &Value| {
+            Some(AddedToken {
+                special: true,
+                ..added_token(token)?
+            })
+        };
+        // An infilling mark of Code Llama, which stands for two texts and is no token of a model.
+        let is_name = |key: &str| key.ends_with("_token") && key != "fill_token";
+        let mut named: Vec<(&str, &Value)> = Vec::new();
+        named.extend(
+            self.config
+                .iter()
+                .filter(|(key, _)| is_name(key))
+                .map(|(k, v)| (&**k, v)),
+        );
+        let key = match self.get("extra_special_tokens") {
+            Value::Array(list) if !list.is_empty() => "extra_special_tokens",
+            Value::Object(map) if !map.is_empty() => "extra_special_tokens",
+            _ => "additional_special_tokens",
+        };
+        for key in [key, "model_specific_special_tokens"] {
+            match self.get(key) {
+                Value::Array(list) => named.extend(list.iter().map(|token| (key, token))),
+                Value::Object(map) => named.extend(map.values().map(|token| (key, token))),
+                _ => {}
+            }
+        }
+        let mut tokens: Vec<(&str, AddedToken)> = named
+            .into_iter()
+            .filter_map(|(key, token)| Some((key, special(token)?)))
+            .collect();
+        let older = self.older.iter().map(|text| {
+            let is_special = tokens.iter().any(|(_, token)| token.content == *text);
+            (
+                "added_tokens.json",
+                AddedToken::from(text.clone(), is_special),
+            )
+        });
+        let older: Vec<_> = older.collect();
+        tokens.extend(older);
+        tokens.retain(|(_, token)| !token.content.is_empty());
+        tokens
     }
 
     /// The added tokens that are no special ones and control a chat all the same.
@@ -149,7 +227,8 @@ impl TokenizerConfig {
 /// A token with its flags.
 fn added_token(token: &Value) -> Option<AddedToken> {
     let flag = |name: &str| token.get(name).and_then(Value::as_bool);
-    let is_special = flag("special").unwrap_or(false);
+    // A bare name is one of a special token.
+    let is_special = flag("special").unwrap_or(token.is_string());
     Some(AddedToken {
         content: content(token)?,
         single_word: flag("single_word").unwrap_or(false),

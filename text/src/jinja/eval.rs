@@ -49,7 +49,9 @@ impl Run {
                 let mut pairs = Vec::new();
                 for (key, value) in entries {
                     self.budget.make::<(Value, Value)>(1)?;
-                    pairs.push((self.eval(key, scope)?, self.eval(value, scope)?));
+                    let key = self.eval(key, scope)?;
+                    self.budget.steps(key.cost())?;
+                    pairs.push((key, self.eval(value, scope)?));
                 }
                 Ok(Value::Dict(Dict::new(pairs)?))
             }

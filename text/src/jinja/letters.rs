@@ -83,29 +83,28 @@ impl Text {
     /// Where `needle` stands in it, in characters, without overlaps. An empty one stands
     /// everywhere.
     pub fn find_all(&self, needle: &Text) -> Vec<usize> {
-        let (text, needle) = (self.to_string(), needle.to_string());
-        let mut places = Vec::new();
-        let (mut bytes, mut characters) = (0, 0);
-        for (at, _) in text.match_indices(&needle) {
-            characters += text[bytes..at].chars().count();
-            bytes = at;
-            places.push(characters);
+        match needle.is_empty() {
+            true => (0..=self.len()).collect(),
+            false => places(self.chars(), &needle.0, usize::MAX),
         }
-        places
     }
 
     /// The first place of [`Self::find_all`].
     pub fn find(&self, needle: &Text) -> Option<usize> {
-        let text = self.to_string();
-        let at = text.find(&needle.to_string())?;
-        Some(text[..at].chars().count())
+        match needle.is_empty() {
+            true => Some(0),
+            false => places(self.chars(), &needle.0, 1).first().copied(),
+        }
     }
 
     /// The last place at which `needle` stands.
     pub fn find_last(&self, needle: &Text) -> Option<usize> {
-        let text = self.to_string();
-        let at = text.rfind(&needle.to_string())?;
-        Some(text[..at].chars().count())
+        if needle.is_empty() || needle.len() > self.len() {
+            return needle.is_empty().then_some(self.len());
+        }
+        let reversed: Vec<Letter> = needle.0.iter().rev().copied().collect();
+        let from_end = *places(self.chars().rev(), &reversed, 1).first()?;
+        Some(self.len() - from_end - needle.len())
     }
 
     /// Whether it begins with `start`.
@@ -119,6 +118,41 @@ impl Text {
         let own = self.chars().rev().take(end.len());
         self.len() >= end.len() && own.eq(end.chars().rev())
     }
+}
+
+/// The first places of a needle in a text, without overlaps and in time of the lengths' sum: by
+/// Knuth, Morris and Pratt. The needle is not empty.
+fn places(text: impl ExactSizeIterator<Item = char>, needle: &[Letter], most: usize) -> Vec<usize> {
+    let mut found = Vec::new();
+    if needle.len() > text.len() {
+        return found;
+    }
+    let wanted = |at: usize| needle[at].character();
+    // How much of the needle stands at the end of each of its beginnings.
+    let mut borders = vec![0; needle.len()];
+    let step = |borders: &[usize], mut matched: usize, character: char| {
+        while matched > 0 && wanted(matched) != character {
+            matched = borders[matched - 1];
+        }
+        matched + usize::from(wanted(matched) == character)
+    };
+    let mut matched = 0;
+    for at in 1..needle.len() {
+        matched = step(&borders, matched, wanted(at));
+        borders[at] = matched;
+    }
+    matched = 0;
+    for (at, character) in text.enumerate() {
+        matched = step(&borders, matched, character);
+        if matched == needle.len() {
+            found.push(at + 1 - matched);
+            matched = 0;
+            if found.len() == most {
+                break;
+            }
+        }
+    }
+    found
 }
 
 impl FromIterator<Letter> for Text {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use super::budget::Budget;
 use super::fault::{Fault, Made};
 use super::function::Given;
 use super::operators::{binary, order};
@@ -209,7 +210,7 @@ impl Run {
             keyed.push((key, item));
         }
         match name.as_str() {
-            "unique" => unique(keyed),
+            "unique" => unique(keyed, &mut self.budget),
             "groupby" => {
                 self.sort(&mut keyed, false)?;
                 self.groups(keyed, attribute.as_ref(), default.as_ref())
@@ -257,7 +258,7 @@ impl Run {
     fn sort(&mut self, keyed: &mut [(Value, Value)], reverse: bool) -> Made<()> {
         let looks = keyed
             .iter()
-            .map(|(key, _)| 1 + key.weight())
+            .map(|(key, _)| 1 + key.cost())
             .fold(0, usize::saturating_add);
         let depth = usize::BITS - keyed.len().leading_zeros();
         self.budget.steps(looks.saturating_mul(depth as usize))?;
@@ -276,7 +277,7 @@ impl Run {
     fn extreme(&mut self, keyed: Vec<(Value, Value)>, wanted: Ordering) -> Made<Value> {
         let mut best: Option<(Value, Value)> = None;
         for (key, item) in keyed {
-            self.budget.steps(key.weight())?;
+            self.budget.steps(key.cost())?;
             let is_better = match &best {
                 None => true,
                 Some((known, _)) => order(&key, known)? == Some(wanted),
@@ -312,10 +313,11 @@ impl Run {
     }
 }
 
-fn unique(keyed: Vec<(Value, Value)>) -> Made<Value> {
+fn unique(keyed: Vec<(Value, Value)>, budget: &mut Budget) -> Made<Value> {
     let mut seen = HashSet::new();
     let mut kept = Vec::new();
     for (key, item) in keyed {
+        budget.steps(key.cost())?;
         if seen.insert(key_name(&key)?) {
             kept.push(item);
         }

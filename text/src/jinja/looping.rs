@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::fault::{Fault, Made};
 use super::function::Given;
 use super::scope::Scope;
@@ -68,8 +69,10 @@ impl Loop {
     }
 
     /// `loop.changed(..)`: whether these are other values than in the call before.
-    pub fn changed(&self, mut given: Given) -> Made<Value> {
+    pub fn changed(&self, mut given: Given, budget: &mut Budget) -> Made<Value> {
         let values = given.rest();
+        let costs = values.iter().map(Value::cost);
+        budget.steps(costs.fold(0, usize::saturating_add))?;
         given.finish()?;
         let mut last = self.last.borrow_mut();
         let is_same = last.as_ref().is_some_and(|last| {

@@ -89,7 +89,7 @@ pub fn call(run: &mut Run, value: &Value, name: Function, mut given: Given) -> M
             let wanted = given.need(0, "value")?;
             given.finish()?;
             run.budget
-                .steps(items.len().saturating_mul(1 + wanted.weight() / 8))?;
+                .steps(items.len().saturating_mul(wanted.cost()))?;
             let mut places = items
                 .iter()
                 .enumerate()
@@ -104,7 +104,7 @@ pub fn call(run: &mut Run, value: &Value, name: Function, mut given: Given) -> M
         }
         Value::Loop(state) => match name {
             "cycle" => state.cycle(given),
-            _ => state.changed(given),
+            _ => state.changed(given, &mut run.budget),
         },
         Value::Callable(callable) => match &**callable {
             Callable::Cycler(items, at) => {
@@ -136,6 +136,8 @@ fn of_dict(run: &mut Run, dict: &Rc<Dict>, name: Function, mut given: Given) -> 
         let key = given.need(0, "key")?;
         let default = given.take(1, "default").unwrap_or(Value::None);
         given.finish()?;
+        run.budget
+            .steps((1 + dict.entries().len() / 8).saturating_mul(key.cost()))?;
         super::value::key_name(&key)?;
         return Ok(dict.get(&key).cloned().unwrap_or(default));
     }

@@ -184,7 +184,7 @@ pub fn compare(
     right: &Value,
     budget: &mut Budget,
 ) -> Made<bool> {
-    budget.steps(left.weight().min(right.weight()))?;
+    budget.steps(left.cost().min(right.cost()))?;
     Ok(match comparison {
         Comparison::Equal => left.equals(right),
         Comparison::NotEqual => !left.equals(right),
@@ -252,14 +252,14 @@ pub fn contains(container: &Value, value: &Value, budget: &mut Budget) -> Made<b
             )))
         }
         (Value::Dict(dict), key) => {
-            budget.steps(1 + dict.entries().len() / 8)?;
+            budget.steps((1 + dict.entries().len() / 8).saturating_mul(key.cost()))?;
             super::value::key_name(key)?;
             Ok(dict.get(key).is_some())
         }
         (container, value) => {
             let items = container.iterate(budget)?;
             for item in &items {
-                budget.steps(1 + item.weight().min(value.weight()) / 8)?;
+                budget.steps(item.cost().min(value.cost()))?;
                 if item.equals(value) {
                     return Ok(true);
                 }

@@ -14,6 +14,12 @@ use super::macros::Macro;
 /// Lists may stand in each other this deep.
 const NESTING_MAX: u32 = 150;
 
+/// Tuples within a key may stand in each other this deep.
+const KEY_DEPTH_MAX: u32 = 8;
+
+/// Bytes that the word for a key may have.
+const KEY_BYTES_MAX: usize = 64 << 10;
+
 /// Values that a list may hold, with those in the lists within it: one list may stand in many.
 const WEIGHT_MAX: u64 = 16 << 20;
 
@@ -62,6 +68,8 @@ pub struct Dict {
 struct Extent {
     depth: u32,
     weight: u64,
+    /// Steps for a comparison with a like value.
+    cost: u64,
 }
 
 /// What `keys()`, `values()`, `items()` and `range()` give.
@@ -81,14 +89,25 @@ pub struct Namespace {
     pub depth: Cell<u32>,
 }
 
+impl Extent {
+    /// The same with one more value within it.
+    fn with(self, inner: Self) -> Self {
+        Self {
+            depth: self.depth.max(1 + inner.depth),
+            weight: self.weight.saturating_add(inner.weight),
+            cost: self.cost.saturating_add(inner.cost),
+        }
+    }
+}
+
 fn extent<'a>(values: impl Iterator<Item = &'a Value>) -> Made<Extent> {
     let mut whole = Extent {
         depth: 1,
         weight: 1,
+        cost: 1,
     };
     for inner in values.map(Value::extent) {
-        whole.depth = whole.depth.max(1 + inner.depth);
-        whole.weight = whole.weight.saturating_add(inner.weight);
+        whole = whole.with(inner);
     }
     match whole.depth > NESTING_MAX || whole.weight > WEIGHT_MAX {
         true => Err(Fault::new(
@@ -114,7 +133,12 @@ impl Sequence {
 impl Dict {
     /// A dict of these entries; of those with the same key, the last value in the first place.
     pub fn new(pairs: Vec<(Value, Value)>) -> Made<Rc<Self>> {
-        let extent = extent(pairs.iter().map(|(_, value)| value))?;
+        let mut extent = extent(pairs.iter().map(|(_, value)| value))?;
+        // Each key is looked for among all of the other's.
+        let keys = pairs.iter().map(|(key, _)| key.extent().cost);
+        let keys = keys.fold(0, u64::saturating_add);
+        let looks = keys.saturating_mul(pairs.len() as u64) / 8;
+        extent.cost = extent.cost.saturating_add(looks);
         let mut entries: Vec<(Value, Value)> = Vec::with_capacity(pairs.len());
         let mut known: std::collections::HashMap<String, usize> = Default::default();
         for (key, value) in pairs {
@@ -151,6 +175,18 @@ impl Dict {
 
 /// A word for a key that is the same exactly for equal keys.
 pub fn key_name(key: &Value) -> Made<String> {
+    let mut room = KEY_BYTES_MAX;
+    named_key(key, KEY_DEPTH_MAX, &mut room)
+}
+
+fn named_key(key: &Value, depth: u32, room: &mut usize) -> Made<String> {
+    let large = || Fault::new("a dict or set has a key that is so large: such ones are not kept");
+    // Before it is copied: a text has as many bytes as characters, or more.
+    let least = match key {
+        Value::Text(text) => text.len() + 1,
+        _ => 1,
+    };
+    *room = room.checked_sub(least).ok_or_else(large)?;
     Ok(match key {
         Value::Text(text) => format!("s{text}"),
         Value::Bool(true) => "i1".to_string(),
@@ -162,8 +198,14 @@ pub fn key_name(key: &Value) -> Made<String> {
         Value::Float(float) => format!("f{float:e}"),
         Value::None => "n".to_string(),
         Value::Tuple(tuple) => {
-            let names: Made<Vec<String>> = tuple.items().iter().map(key_name).collect();
-            format!("t{:?}", names?)
+            let depth = depth.checked_sub(1).ok_or_else(large)?;
+            let mut name = String::from("t");
+            for item in tuple.items() {
+                let item = named_key(item, depth, room)?;
+                // With its length: no two tuples have the same word.
+                name += &format!("{}:{item}", item.len());
+            }
+            name
         }
         Value::Undefined(_) => "u".to_string(),
         other => return Err(Fault::new(format!("unhashable type: '{}'", other.kind()))),
@@ -231,11 +273,9 @@ impl Value {
             let start = Extent {
                 depth: 1,
                 weight: 1,
+                cost: 1,
             };
-            values.map(Self::extent).fold(start, |whole, inner| Extent {
-                depth: whole.depth.max(1 + inner.depth),
-                weight: whole.weight.saturating_add(inner.weight),
-            })
+            values.map(Self::extent).fold(start, Extent::with)
         };
         match self {
             Self::List(list) | Self::Tuple(list) => list.extent,
@@ -251,20 +291,24 @@ impl Value {
             Self::Namespace(namespace) => Extent {
                 depth: namespace.depth.get(),
                 weight: 1,
+                cost: 1,
+            },
+            Self::Text(text) => Extent {
+                depth: 0,
+                weight: 1,
+                cost: 1 + text.len() as u64 / 32,
             },
             _ => Extent {
                 depth: 0,
                 weight: 1,
+                cost: 1,
             },
         }
     }
 
-    /// How many values it is, those within it too.
-    pub fn weight(&self) -> usize {
-        match self {
-            Self::Text(text) => 1 + text.len() / 32,
-            other => usize::try_from(other.extent().weight).unwrap_or(usize::MAX),
-        }
+    /// The steps that a comparison with it takes.
+    pub fn cost(&self) -> usize {
+        usize::try_from(self.extent().cost).unwrap_or(usize::MAX)
     }
 
     /// Puts a value under a name of a namespace.

@@ -278,3 +278,74 @@ fn no_template_makes_more_and_more() {
     let blanks = "{{ 'x' | indent(10000000000) }}{{ '%s' | tojson(indent=10000000000) }}";
     says(render(&from(blanks), json!([])).unwrap_err(), &["bytes"]);
 }
+
+#[test]
+fn keys_and_comparisons_have_bounds() {
+    let keys = [
+        "{% set ns.k = (ns.k, ns.k) %}{% set d = {ns.k: 1} %}",
+        "{% set ns.k = (ns.k,) %}{% set d = {} %}{{ ns.k in d }}",
+        "{% set ns.k = (ns.k, 'a') %}{% set d = {} %}{{ d.get(ns.k) }}",
+        "{% set ns.k = (ns.k, 1) %}{{ [ns.k] | unique | list }}",
+        "{% set ns.k = ns.k ~ 'abcdefgh' * 1024 %}{% set d = {ns.k: 1} %}",
+    ];
+    for key in keys {
+        let source = format!(
+            "{{% set ns = namespace(k='k') %}}{{% for i in range(12) %}}{key}{{% endfor %}}"
+        );
+        let error = render(&from(&source), json!([])).unwrap_err();
+        says(error, &["a key that is so large"]);
+    }
+    let pairs = "{% set d = {(1, 'a'): 1, ('1', 'a'): 2, (1.0, 'a'): 3, ((1,), 'a'): 4} %}\
+                 {{ d.get((1, 'a')) }} {{ d.get(('1', 'a')) }} {{ d | length }}";
+    assert_eq!(render(&from(pairs), json!([])).unwrap(), "3 2 3");
+    // Both have the same keys, which stand in opposite orders.
+    let messages: Vec<_> = [false, true]
+        .map(|is_reversed| {
+            let mut keys: Vec<usize> = (0..4000).collect();
+            if is_reversed {
+                keys.reverse();
+            }
+            let entry = |key: usize| (format!("k{key}"), json!(1));
+            serde_json::Value::Object(keys.into_iter().map(entry).collect())
+        })
+        .into();
+    let once = from("{{ messages[0] == messages[1] }} {{ [messages[0]] == [messages[1]] }}");
+    assert_eq!(render(&once, json!(messages)).unwrap(), "True True");
+    for compared in [
+        "messages[0] == messages[1]",
+        "[messages[0]] != [messages[1]]",
+        "messages[0] in [messages[1]]",
+    ] {
+        let source =
+            format!("{{% for i in range(1000) %}}{{% if {compared} %}}{{% endif %}}{{% endfor %}}");
+        let error = render(&from(&source), json!(messages)).unwrap_err();
+        says(error, &["too many steps"]);
+    }
+}
+
+#[test]
+fn texts_are_found_in_texts() {
+    let cases = [
+        ("'aab' in 'aaab'", "True"),
+        ("'abab' in 'abacabad'", "False"),
+        ("'' in ''", "True"),
+        ("'aaaa'.count('aa')", "2"),
+        ("'abc'.count('')", "4"),
+        ("'abcabc'.find('c')", "2"),
+        ("'abcabc'.rfind('abc')", "3"),
+        ("'abc'.rfind('')", "3"),
+        ("'aaa'.rfind('aa')", "1"),
+        ("'ababac'.find('abac')", "2"),
+        ("'a\u{e9}a\u{e9}'.rfind('\u{e9}')", "3"),
+        ("'aabaabaaab'.split('aab')", "['', '', 'a', '']"),
+        ("'abcd'.find('abcde')", "-1"),
+    ];
+    for (expression, expected) in cases {
+        let template = from(&format!("{{{{ {expression} }}}}"));
+        assert_eq!(
+            render(&template, json!([])).unwrap(),
+            expected,
+            "{expression}"
+        );
+    }
+}

@@ -14,5 +14,6 @@ mod spelling;
 mod stop;
 mod token_width;
 mod tokenizer;
+mod tokenizer_class;
 mod tokenizer_config;
 mod tool_calls;
