@@ -20,6 +20,8 @@ pub enum Way {
 
 use Way::{AsBinary, InCi, NeedsGpu, Says, Serves, ServesAlone, Typed};
 
+/// Said once the pool takes requests; before that, "not ready: ..." says why it does not.
+const SERVES: &str = "ready: pipeline 0 serves";
 const NO_GPU: &[&str] = &["error: "];
 
 /// Each command, as it stands in the README.
@@ -82,10 +84,13 @@ pub const WAYS: &[(&str, Way)] = &[
         "concord status  --coordinator http://HOST:7700",
         Says(&["worker", "checker"]),
     ),
-    ("concord serve --model out/mine", ServesAlone("ready: ")),
+    (
+        "concord serve --model out/mine",
+        ServesAlone("ready: pipeline"),
+    ),
     (
         "concord chat --server http://127.0.0.1:8000",
-        Typed("Seven\n", &[]),
+        Typed("Seven\n", &["."]),
     ),
     (
         "curl -s --json '{\"prompt\": \"Seven\", \"max_tokens\": 8}' http://127.0.0.1:8000/v1/completions > answer.json",
@@ -101,11 +106,11 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord serve --model demo/tuned-1 --workers 3 --stages 3",
-        ServesAlone("ready: "),
+        ServesAlone(SERVES),
     ),
     (
         "concord serve --model demo/tuned-1 --adapter poet=out/mine",
-        ServesAlone("ready: "),
+        ServesAlone(SERVES),
     ),
     (
         "concord load --server http://127.0.0.1:8000",
