@@ -32,6 +32,34 @@ pub fn check_base(output: &Path, folder: &Path) -> anyhow::Result<()> {
     check_folder(output, "base_model", folder)
 }
 
+/// Refuses a `--pool-dir` that is the output folder, or one that the job reads: what a pool keeps has
+/// names of its own there.
+///
+/// # Errors
+/// Naming both.
+pub fn check_pool_dir(pool_dir: &Path, output: &Path, job: &JobFile) -> anyhow::Result<()> {
+    let Some(dir) = canonical(pool_dir) else {
+        return Ok(());
+    };
+    let base = canonical(Path::new(&job.base_model));
+    let adapter = job.initial_adapter.as_deref().and_then(canonical);
+    let others = [
+        ("output_dir", Some(output.to_path_buf())),
+        ("base_model", base),
+        ("initial_adapter", adapter),
+    ];
+    for (key, other) in others {
+        if other.is_some_and(|other| other == dir) {
+            bail!(
+                "--pool-dir: {} is the folder of `{key}`: choose one of its own for the state of the \
+                 pool",
+                pool_dir.display()
+            );
+        }
+    }
+    Ok(())
+}
+
 fn check_folder(output: &Path, key: &str, read: &Path) -> anyhow::Result<()> {
     let Some(folder) = canonical(read) else {
         return Ok(());

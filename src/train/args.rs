@@ -46,7 +46,7 @@ pub struct Args {
     /// Keep the state of the pool on this machine here rather than in output_dir, where it is kept
     /// until the result is there, to go on after an interruption.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
-    pool_dir: Option<PathBuf>,
+    pub pool_dir: Option<PathBuf>,
     /// Submit to a running coordinator.
     #[arg(long, value_name = "URL")]
     pub coordinator: Option<String>,

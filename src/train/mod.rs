@@ -50,6 +50,9 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let job = Arc::new(JobFile::read(path)?);
     let options = args.options(&job)?;
     let mut claim = Claim::take(&job, args.overwrite)?;
+    if let Some(dir) = &args.pool_dir {
+        apart::check_pool_dir(dir, &claim.canonical()?, &job)?;
+    }
     let ingested = tokio::select! {
         ingested = in_thread(job.clone(), *output) => ingested?,
         signal = signals.next() => return Err(stop::early(signal)),

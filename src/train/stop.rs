@@ -37,6 +37,7 @@ pub fn interrupted(
         return early(signal);
     }
     let goes_on = match kept {
+        Some(kept) if kept >= steps => "writes the result".to_string(),
         Some(kept) if kept == committed => format!("goes on from there, with step {}", kept + 1),
         Some(kept) => format!("goes on from the newest checkpoint, with step {}", kept + 1),
         None => "goes on from the newest checkpoint".to_string(),
@@ -70,6 +71,7 @@ mod tests {
         );
         assert!(words(12, Some(10)).ends_with("newest checkpoint, with step 11"));
         assert!(words(12, Some(15)).starts_with("stopped after step 15 of 30"));
+        assert!(words(30, Some(30)).ends_with("the same command writes the result"));
         assert!(words(12, None).ends_with("goes on from the newest checkpoint"));
         assert!(words(0, Some(0)).contains("before a step was done"));
     }

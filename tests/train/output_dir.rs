@@ -40,6 +40,37 @@ fn an_output_folder_that_cannot_be_is_refused_before_the_first_step() {
 }
 
 #[test]
+fn the_state_of_a_pool_has_a_folder_of_its_own() {
+    let home = Home::new();
+    let job = home.job("out", 2, "");
+    for (dir, key) in [
+        (home.model.dir(), "base_model"),
+        (job.output.as_path(), "output_dir"),
+    ] {
+        fs::create_dir_all(dir).unwrap();
+        let ran = job.run(&["--pool-dir", dir.to_str().unwrap()]);
+        ran.refused(&["--pool-dir", &format!("the folder of `{key}`")]);
+    }
+    assert!(!home.model.dir().join("coordinator").exists());
+}
+
+/// What tries whether a folder can be written follows no link that lies there.
+#[cfg(unix)]
+#[test]
+fn a_link_in_the_output_folder_leads_to_no_harm() {
+    let home = Home::new();
+    let precious = home.path("precious");
+    fs::write(&precious, "mine").unwrap();
+    let job = home.job("out", 2, "");
+    fs::create_dir_all(&job.output).unwrap();
+    let link = job.output.join(".concord-probe");
+    std::os::unix::fs::symlink(&precious, &link).unwrap();
+    // Whether it trains or refuses a folder with something in it: the file is as it was.
+    let _ = job.run(&[]);
+    assert_eq!(fs::read(&precious).unwrap(), b"mine");
+}
+
+#[test]
 fn an_adapter_that_the_training_starts_from_is_not_overwritten() {
     let home = Home::new();
     let first = home.job("first", 2, "");
