@@ -154,7 +154,7 @@ impl OpenedModel {
 /// # Errors
 /// Where there is no such model, with what was tried.
 pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
-    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}")?;
+    let style = ProgressStyle::with_template("{bar:20} {bytes}/{total_bytes}  {wide_msg}")?;
     let bar = ProgressBar::no_length().with_style(style);
     let path = hub::resolve(model, None, &mut |download| {
         bar.set_length(download.total_bytes);

@@ -190,7 +190,7 @@ fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
     if output.is_json() || bytes < BAR_BYTES_MIN {
         return ProgressBar::hidden();
     }
-    let style = "{bar:30} {bytes}/{total_bytes} of data tokenized  eta {eta}";
+    let style = "{bar:20} {bytes}/{total_bytes} of data tokenized  eta {eta}";
     let style = ProgressStyle::with_template(style).expect("the template is right");
     ProgressBar::new(bytes).with_style(style)
 }

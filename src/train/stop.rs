@@ -1,12 +1,17 @@
 //! What is said, and what is kept, where a training is interrupted.
 
 use std::path::Path;
+use std::time::Duration;
 
 use concord_coordinator::blobs::Blobs;
 use concord_coordinator::store::Store;
 use concord_proto::JobId;
 
 use crate::output::Stopped;
+
+/// Looks at a store that is still in use, and the time between two.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Before a coordinator has the job.
 pub fn early(signal: &'static str) -> anyhow::Error {
@@ -49,6 +54,17 @@ pub fn interrupted(
 /// How many steps of a job the newest checkpoint has that a coordinator has left in `data`. Nothing
 /// where its store cannot be read: whoever starts it next is told why.
 pub async fn kept_steps(data: &Path, job: JobId) -> Option<u32> {
+    for _ in 0..LOOKS {
+        if let Some(steps) = look(data, job).await {
+            return Some(steps);
+        }
+        // The coordinator has ended, but a question that it still answers may hold its store.
+        tokio::time::sleep(LOOK).await;
+    }
+    None
+}
+
+async fn look(data: &Path, job: JobId) -> Option<u32> {
     let store = Store::open(data).await.ok()?;
     let blobs = Blobs::open(&data.join("blobs")).ok()?;
     let kept = store.load(&blobs).await.ok()?;

@@ -196,6 +196,8 @@ fn a_second_signal_and_the_end_of_patience_cut_answers_and_say_so() {
             server.has_drawn(3);
             for name in signals {
                 server.signal(name);
+                // Right after another, it would be the same request to end.
+                std::thread::sleep(Duration::from_millis(200));
                 until("the word", || {
                     server.words().contains("draining: 1 answer ")
                 });

@@ -136,18 +136,26 @@ fn byte_level_files_of_llama_and_qwen() {
     }
 }
 
+/// The tokens of "ing there", with a file beside tokenizer.json that says so.
+fn check_named(model: &Path, cases: &[(&str, Value, &[u32], bool)]) {
+    for (name, value, expected, is_special) in cases {
+        let mut files = vec![(CONFIG, json!({}))];
+        files.retain(|(known, _)| known != name);
+        files.push((name, value.clone()));
+        let tokenizer = open(model, &files).unwrap();
+        let ids = tokenizer.encode("ing there", true).unwrap();
+        assert_eq!(ids, *expected, "{files:?}");
+        assert_eq!(tokenizer.is_special(299), *is_special, "{files:?}");
+    }
+}
+
 #[test]
 fn named_tokens_are_special() {
     let Some(model) = shared("models/tinystories-260k") else {
         return;
     };
-    let flags = |normalized: bool| {
-        json!({"__type": "AddedToken", "content": "ing", "lstrip": false, "rstrip": false,
-               "normalized": normalized, "single_word": false, "special": false})
-    };
-    let empty = || json!({});
     let special = [1, 299, 410, 383];
-    let cases: [(&str, Value, &[u32], bool); 11] = [
+    let cases: [(&str, Value, &[u32], bool); 7] = [
         (
             CONFIG,
             json!({"additional_special_tokens": ["ing"]}),
@@ -180,6 +188,21 @@ fn named_tokens_are_special() {
             &special,
             true,
         ),
+    ];
+    check_named(&model, &cases);
+}
+
+#[test]
+fn files_and_flags_of_named_tokens() {
+    let Some(model) = shared("models/tinystories-260k") else {
+        return;
+    };
+    let flags = |normalized: bool| {
+        json!({"__type": "AddedToken", "content": "ing", "lstrip": false, "rstrip": false,
+               "normalized": normalized, "single_word": false, "special": false})
+    };
+    let special = [1, 299, 410, 383];
+    let cases: [(&str, Value, &[u32], bool); 4] = [
         (
             CONFIG,
             json!({"pad_token": flags(true)}),
@@ -205,16 +228,15 @@ fn named_tokens_are_special() {
             false,
         ),
     ];
-    for (name, value, expected, is_special) in cases {
-        let mut files = vec![(CONFIG, empty())];
-        files.retain(|(known, _)| *known != name);
-        files.push((name, value));
-        let tokenizer = open(&model, &files).unwrap();
-        let ids = tokenizer.encode("ing there", true).unwrap();
-        assert_eq!(ids, expected, "{files:?}");
-        assert_eq!(tokenizer.is_special(299), is_special, "{files:?}");
-    }
-    // What tokenizer.json has no id for.
+    check_named(&model, &cases);
+}
+
+/// What tokenizer.json has no id for.
+#[test]
+fn named_tokens_without_an_id_are_refused() {
+    let Some(model) = shared("models/tinystories-260k") else {
+        return;
+    };
     let lacking = [
         (CONFIG, json!({"pad_token": "<pad>"}), "pad_token"),
         (
