@@ -119,9 +119,9 @@ async fn bodies_share_a_bounded_memory() {
     sleep(Duration::from_millis(100)).await;
     let small = json!({"prompt": "a"});
     assert_eq!(stand.complete(small.clone()).await.status, 200);
-    // One sends most of what one key may have.
+    // One sends most of what there is: without keys, nobody is told apart from others.
     let mut wire = Wire::connect(stand.addr).await;
-    wire.send(format!("{}{}", head(1_000), " ".repeat(960)).as_bytes())
+    wire.send(format!("{}{}", head(1_960), " ".repeat(1_920)).as_bytes())
         .await;
     sleep(Duration::from_millis(100)).await;
     let padded = json!({"prompt": "a", "user": "u".repeat(100)});
