@@ -7,7 +7,7 @@ use concord_models::config::DecoderConfig;
 use concord_models::data::{DatasetKind, DatasetSource, Loaded, Loader, Sequences};
 use concord_text::TextTokenizer;
 
-use crate::fixtures::{config_json, config_with, says, write_tokenizer};
+use crate::fixtures::{config_json, says, write_tokenizer};
 
 /// A row with the three fields of Alpaca.
 const ALPACA: &str = r#"{"instruction": "a", "input": "b", "output": "c"}"#;
@@ -399,7 +399,10 @@ fn several_documents_need_an_end() {
     // The model's own end, where the tokenizer names none.
     let tokens = load(config_json()).unwrap().tokens;
     assert_eq!(tokens, [256, 97, 98, 257, 256, 99, 100]);
-    let error = load(config_with(serde_json::json!({ "eos_token_id": null }))).unwrap_err();
+    // A Llama whose key is missing has token 2; one that says null has none.
+    let mut without = config_json();
+    without["eos_token_id"] = serde_json::Value::Null;
+    let error = load(without).unwrap_err();
     says(error, &["a.jsonl", "end-of-text token", "eos_token_id"]);
 }
 
