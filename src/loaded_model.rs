@@ -96,6 +96,9 @@ impl OpenedModel {
     /// Where it is missing, broken or of another model.
     pub fn tokenizer(&self) -> anyhow::Result<TextTokenizer> {
         let tokenizer = TextTokenizer::open(self.folder.dir())?;
+        for note in tokenizer.notes() {
+            eprintln!("note: {note}");
+        }
         tokenizer.check(self.config().vocab)?;
         Ok(tokenizer)
     }

@@ -57,6 +57,7 @@ impl ModelToServe {
             None => most,
         };
         let tokenizer = TextTokenizer::open(path)?;
+        let tokenizer_notes = tokenizer.notes().to_vec();
         tokenizer.check(config.vocab)?;
         let mut blobs = BlobSet::default();
         let model = blobs.model(&folder)?;
@@ -82,7 +83,7 @@ impl ModelToServe {
             tokenizer: Arc::new(tokenizer),
             stop_tokens: stops.into_iter().collect(),
             defaults: sampling_defaults(&generation),
-            not_applied: generation.not_applied,
+            not_applied: [generation.not_applied, tokenizer_notes].concat(),
             deployment,
             blobs,
             folder,

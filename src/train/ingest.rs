@@ -123,7 +123,9 @@ fn data_manifest(
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
     }
-    let (tokens, mask, told) = sequences(job, folder, tokenizer.as_ref(), output)?;
+    let (tokens, mask, mut told) = sequences(job, folder, tokenizer.as_ref(), output)?;
+    let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
+    told.extend(notes.map(|note| Told::note(note)));
     let len = job.sequence_len as usize;
     let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
     let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();

@@ -31,6 +31,7 @@ pub struct TextTokenizer {
     bos: Option<String>,
     eos: Option<String>,
     eos_ids: Vec<u32>,
+    notes: Vec<String>,
 }
 
 /// Tokens that were added to the vocabulary.
@@ -105,7 +106,9 @@ impl TextTokenizer {
             .with_truncation(None)
             .map_err(|error| fail(error.to_string()))?;
         let file = Added::of(&tokenizer);
-        let flagged = added_by(config, class, &tokenizer)?;
+        let more = config.more_tokens();
+        let (more, notes) = with_ids(more, &tokenizer);
+        let flagged = added_by(config, class, &tokenizer, more)?;
         if !flagged.is_empty() {
             guarded(|| tokenizer.add_tokens(flagged)).map_err(fail)?;
         }
@@ -125,6 +128,7 @@ impl TextTokenizer {
                 .filter_map(|token| tokenizer.token_to_id(token))
                 .collect(),
             eos,
+            notes,
             file,
             own,
             path,
@@ -189,6 +193,11 @@ impl TextTokenizer {
     /// Tokens that the tokenizer knows, added ones too.
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
+    }
+
+    /// What its files name and is not used, in sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The tokens that end a text, by `tokenizer_config.json`; may be empty.
@@ -279,18 +288,34 @@ impl TextTokenizer {
     }
 }
 
+/// Without tokens of a role (such as `pad_token`) that the vocabulary lacks; and a sentence for each
+/// of these. The model has no row for it: the role is played by nobody, and its name is text.
+fn with_ids<'a>(
+    named: Vec<(&'a str, AddedToken)>,
+    tokenizer: &Tokenizer,
+) -> (Vec<(&'a str, AddedToken)>, Vec<String>) {
+    let (lacking, kept): (Vec<_>, Vec<_>) = named.into_iter().partition(|(key, token)| {
+        key.ends_with("_token") && tokenizer.token_to_id(&token.content).is_none()
+    });
+    let note = |(key, token): (&str, AddedToken)| {
+        let name = token.content;
+        format!("the tokenizer's `{key}` is {name}, which tokenizer.json lacks: it is not used")
+    };
+    (kept, lacking.into_iter().map(note).collect())
+}
+
 /// The tokens that the files beside `tokenizer.json` add to its own, or to the flags of these.
 fn added_by(
     config: &TokenizerConfig,
     class: Option<TokenizerClass>,
     tokenizer: &Tokenizer,
+    more: Vec<(&str, AddedToken)>,
 ) -> Result<Vec<AddedToken>, TextError> {
     let known = |token: &AddedToken| tokenizer.token_to_id(&token.content).is_some();
     let mut added = config.added_tokens().to_vec();
     let mut texts: BTreeSet<String> = Added::of(tokenizer).texts.into_values().collect();
     texts.extend(added.iter().map(|token| token.content.clone()));
     let listed = added.iter().map(|token| ("added_tokens_decoder", token));
-    let more = config.more_tokens();
     let mut named = listed.chain(more.iter().map(|(key, token)| (*key, token)));
     if let Some((key, token)) = named.find(|(_, token)| !known(token)) {
         return Err(TextError::Tokenizer {

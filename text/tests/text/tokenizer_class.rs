@@ -238,7 +238,6 @@ fn named_tokens_without_an_id_are_refused() {
         return;
     };
     let lacking = [
-        (CONFIG, json!({"pad_token": "<pad>"}), "pad_token"),
         (
             CONFIG,
             json!({"extra_special_tokens": ["<pad>"]}),
@@ -259,6 +258,14 @@ fn named_tokens_without_an_id_are_refused() {
         let error = open(&model, &[(name, value)]).unwrap_err();
         says(error, &[key, "<pad>", "save the tokenizer again"]);
     }
+    // A role that nobody plays changes nothing, and is told.
+    let tokenizer = open(&model, &[(CONFIG, json!({"pad_token": "<pad>"}))]).unwrap();
+    assert_eq!(tokenizer.notes().len(), 1);
+    assert!(tokenizer.notes()[0].contains("`pad_token` is <pad>"));
+    let plain = open(&model, &[(CONFIG, json!({}))]).unwrap();
+    let ids = |of: &TextTokenizer| of.encode("a <pad> b", true).unwrap();
+    assert_eq!(ids(&tokenizer), ids(&plain));
+    assert!(plain.notes().is_empty());
 }
 
 #[test]
