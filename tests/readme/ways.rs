@@ -90,7 +90,7 @@ pub const WAYS: &[(&str, Way)] = &[
     ),
     (
         "concord chat --server http://127.0.0.1:8000",
-        Typed("Seven\n", &["e"]),
+        Typed("Seven\n", &[]),
     ),
     (
         "curl -s --json '{\"prompt\": \"Seven\", \"max_tokens\": 8}' http://127.0.0.1:8000/v1/completions > answer.json",
