@@ -7,11 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::generate::Generator;
-use concord_models::generation_config::GenerationConfig;
+use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_text::TextTokenizer;
 use serde_json::json;
 
-use crate::loaded_model::{ModelArgs, OpenedModel};
+use crate::loaded_model::ModelArgs;
 use crate::output::Output;
 
 /// The temperature where neither the options nor the model say one.
@@ -95,7 +95,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let stops = if args.ignore_eos {
         Vec::new()
     } else {
-        stops(&model, &tokenizer)
+        end_tokens(model.config(), &tokenizer)
     };
     let start = Instant::now();
     let mut run = Run {
@@ -166,11 +166,6 @@ fn read_prompt(path: &Path) -> anyhow::Result<String> {
     }
     std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the prompt file {}", path.display()))
-}
-
-/// The tokens that end a text, by the model and by its tokenizer.
-fn stops(model: &OpenedModel, tokenizer: &TextTokenizer) -> Vec<u32> {
-    [&model.config().eos[..], tokenizer.eos_ids()].concat()
 }
 
 /// One completion on its way out.

@@ -6,7 +6,6 @@ mod engine;
 mod model;
 mod preview;
 mod share;
-mod source;
 mod stand;
 
 use std::net::SocketAddr;

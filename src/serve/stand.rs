@@ -15,9 +15,9 @@ use tokio::task::JoinHandle;
 use super::adapters::{self, NamedAdapter};
 use super::engine::PoolEngine;
 use super::model::{self, ModelToServe};
-use super::source::Source;
 use super::{Args, preview};
 use crate::client::Client;
+use crate::loaded_model::NamedModel;
 use crate::output::Output;
 use crate::pool::{Pool, PoolOptions};
 
@@ -39,7 +39,7 @@ pub struct Opened {
 /// # Errors
 /// Naming what is wrong with the model, an adapter or the options.
 pub fn open(args: Args, output: &Output) -> anyhow::Result<Option<Opened>> {
-    let source = Source::find(&args.model)?;
+    let source = NamedModel::find(&args.model)?;
     let mut model = ModelToServe::open(&source.model, args.max_model_len)?;
     let served = args.served(&model)?;
     let config = model.folder.config().clone();
@@ -162,15 +162,16 @@ impl Stand {
         }
     }
 
-    /// Ends all of it; requests under way may end within `patience`.
+    /// Ends all of it; requests under way may end within `patience`. Gives how many answers were
+    /// cut.
     ///
     /// # Errors
     /// Where the coordinator had ended with an error before.
-    pub async fn stop(self, patience: Duration) -> anyhow::Result<()> {
+    pub async fn stop(self, patience: Duration) -> anyhow::Result<usize> {
         self.watching.abort();
-        // What is under way after that fails with the pool, and is told so.
-        self.gateway.drain(patience).await;
-        self.pool.stop().await
+        let cut = self.gateway.drain(patience).await;
+        self.pool.stop().await?;
+        Ok(cut)
     }
 }
 
