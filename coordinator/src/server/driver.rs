@@ -193,7 +193,11 @@ impl Driver {
                     let _ = answer.send(response);
                 }
             }
-            Effect::Probe { session, endpoint } => self.probes.start(session, endpoint),
+            Effect::Probe {
+                session,
+                worker,
+                endpoint,
+            } => self.probes.start(session, worker, endpoint),
             Effect::Serving(effect) => {
                 if let Some(hub) = &self.hub {
                     hub.carry_out(effect).await;

@@ -72,6 +72,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         options.lie.clone(),
     )?;
     let service = WorkerService {
+        key: key.clone(),
         shared: shared.clone(),
         events: events.clone(),
         stage: stage.clone(),
