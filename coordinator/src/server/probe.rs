@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use concord_proto::session::OpenRequest;
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{Body, ending};
+use concord_proto::wire::{Body, ending, root_cause};
 use concord_proto::{Digest, JobId, Phase, canonical};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::transport::Endpoint;
@@ -57,7 +57,10 @@ impl Probes {
 async fn probe(endpoint: String) -> Result<(), String> {
     let endpoint = Endpoint::from_shared(endpoint).map_err(|error| error.to_string())?;
     let asked = async {
-        let channel = endpoint.connect().await.map_err(|error| cause(&error))?;
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| root_cause(&error))?;
         // No worker has it: the answer is that it is gone.
         let request = OpenRequest {
             job: JobId(Digest::default()),
@@ -75,13 +78,4 @@ async fn probe(endpoint: String) -> Result<(), String> {
     };
     let asked = tokio::time::timeout(ANSWER_MAX, asked).await;
     asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_MAX:?}")))
-}
-
-/// The innermost reason of an error: the one that says something.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
