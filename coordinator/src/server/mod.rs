@@ -1,6 +1,5 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
-mod accept;
 mod driver;
 mod error;
 mod probe;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
+use concord_proto::wire::incoming::accept;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -26,7 +26,6 @@ use crate::blobs::Blobs;
 use crate::core::{Config, Core, Event};
 use crate::serving::{Hub, Parts, Serving};
 use crate::store::{Secrets, Store};
-use accept::accept;
 use driver::{Driver, Input};
 use probe::Probes;
 use service::Service;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use concord_proto::session::{AddressChallenge, AddressProof};
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{Body, ending};
+use concord_proto::wire::{Body, ending, root_cause};
 use concord_proto::{WorkerId, canonical};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -79,7 +79,10 @@ impl Probes {
 async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), String> {
     let endpoint =
         Endpoint::from_shared(endpoint.to_string()).map_err(|error| error.to_string())?;
-    let channel = endpoint.connect().await.map_err(|error| cause(&error))?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| root_cause(&error))?;
     let bytes = canonical::encode(challenge);
     let answer = WorkerClient::new(channel).prove(Body { bytes }).await;
     let answer = answer.map_err(|status| ending(&status))?.into_inner();
@@ -88,13 +91,4 @@ async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), Strin
         true => Ok(()),
         false => Err("its answer is not signed by the worker's key".to_string()),
     }
-}
-
-/// The innermost reason of an error: the one that says something.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
