@@ -14,8 +14,9 @@ pub struct JobBlobs {
     /// Its spec, and the manifests of model, data and initial state: for as long as it is known here,
     /// because its proof is made of them.
     pub manifests: Vec<Digest>,
-    /// What these name: tensors of the model, data, initial state. While it is not over.
-    pub inputs: Vec<Digest>,
+    /// What these name: tensors of the model, data, initial state. While it is not over. Nothing
+    /// where a manifest cannot be read.
+    pub inputs: Option<Vec<Digest>>,
 }
 
 #[derive(Debug)]
@@ -27,7 +28,7 @@ struct Checkpoint {
 
 #[derive(Debug)]
 struct Job {
-    inputs: Vec<Digest>,
+    inputs: Option<Vec<Digest>>,
     is_over: bool,
     checkpoints: BTreeMap<u32, Checkpoint>,
 }
@@ -45,6 +46,19 @@ impl References {
     /// Whether there are no jobs.
     pub fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// The jobs of which it is not known what they need: they are not over, and a manifest of theirs
+    /// cannot be read. Any blob may be theirs.
+    pub fn unknown(&self) -> Vec<JobId> {
+        let jobs = self.jobs.iter();
+        let unknown = jobs.filter(|(_, job)| !job.is_over && job.inputs.is_none());
+        unknown.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the inputs of a job are known. They are not where the job is not.
+    pub fn knows(&self, job: &JobId) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.inputs.is_some())
     }
 
     /// Whether a blob is needed.
@@ -81,13 +95,20 @@ impl References {
         dropped.filter(|blob| !self.holds(blob)).collect()
     }
 
-    /// Takes in a job that is not over.
+    /// Takes in a job that is not over; or the inputs of one that is there, where they were unknown.
     pub fn add_job(&mut self, job: JobId, blobs: JobBlobs) {
-        if self.jobs.contains_key(&job) {
+        if let Some(known) = self.jobs.get_mut(&job) {
+            if known.inputs.is_some() {
+                return;
+            }
+            known.inputs.clone_from(&blobs.inputs);
+            if !known.is_over {
+                self.hold(&blobs.inputs.unwrap_or_default());
+            }
             return;
         }
         self.hold(&blobs.manifests);
-        self.hold(&blobs.inputs);
+        self.hold(blobs.inputs.as_deref().unwrap_or_default());
         let new = Job {
             inputs: blobs.inputs,
             is_over: false,
@@ -149,7 +170,7 @@ impl References {
         }
         if is_over != held.is_over {
             held.is_over = is_over;
-            let inputs = held.inputs.clone();
+            let inputs = held.inputs.clone().unwrap_or_default();
             match is_over {
                 true => drop(self.release(&inputs)),
                 false => self.hold(&inputs),
@@ -212,7 +233,7 @@ mod tests {
         for (job, manifest) in [(1, 101), (2, 102)] {
             let blobs = JobBlobs {
                 manifests: vec![blob(manifest)],
-                inputs: vec![blob(110), blob(0), blob(0)],
+                inputs: Some(vec![blob(110), blob(0), blob(0)]),
             };
             references.add_job(id(job), blobs);
             references.add_checkpoint(id(job), &state(0, [0, 0, 0]));
@@ -292,6 +313,31 @@ mod tests {
             references.set_state(id(2), &JobState::Cancelled);
             assert!(references.holds(&blob(110)), "its inputs are needed again");
         }
+    }
+
+    #[test]
+    fn inputs_that_are_learnt_late_are_held_while_the_job_is_not_over() {
+        let mut references = two_jobs();
+        let unread = JobBlobs {
+            manifests: vec![blob(103)],
+            inputs: None,
+        };
+        references.add_job(id(3), unread);
+        assert_eq!(references.unknown(), [id(3)]);
+        assert!(references.holds(&blob(103)) && !references.knows(&id(3)));
+        references.set_state(id(3), &JobState::Cancelled);
+        assert_eq!(references.unknown(), [], "it is over and needs none");
+        references.set_state(id(3), &JobState::Running);
+        assert_eq!(references.unknown(), [id(3)]);
+        let read = || JobBlobs {
+            manifests: vec![blob(103)],
+            inputs: Some(vec![blob(111)]),
+        };
+        references.add_job(id(3), read());
+        references.add_job(id(3), read());
+        assert!(references.unknown().is_empty() && references.holds(&blob(111)));
+        references.set_state(id(3), &JobState::Cancelled);
+        assert!(!references.holds(&blob(111)) && references.holds(&blob(103)));
     }
 
     #[test]

@@ -83,17 +83,22 @@ impl Blobs {
         self.remove(address)
     }
 
-    /// The blobs that were written at least so long ago. It looks at every file of the store.
+    /// The blobs that were written at least so long ago. It looks at every file of the store; of a
+    /// folder that cannot be read it gives none, and the log names it.
     ///
     /// # Errors
-    /// [`BlobError`] of the store.
+    /// [`BlobError`] of the store as a whole.
     pub fn aged(&self, age: Duration) -> Result<Vec<Digest>> {
         let mut aged = Vec::new();
         for folder in entries(&self.folder)? {
             if !folder.is_dir() || folder.ends_with("incoming") {
                 continue;
             }
-            for file in entries(&folder)? {
+            let files = entries(&folder).unwrap_or_else(|error| {
+                tracing::warn!(%error, "old blobs of a folder are not deleted");
+                Vec::new()
+            });
+            for file in files {
                 let name = file.file_name().and_then(|name| name.to_str());
                 let address = name.and_then(|name| name.parse::<Digest>().ok());
                 aged.extend(address.filter(|_| is_aged(&file, age)));

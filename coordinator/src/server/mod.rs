@@ -139,7 +139,7 @@ fn ended(
 pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
     let listen = options.listen;
     let store = Store::open(&options.data_dir).await?;
-    let blobs = Blobs::open(&options.data_dir.join("blobs"))?;
+    let blobs = open_blobs(options.data_dir.join("blobs")).await?;
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|why| ServerError::listen(listen, why))?;
@@ -190,6 +190,14 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
         blobs: shown,
         inputs: told,
     })
+}
+
+/// Opens the store of blobs on a thread for files: what an earlier process left half written goes.
+async fn open_blobs(folder: PathBuf) -> Result<Blobs, ServerError> {
+    let open = tokio::task::spawn_blocking(move || Blobs::open(&folder));
+    let opened = open.await;
+    let blobs = opened.map_err(|why| ServerError::Panicked(why.to_string()))?;
+    Ok(blobs?)
 }
 
 /// Starts the tasks that serve, and one that tells the core what they notice.

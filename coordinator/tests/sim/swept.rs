@@ -27,7 +27,7 @@ impl Swept {
             if let Change::Job { job, .. } = change {
                 let blobs = JobBlobs {
                     manifests: Vec::new(),
-                    inputs: blobs_of(&new.initial),
+                    inputs: Some(blobs_of(&new.initial)),
                 };
                 self.references.add_job(*job, blobs);
             }
