@@ -4,7 +4,6 @@
 //! a place is whole. Digests are checked when a blob is written and again when it is read.
 
 mod linked;
-mod references;
 mod removal;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +18,6 @@ use futures_util::{Stream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 
-pub use references::{JobBlobs, References};
 pub use removal::SPARED;
 
 /// Why a blob cannot be stored or had.
@@ -85,7 +83,7 @@ impl BlobError {
 }
 
 /// The store of blobs in a folder.
-pub struct Blobs {
+pub struct BlobStore {
     folder: PathBuf,
     store: LocalFileSystem,
     /// For names of blobs whose digest is not known yet.
@@ -93,7 +91,7 @@ pub struct Blobs {
     claims: removal::Claims,
 }
 
-impl Blobs {
+impl BlobStore {
     /// Opens the store in `folder`, or makes one. What was left half written is removed.
     ///
     /// # Errors

@@ -6,9 +6,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use concord_coordinator::blobs::{BlobError, Blobs, SPARED};
+use concord_coordinator::blobs::{BlobError, BlobStore, SPARED};
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{Options, RunningServer, start};
+use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_proto::blob_store::{BlobLink, blob_file, link_file};
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
@@ -24,7 +24,7 @@ fn address(bytes: &[u8]) -> Digest {
     Digest::of(Domain::Blob, bytes)
 }
 
-async fn read(blobs: &Blobs, address: &Digest) -> Result<Vec<u8>, BlobError> {
+async fn read(blobs: &BlobStore, address: &Digest) -> Result<Vec<u8>, BlobError> {
     let mut pieces = Box::pin(blobs.get(address).await?);
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
@@ -65,7 +65,7 @@ fn a_job_that_stores_every_state_keeps_a_few_of_them() {
 #[tokio::test]
 async fn a_linked_blob_is_read_where_it_lies_and_held_against_its_address() {
     let folder = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(&folder.path().join("blobs")).unwrap();
+    let blobs = BlobStore::open(&folder.path().join("blobs")).unwrap();
     let file = folder.path().join("model");
     let elements = vec![7; 3 << 20];
     std::fs::write(&file, [b"--", &elements[..]].concat()).unwrap();
@@ -92,7 +92,7 @@ async fn a_linked_blob_is_read_where_it_lies_and_held_against_its_address() {
 #[tokio::test]
 async fn what_a_client_has_asked_about_is_spared() {
     let folder = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(folder.path()).unwrap();
+    let blobs = BlobStore::open(folder.path()).unwrap();
     let asked = blobs.put(b"asked".to_vec()).await.unwrap();
     let other = blobs.put(b"other".to_vec()).await.unwrap();
     blobs.claim(&[asked]);
@@ -112,7 +112,7 @@ async fn what_a_client_has_asked_about_is_spared() {
 }
 
 async fn serve(folder: &Path) -> RunningServer {
-    let options = Options {
+    let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
@@ -166,7 +166,7 @@ fn files(store: &Path) -> Vec<PathBuf> {
     folders.flat_map(|folder| entries(&folder)).collect()
 }
 
-async fn until_gone(blobs: &Blobs, blob: &Digest) {
+async fn until_gone(blobs: &BlobStore, blob: &Digest) {
     let mut waited = Duration::ZERO;
     while blobs.has(blob).await.unwrap() {
         assert!(waited < Duration::from_secs(20), "it is still there");
@@ -184,7 +184,7 @@ async fn a_restart_deletes_what_no_job_names_once_it_is_old() {
     let of_job = files(&store).len();
     server.shutdown().await.unwrap();
 
-    let blobs = Blobs::open(&store).unwrap();
+    let blobs = BlobStore::open(&store).unwrap();
     let old = blobs.put(b"an old state".to_vec()).await.unwrap();
     let young = blobs.put(b"an upload that goes on".to_vec()).await.unwrap();
     std::fs::write(store.join("incoming/7"), b"half a blob").unwrap();
@@ -236,7 +236,7 @@ async fn nothing_is_deleted_while_it_is_unknown_what_a_job_needs() {
     server.shutdown().await.unwrap();
 
     // Nor does it hinder the next start.
-    let blobs = Blobs::open(&store).unwrap();
+    let blobs = BlobStore::open(&store).unwrap();
     let old = blobs.put(b"another old state".to_vec()).await.unwrap();
     age(&store.join(blob_file(&old)));
     let server = serve(folder.path()).await;

@@ -11,12 +11,12 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{BlobError, Blobs, Pieces, Result};
+use super::{BlobError, BlobStore, Pieces, Result};
 
 /// Pieces that are read ahead of whoever takes them.
 const AHEAD: usize = 2;
 
-impl Blobs {
+impl BlobStore {
     /// Has a blob without a copy of it: the store reads it where it lies, and holds it against its
     /// address whenever it is read. Once the file is changed or gone, the store lacks the blob.
     ///

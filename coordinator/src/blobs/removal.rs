@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use concord_proto::Digest;
 use concord_proto::blob_store::{blob_file, link_file};
 
-use super::{BlobError, Blobs, Result};
+use super::{BlobError, BlobStore, Result};
 
 /// A blob that nothing names is kept for so long after it was written or asked about: whoever puts
 /// the parts of a job together names them only at the end.
@@ -41,7 +41,7 @@ impl Claims {
     }
 }
 
-impl Blobs {
+impl BlobStore {
     /// A client is about to name these blobs: they are spared for a while.
     pub fn claim(&self, blobs: &[Digest]) {
         self.claims.add(blobs);

@@ -10,7 +10,7 @@ use concord_proto::{Digest, JobId, Phase, canonical};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::transport::Endpoint;
 
-use super::driver::Input;
+use super::driver::DriverEvent;
 use crate::core::{Event, SessionId};
 
 /// Who has not answered by then is not reached.
@@ -22,15 +22,15 @@ const PROBES_MAX: usize = 64;
 /// Tries addresses beside the driver.
 pub(super) struct Probes {
     free: Arc<Semaphore>,
-    /// The driver ends with its inputs: this does not keep them open.
-    inputs: mpsc::WeakSender<Input>,
+    /// Weak, because the driver ends once nobody can tell it anything any more.
+    driver: mpsc::WeakSender<DriverEvent>,
 }
 
 impl Probes {
-    pub(super) fn new(inputs: &mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(driver: &mpsc::Sender<DriverEvent>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(PROBES_MAX)),
-            inputs: inputs.downgrade(),
+            driver: driver.downgrade(),
         }
     }
 
@@ -39,15 +39,14 @@ impl Probes {
         let Ok(permit) = self.free.clone().try_acquire_owned() else {
             return;
         };
-        let inputs = self.inputs.clone();
+        let driver = self.driver.clone();
         tokio::spawn(async move {
             let failure = probe(endpoint).await.err();
             drop(permit);
-            if let Some(inputs) = inputs.upgrade() {
+            if let Some(driver) = driver.upgrade() {
                 // Nobody needs it where the driver has ended meanwhile.
-                let _ = inputs
-                    .send(Input::Event(Event::Probed { session, failure }))
-                    .await;
+                let probed = Event::Probed { session, failure };
+                let _ = driver.send(DriverEvent::Core(probed)).await;
             }
         });
     }

@@ -13,7 +13,8 @@ use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::{Digest, Domain, JobId, JobSpec};
 use tokio::task::JoinHandle;
 
-use crate::blobs::{BlobError, Blobs, JobBlobs, References, SPARED};
+use super::references::{JobBlobs, References};
+use crate::blobs::{BlobError, BlobStore, SPARED};
 use crate::core::{Change, Kept};
 
 /// How often the whole store is looked through, and manifests that could not be read are read again.
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 256;
 
 /// What is known of the store.
 pub(super) struct Sweeper {
-    blobs: Arc<Blobs>,
+    blobs: Arc<BlobStore>,
     references: References,
     /// Jobs with a manifest that could not be read, to be read again.
     unread: BTreeMap<JobId, JobSpec>,
@@ -40,7 +41,7 @@ pub(super) struct Sweeper {
 
 impl Sweeper {
     /// Learns what the jobs that are kept need.
-    pub(super) async fn new(kept: &Kept, blobs: Arc<Blobs>) -> Self {
+    pub(super) async fn new(kept: &Kept, blobs: Arc<BlobStore>) -> Self {
         let mut sweeper = Self {
             blobs,
             references: References::default(),
@@ -169,7 +170,7 @@ impl Sweeper {
 }
 
 /// What the manifests of a job name.
-async fn inputs(blobs: &Blobs, spec: &JobSpec) -> Result<Vec<Digest>, BlobError> {
+async fn inputs(blobs: &BlobStore, spec: &JobSpec) -> Result<Vec<Digest>, BlobError> {
     let model: ModelManifest = blobs.manifest(&spec.model).await?;
     let data: DataManifest = blobs.manifest(&spec.data).await?;
     let initial: StateManifest = blobs.manifest(&spec.initial_state).await?;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use concord_coordinator::blobs::{JobBlobs, References};
 use concord_coordinator::core::{Change, NewJob};
+use concord_coordinator::server::{JobBlobs, References};
 use concord_proto::Digest;
 use concord_proto::manifest::StateManifest;
 

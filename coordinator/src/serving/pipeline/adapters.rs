@@ -13,9 +13,9 @@ use super::answers::UNLOADED;
 /// An adapter that stages are loading.
 pub(super) struct Loading {
     adapter: Digest,
-    /// Seats that have it.
+    /// Stages that have it.
     have: BTreeSet<usize>,
-    /// Told once all have it; nobody waits where a plan catches up.
+    /// Told once all have it. Nobody waits where a new plan catches up.
     done: Option<oneshot::Sender<Result<(), String>>>,
 }
 
@@ -74,7 +74,7 @@ impl Pipeline {
         let Some(epoch) = &self.epoch else {
             return;
         };
-        let mut wanted: BTreeSet<Digest> = self.hub.state().adapters.clone();
+        let mut wanted: BTreeSet<Digest> = self.context.adapters.all();
         wanted.retain(|adapter| !epoch.adapters.contains(adapter));
         self.loading.retain(|loading| loading.done.is_some());
         for loading in &mut self.loading {
@@ -93,8 +93,13 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn on_adapter(&mut self, seat: usize, adapter: Digest, outcome: Result<(), String>) {
-        let stages = self.epoch.as_ref().map_or(0, |epoch| epoch.seats.len());
+    pub(super) fn on_adapter(
+        &mut self,
+        stage: usize,
+        adapter: Digest,
+        outcome: Result<(), String>,
+    ) {
+        let stages = self.epoch.as_ref().map_or(0, |epoch| epoch.holders.len());
         let mut all = self.loading.iter_mut();
         let Some(at) = all.position(|loading| loading.adapter == adapter) else {
             return;
@@ -102,7 +107,7 @@ impl Pipeline {
         let loading = &mut self.loading[at];
         match outcome {
             Ok(()) => {
-                loading.have.insert(seat);
+                loading.have.insert(stage);
                 if loading.have.len() == stages {
                     let loaded = self.loading.swap_remove(at);
                     loaded.tell(Ok(()));
@@ -112,7 +117,7 @@ impl Pipeline {
                 let failed = self.loading.swap_remove(at);
                 if failed.done.is_none() {
                     // Others use it already: the stage is of no use without it.
-                    return self.lose(seat, &format!("it cannot load an adapter: {why}"));
+                    return self.lose(stage, &format!("it cannot load an adapter: {why}"));
                 }
                 failed.tell(Err(why));
             }
@@ -123,7 +128,7 @@ impl Pipeline {
 impl Loading {
     fn tell(self, outcome: Result<(), String>) {
         if let Some(done) = self.done {
-            // Whoever asked may have given up.
+            // The client may have given up.
             let _ = done.send(outcome);
         }
     }

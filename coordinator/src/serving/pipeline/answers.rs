@@ -4,37 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use concord_proto::Digest;
 use concord_proto::serving::{Control, Finish, Generation, Update, Usage};
 use concord_scheduler::{Event, Evicted, Refusal};
-use tokio::sync::mpsc;
 
-use super::Pipeline;
 use super::claiming::Claiming;
-use super::input::{Input, Submitted};
-use crate::serving::forward::CHATTER_MAX;
+use super::{FinishedAnswer, Pipeline};
+use crate::serving::router::{Arrival, CHATTER_MAX, PipelineInput, Submission};
 
-/// Room for updates that is kept for those that have to arrive.
+/// Room for updates that is reserved for those that have to arrive.
 const LAST_WORDS: usize = CHATTER_MAX / 4;
 
 /// Why an answer ends whose adapter is gone.
 pub(super) const UNLOADED: &str = "the adapter was unloaded";
-
-/// An answer under way.
-pub(in super::super) struct Answer {
-    generation: Generation,
-    updates: mpsc::Sender<Update>,
-    /// The pipeline that has it.
-    home: Arc<AtomicU32>,
-    /// The most tokens that it can have.
-    tokens_max: usize,
-    /// Tokens so far.
-    tokens: u32,
-    /// Tokens that the stages of an earlier plan have drawn.
-    pub(super) before: u32,
-    /// Plans in a row that a stage gave up while it computed this answer.
-    pub(super) failures: u32,
-}
 
 /// A complete answer, until its stages have claimed it.
 pub(super) struct Done {
@@ -44,66 +25,39 @@ pub(super) struct Done {
     pub(super) usage: Usage,
     pub(super) before: u32,
     pub(super) since: Instant,
-    /// Present once claims are ordered, until they are with the notary.
+    /// Present once claims are ordered, until the receipt signer has them.
     pub(super) claiming: Option<Claiming>,
-    /// The seat that was asked for the headers that it received.
+    /// The stage that was asked for the headers that it received.
     pub(super) asked: Option<usize>,
 }
 
-impl Answer {
-    pub(in super::super) fn new(
-        generation: Generation,
-        updates: mpsc::Sender<Update>,
-        home: Arc<AtomicU32>,
-        tokens_max: usize,
-    ) -> Self {
-        Self {
-            generation,
-            updates,
-            home,
-            tokens_max,
-            tokens: 0,
-            before: 0,
-            failures: 0,
+/// Whether an update may be left out where its reader is slow.
+fn is_chatter(update: &Update) -> bool {
+    match update {
+        Update::Queued { .. } | Update::Prefill { .. } | Update::Paused | Update::Resumed => true,
+        Update::Prompt(_) | Update::Token(_) | Update::Finished { .. } | Update::Failed { .. } => {
+            false
         }
     }
-
-    /// Whether it is computed with an adapter.
-    pub(super) fn uses(&self, adapter: &Digest) -> bool {
-        self.generation.spec.adapter.as_ref() == Some(adapter)
-    }
-
-    /// A new plan is in effect: what was drawn until now others have drawn.
-    pub(super) fn begin(&mut self) {
-        self.before = self.tokens;
-    }
-}
-
-fn is_chatter(update: &Update) -> bool {
-    let words = [Update::Paused, Update::Resumed];
-    matches!(update, Update::Queued { .. } | Update::Prefill { .. }) || words.contains(update)
 }
 
 impl Pipeline {
-    pub(super) fn on_submit(&mut self, submitted: Submitted) {
-        let Submitted {
+    /// Takes in a generation. It counts as on its way until the scheduler's events are queued.
+    pub(super) fn on_submit(&mut self, submission: Submission, arrival: Arrival) {
+        let Submission {
             sequence,
             mut answer,
             answered,
             allowed,
-        } = submitted;
+        } = submission;
         answer.home.store(self.index, Ordering::Relaxed);
         answer.begin();
         let generation = answer.generation.clone();
         // Others may have come in between.
-        let refusal = {
-            let mut shared = self.shared.lock();
-            shared.coming -= 1;
-            shared.scheduler.refusal(&generation)
-        };
+        let refusal = self.state.lock().scheduler.refusal(&generation);
         self.answers.insert(sequence, answer);
         let adapter = generation.spec.adapter;
-        if adapter.is_some_and(|adapter| !self.hub.state().adapters.contains(&adapter)) {
+        if adapter.is_some_and(|adapter| !self.context.adapters.contains(&adapter)) {
             return self.fail_for_good(sequence, UNLOADED);
         }
         // Who has tokens already does not stand in line again.
@@ -119,6 +73,7 @@ impl Pipeline {
             allowed,
         };
         self.events.extend(evicted.events());
+        drop(arrival);
     }
 
     pub(super) fn on_control(&mut self, sequence: u64, control: Control, home: Arc<AtomicU32>) {
@@ -126,7 +81,7 @@ impl Pipeline {
             self.events.push_back(Event::Control { sequence, control });
             return;
         }
-        let input = |home| Input::Control {
+        let input = |home| PipelineInput::Control {
             sequence,
             control,
             home,
@@ -139,18 +94,18 @@ impl Pipeline {
             self.events.push_back(Event::Cancel { sequence });
             return;
         }
-        self.send_on(home, |home| Input::Cancel { sequence, home });
+        self.send_on(home, |home| PipelineInput::Cancel { sequence, home });
     }
 
-    /// A word on a sequence that has moved goes after it.
-    fn send_on(&self, home: Arc<AtomicU32>, input: impl FnOnce(Arc<AtomicU32>) -> Input) {
+    /// Sends an input on to the pipeline that its sequence has moved to.
+    fn send_on(&self, home: Arc<AtomicU32>, input: impl FnOnce(Arc<AtomicU32>) -> PipelineInput) {
         let index = home.load(Ordering::Relaxed);
-        if index != self.index && self.hub.try_send_to(index, input(home)).is_err() {
-            tracing::warn!("a pipeline does not follow: a word on an answer is lost");
+        if index != self.index && self.context.router.try_send(index, input(home)).is_err() {
+            tracing::warn!("a pipeline is overloaded: what a client says of its answer is lost");
         }
     }
 
-    /// Tells whoever asked. Whoever does not read until its channel is full wants no more.
+    /// Tells the client. One that does not read until its channel is full has given its answer up.
     pub(super) fn deliver(&mut self, sequence: u64, update: Update) {
         let is_up = self.is_up();
         let Some(answer) = self.answers.get_mut(&sequence) else {
@@ -164,7 +119,7 @@ impl Pipeline {
             answer.tokens += 1;
             self.tokens += 1;
             if is_up && let Some(lost) = self.lost.take() {
-                self.hub.state().last_resume = Some(lost.elapsed().as_secs_f64());
+                self.context.status.resumed(lost.elapsed());
             }
         }
         let is_gone = answer.updates.try_send(update).is_err();
@@ -176,20 +131,15 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn on_answered(
-        &mut self,
-        sequence: u64,
-        answer: Vec<u32>,
-        (finish, usage): (Finish, Usage),
-    ) {
+    pub(super) fn on_answered(&mut self, sequence: u64, finished: FinishedAnswer) {
         let Some(known) = self.answers.get(&sequence) else {
             return;
         };
         let done = Done {
             generation: known.generation.clone(),
-            answer,
-            finish,
-            usage,
+            answer: finished.answer,
+            finish: finished.finish,
+            usage: finished.usage,
             before: known.before,
             since: Instant::now(),
             claiming: None,
@@ -203,7 +153,7 @@ impl Pipeline {
         self.end(sequence, reason, true);
     }
 
-    /// Ends an answer that cannot be had anywhere.
+    /// Ends an answer that no pipeline can give.
     pub(super) fn fail_for_good(&mut self, sequence: u64, reason: &str) {
         self.end(sequence, reason, false);
     }
@@ -222,51 +172,50 @@ impl Pipeline {
             retry,
             usage,
         };
-        // Whoever is gone misses nothing.
+        // A client that is gone misses nothing.
         let _ = answer.updates.try_send(failed);
     }
 
     /// Moves all answers to another pipeline, where there is one.
     pub(super) fn move_out(&mut self) {
-        let hub = self.hub.clone();
-        let mut evicted = self.shared.lock().scheduler.evict().into_iter();
+        let router = self.context.router.clone();
+        let mut evicted = self.state.lock().scheduler.evict().into_iter();
         while let Some(one) = evicted.next() {
             let Some(answer) = self.answers.remove(&one.sequence) else {
                 continue;
             };
-            let chosen = hub.state().routes.choose(&one.generation, Some(self.index));
-            let Some((index, route)) = chosen else {
-                // Nobody takes them: they wait here.
+            let Some(chosen) = router.choose(&one.generation, Some(self.index)) else {
+                // No other pipeline takes them: they wait here.
                 self.answers.insert(one.sequence, answer);
                 self.events.extend(one.events());
                 self.events
                     .extend(evicted.by_ref().flat_map(Evicted::events));
                 return;
             };
-            let sequence = one.sequence;
+            let (sequence, there) = (one.sequence, chosen.index);
             let home = answer.home.clone();
-            let submitted = Submitted {
+            let submission = Submission {
                 sequence,
                 answer,
                 answered: one.answer,
                 allowed: one.allowed,
             };
-            if let Err(submitted) = route.hand_over(submitted) {
-                self.answers.insert(sequence, submitted.answer);
+            if let Err(submission) = chosen.hand_over(submission) {
+                self.answers.insert(sequence, submission.answer);
                 self.fail(
                     sequence,
                     "the pool is overloaded after the loss of a worker",
                 );
                 continue;
             }
-            // Words that come here from now on go after it, unless it has arrived and says itself
-            // where it is.
-            let (here, there) = (self.index, index);
+            // What its client says from now on is sent after it, unless it has arrived already and
+            // its new pipeline has stored where it is.
+            let here = self.index;
             let _ = home.compare_exchange(here, there, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// Nobody came who could hold the pipeline.
+    /// No worker came that could hold the pipeline.
     pub(super) fn give_up(&mut self) {
         self.move_out();
         let sequences: Vec<u64> = self.answers.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! A plan in effect: its lanes come, and it ends when one of them goes.
+//! A plan in effect: the streams of its stages open, and it ends when one of them does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -10,20 +10,20 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::Pipeline;
-use super::input::{Opened, Planned};
 use super::passes::InFlight;
-use super::shared::Standing;
-use crate::core::{Seat, ServingEvent};
-use crate::serving::Down;
+use crate::core::{Seat as StageHolder, ServingEvent};
+use crate::serving::router::{PipelinePlan, StageItem, Standing, StreamOpened};
 
-/// A plan whose lanes are there or awaited.
+/// A plan whose streams are there or awaited.
 pub(super) struct Epoch {
     pub(super) number: u32,
-    pub(super) seats: Vec<Seat>,
-    lanes: Vec<Option<mpsc::Sender<Down>>>,
+    /// Who holds the stages, in order.
+    pub(super) holders: Vec<StageHolder>,
+    /// By stage.
+    streams: Vec<Option<mpsc::Sender<StageItem>>>,
     pages: u32,
     since: Instant,
-    /// Whether all lanes are there.
+    /// Whether all streams are there.
     pub(super) is_up: bool,
     /// Adapters that its stages were assigned with.
     pub(super) adapters: BTreeSet<Digest>,
@@ -38,35 +38,35 @@ impl Pipeline {
     }
 
     /// The core has a new plan: the one before is over.
-    pub(super) fn on_planned(&mut self, planned: Planned) {
+    pub(super) fn on_planned(&mut self, plan: PipelinePlan) {
         tracing::info!(
             pipeline = self.index,
-            epoch = planned.epoch,
-            stages = planned.seats.len(),
-            reason = planned.reason,
+            epoch = plan.epoch,
+            stages = plan.holders.len(),
+            reason = plan.reason,
             "a new plan"
         );
-        self.end_epoch(&planned.reason);
+        self.end_epoch(&plan.reason);
         {
-            let mut shared = self.shared.lock();
-            shared.plan(&planned);
-            shared.standing = if self.was_up {
+            let mut figures = self.state.lock();
+            figures.plan(&plan);
+            figures.standing = if self.was_up {
                 Standing::Recovering
             } else {
                 Standing::Down
             };
         }
-        let Planned {
+        let PipelinePlan {
             epoch,
-            seats,
+            holders,
             pages,
             adapters,
             ..
-        } = planned;
+        } = plan;
         self.epoch = Some(Epoch {
             number: epoch,
-            lanes: vec![None; seats.len()],
-            seats,
+            streams: vec![None; holders.len()],
+            holders,
             pages,
             since: Instant::now(),
             is_up: false,
@@ -76,11 +76,11 @@ impl Pipeline {
         });
     }
 
-    /// The core has nobody for the pipeline: answers go elsewhere, if there is an elsewhere.
+    /// The core has no worker for the pipeline: answers move to another one, if there is one.
     pub(super) fn on_down(&mut self, reason: &str) {
         tracing::warn!(pipeline = self.index, reason, "a pipeline is down");
         self.end_epoch(reason);
-        self.shared.lock().standing = Standing::Down;
+        self.state.lock().standing = Standing::Down;
         self.work_off();
         self.move_out();
     }
@@ -98,35 +98,35 @@ impl Pipeline {
             self.lost = self.lost.or(Some(Instant::now()));
             self.idle_since = Some(Instant::now());
         }
-        self.shared.lock().standing = if self.was_up {
+        self.state.lock().standing = if self.was_up {
             Standing::Recovering
         } else {
             Standing::Down
         };
-        for lane in epoch.lanes.into_iter().flatten() {
-            // A lane that is full or gone ends without being told why.
-            let _ = lane.try_send(Err(Status::aborted("the plan is over")));
+        for stream in epoch.streams.into_iter().flatten() {
+            // A stream that is full or gone ends without being told why.
+            let _ = stream.try_send(Err(Status::aborted("the plan is over")));
         }
         self.work_off();
     }
 
     /// A worker of the plan is lost: the core replaces it.
-    pub(super) fn lose(&mut self, seat: usize, reason: &str) {
-        self.end_with(seat, reason, false);
+    pub(super) fn lose(&mut self, stage: usize, reason: &str) {
+        self.end_with(stage, reason, false);
     }
 
     /// A worker of the plan says that it cannot go on.
-    pub(super) fn on_failed(&mut self, seat: usize, reason: &str) {
+    pub(super) fn on_failed(&mut self, stage: usize, reason: &str) {
         self.blame_answers();
-        self.end_with(seat, reason, true);
+        self.end_with(stage, reason, true);
     }
 
-    fn end_with(&mut self, seat: usize, reason: &str, is_here: bool) {
-        let Some((worker, epoch)) = self.holder(seat) else {
+    fn end_with(&mut self, stage: usize, reason: &str, is_here: bool) {
+        let Some((worker, epoch)) = self.holder(stage) else {
             return;
         };
         let name = worker.short();
-        if self.hub.is_parting() {
+        if self.context.status.is_parting() {
             return self.end_epoch(&format!("worker {name}: {reason}"));
         }
         tracing::warn!(
@@ -146,12 +146,12 @@ impl Pipeline {
     }
 
     /// A stage refuses what the one before it sends.
-    pub(super) fn on_refused(&mut self, seat: usize, reason: &str) {
-        let Some((worker, epoch)) = self.holder(seat) else {
+    pub(super) fn on_refused(&mut self, stage: usize, reason: &str) {
+        let Some((worker, epoch)) = self.holder(stage) else {
             return;
         };
-        if seat == 0 {
-            return self.distrust(seat, "it refuses what nobody sends");
+        if stage == 0 {
+            return self.distrust(stage, "it refuses what nobody sends");
         }
         let name = worker.short();
         tracing::warn!(
@@ -164,14 +164,14 @@ impl Pipeline {
         self.notify(ServingEvent::Refused {
             pipeline: self.index,
             epoch,
-            stage: seat as u32,
+            stage: stage as u32,
             reason: reason.to_string(),
         });
     }
 
-    /// A worker of the plan has said what cannot be: it is out.
-    pub(super) fn distrust(&mut self, seat: usize, reason: &str) {
-        let Some((worker, _)) = self.holder(seat) else {
+    /// A worker of the plan has said what cannot be true: it is out.
+    pub(super) fn distrust(&mut self, stage: usize, reason: &str) {
+        let Some((worker, _)) = self.holder(stage) else {
             return;
         };
         self.end_epoch(&format!("worker {}: {reason}", worker.short()));
@@ -179,13 +179,13 @@ impl Pipeline {
         self.notify(ServingEvent::Distrusted { worker, reason });
     }
 
-    pub(super) fn holder(&self, seat: usize) -> Option<(concord_proto::WorkerId, u32)> {
+    pub(super) fn holder(&self, stage: usize) -> Option<(concord_proto::WorkerId, u32)> {
         let epoch = self.epoch.as_ref()?;
-        Some((epoch.seats.get(seat)?.worker, epoch.number))
+        Some((epoch.holders.get(stage)?.worker, epoch.number))
     }
 
-    /// A stage is loaded. Its lane has to show that it is the one that was assigned.
-    pub(super) fn on_lane(&mut self, opened: Opened) {
+    /// A stage is loaded. Its stream has to show that it belongs to the worker that was assigned.
+    pub(super) fn on_stream(&mut self, opened: StreamOpened) {
         let refuse = |why: &str| {
             let _ = opened
                 .to
@@ -194,31 +194,31 @@ impl Pipeline {
         let Some(epoch) = &mut self.epoch else {
             return refuse("the pipeline has no plan");
         };
-        if opened.epoch != epoch.number {
+        if opened.place.epoch != epoch.number {
             return refuse("the plan is over");
         }
-        let at = opened.seat as usize;
-        let Some(seat) = epoch.seats.get(at) else {
+        let stage = opened.place.stage;
+        let Some(holder) = epoch.holders.get(stage) else {
             return refuse("the pipeline has no such stage");
         };
-        if seat.worker != opened.worker || seat.ticket != opened.ticket {
+        if holder.worker != opened.worker || holder.ticket != opened.ticket {
             let worker = opened.worker.short();
             tracing::warn!(
                 pipeline = self.index,
                 worker,
-                "a lane without its ticket is refused"
+                "a stage stream without its ticket is refused"
             );
-            return refuse("the ticket is not that of the seat");
+            return refuse("the ticket is not that of the stage");
         }
-        if epoch.lanes[at].is_some() {
-            return refuse("the stage has its lane already");
+        if epoch.streams[stage].is_some() {
+            return refuse("the stage has its stream already");
         }
-        if opened.taken.send(self.said.clone()).is_err() {
-            // It went away while it was looked at.
+        if opened.accepted.send(self.messages.clone()).is_err() {
+            // It closed while it was looked at.
             return;
         }
-        epoch.lanes[at] = Some(opened.to);
-        if epoch.lanes.iter().all(Option::is_some) {
+        epoch.streams[stage] = Some(opened.to);
+        if epoch.streams.iter().all(Option::is_some) {
             self.go_up();
         }
     }
@@ -228,7 +228,7 @@ impl Pipeline {
             return;
         };
         epoch.is_up = true;
-        let (number, stages, pages) = (epoch.number, epoch.seats.len() as u32, epoch.pages);
+        let (number, stages, pages) = (epoch.number, epoch.holders.len() as u32, epoch.pages);
         tracing::info!(
             pipeline = self.index,
             epoch = number,
@@ -241,13 +241,13 @@ impl Pipeline {
             pipeline: self.index,
             epoch: number,
         });
-        self.shared.lock().standing = Standing::Running;
+        self.state.lock().standing = Standing::Running;
         if self.was_up {
-            let mut state = self.hub.state();
-            state.failovers += 1;
-            if self.answers.is_empty() {
-                let lost = self.lost.take().map(|lost| lost.elapsed().as_secs_f64());
-                state.last_resume = lost.or(state.last_resume);
+            self.context.status.failed_over();
+            if self.answers.is_empty()
+                && let Some(lost) = self.lost.take()
+            {
+                self.context.status.resumed(lost.elapsed());
             }
         }
         (self.was_up, self.idle_since) = (true, None);
@@ -256,39 +256,39 @@ impl Pipeline {
     }
 
     /// Sends to a stage. One that does not take its messages is lost.
-    pub(super) fn send(&mut self, seat: usize, message: ToStage) {
+    pub(super) fn send(&mut self, stage: usize, message: ToStage) {
         let epoch = self.epoch.as_ref();
-        let lane = epoch.and_then(|epoch| epoch.lanes.get(seat)?.as_ref());
-        if lane.is_some_and(|lane| lane.try_send(Ok(message)).is_err()) {
-            self.lose(seat, "it does not take its messages");
+        let stream = epoch.and_then(|epoch| epoch.streams.get(stage)?.as_ref());
+        if stream.is_some_and(|stream| stream.try_send(Ok(message)).is_err()) {
+            self.lose(stage, "it does not take its messages");
         }
     }
 
     /// Sends to all stages.
     pub(super) fn send_all(&mut self, message: &ToStage) {
-        let count = self.epoch.as_ref().map_or(0, |epoch| epoch.seats.len());
-        for seat in 0..count {
-            self.send(seat, message.clone());
+        let count = self.epoch.as_ref().map_or(0, |epoch| epoch.holders.len());
+        for stage in 0..count {
+            self.send(stage, message.clone());
         }
     }
 
-    /// A stage that is not loaded in time holds all others up, as does one that does not answer.
+    /// Loses a stage that is not loaded in time, or that does not answer a pass: it holds up all others.
     pub(super) fn drop_stalled(&mut self) {
         let Some(epoch) = &self.epoch else {
             return;
         };
         let silent = if epoch.is_up {
             let oldest = epoch.passes.values().next();
-            let late = oldest.filter(|_| epoch.heard.elapsed() > self.hub.stall);
+            let late = oldest.filter(|_| epoch.heard.elapsed() > self.context.timeouts.stall);
             late.map(|pass| (pass.silent(), "it does not answer a pass"))
-        } else if epoch.since.elapsed() > self.hub.load {
-            let missing = epoch.lanes.iter().position(Option::is_none);
-            missing.map(|seat| (seat, "it does not load its stage in time"))
+        } else if epoch.since.elapsed() > self.context.timeouts.load {
+            let missing = epoch.streams.iter().position(Option::is_none);
+            missing.map(|stage| (stage, "it does not load its stage in time"))
         } else {
             None
         };
-        if let Some((seat, reason)) = silent {
-            self.lose(seat, reason);
+        if let Some((stage, reason)) = silent {
+            self.lose(stage, reason);
         }
     }
 }

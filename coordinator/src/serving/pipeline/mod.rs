@@ -1,56 +1,87 @@
-//! The task of one pipeline: it drives the scheduler, and is the only one that knows its lanes.
+//! The task of one pipeline: it drives the scheduler, and owns the streams of its stages.
 //!
-//! From a result to the next pass nothing is waited for: neither the core, nor the disk, nor whoever
-//! reads an answer.
+//! From a result to the next pass it waits for nothing: neither the core, nor the disk, nor the
+//! client that reads an answer.
 
 mod adapters;
 mod answers;
 mod claiming;
 mod epoch;
-mod input;
 mod passes;
-mod shared;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use concord_proto::serving::{Finish, Usage};
 use concord_proto::{Digest, WorkerId};
 use concord_scheduler::{Effect, Event, Scheduler, Settings};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::hub::Hub;
-use super::routes::Route;
+use super::adapters::LoadedAdapters;
+use super::receipts::SignerRequest;
+use super::router::{Answer, PipelineInput, PipelineState, Route, Router, StageMessage};
+use super::status::ServingStatus;
 use crate::core::ServingEvent;
 use adapters::Loading;
 use answers::Done;
+use claiming::Claimable;
 use epoch::Epoch;
 
-pub(super) use answers::Answer;
-pub(super) use input::{End, Input, Opened, Planned, Said, Submitted};
-pub(super) use shared::{Inner, Shared, Standing};
-
-/// What may wait for a pipeline: submissions, lanes, words of those who ask.
+/// Inputs that may wait for a pipeline: submissions, streams, controls of clients.
 const INPUTS_MAX: usize = 2_048;
 
 /// Messages of stages that may wait for a pipeline; beyond that, stages wait.
-const SAID_MAX: usize = 512;
+const MESSAGES_MAX: usize = 512;
 
 /// How often time passes.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long a pipeline waits for others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServingTimeouts {
+    /// A stage that does not answer for this long is lost.
+    pub(crate) stall: Duration,
+    /// A stage that is not loaded after this is given to another worker.
+    pub(crate) load: Duration,
+    /// Answers wait this long for a pipeline that no worker can hold.
+    pub(crate) patience: Duration,
+}
+
+/// What a pipeline needs of others.
+#[derive(Clone)]
+pub(super) struct PipelineContext {
+    pub(super) settings: Settings,
+    /// When the service started: the scheduler's time counts from then.
+    pub(super) started: Instant,
+    pub(super) timeouts: ServingTimeouts,
+    /// To the core.
+    pub(super) events: mpsc::Sender<ServingEvent>,
+    pub(super) signer: mpsc::Sender<SignerRequest>,
+    pub(super) router: Arc<Router>,
+    pub(super) adapters: Arc<LoadedAdapters>,
+    pub(super) status: Arc<ServingStatus>,
+}
+
+impl PipelineContext {
+    /// Microseconds since the start.
+    fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+}
+
 /// Starts the task of a pipeline.
-pub(super) fn start(hub: Arc<Hub>, index: u32) -> Route {
+pub(super) fn start(context: PipelineContext, index: u32) -> Route {
     let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
-    let (said, saying) = mpsc::channel(SAID_MAX);
-    let deployment = &hub.served.deployment;
-    let settings = Settings::new(deployment.vocab, deployment.positions);
-    let shared = Arc::new(Shared::new(Scheduler::new(settings)));
+    let (messages, saying) = mpsc::channel(MESSAGES_MAX);
+    let scheduler = Scheduler::new(context.settings);
+    let state = Arc::new(PipelineState::new(scheduler));
     let pipeline = Pipeline {
         index,
-        hub,
-        shared: shared.clone(),
-        said,
+        context,
+        state: state.clone(),
+        messages,
         epoch: None,
         was_up: false,
         answers: BTreeMap::new(),
@@ -65,16 +96,23 @@ pub(super) fn start(hub: Arc<Hub>, index: u32) -> Route {
         tokens: 0,
     };
     tokio::spawn(pipeline.run(waiting, saying));
-    Route { inputs, shared }
+    Route { inputs, state }
+}
+
+/// A complete answer, as the scheduler gives it.
+struct FinishedAnswer {
+    answer: Vec<u32>,
+    finish: Finish,
+    usage: Usage,
 }
 
 struct Pipeline {
     index: u32,
-    hub: Arc<Hub>,
-    shared: Arc<Shared>,
-    /// Given to each lane.
-    said: mpsc::Sender<Said>,
-    /// The plan whose lanes are there or awaited.
+    context: PipelineContext,
+    state: Arc<PipelineState>,
+    /// Given to each stage stream.
+    messages: mpsc::Sender<StageMessage>,
+    /// The plan whose streams are there or awaited.
     epoch: Option<Epoch>,
     /// Whether it ever ran.
     was_up: bool,
@@ -101,66 +139,76 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut saying: mpsc::Receiver<Said>) {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<PipelineInput>,
+        mut messages: mpsc::Receiver<StageMessage>,
+    ) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let core = self.hub.events.clone();
+        let core = self.context.events.clone();
         loop {
             tokio::select! {
-                said = saying.recv() => {
-                    if let Some(said) = said {
-                        self.on_said(said);
+                message = messages.recv() => {
+                    if let Some(message) = message {
+                        self.on_message(message);
                     }
                 }
                 _ = ticks.tick() => self.on_tick(),
                 permit = core.reserve(), if !self.notices.is_empty() => {
                     match (permit, self.notices.pop_front()) {
                         (Ok(permit), Some(notice)) => permit.send(notice),
-                        // The core is gone: so is everything.
+                        // The core has ended: so has everything.
                         _ => return,
                     }
                 }
-                input = inputs.recv() => match input {
-                    Some(Input::Stop(done)) => {
+                input = inputs.recv() => {
+                    let Some(input) = input else {
+                        return self.stop();
+                    };
+                    if let ControlFlow::Break(done) = self.on_input(input) {
                         self.stop();
-                        // Whoever waits may open the same store again.
+                        // The caller that waits may open the same store again.
                         drop(self);
                         let _ = done.send(());
                         return;
                     }
-                    None => return self.stop(),
-                    Some(input) => self.on_input(input),
-                },
+                }
             }
             self.work_off();
         }
     }
 
-    fn on_input(&mut self, input: Input) {
+    /// Takes in an input. Breaks where it is the end, with the sender of the answer to it.
+    fn on_input(&mut self, input: PipelineInput) -> ControlFlow<oneshot::Sender<()>> {
         match input {
-            Input::Submit(submitted) => self.on_submit(*submitted),
-            Input::Control {
+            PipelineInput::Submit {
+                submission,
+                arrival,
+            } => self.on_submit(*submission, arrival),
+            PipelineInput::Control {
                 sequence,
                 control,
                 home,
             } => self.on_control(sequence, control, home),
-            Input::Cancel { sequence, home } => self.on_cancel(sequence, home),
-            Input::Planned(planned) => self.on_planned(*planned),
-            Input::Down { reason } => self.on_down(&reason),
-            Input::Lane(opened) => self.on_lane(*opened),
-            Input::Evidence { sequence, seat } => self.ask_evidence(sequence, seat),
-            Input::Checked { sequence } => self.on_checked(sequence),
-            Input::AddAdapter { adapter, done } => self.add_adapter(adapter, done),
-            Input::RemoveAdapter { adapter } => self.remove_adapter(adapter),
-            Input::Stop(_) => {}
+            PipelineInput::Cancel { sequence, home } => self.on_cancel(sequence, home),
+            PipelineInput::Planned(plan) => self.on_planned(*plan),
+            PipelineInput::Down { reason } => self.on_down(&reason),
+            PipelineInput::Stream(opened) => self.on_stream(*opened),
+            PipelineInput::Evidence { sequence, stage } => self.ask_evidence(sequence, stage),
+            PipelineInput::Checked { sequence } => self.on_checked(sequence),
+            PipelineInput::AddAdapter { adapter, done } => self.add_adapter(adapter, done),
+            PipelineInput::RemoveAdapter { adapter } => self.remove_adapter(adapter),
+            PipelineInput::Stop(done) => return ControlFlow::Break(done),
         }
+        ControlFlow::Continue(())
     }
 
     /// Hands events to the scheduler until nothing more follows.
     fn work_off(&mut self) {
         while let Some(event) = self.events.pop_front() {
-            let now = self.hub.now_us();
-            let effects = self.shared.lock().scheduler.apply(now, event);
+            let now = self.context.now_us();
+            let effects = self.state.lock().scheduler.apply(now, event);
             for effect in effects {
                 self.carry_out(effect);
             }
@@ -176,14 +224,27 @@ impl Pipeline {
                 answer,
                 finish,
                 usage,
-            } => self.on_answered(sequence, answer, (finish, usage)),
+            } => self.on_answered(
+                sequence,
+                FinishedAnswer {
+                    answer,
+                    finish,
+                    usage,
+                },
+            ),
             Effect::Claim {
                 sequence,
                 spec,
                 prompt,
                 positions,
                 pages,
-            } => self.order_claims(sequence, (spec, prompt, positions), pages),
+            } => self.order_claims(Claimable {
+                sequence,
+                spec,
+                prompt,
+                positions,
+                pages,
+            }),
             Effect::Forget { sequence } => self.forget(sequence),
             Effect::Fault { reason } => self.fault_of_last(&reason),
         }
@@ -193,10 +254,10 @@ impl Pipeline {
         self.events.push_back(Event::Tick);
         self.drop_stalled();
         self.drop_late_claims();
-        self.shared.lock().count(self.hub.now_us(), self.tokens);
+        self.state.lock().count(self.context.now_us(), self.tokens);
         let is_hopeless = self
             .idle_since
-            .is_some_and(|since| since.elapsed() > self.hub.patience);
+            .is_some_and(|since| since.elapsed() > self.context.timeouts.patience);
         if is_hopeless && !self.answers.is_empty() {
             self.give_up();
         }

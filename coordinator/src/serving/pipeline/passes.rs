@@ -10,7 +10,7 @@ use concord_proto::serving::{
 use concord_scheduler::Event;
 
 use super::Pipeline;
-use super::input::{End, Said};
+use crate::serving::router::{StageMessage, StagePlace, StreamEnd};
 
 /// A pass on its way through the stages.
 pub(super) struct InFlight {
@@ -38,8 +38,8 @@ impl InFlight {
 const FAILURES_MAX: u32 = 3;
 
 impl Pipeline {
-    /// A stage has given up: answers on which stages keep giving up end, lest they bring down one
-    /// plan after the other.
+    /// A stage has given up. Answers that stages give up on again and again end, lest they bring down
+    /// one plan after the other.
     pub(super) fn blame_answers(&mut self) {
         let Some(epoch) = &self.epoch else {
             return;
@@ -66,13 +66,13 @@ impl Pipeline {
         let Some(epoch) = self.epoch.as_mut().filter(|epoch| epoch.is_up) else {
             return;
         };
-        let last = epoch.seats.len() - 1;
+        let last = epoch.holders.len() - 1;
         let in_flight = InFlight {
             runs: pass.runs.len() as u32,
             rows: pass.tokens.len() as u32,
             listed: runs_digest(&pass.runs),
             sequences: pass.runs.iter().map(|run| run.sequence).collect(),
-            passed: vec![false; epoch.seats.len()],
+            passed: vec![false; epoch.holders.len()],
             result: None,
         };
         if epoch.passes.is_empty() {
@@ -90,48 +90,48 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn on_said(&mut self, said: Said) {
+    pub(super) fn on_message(&mut self, message: StageMessage) {
+        let StagePlace { epoch, stage } = message.place;
         let current = self.epoch.as_ref();
-        if current.is_none_or(|epoch| epoch.number != said.epoch) {
+        if current.is_none_or(|current| current.number != epoch) {
             // Of a plan that is over.
             return;
         }
-        let seat = said.seat;
-        match said.message {
-            Ok(FromStage::Passed(passed)) => self.on_passed(seat, &passed),
-            Ok(FromStage::Result(result)) => self.on_result(seat, result),
-            Ok(FromStage::Claimed { order, claim }) => self.on_claimed(seat, order, claim),
+        match message.message {
+            Ok(FromStage::Passed(passed)) => self.on_passed(stage, &passed),
+            Ok(FromStage::Result(result)) => self.on_result(stage, result),
+            Ok(FromStage::Claimed { order, claim }) => self.on_claimed(stage, order, claim),
             Ok(FromStage::Evidence { order, headers }) => {
-                self.on_evidence(seat, order, headers);
+                self.on_evidence(stage, order, headers);
             }
             Ok(FromStage::Adapter { adapter, outcome }) => {
-                self.on_adapter(seat, adapter, outcome);
+                self.on_adapter(stage, adapter, outcome);
             }
-            Ok(FromStage::Failed { reason }) => self.on_failed(seat, &reason),
-            Ok(FromStage::Refused { reason }) => self.on_refused(seat, &reason),
-            Err(End::Closed(reason)) => self.lose(seat, &reason),
-            Err(End::Fault(reason)) => self.distrust(seat, &reason),
+            Ok(FromStage::Failed { reason }) => self.on_failed(stage, &reason),
+            Ok(FromStage::Refused { reason }) => self.on_refused(stage, &reason),
+            Err(StreamEnd::Closed(reason)) => self.lose(stage, &reason),
+            Err(StreamEnd::Fault(reason)) => self.distrust(stage, &reason),
         }
     }
 
-    fn on_passed(&mut self, seat: usize, passed: &Passed) {
-        self.shared.lock().passed(seat, passed);
+    fn on_passed(&mut self, stage: usize, passed: &Passed) {
+        self.state.lock().passed(stage, passed);
         let Some(epoch) = &mut self.epoch else {
             return;
         };
         let Some(pass) = epoch.passes.get_mut(&passed.pass) else {
-            return self.distrust(seat, "it speaks of a pass that is not in flight");
+            return self.distrust(stage, "it speaks of a pass that is not in flight");
         };
         let fits = passed.rows == pass.rows && passed.broken.iter().all(|run| *run < pass.runs);
-        if !fits || std::mem::replace(&mut pass.passed[seat], true) {
-            return self.distrust(seat, "what it says of a pass does not fit it");
+        if !fits || std::mem::replace(&mut pass.passed[stage], true) {
+            return self.distrust(stage, "what it says of a pass does not fit it");
         }
         if passed.runs != pass.listed {
             // Either it computed other runs than it was given, or the stage before gave it others.
             let reason = "it computed other runs than were ordered";
-            return match seat {
-                0 => self.distrust(seat, reason),
-                _ => self.on_refused(seat, reason),
+            return match stage {
+                0 => self.distrust(stage, reason),
+                _ => self.on_refused(stage, reason),
             };
         }
         epoch.heard = Instant::now();
@@ -143,15 +143,15 @@ impl Pipeline {
         self.release(passed.pass);
     }
 
-    fn on_result(&mut self, seat: usize, result: PassResult) {
+    fn on_result(&mut self, stage: usize, result: PassResult) {
         let Some(epoch) = &mut self.epoch else {
             return;
         };
-        let is_last = seat + 1 == epoch.seats.len();
+        let is_last = stage + 1 == epoch.holders.len();
         let number = result.pass;
         match epoch.passes.get_mut(&number) {
             Some(pass) if is_last && pass.result.is_none() => pass.result = Some(result),
-            _ => return self.distrust(seat, "it gives a result that nobody asked for"),
+            _ => return self.distrust(stage, "it gives a result that nobody asked for"),
         }
         self.release(number);
     }
@@ -175,7 +175,7 @@ impl Pipeline {
 
     /// The scheduler finds that the last stage said what does not fit.
     pub(super) fn fault_of_last(&mut self, reason: &str) {
-        let last = self.epoch.as_ref().map(|epoch| epoch.seats.len() - 1);
+        let last = self.epoch.as_ref().map(|epoch| epoch.holders.len() - 1);
         if let Some(last) = last {
             self.distrust(last, reason);
         }

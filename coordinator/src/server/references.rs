@@ -84,7 +84,16 @@ impl References {
                     is_quiet |= matches!(progress.state, JobState::Completed { .. });
                     self.set_state(*job, &progress.state)
                 }
-                _ => Vec::new(),
+                Change::Job { .. }
+                | Change::Step { .. }
+                | Change::Truncate { .. }
+                | Change::Ledger { .. }
+                | Change::Plan { .. }
+                | Change::AuditOpened { .. }
+                | Change::AuditClosed { .. }
+                | Change::Event { .. }
+                | Change::Member(_)
+                | Change::Convicted { .. } => Vec::new(),
             };
             self.dropped.extend(old);
         }
