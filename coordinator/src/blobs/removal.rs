@@ -10,8 +10,8 @@ use concord_proto::blob_store::{blob_file, link_file};
 
 use super::{BlobError, BlobStore, Result};
 
-/// A blob that nothing names is kept for so long after it was written or asked about: whoever puts
-/// the parts of a job together names them only at the end.
+/// A blob that nothing names is spared for so long after it was written or asked about: a client
+/// that puts the parts of a job together names them only at the end.
 pub const SPARED: Duration = Duration::from_secs(3_600);
 
 /// Blobs in the store that clients have asked about, and when.
@@ -47,14 +47,14 @@ impl BlobStore {
         self.claims.add(blobs);
     }
 
-    /// Forgets claims on blobs that are not there: what will be put is spared by its age, and whoever
-    /// asks about blobs that nobody has must not fill the memory.
+    /// Forgets claims on blobs that are not there. What will be put is spared by its age, and
+    /// clients that ask about blobs that do not exist must not fill the memory.
     pub fn disclaim(&self, missing: &[Digest]) {
         self.claims.remove(missing);
     }
 
-    /// Deletes a blob that nothing names any more, unless a client is about to name it. Says whether
-    /// it was deleted.
+    /// Deletes a blob that nothing names any more, unless a client is about to name it. Gives
+    /// whether it was deleted.
     ///
     /// # Errors
     /// [`BlobError`] of the store.

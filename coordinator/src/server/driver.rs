@@ -226,7 +226,7 @@ impl CoreDriver {
             return;
         };
         if link.messages.try_send(message).is_err() {
-            // Gone, or it does not read: its messages would pile up.
+            // It is gone, or does not read, and its messages would pile up.
             link.reader.abort();
             self.links.remove(&session);
             let reason = "it does not take its messages".to_string();

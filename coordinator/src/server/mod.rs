@@ -102,8 +102,8 @@ impl RunningServer {
         self.serving.clone()
     }
 
-    /// Says that its members are about to be ended on purpose, and it after them. From then on their
-    /// end is no loss: nobody is warned, and no new plan is made.
+    /// Says that its members are about to be ended on purpose, and it after them. From then on the
+    /// end of a member is no loss: nobody is warned, and no new plan is made.
     pub fn part(&self) {
         if let Some(serving) = &self.serving {
             serving.part();

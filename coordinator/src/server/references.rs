@@ -11,11 +11,11 @@ use crate::core::Change;
 /// What a job names.
 #[derive(Debug, Default)]
 pub struct JobBlobs {
-    /// Its spec, and the manifests of model, data and initial state: for as long as it is known here,
-    /// because its proof is made of them.
+    /// Its spec, and the manifests of model, data and initial state. They are needed for as long as
+    /// the job is known here, because its proof is made of them.
     pub manifests: Vec<Digest>,
-    /// What these name: tensors of the model, data, initial state. While it is not over. Nothing
-    /// where a manifest cannot be read.
+    /// What these name: tensors of the model, data, initial state. They are needed while the job is
+    /// not over. `None` where a manifest cannot be read.
     pub inputs: Option<Vec<Digest>>,
 }
 
@@ -27,18 +27,34 @@ struct Checkpoint {
 }
 
 #[derive(Debug)]
-struct Job {
+struct HeldJob {
     inputs: Option<Vec<Digest>>,
     is_over: bool,
     checkpoints: BTreeMap<u32, Checkpoint>,
 }
 
 /// The blobs that all jobs need, counted.
+///
+/// ```
+/// use concord_coordinator::server::{JobBlobs, References};
+/// use concord_proto::client::JobState;
+/// use concord_proto::{Digest, Domain, JobId};
+///
+/// let blob = |name: &str| Digest::of(Domain::Blob, name.as_bytes());
+/// let job = JobId(blob("spec"));
+/// let mut references = References::default();
+/// references.add_job(job, JobBlobs {
+///     manifests: vec![blob("model manifest")],
+///     inputs: Some(vec![blob("tensor")]),
+/// });
+/// references.set_state(job, &JobState::Cancelled);
+/// assert!(references.holds(&blob("model manifest")) && !references.holds(&blob("tensor")));
+/// ```
 #[derive(Debug, Default)]
 pub struct References {
-    jobs: BTreeMap<JobId, Job>,
+    jobs: BTreeMap<JobId, HeldJob>,
     counts: BTreeMap<Digest, u32>,
-    /// Blobs of states that are no more, until they may be deleted.
+    /// Blobs of states that were dropped, until they may be deleted.
     dropped: BTreeSet<Digest>,
 }
 
@@ -48,15 +64,15 @@ impl References {
         self.jobs.is_empty()
     }
 
-    /// The jobs of which it is not known what they need: they are not over, and a manifest of theirs
-    /// cannot be read. Any blob may be theirs.
+    /// The jobs whose needs are unknown: they are not over, and a manifest of theirs cannot be
+    /// read. Any blob may be theirs.
     pub fn unknown(&self) -> Vec<JobId> {
         let jobs = self.jobs.iter();
         let unknown = jobs.filter(|(_, job)| !job.is_over && job.inputs.is_none());
         unknown.map(|(id, _)| *id).collect()
     }
 
-    /// Whether the inputs of a job are known. They are not where the job is not.
+    /// Whether a job has been added with inputs that are known.
     pub fn knows(&self, job: &JobId) -> bool {
         self.jobs.get(job).is_some_and(|job| job.inputs.is_some())
     }
@@ -66,11 +82,11 @@ impl References {
         self.counts.contains_key(blob)
     }
 
-    /// Follows changes that have been kept, of jobs that have been added. Gives blobs of old states
-    /// that may be deleted now.
+    /// Follows changes that have been persisted, of jobs that have been added. Gives blobs of old
+    /// states that may be deleted now.
     ///
-    /// That is when another checkpoint has just been kept, or a job is done: no worker is then in the
-    /// middle of storing a state that they may be a part of.
+    /// That is when another checkpoint has just been persisted, or a job is done: no worker is then
+    /// in the middle of storing a state that they may be a part of.
     pub fn follow(&mut self, changes: &[Change]) -> Vec<Digest> {
         let mut is_quiet = false;
         for change in changes {
@@ -104,7 +120,7 @@ impl References {
         dropped.filter(|blob| !self.holds(blob)).collect()
     }
 
-    /// Takes in a job that is not over; or the inputs of one that is there, where they were unknown.
+    /// Adds a job that is not over, or the inputs of one that is there, where they were unknown.
     pub fn add_job(&mut self, job: JobId, blobs: JobBlobs) {
         if let Some(known) = self.jobs.get_mut(&job) {
             if known.inputs.is_some() {
@@ -118,7 +134,7 @@ impl References {
         }
         self.hold(&blobs.manifests);
         self.hold(blobs.inputs.as_deref().unwrap_or_default());
-        let new = Job {
+        let new = HeldJob {
             inputs: blobs.inputs,
             is_over: false,
             checkpoints: BTreeMap::new(),
@@ -126,7 +142,7 @@ impl References {
         self.jobs.insert(job, new);
     }
 
-    /// Takes in a state of a job. Gives what the one of the same step before it had alone.
+    /// Adds a state of a job. Gives the blobs that only the state of the same step before it had.
     pub fn add_checkpoint(&mut self, job: JobId, state: &StateManifest) -> Vec<Digest> {
         let manifest = Digest::of_value(Domain::Blob, state);
         let parts =
@@ -144,7 +160,7 @@ impl References {
         before.map_or(Vec::new(), |before| self.release(&before.blobs))
     }
 
-    /// The states of these steps are not needed any more. Gives what nothing else needs.
+    /// Drops the states of these steps. Gives what nothing else needs.
     pub fn drop_checkpoints(&mut self, job: JobId, steps: &[u32]) -> Vec<Digest> {
         let Some(held) = self.jobs.get_mut(&job) else {
             return Vec::new();
@@ -156,9 +172,9 @@ impl References {
         self.release(&blobs)
     }
 
-    /// A job stands elsewhere. One that is over needs no inputs; one that is done needs its last state
-    /// and no other. Gives the states that nothing else needs: inputs, which another job may be about
-    /// to name, are only let go.
+    /// The state of a job has changed. One that is over needs no inputs; one that is done needs its
+    /// last state and no other. Gives the states that nothing else needs. Inputs are released, but
+    /// not given: another job may be about to name them.
     pub fn set_state(&mut self, job: JobId, state: &JobState) -> Vec<Digest> {
         let Some(held) = self.jobs.get_mut(&job) else {
             return Vec::new();
@@ -194,7 +210,7 @@ impl References {
         }
     }
 
-    /// Gives those that nothing holds any more.
+    /// Gives those that nothing needs any more.
     fn release(&mut self, blobs: &[Digest]) -> Vec<Digest> {
         let mut free = Vec::new();
         for blob in blobs {
@@ -289,9 +305,9 @@ mod tests {
     }
 
     #[test]
-    fn states_go_when_the_next_one_is_kept_and_not_before() {
+    fn states_go_when_the_next_one_is_persisted_and_not_before() {
         let mut references = two_jobs();
-        let keep = |step, blobs| Change::Checkpoint {
+        let add = |step, blobs| Change::Checkpoint {
             job: id(1),
             state: state(step, blobs),
         };
@@ -299,14 +315,14 @@ mod tests {
             job: id(1),
             steps: steps.to_vec(),
         };
-        assert_eq!(references.follow(&[keep(1, [1, 2, 3])]), []);
+        assert_eq!(references.follow(&[add(1, [1, 2, 3])]), []);
         // Going back: a worker may be storing the same state again.
         assert_eq!(references.follow(&[drop(&[1])]), []);
         assert!(!references.holds(&blob(1)));
-        let free = references.follow(&[keep(1, [1, 2, 4])]);
+        let free = references.follow(&[add(1, [1, 2, 4])]);
         assert!(free.contains(&blob(3)), "{free:?}");
         assert!(!free.contains(&blob(1)), "it is a part of the new one");
-        let free = references.follow(&[keep(2, [5, 2, 4]), drop(&[1])]);
+        let free = references.follow(&[add(2, [5, 2, 4]), drop(&[1])]);
         assert!(free.contains(&blob(1)) && !free.contains(&blob(2)));
     }
 

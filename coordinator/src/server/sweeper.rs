@@ -1,9 +1,9 @@
 //! Deletes blobs that no job needs any more: the states of old checkpoints at once, all others when
 //! they have been there for a while.
 //!
-//! What is kept is written first. A crash between the two leaves blobs that nothing names, and these
-//! go with age. While a manifest of a job that is not over cannot be read, any blob may be that
-//! job's: then nothing is deleted.
+//! Changes are persisted first. A crash before the blobs are deleted leaves blobs that nothing
+//! names, and these are deleted once they are old. While a manifest of a job that is not over
+//! cannot be read, any blob may be that job's: then nothing is deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +17,14 @@ use super::references::{JobBlobs, References};
 use crate::blobs::{BlobError, BlobStore, SPARED};
 use crate::core::{Change, Kept};
 
-/// How often the whole store is looked through, and manifests that could not be read are read again.
+/// How often the whole store is looked through, and manifests that could not be read are read
+/// again.
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Old blobs that are looked at in one tick.
 const AT_ONCE: usize = 256;
 
-/// What is known of the store.
+/// Knows which blobs jobs need, and deletes the others.
 pub(super) struct Sweeper {
     blobs: Arc<BlobStore>,
     references: References,
@@ -40,8 +41,8 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    /// Learns what the jobs that are kept need.
-    pub(super) async fn new(kept: &Kept, blobs: Arc<BlobStore>) -> Self {
+    /// Learns what the persisted jobs need.
+    pub(super) async fn new(persisted: &Kept, blobs: Arc<BlobStore>) -> Self {
         let mut sweeper = Self {
             blobs,
             references: References::default(),
@@ -51,14 +52,14 @@ impl Sweeper {
             looking: None,
             aged: Vec::new(),
         };
-        for kept in &kept.jobs {
-            let spec = &kept.new.submission.spec;
+        for job in &persisted.jobs {
+            let spec = &job.new.submission.spec;
             sweeper.add_job(spec).await;
-            for state in &kept.checkpoints {
+            for state in &job.checkpoints {
                 sweeper.references.add_checkpoint(spec.id(), state);
             }
-            let state = &kept.progress.state;
-            // What is free goes with age.
+            let state = &job.progress.state;
+            // What this frees is deleted once it is old.
             sweeper.references.set_state(spec.id(), state);
         }
         sweeper
@@ -89,8 +90,8 @@ impl Sweeper {
         self.references.add_job(job, blobs);
     }
 
-    /// Follows changes that have been kept. Returns once what they free is deleted: until then no
-    /// worker is told to store what may be the same blobs again.
+    /// Follows changes that have been persisted. Returns once what they free is deleted: until then
+    /// no worker is told to store what may be the same blobs again.
     pub(super) async fn follow(&mut self, changes: &[Change]) {
         for change in changes {
             if let Change::Job { submission, .. } = change {

@@ -47,7 +47,10 @@ pub(crate) struct ServiceParts {
 /// use concord_coordinator::serving::{ModelService, SubmitError};
 /// use concord_proto::serving::{Generation, Update};
 ///
-/// async fn answer(service: &ModelService, generation: Generation) -> Result<Vec<u32>, SubmitError> {
+/// async fn answer(
+///     service: &ModelService,
+///     generation: Generation,
+/// ) -> Result<Vec<u32>, SubmitError> {
 ///     let mut answer = service.submit(generation)?;
 ///     let mut tokens = Vec::new();
 ///     while let Some(update) = answer.updates.recv().await {

@@ -23,15 +23,15 @@ const TRIES_MAX: u32 = 30;
 /// Between two tries. Meanwhile others wait in the channel.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the archive is told.
+/// What the archive is asked for.
 pub(super) enum ArchiveRequest {
-    /// Keep a receipt.
+    /// Write a receipt.
     File(Box<FiledReceipt>),
     /// The end, once everything is written.
     Stop(oneshot::Sender<()>),
 }
 
-/// A receipt to keep.
+/// A receipt to write.
 pub(super) struct FiledReceipt {
     pub(super) name: String,
     pub(super) receipt: Signed,
@@ -152,7 +152,8 @@ impl ReceiptWriter {
     }
 }
 
-/// Why a receipt is not written. What an error of the store promises of jobs does not hold here.
+/// Why a receipt is not written. The text of an error of the store promises that jobs go on, which
+/// does not hold here.
 fn words(error: &StoreError) -> String {
     match error {
         StoreError::Full(path) => format!("no room is left on the disk of {}", path.display()),
@@ -171,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_as_it_is() {
-        let said = words(&StoreError::Full("data".into()));
-        assert_eq!(said, "no room is left on the disk of data");
+        let told = words(&StoreError::Full("data".into()));
+        assert_eq!(told, "no room is left on the disk of data");
     }
 
     /// Does something to the file of a store behind its back.

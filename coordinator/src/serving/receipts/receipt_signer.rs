@@ -23,7 +23,7 @@ use crate::serving::router::{PipelineInput, Router};
 /// How long the digest of the text that was sent is waited for.
 const TEXT_MAX: Duration = Duration::from_secs(2);
 
-/// How long a stage may take to give out the headers that it received.
+/// How long a stage may take to send the headers that it received.
 const EVIDENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Texts of answers whose claims are not there yet.
@@ -148,8 +148,9 @@ impl ReceiptSigner {
         }
     }
 
-    /// Holds a text until its claims are there. Nothing is held of a client that is gone before that,
-    /// and where there are too many, the oldest goes: no client can keep the texts of others out.
+    /// Holds the digest of a text until the claims are there. Nothing is held of a client that is
+    /// gone before that. Where there are too many, the oldest goes, so that no client can keep out
+    /// the texts of others.
     fn note_text(&mut self, sequence: u64, text: Option<Digest>) {
         if text.is_none() && !self.entries.contains_key(&sequence) {
             return;
@@ -379,7 +380,8 @@ impl ReceiptSigner {
         }
     }
 
-    /// Whether an answer is audited. Nobody can foresee it; everybody who has the nonce can check it.
+    /// Whether an answer is audited. Nobody can foresee it; everybody who has the nonce can check
+    /// it.
     fn draws(&self, receipt: &Signed) -> bool {
         let digest = Digest::of(Domain::Claim, &receipt.body);
         let [a, b, c, d, ..] = seed(&self.secrets.nonce, &[digest]).0;

@@ -1,7 +1,7 @@
 //! The ways to all pipelines, and which of them takes a generation.
 //!
-//! Nothing here knows the task of a pipeline: it is reached by [`PipelineInput`]s, and what it shows
-//! of itself is its [`PipelineState`].
+//! Nothing here knows the task of a pipeline: it is reached by [`PipelineInput`]s, and it shows its
+//! [`PipelineState`].
 
 mod answer;
 mod arrival;
@@ -191,7 +191,8 @@ impl Chosen {
         self.route.inputs.max_capacity() as u32
     }
 
-    /// Hands a generation over to the pipeline, or gives it back where the pipeline is full or gone.
+    /// Hands a generation over to the pipeline, or gives it back where the pipeline is full or
+    /// gone.
     pub(super) fn hand_over(self, submission: Submission) -> Result<(), Box<Submission>> {
         let submission = Box::new(submission);
         let Ok(permit) = self.route.inputs.try_reserve() else {
