@@ -1,164 +1,100 @@
-//! Answers under way: their updates, their ends, and their moves to other pipelines.
+//! Answers under way: their updates and their ends.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
 
-use concord_proto::serving::{Control, Finish, Generation, Update, Usage};
-use concord_scheduler::{Event, Evicted, Refusal};
+use concord_proto::Digest;
+use concord_proto::serving::{Update, Usage};
 
-use super::claiming::Claiming;
-use super::{FinishedAnswer, Pipeline};
-use crate::serving::router::{Arrival, CHATTER_MAX, PipelineInput, Submission};
+use crate::serving::router::{Answer, CHATTER_MAX};
 
 /// Room for updates that is reserved for those that have to arrive.
 const LAST_WORDS: usize = CHATTER_MAX / 4;
 
-/// Why an answer ends whose adapter is gone.
-pub(super) const UNLOADED: &str = "the adapter was unloaded";
+/// Plans in a row that an answer may be computed in while a stage gives up.
+pub(super) const FAILURES_MAX: u32 = 3;
 
-/// A complete answer, until its stages have claimed it.
-pub(super) struct Done {
-    pub(super) generation: Generation,
-    pub(super) answer: Vec<u32>,
-    pub(super) finish: Finish,
-    pub(super) usage: Usage,
-    pub(super) before: u32,
-    pub(super) since: Instant,
-    /// Present once claims are ordered, until the receipt signer has them.
-    pub(super) claiming: Option<Claiming>,
-    /// The stage that was asked for the headers that it received.
-    pub(super) asked: Option<usize>,
+/// Answers under way in a pipeline.
+#[derive(Default)]
+pub(super) struct AnswersUnderWay {
+    /// By sequence.
+    answers: BTreeMap<u64, Answer>,
+    /// Tokens drawn since the start.
+    tokens: u64,
 }
 
-/// Whether an update may be left out where its reader is slow.
-fn is_chatter(update: &Update) -> bool {
-    match update {
-        Update::Queued { .. } | Update::Prefill { .. } | Update::Paused | Update::Resumed => true,
-        Update::Prompt(_) | Update::Token(_) | Update::Finished { .. } | Update::Failed { .. } => {
-            false
-        }
-    }
+/// What came of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delivery {
+    /// It was a token.
+    pub(super) is_token: bool,
+    /// The client does not want the rest.
+    pub(super) is_unwanted: bool,
 }
 
-impl Pipeline {
-    /// Takes in a generation. It counts as on its way until the scheduler's events are queued.
-    pub(super) fn on_submit(&mut self, submission: Submission, arrival: Arrival) {
-        let Submission {
-            sequence,
-            mut answer,
-            answered,
-            allowed,
-        } = submission;
-        answer.home.store(self.index, Ordering::Relaxed);
-        answer.begin();
-        let generation = answer.generation.clone();
-        // Others may have come in between.
-        let refusal = self.state.lock().scheduler.refusal(&generation);
+impl AnswersUnderWay {
+    pub(super) fn insert(&mut self, sequence: u64, answer: Answer) {
         self.answers.insert(sequence, answer);
-        let adapter = generation.spec.adapter;
-        if adapter.is_some_and(|adapter| !self.context.adapters.contains(&adapter)) {
-            return self.fail_for_good(sequence, UNLOADED);
-        }
-        // Who has tokens already does not stand in line again.
-        let is_under_way = !answered.is_empty();
-        let counts = |why: &Refusal| !(is_under_way && matches!(why, Refusal::Full { .. }));
-        if let Some(refusal) = refusal.filter(counts) {
-            return self.fail(sequence, &refusal.to_string());
-        }
-        let evicted = Evicted {
-            sequence,
-            generation,
-            answer: answered,
-            allowed,
-        };
-        self.events.extend(evicted.events());
-        drop(arrival);
     }
 
-    pub(super) fn on_control(&mut self, sequence: u64, control: Control, home: Arc<AtomicU32>) {
-        if self.answers.contains_key(&sequence) {
-            self.events.push_back(Event::Control { sequence, control });
-            return;
-        }
-        let input = |home| PipelineInput::Control {
-            sequence,
-            control,
-            home,
-        };
-        self.send_on(home, input);
+    pub(super) fn get(&self, sequence: u64) -> Option<&Answer> {
+        self.answers.get(&sequence)
     }
 
-    pub(super) fn on_cancel(&mut self, sequence: u64, home: Arc<AtomicU32>) {
-        if self.answers.remove(&sequence).is_some() {
-            self.events.push_back(Event::Cancel { sequence });
-            return;
-        }
-        self.send_on(home, |home| PipelineInput::Cancel { sequence, home });
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<Answer> {
+        self.answers.remove(&sequence)
     }
 
-    /// Sends an input on to the pipeline that its sequence has moved to.
-    fn send_on(&self, home: Arc<AtomicU32>, input: impl FnOnce(Arc<AtomicU32>) -> PipelineInput) {
-        let index = home.load(Ordering::Relaxed);
-        if index != self.index && self.context.router.try_send(index, input(home)).is_err() {
-            tracing::warn!("a pipeline is overloaded: what a client says of its answer is lost");
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        self.answers.keys().copied().collect()
+    }
+
+    /// Those that are computed with an adapter.
+    pub(super) fn using(&self, adapter: &Digest) -> Vec<u64> {
+        let users = self
+            .answers
+            .iter()
+            .filter(|(_, answer)| answer.uses(adapter));
+        users.map(|(sequence, _)| *sequence).collect()
+    }
+
+    /// Tokens drawn since the start.
+    pub(super) fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// A new plan is in effect.
+    pub(super) fn begin(&mut self) {
+        self.answers.values_mut().for_each(Answer::begin);
     }
 
     /// Tells the client. One that does not read until its channel is full has given its answer up.
-    pub(super) fn deliver(&mut self, sequence: u64, update: Update) {
-        let is_up = self.is_up();
-        let Some(answer) = self.answers.get_mut(&sequence) else {
-            return;
-        };
+    pub(super) fn deliver(&mut self, sequence: u64, update: Update) -> Option<Delivery> {
+        let answer = self.answers.get_mut(&sequence)?;
         if is_chatter(&update) && answer.updates.capacity() <= answer.tokens_max + LAST_WORDS {
-            return;
+            return None;
         }
         let is_last = matches!(update, Update::Finished { .. } | Update::Failed { .. });
-        if matches!(update, Update::Token(_)) {
+        let is_token = matches!(update, Update::Token(_));
+        if is_token {
             answer.tokens += 1;
             self.tokens += 1;
-            if is_up && let Some(lost) = self.lost.take() {
-                self.context.status.resumed(lost.elapsed());
-            }
         }
         let is_gone = answer.updates.try_send(update).is_err();
-        if is_last {
+        if is_last || is_gone {
             self.answers.remove(&sequence);
-        } else if is_gone {
-            self.answers.remove(&sequence);
-            self.events.push_back(Event::Cancel { sequence });
         }
+        Some(Delivery {
+            is_token,
+            is_unwanted: is_gone && !is_last,
+        })
     }
 
-    pub(super) fn on_answered(&mut self, sequence: u64, finished: FinishedAnswer) {
-        let Some(known) = self.answers.get(&sequence) else {
-            return;
-        };
-        let done = Done {
-            generation: known.generation.clone(),
-            answer: finished.answer,
-            finish: finished.finish,
-            usage: finished.usage,
-            before: known.before,
-            since: Instant::now(),
-            claiming: None,
-            asked: None,
-        };
-        self.done.insert(sequence, done);
-    }
-
-    /// Ends an answer that cannot go on here.
-    pub(super) fn fail(&mut self, sequence: u64, reason: &str) {
-        self.end(sequence, reason, true);
-    }
-
-    /// Ends an answer that no pipeline can give.
-    pub(super) fn fail_for_good(&mut self, sequence: u64, reason: &str) {
-        self.end(sequence, reason, false);
-    }
-
-    fn end(&mut self, sequence: u64, reason: &str, retry: bool) {
+    /// Ends an answer. `retry` says whether it could be had from another pipeline or later.
+    pub(super) fn fail(&mut self, sequence: u64, reason: &str, retry: bool) {
         let Some(answer) = self.answers.remove(&sequence) else {
             return;
         };
@@ -176,55 +112,27 @@ impl Pipeline {
         let _ = answer.updates.try_send(failed);
     }
 
-    /// Moves all answers to another pipeline, where there is one.
-    pub(super) fn move_out(&mut self) {
-        let router = self.context.router.clone();
-        let mut evicted = self.state.lock().scheduler.evict().into_iter();
-        while let Some(one) = evicted.next() {
-            let Some(answer) = self.answers.remove(&one.sequence) else {
-                continue;
-            };
-            let Some(chosen) = router.choose(&one.generation, Some(self.index)) else {
-                // No other pipeline takes them: they wait here.
-                self.answers.insert(one.sequence, answer);
-                self.events.extend(one.events());
-                self.events
-                    .extend(evicted.by_ref().flat_map(Evicted::events));
-                return;
-            };
-            let (sequence, there) = (one.sequence, chosen.index);
-            let home = answer.home.clone();
-            let submission = Submission {
-                sequence,
-                answer,
-                answered: one.answer,
-                allowed: one.allowed,
-            };
-            if let Err(submission) = chosen.hand_over(submission) {
-                self.answers.insert(sequence, submission.answer);
-                self.fail(
-                    sequence,
-                    "the pool is overloaded after the loss of a worker",
-                );
-                continue;
+    /// A stage has given up while it computed these sequences. Gives those that stages give up on
+    /// again and again: they have to end, so that they do not bring down one plan after the other.
+    pub(super) fn blame(&mut self, suspects: &BTreeSet<u64>) -> Vec<u64> {
+        let mut blamed = Vec::new();
+        for (sequence, answer) in &mut self.answers {
+            let is_suspect = suspects.contains(sequence);
+            answer.failures = if is_suspect { answer.failures + 1 } else { 0 };
+            if answer.failures >= FAILURES_MAX {
+                blamed.push(*sequence);
             }
-            // What its client says from now on is sent after it, unless it has arrived already and
-            // its new pipeline has stored where it is.
-            let here = self.index;
-            let _ = home.compare_exchange(here, there, Ordering::Relaxed, Ordering::Relaxed);
         }
+        blamed
     }
+}
 
-    /// No worker came that could hold the pipeline.
-    pub(super) fn give_up(&mut self) {
-        self.move_out();
-        let sequences: Vec<u64> = self.answers.keys().copied().collect();
-        for sequence in sequences {
-            self.fail(
-                sequence,
-                "no worker came to take over a stage that was lost",
-            );
-            self.events.push_back(Event::Cancel { sequence });
+/// Whether an update may be left out where its reader is slow.
+fn is_chatter(update: &Update) -> bool {
+    match update {
+        Update::Queued { .. } | Update::Prefill { .. } | Update::Paused | Update::Resumed => true,
+        Update::Prompt(_) | Update::Token(_) | Update::Finished { .. } | Update::Failed { .. } => {
+            false
         }
     }
 }

@@ -106,3 +106,11 @@ pub(in crate::serving) enum StreamEnd {
     /// What came cannot be read.
     Fault(String),
 }
+
+impl StreamOpened {
+    /// Ends the stream, and says why.
+    pub(in crate::serving) fn refuse(&self, why: &str) {
+        let status = Status::failed_precondition(why.to_string());
+        let _ = self.to.try_send(Err(status));
+    }
+}
