@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use concord_coordinator::server::{self, Options};
+use concord_coordinator::server::{self, ServerOptions};
 use serde_json::json;
 
 use crate::output::Output;
@@ -30,7 +30,7 @@ pub struct Args {
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let mut signals = EndSignals::install()?;
-    let options = Options {
+    let options = ServerOptions {
         listen: args.listen,
         data_dir: args.data_dir,
         config: concord_coordinator::core::Config::default(),

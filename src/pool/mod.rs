@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{self, Options, RunningServer};
+use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
 
 use crate::scratch::{self, Scratch};
@@ -79,7 +79,7 @@ impl Pool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
-        let server = server::start(Options {
+        let server = server::start(ServerOptions {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
             config: options.config,

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::driver::Input;
+use super::driver::DriverEvent;
 use crate::core::{Event, SessionId};
 
 /// Who has not answered by then is not reached. Other failures are told then, too.
@@ -30,15 +30,15 @@ const NOT_THERE: &str = "no Concord worker with this key answers there";
 /// Tries addresses beside the driver.
 pub(super) struct Probes {
     free: Arc<Semaphore>,
-    /// The driver ends with its inputs: this does not keep them open.
-    inputs: mpsc::WeakSender<Input>,
+    /// Weak, because the driver ends once nobody can tell it anything any more.
+    driver: mpsc::WeakSender<DriverEvent>,
 }
 
 impl Probes {
-    pub(super) fn new(inputs: &mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(driver: &mpsc::Sender<DriverEvent>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(PROBES_MAX)),
-            inputs: inputs.downgrade(),
+            driver: driver.downgrade(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Probes {
             tracing::error!("no random numbers to try an address with: {why}");
             return;
         }
-        let inputs = self.inputs.clone();
+        let driver = self.driver.clone();
         tokio::spawn(async move {
             let due = Instant::now() + ANSWER_MAX;
             let challenge = AddressChallenge { worker, nonce };
@@ -65,11 +65,10 @@ impl Probes {
                 tokio::time::sleep_until(due).await;
             }
             let failure = outcome.err().map(|_| NOT_THERE.to_string());
-            if let Some(inputs) = inputs.upgrade() {
+            if let Some(driver) = driver.upgrade() {
                 // Nobody needs it where the driver has ended meanwhile.
-                let _ = inputs
-                    .send(Input::Event(Event::Probed { session, failure }))
-                    .await;
+                let probed = Event::Probed { session, failure };
+                let _ = driver.send(DriverEvent::Core(probed)).await;
             }
         });
     }
