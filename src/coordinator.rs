@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::output::Output;
 use crate::signals::EndSignals;
 
-/// ServerOptions of `concord coordinator`.
+/// Options of `concord coordinator`.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord"
