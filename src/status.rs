@@ -1,7 +1,7 @@
 //! `concord status`: who is in a pool, and what they do.
 
 use anyhow::bail;
-use concord_proto::client::{ClientRequest, ClientResponse, Member, PoolStatus};
+use concord_proto::client::{ClientRequest, ClientResponse, MemberStatus, PoolStatus};
 use concord_proto::session::Role;
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ fn text(status: &PoolStatus) -> String {
     text + "\n\n" + &jobs::as_text(&status.jobs)
 }
 
-fn row(member: &Member) -> [String; 8] {
+fn row(member: &MemberStatus) -> [String; 8] {
     [
         member.id.short(),
         role(member.role).to_string(),
@@ -83,7 +83,7 @@ fn share(rate: u64) -> f64 {
 }
 
 fn object(status: &PoolStatus) -> Value {
-    let member = |member: &Member| {
+    let member = |member: &MemberStatus| {
         json!({
             "id": member.id.to_string(), "role": role(member.role), "device": member.device.name,
             "macs_per_second": member.device.macs_per_second,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use concord_proto::session::OpenRequest;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
-use concord_proto::{Digest, JobId, Phase, canonical};
+use concord_proto::{Digest, JobId, LeafPhase, canonical};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::transport::Endpoint;
 
@@ -63,7 +63,7 @@ async fn probe(endpoint: String) -> Result<(), String> {
             job: JobId(Digest::default()),
             epoch: 0,
             step: 0,
-            phase: Phase::Forward,
+            phase: LeafPhase::Forward,
             microbatch: 0,
         };
         let bytes = canonical::encode(&request);

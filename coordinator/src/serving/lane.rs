@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_proto::serving::{FromStage, LaneHello, ToStage};
+use concord_proto::serving::{FromStage, StageStreamHello, ToStage};
 use concord_proto::wire::{Body, ending};
 use concord_proto::{Signed, WorkerId, canonical};
 use futures_util::{Stream, StreamExt};
@@ -43,7 +43,7 @@ async fn read(hub: Arc<Hub>, mut bodies: Streaming<Body>, to: mpsc::Sender<Down>
     let body = first.ok().and_then(|first| first.ok()?);
     let Some((worker, hello)) = body.and_then(|body| read_hello(&body.bytes)) else {
         // Nobody signed this: there is nobody to blame. No stranger fills the log.
-        let why = "a lane begins with a signed LaneHello";
+        let why = "a lane begins with a signed StageStreamHello";
         let _ = to.send(Err(Status::unauthenticated(why))).await;
         return;
     };
@@ -55,7 +55,7 @@ async fn read(hub: Arc<Hub>, mut bodies: Streaming<Body>, to: mpsc::Sender<Down>
     let (taken, answer) = oneshot::channel();
     let opened = Opened {
         epoch: hello.epoch,
-        seat: hello.seat,
+        seat: hello.stage,
         ticket: hello.ticket,
         worker,
         to,
@@ -68,11 +68,11 @@ async fn read(hub: Arc<Hub>, mut bodies: Streaming<Body>, to: mpsc::Sender<Down>
         return;
     };
     drop(hub);
-    let at = (hello.epoch, hello.seat as usize);
+    let at = (hello.epoch, hello.stage as usize);
     read_messages(bodies, at, said).await;
 }
 
-fn read_hello(bytes: &[u8]) -> Option<(WorkerId, LaneHello)> {
+fn read_hello(bytes: &[u8]) -> Option<(WorkerId, StageStreamHello)> {
     let signed: Signed = canonical::decode(bytes).ok()?;
     Some((signed.signer, signed.open().ok()?))
 }

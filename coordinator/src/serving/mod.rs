@@ -5,9 +5,7 @@
 
 mod adapters;
 mod archive;
-mod claims;
 mod error;
-mod evidence;
 mod forward;
 mod hub;
 mod lane;

@@ -12,11 +12,10 @@ use concord_proto::serving::{
     Usage,
 };
 use concord_proto::{Digest, Domain, Keypair, Layers, Signed, WorkerId};
+use concord_verify::serving::{AnswerRules, EdgeDispute, EdgeFault, first_gap};
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive::{self, Filed};
-use super::claims::{Claimed, gap};
-use super::evidence::{Dispute, Shown};
 use super::hub::Hub;
 use super::pipeline;
 use crate::core::ServingEvent;
@@ -57,7 +56,7 @@ pub(super) struct Answered {
     pub(super) answer: Vec<u32>,
     pub(super) finish: Finish,
     pub(super) usage: Usage,
-    /// See [`Claimed::before`].
+    /// Tokens of the answer that earlier holders of the last stage drew.
     pub(super) before: u32,
     pub(super) seats: Vec<(WorkerId, Layers)>,
     /// By seat.
@@ -159,17 +158,13 @@ impl Notary {
     }
 
     async fn on_answered(&mut self, mut answered: Box<Answered>) {
-        let claimed = Claimed {
-            deployment: &self.deployment,
-            spec: &answered.generation.spec,
-            answer: &answered.answer,
-            before: answered.before,
-            seats: &answered.seats,
-        };
+        let spec = &answered.generation.spec;
+        let rules = AnswerRules::new(&self.deployment, spec, &answered.answer);
         let (mut claims, mut faults) = (Vec::new(), Vec::new());
         for (seat, signed) in answered.claims.iter().enumerate() {
-            let found = signed.as_ref().map(|signed| claimed.check(seat, signed));
-            claims.push(match found {
+            let (worker, layers) = answered.seats[seat];
+            let check = |signed| rules.check_holder(worker, layers, answered.before, signed);
+            claims.push(match signed.as_ref().map(check) {
                 Some(Ok(claim)) => Some(claim),
                 Some(Err(why)) => {
                     faults.push((seat, why));
@@ -184,7 +179,9 @@ impl Notary {
             let reason = format!("answer {name}: {why}");
             self.distrust(answered.seats[seat].0, reason).await;
         }
-        let disputed = gap(&claims);
+        let opened = claims.iter().enumerate();
+        let opened = opened.filter_map(|(seat, claim)| Some((seat, claim.as_ref()?)));
+        let disputed = first_gap(opened).map(|(_, receiver)| receiver);
         let sequence = answered.sequence;
         if let Some(seat) = disputed {
             let name = &answered.generation.id;
@@ -245,8 +242,8 @@ impl Notary {
         let answered = &entry.answered;
         let (sender, receiver) = (answered.seats[seat - 1].0, answered.seats[seat].0);
         let claim = entry.claims[seat].as_ref();
-        let shown = claim.map_or(Shown::Nothing, |claim| {
-            let dispute = Dispute {
+        let fault = claim.map_or(EdgeFault::Unclear, |claim| {
+            let dispute = EdgeDispute {
                 deployment: self.id,
                 epoch: answered.epoch,
                 sender,
@@ -254,14 +251,14 @@ impl Notary {
                 positions: claim.positions,
                 claimed: claim.input,
             };
-            dispute.judge(headers.as_deref().unwrap_or_default())
+            dispute.decide(headers.as_deref().unwrap_or_default())
         });
         let name = answered.generation.id.clone();
         self.release(&self.entries[&sequence]);
-        let (worker, evidence) = match shown {
-            Shown::Sender => (sender, "it signed rows that it does not claim to have sent"),
-            Shown::Receiver => (receiver, "it claims other rows than were signed for it"),
-            Shown::Nothing => {
+        let (worker, evidence) = match fault {
+            EdgeFault::Sender => (sender, "it signed rows that it does not claim to have sent"),
+            EdgeFault::Receiver => (receiver, "it claims other rows than were signed for it"),
+            EdgeFault::Unclear => {
                 // A receiver that is there has to have what it claims to have received.
                 tracing::error!(
                     answer = name,

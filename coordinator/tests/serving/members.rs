@@ -230,7 +230,7 @@ async fn a_lane_that_does_not_say_whose_it_is_ends() {
         let hello = tokio_stream::once(Body { bytes });
         let mut down = client.lane(hello).await.unwrap().into_inner();
         let refused = down.message().await.unwrap_err();
-        assert!(refused.message().contains("LaneHello"), "{refused}");
+        assert!(refused.message().contains("StageStreamHello"), "{refused}");
     }
     let mut answering = pool.submit(1, 5);
     assert_eq!(read(&mut answering).await.failed, None);

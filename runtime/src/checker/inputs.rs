@@ -10,7 +10,9 @@ use concord_models::train::{StateTensor, TrainState};
 use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
-use concord_proto::{Digest, JobSpec, Leaf, Phase, Port, PortKind, WorkerId, canonical, merkle};
+use concord_proto::{
+    Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
+};
 
 use tonic::transport::Channel;
 
@@ -85,7 +87,7 @@ impl Inputs {
             }
             inputs.take(port, &channel, digests).await?;
         }
-        if matches!(leaf.phase, Phase::Forward | Phase::Backward) {
+        if matches!(leaf.phase, LeafPhase::Forward | LeafPhase::Backward) {
             let data = &mut job.data;
             let microbatch = data.microbatch(blobs, order.step, leaf.microbatch).await?;
             inputs.microbatch = Some(microbatch);
