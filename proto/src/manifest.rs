@@ -3,8 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::canonical;
-use crate::digest::{Digest, Domain, Hasher};
-use crate::merkle;
+use crate::crypto::{Digest, Domain, Hasher, merkle};
 
 /// How the elements of a stored tensor are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -90,7 +89,7 @@ impl TensorHeader {
     }
 }
 
-/// A tensor of a model.
+/// The name of a tensor of a model, and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ModelTensor {
     /// Its Hugging Face name.
@@ -106,7 +105,6 @@ pub struct ModelTensor {
 pub struct ModelManifest {
     /// The text of config.json.
     pub config_json: String,
-    /// The tensors.
     pub tensors: Vec<ModelTensor>,
 }
 
@@ -153,13 +151,12 @@ impl SequenceEntry {
 pub struct StateEntry {
     /// The tensor.
     pub value: Digest,
-    /// First moment.
     pub first_moment: Digest,
-    /// Second moment.
     pub second_moment: Digest,
 }
 
-/// The trained state after `step` steps: one entry for each tensor of [`crate::JobSpec::trainable`].
+/// The trained state after `step` steps: one entry for each tensor of
+/// [`crate::training::JobSpec::trainable`].
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StateManifest {
     /// Steps done.

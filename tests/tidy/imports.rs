@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::sources::{ROOT, SourceFile, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("concord-kernels", &[]),
     ("concord-proto", &[]),
-    ("concord-text", &["concord-proto"]),
+    ("concord-verify", &["concord-proto"]),
+    ("concord-text", &[]),
     ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
@@ -20,12 +21,13 @@ const IMPORTS: [(&str, &[&str]); 9] = [
             "concord-models",
             "concord-proto",
             "concord-text",
+            "concord-verify",
         ],
     ),
     ("concord-scheduler", &["concord-proto"]),
     (
         "concord-coordinator",
-        &["concord-proto", "concord-scheduler"],
+        &["concord-proto", "concord-scheduler", "concord-verify"],
     ),
     ("concord-gateway", &["concord-proto", "concord-text"]),
     (
@@ -38,6 +40,7 @@ const IMPORTS: [(&str, &[&str]); 9] = [
             "concord-proto",
             "concord-runtime",
             "concord-text",
+            "concord-verify",
         ],
     ),
 ];
