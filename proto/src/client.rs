@@ -162,6 +162,7 @@ pub struct MemberStatus {
     pub device: DeviceInfo,
     /// What it does at present, as a sentence.
     pub doing: String,
+    /// Audits passed; of a checker, verdicts that were accepted.
     pub audits_passed: u64,
     /// Present audit rate, `p * 2^32`.
     pub audit_rate: u64,

@@ -3,7 +3,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::crypto::{Digest, PublicKey, Signed, WorkerId};
+use crate::crypto::{Digest, Domain, Keypair, PublicKey, Signed, WorkerId};
 use crate::serving::{AnswerVerdict, AuditedAnswer, DeploymentId, StageAssignment};
 use crate::training::{
     F32Bits, JobId, Layers, Leaf, MicrobatchLoss, Plan, TensorNorm, TensorState, tree,
@@ -126,7 +126,7 @@ pub enum ToCoordinator {
         /// The most that the worker can hold.
         limit_bytes: u64,
     },
-    /// The layers that a [`StageAssignment`] names beside the seat are loaded.
+    /// The layers that a [`StageAssignment`] lists under `standby` are loaded.
     StandsBy {
         deployment: DeploymentId,
         /// The plan's epoch.
@@ -150,7 +150,7 @@ pub enum ToCoordinator {
         /// What came of it.
         verdict: AnswerVerdict,
     },
-    /// A tensor cannot be brought to another worker of the plan: nobody answers at its address.
+    /// A tensor cannot be sent to another worker of the plan: nobody answers at its address.
     Unreached {
         job: JobId,
         /// The plan's epoch.
@@ -246,7 +246,7 @@ pub enum ToWorker {
         /// The bound.
         below: u32,
     },
-    /// The plan is no more. Go back to the last committed step and keep its state.
+    /// The plan is withdrawn. Go back to the last committed step and hold its state.
     Abort {
         job: JobId,
         /// The plan's epoch.
@@ -293,7 +293,7 @@ pub struct Scalars {
 impl Scalars {
     /// The digest that update leaves name.
     pub fn digest(&self) -> Digest {
-        Digest::of_value(crate::crypto::Domain::Blob, self)
+        Digest::of_value(Domain::Blob, self)
     }
 
     /// The mean loss of the step: the sums of its microbatches, added by the tree, over its
@@ -333,4 +333,41 @@ pub enum Opening {
     Inputs(Vec<Vec<Digest>>),
     /// They are gone, or never were.
     Gone,
+}
+
+/// What the coordinator asks at the address that a worker advertises: only the holder of the
+/// worker's key can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AddressChallenge {
+    /// Who is said to be there.
+    pub worker: WorkerId,
+    /// Made for this question alone.
+    pub nonce: [u8; 32],
+}
+
+/// The answer: a signature under a domain of its own, so that nobody can use a worker that answers
+/// to get anything else signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AddressProof {
+    /// Over [`Domain::AddressChallenge`] and the challenge.
+    pub signature: [u8; 64],
+}
+
+impl AddressChallenge {
+    fn message(&self) -> Digest {
+        Digest::of_value(Domain::AddressChallenge, self)
+    }
+
+    /// The answer of the worker that is asked for; none where this is another one's key.
+    pub fn answer(&self, key: &Keypair) -> Option<AddressProof> {
+        let is_asked = key.public() == self.worker;
+        is_asked.then(|| AddressProof {
+            signature: key.sign(&self.message()),
+        })
+    }
+
+    /// Whether the worker that is asked for gave this answer.
+    pub fn is_proven_by(&self, proof: &AddressProof) -> bool {
+        self.worker.verifies(&self.message(), &proof.signature)
+    }
 }
