@@ -36,7 +36,7 @@ pub struct TensorHeader {
 }
 
 impl TensorHeader {
-    /// The address of a tensor blob, without putting the blob together.
+    /// The address of the blob of this header and `elements`, without allocating the blob.
     pub fn digest(&self, elements: &[u8]) -> Digest {
         let mut hasher = Hasher::new(Domain::Blob);
         hasher.update(&canonical::encode(self));
@@ -131,7 +131,7 @@ pub struct SequenceEntry {
 }
 
 impl SequenceEntry {
-    /// The entry of a sequence of `tokens`, of which those with a mask of 1 are to be predicted.
+    /// The entry of a sequence. Tokens with a mask of 1 are to be predicted.
     pub fn new(tokens: &[u32], mask: &[u8]) -> Self {
         let mut hasher = Hasher::new(Domain::Sequence);
         tokens
@@ -155,8 +155,7 @@ pub struct StateEntry {
     pub second_moment: Digest,
 }
 
-/// The trained state after `step` steps: one entry for each tensor of
-/// [`crate::training::JobSpec::trainable`].
+/// The trained state after `step` steps: one entry for each tensor in `trainable` of the job spec.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StateManifest {
     /// Steps done.

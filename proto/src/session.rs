@@ -126,7 +126,7 @@ pub enum ToCoordinator {
         /// The most that the worker can hold.
         limit_bytes: u64,
     },
-    /// The layers that a [`StageAssignment`] names beside the seat are loaded.
+    /// The layers that a [`StageAssignment`] lists under `standby` are loaded.
     StandsBy {
         deployment: DeploymentId,
         /// The plan's epoch.
@@ -150,7 +150,7 @@ pub enum ToCoordinator {
         /// What came of it.
         verdict: AnswerVerdict,
     },
-    /// A tensor cannot be brought to another worker of the plan: nobody answers at its address.
+    /// A tensor cannot be sent to another worker of the plan: nobody answers at its address.
     Unreached {
         job: JobId,
         /// The plan's epoch.
@@ -246,7 +246,7 @@ pub enum ToWorker {
         /// The bound.
         below: u32,
     },
-    /// The plan is no more. Go back to the last committed step and keep its state.
+    /// The plan is withdrawn. Go back to the last committed step and hold its state.
     Abort {
         job: JobId,
         /// The plan's epoch.

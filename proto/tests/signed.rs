@@ -100,7 +100,8 @@ fn an_address_is_proven_by_the_key_that_is_asked_for_alone() {
     let proof = challenge.answer(&key(1)).expect("it is asked");
     assert!(challenge.is_proven_by(&proof));
     assert_eq!(challenge.answer(&key(2)), None, "another one is asked");
-    // Neither another challenge nor another signer, nor a signature over the same bytes as a message.
+    // Neither another challenge nor another signer, nor a signature over the same bytes as a
+    // message.
     for other in [
         AddressChallenge {
             nonce: [8; 32],

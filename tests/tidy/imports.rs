@@ -45,6 +45,9 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ),
 ];
 
+/// The crates that open connections: the others link no gRPC.
+const CONNECTED: [&str; 3] = ["concord", "concord-coordinator", "concord-runtime"];
+
 /// Used by generated code alone: no source file names it.
 const GENERATED_USES: [&str; 1] = ["tonic_prost"];
 
@@ -52,6 +55,7 @@ struct Dependency {
     package: String,
     folder: String,
     name: String,
+    features: Vec<String>,
     is_dev: bool,
 }
 
@@ -75,6 +79,11 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_string()
 }
 
+fn features(dependency: &Value) -> Vec<String> {
+    let list = dependency["features"].as_array().expect("a list");
+    list.iter().map(text).collect()
+}
+
 fn dependencies() -> Vec<Dependency> {
     let of_package = |package: Value| {
         let manifest = text(&package["manifest_path"]);
@@ -85,6 +94,7 @@ fn dependencies() -> Vec<Dependency> {
             package: text(&package["name"]),
             folder: folder.clone(),
             name: text(&dependency["name"]),
+            features: features(&dependency),
             is_dev: dependency["kind"] == "dev",
         })
     };
@@ -113,6 +123,24 @@ fn crates_import_only_what_the_architecture_allows() {
         assert!(
             dependency.is_dev || allowed.contains(&name),
             "{package} imports {name}: ARCHITECTURE.md allows {allowed:?}"
+        );
+    }
+}
+
+#[test]
+fn only_what_opens_connections_links_grpc() {
+    for dependency in dependencies() {
+        let stubs = dependency.name == "concord-proto"
+            && dependency.features.iter().any(|feature| feature == "grpc");
+        let links = stubs || ["tonic", "prost"].contains(&dependency.name.as_str());
+        let may = CONNECTED.contains(&dependency.package.as_str())
+            || dependency.package == "concord-proto"
+            || dependency.is_dev;
+        assert!(
+            may || !links,
+            "{} links gRPC by {}: {CONNECTED:?} may",
+            dependency.package,
+            dependency.name
         );
     }
 }

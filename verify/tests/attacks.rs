@@ -142,7 +142,12 @@ fn claims_that_break_the_rules_name_the_worker() {
 #[test]
 fn claims_that_contradict_each_other_are_named() {
     let other_loss = with_claim(2, |claim, _| claim.loss = F32Bits::from(9.0));
-    assert_refused(&other_loss, "claims.steps", &["step 1", "differ in loss"]);
+    // The scalars tell which of the claims is wrong.
+    let culprit = id(3).to_string();
+    let words = ["step 1", "what the scalars", &culprit];
+    assert_refused(&other_loss, "claims.steps", &words);
+    let other_rate = with_claim(2, |claim, _| claim.learning_rate = F32Bits::from(9.0));
+    assert_refused(&other_rate, "claims.steps", &["step 1", "differ in loss"]);
     // Worker 1 signs an activation to worker 2 and claims another one.
     let equivocation = with_leaf(0, 0, |leaf| leaf.outputs[0].digest = made_up("other"));
     let culprit = id(1).to_string();

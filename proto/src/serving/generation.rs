@@ -53,7 +53,7 @@ pub struct SamplingSpec {
     pub grammar: Option<GrammarSpec>,
 }
 
-/// What an answer has to be. Tokens that cannot lead there are no candidates.
+/// What an answer has to be. Tokens after which it cannot become that are not drawn.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum GrammarSpec {
     /// Any JSON object.

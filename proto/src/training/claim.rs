@@ -22,8 +22,8 @@ pub enum LeafPhase {
     Update,
 }
 
-/// Which gradients a partial sum is of. An embedding that is also the head gets a gradient at
-/// either end of the model; both are summed over the microbatches on their own and then added.
+/// Which gradients a partial sum is of. An embedding that is also the head gets one gradient at
+/// each end of the model. Each is summed over the microbatches by itself; then the two are added.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
 )]

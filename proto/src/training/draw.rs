@@ -1,5 +1,6 @@
-//! Which leaves are audited. Drawn after the claims are in, from a nonce that was committed to
-//! before the work: nobody can choose it, and anybody can derive it again.
+//! Which leaves are audited. The draw is made once the claims are in, from a nonce that the
+//! coordinator committed to before the work. So nobody can choose what is drawn, and anybody can
+//! derive it again.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 

@@ -55,7 +55,7 @@ impl BatchPlan {
     }
 }
 
-/// The sequences ordered by a keyed digest of their index; ties cannot matter, the index decides.
+/// The sequences ordered by a keyed digest of their index; between equal digests the index decides.
 fn permutation(seed: u64, epoch: u64, count: u64) -> Vec<u32> {
     let key = |index: u32| {
         let mut hasher = Hasher::new(Domain::Shuffle);

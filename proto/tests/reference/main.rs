@@ -33,7 +33,7 @@ const fn call(
     }
 }
 
-const CALLS: [Call; 10] = [
+const CALLS: [Call; 11] = [
     call(
         "Coordinator.Session",
         "`ToCoordinator`, each signed, from a worker or checker",
@@ -80,6 +80,12 @@ const CALLS: [Call; 10] = [
         "Worker.Open",
         "`OpenRequest` from a checker",
         "`Opening`",
+        "MESSAGE_BYTES_MAX",
+    ),
+    call(
+        "Worker.Prove",
+        "`AddressChallenge` from the coordinator",
+        "`AddressProof`",
         "MESSAGE_BYTES_MAX",
     ),
     call(
@@ -303,7 +309,7 @@ fn messages(types: &Types) -> String {
             };
             let doc = match field.doc.as_str() {
                 "" => String::new(),
-                doc => format!(" {doc}"),
+                doc => format!(": {doc}"),
             };
             let line = format!("`{}`{shape}{doc}{bound}", field.name);
             text += &wrapped(&format!("{}* ", "  ".repeat(field.depth)), &line);

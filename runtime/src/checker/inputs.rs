@@ -13,7 +13,6 @@ use concord_proto::wire::{Body, ending};
 use concord_proto::{
     Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
 };
-
 use tonic::transport::Channel;
 
 use super::job::AuditedJob;

@@ -1,11 +1,11 @@
-//! What all claims of a step must say alike, and the record that they give together.
+//! What all claims of a step must agree on, and the record that they give together.
 
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::{Claim, Digest, JobSpec, StepRecord, WorkerId, merkle};
 
 use super::{Claimed, StepRules};
 
-/// Claims that differ where they must be alike. Arithmetic decides who is right.
+/// Claims that differ where they must agree. Only computing the step again shows who is right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("workers {} and {} differ in {what}", first.short(), second.short())]
 pub struct Disagreement {

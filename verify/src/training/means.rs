@@ -78,7 +78,7 @@ pub(super) fn check_means(
         culprit: worker,
         offence: Offence::WrongClaim,
         evidence: format!(
-            "in step {}, its loss or gradient norm does not follow from the scalars",
+            "in step {}, its loss or gradient norm is not what the scalars of the step give",
             rules.step
         ),
     })

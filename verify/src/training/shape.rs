@@ -1,4 +1,4 @@
-//! Which ports the leaves of a slot must have.
+//! Which inputs and outputs the leaves of a worker must have, by its slot in the plan.
 
 use concord_proto::session::Scalars;
 use concord_proto::tree::{self, Node};

@@ -202,8 +202,7 @@ impl ReceiptSigner {
         for (stage, signed) in answered.claims.iter().enumerate() {
             let HeldStage { worker, layers } = answered.stages[stage];
             let check = |signed| rules.check_holder(worker, layers, answered.before, signed);
-            let found = signed.as_ref().map(check);
-            claims.push(match found {
+            claims.push(match signed.as_ref().map(check) {
                 Some(Ok(claim)) => Some(claim),
                 Some(Err(why)) => {
                     faults.push((stage, why));
@@ -250,7 +249,7 @@ impl ReceiptSigner {
         let answered = &entry.answered;
         let [sender, receiver] = [stage - 1, stage].map(|at| answered.stages[at].worker);
         let claim = entry.claims[stage].as_ref();
-        let shown = claim.map_or(EdgeFault::Unclear, |claim| {
+        let fault = claim.map_or(EdgeFault::Unclear, |claim| {
             let dispute = EdgeDispute {
                 deployment: self.id,
                 epoch: answered.epoch,
@@ -263,7 +262,7 @@ impl ReceiptSigner {
         });
         let name = answered.generation.id.clone();
         self.release(&self.entries[&sequence]);
-        let (worker, evidence) = match shown {
+        let (worker, evidence) = match fault {
             EdgeFault::Sender => (sender, "it signed rows that it does not claim to have sent"),
             EdgeFault::Receiver => (receiver, "it claims other rows than were signed for it"),
             EdgeFault::Unclear => {

@@ -27,7 +27,7 @@ type Judged<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a Judgement>>;
 /// Checks that all drawn leaves were judged, that no dispute is open and that nobody convicted has
 /// a claim left that counts.
 pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCounts, VerifyError> {
-    // The word of a convicted checker is worth nothing, whenever it was given.
+    // Verdicts of a convicted checker do not count, whenever they were given.
     let sound = |judgement: &&Judgement| !history.convicted.contains(&judgement.checker);
     let mut judged = Judged::new();
     for judgement in history.judgements.iter().filter(sound) {

@@ -23,7 +23,7 @@ struct OpenedClaim<'a> {
     leaves: &'a [Leaf],
 }
 
-/// Checks the files but the ledger against it and each other. Gives the leaves of each step.
+/// Checks all other files against the ledger and against each other. Gives the leaves of each step.
 pub(super) fn check<'a>(
     bundle: &'a Bundle,
     history: &History,

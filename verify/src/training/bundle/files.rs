@@ -60,8 +60,8 @@ impl Bundle {
     /// The bundle of these files, in any order.
     ///
     /// # Errors
-    /// [`VerifyError`] naming the file that is missing, is there twice, is none of a bundle's or
-    /// holds other bytes than canonical encodings, and which statement of it.
+    /// [`VerifyError`] naming the file that is missing, is there twice, does not belong to a bundle
+    /// or holds bytes that are no canonical encoding, and where in it these are.
     pub fn from_files(files: &[(String, Vec<u8>)]) -> Result<Self, VerifyError> {
         for (index, (name, _)) in files.iter().enumerate() {
             if !FILES.contains(&name.as_str()) {

@@ -7,7 +7,7 @@ use super::audits::AuditCounts;
 use super::chain::StepLeaves;
 use super::history::History;
 
-/// What a verified bundle shows. The percentages are for people; nothing is hashed of them.
+/// What a verified bundle shows. The probabilities are for people and enter no digest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub job: JobId,
