@@ -163,7 +163,7 @@ impl Pool {
         let (leave, left) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             // Once convicted it is refused: what the act tells is how that came about.
-            let run = worker::run(options, left);
+            let run = worker::run(options, left, |_, _| ());
             let _ = run.with_subscriber(NoSubscriber::default()).await;
         });
         Running::Here(task, leave)

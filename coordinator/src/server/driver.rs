@@ -206,7 +206,11 @@ impl CoreDriver {
                     let _ = answer.send(response);
                 }
             }
-            Effect::Probe { session, endpoint } => self.probes.start(session, endpoint),
+            Effect::Probe {
+                session,
+                worker,
+                endpoint,
+            } => self.probes.start(session, worker, endpoint),
             Effect::Serving(effect) => {
                 if let Some(serving) = &self.serving {
                     serving.carry_out(effect).await;

@@ -1,6 +1,5 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
-mod accept;
 mod driver;
 mod error;
 mod probe;
@@ -19,6 +18,7 @@ use std::time::Duration;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
+use concord_proto::wire::incoming::accept;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +28,6 @@ use crate::blobs::BlobStore;
 use crate::core::{Config, Core, Event, ServingEvent};
 use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
-use accept::accept;
 use driver::{CoreDriver, DriverEvent, DriverParts};
 use probe::Probes;
 use service::CoordinatorService;
