@@ -25,7 +25,7 @@ const RUN_MAX: usize = 512;
 /// What stands for stderr.
 const STDERR: &str = "-";
 
-enum Input {
+enum LogEntry {
     Line(String),
     /// Tell when all lines before are written.
     Flush(oneshot::Sender<()>),
@@ -33,7 +33,7 @@ enum Input {
 
 /// Where lines go.
 pub(crate) struct AccessLog {
-    inputs: SyncSender<Input>,
+    inputs: SyncSender<LogEntry>,
     /// Lines that could not be written, and have not been told yet.
     lost: Arc<AtomicU64>,
 }
@@ -64,14 +64,14 @@ impl AccessLog {
     /// Has a line written. The result is how many lines were lost since the last one: because too
     /// many wait, or because the file could not be written.
     pub fn write(&self, line: String) -> u64 {
-        let waits = self.inputs.try_send(Input::Line(line)).is_ok();
+        let waits = self.inputs.try_send(LogEntry::Line(line)).is_ok();
         self.lost.swap(0, Ordering::Relaxed) + u64::from(!waits)
     }
 
     /// Waits until all lines so far are written, or cannot be.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        if self.inputs.try_send(Input::Flush(done)).is_ok() {
+        if self.inputs.try_send(LogEntry::Flush(done)).is_ok() {
             // A writer that is gone writes no more.
             let _ = written.await;
         }
@@ -85,16 +85,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, inputs: &Receiver<Input>) {
+    fn run(mut self, inputs: &Receiver<LogEntry>) {
         while let Ok(first) = inputs.recv() {
             let (mut text, mut done) = (String::new(), Vec::new());
             for input in std::iter::once(first).chain(inputs.try_iter().take(RUN_MAX)) {
                 match input {
-                    Input::Line(line) => {
+                    LogEntry::Line(line) => {
                         text.push_str(&line);
                         text.push('\n');
                     }
-                    Input::Flush(sender) => done.push(sender),
+                    LogEntry::Flush(sender) => done.push(sender),
                 }
             }
             let written = append(&self.path, &text);

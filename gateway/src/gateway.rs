@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::api_error::ApiError;
-use crate::engine::Engine;
+use crate::engine::InferenceEngine;
 use crate::guides::Guides;
-use crate::keys::{Account, Keyring, UsageFile};
+use crate::keys::{KeyAccount, Keyring, UsageFile};
 use crate::metrics::Metrics;
-use crate::options::{Options, Served};
-use crate::phase::{Phase, UnderWay};
+use crate::options::{GatewayOptions, Served};
+use crate::phase::{DrainPhase, UnderWay};
 use crate::readers::Readers;
 
 /// Adapters at a time.
@@ -30,36 +30,36 @@ pub(crate) struct Gateway {
     /// The most text that a token stands for, if that is bounded.
     width: Option<TokenWidth>,
     pub readers: Readers,
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn InferenceEngine>,
     pub keys: Keyring,
     /// Where it is written what keys have used; nothing where no key is asked for, and at the end.
     usage: Mutex<Option<UsageFile>>,
-    pub options: Options,
+    pub options: GatewayOptions,
     pub cors: Option<HeaderValue>,
     pub metrics: Metrics,
     pub guides: Guides,
     pub access_log: Option<AccessLog>,
-    pub phase: watch::Receiver<Phase>,
+    pub phase: watch::Receiver<DrainPhase>,
     pub under_way: UnderWay,
     adapters: RwLock<Vec<(String, Digest)>>,
 }
 
 /// What a gateway is given beside the model.
-pub(crate) struct Parts {
+pub(crate) struct GatewayParts {
     pub keys: Keyring,
     pub usage: Option<UsageFile>,
     pub cors: Option<HeaderValue>,
     pub access_log: Option<AccessLog>,
-    pub phase: watch::Receiver<Phase>,
+    pub phase: watch::Receiver<DrainPhase>,
     pub under_way: UnderWay,
 }
 
 impl Gateway {
     pub fn new(
         mut served: Served,
-        engine: Arc<dyn Engine>,
-        options: Options,
-        parts: Parts,
+        engine: Arc<dyn InferenceEngine>,
+        options: GatewayOptions,
+        parts: GatewayParts,
     ) -> Self {
         Self {
             has_template: served.template.is_some(),
@@ -192,7 +192,7 @@ impl Gateway {
     /// What `work` says; a 500 where it has a bug.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
-        account: &Account,
+        account: &KeyAccount,
         bytes: usize,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {

@@ -52,8 +52,19 @@ impl Default for SamplingDefaults {
 }
 
 /// How the gateway runs.
+///
+/// ```
+/// use concord_gateway::{GatewayOptions, Limits};
+///
+/// let options = GatewayOptions {
+///     keys: Some("keys".into()),
+///     limits: Limits { requests_per_minute: 60, ..Limits::default() },
+///     ..GatewayOptions::new(([127, 0, 0, 1], 8000).into())
+/// };
+/// assert!(!options.open && options.tls.is_none());
+/// ```
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct GatewayOptions {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// PEM files of the certificate chain and of its private key; without them, plain HTTP. They are
@@ -80,7 +91,7 @@ pub struct Options {
     pub limits: Limits,
 }
 
-impl Options {
+impl GatewayOptions {
     /// Plain HTTP without keys, for this machine alone.
     pub fn new(listen: SocketAddr) -> Self {
         Self {

@@ -6,15 +6,16 @@ use concord_proto::{Digest, Domain};
 use concord_text::{CallFormat, CallParser, Guide, ReasoningSplit, TextError, tool_grammar};
 use serde_json::Value;
 
-use crate::answer::{Choice, Planned, Reading};
+use crate::answer::{Choice, PlannedChoice, Reading};
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::ignored::Ignored;
 use crate::json;
 use crate::keys::{self, Permit, Wanted};
 use crate::request::{
-    ChatPrompt, ChatRequest, Common, CompletionRequest, Prompt, Shape, Tools, Way,
+    AnswerShape, ChatPrompt, ChatRequest, Common, CompletionRequest, Prompt, Tools, Way,
 };
 
 /// A request, ready for the engine.
@@ -22,7 +23,7 @@ pub(crate) struct Prepared {
     pub head: Head,
     pub way: Way,
     /// All choices of the first prompt, then those of the next.
-    pub planned: Vec<Planned>,
+    pub planned: Vec<PlannedChoice>,
     /// Choices of a prompt.
     pub choices: usize,
     /// What each prompt's answers begin with, by prompt; empty without `echo`.
@@ -186,7 +187,7 @@ fn call_format(gateway: &Gateway, tools: &Tools) -> Result<CallFormat, ApiError>
         None => {
             let message = "This model's chat template knows no tools: leave 'tools' out, or force \
                            a call by 'tool_choice'.";
-            Err(ApiError::param("tools", message).code("unsupported_parameter"))
+            Err(ApiError::param("tools", message).code(Code::UnsupportedParameter))
         }
     }
 }
@@ -205,9 +206,11 @@ fn chat_grammar(
         return Ok(Some((grammar, "tools")));
     }
     let grammar = match &request.shape {
-        Shape::Text => return Ok(None),
-        Shape::JsonObject => Grammar::JsonObject,
-        Shape::JsonSchema(schema) => Grammar::JsonSchema(Value::Object(schema.clone()).to_string()),
+        AnswerShape::Text => return Ok(None),
+        AnswerShape::JsonObject => Grammar::JsonObject,
+        AnswerShape::JsonSchema(schema) => {
+            Grammar::JsonSchema(Value::Object(schema.clone()).to_string())
+        }
     };
     Ok(Some((grammar, "response_format")))
 }
@@ -228,7 +231,7 @@ struct Plan<'a> {
     logprobs: Option<u8>,
     prompt_logprobs: Option<u8>,
     max_tokens: u32,
-    planned: Vec<Planned>,
+    planned: Vec<PlannedChoice>,
 }
 
 impl<'a> Plan<'a> {
@@ -312,7 +315,7 @@ impl<'a> Plan<'a> {
                 prompt_logprobs: self.prompt_logprobs,
                 body: self.body,
             };
-            self.planned.push(Planned { generation, choice });
+            self.planned.push(PlannedChoice { generation, choice });
         }
         Ok(())
     }

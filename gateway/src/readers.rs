@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::options::Limits;
 
 /// Bytes of a body whose reading takes no time worth speaking of.
@@ -22,7 +23,7 @@ pub(crate) struct Readers {
 }
 
 /// One key's share of it.
-pub(crate) struct Share {
+pub(crate) struct ReaderShare {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
@@ -60,7 +61,7 @@ impl Readers {
     ///
     /// # Errors
     /// A 500 for a semaphore that was closed, which none ever is.
-    pub async fn turn(&self, share: &Share, bytes: usize) -> Result<Turn, ApiError> {
+    pub async fn turn(&self, share: &ReaderShare, bytes: usize) -> Result<Turn, ApiError> {
         let (own, all) = match bytes <= SMALL_MAX {
             true => (&share.small, &self.small),
             false => (&share.large, &self.large),
@@ -79,10 +80,15 @@ impl Readers {
     ///
     /// # Errors
     /// A 503: bodies wait for memory nowhere, since each would hold what the others wait for.
-    pub fn make_room(&self, share: &Share, room: &mut Room, bytes: usize) -> Result<(), ApiError> {
+    pub fn make_room(
+        &self,
+        share: &ReaderShare,
+        room: &mut Room,
+        bytes: usize,
+    ) -> Result<(), ApiError> {
         let full = || {
             let message = "Too many bytes of requests are being read. Try again later.";
-            ApiError::unavailable("overloaded", message, 1)
+            ApiError::unavailable(Code::Overloaded, message, 1)
         };
         let count = u32::try_from(bytes).map_err(|_| full())?;
         let take = |of: &Arc<Semaphore>| of.clone().try_acquire_many_owned(count);
@@ -99,7 +105,7 @@ impl Readers {
     }
 }
 
-impl Share {
+impl ReaderShare {
     pub fn new(limits: &Limits) -> Self {
         Self {
             small: permits(processors()),
@@ -132,7 +138,10 @@ mod tests {
     async fn a_key_waits_for_its_own_and_others_do_not() {
         let limits = Limits::default();
         let readers = Arc::new(Readers::new(&limits));
-        let (one, other) = (Arc::new(Share::new(&limits)), Share::new(&limits));
+        let (one, other) = (
+            Arc::new(ReaderShare::new(&limits)),
+            ReaderShare::new(&limits),
+        );
         let held = readers.turn(&one, 1 << 20).await.expect("a turn");
         let mut waiting = Vec::new();
         for _ in 0..100 {
@@ -159,7 +168,7 @@ mod tests {
             ..Limits::default()
         };
         let readers = Readers::new(&limits);
-        let (one, other) = (Share::new(&limits), Share::new(&limits));
+        let (one, other) = (ReaderShare::new(&limits), ReaderShare::new(&limits));
         let (mut a, mut b) = (Room::default(), Room::default());
         assert!(readers.make_room(&one, &mut a, 30).is_ok());
         assert!(readers.make_room(&one, &mut a, 20).is_ok());
@@ -167,7 +176,7 @@ mod tests {
         let error = readers.make_room(&one, &mut a, 1).expect_err("too much");
         assert_eq!(
             (error.code, error.retry_after),
-            (Some("overloaded"), Some(1))
+            (Some(Code::Overloaded), Some(1))
         );
         assert!(readers.make_room(&other, &mut b, 50).is_ok());
         drop(a);

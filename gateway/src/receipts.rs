@@ -8,9 +8,10 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::keys::Account;
+use crate::keys::KeyAccount;
 use crate::receipt_file;
 
 /// Bytes of a name that are worth repeating.
@@ -26,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// answer with one choice, or a list with one for each choice. `{id}-{index}` is that of one choice.
 pub(crate) async fn receipts(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let missing = || {
@@ -35,7 +36,7 @@ pub(crate) async fn receipts(
             "There is no receipt '{id}'. It is written a moment after the answer has ended, and \
              kept for a while."
         );
-        ApiError::not_found(message).code("receipt_not_found")
+        ApiError::not_found(message).code(Code::ReceiptNotFound)
     };
     // What is another's is as good as not there.
     let is_own = || account.line.admin || ids::is_of(&id, &account.owner());

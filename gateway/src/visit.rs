@@ -13,7 +13,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
-use crate::keys::now;
+use crate::keys::{RequestRecord, now};
 use crate::phase::Counted;
 
 /// Letters of a path that are worth a line.
@@ -76,20 +76,10 @@ impl Visit {
         self.notes().counted = Some(counted);
     }
 
-    /// What it asks, by the name in requests.
-    pub fn asks(&self, model: &str) {
-        self.notes().model = Some(model.to_string());
-    }
-
     /// Some of the answer is there.
     pub fn answers(&self) {
         let elapsed = self.started.elapsed();
         self.notes().first.get_or_insert(elapsed);
-    }
-
-    /// What the answer took.
-    pub fn used(&self, usage: &Usage) {
-        self.notes().usage = *usage;
     }
 
     /// The response, by its name and that of the answer in it, whose body ends the visit.
@@ -129,6 +119,16 @@ impl Visit {
             "seconds": self.started.elapsed().as_secs_f64(),
             "first_seconds": notes.first.map(|first| first.as_secs_f64()),
         })
+    }
+}
+
+impl RequestRecord for Visit {
+    fn asks(&self, model: &str) {
+        self.notes().model = Some(model.to_string());
+    }
+
+    fn used(&self, usage: &Usage) {
+        self.notes().usage = *usage;
     }
 }
 

@@ -5,6 +5,13 @@ use concord_proto::serving::{Control, DrawOrder, Finish, Generation, Pass, PassR
 use concord_proto::serving::{Update, Usage};
 
 /// The bounds of a scheduler.
+///
+/// ```
+/// use concord_scheduler::Settings;
+///
+/// let settings = Settings { active_max: 64, ..Settings::new(32_000, 2_048) };
+/// assert_eq!((settings.positions, settings.active_max), (2_048, 64));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Size of the vocabulary.
@@ -43,7 +50,7 @@ impl Settings {
     clippy::large_enum_variant,
     reason = "an event is handed over once, and never kept in numbers"
 )]
-pub enum Event {
+pub enum SchedulerEvent {
     /// The pipeline is there, or there again: all pages are empty, passes count from 0.
     Up {
         /// Its stages.
@@ -77,7 +84,7 @@ pub enum Event {
         /// Which.
         sequence: u64,
     },
-    /// Runs whose hidden states are not finite. To be told before the [`Event::Result`] of the
+    /// Runs whose hidden states are not finite. To be told before the [`SchedulerEvent::Result`] of the
     /// pass: a driver holds a result back until each stage has told that the pass has left it.
     Broken {
         /// Number of the pass.
@@ -98,7 +105,7 @@ pub enum Event {
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub enum SchedulerEffect {
     /// Do a pass: to the first and to the last stage.
     Pass {
         /// For the first stage.
@@ -113,7 +120,7 @@ pub enum Effect {
         /// The news.
         update: Update,
     },
-    /// An answer is complete. [`Effect::Claim`] and [`Update::Finished`] follow at once.
+    /// An answer is complete. [`SchedulerEffect::Claim`] and [`Update::Finished`] follow at once.
     Answered {
         /// Which.
         sequence: u64,
@@ -124,7 +131,7 @@ pub enum Effect {
         /// What it took.
         usage: Usage,
     },
-    /// All stages shall claim a sequence; [`Event::Claimed`] is expected.
+    /// All stages shall claim a sequence; [`SchedulerEvent::Claimed`] is expected.
     Claim {
         /// Which.
         sequence: u64,
@@ -144,7 +151,7 @@ pub enum Effect {
         sequence: u64,
     },
     /// The pipeline's last stage said what does not fit. Nothing was taken over from it; the pass
-    /// stays in flight until [`Event::Down`].
+    /// stays in flight until [`SchedulerEvent::Down`].
     Fault {
         /// What.
         reason: String,
@@ -203,14 +210,14 @@ pub struct Evicted {
 
 impl Evicted {
     /// The events that make it go on in another scheduler.
-    pub fn events(self) -> Vec<Event> {
+    pub fn events(self) -> Vec<SchedulerEvent> {
         let (sequence, answer) = (self.sequence, self.answer.len() as u32);
-        let submit = Event::Submit {
+        let submit = SchedulerEvent::Submit {
             sequence,
             generation: self.generation,
             answer: self.answer,
         };
-        let allow = self.allowed.map(|tokens| Event::Control {
+        let allow = self.allowed.map(|tokens| SchedulerEvent::Control {
             sequence,
             control: Control::Allow { answer, tokens },
         });

@@ -17,7 +17,7 @@ struct Page {
 /// The pages of a pipeline. A page is free, held by sequences, or kept for its content alone; the
 /// last are given away, the longest unused first, when free ones are lacking.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pages {
+pub(crate) struct PagePool {
     pages: Vec<Page>,
     free: Vec<u32>,
     /// Pages by content.
@@ -27,7 +27,7 @@ pub(crate) struct Pages {
     clock: u64,
 }
 
-impl Pages {
+impl PagePool {
     /// `count` free pages.
     pub(crate) fn new(count: u32) -> Self {
         Self {

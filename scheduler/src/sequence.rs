@@ -6,7 +6,7 @@ use concord_proto::serving::{TokenLogprob, Usage};
 
 /// Where a generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum SequencePhase {
     /// It holds no page.
     Waiting,
     /// It holds pages, and its next tokens go into passes.
@@ -21,7 +21,7 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
     pub(crate) generation: Generation,
-    pub(crate) phase: Phase,
+    pub(crate) phase: SequencePhase,
     /// Prompt and answer.
     pub(crate) tokens: Vec<u32>,
     /// Names of its full pages, as far as they were needed.
@@ -59,7 +59,7 @@ impl Sequence {
         let is_scored = generation.prompt_logprobs.is_some() && answer.is_empty();
         Self {
             generation,
-            phase: Phase::Waiting,
+            phase: SequencePhase::Waiting,
             tokens,
             keys: Vec::new(),
             pages: Vec::new(),
@@ -110,7 +110,7 @@ impl Sequence {
 
     /// Rows that may be computed now.
     pub(crate) fn ready_rows(&self) -> u32 {
-        if self.in_flight || self.preempted || self.phase != Phase::Active {
+        if self.in_flight || self.preempted || self.phase != SequencePhase::Active {
             return 0;
         }
         let waits = self.awaits_grammar() && self.generation.spec.max_tokens > 0;

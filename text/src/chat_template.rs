@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::TextError;
-use crate::jinja::{Fault, Reads, Template, Variables};
+use crate::jinja::{Fault, Template, TemplateReads, Variables};
 use crate::rendered_chat::RenderedChat;
 use crate::tokenizer_config::TokenizerConfig;
 
@@ -20,6 +20,21 @@ const WITH_TOOLS: &str = "tool_use";
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// The chat template of a model, in the dialect of Jinja that Hugging Face renders.
+///
+/// ```
+/// use concord_text::ChatTemplate;
+///
+/// # fn main() -> Result<(), concord_text::TextError> {
+/// let template = ChatTemplate::from_source(
+///     "{% for m in messages %}{{ m.content }}{% if thinks %}<think>{% endif %}{% endfor %}",
+/// )?;
+/// // What a request sends in vain is known before anything is rendered.
+/// assert!(template.reads_variable("thinks", false));
+/// assert!(!template.reads_variable("enable_thinking", false));
+/// assert!(!template.reads_message_field("name", false));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ChatTemplate {
     plain: Form,
@@ -34,7 +49,7 @@ pub struct ChatTemplate {
 #[derive(Debug)]
 struct Form {
     template: Template,
-    reads: Reads,
+    reads: TemplateReads,
 }
 
 impl ChatTemplate {

@@ -24,8 +24,15 @@ pub struct TokenStream<'a> {
 /// they really are broken, and waiting longer mends nothing.
 const WAITING_MAX: usize = 8;
 
+impl TextTokenizer {
+    /// A decoder for ids that come one by one, with special tokens left out.
+    pub fn stream(&self) -> TokenStream<'_> {
+        TokenStream::new(self)
+    }
+}
+
 impl<'a> TokenStream<'a> {
-    pub(crate) fn new(tokenizer: &'a TextTokenizer) -> Self {
+    fn new(tokenizer: &'a TextTokenizer) -> Self {
         Self {
             tokenizer,
             ids: Vec::new(),

@@ -12,7 +12,6 @@ use crate::control_tokens::ControlTokens;
 use crate::error::TextError;
 use crate::rendered_chat::RenderedChat;
 use crate::spelling::Spelling;
-use crate::stream::TokenStream;
 use crate::tokenizer_class::{TokenizerClass, is_byte_level};
 use crate::tokenizer_config::TokenizerConfig;
 
@@ -183,11 +182,6 @@ impl TextTokenizer {
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
         guarded(|| self.tokenizer.decode(ids, skip_special)).map_err(|reason| self.fail(reason))
-    }
-
-    /// A decoder for ids that come one by one, with special tokens left out.
-    pub fn stream(&self) -> TokenStream<'_> {
-        TokenStream::new(self)
     }
 
     /// Tokens that the tokenizer knows, added ones too.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use concord_proto::serving::{Control, Finish, TokenLogprob};
 use concord_proto::{Domain, Hasher};
 use concord_text::{
-    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopTexts, Stopped, TextError, TextStream,
-    TextTokenizer,
+    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopOutcome, StopTexts, TextError,
+    TextStream, TextTokenizer,
 };
 
 /// How a choice's tokens become text.
@@ -185,7 +185,7 @@ impl Choice {
         self.watched(&stopped, piece);
     }
 
-    fn watched(&mut self, stopped: &Stopped, piece: &mut Piece) {
+    fn watched(&mut self, stopped: &StopOutcome, piece: &mut Piece) {
         self.stopped |= stopped.hit.is_some();
         self.certain(&stopped.emit, piece);
         self.release(self.certain, piece);

@@ -12,8 +12,9 @@ use super::DAY_SECONDS;
 use super::file::KeyLine;
 use super::permit::Permit;
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::options::Limits;
-use crate::readers::Share;
+use crate::readers::ReaderShare;
 
 const SECOND_NANOS: u128 = 1_000_000_000;
 
@@ -24,7 +25,7 @@ const REQUEST: u128 = 60 * SECOND_NANOS;
 const SETTLING_SECONDS: u64 = 5;
 
 /// A key's owner, by one reading of the file of keys.
-pub(crate) struct Account {
+pub(crate) struct KeyAccount {
     pub line: KeyLine,
     requests_per_minute: u32,
     concurrent: u32,
@@ -35,7 +36,7 @@ pub(crate) struct Account {
 pub(crate) struct State {
     taken: Mutex<Taken>,
     /// Its share of what reads requests.
-    pub share: Share,
+    pub share: ReaderShare,
     /// Whether its line is gone from the file.
     pub revoked: watch::Sender<bool>,
 }
@@ -77,7 +78,7 @@ impl State {
         };
         Self {
             taken: Mutex::new(taken),
-            share: Share::new(limits),
+            share: ReaderShare::new(limits),
             revoked: watch::channel(false).0,
         }
     }
@@ -85,7 +86,7 @@ impl State {
     /// Whoever asks, where no key is asked for.
     pub fn of_anyone(limits: &Limits) -> Self {
         Self {
-            share: Share::whole(limits),
+            share: ReaderShare::whole(limits),
             ..Self::new((0, 0), limits)
         }
     }
@@ -115,7 +116,7 @@ impl State {
     }
 }
 
-impl Account {
+impl KeyAccount {
     pub fn new(line: KeyLine, state: Arc<State>, limits: &Limits) -> Self {
         let per_minute = line.requests_per_minute;
         Self {
@@ -141,7 +142,7 @@ impl Account {
         }
         let message = "This needs an API key that has 'admin' on its line.";
         let error = ApiError::new(StatusCode::FORBIDDEN, "invalid_request_error", message);
-        Err(error.code("insufficient_permissions"))
+        Err(error.code(Code::InsufficientPermissions))
     }
 
     /// Lets a request in at `now`, time since 1970.
@@ -238,7 +239,7 @@ fn left_of_day(now: Duration) -> u64 {
 fn too_many(message: String, seconds: u64) -> ApiError {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let error = ApiError::new(status, "rate_limit_exceeded", message);
-    error.code("rate_limit_exceeded").retry_after(seconds)
+    error.code(Code::RateLimitExceeded).retry_after(seconds)
 }
 
 #[cfg(test)]
@@ -249,7 +250,7 @@ mod tests {
 
     const NOON: Duration = Duration::from_secs(12 * 3_600);
 
-    fn account(per_minute: u32, concurrent: u32, tokens: u64) -> Arc<Account> {
+    fn account(per_minute: u32, concurrent: u32, tokens: u64) -> Arc<KeyAccount> {
         let line = KeyLine {
             name: "ann".to_string(),
             digest: Digest::of(Domain::ApiKey, b"ann"),
@@ -260,7 +261,7 @@ mod tests {
         };
         let limits = Limits::default();
         let state = Arc::new(State::new((0, 0), &limits));
-        Arc::new(Account::new(line, state, &limits))
+        Arc::new(KeyAccount::new(line, state, &limits))
     }
 
     fn used(prompt: u32, answer: u32) -> Usage {

@@ -10,13 +10,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::engine::Engine;
+use crate::engine::InferenceEngine;
 
 /// Seconds of a stage.
 type Figure = fn(&StageView) -> f64;
 
 /// The pool behind an engine.
-pub(super) struct PoolFigures(pub Arc<dyn Engine>);
+pub(super) struct PoolFigures(pub Arc<dyn InferenceEngine>);
 
 impl fmt::Debug for PoolFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

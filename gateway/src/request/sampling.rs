@@ -27,12 +27,12 @@ pub(super) fn sampling(
     defaults: &SamplingDefaults,
     vocab: u32,
 ) -> Result<SamplingSpec, ApiError> {
-    let temperature = fields.number("temperature", 0.0..=2.0)?;
-    let top_p = fields.number("top_p", 0.0..=1.0)?;
+    let temperature = fields.number("temperature")?;
+    let top_p = fields.number("top_p")?;
     // -1 is vLLM's way to keep all.
-    let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
-    let frequency_penalty = fields.number("frequency_penalty", -2.0..=2.0)?;
-    let presence_penalty = fields.number("presence_penalty", -2.0..=2.0)?;
+    let top_k = fields.integer("top_k")?;
+    let frequency_penalty = fields.number("frequency_penalty")?;
+    let presence_penalty = fields.number("presence_penalty")?;
     let or = |given: Option<f64>, default: f32| F32Bits::from(given.map_or(default, narrow));
     Ok(SamplingSpec {
         temperature: warm(temperature.unwrap_or(f64::from(defaults.temperature))).into(),

@@ -1,7 +1,7 @@
 //! Receipts, as they are fetched and read again.
 
 use concord_gateway::receipt_file::{self, ReceiptError};
-use concord_gateway::{Options, new_key};
+use concord_gateway::{GatewayOptions, new_key};
 use concord_proto::serving::{
     Finish, GenerationSpec, Grammar, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
 };
@@ -129,7 +129,7 @@ async fn a_receipt_is_for_whoever_asked() {
     let [ann, bob, host] = ["ann", "bob", "host"].map(|name| new_key(name).expect("a key"));
     let lines = format!("{}\n{}\n{} admin\n", ann.1, bob.1, host.1);
     std::fs::write(&path, lines).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path),
         ..options()
     };

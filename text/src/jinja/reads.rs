@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::syntax::{
-    Arguments, Binary, Body, Comparison, Constant, Expression, Filter, For, MacroSyntax, Statement,
-    StatementKind, Target,
+    Arguments, AssignTarget, Binary, Body, Comparison, Constant, Expression, Filter, For,
+    MacroSyntax, Statement, StatementKind,
 };
 
 /// Walks after which the fields are given up: each one follows values a name further at least.
@@ -35,13 +35,13 @@ const ONE_OF: [&str; 4] = ["first", "last", "min", "max"];
 
 /// What a template may read.
 #[derive(Debug, Default)]
-pub struct Reads {
+pub struct TemplateReads {
     variables: BTreeSet<String>,
     fields: BTreeSet<String>,
     all_fields: bool,
 }
 
-impl Reads {
+impl TemplateReads {
     /// What `body` may read.
     pub fn of(body: &Body) -> Self {
         let mut walk = Walk::default();
@@ -113,7 +113,7 @@ impl Holds {
 
 #[derive(Default)]
 struct Walk {
-    reads: Reads,
+    reads: TemplateReads,
     /// By the name of a variable, and by "." and that of an attribute of a namespace. Scopes are
     /// not told apart.
     holds: BTreeMap<String, Holds>,
@@ -213,13 +213,13 @@ impl Walk {
         *known = joined;
     }
 
-    fn assign(&mut self, target: &Target, holds: Holds) {
+    fn assign(&mut self, target: &AssignTarget, holds: Holds) {
         match target {
-            Target::Name(name) => self.note(name, holds),
-            Target::Attribute(_, name) => self.note(&format!(".{name}"), holds),
+            AssignTarget::Name(name) => self.note(name, holds),
+            AssignTarget::Attribute(_, name) => self.note(&format!(".{name}"), holds),
             // The parts of a message, or of a list of them.
-            Target::Tuple(_) if holds.anything() => self.give_up(),
-            Target::Tuple(_) => {}
+            AssignTarget::Tuple(_) if holds.anything() => self.give_up(),
+            AssignTarget::Tuple(_) => {}
         }
     }
 
@@ -367,16 +367,14 @@ impl Walk {
             // A method: of a message, `get` of a known name is a look at a field.
             Expression::Attribute(of, method) => {
                 let holds = self.value(of);
-                let constant = match arguments.values.first() {
-                    Some(Expression::Constant(Constant::Text(name))) => Some(name),
+                let known = match arguments.values.first() {
+                    Some(Expression::Constant(Constant::Text(name))) if method == "get" => {
+                        Some(name)
+                    }
                     _ => None,
                 };
-                match constant {
-                    Some(name) if method == "get" => {
-                        if holds.message {
-                            self.field(name);
-                        }
-                    }
+                match known {
+                    Some(name) if holds == Holds::MESSAGE => self.field(name),
                     _ if holds.anything() => self.give_up(),
                     _ => {}
                 }

@@ -33,8 +33,8 @@ pub enum Value {
     Int(i128),
     Float(f64),
     Text(Text),
-    List(Rc<Sequence>),
-    Tuple(Rc<Sequence>),
+    List(Rc<ValueSequence>),
+    Tuple(Rc<ValueSequence>),
     Dict(Rc<Dict>),
     View(Rc<View>),
     /// What can be gone through once, such as what `map` gives.
@@ -51,7 +51,7 @@ pub enum Value {
 
 /// The values of a list.
 #[derive(Debug)]
-pub struct Sequence {
+pub struct ValueSequence {
     items: Vec<Value>,
     extent: Extent,
 }
@@ -117,7 +117,7 @@ fn extent<'a>(values: impl Iterator<Item = &'a Value>) -> Made<Extent> {
     }
 }
 
-impl Sequence {
+impl ValueSequence {
     /// A list of these values.
     pub fn new(items: Vec<Value>) -> Made<Rc<Self>> {
         let extent = extent(items.iter())?;
@@ -220,12 +220,12 @@ impl Value {
 
     /// A list.
     pub fn list(items: Vec<Value>) -> Made<Self> {
-        Sequence::new(items).map(Self::List)
+        ValueSequence::new(items).map(Self::List)
     }
 
     /// A tuple.
     pub fn tuple(items: Vec<Value>) -> Made<Self> {
-        Sequence::new(items).map(Self::Tuple)
+        ValueSequence::new(items).map(Self::Tuple)
     }
 
     /// What is gone through once.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use concord_proto::Digest;
 use concord_proto::serving::ToStage;
-use concord_scheduler::Event;
+use concord_scheduler::SchedulerEvent as Event;
 use tokio::sync::oneshot;
 
 use super::Pipeline;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use concord_proto::Digest;
 use concord_proto::serving::{Control, Finish, Generation, Update, Usage};
-use concord_scheduler::{Event, Evicted, Refusal};
+use concord_scheduler::{Evicted, Refusal, SchedulerEvent as Event};
 use tokio::sync::mpsc;
 
 use super::Pipeline;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use concord_proto::serving::{ClaimOrder, PassHeader, ToStage};
 use concord_proto::{Digest, Layers, Signed, WorkerId};
-use concord_scheduler::Event;
+use concord_scheduler::SchedulerEvent as Event;
 
 use super::Pipeline;
 use crate::serving::notary::{self, Answered};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use concord_proto::Digest;
 use concord_proto::serving::ToStage;
-use concord_scheduler::Event;
+use concord_scheduler::SchedulerEvent as Event;
 use tokio::sync::mpsc;
 use tonic::Status;
 

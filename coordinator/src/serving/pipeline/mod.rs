@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use concord_proto::{Digest, WorkerId};
-use concord_scheduler::{Effect, Event, Scheduler, Settings};
+use concord_scheduler::{Scheduler, SchedulerEffect as Effect, SchedulerEvent as Event, Settings};
 use tokio::sync::mpsc;
 
 use super::hub::Hub;

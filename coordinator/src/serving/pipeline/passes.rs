@@ -7,7 +7,7 @@ use concord_proto::Digest;
 use concord_proto::serving::{
     DrawOrder, FromStage, Pass, PassResult, Passed, ToStage, runs_digest,
 };
-use concord_scheduler::Event;
+use concord_scheduler::SchedulerEvent as Event;
 
 use super::Pipeline;
 use super::input::{End, Said};
