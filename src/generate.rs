@@ -1,6 +1,6 @@
 //! `concord generate`: a text goes on.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -66,7 +66,7 @@ struct Completion {
     finish: &'static str,
 }
 
-/// Streams the completion, and nothing else, to stdout.
+/// Streams the completion and the end of its line, and nothing else, to stdout.
 ///
 /// # Errors
 /// Naming what is wrong with the options, the model or the prompt.
@@ -211,10 +211,8 @@ impl Run<'_> {
         let rest = stream.finish()?;
         self.show(&rest);
         completion.text.push_str(&rest);
-        // A shell's prompt belongs on a line of its own; a pipe gets the text and no more.
-        if std::io::stdout().is_terminal() {
-            self.show("\n");
-        }
+        // What comes next, such as the prompt of a shell, belongs on a line of its own.
+        self.show("\n");
         Ok(completion)
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use concord_coordinator::serving::{Serving, SubmitError};
+use concord_coordinator::serving::{ModelService, SubmitError};
 use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
 use concord_models::config::DecoderConfig;
 use concord_proto::serving::{Generation, PoolView};
@@ -16,7 +16,7 @@ use crate::pool::Troubles;
 
 /// A pool that serves.
 pub struct PoolEngine {
-    serving: Serving,
+    serving: ModelService,
     /// The model's shape, which adapters are checked against.
     config: Arc<DecoderConfig>,
     /// What the name of the model means beside the model.
@@ -28,7 +28,7 @@ pub struct PoolEngine {
 impl PoolEngine {
     /// Over the coordinator's side of a pool. Requests that name no adapter are for `adapter`.
     pub fn new(
-        serving: Serving,
+        serving: ModelService,
         config: Arc<DecoderConfig>,
         adapter: Option<Digest>,
         troubles: Troubles,

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use concord_gateway::{InferenceEngine, RunningGateway, Served};
 use concord_proto::Digest;
 use concord_proto::serving::ServedModel;
+use concord_proto::session::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -145,7 +146,7 @@ impl Stand {
         let (troubles, engine) = (self.pool.troubles(), self.engine.clone());
         let (is_alone, checkers) = (self.is_alone, self.checkers);
         let workers = async {
-            let reason = troubles.hopeless().await;
+            let reason = troubles.too_few(Role::Worker, 1).await;
             loop {
                 let view = engine.view();
                 // Workers that others have started may be there.
