@@ -1,8 +1,8 @@
 //! The file of accesses: one JSON object a line.
 //!
 //! A thread of its own writes it. Requests never wait for the disk: lines that it does not follow
-//! are lost, and counted. The file is opened for each run of lines, so that whoever rotates logs may
-//! move it away at any time.
+//! are lost, and counted. The file is opened for each run of lines, so that a program that rotates
+//! logs may move it away at any time.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -27,14 +27,14 @@ const STDERR: &str = "-";
 
 enum LogEntry {
     Line(String),
-    /// Tell when all lines before are written.
+    /// Send a word once all lines before are written.
     Flush(oneshot::Sender<()>),
 }
 
 /// Where lines go.
 pub(crate) struct AccessLog {
     inputs: SyncSender<LogEntry>,
-    /// Lines that could not be written, and have not been told yet.
+    /// Lines that could not be written, and are not in any figure yet.
     lost: Arc<AtomicU64>,
 }
 
@@ -104,7 +104,7 @@ impl Writer {
             }
             match written {
                 Ok(()) => self.has_failed = false,
-                // Once, and again after it has worked.
+                // Logged once, and again after a success.
                 Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
                     let path = self.path.display();
                     tracing::error!("accesses are not written to {path}: {error}");
@@ -112,7 +112,7 @@ impl Writer {
                 Err(_) => {}
             }
             for sender in done {
-                // Whoever asked is gone.
+                // The one that waited is gone.
                 let _ = sender.send(());
             }
         }

@@ -25,7 +25,7 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
-    /// Anything; see the others first.
+    /// Any error; the functions below fit most.
     pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -68,13 +68,13 @@ impl ApiError {
         }
     }
 
-    /// Our fault.
+    /// A fault of the server.
     pub fn server(message: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(status, "server_error", message)
     }
 
-    /// Not now.
+    /// The request may succeed later.
     pub fn unavailable(code: Code, message: impl Into<String>, seconds: u64) -> Self {
         Self::new(code.status(), "server_error", message)
             .code(code)
@@ -139,7 +139,7 @@ impl ApiError {
         Self::new(status, "invalid_request_error", message).code(Code::InvalidApiKey)
     }
 
-    /// What an engine's refusal of a request for `max_tokens` tokens is to a client.
+    /// The error for a request of `max_tokens` tokens that the engine refused.
     pub fn refused(refused: Refused, field: &str, max_tokens: u32) -> Self {
         match refused {
             Refused::Overloaded { waiting } => Self::unavailable(

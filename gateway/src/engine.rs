@@ -36,7 +36,7 @@ pub enum Refused {
     },
     /// An adapter that is not loaded.
     UnknownAdapter,
-    /// Anything else, for whoever asked.
+    /// Anything else, as a sentence for the client.
     Other(String),
 }
 

@@ -109,10 +109,10 @@ async fn begin(
     let permit = account.admit(now())?.noted_in(visit.clone());
     let body = request_body::read(gateway, account, request).await?;
     let length = body.bytes.len();
-    // The permit lasts as long as the work, also where the client leaves.
+    // The permit lasts until the work is done, even if the client leaves before.
     let work = move |gateway: &Gateway| {
         let prepared = prepare(gateway, &body.bytes, &permit)?;
-        // Before the engine draws any of it: whatever ends this process, it counts as used.
+        // Before the engine draws any token, so that a kill of this process forgets none of them.
         if permit.account().line.tokens_per_day.is_some() {
             gateway.write_usage();
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::api_error::ApiError;
 use crate::code::Code;
-use crate::fields::{self, Effects, Items, Table, Takes};
+use crate::fields::{self, Accepts, Effects, Items, Table};
 use crate::ignored::Ignored;
 use crate::options::Limits;
 
@@ -89,7 +89,7 @@ impl Fields {
     }
 
     /// A field with what its table says that it takes; nothing where it is absent.
-    fn given(&mut self, name: &str) -> Result<Option<(Value, Takes)>, ApiError> {
+    fn given(&mut self, name: &str) -> Result<Option<(Value, Accepts)>, ApiError> {
         let Some(value) = self.take(name) else {
             return Ok(None);
         };
@@ -109,8 +109,8 @@ impl Fields {
     pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
-            Some((Value::String(text), Takes::Text)) => Ok(Some(text)),
-            Some((other, Takes::Text)) => Err(wrong(&self.path(name), "a string", &other)),
+            Some((Value::String(text), Accepts::Text)) => Ok(Some(text)),
+            Some((other, Accepts::Text)) => Err(wrong(&self.path(name), "a string", &other)),
             Some(_) => Err(self.bug(name)),
         }
     }
@@ -124,8 +124,8 @@ impl Fields {
     pub fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
-            Some((Value::Bool(flag), Takes::Flag)) => Ok(Some(flag)),
-            Some((other, Takes::Flag)) => Err(wrong(&self.path(name), "a boolean", &other)),
+            Some((Value::Bool(flag), Accepts::Flag)) => Ok(Some(flag)),
+            Some((other, Accepts::Flag)) => Err(wrong(&self.path(name), "a boolean", &other)),
             Some(_) => Err(self.bug(name)),
         }
     }
@@ -135,7 +135,7 @@ impl Fields {
         let path = self.path(name);
         let (value, low, high) = match self.given(name)? {
             None => return Ok(None),
-            Some((value, Takes::Number(low, high))) => (value, low, high),
+            Some((value, Accepts::Number(low, high))) => (value, low, high),
             Some(_) => return Err(self.bug(name)),
         };
         let number = value.as_f64();
@@ -151,7 +151,7 @@ impl Fields {
     pub fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
-            Some((value, Takes::Integer(low, high))) => {
+            Some((value, Accepts::Integer(low, high))) => {
                 integer(&self.path(name), &value, low, high).map(Some)
             }
             Some(_) => Err(self.bug(name)),
@@ -162,7 +162,7 @@ impl Fields {
     pub fn count(&mut self, name: &str, limits: &Limits) -> Result<Option<u32>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
-            Some((value, Takes::Count(most))) => {
+            Some((value, Accepts::Count(most))) => {
                 let most = i64::from(most(limits));
                 let count = integer(&self.path(name), &value, 1, most)?;
                 Ok(u32::try_from(count).ok())
@@ -176,12 +176,12 @@ impl Fields {
         let path = self.path(name);
         match self.given(name)? {
             None => Ok(None),
-            Some((Value::Array(list), Takes::List(most, _))) if list.len() > most => {
+            Some((Value::Array(list), Accepts::List(most, _))) if list.len() > most => {
                 let message = format!("'{path}' has {} items: at most {most}.", list.len());
                 Err(ApiError::param(path, message))
             }
-            Some((Value::Array(list), Takes::List(..))) => Ok(Some(list)),
-            Some((other, Takes::List(..))) => Err(wrong(&path, "an array", &other)),
+            Some((Value::Array(list), Accepts::List(..))) => Ok(Some(list)),
+            Some((other, Accepts::List(..))) => Err(wrong(&path, "an array", &other)),
             Some(_) => Err(self.bug(name)),
         }
     }
@@ -189,7 +189,7 @@ impl Fields {
     /// An item of a list of objects, which stood at `path`.
     pub fn item(&self, name: &str, index: usize, value: Value) -> Result<Fields, ApiError> {
         match fields::find(self.table, name).map(|field| field.takes) {
-            Some(Takes::List(_, Items::Objects(table))) => {
+            Some(Accepts::List(_, Items::Objects(table))) => {
                 Self::new(value, format!("{}[{index}]", self.path(name)), table)
             }
             _ => Err(self.bug(name)),
@@ -201,7 +201,7 @@ impl Fields {
         let path = self.path(name);
         match self.given(name)? {
             None => Ok(None),
-            Some((value, Takes::Object(table))) => Self::new(value, path, table).map(Some),
+            Some((value, Accepts::Object(table))) => Self::new(value, path, table).map(Some),
             Some(_) => Err(self.bug(name)),
         }
     }
@@ -210,19 +210,19 @@ impl Fields {
     pub fn map(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
-            Some((Value::Object(map), Takes::Map)) => Ok(Some(map)),
-            Some((other, Takes::Map)) => Err(wrong(&self.path(name), "an object", &other)),
+            Some((Value::Object(map), Accepts::Map)) => Ok(Some(map)),
+            Some((other, Accepts::Map)) => Err(wrong(&self.path(name), "an object", &other)),
             Some(_) => Err(self.bug(name)),
         }
     }
 
-    /// Takes what changes nothing, and refuses what is not supported.
+    /// Accepts what changes nothing, and refuses what is not supported.
     fn rest(&mut self) -> Result<(), ApiError> {
         let table = self.table;
         for field in table.iter().flat_map(|fields| fields.iter()) {
             match (field.effect, field.takes) {
-                (_, Takes::Only(value)) => self.refuse(field.name, value)?,
-                (_, Takes::Never(instead)) => {
+                (_, Accepts::Only(value)) => self.refuse(field.name, value)?,
+                (_, Accepts::Never(instead)) => {
                     if self.take(field.name).is_some() {
                         let path = self.path(field.name);
                         let message = format!("'{path}' is not supported here: use {instead}.");
@@ -230,9 +230,9 @@ impl Fields {
                         return Err(error.code(Code::UnsupportedParameter));
                     }
                 }
-                (Effects::None, Takes::Text) => drop(self.text(field.name)?),
-                (Effects::None, Takes::Flag) => drop(self.flag(field.name)?),
-                (Effects::None, Takes::Map) => drop(self.map(field.name)?),
+                (Effects::None, Accepts::Text) => drop(self.text(field.name)?),
+                (Effects::None, Accepts::Flag) => drop(self.flag(field.name)?),
+                (Effects::None, Accepts::Map) => drop(self.map(field.name)?),
                 (Effects::None, _) => drop(self.take(field.name)),
                 (Effects::Some, _) => {}
             }

@@ -47,7 +47,7 @@ mod answer;
 mod api_error;
 mod code;
 mod embeddings;
-mod endpoints;
+
 mod engine;
 mod error;
 mod fields;
@@ -64,6 +64,7 @@ mod metrics;
 mod models;
 mod options;
 mod page;
+mod paths;
 mod phase;
 mod pool;
 mod prepare;

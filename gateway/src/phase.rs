@@ -19,7 +19,7 @@ pub(crate) enum DrainPhase {
     Stopped,
 }
 
-/// Waits until `phase` is at least `until`; also over where the gateway is gone.
+/// Waits until `phase` is at least `until`, or the gateway is gone.
 pub(crate) async fn reached(phase: &mut watch::Receiver<DrainPhase>, until: DrainPhase) {
     // An error is a sender that was dropped with the gateway.
     let _ = phase.wait_for(|phase| *phase >= until).await;

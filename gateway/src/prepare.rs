@@ -1,5 +1,4 @@
-//! From a request's body to what the engine is asked. Takes time: not for a task that others wait
-//! for.
+//! From a request's body to what the engine is asked. Slow: must not run on an async thread.
 
 use concord_proto::serving::{Generation, GenerationSpec, Grammar, choice_seed};
 use concord_proto::{Digest, Domain};
@@ -52,7 +51,7 @@ pub(crate) struct Echo {
     pub tokens: Vec<u32>,
 }
 
-/// A chat. `permit` is whose it is, and what it may take.
+/// Prepares a chat. `permit` is that of its key.
 ///
 /// # Errors
 /// A 400 or 404 that says what is wrong with it, or a 429.
@@ -70,7 +69,7 @@ pub(crate) fn chat(gateway: &Gateway, body: &[u8], permit: &Permit) -> Result<Pr
     let grammar = chat_grammar(gateway, &request, format)?;
     let mut plan = Plan::new(gateway, request.common, "chatcmpl-", body, permit)?;
     let split = ReasoningSplit::find(&gateway.template, &text);
-    // What has to be JSON from the start leaves no room for thoughts.
+    // An answer that has to be JSON from its start has no reasoning in it.
     plan.split = split.filter(|_| grammar.is_none());
     if plan.split.is_some() {
         plan.kept_tokens = ReasoningSplit::marker_tokens(tokenizer);
@@ -113,7 +112,7 @@ pub(crate) fn chat_prompt(
     Ok((chat.text().to_string(), tokens.map_err(refuse)?))
 }
 
-/// Prompts to go on with.
+/// Prepares a completion.
 ///
 /// # Errors
 /// As [`chat`].
@@ -178,7 +177,7 @@ fn room(
     }
 }
 
-/// How the model writes calls. One that was never taught to can still be forced.
+/// How the model writes calls. A model that was not trained for calls can still be forced to.
 fn call_format(gateway: &Gateway, tools: &Tools) -> Result<CallFormat, ApiError> {
     let template = gateway.has_template.then_some(&gateway.template);
     match CallFormat::find(template, &gateway.served.tokenizer) {
@@ -222,11 +221,11 @@ struct Plan<'a> {
     head: Head,
     permit: &'a Permit,
     body: Digest,
-    /// And the field that it comes from.
+    /// With the field of the request that it comes from.
     grammar: Option<(Grammar, &'static str)>,
     split: Option<ReasoningSplit>,
     calls: Option<CallParser>,
-    /// Special tokens that the two have to see by their names.
+    /// Special tokens that `split` and `calls` have to see by their names.
     kept_tokens: Vec<u32>,
     logprobs: Option<u8>,
     prompt_logprobs: Option<u8>,

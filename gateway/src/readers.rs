@@ -1,7 +1,7 @@
-//! Who reads a request when: work for processors that others must not wait for.
+//! Which request is read (parsed, rendered, tokenized) when.
 //!
-//! Small requests and large ones go separate ways, and on each way a key has only so many in the
-//! line: the others' wait does not grow with what one key sends.
+//! Small requests and large ones wait in separate queues, and in each queue a key has only so many
+//! places: the wait of others does not grow with what one key sends.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::api_error::ApiError;
 use crate::code::Code;
 use crate::options::Limits;
 
-/// Bytes of a body whose reading takes no time worth speaking of.
+/// Bytes of a body that is read in negligible time.
 const SMALL_MAX: usize = 64 << 10;
 
-/// What reads requests, and the memory for their bodies.
+/// Threads that read requests, and memory for their bodies.
 pub(crate) struct Readers {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -29,7 +29,7 @@ pub(crate) struct ReaderShare {
     bodies: Arc<Semaphore>,
 }
 
-/// A turn to read. It lasts as long as this is held, whether anybody waits for the outcome or not.
+/// A turn to read. It lasts while this is held, even if nobody waits for the outcome any more.
 pub(crate) struct Turn {
     _own: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
@@ -67,7 +67,7 @@ impl Readers {
             false => (&share.large, &self.large),
         };
         let bug = |_| ApiError::server("The gateway has a bug, please report it.");
-        // First among one's own: only then does a request stand in the line of all.
+        // Among the key's own first: only then does the request wait in the common queue.
         let own = own.clone().acquire_owned().await.map_err(bug)?;
         let place = all.clone().acquire_owned().await.map_err(bug)?;
         Ok(Turn {
@@ -79,7 +79,7 @@ impl Readers {
     /// Memory for so many more bytes of a body.
     ///
     /// # Errors
-    /// A 503: bodies wait for memory nowhere, since each would hold what the others wait for.
+    /// A 503. Bodies do not wait for memory: two half-read ones might wait for each other.
     pub fn make_room(
         &self,
         share: &ReaderShare,
@@ -110,12 +110,12 @@ impl ReaderShare {
         Self {
             small: permits(processors()),
             large: permits(1),
-            // Whatever one key sends, there is room for the bodies of others.
+            // However much one key sends, there is room for the bodies of others.
             bodies: permits(limits.bodies_bytes / 2),
         }
     }
 
-    /// All of it, where nobody is told apart from others.
+    /// All of it, where there are no keys to tell clients apart.
     pub fn whole(limits: &Limits) -> Self {
         Self {
             small: permits(processors()),

@@ -1,20 +1,20 @@
 //! The reference of the API, out of the tables that requests are read by.
 
 use crate::code::Code;
-use crate::endpoints::{Access, ENDPOINTS};
-use crate::fields::{CHOICE, Effects, Field, Items, PART, Table, Takes};
+use crate::fields::{Accepts, CHOICE, Effects, Field, Items, PART, Table};
 use crate::options::Limits;
+use crate::paths::{Access, PATHS};
 
 const HEAD: &str = "# The API of `concord serve`
 
-<!-- Made from the tables in gateway/src (fields/, endpoints.rs, code.rs) by the test
+<!-- Made from the tables in gateway/src (fields/, paths.rs, code.rs) by the test
      `gateway/tests/reference.rs`: CONCORD_WRITE_DOCS=1 writes it again. -->
 
 Requests and answers are in the shapes of OpenAI, so that its clients work as they are. A request
 is read strictly. A field of a wrong type or out of its bounds, one that is not supported and one
-that is unknown are refused with a 400 whose `param` names the field; `null` is the same as no field.
-Unknown fields of objects *within* a request (messages, tools, formats) can change no answer: the
-answer comes, and the header `x-concord-ignored` names them.
+that is unknown are refused with a 400 whose `param` names the field; `null` is the same as no
+field. Unknown fields of objects *within* a request (messages, tools, formats) can change no
+answer: the answer comes, and the header `x-concord-ignored` names them.
 
 A request without a key is answered where the server has no file of keys (`--api-keys`). Else the
 header `Authorization: Bearer ck-...` is needed, but for the paths that say so.
@@ -28,7 +28,7 @@ const HEADERS: &str = "
 |---|---|---|
 | `Authorization` | request | `Bearer` and a key that `concord key` made |
 | `Content-Type` | request | `application/json`, wherever there is a body |
-| `X-Request-Id` | both | the request's name; in the response that of the answer where the client gave none |
+| `X-Request-Id` | both | the name of the request; of the answer, where the client gave none |
 | `X-Concord-Ignored` | response | fields that changed nothing; at most 16, then their number |
 | `Retry-After` | response | seconds after which asking again may help |
 | `X-Should-Retry` | response | `false` where asking again helps nothing |
@@ -44,11 +44,11 @@ const HEADERS: &str = "
 /// ```
 pub fn api_reference() -> String {
     let mut text = HEAD.to_string();
-    endpoints(&mut text);
+    paths(&mut text);
     text.push_str(HEADERS);
-    for endpoint in ENDPOINTS {
-        if let Some(fields) = endpoint.fields {
-            line(&mut text, &format!("## `{}`\n", endpoint.path));
+    for api_path in PATHS {
+        if let Some(fields) = api_path.fields {
+            line(&mut text, &format!("## `{}`\n", api_path.path));
             object(&mut text, fields, "");
         }
     }
@@ -66,18 +66,18 @@ fn row(text: &mut String, cells: &[&str]) {
     line(text, &format!("| {} |", cells.join(" | ")));
 }
 
-fn endpoints(text: &mut String) {
+fn paths(text: &mut String) {
     line(text, "## Paths\n");
     row(text, &["path", "needs", "what"]);
     line(text, "|---|---|---|");
-    for endpoint in ENDPOINTS {
-        let needs = match endpoint.access {
+    for api_path in PATHS {
+        let needs = match api_path.access {
             Access::Open => "nothing",
             Access::Key => "a key",
             Access::Admin => "an admin's key",
         };
-        let path = format!("`{} {}`", endpoint.method, endpoint.path);
-        row(text, &[&path, needs, endpoint.about]);
+        let path = format!("`{} {}`", api_path.method, api_path.path);
+        row(text, &[&path, needs, api_path.about]);
     }
 }
 
@@ -100,8 +100,8 @@ fn object(text: &mut String, table: Table, at: &str) {
             at => format!("{at}.{}", field.name),
         };
         match field.takes {
-            Takes::Object(inner) => object(text, inner, &path),
-            Takes::List(_, Items::Objects(inner)) => object(text, inner, &format!("{path}[]")),
+            Accepts::Object(inner) => object(text, inner, &path),
+            Accepts::List(_, Items::Objects(inner)) => object(text, inner, &format!("{path}[]")),
             _ => {}
         }
         match path.as_str() {
@@ -113,7 +113,7 @@ fn object(text: &mut String, table: Table, at: &str) {
 }
 
 fn is_refused(field: &Field) -> bool {
-    matches!(field.takes, Takes::Only(_) | Takes::Never(_))
+    matches!(field.takes, Accepts::Only(_) | Accepts::Never(_))
 }
 
 fn fields<'a>(text: &mut String, fields: impl Iterator<Item = &'a Field>) {
@@ -128,9 +128,9 @@ fn fields<'a>(text: &mut String, fields: impl Iterator<Item = &'a Field>) {
 
 fn refused<'a>(text: &mut String, fields: impl Iterator<Item = &'a Field>) {
     let say = |field: &Field| match field.takes {
-        Takes::Only("null") => format!("`{}`", field.name),
-        Takes::Only(value) => format!("`{}` (but {value})", field.name),
-        Takes::Never(instead) => {
+        Accepts::Only("null") => format!("`{}`", field.name),
+        Accepts::Only(value) => format!("`{}` (but {value})", field.name),
+        Accepts::Never(instead) => {
             format!("`{}` (use {})", field.name, instead.replace('\'', "`"))
         }
         _ => String::new(),
@@ -155,22 +155,22 @@ fn refused<'a>(text: &mut String, fields: impl Iterator<Item = &'a Field>) {
 }
 
 /// What a field takes, in words.
-fn takes(takes: Takes) -> String {
+fn takes(takes: Accepts) -> String {
     match takes {
-        Takes::Text => "string".to_string(),
-        Takes::Flag => "boolean".to_string(),
-        Takes::Number(low, high) => format!("number from {low} to {high}"),
-        Takes::Integer(low, high) if high == i64::from(u32::MAX) => {
+        Accepts::Text => "string".to_string(),
+        Accepts::Flag => "boolean".to_string(),
+        Accepts::Number(low, high) => format!("number from {low} to {high}"),
+        Accepts::Integer(low, high) if high == i64::from(u32::MAX) => {
             format!("integer from {low} to 2^32 - 1")
         }
-        Takes::Integer(low, high) => format!("integer from {low} to {high}"),
-        Takes::Count(most) => format!("integer from 1 to {}", most(&Limits::default())),
-        Takes::List(most, Items::Objects(_)) => format!("array of at most {most} objects"),
-        Takes::List(most, Items::Other(what)) => format!("array of at most {most} {what}"),
-        Takes::Object(_) | Takes::Map => "object".to_string(),
-        Takes::Other(what) => what.to_string(),
-        Takes::Only(value) => format!("only {value}"),
-        Takes::Never(_) => "nothing".to_string(),
+        Accepts::Integer(low, high) => format!("integer from {low} to {high}"),
+        Accepts::Count(most) => format!("integer from 1 to {}", most(&Limits::default())),
+        Accepts::List(most, Items::Objects(_)) => format!("array of at most {most} objects"),
+        Accepts::List(most, Items::Other(what)) => format!("array of at most {most} {what}"),
+        Accepts::Object(_) | Accepts::Map => "object".to_string(),
+        Accepts::Other(what) => what.to_string(),
+        Accepts::Only(value) => format!("only {value}"),
+        Accepts::Never(_) => "nothing".to_string(),
     }
 }
 
@@ -178,8 +178,8 @@ fn errors(text: &mut String) {
     line(text, "## Errors\n");
     line(
         text,
-        "Errors have OpenAI's shape: an object `error` with `message`, `type`, `param` and `code`. In a\n\
-         stream that has begun an error is the last event, with the usage so far.\n",
+        "Errors have OpenAI's shape: an object `error` with `message`, `type`, `param` and `code`.\n\
+         In a stream that has begun an error is the last event, with the usage so far.\n",
     );
     row(text, &["code", "status", "what"]);
     line(text, "|---|---|---|");

@@ -51,7 +51,7 @@ pub(crate) async fn read(
     }
 }
 
-/// Takes memory as bytes come: whoever announces many and sends few holds few.
+/// Takes memory as bytes come: a client that announces many and sends few holds few.
 async fn collect(
     gateway: &Gateway,
     account: &KeyAccount,

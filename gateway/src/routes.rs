@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use crate::api_error::ApiError;
-use crate::endpoints::{self, Access, ENDPOINTS, Endpoint};
 use crate::gateway::Gateway;
+use crate::paths::{self, Access, ApiPath, PATHS};
 use crate::phase::DrainPhase;
 use crate::visit::Visit;
 use crate::{ids, ignored};
@@ -24,10 +24,10 @@ const REQUEST_ID: &str = "x-request-id";
 /// All paths.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let shared = gateway.clone();
-    let add = |router: Router<Arc<Gateway>>, endpoint: &Endpoint| {
-        router.route(endpoint.path, (endpoint.handler)())
+    let add = |router: Router<Arc<Gateway>>, api_path: &ApiPath| {
+        router.route(api_path.path, (api_path.handler)())
     };
-    ENDPOINTS
+    PATHS
         .iter()
         .fold(Router::new(), add)
         .fallback(no_path)
@@ -36,18 +36,19 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// Around every request: who may ask at all, the headers of the response, and what is written of it.
+/// Around every request: who may ask at all, the headers of the response, and what is written of
+/// it.
 async fn around(State(gateway): Shared, request: Request, next: Next) -> Response {
     let preflight = request.method() == Method::OPTIONS && gateway.cors.is_some();
     let named = request.headers().get(REQUEST_ID);
     let named = named.and_then(|id| ids::given(id.to_str().ok()?));
     let named = named.map(str::to_string);
-    // A system without random numbers has a gateway without answers; this is not the place to say.
+    // Without random numbers no request gets an answer; the handlers say so.
     let id = named
         .clone()
         .unwrap_or_else(|| ids::fresh("req-").unwrap_or_default());
     let visit = Visit::begin(gateway.clone(), request.method(), request.uri(), id.clone());
-    // On the level of errors, so that whatever is logged of a request has its name.
+    // At the level of errors, so that every line that is logged of a request has its name.
     let span = tracing::error_span!("request", id);
     let inner = inside(gateway.clone(), visit.clone(), request, next, preflight);
     let mut response = inner.instrument(span).await;
@@ -86,16 +87,16 @@ async fn inside(
 /// Lets a request in, with its account and its visit for the handler.
 fn enter(gateway: &Gateway, visit: Arc<Visit>, request: &mut Request) -> Result<(), ApiError> {
     let path = request.uri().path();
-    let endpoint = endpoints::find(path);
+    let api_path = paths::find(path);
     // Counted before the phase is looked at: one that finds the gateway open is waited for.
     let counted = gateway
         .under_way
-        .begin(endpoint.is_some_and(|endpoint| endpoint.is_answer));
+        .begin(api_path.is_some_and(|api_path| api_path.is_answer));
     if *gateway.phase.borrow() != DrainPhase::Open && path != "/metrics" {
         return Err(ApiError::ending());
     }
     gateway.check_host(request.headers())?;
-    if endpoint.is_none_or(|endpoint| endpoint.access != Access::Open) {
+    if api_path.is_none_or(|api_path| api_path.access != Access::Open) {
         let account = gateway.keys.account(request.headers())?;
         visit.by(&account.line.name);
         request.extensions_mut().insert(account);

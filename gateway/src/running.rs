@@ -8,10 +8,10 @@ use tokio::task::JoinHandle;
 
 use crate::phase::{DrainPhase, UnderWay};
 
-/// How long requests under way may take to end at a shutdown that says nothing else.
+/// The patience of [`RunningGateway::shutdown`].
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
-/// How long the last word to requests that are cut may take.
+/// How long the last event of requests that are cut may take.
 const CUT_MAX: Duration = Duration::from_secs(2);
 
 /// A gateway that runs in this process.
@@ -37,8 +37,8 @@ impl RunningGateway {
 
     /// Ends the gateway. New requests are refused with a 503 from now on; those under way may end
     /// within `patience`; then they are cut, streams with an error event as their last word. What
-    /// keys have used is written to disk. Takes `patience` and a few seconds at most. Gives how many
-    /// answers were cut.
+    /// keys have used is written to disk. Takes `patience` and a few seconds at most. Gives how
+    /// many answers were cut.
     pub async fn drain(self, patience: Duration) -> usize {
         self.phase.send_replace(DrainPhase::Draining);
         self.under_way.none(patience).await;

@@ -16,14 +16,14 @@ use crate::gateway::Gateway;
 use crate::keys::{RequestRecord, now};
 use crate::phase::Counted;
 
-/// Letters of a path that are worth a line.
+/// Characters of a path that the log shows.
 const PATH_MAX: usize = 200;
 
-/// What is written of a request whose client left before the end, as others do.
+/// The status in the log of a request whose client left before the end, as in nginx.
 const CLIENT_LEFT: u16 = 499;
 
-/// A request under way. It is over, and written, when the last one who holds it drops it: the
-/// response has gone out, and what made it has stopped.
+/// A request under way. When the last reference to it is dropped, the response has gone out and
+/// what made it has stopped: then its line is written.
 pub(crate) struct Visit {
     gateway: Arc<Gateway>,
     started: Instant,
@@ -66,7 +66,7 @@ impl Visit {
         })
     }
 
-    /// Whose it is.
+    /// The name of its key.
     pub fn by(&self, key: &str) {
         self.notes().key = Some(key.to_string());
     }
@@ -162,7 +162,7 @@ impl Drop for Visit {
     }
 }
 
-/// The body of a response, which tells the visit when it has gone out.
+/// The body of a response, which notes in the visit when it has gone out.
 struct Told {
     body: Body,
     visit: Arc<Visit>,

@@ -1,10 +1,10 @@
 //! What goes into the next pass.
 //!
-//! Sequences that decode come first, in turn; then rows of prompts; then whoever waits is admitted.
-//! While anything decodes, no more rows of prompts are in flight than take a fraction of a second
-//! ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt and the
-//! one that is done soonest go first in turn, so that a short one does not wait for all of a long
-//! one.
+//! Sequences that decode come first, in turn; then rows of prompts; then waiting sequences are
+//! admitted. While anything decodes, no more rows of prompts are in flight than take a fraction of
+//! a second ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt
+//! and the one that is done soonest go first in turn, so that a short one does not wait for all of
+//! a long one.
 
 use concord_proto::Digest;
 use concord_proto::serving::{DrawOrder, PAGE_TOKENS, Pass};
@@ -19,12 +19,12 @@ use crate::sequence::SequencePhase;
 /// Rows of prompts that are not worth a split over several passes.
 const PREFILL_MIN: u32 = 64;
 
-/// Rows that each pass must have before one more pass than stages is used for decoding. It hides
-/// the way from the last stage over the coordinator to the first, and costs one more pass.
+/// With at least so many rows in each pass, decoding uses one pass more than there are stages. That
+/// hides the way from the last stage through the coordinator to the first, and costs a pass.
 const EXTRA_PASS_ROWS: u32 = 8;
 
-/// Prompts under way from which on no shorter one is looked for among those that wait: each holds
-/// its pages from its admission on.
+/// With so many prompts under way, none is admitted just because it is short: each prompt holds its
+/// pages from its admission on.
 const PROMPTS_MAX: usize = 4;
 
 /// What prompts may still take of a pass.
@@ -129,7 +129,7 @@ impl Scheduler {
             let rows: u32 = in_flight.iter().map(|chunk| chunk.rows).sum();
             let allowed = self.settings.prefill_chunk.saturating_mul(stages);
             let left = allowed.saturating_sub(rows);
-            // Who goes behind a pass waits for it at one stage, and then follows it.
+            // A pass behind another one waits for it at one stage, and then follows it.
             let before: f64 = in_flight.iter().map(|chunk| self.pace.cost(*chunk)).sum();
             return Budget {
                 rows: free.min(left).min(self.settings.prefill_chunk),
@@ -160,7 +160,7 @@ impl Scheduler {
         free.min(share.max(first).max(PREFILL_MIN))
     }
 
-    /// Chooses rows of prompts, and admits whoever is next while there is room.
+    /// Chooses rows of prompts, and admits the next sequences while there is room.
     fn choose_prompts(
         &mut self,
         ready: Ready,
@@ -248,7 +248,7 @@ impl Scheduler {
         budget.rows > 0 && (budget.is_due || budget.micros.is_none_or(in_time))
     }
 
-    /// Gives pages to whoever is next, for all tokens that it has.
+    /// Gives pages to the next sequence, for all its tokens.
     fn admit(&mut self, effects: &mut Vec<SchedulerEffect>) -> Option<u64> {
         let id = self.queue.head()?;
         if self.active.len() >= self.settings.active_max {

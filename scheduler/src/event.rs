@@ -23,8 +23,8 @@ pub struct Settings {
     /// Rows of prompts in a pass, at most, while other sequences draw tokens: fewer where they
     /// would hold up those for long.
     pub prefill_chunk: u32,
-    /// Generations that may wait, before owners with more than their share have to come back
-    /// later. In all, twice as many may.
+    /// Generations that may wait before owners with more than their share are refused. In all,
+    /// twice as many may wait.
     pub waiting_max: usize,
     /// Generations that may hold pages.
     pub active_max: usize,
@@ -72,11 +72,11 @@ pub enum SchedulerEvent {
         /// Tokens that another pipeline has given out already.
         answer: Vec<u32>,
     },
-    /// Whoever asked has a word on it. Words on sequences that are done are dropped.
+    /// The client controls it. Controls of sequences that are done are dropped.
     Control {
         /// Which.
         sequence: u64,
-        /// The word.
+        /// What the client wants.
         control: Control,
     },
     /// Nobody wants it any more.
@@ -84,8 +84,8 @@ pub enum SchedulerEvent {
         /// Which.
         sequence: u64,
     },
-    /// Runs whose hidden states are not finite. To be told before the [`SchedulerEvent::Result`] of the
-    /// pass: a driver holds a result back until each stage has told that the pass has left it.
+    /// Runs whose hidden states are not finite. Comes before the [`SchedulerEvent::Result`] of the
+    /// pass: a driver holds a result back until each stage has reported that the pass has left it.
     Broken {
         /// Number of the pass.
         pass: u64,
@@ -113,7 +113,7 @@ pub enum SchedulerEffect {
         /// For the last stage.
         draws: DrawOrder,
     },
-    /// For whoever asked.
+    /// News for the client.
     Update {
         /// Which generation.
         sequence: u64,
@@ -150,8 +150,8 @@ pub enum SchedulerEffect {
         /// Which.
         sequence: u64,
     },
-    /// The pipeline's last stage said what does not fit. Nothing was taken over from it; the pass
-    /// stays in flight until [`SchedulerEvent::Down`].
+    /// The result of the last stage is not what was ordered. Nothing of it is used; the pass stays
+    /// in flight until [`SchedulerEvent::Down`].
     Fault {
         /// What.
         reason: String,
@@ -179,7 +179,7 @@ pub enum Refusal {
         /// Positions of the model.
         positions: u32,
     },
-    /// The pipeline has not the memory for it.
+    /// The pipeline has too little memory for it.
     #[error(
         "prompt and answer may take {needed} pages of keys and values, and the pool has {pages}: \
          ask for fewer tokens, or add memory to the pool"

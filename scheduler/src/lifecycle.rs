@@ -70,7 +70,7 @@ impl Scheduler {
             return;
         }
         let refusal = self.refusal(&generation);
-        // What had begun elsewhere is not turned away for want of a place in the queue.
+        // A generation that began in another pipeline is not refused for a full queue.
         let refusal = match refusal {
             Some(Refusal::Full { .. }) if !answer.is_empty() => None,
             other => other,
@@ -123,7 +123,7 @@ impl Scheduler {
         })
     }
 
-    /// Takes a word of whoever asked.
+    /// Takes what the client wants.
     pub(crate) fn control(
         &mut self,
         id: u64,

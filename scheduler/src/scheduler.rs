@@ -13,7 +13,7 @@ use crate::queue::Queue;
 use crate::rate::Rate;
 use crate::sequence::{Sequence, SequencePhase, pages_for};
 
-/// Passes that are back and remembered, for runs that are told late to be broken.
+/// Passes that are remembered after they are back, for runs that are reported broken late.
 pub(crate) const RECENT_PASSES: usize = 64;
 
 /// The scheduler of one pipeline.
@@ -34,7 +34,7 @@ pub struct Scheduler {
     pub(crate) recent: VecDeque<(u64, Vec<u64>)>,
     pub(crate) next_pass: u64,
     pub(crate) next_age: u64,
-    /// Counts runs: who was longest in no pass decodes first.
+    /// Counts runs: the sequence that was in no pass for the longest time decodes first.
     pub(crate) next_turn: u64,
     pub(crate) now_us: u64,
     pub(crate) rate: Rate,
@@ -85,10 +85,7 @@ impl Scheduler {
         self.now_us = self.now_us.max(now_us);
         let mut effects = Vec::new();
         let is_tick = matches!(event, SchedulerEvent::Tick);
-        let submitted = match &event {
-            SchedulerEvent::Submit { sequence, .. } => Some(*sequence),
-            _ => None,
-        };
+        let mut submitted = None;
         match event {
             SchedulerEvent::Up { stages, pages } => self.up(stages, pages, &mut effects),
             SchedulerEvent::Down { .. } => self.down(&mut effects),
@@ -96,7 +93,10 @@ impl Scheduler {
                 sequence,
                 generation,
                 answer,
-            } => self.submit(sequence, generation, &answer, &mut effects),
+            } => {
+                submitted = Some(sequence);
+                self.submit(sequence, generation, &answer, &mut effects);
+            }
             SchedulerEvent::Control { sequence, control } => {
                 self.control(sequence, control, &mut effects)
             }
@@ -113,7 +113,8 @@ impl Scheduler {
         effects
     }
 
-    /// Why a generation cannot be taken, if it cannot. To be asked before [`SchedulerEvent::Submit`].
+    /// Why a generation cannot be taken, if it cannot. To be asked before
+    /// [`SchedulerEvent::Submit`].
     pub fn refusal(&self, generation: &Generation) -> Option<Refusal> {
         let (spec, settings) = (&generation.spec, &self.settings);
         let prompt = spec.prompt.len() as u32;
@@ -139,8 +140,8 @@ impl Scheduler {
         })
     }
 
-    /// Whether an owner has to come back later. One that waits with less than its share does not:
-    /// nobody can fill the queue for all others.
+    /// Whether the queue is full for an owner. It is not while the owner has less than its share in
+    /// it: no owner can fill the queue for the others.
     fn is_full(&self, owner: &Digest) -> bool {
         let (waiting, most) = (self.queue.len(), self.settings.waiting_max);
         let share = most / (self.queue.owners_waiting() + 1);

@@ -42,13 +42,13 @@ pub(crate) struct Sequence {
     pub(crate) preempted: bool,
     /// Under a grammar: the candidates for the next token.
     pub(crate) allowed: Option<Vec<u8>>,
-    /// Prompt tokens that are scored so far; none once they are told or where nobody asked.
+    /// Prompt tokens that are scored so far; nothing once they were sent, or if nobody asked.
     pub(crate) scored: Option<Vec<TokenLogprob>>,
     /// Prompt tokens that came out of the prefix cache at the first admission.
     pub(crate) cached: u32,
-    /// Whoever asked was told that it pauses.
+    /// Whether the client knows that it pauses.
     pub(crate) paused: bool,
-    /// What whoever asked was told of the generations before it.
+    /// How many generations before it the client knows of.
     pub(crate) told_ahead: Option<u32>,
 }
 

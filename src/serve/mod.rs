@@ -257,7 +257,7 @@ async fn serve(
     tokio::select! {
         signal = signals.next() => drain::end(stand, signal, signals, patience, output).await,
         reason = stand.hopeless() => {
-            // Whoever still waits is told by its answer's end.
+            // Answers under way end with an error that says why.
             stand.stop(Duration::ZERO).await?;
             bail!(reason)
         }

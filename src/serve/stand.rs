@@ -176,8 +176,8 @@ impl Stand {
     }
 }
 
-/// Puts the model into the store of a coordinator that nobody else can reach yet: whoever joins the
-/// one that serves finds everything there.
+/// Puts the model into the store of a coordinator that nobody else can reach yet: workers that
+/// join the one that serves find everything there.
 async fn fill_store(
     options: &PoolOptions,
     model: &ModelToServe,

@@ -20,8 +20,8 @@ pub struct TokenStream<'a> {
     emitted: usize,
 }
 
-/// A character has at most four bytes, so more waiting ids than this are not one character: then
-/// they really are broken, and waiting longer mends nothing.
+/// A character has at most four bytes, so more waiting ids than this are not one character: the
+/// bytes are broken, and waiting longer would not help.
 const WAITING_MAX: usize = 8;
 
 impl TextTokenizer {

@@ -26,7 +26,7 @@ pub(crate) enum AnswerEvent {
     Piece(usize, Piece),
     /// The last of an answer, and why it ended.
     Ended(usize, Piece, &'static str),
-    /// For people that wait.
+    /// A comment for people that watch the stream.
     Note(String),
     /// The request cannot be answered. The last event.
     Failed(ApiError),
@@ -84,7 +84,7 @@ impl Answer {
         };
         for planned in planned {
             if let Err(error) = answer.submit(planned, field) {
-                // What never ran is not accounted for.
+                // Generations that never ran take no tokens of the key.
                 answer.running.clear();
                 return Err(error);
             }
@@ -122,9 +122,9 @@ impl Answer {
     /// What comes next; nothing once all choices have ended, or one has failed. May be dropped and
     /// asked again: nothing is lost.
     pub async fn next(&mut self) -> Option<AnswerEvent> {
-        // An engine may hold its channels for longer than it has anything to say.
+        // An engine may keep its channels open after its last update.
         while !self.has_failed && !self.running.iter().all(|running| running.has_ended) {
-            // Nothing below waits, so that a caller's timeout cannot tear an update in two.
+            // Nothing below waits, so that an update is never half done when a caller times out.
             let Some((index, update)) = self.updates.next().await else {
                 return Some(self.fail(ApiError::server("The engine went away.")));
             };
@@ -176,7 +176,7 @@ impl Answer {
                 running.usage = usage;
                 running.has_ended = true;
                 let (piece, reason, close) = running.choice.finish(finish);
-                // An engine that is gone keeps no receipt; the answer is right all the same.
+                // Without an engine there is no receipt; the answer is right nevertheless.
                 if running.control.try_send(close).is_ok() {
                     self.gateway.metrics.closed();
                 }

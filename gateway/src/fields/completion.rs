@@ -1,7 +1,7 @@
 //! Fields of `/v1/completions`.
 
 use super::sampling::COMMON;
-use super::{Field, Table, Takes, only, used};
+use super::{Accepts, Field, Table, only, used};
 
 /// Fields of `/v1/completions`.
 pub(crate) const COMPLETION: Table = &[OWN, COMMON];
@@ -9,29 +9,29 @@ pub(crate) const COMPLETION: Table = &[OWN, COMMON];
 const OWN: &[Field] = &[
     used(
         "prompt",
-        Takes::Other("a string, or an array of strings, of token ids or of arrays of token ids"),
+        Accepts::Other("a string, or an array of strings, of token ids or of arrays of token ids"),
         "Needed. The text to go on from; several are answered one by one. Prompts times `n` are at \
          most 128.",
     ),
     used(
         "max_tokens",
-        Takes::Integer(0, u32::MAX as i64),
+        Accepts::Integer(0, u32::MAX as i64),
         "Tokens of an answer, at most; 16 if absent, 0 only with `echo`.",
     ),
     used(
         "echo",
-        Takes::Flag,
+        Accepts::Flag,
         "Whether an answer begins with the prompt, with its log-probabilities where they are asked \
          for.",
     ),
     used(
         "logprobs",
-        Takes::Integer(0, 20),
+        Accepts::Integer(0, 20),
         "So many alternatives beside the log-probability of each token; none if absent.",
     ),
     used(
         "add_special_tokens",
-        Takes::Flag,
+        Accepts::Flag,
         "Whether the tokenizer frames the prompt, such as with a token that begins a text; true if \
          absent.",
     ),

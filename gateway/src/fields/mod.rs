@@ -18,7 +18,7 @@ pub(crate) use more::{DETOKENIZE, EMBEDDINGS, LOAD_ADAPTER, TOKENIZE, UNLOAD_ADA
 #[derive(Debug)]
 pub(crate) struct Field {
     pub name: &'static str,
-    pub takes: Takes,
+    pub takes: Accepts,
     pub effect: Effects,
     /// What it means, as a sentence.
     pub about: &'static str,
@@ -26,7 +26,7 @@ pub(crate) struct Field {
 
 /// What a field takes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Takes {
+pub(crate) enum Accepts {
     Text,
     Flag,
     /// From the first to the second.
@@ -75,7 +75,7 @@ pub(crate) fn find(table: Table, name: &str) -> Option<&'static Field> {
 }
 
 /// A field that changes answers, or says what is asked.
-const fn used(name: &'static str, takes: Takes, about: &'static str) -> Field {
+const fn used(name: &'static str, takes: Accepts, about: &'static str) -> Field {
     Field {
         name,
         takes,
@@ -85,7 +85,7 @@ const fn used(name: &'static str, takes: Takes, about: &'static str) -> Field {
 }
 
 /// A field that changes no answer.
-const fn unused(name: &'static str, takes: Takes, about: &'static str) -> Field {
+const fn unused(name: &'static str, takes: Accepts, about: &'static str) -> Field {
     Field {
         name,
         takes,
@@ -98,7 +98,7 @@ const fn unused(name: &'static str, takes: Takes, about: &'static str) -> Field 
 const fn only(name: &'static str, value: &'static str) -> Field {
     Field {
         name,
-        takes: Takes::Only(value),
+        takes: Accepts::Only(value),
         effect: Effects::None,
         about: "",
     }
@@ -108,7 +108,7 @@ const fn only(name: &'static str, value: &'static str) -> Field {
 const fn never(name: &'static str, instead: &'static str) -> Field {
     Field {
         name,
-        takes: Takes::Never(instead),
+        takes: Accepts::Never(instead),
         effect: Effects::None,
         about: "",
     }
@@ -127,22 +127,22 @@ mod tests {
         for field in table.iter().flat_map(|fields| fields.iter()) {
             assert!(names.insert(field.name), "{} stands twice", field.name);
             match field.takes {
-                Takes::Only(value) => {
+                Accepts::Only(value) => {
                     let read: Result<Value, _> = serde_json::from_str(value);
                     assert!(read.is_ok(), "{}: {value}", field.name);
                 }
-                Takes::Object(table) | Takes::List(_, Items::Objects(table)) => check(table),
-                Takes::Number(least, most) => assert!(least < most, "{}", field.name),
-                Takes::Integer(least, most) => assert!(least < most, "{}", field.name),
-                Takes::Text
-                | Takes::Flag
-                | Takes::Count(_)
-                | Takes::List(_, Items::Other(_))
-                | Takes::Map
-                | Takes::Other(_)
-                | Takes::Never(_) => {}
+                Accepts::Object(table) | Accepts::List(_, Items::Objects(table)) => check(table),
+                Accepts::Number(least, most) => assert!(least < most, "{}", field.name),
+                Accepts::Integer(least, most) => assert!(least < most, "{}", field.name),
+                Accepts::Text
+                | Accepts::Flag
+                | Accepts::Count(_)
+                | Accepts::List(_, Items::Other(_))
+                | Accepts::Map
+                | Accepts::Other(_)
+                | Accepts::Never(_) => {}
             }
-            let needs_words = !matches!(field.takes, Takes::Only(_) | Takes::Never(_));
+            let needs_words = !matches!(field.takes, Accepts::Only(_) | Accepts::Never(_));
             assert_eq!(needs_words, field.about.ends_with('.'), "{}", field.name);
         }
     }

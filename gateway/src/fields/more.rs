@@ -1,14 +1,14 @@
 //! Fields of the other paths.
 
 use super::chat::PROMPT;
-use super::{Field, Items, Table, Takes, used};
+use super::{Accepts, Field, Items, Table, used};
 
 /// Tokens that are made a text at a time: each may be a hundred letters.
 const TOKENS_MAX: usize = 1 << 18;
 
 const MODEL: Field = used(
     "model",
-    Takes::Text,
+    Accepts::Text,
     "The model or one of its adapters; the model if absent or empty.",
 );
 
@@ -18,17 +18,17 @@ pub(crate) const TOKENIZE: Table = &[
         MODEL,
         used(
             "prompt",
-            Takes::Text,
+            Accepts::Text,
             "A text. If absent the fields of a chat make the prompt.",
         ),
         used(
             "add_special_tokens",
-            Takes::Flag,
+            Accepts::Flag,
             "Whether the tokenizer frames `prompt`; true if absent. For a chat only false.",
         ),
         used(
             "return_token_strs",
-            Takes::Flag,
+            Accepts::Flag,
             "Whether the names of the tokens are given, too.",
         ),
     ],
@@ -40,7 +40,7 @@ pub(crate) const DETOKENIZE: Table = &[&[
     MODEL,
     used(
         "tokens",
-        Takes::List(TOKENS_MAX, Items::Other("token ids")),
+        Accepts::List(TOKENS_MAX, Items::Other("token ids")),
         "Needed. The tokens of a text.",
     ),
 ]];
@@ -50,7 +50,7 @@ pub(crate) const EMBEDDINGS: Table = &[&[
     MODEL,
     used(
         "input",
-        Takes::Other("a string, or an array of strings or of token ids"),
+        Accepts::Other("a string, or an array of strings or of token ids"),
         "Needed. What is to be embedded.",
     ),
 ]];
@@ -60,12 +60,12 @@ pub(crate) const LOAD_ADAPTER: Table = &[&[
     NAME,
     used(
         "lora_path",
-        Takes::Text,
+        Accepts::Text,
         "Needed. A PEFT folder within the folder of adapters (`concord serve --adapter-dir`).",
     ),
     used(
         "base_model_name",
-        Takes::Text,
+        Accepts::Text,
         "The name of the model, if present.",
     ),
 ]];
@@ -75,13 +75,13 @@ pub(crate) const UNLOAD_ADAPTER: Table = &[&[
     NAME,
     super::unused(
         "lora_int_id",
-        Takes::Other("anything"),
+        Accepts::Other("anything"),
         "Adapters go by their names here.",
     ),
 ]];
 
 const NAME: Field = used(
     "lora_name",
-    Takes::Text,
+    Accepts::Text,
     "Needed. The name by which requests ask for the adapter: 1 to 128 bytes without spaces.",
 );

@@ -21,10 +21,10 @@ const SECOND_NANOS: u128 = 1_000_000_000;
 /// What a request takes of its key's allowance: the nanoseconds of a minute.
 const REQUEST: u128 = 60 * SECOND_NANOS;
 
-/// How long to wait where requests under way may yet give tokens back.
+/// When to ask again where requests under way may yet give tokens back.
 const SETTLING_SECONDS: u64 = 5;
 
-/// A key's owner, by one reading of the file of keys.
+/// A key and its bounds, as of one reading of the file of keys.
 pub(crate) struct KeyAccount {
     pub line: KeyLine,
     requests_per_minute: u32,
@@ -32,10 +32,10 @@ pub(crate) struct KeyAccount {
     pub state: Arc<State>,
 }
 
-/// What stays of a key when the file is read again.
+/// What outlives a new reading of the file of keys.
 pub(crate) struct State {
     taken: Mutex<Taken>,
-    /// Its share of what reads requests.
+    /// Its share of the threads and the memory that read requests.
     pub share: ReaderShare,
     /// Whether its line is gone from the file.
     pub revoked: watch::Sender<bool>,
@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    /// Whoever asks, where no key is asked for.
+    /// All clients, where no key is needed.
     pub fn of_anyone(limits: &Limits) -> Self {
         Self {
             share: ReaderShare::whole(limits),
@@ -98,7 +98,7 @@ impl State {
         (used, taken.reserved)
     }
 
-    /// Lets go what a request has set aside, and notes what it took.
+    /// Releases what a request has set aside, and counts what it used.
     pub fn settle(&self, reserved: u64, usage: &Usage, now: Duration) {
         let mut taken = self.taken();
         taken.begin_day(now);
@@ -127,7 +127,7 @@ impl KeyAccount {
         }
     }
 
-    /// For fair queueing, and for whose receipts are.
+    /// Identifies the key for fair queueing and in the names of its answers.
     pub fn owner(&self) -> Digest {
         self.line.digest
     }
@@ -148,7 +148,7 @@ impl KeyAccount {
     /// Lets a request in at `now`, time since 1970.
     ///
     /// # Errors
-    /// A 429 that says when to come again.
+    /// A 429 that says when to ask again.
     pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Permit, ApiError> {
         let mut taken = self.state.taken();
         if self.concurrent > 0 && taken.running >= self.concurrent {
@@ -176,8 +176,9 @@ impl KeyAccount {
         Ok(Permit::new(self.clone()))
     }
 
-    /// Sets tokens aside for the answers to a prompt. Gives how many each may have, and how many are
-    /// set aside. An answer whose length the request leaves open may have what the day has left.
+    /// Sets tokens aside for the answers to a prompt. Gives how many each answer may have, and how
+    /// many are set aside. If the request names no length, an answer may have what is left of the
+    /// day.
     ///
     /// # Errors
     /// A 429, where the day has not enough left.

@@ -30,7 +30,7 @@ use account::State;
 
 const DAY_SECONDS: u64 = 86_400;
 
-/// Keys whose lines are gone, and whose use of the day is remembered all the same.
+/// Removed keys whose use of the day is remembered.
 const FORMER_MAX: usize = 10_000;
 
 /// What every key starts with.
@@ -66,16 +66,16 @@ fn digest(key: &str) -> Digest {
 pub(crate) struct Keyring {
     /// Nothing where no key is asked for.
     accounts: Option<RwLock<Arc<Vec<Arc<KeyAccount>>>>>,
-    /// Keys that were taken out of the file: one that comes back has not used less.
+    /// Keys that were removed from the file: one that comes back has used what it had used.
     former: Mutex<BTreeMap<Digest, Arc<State>>>,
-    /// Whoever asks, where no key is asked for.
+    /// All clients, where no key is needed.
     anyone: Arc<KeyAccount>,
     limits: Limits,
 }
 
 impl Keyring {
-    /// The accounts of the file's lines, which have used so many tokens today; without a file,
-    /// anyone's. Where others than those on this machine are among them (`open`), anyone is no admin.
+    /// The accounts of the file's lines, which have used so many tokens today; without a file, one
+    /// for all clients. These are admins, unless the API is open to other machines (`open`).
     pub fn new(
         lines: Option<Vec<KeyLine>>,
         used: &TokensByKey,
@@ -112,8 +112,8 @@ impl Keyring {
         self.accounts.is_some()
     }
 
-    /// Takes new lines in place of the old ones. What keys have used stays; a key that has no line
-    /// any more is refused from now on, and its requests under way end. Gives how many came and went.
+    /// Replaces the lines. What keys have used stays; a key that has no line any more is refused
+    /// from now on, and its requests under way end. Gives how many were added and removed.
     pub fn replace(&self, lines: Vec<KeyLine>) -> (usize, usize) {
         let Some(accounts) = &self.accounts else {
             return (0, 0);
@@ -194,7 +194,7 @@ impl Keyring {
         let given = bearer(headers).ok_or_else(|| {
             unauthorized("An API key is needed: send the header 'Authorization: Bearer ck-...'.")
         })?;
-        // All accounts are compared, each in whole: the time tells nothing of which digits fit.
+        // Every account is compared in whole, so that the time does not tell how many digits fit.
         let given = digest(given);
         let mut found = None;
         let accounts = all(accounts);

@@ -164,10 +164,10 @@ fn by_stage<M: EncodeMetric>(
     let name = format!("concord:{name}");
     let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for (index, pipeline) in view.pipelines.iter().enumerate() {
-        for (seat, stage) in pipeline.stages.iter().enumerate() {
+        for (place, stage) in pipeline.stages.iter().enumerate() {
             let labels = [
                 ("pipeline", index.to_string()),
-                ("stage", seat.to_string()),
+                ("stage", place.to_string()),
                 ("worker", stage.worker.short()),
             ];
             metric(stage).encode(family.encode_family(&labels)?)?;

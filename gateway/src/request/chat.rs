@@ -30,7 +30,7 @@ pub(crate) struct ChatRequest {
     pub ignored: Ignored,
 }
 
-/// What a template makes a prompt of.
+/// What the chat template makes a prompt of.
 #[derive(Debug)]
 pub(crate) struct ChatPrompt {
     /// As templates take them.
@@ -146,7 +146,7 @@ fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiE
     };
     let kind = format.required_text("type")?;
     if kind != "json_schema" {
-        // A schema that is not kept to is no annotation.
+        // A schema that the answer does not follow must not be ignored.
         format.refuse("json_schema", "null")?;
     }
     let shape = match kind.as_str() {

@@ -128,7 +128,7 @@ fn stop_tokens(
 /// Token ids.
 ///
 /// # Errors
-/// A 400 that names the first which is none, with `path` as the list's name.
+/// A 400 that names the first that is none; `path` is the name of the list.
 pub(crate) fn token_list(list: &[Value], vocab: u32, path: &str) -> Result<Vec<u32>, ApiError> {
     let id = |(index, value): (usize, &Value)| {
         let Some(id) = value.as_i64() else {
@@ -167,7 +167,7 @@ fn way(fields: &mut Fields, ignored: &mut Ignored) -> Result<Way, ApiError> {
 /// Ways to serve and to bill that change no answer: there is one here.
 const TIERS: [&str; 5] = ["auto", "default", "flex", "scale", "priority"];
 
-/// Fields that ask for what is not done, and change no answer.
+/// Fields that ask for what this server does not do, and that change no answer.
 fn without_effect(fields: &mut Fields, ignored: &mut Ignored) -> Result<(), ApiError> {
     // A client that asks to have its answers stored is told that they are not.
     if fields.flag("store")?.unwrap_or(false) {

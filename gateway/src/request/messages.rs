@@ -64,29 +64,14 @@ fn message(
     match known {
         "assistant" => {
             calls = tool_calls(&mut fields, ignored)?;
-            let own = fields.text("reasoning_content")?;
-            // The other name is that of some servers.
-            let (given, reasoning) = match (own, fields.text("reasoning")?) {
-                (Some(own), other) => {
-                    if other.is_some() {
-                        ignored.add(&fields.path("reasoning"));
-                    }
-                    ("reasoning_content", Some(own))
-                }
-                (None, other) => ("reasoning", other),
-            };
-            if let Some(reasoning) = reasoning {
+            if let Some(reasoning) = reasoning(&mut fields, ignored, handed)? {
                 message.insert("reasoning_content".to_string(), json!(reasoning));
-                handed.push(HandedField {
-                    path: fields.path(given),
-                    name: "reasoning_content",
-                });
             }
             // An assistant that refused has said that, and nothing else.
             let refusal = fields.text("refusal")?;
             content = content.or(refusal);
-            // An answer may have been empty. Beside calls, what was not said is not there: so
-            // transformers has it, and templates ask for it.
+            // An answer may have been empty. Beside calls, absent content stays absent, as in
+            // transformers: templates test for it.
             if calls.is_none() {
                 content.get_or_insert_default();
             }
@@ -117,6 +102,31 @@ fn message(
     // What would mean another prompt is refused; all else that a message may have is about it.
     fields.finish_within(ignored)?;
     Ok(Value::Object(message))
+}
+
+/// What an assistant thought, under either of its names.
+fn reasoning(
+    fields: &mut Fields,
+    ignored: &mut Ignored,
+    handed: &mut Vec<HandedField>,
+) -> Result<Option<String>, ApiError> {
+    let own = fields.text("reasoning_content")?;
+    // The other name is that of some servers.
+    let other = fields.text("reasoning")?;
+    let given = match (&own, &other) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => "reasoning",
+        (Some(_), None) => "reasoning_content",
+        (Some(_), Some(_)) => {
+            ignored.add(&fields.path("reasoning"));
+            "reasoning_content"
+        }
+    };
+    handed.push(HandedField {
+        path: fields.path(given),
+        name: "reasoning_content",
+    });
+    Ok(own.or(other))
 }
 
 /// A string, or an array of parts of text, which stand on lines of their own.

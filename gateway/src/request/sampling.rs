@@ -14,8 +14,8 @@ use crate::options::SamplingDefaults;
 /// Entries of `logit_bias`.
 const BIAS_MAX: usize = 1_024;
 
-/// The least temperature but 0, as in vLLM: below it, the gaps between logits grow beyond what the
-/// kernels can tell apart.
+/// The least temperature above 0, as in vLLM: below it, the gaps between logits grow beyond what
+/// the kernels can tell apart.
 const TEMPERATURE_MIN: f32 = 0.01;
 
 /// Takes the fields of sampling. A request without a seed gets a random one.
@@ -46,7 +46,7 @@ pub(super) fn sampling(
     })
 }
 
-/// A temperature that tokens can be drawn with: one that is 0 stays so, for that is greedy.
+/// A temperature that tokens can be drawn with; 0 stays 0, which is greedy.
 fn warm(temperature: f64) -> f32 {
     match temperature > 0.0 {
         true => narrow(temperature).max(TEMPERATURE_MIN),

@@ -20,7 +20,7 @@ pub(crate) use chat::ChatForm;
 pub(crate) use completion::CompletionForm;
 pub(crate) use sse::stream;
 
-/// A form of responses. It is told all events but notes and failures.
+/// A form of responses. It gets all events but notes and failures.
 pub(crate) trait Form: Send + 'static {
     /// What is the same in all chunks.
     fn head(&self) -> &Head;
@@ -28,7 +28,7 @@ pub(crate) trait Form: Send + 'static {
     /// The chunks that a stream sends for an event, without `usage`.
     fn chunks(&mut self, event: AnswerEvent) -> Vec<Value>;
 
-    /// The last chunk of a stream that tells its usage, without it.
+    /// The last chunk of a stream whose usage was asked for, without the usage.
     fn usage_chunk(&self) -> Value;
 
     /// Keeps an event for [`Form::whole`].

@@ -18,7 +18,7 @@ use crate::answer::{Answer, AnswerEvent};
 use crate::following::Following;
 use crate::options::Limits;
 
-/// Events on their way to a client; beyond that, the answer waits for it.
+/// Events that may wait for a client; then the answer waits for it.
 const EVENTS_MAX: usize = 256;
 
 /// The response as a stream. A client that leaves, or takes nothing for too long, cancels the

@@ -42,7 +42,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections may take to end once no request is under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
-/// Connections over the bound that are told so at a time; more are just closed.
+/// Connections over the bound that are refused with a response at a time; more are just closed.
 const REFUSALS_MAX: usize = 256;
 
 /// What every connection needs.
@@ -53,8 +53,8 @@ pub(crate) struct Front {
     pub limits: Limits,
 }
 
-/// Accepts connections until the gateway is stopped. While it drains they are accepted, too, so that
-/// whoever asks is told.
+/// Accepts connections until the gateway is stopped. While it drains they are accepted, too, so
+/// that clients are refused with a reason.
 pub(crate) async fn run(
     listener: TcpListener,
     front: Front,
@@ -98,7 +98,7 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    // Whoever does not take it learns it from the connection's end.
+    // A client that does not read it sees the connection end.
     let _ = timeout(Duration::from_secs(1), async {
         stream.write_all(response.as_bytes()).await?;
         stream.shutdown().await

@@ -164,7 +164,7 @@ async fn large_bodies_end_the_connection_after_the_response() {
     }
 }
 
-/// Whoever asks before it sends a body is told no, and not told to go on.
+/// A client that waits for "100 Continue" gets the refusal instead.
 #[tokio::test]
 async fn bodies_that_are_asked_for_first() {
     let (stand, key, _folder) = closed().await;

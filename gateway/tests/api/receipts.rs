@@ -123,7 +123,7 @@ async fn one_choice_has_a_receipt_and_several_a_list() {
 /// A receipt is for the key that asked, and for admins; to all others there is none. A new start
 /// changes nothing in that.
 #[tokio::test]
-async fn a_receipt_is_for_whoever_asked() {
+async fn a_receipt_is_for_the_key_that_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys");
     let [ann, bob, host] = ["ann", "bob", "host"].map(|name| new_key(name).expect("a key"));

@@ -88,7 +88,9 @@ impl Line {
                 } => self.tokens.entry(sequence).or_default().push(self.now),
                 SchedulerEffect::Claim { sequence, .. } => claims.push(sequence),
                 SchedulerEffect::Fault { reason } => panic!("{reason}"),
-                _ => {}
+                SchedulerEffect::Update { .. }
+                | SchedulerEffect::Answered { .. }
+                | SchedulerEffect::Forget { .. } => {}
             }
         }
         for sequence in claims {

@@ -9,7 +9,7 @@ use super::invariants;
 use super::model::{Alone, StageModel, allowed, alone};
 use crate::{Scheduler, SchedulerEffect, SchedulerEvent, Settings};
 
-/// What whoever asked has seen.
+/// What a client has seen.
 #[derive(Default)]
 pub struct Seen {
     pub tokens: Vec<TokenLogprob>,
@@ -198,7 +198,7 @@ impl World {
         true
     }
 
-    /// Whoever asked with a grammar says what is allowed next.
+    /// The client of a grammar says which tokens are allowed next.
     pub fn allow(&mut self) -> bool {
         let Some(sequence) = self.grammars.pop_front() else {
             return false;

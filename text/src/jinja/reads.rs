@@ -4,14 +4,18 @@
 //! list `messages` and its items go, through loops, assignments, macros and filters. Where it
 //! cannot follow, as when a message is printed or its keys are looped over, all fields are read.
 
+mod holds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::syntax::{
     Arguments, AssignTarget, Binary, Body, Comparison, Constant, Expression, Filter, For,
     MacroSyntax, Statement, StatementKind,
 };
+use holds::Holds;
 
-/// Walks after which the fields are given up: each one follows values a name further at least.
+/// Walks over the template: each follows values at least one name further. If that is not enough,
+/// all fields count as read.
 const WALKS_MAX: usize = 32;
 
 /// The variable with the list of messages.
@@ -65,49 +69,6 @@ impl TemplateReads {
     /// Whether it may look at the field of this name of a message.
     pub fn has_message_field(&self, name: &str) -> bool {
         self.all_fields || self.fields.contains(name)
-    }
-}
-
-/// Which parts of the conversation a value may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Holds {
-    /// A list of messages.
-    list: bool,
-    /// A message.
-    message: bool,
-}
-
-impl Holds {
-    const NOTHING: Self = Self {
-        list: false,
-        message: false,
-    };
-    const LIST: Self = Self {
-        list: true,
-        message: false,
-    };
-    const MESSAGE: Self = Self {
-        list: false,
-        message: true,
-    };
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            list: self.list || other.list,
-            message: self.message || other.message,
-        }
-    }
-
-    fn anything(self) -> bool {
-        self != Self::NOTHING
-    }
-
-    /// What an item of it is, where it is a list.
-    fn item(self) -> Self {
-        match self.list {
-            true => Self::MESSAGE,
-            false => Self::NOTHING,
-        }
     }
 }
 
@@ -422,7 +383,7 @@ impl Walk {
             let positional = arguments.values.iter();
             let named = arguments.named.iter().map(|(_, value)| value);
             let names_of_fields = match name {
-                // Its words are those of other filters, unless it names a field.
+                // Its arguments name other filters, unless it has `attribute`.
                 "map" => arguments.values.is_empty(),
                 _ => SOME_OF.contains(&name) || ONE_OF.contains(&name) || name == "attr",
             };

@@ -170,7 +170,15 @@ impl Rendering {
                 inner.clear();
                 return flow;
             }
-            _ => {}
+            // Those of `statement`.
+            StatementKind::Text(_)
+            | StatementKind::Print(_)
+            | StatementKind::For(_)
+            | StatementKind::If { .. }
+            | StatementKind::Set(..)
+            | StatementKind::SetBlock(..)
+            | StatementKind::Break
+            | StatementKind::Continue => {}
         }
         Ok(Flow::Next)
     }

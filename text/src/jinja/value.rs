@@ -17,7 +17,7 @@ const NESTING_MAX: u32 = 150;
 /// Tuples within a key may stand in each other this deep.
 const KEY_DEPTH_MAX: u32 = 8;
 
-/// Bytes that the word for a key may have.
+/// Bytes that the text of a key may have.
 const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// Values that a list may hold, with those in the lists within it: one list may stand in many.
@@ -173,7 +173,7 @@ impl Dict {
     }
 }
 
-/// A word for a key that is the same exactly for equal keys.
+/// A text for a key: the same for equal keys, and for no others.
 pub fn key_name(key: &Value) -> Made<String> {
     let mut room = KEY_BYTES_MAX;
     named_key(key, KEY_DEPTH_MAX, &mut room)
@@ -202,7 +202,7 @@ fn named_key(key: &Value, depth: u32, room: &mut usize) -> Made<String> {
             let mut name = String::from("t");
             for item in tuple.items() {
                 let item = named_key(item, depth, room)?;
-                // With its length: no two tuples have the same word.
+                // With its length: no two tuples have the same text.
                 name += &format!("{}:{item}", item.len());
             }
             name

@@ -15,7 +15,7 @@ pub struct CallObject {
     names: Option<Vec<String>>,
     at: At,
     key: String,
-    /// The value is a string, told by its first character.
+    /// Whether the value is a string, by its first character.
     is_string: bool,
     /// The tool, once it is known.
     name: Option<String>,

@@ -22,7 +22,7 @@ pub(crate) enum Access {
 }
 
 /// A path.
-pub(crate) struct Endpoint {
+pub(crate) struct ApiPath {
     pub method: &'static str,
     pub path: &'static str,
     pub access: Access,
@@ -36,8 +36,8 @@ pub(crate) struct Endpoint {
 }
 
 /// All paths.
-pub(crate) const ENDPOINTS: &[Endpoint] = &[
-    Endpoint {
+pub(crate) const PATHS: &[ApiPath] = &[
+    ApiPath {
         is_answer: true,
         ..with_body(
             "/v1/chat/completions",
@@ -46,7 +46,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
             || post(generate::chat),
         )
     },
-    Endpoint {
+    ApiPath {
         is_answer: true,
         ..with_body(
             "/v1/completions",
@@ -73,7 +73,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
         "The text of tokens, in the shapes of vLLM.",
         || post(tokenization::detokenize),
     ),
-    Endpoint {
+    ApiPath {
         access: Access::Admin,
         ..with_body(
             "/v1/load_lora_adapter",
@@ -82,7 +82,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
             || post(adapters::load),
         )
     },
-    Endpoint {
+    ApiPath {
         access: Access::Admin,
         ..with_body(
             "/v1/unload_lora_adapter",
@@ -147,8 +147,8 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
 ];
 
 /// The path that a request asks for, by its own: those with a variable part need a key.
-pub(crate) fn find(path: &str) -> Option<&'static Endpoint> {
-    ENDPOINTS.iter().find(|endpoint| endpoint.path == path)
+pub(crate) fn find(path: &str) -> Option<&'static ApiPath> {
+    PATHS.iter().find(|api_path| api_path.path == path)
 }
 
 const fn with_body(
@@ -156,8 +156,8 @@ const fn with_body(
     fields: Table,
     about: &'static str,
     handler: fn() -> MethodRouter<Arc<Gateway>>,
-) -> Endpoint {
-    Endpoint {
+) -> ApiPath {
+    ApiPath {
         method: "POST",
         path,
         access: Access::Key,
@@ -173,8 +173,8 @@ const fn plain(
     access: Access,
     about: &'static str,
     handler: fn() -> MethodRouter<Arc<Gateway>>,
-) -> Endpoint {
-    Endpoint {
+) -> ApiPath {
+    ApiPath {
         method: "GET",
         path,
         access,
