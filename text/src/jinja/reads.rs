@@ -18,6 +18,9 @@ use holds::Holds;
 /// all fields count as read.
 const WALKS_MAX: usize = 32;
 
+/// How deep the walk follows expressions within each other. What lies deeper may read anything.
+const DEPTH_MAX: u32 = 400;
+
 /// The variable with the list of messages.
 const MESSAGES: &str = "messages";
 
@@ -43,6 +46,7 @@ pub struct TemplateReads {
     variables: BTreeSet<String>,
     fields: BTreeSet<String>,
     all_fields: bool,
+    all_variables: bool,
 }
 
 impl TemplateReads {
@@ -63,7 +67,7 @@ impl TemplateReads {
 
     /// Whether it may look at the variable of this name.
     pub fn has_variable(&self, name: &str) -> bool {
-        self.variables.contains(name)
+        self.all_variables || self.variables.contains(name)
     }
 
     /// Whether it may look at the field of this name of a message.
@@ -81,6 +85,7 @@ struct Walk {
     /// Parameters of macros, by the macro's name.
     macros: BTreeMap<String, BTreeSet<Vec<String>>>,
     has_changed: bool,
+    depth: u32,
 }
 
 impl Walk {
@@ -197,6 +202,18 @@ impl Walk {
     }
 
     fn value(&mut self, value: &Expression) -> Holds {
+        if self.depth == DEPTH_MAX {
+            self.give_up();
+            self.reads.all_variables = true;
+            return Holds::NOTHING;
+        }
+        self.depth += 1;
+        let holds = self.expression(value);
+        self.depth -= 1;
+        holds
+    }
+
+    fn expression(&mut self, value: &Expression) -> Holds {
         match value {
             Expression::Name(name) => {
                 self.reads.variables.insert(name.clone());
