@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
-use concord_gateway::Options;
+use concord_gateway::GatewayOptions;
 use concord_proto::serving::ServedModel;
 
 use crate::bytes;
@@ -189,8 +189,8 @@ impl Args {
         })
     }
 
-    fn gateway_options(&self) -> Options {
-        Options {
+    fn gateway_options(&self) -> GatewayOptions {
+        GatewayOptions {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             keys: self.api_keys.clone(),
             // Two servers may share a file of keys.
@@ -200,7 +200,7 @@ impl Args {
             open: self.open,
             adapter_dir: self.adapter_dir.clone(),
             cors: self.cors.clone(),
-            ..Options::new(self.listen)
+            ..GatewayOptions::new(self.listen)
         }
     }
 }
@@ -257,7 +257,7 @@ async fn serve(
     tokio::select! {
         signal = signals.next() => drain::end(stand, signal, signals, patience, output).await,
         reason = stand.hopeless() => {
-            // Whoever still waits is told by its answer's end.
+            // Answers under way end with an error that says why.
             stand.stop(Duration::ZERO).await?;
             bail!(reason)
         }

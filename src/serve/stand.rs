@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use concord_gateway::{Engine, RunningGateway, Served};
+use concord_gateway::{InferenceEngine, RunningGateway, Served};
 use concord_proto::Digest;
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
@@ -176,8 +176,8 @@ impl Stand {
     }
 }
 
-/// Puts the model into the store of a coordinator that nobody else can reach yet: whoever joins the
-/// one that serves finds everything there.
+/// Puts the model into the store of a coordinator that nobody else can reach yet: workers that
+/// join the one that serves find everything there.
 async fn fill_store(
     options: &PoolOptions,
     model: &ModelToServe,
