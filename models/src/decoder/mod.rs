@@ -19,13 +19,13 @@ mod values;
 mod weight_bytes;
 
 pub use cache::KvCache;
-pub use gradients::{End, GradientKey, Gradients};
+pub use gradients::{GradientKey, Gradients, TensorUse};
 pub use head::HeadLoss;
 pub use linear::LoraSpec;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;
 pub use stage::{Batch, Precisions, Stage, StageInput, StageOptions, StageTape};
 pub use targets::next_tokens;
-pub use trainable::{Trainable, TrainableTensor};
+pub use trainable::{Trainable, TrainedTensor};
 pub use values::Values;
 pub use weight_bytes::WeightBytes;

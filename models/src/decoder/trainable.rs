@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{DecoderConfig, Place, Projection};
+use crate::config::{DecoderConfig, Projection, TensorPlace};
 use crate::peft::Adapter;
 
 /// What is trained.
@@ -14,7 +14,7 @@ pub enum Trainable {
     Full,
     /// Low-rank updates of these projections.
     Lora {
-        /// Rank.
+        /// Rows of A and columns of B.
         rank: u32,
         /// Projections that have one.
         targets: BTreeSet<Projection>,
@@ -23,23 +23,23 @@ pub enum Trainable {
 
 /// One trained tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrainableTensor {
+pub struct TrainedTensor {
     /// Name in the file that comes out: a Hugging Face or a PEFT name.
     pub name: String,
-    /// Shape.
+    /// Rows and columns as in the file: weights are `[out, in]`.
     pub shape: Vec<usize>,
     /// The part of the model that uses it.
-    pub place: Place,
+    pub place: TensorPlace,
 }
 
 impl Trainable {
     /// The trained tensors, in the order of their names.
-    pub fn tensors(&self, config: &DecoderConfig) -> Vec<TrainableTensor> {
-        let mut tensors: Vec<TrainableTensor> = match self {
+    pub fn tensors(&self, config: &DecoderConfig) -> Vec<TrainedTensor> {
+        let mut tensors: Vec<TrainedTensor> = match self {
             Self::Nothing => Vec::new(),
             Self::Full => {
-                let tensor = |spec: crate::config::TensorSpec| TrainableTensor {
-                    place: Place::of(&spec.name).expect("a tensor of the model has a place"),
+                let tensor = |spec: crate::config::TensorSpec| TrainedTensor {
+                    place: TensorPlace::of(&spec.name).expect("a tensor of the model has a place"),
                     name: spec.name,
                     shape: spec.shape,
                 };
@@ -56,20 +56,20 @@ fn lora_tensors(
     config: &DecoderConfig,
     rank: usize,
     targets: &BTreeSet<Projection>,
-) -> Vec<TrainableTensor> {
+) -> Vec<TrainedTensor> {
     let mut tensors = Vec::new();
     for layer in 0..config.layers as u32 {
         for &projection in targets {
             let [out, input] = projection.shape(config);
-            let place = Place::Layer(layer);
+            let place = TensorPlace::Layer(layer);
             let a = Adapter::key_a(layer, projection);
-            tensors.push(TrainableTensor {
+            tensors.push(TrainedTensor {
                 name: a,
                 shape: vec![rank, input],
                 place,
             });
             let b = Adapter::key_b(layer, projection);
-            tensors.push(TrainableTensor {
+            tensors.push(TrainedTensor {
                 name: b,
                 shape: vec![out, rank],
                 place,
