@@ -69,7 +69,7 @@ fn the_reference_gives_the_same_by_pages_and_as_a_whole() {
     let (device, tokens, p) = (Device::Reference, 140, Precision::I16);
     for kind in InputKind::ALL {
         let input = CaseInput::new(8, kind);
-        let x = |stream, heads| input.tensor(stream, &[tokens, heads * 4]).unwrap();
+        let x = |stream, heads: usize| input.tensor(stream, &[tokens, heads * 4]).unwrap();
         let (q, k, v) = (x(1, 2), x(2, 1), x(3, 1));
         let codes = device.attention_codes(&q, &k, &v, &SHAPE, p).unwrap();
         let whole = device.attention(&codes, 1, &SHAPE, p).unwrap();

@@ -7,6 +7,8 @@ use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{AdamStep, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor};
 
+use crate::decoder::Values;
+
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamSettings {

@@ -6,7 +6,7 @@ use crate::coded::Operand;
 
 /// Where a tile reads ahead, a line at each of its [`Micro::reads_ahead`].
 #[derive(Clone, Copy)]
-pub(super) struct Reads {
+pub(super) struct PrefetchReads {
     pub(super) at: *const i8,
     /// Bytes from one read to the next; reads may meet a line twice.
     pub(super) step: usize,
@@ -60,9 +60,9 @@ impl Ahead {
     /// The part of a tile that has `depth` from `start` on.
     ///
     /// It may end past the codes of a last panel that is not whole: such reads do nothing.
-    pub(super) fn of_tile(&self, start: usize, depth: usize, tile: usize) -> Reads {
+    pub(super) fn of_tile(&self, start: usize, depth: usize, tile: usize) -> PrefetchReads {
         let before = self.bytes * start + self.bytes * depth * tile / self.tiles;
-        Reads {
+        PrefetchReads {
             at: self.codes.wrapping_add(before),
             step: self.step,
         }

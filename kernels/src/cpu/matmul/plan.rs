@@ -6,7 +6,7 @@
 //! what is missing, and a shift moves its upper half into `high`. Both together are the exact sum
 //! while `|sum| < 2^47`, which [`DEPTH`] guarantees.
 
-use super::ahead::Reads;
+use super::ahead::PrefetchReads;
 use super::finish::Scales;
 use super::task::TaskOutput;
 use crate::coded::{Operand, Precision};
@@ -97,7 +97,7 @@ pub(super) struct OutputTile {
     /// Whether sums start here and `state` holds nothing yet.
     pub(super) is_first: bool,
     /// What is prefetched during the work.
-    pub(super) ahead: Reads,
+    pub(super) ahead: PrefetchReads,
 }
 
 /// The part of a tile's sums that is written, and where.

@@ -372,7 +372,7 @@ fn a_wrong_product_names_the_engine() {
         launch(cuda, ProductEngine::Int8, a, b, into)?;
         let mut wrong = cuda.download(sums)?;
         wrong[71] += 1;
-        cuda.copy(&cuda.upload(&wrong)?, sums)
+        Ok(cuda.copy(&cuda.upload(&wrong)?, sums)?)
     };
     let error = verify::verify_by(cuda, "crooked", &one_more).expect_err("a sum differs");
     let error = error.to_string();

@@ -267,7 +267,7 @@ fn work_is_done_in_the_order_of_the_calls() {
         "all but what the kernel itself declares"
     );
     let (_, time) = cuda
-        .timed(|| scale(&cuda, &shared, 1.0))
+        .timed(|| Ok(scale(&cuda, &shared, 1.0)?))
         .expect("the card answers");
     assert_eq!(
         time.as_millis(),
@@ -356,7 +356,7 @@ fn all_is_given_back() {
             cuda.download(&y).expect("the card answers")[..2],
             [2.0, 2.0]
         );
-        cuda.timed(|| scale(cuda, &x, 1.0))
+        cuda.timed(|| Ok(scale(cuda, &x, 1.0)?))
             .expect("the card answers");
     }
     assert_eq!(lazy.now().contexts, 2);
