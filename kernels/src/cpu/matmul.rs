@@ -88,9 +88,9 @@ fn multiply_by_vectors(
 /// Rows of A up to which packing B costs more than it saves.
 #[cfg(target_arch = "x86_64")]
 fn few_rows(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> usize {
-    /// With AVX2.
+    /// Rows with AVX2.
     const AVX2: usize = 4;
-    /// With AVX-512, where B cannot be read ahead or is short.
+    /// Rows with AVX-512, where B cannot be read ahead or is short.
     const NOT_AHEAD: usize = 28;
     const SHORT: usize = 64;
     match isa {

@@ -156,7 +156,7 @@ impl HostPages {
         }
     }
 
-    /// That all pages of `runs`, which have been checked, have been written.
+    /// Checks that all pages of `runs`, which have been checked themselves, have been written.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`], naming the run and the page.

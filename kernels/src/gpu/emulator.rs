@@ -23,7 +23,7 @@ use library::{EmulatedMemory, EmulatorLibrary};
 /// without a race gives the same bits in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turns {
-    /// By number.
+    /// In the order of their numbers.
     Forward,
     /// The last first.
     Reverse,
@@ -34,11 +34,11 @@ pub enum Turns {
 /// What GPU to emulate.
 #[derive(Clone, Copy, Debug)]
 pub struct EmulatorOptions {
-    /// Whose kernels it runs.
+    /// The architecture whose kernels it runs.
     pub arch: Arch,
     /// The most bytes that can be allocated at once.
     pub memory_bytes: u64,
-    /// Who goes first.
+    /// Which thread and block goes first.
     pub turns: Turns,
     /// The number of launches after which it is lost.
     pub lost_after: Option<u64>,
@@ -67,7 +67,7 @@ pub struct Launched {
     pub grid: Grid,
 }
 
-/// The test's hold on an emulated GPU.
+/// What a test sees of an emulated GPU, and does to it.
 #[derive(Clone, Debug)]
 pub struct Watch(Arc<Watched>);
 
@@ -89,7 +89,7 @@ impl Watch {
         std::mem::take(&mut *lock(&self.0.launches))
     }
 
-    /// From now on the GPU is lost.
+    /// Loses the GPU: every later call fails.
     pub fn lose(&self) {
         self.0.lost.store(true, Ordering::SeqCst);
     }

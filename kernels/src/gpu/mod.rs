@@ -261,7 +261,7 @@ impl Cuda {
         self.0.library.get().map(AsRef::as_ref)
     }
 
-    /// From now on large products go to `library`; to the one that is in use already, if any.
+    /// Sends large products to `library` from now on; the first library that is set stays.
     pub(crate) fn use_library(&self, library: Box<dyn ByteProducts>) {
         self.0.library.get_or_init(|| library);
     }

@@ -43,7 +43,7 @@ impl KvPages {
         self.layers
     }
 
-    /// That `runs` have `tokens` new tokens in all, in pages that are there.
+    /// Checks that `runs` have `tokens` new tokens in all, in pages that are there.
     fn check(&self, layer: usize, tokens: usize, runs: &[PagedRun<'_>]) -> Result<(), KernelError> {
         assert!(layer < self.layers, "layer {layer} of {}", self.layers);
         check_runs(runs, self.pages)?;

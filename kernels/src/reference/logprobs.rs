@@ -6,7 +6,7 @@ use crate::math::{LN_2, LOG2_E, ceil_to_int, exp2, ln};
 /// Natural logarithms of probabilities after one row of logits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logprobs {
-    /// Of the token that was asked for.
+    /// Logprob of the token that was asked for.
     pub target: f32,
     /// The most probable tokens, most probable first, the lowest id first among equal logits.
     pub top: Vec<(u32, f32)>,

@@ -32,7 +32,7 @@ impl PagedRun<'_> {
     }
 }
 
-/// That every run has tokens, and pages for them out of `pages`.
+/// Checks that every run has tokens, and page numbers below `pages` for them.
 ///
 /// # Errors
 /// [`KernelError::DoesNotFit`], naming the run.
@@ -68,8 +68,8 @@ pub(crate) fn check_runs(runs: &[PagedRun<'_>], pages: u32) -> Result<(), Kernel
     Ok(())
 }
 
-/// That all pages of `runs`, which have been checked, have been written, by what `is_empty` says of
-/// a page.
+/// Checks that all pages of `runs`, which have been checked themselves, have been written;
+/// `is_empty` tells whether a page has not.
 ///
 /// # Errors
 /// [`KernelError::DoesNotFit`], naming the run and the page.
@@ -159,7 +159,7 @@ impl PlainPages {
         }
     }
 
-    /// That all pages of `runs`, which have been checked, have been written.
+    /// Checks that all pages of `runs`, which have been checked themselves, have been written.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`], naming the run and the page.

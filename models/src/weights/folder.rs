@@ -24,7 +24,7 @@ pub struct ModelFolder {
     pub(super) config: DecoderConfig,
     pub(super) config_json: String,
     files: Vec<TensorFile>,
-    /// By the names of transformers.
+    /// Where each tensor is, by its name in transformers.
     pub(super) homes: BTreeMap<String, TensorHome>,
 }
 

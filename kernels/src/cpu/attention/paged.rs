@@ -103,7 +103,7 @@ struct Scratch {
     /// Digits of the queries of a key head, `[rows, depth]` each.
     query_high: Vec<i16>,
     query_low: Vec<i16>,
-    /// Of one row: sums, scores, codes of probabilities and their digits.
+    /// For one row: sums, scores, codes of probabilities and their digits.
     high: Vec<i32>,
     low: Vec<i32>,
     scores: Vec<f32>,

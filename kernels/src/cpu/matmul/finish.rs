@@ -21,7 +21,7 @@ pub(super) struct Scales {
 }
 
 impl Scales {
-    /// Of rows `[first, first + count)`; 1 where exponents were folded away.
+    /// The scales of rows `[first, first + count)`; 1 where exponents were folded away.
     pub(super) fn new(exp: &[i32], first: usize, count: usize) -> Self {
         let mut scales = Self {
             min: i32::MAX,

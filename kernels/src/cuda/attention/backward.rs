@@ -66,7 +66,7 @@ struct Backward<'a> {
     heads: Heads,
     sequences: u32,
     tokens: u32,
-    /// Of queries, keys, values, d_out and probabilities.
+    /// Precisions of queries, keys, values, d_out and probabilities.
     precisions: [Precision; 5],
     queries: Codes,
     keys: Codes,

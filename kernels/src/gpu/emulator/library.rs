@@ -99,7 +99,7 @@ pub(super) struct EmulatorLibrary {
 }
 
 impl EmulatorLibrary {
-    /// Of each module the kernels for the latest generation that is not later than `arch`.
+    /// Takes from each module the kernels for the latest generation that is not later than `arch`.
     pub(super) fn of(arch: Arch) -> Self {
         let mut count = 0;
         // SAFETY: the call writes the number of modules, and gives a constant array of as many.

@@ -15,7 +15,7 @@ use crate::peft::Adapter;
 /// The part of a LoRA adapter that is of a stage's layers, coded on the stage's device.
 #[derive(Debug)]
 pub struct StageAdapter {
-    /// By layer of the stage and projection.
+    /// The factors, by layer of the stage and projection.
     updates: Vec<[Option<Lora>; Projection::ALL.len()]>,
 }
 
