@@ -74,10 +74,10 @@ pub enum Size {
 
 impl Size {
     /// The same for the cases of the conformance suite.
-    pub fn of_cases(self) -> conformance::Size {
+    pub fn of_cases(self) -> conformance::CaseSize {
         match self {
-            Self::Small => conformance::Size::Small,
-            Self::Full => conformance::Size::Full,
+            Self::Small => conformance::CaseSize::Small,
+            Self::Full => conformance::CaseSize::Full,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::data::{DatasetKind, DatasetSource, Grouping, Loaded, Loader};
+use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
@@ -158,7 +158,7 @@ fn sequences(
     output: &Output,
 ) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
     let bar = reading_bar(job, output);
-    let mut loader = Loader {
+    let mut loader = DataLoader {
         tokenizer,
         config: folder.config(),
         sequence_len: job.sequence_len,
@@ -261,7 +261,7 @@ fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto
 fn initial_state(
     job: &JobFile,
     folder: &ModelFolder,
-    tensors: &[TrainableTensor],
+    tensors: &[TrainedTensor],
     given: Option<BTreeMap<String, Tensor>>,
     blobs: &mut BlobSet,
 ) -> anyhow::Result<Digest> {
