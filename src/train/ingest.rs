@@ -261,7 +261,7 @@ fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto
 fn initial_state(
     job: &JobFile,
     folder: &ModelFolder,
-    tensors: &[TrainedTensor],
+    tensors: &[TrainableTensor],
     given: Option<BTreeMap<String, Tensor>>,
     blobs: &mut BlobSet,
 ) -> anyhow::Result<Digest> {
