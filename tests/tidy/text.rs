@@ -22,7 +22,7 @@ const LONG_FUNCTIONS: [(&str, &str); 6] = [
     ("models/tests/io/data.rs", "data_that_cannot_be_used"),
     ("runtime/src/worker/driver.rs", "run"),
     (
-        "src/job_file/tests.rs",
+        "src/support/job_file/tests.rs",
         "a_value_out_of_range_is_refused_with_what_is_allowed",
     ),
     ("tests/one_hash.rs", "one_job_has_one_hash_on_every_pool"),
