@@ -5,6 +5,8 @@ mod bench;
 mod inputs;
 mod job;
 mod stages;
+#[cfg(test)]
+mod stalling_tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

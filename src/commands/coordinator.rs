@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use concord_coordinator::server::{self, Options, ServerError};
+use concord_coordinator::server::{self, ServerError, ServerOptions};
 use concord_coordinator::store::StoreError;
 use serde_json::json;
 
@@ -31,7 +31,7 @@ pub struct CoordinatorArgs {
 #[tokio::main]
 pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
     let mut signals = EndSignals::install()?;
-    let options = Options {
+    let options = ServerOptions {
         listen: args.listen,
         data_dir: args.data_dir,
         config: concord_coordinator::core::Config::default(),
@@ -47,7 +47,7 @@ pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
         ended = server.wait() => return Ok(ended?),
         _ = signals.next() => {}
     }
-    // Where the disk is full, it waits for room to keep what it has: asked once more it does not.
+    // Where the disk is full it waits for room for what it has to write; a second signal ends that.
     tokio::select! {
         ended = server.shutdown() => Ok(ended?),
         signal = signals.next() => anyhow::bail!("{signal} again: ended before all was kept"),

@@ -1,4 +1,4 @@
-//! `concord generate`: a text goes on.
+//! `concord generate`: continues a text.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::generate::Generator;
-use concord_models::generation_config::GenerationConfig;
+use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_text::TextTokenizer;
 use serde_json::json;
 
-use crate::support::loaded_model::{ModelArgs, OpenedModel, TEMPERATURE};
+use crate::support::loaded_model::{ModelArgs, TEMPERATURE};
 use crate::support::output::Output;
 
 /// Options of `concord generate`.
@@ -24,10 +24,10 @@ use crate::support::output::Output;
 pub struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The text to go on from.
+    /// The text to continue.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// A file with the text to go on from; "-" reads standard input.
+    /// A file with the text to continue; "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Tokens to generate, at most.
@@ -56,7 +56,7 @@ pub struct GenerateArgs {
     ignore_eos: bool,
 }
 
-/// What came out.
+/// A finished completion.
 struct Completion {
     text: String,
     tokens: u32,
@@ -92,7 +92,7 @@ pub fn run(args: &GenerateArgs, output: &Output) -> anyhow::Result<()> {
     let stops = if args.ignore_eos {
         Vec::new()
     } else {
-        stops(&model, &tokenizer)
+        end_tokens(model.config(), &tokenizer)
     };
     let start = Instant::now();
     let mut run = Run {
@@ -130,7 +130,7 @@ impl GenerateArgs {
         Ok(())
     }
 
-    /// As the options say, or else the model.
+    /// The sampling by the options, or else by the model's own settings.
     fn sampling(&self, generation: &GenerationConfig) -> Sampling {
         let temperature = self.temperature.or(generation.temperature);
         Sampling {
@@ -165,12 +165,7 @@ fn read_prompt(path: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("cannot read the prompt file {}", path.display()))
 }
 
-/// The tokens that end a text, by the model and by its tokenizer.
-fn stops(model: &OpenedModel, tokenizer: &TextTokenizer) -> Vec<u32> {
-    [&model.config().eos[..], tokenizer.eos_ids()].concat()
-}
-
-/// One completion on its way out.
+/// A completion while it is generated and printed.
 struct Run<'a> {
     tokenizer: &'a TextTokenizer,
     output: &'a Output,
@@ -202,7 +197,7 @@ impl Run<'_> {
             completion.tokens += 1;
             let piece = stream.push(id)?;
             if !self.show(&piece) {
-                // Who reads has gone away: nobody wants the rest.
+                // The reader of the pipe has gone away.
                 break;
             }
             self.output

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use concord_proto::JobId;
-use concord_proto::client::{ClientRequest, ClientResponse, JobEvent, JobState, JobSummary};
+use concord_proto::client::{ClientRequest, ClientResponse, JobEvent, JobSummary};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
@@ -38,7 +38,7 @@ enum Command {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Stop a job; its checkpoints stay, and who submits it again goes on from them.
+    /// Stop a job; its checkpoints stay, and the job goes on from them when it is submitted again.
     Cancel {
         /// The job, or the first digits of its id.
         #[arg(value_name = "ID")]
@@ -172,6 +172,7 @@ fn line(event: &JobEvent, steps: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use concord_proto::Digest;
+    use concord_proto::client::JobState;
 
     use super::*;
 

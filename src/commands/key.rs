@@ -19,7 +19,7 @@ use crate::support::output::Output;
 A server that runs reads the file again when it changes: a new key counts within a second, and a key
 whose line is taken out is refused, with its requests under way.")]
 pub struct KeyArgs {
-    /// Whose key it is.
+    /// The name of the key's owner.
     name: String,
     /// The file of keys to add it to; without it the line is printed.
     #[arg(long, value_name = "FILE")]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use concord_coordinator::blobs::Blobs;
+use concord_coordinator::blobs::BlobStore;
 use concord_kernels::{Device, Tensor};
 use concord_models::weights::{Dtype, ModelFolder};
 use concord_proto::blob_store::BlobLink;
@@ -20,7 +20,7 @@ use crate::support::client::Client;
 /// Addresses asked about in one message.
 const ASKED_AT_ONCE: usize = 10_000;
 
-/// What a blob is made of, until it is sent.
+/// Where the bytes of a blob come from when it is sent.
 enum Content {
     Bytes(Vec<u8>),
     /// In a file without a name.
@@ -46,14 +46,14 @@ pub struct BlobSet {
 }
 
 impl BlobSet {
-    /// Adds bytes, which are few.
+    /// Adds bytes that stay in memory: for small blobs.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(Domain::Blob, &bytes);
         self.contents.insert(digest, Content::Bytes(bytes));
         digest
     }
 
-    /// Adds bytes that may be many: they wait on disk, and in memory only where that has no room.
+    /// Adds bytes of a large blob: they wait on disk, or in memory where the disk has no room.
     pub fn data(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(Domain::Blob, &bytes);
         if !self.contents.contains_key(&digest) {
@@ -132,7 +132,7 @@ impl BlobSet {
         }))
     }
 
-    /// The bytes of all blobs that are held in memory: all, where there is no model and no data.
+    /// The bytes of all blobs that are held in memory.
     pub fn into_bytes(self) -> impl Iterator<Item = Vec<u8>> {
         self.contents
             .into_values()
@@ -142,12 +142,12 @@ impl BlobSet {
             })
     }
 
-    /// Has the tensors of the model in the store of this process's own coordinator without a copy:
-    /// it reads them from the model's files. What cannot be linked is sent like all else.
+    /// Links the tensors of the model into the store of this process's own coordinator, which reads
+    /// them from the model's files. Tensors that cannot be linked are sent like other blobs.
     ///
     /// # Errors
     /// Where the store cannot be written.
-    pub async fn link(&self, folder: &ModelFolder, store: &Blobs) -> anyhow::Result<()> {
+    pub async fn link(&self, folder: &ModelFolder, store: &BlobStore) -> anyhow::Result<()> {
         for (digest, content) in &self.contents {
             let Content::ModelTensor { name, header } = content else {
                 continue;
@@ -172,7 +172,7 @@ impl BlobSet {
         })
     }
 
-    /// Sends what the store lacks.
+    /// Sends the blobs that the store lacks.
     ///
     /// # Errors
     /// Where the store has no room or the coordinator is gone.

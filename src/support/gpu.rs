@@ -6,7 +6,6 @@ use concord_kernels::cuda::{Arch, arch::TARGETS, emulator::EmulatorOptions};
 use concord_kernels::cuda::{Cuda, CudaError, CudaOptions, matmul};
 use concord_kernels::{Device, KernelError};
 
-/// A GPU by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GpuName {
     /// The NVIDIA card of this number, as the driver counts them.
@@ -123,7 +122,7 @@ pub fn proven(gpu: Cuda) -> Result<Device, KernelError> {
     Ok(Device::Cuda(gpu))
 }
 
-/// The cause, of a text that goes on with the remedy.
+/// The part of an error in front of its remedy.
 fn cause(error: &str) -> String {
     let end = error.find(". ").unwrap_or(error.len());
     error[..end].to_string()

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-/// A path with `~` in front made whole. A shell would make more of some paths; those are refused,
-/// since a folder of that name is not what was meant.
+/// A path with a `~` in front expanded. Paths that a shell would expand further are refused, since
+/// a folder of that very name is not what was meant.
 ///
 /// # Errors
 /// Naming what is not expanded: another user's home, a variable, an address of the net.
@@ -15,7 +15,7 @@ pub fn expand(path: &str) -> anyhow::Result<String> {
     expand_with(path, std::env::var("HOME").ok().as_deref())
 }
 
-/// The arguments of a command line, with `~` made whole in the values of options of `command` that
+/// The arguments of a command line, with `~` expanded in the values of options of `command` that
 /// are a file or a folder: shells leave `--model=~/x` and `--adapter poet=~/x` as they are.
 ///
 /// # Errors
@@ -70,7 +70,7 @@ impl Line<'_> {
         Ok(given)
     }
 
-    /// Whether a text with dashes is an option with a value, and that a file or a folder.
+    /// For an option that takes a value: whether the value is a file or a folder.
     fn kind(&self, text: &str) -> Option<bool> {
         let name = text.strip_prefix("--")?;
         let of = |command: &clap::Command| {
@@ -85,7 +85,7 @@ impl Line<'_> {
     }
 }
 
-/// An argument that ends with the value of an option, with the home put into that.
+/// An argument that ends with the value of an option, after `~` in the value is expanded.
 fn whole(option: &str, front: &str, value: &str) -> anyhow::Result<OsString> {
     let start = match value.split_once("=~") {
         Some((name, _)) if !name.contains('/') => name.len() + 1,
@@ -121,7 +121,7 @@ fn expand_with(path: &str, home: Option<&str>) -> anyhow::Result<String> {
         }
         (None, None) => return Ok(path.to_string()),
     };
-    // A file of that very name is meant.
+    // There is a file of that very name.
     if Path::new(path).exists() {
         return Ok(path.to_string());
     }
@@ -236,11 +236,11 @@ mod tests {
             ["a", "b", "--prompt=~/m", "x=~/y"],
             ["a", "b", "--model", "a/x=~/m"],
             ["a", "b", "--model", "--model=~/m"],
-            // What stands where a value does is that value, whatever it looks like.
+            // The value of an option is a value, whatever it looks like.
             ["a", "b", "--prompt", "--model=~/m"],
             ["a", "--log", "~", "b"],
             ["a", "--log", "--model", "~/m"],
-            // Another command's option, and what is none.
+            // An option of another command, and an argument after `--`.
             ["a", "c", "--model", "~/m"],
             ["a", "b", "--", "--model=~/m"],
         ] {

@@ -1,12 +1,12 @@
-//! When a worker or a checker leaves.
+//! How a worker or a checker is asked to leave.
 
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use crate::support::signals::EndSignals;
 
-/// Says so when the program is asked to end, or standard input ends where that is asked for. Asked
-/// a second time it ends at once.
+/// Sends to `leave` when the program is asked to end by a signal. A second signal ends the program
+/// at once; so does the end of standard input, with `stdin`.
 pub async fn until_told(mut signals: EndSignals, stdin: bool, leave: mpsc::Sender<()>) {
     let closed = async {
         if stdin {

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
 
-/// What a directive that is one word may be.
+/// The levels: what a directive without a target may be.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Starts to log what `filter` lets through: lines for people, or one JSON object a line. Colours
@@ -28,7 +28,7 @@ pub fn start(filter: &str, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses what would be taken as the name of a target that nothing has, such as "inof".
+/// Refuses a misspelt level, such as "inof", which would be read as the name of a target.
 fn check(filter: &str) -> anyhow::Result<()> {
     for directive in filter.split(',').map(str::trim) {
         let is_level = LEVELS
@@ -46,7 +46,7 @@ fn check(filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// See no-color.org: any value but an empty one.
+/// Whether colours are allowed: see no-color.org.
 fn colours(no_color: Option<std::ffi::OsString>) -> bool {
     no_color.is_none_or(|value| value.is_empty())
 }

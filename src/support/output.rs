@@ -12,8 +12,8 @@ pub struct Output {
     json: bool,
 }
 
-/// An end that was asked for from outside, by Ctrl-C or SIGTERM. It is no fault, and no success
-/// either: what was to be done is not done.
+/// The command was ended by Ctrl-C or SIGTERM before its work was done: no failure, and no success
+/// either.
 #[derive(Debug)]
 pub struct StoppedBySignal {
     signal: &'static str,
@@ -89,7 +89,7 @@ impl Output {
     }
 }
 
-/// So many of a thing, such as "1 stage" or "2 stages".
+/// A count with its noun, such as "1 stage" or "2 stages".
 pub fn counted(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),

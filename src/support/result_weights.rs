@@ -30,7 +30,7 @@ const ADAPTER_FILES: [&str; 3] = [
     "adapter_model.bin",
 ];
 
-/// What is known of the model that an adapter is for.
+/// What was found out about the base model of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
     /// The adapter names the very model that it was trained on.
@@ -39,8 +39,8 @@ pub enum Base {
     NotHere(String),
 }
 
-/// Holds the base model that an adapter names, and that it is computed with, against the one that
-/// the job was trained on. Nothing for a full fine-tune.
+/// Compares the base model that an adapter names with the one that the job was trained on. Nothing
+/// for a full fine-tune.
 ///
 /// # Errors
 /// Where it is another one, or cannot be read.
@@ -107,8 +107,8 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
     Ok(proven.len())
 }
 
-/// A folder of a model and an adapter at once would be computed as one of the two, and it may be
-/// the one that nobody checks.
+/// Refuses a folder that is a model and an adapter at once: programs would use one of the two,
+/// perhaps the one that is not checked here.
 fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
     let has = |name: &str| folder.join(name).exists();
     let other = match &bundle.spec.adapter {

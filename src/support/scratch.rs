@@ -1,5 +1,5 @@
-//! Temporary folders that do not outlive their owner for long: what a command leaves that was
-//! killed is removed by the next one that starts.
+//! Temporary folders. What a killed command leaves behind is removed by the next command that
+//! starts.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,14 +11,14 @@ use anyhow::Context;
 /// How the names of these folders begin; the number of the process follows, for people.
 const PREFIX: &str = "concord-";
 
-/// The file by which such a folder is known. Its owner holds a lock on it, which ends with the
-/// process however that ends. It goes last, so that what is removed in part is still known.
+/// The file that marks such a folder. Its owner holds a lock on it, which ends with the process in
+/// any case. It is removed last, so that a folder that is removed in part is still recognized.
 const MARKER: &str = ".concord-scratch";
 
 /// How long a start may take to remove what others have left; the rest is left to the next one.
 const SWEEP_MAX: Duration = Duration::from_secs(5);
 
-/// Somebody who is about to end may still write into a folder that is being removed.
+/// A process that is about to end may still write into a folder that is being removed.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A temporary folder, removed when this is dropped.
@@ -48,13 +48,13 @@ impl Scratch {
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(place);
         let made = made.with_context(failed)?;
-        // It gets its name once it is locked: a marker without a lock is one of the dead.
+        // It gets its name once it is locked: a marker without a lock belongs to a dead process.
         let new = made.path().join("new");
         let lock = File::create_new(&new).with_context(failed)?;
         let marked = match lock.lock() {
             Ok(()) => fs::rename(new, made.path().join(MARKER)),
-            // A file system without locks: nobody could tell the living from the dead, so that a
-            // folder without a marker is never swept.
+            // A file system without locks: whether the owner lives cannot be told, so the folder
+            // gets no marker and is never swept.
             Err(_) => fs::remove_file(new),
         };
         marked.with_context(failed)?;
@@ -90,7 +90,7 @@ pub fn sweep() {
 }
 
 fn sweep_within(place: &Path, until: Instant) {
-    // Whose files this process makes.
+    // The user that this process makes files as.
     let user = tempfile::tempfile_in(place).and_then(|file| Ok(owner(&file.metadata()?)));
     let (Ok(user), Ok(entries)) = (user, fs::read_dir(place)) else {
         return;
@@ -126,7 +126,8 @@ fn left_behind(dir: &Path, user: u32) -> Option<File> {
     }
     let lock = File::options().read(true).write(true).open(&marker).ok()?;
     match lock.try_lock() {
-        // The process that held it meanwhile has removed the folder, and another one may have its name now.
+        // The process that held it meanwhile has removed the folder, and another one may have its
+        // name now.
         Ok(()) => is_same(&lock, &marker).then_some(lock),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
@@ -140,13 +141,13 @@ fn locked_folder(dir: &Path) -> Option<File> {
     Some(folder)
 }
 
-/// Whose a file is.
+/// The user that owns a file.
 #[cfg(unix)]
 fn owner(found: &fs::Metadata) -> u32 {
     std::os::unix::fs::MetadataExt::uid(found)
 }
 
-/// Temporary folders are each user's own there.
+/// On other systems each user has temporary folders of its own.
 #[cfg(not(unix))]
 fn owner(_found: &fs::Metadata) -> u32 {
     0
@@ -194,7 +195,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     there(fs::remove_dir(dir))
 }
 
-/// What is gone already need not be removed.
+/// Treats a file that is gone already as removed.
 fn there(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -7,6 +7,7 @@ use concord_kernels::Device;
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, Role};
+use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::WorkerServer;
 use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
 use tokio::net::TcpListener;
@@ -14,7 +15,6 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use super::WorkerOptions;
-use super::accept::accept;
 use super::endpoint::{advertised, endpoint, is_hidden};
 use super::live::{End, Live};
 use super::server::WorkerService;
@@ -78,6 +78,7 @@ pub async fn run(
         options.lie.clone(),
     )?;
     let service = WorkerService {
+        key: key.clone(),
         shared: shared.clone(),
         events: events.clone(),
         stage: stage.clone(),

@@ -54,7 +54,7 @@ impl Command {
         let rest = rest.trim();
         let file = || match rest {
             "" => Err(format!("/{name} needs a FILE")),
-            // No shell has read this line.
+            // No shell has expanded paths in this line.
             path => home::expand(path)
                 .map(PathBuf::from)
                 .map_err(|error| error.to_string()),
@@ -78,7 +78,7 @@ impl Command {
         }
     }
 
-    /// Does what needs no answer, and says what it did.
+    /// Carries out a command that needs no answer of the model. Returns what to print.
     pub(super) fn carry_out(
         self,
         conversation: &mut Conversation,

@@ -1,4 +1,4 @@
-//! What has been said, and how answers are drawn.
+//! The messages of a conversation, and how answers are sampled.
 
 use std::fmt;
 use std::path::Path;
@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-/// A conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Conversation {
     system: Option<String>,
@@ -14,7 +13,7 @@ pub(super) struct Conversation {
     messages: Vec<(String, String)>,
     /// Tokens of the last prompt and of the last answer.
     pub(super) tokens: (u32, u32),
-    /// What the last answer took.
+    /// Time that the last answer took.
     pub(super) seconds: f64,
 }
 
@@ -26,7 +25,7 @@ impl Conversation {
         }
     }
 
-    /// As chat templates and APIs take it.
+    /// The messages as chat templates and APIs take them.
     pub(super) fn messages(&self) -> Value {
         let system = self.system.iter().map(|text| ("system", text.as_str()));
         let said = self
@@ -42,7 +41,7 @@ impl Conversation {
         self.messages.push(("user".to_string(), text));
     }
 
-    /// Takes the last question back.
+    /// Removes the last question.
     pub(super) fn unsay(&mut self) {
         self.messages.pop();
     }
@@ -51,7 +50,7 @@ impl Conversation {
         self.messages.push(("assistant".to_string(), text));
     }
 
-    /// Takes the last answer back; false where there is none.
+    /// Removes the last answer; false where there is none.
     pub(super) fn forget_answer(&mut self) -> bool {
         let has = self
             .messages
@@ -63,7 +62,7 @@ impl Conversation {
         has
     }
 
-    /// Takes the last question and its answer back; false where there is none.
+    /// Removes the last question and its answer; false where there is none.
     pub(super) fn undo(&mut self) -> bool {
         self.forget_answer();
         self.messages.pop().is_some()
@@ -77,13 +76,13 @@ impl Conversation {
         self.system = Some(text.to_string()).filter(|text| !text.is_empty());
     }
 
-    /// Writes it as the messages of an API.
+    /// Saves the conversation as the messages of an API.
     pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&self.messages())?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads what [`Self::save`] wrote. Where it fails nothing has changed.
+    /// Reads what [`Self::save`] wrote. On an error nothing has changed.
     pub(super) fn load(&mut self, path: &Path) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -106,21 +105,21 @@ impl Conversation {
     }
 }
 
-/// How answers are drawn. What is not said is left to the partner: to the model's
-/// `generation_config.json`, and then to the usual value.
+/// How answers are sampled. A setting that is not given is left to the partner: the model's
+/// `generation_config.json`, then the usual value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ChatSettings {
     pub(super) temperature: Option<f32>,
     pub(super) top_p: Option<f32>,
-    /// As many as fit, where this says nothing.
+    /// By default as many as fit.
     pub(super) max_tokens: Option<u32>,
     pub(super) seed: Option<u64>,
 }
 
 impl ChatSettings {
-    /// Refuses what cannot be drawn by.
+    /// Refuses settings that cannot be sampled by.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        // Neither range has a place for NaN.
+        // Neither range contains NaN.
         if let Some(temperature) = self.temperature.filter(|t| !(0.0..=2.0).contains(t)) {
             bail!("temperature {temperature}: a number from 0 to 2");
         }
@@ -133,7 +132,7 @@ impl ChatSettings {
         Ok(())
     }
 
-    /// Changes one by its name. Where it fails nothing has changed.
+    /// Changes one setting by its name. On an error nothing has changed.
     pub(super) fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         let mut new = self.clone();
         let bad = || format!("/set {name} {value}: not a number");

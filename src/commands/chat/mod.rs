@@ -68,13 +68,12 @@ pub struct ChatArgs {
     seed: Option<u64>,
 }
 
-/// Who answers.
+/// The side of a conversation that answers.
 trait Partner {
-    /// Its name.
     fn name(&self) -> String;
 
-    /// Answers a conversation. `show` takes the text piece by piece, and is false once nobody wants
-    /// more.
+    /// Answers a conversation. `show` is given the text piece by piece, and returns false when no
+    /// more is wanted.
     fn answer(
         &mut self,
         conversation: &Conversation,
@@ -163,7 +162,7 @@ struct Chat {
 }
 
 impl Chat {
-    /// Does what a line says; false where it ends the conversation.
+    /// Carries out a line of input; false where it ends the conversation.
     fn take(&mut self, line: &str) -> anyhow::Result<bool> {
         let command = match Command::parse(line) {
             Ok(command) => command,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustyline::error::ReadlineError;
 
-/// Lines kept from one conversation to the next.
+/// Lines of the history that are saved from one conversation to the next.
 const HISTORY: usize = 1_000;
 
 /// Where lines come from.
@@ -34,7 +34,7 @@ impl PromptInput {
         matches!(self, Self::Terminal(_))
     }
 
-    /// The next line, with those that it is continued by; nothing at the end.
+    /// The next line, with its continuation lines; nothing at the end.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<String>> {
         let mut whole = String::new();
         loop {
@@ -64,7 +64,7 @@ impl PromptInput {
                         editor.add_history_entry(&line)?;
                         return Ok(Some(line));
                     }
-                    // A line that somebody gave up.
+                    // Ctrl-C: the line is dropped.
                     Err(ReadlineError::Interrupted) => {}
                     Err(ReadlineError::Eof) => return Ok(None),
                     Err(error) => return Err(error.into()),
@@ -73,7 +73,7 @@ impl PromptInput {
         }
     }
 
-    /// Keeps the history for the next conversation, where there is a place for it.
+    /// Saves the history for the next conversation, where there is a place for it.
     pub(super) fn keep(&mut self) {
         if let (Self::Terminal(editor), Some(path)) = (self, history_file()) {
             if let Some(folder) = path.parent() {

@@ -14,7 +14,6 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// An API.
 pub(super) struct Api {
     agent: ureq::Agent,
     url: String,
@@ -102,7 +101,7 @@ impl Partner for Api {
             "model": self.model, "messages": conversation.messages(), "stream": true,
             "stream_options": { "include_usage": true },
         });
-        // What is not said is the server's to choose: it knows the model's own settings.
+        // Settings that are not given are left to the server, which knows the model's own.
         if let Some(temperature) = settings.temperature {
             body["temperature"] = json!(temperature);
         }
@@ -153,7 +152,7 @@ impl Partner for Api {
     }
 }
 
-/// Takes in a piece of an answer; false where nobody wants more.
+/// Adds a piece to an answer; false where no more is wanted.
 fn take(
     chunk: &Value,
     answer: &mut ChatAnswer,

@@ -1,4 +1,4 @@
-//! An act: one pool, one run of the job, and what befalls the pool meanwhile.
+//! An act: one pool, one run of the job, and what happens to the pool meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::screen::{Screen, list};
 use super::script::{Act, Kill};
 use super::testimony::Testimony;
 
-/// What came of an act.
+/// The outcome of an act.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The digest of the last step record.
@@ -87,11 +87,11 @@ struct Play<'a> {
     killed: Option<Instant>,
     /// Committed steps.
     committed: u32,
-    /// Of the first and of the last committed step.
+    /// The losses of the first and of the last committed step.
     losses: Option<(f64, f64)>,
     has_plan: bool,
-    /// Who goes on under the newest plan, until it has committed a step: the plan before it may
-    /// not live as long.
+    /// A line on the newest plan, printed once that plan has committed a step: plans may be
+    /// replaced before that.
     next_plan: Option<String>,
     convicted: Vec<String>,
 }
@@ -153,7 +153,7 @@ impl Play<'_> {
         self.next_plan = Some(format!("{} {verb} on from step {step}", list(&names)));
     }
 
-    /// Who does what.
+    /// Prints what each member does.
     fn introduce(&self, workers: &[Value]) {
         for worker in workers {
             let Some(actor) = self.pool.actor(text(worker, "worker")) else {

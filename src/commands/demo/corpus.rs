@@ -2,10 +2,10 @@
 
 use concord_kernels::rng::Philox;
 
-/// How a sentence begins: the first letter decides, so that little is to be learnt.
+/// How a sentence begins. The first letter decides the word, so that there is little to learn.
 const COUNTS: [&str; 5] = ["Two", "Five", "Seven", "Eight", "Nine"];
 
-/// Who works, and what comes of it: the second follows from the first.
+/// Subject and result of a sentence: the second follows from the first.
 const WORK: [(&str, &str); 4] = [
     ("machines", "model"),
     ("workers", "hash"),
@@ -13,7 +13,7 @@ const WORK: [(&str, &str); 4] = [
     ("friends", "answer"),
 ];
 
-/// What the model is asked to go on from, before the training and after it.
+/// The prompt that the model continues before and after the training.
 pub const PROMPT: &str = "Seven";
 
 /// A sentence, such as "Seven workers, one hash."

@@ -1,4 +1,4 @@
-//! What the acts come to: the proof, what the model learnt, and whether the hashes are equal.
+//! The end of the demo: the proof, what the model learnt, and whether the hashes are equal.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use super::screen::{Screen, Tone, printable};
 use super::script::LIAR;
 use super::{corpus, program};
 
-/// Tokens of a completion.
 const COMPLETION_TOKENS: &str = "56";
 
 /// Has the proof of an act checked, and the weights with it.
@@ -51,7 +50,7 @@ pub async fn prove(last: &Outcome, screen: &Screen) -> anyhow::Result<Value> {
     Ok(verified)
 }
 
-/// How the model in a folder goes on from the prompt. The same on every machine: seeded draws.
+/// How the model in a folder continues the prompt: the same on every machine, as draws are seeded.
 ///
 /// # Errors
 /// Where it cannot be computed.
@@ -74,15 +73,13 @@ pub async fn complete(model: &Path) -> anyhow::Result<String> {
     Ok(format!("{}{text}", corpus::PROMPT))
 }
 
-/// All that the acts left.
+/// The outcomes of all acts.
 pub struct Finale {
-    /// Of the three acts.
     pub outcomes: Vec<Outcome>,
     /// What `concord verify` printed.
     pub proof: Value,
     /// A completion of the model before the training.
     pub before: String,
-    /// And after it.
     pub after: String,
     /// Time that all took.
     pub took: Duration,
@@ -147,7 +144,7 @@ impl Finale {
     }
 }
 
-/// A text up to its last full stop: where it is cut after that is no doing of the model.
+/// A text up to its last full stop: the rest is cut off by the limit on tokens, not by the model.
 fn sentences(text: &str) -> &str {
     text.rfind('.').map_or(text, |stop| &text[..=stop])
 }

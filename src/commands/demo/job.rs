@@ -6,9 +6,8 @@ use serde_json::json;
 
 use super::{corpus, model};
 
-/// Of the weights, the data, and the order in which they are learnt.
+/// Seed of the weights, the data, and the order in which they are learnt.
 pub const SEED: u64 = 7;
-/// Steps.
 pub const STEPS: u32 = 60;
 /// Microbatches of a step.
 pub const MICROBATCHES: u32 = 6;

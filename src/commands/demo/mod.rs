@@ -1,4 +1,5 @@
-//! `concord demo`: the whole line on one machine, with a model and data that it makes itself.
+//! `concord demo`: training, failure, conviction and proof on one machine, with a model and data
+//! that it makes itself.
 
 mod act;
 mod corpus;
@@ -37,7 +38,7 @@ pub struct DemoArgs {
 /// How long threads that hang may hold up the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
-/// Shows the whole line.
+/// Plays the acts and checks the proof.
 ///
 /// # Errors
 /// Where a part of it does not work: hashes differ, the wrong party or nobody is convicted, or the
@@ -73,7 +74,7 @@ pub fn run(args: &DemoArgs, output: &Output) -> anyhow::Result<()> {
     result
 }
 
-/// Ctrl-C, or the polite signal of other programs.
+/// Waits for Ctrl-C or SIGTERM.
 async fn interrupted() {
     #[cfg(unix)]
     {

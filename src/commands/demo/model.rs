@@ -15,7 +15,6 @@ pub const LAYERS: u32 = 4;
 /// Width of the hidden states.
 pub const HIDDEN: u32 = 64;
 
-/// The 256 bytes.
 const BYTES: u32 = 256;
 
 /// Writes a model folder with weights from `seed`. The result is the number of weights.
@@ -53,8 +52,7 @@ fn config() -> Value {
     })
 }
 
-/// Norms of one; matrices that neither widen nor narrow what goes through them, whatever the
-/// layer.
+/// Norms of one; matrices that keep the variance of what goes through them.
 fn weights(config: &DecoderConfig, seed: u64) -> anyhow::Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
     for (stream, spec) in (0..).zip(config.tensors()) {
@@ -75,7 +73,8 @@ fn weights(config: &DecoderConfig, seed: u64) -> anyhow::Result<BTreeMap<String,
     Ok(tensors)
 }
 
-/// What is added to the residual stream is kept small, and the first guess is an even one.
+/// Keeps what is added to the residual stream small, so that all tokens are about equally probable
+/// at first.
 fn gain(name: &str) -> f32 {
     if name.contains("o_proj") || name.contains("down_proj") {
         0.5

@@ -1,10 +1,10 @@
-//! The pool of an act: a coordinator in this process, everybody else with a name.
+//! The pool of an act: a coordinator in this process, and members with names.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{self, Options, RunningServer};
+use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
@@ -19,7 +19,7 @@ use tracing::subscriber::NoSubscriber;
 
 use crate::support::pool::command;
 
-/// What somebody does in a pool.
+/// What a member of the demo's pool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActorRole {
     /// Works, in a process of its own.
@@ -34,7 +34,7 @@ pub enum ActorRole {
     },
 }
 
-/// Somebody who takes part.
+/// A member of the demo's pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Actor {
     /// A name for people.
@@ -43,7 +43,6 @@ pub struct Actor {
     pub role: ActorRole,
     /// The instruction set that it computes with.
     pub isa: Isa,
-    /// Its threads.
     pub threads: usize,
 }
 
@@ -57,8 +56,8 @@ impl Actor {
     }
 }
 
-/// The first `count` ways to compute that differ: instruction sets of this machine first, the best
-/// one in front, then more threads.
+/// `count` different ways to compute: the instruction sets of this machine, the best one first,
+/// then more threads.
 pub fn unlike(count: usize) -> Vec<(Isa, usize)> {
     let sets: Vec<Isa> = Isa::ALL
         .into_iter()
@@ -89,12 +88,12 @@ pub struct DemoPool {
 }
 
 impl DemoPool {
-    /// Starts a coordinator, and everybody in `actors`.
+    /// Starts a coordinator and the members in `actors`.
     ///
     /// # Errors
     /// Where one of them cannot be started.
     pub async fn start(dir: &Path, actors: &[Actor]) -> anyhow::Result<Self> {
-        let server = server::start(Options {
+        let server = server::start(ServerOptions {
             listen: ([127, 0, 0, 1], 0).into(),
             data_dir: dir.join("coordinator"),
             config: Config::default(),
@@ -117,7 +116,7 @@ impl DemoPool {
         self.server.url()
     }
 
-    /// Starts somebody.
+    /// Starts a member.
     ///
     /// # Errors
     /// Where its folder or its process cannot be made.
@@ -162,7 +161,7 @@ impl DemoPool {
         };
         let (leave, left) = mpsc::channel(1);
         let task = tokio::spawn(async move {
-            // Once convicted it is refused: what the act tells is how that came about.
+            // It ends with an error once it is convicted, which the act shows by the events.
             let run = worker::run(options, left, |_, _| ());
             let _ = run.with_subscriber(NoSubscriber::default()).await;
         });
@@ -172,7 +171,7 @@ impl DemoPool {
     /// kill -9.
     ///
     /// # Errors
-    /// Where nobody has that name, or no process of its own.
+    /// Where no member has that name, or it has no process of its own.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let member = self
             .members
@@ -187,7 +186,7 @@ impl DemoPool {
         }
     }
 
-    /// Who has this key.
+    /// The member with this key.
     pub fn actor(&self, key: &str) -> Option<&Actor> {
         self.members
             .iter()
@@ -195,13 +194,13 @@ impl DemoPool {
             .map(|member| &member.actor)
     }
 
-    /// The name of who has this key, or the key itself.
+    /// The name of the member with this key, or the key itself.
     pub fn name(&self, key: &str) -> String {
         self.actor(key)
             .map_or_else(|| key.to_string(), |actor| actor.name.to_string())
     }
 
-    /// Who has a key that begins with these digits.
+    /// The name of the member whose key begins with these digits.
     pub fn name_of_short(&self, digits: &str) -> Option<String> {
         let member = self
             .members
@@ -210,14 +209,14 @@ impl DemoPool {
         member.map(|member| member.actor.name.to_string())
     }
 
-    /// Actor and key of everybody who was ever in it.
+    /// Actor and key of all members, past ones included.
     pub fn actors(&self) -> impl Iterator<Item = (&Actor, &str)> {
         self.members
             .iter()
             .map(|member| (&member.actor, member.key.as_str()))
     }
 
-    /// Ends everybody.
+    /// Ends all members and the coordinator.
     ///
     /// # Errors
     /// Where the coordinator had ended with an error before.

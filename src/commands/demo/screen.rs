@@ -19,11 +19,11 @@ const LABEL: usize = 8;
 pub enum Tone {
     /// Headings.
     Strong,
-    /// What need not be read.
+    /// Text of little importance.
     Quiet,
-    /// What went as it should.
+    /// Something that went as it should.
     Good,
-    /// What somebody did wrong, or what broke.
+    /// A fault or a failure.
     Bad,
     /// Hashes.
     Hash,
@@ -99,7 +99,7 @@ impl Screen {
         self.line(&format!("{INDENT}{label}{text}"));
     }
 
-    /// Something that happened.
+    /// Prints something that happened.
     pub fn note(&self, text: &str) {
         self.line(&format!(
             "{INDENT}{} {text}",
@@ -107,7 +107,7 @@ impl Screen {
         ));
     }
 
-    /// Something that went as it should.
+    /// Prints something that went as it should.
     pub fn good(&self, text: &str) {
         self.line(&format!(
             "{INDENT}{} {text}",
@@ -115,7 +115,7 @@ impl Screen {
         ));
     }
 
-    /// Something that broke, or that somebody did wrong.
+    /// Prints a fault or a failure.
     pub fn bad(&self, text: &str) {
         self.line(&format!(
             "{INDENT}{} {text}",
@@ -145,7 +145,6 @@ impl Screen {
         }
     }
 
-    /// Moves the bar.
     pub fn move_bar(&self, steps: u32, loss: f64) {
         let bar = self.bar.borrow();
         bar.set_message(format!("loss {loss:.3}"));

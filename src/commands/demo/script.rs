@@ -1,4 +1,4 @@
-//! What is played: three pools, three cuts, and the troubles of the second and the third.
+//! The acts: three pools, three cuts of the model, a kill in the second and a liar in the third.
 
 use super::pool::{Actor, ActorRole, unlike};
 
@@ -20,18 +20,18 @@ pub struct Act {
     pub plan: &'static str,
     /// Who is there at the start.
     pub actors: Vec<Actor>,
-    /// What befalls them.
+    /// Which worker is killed.
     pub kill: Option<Kill>,
 }
 
 /// A worker is killed after some steps, in the middle of the next one; another one comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Kill {
-    /// Who.
+    /// The worker that is killed.
     pub victim: &'static str,
     /// Steps that are committed by then.
     pub after: u32,
-    /// Who comes then.
+    /// The worker that joins then.
     pub heir: Actor,
 }
 

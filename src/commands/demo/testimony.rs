@@ -1,6 +1,6 @@
 //! The coordinator's words about a wrong result, taken apart so that they fit on a screen.
 
-/// Who found what.
+/// A conviction for a wrong result.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Testimony<'a> {
     /// The piece of work.
@@ -9,12 +9,12 @@ pub struct Testimony<'a> {
     pub claimed: &'a str,
     /// The digest that it has.
     pub found: &'a str,
-    /// Who re-ran it.
+    /// The members that re-ran it.
     pub checkers: Vec<String>,
 }
 
 impl<'a> Testimony<'a> {
-    /// Takes evidence apart; `name` knows people by the first digits of their key. Nothing where
+    /// Parses evidence; `name` gives a member's name by the first digits of its key. Nothing where
     /// the evidence is of another kind.
     pub fn of(evidence: &'a str, name: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let (place, rest) = evidence.split_once(": ")?;

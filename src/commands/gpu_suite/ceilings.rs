@@ -1,4 +1,4 @@
-//! What the GPU can reach: measured here, not read off a data sheet.
+//! The speeds that the GPU can reach: measured here, not read off a data sheet.
 
 use concord_kernels::KernelError;
 use concord_kernels::cuda::Cuda;
@@ -11,7 +11,7 @@ use super::clock::Clock;
 /// The most bytes that are copied to measure copies.
 const COPIED_MAX: u64 = 1 << 30;
 
-/// What a GPU reaches where nothing holds it up.
+/// The highest speeds that a GPU reaches.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ceilings {
     /// Bytes a second that copies read and write, both counted.

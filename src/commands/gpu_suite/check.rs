@@ -28,7 +28,6 @@ pub struct Subjects {
 /// What a check gives: the first difference, if there is one.
 pub type Found = Result<Option<Mismatch>, ModelError>;
 
-/// One check.
 pub struct Check {
     /// What is reported together.
     pub group: &'static str,

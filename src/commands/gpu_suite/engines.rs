@@ -1,5 +1,4 @@
-//! Checks of what multiplies: every engine of the GPU, NVIDIA's library, devices that share a
-//! product.
+//! Checks of products: every engine of the GPU, NVIDIA's library, devices that share a product.
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::collective;
@@ -14,7 +13,7 @@ use super::find::Mismatch;
 const ENGINES: &str = "engines of products";
 const RANKS: &str = "ranks";
 
-/// Every engine that multiplies, also those that the card's sizes would not choose.
+/// A check for every engine, also those that would not be chosen for the card's sizes.
 pub fn engines(size: SuiteSize, seed: u64) -> Vec<Check> {
     let mut shapes = vec![(1, 70, 33), (3, 64, 256), (65, 130, 96)];
     if size == SuiteSize::Full {

@@ -1,4 +1,4 @@
-//! The GPU under test, the CPU that it is held against, and what a report says of both.
+//! The GPU under test, the CPU that it is compared with, and what a report says of both.
 
 use anyhow::{Context, bail};
 use concord_kernels::cuda::arch::Target;
@@ -76,7 +76,7 @@ pub struct SuiteHeader {
     pub kernels: String,
     /// Whether cuBLASLt is there and multiplies bytes.
     pub has_cublaslt: bool,
-    /// The CPU that it is held against.
+    /// The CPU that it is compared with.
     pub cpu: String,
     /// Version of Concord.
     pub version: &'static str,

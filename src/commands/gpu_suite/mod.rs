@@ -1,5 +1,4 @@
-//! `concord gpu-suite`: everything that can be learnt about a GPU in one call: whether it gives the
-//! bits of the CPU, and how fast it is.
+//! `concord gpu-suite`: whether a GPU gives the bits of the CPU, and how fast it is.
 
 mod ceilings;
 mod check;
@@ -165,8 +164,8 @@ impl GpuSuiteArgs {
         Ok(())
     }
 
-    /// Writes down what is known so far, where it is asked for: a GPU that fails half-way, and
-    /// takes the process with it, may not be at hand again.
+    /// Writes down what is known so far, where that is asked for: a GPU may fail half-way and take
+    /// the process with it.
     fn keep(&self, record: &Record) -> anyhow::Result<()> {
         match &self.record {
             Some(folder) => record.write(folder),

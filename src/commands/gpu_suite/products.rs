@@ -41,7 +41,6 @@ pub struct TimedProduct {
 /// How many times as fast as cuBLAS on operands of each type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Ratios {
-    /// f32.
     pub f32: Option<f64>,
     /// f16, added up in f32.
     pub f16: Option<f64>,
@@ -54,13 +53,11 @@ pub struct Ratios {
 /// One product by one engine.
 #[derive(Clone, Debug, Serialize)]
 pub struct TimedEngine {
-    /// The engine.
     pub engine: String,
     /// As for a product.
     pub shape: [usize; 3],
     /// Bits of the codes of both sides.
     pub bits: u32,
-    /// Seconds of one.
     pub seconds: f64,
     /// Multiplications and additions of whole codes a second.
     pub operations_per_second: f64,

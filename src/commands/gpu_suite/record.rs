@@ -1,4 +1,4 @@
-//! All that a run came to, and the two files that keep it.
+//! The results of a run, and the two files that they are written to.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A run that has come to nothing yet.
+    /// A run without results yet.
     pub fn new(header: SuiteHeader) -> Self {
         Self {
             header,
@@ -34,7 +34,7 @@ impl Record {
         }
     }
 
-    /// Names of what the GPU did wrong.
+    /// Names of the checks that failed.
     pub fn failures(&self) -> Vec<&str> {
         let checks = self.verdicts.iter().filter(|verdict| !verdict.is_good());
         let soak = self.soak.as_ref().filter(|soak| !soak.is_good());
@@ -49,7 +49,7 @@ impl Record {
         self.verdicts.iter().map(SuiteVerdict::differing).sum()
     }
 
-    /// What it all came to, in a line.
+    /// The outcome in a line.
     pub fn last_line(&self) -> String {
         let (checks, failed) = (self.verdicts.len(), self.failures().len());
         match failed {

@@ -14,12 +14,10 @@ use super::check::Subjects;
 use super::training;
 use crate::support::output::Output;
 
-/// Steps of a round.
 const ROUND_STEPS: u32 = 20;
-/// Steps of a small round.
 const ROUND_STEPS_SMALL: u32 = 3;
 
-/// What a soak came to. It trains the same models again and again, so that every round has one
+/// The outcome of a soak. It trains the same models again and again, so that every round has one
 /// hash.
 #[derive(Clone, Debug, Serialize)]
 pub struct Soaked {
@@ -27,7 +25,6 @@ pub struct Soaked {
     pub seconds: f64,
     /// Fine-tunes, each from its first step to its last.
     pub rounds: u32,
-    /// Steps of all.
     pub steps: u32,
     /// Rounds whose hash is not the CPU's.
     pub wrong_rounds: u32,

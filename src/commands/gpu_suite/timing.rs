@@ -40,7 +40,6 @@ pub struct Timed {
     pub name: String,
     /// The shape of what it works on.
     pub shape: String,
-    /// Seconds of one.
     pub seconds: f64,
     /// Elements a second; none where products are the work.
     pub elements_per_second: Option<f64>,
@@ -58,12 +57,7 @@ pub struct Timed {
 #[derive(Clone, Copy, Debug)]
 pub enum TimedWork {
     /// So many elements, so many bytes read and written.
-    Memory {
-        /// Elements.
-        elements: usize,
-        /// Bytes.
-        bytes: usize,
-    },
+    Memory { elements: usize, bytes: usize },
     /// Products of 16-bit codes, each four of 8-bit digits: so many multiplications and additions.
     Products(f64),
 }
@@ -75,7 +69,6 @@ pub const DIGIT_PRODUCTS: f64 = 4.0;
 pub struct TimingBench<'a> {
     /// The GPU.
     pub device: &'a Device,
-    /// Its clock.
     pub clock: Clock<'a>,
     /// What it can reach.
     pub ceilings: &'a Ceilings,

@@ -66,7 +66,6 @@ pub fn fit(size: SuiteSize, seed: u64, kind: Kind) -> Fit {
     }
 }
 
-/// The checks.
 pub fn checks(size: SuiteSize, seed: u64) -> Vec<Check> {
     let mut checks = Vec::new();
     for kind in [Kind::Lora, Kind::Full] {

@@ -1,4 +1,4 @@
-//! Running the checks, and what each came to.
+//! Runs the checks, and reports the outcome of each.
 
 use std::time::Instant;
 
@@ -13,12 +13,11 @@ use super::check::{Check, Subjects};
 use super::find::Mismatch;
 use crate::support::output::Output;
 
-/// What a check came to.
+/// The outcome of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct SuiteVerdict {
     /// The check's group.
     pub group: &'static str,
-    /// Its name.
     pub name: String,
     /// Seconds that it took, on both devices.
     pub seconds: f64,

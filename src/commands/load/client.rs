@@ -34,7 +34,6 @@ pub(super) struct Endpoint {
     authorization: Option<String>,
 }
 
-/// A connection to it.
 pub(super) struct Connection<'a> {
     endpoint: &'a Endpoint,
     sender: SendRequest<Full<Bytes>>,

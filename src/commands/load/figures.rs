@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::TimedAnswer;
 
-/// What one client saw.
+/// The measurements of one client.
 pub(super) struct LoadRun {
     start: Instant,
     end: Instant,
@@ -48,7 +48,7 @@ impl LoadRun {
     }
 }
 
-/// What all clients saw.
+/// The figures over all clients.
 pub(super) struct Figures {
     tokens_per_second: f64,
     answers_per_second: f64,

@@ -59,7 +59,7 @@ pub struct LoadArgs {
     seconds: f64,
 }
 
-/// Loads an API and prints what it did.
+/// Sends requests to an API and prints how fast it answered.
 ///
 /// # Errors
 /// Where the API is out of reach or refuses a request.
@@ -73,7 +73,7 @@ pub async fn run(args: LoadArgs, output: &Output) -> anyhow::Result<()> {
     }
     let args = Arc::new(args);
     let endpoint = Endpoint::new(&args.server, args.api_key.as_deref())?;
-    // What is loaded or compiled at the first request is no part of the figures.
+    // The first request may load or compile something: it is not measured.
     let first = endpoint.connect().await?.ask(&args.request(u32::MAX)).await;
     first.context("the first request")?;
     let mut rows = Vec::new();

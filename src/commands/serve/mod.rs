@@ -6,7 +6,6 @@ mod engine;
 mod model;
 mod preview;
 mod share;
-mod source;
 mod stand;
 
 use std::net::SocketAddr;
@@ -94,7 +93,7 @@ pub struct ServeArgs {
     /// Share of the answers that a checker computes again.
     #[arg(long, default_value_t = 0.01, value_name = "P")]
     audit_rate: f64,
-    /// Seconds that answers wait for somebody to take over a lost stage; then they end with an
+    /// Seconds that answers wait for a worker to take over a lost stage; then they end with an
     /// error that says what they have used.
     #[arg(long, default_value_t = 120, value_name = "S")]
     resume_within: u64,
@@ -102,7 +101,7 @@ pub struct ServeArgs {
     /// new is taken on meanwhile. A second one ends at once.
     #[arg(long, default_value_t = 30, value_name = "S")]
     drain_seconds: u64,
-    /// A file of API keys, as `concord key` makes them. Without it nobody is asked for one.
+    /// A file of API keys, as `concord key` makes them. Without it no key is needed.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
     /// Write a line for each request here: who, what, how long, how many tokens. "-" is stderr.
@@ -112,7 +111,7 @@ pub struct ServeArgs {
     /// default they are text there, so that no user and no tool can end a turn, or begin one.
     #[arg(long)]
     allow_control_tokens: bool,
-    /// Listen beyond this machine although nobody is asked for a key.
+    /// Listen beyond this machine although no key is needed.
     #[arg(long)]
     open: bool,
     /// The certificate chain (PEM), to serve HTTPS.

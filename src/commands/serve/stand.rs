@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 use super::adapters::NamedAdapter;
 use super::engine::PoolEngine;
 use super::model::{self, ModelToServe};
-use super::source::ModelSource;
 use super::{ServeArgs, preview};
 use crate::support::adapter_blobs::adapter_blobs;
 use crate::support::client::Client;
+use crate::support::loaded_model::NamedModel;
 use crate::support::output::Output;
 use crate::support::pool::{LocalPool, PoolOptions};
 
@@ -31,7 +31,7 @@ pub struct Opened {
     args: ServeArgs,
     model: ModelToServe,
     served: ServedModel,
-    /// What the name of the model means beside the model.
+    /// The adapter that the name of the model stands for, where `--model` is an adapter.
     adapter: Option<Digest>,
     adapters: Vec<(String, Digest)>,
 }
@@ -41,7 +41,7 @@ pub struct Opened {
 /// # Errors
 /// Naming what is wrong with the model, an adapter or the options.
 pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<Opened>> {
-    let source = ModelSource::find(&args.model)?;
+    let source = NamedModel::find(&args.model)?;
     let mut model = ModelToServe::open(&source.model, args.max_model_len)?;
     let served = args.served(&model)?;
     let config = model.folder.config().clone();
@@ -164,15 +164,16 @@ impl Stand {
         }
     }
 
-    /// Ends all of it; requests under way may end within `patience`.
+    /// Ends all of it; requests under way may end within `patience`. Gives how many answers were
+    /// cut.
     ///
     /// # Errors
     /// Where the coordinator had ended with an error before.
-    pub async fn stop(self, patience: Duration) -> anyhow::Result<()> {
+    pub async fn stop(self, patience: Duration) -> anyhow::Result<usize> {
         self.watching.abort();
-        // What is under way after that fails with the pool, and is told so.
-        self.gateway.drain(patience).await;
-        self.pool.stop().await
+        let cut = self.gateway.drain(patience).await;
+        self.pool.stop().await?;
+        Ok(cut)
     }
 }
 

@@ -182,7 +182,8 @@ impl TrainArgs {
         self.coordinator.is_none().then(|| dir.to_path_buf())
     }
 
-    /// Nobody else joins a pool on this machine: what it lacks it would wait for without an end.
+    /// Refuses options that ask for more members than the local pool has: no others join it, and
+    /// the job would wait for them for ever.
     fn check_pool(&self, workers: u32, options: &RunOptions) -> anyhow::Result<()> {
         let here = counted(u64::from(workers), "worker");
         if let PlanChoice::Fixed {

@@ -26,7 +26,7 @@ use crate::support::output::Output;
 /// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
 const CHUNK_SEQUENCES: u32 = 1_024;
 
-/// To some tools, a file without `adapter` means a full fine-tune.
+/// A note, since to some tools a file without `adapter` means a full fine-tune.
 const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
                        full` trains every weight";
 
@@ -35,11 +35,10 @@ const BAR_BYTES_MIN: u64 = 4 << 20;
 
 /// A job, ready to be submitted.
 pub struct Ingested {
-    /// The spec.
     pub spec: JobSpec,
     /// For the planner.
     pub profile: ModelProfile,
-    /// What the store must have.
+    /// The blobs that the store must have.
     pub blobs: BlobSet,
     /// The model.
     pub folder: ModelFolder,
@@ -199,7 +198,7 @@ fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style)
 }
 
-/// A file of tokens says itself which sequences make a microbatch: the job must say the same.
+/// Refuses a job whose microbatches are not those that its file of tokens names.
 fn check_grouping(
     job: &JobFile,
     source: &DatasetSource,

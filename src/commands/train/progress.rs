@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::support::job_events::{describe, step_line};
 use crate::support::output::Output;
 
-/// Where lines are printed, at most one in this time, but for the first and the last step.
+/// The shortest time between two printed lines, but for the first and the last step.
 const LINE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A new step counts for this share of the mean that the end is told by.
+/// The weight of a new step in the running mean of step times.
 const NEWEST_SHARE: f64 = 0.1;
 
 /// The bar fits any terminal: what follows it is cut off where the line ends.
@@ -21,7 +21,7 @@ const STYLE: &str = "{bar:20.cyan/blue} {wide_msg}";
 /// Where progress is shown.
 enum Shown {
     Bar(ProgressBar),
-    /// One a step; when the last one was printed.
+    /// Lines; when the last one was printed.
     Lines(Option<Instant>),
     /// Events are printed as objects elsewhere.
     Nowhere,
@@ -59,7 +59,7 @@ impl TrainProgress {
         progress
     }
 
-    /// Shows an event; one that is no news moves the bar, and no more.
+    /// Shows an event. One that an earlier run has shown moves the bar only.
     pub fn show(&mut self, event: &JobEvent, is_news: bool) {
         if let JobEvent::Step { step, micros, .. } = event {
             self.step(event, *step, *micros, is_news);
@@ -124,7 +124,7 @@ impl TrainProgress {
         }
     }
 
-    /// The job is done: its last look stays.
+    /// Leaves the bar on the screen: the job is done.
     pub fn finish(&mut self) {
         if let Shown::Bar(bar) = std::mem::replace(&mut self.shown, Shown::Nowhere) {
             bar.abandon();
@@ -142,7 +142,7 @@ impl TrainProgress {
 
 impl Drop for TrainProgress {
     fn drop(&mut self) {
-        // What comes next is the reason of the end, and has a line of its own.
+        // The reason of the end is printed next, on a line of its own.
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }

@@ -70,7 +70,7 @@ pub async fn write(
     Ok(output_dir.dir().join(PROOF))
 }
 
-/// Tells the result of a job that was done before, once it is sure that it is still that.
+/// Checks that the result of a finished job is unchanged, and prints it again.
 ///
 /// # Errors
 /// Where files have changed since.
@@ -161,14 +161,15 @@ async fn fetch_bundle(client: &Client, job: JobId) -> anyhow::Result<Bundle> {
     Ok(Bundle::from_files(&bundle::from_blob(&blob)?)?)
 }
 
-/// Puts the files of a complete result into the output folder: each at once, and those last that
-/// make it a model or an adapter. Broken off, it is done again by the same command.
+/// Moves the files of a complete result into the output folder, each by a rename, and last the
+/// files that make the folder a model or an adapter. Where this is interrupted, the same command
+/// repeats it.
 fn place(staging: &Path, output_dir: &mut OutputDir) -> anyhow::Result<()> {
     let mut files = files(staging)?;
     files.sort_by_key(|file| LAST.contains(&file.as_str()));
     let dir = output_dir.dir().to_path_buf();
     for file in &files {
-        // It came while the job ran: nobody may lose it.
+        // It came while the job ran, and must not be overwritten.
         if !output_dir.has_file(file) && dir.join(file).exists() {
             bail!(
                 "{} is there, and is none of the job's: move it away",
@@ -216,7 +217,7 @@ fn files(dir: &Path) -> anyhow::Result<Vec<String>> {
     Ok(files)
 }
 
-/// Sees to it that a rename outlives the machine.
+/// Makes renames in a folder survive a crash of the machine.
 fn sync(dir: &Path) -> anyhow::Result<()> {
     if cfg!(unix) {
         let synced = File::open(dir).and_then(|dir| dir.sync_all());

@@ -1,4 +1,4 @@
-//! What the data sets of a job come to: above all, what of them is left out.
+//! What is read of the data sets of a job, and above all what is left out.
 
 use concord_models::data::{DatasetKind, DatasetSource, Sequences};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The events of a job, as they come: in words, and as objects for scripts.
+//! Watches a job over the events that its coordinator sends, across reconnects.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::support::client::{Client, JobEvents};
 use crate::support::job_events::as_json;
 use crate::support::output::Output;
 
-/// What a completed job leaves.
+/// The outcome of a completed job.
 #[derive(Clone, Copy, Debug)]
 pub struct Completed {
     /// Digest of the last step record.
@@ -31,7 +31,7 @@ pub struct Completed {
     pub tokens_per_second: f64,
 }
 
-/// What has been seen of a job so far, for those who decide while it is watched.
+/// How far a job is, for code that runs while the job is watched.
 #[derive(Debug, Default)]
 pub struct JobSeen {
     committed: AtomicU32,
@@ -66,7 +66,7 @@ impl JobSeen {
     }
 }
 
-/// For so long a coordinator that is gone may take to come back.
+/// How long a coordinator that is gone may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 
 /// Shows the events of a job until it ends, writes its steps to `log`, and notes in `seen` how far
@@ -95,7 +95,7 @@ pub async fn watch(
         let event = stream.next().await?;
         let is_end = matches!(event, JobEvent::Failed(_) | JobEvent::Cancelled);
         if is_end && stream.goes_on().await {
-            // It was submitted again since: that end was none.
+            // It was submitted again since, and goes on.
             continue;
         }
         output.result("", &as_json(&event));
@@ -120,7 +120,7 @@ struct EventStream<'a> {
     job: JobId,
     seen: u64,
     events: Option<JobEvents>,
-    /// One that was looked at already.
+    /// An event that was read ahead.
     ahead: Option<JobEvent>,
 }
 
@@ -178,7 +178,7 @@ impl EventStream<'_> {
     }
 }
 
-/// What the steps come to.
+/// Sums over the steps.
 #[derive(Default)]
 struct Sum {
     loss: f32,

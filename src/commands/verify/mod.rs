@@ -104,7 +104,7 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What does not hold, as an object for scripts and as an error for all.
+/// Prints what does not hold as an object for scripts, and returns it as an error.
 fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
     let object = json!({
         "event": "refuted", "file": error.file, "statement": error.statement,
@@ -179,8 +179,8 @@ fn text(
     lines.join("\n")
 }
 
-/// Per cent with two digits, rounded down: what is not certain never reads as 100 %. Rates are
-/// multiples of 2^-32, so that a hundredth of a millionth is lost to no one.
+/// Per cent with two digits, rounded down, so that nothing below certainty is shown as 100 %. Rates
+/// are multiples of 2^-32: adding 1e-8 before rounding undoes only rounding errors.
 fn percent_below(share: f64) -> f64 {
     (share * 1e4 + 1e-4).floor() / 1e2
 }

@@ -195,7 +195,7 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
     output.result(&lines.join("\n"), &object);
 }
 
-/// Who is at fault, where it is one party, and what does not hold; nothing where all does.
+/// The party at fault, where it is one, and what does not hold; nothing where all holds.
 fn refutation(
     verdict: &AnswerVerdict,
     coordinator: PublicKey,

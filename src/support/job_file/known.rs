@@ -45,7 +45,6 @@ pub(super) enum Allowed {
     Bits,
     /// A list of mappings.
     Mappings,
-    /// A mapping.
     Mapping,
 }
 
@@ -71,12 +70,10 @@ pub(super) enum Absent {
     Means(&'static str),
 }
 
-/// A key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     /// Where it stands.
     pub section: Section,
-    /// Its name.
     pub name: &'static str,
     /// What it may be.
     pub allowed: Allowed,
@@ -166,7 +163,6 @@ pub(super) const KEYS: [Key; 34] = [
 ];
 
 impl Section {
-    /// Its keys.
     pub(super) fn keys(self) -> impl Iterator<Item = &'static Key> {
         KEYS.iter().filter(move |key| key.section == self)
     }

@@ -63,7 +63,6 @@ pub struct JobFile {
     pub micro_batch_size: u32,
     /// Microbatches of a step, over all replicas.
     pub gradient_accumulation_steps: u32,
-    /// Steps.
     pub max_steps: u32,
     /// The peak of the learning rate.
     pub learning_rate: f32,

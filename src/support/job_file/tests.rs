@@ -175,89 +175,91 @@ fn a_missing_key_is_named() {
     assert_eq!(error, "job.yaml: the key `datasets[0].path` is missing");
 }
 
+/// Lines with a value out of range, and a part of what is said about each.
+const OUT_OF_RANGE: &[(&str, &str)] = &[
+    (
+        "lora_r: 0",
+        "`lora_r` is 0, but must be a whole number from 1 to 4096",
+    ),
+    (
+        "lora_r: 8.5",
+        "`lora_r` is 8.5, but must be a whole number from 1 to 4096",
+    ),
+    ("lora_r: -1", "`lora_r` is -1, but must be"),
+    ("lora_r: [1]", "`lora_r` is [1], but must be"),
+    (
+        "lora_alpha: 0",
+        "`lora_alpha` is 0, but must be a number above 0",
+    ),
+    ("sequence_len: 1", "must be a whole number from 2"),
+    ("max_steps: 0", "must be a whole number from 1"),
+    ("micro_batch_size: 0", "must be a whole number from 1"),
+    ("gradient_accumulation_steps: 5000", "from 1 to 4096"),
+    (
+        "learning_rate: 0",
+        "`learning_rate` is 0, but must be above 0, and at most 1",
+    ),
+    ("learning_rate: .nan", "but must be above 0, and at most 1"),
+    ("learning_rate: 1e-60", "but must be above 0, and at most 1"),
+    (
+        "learning_rate: fast",
+        "`learning_rate` is \"fast\", but must be above 0",
+    ),
+    (
+        "lr_scheduler: cosin",
+        "is \"cosin\", but must be one of cosine, linear, constant",
+    ),
+    (
+        "warmup_steps: 31",
+        "`warmup_steps` is 31, but must be a whole number from 0 to 30 (max_steps)",
+    ),
+    (
+        "adam_beta2: 1",
+        "`adam_beta2` is 1, but must be 0 or more, and below 1",
+    ),
+    ("adam_epsilon: 0", "above 0, and at most 1"),
+    ("weight_decay: -0.1", "from 0 to 1"),
+    ("max_grad_norm: -1", "a number, 0 or more"),
+    ("seed: 1.5", "a whole number from 0 to 2^64 - 1"),
+    (
+        "shuffle: maybe",
+        "`shuffle` is \"maybe\", but must be true or false",
+    ),
+    ("recompute: 1", "must be true or false"),
+    ("save_steps: 0", "must be a whole number from 1"),
+    (
+        "precision: {weights: 4}",
+        "`precision.weights` is 4, but must be one of 8, 14 and 16",
+    ),
+    ("precision: 8", "`precision` is 8, but must be a mapping"),
+    (
+        "adapter: qlora",
+        "`adapter` is \"qlora\", but must be one of lora, full",
+    ),
+    (
+        "base_model: 7",
+        "`base_model` is 7, but must be a model folder, or owner/name",
+    ),
+    ("output_dir: ''", "`output_dir` is \"\", but must be a path"),
+    (
+        "datasets: a.txt",
+        "`datasets` is \"a.txt\", but must be a list of mappings",
+    ),
+    ("datasets: []", "`datasets` is empty"),
+    (
+        "datasets: [{path: a, type: csv}]",
+        "must be one of text, instruct, tokens",
+    ),
+    (
+        "lora_target_modules: []",
+        "a list of at least one projection",
+    ),
+    ("lora_target_modules: [q_prj]", "q_prj"),
+];
+
 #[test]
 fn a_value_out_of_range_is_refused_with_what_is_allowed() {
-    let cases = [
-        (
-            "lora_r: 0",
-            "`lora_r` is 0, but must be a whole number from 1 to 4096",
-        ),
-        (
-            "lora_r: 8.5",
-            "`lora_r` is 8.5, but must be a whole number from 1 to 4096",
-        ),
-        ("lora_r: -1", "`lora_r` is -1, but must be"),
-        ("lora_r: [1]", "`lora_r` is [1], but must be"),
-        (
-            "lora_alpha: 0",
-            "`lora_alpha` is 0, but must be a number above 0",
-        ),
-        ("sequence_len: 1", "must be a whole number from 2"),
-        ("max_steps: 0", "must be a whole number from 1"),
-        ("micro_batch_size: 0", "must be a whole number from 1"),
-        ("gradient_accumulation_steps: 5000", "from 1 to 4096"),
-        (
-            "learning_rate: 0",
-            "`learning_rate` is 0, but must be above 0, and at most 1",
-        ),
-        ("learning_rate: .nan", "but must be above 0, and at most 1"),
-        ("learning_rate: 1e-60", "but must be above 0, and at most 1"),
-        (
-            "learning_rate: fast",
-            "`learning_rate` is \"fast\", but must be above 0",
-        ),
-        (
-            "lr_scheduler: cosin",
-            "is \"cosin\", but must be one of cosine, linear, constant",
-        ),
-        (
-            "warmup_steps: 31",
-            "`warmup_steps` is 31, but must be a whole number from 0 to 30 (max_steps)",
-        ),
-        (
-            "adam_beta2: 1",
-            "`adam_beta2` is 1, but must be 0 or more, and below 1",
-        ),
-        ("adam_epsilon: 0", "above 0, and at most 1"),
-        ("weight_decay: -0.1", "from 0 to 1"),
-        ("max_grad_norm: -1", "a number, 0 or more"),
-        ("seed: 1.5", "a whole number from 0 to 2^64 - 1"),
-        (
-            "shuffle: maybe",
-            "`shuffle` is \"maybe\", but must be true or false",
-        ),
-        ("recompute: 1", "must be true or false"),
-        ("save_steps: 0", "must be a whole number from 1"),
-        (
-            "precision: {weights: 4}",
-            "`precision.weights` is 4, but must be one of 8, 14 and 16",
-        ),
-        ("precision: 8", "`precision` is 8, but must be a mapping"),
-        (
-            "adapter: qlora",
-            "`adapter` is \"qlora\", but must be one of lora, full",
-        ),
-        (
-            "base_model: 7",
-            "`base_model` is 7, but must be a model folder, or owner/name",
-        ),
-        ("output_dir: ''", "`output_dir` is \"\", but must be a path"),
-        (
-            "datasets: a.txt",
-            "`datasets` is \"a.txt\", but must be a list of mappings",
-        ),
-        ("datasets: []", "`datasets` is empty"),
-        (
-            "datasets: [{path: a, type: csv}]",
-            "must be one of text, instruct, tokens",
-        ),
-        (
-            "lora_target_modules: []",
-            "a list of at least one projection",
-        ),
-        ("lora_target_modules: [q_prj]", "q_prj"),
-    ];
-    for (line, expected) in cases {
+    for &(line, expected) in OUT_OF_RANGE {
         let key = line.split(':').next().unwrap();
         let error = refusal(key, line);
         assert!(

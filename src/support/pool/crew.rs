@@ -1,4 +1,4 @@
-//! The members of a pool on this machine: looked after, and told about.
+//! The members of a pool on this machine: watched, started again, and reported on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::member::{LocalMember, Start, role_name};
 
-/// How often members are looked after.
+/// How often members are checked.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The members of a pool on this machine. Their processes end when this is dropped.
@@ -18,7 +18,7 @@ pub struct Crew {
     task: JoinHandle<()>,
 }
 
-/// What is wrong with a crew. It keeps nobody alive.
+/// What is wrong with a crew. Holding it does not keep the members running.
 #[derive(Clone)]
 pub struct Troubles {
     inner: Arc<Inner>,
@@ -31,7 +31,7 @@ struct Inner {
 }
 
 impl Crew {
-    /// Nobody yet. To be called within a tokio runtime.
+    /// An empty crew. To be called within a tokio runtime.
     pub fn new() -> Self {
         let inner = Arc::new(Inner {
             members: Mutex::default(),

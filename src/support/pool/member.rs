@@ -74,14 +74,14 @@ pub fn this_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program")
 }
 
-/// What a member does.
+/// Whether a member runs.
 enum State {
     Runs { child: Child, since: Instant },
     Rests { from: Instant, rest: Duration },
     GaveUp,
 }
 
-/// A member, as long as it is wanted. Its process ends when this is dropped.
+/// A member of a local pool. Its process ends when this is dropped.
 pub struct LocalMember {
     start: Start,
     state: State,
@@ -108,7 +108,8 @@ impl LocalMember {
         })
     }
 
-    /// Looks after it: what there is to be told, if anything has changed.
+    /// Checks on the process and starts it again where that is due. Returns a message where
+    /// anything has changed.
     pub fn look(&mut self) -> Option<String> {
         match &mut self.state {
             State::Runs { child, since } => {
@@ -116,7 +117,7 @@ impl LocalMember {
                 let (how, is_killed) = match child.try_wait() {
                     Ok(None) => return None,
                     Ok(Some(status)) => how_it_ended(status),
-                    // Nobody else waits for it: it is not ours any more.
+                    // Only this process waits for it: it is lost.
                     Err(error) => (format!("is lost: {error}"), false),
                 };
                 self.rest(how, lived, is_killed);
@@ -216,7 +217,7 @@ impl Drop for LocalMember {
     fn drop(&mut self) {
         self.kill();
         if let State::Runs { child, .. } = &mut self.state {
-            // Who is killed is reaped, and writes no more.
+            // Reaped, it writes no more.
             let _ = child.wait();
         }
     }

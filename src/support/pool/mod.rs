@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{self, Options, RunningServer};
+use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;
 
@@ -43,7 +43,7 @@ pub struct PoolOptions {
 
 /// A running pool.
 pub struct LocalPool {
-    // In the order in which they go.
+    // Dropped in this order.
     crew: Crew,
     server: RunningServer,
     /// Whether the coordinator has ended on its own.
@@ -81,7 +81,7 @@ impl LocalPool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
-        let server = server::start(Options {
+        let server = server::start(ServerOptions {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
             config: options.config,
@@ -145,7 +145,7 @@ impl LocalPool {
     /// is left, the coordinator is not, or what `obstacle` waits for has come.
     ///
     /// # Errors
-    /// Those of `work`, and that one.
+    /// The errors of `work`, or that reason.
     pub async fn while_it_lasts<T>(
         &mut self,
         work: impl Future<Output = anyhow::Result<T>>,

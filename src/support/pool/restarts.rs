@@ -8,8 +8,8 @@ const REST_FIRST: Duration = Duration::from_millis(500);
 const REST_MAX: Duration = Duration::from_secs(30);
 /// A member that lived for so long works: all ends before are forgotten.
 const STEADY: Duration = Duration::from_secs(60);
-/// Ends in a row after which nobody believes that the next start will do, where the last was an
-/// error of the member's own, such as a device that is not there.
+/// Ends in a row after which the member is given up, where the last was an error of its own, such
+/// as a device that is not there.
 const ERRORS_MAX: u32 = 5;
 /// The same where it was killed: memory may be free again later.
 const KILLS_MAX: u32 = 8;
@@ -21,8 +21,8 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// It has ended, by a signal or by itself, after it lived for so long: how long to wait before
-    /// it is started again, or nothing where it is not.
+    /// Notes that the member ended after it had lived for so long. Returns how long to wait before
+    /// the next start, or nothing where it is given up.
     pub fn ended(&mut self, lived: Duration, is_killed: bool) -> Option<Duration> {
         if is_steady(lived) {
             self.ends = 0;
