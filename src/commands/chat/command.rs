@@ -19,7 +19,7 @@ A line that ends in \\ goes on in the next one. // begins a message with a slash
 
 /// What a line means.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Command {
+pub(super) enum ChatCommand {
     Nothing,
     Say(String),
     Help,
@@ -35,7 +35,7 @@ pub(super) enum Command {
     Quit,
 }
 
-impl Command {
+impl ChatCommand {
     /// Reads a line.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let line = line.trim();
@@ -125,21 +125,21 @@ mod tests {
 
     #[test]
     fn lines_are_read() {
-        let set = Command::Set("seed".to_string(), "7".to_string());
+        let set = ChatCommand::Set("seed".to_string(), "7".to_string());
         for (line, command) in [
-            ("  ", Command::Nothing),
-            ("hello", Command::Say("hello".to_string())),
-            ("//etc", Command::Say("/etc".to_string())),
+            ("  ", ChatCommand::Nothing),
+            ("hello", ChatCommand::Say("hello".to_string())),
+            ("//etc", ChatCommand::Say("/etc".to_string())),
             ("/set seed 7", set),
-            ("/save a b.json", Command::Save("a b.json".into())),
-            ("/quit", Command::Quit),
-            ("/set", Command::Settings),
-            ("/set  ", Command::Settings),
+            ("/save a b.json", ChatCommand::Save("a b.json".into())),
+            ("/quit", ChatCommand::Quit),
+            ("/set", ChatCommand::Settings),
+            ("/set  ", ChatCommand::Settings),
         ] {
-            assert_eq!(Command::parse(line), Ok(command), "{line}");
+            assert_eq!(ChatCommand::parse(line), Ok(command), "{line}");
         }
         for line in ["/nothing", "/set seed", "/save"] {
-            assert!(Command::parse(line).is_err(), "{line}");
+            assert!(ChatCommand::parse(line).is_err(), "{line}");
         }
     }
 }

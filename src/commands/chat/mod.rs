@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::support::device::DeviceArgs;
 use crate::support::loaded_model::ModelArgs;
 use crate::support::output::Output;
-use command::Command;
+use command::ChatCommand;
 use conversation::{ChatSettings, Conversation};
 use prompt_input::PromptInput;
 
@@ -164,7 +164,7 @@ struct Chat {
 impl Chat {
     /// Carries out a line of input; false where it ends the conversation.
     fn take(&mut self, line: &str) -> anyhow::Result<bool> {
-        let command = match Command::parse(line) {
+        let command = match ChatCommand::parse(line) {
             Ok(command) => command,
             Err(why) => {
                 eprintln!("{why}");
@@ -172,13 +172,13 @@ impl Chat {
             }
         };
         match command {
-            Command::Nothing => {}
-            Command::Quit => return Ok(false),
-            Command::Say(text) => {
+            ChatCommand::Nothing => {}
+            ChatCommand::Quit => return Ok(false),
+            ChatCommand::Say(text) => {
                 self.conversation.say(text);
                 self.answer();
             }
-            Command::Retry => match self.conversation.forget_answer() {
+            ChatCommand::Retry => match self.conversation.forget_answer() {
                 true => self.answer(),
                 false => eprintln!("there is no answer to do again"),
             },

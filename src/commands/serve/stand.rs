@@ -27,7 +27,7 @@ use crate::support::pool::{LocalPool, PoolOptions};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What is served, read and checked.
-pub struct Opened {
+pub struct OpenedService {
     args: ServeArgs,
     model: ModelToServe,
     served: ServedModel,
@@ -40,7 +40,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// Naming what is wrong with the model, an adapter or the options.
-pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<Opened>> {
+pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<OpenedService>> {
     let source = NamedModel::find(&args.model)?;
     let mut model = ModelToServe::open(&source.model, args.max_model_len)?;
     let served = args.served(&model)?;
@@ -66,7 +66,7 @@ pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<Opened>> 
         preview::show(&args, &model, &served, output)?;
         return Ok(None);
     }
-    Ok(Some(Opened {
+    Ok(Some(OpenedService {
         args,
         model,
         served,
@@ -91,8 +91,8 @@ impl Stand {
     ///
     /// # Errors
     /// Where a port is in use, a process cannot be started, or there is no room for the model.
-    pub async fn start(opened: Opened, dir: &Path, output: Output) -> anyhow::Result<Self> {
-        let Opened {
+    pub async fn start(opened: OpenedService, dir: &Path, output: Output) -> anyhow::Result<Self> {
+        let OpenedService {
             args,
             mut model,
             served,

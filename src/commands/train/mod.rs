@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_proto::JobId;
-use concord_proto::client::{ClientRequest, ClientResponse, RunOptions, Submission};
+use concord_proto::client::{
+    ClientRequest, ClientResponse, JobState, JobSummary, RunOptions, Submission,
+};
 use concord_proto::session::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -80,6 +82,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         job: &job,
         ingested: &ingested,
         output,
+        is_local: args.coordinator.is_none(),
         seen: JobSeen::default(),
     };
     run.to_the_end(&args, options, &mut output_dir, &mut signals)
@@ -105,6 +108,8 @@ struct Run<'a> {
     job: &'a JobFile,
     ingested: &'a Ingested,
     output: &'a Output,
+    /// Whether the pool is this command's own.
+    is_local: bool,
     seen: JobSeen,
 }
 
@@ -242,12 +247,27 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Whether the coordinator has the job already. One that an own pool never began is cancelled: it
+    /// waits by the options of an earlier command, and is submitted again with those of this one.
+    async fn find(&self, client: &Client) -> anyhow::Result<bool> {
+        let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
+            bail!("the coordinator does not list its jobs");
+        };
+        let found = jobs.iter().find(|job| job.job == self.id);
+        let waits = |job: &JobSummary| job.step == 0 && matches!(job.state, JobState::Waiting(_));
+        if self.is_local && found.is_some_and(waits) {
+            client.call(&ClientRequest::Cancel(self.id)).await?;
+        }
+        Ok(found.is_some())
+    }
+
     /// Submits the job; whether the coordinator had it already, and tells its events from the first
     /// on again.
     async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<bool> {
         let client = Client::connect(url).await?;
         let told = self.ingested.told.iter();
         told.for_each(|told| told.tell(self.output));
+        let goes_on = self.find(&client).await?;
         let bar = match self.output.is_json() {
             true => ProgressBar::hidden(),
             false => ProgressBar::new(0),
@@ -261,10 +281,6 @@ impl Run<'_> {
             profile: self.ingested.profile.clone(),
             options,
         };
-        let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
-            bail!("the coordinator does not list its jobs");
-        };
-        let goes_on = jobs.iter().any(|job| job.job == self.id);
         let request = ClientRequest::Submit(Box::new(submission));
         match client.call(&request).await? {
             ClientResponse::Submitted(id) => {
