@@ -14,17 +14,18 @@ use crate::support::job_file::help;
 /// Columns of a page.
 const COLUMNS: usize = 100;
 
-/// A text in lines that fit the page, each but the first with `indent` in front.
-fn wrapped(text: &str, indent: &str) -> String {
-    let mut page = String::new();
-    let mut column = 0;
+/// A text in lines that fit the page: the first begins with `first`, the others with blanks below it.
+fn wrapped(first: &str, text: &str) -> String {
+    let mut page = first.to_string();
+    let indent = " ".repeat(first.len());
+    let mut column = indent.len();
     for word in text.split_whitespace() {
         let len = word.chars().count();
-        if column > 0 && column + 1 + len > COLUMNS {
+        if column > indent.len() && column + 1 + len > COLUMNS {
             page += "\n";
-            page += indent;
+            page += &indent;
             column = indent.len();
-        } else if column > 0 {
+        } else if column > indent.len() {
             page.push(' ');
             column += 1;
         }
@@ -39,7 +40,7 @@ fn sentence(text: &str) -> String {
     let mut letters = text.trim().chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     let mut sentence: String = first.chain(letters).collect();
-    if !sentence.ends_with(['.', ':', ')']) {
+    if !sentence.ends_with(['.', ':']) {
         sentence.push('.');
     }
     sentence
@@ -73,9 +74,14 @@ refused by name. This page is made of the table that the parser reads by
         writeln!(page, "\n## {section}").unwrap();
         for [name, meaning, allowed, absent] in keys {
             writeln!(page, "\n### `{name}`\n").unwrap();
-            writeln!(page, "{}\n", wrapped(&sentence(&meaning), "")).unwrap();
-            writeln!(page, "* {}", wrapped(&format!("May be: {allowed}"), "  ")).unwrap();
-            writeln!(page, "* {}", wrapped(&sentence(&absent), "  ")).unwrap();
+            writeln!(page, "{}\n", wrapped("", &sentence(&meaning))).unwrap();
+            writeln!(
+                page,
+                "{}",
+                wrapped("* ", &sentence(&format!("may be {allowed}")))
+            )
+            .unwrap();
+            writeln!(page, "{}", wrapped("* ", &sentence(&absent))).unwrap();
         }
     }
     check("job-file.md", &page);
@@ -92,6 +98,7 @@ Every command and option, as `--help` prints them. This page is made of the defi
 of a path is the home directory, also behind `=`, where shells leave it as it is.
 
 ## Options of every command
+
 "
     .to_string();
     let mut command = Cli::command();
@@ -121,10 +128,8 @@ fn section(command: &clap::Command, above: &[String], level: usize) -> String {
     let name = command.get_bin_name().unwrap_or(command.get_name());
     let mut page = format!("\n{} `{name}`\n\n", "#".repeat(level));
     let about = command.get_long_about().or(command.get_about());
-    page += &wrapped(
-        &sentence(&about.map_or(String::new(), ToString::to_string)),
-        "",
-    );
+    let about = about.map_or(String::new(), ToString::to_string);
+    page += &wrapped("", &sentence(&about));
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").trim();
     write!(page, "\n\n```\n{usage}\n```\n\n").unwrap();
@@ -178,5 +183,5 @@ fn option(arg: &Arg) -> String {
         let names: Vec<&str> = possible.iter().map(|value| value.get_name()).collect();
         write!(text, " One of `{}`.", names.join("`, `")).unwrap();
     }
-    format!("* {}\n", wrapped(&text, "  "))
+    wrapped("* ", &text) + "\n"
 }

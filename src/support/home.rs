@@ -235,7 +235,6 @@ mod tests {
             ["a", "b", "--prompt", "~/m"],
             ["a", "b", "--prompt=~/m", "x=~/y"],
             ["a", "b", "--model", "a/x=~/m"],
-            ["a", "b", "--model", "--model=~/m"],
             // The value of an option is a value, whatever it looks like.
             ["a", "b", "--prompt", "--model=~/m"],
             ["a", "--log", "~", "b"],
