@@ -26,6 +26,6 @@ pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;
 pub use stage::{Batch, Precisions, Stage, StageInput, StageOptions, StageTape};
 pub use targets::next_tokens;
-pub use trainable::{Trainable, TrainedTensor};
+pub use trainable::{Trainable, TrainableTensor};
 pub use values::Values;
 pub use weight_bytes::WeightBytes;

@@ -23,7 +23,7 @@ pub enum Trainable {
 
 /// One trained tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrainedTensor {
+pub struct TrainableTensor {
     /// Name in the file that comes out: a Hugging Face or a PEFT name.
     pub name: String,
     /// Rows and columns as in the file: weights are `[out, in]`.
@@ -34,11 +34,11 @@ pub struct TrainedTensor {
 
 impl Trainable {
     /// The trained tensors, in the order of their names.
-    pub fn tensors(&self, config: &DecoderConfig) -> Vec<TrainedTensor> {
-        let mut tensors: Vec<TrainedTensor> = match self {
+    pub fn tensors(&self, config: &DecoderConfig) -> Vec<TrainableTensor> {
+        let mut tensors: Vec<TrainableTensor> = match self {
             Self::Nothing => Vec::new(),
             Self::Full => {
-                let tensor = |spec: crate::config::TensorSpec| TrainedTensor {
+                let tensor = |spec: crate::config::TensorSpec| TrainableTensor {
                     place: TensorPlace::of(&spec.name).expect("a tensor of the model has a place"),
                     name: spec.name,
                     shape: spec.shape,
@@ -56,20 +56,20 @@ fn lora_tensors(
     config: &DecoderConfig,
     rank: usize,
     targets: &BTreeSet<Projection>,
-) -> Vec<TrainedTensor> {
+) -> Vec<TrainableTensor> {
     let mut tensors = Vec::new();
     for layer in 0..config.layers as u32 {
         for &projection in targets {
             let [out, input] = projection.shape(config);
             let place = TensorPlace::Layer(layer);
             let a = Adapter::key_a(layer, projection);
-            tensors.push(TrainedTensor {
+            tensors.push(TrainableTensor {
                 name: a,
                 shape: vec![rank, input],
                 place,
             });
             let b = Adapter::key_b(layer, projection);
-            tensors.push(TrainedTensor {
+            tensors.push(TrainableTensor {
                 name: b,
                 shape: vec![out, rank],
                 place,

@@ -13,7 +13,7 @@ use crate::ModelError;
 use crate::config::Projection;
 use crate::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
-    Trainable, TrainedTensor, next_tokens,
+    Trainable, TrainableTensor, next_tokens,
 };
 use crate::train::{
     AdamSettings, Curve, LearningRate, StepScalars, TrainState, gradient_norm, lora_init, mean_loss,
@@ -110,7 +110,7 @@ impl FineTune {
                 (Some(lora), Trainable::Lora { rank, targets })
             }
         };
-        let first = |(index, tensor): (usize, &TrainedTensor)| {
+        let first = |(index, tensor): (usize, &TrainableTensor)| {
             let value = match self.kind {
                 FineTuneKind::Full => self.model.tensor(&tensor.name)?,
                 FineTuneKind::Lora => lora_init(tensor, index, LORA_SEED),

@@ -3,11 +3,11 @@
 use concord_kernels::Tensor;
 use concord_kernels::rng::Philox;
 
-use crate::decoder::TrainedTensor;
+use crate::decoder::TrainableTensor;
 
 /// The first value of a low-rank factor. `index` is the tensor's place in the list of what is
 /// trained: the random stream is keyed by (seed, index, element).
-pub fn lora_init(tensor: &TrainedTensor, index: usize, seed: u64) -> Tensor {
+pub fn lora_init(tensor: &TrainableTensor, index: usize, seed: u64) -> Tensor {
     if !tensor.name.ends_with("lora_A.weight") {
         return Tensor::zeros(&tensor.shape);
     }
