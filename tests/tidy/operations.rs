@@ -52,7 +52,7 @@ const TREES: [Tree; 6] = [
             "logprobs",
             "computed on the host, for rows of requests that ask",
         )],
-        parts: &["mod", "cublas", "cublaslt", "peak"],
+        parts: &["mod", "cublas", "cublaslt", "grids", "peak"],
     },
     Tree {
         folders: &["kernels/cuda"],
