@@ -39,8 +39,8 @@ pub use training::{
     AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, F32Bits, FrameHeader, GradientPart,
     InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace, Order,
     Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot,
-    StepRecord, TensorNorm, TensorState, TrainableTensor, draw, leaf_root, ledger,
-    microbatch_digest, tree,
+    StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root, ledger, microbatch_digest,
+    tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

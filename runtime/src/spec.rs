@@ -82,7 +82,7 @@ fn projections(names: &[String]) -> Result<BTreeSet<Projection>, RuntimeError> {
 /// [`RuntimeError::Unsupported`] where it is another.
 pub fn check_trainable(spec: &JobSpec, config: &DecoderConfig) -> Result<(), RuntimeError> {
     let expected = trainable(&spec.adapter)?.tensors(config);
-    let same = |(tensor, theirs): (&TrainableTensor, &concord_proto::TrainableTensor)| {
+    let same = |(tensor, theirs): (&TrainableTensor, &concord_proto::TrainedTensor)| {
         tensor.name == theirs.name
             && tensor
                 .shape

@@ -5,7 +5,7 @@ use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{
     ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,
-    PrecisionSpec, RateSchedule, ScheduleKind, TrainableTensor,
+    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 
 pub const LAYERS: u32 = 4;
@@ -16,13 +16,13 @@ pub fn digest(words: &str) -> Digest {
     Digest::of(Domain::Blob, words.as_bytes())
 }
 
-fn trainable(tied: bool) -> Vec<TrainableTensor> {
-    let tensor = |name: String, place| TrainableTensor {
+fn trainable(tied: bool) -> Vec<TrainedTensor> {
+    let tensor = |name: String, place| TrainedTensor {
         name,
         shape: vec![2],
         place,
     };
-    let mut all: Vec<TrainableTensor> = (0..LAYERS)
+    let mut all: Vec<TrainedTensor> = (0..LAYERS)
         .flat_map(|layer| {
             ["a", "b"]
                 .map(|which| tensor(format!("layers.{layer}.{which}"), ModelPlace::Layer(layer)))
@@ -48,7 +48,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         sequences: sequences.collect(),
     };
     let trainable = trainable(tied);
-    let entry = |tensor: &TrainableTensor| StateEntry {
+    let entry = |tensor: &TrainedTensor| StateEntry {
         value: digest(&tensor.name),
         first_moment: digest("zero"),
         second_moment: digest("zero"),

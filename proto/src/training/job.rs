@@ -70,7 +70,7 @@ pub struct JobSpec {
     /// Blob address of the [`crate::manifest::StateManifest`] before the first step.
     pub initial_state: Digest,
     /// The trained tensors, in the order of their names.
-    pub trainable: Vec<TrainableTensor>,
+    pub trainable: Vec<TrainedTensor>,
     /// Decoder layers of the model.
     pub layers: u32,
     /// In which order sequences are taken.
@@ -119,7 +119,7 @@ pub enum ModelPlace {
 
 /// A tensor that the job changes.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct TrainableTensor {
+pub struct TrainedTensor {
     /// Its name in the file that comes out.
     pub name: String,
     pub shape: Vec<u64>,

@@ -17,7 +17,7 @@ pub use claim::{
 pub use frame::FrameHeader;
 pub use job::{
     AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
-    RateSchedule, ScheduleKind, TrainableTensor,
+    RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use order::{BatchPlan, microbatch_digest};
 pub use plan::{Layers, Plan, Replica, Slot};

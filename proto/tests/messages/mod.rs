@@ -273,14 +273,14 @@ impl Source {
         }
     }
 
-    pub fn trainable(&mut self) -> TrainableTensor {
+    pub fn trainable(&mut self) -> TrainedTensor {
         let places = [
             ModelPlace::Embed,
             ModelPlace::Layer(self.u32()),
             ModelPlace::Head,
             ModelPlace::EmbedAndHead,
         ];
-        TrainableTensor {
+        TrainedTensor {
             name: self.text(),
             shape: self.list(Self::u64),
             place: places[self.below(4) as usize],
