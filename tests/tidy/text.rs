@@ -32,9 +32,9 @@ const UNSAFE_PLACES: [&str; 9] = [
     "kernels/src/cpu/",
     "kernels/src/cuda/cublas.rs",
     "kernels/src/cuda/cublaslt.rs",
-    "kernels/src/cuda/emulator/library.rs",
-    "kernels/src/cuda/nvidia",
-    "kernels/src/cuda/nvrtc.rs",
+    "kernels/src/gpu/emulator/library.rs",
+    "kernels/src/gpu/nvidia",
+    "kernels/src/gpu/nvrtc.rs",
     "models/src/weights/file.rs",
 ];
 

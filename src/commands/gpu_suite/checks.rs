@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use concord_kernels::Device;
-use concord_kernels::conformance::{self, Draw, Kind, difference};
+use concord_kernels::conformance::{self, CaseInput, InputKind, difference};
 use concord_models::golden::GOLDENS;
 
 use super::SuiteSize;
@@ -31,16 +31,16 @@ pub fn all(subjects: &Subjects, size: SuiteSize, seed: u64, patterns: &[String])
 /// Every case of the conformance suite, on numbers of every kind. Small ones are compared with the
 /// reference itself, large ones by the CPU, which tests hold equal to it.
 fn operations(size: SuiteSize, seed: u64) -> Vec<Check> {
-    let small = conformance::cases(conformance::Size::Small);
+    let small = conformance::cases(conformance::CaseSize::Small);
     let small: Vec<String> = small.into_iter().map(|case| case.name).collect();
     let mut checks = Vec::new();
     for case in conformance::cases(size.of_cases()) {
         let case = Rc::new(case);
         let by_reference = small.contains(&case.name);
-        for kind in Kind::ALL {
+        for kind in InputKind::ALL {
             let (name, draw) = (
                 format!("{}, {kind:?} numbers", case.name),
-                Draw::new(seed, kind),
+                CaseInput::new(seed, kind),
             );
             let case = Rc::clone(&case);
             checks.push(Check::new("operations", name, move |subjects| {

@@ -2,8 +2,8 @@
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::collective;
-use concord_kernels::conformance::{Draw, Kind, difference};
-use concord_kernels::cuda::{CudaError, Engine, matmul};
+use concord_kernels::conformance::{CaseInput, InputKind, difference};
+use concord_kernels::cuda::{CudaError, ProductEngine, matmul};
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::SuiteSize;
@@ -29,13 +29,13 @@ pub fn engines(size: SuiteSize, seed: u64) -> Vec<Check> {
         checks.push(Check::new(ENGINES, name, move |subjects| {
             let cuda = &subjects.cuda;
             let by_each = |x: &Coded, w: &Coded| {
-                let product = |&engine: &Engine| {
+                let product = |&engine: &ProductEngine| {
                     let product = matmul::product_by(cuda, engine, x, w)?;
                     Ok((engine.to_string(), product))
                 };
-                Engine::of(cuda.arch()).iter().map(product).collect()
+                ProductEngine::of(cuda.arch()).iter().map(product).collect()
             };
-            products_on(subjects, &Draw::new(seed, kind), shape, &by_each)
+            products_on(subjects, &CaseInput::new(seed, kind), shape, &by_each)
         }));
     }
     checks
@@ -66,7 +66,7 @@ pub fn library(size: SuiteSize, seed: u64) -> Vec<Check> {
             let gpu = Device::Cuda(cuda.clone());
             let by_library =
                 |x: &Coded, w: &Coded| Ok(vec![("cuBLASLt".to_string(), gpu.matmul(x, w)?)]);
-            products_on(subjects, &Draw::new(seed, kind), shape, &by_library)
+            products_on(subjects, &CaseInput::new(seed, kind), shape, &by_library)
         }));
     }
     checks
@@ -91,8 +91,8 @@ pub fn ranks(seed: u64) -> Vec<Check> {
 
 type Shape = (usize, usize, usize);
 
-fn each_kind(shapes: &[Shape]) -> impl Iterator<Item = (Shape, Kind)> {
-    let of_shape = |&shape: &Shape| Kind::ALL.map(|kind| (shape, kind));
+fn each_kind(shapes: &[Shape]) -> impl Iterator<Item = (Shape, InputKind)> {
+    let of_shape = |&shape: &Shape| InputKind::ALL.map(|kind| (shape, kind));
     shapes.iter().flat_map(of_shape)
 }
 
@@ -116,7 +116,7 @@ type Products<'a> = dyn Fn(&Coded, &Coded) -> Result<Vec<(String, Tensor)>, Kern
 /// The products that `products` makes of random codes, against the CPU's.
 fn products_on(
     subjects: &Subjects,
-    draw: &Draw,
+    draw: &CaseInput,
     (m, n, k): Shape,
     products: &Products<'_>,
 ) -> Found {
@@ -152,7 +152,7 @@ mod tests {
             with_library: None,
             cuda,
         };
-        let draw = Draw::new(5, Kind::Ordinary);
+        let draw = CaseInput::new(5, InputKind::Ordinary);
         // The second of two doubles its product.
         let two = |x: &Coded, w: &Coded| {
             let right = subjects.gpu.matmul(x, w)?;

@@ -1,7 +1,7 @@
 //! The GPU under test, the CPU that it is compared with, and what a report says of both.
 
 use anyhow::{Context, bail};
-use concord_kernels::cuda::arch::Target;
+use concord_kernels::cuda::arch::CodeTarget;
 use concord_kernels::cuda::{Cuda, CudaError, images, matmul};
 use concord_kernels::{Device, KernelError, Tensor};
 use serde::Serialize;
@@ -142,7 +142,7 @@ impl SuiteHeader {
 
 /// Where the machine code for a card comes from.
 fn kernels(compute: (u32, u32)) -> String {
-    let Some(target) = Target::of_card(compute).map(Target::name) else {
+    let Some(target) = CodeTarget::of_card(compute).map(CodeTarget::name) else {
         return "for no such card".to_string();
     };
     let carries = images::resources()

@@ -75,10 +75,10 @@ pub enum SuiteSize {
 
 impl SuiteSize {
     /// The same for the cases of the conformance suite.
-    pub fn of_cases(self) -> conformance::Size {
+    pub fn of_cases(self) -> conformance::CaseSize {
         match self {
-            Self::Small => conformance::Size::Small,
-            Self::Full => conformance::Size::Full,
+            Self::Small => conformance::CaseSize::Small,
+            Self::Full => conformance::CaseSize::Full,
         }
     }
 

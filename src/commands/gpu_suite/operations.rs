@@ -3,7 +3,7 @@
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::sample::Sampling;
 use concord_kernels::ops::{AdamStep, Atoms, AttentionShape, CodedKv};
-use concord_kernels::tables::{RopeScaling, RopeTable};
+use concord_kernels::tables::{FrequencyScaling, RopeTable};
 use concord_kernels::{KernelError, Tensor};
 
 use super::SuiteSize;
@@ -160,7 +160,7 @@ fn swiglu(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
 fn rope(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
     let width = s.heads * s.head_dim;
-    let table = RopeTable::new(s.head_dim, 500_000.0, RopeScaling::None, s.rows);
+    let table = RopeTable::new(s.head_dim, 500_000.0, FrequencyScaling::None, s.rows);
     let table = device.place_rope(table)?;
     let positions = device.ids(&(0..s.rows as u32).collect::<Vec<_>>())?;
     let mut x = bench.random(&[s.rows, width])?;

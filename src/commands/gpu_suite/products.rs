@@ -2,8 +2,8 @@
 //! one.
 
 use concord_kernels::coded::{Coded, Precision};
-use concord_kernels::cuda::cublas::{Cublas, Kind};
-use concord_kernels::cuda::{Cuda, Engine, matmul};
+use concord_kernels::cuda::cublas::{Cublas, MatrixKind};
+use concord_kernels::cuda::{Cuda, ProductEngine, matmul};
 use concord_kernels::{Device, KernelError};
 use serde::Serialize;
 
@@ -93,10 +93,10 @@ impl OtherEngines {
             Ok(is_done.then_some(seconds))
         };
         Ok(Ratios {
-            f32: one(Kind::F32)?,
-            f16: one(Kind::F16)?,
-            bf16: one(Kind::Bf16)?,
-            int8: one(Kind::Int8)?,
+            f32: one(MatrixKind::F32)?,
+            f16: one(MatrixKind::F16)?,
+            bf16: one(MatrixKind::Bf16)?,
+            int8: one(MatrixKind::Int8)?,
         })
     }
 }
@@ -229,7 +229,7 @@ pub fn time_engines(
         bench.group("engines", |bench| {
             let cuda = &subjects.cuda;
             let [x, w] = sides(bench.device, shape, precision)?;
-            for &engine in Engine::of(cuda.arch()) {
+            for &engine in ProductEngine::of(cuda.arch()) {
                 let product = || matmul::product_by(cuda, engine, &x, &w).map(drop);
                 let seconds = bench.clock.seconds(product)?;
                 let name = engine.to_string();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use concord_kernels::Device;
 use concord_kernels::cuda::Cuda;
 use concord_models::ModelError;
-use concord_models::golden::{Fit, Kind};
+use concord_models::golden::{FineTune, FineTuneKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -80,7 +80,7 @@ pub fn soak(
         SuiteSize::Small => ROUND_STEPS_SMALL,
         SuiteSize::Full => ROUND_STEPS,
     };
-    let fits = [Kind::Lora, Kind::Full].map(|kind| training::fit(size, seed, kind));
+    let fits = [FineTuneKind::Lora, FineTuneKind::Full].map(|kind| training::fit(size, seed, kind));
     let mut expected = Vec::new();
     for fit in &fits {
         expected.push(digest(fit, &subjects.cpu, steps, &mut || {})?);
@@ -126,7 +126,7 @@ fn held(cuda: &Cuda) -> u64 {
 
 /// The digest after so many steps; `each` is called after each.
 fn digest(
-    fit: &Fit,
+    fit: &FineTune,
     device: &Device,
     steps: u32,
     each: &mut dyn FnMut(),

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use concord_kernels::Device;
-use concord_kernels::conformance::{Draw, Kind as Numbers};
+use concord_kernels::conformance::{CaseInput, InputKind};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
 use concord_models::generate::Generator;
-use concord_models::golden::{Fit, Kind, MadeModel, tiny_llama};
+use concord_models::golden::{FineTune, FineTuneKind, MadeModel, tiny_llama};
 
 use super::SuiteSize;
 use super::check::Check;
@@ -25,7 +25,7 @@ const STEPS_BEFORE_TEXT: u32 = 3;
 const TOKENS: usize = 64;
 
 /// A fine-tune of a small random Llama.
-pub fn fit(size: SuiteSize, seed: u64, kind: Kind) -> Fit {
+pub fn fit(size: SuiteSize, seed: u64, kind: FineTuneKind) -> FineTune {
     let (config, sequence_len) = match size {
         SuiteSize::Small => {
             let config = DecoderConfig {
@@ -53,7 +53,7 @@ pub fn fit(size: SuiteSize, seed: u64, kind: Kind) -> Fit {
     };
     // Of the variance that leaves the size of activations as it is.
     let reach = (3.0 / config.hidden as f32).sqrt();
-    Fit {
+    FineTune {
         kind,
         model: MadeModel {
             config: Arc::new(config),
@@ -68,7 +68,7 @@ pub fn fit(size: SuiteSize, seed: u64, kind: Kind) -> Fit {
 
 pub fn checks(size: SuiteSize, seed: u64) -> Vec<Check> {
     let mut checks = Vec::new();
-    for kind in [Kind::Lora, Kind::Full] {
+    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
         let name = format!("training, {kind:?}, {STEPS} steps");
         checks.push(Check::new("training", name, move |subjects| {
             let fit = fit(size, seed, kind);
@@ -89,9 +89,9 @@ pub fn checks(size: SuiteSize, seed: u64) -> Vec<Check> {
             seed,
         };
         checks.push(Check::new("generation", name, move |subjects| {
-            let fit = fit(size, seed, Kind::Lora);
+            let fit = fit(size, seed, FineTuneKind::Lora);
             let vocab = fit.model.config.vocab as u32;
-            let prompt = Draw::new(seed, Numbers::Ordinary).ids(70, prompt_len, vocab);
+            let prompt = CaseInput::new(seed, InputKind::Ordinary).ids(70, prompt_len, vocab);
             let text = |device| text(&fit, device, &prompt, &sampling);
             Ok(unlike(
                 "token",
@@ -104,7 +104,7 @@ pub fn checks(size: SuiteSize, seed: u64) -> Vec<Check> {
 }
 
 /// Digests after the steps of [`COMPARED`], each with its step.
-fn digests(fit: &Fit, device: &Device) -> Result<Vec<String>, ModelError> {
+fn digests(fit: &FineTune, device: &Device) -> Result<Vec<String>, ModelError> {
     let mut run = fit.start(device)?;
     let mut digests = Vec::new();
     for step in COMPARED {
@@ -118,7 +118,7 @@ fn digests(fit: &Fit, device: &Device) -> Result<Vec<String>, ModelError> {
 
 /// The tokens that follow the prompt, which is fed in two parts.
 fn text(
-    fit: &Fit,
+    fit: &FineTune,
     device: &Device,
     prompt: &[u32],
     sampling: &Sampling,
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_models_of_both_sizes_train() {
         for (size, steps) in [(SuiteSize::Small, STEPS), (SuiteSize::Full, 2)] {
-            for kind in [Kind::Lora, Kind::Full] {
+            for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
                 let mut run = fit(size, 3, kind).start(&Device::cpu(2)).unwrap();
                 let losses: Vec<f32> = (0..steps).map(|_| run.step().unwrap()).collect();
                 // From a guess among 67 or 4,099 tokens, that is ln 67 or ln 4099, and not far from

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use concord_coordinator::serving::{ModelService, SubmitError};
-use concord_gateway::{Answering, Engine, Refused};
+use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
 use concord_models::config::DecoderConfig;
 use concord_proto::serving::{Generation, PoolView};
 use concord_proto::{Digest, Signed};
@@ -50,8 +50,8 @@ impl PoolEngine {
     }
 }
 
-impl Engine for PoolEngine {
-    fn submit(&self, mut generation: Generation) -> Result<Answering, Refused> {
+impl InferenceEngine for PoolEngine {
+    fn submit(&self, mut generation: Generation) -> Result<EngineAnswer, Refused> {
         let spec = &mut generation.spec;
         spec.adapter = spec.adapter.or(self.adapter);
         let answering = self.serving.submit(generation);
@@ -59,7 +59,7 @@ impl Engine for PoolEngine {
             Refused::NotReady(why) => Refused::NotReady(self.with_troubles(why)),
             other => other,
         })?;
-        Ok(Answering {
+        Ok(EngineAnswer {
             updates: answering.updates,
             control: answering.control,
         })

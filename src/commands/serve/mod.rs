@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
-use concord_gateway::Options;
+use concord_gateway::GatewayOptions;
 use concord_proto::serving::ServedModel;
 
 use crate::support::bytes;
@@ -190,8 +190,8 @@ impl ServeArgs {
         })
     }
 
-    fn gateway_options(&self) -> Options {
-        Options {
+    fn gateway_options(&self) -> GatewayOptions {
+        GatewayOptions {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             keys: self.api_keys.clone(),
             // Two servers may share a file of keys.
@@ -201,7 +201,7 @@ impl ServeArgs {
             open: self.open,
             adapter_dir: self.adapter_dir.clone(),
             cors: self.cors.clone(),
-            ..Options::new(self.listen)
+            ..GatewayOptions::new(self.listen)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use concord_gateway::{Engine, RunningGateway, Served};
+use concord_gateway::{InferenceEngine, RunningGateway, Served};
 use concord_proto::Digest;
 use concord_proto::serving::ServedModel;
 use concord_proto::session::Role;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::data::{DatasetKind, DatasetSource, Grouping, Loaded, Loader};
+use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
@@ -159,7 +159,7 @@ fn sequences(
     output: &Output,
 ) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
     let bar = reading_bar(job, output);
-    let mut loader = Loader {
+    let mut loader = DataLoader {
         tokenizer,
         config: folder.config(),
         sequence_len: job.sequence_len,
@@ -250,8 +250,8 @@ fn adapter_spec(lora: &LoraShape) -> AdapterSpec {
     }
 }
 
-fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainableTensor {
-    concord_proto::TrainableTensor {
+fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainedTensor {
+    concord_proto::TrainedTensor {
         name: tensor.name.clone(),
         shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
         place: words::place(tensor.place, folder.config().tie_embeddings),
