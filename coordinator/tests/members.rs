@@ -50,6 +50,7 @@ const SHARED: &str = "http://host:7701";
 fn an_address_is_one_workers() {
     let mut pool = Bare::new();
     let first = pool.open(1, Role::Worker, SHARED);
+    pool.pass(SECOND, &[first]);
     let second = pool.open(2, Role::Worker, SHARED);
     pool.pass(6 * SECOND, &[first, second]);
     let refusal = pool.refusal(second).expect("the address twice");
