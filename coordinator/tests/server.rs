@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{Options, RunningServer, ServerError, start};
+use concord_coordinator::server::{RunningServer, ServerError, ServerOptions, start};
 use concord_coordinator::store::StoreError;
 use concord_proto::client::{
     ClientRequest, ClientResponse, JobEvent, JobState, Submission, WatchRequest,
@@ -31,7 +31,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 type Client = CoordinatorClient<Channel>;
 
 async fn serve(folder: &Path) -> RunningServer {
-    let options = Options {
+    let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
@@ -557,7 +557,7 @@ async fn port_and_folder_in_use_are_said_so() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = serve(folder.path()).await;
     let config = Config::default();
-    let same_port = Options {
+    let same_port = ServerOptions {
         listen: server.addr,
         data_dir: other.path().to_path_buf(),
         config,
@@ -565,7 +565,7 @@ async fn port_and_folder_in_use_are_said_so() {
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
-    let same_folder = Options {
+    let same_folder = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_path_buf(),
         config,

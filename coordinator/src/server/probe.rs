@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use concord_proto::session::{AddressChallenge, AddressProof};
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{Body, ending};
+use concord_proto::wire::{Body, ending, root_cause};
 use concord_proto::{WorkerId, canonical};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::driver::Input;
+use super::driver::DriverEvent;
 use crate::core::{Event, SessionId};
 
 /// Who has not answered by then is not reached. Other failures are told then, too.
@@ -30,15 +30,15 @@ const NOT_THERE: &str = "no Concord worker with this key answers there";
 /// Tries addresses beside the driver.
 pub(super) struct Probes {
     free: Arc<Semaphore>,
-    /// The driver ends with its inputs: this does not keep them open.
-    inputs: mpsc::WeakSender<Input>,
+    /// Weak, because the driver ends once nobody can tell it anything any more.
+    driver: mpsc::WeakSender<DriverEvent>,
 }
 
 impl Probes {
-    pub(super) fn new(inputs: &mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(driver: &mpsc::Sender<DriverEvent>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(PROBES_MAX)),
-            inputs: inputs.downgrade(),
+            driver: driver.downgrade(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Probes {
             tracing::error!("no random numbers to try an address with: {why}");
             return;
         }
-        let inputs = self.inputs.clone();
+        let driver = self.driver.clone();
         tokio::spawn(async move {
             let due = Instant::now() + ANSWER_MAX;
             let challenge = AddressChallenge { worker, nonce };
@@ -65,11 +65,10 @@ impl Probes {
                 tokio::time::sleep_until(due).await;
             }
             let failure = outcome.err().map(|_| NOT_THERE.to_string());
-            if let Some(inputs) = inputs.upgrade() {
+            if let Some(driver) = driver.upgrade() {
                 // Nobody needs it where the driver has ended meanwhile.
-                let _ = inputs
-                    .send(Input::Event(Event::Probed { session, failure }))
-                    .await;
+                let probed = Event::Probed { session, failure };
+                let _ = driver.send(DriverEvent::Core(probed)).await;
             }
         });
     }
@@ -79,7 +78,10 @@ impl Probes {
 async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), String> {
     let endpoint =
         Endpoint::from_shared(endpoint.to_string()).map_err(|error| error.to_string())?;
-    let channel = endpoint.connect().await.map_err(|error| cause(&error))?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| root_cause(&error))?;
     let bytes = canonical::encode(challenge);
     let answer = WorkerClient::new(channel).prove(Body { bytes }).await;
     let answer = answer.map_err(|status| ending(&status))?.into_inner();
@@ -88,13 +90,4 @@ async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), Strin
         true => Ok(()),
         false => Err("its answer is not signed by the worker's key".to_string()),
     }
-}
-
-/// The innermost reason of an error: the one that says something.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
