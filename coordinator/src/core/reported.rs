@@ -1,10 +1,10 @@
 //! What peers say in words, made fit to be stored, logged and shown to others.
 
-/// Words of a peer are cut after so many characters.
+/// The most characters that are shown of what a peer says.
 const CHARS_MAX: usize = 1_000;
 
-/// Whether a character moves the cursor, hides or turns round what stands beside it. Some of these
-/// forge the lines of a terminal or of a log.
+/// Whether a character moves the cursor, hides its neighbours or reverses their order. With some of
+/// these a peer could forge lines of a terminal or of a log.
 pub(super) fn is_unprintable(letter: char) -> bool {
     let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{61c}')
         || ('\u{202a}'..='\u{202e}').contains(&letter)

@@ -286,7 +286,7 @@ impl Problem {
 }
 
 /// Deals `microbatches` to pipelines so that the last finishes as early as can be: one to each,
-/// then each to whom would finish it first.
+/// then each to the replica that would finish it first.
 pub(super) fn share(paces: &[PipelinePace], microbatches: u32) -> Vec<u32> {
     let start = even_finish(paces, microbatches);
     // One below the even finish: never more than the deal below would give.

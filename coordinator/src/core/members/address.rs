@@ -19,7 +19,7 @@ use crate::core::outbox::Outbox;
 use crate::core::reported::reported;
 use crate::core::time::Time;
 
-/// A newcomer waits for the first answer about its address for so long. Without an answer it counts
+/// How long a newcomer waits for the first answer about its address. Without an answer it counts
 /// as reached: there may be too many to try.
 const FIRST_TRY_US: u64 = 5_000_000;
 
@@ -110,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Has workers tried again that are not reached, or of which it is not known: a port may open
+    /// Tries workers again that are not reached, or were never tried with success: a port may open
     /// late, and a firewall be mended.
     pub(in crate::core) fn probe_again(&mut self, now: Time, out: &mut Outbox) {
         let is_due = |member: &PoolMember| {

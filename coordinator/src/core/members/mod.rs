@@ -66,7 +66,8 @@ impl PoolMember {
         })
     }
 
-    /// The rate at which its leaves are drawn: halved with every so many audits passed.
+    /// The rate at which its leaves are drawn: halved each time that it has passed `trust_after`
+    /// audits.
     pub(super) fn audit_rate(&self, options: &RunOptions, trust_after: u64) -> u64 {
         let halvings = (self.passed / trust_after.max(1)).min(63) as u32;
         (options.audit_rate_new >> halvings)

@@ -55,8 +55,8 @@ impl Reach {
     }
 
     /// Who of `workers` is to be left out so that all others reach each other, as far as is known.
-    /// Where two count alike, the one that was not reached goes. `is_doubtful` tells of whom the
-    /// coordinator knows that it does not reach it either.
+    /// Where two count alike, the one that was not reached goes. `is_doubtful` tells which
+    /// workers the coordinator does not reach either.
     pub(super) fn left_out(
         &self,
         now: Time,

@@ -14,7 +14,7 @@ use crate::core::event::{CoreEffect, SessionId};
 use crate::core::outbox::Outbox;
 use crate::core::time::Time;
 
-/// After so many heartbeats without a word the old session counts as broken.
+/// Heartbeats without a word after which the old session counts as broken.
 const BEATS: u64 = 3;
 
 /// What the newcomer is told where the old session is alive.

@@ -54,7 +54,7 @@ impl Deployed {
         context.out.tell(CoreEffect::Serving(planned));
         for (stage, (worker, own)) in (0..).zip(&held) {
             self.workers.tell_hold(*worker, number, epoch);
-            // What it has loaded beside stays loaded.
+            // Other layers that it has loaded stay loaded.
             let standby = self.workers.loaded_beside(worker, *own, &stages);
             self.send(context, index, worker, Some(stage), standby);
         }

@@ -5,7 +5,7 @@ use concord_proto::ledger::Offence;
 
 use super::{Deployed, EventContext};
 
-/// So long a worker that wants to leave waits for another one to load its layers.
+/// How long a worker that wants to leave waits for another one to load its layers.
 const LEAVE_US: u64 = 60_000_000;
 
 impl Deployed {

@@ -43,7 +43,7 @@ pub(super) struct Deployed {
     workers: StageWorkers,
     /// Why there is no plan.
     lacks: String,
-    /// Of whom no first plan could be made.
+    /// The workers that the first plan could not be made from.
     considered: Option<WorkerMemory>,
     audits: AnswerAudits,
     /// What was last told about the pool.

@@ -1,4 +1,4 @@
-//! What is known of the workers of a deployment, beside the stages that they hold.
+//! What is known of the workers of a deployment, apart from the stages that they hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use concord_proto::{Layers, WorkerId};
 
 use super::{PoolMember, Time};
 
-/// After so many failures in a row with the same layers a worker counts as too small for them.
+/// Failures in a row with the same layers after which a worker counts as too small for them.
 const FAILURES_MAX: u32 = 3;
 
 /// What a worker was told to do.
@@ -116,7 +116,7 @@ impl StageWorkers {
         Some(&failure.reason)
     }
 
-    /// A worker has no room for so many bytes.
+    /// A worker has no room for `bytes`.
     pub(super) fn limit_room(&mut self, worker: WorkerId, bytes: u64) {
         let bytes = bytes.saturating_sub(1);
         let room = self.room.entry(worker).or_insert(u64::MAX);
@@ -134,7 +134,7 @@ impl StageWorkers {
         loaded.is_some_and(|loaded| loaded.contains(&layers))
     }
 
-    /// Layers that a worker has loaded beside `own`, of those of `stages`.
+    /// Layers of `stages` that a worker has loaded, other than its `own`.
     pub(super) fn loaded_beside(
         &self,
         worker: &WorkerId,

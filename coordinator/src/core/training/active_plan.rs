@@ -136,7 +136,7 @@ impl Planning {
         self.reason = reason;
     }
 
-    /// Notes whom a plan is made from.
+    /// Notes the workers that a plan is made from.
     pub(super) fn consider(&mut self, devices: Vec<PlannerDevice>) {
         self.considered = Some(devices);
     }

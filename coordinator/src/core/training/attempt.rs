@@ -47,7 +47,7 @@ struct GivenClaim {
     leaves: Vec<Leaf>,
 }
 
-/// What the reports of a step are held against, beside the step itself.
+/// What the reports of a step are checked against, apart from the step itself.
 #[derive(Clone, Copy)]
 pub(super) struct Basis<'a> {
     pub(super) job: JobId,
@@ -147,7 +147,7 @@ impl Attempt {
         workers.find(|id| !self.claims.contains_key(id))
     }
 
-    /// What the claims of the step are held against.
+    /// What the claims of the step are checked against.
     fn rules<'a>(&'a self, basis: &Basis<'a>) -> StepRules<'a> {
         let scalars = self.scalars.as_ref();
         StepRules {

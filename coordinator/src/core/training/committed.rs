@@ -77,7 +77,7 @@ impl Committed {
         before.is_some_and(|before| before != record)
     }
 
-    /// The state after so many steps, where it is one of the last two.
+    /// The state after `steps` steps, where it is one of the last two.
     pub(super) fn state_at(&self, steps: u32) -> Option<&Vec<StateEntry>> {
         self.states.get(&steps)
     }
@@ -112,7 +112,7 @@ impl Committed {
         }
     }
 
-    /// The newest state in the store after at most so many steps.
+    /// The newest state in the store that has at most `steps` steps.
     pub(super) fn newest_checkpoint(&self, steps: u32) -> Option<&StateManifest> {
         let newest = self.checkpoints.range(..=steps).next_back();
         newest.map(|(_, state)| state)
@@ -144,7 +144,7 @@ impl Committed {
         from
     }
 
-    /// Goes back to so many steps; `entries` is the state then. Gives the steps of states in the
+    /// Goes back to `to` steps; `entries` is the state then. Gives the steps of states in the
     /// store that are void.
     pub(super) fn rewind(&mut self, to: u32, entries: Vec<StateEntry>) -> Vec<u32> {
         self.steps = to;

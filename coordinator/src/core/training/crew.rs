@@ -101,7 +101,7 @@ impl Crew {
         self.held.remove(worker);
     }
 
-    /// Whether a worker holds a state after so many steps.
+    /// Whether a worker holds the state after `steps` steps.
     pub(super) fn holds(&self, worker: &WorkerId, steps: u32) -> bool {
         self.held
             .get(worker)
@@ -120,8 +120,8 @@ impl Crew {
         }
     }
 
-    /// Connected workers that together hold the state after so many steps, each with tensors of its
-    /// own.
+    /// Connected workers that together hold the state after `steps` steps, each with the tensors
+    /// that no worker before it has.
     pub(super) fn covering(
         &self,
         context: &EventContext,

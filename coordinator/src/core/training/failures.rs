@@ -7,10 +7,11 @@ use concord_proto::session::ToWorker;
 use super::learned_memory::{SHORTAGES_MAX, Shortage};
 use super::{EventContext, TrainingJob};
 
-/// So often may a worker fail in a row before its state is given up: the store may have been full.
+/// Failures in a row after which the state of a worker is given up. Fewer are borne: the store may
+/// have been full.
 const FAILURES_MAX: u32 = 6;
 
-/// A step may take so many times as long as predicted.
+/// A step that takes more than this many times its predicted time has stalled.
 const STALL_STEPS: u64 = 20;
 
 impl TrainingJob {

@@ -21,7 +21,7 @@ pub(super) struct Flush {
 pub(super) enum FlushReport {
     /// Others are awaited, or the report is none that is waited for.
     Waits,
-    /// It names another state than the one that is final after so many steps.
+    /// It names another state than the one that is final after that step.
     OtherState { step: u32 },
     /// All have reported: the store is to be looked through.
     Complete,

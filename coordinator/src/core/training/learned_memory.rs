@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use concord_proto::WorkerId;
 
-/// So often may workers of a job run out of memory between two final steps.
+/// Shortages of memory between two final steps after which the job fails.
 pub(super) const SHORTAGES_MAX: u32 = 16;
 
 /// What a worker says that has run out of memory.

@@ -14,8 +14,8 @@ const LOOK_EVERY_US: u64 = 1_000_000;
 /// A hold-up that goes on is told again after this, where its words have changed.
 const TELL_AGAIN_US: u64 = 30_000_000;
 
-/// Loading or a phase of a step that takes longer is a hold-up; of a step so many times the
-/// predicted time, where that is longer.
+/// Loading that takes longer is a hold-up. So is a phase of a step that takes longer than this and
+/// than `SLOW_STEPS` times the predicted time of the step.
 const SLOW_US: u64 = 10_000_000;
 const SLOW_STEPS: u64 = 8;
 
@@ -43,7 +43,7 @@ enum Holdup {
     Audits(bool),
 }
 
-/// A hold-up, and what it is that is waited for.
+/// A hold-up, and what the job waits for, in words.
 struct Seen {
     holdup: Holdup,
     what: String,

@@ -1,4 +1,4 @@
-//! Which devices load which layers beside, in case that their holder is lost.
+//! Which devices load layers of others, too, in case that the holder is lost.
 
 use concord_proto::Layers;
 

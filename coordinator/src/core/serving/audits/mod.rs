@@ -14,8 +14,8 @@ use super::{EventContext, Time};
 
 pub(super) use verdicts::AnswerDecision;
 
-/// Audits that may be open: where checkers cannot follow, the oldest of which nobody has said
-/// anything are let go.
+/// Audits that may be open. Where checkers cannot follow, the oldest one about which nobody has
+/// said anything is dropped.
 const OPEN_MAX: usize = 1_024;
 
 /// The audits of a deployment.

@@ -28,7 +28,7 @@ enum Purpose {
     },
     /// A step cannot be final before.
     Dispute,
-    /// A checker found something wrong with it beside what it was asked.
+    /// A checker that was asked about an altered copy found something else wrong.
     Doubt,
 }
 
@@ -84,7 +84,7 @@ struct LeafAudit {
     bait: Option<Bait>,
 }
 
-/// A leaf that was found right. One of late can be re-run again.
+/// A leaf that was found right. A recent one can be re-run again.
 #[derive(Debug)]
 struct JudgedLeaf {
     judgement: PersistedJudgement,
@@ -342,7 +342,7 @@ impl LeafAudits {
         self.ask_others(context.now, judge);
     }
 
-    /// What a convicted checker found right counts no more: leaves of late are judged again, older
+    /// What a convicted checker found right counts no more: recent leaves are judged again, older
     /// ones are inconclusive.
     fn judge_again(
         &mut self,
