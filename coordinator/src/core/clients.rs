@@ -1,7 +1,7 @@
 //! The questions of clients.
 
 use concord_proto::JobId;
-use concord_proto::client::{ClientResponse, JobState, Member as ShownMember, PoolStatus};
+use concord_proto::client::{ClientResponse, JobState, MemberStatus, PoolStatus};
 use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::session::Role;
 
@@ -78,7 +78,7 @@ impl Core {
         }
     }
 
-    fn shown(&self, member: &PoolMember) -> ShownMember {
+    fn shown(&self, member: &PoolMember) -> MemberStatus {
         let running = self.jobs.running().and_then(|id| self.jobs.get(&id));
         let (mut doing, audit_rate) = match (&self.mode, running) {
             (Mode::Serves(deployed), _) => (deployed.doing(member), deployed.audit_rate()),
@@ -91,7 +91,7 @@ impl Core {
         if let Some(why) = &member.unreached {
             doing = format!("{doing}; not reached at {}: {why}", member.endpoint);
         }
-        ShownMember {
+        MemberStatus {
             id: member.id,
             role: member.role,
             device: member.device.clone(),

@@ -6,7 +6,7 @@ use concord_coordinator::core::{
     CallId, Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect,
     ServingEvent, SessionId, StageHolder, Time,
 };
-use concord_proto::client::{ClientResponse, Member, PoolStatus};
+use concord_proto::client::{ClientResponse, MemberStatus, PoolStatus};
 use concord_proto::serving::{Deployment, ServedModel, ServingProfile, StageAssignment};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{
@@ -193,7 +193,7 @@ impl World {
                     assignment.epoch > before,
                     "a worker is told of an older plan"
                 );
-                if let Some(stage) = assignment.seat {
+                if let Some(stage) = assignment.stage {
                     let plan = (assignment.pipeline, assignment.epoch);
                     let holders = awaited.get_mut(&plan).expect("a stage in no plan");
                     let layers = assignment.stages[stage as usize];
@@ -318,7 +318,7 @@ impl World {
             .map(|(id, a)| (*id, a.clone()))
             .collect();
         for (worker, assignment) in all {
-            if assignment.seat.is_none() {
+            if assignment.stage.is_none() {
                 let stands_by = ToCoordinator::StandsBy {
                     deployment: assignment.deployment.id(),
                     epoch: assignment.epoch,
@@ -378,7 +378,7 @@ impl World {
     }
 
     /// What the status shows of a member.
-    pub fn member(&mut self, worker: WorkerId) -> Member {
+    pub fn member(&mut self, worker: WorkerId) -> MemberStatus {
         let (call, question) = (CallId(0), Question::Status);
         self.apply(CoreEvent::Asked { call, question });
         let status = self.status.take().unwrap();

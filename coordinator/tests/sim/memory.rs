@@ -6,11 +6,11 @@ use concord_coordinator::core::{
     Change, JobProgress, NewJob, Persisted, PersistedAudit, PersistedJob, PersistedLedger,
     PersistedMember,
 };
-use concord_proto::bundle::{Bundle, StepClaims};
 use concord_proto::client::{JobEvent, Submission};
 use concord_proto::ledger::Offence;
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Plan, Signed, StepRecord, WorkerId};
+use concord_verify::training::bundle::{Bundle, StepClaims};
 
 #[derive(Default)]
 pub struct Memory {

@@ -98,7 +98,7 @@ impl Deployed {
             stages: pipeline.stages().to_vec(),
             endpoints: endpoints.collect(),
             workers: pipeline.workers().to_vec(),
-            seat: stage,
+            stage,
             pages: pipeline.pages(),
             adapters: self.adapters.clone(),
             standby,

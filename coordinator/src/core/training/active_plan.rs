@@ -54,7 +54,7 @@ impl ActivePlan {
     }
 
     pub(super) fn has(&self, worker: &WorkerId) -> bool {
-        self.plan.seat(worker).is_some()
+        self.plan.slot(worker).is_some()
     }
 
     pub(super) fn workers(&self) -> Vec<WorkerId> {
@@ -73,7 +73,7 @@ impl ActivePlan {
 
     /// Bytes that the stage of a worker is counted to take.
     pub(super) fn counted_bytes(&self, worker: &WorkerId) -> Option<u64> {
-        let slot = self.plan.seat(worker)?;
+        let slot = self.plan.slot(worker)?;
         self.stage_bytes.get(slot.stage).copied()
     }
 
@@ -126,7 +126,7 @@ impl Planning {
     /// A worker has its stage of the plan of `epoch` loaded. Gives its layers, if it has one.
     pub(super) fn note_ready(&mut self, worker: WorkerId, epoch: u32) -> Option<Layers> {
         let active = self.active.as_mut().filter(|a| a.plan.epoch == epoch)?;
-        let slot = active.plan.seat(&worker)?;
+        let slot = active.plan.slot(&worker)?;
         active.ready.insert(worker);
         Some(active.plan.stages[slot.stage])
     }

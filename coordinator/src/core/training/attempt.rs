@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::bundle::StepClaims;
 use concord_proto::draw::nonce_commitment;
-use concord_proto::ledger::Offence;
 use concord_proto::manifest::StateEntry;
-use concord_proto::rules::{self, Breach, Claimed, Disagreement, StepRules};
 use concord_proto::session::Scalars;
 use concord_proto::{
     Claim, Digest, JobId, JobSpec, Leaf, MicrobatchLoss, Signed, StepRecord, TensorNorm, WorkerId,
 };
+use concord_verify::training::bundle::StepClaims;
+use concord_verify::training::{self as rules, Breach, Claimed, Disagreement, StepRules};
 
 use super::Time;
 use super::active_plan::ActivePlan;
@@ -149,7 +148,6 @@ impl Attempt {
 
     /// What the claims of the step are checked against.
     fn rules<'a>(&'a self, basis: &Basis<'a>) -> StepRules<'a> {
-        let scalars = self.scalars.as_ref();
         StepRules {
             spec: basis.spec,
             job: basis.job,
@@ -158,8 +156,7 @@ impl Attempt {
             step: self.step,
             before: basis.before,
             microbatches: &self.microbatches,
-            scalars: scalars.map(Scalars::digest),
-            losses: scalars.map_or(&[], |scalars| &scalars.losses),
+            scalars: self.scalars.as_ref(),
         }
     }
 
@@ -171,10 +168,11 @@ impl Attempt {
         worker: WorkerId,
         computed: Computed,
     ) -> FirstPhase {
-        let Some(slot) = basis.active.plan().seat(&worker) else {
+        let Some(slot) = basis.active.plan().slot(&worker) else {
             return FirstPhase::Waits;
         };
-        if let Err(breach) = check_computed(&self.rules(basis), worker, slot, &computed) {
+        let (rules, Computed { losses, norms }) = (self.rules(basis), &computed);
+        if let Err(breach) = rules::check_computed(&rules, worker, slot, losses, norms) {
             return FirstPhase::Breach(breach);
         }
         self.computed.entry(worker).or_insert(computed);
@@ -234,10 +232,7 @@ impl Attempt {
             return SecondPhase::Waits;
         }
         let rules = self.rules(basis);
-        let checked = rules::check_claim(&rules, worker, &signed, &leaves).and_then(|claim| {
-            check_means(worker, &claim, self.scalars.as_ref())?;
-            Ok(claim)
-        });
+        let checked = rules::check_claim(&rules, worker, &signed, &leaves);
         let claim = match checked {
             Ok(claim) => claim,
             Err(breach) => return SecondPhase::Breach(breach),
@@ -328,46 +323,4 @@ impl Attempt {
     pub(super) fn take_dispute(&mut self) -> Option<Dispute> {
         self.dispute.take()
     }
-}
-
-/// Loss and norm of the step follow from its scalars.
-fn check_means(worker: WorkerId, claim: &Claim, scalars: Option<&Scalars>) -> Result<(), Breach> {
-    let due = scalars.map(|scalars| (scalars.mean_loss(), scalars.grad_norm()));
-    if due == Some((Some(claim.loss), Some(claim.grad_norm))) {
-        return Ok(());
-    }
-    Err(Breach {
-        culprit: worker,
-        offence: Offence::WrongClaim,
-        evidence: format!(
-            "in step {}, its loss or gradient norm does not follow from the scalars",
-            claim.step
-        ),
-    })
-}
-
-fn check_computed(
-    rules: &StepRules,
-    worker: WorkerId,
-    slot: concord_proto::Seat,
-    computed: &Computed,
-) -> Result<(), Breach> {
-    let run = &rules.plan.replicas[slot.replica];
-    let is_last = slot.stage + 1 == rules.plan.stages.len();
-    let (start, end) = if is_last {
-        (run.start, run.end)
-    } else {
-        (0, 0)
-    };
-    if rules::losses_cover(&computed.losses, start, end) {
-        return rules::check_norms(rules, worker, slot, &computed.norms);
-    }
-    Err(Breach {
-        culprit: worker,
-        offence: Offence::WrongClaim,
-        evidence: format!(
-            "in step {}, the losses are not those of its microbatches",
-            rules.step
-        ),
-    })
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concord_proto::bundle::StepClaims;
 use concord_proto::manifest::{StateEntry, StateManifest};
-use concord_proto::{Digest, F32Bits, JobId, JobSpec, StepRecord, WorkerId, rules};
+use concord_proto::{Digest, F32Bits, JobId, JobSpec, StepRecord, WorkerId};
+use concord_verify::training as rules;
+use concord_verify::training::bundle::StepClaims;
 
 /// Invariant: the state after the last final step is known, and that before the first is stored.
 pub(super) struct Committed {

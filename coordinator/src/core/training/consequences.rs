@@ -5,8 +5,8 @@ use concord_proto::WorkerId;
 use concord_proto::client::{JobEvent, JobState};
 use concord_proto::ledger::{LedgerEvent, Offence};
 use concord_proto::manifest::StateEntry;
-use concord_proto::rules::Breach;
 use concord_proto::session::{Role, ToWorker};
+use concord_verify::training::Breach;
 
 use super::audits::AuditDecision;
 use super::{Change, EventContext, TrainingJob};

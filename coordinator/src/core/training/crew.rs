@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::session::Role;
-use concord_proto::{JobSpec, Layers, Plan, WorkerId, rules};
+use concord_proto::{JobSpec, Layers, Plan, WorkerId};
+use concord_verify::training::held_tensors;
 
 use super::learned_memory::{LearnedMemory, Shortage};
 use super::{EventContext, PoolMember, Time};
@@ -134,7 +135,7 @@ impl Crew {
             if held.steps != steps || context.members.session(worker).is_none() {
                 continue;
             }
-            let tensors = rules::held_tensors(spec, held.layers);
+            let tensors = held_tensors(spec, held.layers);
             let before = missing.len();
             tensors.iter().for_each(|tensor| {
                 missing.remove(tensor);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use concord_proto::{Leaf, Phase, WorkerId};
+use concord_proto::{Leaf, LeafPhase, WorkerId};
 
 /// Audits that a step waits for.
 pub(super) struct Dispute {
@@ -39,7 +39,7 @@ impl DisputeSubject {
     /// Whether a leaf of a worker has to be re-run.
     pub(super) fn concerns(&self, worker: &WorkerId, leaf: &Leaf) -> bool {
         match self.between {
-            Some(between) => between.contains(worker) && leaf.phase == Phase::Update,
+            Some(between) => between.contains(worker) && leaf.phase == LeafPhase::Update,
             None => true,
         }
     }

@@ -189,7 +189,7 @@ impl TrainingJob {
     /// What a member does for the job, in words.
     pub(super) fn part_of(&self, member: &PoolMember) -> String {
         let slot = self.planning.active().and_then(|active| {
-            let slot = active.plan().seat(&member.id)?;
+            let slot = active.plan().slot(&member.id)?;
             Some((slot, active.plan().stages[slot.stage]))
         });
         let judging = self.audits.asked_of(&member.id);

@@ -5,10 +5,10 @@ mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concord_proto::bundle::StepClaims;
 use concord_proto::draw::{AuditRate, drawn};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, JobId, Leaf, Port, Signed, WorkerId};
+use concord_verify::training::bundle::StepClaims;
 
 use super::consequences::Conviction;
 use super::journal::Journal;
