@@ -57,6 +57,10 @@ impl Worker for OneTensor {
         Err(Status::unimplemented("it has no neighbours"))
     }
 
+    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        Err(Status::unimplemented("nobody asks whose address it is"))
+    }
+
     async fn open(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
         if self.stall == Stall::Open {
             self.stalls.notify_one();

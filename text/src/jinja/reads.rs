@@ -372,11 +372,8 @@ impl Walk {
                     _ => None,
                 };
                 match constant {
-                    Some(name) if method == "get" => {
-                        if holds.message {
-                            self.field(name);
-                        }
-                    }
+                    Some(name) if method == "get" && holds.message => self.field(name),
+                    Some(_) if method == "get" => {}
                     _ if holds.anything() => self.give_up(),
                     _ => {}
                 }

@@ -16,10 +16,10 @@ use concord_proto::serving::{FromStage, ToStage};
 use concord_scheduler::{Effect, Event};
 use tokio::sync::{mpsc, oneshot};
 
-use super::PipelineContext;
 use super::adapters::AdapterLoads;
 use super::answers::AnswersUnderWay;
 use super::claims::{AwaitedClaims, Claimable, FinishedAnswer};
+use super::context::PipelineContext;
 use super::fault::StageFault;
 use super::outage::Outage;
 use super::plan::PlanInEffect;
