@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_proto::Digest;
 use concord_proto::serving::{Control, ToStage, Update};
-use concord_scheduler::{Event, Evicted, Refusal};
+use concord_scheduler::{Evicted, Refusal, SchedulerEvent as Event};
 use tokio::sync::oneshot;
 
 use super::Pipeline;

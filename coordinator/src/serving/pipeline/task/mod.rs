@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::serving::{FromStage, ToStage};
-use concord_scheduler::{Effect, Event};
+use concord_scheduler::{SchedulerEffect as Effect, SchedulerEvent as Event};
 use tokio::sync::{mpsc, oneshot};
 
 use super::adapters::AdapterLoads;
