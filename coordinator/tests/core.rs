@@ -89,9 +89,9 @@ fn shown_of_checkers(world: &mut World) -> Option<u64> {
 }
 
 #[test]
-fn what_checkers_have_judged_is_shown_also_after_a_restart() {
+fn what_checkers_have_audited_is_shown_also_after_a_restart() {
     let mut world = busy(3);
-    finish(&mut world, "judged");
+    finish(&mut world, "audited");
     let is_audit = |event: &&JobEvent| matches!(event, JobEvent::Audited { .. });
     let audited = world.memory.events.iter().filter(is_audit).count() as u64;
     assert!(audited > 0);

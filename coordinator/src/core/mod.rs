@@ -32,7 +32,7 @@ pub use config::Config;
 pub use event::{CallId, CoreEffect, CoreEvent, Question, SessionId};
 pub use new_job::NewJob;
 pub use persisted::{
-    Change, JobProgress, Persisted, PersistedAudit, PersistedJob, PersistedJudgement,
+    Change, JobProgress, Persisted, PersistedAgreement, PersistedAudit, PersistedJob,
     PersistedLedger, PersistedMember,
 };
 pub use serving::{ServingEffect, ServingEvent, StageHolder};
@@ -75,8 +75,8 @@ impl Core {
     /// same after every restart.
     pub fn restore(config: Config, key: Keypair, secret: [u8; 32], persisted: Persisted) -> Self {
         let mut members = Members::restore(persisted.members, persisted.convicted);
-        let judged = persisted.jobs.iter().flat_map(|job| &job.ledger.judged);
-        judged.for_each(|judged| members.note_answered(&judged.checker));
+        let agreed = persisted.jobs.iter().flat_map(|job| &job.ledger.agreements);
+        agreed.for_each(|agreed| members.note_answered(&agreed.checker));
         let back_by = Time::default().plus(config.return_grace_us);
         Self {
             config,

@@ -26,13 +26,13 @@ pub struct JobProgress {
     pub committed: u32,
     /// Audits that agreed.
     pub agreed: u64,
-    /// Drawn leaves that could not be judged.
+    /// Drawn leaves that could not be audited.
     pub inconclusive: u64,
     /// Workers that this job does without.
     pub set_aside: Vec<WorkerId>,
 }
 
-/// A drawn leaf that is not judged yet.
+/// A drawn leaf that is not audited yet.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct PersistedAudit {
     /// Number within the job.
@@ -84,9 +84,9 @@ pub enum Change {
     Checkpoint { job: JobId, state: StateManifest },
     /// The states of these steps are no longer needed, or void.
     DropCheckpoints { job: JobId, steps: Vec<u32> },
-    /// A drawn leaf is to be judged.
+    /// A drawn leaf is to be audited.
     AuditOpened { job: JobId, audit: PersistedAudit },
-    /// It is judged, or void.
+    /// It is audited, or void.
     AuditClosed {
         job: JobId,
         /// Number within the job.
@@ -115,7 +115,7 @@ pub struct PersistedMember {
 
 /// A drawn leaf that a checker found right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PersistedJudgement {
+pub struct PersistedAgreement {
     pub checker: WorkerId,
     pub step: u32,
     /// Digest of the leaf.
@@ -131,8 +131,8 @@ pub struct PersistedLedger {
     pub last: Option<Digest>,
     /// Who is enrolled, and whether as a checker.
     pub enrolled: Vec<(WorkerId, bool)>,
-    /// Leaves that were judged.
-    pub judged: Vec<PersistedJudgement>,
+    /// Leaves that were found right.
+    pub agreements: Vec<PersistedAgreement>,
     /// The first final step that each worker had a part in.
     pub first_part: BTreeMap<WorkerId, u32>,
     /// The last plan.
@@ -153,7 +153,7 @@ impl PersistedLedger {
             LedgerEvent::Judged { verdict } => {
                 let found: Verdict = verdict.open().map_err(|error| error.to_string())?;
                 if found.finding == Finding::Agrees {
-                    self.judged.push(PersistedJudgement {
+                    self.agreements.push(PersistedAgreement {
                         checker: verdict.signer,
                         step: found.step,
                         leaf: found.leaf,
@@ -167,7 +167,7 @@ impl PersistedLedger {
                 }
             }
             LedgerEvent::Voided { from_step } => {
-                self.judged.retain(|judged| judged.step < from_step);
+                self.agreements.retain(|found| found.step < from_step);
                 self.first_part.retain(|_, first| *first < from_step);
             }
             LedgerEvent::Opened { .. }
@@ -201,7 +201,7 @@ pub struct PersistedJob {
     pub ledger: PersistedLedger,
     /// Events so far.
     pub events: u64,
-    /// Drawn leaves that are not judged yet.
+    /// Drawn leaves that are not audited yet.
     pub audits: Vec<PersistedAudit>,
 }
 

@@ -503,14 +503,14 @@ impl World {
         }
     }
 
-    fn audit(&mut self, judge: WorkerId, order: AuditOrder) {
+    fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
         let at = (order.step, order.epoch);
         let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
             Some(Body::Worker(worker)) => worker.openings.get(&at).cloned(),
             _ => None,
         };
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));
-        let (how, signer) = match &self.processes[&judge].body {
+        let (how, signer) = match &self.processes[&auditor].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
             Body::Checker(how, key) => (*how, (**key).clone()),
         };
@@ -547,7 +547,7 @@ impl World {
             order: order.order,
             verdict: Signed::new(&signer, &verdict),
         };
-        self.soon(Item::Act(judge, Act::Say(verdict)));
+        self.soon(Item::Act(auditor, Act::Say(verdict)));
     }
 
     fn apply(&mut self, event: CoreEvent) {

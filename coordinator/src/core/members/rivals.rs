@@ -68,7 +68,7 @@ impl Rivals {
 impl Core {
     /// Lets newcomers in whose old session is silent, and refuses those whose old session is alive.
     /// Where the coordinator itself was held up, what it hears now may be old: it listens anew.
-    pub(super) fn judge_rivals(&mut self, now: Time, out: &mut Outbox, held_up: bool) {
+    pub(super) fn settle_rivals(&mut self, now: Time, out: &mut Outbox, held_up: bool) {
         let beat = u64::from(self.config.heartbeat_ms) * 1_000;
         if held_up {
             let all = self.rivals.0.values_mut();

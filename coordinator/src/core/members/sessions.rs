@@ -154,7 +154,7 @@ impl Core {
             let reason = format!("no heartbeat for {} ms", lost_after / 1_000);
             self.on_closed(now, out, session, &reason);
         }
-        self.judge_rivals(now, out, held_up);
+        self.settle_rivals(now, out, held_up);
         self.probe_again(now, out);
     }
 

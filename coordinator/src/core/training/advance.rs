@@ -44,7 +44,7 @@ impl TrainingJob {
     }
 
     /// Hands out what waits to be re-run, takes back what was not answered, gives up what cannot be
-    /// judged.
+    /// audited.
     fn run_audits(&mut self, context: &mut EventContext) {
         for queued in self.audits.take_back(context) {
             let (journal, order) = (&mut self.journal, &self.order);

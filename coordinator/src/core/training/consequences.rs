@@ -44,17 +44,17 @@ impl TrainingJob {
             match decision {
                 AuditDecision::Accept {
                     number,
-                    judge,
+                    auditor,
                     verdict,
                 } => {
                     let (journal, steps) = (&mut self.journal, self.committed.steps());
                     let audits = &mut self.audits;
-                    let more = audits.accept(context, journal, steps, number, judge, verdict);
+                    let more = audits.accept(context, journal, steps, number, auditor, verdict);
                     self.carry_out(context, more.into_iter().collect());
                 }
                 AuditDecision::Convict(conviction) => self.convict(context, conviction),
                 AuditDecision::DisputeAgrees { number } => self.dispute_agrees(context, number),
-                AuditDecision::DisputeUnjudged => self.dispute_unjudged(context),
+                AuditDecision::DisputeUndecided => self.dispute_undecided(context),
                 AuditDecision::Undecided {
                     worker,
                     void,
@@ -143,7 +143,7 @@ impl TrainingJob {
     /// Convicts a party. Where a leaf was found wrong, all is void from the first step on that the
     /// culprit had a part in, because what was not drawn of its work is worth no more than what
     /// was. After other offences only steps are void of which drawn leaves of the culprit are not
-    /// judged.
+    /// audited.
     pub(super) fn convict(&mut self, context: &mut EventContext, conviction: Conviction) {
         let Conviction {
             culprit,
@@ -169,10 +169,10 @@ impl TrainingJob {
             evidence,
         };
         self.journal.publish(context, convicted);
-        let unjudged = self.audits.first_unjudged(&culprit);
+        let unaudited = self.audits.first_unaudited(&culprit);
         let first_part = self.committed.first_part(&culprit);
         let first_part = first_part.filter(|_| wrong.is_some());
-        let doubtful = [wrong, unjudged, first_part].into_iter().flatten().min();
+        let doubtful = [wrong, unaudited, first_part].into_iter().flatten().min();
         let had_part = self.is_planned(&culprit);
         self.crew.forget_held(&culprit);
         self.drop_flush_of(&culprit);
@@ -203,7 +203,7 @@ impl TrainingJob {
             | JobState::Running
             | JobState::Auditing
             | JobState::Failed(_)
-            | JobState::Cancelled => self.void_unjudged(context),
+            | JobState::Cancelled => self.void_unaudited(context),
         }
         self.state = state;
         let job = self.order.id;
@@ -213,9 +213,9 @@ impl TrainingJob {
         }
     }
 
-    /// Gives up steps that have a drawn leaf which is not judged: nobody re-runs it any more, and a
+    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and a
     /// proof needs all of them. Submitted again, the job does these steps anew.
-    fn void_unjudged(&mut self, context: &mut EventContext) {
+    fn void_unaudited(&mut self, context: &mut EventContext) {
         let oldest = self.audits.oldest_step();
         if let Some(oldest) = oldest.filter(|&step| step < self.committed.steps()) {
             self.void_from(context, oldest);

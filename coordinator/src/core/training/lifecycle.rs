@@ -71,7 +71,7 @@ impl TrainingJob {
             order.id,
             progress,
             persisted.audits,
-            persisted.ledger.judged,
+            persisted.ledger.agreements,
         );
         let reason = "the coordinator was started again".to_string();
         Self {

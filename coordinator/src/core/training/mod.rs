@@ -36,7 +36,7 @@ use super::event::CoreEffect;
 use super::members::PoolMember;
 use super::new_job::NewJob;
 use super::persisted::{
-    Change, JobProgress, PersistedAudit, PersistedJob, PersistedJudgement, PersistedLedger,
+    Change, JobProgress, PersistedAgreement, PersistedAudit, PersistedJob, PersistedLedger,
 };
 use super::reported::reported;
 use super::time::Time;
@@ -192,14 +192,14 @@ impl TrainingJob {
             let slot = active.plan().slot(&member.id)?;
             Some((slot, active.plan().stages[slot.stage]))
         });
-        let judging = self.audits.asked_of(&member.id);
+        let auditing = self.audits.asked_of(&member.id);
         match (slot, member.role) {
             _ if member.draining => "leaves".to_string(),
             (Some((slot, layers)), _) => format!(
                 "layers {}..{} of pipeline {}",
                 layers.start, layers.end, slot.replica
             ),
-            (None, _) if judging > 0 => format!("re-runs {judging} leaves"),
+            (None, _) if auditing > 0 => format!("re-runs {auditing} leaves"),
             (None, Role::Worker) => "spare".to_string(),
             (None, Role::Checker) => "waits for leaves".to_string(),
         }

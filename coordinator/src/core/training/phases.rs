@@ -156,8 +156,8 @@ impl TrainingJob {
         }
     }
 
-    /// A leaf of the disputed step cannot be judged.
-    pub(super) fn dispute_unjudged(&mut self, context: &mut EventContext) {
+    /// A leaf of the disputed step cannot be audited.
+    pub(super) fn dispute_undecided(&mut self, context: &mut EventContext) {
         let Some(dispute) = self.attempt.as_mut().and_then(Attempt::take_dispute) else {
             return;
         };

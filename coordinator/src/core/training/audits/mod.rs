@@ -13,7 +13,7 @@ use concord_verify::training::bundle::StepClaims;
 use super::consequences::Conviction;
 use super::journal::Journal;
 use super::{
-    Change, EventContext, JobOrder, JobProgress, PersistedAudit, PersistedJudgement, Time,
+    Change, EventContext, JobOrder, JobProgress, PersistedAgreement, PersistedAudit, Time,
 };
 
 /// Why a leaf is re-run.
@@ -40,17 +40,17 @@ enum Standing {
     /// Somebody re-runs it.
     Ordered {
         order: u64,
-        judge: WorkerId,
+        auditor: WorkerId,
         since: Time,
     },
     /// It is said to be right, by a checker that has a canary to answer yet.
-    Held { judge: WorkerId, verdict: Signed },
+    Held { auditor: WorkerId, verdict: Signed },
 }
 
 /// A verdict that a leaf is wrong, until another party has re-run it.
 #[derive(Clone, Debug)]
 struct Accusation {
-    judge: WorkerId,
+    auditor: WorkerId,
     computed: Vec<Port>,
     verdict: Signed,
 }
@@ -86,8 +86,8 @@ struct LeafAudit {
 
 /// A leaf that was found right. A recent one can be re-run again.
 #[derive(Debug)]
-struct JudgedLeaf {
-    judgement: PersistedJudgement,
+struct AuditedLeaf {
+    agreement: PersistedAgreement,
     audit: Option<LeafAudit>,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct LeafAudits {
     open: BTreeMap<u64, LeafAudit>,
     /// Checkers that had a canary in this job.
     tested: BTreeSet<WorkerId>,
-    judged: Vec<JudgedLeaf>,
+    agreements: Vec<AuditedLeaf>,
     counts: AuditCounts,
 }
 
@@ -122,7 +122,7 @@ pub(super) enum AuditDecision {
     /// A verdict that a leaf is right counts.
     Accept {
         number: u64,
-        judge: WorkerId,
+        auditor: WorkerId,
         verdict: Signed,
     },
     Convict(Conviction),
@@ -130,8 +130,8 @@ pub(super) enum AuditDecision {
     DisputeAgrees {
         number: u64,
     },
-    /// A leaf of the disputed step cannot be judged.
-    DisputeUnjudged,
+    /// A leaf of the disputed step cannot be audited.
+    DisputeUndecided,
     /// A leaf was called wrong, and nobody can decide: its worker is done without.
     Undecided {
         worker: WorkerId,
@@ -146,10 +146,10 @@ impl LeafAudits {
         job: JobId,
         progress: &JobProgress,
         persisted: Vec<PersistedAudit>,
-        judged: Vec<PersistedJudgement>,
+        agreements: Vec<PersistedAgreement>,
     ) -> Self {
-        let judged = judged.into_iter().map(|judgement| JudgedLeaf {
-            judgement,
+        let agreements = agreements.into_iter().map(|agreement| AuditedLeaf {
+            agreement,
             audit: None,
         });
         let mut audits = Self {
@@ -157,7 +157,7 @@ impl LeafAudits {
             next: 0,
             open: BTreeMap::new(),
             tested: BTreeSet::new(),
-            judged: judged.collect(),
+            agreements: agreements.collect(),
             counts: AuditCounts {
                 agreed: progress.agreed,
                 inconclusive: progress.inconclusive,
@@ -208,12 +208,12 @@ impl LeafAudits {
 
     /// Leaves that a member re-runs, or has re-run without its word being accepted yet.
     pub(super) fn asked_of(&self, member: &WorkerId) -> usize {
-        let asked = |audit: &&LeafAudit| audit.judge() == Some(*member);
+        let asked = |audit: &&LeafAudit| audit.auditor() == Some(*member);
         self.open.values().filter(asked).count()
     }
 
-    /// The first step of which a leaf of `worker` was drawn and not judged.
-    pub(super) fn first_unjudged(&self, worker: &WorkerId) -> Option<u32> {
+    /// The first step of which a leaf of `worker` was drawn and not audited.
+    pub(super) fn first_unaudited(&self, worker: &WorkerId) -> Option<u32> {
         let is_open = |audit: &&LeafAudit| {
             let counts = matches!(audit.purpose, Purpose::Drawn | Purpose::Doubt);
             audit.worker == *worker && counts
@@ -282,7 +282,7 @@ impl LeafAudits {
         }
     }
 
-    /// Closes an audit without a judgement.
+    /// Closes an audit without a agreement.
     fn inconclusive(
         &mut self,
         context: &mut EventContext,
@@ -307,7 +307,8 @@ impl LeafAudits {
         let void: Vec<u64> = self.open.iter().filter_map(void).collect();
         void.into_iter()
             .for_each(|number| self.close(context, number));
-        self.judged.retain(|judged| judged.judgement.step < step);
+        self.agreements
+            .retain(|audited| audited.agreement.step < step);
     }
 
     pub(super) fn close(&mut self, context: &mut EventContext, number: u64) {
@@ -323,11 +324,11 @@ impl LeafAudits {
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
-        judge: WorkerId,
+        auditor: WorkerId,
     ) {
-        self.judge_again(context, journal, judge);
+        self.audit_again(context, journal, auditor);
         let canary = |(number, audit): (&u64, &LeafAudit)| match &audit.purpose {
-            Purpose::Canary { checker, .. } if *checker == judge => Some(*number),
+            Purpose::Canary { checker, .. } if *checker == auditor => Some(*number),
             Purpose::Canary { .. } | Purpose::Drawn | Purpose::Dispute | Purpose::Doubt => None,
         };
         let canaries: Vec<u64> = self.open.iter().filter_map(canary).collect();
@@ -337,28 +338,28 @@ impl LeafAudits {
         for audit in self.open.values_mut() {
             audit
                 .accusations
-                .retain(|accusation| accusation.judge != judge);
+                .retain(|accusation| accusation.auditor != auditor);
         }
-        self.ask_others(context.now, judge);
+        self.ask_others(context.now, auditor);
     }
 
-    /// What a convicted checker found right counts no more: recent leaves are judged again, older
+    /// What a convicted checker found right counts no more: recent leaves are audited again, older
     /// ones are inconclusive.
-    fn judge_again(
+    fn audit_again(
         &mut self,
         context: &mut EventContext,
         journal: &mut Journal,
         checker: WorkerId,
     ) {
-        let is_doubtful = |judged: &JudgedLeaf| judged.judgement.checker == checker;
-        let all = std::mem::take(&mut self.judged);
+        let is_doubtful = |audited: &AuditedLeaf| audited.agreement.checker == checker;
+        let all = std::mem::take(&mut self.agreements);
         let (doubtful, sound): (Vec<_>, Vec<_>) = all.into_iter().partition(is_doubtful);
-        self.judged = sound;
-        for judged in doubtful {
+        self.agreements = sound;
+        for audited in doubtful {
             self.counts.agreed -= 1;
-            let Some(mut audit) = judged.audit else {
+            let Some(mut audit) = audited.audit else {
                 self.counts.inconclusive += 1;
-                let leaf = judged.judgement.leaf;
+                let leaf = audited.agreement.leaf;
                 let reason = "its checker was convicted".to_string();
                 journal.write(context, LedgerEvent::Inconclusive { leaf, reason });
                 continue;
@@ -371,11 +372,11 @@ impl LeafAudits {
         }
     }
 
-    /// What `judge` re-runs, or said while it was tested, others are asked.
-    fn ask_others(&mut self, now: Time, judge: WorkerId) {
+    /// What `auditor` re-runs, or said while it was tested, others are asked.
+    fn ask_others(&mut self, now: Time, auditor: WorkerId) {
         for audit in self.open.values_mut() {
-            if audit.judge() == Some(judge) {
-                audit.pass_on(now, judge);
+            if audit.auditor() == Some(auditor) {
+                audit.pass_on(now, auditor);
             }
         }
     }
@@ -404,16 +405,16 @@ impl LeafAudit {
         }
     }
 
-    fn judge(&self) -> Option<WorkerId> {
+    fn auditor(&self) -> Option<WorkerId> {
         match &self.standing {
             Standing::Queued(_) => None,
-            Standing::Ordered { judge, .. } | Standing::Held { judge, .. } => Some(*judge),
+            Standing::Ordered { auditor, .. } | Standing::Held { auditor, .. } => Some(*auditor),
         }
     }
 
-    /// Hands it on: `judge` is not asked again.
-    fn pass_on(&mut self, now: Time, judge: WorkerId) {
-        self.tried.insert(judge);
+    /// Hands it on: `auditor` is not asked again.
+    fn pass_on(&mut self, now: Time, auditor: WorkerId) {
+        self.tried.insert(auditor);
         self.standing = Standing::Queued(now);
     }
 

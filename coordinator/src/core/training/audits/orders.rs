@@ -1,4 +1,4 @@
-//! Who re-runs what: orders to checkers, canaries among them, and what nobody can judge.
+//! Who re-runs what: orders to checkers, canaries among them, and what nobody can audit.
 
 use concord_proto::session::{AuditOrder, Role, ToWorker};
 use concord_proto::{Digest, WorkerId};
@@ -21,12 +21,12 @@ impl LeafAudits {
         let late = context.config.audit_timeout_us;
         let mut silent = Vec::new();
         for (number, audit) in &mut self.open {
-            if let Standing::Ordered { judge, since, .. } = audit.standing {
-                let is_gone = context.members.session(&judge).is_none();
+            if let Standing::Ordered { auditor, since, .. } = audit.standing {
+                let is_gone = context.members.session(&auditor).is_none();
                 if is_gone || context.now.since(since) > late {
-                    audit.pass_on(context.now, judge);
+                    audit.pass_on(context.now, auditor);
                     let is_canary = matches!(audit.purpose, Purpose::Canary { .. });
-                    silent.extend(is_canary.then_some((*number, judge)));
+                    silent.extend(is_canary.then_some((*number, auditor)));
                 }
             }
         }
@@ -45,7 +45,7 @@ impl LeafAudits {
         self.open.iter().filter_map(queued).collect()
     }
 
-    /// Hands a leaf out, or gives it up where nobody can judge it. What was decided about another
+    /// Hands a leaf out, or gives it up where nobody can audit it. What was decided about another
     /// one may have closed it.
     pub(in super::super) fn hand_out(
         &mut self,
@@ -58,8 +58,8 @@ impl LeafAudits {
             return Vec::new();
         };
         match self.candidate(context, audit) {
-            Candidate::Found(judge) => {
-                self.order(context, journal, job, queued.number, judge);
+            Candidate::Found(auditor) => {
+                self.order(context, journal, job, queued.number, auditor);
                 Vec::new()
             }
             Candidate::AllBusy => Vec::new(),
@@ -79,11 +79,11 @@ impl LeafAudits {
                 Candidate::Nobody
             };
         }
-        let may_judge = |id: &WorkerId| *id != audit.worker && !audit.tried.contains(id);
+        let may_audit = |id: &WorkerId| *id != audit.worker && !audit.tried.contains(id);
         let of_role = |role| {
             let members = context.members.connected();
             let members = members.filter(move |member| member.role == role);
-            let free = members.map(|member| member.id).filter(|id| may_judge(id));
+            let free = members.map(|member| member.id).filter(|id| may_audit(id));
             free.min_by_key(|id| (self.in_flight(id), *id))
         };
         // Workers help out only where a step or a dispute waits: checkers have nothing to gain.
@@ -98,10 +98,10 @@ impl LeafAudits {
         }
     }
 
-    /// Orders out at a judge.
-    fn in_flight(&self, judge: &WorkerId) -> usize {
+    /// Orders out at a auditor.
+    fn in_flight(&self, auditor: &WorkerId) -> usize {
         let is_out = |audit: &&LeafAudit| match &audit.standing {
-            Standing::Ordered { judge: asked, .. } => asked == judge,
+            Standing::Ordered { auditor: asked, .. } => asked == auditor,
             Standing::Queued(_) | Standing::Held { .. } => false,
         };
         self.open.values().filter(is_out).count()
@@ -113,16 +113,16 @@ impl LeafAudits {
         journal: &mut Journal,
         job: &JobOrder,
         number: u64,
-        judge: WorkerId,
+        auditor: WorkerId,
     ) {
-        journal.enrol(context, &judge, true);
+        journal.enrol(context, &auditor, true);
         let order = self.next_number();
         let Some(audit) = self.open.get_mut(&number) else {
             return;
         };
         audit.standing = Standing::Ordered {
             order,
-            judge,
+            auditor,
             since: context.now,
         };
         let message = AuditOrder {
@@ -136,11 +136,11 @@ impl LeafAudits {
             leaf: audit.leaf.clone(),
         };
         let (at, bait) = (audit.at, audit.bait.take());
-        context.send(&judge, ToWorker::Audit(Box::new(message)));
-        let member = context.members.get(&judge);
+        context.send(&auditor, ToWorker::Audit(Box::new(message)));
+        let member = context.members.get(&auditor);
         let is_checker = member.is_some_and(|member| member.role == Role::Checker);
         if let (Some(bait), true) = (bait, is_checker) {
-            self.test_checker(context, journal, job, at, judge, bait);
+            self.test_checker(context, journal, job, at, auditor, bait);
         }
     }
 
@@ -230,7 +230,7 @@ impl LeafAudits {
             return Vec::new();
         };
         if audit.accusations.is_empty() {
-            return vec![AuditDecision::DisputeUnjudged];
+            return vec![AuditDecision::DisputeUndecided];
         }
         let worker = audit.worker;
         let is_final = audit.purpose != Purpose::Dispute;

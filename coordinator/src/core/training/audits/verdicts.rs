@@ -6,8 +6,8 @@ use concord_proto::{Port, Signed, SignedError, WorkerId};
 use concord_verify::training::leaf_words;
 
 use super::{
-    Accusation, AuditDecision, Conviction, EventContext, JobOrder, Journal, JudgedLeaf, LeafAudit,
-    LeafAudits, PersistedJudgement, Purpose, Standing,
+    Accusation, AuditDecision, AuditedLeaf, Conviction, EventContext, JobOrder, Journal, LeafAudit,
+    LeafAudits, PersistedAgreement, Purpose, Standing,
 };
 
 impl LeafAudits {
@@ -17,12 +17,12 @@ impl LeafAudits {
         context: &mut EventContext,
         journal: &mut Journal,
         job: &JobOrder,
-        judge: WorkerId,
+        auditor: WorkerId,
         order: u64,
         signed: Signed,
     ) -> Vec<AuditDecision> {
         // An order that was handed on since: the answer is late.
-        let Some(number) = self.ordered(order, judge) else {
+        let Some(number) = self.ordered(order, auditor) else {
             return Vec::new();
         };
         let verdict: Verdict = match signed.open() {
@@ -32,7 +32,7 @@ impl LeafAudits {
                     SignedError::Forged(_) => Offence::Forgery,
                     _ => Offence::Malformed,
                 };
-                let conviction = Conviction::new(judge, offence, error.to_string());
+                let conviction = Conviction::new(auditor, offence, error.to_string());
                 return vec![AuditDecision::Convict(conviction)];
             }
         };
@@ -42,20 +42,20 @@ impl LeafAudits {
         let about = (verdict.job, verdict.step, verdict.epoch, verdict.worker);
         let ordered = (job.id, audit.at.step, audit.at.epoch, audit.worker);
         let fits = about == ordered && verdict.leaf == audit.leaf.digest();
-        if !fits || signed.signer != judge {
+        if !fits || signed.signer != auditor {
             // No answer to what was asked: somebody else is asked.
-            audit.pass_on(context.now, judge);
+            audit.pass_on(context.now, auditor);
             return Vec::new();
         }
         match verdict.finding {
             Finding::Inconclusive { .. } => {
-                audit.pass_on(context.now, judge);
+                audit.pass_on(context.now, auditor);
                 Vec::new()
             }
-            Finding::Agrees => self.on_agrees(number, judge, signed),
+            Finding::Agrees => self.on_agrees(number, auditor, signed),
             Finding::Differs { computed } => {
                 let accusation = Accusation {
-                    judge,
+                    auditor,
                     computed: sorted(&computed),
                     verdict: signed,
                 };
@@ -64,18 +64,18 @@ impl LeafAudits {
         }
     }
 
-    /// The audit that an order is about, where it is out at that judge.
+    /// The audit that an order is about, where it is out at that auditor.
     fn ordered(&self, number: u64, by: WorkerId) -> Option<u64> {
         let answers = |audit: &LeafAudit| match audit.standing {
-            Standing::Ordered { order, judge, .. } => order == number && judge == by,
+            Standing::Ordered { order, auditor, .. } => order == number && auditor == by,
             Standing::Queued(_) | Standing::Held { .. } => false,
         };
         let mut open = self.open.iter();
         open.find(|(_, audit)| answers(audit)).map(|(n, _)| *n)
     }
 
-    fn on_agrees(&mut self, number: u64, judge: WorkerId, verdict: Signed) -> Vec<AuditDecision> {
-        let is_tested = self.is_tested(&judge);
+    fn on_agrees(&mut self, number: u64, auditor: WorkerId, verdict: Signed) -> Vec<AuditDecision> {
+        let is_tested = self.is_tested(&auditor);
         let Some(audit) = self.open.get_mut(&number) else {
             return Vec::new();
         };
@@ -85,23 +85,23 @@ impl LeafAudits {
         };
         if let Purpose::Canary { .. } = audit.purpose {
             let evidence = format!("it passed an altered leaf, the {words}, as right");
-            return vec![false_verdict(judge, evidence)];
+            return vec![false_verdict(auditor, evidence)];
         }
         if audit.accusations.is_empty() && is_tested {
-            audit.standing = Standing::Held { judge, verdict };
+            audit.standing = Standing::Held { auditor, verdict };
             return Vec::new();
         }
         let evidence = format!(
             "it called the {words} by worker {} in step {} wrong; {} found it right",
             audit.worker.short(),
             audit.at.step,
-            judge.short()
+            auditor.short()
         );
-        let accusers = audit.accusations.iter().map(|a| a.judge);
+        let accusers = audit.accusations.iter().map(|a| a.auditor);
         let accusers = accusers.map(|accuser| false_verdict(accuser, evidence.clone()));
         let accept = AuditDecision::Accept {
             number,
-            judge,
+            auditor,
             verdict,
         };
         [accept].into_iter().chain(accusers).collect()
@@ -114,7 +114,7 @@ impl LeafAudits {
         journal: &mut Journal,
         steps: u32,
         number: u64,
-        judge: WorkerId,
+        auditor: WorkerId,
         verdict: Signed,
     ) -> Option<AuditDecision> {
         let audit = self.open.get(&number)?.clone();
@@ -123,15 +123,15 @@ impl LeafAudits {
             Purpose::Dispute => return Some(AuditDecision::DisputeAgrees { number }),
             Purpose::Drawn => {
                 self.counts.agreed += 1;
-                context.members.note_answered(&judge);
+                context.members.note_answered(&auditor);
                 let audited = JobEvent::Audited {
                     worker: audit.worker,
-                    checker: judge,
+                    checker: auditor,
                     step: audit.at.step,
                     leaf: leaf_words(&audit.leaf),
                 };
                 let worker = audit.worker;
-                self.note_judged(context, steps, judge, audit);
+                self.note_agreement(context, steps, auditor, audit);
                 journal.write(context, LedgerEvent::Judged { verdict });
                 journal.publish(context, audited);
                 context.note_passed(&worker);
@@ -142,24 +142,24 @@ impl LeafAudits {
     }
 
     /// Notes who found a leaf right; keeps the leaf while its worker may still open it.
-    fn note_judged(
+    fn note_agreement(
         &mut self,
         context: &EventContext,
         steps: u32,
         checker: WorkerId,
         audit: LeafAudit,
     ) {
-        let judgement = PersistedJudgement {
+        let agreement = PersistedAgreement {
             checker,
             step: audit.at.step,
             leaf: audit.leaf.digest(),
         };
         let audit = Some(audit);
-        self.judged.push(JudgedLeaf { judgement, audit });
+        self.agreements.push(AuditedLeaf { agreement, audit });
         let oldest = steps.saturating_sub(context.config.audit_window);
-        for judged in &mut self.judged {
-            if judged.judgement.step < oldest {
-                judged.audit = None;
+        for audited in &mut self.agreements {
+            if audited.agreement.step < oldest {
+                audited.audit = None;
             }
         }
     }
@@ -179,11 +179,13 @@ impl LeafAudits {
             return Vec::new();
         }
         let held = |(number, audit): (&u64, &LeafAudit)| match &audit.standing {
-            Standing::Held { judge, verdict } if *judge == checker => Some(AuditDecision::Accept {
-                number: *number,
-                judge: checker,
-                verdict: verdict.clone(),
-            }),
+            Standing::Held { auditor, verdict } if *auditor == checker => {
+                Some(AuditDecision::Accept {
+                    number: *number,
+                    auditor: checker,
+                    verdict: verdict.clone(),
+                })
+            }
             Standing::Held { .. } | Standing::Queued(_) | Standing::Ordered { .. } => None,
         };
         self.open.iter().filter_map(held).collect()
@@ -196,7 +198,7 @@ impl LeafAudits {
         number: u64,
         accusation: Accusation,
     ) -> Vec<AuditDecision> {
-        let judge = accusation.judge;
+        let auditor = accusation.auditor;
         let Some(audit) = self.open.get_mut(&number) else {
             return Vec::new();
         };
@@ -208,21 +210,21 @@ impl LeafAudits {
                 // Neither the alteration nor the claim: the claim itself is looked at.
                 let number = self.add(context.now, at, worker, original, Purpose::Doubt);
                 if let Some(audit) = self.open.get_mut(&number) {
-                    audit.tried.insert(judge);
+                    audit.tried.insert(auditor);
                 }
             }
-            return self.release_held(judge);
+            return self.release_held(auditor);
         }
         let claimed = sorted(&audit.leaf.outputs);
         let kinds = |ports: &[Port]| ports.iter().map(|port| port.kind).collect::<Vec<_>>();
         let says_nothing = claimed == accusation.computed;
         if says_nothing || kinds(&claimed) != kinds(&accusation.computed) {
-            audit.pass_on(context.now, judge);
+            audit.pass_on(context.now, auditor);
             return Vec::new();
         }
         let mut earlier = audit.accusations.iter();
         let confirmed = earlier.find(|a| a.computed == accusation.computed).cloned();
-        audit.pass_on(context.now, judge);
+        audit.pass_on(context.now, auditor);
         audit.accusations.push(accusation.clone());
         let Some(first) = confirmed else {
             return Vec::new();
@@ -253,8 +255,8 @@ impl LeafAudits {
             "the {} in step {}: {differing}, as {} and {} found",
             leaf_words(&audit.leaf),
             audit.at.step,
-            first.judge.short(),
-            second.judge.short()
+            first.auditor.short(),
+            second.auditor.short()
         );
         self.close(context, number);
         Some(Conviction {
