@@ -1,6 +1,6 @@
 //! Sessions, one after another, around one engine that outlives them.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use concord_kernels::Device;
@@ -16,13 +16,15 @@ use tonic::transport::Channel;
 
 use super::WorkerOptions;
 use super::endpoint::{advertised, endpoint, is_hidden};
-use super::live::{End, Live};
 use super::server::WorkerService;
+use super::session::{SessionEnd, WorkerSession};
 use crate::blobs::Blobs;
-use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
 use crate::identity::{BLOBS, Home};
-use crate::serving::StageHandle;
+use crate::serving::transport::StageHandle;
 use crate::session::{self, Session};
+use crate::training::engine::{
+    EngineContext, EngineEffect, EngineEvent, EngineShared, TrainingEngine,
+};
 use crate::{Backoff, RuntimeError, measure};
 
 /// More than all frames and orders of two steps.
@@ -43,17 +45,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     let advertised = advertised(&options)?;
     let home = Home::open(&options.dir)?;
     let key = home.key.clone();
-    let refused = |why: std::io::Error| match why.kind() {
-        std::io::ErrorKind::AddrInUse => RuntimeError::PortInUse(options.listen),
-        _ => RuntimeError::Io {
-            action: "listen on",
-            path: options.listen.to_string(),
-            why,
-        },
-    };
-    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    let endpoint = endpoint(advertised, address)?;
+    let (listener, endpoint) = listen(&options, advertised).await?;
     if is_hidden(&endpoint, &coordinator) {
         tracing::warn!(
             "{endpoint} is reached on this machine only, and the coordinator is at {coordinator}: \
@@ -62,55 +54,26 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     }
     let info = measure::device_info(&options.device, options.memory_bytes)?;
 
-    let shared = Shared::default();
+    let shared = EngineShared::default();
     let (events, inbox) = sync_channel(EVENTS_MAX);
     let (effects, outbox) = mpsc::channel(EFFECTS_MAX);
-    let (stage, mut gpu_losses) = StageHandle::start(
-        key.clone(),
-        info.name.clone(),
-        #[cfg(feature = "liars")]
-        options.lie.clone(),
-    )?;
+    let faults = options.faults.clone();
+    let (stage, mut gpu_losses) = StageHandle::start(key.clone(), info.name.clone(), faults)?;
     let service = WorkerService {
         shared: shared.clone(),
         events: events.clone(),
         stage: stage.clone(),
     };
-    let service = WorkerServer::new(service)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let server = tonic::transport::Server::builder()
-        // A pass of a prompt is megabytes: it must not wait for leave to go on every 64 KiB.
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES)
-        .add_service(service)
-        .serve_with_incoming(accept(listener));
-    let server = tokio::spawn(server);
-
-    let engine = Engine {
+    let server = tokio::spawn(serve(service, listener));
+    let context = EngineContext {
         device: options.device.clone(),
         device_name: info.name.clone(),
         key: key.clone(),
         shared: shared.clone(),
         effects,
-        job: None,
-        #[cfg(feature = "liars")]
-        lie: options.lie.clone(),
-        #[cfg(all(feature = "wrong-data", not(feature = "liars")))]
-        wrong_data: options.wrong_data,
-        #[cfg(feature = "liars")]
-        wrong_data: options
-            .wrong_data
-            .or(options.lie.as_ref().and_then(|lie| lie.wrong_data())),
+        faults: options.faults.clone(),
     };
-    std::thread::Builder::new()
-        .name("engine".to_string())
-        .spawn(move || engine.run(inbox))
-        .map_err(|why| RuntimeError::Io {
-            action: "start",
-            path: "a thread".into(),
-            why,
-        })?;
+    start(TrainingEngine::new(context), inbox)?;
 
     let hello = Hello {
         role: Role::Worker,
@@ -122,7 +85,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         challenge: [0; 32],
     };
     let stage_device = options.device.with_own_threads();
-    let driver = Driver {
+    let driver = WorkerDriver {
         options,
         key,
         hello,
@@ -137,12 +100,58 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     result
 }
 
+/// Takes the port, and tells the address that others connect to.
+async fn listen(
+    options: &WorkerOptions,
+    advertised: Option<Address>,
+) -> Result<(TcpListener, Address), RuntimeError> {
+    let refused = |why: std::io::Error| match why.kind() {
+        std::io::ErrorKind::AddrInUse => RuntimeError::PortInUse(options.listen),
+        _ => RuntimeError::Io {
+            action: "listen on",
+            path: options.listen.to_string(),
+            why,
+        },
+    };
+    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, endpoint(advertised, address)?))
+}
+
+/// Serves other workers and checkers until it is aborted.
+async fn serve(
+    service: WorkerService,
+    listener: TcpListener,
+) -> Result<(), tonic::transport::Error> {
+    let service = WorkerServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    tonic::transport::Server::builder()
+        // A pass of a prompt is megabytes: it must not wait for an acknowledgement every 64 KiB.
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .add_service(service)
+        .serve_with_incoming(accept(listener))
+        .await
+}
+
+/// Starts the thread of the engine.
+fn start(engine: TrainingEngine, inbox: Receiver<EngineEvent>) -> Result<(), RuntimeError> {
+    let thread = std::thread::Builder::new().name("engine".to_string());
+    let started = thread.spawn(move || engine.run(inbox));
+    started.map(drop).map_err(|why| RuntimeError::Io {
+        action: "start",
+        path: "a thread".into(),
+        why,
+    })
+}
+
 /// What outlives the sessions.
-pub(super) struct Driver {
+pub(super) struct WorkerDriver {
     pub(super) options: WorkerOptions,
     pub(super) key: Keypair,
     pub(super) hello: Hello,
-    shared: Shared,
+    shared: EngineShared,
     pub(super) events: SyncSender<EngineEvent>,
     pub(super) stage: StageHandle,
     /// For stages that serve: the engine of training keeps a thread of its device.
@@ -150,7 +159,7 @@ pub(super) struct Driver {
     had_session: bool,
 }
 
-impl Driver {
+impl WorkerDriver {
     async fn run(
         mut self,
         mut outbox: mpsc::Receiver<EngineEffect>,
@@ -171,12 +180,12 @@ impl Driver {
                     let since = Instant::now();
                     let dir = self.options.dir.join(BLOBS);
                     let blobs = Blobs::new(channel.clone(), dir, &self.options.blobs)?;
-                    let mut live = Live::new(&self, session, blobs);
+                    let mut live = WorkerSession::new(&self, session, blobs);
                     match live.serve(&mut outbox, gpu_losses, &mut leave).await {
-                        End::Left => return Ok(()),
-                        End::EngineStopped => return Err(RuntimeError::EngineStopped),
-                        End::GpuGone(error) => return Err(error),
-                        End::Lost => {}
+                        SessionEnd::Left => return Ok(()),
+                        SessionEnd::EngineStopped => return Err(RuntimeError::EngineStopped),
+                        SessionEnd::GpuGone(error) => return Err(error),
+                        SessionEnd::Lost => {}
                     }
                     tracing::warn!("lost the coordinator; the committed state is kept");
                     backoff.after(since.elapsed());
@@ -198,7 +207,7 @@ impl Driver {
                 () = tokio::time::sleep(backoff.pause()) => {}
                 _ = leave.recv() => return Ok(()),
             }
-            // What the engine still says is about a plan that is no more.
+            // Effects that are left are about a plan that is no more.
             while outbox.try_recv().is_ok() {}
         }
     }

@@ -4,10 +4,10 @@ use concord_kernels::ops::sample::{Candidates, RowSample};
 use concord_proto::serving::{AnswerVerdict, SampleOrder};
 use concord_text::{GuideFactory, Next};
 
-use super::compute::Computed;
+use super::compute::ComputedAnswer;
 use super::words::Words;
-use super::{Case, Progress, Stop};
-use crate::serving::draw::{drawable, logits, sampling};
+use super::{AnswerCase, JudgeProgress, Stop};
+use crate::serving::stage::{drawable, logits, sampling};
 
 /// Bytes of the logits that are held at a time.
 const LOGITS_BYTES: usize = 64 << 20;
@@ -16,10 +16,10 @@ const CHUNK_MAX: usize = 512;
 
 /// Checks the tokens of the answer, first to last.
 pub(super) fn check(
-    case: &Case<'_>,
+    case: &AnswerCase<'_>,
     words: &Words,
-    computed: &Computed,
-    progress: &mut dyn FnMut(Progress),
+    computed: &ComputedAnswer,
+    progress: &mut dyn FnMut(JudgeProgress),
 ) -> Result<(), Stop> {
     let orders = orders(case, words)?;
     let possible = |order| drawable(order, case.config.vocab);
@@ -38,7 +38,7 @@ pub(super) fn check(
                 return Err(wrong(words, index, expected));
             }
         }
-        progress(Progress {
+        progress(JudgeProgress {
             layers,
             layers_total: layers,
             drawn: (start + orders.len()) as u32,
@@ -50,7 +50,7 @@ pub(super) fn check(
 
 /// How each token was to be drawn. Under a grammar, none after a token that it does not allow:
 /// that one is wrong.
-fn orders(case: &Case<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
+fn orders(case: &AnswerCase<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
     let (spec, answer) = (&words.receipt.spec, &words.receipt.answer);
     let order = |index: usize, allowed| {
         let before = &answer[..index];
@@ -82,7 +82,7 @@ fn orders(case: &Case<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
 /// Draws the tokens from `start` on.
 fn draw(
     words: &Words,
-    computed: &Computed,
+    computed: &ComputedAnswer,
     start: usize,
     orders: &[SampleOrder],
 ) -> Result<Vec<u32>, Stop> {
@@ -136,7 +136,7 @@ fn wrong(words: &Words, index: usize, expected: u32) -> Stop {
             })
         }
         _ => Stop::inconclusive(format!(
-            "token {index} should be {expected}, and whoever drew it has not claimed it"
+            "token {index} should be {expected}, and the worker that drew it has not claimed it"
         )),
     }
 }
