@@ -68,6 +68,10 @@ impl Worker for OneTensor {
         Ok(Response::new(Body { bytes }))
     }
 
+    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        Err(Status::unimplemented("nobody asks for its key"))
+    }
+
     async fn get_blob(&self, _: Request<BlobAddress>) -> Result<Response<Chunks>, Status> {
         if self.stall == Stall::Blob {
             self.stalls.notify_one();

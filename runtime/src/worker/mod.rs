@@ -33,7 +33,8 @@ pub use driver::run;
 /// };
 /// // It leaves the pool, and hands its state over, once something is sent here.
 /// let (leave, leaving) = tokio::sync::mpsc::channel(1);
-/// worker::run(options, leaving).await?;
+/// let started = |id: &_, address: &_| println!("worker {id:?} listens at {address:?}");
+/// worker::run(options, leaving, started).await?;
 /// # drop(leave);
 /// # Ok(())
 /// # }

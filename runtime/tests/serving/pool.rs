@@ -75,7 +75,7 @@ impl Pool {
             #[cfg(not(feature = "liars"))]
             faults: Faults::default(),
         };
-        tokio::spawn(worker::run(options, leaving));
+        tokio::spawn(worker::run(options, leaving, |_, _| ()));
         let member = soon(self.coordinator.members.recv()).await.unwrap();
         self.members.push(member);
         self.dirs.push(dir);
