@@ -343,7 +343,7 @@ impl<'a> WorkerSession<'a> {
         });
     }
 
-    async fn report(&self, message: ToCoordinator) -> bool {
+    async fn report(&mut self, message: ToCoordinator) -> bool {
         let (faults, key) = (&self.driver.options.faults, &self.driver.key);
         match faults.before_reporting(key, &message) {
             Some(other) => self.session.send_signed(other).await,
