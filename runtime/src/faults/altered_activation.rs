@@ -1,13 +1,13 @@
 //! Alters an activation of one pass, and claims it.
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct AlteredActivation {
     pub(super) pass: u64,
 }
 
-impl Fault for AlteredActivation {
+impl FaultHooks for AlteredActivation {
     fn after_pass(&self, pass: u64, rows: &mut [f32]) {
         if pass == self.pass {
             alter(rows);

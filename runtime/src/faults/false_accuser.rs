@@ -4,7 +4,7 @@ use concord_proto::ledger::Finding;
 use concord_proto::serving::{AnswerVerdict, Receipt, StageClaim};
 use concord_proto::{Digest, Leaf, Port, Signed};
 
-use super::Fault;
+use super::FaultHooks;
 
 /// What it says that it has computed.
 const INVENTED: Digest = Digest([0x5a; 32]);
@@ -14,7 +14,7 @@ pub(super) struct FalseAccuser {
     pub(super) from_step: u32,
 }
 
-impl Fault for FalseAccuser {
+impl FaultHooks for FalseAccuser {
     fn before_auditing_leaf(&self, step: u32, leaf: &Leaf) -> Option<Finding> {
         let invented = |port: &Port| Port {
             kind: port.kind,

@@ -2,14 +2,14 @@
 
 use concord_proto::Signed;
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct ForgedSignature {
     pub(super) from_step: u32,
 }
 
-impl Fault for ForgedSignature {
+impl FaultHooks for ForgedSignature {
     fn before_sending_claim(&self, step: u32, claim: &mut Signed) {
         if step >= self.from_step {
             claim.signature[7] ^= 1;

@@ -4,14 +4,14 @@ use concord_proto::ledger::Finding;
 use concord_proto::serving::{AnswerVerdict, Receipt};
 use concord_proto::{Leaf, Signed};
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct LazyChecker {
     pub(super) from_step: u32,
 }
 
-impl Fault for LazyChecker {
+impl FaultHooks for LazyChecker {
     fn before_auditing_leaf(&self, step: u32, _leaf: &Leaf) -> Option<Finding> {
         (step >= self.from_step).then_some(Finding::Agrees)
     }

@@ -3,12 +3,12 @@
 use concord_kernels::coded::Precision;
 use concord_models::decoder::StageOptions;
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct LowerPrecision;
 
-impl Fault for LowerPrecision {
+impl FaultHooks for LowerPrecision {
     fn before_loading_stage(&self, options: &mut StageOptions) {
         options.precisions.weights = Precision::I8;
     }

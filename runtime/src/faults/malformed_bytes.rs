@@ -3,14 +3,14 @@
 use concord_proto::session::ToCoordinator;
 use concord_proto::{Keypair, Signed};
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct MalformedBytes {
     pub(super) from_step: u32,
 }
 
-impl Fault for MalformedBytes {
+impl FaultHooks for MalformedBytes {
     fn before_reporting(&self, key: &Keypair, report: &ToCoordinator) -> Option<Signed> {
         let ToCoordinator::Computed { step, .. } = report else {
             return None;

@@ -1,5 +1,5 @@
 //! Ways to cheat, for tests of the proof and for `concord demo`: honest code calls the hooks of
-//! [`Fault`], which do nothing but for those of a liar. Liars are compiled with the features
+//! [`FaultHooks`], which do nothing but for those of a liar. Liars are compiled with the features
 //! `wrong-data` (the one of the demo) and `liars` (all) alone; without them every hook is empty.
 
 #[cfg(feature = "liars")]
@@ -46,7 +46,7 @@ pub use wrong_data::WrongData;
 
 /// What a worker or a checker may do other than it claims. Every hook is called at one place of the
 /// honest code and changes nothing by default. Steps and passes are counted from 0.
-pub trait Fault: Debug + Send + Sync {
+pub trait FaultHooks: Debug + Send + Sync {
     /// A stage of a job is about to be loaded.
     fn before_loading_stage(&self, _options: &mut StageOptions) {}
 
@@ -123,13 +123,13 @@ pub struct StateMut<'a> {
 #[derive(Debug)]
 struct Honest;
 
-impl Fault for Honest {}
+impl FaultHooks for Honest {}
 
-/// The [`Fault`] of a worker or a checker: none by default, and none at all where no liar is
+/// The [`FaultHooks`] of a worker or a checker: none by default, and none at all where no liar is
 /// compiled.
 ///
 /// ```
-/// use concord_runtime::faults::{Fault, Faults};
+/// use concord_runtime::faults::{FaultHooks, Faults};
 ///
 /// let faults = Faults::default();
 /// let mut rows = [1.0, 2.0];
@@ -140,20 +140,20 @@ impl Fault for Honest {}
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     #[cfg(feature = "wrong-data")]
-    liar: Option<std::sync::Arc<dyn Fault>>,
+    liar: Option<std::sync::Arc<dyn FaultHooks>>,
 }
 
 impl Faults {
     /// Cheats in this way.
     #[cfg(feature = "wrong-data")]
-    pub fn of(liar: impl Fault + 'static) -> Self {
-        let liar: std::sync::Arc<dyn Fault> = std::sync::Arc::new(liar);
+    pub fn of(liar: impl FaultHooks + 'static) -> Self {
+        let liar: std::sync::Arc<dyn FaultHooks> = std::sync::Arc::new(liar);
         Self { liar: Some(liar) }
     }
 }
 
 impl Deref for Faults {
-    type Target = dyn Fault;
+    type Target = dyn FaultHooks;
 
     fn deref(&self) -> &Self::Target {
         #[cfg(feature = "wrong-data")]

@@ -4,12 +4,12 @@ use concord_kernels::Tensor;
 use concord_models::ModelError;
 use concord_models::decoder::TensorSource;
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct OtherWeights;
 
-impl Fault for OtherWeights {
+impl FaultHooks for OtherWeights {
     fn before_loading_weights<'a>(
         &self,
         source: &'a dyn TensorSource,

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use concord_proto::Signed;
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct ReplayedClaim {
@@ -20,7 +20,7 @@ impl ReplayedClaim {
     }
 }
 
-impl Fault for ReplayedClaim {
+impl FaultHooks for ReplayedClaim {
     fn before_sending_claim(&self, step: u32, claim: &mut Signed) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let last = last.replace(claim.clone());

@@ -1,13 +1,13 @@
 //! Goes on with the weights of an old step.
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct StaleWeights {
     pub(super) from_step: u32,
 }
 
-impl Fault for StaleWeights {
+impl FaultHooks for StaleWeights {
     fn keeps_weights_at_commit(&self, step: u32) -> bool {
         step >= self.from_step
     }

@@ -3,7 +3,7 @@
 
 use concord_models::decoder::Batch;
 
-use super::Fault;
+use super::FaultHooks;
 
 /// Computes on other tokens than it claims.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct WrongData {
     pub from_step: u32,
 }
 
-impl Fault for WrongData {
+impl FaultHooks for WrongData {
     /// A stage in the middle of a pipeline sees no tokens and has nothing to lie about.
     fn before_forward(&self, step: u32, batch: &Batch) -> Option<Batch> {
         let reversed = || Batch {

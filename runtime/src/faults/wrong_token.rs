@@ -2,14 +2,14 @@
 
 use concord_proto::serving::Drawn;
 
-use super::Fault;
+use super::FaultHooks;
 
 #[derive(Debug)]
 pub(super) struct WrongToken {
     pub(super) pass: u64,
 }
 
-impl Fault for WrongToken {
+impl FaultHooks for WrongToken {
     fn after_drawing(&self, pass: u64, vocab: u32, drawn: &mut [Drawn]) {
         let first = drawn.iter_mut().find_map(|drawn| drawn.token.as_mut());
         if let Some(token) = first.filter(|_| pass == self.pass) {
