@@ -1,4 +1,4 @@
-//! Ways to cheat, for tests of the proof and for `concord demo`: honest code calls the hooks of
+//! Ways to cheat, for tests of the proof and for `concord demo`. Honest code calls the methods of
 //! [`FaultHooks`], which do nothing but for those of a liar. Liars are compiled with the features
 //! `wrong-data` (the one of the demo) and `liars` (all) alone; without them every hook is empty.
 

@@ -205,18 +205,18 @@ impl HostContext {
             binding: binding.clone(),
             up: up.downgrade(),
         });
-        let (bound, is_bound) = oneshot::channel();
-        let event = StageEventKind::Bind(Box::new(BoundStage {
+        let (is_bound, bound) = oneshot::channel();
+        let bound_stage = BoundStage {
             binding: binding.clone(),
             loaded: stage.clone(),
             adapters,
             up: up.clone(),
             next: binding.next.is_some().then_some(out),
-            bound,
-        }));
+        };
+        let event = StageEventKind::Bind(Box::new(bound_stage), is_bound);
         self.handle.send(binding.incarnation, event).await?;
         let stopped = |_| RuntimeError::EngineStopped;
-        is_bound.await.map_err(stopped)??;
+        bound.await.map_err(stopped)??;
         let hello = LaneHello {
             deployment: binding.id,
             pipeline: assignment.pipeline,

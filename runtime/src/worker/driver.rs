@@ -1,20 +1,20 @@
 //! Sessions, one after another, around one engine that outlives them.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use concord_kernels::Device;
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, Role};
 use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::WorkerServer;
-use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
+use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use super::WorkerOptions;
+use super::context::{EFFECTS_MAX, WorkerContext};
 use super::endpoint::{advertised, endpoint, is_hidden};
 use super::server::WorkerService;
 use super::session::{SessionEnd, WorkerSession};
@@ -29,8 +29,6 @@ use crate::{Backoff, RuntimeError, measure};
 
 /// More than all frames and orders of two steps.
 const EVENTS_MAX: usize = 1 << 16;
-/// Effects that may wait for the driver.
-pub(super) const EFFECTS_MAX: usize = 256;
 /// Bytes that a neighbour may send ahead of what has been read.
 const WINDOW_BYTES: u32 = 8 << 20;
 /// A worker that never had a session gives up after this.
@@ -92,14 +90,17 @@ pub async fn run(
         challenge: [0; 32],
     };
     let stage_device = options.device.with_own_threads();
-    let driver = WorkerDriver {
+    let context = WorkerContext {
         options,
         key,
         hello,
-        shared,
         events,
         stage,
         stage_device,
+    };
+    let driver = WorkerDriver {
+        context,
+        shared,
         had_session: false,
     };
     let result = driver.run(outbox, &mut gpu_losses, leave).await;
@@ -153,16 +154,10 @@ fn start(engine: TrainingEngine, inbox: Receiver<EngineEvent>) -> Result<(), Run
     })
 }
 
-/// What outlives the sessions.
-pub(super) struct WorkerDriver {
-    pub(super) options: WorkerOptions,
-    pub(super) key: Keypair,
-    pub(super) hello: Hello,
+/// Holds sessions, one after another.
+struct WorkerDriver {
+    context: WorkerContext,
     shared: EngineShared,
-    pub(super) events: SyncSender<EngineEvent>,
-    pub(super) stage: StageHandle,
-    /// For stages that serve: the engine of training keeps a thread of its device.
-    pub(super) stage_device: Device,
     had_session: bool,
 }
 
@@ -185,10 +180,10 @@ impl WorkerDriver {
                 Ok((session, channel)) => {
                     (self.had_session, warned) = (true, false);
                     let since = Instant::now();
-                    let dir = self.options.dir.join(BLOBS);
-                    let blobs = Blobs::new(channel.clone(), dir, &self.options.blobs)?;
-                    let mut live = WorkerSession::new(&self, session, blobs);
-                    match live.serve(&mut outbox, gpu_losses, &mut leave).await {
+                    let dir = self.context.options.dir.join(BLOBS);
+                    let blobs = Blobs::new(channel.clone(), dir, &self.context.options.blobs)?;
+                    let mut serving = WorkerSession::new(&self.context, session, blobs);
+                    match serving.serve(&mut outbox, gpu_losses, &mut leave).await {
                         SessionEnd::Left => return Ok(()),
                         SessionEnd::EngineStopped => return Err(RuntimeError::EngineStopped),
                         SessionEnd::GpuGone(error) => return Err(error),
@@ -201,7 +196,7 @@ impl WorkerDriver {
                     return Err(error);
                 }
                 Err(error) if !self.had_session && started.elapsed() >= FIRST_SESSION_MAX => {
-                    return Err(error.no_coordinator(&self.options.coordinator));
+                    return Err(error.no_coordinator(&self.context.options.coordinator));
                 }
                 Err(error) => {
                     if !warned {
@@ -220,20 +215,23 @@ impl WorkerDriver {
     }
 
     async fn session(&self) -> Result<(Session, Channel), RuntimeError> {
-        let channel = session::connect(&self.options.coordinator).await?;
+        let channel = session::connect(&self.context.options.coordinator).await?;
         let held = *self
             .shared
             .held
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(held) = held {
-            let _ = self.events.send(EngineEvent::Abort { job: held.job });
+            let _ = self
+                .context
+                .events
+                .send(EngineEvent::Abort { job: held.job });
         }
         let hello = Hello {
             held,
-            ..self.hello.clone()
+            ..self.context.hello.clone()
         };
-        let session = Session::open(channel.clone(), self.key.clone(), hello).await?;
+        let session = Session::open(channel.clone(), self.context.key.clone(), hello).await?;
         Ok((session, channel))
     }
 }

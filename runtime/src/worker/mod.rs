@@ -1,5 +1,6 @@
 //! The worker's driver: gRPC, timers and files around the engine.
 
+mod context;
 mod driver;
 mod endpoint;
 mod server;

@@ -8,7 +8,7 @@ use concord_proto::session::{Assignment, ToCoordinator, ToWorker};
 use concord_proto::{JobId, Plan};
 use tokio::sync::{Mutex, mpsc};
 
-use super::driver::{EFFECTS_MAX, WorkerDriver};
+use super::context::{EFFECTS_MAX, WorkerContext};
 use crate::RuntimeError;
 use crate::blobs::Blobs;
 use crate::checker::{AuditQueue, Auditor};
@@ -50,7 +50,7 @@ struct PlanInEffect {
 
 /// A worker in a session.
 pub(super) struct WorkerSession<'a> {
-    driver: &'a WorkerDriver,
+    context: &'a WorkerContext,
     session: Session,
     blobs: Blobs,
     auditor: Arc<Auditor>,
@@ -69,22 +69,22 @@ pub(super) struct WorkerSession<'a> {
 }
 
 impl<'a> WorkerSession<'a> {
-    pub(super) fn new(driver: &'a WorkerDriver, session: Session, blobs: Blobs) -> Self {
+    pub(super) fn new(context: &'a WorkerContext, session: Session, blobs: Blobs) -> Self {
         let (outbound, messages) = mpsc::channel(EFFECTS_MAX);
         let (lost, losses) = mpsc::channel(EFFECTS_MAX);
         let (gpu_gone, gpu_losses) = mpsc::channel(1);
-        let host = host(driver, blobs.clone(), outbound.clone());
+        let host = host(context, blobs.clone(), outbound.clone());
         // A leaf is audited beside the engine, not behind it.
         let auditor = Auditor::new(
-            driver.options.device.with_own_threads(),
+            context.options.device.with_own_threads(),
             blobs.clone(),
-            driver.key.clone(),
+            context.key.clone(),
             // Nothing stays loaded: it is asked seldom, and its memory is planned for its stage.
             AuditQueue::new(0),
-            driver.options.faults.clone(),
+            context.options.faults.clone(),
         );
         Self {
-            driver,
+            context,
             session,
             blobs,
             auditor: Arc::new(auditor),
@@ -250,7 +250,7 @@ impl<'a> WorkerSession<'a> {
     }
 
     fn warn_unreached(&self, reason: &str) {
-        let endpoint = &self.driver.hello.endpoint;
+        let endpoint = &self.context.hello.endpoint;
         tracing::warn!(
             "others cannot reach this worker at {endpoint}: {reason}. Give --listen and \
              --advertise an address that they reach"
@@ -272,7 +272,7 @@ impl<'a> WorkerSession<'a> {
     }
 
     fn engine(&self, event: EngineEvent) {
-        if self.driver.events.send(event).is_err() {
+        if self.context.events.send(event).is_err() {
             tracing::error!("the engine is gone");
         }
     }
@@ -286,9 +286,9 @@ impl<'a> WorkerSession<'a> {
             endpoints: assignment.endpoints.clone(),
         });
         let (job, epoch) = (assignment.plan.job, assignment.plan.epoch);
-        let (blobs, events) = (self.blobs.clone(), self.driver.events.clone());
+        let (blobs, events) = (self.blobs.clone(), self.context.events.clone());
         let (outbound, data) = (self.outbound.clone(), self.data.clone());
-        let worker = self.driver.key.public();
+        let worker = self.context.key.public();
         self.loading = Some(tokio::spawn(async move {
             match assignment::fetch(&blobs, assignment, worker).await {
                 Ok((loaded, source)) => {
@@ -312,12 +312,12 @@ impl<'a> WorkerSession<'a> {
         else {
             return;
         };
-        let Some(slot) = plan.seat(&self.driver.key.public()) else {
+        let Some(slot) = plan.seat(&self.context.key.public()) else {
             return;
         };
         let replica = &plan.replicas[slot.replica];
         let run = replica.start..replica.end;
-        let (blobs, events) = (self.blobs.clone(), self.driver.events.clone());
+        let (blobs, events) = (self.blobs.clone(), self.context.events.clone());
         let (outbound, data) = (self.outbound.clone(), self.data.clone());
         tokio::spawn(async move {
             let mut data = data.lock().await;
@@ -344,7 +344,7 @@ impl<'a> WorkerSession<'a> {
     }
 
     async fn report(&mut self, message: ToCoordinator) -> bool {
-        let (faults, key) = (&self.driver.options.faults, &self.driver.key);
+        let (faults, key) = (&self.context.options.faults, &self.context.key);
         match faults.before_reporting(key, &message) {
             Some(other) => self.session.send_signed(other).await,
             None => self.session.send(&message).await,
@@ -396,19 +396,19 @@ impl<'a> WorkerSession<'a> {
 }
 
 /// The part of a worker that serves.
-fn host(driver: &WorkerDriver, blobs: Blobs, outbound: mpsc::Sender<ToCoordinator>) -> Host {
-    let options = &driver.options;
+fn host(context: &WorkerContext, blobs: Blobs, outbound: mpsc::Sender<ToCoordinator>) -> Host {
+    let options = &context.options;
     let loader = StageLoader {
         blobs,
-        device: driver.stage_device.clone(),
+        device: context.stage_device.clone(),
         memory_bytes: options.memory_bytes,
-        loaded: driver.stage.loaded.clone(),
+        loaded: context.stage.loaded.clone(),
         faults: options.faults.clone(),
     };
     Host::new(HostContext {
-        handle: driver.stage.clone(),
+        handle: context.stage.clone(),
         loader,
-        key: driver.key.clone(),
+        key: context.key.clone(),
         coordinator: options.coordinator.clone(),
         outbound,
     })

@@ -8,11 +8,15 @@ use concord_models::decoder::{PassInput, PassOutput, StageAdapter, StageRun};
 use concord_proto::Digest;
 use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, Run, runs_digest};
 
+use super::bound::ServingStage;
 use super::draw::{ComputedPass, draw};
-use super::engine::{ORDERS_MAX, ServingEngine, ServingStage};
 use super::row_log::{Position, RowInput};
 use super::rows::{OutgoingPass, digests, ranges};
 use crate::RuntimeError;
+use crate::faults::Faults;
+
+/// Draw orders that may be ahead of their passes: as many as passes can be in flight, and more.
+const ORDERS_MAX: usize = 1_024;
 
 /// What comes in with a pass.
 pub(super) enum Rows {
@@ -34,28 +38,26 @@ impl Rows {
     }
 }
 
-impl ServingEngine {
+impl ServingStage {
     /// Does a pass, and hands it on.
     pub(super) fn pass(
         &mut self,
+        faults: &Faults,
         number: u64,
         runs: Vec<Run>,
         rows: Rows,
         arrived: Instant,
     ) -> Result<(), RuntimeError> {
-        let Some(serving) = &mut self.serving else {
-            return Ok(());
-        };
-        serving.check(number, &runs, &rows)?;
+        self.check(number, &runs, &rows)?;
         let started = Instant::now();
         let entered = rows.entered();
-        let output = serving.compute(&runs, rows)?;
+        let output = self.compute(&runs, rows)?;
         let broken: Vec<u32> = output.broken.iter().map(|run| *run as u32).collect();
         let mut rows = output.hidden.into_values()?;
-        self.faults.after_pass(number, &mut rows);
-        let mut left = digests(&rows, serving.binding.hidden);
-        serving.note(&runs, &entered, &left);
-        serving.next_pass = number + 1;
+        faults.after_pass(number, &mut rows);
+        let mut left = digests(&rows, self.binding.hidden);
+        self.note(&runs, &entered, &left);
+        self.next_pass = number + 1;
         let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         let passed = Passed {
             pass: number,
@@ -64,14 +66,14 @@ impl ServingEngine {
             broken: broken.clone(),
             queue_us: micros(started.saturating_duration_since(arrived)),
             compute_us: micros(started.elapsed()),
-            wait_us: micros(arrived.saturating_duration_since(serving.idle_since)),
+            wait_us: micros(arrived.saturating_duration_since(self.idle_since)),
             wire_us: 0,
             bytes: 0,
         };
-        serving.idle_since = Instant::now();
-        if let Some(next) = &serving.next {
-            if self.faults.before_sending_rows(number, &mut rows) {
-                left = digests(&rows, serving.binding.hidden);
+        self.idle_since = Instant::now();
+        if let Some(next) = &self.next {
+            if faults.before_sending_rows(number, &mut rows) {
+                left = digests(&rows, self.binding.hidden);
             }
             let outgoing = OutgoingPass {
                 runs,
@@ -85,55 +87,52 @@ impl ServingEngine {
             return Ok(());
         }
         let computed = ComputedPass { runs, rows, broken };
-        serving.undrawn.insert(number, (computed, passed));
-        match serving.orders.remove(&number) {
-            Some(order) => self.draws(order),
+        self.undrawn.insert(number, (computed, passed));
+        match self.orders.remove(&number) {
+            Some(order) => self.draws(faults, order),
             None => Ok(()),
         }
     }
 
     /// Draws from a pass, or holds the order until the pass has come.
-    pub(super) fn draws(&mut self, order: DrawOrder) -> Result<(), RuntimeError> {
-        let Some(serving) = &mut self.serving else {
-            return Ok(());
-        };
+    pub(super) fn draws(&mut self, faults: &Faults, order: DrawOrder) -> Result<(), RuntimeError> {
         let bad = |why: &str| {
             Err(RuntimeError::Pass(format!(
                 "draws of {}: {why}",
                 order.pass
             )))
         };
-        if !serving.binding.is_last() {
+        if !self.binding.is_last() {
             return bad("this is not the last stage");
         }
-        let Some((mut computed, mut passed)) = serving.undrawn.remove(&order.pass) else {
-            if order.pass < serving.next_pass || serving.orders.len() >= ORDERS_MAX {
+        let Some((mut computed, mut passed)) = self.undrawn.remove(&order.pass) else {
+            if order.pass < self.next_pass || self.orders.len() >= ORDERS_MAX {
                 return bad("the pass is over, or too many orders wait");
             }
-            serving.orders.insert(order.pass, order);
+            self.orders.insert(order.pass, order);
             return Ok(());
         };
         let started = Instant::now();
-        let (stage, of_pass) = (&serving.loaded.stage, &mut computed);
+        let (stage, of_pass) = (&self.loaded.stage, &mut computed);
         let device = &stage.options().device;
         let mut drawn = device.on_its_threads(|| draw(stage, of_pass, &order))?;
-        let vocab = serving.binding.deployment.vocab;
-        self.faults.after_drawing(order.pass, vocab, &mut drawn);
+        let vocab = self.binding.deployment.vocab;
+        faults.after_drawing(order.pass, vocab, &mut drawn);
         for drawn in &drawn {
             let run = &computed.runs[drawn.run as usize];
             if let Some(token) = &drawn.token {
                 let position = run.first + run.count;
-                serving.log.draw(run.sequence, position, token.token);
+                self.log.draw(run.sequence, position, token.token);
             }
         }
         let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         passed.compute_us = passed.compute_us.saturating_add(micros);
         passed.broken = computed.broken;
         // First what is broken: its draws are missing.
-        serving.tell(FromStage::Passed(passed));
+        self.tell(FromStage::Passed(passed));
         let pass = order.pass;
-        serving.tell(FromStage::Result(PassResult { pass, drawn }));
-        serving.idle_since = Instant::now();
+        self.tell(FromStage::Result(PassResult { pass, drawn }));
+        self.idle_since = Instant::now();
         Ok(())
     }
 }

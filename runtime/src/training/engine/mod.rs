@@ -13,6 +13,8 @@ mod openings;
 mod run;
 mod sending;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
