@@ -34,8 +34,7 @@ pub use driver::run;
 /// };
 /// // It leaves the pool, and hands its state over, once something is sent here.
 /// let (leave, leaving) = tokio::sync::mpsc::channel(1);
-/// let started = |id: &_, address: &_| println!("worker {id:?} listens at {address:?}");
-/// worker::run(options, leaving, started).await?;
+/// worker::run(options, leaving, |id, address| println!("{} at {address}", id.short())).await?;
 /// # drop(leave);
 /// # Ok(())
 /// # }
