@@ -85,7 +85,7 @@ fn state(spec: &JobSpec) -> TrainState {
     let tensor = |shape: &[u64], value: &dyn Fn(usize) -> f32| {
         let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
         let count: usize = shape.iter().product();
-        let values = (0..count).map(value).collect();
+        let values: Vec<f32> = (0..count).map(value).collect();
         Arc::new(Tensor::new(&shape, values).unwrap())
     };
     let all = spec.trainable.iter().map(|trained| {
