@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use concord_models::config::Projection;
 use concord_models::data::{self, DatasetSource};
 use concord_models::peft::Adapter;
-use concord_proto::{AdamW, Order, PrecisionSpec, Schedule, ScheduleKind};
+use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
 
 use keys::Keys;
 use known::Section;
@@ -234,8 +234,8 @@ impl JobFile {
     }
 
     /// The learning rate over the steps, in the job spec's words.
-    pub fn schedule(&self) -> Schedule {
-        Schedule {
+    pub fn schedule(&self) -> RateSchedule {
+        RateSchedule {
             kind: self.lr_scheduler,
             learning_rate: self.learning_rate.into(),
             warmup_steps: self.warmup_steps,

@@ -1,7 +1,7 @@
 //! `concord status`: who is in a pool, and what they do.
 
 use anyhow::bail;
-use concord_proto::client::{ClientRequest, ClientResponse, Member, PoolStatus};
+use concord_proto::client::{ClientRequest, ClientResponse, MemberStatus, PoolStatus};
 use concord_proto::session::Role;
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn text(status: &PoolStatus) -> String {
     text + "\n\n" + &jobs::as_text(&status.jobs)
 }
 
-fn row(member: &Member) -> [String; 8] {
+fn row(member: &MemberStatus) -> [String; 8] {
     [
         member.id.short(),
         role_name(member.role).to_string(),
@@ -72,7 +72,7 @@ fn row(member: &Member) -> [String; 8] {
 }
 
 /// What is said of workers alone: a checker's own work is not audited.
-fn of_worker(member: &Member, text: String) -> String {
+fn of_worker(member: &MemberStatus, text: String) -> String {
     match member.role {
         Role::Worker => text,
         Role::Checker => "-".to_string(),
@@ -85,7 +85,7 @@ fn share(rate: u64) -> f64 {
 }
 
 fn object(status: &PoolStatus) -> Value {
-    let member = |member: &Member| {
+    let member = |member: &MemberStatus| {
         let is_audited = member.role == Role::Worker;
         json!({
             "id": member.id.to_string(), "role": role_name(member.role), "device": member.device.name,
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn audits_are_those_of_workers() {
-        let member = |role| Member {
+        let member = |role| MemberStatus {
             id: PublicKey([7; 32]),
             role,
             device: DeviceInfo {

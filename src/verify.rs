@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use concord_proto::bundle::{self, Bundle, BundleError, Report, VerifyError};
 use concord_proto::{Claim, WorkerId};
+use concord_verify::training::bundle::{self, Bundle, BundleError, Report, VerifyError};
 use serde_json::{Value, json};
 
 use crate::device::DeviceArgs;

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use concord_proto::serving::Grammar;
-use concord_text::{Guide, GuideFactory, TextTokenizer};
+use concord_text::{Grammar, Guide, GuideFactory, TextTokenizer};
 
 use crate::api_error::ApiError;
 

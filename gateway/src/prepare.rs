@@ -1,9 +1,10 @@
 //! From a request's body to what the engine is asked. Takes time: not for a task that others wait
 //! for.
 
-use concord_proto::serving::{Generation, GenerationSpec, Grammar, choice_seed};
+use concord_proto::serving::{Generation, GenerationSpec, GrammarSpec, choice_seed};
 use concord_proto::{Digest, Domain};
-use concord_text::{CallFormat, CallParser, Guide, ReasoningSplit, TextError, tool_grammar};
+use concord_text::{CallFormat, CallParser, Grammar, Guide};
+use concord_text::{ReasoningSplit, TextError, tool_grammar};
 use serde_json::Value;
 
 use crate::answer::{Choice, Planned, Reading};
@@ -212,6 +213,15 @@ fn chat_grammar(
     Ok(Some((grammar, "response_format")))
 }
 
+/// A grammar, as the spec of an answer names it.
+fn as_spec(grammar: &Grammar) -> GrammarSpec {
+    match grammar.clone() {
+        Grammar::JsonObject => GrammarSpec::JsonObject,
+        Grammar::JsonSchema(schema) => GrammarSpec::JsonSchema(schema),
+        Grammar::Lark(lark) => GrammarSpec::Lark(lark),
+    }
+}
+
 /// What all choices of a request share, and the choices so far.
 struct Plan<'a> {
     gateway: &'a Gateway,
@@ -293,7 +303,7 @@ impl<'a> Plan<'a> {
             // Over all prompts: it is the index in the response.
             let number = self.planned.len() as u32;
             sampling.seed = choice_seed(self.head.seed, index);
-            sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| grammar.clone());
+            sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| as_spec(grammar));
             let choice = Choice::new(self.reading(own_guide), &tokens);
             let generation = Generation {
                 id: format!("{}-{number}", self.head.id),

@@ -1,7 +1,7 @@
 //! One generation on its way.
 
 use concord_proto::Digest;
-use concord_proto::serving::{Draw, Finish, Generation, PAGE_TOKENS, Run, SampleOrder};
+use concord_proto::serving::{Draw, Finish, Generation, PAGE_TOKENS, SampleOrder, SequenceRun};
 use concord_proto::serving::{TokenLogprob, Usage};
 
 /// Where a generation is.
@@ -142,10 +142,10 @@ impl Sequence {
     }
 
     /// The run of the next `count` rows, and what to draw from it as run `index`.
-    pub(crate) fn run(&self, id: u64, index: u32, count: u32) -> (Run, Option<Draw>) {
+    pub(crate) fn run(&self, id: u64, index: u32, count: u32) -> (SequenceRun, Option<Draw>) {
         let (first, end) = (self.computed, self.computed + count);
         let pages = &self.pages[..end.div_ceil(PAGE_TOKENS) as usize];
-        let run = Run {
+        let run = SequenceRun {
             sequence: id,
             first,
             count,

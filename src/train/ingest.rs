@@ -249,8 +249,8 @@ fn adapter_spec(lora: &LoraShape) -> AdapterSpec {
     }
 }
 
-fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainableTensor {
-    concord_proto::TrainableTensor {
+fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainedTensor {
+    concord_proto::TrainedTensor {
         name: tensor.name.clone(),
         shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
         place: words::place(tensor.place, folder.config().tie_embeddings),

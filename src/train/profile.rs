@@ -3,7 +3,7 @@
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::decoder::WeightBytes;
 use concord_proto::client::ModelProfile;
-use concord_proto::{AdapterSpec, JobSpec, Place};
+use concord_proto::{AdapterSpec, JobSpec, ModelPlace};
 
 /// The profile of `config` as `spec` trains it on sequences of `sequence_len` tokens.
 ///
@@ -29,15 +29,15 @@ pub fn model_profile(
     let head = (config.vocab * config.hidden) as u64;
     // Scores and mixing: on average a query sees half of the sequence.
     let attention = u64::from(sequence_len) * config.q_dim() as u64;
-    let trained = |wanted: &dyn Fn(Place) -> bool| -> u64 {
+    let trained = |wanted: &dyn Fn(ModelPlace) -> bool| -> u64 {
         let wanted = spec.trainable.iter().filter(|tensor| wanted(tensor.place));
         wanted
             .map(|tensor| tensor.shape.iter().product::<u64>())
             .sum()
     };
-    let in_layers = trained(&|place| matches!(place, Place::Layer(_)));
-    let at_start = trained(&|place| matches!(place, Place::Embed | Place::EmbedAndHead));
-    let at_end = trained(&|place| matches!(place, Place::Head | Place::EmbedAndHead));
+    let in_layers = trained(&|place| matches!(place, ModelPlace::Layer(_)));
+    let at_start = trained(&|place| matches!(place, ModelPlace::Embed | ModelPlace::EmbedAndHead));
+    let at_end = trained(&|place| matches!(place, ModelPlace::Head | ModelPlace::EmbedAndHead));
     let state_bytes = 4 * (9 + u64::from(spec.microbatches));
     // Low-rank factors are codes beside the weights; a trained weight is counted there.
     let factor_bytes = if spec.adapter == AdapterSpec::Full {
@@ -58,7 +58,7 @@ pub fn model_profile(
         layer_activation_bytes: kept * tokens,
         boundary_bytes: 4 * hidden * tokens,
         microbatch_tokens: tokens,
-        backward_percent: if trained(&|place| place != Place::Head) > in_layers {
+        backward_percent: if trained(&|place| place != ModelPlace::Head) > in_layers {
             200
         } else {
             150

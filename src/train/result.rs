@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use concord_kernels::Tensor;
 use concord_models::export;
 use concord_models::peft::Adapter;
-use concord_proto::bundle::{self, Bundle};
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Digest, JobId, JobSpec, canonical};
 use concord_runtime::{blobs, tensor_blob};
+use concord_verify::training::bundle::{self, Bundle};
 use serde_json::{Value, json};
 
 use super::claim::{Claim, remove_folder};

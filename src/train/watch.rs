@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use concord_proto::client::JobEvent;
-use concord_proto::{Digest, JobId, Plan, Seat, WorkerId};
+use concord_proto::{Digest, JobId, Plan, Slot, WorkerId};
 use concord_runtime::Backoff;
 use serde_json::{Value, json};
 
@@ -274,7 +274,7 @@ pub fn describe(event: &JobEvent) -> Option<String> {
 
 /// Who holds what in a plan.
 fn seats_as_json(plan: &Plan, devices: &[String]) -> Vec<Value> {
-    let seat = |((seat, worker), device): ((Seat, WorkerId), &String)| {
+    let seat = |((seat, worker), device): ((Slot, WorkerId), &String)| {
         let (layers, run) = (plan.stages[seat.stage], &plan.replicas[seat.replica]);
         json!({
             "worker": worker.to_string(), "device": device,

@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 use concord_kernels::Tensor;
 use concord_models::ModelError;
 use concord_models::weights::{ModelFolder, TensorFile};
-use concord_proto::bundle::Bundle;
 use concord_proto::{AdapterSpec, Claim, Digest};
 use concord_runtime::tensor_blob;
+use concord_verify::training::bundle::Bundle;
 use serde_json::Value;
 
 use crate::blobs::BlobSet;

@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::sources::{ROOT, SourceFile, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("concord-kernels", &[]),
     ("concord-proto", &[]),
-    ("concord-text", &["concord-proto"]),
+    ("concord-verify", &["concord-proto"]),
+    ("concord-text", &[]),
     ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
@@ -20,12 +21,13 @@ const IMPORTS: [(&str, &[&str]); 9] = [
             "concord-models",
             "concord-proto",
             "concord-text",
+            "concord-verify",
         ],
     ),
     ("concord-scheduler", &["concord-proto"]),
     (
         "concord-coordinator",
-        &["concord-proto", "concord-scheduler"],
+        &["concord-proto", "concord-scheduler", "concord-verify"],
     ),
     ("concord-gateway", &["concord-proto", "concord-text"]),
     (
@@ -38,9 +40,13 @@ const IMPORTS: [(&str, &[&str]); 9] = [
             "concord-proto",
             "concord-runtime",
             "concord-text",
+            "concord-verify",
         ],
     ),
 ];
+
+/// The crates that open connections: the others link no gRPC.
+const CONNECTED: [&str; 3] = ["concord", "concord-coordinator", "concord-runtime"];
 
 /// Used by generated code alone: no source file names it.
 const GENERATED_USES: [&str; 1] = ["tonic_prost"];
@@ -49,6 +55,7 @@ struct Dependency {
     package: String,
     folder: String,
     name: String,
+    features: Vec<String>,
     is_dev: bool,
 }
 
@@ -72,6 +79,11 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_string()
 }
 
+fn features(dependency: &Value) -> Vec<String> {
+    let list = dependency["features"].as_array().expect("a list");
+    list.iter().map(text).collect()
+}
+
 fn dependencies() -> Vec<Dependency> {
     let of_package = |package: Value| {
         let manifest = text(&package["manifest_path"]);
@@ -82,6 +94,7 @@ fn dependencies() -> Vec<Dependency> {
             package: text(&package["name"]),
             folder: folder.clone(),
             name: text(&dependency["name"]),
+            features: features(&dependency),
             is_dev: dependency["kind"] == "dev",
         })
     };
@@ -110,6 +123,24 @@ fn crates_import_only_what_the_architecture_allows() {
         assert!(
             dependency.is_dev || allowed.contains(&name),
             "{package} imports {name}: ARCHITECTURE.md allows {allowed:?}"
+        );
+    }
+}
+
+#[test]
+fn only_what_opens_connections_links_grpc() {
+    for dependency in dependencies() {
+        let stubs = dependency.name == "concord-proto"
+            && dependency.features.iter().any(|feature| feature == "grpc");
+        let links = stubs || ["tonic", "prost"].contains(&dependency.name.as_str());
+        let may = CONNECTED.contains(&dependency.package.as_str())
+            || dependency.package == "concord-proto"
+            || dependency.is_dev;
+        assert!(
+            may || !links,
+            "{} links gRPC by {}: {CONNECTED:?} may",
+            dependency.package,
+            dependency.name
         );
     }
 }

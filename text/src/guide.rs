@@ -6,13 +6,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use concord_proto::serving::Grammar;
 use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use crate::error::TextError;
+use crate::grammar::Grammar;
 use crate::schema_numbers;
 use crate::tokenizer::TextTokenizer;
 
@@ -72,8 +72,7 @@ impl GuideFactory {
         Ok(Self { parsers, vocab })
     }
 
-    /// A guide at the start of an answer. `stop_tokens` are those of the
-    /// [`concord_proto::serving::GenerationSpec`].
+    /// A guide at the start of an answer. `stop_tokens` end the answer.
     ///
     /// # Errors
     /// [`TextError::Grammar`] naming what is wrong or not supported.

@@ -6,6 +6,7 @@
 mod chat_template;
 mod control_tokens;
 mod error;
+mod grammar;
 mod guide;
 mod held;
 mod jinja;
@@ -25,6 +26,7 @@ mod tool_calls;
 
 pub use chat_template::ChatTemplate;
 pub use error::TextError;
+pub use grammar::Grammar;
 pub use guide::{GRAMMAR_MAX, Guide, GuideFactory, Next};
 pub use pieces::Pieces;
 pub use reasoning::{ReasoningSplit, Split};

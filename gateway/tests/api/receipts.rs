@@ -3,7 +3,7 @@
 use concord_gateway::receipt_file::{self, ReceiptError};
 use concord_gateway::{Options, new_key};
 use concord_proto::serving::{
-    Finish, GenerationSpec, Grammar, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
+    Finish, GenerationSpec, GrammarSpec, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
 };
 use concord_proto::{Digest, Domain, Keypair, Layers, Signed};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn receipt(id: &str) -> Signed {
             frequency_penalty: 0.5.into(),
             presence_penalty: 0.0.into(),
             logit_bias: vec![(3, (-1.5).into())],
-            grammar: Some(Grammar::JsonSchema("{}".to_string())),
+            grammar: Some(GrammarSpec::JsonSchema("{}".to_string())),
         },
         max_tokens: 9,
         stop_tokens: vec![2],

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use concord_kernels::Device;
 use concord_proto::ledger::{Finding, Verdict};
-use concord_proto::rules::leaf_words;
 use concord_proto::serving::{AnswerVerdict, AuditedAnswer};
 use concord_proto::session::{AuditOrder, ToCoordinator};
 use concord_proto::{Digest, Keypair, PublicKey, Signed};
+use concord_verify::training::leaf_words;
 
 use super::queue::{AuditQueue, LeafPlace, busy, same_job};
 use crate::RuntimeError;

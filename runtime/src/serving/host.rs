@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_proto::serving::{DeploymentId, LaneHello, StageAssignment};
+use concord_proto::serving::{DeploymentId, StageAssignment, StageStreamHello};
 use concord_proto::session::ToCoordinator;
 use concord_proto::{Keypair, Layers};
 use tokio::sync::{mpsc, oneshot};
@@ -110,7 +110,7 @@ impl HostContext {
         assignment.validate().map_err(RuntimeError::Unsupported)?;
         let deployment = &assignment.deployment;
         let own = assignment
-            .seat
+            .stage
             .map(|place| assignment.workers[place as usize]);
         if own.is_some_and(|own| own != self.key.public()) {
             let why = "its plan has another worker for this stage".to_string();
@@ -217,11 +217,11 @@ impl HostContext {
         self.handle.send(binding.incarnation, event).await?;
         let stopped = |_| RuntimeError::EngineStopped;
         bound.await.map_err(stopped)??;
-        let hello = LaneHello {
+        let hello = StageStreamHello {
             deployment: binding.id,
             pipeline: assignment.pipeline,
             epoch: binding.epoch,
-            seat: assignment.seat.unwrap_or_default(),
+            stage: assignment.stage.unwrap_or_default(),
             ticket: assignment.ticket,
         };
         let stream = StageStream::open(&self.coordinator, &self.key, &hello, messages).await?;

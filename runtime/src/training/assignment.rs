@@ -7,7 +7,7 @@ use concord_models::decoder::Trainable;
 use concord_models::train::{StateTensor, TrainState};
 use concord_proto::manifest::{DataManifest, ModelManifest, StateEntry, StateManifest};
 use concord_proto::session::Assignment;
-use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Seat, WorkerId};
+use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Slot, WorkerId};
 
 use super::data::DataSource;
 use super::leaf_work;
@@ -21,7 +21,7 @@ pub(crate) struct FetchedStage {
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) plan: Plan,
     pub(crate) endpoints: Vec<String>,
-    pub(crate) slot: Seat,
+    pub(crate) slot: Slot,
     pub(crate) config: Arc<DecoderConfig>,
     pub(crate) tensors: ModelBlobs,
     pub(crate) state: TrainState,
@@ -42,7 +42,7 @@ pub(crate) async fn fetch(
     plan.validate(spec.layers, spec.microbatches)
         .map_err(RuntimeError::Unsupported)?;
     let unplanned = || RuntimeError::Unsupported("the plan has no slot for this worker".into());
-    let slot = plan.seat(&worker).ok_or_else(unplanned)?;
+    let slot = plan.slot(&worker).ok_or_else(unplanned)?;
     let layers = plan.stages[slot.stage];
     let (config, manifest) = fetch_config(blobs, &spec).await?;
     let tensors = fetch_base(blobs, &spec, &config, &manifest, layers).await?;

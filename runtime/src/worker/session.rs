@@ -312,7 +312,7 @@ impl<'a> WorkerSession<'a> {
         else {
             return;
         };
-        let Some(slot) = plan.seat(&self.context.key.public()) else {
+        let Some(slot) = plan.slot(&self.context.key.public()) else {
             return;
         };
         let replica = &plan.replicas[slot.replica];

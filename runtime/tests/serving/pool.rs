@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use concord_kernels::Device;
 use concord_proto::serving::{
-    ClaimOrder, Draw, DrawOrder, Drawn, FromStage, Pass, Passed, Run, SampleOrder, SamplingSpec,
-    StageAssignment, ToStage,
+    ClaimOrder, Draw, DrawOrder, Drawn, FromStage, Pass, Passed, SampleOrder, SamplingSpec,
+    SequenceRun, StageAssignment, ToStage,
 };
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Layers, Signed};
@@ -99,7 +99,7 @@ impl Pool {
             workers: assigned.iter().map(|member| member.id).collect(),
             endpoints: assigned.iter().map(|m| m.hello.endpoint.clone()).collect(),
             stages,
-            seat: None,
+            stage: None,
             pages: 64,
             adapters: Vec::new(),
             standby: Vec::new(),
@@ -110,7 +110,7 @@ impl Pool {
     pub async fn serve(&mut self, assignment: &StageAssignment) -> Pipeline {
         for stage in 0..assignment.stages.len() {
             let mut own = assignment.clone();
-            own.seat = Some(stage as u32);
+            own.stage = Some(stage as u32);
             let _ = self.members[stage]
                 .to
                 .try_send(ToWorker::Serve(Box::new(own)));
@@ -121,9 +121,9 @@ impl Pool {
             assert_eq!(stream.hello.ticket, assignment.ticket);
             assert_eq!(
                 stream.worker,
-                assignment.workers[stream.hello.seat as usize]
+                assignment.workers[stream.hello.stage as usize]
             );
-            streams.insert(stream.hello.seat, stream);
+            streams.insert(stream.hello.stage, stream);
         }
         Pipeline {
             streams: streams.into_values().collect(),
@@ -204,7 +204,7 @@ impl Pipeline {
     pub fn send(&mut self, steps: &[Step<'_>]) {
         let number = self.next;
         self.next += 1;
-        let run = |step: &Step<'_>| Run {
+        let run = |step: &Step<'_>| SequenceRun {
             sequence: step.sequence,
             first: step.first,
             count: step.tokens.len() as u32,

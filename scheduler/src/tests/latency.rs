@@ -40,7 +40,7 @@ const FAR: Cost = Cost {
 
 impl Cost {
     fn of(&self, pass: &Pass) -> f64 {
-        let of_run = |run: &concord_proto::serving::Run| {
+        let of_run = |run: &concord_proto::serving::SequenceRun| {
             let rows = f64::from(run.count);
             let context = f64::from(run.first) + rows / 2.0;
             rows * (self.row + self.context * context)

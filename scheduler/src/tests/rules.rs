@@ -237,7 +237,7 @@ fn a_result_that_does_not_fit_is_a_fault_and_changes_nothing() {
 fn a_token_that_the_grammar_forbids_is_a_fault() {
     let mut world = World::new(settings(), 1, 64);
     let mut strict = generation(1, prompt(0, 20), 5);
-    strict.spec.sampling.grammar = Some(concord_proto::serving::Grammar::JsonObject);
+    strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);
     world.submit(1, strict);
     // All but the last token goes on without the grammar.
     assert_eq!(rows(&world), [19]);
@@ -281,7 +281,7 @@ fn what_breaks_fails_and_is_not_kept() {
 fn what_is_evicted_goes_on_elsewhere_with_the_same_tokens() {
     let mut world = World::new(settings(), 2, 64);
     let mut strict = generation(1, prompt(3, 20), 30);
-    strict.spec.sampling.grammar = Some(concord_proto::serving::Grammar::JsonObject);
+    strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);
     world.submit(1, sound(1, prompt(0, 200), 300));
     world.submit(2, strict);
     for _ in 0..20 {
@@ -403,7 +403,7 @@ fn a_stop_truncates_and_a_grammar_without_a_token_fails() {
     assert_eq!(world.seen[&1].finished.map(|f| f.0), Some(Finish::Stop));
     world.drain();
     let mut strict = generation(1, prompt(0, 20), 5);
-    strict.spec.sampling.grammar = Some(concord_proto::serving::Grammar::JsonObject);
+    strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);
     world.submit(2, strict);
     let nothing = Control::Allow {
         answer: 0,

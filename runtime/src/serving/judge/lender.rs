@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use concord_models::decoder::{Stage, StageOptions, WeightBytes};
 use concord_proto::Layers;
+use concord_verify::serving::CheckedReceipt;
 
-use super::words::Words;
 use super::{AnswerCase, Stop};
 use crate::serving::stage::stage_options;
 use crate::stage_cache::StageCache;
@@ -14,15 +14,19 @@ use crate::stage_cache::StageCache;
 /// Lends stages for one answer.
 pub(super) struct Lender<'a> {
     case: &'a AnswerCase<'a>,
-    words: &'a Words,
+    checked: &'a CheckedReceipt,
     stages: &'a StageCache,
 }
 
 impl<'a> Lender<'a> {
-    pub(super) fn new(case: &'a AnswerCase<'a>, words: &'a Words, stages: &'a StageCache) -> Self {
+    pub(super) fn new(
+        case: &'a AnswerCase<'a>,
+        checked: &'a CheckedReceipt,
+        stages: &'a StageCache,
+    ) -> Self {
         Self {
             case,
-            words,
+            checked,
             stages,
         }
     }
@@ -30,11 +34,11 @@ impl<'a> Lender<'a> {
     /// Bytes of a stage that may stay loaded: it has no adapter, and as many positions as any
     /// answer of its deployment.
     fn cached_bytes(&self, layers: Layers) -> Option<u64> {
-        let deployment = &self.words.receipt.deployment;
+        let deployment = &self.checked.receipt.deployment;
         let positions = u64::from(deployment.positions);
         let config = &self.case.config;
-        let is_plain = self.words.receipt.spec.adapter.is_none();
-        let fits = self.words.tokens.len() as u64 <= positions;
+        let is_plain = self.checked.receipt.spec.adapter.is_none();
+        let fits = self.checked.tokens.len() as u64 <= positions;
         let bytes = || WeightBytes::of(config).stage(config, layers.start..layers.end, positions);
         let bytes = (is_plain && fits).then(bytes)?;
         self.stages.holds(bytes).then_some(bytes)
@@ -42,7 +46,7 @@ impl<'a> Lender<'a> {
 
     /// The stage of these layers.
     pub(super) fn stage(&self, layers: Layers) -> Result<Stage, Stop> {
-        let deployment = &self.words.receipt.deployment;
+        let deployment = &self.checked.receipt.deployment;
         let cached = self.cached_bytes(layers);
         if cached.is_some()
             && let Some(stage) = self.stages.take((deployment.id().0, layers))
@@ -52,12 +56,12 @@ impl<'a> Lender<'a> {
         if let Some(bytes) = cached {
             self.stages.make_room(bytes);
         }
-        let (case, words) = (self.case, self.words);
+        let (case, checked) = (self.case, self.checked);
         let options = stage_options(deployment, case.config.clone(), layers, case.device)?;
-        let adapter = words.receipt.spec.adapter.and(case.adapter);
+        let adapter = checked.receipt.spec.adapter.and(case.adapter);
         let options = StageOptions {
             lora: adapter.map(|adapter| adapter.lora.clone()),
-            positions: cached.map_or(words.tokens.len(), |_| options.positions),
+            positions: cached.map_or(checked.tokens.len(), |_| options.positions),
             ..options
         };
         let none = BTreeMap::new();
@@ -68,7 +72,7 @@ impl<'a> Lender<'a> {
     /// Keeps a stage for the next answer, or drops it.
     pub(super) fn give_back(&self, layers: Layers, stage: Stage) {
         if let Some(bytes) = self.cached_bytes(layers) {
-            let deployment = &self.words.receipt.deployment;
+            let deployment = &self.checked.receipt.deployment;
             self.stages.put((deployment.id().0, layers), bytes, stage);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use concord_proto::limits::FRAME_BYTES_MAX;
-use concord_proto::serving::{Deployment, DeploymentId, PAGE_TOKENS, Run, StageAssignment};
+use concord_proto::serving::{Deployment, DeploymentId, PAGE_TOKENS, SequenceRun, StageAssignment};
 use concord_proto::{Layers, WorkerId};
 
 /// Rows of a pass: far more than any device does at once.
@@ -35,7 +35,7 @@ impl StageBinding {
         hidden: usize,
     ) -> Option<Self> {
         let layers = assignment.layers()?;
-        let place = assignment.seat? as usize;
+        let place = assignment.stage? as usize;
         Some(Self {
             incarnation,
             id: assignment.deployment.id(),
@@ -74,7 +74,7 @@ impl StageBinding {
     ///
     /// # Errors
     /// A sentence naming the run that does not fit.
-    pub(crate) fn check_runs(&self, runs: &[Run], rows: usize) -> Result<(), String> {
+    pub(crate) fn check_runs(&self, runs: &[SequenceRun], rows: usize) -> Result<(), String> {
         self.row_bytes(rows)?;
         let mut sequences = BTreeSet::new();
         let mut written = BTreeSet::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use concord_models::decoder::StageAdapter;
-use concord_proto::serving::{FromStage, Pass, Run, ToStage};
+use concord_proto::serving::{FromStage, Pass, SequenceRun, ToStage};
 use concord_proto::{Digest, Keypair, Signed};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -154,7 +154,7 @@ impl ServingEngine {
     fn pass(
         &mut self,
         number: u64,
-        runs: Vec<Run>,
+        runs: Vec<SequenceRun>,
         rows: Rows,
         arrived: Instant,
     ) -> Result<(), RuntimeError> {

@@ -1,6 +1,6 @@
 //! Values for tests.
 
-use concord_proto::serving::{Deployment, Run};
+use concord_proto::serving::{Deployment, SequenceRun};
 use concord_proto::{Digest, Layers, PrecisionSpec};
 
 use super::binding::StageBinding;
@@ -31,8 +31,8 @@ pub(crate) fn binding() -> StageBinding {
     }
 }
 
-pub(crate) fn run(sequence: u64, first: u32, count: u32, pages: &[u32]) -> Run {
-    Run {
+pub(crate) fn run(sequence: u64, first: u32, count: u32, pages: &[u32]) -> SequenceRun {
+    SequenceRun {
         sequence,
         first,
         count,

@@ -6,7 +6,7 @@ use concord_kernels::Tensor;
 use concord_kernels::ops::PagedRun;
 use concord_models::decoder::{PassInput, PassOutput, StageAdapter, StageRun};
 use concord_proto::Digest;
-use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, Run, runs_digest};
+use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, SequenceRun, runs_digest};
 
 use super::bound::ServingStage;
 use super::draw::{ComputedPass, draw};
@@ -44,7 +44,7 @@ impl ServingStage {
         &mut self,
         faults: &Faults,
         number: u64,
-        runs: Vec<Run>,
+        runs: Vec<SequenceRun>,
         rows: Rows,
         arrived: Instant,
     ) -> Result<(), RuntimeError> {
@@ -139,7 +139,7 @@ impl ServingStage {
 
 impl ServingStage {
     /// Refuses what does not fit the binding.
-    fn check(&self, number: u64, runs: &[Run], rows: &Rows) -> Result<(), RuntimeError> {
+    fn check(&self, number: u64, runs: &[SequenceRun], rows: &Rows) -> Result<(), RuntimeError> {
         let bad = |why: String| Err(RuntimeError::Pass(format!("pass {number}: {why}")));
         if number != self.next_pass {
             return bad(format!("pass {} was to come", self.next_pass));
@@ -170,17 +170,17 @@ impl ServingStage {
         }
     }
 
-    fn compute(&mut self, runs: &[Run], rows: Rows) -> Result<PassOutput, RuntimeError> {
+    fn compute(&mut self, runs: &[SequenceRun], rows: Rows) -> Result<PassOutput, RuntimeError> {
         let stage = &self.loaded.stage;
         let adapters = &self.adapters;
         let paged = |run| -> StageRun<'_> {
-            let Run {
+            let SequenceRun {
                 pages,
                 first,
                 count,
                 adapter,
                 ..
-            }: &Run = run;
+            }: &SequenceRun = run;
             let adapter = adapter.as_ref().and_then(|adapter| adapters.get(adapter));
             StageRun {
                 run: PagedRun {
@@ -204,7 +204,7 @@ impl ServingStage {
     }
 
     /// Notes the rows that went through, beside the pages.
-    fn note(&mut self, runs: &[Run], entered: &[RowInput], left: &[Digest]) {
+    fn note(&mut self, runs: &[SequenceRun], entered: &[RowInput], left: &[Digest]) {
         for (run, range) in runs.iter().zip(ranges(runs)) {
             let rows = entered[range.clone()].iter().zip(&left[range]);
             let rows = rows.map(|(entered, left)| Position {

@@ -1,7 +1,7 @@
 //! The rows of a pass: hidden states that come in, and those that go out.
 
 use concord_proto::Digest;
-use concord_proto::serving::{PassHeader, Passed, Run, row_digest};
+use concord_proto::serving::{PassHeader, Passed, SequenceRun, row_digest};
 
 /// A pass that has arrived, checked.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct ReceivedPass {
 
 /// A pass to be sent.
 pub(crate) struct OutgoingPass {
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<SequenceRun>,
     pub(crate) digests: Vec<Digest>,
     pub(crate) rows: Vec<f32>,
     /// What the coordinator is told once it is sent.
@@ -26,7 +26,7 @@ pub(crate) fn digests(rows: &[f32], hidden: usize) -> Vec<Digest> {
 }
 
 /// The rows of each run, `[start, end)`.
-pub(crate) fn ranges(runs: &[Run]) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(crate) fn ranges(runs: &[SequenceRun]) -> impl Iterator<Item = std::ops::Range<usize>> {
     let mut end = 0;
     runs.iter().map(move |run| {
         let start = end;

@@ -128,7 +128,7 @@ pub(crate) fn pieces(header: &PassHeader, rows: &[f32]) -> impl Iterator<Item = 
 
 #[cfg(test)]
 mod tests {
-    use concord_proto::serving::Run;
+    use concord_proto::serving::SequenceRun;
     use concord_proto::{Keypair, Origin};
 
     use super::*;
@@ -146,7 +146,12 @@ mod tests {
         }
     }
 
-    fn signed(binding: &StageBinding, by: &Keypair, runs: Vec<Run>, rows: &[f32]) -> PassHeader {
+    fn signed(
+        binding: &StageBinding,
+        by: &Keypair,
+        runs: Vec<SequenceRun>,
+        rows: &[f32],
+    ) -> PassHeader {
         let rows = digests(rows, binding.hidden);
         let message = PassHeader::message(&binding.id, binding.epoch, 0, &runs, &rows);
         PassHeader {

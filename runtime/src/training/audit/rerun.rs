@@ -7,7 +7,7 @@ use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Stage;
 use concord_proto::tree::Node;
-use concord_proto::{Digest, Part, Phase, Port, PortKind};
+use concord_proto::{Digest, GradientPart, LeafPhase, Port, PortKind};
 
 use super::inputs::{Inputs, missing};
 use super::job::cached_bytes;
@@ -38,9 +38,9 @@ impl LeafRerun<'_> {
         base: &ModelBlobs,
     ) -> Result<Vec<Port>, RuntimeError> {
         match self.inputs.leaf.phase {
-            Phase::Reduce => self.reduce(),
-            Phase::Update => self.update(),
-            Phase::Forward | Phase::Backward => {
+            LeafPhase::Reduce => self.reduce(),
+            LeafPhase::Update => self.update(),
+            LeafPhase::Forward | LeafPhase::Backward => {
                 let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
                 let (values, positions) = (self.inputs.values()?, self.inputs.sequence_len);
                 let cached = cached_bytes(spec, &config, layers, positions);
@@ -98,7 +98,11 @@ impl LeafRerun<'_> {
             .ok_or_else(|| missing("the scalars"))?;
         let state = self.inputs.state()?.placed(self.device)?;
         let mut totals = BTreeMap::new();
-        for part in [Part::Own, Part::TiedEmbed, Part::TiedHead] {
+        for part in [
+            GradientPart::Own,
+            GradientPart::TiedEmbed,
+            GradientPart::TiedHead,
+        ] {
             let root = Node {
                 start: 0,
                 end: spec.microbatches,
@@ -127,7 +131,7 @@ impl LeafRerun<'_> {
         Ok(ports)
     }
 
-    fn total(&self, part: Part, node: Node) -> Result<Total, KernelError> {
+    fn total(&self, part: GradientPart, node: Node) -> Result<Total, KernelError> {
         let kind = PortKind::Partial { node, part };
         if let Some(sum) = self.inputs.tensors(|found| found == kind) {
             return Ok(Some(sum.to_vec()));
@@ -154,7 +158,7 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
         return Err(missing("its hidden states"));
     }
     let forwarded = leaf_work::forward(stage, leaf.layers, &batch.batch, inputs.hidden())?;
-    if leaf.phase == Phase::Forward {
+    if leaf.phase == LeafPhase::Forward {
         return Ok(vec![forwarded.output]);
     }
     let gradient = inputs.tensors(|kind| matches!(kind, PortKind::Gradient(_)));

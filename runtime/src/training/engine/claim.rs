@@ -1,7 +1,7 @@
 //! The end of a step: the update, and the claim of all its leaves.
 
 use concord_proto::session::{Scalars, ToCoordinator};
-use concord_proto::{Claim, F32Bits, Leaf, Phase, Signed, leaf_root};
+use concord_proto::{Claim, F32Bits, Leaf, LeafPhase, Signed, leaf_root};
 
 use super::run::{StepProgress, StepRun};
 use super::{CommittedStage, EngineContext};
@@ -40,8 +40,8 @@ impl StepRun {
         context.faults.after_update(job.step, committed, next);
         let inputs = job.update_inputs(&mut self.openings, &self.exchange, scalars);
         let outputs = updated.outputs();
-        let leaf = job.leaf(&mut self.openings, Phase::Update, 0, inputs, outputs);
-        self.leaves.insert((Phase::Update, 0), leaf);
+        let leaf = job.leaf(&mut self.openings, LeafPhase::Update, 0, inputs, outputs);
+        self.leaves.insert((LeafPhase::Update, 0), leaf);
         // The order of a claim: phase by phase, each by rising microbatch.
         let leaves: Vec<Leaf> = self.leaves.values().cloned().collect();
         let claim = Claim {

@@ -7,7 +7,7 @@ use concord_models::decoder::Stage;
 use concord_models::train::TrainState;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Held;
-use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Port, Seat, TensorState, WorkerId};
+use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Port, Slot, TensorState, WorkerId};
 
 use super::EngineContext;
 use crate::training::assignment::FetchedStage;
@@ -21,7 +21,7 @@ pub(super) struct CommittedStage {
     pub(super) plan: Plan,
     pub(super) plan_digest: Digest,
     pub(super) endpoints: BTreeMap<WorkerId, String>,
-    pub(super) slot: Seat,
+    pub(super) slot: Slot,
     pub(super) layers: Layers,
     /// None where it lacks the committed values, or made room for that of another plan: then no
     /// step can be done. Invariant: there is one while there is a run.

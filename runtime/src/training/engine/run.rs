@@ -6,7 +6,7 @@ use std::sync::Arc;
 use concord_kernels::{KernelError, Tensor};
 use concord_models::decoder::Stage;
 use concord_proto::wire::FrameHeader;
-use concord_proto::{F32Bits, Input, Leaf, MicrobatchLoss, Part, Phase, PortKind};
+use concord_proto::{ClaimInput, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind};
 
 use super::leaves::Received;
 use super::openings::StepOpenings;
@@ -32,13 +32,13 @@ pub(super) struct StepRun {
     batches: BTreeMap<u32, Microbatch>,
     schedule: MicrobatchSchedule,
     pub(super) progress: StepProgress,
-    activations: BTreeMap<u32, (Arc<Tensor>, Input)>,
-    gradients: BTreeMap<u32, (Arc<Tensor>, Input)>,
+    activations: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
+    gradients: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
     /// Tapes of microbatches in flight; none where the forward pass is done again.
     tapes: BTreeMap<u32, Option<Forwarded>>,
-    pub(super) sums: BTreeMap<(u32, Part), Arc<PartSum>>,
+    pub(super) sums: BTreeMap<(u32, GradientPart), Arc<PartSum>>,
     pub(super) losses: Vec<MicrobatchLoss>,
-    pub(super) leaves: BTreeMap<(Phase, u32), Leaf>,
+    pub(super) leaves: BTreeMap<(LeafPhase, u32), Leaf>,
     pub(super) exchange: Exchange<Received>,
     pub(super) step_gradients: BTreeMap<String, Arc<Tensor>>,
     pub(super) openings: StepOpenings,
@@ -82,7 +82,7 @@ impl StepRun {
         } = frame.header;
         let pipeline = job.pipeline();
         let neighbour = |stage: Option<usize>| stage.and_then(|s| pipeline.get(s)).copied();
-        let input = Input {
+        let input = ClaimInput {
             port,
             origin: Some(origin.clone()),
         };
@@ -179,12 +179,12 @@ impl StepRun {
         let outputs = vec![output];
         let leaf = job.leaf(
             &mut self.openings,
-            Phase::Forward,
+            LeafPhase::Forward,
             microbatch,
             inputs,
             outputs,
         );
-        self.leaves.insert((Phase::Forward, microbatch), leaf);
+        self.leaves.insert((LeafPhase::Forward, microbatch), leaf);
         if let Some(hidden) = forwarded.hidden() {
             let next = job.pipeline()[job.slot.stage + 1];
             sending::send(job, context, next, microbatch, output, &[hidden])?;
@@ -227,12 +227,12 @@ impl StepRun {
         let outputs = done.outputs.clone();
         let leaf = job.leaf(
             &mut self.openings,
-            Phase::Backward,
+            LeafPhase::Backward,
             microbatch,
             inputs,
             outputs,
         );
-        self.leaves.insert((Phase::Backward, microbatch), leaf);
+        self.leaves.insert((LeafPhase::Backward, microbatch), leaf);
         for (part, sum) in done.sums {
             for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
                 self.openings.tensor(*digest, tensor);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use concord_kernels::KernelError;
-use concord_proto::rules::parts;
 use concord_proto::session::ToCoordinator;
 use concord_proto::tree::{Node, cover};
-use concord_proto::{Part, Phase};
+use concord_proto::{GradientPart, LeafPhase};
+use concord_verify::training::parts;
 
 use super::leaves::Received;
 use super::run::{StepProgress, StepRun, check_finite};
@@ -40,12 +40,12 @@ impl StepRun {
             }
             let leaf = job.leaf(
                 &mut self.openings,
-                Phase::Reduce,
+                LeafPhase::Reduce,
                 node.start,
                 inputs,
                 outputs,
             );
-            self.leaves.insert((Phase::Reduce, node.start), leaf);
+            self.leaves.insert((LeafPhase::Reduce, node.start), leaf);
         }
         self.progress = StepProgress::Exchanging;
         Ok(())
@@ -55,7 +55,7 @@ impl StepRun {
         &self,
         context: &EngineContext,
         node: Node,
-        part: Part,
+        part: GradientPart,
     ) -> Result<Arc<PartSum>, KernelError> {
         if node.len() == 1 {
             return Ok(self.sums[&(node.start, part)].clone());
@@ -78,10 +78,14 @@ impl StepRun {
             let total = self.exchange.total(part, &clone, &add)?;
             Some(total.map(|total| (part, total)))
         };
-        let totals = [Part::Own, Part::TiedEmbed, Part::TiedHead]
-            .into_iter()
-            .filter_map(total)
-            .collect::<Result<_, KernelError>>()?;
+        let totals = [
+            GradientPart::Own,
+            GradientPart::TiedEmbed,
+            GradientPart::TiedHead,
+        ]
+        .into_iter()
+        .filter_map(total)
+        .collect::<Result<_, KernelError>>()?;
         self.step_gradients = leaf_work::step_gradients(&job.spec, job.layers, device, totals)?;
         let norms = leaf_work::norms(&job.spec, job.layers, device, &self.step_gradients)?;
         for norm in &norms {

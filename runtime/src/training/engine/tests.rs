@@ -12,8 +12,8 @@ use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
     AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, Order,
-    Origin, Plan, Port, PortKind, PrecisionSpec, Replica, Schedule, ScheduleKind, Signed,
-    TensorState, TrainableTensor, leaf_root,
+    Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Signed,
+    TensorState, TrainedTensor, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -44,7 +44,7 @@ fn config() -> DecoderConfig {
 
 fn job_spec(config: &DecoderConfig) -> JobSpec {
     let trained = Trainable::Full.tensors(config).into_iter();
-    let trained = trained.map(|tensor| TrainableTensor {
+    let trained = trained.map(|tensor| TrainedTensor {
         name: tensor.name,
         shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
         place: spec::place(tensor.place, false),
@@ -68,7 +68,7 @@ fn job_spec(config: &DecoderConfig) -> JobSpec {
             weight_decay: 0.0.into(),
             max_grad_norm: 1.0.into(),
         },
-        schedule: Schedule {
+        schedule: RateSchedule {
             kind: ScheduleKind::Constant,
             learning_rate: 0.01.into(),
             warmup_steps: 0,
@@ -149,7 +149,7 @@ impl Driven {
         let job = spec.id();
         let fetched = FetchedStage {
             job,
-            slot: plan.seat(&worker).unwrap(),
+            slot: plan.slot(&worker).unwrap(),
             plan,
             endpoints: vec!["http://127.0.0.1:1".to_string()],
             config: config.into(),
