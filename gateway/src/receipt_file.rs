@@ -1,7 +1,7 @@
 //! Receipts as JSON, for people and for `concord verify`.
 //!
-//! The signed bytes are what counts. What can be read beside them is derived from them, and a file
-//! that says something else is refused.
+//! Only the signed bytes count. The readable fields beside them are derived from them, and a file
+//! whose fields contradict its bytes is refused.
 
 use concord_proto::canonical;
 use concord_proto::serving::{Finish, GrammarSpec, Receipt, SamplingSpec, StageClaim};

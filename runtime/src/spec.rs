@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
-use concord_models::config::{DecoderConfig, Place, Projection};
+use concord_models::config::{DecoderConfig, Projection, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
 use concord_models::train::{AdamSettings, Curve, LearningRate};
 use concord_proto::serving::AdapterManifest;
@@ -29,12 +29,12 @@ pub fn precision(bits: u8) -> Result<Precision, RuntimeError> {
 }
 
 /// Where a tensor stands, as the job spec names it.
-pub fn place(place: Place, tied: bool) -> ModelPlace {
+pub fn place(place: TensorPlace, tied: bool) -> ModelPlace {
     match place {
-        Place::Embed if tied => ModelPlace::EmbedAndHead,
-        Place::Embed => ModelPlace::Embed,
-        Place::Layer(layer) => ModelPlace::Layer(layer),
-        Place::FinalNorm | Place::Head => ModelPlace::Head,
+        TensorPlace::Embed if tied => ModelPlace::EmbedAndHead,
+        TensorPlace::Embed => ModelPlace::Embed,
+        TensorPlace::Layer(layer) => ModelPlace::Layer(layer),
+        TensorPlace::FinalNorm | TensorPlace::Head => ModelPlace::Head,
     }
 }
 

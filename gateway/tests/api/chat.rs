@@ -97,7 +97,7 @@ async fn what_a_request_leaves_open_comes_from_the_model() {
     let room = POSITIONS - CHAT_PROMPT.len() as u32;
     assert_eq!(asked.spec.max_tokens, room);
     assert_eq!(asked.spec.adapter, None);
-    // A random seed is told, so that the answer can be had again.
+    // A random seed is in the response, so that the answer can be asked for again.
     assert_eq!(first["seed"], sampling.seed);
     let second = stand.chat(json!({})).await.json();
     assert_ne!(first["seed"], second["seed"]);

@@ -58,6 +58,10 @@ impl Worker for OneTensor {
         Err(Status::unimplemented("it has no neighbours"))
     }
 
+    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        Err(Status::unimplemented("nobody asks whose address it is"))
+    }
+
     async fn open(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
         if self.stall == Stall::Open {
             self.stalls.notify_one();
@@ -66,10 +70,6 @@ impl Worker for OneTensor {
         let digest = Digest::of(Domain::Blob, &self.bytes);
         let bytes = canonical::encode(&Opening::Inputs(vec![vec![digest]]));
         Ok(Response::new(Body { bytes }))
-    }
-
-    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
-        Err(Status::unimplemented("nobody asks for its key"))
     }
 
     async fn get_blob(&self, _: Request<BlobAddress>) -> Result<Response<Chunks>, Status> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{Device, KernelError, Tensor};
-use concord_models::decoder::{Batch, End, Gradients, Stage, StageInput, StageTape};
+use concord_models::decoder::{Batch, Gradients, Stage, StageInput, StageTape, TensorUse};
 use concord_models::train::{StepScalars, TrainState, gradient_norm, mean_loss};
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
@@ -183,9 +183,9 @@ fn split(
     mut gradients: Gradients,
 ) -> Result<BTreeMap<GradientPart, Arc<PartSum>>, KernelError> {
     let end = |part| match part {
-        GradientPart::Own => End::Own,
-        GradientPart::TiedEmbed => End::TiedEmbed,
-        GradientPart::TiedHead => End::TiedHead,
+        GradientPart::Own => TensorUse::Own,
+        GradientPart::TiedEmbed => TensorUse::TiedEmbed,
+        GradientPart::TiedHead => TensorUse::TiedHead,
     };
     let mut take = |part| {
         let mut tensors = Vec::new();
@@ -226,7 +226,7 @@ pub(crate) fn add(
     sum: &mut [Arc<Tensor>],
     other: Vec<Arc<Tensor>>,
 ) -> Result<(), KernelError> {
-    let _gradients = device.account(Purpose::Gradients);
+    let _gradients = device.account(MemoryPurpose::Gradients);
     let mut pairs = sum.iter_mut().zip(other);
     pairs.try_for_each(|(sum, other)| device.add_assign(Arc::make_mut(sum), &other))
 }

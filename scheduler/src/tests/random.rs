@@ -97,7 +97,7 @@ fn run(world: &mut World, ops: Vec<Op>) {
             Op::Up => world.up(),
             Op::Cancel(number) => world.cancel(which(number, next)),
             Op::Stop(number, answer) => world.stop(which(number, next), u32::from(answer)),
-            Op::Tick => world.apply(crate::Event::Tick),
+            Op::Tick => world.apply(crate::SchedulerEvent::Tick),
         }
     }
     world.drain();
