@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The repository.
-pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// The folder of the repository. The package that runs these tests, xtask, lies right in it.
+pub fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().expect("a folder around xtask")
+}
 
 /// A text file.
 pub struct SourceFile {
@@ -17,7 +20,7 @@ pub struct SourceFile {
 impl SourceFile {
     /// The path from the root of the repository, with `/`.
     pub fn name(&self) -> String {
-        let relative = self.path.strip_prefix(ROOT).expect("it lies in the root");
+        let relative = self.path.strip_prefix(root()).expect("it lies in the root");
         relative.to_str().expect("UTF-8").replace('\\', "/")
     }
 
@@ -30,8 +33,12 @@ impl SourceFile {
 /// All files with the extension, but those that are built or hidden.
 pub fn source_files(extension: &str) -> Vec<SourceFile> {
     let mut files = Vec::new();
-    collect(Path::new(ROOT), extension, &mut files);
-    assert!(!files.is_empty(), "no {extension} file in {ROOT}");
+    collect(root(), extension, &mut files);
+    assert!(
+        !files.is_empty(),
+        "no {extension} file in {}",
+        root().display()
+    );
     files
 }
 

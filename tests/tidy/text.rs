@@ -1,8 +1,6 @@
 //! Rules on the text of source files.
 
-use std::path::Path;
-
-use crate::sources::{ROOT, SourceFile, source_files};
+use crate::sources::{SourceFile, root, source_files};
 
 /// Lines that a file may have.
 const FILE_LINES_MAX: usize = 500;
@@ -237,7 +235,7 @@ fn no_file_names_a_folder_of_one_machine() {
 fn links_between_documents_lead_somewhere() {
     let mut broken = Vec::new();
     for file in source_files("md") {
-        let folder = file.path.parent().unwrap_or(Path::new(ROOT));
+        let folder = file.path.parent().unwrap_or(root());
         for link in file.text.split("](").skip(1) {
             let target = link.split([')', '#']).next().unwrap_or("");
             let is_local = !target.is_empty() && !target.contains("://");
