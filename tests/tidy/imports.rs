@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::sources::{SourceFile, root, source_files};
+use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
 const IMPORTS: [(&str, &[&str]); 10] = [
@@ -119,6 +119,20 @@ fn crates_import_only_what_the_architecture_allows() {
 }
 
 #[test]
+fn every_import_that_is_allowed_exists() {
+    let dependencies = dependencies();
+    for (package, allowed) in IMPORTS {
+        for name in allowed {
+            let is_used = |d: &Dependency| d.package == package && d.name == *name && !d.is_dev;
+            assert!(
+                dependencies.iter().any(is_used),
+                "{package} does not import {name}: take it off the list, and out of ARCHITECTURE.md"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_dependency_is_used() {
     let files = source_files("rs");
     let is_unused = |dependency: &Dependency| {
@@ -135,12 +149,20 @@ fn every_dependency_is_used() {
                         .any(|part| path.starts_with(part))
                 })
         };
-        let names_it = |file: &SourceFile| file.text.contains(&crate_name);
+        let names_it = |file: &SourceFile| has_word(&file.text, &crate_name);
         let used = files
             .iter()
             .any(|file| is_of_package(&file.path) && names_it(file));
         !used && !GENERATED_USES.contains(&crate_name.as_str())
     };
+    for name in GENERATED_USES {
+        let named = files.iter().find(|file| {
+            let is_here = file.name().starts_with("tests/tidy/");
+            !is_here && has_word(&file.text, name)
+        });
+        let named = named.map(SourceFile::name);
+        assert_eq!(named, None, "it names {name}: take that off the list");
+    }
     let unused = dependencies().into_iter().filter(is_unused);
     let unused: Vec<String> = unused
         .map(|d| format!("{}: {}", d.package, d.name))

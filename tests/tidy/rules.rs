@@ -1,5 +1,8 @@
 //! What the compiler does not check: who may import whom, and the rules of CONTRIBUTING.md on text.
 
+mod circles;
+mod columns;
 mod imports;
+mod names;
 mod sources;
 mod text;

@@ -61,3 +61,38 @@ fn collect(folder: &Path, extension: &str, files: &mut Vec<SourceFile>) {
         }
     }
 }
+
+/// Fails with all lines that break a rule.
+pub fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+/// Lines of files with the extension for which `breaks` holds, as file and line.
+pub fn lines_where(extension: &str, breaks: impl Fn(&SourceFile, &str) -> bool) -> Vec<String> {
+    let files = source_files(extension);
+    let broken = files
+        .iter()
+        .map(|file| lines_of(file, |line| breaks(file, line)));
+    broken.flatten().collect()
+}
+
+/// Lines of the file for which `breaks` holds, as file and line.
+pub fn lines_of(file: &SourceFile, breaks: impl Fn(&str) -> bool) -> Vec<String> {
+    let broken = file.lines().filter(|(_, line)| breaks(line));
+    let shown =
+        |(number, line): (usize, &str)| format!("{}:{number}: {}", file.name(), line.trim());
+    broken.map(shown).collect()
+}
+
+/// The line without comment and without what stands in quotes on it.
+pub fn code(line: &str) -> String {
+    let outside: Vec<&str> = line.split('"').step_by(2).collect();
+    let outside = outside.join("\"\"");
+    outside.split("//").next().unwrap_or("").to_string()
+}
+
+/// Whether the text has the word, not within a longer name.
+pub fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).any(|part| part == word)
+}

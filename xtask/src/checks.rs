@@ -1,7 +1,7 @@
 //! The quick check, and all checks but the tests.
 
 use crate::setup::{self, Features};
-use crate::step::{cargo, printed, run};
+use crate::step::{EVERYTHING, cargo, printed, run};
 use crate::{Outcome, examples, licences};
 
 /// Crates whose unit tests take seconds.
@@ -11,9 +11,6 @@ const LIGHT: [&str; 4] = [
     "concord-text",
     "concord-scheduler",
 ];
-
-/// What every check builds, in one profile and one set of features, so that it is compiled once.
-pub const EVERYTHING: [&str; 3] = ["--release", "--workspace", "--locked"];
 
 /// Format, lints, the rules on the text, and the tests of the light crates.
 ///

@@ -4,9 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::checks::EVERYTHING;
 use crate::setup::Features;
-use crate::step::{cargo, command, run};
+use crate::step::{EVERYTHING, cargo, command, run};
 use crate::{Outcome, root};
 
 /// Builds all examples with what the tests need, then runs each.

@@ -5,6 +5,7 @@
 mod checks;
 mod examples;
 mod licences;
+mod nvrtc;
 mod output;
 mod setup;
 mod step;

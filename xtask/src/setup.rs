@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::step::{command, run, succeeds};
-use crate::{Outcome, root};
+use crate::{Outcome, nvrtc, root};
 
 /// NVIDIA's run-time compiler, a library of 90 MB: the last release line that knows Pascal and Volta.
 const NVRTC: &str = "nvidia-cuda-nvrtc-cu12==12.9.*";
@@ -15,8 +15,8 @@ const CLIENTS: [(&str, &str); 2] = [
     ("langchain-openai", "langchain_openai"),
 ];
 
-/// Variables of the environment that tell builds and tests where something is.
-pub type Variables = Vec<(String, PathBuf)>;
+/// NamedPaths of the environment that tell builds and tests where something is.
+pub type NamedPaths = Vec<(String, PathBuf)>;
 
 /// Which features the workspace is built with.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Features {
 
 /// What tests are given, and what they are not.
 pub struct Ready {
-    pub variables: Variables,
+    pub variables: NamedPaths,
     /// What is not there: what goes without it, and how it is had.
     pub missing: Vec<String>,
 }
@@ -114,7 +114,7 @@ pub fn before_the_build() -> Vec<String> {
 /// What only running tests need, and may be fetched while they are built.
 pub fn meanwhile() -> Ready {
     let mut missing = install(&[BROWSER, CURL]);
-    let mut variables = Variables::new();
+    let mut variables = NamedPaths::new();
     match clients() {
         Ok(Some(python)) => variables.push(("CONCORD_CLIENTS".to_string(), python)),
         Ok(None) => {}
@@ -176,30 +176,17 @@ fn forbidden() -> bool {
     env::var_os("CONCORD_NO_INSTALL").is_some_and(|value| !value.is_empty())
 }
 
-fn is_named(variable: &str) -> bool {
-    env::var_os(variable).is_some_and(|value| !value.is_empty())
-}
-
-/// Where `fetch_nvrtc` leaves the library.
-const NVRTC_FOLDER: &str = "target/nvrtc";
-
-/// The folder that builds are to take NVRTC from, if it was fetched and the environment names no other.
-pub fn fetched_nvrtc() -> Option<PathBuf> {
-    let library = root().join(NVRTC_FOLDER).join("nvidia/cuda_nvrtc/lib");
-    (!is_named("CONCORD_NVRTC") && library.is_dir()).then_some(library)
-}
-
 fn fetch_nvrtc() -> Outcome {
-    if is_named("CONCORD_NVRTC") || fetched_nvrtc().is_some() {
+    if nvrtc::is_named() || nvrtc::fetched().is_some() {
         return Ok(());
     }
     let python = python()?;
-    pip(&python, &["--no-deps", "--target", NVRTC_FOLDER, NVRTC])
+    pip(&python, &["--no-deps", "--target", nvrtc::FOLDER, NVRTC])
 }
 
 /// A Python with the clients, made if it is not there; nothing if the variable names one.
 fn clients() -> Result<Option<PathBuf>, String> {
-    if is_named("CONCORD_CLIENTS") {
+    if env::var_os("CONCORD_CLIENTS").is_some_and(|value| !value.is_empty()) {
         return Ok(None);
     }
     let python = python()?;

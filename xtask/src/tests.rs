@@ -5,10 +5,9 @@ use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use crate::Outcome;
-use crate::checks::EVERYTHING;
 use crate::output::Reader;
 use crate::setup::{self, Features};
-use crate::step::{cargo, run as run_step, typed};
+use crate::step::{EVERYTHING, cargo, run as run_step, typed};
 
 /// Sets up what is missing, where it may; builds the tests meanwhile, and runs them.
 ///
