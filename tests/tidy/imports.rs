@@ -44,7 +44,7 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 ];
 
 /// Used by generated code alone: no source file names it.
-const GENERATED_USES: [&str; 1] = ["tonic_prost"];
+const GENERATED_USES: [&str; 2] = ["prost", "tonic_prost"];
 
 /// A package with tests outside its folder: they use its dependencies.
 const TESTS_ELSEWHERE: [(&str, &str); 1] = [("xtask", "tests/tidy")];

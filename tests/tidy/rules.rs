@@ -2,6 +2,8 @@
 
 mod circles;
 mod columns;
+mod documents;
+mod glossary;
 mod imports;
 mod names;
 mod sources;

@@ -1,5 +1,7 @@
 //! The quick check, and all checks but the tests.
 
+use std::process::Command;
+
 use crate::setup::{self, Features};
 use crate::step::{EVERYTHING, cargo, printed, run};
 use crate::{Outcome, examples, licences};
@@ -11,6 +13,11 @@ const LIGHT: [&str; 4] = [
     "concord-text",
     "concord-scheduler",
 ];
+
+/// Commands of the README that build, word by word; `tests/readme` looks for them here, and runs the
+/// other ones.
+const DEMO: &str = "cargo run --release -- demo";
+const INSTALL: &str = "cargo install --path .";
 
 /// Format, lints, the rules on the text, and the tests of the light crates.
 ///
@@ -49,20 +56,19 @@ pub fn all() -> Outcome {
     documents(features)?;
     licences::check()?;
     build_without_features()?;
+    run("the demo", &mut in_the_readme(DEMO))?;
+    let mut install = in_the_readme(INSTALL);
     run(
-        "the demo",
-        &mut cargo(&["run", "--release", "--locked", "--", "demo"]),
-    )?;
-    let install = [
         "install",
-        "--path",
-        ".",
-        "--locked",
-        "--root",
-        "target/installed",
-    ];
-    run("install", &mut cargo(&install))?;
+        install.args(["--locked", "--root", "target/installed"]),
+    )?;
     examples::run_all(features)
+}
+
+/// A command of cargo's as the README has it.
+fn in_the_readme(line: &str) -> Command {
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    cargo(&words)
 }
 
 fn lints(features: Features) -> Outcome {

@@ -139,7 +139,14 @@ fn install(tools: &[Tool]) -> Vec<String> {
                 .env("DEBIAN_FRONTEND", "noninteractive");
             run("set-up", &mut command)
         };
-        let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+        let mut arguments = vec![
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            "-o",
+            "DPkg::Lock::Timeout=120",
+        ];
         arguments.extend(&packages);
         if let Err(reason) = apt(&["update", "-q"]).and_then(|()| apt(&arguments)) {
             println!("{reason}");
@@ -230,29 +237,25 @@ fn pip(python: &Path, arguments: &[&str]) -> Outcome {
     run("set-up", pip.args(arguments))
 }
 
-/// Says what the machine is, as the tests of instruction sets depend on it.
-pub fn describe_machine() {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{cores} cores, {} {}", env::consts::OS, env::consts::ARCH);
+/// Instruction sets that tests compare, where this machine has them.
+const FLAGS: [&str; 7] = [
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512_vnni",
+];
+
+/// What the tests leave out as this machine's processor lacks it; nothing where it has all.
+pub fn missing_instructions() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags: Vec<&str> = info.split_whitespace().collect();
-    let wanted = [
-        "avx2",
-        "fma",
-        "avx512f",
-        "avx512bw",
-        "avx512dq",
-        "avx512vl",
-        "avx512_vnni",
-    ];
-    let absent: Vec<&str> = wanted
+    let absent: Vec<&str> = FLAGS
         .into_iter()
         .filter(|flag| !flags.contains(flag))
         .collect();
-    if !absent.is_empty() {
-        println!(
-            "without {}: the tests skip what needs it",
-            absent.join(", ")
-        );
-    }
+    let reason = |names: String| format!("instruction sets: this machine lacks {names}");
+    (!absent.is_empty()).then(|| reason(absent.join(", ")))
 }

@@ -14,8 +14,8 @@ use crate::step::{EVERYTHING, cargo, run as run_step, typed};
 /// # Errors
 /// The tests do not build, or one of them fails. What is skipped is no error: the last line counts it.
 pub fn run() -> Outcome {
-    setup::describe_machine();
-    let missing = setup::before_the_build();
+    let mut missing = setup::before_the_build();
+    missing.extend(setup::missing_instructions());
     let features = setup::features_at_hand();
     let rest = std::thread::spawn(setup::meanwhile);
     let mut build = tests(features);
