@@ -6,7 +6,7 @@ mod spool;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use concord_coordinator::blobs::Blobs;
+use concord_coordinator::blobs::BlobStore;
 use concord_kernels::{Device, Tensor};
 use concord_models::weights::{Dtype, ModelFolder};
 use concord_proto::blob_store::BlobLink;
@@ -149,7 +149,7 @@ impl BlobSet {
     ///
     /// # Errors
     /// Where the store cannot be written.
-    pub async fn link(&self, folder: &ModelFolder, store: &Blobs) -> anyhow::Result<()> {
+    pub async fn link(&self, folder: &ModelFolder, store: &BlobStore) -> anyhow::Result<()> {
         for (digest, content) in &self.contents {
             let Content::ModelTensor { name, header } = content else {
                 continue;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use concord_proto::WorkerId;
 use concord_runtime::blobs::BlobOptions;
 use concord_runtime::checker::{self, CheckerOptions};
 use concord_runtime::measure;
@@ -70,14 +71,19 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         #[cfg(feature = "liars")]
         lie: args.lie,
     };
-    let name = measure::device_name(&options.device);
-    output.result(
-        &format!("checker on {name}, for {}", args.coordinator),
-        &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
-    );
+    let (name, coordinator) = (measure::device_name(&options.device), args.coordinator);
+    let started = |id: &WorkerId| {
+        let short = id.short();
+        output.result(
+            &format!("checker {short} on {name}, for {coordinator}"),
+            &json!({
+                "event": "started", "checker": id.to_string(), "device": name,
+                "coordinator": coordinator,
+            }),
+        );
+    };
     let (leave, left) = mpsc::channel(1);
     tokio::spawn(until_told(signals, args.until_stdin_closes, leave));
-    checker::run(options, left)
-        .await
-        .context("the checker stops")
+    let ended = checker::run(options, left, started).await;
+    ended.context("the checker stops")
 }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use concord_coordinator::server::{self, Options};
+use concord_coordinator::server::{self, ServerError, ServerOptions};
+use concord_coordinator::store::StoreError;
 use serde_json::json;
 
 use crate::output::Output;
@@ -30,13 +31,13 @@ pub struct Args {
 #[tokio::main]
 pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     let mut signals = EndSignals::install()?;
-    let options = Options {
+    let options = ServerOptions {
         listen: args.listen,
         data_dir: args.data_dir,
         config: concord_coordinator::core::Config::default(),
         serve: None,
     };
-    let mut server = server::start(options).await?;
+    let mut server = server::start(options).await.map_err(with_remedy)?;
     let (url, key) = (server.url(), server.key);
     output.result(
         &format!("coordinator {} listens on {url}", key.short()),
@@ -50,5 +51,13 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
     tokio::select! {
         ended = server.shutdown() => Ok(ended?),
         signal = signals.next() => anyhow::bail!("{signal} again: ended before all was kept"),
+    }
+}
+
+/// Names the option that helps where the folder is in use, which may be the default one.
+fn with_remedy(error: ServerError) -> anyhow::Error {
+    match &error {
+        ServerError::Store(StoreError::Locked(_)) => anyhow::anyhow!("{error}, with --data-dir"),
+        _ => error.into(),
     }
 }

@@ -1,17 +1,17 @@
 //! `concord generate`: a text goes on.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::generate::Generator;
-use concord_models::generation_config::GenerationConfig;
+use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_text::TextTokenizer;
 use serde_json::json;
 
-use crate::loaded_model::{ModelArgs, OpenedModel};
+use crate::loaded_model::ModelArgs;
 use crate::output::Output;
 
 /// The temperature where neither the options nor the model say one.
@@ -66,7 +66,7 @@ struct Completion {
     finish: &'static str,
 }
 
-/// Streams the completion, and nothing else, to stdout.
+/// Streams the completion and the end of its line, and nothing else, to stdout.
 ///
 /// # Errors
 /// Naming what is wrong with the options, the model or the prompt.
@@ -95,7 +95,7 @@ pub fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let stops = if args.ignore_eos {
         Vec::new()
     } else {
-        stops(&model, &tokenizer)
+        end_tokens(model.config(), &tokenizer)
     };
     let start = Instant::now();
     let mut run = Run {
@@ -168,11 +168,6 @@ fn read_prompt(path: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("cannot read the prompt file {}", path.display()))
 }
 
-/// The tokens that end a text, by the model and by its tokenizer.
-fn stops(model: &OpenedModel, tokenizer: &TextTokenizer) -> Vec<u32> {
-    [&model.config().eos[..], tokenizer.eos_ids()].concat()
-}
-
 /// One completion on its way out.
 struct Run<'a> {
     tokenizer: &'a TextTokenizer,
@@ -216,10 +211,8 @@ impl Run<'_> {
         let rest = stream.finish()?;
         self.show(&rest);
         completion.text.push_str(&rest);
-        // A shell's prompt belongs on a line of its own; a pipe gets the text and no more.
-        if std::io::stdout().is_terminal() {
-            self.show("\n");
-        }
+        // What comes next, such as the prompt of a shell, belongs on a line of its own.
+        self.show("\n");
         Ok(completion)
     }
 

@@ -1,7 +1,6 @@
 //! Paths as people write them where no shell has read them first: in a job file, and behind `=` on
 //! a command line.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -25,52 +24,79 @@ pub fn arguments(
     command: &clap::Command,
     given: impl IntoIterator<Item = OsString>,
 ) -> anyhow::Result<Vec<OsString>> {
-    let mut options = BTreeSet::new();
-    collect_options(command, &mut options);
-    let mut of = None;
-    given
-        .into_iter()
-        .map(|given| {
-            let value_of = of.take();
-            let Some(text) = given.to_str() else {
-                return Ok(given);
-            };
-            let (option, value) = match (value_of, text.split_once('=')) {
-                (Some(option), _) => (option, text),
-                (None, Some((option, value))) if options.contains(option) => {
-                    (option.to_string(), value)
-                }
-                (None, _) => {
-                    of = options.get(text).cloned();
-                    return Ok(given);
-                }
-            };
-            let start = match value.split_once("=~") {
-                Some((name, _)) if !name.contains('/') => name.len() + 1,
-                _ => 0,
-            };
-            if !value[start..].starts_with('~') {
-                return Ok(given);
-            }
-            let path = expand(&value[start..]).with_context(|| option.clone())?;
-            let front = &text[..text.len() - value.len() + start];
-            Ok(format!("{front}{path}").into())
-        })
-        .collect()
+    let mut line = Line {
+        command,
+        global: command,
+        awaits: None,
+        is_over: false,
+    };
+    given.into_iter().map(|given| line.read(given)).collect()
 }
 
-/// The options of `command` and of those below it that take a file or a folder, with their dashes.
-fn collect_options(command: &clap::Command, options: &mut BTreeSet<String>) {
-    for argument in command.get_arguments() {
-        let names = argument.get_value_names().unwrap_or_default();
-        let is_path = |name: &clap::builder::Str| name.contains("DIR") || name.contains("FILE");
-        if let Some(long) = argument.get_long().filter(|_| names.iter().any(is_path)) {
-            options.insert(format!("--{long}"));
+/// A command line, as far as it has been read.
+struct Line<'a> {
+    /// The command whose options are read.
+    command: &'a clap::Command,
+    /// The command that has the options for all of them.
+    global: &'a clap::Command,
+    /// The option whose value comes next, and whether it is a path.
+    awaits: Option<(String, bool)>,
+    /// Whether `--` has been read.
+    is_over: bool,
+}
+
+impl Line<'_> {
+    fn read(&mut self, given: OsString) -> anyhow::Result<OsString> {
+        let awaits = self.awaits.take();
+        let Some(text) = given.to_str().filter(|_| !self.is_over) else {
+            return Ok(given);
+        };
+        if let Some((option, is_path)) = awaits {
+            return match is_path {
+                true => whole(&option, "", text),
+                false => Ok(given),
+            };
         }
+        if let Some((option, value)) = text.split_once('=')
+            && self.kind(option) == Some(true)
+        {
+            return whole(option, &text[..=option.len()], value);
+        }
+        self.awaits = self.kind(text).map(|is_path| (text.to_string(), is_path));
+        self.is_over = text == "--";
+        if let Some(below) = self.command.find_subcommand(text) {
+            self.command = below;
+        }
+        Ok(given)
     }
-    for below in command.get_subcommands() {
-        collect_options(below, options);
+
+    /// Whether a text with dashes is an option with a value, and that a file or a folder.
+    fn kind(&self, text: &str) -> Option<bool> {
+        let name = text.strip_prefix("--")?;
+        let of = |command: &clap::Command| {
+            let mut arguments = command.get_arguments();
+            let argument = arguments.find(|argument| argument.get_long() == Some(name))?;
+            let names = argument.get_value_names().unwrap_or_default();
+            let is_path = |name: &clap::builder::Str| name.contains("DIR") || name.contains("FILE");
+            let takes_value = argument.get_action().takes_values();
+            takes_value.then(|| names.iter().any(is_path))
+        };
+        of(self.command).or_else(|| of(self.global))
     }
+}
+
+/// An argument that ends with the value of an option, with the home put into that.
+fn whole(option: &str, front: &str, value: &str) -> anyhow::Result<OsString> {
+    let start = match value.split_once("=~") {
+        Some((name, _)) if !name.contains('/') => name.len() + 1,
+        _ => 0,
+    };
+    let (name, path) = value.split_at(start);
+    if !path.starts_with('~') {
+        return Ok(format!("{front}{value}").into());
+    }
+    let path = expand(path).with_context(|| option.to_string())?;
+    Ok(format!("{front}{name}{path}").into())
 }
 
 fn expand_with(path: &str, home: Option<&str>) -> anyhow::Result<String> {
@@ -178,6 +204,7 @@ mod tests {
                 option("adapter", "NAME=DIR"),
                 option("prompt", "TEXT"),
             ]))
+            .subcommand(clap::Command::new("c").arg(option("model", "NAME")))
             .arg(option("log", "FILTER"));
         let read = |given: &[&str]| {
             let given = given.iter().map(OsString::from);
@@ -205,15 +232,21 @@ mod tests {
             assert_eq!(read.len(), given.len());
         }
         for given in [
-            ["a", "--prompt", "~/m"],
-            ["a", "--prompt=~/m", "x=~/y"],
-            ["a", "--model", "a/x=~/m"],
-            ["--model", "--model", "owner/name"],
-            ["a", "--log", "~"],
+            ["a", "b", "--prompt", "~/m"],
+            ["a", "b", "--prompt=~/m", "x=~/y"],
+            ["a", "b", "--model", "a/x=~/m"],
+            ["a", "b", "--model", "--model=~/m"],
+            // What stands where a value does is that value, whatever it looks like.
+            ["a", "b", "--prompt", "--model=~/m"],
+            ["a", "--log", "~", "b"],
+            ["a", "--log", "--model", "~/m"],
+            // Another command's option, and what is none.
+            ["a", "c", "--model", "~/m"],
+            ["a", "b", "--", "--model=~/m"],
         ] {
             assert_eq!(read(&given).unwrap(), given);
         }
-        let error = format!("{:#}", read(&["a", "--model=~bob/m"]).unwrap_err());
+        let error = format!("{:#}", read(&["a", "b", "--model=~bob/m"]).unwrap_err());
         assert!(
             error.contains("--model") && error.contains("the home of bob"),
             "{error}"

@@ -35,6 +35,40 @@ pub struct ModelArgs {
     pub device: DeviceArgs,
 }
 
+/// The folders that `--model` names: those of a model, or of an adapter with the model under it.
+#[derive(Debug)]
+pub struct NamedModel {
+    /// The folder of the model, or of the base model.
+    pub model: PathBuf,
+    /// The folder of the adapter that the name means.
+    pub adapter: Option<PathBuf>,
+}
+
+impl NamedModel {
+    /// Finds the folders, downloading them where need be.
+    ///
+    /// # Errors
+    /// Where they are not found, or a folder is both a model and an adapter.
+    pub fn find(model: &str) -> anyhow::Result<Self> {
+        let named = resolve(model).context("--model")?;
+        let base = base_of_adapter(&named).context("--model")?;
+        let Some(base) = base else {
+            return Ok(Self {
+                model: named,
+                adapter: None,
+            });
+        };
+        let model = resolve(&base).with_context(|| {
+            let named = named.display();
+            format!("--model {named} is an adapter, and its base model is unavailable")
+        })?;
+        Ok(Self {
+            model,
+            adapter: Some(named),
+        })
+    }
+}
+
 /// A model whose files have been found and checked; no weights are in memory yet.
 #[derive(Debug)]
 pub struct OpenedModel {
@@ -50,24 +84,15 @@ impl ModelArgs {
     /// Naming the file and what is wrong with it.
     pub fn open(&self) -> anyhow::Result<OpenedModel> {
         let device = self.device.device(None)?;
-        let named = resolve(&self.model)?;
-        let (folder, adapter) = match base_of_adapter(&named)? {
-            None => (named, self.adapter.clone()),
-            Some(_) if self.adapter.is_some() => bail!(
+        let named = NamedModel::find(&self.model)?;
+        if named.adapter.is_some() && self.adapter.is_some() {
+            bail!(
                 "--model {} is an adapter itself: give its base model with --adapter",
                 self.model
-            ),
-            Some(base) => {
-                let folder = resolve(&base).with_context(|| {
-                    format!(
-                        "the base model that {} names",
-                        named.join(ADAPTER_CONFIG).display()
-                    )
-                })?;
-                (folder, Some(named))
-            }
-        };
-        let folder = ModelFolder::open(&folder)?;
+            );
+        }
+        let adapter = named.adapter.or_else(|| self.adapter.clone());
+        let folder = ModelFolder::open(&named.model)?;
         let adapter = adapter
             .map(|path| Adapter::open(&path, folder.config()))
             .transpose()?;

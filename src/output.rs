@@ -89,6 +89,14 @@ impl Output {
     }
 }
 
+/// So many of a thing, such as "1 stage" or "2 stages".
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// An error with its causes, each said once: some errors have their cause in their own words, as
 /// people who see them alone want it, and name it as their source as well.
 pub fn in_words(error: &anyhow::Error) -> String {
@@ -191,6 +199,12 @@ mod tests {
         for (error, expected) in cases {
             assert_eq!(in_words(&error), expected, "{error:#}");
         }
+    }
+
+    #[test]
+    fn one_is_singular() {
+        let all = [0, 1, 2].map(|count| counted(count, "stage"));
+        assert_eq!(all, ["0 stages", "1 stage", "2 stages"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::bytes::size;
 use crate::client::Client;
 use crate::jobs;
 use crate::output::Output;
+use crate::pool::role_name;
 use crate::table::table;
 
 /// Options of `concord status`.
@@ -60,20 +61,21 @@ fn text(status: &PoolStatus) -> String {
 fn row(member: &Member) -> [String; 8] {
     [
         member.id.short(),
-        role(member.role).to_string(),
+        role_name(member.role).to_string(),
         member.device.name.clone(),
         format!("{:.1} GMAC/s", member.device.macs_per_second as f64 / 1e9),
         size(member.device.memory_bytes),
-        member.audits_passed.to_string(),
-        format!("{:.1} %", share(member.audit_rate) * 100.0),
+        of_worker(member, member.audits_passed.to_string()),
+        of_worker(member, format!("{:.1} %", share(member.audit_rate) * 100.0)),
         member.doing.clone(),
     ]
 }
 
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Worker => "worker",
-        Role::Checker => "checker",
+/// What is said of workers alone: a checker's own work is not audited.
+fn of_worker(member: &Member, text: String) -> String {
+    match member.role {
+        Role::Worker => text,
+        Role::Checker => "-".to_string(),
     }
 }
 
@@ -84,11 +86,13 @@ fn share(rate: u64) -> f64 {
 
 fn object(status: &PoolStatus) -> Value {
     let member = |member: &Member| {
+        let is_audited = member.role == Role::Worker;
         json!({
-            "id": member.id.to_string(), "role": role(member.role), "device": member.device.name,
+            "id": member.id.to_string(), "role": role_name(member.role), "device": member.device.name,
             "macs_per_second": member.device.macs_per_second,
             "memory_bytes": member.device.memory_bytes, "doing": member.doing,
-            "audits_passed": member.audits_passed, "audit_rate": share(member.audit_rate),
+            "audits_passed": is_audited.then_some(member.audits_passed),
+            "audit_rate": is_audited.then(|| share(member.audit_rate)),
         })
     };
     json!({
@@ -97,4 +101,31 @@ fn object(status: &PoolStatus) -> Value {
         "convicted": status.convicted.iter().map(|id| id.to_string()).collect::<Vec<_>>(),
         "jobs": status.jobs.iter().map(jobs::as_json).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::PublicKey;
+    use concord_proto::session::DeviceInfo;
+
+    use super::*;
+
+    #[test]
+    fn audits_are_those_of_workers() {
+        let member = |role| Member {
+            id: PublicKey([7; 32]),
+            role,
+            device: DeviceInfo {
+                name: "cpu".to_string(),
+                macs_per_second: 1,
+                memory_bytes: 1,
+            },
+            doing: "waits".to_string(),
+            audits_passed: 3,
+            audit_rate: 1 << 30,
+        };
+        let (worker, checker) = (row(&member(Role::Worker)), row(&member(Role::Checker)));
+        assert_eq!(worker[5..7], ["3", "25.0 %"]);
+        assert_eq!(checker[5..7], ["-", "-"]);
+    }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use concord_kernels::Device;
+use concord_proto::WorkerId;
+use concord_proto::address::Address;
 use concord_runtime::blobs::BlobOptions;
 use concord_runtime::measure;
 use concord_runtime::worker::{self, WorkerOptions};
@@ -84,14 +86,21 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         #[cfg(feature = "liars")]
         lie: args.lie,
     };
-    let name = measure::device_name(&options.device);
-    output.result(
-        &format!("worker on {name}, for {}", args.coordinator),
-        &json!({ "event": "started", "device": name, "coordinator": args.coordinator }),
-    );
+    let (name, coordinator) = (measure::device_name(&options.device), args.coordinator);
+    let started = |id: &WorkerId, address: &Address| {
+        let short = id.short();
+        output.result(
+            &format!("worker {short} on {name} at {address}, for {coordinator}"),
+            &json!({
+                "event": "started", "worker": id.to_string(), "address": address.to_string(),
+                "device": name, "coordinator": coordinator,
+            }),
+        );
+    };
     let (leave, left) = mpsc::channel(1);
     tokio::spawn(until_told(signals, args.until_stdin_closes, leave));
-    worker::run(options, left).await.context("the worker stops")
+    let ended = worker::run(options, left, started).await;
+    ended.context("the worker stops")
 }
 
 /// Memory that a worker on `device` may use, where it was given so much or nothing was said. A GPU

@@ -1,10 +1,10 @@
 //! The content-addressed store: tensors, manifests, data, bundles.
 //!
-//! A blob is written under a name of its own and gets its place once its digest is known: what has
-//! a place is whole. Digests are checked when a blob is written and again when it is read.
+//! A blob is written under a temporary name and renamed to its address once its digest is known, so
+//! that a blob with an address is whole. Digests are checked when a blob is written and again when
+//! it is read.
 
 mod linked;
-mod references;
 mod removal;
 
 use std::path::{Path, PathBuf};
@@ -19,34 +19,33 @@ use futures_util::{Stream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 
-pub use references::{JobBlobs, References};
 pub use removal::SPARED;
 
-/// Why a blob cannot be stored or had.
+/// Why a blob cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlobError {
-    /// It is not there.
+    /// The store does not have it.
     #[error("the store has no blob {0}")]
     Missing(Digest),
-    /// Its bytes are not what its address says.
+    /// Its bytes have another digest than its address.
     #[error("the blob {0} is damaged: its bytes have another digest; delete it and put it again")]
     Damaged(Digest),
-    /// Over the bound.
+    /// It is longer than a blob may be.
     #[error("a blob of over {0} bytes")]
     TooLong(u64),
-    /// It is no manifest of the kind wanted.
+    /// It is not a manifest of the kind that was asked for.
     #[error("the blob {address} is no manifest: {why}")]
     NotManifest {
-        /// Its address.
+        /// The blob.
         address: Digest,
-        /// Why.
+        /// Why it cannot be decoded.
         why: String,
     },
-    /// No room is left.
+    /// The disk is full.
     #[error("no room is left on the disk of {}: free some, nothing is lost", .0.display())]
     Full(PathBuf),
-    /// Whoever sent it stopped.
+    /// The sender stopped before its end.
     #[error("the sender stopped in the middle of a blob: {0}")]
     Broken(String),
     /// A blob that is not copied into the store cannot be read where it lies.
@@ -54,15 +53,15 @@ pub enum BlobError {
     Linked {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         why: std::io::Error,
     },
-    /// The store refuses.
+    /// The object store fails.
     #[error("the object store in {} refuses: {why}", path.display())]
     Store {
         /// Its folder.
         path: PathBuf,
-        /// What it says.
+        /// Its error.
         why: object_store::Error,
     },
 }
@@ -85,7 +84,24 @@ impl BlobError {
 }
 
 /// The store of blobs in a folder.
-pub struct Blobs {
+///
+/// ```
+/// use concord_coordinator::blobs::BlobStore;
+/// use concord_proto::{Digest, Domain};
+/// use futures_util::TryStreamExt;
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let blobs = BlobStore::open(folder.path())?;
+/// let address = blobs.put(b"a tensor".to_vec()).await?;
+/// assert_eq!(address, Digest::of(Domain::Blob, b"a tensor"));
+/// let pieces: Vec<Vec<u8>> = blobs.get(&address).await?.try_collect().await?;
+/// assert_eq!(pieces.concat(), b"a tensor");
+/// # Ok(())
+/// # }
+/// ```
+pub struct BlobStore {
     folder: PathBuf,
     store: LocalFileSystem,
     /// For names of blobs whose digest is not known yet.
@@ -93,8 +109,9 @@ pub struct Blobs {
     claims: removal::Claims,
 }
 
-impl Blobs {
-    /// Opens the store in `folder`, or makes one. What was left half written is removed.
+impl BlobStore {
+    /// Opens the store in `folder`, or makes one. What an earlier process left half written is
+    /// removed.
     ///
     /// # Errors
     /// [`BlobError`] where the folder cannot be used.
@@ -117,7 +134,7 @@ impl Blobs {
         })
     }
 
-    /// Stores bytes at hand.
+    /// Stores a blob whose bytes are in memory.
     ///
     /// # Errors
     /// [`BlobError`].
@@ -135,7 +152,7 @@ impl Blobs {
     /// Stores a blob that comes in pieces. Nothing stays of one that breaks off.
     ///
     /// # Errors
-    /// [`BlobError`]; [`BlobError::Broken`] with what the stream said.
+    /// [`BlobError`]; [`BlobError::Broken`] with the error of the stream.
     pub async fn put_stream(
         &self,
         mut pieces: impl Stream<Item = std::result::Result<Vec<u8>, String>> + Unpin,
@@ -204,11 +221,11 @@ impl Blobs {
         Ok(missing)
     }
 
-    /// A blob in pieces of at most [`CHUNK_BYTES`]. The last item is an error where the bytes turn
-    /// out not to be those of the address.
+    /// Reads a blob in pieces of at most [`CHUNK_BYTES`]. The last item is an error where the bytes
+    /// turn out not to be those of the address.
     ///
     /// # Errors
-    /// [`BlobError::Missing`], or what the store says.
+    /// [`BlobError::Missing`], or an error of the store.
     pub async fn get(
         &self,
         address: &Digest,
@@ -242,7 +259,7 @@ impl Blobs {
         Box::pin(pieces)
     }
 
-    /// A small blob as the manifest that it is.
+    /// Reads a small blob and decodes it as a manifest.
     ///
     /// # Errors
     /// [`BlobError`]; [`BlobError::NotManifest`] where it is another kind of blob.
@@ -288,7 +305,7 @@ impl Blobs {
     }
 }
 
-/// The pieces, and an error after the last where they are not those of the address.
+/// Passes pieces on, and adds an error after the last where they are not those of the address.
 fn checked(pieces: Pieces, address: Digest) -> impl Stream<Item = Result<Vec<u8>>> + Send + use<> {
     let mut hasher = Some(Hasher::new(Domain::Blob));
     let end = futures_util::stream::once(async { None });
@@ -314,7 +331,7 @@ fn checked(pieces: Pieces, address: Digest) -> impl Stream<Item = Result<Vec<u8>
     })
 }
 
-/// Where a blob has its place.
+/// The path of a blob in the store.
 fn place(address: &Digest) -> object_store::path::Path {
     object_store::path::Path::from(blob_file(address))
 }

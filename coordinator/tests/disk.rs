@@ -6,15 +6,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use concord_coordinator::blobs::{BlobError, Blobs, SPARED};
+use concord_coordinator::blobs::{BlobError, BlobStore, SPARED};
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{Options, RunningServer, start};
+use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_proto::blob_store::{BlobLink, blob_file, link_file};
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::wire::Body;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::{Digest, Domain, canonical};
+use concord_proto::{Digest, Domain, JobSpec, canonical};
 use futures_util::StreamExt;
 use sim::job::{ALWAYS, job};
 use sim::swept::blobs_of;
@@ -24,7 +24,7 @@ fn address(bytes: &[u8]) -> Digest {
     Digest::of(Domain::Blob, bytes)
 }
 
-async fn read(blobs: &Blobs, address: &Digest) -> Result<Vec<u8>, BlobError> {
+async fn read(blobs: &BlobStore, address: &Digest) -> Result<Vec<u8>, BlobError> {
     let mut pieces = Box::pin(blobs.get(address).await?);
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
@@ -65,7 +65,7 @@ fn a_job_that_stores_every_state_keeps_a_few_of_them() {
 #[tokio::test]
 async fn a_linked_blob_is_read_where_it_lies_and_held_against_its_address() {
     let folder = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(&folder.path().join("blobs")).unwrap();
+    let blobs = BlobStore::open(&folder.path().join("blobs")).unwrap();
     let file = folder.path().join("model");
     let elements = vec![7; 3 << 20];
     std::fs::write(&file, [b"--", &elements[..]].concat()).unwrap();
@@ -92,7 +92,7 @@ async fn a_linked_blob_is_read_where_it_lies_and_held_against_its_address() {
 #[tokio::test]
 async fn what_a_client_has_asked_about_is_spared() {
     let folder = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(folder.path()).unwrap();
+    let blobs = BlobStore::open(folder.path()).unwrap();
     let asked = blobs.put(b"asked".to_vec()).await.unwrap();
     let other = blobs.put(b"other".to_vec()).await.unwrap();
     blobs.claim(&[asked]);
@@ -112,7 +112,7 @@ async fn what_a_client_has_asked_about_is_spared() {
 }
 
 async fn serve(folder: &Path) -> RunningServer {
-    let options = Options {
+    let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
@@ -121,8 +121,16 @@ async fn serve(folder: &Path) -> RunningServer {
     start(options).await.unwrap()
 }
 
-/// Submits the job of the simulation with blobs that exist; returns the address of a tensor of it.
-async fn submit(server: &RunningServer) -> Digest {
+async fn ask(server: &RunningServer, request: &ClientRequest) -> ClientResponse {
+    let bytes = canonical::encode(request);
+    let mut client = CoordinatorClient::connect(server.url()).await.unwrap();
+    let answer = client.call(Body { bytes }).await.unwrap().into_inner();
+    canonical::decode(&answer.bytes).unwrap()
+}
+
+/// Submits the job of the simulation with blobs that exist; returns the address of a tensor of it,
+/// and the job.
+async fn submit(server: &RunningServer) -> (Digest, JobSpec) {
     let blobs = server.blobs();
     let mut new = sim::job::job(2, (1, 1), false);
     let tensor = blobs.put(b"a tensor".to_vec()).await.unwrap();
@@ -142,13 +150,10 @@ async fn submit(server: &RunningServer) -> Digest {
     spec.model = blobs.put(canonical::encode(&model)).await.unwrap();
     spec.data = blobs.put(canonical::encode(&new.data)).await.unwrap();
     spec.initial_state = blobs.put(canonical::encode(&new.initial)).await.unwrap();
-    let request = ClientRequest::Submit(Box::new(new.submission));
-    let bytes = canonical::encode(&request);
-    let mut client = CoordinatorClient::connect(server.url()).await.unwrap();
-    let answer = client.call(Body { bytes }).await.unwrap().into_inner();
-    let answer: ClientResponse = canonical::decode(&answer.bytes).unwrap();
+    let spec = spec.clone();
+    let answer = ask(server, &ClientRequest::Submit(Box::new(new.submission))).await;
     assert!(matches!(answer, ClientResponse::Submitted(_)), "{answer:?}");
-    tensor
+    (tensor, spec)
 }
 
 /// The files of blobs in a store.
@@ -161,16 +166,25 @@ fn files(store: &Path) -> Vec<PathBuf> {
     folders.flat_map(|folder| entries(&folder)).collect()
 }
 
+async fn until_gone(blobs: &BlobStore, blob: &Digest) {
+    let mut waited = Duration::ZERO;
+    while blobs.has(blob).await.unwrap() {
+        assert!(waited < Duration::from_secs(20), "it is still there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        waited += Duration::from_millis(20);
+    }
+}
+
 #[tokio::test]
 async fn a_restart_deletes_what_no_job_names_once_it_is_old() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("blobs");
     let server = serve(folder.path()).await;
-    let tensor = submit(&server).await;
+    let (tensor, _) = submit(&server).await;
     let of_job = files(&store).len();
     server.shutdown().await.unwrap();
 
-    let blobs = Blobs::open(&store).unwrap();
+    let blobs = BlobStore::open(&store).unwrap();
     let old = blobs.put(b"an old state".to_vec()).await.unwrap();
     let young = blobs.put(b"an upload that goes on".to_vec()).await.unwrap();
     std::fs::write(store.join("incoming/7"), b"half a blob").unwrap();
@@ -189,15 +203,43 @@ async fn a_restart_deletes_what_no_job_names_once_it_is_old() {
 
     let server = serve(folder.path()).await;
     let blobs = server.blobs();
-    let mut waited = Duration::ZERO;
-    while blobs.has(&old).await.unwrap() || blobs.has(&linked).await.unwrap() {
-        assert!(waited < Duration::from_secs(20), "it is still there");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        waited += Duration::from_millis(20);
-    }
+    until_gone(blobs, &old).await;
+    until_gone(blobs, &linked).await;
     assert!(blobs.has(&young).await.unwrap());
     assert_eq!(read(blobs, &tensor).await.unwrap(), b"a tensor");
     assert_eq!(files(&store).len(), of_job + 1, "nothing else is gone");
     assert!(file.exists(), "what a link names is not the store's");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_it_is_unknown_what_a_job_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("blobs");
+    let server = serve(folder.path()).await;
+    let (tensor, spec) = submit(&server).await;
+    let old = server.blobs().put(b"an old state".to_vec()).await.unwrap();
+    server.shutdown().await.unwrap();
+    let manifest = store.join(blob_file(&spec.model));
+    std::fs::write(&manifest, b"damaged").unwrap();
+    files(&store).iter().for_each(|file| age(file));
+
+    let server = serve(folder.path()).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(server.blobs().has(&old).await.unwrap(), "it may be needed");
+    assert!(server.blobs().has(&tensor).await.unwrap());
+    // A job that is over needs no more than what its spec names.
+    let answer = ask(&server, &ClientRequest::Cancel(spec.id())).await;
+    assert_eq!(answer, ClientResponse::Cancelled);
+    until_gone(server.blobs(), &old).await;
+    assert!(manifest.exists(), "the proof of the job names it");
+    server.shutdown().await.unwrap();
+
+    // Nor does it hinder the next start.
+    let blobs = BlobStore::open(&store).unwrap();
+    let old = blobs.put(b"another old state".to_vec()).await.unwrap();
+    age(&store.join(blob_file(&old)));
+    let server = serve(folder.path()).await;
+    until_gone(server.blobs(), &old).await;
     server.shutdown().await.unwrap();
 }

@@ -43,17 +43,102 @@ fn only_workers_need_an_address_and_only_theirs_is_tried() {
     assert_eq!(pool.probed, [(worker, "http://worker-2:1".to_string())]);
 }
 
+const SHARED: &str = "http://host:7701";
+
+/// Two workers that prove that they are at one address: one behind a proxy, say.
 #[test]
 fn an_address_is_one_workers() {
     let mut pool = Bare::new();
-    let first = pool.open(1, Role::Worker, "http://host:7701");
-    let second = pool.open(2, Role::Worker, "http://host:7701");
+    let first = pool.open(1, Role::Worker, SHARED);
+    let second = pool.open(2, Role::Worker, SHARED);
+    pool.pass(6 * SECOND, &[first, second]);
     let refusal = pool.refusal(second).expect("the address twice");
     assert!(refusal.contains("is the address of worker"), "{refusal}");
     assert!(pool.is_welcome(first) && !pool.closed.contains(&first));
     pool.close(first);
-    let third = pool.open(2, Role::Worker, "http://host:7701");
-    assert!(pool.is_welcome(third), "it is free again");
+    let third = pool.open(2, Role::Worker, SHARED);
+    pool.pass(6 * SECOND, &[third]);
+    assert_eq!(pool.refusal(third), None, "it is free again");
+    assert_eq!(pool.status().members[0].doing, "idle");
+}
+
+/// Who cannot prove that it is at an address has no work and keeps nobody away who can, in whatever
+/// order they come, and whether the address was tried before or not.
+#[test]
+fn an_address_goes_to_who_can_prove_it() {
+    for (is_first, are_tried) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut pool = Bare::new();
+        let owner = key(1).public();
+        pool.holders.insert(SHARED.to_string(), owner);
+        pool.tries = are_tried.then_some(Ok(()));
+        let id = pool.submit(job(3, (1, 1), false));
+        let numbers = if is_first { [1, 2] } else { [2, 1] };
+        let sessions = numbers.map(|number| pool.open(number, Role::Worker, SHARED));
+        assert!(sessions.iter().all(|session| pool.is_welcome(*session)));
+        pool.tries = None;
+        pool.pass(SECOND, &sessions);
+        pool.tries = Some(Ok(()));
+        pool.pass(7 * SECOND, &sessions);
+        let what = format!("{is_first} {are_tried}");
+        let [place, other] = if is_first { [0, 1] } else { [1, 0] };
+        assert_eq!(pool.refusal(sessions[place]), None, "{what}");
+        let refusal = pool.refusal(sessions[other]).expect(&what);
+        assert!(refusal.contains(&owner.short()), "{what}: {refusal}");
+        assert_eq!(pool.closed, [sessions[other]], "{what}");
+        let members = pool.status().members;
+        assert_eq!(members.len(), 1, "{what}");
+        assert_eq!((members[0].id, plans(&pool)), (owner, 1), "{what}");
+        let assigned = pool.sent.iter().filter(|(to, message)| {
+            *to == sessions[other] && matches!(message, ToWorker::Assign(_))
+        });
+        assert_eq!(assigned.count(), 0, "{what}: {:?}", pool.waits(id));
+    }
+}
+
+/// Where nobody proves it, both are tried again, and none of the two works.
+#[test]
+fn an_address_that_nobody_proves_is_nobodys() {
+    let mut pool = Bare::new();
+    pool.tries = None;
+    pool.submit(job(3, (1, 1), false));
+    let sessions = [1, 2].map(|number| pool.open(number, Role::Worker, SHARED));
+    pool.pass(30 * SECOND, &sessions);
+    assert_eq!((plans(&pool), pool.closed.len()), (0, 0));
+    assert!(pool.probed.len() > 6, "{:?}", pool.probed);
+    pool.tries = Some(Err(REFUSED));
+    pool.pass(30 * SECOND, &sessions);
+    assert_eq!((plans(&pool), pool.closed.len()), (0, 0));
+}
+
+#[test]
+fn what_peers_say_is_shown_on_one_line() {
+    let mut pool = Bare::new();
+    let name = "line one\n\u{1b}[31mline two";
+    let mut new = job(3, (1, 1), false);
+    new.submission.options.name = name.to_string();
+    let id = pool.submit(new);
+    let worker = pool.worker(1);
+    pool.pass(2 * SECOND, &[worker]);
+    for (epoch, permanent) in [(1, false), (2, true)] {
+        let reason = "no room\r\n\u{1b}]0;title\u{7}done".to_string();
+        pool.say(
+            worker,
+            ToCoordinator::Failed {
+                job: id,
+                epoch,
+                reason,
+                permanent,
+            },
+        );
+        pool.pass(SECOND, &[worker]);
+    }
+    let status = pool.status();
+    assert_eq!(status.jobs[0].name, "line one [31mline two");
+    let told = format!("{:?} {:?}", pool.events, status.jobs);
+    assert!(told.contains("no room ]0;title done"), "{told}");
+    for escaped in ["\\n", "\\r", "\\u{1b}", "\\u{7}"] {
+        assert!(!told.contains(escaped), "{escaped}: {told}");
+    }
 }
 
 #[test]

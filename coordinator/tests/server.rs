@@ -3,32 +3,35 @@
 mod sim;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{Options, RunningServer, ServerError, start};
+use concord_coordinator::server::{RunningServer, ServerError, ServerOptions, start};
 use concord_coordinator::store::StoreError;
 use concord_proto::client::{
     ClientRequest, ClientResponse, JobEvent, JobState, Submission, WatchRequest,
 };
 use concord_proto::limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
-use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::session::{AddressChallenge, DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
+use concord_proto::wire::worker_server::{Worker as WorkerService, WorkerServer};
+use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Envelope, Frame};
 use concord_proto::{
     ARITHMETIC_VERSION, Digest, Domain, Keypair, PROTOCOL_VERSION, Signed, canonical,
 };
 use futures_util::StreamExt;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 type Client = CoordinatorClient<Channel>;
 
 async fn serve(folder: &Path) -> RunningServer {
-    let options = Options {
+    let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config: Config::default(),
@@ -112,6 +115,17 @@ impl Line {
         line
     }
 
+    /// Sends heartbeats until the session is over.
+    fn stay(&self) {
+        let (key, up) = (self.key.clone(), self.up.clone());
+        tokio::spawn(async move {
+            let beat = Signed::new(&key, &ToCoordinator::Heartbeat);
+            while up.send(beat.clone().into()).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        });
+    }
+
     async fn say(&self, message: &ToCoordinator) {
         let signed = Signed::new(&self.key, message);
         self.up.send(signed.into()).await.unwrap();
@@ -188,31 +202,125 @@ async fn a_worker_is_welcomed_and_the_other_end_signs() {
     server.shutdown().await.unwrap();
 }
 
-/// Where a worker says that it is, nobody answers, or somebody who is no worker.
+/// A worker of which no more is there than that it proves its key.
+struct AtAddress(Keypair);
+
+type Nothing<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl WorkerService for AtAddress {
+    type GetBlobStream = tokio_stream::Empty<Result<Chunk, Status>>;
+
+    async fn push(&self, _: Request<Streaming<Frame>>) -> Nothing<Empty> {
+        Err(Status::unimplemented("no tensors here"))
+    }
+
+    async fn pass(&self, _: Request<Streaming<Frame>>) -> Nothing<Empty> {
+        Err(Status::unimplemented("no passes here"))
+    }
+
+    async fn open(&self, _: Request<Body>) -> Nothing<Body> {
+        Err(Status::unimplemented("no leaves here"))
+    }
+
+    async fn get_blob(&self, _: Request<BlobAddress>) -> Nothing<Self::GetBlobStream> {
+        Err(Status::unimplemented("no blobs here"))
+    }
+
+    async fn prove(&self, request: Request<Body>) -> Nothing<Body> {
+        let challenge = canonical::decode::<AddressChallenge>(&request.into_inner().bytes);
+        let proof = challenge.unwrap().answer(&self.0);
+        let proof = proof.ok_or_else(|| Status::not_found("another worker is here"))?;
+        let bytes = canonical::encode(&proof);
+        Ok(Response::new(Body { bytes }))
+    }
+}
+
+/// Somebody who proves the key of that number at a free port.
+async fn listen(number: u8) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let service = WorkerServer::new(AtAddress(Keypair::from_secret([number; 32])));
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+fn at(endpoint: &str) -> Hello {
+    Hello {
+        endpoint: endpoint.to_string(),
+        ..hello(Role::Worker)
+    }
+}
+
+/// Where a worker says that it is, nobody answers, somebody who is no worker, one who hangs up at
+/// once, one who never answers, or another worker: what it is told is the same, and comes as late, so
+/// that nobody can look for open ports with it.
 #[tokio::test]
-async fn a_worker_is_tried_at_its_address_and_told_what_came_of_it() {
+async fn a_worker_learns_of_its_address_only_that_it_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path()).await;
-    let mut client = connect(&server).await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
-    for (number, endpoint, words) in [(1, address, "refused"), (2, server.url(), "no worker")] {
-        let hello = Hello {
-            endpoint,
-            ..hello(Role::Worker)
-        };
-        let mut line = Line::open(&mut client, number, hello).await;
-        let welcome = line.hear().await;
-        assert!(matches!(welcome, Some(ToWorker::Welcome { .. })));
-        let next = tokio::time::timeout(Duration::from_secs(10), line.down.next());
-        let envelope = next.await.expect("a word in time").unwrap().unwrap();
-        let message = Signed::try_from(envelope).unwrap().open().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_at = format!("http://{}", silent.local_addr().unwrap());
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude_at = format!("http://{}", rude.local_addr().unwrap());
+    tokio::spawn(async move { while rude.accept().await.is_ok() {} });
+    let all = [nobody, server.url(), rude_at, silent_at, listen(99).await];
+    let mut tries = Vec::new();
+    for (endpoint, number) in all.into_iter().zip(1..) {
+        let mut client = connect(&server).await;
+        tries.push(tokio::spawn(async move {
+            let mut line = Line::open(&mut client, number, at(&endpoint)).await;
+            let welcome = line.hear().await;
+            assert!(matches!(welcome, Some(ToWorker::Welcome { .. })));
+            line.stay();
+            let since = Instant::now();
+            let next = tokio::time::timeout(Duration::from_secs(10), line.down.next());
+            let envelope = next.await.expect("a word in time").unwrap().unwrap();
+            let message: ToWorker = Signed::try_from(envelope).unwrap().open().unwrap();
+            (message, since.elapsed())
+        }));
+    }
+    for tried in tries {
+        let (message, took) = tried.await.unwrap();
         let ToWorker::Unreached { reason } = message else {
             panic!("{message:?}");
         };
-        assert!(reason.contains(words), "{reason}");
+        assert_eq!(
+            reason,
+            "the coordinator has tried: no Concord worker with this key answers there"
+        );
+        assert!(took > Duration::from_millis(3_500), "{took:?}");
     }
+}
+
+/// The first who gives an address does not keep it from the one that is there.
+#[tokio::test]
+async fn an_address_that_somebody_squats_goes_to_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let mut client = connect(&server).await;
+    let address = listen(2).await;
+    let mut squatter = Line::open(&mut client, 1, at(&address)).await;
+    assert!(matches!(
+        squatter.hear().await,
+        Some(ToWorker::Welcome { .. })
+    ));
+    let mut owner = Line::open(&mut client, 2, at(&address)).await;
+    assert!(matches!(owner.hear().await, Some(ToWorker::Welcome { .. })));
+    [&squatter, &owner].map(Line::stay);
+    let refused = reason(squatter.hear().await);
+    assert!(refused.contains(&owner.key.public().short()), "{refused}");
+    assert!(squatter.is_over().await);
+    let ClientResponse::Status(status) = ask(&mut client, &ClientRequest::Status).await else {
+        panic!("no status");
+    };
+    assert_eq!(status.members.len(), 1);
+    assert_eq!(status.members[0].id, owner.key.public());
+    assert!(!status.members[0].doing.contains("not reached"));
 }
 
 #[tokio::test]
@@ -447,7 +555,7 @@ async fn port_and_folder_in_use_are_said_so() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = serve(folder.path()).await;
     let config = Config::default();
-    let same_port = Options {
+    let same_port = ServerOptions {
         listen: server.addr,
         data_dir: other.path().to_path_buf(),
         config,
@@ -455,7 +563,7 @@ async fn port_and_folder_in_use_are_said_so() {
     };
     let refused = start(same_port).await.err().expect("two on one port");
     assert!(matches!(refused, ServerError::PortInUse(_)), "{refused}");
-    let same_folder = Options {
+    let same_folder = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.path().to_path_buf(),
         config,

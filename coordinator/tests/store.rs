@@ -2,7 +2,7 @@
 
 mod sim;
 
-use concord_coordinator::blobs::Blobs;
+use concord_coordinator::blobs::BlobStore;
 use concord_coordinator::core::{Change, Kept};
 use concord_coordinator::store::{Secrets, Store, StoreError};
 use concord_proto::{Domain, JobId};
@@ -31,10 +31,10 @@ fn text(kept: &Kept) -> String {
     format!("{kept:#?}")
 }
 
-fn open(folder: &std::path::Path) -> (Runtime, Store, Blobs) {
+fn open(folder: &std::path::Path) -> (Runtime, Store, BlobStore) {
     let runtime = Runtime::new().unwrap();
     let store = runtime.block_on(Store::open(folder)).unwrap();
-    let blobs = Blobs::open(&folder.join("blobs")).unwrap();
+    let blobs = BlobStore::open(&folder.join("blobs")).unwrap();
     (runtime, store, blobs)
 }
 

@@ -51,6 +51,15 @@ pub enum GatewayError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Two servers would forget what the other one counts.
+    #[error(
+        "{path}, which says what API keys have used today, is written by another server: give \
+         each server a folder of its own (`concord serve --dir`), or a file of keys of its own"
+    )]
+    UsageShared {
+        /// The file.
+        path: PathBuf,
+    },
     /// Certificate and key do not do.
     #[error("cannot serve TLS with {certificates} and {key}: {reason}")]
     Tls {

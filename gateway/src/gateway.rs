@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use concord_proto::Digest;
@@ -11,7 +11,7 @@ use crate::access_log::AccessLog;
 use crate::api_error::ApiError;
 use crate::engine::Engine;
 use crate::guides::Guides;
-use crate::keys::{Account, Keyring};
+use crate::keys::{Account, Keyring, UsageFile};
 use crate::metrics::Metrics;
 use crate::options::{Options, Served};
 use crate::phase::{Phase, UnderWay};
@@ -32,6 +32,8 @@ pub(crate) struct Gateway {
     pub readers: Readers,
     pub engine: Arc<dyn Engine>,
     pub keys: Keyring,
+    /// Where it is written what keys have used; nothing where no key is asked for, and at the end.
+    usage: Mutex<Option<UsageFile>>,
     pub options: Options,
     pub cors: Option<HeaderValue>,
     pub metrics: Metrics,
@@ -45,6 +47,7 @@ pub(crate) struct Gateway {
 /// What a gateway is given beside the model.
 pub(crate) struct Parts {
     pub keys: Keyring,
+    pub usage: Option<UsageFile>,
     pub cors: Option<HeaderValue>,
     pub access_log: Option<AccessLog>,
     pub phase: watch::Receiver<Phase>,
@@ -69,12 +72,33 @@ impl Gateway {
             served,
             engine,
             keys: parts.keys,
+            usage: Mutex::new(parts.usage),
             options,
             cors: parts.cors,
             access_log: parts.access_log,
             phase: parts.phase,
             under_way: parts.under_way,
         }
+    }
+
+    /// Writes what keys have taken of today, where that is new and any key has a bound. Waits for
+    /// the disk. Requests that wait here for each other are written by the first of them.
+    pub fn write_usage(&self) {
+        let mut file = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = file.as_mut().filter(|_| self.keys.has_quotas()) {
+            file.write(self.keys.used());
+        }
+    }
+
+    /// Writes it for the last time, and lets another server write the file.
+    pub fn close_usage(&self) {
+        self.write_usage();
+        let file = self
+            .usage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(file);
     }
 
     /// The names that requests may have: the model's, then the adapters'.

@@ -112,6 +112,10 @@ async fn begin(
     // The permit lasts as long as the work, also where the client leaves.
     let work = move |gateway: &Gateway| {
         let prepared = prepare(gateway, &body.bytes, &permit)?;
+        // Before the engine draws any of it: whatever ends this process, it counts as used.
+        if permit.account().line.tokens_per_day.is_some() {
+            gateway.write_usage();
+        }
         Ok((prepared, permit))
     };
     let (mut prepared, permit) = gateway.read(account, length, work).await?;

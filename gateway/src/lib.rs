@@ -47,13 +47,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use access_log::AccessLog;
-use keys::{UsageFile, Used};
-use phase::{Phase, UnderWay};
+use keys::{KeyLine, TokensByKey, UsageFile};
+use phase::Phase;
 
 pub use engine::{Answering, Engine, Refused};
 pub use error::GatewayError;
 pub use keys::new_key;
 pub use options::{Limits, Options, SamplingDefaults, Served};
+pub use phase::UnderWay;
 pub use running::RunningGateway;
 
 /// Starts to listen. What `engine` cannot do yet is refused until it can.
@@ -82,16 +83,17 @@ pub async fn start(
             Some(value.map_err(|_| GatewayError::Origin(origin.clone()))?)
         }
     };
+    let (usage, used) = usage_file(&options, lines.as_deref())?;
     let listen = |error| GatewayError::Listen { addr, error };
     let listener = TcpListener::bind(addr).await.map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
     let limits = options.limits;
-    let (usage, used) = usage_file(&options);
     let keys = keys::Keyring::new(lines, &used, options.open, &limits);
     let (phase, watched) = watch::channel(Phase::Open);
     let under_way = UnderWay::new();
     let parts = gateway::Parts {
         keys,
+        usage,
         cors,
         access_log,
         phase: watched.clone(),
@@ -103,11 +105,7 @@ pub async fn start(
         tls: tls.clone(),
         limits,
     };
-    let tending = tending::Tending {
-        gateway,
-        tls,
-        usage,
-    };
+    let tending = tending::Tending { gateway, tls };
     Ok(RunningGateway {
         addr,
         phase,
@@ -117,16 +115,24 @@ pub async fn start(
     })
 }
 
-/// Where what keys use is kept, and what they have used today already.
-fn usage_file(options: &Options) -> (Option<UsageFile>, Used) {
-    let Some(keys) = &options.keys else {
-        return (None, Used::new());
+/// The file of what keys have used, and what they have used today already. It is locked as soon as
+/// a key has a bound on the tokens of a day, for only then it is written.
+fn usage_file(
+    options: &Options,
+    lines: Option<&[KeyLine]>,
+) -> Result<(Option<UsageFile>, TokensByKey), GatewayError> {
+    let (Some(keys), Some(lines)) = (&options.keys, lines) else {
+        return Ok((None, TokensByKey::new()));
     };
     let path = options.usage.clone().unwrap_or_else(|| {
         let mut name = keys.as_os_str().to_os_string();
         name.push(".usage");
         name.into()
     });
-    let (file, used) = UsageFile::open(path, keys::today());
-    (Some(file), used)
+    let mut file = UsageFile::at(path);
+    if lines.iter().any(|line| line.tokens_per_day.is_some()) {
+        file.lock()?;
+    }
+    let used = file.read(keys::today());
+    Ok((Some(file), used))
 }

@@ -25,35 +25,63 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, until: Phase) {
     let _ = phase.wait_for(|phase| *phase >= until).await;
 }
 
-/// Counts the requests under way.
+/// The requests under way: those that were let in and whose responses have not gone out.
 #[derive(Clone, Debug)]
-pub(crate) struct UnderWay(Arc<watch::Sender<usize>>);
+pub struct UnderWay(Arc<watch::Sender<Counts>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    /// Requests for answers.
+    answers: usize,
+    /// All requests.
+    requests: usize,
+}
 
 /// A request under way; it is over when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(UnderWay);
+pub(crate) struct Counted {
+    under_way: UnderWay,
+    /// Whether it asks for an answer of the model.
+    is_answer: bool,
+}
 
 impl UnderWay {
-    pub fn new() -> Self {
-        Self(Arc::new(watch::channel(0).0))
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::channel(Counts::default()).0))
+    }
+
+    /// Requests for answers that are under way, from the one whose body is still coming to the one
+    /// whose last bytes still go out.
+    pub fn answers(&self) -> usize {
+        self.0.borrow().answers
     }
 
     /// One more.
-    pub fn begin(&self) -> Counted {
-        self.0.send_modify(|count| *count += 1);
-        Counted(self.clone())
+    pub(crate) fn begin(&self, is_answer: bool) -> Counted {
+        self.0.send_modify(|counts| {
+            counts.requests += 1;
+            counts.answers += usize::from(is_answer);
+        });
+        Counted {
+            under_way: self.clone(),
+            is_answer,
+        }
     }
 
     /// Waits until there is none, for at most `most`.
-    pub async fn none(&self, most: Duration) {
-        let mut count = self.0.subscribe();
+    pub(crate) async fn none(&self, most: Duration) {
+        let mut counts = self.0.subscribe();
         // What is still under way after that is cut.
-        let _ = timeout(most, count.wait_for(|count| *count == 0)).await;
+        let _ = timeout(most, counts.wait_for(|counts| counts.requests == 0)).await;
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        let is_answer = self.is_answer;
+        self.under_way.0.send_modify(|counts| {
+            counts.requests -= 1;
+            counts.answers -= usize::from(is_answer);
+        });
     }
 }

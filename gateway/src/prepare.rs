@@ -239,6 +239,7 @@ impl<'a> Plan<'a> {
         body: &[u8],
         permit: &'a Permit,
     ) -> Result<Self, ApiError> {
+        permit.asks(&common.model);
         let deployment = gateway.served.deployment.id().0;
         let fingerprint = match common.adapter {
             None => format!("fp_{}", deployment.short()),

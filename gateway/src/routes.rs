@@ -21,6 +21,9 @@ use crate::{
     tokenization,
 };
 
+/// What asks the model for answers.
+const ANSWERS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
 type Shared = State<Arc<Gateway>>;
 
 /// What needs no key: the page asks for one, and probes have none.
@@ -40,8 +43,8 @@ const REQUEST_ID: &str = "x-request-id";
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let shared = gateway.clone();
     Router::new()
-        .route("/v1/chat/completions", post(generate::chat))
-        .route("/v1/completions", post(generate::completion))
+        .route(ANSWERS[0], post(generate::chat))
+        .route(ANSWERS[1], post(generate::completion))
         .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
@@ -113,8 +116,9 @@ async fn inside(
 
 /// Lets a request in, with its account and its visit for the handler.
 fn enter(gateway: &Gateway, visit: Arc<Visit>, request: &mut Request) -> Result<(), ApiError> {
-    // Whoever counts what is under way began this visit before the phase is looked at.
     let path = request.uri().path();
+    // Counted before the phase is looked at: one that finds the gateway open is waited for.
+    let counted = gateway.under_way.begin(ANSWERS.contains(&path));
     if *gateway.phase.borrow() != Phase::Open && path != "/metrics" {
         return Err(ApiError::ending());
     }
@@ -124,6 +128,7 @@ fn enter(gateway: &Gateway, visit: Arc<Visit>, request: &mut Request) -> Result<
         visit.by(&account.line.name);
         request.extensions_mut().insert(account);
     }
+    visit.enters(counted);
     request.extensions_mut().insert(visit);
     Ok(())
 }

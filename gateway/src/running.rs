@@ -26,21 +26,29 @@ pub struct RunningGateway {
 
 impl RunningGateway {
     /// As [`Self::drain`], with a patience of a few seconds.
-    pub async fn shutdown(self) {
-        self.drain(SHUTDOWN_MAX).await;
+    pub async fn shutdown(self) -> usize {
+        self.drain(SHUTDOWN_MAX).await
+    }
+
+    /// The requests under way, also after this has been given away to be drained.
+    pub fn under_way(&self) -> UnderWay {
+        self.under_way.clone()
     }
 
     /// Ends the gateway. New requests are refused with a 503 from now on; those under way may end
     /// within `patience`; then they are cut, streams with an error event as their last word. What
-    /// keys have used is written to disk. Takes `patience` and a few seconds at most.
-    pub async fn drain(self, patience: Duration) {
+    /// keys have used is written to disk. Takes `patience` and a few seconds at most. Gives how many
+    /// answers were cut.
+    pub async fn drain(self, patience: Duration) -> usize {
         self.phase.send_replace(Phase::Draining);
         self.under_way.none(patience).await;
+        let cut = self.under_way.answers();
         self.phase.send_replace(Phase::Cut);
         self.under_way.none(CUT_MAX).await;
         self.phase.send_replace(Phase::Stopped);
         // A panic of a task has been reported by it.
         let _ = self.server.await;
         let _ = self.tending.await;
+        cut
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
-use crate::keys::{self, UsageFile};
+use crate::keys;
 use crate::phase::{Phase, reached};
 use crate::server::Tls;
 use crate::watched_files::WatchedFiles;
@@ -25,13 +25,11 @@ const LOOKS_A_WRITING: u32 = 4;
 pub(crate) struct Tending {
     pub gateway: Arc<Gateway>,
     pub tls: Option<Arc<Tls>>,
-    /// Where what keys have used is kept.
-    pub usage: Option<UsageFile>,
 }
 
 impl Tending {
     /// Runs until the gateway is stopped.
-    pub async fn run(mut self, mut phase: watch::Receiver<Phase>) {
+    pub async fn run(self, mut phase: watch::Receiver<Phase>) {
         let path = self.gateway.options.keys.clone();
         let mut keys = path.map(|path| (WatchedFiles::new(vec![path.clone()]), path));
         let tls = self.tls.clone();
@@ -54,10 +52,10 @@ impl Tending {
             }
             looks += 1;
             if looks % LOOKS_A_WRITING == 0 {
-                self.write().await;
+                self.blocking(Gateway::write_usage).await;
             }
         }
-        self.write().await;
+        self.blocking(Gateway::close_usage).await;
         if let Some(log) = &self.gateway.access_log {
             log.flush().await;
         }
@@ -72,21 +70,11 @@ impl Tending {
         Ok(())
     }
 
-    async fn write(&mut self) {
-        let Some(mut file) = self.usage.take() else {
-            return;
-        };
-        if self.gateway.keys.has_quotas() {
-            let (day, used) = self.gateway.keys.used();
-            let write = tokio::task::spawn_blocking(move || {
-                file.keep(day, used);
-                file
-            });
-            // A writer that panics has lost its file, and is not asked again.
-            self.usage = write.await.ok();
-        } else {
-            self.usage = Some(file);
-        }
+    /// Does something that waits for the disk.
+    async fn blocking(&self, work: fn(&Gateway)) {
+        let gateway = self.gateway.clone();
+        // A panic has been reported by its thread.
+        let _ = tokio::task::spawn_blocking(move || work(&gateway)).await;
     }
 }
 

@@ -30,7 +30,6 @@ pub(crate) struct Visit {
     method: Method,
     path: String,
     notes: Mutex<Notes>,
-    _counted: Counted,
 }
 
 #[derive(Default)]
@@ -41,9 +40,13 @@ struct Notes {
     /// The name of the key, never the key.
     key: Option<String>,
     status: u16,
+    /// The model, or the adapter, that was asked.
+    model: Option<String>,
     usage: Usage,
     first: Option<Duration>,
     is_whole: bool,
+    /// Held from when the request was let in; those that are refused hold nobody up.
+    counted: Option<Counted>,
 }
 
 impl Visit {
@@ -59,7 +62,6 @@ impl Visit {
             // Without the query, where people put what no log should have.
             path: uri.path().chars().take(PATH_MAX).collect(),
             notes: Mutex::new(notes),
-            _counted: gateway.under_way.begin(),
             gateway,
         })
     }
@@ -67,6 +69,16 @@ impl Visit {
     /// Whose it is.
     pub fn by(&self, key: &str) {
         self.notes().key = Some(key.to_string());
+    }
+
+    /// It is let in.
+    pub fn enters(&self, counted: Counted) {
+        self.notes().counted = Some(counted);
+    }
+
+    /// What it asks, by the name in requests.
+    pub fn asks(&self, model: &str) {
+        self.notes().model = Some(model.to_string());
     }
 
     /// Some of the answer is there.
@@ -108,6 +120,7 @@ impl Visit {
             "id": notes.id,
             "answer": notes.answer,
             "key": notes.key,
+            "model": notes.model,
             "method": self.method.as_str(),
             "path": self.path,
             "status": status,
@@ -133,6 +146,7 @@ impl Drop for Visit {
             id = notes.id,
             answer = notes.answer,
             key,
+            model = notes.model,
             method = self.method.as_str(),
             path = self.path,
             status,

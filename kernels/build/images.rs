@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use miniz_oxide::deflate::compress_to_vec;
 
 use super::arch::{TARGETS, Target};
-use super::nvrtc::{LIBRARY_VARIABLE, Nvrtc, NvrtcError, OPTIONS, Source};
+use super::nvrtc::{LIBRARY_VARIABLE, Nvrtc, NvrtcError, OPTIONS, Source, named_library};
 use super::resources;
 use super::sources::{self, Module};
 
@@ -31,10 +31,11 @@ pub fn embed(modules: &[Module], out: &Path) -> Result<(), String> {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let headers = headers("cuda")?;
+    let asked_for = named_library(std::env::var_os(LIBRARY_VARIABLE));
     let nvrtc = match Nvrtc::find() {
         Ok(nvrtc) => Some(nvrtc),
         // What was not asked for may be absent: the kernels are then compiled when they are used.
-        Err(NvrtcError::NotFound { .. }) if std::env::var_os(LIBRARY_VARIABLE).is_none() => None,
+        Err(NvrtcError::NotFound { .. }) if asked_for.is_none() => None,
         Err(error) => return Err(error.to_string()),
     };
     let images = match &nvrtc {

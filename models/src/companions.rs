@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::ModelError;
 
 /// Those that have a name of their own.
-const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,7 +21,7 @@ const NAMES: [&str; 10] = [
 ];
 
 /// The folder of further chat templates, by their names.
-const TEMPLATES: &str = "additional_chat_templates";
+pub const TEMPLATES: &str = "additional_chat_templates";
 
 /// Whether a file is one, by its path within the folder.
 pub(crate) fn is_companion(path: &str) -> bool {

@@ -25,7 +25,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A key that the file must have is missing.
-    #[error("{path}: the key `{key}` is missing", path = path.display())]
+    #[error("{path}: the key `{key}` is missing: take the file that was saved with the weights", path = path.display())]
     MissingKey {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,8 @@ pub enum ModelError {
     },
     /// The model is of a family that Concord does not compute.
     #[error(
-        "{path}: the architecture `{found}` is not supported; supported are {known}",
+        "{path}: the architecture `{found}` is not supported; supported are {known}: take a \
+         model of one of them",
         path = path.display()
     )]
     UnknownArchitecture {
@@ -71,7 +72,8 @@ pub enum ModelError {
     },
     /// The activation of the feed-forward layer is not SwiGLU's.
     #[error(
-        "{path}: the activation `{found}` (`hidden_act`) is not supported; supported is `silu`",
+        "{path}: the activation `{found}` (`hidden_act`) is not supported; supported is `silu`: \
+         take a model that has it",
         path = path.display()
     )]
     UnknownActivation {
@@ -82,7 +84,8 @@ pub enum ModelError {
     },
     /// The rotary embedding is scaled in a way that Concord does not compute.
     #[error(
-        "{path}: the RoPE type `{found}` is not supported; supported are default, linear and llama3",
+        "{path}: the RoPE type `{found}` is not supported; supported are default, linear and llama3: \
+         take a model that has one of them",
         path = path.display()
     )]
     UnsupportedRope {
@@ -112,7 +115,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A tensor that the model needs is in none of its files.
-    #[error("{path}: the tensor `{tensor}` is missing", path = path.display())]
+    #[error("{path}: the tensor `{tensor}` is missing: take the files again from where they were saved", path = path.display())]
     MissingTensor {
         /// The file, or the folder where there are several.
         path: PathBuf,
@@ -145,7 +148,8 @@ pub enum ModelError {
     },
     /// A tensor has another shape than the configuration says.
     #[error(
-        "{path}: the tensor `{tensor}` has shape {found:?}, but config.json makes it {expected:?}",
+        "{path}: the tensor `{tensor}` has shape {found:?}, but config.json makes it {expected:?}: \
+         take weights and config.json that were saved together",
         path = path.display()
     )]
     WrongShape {
@@ -160,7 +164,7 @@ pub enum ModelError {
     },
     /// A tensor has a number format that Concord does not read.
     #[error(
-        "{path}: the tensor `{tensor}` is {found}; readable are {expected}",
+        "{path}: the tensor `{tensor}` is {found}; readable are {expected}: save it again in one of them",
         path = path.display()
     )]
     WrongDtype {
@@ -218,7 +222,7 @@ pub enum ModelError {
     },
     /// An adapter uses something of PEFT that Concord does not compute.
     #[error(
-        "{path}: the adapter option `{option}` is {found}, which is not supported",
+        "{path}: the adapter option `{option}` is {found}, which is not supported: {remedy}",
         path = path.display()
     )]
     UnsupportedAdapter {
@@ -228,6 +232,8 @@ pub enum ModelError {
         option: String,
         /// Its value, as JSON.
         found: String,
+        /// What to do instead.
+        remedy: &'static str,
     },
     /// A name that is none of the seven projections.
     #[error("`{found}` is not a projection that LoRA can adapt; {hint}")]

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use concord_text::TextTokenizer;
+
+use crate::config::DecoderConfig;
 use crate::error::ModelError;
 use crate::json::{self, shown};
 use crate::neutral::Neutral;
@@ -99,6 +102,16 @@ impl GenerationConfig {
             not_applied: file.not_applied(),
         })
     }
+}
+
+/// The tokens that end a text: those of the model's configuration and of its tokenizer, in
+/// ascending order. Ids that the model has no logits for are left out.
+pub fn end_tokens(config: &DecoderConfig, tokenizer: &TextTokenizer) -> Vec<u32> {
+    let mut tokens = [&config.eos[..], tokenizer.eos_ids()].concat();
+    tokens.retain(|token| (*token as usize) < config.vocab);
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
 }
 
 struct File<'a> {

@@ -27,8 +27,8 @@ pub(crate) fn object(path: &Path, text: &[u8]) -> Result<Map<String, Value>, Mod
     }
 }
 
-/// A value as a message shows it.
-pub(crate) fn shown(value: &Value) -> String {
+/// A value as a message shows it: cut where it is long.
+pub(crate) fn shown(value: impl ToString) -> String {
     let text = value.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -118,6 +118,14 @@ mod tests {
             "b": {"c": {"d": []}}, "e": false}"#;
         let expected: Map<String, Value> = serde_json::from_str(text).unwrap();
         assert_eq!(parse(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_message_shows_the_beginning_of_a_long_value() {
+        assert_eq!(shown(Value::from("a")), "\"a\"");
+        assert_eq!(shown("\u{e9}".repeat(80)), "\u{e9}".repeat(80));
+        let cut = format!("{}...", "\u{e9}".repeat(80));
+        assert_eq!(shown("\u{e9}".repeat(81)), cut);
     }
 
     #[test]

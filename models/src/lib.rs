@@ -3,7 +3,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
-mod companions;
+pub mod companions;
 pub mod config;
 pub mod data;
 pub mod decoder;

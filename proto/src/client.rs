@@ -170,7 +170,7 @@ pub struct Member {
     pub device: DeviceInfo,
     /// What it does, in words.
     pub doing: String,
-    /// Audits passed.
+    /// Audits passed; of a checker, verdicts that were accepted.
     pub audits_passed: u64,
     /// Present audit rate, `p * 2^32`.
     pub audit_rate: u64,

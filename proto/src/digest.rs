@@ -62,6 +62,8 @@ pub enum Domain {
     ApiKey,
     /// Whose an answer is, as its name tells.
     AnswerOwner,
+    /// A challenge to prove who is at an address.
+    AddressChallenge,
 }
 
 impl Domain {
@@ -95,6 +97,7 @@ impl Domain {
             Self::Prefix => "concord.v1.prefix",
             Self::ApiKey => "concord.v1.apikey",
             Self::AnswerOwner => "concord.v1.answer.owner",
+            Self::AddressChallenge => "concord.v1.address.challenge",
         }
     }
 

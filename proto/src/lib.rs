@@ -44,4 +44,4 @@ pub use signed::{Keypair, PublicKey, Signed, SignedError, WorkerId};
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;

@@ -4,11 +4,11 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::claim::{Leaf, MicrobatchLoss, TensorNorm, TensorState};
-use crate::digest::Digest;
+use crate::digest::{Digest, Domain};
 use crate::job::{F32Bits, JobId};
 use crate::plan::{Layers, Plan};
 use crate::serving::{AnswerVerdict, AuditedAnswer, DeploymentId, StageAssignment};
-use crate::signed::{PublicKey, Signed, WorkerId};
+use crate::signed::{Keypair, PublicKey, Signed, WorkerId};
 use crate::tree;
 
 /// What a process is in the pool.
@@ -331,7 +331,7 @@ pub struct Scalars {
 impl Scalars {
     /// The digest that update leaves name.
     pub fn digest(&self) -> Digest {
-        Digest::of_value(crate::digest::Domain::Blob, self)
+        Digest::of_value(Domain::Blob, self)
     }
 
     /// The mean loss of the step: the sums of its microbatches, added by the tree, over its
@@ -373,4 +373,41 @@ pub enum Opening {
     Inputs(Vec<Vec<Digest>>),
     /// They are gone, or never were.
     Gone,
+}
+
+/// What the coordinator asks at the address that a worker advertises: only the holder of the
+/// worker's key can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AddressChallenge {
+    /// Who is said to be there.
+    pub worker: WorkerId,
+    /// Made for this question alone.
+    pub nonce: [u8; 32],
+}
+
+/// The answer: a signature under a domain of its own, so that nobody can use a worker that answers
+/// to get anything else signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AddressProof {
+    /// Over [`Domain::AddressChallenge`] and the challenge.
+    pub signature: [u8; 64],
+}
+
+impl AddressChallenge {
+    fn message(&self) -> Digest {
+        Digest::of_value(Domain::AddressChallenge, self)
+    }
+
+    /// The answer of the worker that is asked for; none where this is another one's key.
+    pub fn answer(&self, key: &Keypair) -> Option<AddressProof> {
+        let is_asked = key.public() == self.worker;
+        is_asked.then(|| AddressProof {
+            signature: key.sign(&self.message()),
+        })
+    }
+
+    /// Whether the worker that is asked for gave this answer.
+    pub fn is_proven_by(&self, proof: &AddressProof) -> bool {
+        self.worker.verifies(&self.message(), &proof.signature)
+    }
 }

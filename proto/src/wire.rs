@@ -7,6 +7,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::claim::{Origin, Port};
 use crate::job::JobId;
 
+pub mod incoming;
+
 tonic::include_proto!("concord.v1");
 
 /// What precedes a tensor, or several, sent from one worker to another.
@@ -79,6 +81,15 @@ pub fn ending(status: &tonic::Status) -> String {
     }
 }
 
+/// The innermost cause of an error: in errors of connections, the one that names the reason.
+pub fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -99,6 +110,14 @@ mod tests {
         fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
             self.0.as_ref().map(|io| io as _)
         }
+    }
+
+    #[test]
+    fn the_root_cause_is_the_innermost() {
+        let refused = io::Error::from_raw_os_error(111);
+        let words = refused.to_string();
+        assert_eq!(root_cause(&Layer(Some(refused))), words);
+        assert_eq!(root_cause(&Layer(None)), Layer(None).to_string());
     }
 
     #[test]

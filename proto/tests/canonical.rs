@@ -57,6 +57,8 @@ fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("Scalars", 1, |s, _| s.scalars());
     visitor.visit("OpenRequest", 1, |s, _| s.open_request());
     visitor.visit("Opening", 1, |s, _| s.opening());
+    visitor.visit("AddressChallenge", 1, |s, _| s.address_challenge());
+    visitor.visit("AddressProof", 1, |s, _| s.address_proof());
     visitor.visit("WatchRequest", 1, |s, _| s.watch_request());
     visitor.visit("TensorHeader", 1, |s, _| s.tensor_header());
     visitor.visit("ModelManifest", 1, |s, _| s.model_manifest());
@@ -263,7 +265,7 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 31] = [
+const GOLDEN: [&str; 33] = [
     "ToCoordinator ce58c1fe",
     "ToWorker c8258eab",
     "ClientRequest 7a967550",
@@ -289,6 +291,8 @@ const GOLDEN: [&str; 31] = [
     "Scalars 2b0306a6",
     "OpenRequest 81fac0b1",
     "Opening 12387b1b",
+    "AddressChallenge d037e586",
+    "AddressProof d037e586",
     "WatchRequest 1cf30067",
     "TensorHeader 03294afc",
     "ModelManifest 0a570565",

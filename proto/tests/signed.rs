@@ -3,6 +3,7 @@
 mod messages;
 
 use concord_proto::manifest::{StoredDtype, TensorHeader};
+use concord_proto::session::{AddressChallenge, AddressProof};
 use concord_proto::wire::Envelope;
 use concord_proto::{Digest, Domain, JobId, Keypair, Plan, Signed, SignedError};
 use messages::Source;
@@ -78,6 +79,7 @@ fn every_domain_has_a_digest_of_its_own() {
         Domain::Scalar,
         Domain::Ledger,
         Domain::Signature,
+        Domain::AddressChallenge,
     ];
     let mut digests: Vec<Digest> = domains.map(|domain| Digest::of(domain, b"")).to_vec();
     digests.sort_unstable();
@@ -88,6 +90,32 @@ fn every_domain_has_a_digest_of_its_own() {
             .iter()
             .all(|domain| domain.tag().starts_with("concord.v1."))
     );
+}
+
+#[test]
+fn an_address_is_proven_by_the_key_that_is_asked_for_alone() {
+    let challenge = AddressChallenge {
+        worker: key(1).public(),
+        nonce: [7; 32],
+    };
+    let proof = challenge.answer(&key(1)).expect("it is asked");
+    assert!(challenge.is_proven_by(&proof));
+    assert_eq!(challenge.answer(&key(2)), None, "another one is asked");
+    // Neither another challenge nor another signer, nor a signature over the same bytes as a message.
+    for other in [
+        AddressChallenge {
+            nonce: [8; 32],
+            ..challenge
+        },
+        AddressChallenge {
+            worker: key(2).public(),
+            ..challenge
+        },
+    ] {
+        assert!(!other.is_proven_by(&proof), "{other:?}");
+    }
+    let signature = Signed::new(&key(1), &challenge).signature;
+    assert!(!challenge.is_proven_by(&AddressProof { signature }));
 }
 
 proptest! {

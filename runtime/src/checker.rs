@@ -5,6 +5,8 @@ mod bench;
 mod inputs;
 mod job;
 mod stages;
+#[cfg(test)]
+mod stalling_tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use concord_kernels::Device;
 use concord_proto::session::{Hello, Role, ToCoordinator, ToWorker};
-use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -48,15 +50,17 @@ const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
 /// Orders that have been read and not been answered yet.
 const ORDERS_READ: usize = 256;
 
-/// Runs a checker until it is refused or `leave` is told.
+/// Runs a checker until it is refused or `leave` is told. `started` is told its key.
 ///
 /// # Errors
 /// [`RuntimeError`] where the coordinator refuses or cannot be reached at all.
 pub async fn run(
     options: CheckerOptions,
     mut leave: mpsc::Receiver<()>,
+    started: impl FnOnce(&WorkerId),
 ) -> Result<(), RuntimeError> {
     let home = Home::open(&options.dir)?;
+    started(&home.key.public());
     let hello = Hello {
         role: Role::Checker,
         protocol: PROTOCOL_VERSION,

@@ -6,7 +6,7 @@ use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
-use concord_proto::wire::{Envelope, ending};
+use concord_proto::wire::{Envelope, ending, root_cause};
 use concord_proto::{Keypair, PublicKey, Signed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -63,15 +63,6 @@ pub async fn connect(url: &str) -> Result<Channel, RuntimeError> {
         .connect()
         .await
         .map_err(|error| unreachable(root_cause(&error)))
-}
-
-/// The innermost reason of an error: the one that says something.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 impl Session {

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
 use concord_models::decoder::Stage;
 use concord_models::generate::Generator;
-use concord_models::generation_config::GenerationConfig;
+use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_text::{ChatTemplate, TextTokenizer};
 use serde_json::Map;
 
@@ -37,7 +37,7 @@ impl Local {
         Ok(Self {
             name: model.dir().display().to_string(),
             stage: model.load(positions)?,
-            stops: [&model.config().eos[..], tokenizer.eos_ids()].concat(),
+            stops: end_tokens(model.config(), &tokenizer),
             adds_special: template.is_none(),
             template: template.unwrap_or_else(ChatTemplate::plain),
             tokenizer,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{self, Options, RunningServer};
+use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
@@ -94,7 +94,7 @@ impl Pool {
     /// # Errors
     /// Where one of them cannot be started.
     pub async fn start(dir: &Path, actors: &[Actor]) -> anyhow::Result<Self> {
-        let server = server::start(Options {
+        let server = server::start(ServerOptions {
             listen: ([127, 0, 0, 1], 0).into(),
             data_dir: dir.join("coordinator"),
             config: Config::default(),
@@ -163,7 +163,7 @@ impl Pool {
         let (leave, left) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             // Once convicted it is refused: what the act tells is how that came about.
-            let run = worker::run(options, left);
+            let run = worker::run(options, left, |_, _| ());
             let _ = run.with_subscriber(NoSubscriber::default()).await;
         });
         Running::Here(task, leave)

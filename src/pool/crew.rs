@@ -1,12 +1,13 @@
 //! The members of a pool on this machine: looked after, and told about.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use concord_proto::session::Role;
 use tokio::task::JoinHandle;
 
-use super::member::{Member, Start};
+use super::member::{Member, Start, role_name};
 
 /// How often members are looked after.
 const TICK: Duration = Duration::from_millis(100);
@@ -17,7 +18,7 @@ pub struct Crew {
     task: JoinHandle<()>,
 }
 
-/// What is wrong with a crew, for whoever asks. It keeps nobody alive.
+/// What is wrong with a crew. It keeps nobody alive.
 #[derive(Clone)]
 pub struct Troubles {
     inner: Arc<Inner>,
@@ -25,8 +26,8 @@ pub struct Troubles {
 
 struct Inner {
     members: Mutex<Vec<Member>>,
-    /// Why no worker is left, once none is.
-    hopeless: watch::Sender<Option<String>>,
+    /// Whether they have been asked to leave: those that do are not missed.
+    is_leaving: AtomicBool,
 }
 
 impl Crew {
@@ -34,7 +35,7 @@ impl Crew {
     pub fn new() -> Self {
         let inner = Arc::new(Inner {
             members: Mutex::default(),
-            hopeless: watch::Sender::new(None),
+            is_leaving: AtomicBool::new(false),
         });
         let looked_after = inner.clone();
         let task = tokio::spawn(async move {
@@ -56,6 +57,22 @@ impl Crew {
         let member = Member::start(start)?;
         lock(&self.inner.members).push(member);
         Ok(())
+    }
+
+    /// Asks the workers to leave, which they do once their state is stored, and waits until they have
+    /// left, but not for longer than `patience`. Nobody is started again.
+    pub async fn leave(&self, patience: Duration) {
+        self.inner.is_leaving.store(true, Ordering::Relaxed);
+        self.inner.each_worker(Member::ask_to_leave);
+        let since = Instant::now();
+        while since.elapsed() < patience {
+            let mut runs = false;
+            self.inner.each_worker(|worker| runs |= worker.runs());
+            if !runs {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     /// What is wrong with them, now and later.
@@ -85,34 +102,53 @@ impl Troubles {
         (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
-    /// Waits until there were workers and none of them is started again; why. Cancel safe.
-    pub async fn hopeless(&self) -> String {
-        let mut told = self.inner.hopeless.subscribe();
-        // The sender lives as long as this.
-        let reason = told.wait_for(Option::is_some).await;
-        reason.ok().and_then(|r| r.clone()).unwrap_or_default()
+    /// Waits until there were members of a role, and all but fewer than `needed` of them are given
+    /// up; why. Cancel safe.
+    pub async fn too_few(&self, role: Role, needed: usize) -> String {
+        loop {
+            if let Some(reason) = lack(&lock(&self.inner.members), role, needed) {
+                return reason;
+            }
+            tokio::time::sleep(TICK).await;
+        }
     }
 }
 
 impl Inner {
-    fn look(&self) {
+    fn each_worker(&self, act: impl FnMut(&mut Member)) {
         let mut members = lock(&self.members);
-        for member in &mut *members {
+        let workers = members.iter_mut();
+        workers
+            .filter(|member| member.role() == Role::Worker)
+            .for_each(act);
+    }
+
+    fn look(&self) {
+        if self.is_leaving.load(Ordering::Relaxed) {
+            return;
+        }
+        for member in &mut *lock(&self.members) {
             if let Some(news) = member.look() {
                 eprintln!("{news}");
             }
         }
-        let workers = || members.iter().filter(|member| member.is_worker());
-        if workers().count() > 0 && workers().all(Member::is_given_up) {
-            let why: Vec<String> = workers().filter_map(Member::trouble).collect();
-            let why = format!("no worker of this machine is left: {}", why.join("; "));
-            self.hopeless.send_if_modified(|told| {
-                let is_news = told.is_none();
-                told.get_or_insert(why);
-                is_news
-            });
-        }
     }
+}
+
+/// Why fewer than `needed` members of a role are left, where there were some.
+fn lack(members: &[Member], role: Role, needed: usize) -> Option<String> {
+    let all = || members.iter().filter(|member| member.role() == role);
+    let left = all().filter(|member| !member.is_given_up()).count();
+    if all().count() == 0 || left >= needed {
+        return None;
+    }
+    let given_up = all().filter(|member| member.is_given_up());
+    let why: Vec<String> = given_up.filter_map(Member::trouble).collect();
+    let (name, why) = (role_name(role), why.join("; "));
+    Some(match left {
+        0 => format!("no {name} of this machine is left: {why}"),
+        _ => format!("{left} of {needed} {name}s of this machine are left: {why}"),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

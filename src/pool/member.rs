@@ -6,14 +6,23 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use concord_proto::session::Role;
 
-use super::backoff::{Backoff, is_steady};
+use super::restarts::{Restarts, is_steady};
+
+/// A role for people, which is the command that starts such a member, too.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Worker => "worker",
+        Role::Checker => "checker",
+    }
+}
 
 /// How a member is started.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// "worker" or "checker".
-    pub role: &'static str,
+    /// Worker or checker.
+    pub role: Role,
     /// Its number among those of its role, from 0.
     pub number: u32,
     /// The coordinator.
@@ -27,9 +36,9 @@ pub struct Start {
 impl Start {
     fn spawn(&self) -> anyhow::Result<Child> {
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        let mut command = command(self.role, &self.url, &self.dir, &options)?;
+        let mut command = command(role_name(self.role), &self.url, &self.dir, &options)?;
         let spawned = command.spawn();
-        spawned.with_context(|| format!("cannot start a {}", self.role))
+        spawned.with_context(|| format!("cannot start a {}", role_name(self.role)))
     }
 }
 
@@ -76,7 +85,7 @@ enum State {
 pub struct Member {
     start: Start,
     state: State,
-    backoff: Backoff,
+    restarts: Restarts,
     /// How it ended last.
     last_end: String,
 }
@@ -94,7 +103,7 @@ impl Member {
                 since: Instant::now(),
             },
             start,
-            backoff: Backoff::default(),
+            restarts: Restarts::default(),
             last_end: String::new(),
         })
     }
@@ -132,7 +141,7 @@ impl Member {
 
     fn rest(&mut self, how: String, lived: Duration, is_killed: bool) {
         self.last_end = how;
-        self.state = match self.backoff.ended(lived, is_killed) {
+        self.state = match self.restarts.ended(lived, is_killed) {
             Some(rest) => State::Rests {
                 from: Instant::now(),
                 rest,
@@ -152,7 +161,7 @@ impl Member {
                 Some(format!("{name} {how}, and is started again in {seconds} s"))
             }
             State::GaveUp => {
-                let times = self.backoff.ends();
+                let times = self.restarts.ends();
                 Some(format!(
                     "{name} {how}; it ended {times} times in a row and is not started again"
                 ))
@@ -160,9 +169,9 @@ impl Member {
         }
     }
 
-    /// Whether it is a worker.
-    pub fn is_worker(&self) -> bool {
-        self.start.role == "worker"
+    /// Whether it is a worker or a checker.
+    pub fn role(&self) -> Role {
+        self.start.role
     }
 
     /// Whether it is not started again.
@@ -171,7 +180,27 @@ impl Member {
     }
 
     fn name(&self) -> String {
-        format!("{} {}", self.start.role, self.start.number)
+        format!("{} {}", role_name(self.start.role), self.start.number)
+    }
+
+    /// Asks it to hand its work over and to leave. It is not started again.
+    pub fn ask_to_leave(&mut self) {
+        #[cfg(unix)]
+        if let State::Runs { child, .. } = &self.state
+            && let Ok(raw) = i32::try_from(child.id())
+            && let Some(pid) = rustix::process::Pid::from_raw(raw)
+        {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&mut self) -> bool {
+        match &mut self.state {
+            State::Runs { child, .. } => matches!(child.try_wait(), Ok(None)),
+            State::Rests { .. } | State::GaveUp => false,
+        }
     }
 
     /// kill -9. It is not started again.

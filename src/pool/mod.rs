@@ -2,23 +2,25 @@
 //! checkers as processes of their own, which end when this one does and are started again when they
 //! end before.
 
-mod backoff;
 mod crew;
 mod member;
+mod restarts;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{self, Options, RunningServer};
+use concord_coordinator::server::{self, RunningServer, ServerOptions};
 use concord_proto::serving::ServedModel;
+use concord_proto::session::Role;
 
 use crate::scratch::{self, Scratch};
 use crew::Crew;
 pub use crew::Troubles;
 use member::Start;
-pub use member::{command, this_program};
+pub use member::{command, role_name, this_program};
 
 /// What a pool consists of.
 #[derive(Clone, Debug)]
@@ -79,7 +81,7 @@ impl Pool {
                 (scratch.path().to_path_buf(), Some(scratch))
             }
         };
-        let server = server::start(Options {
+        let server = server::start(ServerOptions {
             listen: options.listen,
             data_dir: dir.join("coordinator"),
             config: options.config,
@@ -106,8 +108,8 @@ impl Pool {
         worker.extend_from_slice(&options.worker_options);
         let checker = ["--threads", "1", &blobs].map(str::to_string).to_vec();
         let roles = [
-            ("worker", options.workers, worker),
-            ("checker", options.checkers, checker),
+            (Role::Worker, options.workers, worker),
+            (Role::Checker, options.checkers, checker),
         ];
         for (role, count, options) in roles {
             for number in 0..count {
@@ -115,7 +117,7 @@ impl Pool {
                     role,
                     number,
                     url: self.url(),
-                    dir: self.dir.join(format!("{role}-{number}")),
+                    dir: self.dir.join(format!("{}-{number}", role_name(role))),
                     options: options.clone(),
                 })?;
             }
@@ -139,21 +141,29 @@ impl Pool {
         }
     }
 
-    /// What `work` gives, or the reason why no worker of this machine is left to do it, or the
-    /// coordinator is not.
+    /// What `work` gives, or the reason why it cannot be done any more: no worker of this machine is
+    /// left, the coordinator is not, or what `obstacle` waits for has come.
     ///
     /// # Errors
     /// Those of `work`, and that one.
     pub async fn while_it_lasts<T>(
         &mut self,
         work: impl Future<Output = anyhow::Result<T>>,
+        obstacle: impl Future<Output = String>,
     ) -> anyhow::Result<T> {
         let troubles = self.troubles();
         tokio::select! {
             result = work => result,
-            reason = troubles.hopeless() => Err(anyhow!(reason)),
+            reason = troubles.too_few(Role::Worker, 1) => Err(anyhow!(reason)),
+            reason = obstacle => Err(anyhow!(reason)),
             reason = self.ended() => Err(anyhow!(reason)),
         }
+    }
+
+    /// Has the workers store their state and leave, within `patience`: what was committed is not done
+    /// again then. Cancel safe.
+    pub async fn hand_over(&self, patience: Duration) {
+        self.crew.leave(patience).await;
     }
 
     /// The coordinator.

@@ -1,21 +1,13 @@
 //! The end of a server: answers under way are finished first.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::json;
 
-use super::engine::PoolEngine;
 use super::stand::Stand;
 use crate::output::Output;
 use crate::signals::EndSignals;
-
-/// Between two looks at what is under way. A request that was let in just before may show at the
-/// second only.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How long the last words of answers that are done may take to reach whoever asked.
-const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 
 /// Takes on nothing new, lets answers under way end within `patience`, and ends. The next signal
 /// ends it at once.
@@ -29,53 +21,30 @@ pub async fn end(
     patience: Duration,
     output: Output,
 ) -> anyhow::Result<()> {
-    let engine = stand.engine.clone();
-    engine.end();
-    let (under_way, seconds) = (engine.under_way(), patience.as_secs());
+    let under_way = stand.gateway.under_way();
+    let (running, seconds) = (under_way.answers(), patience.as_secs());
     eprintln!(
         "{signal}: draining: {} under way, for {seconds} s at most; again to end at once",
-        answers(under_way)
+        answers(running)
     );
     output.result(
         "",
-        &json!({ "event": "draining", "answers": under_way, "seconds": seconds }),
+        &json!({ "event": "draining", "answers": running, "seconds": seconds }),
     );
-    let drained = async {
-        let left = idle(&engine, patience).await;
-        let patience = match left {
-            0 => LAST_WORDS_MAX,
-            _ => Duration::ZERO,
-        };
-        stand.stop(patience).await?;
-        anyhow::Ok(left)
-    };
     tokio::select! {
-        left = drained => match left? {
+        cut = stand.stop(patience) => match cut? {
             0 => Ok(()),
-            left => bail!("{} cut after --drain-seconds {seconds}", answers(left)),
+            cut => bail!("{} cut after --drain-seconds {seconds}", answers(cut)),
         },
         signal = signals.next() => {
-            bail!("{signal} again: ended at once, {} cut", answers(engine.under_way()))
+            bail!("{signal} again: ended at once, {} cut", answers(under_way.answers()))
         }
     }
 }
 
-fn answers(count: u32) -> String {
+fn answers(count: usize) -> String {
     match count {
         1 => "1 answer".to_string(),
         _ => format!("{count} answers"),
-    }
-}
-
-/// Waits until nothing is under way, but not for longer than `patience`; how many answers are left.
-async fn idle(engine: &PoolEngine, patience: Duration) -> u32 {
-    let (start, mut was_idle) = (Instant::now(), false);
-    loop {
-        let left = engine.under_way();
-        if left == 0 && was_idle || start.elapsed() >= patience {
-            return left;
-        }
-        was_idle = left == 0;
-        tokio::time::sleep(LOOK).await;
     }
 }

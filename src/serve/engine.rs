@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use concord_coordinator::serving::{Serving, SubmitError};
+use concord_coordinator::serving::{ModelService, SubmitError};
 use concord_gateway::{Answering, Engine, Refused};
 use concord_models::config::DecoderConfig;
-use concord_proto::serving::{Generation, PipelineView, PoolView};
+use concord_proto::serving::{Generation, PoolView};
 use concord_proto::{Digest, Signed};
 use futures_util::future::BoxFuture;
 
@@ -15,25 +14,21 @@ use super::adapters::adapter_blobs;
 use crate::blobs::BlobSet;
 use crate::pool::Troubles;
 
-/// Said to whoever asks while the server ends.
-const ENDING: &str = "the server ends, and takes on nothing new";
-
 /// A pool that serves.
 pub struct PoolEngine {
-    serving: Serving,
+    serving: ModelService,
     /// The model's shape, which adapters are checked against.
     config: Arc<DecoderConfig>,
     /// What the name of the model means beside the model.
     adapter: Option<Digest>,
     /// Of the members of this machine.
     troubles: Troubles,
-    is_ending: AtomicBool,
 }
 
 impl PoolEngine {
     /// Over the coordinator's side of a pool. Requests that name no adapter are for `adapter`.
     pub fn new(
-        serving: Serving,
+        serving: ModelService,
         config: Arc<DecoderConfig>,
         adapter: Option<Digest>,
         troubles: Troubles,
@@ -43,20 +38,7 @@ impl PoolEngine {
             config,
             adapter,
             troubles,
-            is_ending: AtomicBool::new(false),
         }
-    }
-
-    /// From now on nothing new is taken on.
-    pub fn end(&self) {
-        self.is_ending.store(true, Ordering::Relaxed);
-    }
-
-    /// Answers under way.
-    pub fn under_way(&self) -> u32 {
-        let pipelines = self.serving.view().pipelines;
-        let of = |pipeline: &PipelineView| pipeline.active + pipeline.waiting;
-        pipelines.iter().map(of).sum()
     }
 
     /// What is waited for, with what is wrong on this machine.
@@ -70,9 +52,6 @@ impl PoolEngine {
 
 impl Engine for PoolEngine {
     fn submit(&self, mut generation: Generation) -> Result<Answering, Refused> {
-        if self.is_ending.load(Ordering::Relaxed) {
-            return Err(Refused::NotReady(ENDING.to_string()));
-        }
         let spec = &mut generation.spec;
         spec.adapter = spec.adapter.or(self.adapter);
         let answering = self.serving.submit(generation);
@@ -88,9 +67,7 @@ impl Engine for PoolEngine {
 
     fn view(&self) -> PoolView {
         let mut view = self.serving.view();
-        if self.is_ending.load(Ordering::Relaxed) {
-            (view.ready, view.state) = (false, ENDING.to_string());
-        } else if !view.ready {
+        if !view.ready {
             view.state = self.with_troubles(view.state);
         }
         view

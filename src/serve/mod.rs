@@ -6,7 +6,6 @@ mod engine;
 mod model;
 mod preview;
 mod share;
-mod source;
 mod stand;
 
 use std::net::SocketAddr;
@@ -19,7 +18,7 @@ use concord_gateway::Options;
 use concord_proto::serving::ServedModel;
 
 use crate::bytes;
-use crate::output::Output;
+use crate::output::{Output, Stopped};
 use crate::pool::PoolOptions;
 use crate::scratch::Scratch;
 use crate::signals::EndSignals;
@@ -247,7 +246,10 @@ async fn serve(
     };
     let stand = tokio::select! {
         stand = starts => stand?,
-        signal = signals.next() => bail!("{signal} came before anything was served"),
+        signal = signals.next() => {
+            let words = "stopped before anything was served".to_string();
+            return Err(Stopped::new(signal, words).into());
+        }
     };
     let Some(mut stand) = stand else {
         return Ok(());

@@ -1,6 +1,5 @@
 //! A model folder as a deployment: what is served, bit for bit, and what the API says about it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +8,7 @@ use anyhow::{Context, bail};
 use concord_gateway::SamplingDefaults;
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::decoder::WeightBytes;
-use concord_models::generation_config::GenerationConfig;
+use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
 use concord_proto::{ARITHMETIC_VERSION, Digest, PrecisionSpec};
@@ -74,14 +73,11 @@ impl ModelToServe {
             },
         };
         let generation = GenerationConfig::open(path)?;
-        let mut stops: BTreeSet<u32> = config.eos.iter().copied().collect();
-        stops.extend(tokenizer.eos_ids());
-        stops.retain(|token| *token < deployment.vocab);
         Ok(Self {
             profile: profile(&config),
             template: ChatTemplate::open(path)?,
+            stop_tokens: end_tokens(&config, &tokenizer),
             tokenizer: Arc::new(tokenizer),
-            stop_tokens: stops.into_iter().collect(),
             defaults: sampling_defaults(&generation),
             not_applied: [generation.not_applied, tokenizer_notes].concat(),
             deployment,

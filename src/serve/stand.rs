@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use concord_gateway::{Engine, RunningGateway, Served};
 use concord_proto::Digest;
 use concord_proto::serving::ServedModel;
+use concord_proto::session::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -15,9 +16,9 @@ use tokio::task::JoinHandle;
 use super::adapters::{self, NamedAdapter};
 use super::engine::PoolEngine;
 use super::model::{self, ModelToServe};
-use super::source::Source;
 use super::{Args, preview};
 use crate::client::Client;
+use crate::loaded_model::NamedModel;
 use crate::output::Output;
 use crate::pool::{Pool, PoolOptions};
 
@@ -39,7 +40,7 @@ pub struct Opened {
 /// # Errors
 /// Naming what is wrong with the model, an adapter or the options.
 pub fn open(args: Args, output: &Output) -> anyhow::Result<Option<Opened>> {
-    let source = Source::find(&args.model)?;
+    let source = NamedModel::find(&args.model)?;
     let mut model = ModelToServe::open(&source.model, args.max_model_len)?;
     let served = args.served(&model)?;
     let config = model.folder.config().clone();
@@ -145,7 +146,7 @@ impl Stand {
         let (troubles, engine) = (self.pool.troubles(), self.engine.clone());
         let (is_alone, checkers) = (self.is_alone, self.checkers);
         let workers = async {
-            let reason = troubles.hopeless().await;
+            let reason = troubles.too_few(Role::Worker, 1).await;
             loop {
                 let view = engine.view();
                 // Workers that others have started may be there.
@@ -162,15 +163,16 @@ impl Stand {
         }
     }
 
-    /// Ends all of it; requests under way may end within `patience`.
+    /// Ends all of it; requests under way may end within `patience`. Gives how many answers were
+    /// cut.
     ///
     /// # Errors
     /// Where the coordinator had ended with an error before.
-    pub async fn stop(self, patience: Duration) -> anyhow::Result<()> {
+    pub async fn stop(self, patience: Duration) -> anyhow::Result<usize> {
         self.watching.abort();
-        // What is under way after that fails with the pool, and is told so.
-        self.gateway.drain(patience).await;
-        self.pool.stop().await
+        let cut = self.gateway.drain(patience).await;
+        self.pool.stop().await?;
+        Ok(cut)
     }
 }
 

@@ -8,6 +8,7 @@ use concord_coordinator::core::Config;
 use concord_proto::client::{PlanChoice, RunOptions};
 
 use crate::job_file::JobFile;
+use crate::output::counted;
 use crate::pool::PoolOptions;
 
 /// Options of `concord train`.
@@ -136,7 +137,7 @@ impl Args {
         let local = self.coordinator.is_none();
         let workers = self.workers.map_or(1, |workers| workers.0);
         let checkers = if local { self.checkers } else { 0 };
-        Ok(RunOptions {
+        let options = RunOptions {
             name: self
                 .job
                 .as_deref()
@@ -152,7 +153,11 @@ impl Args {
             audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
             canary_rate: probability("--canary-rate", self.canary_rate)?,
             recompute: job.recompute,
-        })
+        };
+        if local {
+            self.check_pool(workers, &options)?;
+        }
+        Ok(options)
     }
 
     /// The pool on this machine, with its state in `state_dir` unless the user chose a folder.
@@ -171,9 +176,43 @@ impl Args {
         }
     }
 
-    /// Whether a pool on this machine keeps its state in output_dir.
-    pub fn keeps_state_there(&self) -> bool {
-        self.coordinator.is_none() && self.pool_dir.is_none()
+    /// Where a pool on this machine keeps its state: in `state_dir` unless the user chose a folder.
+    pub fn state_dir(&self, state_dir: &Path) -> Option<PathBuf> {
+        let dir = self.pool_dir.as_deref().unwrap_or(state_dir);
+        self.coordinator.is_none().then(|| dir.to_path_buf())
+    }
+
+    /// Nobody else joins a pool on this machine: what it lacks it would wait for without an end.
+    fn check_pool(&self, workers: u32, options: &RunOptions) -> anyhow::Result<()> {
+        let here = counted(u64::from(workers), "worker");
+        if let PlanChoice::Fixed {
+            stages, replicas, ..
+        } = &options.plan
+        {
+            let needed = u64::from(*stages) * u64::from(*replicas);
+            if needed > u64::from(workers) {
+                bail!(
+                    "--plan {stages}x{replicas} takes {}, and the pool on this machine has {here}: \
+                     give --workers local:{needed}",
+                    counted(needed, "worker")
+                );
+            }
+        }
+        if options.min_workers > workers {
+            let needed = options.min_workers;
+            bail!(
+                "--min-workers {needed}: the pool on this machine has {here}: give --workers \
+                 local:{needed}"
+            );
+        }
+        if options.min_checkers > self.checkers {
+            let needed = options.min_checkers;
+            bail!(
+                "--min-checkers {needed}: the pool on this machine has {}: give --checkers {needed}",
+                counted(u64::from(self.checkers), "checker")
+            );
+        }
+        Ok(())
     }
 }
 

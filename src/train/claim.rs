@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use concord_models::companions;
 use concord_proto::JobId;
 use serde_json::Value;
 
@@ -26,35 +27,23 @@ const LOCK_FILE: &str = ".concord-lock";
 /// Where the result is put together, within the output folder.
 const STAGING_DIR: &str = ".concord-result";
 
-/// Names that a model, an adapter or what belongs to them has in its folder.
-const RESULT_NAMES: [&str; 19] = [
+/// Names that a model or an adapter has in its folder, and the proof, beside the companions of a
+/// model.
+const RESULT_NAMES: [&str; 5] = [
     "adapter_config.json",
     "adapter_model.bin",
-    "adapter_model.safetensors",
-    "added_tokens.json",
-    "additional_chat_templates",
-    "chat_template.jinja",
-    "chat_template.json",
     "config.json",
-    "generation_config.json",
-    "merges.txt",
-    "model.safetensors",
-    "model.safetensors.index.json",
     "proof",
     "pytorch_model.bin",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
 ];
 
 /// Whether a file or folder of this name may be part of a result, or of what Concord keeps beside
 /// it.
 pub fn is_ours(name: &str) -> bool {
     let weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
-    let named = RESULT_NAMES.contains(&name) || name == StepLog::FILE;
-    weights || named || name.starts_with(".concord")
+    let is_companion = companions::NAMES.contains(&name) || name == companions::TEMPLATES;
+    let is_named = RESULT_NAMES.contains(&name) || name == StepLog::FILE;
+    weights || is_companion || is_named || name.starts_with(".concord")
 }
 
 /// What the folder holds of the job that has claimed it.

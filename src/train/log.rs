@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::watch::as_json;
 
-/// What tells a line of a step: its number, and the digest of its record.
+/// What tells a line of a step: how many steps were done with it, and the digest of its record.
 type Key = (u64, String);
 
 /// The log of the steps of one job. A job that goes on tells its events from the first on again:
@@ -79,18 +79,26 @@ impl StepLog {
         self.earlier.len()
     }
 
+    /// The coordinator does not have the job: all is done again, and what stands in the file is that
+    /// of an earlier run, which is replaced by what comes.
+    pub fn begin_anew(&mut self) {
+        self.earlier.clear();
+    }
+
     /// Takes in what happened. Says whether that is news: not, where an earlier run has told it.
     pub fn take(&mut self, event: &JobEvent) -> bool {
         let JobEvent::Step { step, record, .. } = event else {
             return self.earlier.is_empty();
         };
-        let key = (u64::from(*step), record.to_string());
+        let key = (u64::from(*step) + 1, record.to_string());
         while self.lines.pop_if(|((done, _), _)| *done >= key.0).is_some() {}
         self.agreed = self.agreed.min(self.lines.len());
         let earlier = self.earlier.remove(&key);
         let is_news = earlier.is_none();
         let line = earlier.unwrap_or_else(|| {
             let mut object = as_json(event);
+            // Steps done, as on the screen, and as transformers' trainer counts them.
+            object["step"] = json!(key.0);
             object["time"] = json!(now());
             object.to_string()
         });
@@ -226,7 +234,7 @@ mod tests {
         assert!(!log.take(&step(0, 1)) && !log.take(&step(1, 1)) && !log.take(&step(2, 1)));
         assert!(log.take(&JobEvent::Voided { from_step: 2 }));
         assert!(log.take(&step(2, 1)) && log.take(&step(3, 1)));
-        let all = expected(&[(0, "01"), (1, "01"), (2, "01"), (3, "01")]);
+        let all = expected(&[(1, "01"), (2, "01"), (3, "01"), (4, "01")]);
         assert_eq!(stands(dir), all);
         let text = std::fs::read_to_string(dir.join(StepLog::FILE)).unwrap();
         let kept: Vec<&str> = first.lines().take(2).collect();
@@ -241,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn a_job_whose_state_is_lost_tells_all_its_steps_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let mut log = StepLog::open(dir).unwrap();
+        assert!((0..3).all(|index| log.take(&step(index, 1))));
+        let mut log = StepLog::open(dir).unwrap();
+        log.begin_anew();
+        assert!(log.take(&JobEvent::Waiting("a worker".to_string())));
+        assert!((0..2).all(|index| log.take(&step(index, 1))));
+        assert_eq!(stands(dir), expected(&[(1, "01"), (2, "01")]));
+    }
+
+    #[test]
     fn steps_that_came_to_something_else_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
@@ -248,13 +269,13 @@ mod tests {
         for event in [step(0, 1), step(1, 1), step(2, 1), step(1, 9)] {
             log.take(&event);
         }
-        assert_eq!(stands(dir), expected(&[(0, "01"), (1, "09")]));
+        assert_eq!(stands(dir), expected(&[(1, "01"), (2, "09")]));
         // Told again, with what was void in between.
         let mut log = StepLog::open(dir).unwrap();
         for event in [step(0, 1), step(1, 1), step(2, 1), step(1, 9), step(2, 9)] {
             log.take(&event);
         }
-        assert_eq!(stands(dir), expected(&[(0, "01"), (1, "09"), (2, "09")]));
+        assert_eq!(stands(dir), expected(&[(1, "01"), (2, "09"), (3, "09")]));
     }
 
     #[test]
@@ -271,6 +292,6 @@ mod tests {
         assert_eq!(log.steps(), 1);
         log.take(&step(0, 1));
         log.take(&step(1, 1));
-        assert_eq!(stands(dir), expected(&[(0, "01"), (1, "01")]));
+        assert_eq!(stands(dir), expected(&[(1, "01"), (2, "01")]));
     }
 }

@@ -14,26 +14,35 @@ mod told;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use concord_proto::JobId;
 use concord_proto::client::{ClientRequest, ClientResponse, RunOptions, Submission};
+use concord_proto::session::Role;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::job_file::{self, JobFile};
-use crate::output::Output;
-use crate::pool::Pool;
+use crate::output::{Output, counted};
+use crate::pool::{Pool, Troubles};
 use crate::signals::EndSignals;
 use claim::{Claim, Standing};
 use ingest::Ingested;
 use log::StepLog;
+use watch::Seen;
 
 pub use args::Args;
 pub use progress::step_line;
 pub use watch::{as_json, describe};
+
+/// For so long a training that is stopped lets its workers store what is committed.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
+
+/// Looks at a job whose checkers are gone before that counts, and the time between two.
+const LOOKS: u32 = 3;
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Fine-tunes a model.
 ///
@@ -63,13 +72,14 @@ pub async fn run(args: Args, output: &Output) -> anyhow::Result<()> {
         Standing::Done(told) => return result::tell_again(&claim, &told, output),
         Standing::ToDo => {}
     }
-    room::check(&claim, &ingested.spec, args.keeps_state_there())?;
+    let state = args.state_dir(&claim.state_dir());
+    room::check(&claim, &ingested.spec, job.save_steps, state.as_deref())?;
     let run = Run {
         id,
         job: &job,
         ingested: &ingested,
         output,
-        committed: AtomicU32::new(0),
+        seen: Seen::default(),
     };
     run.to_the_end(&args, options, &mut claim, &mut signals)
         .await
@@ -94,8 +104,7 @@ struct Run<'a> {
     job: &'a JobFile,
     ingested: &'a Ingested,
     output: &'a Output,
-    /// Steps that are committed, as far as is known here.
-    committed: AtomicU32,
+    seen: Seen,
 }
 
 impl Run<'_> {
@@ -128,12 +137,21 @@ impl Run<'_> {
             signal = signals.next() => return Err(stop::early(signal)),
         }
         let url = pool.url();
+        let obstacle = self.lacks_checkers(pool.troubles(), options.min_checkers);
+        let work = self.work(&url, options, claim);
         let done = tokio::select! {
-            done = pool.while_it_lasts(self.work(&url, options, claim)) => Ok(done),
+            done = pool.while_it_lasts(work, obstacle) => Ok(done),
             signal = signals.next() => Err(signal),
         };
+        let stops_work = done.is_err() && self.seen.is_planned();
+        let ends = async {
+            if stops_work {
+                pool.hand_over(HAND_OVER_MAX).await;
+            }
+            pool.stop().await
+        };
         let stopped = tokio::select! {
-            stopped = pool.stop() => stopped,
+            stopped = ends => stopped,
             // Whoever asks a second time does not wait.
             signal = signals.next() => return match done {
                 Ok(done) => done,
@@ -161,17 +179,45 @@ impl Run<'_> {
     }
 
     fn stopped(&self, signal: &'static str, kept: Option<u32>) -> anyhow::Error {
-        let committed = self.committed.load(Ordering::Relaxed);
-        stop::interrupted(signal, committed, self.ingested.spec.steps, kept)
+        stop::interrupted(
+            signal,
+            self.seen.committed(),
+            self.ingested.spec.steps,
+            kept,
+        )
+    }
+
+    /// Waits until the job waits for `needed` checkers before its first plan, and so many are not
+    /// left on this machine; why. With a plan it needs none: what nobody audits is counted as not
+    /// judged.
+    async fn lacks_checkers(&self, troubles: Troubles, needed: u32) -> String {
+        let reason = troubles.too_few(Role::Checker, needed as usize).await;
+        let mut looks = 0;
+        // A job that goes on tells that it had a plan soon after that it waited for one.
+        while looks < LOOKS && !self.seen.is_planned() {
+            tokio::time::sleep(LOOK).await;
+            looks += u32::from(self.seen.waits());
+        }
+        if self.seen.is_planned() {
+            return std::future::pending().await;
+        }
+        format!(
+            "{reason}; the job waits for {} before its first step: mend that, or train without \
+             audits with --checkers 0",
+            counted(u64::from(needed), "checker")
+        )
     }
 
     /// Submits the job, watches it, and writes its result.
     async fn work(&self, url: &str, options: RunOptions, claim: &mut Claim) -> anyhow::Result<()> {
-        self.submit(url, options).await?;
+        let goes_on = self.submit(url, options).await?;
         claim.settle();
         let mut log = StepLog::open(claim.dir())?;
+        if !goes_on {
+            log.begin_anew();
+        }
         let steps = self.ingested.spec.steps;
-        let watched = watch::watch(url, self.id, steps, self.output, &mut log, &self.committed);
+        let watched = watch::watch(url, self.id, steps, self.output, &mut log, &self.seen);
         let done = watched.await?;
         // The coordinator may have been another process when the job was submitted.
         let client = Client::connect(url).await?;
@@ -189,7 +235,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<()> {
+    /// Submits the job; whether the coordinator had it already, and tells its events from the first
+    /// on again.
+    async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<bool> {
         let client = Client::connect(url).await?;
         let told = self.ingested.told.iter();
         told.for_each(|told| told.tell(self.output));
@@ -206,12 +254,16 @@ impl Run<'_> {
             profile: self.ingested.profile.clone(),
             options,
         };
+        let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
+            bail!("the coordinator does not list its jobs");
+        };
+        let goes_on = jobs.iter().any(|job| job.job == self.id);
         let request = ClientRequest::Submit(Box::new(submission));
         match client.call(&request).await? {
             ClientResponse::Submitted(id) => {
                 let object = json!({ "event": "submitted", "job": id.to_string() });
                 self.output.result("", &object);
-                Ok(())
+                Ok(goes_on)
             }
             other => bail!("the coordinator answers {other:?}"),
         }
@@ -234,6 +286,7 @@ fn tell_failure(outcome: anyhow::Result<()>) {
 fn in_words(result: &Value) -> String {
     let text = |key: &str| result[key].as_str().unwrap_or_default();
     let number = |key: &str| result[key].as_f64().unwrap_or_default();
+    let count = |key: &str, noun: &str| counted(result[key].as_u64().unwrap_or_default(), noun);
     let unjudged = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
         (Some(0), Some(1..)) => {
             "\nwarning: no checker could judge any of the work that was drawn: the proof shows who \
@@ -242,11 +295,12 @@ fn in_words(result: &Value) -> String {
         _ => "",
     };
     format!(
-        "done: {} steps, loss {:.4}, {:.0} tokens/s, {} audits agreed{}{unjudged}\nhash   {}\noutput {}\nproof  {}  (check it with `concord verify {}`)",
-        result["steps"],
+        "done: {}, loss {:.4}, {:.0} tokens/s, {} agreed{}{unjudged}\nhash   {}\noutput {}\n\
+         proof  {}  (check it with `concord verify {}`)",
+        count("steps", "step"),
         number("loss"),
         number("tokens_per_second"),
-        result["audits"],
+        count("audits", "audit"),
         match result["inconclusive"].as_u64().unwrap_or_default() {
             0 => String::new(),
             count => format!(", {count} could not be judged"),

@@ -124,6 +124,13 @@ impl Progress {
         }
     }
 
+    /// The job is done: its last look stays.
+    pub fn finish(&mut self) {
+        if let Shown::Bar(bar) = std::mem::replace(&mut self.shown, Shown::Nowhere) {
+            bar.abandon();
+        }
+    }
+
     fn say(&self, words: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| eprintln!("{words}")),
@@ -135,8 +142,9 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        // What comes next is the reason of the end, and has a line of its own.
         if let Shown::Bar(bar) = &self.shown {
-            bar.abandon();
+            bar.finish_and_clear();
         }
     }
 }
@@ -228,6 +236,9 @@ mod tests {
         assert_eq!(step_line(&JobEvent::Cancelled, 300, None), "");
     }
 
+    /// Stands for a line that was cleared.
+    const CLEARED: &str = "\x1bm";
+
     /// A terminal that keeps what is written to it.
     #[derive(Clone, Debug)]
     struct Terminal(u16, Arc<Mutex<Vec<String>>>);
@@ -256,7 +267,7 @@ mod tests {
             Ok(())
         }
         fn clear_line(&self) -> io::Result<()> {
-            Ok(())
+            self.write_str(CLEARED)
         }
         fn flush(&self) -> io::Result<()> {
             Ok(())
@@ -296,12 +307,29 @@ mod tests {
             assert!(!before.contains("eta"), "{before:?}");
             progress.show(&step(11_000, 2_000_000), true);
             // Its last look is drawn in any case.
-            drop(progress);
+            progress.finish();
             let drawn = terminal.1.lock().unwrap().clone();
             assert!(drawn.concat().contains("11001/100000"), "{drawn:?}");
             for text in &drawn {
                 assert!(shown(text) <= usize::from(width), "{width}: {text:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_job_that_is_interrupted_leaves_no_bar_on_the_line() {
+        let terminal = Terminal(80, Arc::default());
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let bar = ProgressBar::with_draw_target(Some(10), target);
+        let progress = Progress {
+            shown: Shown::Bar(bar),
+            steps: 10,
+            step_seconds: None,
+            earlier: 0,
+        };
+        progress.phase("loading the model");
+        drop(progress);
+        let drawn = terminal.1.lock().unwrap().clone();
+        assert_eq!(drawn.last().map(String::as_str), Some(CLEARED), "{drawn:?}");
     }
 }

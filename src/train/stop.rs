@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use concord_coordinator::blobs::Blobs;
+use concord_coordinator::blobs::BlobStore;
 use concord_coordinator::store::Store;
 use concord_proto::JobId;
 
@@ -66,7 +66,7 @@ pub async fn kept_steps(data: &Path, job: JobId) -> Option<u32> {
 
 async fn look(data: &Path, job: JobId) -> Option<u32> {
     let store = Store::open(data).await.ok()?;
-    let blobs = Blobs::open(&data.join("blobs")).ok()?;
+    let blobs = BlobStore::open(&data.join("blobs")).ok()?;
     let kept = store.load(&blobs).await.ok()?;
     store.close().await.ok()?;
     let mut jobs = kept.jobs.into_iter();

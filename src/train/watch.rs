@@ -1,6 +1,6 @@
 //! The events of a job, as they come: in words, and as objects for scripts.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::log::StepLog;
 use super::progress::Progress;
 use crate::client::{Client, Events};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 /// What a completed job leaves.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +31,46 @@ pub struct Completed {
     pub tokens_per_second: f64,
 }
 
+/// What has been seen of a job so far, for those who decide while it is watched.
+#[derive(Debug, Default)]
+pub struct Seen {
+    committed: AtomicU32,
+    is_planned: AtomicBool,
+    waits: AtomicBool,
+}
+
+impl Seen {
+    fn note(&self, event: &JobEvent) {
+        match event {
+            JobEvent::Step { step, .. } => self.committed.store(*step + 1, Ordering::Relaxed),
+            JobEvent::Voided { from_step } => self.committed.store(*from_step, Ordering::Relaxed),
+            JobEvent::Planned { .. } => self.is_planned.store(true, Ordering::Relaxed),
+            JobEvent::Waiting(_) => self.waits.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Steps that are committed.
+    pub fn committed(&self) -> u32 {
+        self.committed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has had a plan.
+    pub fn is_planned(&self) -> bool {
+        self.is_planned.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has waited for anything.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+}
+
 /// For so long a coordinator that is gone may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 
-/// Shows the events of a job until it ends, keeps its steps in `log`, and the number of committed
-/// ones in `committed`. A coordinator that is restarted meanwhile is waited for.
+/// Shows the events of a job until it ends, writes its steps to `log`, and notes in `seen` how far it
+/// is. A coordinator that is restarted meanwhile is waited for.
 ///
 /// # Errors
 /// Where the job fails, is cancelled, or the coordinator stays away.
@@ -45,7 +80,7 @@ pub async fn watch(
     steps: u32,
     output: &Output,
     log: &mut StepLog,
-    committed: &AtomicU32,
+    seen: &Seen,
 ) -> anyhow::Result<Completed> {
     let mut progress = Progress::new(steps, output);
     let mut sum = Sum::default();
@@ -66,14 +101,14 @@ pub async fn watch(
         output.result("", &as_json(&event));
         let is_news = log.take(&event);
         progress.show(&event, is_news);
+        seen.note(&event);
         match &event {
-            JobEvent::Step { step, .. } => committed.store(*step + 1, Ordering::Relaxed),
-            JobEvent::Voided { from_step } => committed.store(*from_step, Ordering::Relaxed),
             JobEvent::Failed(reason) => bail!("the job failed: {reason}"),
             JobEvent::Cancelled => bail!("the job was cancelled; the same command goes on with it"),
             _ => {}
         }
         if let Some(completed) = sum.add(&event) {
+            progress.finish();
             return Ok(completed);
         }
     }
@@ -197,10 +232,10 @@ pub fn describe(event: &JobEvent) -> Option<String> {
             predicted_step_us: _,
         } => {
             let mut lines = format!(
-                "plan {} ({reason}): {} stages x {} replicas from step {}",
+                "plan {} ({reason}): {} x {} from step {}",
                 plan.epoch,
-                plan.stages.len(),
-                plan.replicas.len(),
+                counted(plan.stages.len() as u64, "stage"),
+                counted(plan.replicas.len() as u64, "replica"),
                 step + 1
             );
             for ((seat, worker), device) in plan.workers().zip(devices) {

@@ -63,6 +63,53 @@ fn a_port_in_use_is_named() {
     ran.refused(&[&address]);
 }
 
+#[test]
+fn a_folder_in_use_is_named_with_the_option_for_another_one() {
+    let model = TinyModel::new();
+    let _coordinator = Coordinator::start(&model);
+    let data = model.file("coordinator");
+    let listen = ["coordinator", "--listen", "127.0.0.1:0", "--data-dir"];
+    let second = concord([&listen[..], &[arg(&data)]].concat());
+    second.refused(&["is in use by another coordinator", "--data-dir"]);
+}
+
+#[test]
+fn members_say_who_they_are_and_where() {
+    let model = TinyModel::new();
+    let coordinator = Coordinator::start(&model);
+    for role in ["worker", "checker"] {
+        let dir = model.file(role);
+        let mut member = Command::new(env!("CARGO_BIN_EXE_concord"))
+            .args([
+                role,
+                "--coordinator",
+                &coordinator.url,
+                "--json",
+                "--dir",
+                arg(&dir),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(member.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        member.kill().unwrap();
+        member.wait().unwrap();
+        let started: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(started["event"], "started", "{started}");
+        assert_eq!(started[role].as_str().map(str::len), Some(64), "{started}");
+        let address = started["address"].as_str();
+        match role {
+            "worker" => assert!(
+                address.unwrap().starts_with("http://127.0.0.1:"),
+                "{started}"
+            ),
+            _ => assert_eq!(address, None),
+        }
+    }
+}
+
 /// A coordinator of the test's own, without workers.
 struct Coordinator {
     process: Child,

@@ -236,8 +236,18 @@ fn a_signal_while_it_starts_ends_it_and_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(millis));
         let start = Instant::now();
         server.signal("TERM");
-        server.ends();
+        let status = server.ends();
         assert!(start.elapsed() < SOON, "{millis} ms");
+        // Killed before it can handle a signal, stopped before it serves, or drained.
+        let code = status.code();
+        assert!(
+            matches!(code, None | Some(143 | 0)),
+            "{millis} ms: {status}"
+        );
+        let says = server
+            .words()
+            .contains("SIGTERM: stopped before anything was served");
+        assert_eq!(says, code == Some(143), "{millis} ms: {}", server.words());
         server.is_left_alone();
         assert_eq!(
             server.temporary(),

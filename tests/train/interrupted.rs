@@ -44,7 +44,11 @@ fn the_same_command_goes_on_to_the_same_hash() {
                 (&"stopped".into(), &code.into())
             );
             assert!(words.contains("stopped after step "), "{words}");
-            assert!(words.contains("the same command goes on from"), "{words}");
+            // Its workers have stored what was committed.
+            assert!(
+                words.contains("the same command goes on from there"),
+                "{words}"
+            );
             assert!(!words.contains("the job goes on"), "{words}");
         }
 

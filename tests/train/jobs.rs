@@ -100,7 +100,7 @@ impl Job {
         let last = log.pop().expect("lines");
         assert_eq!(last["record_digest"], result["record_digest"], "{last}");
         let found: Vec<Option<u64>> = log.iter().map(|line| line["step"].as_u64()).collect();
-        let expected: Vec<Option<u64>> = (0..steps).map(Some).collect();
+        let expected: Vec<Option<u64>> = (1..=steps).map(Some).collect();
         assert_eq!(found, expected);
         let whole = |line: &Value| {
             let numbers = [

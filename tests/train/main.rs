@@ -5,6 +5,7 @@ mod cancelled;
 mod full_disk;
 mod interrupted;
 mod jobs;
+mod local_pool;
 mod output_dir;
 mod running;
 #[path = "../cli/tiny_model.rs"]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::TextError;
-use crate::jinja::{Fault, Template, Variables};
+use crate::jinja::{Fault, Reads, Template, Variables};
 use crate::rendered_chat::RenderedChat;
 use crate::tokenizer_config::TokenizerConfig;
 
@@ -22,12 +22,19 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 /// The chat template of a model, in the dialect of Jinja that Hugging Face renders.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    plain: Template,
-    with_tools: Option<Template>,
+    plain: Form,
+    with_tools: Option<Form>,
     /// The texts of the two.
     source: String,
     /// `bos_token`, `eos_token` and the like, by name.
     tokens: BTreeMap<String, String>,
+}
+
+/// A template, and what it may read.
+#[derive(Debug)]
+struct Form {
+    template: Template,
+    reads: Reads,
 }
 
 impl ChatTemplate {
@@ -74,10 +81,12 @@ impl ChatTemplate {
         let named = |name: &str| sources.iter().find(|source| source.name == name);
         let read = |source: &Source| {
             let template = Template::read(&source.text);
-            template.map_err(|fault| TextError::Template {
+            let template = template.map_err(|fault| TextError::Template {
                 path: source.path.clone(),
                 reason: fault.to_string(),
-            })
+            })?;
+            let reads = template.reads();
+            Ok(Form { template, reads })
         };
         let Some(default) = named(DEFAULT) else {
             let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
@@ -108,6 +117,31 @@ impl ChatTemplate {
         self.source.contains(text)
     }
 
+    /// Whether the template may look at a variable, such as one of `chat_template_kwargs`, in a
+    /// conversation with or without tools. Found without running it: a variable that it names and
+    /// never comes to counts as read.
+    pub fn reads_variable(&self, name: &str, has_tools: bool) -> bool {
+        self.form(has_tools).reads.has_variable(name)
+    }
+
+    /// Whether the template may look at a field of messages, in a conversation with or without
+    /// tools. As [`Self::reads_variable`], it is told yes where it cannot be known.
+    pub fn reads_message_field(&self, name: &str, has_tools: bool) -> bool {
+        let reads = &self.form(has_tools).reads;
+        match REASONING.contains(&name) {
+            // Each is handed on under all these names.
+            true => REASONING.iter().any(|name| reads.has_message_field(name)),
+            false => reads.has_message_field(name),
+        }
+    }
+
+    fn form(&self, has_tools: bool) -> &Form {
+        match &self.with_tools {
+            Some(with_tools) if has_tools => with_tools,
+            _ => &self.plain,
+        }
+    }
+
     /// The text of a conversation, special tokens included: [`crate::TextTokenizer::encode_chat`]
     /// makes tokens of it.
     ///
@@ -130,10 +164,7 @@ impl ChatTemplate {
             reason: fault.to_string(),
         };
         let tools = tools.filter(|tools| !tools.as_array().is_some_and(Vec::is_empty));
-        let template = match (tools, &self.with_tools) {
-            (Some(_), Some(with_tools)) => with_tools,
-            _ => &self.plain,
-        };
+        let template = &self.form(tools.is_some()).template;
         let mut variables = Variables::default();
         for (name, token) in &self.tokens {
             variables.set(name, &json!(token), false).map_err(fail)?;

@@ -28,6 +28,7 @@ mod parser;
 mod percent;
 mod print;
 mod questions;
+mod reads;
 mod run;
 mod scope;
 mod syntax;
@@ -45,6 +46,7 @@ use value::Value;
 
 pub use fault::Fault;
 pub use letters::Letter;
+pub use reads::Reads;
 
 /// A template that was read.
 #[derive(Debug)]
@@ -61,6 +63,11 @@ impl Template {
     /// Naming what cannot be read or is not supported, and its line.
     pub fn read(source: &str) -> Result<Self, Fault> {
         parser::parse(source).map(Self)
+    }
+
+    /// What it may ever read of what it is given.
+    pub fn reads(&self) -> Reads {
+        Reads::of(&self.0)
     }
 
     /// All that it gives out for these variables.

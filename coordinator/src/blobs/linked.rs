@@ -11,13 +11,13 @@ use object_store::{ObjectStoreExt, PutPayload};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{BlobError, Blobs, Pieces, Result};
+use super::{BlobError, BlobStore, Pieces, Result};
 
-/// Pieces that are read ahead of whoever takes them.
+/// Pieces that are read ahead of the reader.
 const AHEAD: usize = 2;
 
-impl Blobs {
-    /// Has a blob without a copy of it: the store reads it where it lies, and holds it against its
+impl BlobStore {
+    /// Adds a blob without copying it: the store reads it where it lies, and compares it with its
     /// address whenever it is read. Once the file is changed or gone, the store lacks the blob.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ pub(super) fn pieces(link: BlobLink) -> Pieces {
     tokio::task::spawn_blocking(move || {
         if let Err(why) = read(&link, &pieces) {
             let path = PathBuf::from(&link.path);
-            // Whoever wanted it may have gone.
+            // The reader may have gone.
             let _ = pieces.blocking_send(Err(BlobError::Linked { path, why }));
         }
     });

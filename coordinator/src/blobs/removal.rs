@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use concord_proto::Digest;
 use concord_proto::blob_store::{blob_file, link_file};
 
-use super::{BlobError, Blobs, Result};
+use super::{BlobError, BlobStore, Result};
 
-/// A blob that nothing names is kept for so long after it was written or asked about: whoever puts
-/// the parts of a job together names them only at the end.
+/// A blob that nothing names is spared for so long after it was written or asked about: a client
+/// that puts the parts of a job together names them only at the end.
 pub const SPARED: Duration = Duration::from_secs(3_600);
 
 /// Blobs in the store that clients have asked about, and when.
@@ -41,20 +41,20 @@ impl Claims {
     }
 }
 
-impl Blobs {
+impl BlobStore {
     /// A client is about to name these blobs: they are spared for a while.
     pub fn claim(&self, blobs: &[Digest]) {
         self.claims.add(blobs);
     }
 
-    /// Forgets claims on blobs that are not there: what will be put is spared by its age, and whoever
-    /// asks about blobs that nobody has must not fill the memory.
+    /// Forgets claims on blobs that are not there. What will be put is spared by its age, and
+    /// clients that ask about blobs that do not exist must not fill the memory.
     pub fn disclaim(&self, missing: &[Digest]) {
         self.claims.remove(missing);
     }
 
-    /// Deletes a blob that nothing names any more, unless a client is about to name it. Says whether
-    /// it was deleted.
+    /// Deletes a blob that nothing names any more, unless a client is about to name it. Gives
+    /// whether it was deleted.
     ///
     /// # Errors
     /// [`BlobError`] of the store.
@@ -83,17 +83,22 @@ impl Blobs {
         self.remove(address)
     }
 
-    /// The blobs that were written at least so long ago. It looks at every file of the store.
+    /// The blobs that were written at least so long ago. It looks at every file of the store; of a
+    /// folder that cannot be read it gives none, and the log names it.
     ///
     /// # Errors
-    /// [`BlobError`] of the store.
+    /// [`BlobError`] of the store as a whole.
     pub fn aged(&self, age: Duration) -> Result<Vec<Digest>> {
         let mut aged = Vec::new();
         for folder in entries(&self.folder)? {
             if !folder.is_dir() || folder.ends_with("incoming") {
                 continue;
             }
-            for file in entries(&folder)? {
+            let files = entries(&folder).unwrap_or_else(|error| {
+                tracing::warn!(%error, "old blobs of a folder are not deleted");
+                Vec::new()
+            });
+            for file in files {
                 let name = file.file_name().and_then(|name| name.to_str());
                 let address = name.and_then(|name| name.parse::<Digest>().ok());
                 aged.extend(address.filter(|_| is_aged(&file, age)));

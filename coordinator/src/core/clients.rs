@@ -11,6 +11,7 @@ use super::desk::Desk;
 use super::event::{CallId, Effect, NewJob, Question, Time};
 use super::outbox::Outbox;
 use super::pool::Member;
+use super::reported::reported;
 use super::{Core, Job};
 
 impl Core {
@@ -30,8 +31,10 @@ impl Core {
         out.tell(Effect::Reply { call, response });
     }
 
-    fn submit(&mut self, now: Time, out: &mut Outbox, new: NewJob) -> ClientResponse {
+    fn submit(&mut self, now: Time, out: &mut Outbox, mut new: NewJob) -> ClientResponse {
         let id = new.submission.spec.id();
+        let name = &mut new.submission.options.name;
+        *name = reported(std::mem::take(name));
         if self.deployed.is_some() {
             let why = "this coordinator serves a model and trains none: submit the job to another \
                        one (`concord coordinator`)";
@@ -114,7 +117,10 @@ impl Core {
             role: member.role,
             device: member.device.clone(),
             doing: doing(member),
-            audits_passed: member.passed,
+            audits_passed: match member.role {
+                Role::Worker => member.passed,
+                Role::Checker => member.answered,
+            },
             audit_rate: running.map_or(self.audit_rate(), |job| {
                 member.audit_rate(&job.submission.options, self.config.trust_after)
             }),

@@ -7,23 +7,13 @@ use concord_proto::session::{Role, ToWorker};
 use super::desk::Desk;
 use super::job::Job;
 use super::pool::Member;
+use super::reported::reported;
 
 /// So often may a worker fail in a row before its state is given up: the store may have been full.
 const FAILURES_MAX: u32 = 6;
 
 /// A step may take so many times as long as predicted.
 const STALL_STEPS: u64 = 20;
-
-/// What a worker gives as a reason is kept and shown up to this.
-const REASON_CHARS_MAX: usize = 1_000;
-
-/// The reason of a worker, cut where it is endless.
-pub(super) fn shortened(reason: String) -> String {
-    match reason.char_indices().nth(REASON_CHARS_MAX) {
-        Some((end, _)) => format!("{} ...", &reason[..end]),
-        None => reason,
-    }
-}
 
 impl Job {
     /// Ends the plan in effect and the step being done. Its workers keep the committed state.
@@ -83,7 +73,7 @@ impl Job {
         if epoch != self.epoch || self.is_over() {
             return;
         }
-        let reason = shortened(reason);
+        let reason = reported(reason);
         if permanent {
             return self.on_hopeless(desk, worker, reason);
         }

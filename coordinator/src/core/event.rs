@@ -74,7 +74,7 @@ pub enum Event {
     Probed {
         /// The session of the worker that was tried.
         session: SessionId,
-        /// Why nobody answers at its address, if nobody does.
+        /// Why it is not reached at its address, if it is not.
         failure: Option<String>,
     },
     /// A question of a client.
@@ -139,11 +139,13 @@ pub enum Effect {
         /// Which.
         session: SessionId,
     },
-    /// Try whether a worker is reached at the address that it gave. Where that cannot be tried now
-    /// no answer comes: it is asked for again.
+    /// Try whether a worker is reached at the address that it gave, by having it sign what nobody
+    /// else can. Where that cannot be tried now no answer comes: it is asked for again.
     Probe {
         /// Its session, for the answer.
         session: SessionId,
+        /// Whose key has to be there.
+        worker: WorkerId,
         /// The address.
         endpoint: String,
     },

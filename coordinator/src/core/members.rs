@@ -10,6 +10,7 @@ use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 use super::event::{Effect, SessionId, Time};
 use super::outbox::Outbox;
 use super::pool::Member;
+use super::reported::is_unprintable;
 use super::rivals::refuse;
 use super::{Core, Job};
 
@@ -40,7 +41,7 @@ impl Core {
         session: SessionId,
         (worker, hello): (WorkerId, Hello),
     ) {
-        // While it waited, its key may have been convicted, or its address be taken.
+        // While it waited, its key may have been convicted.
         if let Some(reason) = self.refusal(&worker, &hello) {
             return refuse(out, session, reason);
         }
@@ -53,7 +54,12 @@ impl Core {
         out.tell(Effect::Send { session, message });
         if hello.role == Role::Worker {
             let endpoint = hello.endpoint.clone();
-            out.tell(Effect::Probe { session, endpoint });
+            self.pool.contest(&endpoint);
+            out.tell(Effect::Probe {
+                session,
+                worker,
+                endpoint,
+            });
         }
         self.with_running(now, out, |job, desk| {
             if let Some(member) = desk.pool.get(&worker) {
@@ -91,6 +97,10 @@ impl Core {
             return Some(versions("arithmetic", hello.arithmetic, ARITHMETIC_VERSION));
         }
         let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
+        // The name goes into the ledger, and onto the terminals of others.
+        if hello.device.name.chars().any(is_unprintable) {
+            return Some("a device name with control characters".to_string());
+        }
         let is_long = too_long(&hello.device.name) || too_long(&hello.endpoint);
         if is_long {
             let words = format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes");
@@ -100,16 +110,9 @@ impl Core {
         if hello.role == Role::Checker {
             return None;
         }
-        if let Err(error) = Address::for_others(&hello.endpoint) {
-            return Some(format!("{error} (--listen and --advertise of the worker)"));
-        }
-        let other = self.pool.at(&hello.endpoint).filter(|m| m.id != *worker)?;
-        Some(format!(
-            "{} is the address of worker {} already: give each worker a --listen or --advertise of \
-             its own",
-            hello.endpoint,
-            other.id.short()
-        ))
+        Address::for_others(&hello.endpoint)
+            .err()
+            .map(|error| format!("{error} (--listen and --advertise of the worker)"))
     }
 
     pub(super) fn on_closed(

@@ -26,6 +26,7 @@ mod outbox;
 mod planning;
 mod pool;
 mod reach;
+mod reported;
 mod rewind;
 mod rivals;
 mod serving;
@@ -43,6 +44,7 @@ use desk::Desk;
 use job::Job;
 use outbox::Outbox;
 use pool::Pool;
+use reported::reported;
 use rivals::Rivals;
 use serving::Deployed;
 
@@ -73,6 +75,9 @@ impl Core {
     /// The core as it was kept; of a new coordinator nothing is kept. `secret` is random, and the
     /// same after every restart.
     pub fn restore(config: Config, key: Keypair, secret: [u8; 32], kept: Kept) -> Self {
+        let mut pool = Pool::restore(kept.members, kept.convicted);
+        let judged = kept.jobs.iter().flat_map(|job| &job.ledger.judged);
+        judged.for_each(|judged| pool.note_answered(&judged.checker));
         let job = |kept| {
             let mut job = Job::from_kept(kept);
             job.expected.1 = Time::default().plus(config.return_grace_us);
@@ -82,7 +87,7 @@ impl Core {
             config,
             key,
             secret,
-            pool: Pool::restore(kept.members, kept.convicted),
+            pool,
             rivals: Rivals::default(),
             jobs: kept.jobs.into_iter().map(job).collect(),
             current: None,
@@ -115,9 +120,11 @@ impl Core {
                     self.on_broken(now, &mut out, worker, (offence, evidence));
                 }
             }
-            Event::Closed { session, reason } => self.on_closed(now, &mut out, session, &reason),
+            Event::Closed { session, reason } => {
+                self.on_closed(now, &mut out, session, &reported(reason));
+            }
             Event::Asked { call, question } => self.on_asked(now, &mut out, call, question),
-            Event::Probed { session, failure } => self.on_probed(&mut out, session, failure),
+            Event::Probed { session, failure } => self.on_probed(now, &mut out, session, failure),
             Event::Serving(event) => self.on_serving(now, &mut out, event),
             Event::BlobsChecked { check, missing } => {
                 self.with_running(now, &mut out, |job, desk| {
@@ -264,7 +271,7 @@ impl Job {
                     needed_bytes,
                     limit_bytes,
                 };
-                self.on_out_of_memory(desk, worker, epoch, shortage, &reason);
+                self.on_out_of_memory(desk, worker, epoch, shortage, &reported(reason));
             }
             ToCoordinator::Computed {
                 job,

@@ -42,6 +42,10 @@ pub(super) struct Member {
     /// When its address was last tried, and whether any try has been answered.
     pub(super) tried: Time,
     pub(super) is_tried: bool,
+    /// Whether another worker gave the same address since its own was last tried.
+    pub(super) is_contested: bool,
+    /// Verdicts that were accepted, of a checker.
+    pub(super) answered: u64,
 }
 
 impl Member {
@@ -91,6 +95,8 @@ impl Pool {
             came: Time::default(),
             tried: Time::default(),
             is_tried: false,
+            is_contested: false,
+            answered: 0,
         };
         let members = members.into_iter().map(|kept| (kept.id, member(kept)));
         Self {
@@ -109,10 +115,9 @@ impl Pool {
         id: WorkerId,
         hello: &Hello,
     ) -> Option<SessionId> {
-        let (passed, earlier) = self
-            .members
-            .get(&id)
-            .map_or((0, None), |member| (member.passed, member.session));
+        let known = self.members.get(&id);
+        let (passed, answered) = known.map_or((0, 0), |member| (member.passed, member.answered));
+        let earlier = known.and_then(|member| member.session);
         self.members.insert(
             id,
             Member {
@@ -132,6 +137,8 @@ impl Pool {
                 came: now,
                 tried: now,
                 is_tried: false,
+                is_contested: false,
+                answered,
             },
         );
         if let Some(earlier) = earlier {
@@ -204,10 +211,36 @@ impl Pool {
         self.reach.left_out(now, workers, is_doubtful)
     }
 
-    /// The worker that is connected and reached at an address.
-    pub(super) fn at(&self, endpoint: &str) -> Option<&Member> {
-        let mut workers = self.connected().filter(|m| m.role == Role::Worker);
-        workers.find(|member| member.endpoint == endpoint)
+    /// The workers that say of themselves that they are at an address.
+    pub(super) fn at<'a>(&'a self, endpoint: &'a str) -> impl Iterator<Item = &'a Member> {
+        let workers = self.connected().filter(|m| m.role == Role::Worker);
+        workers.filter(move |member| member.endpoint == endpoint)
+    }
+
+    /// Where several workers say that they are at an address, all of them have to prove it anew.
+    pub(super) fn contest(&mut self, endpoint: &str) {
+        let at: Vec<WorkerId> = self.at(endpoint).map(|member| member.id).collect();
+        if at.len() > 1 {
+            for worker in at {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.is_contested = true;
+                }
+            }
+        }
+    }
+
+    /// Whether it is doubtful that a worker is at its address: others say the same of themselves,
+    /// and it has not proven it.
+    pub(super) fn is_dubious(&self, member: &Member) -> bool {
+        let mut at = self.at(&member.endpoint);
+        !member.is_proven() && at.any(|other| other.id != member.id)
+    }
+
+    /// Notes that a verdict of a checker was accepted.
+    pub(super) fn note_answered(&mut self, checker: &WorkerId) {
+        if let Some(member) = self.members.get_mut(checker) {
+            member.answered += 1;
+        }
     }
 
     /// Notes a failure that was no offence: from the second in a row on, the worker is left alone

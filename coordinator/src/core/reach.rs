@@ -1,7 +1,11 @@
 //! Workers that others cannot reach at the address that they gave.
 //!
-//! The coordinator tries each address itself. Whom it does not reach gets no work for jobs: nobody
-//! could open what it claims, and it would escape every audit. It is tried again until it is reached.
+//! The coordinator tries each address itself: the worker there has to prove its key. Whom it does
+//! not reach gets no work for jobs: nobody could open what it claims, and it would escape every
+//! audit. It is tried again until it is reached.
+//!
+//! Anybody can give an address that is another's. So where several give the same one, only a proof
+//! counts: whoever gives one keeps the address, however late it came, and the others are refused.
 //!
 //! That A cannot reach B may be the fault of either. So both are remembered, and whoever comes
 //! apart from more others is left out of plans with them: a worker that says of everybody that it
@@ -13,12 +17,13 @@ use concord_proto::WorkerId;
 use concord_proto::session::{Role, ToWorker};
 
 use super::Core;
-use super::departures::shortened;
 use super::desk::Desk;
 use super::event::{Effect, SessionId, Time};
 use super::job::Job;
 use super::outbox::Outbox;
 use super::pool::Member;
+use super::reported::reported;
+use super::rivals::refuse;
 
 /// A newcomer waits for the first answer about its address for so long. Without an answer it counts
 /// as reached: there may be too many to try.
@@ -26,6 +31,9 @@ const FIRST_TRY_US: u64 = 5_000_000;
 
 /// Who is not reached is tried again this often.
 const TRY_AGAIN_US: u64 = 15_000_000;
+
+/// Whose address others give, too, is tried again this often: longer than a try takes.
+const TRY_CONTESTED_US: u64 = 5_000_000;
 
 /// Two workers of which one did not reach the other are planned apart for this long, doubled each
 /// time that it happens again.
@@ -109,8 +117,19 @@ impl Reach {
 impl Member {
     /// Whether the coordinator reaches it at its address, as far as is known.
     pub(super) fn is_reached(&self, now: Time) -> bool {
-        let is_known = self.is_tried || now.since(self.came) >= FIRST_TRY_US;
+        let is_late = now.since(self.came) >= FIRST_TRY_US;
+        let is_known = self.is_tried || (is_late && !self.is_contested);
         self.unreached.is_none() && is_known
+    }
+
+    /// Whether it has proven that it is at its address, when it was last tried.
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_tried && self.unreached.is_none()
+    }
+
+    /// Whether it need not be tried again.
+    fn is_settled(&self) -> bool {
+        self.is_proven() && !self.is_contested
     }
 
     /// Why it is given no work, in words, and what would help.
@@ -127,6 +146,7 @@ impl Core {
     /// The coordinator has tried the address of a worker.
     pub(super) fn on_probed(
         &mut self,
+        now: Time,
         out: &mut Outbox,
         session: SessionId,
         failure: Option<String>,
@@ -135,14 +155,40 @@ impl Core {
         let Some(member) = worker.and_then(|worker| self.pool.get_mut(&worker)) else {
             return;
         };
-        let failure = failure.map(shortened);
+        let failure = failure.map(reported);
         let is_news = member.unreached != failure;
-        member.is_tried = true;
+        (member.is_tried, member.is_contested) = (true, false);
         member.unreached.clone_from(&failure);
+        let endpoint = member.endpoint.clone();
         if let Some(why) = failure.filter(|_| is_news) {
             let reason = format!("the coordinator has tried: {why}");
             let message = ToWorker::Unreached { reason };
             out.tell(Effect::Send { session, message });
+        }
+        self.settle_address(now, out, &endpoint);
+    }
+
+    /// Refuses those who say that they are at an address where another worker has proven to be. Who
+    /// has not been tried since the address is contested may be there still: it is waited for.
+    fn settle_address(&mut self, now: Time, out: &mut Outbox, endpoint: &str) {
+        let answered = |member: &&Member| member.is_tried && !member.is_contested;
+        // Two can give a proof where one stands before the other: who was there first stays.
+        let holder = self.pool.at(endpoint).filter(|member| member.is_settled());
+        let Some(holder) = holder.min_by_key(|member| (member.came, member.id)) else {
+            return;
+        };
+        let holder = holder.id;
+        let others = self.pool.at(endpoint).filter(answered);
+        let others = others.filter(|member| member.id != holder);
+        let others: Vec<SessionId> = others.filter_map(|member| member.session).collect();
+        for session in others {
+            let reason = format!(
+                "{endpoint} is the address of worker {}: give each worker a --listen or \
+                 --advertise of its own",
+                holder.short()
+            );
+            refuse(out, session, reason);
+            self.on_closed(now, out, session, "another worker is at its address");
         }
     }
 
@@ -150,9 +196,12 @@ impl Core {
     /// late, and a firewall be mended.
     pub(super) fn probe_again(&mut self, now: Time, out: &mut Outbox) {
         let is_due = |member: &Member| {
-            let is_open = !member.is_tried || member.unreached.is_some();
-            let is_late = now.since(member.tried) >= TRY_AGAIN_US;
-            member.role == Role::Worker && is_open && is_late
+            let pause = match member.is_contested {
+                true => TRY_CONTESTED_US,
+                false => TRY_AGAIN_US,
+            };
+            let is_late = now.since(member.tried) >= pause;
+            member.role == Role::Worker && !member.is_settled() && is_late
         };
         let due = self.pool.connected().filter(|member| is_due(member));
         let due: Vec<WorkerId> = due.map(|member| member.id).collect();
@@ -163,7 +212,11 @@ impl Core {
             member.tried = now;
             if let Some(session) = member.session {
                 let endpoint = member.endpoint.clone();
-                out.tell(Effect::Probe { session, endpoint });
+                out.tell(Effect::Probe {
+                    session,
+                    worker,
+                    endpoint,
+                });
             }
         }
     }
@@ -188,7 +241,7 @@ impl Job {
         let left_out = self.left_out(desk);
         let member = desk.pool.get(&worker);
         let endpoint = member.map_or(String::new(), |member| member.endpoint.clone());
-        let (by, why) = (reporter.short(), shortened(reason));
+        let (by, why) = (reporter.short(), reported(reason));
         if left_out.contains(&worker) || !left_out.contains(&reporter) {
             let reason = format!("worker {by} cannot reach it at {endpoint}: {why}");
             let told = format!("worker {by} has tried: {why}");

@@ -100,6 +100,7 @@ impl Job {
             Purpose::Contest => self.contest_agrees(desk, number),
             Purpose::Drawn => {
                 self.audits.agreed += 1;
+                desk.pool.note_answered(&judge);
                 self.note_judged(desk, judge, audit.clone());
                 self.write(desk, LedgerEvent::Judged { verdict });
                 let audited = JobEvent::Audited {

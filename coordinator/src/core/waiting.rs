@@ -205,6 +205,7 @@ impl Core {
 fn named(workers: impl Iterator<Item = WorkerId>) -> String {
     let names: Vec<String> = workers.map(|id| id.short()).collect();
     match names.len() {
+        0 => "all workers".to_string(),
         1 => format!("worker {}", names[0]),
         _ => format!("workers {}", names.join(", ")),
     }

@@ -1,7 +1,7 @@
 //! The task that owns the core: it turns inputs into events and carries effects out in order.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use concord_proto::WorkerId;
@@ -10,14 +10,14 @@ use concord_proto::session::{Hello, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::ServerError;
 use super::probe::Probes;
 use super::sweeper::Sweeper;
 use super::watch::Watchers;
-use crate::blobs::{BlobError, Blobs};
+use super::{ServerError, Storage};
+use crate::blobs::BlobError;
 use crate::core::{CallId, Change, Core, Effect, Event, Question, SessionId, Time};
-use crate::serving::Hub;
-use crate::store::{Store, StoreError};
+use crate::serving::ModelService;
+use crate::store::StoreError;
 
 /// How often time passes for the core.
 const TICK: Duration = Duration::from_millis(100);
@@ -26,80 +26,89 @@ const TICK: Duration = Duration::from_millis(100);
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What other tasks tell the driver.
-pub(super) enum Input {
+pub(super) enum DriverEvent {
     /// A session began with a Hello whose signature holds.
     Opened {
         session: SessionId,
         worker: WorkerId,
         hello: Box<Hello>,
-        line: Line,
+        link: SessionLink,
     },
-    /// Something happened in a session.
-    Event(Event),
+    /// Something happened that the core has to know.
+    Core(Event),
     /// A client asks.
     Ask(Question, oneshot::Sender<ClientResponse>),
-    /// Whoever runs the coordinator is about to end its members.
+    /// The process that runs the coordinator is about to end its members.
     Parting,
     /// The end.
     Stop,
 }
 
 /// The way to the other end of a session.
-pub(super) struct Line {
-    /// Dropped, it ends the session once all messages are out.
+pub(super) struct SessionLink {
+    /// Dropping it ends the session once all messages are out.
     pub(super) messages: mpsc::Sender<ToWorker>,
     /// The task that reads what comes.
     pub(super) reader: AbortHandle,
 }
 
-pub(super) struct Driver {
+/// Owns the core, and all that its effects need.
+pub(super) struct CoreDriver {
     core: Core,
-    store: Arc<Store>,
-    blobs: Arc<Blobs>,
+    storage: Storage,
     sweeper: Sweeper,
     watchers: Watchers,
     /// Where a model is served.
-    hub: Option<Arc<Hub>>,
+    serving: Option<ModelService>,
     probes: Probes,
     /// Members that go are not missed any more, and nobody takes their place.
     is_parting: bool,
     started: Instant,
-    lines: BTreeMap<SessionId, Line>,
+    links: BTreeMap<SessionId, SessionLink>,
     calls: BTreeMap<CallId, oneshot::Sender<ClientResponse>>,
     next_call: u64,
     /// Events that follow from effects.
     events: VecDeque<Event>,
 }
 
-impl Driver {
-    pub(super) fn new(
-        core: Core,
-        (store, blobs, sweeper): (Arc<Store>, Arc<Blobs>, Sweeper),
-        watchers: Watchers,
-        hub: Option<Arc<Hub>>,
-        probes: Probes,
-    ) -> Self {
-        Self {
-            core,
-            store,
-            blobs,
+/// What a driver carries effects out with.
+pub(super) struct DriverParts {
+    pub(super) storage: Storage,
+    pub(super) sweeper: Sweeper,
+    pub(super) watchers: Watchers,
+    pub(super) serving: Option<ModelService>,
+    pub(super) probes: Probes,
+}
+
+impl CoreDriver {
+    pub(super) fn new(core: Core, parts: DriverParts) -> Self {
+        let DriverParts {
+            storage,
             sweeper,
             watchers,
-            hub,
+            serving,
+            probes,
+        } = parts;
+        Self {
+            core,
+            storage,
+            sweeper,
+            watchers,
+            serving,
             probes,
             is_parting: false,
             started: Instant::now(),
-            lines: BTreeMap::new(),
+            links: BTreeMap::new(),
             calls: BTreeMap::new(),
             next_call: 0,
             events: VecDeque::new(),
         }
     }
 
-    /// Runs until told to stop, or until nothing can be kept any more.
+    /// Runs until told to stop, or until nothing can be persisted any more.
     pub(super) async fn run(
         mut self,
-        mut inputs: mpsc::Receiver<Input>,
+        mut told: mpsc::Receiver<DriverEvent>,
     ) -> Result<(), ServerError> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -109,30 +118,33 @@ impl Driver {
                     self.events.push_back(Event::Tick);
                     self.sweeper.tick().await;
                 }
-                input = inputs.recv() => match input {
-                    Some(Input::Stop) | None => break Ok(()),
-                    Some(input) => self.take_in(input),
-                },
+                event = told.recv() => {
+                    let taken = event.map_or(ControlFlow::Break(()), |event| self.take_in(event));
+                    if taken.is_break() {
+                        break Ok(());
+                    }
+                }
             }
             if let Err(error) = self.work_off().await {
                 tracing::error!(%error, "the coordinator stops");
                 break Err(error);
             }
         };
-        self.lines.values().for_each(|line| line.reader.abort());
+        self.links.values().for_each(|link| link.reader.abort());
         self.watchers.end();
         outcome
     }
 
-    fn take_in(&mut self, input: Input) {
-        match input {
-            Input::Opened {
+    /// Takes in what the driver is told. Breaks where it is the end.
+    fn take_in(&mut self, event: DriverEvent) -> ControlFlow<()> {
+        match event {
+            DriverEvent::Opened {
                 session,
                 worker,
                 hello,
-                line,
+                link,
             } => {
-                self.lines.insert(session, line);
+                self.links.insert(session, link);
                 let hello = *hello;
                 self.events.push_back(Event::Opened {
                     session,
@@ -140,24 +152,25 @@ impl Driver {
                     hello,
                 });
             }
-            Input::Event(event) => {
+            DriverEvent::Core(event) => {
                 if let Event::Closed { session, .. } = &event {
-                    self.lines.remove(session);
+                    self.links.remove(session);
                     if self.is_parting {
-                        return;
+                        return ControlFlow::Continue(());
                     }
                 }
                 self.events.push_back(event);
             }
-            Input::Ask(question, answer) => {
+            DriverEvent::Ask(question, answer) => {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 self.calls.insert(call, answer);
                 self.events.push_back(Event::Asked { call, question });
             }
-            Input::Parting => self.is_parting = true,
-            Input::Stop => {}
+            DriverEvent::Parting => self.is_parting = true,
+            DriverEvent::Stop => return ControlFlow::Break(()),
         }
+        ControlFlow::Continue(())
     }
 
     async fn work_off(&mut self) -> Result<(), ServerError> {
@@ -179,8 +192,8 @@ impl Driver {
             }
             Effect::Send { session, message } => self.send(session, message),
             Effect::Close { session } => {
-                if let Some(line) = self.lines.remove(&session) {
-                    line.reader.abort();
+                if let Some(link) = self.links.remove(&session) {
+                    link.reader.abort();
                 }
             }
             Effect::Publish { job, number, event } => {
@@ -189,18 +202,22 @@ impl Driver {
             }
             Effect::Reply { call, response } => {
                 if let Some(answer) = self.calls.remove(&call) {
-                    // Whoever asked may have gone since.
+                    // The client may have gone since.
                     let _ = answer.send(response);
                 }
             }
-            Effect::Probe { session, endpoint } => self.probes.start(session, endpoint),
+            Effect::Probe {
+                session,
+                worker,
+                endpoint,
+            } => self.probes.start(session, worker, endpoint),
             Effect::Serving(effect) => {
-                if let Some(hub) = &self.hub {
-                    hub.carry_out(effect).await;
+                if let Some(serving) = &self.serving {
+                    serving.carry_out(effect).await;
                 }
             }
             Effect::CheckBlobs { check, blobs } => {
-                let missing = self.blobs.missing(&blobs).await?;
+                let missing = self.storage.blobs.missing(&blobs).await?;
                 self.events
                     .push_back(Event::BlobsChecked { check, missing });
             }
@@ -209,13 +226,13 @@ impl Driver {
     }
 
     fn send(&mut self, session: SessionId, message: ToWorker) {
-        let Some(line) = self.lines.get(&session) else {
+        let Some(link) = self.links.get(&session) else {
             return;
         };
-        if line.messages.try_send(message).is_err() {
-            // Gone, or it does not read: its messages would pile up.
-            line.reader.abort();
-            self.lines.remove(&session);
+        if link.messages.try_send(message).is_err() {
+            // It is gone, or does not read, and its messages would pile up.
+            link.reader.abort();
+            self.links.remove(&session);
             let reason = "it does not take its messages".to_string();
             if !self.is_parting {
                 self.events.push_back(Event::Closed { session, reason });
@@ -225,7 +242,7 @@ impl Driver {
 
     async fn persist(&self, changes: &[Change]) -> Result<(), ServerError> {
         loop {
-            match self.store.keep(changes).await {
+            match self.storage.store.keep(changes).await {
                 Err(error @ StoreError::Full(_)) => tracing::error!(%error, "waiting for room"),
                 outcome => return Ok(outcome?),
             }
@@ -235,7 +252,7 @@ impl Driver {
 
     async fn store_blob(&self, bytes: Vec<u8>) -> Result<(), ServerError> {
         loop {
-            match self.blobs.put(bytes.clone()).await {
+            match self.storage.blobs.put(bytes.clone()).await {
                 Err(error @ BlobError::Full(_)) => tracing::error!(%error, "waiting for room"),
                 outcome => return Ok(outcome.map(drop)?),
             }

@@ -13,12 +13,12 @@ pub enum ServerError {
     /// Another process has the port.
     #[error("{0} is in use by another process: choose another port with --listen")]
     PortInUse(SocketAddr),
-    /// The system does not let it listen there.
+    /// The system refuses to listen there.
     #[error("cannot listen on {listen}: {why}")]
     Listen {
-        /// Where.
+        /// The address.
         listen: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         why: std::io::Error,
     },
     /// The store cannot be used.

@@ -1,9 +1,9 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
-mod accept;
 mod driver;
 mod error;
 mod probe;
+mod references;
 mod service;
 mod session;
 mod sweeper;
@@ -12,34 +12,36 @@ mod watch;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::serving::ServedModel;
 use concord_proto::wire::coordinator_server::CoordinatorServer;
+use concord_proto::wire::incoming::accept;
 use concord_proto::{Keypair, PublicKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::blobs::Blobs;
-use crate::core::{Config, Core, Event};
-use crate::serving::{Hub, Parts, Serving};
+use crate::blobs::BlobStore;
+use crate::core::{Config, Core, Event, ServingEvent};
+use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
-use accept::accept;
-use driver::{Driver, Input};
+use driver::{CoreDriver, DriverEvent, DriverParts};
 use probe::Probes;
-use service::Service;
+use service::CoordinatorService;
 use sweeper::Sweeper;
 use watch::Watchers;
 
 pub use error::ServerError;
+pub use references::{JobBlobs, References};
 
 /// A frame of protobuf around the longest canonical message.
 const FRAMED_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 4_096;
 
-/// Inputs that wait for the core: beyond that, senders wait.
-const INPUTS_MAX: usize = 1_024;
+/// Events that wait for the driver: beyond that, senders wait.
+const EVENTS_MAX: usize = 1_024;
 
 /// HTTP/2 windows that keep a link of 1 Gbit/s and 50 ms full.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -50,10 +52,10 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
 
 /// How a coordinator is run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ServerOptions {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where state and blobs are kept.
+    /// The folder of its state and its blobs.
     pub data_dir: PathBuf,
     /// Settings of the core.
     pub config: Config,
@@ -70,15 +72,22 @@ pub struct RunningServer {
     pub key: PublicKey,
     stop: oneshot::Sender<()>,
     done: JoinHandle<Result<(), ServerError>>,
-    serving: Option<Serving>,
-    blobs: Arc<Blobs>,
-    /// The driver ends with its inputs: this does not keep them open.
-    inputs: mpsc::WeakSender<Input>,
+    serving: Option<ModelService>,
+    blobs: Arc<BlobStore>,
+    /// Weak, because the driver ends once nobody can tell it anything any more.
+    driver: mpsc::WeakSender<DriverEvent>,
+}
+
+/// What outlives the process.
+#[derive(Clone)]
+struct Storage {
+    store: Arc<Store>,
+    blobs: Arc<BlobStore>,
 }
 
 impl RunningServer {
-    /// Its store of blobs, for whoever runs it.
-    pub fn blobs(&self) -> &Blobs {
+    /// Its store of blobs, for the process that runs it.
+    pub fn blobs(&self) -> &BlobStore {
         &self.blobs
     }
 
@@ -88,31 +97,32 @@ impl RunningServer {
     }
 
     /// What is served, if anything is.
-    pub fn serving(&self) -> Option<Serving> {
+    pub fn serving(&self) -> Option<ModelService> {
         self.serving.clone()
     }
 
-    /// To be told before its members are ended on purpose, and it after them: that they go is no loss
-    /// then. Nobody is warned, and no new plan is made.
+    /// Says that its members are about to be ended on purpose, and it after them. From then on the
+    /// end of a member is no loss: nobody is warned, and no new plan is made.
     pub fn part(&self) {
         if let Some(serving) = &self.serving {
-            serving.hub().part();
+            serving.part();
         }
-        if let Some(inputs) = self.inputs.upgrade() {
-            // One that has ended misses nobody; one that waits for a full disk is not waited for.
-            let _ = inputs.try_send(Input::Parting);
+        if let Some(driver) = self.driver.upgrade() {
+            // A driver that has ended misses nobody; one that waits for a full disk is not waited
+            // for.
+            let _ = driver.try_send(DriverEvent::Parting);
         }
     }
 
-    /// Ends all sessions and waits until everything is kept.
+    /// Ends all sessions and waits until everything is persisted.
     ///
     /// # Errors
     /// [`ServerError`], where it had ended on its own before.
     pub async fn shutdown(self) -> Result<(), ServerError> {
-        // If it has ended already, nobody listens; the result says why.
         if let Some(serving) = &self.serving {
-            serving.hub().stop().await;
+            serving.stop().await;
         }
+        // If it has ended already, nobody listens; the result says why.
         let _ = self.stop.send(());
         ended(self.done.await)
     }
@@ -132,53 +142,60 @@ fn ended(
     result.unwrap_or_else(|why| Err(ServerError::Panicked(why.to_string())))
 }
 
-/// Starts a coordinator, with everything that an earlier one in the same folder has kept.
+/// Starts a coordinator, with everything that an earlier one in the same folder has persisted.
 ///
 /// # Errors
 /// [`ServerError`]: the port or the folder is in use, or the store cannot be read.
-pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
+pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError> {
     let listen = options.listen;
-    let store = Store::open(&options.data_dir).await?;
-    let blobs = Blobs::open(&options.data_dir.join("blobs"))?;
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|why| ServerError::listen(listen, why))?;
+    let storage = open_storage(&options).await?;
+    let Storage { store, blobs } = storage.clone();
     let failed = |why| ServerError::listen(listen, why);
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     let secrets = store.secrets(fresh_secrets()?).await?;
     let key = Keypair::from_secret(secrets.key);
-    let kept = store.load(&blobs).await?;
-    let (store, blobs) = (Arc::new(store), Arc::new(blobs));
-    let sweeper = Sweeper::new(&kept, blobs.clone()).await;
-    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, kept);
-    let watchers = Watchers::default();
-    let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
-    let mut hub = None;
+    let persisted = store.load(&blobs).await?;
+    let sweeper = Sweeper::new(&persisted, blobs.clone()).await;
+    let mut core = Core::restore(options.config, key.clone(), secrets.nonce, persisted);
+    let (events, told) = mpsc::channel(EVENTS_MAX);
+    let mut serving = None;
     if let Some(served) = options.serve {
         if core.has_job() {
             return Err(ServerError::Trains(options.data_dir));
         }
         core = core.serving(served.clone());
-        let parts = (store.clone(), blobs.clone());
-        let secrets = (key.clone(), core.audit_nonce());
-        hub = Some(start_hub(
+        serving = Some(ModelService::start(ServiceParts {
             served,
-            parts,
-            secrets,
-            options.config,
-            inputs.clone(),
-        ));
+            key: key.clone(),
+            nonce: core.audit_nonce(),
+            store,
+            blobs: blobs.clone(),
+            events: serving_events(events.clone()),
+            timeouts: timeouts(&options.config),
+        }));
     }
-    let serving = hub.clone().map(Serving::new);
-    let (state, watched) = (watchers.clone(), hub.clone());
-    let probes = Probes::new(&inputs);
-    let kept = (store.clone(), blobs.clone(), sweeper);
-    let driver = Driver::new(core, kept, state, watched, probes);
-    let (shown, told) = (blobs.clone(), inputs.downgrade());
-    let service = Service::new(key.clone(), inputs.clone(), store, blobs, watchers, hub);
+    let watchers = Watchers::default();
+    let parts = DriverParts {
+        storage: storage.clone(),
+        sweeper,
+        watchers: watchers.clone(),
+        serving: serving.clone(),
+        probes: Probes::new(&events),
+    };
+    let driver = tokio::spawn(CoreDriver::new(core, parts).run(told));
+    let service = CoordinatorService {
+        key: key.clone(),
+        driver: events.clone(),
+        storage,
+        watchers,
+        serving: serving.clone(),
+        next_session: AtomicU64::new(0),
+    };
+    let weak = events.downgrade();
     let (stop, stopped) = oneshot::channel();
-    let driver = tokio::spawn(driver.run(waiting));
-    let done = tokio::spawn(serve(listener, service, driver, inputs, stopped));
+    let tasks = ServerTasks { driver, events };
+    let done = tokio::spawn(tasks.serve(listener, service, stopped));
     let key = key.public();
     tracing::info!(%addr, key = %key.short(), "coordinator listens");
     Ok(RunningServer {
@@ -187,42 +204,45 @@ pub async fn start(options: Options) -> Result<RunningServer, ServerError> {
         stop,
         done,
         serving,
-        blobs: shown,
-        inputs: told,
+        blobs,
+        driver: weak,
     })
 }
 
-/// Starts the tasks that serve, and one that tells the core what they notice.
-fn start_hub(
-    served: ServedModel,
-    (store, blobs): (Arc<Store>, Arc<Blobs>),
-    (key, nonce): (Keypair, [u8; 32]),
-    config: Config,
-    inputs: mpsc::Sender<Input>,
-) -> Arc<Hub> {
-    let (events, mut noticed) = mpsc::channel(INPUTS_MAX);
+/// Opens the store, and the blobs on a thread for files: what an earlier process left half written
+/// is removed.
+async fn open_storage(options: &ServerOptions) -> Result<Storage, ServerError> {
+    let store = Store::open(&options.data_dir).await?;
+    let folder = options.data_dir.join("blobs");
+    let open = tokio::task::spawn_blocking(move || BlobStore::open(&folder));
+    let blobs = open.await;
+    let blobs = blobs.map_err(|why| ServerError::Panicked(why.to_string()))??;
+    Ok(Storage {
+        store: Arc::new(store),
+        blobs: Arc::new(blobs),
+    })
+}
+
+fn timeouts(config: &Config) -> ServingTimeouts {
+    ServingTimeouts {
+        stall: Duration::from_micros(config.serving_stall_us),
+        load: Duration::from_micros(config.stall_us),
+        patience: Duration::from_micros(config.serving_patience_us),
+    }
+}
+
+/// A channel for what the tasks that serve notice. Another task passes it on to the driver.
+fn serving_events(driver: mpsc::Sender<DriverEvent>) -> mpsc::Sender<ServingEvent> {
+    let (events, mut noticed) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(async move {
         while let Some(event) = noticed.recv().await {
-            if inputs
-                .send(Input::Event(Event::Serving(event)))
-                .await
-                .is_err()
-            {
+            let event = DriverEvent::Core(Event::Serving(event));
+            if driver.send(event).await.is_err() {
                 return;
             }
         }
     });
-    Hub::start(Parts {
-        served,
-        key,
-        nonce,
-        store,
-        blobs,
-        events,
-        stall: Duration::from_micros(config.serving_stall_us),
-        patience: Duration::from_micros(config.serving_patience_us),
-        load: Duration::from_micros(config.stall_us),
-    })
+    events
 }
 
 fn fresh_secrets() -> Result<Secrets, ServerError> {
@@ -234,47 +254,54 @@ fn fresh_secrets() -> Result<Secrets, ServerError> {
     Ok(Secrets { key, nonce })
 }
 
-/// Serves until told to stop, or until the driver ends because it can keep nothing any more.
-async fn serve(
-    listener: TcpListener,
-    service: Service,
-    mut driver: JoinHandle<Result<(), ServerError>>,
-    inputs: mpsc::Sender<Input>,
-    stopped: oneshot::Receiver<()>,
-) -> Result<(), ServerError> {
-    let (end, ending) = oneshot::channel::<()>();
-    let service = CoordinatorServer::new(service)
-        .max_decoding_message_size(FRAMED_BYTES_MAX)
-        .max_encoding_message_size(FRAMED_BYTES_MAX);
-    let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_service(service)
-        .serve_with_incoming_shutdown(accept(listener), async {
-            // Dropped or sent: either way it is the end.
-            let _ = ending.await;
-        });
-    let mut server = tokio::spawn(server);
-    let outcome = tokio::select! {
-        _ = stopped => {
-            // A driver that is gone has said why in its result.
-            let _ = inputs.send(Input::Stop).await;
-            ended(driver.await)
+/// The task that owns the core, and the way to it.
+struct ServerTasks {
+    driver: JoinHandle<Result<(), ServerError>>,
+    events: mpsc::Sender<DriverEvent>,
+}
+
+impl ServerTasks {
+    /// Serves until told to stop, or until the driver ends because it can persist nothing any more.
+    async fn serve(
+        mut self,
+        listener: TcpListener,
+        service: CoordinatorService,
+        stopped: oneshot::Receiver<()>,
+    ) -> Result<(), ServerError> {
+        let (end, ending) = oneshot::channel::<()>();
+        let service = CoordinatorServer::new(service)
+            .max_decoding_message_size(FRAMED_BYTES_MAX)
+            .max_encoding_message_size(FRAMED_BYTES_MAX);
+        let server = tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .add_service(service)
+            .serve_with_incoming_shutdown(accept(listener), async {
+                // Dropped or sent: either way it is the end.
+                let _ = ending.await;
+            });
+        let mut server = tokio::spawn(server);
+        let outcome = tokio::select! {
+            _ = stopped => {
+                // A driver that has ended has said why in its result.
+                let _ = self.events.send(DriverEvent::Stop).await;
+                ended(self.driver.await)
+            }
+            result = &mut self.driver => ended(result),
+            result = &mut server => {
+                self.driver.abort();
+                let why = result.map(|r| r.map_err(|why| why.to_string()));
+                Err(ServerError::Serve(format!("{why:?}")))
+            }
+        };
+        drop(end);
+        if !server.is_finished()
+            && tokio::time::timeout(SHUTDOWN_MAX, &mut server)
+                .await
+                .is_err()
+        {
+            server.abort();
         }
-        result = &mut driver => ended(result),
-        result = &mut server => {
-            driver.abort();
-            let why = result.map(|r| r.map_err(|why| why.to_string()));
-            Err(ServerError::Serve(format!("{why:?}")))
-        }
-    };
-    drop(end);
-    if !server.is_finished()
-        && tokio::time::timeout(SHUTDOWN_MAX, &mut server)
-            .await
-            .is_err()
-    {
-        server.abort();
+        outcome
     }
-    outcome
 }

@@ -1,87 +1,93 @@
 //! Tries whether a worker is reached at the address that it gave, as its neighbours will.
+//!
+//! A worker may give any address, and have the coordinator connect to it. So what comes of it tells
+//! no more than whether a worker with that key answers there: not whether a port is open, not how
+//! long somebody took to close it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_proto::session::OpenRequest;
+use concord_proto::session::{AddressChallenge, AddressProof};
 use concord_proto::wire::worker_client::WorkerClient;
-use concord_proto::wire::{Body, ending};
-use concord_proto::{Digest, JobId, Phase, canonical};
+use concord_proto::wire::{Body, ending, root_cause};
+use concord_proto::{WorkerId, canonical};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::driver::Input;
+use super::driver::DriverEvent;
 use crate::core::{Event, SessionId};
 
-/// Who has not answered by then is not reached.
+/// Who has not answered by then is not reached. Other failures are told then, too.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// Addresses that are tried at a time. Of workers beyond that it is not known.
 const PROBES_MAX: usize = 64;
 
+/// All that is told of a try in vain.
+const NOT_THERE: &str = "no Concord worker with this key answers there";
+
 /// Tries addresses beside the driver.
 pub(super) struct Probes {
     free: Arc<Semaphore>,
-    /// The driver ends with its inputs: this does not keep them open.
-    inputs: mpsc::WeakSender<Input>,
+    /// Weak, because the driver ends once nobody can tell it anything any more.
+    driver: mpsc::WeakSender<DriverEvent>,
 }
 
 impl Probes {
-    pub(super) fn new(inputs: &mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(driver: &mpsc::Sender<DriverEvent>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(PROBES_MAX)),
-            inputs: inputs.downgrade(),
+            driver: driver.downgrade(),
         }
     }
 
-    /// Tries an address; the driver is told what came of it.
-    pub(super) fn start(&self, session: SessionId, endpoint: String) {
+    /// Tries the address of a worker; the driver is told what came of it.
+    pub(super) fn start(&self, session: SessionId, worker: WorkerId, endpoint: String) {
         let Ok(permit) = self.free.clone().try_acquire_owned() else {
             return;
         };
-        let inputs = self.inputs.clone();
+        let mut nonce = [0; 32];
+        if let Err(why) = getrandom::fill(&mut nonce) {
+            tracing::error!("no random numbers to try an address with: {why}");
+            return;
+        }
+        let driver = self.driver.clone();
         tokio::spawn(async move {
-            let failure = probe(endpoint).await.err();
+            let due = Instant::now() + ANSWER_MAX;
+            let challenge = AddressChallenge { worker, nonce };
+            let asked = tokio::time::timeout_at(due, probe(&endpoint, &challenge)).await;
             drop(permit);
-            if let Some(inputs) = inputs.upgrade() {
+            let outcome = asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_MAX:?}")));
+            if let Err(why) = &outcome {
+                // For whoever runs the coordinator; the worker learns no more than that it failed.
+                tracing::debug!(worker = %worker.short(), endpoint, why, "not reached");
+                tokio::time::sleep_until(due).await;
+            }
+            let failure = outcome.err().map(|_| NOT_THERE.to_string());
+            if let Some(driver) = driver.upgrade() {
                 // Nobody needs it where the driver has ended meanwhile.
-                let _ = inputs
-                    .send(Input::Event(Event::Probed { session, failure }))
-                    .await;
+                let probed = Event::Probed { session, failure };
+                let _ = driver.send(DriverEvent::Core(probed)).await;
             }
         });
     }
 }
 
-/// Asks whoever is at an address what only a worker answers.
-async fn probe(endpoint: String) -> Result<(), String> {
-    let endpoint = Endpoint::from_shared(endpoint).map_err(|error| error.to_string())?;
-    let asked = async {
-        let channel = endpoint.connect().await.map_err(|error| cause(&error))?;
-        // No worker has it: the answer is that it is gone.
-        let request = OpenRequest {
-            job: JobId(Digest::default()),
-            epoch: 0,
-            step: 0,
-            phase: Phase::Forward,
-            microbatch: 0,
-        };
-        let bytes = canonical::encode(&request);
-        let answer = WorkerClient::new(channel).open(Body { bytes }).await;
-        answer.map(drop).map_err(|status| {
-            let said = ending(&status);
-            format!("whoever answers there is no worker of this release ({said})")
-        })
-    };
-    let asked = tokio::time::timeout(ANSWER_MAX, asked).await;
-    asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_MAX:?}")))
-}
-
-/// The innermost reason of an error: the one that says something.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+/// Has whoever is at an address sign what only the worker can sign.
+async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), String> {
+    let endpoint =
+        Endpoint::from_shared(endpoint.to_string()).map_err(|error| error.to_string())?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| root_cause(&error))?;
+    let bytes = canonical::encode(challenge);
+    let answer = WorkerClient::new(channel).prove(Body { bytes }).await;
+    let answer = answer.map_err(|status| ending(&status))?.into_inner();
+    let proof: AddressProof = canonical::decode(&answer.bytes).map_err(|why| why.to_string())?;
+    match challenge.is_proven_by(&proof) {
+        true => Ok(()),
+        false => Err("its answer is not signed by the worker's key".to_string()),
     }
-    cause.to_string()
 }

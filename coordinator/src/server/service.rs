@@ -1,7 +1,6 @@
 //! The gRPC methods.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use concord_proto::bundle;
@@ -16,54 +15,35 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::driver::Input;
-use super::session;
+use super::driver::DriverEvent;
 use super::watch::{self, Watchers};
-use crate::blobs::{BlobError, Blobs};
+use super::{Storage, session};
+use crate::blobs::BlobError;
 use crate::core::{NewJob, Question, SessionId};
-use crate::serving::{Hub, open_lane};
-use crate::store::Store;
+use crate::serving::ModelService;
 
 /// Events on their way to one watcher.
 const WATCH_MAX: usize = 64;
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-pub(super) struct Service {
-    key: Keypair,
-    inputs: mpsc::Sender<Input>,
-    store: Arc<Store>,
-    blobs: Arc<Blobs>,
-    watchers: Watchers,
+/// What the gRPC methods need.
+pub(super) struct CoordinatorService {
+    pub(super) key: Keypair,
+    pub(super) driver: mpsc::Sender<DriverEvent>,
+    pub(super) storage: Storage,
+    pub(super) watchers: Watchers,
     /// Where a model is served.
-    hub: Option<Arc<Hub>>,
-    next_session: AtomicU64,
+    pub(super) serving: Option<ModelService>,
+    /// The number of the next session, from 0.
+    pub(super) next_session: AtomicU64,
 }
 
-impl Service {
-    pub(super) fn new(
-        key: Keypair,
-        inputs: mpsc::Sender<Input>,
-        store: Arc<Store>,
-        blobs: Arc<Blobs>,
-        watchers: Watchers,
-        hub: Option<Arc<Hub>>,
-    ) -> Self {
-        Self {
-            key,
-            inputs,
-            store,
-            blobs,
-            watchers,
-            hub,
-            next_session: AtomicU64::new(0),
-        }
-    }
-
+impl CoordinatorService {
     async fn ask(&self, question: Question) -> Result<ClientResponse, Status> {
         let stopped = || Status::unavailable("the coordinator stops");
         let (answer, answered) = oneshot::channel();
-        let asked = self.inputs.send(Input::Ask(question, answer)).await;
+        let asked = self.driver.send(DriverEvent::Ask(question, answer)).await;
         asked.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())
     }
@@ -84,9 +64,9 @@ impl Service {
 
     async fn manifests(&self, submission: Submission) -> Result<NewJob, BlobError> {
         let spec = &submission.spec;
-        let model: ModelManifest = self.blobs.manifest(&spec.model).await?;
-        let data: DataManifest = self.blobs.manifest(&spec.data).await?;
-        let initial: StateManifest = self.blobs.manifest(&spec.initial_state).await?;
+        let model: ModelManifest = self.storage.blobs.manifest(&spec.model).await?;
+        let data: DataManifest = self.storage.blobs.manifest(&spec.data).await?;
+        let initial: StateManifest = self.storage.blobs.manifest(&spec.initial_state).await?;
         let tensors = model.tensors.iter().map(|tensor| tensor.blob);
         let states = initial.entries.iter();
         let states = states.flat_map(|e| [e.value, e.first_moment, e.second_moment]);
@@ -95,11 +75,12 @@ impl Service {
             .chain(data.chunks.iter().copied())
             .collect();
         // They must still be there when the job is taken on.
-        self.blobs.claim(&all);
-        self.blobs
+        self.storage.blobs.claim(&all);
+        self.storage
+            .blobs
             .claim(&[spec.model, spec.data, spec.initial_state]);
-        let missing = self.blobs.missing(&all).await?;
-        self.blobs.disclaim(&missing);
+        let missing = self.storage.blobs.missing(&all).await?;
+        self.storage.blobs.disclaim(&missing);
         match missing.first() {
             Some(missing) => Err(BlobError::Missing(*missing)),
             None => Ok(NewJob {
@@ -112,14 +93,14 @@ impl Service {
 
     async fn bundle(&self, job: JobId) -> Result<ClientResponse, Status> {
         let internal = |why: &dyn std::fmt::Display| Status::internal(why.to_string());
-        let found = self.store.bundle(&self.blobs, job).await;
+        let found = self.storage.store.bundle(&self.storage.blobs, job).await;
         match found.map_err(|why| internal(&why))? {
             Err(why) => Ok(ClientResponse::Refused(why)),
             Ok(found) => {
                 let blob = bundle::to_blob(&found.files());
                 // No job names it, and it is about to be fetched.
-                self.blobs.claim(&[Digest::of(Domain::Blob, &blob)]);
-                let put = self.blobs.put(blob).await;
+                self.storage.blobs.claim(&[Digest::of(Domain::Blob, &blob)]);
+                let put = self.storage.blobs.put(blob).await;
                 put.map(ClientResponse::Bundle).map_err(|why| status(&why))
             }
         }
@@ -127,7 +108,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Coordinator for Service {
+impl Coordinator for CoordinatorService {
     type SessionStream = Out<Envelope>;
     type WatchStream = Out<Body>;
     type GetBlobStream = Out<Chunk>;
@@ -137,10 +118,10 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<Body>>,
     ) -> Result<Response<Self::LaneStream>, Status> {
-        let Some(hub) = &self.hub else {
+        let Some(serving) = &self.serving else {
             return Err(Status::failed_precondition("no model is served here"));
         };
-        let messages = open_lane(hub.clone(), request.into_inner());
+        let messages = serving.stage_streams().open(request.into_inner());
         Ok(Response::new(messages))
     }
 
@@ -150,12 +131,12 @@ impl Coordinator for Service {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let (messages, waiting) = mpsc::channel(session::MESSAGES_MAX);
-        let inputs = self.inputs.clone();
+        let driver = self.driver.clone();
         tokio::spawn(session::read(
             session,
             request.into_inner(),
             messages,
-            inputs,
+            driver,
         ));
         let key = self.key.clone();
         let envelopes = ReceiverStream::new(waiting)
@@ -169,10 +150,10 @@ impl Coordinator for Service {
         let response = match asked {
             ClientRequest::MissingBlobs(blobs) => {
                 // First, so that none goes between the look and the answer.
-                self.blobs.claim(&blobs);
-                let missing = self.blobs.missing(&blobs).await;
+                self.storage.blobs.claim(&blobs);
+                let missing = self.storage.blobs.missing(&blobs).await;
                 let missing = missing.map_err(|why| status(&why))?;
-                self.blobs.disclaim(&missing);
+                self.storage.blobs.disclaim(&missing);
                 ClientResponse::MissingBlobs(missing)
             }
             ClientRequest::Submit(submission) => self.submit(*submission).await?,
@@ -198,7 +179,7 @@ impl Coordinator for Service {
             )));
         }
         let (to, events) = mpsc::channel(WATCH_MAX);
-        let (watchers, store) = (self.watchers.clone(), self.store.clone());
+        let (watchers, store) = (self.watchers.clone(), self.storage.store.clone());
         tokio::spawn(watch::replay(watchers, store, asked.job, asked.from, to));
         Ok(Response::new(Box::pin(ReceiverStream::new(events))))
     }
@@ -209,7 +190,7 @@ impl Coordinator for Service {
     ) -> Result<Response<Self::GetBlobStream>, Status> {
         let bytes = request.into_inner().digest.try_into();
         let address = bytes.map_err(|_| invalid(&"an address is not 32 bytes"))?;
-        let pieces = self.blobs.get(&Digest(address)).await;
+        let pieces = self.storage.blobs.get(&Digest(address)).await;
         let chunks = pieces
             .map_err(|why| status(&why))?
             .map(|piece| piece.map(|data| Chunk { data }).map_err(|why| status(&why)));
@@ -225,7 +206,7 @@ impl Coordinator for Service {
             Ok(chunk) => Err(format!("a piece of {} bytes", chunk.data.len())),
             Err(status) => Err(ending(&status)),
         });
-        let address = self.blobs.put_stream(pieces).await;
+        let address = self.storage.blobs.put_stream(pieces).await;
         let digest = address.map_err(|why| status(&why))?.0.to_vec();
         Ok(Response::new(BlobAddress { digest }))
     }
@@ -242,6 +223,8 @@ fn status(error: &BlobError) -> Status {
         BlobError::Full(_) => Status::resource_exhausted(words),
         BlobError::TooLong(_) | BlobError::Broken(_) => Status::invalid_argument(words),
         BlobError::Damaged(_) => Status::data_loss(words),
-        _ => Status::internal(words),
+        BlobError::NotManifest { .. } | BlobError::Linked { .. } | BlobError::Store { .. } => {
+            Status::internal(words)
+        }
     }
 }

@@ -9,7 +9,7 @@ use concord_proto::{Signed, SignedError, WorkerId};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::driver::{Input, Line};
+use super::driver::{DriverEvent, SessionLink};
 use crate::core::{Event, SessionId};
 
 /// Messages that may wait for a worker to take them: some steps and all its audits.
@@ -23,7 +23,7 @@ pub(super) async fn read(
     session: SessionId,
     mut envelopes: Streaming<Envelope>,
     messages: mpsc::Sender<ToWorker>,
-    inputs: mpsc::Sender<Input>,
+    driver: mpsc::Sender<DriverEvent>,
 ) {
     let mut nonce = [0; 32];
     if let Err(why) = getrandom::fill(&mut nonce) {
@@ -40,25 +40,25 @@ pub(super) async fn read(
         return;
     };
     let (ready, start) = tokio::sync::oneshot::channel();
-    let events = inputs.clone();
+    let events = driver.clone();
     let reader = tokio::spawn(async move {
-        // The driver knows the session before it hears of what is said in it.
+        // The driver knows the session before its first message.
         if start.await.is_ok() {
             read_messages(session, worker, envelopes, events).await;
         }
     });
-    let line = Line {
+    let link = SessionLink {
         messages,
         reader: reader.abort_handle(),
     };
     let hello = Box::new(hello);
-    let opened = Input::Opened {
+    let opened = DriverEvent::Opened {
         session,
         worker,
         hello,
-        line,
+        link,
     };
-    if inputs.send(opened).await.is_ok() {
+    if driver.send(opened).await.is_ok() {
         // The reader may have been ended already.
         let _ = ready.send(());
     }
@@ -66,17 +66,17 @@ pub(super) async fn read(
 
 fn read_hello(envelope: Envelope) -> Option<(WorkerId, Hello)> {
     let signed = Signed::try_from(envelope).ok()?;
-    match signed.open().ok()? {
-        ToCoordinator::Hello(hello) => Some((signed.signer, hello)),
-        _ => None,
-    }
+    let ToCoordinator::Hello(hello) = signed.open().ok()? else {
+        return None;
+    };
+    Some((signed.signer, hello))
 }
 
 async fn read_messages(
     session: SessionId,
     worker: WorkerId,
     mut envelopes: Streaming<Envelope>,
-    inputs: mpsc::Sender<Input>,
+    driver: mpsc::Sender<DriverEvent>,
 ) {
     loop {
         let event = match envelopes.message().await {
@@ -85,7 +85,7 @@ async fn read_messages(
             Err(status) => closed(session, ending(&status)),
         };
         let is_over = matches!(event, Event::Closed { .. });
-        if inputs.send(Input::Event(event)).await.is_err() || is_over {
+        if driver.send(DriverEvent::Core(event)).await.is_err() || is_over {
             return;
         }
     }

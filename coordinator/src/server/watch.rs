@@ -1,4 +1,5 @@
-//! Events of jobs for those who watch: those kept, then those that come.
+//! Events of jobs for clients that watch them: first those in the store, then new ones as they
+//! come.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +13,13 @@ use tonic::Status;
 
 use crate::store::Store;
 
-/// Events that a slow watcher may be behind before it reads them from the store again.
+/// A watcher that is more events behind than this reads them from the store again.
 const BEHIND_MAX: usize = 256;
 
 type Numbered = (u64, JobEvent);
 type Channels = BTreeMap<JobId, broadcast::Sender<Numbered>>;
 
-/// Who watches. None once the coordinator ends.
+/// The channels of all watchers. None once the coordinator ends.
 #[derive(Clone)]
 pub(super) struct Watchers(Arc<Mutex<Option<Channels>>>);
 
@@ -29,7 +30,7 @@ impl Default for Watchers {
 }
 
 impl Watchers {
-    /// Tells those who watch a job.
+    /// Tells the watchers of a job.
     pub(super) fn publish(&self, job: JobId, number: u64, event: JobEvent) {
         // A std mutex: it is never held over an await.
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,8 +67,8 @@ pub(super) async fn replay(
     to: mpsc::Sender<Result<Body, Status>>,
 ) {
     while let Some(mut live) = watchers.subscribe(job) {
-        let kept = match store.events(job, next).await {
-            Ok(kept) => kept,
+        let stored = match store.events(job, next).await {
+            Ok(stored) => stored,
             Err(error) => {
                 // Nobody may listen any more; then nobody misses it.
                 let _ = to.send(Err(Status::internal(error.to_string()))).await;
@@ -75,7 +76,7 @@ pub(super) async fn replay(
             }
         };
         let mut is_over = false;
-        for event in kept {
+        for event in stored {
             is_over = ends(&event);
             next += 1;
             if to.send(Ok(body(&event))).await.is_err() {
@@ -85,7 +86,7 @@ pub(super) async fn replay(
         if is_over {
             return;
         }
-        // Whoever falls behind starts over from the store.
+        // A watcher that falls behind starts over from the store.
         while let Ok((number, event)) = live.recv().await {
             if number < next {
                 continue;

@@ -6,7 +6,7 @@ use concord_proto::{JobId, JobSpec};
 use sqlx::Row;
 
 use super::{Result, Store, StoreError, read};
-use crate::blobs::Blobs;
+use crate::blobs::BlobStore;
 use crate::core::Progress;
 
 impl Store {
@@ -16,7 +16,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn bundle(
         &self,
-        blobs: &Blobs,
+        blobs: &BlobStore,
         job: JobId,
     ) -> Result<std::result::Result<Bundle, String>> {
         let Some((spec, progress)) = self.job(job).await? else {

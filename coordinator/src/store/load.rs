@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Result, Store, StoreError, read};
-use crate::blobs::Blobs;
+use crate::blobs::BlobStore;
 use crate::core::{Kept, KeptJob, KeptLedger, NewJob, Progress};
 
 impl Store {
@@ -15,7 +15,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] naming what is damaged or missing.
-    pub async fn load(&self, blobs: &Blobs) -> Result<Kept> {
+    pub async fn load(&self, blobs: &BlobStore) -> Result<Kept> {
         let members = self.all("SELECT member FROM members ORDER BY id").await?;
         let members: Result<Vec<_>> = members.iter().map(|m| read("a member", m)).collect();
         let convicted = self.rows("SELECT id, offence FROM convicted ORDER BY id", None);
@@ -44,7 +44,7 @@ impl Store {
 
     async fn load_job(
         &self,
-        blobs: &Blobs,
+        blobs: &BlobStore,
         number: u32,
         submission: Submission,
         progress: Progress,
@@ -137,7 +137,7 @@ impl Store {
 }
 
 async fn manifest<T: borsh::BorshSerialize + borsh::BorshDeserialize>(
-    blobs: &Blobs,
+    blobs: &BlobStore,
     address: &concord_proto::Digest,
     what: &str,
 ) -> Result<T> {

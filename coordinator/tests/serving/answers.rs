@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use concord_coordinator::serving::{Answering, SubmitError};
+use concord_coordinator::serving::{AnswerHandle, SubmitError};
 use concord_proto::Digest;
 use concord_proto::serving::Finish;
 
@@ -15,7 +15,7 @@ async fn answers_are_what_they_are_over_any_number_of_stages() {
     for stages in 1..=3 {
         let pool = Pool::start(stages, stages as u8, 0).await;
         let start = Instant::now();
-        let mut all: Vec<(u32, Answering)> = (0..64).map(|i| (i, pool.submit(i, 40))).collect();
+        let mut all: Vec<(u32, AnswerHandle)> = (0..64).map(|i| (i, pool.submit(i, 40))).collect();
         let mut tokens = 0;
         for (number, answering) in &mut all {
             let outcome = read(answering).await;
@@ -45,7 +45,7 @@ async fn stages_that_die_at_any_moment_change_no_answer() {
     for stages in 1..=3_u32 {
         let mut pool = Pool::start(stages, stages as u8 + 1, 0).await;
         pool.stand_by(1).await;
-        let all: Vec<(u32, Answering)> = (0..64).map(|i| (i, pool.submit(i, 60))).collect();
+        let all: Vec<(u32, AnswerHandle)> = (0..64).map(|i| (i, pool.submit(i, 60))).collect();
         let serving = pool.serving.clone();
         let reading = tokio::spawn(async move {
             for (number, mut answering) in all {
@@ -93,7 +93,7 @@ async fn stages_that_die_at_any_moment_change_no_answer() {
 async fn whoever_does_not_read_holds_nobody_up_and_whoever_goes_is_forgotten() {
     let pool = Pool::start(2, 2, 0).await;
     let slow = pool.submit(9, 300);
-    let gone: Vec<Answering> = (20..40).map(|number| pool.submit(number, 300)).collect();
+    let gone: Vec<AnswerHandle> = (20..40).map(|number| pool.submit(number, 300)).collect();
     let mut quick = pool.submit(10, 30);
     assert_eq!(read(&mut quick).await.tokens.len(), 30);
     drop(gone);
@@ -103,14 +103,14 @@ async fn whoever_does_not_read_holds_nobody_up_and_whoever_goes_is_forgotten() {
     })
     .await;
     // One end is enough.
-    let Answering { updates, control } = pool.submit(11, 2_000);
+    let AnswerHandle { updates, control } = pool.submit(11, 2_000);
     drop(control);
     until(&pool.serving, "cancelled", |serving| {
         serving.view().pipelines[0].active <= 1
     })
     .await;
     drop(updates);
-    let Answering { updates, control } = pool.submit(12, 1_500);
+    let AnswerHandle { updates, control } = pool.submit(12, 1_500);
     drop(updates);
     until(&pool.serving, "cancelled", |serving| {
         serving.view().pipelines[0].active <= 1
@@ -194,7 +194,7 @@ async fn answers_move_to_another_pipeline() {
         view.pipelines.len() == 2 && view.pipelines.iter().all(|pipeline| pipeline.running)
     })
     .await;
-    let mut all: Vec<(u32, Answering)> = (0..32).map(|i| (i, pool.submit(i, 150))).collect();
+    let mut all: Vec<(u32, AnswerHandle)> = (0..32).map(|i| (i, pool.submit(i, 150))).collect();
     until(&pool.serving, "both busy", |serving| {
         serving
             .view()

@@ -8,7 +8,7 @@ mod receipts;
 
 use std::time::{Duration, Instant};
 
-use concord_coordinator::serving::{Answering, Serving};
+use concord_coordinator::serving::{AnswerHandle, ModelService};
 use concord_proto::serving::{Control, Receipt, ServedModel};
 use concord_proto::session::{Role, ToWorker};
 use concord_proto::{Digest, Domain, Signed};
@@ -22,7 +22,7 @@ const ALWAYS: u64 = 1 << 32;
 struct Pool {
     _folder: tempfile::TempDir,
     server: concord_coordinator::server::RunningServer,
-    serving: Serving,
+    serving: ModelService,
     wires: Wires,
     workers: Vec<Worker>,
 }
@@ -68,7 +68,7 @@ impl Pool {
         self.workers.iter().find(|worker| worker.id == id).unwrap()
     }
 
-    fn submit(&self, number: u32, max_tokens: u32) -> Answering {
+    fn submit(&self, number: u32, max_tokens: u32) -> AnswerHandle {
         let generation = generation(&self.serving, number, max_tokens);
         self.serving.submit(generation).unwrap()
     }
@@ -88,7 +88,7 @@ impl Pool {
     }
 }
 
-fn close(answering: &Answering) {
+fn close(answering: &AnswerHandle) {
     let text = Digest::of(Domain::Text, b"text");
     answering.control.try_send(Control::Close { text }).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concord_coordinator::serving::{Answering, Serving, SubmitError};
+use concord_coordinator::serving::{AnswerHandle, ModelService, SubmitError};
 use concord_proto::Digest;
 use concord_proto::serving::Generation;
 use concord_proto::session::{ToCoordinator, ToWorker};
@@ -21,7 +21,7 @@ async fn lied_to(lie: Lie) -> Pool {
     let mut pool = Pool::of(2, natures, 0).await;
     // The liar gets its seat if it has none.
     let liar = pool.workers[0].id;
-    let is_seated = |serving: &Serving| {
+    let is_seated = |serving: &ModelService| {
         let view = serving.view();
         view.pipelines[0]
             .stages
@@ -46,7 +46,7 @@ async fn lied_to(lie: Lie) -> Pool {
         })
         .await;
     }
-    let mut all: Vec<(u32, Answering)> = (0..24).map(|i| (i, pool.submit(i, 40))).collect();
+    let mut all: Vec<(u32, AnswerHandle)> = (0..24).map(|i| (i, pool.submit(i, 40))).collect();
     for (number, answering) in &mut all {
         let outcome = read(answering).await;
         assert_eq!(outcome.failed, None);
@@ -185,7 +185,7 @@ async fn an_adapter_that_is_unloaded_ends_its_answers_and_no_others() {
     pool.serving.add_adapter(adapter).await.unwrap();
     let mut plain = pool.submit(11, 300);
     let of = |number| pool.serving.submit(adapted(&pool, number, adapter));
-    let mut ended: Vec<Answering> = (0..40).map(|number| of(number).unwrap()).collect();
+    let mut ended: Vec<AnswerHandle> = (0..40).map(|number| of(number).unwrap()).collect();
     until(&pool.serving, "busy", |serving| {
         serving.view().pipelines[0].tokens > 50
     })
@@ -230,7 +230,7 @@ async fn a_lane_that_does_not_say_whose_it_is_ends() {
         let hello = tokio_stream::once(Body { bytes });
         let mut down = client.lane(hello).await.unwrap().into_inner();
         let refused = down.message().await.unwrap_err();
-        assert!(refused.message().contains("LaneHello"), "{refused}");
+        assert!(refused.message().contains("signed hello"), "{refused}");
     }
     let mut answering = pool.submit(1, 5);
     assert_eq!(read(&mut answering).await.failed, None);

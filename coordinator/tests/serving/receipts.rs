@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use concord_coordinator::serving::Answering;
+use concord_coordinator::serving::AnswerHandle;
 use concord_proto::serving::{AnswerVerdict, StageClaim, tokens_digest};
 use concord_proto::session::Role;
 use concord_proto::{Digest, Domain};
@@ -131,7 +131,7 @@ fn checker(verdict: AnswerVerdict) -> Nature {
 async fn drawn_answers_are_audited() {
     let natures = vec![Nature::default(), checker(AnswerVerdict::Agrees)];
     let pool = Pool::of(1, natures, ALWAYS / 2).await;
-    let mut all: Vec<Answering> = (0..40).map(|number| pool.submit(number, 3)).collect();
+    let mut all: Vec<AnswerHandle> = (0..40).map(|number| pool.submit(number, 3)).collect();
     for answering in &mut all {
         assert_eq!(read(answering).await.failed, None);
         close(answering);

@@ -1,11 +1,13 @@
 //! A core alone: what happens is said by hand, what is to be done is written down.
 
+use std::collections::BTreeMap;
+
 use concord_coordinator::core::{
     CallId, Config, Core, Effect, Event, Kept, NewJob, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent, PoolStatus};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
-use concord_proto::{ARITHMETIC_VERSION, JobId, PROTOCOL_VERSION};
+use concord_proto::{ARITHMETIC_VERSION, JobId, PROTOCOL_VERSION, WorkerId};
 
 use super::world::{MS, key};
 
@@ -18,6 +20,8 @@ pub struct Bare {
     pub probed: Vec<(SessionId, String)>,
     /// What comes of a try of any address; none where tries are not answered.
     pub tries: Option<Result<(), &'static str>>,
+    /// Who is at the addresses that more than one give; others there prove nothing.
+    pub holders: BTreeMap<String, WorkerId>,
     pub events: Vec<(JobId, JobEvent)>,
     answers: Vec<ClientResponse>,
 }
@@ -32,6 +36,7 @@ impl Bare {
             closed: Vec::new(),
             probed: Vec::new(),
             tries: Some(Ok(())),
+            holders: BTreeMap::new(),
             events: Vec::new(),
             answers: Vec::new(),
         }
@@ -43,8 +48,13 @@ impl Bare {
             match effect {
                 Effect::Send { session, message } => self.sent.push((session, message)),
                 Effect::Close { session } => self.closed.push(session),
-                Effect::Probe { session, endpoint } => {
-                    tried.push(session);
+                Effect::Probe {
+                    session,
+                    worker,
+                    endpoint,
+                } => {
+                    let holder = self.holders.get(&endpoint);
+                    tried.push((session, holder.is_none_or(|holder| *holder == worker)));
                     self.probed.push((session, endpoint));
                 }
                 Effect::Publish { job, event, .. } => self.events.push((job, event)),
@@ -54,7 +64,8 @@ impl Bare {
         }
         self.core.assert_invariants();
         if let Some(outcome) = self.tries {
-            for session in tried {
+            for (session, is_there) in tried {
+                let outcome = outcome.and(is_there.then_some(()).ok_or("somebody else answers"));
                 let failure = outcome.err().map(str::to_string);
                 self.apply(Event::Probed { session, failure });
             }

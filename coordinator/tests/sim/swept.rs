@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use concord_coordinator::blobs::{JobBlobs, References};
 use concord_coordinator::core::{Change, NewJob};
+use concord_coordinator::server::{JobBlobs, References};
 use concord_proto::Digest;
 use concord_proto::manifest::StateManifest;
 
@@ -27,7 +27,7 @@ impl Swept {
             if let Change::Job { job, .. } = change {
                 let blobs = JobBlobs {
                     manifests: Vec::new(),
-                    inputs: blobs_of(&new.initial),
+                    inputs: Some(blobs_of(&new.initial)),
                 };
                 self.references.add_job(*job, blobs);
             }

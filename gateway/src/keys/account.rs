@@ -90,10 +90,11 @@ impl State {
         }
     }
 
-    /// Tokens of a day.
-    pub fn used(&self, day: u64) -> u64 {
+    /// Tokens used of a day, and those set aside for requests under way.
+    pub fn used(&self, day: u64) -> (u64, u64) {
         let taken = self.taken();
-        if taken.day == day { taken.tokens } else { 0 }
+        let used = if taken.day == day { taken.tokens } else { 0 };
+        (used, taken.reserved)
     }
 
     /// Lets go what a request has set aside, and notes what it took.

@@ -23,7 +23,7 @@ use crate::options::Limits;
 pub(crate) use account::{Account, Wanted};
 pub(crate) use file::{KeyLine, lines, read};
 pub(crate) use permit::Permit;
-pub(crate) use usage_file::{UsageFile, Used};
+pub(crate) use usage_file::{DayUsage, TokensByKey, UsageFile};
 
 use account::State;
 
@@ -65,7 +65,12 @@ pub(crate) struct Keyring {
 impl Keyring {
     /// The accounts of the file's lines, which have used so many tokens today; without a file,
     /// anyone's. Where others than those on this machine are among them (`open`), anyone is no admin.
-    pub fn new(lines: Option<Vec<KeyLine>>, used: &Used, open: bool, limits: &Limits) -> Self {
+    pub fn new(
+        lines: Option<Vec<KeyLine>>,
+        used: &TokensByKey,
+        open: bool,
+        limits: &Limits,
+    ) -> Self {
         let anyone = KeyLine {
             name: "anyone".to_string(),
             digest: digest(""),
@@ -120,7 +125,7 @@ impl Keyring {
         *accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         let went = before.len();
         let today = today();
-        former.retain(|_, state| state.used(today) > 0);
+        former.retain(|_, state| state.used(today) != (0, 0));
         for (digest, state) in before {
             state.revoked.send_replace(true);
             if former.len() < FORMER_MAX {
@@ -137,20 +142,34 @@ impl Keyring {
         accounts.is_some_and(|accounts| accounts.iter().any(is_bound))
     }
 
-    /// Today, and the tokens that keys have used of it.
-    pub fn used(&self) -> (u64, Used) {
-        let today = today();
+    /// What keys have taken of today.
+    pub fn used(&self) -> DayUsage {
+        let mut usage = DayUsage {
+            day: today(),
+            ..DayUsage::default()
+        };
+        let mut note = |key: Digest, state: &State| {
+            let (used, set_aside) = state.used(usage.day);
+            for (tokens, map) in [(used, &mut usage.used), (set_aside, &mut usage.set_aside)] {
+                if tokens > 0 {
+                    map.insert(key, tokens);
+                }
+            }
+        };
         let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = former
-            .iter()
-            .map(|(digest, state)| (*digest, state.used(today)));
-        let mut used: Used = former.collect();
-        if let Some(accounts) = &self.accounts {
-            let now = all(accounts);
-            used.extend(now.iter().map(|own| (own.owner(), own.state.used(today))));
+        for (key, state) in former.iter() {
+            note(*key, state);
         }
-        used.retain(|_, tokens| *tokens > 0);
-        (today, used)
+        for account in self
+            .accounts
+            .as_ref()
+            .map(all)
+            .iter()
+            .flat_map(|all| all.iter())
+        {
+            note(account.owner(), &account.state);
+        }
+        usage
     }
 
     /// Whose request it is, by its headers.

@@ -31,6 +31,13 @@ impl Permit {
         self
     }
 
+    /// The model, or the adapter, that the request asks.
+    pub fn asks(&self, model: &str) {
+        if let Some(visit) = &self.visit {
+            visit.asks(model);
+        }
+    }
+
     /// Whose request it is.
     pub fn account(&self) -> &Arc<Account> {
         &self.account

@@ -1,30 +1,80 @@
-//! What keys have used of a day, on disk: a new start knows it.
+//! What keys have used of a day, on disk, so that a new start knows it.
+//!
+//! Tokens that are set aside for running answers are written before the engine is asked for the
+//! answers. A start that finds some of them was preceded by a kill: nobody knows how many of them
+//! were drawn, so all of them count as used.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use concord_proto::Digest;
 use serde_json::{Map, Value, json};
 
-/// Tokens by key, of one day.
-pub(crate) type Used = BTreeMap<Digest, u64>;
+use crate::error::GatewayError;
 
-/// A file of what keys have used.
+/// Tokens by key.
+pub(crate) type TokensByKey = BTreeMap<Digest, u64>;
+
+/// What keys have taken of a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DayUsage {
+    /// Days since 1970, in UTC.
+    pub day: u64,
+    /// Tokens of answers that have ended, with their prompts.
+    pub used: TokensByKey,
+    /// Tokens set aside for requests under way.
+    pub set_aside: TokensByKey,
+}
+
+/// A file of what keys have used. One server writes it at a time.
 pub(crate) struct UsageFile {
     path: PathBuf,
-    /// What stands in it.
-    kept: Option<(u64, Used)>,
+    /// What is written in it.
+    written: Option<DayUsage>,
+    /// Held while this server writes the file.
+    lock: Option<File>,
     /// Whether it is known that it cannot be written.
     has_failed: bool,
 }
 
+impl DayUsage {
+    /// What each key has used of `day`, with what was set aside when this was written.
+    fn spent(&self, day: u64) -> TokensByKey {
+        if self.day != day {
+            return TokensByKey::new();
+        }
+        let mut spent = self.used.clone();
+        for (key, tokens) in &self.set_aside {
+            let known = spent.entry(*key).or_default();
+            *known = known.saturating_add(*tokens);
+        }
+        spent
+    }
+
+    fn is_empty(&self) -> bool {
+        self.used.is_empty() && self.set_aside.is_empty()
+    }
+}
+
 impl UsageFile {
-    /// The file at `path`, and what it says of `day`. There may be none yet.
-    pub fn open(path: PathBuf, day: u64) -> (Self, Used) {
-        let kept = match std::fs::read(&path) {
+    /// The file at `path`. There may be none yet.
+    pub fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            written: None,
+            lock: None,
+            has_failed: false,
+        }
+    }
+
+    /// Reads what keys have used of `day`.
+    pub fn read(&mut self, day: u64) -> TokensByKey {
+        let path = &self.path;
+        self.written = match std::fs::read(path) {
             Ok(bytes) => match parse(&bytes) {
-                Some(kept) => Some(kept),
+                Some(written) => Some(written),
                 None => {
                     let path = path.display();
                     tracing::error!(
@@ -41,56 +91,103 @@ impl UsageFile {
                 None
             }
         };
-        let used = kept.as_ref().filter(|(kept, _)| *kept == day);
-        let used = used.map(|(_, used)| used.clone()).unwrap_or_default();
-        let file = Self {
-            path,
-            kept,
-            has_failed: false,
-        };
-        (file, used)
+        let used = self.written.as_ref().map(|written| written.spent(day));
+        used.unwrap_or_default()
     }
 
-    /// Writes what was used of a day, where that is new.
-    pub fn keep(&mut self, day: u64, used: Used) {
-        let new = (day, used);
-        if self.kept.as_ref() == Some(&new) || (self.kept.is_none() && new.1.is_empty()) {
+    /// Makes this server the one that writes the file, until this is dropped. Where the file system
+    /// knows no locks, or lets nobody write, that is logged, and the server goes on.
+    ///
+    /// # Errors
+    /// [`GatewayError::UsageShared`] where another server writes it.
+    pub fn lock(&mut self) -> Result<(), GatewayError> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        // The file itself is replaced at each writing, and its lock would go with it.
+        let path = beside(&self.path, ".lock");
+        let file = File::options().create(true).append(true).open(&path);
+        let locked = file.map_err(TryLockError::Error).and_then(|file| {
+            file.try_lock()?;
+            Ok(file)
+        });
+        match locked {
+            Ok(file) => self.lock = Some(file),
+            Err(TryLockError::WouldBlock) => {
+                return Err(GatewayError::UsageShared {
+                    path: self.path.clone(),
+                });
+            }
+            Err(TryLockError::Error(error)) => {
+                let path = path.display();
+                tracing::warn!("cannot lock {path}: {error}; no other server may use it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what keys have taken, where that is new.
+    pub fn write(&mut self, new: DayUsage) {
+        let is_known = match &self.written {
+            Some(written) => *written == new,
+            None => new.is_empty(),
+        };
+        if is_known {
             return;
         }
-        match write(&self.path, &new) {
-            Ok(()) => (self.kept, self.has_failed) = (Some(new), false),
-            Err(error) => {
+        let outcome = self.lock().map_err(|error| error.to_string());
+        let outcome = outcome.and_then(|()| {
+            let path = self.path.display();
+            write(&self.path, &new).map_err(|error| format!("cannot write {path}: {error}"))
+        });
+        match outcome {
+            Ok(()) => (self.written, self.has_failed) = (Some(new), false),
+            Err(reason) => {
                 if !std::mem::replace(&mut self.has_failed, true) {
-                    let path = self.path.display();
-                    tracing::error!(
-                        "cannot write {path}: {error}; a new start would forget what keys have \
-                         used today"
-                    );
+                    tracing::error!("{reason}; a new start would forget what keys have used today");
                 }
             }
         }
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<(u64, Used)> {
+/// The path with `ending` behind its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(ending);
+    name.into()
+}
+
+fn parse(bytes: &[u8]) -> Option<DayUsage> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
-    let tokens = value["tokens"].as_object()?.iter();
-    let used = tokens.map(|(digest, tokens)| Some((digest.parse().ok()?, tokens.as_u64()?)));
-    Some((value["day"].as_u64()?, used.collect::<Option<_>>()?))
+    let tokens = |value: &Value| -> Option<TokensByKey> {
+        let read = |(key, tokens): (&String, &Value)| Some((key.parse().ok()?, tokens.as_u64()?));
+        value.as_object()?.iter().map(read).collect()
+    };
+    Some(DayUsage {
+        day: value["day"].as_u64()?,
+        used: tokens(&value["tokens"])?,
+        // Absent where nothing was under way.
+        set_aside: match &value["set_aside"] {
+            Value::Null => TokensByKey::new(),
+            given => tokens(given)?,
+        },
+    })
 }
 
 /// All of it, or nothing.
-fn write(path: &Path, (day, used): &(u64, Used)) -> io::Result<()> {
-    let tokens = used
-        .iter()
-        .map(|(digest, tokens)| (digest.to_string(), json!(tokens)));
-    let tokens: Map<String, Value> = tokens.collect();
-    let text = json!({"day": day, "tokens": tokens}).to_string();
-    let mut name = path.as_os_str().to_os_string();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(text.as_bytes())?;
+fn write(path: &Path, usage: &DayUsage) -> io::Result<()> {
+    let object = |tokens: &TokensByKey| -> Map<String, Value> {
+        let entry = |(key, tokens): (&Digest, &u64)| (key.to_string(), json!(tokens));
+        tokens.iter().map(entry).collect()
+    };
+    let mut value = json!({"day": usage.day, "tokens": object(&usage.used)});
+    if !usage.set_aside.is_empty() {
+        value["set_aside"] = Value::Object(object(&usage.set_aside));
+    }
+    let new = beside(path, ".new");
+    let mut file = File::create(&new)?;
+    file.write_all(value.to_string().as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&new, path)
 }
@@ -105,20 +202,64 @@ mod tests {
     fn a_day_is_read_again_and_another_one_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keys.usage");
-        let used: Used = [(Digest::of(Domain::ApiKey, b"ann"), 7)].into();
-        let (mut file, none) = UsageFile::open(path.clone(), 5);
-        assert!(none.is_empty());
-        file.keep(5, Used::new());
+        let used: TokensByKey = [(ann(), 7)].into();
+        let day = |used: &TokensByKey| DayUsage {
+            day: 5,
+            used: used.clone(),
+            set_aside: TokensByKey::new(),
+        };
+        let mut file = UsageFile::at(path.clone());
+        assert!(file.read(5).is_empty());
+        file.write(day(&TokensByKey::new()));
         assert!(!path.exists(), "nothing was used, and nothing is written");
-        file.keep(5, used.clone());
-        assert_eq!(UsageFile::open(path.clone(), 5).1, used);
-        assert!(UsageFile::open(path.clone(), 6).1.is_empty());
-        for broken in ["", "{", "[]", "{\"day\":5,\"tokens\":{\"x\":1}}"] {
+        file.write(day(&used));
+        drop(file);
+        assert_eq!(UsageFile::at(path.clone()).read(5), used);
+        assert!(UsageFile::at(path.clone()).read(6).is_empty());
+        let bad = "{\"day\":5,\"tokens\":{},\"set_aside\":7}";
+        for broken in ["", "{", "[]", "{\"day\":5,\"tokens\":{\"x\":1}}", bad] {
             std::fs::write(&path, broken).expect("written");
-            let (mut file, none) = UsageFile::open(path.clone(), 5);
-            assert!(none.is_empty(), "{broken}");
-            file.keep(5, used.clone());
-            assert_eq!(UsageFile::open(path.clone(), 5).1, used, "{broken}");
+            let mut file = UsageFile::at(path.clone());
+            assert!(file.read(5).is_empty(), "{broken}");
+            file.write(day(&used));
+            assert_eq!(UsageFile::at(path.clone()).read(5), used, "{broken}");
         }
+    }
+
+    #[test]
+    fn what_was_set_aside_counts_as_used_after_a_kill() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.usage");
+        let bob = Digest::of(Domain::ApiKey, b"bob");
+        let mut file = UsageFile::at(path.clone());
+        file.write(DayUsage {
+            day: 5,
+            used: [(ann(), 7)].into(),
+            set_aside: [(ann(), 30), (bob, 4)].into(),
+        });
+        let spent: TokensByKey = [(ann(), 37), (bob, 4)].into();
+        assert_eq!(UsageFile::at(path.clone()).read(5), spent);
+        assert!(UsageFile::at(path).read(6).is_empty());
+    }
+
+    #[test]
+    fn one_server_writes_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.usage");
+        let mut first = UsageFile::at(path.clone());
+        let mut second = UsageFile::at(path);
+        first.lock().expect("nobody has it");
+        first.lock().expect("it has it");
+        let error = second.lock().expect_err("the first has it").to_string();
+        assert!(
+            error.contains("keys.usage") && error.contains("--dir"),
+            "{error}"
+        );
+        drop(first);
+        second.lock().expect("nobody has it any more");
+    }
+
+    fn ann() -> Digest {
+        Digest::of(Domain::ApiKey, b"ann")
     }
 }

@@ -16,62 +16,151 @@ const markdown = (() => {
 
   // ---- within a line
 
-  const RUNS = [
-    // A backslash takes a mark its meaning.
-    [/^\\([\\`*_{}[\]()#+\-.!|~<>])/, (found) => found[1]],
-    [/^(`+)(?!`)([\s\S]*?[^`])\1(?!`)/, (found) => node("code", found[2].replace(/^ (.+) $/s, "$1"))],
-    [/^\*\*(?=\S)([\s\S]*?\S)\*\*(?!\*)/, (found, deep) => node("strong", ...inline(found[1], deep))],
-    [/^__(?=\S)([\s\S]*?\S)__(?![_\w])/, (found, deep) => node("strong", ...inline(found[1], deep))],
-    [/^~~(?=\S)([\s\S]*?\S)~~/, (found, deep) => node("del", ...inline(found[1], deep))],
-    [/^\*(?=[^\s*])([\s\S]*?[^\s*])\*(?!\*)/, (found, deep) => node("em", ...inline(found[1], deep))],
-    [/^_(?=[^\s_])([\s\S]*?[^\s_])_(?![_\w])/, (found, deep) => node("em", ...inline(found[1], deep))],
-    [/^\[([^\]\n]+)\]\(<?([^\s()<>]+(?:\([^\s()]*\)[^\s()<>]*)*)>?(?:\s+"[^"\n]*")?\)/, link],
-    [/^<(https?:\/\/[^\s<>]+)>/, (found, deep) => link([found[0], found[1], found[1]], deep)],
-  ];
+  // Every text is read in time that grows with its length alone, also one of many marks that open
+  // and never close: each kind of closing mark is looked for once, from left to right.
 
-  function link(found, deep) {
+  const ESCAPED = /[\\`*_{}[\]()#+\-.!|~<>]/;
+  const URL_IN_BRACKETS = /\(<?([^\s()<>]+(?:\([^\s()]*\)[^\s()<>]*)*)>?(?:\s+"[^"\n]*")?\)/y;
+  const URL_ALONE = /<(https?:\/\/[^\s<>]+)>/y;
+  const isSpace = (letter) => letter === undefined || /\s/.test(letter);
+  const isWord = (letter) => letter !== undefined && /\w/.test(letter);
+
+  // Marks around emphasis: whether one closes at a place, given the letters around it.
+  const EMPHASES = {
+    "**": ["strong", (before, after) => !isSpace(before) && after !== "*"],
+    "__": ["strong", (before, after) => !isSpace(before) && after !== "_" && !isWord(after)],
+    "~~": ["del", (before) => !isSpace(before)],
+    "*": ["em", (before, after) => !isSpace(before) && before !== "*" && after !== "*"],
+    "_": ["em", (before, after) => !isSpace(before) && before !== "_" && after !== "_" && !isWord(after)],
+  };
+
+  // The places of something in a text, asked for from left to right.
+  function places(text, mark, isOne) {
+    let place = -1, from = 0;
+    return (least) => {
+      while (place !== text.length && place < least) {
+        const found = text.indexOf(mark, Math.max(from, least));
+        place = found < 0 ? text.length : found;
+        from = place + 1;
+        if (found >= 0 && isOne && !isOne(text[place - 1], text[place + mark.length])) place = -1;
+      }
+      return place;
+    };
+  }
+
+  // The runs of backquotes of a text, by their length.
+  function fences(text) {
+    const starts = new Map();
+    for (const run of text.matchAll(/`+/g)) {
+      const length = run[0].length;
+      if (!starts.has(length)) starts.set(length, { at: 0, list: [] });
+      starts.get(length).list.push(run.index);
+    }
+    return (length, least) => {
+      const known = starts.get(length);
+      while (known && known.list[known.at] < least) known.at += 1;
+      return known && known.list[known.at];
+    };
+  }
+
+  function link(text, inner, url, deep) {
     // Other schemes, such as javascript:, stay text.
-    if (!LINK.test(found[2])) return found[0];
-    const made = node("a", ...inline(found[1], deep));
-    made.href = found[2];
+    if (!LINK.test(url)) return text;
+    const made = node("a", ...inline(inner, deep));
+    made.href = url;
     made.target = "_blank";
     made.rel = "noopener noreferrer nofollow";
     return made;
   }
 
-  // The nodes of a text within a line. A mark within a word, as in snake_case, is none.
+  // A function from a place with a mark to what stands there, and where that ends; or to nothing.
+  function reader(text, deep) {
+    const closes = {};
+    for (const mark of Object.keys(EMPHASES)) closes[mark] = places(text, mark, EMPHASES[mark][1]);
+    const bracket = places(text, "]"), line = places(text, "\n");
+    let fence = null, tried = -1, url = null;
+
+    function emphasis(at, mark) {
+      const first = text[at + mark.length];
+      if (isSpace(first) || (mark.length === 1 && first === mark)) return null;
+      const end = closes[mark](at + mark.length + 1);
+      if (end >= text.length) return null;
+      const inner = text.slice(at + mark.length, end);
+      return [node(EMPHASES[mark][0], ...inline(inner, deep)), end + mark.length];
+    }
+
+    function code(at) {
+      let length = 1;
+      while (text[at + length] === "`") length += 1;
+      fence = fence || fences(text);
+      const end = fence(length, at + length);
+      if (end === undefined) return null;
+      return [node("code", text.slice(at + length, end).replace(/^ (.+) $/s, "$1")), end + length];
+    }
+
+    function linked(at) {
+      const end = bracket(at + 1);
+      if (end >= text.length || end === at + 1 || line(at) < end) return null;
+      // Many brackets may open before one that closes: what follows it is read once.
+      if (tried !== end) {
+        tried = end;
+        URL_IN_BRACKETS.lastIndex = end + 1;
+        url = URL_IN_BRACKETS.exec(text);
+      }
+      if (!url) return null;
+      const after = end + 1 + url[0].length;
+      return [link(text.slice(at, after), text.slice(at + 1, end), url[1], deep), after];
+    }
+
+    function address(at) {
+      URL_ALONE.lastIndex = at;
+      const found = URL_ALONE.exec(text);
+      return found && [link(found[0], found[1], found[1], deep), at + found[0].length];
+    }
+
+    return (at) => {
+      const mark = text[at];
+      switch (mark) {
+        case "\\": return text[at + 1] && ESCAPED.test(text[at + 1]) ? [text[at + 1], at + 2] : null;
+        case "`": return code(at);
+        case "[": return linked(at);
+        case "<": return address(at);
+        default: {
+          // A mark within a word, as in snake_case, is none.
+          if (mark === "_" && at > 0 && isWord(text[at - 1])) return null;
+          const double = text[at + 1] === mark ? emphasis(at, mark + mark) : null;
+          return double || (mark === "~" ? null : emphasis(at, mark));
+        }
+      }
+    };
+  }
+
+  // The nodes of a text within a line.
   function inline(text, deep = 0) {
     const nodes = [];
     let plain = "", at = 0;
     const next = /[\\`*_~[<]/g;
+    const read = deep < DEPTH_MAX ? reader(text, deep + 1) : () => null;
     while (at < text.length) {
       next.lastIndex = at;
       const mark = next.exec(text);
       if (!mark || deep >= DEPTH_MAX) break;
       plain += text.slice(at, mark.index);
       at = mark.index;
-      const rest = text.slice(at, at + 4000);
-      const within = mark[0] === "_" && /\w$/.test(plain);
-      let taken = null;
-      if (!within) {
-        for (const [pattern, make] of RUNS) {
-          const found = pattern.exec(rest);
-          if (found) { taken = [found[0].length, make(found, deep + 1)]; break; }
-        }
-      }
+      const taken = read(at);
       if (!taken) {
         // All marks of a run at once: the second of two is no beginning.
-        const run = /^(.)\1*/s.exec(text.slice(at))[0];
-        plain += run;
-        at += run.length;
+        const start = at;
+        while (text[at] === text[start]) at += 1;
+        plain += text.slice(start, at);
         continue;
       }
-      at += taken[0];
-      if (typeof taken[1] === "string") plain += taken[1];
+      at = taken[1];
+      if (typeof taken[0] === "string") plain += taken[0];
       else {
         if (plain) nodes.push(plain);
         plain = "";
-        nodes.push(taken[1]);
+        nodes.push(taken[0]);
       }
     }
     plain += text.slice(at);
@@ -81,14 +170,15 @@ const markdown = (() => {
 
   // ---- blocks
 
-  const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
-  const HEADING = /^ {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*$/;
+  const FENCE = /^ {0,3}(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/;
+  const HEADING = /^ {0,3}(#{1,6})\s(.*)$/;
   const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
   const ITEM = /^( *)([-*+]|\d{1,9}[.)])(?: +(.*)|$)/;
   const QUOTE = /^ {0,3}> ?(.*)$/;
-  const DIVIDER = /^ *\|? *:?-+:? *(\| *:?-+:? *)*\|? *$/;
+  const DIVIDER_CELL = /^:?-+:?$/;
 
-  const isBlank = (line) => /^\s*$/.test(line);
+  const isBlank = (line) => line.trim() === "";
+  const isDivider = (line) => cells(line).every((cell) => DIVIDER_CELL.test(cell));
   const begins = (line) => FENCE.test(line) || HEADING.test(line) || RULE.test(line)
     || QUOTE.test(line) || ITEM.test(line);
   const indent = (line) => /^ */.exec(line)[0].length;
@@ -96,6 +186,14 @@ const markdown = (() => {
   function cells(line) {
     const kept = line.trim().replace(/\\\|/g, "\u0000").replace(/^\|/, "").replace(/\|$/, "");
     return kept.split("|").map((cell) => cell.trim().replace(/\u0000/g, "|"));
+  }
+
+  // A heading's text: hashes behind it are none of it.
+  function title(text) {
+    const whole = text.trim();
+    let end = whole.length;
+    while (whole[end - 1] === "#") end -= 1;
+    return end === 0 || isSpace(whole[end - 1]) ? whole.slice(0, end).trim() : whole;
   }
 
   function code(lines, at) {
@@ -163,7 +261,7 @@ const markdown = (() => {
   }
 
   function isTable(lines, at) {
-    return lines[at].includes("|") && at + 1 < lines.length && DIVIDER.test(lines[at + 1])
+    return lines[at].includes("|") && at + 1 < lines.length && isDivider(lines[at + 1])
       && lines[at + 1].includes("-") && cells(lines[at]).length === cells(lines[at + 1]).length
       && (lines[at + 1].includes("|") || cells(lines[at]).length === 1);
   }
@@ -183,7 +281,7 @@ const markdown = (() => {
       const heading = HEADING.exec(line);
       if (FENCE.test(line)) [block, at] = code(lines, at);
       else if (heading) {
-        block = node("h" + Math.min(6, heading[1].length + 2), ...inline(heading[2]));
+        block = node("h" + Math.min(6, heading[1].length + 2), ...inline(title(heading[2])));
         at += 1;
       } else if (RULE.test(line)) {
         block = node("hr");

@@ -1,14 +1,18 @@
 //! `/v1/chat/completions`.
 
+use concord_text::ChatTemplate;
 use serde_json::{Map, Value, json};
 
 use super::common::Common;
-use super::messages::messages;
+use super::messages::{HandedField, messages};
 use super::tools::{Tools, tools};
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::Fields;
+
+/// How much a model is to think, in requests and in templates.
+const EFFORT: &str = "reasoning_effort";
 
 /// A chat.
 #[derive(Debug)]
@@ -41,11 +45,29 @@ impl ChatPrompt {
     ///
     /// # Errors
     /// A 400 that names the field.
-    pub fn take(fields: &mut Fields, ignored: &mut Ignored) -> Result<Self, ApiError> {
+    pub fn take(
+        fields: &mut Fields,
+        template: &ChatTemplate,
+        ignored: &mut Ignored,
+    ) -> Result<Self, ApiError> {
+        let (messages, handed) = messages(fields, ignored)?;
+        let tools = tools(fields, ignored)?;
+        let (variables, paths) = template_variables(fields)?;
+        let has_tools = tools.is_some();
+        for HandedField { path, name } in &handed {
+            if !template.reads_message_field(name, has_tools) {
+                ignored.add(path);
+            }
+        }
+        for (name, path) in variables.keys().zip(&paths) {
+            if !template.reads_variable(name, has_tools) {
+                ignored.add(path);
+            }
+        }
         let prompt = Self {
-            messages: messages(fields, ignored)?,
-            tools: tools(fields, ignored)?,
-            variables: template_variables(fields)?,
+            messages,
+            tools,
+            variables,
             add_generation_prompt: fields.flag("add_generation_prompt")?.unwrap_or(true),
         };
         let defaults = [
@@ -79,7 +101,7 @@ impl ChatRequest {
         let mut fields = Fields::new(value, "")?;
         let mut ignored = Ignored::default();
         let common = Common::take(&mut fields, gateway, &mut ignored)?;
-        let prompt = ChatPrompt::take(&mut fields, &mut ignored)?;
+        let prompt = ChatPrompt::take(&mut fields, &gateway.template, &mut ignored)?;
         let shape = shape(&mut fields, &mut ignored)?;
         let forced = prompt
             .tools
@@ -175,7 +197,8 @@ fn json_schema(format: &mut Fields, ignored: &mut Ignored) -> Result<Shape, ApiE
     Ok(Shape::JsonSchema(schema))
 }
 
-fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+/// Further variables for the template, and where in the request each of them stands.
+fn template_variables(fields: &mut Fields) -> Result<(Map<String, Value>, Vec<String>), ApiError> {
     let mut variables = fields.map("chat_template_kwargs")?.unwrap_or_default();
     for own in ["messages", "tools", "add_generation_prompt"] {
         if variables.contains_key(own) {
@@ -184,10 +207,17 @@ fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiErro
             return Err(ApiError::param(path, message));
         }
     }
-    if let Some(effort) = fields.text("reasoning_effort")? {
-        variables.insert("reasoning_effort".to_string(), json!(effort));
+    let effort = fields.text("reasoning_effort")?;
+    let is_own = effort.is_some();
+    if let Some(effort) = effort {
+        variables.insert(EFFORT.to_string(), json!(effort));
     }
-    Ok(variables)
+    let path = |name: &String| match name == EFFORT && is_own {
+        true => EFFORT.to_string(),
+        false => format!("chat_template_kwargs.{name}"),
+    };
+    let paths = variables.keys().map(path).collect();
+    Ok((variables, paths))
 }
 
 fn without_support(fields: &mut Fields) -> Result<(), ApiError> {

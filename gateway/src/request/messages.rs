@@ -12,26 +12,43 @@ const MESSAGES_MAX: usize = 16_384;
 /// Calls of a message.
 const CALLS_MAX: usize = 128;
 
+/// A field that only some templates look at: its path in the request, and its name in templates.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct HandedField {
+    pub path: String,
+    pub name: &'static str,
+}
+
 /// Takes `messages`: a list of objects with `role`, `content` (a string, or parts) and what belongs
-/// to calls. Other fields of theirs reach no template, and are `ignored`.
+/// to calls. Other fields of theirs reach no template, and are `ignored`; those that only some
+/// templates look at are listed beside the messages.
 ///
 /// # Errors
 /// A 400 that names the message and its field.
-pub(crate) fn messages(fields: &mut Fields, ignored: &mut Ignored) -> Result<Value, ApiError> {
+pub(crate) fn messages(
+    fields: &mut Fields,
+    ignored: &mut Ignored,
+) -> Result<(Value, Vec<HandedField>), ApiError> {
     let list = fields.list("messages", MESSAGES_MAX)?;
     let list = list.ok_or_else(|| fields.missing("messages"))?;
     if list.is_empty() {
         let message = "'messages' is empty: at least one message is needed.";
         return Err(ApiError::param("messages", message));
     }
+    let mut handed = Vec::new();
     let read = |(index, value)| {
         let fields = Fields::new(value, format!("messages[{index}]"))?;
-        message(fields, ignored)
+        message(fields, ignored, &mut handed)
     };
-    list.into_iter().enumerate().map(read).collect()
+    let messages: Result<Value, ApiError> = list.into_iter().enumerate().map(read).collect();
+    Ok((messages?, handed))
 }
 
-fn message(mut fields: Fields, ignored: &mut Ignored) -> Result<Value, ApiError> {
+fn message(
+    mut fields: Fields,
+    ignored: &mut Ignored,
+    handed: &mut Vec<HandedField>,
+) -> Result<Value, ApiError> {
     let role = fields.required_text("role")?;
     // Templates know `system`; `developer` is its newer name.
     let known = match role.as_str() {
@@ -51,9 +68,23 @@ fn message(mut fields: Fields, ignored: &mut Ignored) -> Result<Value, ApiError>
     match known {
         "assistant" => {
             calls = tool_calls(&mut fields, ignored)?;
-            let reasoning = fields.text("reasoning_content")?;
-            if let Some(reasoning) = reasoning.or(fields.text("reasoning")?) {
+            let own = fields.text("reasoning_content")?;
+            // The other name is that of some servers.
+            let (given, reasoning) = match (own, fields.text("reasoning")?) {
+                (Some(own), other) => {
+                    if other.is_some() {
+                        ignored.add(&fields.path("reasoning"));
+                    }
+                    ("reasoning_content", Some(own))
+                }
+                (None, other) => ("reasoning", other),
+            };
+            if let Some(reasoning) = reasoning {
                 message.insert("reasoning_content".to_string(), json!(reasoning));
+                handed.push(HandedField {
+                    path: fields.path(given),
+                    name: "reasoning_content",
+                });
             }
             // An assistant that refused has said that, and nothing else.
             let refusal = fields.text("refusal")?;
@@ -74,6 +105,10 @@ fn message(mut fields: Fields, ignored: &mut Ignored) -> Result<Value, ApiError>
     }
     if let Some(name) = fields.text("name")? {
         message.insert("name".to_string(), json!(name));
+        handed.push(HandedField {
+            path: fields.path("name"),
+            name: "name",
+        });
     }
     if let Some(content) = content {
         message.insert("content".to_string(), json!(content));
@@ -204,7 +239,7 @@ mod tests {
             let body = json!({"messages": [sent]});
             let mut fields = Fields::new(body.clone(), "").expect("an object");
             let read = messages(&mut fields, &mut Ignored::default());
-            let read = read.expect("right messages");
+            let (read, _) = read.expect("right messages");
             let found = read[0].get("content").map(|content| content.as_str());
             assert_eq!(found, content.map(Some), "{body}");
         }

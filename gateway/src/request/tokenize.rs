@@ -36,7 +36,7 @@ impl TokenizeRequest {
                 wants_names,
             },
             None => Self::Chat(
-                Box::new(ChatPrompt::take(&mut fields, ignored)?),
+                Box::new(ChatPrompt::take(&mut fields, &gateway.template, ignored)?),
                 wants_names,
             ),
         };

@@ -41,8 +41,8 @@ async fn a_line_for_each_request() {
     };
     let stand = Stand::with(options, Script::text("abc"), None).await;
     let mut ids = Vec::new();
-    for stream in [false, true] {
-        let body = chat_body(json!({"stream": stream, "n": 2}));
+    for (stream, model) in [(false, ""), (true, "tuned")] {
+        let body = chat_body(json!({"stream": stream, "n": 2, "model": model}));
         let reply = post(stand.addr, CHAT, Some(&key), &body).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         ids.push(reply.header("x-request-id").to_string());
@@ -66,6 +66,10 @@ async fn a_line_for_each_request() {
     assert_eq!(
         told("method"),
         ["POST", "POST", "GET", "GET", "POST"].map(Value::from)
+    );
+    assert_eq!(
+        told("model")[..3],
+        [json!("tiny/model"), json!("tuned"), Value::Null]
     );
     assert_eq!(
         told("path"),

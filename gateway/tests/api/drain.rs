@@ -53,7 +53,7 @@ async fn what_is_under_way_ends_and_nothing_new_begins() {
         assert_eq!(reply.status, 200, "{}", reply.text);
         assert!(reply.text.contains("\"stop\""), "{}", reply.text);
     }
-    draining.await.expect("an end");
+    assert_eq!(draining.await.expect("an end"), 0, "answers were cut");
     assert!(
         started.elapsed() < Duration::from_secs(30),
         "{:?}",
@@ -73,7 +73,10 @@ async fn what_does_not_end_is_cut_with_a_word() {
     let (stream, whole) = (ask(true), ask(false));
     is_asked(&stand, 2).await;
     let started = Instant::now();
-    stand.gateway.drain(Duration::from_millis(300)).await;
+    let under_way = stand.gateway.under_way();
+    assert_eq!(under_way.answers(), 2);
+    let cut = stand.gateway.drain(Duration::from_millis(300)).await;
+    assert_eq!((cut, under_way.answers()), (2, 0));
     assert!(started.elapsed() >= Duration::from_millis(300));
     assert!(
         started.elapsed() < Duration::from_secs(10),
@@ -105,4 +108,41 @@ async fn an_idle_gateway_ends_at_once() {
         started.elapsed()
     );
     drop(idle);
+}
+
+/// An answer is under way from before its body is there; what is refused, and what asks for no
+/// answer, is none.
+#[tokio::test]
+async fn requests_for_answers_are_counted_and_refused_ones_are_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, line) = concord_gateway::new_key("ann").expect("random numbers");
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, format!("{line}\n")).expect("written");
+    let closed = concord_gateway::Options {
+        keys: Some(keys),
+        ..crate::stand::options()
+    };
+    for (options, count) in [(closed, 0), (crate::stand::options(), 1)] {
+        let stand = Stand::with(options, Script::text("x"), None).await;
+        let under_way = stand.gateway.under_way();
+        let mut wire = crate::wire::Wire::connect(stand.addr).await;
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: 100\r\n\r\n"
+        );
+        wire.send(head.as_bytes()).await;
+        assert_eq!(get(stand.addr, "/", None).await.status, 200);
+        for _ in 0..200 {
+            if under_way.answers() == 1 {
+                break;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(under_way.answers(), count);
+        drop(wire);
+        let started = Instant::now();
+        assert_eq!(stand.gateway.drain(Duration::from_secs(60)).await, 0);
+        assert!(started.elapsed() < Duration::from_secs(20));
+        assert_eq!(under_way.answers(), 0);
+    }
 }

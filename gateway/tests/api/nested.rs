@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::stand::Stand;
+use crate::script::Script;
+use crate::stand::{Stand, options};
 
 /// A chat with all objects that a chat can have.
 fn base() -> Value {
@@ -338,4 +339,50 @@ async fn tokenize_reads_messages_alike() {
         reply.header("x-concord-ignored"),
         "messages[0].cache_control"
     );
+}
+
+/// What is handed to the template and never looked at by it is told as well.
+#[tokio::test]
+async fn fields_that_the_template_does_not_read_are_told() {
+    let body = json!({
+        "messages": [
+            {"role": "user", "content": "hi", "name": "ann"},
+            {"role": "assistant", "content": "a", "reasoning_content": "b", "reasoning": "c"},
+            {"role": "assistant", "content": "a", "reasoning": "c"},
+            {"role": "user", "content": "more"},
+        ],
+        "chat_template_kwargs": {"think": true, "budget": 7},
+        "reasoning_effort": "low",
+    });
+    let told = |template: &'static str| {
+        let body = body.clone();
+        async move {
+            let stand = Stand::with(options(), Script::text("x"), Some(template)).await;
+            let mut told = Vec::new();
+            for path in ["/v1/chat/completions", "/tokenize"] {
+                let reply = stand.post(path, &body).await;
+                assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+                told.push(reply.header("x-concord-ignored").to_string());
+            }
+            assert_eq!(told[0], told[1]);
+            told.remove(0)
+        }
+    };
+    let reads_none = "{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}";
+    assert_eq!(
+        told(reads_none).await,
+        "messages[1].reasoning, messages[0].name, messages[1].reasoning_content, \
+         messages[2].reasoning, chat_template_kwargs.think, chat_template_kwargs.budget, \
+         reasoning_effort"
+    );
+    let reads_some = "{% for m in messages %}{{ m.get('name') }}{% endfor %}\
+                      {{ reasoning_effort }}{% if think %}x{% endif %}";
+    assert_eq!(
+        told(reads_some).await,
+        "messages[1].reasoning, messages[1].reasoning_content, messages[2].reasoning, \
+         chat_template_kwargs.budget"
+    );
+    let reads_all = "{% for m in messages %}{{ m | tojson }}{% endfor %}\
+                     {{ think }}{{ budget }}{{ reasoning_effort }}";
+    assert_eq!(told(reads_all).await, "messages[1].reasoning");
 }

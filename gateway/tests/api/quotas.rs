@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use concord_gateway::{Options, new_key};
+use concord_gateway::{GatewayError, Options, new_key, start};
 use serde_json::{Value, json};
 
 use crate::client::{Reply, post};
-use crate::script::{End, Script};
-use crate::stand::{Stand, options};
+use crate::script::{End, Script, Scripted};
+use crate::stand::{Stand, options, served};
 
 /// The prompt "Once" has five tokens.
 const PROMPT: u64 = 5;
@@ -115,4 +115,89 @@ async fn a_new_start_knows_what_was_used() {
     assert_eq!(ask(&stand, &key, fields).await.status, 200);
     stand.gateway.shutdown().await;
     assert_eq!(fs::read_dir(other.path()).expect("a folder").count(), 1);
+}
+
+/// The file as it is while answers run is what a kill leaves. However often that happens, the day
+/// gives no more than it has.
+#[tokio::test]
+async fn a_kill_forgets_no_tokens_that_were_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, key, line) = key_of(folder.path(), 100);
+    let digest = line.split(' ').nth(1).expect("a digest");
+    let usage = folder.path().join("keys.usage");
+    let mut drawn = 0;
+    for round in 0..8 {
+        let options = Options {
+            keys: Some(path.clone()),
+            ..options()
+        };
+        let stand = Stand::with(options, Script::cut("abc", End::Wait), None).await;
+        let asking = tokio::spawn({
+            let (addr, key) = (stand.addr, key.clone());
+            let body = json!({"prompt": "Once", "max_tokens": 20});
+            async move { post(addr, "/v1/completions", Some(&key), &body).await }
+        });
+        while stand.engine.asked.lock().expect("no panic").is_empty() {
+            if asking.is_finished() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let is_running = !asking.is_finished();
+        // The first reserves 25 tokens, so that the day holds four.
+        assert_eq!(is_running, round < 4, "round {round}");
+        let left = fs::read(&usage).expect("a file");
+        if is_running {
+            drawn += PROMPT + 20;
+            let kept: Value = serde_json::from_slice(&left).expect("JSON");
+            assert_eq!(kept["set_aside"][digest], 25, "{kept}");
+        }
+        asking.abort();
+        stand.gateway.drain(std::time::Duration::ZERO).await;
+        // What a process that ends in order writes is what a killed one does not.
+        fs::write(&usage, left).expect("written");
+        assert!(drawn <= 100, "{drawn}");
+    }
+}
+
+#[tokio::test]
+async fn two_servers_do_not_share_a_file_of_usage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, key, _) = key_of(folder.path(), 60);
+    let first = stand(&path).await;
+    let at = |usage: Option<&str>| Options {
+        keys: Some(path.clone()),
+        usage: usage.map(|name| folder.path().join(name)),
+        ..options()
+    };
+    let engine = || std::sync::Arc::new(Scripted::new(Script::text("x")));
+    let error = start(served(None), engine(), at(None)).await.err();
+    let Some(error @ GatewayError::UsageShared { .. }) = error else {
+        panic!("it should be refused: {error:?}");
+    };
+    let message = error.to_string();
+    assert!(
+        message.contains("keys.usage") && message.contains("--dir"),
+        "{message}"
+    );
+    // In a place of its own it starts, and the first one goes on.
+    let second = start(served(None), engine(), at(Some("other"))).await;
+    second.expect("a gateway").shutdown().await;
+    assert_eq!(
+        ask(&first, &key, json!({"max_tokens": 15})).await.status,
+        200
+    );
+    first.gateway.shutdown().await;
+    // The end of the first one lets the next one in.
+    stand(&path).await.gateway.shutdown().await;
+    // Without bounds nothing is written, and nothing to be shared.
+    let (key, line) = new_key("dan").expect("random numbers");
+    fs::write(&path, format!("{line}\n")).expect("written");
+    let both = [stand(&path).await, stand(&path).await];
+    for stand in both {
+        assert_eq!(
+            ask(&stand, &key, json!({"max_tokens": 3})).await.status,
+            200
+        );
+    }
 }

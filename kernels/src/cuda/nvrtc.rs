@@ -3,7 +3,7 @@
 //! The build script compiles this file too, to make the code that a release carries.
 
 use std::env;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -86,6 +86,11 @@ pub enum NvrtcError {
     },
 }
 
+/// What a value of [`LIBRARY_VARIABLE`] names: an empty one, like none, names nothing.
+pub fn named_library(value: Option<OsString>) -> Option<PathBuf> {
+    value.filter(|named| !named.is_empty()).map(PathBuf::from)
+}
+
 fn target_is_old(target: &str) -> bool {
     ["sm_61", "sm_62", "sm_70", "sm_72"].contains(&target)
 }
@@ -157,8 +162,8 @@ impl Nvrtc {
     /// # Errors
     /// [`NvrtcError::NotFound`], with all places; [`NvrtcError::Load`].
     pub fn find() -> Result<Self, NvrtcError> {
-        match env::var_os(LIBRARY_VARIABLE).filter(|named| !named.is_empty()) {
-            Some(named) => Self::named(Path::new(&named)),
+        match named_library(env::var_os(LIBRARY_VARIABLE)) {
+            Some(named) => Self::named(&named),
             None => Self::usual(),
         }
     }
@@ -433,9 +438,19 @@ fn python_folders(prefix: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::fs;
+    use std::path::PathBuf;
 
-    use super::Nvrtc;
+    use super::{Nvrtc, named_library};
+
+    #[test]
+    fn an_empty_variable_names_no_library() {
+        assert_eq!(named_library(None), None);
+        assert_eq!(named_library(Some(OsString::new())), None);
+        let named = named_library(Some(OsString::from("folder")));
+        assert_eq!(named, Some(PathBuf::from("folder")));
+    }
 
     fn refusal(named: &std::path::Path) -> String {
         match Nvrtc::named(named) {

@@ -5,9 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::ModelError;
-
-/// Characters of a value that a message shows.
-const SHOWN_MAX: usize = 200;
+use crate::json::shown;
 
 /// One JSON object of a file.
 pub(super) struct Fields<'a> {
@@ -44,7 +42,7 @@ impl<'a> Fields<'a> {
         ModelError::BadValue {
             path: self.path.to_path_buf(),
             key,
-            found: found.to_string().chars().take(SHOWN_MAX).collect(),
+            found: shown(found),
             expected: expected.into(),
         }
     }

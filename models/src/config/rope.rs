@@ -105,7 +105,7 @@ fn whole_rotation(config: &Fields) -> Result<(), ModelError> {
         Some(factor) if factor != 1.0 => Err(config.bad(
             "partial_rotary_factor",
             factor,
-            "only whole heads can be rotated (1.0)",
+            "only whole heads can be rotated (1.0): take a model that does so",
         )),
         _ => Ok(()),
     }

@@ -10,9 +10,7 @@ use serde_json::{Map, Value};
 
 use super::utf8::{MARK, refuse_utf16};
 use crate::error::ModelError;
-
-/// Values are shown up to this many characters.
-const SHOWN_MAX: usize = 60;
+use crate::json::shown;
 
 /// One row: a JSON object.
 pub(super) struct Row<'a> {
@@ -221,13 +219,4 @@ fn not_an_object(error: &serde_json::Error) -> String {
         false => "",
     };
     format!("not a JSON object: {words}{hint}")
-}
-
-/// A value as it may stand in a message.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
 }

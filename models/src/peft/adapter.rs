@@ -82,7 +82,8 @@ impl Adapter {
             return Err(ModelError::BadWeightsFile {
                 path: file.path().to_path_buf(),
                 reason: format!(
-                    "the tensor `{strange}` belongs to no target of {CONFIG_FILE} in this model"
+                    "the tensor `{strange}` belongs to no target of {CONFIG_FILE} in this model: \
+                     take the adapter's own base model, and both of its files as they were saved"
                 ),
             });
         }

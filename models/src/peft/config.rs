@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use crate::config::Projection;
 use crate::error::ModelError;
 use crate::export::replace_file;
-use crate::json;
+use crate::json::{self, shown};
+use crate::neutral::Neutral;
 
 /// Largest rank that is read; also bounds what a config can make the reader allocate.
 const RANK_MAX: u64 = 1 << 14;
@@ -35,6 +36,10 @@ const IGNORED: [&str; 13] = [
 /// Options that are read.
 const READ: [&str; 2] = ["lora_alpha", "r"];
 
+/// The remedy for whatever an adapter computes beyond `W + alpha / r * B A`.
+const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), and give the \
+    folder of the merged model";
+
 /// What PEFT calls every projection, but not the head.
 const ALL_LINEAR: &str = "all-linear";
 
@@ -53,7 +58,8 @@ pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
     let unsupported = |option: &str, found: &Value| ModelError::UnsupportedAdapter {
         path: path.to_path_buf(),
         option: option.to_string(),
-        found: found.to_string(),
+        found: shown(found),
+        remedy: remedy(option),
     };
     for (option, value) in &object {
         let allowed = match option.as_str() {
@@ -85,7 +91,7 @@ pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
     let bad = |key, found: &Value, expected: String| ModelError::BadValue {
         path: path.to_path_buf(),
         key,
-        found: found.to_string(),
+        found: shown(found),
         expected,
     };
     get("peft_type")?;
@@ -127,11 +133,23 @@ fn excludes_nothing(value: &Value, object: &Map<String, Value>) -> bool {
 
 /// Whether a value switches an option off.
 fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.is_empty(),
-        _ => false,
+    [Neutral::Empty, Neutral::False]
+        .iter()
+        .any(|off| off.holds(value))
+}
+
+/// What to do about an option that is not supported.
+fn remedy(option: &str) -> &'static str {
+    match option {
+        "target_modules" => {
+            "list the adapted projections by name, or take \"all-linear\" if all seven are adapted"
+        }
+        "exclude_modules" => {
+            "leave the excluded projections out of target_modules, and remove the option"
+        }
+        "peft_type" => "take a LoRA adapter, or merge this one into the model with PEFT",
+        "task_type" => "take an adapter that was trained for CAUSAL_LM",
+        _ => MERGE,
     }
 }
 

@@ -250,30 +250,33 @@ pub fn widen_f16(bytes: &[u8]) -> Vec<f32> {
     wide
 }
 
+/// What to do about a file that is broken.
+const AGAIN: &str = "download the file again";
+
 /// The reason in words; for a file that is cut short, with the first tensor that is lost.
 fn explain(map: &[u8], error: &safetensors::SafeTensorError) -> String {
     use safetensors::SafeTensorError as E;
     match error {
-        E::HeaderTooSmall => "it has fewer than 8 bytes".to_string(),
+        E::HeaderTooSmall => format!("it has fewer than 8 bytes; {AGAIN}"),
         E::InvalidHeaderLength => {
             format!(
-                "it is cut short within its header ({} bytes), or is no such file",
+                "it is cut short within its header ({} bytes), or is no such file; {AGAIN}",
                 map.len()
             )
         }
         E::InvalidOffset(name) => {
-            format!("the tensor `{name}` overlaps the one before it, or leaves a gap")
+            format!("the tensor `{name}` overlaps the one before it, or leaves a gap; {AGAIN}")
         }
         E::TensorInvalidInfo => {
-            "a tensor has another number of bytes than its shape and format need".to_string()
+            format!("a tensor has another number of bytes than its shape and format need; {AGAIN}")
         }
         E::MetadataIncompleteBuffer => lost_tensor(map).unwrap_or_else(|| {
             format!(
-                "its {} bytes are more than its header accounts for",
+                "its {} bytes are more than its header accounts for; {AGAIN}",
                 map.len()
             )
         }),
-        other => other.to_string(),
+        other => format!("{other}; {AGAIN}"),
     }
 }
 
@@ -292,6 +295,6 @@ fn lost_tensor(map: &[u8]) -> Option<String> {
     let need = object.values().filter_map(end).max()?;
     Some(format!(
         "it is cut short: the tensors need {need} bytes, {have} are there, and `{name}` is the \
-         first that is lost; download the file again"
+         first that is lost; {AGAIN}"
     ))
 }

@@ -184,7 +184,7 @@ fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
         ) {
             return Err(bad(
                 shown(value),
-                "a shard must be a file of the same folder",
+                "a shard must be a file of the same folder: put it there, and name it without a path",
             ));
         }
         shards.insert(tensor.clone(), shard.to_string());

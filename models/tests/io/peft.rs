@@ -135,13 +135,21 @@ fn options_that_change_the_result_are_refused_by_name() {
         ("an_option_of_tomorrow", json!(1.5)),
     ] {
         let error = with(key, &value).unwrap_err();
+        let remedy = match key {
+            "target_modules" => "by name",
+            "exclude_modules" => "out of target_modules",
+            "peft_type" => "take a LoRA adapter",
+            "task_type" => "CAUSAL_LM",
+            _ => "merge_and_unload",
+        };
         says(
             error,
             &[
                 "adapter_config.json",
                 key,
                 &value.to_string(),
-                "not supported",
+                "not supported: ",
+                remedy,
             ],
         );
     }

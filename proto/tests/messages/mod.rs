@@ -11,7 +11,7 @@ mod session;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
-use concord_proto::session::{OpenRequest, Opening};
+use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, Opening};
 use concord_proto::tree::Node;
 use concord_proto::wire::FrameHeader;
 use concord_proto::*;
@@ -291,6 +291,19 @@ impl Source {
             step: self.u32(),
             phase: self.phase(),
             microbatch: self.u32(),
+        }
+    }
+
+    pub fn address_challenge(&mut self) -> AddressChallenge {
+        AddressChallenge {
+            worker: self.key(),
+            nonce: self.digest().0,
+        }
+    }
+
+    pub fn address_proof(&mut self) -> AddressProof {
+        AddressProof {
+            signature: self.signature(),
         }
     }
 

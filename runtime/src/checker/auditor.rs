@@ -14,8 +14,8 @@ use concord_proto::session::{AuditOrder, ToCoordinator};
 use concord_proto::tree::Node;
 use concord_proto::{Digest, Keypair, Part, Phase, Port, PortKind, PublicKey, Signed};
 
-use super::bench::{Bench, busy, same_job};
-use super::inputs::{INPUTS_MAX, Inputs, in_time, missing};
+use super::bench::{Bench, Place, busy, same_job};
+use super::inputs::{Given, Inputs, Opened, missing};
 use super::job::{AuditedJob, kept_bytes};
 use crate::blobs::Blobs;
 use crate::model_blobs::ModelBlobs;
@@ -157,26 +157,27 @@ impl Auditor {
     }
 
     async fn re_run(self: Arc<Self>, order: AuditOrder) -> Result<Finding, RuntimeError> {
-        let mut held = self.bench.next().await;
-        if same_job(&mut held, order.spec).is_none() {
+        let (spec, step, layers) = (order.spec, order.step, order.leaf.layers);
+        let (given, place) = self.fetch(order).await?;
+        let mut held = self.bench.job().await;
+        if same_job(&mut held, spec).is_none() {
             // The memory of the job before goes first.
             *held = None;
-            *held = Some(AuditedJob::fetch(&self.blobs, order.spec).await?);
+            *held = Some(AuditedJob::fetch(&self.blobs, spec).await?);
         }
         let missing_job = || missing("its job");
-        let job = same_job(&mut held, order.spec).ok_or_else(missing_job)?;
-        let fetched = Inputs::fetch(&self.blobs, job, &order);
-        let inputs = in_time(&order.worker, INPUTS_MAX, fetched).await?;
-        let base = job.base(&self.blobs, order.leaf.layers).await?;
+        let job = same_job(&mut held, spec).ok_or_else(missing_job)?;
+        let inputs = Inputs::join(given, &self.blobs, job, step).await?;
+        let base = job.base(&self.blobs, layers).await?;
         let config = job.config.clone();
         let computing = self.bench.computing().await;
         drop(held);
         let auditor = self.clone();
         let computed = tokio::task::spawn_blocking(move || {
             // Held to the end of the work, even where nobody waits for it any more.
-            let _computing = computing;
+            let _held = (computing, place);
             auditor
-                .compute(order.spec, &inputs, config, &base)
+                .compute(spec, &inputs, config, &base)
                 .map(|ports| (ports, inputs.leaf))
         });
         let (mut computed, leaf) = computed
@@ -190,6 +191,16 @@ impl Auditor {
         } else {
             Finding::Differs { computed }
         })
+    }
+
+    /// Fetches what the worker of a leaf gives. Workers are asked to open their leaves all at once,
+    /// and give the inputs when it is their turn: one that stalls delays its own leaves alone.
+    pub(super) async fn fetch(&self, order: AuditOrder) -> Result<(Given, Place), RuntimeError> {
+        let worker = order.worker;
+        let opened = Opened::ask(order).await?;
+        let turn = self.bench.turn(worker).await;
+        let given = opened.fetch().await?;
+        Ok((given, turn.fetched()))
     }
 
     fn compute(

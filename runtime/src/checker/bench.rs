@@ -1,8 +1,10 @@
-//! What the re-runs of one process share: how many wait, whose turn it is, and what stays loaded.
+//! What the re-runs of one process share: how many wait, whose inputs are fetched next, and what
+//! stays loaded.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
-use concord_proto::Digest;
+use concord_proto::{Digest, WorkerId};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::job::AuditedJob;
@@ -12,13 +14,20 @@ use super::stages::Stages;
 /// that waits for its answers.
 const ORDERS_MAX: usize = 64;
 
+/// Leaves whose inputs may be in memory: one that is computed, and the one after it.
+const LEAVES_MAX: usize = 2;
+
 /// It outlives sessions: what an order of the last one still computes counts.
 #[derive(Clone)]
 pub(crate) struct Bench {
     orders: Arc<Semaphore>,
-    /// Held while inputs are fetched and until they are computed on, with the job of the last order.
-    /// So there are the inputs of one leaf that is computed, and of the one after it.
-    next: Arc<Mutex<Option<AuditedJob>>>,
+    /// Leaves whose inputs are in memory, or on their way into it.
+    leaves: Arc<Semaphore>,
+    /// One for each worker that inputs are fetched from. A worker that stalls holds the place of one
+    /// leaf: the other place is for the leaves of all others.
+    workers: Arc<std::sync::Mutex<BTreeMap<WorkerId, Arc<Mutex<()>>>>>,
+    /// The job of the last order.
+    job: Arc<Mutex<Option<AuditedJob>>>,
     /// Held while a leaf or an answer is computed.
     computing: Arc<Mutex<()>>,
     pub(super) stages: Arc<Stages>,
@@ -29,7 +38,9 @@ impl Bench {
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             orders: Arc::new(Semaphore::new(ORDERS_MAX)),
-            next: Arc::default(),
+            leaves: Arc::new(Semaphore::new(LEAVES_MAX)),
+            workers: Arc::default(),
+            job: Arc::default(),
             computing: Arc::default(),
             stages: Arc::new(Stages::new(bytes)),
         }
@@ -40,15 +51,51 @@ impl Bench {
         self.orders.clone().try_acquire_owned().ok()
     }
 
-    /// Waits until inputs may be fetched.
-    pub(super) async fn next(&self) -> OwnedMutexGuard<Option<AuditedJob>> {
-        self.next.clone().lock_owned().await
+    /// Waits until the inputs of a leaf of `worker` may be fetched.
+    pub(super) async fn turn(&self, worker: WorkerId) -> Turn {
+        let lock = {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            workers.retain(|_, lock| Arc::strong_count(lock) > 1);
+            workers.entry(worker).or_default().clone()
+        };
+        let worker = lock.lock_owned().await;
+        let permit = self.leaves.clone().acquire_owned().await;
+        let place = Place {
+            _permit: permit.expect("nobody closes it"),
+        };
+        Turn {
+            place,
+            _worker: worker,
+        }
+    }
+
+    /// Waits until nobody else uses the job of the last order.
+    pub(super) async fn job(&self) -> OwnedMutexGuard<Option<AuditedJob>> {
+        self.job.clone().lock_owned().await
     }
 
     /// Waits until it may be computed.
     pub(super) async fn computing(&self) -> OwnedMutexGuard<()> {
         self.computing.clone().lock_owned().await
     }
+}
+
+/// Leave to fetch from a worker. No other leaf of the same worker is fetched meanwhile.
+pub(super) struct Turn {
+    place: Place,
+    _worker: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// The inputs are here: the next leaf of the worker may be fetched.
+    pub(super) fn fetched(self) -> Place {
+        self.place
+    }
+}
+
+/// Room for the inputs of one leaf. To be held until they are gone.
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Why an order is not taken on.
@@ -76,20 +123,58 @@ mod tests {
         assert!(bench.enter().is_some());
     }
 
-    #[tokio::test]
-    async fn one_leaf_is_computed_and_one_more_is_fetched() {
-        let bench = Bench::new(0);
+    fn worker(number: u8) -> WorkerId {
+        concord_proto::PublicKey([number; 32])
+    }
+
+    /// Whether it is not done soon.
+    async fn waits<T>(waited: impl Future<Output = T>) -> bool {
         let soon = Duration::from_millis(20);
-        // The first has its inputs and computes; the second has its inputs, the third nothing.
+        tokio::time::timeout(soon, waited).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn inputs_of_two_leaves_are_in_memory_and_no_more() {
+        let bench = Bench::new(0);
+        // One has its inputs and computes, the second has its inputs, the third nothing.
+        let computed = bench.turn(worker(1)).await.fetched();
+        let next = bench.turn(worker(1)).await.fetched();
+        assert!(waits(bench.turn(worker(1))).await);
+        assert!(waits(bench.turn(worker(2))).await);
+        drop(computed);
+        let third = bench.turn(worker(2)).await;
+        assert!(waits(bench.turn(worker(1))).await);
+        drop((next, third));
+        bench.turn(worker(1)).await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_stalls_holds_one_place() {
+        let bench = Bench::new(0);
+        let _stalls = bench.turn(worker(1)).await;
+        let mut more = Box::pin(bench.turn(worker(1)));
+        for _ in 0..10 {
+            assert!(waits(&mut more).await);
+            bench.turn(worker(2)).await;
+            bench.turn(worker(3)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn workers_that_nobody_waits_for_are_forgotten() {
+        let bench = Bench::new(0);
+        for number in 0..100 {
+            bench.turn(worker(number)).await;
+        }
+        assert!(bench.workers.lock().unwrap().len() <= 1);
+    }
+
+    #[tokio::test]
+    async fn one_leaf_is_computed_at_a_time() {
+        let bench = Bench::new(0);
         let computing = bench.computing().await;
-        let next = bench.next().await;
-        let second = tokio::time::timeout(soon, bench.computing());
-        assert!(second.await.is_err());
-        assert!(tokio::time::timeout(soon, bench.next()).await.is_err());
+        assert!(waits(bench.computing()).await);
         drop(computing);
-        let computing = tokio::time::timeout(soon, bench.computing()).await;
-        assert!(computing.is_ok());
-        drop(next);
-        assert!(tokio::time::timeout(soon, bench.next()).await.is_ok());
+        bench.computing().await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concord_kernels::Tensor;
 use concord_models::decoder::Values;
@@ -19,11 +19,126 @@ use crate::blobs::{Blobs, fetch_from_worker};
 use crate::data::Microbatch;
 use crate::{RuntimeError, session, tensor_blob, work};
 
-/// How long a worker may take to give the inputs of a leaf: leaves are fetched one after another, and
-/// one that nobody gives must not keep the others from being looked at.
+/// How long a worker may take to give the inputs of a leaf, without the time that the leaf waits for
+/// its turn: one that nobody gives must not keep others of its worker from being looked at.
 pub(super) const INPUTS_MAX: Duration = Duration::from_secs(30);
 
-/// The inputs of a leaf, fetched and checked against its digests.
+/// A leaf that its worker has opened: it has said by which addresses it gives the inputs, and has not
+/// given them.
+pub(super) struct Opened {
+    order: AuditOrder,
+    channel: Channel,
+    ports: Vec<Vec<Digest>>,
+    /// How long it may take to give them.
+    left: Duration,
+}
+
+impl Opened {
+    /// Asks the worker of a leaf to open it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unreachable`] where it does not, or not in time.
+    pub(super) async fn ask(order: AuditOrder) -> Result<Self, RuntimeError> {
+        let (worker, start) = (order.worker, Instant::now());
+        let (channel, ports) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
+        Ok(Self {
+            order,
+            channel,
+            ports,
+            left: INPUTS_MAX.saturating_sub(start.elapsed()),
+        })
+    }
+
+    /// Fetches what the worker gives. To be called when it is the worker's turn.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where an input does not come in time or is not what the leaf says.
+    pub(super) async fn fetch(self) -> Result<Given, RuntimeError> {
+        let (worker, left) = (self.order.worker, self.left);
+        in_time(&worker, left, self.fetch_all()).await
+    }
+
+    async fn fetch_all(self) -> Result<Given, RuntimeError> {
+        let mut given = Given {
+            leaf: self.order.leaf,
+            tensors: Vec::new(),
+            scalars: None,
+        };
+        let ports: Vec<Port> = given.leaf.inputs.iter().map(|input| input.port).collect();
+        for (port, digests) in ports.into_iter().zip(self.ports) {
+            given.take(port, &self.channel, digests).await?;
+        }
+        Ok(given)
+    }
+}
+
+async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), RuntimeError> {
+    let leaf = &order.leaf;
+    let request = OpenRequest {
+        job: order.job,
+        epoch: order.epoch,
+        step: order.step,
+        phase: leaf.phase,
+        microbatch: leaf.microbatch,
+    };
+    let channel = session::connect(&order.endpoint).await?;
+    let withheld = |why: String| RuntimeError::Unreachable {
+        endpoint: format!("worker {}", order.worker.short()),
+        why,
+    };
+    let mut client = WorkerClient::new(channel.clone());
+    let bytes = canonical::encode(&request);
+    let answer = client.open(Body { bytes }).await;
+    let body = answer
+        .map_err(|status| withheld(ending(&status)))?
+        .into_inner();
+    let opening: Opening =
+        canonical::decode(&body.bytes).map_err(|error| withheld(error.to_string()))?;
+    let Opening::Inputs(ports) = opening else {
+        return Err(withheld("the inputs of the leaf are gone".to_string()));
+    };
+    if ports.len() != leaf.inputs.len() {
+        return Err(withheld("it opened another number of inputs".to_string()));
+    }
+    for (input, digests) in leaf.inputs.iter().zip(&ports) {
+        if !opens(input.port, digests) {
+            let kind = input.port.kind;
+            return Err(withheld(format!("what it opened is not {kind:?}")));
+        }
+    }
+    Ok((channel, ports))
+}
+
+/// What a worker gave of the inputs of a leaf, checked against the leaf's digests.
+pub(super) struct Given {
+    leaf: Leaf,
+    tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    scalars: Option<Scalars>,
+}
+
+impl Given {
+    async fn take(
+        &mut self,
+        port: Port,
+        channel: &Channel,
+        digests: Vec<Digest>,
+    ) -> Result<(), RuntimeError> {
+        if port.kind == PortKind::Scalars {
+            let read = |bytes: Vec<u8>| {
+                canonical::decode(&bytes).map_err(|error| ("scalars", error.to_string()))
+            };
+            self.scalars = fetch_together(channel, digests, read).await?.pop();
+            return Ok(());
+        }
+        let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
+        let tensors = fetch_together(channel, digests, read).await?;
+        let tensors = tensors.into_iter().map(Arc::new).collect();
+        self.tensors.push((port.kind, tensors));
+        Ok(())
+    }
+}
+
+/// All inputs of a leaf: what its worker gave, and what its job says.
 pub(super) struct Inputs {
     pub(super) spec: Arc<JobSpec>,
     pub(super) leaf: Leaf,
@@ -34,63 +149,35 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Fetches the inputs of a leaf from its worker, spec and data from the coordinator.
-    pub(super) async fn fetch(
+    /// Joins what the worker gave to what the coordinator has: the spec, and the data of `step`.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where the data cannot be fetched or are not what the job says.
+    pub(super) async fn join(
+        given: Given,
         blobs: &Blobs,
         job: &mut AuditedJob,
-        order: &AuditOrder,
+        step: u32,
     ) -> Result<Self, RuntimeError> {
-        let leaf = order.leaf.clone();
-        let request = OpenRequest {
-            job: order.job,
-            epoch: order.epoch,
-            step: order.step,
-            phase: leaf.phase,
-            microbatch: leaf.microbatch,
-        };
-        let channel = session::connect(&order.endpoint).await?;
-        let withheld = |why: String| RuntimeError::Unreachable {
-            endpoint: format!("worker {}", order.worker.short()),
-            why,
-        };
-        let mut client = WorkerClient::new(channel.clone());
-        let answer = client
-            .open(Body {
-                bytes: canonical::encode(&request),
-            })
-            .await;
-        let body = answer
-            .map_err(|status| withheld(ending(&status)))?
-            .into_inner();
-        let opening: Opening =
-            canonical::decode(&body.bytes).map_err(|error| withheld(error.to_string()))?;
-        let Opening::Inputs(ports) = opening else {
-            return Err(withheld("the inputs of the leaf are gone".to_string()));
-        };
-        if ports.len() != leaf.inputs.len() {
-            return Err(withheld("it opened another number of inputs".to_string()));
-        }
-        let mut inputs = Self {
-            spec: job.spec.clone(),
-            leaf: leaf.clone(),
-            tensors: Vec::new(),
-            scalars: None,
-            microbatch: None,
-            sequence_len: job.data.sequence_len(),
-        };
-        for (input, digests) in leaf.inputs.iter().zip(ports) {
-            let port = input.port;
-            if !opens(port, &digests) {
-                return Err(withheld(format!("what it opened is not {:?}", port.kind)));
+        let Given {
+            leaf,
+            tensors,
+            scalars,
+        } = given;
+        let microbatch = match leaf.phase {
+            Phase::Forward | Phase::Backward => {
+                Some(job.data.microbatch(blobs, step, leaf.microbatch).await?)
             }
-            inputs.take(port, &channel, digests).await?;
-        }
-        if matches!(leaf.phase, Phase::Forward | Phase::Backward) {
-            let data = &mut job.data;
-            let microbatch = data.microbatch(blobs, order.step, leaf.microbatch).await?;
-            inputs.microbatch = Some(microbatch);
-        }
-        Ok(inputs)
+            Phase::Reduce | Phase::Update => None,
+        };
+        Ok(Self {
+            spec: job.spec.clone(),
+            leaf,
+            tensors,
+            scalars,
+            microbatch,
+            sequence_len: job.data.sequence_len(),
+        })
     }
 
     pub(super) fn tensors(&self, wanted: impl Fn(PortKind) -> bool) -> Option<&[Arc<Tensor>]> {
@@ -120,26 +207,6 @@ impl Values for StateValues {
 }
 
 impl Inputs {
-    async fn take(
-        &mut self,
-        port: Port,
-        channel: &Channel,
-        digests: Vec<Digest>,
-    ) -> Result<(), RuntimeError> {
-        if port.kind == PortKind::Scalars {
-            let read = |bytes: Vec<u8>| {
-                canonical::decode(&bytes).map_err(|error| ("scalars", error.to_string()))
-            };
-            self.scalars = fetch_together(channel, digests, read).await?.pop();
-            return Ok(());
-        }
-        let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
-        let tensors = fetch_together(channel, digests, read).await?;
-        let tensors = tensors.into_iter().map(Arc::new).collect();
-        self.tensors.push((port.kind, tensors));
-        Ok(())
-    }
-
     /// The values of what the stage trains.
     pub(super) fn values(&self) -> Result<StateValues, RuntimeError> {
         let held = work::held_names(&self.spec, self.leaf.layers);

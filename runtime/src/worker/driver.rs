@@ -7,14 +7,14 @@ use concord_kernels::Device;
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, Role};
+use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::WorkerServer;
-use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use super::WorkerOptions;
-use super::accept::accept;
 use super::endpoint::{advertised, endpoint, is_hidden};
 use super::live::{End, Live};
 use super::server::WorkerService;
@@ -34,11 +34,16 @@ const WINDOW_BYTES: u32 = 8 << 20;
 /// A worker that never had a session gives up after this.
 const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
 
-/// Runs a worker until it is refused or `leave` is told.
+/// Runs a worker until it is refused or `leave` is told. `started` is told its key and its address
+/// once it listens.
 ///
 /// # Errors
 /// [`RuntimeError`] where the port is taken, the coordinator refuses, or cannot be reached at all.
-pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<(), RuntimeError> {
+pub async fn run(
+    options: WorkerOptions,
+    leave: mpsc::Receiver<()>,
+    started: impl FnOnce(&WorkerId, &Address),
+) -> Result<(), RuntimeError> {
     let coordinator = Address::parse(&options.coordinator)?;
     let advertised = advertised(&options)?;
     let home = Home::open(&options.dir)?;
@@ -54,6 +59,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
     let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     let endpoint = endpoint(advertised, address)?;
+    started(&key.public(), &endpoint);
     if is_hidden(&endpoint, &coordinator) {
         tracing::warn!(
             "{endpoint} is reached on this machine only, and the coordinator is at {coordinator}: \
@@ -72,6 +78,7 @@ pub async fn run(options: WorkerOptions, leave: mpsc::Receiver<()>) -> Result<()
         options.lie.clone(),
     )?;
     let service = WorkerService {
+        key: key.clone(),
         shared: shared.clone(),
         events: events.clone(),
         stage: stage.clone(),

@@ -1,6 +1,5 @@
 //! The worker's driver: gRPC, timers and files around the engine.
 
-mod accept;
 mod assignment;
 mod driver;
 mod endpoint;

@@ -5,10 +5,10 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 
 use concord_proto::limits::{CHUNK_BYTES, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX};
-use concord_proto::session::OpenRequest;
+use concord_proto::session::{AddressChallenge, OpenRequest};
 use concord_proto::wire::worker_server::Worker;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame, FrameHeader};
-use concord_proto::{Digest, Origin, PortKind, canonical, merkle};
+use concord_proto::{Digest, Keypair, Origin, PortKind, canonical, merkle};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,6 +18,7 @@ use crate::tensor_blob;
 
 /// The gRPC service of a worker.
 pub(super) struct WorkerService {
+    pub(super) key: Keypair,
     pub(super) shared: Shared,
     pub(super) events: SyncSender<EngineEvent>,
     pub(super) stage: StageHandle,
@@ -71,6 +72,16 @@ impl Worker for WorkerService {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let bytes = canonical::encode(&openings.open(&request));
+        Ok(Response::new(Body { bytes }))
+    }
+
+    async fn prove(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let challenge: AddressChallenge = canonical::decode(&request.into_inner().bytes)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let proof = challenge
+            .answer(&self.key)
+            .ok_or_else(|| Status::not_found("another worker is here"))?;
+        let bytes = canonical::encode(&proof);
         Ok(Response::new(Body { bytes }))
     }
 

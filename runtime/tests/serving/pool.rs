@@ -74,7 +74,7 @@ impl Pool {
             #[cfg(feature = "liars")]
             lie: lie.map(|lie| lie.parse().unwrap()),
         };
-        tokio::spawn(worker::run(options, leaving));
+        tokio::spawn(worker::run(options, leaving, |_, _| ()));
         let member = soon(self.coordinator.members.recv()).await.unwrap();
         self.members.push(member);
         self.dirs.push(dir);

@@ -172,7 +172,7 @@ fn a_job_comes_back_to_its_own_folder() {
     );
     assert!(!case.path("out/.concord-state").exists());
     // With a step it is work that somebody may miss.
-    let line = json!({ "event": "step", "step": 0, "record_digest": "00" });
+    let line = json!({ "event": "step", "step": 1, "record_digest": "00" });
     fs::write(case.path("out/log.jsonl"), format!("{line}\n")).unwrap();
     drop(claim);
     let mut claim = case.take("out", false).unwrap();

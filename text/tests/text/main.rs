@@ -8,6 +8,7 @@ mod grammar_limits;
 mod guide;
 mod jinja;
 mod pieces;
+mod reads;
 mod reasoning;
 mod schema_numbers;
 mod spelling;

@@ -1,10 +1,11 @@
 //! What workers and the tasks that serve say.
 
-use concord_proto::serving::DeploymentId;
+use concord_proto::serving::{AnswerVerdict, DeploymentId};
 use concord_proto::session::ToCoordinator;
 use concord_proto::{Layers, WorkerId};
 
 use super::super::desk::Desk;
+use super::super::reported::reported;
 use super::{Deployed, Failure, ServingEvent};
 
 /// A worker whose lane broke while its session goes on is left alone for this long, where others
@@ -13,6 +14,17 @@ const LANE_PAUSE_US: u64 = 2_000_000;
 
 /// After so many failures in a row with the same layers a worker counts as too small for them.
 const FAILURES_MAX: u32 = 3;
+
+/// A verdict whose words can be shown.
+fn printable(verdict: AnswerVerdict) -> AnswerVerdict {
+    match verdict {
+        AnswerVerdict::Altered { what } => AnswerVerdict::Altered {
+            what: reported(what),
+        },
+        AnswerVerdict::Inconclusive { why } => AnswerVerdict::Inconclusive { why: reported(why) },
+        verdict => verdict,
+    }
+}
 
 impl Deployed {
     pub(in super::super) fn on_message(
@@ -30,9 +42,12 @@ impl Deployed {
                 epoch,
                 reason,
                 permanent,
-            } => self.on_failed(desk, worker, (deployment, epoch), (reason, permanent)),
+            } => {
+                let reason = reported(reason);
+                self.on_failed(desk, worker, (deployment, epoch), (reason, permanent));
+            }
             ToCoordinator::AnswerVerdict { order, verdict } => {
-                self.on_verdict(desk, worker, order, verdict);
+                self.on_verdict(desk, worker, order, printable(verdict));
             }
             _ => {}
         }
@@ -55,7 +70,7 @@ impl Deployed {
                     } else {
                         desk.pool.pause(desk.now, &worker, LANE_PAUSE_US);
                     }
-                    let reason = format!("worker {}: {reason}", worker.short());
+                    let reason = format!("worker {}: {}", worker.short(), reported(reason));
                     self.fill(desk, pipeline as usize, &reason);
                 }
             }
@@ -64,13 +79,15 @@ impl Deployed {
                 epoch,
                 stage,
                 reason,
-            } => self.on_refused(desk, (pipeline, epoch), stage, &reason),
-            ServingEvent::Distrusted { worker, reason } => self.distrust(desk, worker, reason),
+            } => self.on_refused(desk, (pipeline, epoch), stage, &reported(reason)),
+            ServingEvent::Distrusted { worker, reason } => {
+                self.distrust(desk, worker, reported(reason));
+            }
             ServingEvent::Guilty {
                 worker,
                 offence,
                 evidence,
-            } => self.convict(desk, worker, offence, &evidence),
+            } => self.convict(desk, worker, offence, &reported(evidence)),
             ServingEvent::Adapters(adapters) => self.adapters = adapters,
             ServingEvent::Audit {
                 receipt,

@@ -6,6 +6,7 @@ use concord_proto::serving::AnswerVerdict;
 
 use super::super::desk::Desk;
 use super::Deployed;
+use super::audits::Audit;
 
 /// Whom a verdict accuses.
 fn accused(verdict: &AnswerVerdict) -> Vec<WorkerId> {
@@ -86,6 +87,7 @@ impl Deployed {
                 desk.out.keep(kept);
             }
         }
+        note_answered(desk, &audit, &AnswerVerdict::Agrees);
         let others = audit.said.into_iter();
         for (judge, _) in others.filter(|(_, said)| *said != AnswerVerdict::Agrees) {
             let evidence = format!(
@@ -102,6 +104,7 @@ impl Deployed {
             return;
         };
         self.audits.differed += 1;
+        note_answered(desk, &audit, verdict);
         let evidence = format!("answer {}: {}", audit.name, words(verdict));
         match verdict {
             AnswerVerdict::WrongStage { worker, .. } | AnswerVerdict::WrongDraw { worker, .. } => {
@@ -162,6 +165,13 @@ impl Deployed {
                 audit.pass_on(desk.now, judge);
             }
         }
+    }
+}
+
+/// Counts an audit for those whose verdict was right.
+fn note_answered(desk: &mut Desk, audit: &Audit, right: &AnswerVerdict) {
+    for (judge, _) in audit.said.iter().filter(|(_, said)| said == right) {
+        desk.pool.note_answered(judge);
     }
 }
 

@@ -18,6 +18,7 @@ impl Deployed {
             && member.unfit_until <= desk.now
             && !self.out.contains_key(&member.id)
             && !self.gave_up.contains_key(&member.id)
+            && !desk.pool.is_dubious(member)
     }
 
     /// Workers that may be given layers and hold none, by rising key.

@@ -1,130 +1,165 @@
-//! Adapters on their way into the stages of a plan.
+//! Adapters on their way into the stages of a plan, and out of them.
 
 use std::collections::BTreeSet;
 
 use concord_proto::Digest;
-use concord_proto::serving::ToStage;
-use concord_scheduler::Event;
 use tokio::sync::oneshot;
 
-use super::Pipeline;
-use super::answers::UNLOADED;
+use super::fault::StageFault;
+
+/// Adapters that stages are loading, and those that they are to drop.
+#[derive(Default)]
+pub(super) struct AdapterLoads {
+    loading: Vec<Loading>,
+    /// Adapters that are unloaded, and the first pass that is sure not to use them.
+    removing: Vec<(Digest, u64)>,
+}
 
 /// An adapter that stages are loading.
-pub(super) struct Loading {
+struct Loading {
     adapter: Digest,
-    /// Seats that have it.
+    /// Stages that have it.
     have: BTreeSet<usize>,
-    /// Told once all have it; nobody waits where a plan catches up.
+    /// Told once all have it. Nobody waits where a new plan catches up.
     done: Option<oneshot::Sender<Result<(), String>>>,
 }
 
-impl Pipeline {
-    pub(super) fn add_adapter(
-        &mut self,
-        adapter: Digest,
-        done: oneshot::Sender<Result<(), String>>,
-    ) {
+impl AdapterLoads {
+    /// An adapter is to be loaded.
+    pub(super) fn add(&mut self, adapter: Digest, done: oneshot::Sender<Result<(), String>>) {
         self.removing.retain(|(removed, _)| *removed != adapter);
         self.loading.push(Loading {
             adapter,
             have: BTreeSet::new(),
             done: Some(done),
         });
-        // A pipeline that is not there loads it when it is.
-        if self.is_up() {
-            self.send_all(&ToStage::AddAdapter(adapter));
-        }
     }
 
-    pub(super) fn remove_adapter(&mut self, adapter: Digest) {
-        self.loading.retain(|loading| loading.adapter != adapter);
-        let all = self.answers.iter();
-        let users = all.filter(|(_, answer)| answer.uses(&adapter));
-        for sequence in users.map(|(sequence, _)| *sequence).collect::<Vec<_>>() {
-            self.fail_for_good(sequence, UNLOADED);
-            self.events.push_back(Event::Cancel { sequence });
-        }
-        self.work_off();
-        // No pass from here on uses it; those in flight may.
-        let next = self.epoch.as_ref().map_or(0, |epoch| {
-            let last = epoch.passes.keys().next_back();
-            last.map_or(0, |last| last + 1)
-        });
+    /// An adapter is not to be loaded any more.
+    pub(super) fn cancel(&mut self, adapter: &Digest) {
+        self.loading.retain(|loading| loading.adapter != *adapter);
+    }
+
+    /// Stages are to drop an adapter that no pass from number `next` on uses.
+    pub(super) fn remove(&mut self, adapter: Digest, next: u64) {
         self.removing.push((adapter, next));
-        self.let_adapters_go();
     }
 
-    /// Has stages drop adapters that no pass in flight uses any more.
-    pub(super) fn let_adapters_go(&mut self) {
-        let Some(epoch) = self.epoch.as_ref().filter(|epoch| epoch.is_up) else {
-            // A plan that comes up is made without them.
-            return self.removing.clear();
-        };
-        let oldest = epoch.passes.keys().next().copied().unwrap_or(u64::MAX);
+    /// The adapters to drop that no pass uses from number `oldest` on.
+    pub(super) fn free(&mut self, oldest: u64) -> Vec<Digest> {
         let is_free = |(_, next): &mut (Digest, u64)| *next <= oldest;
-        let free: Vec<(Digest, u64)> = self.removing.extract_if(.., is_free).collect();
-        for (adapter, _) in free {
-            self.send_all(&ToStage::RemoveAdapter(adapter));
-        }
+        let free = self.removing.extract_if(.., is_free);
+        free.map(|(adapter, _)| adapter).collect()
     }
 
-    /// A plan is up: its stages load what was added since it was made.
-    pub(super) fn load_adapters(&mut self) {
-        let Some(epoch) = &self.epoch else {
-            return;
-        };
-        let mut wanted: BTreeSet<Digest> = self.hub.state().adapters.clone();
-        wanted.retain(|adapter| !epoch.adapters.contains(adapter));
+    /// The plan is over: the next one is made without the adapters that are to be dropped.
+    pub(super) fn forget_removed(&mut self) {
+        self.removing.clear();
+    }
+
+    /// A plan is up whose stages lack `wanted`. Gives all that they have to load.
+    pub(super) fn catch_up(&mut self, mut wanted: BTreeSet<Digest>) -> Vec<Digest> {
         self.loading.retain(|loading| loading.done.is_some());
         for loading in &mut self.loading {
             loading.have.clear();
             wanted.remove(&loading.adapter);
         }
-        self.loading
-            .extend(wanted.into_iter().map(|adapter| Loading {
-                adapter,
-                have: BTreeSet::new(),
-                done: None,
-            }));
-        let all: Vec<Digest> = self.loading.iter().map(|loading| loading.adapter).collect();
-        for adapter in all {
-            self.send_all(&ToStage::AddAdapter(adapter));
-        }
+        let more = wanted.into_iter().map(|adapter| Loading {
+            adapter,
+            have: BTreeSet::new(),
+            done: None,
+        });
+        self.loading.extend(more);
+        self.loading.iter().map(|loading| loading.adapter).collect()
     }
 
-    pub(super) fn on_adapter(&mut self, seat: usize, adapter: Digest, outcome: Result<(), String>) {
-        let stages = self.epoch.as_ref().map_or(0, |epoch| epoch.seats.len());
+    /// A stage, of so many, has loaded an adapter or cannot.
+    pub(super) fn on_adapter(
+        &mut self,
+        stage: usize,
+        stages: usize,
+        adapter: Digest,
+        outcome: Result<(), String>,
+    ) -> Result<(), StageFault> {
         let mut all = self.loading.iter_mut();
         let Some(at) = all.position(|loading| loading.adapter == adapter) else {
-            return;
+            return Ok(());
         };
         let loading = &mut self.loading[at];
         match outcome {
             Ok(()) => {
-                loading.have.insert(seat);
+                loading.have.insert(stage);
                 if loading.have.len() == stages {
-                    let loaded = self.loading.swap_remove(at);
-                    loaded.tell(Ok(()));
+                    self.loading.swap_remove(at).tell(Ok(()));
                 }
             }
             Err(why) => {
                 let failed = self.loading.swap_remove(at);
                 if failed.done.is_none() {
                     // Others use it already: the stage is of no use without it.
-                    return self.lose(seat, &format!("it cannot load an adapter: {why}"));
+                    let reason = format!("it cannot load an adapter: {why}");
+                    return Err(StageFault::Lost(reason));
                 }
                 failed.tell(Err(why));
             }
         }
+        Ok(())
     }
 }
 
 impl Loading {
     fn tell(self, outcome: Result<(), String>) {
         if let Some(done) = self.done {
-            // Whoever asked may have given up.
+            // The client may have given up.
             let _ = done.send(outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADAPTER: Digest = Digest([1; 32]);
+
+    #[test]
+    fn an_adapter_is_loaded_once_all_stages_have_it() {
+        let mut loads = AdapterLoads::default();
+        let (done, mut loaded) = oneshot::channel();
+        loads.add(ADAPTER, done);
+        assert_eq!(loads.on_adapter(0, 2, ADAPTER, Ok(())), Ok(()));
+        assert_eq!(loads.on_adapter(0, 2, ADAPTER, Ok(())), Ok(()));
+        assert!(loaded.try_recv().is_err(), "one stage lacks it");
+        // A plan that takes over in between has all stages load it again.
+        assert_eq!(loads.catch_up(BTreeSet::from([ADAPTER])), [ADAPTER]);
+        assert_eq!(loads.on_adapter(1, 2, ADAPTER, Ok(())), Ok(()));
+        assert!(loaded.try_recv().is_err());
+        assert_eq!(loads.on_adapter(0, 2, ADAPTER, Ok(())), Ok(()));
+        assert_eq!(loaded.try_recv(), Ok(Ok(())));
+    }
+
+    #[test]
+    fn a_stage_that_cannot_load_what_others_use_is_lost() {
+        let mut loads = AdapterLoads::default();
+        let (done, mut loaded) = oneshot::channel();
+        loads.add(ADAPTER, done);
+        let why = || Err("no room".to_string());
+        assert_eq!(loads.on_adapter(0, 1, ADAPTER, why()), Ok(()));
+        assert_eq!(loaded.try_recv(), Ok(why()));
+        assert_eq!(loads.catch_up(BTreeSet::from([ADAPTER])), [ADAPTER]);
+        let fault = loads.on_adapter(0, 1, ADAPTER, why()).unwrap_err();
+        assert_eq!(
+            fault,
+            StageFault::lost("it cannot load an adapter: no room")
+        );
+    }
+
+    #[test]
+    fn an_adapter_goes_once_no_pass_can_use_it() {
+        let mut loads = AdapterLoads::default();
+        loads.remove(ADAPTER, 7);
+        assert_eq!(loads.free(6), []);
+        assert_eq!(loads.free(7), [ADAPTER]);
+        assert_eq!(loads.free(u64::MAX), []);
     }
 }

@@ -1,19 +1,23 @@
-//! Passes in flight, and what stages say.
+//! Passes in flight through the stages of a plan.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use concord_proto::Digest;
-use concord_proto::serving::{
-    DrawOrder, FromStage, Pass, PassResult, Passed, ToStage, runs_digest,
-};
-use concord_scheduler::Event;
+use concord_proto::serving::{Pass, PassResult, Passed, runs_digest};
 
-use super::Pipeline;
-use super::input::{End, Said};
+use super::fault::StageFault;
+
+/// The passes of a plan that are on their way through its stages.
+pub(super) struct PassesInFlight {
+    /// By number.
+    passes: BTreeMap<u64, InFlight>,
+    /// When a pass last went on, or the first one was sent.
+    heard: Instant,
+}
 
 /// A pass on its way through the stages.
-pub(super) struct InFlight {
+struct InFlight {
     runs: u32,
     rows: u32,
     /// Of the runs, as every stage must have computed them.
@@ -26,158 +30,201 @@ pub(super) struct InFlight {
     result: Option<PassResult>,
 }
 
-impl InFlight {
-    /// The first stage that has not answered.
-    pub(super) fn silent(&self) -> usize {
-        let silent = self.passed.iter().position(|passed| !passed);
-        silent.unwrap_or(self.passed.len().saturating_sub(1))
-    }
-}
-
-/// Plans in a row that an answer may be computed in while a stage gives up.
-const FAILURES_MAX: u32 = 3;
-
-impl Pipeline {
-    /// A stage has given up: answers on which stages keep giving up end, lest they bring down one
-    /// plan after the other.
-    pub(super) fn blame_answers(&mut self) {
-        let Some(epoch) = &self.epoch else {
-            return;
-        };
-        let passes = epoch.passes.values();
-        let suspects: BTreeSet<u64> = passes.flat_map(|pass| pass.sequences.clone()).collect();
-        let mut ends = Vec::new();
-        for (sequence, answer) in &mut self.answers {
-            let is_suspect = suspects.contains(sequence);
-            answer.failures = if is_suspect { answer.failures + 1 } else { 0 };
-            if answer.failures >= FAILURES_MAX {
-                ends.push(*sequence);
-            }
-        }
-        for sequence in ends {
-            let reason =
-                format!("stages failed {FAILURES_MAX} times in a row while they computed it");
-            self.fail_for_good(sequence, &reason);
-            self.events.push_back(Event::Cancel { sequence });
+impl PassesInFlight {
+    pub(super) fn new() -> Self {
+        Self {
+            passes: BTreeMap::new(),
+            heard: Instant::now(),
         }
     }
 
-    pub(super) fn send_pass(&mut self, pass: Pass, draws: DrawOrder) {
-        let Some(epoch) = self.epoch.as_mut().filter(|epoch| epoch.is_up) else {
-            return;
-        };
-        let last = epoch.seats.len() - 1;
+    /// Notes a pass that is sent through so many stages.
+    pub(super) fn begin(&mut self, pass: &Pass, stages: usize) {
+        if self.passes.is_empty() {
+            self.heard = Instant::now();
+        }
         let in_flight = InFlight {
             runs: pass.runs.len() as u32,
             rows: pass.tokens.len() as u32,
             listed: runs_digest(&pass.runs),
             sequences: pass.runs.iter().map(|run| run.sequence).collect(),
-            passed: vec![false; epoch.seats.len()],
+            passed: vec![false; stages],
             result: None,
         };
-        if epoch.passes.is_empty() {
-            epoch.heard = Instant::now();
-        }
-        epoch.passes.insert(pass.number, in_flight);
-        // What to draw is there before the pass arrives.
-        self.send(last, ToStage::Draws(draws));
-        self.send(0, ToStage::Pass(pass));
+        self.passes.insert(pass.number, in_flight);
     }
 
-    pub(super) fn forget(&mut self, sequence: u64) {
-        if self.is_up() {
-            self.send_all(&ToStage::Forget { sequence });
-        }
-    }
-
-    pub(super) fn on_said(&mut self, said: Said) {
-        let current = self.epoch.as_ref();
-        if current.is_none_or(|epoch| epoch.number != said.epoch) {
-            // Of a plan that is over.
-            return;
-        }
-        let seat = said.seat;
-        match said.message {
-            Ok(FromStage::Passed(passed)) => self.on_passed(seat, &passed),
-            Ok(FromStage::Result(result)) => self.on_result(seat, result),
-            Ok(FromStage::Claimed { order, claim }) => self.on_claimed(seat, order, claim),
-            Ok(FromStage::Evidence { order, headers }) => {
-                self.on_evidence(seat, order, headers);
-            }
-            Ok(FromStage::Adapter { adapter, outcome }) => {
-                self.on_adapter(seat, adapter, outcome);
-            }
-            Ok(FromStage::Failed { reason }) => self.on_failed(seat, &reason),
-            Ok(FromStage::Refused { reason }) => self.on_refused(seat, &reason),
-            Err(End::Closed(reason)) => self.lose(seat, &reason),
-            Err(End::Fault(reason)) => self.distrust(seat, &reason),
-        }
-    }
-
-    fn on_passed(&mut self, seat: usize, passed: &Passed) {
-        self.shared.lock().passed(seat, passed);
-        let Some(epoch) = &mut self.epoch else {
-            return;
-        };
-        let Some(pass) = epoch.passes.get_mut(&passed.pass) else {
-            return self.distrust(seat, "it speaks of a pass that is not in flight");
+    /// A pass has left a stage.
+    pub(super) fn on_passed(&mut self, stage: usize, passed: &Passed) -> Result<(), StageFault> {
+        let Some(pass) = self.passes.get_mut(&passed.pass) else {
+            let reason = "it speaks of a pass that is not in flight";
+            return Err(StageFault::distrusted(reason));
         };
         let fits = passed.rows == pass.rows && passed.broken.iter().all(|run| *run < pass.runs);
-        if !fits || std::mem::replace(&mut pass.passed[seat], true) {
-            return self.distrust(seat, "what it says of a pass does not fit it");
+        if !fits || std::mem::replace(&mut pass.passed[stage], true) {
+            let reason = "what it reports of a pass does not fit it";
+            return Err(StageFault::distrusted(reason));
         }
         if passed.runs != pass.listed {
             // Either it computed other runs than it was given, or the stage before gave it others.
-            let reason = "it computed other runs than were ordered";
-            return match seat {
-                0 => self.distrust(seat, reason),
-                _ => self.on_refused(seat, reason),
-            };
+            let reason = "it computed other runs than were ordered".to_string();
+            return Err(match stage {
+                0 => StageFault::Distrusted(reason),
+                _ => StageFault::Refused(reason),
+            });
         }
-        epoch.heard = Instant::now();
-        if !passed.broken.is_empty() {
-            let runs = passed.broken.clone();
-            let pass = passed.pass;
-            self.events.push_back(Event::Broken { pass, runs });
-        }
-        self.release(passed.pass);
+        self.heard = Instant::now();
+        Ok(())
     }
 
-    fn on_result(&mut self, seat: usize, result: PassResult) {
-        let Some(epoch) = &mut self.epoch else {
-            return;
-        };
-        let is_last = seat + 1 == epoch.seats.len();
-        let number = result.pass;
-        match epoch.passes.get_mut(&number) {
-            Some(pass) if is_last && pass.result.is_none() => pass.result = Some(result),
-            _ => return self.distrust(seat, "it gives a result that nobody asked for"),
-        }
-        self.release(number);
-    }
-
-    /// Gives a result to the scheduler once its pass has left all stages.
-    fn release(&mut self, number: u64) {
-        let Some(epoch) = &mut self.epoch else {
-            return;
-        };
-        let is_through = |pass: &InFlight| pass.passed.iter().all(|passed| *passed);
-        if epoch.passes.get(&number).is_some_and(is_through)
-            && let Some(result) = epoch.passes.get_mut(&number).and_then(|p| p.result.take())
-        {
-            epoch.passes.remove(&number);
-            self.events.push_back(Event::Result(result));
-            if !self.removing.is_empty() {
-                self.let_adapters_go();
+    /// A stage gives the result of a pass, as only the last one may.
+    pub(super) fn on_result(
+        &mut self,
+        is_last: bool,
+        result: PassResult,
+    ) -> Result<(), StageFault> {
+        match self.passes.get_mut(&result.pass) {
+            Some(pass) if is_last && pass.result.is_none() => {
+                pass.result = Some(result);
+                Ok(())
+            }
+            Some(_) | None => {
+                let reason = "it gives a result that nobody asked for";
+                Err(StageFault::distrusted(reason))
             }
         }
     }
 
-    /// The scheduler finds that the last stage said what does not fit.
-    pub(super) fn fault_of_last(&mut self, reason: &str) {
-        let last = self.epoch.as_ref().map(|epoch| epoch.seats.len() - 1);
-        if let Some(last) = last {
-            self.distrust(last, reason);
+    /// The result of a pass that has left all stages, once.
+    pub(super) fn complete(&mut self, number: u64) -> Option<PassResult> {
+        let pass = self.passes.get_mut(&number)?;
+        if !pass.passed.iter().all(|passed| *passed) {
+            return None;
         }
+        let result = pass.result.take()?;
+        self.passes.remove(&number);
+        Some(result)
+    }
+
+    /// The sequences that are computed now.
+    pub(super) fn sequences(&self) -> BTreeSet<u64> {
+        let passes = self.passes.values();
+        passes.flat_map(|pass| pass.sequences.clone()).collect()
+    }
+
+    /// The number of the oldest pass in flight.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.passes.keys().next().copied()
+    }
+
+    /// The number of the newest pass in flight.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.passes.keys().next_back().copied()
+    }
+
+    /// The stage that has not answered the oldest pass, where none went on for so long.
+    pub(super) fn stalled(&self, stall: Duration) -> Option<usize> {
+        let oldest = self.passes.values().next()?;
+        let silent = || oldest.passed.iter().position(|passed| !passed);
+        let last = oldest.passed.len().saturating_sub(1);
+        (self.heard.elapsed() > stall).then(|| silent().unwrap_or(last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::serving::Run;
+
+    use super::*;
+
+    fn pass() -> Pass {
+        let run = Run {
+            sequence: 5,
+            first: 0,
+            count: 3,
+            pages: vec![2],
+            adapter: None,
+        };
+        Pass {
+            number: 7,
+            runs: vec![run],
+            tokens: vec![1, 2, 3],
+        }
+    }
+
+    fn passed() -> Passed {
+        Passed {
+            pass: 7,
+            rows: 3,
+            runs: runs_digest(&pass().runs),
+            broken: Vec::new(),
+            queue_us: 0,
+            compute_us: 0,
+            wait_us: 0,
+            wire_us: 0,
+            bytes: 0,
+        }
+    }
+
+    fn result() -> PassResult {
+        PassResult {
+            pass: 7,
+            drawn: Vec::new(),
+        }
+    }
+
+    fn in_flight() -> PassesInFlight {
+        let mut passes = PassesInFlight::new();
+        passes.begin(&pass(), 2);
+        passes
+    }
+
+    #[test]
+    fn a_result_waits_until_its_pass_has_left_all_stages() {
+        let mut passes = in_flight();
+        assert_eq!(passes.sequences(), BTreeSet::from([5]));
+        assert_eq!(passes.on_passed(1, &passed()), Ok(()));
+        assert_eq!(passes.on_result(true, result()), Ok(()));
+        assert!(passes.complete(7).is_none());
+        assert_eq!(passes.stalled(Duration::ZERO), Some(0));
+        assert_eq!(passes.on_passed(0, &passed()), Ok(()));
+        assert_eq!(passes.complete(7), Some(result()));
+        assert_eq!((passes.complete(7), passes.oldest()), (None, None));
+    }
+
+    #[test]
+    fn what_does_not_fit_a_pass_is_a_fault_of_the_stage() {
+        type Change = fn(&mut Passed);
+        let distrusted: [Change; 3] = [
+            |passed| passed.pass = 8,
+            |passed| passed.rows = 4,
+            |passed| passed.broken = vec![1],
+        ];
+        for change in distrusted {
+            let mut wrong = passed();
+            change(&mut wrong);
+            let fault = in_flight().on_passed(1, &wrong);
+            assert!(matches!(fault, Err(StageFault::Distrusted(_))), "{wrong:?}");
+        }
+        let mut passes = in_flight();
+        assert_eq!(passes.on_passed(1, &passed()), Ok(()));
+        assert!(passes.on_passed(1, &passed()).is_err(), "it leaves it once");
+
+        // Other runs: the first stage was given them by nobody, a later one perhaps by the one
+        // before.
+        let mut other = passed();
+        other.runs = Digest([9; 32]);
+        let first = in_flight().on_passed(0, &other);
+        assert!(matches!(first, Err(StageFault::Distrusted(_))));
+        let second = in_flight().on_passed(1, &other);
+        assert!(matches!(second, Err(StageFault::Refused(_))));
+    }
+
+    #[test]
+    fn only_the_last_stage_gives_a_result_and_only_once() {
+        let mut passes = in_flight();
+        assert!(passes.on_result(false, result()).is_err());
+        assert_eq!(passes.on_result(true, result()), Ok(()));
+        assert!(passes.on_result(true, result()).is_err());
     }
 }

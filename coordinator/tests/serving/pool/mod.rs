@@ -9,8 +9,8 @@ pub mod worker;
 use std::time::{Duration, Instant};
 
 use concord_coordinator::core::Config;
-use concord_coordinator::server::{Options, RunningServer, start};
-use concord_coordinator::serving::{Answering, Serving};
+use concord_coordinator::server::{RunningServer, ServerOptions, start};
+use concord_coordinator::serving::{AnswerHandle, ModelService};
 use concord_proto::serving::{
     Deployment, Finish, Generation, GenerationSpec, SamplingSpec, ServedModel, ServingProfile,
     Update, Usage,
@@ -54,12 +54,12 @@ pub fn served(stages: u32, min_workers: u32, audit_rate: u64) -> ServedModel {
     }
 }
 
-pub async fn serve(folder: &std::path::Path, served: ServedModel) -> (RunningServer, Serving) {
+pub async fn serve(folder: &std::path::Path, served: ServedModel) -> (RunningServer, ModelService) {
     let config = Config {
         serving_stall_us: 3_000_000,
         ..Config::default()
     };
-    let options = Options {
+    let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: folder.to_path_buf(),
         config,
@@ -71,7 +71,7 @@ pub async fn serve(folder: &std::path::Path, served: ServedModel) -> (RunningSer
 }
 
 /// Waits until `is_so` of the pool.
-pub async fn until(serving: &Serving, what: &str, is_so: impl Fn(&Serving) -> bool) {
+pub async fn until(serving: &ModelService, what: &str, is_so: impl Fn(&ModelService) -> bool) {
     let start = Instant::now();
     while !is_so(serving) {
         let view = serving.view();
@@ -83,12 +83,12 @@ pub async fn until(serving: &Serving, what: &str, is_so: impl Fn(&Serving) -> bo
     }
 }
 
-pub async fn ready(serving: &Serving) {
+pub async fn ready(serving: &ModelService) {
     until(serving, "ready", |serving| serving.view().ready).await;
 }
 
 /// Generation `number`: prompts of many lengths, some of which begin alike.
-pub fn generation(serving: &Serving, number: u32, max_tokens: u32) -> Generation {
+pub fn generation(serving: &ModelService, number: u32, max_tokens: u32) -> Generation {
     let shared = (number % 4) * 70;
     let length = 3 + (number * 37) % 300;
     let token = |at: u32| match at < shared {
@@ -148,7 +148,7 @@ pub struct Outcome {
 }
 
 /// Reads an answer to its end.
-pub async fn read(answering: &mut Answering) -> Outcome {
+pub async fn read(answering: &mut AnswerHandle) -> Outcome {
     let mut outcome = Outcome::default();
     loop {
         let next = tokio::time::timeout(Duration::from_secs(60), answering.updates.recv());

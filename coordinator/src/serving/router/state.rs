@@ -1,19 +1,21 @@
-//! What others see of a pipeline.
+//! What others see of a pipeline: its scheduler, whether it runs, and its figures.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use concord_proto::serving::{Passed, PipelineView, StageView};
 use concord_scheduler::Scheduler;
 
-use super::input::Planned;
+use super::arrival::Arrivals;
+use super::input::PipelinePlan;
+use crate::core::Seat as StageHolder;
 
 /// Over how many microseconds the rate of tokens is taken.
 const RATE_US: u64 = 5_000_000;
 
 /// Whether a pipeline takes generations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) enum Standing {
+pub(in crate::serving) enum Standing {
     /// It computes.
     Running,
     /// It did, and will again once a stage is replaced: generations may wait for it.
@@ -23,54 +25,76 @@ pub(in super::super) enum Standing {
 }
 
 /// What others see of a pipeline. The lock is never held over an await.
-pub(in super::super) struct Shared(pub(in super::super) Mutex<Inner>);
+pub(in crate::serving) struct PipelineState {
+    figures: Mutex<PipelineFigures>,
+    arrivals: Arrivals,
+}
 
-pub(in super::super) struct Inner {
-    pub(in super::super) scheduler: Scheduler,
-    pub(in super::super) standing: Standing,
-    /// Generations on their way to the task.
-    pub(in super::super) coming: u32,
+pub(in crate::serving) struct PipelineFigures {
+    pub(in crate::serving) scheduler: Scheduler,
+    pub(in crate::serving) standing: Standing,
     epoch: u32,
     stages: Vec<StageView>,
     /// Microseconds and tokens drawn until then.
     counts: VecDeque<(u64, u64)>,
 }
 
-impl Shared {
-    pub(super) fn new(scheduler: Scheduler) -> Self {
-        Self(Mutex::new(Inner {
+impl PipelineState {
+    pub(in crate::serving) fn new(scheduler: Scheduler) -> Self {
+        let figures = PipelineFigures {
             scheduler,
             standing: Standing::Down,
-            coming: 0,
             epoch: 0,
             stages: Vec::new(),
             counts: VecDeque::new(),
-        }))
+        };
+        Self {
+            figures: Mutex::new(figures),
+            arrivals: Arrivals::default(),
+        }
     }
 
-    pub(in super::super) fn view(&self) -> PipelineView {
-        let inner = self.lock();
+    pub(in crate::serving) fn lock(&self) -> MutexGuard<'_, PipelineFigures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The generations on their way to the pipeline.
+    pub(in crate::serving) fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// Whether it takes generations, and how many it has, with those on their way.
+    pub(super) fn load(&self) -> (Standing, u32) {
+        let figures = self.lock();
         let mut view = PipelineView::default();
-        inner.scheduler.view(&mut view);
-        view.epoch = inner.epoch;
-        view.running = inner.standing == Standing::Running;
-        view.tokens_per_second = inner.rate();
-        view.stages = inner.stages.clone();
+        figures.scheduler.view(&mut view);
+        let generations = view.active + view.waiting + self.arrivals.count();
+        (figures.standing, generations)
+    }
+
+    pub(in crate::serving) fn view(&self) -> PipelineView {
+        let figures = self.lock();
+        let mut view = PipelineView::default();
+        figures.scheduler.view(&mut view);
+        view.epoch = figures.epoch;
+        view.running = figures.standing == Standing::Running;
+        view.tokens_per_second = figures.rate();
+        view.stages = figures.stages.clone();
         view
     }
 }
 
-impl Inner {
+impl PipelineFigures {
     /// The stages of a new plan. What a worker did in the same stage before still counts.
-    pub(super) fn plan(&mut self, planned: &Planned) {
+    pub(in crate::serving) fn plan(&mut self, planned: &PipelinePlan) {
         let before = std::mem::take(&mut self.stages);
-        let stage = |seat: &crate::core::Seat| {
+        let stage = |holder: &StageHolder| {
             let mut known = before.iter();
-            let same = known.find(|s| s.worker == seat.worker && s.layers == seat.layers);
+            let same = known.find(|s| s.worker == holder.worker && s.layers == holder.layers);
             same.cloned().unwrap_or_else(|| StageView {
-                worker: seat.worker,
-                device: seat.device.clone(),
-                layers: seat.layers,
+                worker: holder.worker,
+                device: holder.device.clone(),
+                layers: holder.layers,
                 passes: 0,
                 rows: 0,
                 queue_seconds: 0.0,
@@ -79,13 +103,13 @@ impl Inner {
                 link: concord_proto::serving::LinkView::default(),
             })
         };
-        self.stages = planned.seats.iter().map(stage).collect();
+        self.stages = planned.holders.iter().map(stage).collect();
         self.epoch = planned.epoch;
     }
 
     /// Takes in the times of a pass.
-    pub(super) fn passed(&mut self, seat: usize, passed: &Passed) {
-        let Some(stage) = self.stages.get_mut(seat) else {
+    pub(in crate::serving) fn passed(&mut self, stage: usize, passed: &Passed) {
+        let Some(stage) = self.stages.get_mut(stage) else {
             return;
         };
         let seconds = |micros: u32| f64::from(micros) / 1e6;
@@ -99,7 +123,7 @@ impl Inner {
     }
 
     /// Notes how many tokens have been drawn until now.
-    pub(super) fn count(&mut self, now_us: u64, tokens: u64) {
+    pub(in crate::serving) fn count(&mut self, now_us: u64, tokens: u64) {
         self.counts.push_back((now_us, tokens));
         let is_old = |(at, _): &(u64, u64)| now_us.saturating_sub(*at) > RATE_US;
         while self.counts.len() > 2 && self.counts.front().is_some_and(is_old) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 const REST_FIRST: Duration = Duration::from_millis(500);
 /// Doubled each time, up to this.
 const REST_MAX: Duration = Duration::from_secs(30);
-/// Who lived for so long works: all ends before are forgotten.
+/// A member that lived for so long works: all ends before are forgotten.
 const STEADY: Duration = Duration::from_secs(60);
 /// Ends in a row after which nobody believes that the next start will do, where the last was an
 /// error of the member's own, such as a device that is not there.
@@ -16,11 +16,11 @@ const KILLS_MAX: u32 = 8;
 
 /// The ends of one member, in a row.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Backoff {
+pub struct Restarts {
     ends: u32,
 }
 
-impl Backoff {
+impl Restarts {
     /// It has ended, by a signal or by itself, after it lived for so long: how long to wait before
     /// it is started again, or nothing where it is not.
     pub fn ended(&mut self, lived: Duration, is_killed: bool) -> Option<Duration> {
@@ -39,7 +39,7 @@ impl Backoff {
     }
 }
 
-/// Whether who lived for so long works.
+/// Whether a member that lived for so long works.
 pub fn is_steady(lived: Duration) -> bool {
     lived >= STEADY
 }
@@ -48,22 +48,22 @@ pub fn is_steady(lived: Duration) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use super::Backoff;
+    use super::Restarts;
 
     const SHORT: Duration = Duration::from_millis(100);
 
-    fn rests(backoff: &mut Backoff, is_killed: bool) -> Vec<f64> {
-        let rest = |_| backoff.ended(SHORT, is_killed);
+    fn rests(restarts: &mut Restarts, is_killed: bool) -> Vec<f64> {
+        let rest = |_| restarts.ended(SHORT, is_killed);
         let rests = (0..20).map_while(rest);
         rests.map(|rest| rest.as_secs_f64()).collect()
     }
 
     #[test]
     fn each_rest_is_twice_the_last_and_there_is_an_end_to_it() {
-        let mut backoff = Backoff::default();
-        assert_eq!(rests(&mut backoff, false), [0.5, 1.0, 2.0, 4.0]);
-        assert_eq!(backoff.ends(), 5);
-        let mut killed = Backoff::default();
+        let mut restarts = Restarts::default();
+        assert_eq!(rests(&mut restarts, false), [0.5, 1.0, 2.0, 4.0]);
+        assert_eq!(restarts.ends(), 5);
+        let mut killed = Restarts::default();
         let all = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0];
         assert_eq!(rests(&mut killed, true), all);
         assert_eq!(killed.ends(), 8);
@@ -71,12 +71,12 @@ mod tests {
 
     #[test]
     fn a_minute_of_work_forgets_all() {
-        let mut backoff = Backoff::default();
+        let mut restarts = Restarts::default();
         for lived in [1, 59, 2] {
-            assert!(backoff.ended(Duration::from_secs(lived), true).is_some());
+            assert!(restarts.ended(Duration::from_secs(lived), true).is_some());
         }
-        let rest = backoff.ended(Duration::from_secs(60), true);
+        let rest = restarts.ended(Duration::from_secs(60), true);
         assert_eq!(rest, Some(Duration::from_millis(500)));
-        assert_eq!(backoff.ends(), 1);
+        assert_eq!(restarts.ends(), 1);
     }
 }

@@ -11,11 +11,12 @@ use crate::core::Change;
 /// What a job names.
 #[derive(Debug, Default)]
 pub struct JobBlobs {
-    /// Its spec, and the manifests of model, data and initial state: for as long as it is known here,
-    /// because its proof is made of them.
+    /// Its spec, and the manifests of model, data and initial state. They are needed for as long as
+    /// the job is known here, because its proof is made of them.
     pub manifests: Vec<Digest>,
-    /// What these name: tensors of the model, data, initial state. While it is not over.
-    pub inputs: Vec<Digest>,
+    /// What these name: tensors of the model, data, initial state. They are needed while the job is
+    /// not over. `None` where a manifest cannot be read.
+    pub inputs: Option<Vec<Digest>>,
 }
 
 #[derive(Debug)]
@@ -26,18 +27,34 @@ struct Checkpoint {
 }
 
 #[derive(Debug)]
-struct Job {
-    inputs: Vec<Digest>,
+struct HeldJob {
+    inputs: Option<Vec<Digest>>,
     is_over: bool,
     checkpoints: BTreeMap<u32, Checkpoint>,
 }
 
 /// The blobs that all jobs need, counted.
+///
+/// ```
+/// use concord_coordinator::server::{JobBlobs, References};
+/// use concord_proto::client::JobState;
+/// use concord_proto::{Digest, Domain, JobId};
+///
+/// let blob = |name: &str| Digest::of(Domain::Blob, name.as_bytes());
+/// let job = JobId(blob("spec"));
+/// let mut references = References::default();
+/// references.add_job(job, JobBlobs {
+///     manifests: vec![blob("model manifest")],
+///     inputs: Some(vec![blob("tensor")]),
+/// });
+/// references.set_state(job, &JobState::Cancelled);
+/// assert!(references.holds(&blob("model manifest")) && !references.holds(&blob("tensor")));
+/// ```
 #[derive(Debug, Default)]
 pub struct References {
-    jobs: BTreeMap<JobId, Job>,
+    jobs: BTreeMap<JobId, HeldJob>,
     counts: BTreeMap<Digest, u32>,
-    /// Blobs of states that are no more, until they may be deleted.
+    /// Blobs of states that were dropped, until they may be deleted.
     dropped: BTreeSet<Digest>,
 }
 
@@ -47,16 +64,29 @@ impl References {
         self.jobs.is_empty()
     }
 
+    /// The jobs whose needs are unknown: they are not over, and a manifest of theirs cannot be
+    /// read. Any blob may be theirs.
+    pub fn unknown(&self) -> Vec<JobId> {
+        let jobs = self.jobs.iter();
+        let unknown = jobs.filter(|(_, job)| !job.is_over && job.inputs.is_none());
+        unknown.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a job has been added with inputs that are known.
+    pub fn knows(&self, job: &JobId) -> bool {
+        self.jobs.get(job).is_some_and(|job| job.inputs.is_some())
+    }
+
     /// Whether a blob is needed.
     pub fn holds(&self, blob: &Digest) -> bool {
         self.counts.contains_key(blob)
     }
 
-    /// Follows changes that have been kept, of jobs that have been added. Gives blobs of old states
-    /// that may be deleted now.
+    /// Follows changes that have been persisted, of jobs that have been added. Gives blobs of old
+    /// states that may be deleted now.
     ///
-    /// That is when another checkpoint has just been kept, or a job is done: no worker is then in the
-    /// middle of storing a state that they may be a part of.
+    /// That is when another checkpoint has just been persisted, or a job is done: no worker is then
+    /// in the middle of storing a state that they may be a part of.
     pub fn follow(&mut self, changes: &[Change]) -> Vec<Digest> {
         let mut is_quiet = false;
         for change in changes {
@@ -70,7 +100,16 @@ impl References {
                     is_quiet |= matches!(progress.state, JobState::Completed { .. });
                     self.set_state(*job, &progress.state)
                 }
-                _ => Vec::new(),
+                Change::Job { .. }
+                | Change::Step { .. }
+                | Change::Truncate { .. }
+                | Change::Ledger { .. }
+                | Change::Plan { .. }
+                | Change::AuditOpened { .. }
+                | Change::AuditClosed { .. }
+                | Change::Event { .. }
+                | Change::Member(_)
+                | Change::Convicted { .. } => Vec::new(),
             };
             self.dropped.extend(old);
         }
@@ -81,14 +120,21 @@ impl References {
         dropped.filter(|blob| !self.holds(blob)).collect()
     }
 
-    /// Takes in a job that is not over.
+    /// Adds a job that is not over, or the inputs of one that is there, where they were unknown.
     pub fn add_job(&mut self, job: JobId, blobs: JobBlobs) {
-        if self.jobs.contains_key(&job) {
+        if let Some(known) = self.jobs.get_mut(&job) {
+            if known.inputs.is_some() {
+                return;
+            }
+            known.inputs.clone_from(&blobs.inputs);
+            if !known.is_over {
+                self.hold(&blobs.inputs.unwrap_or_default());
+            }
             return;
         }
         self.hold(&blobs.manifests);
-        self.hold(&blobs.inputs);
-        let new = Job {
+        self.hold(blobs.inputs.as_deref().unwrap_or_default());
+        let new = HeldJob {
             inputs: blobs.inputs,
             is_over: false,
             checkpoints: BTreeMap::new(),
@@ -96,7 +142,7 @@ impl References {
         self.jobs.insert(job, new);
     }
 
-    /// Takes in a state of a job. Gives what the one of the same step before it had alone.
+    /// Adds a state of a job. Gives the blobs that only the state of the same step before it had.
     pub fn add_checkpoint(&mut self, job: JobId, state: &StateManifest) -> Vec<Digest> {
         let manifest = Digest::of_value(Domain::Blob, state);
         let parts =
@@ -114,7 +160,7 @@ impl References {
         before.map_or(Vec::new(), |before| self.release(&before.blobs))
     }
 
-    /// The states of these steps are not needed any more. Gives what nothing else needs.
+    /// Drops the states of these steps. Gives what nothing else needs.
     pub fn drop_checkpoints(&mut self, job: JobId, steps: &[u32]) -> Vec<Digest> {
         let Some(held) = self.jobs.get_mut(&job) else {
             return Vec::new();
@@ -126,9 +172,9 @@ impl References {
         self.release(&blobs)
     }
 
-    /// A job stands elsewhere. One that is over needs no inputs; one that is done needs its last state
-    /// and no other. Gives the states that nothing else needs: inputs, which another job may be about
-    /// to name, are only let go.
+    /// The state of a job has changed. One that is over needs no inputs; one that is done needs its
+    /// last state and no other. Gives the states that nothing else needs. Inputs are released, but
+    /// not given: another job may be about to name them.
     pub fn set_state(&mut self, job: JobId, state: &JobState) -> Vec<Digest> {
         let Some(held) = self.jobs.get_mut(&job) else {
             return Vec::new();
@@ -149,7 +195,7 @@ impl References {
         }
         if is_over != held.is_over {
             held.is_over = is_over;
-            let inputs = held.inputs.clone();
+            let inputs = held.inputs.clone().unwrap_or_default();
             match is_over {
                 true => drop(self.release(&inputs)),
                 false => self.hold(&inputs),
@@ -164,7 +210,7 @@ impl References {
         }
     }
 
-    /// Gives those that nothing holds any more.
+    /// Gives those that nothing needs any more.
     fn release(&mut self, blobs: &[Digest]) -> Vec<Digest> {
         let mut free = Vec::new();
         for blob in blobs {
@@ -212,7 +258,7 @@ mod tests {
         for (job, manifest) in [(1, 101), (2, 102)] {
             let blobs = JobBlobs {
                 manifests: vec![blob(manifest)],
-                inputs: vec![blob(110), blob(0), blob(0)],
+                inputs: Some(vec![blob(110), blob(0), blob(0)]),
             };
             references.add_job(id(job), blobs);
             references.add_checkpoint(id(job), &state(0, [0, 0, 0]));
@@ -259,9 +305,9 @@ mod tests {
     }
 
     #[test]
-    fn states_go_when_the_next_one_is_kept_and_not_before() {
+    fn states_go_when_the_next_one_is_persisted_and_not_before() {
         let mut references = two_jobs();
-        let keep = |step, blobs| Change::Checkpoint {
+        let add = |step, blobs| Change::Checkpoint {
             job: id(1),
             state: state(step, blobs),
         };
@@ -269,14 +315,14 @@ mod tests {
             job: id(1),
             steps: steps.to_vec(),
         };
-        assert_eq!(references.follow(&[keep(1, [1, 2, 3])]), []);
+        assert_eq!(references.follow(&[add(1, [1, 2, 3])]), []);
         // Going back: a worker may be storing the same state again.
         assert_eq!(references.follow(&[drop(&[1])]), []);
         assert!(!references.holds(&blob(1)));
-        let free = references.follow(&[keep(1, [1, 2, 4])]);
+        let free = references.follow(&[add(1, [1, 2, 4])]);
         assert!(free.contains(&blob(3)), "{free:?}");
         assert!(!free.contains(&blob(1)), "it is a part of the new one");
-        let free = references.follow(&[keep(2, [5, 2, 4]), drop(&[1])]);
+        let free = references.follow(&[add(2, [5, 2, 4]), drop(&[1])]);
         assert!(free.contains(&blob(1)) && !free.contains(&blob(2)));
     }
 
@@ -292,6 +338,31 @@ mod tests {
             references.set_state(id(2), &JobState::Cancelled);
             assert!(references.holds(&blob(110)), "its inputs are needed again");
         }
+    }
+
+    #[test]
+    fn inputs_that_are_learnt_late_are_held_while_the_job_is_not_over() {
+        let mut references = two_jobs();
+        let unread = JobBlobs {
+            manifests: vec![blob(103)],
+            inputs: None,
+        };
+        references.add_job(id(3), unread);
+        assert_eq!(references.unknown(), [id(3)]);
+        assert!(references.holds(&blob(103)) && !references.knows(&id(3)));
+        references.set_state(id(3), &JobState::Cancelled);
+        assert_eq!(references.unknown(), [], "it is over and needs none");
+        references.set_state(id(3), &JobState::Running);
+        assert_eq!(references.unknown(), [id(3)]);
+        let read = || JobBlobs {
+            manifests: vec![blob(103)],
+            inputs: Some(vec![blob(111)]),
+        };
+        references.add_job(id(3), read());
+        references.add_job(id(3), read());
+        assert!(references.unknown().is_empty() && references.holds(&blob(111)));
+        references.set_state(id(3), &JobState::Cancelled);
+        assert!(!references.holds(&blob(111)) && references.holds(&blob(103)));
     }
 
     #[test]

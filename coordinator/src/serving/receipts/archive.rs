@@ -1,14 +1,13 @@
 //! Receipts on their way to the disk, many at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use concord_proto::{Signed, WorkerId, canonical};
 use tokio::sync::{mpsc, oneshot};
 
-use super::hub::Parts;
-use crate::blobs::Blobs;
+use super::LostReceipts;
+use crate::blobs::BlobStore;
 use crate::core::ServingEvent;
 use crate::store::{Store, StoreError};
 
@@ -24,58 +23,64 @@ const TRIES_MAX: u32 = 30;
 /// Between two tries. Meanwhile others wait in the channel.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the archive is told.
-pub(super) enum Input {
-    /// Keep a receipt.
-    File(Box<Filed>),
+/// What the archive is asked for.
+pub(super) enum ArchiveRequest {
+    /// Write a receipt.
+    File(Box<FiledReceipt>),
     /// The end, once everything is written.
     Stop(oneshot::Sender<()>),
 }
 
-/// A receipt to keep.
-pub(super) struct Filed {
+/// A receipt to write.
+pub(super) struct FiledReceipt {
     pub(super) name: String,
     pub(super) receipt: Signed,
     /// Who signed its claims, where it is to be audited.
     pub(super) audit: Option<Vec<WorkerId>>,
 }
 
-/// Starts the task that writes receipts, and counts those that are lost.
-pub(super) fn start(parts: &Parts, lost: Arc<AtomicU64>) -> mpsc::Sender<Input> {
-    let (inputs, waiting) = mpsc::channel(WAITING_MAX);
-    let archive = Archive {
-        keeper: Keeper {
-            store: parts.store.clone(),
-            lost,
-            pause: PAUSE,
-        },
-        blobs: parts.blobs.clone(),
-        events: parts.events.clone(),
-    };
-    tokio::spawn(archive.run(waiting));
-    inputs
-}
-
-struct Archive {
-    keeper: Keeper,
-    blobs: Arc<Blobs>,
+/// The task that writes receipts.
+pub(super) struct Archive {
+    writer: ReceiptWriter,
+    blobs: Arc<BlobStore>,
     events: mpsc::Sender<ServingEvent>,
 }
 
 impl Archive {
-    async fn run(self, mut inputs: mpsc::Receiver<Input>) {
+    pub(super) fn start(
+        store: Arc<Store>,
+        blobs: Arc<BlobStore>,
+        events: mpsc::Sender<ServingEvent>,
+        lost: LostReceipts,
+    ) -> mpsc::Sender<ArchiveRequest> {
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let writer = ReceiptWriter {
+            store,
+            lost,
+            pause: PAUSE,
+        };
+        let archive = Self {
+            writer,
+            blobs,
+            events,
+        };
+        tokio::spawn(archive.run(waiting));
+        requests
+    }
+
+    async fn run(self, mut requests: mpsc::Receiver<ArchiveRequest>) {
         let mut batch = Vec::new();
-        while inputs.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        while requests.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let (mut filed, mut stop) = (Vec::new(), None);
-            for input in batch.drain(..) {
-                match input {
-                    Input::File(one) => filed.push(*one),
-                    Input::Stop(done) => stop = Some(done),
+            for request in batch.drain(..) {
+                match request {
+                    ArchiveRequest::File(one) => filed.push(*one),
+                    ArchiveRequest::Stop(done) => stop = Some(done),
                 }
             }
             self.file(filed).await;
             if let Some(done) = stop {
-                // Whoever waits may open the same store again.
+                // The caller that waits may open the same store again.
                 drop(self);
                 let _ = done.send(());
                 return;
@@ -83,12 +88,12 @@ impl Archive {
         }
     }
 
-    async fn file(&self, filed: Vec<Filed>) {
+    async fn file(&self, filed: Vec<FiledReceipt>) {
         let rows: Vec<(&str, Vec<u8>)> = filed
             .iter()
             .map(|one| (one.name.as_str(), canonical::encode(&one.receipt)))
             .collect();
-        self.keeper.keep(&rows).await;
+        self.writer.write(&rows).await;
         for one in filed {
             let Some(signers) = one.audit else {
                 continue;
@@ -105,23 +110,23 @@ impl Archive {
                 name: one.name,
                 signers,
             };
-            // A core that is gone audits nothing.
+            // A core that has ended audits nothing.
             let _ = self.events.send(audit).await;
         }
     }
 }
 
 /// Writes receipts, and counts those that it could not write.
-struct Keeper {
+struct ReceiptWriter {
     store: Arc<Store>,
-    lost: Arc<AtomicU64>,
+    lost: LostReceipts,
     pause: Duration,
 }
 
-impl Keeper {
-    /// Writes receipts, as soon as the disk takes them. An answer is worth more than its receipt:
-    /// serving goes on meanwhile, and where it takes too long they are lost.
-    async fn keep(&self, rows: &[(&str, Vec<u8>)]) {
+impl ReceiptWriter {
+    /// Writes receipts, as soon as the disk takes them. Serving does not wait for it, because an
+    /// answer is worth more than its receipt: receipts that wait too long are lost.
+    async fn write(&self, rows: &[(&str, Vec<u8>)]) {
         let count = rows.len();
         for tried in 0..=TRIES_MAX {
             let Err(error) = self.store.keep_receipts(rows).await else {
@@ -135,7 +140,7 @@ impl Keeper {
                 tracing::warn!("{count} receipts wait, because {why}; writing is tried again");
             }
             if tried == TRIES_MAX {
-                let all = self.lost.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
+                let all = self.lost.add(count as u64);
                 tracing::error!(
                     "{count} receipts are lost, because {why}; their answers were right, and \
                      cannot be proven any more; {all} are lost since the start"
@@ -147,7 +152,8 @@ impl Keeper {
     }
 }
 
-/// Why a receipt is not written. What an error of the store promises of jobs does not hold here.
+/// Why a receipt is not written. The text of an error of the store promises that jobs go on, which
+/// does not hold here.
 fn words(error: &StoreError) -> String {
     match error {
         StoreError::Full(path) => format!("no room is left on the disk of {}", path.display()),
@@ -166,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_as_it_is() {
-        let said = words(&StoreError::Full("data".into()));
-        assert_eq!(said, "no room is left on the disk of data");
+        let told = words(&StoreError::Full("data".into()));
+        assert_eq!(told, "no room is left on the disk of data");
     }
 
     /// Does something to the file of a store behind its back.
@@ -181,8 +187,8 @@ mod tests {
     async fn receipts_wait_for_the_disk_and_are_counted_where_it_never_comes() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path()).await.unwrap());
-        let lost = Arc::new(AtomicU64::new(0));
-        let keeper = Keeper {
+        let lost = LostReceipts::default();
+        let writer = ReceiptWriter {
             store: store.clone(),
             lost: lost.clone(),
             pause: Duration::from_millis(20),
@@ -191,15 +197,15 @@ mod tests {
         let receipt = canonical::encode(&Signed::new(&key, &7_u32));
         let rows = [("cmpl-a", receipt.clone()), ("cmpl-b", receipt)];
         meddle(folder.path(), "ALTER TABLE receipts RENAME TO away").await;
-        keeper.keep(&rows).await;
-        assert_eq!(lost.load(Ordering::Relaxed), 2);
+        writer.write(&rows).await;
+        assert_eq!(lost.count(), 2);
         // The disk is there again while they wait.
         let comes_back = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             meddle(folder.path(), "ALTER TABLE away RENAME TO receipts").await;
         };
-        tokio::join!(keeper.keep(&rows), comes_back);
-        assert_eq!(lost.load(Ordering::Relaxed), 2);
+        tokio::join!(writer.write(&rows), comes_back);
+        assert_eq!(lost.count(), 2);
         for (name, _) in &rows {
             assert_eq!(store.receipts(name).await.unwrap().len(), 1, "{name}");
         }

@@ -1,8 +1,7 @@
-//! Receipts: claims are checked as they come, and what the answer was is signed.
+//! Claims are checked as they come, and what the answer was is signed.
 
 use std::collections::BTreeMap;
-use std::sync::Weak;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use concord_proto::draw::{nonce_commitment, seed};
@@ -11,35 +10,32 @@ use concord_proto::serving::{
     Deployment, DeploymentId, Finish, Generation, PassHeader, Receipt, ServedModel, StageClaim,
     Usage,
 };
-use concord_proto::{Digest, Domain, Keypair, Layers, Signed, WorkerId};
+use concord_proto::{Digest, Domain, Layers, Signed, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::archive::{self, Filed};
-use super::claims::{Claimed, gap};
-use super::evidence::{Dispute, Shown};
-use super::hub::Hub;
-use super::pipeline;
+use super::archive::{ArchiveRequest, FiledReceipt};
+use super::{LostReceipts, ReceiptSecrets};
 use crate::core::ServingEvent;
-
-/// What may wait for the notary: the answers of some seconds.
-pub(super) const INPUTS_MAX: usize = 4_096;
+use crate::serving::claims::{Claimed, gap};
+use crate::serving::evidence::{Dispute, Shown};
+use crate::serving::router::{PipelineInput, Router};
 
 /// How long the digest of the text that was sent is waited for.
 const TEXT_MAX: Duration = Duration::from_secs(2);
 
-/// How long a stage may take to give out the headers that it received.
+/// How long a stage may take to send the headers that it received.
 const EVIDENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Texts of answers whose claims are not there yet.
 const TEXTS_MAX: usize = 8_192;
 
-/// What the notary is told.
-pub(super) enum Input {
+/// What the receipt signer is told.
+pub(in crate::serving) enum SignerRequest {
     /// An answer is done, and its stages have claimed what they will claim.
-    Answered(Box<Answered>),
-    /// Whoever asked says what text was sent, or is gone.
+    Answered(Box<ClaimedAnswer>),
+    /// The client says what text was sent, or is gone.
     Closed { sequence: u64, text: Option<Digest> },
-    /// What a stage received, or nothing where it is gone.
+    /// The headers that a stage received, or nothing where the stage is gone.
     Evidence {
         sequence: u64,
         headers: Option<Vec<PassHeader>>,
@@ -49,91 +45,100 @@ pub(super) enum Input {
 }
 
 /// An answer with the claims of its stages.
-pub(super) struct Answered {
-    pub(super) sequence: u64,
-    pub(super) pipeline: u32,
-    pub(super) epoch: u32,
-    pub(super) generation: Generation,
-    pub(super) answer: Vec<u32>,
-    pub(super) finish: Finish,
-    pub(super) usage: Usage,
+pub(in crate::serving) struct ClaimedAnswer {
+    pub(in crate::serving) sequence: u64,
+    pub(in crate::serving) pipeline: u32,
+    pub(in crate::serving) epoch: u32,
+    pub(in crate::serving) generation: Generation,
+    pub(in crate::serving) answer: Vec<u32>,
+    pub(in crate::serving) finish: Finish,
+    pub(in crate::serving) usage: Usage,
     /// See [`Claimed::before`].
-    pub(super) before: u32,
-    pub(super) seats: Vec<(WorkerId, Layers)>,
-    /// By seat.
-    pub(super) claims: Vec<Option<Signed>>,
-    pub(super) pages: Vec<u32>,
+    pub(in crate::serving) before: u32,
+    /// The stages of the plan, in order.
+    pub(in crate::serving) stages: Vec<HeldStage>,
+    /// By stage.
+    pub(in crate::serving) claims: Vec<Option<Signed>>,
+    pub(in crate::serving) pages: Vec<u32>,
     /// Whether the pipeline holds the pages until it hears that the claims are checked.
-    pub(super) is_held: bool,
+    pub(in crate::serving) is_held: bool,
+}
+
+/// A stage and the worker that holds it.
+pub(in crate::serving) struct HeldStage {
+    pub(in crate::serving) worker: WorkerId,
+    pub(in crate::serving) layers: Layers,
 }
 
 /// An answer on its way to its receipt.
 struct Entry {
-    answered: Box<Answered>,
+    answered: Box<ClaimedAnswer>,
     claims: Vec<Option<StageClaim>>,
     since: Instant,
-    /// The receiver of a gap, whose evidence is waited for.
+    /// The stage that claims another input than the stage before claims to have sent, while its
+    /// evidence is waited for.
     disputed: Option<usize>,
     /// Whether the answer is audited in any case.
     is_doubtful: bool,
 }
 
-pub(super) struct Notary {
+/// The task that signs receipts.
+pub(super) struct ReceiptSigner {
     deployment: Deployment,
     id: DeploymentId,
-    key: Keypair,
-    nonce: [u8; 32],
+    secrets: ReceiptSecrets,
     audit_rate: u64,
-    hub: Weak<Hub>,
+    router: Arc<Router>,
     events: mpsc::Sender<ServingEvent>,
-    archive: mpsc::Sender<archive::Input>,
+    archive: mpsc::Sender<ArchiveRequest>,
+    lost: LostReceipts,
     entries: BTreeMap<u64, Entry>,
     texts: BTreeMap<u64, (Option<Digest>, Instant)>,
 }
 
-impl Notary {
+impl ReceiptSigner {
     pub(super) fn new(
         served: &ServedModel,
-        parts: (Keypair, [u8; 32]),
-        hub: Weak<Hub>,
+        secrets: ReceiptSecrets,
+        router: Arc<Router>,
         events: mpsc::Sender<ServingEvent>,
-        archive: mpsc::Sender<archive::Input>,
+        archive: mpsc::Sender<ArchiveRequest>,
+        lost: LostReceipts,
     ) -> Self {
-        let (key, nonce) = parts;
-        let commitment = nonce_commitment(&nonce);
+        let commitment = nonce_commitment(&secrets.nonce);
         tracing::info!(%commitment, "audits of answers are drawn with this nonce");
         Self {
             deployment: served.deployment.clone(),
             id: served.deployment.id(),
-            key,
-            nonce,
+            secrets,
             audit_rate: served.audit_rate,
-            hub,
+            router,
             events,
             archive,
+            lost,
             entries: BTreeMap::new(),
             texts: BTreeMap::new(),
         }
     }
 
     /// Runs until told to stop.
-    pub(super) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<SignerRequest>) {
         let mut ticks = tokio::time::interval(TEXT_MAX / 8);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                input = inputs.recv() => match input {
-                    Some(Input::Answered(answered)) => self.on_answered(answered).await,
-                    Some(Input::Closed { sequence, text }) => {
+                request = requests.recv() => match request {
+                    Some(SignerRequest::Answered(answered)) => self.on_answered(answered).await,
+                    Some(SignerRequest::Closed { sequence, text }) => {
                         self.note_text(sequence, text);
                         self.settle(sequence).await;
                     }
-                    Some(Input::Evidence { sequence, headers }) => {
+                    Some(SignerRequest::Evidence { sequence, headers }) => {
                         self.on_evidence(sequence, headers).await;
                     }
-                    Some(Input::Stop(done)) => {
+                    Some(SignerRequest::Stop(done)) => {
                         self.sign_all().await;
-                        let _ = self.archive.send(archive::Input::Stop(done)).await;
+                        let _ = self.archive.send(ArchiveRequest::Stop(done)).await;
                         return;
                     }
                     None => return,
@@ -143,8 +148,9 @@ impl Notary {
         }
     }
 
-    /// Keeps a text until its claims are there. Nothing is kept of whoever is gone before that, and
-    /// where there are too many, the oldest goes: nobody can keep the texts of others out.
+    /// Holds the digest of a text until the claims are there. Nothing is held of a client that is
+    /// gone before that. Where there are too many, the oldest goes, so that no client can keep out
+    /// the texts of others.
     fn note_text(&mut self, sequence: u64, text: Option<Digest>) {
         if text.is_none() && !self.entries.contains_key(&sequence) {
             return;
@@ -158,42 +164,15 @@ impl Notary {
         self.texts.insert(sequence, (text, Instant::now()));
     }
 
-    async fn on_answered(&mut self, mut answered: Box<Answered>) {
-        let claimed = Claimed {
-            deployment: &self.deployment,
-            spec: &answered.generation.spec,
-            answer: &answered.answer,
-            before: answered.before,
-            seats: &answered.seats,
-        };
-        let (mut claims, mut faults) = (Vec::new(), Vec::new());
-        for (seat, signed) in answered.claims.iter().enumerate() {
-            let found = signed.as_ref().map(|signed| claimed.check(seat, signed));
-            claims.push(match found {
-                Some(Ok(claim)) => Some(claim),
-                Some(Err(why)) => {
-                    faults.push((seat, why));
-                    None
-                }
-                None => None,
-            });
-        }
-        for (seat, why) in faults {
-            answered.claims[seat] = None;
-            let name = &answered.generation.id;
-            let reason = format!("answer {name}: {why}");
-            self.distrust(answered.seats[seat].0, reason).await;
-        }
+    async fn on_answered(&mut self, mut answered: Box<ClaimedAnswer>) {
+        let claims = self.check_claims(&mut answered).await;
         let disputed = gap(&claims);
         let sequence = answered.sequence;
-        if let Some(seat) = disputed {
+        if let Some(stage) = disputed {
             let name = &answered.generation.id;
-            tracing::warn!(answer = name, seat, "two stages claim different things");
-            let asks = answered.is_held
-                && self.tell(
-                    answered.pipeline,
-                    pipeline::Input::Evidence { sequence, seat },
-                );
+            tracing::warn!(answer = name, stage, "two stages claim different things");
+            let evidence = PipelineInput::Evidence { sequence, stage };
+            let asks = answered.is_held && self.tell(answered.pipeline, evidence);
             if !asks {
                 answered.is_held = false;
             }
@@ -213,25 +192,55 @@ impl Notary {
         self.settle(sequence).await;
     }
 
+    /// The claims that fit the answer, by stage. The others are taken off it, and the workers that
+    /// signed them are not trusted any more.
+    async fn check_claims(&self, answered: &mut ClaimedAnswer) -> Vec<Option<StageClaim>> {
+        let stages = answered.stages.iter();
+        let seats: Vec<(WorkerId, Layers)> = stages.map(|s| (s.worker, s.layers)).collect();
+        let claimed = Claimed {
+            deployment: &self.deployment,
+            spec: &answered.generation.spec,
+            answer: &answered.answer,
+            before: answered.before,
+            seats: &seats,
+        };
+        let (mut claims, mut faults) = (Vec::new(), Vec::new());
+        for (stage, signed) in answered.claims.iter().enumerate() {
+            let found = signed.as_ref().map(|signed| claimed.check(stage, signed));
+            claims.push(match found {
+                Some(Ok(claim)) => Some(claim),
+                Some(Err(why)) => {
+                    faults.push((stage, why));
+                    None
+                }
+                None => None,
+            });
+        }
+        for (stage, why) in faults {
+            answered.claims[stage] = None;
+            let name = &answered.generation.id;
+            let reason = format!("answer {name}: {why}");
+            self.distrust(answered.stages[stage].worker, reason).await;
+        }
+        claims
+    }
+
     /// The pages of the sequence may go.
     fn release(&self, entry: &Entry) {
         let sequence = entry.answered.sequence;
         if entry.answered.is_held {
-            self.tell(
-                entry.answered.pipeline,
-                pipeline::Input::Checked { sequence },
-            );
+            self.tell(entry.answered.pipeline, PipelineInput::Checked { sequence });
         }
     }
 
-    fn tell(&self, index: u32, input: pipeline::Input) -> bool {
-        let hub = self.hub.upgrade();
-        hub.is_some_and(|hub| hub.try_send_to(index, input).is_ok())
+    /// Tells a pipeline without waiting; says whether that was possible.
+    fn tell(&self, index: u32, input: PipelineInput) -> bool {
+        self.router.try_send(index, input).is_ok()
     }
 
     async fn distrust(&self, worker: WorkerId, reason: String) {
         let event = ServingEvent::Distrusted { worker, reason };
-        // A core that is gone plans nothing.
+        // A core that has ended plans nothing.
         let _ = self.events.send(event).await;
     }
 
@@ -239,12 +248,12 @@ impl Notary {
         let Some(entry) = self.entries.get_mut(&sequence) else {
             return;
         };
-        let Some(seat) = entry.disputed.take() else {
+        let Some(stage) = entry.disputed.take() else {
             return;
         };
         let answered = &entry.answered;
-        let (sender, receiver) = (answered.seats[seat - 1].0, answered.seats[seat].0);
-        let claim = entry.claims[seat].as_ref();
+        let [sender, receiver] = [stage - 1, stage].map(|at| answered.stages[at].worker);
+        let claim = entry.claims[stage].as_ref();
         let shown = claim.map_or(Shown::Nothing, |claim| {
             let dispute = Dispute {
                 deployment: self.id,
@@ -262,7 +271,7 @@ impl Notary {
             Shown::Sender => (sender, "it signed rows that it does not claim to have sent"),
             Shown::Receiver => (receiver, "it claims other rows than were signed for it"),
             Shown::Nothing => {
-                // A receiver that is there has to have what it claims to have received.
+                // A receiver that is present must have what it claims to have received.
                 tracing::error!(
                     answer = name,
                     "no evidence tells which of two stages is wrong"
@@ -285,7 +294,7 @@ impl Notary {
         self.settle(sequence).await;
     }
 
-    /// It is known who was wrong: no judge has to say.
+    /// It is known who was wrong: no audit has to find out.
     fn decided(&mut self, sequence: u64) {
         if let Some(entry) = self.entries.get_mut(&sequence) {
             entry.is_doubtful = false;
@@ -321,7 +330,7 @@ impl Notary {
         }
     }
 
-    /// Signs the receipt of an answer, where nothing is waited for any more.
+    /// Signs the receipt of an answer, unless something is still waited for.
     async fn settle(&mut self, sequence: u64) {
         let waits = |entry: &Entry| entry.disputed.is_some();
         if self.entries.get(&sequence).is_none_or(waits) {
@@ -333,7 +342,7 @@ impl Notary {
         let Some(entry) = self.entries.remove(&sequence) else {
             return;
         };
-        let Answered {
+        let ClaimedAnswer {
             generation,
             answer,
             finish,
@@ -357,26 +366,25 @@ impl Notary {
             issued: since.map_or(0, |since| since.as_secs()),
         };
         let signers = receipt.claims.iter().map(|claim| claim.signer).collect();
-        let signed = Signed::new(&self.key, &receipt);
+        let signed = Signed::new(&self.secrets.key, &receipt);
         let is_drawn = entry.is_doubtful || self.draws(&signed);
-        let filed = Filed {
+        let filed = FiledReceipt {
             name: receipt.id,
             receipt: signed,
             audit: is_drawn.then_some(signers),
         };
-        let filed = archive::Input::File(Box::new(filed));
+        let filed = ArchiveRequest::File(Box::new(filed));
         if self.archive.try_send(filed).is_err() {
             tracing::error!("the disk does not follow: a receipt is lost");
-            if let Some(hub) = self.hub.upgrade() {
-                hub.receipts_lost.fetch_add(1, Ordering::Relaxed);
-            }
+            self.lost.add(1);
         }
     }
 
-    /// Whether an answer is audited: nobody can foresee it, and with the nonce anybody can tell.
+    /// Whether an answer is audited. Nobody can foresee it; everybody who has the nonce can check
+    /// it.
     fn draws(&self, receipt: &Signed) -> bool {
         let digest = Digest::of(Domain::Claim, &receipt.body);
-        let [a, b, c, d, ..] = seed(&self.nonce, &[digest]).0;
+        let [a, b, c, d, ..] = seed(&self.secrets.nonce, &[digest]).0;
         u64::from(u32::from_le_bytes([a, b, c, d])) < self.audit_rate
     }
 }

@@ -1,0 +1,50 @@
+//! What peers say in words, made fit to be kept, logged and shown to others.
+
+/// Words of a peer are kept up to this.
+const CHARS_MAX: usize = 1_000;
+
+/// Whether a character moves the cursor, hides or turns round what stands beside it. Some of these
+/// forge the lines of a terminal or of a log.
+pub(super) fn is_unprintable(letter: char) -> bool {
+    let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{61c}')
+        || ('\u{202a}'..='\u{202e}').contains(&letter)
+        || ('\u{2066}'..='\u{2069}').contains(&letter);
+    letter.is_control() || turns || matches!(letter, '\u{2028}' | '\u{2029}')
+}
+
+/// The words of a peer: on one line, without control characters, cut where they are endless.
+pub(super) fn reported(words: String) -> String {
+    let mut words = words;
+    if words.contains(is_unprintable) {
+        let parts = words.split(is_unprintable).filter(|part| !part.is_empty());
+        words = parts.collect::<Vec<_>>().join(" ");
+    }
+    match words.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{} ...", &words[..end]),
+        None => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_on_one_line_and_end() {
+        for (said, kept) in [
+            ("", ""),
+            ("plain words", "plain words"),
+            ("two\nlines\r\n", "two lines"),
+            ("\u{1b}[2Ja clean screen", "[2Ja clean screen"),
+            ("a\0b\u{7f}c\u{9b}d", "a b c d"),
+            ("\u{202e}drawkcab\u{2069}", "drawkcab"),
+            ("\n\n", ""),
+        ] {
+            assert_eq!(reported(said.to_string()), kept, "{said:?}");
+        }
+        let long = "\u{e9}".repeat(CHARS_MAX);
+        assert_eq!(reported(long.clone()), long);
+        let cut = reported(long.clone() + "more");
+        assert_eq!(cut, long + " ...");
+    }
+}

@@ -1,0 +1,167 @@
+//! Workers that stall: they delay the audits of their own leaves, and of nobody else's.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concord_kernels::{Device, Tensor};
+use concord_proto::session::{AuditOrder, Opening};
+use concord_proto::tree::Node;
+use concord_proto::wire::incoming::accept;
+use concord_proto::wire::worker_server::{Worker, WorkerServer};
+use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame};
+use concord_proto::{
+    Digest, Domain, Input, JobId, Keypair, Layers, Leaf, Part, Phase, Port, PortKind, canonical,
+    merkle,
+};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_stream::Stream;
+use tonic::transport::{Endpoint, Server};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Auditor, Bench};
+use crate::blobs::{BlobOptions, Blobs};
+use crate::tensor_blob;
+
+/// Far less than a stalling worker is waited for.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Where a worker stops to answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    Never,
+    Open,
+    Blob,
+}
+
+/// A worker that gives one tensor, or stalls.
+struct OneTensor {
+    stall: Stall,
+    bytes: Vec<u8>,
+    /// Told when it is asked for what it does not give.
+    stalls: Arc<Notify>,
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Worker for OneTensor {
+    type GetBlobStream = Chunks;
+
+    async fn pass(&self, _: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented("it serves nothing"))
+    }
+
+    async fn push(&self, _: Request<Streaming<Frame>>) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented("it has no neighbours"))
+    }
+
+    async fn open(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        if self.stall == Stall::Open {
+            self.stalls.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let digest = Digest::of(Domain::Blob, &self.bytes);
+        let bytes = canonical::encode(&Opening::Inputs(vec![vec![digest]]));
+        Ok(Response::new(Body { bytes }))
+    }
+
+    async fn get_blob(&self, _: Request<BlobAddress>) -> Result<Response<Chunks>, Status> {
+        if self.stall == Stall::Blob {
+            self.stalls.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let data = self.bytes.clone();
+        let chunks = tokio_stream::iter([Ok(Chunk { data })]);
+        Ok(Response::new(Box::pin(chunks)))
+    }
+}
+
+fn tensor() -> Vec<u8> {
+    let tensor = Tensor::new(&[2], vec![1.0, 2.0]).unwrap();
+    tensor_blob::encode(&tensor).unwrap()
+}
+
+/// A worker that listens. Gives its address, and what is told when it stalls.
+async fn start(stall: Stall) -> (String, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let stalls = Arc::new(Notify::new());
+    let worker = OneTensor {
+        stall,
+        bytes: tensor(),
+        stalls: stalls.clone(),
+    };
+    let server = Server::builder().add_service(WorkerServer::new(worker));
+    tokio::spawn(server.serve_with_incoming(accept(listener)));
+    (endpoint, stalls)
+}
+
+fn order(worker: u8, endpoint: &str) -> AuditOrder {
+    let digest = Digest::of(Domain::Blob, &tensor());
+    let node = Node::leaf(0);
+    let kind = PortKind::Partial {
+        node,
+        part: Part::Own,
+    };
+    let port = Port {
+        kind,
+        digest: merkle::root(&[digest]),
+    };
+    AuditOrder {
+        order: 0,
+        spec: Digest::default(),
+        job: JobId(Digest::default()),
+        epoch: 0,
+        step: 0,
+        worker: Keypair::from_secret([worker; 32]).public(),
+        endpoint: endpoint.to_string(),
+        leaf: Leaf {
+            phase: Phase::Reduce,
+            microbatch: 0,
+            layers: Layers { start: 0, end: 1 },
+            inputs: vec![Input { port, origin: None }],
+            outputs: Vec::new(),
+            flops: 0,
+            tokens: 0,
+        },
+    }
+}
+
+async fn others_are_not_delayed(stall: Stall) {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody listens there: no coordinator is needed for what a worker gives.
+    let coordinator = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let dir = folder.path().to_path_buf();
+    let blobs = Blobs::new(coordinator, dir, &BlobOptions::default()).unwrap();
+    let key = Keypair::from_secret([9; 32]);
+    let auditor = Arc::new(Auditor::new(Device::Reference, blobs, key, Bench::new(0)));
+    let (stalling, stalls) = start(stall).await;
+    let (honest, _) = start(Stall::Never).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (auditor, order) = (auditor.clone(), order(1, &stalling));
+        waiting.spawn(async move { auditor.fetch(order).await.map(drop) });
+    }
+    tokio::time::timeout(SOON, stalls.notified()).await.unwrap();
+    for worker in [2, 3, 2] {
+        let fetched = auditor.fetch(order(worker, &honest));
+        let fetched = tokio::time::timeout(SOON, fetched).await;
+        assert!(fetched.expect("it is delayed").is_ok());
+    }
+    assert!(
+        waiting.try_join_next().is_none(),
+        "the stalling worker has answered"
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_opens_no_leaf_delays_nobody_else() {
+    others_are_not_delayed(Stall::Open).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_gives_no_input_delays_nobody_else() {
+    others_are_not_delayed(Stall::Blob).await;
+}
