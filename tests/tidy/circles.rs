@@ -1,6 +1,6 @@
-//! Modules of a crate import each other in one direction: whoever reads one needs to know those below
-//! it, and no other. Checked among the modules at the top of each crate, and among the folders in each
-//! folder below.
+//! Modules of a crate import each other in one direction: a reader of one needs to know those that it
+//! imports, and no other. Checked among the modules of each folder, files and folders alike, through
+//! all that lies in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -227,8 +227,7 @@ impl Crate {
         let child = |path: &[String]| {
             let inside = path.strip_prefix(folder)?.first()?.clone();
             let place: Path = folder.iter().cloned().chain([inside.clone()]).collect();
-            let is_folder = self.modules.get(&place)?;
-            (*is_folder || folder.is_empty()).then_some(inside)
+            self.modules.contains_key(&place).then_some(inside)
         };
         for (from, to) in &self.uses {
             let (Some(from), Some(to)) = (child(from), child(&self.real(to))) else {
