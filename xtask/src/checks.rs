@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::setup::{self, Features};
 use crate::step::{EVERYTHING, cargo, printed, run};
-use crate::{Outcome, examples, licences};
+use crate::{Outcome, examples, licences, nvrtc};
 
 /// Crates whose unit tests take seconds.
 const LIGHT: [&str; 4] = [
@@ -68,7 +68,17 @@ pub fn all() -> Outcome {
 /// A command of cargo's as the README has it.
 fn in_the_readme(line: &str) -> Command {
     let words: Vec<&str> = line.split(' ').skip(1).collect();
-    cargo(&words)
+    without_nvrtc(&words)
+}
+
+/// A command of cargo's that builds without features. It leaves machine code for GPUs to the build with
+/// them, as NVRTC takes minutes for all kernels and targets.
+fn without_nvrtc(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    if nvrtc::fetched().is_some() {
+        command.env_remove("CONCORD_NVRTC");
+    }
+    command
 }
 
 fn lints(features: Features) -> Outcome {
@@ -89,9 +99,12 @@ fn documents(features: Features) -> Outcome {
 /// Features only add code; what they leave unused without them is a warning of the compiler. Cargo
 /// prints warnings again for what is built already, and a second run of clippy is saved.
 fn build_without_features() -> Outcome {
-    run("build", &mut cargo(&["build", "--release", "--locked"]))?;
+    run(
+        "build",
+        &mut without_nvrtc(&["build", "--release", "--locked"]),
+    )?;
     let again = ["build", "--release", "--locked", "--message-format", "json"];
-    let messages = printed(&mut cargo(&again))?;
+    let messages = printed(&mut without_nvrtc(&again))?;
     let is_warning = |line: &&str| line.contains("\"level\":\"warning\"");
     match messages.lines().filter(is_warning).count() {
         0 => Ok(()),
