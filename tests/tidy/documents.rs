@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 use crate::sources::{assert_none, root};
 
 /// Documents whose paths lead to files, from the root of the repository.
-const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "CONTRIBUTING.md"];
+const DOCUMENTS: [&str; 4] = [
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/design.md",
+    "docs/failures.md",
+];
 
 /// The ways of data through the code: headings of ARCHITECTURE.md, each above a numbered list of files.
 const WAYS: [&str; 4] = [
@@ -22,17 +27,15 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).expect("the document can be read")
 }
 
-/// Paths between backticks: they have a `/`, and no letter that stands for something else.
+/// Paths between backticks that begin with a folder of the repository, but for patterns.
 fn paths(text: &str) -> Vec<&str> {
     let spans = text.split('`').skip(1).step_by(2);
     let is_path = |span: &&str| {
         let letters = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
-        // `NAME.rs` is a pattern, `/v1/models` a route, and `target/` is made by cargo.
-        let is_pattern = span.contains("NAME") || span.starts_with(['/', '.', '-']);
-        span.contains('/')
-            && span.chars().all(letters)
-            && !is_pattern
-            && !span.starts_with("target/")
+        let first = span.split_once('/').map(|(first, _)| first);
+        let is_ours =
+            |first: &str| !first.is_empty() && first != "target" && root().join(first).is_dir();
+        span.chars().all(letters) && !span.contains("NAME") && first.is_some_and(is_ours)
     };
     spans.filter(is_path).collect()
 }
@@ -93,4 +96,18 @@ fn the_ways_of_data_pass_each_file_once() {
 fn the_architecture_is_short() {
     let lines = document("ARCHITECTURE.md").lines().count();
     assert!(lines <= 260, "ARCHITECTURE.md has {lines} lines");
+}
+
+/// What CI passes, a reader of the README can repeat.
+#[test]
+fn ci_ends_with_the_command_of_the_readme() {
+    let ci = document(".ci/run");
+    let last = ci.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.expect("it has lines");
+    let readme = document("README.md");
+    let block = format!("```sh\n{last}\n```");
+    assert!(
+        readme.contains(&block),
+        "README.md has no block with `{last}` alone"
+    );
 }
