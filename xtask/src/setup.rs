@@ -58,7 +58,7 @@ const CXX: Tool = Tool {
 const PYTHON: Tool = Tool {
     probes: &[&["python3", "-c", "import ensurepip, venv"]],
     packages: &["python3", "python3-venv"],
-    without: "machine code for GPUs, and clients in Python: there is no python3 with venv",
+    without: "there is no python3 with venv",
 };
 const BROWSER: Tool = Tool {
     probes: &[&["chromedriver", "--version"]],
@@ -104,7 +104,7 @@ pub fn features_at_hand() -> Features {
 /// Has ready what building needs: the C++ compiler, and the compiler of kernels. Returns what is missing
 /// all the same: what goes without it, and how it is had.
 pub fn before_the_build() -> Vec<String> {
-    let mut missing = install(&[CXX, PYTHON]);
+    let mut missing = install(&[CXX]);
     if let Err(reason) = fetch_nvrtc() {
         missing.push(format!("machine code for GPUs: {reason}"));
     }
@@ -130,27 +130,10 @@ fn install(tools: &[Tool]) -> Vec<String> {
     if packages.is_empty() {
         return Vec::new();
     }
-    if let Some(words) = administrator() {
-        let apt = |arguments: &[&str]| {
-            let line: Vec<&str> = words.iter().copied().chain(["apt-get"]).collect();
-            let mut command = command(line[0], &line[1..]);
-            command
-                .args(arguments)
-                .env("DEBIAN_FRONTEND", "noninteractive");
-            run("set-up", &mut command)
-        };
-        let mut arguments = vec![
-            "install",
-            "-y",
-            "-q",
-            "--no-install-recommends",
-            "-o",
-            "DPkg::Lock::Timeout=120",
-        ];
-        arguments.extend(&packages);
-        if let Err(reason) = apt(&["update", "-q"]).and_then(|()| apt(&arguments)) {
-            println!("{reason}");
-        }
+    if let Some(words) = administrator()
+        && let Err(reason) = apt(words, &packages)
+    {
+        println!("{reason}");
     }
     let line = |tool: &Tool| {
         let packages = tool.packages.join(" ");
@@ -160,6 +143,29 @@ fn install(tools: &[Tool]) -> Vec<String> {
         )
     };
     absent().map(line).collect()
+}
+
+/// Installs packages; `words` stand before `apt-get`. Without a network it gives up soon, and it waits
+/// for another installation to end.
+fn apt(words: &[&str], packages: &[&str]) -> Outcome {
+    let line: Vec<&str> = words.iter().copied().chain(["apt-get"]).collect();
+    let patience = [
+        "Acquire::http::Timeout=20",
+        "Acquire::https::Timeout=20",
+        "Acquire::Retries=1",
+        "DPkg::Lock::Timeout=120",
+    ];
+    let step = |arguments: &[&str]| {
+        let mut command = command(line[0], &line[1..]);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        for option in patience {
+            command.args(["-o", option]);
+        }
+        run("set-up", command.args(arguments))
+    };
+    step(&["update", "-q"])?;
+    let install = ["install", "-y", "-q", "--no-install-recommends"];
+    step(&[&install[..], packages].concat())
 }
 
 /// What stands before `apt-get` where this process may call it; nothing where it may not. It asks for
@@ -214,8 +220,8 @@ fn python() -> Result<PathBuf, String> {
     if succeeds(&python, &["-m", "pip", "--version"]) {
         return Ok(python);
     }
-    if !PYTHON.is_there() {
-        return Err("there is no python3 with venv".to_string());
+    if let Some(missing) = install(&[PYTHON]).pop() {
+        return Err(missing);
     }
     let target = folder.to_string_lossy();
     run(
