@@ -1,5 +1,5 @@
-//! The README, as a reader follows it: every command, in its order, in a folder that has nothing but
-//! what the commands before it have left there.
+//! The README, as a reader follows it: every command, in its order, in a folder that has nothing
+//! but what the commands before it have left there.
 #![cfg(all(unix, feature = "demo"))]
 
 mod page;
@@ -24,8 +24,8 @@ fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// A shell whose reader puts in this machine for HOST and ME, and takes other ports, as those of the
-/// page may be in use here.
+/// A shell whose reader puts in this machine for HOST and ME, and takes other ports, as those of
+/// the page may be in use here.
 fn reader() -> Shell {
     let mut shell = Shell::new();
     for name in ["HOST", "ME"] {

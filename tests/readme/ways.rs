@@ -66,7 +66,8 @@ pub const WAYS: &[(&str, Way)] = &[
         Serves("listens on"),
     ),
     (
-        "concord worker  --coordinator http://HOST:7700 --listen 0.0.0.0:7701 --advertise http://ME:7701",
+        "concord worker  --coordinator http://HOST:7700 --listen 0.0.0.0:7701 \
+         --advertise http://ME:7701",
         Serves("worker on"),
     ),
     (
@@ -90,11 +91,13 @@ pub const WAYS: &[(&str, Way)] = &[
         Typed("Seven\n", &[]),
     ),
     (
-        "curl -s --json '{\"prompt\": \"Seven\", \"max_tokens\": 8}' http://127.0.0.1:8000/v1/completions > answer.json",
+        "curl -s --json '{\"prompt\": \"Seven\", \"max_tokens\": 8}' \
+         http://127.0.0.1:8000/v1/completions > answer.json",
         Says(&[]),
     ),
     (
-        "curl -s http://127.0.0.1:8000/v1/receipts/$(grep -o 'cmpl-[^\"]*' answer.json) > receipt.json",
+        "curl -s http://127.0.0.1:8000/v1/receipts/$(grep -o 'cmpl-[^\"]*' answer.json) \
+         > receipt.json",
         Says(&[]),
     ),
     (

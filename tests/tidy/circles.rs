@@ -1,6 +1,6 @@
-//! Modules of a crate import each other in one direction: a reader of one needs to know those that it
-//! imports, and no other. Checked among the modules of each folder, files and folders alike, through
-//! all that lies in them.
+//! Modules of a crate import each other in one direction: a reader of one needs to know those that
+//! it imports, and no other. Checked among the modules of each folder, files and folders alike,
+//! through all that lies in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,7 +59,7 @@ fn opened(line: &str) -> Option<&str> {
         .then_some(name)
 }
 
-/// The file's code with the module in which each line stands; lines of `mod tests { .. }` are left out.
+/// The file's code with the module in which each line stands; `mod tests { .. }` is left out.
 fn lines(file: &SourceFile, module: &Path) -> Vec<(Path, String)> {
     let mut open: Vec<(usize, String)> = Vec::new();
     let mut lines = Vec::new();
@@ -103,8 +103,8 @@ fn statements(lines: Vec<(Path, String)>) -> Vec<(Path, String)> {
     statements
 }
 
-/// The paths that a tree of imports stands for: `a::{b, c::d}` is `a::b` and `a::c::d`; what is renamed
-/// keeps its old name.
+/// The paths that a tree of imports stands for: `a::{b, c::d}` is `a::b` and `a::c::d`; what is
+/// renamed has its old name.
 fn leaves(tree: &str) -> Vec<String> {
     let Some((start, rest)) = tree.split_once('{') else {
         let name = tree.split(" as ").next().unwrap_or("").trim();

@@ -1,4 +1,4 @@
-//! Lines of at most 100 columns, so that two files stand side by side, and a comment is read in one go.
+//! Lines of at most 100 columns: two files stand side by side, and a comment is read in one go.
 
 use crate::sources::{SourceFile, assert_none, lines_of, source_files};
 

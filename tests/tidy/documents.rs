@@ -12,7 +12,7 @@ const DOCUMENTS: [&str; 4] = [
     "docs/failures.md",
 ];
 
-/// The ways of data through the code: headings of ARCHITECTURE.md, each above a numbered list of files.
+/// The ways of data through the code: headings of ARCHITECTURE.md, each above a list of files.
 const WAYS: [&str; 4] = [
     "## The way of a microbatch",
     "## The way of a chat request",

@@ -1,5 +1,5 @@
-//! The glossary at the end of ARCHITECTURE.md: its words are used, and the nouns of the protocol are in
-//! it.
+//! The glossary at the end of ARCHITECTURE.md: its words are used, and the nouns of the protocol are
+//! in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

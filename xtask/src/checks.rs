@@ -14,8 +14,8 @@ const LIGHT: [&str; 4] = [
     "concord-scheduler",
 ];
 
-/// Commands of the README that build, word by word; `tests/readme` looks for them here, and runs the
-/// other ones.
+/// Commands of the README that build, word by word; `tests/readme` looks for them here, and runs
+/// the other ones.
 const DEMO: &str = "cargo run --release -- demo";
 const INSTALL: &str = "cargo install --path .";
 
@@ -71,8 +71,8 @@ fn in_the_readme(line: &str) -> Command {
     without_nvrtc(&words)
 }
 
-/// A command of cargo's that builds without features. It leaves machine code for GPUs to the build with
-/// them, as NVRTC takes minutes for all kernels and targets.
+/// A command of cargo's that builds without features. It leaves machine code for GPUs to the build
+/// with them, as NVRTC takes minutes for all kernels and targets.
 fn without_nvrtc(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
     if nvrtc::fetched().is_some() {

@@ -59,8 +59,8 @@ pub fn check() -> Outcome {
     Ok(())
 }
 
-/// What is wrong with a package; `package` as cargo prints it: name, version, and its source if that
-/// is not crates.io.
+/// What is wrong with a package; `package` as cargo prints it: name, version, and its source if
+/// that is not crates.io.
 fn fault(package: &str, licence: &str) -> Option<String> {
     let mut words = package.split(' ');
     let name = words.next().unwrap_or("");

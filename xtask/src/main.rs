@@ -1,6 +1,6 @@
 //! What contributors run, as `cargo xtask COMMAND`: the quick check, everything that a change must
-//! pass, and all tests with the set-up that they need. It uses the standard library alone, so that it
-//! is there seconds after a clone.
+//! pass, and all tests with the set-up that they need. It uses the standard library alone, so that
+//! it is there seconds after a clone.
 
 mod checks;
 mod examples;
@@ -22,7 +22,7 @@ cargo xtask COMMAND
   ci        everything that a change must pass, the tests last; with --without-tests all but them
   licences  are the licences and the sources of all dependencies among the allowed ones?
 
-Nothing is installed where the variable CONCORD_NO_INSTALL is set; what is missing is named instead.";
+Where CONCORD_NO_INSTALL is set nothing is installed; what is missing is named instead.";
 
 /// What a command gives: nothing, or why it failed.
 type Outcome = Result<(), String>;

@@ -12,7 +12,7 @@ pub fn is_named() -> bool {
     std::env::var_os("CONCORD_NVRTC").is_some_and(|value| !value.is_empty())
 }
 
-/// The folder that builds are to take it from, if it was fetched and the environment names no other.
+/// Where builds are to take it from, if it was fetched and the environment names no other.
 pub fn fetched() -> Option<PathBuf> {
     let library = root().join(FOLDER).join("nvidia/cuda_nvrtc/lib");
     (!is_named() && library.is_dir()).then_some(library)

@@ -1,5 +1,5 @@
-//! What tests print, as it passes by: all but what passing tests have written, of which only the lines
-//! that tell of something skipped are kept.
+//! What tests print, as it passes by: all but what passing tests have written, of which only the
+//! lines that tell of something skipped are read.
 
 use std::collections::BTreeMap;
 

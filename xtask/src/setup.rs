@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::step::{command, run, succeeds};
 use crate::{Outcome, nvrtc, root};
 
-/// NVIDIA's run-time compiler, a library of 90 MB: the last release line that knows Pascal and Volta.
+/// NVIDIA's run-time compiler, 90 MB: the last release line that knows Pascal and Volta.
 const NVRTC: &str = "nvidia-cuda-nvrtc-cu12==12.9.*";
 /// Clients that people use, by their names on PyPI and in Python.
 const CLIENTS: [(&str, &str); 2] = [
@@ -101,8 +101,8 @@ pub fn features_at_hand() -> Features {
     }
 }
 
-/// Has ready what building needs: the C++ compiler, and the compiler of kernels. Returns what is missing
-/// all the same: what goes without it, and how it is had.
+/// Has ready what building needs: the C++ compiler, and the compiler of kernels. Returns what is
+/// missing all the same: what goes without it, and how to get it.
 pub fn before_the_build() -> Vec<String> {
     let mut missing = install(&[CXX]);
     if let Err(reason) = fetch_nvrtc() {
@@ -145,8 +145,8 @@ fn install(tools: &[Tool]) -> Vec<String> {
     absent().map(line).collect()
 }
 
-/// Installs packages; `words` stand before `apt-get`. Without a network it gives up soon, and it waits
-/// for another installation to end.
+/// Installs packages; `words` stand before `apt-get`. Without a network it gives up soon, and it
+/// waits for another installation to end.
 fn apt(words: &[&str], packages: &[&str]) -> Outcome {
     let line: Vec<&str> = words.iter().copied().chain(["apt-get"]).collect();
     let patience = [
@@ -168,8 +168,8 @@ fn apt(words: &[&str], packages: &[&str]) -> Outcome {
     step(&[&install[..], packages].concat())
 }
 
-/// What stands before `apt-get` where this process may call it; nothing where it may not. It asks for
-/// no password, and takes `sudo` only on machines of continuous integration, which set `CI`.
+/// What stands before `apt-get` where this process may call it; nothing where it may not. It asks
+/// for no password, and takes `sudo` only on machines of continuous integration, which set `CI`.
 fn administrator() -> Option<&'static [&'static str]> {
     if forbidden() || !succeeds("apt-get", &["--version"]) {
         return None;

@@ -9,8 +9,8 @@ use crate::{Outcome, nvrtc, root};
 /// What every check builds, in one profile and one set of features, so that it is compiled once.
 pub const EVERYTHING: [&str; 3] = ["--release", "--workspace", "--locked"];
 
-/// A command of cargo, in the folder of the repository. All of them see the same NVRTC, as with another
-/// one the kernels would be built again.
+/// A command of cargo, in the folder of the repository. All of them see the same NVRTC, as with
+/// another one the kernels would be built again.
 pub fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = command(Path::new(&cargo), arguments);

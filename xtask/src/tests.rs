@@ -12,7 +12,7 @@ use crate::step::{EVERYTHING, cargo, run as run_step, typed};
 /// Sets up what is missing, where it may; builds the tests meanwhile, and runs them.
 ///
 /// # Errors
-/// The tests do not build, or one of them fails. What is skipped is no error: the last line counts it.
+/// The tests do not build, or one of them fails. What is skipped is no error: it is counted.
 pub fn run() -> Outcome {
     let mut missing = setup::before_the_build();
     missing.extend(setup::missing_instructions());
@@ -52,8 +52,8 @@ fn tests(features: Features) -> Command {
     command
 }
 
-/// Shows what the command prints, on one stream so that lines keep their order, but for what `reader`
-/// takes out.
+/// Shows what the command prints, on one stream so that lines keep their order, but for what
+/// `reader` takes out.
 fn pass_through(mut command: Command, reader: &mut Reader) -> std::io::Result<ExitStatus> {
     let (lines, writer) = std::io::pipe()?;
     command.stdout(writer.try_clone()?).stderr(writer);
