@@ -1,5 +1,5 @@
-//! Finds the CUDA kernels, and compiles them: for GPUs where NVRTC is found, and for the host where the
-//! feature `emulator` asks for it.
+//! Finds the CUDA kernels, and compiles them: for GPUs where NVRTC is found, and for the host where
+//! the feature `emulator` asks for it.
 
 #[cfg(feature = "emulator")]
 #[path = "build/emulator.rs"]
@@ -13,10 +13,10 @@ mod sources;
 
 // What the crate does when it runs, too.
 #[allow(dead_code, unreachable_pub)]
-#[path = "src/cuda/arch.rs"]
+#[path = "src/gpu/arch.rs"]
 mod arch;
 #[allow(dead_code)]
-#[path = "src/cuda/nvrtc.rs"]
+#[path = "src/gpu/nvrtc.rs"]
 mod nvrtc;
 
 use std::env;

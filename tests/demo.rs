@@ -42,7 +42,13 @@ fn assert_result(result: &Value) {
         hashes.iter().all(|hash| *hash == result["record_digest"]),
         "{result}"
     );
-    assert_eq!(result["record_digest"].as_str().unwrap().len(), 64);
+    let hash = result["record_digest"].as_str().unwrap();
+    assert_eq!(hash.len(), 64);
+    let page = include_str!("../README.md");
+    assert!(
+        page.contains(hash),
+        "the README shows another one than {hash}"
+    );
     assert_eq!(result["convicted"], serde_json::json!(["mallory"]));
     assert_eq!(result["verified"], true);
     // The model learnt the language of its data, and knew nothing of it before.

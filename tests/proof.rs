@@ -5,7 +5,7 @@ mod pool;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use concord_proto::bundle::{self, Bundle, FILES};
+use concord_verify::training::bundle::{self, Bundle, FILES};
 use pool::{Pool, outcome, run, shared, small_job};
 use serde_json::Value;
 

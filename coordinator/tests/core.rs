@@ -5,8 +5,8 @@ mod sim;
 use std::collections::BTreeMap;
 
 use concord_proto::Digest;
-use concord_proto::bundle;
 use concord_proto::client::{JobEvent, PlanChoice};
+use concord_verify::training::bundle;
 use sim::job::{ALWAYS, job};
 use sim::rng::Rng;
 use sim::world::{Checker, SECOND, World, key};
@@ -138,7 +138,7 @@ fn a_faster_worker_takes_over_at_a_boundary() {
     assert_eq!(finish(&mut world, "joined"), alone(false));
     let plans: Vec<_> = world.memory.plans.values().collect();
     assert_eq!(plans.len(), 2, "{plans:?}");
-    assert!(plans[0].seat(&fast).is_none() && plans[1].seat(&fast).is_some());
+    assert!(plans[0].slot(&fast).is_none() && plans[1].slot(&fast).is_some());
     let voided = |e: &JobEvent| matches!(e, JobEvent::Voided { .. } | JobEvent::Lost { .. });
     assert!(
         !world.memory.events.iter().any(voided),

@@ -50,7 +50,7 @@ fn lost(world: &World) -> Vec<(WorkerId, String)> {
 
 fn is_in_last_plan(world: &World, worker: WorkerId) -> bool {
     let last = world.memory.plans.values().next_back();
-    last.is_some_and(|plan| plan.seat(&worker).is_some())
+    last.is_some_and(|plan| plan.slot(&worker).is_some())
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn whom_the_coordinator_does_not_reach_has_no_part() {
             assert_eq!(finish(&mut world, &what), expected, "{what}");
             assert_eq!(lost(&world), [], "{what}");
             let mut plans = world.memory.plans.values();
-            let is_planned = plans.any(|plan| plan.seat(&id(number)).is_some());
+            let is_planned = plans.any(|plan| plan.slot(&id(number)).is_some());
             assert!(!is_planned, "{what}: {:?}", world.memory.plans);
             assert!(world.memory.convicted.is_empty(), "{what}");
         }

@@ -311,7 +311,9 @@ async fn an_address_that_somebody_squats_goes_to_its_owner() {
     ));
     let mut owner = Line::open(&mut client, 2, at(&address)).await;
     assert!(matches!(owner.hear().await, Some(ToWorker::Welcome { .. })));
-    [&squatter, &owner].map(Line::stay);
+    for line in [&squatter, &owner] {
+        line.stay();
+    }
     let refused = reason(squatter.hear().await);
     assert!(refused.contains(&owner.key.public().short()), "{refused}");
     assert!(squatter.is_over().await);

@@ -185,7 +185,7 @@ fn another_worker_has_to_fail_in_the_same_way() {
         reason.contains(DIVERGED) && reason.contains("try without it"),
         "{reason}"
     );
-    assert!(plan.seat(&key(2).public()).is_some());
+    assert!(plan.slot(&key(2).public()).is_some());
     pool.say(sessions[1], ready(id, 2));
     pool.say(sessions[1], failed(id, 2, DIVERGED, true));
     let end = JobEvent::Failed(DIVERGED.to_string());

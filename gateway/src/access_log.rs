@@ -1,8 +1,8 @@
 //! The file of accesses: one JSON object a line.
 //!
 //! A thread of its own writes it. Requests never wait for the disk: lines that it does not follow
-//! are lost, and counted. The file is opened for each run of lines, so that whoever rotates logs may
-//! move it away at any time.
+//! are lost, and counted. The file is opened for each run of lines, so that a program that rotates
+//! logs may move it away at any time.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -25,16 +25,16 @@ const RUN_MAX: usize = 512;
 /// What stands for stderr.
 const STDERR: &str = "-";
 
-enum Input {
+enum LogEntry {
     Line(String),
-    /// Tell when all lines before are written.
+    /// Send a word once all lines before are written.
     Flush(oneshot::Sender<()>),
 }
 
 /// Where lines go.
 pub(crate) struct AccessLog {
-    inputs: SyncSender<Input>,
-    /// Lines that could not be written, and have not been told yet.
+    inputs: SyncSender<LogEntry>,
+    /// Lines that could not be written, and are not in any figure yet.
     lost: Arc<AtomicU64>,
 }
 
@@ -64,14 +64,14 @@ impl AccessLog {
     /// Has a line written. The result is how many lines were lost since the last one: because too
     /// many wait, or because the file could not be written.
     pub fn write(&self, line: String) -> u64 {
-        let waits = self.inputs.try_send(Input::Line(line)).is_ok();
+        let waits = self.inputs.try_send(LogEntry::Line(line)).is_ok();
         self.lost.swap(0, Ordering::Relaxed) + u64::from(!waits)
     }
 
     /// Waits until all lines so far are written, or cannot be.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        if self.inputs.try_send(Input::Flush(done)).is_ok() {
+        if self.inputs.try_send(LogEntry::Flush(done)).is_ok() {
             // A writer that is gone writes no more.
             let _ = written.await;
         }
@@ -85,16 +85,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, inputs: &Receiver<Input>) {
+    fn run(mut self, inputs: &Receiver<LogEntry>) {
         while let Ok(first) = inputs.recv() {
             let (mut text, mut done) = (String::new(), Vec::new());
             for input in std::iter::once(first).chain(inputs.try_iter().take(RUN_MAX)) {
                 match input {
-                    Input::Line(line) => {
+                    LogEntry::Line(line) => {
                         text.push_str(&line);
                         text.push('\n');
                     }
-                    Input::Flush(sender) => done.push(sender),
+                    LogEntry::Flush(sender) => done.push(sender),
                 }
             }
             let written = append(&self.path, &text);
@@ -104,7 +104,7 @@ impl Writer {
             }
             match written {
                 Ok(()) => self.has_failed = false,
-                // Once, and again after it has worked.
+                // Logged once, and again after a success.
                 Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
                     let path = self.path.display();
                     tracing::error!("accesses are not written to {path}: {error}");
@@ -112,7 +112,7 @@ impl Writer {
                 Err(_) => {}
             }
             for sender in done {
-                // Whoever asked is gone.
+                // The one that waited is gone.
                 let _ = sender.send(());
             }
         }

@@ -7,9 +7,11 @@ use axum::Extension;
 use axum::extract::{Request, State};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
+use crate::fields::{LOAD_ADAPTER, Table, UNLOAD_ADAPTER};
 use crate::gateway::Gateway;
 use crate::json::{self, Fields};
-use crate::keys::Account;
+use crate::keys::KeyAccount;
 use crate::request_body;
 
 /// Bytes of an adapter's name.
@@ -18,11 +20,11 @@ const NAME_MAX: usize = 128;
 /// `/v1/load_lora_adapter`: `lora_path` is a folder within the folder of adapters.
 pub(crate) async fn load(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     request: Request,
 ) -> Result<String, ApiError> {
     account.check_admin()?;
-    let mut fields = read(&gateway, &account, request).await?;
+    let mut fields = read(&gateway, &account, request, LOAD_ADAPTER).await?;
     let name = name(&mut fields)?;
     let path = fields.required_text("lora_path")?;
     let base = fields.text("base_model_name")?;
@@ -33,7 +35,7 @@ pub(crate) async fn load(
     }
     let Some(root) = gateway.options.adapter_dir.clone() else {
         let message = "No folder of adapters was given at the start: none can be loaded.";
-        return Err(ApiError::invalid(message).code("not_enabled"));
+        return Err(ApiError::invalid(message).code(Code::NotEnabled));
     };
     gateway.check_adapter_name(&name)?;
     let folder = within(root, PathBuf::from(path)).await?;
@@ -55,17 +57,16 @@ pub(crate) async fn load(
 /// `/v1/unload_lora_adapter`
 pub(crate) async fn unload(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     request: Request,
 ) -> Result<String, ApiError> {
     account.check_admin()?;
-    let mut fields = read(&gateway, &account, request).await?;
+    let mut fields = read(&gateway, &account, request, UNLOAD_ADAPTER).await?;
     let name = name(&mut fields)?;
-    fields.take("lora_int_id");
     fields.finish()?;
     let Some(digest) = gateway.remove_adapter(&name) else {
         let message = format!("No adapter '{name}' is loaded.");
-        let error = ApiError::not_found(message).code("model_not_found");
+        let error = ApiError::not_found(message).code(Code::ModelNotFound);
         return Err(ApiError {
             param: Some("lora_name".to_string()),
             ..error
@@ -82,14 +83,15 @@ pub(crate) async fn unload(
 
 async fn read(
     gateway: &Arc<Gateway>,
-    account: &Account,
+    account: &KeyAccount,
     request: Request,
+    table: Table,
 ) -> Result<Fields, ApiError> {
     let body = request_body::read(gateway, account, request).await?;
     let length = body.bytes.len();
     let work = move |gateway: &Gateway| {
         let value = json::parse(&body.bytes, gateway.options.limits.json_depth)?;
-        Fields::new(value, "")
+        Fields::new(value, "", table)
     };
     gateway.read(account, length, work).await
 }

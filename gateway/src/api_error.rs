@@ -5,10 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::code::Code;
 use crate::engine::Refused;
-
-/// The code of a gateway that ends.
-const ENDING: &str = "shutting_down";
 
 /// What a client is told went wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,13 +19,13 @@ pub(crate) struct ApiError {
     /// The field of the request that is wrong, such as "messages[2].content".
     pub param: Option<String>,
     /// For programs.
-    pub code: Option<&'static str>,
+    pub code: Option<Code>,
     /// Seconds after which asking again may help.
     pub retry_after: Option<u64>,
 }
 
 impl ApiError {
-    /// Anything; see the others first.
+    /// Any error; the functions below fit most.
     pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -65,27 +63,26 @@ impl ApiError {
         );
         Self {
             param: Some("model".to_string()),
-            code: Some("model_not_found"),
+            code: Some(Code::ModelNotFound),
             ..Self::not_found(message)
         }
     }
 
-    /// Our fault.
+    /// A fault of the server.
     pub fn server(message: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(status, "server_error", message)
     }
 
-    /// Not now.
-    pub fn unavailable(code: &'static str, message: impl Into<String>, seconds: u64) -> Self {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self::new(status, "server_error", message)
+    /// The request may succeed later.
+    pub fn unavailable(code: Code, message: impl Into<String>, seconds: u64) -> Self {
+        Self::new(code.status(), "server_error", message)
             .code(code)
             .retry_after(seconds)
     }
 
     /// With a code.
-    pub fn code(self, code: &'static str) -> Self {
+    pub fn code(self, code: Code) -> Self {
         Self {
             code: Some(code),
             ..self
@@ -112,7 +109,7 @@ impl ApiError {
              of the {part} or the completion.",
             u64::from(prompt) + u64::from(answer)
         );
-        Self::param(field, message).code("context_length_exceeded")
+        Self::param(field, message).code(Code::ContextLengthExceeded)
     }
 
     /// As [`Self::too_long`], of a text of so many bytes, which has at least so many tokens.
@@ -126,27 +123,27 @@ impl ApiError {
              {bytes} bytes, which are at least {least} tokens. Please reduce the length of the \
              {part}."
         );
-        Self::param(field, message).code("context_length_exceeded")
+        Self::param(field, message).code(Code::ContextLengthExceeded)
     }
 
     /// The gateway ends.
     pub fn ending() -> Self {
         let message = "The server is shutting down. Try again later.";
-        Self::unavailable(ENDING, message, 5)
+        Self::unavailable(Code::ShuttingDown, message, 5)
     }
 
     /// The key of a request under way was taken out of the file of keys.
     pub fn revoked() -> Self {
         let message = "The API key is no longer known here.";
         let status = StatusCode::UNAUTHORIZED;
-        Self::new(status, "invalid_request_error", message).code("invalid_api_key")
+        Self::new(status, "invalid_request_error", message).code(Code::InvalidApiKey)
     }
 
-    /// What an engine's refusal of a request for `max_tokens` tokens is to a client.
+    /// The error for a request of `max_tokens` tokens that the engine refused.
     pub fn refused(refused: Refused, field: &str, max_tokens: u32) -> Self {
         match refused {
             Refused::Overloaded { waiting } => Self::unavailable(
-                "overloaded",
+                Code::Overloaded,
                 format!("The pool is overloaded: {waiting} requests wait. Try again later."),
                 5,
             ),
@@ -156,7 +153,7 @@ impl ApiError {
             }
             Refused::UnknownAdapter => Self {
                 param: Some("model".to_string()),
-                ..Self::not_found("The adapter is no longer loaded.").code("model_not_found")
+                ..Self::not_found("The adapter is no longer loaded.").code(Code::ModelNotFound)
             },
             Refused::Other(reason) => Self::server(reason),
         }
@@ -165,7 +162,7 @@ impl ApiError {
     /// No pipeline computes.
     pub fn not_ready(what: &str) -> Self {
         let message = format!("The model is not ready: {what}. Try again later.");
-        Self::unavailable("not_ready", message, 5)
+        Self::unavailable(Code::NotReady, message, 5)
     }
 
     /// OpenAI's error object.
@@ -175,7 +172,7 @@ impl ApiError {
                 "message": self.message,
                 "type": self.kind,
                 "param": self.param,
-                "code": self.code,
+                "code": self.code.map(Code::as_str),
             }
         })
     }
@@ -191,7 +188,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.code == Some(ENDING) {
+        if self.code == Some(Code::ShuttingDown) {
             let close = HeaderValue::from_static("close");
             headers.insert(header::CONNECTION, close);
         }

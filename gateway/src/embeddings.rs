@@ -8,15 +8,17 @@ use axum::response::Response;
 use serde_json::Value;
 
 use crate::api_error::ApiError;
+use crate::code::Code;
+use crate::fields::EMBEDDINGS;
 use crate::gateway::Gateway;
 use crate::json::{self, Fields, wrong};
-use crate::keys::{Account, now};
+use crate::keys::{KeyAccount, now};
 use crate::request_body;
 
 /// `/v1/embeddings`
 pub(crate) async fn embeddings(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let permit = account.admit(now())?;
@@ -25,7 +27,7 @@ pub(crate) async fn embeddings(
     let work = move |gateway: &Gateway| {
         let _permit = permit;
         let value = json::parse(&body.bytes, gateway.options.limits.json_depth)?;
-        let mut fields = Fields::new(value, "")?;
+        let mut fields = Fields::new(value, "", EMBEDDINGS)?;
         let name = fields.text("model")?;
         let (name, _) = gateway.model(name.as_deref())?;
         let input = fields.take("input");
@@ -50,11 +52,11 @@ fn refusal(name: &str, input: &Value) -> ApiError {
          would be a bad one. Use a server with an embedding model."
     );
     if !has_ids {
-        return ApiError::param("model", refusal).code("unsupported_model");
+        return ApiError::param("model", refusal).code(Code::UnsupportedModel);
     }
     let message = format!(
         "{refusal} Besides, 'input' holds token ids, which no other model's tokenizer should be \
          asked about: with LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False."
     );
-    ApiError::param("input", message).code("unsupported_model")
+    ApiError::param("input", message).code(Code::UnsupportedModel)
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 /// A generation under way. Dropping it cancels the generation.
 #[derive(Debug)]
-pub struct Answering {
+pub struct EngineAnswer {
     /// What becomes of it, in order. A channel that ends before [`Update::Finished`] or
     /// [`Update::Failed`] is an engine that went away.
     pub updates: mpsc::Receiver<Update>,
@@ -36,17 +36,17 @@ pub enum Refused {
     },
     /// An adapter that is not loaded.
     UnknownAdapter,
-    /// Anything else, for whoever asked.
+    /// Anything else, as a sentence for the client.
     Other(String),
 }
 
 /// A pool that answers.
-pub trait Engine: Send + Sync + 'static {
+pub trait InferenceEngine: Send + Sync + 'static {
     /// Takes a generation, or says why not. Does not wait.
     ///
     /// # Errors
     /// [`Refused`].
-    fn submit(&self, generation: Generation) -> Result<Answering, Refused>;
+    fn submit(&self, generation: Generation) -> Result<EngineAnswer, Refused>;
 
     /// The state of the pool.
     fn view(&self) -> PoolView;

@@ -1,25 +1,25 @@
-//! What follows an answer while it goes out: its visit, and what may end it early.
+//! What accompanies an answer while it goes out: its visit, and what may end it early.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::answer::{Answer, Event};
+use crate::answer::{Answer, AnswerEvent};
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
-use crate::keys::Account;
-use crate::phase::{Phase, reached};
+use crate::keys::KeyAccount;
+use crate::phase::{DrainPhase, reached};
 use crate::visit::Visit;
 
-/// What follows an answer while it goes out.
+/// What accompanies an answer while it goes out.
 pub(crate) struct Following {
     visit: Arc<Visit>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
     revoked: watch::Receiver<bool>,
 }
 
 impl Following {
-    pub fn new(gateway: &Gateway, account: &Account, visit: Arc<Visit>) -> Self {
+    pub fn new(gateway: &Gateway, account: &KeyAccount, visit: Arc<Visit>) -> Self {
         Self {
             visit,
             phase: gateway.phase.clone(),
@@ -27,16 +27,17 @@ impl Following {
         }
     }
 
-    /// The next event of the answer, as [`Answer::next`], or why it ends before its end: the gateway
-    /// cuts what is under way, or the key is no longer known.
-    pub async fn next(&mut self, answer: &mut Answer) -> Option<Event> {
+    /// The next event of the answer, as [`Answer::next`], or why it ends before its end: the
+    /// gateway cuts what is under way, or the key is no longer known.
+    pub async fn next(&mut self, answer: &mut Answer) -> Option<AnswerEvent> {
+        let failed = |error| Some(AnswerEvent::Failed(error));
         let event = tokio::select! {
             biased;
-            () = reached(&mut self.phase, Phase::Cut) => Some(Event::Failed(ApiError::ending())),
-            () = revoked(&mut self.revoked) => Some(Event::Failed(ApiError::revoked())),
+            () = reached(&mut self.phase, DrainPhase::Cut) => failed(ApiError::ending()),
+            () = revoked(&mut self.revoked) => failed(ApiError::revoked()),
             event = answer.next() => event,
         };
-        if let Some(Event::Piece(..) | Event::Ended(..)) = event {
+        if let Some(AnswerEvent::Piece(..) | AnswerEvent::Ended(..)) = event {
             self.visit.answers();
         }
         event
@@ -45,7 +46,7 @@ impl Following {
 
 async fn revoked(revoked: &mut watch::Receiver<bool>) {
     if revoked.wait_for(|revoked| *revoked).await.is_err() {
-        // A key that nobody can take out any more.
+        // The account is gone, so that the key can no longer be revoked.
         std::future::pending::<()>().await;
     }
 }

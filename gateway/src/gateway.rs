@@ -9,12 +9,12 @@ use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::api_error::ApiError;
-use crate::engine::Engine;
+use crate::engine::InferenceEngine;
 use crate::guides::Guides;
-use crate::keys::{Account, Keyring, UsageFile};
+use crate::keys::{KeyAccount, Keyring, UsageFile};
 use crate::metrics::Metrics;
-use crate::options::{Options, Served};
-use crate::phase::{Phase, UnderWay};
+use crate::options::{GatewayOptions, Served};
+use crate::phase::{DrainPhase, UnderWay};
 use crate::readers::Readers;
 
 /// Adapters at a time.
@@ -23,43 +23,43 @@ const ADAPTERS_MAX: usize = 1_024;
 /// What all requests share.
 pub(crate) struct Gateway {
     pub served: Served,
-    /// The served model's, or the plain one.
+    /// The chat template of the served model, or the plain one.
     pub template: ChatTemplate,
-    /// Whether it is the model's.
+    /// Whether the template is the model's own.
     pub has_template: bool,
     /// The most text that a token stands for, if that is bounded.
     width: Option<TokenWidth>,
     pub readers: Readers,
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<dyn InferenceEngine>,
     pub keys: Keyring,
-    /// Where it is written what keys have used; nothing where no key is asked for, and at the end.
+    /// Where the use of keys is written; nothing where no key is needed, and after the end.
     usage: Mutex<Option<UsageFile>>,
-    pub options: Options,
+    pub options: GatewayOptions,
     pub cors: Option<HeaderValue>,
     pub metrics: Metrics,
     pub guides: Guides,
     pub access_log: Option<AccessLog>,
-    pub phase: watch::Receiver<Phase>,
+    pub phase: watch::Receiver<DrainPhase>,
     pub under_way: UnderWay,
     adapters: RwLock<Vec<(String, Digest)>>,
 }
 
 /// What a gateway is given beside the model.
-pub(crate) struct Parts {
+pub(crate) struct GatewayParts {
     pub keys: Keyring,
     pub usage: Option<UsageFile>,
     pub cors: Option<HeaderValue>,
     pub access_log: Option<AccessLog>,
-    pub phase: watch::Receiver<Phase>,
+    pub phase: watch::Receiver<DrainPhase>,
     pub under_way: UnderWay,
 }
 
 impl Gateway {
     pub fn new(
         mut served: Served,
-        engine: Arc<dyn Engine>,
-        options: Options,
-        parts: Parts,
+        engine: Arc<dyn InferenceEngine>,
+        options: GatewayOptions,
+        parts: GatewayParts,
     ) -> Self {
         Self {
             has_template: served.template.is_some(),
@@ -81,8 +81,8 @@ impl Gateway {
         }
     }
 
-    /// Writes what keys have taken of today, where that is new and any key has a bound. Waits for
-    /// the disk. Requests that wait here for each other are written by the first of them.
+    /// Writes what keys have used today, if that has changed and any key has a quota. Blocks on the
+    /// disk. Of requests that wait here at the same time, the first writes for all.
     pub fn write_usage(&self) {
         let mut file = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = file.as_mut().filter(|_| self.keys.has_quotas()) {
@@ -185,14 +185,14 @@ impl Gateway {
         adapters.iter().any(|(_, known)| known == digest)
     }
 
-    /// Reads a body of so many bytes on a thread that may take its time, once it is the account's
-    /// turn. The turn lasts as long as the work, also where the client leaves.
+    /// Reads a body of so many bytes on a blocking thread, once it is the account's turn. The turn
+    /// lasts until the work is done, even if the client leaves before.
     ///
     /// # Errors
     /// What `work` says; a 500 where it has a bug.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
-        account: &Account,
+        account: &KeyAccount,
         bytes: usize,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -207,8 +207,8 @@ impl Gateway {
         task.await.map_err(bug)?
     }
 
-    /// Refuses a text that cannot fit the model, however it is tokenized, before it is: for some
-    /// tokenizers that takes seconds a megabyte.
+    /// Refuses a text that is too long for the model however it is tokenized, without tokenizing
+    /// it: that may take seconds for each megabyte.
     ///
     /// # Errors
     /// A 400 that blames `field`.
@@ -226,8 +226,8 @@ impl Gateway {
         }
     }
 
-    /// Refuses requests that a foreign web page makes a browser send to this machine under another
-    /// name. Only needed where no key is asked for and nobody else was invited.
+    /// Refuses requests whose `Host` is not this machine (DNS rebinding by a foreign web page).
+    /// Only needed where no key is needed and the API is not open to others.
     ///
     /// # Errors
     /// A 403.

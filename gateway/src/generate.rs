@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::following::Following;
 use crate::gateway::Gateway;
-use crate::keys::{Account, Permit, now};
+use crate::keys::{KeyAccount, Permit, now};
 use crate::prepare::{self, Prepared};
 use crate::request::Way;
 use crate::request_body;
@@ -20,7 +20,7 @@ use crate::visit::Visit;
 /// `/v1/chat/completions`
 pub(crate) async fn chat(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     Extension(visit): Extension<Arc<Visit>>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -48,7 +48,7 @@ pub(crate) async fn chat(
 /// `/v1/completions`
 pub(crate) async fn completion(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     Extension(visit): Extension<Arc<Visit>>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -100,19 +100,19 @@ async fn respond<F: Form>(
 /// Reads a request and hands it to the engine.
 async fn begin(
     gateway: &Arc<Gateway>,
-    account: &Arc<Account>,
+    account: &Arc<KeyAccount>,
     visit: &Arc<Visit>,
     request: Request,
     field: &str,
     prepare: fn(&Gateway, &[u8], &Permit) -> Result<Prepared, ApiError>,
 ) -> Result<(Answer, Prepared), ApiError> {
-    let permit = account.admit(now())?.of(Some(visit.clone()));
+    let permit = account.admit(now())?.noted_in(visit.clone());
     let body = request_body::read(gateway, account, request).await?;
     let length = body.bytes.len();
-    // The permit lasts as long as the work, also where the client leaves.
+    // The permit lasts until the work is done, even if the client leaves before.
     let work = move |gateway: &Gateway| {
         let prepared = prepare(gateway, &body.bytes, &permit)?;
-        // Before the engine draws any of it: whatever ends this process, it counts as used.
+        // Before the engine draws any token, so that a kill of this process forgets none of them.
         if permit.account().line.tokens_per_day.is_some() {
             gateway.write_usage();
         }

@@ -2,12 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use concord_proto::serving::Grammar;
-use concord_text::{Guide, GuideFactory, TextTokenizer};
+use concord_text::{Grammar, Guide, GuideFactory, TextTokenizer};
 
 use crate::api_error::ApiError;
 
-/// Laid out with the first request that has a grammar: for a large vocabulary that takes a second.
+/// Built for the first request that has a grammar: for a large vocabulary that takes a second.
 pub(crate) struct Guides {
     tokenizer: Arc<TextTokenizer>,
     vocab: u32,
@@ -23,7 +22,7 @@ impl Guides {
         }
     }
 
-    /// A guide for an answer, to be cloned for more. Takes time: not for a task that others wait for.
+    /// A guide for an answer, to be cloned for more. Slow: must not run on an async thread.
     ///
     /// # Errors
     /// A 400 that blames `param`, the field that the grammar comes from.

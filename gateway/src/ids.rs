@@ -28,8 +28,8 @@ pub(crate) fn fresh(prefix: &str) -> Result<String, ApiError> {
     ))
 }
 
-/// A name for an answer of `owner`'s: `prefix`, 16 random digits, and 16 that nobody has for another
-/// owner. So whose a receipt is need be kept nowhere.
+/// A name for an answer of `owner`'s: `prefix`, 16 random digits, and 16 that are derived from them
+/// and the owner. So the owner of a receipt can be checked and need not be stored.
 ///
 /// # Errors
 /// As [`fresh`].
@@ -61,8 +61,8 @@ pub(crate) fn given(id: &str) -> Option<&str> {
     fits.then_some(id)
 }
 
-/// Whether `id` names all choices of an answer, or one of them. Part of a name, by which other
-/// answers could be found, is none.
+/// Whether `id` names all choices of an answer, or one of them. A part of a name is refused: it
+/// could match other answers.
 pub(crate) fn is_answer(id: &str) -> bool {
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let mut parts = id.split('-');

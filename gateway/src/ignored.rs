@@ -1,18 +1,18 @@
-//! Fields that a request has and nothing uses: told, never dropped in silence.
+//! Fields of a request that nothing uses: the response lists them.
 
 use axum::http::HeaderValue;
 use axum::response::Response;
 
-/// Names that a response tells; of more, only their number.
+/// Names that a response lists; of more, only their number.
 const TOLD_MAX: usize = 16;
 
-/// Letters of a name that a response tells.
+/// Characters of a name that a response shows.
 const NAME_MAX: usize = 96;
 
-/// The header that tells them.
+/// The header that lists them.
 pub(crate) const HEADER: &str = "x-concord-ignored";
 
-/// The paths of fields that change no answer and that nobody here knows, such as
+/// The paths of fields that change no answer, such as
 /// `messages[1].provider_specific_fields`.
 #[derive(Debug, Default)]
 pub(crate) struct Ignored {
@@ -27,7 +27,7 @@ impl Ignored {
             self.more += 1;
             return;
         }
-        // What a header, and a line of a log, can hold.
+        // Other characters have no place in a header or in a line of a log.
         let plain = |letter: char| match letter {
             '!'..='~' if letter != ',' => letter,
             _ => '?',
@@ -36,7 +36,7 @@ impl Ignored {
             .push(path.chars().take(NAME_MAX).map(plain).collect());
     }
 
-    /// Tells them in the header of a response, and in the log.
+    /// Lists them in the header of a response, and in the log.
     pub fn tell(&self, response: &mut Response) {
         if self.told.is_empty() {
             return;

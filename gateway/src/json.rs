@@ -1,12 +1,14 @@
-//! Strict reading of JSON: a wrong type, a value out of bounds or a parameter that nobody knows is a
-//! 400 that names the field. Fields that nobody knows within objects are told ([`Ignored`]).
-
-use std::ops::RangeInclusive;
+//! Strict reading of JSON, by the tables of [`crate::fields`]: a wrong type, a value out of bounds
+//! or an unknown parameter is a 400 that names the field. Unknown fields of objects within a
+//! request change nothing and are listed in the response ([`Ignored`]).
 
 use serde_json::{Map, Value};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
+use crate::fields::{self, Accepts, Effects, Items, Table};
 use crate::ignored::Ignored;
+use crate::options::Limits;
 
 /// The value in `bytes`, which may nest `depth` deep.
 ///
@@ -46,20 +48,25 @@ fn nests_deeper(bytes: &[u8], depth: usize) -> bool {
     false
 }
 
-/// An object, field by field. What was taken is gone; what is left in the end is unknown.
+/// An object, field by field, by the table of its fields. What was taken is gone; what is left in
+/// the end is unknown.
 #[derive(Debug)]
 pub(crate) struct Fields {
     map: Map<String, Value>,
+    table: Table,
     /// Where the object is: empty, or such as "messages[2]".
     at: String,
 }
 
 impl Fields {
-    /// The object `value`, which stands at `at`.
-    pub fn new(value: Value, at: impl Into<String>) -> Result<Self, ApiError> {
+    /// The object `value`, which stands at `at` and may have the fields of `table`.
+    ///
+    /// # Errors
+    /// A 400 where it is no object.
+    pub fn new(value: Value, at: impl Into<String>, table: Table) -> Result<Self, ApiError> {
         let at = at.into();
         match value {
-            Value::Object(map) => Ok(Self { map, at }),
+            Value::Object(map) => Ok(Self { map, table, at }),
             other if at.is_empty() => Err(ApiError::invalid(format!(
                 "The body has to be a JSON object, and is {}.",
                 kind(&other)
@@ -81,12 +88,30 @@ impl Fields {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// A field with what its table says that it takes; nothing where it is absent.
+    fn given(&mut self, name: &str) -> Result<Option<(Value, Accepts)>, ApiError> {
+        let Some(value) = self.take(name) else {
+            return Ok(None);
+        };
+        let field = fields::find(self.table, name).ok_or_else(|| self.bug(name))?;
+        Ok(Some((value, field.takes)))
+    }
+
+    /// A field that is read as something that its table does not say.
+    fn bug(&self, name: &str) -> ApiError {
+        let path = self.path(name);
+        ApiError::server(format!(
+            "The gateway has a bug, please report it: '{path}' has no row."
+        ))
+    }
+
     /// A text.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.take(name) {
+        match self.given(name)? {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(wrong(&self.path(name), "a string", &other)),
+            Some((Value::String(text), Accepts::Text)) => Ok(Some(text)),
+            Some((other, Accepts::Text)) => Err(wrong(&self.path(name), "a string", &other)),
+            Some(_) => Err(self.bug(name)),
         }
     }
 
@@ -97,104 +122,153 @@ impl Fields {
 
     /// True or false.
     pub fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.take(name) {
+        match self.given(name)? {
             None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(other) => Err(wrong(&self.path(name), "a boolean", &other)),
+            Some((Value::Bool(flag), Accepts::Flag)) => Ok(Some(flag)),
+            Some((other, Accepts::Flag)) => Err(wrong(&self.path(name), "a boolean", &other)),
+            Some(_) => Err(self.bug(name)),
         }
     }
 
-    /// A number within bounds.
-    pub fn number(
-        &mut self,
-        name: &str,
-        range: RangeInclusive<f64>,
-    ) -> Result<Option<f64>, ApiError> {
+    /// A number within the bounds of its table.
+    pub fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         let path = self.path(name);
-        let Some(value) = self.take(name) else {
-            return Ok(None);
+        let (value, low, high) = match self.given(name)? {
+            None => return Ok(None),
+            Some((value, Accepts::Number(low, high))) => (value, low, high),
+            Some(_) => return Err(self.bug(name)),
         };
         let number = value.as_f64();
         let number = number.ok_or_else(|| wrong(&path, "a number", &value))?;
-        if range.contains(&number) {
+        if (low..=high).contains(&number) {
             return Ok(Some(number));
         }
-        let (low, high) = range.into_inner();
         let message = format!("'{path}' has to be within {low} and {high}, and is {number}.");
         Err(ApiError::param(path, message))
     }
 
-    /// A whole number within bounds.
-    pub fn integer(
-        &mut self,
-        name: &str,
-        range: RangeInclusive<i64>,
-    ) -> Result<Option<i64>, ApiError> {
-        let path = self.path(name);
-        let Some(value) = self.take(name) else {
-            return Ok(None);
-        };
-        if value.as_f64().is_none_or(|number| number.fract() != 0.0) {
-            return Err(wrong(&path, "an integer", &value));
+    /// A whole number within the bounds of its table.
+    pub fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
+        match self.given(name)? {
+            None => Ok(None),
+            Some((value, Accepts::Integer(low, high))) => {
+                integer(&self.path(name), &value, low, high).map(Some)
+            }
+            Some(_) => Err(self.bug(name)),
         }
-        // 1.0 is an integer too, in JSON. A number beyond i64 is out of bounds in any case.
-        let number = value.as_f64().unwrap_or(f64::MAX);
-        let number = value.as_i64().unwrap_or(number as i64);
-        if value.is_u64() && value.as_i64().is_none() || !range.contains(&number) {
-            let (low, high) = range.into_inner();
-            let message = format!("'{path}' has to be within {low} and {high}, and is {value}.");
-            return Err(ApiError::param(path, message));
-        }
-        Ok(Some(number))
     }
 
-    /// An array of at most `most` values.
-    pub fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, ApiError> {
-        let path = self.path(name);
-        match self.take(name) {
+    /// A whole number from 1 to a bound of the gateway.
+    pub fn count(&mut self, name: &str, limits: &Limits) -> Result<Option<u32>, ApiError> {
+        match self.given(name)? {
             None => Ok(None),
-            Some(Value::Array(list)) if list.len() > most => {
+            Some((value, Accepts::Count(most))) => {
+                let most = i64::from(most(limits));
+                let count = integer(&self.path(name), &value, 1, most)?;
+                Ok(u32::try_from(count).ok())
+            }
+            Some(_) => Err(self.bug(name)),
+        }
+    }
+
+    /// An array, of at most as many values as its table says.
+    pub fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
+        let path = self.path(name);
+        match self.given(name)? {
+            None => Ok(None),
+            Some((Value::Array(list), Accepts::List(most, _))) if list.len() > most => {
                 let message = format!("'{path}' has {} items: at most {most}.", list.len());
                 Err(ApiError::param(path, message))
             }
-            Some(Value::Array(list)) => Ok(Some(list)),
-            Some(other) => Err(wrong(&path, "an array", &other)),
+            Some((Value::Array(list), Accepts::List(..))) => Ok(Some(list)),
+            Some((other, Accepts::List(..))) => Err(wrong(&path, "an array", &other)),
+            Some(_) => Err(self.bug(name)),
+        }
+    }
+
+    /// An item of a list of objects, which stood at `path`.
+    pub fn item(&self, name: &str, index: usize, value: Value) -> Result<Fields, ApiError> {
+        match fields::find(self.table, name).map(|field| field.takes) {
+            Some(Accepts::List(_, Items::Objects(table))) => {
+                Self::new(value, format!("{}[{index}]", self.path(name)), table)
+            }
+            _ => Err(self.bug(name)),
         }
     }
 
     /// An object.
     pub fn object(&mut self, name: &str) -> Result<Option<Fields>, ApiError> {
         let path = self.path(name);
-        let value = self.take(name);
-        value.map(|value| Self::new(value, path)).transpose()
+        match self.given(name)? {
+            None => Ok(None),
+            Some((value, Accepts::Object(table))) => Self::new(value, path, table).map(Some),
+            Some(_) => Err(self.bug(name)),
+        }
     }
 
     /// An object, as it is.
     pub fn map(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
-        Ok(self.object(name)?.map(|fields| fields.map))
-    }
-
-    /// Drops what nobody took of an object within a request, and notes it: it can change no answer,
-    /// because only what was taken goes on from here. What may mean something was taken before, or
-    /// refused by name.
-    pub fn ignore_rest(self, ignored: &mut Ignored) {
-        for (name, _) in self.map.iter().filter(|(_, value)| !value.is_null()) {
-            ignored.add(&self.path(name));
+        match self.given(name)? {
+            None => Ok(None),
+            Some((Value::Object(map), Accepts::Map)) => Ok(Some(map)),
+            Some((other, Accepts::Map)) => Err(wrong(&self.path(name), "an object", &other)),
+            Some(_) => Err(self.bug(name)),
         }
     }
 
-    /// Refuses a field, unless its value is the one that nothing would mean too.
-    pub fn refuse(&mut self, name: &str, default: &Value) -> Result<(), ApiError> {
+    /// Accepts what changes nothing, and refuses what is not supported.
+    fn rest(&mut self) -> Result<(), ApiError> {
+        let table = self.table;
+        for field in table.iter().flat_map(|fields| fields.iter()) {
+            match (field.effect, field.takes) {
+                (_, Accepts::Only(value)) => self.refuse(field.name, value)?,
+                (_, Accepts::Never(instead)) => {
+                    if self.take(field.name).is_some() {
+                        let path = self.path(field.name);
+                        let message = format!("'{path}' is not supported here: use {instead}.");
+                        let error = ApiError::param(path, message);
+                        return Err(error.code(Code::UnsupportedParameter));
+                    }
+                }
+                (Effects::None, Accepts::Text) => drop(self.text(field.name)?),
+                (Effects::None, Accepts::Flag) => drop(self.flag(field.name)?),
+                (Effects::None, Accepts::Map) => drop(self.map(field.name)?),
+                (Effects::None, _) => drop(self.take(field.name)),
+                (Effects::Some, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of an object within a request. Drops what nobody took, and notes it: it can change
+    /// no answer, because only what was taken goes on from here.
+    ///
+    /// # Errors
+    /// A 400 for what would mean something, and is not supported.
+    pub fn finish_within(mut self, ignored: &mut Ignored) -> Result<(), ApiError> {
+        self.rest()?;
+        for (name, _) in self.map.iter().filter(|(_, value)| !value.is_null()) {
+            ignored.add(&self.path(name));
+        }
+        Ok(())
+    }
+
+    /// Refuses a field, unless its value is this JSON, which is the same as nothing.
+    ///
+    /// # Errors
+    /// A 400.
+    pub fn refuse(&mut self, name: &str, default: &str) -> Result<(), ApiError> {
+        let default = serde_json::from_str(default).unwrap_or(Value::Null);
         match self.take(name) {
             None => Ok(()),
-            Some(value) if same(&value, default) => Ok(()),
+            Some(value) if same(&value, &default) => Ok(()),
             Some(_) => {
                 let path = self.path(name);
                 let message = match default {
                     Value::Null => format!("'{path}' is not supported here: leave it out."),
                     _ => format!("'{path}' is not supported here, except as {default}."),
                 };
-                Err(ApiError::param(path, message).code("unsupported_parameter"))
+                Err(ApiError::param(path, message).code(Code::UnsupportedParameter))
             }
         }
     }
@@ -203,19 +277,37 @@ impl Fields {
     pub fn missing(&self, name: &str) -> ApiError {
         let path = self.path(name);
         let message = format!("'{path}' is missing.");
-        ApiError::param(path, message).code("missing_required_parameter")
+        ApiError::param(path, message).code(Code::MissingRequiredParameter)
     }
 
-    /// Refuses what nobody took.
-    pub fn finish(self) -> Result<(), ApiError> {
+    /// The end of a request.
+    ///
+    /// # Errors
+    /// A 400 for what is not supported, and for what nobody knows.
+    pub fn finish(mut self) -> Result<(), ApiError> {
+        self.rest()?;
         let unknown = self.map.iter().find(|(_, value)| !value.is_null());
         let Some((name, _)) = unknown else {
             return Ok(());
         };
         let path: String = self.path(name).chars().take(200).collect();
         let message = format!("'{path}' is not known here: leave it out.");
-        Err(ApiError::param(path, message).code("unknown_parameter"))
+        Err(ApiError::param(path, message).code(Code::UnknownParameter))
     }
+}
+
+fn integer(path: &str, value: &Value, low: i64, high: i64) -> Result<i64, ApiError> {
+    if value.as_f64().is_none_or(|number| number.fract() != 0.0) {
+        return Err(wrong(path, "an integer", value));
+    }
+    // 1.0 is an integer too, in JSON. A number beyond i64 is out of bounds in any case.
+    let number = value.as_f64().unwrap_or(f64::MAX);
+    let number = value.as_i64().unwrap_or(number as i64);
+    if value.is_u64() && value.as_i64().is_none() || !(low..=high).contains(&number) {
+        let message = format!("'{path}' has to be within {low} and {high}, and is {value}.");
+        return Err(ApiError::param(path, message));
+    }
+    Ok(number)
 }
 
 /// Numbers by value: 1 is 1.0.
@@ -229,7 +321,7 @@ fn same(a: &Value, b: &Value) -> bool {
 /// What to say of a value of a wrong type.
 pub(crate) fn wrong(path: &str, expected: &str, found: &Value) -> ApiError {
     let message = format!("'{path}' has to be {expected}, and is {}.", kind(found));
-    ApiError::param(path, message).code("invalid_type")
+    ApiError::param(path, message).code(Code::InvalidType)
 }
 
 fn kind(value: &Value) -> &'static str {

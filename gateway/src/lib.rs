@@ -1,15 +1,56 @@
-//! The HTTP gateway: an OpenAI-compatible API over an [`Engine`].
+//! The HTTP gateway: an OpenAI-compatible API over an [`InferenceEngine`].
 //!
-//! A request is read strictly, becomes one generation a choice, and the updates of the
-//! engine become text, logprobs, calls of tools and chunks. Nothing here knows of stages or pages.
+//! A request is read strictly and becomes one generation for each choice. What the engine says of
+//! them becomes text, log-probabilities, calls of tools and chunks. Nothing here knows of stages or
+//! pages.
+//!
+//! `examples/serve_in_process.rs` has a whole engine; this one refuses everything.
+//!
+//! ```
+//! use std::path::PathBuf;
+//!
+//! use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
+//! use concord_proto::serving::{Generation, PoolView};
+//! use concord_proto::{Digest, Signed};
+//! use futures_util::future::{BoxFuture, ready};
+//!
+//! struct Idle;
+//!
+//! impl InferenceEngine for Idle {
+//!     fn submit(&self, _: Generation) -> Result<EngineAnswer, Refused> {
+//!         Err(Refused::NotReady("it waits for workers".to_string()))
+//!     }
+//!
+//!     fn view(&self) -> PoolView {
+//!         PoolView::default()
+//!     }
+//!
+//!     fn receipts(&self, _: String) -> BoxFuture<'static, Result<Vec<Signed>, String>> {
+//!         Box::pin(ready(Ok(Vec::new())))
+//!     }
+//!
+//!     fn add_adapter(&self, _: PathBuf) -> BoxFuture<'static, Result<Digest, String>> {
+//!         Box::pin(ready(Err("no adapters".to_string())))
+//!     }
+//!
+//!     fn remove_adapter(&self, _: Digest) -> BoxFuture<'static, Result<(), String>> {
+//!         Box::pin(ready(Ok(())))
+//!     }
+//! }
+//!
+//! assert!(!Idle.view().ready);
+//! ```
 
 mod access_log;
 mod adapters;
 mod answer;
 mod api_error;
+mod code;
 mod embeddings;
+
 mod engine;
 mod error;
+mod fields;
 mod following;
 mod gateway;
 mod generate;
@@ -23,12 +64,15 @@ mod metrics;
 mod models;
 mod options;
 mod page;
+mod paths;
 mod phase;
 mod pool;
 mod prepare;
+mod probes;
 mod readers;
 pub mod receipt_file;
 mod receipts;
+mod reference;
 mod request;
 mod request_body;
 mod response;
@@ -48,23 +92,41 @@ use tokio::sync::watch;
 
 use access_log::AccessLog;
 use keys::{KeyLine, TokensByKey, UsageFile};
-use phase::Phase;
+use phase::DrainPhase;
 
-pub use engine::{Answering, Engine, Refused};
+pub use engine::{EngineAnswer, InferenceEngine, Refused};
 pub use error::GatewayError;
 pub use keys::new_key;
-pub use options::{Limits, Options, SamplingDefaults, Served};
+pub use options::{GatewayOptions, Limits, SamplingDefaults, Served};
 pub use phase::UnderWay;
+pub use reference::api_reference;
 pub use running::RunningGateway;
 
 /// Starts to listen. What `engine` cannot do yet is refused until it can.
+///
+/// ```no_run
+/// # async fn serve(
+/// #     served: concord_gateway::Served,
+/// #     engine: std::sync::Arc<dyn concord_gateway::InferenceEngine>,
+/// # ) -> Result<(), concord_gateway::GatewayError> {
+/// use std::time::Duration;
+///
+/// use concord_gateway::{GatewayOptions, start};
+///
+/// let gateway = start(served, engine, GatewayOptions::new(([127, 0, 0, 1], 0).into())).await?;
+/// println!("http://{}/v1", gateway.addr);
+/// let cut = gateway.drain(Duration::from_secs(30)).await;
+/// println!("{cut} answers were cut");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`GatewayError`].
 pub async fn start(
     served: Served,
-    engine: Arc<dyn Engine>,
-    options: Options,
+    engine: Arc<dyn InferenceEngine>,
+    options: GatewayOptions,
 ) -> Result<RunningGateway, GatewayError> {
     let addr = options.listen;
     let lines = options.keys.as_deref().map(keys::read).transpose()?;
@@ -89,9 +151,9 @@ pub async fn start(
     let addr = listener.local_addr().map_err(listen)?;
     let limits = options.limits;
     let keys = keys::Keyring::new(lines, &used, options.open, &limits);
-    let (phase, watched) = watch::channel(Phase::Open);
+    let (phase, watched) = watch::channel(DrainPhase::Open);
     let under_way = UnderWay::new();
-    let parts = gateway::Parts {
+    let parts = gateway::GatewayParts {
         keys,
         usage,
         cors,
@@ -118,7 +180,7 @@ pub async fn start(
 /// The file of what keys have used, and what they have used today already. It is locked as soon as
 /// a key has a bound on the tokens of a day, for only then it is written.
 fn usage_file(
-    options: &Options,
+    options: &GatewayOptions,
     lines: Option<&[KeyLine]>,
 ) -> Result<(Option<UsageFile>, TokensByKey), GatewayError> {
     let (Some(keys), Some(lines)) = (&options.keys, lines) else {

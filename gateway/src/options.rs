@@ -25,7 +25,7 @@ pub struct Served {
     pub adapters: Vec<(String, Digest)>,
     /// When it was made available, in seconds since 1970.
     pub created: u64,
-    /// What requests that say nothing get.
+    /// Sampling of requests that do not say.
     pub defaults: SamplingDefaults,
 }
 
@@ -52,35 +52,47 @@ impl Default for SamplingDefaults {
 }
 
 /// How the gateway runs.
+///
+/// ```
+/// use concord_gateway::{GatewayOptions, Limits};
+///
+/// let options = GatewayOptions {
+///     keys: Some("keys".into()),
+///     limits: Limits { requests_per_minute: 60, ..Limits::default() },
+///     ..GatewayOptions::new(([127, 0, 0, 1], 8000).into())
+/// };
+/// assert!(!options.open && options.tls.is_none());
+/// ```
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct GatewayOptions {
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// PEM files of the certificate chain and of its private key; without them, plain HTTP. They are
-    /// read again when they change.
+    /// PEM files of the certificate chain and of its private key; without them, plain HTTP. They
+    /// are read again when they change.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The file of API keys ([`crate::new_key`]); without it, no key is asked for. It is read again
+    /// The file of API keys ([`crate::new_key`]); without it, no key is needed. It is read again
     /// when it changes.
     pub keys: Option<PathBuf>,
-    /// Where it is kept what keys have used of the day; beside the file of keys, with `.usage` behind
-    /// its name, where this says nothing. Written only if a key has a bound on the tokens of a day.
+    /// The file of what keys have used today; by default beside the file of keys, with `.usage`
+    /// behind its name. Written only if a key has a bound on the tokens of a day, and by one
+    /// gateway at a time.
     pub usage: Option<PathBuf>,
     /// Where a line is written for each request; `-` is stderr.
     pub access_log: Option<PathBuf>,
-    /// Whether to listen beyond this machine although no key is asked for.
+    /// Whether to listen beyond this machine although no key is needed.
     pub open: bool,
     /// The folder that adapters are loaded from; without it, none are loaded at run time.
     pub adapter_dir: Option<PathBuf>,
     /// The web origin whose pages may call the API, or `*`.
     pub cors: Option<String>,
-    /// Whether the name of a control token within a message becomes the token. Else it is text: no
-    /// user and no tool can end a turn, or begin one.
+    /// Whether the name of a control token within a message becomes the token. By default it is
+    /// text, so that no user and no tool can end a turn or begin one.
     pub allow_control_tokens: bool,
     /// Bounds.
     pub limits: Limits,
 }
 
-impl Options {
+impl GatewayOptions {
     /// Plain HTTP without keys, for this machine alone.
     pub fn new(listen: SocketAddr) -> Self {
         Self {
@@ -103,16 +115,16 @@ impl Options {
 pub struct Limits {
     /// Bytes of a body.
     pub body_bytes: usize,
-    /// Bytes of all bodies that are being read. One key may have half of them.
+    /// Bytes of all bodies that are being read; one key may have half of them.
     pub bodies_bytes: usize,
     /// Connections at a time; more are told to come back.
     pub connections: usize,
-    /// Within which a request's header, and a TLS handshake, is to be there. An idle connection is
-    /// closed after it too.
+    /// How long a request's header or a TLS handshake may take. An idle connection is closed after
+    /// this time, too.
     pub header_time: Duration,
-    /// Within which a body is to be there.
+    /// How long a body may take.
     pub body_time: Duration,
-    /// Within which a client takes some of what is sent to it.
+    /// How long a client may take nothing of what is sent to it.
     pub write_time: Duration,
     /// Between two signs of life in a stream.
     pub keep_alive: Duration,

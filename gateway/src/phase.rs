@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 /// How far a gateway is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub(crate) enum DrainPhase {
     /// It takes requests.
     Open,
     /// It takes no new ones; those under way go on.
@@ -19,8 +19,8 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// Waits until `phase` is at least `until`; also over where the gateway is gone.
-pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, until: Phase) {
+/// Waits until `phase` is at least `until`, or the gateway is gone.
+pub(crate) async fn reached(phase: &mut watch::Receiver<DrainPhase>, until: DrainPhase) {
     // An error is a sender that was dropped with the gateway.
     let _ = phase.wait_for(|phase| *phase >= until).await;
 }

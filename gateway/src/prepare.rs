@@ -1,20 +1,21 @@
-//! From a request's body to what the engine is asked. Takes time: not for a task that others wait
-//! for.
+//! From a request's body to what the engine is asked. Slow: must not run on an async thread.
 
-use concord_proto::serving::{Generation, GenerationSpec, Grammar, choice_seed};
+use concord_proto::serving::{Generation, GenerationSpec, GrammarSpec, choice_seed};
 use concord_proto::{Digest, Domain};
-use concord_text::{CallFormat, CallParser, Guide, ReasoningSplit, TextError, tool_grammar};
+use concord_text::{CallFormat, CallParser, Grammar, Guide};
+use concord_text::{ReasoningSplit, TextError, tool_grammar};
 use serde_json::Value;
 
-use crate::answer::{Choice, Planned, Reading};
+use crate::answer::{Choice, PlannedChoice, Reading};
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::ignored::Ignored;
 use crate::json;
 use crate::keys::{self, Permit, Wanted};
 use crate::request::{
-    ChatPrompt, ChatRequest, Common, CompletionRequest, Prompt, Shape, Tools, Way,
+    AnswerShape, ChatPrompt, ChatRequest, Common, CompletionRequest, Prompt, Tools, Way,
 };
 
 /// A request, ready for the engine.
@@ -22,7 +23,7 @@ pub(crate) struct Prepared {
     pub head: Head,
     pub way: Way,
     /// All choices of the first prompt, then those of the next.
-    pub planned: Vec<Planned>,
+    pub planned: Vec<PlannedChoice>,
     /// Choices of a prompt.
     pub choices: usize,
     /// What each prompt's answers begin with, by prompt; empty without `echo`.
@@ -51,7 +52,7 @@ pub(crate) struct Echo {
     pub tokens: Vec<u32>,
 }
 
-/// A chat. `permit` is whose it is, and what it may take.
+/// Prepares a chat. `permit` is that of its key.
 ///
 /// # Errors
 /// A 400 or 404 that says what is wrong with it, or a 429.
@@ -69,7 +70,7 @@ pub(crate) fn chat(gateway: &Gateway, body: &[u8], permit: &Permit) -> Result<Pr
     let grammar = chat_grammar(gateway, &request, format)?;
     let mut plan = Plan::new(gateway, request.common, "chatcmpl-", body, permit)?;
     let split = ReasoningSplit::find(&gateway.template, &text);
-    // What has to be JSON from the start leaves no room for thoughts.
+    // An answer that has to be JSON from its start has no reasoning in it.
     plan.split = split.filter(|_| grammar.is_none());
     if plan.split.is_some() {
         plan.kept_tokens = ReasoningSplit::marker_tokens(tokenizer);
@@ -112,7 +113,7 @@ pub(crate) fn chat_prompt(
     Ok((chat.text().to_string(), tokens.map_err(refuse)?))
 }
 
-/// Prompts to go on with.
+/// Prepares a completion.
 ///
 /// # Errors
 /// As [`chat`].
@@ -177,7 +178,7 @@ fn room(
     }
 }
 
-/// How the model writes calls. One that was never taught to can still be forced.
+/// How the model writes calls. A model that was not trained for calls can still be forced to.
 fn call_format(gateway: &Gateway, tools: &Tools) -> Result<CallFormat, ApiError> {
     let template = gateway.has_template.then_some(&gateway.template);
     match CallFormat::find(template, &gateway.served.tokenizer) {
@@ -186,7 +187,7 @@ fn call_format(gateway: &Gateway, tools: &Tools) -> Result<CallFormat, ApiError>
         None => {
             let message = "This model's chat template knows no tools: leave 'tools' out, or force \
                            a call by 'tool_choice'.";
-            Err(ApiError::param("tools", message).code("unsupported_parameter"))
+            Err(ApiError::param("tools", message).code(Code::UnsupportedParameter))
         }
     }
 }
@@ -205,11 +206,22 @@ fn chat_grammar(
         return Ok(Some((grammar, "tools")));
     }
     let grammar = match &request.shape {
-        Shape::Text => return Ok(None),
-        Shape::JsonObject => Grammar::JsonObject,
-        Shape::JsonSchema(schema) => Grammar::JsonSchema(Value::Object(schema.clone()).to_string()),
+        AnswerShape::Text => return Ok(None),
+        AnswerShape::JsonObject => Grammar::JsonObject,
+        AnswerShape::JsonSchema(schema) => {
+            Grammar::JsonSchema(Value::Object(schema.clone()).to_string())
+        }
     };
     Ok(Some((grammar, "response_format")))
+}
+
+/// A grammar, as the spec of an answer names it.
+fn as_spec(grammar: &Grammar) -> GrammarSpec {
+    match grammar.clone() {
+        Grammar::JsonObject => GrammarSpec::JsonObject,
+        Grammar::JsonSchema(schema) => GrammarSpec::JsonSchema(schema),
+        Grammar::Lark(lark) => GrammarSpec::Lark(lark),
+    }
 }
 
 /// What all choices of a request share, and the choices so far.
@@ -219,16 +231,16 @@ struct Plan<'a> {
     head: Head,
     permit: &'a Permit,
     body: Digest,
-    /// And the field that it comes from.
+    /// With the field of the request that it comes from.
     grammar: Option<(Grammar, &'static str)>,
     split: Option<ReasoningSplit>,
     calls: Option<CallParser>,
-    /// Special tokens that the two have to see by their names.
+    /// Special tokens that `split` and `calls` have to see by their names.
     kept_tokens: Vec<u32>,
     logprobs: Option<u8>,
     prompt_logprobs: Option<u8>,
     max_tokens: u32,
-    planned: Vec<Planned>,
+    planned: Vec<PlannedChoice>,
 }
 
 impl<'a> Plan<'a> {
@@ -293,7 +305,7 @@ impl<'a> Plan<'a> {
             // Over all prompts: it is the index in the response.
             let number = self.planned.len() as u32;
             sampling.seed = choice_seed(self.head.seed, index);
-            sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| grammar.clone());
+            sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| as_spec(grammar));
             let choice = Choice::new(self.reading(own_guide), &tokens);
             let generation = Generation {
                 id: format!("{}-{number}", self.head.id),
@@ -312,7 +324,7 @@ impl<'a> Plan<'a> {
                 prompt_logprobs: self.prompt_logprobs,
                 body: self.body,
             };
-            self.planned.push(Planned { generation, choice });
+            self.planned.push(PlannedChoice { generation, choice });
         }
         Ok(())
     }

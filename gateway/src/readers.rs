@@ -1,19 +1,20 @@
-//! Who reads a request when: work for processors that others must not wait for.
+//! Which request is read (parsed, rendered, tokenized) when.
 //!
-//! Small requests and large ones go separate ways, and on each way a key has only so many in the
-//! line: the others' wait does not grow with what one key sends.
+//! Small requests and large ones wait in separate queues, and in each queue a key has only so many
+//! places: the wait of others does not grow with what one key sends.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::options::Limits;
 
-/// Bytes of a body whose reading takes no time worth speaking of.
+/// Bytes of a body that is read in negligible time.
 const SMALL_MAX: usize = 64 << 10;
 
-/// What reads requests, and the memory for their bodies.
+/// Threads that read requests, and memory for their bodies.
 pub(crate) struct Readers {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -22,13 +23,13 @@ pub(crate) struct Readers {
 }
 
 /// One key's share of it.
-pub(crate) struct Share {
+pub(crate) struct ReaderShare {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
 }
 
-/// A turn to read. It lasts as long as this is held, whether anybody waits for the outcome or not.
+/// A turn to read. It lasts while this is held, even if nobody waits for the outcome any more.
 pub(crate) struct Turn {
     _own: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
@@ -60,13 +61,13 @@ impl Readers {
     ///
     /// # Errors
     /// A 500 for a semaphore that was closed, which none ever is.
-    pub async fn turn(&self, share: &Share, bytes: usize) -> Result<Turn, ApiError> {
+    pub async fn turn(&self, share: &ReaderShare, bytes: usize) -> Result<Turn, ApiError> {
         let (own, all) = match bytes <= SMALL_MAX {
             true => (&share.small, &self.small),
             false => (&share.large, &self.large),
         };
         let bug = |_| ApiError::server("The gateway has a bug, please report it.");
-        // First among one's own: only then does a request stand in the line of all.
+        // Among the key's own first: only then does the request wait in the common queue.
         let own = own.clone().acquire_owned().await.map_err(bug)?;
         let place = all.clone().acquire_owned().await.map_err(bug)?;
         Ok(Turn {
@@ -78,11 +79,16 @@ impl Readers {
     /// Memory for so many more bytes of a body.
     ///
     /// # Errors
-    /// A 503: bodies wait for memory nowhere, since each would hold what the others wait for.
-    pub fn make_room(&self, share: &Share, room: &mut Room, bytes: usize) -> Result<(), ApiError> {
+    /// A 503. Bodies do not wait for memory: two half-read ones might wait for each other.
+    pub fn make_room(
+        &self,
+        share: &ReaderShare,
+        room: &mut Room,
+        bytes: usize,
+    ) -> Result<(), ApiError> {
         let full = || {
             let message = "Too many bytes of requests are being read. Try again later.";
-            ApiError::unavailable("overloaded", message, 1)
+            ApiError::unavailable(Code::Overloaded, message, 1)
         };
         let count = u32::try_from(bytes).map_err(|_| full())?;
         let take = |of: &Arc<Semaphore>| of.clone().try_acquire_many_owned(count);
@@ -99,17 +105,17 @@ impl Readers {
     }
 }
 
-impl Share {
+impl ReaderShare {
     pub fn new(limits: &Limits) -> Self {
         Self {
             small: permits(processors()),
             large: permits(1),
-            // Whatever one key sends, there is room for the bodies of others.
+            // However much one key sends, there is room for the bodies of others.
             bodies: permits(limits.bodies_bytes / 2),
         }
     }
 
-    /// All of it, where nobody is told apart from others.
+    /// All of it, where there are no keys to tell clients apart.
     pub fn whole(limits: &Limits) -> Self {
         Self {
             small: permits(processors()),
@@ -132,7 +138,10 @@ mod tests {
     async fn a_key_waits_for_its_own_and_others_do_not() {
         let limits = Limits::default();
         let readers = Arc::new(Readers::new(&limits));
-        let (one, other) = (Arc::new(Share::new(&limits)), Share::new(&limits));
+        let (one, other) = (
+            Arc::new(ReaderShare::new(&limits)),
+            ReaderShare::new(&limits),
+        );
         let held = readers.turn(&one, 1 << 20).await.expect("a turn");
         let mut waiting = Vec::new();
         for _ in 0..100 {
@@ -159,7 +168,7 @@ mod tests {
             ..Limits::default()
         };
         let readers = Readers::new(&limits);
-        let (one, other) = (Share::new(&limits), Share::new(&limits));
+        let (one, other) = (ReaderShare::new(&limits), ReaderShare::new(&limits));
         let (mut a, mut b) = (Room::default(), Room::default());
         assert!(readers.make_room(&one, &mut a, 30).is_ok());
         assert!(readers.make_room(&one, &mut a, 20).is_ok());
@@ -167,7 +176,7 @@ mod tests {
         let error = readers.make_room(&one, &mut a, 1).expect_err("too much");
         assert_eq!(
             (error.code, error.retry_after),
-            (Some("overloaded"), Some(1))
+            (Some(Code::Overloaded), Some(1))
         );
         assert!(readers.make_room(&other, &mut b, 50).is_ok());
         drop(a);

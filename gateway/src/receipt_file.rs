@@ -1,10 +1,10 @@
 //! Receipts as JSON, for people and for `concord verify`.
 //!
-//! The signed bytes are what counts. What can be read beside them is derived from them, and a file
-//! that says something else is refused.
+//! Only the signed bytes count. The readable fields beside them are derived from them, and a file
+//! whose fields contradict its bytes is refused.
 
 use concord_proto::canonical;
-use concord_proto::serving::{Finish, Grammar, Receipt, SamplingSpec, StageClaim};
+use concord_proto::serving::{Finish, GrammarSpec, Receipt, SamplingSpec, StageClaim};
 use concord_proto::{F32Bits, Signed, SignedError};
 use serde_json::{Map, Value, json};
 
@@ -139,9 +139,9 @@ fn sampling(sampling: &SamplingSpec) -> Value {
         "logit_bias": bias.collect::<Vec<_>>(),
         "grammar": match &sampling.grammar {
             None => Value::Null,
-            Some(Grammar::JsonObject) => json!("json_object"),
-            Some(Grammar::JsonSchema(schema)) => json!({"json_schema": schema}),
-            Some(Grammar::Lark(lark)) => json!({"lark": lark}),
+            Some(GrammarSpec::JsonObject) => json!("json_object"),
+            Some(GrammarSpec::JsonSchema(schema)) => json!({"json_schema": schema}),
+            Some(GrammarSpec::Lark(lark)) => json!({"lark": lark}),
         },
     })
 }

@@ -8,25 +8,27 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::gateway::Gateway;
 use crate::ids;
-use crate::keys::Account;
+use crate::keys::KeyAccount;
 use crate::receipt_file;
 
-/// Bytes of a name that are worth repeating.
+/// Bytes of a name that an error repeats.
 const NAME_MAX: usize = 128;
 
-/// A receipt is written a moment after its answer has ended: whoever asks at once waits for it, as
-/// many times as this.
+/// A receipt is written a moment after its answer has ended: a request that comes at once looks for
+/// it so many times.
 const LOOKS: u32 = 20;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// `/v1/receipts/{id}`, for the key that asked for the answer, and for admins: the receipt of an
-/// answer with one choice, or a list with one for each choice. `{id}-{index}` is that of one choice.
+/// answer with one choice, or a list with one for each choice. `{id}-{index}` is that of one
+/// choice.
 pub(crate) async fn receipts(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let missing = || {
@@ -35,9 +37,9 @@ pub(crate) async fn receipts(
             "There is no receipt '{id}'. It is written a moment after the answer has ended, and \
              kept for a while."
         );
-        ApiError::not_found(message).code("receipt_not_found")
+        ApiError::not_found(message).code(Code::ReceiptNotFound)
     };
-    // What is another's is as good as not there.
+    // The receipt of another key is answered as if there were none.
     let is_own = || account.line.admin || ids::is_of(&id, &account.owner());
     if !(ids::is_answer(&id) && is_own()) {
         return Err(missing());

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
-use crate::keys::Account;
+use crate::keys::KeyAccount;
 use crate::options::Limits;
 use crate::readers::Room;
 
@@ -24,7 +24,7 @@ pub(crate) struct RequestBody {
 /// 408, 413, 415, 503, or a 400 where the connection broke.
 pub(crate) async fn read(
     gateway: &Gateway,
-    account: &Account,
+    account: &KeyAccount,
     request: Request,
 ) -> Result<RequestBody, ApiError> {
     let limits = &gateway.options.limits;
@@ -51,10 +51,10 @@ pub(crate) async fn read(
     }
 }
 
-/// Takes memory as bytes come: whoever announces many and sends few holds few.
+/// Takes memory as bytes come: a client that announces many and sends few holds few.
 async fn collect(
     gateway: &Gateway,
-    account: &Account,
+    account: &KeyAccount,
     mut body: Body,
 ) -> Result<RequestBody, ApiError> {
     let limits = &gateway.options.limits;

@@ -2,39 +2,21 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
-use serde_json::Value;
 use tracing::Instrument;
 
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
-use crate::keys::Account;
-use crate::phase::Phase;
+use crate::paths::{self, Access, ApiPath, PATHS};
+use crate::phase::DrainPhase;
 use crate::visit::Visit;
-use crate::{
-    adapters, embeddings, generate, ids, ignored, metrics, models, page, pool, receipts,
-    tokenization,
-};
-
-/// What asks the model for answers.
-const ANSWERS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+use crate::{ids, ignored};
 
 type Shared = State<Arc<Gateway>>;
-
-/// What needs no key: the page asks for one, and probes have none.
-const OPEN: [&str; 6] = [
-    "/",
-    "/page.js",
-    "/markdown.js",
-    "/page.css",
-    "/health",
-    "/ready",
-];
 
 /// The name of a request, in requests and responses.
 const REQUEST_ID: &str = "x-request-id";
@@ -42,43 +24,31 @@ const REQUEST_ID: &str = "x-request-id";
 /// All paths.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let shared = gateway.clone();
-    Router::new()
-        .route(ANSWERS[0], post(generate::chat))
-        .route(ANSWERS[1], post(generate::completion))
-        .route("/v1/embeddings", post(embeddings::embeddings))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::one))
-        .route("/v1/receipts/{id}", get(receipts::receipts))
-        .route("/v1/load_lora_adapter", post(adapters::load))
-        .route("/v1/unload_lora_adapter", post(adapters::unload))
-        .route("/tokenize", post(tokenization::tokenize))
-        .route("/detokenize", post(tokenization::detokenize))
-        .route("/health", get(ready))
-        .route("/ready", get(ready))
-        .route("/metrics", get(figures))
-        .route("/api/pool", get(pool_state))
-        .route("/", get(page::index))
-        .route("/page.js", get(page::script))
-        .route("/markdown.js", get(page::markdown))
-        .route("/page.css", get(page::style))
+    let add = |router: Router<Arc<Gateway>>, api_path: &ApiPath| {
+        router.route(api_path.path, (api_path.handler)())
+    };
+    PATHS
+        .iter()
+        .fold(Router::new(), add)
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn_with_state(shared, around))
         .with_state(gateway)
 }
 
-/// Around every request: who may ask at all, the headers of the response, and what is written of it.
+/// Around every request: who may ask at all, the headers of the response, and what is written of
+/// it.
 async fn around(State(gateway): Shared, request: Request, next: Next) -> Response {
     let preflight = request.method() == Method::OPTIONS && gateway.cors.is_some();
     let named = request.headers().get(REQUEST_ID);
     let named = named.and_then(|id| ids::given(id.to_str().ok()?));
     let named = named.map(str::to_string);
-    // A system without random numbers has a gateway without answers; this is not the place to say.
+    // Without random numbers no request gets an answer; the handlers say so.
     let id = named
         .clone()
         .unwrap_or_else(|| ids::fresh("req-").unwrap_or_default());
     let visit = Visit::begin(gateway.clone(), request.method(), request.uri(), id.clone());
-    // On the level of errors, so that whatever is logged of a request has its name.
+    // At the level of errors, so that every line that is logged of a request has its name.
     let span = tracing::error_span!("request", id);
     let inner = inside(gateway.clone(), visit.clone(), request, next, preflight);
     let mut response = inner.instrument(span).await;
@@ -117,13 +87,16 @@ async fn inside(
 /// Lets a request in, with its account and its visit for the handler.
 fn enter(gateway: &Gateway, visit: Arc<Visit>, request: &mut Request) -> Result<(), ApiError> {
     let path = request.uri().path();
+    let api_path = paths::find(path);
     // Counted before the phase is looked at: one that finds the gateway open is waited for.
-    let counted = gateway.under_way.begin(ANSWERS.contains(&path));
-    if *gateway.phase.borrow() != Phase::Open && path != "/metrics" {
+    let counted = gateway
+        .under_way
+        .begin(api_path.is_some_and(|api_path| api_path.is_answer));
+    if *gateway.phase.borrow() != DrainPhase::Open && path != "/metrics" {
         return Err(ApiError::ending());
     }
     gateway.check_host(request.headers())?;
-    if !OPEN.contains(&path) {
+    if api_path.is_none_or(|api_path| api_path.access != Access::Open) {
         let account = gateway.keys.account(request.headers())?;
         visit.by(&account.line.name);
         request.extensions_mut().insert(account);
@@ -165,31 +138,4 @@ async fn no_method(request: Request) -> ApiError {
     let message = format!("'{}' is not for this path.", request.method());
     let status = StatusCode::METHOD_NOT_ALLOWED;
     ApiError::new(status, "invalid_request_error", message)
-}
-
-/// `/health` and `/ready`: the pool takes requests. Clients of other servers know the first name.
-async fn ready(State(gateway): Shared) -> Result<StatusCode, ApiError> {
-    let view = gateway.engine.view();
-    match view.ready {
-        true => Ok(StatusCode::OK),
-        false => Err(ApiError::not_ready(&view.state)),
-    }
-}
-
-/// `/metrics`: all of it for admins; others see no key but their own.
-async fn figures(State(gateway): Shared, account: Option<Extension<Arc<Account>>>) -> Response {
-    let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-    let text = gateway.metrics.text();
-    let text = match account {
-        Some(Extension(account)) if account.line.admin => text,
-        other => {
-            let own = other.map(|Extension(account)| account.line.name.clone());
-            metrics::without_other_keys(&text, own.as_deref())
-        }
-    };
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-async fn pool_state(State(gateway): Shared) -> Json<Value> {
-    Json(pool::to_json(&gateway.engine.view(), &gateway.served.name))
 }

@@ -6,19 +6,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::phase::{Phase, UnderWay};
+use crate::phase::{DrainPhase, UnderWay};
 
-/// How long requests under way may take to end at a shutdown that says nothing else.
+/// The patience of [`RunningGateway::shutdown`].
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
-/// How long the last word to requests that are cut may take.
+/// How long the last event of requests that are cut may take.
 const CUT_MAX: Duration = Duration::from_secs(2);
 
 /// A gateway that runs in this process.
 pub struct RunningGateway {
     /// Where it listens.
     pub addr: SocketAddr,
-    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) phase: watch::Sender<DrainPhase>,
     pub(crate) under_way: UnderWay,
     pub(crate) server: JoinHandle<()>,
     pub(crate) tending: JoinHandle<()>,
@@ -37,15 +37,15 @@ impl RunningGateway {
 
     /// Ends the gateway. New requests are refused with a 503 from now on; those under way may end
     /// within `patience`; then they are cut, streams with an error event as their last word. What
-    /// keys have used is written to disk. Takes `patience` and a few seconds at most. Gives how many
-    /// answers were cut.
+    /// keys have used is written to disk. Takes `patience` and a few seconds at most. Gives how
+    /// many answers were cut.
     pub async fn drain(self, patience: Duration) -> usize {
-        self.phase.send_replace(Phase::Draining);
+        self.phase.send_replace(DrainPhase::Draining);
         self.under_way.none(patience).await;
         let cut = self.under_way.answers();
-        self.phase.send_replace(Phase::Cut);
+        self.phase.send_replace(DrainPhase::Cut);
         self.under_way.none(CUT_MAX).await;
-        self.phase.send_replace(Phase::Stopped);
+        self.phase.send_replace(DrainPhase::Stopped);
         // A panic of a task has been reported by it.
         let _ = self.server.await;
         let _ = self.tending.await;

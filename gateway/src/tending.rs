@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::error::GatewayError;
 use crate::gateway::Gateway;
 use crate::keys;
-use crate::phase::{Phase, reached};
+use crate::phase::{DrainPhase, reached};
 use crate::server::Tls;
 use crate::watched_files::WatchedFiles;
 
@@ -29,7 +29,7 @@ pub(crate) struct Tending {
 
 impl Tending {
     /// Runs until the gateway is stopped.
-    pub async fn run(self, mut phase: watch::Receiver<Phase>) {
+    pub async fn run(self, mut phase: watch::Receiver<DrainPhase>) {
         let path = self.gateway.options.keys.clone();
         let mut keys = path.map(|path| (WatchedFiles::new(vec![path.clone()]), path));
         let tls = self.tls.clone();
@@ -38,7 +38,7 @@ impl Tending {
         loop {
             tokio::select! {
                 () = sleep(LOOK) => {}
-                () = reached(&mut phase, Phase::Stopped) => break,
+                () = reached(&mut phase, DrainPhase::Stopped) => break,
             }
             if let Some((files, path)) = &mut keys
                 && let Some(read) = files.look().await

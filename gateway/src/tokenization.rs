@@ -9,21 +9,19 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::api_error::ApiError;
+use crate::fields::DETOKENIZE;
 use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::{self, Fields};
-use crate::keys::{Account, now};
+use crate::keys::{KeyAccount, now};
 use crate::prepare;
 use crate::request::{TokenizeRequest, token_list};
 use crate::request_body;
 
-/// Tokens that are made a text at a time: each may be a hundred letters.
-const TOKENS_MAX: usize = 1 << 18;
-
 /// `/tokenize`
 pub(crate) async fn tokenize(
     gateway: State<Arc<Gateway>>,
-    account: Extension<Arc<Account>>,
+    account: Extension<Arc<KeyAccount>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     answer(gateway, account, request, |gateway, body, ignored| {
@@ -57,13 +55,13 @@ pub(crate) async fn tokenize(
 /// `/detokenize`
 pub(crate) async fn detokenize(
     gateway: State<Arc<Gateway>>,
-    account: Extension<Arc<Account>>,
+    account: Extension<Arc<KeyAccount>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     answer(gateway, account, request, |gateway, body, _| {
-        let mut fields = Fields::new(body, "")?;
+        let mut fields = Fields::new(body, "", DETOKENIZE)?;
         gateway.model(fields.text("model")?.as_deref())?;
-        let list = fields.list("tokens", TOKENS_MAX)?;
+        let list = fields.list("tokens")?;
         let list = list.ok_or_else(|| fields.missing("tokens"))?;
         let tokens = token_list(&list, gateway.served.deployment.vocab, "tokens")?;
         fields.finish()?;
@@ -76,7 +74,7 @@ pub(crate) async fn detokenize(
 
 async fn answer(
     State(gateway): State<Arc<Gateway>>,
-    Extension(account): Extension<Arc<Account>>,
+    Extension(account): Extension<Arc<KeyAccount>>,
     request: Request,
     read: impl FnOnce(&Gateway, Value, &mut Ignored) -> Result<Value, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {

@@ -13,17 +13,17 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
-use crate::keys::now;
+use crate::keys::{RequestRecord, now};
 use crate::phase::Counted;
 
-/// Letters of a path that are worth a line.
+/// Characters of a path that the log shows.
 const PATH_MAX: usize = 200;
 
-/// What is written of a request whose client left before the end, as others do.
+/// The status in the log of a request whose client left before the end, as in nginx.
 const CLIENT_LEFT: u16 = 499;
 
-/// A request under way. It is over, and written, when the last one who holds it drops it: the
-/// response has gone out, and what made it has stopped.
+/// A request under way. When the last reference to it is dropped, the response has gone out and
+/// what made it has stopped: then its line is written.
 pub(crate) struct Visit {
     gateway: Arc<Gateway>,
     started: Instant,
@@ -66,7 +66,7 @@ impl Visit {
         })
     }
 
-    /// Whose it is.
+    /// The name of its key.
     pub fn by(&self, key: &str) {
         self.notes().key = Some(key.to_string());
     }
@@ -76,20 +76,10 @@ impl Visit {
         self.notes().counted = Some(counted);
     }
 
-    /// What it asks, by the name in requests.
-    pub fn asks(&self, model: &str) {
-        self.notes().model = Some(model.to_string());
-    }
-
     /// Some of the answer is there.
     pub fn answers(&self) {
         let elapsed = self.started.elapsed();
         self.notes().first.get_or_insert(elapsed);
-    }
-
-    /// What the answer took.
-    pub fn used(&self, usage: &Usage) {
-        self.notes().usage = *usage;
     }
 
     /// The response, by its name and that of the answer in it, whose body ends the visit.
@@ -132,6 +122,16 @@ impl Visit {
     }
 }
 
+impl RequestRecord for Visit {
+    fn asks(&self, model: &str) {
+        self.notes().model = Some(model.to_string());
+    }
+
+    fn used(&self, usage: &Usage) {
+        self.notes().usage = *usage;
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
         let notes = self.notes();
@@ -162,7 +162,7 @@ impl Drop for Visit {
     }
 }
 
-/// The body of a response, which tells the visit when it has gone out.
+/// The body of a response, which notes in the visit when it has gone out.
 struct Told {
     body: Body,
     visit: Arc<Visit>,

@@ -13,7 +13,7 @@ const BYTES_MAX: u64 = 16 << 20;
 /// Some files whose content belongs together.
 pub(crate) struct WatchedFiles {
     paths: Vec<PathBuf>,
-    /// What was last given out, or the failure that was last told.
+    /// What was last given out, or the last failure.
     known: Option<Read>,
     /// What was last seen.
     seen: Option<Read>,

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use miniz_oxide::deflate::compress_to_vec;
 
-use super::arch::{TARGETS, Target};
-use super::nvrtc::{LIBRARY_VARIABLE, Nvrtc, NvrtcError, OPTIONS, Source, named_library};
+use super::arch::{CodeTarget, TARGETS};
+use super::nvrtc::{KernelSource, LIBRARY_VARIABLE, Nvrtc, NvrtcError, OPTIONS, named_library};
 use super::resources;
 use super::sources::{self, Module};
 
@@ -110,15 +110,16 @@ fn images(
     headers: &[Header],
     out: &Path,
 ) -> Result<Vec<Image>, String> {
-    let (known, unknown): (Vec<Target>, Vec<Target>) =
+    let (known, unknown): (Vec<CodeTarget>, Vec<CodeTarget>) =
         TARGETS.into_iter().partition(|&t| nvrtc.knows(t));
     for target in unknown {
         let ((major, minor), name) = (nvrtc.version(), target.name());
         println!(
-            "cargo::warning=NVRTC {major}.{minor} makes no code for {name}: such cards compile on first use"
+            "cargo::warning=NVRTC {major}.{minor} makes no code for {name}: such cards compile on \
+             first use"
         );
     }
-    let jobs: Vec<(&Module, Target)> = modules
+    let jobs: Vec<(&Module, CodeTarget)> = modules
         .iter()
         .flat_map(|m| known.iter().map(move |&t| (m, t)))
         .collect();
@@ -148,7 +149,7 @@ fn image(
     nvrtc: &Nvrtc,
     module: &Module,
     headers: &[Header],
-    target: Target,
+    target: CodeTarget,
     out: &Path,
 ) -> Result<Image, String> {
     let target_name = target.name();
@@ -169,7 +170,7 @@ fn image(
         Ok(log) if made => log,
         _ => {
             let name = format!("{}.cu", module.name);
-            let source = Source {
+            let source = KernelSource {
                 name: &name,
                 text: &module.text,
                 headers: &texts,
@@ -221,7 +222,8 @@ fn tables(
         let (module, target, path) = (&image.module, &image.target, &image.path);
         writeln!(
             text,
-            "    Image {{ module: {module:?}, target: {target:?}, packed: include_bytes!({path:?}) }},"
+            "    Image {{ module: {module:?}, target: {target:?}, \
+             packed: include_bytes!({path:?}) }},"
         )
         .expect("a string takes all");
     }

@@ -12,8 +12,8 @@ struct Resources {
     spill_loads: u32,
 }
 
-/// A line for each kernel of the log, by name: module, kernel, target, registers of a thread, bytes of
-/// static shared memory of a block, bytes of spill stores and of spill loads of a thread.
+/// A line for each kernel of the log, by name: module, kernel, target, registers of a thread, bytes
+/// of static shared memory of a block, bytes of spill stores and of spill loads of a thread.
 ///
 /// # Errors
 /// A text with the log where it names no kernel: the compiler has changed how it writes.

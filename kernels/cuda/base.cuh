@@ -1,8 +1,8 @@
 // What every kernel stands on: names of types, float operations that round once, the launch macro.
 //
 // Kernels are compiled by NVRTC for a GPU, and as C++ for the host (CONCORD_EMULATED), where
-// emulator/device_on_cpu.h stands in for CUDA's builtins. So they use no CUDA header, and no builtin
-// that the emulator lacks.
+// emulator/device_on_cpu.h stands in for CUDA's builtins. So they use no CUDA header, and no
+// builtin that the emulator lacks.
 #pragma once
 
 typedef signed char i8;

@@ -3,8 +3,8 @@
 #include "coding.cuh"
 #include "spread.cuh"
 
-// Codes one row by the `width` threads that call it, of which this one is `self`. `greatest_of` gives
-// all of them the greatest of their keys.
+// Codes one row by the `width` threads that call it, of which this one is `self`. `greatest_of`
+// gives all of them the greatest of their keys.
 template <typename Greatest>
 DEVICE void code_row(const f32 *x, u32 cols, const i32 *fold, i32 limit, i16 *q, i32 *exp, u32 self,
                      u32 width, Greatest greatest_of) {
@@ -26,7 +26,8 @@ DEVICE u32 greatest_of_warp(u32 key) {
 }
 
 // A block a row: x [rows, cols], fold [cols] or null, q [rows, cols], exp [rows].
-KERNEL(256) code_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i32 limit, i16 *q, i32 *exp) {
+KERNEL(256) code_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i32 limit, i16 *q,
+                      i32 *exp) {
     __shared__ u32 keys[8];
     for (u32 row = blockIdx.x; row < rows; row += gridDim.x) {
         const u64 at = static_cast<u64>(row) * cols;
@@ -46,7 +47,8 @@ KERNEL(256) code_short_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i
                             i32 *exp) {
     for (u32 row = blockIdx.x * 8 + warp_of_block(); row < rows; row += gridDim.x * 8) {
         const u64 at = static_cast<u64>(row) * cols;
-        code_row(x + at, cols, fold, limit, q + at, exp + row, lane_of_warp(), 32, greatest_of_warp);
+        code_row(x + at, cols, fold, limit, q + at, exp + row, lane_of_warp(), 32,
+                 greatest_of_warp);
     }
 }
 
@@ -54,10 +56,10 @@ KERNEL(256) code_short_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i
 #define TILE_COLS 32
 #define TILE_ROWS 64
 
-// Codes the columns of each atom of rows: x is `sequences` runs of `sequence_rows` rows of `cols`, cut
-// into atoms of at most `atom_rows`; fold has an exponent a row or is null. Atom t: q [cols, stride]
-// from t * cols * stride on, of which a row's first elements are used, and exp [cols] from t * cols on.
-// Blocks: (tiles of columns) x (atoms).
+// Codes the columns of each atom of rows: x is `sequences` runs of `sequence_rows` rows of `cols`,
+// cut into atoms of at most `atom_rows`; fold has an exponent a row or is null. Atom t: q [cols,
+// stride] from t * cols * stride on, of which a row's first elements are used, and exp [cols] from
+// t * cols on. Blocks: (tiles of columns) x (atoms).
 KERNEL(256) code_cols(const f32 *x, u32 sequence_rows, u32 cols, u32 atom_rows, const i32 *fold,
                       i32 limit, i16 *q, u32 stride, i32 *exp) {
     __shared__ u32 keys[8][TILE_COLS];
@@ -99,7 +101,8 @@ KERNEL(256) code_cols(const f32 *x, u32 sequence_rows, u32 cols, u32 atom_rows, 
     }
 }
 
-// The codes of rows at exponents that are given: x and q of `len` elements in rows of `cols`, exp [rows].
+// The codes of rows at exponents that are given: x and q of `len` elements in rows of `cols`, exp
+// [rows].
 KERNEL(256) code_at(const f32 *x, u64 len, u32 cols, const i32 *exp, i16 *q) {
     for_each_of(len, [&](u64 i) { q[i] = static_cast<i16>(code_of(x[i], 0, exp[i / cols])); });
 }

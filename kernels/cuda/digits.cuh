@@ -1,5 +1,5 @@
-// The two 8-bit digits of codes, four at a time: q = 256 * high + low with both in [-128, 127]. Every
-// product takes its operands as these bytes.
+// The two 8-bit digits of codes, four at a time: q = 256 * high + low with both in [-128, 127].
+// Every product takes its operands as these bytes.
 #pragma once
 #include "base.cuh"
 

@@ -1,4 +1,4 @@
-// Rows of a table by token id, and their gradient. Twin of kernels/src/ops/embedding.rs.
+// Rows of a table by token id, and their gradient. Twin of kernels/src/reference/embedding.rs.
 #include "math.cuh"
 #include "spread.cuh"
 

@@ -2,8 +2,8 @@
 // give the same bits. Each keeps, for an operand of A digits and one of B digits, A + B - 1 sums an
 // element: sum s holds the products of the digits i and j with i + j = s and counts 256^s.
 //
-// An engine has ROWS and COLS of its tile, the Store of its digits, `step` for a depth of TILE_DEPTH
-// digits, and `finish`, which calls put(row, col, sum) for each element of the tile.
+// An engine has ROWS and COLS of its tile, the Store of its digits, `step` for a depth of
+// TILE_DEPTH digits, and `finish`, which calls put(row, col, sum) for each element of the tile.
 #pragma once
 #include "tiles.cuh"
 
@@ -14,7 +14,8 @@ template <u32 SUMS> DEVICE i64 joined(const i32 *sums, u32 stride) {
     return sum;
 }
 
-// Products of four bytes at a time on ordinary cores: every GPU from sm_61 on. A thread makes 4 x 4.
+// Products of four bytes at a time on ordinary cores: every GPU from sm_61 on. A thread makes 4 x
+// 4.
 template <u32 A, u32 B> struct DotEngine {
     static constexpr u32 ROWS = 64, COLS = 64, SUMS = A + B - 1;
     // An odd number of words, so that 32 rows start in 32 banks.
@@ -64,7 +65,8 @@ template <u32 A, u32 B> struct DotEngine {
 
 #if defined(CONCORD_EMULATED) || ARCH >= 75
 
-// int8 tensor cores: 8 warps, WARPS_DOWN of them over the rows; each makes 16 * M rows by 8 * N columns.
+// int8 tensor cores: 8 warps, WARPS_DOWN of them over the rows; each makes 16 * M rows by 8 * N
+// columns.
 template <u32 A, u32 B, u32 WARPS_DOWN, u32 M, u32 N> struct Int8Engine {
     static constexpr u32 WARPS_ACROSS = TILE_THREADS / 32 / WARPS_DOWN;
     static constexpr u32 ROWS = WARPS_DOWN * M * 16, COLS = WARPS_ACROSS * N * 8, SUMS = A + B - 1;
@@ -133,9 +135,9 @@ template <u32 A, u32 B, u32 WARPS_DOWN, u32 M, u32 N> struct Int8Engine {
 
 #if defined(CONCORD_EMULATED) || ARCH >= 70
 
-// f16 tensor cores: 8 warps, 4 of them over the rows; each makes 16 rows by 32 columns. The f32 sums
-// move to integers every DEPTH_MAX digits, before they could pass 2^24: a sum of two products of
-// digits grows by at most 2 * 127 * 128 a step.
+// f16 tensor cores: 8 warps, 4 of them over the rows; each makes 16 rows by 32 columns. The f32
+// sums move to integers every DEPTH_MAX digits, before they could pass 2^24: a sum of two products
+// of digits grows by at most 2 * 127 * 128 a step.
 template <u32 A, u32 B> struct HalfEngine {
     static constexpr u32 ROWS = 64, COLS = 64, SUMS = A + B - 1, N = 2;
     static constexpr u32 DEPTH_MAX = 512;
@@ -161,7 +163,8 @@ template <u32 A, u32 B> struct HalfEngine {
             HalfFragment x[A];
 #pragma unroll
             for (u32 digit = 0; digit < A; ++digit)
-                load_half_a(x[digit], a + (digit * ROWS + first_row()) * Store::PITCH + k, Store::PITCH);
+                load_half_a(x[digit], a + (digit * ROWS + first_row()) * Store::PITCH + k,
+                            Store::PITCH);
 #pragma unroll
             for (u32 n = 0; n < N; ++n)
 #pragma unroll

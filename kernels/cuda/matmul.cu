@@ -30,8 +30,8 @@ struct Sink {
     const i32 *a_exp;
     const i32 *b_exp;
     f32 *out;
-    // Left sides of nodes of a tree, of which the product is the last leaf: added in front of it one
-    // after the other, where they are not null. One of them may be `out`.
+    // Left sides of nodes of a tree, of which the product is the last leaf: added in front of it
+    // one after the other, where they are not null. One of them may be `out`.
     const f32 *left[LEFT_SIDES];
     // The exact sums are added here instead, where it is not null.
     u64 *sums;
@@ -55,7 +55,8 @@ struct Sink {
     }
 };
 
-// Both sides, the run [depth_start, depth_end) of the summed axis that this block takes, the results.
+// Both sides, the run [depth_start, depth_end) of the summed axis that this block takes, the
+// results.
 struct Product {
     Operand a;
     Operand b;
@@ -65,16 +66,16 @@ struct Product {
 };
 
 // Blocks along y share the summed axis, `chunk` steps each; with more than one, `sums` is not null.
-#define PRODUCT_PARAMETERS                                                                           \
-    const i16 *a, u64 a_row_stride, u64 a_depth_stride, const i32 *a_exp, const i16 *b,              \
-        u64 b_row_stride, u64 b_depth_stride, const i32 *b_exp, u32 rows, u32 cols, u32 depth,       \
+#define PRODUCT_PARAMETERS \
+    const i16 *a, u64 a_row_stride, u64 a_depth_stride, const i32 *a_exp, const i16 *b, \
+        u64 b_row_stride, u64 b_depth_stride, const i32 *b_exp, u32 rows, u32 cols, u32 depth, \
         u32 chunk, f32 *out, const f32 *left0, const f32 *left1, const f32 *left2, u64 *sums
-#define PRODUCT                                                                                      \
-    Product {                                                                                        \
-        {a, a_row_stride, a_depth_stride, rows}, {b, b_row_stride, b_depth_stride, cols},            \
-            blockIdx.y *chunk, least(depth, (blockIdx.y + 1) * chunk), {                             \
-            a_exp, b_exp, out, {left0, left1, left2}, sums, rows, cols                               \
-        }                                                                                            \
+#define PRODUCT \
+    Product { \
+        {a, a_row_stride, a_depth_stride, rows}, {b, b_row_stride, b_depth_stride, cols}, \
+            blockIdx.y *chunk, least(depth, (blockIdx.y + 1) * chunk), { \
+            a_exp, b_exp, out, {left0, left1, left2}, sums, rows, cols \
+        } \
     }
 
 // Rows of tiles that are worked on together, so that the tiles of B stay in the cache meanwhile.
@@ -91,8 +92,8 @@ template <typename Engine> DEVICE void place_tile(const Product &product, u32 &r
     col = in_band / height * Engine::COLS;
 }
 
-// One tile of the product by one block. Two tiles of each operand lie in shared memory: while one is
-// multiplied the next is on its way.
+// One tile of the product by one block. Two tiles of each operand lie in shared memory: while one
+// is multiplied the next is on its way.
 template <typename Engine, u32 A, u32 B> DEVICE void multiply(const Product &product) {
     using Store = typename Engine::Store;
     using Digit = typename Store::Digit;
@@ -232,8 +233,8 @@ KERNEL(256) matmul_finish(const i64 *sums, const i32 *a_exp, const i32 *b_exp, u
 // Rows of a tile that one block splits into planes of digits.
 #define PLANE_ROWS 64
 
-// Planes of digits for libraries that multiply bytes: planes [digits][padded_rows][padded_depth], 0 where
-// q has no element. Blocks: x over PLANE_ROWS rows, y over TILE_DEPTH steps of the depth.
+// Planes of digits for libraries that multiply bytes: planes [digits][padded_rows][padded_depth], 0
+// where q has no element. Blocks: x over PLANE_ROWS rows, y over TILE_DEPTH steps of the depth.
 KERNEL(256) digit_planes(const i16 *q, u64 row_stride, u64 depth_stride, u32 rows, u32 depth_start,
                          u32 depth_end, u32 digits, u32 padded_rows, u32 padded_depth, u8 *planes) {
     using Tile = Stage<PLANE_ROWS, 2, ByteDigits<TILE_DEPTH + 4>>;
@@ -260,7 +261,8 @@ KERNEL(256) digit_planes(const i16 *q, u64 row_stride, u64 depth_stride, u32 row
     }
 }
 
-// Puts the sums of products of digits together: planes [digits_a + digits_b - 1][padded_rows][padded_cols].
+// Puts the sums of products of digits together: planes
+// [digits_a + digits_b - 1][padded_rows][padded_cols].
 KERNEL(256) digit_join(const i32 *planes, u32 count, u32 padded_rows, u32 padded_cols,
                        const i32 *a_exp, const i32 *b_exp, u32 rows, u32 cols, f32 *out,
                        const f32 *left0, const f32 *left1, const f32 *left2, u64 *sums) {

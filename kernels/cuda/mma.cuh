@@ -1,11 +1,11 @@
-// Products of small tiles by a warp: int8 tensor cores (sm_75 and later), f16 tensor cores (sm_70 and
-// later). In the emulator one lane does the same product for its warp, from the same fragments.
+// Products of small tiles by a warp: int8 tensor cores (sm_75 and later), f16 tensor cores (sm_70
+// and later). In the emulator one lane does the same product for its warp, from the same fragments.
 #pragma once
 #include "base.cuh"
 
 // C[16][8] += A[16][32] * B[8][32]^T over int8, sums modulo 2^32; `mma` below. A lane's share, with
-// g = lane / 4 and t = lane % 4: a[0] is A[g][4t..4t+4], a[1] the same of row g + 8, a[2] and a[3] as
-// these, 16 further along the depth; b[0] is B[g][4t..4t+4], b[1] 16 further; c[0] and c[1] are
+// g = lane / 4 and t = lane % 4: a[0] is A[g][4t..4t+4], a[1] the same of row g + 8, a[2] and a[3]
+// as these, 16 further along the depth; b[0] is B[g][4t..4t+4], b[1] 16 further; c[0] and c[1] are
 // C[g][2t] and C[g][2t+1], c[2] and c[3] the same of row g + 8.
 
 #ifdef CONCORD_EMULATED
@@ -160,7 +160,8 @@ DEVICE u32 shared_address(const void *at) {
     return static_cast<u32>(__cvta_generic_to_shared(at));
 }
 
-// A[16][16] from rows of `pitch` f16 in shared memory. `from` is aligned to 32 bytes, the pitch to 8.
+// A[16][16] from rows of `pitch` f16 in shared memory. `from` is aligned to 32 bytes, the pitch to
+// 8.
 DEVICE void load_half_a(HalfFragment &to, const u16 *from, u32 pitch) {
     u32(&w)[8] = to.word;
     asm volatile("wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 "
@@ -187,7 +188,8 @@ DEVICE void mma(FloatFragment &c, const HalfFragment &a, const HalfFragment &b) 
     f32(&v)[8] = c.value;
     const u32(&x)[8] = a.word;
     const u32(&y)[8] = b.word;
-    asm volatile("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%0, %1, %2, %3, %4, %5, %6, %7}, "
+    asm volatile("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7}, "
         "{%8, %9, %10, %11, %12, %13, %14, %15}, {%16, %17, %18, %19, %20, %21, %22, %23}, "
         "{%0, %1, %2, %3, %4, %5, %6, %7};"
         : "+f"(v[0]), "+f"(v[1]), "+f"(v[2]), "+f"(v[3]), "+f"(v[4]), "+f"(v[5]), "+f"(v[6]),

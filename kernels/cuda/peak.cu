@@ -1,5 +1,6 @@
 // How fast a GPU multiplies integers when nothing is read: the ceilings that products are measured
-// against. Each kernel keeps sums in registers, and writes one number a thread so that they are used.
+// against. Each kernel keeps sums in registers, and writes one number a thread so that they are
+// used.
 #include "mma.cuh"
 
 // Sums of a thread that do not wait for each other.

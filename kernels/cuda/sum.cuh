@@ -15,8 +15,8 @@ DEVICE f32 halve(f32 lane) {
     return __shfl_sync(WARP, lane, 0);
 }
 
-// The sum of `len` elements: element i goes to lane i mod 32, `add(lane, i)` puts it in. All 32 lanes
-// of the warp call it and get the sum.
+// The sum of `len` elements: element i goes to lane i mod 32, `add(lane, i)` puts it in. All 32
+// lanes of the warp call it and get the sum.
 template <typename Add> DEVICE f32 fixed_sum(u64 len, Add add) {
     f32 total = 0.0f;
     for (u64 start = 0; start < len; start += SEGMENT) {

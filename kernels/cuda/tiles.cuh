@@ -1,5 +1,5 @@
-// How tiles of the operands of a product get into shared memory as planes of 8-bit digits. A code of
-// 8 bits is its low digit.
+// How tiles of the operands of a product get into shared memory as planes of 8-bit digits. A code
+// of 8 bits is its low digit.
 #pragma once
 #include "digits.cuh"
 #include "mma.cuh"
@@ -61,8 +61,8 @@ template <u32 PITCH_HALVES> struct HalfDigits {
     }
 };
 
-// A tile of ROWS rows on its way from global to shared memory: a thread's part of it in registers, so
-// that the loads of the next tile run while this one is multiplied.
+// A tile of ROWS rows on its way from global to shared memory: a thread's part of it in registers,
+// so that the loads of the next tile run while this one is multiplied.
 template <u32 ROWS, u32 DIGITS, typename Store> struct Stage {
     using Digit = typename Store::Digit;
     // Digits of a plane of the tile.
@@ -71,7 +71,8 @@ template <u32 ROWS, u32 DIGITS, typename Store> struct Stage {
 
     u32 word[8];
 
-    __device__ __forceinline__ void load(const Operand &from, Layout layout, u32 row, u32 depth, u32 depth_end) {
+    __device__ __forceinline__ void load(const Operand &from, Layout layout, u32 row, u32 depth,
+                                        u32 depth_end) {
         if (layout == Layout::AlongRows) load_along_rows(from, row, depth, depth_end);
         else load_along_depth(from, layout, row, depth, depth_end);
     }
@@ -90,8 +91,8 @@ template <u32 ROWS, u32 DIGITS, typename Store> struct Stage {
 
   private:
     // Piece p is 8 codes of row p / 4.
-    __device__ __forceinline__ void load_along_depth(const Operand &from, Layout layout, u32 row0, u32 depth0,
-                                        u32 depth_end) {
+    __device__ __forceinline__ void load_along_depth(const Operand &from, Layout layout, u32 row0,
+                                                     u32 depth0, u32 depth_end) {
 #pragma unroll
         for (u32 i = 0; i < PIECES; ++i) {
             const u32 piece = threadIdx.x + i * TILE_THREADS;
@@ -112,9 +113,10 @@ template <u32 ROWS, u32 DIGITS, typename Store> struct Stage {
         }
     }
 
-    // Piece p is 4 codes of each of the rows from 4 * (p / 8) on: words 2 * d and 2 * d + 1 hold those
-    // of depth d.
-    __device__ __forceinline__ void load_along_rows(const Operand &from, u32 row0, u32 depth0, u32 depth_end) {
+    // Piece p is 4 codes of each of the rows from 4 * (p / 8) on: words 2 * d and 2 * d + 1 hold
+    // those of depth d.
+    __device__ __forceinline__ void load_along_rows(const Operand &from, u32 row0, u32 depth0,
+                                                   u32 depth_end) {
         if (threadIdx.x >= ROWS * 2) return;
         const u32 row = row0 + threadIdx.x / 8 * 4;
 #pragma unroll

@@ -1,5 +1,5 @@
 // How a kernel compiled for the host is found and called: with an array of pointers to its
-// arguments, as the driver's launch gives them. kernels/src/cuda/emulator.rs mirrors the structs.
+// arguments, as the driver's launch gives them. kernels/src/gpu/emulator.rs mirrors the structs.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The C interface of the emulated GPU: kernels/src/cuda/emulator.rs mirrors it.
+// The C interface of the emulated GPU: kernels/src/gpu/emulator.rs mirrors it.
 #pragma once
 #include "entry.h"
 

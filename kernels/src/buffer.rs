@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::KernelError;
-use crate::cuda::{Cuda, Element, Slice};
+use crate::gpu::{Cuda, Element, Slice};
 
 /// Elements of one type, wherever they lie. Every operation takes them from either place; what lies
 /// in the wrong one is copied first.
@@ -87,12 +87,12 @@ impl<T: Element> Buffer<T> {
     /// The elements in the memory of `cuda`.
     pub(crate) fn on(&self, cuda: &Cuda) -> Result<Slice<T>, KernelError> {
         match self {
-            Self::Host(elements) => cuda.upload(elements),
+            Self::Host(elements) => Ok(cuda.upload(elements)?),
             Self::Cuda(slice) => Ok(slice.clone()),
         }
     }
 
-    /// The elements in the memory of `cuda`, to be written there by nobody else.
+    /// The elements in the memory of `cuda`, not shared, so that they can be written in place.
     pub(crate) fn unique_on(&mut self, cuda: &Cuda) -> Result<&Slice<T>, KernelError> {
         if let Self::Host(elements) = self {
             *self = Self::Cuda(cuda.upload(elements)?);

@@ -28,9 +28,21 @@ impl Precision {
 }
 
 /// Rows of integers with one exponent each. Every row is coded on its own: no row sees another.
+///
+/// ```
+/// use concord_kernels::coded::Precision;
+/// use concord_kernels::{Device, Tensor};
+///
+/// let x = Tensor::new(&[2, 2], vec![1.0, -0.5, 1000.0, 3.0])?;
+/// let coded = Device::Reference.code(&x, 2, Precision::I16)?;
+/// assert_eq!(coded.exp.data(), [-14, -5]);
+/// assert_eq!(coded.q.data(), [16_384, -8_192, 32_000, 96]);
+/// assert_eq!(coded.decode(), [1.0, -0.5, 1000.0, 3.0]);
+/// # Ok::<(), concord_kernels::KernelError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Coded {
-    /// Number of rows.
+    /// Rows, each with an exponent of its own.
     pub rows: usize,
     /// Elements in a row: the axis that a product sums over.
     pub cols: usize,
@@ -49,7 +61,7 @@ pub struct Coded {
 pub struct Operand<'a> {
     /// Codes; element (row, depth) stands at `row * row_stride + depth * depth_stride`.
     pub q: &'a [i16],
-    /// Number of rows.
+    /// Rows of the side: one side of the product's shape.
     pub rows: usize,
     /// Length of the summed axis.
     pub depth: usize,

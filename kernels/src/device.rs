@@ -1,13 +1,24 @@
 //! Where operations run.
 
 use crate::cpu::Cpu;
-use crate::cuda::Cuda;
+use crate::gpu::Cuda;
 use crate::isa::Isa;
 
 /// A back-end. All give the same bits; see NUMERICS.md.
+///
+/// ```
+/// use concord_kernels::{Device, Tensor};
+///
+/// let x = Tensor::new(&[1, 4], vec![0.5, -1.0, 2.0, 0.25])?;
+/// let w = Tensor::new(&[4], vec![1.0; 4])?;
+/// let (by_reference, _) = Device::Reference.rmsnorm(&x, &w, 1e-5)?;
+/// let (by_cpu, _) = Device::cpu(1).rmsnorm(&x, &w, 1e-5)?;
+/// assert_eq!(by_reference, by_cpu);
+/// # Ok::<(), concord_kernels::KernelError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Device {
-    /// Scalar code that can be read against the contract: the judge, and slow.
+    /// Scalar code that can be read against the contract, and that others must equal; slow.
     Reference,
     /// SIMD and threads.
     Cpu(Cpu),

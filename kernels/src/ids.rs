@@ -1,6 +1,6 @@
 //! Token ids, positions and targets, where a device reads them.
 
-use crate::cuda::Cuda;
+use crate::gpu::{Cuda, Slice};
 use crate::{Buffer, KernelError};
 
 /// Stands for "no target".
@@ -28,7 +28,7 @@ impl Ids {
     }
 
     /// The ids in the memory of `cuda`.
-    pub(crate) fn on(&self, cuda: &Cuda) -> Result<crate::cuda::Slice<u32>, KernelError> {
+    pub(crate) fn on(&self, cuda: &Cuda) -> Result<Slice<u32>, KernelError> {
         self.0.on(cuda)
     }
 }

@@ -6,6 +6,14 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: u32 = 10;
 
 /// A stream of random words, one for each counter.
+///
+/// ```
+/// use concord_kernels::rng::Philox;
+///
+/// let stream = Philox::new(7, 0);
+/// assert_eq!(stream.words(3), Philox::new(7, 0).words(3));
+/// assert!((0.0..1.0).contains(&stream.unit(3)));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Philox {
     key: [u32; 2],

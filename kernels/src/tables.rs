@@ -72,12 +72,12 @@ pub fn sin_cos(x: f64) -> (f64, f64) {
 
 /// How rotary frequencies are stretched for longer contexts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
+pub enum FrequencyScaling {
     /// Not at all.
     None,
     /// All divided by a factor.
     Linear {
-        /// The factor.
+        /// Divides every frequency; above 0.
         factor: f64,
     },
     /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
@@ -106,7 +106,7 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// The table for `positions` positions.
-    pub fn new(head_dim: usize, theta: f64, scaling: RopeScaling, positions: usize) -> Self {
+    pub fn new(head_dim: usize, theta: f64, scaling: FrequencyScaling, positions: usize) -> Self {
         let half = head_dim / 2;
         let ln_theta = ln(theta);
         let frequency = |i: usize| {
@@ -135,11 +135,11 @@ impl RopeTable {
     }
 }
 
-fn scaled_frequency(frequency: f64, scaling: RopeScaling) -> f64 {
+fn scaled_frequency(frequency: f64, scaling: FrequencyScaling) -> f64 {
     match scaling {
-        RopeScaling::None => frequency,
-        RopeScaling::Linear { factor } => frequency / factor,
-        RopeScaling::Llama3 {
+        FrequencyScaling::None => frequency,
+        FrequencyScaling::Linear { factor } => frequency / factor,
+        FrequencyScaling::Llama3 {
             factor,
             low_freq_factor,
             high_freq_factor,

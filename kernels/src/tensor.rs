@@ -1,4 +1,4 @@
-//! A dense row-major f32 tensor, and the error of every operation on it.
+//! A dense row-major f32 tensor.
 
 #[cfg(target_endian = "big")]
 compile_error!("elements are hashed as they lie in memory: little-endian machines only");
@@ -6,49 +6,21 @@ compile_error!("elements are hashed as they lie in memory: little-endian machine
 use std::borrow::Cow;
 use std::fmt;
 
-use blake3::hazmat::HasherExt;
-
-use crate::Buffer;
-use crate::cuda::{Cuda, CudaError, Slice};
-
-/// What an operation refuses, by name, with the values that it refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KernelError {
-    /// A NaN or an infinity stands where a finite number is needed.
-    #[error("{tensor}: element {index} is {value}: not a finite number")]
-    NotFinite {
-        /// Name of the tensor, as the caller knows it.
-        tensor: String,
-        /// Flat row-major index of the first such element.
-        index: usize,
-        /// The value found.
-        value: f32,
-    },
-    /// The data does not fill the shape.
-    #[error("a tensor of shape {shape:?} needs {expected} elements, got {got}")]
-    ShapeMismatch {
-        /// The shape asked for.
-        shape: Vec<usize>,
-        /// Product of the shape.
-        expected: usize,
-        /// Elements given.
-        got: usize,
-    },
-    /// Pages, rows or token ids of a request do not fit what is there: they come over the wire.
-    #[error("a request that does not fit: {0}")]
-    DoesNotFit(String),
-    /// Devices that share a product cannot go on.
-    #[error("devices that share a product cannot go on: {0}")]
-    Collective(String),
-    /// A GPU cannot do what it was asked for.
-    #[error(transparent)]
-    Cuda(#[from] CudaError),
-}
+use crate::gpu::{Cuda, Slice};
+use crate::{Buffer, KernelError};
 
 /// A dense row-major tensor of f32, on the host or in the memory of a GPU.
 ///
 /// Activations are `[tokens, features]`; weights are `[out, in]`, as Hugging Face stores them.
+///
+/// ```
+/// use concord_kernels::Tensor;
+///
+/// let x = Tensor::new(&[2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!(x.rows(1, 1).data(), [4.0, 5.0, 6.0]);
+/// assert!(Tensor::new(&[2, 3], vec![1.0]).is_err());
+/// # Ok::<(), concord_kernels::KernelError>(())
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -171,27 +143,6 @@ impl Tensor {
         Ok(Self { elements, ..self })
     }
 
-    /// The BLAKE3 digest of `prefix` and the elements as little-endian bytes, in the mode that
-    /// derives keys: `context_key` is the digest of the context. On a GPU it is taken there.
-    ///
-    /// # Errors
-    /// [`KernelError::Cuda`] where the GPU is lost.
-    pub fn derived_digest(
-        &self,
-        context_key: &[u8; 32],
-        prefix: &[u8],
-    ) -> Result<[u8; 32], KernelError> {
-        match &self.elements {
-            Buffer::Host(elements) => {
-                let mut hasher = blake3::Hasher::new_from_context_key(context_key);
-                hasher.update(prefix);
-                hasher.update(bytemuck::cast_slice(elements));
-                Ok(*hasher.finalize().as_bytes())
-            }
-            Buffer::Cuda(slice) => crate::cuda::blake3::derived(slice, context_key, prefix),
-        }
-    }
-
     /// Refuses NaN and infinity.
     ///
     /// # Errors
@@ -200,12 +151,17 @@ impl Tensor {
         check_finite(name, &self.values()?)
     }
 
+    /// The elements, wherever they lie.
+    pub(crate) fn elements(&self) -> &Buffer<f32> {
+        &self.elements
+    }
+
     /// The elements in the memory of `cuda`.
     pub(crate) fn on(&self, cuda: &Cuda) -> Result<Slice<f32>, KernelError> {
         self.elements.on(cuda)
     }
 
-    /// The elements in the memory of `cuda`, to be written there by nobody else.
+    /// The elements in the memory of `cuda`, not shared, so that they can be written in place.
     pub(crate) fn unique_on(&mut self, cuda: &Cuda) -> Result<&Slice<f32>, KernelError> {
         self.elements.unique_on(cuda)
     }
@@ -220,20 +176,6 @@ impl Tensor {
     }
 }
 
-/// Turns every -0 into +0, and refuses NaN and infinity.
-pub(crate) fn canonicalise(name: &str, elements: &mut [f32]) -> Result<(), KernelError> {
-    let mut all_finite = true;
-    for value in elements.iter_mut() {
-        all_finite &= value.is_finite();
-        *value += 0.0;
-    }
-    if all_finite {
-        Ok(())
-    } else {
-        Err(first_not_finite(name, elements))
-    }
-}
-
 fn check_finite(name: &str, elements: &[f32]) -> Result<(), KernelError> {
     if elements.iter().fold(true, |all, v| all & v.is_finite()) {
         Ok(())
@@ -242,7 +184,8 @@ fn check_finite(name: &str, elements: &[f32]) -> Result<(), KernelError> {
     }
 }
 
-fn first_not_finite(name: &str, elements: &[f32]) -> KernelError {
+/// The error that names the first NaN or infinity among `elements`, which have one.
+pub(crate) fn first_not_finite(name: &str, elements: &[f32]) -> KernelError {
     let index = elements.iter().position(|v| !v.is_finite()).unwrap_or(0);
     KernelError::NotFinite {
         tensor: name.to_string(),

@@ -1,4 +1,4 @@
-//! Products that several ranks share: the bits of one device, whoever the ranks are.
+//! Products that several ranks share: the bits of one device, whatever the ranks are.
 
 use concord_kernels::collective::{Collective, group, verify};
 use concord_kernels::{Buffer, Device, KernelError};

@@ -1,4 +1,5 @@
-//! Every kernel compiles for every target, and takes of a multiprocessor what `cuda/resources.md` says.
+//! Every kernel compiles for every target, and takes of a multiprocessor what `cuda/resources.md`
+//! says.
 //!
 //! The build compiles them where it finds NVRTC; where it found none, these tests say so and pass.
 //! After a change of kernels, `CONCORD_WRITE_TABLE=1` writes the table anew.
@@ -160,8 +161,9 @@ fn text(table: &Table, targets: &[String]) -> String {
     let (major, minor) = images::nvrtc_version().unwrap_or_default();
     let mut text = format!(
         "# What kernels take, compiled by NVRTC {major}.{minor}\n\n\
-         Registers of a thread / bytes of static shared memory of a block / bytes that a thread spills, \
-         stores and loads together.\nWritten and checked by `kernels/tests/cuda_images.rs`.\n\n\
+         Registers of a thread / bytes of static shared memory of a block / bytes that a thread \
+         spills, stores and loads together.\n\
+         Written and checked by `kernels/tests/cuda_images.rs`.\n\n\
          | kernel | {} |\n|---|{}\n",
         targets.join(" | "),
         "---|".repeat(targets.len())

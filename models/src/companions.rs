@@ -1,5 +1,5 @@
-//! Files of a model folder beside its configuration and its weights. A download fetches them, and an
-//! export takes them along.
+//! Files of a model folder beside its configuration and its weights. A download fetches them, and
+//! an export takes them along.
 
 use std::fs;
 use std::path::Path;

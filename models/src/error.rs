@@ -25,11 +25,14 @@ pub enum ModelError {
         reason: String,
     },
     /// A key that the file must have is missing.
-    #[error("{path}: the key `{key}` is missing: take the file that was saved with the weights", path = path.display())]
+    #[error(
+        "{path}: the key `{key}` is missing: take the file that was saved with the weights",
+        path = path.display()
+    )]
     MissingKey {
         /// The file.
         path: PathBuf,
-        /// The key.
+        /// The key that is missing.
         key: &'static str,
     },
     /// A key has a value that cannot be used.
@@ -37,7 +40,7 @@ pub enum ModelError {
     BadValue {
         /// The file.
         path: PathBuf,
-        /// The key.
+        /// The key that has the value.
         key: &'static str,
         /// The value found, as JSON.
         found: String,
@@ -49,7 +52,7 @@ pub enum ModelError {
     UnusableKey {
         /// The file.
         path: PathBuf,
-        /// The key.
+        /// The key that is not read.
         key: String,
         /// The value found, as JSON.
         found: String,
@@ -84,8 +87,8 @@ pub enum ModelError {
     },
     /// The rotary embedding is scaled in a way that Concord does not compute.
     #[error(
-        "{path}: the RoPE type `{found}` is not supported; supported are default, linear and llama3: \
-         take a model that has one of them",
+        "{path}: the RoPE type `{found}` is not supported; supported are default, linear and \
+         llama3: take a model that has one of them",
         path = path.display()
     )]
     UnsupportedRope {
@@ -115,11 +118,14 @@ pub enum ModelError {
         reason: String,
     },
     /// A tensor that the model needs is in none of its files.
-    #[error("{path}: the tensor `{tensor}` is missing: take the files again from where they were saved", path = path.display())]
+    #[error(
+        "{path}: the tensor `{tensor}` is missing: take the files again from where they were saved",
+        path = path.display()
+    )]
     MissingTensor {
         /// The file, or the folder where there are several.
         path: PathBuf,
-        /// The tensor.
+        /// Its name in the file.
         tensor: String,
     },
     /// A model whose head is not its embedding has no head.
@@ -155,7 +161,7 @@ pub enum ModelError {
     WrongShape {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// Its name in the file.
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
@@ -164,13 +170,14 @@ pub enum ModelError {
     },
     /// A tensor has a number format that Concord does not read.
     #[error(
-        "{path}: the tensor `{tensor}` is {found}; readable are {expected}: save it again in one of them",
+        "{path}: the tensor `{tensor}` is {found}; readable are {expected}: save it again in one \
+         of them",
         path = path.display()
     )]
     WrongDtype {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// Its name in the file.
         tensor: String,
         /// Its format.
         found: String,
@@ -204,7 +211,7 @@ pub enum ModelError {
     DatasetLine {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Where it is, counted from 1.
         line: u64,
         /// What is wrong with it.
         reason: String,
@@ -228,7 +235,7 @@ pub enum ModelError {
     UnsupportedAdapter {
         /// The `adapter_config.json`.
         path: PathBuf,
-        /// The option.
+        /// Its name in PEFT.
         option: String,
         /// Its value, as JSON.
         found: String,

@@ -18,8 +18,8 @@ const FILE: &str = "generation_config.json";
 const READ: &str = "do_sample eos_token_id temperature top_k top_p";
 
 /// Keys that change no token, whatever their value: ids that no draw looks at, bounds on length
-/// (requests and options set theirs), how a program computes, what a call gives back, where the file
-/// comes from, and what only beams look at.
+/// (requests and options set theirs), how a program computes, what a call gives back, where the
+/// file comes from, and what only beams look at.
 const NOTHING: &str = "pad_token_id bos_token_id decoder_start_token_id transformers_version \
     _from_model_config _commit_hash trust_remote_code max_length max_new_tokens max_time use_cache \
     cache_implementation cache_config max_cache_len return_legacy_cache return_dict_in_generate \

@@ -9,24 +9,24 @@ use crate::error::ModelError;
 mod download;
 mod environment;
 
-/// Where models are fetched from and kept. [`Hub::from_env`] is that of the environment.
+/// Where models are fetched from and kept. [`ModelHub::from_env`] is that of the environment.
 #[derive(Clone, Debug, Default)]
-pub struct Hub {
+pub struct ModelHub {
     /// The server; `None` is the public hub.
     pub endpoint: Option<String>,
     /// The cache, laid out as huggingface_hub lays out its own, so the two share files.
     pub cache: Option<PathBuf>,
     /// Who asks; without one, only public models are given.
-    pub token: Option<Token>,
+    pub token: Option<HubToken>,
     /// Whether to ask no server: only models of the cache are found.
     pub offline: bool,
 }
 
 /// A token of the hub. It is shown nowhere.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct HubToken(String);
 
-impl Token {
+impl HubToken {
     /// The token in `text`, without the white space around it; none where nothing else is there.
     ///
     /// # Errors
@@ -44,9 +44,9 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for HubToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Token(..)")
+        formatter.write_str("HubToken(..)")
     }
 }
 
@@ -61,7 +61,7 @@ pub struct Download<'a> {
     pub total_bytes: u64,
 }
 
-impl Hub {
+impl ModelHub {
     /// The folder of a model. An existing folder is taken as it is; anything else must be
     /// `owner/name` or `owner/name@revision`, whose configuration, tokenizer and safetensors
     /// weights are downloaded where the cache lacks them. All files are of one commit. When the
@@ -108,10 +108,10 @@ impl Hub {
     }
 }
 
-/// [`Hub::resolve`] with what the environment says and, where given, another cache.
+/// [`ModelHub::resolve`] with what the environment says and, where given, another cache.
 ///
 /// # Errors
-/// As [`Hub::resolve`].
+/// As [`ModelHub::resolve`].
 pub fn resolve(
     model: &str,
     cache: Option<&Path>,
@@ -120,7 +120,7 @@ pub fn resolve(
     if Path::new(model).is_dir() {
         return Ok(PathBuf::from(model));
     }
-    let mut hub = Hub::from_env().map_err(|reason| ModelError::ModelNotFound {
+    let mut hub = ModelHub::from_env().map_err(|reason| ModelError::ModelNotFound {
         model: model.to_string(),
         reason,
     })?;

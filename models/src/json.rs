@@ -12,7 +12,7 @@ use crate::error::ModelError;
 const SHOWN_MAX: usize = 80;
 
 /// Parses an object. A key that is there twice with two values is an error at any depth: of the
-/// two, every reader would pass over one in silence.
+/// two, a reader would silently ignore one.
 ///
 /// # Errors
 /// [`ModelError::Json`] with line and column.

@@ -1,5 +1,56 @@
 //! Hugging Face models as Concord computes them: configuration, weights and data in;
 //! adapters and weights out.
+//!
+//! [`config`] and [`weights`] read a model's folder, [`decoder`] computes any run of its layers,
+//! [`generate`] draws tokens, [`train`] updates what is trained, [`peft`] and [`export`] write it.
+//! A model whose weights come from a counter, and three tokens of it:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::sync::Arc;
+//!
+//! use concord_kernels::Device;
+//! use concord_kernels::coded::Precision;
+//! use concord_kernels::ops::sample::Sampling;
+//! use concord_models::decoder::{Precisions, Stage, StageOptions};
+//! use concord_models::generate::Generator;
+//! use concord_models::golden::{MadeModel, tiny_llama};
+//!
+//! let config = Arc::new(tiny_llama());
+//! let model = MadeModel {
+//!     config: config.clone(),
+//!     seed: 1,
+//!     reach: 0.25,
+//! };
+//! let tokens = |device| -> Result<Vec<u32>, concord_models::ModelError> {
+//!     let options = StageOptions {
+//!         device,
+//!         config: config.clone(),
+//!         layers: 0..2,
+//!         precisions: Precisions {
+//!             weights: Precision::I16,
+//!             activations: Precision::I16,
+//!         },
+//!         lora: None,
+//!         trains_all: false,
+//!         positions: 16,
+//!     };
+//!     let stage = Stage::load(options, &model, &BTreeMap::new())?;
+//!     let sampling = Sampling {
+//!         temperature: 0.7,
+//!         top_k: 0,
+//!         top_p: 1.0,
+//!         seed: 5,
+//!     };
+//!     let mut generator = Generator::new(&stage, sampling)?;
+//!     let mut tokens = vec![generator.next(&[1, 2, 3])?];
+//!     tokens.push(generator.next(&[tokens[0]])?);
+//!     tokens.push(generator.next(&[tokens[1]])?);
+//!     Ok(tokens)
+//! };
+//! assert_eq!(tokens(Device::Reference)?, tokens(Device::cpu(2))?);
+//! # Ok::<(), concord_models::ModelError>(())
+//! ```
 
 #![deny(unsafe_op_in_unsafe_fn)]
 

@@ -7,9 +7,9 @@ use serde_json::Value;
 pub(crate) enum Neutral {
     /// An empty text, list or object.
     Empty,
-    /// `false`.
+    /// Only `false`.
     False,
-    /// `true`.
+    /// Only `true`.
     True,
     /// 0, or `false`.
     Zero,

@@ -10,7 +10,7 @@ use concord_kernels::{Device, KernelError};
 use concord_models::ModelError;
 use concord_models::config::{DecoderConfig, Family};
 use concord_models::generate::Generator;
-use concord_models::golden::{Fit, GOLDENS, Kind, MadeModel, tiny_llama};
+use concord_models::golden::{FineTune, FineTuneKind, GOLDENS, MadeModel, tiny_llama};
 
 fn emulated(options: EmulatorOptions) -> Device {
     Device::Cuda(Cuda::emulated(options))
@@ -25,7 +25,7 @@ fn shuffled(arch: u32) -> Device {
 }
 
 /// A fine-tune of a model with every part that a decoder may have and `tiny_llama` lacks.
-fn with_all_parts(kind: Kind) -> Fit {
+fn with_all_parts(kind: FineTuneKind) -> FineTune {
     let config = DecoderConfig {
         family: Family::Qwen3,
         sliding_window: vec![Some(5), None],
@@ -36,15 +36,15 @@ fn with_all_parts(kind: Kind) -> Fit {
         tie_embeddings: true,
         ..tiny_llama()
     };
-    let golden = Fit::golden(kind);
+    let golden = FineTune::golden(kind);
     let model = MadeModel {
         config: Arc::new(config),
         ..golden.model
     };
-    Fit { model, ..golden }
+    FineTune { model, ..golden }
 }
 
-fn digest(fit: &Fit, device: &Device, steps: u32) -> Result<String, ModelError> {
+fn digest(fit: &FineTune, device: &Device, steps: u32) -> Result<String, ModelError> {
     let mut run = fit.start(device)?;
     for _ in 0..steps {
         run.step()?;
@@ -67,7 +67,7 @@ fn training_has_the_golden_bits() {
 #[test]
 fn every_part_of_a_model_has_the_bits_of_the_cpu() {
     let device = shuffled(75);
-    for kind in [Kind::Lora, Kind::Full] {
+    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
         let fit = with_all_parts(kind);
         let expected = digest(&fit, &Device::cpu(1), 2).unwrap();
         assert_eq!(digest(&fit, &device, 2).unwrap(), expected, "{kind:?}");
@@ -76,7 +76,7 @@ fn every_part_of_a_model_has_the_bits_of_the_cpu() {
 
 #[test]
 fn generated_tokens_are_those_of_the_cpu() {
-    let fit = with_all_parts(Kind::Lora);
+    let fit = with_all_parts(FineTuneKind::Lora);
     let tokens = |device: &Device, temperature: f32| {
         let run = fit.start(device).unwrap();
         let sampling = Sampling {
@@ -100,8 +100,8 @@ fn generated_tokens_are_those_of_the_cpu() {
     }
 }
 
-/// Forward, backward and update stay on the GPU: what a step fetches are losses, norms and places of
-/// numbers that are none, however many layers there are.
+/// Forward, backward and update stay on the GPU: what a step fetches are losses, norms and places
+/// of numbers that are none, however many layers there are.
 #[test]
 fn a_step_fetches_a_few_numbers_and_no_tensor() {
     let fetched = |kind, layers: usize| {
@@ -111,18 +111,18 @@ fn a_step_fetches_a_few_numbers_and_no_tensor() {
             sliding_window: vec![None; layers],
             ..tiny_llama()
         };
-        let golden = Fit::golden(kind);
+        let golden = FineTune::golden(kind);
         let model = MadeModel {
             config: Arc::new(config),
             ..golden.model
         };
-        let fit = Fit { model, ..golden };
+        let fit = FineTune { model, ..golden };
         let mut run = fit.start(&Device::Cuda(gpu)).unwrap();
         watch.fetched();
         run.step().unwrap();
         watch.fetched()
     };
-    for kind in [Kind::Lora, Kind::Full] {
+    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
         let (few, many) = (fetched(kind, 1), fetched(kind, 4));
         assert_eq!(
             few.len(),
@@ -147,7 +147,7 @@ fn of_gpu(error: &ModelError) -> &CudaError {
 
 #[test]
 fn too_little_memory_is_an_error_that_names_what_is_held() {
-    let fit = Fit::golden(Kind::Full);
+    let fit = FineTune::golden(FineTuneKind::Full);
     let (steps, expected) = GOLDENS[1].digests[0];
     assert_eq!(GOLDENS[1].kind, fit.kind);
     let mut texts = Vec::new();
@@ -176,7 +176,7 @@ fn too_little_memory_is_an_error_that_names_what_is_held() {
 
 #[test]
 fn a_lost_gpu_is_an_error_wherever_it_happens() {
-    let fit = Fit::golden(Kind::Lora);
+    let fit = FineTune::golden(FineTuneKind::Lora);
     for launches in [0, 3, 100, 300, 700] {
         let device = emulated(EmulatorOptions {
             lost_after: Some(launches),

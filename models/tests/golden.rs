@@ -1,5 +1,5 @@
-//! What arithmetic version 1 makes of two tiny fine-tunes, bit for bit, on every device, instruction
-//! set and number of threads.
+//! What arithmetic version 1 makes of two tiny fine-tunes, bit for bit, on every device,
+//! instruction set and number of threads.
 
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;

@@ -1,7 +1,15 @@
 //! Addresses of coordinators and workers: what can be connected to, and what is refused by name.
 //!
-//! An address is `http://HOST:PORT`. Whoever is told one by somebody else checks it here, and so
-//! does whoever tells it.
+//! An address is `http://HOST:PORT`. A process checks here each address that it is told, and each
+//! that it tells others.
+//!
+//! ```
+//! use concord_proto::address::Address;
+//!
+//! assert!(Address::parse("http://10.0.0.7:7701").is_ok());
+//! let refused = Address::parse("https://10.0.0.7").expect_err("nothing is encrypted here");
+//! assert!(refused.to_string().contains("http://"));
+//! ```
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

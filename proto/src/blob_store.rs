@@ -20,9 +20,9 @@ pub fn link_file(address: &Digest) -> String {
     format!("links/{address}")
 }
 
-/// A blob that is not copied into the store: how it begins, and where the rest lies on this machine.
-/// The tensors of a model are read from the model's own files. Like any blob it is held against its
-/// address when it is read.
+/// A blob that is not copied into the store: how it begins, and where the rest lies on this
+/// machine. The tensors of a model are read from the model's own files. Like any blob it is held
+/// against its address when it is read.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct BlobLink {
     /// The first bytes of the blob.
@@ -41,8 +41,8 @@ pub struct BlobLink {
 pub type LinkedBlob = Chain<Cursor<Vec<u8>>, Take<File>>;
 
 impl BlobLink {
-    /// A link to bytes of a file; nothing where the file is not there, ends before them, or has a name
-    /// that is not UTF-8.
+    /// A link to bytes of a file; nothing where the file is not there, ends before them, or has a
+    /// name that is not UTF-8.
     pub fn new(prefix: Vec<u8>, path: &Path, offset: u64, bytes: u64) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         let found = path.metadata().ok()?;

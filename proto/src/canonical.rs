@@ -1,6 +1,16 @@
 //! The one canonical encoding: borsh, bounded, with nothing left over.
 //!
 //! Decoding re-encodes and compares, so that no two byte strings stand for one value.
+//!
+//! ```
+//! use concord_proto::canonical::{decode, encode};
+//!
+//! let bytes = encode(&(7_u32, "step".to_string()));
+//! assert_eq!(bytes, [7, 0, 0, 0, 4, 0, 0, 0, b's', b't', b'e', b'p']);
+//! assert_eq!(decode::<(u32, String)>(&bytes)?.0, 7);
+//! assert!(decode::<u32>(&bytes).is_err(), "bytes are left over");
+//! # Ok::<(), concord_proto::canonical::DecodeError>(())
+//! ```
 
 use borsh::{BorshDeserialize, BorshSerialize};
 

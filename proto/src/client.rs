@@ -2,12 +2,10 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::digest::Digest;
-use crate::job::{F32Bits, JobId, JobSpec};
-use crate::ledger::Offence;
-use crate::plan::Plan;
+use crate::crypto::{Digest, PublicKey, WorkerId};
 use crate::session::{DeviceInfo, Role};
-use crate::signed::{PublicKey, WorkerId};
+use crate::training::ledger::Offence;
+use crate::training::{F32Bits, JobId, JobSpec, Plan};
 
 /// What the planner needs to know of a model. No tensor is in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -20,7 +18,6 @@ pub struct ModelProfile {
     pub layer_bytes: u64,
     /// Bytes of the embedding.
     pub embed_bytes: u64,
-    /// Bytes of the head.
     pub head_bytes: u64,
     /// Bytes of values, moments and gradients of the trained tensors of one layer.
     pub layer_state_bytes: u64,
@@ -28,7 +25,6 @@ pub struct ModelProfile {
     pub layer_activation_bytes: u64,
     /// Bytes of hidden states that pass between two stages for one microbatch.
     pub boundary_bytes: u64,
-    /// Tokens of a microbatch.
     pub microbatch_tokens: u64,
     /// How much the backward pass costs, in percent of the forward pass.
     pub backward_percent: u32,
@@ -39,7 +35,7 @@ pub struct ModelProfile {
 pub enum PlanChoice {
     /// The planner decides.
     Auto,
-    /// As many stages and replicas as said.
+    /// The user says how many stages and replicas.
     Fixed {
         /// Stages in each pipeline.
         stages: u32,
@@ -69,14 +65,13 @@ pub struct RunOptions {
     pub audit_rate_new: u64,
     /// Rate of canaries among the audits, `p * 2^32`.
     pub canary_rate: u64,
-    /// Whether activations are computed again in the backward pass rather than kept.
+    /// Whether activations are computed again in the backward pass rather than stored.
     pub recompute: bool,
 }
 
 /// A job to be taken on. The blobs that it names must be in the store.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Submission {
-    /// The spec.
     pub spec: JobSpec,
     /// For the planner.
     pub profile: ModelProfile,
@@ -91,7 +86,6 @@ pub enum ClientRequest {
     MissingBlobs(Vec<Digest>),
     /// Take on a job. A job that is known already is joined, not done twice.
     Submit(Box<Submission>),
-    /// The jobs.
     Jobs,
     /// The pool.
     Status,
@@ -145,7 +139,6 @@ pub enum JobState {
 /// A job in a list.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct JobSummary {
-    /// The job.
     pub job: JobId,
     /// Its name for people.
     pub name: String,
@@ -161,14 +154,13 @@ pub struct JobSummary {
 
 /// A member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Member {
+pub struct MemberStatus {
     /// Its key.
     pub id: WorkerId,
     /// Worker or checker.
     pub role: Role,
-    /// Its device.
     pub device: DeviceInfo,
-    /// What it does, in words.
+    /// What it does at present, as a sentence.
     pub doing: String,
     /// Audits passed; of a checker, verdicts that were accepted.
     pub audits_passed: u64,
@@ -176,23 +168,21 @@ pub struct Member {
     pub audit_rate: u64,
 }
 
-/// The pool.
+/// Who is in the pool, and what they work on.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct PoolStatus {
     /// The coordinator's key.
     pub coordinator: PublicKey,
     /// Who is in it.
-    pub members: Vec<Member>,
+    pub members: Vec<MemberStatus>,
     /// Who was convicted.
     pub convicted: Vec<WorkerId>,
-    /// The jobs.
     pub jobs: Vec<JobSummary>,
 }
 
 /// What to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct WatchRequest {
-    /// The job.
     pub job: JobId,
     /// Number of the first event wanted.
     pub from: u64,
@@ -201,11 +191,10 @@ pub struct WatchRequest {
 /// An event in the life of a job, for people and scripts.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum JobEvent {
-    /// It waits; for what, in words.
+    /// It waits; for what, as a sentence.
     Waiting(String),
     /// A plan takes effect.
     Planned {
-        /// The plan.
         plan: Plan,
         /// Device names, in the plan's order.
         devices: Vec<String>,
@@ -224,7 +213,6 @@ pub enum JobEvent {
         loss: F32Bits,
         /// Gradient norm.
         grad_norm: F32Bits,
-        /// Learning rate.
         learning_rate: F32Bits,
         /// Tokens of the step.
         tokens: u64,
@@ -248,7 +236,7 @@ pub enum JobEvent {
         checker: WorkerId,
         /// Of which step.
         step: u32,
-        /// What was re-run, in words.
+        /// What was re-run, as a sentence.
         leaf: String,
     },
     /// A party was convicted.
@@ -257,7 +245,7 @@ pub enum JobEvent {
         culprit: WorkerId,
         /// What of.
         offence: Offence,
-        /// The evidence, in words.
+        /// The evidence, as a sentence.
         evidence: String,
     },
     /// Steps are void and done again.

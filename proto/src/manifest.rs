@@ -3,8 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::canonical;
-use crate::digest::{Digest, Domain, Hasher};
-use crate::merkle;
+use crate::crypto::{Digest, Domain, Hasher, merkle};
 
 /// How the elements of a stored tensor are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -37,7 +36,7 @@ pub struct TensorHeader {
 }
 
 impl TensorHeader {
-    /// The address of a tensor blob, without putting the blob together.
+    /// The address of the blob of this header and `elements`, without allocating the blob.
     pub fn digest(&self, elements: &[u8]) -> Digest {
         let mut hasher = Hasher::new(Domain::Blob);
         hasher.update(&canonical::encode(self));
@@ -90,7 +89,7 @@ impl TensorHeader {
     }
 }
 
-/// A tensor of a model.
+/// The name of a tensor of a model, and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ModelTensor {
     /// Its Hugging Face name.
@@ -106,7 +105,6 @@ pub struct ModelTensor {
 pub struct ModelManifest {
     /// The text of config.json.
     pub config_json: String,
-    /// The tensors.
     pub tensors: Vec<ModelTensor>,
 }
 
@@ -133,7 +131,7 @@ pub struct SequenceEntry {
 }
 
 impl SequenceEntry {
-    /// The entry of a sequence of `tokens`, of which those with a mask of 1 are to be predicted.
+    /// The entry of a sequence. Tokens with a mask of 1 are to be predicted.
     pub fn new(tokens: &[u32], mask: &[u8]) -> Self {
         let mut hasher = Hasher::new(Domain::Sequence);
         tokens
@@ -153,13 +151,11 @@ impl SequenceEntry {
 pub struct StateEntry {
     /// The tensor.
     pub value: Digest,
-    /// First moment.
     pub first_moment: Digest,
-    /// Second moment.
     pub second_moment: Digest,
 }
 
-/// The trained state after `step` steps: one entry for each tensor of [`crate::JobSpec::trainable`].
+/// The trained state after `step` steps: one entry for each tensor in `trainable` of the job spec.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StateManifest {
     /// Steps done.

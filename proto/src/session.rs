@@ -1,15 +1,13 @@
-//! What coordinator, workers and checkers say to each other over a session. Every message is
+//! The messages of a session between the coordinator and a worker or checker. Every message is
 //! signed by its sender.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::claim::{Leaf, MicrobatchLoss, TensorNorm, TensorState};
-use crate::digest::{Digest, Domain};
-use crate::job::{F32Bits, JobId};
-use crate::plan::{Layers, Plan};
+use crate::crypto::{Digest, Domain, Keypair, PublicKey, Signed, WorkerId};
 use crate::serving::{AnswerVerdict, AuditedAnswer, DeploymentId, StageAssignment};
-use crate::signed::{Keypair, PublicKey, Signed, WorkerId};
-use crate::tree;
+use crate::training::{
+    F32Bits, JobId, Layers, Leaf, MicrobatchLoss, Plan, TensorNorm, TensorState, tree,
+};
 
 /// What a process is in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -34,7 +32,6 @@ pub struct DeviceInfo {
 /// A state that a worker still holds, from before it lost the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Held {
-    /// The job.
     pub job: JobId,
     /// Steps done and committed.
     pub step: u32,
@@ -51,7 +48,6 @@ pub struct Hello {
     pub protocol: u32,
     /// [`crate::ARITHMETIC_VERSION`] of the sender.
     pub arithmetic: u32,
-    /// The device.
     pub device: DeviceInfo,
     /// Where other workers and checkers reach this one, such as "http://10.0.0.7:7701".
     pub endpoint: String,
@@ -70,14 +66,12 @@ pub enum ToCoordinator {
     Heartbeat,
     /// The stage is loaded; steps may start.
     Ready {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
     },
     /// The stage could not be loaded or the step not be done.
     Failed {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
@@ -88,11 +82,9 @@ pub enum ToCoordinator {
     },
     /// All gradients of the stage are summed up.
     Computed {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
-        /// The step.
         step: u32,
         /// Losses of the worker's microbatches, where it holds the last stage.
         losses: Vec<MicrobatchLoss>,
@@ -103,23 +95,20 @@ pub enum ToCoordinator {
     Updated {
         /// The signed [`crate::Claim`].
         claim: Signed,
-        /// Its leaves.
         leaves: Vec<Leaf>,
     },
     /// The state asked for by [`ToWorker::Flush`] is in the store.
     Flushed {
-        /// The job.
         job: JobId,
         /// Steps done.
         step: u32,
         /// The stage's trained tensors.
         state: Vec<TensorState>,
     },
-    /// A signed [`crate::ledger::Verdict`].
+    /// A signed [`crate::training::ledger::Verdict`].
     Verdict {
         /// The order that it answers.
         order: u64,
-        /// The verdict.
         verdict: Signed,
     },
     /// The worker wants to leave: move its work away.
@@ -127,29 +116,25 @@ pub enum ToCoordinator {
     /// The stage or the step takes more memory than the worker has. It still holds the committed
     /// state.
     OutOfMemory {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
         /// Cause, place and remedy.
         reason: String,
-        /// What was held, and what could not be had on top.
+        /// What it held, and what it would have needed beyond that.
         needed_bytes: u64,
         /// The most that the worker can hold.
         limit_bytes: u64,
     },
-    /// The layers that a [`StageAssignment`] names beside the seat are loaded.
+    /// The layers that a [`StageAssignment`] lists under `standby` are loaded.
     StandsBy {
-        /// The deployment.
         deployment: DeploymentId,
         /// The plan's epoch.
         epoch: u32,
-        /// The layers.
         layers: Vec<Layers>,
     },
     /// A stage of a deployment cannot be loaded or cannot go on.
     StageFailed {
-        /// The deployment.
         deployment: DeploymentId,
         /// The plan's epoch.
         epoch: u32,
@@ -165,9 +150,8 @@ pub enum ToCoordinator {
         /// What came of it.
         verdict: AnswerVerdict,
     },
-    /// A tensor cannot be brought to another worker of the plan: nobody answers at its address.
+    /// A tensor cannot be sent to another worker of the plan: nobody answers at its address.
     Unreached {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
@@ -181,15 +165,14 @@ pub enum ToCoordinator {
 /// A stage to hold.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Assignment {
-    /// The plan.
     pub plan: Plan,
-    /// Blob address of the [`crate::JobSpec`].
+    /// Blob address of the [`crate::training::JobSpec`].
     pub spec: Digest,
     /// Blob address of the [`crate::manifest::StateManifest`] to start from.
     pub state: Digest,
     /// Where each worker of the plan is reached, in the plan's order.
     pub endpoints: Vec<String>,
-    /// Whether activations are computed again in the backward pass rather than kept.
+    /// Whether activations are computed again in the backward pass rather than stored.
     pub recompute: bool,
     /// How many microbatches may be in flight in one pipeline.
     pub depth: u32,
@@ -200,19 +183,16 @@ pub struct Assignment {
 pub struct AuditOrder {
     /// Number of the order, for the answer.
     pub order: u64,
-    /// Blob address of the [`crate::JobSpec`].
+    /// Blob address of the [`crate::training::JobSpec`].
     pub spec: Digest,
-    /// The job.
     pub job: JobId,
     /// The plan's epoch.
     pub epoch: u32,
-    /// The step.
     pub step: u32,
     /// Whose leaf.
     pub worker: WorkerId,
     /// Where its inputs are had.
     pub endpoint: String,
-    /// The leaf.
     pub leaf: Leaf,
 }
 
@@ -235,31 +215,25 @@ pub enum ToWorker {
     Assign(Box<Assignment>),
     /// Do a step.
     Step {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
-        /// The step.
         step: u32,
-        /// See [`crate::draw::nonce_commitment`].
+        /// See [`crate::training::draw::nonce_commitment`].
         nonce_commitment: Digest,
     },
     /// The losses and norms of all workers: compute the update.
     Scalars {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
-        /// The scalars.
         scalars: Scalars,
     },
     /// The step is final.
     Commit {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
-        /// The step.
         step: u32,
         /// Digest of its record.
         record: Digest,
@@ -268,28 +242,20 @@ pub enum ToWorker {
     },
     /// Openings of steps below this one may be forgotten.
     Release {
-        /// The job.
         job: JobId,
         /// The bound.
         below: u32,
     },
-    /// The plan is no more. Go back to the last committed step and keep its state.
+    /// The plan is withdrawn. Go back to the last committed step and hold its state.
     Abort {
-        /// The job.
         job: JobId,
         /// The plan's epoch.
         epoch: u32,
     },
     /// Put the committed state into the store.
-    Flush {
-        /// The job.
-        job: JobId,
-    },
+    Flush { job: JobId },
     /// The job is over. Forget it.
-    Forget {
-        /// The job.
-        job: JobId,
-    },
+    Forget { job: JobId },
     /// Re-run a leaf.
     Audit(Box<AuditOrder>),
     /// A drained worker may leave.
@@ -302,10 +268,7 @@ pub enum ToWorker {
     /// Hold a stage of a deployment, or stand by for some. It replaces what was assigned before.
     Serve(Box<StageAssignment>),
     /// The deployment needs this worker no more.
-    Unserve {
-        /// The deployment.
-        deployment: DeploymentId,
-    },
+    Unserve { deployment: DeploymentId },
     /// Compute an answer again.
     AuditAnswer(AuditedAnswer),
     /// Others cannot reach this worker at the address that it gave in its [`Hello`].
@@ -318,7 +281,6 @@ pub enum ToWorker {
 /// The losses and squared norms of a step, from all its workers.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Scalars {
-    /// The step.
     pub step: u32,
     /// One for each microbatch, in order.
     pub losses: Vec<MicrobatchLoss>,
@@ -354,14 +316,12 @@ impl Scalars {
 /// What a checker asks a worker for: the inputs of one leaf.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct OpenRequest {
-    /// The job.
     pub job: JobId,
     /// The plan's epoch.
     pub epoch: u32,
-    /// The step.
     pub step: u32,
-    /// Phase of the leaf.
-    pub phase: crate::claim::Phase,
+    /// What the leaf's work was.
+    pub phase: crate::training::LeafPhase,
     /// Its first microbatch.
     pub microbatch: u32,
 }

@@ -1,34 +1,12 @@
-//! The gRPC stubs, and the header of a tensor on its way between workers.
+//! The gRPC stubs of `schema/concord.proto`. Only with the feature `grpc`.
 
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 
-use borsh::{BorshDeserialize, BorshSerialize};
-
-use crate::claim::{Origin, Port};
-use crate::job::JobId;
+pub use crate::training::FrameHeader;
 
 pub mod incoming;
 
 tonic::include_proto!("concord.v1");
-
-/// What precedes a tensor, or several, sent from one worker to another.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct FrameHeader {
-    /// The job.
-    pub job: JobId,
-    /// The plan's epoch.
-    pub epoch: u32,
-    /// The step.
-    pub step: u32,
-    /// The microbatch, or the first of a node.
-    pub microbatch: u32,
-    /// What it is, and its digest.
-    pub port: Port,
-    /// The sender and its signature over [`Origin::message`].
-    pub origin: Origin,
-    /// Bytes that follow: tensor blobs, one after another.
-    pub bytes: u64,
-}
 
 impl From<crate::Signed> for Envelope {
     fn from(signed: crate::Signed) -> Self {
@@ -60,8 +38,8 @@ impl TryFrom<Envelope> for crate::Signed {
     }
 }
 
-/// Why a call or a stream ended, for people: in the words of whoever is at its other end, or that the
-/// connection broke, where no words came over it.
+/// Why a call or a stream ended, for people: the message of the peer, or that the connection broke
+/// where the peer sent none.
 pub fn ending(status: &tonic::Status) -> String {
     // Statuses that came over the wire have no source.
     let mut cause = std::error::Error::source(status);

@@ -42,7 +42,7 @@ fn visit_all(visitor: &mut impl Visitor) {
         s.answer_verdict(v)
     });
     visitor.visit("StageAssignment", 1, |s, _| s.stage_assignment());
-    visitor.visit("LaneHello", 1, |s, _| s.lane_hello());
+    visitor.visit("StageStreamHello", 1, |s, _| s.stage_stream_hello());
     visitor.visit("PassHeader", 1, |s, _| s.pass_header());
     visitor.visit("StageClaim", 1, |s, _| s.stage_claim());
     visitor.visit("Receipt", 1, |s, _| s.receipt());
@@ -202,8 +202,8 @@ fn what_is_too_long_or_of_another_type_says_so() {
 #[test]
 fn the_encoding_is_what_it_was() {
     assert_eq!(encode(&F32Bits::from(1.0)), [0, 0, 0x80, 0x3f]);
-    assert_eq!(encode(&Place::Layer(258)), [1, 2, 1, 0, 0]);
-    assert_eq!(encode(&Place::EmbedAndHead), [3]);
+    assert_eq!(encode(&ModelPlace::Layer(258)), [1, 2, 1, 0, 0]);
+    assert_eq!(encode(&ModelPlace::EmbedAndHead), [3]);
     assert_eq!(
         encode(&Order::Shuffled { seed: 1 }),
         [1, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -211,7 +211,7 @@ fn the_encoding_is_what_it_was() {
     let port = Port {
         kind: PortKind::Partial {
             node: tree::Node { start: 4, end: 6 },
-            part: Part::TiedHead,
+            part: GradientPart::TiedHead,
         },
         digest: Digest([9; 32]),
     };
@@ -276,7 +276,7 @@ const GOLDEN: [&str; 33] = [
     "FromStage b5101f69",
     "AnswerVerdict 6beb2c2e",
     "StageAssignment e5bcbcb6",
-    "LaneHello 889c08ed",
+    "StageStreamHello 889c08ed",
     "PassHeader 0cbeaf10",
     "StageClaim 55cf627d",
     "Receipt 834db084",

@@ -94,7 +94,8 @@ proptest! {
         nonce in any::<[u8; 32]>(), low in 0..ALWAYS, more in 0..ALWAYS,
     ) {
         let seed = seed(&nonce, &claims(2));
-        let (few, many) = (drawn(&seed, &rate(1, low), 200), drawn(&seed, &rate(1, low + more), 200));
+        let few = drawn(&seed, &rate(1, low), 200);
+        let many = drawn(&seed, &rate(1, low + more), 200);
         prop_assert!(few.iter().all(|index| many.contains(index)));
     }
 

@@ -1,8 +1,10 @@
 //! The order of the data: every sequence once in an epoch, the same whoever asks and when.
 
-mod fixture;
+mod messages;
 
+use concord_proto::manifest::{DataManifest, SequenceEntry};
 use concord_proto::{BatchPlan, JobSpec, Order, merkle, microbatch_digest};
+use messages::Source;
 use proptest::prelude::*;
 
 fn spec(order: Order, micro_batch_size: u32, microbatches: u32) -> JobSpec {
@@ -10,7 +12,7 @@ fn spec(order: Order, micro_batch_size: u32, microbatches: u32) -> JobSpec {
         order,
         micro_batch_size,
         microbatches,
-        ..fixture::spec()
+        ..Source::new(1).spec()
     }
 }
 
@@ -74,7 +76,8 @@ proptest! {
 
     #[test]
     fn it_does_not_matter_in_which_order_microbatches_are_asked_for(
-        seed in any::<u64>(), count in 1_u64..40, asked in prop::collection::vec((0_u32..9, 0_u32..3), 1..20),
+        seed in any::<u64>(), count in 1_u64..40,
+        asked in prop::collection::vec((0_u32..9, 0_u32..3), 1..20),
     ) {
         let spec = spec(Order::Shuffled { seed }, 2, 3);
         let mut used = BatchPlan::new(&spec, count);
@@ -87,7 +90,14 @@ proptest! {
 
 #[test]
 fn the_root_of_a_step_is_over_its_microbatches() {
-    let (spec, data) = (fixture::spec(), fixture::data());
+    let spec = spec(Order::Shuffled { seed: 5 }, 2, 3);
+    let sequence = |i: u32| SequenceEntry::new(&[i, i + 1, i + 2], &[1, 1, (i % 2) as u8]);
+    let data = DataManifest {
+        sequence_len: 3,
+        chunk_sequences: 8,
+        chunks: Vec::new(),
+        sequences: (0..7).map(sequence).collect(),
+    };
     let count = data.sequences.len() as u64;
     let mut plan = BatchPlan::new(&spec, count);
     for step in 0..5 {

@@ -219,7 +219,7 @@ fn shown_port(listen: &std::net::SocketAddr) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use concord_kernels::cuda::{MemoryReport, Purpose};
+    use concord_kernels::cuda::{MemoryPurpose, MemoryReport};
 
     use super::*;
 
@@ -235,7 +235,7 @@ mod tests {
         };
         let full = CudaError::OutOfMemory {
             asked: 2 << 20,
-            purpose: Purpose::Weights,
+            purpose: MemoryPurpose::Weights,
             report: Box::new(report),
         };
         let full = RuntimeError::Model(ModelError::Kernel(full.into()));

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use concord_kernels::Tensor;
 use concord_models::ModelError;
-use concord_models::config::{DecoderConfig, Place};
+use concord_models::config::{DecoderConfig, TensorPlace};
 use concord_models::decoder::TensorSource;
 use concord_models::weights::{TakeRows, check_rows, runs_of_rows};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
@@ -37,7 +37,8 @@ impl ModelBlobs {
             specs.map(|spec| (spec.name, spec.shape)).collect();
         let mut tensors = BTreeMap::new();
         for ModelTensor { name, blob, .. } in &manifest.tensors {
-            let place = Place::of(name).map(|place| words::place(place, config.tie_embeddings));
+            let place =
+                TensorPlace::of(name).map(|place| words::place(place, config.tie_embeddings));
             if place.is_some_and(|place| layers.holds(place, config.layers as u32))
                 && let Some(shape) = shapes.remove(name)
             {

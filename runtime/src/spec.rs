@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
-use concord_models::config::{DecoderConfig, Place as ModelPlace, Projection};
+use concord_models::config::{DecoderConfig, Projection, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
 use concord_models::train::{AdamSettings, Curve, LearningRate};
 use concord_proto::serving::AdapterManifest;
-use concord_proto::{AdapterSpec, JobSpec, Layers, Place, ScheduleKind};
+use concord_proto::{AdapterSpec, JobSpec, Layers, ModelPlace, ScheduleKind};
 
 use crate::RuntimeError;
 
@@ -29,12 +29,12 @@ pub fn precision(bits: u8) -> Result<Precision, RuntimeError> {
 }
 
 /// Where a tensor stands, in the words of the job spec.
-pub fn place(place: ModelPlace, tied: bool) -> Place {
+pub fn place(place: TensorPlace, tied: bool) -> ModelPlace {
     match place {
-        ModelPlace::Embed if tied => Place::EmbedAndHead,
-        ModelPlace::Embed => Place::Embed,
-        ModelPlace::Layer(layer) => Place::Layer(layer),
-        ModelPlace::FinalNorm | ModelPlace::Head => Place::Head,
+        TensorPlace::Embed if tied => ModelPlace::EmbedAndHead,
+        TensorPlace::Embed => ModelPlace::Embed,
+        TensorPlace::Layer(layer) => ModelPlace::Layer(layer),
+        TensorPlace::FinalNorm | TensorPlace::Head => ModelPlace::Head,
     }
 }
 
@@ -82,7 +82,7 @@ fn projections(names: &[String]) -> Result<BTreeSet<Projection>, RuntimeError> {
 /// [`RuntimeError::Unsupported`] where it is another.
 pub fn check_trainable(spec: &JobSpec, config: &DecoderConfig) -> Result<(), RuntimeError> {
     let expected = trainable(&spec.adapter)?.tensors(config);
-    let same = |(tensor, theirs): (&TrainableTensor, &concord_proto::TrainableTensor)| {
+    let same = |(tensor, theirs): (&TrainableTensor, &concord_proto::TrainedTensor)| {
         tensor.name == theirs.name
             && tensor
                 .shape

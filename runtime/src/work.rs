@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{Device, KernelError, Tensor};
-use concord_models::decoder::{Batch, End, Gradients, Stage, StageInput, StageTape};
+use concord_models::decoder::{Batch, Gradients, Stage, StageInput, StageTape, TensorUse};
 use concord_models::train::{StepScalars, TrainState, gradient_norm, mean_loss};
 use concord_proto::manifest::StateEntry;
-use concord_proto::rules::{held_tensors, loss_digest};
 use concord_proto::session::Scalars;
 use concord_proto::tree::Node;
 use concord_proto::{
-    Digest, F32Bits, JobSpec, Layers, Part, Place, Port, PortKind, TensorNorm, TensorState, merkle,
+    Digest, F32Bits, GradientPart, JobSpec, Layers, ModelPlace, Port, PortKind, TensorNorm,
+    TensorState, merkle,
 };
+use concord_verify::training::{held_tensors, loss_digest};
 
 use crate::{RuntimeError, spec as words, tensor_blob};
 
@@ -37,7 +38,7 @@ impl PartSum {
         merkle::root(&self.digests)
     }
 
-    pub(crate) fn port(&self, node: Node, part: Part) -> Port {
+    pub(crate) fn port(&self, node: Node, part: GradientPart) -> Port {
         Port {
             kind: PortKind::Partial { node, part },
             digest: self.root(),
@@ -125,7 +126,7 @@ pub(crate) fn forward(
 
 /// What the backward pass of a microbatch gives.
 pub(crate) struct Backwarded {
-    pub(crate) sums: BTreeMap<Part, Arc<PartSum>>,
+    pub(crate) sums: BTreeMap<GradientPart, Arc<PartSum>>,
     pub(crate) d_input: Option<Arc<Tensor>>,
     pub(crate) outputs: Vec<Port>,
 }
@@ -180,11 +181,11 @@ fn split(
     spec: &JobSpec,
     layers: Layers,
     mut gradients: Gradients,
-) -> Result<BTreeMap<Part, Arc<PartSum>>, KernelError> {
+) -> Result<BTreeMap<GradientPart, Arc<PartSum>>, KernelError> {
     let end = |part| match part {
-        Part::Own => End::Own,
-        Part::TiedEmbed => End::TiedEmbed,
-        Part::TiedHead => End::TiedHead,
+        GradientPart::Own => TensorUse::Own,
+        GradientPart::TiedEmbed => TensorUse::TiedEmbed,
+        GradientPart::TiedHead => TensorUse::TiedHead,
     };
     let mut take = |part| {
         let mut tensors = Vec::new();
@@ -197,7 +198,7 @@ fn split(
         });
         Ok((part, Arc::new(PartSum::new(tensors)?)))
     };
-    concord_proto::rules::parts(spec, layers)
+    concord_verify::training::parts(spec, layers)
         .into_iter()
         .map(&mut take)
         .collect()
@@ -225,7 +226,7 @@ pub(crate) fn add(
     sum: &mut [Arc<Tensor>],
     other: Vec<Arc<Tensor>>,
 ) -> Result<(), KernelError> {
-    let _gradients = device.account(Purpose::Gradients);
+    let _gradients = device.account(MemoryPurpose::Gradients);
     let mut pairs = sum.iter_mut().zip(other);
     pairs.try_for_each(|(sum, other)| device.add_assign(Arc::make_mut(sum), &other))
 }
@@ -249,15 +250,19 @@ pub(crate) fn step_gradients(
     spec: &JobSpec,
     layers: Layers,
     device: &Device,
-    totals: BTreeMap<Part, Vec<Arc<Tensor>>>,
+    totals: BTreeMap<GradientPart, Vec<Arc<Tensor>>>,
 ) -> Result<BTreeMap<String, Arc<Tensor>>, KernelError> {
-    let is_tied = |index: u32| spec.trainable[index as usize].place == Place::EmbedAndHead;
+    let is_tied = |index: u32| spec.trainable[index as usize].place == ModelPlace::EmbedAndHead;
     let (tied, own): (Vec<_>, Vec<_>) = held_names(spec, layers)
         .into_iter()
         .partition(|(index, _)| is_tied(*index));
     let mut gradients = BTreeMap::new();
     for (part, tensors) in totals {
-        let names = if part == Part::Own { &own } else { &tied };
+        let names = if part == GradientPart::Own {
+            &own
+        } else {
+            &tied
+        };
         for ((_, name), tensor) in names.iter().zip(tensors) {
             match gradients.get_mut(name) {
                 None => {

@@ -1,58 +1,31 @@
 //! What goes into the next pass.
 //!
-//! Sequences that decode come first, in turn; then rows of prompts; then whoever waits is admitted.
-//! While anything decodes, no more rows of prompts are in flight than take a fraction of a second
-//! ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt and the
-//! one that is done soonest go first in turn, so that a short one does not wait for all of a long
-//! one.
+//! Sequences that decode come first, in turn; then rows of prompts; then waiting sequences are
+//! admitted. While anything decodes, no more rows of prompts are in flight than take a fraction of
+//! a second ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt
+//! and the one that is done soonest go first in turn, so that a short one does not wait for all of
+//! a long one.
 
 use concord_proto::Digest;
 use concord_proto::serving::{DrawOrder, PAGE_TOKENS, Pass};
 
-use crate::event::Effect;
+use crate::event::SchedulerEffect;
+use crate::flight::{Flight, FlightRun};
 use crate::pace::{ADDED_US, Chunk, ROWS_LEAST};
 use crate::prefix;
 use crate::scheduler::Scheduler;
-use crate::sequence::Phase;
+use crate::sequence::SequencePhase;
 
 /// Rows of prompts that are not worth a split over several passes.
 const PREFILL_MIN: u32 = 64;
 
-/// Rows that each pass must have before one more pass than stages is used for decoding. It hides
-/// the way from the last stage over the coordinator to the first, and costs one more pass.
+/// With at least so many rows in each pass, decoding uses one pass more than there are stages. That
+/// hides the way from the last stage through the coordinator to the first, and costs a pass.
 const EXTRA_PASS_ROWS: u32 = 8;
 
-/// Prompts under way from which on no shorter one is looked for among those that wait: each holds
-/// its pages from its admission on.
+/// With so many prompts under way, none is admitted just because it is short: each prompt holds its
+/// pages from its admission on.
 const PROMPTS_MAX: usize = 4;
-
-/// A run of a pass in flight.
-#[derive(Clone, Debug)]
-pub(crate) struct FlightRun {
-    pub(crate) sequence: u64,
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-    /// Whether a token is drawn from it.
-    pub(crate) samples: bool,
-    /// Prompt tokens that it scores.
-    pub(crate) targets: u32,
-    /// Alternatives beside each token.
-    pub(crate) logprobs: Option<u8>,
-    /// Its numbers mean nothing.
-    pub(crate) is_broken: bool,
-}
-
-/// A pass in flight.
-#[derive(Clone, Debug)]
-pub(crate) struct Flight {
-    pub(crate) runs: Vec<FlightRun>,
-    /// Whether it has sequences that decode.
-    pub(crate) decodes: bool,
-    /// Rows of prompts.
-    pub(crate) chunks: Vec<Chunk>,
-    /// When it was sent.
-    pub(crate) sent_us: u64,
-}
 
 /// What prompts may still take of a pass.
 struct Budget {
@@ -77,7 +50,7 @@ struct Ready {
 
 impl Scheduler {
     /// Sends passes off, as many as can be in flight.
-    pub(crate) fn fill(&mut self, effects: &mut Vec<Effect>) {
+    pub(crate) fn fill(&mut self, effects: &mut Vec<SchedulerEffect>) {
         let Some(stages) = self.stages else {
             return;
         };
@@ -156,7 +129,7 @@ impl Scheduler {
             let rows: u32 = in_flight.iter().map(|chunk| chunk.rows).sum();
             let allowed = self.settings.prefill_chunk.saturating_mul(stages);
             let left = allowed.saturating_sub(rows);
-            // Who goes behind a pass waits for it at one stage, and then follows it.
+            // A pass behind another one waits for it at one stage, and then follows it.
             let before: f64 = in_flight.iter().map(|chunk| self.pace.cost(*chunk)).sum();
             return Budget {
                 rows: free.min(left).min(self.settings.prefill_chunk),
@@ -187,13 +160,13 @@ impl Scheduler {
         free.min(share.max(first).max(PREFILL_MIN))
     }
 
-    /// Chooses rows of prompts, and admits whoever is next while there is room.
+    /// Chooses rows of prompts, and admits the next sequences while there is room.
     fn choose_prompts(
         &mut self,
         ready: Ready,
         mut budget: Budget,
         chosen: &mut Vec<(u64, u32)>,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<SchedulerEffect>,
     ) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         let mut prompts = ready.prompts;
@@ -275,8 +248,8 @@ impl Scheduler {
         budget.rows > 0 && (budget.is_due || budget.micros.is_none_or(in_time))
     }
 
-    /// Gives pages to whoever is next, for all tokens that it has.
-    fn admit(&mut self, effects: &mut Vec<Effect>) -> Option<u64> {
+    /// Gives pages to the next sequence, for all its tokens.
+    fn admit(&mut self, effects: &mut Vec<SchedulerEffect>) -> Option<u64> {
         let id = self.queue.head()?;
         if self.active.len() >= self.settings.active_max {
             return None;
@@ -300,7 +273,7 @@ impl Scheduler {
         sequence.pages = held;
         sequence.published = shared;
         sequence.computed = shared as u32 * PAGE_TOKENS;
-        sequence.phase = Phase::Active;
+        sequence.phase = SequencePhase::Active;
         self.queue.pop();
         self.account(id, shared as u32 * PAGE_TOKENS);
         let age = self.age(id);
@@ -346,7 +319,7 @@ impl Scheduler {
                 return false;
             };
             self.preempt(youngest);
-            let is_still_there = self.sequences[&youngest].phase == Phase::Active;
+            let is_still_there = self.sequences[&youngest].phase == SequencePhase::Active;
             if youngest == id || is_still_there {
                 return false;
             }
@@ -368,7 +341,7 @@ impl Scheduler {
             return;
         }
         let pages = sequence.reset();
-        sequence.phase = Phase::Waiting;
+        sequence.phase = SequencePhase::Waiting;
         self.preemptions += 1;
         self.pages.release(&pages);
         if let Some(age) = sequence.age {
@@ -392,7 +365,7 @@ impl Scheduler {
         mut chosen: Vec<(u64, u32)>,
         decodes: bool,
         chunks: Vec<Chunk>,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<SchedulerEffect>,
     ) {
         // Runs of one adapter stand together.
         let adapter = |id: &u64| self.sequences[id].generation.spec.adapter;
@@ -434,6 +407,6 @@ impl Scheduler {
             pass: number,
             draws,
         };
-        effects.push(Effect::Pass { pass, draws });
+        effects.push(SchedulerEffect::Pass { pass, draws });
     }
 }

@@ -5,6 +5,13 @@ use concord_proto::serving::{Control, DrawOrder, Finish, Generation, Pass, PassR
 use concord_proto::serving::{Update, Usage};
 
 /// The bounds of a scheduler.
+///
+/// ```
+/// use concord_scheduler::Settings;
+///
+/// let settings = Settings { active_max: 64, ..Settings::new(32_000, 2_048) };
+/// assert_eq!((settings.positions, settings.active_max), (2_048, 64));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Size of the vocabulary.
@@ -16,8 +23,8 @@ pub struct Settings {
     /// Rows of prompts in a pass, at most, while other sequences draw tokens: fewer where they
     /// would hold up those for long.
     pub prefill_chunk: u32,
-    /// Generations that may wait, before owners with more than their share have to come back
-    /// later. In all, twice as many may.
+    /// Generations that may wait before owners with more than their share are refused. In all,
+    /// twice as many may wait.
     pub waiting_max: usize,
     /// Generations that may hold pages.
     pub active_max: usize,
@@ -43,7 +50,7 @@ impl Settings {
     clippy::large_enum_variant,
     reason = "an event is handed over once, and never kept in numbers"
 )]
-pub enum Event {
+pub enum SchedulerEvent {
     /// The pipeline is there, or there again: all pages are empty, passes count from 0.
     Up {
         /// Its stages.
@@ -65,11 +72,11 @@ pub enum Event {
         /// Tokens that another pipeline has given out already.
         answer: Vec<u32>,
     },
-    /// Whoever asked has a word on it. Words on sequences that are done are dropped.
+    /// The client controls it. Controls of sequences that are done are dropped.
     Control {
         /// Which.
         sequence: u64,
-        /// The word.
+        /// What the client wants.
         control: Control,
     },
     /// Nobody wants it any more.
@@ -77,8 +84,8 @@ pub enum Event {
         /// Which.
         sequence: u64,
     },
-    /// Runs whose hidden states are not finite. To be told before the [`Event::Result`] of the
-    /// pass: a driver holds a result back until each stage has told that the pass has left it.
+    /// Runs whose hidden states are not finite. Comes before the [`SchedulerEvent::Result`] of the
+    /// pass: a driver holds a result back until each stage has reported that the pass has left it.
     Broken {
         /// Number of the pass.
         pass: u64,
@@ -98,7 +105,7 @@ pub enum Event {
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub enum SchedulerEffect {
     /// Do a pass: to the first and to the last stage.
     Pass {
         /// For the first stage.
@@ -106,14 +113,14 @@ pub enum Effect {
         /// For the last stage.
         draws: DrawOrder,
     },
-    /// For whoever asked.
+    /// News for the client.
     Update {
         /// Which generation.
         sequence: u64,
         /// The news.
         update: Update,
     },
-    /// An answer is complete. [`Effect::Claim`] and [`Update::Finished`] follow at once.
+    /// An answer is complete. [`SchedulerEffect::Claim`] and [`Update::Finished`] follow at once.
     Answered {
         /// Which.
         sequence: u64,
@@ -124,7 +131,7 @@ pub enum Effect {
         /// What it took.
         usage: Usage,
     },
-    /// All stages shall claim a sequence; [`Event::Claimed`] is expected.
+    /// All stages shall claim a sequence; [`SchedulerEvent::Claimed`] is expected.
     Claim {
         /// Which.
         sequence: u64,
@@ -143,8 +150,8 @@ pub enum Effect {
         /// Which.
         sequence: u64,
     },
-    /// The pipeline's last stage said what does not fit. Nothing was taken over from it; the pass
-    /// stays in flight until [`Event::Down`].
+    /// The result of the last stage is not what was ordered. Nothing of it is used; the pass stays
+    /// in flight until [`SchedulerEvent::Down`].
     Fault {
         /// What.
         reason: String,
@@ -172,7 +179,7 @@ pub enum Refusal {
         /// Positions of the model.
         positions: u32,
     },
-    /// The pipeline has not the memory for it.
+    /// The pipeline has too little memory for it.
     #[error(
         "prompt and answer may take {needed} pages of keys and values, and the pool has {pages}: \
          ask for fewer tokens, or add memory to the pool"
@@ -203,14 +210,14 @@ pub struct Evicted {
 
 impl Evicted {
     /// The events that make it go on in another scheduler.
-    pub fn events(self) -> Vec<Event> {
+    pub fn events(self) -> Vec<SchedulerEvent> {
         let (sequence, answer) = (self.sequence, self.answer.len() as u32);
-        let submit = Event::Submit {
+        let submit = SchedulerEvent::Submit {
             sequence,
             generation: self.generation,
             answer: self.answer,
         };
-        let allow = self.allowed.map(|tokens| Event::Control {
+        let allow = self.allowed.map(|tokens| SchedulerEvent::Control {
             sequence,
             control: Control::Allow { answer, tokens },
         });

@@ -2,18 +2,18 @@
 
 use concord_proto::serving::{Control, Finish, Generation, PAGE_TOKENS, Update};
 
-use crate::event::{Effect, Refusal};
+use crate::event::{Refusal, SchedulerEffect};
 use crate::pace::Pace;
-use crate::pages::Pages;
+use crate::pages::PagePool;
 use crate::scheduler::Scheduler;
-use crate::sequence::{Phase, Sequence, pages_for};
+use crate::sequence::{Sequence, SequencePhase, pages_for};
 
 impl Scheduler {
     /// The pipeline is there: all waits, and nothing is in pages.
-    pub(crate) fn up(&mut self, stages: u32, pages: u32, effects: &mut Vec<Effect>) {
+    pub(crate) fn up(&mut self, stages: u32, pages: u32, effects: &mut Vec<SchedulerEffect>) {
         self.down(effects);
         self.stages = Some(stages.max(1));
-        self.pages = Pages::new(pages);
+        self.pages = PagePool::new(pages);
         self.pace = Pace::default();
         self.next_pass = 0;
         self.recent.clear();
@@ -32,19 +32,19 @@ impl Scheduler {
     }
 
     /// The pipeline is gone: what was begun waits again, first in line.
-    pub(crate) fn down(&mut self, effects: &mut Vec<Effect>) {
+    pub(crate) fn down(&mut self, effects: &mut Vec<SchedulerEffect>) {
         self.stages = None;
         self.flights.clear();
-        self.pages = Pages::default();
+        self.pages = PagePool::default();
         for (age, id) in std::mem::take(&mut self.active) {
             let Some(sequence) = self.sequences.get_mut(&id) else {
                 continue;
             };
             sequence.reset();
-            sequence.phase = Phase::Waiting;
+            sequence.phase = SequencePhase::Waiting;
             sequence.paused = true;
             self.queue.push_begun(age, id);
-            effects.push(Effect::Update {
+            effects.push(SchedulerEffect::Update {
                 sequence: id,
                 update: Update::Paused,
             });
@@ -53,7 +53,7 @@ impl Scheduler {
             if let Some(mut sequence) = self.sequences.remove(&id) {
                 sequence.reset();
                 self.queue.leave(sequence.generation.owner);
-                effects.push(Effect::Forget { sequence: id });
+                effects.push(SchedulerEffect::Forget { sequence: id });
             }
         }
     }
@@ -64,13 +64,13 @@ impl Scheduler {
         id: u64,
         generation: Generation,
         answer: &[u32],
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<SchedulerEffect>,
     ) {
         if self.sequences.contains_key(&id) {
             return;
         }
         let refusal = self.refusal(&generation);
-        // What had begun elsewhere is not turned away for want of a place in the queue.
+        // A generation that began in another pipeline is not refused for a full queue.
         let refusal = match refusal {
             Some(Refusal::Full { .. }) if !answer.is_empty() => None,
             other => other,
@@ -83,7 +83,7 @@ impl Scheduler {
                 retry: !matches!(refusal, Refusal::NotServed(_) | Refusal::TooLong { .. }),
                 usage: sequence.usage(),
             };
-            effects.push(Effect::Update {
+            effects.push(SchedulerEffect::Update {
                 sequence: id,
                 update,
             });
@@ -102,7 +102,7 @@ impl Scheduler {
         if let Some(finish) = end {
             // A prompt of one token has nothing to score.
             if is_scored {
-                effects.push(Effect::Update {
+                effects.push(SchedulerEffect::Update {
                     sequence: id,
                     update: Update::Prompt(Vec::new()),
                 });
@@ -123,13 +123,21 @@ impl Scheduler {
         })
     }
 
-    /// Takes a word of whoever asked.
-    pub(crate) fn control(&mut self, id: u64, control: Control, effects: &mut Vec<Effect>) {
+    /// Takes what the client wants.
+    pub(crate) fn control(
+        &mut self,
+        id: u64,
+        control: Control,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
         let width = self.settings.vocab.div_ceil(8) as usize;
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
         };
-        if !matches!(sequence.phase, Phase::Waiting | Phase::Active) {
+        if !matches!(
+            sequence.phase,
+            SequencePhase::Waiting | SequencePhase::Active
+        ) {
             return;
         }
         match control {
@@ -153,20 +161,20 @@ impl Scheduler {
     }
 
     /// Nobody wants it any more.
-    pub(crate) fn cancel(&mut self, id: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn cancel(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         let phase = self.sequences.get(&id).map(|sequence| sequence.phase);
-        if matches!(phase, Some(Phase::Waiting | Phase::Active)) {
+        if matches!(phase, Some(SequencePhase::Waiting | SequencePhase::Active)) {
             self.leave(id, effects);
         }
     }
 
     /// The pages of a finished sequence may go.
-    pub(crate) fn claimed(&mut self, id: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn claimed(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
         };
-        if sequence.phase == Phase::Claiming {
-            sequence.phase = Phase::Leaving;
+        if sequence.phase == SequencePhase::Claiming {
+            sequence.phase = SequencePhase::Leaving;
             if !sequence.in_flight {
                 self.drop_closing(id, effects);
             }
@@ -174,7 +182,7 @@ impl Scheduler {
     }
 
     /// An answer is complete.
-    pub(crate) fn finish(&mut self, id: u64, finish: Finish, effects: &mut Vec<Effect>) {
+    pub(crate) fn finish(&mut self, id: u64, finish: Finish, effects: &mut Vec<SchedulerEffect>) {
         self.unlist(id);
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
@@ -182,13 +190,13 @@ impl Scheduler {
         let usage = sequence.usage();
         let positions = sequence.tokens.len() as u32 - 1;
         let pages = positions.div_ceil(PAGE_TOKENS) as usize;
-        effects.push(Effect::Answered {
+        effects.push(SchedulerEffect::Answered {
             sequence: id,
             answer: sequence.answer().to_vec(),
             finish,
             usage,
         });
-        effects.push(Effect::Claim {
+        effects.push(SchedulerEffect::Claim {
             sequence: id,
             spec: sequence.generation.spec.digest(),
             prompt: usage.prompt,
@@ -198,16 +206,22 @@ impl Scheduler {
                 false => Vec::new(),
             },
         });
-        effects.push(Effect::Update {
+        effects.push(SchedulerEffect::Update {
             sequence: id,
             update: Update::Finished { finish, usage },
         });
-        sequence.phase = Phase::Claiming;
+        sequence.phase = SequencePhase::Claiming;
         self.closing.insert(id);
     }
 
     /// A generation cannot go on.
-    pub(crate) fn fail(&mut self, id: u64, reason: String, retry: bool, effects: &mut Vec<Effect>) {
+    pub(crate) fn fail(
+        &mut self,
+        id: u64,
+        reason: String,
+        retry: bool,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
         if let Some(sequence) = self.sequences.get(&id) {
             let usage = sequence.usage();
             let update = Update::Failed {
@@ -215,7 +229,7 @@ impl Scheduler {
                 retry,
                 usage,
             };
-            effects.push(Effect::Update {
+            effects.push(SchedulerEffect::Update {
                 sequence: id,
                 update,
             });
@@ -224,12 +238,12 @@ impl Scheduler {
     }
 
     /// A generation that is not finished leaves: at once, or when its pass is back.
-    pub(crate) fn leave(&mut self, id: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn leave(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         self.unlist(id);
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
         };
-        sequence.phase = Phase::Leaving;
+        sequence.phase = SequencePhase::Leaving;
         self.closing.insert(id);
         if !sequence.in_flight {
             self.drop_closing(id, effects);
@@ -242,33 +256,37 @@ impl Scheduler {
             return;
         };
         match sequence.phase {
-            Phase::Waiting => {
+            SequencePhase::Waiting => {
                 let owner = sequence.generation.owner;
                 // A closing sequence is a live one of its owner.
                 self.queue.enter(owner);
                 self.queue.remove(owner, id, sequence.age);
             }
-            Phase::Active => {
+            SequencePhase::Active => {
                 if let Some(age) = sequence.age {
                     self.active.remove(&age);
                 }
             }
-            Phase::Claiming | Phase::Leaving => {}
+            SequencePhase::Claiming | SequencePhase::Leaving => {}
         }
     }
 
     /// The last of a sequence: its pages go.
-    pub(crate) fn drop_closing(&mut self, id: u64, effects: &mut Vec<Effect>) {
+    pub(crate) fn drop_closing(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         self.closing.remove(&id);
         if let Some(mut sequence) = self.sequences.remove(&id) {
             self.pages.release(&sequence.reset());
             self.queue.leave(sequence.generation.owner);
-            effects.push(Effect::Forget { sequence: id });
+            effects.push(SchedulerEffect::Forget { sequence: id });
         }
     }
 
     /// Tells those that wait how many are before them: the new one, or those for whom it halved.
-    pub(crate) fn tell_queued(&mut self, submitted: Option<u64>, effects: &mut Vec<Effect>) {
+    pub(crate) fn tell_queued(
+        &mut self,
+        submitted: Option<u64>,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
         if self.queue.is_empty() {
             return;
         }
@@ -284,7 +302,7 @@ impl Scheduler {
                 .is_none_or(|told| ahead <= told / 2 && ahead < told);
             if is_news && sequence.answer().is_empty() {
                 sequence.told_ahead = Some(ahead);
-                effects.push(Effect::Update {
+                effects.push(SchedulerEffect::Update {
                     sequence: id,
                     update: Update::Queued { ahead },
                 });

@@ -1,6 +1,7 @@
-//! How long rows of prompts take, learnt from the passes that are back: while somebody waits for
-//! the next token, a pass takes on so much of a prompt as a time allows, and not a number of rows.
-//! What a row takes differs a thousandfold between machines and models, and grows with the context.
+//! How long rows of prompts take, learnt from the passes that are back: while a client waits for
+//! its next token, a pass takes as much of a prompt as fits into a time, instead of a number of
+//! rows. What a row takes differs a thousandfold between machines and models, and grows with the
+//! context.
 //!
 //! Nothing here has an influence on any bit of an answer.
 
@@ -23,8 +24,8 @@ const CONTEXTS: usize = 24;
 /// A row takes at least this, in microseconds: what is measured may be nothing.
 const RATE_LEAST: f64 = 0.01;
 
-/// A pass that took longer than this many times what was expected counts as so many: one that was
-/// held up by something else is soon forgotten.
+/// A pass counts as at most so many times longer than expected: one that was held up by something
+/// else is soon forgotten.
 const SURPRISE_MAX: f64 = 4.0;
 
 /// Rows of a prompt in a pass.
@@ -84,7 +85,7 @@ impl Pace {
         }
     }
 
-    /// Takes over that all of `chunks` together, of so many rows, added this time to a pass.
+    /// Learns that `chunks`, of so many rows together, added this time to a pass.
     fn learn(&mut self, chunks: &[Chunk], added: f64, rows: f64) {
         let mean = (added / rows).max(RATE_LEAST);
         let is_first = self.rates.iter().all(Option::is_none);

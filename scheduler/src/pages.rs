@@ -1,4 +1,4 @@
-//! Pages of keys and values: who holds them, and which of them are kept for their content.
+//! Pages of keys and values: who holds them, and which of them are cached for their content.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +14,20 @@ struct Page {
     stamp: u64,
 }
 
-/// The pages of a pipeline. A page is free, held by sequences, or kept for its content alone; the
-/// last are given away, the longest unused first, when free ones are lacking.
+/// The pages of a pipeline. A page is free, held by sequences, or cached for its content; cached
+/// ones are reused, the longest unused first, when there are too few free ones.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pages {
+pub(crate) struct PagePool {
     pages: Vec<Page>,
     free: Vec<u32>,
     /// Pages by content.
     index: BTreeMap<Digest, u32>,
-    /// Pages that nobody holds, kept for their content, with their stamps.
+    /// Pages that nobody holds, cached for their content, with their stamps.
     idle: BTreeSet<(u64, u32)>,
     clock: u64,
 }
 
-impl Pages {
+impl PagePool {
     /// `count` free pages.
     pub(crate) fn new(count: u32) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Pages {
         self.free.len() + self.idle.len()
     }
 
-    /// How many are kept for their content alone.
+    /// How many are cached for their content.
     pub(crate) fn cached(&self) -> usize {
         self.idle.len()
     }
@@ -69,7 +69,7 @@ impl Pages {
         Some(taken)
     }
 
-    /// Takes the longest unused page that is kept for its content alone.
+    /// Takes the longest unused cached page.
     fn evict(&mut self) -> Option<u32> {
         let (_, page) = self.idle.pop_first()?;
         if let Some(key) = self.pages[page as usize].key.take() {

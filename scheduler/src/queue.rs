@@ -10,12 +10,12 @@ struct Owner {
     given: u64,
     /// Its generations that wait, the first come first.
     waiting: VecDeque<u64>,
-    /// Its generations that do not: they are charged for yet.
+    /// Its generations that do not wait: what they take is still charged.
     live: u32,
 }
 
-/// Generations that wait. Owners are compared by the tokens computed and drawn for them; one that
-/// comes anew starts level with whoever is next, so that it neither starves nor has old credit.
+/// Generations that wait. Owners are compared by the tokens computed and drawn for them; a new
+/// owner starts level with the next one, so that it neither starves nor has credit from the past.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
     /// Those that had begun and lost their pages, by age.

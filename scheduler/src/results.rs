@@ -2,17 +2,17 @@
 
 use concord_proto::serving::{Drawn, PAGE_TOKENS, PassResult, TokenLogprob, Update};
 
-use crate::batch::{Flight, FlightRun};
-use crate::event::Effect;
+use crate::event::SchedulerEffect;
+use crate::flight::{Flight, FlightRun};
 use crate::prefix;
 use crate::scheduler::{RECENT_PASSES, Scheduler};
-use crate::sequence::{Phase, Sequence};
+use crate::sequence::{Sequence, SequencePhase};
 
 const BROKEN: &str = "the numbers of the model overflow for this input: it has no answer";
 
 impl Scheduler {
     /// Takes a result in, as a whole or not at all.
-    pub(crate) fn result(&mut self, result: PassResult, effects: &mut Vec<Effect>) {
+    pub(crate) fn result(&mut self, result: PassResult, effects: &mut Vec<SchedulerEffect>) {
         let fault = match self.flights.get(&result.pass) {
             None => Err("no such pass is in flight".to_string()),
             Some(flight) => self.check(flight, &result.drawn),
@@ -20,7 +20,7 @@ impl Scheduler {
         let flight = match fault {
             Err(what) => {
                 let reason = format!("the result of pass {} does not fit: {what}", result.pass);
-                return effects.push(Effect::Fault { reason });
+                return effects.push(SchedulerEffect::Fault { reason });
             }
             Ok(()) => self.flights.remove(&result.pass),
         };
@@ -97,7 +97,7 @@ impl Scheduler {
             let byte = allowed.and_then(|bits| bits.get(token as usize / 8));
             byte.is_some_and(|byte| byte >> (token % 8) & 1 == 0)
         };
-        let is_live = sequence.phase == Phase::Active;
+        let is_live = sequence.phase == SequencePhase::Active;
         match &drawn.token {
             Some(drawn) if is_live && forbids(drawn.token) => Err(format!(
                 "token {} is not allowed by the grammar",
@@ -108,16 +108,21 @@ impl Scheduler {
     }
 
     /// A run of a sequence is back.
-    fn run_is_back(&mut self, run: &FlightRun, drawn: Option<Drawn>, effects: &mut Vec<Effect>) {
+    fn run_is_back(
+        &mut self,
+        run: &FlightRun,
+        drawn: Option<Drawn>,
+        effects: &mut Vec<SchedulerEffect>,
+    ) {
         let id = run.sequence;
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
         };
         sequence.in_flight = false;
         match sequence.phase {
-            Phase::Leaving => return self.drop_closing(id, effects),
-            Phase::Claiming | Phase::Waiting => return,
-            Phase::Active => {}
+            SequencePhase::Leaving => return self.drop_closing(id, effects),
+            SequencePhase::Claiming | SequencePhase::Waiting => return,
+            SequencePhase::Active => {}
         }
         if run.is_broken {
             self.purge(id);
@@ -133,7 +138,7 @@ impl Scheduler {
             sequence.published += 1;
         }
         let mut tell = |update| {
-            effects.push(Effect::Update {
+            effects.push(SchedulerEffect::Update {
                 sequence: id,
                 update,
             });
@@ -161,7 +166,7 @@ impl Scheduler {
     }
 
     /// Runs of a pass are broken: their sequences fail once the pass is back, or now if it is.
-    pub(crate) fn broken(&mut self, pass: u64, runs: &[u32], effects: &mut Vec<Effect>) {
+    pub(crate) fn broken(&mut self, pass: u64, runs: &[u32], effects: &mut Vec<SchedulerEffect>) {
         if let Some(flight) = self.flights.get_mut(&pass) {
             for &run in runs {
                 if let Some(run) = flight.runs.get_mut(run as usize) {
@@ -178,7 +183,7 @@ impl Scheduler {
             };
             let phase = self.sequences.get(&id).map(|sequence| sequence.phase);
             self.purge(id);
-            if matches!(phase, Some(Phase::Waiting | Phase::Active)) {
+            if matches!(phase, Some(SequencePhase::Waiting | SequencePhase::Active)) {
                 self.fail(id, BROKEN.to_string(), false, effects);
             }
         }

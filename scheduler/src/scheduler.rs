@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use concord_proto::Digest;
 use concord_proto::serving::{Generation, PipelineView};
 
-use crate::batch::Flight;
-use crate::event::{Effect, Event, Evicted, Refusal, Settings};
+use crate::event::{Evicted, Refusal, SchedulerEffect, SchedulerEvent, Settings};
+use crate::flight::Flight;
 use crate::pace::Pace;
-use crate::pages::Pages;
+use crate::pages::PagePool;
 use crate::queue::Queue;
 use crate::rate::Rate;
-use crate::sequence::{Phase, Sequence, pages_for};
+use crate::sequence::{Sequence, SequencePhase, pages_for};
 
-/// Passes that are back and remembered, for runs that are told late to be broken.
+/// Passes that are remembered after they are back, for runs that are reported broken late.
 pub(crate) const RECENT_PASSES: usize = 64;
 
 /// The scheduler of one pipeline.
@@ -22,19 +22,19 @@ pub struct Scheduler {
     pub(crate) settings: Settings,
     /// Stages of the pipeline; none while it is down.
     pub(crate) stages: Option<u32>,
-    pub(crate) pages: Pages,
+    pub(crate) pages: PagePool,
     pub(crate) queue: Queue,
     pub(crate) sequences: BTreeMap<u64, Sequence>,
-    /// Sequences in [`Phase::Active`], by age.
+    /// Sequences in [`SequencePhase::Active`], by age.
     pub(crate) active: BTreeMap<u64, u64>,
-    /// Sequences in [`Phase::Claiming`] and [`Phase::Leaving`].
+    /// Sequences in [`SequencePhase::Claiming`] and [`SequencePhase::Leaving`].
     pub(crate) closing: BTreeSet<u64>,
     pub(crate) flights: BTreeMap<u64, Flight>,
     /// Passes that are back, with their sequences.
     pub(crate) recent: VecDeque<(u64, Vec<u64>)>,
     pub(crate) next_pass: u64,
     pub(crate) next_age: u64,
-    /// Counts runs: who was longest in no pass decodes first.
+    /// Counts runs: the sequence that was in no pass for the longest time decodes first.
     pub(crate) next_turn: u64,
     pub(crate) now_us: u64,
     pub(crate) rate: Rate,
@@ -59,7 +59,7 @@ impl Scheduler {
                 ..settings
             },
             stages: None,
-            pages: Pages::default(),
+            pages: PagePool::default(),
             queue: Queue::default(),
             sequences: BTreeMap::new(),
             active: BTreeMap::new(),
@@ -81,28 +81,30 @@ impl Scheduler {
     }
 
     /// Takes an event at a time in microseconds, and says what is to be done, in order.
-    pub fn apply(&mut self, now_us: u64, event: Event) -> Vec<Effect> {
+    pub fn apply(&mut self, now_us: u64, event: SchedulerEvent) -> Vec<SchedulerEffect> {
         self.now_us = self.now_us.max(now_us);
         let mut effects = Vec::new();
-        let is_tick = matches!(event, Event::Tick);
-        let submitted = match &event {
-            Event::Submit { sequence, .. } => Some(*sequence),
-            _ => None,
-        };
+        let is_tick = matches!(event, SchedulerEvent::Tick);
+        let mut submitted = None;
         match event {
-            Event::Up { stages, pages } => self.up(stages, pages, &mut effects),
-            Event::Down { .. } => self.down(&mut effects),
-            Event::Submit {
+            SchedulerEvent::Up { stages, pages } => self.up(stages, pages, &mut effects),
+            SchedulerEvent::Down { .. } => self.down(&mut effects),
+            SchedulerEvent::Submit {
                 sequence,
                 generation,
                 answer,
-            } => self.submit(sequence, generation, &answer, &mut effects),
-            Event::Control { sequence, control } => self.control(sequence, control, &mut effects),
-            Event::Cancel { sequence } => self.cancel(sequence, &mut effects),
-            Event::Broken { pass, runs } => self.broken(pass, &runs, &mut effects),
-            Event::Result(result) => self.result(result, &mut effects),
-            Event::Claimed { sequence } => self.claimed(sequence, &mut effects),
-            Event::Tick => {}
+            } => {
+                submitted = Some(sequence);
+                self.submit(sequence, generation, &answer, &mut effects);
+            }
+            SchedulerEvent::Control { sequence, control } => {
+                self.control(sequence, control, &mut effects)
+            }
+            SchedulerEvent::Cancel { sequence } => self.cancel(sequence, &mut effects),
+            SchedulerEvent::Broken { pass, runs } => self.broken(pass, &runs, &mut effects),
+            SchedulerEvent::Result(result) => self.result(result, &mut effects),
+            SchedulerEvent::Claimed { sequence } => self.claimed(sequence, &mut effects),
+            SchedulerEvent::Tick => {}
         }
         self.fill(&mut effects);
         if is_tick || submitted.is_some() {
@@ -111,7 +113,8 @@ impl Scheduler {
         effects
     }
 
-    /// Why a generation cannot be taken, if it cannot. To be asked before [`Event::Submit`].
+    /// Why a generation cannot be taken, if it cannot. To be asked before
+    /// [`SchedulerEvent::Submit`].
     pub fn refusal(&self, generation: &Generation) -> Option<Refusal> {
         let (spec, settings) = (&generation.spec, &self.settings);
         let prompt = spec.prompt.len() as u32;
@@ -137,8 +140,8 @@ impl Scheduler {
         })
     }
 
-    /// Whether an owner has to come back later. One that waits with less than its share does not:
-    /// nobody can fill the queue for all others.
+    /// Whether the queue is full for an owner. It is not while the owner has less than its share in
+    /// it: no owner can fill the queue for the others.
     fn is_full(&self, owner: &Digest) -> bool {
         let (waiting, most) = (self.queue.len(), self.settings.waiting_max);
         let share = most / (self.queue.owners_waiting() + 1);
@@ -164,7 +167,8 @@ impl Scheduler {
 
     /// Takes out everything that is not finished, oldest first, to go on in another pipeline.
     pub fn evict(&mut self) -> Vec<Evicted> {
-        let unfinished = |s: &Sequence| matches!(s.phase, Phase::Waiting | Phase::Active);
+        let unfinished =
+            |s: &Sequence| matches!(s.phase, SequencePhase::Waiting | SequencePhase::Active);
         let of = |(id, s): (&u64, &Sequence)| (s.age.unwrap_or(u64::MAX), *id);
         let mut ids: Vec<(u64, u64)> = self
             .sequences

@@ -1,12 +1,12 @@
 //! One generation on its way.
 
 use concord_proto::Digest;
-use concord_proto::serving::{Draw, Finish, Generation, PAGE_TOKENS, Run, SampleOrder};
+use concord_proto::serving::{Draw, Finish, Generation, PAGE_TOKENS, SampleOrder, SequenceRun};
 use concord_proto::serving::{TokenLogprob, Usage};
 
 /// Where a generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum SequencePhase {
     /// It holds no page.
     Waiting,
     /// It holds pages, and its next tokens go into passes.
@@ -21,7 +21,7 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
     pub(crate) generation: Generation,
-    pub(crate) phase: Phase,
+    pub(crate) phase: SequencePhase,
     /// Prompt and answer.
     pub(crate) tokens: Vec<u32>,
     /// Names of its full pages, as far as they were needed.
@@ -42,13 +42,13 @@ pub(crate) struct Sequence {
     pub(crate) preempted: bool,
     /// Under a grammar: the candidates for the next token.
     pub(crate) allowed: Option<Vec<u8>>,
-    /// Prompt tokens that are scored so far; none once they are told or where nobody asked.
+    /// Prompt tokens that are scored so far; nothing once they were sent, or if nobody asked.
     pub(crate) scored: Option<Vec<TokenLogprob>>,
     /// Prompt tokens that came out of the prefix cache at the first admission.
     pub(crate) cached: u32,
-    /// Whoever asked was told that it pauses.
+    /// Whether the client knows that it pauses.
     pub(crate) paused: bool,
-    /// What whoever asked was told of the generations before it.
+    /// How many generations before it the client knows of.
     pub(crate) told_ahead: Option<u32>,
 }
 
@@ -59,7 +59,7 @@ impl Sequence {
         let is_scored = generation.prompt_logprobs.is_some() && answer.is_empty();
         Self {
             generation,
-            phase: Phase::Waiting,
+            phase: SequencePhase::Waiting,
             tokens,
             keys: Vec::new(),
             pages: Vec::new(),
@@ -110,7 +110,7 @@ impl Sequence {
 
     /// Rows that may be computed now.
     pub(crate) fn ready_rows(&self) -> u32 {
-        if self.in_flight || self.preempted || self.phase != Phase::Active {
+        if self.in_flight || self.preempted || self.phase != SequencePhase::Active {
             return 0;
         }
         let waits = self.awaits_grammar() && self.generation.spec.max_tokens > 0;
@@ -142,10 +142,10 @@ impl Sequence {
     }
 
     /// The run of the next `count` rows, and what to draw from it as run `index`.
-    pub(crate) fn run(&self, id: u64, index: u32, count: u32) -> (Run, Option<Draw>) {
+    pub(crate) fn run(&self, id: u64, index: u32, count: u32) -> (SequenceRun, Option<Draw>) {
         let (first, end) = (self.computed, self.computed + count);
         let pages = &self.pages[..end.div_ceil(PAGE_TOKENS) as usize];
-        let run = Run {
+        let run = SequenceRun {
             sequence: id,
             first,
             count,

@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, channel};
 use serde_json::Value;
 
 /// An answer in two pieces.
-const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n\
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+    Connection: close\r\n\r\n\
     data: {\"choices\":[{\"delta\":{\"content\":\"hi \"}}]}\n\n\
     data: {\"choices\":[{\"delta\":{\"content\":\"there\"},\"finish_reason\":\"stop\"}]}\n\n\
     data: [DONE]\n\n";

@@ -38,7 +38,8 @@ fn job(rows: &str) -> String {
 fn the_input_of_an_example_is_data() {
     let with = |input: &str| {
         format!(
-            "{{\"instruction\": \"w3\", {input} \"output\": \"w4\"}}\n{{\"instruction\": \"w5\", \"output\": \"w6\"}}\n"
+            "{{\"instruction\": \"w3\", {input} \"output\": \"w4\"}}\n\
+             {{\"instruction\": \"w5\", \"output\": \"w6\"}}\n"
         )
     };
     let plain = job(&with(""));

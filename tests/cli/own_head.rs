@@ -1,5 +1,5 @@
-//! A model whose configuration says that its head is the embedding, and whose weights say otherwise:
-//! everything agrees that it is the model of its weights.
+//! A model whose configuration says that its head is the embedding, and whose weights say
+//! otherwise: everything agrees that it is the model of its weights.
 
 use std::fs;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use concord_proto::bundle::FILES;
+use concord_verify::training::bundle::FILES;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -68,11 +68,11 @@ pub const WAYS: &[(&str, Way)] = &[
     (
         "concord worker  --coordinator http://HOST:7700 --listen 0.0.0.0:7701 \
          --advertise http://ME:7701",
-        Serves("worker on"),
+        Serves(" at http://127.0.0.1:"),
     ),
     (
         "concord checker --coordinator http://HOST:7700",
-        Serves("checker on"),
+        Serves("checker "),
     ),
     (
         "concord train job.yaml --overwrite --coordinator http://HOST:7700",

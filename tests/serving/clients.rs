@@ -1,7 +1,8 @@
-//! Programs that people use, unchanged: the scripts of `tests/clients`, with a Python that has them.
+//! Programs that people use, unchanged: the scripts of `tests/clients`, with a Python that has
+//! them.
 //!
-//! `CONCORD_CLIENTS` names that Python: `python3 -m venv V; V/bin/pip install openai langchain-openai`,
-//! and for lm-eval `V/bin/pip install 'lm-eval[api]' transformers`.
+//! `CONCORD_CLIENTS` names that Python: `python3 -m venv V; V/bin/pip install openai
+//! langchain-openai`, and for lm-eval `V/bin/pip install 'lm-eval[api]' transformers`.
 
 use std::path::Path;
 use std::process::Command;

@@ -57,7 +57,7 @@ fn a_killed_worker_is_started_again_and_its_streams_go_on() {
         let task = scope.spawn(|| text(&server.url, &request(1, 450)));
         server.has_drawn(455);
         signal(victim, "KILL");
-        // Whoever asks is told why, and what is done.
+        // Refusals say why, and what is done.
         let health = format!("{}/health", server.url);
         until("the reason", || {
             let (status, _, body) = ask(&health, None);

@@ -1,4 +1,5 @@
-//! `concord serve` with real processes: answers that nothing changes, and words that can be checked.
+//! `concord serve` with real processes: answers that nothing changes, and words that can be
+//! checked.
 
 #[path = "../pool/mod.rs"]
 mod pool;

@@ -1,7 +1,7 @@
 //! The page, in a browser without a screen.
 //!
-//! It needs chromedriver and Chromium on the PATH (Debian: chromium, chromium-driver), and says that it
-//! is skipped where they are missing.
+//! It needs chromedriver and Chromium on the PATH (Debian: chromium, chromium-driver), and says
+//! that it is skipped where they are missing.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

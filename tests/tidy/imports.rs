@@ -8,11 +8,12 @@ use serde_json::Value;
 use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
     ("xtask", &[]),
     ("concord-kernels", &[]),
     ("concord-proto", &[]),
-    ("concord-text", &["concord-proto"]),
+    ("concord-verify", &["concord-proto"]),
+    ("concord-text", &[]),
     ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
@@ -21,12 +22,13 @@ const IMPORTS: [(&str, &[&str]); 10] = [
             "concord-models",
             "concord-proto",
             "concord-text",
+            "concord-verify",
         ],
     ),
     ("concord-scheduler", &["concord-proto"]),
     (
         "concord-coordinator",
-        &["concord-proto", "concord-scheduler"],
+        &["concord-proto", "concord-scheduler", "concord-verify"],
     ),
     ("concord-gateway", &["concord-proto", "concord-text"]),
     (
@@ -39,9 +41,13 @@ const IMPORTS: [(&str, &[&str]); 10] = [
             "concord-proto",
             "concord-runtime",
             "concord-text",
+            "concord-verify",
         ],
     ),
 ];
+
+/// The crates that open connections: the others link no gRPC.
+const CONNECTED: [&str; 3] = ["concord", "concord-coordinator", "concord-runtime"];
 
 /// Used by generated code alone: no source file names it.
 const GENERATED_USES: [&str; 2] = ["prost", "tonic_prost"];
@@ -53,6 +59,7 @@ struct Dependency {
     package: String,
     folder: String,
     name: String,
+    features: Vec<String>,
     is_dev: bool,
 }
 
@@ -76,6 +83,11 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_string()
 }
 
+fn features(dependency: &Value) -> Vec<String> {
+    let list = dependency["features"].as_array().expect("a list");
+    list.iter().map(text).collect()
+}
+
 fn dependencies() -> Vec<Dependency> {
     let of_package = |package: Value| {
         let manifest = text(&package["manifest_path"]);
@@ -86,6 +98,7 @@ fn dependencies() -> Vec<Dependency> {
             package: text(&package["name"]),
             folder: folder.clone(),
             name: text(&dependency["name"]),
+            features: features(&dependency),
             is_dev: dependency["kind"] == "dev",
         })
     };
@@ -129,6 +142,24 @@ fn every_import_that_is_allowed_exists() {
                 "{package} does not import {name}: take it off the list, and out of ARCHITECTURE.md"
             );
         }
+    }
+}
+
+#[test]
+fn only_what_opens_connections_links_grpc() {
+    for dependency in dependencies() {
+        let stubs = dependency.name == "concord-proto"
+            && dependency.features.iter().any(|feature| feature == "grpc");
+        let links = stubs || ["tonic", "prost"].contains(&dependency.name.as_str());
+        let may = CONNECTED.contains(&dependency.package.as_str())
+            || dependency.package == "concord-proto"
+            || dependency.is_dev;
+        assert!(
+            may || !links,
+            "{} links gRPC by {}: {CONNECTED:?} may",
+            dependency.package,
+            dependency.name
+        );
     }
 }
 

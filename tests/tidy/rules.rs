@@ -6,5 +6,6 @@ mod documents;
 mod glossary;
 mod imports;
 mod names;
+mod operations;
 mod sources;
 mod text;

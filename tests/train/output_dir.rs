@@ -129,7 +129,8 @@ fn results_are_never_mixed() {
             "--model",
             new.output.to_str().unwrap(),
         ];
-        // Without a checker nothing is proven where a piece was drawn; the weights are those of the job.
+        // Without a checker nothing is proven where a piece was drawn; the weights are those of the
+        // job.
         let told = run(&verify).stdout;
         assert!(told.contains("each as the last step left it"), "{told}");
     }

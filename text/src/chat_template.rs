@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::TextError;
-use crate::jinja::{Fault, Reads, Template, Variables};
+use crate::jinja::{Fault, Template, TemplateReads, Variables};
 use crate::rendered_chat::RenderedChat;
 use crate::tokenizer_config::TokenizerConfig;
 
@@ -20,6 +20,21 @@ const WITH_TOOLS: &str = "tool_use";
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// The chat template of a model, in the dialect of Jinja that Hugging Face renders.
+///
+/// ```
+/// use concord_text::ChatTemplate;
+///
+/// # fn main() -> Result<(), concord_text::TextError> {
+/// let template = ChatTemplate::from_source(
+///     "{% for m in messages %}{{ m.content }}{% if thinks %}<think>{% endif %}{% endfor %}",
+/// )?;
+/// // What a request sends in vain is known before anything is rendered.
+/// assert!(template.reads_variable("thinks", false));
+/// assert!(!template.reads_variable("enable_thinking", false));
+/// assert!(!template.reads_message_field("name", false));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ChatTemplate {
     plain: Form,
@@ -34,7 +49,7 @@ pub struct ChatTemplate {
 #[derive(Debug)]
 struct Form {
     template: Template,
-    reads: Reads,
+    reads: TemplateReads,
 }
 
 impl ChatTemplate {
@@ -60,7 +75,7 @@ impl ChatTemplate {
         Self::build(sources, config.named_tokens()).map(Some)
     }
 
-    /// A template of its text alone, which no folder has.
+    /// A template that is given as a text.
     ///
     /// # Errors
     /// [`TextError::Template`].
@@ -112,20 +127,21 @@ impl ChatTemplate {
         })
     }
 
-    /// Whether the template, or the one for tools, has a text in it, such as the marker of a format.
+    /// Whether the template, or the one for tools, has a text in it, such as the marker of a
+    /// format.
     pub fn mentions(&self, text: &str) -> bool {
         self.source.contains(text)
     }
 
     /// Whether the template may look at a variable, such as one of `chat_template_kwargs`, in a
-    /// conversation with or without tools. Found without running it: a variable that it names and
-    /// never comes to counts as read.
+    /// conversation with or without tools. Found without running it: every variable that it names
+    /// counts as read.
     pub fn reads_variable(&self, name: &str, has_tools: bool) -> bool {
         self.form(has_tools).reads.has_variable(name)
     }
 
     /// Whether the template may look at a field of messages, in a conversation with or without
-    /// tools. As [`Self::reads_variable`], it is told yes where it cannot be known.
+    /// tools. As with [`Self::reads_variable`], what cannot be known counts as read.
     pub fn reads_message_field(&self, name: &str, has_tools: bool) -> bool {
         let reads = &self.form(has_tools).reads;
         match REASONING.contains(&name) {

@@ -9,8 +9,8 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::error::TextError;
 use crate::rendered_chat::RenderedChat;
 
-/// Stand around the number of a control token that the template wrote. Both are no characters:
-/// Unicode gives them no meaning, for ever.
+/// Stand around the number of a control token that the template wrote. Unicode reserves both as
+/// noncharacters: no text uses them.
 const OPEN: char = '\u{10FFFE}';
 const CLOSE: char = '\u{10FFFF}';
 
@@ -20,7 +20,7 @@ pub struct ControlTokens {
     tokens: Vec<(u32, String)>,
     /// Which of them begin with a character, the longest first.
     by_start: BTreeMap<char, Vec<usize>>,
-    /// The token for what the vocabulary lacks, which may come of any text.
+    /// The token for text that the vocabulary lacks, which any text may become.
     unknown: Option<u32>,
     /// Made when it is first needed.
     guard: OnceLock<Guard>,

@@ -56,13 +56,13 @@ pub enum TextError {
         /// What is wrong with it, with the line.
         reason: String,
     },
-    /// A chat template refuses a conversation: the fault of whoever sent it.
+    /// A chat template refuses a conversation: the fault of its sender.
     #[error("the model's chat template refuses this conversation: {reason}")]
     Conversation {
         /// The template's own words, or what it stumbled over.
         reason: String,
     },
-    /// A grammar or a schema cannot be used: the fault of whoever sent it.
+    /// A grammar or a schema cannot be used: the fault of its sender.
     #[error("the grammar cannot be used: {reason}")]
     Grammar {
         /// What is wrong or not supported.
@@ -76,7 +76,7 @@ pub enum TextError {
         /// What the grammar expected.
         reason: String,
     },
-    /// The tools of a request cannot be used: the fault of whoever sent them.
+    /// The tools of a request cannot be used: the fault of their sender.
     #[error("the tools cannot be used: {reason}")]
     Tools {
         /// What is wrong, and what would do.

@@ -1,18 +1,18 @@
 //! Which tokens may come next so that an answer is what a grammar says.
 //!
 //! The candidates are a function of `tokenizer.json`, the size of the vocabulary, the grammar, the
-//! stop tokens and the answer so far: whoever judges an answer gets the same ones.
+//! stop tokens and the answer so far: the judge of an answer gets the same ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use concord_proto::serving::Grammar;
 use llguidance::api::{ParserLimits, StopReason, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 use crate::error::TextError;
+use crate::grammar::Grammar;
 use crate::schema_numbers;
 use crate::tokenizer::TextTokenizer;
 
@@ -25,7 +25,7 @@ const VOCAB_MAX: u32 = (1 << 24) - 2;
 /// Longer tokens are never candidates: the trie cannot hold them.
 const TOKEN_BYTES_MAX: usize = 1_000;
 
-/// Characters of an error that are worth reading.
+/// Characters of an error that are shown.
 const WORDS_MAX: usize = 400;
 
 /// Makes guides for the tokens of one model. Built once.
@@ -72,8 +72,7 @@ impl GuideFactory {
         Ok(Self { parsers, vocab })
     }
 
-    /// A guide at the start of an answer. `stop_tokens` are those of the
-    /// [`concord_proto::serving::GenerationSpec`].
+    /// A guide at the start of an answer. `stop_tokens` end the answer.
     ///
     /// # Errors
     /// [`TextError::Grammar`] naming what is wrong or not supported.
@@ -100,7 +99,7 @@ pub struct Guide {
 }
 
 impl Clone for Guide {
-    /// One that shares nothing with this one: what it may cost is its own.
+    /// An independent copy, with bounds on cost of its own.
     fn clone(&self) -> Self {
         Self {
             matcher: self.matcher.deep_clone(),
@@ -121,7 +120,7 @@ impl Guide {
         match self.matcher.stop_reason() {
             _ if self.ended => return Ok(Next::End),
             StopReason::NoExtension | StopReason::EndOfSentence => return Ok(Next::End),
-            // What went wrong once, it says again.
+            // An error stays: the same one is given again.
             _ => {}
         }
         let mask = self.matcher.compute_mask().map_err(explained)?;

@@ -1,4 +1,4 @@
-//! What of a text must wait, since more of it may make it something else.
+//! Which end of a text must wait, since more text may make a marker of it.
 
 /// Where the end of `text` begins that may be the start of `marker`, with the white space before
 /// it. All before that is certain.

@@ -40,13 +40,13 @@ mod value;
 use serde_json::Value as Json;
 
 use fault::Made;
-use run::Run;
+use run::Rendering;
 use syntax::Body;
 use value::Value;
 
 pub use fault::Fault;
 pub use letters::Letter;
-pub use reads::Reads;
+pub use reads::TemplateReads;
 
 /// A template that was read.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ impl Template {
     }
 
     /// What it may ever read of what it is given.
-    pub fn reads(&self) -> Reads {
-        Reads::of(&self.0)
+    pub fn reads(&self) -> TemplateReads {
+        TemplateReads::of(&self.0)
     }
 
     /// All that it gives out for these variables.
@@ -75,7 +75,7 @@ impl Template {
     /// # Errors
     /// In the template's words where it refuses, or naming what went wrong, and the line.
     pub fn render(&self, variables: Variables) -> Result<Vec<Letter>, Fault> {
-        Run::whole(&self.0, variables.0)
+        Rendering::whole(&self.0, variables.0)
     }
 }
 

@@ -2,10 +2,29 @@
 //!
 //! Pure but for the reading of a model's files: what comes out is a function of what goes in. The
 //! one exception is a chat template that asks for the date.
+//!
+//! A conversation becomes the text of a prompt, which knows what the template wrote and what came
+//! with the conversation: [`TextTokenizer::encode_chat`] makes control tokens of the first alone.
+//!
+//! ```
+//! use concord_text::ChatTemplate;
+//! use serde_json::{Map, json};
+//!
+//! # fn main() -> Result<(), concord_text::TextError> {
+//! let source = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}";
+//! let template = ChatTemplate::from_source(source)?;
+//! let messages = json!([{"role": "user", "content": "Hello"}]);
+//! let chat = template.render(&messages, None, true, &Map::new())?;
+//! assert_eq!(chat.text(), "[user] Hello\n");
+//! assert!(chat.is_foreign(&(7..12)) && !chat.is_foreign(&(0..1)));
+//! # Ok(())
+//! # }
+//! ```
 
 mod chat_template;
 mod control_tokens;
 mod error;
+mod grammar;
 mod guide;
 mod held;
 mod jinja;
@@ -25,11 +44,12 @@ mod tool_calls;
 
 pub use chat_template::ChatTemplate;
 pub use error::TextError;
+pub use grammar::Grammar;
 pub use guide::{GRAMMAR_MAX, Guide, GuideFactory, Next};
 pub use pieces::Pieces;
 pub use reasoning::{ReasoningSplit, Split};
 pub use rendered_chat::RenderedChat;
-pub use stop::{StopTexts, Stopped};
+pub use stop::{StopOutcome, StopTexts};
 pub use stream::{TextStream, TokenStream};
 pub use token_width::TokenWidth;
 pub use tokenizer::TextTokenizer;

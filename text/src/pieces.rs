@@ -14,7 +14,7 @@
 //!   stands for the space of the cut, which is left out.
 //! * No added token touches the cut.
 //!
-//! Where one of them is not known, a text is tokenized whole, however long it is.
+//! If one of them is not known to hold, a text is tokenized whole, however long it is.
 
 use std::collections::BTreeSet;
 

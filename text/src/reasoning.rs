@@ -9,6 +9,20 @@ const CLOSE: &str = "</think>";
 
 /// Splits an answer into what stands in `<think>...</think>` and what follows. Only the first
 /// such block, at the start of the answer, is reasoning. White space around the tags is dropped.
+///
+/// ```
+/// use concord_text::ReasoningSplit;
+///
+/// let mut split = ReasoningSplit::new(false);
+/// let (mut reasoning, mut content) = (String::new(), String::new());
+/// for piece in ["<thi", "nk>two and two", "</think>\n\n", "Four."] {
+///     let parts = split.push(piece);
+///     reasoning += &parts.reasoning;
+///     content += &parts.content;
+/// }
+/// content += &split.finish().content;
+/// assert_eq!((reasoning.as_str(), content.as_str()), ("two and two", "Four."));
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReasoningSplit {
     state: State,

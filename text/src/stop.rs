@@ -5,6 +5,16 @@
 ///
 /// Special tokens have a name but are no part of the answer. A stop text is found both in the
 /// answer as people see it and with those names in it.
+///
+/// ```
+/// use concord_text::StopTexts;
+///
+/// let mut stops = StopTexts::new(vec!["END".to_string()]);
+/// // The start of a stop text waits.
+/// assert_eq!(stops.push("one, two, EN").emit, "one, two, ");
+/// let outcome = stops.push("D, three");
+/// assert_eq!((outcome.emit.as_str(), outcome.hit), ("", Some(0)));
+/// ```
 #[derive(Clone, Debug)]
 pub struct StopTexts {
     stops: Vec<Vec<char>>,
@@ -22,7 +32,7 @@ struct Letter {
 
 /// What became of a piece.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stopped {
+pub struct StopOutcome {
     /// Text that is certainly before any stop text.
     pub emit: String,
     /// The stop text that ended the answer, by its index. Nothing follows.
@@ -42,12 +52,12 @@ impl StopTexts {
     /// Takes the next piece of the answer. The stop text that begins first ends it, the one that
     /// comes first in the list among those that begin at the same place and end by now. After a
     /// hit, nothing more comes.
-    pub fn push(&mut self, piece: &str) -> Stopped {
+    pub fn push(&mut self, piece: &str) -> StopOutcome {
         self.take(piece, false)
     }
 
     /// Takes the name of a special token, which is no part of the answer.
-    pub fn push_hidden(&mut self, name: &str) -> Stopped {
+    pub fn push_hidden(&mut self, name: &str) -> StopOutcome {
         self.take(name, true)
     }
 
@@ -56,7 +66,7 @@ impl StopTexts {
         shown(std::mem::take(&mut self.held))
     }
 
-    fn take(&mut self, piece: &str, is_hidden: bool) -> Stopped {
+    fn take(&mut self, piece: &str, is_hidden: bool) -> StopOutcome {
         let mut emit = String::new();
         for character in piece.chars() {
             if self.hit.is_some() {
@@ -78,7 +88,7 @@ impl StopTexts {
                 self.held.clear();
             }
         }
-        Stopped {
+        StopOutcome {
             emit,
             hit: self.hit,
         }

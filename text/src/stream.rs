@@ -20,12 +20,19 @@ pub struct TokenStream<'a> {
     emitted: usize,
 }
 
-/// A character has at most four bytes, so more waiting ids than this are not one character: then
-/// they really are broken, and waiting longer mends nothing.
+/// A character has at most four bytes, so more waiting ids than this are not one character: the
+/// bytes are broken, and waiting longer would not help.
 const WAITING_MAX: usize = 8;
 
+impl TextTokenizer {
+    /// A decoder for ids that come one by one, with special tokens left out.
+    pub fn stream(&self) -> TokenStream<'_> {
+        TokenStream::new(self)
+    }
+}
+
 impl<'a> TokenStream<'a> {
-    pub(crate) fn new(tokenizer: &'a TextTokenizer) -> Self {
+    fn new(tokenizer: &'a TextTokenizer) -> Self {
         Self {
             tokenizer,
             ids: Vec::new(),

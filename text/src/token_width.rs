@@ -1,5 +1,5 @@
-//! How much text one token can stand for, so that a text that is too long for a model is known as
-//! such by its length, before anything is tokenized.
+//! How much text one token can stand for. With it, a text that is too long for a model is refused
+//! by its length, before it is tokenized.
 
 use std::collections::BTreeSet;
 
@@ -36,8 +36,8 @@ impl TokenWidth {
 }
 
 impl TextTokenizer {
-    /// The most text that one of its tokens stands for. Nothing where there is no bound, because the
-    /// tokenizer drops letters, or has one token for many that it does not know. Looks at every
+    /// The most text that one of its tokens stands for. Nothing where there is no bound, because
+    /// the tokenizer drops letters, or has one token for many that it does not know. Looks at every
     /// token: ask once.
     pub fn token_width(&self) -> Option<TokenWidth> {
         let library = self.library();
@@ -85,8 +85,8 @@ impl TextTokenizer {
     }
 }
 
-/// How many times larger a text can be than what a normalizer makes of it. Nothing where it may drop
-/// letters.
+/// How many times larger a text can be than what a normalizer makes of it. Nothing where it may
+/// drop letters.
 fn shrinks(normalizer: &Value) -> Option<usize> {
     let list = |name: &str| normalizer[name].as_array();
     match normalizer["type"].as_str()? {
@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn normalizers_that_may_drop_letters_have_no_bound() {
-        let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+        fn replace(pattern: Value, content: &str) -> Value {
+            json!({"type": "Replace", "pattern": pattern, "content": content})
+        }
         let kind = |name: &str| json!({"type": name});
         let cases = [
             (kind("NFC"), Some(4)),

@@ -12,7 +12,6 @@ use crate::control_tokens::ControlTokens;
 use crate::error::TextError;
 use crate::rendered_chat::RenderedChat;
 use crate::spelling::Spelling;
-use crate::stream::TokenStream;
 use crate::tokenizer_class::{TokenizerClass, is_byte_level};
 use crate::tokenizer_config::TokenizerConfig;
 
@@ -185,11 +184,6 @@ impl TextTokenizer {
         guarded(|| self.tokenizer.decode(ids, skip_special)).map_err(|reason| self.fail(reason))
     }
 
-    /// A decoder for ids that come one by one, with special tokens left out.
-    pub fn stream(&self) -> TokenStream<'_> {
-        TokenStream::new(self)
-    }
-
     /// Tokens that the tokenizer knows, added ones too.
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
@@ -232,7 +226,7 @@ impl TextTokenizer {
     }
 
     /// [`Self::token_bytes`] by `tokenizer.json` alone, and whether the token is special there.
-    /// Grammars go by it, so that whoever judges an answer needs no other file.
+    /// Grammars go by it, so that the judge of an answer needs no other file.
     pub(crate) fn file_bytes(&self, id: u32) -> (Vec<u8>, bool) {
         (
             self.bytes_by(&self.file, id),
@@ -288,8 +282,8 @@ impl TextTokenizer {
     }
 }
 
-/// Without tokens of a role (such as `pad_token`) that the vocabulary lacks; and a sentence for each
-/// of these. The model has no row for it: the role is played by nobody, and its name is text.
+/// Without tokens of a role (such as `pad_token`) that the vocabulary lacks; and a sentence for
+/// each of these. The model has no row for it, so that no token has the role, and its name is text.
 fn with_ids<'a>(
     named: Vec<(&'a str, AddedToken)>,
     tokenizer: &Tokenizer,
@@ -379,7 +373,7 @@ impl Model {
 /// Calls the library; its panics, which a `tokenizer.json` with a special token that its own map
 /// lacks can still cause, become errors.
 fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    // The library's caches hold text and ids only: a panic leaves them old, never wrong.
+    // The library's caches hold text and ids only: after a panic they are incomplete, never wrong.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("the tokenizer contradicts itself; download it again".to_string()),

@@ -38,7 +38,7 @@ impl TokenizerConfig {
     pub fn open(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer_config.json");
         let mut config = object(&path)?.unwrap_or_default();
-        // Who lists the added tokens here has written them all: older files are left alone.
+        // A file that lists the added tokens here lists all of them: older files are not read.
         let mut older = Map::new();
         if !config.contains_key("added_tokens_decoder") {
             let map = object(&folder.join("special_tokens_map.json"))?;

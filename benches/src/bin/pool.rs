@@ -57,7 +57,8 @@ fn main() -> anyhow::Result<()> {
         pool.run(&dir, "3x1", Some(child))?
     };
     println!(
-        "kill -9: noticed after {:.0} ms, next step committed after {:.0} ms more (a step takes {:.0} ms)",
+        "kill -9: noticed after {:.0} ms, next step committed after {:.0} ms more \
+         (a step takes {:.0} ms)",
         steps.detected_ms,
         steps.recovered_ms,
         median(steps.times_ms)

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use concord_proto::bundle::StepClaims;
 use concord_proto::draw::{AuditRate, drawn};
 use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, Leaf, Port, Signed, WorkerId};
+use concord_verify::training::bundle::StepClaims;
 
 use super::desk::Desk;
 use super::event::Time;

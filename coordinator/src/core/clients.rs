@@ -1,9 +1,7 @@
 //! The questions of clients.
 
 use concord_proto::JobId;
-use concord_proto::client::{
-    ClientResponse, JobState, JobSummary, Member as ShownMember, PoolStatus,
-};
+use concord_proto::client::{ClientResponse, JobState, JobSummary, MemberStatus, PoolStatus};
 use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::session::Role;
 
@@ -112,7 +110,7 @@ impl Core {
             ),
             None => doing(member),
         };
-        let show = |member: &Member| ShownMember {
+        let show = |member: &Member| MemberStatus {
             id: member.id,
             role: member.role,
             device: member.device.clone(),
@@ -138,7 +136,7 @@ impl Job {
     /// What a member does for the job, in words.
     fn part_of(&self, member: &Member) -> String {
         let seat = self.active.as_ref().and_then(|active| {
-            let seat = active.plan.seat(&member.id)?;
+            let seat = active.plan.slot(&member.id)?;
             Some((seat, active.plan.stages[seat.stage]))
         });
         let audits = self.audits.open.values();

@@ -1,13 +1,13 @@
 //! A step becomes final: its record, its claims and its ledger entry are kept together, then told.
 
-use concord_proto::bundle::StepClaims;
 use concord_proto::client::JobEvent;
 use concord_proto::draw::{self, AuditRate};
 use concord_proto::ledger::{LedgerEvent, claim_digest};
 use concord_proto::manifest::StateEntry;
-use concord_proto::rules;
 use concord_proto::session::ToWorker;
 use concord_proto::{Claim, Digest, Plan, StepRecord, WorkerId};
+use concord_verify::training as rules;
+use concord_verify::training::bundle::StepClaims;
 
 use super::desk::Desk;
 use super::job::Job;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use concord_proto::rules::Disagreement;
-use concord_proto::{Phase, WorkerId};
+use concord_proto::{LeafPhase, WorkerId};
+use concord_verify::training::Disagreement;
 
 use super::audit::Purpose;
 use super::desk::Desk;
@@ -27,7 +27,7 @@ impl Job {
             return self.set_one_aside(desk, between, &disagreement.what);
         }
         let is_update =
-            |worker: &WorkerId, phase| between.contains(worker) && phase == Phase::Update;
+            |worker: &WorkerId, phase| between.contains(worker) && phase == LeafPhase::Update;
         self.open_contest(desk, Some(between), disagreement.what, is_update);
     }
 
@@ -42,7 +42,7 @@ impl Job {
         desk: &mut Desk,
         between: Option<[WorkerId; 2]>,
         what: String,
-        wanted: impl Fn(&WorkerId, Phase) -> bool,
+        wanted: impl Fn(&WorkerId, LeafPhase) -> bool,
     ) {
         let Some(attempt) = self.attempt.as_mut() else {
             return;

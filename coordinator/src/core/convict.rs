@@ -3,8 +3,8 @@
 use concord_proto::WorkerId;
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::{LedgerEvent, Offence};
-use concord_proto::rules::Breach;
 use concord_proto::session::{Role, ToWorker};
+use concord_verify::training::Breach;
 
 use super::desk::Desk;
 use super::event::Effect;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::ledger::Offence;
 use concord_proto::manifest::{StateEntry, StateManifest};
-use concord_proto::rules::held_tensors;
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, TensorState, WorkerId, canonical};
+use concord_verify::training::held_tensors;
 
 use super::desk::Desk;
 use super::event::Effect;

@@ -129,7 +129,7 @@ impl Job {
                 .filter_map(|(claim, _)| claim.open().ok())
                 .collect();
             let claims: Vec<_> = claims.iter().collect();
-            let merged = concord_proto::rules::merged_state(spec, &claims);
+            let merged = concord_verify::training::merged_state(spec, &claims);
             states.extend(merged.map(|entries| (step.step + 1, entries)));
         }
         let committed = kept.progress.committed;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use concord_proto::bundle::StepClaims;
 use concord_proto::client::{JobEvent, JobState, Submission};
 use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
 use concord_proto::manifest::StateManifest;
 use concord_proto::session::{DeviceInfo, Role};
 use concord_proto::{Digest, JobId, Leaf, Plan, Signed, StepRecord, WorkerId};
+use concord_verify::training::bundle::StepClaims;
 
 use super::event::NewJob;
 

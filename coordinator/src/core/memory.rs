@@ -113,7 +113,7 @@ impl Job {
             return;
         }
         let seat = self.active.as_ref().and_then(|active| {
-            let seat = active.plan.seat(&worker)?;
+            let seat = active.plan.slot(&worker)?;
             active.stage_bytes.get(seat.stage).copied()
         });
         let (Some(counted), Some(member)) = (seat, desk.pool.get(&worker)) else {

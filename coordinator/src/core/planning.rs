@@ -33,7 +33,7 @@ pub(super) struct Active {
 
 impl Active {
     pub(super) fn has(&self, worker: &WorkerId) -> bool {
-        self.plan.seat(worker).is_some()
+        self.plan.slot(worker).is_some()
     }
 
     pub(super) fn workers(&self) -> Vec<WorkerId> {
@@ -324,7 +324,7 @@ impl Job {
         let Some(active) = self.active.as_mut().filter(|a| a.plan.epoch == epoch) else {
             return;
         };
-        if let Some(seat) = active.plan.seat(&worker) {
+        if let Some(seat) = active.plan.slot(&worker) {
             active.ready.insert(worker);
             let layers = active.plan.stages[seat.stage];
             self.holding.insert(worker, (self.committed, layers));

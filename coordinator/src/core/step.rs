@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use concord_proto::client::JobState;
 use concord_proto::draw::nonce_commitment;
-use concord_proto::ledger::{LedgerEvent, Offence};
-use concord_proto::rules::{self, Breach, Claimed, StepRules};
+use concord_proto::ledger::LedgerEvent;
 use concord_proto::session::{Scalars, ToWorker};
 use concord_proto::{Claim, Digest, Leaf, MicrobatchLoss, Signed, TensorNorm, WorkerId};
+use concord_verify::training::{self as rules, Breach, Claimed, StepRules};
 
 use super::contest::Contest;
 use super::desk::Desk;
@@ -116,8 +116,7 @@ impl Job {
             step: attempt.step,
             before,
             microbatches: &attempt.microbatches,
-            scalars: scalars.map(Scalars::digest),
-            losses: scalars.map_or(&[], |scalars| &scalars.losses),
+            scalars,
         };
         Some(then(&rules, attempt))
     }
@@ -135,8 +134,9 @@ impl Job {
             return;
         }
         let held = self.with_rules(|rules, _| {
-            let seat = rules.plan.seat(&worker)?;
-            Some(check_computed(rules, worker, seat, &computed))
+            let seat = rules.plan.slot(&worker)?;
+            let Computed { losses, norms } = &computed;
+            Some(rules::check_computed(rules, worker, seat, losses, norms))
         });
         match held.flatten() {
             None => return,
@@ -215,11 +215,8 @@ impl Job {
         if !self.attempt.as_ref().is_some_and(is_asked) {
             return;
         }
-        let checked = self.with_rules(|rules, attempt| {
-            let claim = rules::check_claim(rules, worker, &signed, &leaves)?;
-            check_means(worker, &claim, attempt.scalars.as_ref())?;
-            Ok(claim)
-        });
+        let checked =
+            self.with_rules(|rules, _| rules::check_claim(rules, worker, &signed, &leaves));
         let claim = match checked {
             None => return,
             Some(Err(breach)) => return self.convict_breach(desk, breach),
@@ -283,46 +280,4 @@ fn judge(rules: &StepRules, claimed: &[Claimed]) -> Outcome {
         Ok(()) => Outcome::Agree,
         Err(disagreement) => Outcome::Differ(disagreement),
     }
-}
-
-/// Loss and norm of the step follow from its scalars.
-fn check_means(worker: WorkerId, claim: &Claim, scalars: Option<&Scalars>) -> Result<(), Breach> {
-    let due = scalars.map(|scalars| (scalars.mean_loss(), scalars.grad_norm()));
-    if due == Some((Some(claim.loss), Some(claim.grad_norm))) {
-        return Ok(());
-    }
-    Err(Breach {
-        culprit: worker,
-        offence: Offence::WrongClaim,
-        evidence: format!(
-            "in step {}, its loss or gradient norm does not follow from the scalars",
-            claim.step
-        ),
-    })
-}
-
-fn check_computed(
-    rules: &StepRules,
-    worker: WorkerId,
-    seat: concord_proto::Seat,
-    computed: &Computed,
-) -> Result<(), Breach> {
-    let run = &rules.plan.replicas[seat.replica];
-    let is_last = seat.stage + 1 == rules.plan.stages.len();
-    let (start, end) = if is_last {
-        (run.start, run.end)
-    } else {
-        (0, 0)
-    };
-    if rules::losses_cover(&computed.losses, start, end) {
-        return rules::check_norms(rules, worker, seat, &computed.norms);
-    }
-    Err(Breach {
-        culprit: worker,
-        offence: Offence::WrongClaim,
-        evidence: format!(
-            "in step {}, the losses are not those of its microbatches",
-            rules.step
-        ),
-    })
 }

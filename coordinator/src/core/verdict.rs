@@ -2,8 +2,8 @@
 
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::{Finding, LedgerEvent, Offence, Verdict};
-use concord_proto::rules::leaf_words;
 use concord_proto::{Port, Signed, SignedError, WorkerId};
+use concord_verify::training::leaf_words;
 
 use super::audit::{Accusation, Audit, Purpose, Standing};
 use super::desk::Desk;

@@ -1,8 +1,8 @@
 //! Tries whether a worker is reached at the address that it gave, as its neighbours will.
 //!
-//! A worker may give any address, and have the coordinator connect to it. So what comes of it tells
-//! no more than whether a worker with that key answers there: not whether a port is open, not how
-//! long somebody took to close it.
+//! A worker may give any address, and so make the coordinator connect to it. What it is told of the
+//! outcome is therefore no more than whether a worker with its key answers there: not whether a port
+//! is open, not how long it took to close.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use tonic::transport::Endpoint;
 use super::driver::DriverEvent;
 use crate::core::{Event, SessionId};
 
-/// Who has not answered by then is not reached. Other failures are told then, too.
+/// A worker that has not answered by then is not reached. Other failures are told no earlier.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// Addresses that are tried at a time. Of workers beyond that it is not known.
+/// Addresses that are tried at a time. Of workers beyond that it stays unknown whether they are
+/// reached.
 const PROBES_MAX: usize = 64;
 
-/// All that is told of a try in vain.
+/// All that is told of a failure.
 const NOT_THERE: &str = "no Concord worker with this key answers there";
 
 /// Tries addresses beside the driver.
@@ -42,7 +43,7 @@ impl Probes {
         }
     }
 
-    /// Tries the address of a worker; the driver is told what came of it.
+    /// Tries the address of a worker, and tells the driver the outcome.
     pub(super) fn start(&self, session: SessionId, worker: WorkerId, endpoint: String) {
         let Ok(permit) = self.free.clone().try_acquire_owned() else {
             return;
@@ -60,7 +61,7 @@ impl Probes {
             drop(permit);
             let outcome = asked.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_MAX:?}")));
             if let Err(why) = &outcome {
-                // For whoever runs the coordinator; the worker learns no more than that it failed.
+                // For the log of the coordinator; the worker learns no more than that it failed.
                 tracing::debug!(worker = %worker.short(), endpoint, why, "not reached");
                 tokio::time::sleep_until(due).await;
             }
@@ -74,7 +75,7 @@ impl Probes {
     }
 }
 
-/// Has whoever is at an address sign what only the worker can sign.
+/// Asks the process at an address to sign what only the worker can sign.
 async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), String> {
     let endpoint =
         Endpoint::from_shared(endpoint.to_string()).map_err(|error| error.to_string())?;

@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use concord_proto::bundle;
 use concord_proto::client::{ClientRequest, ClientResponse, Submission, WatchRequest};
 use concord_proto::limits::CHUNK_BYTES;
 use concord_proto::manifest::{DataManifest, ModelManifest, StateManifest};
 use concord_proto::wire::coordinator_server::Coordinator;
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope, ending};
 use concord_proto::{Digest, Domain, JobId, Keypair, Signed, canonical};
+use concord_verify::training::bundle;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;

@@ -6,9 +6,7 @@
 //! `receipts`, `adapters` and `stage_stream` stand on it, `pipeline` on these, `service` on all.
 
 mod adapters;
-mod claims;
 mod error;
-mod evidence;
 mod pipeline;
 mod receipts;
 mod router;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concord_proto::serving::{DeploymentId, LaneHello, ToStage};
+use concord_proto::serving::{DeploymentId, StageStreamHello, ToStage};
 use concord_proto::wire::{Body, ending};
 use concord_proto::{Signed, WorkerId, canonical};
 use futures_util::{Stream, StreamExt};
@@ -64,7 +64,7 @@ impl StageStreams {
         }
         let place = StagePlace {
             epoch: hello.epoch,
-            stage: hello.seat as usize,
+            stage: hello.stage as usize,
         };
         let (accepted, answer) = oneshot::channel();
         let opened = StreamOpened {
@@ -85,7 +85,7 @@ impl StageStreams {
     }
 }
 
-fn read_hello(bytes: &[u8]) -> Option<(WorkerId, LaneHello)> {
+fn read_hello(bytes: &[u8]) -> Option<(WorkerId, StageStreamHello)> {
     let signed: Signed = canonical::decode(bytes).ok()?;
     Some((signed.signer, signed.open().ok()?))
 }

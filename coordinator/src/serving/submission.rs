@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::adapters::LoadedAdapters;
 use super::error::SubmitError;
 use super::receipts::SignerRequest;
-use super::router::{Answer, PipelineInput, Router, Submission};
+use super::router::{AnswerUnderWay, PipelineInput, RoutedGeneration, Router};
 use super::status::ServingStatus;
 
 /// Controls of a client that may wait for the pipeline.
@@ -57,10 +57,10 @@ impl Submitter {
         }
         let tokens_max = self.tokens_max(&generation);
         let home = Arc::new(AtomicU32::new(chosen.index));
-        let (answer, updates) = Answer::new(generation, home.clone(), tokens_max);
+        let (answer, updates) = AnswerUnderWay::new(generation, home.clone(), tokens_max);
         let (control, controls) = mpsc::channel(CONTROLS_MAX);
         let sequence = router.number();
-        let submission = Submission {
+        let submission = RoutedGeneration {
             sequence,
             answer,
             answered: Vec::new(),

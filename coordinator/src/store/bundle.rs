@@ -1,8 +1,8 @@
 //! The proof of a job, put together from what is kept.
 
-use concord_proto::bundle::Bundle;
 use concord_proto::client::{JobState, Submission};
 use concord_proto::{JobId, JobSpec};
+use concord_verify::training::bundle::Bundle;
 use sqlx::Row;
 
 use super::{Result, Store, StoreError, read};

@@ -70,7 +70,7 @@ fn those_that_have_the_layers_come_before_those_that_do_not() {
     let idle: Vec<WorkerId> = world
         .assigned
         .iter()
-        .filter(|(_, assignment)| assignment.seat.is_none())
+        .filter(|(_, assignment)| assignment.stage.is_none())
         .map(|(worker, _)| *worker)
         .collect();
     assert_eq!(idle.len(), 2);

@@ -191,7 +191,7 @@ impl World {
                     assignment.epoch > before,
                     "a worker is told of an older plan"
                 );
-                if let Some(seat) = assignment.seat {
+                if let Some(seat) = assignment.stage {
                     let plan = (assignment.pipeline, assignment.epoch);
                     let seats = awaited.get_mut(&plan).expect("a seat in no plan");
                     let layers = assignment.stages[seat as usize];
@@ -316,7 +316,7 @@ impl World {
             .map(|(id, a)| (*id, a.clone()))
             .collect();
         for (worker, assignment) in all {
-            if assignment.seat.is_none() {
+            if assignment.stage.is_none() {
                 let stands_by = ToCoordinator::StandsBy {
                     deployment: assignment.deployment.id(),
                     epoch: assignment.epoch,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use concord_proto::manifest::StateEntry;
 use concord_proto::tree::Node;
-use concord_proto::{Digest, Domain, F32Bits, JobSpec, Layers, Part, Place, merkle};
+use concord_proto::{Digest, Domain, F32Bits, GradientPart, JobSpec, Layers, ModelPlace, merkle};
 
 /// Digests by index of the trained tensor.
 pub type PerTensor = BTreeMap<u32, Digest>;
@@ -21,7 +21,7 @@ pub fn number(digest: &Digest) -> F32Bits {
     F32Bits::from(1.0 + f32::from(u16::from_le_bytes([a, b])) / 65_536.0)
 }
 
-fn at(spec: &JobSpec, states: &States, test: impl Fn(Place) -> bool) -> Vec<(u32, Digest)> {
+fn at(spec: &JobSpec, states: &States, test: impl Fn(ModelPlace) -> bool) -> Vec<(u32, Digest)> {
     let held = |(index, entry): (&u32, &StateEntry)| {
         let place = spec.trainable[*index as usize].place;
         test(place).then_some((*index, entry.value))
@@ -33,12 +33,12 @@ fn digests(tensors: &[(u32, Digest)]) -> Vec<Digest> {
     tensors.iter().map(|(_, digest)| *digest).collect()
 }
 
-fn is_embed(place: Place) -> bool {
-    matches!(place, Place::Embed | Place::EmbedAndHead)
+fn is_embed(place: ModelPlace) -> bool {
+    matches!(place, ModelPlace::Embed | ModelPlace::EmbedAndHead)
 }
 
-fn is_head(place: Place) -> bool {
-    matches!(place, Place::Head | Place::EmbedAndHead)
+fn is_head(place: ModelPlace) -> bool {
+    matches!(place, ModelPlace::Head | ModelPlace::EmbedAndHead)
 }
 
 /// What goes into a stage: the activation at its lower edge, and the tokens at either end.
@@ -56,7 +56,7 @@ fn edges(spec: &JobSpec, layers: Layers, states: &States, inputs: Inputs) -> Vec
     };
     let mut edges = vec![inputs.activation.unwrap_or_else(embed)];
     for layer in layers.start..layers.end {
-        let values = digests(&at(spec, states, |place| place == Place::Layer(layer)));
+        let values = digests(&at(spec, states, |place| place == ModelPlace::Layer(layer)));
         let below = edges[edges.len() - 1];
         edges.push(mix("forward", &[&[below], &values[..]].concat()));
     }
@@ -89,12 +89,12 @@ pub fn backward(
     states: &States,
     inputs: Inputs,
     gradient: Option<Digest>,
-) -> (Digest, BTreeMap<Part, PerTensor>) {
+) -> (Digest, BTreeMap<GradientPart, PerTensor>) {
     let edges = edges(spec, layers, states, inputs);
-    let mut parts: BTreeMap<Part, PerTensor> = BTreeMap::new();
-    let mut add = |tied: Part, index: u32, digest| {
-        let is_tied = spec.trainable[index as usize].place == Place::EmbedAndHead;
-        let part = if is_tied { tied } else { Part::Own };
+    let mut parts: BTreeMap<GradientPart, PerTensor> = BTreeMap::new();
+    let mut add = |tied: GradientPart, index: u32, digest| {
+        let is_tied = spec.trainable[index as usize].place == ModelPlace::EmbedAndHead;
+        let part = if is_tied { tied } else { GradientPart::Own };
         parts.entry(part).or_default().insert(index, digest);
     };
     let top = edges[edges.len() - 1];
@@ -102,14 +102,18 @@ pub fn backward(
     let mut above = gradient.unwrap_or(loss);
     if layers.end == spec.layers {
         for (index, _) in at(spec, states, is_head) {
-            add(Part::TiedHead, index, mix("head", &[top, loss]));
+            add(GradientPart::TiedHead, index, mix("head", &[top, loss]));
         }
     }
     for (layer, below) in (layers.start..layers.end).zip(&edges).rev() {
-        let tensors = at(spec, states, |place| place == Place::Layer(layer));
+        let tensors = at(spec, states, |place| place == ModelPlace::Layer(layer));
         for (index, _) in &tensors {
             let name = mix(&spec.trainable[*index as usize].name, &[]);
-            add(Part::Own, *index, mix("weight", &[name, *below, above]));
+            add(
+                GradientPart::Own,
+                *index,
+                mix("weight", &[name, *below, above]),
+            );
         }
         above = mix(
             "backward",
@@ -119,7 +123,7 @@ pub fn backward(
     if layers.start == 0 {
         for (index, _) in at(spec, states, is_embed) {
             add(
-                Part::TiedEmbed,
+                GradientPart::TiedEmbed,
                 index,
                 mix("embedding", &[above, inputs.tokens]),
             );
@@ -148,11 +152,11 @@ pub fn root(sum: &PerTensor) -> Digest {
 }
 
 /// The gradients of the whole step: those of a tied tensor from both ends.
-pub fn totals(parts: &BTreeMap<Part, PerTensor>) -> PerTensor {
+pub fn totals(parts: &BTreeMap<GradientPart, PerTensor>) -> PerTensor {
     let of = |part| parts.get(&part).cloned().unwrap_or_default();
-    let mut totals = of(Part::Own);
-    let head = of(Part::TiedHead);
-    for (index, digest) in of(Part::TiedEmbed) {
+    let mut totals = of(GradientPart::Own);
+    let head = of(GradientPart::TiedHead);
+    for (index, digest) in of(GradientPart::TiedEmbed) {
         totals.insert(index, mix("tied", &[digest, head[&index]]));
     }
     totals

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use concord_proto::manifest::state_roots;
-use concord_proto::rules::{loss_digest, parts};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    Claim, Digest, Domain, Input, Keypair, Leaf, Part, Phase, Port, PortKind, Signed, TensorState,
-    leaf_root,
+    Claim, ClaimInput, Digest, Domain, GradientPart, Keypair, Leaf, LeafPhase, Port, PortKind,
+    Signed, TensorState, leaf_root,
 };
+use concord_verify::training::{loss_digest, parts};
 
 use super::arithmetic::{self as fake, Inputs, PerTensor, States};
 use super::lies::{Kind, Lie};
@@ -19,8 +19,8 @@ pub fn roots(states: &States) -> (Digest, Digest) {
     state_roots(&states.values().copied().collect::<Vec<_>>())
 }
 
-fn own(kind: PortKind, digest: Digest) -> Input {
-    Input {
+fn own(kind: PortKind, digest: Digest) -> ClaimInput {
+    ClaimInput {
         port: Port { kind, digest },
         origin: None,
     }
@@ -37,7 +37,7 @@ impl Writer<'_> {
         self.lie.is_some_and(|lie| lie.kind == kind)
     }
 
-    fn leaf(&self, phase: Phase, microbatch: u32, inputs: Vec<Input>) -> Leaf {
+    fn leaf(&self, phase: LeafPhase, microbatch: u32, inputs: Vec<ClaimInput>) -> Leaf {
         let made = self.work.made.get(&(phase, microbatch));
         Leaf {
             phase,
@@ -50,19 +50,19 @@ impl Writer<'_> {
         }
     }
 
-    fn received(&self, kind: PortKind, m: u32) -> Input {
+    fn received(&self, kind: PortKind, m: u32) -> ClaimInput {
         let frame = &self.work.inbox[&(kind, m)];
         let mut port = frame.port;
         if self.lies(Kind::OtherInput) {
             port.digest = fake::mix("never sent", &[port.digest]);
         }
-        Input {
+        ClaimInput {
             port,
             origin: Some(frame.origin.clone()),
         }
     }
 
-    fn common(&self, m: u32) -> Vec<Input> {
+    fn common(&self, m: u32) -> Vec<ClaimInput> {
         let mut values = roots(&self.stage.states).0;
         if self.lies(Kind::StaleState) {
             values = fake::mix("stale", &[values]);
@@ -86,7 +86,7 @@ impl Writer<'_> {
     }
 
     fn forward(&self, m: u32) -> Leaf {
-        let mut leaf = self.leaf(Phase::Forward, m, self.common(m));
+        let mut leaf = self.leaf(LeafPhase::Forward, m, self.common(m));
         if self.lies(Kind::OtherActivation) {
             let digest = leaf.outputs[0].digest;
             leaf.outputs[0].digest = fake::mix("other", &[digest]);
@@ -103,7 +103,7 @@ impl Writer<'_> {
         if stage < last {
             inputs.push(self.received(PortKind::Gradient(self.stage.layers.end), m));
         }
-        self.leaf(Phase::Backward, m, inputs)
+        self.leaf(LeafPhase::Backward, m, inputs)
     }
 
     fn reduce(&self, node: Node) -> Leaf {
@@ -115,7 +115,7 @@ impl Writer<'_> {
                 inputs.push(own(kind, fake::root(&self.work.sums[&part][&node])));
             }
         }
-        self.leaf(Phase::Reduce, node.start, inputs)
+        self.leaf(LeafPhase::Reduce, node.start, inputs)
     }
 
     fn update(&self, scalars: &Scalars, after: &States) -> Leaf {
@@ -127,22 +127,26 @@ impl Writer<'_> {
         ];
         let plan = &self.stage.assignment.plan;
         let held = parts(&self.stage.spec, self.stage.layers);
-        let mut wanted: Vec<Part> = held.iter().copied().filter(|p| *p == Part::Own).collect();
+        let mut wanted: Vec<GradientPart> = held
+            .iter()
+            .copied()
+            .filter(|p| *p == GradientPart::Own)
+            .collect();
         if held.len() > wanted.len() {
-            wanted.extend([Part::TiedEmbed, Part::TiedHead]);
+            wanted.extend([GradientPart::TiedEmbed, GradientPart::TiedHead]);
         }
         for part in wanted {
             let at = match part {
-                Part::Own => self.stage.seat.stage,
-                Part::TiedEmbed => 0,
-                Part::TiedHead => plan.stages.len() - 1,
+                GradientPart::Own => self.stage.seat.stage,
+                GradientPart::TiedEmbed => 0,
+                GradientPart::TiedHead => plan.stages.len() - 1,
             };
             for (replica, run) in plan.replicas.iter().enumerate() {
                 let is_own = replica == self.stage.seat.replica && at == self.stage.seat.stage;
                 for node in tree::cover(self.stage.spec.microbatches, run.start, run.end) {
                     let kind = PortKind::Partial { node, part };
                     inputs.push(if is_own {
-                        let made = &self.work.made[&(Phase::Reduce, node.start)];
+                        let made = &self.work.made[&(LeafPhase::Reduce, node.start)];
                         let port = made.iter().find(|port| port.kind == kind);
                         own(kind, port.expect("a sum of its own").digest)
                     } else {
@@ -152,7 +156,7 @@ impl Writer<'_> {
             }
         }
         let (values, moments) = roots(after);
-        let mut leaf = self.leaf(Phase::Update, 0, inputs);
+        let mut leaf = self.leaf(LeafPhase::Update, 0, inputs);
         leaf.outputs = vec![
             own(PortKind::State, values).port,
             own(PortKind::Moments, moments).port,
@@ -213,12 +217,12 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
     };
     let port = |kind, digest| Port { kind, digest };
     match leaf.phase {
-        Phase::Forward => {
+        LeafPhase::Forward => {
             let (top, loss) = fake::forward(spec, layers, &openings.before, inputs);
             let activation = port(PortKind::Activation(layers.end), top);
             vec![loss.map_or(activation, |sum| port(PortKind::Loss, loss_digest(sum)))]
         }
-        Phase::Backward => {
+        LeafPhase::Backward => {
             let gradient = input(PortKind::Gradient(layers.end));
             let before = &openings.before;
             let (below, mut found) = fake::backward(spec, layers, before, inputs, gradient);
@@ -233,7 +237,7 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
             }
             ports
         }
-        Phase::Reduce => leaf
+        LeafPhase::Reduce => leaf
             .outputs
             .iter()
             .map(|output| {
@@ -246,12 +250,12 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
                 port(output.kind, fake::root(&sum))
             })
             .collect(),
-        Phase::Update => {
+        LeafPhase::Update => {
             let whole = Node {
                 start: 0,
                 end: spec.microbatches,
             };
-            let sums: BTreeMap<Part, PerTensor> = openings
+            let sums: BTreeMap<GradientPart, PerTensor> = openings
                 .sums
                 .iter()
                 .filter_map(|(part, known)| Some((*part, fake::sum(whole, known)?)))

@@ -4,8 +4,8 @@ use concord_coordinator::core::NewJob;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, Order, Place,
-    PrecisionSpec, Schedule, ScheduleKind, TrainableTensor,
+    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,
+    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 
 pub const LAYERS: u32 = 4;
@@ -16,22 +16,23 @@ pub fn digest(words: &str) -> Digest {
     Digest::of(Domain::Blob, words.as_bytes())
 }
 
-fn trainable(tied: bool) -> Vec<TrainableTensor> {
-    let tensor = |name: String, place| TrainableTensor {
+fn trainable(tied: bool) -> Vec<TrainedTensor> {
+    let tensor = |name: String, place| TrainedTensor {
         name,
         shape: vec![2],
         place,
     };
-    let mut all: Vec<TrainableTensor> = (0..LAYERS)
+    let mut all: Vec<TrainedTensor> = (0..LAYERS)
         .flat_map(|layer| {
-            ["a", "b"].map(|which| tensor(format!("layers.{layer}.{which}"), Place::Layer(layer)))
+            ["a", "b"]
+                .map(|which| tensor(format!("layers.{layer}.{which}"), ModelPlace::Layer(layer)))
         })
         .collect();
     if tied {
-        all.push(tensor("embed".to_string(), Place::EmbedAndHead));
+        all.push(tensor("embed".to_string(), ModelPlace::EmbedAndHead));
     } else {
-        all.push(tensor("embed".to_string(), Place::Embed));
-        all.push(tensor("head".to_string(), Place::Head));
+        all.push(tensor("embed".to_string(), ModelPlace::Embed));
+        all.push(tensor("head".to_string(), ModelPlace::Head));
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
@@ -47,7 +48,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         sequences: sequences.collect(),
     };
     let trainable = trainable(tied);
-    let entry = |tensor: &TrainableTensor| StateEntry {
+    let entry = |tensor: &TrainedTensor| StateEntry {
         value: digest(&tensor.name),
         first_moment: digest("zero"),
         second_moment: digest("zero"),
@@ -76,7 +77,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             weight_decay: zero,
             max_grad_norm: one,
         },
-        schedule: Schedule {
+        schedule: RateSchedule {
             kind: ScheduleKind::Constant,
             learning_rate: one,
             warmup_steps: 0,

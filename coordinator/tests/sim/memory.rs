@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use concord_coordinator::core::{
     Change, Kept, KeptAudit, KeptJob, KeptLedger, KeptMember, NewJob, Progress,
 };
-use concord_proto::bundle::{Bundle, StepClaims};
 use concord_proto::client::{JobEvent, Submission};
 use concord_proto::ledger::Offence;
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Plan, Signed, StepRecord, WorkerId};
+use concord_verify::training::bundle::{Bundle, StepClaims};
 
 #[derive(Default)]
 pub struct Memory {

@@ -15,7 +15,7 @@ pub fn refusal(
         return None;
     };
     let plan = &assignment.plan;
-    let (room, seat) = (*rooms.get(worker)?, plan.seat(worker)?);
+    let (room, seat) = (*rooms.get(worker)?, plan.slot(worker)?);
     let layers = plan.stages[seat.stage];
     let held = layers.end - layers.start;
     (held > room).then(|| ToCoordinator::OutOfMemory {

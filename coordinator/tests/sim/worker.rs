@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use concord_proto::manifest::{DataManifest, StateManifest};
-use concord_proto::rules::{held_tensors, parts};
 use concord_proto::session::{Assignment, Held, Scalars, ToCoordinator, ToWorker};
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    BatchPlan, Digest, JobId, JobSpec, Keypair, Layers, MicrobatchLoss, Origin, Part, Phase, Port,
-    PortKind, Seat, TensorNorm, TensorState, WorkerId, microbatch_digest,
+    BatchPlan, Digest, GradientPart, JobId, JobSpec, Keypair, Layers, LeafPhase, MicrobatchLoss,
+    Origin, Port, PortKind, Slot, TensorNorm, TensorState, WorkerId, microbatch_digest,
 };
+use concord_verify::training::{held_tensors, parts};
 
 use super::arithmetic::{self as fake, Inputs, PerTensor, States};
 use super::claims;
@@ -51,7 +51,7 @@ pub struct Stage {
     pub job: JobId,
     pub spec: JobSpec,
     pub assignment: Assignment,
-    pub seat: Seat,
+    pub seat: Slot,
     pub layers: Layers,
     /// The committed state.
     pub states: States,
@@ -64,9 +64,9 @@ pub struct Work {
     pub step: u32,
     pub inbox: BTreeMap<(PortKind, u32), Frame>,
     pub tokens: BTreeMap<u32, Digest>,
-    pub made: BTreeMap<(Phase, u32), Vec<Port>>,
+    pub made: BTreeMap<(LeafPhase, u32), Vec<Port>>,
     pub losses: Vec<MicrobatchLoss>,
-    pub sums: BTreeMap<Part, BTreeMap<Node, PerTensor>>,
+    pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
     pub totals: Option<PerTensor>,
     pub reported: bool,
     pub after: Option<States>,
@@ -79,7 +79,7 @@ pub struct Openings {
     pub layers: Layers,
     pub before: States,
     pub tokens: BTreeMap<u32, Digest>,
-    pub sums: BTreeMap<Part, BTreeMap<Node, PerTensor>>,
+    pub sums: BTreeMap<GradientPart, BTreeMap<Node, PerTensor>>,
     pub scalars: Digest,
 }
 
@@ -183,7 +183,7 @@ impl Worker {
     fn load(&mut self, library: &Library, assignment: Assignment) -> Vec<Act> {
         let spec = library.specs[&assignment.spec].clone();
         let state = &library.states[&assignment.state];
-        let seat = assignment.plan.seat(&self.id()).expect("a seat");
+        let seat = assignment.plan.slot(&self.id()).expect("a seat");
         let layers = assignment.plan.stages[seat.stage];
         let held = held_tensors(&spec, layers);
         let states = held.into_iter().map(|i| (i, state.entries[i as usize]));
@@ -283,9 +283,14 @@ impl Worker {
             backward_one(stage, work, m, lie, &self.key, &mut acts);
         }
         let through = |work: &Work| {
-            (run.start..run.end).all(|m| work.made.contains_key(&(Phase::Backward, m)))
+            (run.start..run.end).all(|m| work.made.contains_key(&(LeafPhase::Backward, m)))
         };
-        if through(work) && !work.made.keys().any(|(phase, _)| *phase == Phase::Reduce) {
+        if through(work)
+            && !work
+                .made
+                .keys()
+                .any(|(phase, _)| *phase == LeafPhase::Reduce)
+        {
             reduce(stage, work, lie, &self.key, &mut acts);
         }
         if through(work) && !work.reported {
@@ -397,7 +402,7 @@ fn forward_one(
     let Some(inputs) = inputs(stage, work, m) else {
         return;
     };
-    if work.made.contains_key(&(Phase::Forward, m)) {
+    if work.made.contains_key(&(LeafPhase::Forward, m)) {
         return;
     }
     let (mut top, mut loss) = fake::forward(&stage.spec, stage.layers, &stage.states, inputs);
@@ -410,7 +415,7 @@ fn forward_one(
             work.losses.push(MicrobatchLoss { microbatch: m, sum });
             Port {
                 kind: PortKind::Loss,
-                digest: concord_proto::rules::loss_digest(sum),
+                digest: concord_verify::training::loss_digest(sum),
             }
         }
         None => Port {
@@ -418,7 +423,7 @@ fn forward_one(
             digest: top,
         },
     };
-    work.made.insert((Phase::Forward, m), vec![port]);
+    work.made.insert((LeafPhase::Forward, m), vec![port]);
     let replica = &stage.assignment.plan.replicas[stage.seat.replica];
     if loss.is_none() {
         let to = replica.workers[stage.seat.stage + 1];
@@ -438,7 +443,7 @@ fn backward_one(
     let kind = PortKind::Gradient(stage.layers.end);
     let gradient = work.inbox.get(&(kind, m)).map(|frame| frame.port.digest);
     let is_ready = is_last || gradient.is_some();
-    let is_done = work.made.contains_key(&(Phase::Backward, m));
+    let is_done = work.made.contains_key(&(LeafPhase::Backward, m));
     let Some(inputs) = inputs(stage, work, m).filter(|_| is_ready && !is_done) else {
         return;
     };
@@ -469,7 +474,7 @@ fn backward_one(
         let to = stage.assignment.plan.replicas[stage.seat.replica].workers[stage.seat.stage - 1];
         acts.push(push(stage, work, key, to, (m, port, PerTensor::new())));
     }
-    work.made.insert((Phase::Backward, m), ports);
+    work.made.insert((LeafPhase::Backward, m), ports);
 }
 
 /// The sums over the nodes of the run, to all who update the same tensors.
@@ -487,8 +492,10 @@ fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts:
             ports.push(port);
             for (seat, to) in plan.workers() {
                 let wanted = match part {
-                    Part::Own => seat.stage == stage.seat.stage,
-                    Part::TiedEmbed | Part::TiedHead => seat.stage == 0 || seat.stage == last,
+                    GradientPart::Own => seat.stage == stage.seat.stage,
+                    GradientPart::TiedEmbed | GradientPart::TiedHead => {
+                        seat.stage == 0 || seat.stage == last
+                    }
                 };
                 if wanted && seat != stage.seat {
                     acts.push(push(stage, work, key, to, (node.start, port, sum.clone())));
@@ -499,7 +506,7 @@ fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts:
         if lie.is_some_and(|lie| lie.claims_other_sum()) && node.start == run.start {
             ports[0].digest = fake::mix("other", &[ports[0].digest]);
         }
-        work.made.insert((Phase::Reduce, node.start), ports);
+        work.made.insert((LeafPhase::Reduce, node.start), ports);
     }
 }
 
@@ -509,11 +516,11 @@ fn report(stage: &Stage, work: &mut Work, lie: Option<Lie>, acts: &mut Vec<Act>)
         end: stage.spec.microbatches,
     };
     let mut held = parts(&stage.spec, stage.layers);
-    if held.iter().any(|part| *part != Part::Own) {
-        held.retain(|part| *part == Part::Own);
-        held.extend([Part::TiedEmbed, Part::TiedHead]);
+    if held.iter().any(|part| *part != GradientPart::Own) {
+        held.retain(|part| *part == GradientPart::Own);
+        held.extend([GradientPart::TiedEmbed, GradientPart::TiedHead]);
     }
-    let mut sums: BTreeMap<Part, PerTensor> = BTreeMap::new();
+    let mut sums: BTreeMap<GradientPart, PerTensor> = BTreeMap::new();
     for part in held {
         let known = work.sums.get(&part);
         let Some(sum) = known.and_then(|known| fake::sum(whole, known)) else {

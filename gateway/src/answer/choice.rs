@@ -6,8 +6,8 @@ use std::sync::Arc;
 use concord_proto::serving::{Control, Finish, TokenLogprob};
 use concord_proto::{Domain, Hasher};
 use concord_text::{
-    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopTexts, Stopped, TextError, TextStream,
-    TextTokenizer,
+    CallEvent, CallParser, Guide, Next, ReasoningSplit, StopOutcome, StopTexts, TextError,
+    TextStream, TextTokenizer,
 };
 
 /// How a choice's tokens become text.
@@ -15,7 +15,7 @@ pub(crate) struct Reading {
     pub tokenizer: Arc<TextTokenizer>,
     pub stops: Vec<String>,
     pub stop_tokens: Vec<u32>,
-    /// Special tokens that are part of the text all the same.
+    /// Special tokens that are part of the text, unlike all others.
     pub kept_tokens: Vec<u32>,
     pub max_tokens: u32,
     pub wants_logprobs: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Reading {
     pub guide: Option<Guide>,
 }
 
-/// One choice under way: a machine without clock or sockets.
+/// One choice under way: a state machine without clock or sockets.
 pub(crate) struct Choice {
     stream: Option<TextStream>,
     stops: StopTexts,
@@ -36,7 +36,8 @@ pub(crate) struct Choice {
     wants_logprobs: bool,
     /// Tokens so far.
     answer: u32,
-    /// Bytes of text that tokens gave, and those of them that are certainly part of the answer.
+    /// Bytes of text that tokens gave, and how many of them are certainly part of the answer: the
+    /// end may yet turn out to be the start of a stop text.
     produced: usize,
     certain: usize,
     /// Logprobs of tokens whose text is not certain yet, by where it begins.
@@ -164,7 +165,7 @@ impl Choice {
         let reason = match finish {
             // A stop text may come with the last token that there was room for.
             Finish::Length if !self.stopped => "length",
-            // Who reads `tool_calls` may rely on whole arguments.
+            // A client that sees the reason `tool_calls` may rely on whole arguments.
             _ if self.has_called && !is_cut => "tool_calls",
             _ => "stop",
         };
@@ -185,7 +186,7 @@ impl Choice {
         self.watched(&stopped, piece);
     }
 
-    fn watched(&mut self, stopped: &Stopped, piece: &mut Piece) {
+    fn watched(&mut self, stopped: &StopOutcome, piece: &mut Piece) {
         self.stopped |= stopped.hit.is_some();
         self.certain(&stopped.emit, piece);
         self.release(self.certain, piece);
@@ -205,7 +206,7 @@ impl Choice {
         }
     }
 
-    /// New text that is not thought but said.
+    /// New text that is an answer, not reasoning.
     fn content(&mut self, text: String, piece: &mut Piece) {
         match &mut self.calls {
             None => piece.content.push_str(&text),
@@ -228,7 +229,7 @@ impl Choice {
         }
     }
 
-    /// Lets go the logprobs of tokens whose text begins before `cut`.
+    /// Gives out the logprobs of tokens whose text begins before `cut`.
     fn release(&mut self, cut: usize, piece: &mut Piece) {
         while self.waiting.front().is_some_and(|(start, _)| *start < cut) {
             let first = self.waiting.pop_front();

@@ -12,27 +12,28 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt, StreamMap};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::gateway::Gateway;
 use crate::keys::Permit;
 
 pub(crate) use choice::{Choice, Piece, Reading};
 
 /// What a client may want to know, by the index of the choice.
-pub(crate) enum Event {
+pub(crate) enum AnswerEvent {
     /// Logprobs of the prompt's tokens but the first.
     Prompt(usize, Vec<TokenLogprob>),
     /// More of an answer.
     Piece(usize, Piece),
     /// The last of an answer, and why it ended.
     Ended(usize, Piece, &'static str),
-    /// For people that wait.
+    /// A comment for people that watch the stream.
     Note(String),
     /// The request cannot be answered. The last event.
     Failed(ApiError),
 }
 
 /// A choice before the engine knows it.
-pub(crate) struct Planned {
+pub(crate) struct PlannedChoice {
     pub generation: Generation,
     pub choice: Choice,
 }
@@ -67,7 +68,7 @@ impl Answer {
     /// The first refusal; the others are cancelled.
     pub fn begin(
         gateway: Arc<Gateway>,
-        planned: Vec<Planned>,
+        planned: Vec<PlannedChoice>,
         choices: usize,
         field: &str,
         permit: Permit,
@@ -83,7 +84,7 @@ impl Answer {
         };
         for planned in planned {
             if let Err(error) = answer.submit(planned, field) {
-                // What never ran is not accounted for.
+                // Generations that never ran take no tokens of the key.
                 answer.running.clear();
                 return Err(error);
             }
@@ -91,7 +92,7 @@ impl Answer {
         Ok(answer)
     }
 
-    fn submit(&mut self, planned: Planned, field: &str) -> Result<(), ApiError> {
+    fn submit(&mut self, planned: PlannedChoice, field: &str) -> Result<(), ApiError> {
         let max_tokens = planned.generation.spec.max_tokens;
         let prompt = planned.generation.spec.prompt.len() as u32;
         let mut choice = planned.choice;
@@ -120,10 +121,10 @@ impl Answer {
 
     /// What comes next; nothing once all choices have ended, or one has failed. May be dropped and
     /// asked again: nothing is lost.
-    pub async fn next(&mut self) -> Option<Event> {
-        // An engine may hold its channels for longer than it has anything to say.
+    pub async fn next(&mut self) -> Option<AnswerEvent> {
+        // An engine may keep its channels open after its last update.
         while !self.has_failed && !self.running.iter().all(|running| running.has_ended) {
-            // Nothing below waits, so that a caller's timeout cannot tear an update in two.
+            // Nothing below waits, so that an update is never half done when a caller times out.
             let Some((index, update)) = self.updates.next().await else {
                 return Some(self.fail(ApiError::server("The engine went away.")));
             };
@@ -149,18 +150,18 @@ impl Answer {
         usage
     }
 
-    fn take(&mut self, index: usize, update: Update) -> Result<Option<Event>, ApiError> {
+    fn take(&mut self, index: usize, update: Update) -> Result<Option<AnswerEvent>, ApiError> {
         let running = &mut self.running[index];
         if running.has_ended {
             return Ok(None);
         }
-        let note = |text: String| Ok(Some(Event::Note(format!("choice {index}: {text}"))));
+        let note = |text: String| Ok(Some(AnswerEvent::Note(format!("choice {index}: {text}"))));
         match update {
             Update::Queued { ahead } => note(format!("waits behind {ahead}")),
             Update::Prefill { done, total } => note(format!("read {done} of {total} tokens")),
             Update::Paused => note("paused, a stage is being put right".to_string()),
             Update::Resumed => note("resumed".to_string()),
-            Update::Prompt(scored) => Ok(Some(Event::Prompt(index, scored))),
+            Update::Prompt(scored) => Ok(Some(AnswerEvent::Prompt(index, scored))),
             Update::Token(token) => {
                 let now = Instant::now();
                 let before = running.last.replace(now);
@@ -169,19 +170,19 @@ impl Answer {
                 let step = running.choice.token(token);
                 let (piece, control) = step.map_err(|error| broken(&error))?;
                 self.tell(index, control)?;
-                Ok((!piece.is_empty()).then_some(Event::Piece(index, piece)))
+                Ok((!piece.is_empty()).then_some(AnswerEvent::Piece(index, piece)))
             }
             Update::Finished { finish, usage } => {
                 running.usage = usage;
                 running.has_ended = true;
                 let (piece, reason, close) = running.choice.finish(finish);
-                // An engine that is gone keeps no receipt; the answer is right all the same.
+                // Without an engine there is no receipt; the answer is right nevertheless.
                 if running.control.try_send(close).is_ok() {
                     self.gateway.metrics.closed();
                 }
                 let (elapsed, prompt) = (self.started.elapsed(), running.prompt);
                 self.gateway.metrics.ended(reason, elapsed, prompt);
-                Ok(Some(Event::Ended(index, piece, reason)))
+                Ok(Some(AnswerEvent::Ended(index, piece, reason)))
             }
             Update::Failed {
                 reason,
@@ -190,7 +191,7 @@ impl Answer {
             } => {
                 running.usage = usage;
                 Err(match retry {
-                    true => ApiError::unavailable("failed", reason, 5),
+                    true => ApiError::unavailable(Code::Failed, reason, 5),
                     false => ApiError::server(reason),
                 })
             }
@@ -205,10 +206,10 @@ impl Answer {
         sent.map_err(|_| ApiError::server("The engine takes no more word of this request."))
     }
 
-    fn fail(&mut self, error: ApiError) -> Event {
+    fn fail(&mut self, error: ApiError) -> AnswerEvent {
         self.has_failed = true;
         tracing::warn!("an answer failed: {}", error.message);
-        Event::Failed(error)
+        AnswerEvent::Failed(error)
     }
 }
 

@@ -12,30 +12,31 @@ use super::DAY_SECONDS;
 use super::file::KeyLine;
 use super::permit::Permit;
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::options::Limits;
-use crate::readers::Share;
+use crate::readers::ReaderShare;
 
 const SECOND_NANOS: u128 = 1_000_000_000;
 
 /// What a request takes of its key's allowance: the nanoseconds of a minute.
 const REQUEST: u128 = 60 * SECOND_NANOS;
 
-/// How long to wait where requests under way may yet give tokens back.
+/// When to ask again where requests under way may yet give tokens back.
 const SETTLING_SECONDS: u64 = 5;
 
-/// A key's owner, by one reading of the file of keys.
-pub(crate) struct Account {
+/// A key and its bounds, as of one reading of the file of keys.
+pub(crate) struct KeyAccount {
     pub line: KeyLine,
     requests_per_minute: u32,
     concurrent: u32,
     pub state: Arc<State>,
 }
 
-/// What stays of a key when the file is read again.
+/// What outlives a new reading of the file of keys.
 pub(crate) struct State {
     taken: Mutex<Taken>,
-    /// Its share of what reads requests.
-    pub share: Share,
+    /// Its share of the threads and the memory that read requests.
+    pub share: ReaderShare,
     /// Whether its line is gone from the file.
     pub revoked: watch::Sender<bool>,
 }
@@ -77,15 +78,15 @@ impl State {
         };
         Self {
             taken: Mutex::new(taken),
-            share: Share::new(limits),
+            share: ReaderShare::new(limits),
             revoked: watch::channel(false).0,
         }
     }
 
-    /// Whoever asks, where no key is asked for.
+    /// All clients, where no key is needed.
     pub fn of_anyone(limits: &Limits) -> Self {
         Self {
-            share: Share::whole(limits),
+            share: ReaderShare::whole(limits),
             ..Self::new((0, 0), limits)
         }
     }
@@ -97,7 +98,7 @@ impl State {
         (used, taken.reserved)
     }
 
-    /// Lets go what a request has set aside, and notes what it took.
+    /// Releases what a request has set aside, and counts what it used.
     pub fn settle(&self, reserved: u64, usage: &Usage, now: Duration) {
         let mut taken = self.taken();
         taken.begin_day(now);
@@ -115,7 +116,7 @@ impl State {
     }
 }
 
-impl Account {
+impl KeyAccount {
     pub fn new(line: KeyLine, state: Arc<State>, limits: &Limits) -> Self {
         let per_minute = line.requests_per_minute;
         Self {
@@ -126,7 +127,7 @@ impl Account {
         }
     }
 
-    /// For fair queueing, and for whose receipts are.
+    /// Identifies the key for fair queueing and in the names of its answers.
     pub fn owner(&self) -> Digest {
         self.line.digest
     }
@@ -141,13 +142,13 @@ impl Account {
         }
         let message = "This needs an API key that has 'admin' on its line.";
         let error = ApiError::new(StatusCode::FORBIDDEN, "invalid_request_error", message);
-        Err(error.code("insufficient_permissions"))
+        Err(error.code(Code::InsufficientPermissions))
     }
 
     /// Lets a request in at `now`, time since 1970.
     ///
     /// # Errors
-    /// A 429 that says when to come again.
+    /// A 429 that says when to ask again.
     pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Permit, ApiError> {
         let mut taken = self.state.taken();
         if self.concurrent > 0 && taken.running >= self.concurrent {
@@ -175,8 +176,9 @@ impl Account {
         Ok(Permit::new(self.clone()))
     }
 
-    /// Sets tokens aside for the answers to a prompt. Gives how many each may have, and how many are
-    /// set aside. An answer whose length the request leaves open may have what the day has left.
+    /// Sets tokens aside for the answers to a prompt. Gives how many each answer may have, and how
+    /// many are set aside. If the request names no length, an answer may have what is left of the
+    /// day.
     ///
     /// # Errors
     /// A 429, where the day has not enough left.
@@ -238,7 +240,7 @@ fn left_of_day(now: Duration) -> u64 {
 fn too_many(message: String, seconds: u64) -> ApiError {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let error = ApiError::new(status, "rate_limit_exceeded", message);
-    error.code("rate_limit_exceeded").retry_after(seconds)
+    error.code(Code::RateLimitExceeded).retry_after(seconds)
 }
 
 #[cfg(test)]
@@ -249,7 +251,7 @@ mod tests {
 
     const NOON: Duration = Duration::from_secs(12 * 3_600);
 
-    fn account(per_minute: u32, concurrent: u32, tokens: u64) -> Arc<Account> {
+    fn account(per_minute: u32, concurrent: u32, tokens: u64) -> Arc<KeyAccount> {
         let line = KeyLine {
             name: "ann".to_string(),
             digest: Digest::of(Domain::ApiKey, b"ann"),
@@ -260,7 +262,7 @@ mod tests {
         };
         let limits = Limits::default();
         let state = Arc::new(State::new((0, 0), &limits));
-        Arc::new(Account::new(line, state, &limits))
+        Arc::new(KeyAccount::new(line, state, &limits))
     }
 
     fn used(prompt: u32, answer: u32) -> Usage {

@@ -16,26 +16,37 @@ use axum::http::{HeaderMap, StatusCode, header};
 use concord_proto::{Digest, Domain};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::error::GatewayError;
 use crate::hex;
 use crate::options::Limits;
 
-pub(crate) use account::{Account, Wanted};
+pub(crate) use account::{KeyAccount, Wanted};
 pub(crate) use file::{KeyLine, lines, read};
-pub(crate) use permit::Permit;
+pub(crate) use permit::{Permit, RequestRecord};
 pub(crate) use usage_file::{DayUsage, TokensByKey, UsageFile};
 
 use account::State;
 
 const DAY_SECONDS: u64 = 86_400;
 
-/// Keys whose lines are gone, and whose use of the day is remembered all the same.
+/// Removed keys whose use of the day is remembered.
 const FORMER_MAX: usize = 10_000;
 
 /// What every key starts with.
 const PREFIX: &str = "ck-";
 
 /// A new key, to be given to its owner, and its line for the file of keys.
+///
+/// ```
+/// # fn main() -> Result<(), concord_gateway::GatewayError> {
+/// let (key, line) = concord_gateway::new_key("ann")?;
+/// assert!(key.starts_with("ck-") && line.starts_with("ann "));
+/// // The file has the digest of the key alone.
+/// assert!(!line.contains(&key));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`GatewayError::Random`].
@@ -54,17 +65,17 @@ fn digest(key: &str) -> Digest {
 /// All who may ask.
 pub(crate) struct Keyring {
     /// Nothing where no key is asked for.
-    accounts: Option<RwLock<Arc<Vec<Arc<Account>>>>>,
-    /// Keys that were taken out of the file: one that comes back has not used less.
+    accounts: Option<RwLock<Arc<Vec<Arc<KeyAccount>>>>>,
+    /// Keys that were removed from the file: one that comes back has used what it had used.
     former: Mutex<BTreeMap<Digest, Arc<State>>>,
-    /// Whoever asks, where no key is asked for.
-    anyone: Arc<Account>,
+    /// All clients, where no key is needed.
+    anyone: Arc<KeyAccount>,
     limits: Limits,
 }
 
 impl Keyring {
-    /// The accounts of the file's lines, which have used so many tokens today; without a file,
-    /// anyone's. Where others than those on this machine are among them (`open`), anyone is no admin.
+    /// The accounts of the file's lines, which have used so many tokens today; without a file, one
+    /// for all clients. These are admins, unless the API is open to other machines (`open`).
     pub fn new(
         lines: Option<Vec<KeyLine>>,
         used: &TokensByKey,
@@ -83,10 +94,10 @@ impl Keyring {
         let account = |line: KeyLine| {
             let tokens = used.get(&line.digest).copied().unwrap_or(0);
             let state = Arc::new(State::new((today, tokens), limits));
-            Arc::new(Account::new(line, state, limits))
+            Arc::new(KeyAccount::new(line, state, limits))
         };
         let of_anyone = Arc::new(State::of_anyone(limits));
-        let anyone = Arc::new(Account::new(anyone, of_anyone, limits));
+        let anyone = Arc::new(KeyAccount::new(anyone, of_anyone, limits));
         let accounts = lines.map(|lines| lines.into_iter().map(account).collect());
         Self {
             accounts: accounts.map(|accounts: Vec<_>| RwLock::new(Arc::new(accounts))),
@@ -101,8 +112,8 @@ impl Keyring {
         self.accounts.is_some()
     }
 
-    /// Takes new lines in place of the old ones. What keys have used stays; a key that has no line
-    /// any more is refused from now on, and its requests under way end. Gives how many came and went.
+    /// Replaces the lines. What keys have used stays; a key that has no line any more is refused
+    /// from now on, and its requests under way end. Gives how many were added and removed.
     pub fn replace(&self, lines: Vec<KeyLine>) -> (usize, usize) {
         let Some(accounts) = &self.accounts else {
             return (0, 0);
@@ -119,7 +130,7 @@ impl Keyring {
                 known.unwrap_or_else(|| Arc::new(State::new((today(), 0), &self.limits)))
             });
             state.revoked.send_replace(false);
-            Arc::new(Account::new(line, state, &self.limits))
+            Arc::new(KeyAccount::new(line, state, &self.limits))
         };
         let new: Vec<_> = lines.into_iter().map(&mut account).collect();
         *accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
@@ -137,7 +148,7 @@ impl Keyring {
 
     /// Whether any key has a bound on the tokens of a day.
     pub fn has_quotas(&self) -> bool {
-        let is_bound = |account: &Arc<Account>| account.line.tokens_per_day.is_some();
+        let is_bound = |account: &Arc<KeyAccount>| account.line.tokens_per_day.is_some();
         let accounts = self.accounts.as_ref().map(all);
         accounts.is_some_and(|accounts| accounts.iter().any(is_bound))
     }
@@ -176,14 +187,14 @@ impl Keyring {
     ///
     /// # Errors
     /// A 401.
-    pub fn account(&self, headers: &HeaderMap) -> Result<Arc<Account>, ApiError> {
+    pub fn account(&self, headers: &HeaderMap) -> Result<Arc<KeyAccount>, ApiError> {
         let Some(accounts) = &self.accounts else {
             return Ok(self.anyone.clone());
         };
         let given = bearer(headers).ok_or_else(|| {
             unauthorized("An API key is needed: send the header 'Authorization: Bearer ck-...'.")
         })?;
-        // All accounts are compared, each in whole: the time tells nothing of which digits fit.
+        // Every account is compared in whole, so that the time does not tell how many digits fit.
         let given = digest(given);
         let mut found = None;
         let accounts = all(accounts);
@@ -197,7 +208,7 @@ impl Keyring {
     }
 }
 
-fn all(accounts: &RwLock<Arc<Vec<Arc<Account>>>>) -> Arc<Vec<Arc<Account>>> {
+fn all(accounts: &RwLock<Arc<Vec<Arc<KeyAccount>>>>) -> Arc<Vec<Arc<KeyAccount>>> {
     accounts
         .read()
         .unwrap_or_else(PoisonError::into_inner)
@@ -217,7 +228,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn unauthorized(message: &str) -> ApiError {
     let status = StatusCode::UNAUTHORIZED;
-    ApiError::new(status, "invalid_request_error", message).code("invalid_api_key")
+    ApiError::new(status, "invalid_request_error", message).code(Code::InvalidApiKey)
 }
 
 fn is_same(a: &Digest, b: &Digest) -> bool {

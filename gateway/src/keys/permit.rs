@@ -4,46 +4,54 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concord_proto::serving::Usage;
 
-use super::account::{Account, Wanted};
+use super::account::{KeyAccount, Wanted};
 use super::now;
 use crate::api_error::ApiError;
-use crate::visit::Visit;
+
+/// Where it is noted what a request asks and takes. It lasts as long as the permit.
+pub(crate) trait RequestRecord: Send + Sync {
+    /// The model, or the adapter, that the request asks.
+    fn asks(&self, model: &str);
+
+    /// What the answers took.
+    fn used(&self, usage: &Usage);
+}
 
 /// A request under way. Dropping it ends the request, and gives back what it has set aside.
 pub(crate) struct Permit {
-    account: Arc<Account>,
-    visit: Option<Arc<Visit>>,
+    account: Arc<KeyAccount>,
+    record: Option<Arc<dyn RequestRecord>>,
     reserved: Mutex<u64>,
 }
 
 impl Permit {
-    pub(super) fn new(account: Arc<Account>) -> Self {
+    pub(super) fn new(account: Arc<KeyAccount>) -> Self {
         Self {
             account,
-            visit: None,
+            record: None,
             reserved: Mutex::default(),
         }
     }
 
-    /// The visit whose figures this request tells.
-    pub fn of(mut self, visit: Option<Arc<Visit>>) -> Self {
-        self.visit = visit;
+    /// Where this request is noted.
+    pub fn noted_in(mut self, record: Arc<dyn RequestRecord>) -> Self {
+        self.record = Some(record);
         self
     }
 
     /// The model, or the adapter, that the request asks.
     pub fn asks(&self, model: &str) {
-        if let Some(visit) = &self.visit {
-            visit.asks(model);
+        if let Some(record) = &self.record {
+            record.asks(model);
         }
     }
 
     /// Whose request it is.
-    pub fn account(&self) -> &Arc<Account> {
+    pub fn account(&self) -> &Arc<KeyAccount> {
         &self.account
     }
 
-    /// See [`Account::reserve`]; gives how many tokens each answer may have.
+    /// See [`KeyAccount::reserve`]; gives how many tokens each answer may have.
     ///
     /// # Errors
     /// A 429.
@@ -57,8 +65,8 @@ impl Permit {
     pub fn settle(&self, usage: &Usage) {
         let reserved = std::mem::take(&mut *self.reserved());
         self.account.state.settle(reserved, usage, now());
-        if let Some(visit) = &self.visit {
-            visit.used(usage);
+        if let Some(record) = &self.record {
+            record.used(usage);
         }
     }
 

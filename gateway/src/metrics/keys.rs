@@ -8,13 +8,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// Names that have figures of their own: the file of keys may change any number of times.
+/// Names that have figures of their own. The file of keys may change any number of times, and
+/// figures must not grow without end.
 const NAMES_MAX: usize = 200;
 
 /// The name that all others share.
 const OTHERS: &str = "(others)";
 
-/// The name of whoever has no key.
+/// The name of clients without a key.
 const NOBODY: &str = "(none)";
 
 type Labels<const N: usize> = Family<[(&'static str, String); N], Counter>;

@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::engine::Engine;
+use crate::engine::InferenceEngine;
 use keys::KeyFigures;
 use pool::PoolFigures;
 
@@ -42,7 +42,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Figures of the model `name` and of the pool behind `engine`.
-    pub fn new(name: &str, engine: Arc<dyn Engine>) -> Self {
+    pub fn new(name: &str, engine: Arc<dyn InferenceEngine>) -> Self {
         let histogram = || Histogram::new(SECONDS);
         let mut all = Registry::default();
         let label = ("model_name".into(), name.to_string().into());

@@ -10,13 +10,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::engine::Engine;
+use crate::engine::InferenceEngine;
 
 /// Seconds of a stage.
 type Figure = fn(&StageView) -> f64;
 
 /// The pool behind an engine.
-pub(super) struct PoolFigures(pub Arc<dyn Engine>);
+pub(super) struct PoolFigures(pub Arc<dyn InferenceEngine>);
 
 impl fmt::Debug for PoolFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,10 +164,10 @@ fn by_stage<M: EncodeMetric>(
     let name = format!("concord:{name}");
     let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for (index, pipeline) in view.pipelines.iter().enumerate() {
-        for (seat, stage) in pipeline.stages.iter().enumerate() {
+        for (place, stage) in pipeline.stages.iter().enumerate() {
             let labels = [
                 ("pipeline", index.to_string()),
-                ("stage", seat.to_string()),
+                ("stage", place.to_string()),
                 ("worker", stage.worker.short()),
             ];
             metric(stage).encode(family.encode_family(&labels)?)?;

@@ -43,7 +43,7 @@ function say(role, text) {
   const body = element("div", "body", text);
   node.append(body);
   by("messages").append(node);
-  // Whoever asks looks at the question.
+  // The user looks at the question that was just sent.
   by("messages").scrollTop = by("messages").scrollHeight;
   return { node, body };
 }

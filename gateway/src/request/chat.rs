@@ -7,6 +7,7 @@ use super::common::Common;
 use super::messages::{HandedField, messages};
 use super::tools::{Tools, tools};
 use crate::api_error::ApiError;
+use crate::fields::CHAT;
 use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::Fields;
@@ -20,7 +21,7 @@ pub(crate) struct ChatRequest {
     pub common: Common,
     pub prompt: ChatPrompt,
     /// What the answer has to be.
-    pub shape: Shape,
+    pub shape: AnswerShape,
     /// Without one, as many as there is room for.
     pub max_tokens: Option<u32>,
     /// Alternatives beside each token.
@@ -29,7 +30,7 @@ pub(crate) struct ChatRequest {
     pub ignored: Ignored,
 }
 
-/// What a template makes a prompt of.
+/// What the chat template makes a prompt of.
 #[derive(Debug)]
 pub(crate) struct ChatPrompt {
     /// As templates take them.
@@ -70,22 +71,13 @@ impl ChatPrompt {
             variables,
             add_generation_prompt: fields.flag("add_generation_prompt")?.unwrap_or(true),
         };
-        let defaults = [
-            ("chat_template", Value::Null),
-            ("documents", Value::Null),
-            ("continue_final_message", json!(false)),
-            ("add_special_tokens", json!(false)),
-        ];
-        defaults
-            .iter()
-            .try_for_each(|(name, default)| fields.refuse(name, default))?;
         Ok(prompt)
     }
 }
 
 /// What an answer has to be.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Shape {
+pub(crate) enum AnswerShape {
     Text,
     JsonObject,
     /// JSON of this schema.
@@ -98,7 +90,7 @@ impl ChatRequest {
     /// # Errors
     /// A 400 that names the field, or a 404 for the model.
     pub fn read(value: Value, gateway: &Gateway) -> Result<Self, ApiError> {
-        let mut fields = Fields::new(value, "")?;
+        let mut fields = Fields::new(value, "", CHAT)?;
         let mut ignored = Ignored::default();
         let common = Common::take(&mut fields, gateway, &mut ignored)?;
         let prompt = ChatPrompt::take(&mut fields, &gateway.template, &mut ignored)?;
@@ -107,7 +99,7 @@ impl ChatRequest {
             .tools
             .as_ref()
             .is_some_and(|tools| tools.forced.is_some());
-        if shape != Shape::Text && forced {
+        if shape != AnswerShape::Text && forced {
             let message =
                 "'response_format' cannot hold beside a 'tool_choice' that forces a call.";
             return Err(ApiError::param("response_format", message));
@@ -120,16 +112,14 @@ impl ChatRequest {
             logprobs: logprobs(&mut fields)?,
             ignored,
         };
-        without_support(&mut fields)?;
         fields.finish()?;
         Ok(request)
     }
 }
 
 fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
-    let range = 1..=i64::from(u32::MAX);
-    let old = fields.integer("max_tokens", range.clone())?;
-    let new = fields.integer("max_completion_tokens", range)?;
+    let old = fields.integer("max_tokens")?;
+    let new = fields.integer("max_completion_tokens")?;
     if old.is_some() && new.is_some() && old != new {
         let message = "'max_completion_tokens' contradicts 'max_tokens': send one of them.";
         return Err(ApiError::param("max_completion_tokens", message));
@@ -139,7 +129,7 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 fn logprobs(fields: &mut Fields) -> Result<Option<u8>, ApiError> {
     let wanted = fields.flag("logprobs")?.unwrap_or(false);
-    let top = fields.integer("top_logprobs", 0..=20)?;
+    let top = fields.integer("top_logprobs")?;
     match (wanted, top) {
         (true, top) => Ok(Some(top.unwrap_or(0) as u8)),
         (false, None | Some(0)) => Ok(None),
@@ -150,51 +140,46 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u8>, ApiError> {
     }
 }
 
-fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<Shape, ApiError> {
+fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiError> {
     let Some(mut format) = fields.object("response_format")? else {
-        return Ok(Shape::Text);
+        return Ok(AnswerShape::Text);
     };
     let kind = format.required_text("type")?;
     if kind != "json_schema" {
-        // A schema that is not kept to is no annotation.
-        format.refuse("json_schema", &Value::Null)?;
+        // A schema that the answer does not follow must not be ignored.
+        format.refuse("json_schema", "null")?;
     }
     let shape = match kind.as_str() {
         "text" => {
-            format.refuse("schema", &Value::Null)?;
-            Shape::Text
+            format.refuse("schema", "null")?;
+            AnswerShape::Text
         }
         // Other servers take the schema here.
         "json_object" => format
             .map("schema")?
-            .map_or(Shape::JsonObject, Shape::JsonSchema),
+            .map_or(AnswerShape::JsonObject, AnswerShape::JsonSchema),
         "json_schema" => json_schema(&mut format, ignored)?,
         _ => {
             let message = "'response_format.type' has to be text, json_object or json_schema.";
             return Err(ApiError::param("response_format.type", message));
         }
     };
-    format.ignore_rest(ignored);
+    format.finish_within(ignored)?;
     Ok(shape)
 }
 
-fn json_schema(format: &mut Fields, ignored: &mut Ignored) -> Result<Shape, ApiError> {
-    // The schema holds in any case.
-    format.flag("strict")?;
+fn json_schema(format: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiError> {
     let Some(mut inner) = format.object("json_schema")? else {
         // As above.
         let schema = format.map("schema")?;
         let schema = schema.ok_or_else(|| format.missing("json_schema"))?;
-        return Ok(Shape::JsonSchema(schema));
+        return Ok(AnswerShape::JsonSchema(schema));
     };
-    inner.text("name")?;
-    inner.text("description")?;
-    inner.flag("strict")?;
     let schema = inner.map("schema")?;
     let schema = schema.ok_or_else(|| inner.missing("schema"))?;
-    inner.ignore_rest(ignored);
-    format.refuse("schema", &Value::Null)?;
-    Ok(Shape::JsonSchema(schema))
+    inner.finish_within(ignored)?;
+    format.refuse("schema", "null")?;
+    Ok(AnswerShape::JsonSchema(schema))
 }
 
 /// Further variables for the template, and where in the request each of them stands.
@@ -218,20 +203,4 @@ fn template_variables(fields: &mut Fields) -> Result<(Map<String, Value>, Vec<St
     };
     let paths = variables.keys().map(path).collect();
     Ok((variables, paths))
-}
-
-fn without_support(fields: &mut Fields) -> Result<(), ApiError> {
-    let defaults = [
-        ("modalities", json!(["text"])),
-        ("audio", Value::Null),
-        ("prediction", Value::Null),
-        ("web_search_options", Value::Null),
-        ("verbosity", json!("medium")),
-        ("echo", json!(false)),
-        ("prompt_logprobs", Value::Null),
-        ("include_reasoning", json!(true)),
-    ];
-    defaults
-        .iter()
-        .try_for_each(|(name, default)| fields.refuse(name, default))
 }

@@ -2,7 +2,7 @@
 
 use concord_proto::Digest;
 use concord_proto::serving::SamplingSpec;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::sampling::sampling;
 use crate::api_error::ApiError;
@@ -53,9 +53,8 @@ impl Common {
         let name = fields.text("model")?;
         let (model, adapter) = gateway.model(name.as_deref())?;
         let limits = &gateway.options.limits;
-        let n = fields.integer("n", 1..=i64::from(limits.choices))?;
-        let n = n.map_or(1, |n| n as u32);
-        if let Some(best_of) = fields.integer("best_of", 1..=i64::from(u32::MAX))?
+        let n = fields.count("n", limits)?.unwrap_or(1);
+        if let Some(best_of) = fields.integer("best_of")?
             && best_of != i64::from(n)
         {
             let message = "'best_of' is not supported here, except as the same as 'n'.";
@@ -115,7 +114,7 @@ fn stop_tokens(
         true => Vec::new(),
         false => gateway.served.stop_tokens.clone(),
     };
-    let more = fields.list("stop_token_ids", 256)?.unwrap_or_default();
+    let more = fields.list("stop_token_ids")?.unwrap_or_default();
     let vocab = gateway.served.deployment.vocab;
     tokens.extend(token_list(&more, vocab, "stop_token_ids")?);
     let tokenizer = &gateway.served.tokenizer;
@@ -129,7 +128,7 @@ fn stop_tokens(
 /// Token ids.
 ///
 /// # Errors
-/// A 400 that names the first which is none, with `path` as the list's name.
+/// A 400 that names the first that is none; `path` is the name of the list.
 pub(crate) fn token_list(list: &[Value], vocab: u32, path: &str) -> Result<Vec<u32>, ApiError> {
     let id = |(index, value): (usize, &Value)| {
         let Some(id) = value.as_i64() else {
@@ -161,33 +160,15 @@ fn way(fields: &mut Fields, ignored: &mut Ignored) -> Result<Way, ApiError> {
         return Err(ApiError::param("stream_options", message));
     }
     let include_usage = options.flag("include_usage")?.unwrap_or(false);
-    // Padding against the guessing of tokens by the lengths of packets.
-    options.refuse("include_obfuscation", &json!(false))?;
-    options.refuse("continuous_usage_stats", &json!(false))?;
-    options.ignore_rest(ignored);
+    options.finish_within(ignored)?;
     Ok(Way::Stream { include_usage })
 }
-
-/// Texts that are about a request, or about caches and bills, and change no answer.
-const TEXTS: [&str; 5] = [
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "request_id",
-];
 
 /// Ways to serve and to bill that change no answer: there is one here.
 const TIERS: [&str; 5] = ["auto", "default", "flex", "scale", "priority"];
 
-/// Fields that change no answer, and those that are known and only allowed to say nothing.
+/// Fields that ask for what this server does not do, and that change no answer.
 fn without_effect(fields: &mut Fields, ignored: &mut Ignored) -> Result<(), ApiError> {
-    for name in TEXTS {
-        fields.text(name)?;
-    }
-    fields.map("metadata")?;
-    // Whether a prompt is kept for the next one changes times alone, and here it always is.
-    fields.flag("cache_prompt")?;
     // A client that asks to have its answers stored is told that they are not.
     if fields.flag("store")?.unwrap_or(false) {
         ignored.add("store");
@@ -202,29 +183,5 @@ fn without_effect(fields: &mut Fields, ignored: &mut Ignored) -> Result<(), ApiE
             }
         }
     }
-    let defaults = [
-        ("min_p", json!(0)),
-        ("typical_p", json!(1)),
-        ("top_a", json!(0)),
-        ("tfs", json!(1)),
-        ("repetition_penalty", json!(1)),
-        ("repeat_penalty", json!(1)),
-        ("length_penalty", json!(1)),
-        ("mirostat", json!(0)),
-        ("min_tokens", json!(0)),
-        ("use_beam_search", json!(false)),
-        ("early_stopping", json!(false)),
-        ("include_stop_str_in_output", json!(false)),
-        ("skip_special_tokens", json!(true)),
-        ("spaces_between_special_tokens", json!(true)),
-        ("detokenize", json!(true)),
-        ("return_token_ids", json!(false)),
-        ("return_tokens_as_token_ids", json!(false)),
-        ("bad_words", json!([])),
-        ("logits_processors", json!([])),
-        ("priority", json!(0)),
-    ];
-    defaults
-        .iter()
-        .try_for_each(|(name, default)| fields.refuse(name, default))
+    Ok(())
 }

@@ -1,9 +1,10 @@
 //! `/v1/completions`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::common::{Common, token_list};
 use crate::api_error::ApiError;
+use crate::fields::COMPLETION;
 use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
@@ -41,18 +42,18 @@ impl CompletionRequest {
     /// # Errors
     /// A 400 that names the field, or a 404 for the model.
     pub fn read(value: Value, gateway: &Gateway) -> Result<Self, ApiError> {
-        let mut fields = Fields::new(value, "")?;
+        let mut fields = Fields::new(value, "", COMPLETION)?;
         let mut ignored = Ignored::default();
         let common = Common::take(&mut fields, gateway, &mut ignored)?;
         let prompts = prompts(&mut fields, gateway, common.n)?;
         let echo = fields.flag("echo")?.unwrap_or(false);
-        let max_tokens = fields.integer("max_tokens", 0..=i64::from(u32::MAX))?;
+        let max_tokens = fields.integer("max_tokens")?;
         let max_tokens = max_tokens.map_or(MAX_TOKENS, |tokens| tokens as u32);
         if max_tokens == 0 && !echo {
             let message = "'max_tokens' has to be at least 1, or 'echo' true.";
             return Err(ApiError::param("max_tokens", message));
         }
-        let logprobs = fields.integer("logprobs", 0..=20)?;
+        let logprobs = fields.integer("logprobs")?;
         let request = Self {
             common,
             prompts,
@@ -62,9 +63,6 @@ impl CompletionRequest {
             add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
             ignored,
         };
-        fields.refuse("suffix", &json!(""))?;
-        fields.refuse("response_format", &json!({"type": "text"}))?;
-        fields.refuse("prompt_logprobs", &Value::Null)?;
         fields.finish()?;
         Ok(request)
     }

@@ -3,14 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::api_error::ApiError;
+use crate::code::Code;
+use crate::fields::PART;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
-
-/// Messages of a chat.
-const MESSAGES_MAX: usize = 16_384;
-
-/// Calls of a message.
-const CALLS_MAX: usize = 128;
 
 /// A field that only some templates look at: its path in the request, and its name in templates.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +25,7 @@ pub(crate) fn messages(
     fields: &mut Fields,
     ignored: &mut Ignored,
 ) -> Result<(Value, Vec<HandedField>), ApiError> {
-    let list = fields.list("messages", MESSAGES_MAX)?;
+    let list = fields.list("messages")?;
     let list = list.ok_or_else(|| fields.missing("messages"))?;
     if list.is_empty() {
         let message = "'messages' is empty: at least one message is needed.";
@@ -37,7 +33,7 @@ pub(crate) fn messages(
     }
     let mut handed = Vec::new();
     let read = |(index, value)| {
-        let fields = Fields::new(value, format!("messages[{index}]"))?;
+        let fields = fields.item("messages", index, value)?;
         message(fields, ignored, &mut handed)
     };
     let messages: Result<Value, ApiError> = list.into_iter().enumerate().map(read).collect();
@@ -68,29 +64,14 @@ fn message(
     match known {
         "assistant" => {
             calls = tool_calls(&mut fields, ignored)?;
-            let own = fields.text("reasoning_content")?;
-            // The other name is that of some servers.
-            let (given, reasoning) = match (own, fields.text("reasoning")?) {
-                (Some(own), other) => {
-                    if other.is_some() {
-                        ignored.add(&fields.path("reasoning"));
-                    }
-                    ("reasoning_content", Some(own))
-                }
-                (None, other) => ("reasoning", other),
-            };
-            if let Some(reasoning) = reasoning {
+            if let Some(reasoning) = reasoning(&mut fields, ignored, handed)? {
                 message.insert("reasoning_content".to_string(), json!(reasoning));
-                handed.push(HandedField {
-                    path: fields.path(given),
-                    name: "reasoning_content",
-                });
             }
             // An assistant that refused has said that, and nothing else.
             let refusal = fields.text("refusal")?;
             content = content.or(refusal);
-            // An answer may have been empty. Beside calls, what was not said is not there: so
-            // transformers has it, and templates ask for it.
+            // An answer may have been empty. Beside calls, absent content stays absent, as in
+            // transformers: templates test for it.
             if calls.is_none() {
                 content.get_or_insert_default();
             }
@@ -118,24 +99,34 @@ fn message(
     if let Some(calls) = calls {
         message.insert("tool_calls".to_string(), calls);
     }
-    refuse_meaning(&mut fields)?;
-    fields.ignore_rest(ignored);
+    // What would mean another prompt is refused; all else that a message may have is about it.
+    fields.finish_within(ignored)?;
     Ok(Value::Object(message))
 }
 
-/// Refuses what would mean another prompt, where other servers know it. All else that a message may
-/// have is about the message.
-fn refuse_meaning(fields: &mut Fields) -> Result<(), ApiError> {
-    let defaults = [
-        ("function_call", Value::Null),
-        ("audio", Value::Null),
-        ("images", json!([])),
-        ("prefix", json!(false)),
-        ("partial", json!(false)),
-    ];
-    defaults
-        .iter()
-        .try_for_each(|(name, default)| fields.refuse(name, default))
+/// What an assistant thought, under either of its names.
+fn reasoning(
+    fields: &mut Fields,
+    ignored: &mut Ignored,
+    handed: &mut Vec<HandedField>,
+) -> Result<Option<String>, ApiError> {
+    let own = fields.text("reasoning_content")?;
+    // The other name is that of some servers.
+    let other = fields.text("reasoning")?;
+    let given = match (&own, &other) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => "reasoning",
+        (Some(_), None) => "reasoning_content",
+        (Some(_), Some(_)) => {
+            ignored.add(&fields.path("reasoning"));
+            "reasoning_content"
+        }
+    };
+    handed.push(HandedField {
+        path: fields.path(given),
+        name: "reasoning_content",
+    });
+    Ok(own.or(other))
 }
 
 /// A string, or an array of parts of text, which stand on lines of their own.
@@ -148,7 +139,7 @@ fn content(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<String>,
         Some(other) => return Err(wrong(&path, "a string or an array of parts", &other)),
     };
     let part = |(index, value)| {
-        let mut part = Fields::new(value, format!("{path}[{index}]"))?;
+        let mut part = Fields::new(value, format!("{path}[{index}]"), PART)?;
         let kind = part.required_text("type")?;
         let field = match kind.as_str() {
             // The last two are how OpenAI's newer API names them.
@@ -158,11 +149,11 @@ fn content(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<String>,
                 let path = part.path("type");
                 let kind: String = kind.chars().take(40).collect();
                 let message = format!("'{path}' is '{kind}': this model reads text alone.");
-                return Err(ApiError::param(path, message).code("unsupported_value"));
+                return Err(ApiError::param(path, message).code(Code::UnsupportedValue));
             }
         };
         let text = part.required_text(field)?;
-        part.ignore_rest(ignored);
+        part.finish_within(ignored)?;
         Ok(text)
     };
     let texts: Result<Vec<String>, ApiError> = parts.into_iter().enumerate().map(part).collect();
@@ -170,16 +161,13 @@ fn content(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<String>,
 }
 
 fn tool_calls(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<Value>, ApiError> {
-    let path = fields.path("tool_calls");
-    let list = fields.list("tool_calls", CALLS_MAX)?;
+    let list = fields.list("tool_calls")?;
     let Some(list) = list.filter(|list| !list.is_empty()) else {
         return Ok(None);
     };
     let call = |(index, value)| {
-        let mut call = Fields::new(value, format!("{path}[{index}]"))?;
+        let mut call = fields.item("tool_calls", index, value)?;
         let id = call.required_text("id")?;
-        // Streams number the calls of an answer; here their order does.
-        call.take("index");
         if call.text("type")?.is_some_and(|kind| kind != "function") {
             let path = call.path("type");
             let message = format!("'{path}' has to be 'function'.");
@@ -190,8 +178,8 @@ fn tool_calls(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<Value
             .ok_or_else(|| call.missing("function"))?;
         let name = function.required_text("name")?;
         let arguments = arguments(&mut function)?;
-        function.ignore_rest(ignored);
-        call.ignore_rest(ignored);
+        function.finish_within(ignored)?;
+        call.finish_within(ignored)?;
         Ok(json!({
             "id": id,
             "type": "function",
@@ -221,6 +209,7 @@ fn arguments(function: &mut Fields) -> Result<Value, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fields::CHAT;
 
     /// Templates tell an empty text from none, as in `message.content is defined`.
     #[test]
@@ -237,7 +226,7 @@ mod tests {
         for (mut sent, content) in cases {
             sent["role"] = json!("assistant");
             let body = json!({"messages": [sent]});
-            let mut fields = Fields::new(body.clone(), "").expect("an object");
+            let mut fields = Fields::new(body.clone(), "", CHAT).expect("an object");
             let read = messages(&mut fields, &mut Ignored::default());
             let (read, _) = read.expect("right messages");
             let found = read[0].get("content").map(|content| content.as_str());

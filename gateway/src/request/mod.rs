@@ -8,7 +8,7 @@ mod sampling;
 mod tokenize;
 mod tools;
 
-pub(crate) use chat::{ChatPrompt, ChatRequest, Shape};
+pub(crate) use chat::{AnswerShape, ChatPrompt, ChatRequest};
 pub(crate) use common::{Common, Way, token_list};
 pub(crate) use completion::{CompletionRequest, Prompt};
 pub(crate) use tokenize::TokenizeRequest;

@@ -14,8 +14,8 @@ use crate::options::SamplingDefaults;
 /// Entries of `logit_bias`.
 const BIAS_MAX: usize = 1_024;
 
-/// The least temperature but 0, as in vLLM: below it, the gaps between logits grow beyond what the
-/// kernels can tell apart.
+/// The least temperature above 0, as in vLLM: below it, the gaps between logits grow beyond what
+/// the kernels can tell apart.
 const TEMPERATURE_MIN: f32 = 0.01;
 
 /// Takes the fields of sampling. A request without a seed gets a random one.
@@ -27,12 +27,12 @@ pub(super) fn sampling(
     defaults: &SamplingDefaults,
     vocab: u32,
 ) -> Result<SamplingSpec, ApiError> {
-    let temperature = fields.number("temperature", 0.0..=2.0)?;
-    let top_p = fields.number("top_p", 0.0..=1.0)?;
+    let temperature = fields.number("temperature")?;
+    let top_p = fields.number("top_p")?;
     // -1 is vLLM's way to keep all.
-    let top_k = fields.integer("top_k", -1..=i64::from(u32::MAX))?;
-    let frequency_penalty = fields.number("frequency_penalty", -2.0..=2.0)?;
-    let presence_penalty = fields.number("presence_penalty", -2.0..=2.0)?;
+    let top_k = fields.integer("top_k")?;
+    let frequency_penalty = fields.number("frequency_penalty")?;
+    let presence_penalty = fields.number("presence_penalty")?;
     let or = |given: Option<f64>, default: f32| F32Bits::from(given.map_or(default, narrow));
     Ok(SamplingSpec {
         temperature: warm(temperature.unwrap_or(f64::from(defaults.temperature))).into(),
@@ -46,7 +46,7 @@ pub(super) fn sampling(
     })
 }
 
-/// A temperature that tokens can be drawn with: one that is 0 stays so, for that is greedy.
+/// A temperature that tokens can be drawn with; 0 stays 0, which is greedy.
 fn warm(temperature: f64) -> f32 {
     match temperature > 0.0 {
         true => narrow(temperature).max(TEMPERATURE_MIN),

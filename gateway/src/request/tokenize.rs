@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::chat::ChatPrompt;
 use crate::api_error::ApiError;
+use crate::fields::TOKENIZE;
 use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::Fields;
@@ -26,7 +27,7 @@ impl TokenizeRequest {
     /// # Errors
     /// A 400 that names the field, or a 404 for the model.
     pub fn read(value: Value, gateway: &Gateway, ignored: &mut Ignored) -> Result<Self, ApiError> {
-        let mut fields = Fields::new(value, "")?;
+        let mut fields = Fields::new(value, "", TOKENIZE)?;
         gateway.model(fields.text("model")?.as_deref())?;
         let wants_names = fields.flag("return_token_strs")?.unwrap_or(false);
         let request = match fields.text("prompt")? {
@@ -35,10 +36,11 @@ impl TokenizeRequest {
                 add_special_tokens: fields.flag("add_special_tokens")?.unwrap_or(true),
                 wants_names,
             },
-            None => Self::Chat(
-                Box::new(ChatPrompt::take(&mut fields, &gateway.template, ignored)?),
-                wants_names,
-            ),
+            None => {
+                fields.refuse("add_special_tokens", "false")?;
+                let prompt = ChatPrompt::take(&mut fields, &gateway.template, ignored)?;
+                Self::Chat(Box::new(prompt), wants_names)
+            }
         };
         fields.finish()?;
         Ok(request)

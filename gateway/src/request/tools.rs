@@ -6,11 +6,9 @@ use concord_text::ToolChoice;
 use serde_json::{Map, Value, json};
 
 use crate::api_error::ApiError;
+use crate::fields::CHOICE;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
-
-/// Tools of a request.
-const TOOLS_MAX: usize = 128;
 
 /// Characters of a tool's name.
 const NAME_MAX: usize = 64;
@@ -33,19 +31,13 @@ pub(crate) struct Tools {
 /// # Errors
 /// A 400 that names the field.
 pub(super) fn tools(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<Tools>, ApiError> {
-    for old in ["functions", "function_call"] {
-        if fields.take(old).is_some() {
-            let message = format!("'{old}' is not supported here: use 'tools' and 'tool_choice'.");
-            return Err(ApiError::param(old, message).code("unsupported_parameter"));
-        }
-    }
     let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
-    let list = fields.list("tools", TOOLS_MAX)?.unwrap_or_default();
+    let list = fields.list("tools")?.unwrap_or_default();
     let mut names = Vec::new();
     let mut known = BTreeSet::new();
     let mut tools = Vec::new();
     for (index, value) in list.into_iter().enumerate() {
-        let (name, tool) = tool(Fields::new(value, format!("tools[{index}]"))?, ignored)?;
+        let (name, tool) = tool(fields.item("tools", index, value)?, ignored)?;
         if !known.insert(name.clone()) {
             let path = format!("tools[{index}].function.name");
             let message = format!("'{path}' is '{name}', as of another tool.");
@@ -88,11 +80,8 @@ fn tool(mut fields: Fields, ignored: &mut Ignored) -> Result<(String, Value), Ap
     }
     let description = function.text("description")?;
     let parameters = function.map("parameters")?;
-    // Calls that are forced follow the schema in any case. Some clients say it of the tool.
-    function.flag("strict")?;
-    fields.flag("strict")?;
-    function.ignore_rest(ignored);
-    fields.ignore_rest(ignored);
+    function.finish_within(ignored)?;
+    fields.finish_within(ignored)?;
     let mut kept = Map::new();
     kept.insert("name".to_string(), json!(name));
     if let Some(description) = description {
@@ -129,7 +118,7 @@ fn choice(
             }
         },
         Some(value @ Value::Object(_)) => {
-            named(Fields::new(value, "tool_choice")?, names, ignored)?
+            named(Fields::new(value, "tool_choice", CHOICE)?, names, ignored)?
         }
         Some(other) => return Err(wrong("tool_choice", "a string or an object", &other)),
     };
@@ -151,10 +140,8 @@ fn named(
     let function = fields.object("function")?;
     let mut function = function.ok_or_else(|| fields.missing("function"))?;
     let name = function.required_text("name")?;
-    function.ignore_rest(ignored);
-    // Another server's way to say `parallel_tool_calls: false`.
-    fields.refuse("disable_parallel_tool_use", &json!(false))?;
-    fields.ignore_rest(ignored);
+    function.finish_within(ignored)?;
+    fields.finish_within(ignored)?;
     if names.contains(&name) {
         return Ok(ToolChoice::Named(name));
     }

@@ -7,7 +7,7 @@ use concord_text::{CallEvent, TextTokenizer};
 use serde_json::{Map, Value, json};
 
 use super::{Form, logprobs, shell};
-use crate::answer::{Event, Piece};
+use crate::answer::{AnswerEvent, Piece};
 use crate::prepare::Head;
 
 /// The form of `/v1/chat/completions`.
@@ -147,15 +147,15 @@ impl Form for ChatForm {
         &self.head
     }
 
-    fn chunks(&mut self, event: Event) -> Vec<Value> {
+    fn chunks(&mut self, event: AnswerEvent) -> Vec<Value> {
         match event {
-            Event::Piece(index, piece) => self.piece(index, &piece).into_iter().collect(),
-            Event::Ended(index, piece, reason) => {
+            AnswerEvent::Piece(index, piece) => self.piece(index, &piece).into_iter().collect(),
+            AnswerEvent::Ended(index, piece, reason) => {
                 let last = self.piece(index, &piece);
                 let end = self.chunk(index, json!({}), &Piece::default(), Some(reason));
                 last.into_iter().chain([end]).collect()
             }
-            Event::Prompt(..) | Event::Note(_) | Event::Failed(_) => Vec::new(),
+            AnswerEvent::Prompt(..) | AnswerEvent::Note(_) | AnswerEvent::Failed(_) => Vec::new(),
         }
     }
 
@@ -163,14 +163,14 @@ impl Form for ChatForm {
         shell(&self.head, "chat.completion.chunk")
     }
 
-    fn keep(&mut self, event: Event) {
+    fn keep(&mut self, event: AnswerEvent) {
         match event {
-            Event::Piece(index, piece) => self.add(index, piece),
-            Event::Ended(index, piece, reason) => {
+            AnswerEvent::Piece(index, piece) => self.add(index, piece),
+            AnswerEvent::Ended(index, piece, reason) => {
                 self.add(index, piece);
                 self.choices[index].reason = Some(reason);
             }
-            Event::Prompt(..) | Event::Note(_) | Event::Failed(_) => {}
+            AnswerEvent::Prompt(..) | AnswerEvent::Note(_) | AnswerEvent::Failed(_) => {}
         }
     }
 

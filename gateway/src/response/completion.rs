@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::logprobs::{Cursor, Lists};
 use super::{Form, shell};
-use crate::answer::{Event, Piece};
+use crate::answer::{AnswerEvent, Piece};
 use crate::prepare::{Echo, Head};
 
 /// The form of `/v1/completions`.
@@ -78,15 +78,15 @@ impl CompletionForm {
     }
 
     /// Text and lists of an event, and why its choice ended.
-    fn read(&mut self, event: Event) -> Option<(usize, String, Lists, Option<&'static str>)> {
+    fn read(&mut self, event: AnswerEvent) -> Option<(usize, String, Lists, Option<&'static str>)> {
         let (index, piece, reason) = match event {
-            Event::Prompt(index, scored) => {
+            AnswerEvent::Prompt(index, scored) => {
                 let (text, lists) = self.echo(index, &scored)?;
                 return Some((index, text, lists, None));
             }
-            Event::Piece(index, piece) => (index, piece, None),
-            Event::Ended(index, piece, reason) => (index, piece, Some(reason)),
-            Event::Note(_) | Event::Failed(_) => return None,
+            AnswerEvent::Piece(index, piece) => (index, piece, None),
+            AnswerEvent::Ended(index, piece, reason) => (index, piece, Some(reason)),
+            AnswerEvent::Note(_) | AnswerEvent::Failed(_) => return None,
         };
         let (mut text, mut lists) = self.echo(index, &[]).unwrap_or_default();
         lists.extend(self.lists(index, &piece));
@@ -100,7 +100,7 @@ impl Form for CompletionForm {
         &self.head
     }
 
-    fn chunks(&mut self, event: Event) -> Vec<Value> {
+    fn chunks(&mut self, event: AnswerEvent) -> Vec<Value> {
         let Some((index, text, lists, reason)) = self.read(event) else {
             return Vec::new();
         };
@@ -121,7 +121,7 @@ impl Form for CompletionForm {
         shell(&self.head, "text_completion")
     }
 
-    fn keep(&mut self, event: Event) {
+    fn keep(&mut self, event: AnswerEvent) {
         if let Some((index, text, lists, reason)) = self.read(event) {
             let choice = &mut self.choices[index];
             choice.text.push_str(&text);

@@ -5,12 +5,13 @@ use concord_proto::serving::TokenLogprob;
 use concord_text::TextTokenizer;
 use serde_json::{Map, Value, json};
 
-/// JSON has no infinity: this stands for a token that cannot come, as with OpenAI.
+/// Stands for minus infinity, the log-probability of a token that cannot come, as with OpenAI: JSON
+/// has no infinity.
 const NEVER: f64 = -9_999.0;
 
-/// A logprob as clients may have it: finite, and at most 0. The kernel's, which receipts are about,
-/// comes out a little above it for a token that is as good as certain; clients take logarithms and
-/// square roots of what is left to 1.
+/// A log-probability for clients: finite, and at most 0. That of the kernel, which receipts bind,
+/// is a little above 0 for a token that is almost certain; clients take logarithms and square roots
+/// of one minus the probability.
 fn told(logprob: F32Bits) -> f64 {
     let logprob = f64::from(logprob.get());
     match logprob.is_finite() {
@@ -56,7 +57,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// A cursor at the start of `text`, which these tokens begin with.
+    /// A cursor at the start of `text`, whose first tokens are these.
     pub fn new(tokenizer: &TextTokenizer, tokens: &[u32], text: &str) -> Self {
         let all: usize = tokens.iter().map(|id| width(tokenizer, *id)).sum();
         Self {

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use concord_proto::serving::Usage;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, Event};
+use crate::answer::{Answer, AnswerEvent};
 use crate::api_error::ApiError;
 use crate::following::Following;
 use crate::prepare::Head;
@@ -20,19 +20,19 @@ pub(crate) use chat::ChatForm;
 pub(crate) use completion::CompletionForm;
 pub(crate) use sse::stream;
 
-/// A form of responses. It is told all events but notes and failures.
+/// A form of responses. It gets all events but notes and failures.
 pub(crate) trait Form: Send + 'static {
     /// What is the same in all chunks.
     fn head(&self) -> &Head;
 
     /// The chunks that a stream sends for an event, without `usage`.
-    fn chunks(&mut self, event: Event) -> Vec<Value>;
+    fn chunks(&mut self, event: AnswerEvent) -> Vec<Value>;
 
-    /// The last chunk of a stream that tells its usage, without it.
+    /// The last chunk of a stream whose usage was asked for, without the usage.
     fn usage_chunk(&self) -> Value;
 
     /// Keeps an event for [`Form::whole`].
-    fn keep(&mut self, event: Event);
+    fn keep(&mut self, event: AnswerEvent);
 
     /// The whole response, without `usage`.
     fn whole(self) -> Value;
@@ -49,8 +49,8 @@ pub(crate) async fn whole<F: Form>(
 ) -> Result<Response, ApiError> {
     while let Some(event) = following.next(&mut answer).await {
         match event {
-            Event::Note(_) => {}
-            Event::Failed(error) => return Err(error),
+            AnswerEvent::Note(_) => {}
+            AnswerEvent::Failed(error) => return Err(error),
             event => form.keep(event),
         }
     }

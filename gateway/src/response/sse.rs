@@ -14,11 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
 use super::{Form, name, usage};
-use crate::answer::{Answer, Event};
+use crate::answer::{Answer, AnswerEvent};
 use crate::following::Following;
 use crate::options::Limits;
 
-/// Events on their way to a client; beyond that, the answer waits for it.
+/// Events that may wait for a client; then the answer waits for it.
 const EVENTS_MAX: usize = 256;
 
 /// The response as a stream. A client that leaves, or takes nothing for too long, cancels the
@@ -36,7 +36,7 @@ pub(crate) fn stream<F: Form>(
         events,
         write_time: limits.write_time,
     };
-    let answering = Answering { answer, following };
+    let answering = EngineAnswer { answer, following };
     let run = run(answering, form, include_usage, line, limits.keep_alive);
     // What is logged from here on is of the same request.
     tokio::spawn(run.in_current_span());
@@ -57,19 +57,19 @@ pub(crate) fn stream<F: Form>(
 }
 
 /// An answer, and what follows it.
-struct Answering {
+struct EngineAnswer {
     answer: Answer,
     following: Following,
 }
 
 async fn run<F: Form>(
-    answering: Answering,
+    answering: EngineAnswer,
     mut form: F,
     include_usage: bool,
     line: Line,
     keep_alive: Duration,
 ) {
-    let Answering {
+    let EngineAnswer {
         mut answer,
         mut following,
     } = answering;
@@ -81,8 +81,8 @@ async fn run<F: Form>(
         let sent = match event {
             Err(_) => line.comment("still here").await,
             Ok(None) => break,
-            Ok(Some(Event::Note(note))) => line.comment(&note).await,
-            Ok(Some(Event::Failed(error))) => {
+            Ok(Some(AnswerEvent::Note(note))) => line.comment(&note).await,
+            Ok(Some(AnswerEvent::Failed(error))) => {
                 let mut body = error.body();
                 body["usage"] = usage(answer.usage());
                 if line.data(&body).await.is_ok() {
@@ -110,7 +110,7 @@ async fn run<F: Form>(
 
 async fn chunks<F: Form>(
     form: &mut F,
-    event: Event,
+    event: AnswerEvent,
     include_usage: bool,
     line: &Line,
 ) -> Result<(), Gone> {

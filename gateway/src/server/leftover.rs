@@ -1,9 +1,10 @@
 //! What a client has sent, or is still sending, of a body that nobody reads.
 //!
-//! A request that is refused by its header alone leaves its body in the connection. If it is small,
-//! it is taken off, so that the next request on the connection is found behind it. Else the response
-//! says that the connection ends, and more of the body is taken off while the response goes out: a
-//! socket that is closed with unread bytes in it is reset, and the client might never see why.
+//! A request that is refused by its header alone leaves its body in the connection. A small one is
+//! read and dropped, so that the next request on the connection is found behind it. Else the
+//! response says that the connection ends, and more of the body is taken off while the response
+//! goes out: a socket that is closed with unread bytes in it is reset, and the client might never
+//! see why.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -78,7 +79,7 @@ impl Lender {
         let Ok(Unread { mut body, state }) = self.back.try_recv() else {
             return response;
         };
-        // Whoever waits for a word to send the body was told otherwise, and need not send it.
+        // A client that waits for "100 Continue" has its answer, and need not send the body.
         let is_awaited = self.expects && state == State::Untouched;
         let is_slow = response.status() == StatusCode::REQUEST_TIMEOUT;
         let has_rest = !is_awaited && !is_slow && state != State::Broken;

@@ -23,8 +23,9 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use crate::api_error::ApiError;
+use crate::code::Code;
 use crate::options::Limits;
-use crate::phase::{Phase, reached};
+use crate::phase::{DrainPhase, reached};
 use patience::Patient;
 
 pub(crate) use tls::Tls;
@@ -41,7 +42,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections may take to end once no request is under way.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
-/// Connections over the bound that are told so at a time; more are just closed.
+/// Connections over the bound that are refused with a response at a time; more are just closed.
 const REFUSALS_MAX: usize = 256;
 
 /// What every connection needs.
@@ -52,16 +53,20 @@ pub(crate) struct Front {
     pub limits: Limits,
 }
 
-/// Accepts connections until the gateway is stopped. While it drains they are accepted, too, so that
-/// whoever asks is told.
-pub(crate) async fn run(listener: TcpListener, front: Front, mut phase: watch::Receiver<Phase>) {
+/// Accepts connections until the gateway is stopped. While it drains they are accepted, too, so
+/// that clients are refused with a reason.
+pub(crate) async fn run(
+    listener: TcpListener,
+    front: Front,
+    mut phase: watch::Receiver<DrainPhase>,
+) {
     let room = Arc::new(Semaphore::new(front.limits.connections));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let front = Arc::new(front);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = reached(&mut phase, Phase::Stopped) => break,
+            () = reached(&mut phase, DrainPhase::Stopped) => break,
         };
         let Ok((stream, _)) = accepted else {
             sleep(EXHAUSTED_PAUSE).await;
@@ -85,7 +90,7 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
         return;
     }
     let message = "Too many connections. Try again later.";
-    let body = ApiError::unavailable("overloaded", message, 1)
+    let body = ApiError::unavailable(Code::Overloaded, message, 1)
         .body()
         .to_string();
     let response = format!(
@@ -93,7 +98,7 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    // Whoever does not take it learns it from the connection's end.
+    // A client that does not read it sees the connection end.
     let _ = timeout(Duration::from_secs(1), async {
         stream.write_all(response.as_bytes()).await?;
         stream.shutdown().await
@@ -104,7 +109,7 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
 async fn connection(
     stream: TcpStream,
     front: Arc<Front>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
     _permit: OwnedSemaphorePermit,
 ) {
     // Tokens go out one by one.
@@ -122,7 +127,7 @@ async fn connection(
     }
 }
 
-async fn serve<S>(stream: S, front: &Front, mut phase: watch::Receiver<Phase>)
+async fn serve<S>(stream: S, front: &Front, mut phase: watch::Receiver<DrainPhase>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -147,7 +152,7 @@ where
     tokio::select! {
         // Errors are the client's: it went away, was too slow, or speaks no HTTP.
         _ = connection.as_mut() => return,
-        () = reached(&mut phase, Phase::Stopped) => connection.as_mut().graceful_shutdown(),
+        () = reached(&mut phase, DrainPhase::Stopped) => connection.as_mut().graceful_shutdown(),
     }
     let _ = timeout(STOP_MAX, connection).await;
 }

@@ -19,7 +19,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// With what stands in two PEM files.
+    /// Reads two PEM files.
     pub fn open(certificates: &Path, key: &Path) -> Result<Self, GatewayError> {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|error| GatewayError::Tls {
@@ -41,8 +41,8 @@ impl Tls {
         vec![self.certificates.clone(), self.key.clone()]
     }
 
-    /// Serves new connections with what now stands in the files. Where they do not do, nothing
-    /// changes.
+    /// Serves new connections with the present content of the files. If that cannot be used,
+    /// nothing changes.
     pub fn replace(&self, chain: &[u8], private: &[u8]) -> Result<(), GatewayError> {
         let new = acceptor((&self.certificates, chain), (&self.key, private))?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;

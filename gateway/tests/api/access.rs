@@ -4,7 +4,7 @@ use std::fs;
 
 use axum::body::Body;
 use axum::http::Request;
-use concord_gateway::{GatewayError, Options, new_key, start};
+use concord_gateway::{GatewayError, GatewayOptions, new_key, start};
 use serde_json::{Value, json};
 
 use crate::client::{get, post, send};
@@ -22,8 +22,8 @@ async fn lines(stand: Stand, folder: &tempfile::TempDir) -> Vec<Value> {
     text.lines().map(parse).collect()
 }
 
-fn logged(folder: &tempfile::TempDir) -> Options {
-    Options {
+fn logged(folder: &tempfile::TempDir) -> GatewayOptions {
+    GatewayOptions {
         access_log: Some(folder.path().join("log")),
         ..options()
     }
@@ -35,7 +35,7 @@ async fn a_line_for_each_request() {
     let (key, line) = new_key("ann").expect("random numbers");
     let keys = folder.path().join("keys");
     fs::write(&keys, format!("{line}\n")).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(keys),
         ..logged(&folder)
     };
@@ -165,7 +165,7 @@ async fn clients_name_their_requests() {
 #[tokio::test]
 async fn a_log_that_cannot_be_written_is_told_at_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = Options {
+    let options = GatewayOptions {
         access_log: Some(folder.path().join("none/log")),
         ..options()
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use concord_gateway::{Options, new_key};
+use concord_gateway::{GatewayOptions, new_key};
 use serde_json::json;
 
 use crate::client::post;
@@ -18,7 +18,7 @@ async fn stand(folder: &tempfile::TempDir) -> Stand {
         fs::create_dir_all(root.join(name)).expect("made");
     }
     fs::create_dir(folder.path().join("secret")).expect("made");
-    let options = Options {
+    let options = GatewayOptions {
         adapter_dir: Some(root),
         ..options()
     };
@@ -127,7 +127,7 @@ async fn keys_without_admin_load_nothing() {
     let keys = folder.path().join("keys");
     fs::write(&keys, format!("{line}\n{host_line} admin\n")).expect("written");
     fs::create_dir(folder.path().join("good")).expect("made");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(keys),
         adapter_dir: Some(folder.path().to_path_buf()),
         ..options()

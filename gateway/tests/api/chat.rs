@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`, in one piece.
 
-use concord_proto::serving::{Grammar, choice_seed};
+use concord_proto::serving::{GrammarSpec, choice_seed};
 use concord_proto::{Digest, Domain, F32Bits};
 use serde_json::json;
 
@@ -97,7 +97,7 @@ async fn what_a_request_leaves_open_comes_from_the_model() {
     let room = POSITIONS - CHAT_PROMPT.len() as u32;
     assert_eq!(asked.spec.max_tokens, room);
     assert_eq!(asked.spec.adapter, None);
-    // A random seed is told, so that the answer can be had again.
+    // A random seed is in the response, so that the answer can be asked for again.
     assert_eq!(first["seed"], sampling.seed);
     let second = stand.chat(json!({})).await.json();
     assert_ne!(first["seed"], second["seed"]);
@@ -259,7 +259,7 @@ async fn grammars_hold() {
     assert_eq!(choice["message"]["content"], r#"{"name":"Ann","age":7}"#);
     assert_eq!(choice["finish_reason"], "stop");
     let grammar = stand.engine.only().spec.sampling.grammar;
-    assert_eq!(grammar, Some(Grammar::JsonSchema(schema.to_string())));
+    assert_eq!(grammar, Some(GrammarSpec::JsonSchema(schema.to_string())));
 }
 
 #[tokio::test]
@@ -303,7 +303,7 @@ async fn a_json_object_is_a_grammar_too() {
         .json();
     assert_eq!(body["choices"][0]["message"]["content"], "{}");
     let grammar = stand.engine.only().spec.sampling.grammar;
-    assert_eq!(grammar, Some(Grammar::JsonObject));
+    assert_eq!(grammar, Some(GrammarSpec::JsonObject));
 }
 
 #[tokio::test]
@@ -384,7 +384,7 @@ async fn calls_can_be_forced_and_forbidden() {
     assert!(
         grammars
             .into_iter()
-            .all(|grammar| matches!(grammar, Some(Grammar::Lark(_))))
+            .all(|grammar| matches!(grammar, Some(GrammarSpec::Lark(_))))
     );
     let stand = Stand::saying("<tool_call>no</tool_call>").await;
     let body = stand

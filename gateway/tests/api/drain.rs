@@ -118,7 +118,7 @@ async fn requests_for_answers_are_counted_and_refused_ones_are_not() {
     let (_, line) = concord_gateway::new_key("ann").expect("random numbers");
     let keys = folder.path().join("keys");
     std::fs::write(&keys, format!("{line}\n")).expect("written");
-    let closed = concord_gateway::Options {
+    let closed = concord_gateway::GatewayOptions {
         keys: Some(keys),
         ..crate::stand::options()
     };

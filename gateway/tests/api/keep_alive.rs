@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use concord_gateway::{Options, new_key};
+use concord_gateway::{GatewayOptions, new_key};
 use tokio::time::sleep;
 
 use crate::script::Script;
@@ -52,7 +52,7 @@ async fn closed() -> (Stand, String, tempfile::TempDir) {
     let (key, line) = new_key("ann").expect("random numbers");
     let path = folder.path().join("keys");
     fs::write(&path, format!("{line}\n")).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path),
         ..options()
     };
@@ -115,7 +115,7 @@ async fn a_key_that_asks_too_often_keeps_its_connection() {
     let (key, line) = new_key("ann").expect("random numbers");
     let path = folder.path().join("keys");
     fs::write(&path, format!("{line} rpm=1\n")).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path),
         ..options()
     };
@@ -164,7 +164,7 @@ async fn large_bodies_end_the_connection_after_the_response() {
     }
 }
 
-/// Whoever asks before it sends a body is told no, and not told to go on.
+/// A client that waits for "100 Continue" gets the refusal instead.
 #[tokio::test]
 async fn bodies_that_are_asked_for_first() {
     let (stand, key, _folder) = closed().await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_gateway::{Options, new_key};
+use concord_gateway::{GatewayOptions, new_key};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -39,7 +39,7 @@ async fn until(stand: &Stand, key: &str, expected: u16) {
 }
 
 async fn stand(path: &Path, script: Script) -> Stand {
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path.to_path_buf()),
         ..options()
     };
@@ -175,7 +175,7 @@ async fn certificates_are_renewed_without_a_new_start() {
     let (old, new) = (make(), make());
     write_chain(&old);
     write_key(&old);
-    let options = Options {
+    let options = GatewayOptions {
         tls: Some((chain.clone(), key.clone())),
         ..options()
     };

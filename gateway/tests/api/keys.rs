@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use concord_gateway::{GatewayError, Options, Refused, new_key, start};
+use concord_gateway::{GatewayError, GatewayOptions, Refused, new_key, start};
 use concord_proto::{Digest, Domain};
 use serde_json::json;
 
@@ -18,7 +18,7 @@ async fn closed(script: Script, bounds: &str) -> (Stand, String, String, tempfil
     let (host, host_line) = new_key("host").expect("random numbers");
     let path = folder.path().join("keys");
     fs::write(&path, format!("{line} {bounds}\n{host_line} admin\n")).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path),
         ..options()
     };
@@ -129,7 +129,7 @@ async fn what_is_refused_spends_no_tokens() {
 #[tokio::test]
 async fn beyond_this_machine_a_key_is_needed_or_a_word() {
     let engine = || Arc::new(Scripted::new(Script::text("x")));
-    let mut options = Options::new(([0, 0, 0, 0], 0).into());
+    let mut options = GatewayOptions::new(([0, 0, 0, 0], 0).into());
     let error = start(served(None), engine(), options.clone()).await.err();
     assert!(matches!(error, Some(GatewayError::Open(_))), "{error:?}");
     options.open = true;
@@ -143,7 +143,7 @@ async fn beyond_this_machine_a_key_is_needed_or_a_word() {
 async fn a_wrong_file_of_keys_is_refused_at_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path.clone()),
         ..options()
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use concord_gateway::{Options, Refused};
+use concord_gateway::{GatewayOptions, Refused};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -67,7 +67,7 @@ async fn tls_when_asked() {
     );
     fs::write(&certificate, made.cert.pem()).expect("written");
     fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         tls: Some((certificate, key)),
         ..options()
     };
@@ -103,7 +103,7 @@ async fn tls_when_asked() {
 async fn wrong_certificates_are_told_at_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("none.pem");
-    let options = Options {
+    let options = GatewayOptions {
         tls: Some((path.clone(), path)),
         ..options()
     };
@@ -115,7 +115,7 @@ async fn wrong_certificates_are_told_at_the_start() {
 
 #[tokio::test]
 async fn pages_of_an_origin_that_is_allowed() {
-    let options = Options {
+    let options = GatewayOptions {
         cors: Some("https://app.example".to_string()),
         ..options()
     };

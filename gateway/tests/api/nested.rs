@@ -1,5 +1,5 @@
-//! Fields within objects that nobody here knows: they change nothing, and are told. Those that would
-//! mean something are refused by name.
+//! Fields within objects that nobody here knows: they change nothing, and are told. Those that
+//! would mean something are refused by name.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,8 @@ fn base() -> Value {
             {"role": "system", "content": "be brief"},
             {"role": "user", "content": [{"type": "text", "text": "hi"}]},
             {"role": "assistant", "content": "", "tool_calls": [
-                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
+                {"id": "c1", "type": "function",
+                    "function": {"name": "f", "arguments": "{\"a\":1}"}},
             ]},
             {"role": "tool", "tool_call_id": "c1", "content": "7"},
             {"role": "assistant", "content": "it is 7"},

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use concord_gateway::{GatewayError, Options, new_key, start};
+use concord_gateway::{GatewayError, GatewayOptions, new_key, start};
 use serde_json::{Value, json};
 
 use crate::client::{Reply, post};
@@ -14,7 +14,7 @@ use crate::stand::{Stand, options, served};
 const PROMPT: u64 = 5;
 
 async fn stand(keys: &Path) -> Stand {
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(keys.to_path_buf()),
         ..options()
     };
@@ -70,7 +70,7 @@ async fn requests_at_once_do_not_overshoot() {
 async fn an_open_length_is_what_the_day_has_left() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, key, _) = key_of(folder.path(), 100);
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path),
         ..options()
     };
@@ -127,7 +127,7 @@ async fn a_kill_forgets_no_tokens_that_were_set_aside() {
     let usage = folder.path().join("keys.usage");
     let mut drawn = 0;
     for round in 0..8 {
-        let options = Options {
+        let options = GatewayOptions {
             keys: Some(path.clone()),
             ..options()
         };
@@ -165,7 +165,7 @@ async fn two_servers_do_not_share_a_file_of_usage() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, key, _) = key_of(folder.path(), 60);
     let first = stand(&path).await;
-    let at = |usage: Option<&str>| Options {
+    let at = |usage: Option<&str>| GatewayOptions {
         keys: Some(path.clone()),
         usage: usage.map(|name| folder.path().join(name)),
         ..options()

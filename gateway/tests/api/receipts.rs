@@ -1,9 +1,9 @@
 //! Receipts, as they are fetched and read again.
 
 use concord_gateway::receipt_file::{self, ReceiptError};
-use concord_gateway::{Options, new_key};
+use concord_gateway::{GatewayOptions, new_key};
 use concord_proto::serving::{
-    Finish, GenerationSpec, Grammar, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
+    Finish, GenerationSpec, GrammarSpec, Receipt, SamplingSpec, StageClaim, Usage, tokens_digest,
 };
 use concord_proto::{Digest, Domain, Keypair, Layers, Signed};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn receipt(id: &str) -> Signed {
             frequency_penalty: 0.5.into(),
             presence_penalty: 0.0.into(),
             logit_bias: vec![(3, (-1.5).into())],
-            grammar: Some(Grammar::JsonSchema("{}".to_string())),
+            grammar: Some(GrammarSpec::JsonSchema("{}".to_string())),
         },
         max_tokens: 9,
         stop_tokens: vec![2],
@@ -123,13 +123,13 @@ async fn one_choice_has_a_receipt_and_several_a_list() {
 /// A receipt is for the key that asked, and for admins; to all others there is none. A new start
 /// changes nothing in that.
 #[tokio::test]
-async fn a_receipt_is_for_whoever_asked() {
+async fn a_receipt_is_for_the_key_that_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys");
     let [ann, bob, host] = ["ann", "bob", "host"].map(|name| new_key(name).expect("a key"));
     let lines = format!("{}\n{}\n{} admin\n", ann.1, bob.1, host.1);
     std::fs::write(&path, lines).expect("written");
-    let options = Options {
+    let options = GatewayOptions {
         keys: Some(path),
         ..options()
     };

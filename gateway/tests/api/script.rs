@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use concord_gateway::{Answering, Engine, Refused};
+use concord_gateway::{EngineAnswer, InferenceEngine, Refused};
 use concord_proto::serving::{Control, Finish, Generation, PoolView, TokenLogprob, Update, Usage};
 use concord_proto::{Digest, Domain, F32Bits, Signed};
 use futures_util::FutureExt;
@@ -129,8 +129,8 @@ impl Scripted {
     }
 }
 
-impl Engine for Scripted {
-    fn submit(&self, generation: Generation) -> Result<Answering, Refused> {
+impl InferenceEngine for Scripted {
+    fn submit(&self, generation: Generation) -> Result<EngineAnswer, Refused> {
         if let Some(refused) = &self.script.refuse {
             return Err(refused.clone());
         }
@@ -153,7 +153,7 @@ impl Engine for Scripted {
                 cancelled.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Ok(Answering {
+        Ok(EngineAnswer {
             updates: received,
             control,
         })

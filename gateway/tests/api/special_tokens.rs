@@ -1,4 +1,4 @@
-//! Special tokens: seen by whoever looks for them, and no part of what people read or write.
+//! Special tokens: seen by parsers that look for them, and no part of what people read or write.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use concord_gateway::{Options, RunningGateway, SamplingDefaults, Served, start};
+use concord_gateway::{GatewayOptions, RunningGateway, SamplingDefaults, Served, start};
 use concord_proto::serving::Deployment;
 use concord_proto::{Digest, Domain, PrecisionSpec};
 use concord_text::{ChatTemplate, TextTokenizer};
@@ -46,7 +46,7 @@ impl Stand {
     }
 
     /// Any gateway.
-    pub async fn with(options: Options, script: Script, template: Option<&str>) -> Self {
+    pub async fn with(options: GatewayOptions, script: Script, template: Option<&str>) -> Self {
         let engine = Arc::new(Scripted::new(script));
         let gateway = start(served(template), engine.clone(), options).await;
         let gateway = gateway.expect("a gateway");
@@ -94,8 +94,8 @@ pub fn chat_body(more: Value) -> Value {
 /// The prompt that the template makes of [`chat_body`].
 pub const CHAT_PROMPT: &str = "user: hi\nassistant: ";
 
-pub fn options() -> Options {
-    Options::new(([127, 0, 0, 1], 0).into())
+pub fn options() -> GatewayOptions {
+    GatewayOptions::new(([127, 0, 0, 1], 0).into())
 }
 
 /// The ids of a text: its bytes.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Collective;
-use crate::cuda::Element;
+use crate::gpu::Element;
 use crate::{Buffer, KernelError};
 
 /// A rank of a group in this process. Dropping it tells the others that it is gone.

@@ -1,7 +1,7 @@
 //! Devices that share one product along its summed axis (tensor parallelism), with the bits of one.
 //!
-//! Each rank holds a part of the columns of x and of W. Three things make the cut invisible: a row's
-//! exponent is the largest of its parts' exponents, since the exponent rises with the largest
+//! Each rank holds a part of the columns of x and of W. Three things make the cut invisible: a
+//! row's exponent is the largest of its parts' exponents, since the exponent rises with the largest
 //! magnitude; sums of integers have no order; and the one rounding comes after all parts are added.
 
 mod local;
@@ -66,8 +66,8 @@ impl Device {
         Ok(part)
     }
 
-    /// `y = x W^T` where each rank holds some columns of x `[m, k]` and the same of W `[n, k]`: every
-    /// rank gets all of y `[m, n]`, with the bits of [`Device::matmul`] on the whole.
+    /// `y = x W^T` where each rank holds some columns of x `[m, k]` and the same of W `[n, k]`:
+    /// every rank gets all of y `[m, n]`, with the bits of [`Device::matmul`] on the whole.
     ///
     /// # Errors
     /// Those of [`Collective`].

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use libloading::Library;
 
 use super::Collective;
-use crate::cuda::{Cuda, Element, Slice};
+use crate::gpu::{Cuda, Element, Slice};
 use crate::{Buffer, KernelError};
 
 /// Names of the library, best first.
@@ -79,8 +79,8 @@ pub struct NcclRank {
     ranks: usize,
 }
 
-// SAFETY: a communicator may be used from any thread, one call at a time; each rank has its own, and
-// a rank is driven by one thread.
+// SAFETY: a communicator may be used from any thread, one call at a time; each rank has its own,
+// and a rank is driven by one thread.
 unsafe impl Send for NcclRank {}
 // SAFETY: as above: calls on one rank are put into one stream in the order in which they are made.
 unsafe impl Sync for NcclRank {}
@@ -181,8 +181,8 @@ impl Collective for NcclRank {
 
 impl Drop for NcclRank {
     fn drop(&mut self) {
-        // SAFETY: the communicator came from `comm_init_rank` and is not used again. A refusal leaves
-        // it to the end of the process.
+        // SAFETY: the communicator came from `comm_init_rank` and is not used again. A refusal
+        // leaves it to the end of the process.
         let _ = unsafe { (self.nccl.comm_destroy)(self.communicator) };
     }
 }

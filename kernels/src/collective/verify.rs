@@ -3,7 +3,7 @@
 use super::nccl::NcclRank;
 use super::{Collective, LocalRank, group};
 use crate::coded::Precision;
-use crate::conformance::{Draw, Kind, difference};
+use crate::conformance::{CaseInput, InputKind, difference};
 use crate::{Device, KernelError, Tensor};
 
 const ROWS: usize = 33;
@@ -11,15 +11,15 @@ const OUTPUTS: usize = 47;
 /// Columns, cut unevenly over the ranks.
 const COLUMNS: usize = 301;
 
-/// Has `devices` share products, one rank each, through the host and, where there is NCCL and all are
-/// GPUs, through NCCL. Returns how many products were compared.
+/// Has `devices` share products, one rank each, through the host and, where there is NCCL and all
+/// are GPUs, through NCCL. Returns how many products were compared.
 ///
 /// # Errors
 /// [`KernelError::Collective`] where a bit differs, [`KernelError::Cuda`] where a GPU fails.
 pub fn verify(devices: &[Device], seed: u64) -> Result<usize, KernelError> {
     let mut compared = 0;
-    for kind in Kind::ALL {
-        let draw = Draw::new(seed, kind);
+    for kind in InputKind::ALL {
+        let draw = CaseInput::new(seed, kind);
         let expected = whole(&draw)?;
         let ranks = group(devices.len());
         let members = devices.iter().zip(ranks);
@@ -54,7 +54,7 @@ fn has_stream(device: &Device) -> bool {
     matches!(device, Device::Cuda(gpu) if gpu.raw_stream().is_some())
 }
 
-fn whole(draw: &Draw) -> Result<Vec<f32>, KernelError> {
+fn whole(draw: &CaseInput) -> Result<Vec<f32>, KernelError> {
     let cpu = Device::cpu(1);
     let code = |stream, rows| {
         cpu.code(
@@ -69,7 +69,7 @@ fn whole(draw: &Draw) -> Result<Vec<f32>, KernelError> {
 
 /// One thread for each rank; `join` makes its end of the group.
 fn share<C: Collective, R: Send>(
-    draw: &Draw,
+    draw: &CaseInput,
     expected: &[f32],
     members: Vec<(&Device, R)>,
     join: impl Fn(R) -> Result<Option<C>, KernelError> + Sync,
@@ -104,7 +104,11 @@ fn share<C: Collective, R: Send>(
 }
 
 /// The product as one rank sees it: its columns of both sides.
-fn part(draw: &Draw, device: &Device, group: &impl Collective) -> Result<Vec<f32>, KernelError> {
+fn part(
+    draw: &CaseInput,
+    device: &Device,
+    group: &impl Collective,
+) -> Result<Vec<f32>, KernelError> {
     // The first rank holds fewest columns, the last one most.
     let weight = |rank: usize| rank * (rank + 1) / 2;
     let cut = |rank: usize| COLUMNS * weight(rank) / weight(group.ranks());

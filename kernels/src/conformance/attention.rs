@@ -1,11 +1,11 @@
-//! Attention: whole sequences, the backward pass, and keys that grow.
+//! Attention over whole sequences, and its backward pass.
 
-use super::{Case, Draw, Outputs, Size, values};
+use super::{CaseInput, CaseSize, OperationCase, Outputs, values};
 use crate::coded::Precision;
-use crate::ops::{AttentionShape, CodedKv};
+use crate::reference::attention::AttentionShape;
 use crate::{Device, KernelError};
 
-pub(super) fn cases(size: Size) -> Vec<Case> {
+pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
     let shape = AttentionShape {
         heads: 4,
         kv_heads: 2,
@@ -32,7 +32,7 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
         (1, 300, narrow),
         (1, 290, odd),
     ];
-    if size == Size::Full {
+    if size == CaseSize::Full {
         let wide = |head_dim| AttentionShape {
             heads: 8,
             kv_heads: 2,
@@ -49,25 +49,18 @@ pub(super) fn cases(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
     for (sequences, tokens, shape) in runs {
         for precision in [Precision::I16, Precision::I14, Precision::I8] {
-            cases.push(Case::new(
+            cases.push(OperationCase::new(
                 format!("attention {sequences}x{tokens} {shape:?} {precision:?}"),
-                move |device, draw| attention(device, draw, sequences, tokens, shape, precision),
+                move |device, input| attention(device, input, sequences, tokens, shape, precision),
             ));
         }
-    }
-    // Past a chunk of blocks, and cut at odd places.
-    for (tokens, chunk) in [(300, 7), (140, 1), (1_100, 129)] {
-        cases.push(Case::new(
-            format!("attention {tokens} in chunks of {chunk}"),
-            move |device, draw| cached(device, draw, tokens, chunk, odd),
-        ));
     }
     cases
 }
 
 fn attention(
     device: &Device,
-    draw: &Draw,
+    input: &CaseInput,
     sequences: usize,
     tokens: usize,
     shape: AttentionShape,
@@ -78,7 +71,7 @@ fn attention(
         shape.kv_heads * shape.head_dim,
     );
     let all = sequences * tokens;
-    let place = |stream, width| device.place(draw.tensor(stream, &[all, width])?);
+    let place = |stream, width| device.place(input.tensor(stream, &[all, width])?);
     let (q, k, v) = (
         place(11, q_width)?,
         place(12, kv_width)?,
@@ -92,47 +85,5 @@ fn attention(
     let max = out.max.values()?.iter().map(|&m| m as f32).collect();
     let mut outputs = values([out.out, out.sum, g.dq, g.dk, g.dv])?;
     outputs.push(max);
-    Ok(outputs)
-}
-
-/// The sequence as it grows; on the reference at once, so that both must agree with the whole.
-fn cached(
-    device: &Device,
-    draw: &Draw,
-    tokens: usize,
-    chunk: usize,
-    shape: AttentionShape,
-) -> Result<Outputs, KernelError> {
-    let chunk = match device {
-        Device::Reference => tokens,
-        _ => chunk,
-    };
-    let place = |stream, width| device.place(draw.tensor(stream, &[tokens, width])?);
-    let width = shape.kv_heads * shape.head_dim;
-    let (q, k, v) = (
-        place(15, shape.heads * shape.head_dim)?,
-        place(16, width)?,
-        place(17, width)?,
-    );
-    let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
-    let mut keys = device.new_keys(&shape, Precision::I16)?;
-    let (mut outputs, mut out) = (vec![Vec::new(); 2], None);
-    for start in (0..tokens).step_by(chunk) {
-        let count = chunk.min(tokens - start);
-        let new = |coded: &crate::coded::Coded| {
-            coded.part(start * shape.kv_heads, count * shape.kv_heads)
-        };
-        let (k, v) = (new(&codes.kv.k), new(&codes.kv.v));
-        device.append_keys(&mut keys, &CodedKv { k, v })?;
-        let queries = codes.queries.part(start * shape.heads, count * shape.heads);
-        let part = device.attention_cached(&queries, &keys, start, &shape, Precision::I16)?;
-        outputs[0].extend_from_slice(&part.out.values()?);
-        outputs[1].extend_from_slice(&part.sum.values()?);
-        out = Some(part);
-    }
-    outputs.extend(
-        out.map(|part| part.max.values().map(|m| vec![m[m.len() - 1] as f32]))
-            .transpose()?,
-    );
     Ok(outputs)
 }

@@ -1,19 +1,32 @@
 //! Every operation on random and hostile input, against the scalar reference, by bits. The tests of
-//! this crate run it on every instruction set and on the emulated GPU, `concord gpu-suite` on a GPU.
+//! this crate run it on every instruction set and on the emulated GPU, `concord gpu-suite` on a
+//! GPU.
 
+mod adamw;
 mod attention;
-mod draw;
-mod products;
-mod rest;
-mod serving;
+mod blake3;
+mod code;
+mod cross_entropy;
+mod elementwise;
+mod embedding;
+mod input;
+mod keys;
+mod logprobs;
+mod matmul;
+mod pages;
+mod reduce;
+mod rmsnorm;
+mod rope;
+mod sample;
+mod swiglu;
 
-pub use draw::{Draw, Kind};
+pub use input::{CaseInput, InputKind};
 
 use crate::{Device, KernelError, Tensor};
 
 /// How large the inputs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Size {
+pub enum CaseSize {
     /// Every edge of every operation, in shapes that an emulated GPU gets through.
     Small,
     /// Shapes of real models, too.
@@ -23,13 +36,13 @@ pub enum Size {
 /// What an operation gave, output by output.
 pub type Outputs = Vec<Vec<f32>>;
 
-type Run = Box<dyn Fn(&Device, &Draw) -> Result<Outputs, KernelError> + Send + Sync>;
+type RunCase = Box<dyn Fn(&Device, &CaseInput) -> Result<Outputs, KernelError> + Send + Sync>;
 
 /// An operation in one shape.
-pub struct Case {
+pub struct OperationCase {
     /// Operation and shape.
     pub name: String,
-    run: Run,
+    run: RunCase,
 }
 
 /// Where a device and the reference differ.
@@ -47,10 +60,10 @@ pub struct Difference {
     pub count: usize,
 }
 
-impl Case {
+impl OperationCase {
     fn new(
         name: impl Into<String>,
-        run: impl Fn(&Device, &Draw) -> Result<Outputs, KernelError> + Send + Sync + 'static,
+        run: impl Fn(&Device, &CaseInput) -> Result<Outputs, KernelError> + Send + Sync + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -62,18 +75,32 @@ impl Case {
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn run(&self, device: &Device, draw: &Draw) -> Result<Outputs, KernelError> {
-        (self.run)(device, draw)
+    pub fn run(&self, device: &Device, input: &CaseInput) -> Result<Outputs, KernelError> {
+        (self.run)(device, input)
     }
 }
 
 /// All cases.
-pub fn cases(size: Size) -> Vec<Case> {
-    let mut cases = products::cases(size);
-    cases.extend(attention::cases(size));
-    cases.extend(rest::cases(size));
-    cases.extend(serving::cases(size));
-    cases
+pub fn cases(size: CaseSize) -> Vec<OperationCase> {
+    let of_operations = [
+        code::cases(size),
+        matmul::cases(size),
+        attention::cases(size),
+        keys::cases(),
+        pages::cases(size),
+        rmsnorm::cases(size),
+        rope::cases(),
+        swiglu::cases(),
+        cross_entropy::cases(size),
+        embedding::cases(),
+        adamw::cases(size),
+        elementwise::cases(),
+        reduce::cases(),
+        blake3::cases(size),
+        sample::cases(size),
+        logprobs::cases(),
+    ];
+    of_operations.into_iter().flatten().collect()
 }
 
 /// The first difference, if there is one. A NaN equals every NaN: its payload is not part of the

@@ -8,7 +8,6 @@ mod paged;
 mod rows;
 
 pub use backward::backward;
-pub(crate) use digits::LANES;
 pub use forward::forward;
 pub use paged::paged;
 

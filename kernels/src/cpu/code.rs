@@ -46,8 +46,8 @@ pub fn code_rows(
     }
 }
 
-/// Codes a row, each element first multiplied by its power of two, into `q`; gives the exponent. The
-/// powers come as f32 (NaN where f32 does not hold one as a normal number) and as exponents.
+/// Codes a row, each element first multiplied by its power of two, into `q`; gives the exponent.
+/// The powers come as f32 (NaN where f32 does not hold one as a normal number) and as exponents.
 ///
 /// # Panics
 /// Where there are fewer powers than elements.

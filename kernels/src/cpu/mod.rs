@@ -37,7 +37,8 @@ pub mod attention;
 pub mod code;
 pub mod cross_entropy;
 pub mod elementwise;
-pub mod gemm;
+pub mod logprobs;
+pub mod matmul;
 pub mod pages;
 pub mod reduce;
 pub mod rmsnorm;
@@ -79,7 +80,7 @@ impl Cpu {
         self.isa
     }
 
-    /// Number of threads.
+    /// Threads of the pool.
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
     }

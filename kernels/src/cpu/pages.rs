@@ -1,11 +1,14 @@
 //! Pages of keys and values in the memory of the process.
 
-use super::attention::LANES;
 use crate::KernelError;
 use crate::coded::{Coded, Precision};
 use crate::math::pow2_f64;
-use crate::ops::{AttentionShape, CodedKv, PAGE_TOKENS, PagedRun};
+use crate::reference::attention::{AttentionShape, CodedKv};
 use crate::reference::code::EMPTY;
+use crate::reference::pages::{PAGE_TOKENS, PagedRun, check_written};
+
+/// Columns of what lies in pages come in multiples of it: the 32-bit lanes of a vector.
+pub(crate) const LANES: usize = 16;
 
 /// Pages of some layers. A page is allocated when it is first written.
 #[derive(Debug)]
@@ -153,7 +156,7 @@ impl HostPages {
         }
     }
 
-    /// That all pages of `runs`, which have been checked, have been written.
+    /// Checks that all pages of `runs`, which have been checked themselves, have been written.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`], naming the run and the page.
@@ -162,17 +165,7 @@ impl HostPages {
         layer: usize,
         runs: &[PagedRun<'_>],
     ) -> Result<(), KernelError> {
-        for (index, run) in runs.iter().enumerate() {
-            let used = &run.pages[..run.end().div_ceil(PAGE_TOKENS)];
-            let is_empty = |page: &&u32| self.pages[layer * self.count + **page as usize].is_none();
-            if let Some(page) = used.iter().find(is_empty) {
-                return Err(KernelError::DoesNotFit(format!(
-                    "run {index} of {}: page {page} is read before it is written",
-                    runs.len()
-                )));
-            }
-        }
-        Ok(())
+        check_written(runs, |page| self.pages[layer * self.count + page].is_none())
     }
 
     /// Keys and values of a sequence up to the end of a run, in one piece.

@@ -1,10 +1,10 @@
-//! A draw from one row of logits, with the bits of [`crate::ops::sample::sample`] and without its
+//! A draw from one row of logits, with the bits of [`crate::reference::sample`] and without its
 //! sort by comparisons.
 
 use super::reduce;
 use crate::isa::Isa;
 use crate::math::{LOG2_E, ceil_to_int, exp2};
-use crate::ops::sample::{Sampling, greedy};
+use crate::reference::sample::{Sampling, greedy};
 use crate::rng::Philox;
 
 /// Bits of a digit of the sort.

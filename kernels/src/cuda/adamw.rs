@@ -2,7 +2,7 @@
 
 use super::elementwise::over;
 use super::{Cuda, Kernel, Result, Slice, arguments};
-use crate::ops::AdamStep;
+use crate::reference::adamw::AdamStep;
 
 const STEP: Kernel = Kernel {
     module: "adamw",

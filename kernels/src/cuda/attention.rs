@@ -5,13 +5,14 @@ mod cut;
 
 pub(crate) use backward::backward;
 
-use super::kv_pages::GpuPages;
-use super::pages::Pages;
+use super::keys::GpuKeys;
+use super::pages::GpuPages;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::Tensor;
 use crate::coded::{Coded, Precision};
-use crate::ops::{AttentionCodes, AttentionOut, AttentionShape, CodedKv, PagedRun};
-use cut::{Cut, Part, Run};
+use crate::reference::attention::{AttentionCodes, AttentionOut, AttentionShape, CodedKv};
+use crate::reference::pages::PagedRun;
+use cut::{KeyCut, QueryPart, QueryRun};
 
 /// Rows of a tile, which a thread block takes: `ROWS` of `attention.cuh`.
 const ROWS: u32 = 32;
@@ -104,7 +105,7 @@ pub(crate) fn forward(
         v: Codes::on(cuda, v)?,
     };
     let precisions = [codes.queries.precision, k.precision, v.precision, precision];
-    let run = Run {
+    let run = QueryRun {
         sequences,
         tokens: codes.queries.rows / shape.heads / sequences.max(1),
         first_position: 0,
@@ -113,17 +114,17 @@ pub(crate) fn forward(
     attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
 }
 
-/// Attention of the coded queries of one sequence, whose first token stands at `first_position`, over
-/// the keys of `pages` up to each query's own position.
+/// Attention of the coded queries of one sequence, whose first token stands at `first_position`,
+/// over the keys of `pages` up to each query's own position.
 pub(crate) fn cached(
     cuda: &Cuda,
     queries: &Coded,
-    pages: &Pages,
+    pages: &GpuKeys,
     first_position: usize,
     shape: &AttentionShape,
     precision: Precision,
 ) -> Result<AttentionOut> {
-    let run = Run {
+    let run = QueryRun {
         sequences: 1,
         tokens: queries.rows / shape.heads,
         first_position,
@@ -133,8 +134,8 @@ pub(crate) fn cached(
     attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
 }
 
-/// Attention of the coded queries of `runs`, one run after another, each over the keys in its pages:
-/// `[tokens, heads * head_dim]`. Runs and rows have been checked.
+/// Attention of the coded queries of `runs`, one run after another, each over the keys in its
+/// pages: `[tokens, heads * head_dim]`. Runs and rows have been checked.
 pub(crate) fn paged(
     cuda: &Cuda,
     queries: &Coded,
@@ -154,7 +155,7 @@ pub(crate) fn paged(
         let queries = queries.part(token * shape.heads, run.count * shape.heads);
         let table = tables.of(index);
         let keys = Keys::Paged(&table);
-        let one = Run {
+        let one = QueryRun {
             sequences: 1,
             tokens: run.count,
             first_position: run.first,
@@ -172,7 +173,7 @@ fn attend(
     cuda: &Cuda,
     queries: &Coded,
     keys: &Keys<'_>,
-    run: Run,
+    run: QueryRun,
     shape: &AttentionShape,
     precisions: &[Precision],
     workspace: usize,
@@ -210,7 +211,7 @@ fn attend(
 struct Attend<'a> {
     cuda: &'a Cuda,
     heads: Heads,
-    run: Run,
+    run: QueryRun,
     queries: Codes,
     keys: &'a Keys<'a>,
     kernel: Kernel,
@@ -224,8 +225,8 @@ struct Attend<'a> {
 
 impl Attend<'_> {
     /// Computes the results of some queries.
-    fn part(&self, part: &Part, shape: &AttentionShape) -> Result<()> {
-        let cut = Cut::new(&self.run, part, shape, self.cuda.multiprocessors());
+    fn part(&self, part: &QueryPart, shape: &AttentionShape) -> Result<()> {
+        let cut = KeyCut::new(&self.run, part, shape, self.cuda.multiprocessors());
         let heads = shape.heads;
         let rows = part.sequences * part.count * heads;
         let slots = cut.slots as usize;
@@ -242,7 +243,7 @@ impl Attend<'_> {
         self.merge(part, &cut, (&part_out, &part_max, &part_sum))
     }
 
-    fn blocks(&self, part: &Part, cut: &Cut, into: Partials<'_>) -> Result<()> {
+    fn blocks(&self, part: &QueryPart, cut: &KeyCut, into: Partials<'_>) -> Result<()> {
         let Heads {
             heads,
             kv_heads,
@@ -284,7 +285,7 @@ impl Attend<'_> {
         self.cuda.launch(self.kernel, grid, arguments)
     }
 
-    fn merge(&self, part: &Part, cut: &Cut, (out, max, sum): Partials<'_>) -> Result<()> {
+    fn merge(&self, part: &QueryPart, cut: &KeyCut, (out, max, sum): Partials<'_>) -> Result<()> {
         let Heads { heads, dim, .. } = self.heads;
         let elements = part.sequences * part.count * (heads * dim) as usize;
         let kernel = Kernel {
@@ -326,7 +327,7 @@ pub(super) fn any_grid(elements: usize) -> Grid {
 mod tests {
     use super::*;
     use crate::Device;
-    use crate::conformance::{Draw, Kind, difference};
+    use crate::conformance::{CaseInput, InputKind, difference};
     use crate::cuda::emulator::EmulatorOptions;
 
     /// Queries that are computed launch by launch, where the softmaxes of all would not fit.
@@ -340,7 +341,7 @@ mod tests {
             scale: 0.5,
         };
         let (sequences, tokens) = (2, 1_040);
-        let draw = Draw::new(6, Kind::Ordinary);
+        let draw = CaseInput::new(6, InputKind::Ordinary);
         let cuda = Cuda::emulated(EmulatorOptions::default());
         let run = |device: &Device, workspace: usize| -> Result<Vec<Vec<f32>>> {
             let x = |stream, width| draw.tensor(stream, &[sequences * tokens, width]);
@@ -354,7 +355,7 @@ mod tests {
                 k: Codes::on(cuda, &codes.kv.k)?,
                 v: Codes::on(cuda, &codes.kv.v)?,
             };
-            let run = Run {
+            let run = QueryRun {
                 sequences,
                 tokens,
                 first_position: 0,

@@ -5,7 +5,7 @@ mod tests;
 
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::coded::{Coded, Precision};
-use crate::ops::Atoms;
+use crate::reference::tree::Atoms;
 
 /// Rows of at most so many elements are coded by a warp each, longer ones by a block.
 const SHORT: usize = 512;
@@ -72,8 +72,8 @@ impl CodedAtoms {
     }
 }
 
-/// Codes the columns of each atom of `x` `[tokens, cols]`; row i is first multiplied by `2^fold[i]`.
-/// All atoms in one launch.
+/// Codes the columns of each atom of `x` `[tokens, cols]`; row i is first multiplied by
+/// `2^fold[i]`. All atoms in one launch.
 pub(crate) fn atoms(
     cuda: &Cuda,
     x: &Slice<f32>,

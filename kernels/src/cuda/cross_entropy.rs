@@ -49,8 +49,8 @@ pub(crate) fn take_rows(
     )
 }
 
-/// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each token,
-/// in order, its input x `[tokens, width]` off the row of its target.
+/// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each
+/// token, in order, its input x `[tokens, width]` off the row of its target.
 pub(crate) fn take_targets(
     cuda: &Cuda,
     dw: &Slice<f32>,

@@ -41,7 +41,7 @@ const ANY_ALGORITHM: c_int = -1;
 
 /// What is multiplied, and added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MatrixKind {
     /// f32, added in f32.
     F32,
     /// f16, added in f32.
@@ -52,7 +52,7 @@ pub enum Kind {
     Int8,
 }
 
-impl Kind {
+impl MatrixKind {
     /// All kinds.
     pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
 
@@ -75,7 +75,8 @@ impl Kind {
         }
     }
 
-    /// Random numbers of magnitude 1 to 2, or bytes: how fast a card is hangs on how many bits flip.
+    /// Random numbers of magnitude 1 to 2, or bytes: how fast a card is hangs on how many bits
+    /// flip.
     fn numbers(self, seed: u64, len: usize) -> Vec<u8> {
         let stream = Philox::new(seed, 0);
         let word = |i: u64| stream.words(i)[0];
@@ -90,7 +91,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for MatrixKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
@@ -142,7 +143,7 @@ pub struct Cublas {
 /// A product that can be repeated: x `[m, k]` times w `[n, k]` transposed.
 #[derive(Debug)]
 pub struct Operands {
-    kind: Kind,
+    kind: MatrixKind,
     size: [c_int; 3],
     x: Slice<u8>,
     w: Slice<u8>,
@@ -187,11 +188,12 @@ impl Cublas {
         Ok((set == 0).then_some(cublas))
     }
 
-    /// Operands of random numbers for products of `[m, n, k]`; none where that is past cuBLAS's range.
+    /// Operands of random numbers for products of `[m, n, k]`; none where that is past cuBLAS's
+    /// range.
     ///
     /// # Errors
     /// [`crate::KernelError::Cuda`] where the GPU is out of memory or lost.
-    pub fn operands(&self, kind: Kind, size: [usize; 3]) -> Result<Option<Operands>> {
+    pub fn operands(&self, kind: MatrixKind, size: [usize; 3]) -> Result<Option<Operands>> {
         let [m, n, k] = size;
         let [operand, product] = kind.bytes();
         let int = |len: usize| c_int::try_from(len).ok();
@@ -216,13 +218,13 @@ impl Cublas {
         let [m, n, k] = operands.size;
         let [operand, product, compute] = operands.kind.types();
         let (one, zero) = match operands.kind {
-            Kind::Int8 => (1i32.to_ne_bytes(), 0i32.to_ne_bytes()),
+            MatrixKind::Int8 => (1i32.to_ne_bytes(), 0i32.to_ne_bytes()),
             _ => (1f32.to_ne_bytes(), 0f32.to_ne_bytes()),
         };
         let at = |slice: &Slice<u8>| slice.address().0 as usize as *mut c_void;
-        // SAFETY: the handle lives; the operands are on its GPU, as large as the sizes say; the scales
-        // are of the type of the sums and are read before the call returns. In cuBLAS's order, by
-        // columns, this is y^T = w x^T.
+        // SAFETY: the handle lives; the operands are on its GPU, as large as the sizes say; the
+        // scales are of the type of the sums and are read before the call returns. In cuBLAS's
+        // order, by columns, this is y^T = w x^T.
         let status = unsafe {
             (self.functions.gemm)(
                 self.handle,
@@ -291,7 +293,7 @@ mod tests {
 
     #[test]
     fn operands_are_of_magnitude_one_to_two() {
-        for kind in [Kind::F32, Kind::F16, Kind::Bf16] {
+        for kind in [MatrixKind::F32, MatrixKind::F16, MatrixKind::Bf16] {
             let bytes = kind.numbers(3, 5);
             let [operand, _] = kind.bytes();
             assert!(
@@ -299,11 +301,11 @@ mod tests {
                 "{kind}"
             );
             let exponents = match kind {
-                Kind::F32 => bytes
+                MatrixKind::F32 => bytes
                     .chunks(4)
                     .map(|b| u32::from(b[3] & 0x7f) << 1 | u32::from(b[2] >> 7))
                     .collect(),
-                Kind::F16 => bytes
+                MatrixKind::F16 => bytes
                     .chunks(2)
                     .map(|b| u32::from(b[1] & 0x7c) >> 2)
                     .collect(),
@@ -312,7 +314,7 @@ mod tests {
                     .map(|b| u32::from(b[1] & 0x7f) << 1 | u32::from(b[0] >> 7))
                     .collect::<Vec<_>>(),
             };
-            let one = if kind == Kind::F16 { 15 } else { 127 };
+            let one = if kind == MatrixKind::F16 { 15 } else { 127 };
             assert!(exponents.iter().all(|&e| e == one), "{kind}: {exponents:?}");
         }
     }

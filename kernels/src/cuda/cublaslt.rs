@@ -1,6 +1,6 @@
 //! cuBLASLt's products of bytes, where the machine has the library: on sm_90 and later it reaches
-//! tensor cores by instructions that our kernels do not use. Sums of products of bytes are exact, so
-//! they are the same bits.
+//! tensor cores by instructions that our kernels do not use. Sums of products of bytes are exact,
+//! so they are the same bits.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -9,9 +9,8 @@ use std::ptr;
 
 use cudarc::cublaslt::{result, sys};
 
-use super::matmul::ByteProducts;
-use super::tiles::Shape;
 use super::{Cuda, CudaError, Result, Slice};
+use crate::gpu::{ByteProducts, ProductShape};
 
 /// The value of `cublasOperation_t` for a turned matrix.
 static TURNED: i32 = 1;
@@ -28,8 +27,8 @@ unsafe impl Send for CublasLt {}
 unsafe impl Sync for CublasLt {}
 
 impl CublasLt {
-    /// The library for this GPU; none where it is not found or does not start, or where the GPU is not
-    /// one that it can work on.
+    /// The library for this GPU; none where it is not found or does not start, or where the GPU is
+    /// not one that it can work on.
     ///
     /// # Errors
     /// [`CudaError::Lost`].
@@ -52,20 +51,20 @@ impl CublasLt {
 impl ByteProducts for CublasLt {
     fn multiply(
         &self,
-        shape: Shape,
+        shape: ProductShape,
         a: &Slice<i8>,
         b: &Slice<i8>,
         sums: &Slice<i32>,
         adds: bool,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), CudaError> {
         // By columns, as cuBLASLt counts, this is sums^T = b a^T: b is given turned.
         let product = Product::new(shape).map_err(refused)?;
         let (alpha, beta) = (1i32, i32::from(adds));
         let at = |address: u64| address as usize as *const c_void;
         let out = sums.address().0 as usize as *mut c_void;
-        // SAFETY: the handle and the descriptors live; a, b and sums are on its GPU, as large as the
-        // shape says, and live until later work of the stream; the scales are read before the call
-        // returns. The launches that made a and b have bound the context to this thread.
+        // SAFETY: the handle and the descriptors live; a, b and sums are on its GPU, as large as
+        // the shape says, and live until later work of the stream; the scales are read before the
+        // call returns. The launches that made a and b have bound the context to this thread.
         let multiplied = unsafe {
             result::matmul(
                 self.handle,
@@ -86,7 +85,7 @@ impl ByteProducts for CublasLt {
                 self.stream as usize as sys::cudaStream_t,
             )
         };
-        multiplied.map_err(|error| refused(error).into())
+        multiplied.map_err(refused)
     }
 }
 
@@ -112,7 +111,7 @@ struct Product {
 }
 
 impl Product {
-    fn new(shape: Shape) -> std::result::Result<Self, result::CublasError> {
+    fn new(shape: ProductShape) -> std::result::Result<Self, result::CublasError> {
         use sys::cudaDataType::{CUDA_R_8I, CUDA_R_32I};
         let mut product = Self {
             operation: ptr::null_mut(),

@@ -4,7 +4,7 @@
 use super::reduce::tree;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::KernelError;
-use crate::ops::Atoms;
+use crate::reference::tree::Atoms;
 
 const fn kernel(name: &'static str) -> Kernel {
     let module = "elementwise";
@@ -53,7 +53,7 @@ pub fn elementary(
         let len = x.len() as u64;
         cuda.launch(kernel(name), over(cuda, x.len()), arguments![&values, len])?;
     }
-    cuda.download(&values)
+    Ok(cuda.download(&values)?)
 }
 
 /// A grid for `len` elements (more than 0), whose threads may take several.
@@ -61,7 +61,8 @@ pub(super) fn over(cuda: &Cuda, len: usize) -> Grid {
     Grid::new(blocks(cuda, len.div_ceil(256)), 256)
 }
 
-/// At most `wanted` blocks of a kernel whose blocks may take several shares: enough to fill the GPU.
+/// At most `wanted` blocks of a kernel whose blocks may take several shares: enough to fill the
+/// GPU.
 pub(super) fn blocks(cuda: &Cuda, wanted: usize) -> u32 {
     wanted.min(cuda.multiprocessors() as usize * 16).max(1) as u32
 }

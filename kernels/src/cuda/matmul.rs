@@ -5,18 +5,20 @@ mod library;
 mod operand;
 #[cfg(all(test, feature = "emulator"))]
 mod tests;
+mod tiles;
 mod verify;
 
 pub use library::offer_library;
+pub use tiles::ProductEngine;
 pub use verify::verify;
 
 pub(crate) use atoms::weight_gradient;
-pub(crate) use library::ByteProducts;
 
-use self::operand::Operand;
-use super::tiles::{self, Digits, Engine, Shape};
+use self::operand::GpuOperand;
+use self::tiles::DigitCounts;
 use super::{Cuda, CudaError, Kernel, Result, Slice, arguments, code, elementwise};
 use crate::coded::{Coded, Precision};
+use crate::gpu::ProductShape;
 use crate::{KernelError, Tensor};
 
 /// Left sides that a kernel adds its product to: `LEFT_SIDES` of `matmul.cu`.
@@ -39,7 +41,7 @@ enum Results<'a> {
 ///
 /// # Panics
 /// Where the depths differ, or an operand's strides leave its codes.
-pub(crate) fn product(cuda: &Cuda, a: &Operand, b: &Operand) -> Result<Slice<f32>> {
+pub(crate) fn product(cuda: &Cuda, a: &GpuOperand, b: &GpuOperand) -> Result<Slice<f32>> {
     let out = cuda.alloc(a.rows * b.rows)?;
     if let Some(library) = cuda.library()
         && tiles::suits_a_library(cuda.arch(), shape(a, b))
@@ -57,7 +59,12 @@ pub(crate) fn product(cuda: &Cuda, a: &Operand, b: &Operand) -> Result<Slice<f32
 }
 
 /// The exact sums `sum_k qa[m, k] * qb[n, k]`.
-fn sums_by(cuda: &Cuda, engine: Engine, a: &Operand, b: &Operand) -> Result<Slice<i64>> {
+fn sums_by(
+    cuda: &Cuda,
+    engine: ProductEngine,
+    a: &GpuOperand,
+    b: &GpuOperand,
+) -> Result<Slice<i64>> {
     let sums = cuda.zeros(a.rows * b.rows)?;
     if !sums.is_empty() && a.depth > 0 {
         launch(cuda, engine, a, b, Results::Sums(&sums))?;
@@ -69,8 +76,8 @@ fn sums_by(cuda: &Cuda, engine: Engine, a: &Operand, b: &Operand) -> Result<Slic
 fn finish(
     cuda: &Cuda,
     sums: &Slice<i64>,
-    a: &Operand,
-    b: &Operand,
+    a: &GpuOperand,
+    b: &GpuOperand,
     out: &Slice<f32>,
     left: &[&Slice<f32>],
 ) -> Result<()> {
@@ -93,20 +100,20 @@ fn finish(
     cuda.launch(Kernel { module, name }, grid, arguments)
 }
 
-fn choose(cuda: &Cuda, a: &Operand, b: &Operand) -> Engine {
+fn choose(cuda: &Cuda, a: &GpuOperand, b: &GpuOperand) -> ProductEngine {
     tiles::engine(cuda.arch(), shape(a, b), b.depth_stride == 1)
 }
 
-fn shape(a: &Operand, b: &Operand) -> Shape {
-    Shape {
+fn shape(a: &GpuOperand, b: &GpuOperand) -> ProductShape {
+    ProductShape {
         rows: a.rows,
         cols: b.rows,
         depth: a.depth,
     }
 }
 
-fn digits(a: &Operand, b: &Operand) -> Digits {
-    Digits {
+fn digits(a: &GpuOperand, b: &GpuOperand) -> DigitCounts {
+    DigitCounts {
         a: a.digits(),
         b: b.digits(),
     }
@@ -115,9 +122,9 @@ fn digits(a: &Operand, b: &Operand) -> Digits {
 /// The product into `out`, which may be `left`, by way of exact sums where the summed axis is cut.
 fn multiply(
     cuda: &Cuda,
-    engine: Engine,
-    a: &Operand,
-    b: &Operand,
+    engine: ProductEngine,
+    a: &GpuOperand,
+    b: &GpuOperand,
     out: &Slice<f32>,
     left: &[&Slice<f32>],
 ) -> Result<()> {
@@ -136,7 +143,13 @@ fn multiply(
 }
 
 /// Starts the kernel of a product that is not empty.
-fn launch(cuda: &Cuda, engine: Engine, a: &Operand, b: &Operand, into: Results<'_>) -> Result<()> {
+fn launch(
+    cuda: &Cuda,
+    engine: ProductEngine,
+    a: &GpuOperand,
+    b: &GpuOperand,
+    into: Results<'_>,
+) -> Result<()> {
     assert_eq!(a.depth, b.depth, "the summed axes differ");
     for operand in [a, b] {
         assert!(
@@ -172,8 +185,8 @@ fn launch(cuda: &Cuda, engine: Engine, a: &Operand, b: &Operand, into: Results<'
     cuda.launch(engine.kernel(digits(a, b)), plan.grid, arguments)
 }
 
-/// `y = x W^T` as [`Device::matmul`](crate::Device::matmul) has it, by an engine that the sizes would
-/// not choose: for checks and timing.
+/// `y = x W^T` as [`Device::matmul`](crate::Device::matmul) has it, by an engine that the sizes
+/// would not choose: for checks and timing.
 ///
 /// # Errors
 /// [`KernelError::Cuda`] where the GPU is out of memory or lost.
@@ -182,16 +195,16 @@ fn launch(cuda: &Cuda, engine: Engine, a: &Operand, b: &Operand, into: Results<'
 /// Where the depths differ, or the GPU lacks the engine.
 pub fn product_by(
     cuda: &Cuda,
-    engine: Engine,
+    engine: ProductEngine,
     x: &Coded,
     w: &Coded,
 ) -> std::result::Result<Tensor, KernelError> {
     assert!(
-        Engine::of(cuda.arch()).contains(&engine),
+        ProductEngine::of(cuda.arch()).contains(&engine),
         "{} has no {engine}",
         cuda.arch()
     );
-    let (a, b) = (Operand::by_rows(cuda, x)?, Operand::by_rows(cuda, w)?);
+    let (a, b) = (GpuOperand::by_rows(cuda, x)?, GpuOperand::by_rows(cuda, w)?);
     let out = cuda.alloc(x.rows * w.rows)?;
     multiply(cuda, engine, &a, &b, &out, &[])?;
     Tensor::new(&[x.rows, w.rows], out)
@@ -201,13 +214,13 @@ pub fn product_by(
 pub(crate) fn forward(cuda: &Cuda, x: &Coded, w: &Coded) -> Result<Slice<f32>> {
     product(
         cuda,
-        &Operand::by_rows(cuda, x)?,
-        &Operand::by_rows(cuda, w)?,
+        &GpuOperand::by_rows(cuda, x)?,
+        &GpuOperand::by_rows(cuda, w)?,
     )
 }
 
-/// The exact sums of `x W^T` over the columns that x and w hold: devices that share the summed axis add
-/// theirs up, in any order, then [`rounded`] rounds them once.
+/// The exact sums of `x W^T` over the columns that x and w hold: devices that share the summed axis
+/// add theirs up, in any order, then [`rounded`] rounds them once.
 ///
 /// # Errors
 /// [`KernelError::Cuda`] where the GPU is out of memory or lost.
@@ -215,11 +228,12 @@ pub(crate) fn forward(cuda: &Cuda, x: &Coded, w: &Coded) -> Result<Slice<f32>> {
 /// # Panics
 /// Where the columns differ.
 pub fn partial(cuda: &Cuda, x: &Coded, w: &Coded) -> std::result::Result<Slice<i64>, KernelError> {
-    let (x, w) = (Operand::by_rows(cuda, x)?, Operand::by_rows(cuda, w)?);
+    let (x, w) = (GpuOperand::by_rows(cuda, x)?, GpuOperand::by_rows(cuda, w)?);
     sums_by(cuda, choose(cuda, &x, &w), &x, &w)
 }
 
-/// `y = round_f32(2^(ex + ew) * sums)`, for the sums `[m, n]` that [`partial`] gives of such x and w.
+/// `y = round_f32(2^(ex + ew) * sums)`, for the sums `[m, n]` that [`partial`] gives of such x and
+/// w.
 ///
 /// # Errors
 /// As [`partial`].
@@ -233,7 +247,7 @@ pub fn rounded(
     w: &Coded,
 ) -> std::result::Result<Slice<f32>, KernelError> {
     assert_eq!(sums.len(), x.rows * w.rows, "a sum an element");
-    let (x, w) = (Operand::by_rows(cuda, x)?, Operand::by_rows(cuda, w)?);
+    let (x, w) = (GpuOperand::by_rows(cuda, x)?, GpuOperand::by_rows(cuda, w)?);
     let y = cuda.alloc(sums.len())?;
     finish(cuda, sums, &x, &w, &y, &[])?;
     Ok(y)
@@ -248,6 +262,6 @@ pub(crate) fn input_gradient(
 ) -> Result<Slice<f32>> {
     let fold = w.exp.on(cuda)?;
     let coded = code::rows(cuda, dy, w.rows, Some(&fold), precision)?;
-    let dy = Operand::by_rows(cuda, &coded)?;
-    product(cuda, &dy, &Operand::by_cols(cuda, w)?)
+    let dy = GpuOperand::by_rows(cuda, &coded)?;
+    product(cuda, &dy, &GpuOperand::by_cols(cuda, w)?)
 }

@@ -1,189 +1,47 @@
-//! The CUDA back-end: kernels of `kernels/cuda/*.cu` on an NVIDIA GPU, or on the emulated one.
+//! The CUDA back-end: the kernels of `kernels/cuda/*.cu`, launched on a [GPU](crate::gpu).
 //!
-//! Each file that is named after an operation has a CPU twin of that name. Work is put into one stream
-//! and runs in that order; only what returns numbers to the host waits for it.
+//! A file that is named after an operation has a twin of that name in [`crate::reference`].
 
 pub(crate) mod adamw;
-pub mod arch;
 pub(crate) mod attention;
 pub(crate) mod blake3;
-mod cache;
 pub(crate) mod code;
 pub(crate) mod cross_entropy;
 pub mod cublas;
 mod cublaslt;
-mod driver;
 pub mod elementwise;
 pub(crate) mod embedding;
-#[cfg(feature = "emulator")]
-pub mod emulator;
-mod error;
-pub mod images;
-pub mod kv_pages;
-mod launch;
+pub mod keys;
 pub mod matmul;
-mod memory;
-mod nvidia;
-pub mod nvrtc;
 pub mod pages;
 pub mod peak;
-mod pool;
 pub(crate) mod reduce;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod sample;
-mod slice;
 pub(crate) mod swiglu;
-mod tiles;
 
-use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use arch::Arch;
-pub use driver::{DeviceMemory, Properties};
-pub use error::CudaError;
-pub use launch::{Argument, Grid, Kernel};
-pub use memory::{Account, MemoryReport, Purpose};
-pub use slice::{Element, Slice};
-pub use tiles::Engine;
+#[cfg(feature = "emulator")]
+pub use crate::gpu::emulator;
+pub use crate::gpu::{
+    Arch, Argument, Cuda, CudaError, CudaOptions, DeviceMemory, Element, Grid, Kernel,
+    MemoryPurpose, MemoryReport, Properties, PurposeScope, Slice, arch, images, nvrtc,
+};
+pub use matmul::ProductEngine;
 
-pub(crate) use launch::arguments;
+pub(crate) use crate::gpu::arguments;
 
 use crate::KernelError;
-use cache::Cache;
-use driver::Driver;
-use matmul::ByteProducts;
-use nvidia::Nvidia;
-use pool::{Block, Pool, Taken};
 
 /// What operations on a GPU give.
 pub(crate) type Result<T> = std::result::Result<T, KernelError>;
 
-/// An open GPU. Clones are the same GPU.
-#[derive(Clone)]
-pub struct Cuda(Arc<Gpu>);
-
-struct Gpu {
-    /// A library of NVIDIA's that has passed the vectors of products. It ends before the driver, in
-    /// whose context it lives.
-    library: OnceLock<Box<dyn ByteProducts>>,
-    driver: Box<dyn Driver>,
-    pool: Pool,
-}
-
-impl Drop for Gpu {
-    fn drop(&mut self) {
-        // Binds the context to this thread, which may be another than the library's.
-        let _ = self.driver.synchronise();
-        drop(self.library.take());
-        // Every slice holds the GPU, so all memory is the pool's now. A lost card has none to give back.
-        let _ = self.pool.trim(&*self.driver);
-    }
-}
-
-/// How a GPU is opened.
-#[derive(Clone, Debug, Default)]
-pub struct CudaOptions {
-    /// The most bytes of its memory to hold; none for nearly all that is free when it is opened. Two
-    /// workers on one GPU need one each.
-    pub memory_bytes: Option<u64>,
-    /// Where compiled kernels are kept; none for the usual place.
-    pub cache: Option<PathBuf>,
-}
-
 impl Cuda {
-    /// Number of NVIDIA cards that the driver shows.
-    ///
-    /// # Errors
-    /// [`CudaError::NoDriver`], [`CudaError::DriverTooOld`], [`CudaError::NotStarted`].
-    pub fn count() -> std::result::Result<usize, CudaError> {
-        nvidia::count()
-    }
-
-    /// The NVIDIA card of this number, as the driver counts them.
-    ///
-    /// # Errors
-    /// Those of [`Self::count`], and [`CudaError::NoDevice`], [`CudaError::CardTooOld`],
-    /// [`CudaError::Call`].
-    pub fn open(index: usize, options: &CudaOptions) -> std::result::Result<Self, CudaError> {
-        let cache = options
-            .cache
-            .as_deref()
-            .map_or_else(Cache::usual, Cache::at);
-        let card = Nvidia::open(index, cache)?;
-        let limit = match options.memory_bytes {
-            Some(bytes) => bytes,
-            // The rest is for the driver: the code of kernels, and what they spill.
-            None => card.memory()?.free / 16 * 15,
-        };
-        Ok(Self::over(card, limit))
-    }
-
-    /// A GPU over `driver`, whose pool holds at most `limit` bytes.
-    pub(crate) fn over(driver: impl Driver + 'static, limit: u64) -> Self {
-        Self(Arc::new(Gpu {
-            driver: Box::new(driver),
-            pool: Pool::new(limit),
-            library: OnceLock::new(),
-        }))
-    }
-
-    /// What reports call the GPU.
-    pub fn name(&self) -> &str {
-        &self.properties().name
-    }
-
-    /// What the GPU is.
-    pub fn properties(&self) -> &Properties {
-        self.0.driver.properties()
-    }
-
-    /// The architecture whose kernels it runs.
-    pub fn arch(&self) -> Arch {
-        self.properties().arch
-    }
-
-    /// Number of multiprocessors.
-    pub fn multiprocessors(&self) -> u32 {
-        self.properties().multiprocessors
-    }
-
-    /// Bytes of shared memory that one block may ask for.
-    pub fn shared_memory_max(&self) -> u32 {
-        self.properties().shared_memory_max
-    }
-
-    /// What its memory is held for.
-    pub fn memory(&self) -> MemoryReport {
-        self.0.pool.report(&*self.0.driver)
-    }
-
-    /// Until the guard is dropped, what this thread allocates counts as held for `purpose`.
-    pub fn account(&self, purpose: Purpose) -> Account {
-        Account::open(purpose)
-    }
-
-    /// Gives the memory that the pool keeps for later back to the card.
-    ///
-    /// # Errors
-    /// [`CudaError::Lost`].
-    pub fn trim(&self) -> Result<()> {
-        Ok(self.0.pool.trim(&*self.0.driver)?)
-    }
-
-    /// Waits until all work is done.
-    ///
-    /// # Errors
-    /// [`CudaError::Lost`].
-    pub fn synchronise(&self) -> Result<()> {
-        Ok(self.0.driver.synchronise()?)
-    }
-
-    /// The handle of the stream of work, for libraries of NVIDIA's; none where the GPU is emulated.
-    pub(crate) fn raw_stream(&self) -> Option<u64> {
-        self.0.driver.raw_stream()
+    /// Launches a kernel, after all that the stream of work holds.
+    pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, arguments: &[Argument]) -> Result<()> {
+        Ok(self.start(kernel, grid, arguments)?)
     }
 
     /// How long the GPU works on what `work` puts into the stream.
@@ -191,100 +49,9 @@ impl Cuda {
     /// # Errors
     /// Those of `work`, and [`CudaError::Lost`].
     pub fn timed<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<(R, Duration)> {
-        let driver = &self.0.driver;
-        let start = driver.event()?;
+        let start = self.mark()?;
         let result = work();
-        let time = driver.elapsed(start, driver.event()?)?;
+        let time = self.time_between(start, self.mark()?)?;
         Ok((result?, time))
-    }
-
-    /// Room for `len` elements of any content.
-    pub(crate) fn alloc<T: Element>(&self, len: usize) -> Result<Slice<T>> {
-        let bytes = len.saturating_mul(size_of::<T>());
-        let taken = self.0.pool.take(&*self.0.driver, bytes)?;
-        Ok(Slice::new(Block::new(self, taken), len))
-    }
-
-    /// `len` zeros.
-    pub(crate) fn zeros<T: Element>(&self, len: usize) -> Result<Slice<T>> {
-        let slice = self.alloc(len)?;
-        self.clear(&slice)?;
-        Ok(slice)
-    }
-
-    /// Sets every element to 0.
-    pub(crate) fn clear<T: Element>(&self, slice: &Slice<T>) -> Result<()> {
-        if !slice.is_empty() {
-            self.0.driver.fill(slice.address(), 0, slice.bytes())?;
-        }
-        Ok(())
-    }
-
-    /// The elements of `host`.
-    pub(crate) fn upload<T: Element>(&self, host: &[T]) -> Result<Slice<T>> {
-        let slice = self.alloc(host.len())?;
-        if !host.is_empty() {
-            let bytes = bytemuck::cast_slice(host);
-            self.0.driver.upload(bytes, slice.address())?;
-        }
-        Ok(slice)
-    }
-
-    /// The elements on the host. Waits for all work that they come from.
-    pub(crate) fn download<T: Element>(&self, from: &Slice<T>) -> Result<Vec<T>> {
-        let mut host = vec![T::zeroed(); from.len()];
-        if !host.is_empty() {
-            let bytes = bytemuck::cast_slice_mut(&mut host);
-            self.0.driver.download(from.address(), bytes)?;
-        }
-        Ok(host)
-    }
-
-    /// Copies all elements. The two do not overlap.
-    ///
-    /// # Panics
-    /// Where their lengths differ.
-    pub(crate) fn copy<T: Element>(&self, from: &Slice<T>, to: &Slice<T>) -> Result<()> {
-        assert_eq!(from.len(), to.len(), "a copy between slices of one length");
-        if from.is_empty() {
-            return Ok(());
-        }
-        let (source, target) = (from.address(), to.address());
-        Ok(self.0.driver.copy(source, target, from.bytes())?)
-    }
-
-    /// Parts `slice` from those that share its memory, by a copy: needed before a write in place.
-    pub(crate) fn unique<T: Element>(&self, slice: &mut Slice<T>) -> Result<()> {
-        if slice.is_shared() {
-            let own = self.alloc(slice.len())?;
-            self.copy(slice, &own)?;
-            *slice = own;
-        }
-        Ok(())
-    }
-
-    /// Starts a kernel.
-    pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, arguments: &[Argument]) -> Result<()> {
-        Ok(self.0.driver.launch(kernel, grid, arguments)?)
-    }
-
-    /// The library that large products go to, where there is one.
-    fn library(&self) -> Option<&dyn ByteProducts> {
-        self.0.library.get().map(AsRef::as_ref)
-    }
-
-    /// From now on large products go to `library`; to the one that is in use already, if any.
-    fn use_library(&self, library: Box<dyn ByteProducts>) {
-        self.0.library.get_or_init(|| library);
-    }
-
-    fn put(&self, taken: Taken) {
-        self.0.pool.put(&*self.0.driver, taken);
-    }
-}
-
-impl fmt::Debug for Cuda {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cuda({})", self.properties().name)
     }
 }

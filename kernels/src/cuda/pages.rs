@@ -1,159 +1,147 @@
-//! Keys and values that grow, in the memory of a GPU.
+//! Pages of keys and values of many sequences, in the memory of a GPU.
 
 use super::attention::any_grid;
-use super::{Cuda, Kernel, Purpose, Result, Slice, arguments};
+use super::{Cuda, Kernel, MemoryPurpose, Result, Slice, arguments};
 use crate::coded::Precision;
-use crate::ops::{AttentionShape, CodedKv};
-use crate::reference::attention::BLOCK;
+use crate::reference::attention::{AttentionShape, CodedKv};
+use crate::reference::pages::{PAGE_TOKENS, PagedRun};
 
-/// The tokens of a page: a block of keys.
-const PAGE: usize = BLOCK;
-
-/// Keys and values of one sequence in one layer, from position 0, in pages of 128 tokens. A clone shares
-/// the pages until one of the two writes to them.
-#[derive(Clone, Debug)]
-pub struct Pages {
+/// Pages of some layers, all allocated at once.
+#[derive(Debug)]
+pub struct GpuPages {
     cuda: Cuda,
     kv_heads: usize,
     head_dim: usize,
     precision: Precision,
-    tokens: usize,
-    pages: Vec<Page>,
-    /// Two addresses a page, of its codes and of its exponents: here and on the GPU.
-    addresses: Vec<u64>,
-    table: Slice<u64>,
+    layers: Vec<Layer>,
 }
 
-#[derive(Clone, Debug)]
-struct Page {
-    /// Keys, then values: `[2, PAGE, kv_heads, head_dim]`.
+/// Pages as kernels know them.
+#[derive(Debug)]
+struct Layer {
+    /// `[pages, 2, PAGE_TOKENS, kv_heads, head_dim]`: keys, then values.
     codes: Slice<i16>,
-    /// `[2, PAGE, kv_heads]`.
+    /// `[pages, 2, PAGE_TOKENS, kv_heads]`.
     exps: Slice<i32>,
 }
 
-impl Pages {
-    /// Keys and values of no tokens.
-    pub(crate) fn new(cuda: &Cuda, shape: &AttentionShape, precision: Precision) -> Result<Self> {
+/// Two addresses a page, of its codes and of its exponents, of the pages of several runs.
+pub(crate) struct Tables {
+    all: Slice<u64>,
+    /// Where each run begins, and how many addresses it has.
+    parts: Vec<(usize, usize)>,
+}
+
+impl Tables {
+    /// The addresses of a run.
+    pub(crate) fn of(&self, run: usize) -> Slice<u64> {
+        let (first, count) = self.parts[run];
+        self.all.part(first, count)
+    }
+}
+
+impl GpuPages {
+    /// `pages` pages in each of `layers` layers.
+    pub(crate) fn new(
+        cuda: &Cuda,
+        layers: usize,
+        shape: &AttentionShape,
+        precision: Precision,
+        pages: u32,
+    ) -> Result<Self> {
+        let _account = cuda.account(MemoryPurpose::KeyValues);
+        let rows = (pages as usize)
+            .saturating_mul(2 * PAGE_TOKENS)
+            .saturating_mul(shape.kv_heads);
+        let layer = |_| {
+            Ok(Layer {
+                codes: cuda.zeros(rows.saturating_mul(shape.head_dim))?,
+                exps: cuda.zeros(rows)?,
+            })
+        };
         Ok(Self {
             cuda: cuda.clone(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
             precision,
-            tokens: 0,
-            pages: Vec::new(),
-            addresses: Vec::new(),
-            table: cuda.alloc(0)?,
+            layers: (0..layers).map(layer).collect::<Result<_>>()?,
         })
     }
 
-    /// Tokens in it.
-    pub(crate) fn tokens(&self) -> usize {
-        self.tokens
+    /// Key heads of a token.
+    pub(crate) fn kv_heads(&self) -> usize {
+        self.kv_heads
     }
 
-    /// Precision of its codes.
+    /// Precision of the codes.
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Two addresses a page, as kernels take them.
-    pub(crate) fn table(&self) -> &Slice<u64> {
-        &self.table
+    /// Where the pages of `runs`, which have been checked, lie in a layer.
+    pub(crate) fn tables(&self, layer: usize, runs: &[PagedRun<'_>]) -> Result<Tables> {
+        let rows = 2 * PAGE_TOKENS * self.kv_heads;
+        let Layer { codes, exps } = &self.layers[layer];
+        let (mut all, mut parts) = (Vec::new(), Vec::with_capacity(runs.len()));
+        for run in runs {
+            let used = &run.pages[..run.end().div_ceil(PAGE_TOKENS)];
+            parts.push((all.len(), 2 * used.len()));
+            for &page in used {
+                let row = page as usize * rows;
+                let codes = codes.part(row * self.head_dim, rows * self.head_dim);
+                all.push(codes.address().0);
+                all.push(exps.part(row, rows).address().0);
+            }
+        }
+        Ok(Tables {
+            all: self.cuda.upload(&all)?,
+            parts,
+        })
     }
 
-    /// Puts the keys and values of new tokens after those that are there.
-    ///
-    /// # Errors
-    /// Where the GPU is out of memory or lost: the tokens before are all there, the new ones are not.
+    /// Puts the rows of `new` into the pages of `runs`, which have been checked.
     ///
     /// # Panics
-    /// Where their width or precision is another one.
-    pub(crate) fn append(&mut self, new: &CodedKv) -> Result<()> {
+    /// Where width or precision are others.
+    pub(crate) fn write(
+        &mut self,
+        layer: usize,
+        new: &CodedKv,
+        runs: &[PagedRun<'_>],
+    ) -> Result<()> {
         for coded in [&new.k, &new.v] {
-            assert_eq!(
-                (coded.cols, coded.precision, coded.rows),
-                (self.head_dim, self.precision, new.k.rows),
-                "append: rows"
-            );
+            let width = (coded.cols, coded.precision);
+            assert_eq!(width, (self.head_dim, self.precision), "write_pages: width");
         }
-        let tokens = new.k.rows / self.kv_heads;
-        if tokens == 0 {
-            return Ok(());
-        }
-        let _account = self.cuda.account(Purpose::KeyValues);
-        self.reserve(tokens)?;
         let cuda = &self.cuda;
+        let tables = self.tables(layer, runs)?;
+        let (k_codes, k_exps) = (new.k.q.on(cuda)?, new.k.exp.on(cuda)?);
+        let (v_codes, v_exps) = (new.v.q.on(cuda)?, new.v.exp.on(cuda)?);
         let kernel = Kernel {
             module: "attention",
             name: "attention_append",
         };
-        let (k_codes, k_exps) = (new.k.q.on(cuda)?, new.k.exp.on(cuda)?);
-        let (v_codes, v_exps) = (new.v.q.on(cuda)?, new.v.exp.on(cuda)?);
-        let arguments = arguments![
-            &self.table,
-            &k_codes,
-            &k_exps,
-            &v_codes,
-            &v_exps,
-            self.kv_heads as u32,
-            self.head_dim as u32,
-            self.tokens as u32,
-            tokens as u32,
-        ];
-        let elements = new.k.rows * self.head_dim;
-        cuda.launch(kernel, any_grid(elements), arguments)?;
-        self.tokens += tokens;
+        let mut row = 0;
+        for (index, run) in runs.iter().enumerate() {
+            let rows = run.count * self.kv_heads;
+            let elements = rows * self.head_dim;
+            let [k, v] = [&k_codes, &v_codes].map(|q| q.part(row * self.head_dim, elements));
+            let [k_exp, v_exp] = [&k_exps, &v_exps].map(|exp| exp.part(row, rows));
+            let table = tables.of(index);
+            let arguments = arguments![
+                &table,
+                &k,
+                &k_exp,
+                &v,
+                &v_exp,
+                self.kv_heads as u32,
+                self.head_dim as u32,
+                run.first as u32,
+                run.count as u32,
+            ];
+            cuda.launch(kernel, any_grid(elements), arguments)?;
+            row += rows;
+        }
         Ok(())
-    }
-
-    /// Sees to it that the pages of the next `tokens` tokens are there, and are nobody else's. Where
-    /// that fails nothing has changed.
-    fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let (first, end) = (self.tokens / PAGE, (self.tokens + tokens).div_ceil(PAGE));
-        let mut pages = Vec::with_capacity(end - first);
-        for page in self.pages.iter().skip(first) {
-            pages.push(page.own(&self.cuda)?);
-        }
-        let rows = 2 * PAGE * self.kv_heads;
-        while first + pages.len() < end {
-            pages.push(Page {
-                codes: self.cuda.alloc(rows * self.head_dim)?,
-                exps: self.cuda.alloc(rows)?,
-            });
-        }
-        let kept = &self.pages[..first];
-        let addresses: Vec<u64> = kept
-            .iter()
-            .chain(&pages)
-            .flat_map(Page::addresses)
-            .collect();
-        if addresses.iter().ne(&self.addresses) {
-            self.table = self.cuda.upload(&addresses)?;
-            self.addresses = addresses;
-        }
-        self.pages.truncate(first);
-        self.pages.append(&mut pages);
-        Ok(())
-    }
-}
-
-impl Page {
-    /// The page itself, or a copy of one that somebody else has too.
-    fn own(&self, cuda: &Cuda) -> Result<Self> {
-        if !self.codes.is_shared() && !self.exps.is_shared() {
-            return Ok(self.clone());
-        }
-        let own = Self {
-            codes: cuda.alloc(self.codes.len())?,
-            exps: cuda.alloc(self.exps.len())?,
-        };
-        cuda.copy(&self.codes, &own.codes)?;
-        cuda.copy(&self.exps, &own.exps)?;
-        Ok(own)
-    }
-
-    fn addresses(&self) -> [u64; 2] {
-        [self.codes.address().0, self.exps.address().0]
     }
 }

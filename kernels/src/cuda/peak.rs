@@ -100,7 +100,7 @@ impl Copied {
     /// # Errors
     /// [`crate::KernelError::Cuda`] where the GPU is lost.
     pub fn copy(&self) -> Result<()> {
-        self.from.cuda().copy(&self.from, &self.to)
+        Ok(self.from.cuda().copy(&self.from, &self.to)?)
     }
 }
 

@@ -42,7 +42,7 @@ fn segments_in_order(cuda: &Cuda, by: Kernel, tensors: &[Slice<f32>]) -> Result<
     let grid = Grid::new(tensors.len() as u32, 256);
     let arguments = arguments![&sums, &starts, &totals];
     cuda.launch(kernel("reduce_in_order"), grid, arguments)?;
-    cuda.download(&totals)
+    Ok(cuda.download(&totals)?)
 }
 
 /// The sum of `count` runs of one length, which make up `partials`, by the tree over their index.

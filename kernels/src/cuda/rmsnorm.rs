@@ -3,7 +3,7 @@
 use super::elementwise::{blocks, over_rows};
 use super::reduce::tree;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
-use crate::ops::Atoms;
+use crate::reference::tree::Atoms;
 
 const fn kernel(name: &'static str) -> Kernel {
     let module = "rmsnorm";

@@ -8,8 +8,8 @@ const ROTATE: Kernel = Kernel {
     name: "rope_rotate",
 };
 
-/// Rotates every head of x `[tokens, width]`, of 2 * `half` elements each, to its token's position by
-/// the cosines and sines `[positions, half]`.
+/// Rotates every head of x `[tokens, width]`, of 2 * `half` elements each, to its token's position
+/// by the cosines and sines `[positions, half]`.
 pub(crate) fn rotate(
     cuda: &Cuda,
     x: &Slice<f32>,

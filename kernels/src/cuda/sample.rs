@@ -1,7 +1,7 @@
 //! The next token from logits, in one block: the logits need not leave the GPU.
 
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
-use crate::ops::sample::Sampling;
+use crate::reference::sample::Sampling;
 use crate::rng::Philox;
 
 const GREEDY: Kernel = Kernel {
@@ -37,7 +37,7 @@ pub(crate) fn draw_rows(
         let logits = logits.part(row * vocab, vocab);
         put_token(cuda, &logits, sampling, *position, &tokens.part(index, 1))?;
     }
-    cuda.download(&tokens)
+    Ok(cuda.download(&tokens)?)
 }
 
 /// Puts the token of logits `[vocab]` into `token`, which keeps what it has where there are none.

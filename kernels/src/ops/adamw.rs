@@ -1,6 +1,6 @@
 //! AdamW in place.
 
-use super::AdamStep;
+use crate::reference::adamw::AdamStep;
 use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {

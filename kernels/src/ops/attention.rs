@@ -1,66 +1,14 @@
 //! Causal grouped-query attention of the sequences of a microbatch.
 
-use std::borrow::Cow;
-
 use super::keys::KeyValues;
 use super::matmul::tensor;
 use crate::coded::{Coded, Precision};
 use crate::math::LOG2_E;
 use crate::reference::attention::{
-    AttentionShape, BackwardInput, CodedKv, SequenceGradients, SequenceOut,
+    AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, BackwardInput, CodedKv,
+    SequenceGradients, SequenceOut,
 };
-use crate::{Buffer, Device, KernelError, Tensor, cpu, cuda, reference};
-
-/// Coded queries, keys and values of a run of tokens.
-#[derive(Clone, Debug)]
-pub struct AttentionCodes {
-    /// Queries times `scale * log2(e)`, `[tokens * heads, head_dim]`.
-    pub queries: Coded,
-    /// Keys and values.
-    pub kv: CodedKv,
-}
-
-impl AttentionCodes {
-    /// The codes of one of `sequences` sequences of one length.
-    fn sequence(&self, index: usize, sequences: usize) -> Cow<'_, Self> {
-        if sequences == 1 {
-            return Cow::Borrowed(self);
-        }
-        let part = |coded: &Coded| {
-            let rows = coded.rows / sequences;
-            coded.part(index * rows, rows)
-        };
-        Cow::Owned(Self {
-            queries: part(&self.queries),
-            kv: CodedKv {
-                k: part(&self.kv.k),
-                v: part(&self.kv.v),
-            },
-        })
-    }
-}
-
-/// What the forward pass leaves for the backward pass.
-#[derive(Clone, Debug)]
-pub struct AttentionOut {
-    /// `[tokens, heads * head_dim]`.
-    pub out: Tensor,
-    /// The integer maximum of each (token, head).
-    pub max: Buffer<i32>,
-    /// The denominator of each (token, head), at that maximum.
-    pub sum: Tensor,
-}
-
-/// Gradients of queries, keys and values, as [`Device::attention_codes`] took them.
-#[derive(Clone, Debug)]
-pub struct AttentionGradients {
-    /// `[tokens, heads * head_dim]`.
-    pub dq: Tensor,
-    /// `[tokens, kv_heads * head_dim]`.
-    pub dk: Tensor,
-    /// `[tokens, kv_heads * head_dim]`.
-    pub dv: Tensor,
-}
+use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
     /// Codes q `[tokens, heads * head_dim]`, k and v `[tokens, kv_heads * head_dim]` of a run of

@@ -48,13 +48,8 @@ impl Device {
             cuda::cross_entropy::take_rows(gpu, dx_slice, (&q, &exp, w.cols), &targets)?;
             return Ok(dx);
         }
-        let rows = dx.values_mut()?.chunks_exact_mut(w.cols);
-        for (row, target) in rows.zip(host_targets(targets)?) {
-            if let Some(target) = target {
-                let weight = w.decode_row(target as usize);
-                row.iter_mut().zip(weight).for_each(|(dx, w)| *dx -= w);
-            }
-        }
+        let targets = host_targets(targets)?;
+        reference::cross_entropy::take_rows(dx.values_mut()?, w, &targets);
         Ok(dx)
     }
 
@@ -75,13 +70,8 @@ impl Device {
             return cuda::cross_entropy::take_targets(gpu, dw.unique_on(gpu)?, &x, width, &targets);
         }
         let (dw, x) = (dw.values_mut()?, x.values()?);
-        for (row, target) in x.chunks_exact(width).zip(host_targets(targets)?) {
-            if let Some(target) = target {
-                let at = target as usize * width;
-                let dw = &mut dw[at..at + width];
-                dw.iter_mut().zip(row).for_each(|(dw, x)| *dw -= x);
-            }
-        }
+        let targets = host_targets(targets)?;
+        reference::cross_entropy::take_targets(dw, &x, width, &targets);
         Ok(())
     }
 }

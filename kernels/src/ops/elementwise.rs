@@ -1,7 +1,10 @@
-//! Sums and scaled sums, element by element.
+//! Sums and scaled sums, element by element, and what is done before a tensor is hashed.
 
 use super::matmul::tensor;
-use super::{Atoms, tree_sum};
+use crate::reference::elementwise::{
+    add_assign, add_bias, bias_gradient, canonicalise, scaled, scaled_add_assign,
+};
+use crate::reference::tree::{Atoms, tree_sum};
 use crate::{Device, KernelError, Tensor, cpu, cuda};
 
 impl Device {
@@ -15,7 +18,7 @@ impl Device {
             let b = b.on(gpu)?;
             return cuda::elementwise::add_assign(gpu, a.unique_on(gpu)?, &b);
         }
-        add(a.values_mut()?, &b.values()?);
+        add_assign(a.values_mut()?, &b.values()?);
         Ok(())
     }
 
@@ -66,10 +69,7 @@ impl Device {
     fn host_scaled_add(&self, a: &mut [f32], factor: f32, b: &[f32]) {
         match self {
             Self::Cpu(cpu) => cpu::elementwise::scaled_add_assign(cpu.isa(), a, factor, b),
-            _ => a
-                .iter_mut()
-                .zip(b)
-                .for_each(|(a, b)| *a = factor.mul_add(*b, *a)),
+            _ => scaled_add_assign(a, factor, b),
         }
     }
 
@@ -84,8 +84,7 @@ impl Device {
                 cuda::elementwise::scaled(gpu, &x.on(gpu)?, factor)?,
             );
         }
-        let scaled: Vec<f32> = x.values()?.iter().map(|v| v * factor).collect();
-        tensor(x.shape(), scaled)
+        tensor(x.shape(), scaled(&x.values()?, factor))
     }
 
     /// Adds `bias` `[n]` to every row of `x` `[m, n]`.
@@ -98,10 +97,7 @@ impl Device {
             let bias = bias.on(gpu)?;
             return cuda::elementwise::add_bias(gpu, x.unique_on(gpu)?, &bias);
         }
-        let bias = bias.values()?;
-        x.values_mut()?
-            .chunks_exact_mut(bias.len())
-            .for_each(|row| add(row, &bias));
+        add_bias(x.values_mut()?, &bias.values()?);
         Ok(())
     }
 
@@ -118,18 +114,37 @@ impl Device {
         let dy = dy.values()?;
         let mut atom = |index: usize| {
             let (start, count) = atoms.range(index);
-            let mut sum = vec![0.0; cols];
-            for row in dy[start * cols..(start + count) * cols].chunks_exact(cols) {
-                add(&mut sum, row);
-            }
-            sum
+            bias_gradient(&dy[start * cols..(start + count) * cols], cols)
         };
-        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(a, &b));
+        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add_assign(a, &b));
         tensor(&[cols], sum)
     }
-}
 
-/// `a += b` on the host.
-pub(super) fn add(a: &mut [f32], b: &[f32]) {
-    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    /// Turns every -0 into +0, and refuses NaN and infinity, as must be done before hashing.
+    ///
+    /// # Errors
+    /// [`KernelError::NotFinite`], naming the first bad tensor and its first bad element;
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn canonicalise(&self, tensors: &mut [(&str, &mut Tensor)]) -> Result<(), KernelError> {
+        let Self::Cuda(gpu) = self else {
+            return tensors
+                .iter_mut()
+                .try_for_each(|(name, x)| canonicalise(name, x.values_mut()?));
+        };
+        let slices = tensors
+            .iter_mut()
+            .map(|(_, x)| x.unique_on(gpu).cloned())
+            .collect::<Result<Vec<_>, _>>()?;
+        match cuda::elementwise::canonicalise(gpu, &slices)? {
+            None => Ok(()),
+            Some(bad) => {
+                let found = gpu.download(&slices[bad.tensor].part(bad.index, 1))?;
+                Err(KernelError::NotFinite {
+                    tensor: tensors[bad.tensor].0.to_string(),
+                    index: bad.index,
+                    value: found[0],
+                })
+            }
+        }
+    }
 }

@@ -1,8 +1,7 @@
 //! Embedding: rows of a table, and their gradient by (token id, position) order.
 
-use super::elementwise::add;
 use super::matmul::tensor;
-use crate::{Device, Ids, KernelError, Tensor, cuda};
+use crate::{Device, Ids, KernelError, Tensor, cuda, reference};
 
 impl Device {
     /// Row `ids[t]` of `table` `[vocab, hidden]` for each token t: `[tokens, hidden]`. Ids are
@@ -18,9 +17,7 @@ impl Device {
             return tensor(&shape, cuda::embedding::forward(gpu, &table, hidden, &ids)?);
         }
         let (table, ids) = (table.values()?, ids.0.values()?);
-        let row = |&id: &u32| &table[id as usize * hidden..(id as usize + 1) * hidden];
-        let rows: Vec<f32> = ids.iter().flat_map(row).copied().collect();
-        tensor(&shape, rows)
+        tensor(&shape, reference::embedding::forward(&table, hidden, &ids))
     }
 
     /// Gradient of the table: each row adds the gradients of its tokens by rising position.
@@ -41,11 +38,7 @@ impl Device {
             return tensor(&shape, gradient);
         }
         let (dy, ids) = (dy.values()?, ids.0.values()?);
-        let mut gradient = vec![0.0; vocab * hidden];
-        for (row, &id) in dy.chunks_exact(hidden).zip(ids.iter()) {
-            let at = id as usize * hidden;
-            add(&mut gradient[at..at + hidden], row);
-        }
+        let gradient = reference::embedding::backward(&dy, hidden, &ids, vocab);
         tensor(&shape, gradient)
     }
 }

@@ -1,8 +1,8 @@
 //! Keys and values of one sequence that grow with its tokens.
 
-use super::{AttentionShape, CodedKv};
 use crate::coded::{Coded, Precision};
-use crate::cuda::pages::Pages;
+use crate::cuda::keys::GpuKeys;
+use crate::reference::attention::{AttentionShape, CodedKv};
 use crate::{Buffer, Device, KernelError};
 
 /// Coded keys and values of one sequence in one layer, from position 0.
@@ -11,11 +11,11 @@ pub enum KeyValues {
     /// One run on the host.
     Host(CodedKv),
     /// Pages of a GPU.
-    Cuda(Pages),
+    Cuda(GpuKeys),
 }
 
 impl KeyValues {
-    /// Tokens in it.
+    /// Tokens that it holds, which is the position of the next.
     pub fn tokens(&self, shape: &AttentionShape) -> usize {
         match self {
             Self::Host(kv) => kv.k.rows / shape.kv_heads,
@@ -35,7 +35,7 @@ impl Device {
         precision: Precision,
     ) -> Result<KeyValues, KernelError> {
         if let Self::Cuda(gpu) = self {
-            return Ok(KeyValues::Cuda(Pages::new(gpu, shape, precision)?));
+            return Ok(KeyValues::Cuda(GpuKeys::new(gpu, shape, precision)?));
         }
         let empty = || Coded {
             rows: 0,

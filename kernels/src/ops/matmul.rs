@@ -1,46 +1,16 @@
-//! Coding and products: forward, gradient of the input, gradient of the weight.
+//! Products: forward, gradient of the input, gradient of the weight.
 
-use super::elementwise::add;
-use super::{Atoms, tree_sum};
 use crate::coded::{Coded, Operand, Precision};
+use crate::reference::elementwise::add_assign;
+use crate::reference::tree::{Atoms, tree_sum};
 use crate::{Buffer, Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
-    /// Codes the rows of `x`, seen as rows of `cols` elements.
-    ///
-    /// # Errors
-    /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn code(
-        &self,
-        x: &Tensor,
-        cols: usize,
-        precision: Precision,
-    ) -> Result<Coded, KernelError> {
-        match self {
-            Self::Cuda(gpu) => cuda::code::rows(gpu, &x.on(gpu)?, cols, None, precision),
-            _ => Ok(self.code_rows(&x.values()?, cols, None, precision)),
-        }
-    }
-
-    fn code_rows(&self, x: &[f32], cols: usize, fold: Option<&[i32]>, p: Precision) -> Coded {
-        match self {
-            Self::Cpu(cpu) => cpu::code::code_rows(cpu, x, cols, fold, p),
-            _ => reference::code::code_rows(x, cols, fold, p),
-        }
-    }
-
-    fn code_cols(&self, x: &[f32], cols: usize, fold: Option<&[i32]>, p: Precision) -> Coded {
-        match self {
-            Self::Cpu(cpu) => cpu::code::code_cols(cpu, x, cols, fold, p),
-            _ => reference::code::code_cols(x, cols, fold, p),
-        }
-    }
-
     fn product(&self, a: Operand<'_>, b: Operand<'_>) -> Vec<f32> {
         match self {
             Self::Cpu(cpu) => {
                 let mut out = vec![0.0; a.rows * b.rows];
-                cpu::gemm::gemm(cpu, a, b, &mut out);
+                cpu::matmul::matmul(cpu, a, b, &mut out);
                 out
             }
             _ => reference::matmul::matmul(a, b),
@@ -122,7 +92,7 @@ impl Device {
             let coded = self.code_cols(dy, cols, Some(fold), precision);
             self.product(coded.by_rows(), x.by_cols(start, count))
         };
-        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(a, &b));
+        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add_assign(a, &b));
         tensor(&shape, sum)
     }
 }

@@ -3,10 +3,13 @@
 
 mod adamw;
 mod attention;
+mod blake3;
+mod code;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod keys;
+mod logprobs;
 mod matmul;
 mod pages;
 mod place;
@@ -15,12 +18,14 @@ mod rmsnorm;
 mod rope;
 pub mod sample;
 mod swiglu;
-mod tree;
 
 pub use crate::reference::adamw::AdamStep;
-pub use crate::reference::attention::{AttentionShape, CodedKv};
-pub use attention::{AttentionCodes, AttentionGradients, AttentionOut};
+pub use crate::reference::attention::{
+    AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, CodedKv,
+};
+pub use crate::reference::pages::{PAGE_TOKENS, PagedRun};
+pub use crate::reference::tree::{Atoms, tree_sum};
 pub use keys::KeyValues;
-pub use pages::{KvPages, PAGE_TOKENS, PagedRun};
-pub use place::Account;
-pub use tree::{Atoms, tree_sum};
+pub use logprobs::Logprobs;
+pub use pages::KvPages;
+pub use place::MemoryScope;

@@ -1,18 +1,15 @@
 //! Keys and values of many sequences in pages of a pool, and attention over them.
 //!
-//! A page has 128 tokens of one sequence, which is a block of attention: no kernel gathers. Which
-//! pages a sequence has is the caller's affair; the same page numbers hold in every layer.
+//! A page has 128 tokens of one sequence, which is a block of attention: no kernel gathers. The
+//! caller decides which pages a sequence has; the same page numbers hold in every layer.
 
 use super::matmul::tensor;
-use super::{AttentionShape, CodedKv};
 use crate::coded::{Coded, Precision};
 use crate::cpu::pages::HostPages;
-use crate::cuda::kv_pages::GpuPages;
-use crate::reference::attention::BLOCK;
+use crate::cuda::pages::GpuPages;
+use crate::reference::attention::{AttentionShape, CodedKv};
+use crate::reference::pages::{PagedRun, PlainPages, check_runs};
 use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
-
-/// Tokens of a page.
-pub const PAGE_TOKENS: usize = BLOCK;
 
 /// Coded keys and values of the layers of a stage, in pages.
 #[derive(Debug)]
@@ -25,33 +22,9 @@ pub struct KvPages {
 /// Where pages lie.
 #[derive(Debug)]
 enum Store {
-    Host(HostPages),
+    Reference(PlainPages),
+    Cpu(HostPages),
     Cuda(GpuPages),
-}
-
-/// New tokens `[first, first + count)` of one sequence, whose pages are these, in order. The keys
-/// and values of the tokens before `first` are in them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PagedRun<'a> {
-    /// Pages of the sequence, up to the last new token at least.
-    pub pages: &'a [u32],
-    /// Position of the first new token.
-    pub first: usize,
-    /// How many; at least one.
-    pub count: usize,
-}
-
-impl PagedRun<'_> {
-    /// The position after the last new token.
-    pub fn end(&self) -> usize {
-        self.first + self.count
-    }
-
-    /// The page of the token at `position`, and its place in it.
-    pub(crate) fn place(&self, position: usize) -> (usize, usize) {
-        let page = self.pages[position / PAGE_TOKENS];
-        (page as usize, position % PAGE_TOKENS)
-    }
 }
 
 impl KvPages {
@@ -60,17 +33,17 @@ impl KvPages {
         layers as u64 * HostPages::page_bytes(shape) as u64
     }
 
-    /// Number of pages.
+    /// Pages of each layer: page numbers lie below it.
     pub fn pages(&self) -> u32 {
         self.pages
     }
 
-    /// Number of layers.
+    /// Layers that have these pages.
     pub fn layers(&self) -> usize {
         self.layers
     }
 
-    /// That `runs` have `tokens` new tokens in all, in pages that are there.
+    /// Checks that `runs` have `tokens` new tokens in all, in pages that are there.
     fn check(&self, layer: usize, tokens: usize, runs: &[PagedRun<'_>]) -> Result<(), KernelError> {
         assert!(layer < self.layers, "layer {layer} of {}", self.layers);
         check_runs(runs, self.pages)?;
@@ -82,42 +55,6 @@ impl KvPages {
             "the runs have {asked} tokens, the rows are of {tokens}"
         )))
     }
-}
-
-/// That every run has tokens, and pages for them out of `pages`.
-///
-/// # Errors
-/// [`KernelError::DoesNotFit`], naming the run.
-pub(crate) fn check_runs(runs: &[PagedRun<'_>], pages: u32) -> Result<(), KernelError> {
-    /// The most tokens that kernels count.
-    const TOKENS_MAX: usize = (u32::MAX / 2) as usize;
-    let refuse = |index: usize, reason: String| {
-        let error = format!("run {index} of {}: {reason}", runs.len());
-        Err(KernelError::DoesNotFit(error))
-    };
-    let mut total = 0usize;
-    for (index, run) in runs.iter().enumerate() {
-        if run.count == 0 {
-            return refuse(index, "it has no tokens".to_string());
-        }
-        total = total.saturating_add(run.count);
-        let end = run.first.saturating_add(run.count);
-        if end.max(total) > TOKENS_MAX {
-            return refuse(index, format!("more than {TOKENS_MAX} tokens"));
-        }
-        let needed = end.div_ceil(PAGE_TOKENS);
-        if run.pages.len() < needed {
-            let got = run.pages.len();
-            return refuse(
-                index,
-                format!("{end} tokens need {needed} pages, got {got}"),
-            );
-        }
-        if let Some(page) = run.pages[..needed].iter().find(|&&page| page >= pages) {
-            return refuse(index, format!("page {page} of a pool of {pages}"));
-        }
-    }
-    Ok(())
 }
 
 impl Device {
@@ -133,8 +70,9 @@ impl Device {
         pages: u32,
     ) -> Result<KvPages, KernelError> {
         let store = match self {
+            Self::Reference => Store::Reference(PlainPages::new(layers, shape, precision, pages)),
+            Self::Cpu(_) => Store::Cpu(HostPages::new(layers, shape, precision, pages)),
             Self::Cuda(gpu) => Store::Cuda(GpuPages::new(gpu, layers, shape, precision, pages)?),
-            _ => Store::Host(HostPages::new(layers, shape, precision, pages)),
         };
         Ok(KvPages {
             store,
@@ -159,13 +97,18 @@ impl Device {
         runs: &[PagedRun<'_>],
     ) -> Result<(), KernelError> {
         let kv_heads = match &pages.store {
-            Store::Host(host) => host.kv_heads(),
+            Store::Reference(plain) => plain.kv_heads(),
+            Store::Cpu(host) => host.kv_heads(),
             Store::Cuda(gpu) => gpu.kv_heads(),
         };
         assert_eq!(new.k.rows, new.v.rows, "write_pages: rows of keys, values");
         pages.check(layer, new.k.rows / kv_heads, runs)?;
         match &mut pages.store {
-            Store::Host(host) => {
+            Store::Reference(plain) => {
+                plain.write(layer, &*new.on_host()?, runs);
+                Ok(())
+            }
+            Store::Cpu(host) => {
                 host.write(layer, &*new.on_host()?, runs);
                 Ok(())
             }
@@ -194,46 +137,25 @@ impl Device {
     ) -> Result<Tensor, KernelError> {
         let tokens = queries.rows / shape.heads;
         pages.check(layer, tokens, runs)?;
-        let host = match (self, &pages.store) {
+        let out = match (self, &pages.store) {
+            (Self::Reference, Store::Reference(plain)) => {
+                plain.check_written(layer, runs)?;
+                let queries = queries.on_host()?;
+                reference::pages::forward(&queries, plain, layer, runs, shape, precision)
+            }
+            (Self::Cpu(cpu), Store::Cpu(host)) => {
+                host.check_written(layer, runs)?;
+                let queries = queries.on_host()?;
+                cpu::attention::paged(cpu, &queries, host, layer, runs, shape, precision)
+            }
             (Self::Cuda(gpu), Store::Cuda(pages)) => {
                 return cuda::attention::paged(gpu, queries, pages, layer, runs, shape, precision);
             }
-            (_, Store::Host(host)) => host,
-            (_, Store::Cuda(_)) => {
-                let reason = "pages of a GPU, read by another device".to_string();
+            _ => {
+                let reason = format!("pages of another device, read by {}", self.name());
                 return Err(KernelError::DoesNotFit(reason));
             }
         };
-        host.check_written(layer, runs)?;
-        let queries = queries.on_host()?;
-        let out = match self {
-            Self::Cpu(cpu) => {
-                cpu::attention::paged(cpu, &queries, host, layer, runs, shape, precision)
-            }
-            _ => reference_paged(&queries, host, layer, runs, shape, precision),
-        };
-        self.place(tensor(&[tokens, shape.heads * shape.head_dim], out)?)
+        tensor(&[tokens, shape.heads * shape.head_dim], out)
     }
-}
-
-/// By the reference, run by run, over keys and values in one piece.
-fn reference_paged(
-    queries: &Coded,
-    pages: &HostPages,
-    layer: usize,
-    runs: &[PagedRun<'_>],
-    shape: &AttentionShape,
-    precision: Precision,
-) -> Vec<f32> {
-    let mut out = Vec::with_capacity(queries.rows * shape.head_dim);
-    let mut row = 0;
-    for run in runs {
-        let rows = run.count * shape.heads;
-        let queries = queries.part(row, rows);
-        let kv = pages.gathered(layer, run);
-        let one = reference::attention::forward(&queries, &kv, run.first, shape, precision);
-        out.extend(one.out);
-        row += rows;
-    }
-    out
 }

@@ -1,19 +1,21 @@
 //! Where tensors lie: moving them to the device, and taking rows out of them.
 
 use super::matmul::tensor;
-use crate::cuda::{Element, Purpose};
-use crate::{Buffer, Device, Ids, KernelError, NO_ID, Tensor, cuda, tensor as host};
+use crate::gpu::{Element, MemoryPurpose, PurposeScope};
+use crate::{Buffer, Device, Ids, KernelError, NO_ID, Tensor};
 
 /// Memory is booked under a purpose until it is dropped. See [`Device::account`].
 #[must_use = "memory is booked under the purpose while this lives"]
-pub struct Account(#[expect(dead_code, reason = "its end is what counts")] Option<cuda::Account>);
+pub struct MemoryScope(
+    #[expect(dead_code, reason = "its end is what counts")] Option<PurposeScope>,
+);
 
 impl Device {
     /// Books the memory that is taken while the result lives under `purpose`. Only GPUs keep books.
-    pub fn account(&self, purpose: Purpose) -> Account {
+    pub fn account(&self, purpose: MemoryPurpose) -> MemoryScope {
         match self {
-            Self::Cuda(gpu) => Account(Some(gpu.account(purpose))),
-            _ => Account(None),
+            Self::Cuda(gpu) => MemoryScope(Some(gpu.account(purpose))),
+            _ => MemoryScope(None),
         }
     }
 
@@ -76,37 +78,9 @@ impl Device {
         let at = start * cols;
         if let Self::Cuda(gpu) = self {
             let to = x.unique_on(gpu)?.part(at, rows.len());
-            return gpu.copy(&rows.on(gpu)?, &to);
+            return Ok(gpu.copy(&rows.on(gpu)?, &to)?);
         }
         x.values_mut()?[at..at + rows.len()].copy_from_slice(&rows.values()?);
         Ok(())
-    }
-
-    /// Turns every -0 into +0, and refuses NaN and infinity, as must be done before hashing.
-    ///
-    /// # Errors
-    /// [`KernelError::NotFinite`], naming the first bad tensor and its first bad element;
-    /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn canonicalise(&self, tensors: &mut [(&str, &mut Tensor)]) -> Result<(), KernelError> {
-        let Self::Cuda(gpu) = self else {
-            return tensors
-                .iter_mut()
-                .try_for_each(|(name, x)| host::canonicalise(name, x.values_mut()?));
-        };
-        let slices = tensors
-            .iter_mut()
-            .map(|(_, x)| x.unique_on(gpu).cloned())
-            .collect::<Result<Vec<_>, _>>()?;
-        match cuda::elementwise::canonicalise(gpu, &slices)? {
-            None => Ok(()),
-            Some(bad) => {
-                let found = gpu.download(&slices[bad.tensor].part(bad.index, 1))?;
-                Err(KernelError::NotFinite {
-                    tensor: tensors[bad.tensor].0.to_string(),
-                    index: bad.index,
-                    value: found[0],
-                })
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Short sums of fixed shape.
 
-use super::{Atoms, tree_sum};
+use crate::reference::tree::{Atoms, tree_sum};
 use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {

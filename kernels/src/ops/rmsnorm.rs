@@ -1,8 +1,8 @@
 //! RMSNorm. y[r,c] = (x[r,c] * inv[r]) * w[c], inv = 1 / sqrt(mean(x^2) + eps).
 
-use super::elementwise::add;
 use super::matmul::tensor;
-use super::{Atoms, tree_sum};
+use crate::reference::elementwise::add_assign;
+use crate::reference::tree::{Atoms, tree_sum};
 use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
@@ -92,7 +92,7 @@ impl Device {
                 _ => reference::rmsnorm::weight_gradient(dy, x, &inverse[start..end], cols),
             }
         };
-        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(a, &b));
+        let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add_assign(a, &b));
         tensor(&[cols], sum)
     }
 }

@@ -1,28 +1,13 @@
 //! The next token from logits: greedy, or drawn from a counter-based stream.
 
-mod logprobs;
-mod rows;
+use rayon::prelude::*;
 
-pub use self::logprobs::Logprobs;
-pub use self::rows::{Candidates, RowSample};
-
-use crate::math::{LOG2_E, ceil_to_int, exp2};
-use crate::reference::reduce;
-use crate::rng::Philox;
+use crate::isa::Isa;
+use crate::reference::sample::{choose, draw_by};
 use crate::{Device, KernelError, Tensor, cpu, cuda};
 
-/// How a token is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Divides the logits; 0 takes the most probable token.
-    pub temperature: f32,
-    /// Keeps this many of the most probable tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keeps the most probable tokens up to this mass.
-    pub top_p: f32,
-    /// Key of the random stream.
-    pub seed: u64,
-}
+pub use super::logprobs::Logprobs;
+pub use crate::reference::sample::{Candidates, RowSample, Sampling, greedy, sample};
 
 impl Device {
     /// The token at `position` of a stream, from logits `[1, vocab]`: see [`sample`].
@@ -44,104 +29,89 @@ impl Device {
             Self::Reference => Ok(sample(&logits.values()?, sampling, position)),
         }
     }
-}
 
-/// The token of the largest logit, the lowest id among equals.
-pub fn greedy(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = id;
+    /// The tokens that `draws` give from logits `[m, vocab]`, which are finite; each is what
+    /// [`Device::sample`] gives for its row, but for its candidates.
+    ///
+    /// # Errors
+    /// [`KernelError::DoesNotFit`] for a row or a biased token that is not there, and where no
+    /// token is allowed; [`KernelError::Cuda`] where a GPU fails.
+    pub fn sample_rows(
+        &self,
+        logits: &Tensor,
+        draws: &[RowSample<'_>],
+    ) -> Result<Vec<u32>, KernelError> {
+        let (rows, vocab) = logits.rows_cols();
+        check(rows, vocab, draws)?;
+        match self {
+            Self::Cuda(gpu) => {
+                let all = logits.on(gpu)?;
+                let is_plain = |draw: &&RowSample<'_>| draw.candidates.is_all();
+                let plain = draws.iter().filter(is_plain);
+                let plain: Vec<_> = plain
+                    .map(|draw| (draw.row, draw.sampling, draw.position))
+                    .collect();
+                let mut drawn = cuda::sample::draw_rows(gpu, &all, vocab, &plain)?.into_iter();
+                let token = |draw: &RowSample<'_>| {
+                    let is_plain = draw.candidates.is_all();
+                    match if is_plain { drawn.next() } else { None } {
+                        Some(token) => Ok(token),
+                        None => from_row(None, &logits.rows(draw.row, 1).values()?, draw),
+                    }
+                };
+                draws.iter().map(token).collect()
+            }
+            Self::Cpu(cpu) => {
+                let logits = logits.values()?;
+                let token = |draw: &RowSample<'_>| {
+                    let row = &logits[draw.row * vocab..(draw.row + 1) * vocab];
+                    from_row(Some(cpu.isa()), row, draw)
+                };
+                match draws.len() {
+                    0 | 1 => draws.iter().map(token).collect(),
+                    _ => cpu.pool().install(|| draws.par_iter().map(token).collect()),
+                }
+            }
+            Self::Reference => {
+                let logits = logits.values()?;
+                let row = |draw: &RowSample<'_>| draw.row * vocab..(draw.row + 1) * vocab;
+                let token = |draw: &RowSample<'_>| from_row(None, &logits[row(draw)], draw);
+                draws.iter().map(token).collect()
+            }
         }
     }
-    best as u32
 }
 
-/// The token at `position` of a stream. Candidates are taken in the order (probability, token id).
-pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
-    choose(logits, sampling, position).unwrap_or(0) as u32
-}
-
-/// The index of the logit that is drawn at `position`; none out of none.
-fn choose(logits: &[f32], sampling: &Sampling, position: u64) -> Option<usize> {
-    if sampling.temperature == 0.0 {
-        return (!logits.is_empty()).then(|| greedy(logits) as usize);
-    }
-    let scores: Vec<f32> = logits
-        .iter()
-        .map(|v| (v / sampling.temperature) * LOG2_E)
-        .collect();
-    let max = scores
-        .iter()
-        .fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
-    let max = ceil_to_int(max) as f32;
-    let weights = scores.iter().map(|score| exp2(score - max));
-    let mut candidates: Vec<(usize, f32)> = weights.enumerate().collect();
-    candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    if sampling.top_k > 0 {
-        candidates.truncate(sampling.top_k);
-    }
-    let total = mass(&candidates);
-    let kept = nucleus(&candidates, sampling.top_p * total);
-    let candidates = &candidates[..kept];
-    let ticket = Philox::new(sampling.seed, 0).unit(position) * mass(candidates);
-    let mut cumulative = 0.0;
-    for (index, probability) in candidates {
-        cumulative += probability;
-        if cumulative > ticket {
-            return Some(*index);
+fn check(rows: usize, vocab: usize, draws: &[RowSample<'_>]) -> Result<(), KernelError> {
+    for (index, draw) in draws.iter().enumerate() {
+        let refuse = |reason: String| {
+            let error = format!("draw {index} of {}: {reason}", draws.len());
+            Err(KernelError::DoesNotFit(error))
+        };
+        if draw.row >= rows {
+            return refuse(format!("row {} of {rows}", draw.row));
+        }
+        let beyond = |(token, _): &&(u32, f32)| *token as usize >= vocab;
+        if let Some((token, _)) = draw.candidates.bias.iter().find(beyond) {
+            return refuse(format!("a bias for token {token} of {vocab}"));
         }
     }
-    candidates.last().map(|c| c.0)
+    Ok(())
 }
 
-fn mass(candidates: &[(usize, f32)]) -> f32 {
-    reduce::sum(&candidates.iter().map(|c| c.1).collect::<Vec<_>>())
-}
-
-/// How many candidates it takes to reach `mass`: at least one.
-fn nucleus(candidates: &[(usize, f32)], mass: f32) -> usize {
-    let mut cumulative = 0.0;
-    for (count, (_, probability)) in candidates.iter().enumerate() {
-        cumulative += probability;
-        if cumulative >= mass {
-            return count + 1;
+/// The token that a draw gives from its row, on the host; by vectors where there are any.
+fn from_row(isa: Option<Isa>, logits: &[f32], draw: &RowSample<'_>) -> Result<u32, KernelError> {
+    let by_vectors = |isa| {
+        move |logits: &[f32], sampling: &Sampling, position| {
+            cpu::sample::choose(isa, logits, sampling, position)
         }
-    }
-    candidates.len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ties_go_to_the_lowest_id() {
-        assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), 1);
-    }
-
-    #[test]
-    fn draws_follow_the_probabilities_and_the_cuts() {
-        let logits = [0.0, 1.0, 2.0, 3.0];
-        let sampling = Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            seed: 7,
-        };
-        let mut counts = [0u32; 4];
-        (0..20_000).for_each(|i| counts[sample(&logits, &sampling, i) as usize] += 1);
-        let share = f64::from(counts[3]) / 20_000.0;
-        assert!((share - 0.644).abs() < 0.02, "{counts:?}");
-        let only = Sampling {
-            top_k: 1,
-            ..sampling
-        };
-        assert!((0..100).all(|i| sample(&logits, &only, i) == 3));
-        let half = Sampling {
-            top_p: 0.5,
-            ..sampling
-        };
-        assert!((0..100).all(|i| sample(&logits, &half, i) == 3));
-    }
+    };
+    let drawn = match isa {
+        Some(isa) => draw_by(by_vectors(isa), logits, draw),
+        None => draw_by(choose, logits, draw),
+    };
+    drawn.ok_or_else(|| {
+        let reason = format!("no token is allowed at position {}", draw.position);
+        KernelError::DoesNotFit(reason)
+    })
 }

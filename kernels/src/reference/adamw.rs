@@ -5,7 +5,7 @@
 pub struct AdamStep {
     /// Gradient sums are multiplied by it: clipping over the number of predicted tokens.
     pub gradient_scale: f32,
-    /// Learning rate.
+    /// The step's rate, after warm-up and schedule.
     pub learning_rate: f32,
     /// Decay of the first moment.
     pub beta1: f32,

@@ -3,12 +3,12 @@
 use crate::coded::{Coded, Precision};
 use crate::math::pow2_f64;
 
-/// The exponent of a row that holds a NaN or an infinity. [`pow2_f64`] of it is NaN, so that every
-/// product with such a row is NaN and the error comes to light where results are checked.
+/// The exponent of a row that holds a NaN or an infinity: [`pow2_f64`] of it is NaN. Every product
+/// with such a row is then NaN, which is found where results are checked.
 pub const POISON: i32 = 1 << 20;
 
-/// The exponent of a row of zeros: [`pow2_f64`] of it is 0. Folded into another operand it takes
-/// the elements that meet the row out of the competition for the range, as they should be: with an
+/// The exponent of a row of zeros: [`pow2_f64`] of it is 0. Folded into another operand, it makes
+/// the elements that meet the row zeros, which are ignored when an exponent is chosen. With an
 /// exponent of 0 a single empty row would push all others below the last digit.
 pub const EMPTY: i32 = -(1 << 20);
 
@@ -50,8 +50,8 @@ pub fn code_cols(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precis
     }
 }
 
-/// The codes of the rows of `x` (rows by `cols`) at exponents that are given: those of longer rows, of
-/// which these are parts.
+/// The codes of the rows of `x` (rows by `cols`) at exponents that are given: those of longer rows,
+/// of which these are parts.
 pub fn codes_at(x: &[f32], cols: usize, exps: &[i32]) -> Vec<i16> {
     let code = |v: &f32, exp: i32| match exp {
         POISON | EMPTY => 0,

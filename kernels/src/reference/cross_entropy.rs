@@ -4,6 +4,7 @@
 //! l = the short sum of p; `loss = fma(M - t[target], ln 2, ln(l))`; probabilities are `p / l`.
 
 use super::reduce;
+use crate::coded::Coded;
 use crate::math::{LN_2, LOG2_E, ceil_to_int, exp2, ln};
 
 /// Turns each row of logits into probabilities and returns the loss of each row. A row without a
@@ -31,4 +32,27 @@ fn row_loss(row: &mut [f32], target: usize) -> f32 {
     let sum = reduce::sum(row);
     row.iter_mut().for_each(|v| *v /= sum);
     gap.mul_add(LN_2, ln(sum))
+}
+
+/// Takes the decoded row of the head's weight `[vocab, hidden]` at each token's target off the
+/// token's row of dx `[tokens, hidden]`.
+pub fn take_rows(dx: &mut [f32], w: &Coded, targets: &[Option<u32>]) {
+    for (row, target) in dx.chunks_exact_mut(w.cols).zip(targets) {
+        if let Some(target) = target {
+            let weight = w.decode_row(*target as usize);
+            row.iter_mut().zip(weight).for_each(|(dx, w)| *dx -= w);
+        }
+    }
+}
+
+/// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each
+/// token, in order, its input x `[tokens, width]` off the row of its target.
+pub fn take_targets(dw: &mut [f32], x: &[f32], width: usize, targets: &[Option<u32>]) {
+    for (row, target) in x.chunks_exact(width).zip(targets) {
+        if let Some(target) = target {
+            let at = *target as usize * width;
+            let dw = &mut dw[at..at + width];
+            dw.iter_mut().zip(row).for_each(|(dw, x)| *dw -= x);
+        }
+    }
 }

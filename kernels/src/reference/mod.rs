@@ -1,12 +1,18 @@
-//! Every operation as scalar code, written to be read against NUMERICS.md. It is the judge: the
-//! other back-ends equal it by `to_bits()`.
+//! Every operation as scalar code, written to be read against NUMERICS.md. The
+//! other back-ends must equal it by `to_bits()`.
 
 pub mod adamw;
 pub mod attention;
 pub mod code;
 pub mod cross_entropy;
+pub mod elementwise;
+pub mod embedding;
+pub mod logprobs;
 pub mod matmul;
+pub mod pages;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
+pub mod tree;

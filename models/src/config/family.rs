@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use crate::error::ModelError;
 
 /// A family of decoders, by the name in `architectures`.
@@ -45,7 +45,7 @@ impl Family {
 
 /// The family that `architectures` and `model_type` name. One of them is enough; where both are
 /// there, they must name the same.
-pub(super) fn parse(fields: &Fields) -> Result<Family, ModelError> {
+pub(super) fn parse(fields: &ConfigFields) -> Result<Family, ModelError> {
     let model_type = fields.text("model_type")?;
     let of_type = model_type.and_then(|name| NAMES.iter().find(|known| known.1 == name));
     let Some(value) = fields.get("architectures") else {

@@ -8,18 +8,18 @@ use crate::error::ModelError;
 use crate::json::shown;
 
 /// One JSON object of a file.
-pub(super) struct Fields<'a> {
+pub(super) struct ConfigFields<'a> {
     pub(super) path: &'a Path,
     pub(super) object: &'a Map<String, Value>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ConfigFields<'a> {
     /// The value of `key`; a JSON null counts as absent, as transformers has it.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether `key` is there, be it null.
+    /// Whether `key` is there, even if it is null.
     pub(super) fn has(&self, key: &str) -> bool {
         self.object.contains_key(key)
     }

@@ -1,12 +1,13 @@
 //! Which keys of a `config.json` change nothing; all others that are not read are refused by name.
 //!
 //! The reading is that of transformers 5: a key that none of its classes of a family looks at
-//! changes nothing there. But a model of other code may need it, so only known ones are passed over.
+//! changes nothing there. But a model of other code may need it, so only known ones are passed
+//! over.
 
 use serde_json::Value;
 
 use super::Family;
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use crate::error::{ModelError, nearest_hint};
 use crate::json::shown;
 use crate::neutral::Neutral;
@@ -153,7 +154,7 @@ const NOT_COMPUTED: &str = "none of the supported families computes that, so the
     another one; where they are not, remove the key";
 
 /// Refuses the first key that is neither read nor known to change nothing.
-pub(super) fn check(fields: &Fields, family: Family) -> Result<(), ModelError> {
+pub(super) fn check(fields: &ConfigFields, family: Family) -> Result<(), ModelError> {
     for (key, value) in fields.object {
         if value.is_null() || has(READ, key) || NOTHING.iter().any(|(_, keys)| has(keys, key)) {
             continue;

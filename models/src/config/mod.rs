@@ -15,9 +15,27 @@ pub use family::Family;
 pub use projection::Projection;
 pub(crate) use rewrite::with_value;
 pub use rope::{Rope, RopeScaling};
-pub use tensors::{Place, TensorSpec};
+pub use tensors::{TensorPlace, TensorSpec};
 
 /// The shape of a decoder. The families differ only in these fields.
+///
+/// ```
+/// use concord_models::config::DecoderConfig;
+///
+/// let text = r#"{
+///     "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+///     "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100,
+///     "max_position_embeddings": 32, "rms_norm_eps": 1e-5
+/// }"#;
+/// let config = DecoderConfig::from_json(text)?;
+/// assert_eq!((config.head_dim, config.kv_heads), (16, 4));
+///
+/// // What Concord would compute otherwise is refused by name.
+/// let scaled = text.replacen('{', r#"{"logit_scale": 2.0,"#, 1);
+/// let error = DecoderConfig::from_json(&scaled).unwrap_err().to_string();
+/// assert!(error.contains("`logit_scale` is 2.0"), "{error}");
+/// # Ok::<(), concord_models::ModelError>(())
+/// ```
 ///
 /// Invariants, checked when it is read: every size is at least 1 and within the limits of
 /// `config/parse.rs`, `kv_heads` divides `heads`, `head_dim` is even, `sliding_window` has

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use super::rope::{self, POSITIONS_MAX};
 use super::{DecoderConfig, Family, family, keys, windows};
 use crate::error::ModelError;
@@ -42,7 +42,7 @@ impl DecoderConfig {
         let path = folder.join("generation_config.json");
         if path.is_file() {
             let object = json::object(&path, read(&path)?.as_bytes())?;
-            let fields = Fields {
+            let fields = ConfigFields {
                 path: &path,
                 object: &object,
             };
@@ -69,7 +69,7 @@ pub(super) fn read(path: &Path) -> Result<String, ModelError> {
 
 fn parse(path: &Path, text: &str) -> Result<DecoderConfig, ModelError> {
     let object = json::object(path, text.as_bytes())?;
-    let fields = Fields {
+    let fields = ConfigFields {
         path,
         object: &object,
     };
@@ -116,7 +116,7 @@ fn parse(path: &Path, text: &str) -> Result<DecoderConfig, ModelError> {
 /// The ids of a special token. Where a Llama or a Mistral does not say, it is `default`, as the
 /// classes of transformers have it; null is none.
 fn special(
-    fields: &Fields,
+    fields: &ConfigFields,
     key: &'static str,
     family: Family,
     default: u32,
@@ -129,7 +129,7 @@ fn special(
     fields.token_ids(key, vocab)
 }
 
-fn kv_heads(fields: &Fields, family: Family, heads: usize) -> Result<usize, ModelError> {
+fn kv_heads(fields: &ConfigFields, family: Family, heads: usize) -> Result<usize, ModelError> {
     let default = match family {
         Family::Llama => heads,
         Family::Mistral => 8,
@@ -153,7 +153,7 @@ fn kv_heads(fields: &Fields, family: Family, heads: usize) -> Result<usize, Mode
 
 /// Whether q, k, v and o have biases by `attention_bias`, and the feed-forward layer by `mlp_bias`.
 /// The classes that do not read these keys have none, but for Qwen2's on q, k and v.
-fn biases(fields: &Fields, family: Family) -> Result<[bool; 2], ModelError> {
+fn biases(fields: &ConfigFields, family: Family) -> Result<[bool; 2], ModelError> {
     let attention = fields.flag("attention_bias", false)?;
     let mlp = fields.flag("mlp_bias", false)?;
     let rule = "this family has no such bias, in transformers either: set it to false where the \
@@ -169,7 +169,7 @@ fn biases(fields: &Fields, family: Family) -> Result<[bool; 2], ModelError> {
     }
 }
 
-fn check_activation(fields: &Fields) -> Result<(), ModelError> {
+fn check_activation(fields: &ConfigFields) -> Result<(), ModelError> {
     match fields.text("hidden_act")?.unwrap_or("silu") {
         // transformers maps both names to the same function.
         "silu" | "swish" => Ok(()),
@@ -181,7 +181,7 @@ fn check_activation(fields: &Fields) -> Result<(), ModelError> {
 }
 
 fn head_dim(
-    fields: &Fields,
+    fields: &ConfigFields,
     family: Family,
     hidden: usize,
     heads: usize,
@@ -207,7 +207,7 @@ fn head_dim(
     }
 }
 
-fn rms_eps(fields: &Fields) -> Result<f32, ModelError> {
+fn rms_eps(fields: &ConfigFields) -> Result<f32, ModelError> {
     let eps = match fields.positive_opt("rms_norm_eps")? {
         Some(eps) => eps,
         None if fields.has("rms_norm_eps") => return Err(fields.missing("rms_norm_eps")),

@@ -6,6 +6,15 @@ use super::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 
 /// One of the seven matrices of a decoder layer. Ordered as the computation uses them.
+///
+/// ```
+/// use concord_models::config::Projection;
+///
+/// assert_eq!("v_proj".parse::<Projection>()?, Projection::V);
+/// let error = "down_porj".parse::<Projection>().unwrap_err().to_string();
+/// assert!(error.contains("did you mean `down_proj`?"), "{error}");
+/// # Ok::<(), concord_models::ModelError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Projection {
     /// Queries.

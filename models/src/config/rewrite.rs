@@ -44,8 +44,10 @@ mod tests {
         for (text, expected) in [
             (r#"{"a":true}"#, r#"{"a":false}"#),
             (
-                " {\n\t\"b\": {\"a\": true, \"x\": [1, \"}\"]},\n  \"a\" : true ,\n \"c\": 1e-05\n}\n",
-                " {\n\t\"b\": {\"a\": true, \"x\": [1, \"}\"]},\n  \"a\" : false ,\n \"c\": 1e-05\n}\n",
+                " {\n\t\"b\": {\"a\": true, \"x\": [1, \"}\"]},\n  \"a\" : true ,\n \
+                  \"c\": 1e-05\n}\n",
+                " {\n\t\"b\": {\"a\": true, \"x\": [1, \"}\"]},\n  \"a\" : false ,\n \
+                  \"c\": 1e-05\n}\n",
             ),
             (
                 r#"{"x": "a\": true", "a": true, "\u0061": true, "y": "\u00e9,:"}"#,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use crate::error::ModelError;
 use crate::json::shown;
 use crate::neutral::Neutral;
@@ -59,9 +59,9 @@ const NESTED: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Where both
-/// are there, they must come to the same.
-pub(super) fn parse(config: &Fields, max_positions: usize) -> Result<Rope, ModelError> {
+/// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Where
+/// both are there, they must come to the same.
+pub(super) fn parse(config: &ConfigFields, max_positions: usize) -> Result<Rope, ModelError> {
     whole_rotation(config)?;
     let theta = config.positive_opt("rope_theta")?;
     let of = |key: &'static str| {
@@ -87,20 +87,20 @@ pub(super) fn parse(config: &Fields, max_positions: usize) -> Result<Rope, Model
 }
 
 fn object<'a>(
-    config: &Fields<'a>,
+    config: &ConfigFields<'a>,
     key: &'static str,
     value: &'a Value,
-) -> Result<Fields<'a>, ModelError> {
+) -> Result<ConfigFields<'a>, ModelError> {
     let object = value
         .as_object()
         .ok_or_else(|| config.bad(key, value, "must be an object"))?;
-    Ok(Fields {
+    Ok(ConfigFields {
         path: config.path,
         object,
     })
 }
 
-fn whole_rotation(config: &Fields) -> Result<(), ModelError> {
+fn whole_rotation(config: &ConfigFields) -> Result<(), ModelError> {
     match config.positive_opt("partial_rotary_factor")? {
         Some(factor) if factor != 1.0 => Err(config.bad(
             "partial_rotary_factor",
@@ -112,8 +112,8 @@ fn whole_rotation(config: &Fields) -> Result<(), ModelError> {
 }
 
 fn read(
-    config: &Fields,
-    nested: &Fields,
+    config: &ConfigFields,
+    nested: &ConfigFields,
     outer_theta: Option<f64>,
     max_positions: usize,
 ) -> Result<Rope, ModelError> {
@@ -152,8 +152,8 @@ fn read(
 }
 
 fn llama3(
-    config: &Fields,
-    nested: &Fields,
+    config: &ConfigFields,
+    nested: &ConfigFields,
     max_positions: usize,
 ) -> Result<RopeScaling, ModelError> {
     let low_freq_factor = nested.positive("low_freq_factor")?;
@@ -183,8 +183,9 @@ fn llama3(
     })
 }
 
-/// Refuses what the type does not use: transformers passes over it, but whoever wrote it meant it.
-fn check_keys(nested: &Fields, kind: &str) -> Result<(), ModelError> {
+/// Refuses a key that the type does not use: transformers passes over it, but its author meant
+/// something by it.
+fn check_keys(nested: &ConfigFields, kind: &str) -> Result<(), ModelError> {
     let always = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
     for (key, value) in nested.object {
         let used = NESTED.iter().find(|(known, _)| known == key);

@@ -13,7 +13,7 @@ pub struct TensorSpec {
 
 /// The part of the model that a tensor belongs to; what a stage loads is decided by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum TensorPlace {
     /// The token embedding, before layer 0.
     Embed,
     /// A decoder layer, from 0.
@@ -24,22 +24,23 @@ pub enum Place {
     Head,
 }
 
-impl Place {
+impl TensorPlace {
     /// The place of the tensor `name`, or `None` where no decoder has such a tensor.
     ///
     /// ```
-    /// use concord_models::config::Place;
-    /// assert_eq!(Place::of("model.layers.3.mlp.up_proj.weight"), Some(Place::Layer(3)));
-    /// assert_eq!(Place::of("vision.patch.weight"), None);
+    /// use concord_models::config::TensorPlace;
+    /// let place = TensorPlace::of("model.layers.3.mlp.up_proj.weight");
+    /// assert_eq!(place, Some(TensorPlace::Layer(3)));
+    /// assert_eq!(TensorPlace::of("vision.patch.weight"), None);
     /// ```
-    pub fn of(name: &str) -> Option<Place> {
+    pub fn of(name: &str) -> Option<TensorPlace> {
         match name {
-            "model.embed_tokens.weight" => Some(Place::Embed),
-            "model.norm.weight" => Some(Place::FinalNorm),
-            "lm_head.weight" => Some(Place::Head),
+            "model.embed_tokens.weight" => Some(TensorPlace::Embed),
+            "model.norm.weight" => Some(TensorPlace::FinalNorm),
+            "lm_head.weight" => Some(TensorPlace::Head),
             _ => {
                 let (layer, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
-                layer.parse().ok().map(Place::Layer)
+                layer.parse().ok().map(TensorPlace::Layer)
             }
         }
     }

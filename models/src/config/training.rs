@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::DecoderConfig;
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use super::parse::read;
 use crate::error::ModelError;
 use crate::json;
@@ -17,7 +17,7 @@ impl DecoderConfig {
     pub fn check_training(folder: &Path) -> Result<(), ModelError> {
         let path = folder.join("config.json");
         let object = json::object(&path, read(&path)?.as_bytes())?;
-        let fields = Fields {
+        let fields = ConfigFields {
             path: &path,
             object: &object,
         };

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Family;
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use super::rope::POSITIONS_MAX;
 use crate::error::ModelError;
 
@@ -14,7 +14,7 @@ const FIRST_WINDOWED_DEFAULT: u64 = 28;
 
 /// The window of each layer, as transformers 5 gives it to the layer.
 pub(super) fn parse(
-    fields: &Fields,
+    fields: &ConfigFields,
     family: Family,
     layers: usize,
     max_positions: usize,
@@ -66,7 +66,7 @@ pub(super) fn parse(
     }
 }
 
-fn first_windowed(fields: &Fields) -> Result<Option<u64>, ModelError> {
+fn first_windowed(fields: &ConfigFields) -> Result<Option<u64>, ModelError> {
     let Some(value) = fields.object.get("max_window_layers") else {
         return Ok(None);
     };
@@ -81,7 +81,11 @@ fn first_windowed(fields: &Fields) -> Result<Option<u64>, ModelError> {
 }
 
 /// transformers' Llama computes no windows, whatever its file says of them.
-fn no_windows(fields: &Fields, window: bool, listed: Option<&[bool]>) -> Result<(), ModelError> {
+fn no_windows(
+    fields: &ConfigFields,
+    window: bool,
+    listed: Option<&[bool]>,
+) -> Result<(), ModelError> {
     let rule = "a Llama has no sliding windows, in transformers either: the weights may be of \
                 another family; where they are not, remove the key";
     if window {
@@ -97,7 +101,7 @@ fn no_windows(fields: &Fields, window: bool, listed: Option<&[bool]>) -> Result<
 
 /// The switches of Qwen, which transformers' Mistral does not look at.
 fn every_layer_has_it(
-    fields: &Fields,
+    fields: &ConfigFields,
     switch: Option<bool>,
     first: Option<u64>,
     listed: bool,
@@ -114,7 +118,11 @@ fn every_layer_has_it(
 }
 
 /// Whether each layer has a window, as `layer_types` lists them.
-fn layer_types(fields: &Fields, types: &Value, layers: usize) -> Result<Vec<bool>, ModelError> {
+fn layer_types(
+    fields: &ConfigFields,
+    types: &Value,
+    layers: usize,
+) -> Result<Vec<bool>, ModelError> {
     let rule = "must list full_attention or sliding_attention for every layer";
     let bad = || fields.bad("layer_types", types, rule);
     let names = types
@@ -133,7 +141,7 @@ fn layer_types(fields: &Fields, types: &Value, layers: usize) -> Result<Vec<bool
 }
 
 fn windowed(
-    fields: &Fields,
+    fields: &ConfigFields,
     listed: &[bool],
     window: Option<u32>,
 ) -> Result<Vec<Option<u32>>, ModelError> {

@@ -122,7 +122,7 @@ const ABOUT: [&str; 3] = ["input", "context", "passage"];
 /// So many fields of a row are named in a message.
 const NAMED_MAX: usize = 16;
 
-/// Refuses a field of `row` that would be left out in silence.
+/// Refuses a field of `row` that would be silently left out.
 pub(super) fn check(source: &DatasetSource, row: &Row) -> Result<(), ModelError> {
     let used = used(source);
     let is_known = |key: &str| {

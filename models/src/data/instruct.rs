@@ -1,12 +1,15 @@
 //! `instruct`: one example a sequence, of which only the output is predicted.
 
-use super::{DatasetSource, Loader, Sequences, fields, rows};
+use super::{DataLoader, DatasetSource, Sequences, fields, rows};
 use crate::error::ModelError;
 
 /// What fills a short sequence. It is never predicted, and no predicted token attends to it.
 const PAD: u32 = 0;
 
-pub(super) fn load(source: &DatasetSource, loader: &mut Loader) -> Result<Sequences, ModelError> {
+pub(super) fn load(
+    source: &DatasetSource,
+    loader: &mut DataLoader,
+) -> Result<Sequences, ModelError> {
     let tokenizer = loader.tokenizer(source)?;
     let end = loader.end_of_text().ok_or_else(|| {
         source.fail(

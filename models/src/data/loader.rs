@@ -8,7 +8,7 @@ use crate::error::ModelError;
 use concord_text::TextTokenizer;
 
 /// What data sets are read with.
-pub struct Loader<'a> {
+pub struct DataLoader<'a> {
     /// The model's tokenizer; needed for all types but `tokens`.
     pub tokenizer: Option<&'a TextTokenizer>,
     /// The model's configuration.
@@ -28,7 +28,7 @@ pub struct Loaded {
     pub sequences: Sequences,
 }
 
-impl<'a> Loader<'a> {
+impl<'a> DataLoader<'a> {
     /// Reads data sets, in their order. Those of type `text` that follow each other are one
     /// stream of documents.
     ///

@@ -12,7 +12,7 @@ mod text;
 mod tokens;
 mod utf8;
 
-pub use loader::{Loaded, Loader};
+pub use loader::{DataLoader, Loaded};
 pub use source::{DatasetKind, DatasetSource};
 pub use utf8::utf8;
 

@@ -165,7 +165,7 @@ fn row(path: &Path, line: u64, object: Object) -> Result<Row<'_>, ModelError> {
     }
 }
 
-/// A JSON object that tells when a key is there twice: a plain map keeps the last in silence.
+/// A JSON object that tells when a key is there twice: a plain map silently keeps the last.
 struct Object {
     fields: Map<String, Value>,
     twice: Option<String>,

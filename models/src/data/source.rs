@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Loader, Sequences};
+use super::{DataLoader, Sequences};
 use crate::config::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 use concord_text::TextTokenizer;
@@ -102,17 +102,17 @@ impl DatasetSource {
         }
     }
 
-    /// Reads this data set alone, by [`Loader::load`].
+    /// Reads this data set alone, by [`DataLoader::load`].
     ///
     /// # Errors
-    /// Those of [`Loader::load`].
+    /// Those of [`DataLoader::load`].
     pub fn load(
         &self,
         tokenizer: Option<&TextTokenizer>,
         config: &DecoderConfig,
         sequence_len: u32,
     ) -> Result<Sequences, ModelError> {
-        let mut loader = Loader {
+        let mut loader = DataLoader {
             tokenizer,
             config,
             sequence_len,

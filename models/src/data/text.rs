@@ -8,7 +8,7 @@
 
 use std::fs;
 
-use super::{DatasetSource, Loader, Sequences, fields, rows, utf8};
+use super::{DataLoader, DatasetSource, Sequences, fields, rows, utf8};
 use crate::error::ModelError;
 use concord_text::Pieces;
 
@@ -27,7 +27,7 @@ struct Documents<'a> {
 /// The sequences of `sources`, all of type `text`, as one stream.
 pub(super) fn load(
     sources: &[DatasetSource],
-    loader: &mut Loader,
+    loader: &mut DataLoader,
 ) -> Result<Sequences, ModelError> {
     let (Some(source), len) = (sources.first(), loader.sequence_len) else {
         return Ok(Sequences::empty(loader.sequence_len));

@@ -1,7 +1,7 @@
 //! A decoder layer: `x += attention(norm(x))`, `x += mlp(norm(x))`.
 
 use concord_kernels::coded::{Coded, Precision};
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{Atoms, AttentionCodes, AttentionOut, AttentionShape};
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
@@ -28,7 +28,7 @@ pub(super) struct Block {
 }
 
 /// What all layers of a stage share in one pass.
-pub(super) struct Pass<'a> {
+pub(super) struct PassContext<'a> {
     pub(super) device: &'a Device,
     pub(super) rope: &'a RopeTable,
     pub(super) positions: &'a Ids,
@@ -74,7 +74,7 @@ impl Block {
     /// x `[m, d]` to `[m, d]`. With a cache (layer index, cache) the tokens follow those in it.
     pub(super) fn forward(
         &self,
-        pass: &Pass<'_>,
+        pass: &PassContext<'_>,
         x: Tensor,
         cache: Option<(usize, &mut KvCache)>,
     ) -> Result<(Tensor, BlockTape), KernelError> {
@@ -140,7 +140,7 @@ impl Block {
     /// Attention of each sequence of the microbatch on its own; or of new tokens over a cache.
     fn attend(
         &self,
-        pass: &Pass<'_>,
+        pass: &PassContext<'_>,
         [q, k, v]: &[Tensor; 3],
         cache: Option<(usize, &mut KvCache)>,
     ) -> Result<AttentionTape, KernelError> {
@@ -152,7 +152,7 @@ impl Block {
                 let first = cache.tokens();
                 let keys = cache.layer(layer);
                 {
-                    let _cached = device.account(Purpose::KeyValues);
+                    let _cached = device.account(MemoryPurpose::KeyValues);
                     device.append_keys(keys, &codes.kv)?;
                 }
                 device.attention_cached(&codes.queries, keys, first, shape, p)?
@@ -164,7 +164,7 @@ impl Block {
     /// Gradients of what is trained, and dx `[m, d]` where it is wanted.
     pub(super) fn backward(
         &self,
-        pass: &Pass<'_>,
+        pass: &PassContext<'_>,
         run: &mut Backward<'_>,
         tape: &BlockTape,
         dy: &Tensor,
@@ -221,7 +221,7 @@ impl Block {
     /// dq, dk, dv at the outputs of the projections.
     fn attend_backward(
         &self,
-        pass: &Pass<'_>,
+        pass: &PassContext<'_>,
         run: &mut Backward<'_>,
         tape: &BlockTape,
         d_mixed: &Tensor,
@@ -240,7 +240,7 @@ impl Block {
 }
 
 fn rotated(
-    pass: &Pass<'_>,
+    pass: &PassContext<'_>,
     mut q: Tensor,
     mut k: Tensor,
     inverse: bool,

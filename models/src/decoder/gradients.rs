@@ -8,7 +8,7 @@ use concord_kernels::{Device, KernelError, Tensor};
 /// Which use of a tensor a gradient comes from. An embedding that is also the head has two; they
 /// are summed over the step on their own and then added, because two workers may compute them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
+pub enum TensorUse {
     /// The tensor's only use.
     Own,
     /// A tied embedding, as the embedding.
@@ -21,7 +21,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GradientKey {
     /// Which use.
-    pub end: End,
+    pub end: TensorUse,
     /// The trained tensor.
     pub name: String,
 }
@@ -32,7 +32,7 @@ pub struct Gradients(pub BTreeMap<GradientKey, Tensor>);
 
 impl Gradients {
     /// Puts in the gradient of `name`.
-    pub(super) fn insert(&mut self, name: &str, end: End, gradient: Tensor) {
+    pub(super) fn insert(&mut self, name: &str, end: TensorUse, gradient: Tensor) {
         self.0.insert(
             GradientKey {
                 end,

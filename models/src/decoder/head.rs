@@ -4,19 +4,19 @@ use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
-use super::gradients::End;
+use super::gradients::TensorUse;
 use super::linear::Backward;
 use super::norm::Norm;
 
 /// Final norm and output matrix.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct OutputHead {
     pub(super) norm: Norm,
     pub(super) weight: Coded, // [v, d]
     pub(super) name: String,
     pub(super) trains: bool,
-    /// [`End::TiedHead`] where the embedding is the head.
-    pub(super) end: End,
+    /// [`TensorUse::TiedHead`] where the embedding is the head.
+    pub(super) end: TensorUse,
 }
 
 /// The loss of a microbatch, and the gradient that goes back from it.
@@ -28,7 +28,7 @@ pub struct HeadLoss {
     pub d_hidden: Tensor,
 }
 
-impl Head {
+impl OutputHead {
     /// Logits `[m, v]`.
     pub(super) fn logits(
         &self,

@@ -5,12 +5,12 @@ use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::Atoms;
 use concord_kernels::{Device, KernelError, Tensor};
 
-use super::gradients::{End, Gradients};
+use super::gradients::{Gradients, TensorUse};
 
 /// Which low-rank updates a stage has.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraSpec {
-    /// Rank.
+    /// Rows of A and columns of B.
     pub rank: u32,
     /// `alpha / rank`.
     pub scale: f32,
@@ -105,10 +105,10 @@ impl Linear {
         let (device, precision) = (run.device, run.precision);
         if self.trains_weight {
             let dw = device.matmul_dw(dy, x, run.atoms, precision)?;
-            run.gradients.insert(&self.name, End::Own, dw);
+            run.gradients.insert(&self.name, TensorUse::Own, dw);
             if self.bias.is_some() {
                 let db = device.bias_gradient(dy, run.atoms)?;
-                run.gradients.insert(&self.bias_name, End::Own, db);
+                run.gradients.insert(&self.bias_name, TensorUse::Own, db);
             }
         }
         let (Some(lora), Some(low)) = (&self.lora, &tape.low) else {
@@ -118,8 +118,8 @@ impl Linear {
         let db = device.matmul_dw(&scaled, low, run.atoms, precision)?;
         let d_low = device.matmul_dx(&scaled, &lora.b, precision)?;
         let da = device.matmul_dw(&d_low, x, run.atoms, precision)?;
-        run.gradients.insert(&lora.name_b, End::Own, db);
-        run.gradients.insert(&lora.name_a, End::Own, da);
+        run.gradients.insert(&lora.name_b, TensorUse::Own, db);
+        run.gradients.insert(&lora.name_a, TensorUse::Own, da);
         Ok(Some(d_low))
     }
 }

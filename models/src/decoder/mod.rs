@@ -19,7 +19,7 @@ mod values;
 mod weight_bytes;
 
 pub use cache::KvCache;
-pub use gradients::{End, GradientKey, Gradients};
+pub use gradients::{GradientKey, Gradients, TensorUse};
 pub use head::HeadLoss;
 pub use linear::LoraSpec;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};

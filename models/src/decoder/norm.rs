@@ -2,7 +2,7 @@
 
 use concord_kernels::{Device, KernelError, Tensor};
 
-use super::gradients::End;
+use super::gradients::TensorUse;
 use super::linear::Backward;
 
 /// A norm of a stage.
@@ -47,7 +47,7 @@ impl Norm {
         if self.trains {
             let width = self.weight.len();
             let dw = run.device.rmsnorm_dw(dy, x, inverse, width, run.atoms)?;
-            run.gradients.insert(&self.name, End::Own, dw);
+            run.gradients.insert(&self.name, TensorUse::Own, dw);
         }
         Ok(())
     }

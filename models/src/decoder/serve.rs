@@ -8,7 +8,7 @@ mod block;
 
 use std::ops::Range;
 
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{KvPages, PAGE_TOKENS, PagedRun};
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
@@ -45,7 +45,7 @@ pub struct PassOutput {
 }
 
 /// What all layers of a stage share in one pass.
-pub(super) struct Shared<'a> {
+pub(super) struct ServeContext<'a> {
     device: &'a Device,
     positions: &'a Ids,
     runs: &'a [PagedRun<'a>],
@@ -100,7 +100,7 @@ impl Stage {
         input: PassInput<'_>,
     ) -> Result<PassOutput, KernelError> {
         let device = &self.options.device;
-        let _activations = device.account(Purpose::Activations);
+        let _activations = device.account(MemoryPurpose::Activations);
         let paged: Vec<PagedRun<'_>> = runs.iter().map(|run| run.run).collect();
         let positions = self.positions(pages, &paged)?;
         let mut x = self.entering(positions.len(), input)?;
@@ -110,7 +110,7 @@ impl Stage {
                 broken: Vec::new(),
             });
         }
-        let shared = Shared {
+        let shared = ServeContext {
             device,
             positions: &device.ids(&positions)?,
             runs: &paged,

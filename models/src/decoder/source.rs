@@ -13,9 +13,9 @@ pub trait TensorSource {
     /// [`ModelError`] where it is missing, broken or not finite.
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError>;
 
-    /// Gives the rows of the matrix `name` to `take`, in their order and some at a time: so a matrix
-    /// that becomes codes is never in memory as f32 as a whole. A source that has no slices gives all
-    /// rows at once. After an error, what was taken is void.
+    /// Gives the rows of the matrix `name` to `take`, in their order and some at a time: so a
+    /// matrix that becomes codes is never in memory as f32 as a whole. A source that has no slices
+    /// gives all rows at once. After an error, what was taken is void.
     ///
     /// # Errors
     /// As [`Self::tensor`]; and what `take` says.

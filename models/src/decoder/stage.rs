@@ -7,15 +7,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::Atoms;
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
-use super::block::{Block, BlockTape, Pass};
+use super::block::{Block, BlockTape, PassContext};
 use super::cache::KvCache;
-use super::gradients::{End, Gradients};
-use super::head::{Head, HeadLoss};
+use super::gradients::{Gradients, TensorUse};
+use super::head::{HeadLoss, OutputHead};
 use super::linear::{Backward, LoraSpec};
 use super::values::Values;
 use crate::config::DecoderConfig;
@@ -36,7 +36,7 @@ pub struct StageOptions {
     pub device: Device,
     /// The model.
     pub config: Arc<DecoderConfig>,
-    /// Its layers.
+    /// The layers `[start, end)` of the model that it holds.
     pub layers: Range<u32>,
     /// Bits of operands.
     pub precisions: Precisions,
@@ -48,20 +48,21 @@ pub struct StageOptions {
     pub positions: usize,
 }
 
-/// A stage.
+/// A run of layers with what it needs to compute them; with the embedding where it has layer 0,
+/// with the head where it has the last.
 #[derive(Debug)]
 pub struct Stage {
     pub(super) options: StageOptions,
     pub(super) rope: RopeTable,
     pub(super) embed: Option<Tensor>, // [v, d]
     pub(super) blocks: Vec<Block>,
-    head: Option<Head>,
+    head: Option<OutputHead>,
 }
 
 /// The tokens of a microbatch: sequences of one length, each from position 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Sequences.
+    /// How many sequences.
     pub sequences: usize,
     /// Tokens of each.
     pub sequence_len: usize,
@@ -112,7 +113,7 @@ impl Stage {
     pub fn cache(&self) -> Result<KvCache, KernelError> {
         let device = &self.options.device;
         let precision = self.options.precisions.activations;
-        let _cached = device.account(Purpose::KeyValues);
+        let _cached = device.account(MemoryPurpose::KeyValues);
         let empty = |block: &Block| device.new_keys(&block.shape, precision);
         let layers: Result<_, KernelError> = self.blocks.iter().map(empty).collect();
         Ok(KvCache::new(layers?))
@@ -129,7 +130,7 @@ impl Stage {
         input: StageInput,
     ) -> Result<(Tensor, StageTape), KernelError> {
         let device = &self.options.device;
-        let _activations = device.account(Purpose::Activations);
+        let _activations = device.account(MemoryPurpose::Activations);
         let positions: Vec<u32> = (0..batch.sequences)
             .flat_map(|_| 0..batch.sequence_len as u32)
             .collect();
@@ -164,7 +165,7 @@ impl Stage {
         input: StageInput,
     ) -> Result<Tensor, KernelError> {
         let device = &self.options.device;
-        let _activations = device.account(Purpose::Activations);
+        let _activations = device.account(MemoryPurpose::Activations);
         let first = cache.tokens() as u32;
         let (mut x, _) = self.enter(tokens, input)?;
         let count = x.rows_cols().0;
@@ -196,8 +197,8 @@ impl Stage {
         }
     }
 
-    fn shared<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> Pass<'a> {
-        Pass {
+    fn shared<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> PassContext<'a> {
+        PassContext {
             device: &self.options.device,
             rope: &self.rope,
             positions,
@@ -218,7 +219,7 @@ impl Stage {
         let device = &self.options.device;
         let precision = self.options.precisions.activations;
         device.on_its_threads(|| {
-            let _activations = device.account(Purpose::Activations);
+            let _activations = device.account(MemoryPurpose::Activations);
             head.logits(device, hidden, precision)
         })
     }
@@ -239,7 +240,7 @@ impl Stage {
     ) -> Result<HeadLoss, KernelError> {
         let head = self.head.as_ref().expect("only the last stage has a loss");
         let device = &self.options.device;
-        let _gradients = device.account(Purpose::Gradients);
+        let _gradients = device.account(MemoryPurpose::Gradients);
         let targets = device.targets(&batch.targets)?;
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
         let mut loss = head.loss(&mut self.run(&atoms, gradients), hidden, &targets)?;
@@ -272,7 +273,7 @@ impl Stage {
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>, KernelError> {
         let device = &self.options.device;
-        let _gradients = device.account(Purpose::Gradients);
+        let _gradients = device.account(MemoryPurpose::Gradients);
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
         let pass = self.shared(atoms, &tape.positions);
         let below = !self.is_first() || self.options.trains_all;
@@ -287,7 +288,11 @@ impl Stage {
             let vocab = table.rows_cols().0;
             let gradient = device.embedding_gradient(d_embedded, tokens, vocab)?;
             let tied = self.options.config.tie_embeddings;
-            let end = if tied { End::TiedEmbed } else { End::Own };
+            let end = if tied {
+                TensorUse::TiedEmbed
+            } else {
+                TensorUse::Own
+            };
             gradients.insert(load::EMBED, end, gradient);
             dy = None;
         }
@@ -304,7 +309,7 @@ impl Stage {
     /// [`KernelError::Cuda`] where a GPU fails: the stage then holds some of the new values.
     pub fn refresh(&mut self, values: &dyn Values) -> Result<(), KernelError> {
         let device = self.options.device.clone();
-        let _weights = device.account(Purpose::Weights);
+        let _weights = device.account(MemoryPurpose::Weights);
         values
             .all()
             .try_for_each(|(name, value)| self.set(name, value))

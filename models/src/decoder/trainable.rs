@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{DecoderConfig, Place, Projection};
+use crate::config::{DecoderConfig, Projection, TensorPlace};
 use crate::peft::Adapter;
 
 /// What is trained.
@@ -14,7 +14,7 @@ pub enum Trainable {
     Full,
     /// Low-rank updates of these projections.
     Lora {
-        /// Rank.
+        /// Rows of A and columns of B.
         rank: u32,
         /// Projections that have one.
         targets: BTreeSet<Projection>,
@@ -26,10 +26,10 @@ pub enum Trainable {
 pub struct TrainableTensor {
     /// Name in the file that comes out: a Hugging Face or a PEFT name.
     pub name: String,
-    /// Shape.
+    /// Rows and columns as in the file: weights are `[out, in]`.
     pub shape: Vec<usize>,
     /// The part of the model that uses it.
-    pub place: Place,
+    pub place: TensorPlace,
 }
 
 impl Trainable {
@@ -39,7 +39,7 @@ impl Trainable {
             Self::Nothing => Vec::new(),
             Self::Full => {
                 let tensor = |spec: crate::config::TensorSpec| TrainableTensor {
-                    place: Place::of(&spec.name).expect("a tensor of the model has a place"),
+                    place: TensorPlace::of(&spec.name).expect("a tensor of the model has a place"),
                     name: spec.name,
                     shape: spec.shape,
                 };
@@ -61,7 +61,7 @@ fn lora_tensors(
     for layer in 0..config.layers as u32 {
         for &projection in targets {
             let [out, input] = projection.shape(config);
-            let place = Place::Layer(layer);
+            let place = TensorPlace::Layer(layer);
             let a = Adapter::key_a(layer, projection);
             tensors.push(TrainableTensor {
                 name: a,

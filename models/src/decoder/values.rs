@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use concord_kernels::Tensor;
 
-use crate::train::TrainState;
-
 /// Values of trained tensors by name. A stage reads them where they lie: no copy of all is made.
 pub trait Values {
     /// The value of the tensor `name`, if it is one of them.
@@ -22,19 +20,5 @@ impl Values for BTreeMap<String, Tensor> {
 
     fn all(&self) -> Box<dyn Iterator<Item = (&str, &Tensor)> + '_> {
         Box::new(self.iter().map(|(name, value)| (name.as_str(), value)))
-    }
-}
-
-impl Values for TrainState {
-    fn value(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name).map(|held| &*held.value)
-    }
-
-    fn all(&self) -> Box<dyn Iterator<Item = (&str, &Tensor)> + '_> {
-        Box::new(
-            self.0
-                .iter()
-                .map(|(name, held)| (name.as_str(), &*held.value)),
-        )
     }
 }

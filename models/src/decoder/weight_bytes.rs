@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::config::{DecoderConfig, TensorSpec};
 
 /// Bytes of the weights of each part of a model, as a stage holds them on the host: an embedding,
-/// norms and biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element and
-/// 4 a row, at every precision).
+/// norms and biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element
+/// and 4 a row, at every precision).
 ///
 /// While a stage loads it takes a slice of one matrix as f32 on top, 4 MiB or one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

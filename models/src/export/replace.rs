@@ -9,7 +9,7 @@ use crate::error::ModelError;
 
 /// Writes a file beside `path`, and puts it in its place when it is complete and on the disk.
 ///
-/// Readers see the old file or the new one. Whoever has the old one mapped keeps it.
+/// Readers see the old file or the new one. A process that has mapped the old one keeps it.
 ///
 /// # Errors
 /// [`ModelError::Io`] naming `path`, on a full disk for example; the old file, where there was

@@ -42,18 +42,18 @@ const RATE: LearningRate = LearningRate {
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FineTuneKind {
     /// Low-rank updates of all projections.
     Lora,
     /// Every tensor.
     Full,
 }
 
-/// A fine-tune: what [`Run`] computes is a function of it alone.
+/// A fine-tune: what [`FineTuneRun`] computes is a function of it alone.
 #[derive(Clone, Debug)]
-pub struct Fit {
+pub struct FineTune {
     /// What is trained.
-    pub kind: Kind,
+    pub kind: FineTuneKind,
     /// The model; its seed is also that of the tokens.
     pub model: MadeModel,
     /// Microbatches of a step.
@@ -66,8 +66,8 @@ pub struct Fit {
 
 /// A fine-tune under way.
 #[derive(Debug)]
-pub struct Run {
-    fit: Fit,
+pub struct FineTuneRun {
+    fit: FineTune,
     device: Device,
     stage: Stage,
     state: TrainState,
@@ -76,9 +76,9 @@ pub struct Run {
     scalars: blake3::Hasher,
 }
 
-impl Fit {
+impl FineTune {
     /// One of the golden fine-tunes.
-    pub fn golden(kind: Kind) -> Self {
+    pub fn golden(kind: FineTuneKind) -> Self {
         Self {
             kind,
             model: MadeModel {
@@ -96,11 +96,11 @@ impl Fit {
     ///
     /// # Errors
     /// [`ModelError::Kernel`] where the device fails.
-    pub fn start(&self, device: &Device) -> Result<Run, ModelError> {
+    pub fn start(&self, device: &Device) -> Result<FineTuneRun, ModelError> {
         let config = self.model.config.clone();
         let (lora, trainable) = match self.kind {
-            Kind::Full => (None, Trainable::Full),
-            Kind::Lora => {
+            FineTuneKind::Full => (None, Trainable::Full),
+            FineTuneKind::Lora => {
                 let lora = LoraSpec {
                     rank: RANK,
                     scale: 2.0,
@@ -112,8 +112,8 @@ impl Fit {
         };
         let first = |(index, tensor): (usize, &TrainableTensor)| {
             let value = match self.kind {
-                Kind::Full => self.model.tensor(&tensor.name)?,
-                Kind::Lora => lora_init(tensor, index, LORA_SEED),
+                FineTuneKind::Full => self.model.tensor(&tensor.name)?,
+                FineTuneKind::Lora => lora_init(tensor, index, LORA_SEED),
             };
             Ok((tensor.name.clone(), value))
         };
@@ -135,7 +135,7 @@ impl Fit {
             trains_all: lora.is_none(),
             lora,
         };
-        Ok(Run {
+        Ok(FineTuneRun {
             fit: self.clone(),
             device: device.clone(),
             stage: Stage::load(options, &self.model, &values)?,
@@ -176,7 +176,7 @@ impl Fit {
     }
 }
 
-impl Run {
+impl FineTuneRun {
     /// Steps done.
     pub fn steps(&self) -> u32 {
         self.steps
@@ -232,7 +232,8 @@ impl Run {
         Ok((loss.sum, gradients))
     }
 
-    /// Over every loss and gradient norm so far, and the values and moments as they are now, in hex.
+    /// Over every loss and gradient norm so far, and the values and moments as they are now, in
+    /// hex.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

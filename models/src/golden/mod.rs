@@ -1,4 +1,5 @@
-//! Fine-tunes of models that are made from a counter: no file, no network, the same bits everywhere.
+//! Fine-tunes of models that are made from a counter: no file, no network, the same bits
+//! everywhere.
 //!
 //! [`GOLDENS`] are two of them with what they must come to on every device and on every later day;
 //! others are for comparing two devices.
@@ -6,7 +7,7 @@
 mod fit;
 mod model;
 
-pub use fit::{Fit, Kind, Run};
+pub use fit::{FineTune, FineTuneKind, FineTuneRun};
 pub use model::{MadeModel, tiny_llama};
 
 use concord_kernels::Device;
@@ -18,7 +19,7 @@ use crate::ModelError;
 #[derive(Clone, Copy, Debug)]
 pub struct Golden {
     /// What is trained.
-    pub kind: Kind,
+    pub kind: FineTuneKind,
     /// Steps, and the digest after so many: the earlier one tells a slow drift from a plain bug.
     pub digests: [(u32, &'static str); 2],
 }
@@ -26,7 +27,7 @@ pub struct Golden {
 /// The golden fine-tunes.
 pub const GOLDENS: [Golden; 2] = [
     Golden {
-        kind: Kind::Lora,
+        kind: FineTuneKind::Lora,
         digests: [
             (
                 4,
@@ -39,7 +40,7 @@ pub const GOLDENS: [Golden; 2] = [
         ],
     },
     Golden {
-        kind: Kind::Full,
+        kind: FineTuneKind::Full,
         digests: [
             (
                 4,
@@ -59,7 +60,7 @@ impl Golden {
     /// # Errors
     /// [`ModelError::Kernel`] where the device fails.
     pub fn digests_on(&self, device: &Device, steps_max: u32) -> Result<Vec<String>, ModelError> {
-        let fit = Fit::golden(self.kind);
+        let fit = FineTune::golden(self.kind);
         let mut run = fit.start(device)?;
         let mut digests = Vec::new();
         for (steps, _) in self.digests.iter().filter(|(steps, _)| *steps <= steps_max) {

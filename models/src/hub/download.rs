@@ -6,7 +6,7 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::{Download, Hub, RepoName};
+use super::{Download, ModelHub, RepoName};
 use crate::companions::is_companion;
 use crate::weights::{INDEX, SINGLE, other_weights, shard_names};
 
@@ -18,7 +18,7 @@ const RETRIES: usize = 3;
 /// The server where none is named.
 const PUBLIC: &str = "https://huggingface.co";
 
-impl Hub {
+impl ModelHub {
     pub(super) fn download(
         &self,
         name: &RepoName,
@@ -113,8 +113,8 @@ impl Hub {
     }
 }
 
-/// The folder of a repository in the cache. huggingface_hub notes the commits of branches, and has no
-/// note where a commit itself was asked for.
+/// The folder of a repository in the cache. huggingface_hub notes the commits of branches, and has
+/// no note where a commit itself was asked for.
 fn cached(cache: &Cache, name: &RepoName) -> Option<PathBuf> {
     let repo = cache.repo(repo_at(name, &name.revision));
     let noted = repo.get(CONFIG);

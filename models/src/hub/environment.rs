@@ -4,9 +4,9 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use super::{Hub, Token};
+use super::{HubToken, ModelHub};
 
-impl Hub {
+impl ModelHub {
     /// The hub that the environment of this process describes.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Hub {
             .find_map(|name| Some((name, get(name)?)))
         {
             _ if is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") => None,
-            Some((name, text)) => Token::new(name, &text)?,
+            Some((name, text)) => HubToken::new(name, &text)?,
             None => match path("HF_TOKEN_PATH").or_else(|| in_home("token")) {
                 Some(file) => token_of(file)?,
                 None => None,
@@ -69,10 +69,10 @@ impl Hub {
 }
 
 /// The token of a file; none where there is no such file.
-fn token_of(file: PathBuf) -> Result<Option<Token>, String> {
+fn token_of(file: PathBuf) -> Result<Option<HubToken>, String> {
     let place = file.display();
     match fs::read_to_string(&file) {
-        Ok(text) => Token::new(&place.to_string(), &text),
+        Ok(text) => HubToken::new(&place.to_string(), &text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot read the token in {place}: {error}")),
     }

@@ -23,7 +23,8 @@ pub struct Adapter {
     pub alpha: f32,
     /// The adapted projections, the same in every layer; sorted, without repetition.
     pub targets: Vec<Projection>,
-    /// By [`Adapter::key_a`] and [`Adapter::key_b`]: A `[r, in]` and B `[out, r]`.
+    /// The factors, named by [`Adapter::key_a`] and [`Adapter::key_b`]: A `[r, in]` and B `[out,
+    /// r]`.
     pub tensors: BTreeMap<String, Tensor>,
 }
 

@@ -14,11 +14,23 @@ pub enum Curve {
 }
 
 /// A learning rate over the steps of a job.
+///
+/// ```
+/// use concord_models::train::{Curve, LearningRate};
+///
+/// let rate = LearningRate {
+///     curve: Curve::Linear,
+///     peak: 1e-3,
+///     warmup_steps: 2,
+///     steps: 10,
+/// };
+/// assert_eq!([rate.at(0), rate.at(1), rate.at(6)], [5e-4, 1e-3, 5e-4]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LearningRate {
     /// The curve after warm-up.
     pub curve: Curve,
-    /// The peak.
+    /// The rate at the end of warm-up.
     pub peak: f32,
     /// Steps of warm-up.
     pub warmup_steps: u32,

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{AdamStep, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor};
+
+use crate::decoder::Values;
 
 /// AdamW's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,11 +27,11 @@ pub struct AdamSettings {
 /// One trained tensor. Shared, so that an old state can be kept while a new one is made.
 #[derive(Clone, Debug)]
 pub struct StateTensor {
-    /// Value.
+    /// The tensor as the model uses it.
     pub value: Arc<Tensor>,
-    /// First moment.
+    /// Decaying mean of its gradients.
     pub first_moment: Arc<Tensor>,
-    /// Second moment.
+    /// Decaying mean of the squares of its gradients.
     pub second_moment: Arc<Tensor>,
 }
 
@@ -40,13 +42,13 @@ pub struct TrainState(pub BTreeMap<String, StateTensor>);
 /// What all workers of a step agree on before the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepScalars {
-    /// The step, from 0.
+    /// Which step of the job, from 0.
     pub step: u32,
     /// Predicted tokens of the step.
     pub targets: u64,
     /// Global norm of the mean gradient.
     pub grad_norm: f32,
-    /// Learning rate.
+    /// The rate at this step, after warm-up and schedule.
     pub learning_rate: f32,
 }
 
@@ -82,7 +84,7 @@ impl TrainState {
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
     pub fn placed(self, device: &Device) -> Result<Self, KernelError> {
-        let _optimizer = device.account(Purpose::Optimizer);
+        let _optimizer = device.account(MemoryPurpose::Optimizer);
         let place = |tensor: Arc<Tensor>| {
             let placed = device.place(Arc::unwrap_or_clone(tensor));
             placed.map(Arc::new)
@@ -115,7 +117,7 @@ impl TrainState {
         settings: &AdamSettings,
         scalars: &StepScalars,
     ) -> Result<Self, KernelError> {
-        let _optimizer = device.account(Purpose::Optimizer);
+        let _optimizer = device.account(MemoryPurpose::Optimizer);
         let step = adam_step(settings, scalars);
         let mut next = Vec::with_capacity(self.0.len());
         for (name, old) in &self.0 {
@@ -178,4 +180,18 @@ pub fn gradient_norm(squared: &[f32], targets: u64) -> f32 {
 /// The mean loss of a step: sums of its microbatches, added by the tree.
 pub fn mean_loss(sums: &[f32], targets: u64) -> f32 {
     tree_sum(sums.len(), &mut |i| sums[i], &mut |a, b| *a += b) / targets as f32
+}
+
+impl Values for TrainState {
+    fn value(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name).map(|held| &*held.value)
+    }
+
+    fn all(&self) -> Box<dyn Iterator<Item = (&str, &Tensor)> + '_> {
+        Box::new(
+            self.0
+                .iter()
+                .map(|(name, held)| (name.as_str(), &*held.value)),
+        )
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use concord_kernels::Tensor;
 use safetensors::Dtype;
 
-use super::shards::{self, Home, INDEX};
+use super::shards::{self, INDEX, TensorHome};
 use super::{TakeRows, TensorFile};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
@@ -16,15 +16,16 @@ pub(super) const EMBED: &str = "model.embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 
 /// A model folder whose every needed tensor has been found, with the right shape and a readable
-/// format, and no other. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one tensor.
+/// format, and no other. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one
+/// tensor.
 #[derive(Debug)]
 pub struct ModelFolder {
     dir: PathBuf,
     pub(super) config: DecoderConfig,
     pub(super) config_json: String,
     files: Vec<TensorFile>,
-    /// By the names of transformers.
-    pub(super) homes: BTreeMap<String, Home>,
+    /// Where each tensor is, by its name in transformers.
+    pub(super) homes: BTreeMap<String, TensorHome>,
 }
 
 impl ModelFolder {
@@ -140,7 +141,8 @@ impl ModelFolder {
         })
     }
 
-    /// What to name in an error about a tensor: its file, or the index where it is in none of several.
+    /// What to name in an error about a tensor: its file, or the index where it is in none of
+    /// several.
     pub(super) fn place(&self, name: &str) -> PathBuf {
         let home = self
             .homes

@@ -13,8 +13,8 @@ impl ModelFolder {
     /// embedding, but the weights have both and they differ, the head of the weights is used; where
     /// they have the head alone, it is the embedding, too.
     ///
-    /// In the first case the text of the configuration says `tie_word_embeddings` false from here on,
-    /// for whoever gets it must come to the same model.
+    /// In the first case the text of the configuration says `tie_word_embeddings` false from here
+    /// on, because another machine that gets it must come to the same model.
     pub(super) fn settle_head(&mut self) -> Result<(), ModelError> {
         if !self.config.tie_embeddings {
             return match self.homes.contains_key(HEAD) {
@@ -51,7 +51,7 @@ impl ModelFolder {
         if a_type == b_type && a == b {
             return Ok(true);
         }
-        // Of formats that are not read nothing is known; who loads them is told so.
+        // Formats that are not read cannot be compared; loading them is refused later.
         let (a_width, b_width) = (a_type.bitsize() / 8, b_type.bitsize() / 8);
         if a_width == 0 || b_width == 0 {
             return Ok(false);

@@ -15,7 +15,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
-pub(super) struct Home {
+pub(super) struct TensorHome {
     /// Its file, by index.
     pub(super) file: usize,
     /// Its name there.
@@ -23,7 +23,7 @@ pub(super) struct Home {
 }
 
 /// Files, and the home of each tensor by its name in the whole model.
-pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, Home>);
+pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, TensorHome>);
 
 /// Opens `model.safetensors`, or else the shards of `model.safetensors.index.json`, as transformers
 /// has it. The names of a model that was saved without its head lack the prefix `model.`; they get
@@ -41,7 +41,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, ModelError> {
     };
     let homes = stored.into_iter().map(|(stored, file)| {
         let name = whole(&stored);
-        (name, Home { file, stored })
+        (name, TensorHome { file, stored })
     });
     Ok((files, homes.collect()))
 }
@@ -125,7 +125,10 @@ pub(crate) fn other_weights(names: impl Iterator<Item = String>) -> Option<Strin
         ));
     }
     of(&[".safetensors"]).map(|name| {
-        format!("{name} is there: rename it to {SINGLE} where it is the whole model, by the names of transformers")
+        format!(
+            "{name} is there: rename it to {SINGLE} where it is the whole model, by the names of \
+             transformers"
+        )
     })
 }
 
@@ -184,7 +187,7 @@ fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
         ) {
             return Err(bad(
                 shown(value),
-                "a shard must be a file of the same folder: put it there, and name it without a path",
+                "a shard must be a file of the same folder: name it without a path",
             ));
         }
         shards.insert(tensor.clone(), shard.to_string());

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::folder::{HEAD, ModelFolder};
-use crate::config::Place;
+use crate::config::TensorPlace;
 use crate::error::ModelError;
 
 impl ModelFolder {
-    /// Refuses weights with a tensor that `config.json` has no use for. transformers passes over them
-    /// with a warning; but a bias that is left out makes another model.
+    /// Refuses weights with a tensor that `config.json` has no use for. transformers passes over
+    /// them with a warning; but a bias that is left out makes another model.
     pub(super) fn check_unused(&self) -> Result<(), ModelError> {
         let specs = self.config().tensors();
         let used: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
@@ -27,8 +27,8 @@ impl ModelFolder {
         })
     }
 
-    /// A tied head beside its equal embedding, and the frequencies of RoPE, which old files keep and
-    /// everybody computes from `config.json`.
+    /// A tied head beside its equal embedding, and the frequencies of RoPE, which old files keep
+    /// and every program computes from `config.json`.
     fn is_harmless(&self, name: &str) -> bool {
         (name == HEAD && self.config().tie_embeddings)
             || (name.starts_with("model.") && name.ends_with("rotary_emb.inv_freq"))
@@ -37,8 +37,10 @@ impl ModelFolder {
     fn why(&self, name: &str) -> String {
         let layers = self.config().layers;
         let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
-        let beyond =
-            matches!(Place::of(name), Some(Place::Layer(layer)) if layer as usize >= layers);
+        let beyond = match TensorPlace::of(name) {
+            Some(TensorPlace::Layer(layer)) => layer as usize >= layers,
+            _ => false,
+        };
         let what = if beyond {
             format!("config.json has num_hidden_layers = {layers}")
         } else if name.contains("lora_") || name.contains(".base_layer.") {

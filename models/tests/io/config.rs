@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use concord_models::config::{DecoderConfig, Family, Place, Projection, Rope, RopeScaling};
+use concord_models::config::{DecoderConfig, Family, Projection, Rope, RopeScaling, TensorPlace};
 use serde_json::{Value, json};
 
 use crate::fixtures::{config_json, config_with, says, shared};
@@ -136,15 +136,18 @@ fn biases_and_their_tensors() {
     let names: Vec<String> = config.tensors().into_iter().map(|spec| spec.name).collect();
     assert_eq!(names.len(), 1 + 2 * (9 + 7) + 2);
     for (name, place) in [
-        ("model.embed_tokens.weight", Place::Embed),
-        ("model.layers.1.mlp.down_proj.bias", Place::Layer(1)),
-        ("model.norm.weight", Place::FinalNorm),
-        ("lm_head.weight", Place::Head),
+        ("model.embed_tokens.weight", TensorPlace::Embed),
+        ("model.layers.1.mlp.down_proj.bias", TensorPlace::Layer(1)),
+        ("model.norm.weight", TensorPlace::FinalNorm),
+        ("lm_head.weight", TensorPlace::Head),
     ] {
         assert!(names.iter().any(|have| have == name), "{name}");
-        assert_eq!(Place::of(name), Some(place));
+        assert_eq!(TensorPlace::of(name), Some(place));
     }
-    let places: Vec<Place> = names.iter().map(|name| Place::of(name).unwrap()).collect();
+    let places: Vec<TensorPlace> = names
+        .iter()
+        .map(|name| TensorPlace::of(name).unwrap())
+        .collect();
     assert!(places.is_sorted(), "the order of the computation");
     assert_eq!(Projection::Down.shape(&config), [8, 12]);
     says(

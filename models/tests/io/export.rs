@@ -75,7 +75,7 @@ fn another_format_is_told_to_transformers() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
 }
 
-/// Whoever answers with the result asks it as the base model is asked.
+/// A client of the result asks it as the base model is asked.
 #[test]
 fn chat_templates_go_along() {
     let made = tempfile::tempdir().unwrap();

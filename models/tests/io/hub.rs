@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use concord_models::hub::Hub;
+use concord_models::hub::ModelHub;
 use concord_models::weights::ModelFolder;
 use concord_text::TextTokenizer;
 use serde_json::json;
@@ -184,10 +184,10 @@ fn a_model_by_name() {
         files.insert("pytorch_model.bin".to_string(), b"not needed".to_vec());
         let server = Server::start(files);
         let cache = tempfile::tempdir().unwrap();
-        let hub = Hub {
+        let hub = ModelHub {
             endpoint: Some(server.endpoint.clone()),
             cache: Some(cache.path().to_path_buf()),
-            ..Hub::default()
+            ..ModelHub::default()
         };
         let mut last = BTreeMap::new();
         let mut progress = |step: concord_models::hub::Download| {
@@ -221,10 +221,10 @@ fn a_model_by_name() {
 
         // Without the server: what was fetched last.
         let nobody = "http://127.0.0.1:1".to_string();
-        let offline = Hub {
+        let offline = ModelHub {
             endpoint: Some(nobody),
             cache: hub.cache.clone(),
-            ..Hub::default()
+            ..ModelHub::default()
         };
         assert_eq!(offline.resolve("owner/tiny", &mut |_| ()).unwrap(), folder);
         says(
@@ -241,10 +241,10 @@ fn models_that_are_not_there() {
         b"{}".to_vec(),
     )]));
     let cache = tempfile::tempdir().unwrap();
-    let hub = Hub {
+    let hub = ModelHub {
         endpoint: Some(server.endpoint),
         cache: Some(cache.path().to_path_buf()),
-        ..Hub::default()
+        ..ModelHub::default()
     };
     let error = |model: &str| hub.resolve(model, &mut |_| ()).unwrap_err();
     says(

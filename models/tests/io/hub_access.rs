@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use concord_models::hub::{Hub, Token};
+use concord_models::hub::{HubToken, ModelHub};
 use concord_models::weights::ModelFolder;
 
 use crate::fixtures::{config_json, says, write_model};
@@ -12,13 +12,13 @@ use crate::hub::{Server, read_all};
 
 const SECRET: &str = "hf_ThisIsNobodysToken";
 
-fn hub(variables: &[(&str, &str)]) -> Hub {
+fn hub(variables: &[(&str, &str)]) -> ModelHub {
     let all: BTreeMap<&str, &str> = variables.iter().copied().collect();
-    Hub::from_variables(&|name| Some((*all.get(name)?).to_string())).unwrap()
+    ModelHub::from_variables(&|name| Some((*all.get(name)?).to_string())).unwrap()
 }
 
-fn token(text: &str) -> Option<Token> {
-    Token::new("a test", text).unwrap()
+fn token(text: &str) -> Option<HubToken> {
+    HubToken::new("a test", text).unwrap()
 }
 
 #[test]
@@ -82,7 +82,8 @@ fn the_token_is_that_of_the_environment_before_that_of_a_file() {
     let off = ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
     assert_eq!(in_home(&[("HF_TOKEN", "hf_new"), off]), None);
     let bad = format!("{SECRET} {SECRET}");
-    let error = Hub::from_variables(&|name| (name == "HF_TOKEN").then(|| bad.clone())).unwrap_err();
+    let error =
+        ModelHub::from_variables(&|name| (name == "HF_TOKEN").then(|| bad.clone())).unwrap_err();
     says(&error, &["HF_TOKEN", "cannot be one"]);
     assert!(!error.contains(SECRET), "{error}");
 }
@@ -119,7 +120,7 @@ fn offline_and_the_server() {
 }
 
 /// A server with one model, and the hub that asks it.
-fn with_model(cache: &Path) -> (Server, Hub) {
+fn with_model(cache: &Path) -> (Server, ModelHub) {
     let made = tempfile::tempdir().unwrap();
     write_model(made.path(), &config_json());
     let mut files = read_all(made.path());
@@ -143,7 +144,7 @@ fn with_model(cache: &Path) -> (Server, Hub) {
         files.insert(name.to_string(), b"{}".to_vec());
     }
     let server = Server::start(files);
-    let hub = Hub {
+    let hub = ModelHub {
         endpoint: Some(format!("{}/", server.endpoint)),
         cache: Some(cache.to_path_buf()),
         token: token(SECRET),
@@ -179,7 +180,7 @@ fn the_token_goes_with_every_request_and_is_shown_nowhere() {
             .all(|header| header == &format!("Bearer {SECRET}"))
     );
 
-    let stranger = Hub {
+    let stranger = ModelHub {
         token: None,
         ..hub.clone()
     };
@@ -224,7 +225,7 @@ fn the_token_goes_with_every_request_and_is_shown_nowhere() {
 fn offline_no_server_is_asked() {
     let cache = tempfile::tempdir().unwrap();
     let (server, hub) = with_model(cache.path());
-    let offline = Hub {
+    let offline = ModelHub {
         offline: true,
         ..hub.clone()
     };
@@ -261,10 +262,10 @@ fn a_repository_of_another_format() {
     ]);
     let server = Server::start(files);
     let cache = tempfile::tempdir().unwrap();
-    let hub = Hub {
+    let hub = ModelHub {
         endpoint: Some(server.endpoint.clone()),
         cache: Some(cache.path().to_path_buf()),
-        ..Hub::default()
+        ..ModelHub::default()
     };
     let error = hub.resolve("owner/tiny", &mut |_| ()).unwrap_err();
     says(

@@ -4,7 +4,7 @@ use std::fs;
 
 use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
-use concord_models::data::{DatasetKind, DatasetSource, Loaded, Loader, Sequences};
+use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Loaded, Sequences};
 use concord_text::TextTokenizer;
 
 use crate::fixtures::{config_json, says, write_tokenizer};
@@ -34,7 +34,7 @@ fn load_all(
     let tokenizer = TextTokenizer::open(folder.path()).unwrap();
     let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
     let (mut read, bytes) = (0, files.iter().map(|(_, content)| content.len() as u64));
-    let mut loader = Loader {
+    let mut loader = DataLoader {
         tokenizer: Some(&tokenizer),
         config: &config,
         sequence_len: len,

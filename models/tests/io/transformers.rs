@@ -1,5 +1,5 @@
-//! Configurations as transformers 5 reads them: `transformers/facts.json`, which the script beside it
-//! wrote, holds what its classes make of each.
+//! Configurations as transformers 5 reads them: `transformers/facts.json`, which the script beside
+//! it wrote, holds what its classes make of each.
 
 use concord_models::config::{DecoderConfig, RopeScaling};
 use serde_json::{Map, Value, json};

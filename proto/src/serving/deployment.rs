@@ -4,11 +4,9 @@ use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::digest::{Digest, Domain};
-use crate::job::{F32Bits, PrecisionSpec};
+use crate::crypto::{Digest, Domain, WorkerId};
 use crate::manifest::ModelTensor;
-use crate::plan::Layers;
-use crate::signed::WorkerId;
+use crate::training::{F32Bits, Layers, PrecisionSpec};
 
 /// The model behind an API, bit for bit. No machine is named in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -40,7 +38,7 @@ impl fmt::Debug for DeploymentId {
 }
 
 impl Deployment {
-    /// Its id.
+    /// The digest that names it in claims, receipts and messages.
     pub fn id(&self) -> DeploymentId {
         DeploymentId(Digest::of_value(Domain::Deployment, self))
     }
@@ -49,7 +47,6 @@ impl Deployment {
 /// A LoRA adapter. Its blob address names it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct AdapterManifest {
-    /// Rank.
     pub rank: u32,
     /// The update is scaled by `alpha / rank`.
     pub alpha: F32Bits,
@@ -70,7 +67,6 @@ pub struct ServingProfile {
     pub layer_bytes: u64,
     /// Bytes of the embedding.
     pub embed_bytes: u64,
-    /// Bytes of the head.
     pub head_bytes: u64,
     /// Bytes of keys and values of one page in one layer.
     pub page_layer_bytes: u64,
@@ -97,7 +93,7 @@ pub struct ServedModel {
     pub audit_rate: u64,
 }
 
-/// A seat in a pipeline, from the coordinator to a worker. A later one replaces it.
+/// Which stage of a pipeline a worker holds. A later assignment replaces it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StageAssignment {
     /// What is served.
@@ -106,7 +102,7 @@ pub struct StageAssignment {
     pub pipeline: u32,
     /// Counts the plans of the deployment; messages of an older one are dropped.
     pub epoch: u32,
-    /// Opens the lane to the coordinator ([`super::LaneHello`]).
+    /// Opens the stream to the coordinator ([`super::StageStreamHello`]).
     pub ticket: [u8; 32],
     /// Layers of each stage of the pipeline, in order.
     pub stages: Vec<Layers>,
@@ -114,8 +110,8 @@ pub struct StageAssignment {
     pub workers: Vec<WorkerId>,
     /// Where each of them is reached.
     pub endpoints: Vec<String>,
-    /// The stage to hold; none for a worker that only stands by.
-    pub seat: Option<u32>,
+    /// Index of the stage to hold; none for a worker that only stands by.
+    pub stage: Option<u32>,
     /// Pages of keys and values to have room for.
     pub pages: u32,
     /// Adapters to load, by blob address of their [`AdapterManifest`].
@@ -125,9 +121,9 @@ pub struct StageAssignment {
 }
 
 impl StageAssignment {
-    /// The layers of the seat.
+    /// The layers of the stage to hold.
     pub fn layers(&self) -> Option<Layers> {
-        self.stages.get(self.seat? as usize).copied()
+        self.stages.get(self.stage? as usize).copied()
     }
 
     /// Checks shape and bounds.
@@ -149,8 +145,8 @@ impl StageAssignment {
         if at != self.deployment.layers {
             return Err(format!("the stages end at layer {at}"));
         }
-        if self.seat.is_some_and(|seat| seat as usize >= count) {
-            return Err("the seat is no stage".to_string());
+        if self.stage.is_some_and(|stage| stage as usize >= count) {
+            return Err("the stage to hold is none of the pipeline".to_string());
         }
         let beyond = |layers: &Layers| layers.start >= layers.end || layers.end > at;
         if self.standby.iter().any(beyond) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::generation::SamplingSpec;
-use crate::job::F32Bits;
+use crate::training::F32Bits;
 
 /// What to draw from a pass, from the coordinator to the last stage.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -25,8 +25,8 @@ pub struct Draw {
     pub sample: Option<SampleOrder>,
     /// Score these tokens, the i-th by row i of the run: the tokens of a prompt.
     pub targets: Vec<u32>,
-    /// Alternatives to report beside each token; nothing reports no logprobs. Needed where there are
-    /// targets.
+    /// Alternatives to report beside each token; nothing reports no logprobs. Needed where there
+    /// are targets.
     pub logprobs: Option<u8>,
 }
 
@@ -61,8 +61,8 @@ impl SampleOrder {
     }
 }
 
-/// What is added to logits after `answer`: `fma(-count, frequency, bias) - presence` for tokens that
-/// the answer has, the bias for others. By rising token id; zeros are left out.
+/// What is added to logits after `answer`: `fma(-count, frequency, bias) - presence` for tokens
+/// that the answer has, the bias for others. By rising token id; zeros are left out.
 pub fn bias(sampling: &SamplingSpec, answer: &[u32]) -> Vec<(u32, F32Bits)> {
     let (frequency, presence) = (
         sampling.frequency_penalty.get(),
@@ -99,7 +99,6 @@ pub struct Drawn {
 /// temperature.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct TokenLogprob {
-    /// The token.
     pub token: u32,
     /// Its natural logarithm of the probability; 0 where none was asked for.
     pub logprob: F32Bits,

@@ -1,11 +1,11 @@
-//! One answer: everything that determines it, and its way from and to whoever asked.
+//! One answer: everything that determines it, and its way from and to the client.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::deployment::DeploymentId;
 use super::draw::TokenLogprob;
-use crate::digest::{Digest, Domain};
-use crate::job::F32Bits;
+use crate::crypto::{Digest, Domain};
+use crate::training::F32Bits;
 
 /// Everything that an answer is a function of, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -50,12 +50,12 @@ pub struct SamplingSpec {
     /// Added to logits, by rising token id.
     pub logit_bias: Vec<(u32, F32Bits)>,
     /// What the answer has to be.
-    pub grammar: Option<Grammar>,
+    pub grammar: Option<GrammarSpec>,
 }
 
-/// What an answer has to be. Tokens that cannot lead there are no candidates.
+/// What an answer has to be. Tokens after which it cannot become that are not drawn.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum Grammar {
+pub enum GrammarSpec {
     /// Any JSON object.
     JsonObject,
     /// JSON that a schema allows; the text of the schema.
@@ -83,7 +83,6 @@ pub struct Generation {
     pub model: String,
     /// Whose it is, for fair queueing: the digest of an API key, or of nothing.
     pub owner: Digest,
-    /// The spec.
     pub spec: GenerationSpec,
     /// Alternatives to report beside each token of the answer; nothing reports no logprobs.
     pub logprobs: Option<u8>,
@@ -103,7 +102,6 @@ pub enum Update {
     },
     /// So many tokens of the prompt are through.
     Prefill {
-        /// Done.
         done: u32,
         /// Of how many.
         total: u32,
@@ -125,7 +123,7 @@ pub enum Update {
     },
     /// It cannot go on; what is there is right. The last update.
     Failed {
-        /// Why, for whoever asked.
+        /// Why, for the client.
         reason: String,
         /// Whether asking again may help.
         retry: bool,
@@ -154,7 +152,7 @@ pub struct Usage {
     pub answer: u32,
 }
 
-/// What whoever asked says about a running generation. Dropping the channel cancels it.
+/// What the client says about a running generation. Dropping the channel cancels it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Under a grammar: the candidates after `answer` tokens of the answer, as bits (token t is bit
@@ -165,8 +163,8 @@ pub enum Control {
         /// The candidates.
         tokens: Vec<u8>,
     },
-    /// The answer ends after so many tokens: a stop text, or the end of the grammar. Later tokens are
-    /// dropped. [`Update::Finished`] follows.
+    /// The answer ends after so many tokens: a stop text, or the end of the grammar. Later tokens
+    /// are dropped. [`Update::Finished`] follows.
     Stop {
         /// Tokens of the answer.
         answer: u32,

@@ -4,13 +4,13 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::deployment::DeploymentId;
 use super::draw::Drawn;
-use crate::claim::Origin;
-use crate::digest::{Digest, Domain};
+use crate::crypto::{Digest, Domain};
+use crate::training::Origin;
 
 /// New tokens of one sequence.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Run {
-    /// The sequence: for people, and for what is kept of it until it is claimed.
+pub struct SequenceRun {
+    /// The sequence: for logs, and for the digests that a stage stores until it claims them.
     pub sequence: u64,
     /// Position of the first new token.
     pub first: u32,
@@ -28,8 +28,7 @@ pub struct Run {
 pub struct Pass {
     /// Rises by one with each pass of an epoch, from 0.
     pub number: u64,
-    /// The runs.
-    pub runs: Vec<Run>,
+    pub runs: Vec<SequenceRun>,
     /// Their tokens, one run after another.
     pub tokens: Vec<u32>,
 }
@@ -38,14 +37,12 @@ pub struct Pass {
 /// stage to the next.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct PassHeader {
-    /// The deployment.
     pub deployment: DeploymentId,
     /// The plan's epoch.
     pub epoch: u32,
     /// Number of the pass.
     pub pass: u64,
-    /// The runs.
-    pub runs: Vec<Run>,
+    pub runs: Vec<SequenceRun>,
     /// The digest of each row ([`super::row_digest`]).
     pub rows: Vec<Digest>,
     /// The sender, and its signature over [`PassHeader::message`].
@@ -58,7 +55,7 @@ impl PassHeader {
         deployment: &DeploymentId,
         epoch: u32,
         pass: u64,
-        runs: &[Run],
+        runs: &[SequenceRun],
         rows: &[Digest],
     ) -> Digest {
         Digest::of_value(Domain::Pass, &(*deployment, epoch, pass, runs, rows))
@@ -80,7 +77,7 @@ impl PassHeader {
 }
 
 /// The digest of the runs of a pass.
-pub fn runs_digest(runs: &[Run]) -> Digest {
+pub fn runs_digest(runs: &[SequenceRun]) -> Digest {
     Digest::of_value(Domain::Pass, &runs)
 }
 

@@ -4,16 +4,14 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::deployment::{Deployment, DeploymentId};
 use super::generation::{Finish, GenerationSpec, Usage};
-use crate::digest::{Digest, Domain};
-use crate::plan::Layers;
-use crate::signed::{Signed, WorkerId};
+use crate::crypto::{Digest, Domain, Signed, WorkerId};
+use crate::training::Layers;
 
 /// Asks a stage to claim a sequence, while its pages are still held.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ClaimOrder {
     /// For the answer.
     pub order: u64,
-    /// The sequence.
     pub sequence: u64,
     /// Digest of the [`GenerationSpec`].
     pub spec: Digest,
@@ -28,7 +26,6 @@ pub struct ClaimOrder {
 /// A stage's commitment to its share of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct StageClaim {
-    /// The deployment.
     pub deployment: DeploymentId,
     /// Digest of the [`GenerationSpec`].
     pub spec: Digest,
@@ -41,11 +38,11 @@ pub struct StageClaim {
     /// What came in: [`tokens_digest`] of the tokens for the first stage, else the Merkle root over
     /// the digests of the rows.
     pub input: Digest,
-    /// What went out: the Merkle root over the digests of the rows; for the last stage, of the hidden
-    /// states that the head takes.
+    /// What went out: the Merkle root over the digests of the rows; for the last stage, of the
+    /// hidden states that the head takes.
     pub output: Digest,
-    /// For the last stage: how many tokens of the answer an earlier holder of the stage had drawn, and
-    /// [`tokens_digest`] of those that this one drew.
+    /// For the last stage: how many tokens of the answer an earlier holder of the stage had drawn,
+    /// and [`tokens_digest`] of those that this one drew.
     pub drawn: Option<(u32, Digest)>,
     /// What the worker says its device is.
     pub device: String,
@@ -62,7 +59,6 @@ pub struct Receipt {
     pub model: String,
     /// Everything that the answer is a function of.
     pub spec: GenerationSpec,
-    /// The answer.
     pub answer: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
@@ -97,7 +93,6 @@ pub enum AnswerVerdict {
     WrongStage {
         /// Who signed the claim.
         worker: WorkerId,
-        /// Its layers.
         layers: Layers,
         /// What it should be.
         expected: Digest,
@@ -127,11 +122,8 @@ pub enum AnswerVerdict {
         /// What does not fit.
         what: String,
     },
-    /// It cannot be judged: claims are missing, the model cannot be had, versions differ.
-    Inconclusive {
-        /// Why.
-        why: String,
-    },
+    /// It cannot be judged: claims are missing, the model is unavailable, versions differ.
+    Inconclusive { why: String },
 }
 
 /// The digest of token ids.
@@ -141,7 +133,7 @@ pub fn tokens_digest(tokens: &[u32]) -> Digest {
 
 /// The digest of a row of hidden states, `[d]`.
 pub fn row_digest(row: &[f32]) -> Digest {
-    let mut hasher = crate::digest::Hasher::new(Domain::Row);
+    let mut hasher = crate::crypto::Hasher::new(Domain::Row);
     let mut bytes = [0; 4_096];
     for part in row.chunks(bytes.len() / 4) {
         let used = &mut bytes[..4 * part.len()];

@@ -1,18 +1,17 @@
 //! The state of a serving pool, for people and metrics.
 
-use crate::plan::Layers;
-use crate::signed::WorkerId;
+use crate::crypto::WorkerId;
+use crate::training::Layers;
 
 /// The pool behind an API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolView {
     /// Whether at least one pipeline takes requests.
     pub ready: bool,
-    /// What it waits for, or does, in words.
+    /// What it waits for or does, as a sentence.
     pub state: String,
     /// The members of the pool.
     pub workers: Vec<WorkerView>,
-    /// The pipelines.
     pub pipelines: Vec<PipelineView>,
     /// Stages lost so far, and put right.
     pub failovers: u64,
@@ -29,9 +28,8 @@ pub struct PoolView {
 pub struct WorkerView {
     /// Its key.
     pub id: WorkerId,
-    /// Its device.
     pub device: String,
-    /// What it does, in words.
+    /// What it does at present, as a sentence.
     pub doing: String,
     /// Memory that it may use.
     pub memory_bytes: u64,
@@ -39,7 +37,7 @@ pub struct WorkerView {
     pub macs_per_second: u64,
 }
 
-/// A pipeline.
+/// The stages of one pipeline, and how busy they are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PipelineView {
     /// The plan's epoch.
@@ -54,7 +52,6 @@ pub struct PipelineView {
     pub pages_used: u32,
     /// Pages that only the prefix cache holds.
     pub pages_cached: u32,
-    /// Pages.
     pub pages: u32,
     /// Prompt tokens asked for, and those that came out of the prefix cache.
     pub prefix_queries: u64,
@@ -70,14 +67,12 @@ pub struct PipelineView {
     pub stages: Vec<StageView>,
 }
 
-/// A stage.
+/// One stage of a pipeline, and who holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageView {
     /// Who holds it.
     pub worker: WorkerId,
-    /// Its device.
     pub device: String,
-    /// Its layers.
     pub layers: Layers,
     /// Passes done.
     pub passes: u64,

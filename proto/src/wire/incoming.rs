@@ -10,8 +10,8 @@ use tonic::transport::server::TcpIncoming;
 /// How long to wait where a connection cannot be taken: others have to end first.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The connections of a listener, for a gRPC server. Where one cannot be taken, the reason is logged
-/// and there is a pause: the system offers the same connection again at once, for ever.
+/// The connections of a listener, for a gRPC server. Where one cannot be taken, the reason is
+/// logged and there is a pause: the system offers the same connection again at once, for ever.
 pub fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     incoming.then(|accepted| async {

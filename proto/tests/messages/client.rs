@@ -80,8 +80,8 @@ impl Source {
         }
     }
 
-    pub fn member(&mut self) -> Member {
-        Member {
+    pub fn member(&mut self) -> MemberStatus {
+        MemberStatus {
             id: self.key(),
             role: self.role(),
             device: self.device(),

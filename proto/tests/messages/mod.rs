@@ -13,7 +13,6 @@ use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, Opening};
 use concord_proto::tree::Node;
-use concord_proto::wire::FrameHeader;
 use concord_proto::*;
 
 /// A source of values: the same number gives the same values on every machine.
@@ -104,17 +103,21 @@ impl Source {
         }
     }
 
-    pub fn phase(&mut self) -> Phase {
+    pub fn phase(&mut self) -> LeafPhase {
         [
-            Phase::Forward,
-            Phase::Backward,
-            Phase::Reduce,
-            Phase::Update,
+            LeafPhase::Forward,
+            LeafPhase::Backward,
+            LeafPhase::Reduce,
+            LeafPhase::Update,
         ][self.below(4) as usize]
     }
 
-    pub fn part(&mut self) -> Part {
-        [Part::Own, Part::TiedEmbed, Part::TiedHead][self.below(3) as usize]
+    pub fn part(&mut self) -> GradientPart {
+        [
+            GradientPart::Own,
+            GradientPart::TiedEmbed,
+            GradientPart::TiedHead,
+        ][self.below(3) as usize]
     }
 
     pub fn port(&mut self) -> Port {
@@ -144,8 +147,8 @@ impl Source {
         }
     }
 
-    pub fn input(&mut self) -> Input {
-        Input {
+    pub fn input(&mut self) -> ClaimInput {
+        ClaimInput {
             port: self.port(),
             origin: self.flag().then(|| self.origin()),
         }
@@ -258,7 +261,7 @@ impl Source {
                 weight_decay: self.bits(),
                 max_grad_norm: self.bits(),
             },
-            schedule: Schedule {
+            schedule: RateSchedule {
                 kind: kinds[self.below(3) as usize],
                 learning_rate: self.bits(),
                 warmup_steps: self.u32(),
@@ -270,14 +273,14 @@ impl Source {
         }
     }
 
-    pub fn trainable(&mut self) -> TrainableTensor {
+    pub fn trainable(&mut self) -> TrainedTensor {
         let places = [
-            Place::Embed,
-            Place::Layer(self.u32()),
-            Place::Head,
-            Place::EmbedAndHead,
+            ModelPlace::Embed,
+            ModelPlace::Layer(self.u32()),
+            ModelPlace::Head,
+            ModelPlace::EmbedAndHead,
         ];
-        TrainableTensor {
+        TrainedTensor {
             name: self.text(),
             shape: self.list(Self::u64),
             place: places[self.below(4) as usize],
@@ -333,8 +336,8 @@ impl Source {
         }
     }
 
-    pub fn path(&mut self) -> merkle::Path {
-        merkle::Path {
+    pub fn path(&mut self) -> merkle::MerklePath {
+        merkle::MerklePath {
             index: self.u32(),
             count: self.u32(),
             siblings: self.list(Self::digest),

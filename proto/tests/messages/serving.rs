@@ -34,25 +34,25 @@ impl Source {
             stages: self.list(Self::layers),
             workers: self.list(Self::key),
             endpoints: self.list(Self::text),
-            seat: self.flag().then(|| self.u32()),
+            stage: self.flag().then(|| self.u32()),
             pages: self.u32(),
             adapters: self.list(Self::digest),
             standby: self.list(Self::layers),
         }
     }
 
-    pub fn lane_hello(&mut self) -> LaneHello {
-        LaneHello {
+    pub fn stage_stream_hello(&mut self) -> StageStreamHello {
+        StageStreamHello {
             deployment: DeploymentId(self.digest()),
             pipeline: self.u32(),
             epoch: self.u32(),
-            seat: self.u32(),
+            stage: self.u32(),
             ticket: self.digest().0,
         }
     }
 
-    fn run(&mut self) -> Run {
-        Run {
+    fn run(&mut self) -> SequenceRun {
+        SequenceRun {
             sequence: self.u64(),
             first: self.u32(),
             count: self.u32(),
@@ -177,9 +177,9 @@ impl Source {
     fn generation_spec(&mut self) -> GenerationSpec {
         let grammar = match self.below(4) {
             0 => None,
-            1 => Some(Grammar::JsonObject),
-            2 => Some(Grammar::JsonSchema(self.text())),
-            _ => Some(Grammar::Lark(self.text())),
+            1 => Some(GrammarSpec::JsonObject),
+            2 => Some(GrammarSpec::JsonSchema(self.text())),
+            _ => Some(GrammarSpec::Lark(self.text())),
         };
         GenerationSpec {
             deployment: DeploymentId(self.digest()),

@@ -8,11 +8,11 @@ use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Stage;
 use concord_proto::ledger::{Finding, Verdict};
-use concord_proto::rules::leaf_words;
 use concord_proto::serving::{AnswerVerdict, AuditedAnswer};
 use concord_proto::session::{AuditOrder, ToCoordinator};
 use concord_proto::tree::Node;
-use concord_proto::{Digest, Keypair, Part, Phase, Port, PortKind, PublicKey, Signed};
+use concord_proto::{Digest, GradientPart, Keypair, LeafPhase, Port, PortKind, PublicKey, Signed};
+use concord_verify::training::leaf_words;
 
 use super::bench::{Bench, Place, busy, same_job};
 use super::inputs::{Given, Inputs, Opened, missing};
@@ -211,9 +211,9 @@ impl Auditor {
         base: &ModelBlobs,
     ) -> Result<Vec<Port>, RuntimeError> {
         match inputs.leaf.phase {
-            Phase::Reduce => self.reduce(inputs),
-            Phase::Update => self.update(inputs),
-            Phase::Forward | Phase::Backward => {
+            LeafPhase::Reduce => self.reduce(inputs),
+            LeafPhase::Update => self.update(inputs),
+            LeafPhase::Forward | LeafPhase::Backward => {
                 let (spec, layers) = (&inputs.spec, inputs.leaf.layers);
                 let (values, positions) = (inputs.values()?, inputs.sequence_len);
                 let kept = kept_bytes(spec, &config, layers, positions);
@@ -270,7 +270,11 @@ impl Auditor {
             .ok_or_else(|| missing("the scalars"))?;
         let state = inputs.state()?.placed(&self.device)?;
         let mut totals = BTreeMap::new();
-        for part in [Part::Own, Part::TiedEmbed, Part::TiedHead] {
+        for part in [
+            GradientPart::Own,
+            GradientPart::TiedEmbed,
+            GradientPart::TiedHead,
+        ] {
             let root = Node {
                 start: 0,
                 end: spec.microbatches,
@@ -299,7 +303,7 @@ impl Auditor {
         Ok(ports)
     }
 
-    fn total(&self, inputs: &Inputs, part: Part, node: Node) -> Result<Total, KernelError> {
+    fn total(&self, inputs: &Inputs, part: GradientPart, node: Node) -> Result<Total, KernelError> {
         let kind = PortKind::Partial { node, part };
         if let Some(sum) = inputs.tensors(|found| found == kind) {
             return Ok(Some(sum.to_vec()));
@@ -329,7 +333,7 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
         return Err(missing("its hidden states"));
     }
     let forwarded = work::forward(stage, leaf.layers, &batch.batch, inputs.hidden())?;
-    if leaf.phase == Phase::Forward {
+    if leaf.phase == LeafPhase::Forward {
         return Ok(vec![forwarded.output]);
     }
     let gradient = inputs.tensors(|kind| matches!(kind, PortKind::Gradient(_)));

@@ -10,8 +10,9 @@ use concord_models::train::{StateTensor, TrainState};
 use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
-use concord_proto::{Digest, JobSpec, Leaf, Phase, Port, PortKind, WorkerId, canonical, merkle};
-
+use concord_proto::{
+    Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
+};
 use tonic::transport::Channel;
 
 use super::job::AuditedJob;
@@ -165,10 +166,10 @@ impl Inputs {
             scalars,
         } = given;
         let microbatch = match leaf.phase {
-            Phase::Forward | Phase::Backward => {
+            LeafPhase::Forward | LeafPhase::Backward => {
                 Some(job.data.microbatch(blobs, step, leaf.microbatch).await?)
             }
-            Phase::Reduce | Phase::Update => None,
+            LeafPhase::Reduce | LeafPhase::Update => None,
         };
         Ok(Self {
             spec: job.spec.clone(),

@@ -11,8 +11,8 @@ use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::{Worker, WorkerServer};
 use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame};
 use concord_proto::{
-    Digest, Domain, Input, JobId, Keypair, Layers, Leaf, Part, Phase, Port, PortKind, canonical,
-    merkle,
+    ClaimInput, Digest, Domain, GradientPart, JobId, Keypair, Layers, Leaf, LeafPhase, Port,
+    PortKind, canonical, merkle,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -57,6 +57,10 @@ impl Worker for OneTensor {
         Err(Status::unimplemented("it has no neighbours"))
     }
 
+    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        Err(Status::unimplemented("nobody asks whose address it is"))
+    }
+
     async fn open(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
         if self.stall == Stall::Open {
             self.stalls.notify_one();
@@ -65,6 +69,10 @@ impl Worker for OneTensor {
         let digest = Digest::of(Domain::Blob, &self.bytes);
         let bytes = canonical::encode(&Opening::Inputs(vec![vec![digest]]));
         Ok(Response::new(Body { bytes }))
+    }
+
+    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
+        Err(Status::unimplemented("nobody asks for its key"))
     }
 
     async fn get_blob(&self, _: Request<BlobAddress>) -> Result<Response<Chunks>, Status> {
@@ -103,7 +111,7 @@ fn order(worker: u8, endpoint: &str) -> AuditOrder {
     let node = Node::leaf(0);
     let kind = PortKind::Partial {
         node,
-        part: Part::Own,
+        part: GradientPart::Own,
     };
     let port = Port {
         kind,
@@ -118,10 +126,10 @@ fn order(worker: u8, endpoint: &str) -> AuditOrder {
         worker: Keypair::from_secret([worker; 32]).public(),
         endpoint: endpoint.to_string(),
         leaf: Leaf {
-            phase: Phase::Reduce,
+            phase: LeafPhase::Reduce,
             microbatch: 0,
             layers: Layers { start: 0, end: 1 },
-            inputs: vec![Input { port, origin: None }],
+            inputs: vec![ClaimInput { port, origin: None }],
             outputs: Vec::new(),
             flops: 0,
             tokens: 0,

@@ -2,35 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::rules::parts;
 use concord_proto::tree::{Node, cover};
-use concord_proto::{JobSpec, Part, Plan, Seat, WorkerId};
+use concord_proto::{GradientPart, JobSpec, Plan, Slot, WorkerId};
+use concord_verify::training::parts;
 
 /// A partial sum of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartKey {
     /// Of which tensors.
-    pub part: Part,
+    pub part: GradientPart,
     /// Over which microbatches.
     pub node: Node,
 }
 
 /// The stage that computes a part.
-fn producer_stage(plan: &Plan, seat: Seat, part: Part) -> usize {
+fn producer_stage(plan: &Plan, seat: Slot, part: GradientPart) -> usize {
     match part {
-        Part::Own => seat.stage,
-        Part::TiedEmbed => 0,
-        Part::TiedHead => plan.stages.len() - 1,
+        GradientPart::Own => seat.stage,
+        GradientPart::TiedEmbed => 0,
+        GradientPart::TiedHead => plan.stages.len() - 1,
     }
 }
 
 /// The other workers that need a part which the worker at `seat` computes: those of its stage in
 /// other replicas, and for a tied embedding those at both ends.
-pub fn consumers(plan: &Plan, seat: Seat, part: Part) -> Vec<WorkerId> {
+pub fn consumers(plan: &Plan, seat: Slot, part: GradientPart) -> Vec<WorkerId> {
     let last = plan.stages.len() - 1;
-    let needs = |other: Seat| match part {
-        Part::Own => other.stage == seat.stage,
-        Part::TiedEmbed | Part::TiedHead => other.stage == 0 || other.stage == last,
+    let needs = |other: Slot| match part {
+        GradientPart::Own => other.stage == seat.stage,
+        GradientPart::TiedEmbed | GradientPart::TiedHead => other.stage == 0 || other.stage == last,
     };
     plan.workers()
         .filter(|(other, _)| *other != seat && needs(*other))
@@ -50,14 +50,14 @@ pub struct Exchange<T> {
 
 impl<T> Exchange<T> {
     /// What the worker at `seat` needs.
-    pub fn new(spec: &JobSpec, plan: &Plan, seat: Seat) -> Self {
+    pub fn new(spec: &JobSpec, plan: &Plan, seat: Slot) -> Self {
         let held = parts(spec, plan.stages[seat.stage]);
-        let mut wanted: Vec<Part> = Vec::new();
-        if held.contains(&Part::Own) {
-            wanted.push(Part::Own);
+        let mut wanted: Vec<GradientPart> = Vec::new();
+        if held.contains(&GradientPart::Own) {
+            wanted.push(GradientPart::Own);
         }
-        if held.iter().any(|&part| part != Part::Own) {
-            wanted.extend([Part::TiedEmbed, Part::TiedHead]);
+        if held.iter().any(|&part| part != GradientPart::Own) {
+            wanted.extend([GradientPart::TiedEmbed, GradientPart::TiedHead]);
         }
         let mut needed = BTreeMap::new();
         for part in wanted {
@@ -98,7 +98,7 @@ impl<T> Exchange<T> {
     /// needed. `clone` makes the first summand its own, `add` is `a += b`.
     pub fn total<S>(
         &self,
-        part: Part,
+        part: GradientPart,
         clone: &impl Fn(&T) -> S,
         add: &impl Fn(&mut S, S),
     ) -> Option<S> {
@@ -111,7 +111,7 @@ impl<T> Exchange<T> {
 
     fn sum<S>(
         &self,
-        part: Part,
+        part: GradientPart,
         node: Node,
         clone: &impl Fn(&T) -> S,
         add: &impl Fn(&mut S, S),

@@ -9,7 +9,7 @@ use concord_models::decoder::Stage;
 use concord_models::train::TrainState;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{Held, ToCoordinator};
-use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Port, Seat, TensorState, WorkerId};
+use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Port, Slot, TensorState, WorkerId};
 
 use super::run::Run;
 use super::{Engine, EngineEffect, ReceivedFrame};
@@ -23,7 +23,7 @@ pub(crate) struct LoadedStage {
     pub(crate) spec: Arc<JobSpec>,
     pub(crate) plan: Plan,
     pub(crate) endpoints: Vec<String>,
-    pub(crate) seat: Seat,
+    pub(crate) seat: Slot,
     pub(crate) config: Arc<DecoderConfig>,
     pub(crate) tensors: ModelBlobs,
     pub(crate) state: TrainState,
@@ -43,7 +43,7 @@ pub(crate) struct Job {
     pub(crate) plan: Plan,
     pub(crate) plan_digest: Digest,
     pub(crate) endpoints: BTreeMap<WorkerId, String>,
-    pub(crate) seat: Seat,
+    pub(crate) seat: Slot,
     pub(crate) layers: Layers,
     /// None where it lacks the committed values, or made room for that of another plan: then no
     /// step can be done. Invariant: there is one while there is a run.

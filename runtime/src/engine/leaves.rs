@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use concord_proto::rules::parts;
 use concord_proto::session::Scalars;
 use concord_proto::tree::Node;
-use concord_proto::{Digest, Input, Leaf, Origin, Phase, Port, PortKind, canonical};
+use concord_proto::{ClaimInput, Digest, Leaf, LeafPhase, Origin, Port, PortKind, canonical};
+use concord_verify::training::parts;
 
 use super::job::Job;
 use super::openings::StepOpenings;
@@ -16,13 +16,13 @@ use crate::work::PartSum;
 /// Inputs of a leaf together with the addresses that open them.
 #[derive(Default)]
 pub(super) struct LeafInputs {
-    pub(super) inputs: Vec<Input>,
+    pub(super) inputs: Vec<ClaimInput>,
     pub(super) openings: Vec<Vec<Digest>>,
 }
 
 impl LeafInputs {
     pub(super) fn push(&mut self, port: Port, origin: Option<Origin>, opening: Vec<Digest>) {
-        self.inputs.push(Input { port, origin });
+        self.inputs.push(ClaimInput { port, origin });
         self.openings.push(opening);
     }
 }
@@ -52,7 +52,7 @@ impl Job {
     pub(super) fn common_inputs(
         &self,
         microbatch: &Microbatch,
-        activation: Option<&Input>,
+        activation: Option<&ClaimInput>,
     ) -> LeafInputs {
         let mut inputs = LeafInputs::default();
         self.state_input(&mut inputs);
@@ -73,17 +73,17 @@ impl Job {
     pub(super) fn leaf(
         &self,
         openings: &mut StepOpenings,
-        phase: Phase,
+        phase: LeafPhase,
         microbatch: u32,
         inputs: LeafInputs,
         outputs: Vec<Port>,
     ) -> Leaf {
         openings.leaf(phase, microbatch, inputs.openings);
         let tokens = match phase {
-            Phase::Forward | Phase::Backward => self.microbatch_tokens(),
-            Phase::Reduce | Phase::Update => 0,
+            LeafPhase::Forward | LeafPhase::Backward => self.microbatch_tokens(),
+            LeafPhase::Reduce | LeafPhase::Update => 0,
         };
-        let passes = if phase == Phase::Backward { 4 } else { 2 };
+        let passes = if phase == LeafPhase::Backward { 4 } else { 2 };
         Leaf {
             phase,
             microbatch,
@@ -123,7 +123,7 @@ impl Job {
     pub(super) fn reduce_inputs(
         &self,
         node: Node,
-        sum_of: impl Fn(u32, concord_proto::Part) -> Arc<PartSum>,
+        sum_of: impl Fn(u32, concord_proto::GradientPart) -> Arc<PartSum>,
     ) -> LeafInputs {
         let mut inputs = LeafInputs::default();
         for part in parts(&self.spec, self.layers) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_proto::session::{OpenRequest, Opening};
-use concord_proto::{Digest, JobId, Phase};
+use concord_proto::{Digest, JobId, LeafPhase};
 
 use crate::tensor_blob;
 
@@ -38,13 +38,13 @@ pub(crate) struct Openings {
 /// Inputs of the leaves of one step.
 #[derive(Default)]
 pub(crate) struct StepOpenings {
-    leaves: BTreeMap<(Phase, u32), Vec<Vec<Digest>>>,
+    leaves: BTreeMap<(LeafPhase, u32), Vec<Vec<Digest>>>,
     blobs: BTreeMap<Digest, OpenBlob>,
 }
 
 impl StepOpenings {
     /// Keeps the inputs of a leaf: for each port the addresses that its digest is over.
-    pub(crate) fn leaf(&mut self, phase: Phase, microbatch: u32, ports: Vec<Vec<Digest>>) {
+    pub(crate) fn leaf(&mut self, phase: LeafPhase, microbatch: u32, ports: Vec<Vec<Digest>>) {
         self.leaves.insert((phase, microbatch), ports);
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::decoder::Stage;
-use concord_proto::rules::parts;
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::tree::{Node, cover};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    Claim, F32Bits, Input, Leaf, MicrobatchLoss, Origin, Part, Phase, Port, PortKind, Signed,
-    WorkerId, leaf_root,
+    Claim, ClaimInput, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port,
+    PortKind, Signed, WorkerId, leaf_root,
 };
+use concord_verify::training::parts;
 
 use super::job::Job;
 use super::leaves::Received;
@@ -40,13 +40,13 @@ pub(crate) struct Run {
     batches: BTreeMap<u32, Microbatch>,
     schedule: Schedule,
     progress: Progress,
-    activations: BTreeMap<u32, (Arc<Tensor>, Input)>,
-    gradients: BTreeMap<u32, (Arc<Tensor>, Input)>,
+    activations: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
+    gradients: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
     /// Tapes of microbatches in flight; none where the forward pass is done again.
     tapes: BTreeMap<u32, Option<Forwarded>>,
-    sums: BTreeMap<(u32, Part), Arc<PartSum>>,
+    sums: BTreeMap<(u32, GradientPart), Arc<PartSum>>,
     losses: Vec<MicrobatchLoss>,
-    leaves: BTreeMap<(Phase, u32), Leaf>,
+    leaves: BTreeMap<(LeafPhase, u32), Leaf>,
     exchange: Exchange<Received>,
     step_gradients: BTreeMap<String, Arc<Tensor>>,
     openings: StepOpenings,
@@ -86,7 +86,7 @@ impl Run {
         } = frame.header;
         let pipeline = &job.plan.replicas[job.seat.replica].workers;
         let neighbour = |stage: Option<usize>| stage.and_then(|s| pipeline.get(s)).copied();
-        let input = Input {
+        let input = ClaimInput {
             port,
             origin: Some(origin.clone()),
         };
@@ -170,12 +170,12 @@ impl Run {
         let outputs = vec![output];
         let leaf = job.leaf(
             &mut self.openings,
-            Phase::Forward,
+            LeafPhase::Forward,
             microbatch,
             inputs,
             outputs,
         );
-        self.leaves.insert((Phase::Forward, microbatch), leaf);
+        self.leaves.insert((LeafPhase::Forward, microbatch), leaf);
         if let Some(hidden) = forwarded.hidden() {
             let next = job.plan.replicas[job.seat.replica].workers[job.seat.stage + 1];
             send(job, engine, next, microbatch, output, &[hidden])?;
@@ -218,12 +218,12 @@ impl Run {
         let outputs = done.outputs.clone();
         let leaf = job.leaf(
             &mut self.openings,
-            Phase::Backward,
+            LeafPhase::Backward,
             microbatch,
             inputs,
             outputs,
         );
-        self.leaves.insert((Phase::Backward, microbatch), leaf);
+        self.leaves.insert((LeafPhase::Backward, microbatch), leaf);
         for (part, sum) in done.sums {
             for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
                 self.openings.tensor(*digest, tensor);
@@ -261,12 +261,12 @@ impl Run {
             }
             let leaf = job.leaf(
                 &mut self.openings,
-                Phase::Reduce,
+                LeafPhase::Reduce,
                 node.start,
                 inputs,
                 outputs,
             );
-            self.leaves.insert((Phase::Reduce, node.start), leaf);
+            self.leaves.insert((LeafPhase::Reduce, node.start), leaf);
         }
         self.progress = Progress::Exchanging;
         Ok(())
@@ -276,7 +276,7 @@ impl Run {
         &self,
         engine: &Engine,
         node: Node,
-        part: Part,
+        part: GradientPart,
     ) -> Result<Arc<PartSum>, KernelError> {
         if node.len() == 1 {
             return Ok(self.sums[&(node.start, part)].clone());
@@ -295,10 +295,14 @@ impl Run {
             let total = self.exchange.total(part, &clone, &add)?;
             Some(total.map(|total| (part, total)))
         };
-        let totals = [Part::Own, Part::TiedEmbed, Part::TiedHead]
-            .into_iter()
-            .filter_map(total)
-            .collect::<Result<_, KernelError>>()?;
+        let totals = [
+            GradientPart::Own,
+            GradientPart::TiedEmbed,
+            GradientPart::TiedHead,
+        ]
+        .into_iter()
+        .filter_map(total)
+        .collect::<Result<_, KernelError>>()?;
         self.step_gradients = work::step_gradients(&job.spec, job.layers, device, totals)?;
         let norms = work::norms(&job.spec, job.layers, device, &self.step_gradients)?;
         for norm in &norms {
@@ -348,8 +352,8 @@ impl Run {
         }
         let inputs = job.update_inputs(&mut self.openings, &self.exchange, scalars);
         let outputs = updated.outputs();
-        let leaf = job.leaf(&mut self.openings, Phase::Update, 0, inputs, outputs);
-        self.leaves.insert((Phase::Update, 0), leaf);
+        let leaf = job.leaf(&mut self.openings, LeafPhase::Update, 0, inputs, outputs);
+        self.leaves.insert((LeafPhase::Update, 0), leaf);
         // The order of a claim: phase by phase, each by rising microbatch.
         let leaves: Vec<Leaf> = self.leaves.values().cloned().collect();
         let claim = Claim {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use concord_proto::Digest;
-use concord_proto::serving::{PAGE_TOKENS, PassHeader, Run};
+use concord_proto::serving::{PAGE_TOKENS, PassHeader, SequenceRun};
 
 /// Rows whose headers are kept, for evidence.
 const HEADER_ROWS_MAX: usize = 65_536;
@@ -58,7 +58,7 @@ impl Book {
 
     /// Notes the rows of a run that has been checked. What stood behind them in the last page was
     /// of another sequence, or of a time when this one was longer.
-    pub(crate) fn pass(&mut self, run: &Run, rows: &[Position]) {
+    pub(crate) fn pass(&mut self, run: &SequenceRun, rows: &[Position]) {
         for (position, row) in (run.first..).zip(rows) {
             let page = run.pages[(position / PAGE_TOKENS) as usize];
             let offset = (position % PAGE_TOKENS) as usize;
@@ -137,7 +137,7 @@ impl Book {
         let runs = self.headers.iter().flat_map(|header| &header.runs);
         let own = runs.filter(|run| run.sequence == sequence);
         let pages: BTreeSet<u32> = own.flat_map(|run| run.pages.iter().copied()).collect();
-        let shares = |run: &Run| run.pages.iter().any(|page| pages.contains(page));
+        let shares = |run: &SequenceRun| run.pages.iter().any(|page| pages.contains(page));
         let of_it = |header: &&PassHeader| header.runs.iter().any(shares);
         self.headers.iter().filter(of_it).cloned().collect()
     }

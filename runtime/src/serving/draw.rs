@@ -4,7 +4,7 @@ use concord_kernels::ops::sample::{Candidates, RowSample, Sampling};
 use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::decoder::Stage;
 use concord_proto::F32Bits;
-use concord_proto::serving::{Draw, DrawOrder, Drawn, Run, SampleOrder, TokenLogprob};
+use concord_proto::serving::{Draw, DrawOrder, Drawn, SampleOrder, SequenceRun, TokenLogprob};
 
 use super::frame::ranges;
 use crate::RuntimeError;
@@ -15,7 +15,7 @@ const LOGIT_ROWS: usize = 64;
 /// A pass that is computed, on the last stage.
 #[derive(Debug)]
 pub(crate) struct Computed {
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<SequenceRun>,
     /// Hidden states, row after row.
     pub(crate) rows: Vec<f32>,
     /// Runs whose rows mean nothing, rising.

@@ -1,7 +1,7 @@
 //! A pass on its way from one stage to the next: a signed header, then rows of f32.
 
 use concord_proto::limits::CHUNK_BYTES;
-use concord_proto::serving::{PassHeader, Run, row_digest};
+use concord_proto::serving::{PassHeader, SequenceRun, row_digest};
 use concord_proto::wire::Frame;
 use concord_proto::{Digest, canonical};
 
@@ -140,7 +140,7 @@ pub(crate) fn digests(rows: &[f32], hidden: usize) -> Vec<Digest> {
 }
 
 /// The rows of each run, `[start, end)`.
-pub(crate) fn ranges(runs: &[Run]) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(crate) fn ranges(runs: &[SequenceRun]) -> impl Iterator<Item = std::ops::Range<usize>> {
     let mut end = 0;
     runs.iter().map(move |run| {
         let start = end;
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    fn signed(seat: &Seat, by: &Keypair, runs: Vec<Run>, rows: &[f32]) -> PassHeader {
+    fn signed(seat: &Seat, by: &Keypair, runs: Vec<SequenceRun>, rows: &[f32]) -> PassHeader {
         let rows = digests(rows, seat.hidden);
         let message = PassHeader::message(&seat.id, seat.epoch, 0, &runs, &rows);
         PassHeader {

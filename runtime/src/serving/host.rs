@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use concord_proto::serving::{DeploymentId, LaneHello, StageAssignment};
+use concord_proto::serving::{DeploymentId, StageAssignment, StageStreamHello};
 use concord_proto::session::ToCoordinator;
 use concord_proto::{Keypair, Layers};
 use tokio::sync::{mpsc, oneshot};
@@ -104,7 +104,7 @@ impl Context {
         assignment.validate().map_err(RuntimeError::Unsupported)?;
         let deployment = &assignment.deployment;
         let own = assignment
-            .seat
+            .stage
             .map(|seat| assignment.workers[seat as usize]);
         if own.is_some_and(|own| own != self.key.public()) {
             let why = "its plan has another worker in this seat".to_string();
@@ -210,11 +210,11 @@ impl Context {
             .await?;
         let stopped = |_| RuntimeError::EngineStopped;
         is_taken.await.map_err(stopped)??;
-        let hello = LaneHello {
+        let hello = StageStreamHello {
             deployment: seat.id,
             pipeline: assignment.pipeline,
             epoch: seat.epoch,
-            seat: assignment.seat.unwrap_or_default(),
+            stage: assignment.stage.unwrap_or_default(),
             ticket: assignment.ticket,
         };
         let lane = Lane::open(&self.coordinator, &self.key, &hello, messages).await?;

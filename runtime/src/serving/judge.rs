@@ -7,7 +7,6 @@
 mod compute;
 mod draws;
 mod lender;
-mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use concord_models::decoder::{LoraSpec, TensorSource};
 use concord_proto::serving::{AdapterManifest, AnswerVerdict};
 use concord_proto::{PublicKey, Signed};
 use concord_text::TextTokenizer;
+use concord_verify::serving::CheckedReceipt;
 
 use crate::checker::Stages;
 use crate::{RuntimeError, spec};
@@ -105,14 +105,14 @@ fn look(
     stages: &Stages,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<AnswerVerdict, Stop> {
-    let words = words::read(case.receipt, case.coordinator)?;
-    words.check_model(&case.config)?;
-    let lender = Lender::new(case, &words, stages);
-    let computed = compute::compute(case, &words, &lender, progress)?;
-    let drawn = draws::check(case, &words, &computed, progress);
+    let checked = CheckedReceipt::open(case.receipt, case.coordinator)?;
+    checked.check_model(case.config.layers, case.config.vocab)?;
+    let lender = Lender::new(case, &checked, stages);
+    let computed = compute::compute(case, &checked, &lender, progress)?;
+    let drawn = draws::check(case, &checked, &computed, progress);
     lender.give_back(computed.layers, computed.last);
     drawn?;
-    match words.missing() {
+    match checked.missing() {
         None => Ok(AnswerVerdict::Agrees),
         Some(missing) => Ok(AnswerVerdict::Inconclusive {
             why: format!("{missing}; all that was signed is right"),
@@ -135,6 +135,12 @@ impl Stop {
     fn inconclusive(why: impl Into<String>) -> Self {
         let why = why.into();
         Self::Verdict(AnswerVerdict::Inconclusive { why })
+    }
+}
+
+impl From<AnswerVerdict> for Stop {
+    fn from(verdict: AnswerVerdict) -> Self {
+        Self::Verdict(verdict)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use concord_proto::serving::{FromStage, LaneHello, ToStage};
+use concord_proto::serving::{FromStage, StageStreamHello, ToStage};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 use concord_proto::wire::{Body, ending};
 use concord_proto::{Digest, Keypair, Signed, canonical, limits};
@@ -43,7 +43,7 @@ impl Lane {
     pub(crate) async fn open(
         coordinator: &str,
         key: &Keypair,
-        hello: &LaneHello,
+        hello: &StageStreamHello,
         messages: mpsc::Receiver<FromStage>,
     ) -> Result<Self, RuntimeError> {
         // A connection of its own: no blob on its way stands before a token.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use concord_proto::limits::FRAME_BYTES_MAX;
-use concord_proto::serving::{Deployment, DeploymentId, PAGE_TOKENS, Run, StageAssignment};
+use concord_proto::serving::{Deployment, DeploymentId, PAGE_TOKENS, SequenceRun, StageAssignment};
 use concord_proto::{Layers, WorkerId};
 
 /// Rows of a pass: far more than any device does at once.
@@ -31,7 +31,7 @@ impl Seat {
     /// The seat that an assignment gives; nothing where it gives none. The assignment is valid.
     pub(crate) fn new(assignment: &StageAssignment, term: u64, hidden: usize) -> Option<Self> {
         let layers = assignment.layers()?;
-        let seat = assignment.seat? as usize;
+        let seat = assignment.stage? as usize;
         Some(Self {
             term,
             id: assignment.deployment.id(),
@@ -68,7 +68,7 @@ impl Seat {
     ///
     /// # Errors
     /// A sentence naming the run that does not fit.
-    pub(crate) fn check_runs(&self, runs: &[Run], rows: usize) -> Result<(), String> {
+    pub(crate) fn check_runs(&self, runs: &[SequenceRun], rows: usize) -> Result<(), String> {
         self.row_bytes(rows)?;
         let mut sequences = BTreeSet::new();
         let mut written = BTreeSet::new();
@@ -106,7 +106,7 @@ impl Seat {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use concord_proto::serving::Run;
+    use concord_proto::serving::SequenceRun;
     use concord_proto::{Digest, PrecisionSpec};
 
     use super::*;
@@ -137,8 +137,8 @@ pub(super) mod tests {
         }
     }
 
-    pub(crate) fn run(sequence: u64, first: u32, count: u32, pages: &[u32]) -> Run {
-        Run {
+    pub(crate) fn run(sequence: u64, first: u32, count: u32, pages: &[u32]) -> SequenceRun {
+        SequenceRun {
             sequence,
             first,
             count,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_proto::serving::{FromStage, PassHeader, Passed, Run};
+use concord_proto::serving::{FromStage, PassHeader, Passed, SequenceRun};
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Frame, ending};
 use concord_proto::{Digest, Keypair, Origin};
@@ -22,7 +22,7 @@ const TRIES: u32 = 5;
 
 /// A pass to be sent.
 pub(crate) struct Outgoing {
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<SequenceRun>,
     pub(crate) digests: Vec<Digest>,
     pub(crate) rows: Vec<f32>,
     /// What the coordinator is told once it is sent.

@@ -26,7 +26,7 @@ pub(crate) async fn fetch(
     plan.validate(spec.layers, spec.microbatches)
         .map_err(RuntimeError::Unsupported)?;
     let unplanned = || RuntimeError::Unsupported("the plan has no seat for this worker".into());
-    let seat = plan.seat(&worker).ok_or_else(unplanned)?;
+    let seat = plan.slot(&worker).ok_or_else(unplanned)?;
     let layers = plan.stages[seat.stage];
     let (config, manifest) = fetch_config(blobs, &spec).await?;
     let tensors = fetch_base(blobs, &spec, &config, &manifest, layers).await?;

@@ -322,7 +322,7 @@ impl<'a> Live<'a> {
         else {
             return;
         };
-        let Some(seat) = plan.seat(&self.driver.key.public()) else {
+        let Some(seat) = plan.slot(&self.driver.key.public()) else {
             return;
         };
         let replica = &plan.replicas[seat.replica];

@@ -6,7 +6,7 @@ use concord_models::decoder::StageInput;
 use concord_models::generate::Generator;
 use concord_proto::F32Bits;
 use concord_proto::serving::{
-    Draw, DrawOrder, FromStage, Pass, Run, SampleOrder, SamplingSpec, ToStage,
+    Draw, DrawOrder, FromStage, Pass, SampleOrder, SamplingSpec, SequenceRun, ToStage,
 };
 
 use crate::model::{ServedModel, served};
@@ -154,7 +154,7 @@ async fn logprobs_are_those_of_the_logits() {
     let mut pipeline = pool.serve(&pool.assignment(&model, &[2], 1)).await;
     // More rows than are scored at a time.
     let tokens = prompt(100, model.deployment.vocab);
-    let run = Run {
+    let run = SequenceRun {
         sequence: 1,
         first: 0,
         count: 100,

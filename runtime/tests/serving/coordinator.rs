@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use concord_proto::limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX};
-use concord_proto::serving::{FromStage, LaneHello, ToStage};
+use concord_proto::serving::{FromStage, StageStreamHello, ToStage};
 use concord_proto::session::{Hello, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_server::{Coordinator, CoordinatorServer};
 use concord_proto::wire::{BlobAddress, Body, Chunk, Envelope};
@@ -48,7 +48,7 @@ pub struct Member {
 /// A lane that a worker has opened.
 pub struct LaneEnd {
     pub worker: PublicKey,
-    pub hello: LaneHello,
+    pub hello: StageStreamHello,
     pub to: mpsc::Sender<Vec<u8>>,
     pub from: mpsc::Receiver<FromStage>,
 }

@@ -84,7 +84,7 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
         (other_version, "arithmetic", true),
         (no_model, "not in the store", false),
     ] {
-        assignment.seat = Some(0);
+        assignment.stage = Some(0);
         let _ = pool.members[0]
             .to
             .try_send(ToWorker::Serve(Box::new(assignment)));
@@ -104,7 +104,7 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
     // It serves what it can; and has checked the pages of what is loaded, too.
     pool.serve(&good).await;
     let mut more = good.clone();
-    (more.pages, more.seat) = (u32::MAX, Some(0));
+    (more.pages, more.stage) = (u32::MAX, Some(0));
     let _ = pool.members[0].to.try_send(ToWorker::Serve(Box::new(more)));
     let said = soon(pool.members[0].from.recv()).await.unwrap();
     assert!(

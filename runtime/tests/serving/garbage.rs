@@ -1,6 +1,6 @@
 //! What does not fit is refused, and the worker goes on.
 
-use concord_proto::serving::{FromStage, Pass, PassHeader, Run, ToStage, row_digest};
+use concord_proto::serving::{FromStage, Pass, PassHeader, SequenceRun, ToStage, row_digest};
 use concord_proto::wire::Frame;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::{Keypair, Origin, canonical};
@@ -17,8 +17,8 @@ async fn works(pipeline: &mut Pipeline, model: &ServedModel) {
     assert_eq!(pipeline.answer(&asked).await, expected);
 }
 
-fn run(count: u32, pages: &[u32]) -> Run {
-    Run {
+fn run(count: u32, pages: &[u32]) -> SequenceRun {
+    SequenceRun {
         sequence: 1,
         first: 0,
         count,
@@ -30,7 +30,7 @@ fn run(count: u32, pages: &[u32]) -> Run {
 /// What the coordinator may say that no stage can do.
 fn nonsense(model: &ServedModel) -> Vec<(&'static str, Vec<u8>)> {
     let vocab = model.deployment.vocab;
-    let pass = |number, run: Run, tokens: &[u32]| {
+    let pass = |number, run: SequenceRun, tokens: &[u32]| {
         let (runs, tokens) = (vec![run], tokens.to_vec());
         canonical::encode(&ToStage::Pass(Pass {
             number,

@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
-use concord_proto::serving::{AnswerVerdict, AuditedAnswer, Grammar, Receipt, SamplingSpec};
+use concord_proto::serving::{AnswerVerdict, AuditedAnswer, GrammarSpec, Receipt, SamplingSpec};
 use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::{Signed, canonical};
-use concord_text::{GuideFactory, Next, TextTokenizer};
+use concord_text::{Grammar, GuideFactory, Next, TextTokenizer};
 
 use crate::bits::{alone, prompt};
 use crate::case::{claims, key, receipt, verdict};
@@ -141,7 +141,7 @@ async fn answers_under_a_grammar_are_judged_by_it() {
         }
     };
     let mut spec = sampling(Some(2));
-    spec.grammar = Some(grammar);
+    spec.grammar = Some(GrammarSpec::JsonSchema(schema.to_string()));
     let prompt = prompt(10, model.deployment.vocab);
     let mut pool = Pool::start(&model, &[None]).await;
     let mut pipeline = pool.serve(&pool.assignment(&model, &[], 1)).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use concord_kernels::Device;
 use concord_proto::serving::{
-    ClaimOrder, Draw, DrawOrder, Drawn, FromStage, Pass, Passed, Run, SampleOrder, SamplingSpec,
-    StageAssignment, ToStage,
+    ClaimOrder, Draw, DrawOrder, Drawn, FromStage, Pass, Passed, SampleOrder, SamplingSpec,
+    SequenceRun, StageAssignment, ToStage,
 };
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Layers, Signed};
@@ -98,7 +98,7 @@ impl Pool {
             workers: seated.iter().map(|member| member.id).collect(),
             endpoints: seated.iter().map(|m| m.hello.endpoint.clone()).collect(),
             stages,
-            seat: None,
+            stage: None,
             pages: 64,
             adapters: Vec::new(),
             standby: Vec::new(),
@@ -109,7 +109,7 @@ impl Pool {
     pub async fn serve(&mut self, assignment: &StageAssignment) -> Pipeline {
         for seat in 0..assignment.stages.len() {
             let mut own = assignment.clone();
-            own.seat = Some(seat as u32);
+            own.stage = Some(seat as u32);
             let _ = self.members[seat]
                 .to
                 .try_send(ToWorker::Serve(Box::new(own)));
@@ -118,8 +118,8 @@ impl Pool {
         while lanes.len() < assignment.stages.len() {
             let lane = soon(self.coordinator.lanes.recv()).await.unwrap();
             assert_eq!(lane.hello.ticket, assignment.ticket);
-            assert_eq!(lane.worker, assignment.workers[lane.hello.seat as usize]);
-            lanes.insert(lane.hello.seat, lane);
+            assert_eq!(lane.worker, assignment.workers[lane.hello.stage as usize]);
+            lanes.insert(lane.hello.stage, lane);
         }
         Pipeline {
             lanes: lanes.into_values().collect(),
@@ -200,7 +200,7 @@ impl Pipeline {
     pub fn send(&mut self, steps: &[Step<'_>]) {
         let number = self.next;
         self.next += 1;
-        let run = |step: &Step<'_>| Run {
+        let run = |step: &Step<'_>| SequenceRun {
             sequence: step.sequence,
             first: step.first,
             count: step.tokens.len() as u32,

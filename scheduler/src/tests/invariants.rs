@@ -7,7 +7,7 @@ use concord_proto::serving::{DrawOrder, PAGE_TOKENS, Pass};
 use super::model::BREAKING;
 use super::world::World;
 use crate::prefix;
-use crate::sequence::Phase;
+use crate::sequence::SequencePhase;
 
 /// Holds after each event.
 pub fn check(world: &World) {
@@ -20,15 +20,18 @@ pub fn check(world: &World) {
             *holders.entry(*page).or_default() += 1;
         }
         let is_active = scheduler.active.values().any(|active| active == id);
-        assert_eq!(is_active, sequence.phase == Phase::Active);
-        let is_closing = matches!(sequence.phase, Phase::Claiming | Phase::Leaving);
+        assert_eq!(is_active, sequence.phase == SequencePhase::Active);
+        let is_closing = matches!(
+            sequence.phase,
+            SequencePhase::Claiming | SequencePhase::Leaving
+        );
         assert_eq!(scheduler.closing.contains(id), is_closing);
-        assert!(sequence.phase != Phase::Waiting || sequence.pages.is_empty());
+        assert!(sequence.phase != SequencePhase::Waiting || sequence.pages.is_empty());
     }
     scheduler.pages.check(&holders);
     check_flights(world);
     check_cache(world);
-    let waits = |phase| phase == Phase::Waiting;
+    let waits = |phase| phase == SequencePhase::Waiting;
     let waiting = scheduler.sequences.values().filter(|s| waits(s.phase));
     assert_eq!(waiting.count(), scheduler.queue.len());
     assert!(scheduler.active.len() <= world.settings.active_max);

@@ -6,7 +6,7 @@ use concord_proto::serving::{DrawOrder, Drawn, Pass, PassResult, TokenLogprob, U
 
 use super::model::{VOCAB, generation};
 use crate::pace::ADDED_US;
-use crate::{Effect, Event, Scheduler, Settings};
+use crate::{Scheduler, SchedulerEffect, SchedulerEvent, Settings};
 
 /// What a pass takes over all stages, in microseconds.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ const FAR: Cost = Cost {
 
 impl Cost {
     fn of(&self, pass: &Pass) -> f64 {
-        let of_run = |run: &concord_proto::serving::Run| {
+        let of_run = |run: &concord_proto::serving::SequenceRun| {
             let rows = f64::from(run.count);
             let context = f64::from(run.first) + rows / 2.0;
             rows * (self.row + self.context * context)
@@ -73,26 +73,28 @@ impl Line {
             tokens: BTreeMap::new(),
         };
         let pages = 1_000;
-        line.apply(Event::Up { stages, pages });
+        line.apply(SchedulerEvent::Up { stages, pages });
         line
     }
 
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: SchedulerEvent) {
         let mut claims = Vec::new();
         for effect in self.scheduler.apply(self.now as u64, event) {
             match effect {
-                Effect::Pass { pass, draws } => self.send(&pass, &draws),
-                Effect::Update {
+                SchedulerEffect::Pass { pass, draws } => self.send(&pass, &draws),
+                SchedulerEffect::Update {
                     sequence,
                     update: Update::Token(_),
                 } => self.tokens.entry(sequence).or_default().push(self.now),
-                Effect::Claim { sequence, .. } => claims.push(sequence),
-                Effect::Fault { reason } => panic!("{reason}"),
-                _ => {}
+                SchedulerEffect::Claim { sequence, .. } => claims.push(sequence),
+                SchedulerEffect::Fault { reason } => panic!("{reason}"),
+                SchedulerEffect::Update { .. }
+                | SchedulerEffect::Answered { .. }
+                | SchedulerEffect::Forget { .. } => {}
             }
         }
         for sequence in claims {
-            self.apply(Event::Claimed { sequence });
+            self.apply(SchedulerEvent::Claimed { sequence });
         }
     }
 
@@ -123,7 +125,7 @@ impl Line {
     fn submit(&mut self, sequence: u64, prompt: u32, tokens: u32) {
         let token = |at: u32| (at * 7 + sequence as u32 * 13) % VOCAB;
         let prompt = (0..prompt).map(token).collect();
-        let submit = Event::Submit {
+        let submit = SchedulerEvent::Submit {
             sequence,
             generation: generation(sequence as u8, prompt, tokens),
             answer: Vec::new(),
@@ -135,7 +137,7 @@ impl Line {
     fn step(&mut self) {
         let (at, result) = self.passes.pop_front().expect("something is in flight");
         self.now = at;
-        self.apply(Event::Result(result));
+        self.apply(SchedulerEvent::Result(result));
     }
 
     fn until_tokens(&mut self, sequence: u64, count: usize) {

@@ -65,11 +65,11 @@ fn scored(value: u64, token: u32, alternatives: Option<u8>) -> TokenLogprob {
 }
 
 /// Keys and values: for each page its positions.
-pub struct Stage {
+pub struct StageModel {
     pub pages: Vec<Vec<Option<u64>>>,
 }
 
-impl Stage {
+impl StageModel {
     pub fn new(pages: u32) -> Self {
         Self {
             pages: vec![vec![None; PAGE_TOKENS as usize]; pages as usize],

@@ -1,7 +1,7 @@
 //! Any order of events: each answer is the one that the generation gives alone.
 
 use concord_proto::Digest;
-use concord_proto::serving::{Generation, Grammar};
+use concord_proto::serving::{Generation, GrammarSpec};
 use proptest::prelude::*;
 
 use super::model::{BREAKING, generation, mix};
@@ -47,7 +47,7 @@ prop_compose! {
         if penalty {
             spec.sampling.frequency_penalty = 0.5.into();
         }
-        spec.sampling.grammar = (grammar == 0).then_some(Grammar::JsonObject);
+        spec.sampling.grammar = (grammar == 0).then_some(GrammarSpec::JsonObject);
         if stops == 0 {
             spec.stop_tokens = (0..20).collect();
         }
@@ -97,7 +97,7 @@ fn run(world: &mut World, ops: Vec<Op>) {
             Op::Up => world.up(),
             Op::Cancel(number) => world.cancel(which(number, next)),
             Op::Stop(number, answer) => world.stop(which(number, next), u32::from(answer)),
-            Op::Tick => world.apply(crate::Event::Tick),
+            Op::Tick => world.apply(crate::SchedulerEvent::Tick),
         }
     }
     world.drain();

@@ -4,7 +4,7 @@ use concord_proto::serving::{Control, Finish, Generation, PassResult, PipelineVi
 
 use super::model::{BREAKING, VOCAB, alone, generation};
 use super::world::World;
-use crate::{Event, Refusal, Settings};
+use crate::{Refusal, SchedulerEvent, Settings};
 
 fn settings() -> Settings {
     Settings::new(VOCAB, 2_000)
@@ -226,8 +226,10 @@ fn a_result_that_does_not_fit_is_a_fault_and_changes_nothing() {
         change(&|r| r.drawn[0].scored[0].top = vec![(0, 0.0.into()); 2]),
     ];
     for result in wrong {
-        let effects = world.scheduler.apply(0, Event::Result(result.clone()));
-        let is_fault = matches!(effects[..], [crate::Effect::Fault { .. }]);
+        let effects = world
+            .scheduler
+            .apply(0, SchedulerEvent::Result(result.clone()));
+        let is_fault = matches!(effects[..], [crate::SchedulerEffect::Fault { .. }]);
         assert!(is_fault, "{result:?} gives {effects:?}");
     }
     world.drain();
@@ -237,7 +239,7 @@ fn a_result_that_does_not_fit_is_a_fault_and_changes_nothing() {
 fn a_token_that_the_grammar_forbids_is_a_fault() {
     let mut world = World::new(settings(), 1, 64);
     let mut strict = generation(1, prompt(0, 20), 5);
-    strict.spec.sampling.grammar = Some(concord_proto::serving::Grammar::JsonObject);
+    strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);
     world.submit(1, strict);
     // All but the last token goes on without the grammar.
     assert_eq!(rows(&world), [19]);
@@ -250,8 +252,11 @@ fn a_token_that_the_grammar_forbids_is_a_fault() {
     let is_forbidden = |token: &u32| allowed[*token as usize / 8] >> (token % 8) & 1 == 0;
     let forbidden = (0..VOCAB).find(is_forbidden).expect("one");
     result.drawn[0].token.as_mut().expect("a token").token = forbidden;
-    let effects = world.scheduler.apply(0, Event::Result(result));
-    assert!(matches!(effects[..], [crate::Effect::Fault { .. }]));
+    let effects = world.scheduler.apply(0, SchedulerEvent::Result(result));
+    assert!(matches!(
+        effects[..],
+        [crate::SchedulerEffect::Fault { .. }]
+    ));
     world.drain();
 }
 
@@ -269,7 +274,7 @@ fn what_breaks_fails_and_is_not_kept() {
     world.submit(2, generation(1, prompt(0, 300), 5));
     let first = world.passes[0].0.number;
     world.step();
-    let broken = Event::Broken {
+    let broken = SchedulerEvent::Broken {
         pass: first,
         runs: vec![0],
     };
@@ -281,7 +286,7 @@ fn what_breaks_fails_and_is_not_kept() {
 fn what_is_evicted_goes_on_elsewhere_with_the_same_tokens() {
     let mut world = World::new(settings(), 2, 64);
     let mut strict = generation(1, prompt(3, 20), 30);
-    strict.spec.sampling.grammar = Some(concord_proto::serving::Grammar::JsonObject);
+    strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);
     world.submit(1, sound(1, prompt(0, 200), 300));
     world.submit(2, strict);
     for _ in 0..20 {
@@ -403,13 +408,13 @@ fn a_stop_truncates_and_a_grammar_without_a_token_fails() {
     assert_eq!(world.seen[&1].finished.map(|f| f.0), Some(Finish::Stop));
     world.drain();
     let mut strict = generation(1, prompt(0, 20), 5);
-    strict.spec.sampling.grammar = Some(concord_proto::serving::Grammar::JsonObject);
+    strict.spec.sampling.grammar = Some(concord_proto::serving::GrammarSpec::JsonObject);
     world.submit(2, strict);
     let nothing = Control::Allow {
         answer: 0,
         tokens: vec![0; 50],
     };
-    world.apply(Event::Control {
+    world.apply(SchedulerEvent::Control {
         sequence: 2,
         control: nothing,
     });

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use concord_proto::serving::{Drawn, PassResult, TokenLogprob};
 
 use super::model::{VOCAB, generation};
-use crate::{Effect, Event, Scheduler, Settings};
+use crate::{Scheduler, SchedulerEffect, SchedulerEvent, Settings};
 
-fn pass(effects: &[Effect]) -> Option<PassResult> {
-    let of = |effect: &Effect| match effect {
-        Effect::Pass { draws, .. } => Some(draws.clone()),
+fn pass(effects: &[SchedulerEffect]) -> Option<PassResult> {
+    let of = |effect: &SchedulerEffect| match effect {
+        SchedulerEffect::Pass { draws, .. } => Some(draws.clone()),
         _ => None,
     };
     let draws = effects.iter().find_map(of)?;
@@ -33,7 +33,7 @@ fn pass(effects: &[Effect]) -> Option<PassResult> {
 #[test]
 fn a_pass_of_256_sequences_takes_microseconds() {
     let mut scheduler = Scheduler::new(Settings::new(VOCAB, 4_096));
-    let up = Event::Up {
+    let up = SchedulerEvent::Up {
         stages: 1,
         pages: 2_048,
     };
@@ -41,7 +41,7 @@ fn a_pass_of_256_sequences_takes_microseconds() {
     let mut effects = Vec::new();
     for sequence in 0..256_u64 {
         let prompt = vec![sequence as u32, 1, 2];
-        let submit = Event::Submit {
+        let submit = SchedulerEvent::Submit {
             sequence,
             generation: generation(sequence as u8, prompt, 500),
             answer: Vec::new(),
@@ -50,18 +50,19 @@ fn a_pass_of_256_sequences_takes_microseconds() {
     }
     let mut times = Vec::new();
     let mut flights: std::collections::VecDeque<PassResult> = effects
-        .split_inclusive(|effect| matches!(effect, Effect::Pass { .. }))
+        .split_inclusive(|effect| matches!(effect, SchedulerEffect::Pass { .. }))
         .filter_map(pass)
         .collect();
     while let Some(result) = flights.pop_front() {
         let rows = result.drawn.len();
         let start = Instant::now();
-        let effects = scheduler.apply(0, Event::Result(result));
+        let effects = scheduler.apply(0, SchedulerEvent::Result(result));
         let took = start.elapsed();
         if rows == 256 {
             times.push(took);
         }
-        for part in effects.split_inclusive(|effect| matches!(effect, Effect::Pass { .. })) {
+        for part in effects.split_inclusive(|effect| matches!(effect, SchedulerEffect::Pass { .. }))
+        {
             flights.extend(pass(part));
         }
         if times.len() == 400 {

@@ -6,10 +6,10 @@ use concord_proto::serving::{Control, DrawOrder, Finish, Generation, Pass, Token
 use concord_proto::serving::{Update, Usage};
 
 use super::invariants;
-use super::model::{Alone, Stage, allowed, alone};
-use crate::{Effect, Event, Scheduler, Settings};
+use super::model::{Alone, StageModel, allowed, alone};
+use crate::{Scheduler, SchedulerEffect, SchedulerEvent, Settings};
 
-/// What whoever asked has seen.
+/// What a client has seen.
 #[derive(Default)]
 pub struct Seen {
     pub tokens: Vec<TokenLogprob>,
@@ -31,7 +31,7 @@ impl Seen {
 pub struct World {
     pub scheduler: Scheduler,
     pub settings: Settings,
-    pub stage: Stage,
+    pub stage: StageModel,
     pub shape: (u32, u32),
     pub is_up: bool,
     pub passes: VecDeque<(Pass, DrawOrder)>,
@@ -59,7 +59,7 @@ impl World {
         Self {
             scheduler: Scheduler::new(settings),
             settings,
-            stage: Stage::new(pages),
+            stage: StageModel::new(pages),
             shape: (stages, pages),
             is_up: false,
             passes: VecDeque::new(),
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    pub fn apply(&mut self, event: Event) {
+    pub fn apply(&mut self, event: SchedulerEvent) {
         self.now += 100;
         let effects = self.scheduler.apply(self.now, event);
         for effect in effects {
@@ -85,9 +85,9 @@ impl World {
         invariants::check(self);
     }
 
-    fn effect(&mut self, effect: Effect) {
+    fn effect(&mut self, effect: SchedulerEffect) {
         match effect {
-            Effect::Pass { pass, draws } => {
+            SchedulerEffect::Pass { pass, draws } => {
                 invariants::check_pass(self, &pass, &draws);
                 assert_eq!(pass.number, self.next_pass, "passes rise by one");
                 self.next_pass += 1;
@@ -95,14 +95,14 @@ impl World {
                 self.rows_sent += pass.tokens.len() as u64;
                 self.passes.push_back((pass, draws));
             }
-            Effect::Update { sequence, update } => self.update(sequence, update),
-            Effect::Answered {
+            SchedulerEffect::Update { sequence, update } => self.update(sequence, update),
+            SchedulerEffect::Answered {
                 sequence, answer, ..
             } => {
                 let seen = self.seen.get_mut(&sequence).expect("a known one");
                 assert!(seen.answered.replace(answer).is_none(), "answered twice");
             }
-            Effect::Claim {
+            SchedulerEffect::Claim {
                 sequence,
                 prompt,
                 positions,
@@ -120,8 +120,8 @@ impl World {
                 invariants::check_claim(self, sequence, positions, &pages);
                 self.claims.push_back(sequence);
             }
-            Effect::Forget { .. } => {}
-            Effect::Fault { reason } => panic!("{reason}"),
+            SchedulerEffect::Forget { .. } => {}
+            SchedulerEffect::Fault { reason } => panic!("{reason}"),
         }
     }
 
@@ -166,7 +166,7 @@ impl World {
         if generation.spec.sampling.grammar.is_some() {
             self.grammars.push_back(id);
         }
-        self.apply(Event::Submit {
+        self.apply(SchedulerEvent::Submit {
             sequence: id,
             generation,
             answer: Vec::new(),
@@ -180,13 +180,13 @@ impl World {
         };
         let (broken, result) = self.stage.pass(pass, draws);
         if !broken.is_empty() {
-            self.apply(Event::Broken {
+            self.apply(SchedulerEvent::Broken {
                 pass: result.pass,
                 runs: broken,
             });
         }
         self.passes.pop_front();
-        self.apply(Event::Result(result));
+        self.apply(SchedulerEvent::Result(result));
         true
     }
 
@@ -194,11 +194,11 @@ impl World {
         let Some(sequence) = self.claims.pop_front() else {
             return false;
         };
-        self.apply(Event::Claimed { sequence });
+        self.apply(SchedulerEvent::Claimed { sequence });
         true
     }
 
-    /// Whoever asked with a grammar says what is allowed next.
+    /// The client of a grammar says which tokens are allowed next.
     pub fn allow(&mut self) -> bool {
         let Some(sequence) = self.grammars.pop_front() else {
             return false;
@@ -206,7 +206,7 @@ impl World {
         let answer = self.seen[&sequence].tokens.len() as u32;
         let seed = self.asked[&sequence].0.spec.sampling.seed;
         let tokens = allowed(seed, answer);
-        self.apply(Event::Control {
+        self.apply(SchedulerEvent::Control {
             sequence,
             control: Control::Allow { answer, tokens },
         });
@@ -222,7 +222,7 @@ impl World {
         }
         let answer = answer.min(seen.tokens.len() as u32);
         self.stopped.insert(sequence, answer);
-        self.apply(Event::Control {
+        self.apply(SchedulerEvent::Control {
             sequence,
             control: Control::Stop { answer },
         });
@@ -231,7 +231,7 @@ impl World {
     pub fn cancel(&mut self, sequence: u64) {
         if self.seen.get(&sequence).is_some_and(|seen| !seen.is_over()) {
             self.cancelled.insert(sequence);
-            self.apply(Event::Cancel { sequence });
+            self.apply(SchedulerEvent::Cancel { sequence });
         }
     }
 
@@ -239,7 +239,7 @@ impl World {
         self.is_up = false;
         self.passes.clear();
         let reason = "a test".to_string();
-        self.apply(Event::Down { reason });
+        self.apply(SchedulerEvent::Down { reason });
     }
 
     pub fn up(&mut self) {
@@ -247,8 +247,8 @@ impl World {
         self.is_up = true;
         self.passes.clear();
         self.next_pass = 0;
-        self.stage = Stage::new(pages);
-        self.apply(Event::Up { stages, pages });
+        self.stage = StageModel::new(pages);
+        self.apply(SchedulerEvent::Up { stages, pages });
     }
 
     /// Goes on until nothing is left to do.

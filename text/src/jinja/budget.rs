@@ -1,11 +1,11 @@
-//! What a rendering may cost. Counts, never time: the same conversation always fares the same.
+//! What a rendering may cost, in counts and not in time: the outcome is always the same.
 
 use super::fault::{Fault, Made};
 
 /// Steps: each part of an expression or tag is one, and each 32 characters that are looked at.
 const STEPS_MAX: u64 = 20_000_000;
 
-/// Bytes of all texts and lists that are made, those too that are dropped again.
+/// Bytes of all texts and lists that are made, including those that are dropped again.
 const BYTES_MAX: u64 = 128 << 20;
 
 /// How deep expressions, tags, macros and loops may stand in each other as they run.

@@ -8,14 +8,14 @@ use super::function::{Callable, Given};
 use super::letters::Text;
 use super::methods;
 use super::print::text_of;
-use super::run::Run;
+use super::run::Rendering;
 use super::value::{Dict, Value, View};
 use crate::strftime;
 
 /// The longest range, as in the sandbox that chat templates run in.
 const RANGE_MAX: i128 = 100_000;
 
-impl Run {
+impl Rendering {
     /// Calls a value.
     pub fn call(&mut self, function: &Value, mut given: Given) -> Made<Value> {
         match function {

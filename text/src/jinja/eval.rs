@@ -8,7 +8,7 @@ use super::letters::Letter;
 use super::methods;
 use super::operators::{binary, compare, joined, signed, slice};
 use super::print::text_of;
-use super::run::Run;
+use super::run::Rendering;
 use super::scope::Scope;
 use super::syntax::{Arguments, Constant, Expression, Filter};
 use super::value::{Dict, Value};
@@ -24,7 +24,7 @@ static GLOBALS: [&str; 7] = [
     "strftime_now",
 ];
 
-impl Run {
+impl Rendering {
     /// The value of an expression.
     pub fn eval(&mut self, expression: &Expression, scope: &Rc<Scope>) -> Made<Value> {
         self.budget.enter()?;

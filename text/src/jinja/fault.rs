@@ -12,7 +12,7 @@ pub struct Fault {
 pub type Made<T> = Result<T, Fault>;
 
 impl Fault {
-    /// A reason whose line is added by whoever knows it.
+    /// A reason, to which the caller adds the line.
     pub fn new(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),

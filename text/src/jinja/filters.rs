@@ -8,7 +8,7 @@ use super::numbers::rounded;
 use super::operators::{binary, joined};
 use super::percent::percent;
 use super::print::text_of;
-use super::run::Run;
+use super::run::Rendering;
 use super::syntax::Binary;
 use super::text_filters;
 use super::value::{Dict, Value};
@@ -24,7 +24,7 @@ const REFUSED: [&str; 6] = [
     "wordwrap",
 ];
 
-impl Run {
+impl Rendering {
     /// Applies the filter that the arguments are for.
     pub fn apply(&mut self, value: Value, mut given: Given) -> Made<Value> {
         let name = given.name.clone();

@@ -6,7 +6,7 @@ use super::literal;
 
 /// A token and its line.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct TemplateToken {
     pub line: u32,
     pub kind: TokenKind,
 }
@@ -38,7 +38,7 @@ static OPERATORS: [&str; 25] = [
 ///
 /// # Errors
 /// Naming what cannot be read, and its line.
-pub fn tokens(source: &str) -> Made<Vec<Token>> {
+pub fn tokens(source: &str) -> Made<Vec<TemplateToken>> {
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
     if source.ends_with('\n') {
         source.pop();
@@ -66,7 +66,7 @@ struct Lexer<'a> {
     line: u32,
     /// What was read last ended a line.
     begins_line: bool,
-    tokens: Vec<Token>,
+    tokens: Vec<TemplateToken>,
 }
 
 impl<'a> Lexer<'a> {
@@ -79,7 +79,7 @@ impl<'a> Lexer<'a> {
         self.line += passed.matches('\n').count() as u32;
         self.counted = self.at;
         let line = self.line;
-        self.tokens.push(Token { line, kind });
+        self.tokens.push(TemplateToken { line, kind });
     }
 
     fn fail(&self, reason: String) -> Fault {

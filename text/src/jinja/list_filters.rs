@@ -7,12 +7,12 @@ use super::budget::Budget;
 use super::fault::{Fault, Made};
 use super::function::Given;
 use super::operators::{binary, order};
-use super::run::Run;
+use super::run::Rendering;
 use super::syntax::Binary;
 use super::text_cases::cased;
 use super::value::{Value, key_name};
 
-impl Run {
+impl Rendering {
     /// Applies a filter to what a value holds.
     pub fn apply_to_many(&mut self, value: Value, mut given: Given) -> Made<Value> {
         let name = given.name.clone();

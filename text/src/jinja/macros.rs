@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fault::{Fault, Made};
 use super::function::Given;
 use super::letters::Text;
-use super::run::Run;
+use super::run::Rendering;
 use super::scope::Scope;
 use super::syntax::MacroSyntax;
 use super::value::{Dict, Value};
@@ -18,7 +18,7 @@ pub struct Macro {
     pub scope: Rc<Scope>,
 }
 
-impl Run {
+impl Rendering {
     /// The text that a macro makes of its arguments.
     pub fn call_macro(&mut self, called: &Macro, mut given: Given) -> Made<Value> {
         let syntax = &called.syntax;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::fault::{Fault, Made};
 use super::function::{Callable, Function, Given};
-use super::run::Run;
+use super::run::Rendering;
 use super::text_methods;
 use super::value::{Dict, Value, View};
 
@@ -76,7 +76,7 @@ pub fn attribute(value: &Value, name: &str) -> Option<Value> {
 }
 
 /// Calls a method of a value.
-pub fn call(run: &mut Run, value: &Value, name: Function, mut given: Given) -> Made<Value> {
+pub fn call(run: &mut Rendering, value: &Value, name: Function, mut given: Given) -> Made<Value> {
     match value {
         Value::Text(text) => text_methods::call(text, name, given, &mut run.budget),
         Value::Dict(dict) => of_dict(run, dict, name, given),
@@ -130,7 +130,7 @@ pub fn call(run: &mut Run, value: &Value, name: Function, mut given: Given) -> M
     }
 }
 
-fn of_dict(run: &mut Run, dict: &Rc<Dict>, name: Function, mut given: Given) -> Made<Value> {
+fn of_dict(run: &mut Rendering, dict: &Rc<Dict>, name: Function, mut given: Given) -> Made<Value> {
     run.budget.steps(1 + dict.entries().len() / 8)?;
     if name == "get" {
         let key = given.need(0, "key")?;

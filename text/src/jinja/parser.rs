@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::fault::{Fault, Made};
-use super::lexer::{Token, TokenKind, tokens};
+use super::lexer::{TemplateToken, TokenKind, tokens};
 use super::syntax::{
-    Body, Expression, Filter, For, MacroSyntax, Statement, StatementKind, Takes, Target,
+    AssignTarget, Body, Expression, Filter, For, MacroSyntax, Statement, StatementKind, Takes,
 };
 
 /// Tags and brackets may stand in each other this deep.
@@ -28,7 +28,7 @@ pub fn parse(source: &str) -> Made<Body> {
 }
 
 pub(super) struct Parser {
-    tokens: Vec<Token>,
+    tokens: Vec<TemplateToken>,
     at: usize,
     depth: u32,
     /// Loops around.
@@ -375,7 +375,7 @@ impl Parser {
     }
 
     /// `a, b`, up to a name of these.
-    fn target_tuple(&mut self, ends: &[&str]) -> Made<Target> {
+    fn target_tuple(&mut self, ends: &[&str]) -> Made<AssignTarget> {
         let first = self.target()?;
         if !self.is_operator(",") {
             return Ok(first);
@@ -388,10 +388,10 @@ impl Parser {
             }
             targets.push(self.target()?);
         }
-        Ok(Target::Tuple(targets))
+        Ok(AssignTarget::Tuple(targets))
     }
 
-    fn target(&mut self) -> Made<Target> {
+    fn target(&mut self) -> Made<AssignTarget> {
         if self.skip_operator("(") {
             let target = self.nested(|parser| parser.target_tuple(&[]))?;
             self.expect_operator(")")?;
@@ -403,8 +403,8 @@ impl Parser {
             return Err(Fault::new(format!("'{name}' cannot be set")).at(line));
         }
         match self.skip_operator(".") {
-            true => Ok(Target::Attribute(name, self.expect_name()?)),
-            false => Ok(Target::Name(name)),
+            true => Ok(AssignTarget::Attribute(name, self.expect_name()?)),
+            false => Ok(AssignTarget::Name(name)),
         }
     }
 }

@@ -4,12 +4,12 @@ use super::fault::{Fault, Made};
 use super::function::Given;
 use super::operators::{binary, compare};
 use super::print::text_of;
-use super::run::Run;
+use super::run::Rendering;
 use super::syntax::{Binary, Comparison};
 use super::text_cases;
 use super::value::Value;
 
-impl Run {
+impl Rendering {
     /// Whether a value passes the test that the arguments are for.
     pub fn test(&mut self, value: &Value, mut given: Given) -> Made<bool> {
         self.budget.steps(1)?;

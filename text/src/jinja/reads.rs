@@ -4,15 +4,22 @@
 //! list `messages` and its items go, through loops, assignments, macros and filters. Where it
 //! cannot follow, as when a message is printed or its keys are looped over, all fields are read.
 
+mod holds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::syntax::{
-    Arguments, Binary, Body, Comparison, Constant, Expression, Filter, For, MacroSyntax, Statement,
-    StatementKind, Target,
+    Arguments, AssignTarget, Binary, Body, Comparison, Constant, Expression, Filter, For,
+    MacroSyntax, Statement, StatementKind,
 };
+use holds::Holds;
 
-/// Walks after which the fields are given up: each one follows values a name further at least.
+/// Walks over the template: each follows values at least one name further. If that is not enough,
+/// all fields count as read.
 const WALKS_MAX: usize = 32;
+
+/// How deep the walk follows expressions within each other. What lies deeper may read anything.
+const DEPTH_MAX: u32 = 400;
 
 /// The variable with the list of messages.
 const MESSAGES: &str = "messages";
@@ -35,13 +42,14 @@ const ONE_OF: [&str; 4] = ["first", "last", "min", "max"];
 
 /// What a template may read.
 #[derive(Debug, Default)]
-pub struct Reads {
+pub struct TemplateReads {
     variables: BTreeSet<String>,
     fields: BTreeSet<String>,
     all_fields: bool,
+    all_variables: bool,
 }
 
-impl Reads {
+impl TemplateReads {
     /// What `body` may read.
     pub fn of(body: &Body) -> Self {
         let mut walk = Walk::default();
@@ -59,7 +67,7 @@ impl Reads {
 
     /// Whether it may look at the variable of this name.
     pub fn has_variable(&self, name: &str) -> bool {
-        self.variables.contains(name)
+        self.all_variables || self.variables.contains(name)
     }
 
     /// Whether it may look at the field of this name of a message.
@@ -68,58 +76,16 @@ impl Reads {
     }
 }
 
-/// Which parts of the conversation a value may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Holds {
-    /// A list of messages.
-    list: bool,
-    /// A message.
-    message: bool,
-}
-
-impl Holds {
-    const NOTHING: Self = Self {
-        list: false,
-        message: false,
-    };
-    const LIST: Self = Self {
-        list: true,
-        message: false,
-    };
-    const MESSAGE: Self = Self {
-        list: false,
-        message: true,
-    };
-
-    fn or(self, other: Self) -> Self {
-        Self {
-            list: self.list || other.list,
-            message: self.message || other.message,
-        }
-    }
-
-    fn anything(self) -> bool {
-        self != Self::NOTHING
-    }
-
-    /// What an item of it is, where it is a list.
-    fn item(self) -> Self {
-        match self.list {
-            true => Self::MESSAGE,
-            false => Self::NOTHING,
-        }
-    }
-}
-
 #[derive(Default)]
 struct Walk {
-    reads: Reads,
+    reads: TemplateReads,
     /// By the name of a variable, and by "." and that of an attribute of a namespace. Scopes are
     /// not told apart.
     holds: BTreeMap<String, Holds>,
     /// Parameters of macros, by the macro's name.
     macros: BTreeMap<String, BTreeSet<Vec<String>>>,
     has_changed: bool,
+    depth: u32,
 }
 
 impl Walk {
@@ -213,13 +179,13 @@ impl Walk {
         *known = joined;
     }
 
-    fn assign(&mut self, target: &Target, holds: Holds) {
+    fn assign(&mut self, target: &AssignTarget, holds: Holds) {
         match target {
-            Target::Name(name) => self.note(name, holds),
-            Target::Attribute(_, name) => self.note(&format!(".{name}"), holds),
+            AssignTarget::Name(name) => self.note(name, holds),
+            AssignTarget::Attribute(_, name) => self.note(&format!(".{name}"), holds),
             // The parts of a message, or of a list of them.
-            Target::Tuple(_) if holds.anything() => self.give_up(),
-            Target::Tuple(_) => {}
+            AssignTarget::Tuple(_) if holds.anything() => self.give_up(),
+            AssignTarget::Tuple(_) => {}
         }
     }
 
@@ -236,6 +202,18 @@ impl Walk {
     }
 
     fn value(&mut self, value: &Expression) -> Holds {
+        if self.depth == DEPTH_MAX {
+            self.give_up();
+            self.reads.all_variables = true;
+            return Holds::NOTHING;
+        }
+        self.depth += 1;
+        let holds = self.expression(value);
+        self.depth -= 1;
+        holds
+    }
+
+    fn expression(&mut self, value: &Expression) -> Holds {
         match value {
             Expression::Name(name) => {
                 self.reads.variables.insert(name.clone());
@@ -367,16 +345,14 @@ impl Walk {
             // A method: of a message, `get` of a known name is a look at a field.
             Expression::Attribute(of, method) => {
                 let holds = self.value(of);
-                let constant = match arguments.values.first() {
-                    Some(Expression::Constant(Constant::Text(name))) => Some(name),
+                let known = match arguments.values.first() {
+                    Some(Expression::Constant(Constant::Text(name))) if method == "get" => {
+                        Some(name)
+                    }
                     _ => None,
                 };
-                match constant {
-                    Some(name) if method == "get" => {
-                        if holds.message {
-                            self.field(name);
-                        }
-                    }
+                match known {
+                    Some(name) if holds == Holds::MESSAGE => self.field(name),
                     _ if holds.anything() => self.give_up(),
                     _ => {}
                 }
@@ -424,7 +400,7 @@ impl Walk {
             let positional = arguments.values.iter();
             let named = arguments.named.iter().map(|(_, value)| value);
             let names_of_fields = match name {
-                // Its words are those of other filters, unless it names a field.
+                // Its arguments name other filters, unless it has `attribute`.
                 "map" => arguments.values.is_empty(),
                 _ => SOME_OF.contains(&name) || ONE_OF.contains(&name) || name == "attr",
             };

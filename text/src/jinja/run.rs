@@ -11,12 +11,12 @@ use super::looping::Loop;
 use super::macros::Macro;
 use super::print::text_of;
 use super::scope::Scope;
-use super::syntax::{Body, Expression, Filter, For, Statement, StatementKind, Target};
+use super::syntax::{AssignTarget, Body, Expression, Filter, For, Statement, StatementKind};
 use super::value::{Namespace, Value};
 
 /// A template under way.
 #[derive(Default)]
-pub struct Run {
+pub struct Rendering {
     pub budget: Budget,
     out: Vec<Letter>,
     /// All namespaces, to be emptied at the end: they may hold each other.
@@ -31,7 +31,7 @@ enum Flow {
     Continue,
 }
 
-impl Run {
+impl Rendering {
     /// All that a template gives out for these variables.
     pub fn whole(body: &Body, variables: Vec<(String, Value)>) -> Made<Vec<Letter>> {
         let mut run = Self::default();
@@ -170,7 +170,15 @@ impl Run {
                 inner.clear();
                 return flow;
             }
-            _ => {}
+            // Those of `statement`.
+            StatementKind::Text(_)
+            | StatementKind::Print(_)
+            | StatementKind::For(_)
+            | StatementKind::If { .. }
+            | StatementKind::Set(..)
+            | StatementKind::SetBlock(..)
+            | StatementKind::Break
+            | StatementKind::Continue => {}
         }
         Ok(Flow::Next)
     }
@@ -263,19 +271,19 @@ impl Run {
         Ok(Value::Text(inner.into()))
     }
 
-    fn assign(&mut self, target: &Target, value: Value, scope: &Rc<Scope>) -> Made<()> {
+    fn assign(&mut self, target: &AssignTarget, value: Value, scope: &Rc<Scope>) -> Made<()> {
         match target {
-            Target::Name(name) => {
+            AssignTarget::Name(name) => {
                 scope.set(name, value);
                 Ok(())
             }
-            Target::Attribute(name, attribute) => match scope.get(name) {
+            AssignTarget::Attribute(name, attribute) => match scope.get(name) {
                 Some(Value::Namespace(namespace)) => value.keep_in(&namespace, attribute),
                 _ => Err(Fault::new(format!(
                     "cannot assign attribute '{attribute}' on '{name}': it is no namespace"
                 ))),
             },
-            Target::Tuple(targets) => {
+            AssignTarget::Tuple(targets) => {
                 let values = value.iterate(&mut self.budget)?;
                 let (wanted, found) = (targets.len(), values.len());
                 if wanted != found {

@@ -23,14 +23,14 @@ pub enum StatementKind {
         branches: Vec<(Expression, Body)>,
         otherwise: Body,
     },
-    Set(Target, Expression),
+    Set(AssignTarget, Expression),
     /// `{% set name %}..{% endset %}`, with filters.
-    SetBlock(Target, Vec<Filter>, Body),
+    SetBlock(AssignTarget, Vec<Filter>, Body),
     Macro(Arc<MacroSyntax>),
     /// `{% call(..) name(..) %}`: the body, and what is called with it.
     Call(Arc<MacroSyntax>, Expression),
     FilterBlock(Vec<Filter>, Body),
-    With(Vec<(Target, Expression)>, Body),
+    With(Vec<(AssignTarget, Expression)>, Body),
     /// Marks the model's own words; its variables stay within it.
     Generation(Body),
     Break,
@@ -40,7 +40,7 @@ pub enum StatementKind {
 /// A loop.
 #[derive(Debug)]
 pub struct For {
-    pub target: Target,
+    pub target: AssignTarget,
     pub over: Expression,
     pub condition: Option<Expression>,
     pub is_recursive: bool,
@@ -68,10 +68,10 @@ pub struct Takes {
 
 /// What a value is given to.
 #[derive(Debug)]
-pub enum Target {
+pub enum AssignTarget {
     Name(String),
     Attribute(String, String),
-    Tuple(Vec<Target>),
+    Tuple(Vec<AssignTarget>),
 }
 
 /// A filter with its arguments.

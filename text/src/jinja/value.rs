@@ -17,7 +17,7 @@ const NESTING_MAX: u32 = 150;
 /// Tuples within a key may stand in each other this deep.
 const KEY_DEPTH_MAX: u32 = 8;
 
-/// Bytes that the word for a key may have.
+/// Bytes that the text of a key may have.
 const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// Values that a list may hold, with those in the lists within it: one list may stand in many.
@@ -33,8 +33,8 @@ pub enum Value {
     Int(i128),
     Float(f64),
     Text(Text),
-    List(Rc<Sequence>),
-    Tuple(Rc<Sequence>),
+    List(Rc<ValueSequence>),
+    Tuple(Rc<ValueSequence>),
     Dict(Rc<Dict>),
     View(Rc<View>),
     /// What can be gone through once, such as what `map` gives.
@@ -51,7 +51,7 @@ pub enum Value {
 
 /// The values of a list.
 #[derive(Debug)]
-pub struct Sequence {
+pub struct ValueSequence {
     items: Vec<Value>,
     extent: Extent,
 }
@@ -117,7 +117,7 @@ fn extent<'a>(values: impl Iterator<Item = &'a Value>) -> Made<Extent> {
     }
 }
 
-impl Sequence {
+impl ValueSequence {
     /// A list of these values.
     pub fn new(items: Vec<Value>) -> Made<Rc<Self>> {
         let extent = extent(items.iter())?;
@@ -173,7 +173,7 @@ impl Dict {
     }
 }
 
-/// A word for a key that is the same exactly for equal keys.
+/// A text for a key: the same for equal keys, and for no others.
 pub fn key_name(key: &Value) -> Made<String> {
     let mut room = KEY_BYTES_MAX;
     named_key(key, KEY_DEPTH_MAX, &mut room)
@@ -202,7 +202,7 @@ fn named_key(key: &Value, depth: u32, room: &mut usize) -> Made<String> {
             let mut name = String::from("t");
             for item in tuple.items() {
                 let item = named_key(item, depth, room)?;
-                // With its length: no two tuples have the same word.
+                // With its length: no two tuples have the same text.
                 name += &format!("{}:{item}", item.len());
             }
             name
@@ -220,12 +220,12 @@ impl Value {
 
     /// A list.
     pub fn list(items: Vec<Value>) -> Made<Self> {
-        Sequence::new(items).map(Self::List)
+        ValueSequence::new(items).map(Self::List)
     }
 
     /// A tuple.
     pub fn tuple(items: Vec<Value>) -> Made<Self> {
-        Sequence::new(items).map(Self::Tuple)
+        ValueSequence::new(items).map(Self::Tuple)
     }
 
     /// What is gone through once.

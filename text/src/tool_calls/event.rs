@@ -23,9 +23,9 @@ pub enum CallEvent {
 
 /// Events, those of a kind in one.
 #[derive(Debug, Default)]
-pub struct Events(Vec<CallEvent>);
+pub struct CallEvents(Vec<CallEvent>);
 
-impl Events {
+impl CallEvents {
     /// Adds an event, or adds its text to the last one.
     pub fn push(&mut self, event: CallEvent) {
         match (self.0.last_mut(), event) {

@@ -1,10 +1,10 @@
 //! Grammars that force a call of a tool.
 
-use concord_proto::serving::Grammar;
 use serde_json::{Map, Value, json};
 
 use super::CallFormat;
 use crate::error::TextError;
+use crate::grammar::Grammar;
 use crate::guide::with_bounded_space;
 use crate::schema_numbers;
 use crate::tokenizer::TextTokenizer;

@@ -11,7 +11,7 @@ pub struct ValueEnd {
 
 /// What a character is to the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ValuePlace {
     /// White space in front of it.
     Before,
     /// Part of it.
@@ -24,7 +24,7 @@ pub enum Place {
 
 impl ValueEnd {
     /// Takes the next character.
-    pub fn push(&mut self, character: char) -> Place {
+    pub fn push(&mut self, character: char) -> ValuePlace {
         if self.in_string {
             let ends = character == '"' && !self.is_escaped;
             self.is_escaped = character == '\\' && !self.is_escaped;
@@ -33,20 +33,20 @@ impl ValueEnd {
         }
         let is_bare = self.has_begun && self.depth == 0;
         match character {
-            '"' | '{' | '[' if is_bare => return Place::Behind,
+            '"' | '{' | '[' if is_bare => return ValuePlace::Behind,
             '"' => self.in_string = true,
             '{' | '[' => self.depth += 1,
-            '}' | ']' | ',' if self.depth == 0 => return Place::Behind,
+            '}' | ']' | ',' if self.depth == 0 => return ValuePlace::Behind,
             '}' | ']' => {
                 self.depth -= 1;
                 return self.place(true);
             }
-            space if space.is_whitespace() && is_bare => return Place::Behind,
-            space if space.is_whitespace() && !self.has_begun => return Place::Before,
+            space if space.is_whitespace() && is_bare => return ValuePlace::Behind,
+            space if space.is_whitespace() && !self.has_begun => return ValuePlace::Before,
             _ => {}
         }
         self.has_begun = true;
-        Place::Inside
+        ValuePlace::Inside
     }
 
     /// Whether more than white space in front of it has come.
@@ -54,10 +54,10 @@ impl ValueEnd {
         self.has_begun
     }
 
-    fn place(&self, ends: bool) -> Place {
+    fn place(&self, ends: bool) -> ValuePlace {
         match ends && self.depth == 0 {
-            true => Place::Last,
-            false => Place::Inside,
+            true => ValuePlace::Last,
+            false => ValuePlace::Inside,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One call as a JSON object: `{"name": .., "arguments": {..}}`.
 
-use super::event::{CallEvent, Events};
-use super::json::{Place, ValueEnd};
+use super::event::{CallEvent, CallEvents};
+use super::json::{ValueEnd, ValuePlace};
 
 /// Keys of a call beside its name, in the manners of various models.
 const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
@@ -15,7 +15,7 @@ pub struct CallObject {
     names: Option<Vec<String>>,
     at: At,
     key: String,
-    /// The value is a string, told by its first character.
+    /// Whether the value is a string, by its first character.
     is_string: bool,
     /// The tool, once it is known.
     name: Option<String>,
@@ -36,7 +36,7 @@ enum At {
 
 /// What has become of the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum ObjectProgress {
     /// It goes on.
     More,
     /// It is complete.
@@ -72,29 +72,31 @@ impl CallObject {
     }
 
     /// Takes the next character.
-    pub fn push(&mut self, character: char, events: &mut Events) -> Progress {
+    pub fn push(&mut self, character: char, events: &mut CallEvents) -> ObjectProgress {
         let is_space = character.is_whitespace();
         match &mut self.at {
-            At::Open | At::Colon | At::Next if is_space => Progress::More,
+            At::Open | At::Colon | At::Next if is_space => ObjectProgress::More,
             At::Open if character == '{' => self.go_on(At::Key(ValueEnd::default(), String::new())),
             At::Colon if character == ':' => {
                 self.go_on(At::Value(ValueEnd::default(), String::new()))
             }
             At::Next if character == ',' => self.go_on(At::Key(ValueEnd::default(), String::new())),
             At::Next if character == '}' => self.end(events),
-            At::Open | At::Colon | At::Next => Progress::Broken,
+            At::Open | At::Colon | At::Next => ObjectProgress::Broken,
             At::Key(end, text) => {
                 let place = end.push(character);
                 match place {
-                    Place::Before => Progress::More,
-                    Place::Behind if character == '}' => self.end(events),
-                    Place::Behind => Progress::Broken,
-                    Place::Inside if text.is_empty() && character != '"' => Progress::Broken,
-                    Place::Inside | Place::Last => {
+                    ValuePlace::Before => ObjectProgress::More,
+                    ValuePlace::Behind if character == '}' => self.end(events),
+                    ValuePlace::Behind => ObjectProgress::Broken,
+                    ValuePlace::Inside if text.is_empty() && character != '"' => {
+                        ObjectProgress::Broken
+                    }
+                    ValuePlace::Inside | ValuePlace::Last => {
                         text.push(character);
-                        let is_last = place == Place::Last;
+                        let is_last = place == ValuePlace::Last;
                         let text = is_last.then(|| std::mem::take(text));
-                        text.map_or(Progress::More, |text| self.named_key(&text))
+                        text.map_or(ObjectProgress::More, |text| self.named_key(&text))
                     }
                 }
             }
@@ -103,7 +105,7 @@ impl CallObject {
                     self.is_string = character == '"';
                 }
                 let place = end.push(character);
-                if matches!(place, Place::Inside | Place::Last) {
+                if matches!(place, ValuePlace::Inside | ValuePlace::Last) {
                     text.push(character);
                 }
                 self.value(place, character, events)
@@ -111,44 +113,49 @@ impl CallObject {
         }
     }
 
-    fn go_on(&mut self, at: At) -> Progress {
+    fn go_on(&mut self, at: At) -> ObjectProgress {
         self.at = at;
-        Progress::More
+        ObjectProgress::More
     }
 
-    fn named_key(&mut self, text: &str) -> Progress {
+    fn named_key(&mut self, text: &str) -> ObjectProgress {
         let Ok(key) = serde_json::from_str::<String>(text) else {
-            return Progress::Broken;
+            return ObjectProgress::Broken;
         };
         let is_known = key == "name" || [&ARGUMENTS[..], &OTHERS].concat().contains(&key.as_str());
         // Without a marker in front, an object with other keys is text and need not wait.
         if self.names.is_some() && !is_known {
-            return Progress::Broken;
+            return ObjectProgress::Broken;
         }
         self.key = key;
         self.go_on(At::Colon)
     }
 
     /// Goes on within a value, whose text so far stands in `at`.
-    fn value(&mut self, place: Place, character: char, events: &mut Events) -> Progress {
+    fn value(
+        &mut self,
+        place: ValuePlace,
+        character: char,
+        events: &mut CallEvents,
+    ) -> ObjectProgress {
         let At::Value(_, text) = &mut self.at else {
-            return Progress::Broken;
+            return ObjectProgress::Broken;
         };
         let is_arguments = ARGUMENTS.contains(&self.key.as_str());
-        let ends = matches!(place, Place::Last | Place::Behind);
+        let ends = matches!(place, ValuePlace::Last | ValuePlace::Behind);
         if is_arguments && !self.is_string {
             // What a model writes is given out as it comes.
             self.waiting.push_str(&std::mem::take(text));
             self.give_arguments(events);
         }
         if !ends {
-            return Progress::More;
+            return ObjectProgress::More;
         }
         let At::Value(_, text) = std::mem::replace(&mut self.at, At::Next) else {
-            return Progress::Broken;
+            return ObjectProgress::Broken;
         };
         if self.key == "name" && !self.start(&text, events) {
-            return Progress::Broken;
+            return ObjectProgress::Broken;
         }
         if is_arguments && self.is_string {
             // Arguments as a string with JSON in it.
@@ -156,12 +163,12 @@ impl CallObject {
             self.give_arguments(events);
         }
         match place {
-            Place::Behind => self.push(character, events),
-            _ => Progress::More,
+            ValuePlace::Behind => self.push(character, events),
+            _ => ObjectProgress::More,
         }
     }
 
-    fn start(&mut self, text: &str, events: &mut Events) -> bool {
+    fn start(&mut self, text: &str, events: &mut CallEvents) -> bool {
         let Ok(name) = serde_json::from_str::<String>(text) else {
             return false;
         };
@@ -174,7 +181,7 @@ impl CallObject {
         true
     }
 
-    fn give_arguments(&mut self, events: &mut Events) {
+    fn give_arguments(&mut self, events: &mut CallEvents) {
         let (Some(name), false) = (&self.name, self.waiting.is_empty()) else {
             return;
         };
@@ -191,14 +198,14 @@ impl CallObject {
         });
     }
 
-    fn end(&mut self, events: &mut Events) -> Progress {
+    fn end(&mut self, events: &mut CallEvents) -> ObjectProgress {
         if self.name.is_none() {
-            return Progress::Broken;
+            return ObjectProgress::Broken;
         }
         if !self.has_started {
             self.waiting = "{}".to_string();
             self.give_arguments(events);
         }
-        Progress::Done
+        ObjectProgress::Done
     }
 }

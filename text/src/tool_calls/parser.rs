@@ -1,13 +1,27 @@
 //! Calls out of an answer that comes piece by piece.
 
 use super::CallFormat;
-use super::event::{CallEvent, Events};
-use super::json::{Place, ValueEnd};
-use super::object::{CallObject, Progress};
+use super::event::{CallEvent, CallEvents};
+use super::json::{ValueEnd, ValuePlace};
+use super::object::{CallObject, ObjectProgress};
 use crate::held::certain;
 
 /// Finds the calls in an answer. What looks like a call and turns out to be none is text again.
 /// White space around calls is dropped.
+///
+/// ```
+/// use concord_text::{CallEvent, CallFormat, CallParser};
+///
+/// let mut parser = CallParser::new(CallFormat::Hermes, vec!["add".to_string()]);
+/// let call = r#"<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>"#;
+/// let mut events = parser.push(call);
+/// events.extend(parser.finish());
+/// let arguments = events.iter().find_map(|event| match event {
+///     CallEvent::Arguments { piece, .. } => Some(piece.as_str()),
+///     CallEvent::Text(_) | CallEvent::Started { .. } => None,
+/// });
+/// assert_eq!(arguments, Some(r#"{"a": 1}"#));
+/// ```
 #[derive(Clone, Debug)]
 pub struct CallParser {
     format: CallFormat,
@@ -69,7 +83,7 @@ impl CallParser {
 
     /// Takes the next piece of the answer.
     pub fn push(&mut self, piece: &str) -> Vec<CallEvent> {
-        let mut events = Events::default();
+        let mut events = CallEvents::default();
         self.held.push_str(piece);
         while self.step(&mut events) {}
         events.all()
@@ -77,7 +91,7 @@ impl CallParser {
 
     /// Gives what waits: the answer has ended.
     pub fn finish(&mut self) -> Vec<CallEvent> {
-        let mut events = Events::default();
+        let mut events = CallEvents::default();
         let held = std::mem::take(&mut self.held);
         let raw = std::mem::take(&mut self.raw);
         match &self.state {
@@ -94,7 +108,7 @@ impl CallParser {
     }
 
     /// Looks at what is held; true where there is more to see in it.
-    fn step(&mut self, events: &mut Events) -> bool {
+    fn step(&mut self, events: &mut CallEvents) -> bool {
         match &mut self.state {
             State::Start => self.start(),
             State::Text => self.text(events),
@@ -123,7 +137,7 @@ impl CallParser {
         true
     }
 
-    fn text(&mut self, events: &mut Events) -> bool {
+    fn text(&mut self, events: &mut CallEvents) -> bool {
         let opener = self.format.opener();
         if let Some((before, rest)) = self.held.split_once(opener) {
             let text = before.trim_end();
@@ -140,7 +154,7 @@ impl CallParser {
         false
     }
 
-    fn head(&mut self, events: &mut Events) -> bool {
+    fn head(&mut self, events: &mut CallEvents) -> bool {
         let is_mistral = matches!(self.format, CallFormat::Mistral | CallFormat::MistralArgs);
         let space = self.held.len() - self.held.trim_start().len();
         self.raw.extend(self.held.drain(..space));
@@ -163,39 +177,39 @@ impl CallParser {
         self.state = State::Object(CallObject::new(self.count, names), in_list);
     }
 
-    fn object(&mut self, events: &mut Events) -> bool {
+    fn object(&mut self, events: &mut CallEvents) -> bool {
         let State::Object(object, in_list) = &mut self.state else {
             return false;
         };
         let in_list = *in_list;
         let mut used = 0;
-        let mut progress = Progress::More;
+        let mut progress = ObjectProgress::More;
         for character in self.held.chars() {
             let had_started = object.has_started();
             progress = object.push(character, events);
             if object.has_started() && !had_started {
                 self.count += 1;
             }
-            if progress == Progress::Broken {
+            if progress == ObjectProgress::Broken {
                 break;
             }
             used += character.len_utf8();
-            if progress == Progress::Done {
+            if progress == ObjectProgress::Done {
                 break;
             }
         }
         let has_started = object.has_started();
         self.raw.extend(self.held.drain(..used));
         match progress {
-            Progress::More => return false,
-            Progress::Broken if !has_started => self.give_back(events),
-            Progress::Broken => self.state = State::Text,
-            Progress::Done => self.state = State::After(in_list),
+            ObjectProgress::More => return false,
+            ObjectProgress::Broken if !has_started => self.give_back(events),
+            ObjectProgress::Broken => self.state = State::Text,
+            ObjectProgress::Done => self.state = State::After(in_list),
         }
         true
     }
 
-    fn name(&mut self, events: &mut Events) -> bool {
+    fn name(&mut self, events: &mut CallEvents) -> bool {
         let Some(start) = self.held.find('{') else {
             let too_long = self.held.len() > NAME_MAX;
             if too_long {
@@ -219,7 +233,7 @@ impl CallParser {
         true
     }
 
-    fn arguments(&mut self, events: &mut Events) -> bool {
+    fn arguments(&mut self, events: &mut CallEvents) -> bool {
         let State::Arguments(end) = &mut self.state else {
             return false;
         };
@@ -227,7 +241,7 @@ impl CallParser {
         let mut is_last = false;
         for character in self.held.chars() {
             used += character.len_utf8();
-            is_last = end.push(character) == Place::Last;
+            is_last = end.push(character) == ValuePlace::Last;
             if is_last {
                 break;
             }
@@ -279,7 +293,7 @@ impl CallParser {
     }
 
     /// It was no call: what was read of it is text.
-    fn give_back(&mut self, events: &mut Events) {
+    fn give_back(&mut self, events: &mut CallEvents) {
         events.text(&std::mem::take(&mut self.raw));
         // What follows may hold a marker still.
         self.state = State::Text;

@@ -1,7 +1,8 @@
 //! Grammars that cannot be used, or would cost too much.
 
-use concord_proto::serving::Grammar;
-use concord_text::{CallFormat, Guide, GuideFactory, Next, TextError, ToolChoice, tool_grammar};
+use concord_text::{
+    CallFormat, Grammar, Guide, GuideFactory, Next, TextError, ToolChoice, tool_grammar,
+};
 use serde_json::{Value, json};
 
 use crate::fixtures::says;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use concord_proto::serving::Grammar;
 use concord_text::{
-    CallEvent, CallFormat, CallParser, Guide, GuideFactory, Next, TextTokenizer, ToolChoice,
-    tool_grammar,
+    CallEvent, CallFormat, CallParser, Grammar, Guide, GuideFactory, Next, TextTokenizer,
+    ToolChoice, tool_grammar,
 };
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -127,3 +127,15 @@ fn a_long_way_is_given_up() {
     source += "{% set v200 = messages[0] %}{% endfor %}";
     assert!(reads_field(&source, "name"));
 }
+
+/// A walk that does not go on for as deep as a template may be.
+#[test]
+fn what_lies_too_deep_counts_as_read() {
+    let mut expression = String::from("x");
+    for _ in 0..20 {
+        expression = format!("({expression}{})", " + 1".repeat(190));
+    }
+    let source = format!("{{{{ {expression} }}}}");
+    let template = ChatTemplate::from_source(&source).expect("a right template");
+    assert!(template.reads_variable("x", false) && template.reads_message_field("name", false));
+}

@@ -1,7 +1,6 @@
 //! Numbers that no grammar holds an answer to are refused, with their place.
 
-use concord_proto::serving::Grammar;
-use concord_text::{CallFormat, TextError, ToolChoice, tool_grammar};
+use concord_text::{CallFormat, Grammar, TextError, ToolChoice, tool_grammar};
 use serde_json::{Value, json};
 
 use crate::fixtures::says;

@@ -70,7 +70,7 @@ impl Ceiling {
     }
 }
 
-/// One who takes part, and the seconds of its rounds.
+/// A contestant, and the seconds of its rounds.
 struct Entry<'a> {
     name: String,
     ceiling: Ceiling,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use concord_kernels::coded::{Coded, Operand, Precision};
-use concord_kernels::cpu::{Cpu, code, gemm};
+use concord_kernels::cpu::{self, Cpu, code};
 use concord_kernels::isa::Isa;
 use concord_kernels::reference::matmul::matmul;
 
@@ -108,10 +108,10 @@ impl Ours {
         for _ in 0..calls {
             if with_coding {
                 let x = code::code_rows(&self.cpu, &self.x, self.size, None, mode.activations);
-                gemm::gemm(&self.cpu, x.by_rows(), w, &mut self.out);
+                cpu::matmul::matmul(&self.cpu, x.by_rows(), w, &mut self.out);
             } else {
                 let x = self.x_coded[index(mode.activations)].by_rows();
-                gemm::gemm(&self.cpu, x, w, &mut self.out);
+                cpu::matmul::matmul(&self.cpu, x, w, &mut self.out);
             }
         }
         start.elapsed().as_secs_f64() / calls as f64

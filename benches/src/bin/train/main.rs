@@ -31,7 +31,7 @@ struct Args {
 }
 
 /// Shape of the model and of a round: one microbatch forward and back, and an update.
-pub struct Shape {
+pub struct ModelShape {
     pub hidden: usize,
     pub intermediate: usize,
     pub layers: usize,
@@ -42,7 +42,7 @@ pub struct Shape {
     pub sequence_len: usize,
 }
 
-const SHAPE: Shape = Shape {
+const SHAPE: ModelShape = ModelShape {
     hidden: 384,
     intermediate: 1024,
     layers: 8,

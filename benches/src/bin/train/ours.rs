@@ -16,7 +16,7 @@ use concord_models::train::{AdamSettings, StepScalars, TrainState, gradient_norm
 
 use concord_runtime::tensor_blob;
 
-use crate::Shape;
+use crate::ModelShape;
 
 /// Random tensors of the shapes that the configuration names.
 struct Random(BTreeMap<String, Vec<usize>>);
@@ -41,7 +41,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    pub fn new(shape: &Shape, threads: usize) -> Self {
+    pub fn new(shape: &ModelShape, threads: usize) -> Self {
         let config = format!(
             r#"{{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_act":"silu",
             "hidden_size":{},"intermediate_size":{},"num_hidden_layers":{},
@@ -137,7 +137,8 @@ impl Trainer {
             hash(&held.first_moment);
             hash(&held.second_moment);
         }
-        let boundary = Tensor::zeros(&[self.batch.tokens.len(), self.stage.options().config.hidden]);
+        let hidden = self.stage.options().config.hidden;
+        let boundary = Tensor::zeros(&[self.batch.tokens.len(), hidden]);
         (0..4).for_each(|_| hash(&boundary));
         bytes
     }

@@ -95,7 +95,7 @@ impl Deployed {
             stages: pipeline.stages.clone(),
             endpoints: pipeline.workers.iter().map(endpoint).collect(),
             workers: pipeline.workers.clone(),
-            seat,
+            stage: seat,
             pages: pipeline.pages,
             adapters: self.adapters.clone(),
             standby,

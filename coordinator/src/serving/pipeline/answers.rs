@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use concord_proto::Digest;
 use concord_proto::serving::{Update, Usage};
 
-use crate::serving::router::{Answer, CHATTER_MAX};
+use crate::serving::router::{AnswerUnderWay, CHATTER_MAX};
 
 /// Room for updates that is reserved for those that have to arrive.
 const LAST_WORDS: usize = CHATTER_MAX / 4;
@@ -17,7 +17,7 @@ pub(super) const FAILURES_MAX: u32 = 3;
 #[derive(Default)]
 pub(super) struct AnswersUnderWay {
     /// By sequence.
-    answers: BTreeMap<u64, Answer>,
+    answers: BTreeMap<u64, AnswerUnderWay>,
     /// Tokens drawn since the start.
     tokens: u64,
 }
@@ -32,15 +32,15 @@ pub(super) struct Delivery {
 }
 
 impl AnswersUnderWay {
-    pub(super) fn insert(&mut self, sequence: u64, answer: Answer) {
+    pub(super) fn insert(&mut self, sequence: u64, answer: AnswerUnderWay) {
         self.answers.insert(sequence, answer);
     }
 
-    pub(super) fn get(&self, sequence: u64) -> Option<&Answer> {
+    pub(super) fn get(&self, sequence: u64) -> Option<&AnswerUnderWay> {
         self.answers.get(&sequence)
     }
 
-    pub(super) fn remove(&mut self, sequence: u64) -> Option<Answer> {
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<AnswerUnderWay> {
         self.answers.remove(&sequence)
     }
 
@@ -68,7 +68,7 @@ impl AnswersUnderWay {
 
     /// A new plan is in effect.
     pub(super) fn begin(&mut self) {
-        self.answers.values_mut().for_each(Answer::begin);
+        self.answers.values_mut().for_each(AnswerUnderWay::begin);
     }
 
     /// Tells the client. One that does not read until its channel is full has given its answer up.

@@ -7,7 +7,7 @@ use concord_proto::serving::{ClaimOrder, Finish, Generation, Usage};
 use concord_proto::{Digest, Signed, WorkerId};
 
 use crate::serving::receipts::{ClaimedAnswer, HeldStage};
-use crate::serving::router::Answer;
+use crate::serving::router::AnswerUnderWay;
 
 /// So many answers a worker may leave without its claim: there is no honest reason for any.
 const UNCLAIMED_MAX: u32 = 8;
@@ -101,7 +101,7 @@ pub(super) struct LateClaims {
 
 impl AwaitedClaims {
     /// An answer is complete.
-    pub(super) fn add(&mut self, sequence: u64, answer: &Answer, finished: FinishedAnswer) {
+    pub(super) fn add(&mut self, sequence: u64, answer: &AnswerUnderWay, finished: FinishedAnswer) {
         let done = Done {
             generation: answer.generation.clone(),
             finished,

@@ -8,6 +8,7 @@
 mod adapters;
 mod answers;
 mod claims;
+mod context;
 mod fault;
 mod outage;
 mod passes;
@@ -15,56 +16,21 @@ mod plan;
 mod task;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use concord_scheduler::{Scheduler, Settings};
+use concord_scheduler::Scheduler;
 use tokio::sync::mpsc;
 
-use super::adapters::LoadedAdapters;
-use super::receipts::SignerRequest;
-use super::router::{PipelineState, Route, Router};
-use super::status::ServingStatus;
-use crate::core::ServingEvent;
+use super::router::{PipelineState, Route};
 use task::Pipeline;
+
+pub(super) use context::PipelineContext;
+pub(crate) use context::ServingTimeouts;
 
 /// Inputs that may wait for a pipeline: submissions, streams, controls of clients.
 const INPUTS_MAX: usize = 2_048;
 
 /// Messages of stages that may wait for a pipeline; beyond that, stages wait.
 const MESSAGES_MAX: usize = 512;
-
-/// How long a pipeline waits for others.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ServingTimeouts {
-    /// A stage that does not answer for this long is lost.
-    pub(crate) stall: Duration,
-    /// A stage that is not loaded after this is given to another worker.
-    pub(crate) load: Duration,
-    /// Answers wait this long for a pipeline that no worker can hold.
-    pub(crate) patience: Duration,
-}
-
-/// What a pipeline needs of others.
-#[derive(Clone)]
-pub(super) struct PipelineContext {
-    pub(super) settings: Settings,
-    /// When the service started: the scheduler's time counts from then.
-    pub(super) started: Instant,
-    pub(super) timeouts: ServingTimeouts,
-    /// To the core.
-    pub(super) events: mpsc::Sender<ServingEvent>,
-    pub(super) signer: mpsc::Sender<SignerRequest>,
-    pub(super) router: Arc<Router>,
-    pub(super) adapters: Arc<LoadedAdapters>,
-    pub(super) status: Arc<ServingStatus>,
-}
-
-impl PipelineContext {
-    /// Microseconds since the start.
-    fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64
-    }
-}
 
 /// Starts the task of a pipeline.
 pub(super) fn start(context: PipelineContext, index: u32) -> Route {

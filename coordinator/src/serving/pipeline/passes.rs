@@ -133,12 +133,12 @@ impl PassesInFlight {
 
 #[cfg(test)]
 mod tests {
-    use concord_proto::serving::Run;
+    use concord_proto::serving::SequenceRun;
 
     use super::*;
 
     fn pass() -> Pass {
-        let run = Run {
+        let run = SequenceRun {
             sequence: 5,
             first: 0,
             count: 3,

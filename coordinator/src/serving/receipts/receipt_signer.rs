@@ -11,13 +11,12 @@ use concord_proto::serving::{
     Usage,
 };
 use concord_proto::{Digest, Domain, Layers, Signed, WorkerId};
+use concord_verify::serving::{AnswerRules, EdgeDispute, EdgeFault, first_gap};
 use tokio::sync::{mpsc, oneshot};
 
 use super::archive::{ArchiveRequest, FiledReceipt};
 use super::{LostReceipts, ReceiptSecrets};
 use crate::core::ServingEvent;
-use crate::serving::claims::{Claimed, gap};
-use crate::serving::evidence::{Dispute, Shown};
 use crate::serving::router::{PipelineInput, Router};
 
 /// How long the digest of the text that was sent is waited for.
@@ -53,7 +52,7 @@ pub(in crate::serving) struct ClaimedAnswer {
     pub(in crate::serving) answer: Vec<u32>,
     pub(in crate::serving) finish: Finish,
     pub(in crate::serving) usage: Usage,
-    /// See [`Claimed::before`].
+    /// Tokens of the answer that earlier holders of the last stage drew.
     pub(in crate::serving) before: u32,
     /// The stages of the plan, in order.
     pub(in crate::serving) stages: Vec<HeldStage>,
@@ -166,7 +165,9 @@ impl ReceiptSigner {
 
     async fn on_answered(&mut self, mut answered: Box<ClaimedAnswer>) {
         let claims = self.check_claims(&mut answered).await;
-        let disputed = gap(&claims);
+        let opened = claims.iter().enumerate();
+        let opened = opened.filter_map(|(stage, claim)| Some((stage, claim.as_ref()?)));
+        let disputed = first_gap(opened).map(|(_, receiver)| receiver);
         let sequence = answered.sequence;
         if let Some(stage) = disputed {
             let name = &answered.generation.id;
@@ -195,19 +196,13 @@ impl ReceiptSigner {
     /// The claims that fit the answer, by stage. The others are taken off it, and the workers that
     /// signed them are not trusted any more.
     async fn check_claims(&self, answered: &mut ClaimedAnswer) -> Vec<Option<StageClaim>> {
-        let stages = answered.stages.iter();
-        let seats: Vec<(WorkerId, Layers)> = stages.map(|s| (s.worker, s.layers)).collect();
-        let claimed = Claimed {
-            deployment: &self.deployment,
-            spec: &answered.generation.spec,
-            answer: &answered.answer,
-            before: answered.before,
-            seats: &seats,
-        };
+        let spec = &answered.generation.spec;
+        let rules = AnswerRules::new(&self.deployment, spec, &answered.answer);
         let (mut claims, mut faults) = (Vec::new(), Vec::new());
         for (stage, signed) in answered.claims.iter().enumerate() {
-            let found = signed.as_ref().map(|signed| claimed.check(stage, signed));
-            claims.push(match found {
+            let HeldStage { worker, layers } = answered.stages[stage];
+            let check = |signed| rules.check_holder(worker, layers, answered.before, signed);
+            claims.push(match signed.as_ref().map(check) {
                 Some(Ok(claim)) => Some(claim),
                 Some(Err(why)) => {
                     faults.push((stage, why));
@@ -254,8 +249,8 @@ impl ReceiptSigner {
         let answered = &entry.answered;
         let [sender, receiver] = [stage - 1, stage].map(|at| answered.stages[at].worker);
         let claim = entry.claims[stage].as_ref();
-        let shown = claim.map_or(Shown::Nothing, |claim| {
-            let dispute = Dispute {
+        let fault = claim.map_or(EdgeFault::Unclear, |claim| {
+            let dispute = EdgeDispute {
                 deployment: self.id,
                 epoch: answered.epoch,
                 sender,
@@ -263,14 +258,14 @@ impl ReceiptSigner {
                 positions: claim.positions,
                 claimed: claim.input,
             };
-            dispute.judge(headers.as_deref().unwrap_or_default())
+            dispute.decide(headers.as_deref().unwrap_or_default())
         });
         let name = answered.generation.id.clone();
         self.release(&self.entries[&sequence]);
-        let (worker, evidence) = match shown {
-            Shown::Sender => (sender, "it signed rows that it does not claim to have sent"),
-            Shown::Receiver => (receiver, "it claims other rows than were signed for it"),
-            Shown::Nothing => {
+        let (worker, evidence) = match fault {
+            EdgeFault::Sender => (sender, "it signed rows that it does not claim to have sent"),
+            EdgeFault::Receiver => (receiver, "it claims other rows than were signed for it"),
+            EdgeFault::Unclear => {
                 // A receiver that is present must have what it claims to have received.
                 tracing::error!(
                     answer = name,

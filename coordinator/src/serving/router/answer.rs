@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 pub(in crate::serving) const CHATTER_MAX: usize = 64;
 
 /// An answer under way.
-pub(in crate::serving) struct Answer {
+pub(in crate::serving) struct AnswerUnderWay {
     pub(in crate::serving) generation: Generation,
     pub(in crate::serving) updates: mpsc::Sender<Update>,
     /// Index of the pipeline that has it.
@@ -26,7 +26,7 @@ pub(in crate::serving) struct Answer {
     pub(in crate::serving) failures: u32,
 }
 
-impl Answer {
+impl AnswerUnderWay {
     /// An answer without a token, and where its updates arrive.
     pub(in crate::serving) fn new(
         generation: Generation,

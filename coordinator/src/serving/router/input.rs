@@ -9,7 +9,7 @@ use concord_proto::{Digest, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use super::answer::Answer;
+use super::answer::AnswerUnderWay;
 use super::arrival::Arrival;
 use crate::core::Seat as StageHolder;
 
@@ -17,7 +17,7 @@ use crate::core::Seat as StageHolder;
 pub(in crate::serving) enum PipelineInput {
     /// Answer a generation, or go on with one that another pipeline began.
     Submit {
-        submission: Box<Submission>,
+        submission: Box<RoutedGeneration>,
         arrival: Arrival,
     },
     /// The client controls its answer.
@@ -51,9 +51,9 @@ pub(in crate::serving) enum PipelineInput {
 }
 
 /// A generation for a pipeline.
-pub(in crate::serving) struct Submission {
+pub(in crate::serving) struct RoutedGeneration {
     pub(in crate::serving) sequence: u64,
-    pub(in crate::serving) answer: Answer,
+    pub(in crate::serving) answer: AnswerUnderWay,
     /// Tokens that another pipeline has given out.
     pub(in crate::serving) answered: Vec<u32>,
     /// Candidates for the next token, where they are known.

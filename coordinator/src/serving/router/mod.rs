@@ -18,11 +18,11 @@ use concord_proto::serving::{Generation, PAGE_TOKENS, PipelineView};
 use concord_proto::{Digest, Domain};
 use tokio::sync::mpsc;
 
-pub(super) use answer::{Answer, CHATTER_MAX};
+pub(super) use answer::{AnswerUnderWay, CHATTER_MAX};
 pub(super) use arrival::Arrival;
 pub(super) use input::{
-    PipelineInput, PipelinePlan, StageItem, StageMessage, StagePlace, StreamEnd, StreamOpened,
-    Submission,
+    PipelineInput, PipelinePlan, RoutedGeneration, StageItem, StageMessage, StagePlace, StreamEnd,
+    StreamOpened,
 };
 pub(super) use state::{PipelineState, Standing};
 
@@ -193,7 +193,10 @@ impl Chosen {
 
     /// Hands a generation over to the pipeline, or gives it back where the pipeline is full or
     /// gone.
-    pub(super) fn hand_over(self, submission: Submission) -> Result<(), Box<Submission>> {
+    pub(super) fn hand_over(
+        self,
+        submission: RoutedGeneration,
+    ) -> Result<(), Box<RoutedGeneration>> {
         let submission = Box::new(submission);
         let Ok(permit) = self.route.inputs.try_reserve() else {
             return Err(submission);

@@ -36,11 +36,11 @@ fn generation(first: u32) -> Generation {
     }
 }
 
-fn submission(chosen: &Chosen, generation: Generation) -> Submission {
+fn submission(chosen: &Chosen, generation: Generation) -> RoutedGeneration {
     let home = Arc::new(AtomicU32::new(chosen.index));
-    Submission {
+    RoutedGeneration {
         sequence: 1,
-        answer: Answer::new(generation, home, 2).0,
+        answer: AnswerUnderWay::new(generation, home, 2).0,
         answered: Vec::new(),
         allowed: None,
     }

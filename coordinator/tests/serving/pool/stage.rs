@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_proto::serving::{
-    ClaimOrder, DeploymentId, PAGE_TOKENS, Pass, PassHeader, Run, StageAssignment, StageClaim,
-    tokens_digest,
+    ClaimOrder, DeploymentId, PAGE_TOKENS, Pass, PassHeader, SequenceRun, StageAssignment,
+    StageClaim, tokens_digest,
 };
 use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, Keypair, Origin, Signed, merkle};
 
@@ -71,7 +71,7 @@ impl Stage {
     }
 
     pub fn seat(&self) -> usize {
-        self.assignment.seat.unwrap() as usize
+        self.assignment.stage.unwrap() as usize
     }
 
     pub fn is_last(&self) -> bool {
@@ -104,7 +104,7 @@ impl Stage {
         (0..end).map(token).collect()
     }
 
-    pub fn note_drawn(&mut self, run: &Run, token: u32) {
+    pub fn note_drawn(&mut self, run: &SequenceRun, token: u32) {
         let at = run.first + run.count;
         let drawn = self.drawn.entry(run.sequence).or_default();
         drawn.retain(|(position, _)| *position != at);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use concord_proto::serving::{
-    AnswerVerdict, DrawOrder, Drawn, FromStage, LaneHello, Pass, PassResult, Passed,
-    StageAssignment, ToStage, TokenLogprob, runs_digest,
+    AnswerVerdict, DrawOrder, Drawn, FromStage, Pass, PassResult, Passed, StageAssignment,
+    StageStreamHello, ToStage, TokenLogprob, runs_digest,
 };
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::wire::coordinator_client::CoordinatorClient;
@@ -184,7 +184,7 @@ impl Process {
             ToWorker::Serve(assignment) => {
                 assignment.validate().unwrap();
                 lanes.abort_all();
-                if assignment.seat.is_some() {
+                if assignment.stage.is_some() {
                     let lane = Lane::new(self, client.clone(), (*assignment).clone());
                     *self.lane.lock().unwrap() = Some(lanes.spawn(lane.run()));
                 }
@@ -238,11 +238,11 @@ impl Lane {
         if self.stage.lie == Lie::OtherTicket {
             ticket = [0; 32];
         }
-        let hello = LaneHello {
+        let hello = StageStreamHello {
             deployment: self.stage.deployment,
             pipeline: assignment.pipeline,
             epoch: assignment.epoch,
-            seat: assignment.seat?,
+            stage: assignment.stage?,
             ticket,
         };
         let at = (assignment.epoch, self.stage.seat());

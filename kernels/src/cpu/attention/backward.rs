@@ -6,7 +6,7 @@ use super::HeadBlock;
 use super::forward::seen;
 use super::rows::{RowState, Visible, deltas, score_gradients};
 use crate::coded::Precision;
-use crate::cpu::{Cpu, code, gemm};
+use crate::cpu::{Cpu, code, matmul};
 use crate::math::LN_2;
 use crate::reference::attention::{AttentionShape, BLOCK, BackwardInput, SequenceGradients};
 
@@ -150,14 +150,14 @@ impl<'a> Group<'a> {
 
         let mut p = vec![0.0; queries.count * count];
         let mut ds = vec![0.0; queries.count * count];
-        gemm::gemm_serial(isa, queries.by_tokens(), keys.by_tokens(), &mut p);
-        gemm::gemm_serial(isa, d_out.by_tokens(), values.by_tokens(), &mut ds);
+        matmul::matmul_serial(isa, queries.by_tokens(), keys.by_tokens(), &mut p);
+        matmul::matmul_serial(isa, d_out.by_tokens(), values.by_tokens(), &mut ds);
         score_gradients(isa, &mut p, &mut ds, &visible, states);
 
         let mut product = vec![0.0; queries.count.max(count) * dim];
         let by_query = code::code_rows(self.cpu, &ds, count, Some(&keys.exp), self.precision);
         let dq = &mut product[..queries.count * dim];
-        gemm::gemm_serial(isa, by_query.by_rows(), keys.by_features(), dq);
+        matmul::matmul_serial(isa, by_query.by_rows(), keys.by_features(), dq);
         let width = shape.group() * dim;
         for (i, row) in dq.chunks_exact(dim).enumerate() {
             let at = (queries.start + i) * width + member * dim;
@@ -165,14 +165,14 @@ impl<'a> Group<'a> {
         }
         let by_key = code::code_cols(self.cpu, &ds, count, Some(&queries.exp), self.precision);
         let dk = &mut product[..count * dim];
-        gemm::gemm_serial(isa, by_key.by_rows(), queries.by_features(), dk);
+        matmul::matmul_serial(isa, by_key.by_rows(), queries.by_features(), dk);
         add(
             &mut self.gradients.dk[block * dim..(block + count) * dim],
             dk,
         );
         let by_key = code::code_cols(self.cpu, &p, count, Some(&d_out.exp), self.precision);
         let dv = &mut product[..count * dim];
-        gemm::gemm_serial(isa, by_key.by_rows(), d_out.by_features(), dv);
+        matmul::matmul_serial(isa, by_key.by_rows(), d_out.by_features(), dv);
         add(
             &mut self.gradients.dv[block * dim..(block + count) * dim],
             dv,

@@ -8,12 +8,11 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use crate::cpu::pages::LANES;
 use crate::isa::Isa;
 
 /// Most elements of a row.
 pub(crate) const DEPTH_MAX: usize = 512;
-/// Columns come in multiples of it.
-pub(crate) const LANES: usize = 16;
 
 /// A row, digit by digit; elements in pairs.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::HeadBlock;
 use super::rows::{Partials, Visible, softmax};
 use crate::coded::{Coded, Precision};
-use crate::cpu::{Cpu, code, gemm};
+use crate::cpu::{Cpu, code, matmul};
 use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS, CodedKv, SequenceOut};
 
 /// See [`crate::reference::attention::forward`].
@@ -100,7 +100,7 @@ fn one_block(
 
     let mut partial = Partials::empty(queries.count, shape.head_dim);
     let mut scores = vec![0.0; queries.count * count];
-    gemm::gemm_serial(
+    matmul::matmul_serial(
         cpu.isa(),
         queries.by_tokens(),
         keys.by_tokens(),
@@ -114,7 +114,7 @@ fn one_block(
         &mut partial.sum,
     );
     let p = code::code_rows(cpu, &scores, count, Some(&values.exp), precision);
-    gemm::gemm_serial(
+    matmul::matmul_serial(
         cpu.isa(),
         p.by_rows(),
         values.by_features(),

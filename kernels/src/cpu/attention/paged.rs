@@ -3,14 +3,14 @@
 
 use rayon::prelude::*;
 
-use super::digits::{self, DEPTH_MAX, Digits, LANES, Pairs};
+use super::digits::{self, DEPTH_MAX, Digits, Pairs};
 use super::rows::{Partials, softmax};
 use crate::coded::{Coded, Precision};
-use crate::cpu::pages::{HostPages, PageHead};
+use crate::cpu::pages::{HostPages, LANES, PageHead};
 use crate::cpu::{Cpu, code};
 use crate::math::pow2_f64;
-use crate::ops::PagedRun;
 use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS};
+use crate::reference::pages::PagedRun;
 
 /// Rows of a tile, about: query heads of a key head times tokens.
 const ROWS: usize = 32;
@@ -103,7 +103,7 @@ struct Scratch {
     /// Digits of the queries of a key head, `[rows, depth]` each.
     query_high: Vec<i16>,
     query_low: Vec<i16>,
-    /// Of one row: sums, scores, codes of probabilities and their digits.
+    /// For one row: sums, scores, codes of probabilities and their digits.
     high: Vec<i32>,
     low: Vec<i32>,
     scores: Vec<f32>,

@@ -49,7 +49,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{SIDE, Tile};
-    use crate::cpu::gemm::transpose_lanes;
+    use crate::cpu::matmul::transpose_lanes;
 
     /// The columns of a tile.
     #[target_feature(enable = "avx512f,avx512bw")]

@@ -4,10 +4,12 @@ use super::{Codes, Heads, ROWS, THREADS, any_grid, kernel};
 use crate::Tensor;
 use crate::coded::{Coded, Precision};
 use crate::cuda::{Cuda, Grid, Kernel, Result, Slice, arguments};
-use crate::ops::{AttentionCodes, AttentionGradients, AttentionOut, AttentionShape};
+use crate::reference::attention::{
+    AttentionCodes, AttentionGradients, AttentionOut, AttentionShape,
+};
 
-/// Gradients of the unscaled queries, the keys and the values of `sequences` sequences of one length,
-/// from the gradient of the output and its codes.
+/// Gradients of the unscaled queries, the keys and the values of `sequences` sequences of one
+/// length, from the gradient of the output and its codes.
 pub(crate) fn backward(
     cuda: &Cuda,
     codes: &AttentionCodes,
@@ -64,7 +66,7 @@ struct Backward<'a> {
     heads: Heads,
     sequences: u32,
     tokens: u32,
-    /// Of queries, keys, values, d_out and probabilities.
+    /// Precisions of queries, keys, values, d_out and probabilities.
     precisions: [Precision; 5],
     queries: Codes,
     keys: Codes,

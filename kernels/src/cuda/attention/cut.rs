@@ -1,7 +1,8 @@
-//! How attention is cut over thread blocks: pure functions, which change speed and memory, never bits.
+//! How attention is cut over thread blocks: pure functions, which change speed and memory, never
+//! bits.
 
 use super::{ROWS, THREADS};
-use crate::ops::AttentionShape;
+use crate::reference::attention::AttentionShape;
 use crate::reference::attention::{BLOCK, CHUNK_BLOCKS};
 
 /// The most thread blocks along x.
@@ -12,15 +13,15 @@ const _: () = assert!(THREADS as usize >= BLOCK && BLOCK.is_multiple_of(ROWS as 
 
 /// The queries of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct QueryRun {
     pub(super) sequences: usize,
     /// Tokens of each sequence.
     pub(super) tokens: usize,
-    /// The position of the first.
+    /// Where the first token of each sequence stands in it.
     pub(super) first_position: usize,
 }
 
-impl Run {
+impl QueryRun {
     /// The position of a token.
     fn position(&self, token: usize) -> usize {
         self.first_position + token
@@ -29,17 +30,17 @@ impl Run {
 
 /// The queries of one launch: tokens `[first_token, + count)` of some sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct QueryPart {
     pub(super) first_sequence: usize,
     pub(super) sequences: usize,
     pub(super) first_token: usize,
     pub(super) count: usize,
 }
 
-/// Cuts a run into launches whose partial results fit into `workspace` bytes, but for a single token's:
-/// whole sequences where one fits, else tokens of one sequence.
-pub(super) fn parts(run: &Run, shape: &AttentionShape, workspace: usize) -> Vec<Part> {
-    let Run {
+/// Cuts a run into launches whose partial results fit into `workspace` bytes, but for a single
+/// token's: whole sequences where one fits, else tokens of one sequence.
+pub(super) fn parts(run: &QueryRun, shape: &AttentionShape, workspace: usize) -> Vec<QueryPart> {
+    let QueryRun {
         sequences, tokens, ..
     } = *run;
     if sequences == 0 || tokens == 0 {
@@ -58,7 +59,7 @@ pub(super) fn parts(run: &Run, shape: &AttentionShape, workspace: usize) -> Vec<
         let whole = (fit / tokens).min(GRID_MAX / blocks).clamp(1, sequences);
         return (0..sequences)
             .step_by(whole)
-            .map(|first_sequence| Part {
+            .map(|first_sequence| QueryPart {
                 first_sequence,
                 sequences: whole.min(sequences - first_sequence),
                 first_token: 0,
@@ -71,18 +72,24 @@ pub(super) fn parts(run: &Run, shape: &AttentionShape, workspace: usize) -> Vec<
     let count = if fit > tile { fit / tile * tile } else { fit };
     (0..sequences)
         .flat_map(|first_sequence| {
-            (0..tokens).step_by(count).map(move |first_token| Part {
-                first_sequence,
-                sequences: 1,
-                first_token,
-                count: count.min(tokens - first_token),
-            })
+            (0..tokens)
+                .step_by(count)
+                .map(move |first_token| QueryPart {
+                    first_sequence,
+                    sequences: 1,
+                    first_token,
+                    count: count.min(tokens - first_token),
+                })
         })
         .collect()
 }
 
 /// The first chunk that tokens `[first, + count)` of a run see, and how many from there on.
-fn chunks(run: &Run, (first, count): (usize, usize), shape: &AttentionShape) -> (usize, usize) {
+fn chunks(
+    run: &QueryRun,
+    (first, count): (usize, usize),
+    shape: &AttentionShape,
+) -> (usize, usize) {
     let seen = shape.first_key(run.position(first)) / CHUNK;
     (seen, run.position(first + count - 1) / CHUNK - seen + 1)
 }
@@ -90,18 +97,18 @@ fn chunks(run: &Run, (first, count): (usize, usize), shape: &AttentionShape) -> 
 /// How the keys of a launch are cut: slot s has key blocks `[first_block + s * slot_blocks, +
 /// slot_blocks)`, and a softmax of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cut {
+pub(super) struct KeyCut {
     pub(super) first_block: u32,
     /// [`CHUNK_BLOCKS`], or 1.
     pub(super) slot_blocks: u32,
     pub(super) slots: u32,
 }
 
-impl Cut {
+impl KeyCut {
     /// Slots are chunks; blocks where chunks would not give every multiprocessor two thread blocks.
     pub(super) fn new(
-        run: &Run,
-        part: &Part,
+        run: &QueryRun,
+        part: &QueryPart,
         shape: &AttentionShape,
         multiprocessors: u32,
     ) -> Self {
@@ -142,8 +149,8 @@ mod tests {
         }
     }
 
-    fn run(sequences: usize, tokens: usize, first_position: usize) -> Run {
-        Run {
+    fn run(sequences: usize, tokens: usize, first_position: usize) -> QueryRun {
+        QueryRun {
             sequences,
             tokens,
             first_position,
@@ -179,7 +186,7 @@ mod tests {
                         assert_eq!(part.sequences, 1);
                         (part.first_sequence, end)
                     };
-                    let cut = Cut::new(run, &part, shape, 132);
+                    let cut = KeyCut::new(run, &part, shape, 132);
                     let rows = part.sequences * part.count * shape.heads;
                     let bytes = rows * (shape.head_dim + 2) * 4 * cut.slots as usize;
                     let single = part.count * part.sequences == 1;
@@ -203,13 +210,13 @@ mod tests {
     fn chunks_are_cut_further_where_multiprocessors_would_idle() {
         let cut = |tokens, first_position, shape: &AttentionShape| {
             let run = run(1, tokens, first_position);
-            let part = Part {
+            let part = QueryPart {
                 first_sequence: 0,
                 sequences: 1,
                 first_token: 0,
                 count: tokens,
             };
-            let cut = Cut::new(&run, &part, shape, 16);
+            let cut = KeyCut::new(&run, &part, shape, 16);
             (cut.first_block, cut.slot_blocks, cut.slots)
         };
         // Training: many tiles, chunks.

@@ -9,7 +9,8 @@ use crate::rng::Philox;
 
 const PRECISIONS: [Precision; 3] = [Precision::I8, Precision::I14, Precision::I16];
 
-/// A row of atoms has at most so many tokens; the tests use sequences that end in the middle of one.
+/// A row of atoms has at most so many tokens; the tests use sequences that end in the middle of
+/// one.
 const TOKENS: usize = Atoms::TOKENS;
 
 fn gpus() -> [Cuda; 2] {

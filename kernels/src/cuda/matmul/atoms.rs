@@ -1,14 +1,14 @@
 //! Gradients of weights: exact products over atoms of tokens, added by the tree.
 
-use super::operand::Operand;
+use super::operand::GpuOperand;
 use super::{LEFT_SIDES, choose, multiply};
 use crate::coded::{Coded, Precision};
 use crate::cuda::code::CodedAtoms;
 use crate::cuda::{Cuda, Result, Slice, code, elementwise};
-use crate::ops::Atoms;
+use crate::reference::tree::Atoms;
 
-/// `dW = dy^T x` over the tokens of `atoms`: dy `[m, cols]`, x `[m, k]`, dW `[cols, k]`. Each atom is
-/// exact and rounded once; atoms are added by the tree.
+/// `dW = dy^T x` over the tokens of `atoms`: dy `[m, cols]`, x `[m, k]`, dW `[cols, k]`. Each atom
+/// is exact and rounded once; atoms are added by the tree.
 pub(crate) fn weight_gradient(
     cuda: &Cuda,
     dy: &Slice<f32>,
@@ -22,27 +22,27 @@ pub(crate) fn weight_gradient(
         cuda,
         coded,
         cols,
-        x: Operand::by_cols(cuda, x)?,
+        x: GpuOperand::by_cols(cuda, x)?,
         atoms,
         precision,
     };
     tree.sum(0, atoms.count(), &[])
 }
 
-/// The products of all atoms, to be added by the tree of [`crate::ops::tree_sum`].
+/// The products of all atoms, to be added by the tree of [`crate::reference::tree::tree_sum`].
 struct AtomTree<'a> {
     cuda: &'a Cuda,
     coded: CodedAtoms,
     cols: usize,
-    x: Operand,
+    x: GpuOperand,
     atoms: &'a Atoms,
     precision: Precision,
 }
 
 impl AtomTree<'_> {
-    /// `l2 + (l1 + (l0 + tree))` for the tree over atoms `[start, start + count)` and the left sides
-    /// l0, l1, l2 of the nodes above it, in the memory of the last of them: the kernel of the last atom
-    /// adds them all. At most `log2(atoms) + 1` results are alive.
+    /// `l2 + (l1 + (l0 + tree))` for the tree over atoms `[start, start + count)` and the left
+    /// sides l0, l1, l2 of the nodes above it, in the memory of the last of them: the kernel of the
+    /// last atom adds them all. At most `log2(atoms) + 1` results are alive.
     fn sum(&self, start: usize, count: usize, left: &[&Slice<f32>]) -> Result<Slice<f32>> {
         assert!(count > 0, "a tree sum of nothing");
         if count == 1 {
@@ -71,7 +71,7 @@ impl AtomTree<'_> {
     fn add_atom(&self, index: usize, out: &Slice<f32>, left: &[&Slice<f32>]) -> Result<()> {
         let (start, tokens) = self.atoms.range(index);
         let (q, exp) = self.coded.atom(index);
-        let dy = Operand {
+        let dy = GpuOperand {
             q,
             rows: self.cols,
             depth: tokens,

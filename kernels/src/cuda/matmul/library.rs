@@ -1,15 +1,13 @@
 //! Products by a library that multiplies bytes: codes are split into planes of digits, the library
 //! multiplies the planes, and their sums are put together and rounded.
 
-use std::fmt;
-
-use super::operand::Operand;
+use super::operand::GpuOperand;
 use super::verify::verify_by;
 use super::{Results, finish};
 use crate::KernelError;
 use crate::cuda::cublaslt::CublasLt;
-use crate::cuda::tiles::Shape;
 use crate::cuda::{Cuda, CudaError, Grid, Kernel, Result, Slice, arguments, elementwise};
+use crate::gpu::{ByteProducts, ProductShape};
 
 /// Rows that a block of `digit_planes` splits: `PLANE_ROWS` of `matmul.cu`.
 const PLANE_ROWS: usize = 64;
@@ -18,33 +16,16 @@ const PLANE_ROWS: usize = 64;
 /// rows.
 const ALIGNMENT: usize = 32;
 
-/// The longest sum that the library may add up in 32 bits, products of two pairs of digits included.
+/// The longest sum that the library may add up in 32 bits, products of two pairs of digits
+/// included.
 const DEPTH_MAX: usize = 65_536;
 
-/// Exact products of bytes, with sums of 32 bits.
-pub(crate) trait ByteProducts: fmt::Debug + Send + Sync {
-    /// `sums[m][n] = sum_k a[m][k] * b[n][k]`, added to what is there where `adds`. The sizes are
-    /// multiples of 32, rows lie one behind the other. What it puts into the stream of `cuda` comes
-    /// after the launches so far.
-    ///
-    /// # Errors
-    /// [`CudaError::Call`] where the library refuses.
-    fn multiply(
-        &self,
-        shape: Shape,
-        a: &Slice<i8>,
-        b: &Slice<i8>,
-        sums: &Slice<i32>,
-        adds: bool,
-    ) -> Result<()>;
-}
-
-/// Offers cuBLASLt to the products of this GPU, where the machine has it and it passes the vectors of
-/// [`verify`](super::verify()). Whether it is in use now.
+/// Offers cuBLASLt to the products of this GPU, where the machine has it and it passes the vectors
+/// of [`verify`](super::verify()). Whether it is in use now.
 ///
 /// # Errors
-/// [`CudaError::WrongProducts`] where it multiplies wrongly; [`KernelError::Cuda`] where the GPU is out
-/// of memory or lost.
+/// [`CudaError::WrongProducts`] where it multiplies wrongly; [`KernelError::Cuda`] where the GPU is
+/// out of memory or lost.
 pub fn offer_library(cuda: &Cuda) -> std::result::Result<bool, KernelError> {
     match CublasLt::open(cuda)? {
         Some(library) => offer(cuda, Box::new(library)),
@@ -52,12 +33,13 @@ pub fn offer_library(cuda: &Cuda) -> std::result::Result<bool, KernelError> {
     }
 }
 
-/// Puts `library` into use on this GPU where it passes the vectors; one that refuses products of bytes
-/// is left aside.
+/// Puts `library` into use on this GPU where it passes the vectors; one that refuses products of
+/// bytes is left aside.
 pub(super) fn offer(cuda: &Cuda, library: Box<dyn ByteProducts>) -> Result<bool> {
     let name = format!("{library:?}");
-    let by_library =
-        |a: &Operand, b: &Operand, into: Results<'_>| multiply(cuda, library.as_ref(), a, b, into);
+    let by_library = |a: &GpuOperand, b: &GpuOperand, into: Results<'_>| {
+        multiply(cuda, library.as_ref(), a, b, into)
+    };
     match verify_by(cuda, &name, &by_library) {
         Ok(()) => {
             cuda.use_library(library);
@@ -72,8 +54,8 @@ pub(super) fn offer(cuda: &Cuda, library: Box<dyn ByteProducts>) -> Result<bool>
 pub(super) fn multiply(
     cuda: &Cuda,
     library: &dyn ByteProducts,
-    a: &Operand,
-    b: &Operand,
+    a: &GpuOperand,
+    b: &GpuOperand,
     into: Results<'_>,
 ) -> Result<()> {
     if a.depth <= DEPTH_MAX {
@@ -101,13 +83,13 @@ pub(super) fn multiply(
 fn add_run(
     cuda: &Cuda,
     library: &dyn ByteProducts,
-    a: &Operand,
-    b: &Operand,
+    a: &GpuOperand,
+    b: &GpuOperand,
     run: (usize, usize),
     into: Results<'_>,
 ) -> Result<()> {
     let (x, y) = (Planes::of(cuda, a, run)?, Planes::of(cuda, b, run)?);
-    let shape = Shape {
+    let shape = ProductShape {
         rows: x.rows,
         cols: y.rows,
         depth: x.depth,
@@ -161,7 +143,7 @@ struct Planes {
 
 impl Planes {
     /// Those of `[start, end)` along the depth.
-    fn of(cuda: &Cuda, operand: &Operand, (start, end): (usize, usize)) -> Result<Self> {
+    fn of(cuda: &Cuda, operand: &GpuOperand, (start, end): (usize, usize)) -> Result<Self> {
         let rows = operand.rows.next_multiple_of(ALIGNMENT);
         let depth = (end - start).next_multiple_of(ALIGNMENT);
         let digits = operand.digits();

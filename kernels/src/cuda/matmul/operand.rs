@@ -5,10 +5,9 @@ use crate::cuda::{Cuda, Result, Slice};
 
 /// One side of a product, seen as rows by depth: the twin of [`crate::coded::Operand`].
 #[derive(Clone, Debug)]
-pub(crate) struct Operand {
+pub(crate) struct GpuOperand {
     /// Codes; element (row, depth) stands at `row * row_stride + depth * depth_stride`.
     pub(crate) q: Slice<i16>,
-    /// Number of rows.
     pub(crate) rows: usize,
     /// Length of the summed axis.
     pub(crate) depth: usize,
@@ -22,7 +21,7 @@ pub(crate) struct Operand {
     pub(crate) precision: Precision,
 }
 
-impl Operand {
+impl GpuOperand {
     /// The rows as they are: the depth is the column axis.
     pub(crate) fn by_rows(cuda: &Cuda, coded: &Coded) -> Result<Self> {
         Ok(Self {

@@ -3,12 +3,12 @@
 mod library;
 
 use super::*;
-use crate::conformance::{Draw, Kind};
+use crate::conformance::{CaseInput, InputKind};
 use crate::cuda::Arch;
 use crate::cuda::emulator::{EmulatorOptions, Turns};
-use crate::ops::Atoms;
 use crate::reference;
 use crate::reference::code::{EMPTY, POISON};
+use crate::reference::tree::Atoms;
 use crate::rng::Philox;
 use crate::{Device, coded};
 
@@ -55,8 +55,8 @@ fn random(seed: u64, rows: usize, cols: usize, precision: Precision) -> Coded {
 }
 
 /// The same operand on the GPU.
-fn on(cuda: &Cuda, host: &coded::Operand<'_>) -> Operand {
-    Operand {
+fn on(cuda: &Cuda, host: &coded::Operand<'_>) -> GpuOperand {
+    GpuOperand {
         q: cuda.upload(host.q).expect("room"),
         rows: host.rows,
         depth: host.depth,
@@ -75,7 +75,7 @@ fn check(what: &str, a: coded::Operand<'_>, b: coded::Operand<'_>, engines_of: &
         compare(&format!("{what} on {}", cuda.name()), cuda, &got, &want);
     }
     for cuda in engines_of {
-        for &engine in Engine::of(cuda.arch()) {
+        for &engine in ProductEngine::of(cuda.arch()) {
             let out = cuda.alloc(want.len()).expect("room");
             multiply(cuda, engine, &on(cuda, &a), &on(cuda, &b), &out, &[]).expect("it runs");
             compare(
@@ -280,7 +280,7 @@ fn sums_of_every_length_round_as_the_reference_rounds() {
     let exps = [
         0, -20, 60, 66, 74, 80, 100, -140, -149, -160, -170, -200, -901, 1_023,
     ];
-    let blank = |rows: usize, exp: &[i32]| Operand {
+    let blank = |rows: usize, exp: &[i32]| GpuOperand {
         q: cuda.zeros(1).expect("room"),
         rows,
         depth: 0,
@@ -365,14 +365,14 @@ fn partial_sums_add_up_to_the_product() {
 #[test]
 fn a_wrong_product_names_the_engine() {
     let cuda = &gpus()[2];
-    let one_more = |a: &Operand, b: &Operand, into: Results<'_>| {
+    let one_more = |a: &GpuOperand, b: &GpuOperand, into: Results<'_>| {
         let Results::Sums(sums) = into else {
             unreachable!("the sums are compared first");
         };
-        launch(cuda, Engine::Int8, a, b, into)?;
+        launch(cuda, ProductEngine::Int8, a, b, into)?;
         let mut wrong = cuda.download(sums)?;
         wrong[71] += 1;
-        cuda.copy(&cuda.upload(&wrong)?, sums)
+        Ok(cuda.copy(&cuda.upload(&wrong)?, sums)?)
     };
     let error = verify::verify_by(cuda, "crooked", &one_more).expect_err("a sum differs");
     let error = error.to_string();
@@ -399,7 +399,7 @@ fn atoms_are_added_by_the_tree_whatever_their_number() {
         19 * 256 + 1,
     ] {
         let (cols, features) = (3, 5);
-        let draw = Draw::new(tokens as u64, Kind::Ordinary);
+        let draw = CaseInput::new(tokens as u64, InputKind::Ordinary);
         let dy = draw.tensor(0, &[tokens, cols]).expect("it fills");
         let x = draw.tensor(1, &[tokens, features]).expect("it fills");
         let atoms = Atoms::new(1, tokens);

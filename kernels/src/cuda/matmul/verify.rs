@@ -1,10 +1,10 @@
-//! Products with known sums, run when a GPU is opened: a card, a driver or a compiler that multiplies
-//! wrongly is found before it works on a job.
+//! Products with known sums, run when a GPU is opened: a card, a driver or a compiler that
+//! multiplies wrongly is found before it works on a job.
 
-use super::{Operand, Results, launch, multiply};
+use super::ProductEngine;
+use super::{GpuOperand, Results, launch, multiply};
 use crate::KernelError;
 use crate::coded::Precision;
-use crate::cuda::tiles::Engine;
 use crate::cuda::{Cuda, CudaError, Result};
 use crate::math::pow2_f64;
 use crate::rng::Philox;
@@ -25,14 +25,14 @@ const PAIRS: [(Precision, Precision); 4] = [
     (Precision::I16, Precision::I16),
 ];
 
-/// Multiplies codes at their limits and random ones by every engine of the GPU, and compares with sums
-/// that the host has made.
+/// Multiplies codes at their limits and random ones by every engine of the GPU, and compares with
+/// sums that the host has made.
 ///
 /// # Errors
 /// [`CudaError::WrongProducts`] names the engine that differs; else as any operation.
 pub fn verify(cuda: &Cuda) -> std::result::Result<(), KernelError> {
-    for &engine in Engine::of(cuda.arch()) {
-        let by_engine = |a: &Operand, b: &Operand, into: Results<'_>| match into {
+    for &engine in ProductEngine::of(cuda.arch()) {
+        let by_engine = |a: &GpuOperand, b: &GpuOperand, into: Results<'_>| match into {
             Results::Rounded { out, left } => multiply(cuda, engine, a, b, out, left),
             Results::Sums(_) => launch(cuda, engine, a, b, into),
         };
@@ -42,7 +42,7 @@ pub fn verify(cuda: &Cuda) -> std::result::Result<(), KernelError> {
 }
 
 /// What makes a product under test.
-pub(super) type Multiply<'a> = dyn Fn(&Operand, &Operand, Results<'_>) -> Result<()> + 'a;
+pub(super) type Multiply<'a> = dyn Fn(&GpuOperand, &GpuOperand, Results<'_>) -> Result<()> + 'a;
 
 /// As [`verify`], for products by `multiply`, which an error calls `name`.
 pub(super) fn verify_by(cuda: &Cuda, name: &str, multiply: &Multiply<'_>) -> Result<()> {
@@ -109,7 +109,7 @@ impl Side {
     }
 
     /// On the GPU; the gaps between rows hold codes that must not count.
-    fn place(&self, cuda: &Cuda, along_depth: bool) -> Result<Operand> {
+    fn place(&self, cuda: &Cuda, along_depth: bool) -> Result<GpuOperand> {
         let (row_stride, depth_stride, len) = if along_depth {
             (ROW_STRIDE, 1, self.rows * ROW_STRIDE)
         } else {
@@ -119,7 +119,7 @@ impl Side {
         for (i, &code) in self.codes.iter().enumerate() {
             laid[i / DEPTH * row_stride + i % DEPTH * depth_stride] = code;
         }
-        Ok(Operand {
+        Ok(GpuOperand {
             q: cuda.upload(&laid)?,
             rows: self.rows,
             depth: DEPTH,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{KernelError, Tensor};
 
 use crate::config::Projection;
@@ -15,7 +15,7 @@ use crate::peft::Adapter;
 /// The part of a LoRA adapter that is of a stage's layers, coded on the stage's device.
 #[derive(Debug)]
 pub struct StageAdapter {
-    /// By layer of the stage and projection.
+    /// The factors, by layer of the stage and projection.
     updates: Vec<[Option<Lora>; Projection::ALL.len()]>,
 }
 
@@ -32,7 +32,7 @@ impl StageAdapter {
         spec: &LoraSpec,
         tensors: &BTreeMap<String, Tensor>,
     ) -> Result<Self, ModelError> {
-        let _weights = stage.options.device.account(Purpose::Weights);
+        let _weights = stage.options.device.account(MemoryPurpose::Weights);
         let loader = Loader {
             stage,
             spec,

@@ -5,7 +5,7 @@ use concord_kernels::coded::Coded;
 use concord_kernels::ops::{KvPages, PagedRun};
 use concord_kernels::{KernelError, Tensor};
 
-use super::Shared;
+use super::ServeContext;
 use crate::config::Projection;
 use crate::decoder::block::Block;
 use crate::decoder::linear::{Linear, Lora};
@@ -15,7 +15,7 @@ impl Stage {
     /// x `[m, d]` to `[m, d]`, by a layer and its index in the stage.
     pub(super) fn serve_block(
         &self,
-        shared: &Shared<'_>,
+        shared: &ServeContext<'_>,
         (layer, block): (usize, &Block),
         pages: &mut KvPages,
         x: Tensor,
@@ -54,7 +54,7 @@ impl Stage {
     /// Attention of the new tokens, whose keys and values go into the pages.
     fn serve_attention(
         &self,
-        shared: &Shared<'_>,
+        shared: &ServeContext<'_>,
         (layer, block): (usize, &Block),
         pages: &mut KvPages,
         [q, k, v]: [&Tensor; 3],
@@ -71,7 +71,7 @@ impl Stage {
     /// the adapters of runs.
     fn serve_linear(
         &self,
-        shared: &Shared<'_>,
+        shared: &ServeContext<'_>,
         layer: usize,
         (linear, projection): (&Linear, Projection),
         x: &Coded,

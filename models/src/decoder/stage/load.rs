@@ -1,7 +1,7 @@
 //! Making a stage from its tensors, and putting new values into it.
 
 use concord_kernels::coded::{Coded, Precision};
-use concord_kernels::cuda::Purpose;
+use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::AttentionShape;
 use concord_kernels::tables::{self, RopeTable};
 use concord_kernels::{Device, KernelError, Tensor};
@@ -9,8 +9,8 @@ use concord_kernels::{Device, KernelError, Tensor};
 use super::{Stage, StageOptions};
 use crate::config::{DecoderConfig, Projection, RopeScaling};
 use crate::decoder::block::Block;
-use crate::decoder::gradients::End;
-use crate::decoder::head::Head;
+use crate::decoder::gradients::TensorUse;
+use crate::decoder::head::OutputHead;
 use crate::decoder::linear::{Linear, Lora, LoraSpec};
 use crate::decoder::norm::Norm;
 use crate::decoder::source::TensorSource;
@@ -27,7 +27,8 @@ impl Stage {
     /// Low-rank factors that `values` lacks are zeros.
     ///
     /// On the host it never takes more than the stage and a slice of one matrix: what becomes codes
-    /// is coded slice by slice, which gives the same bits, since no row's code depends on another row.
+    /// is coded slice by slice, which gives the same bits, since no row's code depends on another
+    /// row.
     ///
     /// # Errors
     /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
@@ -36,7 +37,7 @@ impl Stage {
         source: &dyn TensorSource,
         values: &dyn Values,
     ) -> Result<Self, ModelError> {
-        let _weights = options.device.account(Purpose::Weights);
+        let _weights = options.device.account(MemoryPurpose::Weights);
         let loader = Loader {
             options: &options,
             source,
@@ -246,19 +247,23 @@ impl Loader<'_> {
     }
 
     /// The head; where it is the embedding, of the table that the first stage holds anyway.
-    fn head(&self, embed: Option<&Tensor>) -> Result<Head, ModelError> {
+    fn head(&self, embed: Option<&Tensor>) -> Result<OutputHead, ModelError> {
         let tied = self.options.config.tie_embeddings;
         let name = if tied { EMBED } else { HEAD };
         let weight = match embed.filter(|_| tied) {
             Some(table) => self.code(table)?,
             None => self.coded(name)?,
         };
-        Ok(Head {
+        Ok(OutputHead {
             norm: self.norm(FINAL_NORM)?,
             weight,
             name: name.to_string(),
             trains: self.options.trains_all,
-            end: if tied { End::TiedHead } else { End::Own },
+            end: if tied {
+                TensorUse::TiedHead
+            } else {
+                TensorUse::Own
+            },
         })
     }
 
@@ -301,14 +306,14 @@ impl Loader<'_> {
 
 fn rope_table(config: &DecoderConfig, positions: usize) -> RopeTable {
     let scaling = match &config.rope.scaling {
-        RopeScaling::None => tables::RopeScaling::None,
-        RopeScaling::Linear { factor } => tables::RopeScaling::Linear { factor: *factor },
+        RopeScaling::None => tables::FrequencyScaling::None,
+        RopeScaling::Linear { factor } => tables::FrequencyScaling::Linear { factor: *factor },
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
             high_freq_factor,
             original_max_positions,
-        } => tables::RopeScaling::Llama3 {
+        } => tables::FrequencyScaling::Llama3 {
             factor: *factor,
             low_freq_factor: *low_freq_factor,
             high_freq_factor: *high_freq_factor,

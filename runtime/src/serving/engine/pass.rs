@@ -6,7 +6,7 @@ use concord_kernels::Tensor;
 use concord_kernels::ops::PagedRun;
 use concord_models::decoder::{PassInput, PassOutput, StageAdapter, StageRun};
 use concord_proto::Digest;
-use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, Run, runs_digest};
+use concord_proto::serving::{DrawOrder, FromStage, PassResult, Passed, SequenceRun, runs_digest};
 
 use super::{ORDERS_MAX, Serving, StageEngine};
 use crate::RuntimeError;
@@ -40,7 +40,7 @@ impl StageEngine {
     pub(super) fn pass(
         &mut self,
         number: u64,
-        runs: Vec<Run>,
+        runs: Vec<SequenceRun>,
         rows: Rows,
         arrived: Instant,
     ) -> Result<(), RuntimeError> {
@@ -151,7 +151,7 @@ impl StageEngine {
 
 impl Serving {
     /// Refuses what does not fit the seat.
-    fn check(&self, number: u64, runs: &[Run], rows: &Rows) -> Result<(), RuntimeError> {
+    fn check(&self, number: u64, runs: &[SequenceRun], rows: &Rows) -> Result<(), RuntimeError> {
         let bad = |why: String| Err(RuntimeError::Pass(format!("pass {number}: {why}")));
         if number != self.next_pass {
             return bad(format!("pass {} was to come", self.next_pass));
@@ -182,17 +182,17 @@ impl Serving {
         }
     }
 
-    fn compute(&mut self, runs: &[Run], rows: Rows) -> Result<PassOutput, RuntimeError> {
+    fn compute(&mut self, runs: &[SequenceRun], rows: Rows) -> Result<PassOutput, RuntimeError> {
         let stage = &self.loaded.stage;
         let adapters = &self.adapters;
         let paged = |run| -> StageRun<'_> {
-            let Run {
+            let SequenceRun {
                 pages,
                 first,
                 count,
                 adapter,
                 ..
-            }: &Run = run;
+            }: &SequenceRun = run;
             let adapter = adapter.as_ref().and_then(|adapter| adapters.get(adapter));
             StageRun {
                 run: PagedRun {
@@ -216,7 +216,7 @@ impl Serving {
     }
 
     /// Notes the rows that went through, beside the pages.
-    fn note(&mut self, runs: &[Run], entered: &[Entered], left: &[Digest]) {
+    fn note(&mut self, runs: &[SequenceRun], entered: &[Entered], left: &[Digest]) {
         for (run, range) in runs.iter().zip(ranges(runs)) {
             let rows = entered[range.clone()].iter().zip(&left[range]);
             let rows = rows.map(|(entered, left)| Position {

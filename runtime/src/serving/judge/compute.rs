@@ -5,9 +5,9 @@ use concord_models::decoder::{Stage, StageInput};
 use concord_models::peft::Adapter;
 use concord_proto::serving::AnswerVerdict;
 use concord_proto::{Layers, merkle};
+use concord_verify::serving::CheckedReceipt;
 
 use super::lender::Lender;
-use super::words::Words;
 use super::{Case, Progress, Stop};
 use crate::serving::frame::digests;
 
@@ -28,21 +28,21 @@ pub(super) struct Computed {
 /// so that its input was.
 pub(super) fn compute(
     case: &Case<'_>,
-    words: &Words,
+    checked: &CheckedReceipt,
     lender: &Lender<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Computed, Stop> {
-    check_adapter(case, words)?;
+    check_adapter(case, checked)?;
     let hidden = case.config.hidden;
     let mut rows = Vec::new();
     let mut last: Option<(Layers, Stage)> = None;
-    for (layers, claimed) in words.cuts() {
+    for (layers, claimed) in checked.cuts() {
         // The stage before makes room first.
         if let Some((layers, stage)) = last.take() {
             lender.give_back(layers, stage);
         }
         let stage = lender.stage(layers)?;
-        rows = forward(&stage, &words.tokens, rows)?;
+        rows = forward(&stage, &checked.tokens, rows)?;
         if let Some(claimed) = claimed {
             let expected = merkle::root(&digests(&rows, hidden));
             if expected != claimed.claim.output {
@@ -57,9 +57,9 @@ pub(super) fn compute(
         last = Some((layers, stage));
         progress(Progress {
             layers: layers.end,
-            layers_total: words.receipt.deployment.layers,
+            layers_total: checked.receipt.deployment.layers,
             drawn: 0,
-            drawn_total: words.receipt.answer.len() as u32,
+            drawn_total: checked.receipt.answer.len() as u32,
         });
     }
     let (layers, last) = last.ok_or_else(|| Stop::inconclusive("the model has no layers"))?;
@@ -67,8 +67,8 @@ pub(super) fn compute(
 }
 
 /// The adapter that the receipt names is at hand, and is one of this model.
-fn check_adapter(case: &Case<'_>, words: &Words) -> Result<(), Stop> {
-    let asked = words.receipt.spec.adapter;
+fn check_adapter(case: &Case<'_>, checked: &CheckedReceipt) -> Result<(), Stop> {
+    let asked = checked.receipt.spec.adapter;
     let adapter = match (asked, case.adapter) {
         (None, _) => return Ok(()),
         (Some(_), Some(adapter)) => adapter,

@@ -1,11 +1,11 @@
 //! Every token of the answer, drawn again.
 
 use concord_kernels::ops::sample::{Candidates, RowSample};
-use concord_proto::serving::{AnswerVerdict, SampleOrder};
-use concord_text::{GuideFactory, Next};
+use concord_proto::serving::{AnswerVerdict, GrammarSpec, SampleOrder};
+use concord_text::{Grammar, GuideFactory, Next};
+use concord_verify::serving::CheckedReceipt;
 
 use super::compute::Computed;
-use super::words::Words;
 use super::{Case, Progress, Stop};
 use crate::serving::draw::{drawable, logits, sampling};
 
@@ -17,25 +17,25 @@ const CHUNK_MAX: usize = 512;
 /// Checks the tokens of the answer, first to last.
 pub(super) fn check(
     case: &Case<'_>,
-    words: &Words,
+    checked: &CheckedReceipt,
     computed: &Computed,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), Stop> {
-    let orders = orders(case, words)?;
+    let orders = orders(case, checked)?;
     let possible = |order| drawable(order, case.config.vocab);
     orders
         .iter()
         .try_for_each(possible)
         .map_err(|why| Stop::inconclusive(format!("it asks for {why}")))?;
-    let answer = &words.receipt.answer;
-    let layers = words.receipt.deployment.layers;
+    let answer = &checked.receipt.answer;
+    let layers = checked.receipt.deployment.layers;
     let size = (LOGITS_BYTES / (4 * case.config.vocab)).clamp(1, CHUNK_MAX);
     for (chunk, orders) in orders.chunks(size).enumerate() {
         let start = chunk * size;
-        let tokens = draw(words, computed, start, orders)?;
+        let tokens = draw(checked, computed, start, orders)?;
         for (index, expected) in (start..).zip(tokens) {
             if answer[index] != expected {
-                return Err(wrong(words, index, expected));
+                return Err(wrong(checked, index, expected));
             }
         }
         progress(Progress {
@@ -50,8 +50,8 @@ pub(super) fn check(
 
 /// How each token was to be drawn. Under a grammar, none after a token that it does not allow:
 /// that one is wrong.
-fn orders(case: &Case<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
-    let (spec, answer) = (&words.receipt.spec, &words.receipt.answer);
+fn orders(case: &Case<'_>, checked: &CheckedReceipt) -> Result<Vec<SampleOrder>, Stop> {
+    let (spec, answer) = (&checked.receipt.spec, &checked.receipt.answer);
     let order = |index: usize, allowed| {
         let before = &answer[..index];
         SampleOrder::new(&spec.sampling, before, allowed)
@@ -63,8 +63,10 @@ fn orders(case: &Case<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
         Stop::inconclusive("the answer is under a grammar, and its tokenizer is not at hand")
     })?;
     let unclear = |error: concord_text::TextError| Stop::inconclusive(error.to_string());
-    let factory = GuideFactory::new(tokenizer, words.receipt.deployment.vocab).map_err(unclear)?;
-    let mut guide = factory.start(grammar, &spec.stop_tokens).map_err(unclear)?;
+    let factory =
+        GuideFactory::new(tokenizer, checked.receipt.deployment.vocab).map_err(unclear)?;
+    let guide = factory.start(&of_spec(grammar), &spec.stop_tokens);
+    let mut guide = guide.map_err(unclear)?;
     let mut orders = Vec::with_capacity(answer.len());
     for (index, token) in answer.iter().enumerate() {
         let Next::Tokens(allowed) = guide.allowed().map_err(unclear)? else {
@@ -79,9 +81,17 @@ fn orders(case: &Case<'_>, words: &Words) -> Result<Vec<SampleOrder>, Stop> {
     Ok(orders)
 }
 
+fn of_spec(grammar: &GrammarSpec) -> Grammar {
+    match grammar.clone() {
+        GrammarSpec::JsonObject => Grammar::JsonObject,
+        GrammarSpec::JsonSchema(schema) => Grammar::JsonSchema(schema),
+        GrammarSpec::Lark(lark) => Grammar::Lark(lark),
+    }
+}
+
 /// Draws the tokens from `start` on.
 fn draw(
-    words: &Words,
+    checked: &CheckedReceipt,
     computed: &Computed,
     start: usize,
     orders: &[SampleOrder],
@@ -89,7 +99,7 @@ fn draw(
     let stage = &computed.last;
     let device = &stage.options().device;
     let hidden = stage.options().config.hidden;
-    let prompt = words.receipt.spec.prompt.len();
+    let prompt = checked.receipt.spec.prompt.len();
     // The token at a position is drawn from the row before it.
     let first = prompt + start - 1;
     let rows = computed.rows[first * hidden..(first + orders.len()) * hidden].to_vec();
@@ -123,8 +133,8 @@ fn draw(
 }
 
 /// Who is to blame for a token that is another than its row gives.
-fn wrong(words: &Words, index: usize, expected: u32) -> Stop {
-    let last = words.claims.last();
+fn wrong(checked: &CheckedReceipt, index: usize, expected: u32) -> Stop {
+    let last = checked.claims.last();
     let drawn = last.and_then(|last| Some((last.worker, last.claim.drawn?.0)));
     match drawn {
         Some((worker, earlier)) if index >= earlier as usize => {
@@ -132,7 +142,7 @@ fn wrong(words: &Words, index: usize, expected: u32) -> Stop {
                 worker,
                 index: index as u32,
                 expected,
-                found: words.receipt.answer[index],
+                found: checked.receipt.answer[index],
             })
         }
         _ => Stop::inconclusive(format!(

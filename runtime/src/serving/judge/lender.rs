@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use concord_models::decoder::{Stage, StageOptions, WeightBytes};
 use concord_proto::Layers;
+use concord_verify::serving::CheckedReceipt;
 
-use super::words::Words;
 use super::{Case, Stop};
 use crate::checker::Stages;
 use crate::serving::load::stage_options;
@@ -14,15 +14,15 @@ use crate::serving::load::stage_options;
 /// Lends stages for one answer.
 pub(super) struct Lender<'a> {
     case: &'a Case<'a>,
-    words: &'a Words,
+    checked: &'a CheckedReceipt,
     stages: &'a Stages,
 }
 
 impl<'a> Lender<'a> {
-    pub(super) fn new(case: &'a Case<'a>, words: &'a Words, stages: &'a Stages) -> Self {
+    pub(super) fn new(case: &'a Case<'a>, checked: &'a CheckedReceipt, stages: &'a Stages) -> Self {
         Self {
             case,
-            words,
+            checked,
             stages,
         }
     }
@@ -30,11 +30,11 @@ impl<'a> Lender<'a> {
     /// Bytes of a stage that may stay loaded: it has no adapter, and as many positions as any answer of
     /// its deployment.
     fn kept_bytes(&self, layers: Layers) -> Option<u64> {
-        let deployment = &self.words.receipt.deployment;
+        let deployment = &self.checked.receipt.deployment;
         let positions = u64::from(deployment.positions);
         let config = &self.case.config;
-        let is_plain = self.words.receipt.spec.adapter.is_none();
-        let fits = self.words.tokens.len() as u64 <= positions;
+        let is_plain = self.checked.receipt.spec.adapter.is_none();
+        let fits = self.checked.tokens.len() as u64 <= positions;
         let bytes = || WeightBytes::of(config).stage(config, layers.start..layers.end, positions);
         let bytes = (is_plain && fits).then(bytes)?;
         self.stages.holds(bytes).then_some(bytes)
@@ -42,7 +42,7 @@ impl<'a> Lender<'a> {
 
     /// The stage of these layers.
     pub(super) fn stage(&self, layers: Layers) -> Result<Stage, Stop> {
-        let deployment = &self.words.receipt.deployment;
+        let deployment = &self.checked.receipt.deployment;
         let kept = self.kept_bytes(layers);
         if kept.is_some()
             && let Some(stage) = self.stages.take((deployment.id().0, layers))
@@ -52,12 +52,12 @@ impl<'a> Lender<'a> {
         if let Some(bytes) = kept {
             self.stages.make_room(bytes);
         }
-        let (case, words) = (self.case, self.words);
+        let (case, checked) = (self.case, self.checked);
         let options = stage_options(deployment, case.config.clone(), layers, case.device)?;
-        let adapter = words.receipt.spec.adapter.and(case.adapter);
+        let adapter = checked.receipt.spec.adapter.and(case.adapter);
         let options = StageOptions {
             lora: adapter.map(|adapter| adapter.lora.clone()),
-            positions: kept.map_or(words.tokens.len(), |_| options.positions),
+            positions: kept.map_or(checked.tokens.len(), |_| options.positions),
             ..options
         };
         let none = BTreeMap::new();
@@ -68,7 +68,7 @@ impl<'a> Lender<'a> {
     /// Keeps a stage for the next answer, or drops it.
     pub(super) fn give_back(&self, layers: Layers, stage: Stage) {
         if let Some(bytes) = self.kept_bytes(layers) {
-            let deployment = &self.words.receipt.deployment;
+            let deployment = &self.checked.receipt.deployment;
             self.stages.put((deployment.id().0, layers), bytes, stage);
         }
     }

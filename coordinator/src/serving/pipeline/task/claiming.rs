@@ -2,7 +2,7 @@
 
 use concord_proto::Signed;
 use concord_proto::serving::{PassHeader, ToStage};
-use concord_scheduler::Event;
+use concord_scheduler::SchedulerEvent as Event;
 
 use super::Pipeline;
 use crate::serving::pipeline::claims::{Claimable, Claimants};

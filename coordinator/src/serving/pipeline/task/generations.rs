@@ -6,20 +6,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use concord_proto::Digest;
 use concord_proto::serving::{Control, ToStage, Update};
-use concord_scheduler::{Event, Evicted, Refusal};
+use concord_scheduler::{Evicted, Refusal, SchedulerEvent as Event};
 use tokio::sync::oneshot;
 
 use super::Pipeline;
 use crate::serving::pipeline::answers::FAILURES_MAX;
-use crate::serving::router::{Arrival, PipelineInput, Submission};
+use crate::serving::router::{Arrival, PipelineInput, RoutedGeneration};
 
 /// Why an answer ends whose adapter is gone.
 const UNLOADED: &str = "the adapter was unloaded";
 
 impl Pipeline {
     /// Takes in a generation. It counts as on its way until the scheduler's events are queued.
-    pub(super) fn on_submit(&mut self, submission: Submission, arrival: Arrival) {
-        let Submission {
+    pub(super) fn on_submit(&mut self, submission: RoutedGeneration, arrival: Arrival) {
+        let RoutedGeneration {
             sequence,
             mut answer,
             answered,
@@ -130,7 +130,7 @@ impl Pipeline {
             };
             let (sequence, there) = (one.sequence, chosen.index);
             let home = answer.home.clone();
-            let submission = Submission {
+            let submission = RoutedGeneration {
                 sequence,
                 answer,
                 answered: one.answer,

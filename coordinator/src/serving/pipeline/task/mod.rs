@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concord_proto::serving::{FromStage, ToStage};
-use concord_scheduler::{Effect, Event};
+use concord_scheduler::{SchedulerEffect as Effect, SchedulerEvent as Event};
 use tokio::sync::{mpsc, oneshot};
 
-use super::PipelineContext;
 use super::adapters::AdapterLoads;
 use super::answers::AnswersUnderWay;
 use super::claims::{AwaitedClaims, Claimable, FinishedAnswer};
+use super::context::PipelineContext;
 use super::fault::StageFault;
 use super::outage::Outage;
 use super::plan::PlanInEffect;

@@ -1,7 +1,7 @@
 //! Plans, the stages that hold them, and passes through these.
 
 use concord_proto::serving::{DrawOrder, Pass, PassResult, Passed, ToStage};
-use concord_scheduler::Event;
+use concord_scheduler::SchedulerEvent as Event;
 
 use super::Pipeline;
 use crate::core::ServingEvent;

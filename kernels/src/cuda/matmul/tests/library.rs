@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::cuda::matmul::library;
+use crate::gpu::ByteProducts;
 
 /// Stands in for a library: multiplies on the host.
 #[derive(Debug)]
@@ -18,12 +19,12 @@ struct OnTheHost {
 impl ByteProducts for OnTheHost {
     fn multiply(
         &self,
-        shape: Shape,
+        shape: ProductShape,
         a: &Slice<i8>,
         b: &Slice<i8>,
         sums: &Slice<i32>,
         adds: bool,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), CudaError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let (a, b) = (self.cuda.download(a)?, self.cuda.download(b)?);
         let before = match adds {

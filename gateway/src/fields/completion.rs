@@ -1,0 +1,41 @@
+//! Fields of `/v1/completions`.
+
+use super::sampling::COMMON;
+use super::{Accepts, Field, Table, only, used};
+
+/// Fields of `/v1/completions`.
+pub(crate) const COMPLETION: Table = &[OWN, COMMON];
+
+const OWN: &[Field] = &[
+    used(
+        "prompt",
+        Accepts::Other("a string, or an array of strings, of token ids or of arrays of token ids"),
+        "Needed. The text to go on from; several are answered one by one. Prompts times `n` are at \
+         most 128.",
+    ),
+    used(
+        "max_tokens",
+        Accepts::Integer(0, u32::MAX as i64),
+        "Tokens of an answer, at most; 16 if absent, 0 only with `echo`.",
+    ),
+    used(
+        "echo",
+        Accepts::Flag,
+        "Whether an answer begins with the prompt, with its log-probabilities where they are asked \
+         for.",
+    ),
+    used(
+        "logprobs",
+        Accepts::Integer(0, 20),
+        "So many alternatives beside the log-probability of each token; none if absent.",
+    ),
+    used(
+        "add_special_tokens",
+        Accepts::Flag,
+        "Whether the tokenizer frames the prompt, such as with a token that begins a text; true if \
+         absent.",
+    ),
+    only("suffix", "\"\""),
+    only("response_format", "{\"type\":\"text\"}"),
+    only("prompt_logprobs", "null"),
+];

@@ -1,0 +1,164 @@
+//! Attention over pages. The reference computes each sequence as a whole.
+
+use super::{CaseInput, CaseSize, OperationCase, Outputs};
+use crate::coded::{Coded, Precision};
+use crate::reference::attention::{AttentionCodes, AttentionShape, CodedKv};
+use crate::reference::pages::{PAGE_TOKENS, PagedRun};
+use crate::{Device, KernelError};
+
+pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
+    let shape = AttentionShape {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        window: None,
+        scale: 0.35,
+    };
+    let narrow = AttentionShape {
+        window: Some(24),
+        ..shape
+    };
+    let odd = AttentionShape {
+        heads: 3,
+        kv_heads: 1,
+        head_dim: 34,
+        window: Some(130),
+        scale: 0.2,
+    };
+    let alone = AttentionShape {
+        heads: 2,
+        kv_heads: 2,
+        ..shape
+    };
+    let mut runs: Vec<(&'static [usize], usize, AttentionShape)> = vec![
+        (&[1], 1, shape),
+        (&[5, 130, 1, 64], 33, shape),
+        (&[290, 7], 61, narrow),
+        (&[140, 260], 130, odd),
+        (&[1_040], 1_039, alone),
+    ];
+    if size == CaseSize::Full {
+        let wide = |head_dim| AttentionShape {
+            heads: 8,
+            kv_heads: 2,
+            head_dim,
+            window: None,
+            scale: 0.09,
+        };
+        runs.extend([
+            (&[700, 1, 129, 512][..], 97, wide(64)),
+            (&[1_300, 40], 1_024, wide(128)),
+        ]);
+    }
+    let mut cases = Vec::new();
+    for (lengths, chunk, shape) in runs {
+        for precision in [Precision::I16, Precision::I8] {
+            cases.push(OperationCase::new(
+                format!("attention paged {lengths:?} by {chunk} {shape:?} {precision:?}"),
+                move |device, input| paged(device, input, lengths, chunk, (shape, precision)),
+            ));
+        }
+    }
+    cases
+}
+
+/// Sequences of `lengths` side by side, `chunk` tokens of each a pass and single tokens at the end,
+/// their pages in a pool in turns.
+fn paged(
+    device: &Device,
+    input: &CaseInput,
+    lengths: &[usize],
+    chunk: usize,
+    (shape, precision): (AttentionShape, Precision),
+) -> Result<Outputs, KernelError> {
+    let sequences = sequences(device, input, lengths, (shape, precision))?;
+    if let Device::Reference = device {
+        let whole = |codes| {
+            device
+                .attention(codes, 1, &shape, precision)?
+                .out
+                .into_values()
+        };
+        return sequences.iter().map(whole).collect();
+    }
+    // Page i of sequence s is the (i * sequences + s)-th from the end.
+    let longest = lengths.iter().max();
+    let most = longest.map_or(0, |&len| len.div_ceil(PAGE_TOKENS));
+    let count = (most * lengths.len()) as u32;
+    let page = |s: usize, i: usize| count - 1 - (i * lengths.len() + s) as u32;
+    let tables: Vec<Vec<u32>> = (0..lengths.len())
+        .map(|s| (0..most).map(|i| page(s, i)).collect())
+        .collect();
+    let mut pages = device.kv_pages(1, &shape, precision, count)?;
+    let mut outputs = vec![Vec::new(); lengths.len()];
+    let mut done = vec![0; lengths.len()];
+    while done.iter().zip(lengths).any(|(done, len)| done < len) {
+        let mut runs = Vec::new();
+        for (s, &len) in lengths
+            .iter()
+            .enumerate()
+            .filter(|(s, len)| done[*s] < **len)
+        {
+            let left = len - done[s];
+            let count = if left > 3 { chunk.min(left - 3) } else { 1 };
+            runs.push((
+                s,
+                PagedRun {
+                    pages: &tables[s],
+                    first: done[s],
+                    count,
+                },
+            ));
+        }
+        let only: Vec<PagedRun<'_>> = runs.iter().map(|(_, run)| *run).collect();
+        let rows = |of: &dyn Fn(usize) -> Coded, heads: usize| {
+            let parts = runs.iter().map(|(s, run)| {
+                let all = of(*s);
+                all.part(run.first * heads, run.count * heads)
+            });
+            joined(parts)
+        };
+        let k = rows(&|s| sequences[s].kv.k.clone(), shape.kv_heads)?;
+        let v = rows(&|s| sequences[s].kv.v.clone(), shape.kv_heads)?;
+        let q = rows(&|s| sequences[s].queries.clone(), shape.heads)?;
+        device.write_pages(&mut pages, 0, &CodedKv { k, v }, &only)?;
+        let out = device.attention_paged(&q, &pages, 0, &only, &shape, precision)?;
+        let (out, mut at) = (out.into_values()?, 0);
+        for (s, run) in runs {
+            let len = run.count * shape.heads * shape.head_dim;
+            outputs[s].extend_from_slice(&out[at..at + len]);
+            at += len;
+            done[s] = run.end();
+        }
+    }
+    Ok(outputs)
+}
+
+/// The codes of each sequence.
+fn sequences(
+    device: &Device,
+    input: &CaseInput,
+    lengths: &[usize],
+    (shape, precision): (AttentionShape, Precision),
+) -> Result<Vec<AttentionCodes>, KernelError> {
+    let one = |(stream, &tokens): (u64, &usize)| {
+        let place = |at: u64, heads: usize| {
+            device.place(input.tensor(stream + at, &[tokens, heads * shape.head_dim])?)
+        };
+        let (q, kv) = (place(0, shape.heads)?, shape.kv_heads);
+        device.attention_codes(&q, &place(1, kv)?, &place(2, kv)?, &shape, precision)
+    };
+    (70..).step_by(3).zip(lengths).map(one).collect()
+}
+
+/// Coded rows one after another, on the host.
+fn joined(parts: impl Iterator<Item = Coded>) -> Result<Coded, KernelError> {
+    let mut all: Option<Coded> = None;
+    for part in parts {
+        match &mut all {
+            None => all = Some(part.on_host()?.into_owned()),
+            Some(all) => all.append(&part)?,
+        }
+    }
+    all.ok_or_else(|| KernelError::DoesNotFit("no rows".to_string()))
+}

@@ -1,0 +1,127 @@
+//! Exact integer products by SIMD and threads, with the bits of [`crate::reference::matmul`].
+
+#[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_dot;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
+mod dot;
+#[cfg(target_arch = "x86_64")]
+mod driver;
+#[cfg(target_arch = "x86_64")]
+mod finish;
+#[cfg(target_arch = "x86_64")]
+mod lines;
+#[cfg(target_arch = "x86_64")]
+mod plan;
+#[cfg(target_arch = "x86_64")]
+mod strip;
+mod task;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::avx512_pack::transpose_lanes;
+use super::Cpu;
+use crate::coded::Operand;
+use crate::isa::Isa;
+
+/// `out[m, n] = round_f32(2^(ea[m] + eb[n]) * sum_k qa[m, k] * qb[n, k])`, row-major, the sum
+/// exact, rounded once; over no depth it is +0.
+///
+/// # Panics
+/// Where the depths differ, `out` is not `a.rows * b.rows` long, or an operand's strides leave its
+/// codes.
+pub fn matmul(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    check(&a, &b, out);
+    multiply(cpu.isa(), Some(cpu), &a, &b, out);
+}
+
+/// As [`matmul`], on the calling thread.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_serial(isa: Isa, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
+    check(&a, &b, out);
+    multiply(isa, None, &a, &b, out);
+}
+
+fn multiply(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
+    if out.is_empty() || a.depth == 0 {
+        out.fill(0.0);
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if isa.is_available() && multiply_by_vectors(isa, cpu, a, b, out) {
+        return;
+    }
+    dot::matmul(isa, cpu, a, b, out);
+}
+
+/// Whether the product was one for the paths written for an instruction set, which the machine has.
+#[cfg(target_arch = "x86_64")]
+fn multiply_by_vectors(
+    isa: Isa,
+    cpu: Option<&Cpu>,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    out: &mut [f32],
+) -> bool {
+    /// Sums of so many products are integers that f64 holds.
+    const FEW_DEPTH: usize = 1 << 22;
+    let is_few = a.rows <= few_rows(isa, a, b) && a.depth <= FEW_DEPTH && b.depth_stride == 1;
+    match isa {
+        // SAFETY: the machine has the instruction set; `check` has seen the strides and the output.
+        Isa::Avx512 if is_few => unsafe { avx512_dot::matmul(cpu, a, b, out) },
+        // SAFETY: as above.
+        Isa::Avx512 => unsafe { driver::matmul::<avx512::Avx512>(cpu, a, b, out) },
+        // SAFETY: as above.
+        Isa::Avx2 if !is_few => unsafe { driver::matmul::<avx2::Avx2>(cpu, a, b, out) },
+        Isa::Avx2 | Isa::Portable => return false,
+    }
+    true
+}
+
+/// Rows of A up to which packing B costs more than it saves.
+#[cfg(target_arch = "x86_64")]
+fn few_rows(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> usize {
+    /// Rows with AVX2.
+    const AVX2: usize = 4;
+    /// Rows with AVX-512, where B cannot be read ahead or is short.
+    const NOT_AHEAD: usize = 28;
+    const SHORT: usize = 64;
+    match isa {
+        Isa::Avx2 | Isa::Portable => AVX2,
+        Isa::Avx512 if b.rows < SHORT || !ahead::Ahead::is_possible(b) => NOT_AHEAD,
+        // As many as stay in the first cache, within what was measured for any depth.
+        Isa::Avx512 if plan::SumKind::new(a.precision, b.precision) == plan::SumKind::Wide => {
+            ((13 << 10) / a.depth).clamp(7, 14)
+        }
+        Isa::Avx512 => ((20 << 10) / a.depth).clamp(14, 24),
+    }
+}
+
+fn check(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {
+    assert_eq!(a.depth, b.depth, "the summed axes differ");
+    assert_eq!(
+        Some(out.len()),
+        a.rows.checked_mul(b.rows),
+        "the output's size"
+    );
+    for operand in [a, b] {
+        let span = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
+        let last = span(operand.rows, operand.row_stride)
+            .zip(span(operand.depth, operand.depth_stride))
+            .and_then(|(row, depth)| row.checked_add(depth));
+        let is_empty = operand.rows == 0 || operand.depth == 0;
+        let is_inside = last.is_some_and(|last| last < operand.q.len());
+        assert!(
+            is_empty || is_inside,
+            "the strides of {} rows leave the codes",
+            operand.rows
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The output of a product, cut into rectangles that threads fill side by side.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::cpu::Cpu;
+
+/// A rectangle of the output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GemmTask {
+    pub(super) rows: Range<usize>,
+    pub(super) cols: Range<usize>,
+}
+
+/// An output that several threads write, each in its own rectangle.
+#[derive(Clone, Copy)]
+pub(super) struct TaskOutput<'a> {
+    data: *mut f32,
+    len: usize,
+    cols: usize,
+    lifetime: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `TaskOutput` only holds an address; a caller of `row` promises that no other thread
+// writes there.
+unsafe impl Send for TaskOutput<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for TaskOutput<'_> {}
+
+impl<'a> TaskOutput<'a> {
+    pub(super) fn new(data: &'a mut [f32], cols: usize) -> Self {
+        Self {
+            data: data.as_mut_ptr(),
+            len: data.len(),
+            cols,
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Columns `[first, first + count)` of a row.
+    ///
+    /// # Safety
+    /// Nobody else may hold any of these elements while the slice lives.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn row(&self, row: usize, first: usize, count: usize) -> &'a mut [f32] {
+        let start = row * self.cols + first;
+        debug_assert!(first + count <= self.cols && start + count <= self.len);
+        // SAFETY: inside the output, since tasks cut it; not shared, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), count) }
+    }
+}
+
+/// What a product takes: its products of two codes, and the reading of its codes, which is most of
+/// it where either side is short.
+pub(super) fn work(rows: usize, cols: usize, depth: usize) -> usize {
+    /// Products that cost what packing an element does.
+    const PER_ELEMENT: usize = 16;
+    (rows * cols)
+        .saturating_add(PER_ELEMENT * (rows + cols))
+        .saturating_mul(depth)
+}
+
+/// Whether so much work is worth the waking of other threads.
+pub(super) fn is_parallel(cpu: &Cpu, work: usize) -> bool {
+    const WORK_MIN: usize = 1 << 23;
+    cpu.threads() > 1 && work >= WORK_MIN
+}
+
+/// Which side of the output is cut first; the other only where that gives too few tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    Rows,
+    Columns,
+}
+
+/// Runs `fill` on rectangles that cut an output of `(rows, unit)` by `(columns, unit)`; only
+/// between units. On the pool of `cpu` where the `work` is worth it.
+pub(super) fn run(
+    cpu: Option<&Cpu>,
+    first: First,
+    rows: (usize, usize),
+    cols: (usize, usize),
+    work: usize,
+    fill: impl Fn(GemmTask) + Sync,
+) {
+    match cpu.filter(|cpu| is_parallel(cpu, work)) {
+        None => fill(GemmTask {
+            rows: 0..rows.0,
+            cols: 0..cols.0,
+        }),
+        Some(cpu) => {
+            let tasks = cut(first, rows, cols, 4 * cpu.threads());
+            cpu.pool().install(|| tasks.into_par_iter().for_each(&fill));
+        }
+    }
+}
+
+/// Cuts `(length, unit)` rows and columns into about `count` rectangles.
+fn cut(first: First, rows: (usize, usize), cols: (usize, usize), count: usize) -> Vec<GemmTask> {
+    let (one, other) = if first == First::Rows {
+        (rows, cols)
+    } else {
+        (cols, rows)
+    };
+    let many = count.min(one.0.div_ceil(one.1)).max(1);
+    let rest = count.div_ceil(many).min(other.0.div_ceil(other.1)).max(1);
+    let (down, across) = if first == First::Rows {
+        (many, rest)
+    } else {
+        (rest, many)
+    };
+    let cols = pieces(cols, across);
+    pieces(rows, down)
+        .into_iter()
+        .flat_map(|r| {
+            cols.iter().map(move |c| GemmTask {
+                rows: r.clone(),
+                cols: c.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Cuts a length into `count` pieces of whole units, as equal as can be.
+fn pieces((length, unit): (usize, usize), count: usize) -> Vec<Range<usize>> {
+    let units = length.div_ceil(unit);
+    let edge = |i: usize| (units * i / count * unit).min(length);
+    (0..count)
+        .map(|i| edge(i)..edge(i + 1))
+        .filter(|r| !r.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectangles_cut_the_output_once() {
+        for (rows, cols, count) in [
+            ((7, 3), (100, 16), 8),
+            ((1, 14), (5, 16), 4),
+            ((64, 1), (1, 1), 9),
+        ] {
+            let mut seen = vec![0; rows.0 * cols.0];
+            for task in [First::Rows, First::Columns]
+                .iter()
+                .flat_map(|&f| cut(f, rows, cols, count))
+            {
+                for r in task.rows {
+                    task.cols.clone().for_each(|c| seen[r * cols.0 + c] += 1);
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 2), "{rows:?} {cols:?} {count}");
+        }
+    }
+}

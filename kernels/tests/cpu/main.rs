@@ -1,0 +1,25 @@
+//! The operations on every instruction set and thread count of this machine, and what they refuse:
+//! a file for each operation.
+
+mod code;
+mod conformance;
+mod logprobs;
+mod matmul;
+mod pages;
+mod random;
+mod sample;
+
+use concord_kernels::{Device, KernelError};
+
+/// Devices that must refuse the same.
+fn hosts() -> [Device; 2] {
+    [Device::Reference, Device::cpu(2)]
+}
+
+/// The reason of a request that does not fit.
+fn reason<T: std::fmt::Debug>(result: Result<T, KernelError>) -> String {
+    match result {
+        Err(KernelError::DoesNotFit(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,20 @@
+//! The operations on emulated GPUs, in several orders of threads, at the edges that the shapes of
+//! models do not reach: against the scalar reference, by bits. A file for each operation.
+#![cfg(feature = "emulator")]
+
+mod adamw;
+mod attention;
+mod blake3;
+mod conformance;
+mod cross_entropy;
+mod elementary;
+mod elementwise;
+mod embedding;
+mod gpus;
+mod keys;
+mod matmul;
+mod reduce;
+mod rmsnorm;
+mod rope;
+mod sample;
+mod swiglu;

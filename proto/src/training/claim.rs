@@ -1,0 +1,206 @@
+//! Claims: a worker's signed commitment to the work that it did in one step.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::crypto::{Digest, Domain, Hasher, Keypair, WorkerId, merkle};
+use crate::manifest::StateEntry;
+use crate::training::tree::Node;
+use crate::training::{F32Bits, JobId, Layers};
+
+/// What a leaf's work was.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
+pub enum LeafPhase {
+    /// A microbatch through the layers of a stage.
+    Forward,
+    /// Its gradients back through them.
+    Backward,
+    /// Gradients of several microbatches added up to one node of the tree.
+    Reduce,
+    /// Gradients of the whole step into new values and moments.
+    Update,
+}
+
+/// Which gradients a partial sum is of. An embedding that is also the head gets one gradient at
+/// each end of the model. Each is summed over the microbatches by itself; then the two are added.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
+pub enum GradientPart {
+    /// All trained tensors of the stage but a tied embedding.
+    Own,
+    /// The tied embedding, as the embedding.
+    TiedEmbed,
+    /// The tied embedding, as the head.
+    TiedHead,
+}
+
+/// What a digest at the edge of a leaf is of.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
+pub enum PortKind {
+    /// The trained tensors of the stage before the step: root over their values.
+    State,
+    /// Their moments: root over them.
+    Moments,
+    /// The tokens and mask of the microbatch.
+    Tokens,
+    /// Hidden states at the lower edge of layer `.0`, blob address.
+    Activation(u32),
+    /// Gradient at the lower edge of layer `.0`, blob address.
+    Gradient(u32),
+    /// Sum of the losses over the tokens of the microbatch.
+    Loss,
+    /// Gradients of the stage's trained tensors summed over a node of the microbatch tree: root
+    /// over their blob addresses, in the order of their names.
+    Partial {
+        /// Which microbatches.
+        node: Node,
+        /// Of which tensors.
+        part: GradientPart,
+    },
+    /// The scalars of the step: the losses and the squared norms, from all workers.
+    Scalars,
+}
+
+/// One digest at the edge of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Port {
+    /// What it is of.
+    pub kind: PortKind,
+    pub digest: Digest,
+}
+
+/// Who sent an input, and the signature over it: so that a gap between two claims names its
+/// culprit.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Origin {
+    /// The sender.
+    pub worker: WorkerId,
+    /// Over [`Origin::message`].
+    pub signature: [u8; 64],
+}
+
+impl Origin {
+    /// What a sender signs.
+    pub fn message(job: &JobId, step: u32, epoch: u32, microbatch: u32, port: &Port) -> Digest {
+        let mut hasher = Hasher::new(Domain::Signature);
+        let body = crate::canonical::encode(&(*job, step, epoch, microbatch, *port));
+        hasher.update(&body);
+        hasher.finish()
+    }
+
+    /// Signs what leaves a worker.
+    pub fn sign(key: &Keypair, message: &Digest) -> Self {
+        Self {
+            worker: key.public(),
+            signature: key.sign(message),
+        }
+    }
+}
+
+/// An input of a leaf.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ClaimInput {
+    /// What came in.
+    pub port: Port,
+    /// From which other worker, if any.
+    pub origin: Option<Origin>,
+}
+
+/// One unit of a claim: small enough to be re-run by a checker.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Leaf {
+    /// What was done.
+    pub phase: LeafPhase,
+    /// For which microbatch; for a sum, the first of its node; 0 for an update.
+    pub microbatch: u32,
+    /// By which layers.
+    pub layers: Layers,
+    /// From what.
+    pub inputs: Vec<ClaimInput>,
+    /// Giving what.
+    pub outputs: Vec<Port>,
+    /// Floating-point operations, as metered.
+    pub flops: u64,
+    /// Tokens, as metered.
+    pub tokens: u64,
+}
+
+impl Leaf {
+    /// The leaf digest.
+    pub fn digest(&self) -> Digest {
+        Digest::of_value(Domain::Leaf, self)
+    }
+
+    /// The output of `kind`, if the leaf has one.
+    pub fn output(&self, kind: PortKind) -> Option<Digest> {
+        self.outputs
+            .iter()
+            .find(|port| port.kind == kind)
+            .map(|port| port.digest)
+    }
+
+    /// The input of `kind`, if the leaf has one.
+    pub fn input(&self, kind: PortKind) -> Option<&ClaimInput> {
+        self.inputs.iter().find(|input| input.port.kind == kind)
+    }
+}
+
+/// The loss of one microbatch, summed over its predicted tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct MicrobatchLoss {
+    /// Which microbatch.
+    pub microbatch: u32,
+    /// The sum, in nats.
+    pub sum: F32Bits,
+}
+
+/// The squared norm of the gradient of one trained tensor, over the whole step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TensorNorm {
+    /// Index in [`crate::training::JobSpec::trainable`].
+    pub tensor: u32,
+    /// Sum of squares.
+    pub squared: F32Bits,
+}
+
+/// The state of one trained tensor after the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TensorState {
+    /// Index in [`crate::training::JobSpec::trainable`].
+    pub tensor: u32,
+    /// Value and moments.
+    pub entry: StateEntry,
+}
+
+/// What a worker signs for one step.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Claim {
+    pub job: JobId,
+    pub step: u32,
+    /// The plan, by epoch and digest.
+    pub epoch: u32,
+    /// Digest of the plan.
+    pub plan: Digest,
+    /// Version of the arithmetic contract.
+    pub arithmetic: u32,
+    /// What the worker says its device is, such as "cpu avx512 x2".
+    pub device: String,
+    /// Merkle root over the leaf digests.
+    pub leaf_root: Digest,
+    /// Mean loss of the step.
+    pub loss: F32Bits,
+    /// Global gradient norm before clipping.
+    pub grad_norm: F32Bits,
+    pub learning_rate: F32Bits,
+    /// The stage's trained tensors after the step, by rising index.
+    pub state: Vec<TensorState>,
+}
+
+/// The root that [`Claim::leaf_root`] must be.
+pub fn leaf_root(leaves: &[Leaf]) -> Digest {
+    merkle::root(&leaves.iter().map(Leaf::digest).collect::<Vec<_>>())
+}

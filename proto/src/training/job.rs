@@ -1,0 +1,256 @@
+//! The job spec: everything that the result is a function of, and nothing else.
+
+use std::fmt;
+use std::str::FromStr;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::crypto::{Digest, Domain};
+use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
+
+/// An f32 by its bits, so that its encoding is exact.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+pub struct F32Bits(pub u32);
+
+impl F32Bits {
+    /// The number.
+    pub fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl From<f32> for F32Bits {
+    fn from(value: f32) -> Self {
+        Self(value.to_bits())
+    }
+}
+
+impl fmt::Debug for F32Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+/// The digest of a job spec.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct JobId(pub Digest);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {}", self.0.short())
+    }
+}
+
+impl FromStr for JobId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+/// What a fine-tune is, bit for bit. Two runs of one spec on any machines give the same chain of
+/// step records.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct JobSpec {
+    /// Version of the arithmetic contract.
+    pub arithmetic: u32,
+    /// Blob address of the [`crate::manifest::ModelManifest`].
+    pub model: Digest,
+    /// Blob address of the [`crate::manifest::DataManifest`].
+    pub data: Digest,
+    /// What is trained.
+    pub adapter: AdapterSpec,
+    /// Blob address of the [`crate::manifest::StateManifest`] before the first step.
+    pub initial_state: Digest,
+    /// The trained tensors, in the order of their names.
+    pub trainable: Vec<TrainedTensor>,
+    /// Decoder layers of the model.
+    pub layers: u32,
+    /// In which order sequences are taken.
+    pub order: Order,
+    /// Sequences in a microbatch.
+    pub micro_batch_size: u32,
+    /// Microbatches in a step, over all replicas.
+    pub microbatches: u32,
+    pub steps: u32,
+    pub optimizer: AdamW,
+    /// The learning rate over the steps.
+    pub schedule: RateSchedule,
+    /// Bits of the operands of products.
+    pub precision: PrecisionSpec,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum AdapterSpec {
+    /// Every tensor of the model.
+    Full,
+    /// Low-rank updates of some projections.
+    Lora {
+        rank: u32,
+        /// The update is scaled by `alpha / rank`.
+        alpha: F32Bits,
+        /// Projections that have one, by their Hugging Face names, sorted.
+        targets: Vec<String>,
+    },
+}
+
+/// Where in the decoder a tensor stands.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
+)]
+pub enum ModelPlace {
+    /// Before the first layer.
+    Embed,
+    /// In a decoder layer.
+    Layer(u32),
+    /// After the last layer.
+    Head,
+    /// The embedding that is also the head: both ends hold it.
+    EmbedAndHead,
+}
+
+/// A tensor that the job changes.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TrainedTensor {
+    /// Its name in the file that comes out.
+    pub name: String,
+    pub shape: Vec<u64>,
+    /// Where it stands.
+    pub place: ModelPlace,
+}
+
+/// In which order sequences are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Order {
+    /// As they stand, over and over.
+    AsGiven,
+    /// A new permutation each epoch, from a seed.
+    Shuffled { seed: u64 },
+}
+
+/// AdamW (Loshchilov and Hutter 2019), with clipping by the global norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: F32Bits,
+    /// Decay of the second moment.
+    pub beta2: F32Bits,
+    /// Added to the root of the second moment.
+    pub epsilon: F32Bits,
+    /// Decoupled weight decay.
+    pub weight_decay: F32Bits,
+    /// Gradients of a larger global norm are scaled down to it; 0 turns clipping off.
+    pub max_grad_norm: F32Bits,
+}
+
+/// The learning rate over the steps. At step s, counted from 0: `(s + 1) / warmup` of the peak
+/// during warm-up, then the curve over `(s - warmup) / (steps - warmup)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct RateSchedule {
+    /// The curve after warm-up.
+    pub kind: ScheduleKind,
+    /// The peak.
+    pub learning_rate: F32Bits,
+    /// Steps of warm-up.
+    pub warmup_steps: u32,
+}
+
+/// The curve of a learning rate after warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ScheduleKind {
+    /// Half a cosine, down to 0.
+    Cosine,
+    /// A line down to 0.
+    Linear,
+    /// The peak throughout.
+    Constant,
+}
+
+/// Bits of the operands of products: 8, 14 or 16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PrecisionSpec {
+    pub weights: u8,
+    /// Activations and gradients.
+    pub activations: u8,
+}
+
+/// A job spec that cannot be run.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the job spec cannot be run: {0}")]
+pub struct InvalidSpec(pub String);
+
+impl JobSpec {
+    /// The job id.
+    pub fn id(&self) -> JobId {
+        JobId(Digest::of_value(Domain::Job, self))
+    }
+
+    /// Sequences in a step, over all its microbatches.
+    pub fn sequences_per_step(&self) -> u64 {
+        u64::from(self.microbatches) * u64::from(self.micro_batch_size)
+    }
+
+    /// Checks what can be checked without the model.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`], naming the first field that does not hold.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let require = |holds: bool, why: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(InvalidSpec(why.to_string()))
+            }
+        };
+        require(
+            self.arithmetic == crate::ARITHMETIC_VERSION,
+            "another arithmetic version",
+        )?;
+        require((1..=STEPS_MAX).contains(&self.steps), "steps out of range")?;
+        require(
+            (1..=MICROBATCHES_MAX).contains(&self.microbatches),
+            "microbatches out of range",
+        )?;
+        require(
+            (1..=65_536).contains(&self.micro_batch_size),
+            "micro_batch_size out of range",
+        )?;
+        require((1..=10_000).contains(&self.layers), "layers out of range")?;
+        require(!self.trainable.is_empty(), "nothing to train")?;
+        let sorted = self
+            .trainable
+            .windows(2)
+            .all(|pair| pair[0].name < pair[1].name);
+        require(
+            sorted,
+            "trained tensors are not in the order of their names",
+        )?;
+        let inside = |place| !matches!(place, ModelPlace::Layer(layer) if layer >= self.layers);
+        let all_inside = self.trainable.iter().all(|tensor| inside(tensor.place));
+        require(
+            all_inside,
+            "a trained tensor lies in a layer that the model lacks",
+        )?;
+        let known = |bits| matches!(bits, 8 | 14 | 16);
+        let precision = known(self.precision.weights) && known(self.precision.activations);
+        require(precision, "precisions must be 8, 14 or 16 bits")?;
+        let finite = [
+            self.optimizer.beta1,
+            self.optimizer.beta2,
+            self.optimizer.epsilon,
+            self.optimizer.weight_decay,
+            self.optimizer.max_grad_norm,
+            self.schedule.learning_rate,
+        ];
+        let finite = finite.iter().all(|v| v.get().is_finite() && v.get() >= 0.0);
+        require(finite, "optimizer values must be finite and not negative")
+    }
+}

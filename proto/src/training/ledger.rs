@@ -1,0 +1,165 @@
+//! The ledger: signed, numbered entries, each bound to the one before by its digest.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::crypto::{Digest, Domain, Signed, WorkerId};
+use crate::training::draw::AuditRate;
+use crate::training::{JobId, Plan};
+
+/// One entry, as the coordinator signs it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct LedgerEntry {
+    /// Counted from 0.
+    pub number: u64,
+    /// Digest of the signed entry before, or the job id for the first.
+    pub previous: Digest,
+    /// What happened.
+    pub event: LedgerEvent,
+}
+
+/// What happened in the life of a job.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum LedgerEvent {
+    /// The job was taken on.
+    Opened { job: JobId },
+    /// A worker or checker is known by this key and device.
+    Enrolled {
+        /// Its key.
+        worker: WorkerId,
+        /// What it says its device is.
+        device: String,
+        /// Whether it audits.
+        checker: bool,
+    },
+    /// A plan takes effect from a step on.
+    Planned {
+        plan: Plan,
+        /// The first step under it.
+        step: u32,
+    },
+    /// A step starts. The nonce is committed to before any claim.
+    Started {
+        step: u32,
+        /// The plan's epoch.
+        epoch: u32,
+        /// See [`crate::training::draw::nonce_commitment`].
+        nonce_commitment: Digest,
+    },
+    /// All claims of a step are in and agree; the nonce is published.
+    Committed {
+        step: u32,
+        /// The plan's epoch.
+        epoch: u32,
+        /// Digest of the step record.
+        record: Digest,
+        /// Claim digests in the plan's order.
+        claims: Vec<Digest>,
+        nonce: [u8; 32],
+        /// The audit rate of each worker of the plan, in its order.
+        rates: Vec<AuditRate>,
+    },
+    /// A checker's signed [`Verdict`].
+    Judged { verdict: Signed },
+    /// A drawn leaf could not be judged: nobody to check it, or its inputs are gone.
+    Inconclusive {
+        /// Digest of the leaf.
+        leaf: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// A party was found to have lied and is out.
+    Convicted {
+        /// Who.
+        culprit: WorkerId,
+        /// What of.
+        offence: Offence,
+        /// The evidence, as a sentence.
+        evidence: String,
+    },
+    /// Steps from here on are void and done again.
+    Voided {
+        /// First void step.
+        from_step: u32,
+    },
+    /// The job is done and no audit is open.
+    Completed {
+        /// Digest of the last step record.
+        record: Digest,
+    },
+}
+
+/// What a party is convicted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Offence {
+    /// A leaf's outputs are not what its inputs give.
+    WrongResult,
+    /// The claim does not fit the step, the plan, the data or the state before.
+    WrongClaim,
+    /// The claim is of another step or job.
+    Replay,
+    /// A signature is not the signer's.
+    Forgery,
+    /// Bytes that are no message.
+    Malformed,
+    /// A tensor sent and a tensor claimed differ.
+    Equivocation,
+    /// A checker passed a leaf that was known to be wrong, or failed a right one.
+    FalseVerdict,
+}
+
+impl Offence {
+    /// Its name for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongResult => "wrong result",
+            Self::WrongClaim => "wrong claim",
+            Self::Replay => "replayed claim",
+            Self::Forgery => "forged signature",
+            Self::Malformed => "malformed bytes",
+            Self::Equivocation => "equivocation",
+            Self::FalseVerdict => "false verdict",
+        }
+    }
+}
+
+/// What a checker found.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Verdict {
+    pub job: JobId,
+    pub step: u32,
+    /// The plan's epoch.
+    pub epoch: u32,
+    /// Whose leaf.
+    pub worker: WorkerId,
+    /// Digest of the leaf as it was ordered.
+    pub leaf: Digest,
+    /// What was found.
+    pub finding: Finding,
+}
+
+/// The outcome of a re-run.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Finding {
+    /// The same outputs, bit for bit.
+    Agrees,
+    /// Another output.
+    Differs {
+        /// The outputs that the checker computed.
+        computed: Vec<crate::training::Port>,
+    },
+    /// It could not be re-run.
+    Inconclusive {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The digest of a signed entry, which the next entry names.
+pub fn entry_digest(entry: &Signed) -> Digest {
+    Digest::of_value(Domain::Ledger, entry)
+}
+
+/// The digest of a signed claim, which draws are made over.
+pub fn claim_digest(claim: &Signed) -> Digest {
+    Digest::of_value(Domain::Claim, claim)
+}

@@ -1,0 +1,24 @@
+//! Training: the job, who does which part of it, and what is signed about each step.
+
+mod claim;
+pub mod draw;
+mod frame;
+mod job;
+pub mod ledger;
+mod order;
+mod plan;
+mod record;
+pub mod tree;
+
+pub use claim::{
+    Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
+    TensorNorm, TensorState, leaf_root,
+};
+pub use frame::FrameHeader;
+pub use job::{
+    AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
+    RateSchedule, ScheduleKind, TrainedTensor,
+};
+pub use order::{BatchPlan, microbatch_digest};
+pub use plan::{Layers, Plan, Replica, Slot};
+pub use record::StepRecord;

@@ -1,0 +1,63 @@
+//! `concord coordinator`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use concord_coordinator::server::{self, ServerError, ServerOptions};
+use concord_coordinator::store::StoreError;
+use serde_json::json;
+
+use crate::support::output::Output;
+use crate::support::signals::EndSignals;
+
+/// Options of `concord coordinator`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  concord coordinator --listen 0.0.0.0:7700 --data-dir /var/lib/concord"
+)]
+pub struct CoordinatorArgs {
+    /// Where to listen. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7700", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where the database and the blobs are kept.
+    #[arg(long, default_value = "concord-data", value_name = "DIR")]
+    data_dir: PathBuf,
+}
+
+/// Runs a coordinator until Ctrl-C or SIGTERM: jobs are kept, and go on when it is started again.
+///
+/// # Errors
+/// Where port or folder are in use.
+#[tokio::main]
+pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
+    let mut signals = EndSignals::install()?;
+    let options = ServerOptions {
+        listen: args.listen,
+        data_dir: args.data_dir,
+        config: concord_coordinator::core::Config::default(),
+        serve: None,
+    };
+    let mut server = server::start(options).await.map_err(with_remedy)?;
+    let (url, key) = (server.url(), server.key);
+    output.result(
+        &format!("coordinator {} listens on {url}", key.short()),
+        &json!({ "event": "listening", "url": url, "key": key.to_string() }),
+    );
+    tokio::select! {
+        ended = server.wait() => return Ok(ended?),
+        _ = signals.next() => {}
+    }
+    // Where the disk is full it waits for room for what it has to write; a second signal ends that.
+    tokio::select! {
+        ended = server.shutdown() => Ok(ended?),
+        signal = signals.next() => anyhow::bail!("{signal} again: ended before all was kept"),
+    }
+}
+
+/// Names the option that helps where the folder is in use, which may be the default one.
+fn with_remedy(error: ServerError) -> anyhow::Error {
+    match &error {
+        ServerError::Store(StoreError::Locked(_)) => anyhow::anyhow!("{error}, with --data-dir"),
+        _ => error.into(),
+    }
+}

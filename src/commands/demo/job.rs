@@ -1,0 +1,87 @@
+//! The job of all acts.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::{corpus, model};
+
+/// Seed of the weights, the data, and the order in which they are learnt.
+pub const SEED: u64 = 7;
+pub const STEPS: u32 = 60;
+/// Microbatches of a step.
+pub const MICROBATCHES: u32 = 6;
+/// The digest of the job's last step record: what every machine comes to, and what README.md shows.
+/// It changes with `ARITHMETIC_VERSION`, and with nothing else.
+pub const HASH: &str = "07c76c0e5c2d0b65e12be950a8e209dfe1fb18c76c1a6192480aa5960519313b";
+/// Sentences of the data.
+const SENTENCES: u64 = 2_000;
+
+/// A model and data that were made for the job.
+pub struct DemoJob {
+    home: PathBuf,
+    /// Weights of the model.
+    pub weights: usize,
+    /// The data.
+    pub text: String,
+}
+
+impl DemoJob {
+    /// Makes model and data in the folder `home`.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn make(home: &Path) -> anyhow::Result<Self> {
+        let weights = model::write(&home.join("model"), SEED)?;
+        let text = corpus::text(SENTENCES, SEED);
+        model::write_file(&home.join("data.txt"), &text)?;
+        Ok(Self {
+            home: home.to_path_buf(),
+            weights,
+            text,
+        })
+    }
+
+    /// The folder of the model as it was before the training.
+    pub fn base(&self) -> PathBuf {
+        self.home.join("model")
+    }
+
+    /// Writes the job file of an act; its result goes to `tuned-1`, `tuned-2` and so on. Where
+    /// results go is no part of the job: the acts do one and the same.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn file(&self, act: u32) -> anyhow::Result<PathBuf> {
+        // JSON is YAML: a path may have any character.
+        let path = |name: &str| json!(self.home.join(name)).to_string();
+        let text = format!(
+            "base_model: {}\ndatasets: [{{path: {}, type: text}}]\nadapter: full\n\
+             sequence_len: 64\nmicro_batch_size: 4\n\
+             gradient_accumulation_steps: {MICROBATCHES}\nmax_steps: {STEPS}\n\
+             learning_rate: 1e-2\nlr_scheduler: cosine\nwarmup_steps: 5\nadam_beta2: 0.98\n\
+             seed: {SEED}\nsave_steps: 30\noutput_dir: {}\n",
+            path("model"),
+            path("data.txt"),
+            path(&format!("tuned-{act}")),
+        );
+        let file = self.home.join(format!("job-{act}.yaml"));
+        model::write_file(&file, &text)?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HASH;
+
+    #[test]
+    fn the_readme_shows_the_hash_and_no_other_one() {
+        let page = include_str!("../../../README.md");
+        let is_hash = |word: &&str| word.len() == 64;
+        let words = page.split(|c: char| !c.is_ascii_hexdigit()).filter(is_hash);
+        let words: Vec<&str> = words.collect();
+        assert!(!words.is_empty(), "README.md shows what the demo comes to");
+        assert!(words.iter().all(|word| *word == HASH), "{words:?}");
+    }
+}

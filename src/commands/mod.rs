@@ -1,0 +1,101 @@
+//! The commands: a file or a folder each. What they share is in [`crate::support`]; none calls
+//! another.
+
+mod chat;
+mod checker;
+mod coordinator;
+#[cfg(feature = "demo")]
+mod demo;
+mod generate;
+mod gpu_suite;
+mod jobs;
+mod key;
+mod load;
+mod logits;
+mod serve;
+mod status;
+mod train;
+mod verify;
+mod worker;
+
+use clap::Subcommand;
+
+use crate::support::output::Output;
+
+/// What the program is asked to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Fine-tune a model as a job file says.
+    Train(train::TrainArgs),
+    /// Show it all in a minute or two: train, kill a worker, catch a cheat, prove it.
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// Converse with a model, of this machine or behind an API.
+    Chat(chat::ChatArgs),
+    /// Continue a text.
+    Generate(generate::GenerateArgs),
+    /// Serve a model: an OpenAI-compatible API over a pool of workers.
+    Serve(Box<serve::ServeArgs>),
+    /// Make an API key for `concord serve`.
+    Key(key::KeyArgs),
+    /// Measure how fast an API answers many clients at a time.
+    Load(load::LoadArgs),
+    /// Write what a model computes for given token ids.
+    Logits(logits::LogitsArgs),
+    /// Check the proof of a job, with no coordinator running.
+    Verify(verify::VerifyArgs),
+    /// List the jobs of a coordinator, watch one, or cancel one.
+    Jobs(jobs::JobsArgs),
+    /// Show who is in a pool and what they do.
+    Status(status::StatusArgs),
+    /// Check a GPU against the CPU, bit by bit, and measure it.
+    GpuSuite(gpu_suite::GpuSuiteArgs),
+    /// Run a coordinator.
+    Coordinator(coordinator::CoordinatorArgs),
+    /// Run a worker.
+    Worker(worker::WorkerArgs),
+    /// Run a checker.
+    Checker(checker::CheckerArgs),
+}
+
+impl Command {
+    /// Whether it holds connections and files of its own, of which there may be many.
+    pub fn opens_many(&self) -> bool {
+        match self {
+            Self::Train(_)
+            | Self::Serve(_)
+            | Self::Load(_)
+            | Self::Coordinator(_)
+            | Self::Worker(_)
+            | Self::Checker(_) => true,
+            #[cfg(feature = "demo")]
+            Self::Demo(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn run(self, output: &Output) -> anyhow::Result<()> {
+        match self {
+            Self::Train(args) => train::run(args, output),
+            #[cfg(feature = "demo")]
+            Self::Demo(args) => demo::run(&args, output),
+            Self::Chat(args) => chat::run(&args, output),
+            Self::Generate(args) => generate::run(&args, output),
+            Self::Serve(args) => serve::run(*args, output),
+            Self::Key(args) => key::run(&args, output),
+            Self::Load(args) => load::run(args, output),
+            Self::Logits(args) => logits::run(&args, output),
+            Self::Verify(args) => verify::run(&args, output),
+            Self::Jobs(args) => jobs::run(&args, output),
+            Self::Status(args) => status::run(&args, output),
+            Self::GpuSuite(args) => gpu_suite::run(&args, output),
+            Self::Coordinator(args) => coordinator::run(args, output),
+            Self::Worker(args) => worker::run(args, output),
+            Self::Checker(args) => checker::run(args, output),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A model folder as a deployment: what is served, bit for bit, and what the API says about it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use concord_gateway::SamplingDefaults;
+use concord_models::config::{DecoderConfig, Projection};
+use concord_models::decoder::WeightBytes;
+use concord_models::generation_config::{GenerationConfig, end_tokens};
+use concord_models::weights::ModelFolder;
+use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
+use concord_proto::{ARITHMETIC_VERSION, Digest, PrecisionSpec};
+use concord_text::{ChatTemplate, TextTokenizer};
+
+use crate::support::blobs::BlobSet;
+
+/// A model, ready to be served.
+pub struct ModelToServe {
+    /// What is served.
+    pub deployment: Deployment,
+    /// For the planner.
+    pub profile: ServingProfile,
+    /// The blobs that the store must have.
+    pub blobs: BlobSet,
+    /// Its files.
+    pub folder: ModelFolder,
+    pub tokenizer: Arc<TextTokenizer>,
+    /// Its chat template, where it has one.
+    pub template: Option<ChatTemplate>,
+    /// Tokens that end an answer.
+    pub stop_tokens: Vec<u32>,
+    /// How tokens are drawn where a request does not say.
+    pub defaults: SamplingDefaults,
+    /// What its `generation_config.json` asks for and nobody does, a sentence for each key.
+    pub not_applied: Vec<String>,
+}
+
+impl ModelToServe {
+    /// Reads a model folder. `positions` bounds prompt and answer; the model's own limit without.
+    ///
+    /// # Errors
+    /// Naming the file and what is wrong with it, or a limit beyond the model's.
+    pub fn open(path: &Path, positions: Option<u32>) -> anyhow::Result<Self> {
+        let folder = ModelFolder::open(path)?;
+        let config = folder.config().clone();
+        let most = u32::try_from(config.max_positions).unwrap_or(u32::MAX);
+        let positions = match positions {
+            Some(0) => bail!("--max-model-len 0: at least one position"),
+            Some(asked) if asked > most => {
+                bail!("--max-model-len {asked}: the model has {most} positions")
+            }
+            Some(asked) => asked,
+            None => most,
+        };
+        let tokenizer = TextTokenizer::open(path)?;
+        let tokenizer_notes = tokenizer.notes().to_vec();
+        tokenizer.check(config.vocab)?;
+        let mut blobs = BlobSet::default();
+        let model = blobs.model(&folder)?;
+        let deployment = Deployment {
+            arithmetic: ARITHMETIC_VERSION,
+            model,
+            tokenizer: tokenizer_blob(path, &mut blobs)?,
+            layers: config.layers as u32,
+            vocab: config.vocab as u32,
+            positions,
+            precision: PrecisionSpec {
+                weights: 16,
+                activations: 16,
+            },
+        };
+        let generation = GenerationConfig::open(path)?;
+        Ok(Self {
+            profile: profile(&config),
+            template: ChatTemplate::open(path)?,
+            stop_tokens: end_tokens(&config, &tokenizer),
+            tokenizer: Arc::new(tokenizer),
+            defaults: sampling_defaults(&generation),
+            not_applied: [generation.not_applied, tokenizer_notes].concat(),
+            deployment,
+            blobs,
+            folder,
+        })
+    }
+}
+
+fn tokenizer_blob(path: &Path, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
+    let file = path.join("tokenizer.json");
+    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(blobs.bytes(bytes))
+}
+
+/// What the file does not say is OpenAI's.
+fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
+    let open_ai = SamplingDefaults::default();
+    SamplingDefaults {
+        temperature: generation.temperature.unwrap_or(open_ai.temperature),
+        top_p: generation.top_p.unwrap_or(open_ai.top_p),
+        top_k: generation.top_k.unwrap_or(open_ai.top_k),
+    }
+}
+
+fn profile(config: &DecoderConfig) -> ServingProfile {
+    let shapes = Projection::ALL.iter().map(|p| p.shape(config));
+    let weights: u64 = shapes.map(|[out, input]| (out * input) as u64).sum();
+    let head = (config.vocab * config.hidden) as u64;
+    // Codes of 16 bits, and an exponent of 32 bits for each head of each key and value.
+    let row = config.kv_heads * (2 * config.head_dim + 4);
+    let held = WeightBytes::of(config);
+    ServingProfile {
+        layer_macs: weights,
+        head_macs: head,
+        layer_bytes: held.layer,
+        embed_bytes: held.embed,
+        head_bytes: held.head,
+        page_layer_bytes: u64::from(PAGE_TOKENS) * 2 * row as u64,
+        row_bytes: 4 * config.hidden as u64,
+    }
+}
+
+/// The seconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,228 @@
+//! The command line of `concord train`.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::bail;
+use concord_coordinator::core::Config;
+use concord_proto::client::{PlanChoice, RunOptions};
+
+use crate::support::job_file::JobFile;
+use crate::support::output::counted;
+use crate::support::pool::PoolOptions;
+
+/// Options of `concord train`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Every key of a job file, with its meaning, range and default:
+  concord train --keys
+
+Examples:
+  concord train examples/story.yaml                          # one worker on this machine
+  concord train examples/story.yaml --workers local:3        # a pool of three
+  concord train examples/story.yaml --workers local:4 --plan 2x2
+  concord train examples/story.yaml --coordinator http://10.0.0.1:7700
+
+Ctrl-C and SIGTERM stop the training (exit status 130 and 143): the same command goes on from the
+newest checkpoint, or, with --coordinator, where the job goes on meanwhile, watches it again."
+)]
+pub struct TrainArgs {
+    /// The job file (YAML).
+    #[arg(required_unless_present = "keys")]
+    pub job: Option<PathBuf>,
+    /// Print every key of a job file with its meaning, range and default.
+    #[arg(long, conflicts_with = "job")]
+    keys: bool,
+    /// Start a pool on this machine for this one job, such as "local:3".
+    #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
+    workers: Option<LocalWorkers>,
+    /// Checkers of the pool on this machine.
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        conflicts_with = "coordinator"
+    )]
+    checkers: u32,
+    /// Keep the state of the pool on this machine here rather than in output_dir, where it is kept
+    /// until the result is there, to go on after an interruption.
+    #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
+    pub pool_dir: Option<PathBuf>,
+    /// Submit to a running coordinator.
+    #[arg(long, value_name = "URL")]
+    pub coordinator: Option<String>,
+    /// Remove the result of an earlier job from output_dir first.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Stages x replicas, such as "2x2", or "auto".
+    #[arg(long, default_value = "auto", value_name = "PLAN")]
+    plan: PlanArg,
+    /// Microbatches of each replica of a fixed plan, such as "5,3".
+    #[arg(long, value_delimiter = ',', value_name = "N,N")]
+    shares: Vec<u32>,
+    /// Wait for this many workers before the first plan.
+    #[arg(long, value_name = "N")]
+    min_workers: Option<u32>,
+    /// Wait for this many checkers before the first step.
+    #[arg(long, value_name = "N")]
+    min_checkers: Option<u32>,
+    /// Share of the work of a worker with a good record that is audited.
+    #[arg(long, default_value_t = 0.02, value_name = "P")]
+    audit_rate: f64,
+    /// Share of the work of a new worker that is audited.
+    #[arg(long, default_value_t = 0.2, value_name = "P")]
+    audit_rate_new: f64,
+    /// Share of audits that test the checker.
+    #[arg(long, default_value_t = 0.05, value_name = "P")]
+    canary_rate: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LocalWorkers(u32);
+
+impl FromStr for LocalWorkers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let count = text
+            .strip_prefix("local:")
+            .and_then(|count| count.parse().ok());
+        match count {
+            Some(count @ 1..=64) => Ok(Self(count)),
+            _ => Err(format!(
+                "'{text}': local:1 to local:64, or --coordinator URL"
+            )),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum PlanArg {
+    Auto,
+    Fixed { stages: u32, replicas: u32 },
+}
+
+impl FromStr for PlanArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let sides = text
+            .split_once('x')
+            .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        match sides {
+            Some((stages @ 1.., replicas @ 1..)) => Ok(Self::Fixed { stages, replicas }),
+            _ => Err(format!("'{text}': STAGESxREPLICAS such as 2x2, or auto")),
+        }
+    }
+}
+
+impl TrainArgs {
+    /// How the job is run.
+    ///
+    /// # Errors
+    /// Naming an option that is out of range.
+    pub fn options(&self, job: &JobFile) -> anyhow::Result<RunOptions> {
+        let plan = match self.plan {
+            PlanArg::Auto if self.shares.is_empty() => PlanChoice::Auto,
+            PlanArg::Auto => bail!("--shares needs a fixed --plan, such as --plan 2x2"),
+            PlanArg::Fixed { stages, replicas } => PlanChoice::Fixed {
+                stages,
+                replicas,
+                shares: self.shares.clone(),
+            },
+        };
+        let local = self.coordinator.is_none();
+        let workers = self.workers.map_or(1, |workers| workers.0);
+        let checkers = if local { self.checkers } else { 0 };
+        let options = RunOptions {
+            name: self
+                .job
+                .as_deref()
+                .and_then(Path::file_stem)
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            plan,
+            min_workers: self.min_workers.unwrap_or(if local { workers } else { 1 }),
+            min_checkers: self.min_checkers.unwrap_or(checkers),
+            checkpoint_every: job.save_steps,
+            audit_rate_min: probability("--audit-rate", self.audit_rate)?,
+            audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
+            canary_rate: probability("--canary-rate", self.canary_rate)?,
+            recompute: job.recompute,
+        };
+        if local {
+            self.check_pool(workers, &options)?;
+        }
+        Ok(options)
+    }
+
+    /// The pool on this machine, with its state in `state_dir` unless the user chose a folder.
+    pub fn pool_options(&self, state_dir: &Path) -> PoolOptions {
+        let workers = self.workers.map_or(1, |workers| workers.0);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let dir = self.pool_dir.as_deref().unwrap_or(state_dir);
+        PoolOptions {
+            workers,
+            checkers: self.checkers,
+            threads: (cores / workers as usize).max(1),
+            dir: Some(dir.to_path_buf()),
+            listen: ([127, 0, 0, 1], 0).into(),
+            config: Config::default(),
+            worker_options: Vec::new(),
+        }
+    }
+
+    /// Where a pool on this machine keeps its state: in `state_dir` unless the user chose a folder.
+    pub fn state_dir(&self, state_dir: &Path) -> Option<PathBuf> {
+        let dir = self.pool_dir.as_deref().unwrap_or(state_dir);
+        self.coordinator.is_none().then(|| dir.to_path_buf())
+    }
+
+    /// Refuses options that ask for more members than the local pool has: no others join it, and
+    /// the job would wait for them for ever.
+    fn check_pool(&self, workers: u32, options: &RunOptions) -> anyhow::Result<()> {
+        let here = counted(u64::from(workers), "worker");
+        if let PlanChoice::Fixed {
+            stages, replicas, ..
+        } = &options.plan
+        {
+            let needed = u64::from(*stages) * u64::from(*replicas);
+            if needed > u64::from(workers) {
+                bail!(
+                    "--plan {stages}x{replicas} takes {}, and the pool on this machine has {here}: \
+                     give --workers local:{needed}",
+                    counted(needed, "worker")
+                );
+            }
+        }
+        if options.min_workers > workers {
+            let needed = options.min_workers;
+            bail!(
+                "--min-workers {needed}: the pool on this machine has {here}: give --workers \
+                 local:{needed}"
+            );
+        }
+        if options.min_checkers > self.checkers {
+            let needed = options.min_checkers;
+            bail!(
+                "--min-checkers {needed}: the pool on this machine has {}: give --checkers \
+                 {needed}",
+                counted(u64::from(self.checkers), "checker")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A probability in units of 2^-32.
+fn probability(name: &str, p: f64) -> anyhow::Result<u64> {
+    if (0.0..=1.0).contains(&p) {
+        Ok((p * 4_294_967_296.0) as u64)
+    } else {
+        bail!("{name} {p}: a share from 0 to 1")
+    }
+}

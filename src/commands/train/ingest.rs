@@ -1,0 +1,300 @@
+//! From a job file to a job spec: model, data and initial state by content address.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use concord_kernels::{Device, Tensor};
+use concord_models::config::DecoderConfig;
+use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
+use concord_models::decoder::{Trainable, TrainableTensor};
+use concord_models::peft::Adapter;
+use concord_models::train::lora_init;
+use concord_models::weights::ModelFolder;
+use concord_proto::client::ModelProfile;
+use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
+use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
+use concord_runtime::{spec as words, tensor_blob};
+use concord_text::TextTokenizer;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::profile::model_profile;
+use super::told::Told;
+use crate::support::blobs::BlobSet;
+use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::output::Output;
+
+/// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
+const CHUNK_SEQUENCES: u32 = 1_024;
+
+/// A note, since to some tools a file without `adapter` means a full fine-tune.
+const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
+                       full` trains every weight";
+
+/// Data of fewer bytes are read in a second or two.
+const BAR_BYTES_MIN: u64 = 4 << 20;
+
+/// A job, ready to be submitted.
+pub struct Ingested {
+    pub spec: JobSpec,
+    /// For the planner.
+    pub profile: ModelProfile,
+    /// The blobs that the store must have.
+    pub blobs: BlobSet,
+    /// The model.
+    pub folder: ModelFolder,
+    /// The shape of the adapter; none where every tensor is trained.
+    pub lora: Option<LoraShape>,
+    /// What is told before it starts: what the data sets came to.
+    pub told: Vec<Told>,
+}
+
+/// Reads model and data of a job file.
+///
+/// # Errors
+/// Naming file, place and cause of what cannot be used.
+pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
+    let path = crate::support::loaded_model::resolve(&job.base_model).context("base_model")?;
+    if let Some(base) =
+        crate::support::loaded_model::base_of_adapter(&path).context("base_model")?
+    {
+        bail!(
+            "base_model: {} is an adapter for {base}: give that as base_model, and this folder as \
+             initial_adapter to train it on",
+            path.display()
+        );
+    }
+    let folder = ModelFolder::open(&path)?;
+    DecoderConfig::check_training(folder.dir())?;
+    let mut blobs = BlobSet::default();
+    let model = blobs.model(&folder)?;
+    let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
+    if job.adapter_is_assumed {
+        told.push(Told::note(ASSUMED));
+    }
+    let adapter = initial_adapter(job, &folder)?;
+    let lora = match job.adapter {
+        AdapterKind::Full => None,
+        AdapterKind::Lora => Some(job.lora(adapter.as_ref())?),
+    };
+    let tensors = trainable(lora.as_ref()).tensors(folder.config());
+    let given = adapter.map(|adapter| adapter.tensors);
+    let initial_state = initial_state(job, &folder, &tensors, given, &mut blobs)?;
+    let spec = JobSpec {
+        arithmetic: ARITHMETIC_VERSION,
+        model,
+        data,
+        adapter: lora.as_ref().map_or(AdapterSpec::Full, adapter_spec),
+        initial_state,
+        trainable: tensors
+            .iter()
+            .map(|tensor| proto_tensor(tensor, &folder))
+            .collect(),
+        layers: folder.config().layers as u32,
+        order: job.order(),
+        micro_batch_size: job.micro_batch_size,
+        microbatches: job.gradient_accumulation_steps,
+        steps: job.max_steps,
+        optimizer: job.optimizer(),
+        schedule: job.schedule(),
+        precision: job.precision,
+    };
+    spec.validate()?;
+    let profile = model_profile(folder.config(), &spec, job.sequence_len, job.recompute);
+    Ok(Ingested {
+        spec,
+        profile,
+        blobs,
+        folder,
+        lora,
+        told,
+    })
+}
+
+fn data_manifest(
+    job: &JobFile,
+    folder: &ModelFolder,
+    blobs: &mut BlobSet,
+    output: &Output,
+) -> anyhow::Result<(Digest, Vec<Told>)> {
+    let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
+    let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
+        true => Some(TextTokenizer::open(folder.dir())?),
+        false => None,
+    };
+    if let Some(tokenizer) = &tokenizer {
+        tokenizer.check(folder.config().vocab)?;
+    }
+    let (tokens, mask, mut told) = sequences(job, folder, tokenizer.as_ref(), output)?;
+    let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
+    told.extend(notes.map(|note| Told::note(note)));
+    let len = job.sequence_len as usize;
+    let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
+    let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();
+    if entries.is_empty() || entries.iter().all(|entry| entry.targets == 0) {
+        bail!("datasets: nothing to learn from: no sequence has a token to predict");
+    }
+    let chunk = CHUNK_SEQUENCES as usize * len;
+    let chunks = tokens
+        .chunks(chunk)
+        .zip(mask.chunks(chunk))
+        .map(|(tokens, mask)| {
+            let words = tokens.iter().flat_map(|token| token.to_le_bytes());
+            blobs.data(words.chain(mask.iter().copied()).collect())
+        });
+    let chunks = chunks.collect();
+    let manifest = DataManifest {
+        sequence_len: job.sequence_len,
+        chunk_sequences: CHUNK_SEQUENCES,
+        chunks,
+        sequences: entries,
+    };
+    Ok((blobs.value(&manifest), told))
+}
+
+/// Tokens and loss mask of all sequences, in the order of the data sets, and what these came to.
+fn sequences(
+    job: &JobFile,
+    folder: &ModelFolder,
+    tokenizer: Option<&TextTokenizer>,
+    output: &Output,
+) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
+    let bar = reading_bar(job, output);
+    let mut loader = DataLoader {
+        tokenizer,
+        config: folder.config(),
+        sequence_len: job.sequence_len,
+        progress: &mut |bytes| bar.inc(bytes),
+    };
+    let loaded = loader.load(&job.datasets);
+    bar.finish_and_clear();
+    let (mut tokens, mut mask, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for Loaded { sources, sequences } in loaded? {
+        let sources = &job.datasets[sources];
+        if let (Some(grouping), Some(source)) = (&sequences.grouping, sources.first()) {
+            check_grouping(job, source, grouping)?;
+        }
+        told.push(Told::of(sources, &sequences));
+        if tokens.is_empty() {
+            // No copy where there is one data set, which may be large.
+            (tokens, mask) = (sequences.tokens, sequences.loss_mask);
+        } else {
+            tokens.extend(sequences.tokens);
+            mask.extend(sequences.loss_mask);
+        }
+    }
+    Ok((tokens, mask, told))
+}
+
+/// A bar over the bytes of the data sets, where they are so many that reading takes a while.
+fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
+    let files = job.datasets.iter();
+    let sizes = files.filter_map(|source| Some(source.path.metadata().ok()?.len()));
+    let bytes: u64 = sizes.sum();
+    if output.is_json() || bytes < BAR_BYTES_MIN {
+        return ProgressBar::hidden();
+    }
+    let style = "{bar:20} {bytes}/{total_bytes} of data tokenized  eta {eta}";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    ProgressBar::new(bytes).with_style(style)
+}
+
+/// Refuses a job whose microbatches are not those that its file of tokens names.
+fn check_grouping(
+    job: &JobFile,
+    source: &DatasetSource,
+    grouping: &Grouping,
+) -> anyhow::Result<()> {
+    let asked = (
+        job.max_steps,
+        job.gradient_accumulation_steps,
+        job.micro_batch_size,
+    );
+    let found = (grouping.steps, grouping.microbatches, grouping.batch);
+    if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
+        return Ok(());
+    }
+    bail!(
+        "{}: its tokens are for {} steps of {} microbatches of {} sequences; the job asks for \
+         max_steps {}, gradient_accumulation_steps {}, micro_batch_size {}",
+        source.path.display(),
+        found.0,
+        found.1,
+        found.2,
+        asked.0,
+        asked.1,
+        asked.2
+    )
+}
+
+fn trainable(lora: Option<&LoraShape>) -> Trainable {
+    match lora {
+        None => Trainable::Full,
+        Some(lora) => Trainable::Lora {
+            rank: lora.r,
+            targets: lora.targets.clone(),
+        },
+    }
+}
+
+fn adapter_spec(lora: &LoraShape) -> AdapterSpec {
+    let mut targets: Vec<String> = lora
+        .targets
+        .iter()
+        .map(|target| target.name().to_string())
+        .collect();
+    targets.sort();
+    AdapterSpec::Lora {
+        rank: lora.r,
+        alpha: F32Bits::from(lora.alpha),
+        targets,
+    }
+}
+
+fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainedTensor {
+    concord_proto::TrainedTensor {
+        name: tensor.name.clone(),
+        shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
+        place: words::place(tensor.place, folder.config().tie_embeddings),
+    }
+}
+
+/// Values from the initial adapter, the model or the seed; moments of zero.
+fn initial_state(
+    job: &JobFile,
+    folder: &ModelFolder,
+    tensors: &[TrainableTensor],
+    given: Option<BTreeMap<String, Tensor>>,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<Digest> {
+    let mut entries = Vec::new();
+    for (index, tensor) in tensors.iter().enumerate() {
+        let value = match (&given, job.adapter) {
+            (None, AdapterKind::Full) => blobs.first_value(folder, &tensor.name)?,
+            (given, _) => {
+                let mut value = match given {
+                    Some(given) => given[&tensor.name].clone(),
+                    None => lora_init(tensor, index, job.seed),
+                };
+                Device::Reference.canonicalise(&mut [(&tensor.name, &mut value)])?;
+                blobs.bytes(tensor_blob::encode(&value)?)
+            }
+        };
+        let zeros = blobs.zeros(&tensor.shape)?;
+        entries.push(StateEntry {
+            value,
+            first_moment: zeros,
+            second_moment: zeros,
+        });
+    }
+    Ok(blobs.value(&StateManifest { step: 0, entries }))
+}
+
+fn initial_adapter(job: &JobFile, folder: &ModelFolder) -> anyhow::Result<Option<Adapter>> {
+    let Some(path) = &job.initial_adapter else {
+        return Ok(None);
+    };
+    let adapter = Adapter::open(path, folder.config());
+    adapter
+        .map(Some)
+        .with_context(|| format!("initial_adapter: {}", path.display()))
+}

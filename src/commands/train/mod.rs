@@ -1,0 +1,336 @@
+//! `concord train`: a job file to a tuned model and its proof.
+
+mod args;
+mod ingest;
+mod output_dir;
+mod profile;
+mod progress;
+mod result;
+mod room;
+mod stop;
+mod told;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use concord_proto::JobId;
+use concord_proto::client::{
+    ClientRequest, ClientResponse, JobState, JobSummary, RunOptions, Submission,
+};
+use concord_proto::session::Role;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::support::client::Client;
+use crate::support::job_file::{self, JobFile};
+use crate::support::output::{Output, counted};
+use crate::support::pool::{LocalPool, Troubles};
+use crate::support::signals::EndSignals;
+use ingest::Ingested;
+use output_dir::log::StepLog;
+use output_dir::{OutputDir, OutputStanding, apart};
+use watch::JobSeen;
+
+pub use args::TrainArgs;
+
+/// For so long a training that is stopped lets its workers store what is committed.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
+
+/// Looks at a job whose checkers are gone before that counts, and the time between two.
+const LOOKS: u32 = 3;
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Fine-tunes a model.
+///
+/// # Errors
+/// Naming what is wrong with the job file, the output folder, the model, the data or the pool;
+/// [`crate::support::output::StoppedBySignal`] where it was interrupted.
+#[tokio::main]
+pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
+    let Some(path) = &args.job else {
+        job_file::help::print(output);
+        return Ok(());
+    };
+    let mut signals = EndSignals::install()?;
+    let job = Arc::new(JobFile::read(path)?);
+    let options = args.options(&job)?;
+    let mut output_dir = OutputDir::take(&job, args.overwrite)?;
+    if let Some(dir) = &args.pool_dir {
+        apart::check_pool_dir(dir, &output_dir.canonical()?, &job)?;
+    }
+    let ingested = tokio::select! {
+        ingested = in_thread(job.clone(), *output) => ingested?,
+        signal = signals.next() => return Err(stop::early(signal)),
+    };
+    apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
+    let id = ingested.spec.id();
+    match output_dir.hold(id, &options.name, job.adapter)? {
+        OutputStanding::Done(told) => return result::tell_again(&output_dir, &told, output),
+        OutputStanding::ToDo => {}
+    }
+    let state = args.state_dir(&output_dir.state_dir());
+    room::check(
+        &output_dir,
+        &ingested.spec,
+        job.save_steps,
+        state.as_deref(),
+    )?;
+    let run = Run {
+        id,
+        job: &job,
+        ingested: &ingested,
+        output,
+        is_local: args.coordinator.is_none(),
+        seen: JobSeen::default(),
+    };
+    run.to_the_end(&args, options, &mut output_dir, &mut signals)
+        .await
+}
+
+/// Reads model and data in a thread of its own, which the end of the program does not wait for.
+async fn in_thread(job: Arc<JobFile>, output: Output) -> anyhow::Result<Ingested> {
+    let (send, ingested) = tokio::sync::oneshot::channel();
+    let read = move || {
+        // Nobody takes it where the user has stopped waiting.
+        let _ = send.send(ingest::ingest(&job, &output));
+    };
+    let thread = std::thread::Builder::new().name("ingest".to_string());
+    thread.spawn(read).context("cannot start a thread")?;
+    let ingested = ingested.await;
+    ingested.context("reading model and data has stopped, which is a bug")?
+}
+
+/// One run of the command.
+struct Run<'a> {
+    id: JobId,
+    job: &'a JobFile,
+    ingested: &'a Ingested,
+    output: &'a Output,
+    /// Whether the pool is this command's own.
+    is_local: bool,
+    seen: JobSeen,
+}
+
+impl Run<'_> {
+    async fn to_the_end(
+        &self,
+        args: &TrainArgs,
+        options: RunOptions,
+        output_dir: &mut OutputDir,
+        signals: &mut EndSignals,
+    ) -> anyhow::Result<()> {
+        if let Some(url) = &args.coordinator {
+            tokio::select! {
+                done = self.work(url, options, output_dir) => done?,
+                signal = signals.next() => return Err(match output_dir.is_settled() {
+                    true => stop::detached(signal, url, self.id),
+                    false => stop::early(signal),
+                }),
+            }
+            forget_state(output_dir);
+            return Ok(());
+        }
+        let pool_options = args.pool_options(&output_dir.state_dir());
+        let mut pool = tokio::select! {
+            pool = LocalPool::start(&pool_options) => pool?,
+            signal = signals.next() => return Err(stop::early(signal)),
+        };
+        let (blobs, folder) = (&self.ingested.blobs, &self.ingested.folder);
+        tokio::select! {
+            linked = blobs.link(folder, pool.server().blobs()) => linked?,
+            signal = signals.next() => return Err(stop::early(signal)),
+        }
+        let url = pool.url();
+        let obstacle = self.lacks_checkers(pool.troubles(), options.min_checkers);
+        let work = self.work(&url, options, output_dir);
+        let done = tokio::select! {
+            done = pool.while_it_lasts(work, obstacle) => Ok(done),
+            signal = signals.next() => Err(signal),
+        };
+        let stops_work = done.is_err() && self.seen.is_planned();
+        let ends = async {
+            if stops_work {
+                pool.hand_over(HAND_OVER_MAX).await;
+            }
+            pool.stop().await
+        };
+        let stopped = tokio::select! {
+            stopped = ends => stopped,
+            // A user who asks a second time does not wait.
+            signal = signals.next() => return match done {
+                Ok(done) => done,
+                Err(_) => Err(self.stopped(signal, None)),
+            },
+        };
+        match done {
+            Ok(done) => {
+                done?;
+                stopped?;
+                // Only now nobody writes there any more.
+                forget_state(output_dir);
+                Ok(())
+            }
+            Err(signal) => {
+                tell_failure(stopped);
+                let data = pool_options.dir.map(|dir| dir.join("coordinator"));
+                let saved = match data {
+                    Some(data) => stop::saved_steps(&data, self.id).await,
+                    None => None,
+                };
+                Err(self.stopped(signal, saved))
+            }
+        }
+    }
+
+    fn stopped(&self, signal: &'static str, saved: Option<u32>) -> anyhow::Error {
+        stop::interrupted(
+            signal,
+            self.seen.committed(),
+            self.ingested.spec.steps,
+            saved,
+        )
+    }
+
+    /// Waits until the job waits for `needed` checkers before its first plan, and so many are not
+    /// left on this machine; why. With a plan it needs none: what nobody audits is counted as not
+    /// judged.
+    async fn lacks_checkers(&self, troubles: Troubles, needed: u32) -> String {
+        let reason = troubles.too_few(Role::Checker, needed as usize).await;
+        let mut looks = 0;
+        // A job that goes on tells that it had a plan soon after that it waited for one.
+        while looks < LOOKS && !self.seen.is_planned() {
+            tokio::time::sleep(LOOK).await;
+            looks += u32::from(self.seen.waits());
+        }
+        if self.seen.is_planned() {
+            return std::future::pending().await;
+        }
+        format!(
+            "{reason}; the job waits for {} before its first step: mend that, or train without \
+             audits with --checkers 0",
+            counted(u64::from(needed), "checker")
+        )
+    }
+
+    /// Submits the job, watches it, and writes its result.
+    async fn work(
+        &self,
+        url: &str,
+        options: RunOptions,
+        output_dir: &mut OutputDir,
+    ) -> anyhow::Result<()> {
+        let goes_on = self.submit(url, options).await?;
+        output_dir.settle();
+        let mut log = StepLog::open(output_dir.dir())?;
+        if !goes_on {
+            log.begin_anew();
+        }
+        let steps = self.ingested.spec.steps;
+        let watched = watch::watch(url, self.id, steps, self.output, &mut log, &self.seen);
+        let done = watched.await?;
+        // The coordinator may have been another process when the job was submitted.
+        let client = Client::connect(url).await?;
+        let bundle =
+            result::write(&client, self.id, self.job, self.ingested, &done, output_dir).await?;
+        let object = json!({
+            "event": "result", "job": self.id.to_string(),
+            "record_digest": done.record.to_string(), "steps": steps, "loss": done.loss,
+            "tokens_per_second": done.tokens_per_second, "audits": done.audits,
+            "inconclusive": done.inconclusive, "output_dir": self.job.output_dir,
+            "bundle": bundle,
+        });
+        output_dir.finish(&object)?;
+        log.finish(&object);
+        self.output.result(&in_words(&object), &object);
+        Ok(())
+    }
+
+    /// Whether the coordinator has the job already. One that an own pool never began is cancelled: it
+    /// waits by the options of an earlier command, and is submitted again with those of this one.
+    async fn find(&self, client: &Client) -> anyhow::Result<bool> {
+        let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
+            bail!("the coordinator does not list its jobs");
+        };
+        let found = jobs.iter().find(|job| job.job == self.id);
+        let waits = |job: &JobSummary| job.step == 0 && matches!(job.state, JobState::Waiting(_));
+        if self.is_local && found.is_some_and(waits) {
+            client.call(&ClientRequest::Cancel(self.id)).await?;
+        }
+        Ok(found.is_some())
+    }
+
+    /// Submits the job; whether the coordinator had it already, and tells its events from the first
+    /// on again.
+    async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<bool> {
+        let client = Client::connect(url).await?;
+        let told = self.ingested.told.iter();
+        told.for_each(|told| told.tell(self.output));
+        let goes_on = self.find(&client).await?;
+        let bar = match self.output.is_json() {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new(0),
+        };
+        let style = ProgressStyle::with_template("{bar:20} {pos}/{len} blobs to the coordinator");
+        bar.set_style(style.expect("the template is right"));
+        let (blobs, folder) = (&self.ingested.blobs, &self.ingested.folder);
+        blobs.upload(&client, folder, &bar).await?;
+        let submission = Submission {
+            spec: self.ingested.spec.clone(),
+            profile: self.ingested.profile.clone(),
+            options,
+        };
+        let request = ClientRequest::Submit(Box::new(submission));
+        match client.call(&request).await? {
+            ClientResponse::Submitted(id) => {
+                let object = json!({ "event": "submitted", "job": id.to_string() });
+                self.output.result("", &object);
+                Ok(goes_on)
+            }
+            other => bail!("the coordinator answers {other:?}"),
+        }
+    }
+}
+
+/// Removes what was kept to go on. The result is there: that something else stays is no failure.
+fn forget_state(output_dir: &OutputDir) {
+    tell_failure(output_dir.forget_state());
+}
+
+/// Tells of a failure beside what the command ends with.
+fn tell_failure(outcome: anyhow::Result<()>) {
+    if let Err(why) = outcome {
+        eprintln!("{}", crate::support::output::in_words(&why));
+    }
+}
+
+/// A result for people.
+fn in_words(result: &Value) -> String {
+    let text = |key: &str| result[key].as_str().unwrap_or_default();
+    let number = |key: &str| result[key].as_f64().unwrap_or_default();
+    let count = |key: &str, noun: &str| counted(result[key].as_u64().unwrap_or_default(), noun);
+    let unjudged = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
+        (Some(0), Some(1..)) => {
+            "\nwarning: no checker could judge any of the work that was drawn: the proof shows who \
+             signed what, and not that it is right"
+        }
+        _ => "",
+    };
+    format!(
+        "done: {}, loss {:.4}, {:.0} tokens/s, {} agreed{}{unjudged}\nhash   {}\noutput {}\n\
+         proof  {}  (check it with `concord verify {}`)",
+        count("steps", "step"),
+        number("loss"),
+        number("tokens_per_second"),
+        count("audits", "audit"),
+        match result["inconclusive"].as_u64().unwrap_or_default() {
+            0 => String::new(),
+            count => format!(", {count} could not be judged"),
+        },
+        text("record_digest"),
+        text("output_dir"),
+        text("bundle"),
+        text("bundle")
+    )
+}

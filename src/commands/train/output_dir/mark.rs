@@ -1,0 +1,122 @@
+//! The file that marks an output folder as that of a job.
+
+use std::path::{Component, Path};
+
+use anyhow::{Context, bail};
+use concord_models::export;
+use concord_proto::JobId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::support::job_file::AdapterKind;
+
+/// Version of the file. Another release's may say what this one does not know.
+const VERSION: u32 = 1;
+
+/// What a result consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultKind {
+    /// An adapter.
+    Lora,
+    /// All weights of a model.
+    Full,
+}
+
+impl ResultKind {
+    /// The kind of result that training gives.
+    pub fn of(adapter: AdapterKind) -> Self {
+        match adapter {
+            AdapterKind::Lora => Self::Lora,
+            AdapterKind::Full => Self::Full,
+        }
+    }
+
+    /// A word for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "LoRA",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Which job an output folder belongs to, and how far it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    version: u32,
+    /// Its id.
+    pub job: String,
+    /// Its name, for people.
+    pub name: String,
+    /// What its result consists of.
+    pub kind: ResultKind,
+    /// Files of the result, by their paths within the folder.
+    pub files: Vec<String>,
+    /// What was told of the result, once it is there.
+    pub result: Option<Value>,
+}
+
+impl Mark {
+    /// Name of the file.
+    pub const FILE: &str = ".concord-job.json";
+
+    /// The mark of a job that is not done.
+    pub fn new(job: JobId, name: &str, kind: ResultKind) -> Self {
+        Self {
+            version: VERSION,
+            job: job.to_string(),
+            name: name.to_string(),
+            kind,
+            files: Vec::new(),
+            result: None,
+        }
+    }
+
+    /// The mark of a folder, if it has one.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is of another release.
+    pub fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = dir.join(Self::FILE);
+        let place = path.display();
+        let remedy = "choose another output_dir, or remove this one";
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("output_dir: cannot read {place}"));
+            }
+        };
+        let value: Value = serde_json::from_slice(&bytes)
+            .with_context(|| format!("output_dir: {place} is damaged ({remedy})"))?;
+        if value["version"] != VERSION {
+            bail!("output_dir: {place} is of another release of concord: {remedy}");
+        }
+        let mark: Self = serde_json::from_value(value)
+            .with_context(|| format!("output_dir: {place} is damaged ({remedy})"))?;
+        // They may be removed: none may lead out of the folder.
+        match mark.files.iter().find(|file| !is_inside(file)) {
+            Some(file) => bail!("output_dir: {place} names `{file}`: {remedy}"),
+            None => Ok(Some(mark)),
+        }
+    }
+
+    /// Writes it, in place of an older one.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the older one stays.
+    pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
+        let mut text = serde_json::to_string_pretty(self).context("the mark of the job")?;
+        text.push('\n');
+        let path = dir.join(Self::FILE);
+        let written = export::replace_file(&path, |out| out.write_all(text.as_bytes()));
+        written.context("output_dir")
+    }
+}
+
+fn is_inside(file: &str) -> bool {
+    let mut parts = Path::new(file).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+}

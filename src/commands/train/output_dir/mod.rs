@@ -1,0 +1,406 @@
+//! A claimed output folder: made, tried, locked and marked before the first step, so that a result
+//! is neither lost for want of a place nor mixed with another one.
+
+pub mod apart;
+pub mod log;
+mod mark;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use concord_models::companions;
+use concord_proto::JobId;
+use serde_json::Value;
+
+use crate::support::job_file::{AdapterKind, JobFile};
+
+use log::StepLog;
+pub use mark::{Mark, ResultKind};
+
+/// The state of a pool on this machine, within the output folder, until the result is there.
+const STATE_DIR: &str = ".concord-state";
+
+/// Held while `concord train` works for the folder.
+const LOCK_FILE: &str = ".concord-lock";
+
+/// Where the result is put together, within the output folder.
+const STAGING_DIR: &str = ".concord-result";
+
+/// Names that a model or an adapter has in its folder, and the proof, beside the companions of a
+/// model.
+const RESULT_NAMES: [&str; 5] = [
+    "adapter_config.json",
+    "adapter_model.bin",
+    "config.json",
+    "proof",
+    "pytorch_model.bin",
+];
+
+/// Whether a file or folder of this name may be part of a result, or of what Concord keeps beside
+/// it.
+pub fn is_ours(name: &str) -> bool {
+    let weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
+    let is_companion = companions::NAMES.contains(&name) || name == companions::TEMPLATES;
+    let is_named = RESULT_NAMES.contains(&name) || name == StepLog::FILE;
+    weights || is_companion || is_named || name.starts_with(".concord")
+}
+
+/// What the folder holds of the job that has claimed it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputStanding {
+    /// The job is new here, or goes on.
+    ToDo,
+    /// The job is done; its result as it was told then.
+    Done(Value),
+}
+
+/// The output folder of a job, held by this process alone.
+#[derive(Debug)]
+pub struct OutputDir {
+    /// As the job file has it.
+    dir: PathBuf,
+    _lock: File,
+    mark: Option<Mark>,
+    /// Whether the folder was marked before this process came.
+    was_marked: bool,
+    overwrite: bool,
+    /// Whether a coordinator has the job: there may be something that is worth keeping.
+    is_settled: bool,
+    // Goes last: the folders are removed once they are empty.
+    _made: Made,
+}
+
+/// Folders that were made for the output, the outermost first. Those that are empty in the end are
+/// removed.
+#[derive(Debug)]
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for dir in self.0.iter().rev() {
+            // One that is not empty by now is somebody's, and stays.
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+impl OutputDir {
+    /// Makes the folder, tries to write to it, locks it, and sees to it that neither inputs of the
+    /// job nor another result are in it. With `overwrite` another result of Concord may be.
+    ///
+    /// # Errors
+    /// Saying what is in the way, and what would help.
+    pub fn take(job: &JobFile, overwrite: bool) -> anyhow::Result<Self> {
+        let dir = job.output_dir.clone();
+        let made = make(&dir)?;
+        apart::check(&canonical(&dir)?, job)?;
+        let was_marked = dir.join(Mark::FILE).exists() || dir.join(LOCK_FILE).exists();
+        let mut output_dir = Self {
+            _lock: lock(&dir)?,
+            dir,
+            _made: made,
+            mark: None,
+            was_marked,
+            overwrite,
+            is_settled: false,
+        };
+        try_to_write(&output_dir.dir)?;
+        output_dir.mark = Mark::read(&output_dir.dir)?;
+        output_dir.was_marked = output_dir.mark.is_some();
+        output_dir.refuse_strangers()?;
+        if let Some(mark) = &output_dir.mark {
+            output_dir.refuse_kind(mark, ResultKind::of(job.adapter))?;
+        }
+        Ok(output_dir)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder, with links followed.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn canonical(&self) -> anyhow::Result<PathBuf> {
+        canonical(&self.dir)
+    }
+
+    /// Where the state of a pool on this machine is kept.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join(STATE_DIR)
+    }
+
+    /// Where the result is put together.
+    pub fn staging_dir(&self) -> PathBuf {
+        self.dir.join(STAGING_DIR)
+    }
+
+    /// Marks the folder as that of a job.
+    ///
+    /// # Errors
+    /// Where it is that of another one, with what would help.
+    pub fn hold(
+        &mut self,
+        id: JobId,
+        name: &str,
+        kind: AdapterKind,
+    ) -> anyhow::Result<OutputStanding> {
+        if let Some(mark) = &self.mark {
+            let same = mark.job == id.to_string();
+            match &mark.result {
+                Some(result) if same && !self.overwrite => {
+                    return Ok(OutputStanding::Done(result.clone()));
+                }
+                None if same => return Ok(OutputStanding::ToDo),
+                _ if self.overwrite => self.clear()?,
+                Some(_) => bail!("{}", self.other(mark, "the result")),
+                None if self.has_steps()? => bail!("{}", self.other(mark, "the unfinished work")),
+                // It never came to a step: a job file that was mended, most likely.
+                None => self.clear()?,
+            }
+        }
+        self.mark = None;
+        self.refuse_strangers()?;
+        let mark = Mark::new(id, name, ResultKind::of(kind));
+        mark.write(&self.dir)?;
+        self.mark = Some(mark);
+        Ok(OutputStanding::ToDo)
+    }
+
+    /// From here on the folder stays marked, whatever comes: a coordinator has the job.
+    pub fn settle(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// Whether a coordinator has the job.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// Notes which files the result has, by their paths within the folder, before they come.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn note_files(&mut self, files: &[String]) -> anyhow::Result<()> {
+        let mark = self.mark.as_mut().context("the folder is not marked")?;
+        for file in files {
+            if !mark.files.contains(file) {
+                mark.files.push(file.clone());
+            }
+        }
+        mark.write(&self.dir)
+    }
+
+    /// Whether a file of this path within the folder is of the job's result.
+    pub fn has_file(&self, file: &str) -> bool {
+        let mark = self.mark.as_ref();
+        mark.is_some_and(|mark| mark.files.iter().any(|ours| ours == file))
+    }
+
+    /// Marks the job as done.
+    ///
+    /// # Errors
+    /// Where that cannot be done; the result is there all the same.
+    pub fn finish(&mut self, result: &Value) -> anyhow::Result<()> {
+        let mark = self.mark.as_mut().context("the folder is not marked")?;
+        mark.result = Some(result.clone());
+        mark.write(&self.dir)?;
+        remove_folder(&self.staging_dir())
+    }
+
+    /// Removes what was kept to go on: once the job is done, and nobody writes there any more.
+    ///
+    /// # Errors
+    /// Where that cannot be done; the result is there all the same.
+    pub fn forget_state(&self) -> anyhow::Result<()> {
+        remove_folder(&self.state_dir())
+    }
+
+    /// Removes what Concord has written for the job that the folder is marked for: the files of its
+    /// result by their list, the log, and the state.
+    fn clear(&self) -> anyhow::Result<()> {
+        let Some(mark) = &self.mark else {
+            return Ok(());
+        };
+        let log = [StepLog::FILE.to_string()];
+        for file in mark.files.iter().chain(&log) {
+            remove_file(&self.dir, file)?;
+        }
+        remove_folder(&self.staging_dir())?;
+        self.forget_state()
+    }
+
+    fn has_steps(&self) -> anyhow::Result<bool> {
+        Ok(StepLog::open(&self.dir)?.steps() > 0)
+    }
+
+    fn other(&self, mark: &Mark, what: &str) -> anyhow::Error {
+        anyhow!(
+            "output_dir: {} has {what} of another job ({} fine-tune `{}`, {}): choose another \
+             output_dir, remove the folder, or give --overwrite to remove {what} first",
+            self.dir.display(),
+            mark.kind.name(),
+            mark.name,
+            &mark.job[..mark.job.len().min(8)]
+        )
+    }
+
+    /// Another kind of job is another job, whatever its data are.
+    fn refuse_kind(&self, mark: &Mark, kind: ResultKind) -> anyhow::Result<()> {
+        if mark.kind == kind || self.overwrite {
+            return Ok(());
+        }
+        match &mark.result {
+            Some(_) => Err(self.other(mark, "the result")),
+            None if self.has_steps()? => Err(self.other(mark, "the unfinished work")),
+            None => Ok(()),
+        }
+    }
+
+    /// The folder has nothing beside which the result would lie, or which it would replace.
+    fn refuse_strangers(&self) -> anyhow::Result<()> {
+        let place = self.dir.display();
+        let listed = || format!("output_dir: cannot list {place}");
+        let mut strangers = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).with_context(listed)? {
+            let name = entry.with_context(listed)?.file_name();
+            let name = name.to_string_lossy().into_owned();
+            if is_ours(&name) && !name.starts_with(".concord") && !self.has_put(&name) {
+                strangers.push(name);
+            }
+        }
+        strangers.sort();
+        if strangers.is_empty() {
+            return Ok(());
+        }
+        strangers.truncate(5);
+        bail!(
+            "output_dir: {place} has files of another model, adapter or result ({}) that \
+             `concord train` did not put there, and the result would be mixed with them: choose \
+             another output_dir, or move them away",
+            strangers.join(", ")
+        )
+    }
+
+    /// Whether this file or folder is there because of the job that the folder is marked for.
+    fn has_put(&self, name: &str) -> bool {
+        let is_below = |file: &String| file.split('/').next() == Some(name);
+        let mark = self.mark.as_ref();
+        mark.is_some_and(|mark| name == StepLog::FILE || mark.files.iter().any(is_below))
+    }
+}
+
+impl Drop for OutputDir {
+    /// A job that no coordinator has taken on leaves nothing behind.
+    fn drop(&mut self) {
+        if self.is_settled || self.was_marked {
+            return;
+        }
+        // What cannot be removed stays; the error that led here is what the user must see.
+        let _ = self.forget_state();
+        let _ = std::fs::remove_file(self.dir.join(Mark::FILE));
+        let _ = std::fs::remove_file(self.dir.join(LOCK_FILE));
+    }
+}
+
+/// Makes a folder, and those that it lies in. The result is what was made.
+fn make(dir: &Path) -> anyhow::Result<Made> {
+    let mut made = Made(Vec::new());
+    let mut path: Vec<&Path> = dir.ancestors().collect();
+    path.reverse();
+    for folder in path {
+        // One by one: what is there already, by whatever name, is not ours to remove.
+        if folder.as_os_str().is_empty() || folder.is_dir() {
+            continue;
+        }
+        match std::fs::create_dir(folder) {
+            Ok(()) => made.0.push(folder.to_path_buf()),
+            Err(_) if folder.is_dir() => {}
+            Err(_) if folder == dir && folder.is_file() => {
+                bail!(
+                    "output_dir: {} is a file, and must be a folder",
+                    dir.display()
+                )
+            }
+            Err(_) if folder.is_file() => bail!(
+                "output_dir: cannot make {}: {} is a file",
+                dir.display(),
+                folder.display()
+            ),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("output_dir: cannot make {}", dir.display()));
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn canonical(dir: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::canonicalize(dir).with_context(|| format!("output_dir: cannot use {}", dir.display()))
+}
+
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("output_dir: {} cannot be written", dir.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "output_dir: {} is in use by another `concord train`: wait until it ends, or choose \
+             another output_dir",
+            dir.display()
+        ),
+        Err(TryLockError::Error(why)) => {
+            Err(why).with_context(|| format!("output_dir: cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// Permission bits do not tell: the disk may be read-only or full.
+fn try_to_write(dir: &Path) -> anyhow::Result<()> {
+    // A new file, whatever is there: no link is followed. It goes when it is dropped.
+    let write = || {
+        let mut file = tempfile::Builder::new()
+            .prefix(".concord-probe-")
+            .tempfile_in(dir)?;
+        file.write_all(&[0; 4_096])?;
+        file.as_file().sync_all()
+    };
+    write().with_context(|| format!("output_dir: {} cannot be written", dir.display()))
+}
+
+/// Removes a file of the list, and its folder where it was the last one in it.
+fn remove_file(dir: &Path, file: &str) -> anyhow::Result<()> {
+    let path = dir.join(file);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error)
+                .with_context(|| format!("output_dir: cannot remove {}", path.display()));
+        }
+        _ => {}
+    }
+    if let Some(parent) = path.parent().filter(|parent| *parent != dir) {
+        // Others may have put something there.
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(super) fn remove_folder(dir: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("output_dir: cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! What may be done in an output folder, and what may not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use concord_proto::Digest;
+use serde_json::json;
+
+use super::*;
+
+/// A folder with an input for a job, and the job.
+struct Case {
+    home: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("base")).unwrap();
+        fs::write(home.path().join("data.txt"), "text").unwrap();
+        Self { home }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn job(&self, output: &str, adapter: &str) -> JobFile {
+        let path = |name: &str| json!(self.path(name)).to_string();
+        let text = format!(
+            "{{base_model: {}, datasets: [{{path: {}, type: text}}], max_steps: 1,\n\
+             sequence_len: 8, learning_rate: 1e-3, adapter: {adapter}, output_dir: {}}}",
+            path("base"),
+            path("data.txt"),
+            path(output)
+        );
+        let file = self.path("job.yaml");
+        fs::write(&file, text).unwrap();
+        JobFile::read(&file).unwrap()
+    }
+
+    fn take(&self, output: &str, overwrite: bool) -> anyhow::Result<OutputDir> {
+        OutputDir::take(&self.job(output, "lora"), overwrite)
+    }
+
+    #[track_caller]
+    fn refused(&self, output: &str, words: &[&str]) {
+        let error = format!("{:#}", self.take(output, false).unwrap_err());
+        for word in words {
+            assert!(error.contains(word), "no {word:?} in {error}");
+        }
+    }
+
+    /// The folder "out" as a job leaves it.
+    fn done(&self, job: u8) {
+        let mut output_dir = self.take("out", false).unwrap();
+        output_dir
+            .hold(id(job), "first", AdapterKind::Lora)
+            .unwrap();
+        output_dir.settle();
+        let files = [
+            "adapter_config.json".to_string(),
+            "proof/job.spec".to_string(),
+        ];
+        output_dir.note_files(&files).unwrap();
+        fs::create_dir(self.path("out/proof")).unwrap();
+        for file in files {
+            fs::write(self.path("out").join(file), "{}").unwrap();
+        }
+        fs::create_dir(self.path("out/.concord-state")).unwrap();
+        output_dir.finish(&json!({ "loss": 1.5 })).unwrap();
+        output_dir.forget_state().unwrap();
+    }
+}
+
+fn id(job: u8) -> JobId {
+    JobId(Digest([job; 32]))
+}
+
+fn entries(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_cannot_be_an_output_folder_is_refused_and_left_as_it_was() {
+    let case = Case::new();
+    fs::write(case.path("file"), "mine").unwrap();
+    case.refused("file", &["output_dir", "is a file"]);
+    case.refused("file/below/it", &["output_dir", "file is a file"]);
+    case.refused("base", &["is the folder of `base_model`"]);
+    case.refused("new/../base", &["is the folder of `base_model`"]);
+    case.refused(".", &["contains the folder of `base_model`"]);
+    assert_eq!(entries(&case.path("base")), [""; 0]);
+    assert_eq!(
+        entries(case.home.path()),
+        ["base", "data.txt", "file", "job.yaml"]
+    );
+    assert_eq!(fs::read(case.path("file")).unwrap(), b"mine");
+}
+
+#[test]
+fn files_of_others_are_refused_by_name() {
+    for name in [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "adapter_config.json",
+        "proof",
+    ] {
+        let case = Case::new();
+        fs::create_dir(case.path("out")).unwrap();
+        fs::write(case.path("out").join(name), "theirs").unwrap();
+        case.refused("out", &[name, "another output_dir"]);
+        assert_eq!(entries(&case.path("out")), [name], "nothing is added");
+        // They are nobody's to remove.
+        assert!(case.take("out", true).is_err());
+    }
+    let case = Case::new();
+    fs::create_dir(case.path("out")).unwrap();
+    fs::write(case.path("out/notes.md"), "mine").unwrap();
+    drop(case.take("out", false).unwrap());
+    assert_eq!(entries(&case.path("out")), ["notes.md"]);
+}
+
+#[test]
+fn a_job_that_nobody_took_on_leaves_nothing() {
+    let case = Case::new();
+    let mut output_dir = case.take("a/b/out", false).unwrap();
+    assert_eq!(
+        output_dir.hold(id(1), "x", AdapterKind::Lora).unwrap(),
+        OutputStanding::ToDo
+    );
+    drop(output_dir);
+    assert!(!case.path("a").exists());
+}
+
+#[test]
+fn two_at_a_time_are_one_too_many() {
+    let case = Case::new();
+    let output_dir = case.take("out", false).unwrap();
+    case.refused("out", &["is in use by another"]);
+    assert!(case.path("out").is_dir(), "the first one still needs it");
+    drop(output_dir);
+    case.take("out", false).unwrap();
+}
+
+#[test]
+fn a_job_comes_back_to_its_own_folder() {
+    let case = Case::new();
+    let mut output_dir = case.take("out", false).unwrap();
+    output_dir.hold(id(1), "x", AdapterKind::Lora).unwrap();
+    output_dir.settle();
+    fs::create_dir(case.path("out/.concord-state")).unwrap();
+    drop(output_dir);
+    let mut output_dir = case.take("out", false).unwrap();
+    assert_eq!(
+        output_dir.hold(id(1), "x", AdapterKind::Lora).unwrap(),
+        OutputStanding::ToDo
+    );
+    assert!(
+        case.path("out/.concord-state").is_dir(),
+        "it goes on from there"
+    );
+    drop(output_dir);
+    // It never came to a step: another job may have the place, and starts afresh.
+    let mut output_dir = case.take("out", false).unwrap();
+    assert_eq!(
+        output_dir.hold(id(2), "x", AdapterKind::Lora).unwrap(),
+        OutputStanding::ToDo
+    );
+    assert!(!case.path("out/.concord-state").exists());
+    // With a step it is work that somebody may miss.
+    let line = json!({ "event": "step", "step": 1, "record_digest": "00" });
+    fs::write(case.path("out/log.jsonl"), format!("{line}\n")).unwrap();
+    drop(output_dir);
+    let mut output_dir = case.take("out", false).unwrap();
+    let error = output_dir
+        .hold(id(3), "y", AdapterKind::Lora)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("unfinished work") && error.contains("--overwrite"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_result_is_told_again_replaced_when_asked_and_never_mixed() {
+    let case = Case::new();
+    case.done(1);
+    let all = [
+        ".concord-job.json",
+        ".concord-lock",
+        "adapter_config.json",
+        "proof",
+    ];
+    assert_eq!(entries(&case.path("out")), all);
+    let hold = |job: u8, overwrite: bool| {
+        let mut output_dir = case.take("out", overwrite)?;
+        output_dir.hold(id(job), "second", AdapterKind::Lora)
+    };
+    assert_eq!(
+        hold(1, false).unwrap(),
+        OutputStanding::Done(json!({ "loss": 1.5 }))
+    );
+    let error = hold(2, false).unwrap_err().to_string();
+    for word in [
+        "result of another job",
+        "LoRA",
+        "`first`",
+        "01010101",
+        "--overwrite",
+    ] {
+        assert!(error.contains(word), "no {word:?} in {error}");
+    }
+    let other_kind = OutputDir::take(&case.job("out", "full"), false).unwrap_err();
+    assert!(other_kind.to_string().contains("result of another job"));
+    // Files of others stay, whatever is asked for.
+    fs::write(case.path("out/proof/mine"), "mine").unwrap();
+    assert!(hold(2, true).unwrap_err().to_string().contains("proof"));
+    assert_eq!(entries(&case.path("out/proof")), ["mine"]);
+    fs::remove_dir_all(case.path("out/proof")).unwrap();
+    assert_eq!(hold(2, true).unwrap(), OutputStanding::ToDo);
+    let left = [".concord-job.json", ".concord-lock"];
+    assert_eq!(entries(&case.path("out")), left);
+}
+
+#[test]
+fn a_mark_that_leads_out_of_the_folder_is_refused() {
+    for file in ["../data.txt", "/etc/passwd", "a/../../data.txt", ""] {
+        let case = Case::new();
+        case.done(1);
+        let path = case.path("out").join(Mark::FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("\"adapter_config.json\"", &json!(file).to_string());
+        fs::write(&path, text).unwrap();
+        let error = case.take("out", true).unwrap_err().to_string();
+        assert!(error.contains("names"), "{file}: {error}");
+        assert!(case.path("data.txt").exists());
+    }
+    let case = Case::new();
+    case.done(1);
+    let path = case.path("out").join(Mark::FILE);
+    for (text, word) in [("{", "damaged"), ("{\"version\": 2}", "another release")] {
+        fs::write(&path, text).unwrap();
+        let error = format!("{:#}", case.take("out", true).unwrap_err());
+        assert!(error.contains(word), "{error}");
+        assert!(case.path("out/proof").is_dir());
+    }
+}

@@ -1,0 +1,238 @@
+//! The result of a job: adapter or weights as Hugging Face users know them, and the proof. All of
+//! it is written and checked beside the place where it belongs, and then put there.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use concord_kernels::Tensor;
+use concord_models::export;
+use concord_models::peft::Adapter;
+use concord_proto::client::{ClientRequest, ClientResponse};
+use concord_proto::manifest::StateManifest;
+use concord_proto::{Digest, JobId, JobSpec, canonical};
+use concord_runtime::{blobs, tensor_blob};
+use concord_verify::training::bundle::{self, Bundle};
+use serde_json::{Value, json};
+
+use super::ingest::Ingested;
+use super::output_dir::{OutputDir, remove_folder};
+use super::{forget_state, in_words, watch};
+use crate::support::client::Client;
+use crate::support::job_file::JobFile;
+use crate::support::output::Output;
+use crate::support::result_weights;
+
+/// The folder of the proof, within the output folder.
+const PROOF: &str = "proof";
+
+/// Files that make a folder a model or an adapter: they come last.
+const LAST: [&str; 2] = ["config.json", "adapter_config.json"];
+
+/// Fetches the last state and the proof of a job that is done, checks both, and puts them into the
+/// output folder. The result is where the proof is.
+///
+/// # Errors
+/// Where a blob is missing, something does not hold, or the disk is full: the job stays done, and
+/// the same command writes its result.
+pub async fn write(
+    client: &Client,
+    id: JobId,
+    job: &JobFile,
+    ingested: &Ingested,
+    done: &watch::Completed,
+    output_dir: &mut OutputDir,
+) -> anyhow::Result<PathBuf> {
+    let staging = output_dir.staging_dir();
+    let written = write_to(&staging, client, id, job, ingested, done.state).await;
+    let placed = match written {
+        Ok(()) => place(&staging, output_dir),
+        Err(error) => Err(error),
+    };
+    let place = output_dir.dir().display();
+    placed.map_err(|error| {
+        let is_full = error.chain().any(|cause| {
+            let io = cause.downcast_ref::<std::io::Error>();
+            io.is_some_and(|io| io.kind() == ErrorKind::StorageFull)
+        });
+        let remedy = if is_full {
+            "make room on its disk"
+        } else {
+            "once that is mended"
+        };
+        error.context(format!(
+            "the training is done and kept, but its result could not be written to {place}: \
+             {remedy}, and the same command writes it without training again"
+        ))
+    })?;
+    Ok(output_dir.dir().join(PROOF))
+}
+
+/// Checks that the result of a finished job is unchanged, and prints it again.
+///
+/// # Errors
+/// Where files have changed since.
+pub fn tell_again(output_dir: &OutputDir, told: &Value, output: &Output) -> anyhow::Result<()> {
+    let dir = output_dir.dir();
+    check(dir).with_context(|| {
+        format!(
+            "output_dir: {} had the result of this job, and has changed since: give --overwrite to \
+             do the job again, or choose another output_dir",
+            dir.display()
+        )
+    })?;
+    forget_state(output_dir);
+    let mut told = told.clone();
+    told["already_done"] = json!(true);
+    let text = format!(
+        "this job was done before; its result is unchanged\n{}",
+        in_words(&told)
+    );
+    output.result(&text, &told);
+    Ok(())
+}
+
+/// Whether a folder has a proof that holds, and the weights that it ends with.
+fn check(dir: &Path) -> anyhow::Result<()> {
+    let bundle = Bundle::read_dir(&dir.join(PROOF))?;
+    bundle::verify(&bundle).context("the proof does not hold")?;
+    result_weights::check(&bundle, dir)?;
+    Ok(())
+}
+
+async fn write_to(
+    staging: &Path,
+    client: &Client,
+    id: JobId,
+    job: &JobFile,
+    ingested: &Ingested,
+    state: Digest,
+) -> anyhow::Result<()> {
+    let tensors = fetch_values(client, &ingested.spec, state).await?;
+    let bundle = fetch_bundle(client, id).await?;
+    // What an earlier run left half done.
+    remove_folder(staging)?;
+    std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
+    match &ingested.lora {
+        Some(lora) => {
+            let adapter = Adapter {
+                r: lora.r,
+                alpha: lora.alpha,
+                targets: lora.targets.iter().copied().collect(),
+                tensors,
+            };
+            adapter.save(staging, &base_model_name(&job.base_model)?)?;
+        }
+        None => {
+            let dtype = Some(export::ExportDtype::F32);
+            export::save_model(staging, &ingested.folder, &tensors, dtype)?;
+        }
+    }
+    bundle.write_dir(&staging.join(PROOF))?;
+    check(staging)
+}
+
+async fn fetch_values(
+    client: &Client,
+    spec: &JobSpec,
+    state: Digest,
+) -> anyhow::Result<BTreeMap<String, Tensor>> {
+    let bytes = blobs::fetch_from_coordinator(client.channel(), state).await?;
+    let manifest: StateManifest = canonical::decode(&bytes)?;
+    if manifest.entries.len() != spec.trainable.len() {
+        bail!("the last state has another number of tensors than the job");
+    }
+    let mut values = BTreeMap::new();
+    for (tensor, entry) in spec.trainable.iter().zip(manifest.entries) {
+        let bytes = blobs::fetch_from_coordinator(client.channel(), entry.value).await?;
+        let value = tensor_blob::decode(&bytes).map_err(anyhow::Error::msg)?;
+        values.insert(tensor.name.clone(), value);
+    }
+    Ok(values)
+}
+
+async fn fetch_bundle(client: &Client, job: JobId) -> anyhow::Result<Bundle> {
+    let ClientResponse::Bundle(digest) = client.call(&ClientRequest::Bundle(job)).await? else {
+        bail!("the coordinator does not give the proof");
+    };
+    let blob = blobs::fetch_from_coordinator(client.channel(), digest).await?;
+    Ok(Bundle::from_files(&bundle::from_blob(&blob)?)?)
+}
+
+/// Moves the files of a complete result into the output folder, each by a rename, and last the
+/// files that make the folder a model or an adapter. Where this is interrupted, the same command
+/// repeats it.
+fn place(staging: &Path, output_dir: &mut OutputDir) -> anyhow::Result<()> {
+    let mut files = files(staging)?;
+    files.sort_by_key(|file| LAST.contains(&file.as_str()));
+    let dir = output_dir.dir().to_path_buf();
+    for file in &files {
+        // It came while the job ran, and must not be overwritten.
+        if !output_dir.has_file(file) && dir.join(file).exists() {
+            bail!(
+                "{} is there, and is none of the job's: move it away",
+                dir.join(file).display()
+            );
+        }
+    }
+    output_dir.note_files(&files)?;
+    sync(staging)?;
+    for file in &files {
+        let (from, to) = (staging.join(file), dir.join(file));
+        let renamed = || {
+            if let Some(parent) = to.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::rename(&from, &to)
+        };
+        renamed().with_context(|| format!("cannot put {} into its place", to.display()))?;
+    }
+    sync(&dir.join(PROOF))?;
+    sync(&dir)
+}
+
+/// The files of a folder and of the folders in it, by their paths within it.
+fn files(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let path = dir.join(&folder);
+        let cannot = || format!("cannot list {}", path.display());
+        for entry in std::fs::read_dir(&path).with_context(cannot)? {
+            let entry = entry.with_context(cannot)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = match folder.as_str() {
+                "" => name,
+                folder => format!("{folder}/{name}"),
+            };
+            match entry.file_type().with_context(cannot)?.is_dir() {
+                true => folders.push(name),
+                false => files.push(name),
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Makes renames in a folder survive a crash of the machine.
+fn sync(dir: &Path) -> anyhow::Result<()> {
+    if cfg!(unix) {
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.with_context(|| format!("cannot write {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// The name of the base model in an adapter's files: of a folder its whole path, as the adapter may
+/// be read from anywhere, where a relative one would be taken for a name of the hub.
+fn base_model_name(base_model: &str) -> anyhow::Result<String> {
+    let path = Path::new(base_model);
+    if !path.is_dir() {
+        return Ok(base_model.to_string());
+    }
+    let whole = std::path::absolute(path).context("cannot tell the current folder")?;
+    Ok(whole.to_string_lossy().into_owned())
+}

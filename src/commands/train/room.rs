@@ -1,0 +1,282 @@
+//! Whether the disk has room for what a job writes.
+
+use std::path::Path;
+
+use anyhow::bail;
+use concord_proto::JobSpec;
+
+use super::output_dir::OutputDir;
+use crate::support::bytes::size;
+
+/// A result is more than its tensors: tokenizer, configuration, proof.
+const SMALL_FILES_BYTES: u64 = 1 << 20;
+
+/// Bytes of a value in a result.
+const VALUE_BYTES: u64 = 4;
+
+/// Bytes of a trained value in a checkpoint: itself and two moments.
+const CHECKPOINT_VALUE_BYTES: u64 = 12;
+
+/// Checkpoints that are on the disk at a time where audits are slow.
+const CHECKPOINTS_MAX: u64 = 3;
+
+/// Files of an earlier run that are looked at, at most: more than a state has.
+const FILES_MAX: usize = 1_000_000;
+
+/// Bytes that a job writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Needs {
+    /// The files of the result.
+    result: u64,
+    /// Checkpoints that are certain to be on the disk at the same time.
+    checkpoints: u64,
+    /// The same, where audits are slow.
+    checkpoints_max: u64,
+}
+
+impl Needs {
+    fn of(spec: &JobSpec, save_steps: u32) -> Self {
+        let values = trained_values(spec);
+        let one = values.saturating_mul(CHECKPOINT_VALUE_BYTES);
+        // The next one is written while the last one is there. The last state is always one.
+        let is_saved_before = (1..spec.steps).contains(&save_steps);
+        let (least, most) = match is_saved_before {
+            true => (2, CHECKPOINTS_MAX),
+            false => (1, 1),
+        };
+        Self {
+            result: values
+                .saturating_mul(VALUE_BYTES)
+                .saturating_add(SMALL_FILES_BYTES),
+            checkpoints: one.saturating_mul(least),
+            checkpoints_max: one.saturating_mul(most),
+        }
+    }
+}
+
+/// Bytes that are free on the disks of the two folders that a job writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Free {
+    /// Result and state on one disk.
+    Together(u64),
+    /// The result on one disk; on the other one the state, where it is kept on this machine.
+    Apart(u64, Option<u64>),
+}
+
+/// Refuses a job that has no room for its result in the output folder, or, with `state`, for the
+/// checkpoints that a pool of this machine keeps in that folder meanwhile. Warns where both may
+/// turn out to be larger than what is free.
+///
+/// # Errors
+/// Saying what is needed and what there is.
+pub fn check(
+    output_dir: &OutputDir,
+    spec: &JobSpec,
+    save_steps: u32,
+    state: Option<&Path>,
+) -> anyhow::Result<()> {
+    let Some(free) = measure(output_dir.dir(), state) else {
+        return Ok(());
+    };
+    let needs = Needs::of(spec, save_steps);
+    let output = output_dir.dir().display().to_string();
+    let state = state.unwrap_or(output_dir.dir()).display().to_string();
+    if let Some(warning) = decide(needs, free, &output, &state)? {
+        eprintln!("{warning}");
+    }
+    Ok(())
+}
+
+/// Refuses, or warns, or does neither.
+fn decide(needs: Needs, free: Free, output: &str, state: &str) -> anyhow::Result<Option<String>> {
+    let (result, least, most) = (needs.result, needs.checkpoints, needs.checkpoints_max);
+    let lacks = |needed: u64, free: u64| free < needed;
+    match free {
+        Free::Together(free) => {
+            let (needed, may_need) = (result.saturating_add(least), result.saturating_add(most));
+            if lacks(needed, free) {
+                bail!(
+                    "output_dir: the result takes {} and the checkpoints until then {}, and the \
+                     disk of {output} has {} left: make room, choose another output_dir, or keep \
+                     the checkpoints on another disk with --pool-dir",
+                    size(result),
+                    size(least),
+                    size(free)
+                );
+            }
+            Ok(lacks(may_need, free).then(|| warning(output, free, may_need)))
+        }
+        Free::Apart(free, state_free) => {
+            if lacks(result, free) {
+                bail!(
+                    "output_dir: the result takes {} and the disk of {output} has {} left: make \
+                     room, or choose another output_dir",
+                    size(result),
+                    size(free)
+                );
+            }
+            let Some(free) = state_free else {
+                return Ok(None);
+            };
+            if lacks(least, free) {
+                bail!(
+                    "--pool-dir: the checkpoints take {} and the disk of {state} has {} left: make \
+                     room, or choose another folder",
+                    size(least),
+                    size(free)
+                );
+            }
+            Ok(lacks(most, free).then(|| warning(state, free, most)))
+        }
+    }
+}
+
+fn warning(place: &str, free: u64, may_need: u64) -> String {
+    format!(
+        "the disk of {place} has {} left, and the job may write {} to it; where that is too \
+         little, it waits until there is room",
+        size(free),
+        size(may_need)
+    )
+}
+
+fn trained_values(spec: &JobSpec) -> u64 {
+    let values = |shape: &[u64]| {
+        shape
+            .iter()
+            .fold(1_u64, |all, &dim| all.saturating_mul(dim))
+    };
+    let tensors = spec.trainable.iter().map(|tensor| values(&tensor.shape));
+    tensors.fold(0, u64::saturating_add)
+}
+
+/// What is free, counting what an earlier run of the job has written to `state` already. Nothing
+/// where the system does not tell.
+#[cfg(unix)]
+fn measure(output: &Path, state: Option<&Path>) -> Option<Free> {
+    let of_output = free_bytes(output)?;
+    let Some(state) = state else {
+        return Some(Free::Apart(of_output, None));
+    };
+    // It may have to be made first: then its disk is that of the folder that it will be in.
+    let disk = state
+        .ancestors()
+        .find(|dir| dir.is_dir())
+        .unwrap_or(Path::new("."));
+    let written = written_bytes(state);
+    let device = |dir: &Path| rustix::fs::stat(dir).ok().map(|stat| stat.st_dev);
+    if device(disk)? == device(output)? {
+        return Some(Free::Together(of_output.saturating_add(written)));
+    }
+    let of_state = free_bytes(disk)?.saturating_add(written);
+    Some(Free::Apart(of_output, Some(of_state)))
+}
+
+#[cfg(not(unix))]
+fn measure(_: &Path, _: Option<&Path>) -> Option<Free> {
+    None
+}
+
+/// Bytes that this user may still write to the disk of a folder.
+#[cfg(unix)]
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Bytes of the files in a folder and in those below it; no link is followed.
+#[cfg(unix)]
+fn written_bytes(dir: &Path) -> u64 {
+    let mut folders = vec![dir.to_path_buf()];
+    let (mut bytes, mut files) = (0_u64, 0);
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            files += 1;
+            if files > FILES_MAX {
+                return bytes;
+            }
+            match metadata.is_dir() {
+                true => folders.push(entry.path()),
+                false => bytes = bytes.saturating_add(metadata.len()),
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    const NEEDS: Needs = Needs {
+        result: 4 << 20,
+        checkpoints: 20 << 20,
+        checkpoints_max: 30 << 20,
+    };
+
+    fn decided(free: Free) -> Result<Option<String>, String> {
+        decide(NEEDS, free, "out", "state").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn result_and_checkpoints_on_one_disk_are_counted_together() {
+        let refused = decided(Free::Together((24 << 20) - 1)).unwrap_err();
+        for words in [
+            "takes 4.0 MiB",
+            "until then 20.0 MiB",
+            "of out",
+            "--pool-dir",
+        ] {
+            assert!(refused.contains(words), "{refused}");
+        }
+        let warned = decided(Free::Together((34 << 20) - 1)).unwrap().unwrap();
+        assert!(warned.contains("may write 34.0 MiB"), "{warned}");
+        assert_eq!(decided(Free::Together(34 << 20)), Ok(None));
+    }
+
+    #[test]
+    fn each_disk_needs_room_for_what_comes_to_it() {
+        let refused = decided(Free::Apart((4 << 20) - 1, Some(u64::MAX))).unwrap_err();
+        assert!(
+            refused.starts_with("output_dir: the result takes"),
+            "{refused}"
+        );
+        let refused = decided(Free::Apart(4 << 20, Some((20 << 20) - 1))).unwrap_err();
+        assert!(
+            refused.starts_with("--pool-dir: the checkpoints take"),
+            "{refused}"
+        );
+        let warned = decided(Free::Apart(4 << 20, Some(20 << 20))).unwrap();
+        assert!(warned.is_some_and(|words| words.contains("of state")));
+        assert_eq!(decided(Free::Apart(4 << 20, Some(30 << 20))), Ok(None));
+        // Others keep the state.
+        assert_eq!(decided(Free::Apart(4 << 20, None)), Ok(None));
+    }
+
+    #[test]
+    fn what_an_earlier_run_has_written_is_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, state) = (folder.path(), folder.path().join("a/state"));
+        assert_eq!(measure(&folder.path().join("missing"), None), None);
+        let total = |state| match measure(output, state) {
+            Some(Free::Together(free)) => free,
+            other => panic!("{other:?}"),
+        };
+        assert!(
+            total(Some(&*state)) > 0,
+            "a folder that is to be made has a disk"
+        );
+        std::fs::create_dir_all(state.join("blobs")).unwrap();
+        std::fs::write(state.join("blobs/one"), [0; 3_000]).unwrap();
+        std::fs::write(state.join("two"), [0; 500]).unwrap();
+        std::os::unix::fs::symlink("/nowhere", state.join("link")).unwrap();
+        let link = "/nowhere".len() as u64;
+        assert_eq!(written_bytes(&state), 3_500 + link);
+    }
+}

@@ -1,0 +1,97 @@
+//! What is said, and what is saved, where a training is interrupted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use concord_coordinator::blobs::BlobStore;
+use concord_coordinator::store::Store;
+use concord_proto::JobId;
+
+use crate::support::output::StoppedBySignal;
+
+/// Looks at a store that is still in use, and the time between two.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Before a coordinator has the job.
+pub fn early(signal: &'static str) -> anyhow::Error {
+    let words = "stopped before a step was done; the same command begins again where it was";
+    StoppedBySignal::new(signal, words.to_string()).into()
+}
+
+/// Where the coordinator of others has it.
+pub fn detached(signal: &'static str, url: &str, job: JobId) -> anyhow::Error {
+    let words = format!(
+        "the job goes on; watch it with `concord jobs --coordinator {url} watch {job}`, and fetch \
+         its result with the same command"
+    );
+    StoppedBySignal::new(signal, words).into()
+}
+
+/// Where the pool of this machine is stopped with it, after so many steps, of which `saved` are in
+/// the newest checkpoint where that is known.
+pub fn interrupted(
+    signal: &'static str,
+    committed: u32,
+    steps: u32,
+    saved: Option<u32>,
+) -> anyhow::Error {
+    // A step may be committed and stored before this process is told.
+    let committed = committed.max(saved.unwrap_or(0));
+    if committed == 0 {
+        return early(signal);
+    }
+    let goes_on = match saved {
+        Some(saved) if saved >= steps => "writes the result".to_string(),
+        Some(saved) if saved == committed => format!("goes on from there, with step {}", saved + 1),
+        Some(saved) => format!(
+            "goes on from the newest checkpoint, with step {}",
+            saved + 1
+        ),
+        None => "goes on from the newest checkpoint".to_string(),
+    };
+    let words = format!("stopped after step {committed} of {steps}; the same command {goes_on}");
+    StoppedBySignal::new(signal, words).into()
+}
+
+/// How many steps of a job the newest checkpoint has that a coordinator has left in `data`. Nothing
+/// where its store cannot be read: the next start says why.
+pub async fn saved_steps(data: &Path, job: JobId) -> Option<u32> {
+    for _ in 0..LOOKS {
+        if let Some(steps) = look(data, job).await {
+            return Some(steps);
+        }
+        // The coordinator has ended, but a question that it still answers may hold its store.
+        tokio::time::sleep(LOOK).await;
+    }
+    None
+}
+
+async fn look(data: &Path, job: JobId) -> Option<u32> {
+    let store = Store::open(data).await.ok()?;
+    let blobs = BlobStore::open(&data.join("blobs")).ok()?;
+    let saved = store.load(&blobs).await.ok()?;
+    store.close().await.ok()?;
+    let mut jobs = saved.jobs.into_iter();
+    let found = jobs.find(|saved| saved.new.submission.spec.id() == job)?;
+    found.checkpoints.iter().map(|state| state.step).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_from_which_step_the_same_command_goes_on() {
+        let words = |committed, saved| interrupted("Ctrl-C", committed, 30, saved).to_string();
+        assert_eq!(
+            words(12, Some(12)),
+            "stopped after step 12 of 30; the same command goes on from there, with step 13"
+        );
+        assert!(words(12, Some(10)).ends_with("newest checkpoint, with step 11"));
+        assert!(words(12, Some(15)).starts_with("stopped after step 15 of 30"));
+        assert!(words(30, Some(30)).ends_with("the same command writes the result"));
+        assert!(words(12, None).ends_with("goes on from the newest checkpoint"));
+        assert!(words(0, Some(0)).contains("before a step was done"));
+    }
+}

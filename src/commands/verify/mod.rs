@@ -1,0 +1,214 @@
+//! `concord verify`: the proof of a job, or the receipt of an answer, checked with no coordinator
+//! running.
+
+mod receipt;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use concord_proto::{Claim, WorkerId};
+use concord_verify::training::bundle::{self, Bundle, BundleError, Report, VerifyError};
+use serde_json::{Value, json};
+
+use crate::support::device::DeviceArgs;
+use crate::support::output::Output;
+use crate::support::result_weights::{self, Base};
+
+/// Options of `concord verify`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  concord verify out/shakespeare/proof
+  concord verify out/shakespeare/proof --model out/shakespeare   # the weights, too
+  concord verify receipt.json --model path/to/model              # an answer of `concord serve`
+  concord verify receipt.json --model path/to/model --adapter out/poet --device cuda:0
+
+A proof shows who claims to have done the work, that the claims fit together from the first step
+to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
+Where none of the drawn ones was, nothing is proven, and the exit status is 1.
+It does not show that the coordinator is one that you trust: compare its key.")]
+pub struct VerifyArgs {
+    /// The folder of a proof, or the file of a receipt.
+    #[arg(value_name = "BUNDLE_DIR_OR_RECEIPT")]
+    path: PathBuf,
+    /// A folder that the job wrote: check that its weights are those that the proof ends with. For
+    /// a receipt, the model that answered.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// The adapter that answered, as a PEFT folder.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// The key that must have signed the receipt; by default any key.
+    #[arg(long, value_name = "KEY")]
+    coordinator: Option<String>,
+    /// Where a receipt's answer is computed again.
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// What one worker did, by its claims.
+#[derive(Default)]
+struct WorkerShare {
+    device: String,
+    steps: u32,
+    leaves: u64,
+    tokens: u64,
+}
+
+/// What was found of the weights.
+struct Weights {
+    /// Tensors that are as the last step left them.
+    tensors: usize,
+    /// The model below an adapter.
+    base: Option<Base>,
+}
+
+/// Checks a proof, and the weights where they are given.
+///
+/// # Errors
+/// Naming the file, the statement in it and, where one is at fault, the party.
+pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
+    if args.path.is_file() {
+        return receipt::run(args, output);
+    }
+    let place = || format!("{}: not proven", args.path.display());
+    let bundle = match Bundle::read_dir(&args.path) {
+        Ok(bundle) => bundle,
+        Err(BundleError::Content(error)) => return Err(refuted(error, output)).with_context(place),
+        Err(error) => return Err(error.into()),
+    };
+    let report = match bundle::verify(&bundle) {
+        Ok(report) => report,
+        Err(error) => return Err(refuted(error, output)).with_context(place),
+    };
+    let weights = match &args.model {
+        Some(folder) => Some(Weights {
+            tensors: result_weights::check(&bundle, folder)?,
+            base: result_weights::check_base(&bundle, folder)?,
+        }),
+        None => None,
+    };
+    let shares = shares(&bundle)?;
+    output.result(
+        &text(&report, &shares, weights.as_ref()),
+        &object(&report, &shares, weights.as_ref()),
+    );
+    if report.is_unjudged() {
+        bail!(
+            "{}: signatures, chain and coverage hold, but none of the {} drawn pieces of work \
+             could be judged: nobody but the workers has computed anything",
+            place(),
+            report.audits_drawn
+        );
+    }
+    Ok(())
+}
+
+/// Prints what does not hold as an object for scripts, and returns it as an error.
+fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
+    let object = json!({
+        "event": "refuted", "file": error.file, "statement": error.statement,
+        "reason": error.reason, "party": error.party.map(|party| party.to_string()),
+    });
+    output.result("", &object);
+    error.into()
+}
+
+fn shares(bundle: &Bundle) -> anyhow::Result<BTreeMap<WorkerId, WorkerShare>> {
+    let mut shares: BTreeMap<WorkerId, WorkerShare> = BTreeMap::new();
+    for (signed, leaves) in bundle.claims.iter().flat_map(|step| &step.claims) {
+        let claim: Claim = signed.open()?;
+        let share = shares.entry(signed.signer).or_default();
+        share.device = claim.device;
+        share.steps += 1;
+        share.leaves += leaves.len() as u64;
+        share.tokens += leaves.iter().map(|leaf| leaf.tokens).sum::<u64>();
+    }
+    Ok(shares)
+}
+
+fn text(
+    report: &Report,
+    shares: &BTreeMap<WorkerId, WorkerShare>,
+    weights: Option<&Weights>,
+) -> String {
+    let mut lines = vec![
+        match report.is_unjudged() {
+            false => format!("proven      job {}", report.job),
+            true => format!("not proven  job {}", report.job),
+        },
+        format!("hash        {}", report.record),
+        format!("coordinator {}", report.coordinator),
+        format!("steps       {}, all committed", report.steps),
+    ];
+    for (worker, share) in shares {
+        lines.push(format!(
+            "worker      {}  {} steps, {} pieces of work  {}",
+            worker.short(),
+            share.steps,
+            share.leaves,
+            share.device
+        ));
+    }
+    for checker in &report.checkers {
+        lines.push(format!("checker     {}", checker.short()));
+    }
+    lines.push(format!(
+        "audits      {} of {} pieces drawn, {} agreed, {} could not be judged",
+        report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
+    ));
+    match report.convicted.as_slice() {
+        [] => lines.push("convicted   nobody".to_string()),
+        all => lines.extend(all.iter().map(|id| format!("convicted   {id}"))),
+    }
+    lines.push(format!(
+        "detection   {:.2} % for one false piece in each step (a piece is drawn with {:.2} %)",
+        percent_below(report.detection),
+        percent_below(report.audit_rate_min)
+    ));
+    if let Some(weights) = weights {
+        lines.push(format!(
+            "weights     {} tensors, each as the last step left it",
+            weights.tensors
+        ));
+        lines.extend(weights.base.as_ref().map(|base| match base {
+            Base::Same(name) => format!("base        {name}, as it was trained on"),
+            Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
+        }));
+    }
+    lines.join("\n")
+}
+
+/// Per cent with two digits, rounded down, so that nothing below certainty is shown as 100 %. Rates
+/// are multiples of 2^-32: adding 1e-8 before rounding undoes only rounding errors.
+fn percent_below(share: f64) -> f64 {
+    (share * 1e4 + 1e-4).floor() / 1e2
+}
+
+fn object(
+    report: &Report,
+    shares: &BTreeMap<WorkerId, WorkerShare>,
+    weights: Option<&Weights>,
+) -> Value {
+    let names = |ids: &[WorkerId]| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>();
+    let worker = |(id, share): (&WorkerId, &WorkerShare)| {
+        json!({
+            "worker": id.to_string(), "device": share.device, "steps": share.steps,
+            "leaves": share.leaves, "tokens": share.tokens,
+        })
+    };
+    json!({
+        "event": if report.is_unjudged() { "unjudged" } else { "verified" },
+        "job": report.job.to_string(),
+        "record_digest": report.record.to_string(), "steps": report.steps,
+        "coordinator": report.coordinator.to_string(),
+        "workers": shares.iter().map(worker).collect::<Vec<_>>(),
+        "checkers": names(&report.checkers), "leaves": report.leaves,
+        "audits_drawn": report.audits_drawn, "audits_agreed": report.audits_agreed,
+        "audits_inconclusive": report.audits_inconclusive,
+        "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
+        "detection": report.detection,
+        "tensors_checked": weights.map(|weights| weights.tensors),
+        "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(_)))),
+    })
+}

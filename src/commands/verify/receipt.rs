@@ -1,0 +1,242 @@
+//! The receipt of an answer: the answer is computed again, on this machine, in one pass.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use concord_gateway::receipt_file;
+use concord_models::weights::ModelFolder;
+use concord_proto::serving::{AdapterManifest, AnswerVerdict, Receipt, StageClaim};
+use concord_proto::{Digest, PublicKey, Signed};
+use concord_runtime::serving::judge::{Case, JudgedAdapter, judge};
+use concord_text::TextTokenizer;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::VerifyArgs;
+use crate::support::adapter_blobs::adapter_manifest;
+use crate::support::blobs::BlobSet;
+use crate::support::output::Output;
+
+/// Judges a receipt.
+///
+/// # Errors
+/// Naming what does not hold and who signed it; or what is missing to judge it by.
+pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
+    let path = &args.path;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let place = || format!("{}: not proven", path.display());
+    for (number, signed) in receipts(&text).with_context(place)?.iter().enumerate() {
+        let one = one(args, signed, output);
+        one.with_context(|| format!("{}, receipt {number}", place()))?;
+    }
+    Ok(())
+}
+
+/// The receipts of a file: one, or a list of those of a request's choices.
+fn receipts(text: &str) -> anyhow::Result<Vec<Signed>> {
+    let value: Value = serde_json::from_str(text).context("not valid JSON")?;
+    match value["data"].as_array() {
+        None => Ok(vec![receipt_file::from_json(text)?]),
+        Some(list) if list.is_empty() => bail!("it has no receipt"),
+        Some(list) => list
+            .iter()
+            .map(|one| Ok(receipt_file::from_json(&one.to_string())?))
+            .collect(),
+    }
+}
+
+fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()> {
+    let receipt: Receipt = signed.open()?;
+    let Some(model) = &args.model else {
+        bail!("give the model that answered: --model DIR");
+    };
+    let folder = ModelFolder::open(&crate::support::loaded_model::resolve(
+        &model.to_string_lossy(),
+    )?)?;
+    check_root(
+        "model",
+        BlobSet::default().model(&folder)?,
+        receipt.deployment.model,
+    )?;
+    let tokenizer = tokenizer(folder.dir(), receipt.deployment.tokenizer)?;
+    let adapter = adapter(args, &receipt, &folder)?;
+    let device = args.device.device(None)?;
+    let case = Case {
+        receipt: signed,
+        coordinator: key(args)?,
+        config: Arc::new(folder.config().clone()),
+        tensors: &folder,
+        tokenizer: Some(&tokenizer),
+        adapter: adapter.as_ref(),
+        device: &device,
+    };
+    let bar = match output.is_json() {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(0),
+    };
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} layers and tokens",
+    )?);
+    let start = Instant::now();
+    let verdict = judge(&case, &mut |progress| {
+        bar.set_length(u64::from(progress.layers_total + progress.drawn_total));
+        bar.set_position(u64::from(progress.layers + progress.drawn));
+    })?;
+    bar.finish_and_clear();
+    told(
+        &receipt,
+        signed.signer,
+        &verdict,
+        start.elapsed().as_secs_f64(),
+        output,
+    )
+}
+
+/// Refuses files that are not those of the receipt.
+fn check_root(what: &str, found: Digest, named: Digest) -> anyhow::Result<()> {
+    if found != named {
+        bail!(
+            "the {what} is another one: the receipt names {}, this one is {}",
+            named.short(),
+            found.short()
+        );
+    }
+    Ok(())
+}
+
+fn tokenizer(folder: &Path, named: Digest) -> anyhow::Result<TextTokenizer> {
+    let file = folder.join("tokenizer.json");
+    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    check_root("tokenizer", BlobSet::default().bytes(bytes), named)?;
+    Ok(TextTokenizer::open(folder)?)
+}
+
+fn adapter(
+    args: &VerifyArgs,
+    receipt: &Receipt,
+    folder: &ModelFolder,
+) -> anyhow::Result<Option<JudgedAdapter>> {
+    let (named, given) = (receipt.spec.adapter, &args.adapter);
+    let (Some(named), Some(given)) = (named, given) else {
+        return match (named, given) {
+            (None, _) => Ok(None),
+            _ => bail!("an adapter answered: give it with --adapter DIR"),
+        };
+    };
+    let mut blobs = BlobSet::default();
+    let (manifest, tensors): (AdapterManifest, _) =
+        adapter_manifest(given, folder.config(), &mut blobs)?;
+    check_root("adapter", blobs.value(&manifest), named)?;
+    Ok(Some(JudgedAdapter::new(&manifest, tensors)?))
+}
+
+fn key(args: &VerifyArgs) -> anyhow::Result<Option<PublicKey>> {
+    let parse = |text: &String| {
+        let digest: Digest = text.parse().map_err(anyhow::Error::msg)?;
+        anyhow::Ok(PublicKey(digest.0))
+    };
+    args.coordinator.as_ref().map(parse).transpose()
+}
+
+/// Prints a verdict; one that is not good is an error.
+fn told(
+    receipt: &Receipt,
+    coordinator: PublicKey,
+    verdict: &AnswerVerdict,
+    seconds: f64,
+    output: &Output,
+) -> anyhow::Result<()> {
+    let Some((culprit, reason)) = refutation(verdict, coordinator) else {
+        proven(receipt, coordinator, seconds, output);
+        return Ok(());
+    };
+    let object = json!({
+        "event": "refuted", "receipt": receipt.id, "reason": reason,
+        "party": culprit.map(|party| party.to_string()),
+        "inconclusive": matches!(verdict, AnswerVerdict::Inconclusive { .. }),
+    });
+    output.result("", &object);
+    bail!("{reason}")
+}
+
+fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Output) {
+    let claims = receipt.claims.iter();
+    let stages: Vec<(PublicKey, StageClaim)> = claims
+        .filter_map(|claim| Some((claim.signer, claim.open().ok()?)))
+        .collect();
+    let mut lines = vec![
+        format!("proven      {} in {seconds:.2} s", receipt.id),
+        format!("model       {} {}", receipt.model, receipt.deployment.model),
+        format!(
+            "answer      {} tokens after {} of the prompt, each drawn again",
+            receipt.answer.len(),
+            receipt.spec.prompt.len()
+        ),
+        format!("coordinator {coordinator}"),
+    ];
+    for (worker, StageClaim { layers, device, .. }) in &stages {
+        let (worker, start, end) = (worker.short(), layers.start, layers.end);
+        lines.push(format!(
+            "stage       {worker} layers {start}..{end}  {device}"
+        ));
+    }
+    let stage = |(worker, claim): &(PublicKey, StageClaim)| {
+        let layers = [claim.layers.start, claim.layers.end];
+        json!({ "worker": worker.to_string(), "layers": layers })
+    };
+    let object = json!({
+        "event": "verified", "receipt": receipt.id, "seconds": seconds,
+        "coordinator": coordinator.to_string(), "answer_tokens": receipt.answer.len(),
+        "stages": stages.iter().map(stage).collect::<Vec<_>>(),
+    });
+    output.result(&lines.join("\n"), &object);
+}
+
+/// The party at fault, where it is one, and what does not hold; nothing where all holds.
+fn refutation(
+    verdict: &AnswerVerdict,
+    coordinator: PublicKey,
+) -> Option<(Option<PublicKey>, String)> {
+    Some(match verdict {
+        AnswerVerdict::Agrees => return None,
+        AnswerVerdict::WrongStage {
+            worker,
+            layers,
+            expected,
+            claimed,
+        } => {
+            let (claimed, expected) = (claimed.short(), expected.short());
+            let (start, end) = (layers.start, layers.end);
+            let reason = format!(
+                "{worker} claims {claimed} as the output of layers {start}..{end}, and it is \
+                 {expected}"
+            );
+            (Some(*worker), reason)
+        }
+        AnswerVerdict::Gap { sender, receiver } => {
+            let reason = format!(
+                "{sender} and {receiver} claim different things about what passed between them"
+            );
+            (None, reason)
+        }
+        AnswerVerdict::WrongDraw {
+            worker,
+            index,
+            expected,
+            found,
+        } => {
+            let reason = format!(
+                "{worker} gave out {found} as token {index} of the answer, and it is {expected}"
+            );
+            (Some(*worker), reason)
+        }
+        AnswerVerdict::Altered { what } => {
+            let reason = format!("the coordinator {coordinator} signed what does not hold: {what}");
+            (Some(coordinator), reason)
+        }
+        AnswerVerdict::Inconclusive { why } => (None, format!("it cannot be judged: {why}")),
+    })
+}

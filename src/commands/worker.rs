@@ -1,0 +1,103 @@
+//! `concord worker`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use concord_proto::WorkerId;
+use concord_proto::address::Address;
+use concord_runtime::blobs::BlobOptions;
+use concord_runtime::measure;
+use concord_runtime::worker::{self, WorkerOptions};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::support::bytes;
+use crate::support::device::{DeviceArgs, memory_bytes};
+use crate::support::leave::until_told;
+use crate::support::output::Output;
+use crate::support::signals::EndSignals;
+
+/// Options of `concord worker`.
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  concord worker --coordinator http://10.0.0.1:7700 --dir ~/.concord \\
+    --listen 0.0.0.0:7701 --advertise http://10.0.0.7:7701")]
+pub struct WorkerArgs {
+    /// The coordinator.
+    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    coordinator: String,
+    /// Where other workers reach this one. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// What other workers are told to connect to; the listening address by default. Needed where
+    /// that is 0.0.0.0, which nobody can connect to.
+    #[arg(long, value_name = "URL")]
+    advertise: Option<String>,
+    /// Key and fetched blobs. A worker is known by its key: one folder for each worker.
+    #[arg(long, default_value = "concord-worker", value_name = "DIR")]
+    dir: PathBuf,
+    /// Memory that the worker may use, such as 512M or 8G: of the GPU where it computes on one. By
+    /// default what is free now. Two workers on one GPU need a share each.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    memory: Option<u64>,
+    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): what is
+    /// there is read there, and not fetched and kept a second time.
+    #[arg(long, value_name = "DIR")]
+    blobs: Option<PathBuf>,
+    /// Fetched blobs of earlier jobs that are kept on disk.
+    #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = bytes::parse)]
+    spare_blobs: u64,
+    /// Leave when standard input ends: for workers that another program starts.
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+    /// Cheat, such as "wrong-data@3".
+    #[cfg(feature = "liars")]
+    #[arg(long, hide = true)]
+    lie: Option<concord_runtime::liar::Lie>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Runs a worker until Ctrl-C or SIGTERM, which let it hand over its work first.
+///
+/// # Errors
+/// Where the coordinator refuses or is out of reach, or the port is taken.
+#[tokio::main]
+pub async fn run(args: WorkerArgs, output: &Output) -> anyhow::Result<()> {
+    let signals = EndSignals::install()?;
+    let device = args.device.device(args.memory)?;
+    let memory_bytes = memory_bytes(&device, args.memory);
+    let options = WorkerOptions {
+        coordinator: args.coordinator.clone(),
+        listen: args.listen,
+        advertise: args.advertise,
+        dir: args.dir,
+        blobs: BlobOptions {
+            shared: args.blobs,
+            spare_bytes: args.spare_blobs,
+        },
+        device,
+        memory_bytes,
+        // No command line reaches the cheat of `concord demo`.
+        #[cfg(feature = "demo")]
+        wrong_data: None,
+        #[cfg(feature = "liars")]
+        lie: args.lie,
+    };
+    let (name, coordinator) = (measure::device_name(&options.device), args.coordinator);
+    let started = |id: &WorkerId, address: &Address| {
+        let short = id.short();
+        output.result(
+            &format!("worker {short} on {name} at {address}, for {coordinator}"),
+            &json!({
+                "event": "started", "worker": id.to_string(), "address": address.to_string(),
+                "device": name, "coordinator": coordinator,
+            }),
+        );
+    };
+    let (leave, left) = mpsc::channel(1);
+    tokio::spawn(until_told(signals, args.until_stdin_closes, leave));
+    let ended = worker::run(options, left, started).await;
+    ended.context("the worker stops")
+}

@@ -1,0 +1,60 @@
+//! PEFT folders as adapters of a deployment.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use concord_kernels::Tensor;
+use concord_models::config::DecoderConfig;
+use concord_models::peft::Adapter;
+use concord_proto::manifest::ModelTensor;
+use concord_proto::serving::AdapterManifest;
+use concord_proto::{Digest, F32Bits};
+use concord_runtime::tensor_blob;
+
+use crate::support::blobs::BlobSet;
+
+/// Reads a PEFT folder and puts what the stages need into `blobs`. The digest names the adapter.
+///
+/// # Errors
+/// Naming the file, and the option or tensor that does not fit the model.
+pub fn adapter_blobs(
+    folder: &Path,
+    config: &DecoderConfig,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<Digest> {
+    let (manifest, _) = adapter_manifest(folder, config, blobs)?;
+    Ok(blobs.value(&manifest))
+}
+
+/// Reads a PEFT folder, puts its tensors into `blobs`, and gives its manifest with its tensors.
+///
+/// # Errors
+/// As [`adapter_blobs`].
+pub fn adapter_manifest(
+    folder: &Path,
+    config: &DecoderConfig,
+    blobs: &mut BlobSet,
+) -> anyhow::Result<(AdapterManifest, BTreeMap<String, Tensor>)> {
+    let adapter = Adapter::open(folder, config)?;
+    let mut targets: Vec<String> = adapter
+        .targets
+        .iter()
+        .map(|target| target.name().to_string())
+        .collect();
+    targets.sort();
+    let mut tensors = Vec::new();
+    for (name, tensor) in &adapter.tensors {
+        tensors.push(ModelTensor {
+            name: name.clone(),
+            bytes: 4 * tensor.len() as u64,
+            blob: blobs.bytes(tensor_blob::encode(tensor)?),
+        });
+    }
+    let manifest = AdapterManifest {
+        rank: adapter.r,
+        alpha: F32Bits::from(adapter.alpha),
+        targets,
+        tensors,
+    };
+    Ok((manifest, adapter.tensors))
+}

@@ -1,0 +1,212 @@
+//! Blobs of a job or a deployment on their way into the coordinator's store: only those that it
+//! lacks. What is large is not held in memory until then: it is read again when it is sent.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use concord_coordinator::blobs::BlobStore;
+use concord_kernels::{Device, Tensor};
+use concord_models::weights::{Dtype, ModelFolder};
+use concord_proto::blob_store::BlobLink;
+use concord_proto::client::{ClientRequest, ClientResponse};
+use concord_proto::manifest::{ModelManifest, ModelTensor, StoredDtype, TensorHeader};
+use concord_proto::{Digest, Domain, canonical};
+use concord_runtime::tensor_blob;
+use indicatif::ProgressBar;
+
+use crate::support::blob_spool::{Spool, Spooled};
+use crate::support::client::Client;
+
+/// Addresses asked about in one message.
+const ASKED_AT_ONCE: usize = 10_000;
+
+/// Where the bytes of a blob come from when it is sent.
+enum Content {
+    Bytes(Vec<u8>),
+    /// In a file without a name.
+    Spooled(Spooled),
+    /// A tensor of the model, read from its file when it is sent.
+    ModelTensor {
+        name: String,
+        header: TensorHeader,
+    },
+    /// A tensor of the model as training starts from it.
+    FirstValue(String),
+    /// A tensor of zeros of this shape.
+    Zeros(Vec<usize>),
+}
+
+/// Blobs by address.
+#[derive(Default)]
+pub struct BlobSet {
+    contents: BTreeMap<Digest, Content>,
+    /// Addresses of zeros by shape: many tensors have one shape.
+    zeros: BTreeMap<Vec<usize>, Digest>,
+    spool: Spool,
+}
+
+impl BlobSet {
+    /// Adds bytes that stay in memory: for small blobs.
+    pub fn bytes(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(Domain::Blob, &bytes);
+        self.contents.insert(digest, Content::Bytes(bytes));
+        digest
+    }
+
+    /// Adds bytes of a large blob: they wait on disk, or in memory where the disk has no room.
+    pub fn data(&mut self, bytes: Vec<u8>) -> Digest {
+        let digest = Digest::of(Domain::Blob, &bytes);
+        if !self.contents.contains_key(&digest) {
+            let content = match self.spool.put(&bytes) {
+                Ok(spooled) => Content::Spooled(spooled),
+                Err(_) => Content::Bytes(bytes),
+            };
+            self.contents.insert(digest, content);
+        }
+        digest
+    }
+
+    /// Adds a tensor of zeros.
+    ///
+    /// # Errors
+    /// Never, on the host.
+    pub fn zeros(&mut self, shape: &[usize]) -> anyhow::Result<Digest> {
+        if let Some(digest) = self.zeros.get(shape) {
+            return Ok(*digest);
+        }
+        let digest = tensor_blob::digest(&Tensor::zeros(shape))?;
+        self.zeros.insert(shape.to_vec(), digest);
+        self.contents.insert(digest, Content::Zeros(shape.to_vec()));
+        Ok(digest)
+    }
+
+    /// Adds a tensor of the model as training starts from it: f32, without negative zeros.
+    ///
+    /// # Errors
+    /// Where it is missing, or not finite.
+    pub fn first_value(&mut self, folder: &ModelFolder, name: &str) -> anyhow::Result<Digest> {
+        let digest = tensor_blob::digest(&first_value(folder, name)?)?;
+        self.contents
+            .insert(digest, Content::FirstValue(name.to_string()));
+        Ok(digest)
+    }
+
+    /// Adds the canonical encoding of a value.
+    pub fn value<T: canonical::Canonical>(&mut self, value: &T) -> Digest {
+        self.bytes(canonical::encode(value))
+    }
+
+    /// Adds a model: its tensors, and the manifest, whose address this is.
+    ///
+    /// # Errors
+    /// Naming the file or the tensor that is missing, or not finite.
+    pub fn model(&mut self, folder: &ModelFolder) -> anyhow::Result<Digest> {
+        let mut specs = folder.config().tensors();
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut tensors = Vec::new();
+        for spec in specs {
+            // Loading refuses what is not finite: better here than in the middle of a job.
+            folder.load_rows(&spec.name, &mut |_, _| Ok(()))?;
+            let bytes = folder.bytes(&spec.name)?;
+            let header = TensorHeader {
+                dtype: match folder.dtype(&spec.name) {
+                    Some(Dtype::F16) => StoredDtype::F16,
+                    Some(Dtype::BF16) => StoredDtype::Bf16,
+                    _ => StoredDtype::F32,
+                },
+                shape: spec.shape.iter().map(|&dim| dim as u64).collect(),
+            };
+            let blob = header.digest(bytes);
+            let name = spec.name.clone();
+            self.contents
+                .insert(blob, Content::ModelTensor { name, header });
+            tensors.push(ModelTensor {
+                name: spec.name,
+                blob,
+                bytes: bytes.len() as u64,
+            });
+        }
+        Ok(self.value(&ModelManifest {
+            config_json: folder.config_json().to_string(),
+            tensors,
+        }))
+    }
+
+    /// The bytes of all blobs that are held in memory.
+    pub fn into_bytes(self) -> impl Iterator<Item = Vec<u8>> {
+        self.contents
+            .into_values()
+            .filter_map(|content| match content {
+                Content::Bytes(bytes) => Some(bytes),
+                _ => None,
+            })
+    }
+
+    /// Links the tensors of the model into the store of this process's own coordinator, which reads
+    /// them from the model's files. Tensors that cannot be linked are sent like other blobs.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub async fn link(&self, folder: &ModelFolder, store: &BlobStore) -> anyhow::Result<()> {
+        for (digest, content) in &self.contents {
+            let Content::ModelTensor { name, header } = content else {
+                continue;
+            };
+            let (path, place) = folder.span(name)?;
+            let (offset, bytes) = (place.start as u64, place.len() as u64);
+            if let Some(link) = BlobLink::new(canonical::encode(header), path, offset, bytes) {
+                store.link(digest, &link).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blob(&self, digest: &Digest, folder: &ModelFolder) -> anyhow::Result<Vec<u8>> {
+        let content = self.contents.get(digest);
+        Ok(match content.context("a blob that was not asked about")? {
+            Content::Bytes(bytes) => bytes.clone(),
+            Content::Spooled(spooled) => self.spool.get(spooled)?,
+            Content::ModelTensor { name, header } => header.blob(folder.bytes(name)?),
+            Content::FirstValue(name) => tensor_blob::encode(&first_value(folder, name)?)?,
+            Content::Zeros(shape) => tensor_blob::encode(&Tensor::zeros(shape))?,
+        })
+    }
+
+    /// Sends the blobs that the store lacks.
+    ///
+    /// # Errors
+    /// Where the store has no room or the coordinator is gone.
+    pub async fn upload(
+        &self,
+        client: &Client,
+        folder: &ModelFolder,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<()> {
+        let all: Vec<Digest> = self.contents.keys().copied().collect();
+        let mut missing = Vec::new();
+        for asked in all.chunks(ASKED_AT_ONCE) {
+            match client
+                .call(&ClientRequest::MissingBlobs(asked.to_vec()))
+                .await?
+            {
+                ClientResponse::MissingBlobs(some) => missing.extend(some),
+                other => bail!("the coordinator answers {other:?}"),
+            }
+        }
+        bar.set_length(missing.len() as u64);
+        for digest in missing {
+            let bytes = self.blob(&digest, folder)?;
+            let sent = concord_runtime::blobs::upload(client.channel(), bytes).await;
+            sent.context("cannot put it into the coordinator's store")?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+fn first_value(folder: &ModelFolder, name: &str) -> anyhow::Result<Tensor> {
+    let mut value = folder.load(name)?;
+    Device::Reference.canonicalise(&mut [(name, &mut value)])?;
+    Ok(value)
+}

@@ -1,0 +1,400 @@
+//! Typed values of a YAML mapping, by the table of known keys. Every refusal names the file, the
+//! line where it is certain, the key, its value and what is allowed.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use serde_yaml_ng::{Mapping, Value};
+
+use super::foreign;
+use super::known::{Absent, Allowed, Ends, KEYS, Key, Section};
+use crate::support::home;
+
+/// A key further off than this from every known one was not meant to be one of them.
+const TYPO_MAX: usize = 3;
+
+/// Values are shown up to this many characters.
+const SHOWN_MAX: usize = 60;
+
+/// A mapping, and where it stands in its file.
+#[derive(Debug)]
+pub(super) struct Keys<'a> {
+    file: &'a Path,
+    text: &'a str,
+    section: Section,
+    /// What stands before its keys in a message, such as `datasets[0].`.
+    prefix: String,
+    map: Mapping,
+}
+
+impl<'a> Keys<'a> {
+    /// The mapping that a YAML text consists of.
+    pub(super) fn parse(file: &'a Path, text: &'a str) -> anyhow::Result<Self> {
+        let value: Value = match serde_yaml_ng::from_str(text) {
+            Ok(value) => value,
+            Err(error) if error.to_string().contains("more than one document") => bail!(
+                "{}: there are several YAML documents in the file; a job file is one, so remove \
+                 what is behind the second `---`",
+                file.display()
+            ),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{}: not valid YAML", file.display()));
+            }
+        };
+        match value {
+            Value::Mapping(map) => Ok(Self {
+                file,
+                text,
+                section: Section::Job,
+                prefix: String::new(),
+                map,
+            }),
+            Value::Null => bail!("{}: the job file is empty", file.display()),
+            _ => bail!(
+                "{}: a job file is a list of `key: value` lines",
+                file.display()
+            ),
+        }
+    }
+
+    /// Refuses a key that does not belong here, with the nearest one or with what to do instead,
+    /// and one that has no value.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let wrong: Vec<String> = self
+            .map
+            .iter()
+            .filter_map(|(key, value)| self.check_one(key, value).err())
+            .map(|error| error.to_string())
+            .collect();
+        // All at once: the writer of a file for another tool mends it in one go.
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => bail!(wrong.join("\n")),
+        }
+    }
+
+    fn check_one(&self, key: &Value, value: &Value) -> anyhow::Result<()> {
+        let Some(name) = key.as_str() else {
+            bail!(
+                "{}: the key {} is not a word",
+                self.file.display(),
+                shown(key)
+            );
+        };
+        let (place, prefix) = (self.place(name), &self.prefix);
+        let Some(key) = self.section.keys().find(|key| key.name == name) else {
+            bail!(
+                "{place}: unknown key `{prefix}{name}`: {}",
+                self.remedy(name)
+            );
+        };
+        if has_tag(value) {
+            bail!("{place}: `{prefix}{name}` has a tag of YAML (!...), which means nothing here");
+        }
+        if value.is_null() {
+            let hint = match name {
+                // To some tools, this is a full fine-tune.
+                "adapter" => "write `adapter: full` to train every weight",
+                _ => "write one, or remove the key",
+            };
+            bail!(
+                "{place}: `{prefix}{name}` has no value, but must be {}; {hint}",
+                key.allowed
+            );
+        }
+        Ok(())
+    }
+
+    /// What to do about a key that is none of this section's.
+    fn remedy(&self, name: &str) -> String {
+        if let Some(remedy) = foreign::key(name) {
+            return remedy.to_string();
+        }
+        match KEYS.iter().find(|key| key.name == name) {
+            Some(key) => format!("it belongs into {}", key.section.place()),
+            None => nearest(
+                name,
+                &self.section.keys().map(|key| key.name).collect::<Vec<_>>(),
+            ),
+        }
+    }
+
+    /// The file, and the line of `key` where only one line of the file has it.
+    pub(super) fn place(&self, key: &str) -> String {
+        let lines = self.text.lines().enumerate();
+        let mut found = lines
+            .filter(|(_, line)| has_key(line, key))
+            .map(|(index, _)| index + 1);
+        match (found.next(), found.next()) {
+            (Some(line), None) => format!("{}:{line}", self.file.display()),
+            _ => self.file.display().to_string(),
+        }
+    }
+
+    /// The error that the value of `key` is not what is `allowed`.
+    pub(super) fn bad(&self, key: &str, allowed: impl std::fmt::Display) -> anyhow::Error {
+        let found = self.map.get(key).map(shown).unwrap_or_default();
+        let place = self.place(key);
+        anyhow!(
+            "{place}: `{}{key}` is {found}, but must be {allowed}",
+            self.prefix
+        )
+    }
+
+    /// The error that a key is there that changes nothing, `because`.
+    pub(super) fn idle(&self, key: &str, because: &str) -> anyhow::Error {
+        let place = self.place(key);
+        anyhow!(
+            "{place}: `{}{key}` has no effect {because}; remove it",
+            self.prefix
+        )
+    }
+
+    /// The text of `key`, whatever it is allowed to be.
+    pub(super) fn word_given(&self, key: &str) -> Option<&str> {
+        self.map.get(key)?.as_str()
+    }
+
+    /// Whether `key` is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
+    /// What the table says of `name`, and its value or the default of the table.
+    fn get(&self, name: &str) -> anyhow::Result<(&'static Key, Option<Value>)> {
+        let mut keys = self.section.keys();
+        let key = keys.find(|key| key.name == name);
+        let key = key.with_context(|| format!("a bug: no key `{}{name}`", self.prefix))?;
+        let value = match (self.map.get(name), key.absent) {
+            (Some(value), _) => Some(value.clone()),
+            (None, Absent::Is(default)) => Some(serde_yaml_ng::from_str(default)?),
+            (None, Absent::Means(_)) => None,
+            (None, Absent::Refused) => bail!(
+                "{}: the key `{}{name}` is missing",
+                self.file.display(),
+                self.prefix
+            ),
+        };
+        Ok((key, value))
+    }
+
+    fn read_if<T>(
+        &self,
+        name: &str,
+        convert: impl FnOnce(&Value, Allowed) -> Option<T>,
+    ) -> anyhow::Result<Option<T>> {
+        let (key, value) = self.get(name)?;
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        match convert(&value, key.allowed) {
+            None => Err(self.bad(name, key.allowed)),
+            some => Ok(some),
+        }
+    }
+
+    /// [`Self::read_if`] for a key that has a value, be it a default.
+    fn read<T>(
+        &self,
+        name: &str,
+        convert: impl FnOnce(&Value, Allowed) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let value = self.read_if(name, convert)?;
+        value.with_context(|| format!("a bug: no default for `{}{name}`", self.prefix))
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&self, name: &str) -> anyhow::Result<String> {
+        self.read(name, |value, _| text(value))
+    }
+
+    /// A path, with `~` made whole; nothing where the key is absent.
+    pub(super) fn path_if(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let Some(path) = self.read_if(name, |value, _| text(value))? else {
+            return Ok(None);
+        };
+        let path = home::expand(&path);
+        path.map(Some)
+            .with_context(|| format!("{}: `{}{name}`", self.place(name), self.prefix))
+    }
+
+    /// A path, with `~` made whole.
+    pub(super) fn path(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.path_if(name)?;
+        path.with_context(|| format!("a bug: no default for `{}{name}`", self.prefix))
+    }
+
+    /// A list of texts; nothing where the key is absent.
+    pub(super) fn texts_if(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
+        let texts = |value: &Value| value.as_sequence()?.iter().map(text).collect();
+        self.read_if(name, |value, _| texts(value))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self, name: &str) -> anyhow::Result<bool> {
+        self.read(name, |value, _| value.as_bool())
+    }
+
+    /// `true` or `false`; nothing where the key is absent.
+    pub(super) fn flag_if(&self, name: &str) -> anyhow::Result<Option<bool>> {
+        self.read_if(name, |value, _| value.as_bool())
+    }
+
+    /// What one of a few words means: `meanings` are in the order of the words in the table.
+    pub(super) fn word<T: Copy>(&self, name: &str, meanings: &[T]) -> anyhow::Result<T> {
+        self.read(name, |value, allowed| {
+            let (Allowed::Words(words), Some(asked)) = (allowed, value.as_str()) else {
+                return None;
+            };
+            let index = words.iter().position(|word| *word == asked)?;
+            meanings.get(index).copied()
+        })
+    }
+
+    /// A whole number within the range of the table.
+    pub(super) fn whole(&self, name: &str) -> anyhow::Result<u32> {
+        self.read(name, whole)
+    }
+
+    /// The same; nothing where the key is absent.
+    pub(super) fn whole_if(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        self.read_if(name, whole)
+    }
+
+    /// Any whole number of 64 bits.
+    pub(super) fn seed(&self, name: &str) -> anyhow::Result<u64> {
+        self.read(name, |value, _| match value {
+            Value::String(digits) => decimal(digits)?.parse().ok(),
+            value => value.as_u64(),
+        })
+    }
+
+    /// A finite number within the range of the table, rounded to f32.
+    pub(super) fn number(&self, name: &str) -> anyhow::Result<f32> {
+        self.read(name, real)
+    }
+
+    /// The same; nothing where the key is absent.
+    pub(super) fn number_if(&self, name: &str) -> anyhow::Result<Option<f32>> {
+        self.read_if(name, real)
+    }
+
+    /// A mapping; an empty one where the key is absent.
+    pub(super) fn map(&self, name: &str, section: Section) -> anyhow::Result<Keys<'a>> {
+        let map = self.read_if(name, |value, _| value.as_mapping().cloned())?;
+        Ok(self.inner(section, format!("{name}."), map.unwrap_or_default()))
+    }
+
+    /// A list of mappings.
+    pub(super) fn maps(&self, name: &str, section: Section) -> anyhow::Result<Vec<Keys<'a>>> {
+        let map = |value: &Value| value.as_mapping().cloned();
+        let maps = |value: &Value| value.as_sequence()?.iter().map(map).collect();
+        let maps: Vec<Mapping> = self.read(name, |value, _| maps(value))?;
+        let numbered = |(index, map)| self.inner(section, format!("{name}[{index}]."), map);
+        Ok(maps.into_iter().enumerate().map(numbered).collect())
+    }
+
+    fn inner(&self, section: Section, prefix: String, map: Mapping) -> Keys<'a> {
+        Keys {
+            file: self.file,
+            text: self.text,
+            section,
+            prefix,
+            map,
+        }
+    }
+}
+
+/// Whether a value, or one in its lists, has a tag; conversions would look through it.
+fn has_tag(value: &Value) -> bool {
+    match value {
+        Value::Tagged(_) => true,
+        Value::Sequence(values) => values.iter().any(has_tag),
+        _ => false,
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    let text = value.as_str().map(str::to_string);
+    text.filter(|text| !text.trim().is_empty())
+}
+
+/// A number, also where YAML takes its spelling (such as `1e-3` in quotes) for a text.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => decimal(text)?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A spelling of a number that all readers of YAML take for the same one: 010 is eight to some and
+/// ten to others.
+fn decimal(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let digits = text.trim_start_matches(['+', '-']);
+    let is_octal = digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit());
+    (!is_octal).then_some(text)
+}
+
+fn whole(value: &Value, allowed: Allowed) -> Option<u32> {
+    let number = number(value).filter(|number| number.fract() == 0.0)?;
+    // A whole number within u32: the conversion is exact.
+    let number = (0.0..=f64::from(u32::MAX))
+        .contains(&number)
+        .then_some(number as u32)?;
+    let holds = match allowed {
+        Allowed::Whole(first, last) => (first..=last).contains(&number),
+        Allowed::Bits => [8, 14, 16].contains(&number),
+        _ => false,
+    };
+    holds.then_some(number)
+}
+
+fn real(value: &Value, allowed: Allowed) -> Option<f32> {
+    // -0 becomes +0: one job, whichever is written.
+    let number = number(value)? as f32 + 0.0;
+    let holds = match allowed {
+        Allowed::Positive => number > 0.0,
+        Allowed::NotNegative => number >= 0.0,
+        Allowed::Share(Ends::Lower) => (0.0..1.0).contains(&number),
+        Allowed::Share(Ends::Upper) => number > 0.0 && number <= 1.0,
+        Allowed::Share(Ends::Both) => (0.0..=1.0).contains(&number),
+        _ => false,
+    };
+    (number.is_finite() && holds).then_some(number)
+}
+
+/// Whether a line sets `key`, in the block form or in the flow form of YAML.
+fn has_key(line: &str, key: &str) -> bool {
+    let code = line.split(" #").next().unwrap_or(line);
+    code.match_indices(key).any(|(start, _)| {
+        let before = code[..start].trim_end_matches(['"', '\'']);
+        let after = code[start + key.len()..].trim_start_matches(['"', '\'']);
+        let begins = before.is_empty() || before.ends_with([' ', '{', ',', '-']);
+        begins && after.trim_start().starts_with(':')
+    })
+}
+
+/// A value as it may stand in a message.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => format!("\"{text}\""),
+        // The flow form, on one line.
+        Value::Sequence(_) | Value::Mapping(_) => serde_json::to_string(value).unwrap_or_default(),
+        other => serde_yaml_ng::to_string(other).unwrap_or_default(),
+    };
+    let text = text.trim_end();
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+fn nearest(key: &str, known: &[&str]) -> String {
+    let distance = |name: &&str| strsim::damerau_levenshtein(key, name);
+    match known.iter().min_by_key(|name| distance(name)) {
+        Some(name) if distance(name) <= TYPO_MAX => format!("did you mean `{name}`?"),
+        _ => format!("known are {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,210 @@
+//! Every key of a job file: what it means, what it may be, and what holds without it. Job files are
+//! read by this table, and `concord train --keys` prints it.
+
+use std::fmt;
+
+use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
+
+/// Where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    /// The top level of the file.
+    Job,
+    /// An entry of `datasets`.
+    Dataset,
+    /// The mapping `precision`.
+    Precision,
+}
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Allowed {
+    /// A text that is not empty.
+    Text,
+    /// A path; `~/` is the home directory.
+    Path,
+    /// A path, or a name on the Hugging Face hub.
+    Model,
+    /// A list of texts.
+    Names,
+    /// `true` or `false`.
+    Flag,
+    /// One of a few words.
+    Words(&'static [&'static str]),
+    /// A whole number from the first to the second.
+    Whole(u32, u32),
+    /// A whole number of 64 bits.
+    Seed,
+    /// A number above 0.
+    Positive,
+    /// A number, 0 or more.
+    NotNegative,
+    /// A number from 0 to 1.
+    Share(Ends),
+    /// 8, 14 or 16.
+    Bits,
+    /// A list of mappings.
+    Mappings,
+    Mapping,
+}
+
+/// Which ends of the range from 0 to 1 belong to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ends {
+    /// 0, but not 1.
+    Lower,
+    /// 1, but not 0.
+    Upper,
+    /// 0 and 1.
+    Both,
+}
+
+/// What holds where a key is absent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Absent {
+    /// The file is refused.
+    Refused,
+    /// This value, in YAML.
+    Is(&'static str),
+    /// What these words say.
+    Means(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// Where it stands.
+    pub section: Section,
+    pub name: &'static str,
+    /// What it may be.
+    pub allowed: Allowed,
+    /// What holds without it.
+    pub absent: Absent,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+use Absent::{Is, Means, Refused};
+use Allowed::*;
+use Section::{Dataset, Job, Precision};
+
+const fn key(
+    section: Section,
+    name: &'static str,
+    allowed: Allowed,
+    absent: Absent,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        section,
+        name,
+        allowed,
+        absent,
+        meaning,
+    }
+}
+
+/// Every key, in the order of the help page.
+#[rustfmt::skip]
+pub(super) const KEYS: [Key; 34] = [
+    key(Job, "base_model", Model, Refused, "the model that is tuned"),
+    key(Job, "datasets", Mappings, Refused, "the data, one mapping for each file"),
+    key(Dataset, "path", Path, Refused, "the file"),
+    key(Dataset, "type", Words(&["text", "instruct", "tokens"]), Refused,
+        "text: documents, a .txt file or rows of .jsonl or .json, joined and cut; instruct: rows \
+         of an instruction, perhaps an input, and the output, which alone is learnt; tokens: token \
+         ids in a safetensors file"),
+    key(Dataset, "field", Text, Is("text"), "for text in rows: the field of the document"),
+    key(Dataset, "field_instruction", Text, Is("instruction"),
+        "for instruct: the field of the instruction"),
+    key(Dataset, "field_input", Text, Is("input"),
+        "for instruct: the field that is put behind the instruction; rows may lack it"),
+    key(Dataset, "field_output", Text, Is("output"), "for instruct: the field of the answer"),
+    key(Dataset, "ignore_fields", Names, Means("every field must be used, or known to be no text \
+         to learn"), "fields of rows to leave out on purpose"),
+    key(Job, "adapter", Words(&["lora", "full"]), Is("lora"),
+        "what is trained: a LoRA adapter, or every weight"),
+    key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
+        "rank of the adapter"),
+    key(Job, "lora_alpha", Positive, Means("16, or that of initial_adapter"),
+        "the adapter is scaled by lora_alpha / lora_r"),
+    key(Job, "lora_target_modules", Names, Means("all seven, or those of initial_adapter"),
+        "projections that are adapted: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, \
+         down_proj"),
+    key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
+        "a PEFT folder that the training starts from"),
+    key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
+        "tokens of a sequence; longer examples lose their end, and are counted"),
+    key(Job, "micro_batch_size", Whole(1, 65_536), Is("1"), "sequences of a microbatch"),
+    key(Job, "gradient_accumulation_steps", Whole(1, MICROBATCHES_MAX), Is("1"),
+        "microbatches of a step, over all replicas"),
+    key(Job, "max_steps", Whole(1, STEPS_MAX), Refused, "steps"),
+    key(Job, "learning_rate", Share(Ends::Upper), Refused, "the peak of the learning rate"),
+    key(Job, "lr_scheduler", Words(&["cosine", "linear", "constant"]), Is("cosine"),
+        "its curve after the warm-up"),
+    key(Job, "warmup_steps", Whole(0, STEPS_MAX), Is("0"), "steps of warm-up, at most max_steps"),
+    key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"), "decay of AdamW's first moment"),
+    key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"), "decay of AdamW's second moment"),
+    key(Job, "adam_epsilon", Share(Ends::Upper), Is("1e-8"),
+        "added to the root of the second moment"),
+    key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decoupled decay of all that is trained"),
+    key(Job, "max_grad_norm", NotNegative, Is("1"),
+        "the norm that gradients are clipped to; 0 turns clipping off"),
+    key(Job, "seed", Seed, Is("42"), "of the order of sequences and of a fresh adapter"),
+    key(Job, "shuffle", Flag, Means("true; false for a data set of type tokens"),
+        "whether sequences come in a new order each epoch"),
+    key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
+    key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),
+    key(Job, "precision", Mapping, Means("both keys below have their values"),
+        "bits of the operands of products"),
+    key(Precision, "weights", Bits, Is("16"), "bits of a weight"),
+    key(Precision, "activations", Bits, Is("16"), "bits of an activation"),
+    key(Job, "recompute", Flag, Is("false"),
+        "whether activations are computed again rather than kept: less memory, a third more work"),
+];
+
+impl Section {
+    pub(super) fn keys(self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(move |key| key.section == self)
+    }
+
+    /// Where its keys stand, in words.
+    pub(super) fn place(self) -> &'static str {
+        match self {
+            Job => "the top level of the file",
+            Dataset => "an entry of `datasets`",
+            Precision => "`precision`",
+        }
+    }
+
+    /// What stands in front of its keys.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Job => "",
+            Dataset => "datasets[].",
+            Precision => "precision.",
+        }
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Text => f.write_str("a text"),
+            Path => f.write_str("a path"),
+            Model => f.write_str("a model folder, or owner/name of the Hugging Face hub"),
+            Names => f.write_str("a list of names"),
+            Flag => f.write_str("true or false"),
+            Words(words) => write!(f, "one of {}", words.join(", ")),
+            Whole(first, last) => write!(f, "a whole number from {first} to {last}"),
+            Seed => f.write_str("a whole number from 0 to 2^64 - 1"),
+            Positive => f.write_str("a number above 0"),
+            NotNegative => f.write_str("a number, 0 or more"),
+            Share(Ends::Lower) => f.write_str("0 or more, and below 1"),
+            Share(Ends::Upper) => f.write_str("above 0, and at most 1"),
+            Share(Ends::Both) => f.write_str("from 0 to 1"),
+            Bits => f.write_str("one of 8, 14 and 16 (bits)"),
+            Mappings => f.write_str("a list of mappings"),
+            Mapping => f.write_str("a mapping of keys"),
+        }
+    }
+}

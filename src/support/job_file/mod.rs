@@ -1,0 +1,284 @@
+//! The job file: what a fine-tune is, in YAML, by the names that fine-tuners know.
+
+mod datasets;
+mod foreign;
+pub mod help;
+mod keys;
+mod known;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use concord_models::config::Projection;
+use concord_models::data::{self, DatasetSource};
+use concord_models::peft::Adapter;
+use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
+
+use keys::Keys;
+use known::Section;
+
+/// Rank of an adapter without `lora_r`.
+const LORA_R: u32 = 8;
+
+/// Scale of an adapter without `lora_alpha`.
+const LORA_ALPHA: f32 = 16.0;
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// Low-rank updates of projections.
+    Lora,
+    /// Every tensor of the model.
+    Full,
+}
+
+/// The shape of a LoRA adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraShape {
+    /// Rank.
+    pub r: u32,
+    /// The update is scaled by `alpha / r`.
+    pub alpha: f32,
+    /// Projections that have one.
+    pub targets: BTreeSet<Projection>,
+}
+
+/// A job file whose every value is in range. Paths are relative to the current directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobFile {
+    /// A model folder, or an id on the Hugging Face hub.
+    pub base_model: String,
+    /// At least one; a `tokens` file stands alone.
+    pub datasets: Vec<DatasetSource>,
+    /// What is trained.
+    pub adapter: AdapterKind,
+    /// Whether the file has no `adapter`.
+    pub adapter_is_assumed: bool,
+    /// A PEFT folder that the training starts from.
+    pub initial_adapter: Option<PathBuf>,
+    /// Tokens of a sequence.
+    pub sequence_len: u32,
+    /// Sequences of a microbatch.
+    pub micro_batch_size: u32,
+    /// Microbatches of a step, over all replicas.
+    pub gradient_accumulation_steps: u32,
+    pub max_steps: u32,
+    /// The peak of the learning rate.
+    pub learning_rate: f32,
+    /// Its curve after warm-up.
+    pub lr_scheduler: ScheduleKind,
+    /// Steps of warm-up, at most `max_steps`.
+    pub warmup_steps: u32,
+    /// Decay of AdamW's first moment.
+    pub adam_beta1: f32,
+    /// Decay of AdamW's second moment.
+    pub adam_beta2: f32,
+    /// Added to the root of the second moment.
+    pub adam_epsilon: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Global norm that gradients are clipped to; 0 turns clipping off.
+    pub max_grad_norm: f32,
+    /// Of the order of sequences and of fresh adapters.
+    pub seed: u64,
+    /// Whether sequences come in a new order each epoch; never for a `tokens` file.
+    pub shuffle: bool,
+    /// Where the result goes.
+    pub output_dir: PathBuf,
+    /// Steps between two checkpoints.
+    pub save_steps: u32,
+    /// Bits of the operands of products.
+    pub precision: PrecisionSpec,
+    /// Whether activations are computed again in the backward pass rather than kept.
+    pub recompute: bool,
+    lora_r: Option<u32>,
+    lora_alpha: Option<f32>,
+    lora_target_modules: Option<BTreeSet<Projection>>,
+}
+
+impl JobFile {
+    /// Reads and checks a job file. Neither model nor data are opened.
+    ///
+    /// # Errors
+    /// Naming the file, the line where it is certain, the key, its value and what is allowed.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("cannot read the job file {}", path.display()))?;
+        let text = data::utf8(bytes);
+        let text = text.map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
+        let keys = Keys::parse(path, text)?;
+        keys.check()?;
+        let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
+        let datasets = datasets::read(&keys)?;
+        let curves = [
+            ScheduleKind::Cosine,
+            ScheduleKind::Linear,
+            ScheduleKind::Constant,
+        ];
+        let job = Self {
+            max_steps: keys.whole("max_steps")?,
+            base_model: keys.path("base_model")?,
+            adapter,
+            adapter_is_assumed: !keys.has("adapter"),
+            initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
+            sequence_len: keys.whole("sequence_len")?,
+            micro_batch_size: keys.whole("micro_batch_size")?,
+            gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
+            learning_rate: keys.number("learning_rate")?,
+            lr_scheduler: keys.word("lr_scheduler", &curves)?,
+            warmup_steps: keys.whole("warmup_steps")?,
+            adam_beta1: keys.number("adam_beta1")?,
+            adam_beta2: keys.number("adam_beta2")?,
+            adam_epsilon: keys.number("adam_epsilon")?,
+            weight_decay: keys.number("weight_decay")?,
+            max_grad_norm: keys.number("max_grad_norm")?,
+            seed: keys.seed("seed")?,
+            shuffle: datasets::shuffle(&keys, &datasets)?,
+            datasets,
+            output_dir: keys.path("output_dir")?.into(),
+            save_steps: keys.whole("save_steps")?,
+            precision: precision(&keys)?,
+            recompute: keys.flag("recompute")?,
+            lora_r: keys.whole_if("lora_r")?,
+            lora_alpha: keys.number_if("lora_alpha")?,
+            lora_target_modules: targets(&keys)?,
+        };
+        if job.warmup_steps > job.max_steps {
+            let allowed = format!("a whole number from 0 to {} (max_steps)", job.max_steps);
+            return Err(keys.bad("warmup_steps", allowed));
+        }
+        job.check_adapter(&keys)?;
+        Ok(job)
+    }
+
+    /// A full fine-tune has no use for the keys of LoRA: one that is there is a mistake.
+    fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
+        let lora = [
+            "lora_r",
+            "lora_alpha",
+            "lora_target_modules",
+            "initial_adapter",
+        ];
+        let idle = lora.into_iter().find(|key| keys.has(key));
+        match (self.adapter, idle) {
+            (AdapterKind::Full, Some(key)) => bail!(
+                "{}: `{key}` has no effect with `adapter: full`; remove it, or set `adapter: lora`",
+                keys.place(key)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// The shape of the adapter: that of `initial`, where the training starts from one.
+    ///
+    /// # Errors
+    /// Where the file asks for another shape than `initial` has.
+    pub fn lora(&self, initial: Option<&Adapter>) -> anyhow::Result<LoraShape> {
+        let asked = LoraShape {
+            r: self.lora_r.unwrap_or(LORA_R),
+            alpha: self.lora_alpha.unwrap_or(LORA_ALPHA),
+            targets: match &self.lora_target_modules {
+                Some(targets) => targets.clone(),
+                None => Projection::ALL.into_iter().collect(),
+            },
+        };
+        let Some(initial) = initial else {
+            return Ok(asked);
+        };
+        let found = LoraShape {
+            r: initial.r,
+            alpha: initial.alpha,
+            targets: initial.targets.iter().copied().collect(),
+        };
+        let contradiction = if self.lora_r.is_some_and(|r| r != found.r) {
+            Some(("lora_r", asked.r.to_string(), found.r.to_string()))
+        } else if self.lora_alpha.is_some_and(|alpha| alpha != found.alpha) {
+            Some((
+                "lora_alpha",
+                asked.alpha.to_string(),
+                found.alpha.to_string(),
+            ))
+        } else if self.lora_target_modules.is_some() && asked.targets != found.targets {
+            Some((
+                "lora_target_modules",
+                names(&asked.targets),
+                names(&found.targets),
+            ))
+        } else {
+            None
+        };
+        match contradiction {
+            None => Ok(found),
+            Some((key, asked, found)) => bail!(
+                "`{key}` is {asked}, but the initial adapter has {found}; remove `{key}` to take \
+                 over the adapter's"
+            ),
+        }
+    }
+
+    /// The optimizer, in the job spec's words.
+    pub fn optimizer(&self) -> AdamW {
+        AdamW {
+            beta1: self.adam_beta1.into(),
+            beta2: self.adam_beta2.into(),
+            epsilon: self.adam_epsilon.into(),
+            weight_decay: self.weight_decay.into(),
+            max_grad_norm: self.max_grad_norm.into(),
+        }
+    }
+
+    /// The learning rate over the steps, in the job spec's words.
+    pub fn schedule(&self) -> RateSchedule {
+        RateSchedule {
+            kind: self.lr_scheduler,
+            learning_rate: self.learning_rate.into(),
+            warmup_steps: self.warmup_steps,
+        }
+    }
+
+    /// The order of sequences, in the job spec's words.
+    pub fn order(&self) -> Order {
+        match self.shuffle {
+            true => Order::Shuffled { seed: self.seed },
+            false => Order::AsGiven,
+        }
+    }
+}
+
+fn precision(keys: &Keys) -> anyhow::Result<PrecisionSpec> {
+    let keys = keys.map("precision", Section::Precision)?;
+    keys.check()?;
+    // The table allows 8, 14 and 16.
+    let bits = |name| anyhow::Ok(u8::try_from(keys.whole(name)?)?);
+    Ok(PrecisionSpec {
+        weights: bits("weights")?,
+        activations: bits("activations")?,
+    })
+}
+
+fn targets(keys: &Keys) -> anyhow::Result<Option<BTreeSet<Projection>>> {
+    let Some(names) = keys.texts_if("lora_target_modules")? else {
+        return Ok(None);
+    };
+    if names.is_empty() {
+        return Err(keys.bad("lora_target_modules", "a list of at least one projection"));
+    }
+    let parsed = names.iter().map(|name| name.parse::<Projection>());
+    let parsed = parsed.collect::<Result<BTreeSet<_>, _>>();
+    parsed
+        .map(Some)
+        .with_context(|| keys.place("lora_target_modules"))
+}
+
+fn names(targets: &BTreeSet<Projection>) -> String {
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    format!("[{}]", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

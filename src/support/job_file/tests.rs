@@ -1,0 +1,327 @@
+use concord_models::data::DatasetKind;
+
+use super::*;
+
+mod silent;
+
+const JOB: &str = "\
+base_model: models/small
+datasets: [{path: a.txt, type: text}]
+adapter: lora            # lora | full
+lora_r: 4
+lora_alpha: 32
+sequence_len: 128
+micro_batch_size: 2
+gradient_accumulation_steps: 8
+max_steps: 30
+learning_rate: 1e-3
+lr_scheduler: linear
+warmup_steps: 5
+seed: 7
+output_dir: out/a
+";
+
+fn parse(text: &str) -> anyhow::Result<JobFile> {
+    JobFile::parse(Path::new("job.yaml"), text)
+}
+
+/// The job with one line taken out and others put in.
+fn with(without: &str, more: &str) -> anyhow::Result<JobFile> {
+    let kept = JOB
+        .lines()
+        .filter(|line| !line.starts_with(&format!("{without}:")));
+    let mut text: Vec<&str> = kept.collect();
+    text.extend(more.lines());
+    parse(&text.join("\n"))
+}
+
+fn refusal(without: &str, more: &str) -> String {
+    format!("{:#}", with(without, more).expect_err(more))
+}
+
+#[test]
+fn every_value_is_read() {
+    let job = parse(JOB).unwrap();
+    assert_eq!(job.base_model, "models/small");
+    assert_eq!(
+        job.datasets,
+        [DatasetSource::new("a.txt", DatasetKind::Text)]
+    );
+    assert_eq!(
+        (job.adapter, job.sequence_len, job.micro_batch_size),
+        (AdapterKind::Lora, 128, 2)
+    );
+    assert_eq!(
+        (
+            job.gradient_accumulation_steps,
+            job.max_steps,
+            job.warmup_steps
+        ),
+        (8, 30, 5)
+    );
+    assert_eq!(
+        (job.learning_rate, job.lr_scheduler),
+        (1e-3, ScheduleKind::Linear)
+    );
+    assert_eq!((job.seed, job.order()), (7, Order::Shuffled { seed: 7 }));
+    let lora = job.lora(None).unwrap();
+    assert_eq!((lora.r, lora.alpha, lora.targets.len()), (4, 32.0, 7));
+}
+
+#[test]
+fn what_is_left_out_has_the_usual_value() {
+    let job = parse(
+        "{base_model: m, datasets: [{path: a, type: tokens}], sequence_len: 8, max_steps: 1, \
+         learning_rate: 0.5, output_dir: o}",
+    )
+    .unwrap();
+    assert_eq!(job.adapter, AdapterKind::Lora);
+    assert_eq!(
+        (job.micro_batch_size, job.gradient_accumulation_steps),
+        (1, 1)
+    );
+    assert_eq!(
+        (job.adam_beta1, job.adam_beta2, job.adam_epsilon),
+        (0.9, 0.999, 1e-8)
+    );
+    assert_eq!(
+        (job.weight_decay, job.max_grad_norm, job.seed),
+        (0.0, 1.0, 42)
+    );
+    assert_eq!(
+        (job.lr_scheduler, job.warmup_steps),
+        (ScheduleKind::Cosine, 0)
+    );
+    assert_eq!((job.save_steps, job.recompute), (10, false));
+    assert_eq!(
+        job.precision,
+        PrecisionSpec {
+            weights: 16,
+            activations: 16
+        }
+    );
+    assert_eq!(job.order(), Order::AsGiven);
+    let lora = job.lora(None).unwrap();
+    assert_eq!(
+        (lora.r, lora.alpha, lora.targets.len()),
+        (LORA_R, LORA_ALPHA, 7)
+    );
+}
+
+#[test]
+fn a_number_is_a_number_however_it_is_spelt() {
+    for spelling in [
+        "1e-3", "1.0e-3", "0.001", "1E-3", "1e-03", "\"1e-3\"", ".001",
+    ] {
+        let job = with("learning_rate", &format!("learning_rate: {spelling}"));
+        assert_eq!(
+            job.unwrap().learning_rate.to_bits(),
+            1e-3_f32.to_bits(),
+            "{spelling}"
+        );
+    }
+    assert_eq!(with("max_steps", "max_steps: 1e2").unwrap().max_steps, 100);
+    assert_eq!(
+        with("seed", "seed: 18446744073709551615").unwrap().seed,
+        u64::MAX
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_and_its_line() {
+    let error = refusal("lora_r", "lora_rr: 4");
+    assert_eq!(
+        error,
+        "job.yaml:14: unknown key `lora_rr`: did you mean `lora_r`?"
+    );
+    let error = refusal("learning_rate", "learning-rate: 1e-3");
+    assert!(error.ends_with("did you mean `learning_rate`?"), "{error}");
+    let error = refusal("", "warmup_ratioo_of_the_moon: 1");
+    assert!(error.contains("known are base_model, datasets,"), "{error}");
+    let error = refusal("", "num_epochs: 3");
+    assert!(
+        error.ends_with("unknown key `num_epochs`: set `max_steps`"),
+        "{error}"
+    );
+    let error = refusal("datasets", "datasets:\n  - path: a.txt\n    tipe: text");
+    assert_eq!(
+        error,
+        "job.yaml:16: unknown key `datasets[0].tipe`: did you mean `type`?"
+    );
+    let error = refusal("", "precision: {wieghts: 8}");
+    assert!(
+        error.ends_with("`precision.wieghts`: did you mean `weights`?"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let needed = [
+        "base_model",
+        "datasets",
+        "sequence_len",
+        "max_steps",
+        "learning_rate",
+        "output_dir",
+    ];
+    for key in needed {
+        assert_eq!(
+            refusal(key, ""),
+            format!("job.yaml: the key `{key}` is missing")
+        );
+    }
+    let error = refusal("datasets", "datasets: [{type: text}]");
+    assert_eq!(error, "job.yaml: the key `datasets[0].path` is missing");
+}
+
+/// Lines with a value out of range, and a part of what is said about each.
+const OUT_OF_RANGE: &[(&str, &str)] = &[
+    (
+        "lora_r: 0",
+        "`lora_r` is 0, but must be a whole number from 1 to 4096",
+    ),
+    (
+        "lora_r: 8.5",
+        "`lora_r` is 8.5, but must be a whole number from 1 to 4096",
+    ),
+    ("lora_r: -1", "`lora_r` is -1, but must be"),
+    ("lora_r: [1]", "`lora_r` is [1], but must be"),
+    (
+        "lora_alpha: 0",
+        "`lora_alpha` is 0, but must be a number above 0",
+    ),
+    ("sequence_len: 1", "must be a whole number from 2"),
+    ("max_steps: 0", "must be a whole number from 1"),
+    ("micro_batch_size: 0", "must be a whole number from 1"),
+    ("gradient_accumulation_steps: 5000", "from 1 to 4096"),
+    (
+        "learning_rate: 0",
+        "`learning_rate` is 0, but must be above 0, and at most 1",
+    ),
+    ("learning_rate: .nan", "but must be above 0, and at most 1"),
+    ("learning_rate: 1e-60", "but must be above 0, and at most 1"),
+    (
+        "learning_rate: fast",
+        "`learning_rate` is \"fast\", but must be above 0",
+    ),
+    (
+        "lr_scheduler: cosin",
+        "is \"cosin\", but must be one of cosine, linear, constant",
+    ),
+    (
+        "warmup_steps: 31",
+        "`warmup_steps` is 31, but must be a whole number from 0 to 30 (max_steps)",
+    ),
+    (
+        "adam_beta2: 1",
+        "`adam_beta2` is 1, but must be 0 or more, and below 1",
+    ),
+    ("adam_epsilon: 0", "above 0, and at most 1"),
+    ("weight_decay: -0.1", "from 0 to 1"),
+    ("max_grad_norm: -1", "a number, 0 or more"),
+    ("seed: 1.5", "a whole number from 0 to 2^64 - 1"),
+    (
+        "shuffle: maybe",
+        "`shuffle` is \"maybe\", but must be true or false",
+    ),
+    ("recompute: 1", "must be true or false"),
+    ("save_steps: 0", "must be a whole number from 1"),
+    (
+        "precision: {weights: 4}",
+        "`precision.weights` is 4, but must be one of 8, 14 and 16",
+    ),
+    ("precision: 8", "`precision` is 8, but must be a mapping"),
+    (
+        "adapter: qlora",
+        "`adapter` is \"qlora\", but must be one of lora, full",
+    ),
+    (
+        "base_model: 7",
+        "`base_model` is 7, but must be a model folder, or owner/name",
+    ),
+    ("output_dir: ''", "`output_dir` is \"\", but must be a path"),
+    (
+        "datasets: a.txt",
+        "`datasets` is \"a.txt\", but must be a list of mappings",
+    ),
+    ("datasets: []", "`datasets` is empty"),
+    (
+        "datasets: [{path: a, type: csv}]",
+        "must be one of text, instruct, tokens",
+    ),
+    (
+        "lora_target_modules: []",
+        "a list of at least one projection",
+    ),
+    ("lora_target_modules: [q_prj]", "q_prj"),
+];
+
+#[test]
+fn a_value_out_of_range_is_refused_with_what_is_allowed() {
+    for &(line, expected) in OUT_OF_RANGE {
+        let key = line.split(':').next().unwrap();
+        let error = refusal(key, line);
+        assert!(
+            error.contains(expected),
+            "{line}\n gives {error}\n not   {expected}"
+        );
+        assert!(error.starts_with("job.yaml"), "{error}");
+    }
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused() {
+    let error = refusal("adapter", "adapter: full");
+    assert!(
+        error.contains("`lora_r` has no effect with `adapter: full`"),
+        "{error}"
+    );
+    let tokens = "datasets: [{path: a, type: tokens}, {path: b, type: text}]";
+    assert!(refusal("datasets", tokens).contains("must be the only one"));
+    let tokens = "datasets: [{path: a, type: tokens}]\nshuffle: true";
+    assert!(refusal("datasets", tokens).contains("taken in its own order"));
+}
+
+#[test]
+fn an_initial_adapter_gives_the_shape() {
+    let initial = Adapter {
+        r: 2,
+        alpha: 4.0,
+        targets: vec![Projection::Q, Projection::V],
+        tensors: Default::default(),
+    };
+    let error = parse(JOB)
+        .unwrap()
+        .lora(Some(&initial))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("`lora_r` is 4, but the initial adapter has 2"),
+        "{error}"
+    );
+    let job = with("lora_r", "lora_target_modules: [v_proj, q_proj]").unwrap();
+    let error = job.lora(Some(&initial)).unwrap_err().to_string();
+    assert!(
+        error.contains("`lora_alpha` is 32, but the initial adapter has 4"),
+        "{error}"
+    );
+    let job = with("lora_r", "").unwrap();
+    let bare = JobFile {
+        lora_alpha: None,
+        ..job
+    };
+    let found = bare.lora(Some(&initial)).unwrap();
+    assert_eq!((found.r, found.alpha, found.targets.len()), (2, 4.0, 2));
+}
+
+#[test]
+fn what_is_no_mapping_is_refused() {
+    assert!(format!("{:#}", parse("").unwrap_err()).contains("the job file is empty"));
+    assert!(format!("{:#}", parse("- a").unwrap_err()).contains("`key: value` lines"));
+    let error = format!("{:#}", parse("base_model: [a\nlora_r: 8").unwrap_err());
+    assert!(
+        error.contains("job.yaml: not valid YAML") && error.contains("line"),
+        "{error}"
+    );
+}

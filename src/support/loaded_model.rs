@@ -1,0 +1,236 @@
+//! A whole model on this machine, with an adapter where one is given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use concord_kernels::Device;
+use concord_kernels::coded::Precision;
+use concord_models::config::DecoderConfig;
+use concord_models::decoder::{LoraSpec, Precisions, Stage, StageOptions};
+use concord_models::generation_config::GenerationConfig;
+use concord_models::hub;
+use concord_models::peft::Adapter;
+use concord_models::weights::ModelFolder;
+use concord_text::TextTokenizer;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::support::device::DeviceArgs;
+
+/// The file that tells a PEFT folder.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// The temperature where neither the options nor the model say one.
+pub const TEMPERATURE: f32 = 0.8;
+
+/// Which model to compute, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub.
+    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    pub model: String,
+    /// A PEFT folder with a LoRA adapter for the model.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// The folders that `--model` names: those of a model, or of an adapter with the model under it.
+#[derive(Debug)]
+pub struct NamedModel {
+    /// The folder of the model, or of the base model.
+    pub model: PathBuf,
+    /// The folder of the adapter that the name means.
+    pub adapter: Option<PathBuf>,
+}
+
+impl NamedModel {
+    /// Finds the folders, downloading them where need be.
+    ///
+    /// # Errors
+    /// Where they are not found, or a folder is both a model and an adapter.
+    pub fn find(model: &str) -> anyhow::Result<Self> {
+        let named = resolve(model).context("--model")?;
+        let base = base_of_adapter(&named).context("--model")?;
+        let Some(base) = base else {
+            return Ok(Self {
+                model: named,
+                adapter: None,
+            });
+        };
+        let model = resolve(&base).with_context(|| {
+            let named = named.display();
+            format!("--model {named} is an adapter, and its base model is unavailable")
+        })?;
+        Ok(Self {
+            model,
+            adapter: Some(named),
+        })
+    }
+}
+
+/// A model whose files have been found and checked; no weights are in memory yet.
+#[derive(Debug)]
+pub struct OpenedModel {
+    device: Device,
+    folder: ModelFolder,
+    adapter: Option<Adapter>,
+}
+
+impl ModelArgs {
+    /// Finds the model, downloading it where need be, and checks its files.
+    ///
+    /// # Errors
+    /// Naming the file and what is wrong with it.
+    pub fn open(&self) -> anyhow::Result<OpenedModel> {
+        let device = self.device.device(None)?;
+        let named = NamedModel::find(&self.model)?;
+        if named.adapter.is_some() && self.adapter.is_some() {
+            bail!(
+                "--model {} is an adapter itself: give its base model with --adapter",
+                self.model
+            );
+        }
+        let adapter = named.adapter.or_else(|| self.adapter.clone());
+        let folder = ModelFolder::open(&named.model)?;
+        let adapter = adapter
+            .map(|path| Adapter::open(&path, folder.config()))
+            .transpose()?;
+        Ok(OpenedModel {
+            device,
+            folder,
+            adapter,
+        })
+    }
+}
+
+impl OpenedModel {
+    /// The model's configuration.
+    pub fn config(&self) -> &DecoderConfig {
+        self.folder.config()
+    }
+
+    /// The folder of the model.
+    pub fn dir(&self) -> &Path {
+        self.folder.dir()
+    }
+
+    /// The model's tokenizer, checked against its embedding.
+    ///
+    /// # Errors
+    /// Where it is missing, broken or of another model.
+    pub fn tokenizer(&self) -> anyhow::Result<TextTokenizer> {
+        let tokenizer = TextTokenizer::open(self.folder.dir())?;
+        for note in tokenizer.notes() {
+            eprintln!("note: {note}");
+        }
+        tokenizer.check(self.config().vocab)?;
+        Ok(tokenizer)
+    }
+
+    /// How the model wants tokens to be drawn. What it asks for and nobody does is told on stderr.
+    ///
+    /// # Errors
+    /// Naming the key of its `generation_config.json` that cannot be used.
+    pub fn generation(&self) -> anyhow::Result<GenerationConfig> {
+        let generation = GenerationConfig::open(self.folder.dir())?;
+        for sentence in &generation.not_applied {
+            eprintln!("note: {sentence}");
+        }
+        Ok(generation)
+    }
+
+    /// Loads all layers, for sequences of up to `positions` tokens. A terminal shows a spinner.
+    ///
+    /// # Errors
+    /// Where a tensor is broken.
+    pub fn load(&self, positions: usize) -> anyhow::Result<Stage> {
+        let spinner = ProgressBar::new_spinner();
+        spinner.set_message(format!("loading {}", self.folder.dir().display()));
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let lora = self.adapter.as_ref().map(|adapter| LoraSpec {
+            rank: adapter.r,
+            scale: adapter.alpha / adapter.r as f32,
+            targets: adapter.targets.iter().copied().collect(),
+        });
+        let config = Arc::new(self.config().clone());
+        let options = StageOptions {
+            device: self.device.clone(),
+            layers: 0..config.layers as u32,
+            config,
+            precisions: Precisions {
+                weights: Precision::I16,
+                activations: Precision::I16,
+            },
+            lora,
+            trains_all: false,
+            positions,
+        };
+        let none = BTreeMap::new();
+        let values = self
+            .adapter
+            .as_ref()
+            .map_or(&none, |adapter| &adapter.tensors);
+        let stage = Stage::load(options, &self.folder, values);
+        spinner.finish_and_clear();
+        Ok(stage?)
+    }
+}
+
+/// The folder of a model: one of this machine, or one that is downloaded, with a bar.
+///
+/// # Errors
+/// Where there is no such model, with what was tried.
+pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
+    let style = ProgressStyle::with_template("{bar:20} {bytes}/{total_bytes}  {wide_msg}")?;
+    let bar = ProgressBar::no_length().with_style(style);
+    let path = hub::resolve(model, None, &mut |download| {
+        bar.set_length(download.total_bytes);
+        bar.set_position(download.done_bytes);
+        bar.set_message(download.file.to_string());
+    });
+    bar.finish_and_clear();
+    Ok(path?)
+}
+
+/// The base model that a PEFT folder names; nothing for other folders.
+///
+/// # Errors
+/// Where a folder is both a model and an adapter, or an adapter names no base model.
+pub(crate) fn base_of_adapter(folder: &Path) -> anyhow::Result<Option<String>> {
+    let path = folder.join(ADAPTER_CONFIG);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    if folder.join("config.json").is_file() {
+        bail!(
+            "{} has config.json, as models have, and {ADAPTER_CONFIG}, as adapters have: which of \
+             the two is meant? Move the files of the other one away; an adapter in a folder of its \
+             own can be given by --adapter, too",
+            folder.display()
+        );
+    }
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let config: serde_json::Value = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{}: not valid JSON", path.display()))?;
+    match config["base_model_name_or_path"].as_str() {
+        Some(base) if !base.is_empty() => {
+            let revision = config["revision"].as_str().filter(|name| !name.is_empty());
+            Ok(Some(match revision {
+                // A folder has no revisions.
+                Some(revision) if !Path::new(base).is_dir() && !base.contains('@') => {
+                    format!("{base}@{revision}")
+                }
+                _ => base.to_string(),
+            }))
+        }
+        _ => bail!(
+            "{} names no base model (base_model_name_or_path): give the base model as --model and \
+             this folder as --adapter",
+            path.display()
+        ),
+    }
+}

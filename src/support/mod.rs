@@ -1,0 +1,23 @@
+//! What commands share. Nothing here knows a command.
+
+pub mod adapter_blobs;
+mod blob_spool;
+pub mod blobs;
+pub mod bytes;
+pub mod client;
+pub mod device;
+pub mod gpu;
+pub mod home;
+pub mod job_events;
+pub mod job_file;
+pub mod job_list;
+pub mod leave;
+pub mod loaded_model;
+pub mod logging;
+pub mod open_files;
+pub mod output;
+pub mod pool;
+pub mod result_weights;
+pub mod scratch;
+pub mod signals;
+pub mod table;

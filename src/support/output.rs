@@ -1,0 +1,215 @@
+//! What a command prints: text for people, or one JSON object a line.
+
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+/// Where a command's results go. Results are on stdout; progress and errors on stderr.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+/// The command was ended by Ctrl-C or SIGTERM before its work was done: no failure, and no success
+/// either.
+#[derive(Debug)]
+pub struct StoppedBySignal {
+    signal: &'static str,
+    words: String,
+}
+
+impl StoppedBySignal {
+    /// An end by `signal`, as [`crate::support::signals::EndSignals::next`] names it; `words` say
+    /// what becomes of the work.
+    pub fn new(signal: &'static str, words: String) -> Self {
+        Self { signal, words }
+    }
+
+    /// 128 and the number of the signal, as shells have it.
+    pub fn code(&self) -> u8 {
+        match self.signal {
+            "SIGTERM" => 128 + 15,
+            _ => 128 + 2,
+        }
+    }
+}
+
+impl fmt::Display for StoppedBySignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for StoppedBySignal {}
+
+impl Output {
+    /// Text for people, or JSON.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether JSON is wanted.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a result: `text` for people (nothing where it is empty), or `object`.
+    pub fn result(&self, text: &str, object: &Value) {
+        let mut stdout = std::io::stdout().lock();
+        // A reader that has gone away is no reason to fail.
+        let _ = match (self.json, text.is_empty()) {
+            (true, _) => writeln!(stdout, "{object}"),
+            (false, false) => writeln!(stdout, "{text}"),
+            (false, true) => Ok(()),
+        };
+        let _ = stdout.flush();
+    }
+
+    /// Prints an error with all its causes, and gives the exit status that goes with it.
+    pub fn error(&self, error: &anyhow::Error) -> ExitCode {
+        if let Some(stopped) = error.downcast_ref::<StoppedBySignal>() {
+            let (signal, code) = (stopped.signal, stopped.code());
+            let object = json!({
+                "event": "stopped", "signal": signal, "exit_code": code, "reason": stopped.words,
+            });
+            if self.json {
+                self.result("", &object);
+            }
+            let _ = writeln!(std::io::stderr(), "{signal}: {stopped}");
+            return ExitCode::from(code);
+        }
+        let words = in_words(error);
+        if self.json {
+            self.result("", &json!({ "event": "error", "error": words }));
+        }
+        let _ = writeln!(std::io::stderr(), "error: {words}");
+        ExitCode::FAILURE
+    }
+}
+
+/// A count with its noun, such as "1 stage" or "2 stages".
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// An error with its causes, each said once: some errors have their cause in their own words, as
+/// people who see them alone want it, and name it as their source as well.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let parts: Vec<&str> = text.split(": ").collect();
+        // The longest end of what is said already that the cause begins with.
+        let said = (0..=parts.len().min(words.len()))
+            .rev()
+            .find(|&count| words[words.len() - count..] == parts[..count]);
+        words.extend(
+            parts[said.unwrap_or(0)..]
+                .iter()
+                .map(|part| (*part).to_string()),
+        );
+    }
+    words.dedup();
+    words.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::{Context, anyhow};
+    use concord_coordinator::server::ServerError;
+    use concord_coordinator::store::StoreError;
+    use concord_models::ModelError;
+    use concord_runtime::RuntimeError;
+
+    use super::*;
+
+    fn missing() -> std::io::Error {
+        std::io::Error::from_raw_os_error(2)
+    }
+
+    fn of_model(path: &str) -> ModelError {
+        ModelError::Io {
+            action: "read",
+            path: path.into(),
+            source: missing(),
+        }
+    }
+
+    #[test]
+    fn a_chain_says_everything_once() {
+        let os = "No such file or directory (os error 2)";
+        let io = |action, why| RuntimeError::Io {
+            action,
+            path: "dir".to_string(),
+            why,
+        };
+        let folder = StoreError::Folder {
+            path: "data".into(),
+            why: missing(),
+        };
+        let cases: Vec<(anyhow::Error, String)> = vec![
+            // Its source is in its own words.
+            (of_model("a").into(), format!("cannot read a: {os}")),
+            // The same below another one, wrapped once and twice.
+            (
+                anyhow::Error::from(of_model("a")).context("base_model"),
+                format!("base_model: cannot read a: {os}"),
+            ),
+            (
+                anyhow::Error::from(of_model("a")).context("cannot read a"),
+                format!("cannot read a: {os}"),
+            ),
+            (
+                anyhow::Error::from(RuntimeError::Model(of_model("a"))).context("the worker stops"),
+                format!("the worker stops: cannot read a: {os}"),
+            ),
+            (
+                anyhow::Error::from(io("use", missing())),
+                format!("cannot use dir: {os}"),
+            ),
+            (
+                anyhow::Error::from(ServerError::Store(folder)),
+                format!("cannot use the folder data: {os}"),
+            ),
+            // A cause that is not in the words stays.
+            (
+                std::fs::read(Path::new("/nowhere/at/all"))
+                    .context("cannot read x")
+                    .unwrap_err(),
+                format!("cannot read x: {os}"),
+            ),
+            // Words that were joined before.
+            (
+                anyhow!("{:#}", anyhow!("no room").context("no room")),
+                "no room".to_string(),
+            ),
+            // What is said of two things is said of both.
+            (
+                anyhow!("a: missing").context("b: missing"),
+                "b: missing: a: missing".to_string(),
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(in_words(&error), expected, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn one_is_singular() {
+        let all = [0, 1, 2].map(|count| counted(count, "stage"));
+        assert_eq!(all, ["0 stages", "1 stage", "2 stages"]);
+    }
+
+    #[test]
+    fn an_end_by_a_signal_has_the_status_of_the_signal() {
+        assert_eq!(StoppedBySignal::new("Ctrl-C", String::new()).code(), 130);
+        assert_eq!(StoppedBySignal::new("SIGTERM", String::new()).code(), 143);
+    }
+}

@@ -1,0 +1,315 @@
+//! Whether what stages claim of an answer fits the answer and each other.
+
+use concord_proto::serving::{Deployment, DeploymentId, GenerationSpec, StageClaim, tokens_digest};
+use concord_proto::{Digest, Layers, Signed, WorkerId};
+
+/// An answer, as the claims of its stages have to fit it.
+#[derive(Clone, Debug)]
+pub struct AnswerRules<'a> {
+    deployment: &'a Deployment,
+    spec: &'a GenerationSpec,
+    answer: &'a [u32],
+    id: DeploymentId,
+    spec_digest: Digest,
+}
+
+impl<'a> AnswerRules<'a> {
+    /// The rules on the claims of `answer`.
+    pub fn new(deployment: &'a Deployment, spec: &'a GenerationSpec, answer: &'a [u32]) -> Self {
+        Self {
+            deployment,
+            spec,
+            answer,
+            id: deployment.id(),
+            spec_digest: spec.digest(),
+        }
+    }
+
+    /// Positions that went through the stages: prompt and answer but the last token.
+    pub fn positions(&self) -> u32 {
+        let all = self.spec.prompt.len() + self.answer.len();
+        all.saturating_sub(1) as u32
+    }
+
+    /// The tokens at these positions, which the first stage takes in.
+    pub fn tokens(&self) -> Vec<u32> {
+        let all = self.spec.prompt.iter().chain(self.answer).copied();
+        all.take(self.positions() as usize).collect()
+    }
+
+    /// Checks the claim that the holder of a stage signed, and opens it. `earlier` is how many
+    /// tokens of the answer the last stage may disown, because a holder before this one drew them.
+    ///
+    /// # Errors
+    /// A sentence about the claim ("it claims ..."): its signer is not to be trusted.
+    pub fn check_holder(
+        &self,
+        worker: WorkerId,
+        layers: Layers,
+        earlier: u32,
+        signed: &Signed,
+    ) -> Result<StageClaim, String> {
+        if signed.signer != worker {
+            return Err("its claim is signed by another key".to_string());
+        }
+        let claim: StageClaim = signed.open().map_err(|why| why.to_string())?;
+        if claim.layers != layers {
+            return Err("it claims other layers".to_string());
+        }
+        self.check(&claim)?;
+        match claim.drawn {
+            Some((from, _)) if from > earlier => Err("it disowns tokens that it drew".to_string()),
+            _ => Ok(claim),
+        }
+    }
+
+    /// Checks all that holds for a claim of any signer. The layers tell which stage is the
+    /// first and which the last: a receipt may lack claims, so their number does not.
+    ///
+    /// # Errors
+    /// A sentence about the claim ("it claims ...").
+    pub fn check(&self, claim: &StageClaim) -> Result<(), String> {
+        let Layers { start, end } = claim.layers;
+        let is_first = start == 0;
+        let checks: [(&str, bool); 6] = [
+            ("another deployment", claim.deployment == self.id),
+            ("another generation", claim.spec == self.spec_digest),
+            (
+                "another arithmetic",
+                claim.arithmetic == self.deployment.arithmetic,
+            ),
+            (
+                "layers that the model lacks",
+                start < end && end <= self.deployment.layers,
+            ),
+            (
+                "another number of positions",
+                claim.positions == self.positions(),
+            ),
+            (
+                "other tokens as its input",
+                !is_first || claim.input == tokens_digest(&self.tokens()),
+            ),
+        ];
+        if let Some((what, _)) = checks.iter().find(|(_, holds)| !holds) {
+            return Err(format!("it claims {what}"));
+        }
+        self.check_drawn(claim)
+    }
+
+    /// The last stage, and no other, says which tokens it drew: all from one on.
+    fn check_drawn(&self, claim: &StageClaim) -> Result<(), String> {
+        let is_last = claim.layers.end == self.deployment.layers;
+        let (from, digest) = match (claim.drawn, is_last) {
+            (None, false) => return Ok(()),
+            (Some(_), false) => return Err("it claims to have drawn tokens".to_string()),
+            (None, true) => return Err("it does not say what it drew".to_string()),
+            (Some(drawn), true) => drawn,
+        };
+        match self.answer.get(from as usize..) {
+            None => Err("it disowns more tokens than the answer has".to_string()),
+            Some(own) if tokens_digest(own) != digest => {
+                Err("it claims to have drawn other tokens than those of the answer".to_string())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// The first sender and receiver that claim different things about what passed between them.
+/// `claims` come by rising layers, each under a name of the caller's; where layers between two of
+/// them are claimed by nobody, nothing passed between those two.
+pub fn first_gap<'a, N: Copy>(
+    claims: impl IntoIterator<Item = (N, &'a StageClaim)>,
+) -> Option<(N, N)> {
+    let mut before: Option<(N, &StageClaim)> = None;
+    for (name, receiver) in claims {
+        if let Some((sender_name, sender)) = before
+            && sender.layers.end == receiver.layers.start
+            && sender.output != receiver.input
+        {
+            return Some((sender_name, name));
+        }
+        before = Some((name, receiver));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::serving::{DeploymentId, SamplingSpec};
+    use concord_proto::{ARITHMETIC_VERSION, F32Bits, Keypair, PrecisionSpec};
+
+    use super::*;
+
+    fn deployment() -> Deployment {
+        Deployment {
+            arithmetic: ARITHMETIC_VERSION,
+            model: Digest([1; 32]),
+            tokenizer: Digest([2; 32]),
+            layers: 4,
+            vocab: 10,
+            positions: 64,
+            precision: PrecisionSpec {
+                weights: 16,
+                activations: 16,
+            },
+        }
+    }
+
+    fn spec(deployment: DeploymentId) -> GenerationSpec {
+        let zero = F32Bits::from(0.0);
+        GenerationSpec {
+            deployment,
+            adapter: None,
+            prompt: vec![1, 2, 3],
+            sampling: SamplingSpec {
+                temperature: zero,
+                top_k: 0,
+                top_p: zero,
+                seed: 0,
+                frequency_penalty: zero,
+                presence_penalty: zero,
+                logit_bias: Vec::new(),
+                grammar: None,
+            },
+            max_tokens: 2,
+            stop_tokens: Vec::new(),
+        }
+    }
+
+    type Change = dyn Fn(&mut StageClaim);
+
+    fn layers(start: u32, end: u32) -> Layers {
+        Layers { start, end }
+    }
+
+    /// Claims of two stages for the answer `[4, 5]`, right in all.
+    fn claims(spec: &GenerationSpec) -> [StageClaim; 2] {
+        let first = StageClaim {
+            deployment: spec.deployment,
+            spec: spec.digest(),
+            arithmetic: ARITHMETIC_VERSION,
+            layers: layers(0, 2),
+            positions: 4,
+            input: tokens_digest(&[1, 2, 3, 4]),
+            output: Digest([6; 32]),
+            drawn: None,
+            device: "made-up".to_string(),
+        };
+        let second = StageClaim {
+            layers: layers(2, 4),
+            input: Digest([6; 32]),
+            output: Digest([7; 32]),
+            drawn: Some((0, tokens_digest(&[4, 5]))),
+            ..first.clone()
+        };
+        [first, second]
+    }
+
+    #[test]
+    fn a_claim_has_to_fit_the_answer() {
+        let deployment = deployment();
+        let spec = spec(deployment.id());
+        let keys = [1, 2].map(|number| Keypair::from_secret([number; 32]));
+        let stages = [layers(0, 2), layers(2, 4)];
+        let rules = AnswerRules::new(&deployment, &spec, &[4, 5]);
+        let check_signed = |stage: usize, signed: &Signed| {
+            let (worker, layers) = (keys[stage].public(), stages[stage]);
+            rules.check_holder(worker, layers, 1, signed)
+        };
+        let check = |stage: usize, change: &Change| {
+            let mut claim = claims(&spec)[stage].clone();
+            change(&mut claim);
+            check_signed(stage, &Signed::new(&keys[stage], &claim)).map(drop)
+        };
+        let right: [&Change; 1] = [&|_| {}];
+        for stage in 0..2 {
+            assert_eq!(check(stage, right[0]), Ok(()));
+        }
+        assert_eq!(
+            check(1, &|claim| claim.drawn = Some((1, tokens_digest(&[5])))),
+            Ok(()),
+            "an earlier holder drew the first token"
+        );
+        let wrong: [(usize, &str, &Change); 11] = [
+            (0, "deployment", &|c| c.deployment.0 = Digest([9; 32])),
+            (0, "generation", &|c| c.spec = Digest([9; 32])),
+            (1, "arithmetic", &|c| c.arithmetic += 1),
+            (1, "layers", &|c| c.layers.start = 1),
+            (0, "positions", &|c| c.positions = 5),
+            (0, "tokens as its input", &|c| {
+                c.input = tokens_digest(&[1, 2, 3])
+            }),
+            (0, "to have drawn", &|c| {
+                c.drawn = Some((0, tokens_digest(&[4, 5])))
+            }),
+            (1, "what it drew", &|c| c.drawn = None),
+            (1, "other tokens", &|c| {
+                c.drawn = Some((0, tokens_digest(&[4, 6])))
+            }),
+            (1, "disowns", &|c| c.drawn = Some((2, tokens_digest(&[])))),
+            (1, "other tokens", &|c| {
+                c.drawn = Some((1, tokens_digest(&[4, 5])))
+            }),
+        ];
+        for (stage, words, change) in wrong {
+            let why = check(stage, change).unwrap_err();
+            assert!(why.contains(words), "{words}: {why}");
+        }
+        let other = Signed::new(&keys[1], &claims(&spec)[0]);
+        assert!(check_signed(0, &other).unwrap_err().contains("another key"));
+        let mut forged = Signed::new(&keys[0], &claims(&spec)[0]);
+        forged.body[0] ^= 1;
+        assert!(check_signed(0, &forged).is_err());
+    }
+
+    #[test]
+    fn nobody_disowns_more_tokens_than_the_answer_has() {
+        // An earlier holder drew three tokens, and a stop text cut the answer down to two.
+        let deployment = deployment();
+        let spec = spec(deployment.id());
+        let key = Keypair::from_secret([2; 32]);
+        let rules = AnswerRules::new(&deployment, &spec, &[4, 5]);
+        let check = |from: u32| {
+            let mut claim = claims(&spec)[1].clone();
+            claim.drawn = Some((from, tokens_digest(&[])));
+            rules.check_holder(key.public(), layers(2, 4), 3, &Signed::new(&key, &claim))
+        };
+        assert!(check(2).is_ok());
+        assert!(check(3).unwrap_err().contains("more tokens"));
+    }
+
+    #[test]
+    fn the_layers_of_a_claim_tell_its_stage() {
+        let deployment = deployment();
+        let spec = spec(deployment.id());
+        let rules = AnswerRules::new(&deployment, &spec, &[4, 5]);
+        let check = |stage: usize, start: u32, end: u32| {
+            let mut claim = claims(&spec)[stage].clone();
+            claim.layers = layers(start, end);
+            rules.check(&claim)
+        };
+        assert_eq!(check(0, 0, 3), Ok(()));
+        assert!(check(0, 0, 4).unwrap_err().contains("what it drew"));
+        assert!(check(1, 0, 4).unwrap_err().contains("as its input"));
+        assert!(check(1, 2, 3).unwrap_err().contains("to have drawn"));
+        for (start, end) in [(2, 2), (3, 2), (2, 5)] {
+            assert!(check(1, start, end).unwrap_err().contains("lacks"));
+        }
+    }
+
+    #[test]
+    fn a_gap_is_between_two_that_claim() {
+        let spec = spec(deployment().id());
+        let [first, second] = claims(&spec);
+        let mut other = second.clone();
+        other.input = Digest([9; 32]);
+        let gap = |claims: &[&StageClaim]| first_gap((0..).zip(claims.iter().copied()));
+        assert_eq!(gap(&[&first, &second]), None);
+        assert_eq!(gap(&[&first, &other]), Some((0, 1)));
+        // Somebody who has not claimed sits between the two.
+        other.layers = layers(3, 4);
+        assert_eq!(gap(&[&first, &other]), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! What was signed about an answer, and whether it fits together. Nothing is computed for it.
+
+use concord_proto::serving::{AnswerVerdict, Finish, Receipt, StageClaim};
+use concord_proto::{ARITHMETIC_VERSION, Layers, PublicKey, Signed, WorkerId};
+
+use super::claim::{AnswerRules, first_gap};
+
+/// The claim of a stage in a receipt, and whose it is.
+#[derive(Clone, Debug)]
+pub struct ReceiptClaim {
+    /// Who signed it.
+    pub worker: WorkerId,
+    /// The claim, opened.
+    pub claim: StageClaim,
+}
+
+/// A receipt in which all that was signed fits together.
+#[derive(Clone, Debug)]
+pub struct CheckedReceipt {
+    /// The receipt, opened.
+    pub receipt: Receipt,
+    /// Its claims by rising layers; those of some stages may be missing.
+    pub claims: Vec<ReceiptClaim>,
+    /// The tokens that went through the stages.
+    pub tokens: Vec<u32>,
+}
+
+impl CheckedReceipt {
+    /// Opens a receipt and the claims in it, and holds them against the rules. `coordinator` is who
+    /// must have signed it; without one, anybody may have.
+    ///
+    /// # Errors
+    /// The verdict on a receipt that does not hold, or that this build cannot judge.
+    pub fn open(signed: &Signed, coordinator: Option<PublicKey>) -> Result<Self, AnswerVerdict> {
+        let receipt: Receipt = signed
+            .open()
+            .map_err(|error| altered(format!("the receipt: {error}")))?;
+        if let Some(coordinator) = coordinator.filter(|key| *key != signed.signer) {
+            let (found, due) = (signed.signer.short(), coordinator.short());
+            let what = format!("the receipt is signed by {found}, not by the coordinator {due}");
+            return Err(altered(what));
+        }
+        let version = receipt.deployment.arithmetic;
+        if version != ARITHMETIC_VERSION {
+            let why = format!("it is of arithmetic {version}, this build has {ARITHMETIC_VERSION}");
+            return Err(inconclusive(why));
+        }
+        check_answer(&receipt)?;
+        let rules = AnswerRules::new(&receipt.deployment, &receipt.spec, &receipt.answer);
+        let claims = open_claims(&rules, &receipt)?;
+        let named = claims.iter().map(|one| (one.worker, &one.claim));
+        if let Some((sender, receiver)) = first_gap(named) {
+            return Err(AnswerVerdict::Gap { sender, receiver });
+        }
+        let tokens = rules.tokens();
+        Ok(Self {
+            receipt,
+            claims,
+            tokens,
+        })
+    }
+
+    /// Checks that a model at hand has the shape that the receipt says.
+    ///
+    /// # Errors
+    /// The verdict: it cannot be judged by this model.
+    pub fn check_model(&self, layers: usize, vocab: usize) -> Result<(), AnswerVerdict> {
+        let deployment = &self.receipt.deployment;
+        let due = (deployment.layers as usize, deployment.vocab as usize);
+        if due == (layers, vocab) {
+            return Ok(());
+        }
+        let why = "the model at hand is not the one of the receipt";
+        Err(inconclusive(why))
+    }
+
+    /// The model cut into the layers of each claim, in order, and those that nobody claims.
+    pub fn cuts(&self) -> Vec<(Layers, Option<&ReceiptClaim>)> {
+        let mut cuts = Vec::new();
+        let mut start = 0;
+        let mut between = |cuts: &mut Vec<_>, end: u32, next: u32| {
+            if start < end {
+                cuts.push((Layers { start, end }, None));
+            }
+            start = next;
+        };
+        for claimed in &self.claims {
+            let layers = claimed.claim.layers;
+            between(&mut cuts, layers.start, layers.end);
+            cuts.push((layers, Some(claimed)));
+        }
+        let end = self.receipt.deployment.layers;
+        between(&mut cuts, end, end);
+        cuts
+    }
+
+    /// A sentence that names the layers that nobody claims, if there are any.
+    pub fn missing(&self) -> Option<String> {
+        let cuts = self.cuts();
+        let unclaimed = cuts.iter().filter(|(_, claimed)| claimed.is_none());
+        let unclaimed: Vec<String> = unclaimed
+            .map(|(layers, _)| format!("{}..{}", layers.start, layers.end))
+            .collect();
+        let missing = format!("nobody claims the layers {}", unclaimed.join(", "));
+        (!unclaimed.is_empty()).then_some(missing)
+    }
+}
+
+fn altered(what: impl Into<String>) -> AnswerVerdict {
+    let what = what.into();
+    AnswerVerdict::Altered { what }
+}
+
+fn inconclusive(why: impl Into<String>) -> AnswerVerdict {
+    let why = why.into();
+    AnswerVerdict::Inconclusive { why }
+}
+
+/// Checks what the receipt says without its claims.
+fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
+    let Receipt {
+        deployment,
+        spec,
+        answer,
+        finish,
+        usage,
+        ..
+    } = receipt;
+    let (prompt, count) = (spec.prompt.len() as u64, answer.len() as u64);
+    let positions = u64::from(deployment.positions);
+    if spec.deployment != deployment.id() {
+        return Err(altered("the spec is for another deployment"));
+    }
+    if prompt == 0 || answer.is_empty() {
+        return Err(inconclusive("prompt or answer has no tokens"));
+    }
+    let mut all = spec.prompt.iter().chain(answer);
+    if let Some(token) = all.find(|token| **token >= deployment.vocab) {
+        let vocab = deployment.vocab;
+        return Err(altered(format!("token {token} of a vocabulary of {vocab}")));
+    }
+    if count > u64::from(spec.max_tokens) || prompt + count - 1 > positions {
+        return Err(altered("the answer is longer than it may be"));
+    }
+    let before_last = &answer[..answer.len() - 1];
+    if before_last
+        .iter()
+        .any(|token| spec.stop_tokens.contains(token))
+    {
+        return Err(altered("the answer goes on after a stop token"));
+    }
+    let at_end = count == u64::from(spec.max_tokens) || prompt + count >= positions;
+    if *finish == Finish::Length && !at_end {
+        return Err(altered("the answer ends before its length is reached"));
+    }
+    if (u64::from(usage.prompt), u64::from(usage.answer)) != (prompt, count) {
+        return Err(altered("the tokens in its usage are not those in it"));
+    }
+    Ok(())
+}
+
+/// Opens the claims of a receipt. The coordinator takes none that breaks a rule, so that the
+/// signer of a receipt with such a claim has altered it.
+fn open_claims(rules: &AnswerRules, receipt: &Receipt) -> Result<Vec<ReceiptClaim>, AnswerVerdict> {
+    let mut claims: Vec<ReceiptClaim> = Vec::new();
+    let mut end = 0;
+    for signed in &receipt.claims {
+        let worker = signed.signer;
+        let of_claim = |why: String| altered(format!("the claim of {}: {why}", worker.short()));
+        let claim: StageClaim = signed.open().map_err(|why| of_claim(why.to_string()))?;
+        rules.check(&claim).map_err(of_claim)?;
+        if claim.layers.start < end {
+            return Err(of_claim(
+                "its layers do not follow those before".to_string(),
+            ));
+        }
+        end = claim.layers.end;
+        claims.push(ReceiptClaim { worker, claim });
+    }
+    Ok(claims)
+}

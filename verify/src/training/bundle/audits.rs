@@ -1,0 +1,135 @@
+//! The audits: which leaves were drawn is derived again, and each must have been judged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::ledger::Finding;
+use concord_proto::{Digest, Leaf, WorkerId, draw};
+
+use super::VerifyError;
+use super::chain::StepLeaves;
+use super::files::LEDGER;
+use super::history::{History, Judgement};
+use crate::training::leaf_words;
+
+/// What became of the drawn leaves.
+#[derive(Debug, Default)]
+pub(super) struct AuditCounts {
+    pub(super) drawn: u64,
+    pub(super) agreed: u64,
+    pub(super) inconclusive: u64,
+    /// Steps with a leaf that was drawn and could not be judged.
+    pub(super) blind_steps: u32,
+}
+
+/// Verdicts by step, epoch, worker and leaf.
+type Judged<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a Judgement>>;
+
+/// Checks that all drawn leaves were judged, that no dispute is open and that nobody convicted has
+/// a claim left that counts.
+pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCounts, VerifyError> {
+    // Verdicts of a convicted checker do not count, whenever they were given.
+    let sound = |judgement: &&Judgement| !history.convicted.contains(&judgement.checker);
+    let mut judged = Judged::new();
+    for judgement in history.judgements.iter().filter(sound) {
+        let verdict = &judgement.verdict;
+        let key = (verdict.step, verdict.epoch, verdict.worker, verdict.leaf);
+        judged.entry(key).or_default().push(judgement);
+    }
+    let mut audits = AuditCounts::default();
+    for (step, leaves) in (0_u32..).zip(steps) {
+        check_step(history, &judged, step, leaves, &mut audits)?;
+    }
+    check_convicts(history, &judged, steps)?;
+    Ok(audits)
+}
+
+fn check_step(
+    history: &History,
+    judged: &Judged,
+    step: u32,
+    leaves: &StepLeaves,
+    audits: &mut AuditCounts,
+) -> Result<(), VerifyError> {
+    let commit = &history.commits[step as usize];
+    let epoch = history.plan(commit).epoch;
+    let seed = draw::seed(&commit.nonce, &commit.claims);
+    let before = audits.inconclusive;
+    for ((worker, leaves), rate) in leaves.iter().zip(&commit.rates) {
+        let digests: Vec<Digest> = leaves.iter().map(Leaf::digest).collect();
+        let drawn: BTreeSet<u32> = draw::drawn(&seed, rate, leaves.len() as u32)
+            .into_iter()
+            .collect();
+        for (index, (leaf, digest)) in (0_u32..).zip(leaves.iter().zip(digests)) {
+            let verdicts = judged.get(&(step, epoch, *worker, digest));
+            let verdicts = verdicts.map_or(&[][..], Vec::as_slice);
+            if let Some(open) = verdicts.iter().find(|v| differs(v)) {
+                return Err(dispute(open, leaf));
+            }
+            if !drawn.contains(&index) {
+                continue;
+            }
+            audits.drawn += 1;
+            if verdicts
+                .iter()
+                .any(|v| v.verdict.finding == Finding::Agrees)
+            {
+                audits.agreed += 1;
+            } else if history.inconclusive.contains(&digest) {
+                audits.inconclusive += 1;
+            } else {
+                let words = leaf_words(leaf);
+                let statement =
+                    format!("audit of the {words} of {} in step {step}", worker.short());
+                let reason = "it was drawn, and no checker that counts has agreed";
+                return Err(VerifyError::new(LEDGER, statement, reason).of(*worker));
+            }
+        }
+    }
+    audits.blind_steps += u32::from(audits.inconclusive > before);
+    Ok(())
+}
+
+fn differs(judgement: &Judgement) -> bool {
+    matches!(judgement.verdict.finding, Finding::Differs { .. })
+}
+
+fn dispute(judgement: &Judgement, leaf: &Leaf) -> VerifyError {
+    let entry = judgement.entry;
+    let statement = format!("entry {entry} (verdict of {})", judgement.checker.short());
+    let (words, step) = (leaf_words(leaf), judgement.verdict.step);
+    let worker = judgement.verdict.worker;
+    let reason = format!(
+        "it found another result than {} in the {words} of step {step}, and the step was not \
+         voided",
+        worker.short()
+    );
+    VerifyError::new(LEDGER, statement, reason).of(worker)
+}
+
+/// A worker that a sound checker found wrong in some step has no claim from that step on.
+fn check_convicts(
+    history: &History,
+    judged: &Judged,
+    steps: &[StepLeaves],
+) -> Result<(), VerifyError> {
+    let mut offences: BTreeMap<WorkerId, u32> = BTreeMap::new();
+    for judgement in judged.values().flatten().filter(|v| differs(v)) {
+        let (worker, step) = (judgement.verdict.worker, judgement.verdict.step);
+        if history.convicted.contains(&worker) {
+            let first = offences.entry(worker).or_insert(step);
+            *first = step.min(*first);
+        }
+    }
+    for (culprit, offence) in offences {
+        let later = (0_u32..).zip(steps).skip(offence as usize);
+        for (step, leaves) in later {
+            if leaves.iter().any(|(worker, _)| *worker == culprit) {
+                let entry = history.commits[step as usize].entry;
+                let statement = format!("entry {entry} (step {step} committed)");
+                let reason = format!("it rests on a worker found wrong in step {offence}");
+                return Err(VerifyError::new(LEDGER, statement, reason).of(culprit));
+            }
+        }
+    }
+    Ok(())
+}

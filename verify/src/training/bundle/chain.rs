@@ -1,0 +1,260 @@
+//! The steps: every record follows from the one before, the data and the claims; every claim keeps
+//! the rules.
+
+use concord_proto::ledger::claim_digest;
+use concord_proto::manifest::StateEntry;
+use concord_proto::{
+    BatchPlan, Claim, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId, leaf_root,
+    microbatch_digest,
+};
+
+use super::files::{CLAIMS, DATA, INITIAL, RECORDS};
+use super::history::{Commit, History};
+use super::{Bundle, StepClaims, VerifyError};
+use crate::training::{self as rules, Claimed, StepRules};
+
+/// The leaves of each worker of a step, in the plan's order.
+pub(super) type StepLeaves<'a> = Vec<(WorkerId, &'a [Leaf])>;
+
+/// A claim of a step, opened.
+struct OpenedClaim<'a> {
+    worker: WorkerId,
+    claim: Claim,
+    leaves: &'a [Leaf],
+}
+
+/// Checks all other files against the ledger and against each other. Gives the leaves of each step.
+pub(super) fn check<'a>(
+    bundle: &'a Bundle,
+    history: &History,
+) -> Result<Vec<StepLeaves<'a>>, VerifyError> {
+    check_manifests(bundle)?;
+    let steps = history.commits.len();
+    if bundle.records.len() != steps {
+        let reason = format!("{} records for {steps} steps", bundle.records.len());
+        return Err(VerifyError::new(RECORDS, "the number of records", reason));
+    }
+    if bundle.claims.len() != steps {
+        let reason = format!("claims of {} steps, not of {steps}", bundle.claims.len());
+        return Err(VerifyError::new(CLAIMS, "the number of steps", reason));
+    }
+    let mut walk = Walk {
+        bundle,
+        history,
+        batches: BatchPlan::new(&bundle.spec, bundle.data.sequences.len() as u64),
+        state: bundle.initial_state.entries.clone(),
+        previous: history.job.0,
+    };
+    (0_u32..)
+        .zip(&history.commits)
+        .map(|(step, commit)| walk.step(step, commit))
+        .collect()
+}
+
+fn check_manifests(bundle: &Bundle) -> Result<(), VerifyError> {
+    let (spec, data, initial) = (&bundle.spec, &bundle.data, &bundle.initial_state);
+    let refuse = |file, reason: &str| Err(VerifyError::new(file, "the manifest", reason));
+    if Digest::of_value(Domain::Blob, data) != spec.data {
+        return refuse(DATA, "it is not the one that the job spec names");
+    }
+    if data.sequences.is_empty() {
+        return refuse(DATA, "it has no sequence");
+    }
+    if data.sequences.len() > u32::MAX as usize {
+        return refuse(DATA, "it has too many sequences");
+    }
+    if Digest::of_value(Domain::Blob, initial) != spec.initial_state {
+        return refuse(INITIAL, "it is not the one that the job spec names");
+    }
+    if initial.step != 0 {
+        return refuse(INITIAL, "it is of a later step");
+    }
+    if initial.entries.len() != spec.trainable.len() {
+        return refuse(INITIAL, "it has not one entry for each trained tensor");
+    }
+    Ok(())
+}
+
+/// What is known before a step.
+struct Walk<'a, 'h> {
+    bundle: &'a Bundle,
+    history: &'h History,
+    batches: BatchPlan,
+    state: Vec<StateEntry>,
+    previous: Digest,
+}
+
+impl<'a> Walk<'a, '_> {
+    fn step(&mut self, step: u32, commit: &Commit) -> Result<StepLeaves<'a>, VerifyError> {
+        let bundle = self.bundle;
+        let record = &bundle.records[step as usize];
+        if record.digest() != commit.record {
+            let reason = format!("its digest is not the one in ledger entry {}", commit.entry);
+            return Err(of_record(step, reason));
+        }
+        let submitted = &bundle.claims[step as usize];
+        let opened = self.open_claims(step, commit, submitted)?;
+        let (microbatches, targets) = self.microbatches(step);
+        self.check_scalars(step, submitted, targets)?;
+        let plan = self.history.plan(commit);
+        let rules = StepRules {
+            spec: &bundle.spec,
+            job: self.history.job,
+            plan,
+            plan_digest: plan.digest(),
+            step,
+            before: &self.state,
+            microbatches: &microbatches,
+            scalars: Some(&submitted.scalars),
+        };
+        let claimed: Vec<Claimed> = opened
+            .iter()
+            .map(|opened| Claimed {
+                worker: opened.worker,
+                claim: &opened.claim,
+                leaves: opened.leaves,
+            })
+            .collect();
+        check_rules(&rules, submitted, &claimed)?;
+        let claims: Vec<&Claim> = claimed.iter().map(|claimed| claimed.claim).collect();
+        let after = rules::merged_state(&bundle.spec, &claims)
+            .ok_or_else(|| of_step(step, "a trained tensor is in no claim"))?;
+        let derived = rules::step_record(&rules, self.previous, claims[0], &after);
+        check_record(step, record, &derived)?;
+        self.previous = record.digest();
+        self.state = after;
+        Ok(opened
+            .iter()
+            .map(|opened| (opened.worker, opened.leaves))
+            .collect())
+    }
+
+    /// The claims, each the one that the ledger names and with the leaves that it names.
+    fn open_claims(
+        &self,
+        step: u32,
+        commit: &Commit,
+        submitted: &'a StepClaims,
+    ) -> Result<Vec<OpenedClaim<'a>>, VerifyError> {
+        if submitted.step != step || submitted.scalars.step != step {
+            return Err(of_step(step, "it is numbered as another step"));
+        }
+        if submitted.claims.len() != commit.claims.len() {
+            let (found, due) = (submitted.claims.len(), commit.claims.len());
+            return Err(of_step(
+                step,
+                format!("{found} claims, and {due} were committed"),
+            ));
+        }
+        let workers = self.history.plan(commit).workers();
+        let named = submitted.claims.iter().zip(&commit.claims).zip(workers);
+        named
+            .map(|(((signed, leaves), digest), (_, worker))| {
+                let refuse = |reason: String| of_claim(step, worker, reason);
+                if claim_digest(signed) != *digest {
+                    let entry = commit.entry;
+                    return Err(refuse(format!("it is not the one in ledger entry {entry}")));
+                }
+                let claim: Claim = signed.open().map_err(|error| refuse(error.to_string()))?;
+                if claim.leaf_root != leaf_root(leaves) {
+                    return Err(refuse("its leaves are not those that it names".to_string()));
+                }
+                Ok(OpenedClaim {
+                    worker,
+                    claim,
+                    leaves,
+                })
+            })
+            .collect()
+    }
+
+    /// The digests of the microbatches of a step, and how many tokens its loss counts.
+    fn microbatches(&mut self, step: u32) -> (Vec<Digest>, u64) {
+        let data = &self.bundle.data;
+        let mut targets = 0_u64;
+        let digests = (0..self.bundle.spec.microbatches).map(|microbatch| {
+            let sequences = self.batches.sequences(step, microbatch);
+            let of = |&index: &u64| u64::from(data.sequences[index as usize].targets);
+            targets += sequences.iter().map(of).sum::<u64>();
+            microbatch_digest(data, &sequences)
+        });
+        let digests = digests.collect();
+        (digests, targets)
+    }
+
+    fn check_scalars(
+        &self,
+        step: u32,
+        submitted: &StepClaims,
+        targets: u64,
+    ) -> Result<(), VerifyError> {
+        let spec: &JobSpec = &self.bundle.spec;
+        let scalars = &submitted.scalars;
+        let refuse = |reason: &str| {
+            let statement = format!("scalars of step {step}");
+            Err(VerifyError::new(CLAIMS, statement, reason))
+        };
+        // The updates name their digest. Where only some do, the rules tell who is wrong.
+        let digest = scalars.digest();
+        let names = |(_, leaves): &(_, Vec<Leaf>)| {
+            let update = leaves.last().and_then(|leaf| leaf.input(PortKind::Scalars));
+            update.is_some_and(|input| input.port.digest == digest)
+        };
+        if !submitted.claims.iter().any(names) {
+            return refuse("they are not those that the updates name");
+        }
+        rules::check_scalars(spec, scalars, targets).or_else(refuse)
+    }
+}
+
+/// Holds the claims of a step against the rules: each alone, then against each other.
+fn check_rules(
+    rules: &StepRules,
+    submitted: &StepClaims,
+    claimed: &[Claimed],
+) -> Result<(), VerifyError> {
+    let step = rules.step;
+    let breached = |breach: rules::Breach| {
+        let reason = format!("{}: {}", breach.offence.as_str(), breach.evidence);
+        of_claim(step, breach.culprit, reason)
+    };
+    for (claim, (signed, leaves)) in claimed.iter().zip(&submitted.claims) {
+        rules::check_claim(rules, claim.worker, signed, leaves).map_err(breached)?;
+    }
+    rules::check_links(rules, claimed).map_err(breached)?;
+    rules::check_agreement(rules.spec, claimed).map_err(|differ| of_step(step, differ))
+}
+
+fn check_record(step: u32, found: &StepRecord, due: &StepRecord) -> Result<(), VerifyError> {
+    let fields = [
+        ("job", found.job == due.job),
+        ("previous record", found.previous == due.previous),
+        ("step", found.step == due.step),
+        ("batch root", found.batch_root == due.batch_root),
+        ("loss", found.loss == due.loss),
+        ("gradient norm", found.grad_norm == due.grad_norm),
+        ("learning rate", found.learning_rate == due.learning_rate),
+        ("state root", found.state_root == due.state_root),
+        ("optimizer root", found.optimizer_root == due.optimizer_root),
+    ];
+    match fields.iter().find(|(_, equal)| !equal) {
+        Some((name, _)) => {
+            let reason = format!("its {name} is not what spec, data and claims give");
+            Err(of_record(step, reason))
+        }
+        None => Ok(()),
+    }
+}
+
+fn of_record(step: u32, reason: String) -> VerifyError {
+    VerifyError::new(RECORDS, format!("record of step {step}"), reason)
+}
+
+fn of_step(step: u32, reason: impl ToString) -> VerifyError {
+    VerifyError::new(CLAIMS, format!("claims of step {step}"), reason)
+}
+
+fn of_claim(step: u32, worker: WorkerId, reason: String) -> VerifyError {
+    let statement = format!("claim of {} in step {step}", worker.short());
+    VerifyError::new(CLAIMS, statement, reason).of(worker)
+}

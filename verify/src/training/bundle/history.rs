@@ -1,0 +1,355 @@
+//! The ledger read from its first entry to its last: what was planned, committed, judged, voided.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::draw::{AuditRate, nonce_commitment};
+use concord_proto::ledger::{LedgerEntry, LedgerEvent, Verdict, entry_digest};
+use concord_proto::{Digest, JobId, JobSpec, Plan, PublicKey, Signed, SignedError, WorkerId};
+
+use super::VerifyError;
+use super::files::{LEDGER, SPEC};
+
+/// The highest audit rate: every leaf.
+const RATE_MAX: u64 = 1 << 32;
+
+/// A step as it was committed last.
+pub(super) struct Commit {
+    /// Number of the entry.
+    pub(super) entry: u64,
+    /// Index into [`History::plans`].
+    pub(super) plan: usize,
+    pub(super) record: Digest,
+    pub(super) claims: Vec<Digest>,
+    pub(super) nonce: [u8; 32],
+    pub(super) rates: Vec<AuditRate>,
+}
+
+/// A verdict, and who gave it.
+pub(super) struct Judgement {
+    /// Number of the entry.
+    pub(super) entry: u64,
+    pub(super) checker: WorkerId,
+    pub(super) verdict: Verdict,
+}
+
+/// What the ledger says, in the end.
+pub(super) struct History {
+    pub(super) coordinator: PublicKey,
+    pub(super) job: JobId,
+    pub(super) plans: Vec<Plan>,
+    /// One for each step.
+    pub(super) commits: Vec<Commit>,
+    pub(super) judgements: Vec<Judgement>,
+    pub(super) inconclusive: BTreeSet<Digest>,
+    /// Enrolled, and whether as a checker.
+    pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
+    pub(super) convicted: BTreeSet<WorkerId>,
+}
+
+/// A step that was started and is not committed yet.
+struct Open {
+    step: u32,
+    epoch: u32,
+    commitment: Digest,
+}
+
+impl History {
+    /// Reads a ledger, checking that every entry may follow those before it.
+    pub(super) fn of(spec: &JobSpec, ledger: &[Signed]) -> Result<Self, VerifyError> {
+        let entries = opened(ledger)?;
+        let coordinator = ledger[0].signer;
+        let LedgerEvent::Opened { job } = entries[0].event else {
+            return Err(refusal(&entries[0], coordinator, "it does not open a job"));
+        };
+        if entries[0].previous != job.0 {
+            return Err(refusal(
+                &entries[0],
+                coordinator,
+                "it does not start from its job",
+            ));
+        }
+        if spec.id() != job {
+            let reason = format!("it is {:?}, and the ledger is of {job:?}", spec.id());
+            return Err(VerifyError::new(SPEC, "the job spec", reason));
+        }
+        spec.validate()
+            .map_err(|error| VerifyError::new(SPEC, "the job spec", error))?;
+        let mut reader = Reader {
+            spec,
+            open: None,
+            nonces: BTreeSet::new(),
+            epochs: BTreeMap::new(),
+            completed: false,
+            history: Self {
+                coordinator,
+                job,
+                plans: Vec::new(),
+                commits: Vec::new(),
+                judgements: Vec::new(),
+                inconclusive: BTreeSet::new(),
+                enrolled: BTreeSet::new(),
+                convicted: BTreeSet::new(),
+            },
+        };
+        for entry in &entries[1..] {
+            reader
+                .read(entry)
+                .map_err(|reason| refusal(entry, coordinator, reason))?;
+        }
+        if reader.completed {
+            Ok(reader.history)
+        } else {
+            let reason = "it is the last one, and the job is not completed by it";
+            Err(refusal(&entries[entries.len() - 1], coordinator, reason))
+        }
+    }
+
+    pub(super) fn is_checker(&self, id: &WorkerId) -> bool {
+        self.enrolled.contains(&(*id, true))
+    }
+
+    pub(super) fn plan(&self, commit: &Commit) -> &Plan {
+        &self.plans[commit.plan]
+    }
+}
+
+/// The entries, their signatures, numbers and links checked. There is at least one.
+fn opened(ledger: &[Signed]) -> Result<Vec<LedgerEntry>, VerifyError> {
+    let Some(first) = ledger.first() else {
+        return Err(VerifyError::new(LEDGER, "entry 0", "there is no entry"));
+    };
+    let mut entries: Vec<LedgerEntry> = Vec::with_capacity(ledger.len());
+    for (number, signed) in (0_u64..).zip(ledger) {
+        let refuse = |reason: String| {
+            VerifyError::new(LEDGER, format!("entry {number}"), reason).of(signed.signer)
+        };
+        let entry: LedgerEntry = signed
+            .open()
+            .map_err(|error: SignedError| refuse(error.to_string()))?;
+        if signed.signer != first.signer {
+            return Err(refuse(format!(
+                "{} signed the entries before",
+                first.signer
+            )));
+        }
+        if entry.number != number {
+            return Err(refuse(format!("it is numbered {}", entry.number)));
+        }
+        if let Some(before) = (number as usize).checked_sub(1)
+            && entry.previous != entry_digest(&ledger[before])
+        {
+            return Err(refuse("it does not follow the entry before".to_string()));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn refusal(entry: &LedgerEntry, coordinator: PublicKey, reason: impl ToString) -> VerifyError {
+    let statement = format!("entry {} ({})", entry.number, words(&entry.event));
+    VerifyError::new(LEDGER, statement, reason).of(coordinator)
+}
+
+fn words(event: &LedgerEvent) -> String {
+    match event {
+        LedgerEvent::Opened { .. } => "job opened".to_string(),
+        LedgerEvent::Enrolled { worker, .. } => format!("{} enrolled", worker.short()),
+        LedgerEvent::Planned { plan, step } => {
+            format!("plan of epoch {} from step {step}", plan.epoch)
+        }
+        LedgerEvent::Started { step, .. } => format!("step {step} started"),
+        LedgerEvent::Committed { step, .. } => format!("step {step} committed"),
+        LedgerEvent::Judged { verdict } => format!("verdict of {}", verdict.signer.short()),
+        LedgerEvent::Inconclusive { leaf, .. } => format!("leaf {leaf:?} inconclusive"),
+        LedgerEvent::Convicted { culprit, .. } => format!("{} convicted", culprit.short()),
+        LedgerEvent::Voided { from_step } => format!("steps from {from_step} void"),
+        LedgerEvent::Completed { .. } => "job completed".to_string(),
+    }
+}
+
+/// The state between two entries.
+struct Reader<'a> {
+    spec: &'a JobSpec,
+    history: History,
+    open: Option<Open>,
+    /// Commitments to nonces that are published: never again to be used.
+    nonces: BTreeSet<Digest>,
+    /// Index of the plan of each epoch.
+    epochs: BTreeMap<u32, usize>,
+    completed: bool,
+}
+
+fn require(holds: bool, reason: &str) -> Result<(), String> {
+    if holds {
+        Ok(())
+    } else {
+        Err(reason.to_string())
+    }
+}
+
+impl Reader<'_> {
+    fn read(&mut self, entry: &LedgerEntry) -> Result<(), String> {
+        require(!self.completed, "it comes after the job was completed")?;
+        match &entry.event {
+            LedgerEvent::Opened { .. } => Err("the job is open already".to_string()),
+            LedgerEvent::Enrolled {
+                worker, checker, ..
+            } => {
+                self.history.enrolled.insert((*worker, *checker));
+                Ok(())
+            }
+            LedgerEvent::Planned { plan, step } => self.planned(plan, *step),
+            LedgerEvent::Started {
+                step,
+                epoch,
+                nonce_commitment,
+            } => self.started(*step, *epoch, *nonce_commitment),
+            LedgerEvent::Committed { .. } => self.committed(entry.number, &entry.event),
+            LedgerEvent::Judged { verdict } => self.judged(entry.number, verdict),
+            LedgerEvent::Inconclusive { leaf, .. } => {
+                self.history.inconclusive.insert(*leaf);
+                Ok(())
+            }
+            LedgerEvent::Convicted { culprit, .. } => {
+                self.history.convicted.insert(*culprit);
+                Ok(())
+            }
+            LedgerEvent::Voided { from_step } => self.voided(*from_step),
+            LedgerEvent::Completed { record } => self.complete(record),
+        }
+    }
+
+    fn next_step(&self) -> u32 {
+        self.history.commits.len() as u32
+    }
+
+    fn planned(&mut self, plan: &Plan, step: u32) -> Result<(), String> {
+        require(plan.job == self.history.job, "the plan is of another job")?;
+        plan.validate(self.spec.layers, self.spec.microbatches)?;
+        require(step == self.next_step(), "another step comes next")?;
+        let newer = self
+            .history
+            .plans
+            .last()
+            .is_none_or(|last| last.epoch < plan.epoch);
+        require(newer, "its epoch is not above the one before")?;
+        for (_, worker) in plan.workers() {
+            let known = self.history.enrolled.contains(&(worker, false));
+            require(
+                known,
+                &format!("{} is not enrolled as a worker", worker.short()),
+            )?;
+            let out = self.history.convicted.contains(&worker);
+            require(!out, &format!("{} was convicted before", worker.short()))?;
+        }
+        self.epochs.insert(plan.epoch, self.history.plans.len());
+        self.history.plans.push(plan.clone());
+        Ok(())
+    }
+
+    fn started(&mut self, step: u32, epoch: u32, commitment: Digest) -> Result<(), String> {
+        require(step == self.next_step(), "another step comes next")?;
+        require(step < self.spec.steps, "the job has fewer steps")?;
+        let present = self
+            .history
+            .plans
+            .last()
+            .is_some_and(|plan| plan.epoch == epoch);
+        require(present, "its epoch is not that of the plan in effect")?;
+        let fresh = !self.nonces.contains(&commitment);
+        require(fresh, "its nonce was published before")?;
+        self.open = Some(Open {
+            step,
+            epoch,
+            commitment,
+        });
+        Ok(())
+    }
+
+    fn committed(&mut self, number: u64, event: &LedgerEvent) -> Result<(), String> {
+        let LedgerEvent::Committed {
+            step,
+            epoch,
+            record,
+            claims,
+            nonce,
+            rates,
+        } = event
+        else {
+            return Err("it is no commit".to_string());
+        };
+        let open = self.open.take().ok_or("no step was started before it")?;
+        let same = (open.step, open.epoch) == (*step, *epoch);
+        require(same, "another step or epoch was started before it")?;
+        let fits = nonce_commitment(nonce) == open.commitment;
+        require(fits, "its nonce is not the one that was committed to")?;
+        self.nonces.insert(open.commitment);
+        let plan = *self.epochs.get(epoch).ok_or("there is no such epoch")?;
+        let workers: Vec<WorkerId> = self.history.plans[plan]
+            .workers()
+            .map(|(_, id)| id)
+            .collect();
+        let one_each = claims.len() == workers.len();
+        require(one_each, "it has not one claim for each worker of the plan")?;
+        let rated = rates
+            .iter()
+            .map(|rate| rate.worker)
+            .eq(workers.iter().copied());
+        require(rated, "its audit rates are not those of the plan's workers")?;
+        let bounded = rates.iter().all(|rate| rate.rate <= RATE_MAX);
+        require(bounded, "an audit rate is over 1")?;
+        for worker in workers {
+            let out = self.history.convicted.contains(&worker);
+            require(!out, &format!("{} was convicted before", worker.short()))?;
+        }
+        self.history.commits.push(Commit {
+            entry: number,
+            plan,
+            record: *record,
+            claims: claims.clone(),
+            nonce: *nonce,
+            rates: rates.clone(),
+        });
+        Ok(())
+    }
+
+    fn judged(&mut self, entry: u64, signed: &Signed) -> Result<(), String> {
+        let verdict: Verdict = signed.open().map_err(|error| error.to_string())?;
+        let checker = signed.signer;
+        let known = self.history.is_checker(&checker);
+        require(known, "who signed the verdict is not enrolled as a checker")?;
+        require(
+            verdict.job == self.history.job,
+            "the verdict is on another job",
+        )?;
+        require(
+            verdict.worker != checker,
+            "the verdict is on the checker's own work",
+        )?;
+        self.history.judgements.push(Judgement {
+            entry,
+            checker,
+            verdict,
+        });
+        Ok(())
+    }
+
+    fn voided(&mut self, from_step: u32) -> Result<(), String> {
+        require(from_step <= self.next_step(), "there is no such step yet")?;
+        self.history.commits.truncate(from_step as usize);
+        self.open = None;
+        Ok(())
+    }
+
+    fn complete(&mut self, record: &Digest) -> Result<(), String> {
+        let done = self.next_step() == self.spec.steps;
+        require(done, "not all steps are committed")?;
+        let last = self.history.commits.last().map(|commit| commit.record);
+        require(
+            last == Some(*record),
+            "its record is not that of the last step",
+        )?;
+        self.completed = true;
+        Ok(())
+    }
+}

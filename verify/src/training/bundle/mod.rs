@@ -1,0 +1,71 @@
+//! The proof of a job, in files, and its verification by anyone who has them.
+//!
+//! A bundle has six files: what was to be done (`job.spec`, `data.manifest`, `state.initial`), what
+//! came out (`chain.records`), who did it (`claims.steps`) and how it was watched over
+//! (`ledger.entries`). The entries of the ledger are signed by the coordinator and name, directly
+//! or by digests of what they name, every byte of the other files: so [`verify`] can tell which
+//! file does not hold, and needs no coordinator, no model and no arithmetic.
+//!
+//! ```
+//! use concord_verify::training::bundle::Bundle;
+//!
+//! let error = Bundle::from_files(&[]).expect_err("six files are missing");
+//! assert_eq!((error.file.as_str(), error.reason.as_str()), ("job.spec", "it is missing"));
+//! ```
+
+mod audits;
+mod chain;
+mod error;
+mod files;
+mod folder;
+mod history;
+mod report;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::manifest::{DataManifest, StateManifest};
+use concord_proto::session::Scalars;
+use concord_proto::{JobSpec, Leaf, Signed, StepRecord};
+
+pub use error::{BundleError, VerifyError};
+pub use files::{FILES, from_blob, to_blob};
+pub use report::Report;
+
+/// What the workers of a step signed, with the scalars that they computed from.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StepClaims {
+    pub step: u32,
+    /// The losses and norms that the updates of the step were computed from.
+    pub scalars: Scalars,
+    /// The signed claims with their leaves, in the plan's order.
+    pub claims: Vec<(Signed, Vec<Leaf>)>,
+}
+
+/// The proof of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// What was to be done. Its digest is the job id.
+    pub spec: JobSpec,
+    /// The data, by the digests of its sequences.
+    pub data: DataManifest,
+    /// The trained state before the first step.
+    pub initial_state: StateManifest,
+    /// The chain of step records, one for each step.
+    pub records: Vec<StepRecord>,
+    /// The claims of each step, as they were committed last.
+    pub claims: Vec<StepClaims>,
+    /// All entries of the job's ledger: signed [`concord_proto::ledger::LedgerEntry`]s.
+    pub ledger: Vec<Signed>,
+}
+
+/// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,
+/// that every step is covered by claims that fit together, and that every leaf that was drawn was
+/// judged.
+///
+/// # Errors
+/// [`VerifyError`] naming the file, the statement in it and, where one is at fault, the party.
+pub fn verify(bundle: &Bundle) -> Result<Report, VerifyError> {
+    let history = history::History::of(&bundle.spec, &bundle.ledger)?;
+    let steps = chain::check(bundle, &history)?;
+    let audits = audits::check(&history, &steps)?;
+    Ok(report::of(bundle, &history, &steps, &audits))
+}

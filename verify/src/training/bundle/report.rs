@@ -1,0 +1,92 @@
+//! What a verified bundle shows, for people and scripts.
+
+use concord_proto::{Digest, JobId, PublicKey, WorkerId};
+
+use super::Bundle;
+use super::audits::AuditCounts;
+use super::chain::StepLeaves;
+use super::history::History;
+
+/// What a verified bundle shows. The probabilities are for people and enter no digest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub job: JobId,
+    /// Its steps, all of them committed.
+    pub steps: u32,
+    /// Digest of the last step record: the job's hash.
+    pub record: Digest,
+    /// Whose ledger it is. The bundle cannot show that this is the coordinator one trusts.
+    pub coordinator: PublicKey,
+    /// Who has a claim in the chain, sorted.
+    pub workers: Vec<WorkerId>,
+    /// Who gave a verdict that counts, sorted.
+    pub checkers: Vec<WorkerId>,
+    /// Leaves of all claims of the chain.
+    pub leaves: u64,
+    /// Leaves that were drawn.
+    pub audits_drawn: u64,
+    /// Drawn leaves that a checker re-ran with the same result.
+    pub audits_agreed: u64,
+    /// Drawn leaves that could not be judged.
+    pub audits_inconclusive: u64,
+    /// Who was convicted, sorted.
+    pub convicted: Vec<WorkerId>,
+    /// The lowest probability with which a leaf was drawn, 0 to 1.
+    pub audit_rate_min: f64,
+    /// The probability that a worker with one false leaf in each step would have been found out, 0
+    /// to 1: a leaf is drawn, and then judged. Steps with a drawn leaf that could not be judged
+    /// count for nothing: that one may have been the false one.
+    pub detection: f64,
+}
+
+impl Report {
+    /// Whether leaves were drawn and none of them could be judged: then signatures, chain and
+    /// coverage hold, and nobody but the workers has computed anything.
+    pub fn is_unjudged(&self) -> bool {
+        self.audits_drawn > 0 && self.audits_agreed == 0
+    }
+}
+
+pub(super) fn of(
+    bundle: &Bundle,
+    history: &History,
+    steps: &[StepLeaves],
+    audits: &AuditCounts,
+) -> Report {
+    let mut workers: Vec<WorkerId> = steps.iter().flatten().map(|(worker, _)| *worker).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    let sound = |id: &WorkerId| !history.convicted.contains(id);
+    let judges = history.judgements.iter().map(|judgement| judgement.checker);
+    let mut checkers: Vec<WorkerId> = judges.filter(sound).collect();
+    checkers.sort_unstable();
+    checkers.dedup();
+    let rates = history.commits.iter().flat_map(|commit| &commit.rates);
+    let lowest = rates.map(|rate| rate.rate).min().unwrap_or(0);
+    let audit_rate_min = lowest as f64 / (1_u64 << 32) as f64;
+    let judged = match audits.drawn {
+        0 => 1.0,
+        drawn => audits.agreed as f64 / drawn as f64,
+    };
+    let seen_steps = bundle.spec.steps.saturating_sub(audits.blind_steps);
+    let missed = (0..seen_steps).fold(1.0, |missed, _| missed * (1.0 - audit_rate_min * judged));
+    Report {
+        job: history.job,
+        steps: bundle.spec.steps,
+        record: history.commits.last().map(|c| c.record).unwrap_or_default(),
+        coordinator: history.coordinator,
+        workers,
+        checkers,
+        leaves: steps
+            .iter()
+            .flatten()
+            .map(|(_, leaves)| leaves.len() as u64)
+            .sum(),
+        audits_drawn: audits.drawn,
+        audits_agreed: audits.agreed,
+        audits_inconclusive: audits.inconclusive,
+        convicted: history.convicted.iter().copied().collect(),
+        audit_rate_min,
+        detection: 1.0 - missed,
+    }
+}

@@ -1,0 +1,64 @@
+//! The rules between two claims: what one received is what the other made.
+
+use concord_proto::ledger::Offence;
+use concord_proto::{ClaimInput, Leaf, LeafPhase, PortKind};
+
+use super::{Breach, Claimed, StepRules, leaf_position, leaf_words};
+
+/// Holds every input that came from another worker against that worker's claim. Each claim must
+/// have passed [`super::check_claim`]: so the receiver has the sender's signature on what it used,
+/// and where the sender's claim says otherwise, the sender signed two different things.
+///
+/// # Errors
+/// [`Breach`] of the sender.
+pub fn check_links(rules: &StepRules, claims: &[Claimed]) -> Result<(), Breach> {
+    for receiver in claims {
+        for leaf in receiver.leaves {
+            for input in &leaf.inputs {
+                check_input(rules, claims, receiver, leaf, input)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_input(
+    rules: &StepRules,
+    claims: &[Claimed],
+    receiver: &Claimed,
+    leaf: &Leaf,
+    input: &ClaimInput,
+) -> Result<(), Breach> {
+    let Some(origin) = &input.origin else {
+        return Ok(());
+    };
+    let sender = claims.iter().find(|claim| claim.worker == origin.worker);
+    let (Some(sender), Some(slot)) = (sender, rules.plan.slot(&origin.worker)) else {
+        return Ok(());
+    };
+    let kind = input.port.kind;
+    let (phase, microbatch) = match kind {
+        PortKind::Activation(_) => (LeafPhase::Forward, leaf.microbatch),
+        PortKind::Partial { node, .. } => (LeafPhase::Reduce, node.start),
+        _ => (LeafPhase::Backward, leaf.microbatch),
+    };
+    let position = leaf_position(rules.spec, rules.plan, slot.replica, phase, microbatch);
+    let made = position
+        .and_then(|position| sender.leaves.get(position))
+        .and_then(|leaf| leaf.output(kind));
+    if made == Some(input.port.digest) {
+        return Ok(());
+    }
+    Err(Breach {
+        culprit: sender.worker,
+        offence: Offence::Equivocation,
+        evidence: format!(
+            "in step {}, it signed {} as {kind:?} to worker {} for the {}, and claims {}",
+            rules.step,
+            input.port.digest.short(),
+            receiver.worker.short(),
+            leaf_words(leaf),
+            made.map_or("nothing".to_string(), |digest| digest.short()),
+        ),
+    })
+}

@@ -1,0 +1,90 @@
+//! The rules on the scalars of a step: who reports which of them, and which loss and norm follow.
+
+use concord_proto::ledger::Offence;
+use concord_proto::session::Scalars;
+use concord_proto::{Claim, JobSpec, MicrobatchLoss, Slot, TensorNorm, WorkerId};
+
+use super::{Breach, StepRules, held_tensors};
+
+/// Checks what a worker reports once its gradients are summed up: the losses of its microbatches
+/// where it holds the last stage, and the squared norms of the tensors that it holds.
+///
+/// # Errors
+/// [`Breach`] of `worker`.
+pub fn check_computed(
+    rules: &StepRules,
+    worker: WorkerId,
+    slot: Slot,
+    losses: &[MicrobatchLoss],
+    norms: &[TensorNorm],
+) -> Result<(), Breach> {
+    let run = &rules.plan.replicas[slot.replica];
+    let is_last = slot.stage + 1 == rules.plan.stages.len();
+    let (start, end) = match is_last {
+        true => (run.start, run.end),
+        false => (0, 0),
+    };
+    let held = held_tensors(rules.spec, rules.plan.stages[slot.stage]);
+    let what = if !losses_cover(losses, start, end) {
+        "the losses are not those of its microbatches"
+    } else if !norms.iter().map(|norm| norm.tensor).eq(held) {
+        "the norms are not those of its tensors"
+    } else {
+        return Ok(());
+    };
+    Err(Breach {
+        culprit: worker,
+        offence: Offence::WrongClaim,
+        evidence: format!("in step {}, {what}", rules.step),
+    })
+}
+
+/// Checks that scalars have a loss for each microbatch and a norm for each trained tensor, and
+/// count `targets` predicted tokens.
+///
+/// # Errors
+/// A sentence about them ("they ...").
+pub fn check_scalars(spec: &JobSpec, scalars: &Scalars, targets: u64) -> Result<(), &'static str> {
+    if !losses_cover(&scalars.losses, 0, spec.microbatches) {
+        return Err("they have not one loss for each microbatch");
+    }
+    let tensors = scalars.norms.iter().map(|norm| norm.tensor);
+    if !tensors.eq(0..spec.trainable.len() as u32) {
+        return Err("they have not one norm for each trained tensor");
+    }
+    if scalars.targets != targets {
+        return Err("they count other tokens than the data has");
+    }
+    Ok(())
+}
+
+/// Checks that the claimed loss and norm are those that the scalars of the step give.
+///
+/// # Errors
+/// [`Breach`] of `worker`.
+pub(super) fn check_means(
+    rules: &StepRules,
+    worker: WorkerId,
+    claim: &Claim,
+) -> Result<(), Breach> {
+    let Some(scalars) = rules.scalars else {
+        return Ok(());
+    };
+    let due = (scalars.mean_loss(), scalars.grad_norm());
+    if due == (Some(claim.loss), Some(claim.grad_norm)) {
+        return Ok(());
+    }
+    Err(Breach {
+        culprit: worker,
+        offence: Offence::WrongClaim,
+        evidence: format!(
+            "in step {}, its loss or gradient norm is not what the scalars of the step give",
+            rules.step
+        ),
+    })
+}
+
+/// Whether `losses` are exactly those of the microbatches `[start, end)`, in order.
+fn losses_cover(losses: &[MicrobatchLoss], start: u32, end: u32) -> bool {
+    losses.iter().map(|loss| loss.microbatch).eq(start..end)
+}

@@ -1,0 +1,103 @@
+//! What an honest claim looks like: the rules that need no arithmetic.
+//!
+//! The coordinator holds every claim against them before a step is committed, and `concord verify`
+//! does so again. A rule that does not hold names the party at fault; where two claims differ and
+//! nobody can be named without arithmetic, the outcome is a [`Disagreement`].
+//!
+//! Leaves of a claim, in order: one Forward for each microbatch of the replica's run, one Backward
+//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update. The
+//! order of the ports of a leaf is free.
+
+mod agreement;
+pub mod bundle;
+mod claim;
+mod links;
+mod means;
+mod shape;
+
+use concord_proto::ledger::Offence;
+use concord_proto::manifest::{StateEntry, state_roots};
+use concord_proto::session::Scalars;
+use concord_proto::tree::{self, Node};
+use concord_proto::{
+    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, ModelPlace, Plan, WorkerId,
+};
+
+pub use agreement::{Disagreement, check_agreement, merged_state, step_record};
+pub use claim::check_claim;
+pub use links::check_links;
+pub use means::{check_computed, check_scalars};
+pub use shape::{leaf_position, leaf_words, parts};
+
+/// A rule that does not hold, and who is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("worker {}: {}: {evidence}", culprit.short(), offence.as_str())]
+pub struct Breach {
+    /// The party at fault.
+    pub culprit: WorkerId,
+    /// What of.
+    pub offence: Offence,
+    /// What does not hold, in a sentence.
+    pub evidence: String,
+}
+
+/// What the claims of one step are held against.
+#[derive(Clone, Copy, Debug)]
+pub struct StepRules<'a> {
+    /// The job spec.
+    pub spec: &'a JobSpec,
+    /// Its digest.
+    pub job: JobId,
+    /// The plan that the step was done under.
+    pub plan: &'a Plan,
+    pub plan_digest: Digest,
+    pub step: u32,
+    /// The state before the step, one entry for each tensor of the spec.
+    pub before: &'a [StateEntry],
+    /// Digests of the microbatches of the step, in order.
+    pub microbatches: &'a [Digest],
+    /// The scalars of the step; none where they are not known.
+    pub scalars: Option<&'a Scalars>,
+}
+
+/// A claim with its leaves, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed<'a> {
+    /// Whose.
+    pub worker: WorkerId,
+    /// The claim, opened.
+    pub claim: &'a Claim,
+    pub leaves: &'a [Leaf],
+}
+
+/// What the Loss port of a Forward leaf has: the digest of the loss sum of one microbatch.
+pub fn loss_digest(sum: F32Bits) -> Digest {
+    Digest::of_value(Domain::Scalar, &sum)
+}
+
+/// Indices of the trained tensors that a stage holds, rising.
+pub fn held_tensors(spec: &JobSpec, layers: Layers) -> Vec<u32> {
+    let held = |place: ModelPlace| layers.holds(place, spec.layers);
+    (0u32..)
+        .zip(&spec.trainable)
+        .filter(|(_, tensor)| held(tensor.place))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+impl StepRules<'_> {
+    /// Roots over the values and over the moments of a stage before the step.
+    fn stage_roots(&self, layers: Layers) -> (Digest, Digest) {
+        let entries: Vec<StateEntry> = held_tensors(self.spec, layers)
+            .into_iter()
+            .filter_map(|index| self.before.get(index as usize).copied())
+            .collect();
+        state_roots(&entries)
+    }
+
+    /// The nodes that a replica's run is summed up to.
+    fn nodes(&self, replica: usize) -> Vec<Node> {
+        let run = &self.plan.replicas[replica];
+        tree::cover(self.spec.microbatches, run.start, run.end)
+    }
+}
