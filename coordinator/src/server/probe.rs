@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::driver::DriverEvent;
+use super::driver_event::DriverEvent;
 use crate::core::{CoreEvent, SessionId};
 
 /// A worker that has not answered by then is not reached. Other failures are told no earlier.
