@@ -187,8 +187,8 @@ impl TrainingJob {
         }
     }
 
-    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and a
-    /// proof needs all of them. Submitted again, the job does these steps anew.
+    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and
+    /// a proof needs all of them. Submitted again, the job does these steps anew.
     fn void_unaudited(&mut self, context: &mut EventContext) {
         let oldest = self.audits.oldest_step();
         if let Some(oldest) = oldest.filter(|&step| step < self.committed.steps()) {
