@@ -254,8 +254,8 @@ fn make_model(folder: &Path) -> anyhow::Result<()> {
     };
     let mut tensors = BTreeMap::new();
     for spec in DecoderConfig::from_folder(folder)?.tensors() {
-        let length = spec.shape.iter().product();
-        let values = (0..length).map(|_| next()).collect();
+        let length: usize = spec.shape.iter().product();
+        let values: Vec<f32> = (0..length).map(|_| next()).collect();
         tensors.insert(spec.name, Tensor::new(&spec.shape, values)?);
     }
     let path = folder.join("model.safetensors");

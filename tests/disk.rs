@@ -1,5 +1,5 @@
-//! What a job takes on disk: old states are deleted, blobs on one machine are not copied, and what is
-//! deleted is missed by nobody.
+//! What a job takes on disk: old states are deleted, blobs on one machine are not copied, and
+//! nobody misses what is deleted.
 
 mod pool;
 

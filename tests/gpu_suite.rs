@@ -96,7 +96,7 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
             );
         }
         let result = &objects[objects.len() - 1];
-        // 4 kinds of numbers for each case and shape; 2 groups of ranks, 2 digests, 2 fine-tunes, 2 texts.
+        // 4 kinds of numbers a case and shape; 2 groups of ranks, digests, fine-tunes, texts each.
         assert_eq!(
             result["checks"],
             4 + 4 * (1 + 1 + 3 + 1) + 2 + 2 + 2 + 2,

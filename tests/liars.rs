@@ -1,4 +1,4 @@
-//! Whoever cheats is caught, by name, and the job ends as if it had never been there.
+//! Every liar is caught, by name, and the job ends as if it had never been there.
 #![cfg(feature = "liars")]
 
 mod pool;
@@ -203,7 +203,7 @@ fn every_cheat_is_caught_and_nobody_else_is_blamed() {
     }
 }
 
-/// A convicted key is out, whoever comes with it.
+/// A convicted key is out for good, whichever process uses it.
 fn comes_back_in_vain(pool: &mut Pool, case: &Case, index: usize) {
     // It ends on its own once it has read that it is refused.
     pool.members[index].ended();

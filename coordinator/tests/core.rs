@@ -4,8 +4,10 @@ mod sim;
 
 use std::collections::BTreeMap;
 
+use concord_coordinator::core::Question;
 use concord_proto::Digest;
-use concord_proto::client::{JobEvent, PlanChoice};
+use concord_proto::client::{ClientResponse, JobEvent, PlanChoice};
+use concord_proto::session::Role;
 use concord_verify::training::bundle;
 use sim::job::{ALWAYS, job};
 use sim::rng::Rng;
@@ -74,6 +76,37 @@ fn busy(seed: u64) -> World {
     }
     world.join_checker(201, 0, Checker::Honest);
     world
+}
+
+/// The audits that the status shows of checkers.
+fn shown_of_checkers(world: &mut World) -> Option<u64> {
+    let Some(ClientResponse::Status(status)) = world.ask(Question::Status) else {
+        return None;
+    };
+    let mut members = status.members.iter();
+    let checker = members.find(|member| member.role == Role::Checker)?;
+    Some(checker.audits_passed)
+}
+
+#[test]
+fn what_checkers_have_audited_is_shown_also_after_a_restart() {
+    let mut world = busy(3);
+    finish(&mut world, "audited");
+    let is_audit = |event: &&JobEvent| matches!(event, JobEvent::Audited { .. });
+    let audited = world.memory.events.iter().filter(is_audit).count() as u64;
+    assert!(audited > 0);
+    assert_eq!(shown_of_checkers(&mut world), Some(audited));
+    world.die_coordinator();
+    // One thing after another happens, because the job is done.
+    let mut again = None;
+    for _ in 0..20_000 {
+        world.run(LIMIT);
+        again = shown_of_checkers(&mut world);
+        if again.is_some() {
+            break;
+        }
+    }
+    assert_eq!(again, Some(audited));
 }
 
 #[test]
@@ -186,7 +219,8 @@ fn a_full_store_loses_nothing() {
     }
 }
 
-/// What the planner counts on is not what workers have: it learns, and never asks for the same twice.
+/// What the planner counts on is not what workers have: it learns, and never asks for the same
+/// twice.
 #[test]
 fn a_worker_that_runs_out_of_memory_gets_less() {
     let expected = alone(false);

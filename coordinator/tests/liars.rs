@@ -335,7 +335,7 @@ fn a_record_that_changes_is_contested() {
 }
 
 #[test]
-fn whoever_falls_silent_is_done_without() {
+fn a_silent_worker_is_done_without() {
     let expected = alone();
     for kind in [Kind::SilentForward, Kind::SilentUpdate] {
         for (plan, liar) in [((1, 1), 1), ((2, 1), 1), ((2, 1), 2), ((2, 2), 3)] {

@@ -2,7 +2,7 @@
 
 mod sim;
 
-use concord_coordinator::core::Event;
+use concord_coordinator::core::CoreEvent;
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{Role, ToCoordinator, ToWorker};
@@ -50,6 +50,7 @@ const SHARED: &str = "http://host:7701";
 fn an_address_is_one_workers() {
     let mut pool = Bare::new();
     let first = pool.open(1, Role::Worker, SHARED);
+    pool.pass(SECOND, &[first]);
     let second = pool.open(2, Role::Worker, SHARED);
     pool.pass(6 * SECOND, &[first, second]);
     let refusal = pool.refusal(second).expect("the address twice");
@@ -142,11 +143,11 @@ fn what_peers_say_is_shown_on_one_line() {
 }
 
 #[test]
-fn a_worker_that_is_not_reached_learns_of_it_and_so_does_whoever_looks() {
+fn a_worker_that_is_not_reached_learns_of_it_and_the_status_shows_it() {
     let mut pool = Bare::new();
     let session = pool.worker(1);
     let failure = Some("connection refused".to_string());
-    pool.apply(Event::Probed { session, failure });
+    pool.apply(CoreEvent::Probed { session, failure });
     let told = pool.sent.iter().any(|(to, message)| {
         let why = |reason: &str| reason.contains("connection refused");
         *to == session && matches!(message, ToWorker::Unreached { reason } if why(reason))
@@ -158,7 +159,7 @@ fn a_worker_that_is_not_reached_learns_of_it_and_so_does_whoever_looks() {
         "{doing}"
     );
     let failure = None;
-    pool.apply(Event::Probed { session, failure });
+    pool.apply(CoreEvent::Probed { session, failure });
     assert_eq!(pool.status().members[0].doing, "idle");
 }
 
@@ -227,7 +228,7 @@ fn a_plan_made_before_the_answer_is_given_up_at_a_boundary() {
     pool.pass(2 * SECOND, &[session]);
     assert_eq!(plans(&pool), 1);
     let failure = Some(REFUSED.to_string());
-    pool.apply(Event::Probed { session, failure });
+    pool.apply(CoreEvent::Probed { session, failure });
     pool.say(session, ToCoordinator::Ready { job: id, epoch: 1 });
     assert_eq!(plans(&pool), 1);
     let words = pool.waits(id).last().unwrap().to_string();
@@ -338,7 +339,7 @@ fn a_key_that_is_convicted_meanwhile_stays_out() {
     let mut pool = Bare::new();
     let first = pool.worker(1);
     let second = pool.worker(1);
-    pool.apply(Event::Broken {
+    pool.apply(CoreEvent::Broken {
         session: first,
         offence: Offence::Malformed,
         evidence: "bytes".to_string(),

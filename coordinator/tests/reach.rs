@@ -108,7 +108,7 @@ fn a_worker_that_reaches_nobody_leaves_itself_out() {
         if lost.len() == 2 {
             assert_eq!(lost[1].0, id(2), "{what}: {lost:?}");
         }
-        // Whoever is in the last plan reaches all others that are.
+        // Each worker of the last plan reaches all others that are.
         let last = world.memory.plans.values().next_back().expect("a plan");
         let workers: Vec<WorkerId> = last.workers().map(|(_, id)| id).collect();
         assert!(workers.len() == 1 || !workers.contains(&id(2)), "{what}");

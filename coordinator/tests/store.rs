@@ -3,7 +3,7 @@
 mod sim;
 
 use concord_coordinator::blobs::BlobStore;
-use concord_coordinator::core::{Change, Kept};
+use concord_coordinator::core::{Change, Persisted};
 use concord_coordinator::store::{Secrets, Store, StoreError};
 use concord_proto::{Domain, JobId};
 use concord_proto::{Keypair, Signed, canonical};
@@ -27,7 +27,7 @@ fn eventful() -> World {
     world
 }
 
-fn text(kept: &Kept) -> String {
+fn text(kept: &Persisted) -> String {
     format!("{kept:#?}")
 }
 
@@ -61,15 +61,15 @@ fn it_finds_what_was_kept_after_every_transaction() {
     );
     let mut model = sim::memory::Memory::default();
     for (index, changes) in transactions.into_iter().enumerate() {
-        runtime.block_on(store.keep(&changes)).unwrap();
-        changes.into_iter().for_each(|change| model.keep(change));
+        runtime.block_on(store.persist(&changes)).unwrap();
+        changes.into_iter().for_each(|change| model.persist(change));
         if index % 5 == 0 {
             let found = runtime.block_on(store.load(&blobs)).unwrap();
-            similar(&found, &model.kept(&world.new), index);
+            similar(&found, &model.persisted(&world.new), index);
         }
     }
     let found = runtime.block_on(store.load(&blobs)).unwrap();
-    similar(&found, &model.kept(&world.new), usize::MAX);
+    similar(&found, &model.persisted(&world.new), usize::MAX);
     let id = world.new.submission.spec.id();
     let bundle = runtime.block_on(store.bundle(&blobs, id)).unwrap().unwrap();
     assert_eq!(bundle, model.bundle(&world.new));
@@ -81,7 +81,7 @@ fn it_finds_what_was_kept_after_every_transaction() {
 }
 
 /// The store leaves records out that no restart needs; all else is the same.
-fn similar(found: &Kept, model: &Kept, index: usize) {
+fn similar(found: &Persisted, model: &Persisted, index: usize) {
     let mut model = model.clone();
     for (model, found) in model.jobs.iter_mut().zip(&found.jobs) {
         let first = found.records.first().map_or(u32::MAX, |record| record.step);
@@ -115,12 +115,14 @@ fn a_transaction_is_kept_as_a_whole_or_not_at_all() {
         culprit: key,
         offence: concord_proto::ledger::Offence::Replay,
     };
-    runtime.block_on(store.keep(&[plan(1)])).unwrap();
+    runtime.block_on(store.persist(&[plan(1)])).unwrap();
     let twice = [convict.clone(), plan(1)];
-    runtime.block_on(store.keep(&twice)).unwrap_err();
+    runtime.block_on(store.persist(&twice)).unwrap_err();
     let found = runtime.block_on(store.load(&blobs)).unwrap();
     assert!(found.convicted.is_empty(), "half a transaction");
-    runtime.block_on(store.keep(&[convict, plan(2)])).unwrap();
+    runtime
+        .block_on(store.persist(&[convict, plan(2)]))
+        .unwrap();
     let found = runtime.block_on(store.load(&blobs)).unwrap();
     assert_eq!(found.convicted.len(), 1);
 }

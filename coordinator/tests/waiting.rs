@@ -129,7 +129,7 @@ fn a_worker_that_fails_again_and_again_is_named_with_its_reason() {
 }
 
 #[test]
-fn whoever_holds_a_job_up_is_named() {
+fn the_worker_that_holds_a_job_up_is_named() {
     let mut pool = Bare::new();
     let id = pool.submit(job(3, (2, 1), false));
     let sessions: Vec<SessionId> = (1..3).map(|number| pool.worker(number)).collect();
@@ -240,7 +240,7 @@ fn a_job_that_is_over_is_not_cancelled() {
     ));
 }
 
-/// Whoever has no part in a job does not end it, be it twice.
+/// A worker that has no part in a job does not end it, be it twice.
 #[test]
 fn strangers_do_not_fail_a_job() {
     let mut pool = Bare::new();

@@ -19,6 +19,11 @@ answer: the answer comes, and the header `x-concord-ignored` names them.
 A request without a key is answered where the server has no file of keys (`--api-keys`). Else the
 header `Authorization: Bearer ck-...` is needed, but for the paths that say so.
 
+A key may have bounds on its line: requests a minute (`rpm`), requests at a time (`concurrent`) and
+tokens a day in UTC (`tokens_per_day`). The tokens that a request may need are set aside before its
+answer begins, on disk too, and what it did not use is given back at its end. What was set aside
+when a server was killed counts as used.
+
 ";
 
 const HEADERS: &str = "

@@ -31,7 +31,7 @@ impl Backoff {
         }
     }
 
-    /// For whoever wants to come back to a coordinator.
+    /// For a worker or checker that wants to come back to a coordinator.
     pub fn for_coordinator() -> Self {
         Self::new(FIRST, LONGEST)
     }

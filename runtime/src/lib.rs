@@ -1,26 +1,41 @@
-//! The worker: holds a stage, computes microbatches, moves tensors, signs claims. And the checker,
-//! which re-runs their leaves.
+//! Workers and checkers. A worker holds a stage of a model, trains or serves with it, and signs
+//! what it did; a checker computes a sample of that work again.
+//!
+//! | module | holds | |---|---| | [`worker`], [`checker`] | the two kinds of process: sessions,
+//! gRPC, timers around what follows | | [`training`] | the engine, the work of a leaf, and its
+//! audit | | [`serving`] | a stage of a pipeline, its streams, and the judge of answers | |
+//! [`faults`] | liars, for tests of the proof; empty in a release | | [`blobs`], [`tensor_blob`],
+//! [`spec`] | what both share: tensors by digest, settings of a job |
+//!
+//! Tensors travel as content-addressed blobs, the same bytes on every machine:
+//!
+//! ```
+//! use concord_kernels::Tensor;
+//! use concord_runtime::tensor_blob;
+//!
+//! let tensor = Tensor::new(&[2, 2], vec![1.0, -2.5, 0.0, 4.0])?;
+//! let bytes = tensor_blob::encode(&tensor)?;
+//! let decoded = tensor_blob::decode(&bytes).expect("it was encoded here");
+//! assert_eq!(decoded.data(), tensor.data());
+//! assert_eq!(tensor_blob::digest(&decoded)?, tensor_blob::digest(&tensor)?);
+//! # Ok::<(), concord_kernels::KernelError>(())
+//! ```
 
 mod backoff;
 pub mod blobs;
 pub mod checker;
-pub mod core;
-mod data;
-mod engine;
 mod error;
+pub mod faults;
 pub mod identity;
-#[cfg(feature = "liars")]
-pub mod liar;
 pub mod measure;
 mod model_blobs;
 pub mod serving;
 mod session;
 pub mod spec;
+mod stage_cache;
 pub mod tensor_blob;
-mod work;
+pub mod training;
 pub mod worker;
-#[cfg(feature = "wrong-data")]
-pub mod wrong_data;
 
 pub use backoff::Backoff;
 pub use error::RuntimeError;

@@ -47,8 +47,8 @@ pub fn device_info(device: &Device, memory_bytes: u64) -> Result<DeviceInfo, Ker
     })
 }
 
-/// What the coordinator calls a device: of a GPU the card and whose kernels it runs, such as "NVIDIA
-/// H200 sm_90".
+/// What the coordinator calls a device: of a GPU the card and whose kernels it runs, such as
+/// "NVIDIA H200 sm_90".
 pub fn device_name(device: &Device) -> String {
     let name = device.name();
     match device {

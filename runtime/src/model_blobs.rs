@@ -12,7 +12,7 @@ use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::{Digest, Layers};
 
 use crate::blobs::Blobs;
-use crate::{RuntimeError, spec as words, tensor_blob};
+use crate::{RuntimeError, spec, tensor_blob};
 
 /// Tensors of a model by name, as blobs that have been fetched.
 pub(crate) struct ModelBlobs {
@@ -25,7 +25,7 @@ impl ModelBlobs {
     /// Fetches the tensors of `layers`, but for those that are here.
     ///
     /// # Errors
-    /// [`RuntimeError`] where one cannot be had.
+    /// [`RuntimeError`] where one is unavailable.
     pub(crate) async fn fetch(
         blobs: &Blobs,
         config: &DecoderConfig,
@@ -38,7 +38,7 @@ impl ModelBlobs {
         let mut tensors = BTreeMap::new();
         for ModelTensor { name, blob, .. } in &manifest.tensors {
             let place =
-                TensorPlace::of(name).map(|place| words::place(place, config.tie_embeddings));
+                TensorPlace::of(name).map(|place| spec::place(place, config.tie_embeddings));
             if place.is_some_and(|place| layers.holds(place, config.layers as u32))
                 && let Some(shape) = shapes.remove(name)
             {
@@ -86,8 +86,8 @@ impl TensorSource for ModelBlobs {
         if read.is_err()
             && let Ok((address, _)) = self.found(name)
         {
-            // It may have changed on disk since it was fetched: it is read as a whole before it is used
-            // again, and had anew where it must be.
+            // It may have changed on disk since it was fetched: it is read as a whole before it is
+            // used again, and fetched again where it must be.
             self.blobs.doubt(address);
         }
         read

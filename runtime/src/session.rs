@@ -159,13 +159,6 @@ impl Session {
     pub(crate) async fn send_signed(&self, signed: Signed) -> bool {
         self.outgoing.send(Envelope::from(signed)).await.is_ok()
     }
-
-    /// Sends bytes that are no message, under a good signature.
-    #[cfg(feature = "liars")]
-    pub(crate) async fn send_garbage(&self) -> bool {
-        self.send_signed(Signed::new(&self.key, &[0xffu8; 40]))
-            .await
-    }
 }
 
 /// A message of a session that is not open yet, and who signed it.

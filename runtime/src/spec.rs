@@ -1,4 +1,4 @@
-//! From the job spec's words to the model's.
+//! Converts the settings of a job spec to those of the model.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn precision(bits: u8) -> Result<Precision, RuntimeError> {
     }
 }
 
-/// Where a tensor stands, in the words of the job spec.
+/// Where a tensor stands, as the job spec names it.
 pub fn place(place: TensorPlace, tied: bool) -> ModelPlace {
     match place {
         TensorPlace::Embed if tied => ModelPlace::EmbedAndHead,

@@ -44,7 +44,7 @@ pub struct CheckerArgs {
     /// Cheat, such as "lazy-checker".
     #[cfg(feature = "liars")]
     #[arg(long, hide = true)]
-    lie: Option<concord_runtime::liar::Lie>,
+    lie: Option<concord_runtime::faults::Faults>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -68,7 +68,9 @@ pub async fn run(args: CheckerArgs, output: &Output) -> anyhow::Result<()> {
         kept_bytes: memory.unwrap_or_else(|| measure::device_memory(&device)) / 2,
         device,
         #[cfg(feature = "liars")]
-        lie: args.lie,
+        faults: args.lie.unwrap_or_default(),
+        #[cfg(not(feature = "liars"))]
+        faults: Default::default(),
     };
     let (name, coordinator) = (measure::device_name(&options.device), args.coordinator);
     let started = |id: &WorkerId| {

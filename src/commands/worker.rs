@@ -54,7 +54,7 @@ pub struct WorkerArgs {
     /// Cheat, such as "wrong-data@3".
     #[cfg(feature = "liars")]
     #[arg(long, hide = true)]
-    lie: Option<concord_runtime::liar::Lie>,
+    lie: Option<concord_runtime::faults::Faults>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -79,11 +79,11 @@ pub async fn run(args: WorkerArgs, output: &Output) -> anyhow::Result<()> {
         },
         device,
         memory_bytes,
-        // No command line reaches the cheat of `concord demo`.
-        #[cfg(feature = "demo")]
-        wrong_data: None,
         #[cfg(feature = "liars")]
-        lie: args.lie,
+        faults: args.lie.unwrap_or_default(),
+        // No command line reaches the liar of `concord demo`.
+        #[cfg(not(feature = "liars"))]
+        faults: Default::default(),
     };
     let (name, coordinator) = (measure::device_name(&options.device), args.coordinator);
     let started = |id: &WorkerId, address: &Address| {

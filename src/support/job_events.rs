@@ -1,7 +1,7 @@
 //! The events of a job: in lines for people, and as objects for scripts.
 
 use concord_proto::client::JobEvent;
-use concord_proto::{Plan, Seat, WorkerId};
+use concord_proto::{Plan, Slot, WorkerId};
 use serde_json::{Value, json};
 
 use crate::support::output::counted;
@@ -61,7 +61,7 @@ pub fn describe(event: &JobEvent) -> Option<String> {
 
 /// The workers of a plan, and what each holds.
 fn slots_as_json(plan: &Plan, devices: &[String]) -> Vec<Value> {
-    let slot = |((slot, worker), device): ((Seat, WorkerId), &String)| {
+    let slot = |((slot, worker), device): ((Slot, WorkerId), &String)| {
         let (layers, run) = (plan.stages[slot.stage], &plan.replicas[slot.replica]);
         json!({
             "worker": worker.to_string(), "device": device,

@@ -78,14 +78,16 @@ fn follow(shell: &mut Shell, command: &str, way: &Way) {
             let ran = shell.run(command, "");
             // A machine with a GPU does it; any other one says what it lacks.
             if ran.code != Some(0) {
+                println!("skipped: the README's commands on a GPU: this machine has none");
                 assert_eq!(ran.code, Some(1), "{command}: {}", ran.stderr);
                 contains(command, &ran.stderr, words);
             }
         }
-        Way::InCi => assert!(
-            file(".ci/run").contains(command),
-            ".ci/run does not run: {command}"
-        ),
+        Way::InCi => {
+            let run_there = [".ci/run", "xtask/src/checks.rs"];
+            let runs = run_there.iter().any(|place| file(place).contains(command));
+            assert!(runs, "neither of {run_there:?} runs: {command}");
+        }
     }
 }
 
@@ -182,5 +184,7 @@ fn how_long_the_demo_takes_is_said_once() {
         "{}",
         help.stdout
     );
-    assert!(file("README.md").contains("the demo a minute or two"));
+    let page = file("README.md");
+    let page: Vec<&str> = page.split_whitespace().collect();
+    assert!(page.join(" ").contains("the demo a minute or two"));
 }

@@ -36,7 +36,7 @@ pub fn commands(page: &str) -> Vec<String> {
         let mut started = String::new();
         for line in &block.lines {
             let line = without_comment(line);
-            started.push_str(line.strip_suffix('\\').unwrap_or(line).trim_end());
+            started.push_str(line.strip_suffix('\\').unwrap_or(line).trim());
             if line.ends_with('\\') {
                 started.push(' ');
             } else if !started.is_empty() {

@@ -5,10 +5,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::sources::{ROOT, SourceFile, source_files};
+use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 10] = [
+const IMPORTS: [(&str, &[&str]); 11] = [
+    ("xtask", &[]),
     ("concord-kernels", &[]),
     ("concord-proto", &[]),
     ("concord-verify", &["concord-proto"]),
@@ -49,7 +50,10 @@ const IMPORTS: [(&str, &[&str]); 10] = [
 const CONNECTED: [&str; 3] = ["concord", "concord-coordinator", "concord-runtime"];
 
 /// Used by generated code alone: no source file names it.
-const GENERATED_USES: [&str; 1] = ["tonic_prost"];
+const GENERATED_USES: [&str; 2] = ["prost", "tonic_prost"];
+
+/// A package with tests outside its folder: they use its dependencies.
+const TESTS_ELSEWHERE: [(&str, &str); 1] = [("xtask", "tests/tidy")];
 
 struct Dependency {
     package: String,
@@ -68,7 +72,7 @@ fn packages() -> Vec<Value> {
             "--no-deps",
             "--offline",
         ])
-        .current_dir(ROOT)
+        .current_dir(root())
         .output()
         .expect("cargo runs");
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
@@ -128,6 +132,20 @@ fn crates_import_only_what_the_architecture_allows() {
 }
 
 #[test]
+fn every_import_that_is_allowed_exists() {
+    let dependencies = dependencies();
+    for (package, allowed) in IMPORTS {
+        for name in allowed {
+            let is_used = |d: &Dependency| d.package == package && d.name == *name && !d.is_dev;
+            assert!(
+                dependencies.iter().any(is_used),
+                "{package} does not import {name}: take it off the list, and out of ARCHITECTURE.md"
+            );
+        }
+    }
+}
+
+#[test]
 fn only_what_opens_connections_links_grpc() {
     for dependency in dependencies() {
         let stubs = dependency.name == "concord-proto"
@@ -151,19 +169,31 @@ fn every_dependency_is_used() {
     let is_unused = |dependency: &Dependency| {
         let crate_name = dependency.name.replace('-', "_");
         // The root package's folder holds the other packages too.
+        let elsewhere = TESTS_ELSEWHERE
+            .iter()
+            .find(|(package, _)| *package == dependency.package);
         let is_of_package = |path: &Path| {
-            path.strip_prefix(&dependency.folder).is_ok_and(|path| {
-                ["src", "tests", "build.rs"]
-                    .iter()
-                    .any(|part| path.starts_with(part))
-            })
+            elsewhere.is_some_and(|(_, folder)| path.starts_with(root().join(folder)))
+                || path.strip_prefix(&dependency.folder).is_ok_and(|path| {
+                    ["src", "tests", "build.rs"]
+                        .iter()
+                        .any(|part| path.starts_with(part))
+                })
         };
-        let names_it = |file: &SourceFile| file.text.contains(&crate_name);
+        let names_it = |file: &SourceFile| has_word(&file.text, &crate_name);
         let used = files
             .iter()
             .any(|file| is_of_package(&file.path) && names_it(file));
         !used && !GENERATED_USES.contains(&crate_name.as_str())
     };
+    for name in GENERATED_USES {
+        let named = files.iter().find(|file| {
+            let is_here = file.name().starts_with("tests/tidy/");
+            !is_here && has_word(&file.text, name)
+        });
+        let named = named.map(SourceFile::name);
+        assert_eq!(named, None, "it names {name}: take that off the list");
+    }
     let unused = dependencies().into_iter().filter(is_unused);
     let unused: Vec<String> = unused
         .map(|d| format!("{}: {}", d.package, d.name))
@@ -176,7 +206,7 @@ fn every_dependency_is_used() {
 
 #[test]
 fn every_dependency_comes_from_the_registry() {
-    let lock = std::fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).expect("Cargo.lock");
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
     for line in lock.lines().filter(|line| line.starts_with("source = ")) {
         assert_eq!(
             line,

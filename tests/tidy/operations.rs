@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
-use crate::sources::ROOT;
+use crate::sources::root;
 
 /// Folders with a file for each operation.
 struct Tree {
@@ -52,7 +51,7 @@ const TREES: [Tree; 6] = [
             "logprobs",
             "computed on the host, for rows of requests that ask",
         )],
-        parts: &["mod", "cublas", "cublaslt", "peak"],
+        parts: &["mod", "cublas", "cublaslt", "grids", "peak"],
     },
     Tree {
         folders: &["kernels/cuda"],
@@ -86,7 +85,7 @@ const TREES: [Tree; 6] = [
 fn names(tree: &Tree) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for folder in tree.folders {
-        let folder = Path::new(ROOT).join(folder);
+        let folder = root().join(folder);
         let entries = fs::read_dir(&folder)
             .unwrap_or_else(|error| panic!("{} cannot be read: {error}", folder.display()));
         for entry in entries {

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The repository.
-pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// The folder of the repository. The package that runs these tests, xtask, lies right in it.
+pub fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().expect("a folder around xtask")
+}
 
 /// A text file.
 pub struct SourceFile {
@@ -17,7 +20,7 @@ pub struct SourceFile {
 impl SourceFile {
     /// The path from the root of the repository, with `/`.
     pub fn name(&self) -> String {
-        let relative = self.path.strip_prefix(ROOT).expect("it lies in the root");
+        let relative = self.path.strip_prefix(root()).expect("it lies in the root");
         relative.to_str().expect("UTF-8").replace('\\', "/")
     }
 
@@ -30,8 +33,12 @@ impl SourceFile {
 /// All files with the extension, but those that are built or hidden.
 pub fn source_files(extension: &str) -> Vec<SourceFile> {
     let mut files = Vec::new();
-    collect(Path::new(ROOT), extension, &mut files);
-    assert!(!files.is_empty(), "no {extension} file in {ROOT}");
+    collect(root(), extension, &mut files);
+    assert!(
+        !files.is_empty(),
+        "no {extension} file in {}",
+        root().display()
+    );
     files
 }
 
@@ -53,4 +60,39 @@ fn collect(folder: &Path, extension: &str, files: &mut Vec<SourceFile>) {
             files.push(SourceFile { path, text });
         }
     }
+}
+
+/// Fails with all lines that break a rule.
+pub fn assert_none(broken: &[String], rule: &str) {
+    assert!(broken.is_empty(), "{rule}:\n{}", broken.join("\n"));
+}
+
+/// Lines of files with the extension for which `breaks` holds, as file and line.
+pub fn lines_where(extension: &str, breaks: impl Fn(&SourceFile, &str) -> bool) -> Vec<String> {
+    let files = source_files(extension);
+    let broken = files
+        .iter()
+        .map(|file| lines_of(file, |line| breaks(file, line)));
+    broken.flatten().collect()
+}
+
+/// Lines of the file for which `breaks` holds, as file and line.
+pub fn lines_of(file: &SourceFile, breaks: impl Fn(&str) -> bool) -> Vec<String> {
+    let broken = file.lines().filter(|(_, line)| breaks(line));
+    let shown =
+        |(number, line): (usize, &str)| format!("{}:{number}: {}", file.name(), line.trim());
+    broken.map(shown).collect()
+}
+
+/// The line without comment and without what stands in quotes on it.
+pub fn code(line: &str) -> String {
+    let outside: Vec<&str> = line.split('"').step_by(2).collect();
+    let outside = outside.join("\"\"");
+    outside.split("//").next().unwrap_or("").to_string()
+}
+
+/// Whether the text has the word, not within a longer name.
+pub fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).any(|part| part == word)
 }

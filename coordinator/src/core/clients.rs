@@ -1,16 +1,17 @@
 //! The questions of clients.
 
 use concord_proto::JobId;
-use concord_proto::client::{ClientResponse, JobState, JobSummary, MemberStatus, PoolStatus};
+use concord_proto::client::{ClientResponse, JobState, MemberStatus, PoolStatus};
 use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::session::Role;
 
-use super::desk::Desk;
-use super::event::{CallId, Effect, NewJob, Question, Time};
+use super::event::{CallId, CoreEffect, Question};
+use super::members::PoolMember;
+use super::new_job::NewJob;
 use super::outbox::Outbox;
-use super::pool::Member;
 use super::reported::reported;
-use super::{Core, Job};
+use super::time::Time;
+use super::{Core, Mode};
 
 impl Core {
     pub(super) fn on_asked(
@@ -22,136 +23,84 @@ impl Core {
     ) {
         let response = match question {
             Question::Submit(new) => self.submit(now, out, *new),
-            Question::Jobs => ClientResponse::Jobs(self.summaries()),
+            Question::Jobs => ClientResponse::Jobs(self.jobs.summaries()),
             Question::Status => ClientResponse::Status(self.status()),
             Question::Cancel(job) => self.cancel(now, out, &job),
         };
-        out.tell(Effect::Reply { call, response });
+        out.tell(CoreEffect::Reply { call, response });
     }
 
     fn submit(&mut self, now: Time, out: &mut Outbox, mut new: NewJob) -> ClientResponse {
         let id = new.submission.spec.id();
         let name = &mut new.submission.options.name;
         *name = reported(std::mem::take(name));
-        if self.deployed.is_some() {
-            let why = "this coordinator serves a model and trains none: submit the job to another \
-                       one (`concord coordinator`)";
-            return ClientResponse::Refused(why.to_string());
+        let (mode, mut context, jobs) = self.split(now, out);
+        match mode {
+            Mode::Trains => {}
+            Mode::Serves(_) => {
+                let why = "this coordinator serves a model and trains none: submit the job to \
+                           another one (`concord coordinator`)";
+                return ClientResponse::Refused(why.to_string());
+            }
         }
         if let Some(why) = refusal(&new) {
             return ClientResponse::Refused(why);
         }
-        let number = self.jobs.values().map(|job| job.number + 1).max();
-        let number = number.unwrap_or(0);
-        let mut desk = Desk {
-            now,
-            config: &self.config,
-            key: &self.key,
-            secret: &self.secret,
-            pool: &mut self.pool,
-            out,
-        };
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.revive(&mut desk, number, new.submission);
-            job.save_progress(&mut desk);
-        } else {
-            let mut job = Job::new(&mut desk, number, new);
-            job.save_progress(&mut desk);
-            self.jobs.insert(id, job);
-        }
+        jobs.take_on(&mut context, id, new);
         ClientResponse::Submitted(id)
     }
 
     fn cancel(&mut self, now: Time, out: &mut Outbox, id: &JobId) -> ClientResponse {
-        let mut desk = Desk {
-            now,
-            config: &self.config,
-            key: &self.key,
-            secret: &self.secret,
-            pool: &mut self.pool,
-            out,
+        let (_, mut context, jobs) = self.split(now, out);
+        let Some(job) = jobs.get_mut(id) else {
+            return ClientResponse::Refused(format!("there is no job {id} here"));
         };
-        match self.jobs.get_mut(id) {
-            Some(job) if job.is_over() => {
-                let words = match job.state {
-                    JobState::Completed { .. } => "is completed",
-                    JobState::Failed(_) => "has failed",
-                    _ => "is cancelled",
-                };
-                ClientResponse::Refused(format!("job {} {words} already", id.0.short()))
-            }
-            Some(job) => {
-                job.cancel(&mut desk);
-                job.save_progress(&mut desk);
-                ClientResponse::Cancelled
-            }
-            None => ClientResponse::Refused(format!("there is no job {id} here")),
+        let over = match job.state() {
+            JobState::Waiting(_) | JobState::Running | JobState::Auditing => None,
+            JobState::Completed { .. } => Some("is completed"),
+            JobState::Failed(_) => Some("has failed"),
+            JobState::Cancelled => Some("is cancelled"),
+        };
+        if let Some(words) = over {
+            return ClientResponse::Refused(format!("job {} {words} already", id.0.short()));
         }
-    }
-
-    fn summaries(&self) -> Vec<JobSummary> {
-        let mut jobs: Vec<&Job> = self.jobs.values().collect();
-        jobs.sort_by_key(|job| job.number);
-        jobs.into_iter().map(Job::summary).collect()
+        job.cancel(&mut context);
+        job.save_progress(&mut context);
+        ClientResponse::Cancelled
     }
 
     fn status(&self) -> PoolStatus {
-        let running = self.running().and_then(|id| self.jobs.get(&id));
-        let doing = |member: &Member| match (&self.deployed, running) {
-            (Some(deployed), _) => deployed.doing(member),
-            (None, Some(job)) => job.part_of(member),
-            (None, None) => "idle".to_string(),
+        PoolStatus {
+            coordinator: self.key.public(),
+            members: self.members.connected().map(|m| self.shown(m)).collect(),
+            convicted: self.members.convicted().collect(),
+            jobs: self.jobs.summaries(),
+        }
+    }
+
+    fn shown(&self, member: &PoolMember) -> MemberStatus {
+        let running = self.jobs.running().and_then(|id| self.jobs.get(&id));
+        let (mut doing, audit_rate) = match (&self.mode, running) {
+            (Mode::Serves(deployed), _) => (deployed.doing(member), deployed.audit_rate()),
+            (Mode::Trains, Some(job)) => {
+                let rate = member.audit_rate(job.options(), self.config.trust_after);
+                (job.part_of(member), rate)
+            }
+            (Mode::Trains, None) => ("idle".to_string(), 0),
         };
-        let doing = |member: &Member| match &member.unreached {
-            Some(why) => format!(
-                "{}; not reached at {}: {why}",
-                doing(member),
-                member.endpoint
-            ),
-            None => doing(member),
-        };
-        let show = |member: &Member| MemberStatus {
+        if let Some(why) = &member.unreached {
+            doing = format!("{doing}; not reached at {}: {why}", member.endpoint);
+        }
+        MemberStatus {
             id: member.id,
             role: member.role,
             device: member.device.clone(),
-            doing: doing(member),
+            doing,
             audits_passed: match member.role {
                 Role::Worker => member.passed,
                 Role::Checker => member.answered,
             },
-            audit_rate: running.map_or(self.audit_rate(), |job| {
-                member.audit_rate(&job.submission.options, self.config.trust_after)
-            }),
-        };
-        PoolStatus {
-            coordinator: self.key.public(),
-            members: self.pool.connected().map(show).collect(),
-            convicted: self.pool.convicted().collect(),
-            jobs: self.summaries(),
-        }
-    }
-}
-
-impl Job {
-    /// What a member does for the job, in words.
-    fn part_of(&self, member: &Member) -> String {
-        let seat = self.active.as_ref().and_then(|active| {
-            let seat = active.plan.slot(&member.id)?;
-            Some((seat, active.plan.stages[seat.stage]))
-        });
-        let audits = self.audits.open.values();
-        let judging = audits
-            .filter(|audit| audit.judge() == Some(member.id))
-            .count();
-        match (seat, member.role) {
-            _ if member.draining => "leaves".to_string(),
-            (Some((seat, layers)), _) => format!(
-                "layers {}..{} of pipeline {}",
-                layers.start, layers.end, seat.replica
-            ),
-            (None, _) if judging > 0 => format!("re-runs {judging} leaves"),
-            (None, Role::Worker) => "spare".to_string(),
-            (None, Role::Checker) => "waits for leaves".to_string(),
+            audit_rate,
         }
     }
 }

@@ -1,135 +1,137 @@
 //! The brain of the coordinator: a state machine without clock, randomness, sockets or disk.
 //!
 //! [`Core::apply`] takes one event and gives the effects that follow from it. Nothing is told to
-//! anyone before what it rests on is kept: the driver carries effects out in their order.
+//! anyone before what it rests on is persisted: the driver carries effects out in their order.
 
-mod audit;
 mod clients;
-mod commit;
 mod config;
-mod contest;
-mod convict;
-mod departures;
-mod desk;
-mod distrust;
+mod context;
 mod event;
-mod finish;
-mod flush;
 mod invariants;
-mod job;
-mod kept;
-mod ledger;
 mod members;
-mod memory;
-mod orders;
+mod new_job;
 mod outbox;
-mod planning;
-mod pool;
-mod reach;
+mod persisted;
 mod reported;
-mod rewind;
-mod rivals;
 mod serving;
-mod step;
-mod verdict;
-mod waiting;
-
-use std::collections::BTreeMap;
+mod time;
+mod training;
 
 use concord_proto::ledger::Offence;
 use concord_proto::session::ToCoordinator;
-use concord_proto::{JobId, Keypair, WorkerId};
+use concord_proto::{Keypair, WorkerId};
 
-use desk::Desk;
-use job::Job;
+use context::EventContext;
+use members::{Members, Rivals};
 use outbox::Outbox;
-use pool::Pool;
 use reported::reported;
-use rivals::Rivals;
 use serving::Deployed;
+use training::{JobQueue, TrainingJob};
 
 pub use config::Config;
-pub use event::{CallId, Effect, Event, NewJob, Question, SessionId, Time};
-pub use kept::{Change, Kept, KeptAudit, KeptJob, KeptJudgement, KeptLedger, KeptMember, Progress};
-pub use serving::{Seat, ServingEffect, ServingEvent};
+pub use event::{CallId, CoreEffect, CoreEvent, Question, SessionId};
+pub use new_job::NewJob;
+pub use persisted::{
+    Change, JobProgress, Persisted, PersistedAgreement, PersistedAudit, PersistedJob,
+    PersistedLedger, PersistedMember,
+};
+pub use serving::{ServingEffect, ServingEvent, StageHolder};
+pub use time::Time;
 
 /// The coordinator's state.
+///
+/// ```
+/// use concord_coordinator::core::{Config, Core, CoreEvent, Persisted, Time};
+/// use concord_proto::Keypair;
+///
+/// let key = Keypair::from_secret([1; 32]);
+/// let mut core = Core::restore(Config::default(), key, [2; 32], Persisted::default());
+/// let effects = core.apply(Time(0), CoreEvent::Tick);
+/// assert!(effects.is_empty(), "nobody is there, and nothing was asked for");
+/// ```
 pub struct Core {
     config: Config,
     key: Keypair,
     /// Nonces are derived from it.
     secret: [u8; 32],
-    pool: Pool,
+    members: Members,
     /// Newcomers whose key has a session.
     rivals: Rivals,
-    jobs: BTreeMap<JobId, Job>,
-    /// The job that the pool works for: until it is over, none goes before it.
-    current: Option<JobId>,
-    /// What is served. A coordinator either serves or trains.
-    deployed: Option<Box<Deployed>>,
+    /// A coordinator that serves has none that is not over.
+    jobs: JobQueue,
+    mode: Mode,
     /// When the last Tick came.
     ticked: Time,
 }
 
+/// What a coordinator does: never both.
+enum Mode {
+    Trains,
+    Serves(Box<Deployed>),
+}
+
 impl Core {
-    /// The core as it was kept; of a new coordinator nothing is kept. `secret` is random, and the
+    /// The core as it was persisted; of a new coordinator nothing is. `secret` is random, and the
     /// same after every restart.
-    pub fn restore(config: Config, key: Keypair, secret: [u8; 32], kept: Kept) -> Self {
-        let mut pool = Pool::restore(kept.members, kept.convicted);
-        let judged = kept.jobs.iter().flat_map(|job| &job.ledger.judged);
-        judged.for_each(|judged| pool.note_answered(&judged.checker));
-        let job = |kept| {
-            let mut job = Job::from_kept(kept);
-            job.expected.1 = Time::default().plus(config.return_grace_us);
-            (job.id, job)
-        };
+    pub fn restore(config: Config, key: Keypair, secret: [u8; 32], persisted: Persisted) -> Self {
+        let mut members = Members::restore(persisted.members, persisted.convicted);
+        let agreed = persisted.jobs.iter().flat_map(|job| &job.ledger.agreements);
+        agreed.for_each(|agreed| members.note_answered(&agreed.checker));
+        let back_by = Time::default().plus(config.return_grace_us);
         Self {
             config,
             key,
             secret,
-            pool,
+            members,
             rivals: Rivals::default(),
-            jobs: kept.jobs.into_iter().map(job).collect(),
-            current: None,
-            deployed: None,
+            jobs: JobQueue::restore(persisted.jobs, back_by),
+            mode: Mode::Trains,
             ticked: Time::default(),
         }
     }
 
     /// Takes in what happened and gives what is to be done, in order.
-    pub fn apply(&mut self, now: Time, event: Event) -> Vec<Effect> {
+    pub fn apply(&mut self, now: Time, event: CoreEvent) -> Vec<CoreEffect> {
         let mut out = Outbox::default();
         match event {
-            Event::Tick => self.on_tick(now, &mut out),
-            Event::Opened {
+            CoreEvent::Tick => self.on_tick(now, &mut out),
+            CoreEvent::Opened {
                 session,
                 worker,
                 hello,
-            } => self.on_opened(now, &mut out, session, (worker, hello)),
-            Event::Message { session, message } => {
-                if let Some(worker) = self.pool.of_session(session) {
+            } => self.on_opened(now, &mut out, session, worker, hello),
+            CoreEvent::Message { session, message } => {
+                if let Some(worker) = self.members.of_session(session) {
                     self.on_message(now, &mut out, worker, message);
                 }
             }
-            Event::Broken {
+            CoreEvent::Broken {
                 session,
                 offence,
                 evidence,
             } => {
-                if let Some(worker) = self.pool.of_session(session) {
-                    self.on_broken(now, &mut out, worker, (offence, evidence));
+                if let Some(worker) = self.members.of_session(session) {
+                    self.on_broken(now, &mut out, worker, offence, evidence);
                 }
             }
-            Event::Closed { session, reason } => {
+            CoreEvent::Closed { session, reason } => {
                 self.on_closed(now, &mut out, session, &reported(reason));
             }
-            Event::Asked { call, question } => self.on_asked(now, &mut out, call, question),
-            Event::Probed { session, failure } => self.on_probed(now, &mut out, session, failure),
-            Event::Serving(event) => self.on_serving(now, &mut out, event),
-            Event::BlobsChecked { check, missing } => {
-                self.with_running(now, &mut out, |job, desk| {
+            CoreEvent::Asked { call, question } => self.on_asked(now, &mut out, call, question),
+            CoreEvent::Probed { session, failure } => {
+                self.on_probed(now, &mut out, session, failure);
+            }
+            CoreEvent::Serving(event) => {
+                let (mode, mut context, _) = self.split(now, &mut out);
+                // A coordinator that trains has nothing running that could notice these.
+                if let Mode::Serves(deployed) = mode {
+                    deployed.on_event(&mut context, event);
+                }
+            }
+            CoreEvent::BlobsChecked { check, missing } => {
+                self.with_running(now, &mut out, |job, context| {
                     if let Some(job) = job {
-                        job.on_blobs_checked(desk, check, &missing);
+                        job.on_blobs_checked(context, check, &missing);
                     }
                 });
             }
@@ -144,19 +146,22 @@ impl Core {
     /// Does what the event made possible. When a job ends, the next one starts at once.
     fn go_on(&mut self, now: Time, out: &mut Outbox) {
         loop {
-            let before = self.running();
-            self.current = before;
-            self.with_running(now, out, |job, desk| {
+            let before = self.jobs.settle();
+            self.with_running(now, out, |job, context| {
                 if let Some(job) = job {
-                    job.advance(desk);
+                    job.advance(context);
                 }
             });
-            if self.running() == before {
+            if self.jobs.running() == before {
                 break;
             }
         }
-        self.tell_queue(now, out);
-        self.serve(now, out);
+        let (mode, mut context, jobs) = self.split(now, out);
+        jobs.tell_waiting(&mut context);
+        match mode {
+            Mode::Trains => {}
+            Mode::Serves(deployed) => deployed.advance(&mut context),
+        }
         self.release_drained(now, out);
     }
 
@@ -166,57 +171,23 @@ impl Core {
         now: Time,
         out: &mut Outbox,
         worker: WorkerId,
-        (offence, evidence): (Offence, String),
+        offence: Offence,
+        evidence: String,
     ) {
-        if self.deployed.is_some() {
+        if let (Mode::Serves(deployed), mut context, _) = self.split(now, out) {
             let guilty = ServingEvent::Guilty {
                 worker,
                 offence,
                 evidence,
             };
-            return self.on_serving(now, out, guilty);
+            return deployed.on_event(&mut context, guilty);
         }
-        self.with_running(now, out, |job, desk| match job {
-            Some(job) => job.convict(desk, worker, offence, evidence, None),
+        self.with_running(now, out, |job, context| match job {
+            Some(job) => job.convict_broken(context, worker, offence, evidence),
             None => {
-                desk.expel(worker, offence, &evidence);
+                context.expel(worker, offence, &evidence);
             }
         });
-    }
-
-    /// The job that the pool works for: the one before, or else the first in the queue that is not
-    /// over. A job that is submitted again does not push another one out.
-    fn running(&self) -> Option<JobId> {
-        let current = self.current.and_then(|id| self.jobs.get(&id));
-        if let Some(current) = current.filter(|job| !job.is_over()) {
-            return Some(current.id);
-        }
-        let live = self.jobs.values().filter(|job| !job.is_over());
-        live.min_by_key(|job| job.number).map(|job| job.id)
-    }
-
-    /// Runs `then` with the running job, if there is one.
-    fn with_running<R>(
-        &mut self,
-        now: Time,
-        out: &mut Outbox,
-        then: impl FnOnce(Option<&mut Job>, &mut Desk) -> R,
-    ) -> R {
-        let running = self.running();
-        let mut desk = Desk {
-            now,
-            config: &self.config,
-            key: &self.key,
-            secret: &self.secret,
-            pool: &mut self.pool,
-            out,
-        };
-        let mut job = running.and_then(|id| self.jobs.get_mut(&id));
-        let result = then(job.as_deref_mut(), &mut desk);
-        if let Some(job) = job {
-            job.save_progress(&mut desk);
-        }
-        result
     }
 
     fn on_message(
@@ -226,73 +197,55 @@ impl Core {
         worker: WorkerId,
         message: ToCoordinator,
     ) {
-        if let Some(member) = self.pool.get_mut(&worker) {
+        if let Some(member) = self.members.get_mut(&worker) {
             member.heard = now;
             member.draining |= message == ToCoordinator::Drain;
         }
-        if self.deployed.is_some() {
-            return self.with_deployed(now, out, |deployed, desk| {
-                deployed.on_message(desk, worker, message);
-            });
+        if let (Mode::Serves(deployed), mut context, _) = self.split(now, out) {
+            return deployed.on_message(&mut context, worker, message);
         }
-        self.with_running(now, out, |job, desk| {
+        self.with_running(now, out, |job, context| {
             if let Some(job) = job {
-                job.on_message(desk, worker, message);
+                job.on_message(context, worker, message);
             }
         });
     }
-}
 
-impl Job {
-    /// A message about another job is late: that job is over.
-    fn on_message(&mut self, desk: &mut Desk, worker: WorkerId, message: ToCoordinator) {
-        match message {
-            ToCoordinator::Ready { job, epoch } if job == self.id => self.on_ready(worker, epoch),
-            ToCoordinator::Failed {
-                job,
-                epoch,
-                reason,
-                permanent,
-            } if job == self.id => self.on_failed(desk, worker, epoch, (reason, permanent)),
-            ToCoordinator::Unreached {
-                job,
-                epoch,
-                worker: other,
-                reason,
-            } if job == self.id => self.on_unreached(desk, worker, epoch, (other, reason)),
-            ToCoordinator::OutOfMemory {
-                job,
-                epoch,
-                reason,
-                needed_bytes,
-                limit_bytes,
-            } if job == self.id => {
-                let shortage = memory::Shortage {
-                    needed_bytes,
-                    limit_bytes,
-                };
-                self.on_out_of_memory(desk, worker, epoch, shortage, &reported(reason));
-            }
-            ToCoordinator::Computed {
-                job,
-                epoch,
-                step,
-                losses,
-                norms,
-            } if job == self.id => {
-                let computed = step::Computed { losses, norms };
-                self.on_computed(desk, worker, (epoch, step), computed);
-            }
-            ToCoordinator::Updated { claim, leaves } => {
-                self.on_updated(desk, worker, claim, leaves);
-            }
-            ToCoordinator::Flushed { job, step, state } if job == self.id => {
-                self.on_flushed(desk, worker, step, &state);
-            }
-            ToCoordinator::Verdict { order, verdict } => {
-                self.on_verdict(desk, worker, order, verdict);
-            }
-            _ => {}
+    /// The parts of the core that handle an event together.
+    fn split<'a>(
+        &'a mut self,
+        now: Time,
+        out: &'a mut Outbox,
+    ) -> (&'a mut Mode, EventContext<'a>, &'a mut JobQueue) {
+        let context = EventContext {
+            now,
+            config: &self.config,
+            key: &self.key,
+            secret: &self.secret,
+            members: &mut self.members,
+            out,
+        };
+        (&mut self.mode, context, &mut self.jobs)
+    }
+
+    /// Runs `then` with the running job, if there is one.
+    fn with_running<R>(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        then: impl FnOnce(Option<&mut TrainingJob>, &mut EventContext) -> R,
+    ) -> R {
+        let (_, mut context, jobs) = self.split(now, out);
+        let mut job = jobs.running_mut();
+        let result = then(job.as_deref_mut(), &mut context);
+        if let Some(job) = job {
+            job.save_progress(&mut context);
         }
+        result
+    }
+
+    /// Whether there is a job that is not over.
+    pub fn has_job(&self) -> bool {
+        self.jobs.running().is_some()
     }
 }

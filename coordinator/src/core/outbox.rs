@@ -1,14 +1,14 @@
-//! The effects of one event, in the order that keeps promises: first what is kept, then what is
-//! told.
+//! The effects of one event, in the order that keeps promises: first what is persisted, then what
+//! is told.
 
-use super::event::Effect;
-use super::kept::Change;
+use super::event::CoreEffect;
+use super::persisted::Change;
 
 #[derive(Default)]
 pub(super) struct Outbox {
     blobs: Vec<Vec<u8>>,
     changes: Vec<Change>,
-    told: Vec<Effect>,
+    told: Vec<CoreEffect>,
 }
 
 impl Outbox {
@@ -17,19 +17,19 @@ impl Outbox {
         self.blobs.push(blob);
     }
 
-    /// Keeps a change, in one transaction with all others of this event.
-    pub(super) fn keep(&mut self, change: Change) {
+    /// Persists a change, in one transaction with all others of this event.
+    pub(super) fn persist(&mut self, change: Change) {
         self.changes.push(change);
     }
 
-    /// Does this once all is kept.
-    pub(super) fn tell(&mut self, effect: Effect) {
+    /// Does this once all is persisted.
+    pub(super) fn tell(&mut self, effect: CoreEffect) {
         self.told.push(effect);
     }
 
-    pub(super) fn into_effects(self) -> Vec<Effect> {
-        let blobs = self.blobs.into_iter().map(Effect::StoreBlob);
-        let changes = (!self.changes.is_empty()).then_some(Effect::Persist(self.changes));
+    pub(super) fn into_effects(self) -> Vec<CoreEffect> {
+        let blobs = self.blobs.into_iter().map(CoreEffect::StoreBlob);
+        let changes = (!self.changes.is_empty()).then_some(CoreEffect::Persist(self.changes));
         blobs.chain(changes).chain(self.told).collect()
     }
 }

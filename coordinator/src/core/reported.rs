@@ -1,10 +1,10 @@
-//! What peers say in words, made fit to be kept, logged and shown to others.
+//! What peers say in words, made fit to be stored, logged and shown to others.
 
-/// Words of a peer are kept up to this.
+/// The most characters that are shown of what a peer says.
 const CHARS_MAX: usize = 1_000;
 
-/// Whether a character moves the cursor, hides or turns round what stands beside it. Some of these
-/// forge the lines of a terminal or of a log.
+/// Whether a character moves the cursor, hides its neighbours or reverses their order. With some of
+/// these a peer could forge lines of a terminal or of a log.
 pub(super) fn is_unprintable(letter: char) -> bool {
     let turns = matches!(letter, '\u{200e}' | '\u{200f}' | '\u{61c}')
         || ('\u{202a}'..='\u{202e}').contains(&letter)
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn words_are_on_one_line_and_end() {
-        for (said, kept) in [
+        for (said, shown) in [
             ("", ""),
             ("plain words", "plain words"),
             ("two\nlines\r\n", "two lines"),
@@ -40,7 +40,7 @@ mod tests {
             ("\u{202e}drawkcab\u{2069}", "drawkcab"),
             ("\n\n", ""),
         ] {
-            assert_eq!(reported(said.to_string()), kept, "{said:?}");
+            assert_eq!(reported(said.to_string()), shown, "{said:?}");
         }
         let long = "\u{e9}".repeat(CHARS_MAX);
         assert_eq!(reported(long.clone()), long);

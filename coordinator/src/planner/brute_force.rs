@@ -2,7 +2,7 @@
 
 use concord_proto::client::{ModelProfile, PlanChoice};
 
-use super::Device;
+use super::PlannerDevice;
 use super::tests::Case;
 
 /// Bytes of a stage of (length, start, end) layers.
@@ -50,7 +50,7 @@ fn arrangements(devices: usize, count: usize) -> Vec<Vec<usize>> {
 }
 
 /// The shortest time of a step over all plans, or nothing where none fits.
-pub(super) fn brute_force(case: &Case, devices: &[Device]) -> Option<f64> {
+pub(super) fn brute_force(case: &Case, devices: &[PlannerDevice]) -> Option<f64> {
     let mut best: Option<f64> = None;
     for stages in 1..=(devices.len() as u32).min(case.layers) {
         for replicas in 1..=(devices.len() as u32 / stages).min(case.microbatches) {
@@ -63,10 +63,10 @@ pub(super) fn brute_force(case: &Case, devices: &[Device]) -> Option<f64> {
             {
                 continue;
             }
-            for seats in arrangements(devices.len(), (stages * replicas) as usize) {
-                let seats: Vec<&Device> = seats.iter().map(|&seat| &devices[seat]).collect();
+            for slots in arrangements(devices.len(), (stages * replicas) as usize) {
+                let slots: Vec<&PlannerDevice> = slots.iter().map(|&slot| &devices[slot]).collect();
                 for lengths in compositions(case.layers, stages) {
-                    let time = step_time(case, &lengths, &seats);
+                    let time = step_time(case, &lengths, &slots);
                     best = match (best, time) {
                         (Some(best), Some(time)) => Some(best.min(time)),
                         (best, time) => best.or(time),
@@ -78,13 +78,13 @@ pub(super) fn brute_force(case: &Case, devices: &[Device]) -> Option<f64> {
     best
 }
 
-fn step_time(case: &Case, lengths: &[u32], seats: &[&Device]) -> Option<f64> {
+fn step_time(case: &Case, lengths: &[u32], slots: &[&PlannerDevice]) -> Option<f64> {
     let (profile, stages) = (&case.profile, lengths.len());
     let in_flight = (stages as u64 + 1).min(u64::from(case.microbatches));
     let passes = profile.microbatch_tokens as f64 * (100 + profile.backward_percent) as f64 / 100.0;
     let transfer = profile.boundary_bytes as f64 / 1e9;
     let mut paces = Vec::new();
-    for pipeline in seats.chunks(stages) {
+    for pipeline in slots.chunks(stages) {
         let mut start = 0;
         let mut bottleneck = if stages > 1 { transfer } else { 0.0 };
         let mut fill = (stages - 1) as f64 * (2.0 * 200e-6 + 2.0 * transfer);

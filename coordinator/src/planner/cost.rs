@@ -6,7 +6,7 @@
 
 use concord_proto::client::PlanChoice;
 
-use super::{Device, PlanError, Request};
+use super::{PlanError, PlanRequest, PlannerDevice};
 
 /// Time from one worker to the next. Links are not measured yet: this is a local network with
 /// gRPC on top, so that a cut of a tiny model is not taken for free.
@@ -20,7 +20,7 @@ const STATE_PARTS: f64 = 4.0;
 
 /// Stages x replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct PlanShape {
     pub(super) stages: usize,
     pub(super) replicas: usize,
 }
@@ -31,7 +31,7 @@ pub(super) struct Candidate {
     /// Layers of each stage.
     pub(super) lengths: Vec<u32>,
     /// For each replica, the device of each stage, as an index into [`Problem::devices`].
-    pub(super) seats: Vec<Vec<usize>>,
+    pub(super) slots: Vec<Vec<usize>>,
     /// Microbatches of each replica.
     pub(super) shares: Vec<u32>,
     /// Predicted time of a step.
@@ -40,14 +40,14 @@ pub(super) struct Candidate {
 
 /// How fast a pipeline is, in seconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct PipelinePace {
     /// Of its slowest stage or link, for one microbatch.
     pub(super) bottleneck: f64,
     /// Of one microbatch through all of it and back.
     pub(super) fill: f64,
 }
 
-impl Pace {
+impl PipelinePace {
     /// When the last of `count` microbatches is through.
     pub(super) fn finish(&self, count: u32) -> f64 {
         f64::from(count.saturating_sub(1)) * self.bottleneck + self.fill
@@ -58,13 +58,13 @@ impl Pace {
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     /// The devices, fastest first. Equal devices stand side by side.
-    pub(super) devices: Vec<Device>,
+    pub(super) devices: Vec<PlannerDevice>,
     /// Their speeds in multiply-adds a second.
     pub(super) speeds: Vec<f64>,
     pub(super) layers: u32,
     pub(super) microbatches: u32,
     /// The shape that the user fixed.
-    fixed: Option<Shape>,
+    fixed: Option<PlanShape>,
     /// The shares that the user fixed.
     pub(super) shares: Option<Vec<u32>>,
     /// Multiply-adds of one layer for one microbatch, forward and backward.
@@ -81,7 +81,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(request: &Request) -> Result<Self, PlanError> {
+    pub(super) fn new(request: &PlanRequest) -> Result<Self, PlanError> {
         let profile = request.profile;
         if request.layers == 0 || request.microbatches == 0 {
             return Err(PlanError::EmptyJob {
@@ -94,9 +94,9 @@ impl Problem {
         }
         let (fixed, shares) = check_choice(request)?;
         let mut devices = request.devices.to_vec();
-        let rank = |d: &Device| (d.macs_per_second, d.memory_bytes);
+        let rank = |d: &PlannerDevice| (d.macs_per_second, d.memory_bytes);
         devices.sort_by(|a, b| rank(b).cmp(&rank(a)).then(a.id.cmp(&b.id)));
-        let speed = |d: &Device| d.macs_per_second.max(1) as f64;
+        let speed = |d: &PlannerDevice| d.macs_per_second.max(1) as f64;
         let passes =
             profile.microbatch_tokens as f64 * (1.0 + f64::from(profile.backward_percent) / 100.0);
         Ok(Self {
@@ -118,15 +118,16 @@ impl Problem {
     }
 
     /// The shapes to search, those of few workers first: at equal times the smaller wins.
-    pub(super) fn shapes(&self) -> Vec<Shape> {
+    pub(super) fn shapes(&self) -> Vec<PlanShape> {
         if let Some(shape) = self.fixed {
             return vec![shape];
         }
         let (layers, lanes) = (self.layers as usize, self.microbatches as usize);
         let count = self.devices.len();
-        let mut shapes: Vec<Shape> = (1..=count.min(layers))
+        let mut shapes: Vec<PlanShape> = (1..=count.min(layers))
             .flat_map(|stages| {
-                (1..=(count / stages).min(lanes)).map(move |replicas| Shape { stages, replicas })
+                (1..=(count / stages).min(lanes))
+                    .map(move |replicas| PlanShape { stages, replicas })
             })
             .collect();
         shapes.sort_by_key(|shape| (shape.stages * shape.replicas, shape.stages));
@@ -172,15 +173,15 @@ impl Problem {
     }
 
     /// Bytes by which the stages exceed the memory of their devices, in all.
-    pub(super) fn overflow(&self, lengths: &[u32], seats: &[Vec<usize>]) -> u64 {
+    pub(super) fn overflow(&self, lengths: &[u32], slots: &[Vec<usize>]) -> u64 {
         let per_layer = self.bytes_per_layer(lengths.len());
         let last = lengths.len() - 1;
         let mut total = 0_u64;
-        for pipeline in seats {
-            for (stage, (&length, &seat)) in lengths.iter().zip(pipeline).enumerate() {
+        for pipeline in slots {
+            for (stage, (&length, &slot)) in lengths.iter().zip(pipeline).enumerate() {
                 let layers = u64::from(length).saturating_mul(per_layer);
                 let need = layers.saturating_add(self.end_bytes(stage == 0, stage == last));
-                let excess = need.saturating_sub(self.devices[seat].memory_bytes);
+                let excess = need.saturating_sub(self.devices[slot].memory_bytes);
                 total = total.saturating_add(excess);
             }
         }
@@ -222,25 +223,25 @@ impl Problem {
         2.0 * LINK_SECONDS + (replicas - 1) as f64 * bytes / LINK_BYTES_PER_SECOND
     }
 
-    /// How fast the devices `seats` are at stages of these `works`.
-    pub(super) fn pace(&self, works: &[f64], seats: &[usize]) -> Pace {
+    /// How fast the devices `slots` are at stages of these `works`.
+    pub(super) fn pace(&self, works: &[f64], slots: &[usize]) -> PipelinePace {
         let times = works
             .iter()
-            .zip(seats)
-            .map(|(work, &seat)| work / self.speeds[seat]);
+            .zip(slots)
+            .map(|(work, &slot)| work / self.speeds[slot]);
         let (slowest, sum) = times.fold((0.0_f64, 0.0), |(slowest, sum), time| {
             (slowest.max(time), sum + time)
         });
-        Pace {
+        PipelinePace {
             bottleneck: slowest.max(self.link(works.len())),
             fill: sum + self.hops(works.len()),
         }
     }
 
     /// The candidate of a cut and an assignment, with the best shares.
-    pub(super) fn candidate(&self, lengths: Vec<u32>, seats: Vec<Vec<usize>>) -> Candidate {
+    pub(super) fn candidate(&self, lengths: Vec<u32>, slots: Vec<Vec<usize>>) -> Candidate {
         let works = self.works(&lengths);
-        let paces: Vec<Pace> = seats.iter().map(|seats| self.pace(&works, seats)).collect();
+        let paces: Vec<PipelinePace> = slots.iter().map(|slots| self.pace(&works, slots)).collect();
         let shares = match &self.shares {
             Some(shares) => shares.clone(),
             None => share(&paces, self.microbatches),
@@ -251,9 +252,9 @@ impl Problem {
             .map(|(pace, &count)| pace.finish(count))
             .fold(0.0, f64::max);
         Candidate {
-            seconds: slowest + self.exchange(&lengths, seats.len()),
+            seconds: slowest + self.exchange(&lengths, slots.len()),
             lengths,
-            seats,
+            slots,
             shares,
         }
     }
@@ -264,18 +265,18 @@ impl Problem {
         let stages = plan.lengths.len();
         let floor = stages as u32 + 1;
         let works = self.works(&plan.lengths);
-        let paces = plan.seats.iter().map(|seats| self.pace(&works, seats));
-        let hiding = |pace: Pace| (self.hops(stages) / pace.bottleneck).ceil() as u32;
+        let paces = plan.slots.iter().map(|slots| self.pace(&works, slots));
+        let hiding = |pace: PipelinePace| (self.hops(stages) / pace.bottleneck).ceil() as u32;
         let wanted = floor.saturating_add(paces.map(hiding).max().unwrap_or(0));
         let wanted = wanted.min(self.microbatches.max(floor));
         let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
         let mut depth = u64::from(wanted);
-        for pipeline in &plan.seats {
-            for (stage, (&length, &seat)) in plan.lengths.iter().zip(pipeline).enumerate() {
+        for pipeline in &plan.slots {
+            for (stage, (&length, &slot)) in plan.lengths.iter().zip(pipeline).enumerate() {
                 let length = u64::from(length);
                 let ends = self.end_bytes(stage == 0, stage + 1 == stages);
                 let taken = fixed.saturating_mul(length).saturating_add(ends);
-                let room = self.devices[seat].memory_bytes.saturating_sub(taken);
+                let room = self.devices[slot].memory_bytes.saturating_sub(taken);
                 let each = self.activation_bytes.saturating_mul(length).max(1);
                 depth = depth.min(room / each);
             }
@@ -285,11 +286,11 @@ impl Problem {
 }
 
 /// Deals `microbatches` to pipelines so that the last finishes as early as can be: one to each,
-/// then each to whom would finish it first.
-pub(super) fn share(paces: &[Pace], microbatches: u32) -> Vec<u32> {
+/// then each to the replica that would finish it first.
+pub(super) fn share(paces: &[PipelinePace], microbatches: u32) -> Vec<u32> {
     let start = even_finish(paces, microbatches);
     // One below the even finish: never more than the deal below would give.
-    let below = |pace: &Pace| ((start - pace.fill) / pace.bottleneck).floor() as u32;
+    let below = |pace: &PipelinePace| ((start - pace.fill) / pace.bottleneck).floor() as u32;
     let mut shares: Vec<u32> = paces.iter().map(|pace| below(pace).max(1)).collect();
     let mut dealt: u32 = shares.iter().sum();
     while dealt < microbatches {
@@ -303,8 +304,8 @@ pub(super) fn share(paces: &[Pace], microbatches: u32) -> Vec<u32> {
 
 /// When all would finish at one time if microbatches could be split; those that are slower than
 /// that with a single one stand aside with it.
-fn even_finish(paces: &[Pace], microbatches: u32) -> f64 {
-    let mut active: Vec<&Pace> = paces.iter().collect();
+fn even_finish(paces: &[PipelinePace], microbatches: u32) -> f64 {
+    let mut active: Vec<&PipelinePace> = paces.iter().collect();
     loop {
         let aside = (paces.len() - active.len()) as f64;
         let load: f64 = active.iter().map(|p| p.fill / p.bottleneck - 1.0).sum();
@@ -318,7 +319,7 @@ fn even_finish(paces: &[Pace], microbatches: u32) -> f64 {
     }
 }
 
-fn check_choice(request: &Request) -> Result<(Option<Shape>, Option<Vec<u32>>), PlanError> {
+fn check_choice(request: &PlanRequest) -> Result<(Option<PlanShape>, Option<Vec<u32>>), PlanError> {
     let PlanChoice::Fixed {
         stages,
         replicas,
@@ -359,7 +360,7 @@ fn check_choice(request: &Request) -> Result<(Option<Shape>, Option<Vec<u32>>), 
             workers: request.devices.len() as u32,
         });
     }
-    let shape = Shape {
+    let shape = PlanShape {
         stages: stages as usize,
         replicas: replicas as usize,
     };

@@ -23,7 +23,7 @@ pub enum PlanError {
         /// Replicas asked for.
         replicas: u32,
     },
-    /// Fewer workers than seats.
+    /// Fewer workers than slots.
     #[error(
         "the plan {stages}x{replicas} needs {} workers, and {workers} are there: \
          start more, or choose auto", u64::from(*stages) * u64::from(*replicas)

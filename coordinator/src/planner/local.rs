@@ -1,6 +1,6 @@
 //! A good plan for a pool of any size: seeds for every shape, then a local search from the best.
 
-use super::cost::{Candidate, Problem, Shape};
+use super::cost::{Candidate, PlanShape, Problem};
 use super::memory;
 
 /// Seeds that are improved: enough for the shapes near the best, few enough for a large pool.
@@ -16,10 +16,10 @@ struct Scored {
 }
 
 impl Scored {
-    fn new(problem: &Problem, lengths: Vec<u32>, seats: Vec<Vec<usize>>) -> Self {
+    fn new(problem: &Problem, lengths: Vec<u32>, slots: Vec<Vec<usize>>) -> Self {
         Self {
-            overflow: problem.overflow(&lengths, &seats),
-            plan: problem.candidate(lengths, seats),
+            overflow: problem.overflow(&lengths, &slots),
+            plan: problem.candidate(lengths, slots),
         }
     }
 
@@ -54,37 +54,37 @@ pub(super) fn search(problem: &Problem) -> Option<Candidate> {
 
 /// Three assignments of a shape: alike devices side by side in a stage, alike devices in a
 /// pipeline, and one that fits into memory if any does.
-fn seeds(problem: &Problem, shape: Shape) -> Vec<Scored> {
-    let Shape { stages, replicas } = shape;
-    let seats = |place: &dyn Fn(usize, usize) -> usize| -> Vec<Vec<usize>> {
+fn seeds(problem: &Problem, shape: PlanShape) -> Vec<Scored> {
+    let PlanShape { stages, replicas } = shape;
+    let slots = |place: &dyn Fn(usize, usize) -> usize| -> Vec<Vec<usize>> {
         let pipeline = |replica| (0..stages).map(|stage| place(replica, stage)).collect();
         (0..replicas).map(pipeline).collect()
     };
-    let by_stage = seats(&|replica, stage| stage * replicas + replica);
-    let by_pipeline = seats(&|replica, stage| replica * stages + stage);
+    let by_stage = slots(&|replica, stage| stage * replicas + replica);
+    let by_pipeline = slots(&|replica, stage| replica * stages + stage);
     let mut found = vec![cut(problem, by_stage)];
     if stages > 1 && replicas > 1 {
         found.push(cut(problem, by_pipeline));
     }
     if found.iter().all(|seed| seed.overflow > 0) {
         let fit = memory::fit(problem, shape);
-        found.extend(fit.map(|fit| Scored::new(problem, fit.lengths, fit.seats)));
+        found.extend(fit.map(|fit| Scored::new(problem, fit.lengths, fit.slots)));
     }
     found
 }
 
 /// Cuts the layers for an assignment: each layer to the stage that then is the least slow, where
 /// memory has room for it.
-fn cut(problem: &Problem, seats: Vec<Vec<usize>>) -> Scored {
-    let stages = seats[0].len();
+fn cut(problem: &Problem, slots: Vec<Vec<usize>>) -> Scored {
+    let stages = slots[0].len();
     let mut lengths = vec![1; stages];
     let slowest = |stage: usize| {
-        let speeds = seats.iter().map(|pipeline| problem.speeds[pipeline[stage]]);
+        let speeds = slots.iter().map(|pipeline| problem.speeds[pipeline[stage]]);
         speeds.fold(f64::INFINITY, f64::min)
     };
     let speeds: Vec<f64> = (0..stages).map(slowest).collect();
     let room = |stage: usize| {
-        let memories = seats
+        let memories = slots
             .iter()
             .map(|pipeline| problem.devices[pipeline[stage]].memory_bytes);
         let least = memories.min().unwrap_or(0);
@@ -109,7 +109,7 @@ fn cut(problem: &Problem, seats: Vec<Vec<usize>>) -> Scored {
         let stage = (0..stages).min_by(better).unwrap_or(0);
         lengths[stage] += 1;
     }
-    Scored::new(problem, lengths, seats)
+    Scored::new(problem, lengths, slots)
 }
 
 /// Takes any move that helps, until none does.
@@ -147,7 +147,7 @@ fn shift_layers(problem: &Problem, best: &mut Scored, budget: &mut u32) -> bool 
                 let mut lengths = best.plan.lengths.clone();
                 lengths[from] -= count;
                 lengths[to] += count;
-                let next = Scored::new(problem, lengths, best.plan.seats.clone());
+                let next = Scored::new(problem, lengths, best.plan.slots.clone());
                 any |= accept(best, next, budget);
             }
         }
@@ -164,17 +164,17 @@ fn swap_devices(problem: &Problem, best: &mut Scored, budget: &mut u32) -> bool 
             if *budget == 0 {
                 return any;
             }
-            let mut seats = best.plan.seats.clone();
-            let mut seated = false;
-            for seat in seats.iter_mut().flatten() {
-                if *seat == a || *seat == b {
-                    *seat = a + b - *seat;
-                    seated = true;
+            let mut slots = best.plan.slots.clone();
+            let mut is_placed = false;
+            for slot in slots.iter_mut().flatten() {
+                if *slot == a || *slot == b {
+                    *slot = a + b - *slot;
+                    is_placed = true;
                 }
             }
-            if seated {
-                let cut_anew = cut(problem, seats.clone());
-                let as_cut = Scored::new(problem, best.plan.lengths.clone(), seats);
+            if is_placed {
+                let cut_anew = cut(problem, slots.clone());
+                let as_cut = Scored::new(problem, best.plan.lengths.clone(), slots);
                 any |= accept(best, cut_anew, budget);
                 any |= accept(best, as_cut, budget);
             }

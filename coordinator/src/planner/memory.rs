@@ -1,28 +1,29 @@
 //! Whether any plan fits into memory, and what would help where none does.
 //!
 //! A stage of n layers in a pipeline of s stages and m microbatches takes
-//! `n * (layer_bytes + layer_state_bytes + min(s + 1, m) * layer_activation_bytes)`, and `embed_bytes`
-//! and `head_bytes` where it has the ends. Whoever submits a job says what these are, of the same
-//! formula that loading is measured against. Loading goes slice by slice and takes no more than that.
+//! `n * (layer_bytes + layer_state_bytes + min(s + 1, m) * layer_activation_bytes)`, and
+//! `embed_bytes` and `head_bytes` where it has the ends. The client that submits a job says what
+//! these are, of the same formula that loading is measured against. Loading goes slice by slice and
+//! takes no more than that.
 
 use super::PlanError;
-use super::cost::{Problem, Shape};
+use super::cost::{PlanShape, Problem};
 
 /// How many more workers are considered as a remedy: more than that is no advice.
 pub(super) const MORE_WORKERS_MAX: u32 = 64;
 
 /// A cut and an assignment that fit, for a given shape.
-pub(super) struct Fit {
+pub(super) struct MemoryFit {
     pub(super) lengths: Vec<u32>,
-    pub(super) seats: Vec<Vec<usize>>,
+    pub(super) slots: Vec<Vec<usize>>,
 }
 
 /// Some plan of this shape that fits into memory, or nothing where there is none at all.
 ///
 /// The devices with most memory go in groups of one per replica: by exchange, no other grouping
 /// holds more. Which groups take the ends is tried out.
-pub(super) fn fit(problem: &Problem, shape: Shape) -> Option<Fit> {
-    let Shape { stages, replicas } = shape;
+pub(super) fn fit(problem: &Problem, shape: PlanShape) -> Option<MemoryFit> {
+    let PlanShape { stages, replicas } = shape;
     let mut order: Vec<usize> = (0..problem.devices.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(problem.devices[i].memory_bytes));
     let groups: Vec<&[usize]> = order.chunks_exact(replicas).take(stages).collect();
@@ -46,15 +47,15 @@ pub(super) fn fit(problem: &Problem, shape: Shape) -> Option<Fit> {
         left -= more;
         lengths.push(1 + more);
     }
-    let seat = |replica: usize| {
+    let slot = |replica: usize| {
         groups_in_order
             .iter()
             .map(|&g| groups[g][replica])
             .collect()
     };
-    Some(Fit {
+    Some(MemoryFit {
         lengths,
-        seats: (0..replicas).map(seat).collect(),
+        slots: (0..replicas).map(slot).collect(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The planner: which worker holds which layers and computes which microbatches.
 //!
 //! It minimises the predicted time of a step over stages x replicas, the assignment of devices to
-//! seats, the cut of the layers and the shares of the microbatches, subject to memory. Up to
+//! slots, the cut of the layers and the shares of the microbatches, subject to memory. Up to
 //! [`EXACT_DEVICES`] devices the result is the optimum of the cost model; above, a local search.
 //! Nothing here has an influence on any bit of a result.
 
@@ -24,7 +24,7 @@ use cost::{Candidate, Problem};
 pub use error::PlanError;
 pub use serving::{ServingPipeline, ServingPlan, plan_serving};
 
-/// Pools of at most this many devices are planned exactly: with 8 seats there are at most 8! ways
+/// Pools of at most this many devices are planned exactly: with 8 slots there are at most 8! ways
 /// to fill them, which the bounds cut to a few thousand.
 pub const EXACT_DEVICES: usize = 8;
 
@@ -34,7 +34,7 @@ pub const EXACT_LAYERS: u32 = 128;
 
 /// A worker, as the planner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct PlannerDevice {
     /// Its key. Distinct for distinct devices.
     pub id: WorkerId,
     /// What it says its device is.
@@ -47,7 +47,7 @@ pub struct Device {
 
 /// What to plan.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct PlanRequest<'a> {
     /// The job.
     pub job: JobId,
     /// Counts the plans of the job.
@@ -61,12 +61,12 @@ pub struct Request<'a> {
     /// Fixed by the user, or left to the planner.
     pub choice: &'a PlanChoice,
     /// The workers at hand, in any order: the plan does not depend on it.
-    pub devices: &'a [Device],
+    pub devices: &'a [PlannerDevice],
 }
 
 /// A plan and what is expected of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct TrainingPlan {
     /// The plan. It holds [`Plan::validate`]; its workers' layers fit into their memory.
     pub plan: Plan,
     /// Predicted time of a step, in microseconds.
@@ -79,10 +79,47 @@ pub struct Planned {
 
 /// Plans a job.
 ///
+/// ```
+/// use concord_coordinator::planner::{PlanRequest, PlannerDevice, plan};
+/// use concord_proto::client::{ModelProfile, PlanChoice};
+/// use concord_proto::{Digest, JobId, PublicKey};
+///
+/// let profile = ModelProfile {
+///     layer_macs: 1_000_000,
+///     head_macs: 0,
+///     layer_bytes: 1_000,
+///     embed_bytes: 0,
+///     head_bytes: 0,
+///     layer_state_bytes: 1_000,
+///     layer_activation_bytes: 100,
+///     boundary_bytes: 100,
+///     microbatch_tokens: 64,
+///     backward_percent: 200,
+/// };
+/// // Neither has room for four layers.
+/// let devices = [1, 2].map(|number| PlannerDevice {
+///     id: PublicKey([number; 32]),
+///     name: "cpu".to_string(),
+///     macs_per_second: 1_000_000_000,
+///     memory_bytes: 5_000,
+/// });
+/// let planned = plan(&PlanRequest {
+///     job: JobId(Digest::default()),
+///     epoch: 1,
+///     layers: 4,
+///     microbatches: 4,
+///     profile: &profile,
+///     choice: &PlanChoice::Auto,
+///     devices: &devices,
+/// })?;
+/// assert_eq!((planned.plan.stages.len(), planned.plan.replicas.len()), (2, 1));
+/// # Ok::<(), concord_coordinator::planner::PlanError>(())
+/// ```
+///
 /// # Errors
 /// [`PlanError`], saying what would help: no devices, too few for a fixed plan, a choice that
 /// contradicts the job, or too little memory.
-pub fn plan(request: &Request) -> Result<Planned, PlanError> {
+pub fn plan(request: &PlanRequest) -> Result<TrainingPlan, PlanError> {
     let problem = Problem::new(request)?;
     let Some(mut best) = local::search(&problem) else {
         return Err(memory::remedy(&problem));
@@ -99,16 +136,16 @@ pub fn plan(request: &Request) -> Result<Planned, PlanError> {
     Ok(planned(request, &problem, &best))
 }
 
-fn planned(request: &Request, problem: &Problem, best: &Candidate) -> Planned {
+fn planned(request: &PlanRequest, problem: &Problem, best: &Candidate) -> TrainingPlan {
     let stages = runs(&best.lengths).map(|(start, end)| Layers { start, end });
-    let pipelines = best.seats.iter().zip(runs(&best.shares));
-    let replicas = pipelines.map(|(seats, (start, end))| Replica {
-        workers: seats.iter().map(|&seat| problem.devices[seat].id).collect(),
+    let pipelines = best.slots.iter().zip(runs(&best.shares));
+    let replicas = pipelines.map(|(slots, (start, end))| Replica {
+        workers: slots.iter().map(|&slot| problem.devices[slot].id).collect(),
         start,
         end,
     });
     let depth = problem.depth(best);
-    Planned {
+    TrainingPlan {
         plan: Plan {
             job: request.job,
             epoch: request.epoch,

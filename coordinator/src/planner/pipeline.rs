@@ -134,6 +134,6 @@ fn arranged(problem: &Problem, choice: &Choice, lengths: &[u32]) -> Candidate {
         .zip(lengths.iter().copied())
         .collect();
     stages.sort_by_key(|&(device, _)| place(device));
-    let (seats, lengths) = stages.into_iter().unzip();
-    problem.candidate(lengths, vec![seats])
+    let (slots, lengths) = stages.into_iter().unzip();
+    problem.candidate(lengths, vec![slots])
 }

@@ -1,14 +1,14 @@
 //! The best plan of several replicas, exactly: cuts in the order of a lower bound, and for each a
 //! search over who sits where that leaves a branch as soon as it cannot win.
 
-use super::cost::{Candidate, Pace, Problem, Shape};
+use super::cost::{Candidate, PipelinePace, PlanShape, Problem};
 
 /// A branch that could win by less than this share of the time is left: it spares the search all
 /// the plans that are equally good.
 const GAIN_MIN: f64 = 1e-9;
 
 /// A cut and what is known of all plans with it.
-struct Cut {
+struct LayerCut {
     lengths: Vec<u32>,
     works: Vec<f64>,
     /// Sums of the largest works: of one stage, of two, and so on.
@@ -21,7 +21,7 @@ struct Cut {
 }
 
 /// Replaces `best` where a plan of this shape is faster.
-pub(super) fn search(problem: &Problem, shape: Shape, best: &mut Candidate) {
+pub(super) fn search(problem: &Problem, shape: PlanShape, best: &mut Candidate) {
     let mut cuts = Vec::new();
     for lengths in compositions(problem.layers, shape.stages) {
         let cut = bounded(problem, shape, lengths);
@@ -42,12 +42,12 @@ pub(super) fn search(problem: &Problem, shape: Shape, best: &mut Candidate) {
             };
             (0..problem.devices.len()).map(fits).collect()
         };
-        Seating {
+        SlotSearch {
             problem,
             cut,
             shape,
             fits: (0..shape.stages).map(rooms).collect(),
-            seats: Vec::new(),
+            slots: Vec::new(),
             paces: Vec::new(),
             used: vec![false; problem.devices.len()],
             best,
@@ -83,7 +83,7 @@ fn extend(left: u32, stages: usize, cut: &mut Vec<u32>, all: &mut Vec<Vec<u32>>)
     }
 }
 
-fn bounded(problem: &Problem, shape: Shape, lengths: Vec<u32>) -> Cut {
+fn bounded(problem: &Problem, shape: PlanShape, lengths: Vec<u32>) -> LayerCut {
     let works = problem.works(&lengths);
     let mut heaviest = works.clone();
     heaviest.sort_by(|a, b| b.total_cmp(a));
@@ -96,7 +96,7 @@ fn bounded(problem: &Problem, shape: Shape, lengths: Vec<u32>) -> Cut {
     let exchange = problem.exchange(&lengths, shape.replicas);
     let everyone = vec![false; problem.devices.len()];
     let rate = rate_limit(problem, &heaviest, &everyone, shape.replicas);
-    Cut {
+    LayerCut {
         bound: f64::from(problem.microbatches) / rate + extra + exchange,
         lengths,
         works,
@@ -122,26 +122,26 @@ fn rate_limit(problem: &Problem, heaviest: &[f64], used: &[bool], replicas: usiz
 }
 
 /// The search over who sits where, for one cut.
-struct Seating<'a> {
+struct SlotSearch<'a> {
     problem: &'a Problem,
-    cut: &'a Cut,
-    shape: Shape,
+    cut: &'a LayerCut,
+    shape: PlanShape,
     /// For each stage, which devices have the memory for it.
     fits: Vec<Vec<bool>>,
-    /// The seats filled so far, replica by replica.
-    seats: Vec<usize>,
+    /// The slots filled so far, replica by replica.
+    slots: Vec<usize>,
     /// Of the replicas that are full.
-    paces: Vec<Pace>,
+    paces: Vec<PipelinePace>,
     used: Vec<bool>,
     best: &'a mut Candidate,
 }
 
-impl Seating<'_> {
+impl SlotSearch<'_> {
     fn fill_next(&mut self) {
         let stages = self.shape.stages;
-        let stage = self.seats.len() % stages;
+        let stage = self.slots.len() % stages;
         if stage == 0 {
-            if self.seats.len() == stages * self.shape.replicas {
+            if self.slots.len() == stages * self.shape.replicas {
                 return self.keep();
             }
             if self.cannot_win() {
@@ -164,7 +164,7 @@ impl Seating<'_> {
     /// Replicas are interchangeable where their shares are free or equal: only assignments that
     /// name them in the order of their first devices are looked at.
     fn least_device(&self, stage: usize) -> usize {
-        let replica = self.seats.len() / self.shape.stages;
+        let replica = self.slots.len() / self.shape.stages;
         if stage > 0 || replica == 0 {
             return 0;
         }
@@ -172,7 +172,7 @@ impl Seating<'_> {
             Some(shares) => shares[replica - 1] == shares[replica],
             None => true,
         };
-        let first_before = self.seats[self.seats.len() - self.shape.stages];
+        let first_before = self.slots[self.slots.len() - self.shape.stages];
         if alike { first_before + 1 } else { 0 }
     }
 
@@ -182,11 +182,11 @@ impl Seating<'_> {
     }
 
     fn sit(&mut self, device: usize) {
-        self.seats.push(device);
+        self.slots.push(device);
         self.used[device] = true;
-        let full = self.seats.len().is_multiple_of(self.shape.stages);
+        let full = self.slots.len().is_multiple_of(self.shape.stages);
         if full {
-            let pipeline = &self.seats[self.seats.len() - self.shape.stages..];
+            let pipeline = &self.slots[self.slots.len() - self.shape.stages..];
             self.paces
                 .push(self.problem.pace(&self.cut.works, pipeline));
         }
@@ -195,7 +195,7 @@ impl Seating<'_> {
             self.paces.pop();
         }
         self.used[device] = false;
-        self.seats.pop();
+        self.slots.pop();
     }
 
     /// Whether the full replicas, with the fastest others that are still possible, cannot do all
@@ -208,7 +208,7 @@ impl Seating<'_> {
                 return true;
             }
         }
-        let done = |pace: &Pace| (time - pace.fill) / pace.bottleneck + 1.0;
+        let done = |pace: &PipelinePace| (time - pace.fill) / pace.bottleneck + 1.0;
         let full: f64 = self.paces.iter().map(done).sum();
         let empty = self.shape.replicas - self.paces.len();
         let rate = rate_limit(self.problem, &self.cut.heaviest, &self.used, empty);
@@ -217,9 +217,9 @@ impl Seating<'_> {
     }
 
     fn keep(&mut self) {
-        let seats = self.seats.chunks_exact(self.shape.stages);
-        let seats = seats.map(<[usize]>::to_vec).collect();
-        let candidate = self.problem.candidate(self.cut.lengths.clone(), seats);
+        let slots = self.slots.chunks_exact(self.shape.stages);
+        let slots = slots.map(<[usize]>::to_vec).collect();
+        let candidate = self.problem.candidate(self.cut.lengths.clone(), slots);
         if candidate.seconds < self.best.seconds {
             *self.best = candidate;
         }

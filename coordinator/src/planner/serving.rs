@@ -5,6 +5,7 @@
 //! or stand by. Nothing here has an influence on any bit of an answer.
 
 mod cost;
+mod cut;
 mod search;
 mod standby;
 #[cfg(test)]
@@ -13,9 +14,9 @@ mod tests;
 use concord_proto::Layers;
 use concord_proto::serving::ServingProfile;
 
-use super::{Device, PlanError};
+use super::{PlanError, PlannerDevice};
 use cost::Costs;
-use search::Cut;
+use cut::StageCut;
 
 /// Pages of keys and values that a pipeline has at least.
 const PAGES_MIN: u32 = 16;
@@ -27,8 +28,8 @@ const PAGES_MAX: u32 = 4_096;
 /// may take slow devices.
 const PAGES_WANTED: [u32; 3] = [512, 128, PAGES_MIN];
 
-/// A further pipeline is opened if it is at least this part as fast as the first: whoever is sent
-/// to a slower one would wait. Its devices stand by instead.
+/// A further pipeline is opened if it is at least this part as fast as the first: a request
+/// that is sent to a slower one would wait. Its devices stand by instead.
 const SLOWEST_PIPELINE: f64 = 0.5;
 
 /// A pipeline.
@@ -49,7 +50,7 @@ pub struct ServingPipeline {
 pub struct ServingPlan {
     /// The pipelines, the fastest first.
     pub pipelines: Vec<ServingPipeline>,
-    /// Devices without a seat, that could take one.
+    /// Devices without a slot, that could take one.
     pub spare: Vec<usize>,
     /// Microseconds until the first token of a prompt of 512 tokens, in the first pipeline.
     pub first_token_micros: u64,
@@ -68,7 +69,7 @@ pub struct ServingPlan {
 /// [`PlanError`], saying what would help: no devices, too few or too small ones, or more stages
 /// than layers.
 pub fn plan_serving(
-    devices: &[Device],
+    devices: &[PlannerDevice],
     profile: &ServingProfile,
     layers: u32,
     stages: u32,
@@ -88,7 +89,8 @@ pub fn plan_serving(
         .ok_or_else(|| remedy(&costs, stages, pipelines))?;
     if pipelines == 0 {
         let fastest = costs.tokens_per_second_one(&found[0]);
-        let is_fast = |cut: &Cut| costs.tokens_per_second_one(cut) >= fastest * SLOWEST_PIPELINE;
+        let is_fast =
+            |cut: &StageCut| costs.tokens_per_second_one(cut) >= fastest * SLOWEST_PIPELINE;
         found.retain(is_fast);
     }
     Ok(planned(&costs, &found, &usable, rejected, pages))
@@ -101,7 +103,12 @@ pub fn stage_bytes(profile: &ServingProfile, layers: Layers, count: u32, pages: 
     costs.bytes(length, layers.start == 0, layers.end == count, pages)
 }
 
-fn check(devices: &[Device], layers: u32, stages: u32, pipelines: u32) -> Result<(), PlanError> {
+fn check(
+    devices: &[PlannerDevice],
+    layers: u32,
+    stages: u32,
+    pipelines: u32,
+) -> Result<(), PlanError> {
     if devices.is_empty() {
         return Err(PlanError::NoDevices);
     }
@@ -143,15 +150,15 @@ fn usable(costs: &Costs) -> (Vec<usize>, Vec<(usize, String)>) {
 
 fn planned(
     costs: &Costs,
-    cuts: &[Cut],
+    cuts: &[StageCut],
     usable: &[usize],
     rejected: Vec<(usize, String)>,
     pages: u32,
 ) -> ServingPlan {
-    let is_seated = |device: &usize| cuts.iter().any(|cut| cut.devices.contains(device));
+    let is_placed = |device: &usize| cuts.iter().any(|cut| cut.devices.contains(device));
     let mut spare = usable.to_vec();
-    spare.retain(|device| !is_seated(device));
-    let pipeline = |cut: &Cut| ServingPipeline {
+    spare.retain(|device| !is_placed(device));
+    let pipeline = |cut: &StageCut| ServingPipeline {
         stages: cut.stages(),
         devices: cut.devices.clone(),
         pages: costs.pages(cut, pages, spare.is_empty()),
@@ -173,7 +180,7 @@ fn planned(
 
 /// The error where nothing fits: how much more of what would do.
 fn remedy(costs: &Costs, stages: u32, pipelines: u32) -> PlanError {
-    let fits = |devices: &[Device]| {
+    let fits = |devices: &[PlannerDevice]| {
         let costs = Costs::new(devices, costs.profile, costs.layers);
         search::fits(&costs, stages as usize, pipelines.max(1) as usize)
     };

@@ -5,7 +5,7 @@ use concord_proto::{Digest, JobId, PublicKey};
 use proptest::prelude::*;
 
 use super::brute_force::{brute_force, stage_bytes};
-use super::{Device, PlanError, Planned, Request, plan};
+use super::{PlanError, PlanRequest, PlannerDevice, TrainingPlan, plan};
 
 fn profile() -> ModelProfile {
     ModelProfile {
@@ -22,10 +22,10 @@ fn profile() -> ModelProfile {
     }
 }
 
-fn device(index: u8, macs_per_second: u64, memory_bytes: u64) -> Device {
+fn device(index: u8, macs_per_second: u64, memory_bytes: u64) -> PlannerDevice {
     let mut id = [0; 32];
     id[0] = index;
-    Device {
+    PlannerDevice {
         id: PublicKey(id),
         name: format!("device {index}"),
         macs_per_second,
@@ -34,7 +34,7 @@ fn device(index: u8, macs_per_second: u64, memory_bytes: u64) -> Device {
 }
 
 /// Devices by (speed, memory), with the index as the key.
-fn pool(devices: &[(u64, u64)]) -> Vec<Device> {
+fn pool(devices: &[(u64, u64)]) -> Vec<PlannerDevice> {
     let numbered = devices.iter().enumerate();
     numbered
         .map(|(index, &(speed, memory))| device(index as u8, speed, memory))
@@ -58,8 +58,8 @@ impl Case {
         }
     }
 
-    fn plan(&self, devices: &[Device]) -> Result<Planned, PlanError> {
-        let planned = plan(&Request {
+    fn plan(&self, devices: &[PlannerDevice]) -> Result<TrainingPlan, PlanError> {
+        let planned = plan(&PlanRequest {
             job: JobId(Digest([7; 32])),
             epoch: 3,
             layers: self.layers,
@@ -77,13 +77,13 @@ impl Case {
         Ok(planned)
     }
 
-    fn check_memory(&self, planned: &Planned, devices: &[Device]) {
+    fn check_memory(&self, planned: &TrainingPlan, devices: &[PlannerDevice]) {
         let in_flight = u64::from(planned.depth.min(self.microbatches));
-        for (seat, worker) in planned.plan.workers() {
-            let stage = planned.plan.stages[seat.stage];
+        for (slot, worker) in planned.plan.workers() {
+            let stage = planned.plan.stages[slot.stage];
             let lengths = (stage.end - stage.start, stage.start, stage.end);
             let need = stage_bytes(&self.profile, lengths, self.layers, in_flight);
-            assert_eq!(need, planned.stage_bytes[seat.stage]);
+            assert_eq!(need, planned.stage_bytes[slot.stage]);
             let device = devices.iter().find(|d| d.id == worker).unwrap();
             assert!(
                 need <= device.memory_bytes,
@@ -94,7 +94,7 @@ impl Case {
     }
 }
 
-fn agrees_with_brute_force(case: &Case, devices: &[Device]) {
+fn agrees_with_brute_force(case: &Case, devices: &[PlannerDevice]) {
     match (case.plan(devices), brute_force(case, devices)) {
         (Ok(planned), Some(seconds)) => {
             let exact = (seconds * 1e6).ceil() as u64;
@@ -117,7 +117,7 @@ fn memory() -> impl Strategy<Value = u64> {
     prop_oneof![Just(1 << 30), 1_000..12_000_u64]
 }
 
-fn devices(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<Device>> {
+fn devices(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<PlannerDevice>> {
     prop::collection::vec((speed(), memory()), count).prop_map(|devices| pool(&devices))
 }
 
@@ -159,7 +159,11 @@ proptest! {
     ) {
         let shares = first_share.map(|first| first.min(microbatches - 1));
         let shares = shares.map(|first| vec![first, microbatches - first]);
-        let choice = PlanChoice::Fixed { stages: 2, replicas: 2, shares: shares.unwrap_or_default() };
+        let choice = PlanChoice::Fixed {
+            stages: 2,
+            replicas: 2,
+            shares: shares.unwrap_or_default(),
+        };
         let case = Case { profile, choice, ..Case::new(layers, microbatches) };
         agrees_with_brute_force(&case, &devices);
     }
@@ -218,7 +222,7 @@ proptest! {
             backward_percent: percent,
         };
         let choice = PlanChoice::Auto;
-        let _ = plan(&Request {
+        let _ = plan(&PlanRequest {
             job: JobId(Digest([7; 32])), epoch: 0, layers, microbatches, profile: &profile,
             choice: &choice, devices: &pool(&devices),
         });
@@ -309,7 +313,7 @@ fn a_device_that_would_only_slow_the_others_stays_idle() {
 #[test]
 fn what_cannot_be_planned_says_what_would_help() {
     let two = pool(&[(1_000_000_000, 1 << 30); 2]);
-    let error = |case: &Case, devices: &[Device]| case.plan(devices).unwrap_err();
+    let error = |case: &Case, devices: &[PlannerDevice]| case.plan(devices).unwrap_err();
     let fixed = |stages, replicas, shares: &[u32]| Case {
         choice: PlanChoice::Fixed {
             stages,

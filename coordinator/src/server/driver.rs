@@ -15,7 +15,7 @@ use super::sweeper::Sweeper;
 use super::watch::Watchers;
 use super::{ServerError, Storage};
 use crate::blobs::BlobError;
-use crate::core::{CallId, Change, Core, Effect, Event, Question, SessionId, Time};
+use crate::core::{CallId, Change, Core, CoreEffect, CoreEvent, Question, SessionId, Time};
 use crate::serving::ModelService;
 use crate::store::StoreError;
 
@@ -35,7 +35,7 @@ pub(super) enum DriverEvent {
         link: SessionLink,
     },
     /// Something happened that the core has to know.
-    Core(Event),
+    Core(CoreEvent),
     /// A client asks.
     Ask(Question, oneshot::Sender<ClientResponse>),
     /// The process that runs the coordinator is about to end its members.
@@ -68,7 +68,7 @@ pub(super) struct CoreDriver {
     calls: BTreeMap<CallId, oneshot::Sender<ClientResponse>>,
     next_call: u64,
     /// Events that follow from effects.
-    events: VecDeque<Event>,
+    events: VecDeque<CoreEvent>,
 }
 
 /// What a driver carries effects out with.
@@ -115,7 +115,7 @@ impl CoreDriver {
         let outcome = loop {
             tokio::select! {
                 _ = ticks.tick(), if !self.is_parting => {
-                    self.events.push_back(Event::Tick);
+                    self.events.push_back(CoreEvent::Tick);
                     self.sweeper.tick().await;
                 }
                 event = told.recv() => {
@@ -146,14 +146,14 @@ impl CoreDriver {
             } => {
                 self.links.insert(session, link);
                 let hello = *hello;
-                self.events.push_back(Event::Opened {
+                self.events.push_back(CoreEvent::Opened {
                     session,
                     worker,
                     hello,
                 });
             }
             DriverEvent::Core(event) => {
-                if let Event::Closed { session, .. } = &event {
+                if let CoreEvent::Closed { session, .. } = &event {
                     self.links.remove(session);
                     if self.is_parting {
                         return ControlFlow::Continue(());
@@ -165,7 +165,7 @@ impl CoreDriver {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 self.calls.insert(call, answer);
-                self.events.push_back(Event::Asked { call, question });
+                self.events.push_back(CoreEvent::Asked { call, question });
             }
             DriverEvent::Parting => self.is_parting = true,
             DriverEvent::Stop => return ControlFlow::Break(()),
@@ -183,43 +183,43 @@ impl CoreDriver {
         Ok(())
     }
 
-    async fn carry_out(&mut self, effect: Effect) -> Result<(), ServerError> {
+    async fn carry_out(&mut self, effect: CoreEffect) -> Result<(), ServerError> {
         match effect {
-            Effect::StoreBlob(bytes) => self.store_blob(bytes).await?,
-            Effect::Persist(changes) => {
+            CoreEffect::StoreBlob(bytes) => self.store_blob(bytes).await?,
+            CoreEffect::Persist(changes) => {
                 self.persist(&changes).await?;
                 self.sweeper.follow(&changes).await;
             }
-            Effect::Send { session, message } => self.send(session, message),
-            Effect::Close { session } => {
+            CoreEffect::Send { session, message } => self.send(session, message),
+            CoreEffect::Close { session } => {
                 if let Some(link) = self.links.remove(&session) {
                     link.reader.abort();
                 }
             }
-            Effect::Publish { job, number, event } => {
+            CoreEffect::Publish { job, number, event } => {
                 tracing::info!(job = %job.0.short(), number, ?event, "event");
                 self.watchers.publish(job, number, event);
             }
-            Effect::Reply { call, response } => {
+            CoreEffect::Reply { call, response } => {
                 if let Some(answer) = self.calls.remove(&call) {
                     // The client may have gone since.
                     let _ = answer.send(response);
                 }
             }
-            Effect::Probe {
+            CoreEffect::Probe {
                 session,
                 worker,
                 endpoint,
             } => self.probes.start(session, worker, endpoint),
-            Effect::Serving(effect) => {
+            CoreEffect::Serving(effect) => {
                 if let Some(serving) = &self.serving {
                     serving.carry_out(effect).await;
                 }
             }
-            Effect::CheckBlobs { check, blobs } => {
+            CoreEffect::CheckBlobs { check, blobs } => {
                 let missing = self.storage.blobs.missing(&blobs).await?;
                 self.events
-                    .push_back(Event::BlobsChecked { check, missing });
+                    .push_back(CoreEvent::BlobsChecked { check, missing });
             }
         }
         Ok(())
@@ -235,14 +235,14 @@ impl CoreDriver {
             self.links.remove(&session);
             let reason = "it does not take its messages".to_string();
             if !self.is_parting {
-                self.events.push_back(Event::Closed { session, reason });
+                self.events.push_back(CoreEvent::Closed { session, reason });
             }
         }
     }
 
     async fn persist(&self, changes: &[Change]) -> Result<(), ServerError> {
         loop {
-            match self.storage.store.keep(changes).await {
+            match self.storage.store.persist(changes).await {
                 Err(error @ StoreError::Full(_)) => tracing::error!(%error, "waiting for room"),
                 outcome => return Ok(outcome?),
             }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::blobs::BlobStore;
-use crate::core::{Config, Core, Event, ServingEvent};
+use crate::core::{Config, Core, CoreEvent, ServingEvent};
 use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
 use driver::{CoreDriver, DriverEvent, DriverParts};
@@ -236,7 +236,7 @@ fn serving_events(driver: mpsc::Sender<DriverEvent>) -> mpsc::Sender<ServingEven
     let (events, mut noticed) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(async move {
         while let Some(event) = noticed.recv().await {
-            let event = DriverEvent::Core(Event::Serving(event));
+            let event = DriverEvent::Core(CoreEvent::Serving(event));
             if driver.send(event).await.is_err() {
                 return;
             }

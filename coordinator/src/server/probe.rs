@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
 use super::driver::DriverEvent;
-use crate::core::{Event, SessionId};
+use crate::core::{CoreEvent, SessionId};
 
 /// A worker that has not answered by then is not reached. Other failures are told no earlier.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
@@ -68,7 +68,7 @@ impl Probes {
             let failure = outcome.err().map(|_| NOT_THERE.to_string());
             if let Some(driver) = driver.upgrade() {
                 // Nobody needs it where the driver has ended meanwhile.
-                let probed = Event::Probed { session, failure };
+                let probed = CoreEvent::Probed { session, failure };
                 let _ = driver.send(DriverEvent::Core(probed)).await;
             }
         });

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use super::driver::{DriverEvent, SessionLink};
-use crate::core::{Event, SessionId};
+use crate::core::{CoreEvent, SessionId};
 
 /// Messages that may wait for a worker to take them: some steps and all its audits.
 pub(super) const MESSAGES_MAX: usize = 256;
@@ -84,19 +84,19 @@ async fn read_messages(
             Ok(None) => closed(session, "it left".to_string()),
             Err(status) => closed(session, ending(&status)),
         };
-        let is_over = matches!(event, Event::Closed { .. });
+        let is_over = matches!(event, CoreEvent::Closed { .. });
         if driver.send(DriverEvent::Core(event)).await.is_err() || is_over {
             return;
         }
     }
 }
 
-fn closed(session: SessionId, reason: String) -> Event {
-    Event::Closed { session, reason }
+fn closed(session: SessionId, reason: String) -> CoreEvent {
+    CoreEvent::Closed { session, reason }
 }
 
-fn read_message(session: SessionId, worker: WorkerId, envelope: Envelope) -> Event {
-    let broken = |offence, evidence| Event::Broken {
+fn read_message(session: SessionId, worker: WorkerId, envelope: Envelope) -> CoreEvent {
+    let broken = |offence, evidence| CoreEvent::Broken {
         session,
         offence,
         evidence,
@@ -113,7 +113,7 @@ fn read_message(session: SessionId, worker: WorkerId, envelope: Envelope) -> Eve
         );
     }
     match signed.open() {
-        Ok(message) => Event::Message { session, message },
+        Ok(message) => CoreEvent::Message { session, message },
         Err(error @ SignedError::Forged(_)) => broken(Offence::Forgery, error.to_string()),
         Err(error) => broken(Offence::Malformed, error.to_string()),
     }

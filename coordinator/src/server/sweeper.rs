@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::references::{JobBlobs, References};
 use crate::blobs::{BlobError, BlobStore, SPARED};
-use crate::core::{Change, Kept};
+use crate::core::{Change, Persisted};
 
 /// How often the whole store is looked through, and manifests that could not be read are read
 /// again.
@@ -42,7 +42,7 @@ pub(super) struct Sweeper {
 
 impl Sweeper {
     /// Learns what the persisted jobs need.
-    pub(super) async fn new(persisted: &Kept, blobs: Arc<BlobStore>) -> Self {
+    pub(super) async fn new(persisted: &Persisted, blobs: Arc<BlobStore>) -> Self {
         let mut sweeper = Self {
             blobs,
             references: References::default(),

@@ -212,13 +212,13 @@ impl ModelService {
             ServingEffect::Planned {
                 pipeline,
                 epoch,
-                seats,
+                holders,
                 pages,
                 reason,
             } => {
                 let plan = PipelinePlan {
                     epoch,
-                    holders: seats,
+                    holders,
                     pages,
                     reason,
                     adapters: self.parts.pipelines.adapters.all(),

@@ -1,4 +1,4 @@
-//! The proof of a job, put together from what is kept.
+//! The proof of a job, put together from what is stored.
 
 use concord_proto::client::{JobState, Submission};
 use concord_proto::{JobId, JobSpec};
@@ -7,7 +7,7 @@ use sqlx::Row;
 
 use super::{Result, Store, StoreError, read};
 use crate::blobs::BlobStore;
-use crate::core::Progress;
+use crate::core::JobProgress;
 
 impl Store {
     /// The proof of a job that is done; `Err` in the inner result says why there is none.
@@ -45,7 +45,7 @@ impl Store {
         }))
     }
 
-    async fn job(&self, job: JobId) -> Result<Option<(JobSpec, Progress)>> {
+    async fn job(&self, job: JobId) -> Result<Option<(JobSpec, JobProgress)>> {
         let mut connection = self.connection.lock().await;
         let sql = "SELECT submission, progress FROM jobs WHERE job = $1";
         let row = sqlx::query(sql)

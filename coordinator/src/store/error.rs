@@ -7,7 +7,10 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has it.
-    #[error("{} is in use by another coordinator: stop it, or give this one a folder of its own", .0.display())]
+    #[error(
+        "{} is in use by another coordinator: stop it, or give this one a folder of its own",
+        .0.display()
+    )]
     Locked(PathBuf),
     /// Its folder cannot be used.
     #[error("cannot use the folder {}: {why}", path.display())]
@@ -21,7 +24,11 @@ pub enum StoreError {
     #[error("no room is left on the disk of {}: free some, nothing is lost", .0.display())]
     Full(PathBuf),
     /// Of another release.
-    #[error("{} has schema version {found}, and this release reads {ours}: use the release that wrote it", path.display())]
+    #[error(
+        "{} has schema version {found}, and this release reads {ours}: use the release that wrote \
+         it",
+        path.display()
+    )]
     Schema {
         /// The file.
         path: PathBuf,

@@ -8,14 +8,14 @@ use sqlx::sqlite::SqliteRow;
 
 use super::{Result, Store, StoreError, read};
 use crate::blobs::BlobStore;
-use crate::core::{Kept, KeptJob, KeptLedger, NewJob, Progress};
+use crate::core::{JobProgress, NewJob, Persisted, PersistedJob, PersistedLedger};
 
 impl Store {
     /// Everything that the core goes on from. The manifests that jobs name are read from `blobs`.
     ///
     /// # Errors
     /// [`StoreError`] naming what is damaged or missing.
-    pub async fn load(&self, blobs: &BlobStore) -> Result<Kept> {
+    pub async fn load(&self, blobs: &BlobStore) -> Result<Persisted> {
         let members = self.all("SELECT member FROM members ORDER BY id").await?;
         let members: Result<Vec<_>> = members.iter().map(|m| read("a member", m)).collect();
         let convicted = self.rows("SELECT id, offence FROM convicted ORDER BY id", None);
@@ -35,7 +35,7 @@ impl Store {
             let progress = read("where a job stands", &row.get::<Vec<u8>, _>(2))?;
             jobs.push(self.load_job(blobs, number, submission, progress).await?);
         }
-        Ok(Kept {
+        Ok(Persisted {
             members: members?,
             convicted: convicted?,
             jobs,
@@ -47,8 +47,8 @@ impl Store {
         blobs: &BlobStore,
         number: u32,
         submission: Submission,
-        progress: Progress,
-    ) -> Result<KeptJob> {
+        progress: JobProgress,
+    ) -> Result<PersistedJob> {
         let spec = &submission.spec;
         let job = spec.id();
         let data: DataManifest = manifest(blobs, &spec.data, "a data manifest").await?;
@@ -61,7 +61,7 @@ impl Store {
                 0,
             )
             .await?;
-        // Records from the first kept checkpoint after the start on; those before are only proof.
+        // Records from the first checkpoint after the start on; those before are only proof.
         let oldest = checkpoints.iter().map(|state| state.step).find(|&s| s > 0);
         let from = oldest
             .unwrap_or(0)
@@ -72,14 +72,14 @@ impl Store {
         let last_two = progress.committed.saturating_sub(2);
         let audits = "SELECT audit FROM audits WHERE job = $1 ORDER BY number";
         let events = self.events(job, 0).await?.len() as u64;
-        let mut ledger = KeptLedger::default();
+        let mut ledger = PersistedLedger::default();
         let entries = "SELECT entry FROM ledger WHERE job = $1 ORDER BY number";
         for entry in self.values(entries, job, 0).await? {
             ledger
                 .read(&entry)
                 .map_err(|why| StoreError::damaged("the ledger", why))?;
         }
-        Ok(KeptJob {
+        Ok(PersistedJob {
             number,
             records: self.values(records, job, from.into()).await?,
             claims: self.values(claims, job, last_two.into()).await?,

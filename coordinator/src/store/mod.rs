@@ -119,7 +119,7 @@ impl Store {
         Ok(())
     }
 
-    /// The secrets of this coordinator: those kept, or else `fresh`, which are kept from now on.
+    /// The secrets of this coordinator: those in the store, or else `fresh`, which are stored now.
     ///
     /// # Errors
     /// [`StoreError`].

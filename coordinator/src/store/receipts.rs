@@ -5,7 +5,7 @@ use sqlx::{Connection, Row};
 
 use super::{Result, Store, StoreError, read};
 
-/// Receipts that are kept.
+/// Receipts that are stored.
 const RECEIPTS_MAX: i64 = 100_000;
 
 /// Receipts that one question gives at most: a request has at most so many choices.
@@ -15,7 +15,7 @@ impl Store {
     /// Keeps receipts by their names, and lets the oldest go.
     ///
     /// # Errors
-    /// [`StoreError`]; none of them is kept then.
+    /// [`StoreError`]; none of them is stored then.
     pub async fn keep_receipts(&self, receipts: &[(&str, Vec<u8>)]) -> Result<()> {
         if receipts.is_empty() {
             return Ok(());
@@ -67,7 +67,7 @@ impl Store {
         for row in rows {
             let name: String = row.get(0);
             let Some(choice) = choice(&name[id.len()..]) else {
-                // A longer name: whoever knows its beginning is not given what is under it.
+                // A longer name: who knows its beginning is not given what is under it.
                 continue;
             };
             let receipt: Signed = read("a receipt", &row.get::<Vec<u8>, _>(1))?;

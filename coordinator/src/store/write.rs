@@ -11,8 +11,8 @@ impl Store {
     /// Keeps all changes in one transaction. Once this returns, they outlive the machine.
     ///
     /// # Errors
-    /// [`StoreError`]; none of the changes is kept then.
-    pub async fn keep(&self, changes: &[Change]) -> Result<()> {
+    /// [`StoreError`]; none of the changes is stored then.
+    pub async fn persist(&self, changes: &[Change]) -> Result<()> {
         let mut connection = self.connection.lock().await;
         let failed = |why| StoreError::of(&self.path, why);
         let mut transaction = connection.begin().await.map_err(failed)?;

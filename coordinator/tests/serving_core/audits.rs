@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use concord_coordinator::core::{Event, ServingEvent};
+use concord_coordinator::core::{CoreEvent, ServingEvent};
 use concord_proto::serving::AnswerVerdict;
 use concord_proto::session::{Role, ToCoordinator};
 use concord_proto::{Digest, Layers, WorkerId};
@@ -10,7 +10,7 @@ use concord_proto::{Digest, Layers, WorkerId};
 use super::world::{SECOND, World, id, pool};
 
 fn audit(world: &mut World, signers: Vec<WorkerId>) {
-    world.apply(Event::Serving(ServingEvent::Audit {
+    world.apply(CoreEvent::Serving(ServingEvent::Audit {
         receipt: Digest([3; 32]),
         name: "answer".to_string(),
         signers,
@@ -27,7 +27,7 @@ fn answer(world: &mut World, verdict: &AnswerVerdict) -> WorkerId {
 #[test]
 fn a_judge_that_is_alone_with_its_word_is_convicted_itself() {
     let mut world = pool(0);
-    let signers: Vec<WorkerId> = (0..2).map(|seat| world.seat(0, seat)).collect();
+    let signers: Vec<WorkerId> = (0..2).map(|stage| world.holder(0, stage)).collect();
     for number in 200..203 {
         world.join(number, Role::Checker, 10_000_000);
     }
@@ -46,6 +46,9 @@ fn a_judge_that_is_alone_with_its_word_is_convicted_itself() {
     assert!(accuser != second && second != third);
     assert_eq!(world.convicted, BTreeSet::from([accuser]));
     assert_eq!(world.audits, (1, 0));
+    for judge in [second, third] {
+        assert_eq!(world.member(judge).audits_passed, 1, "its word counted");
+    }
     // A second answer to the same order counts for nothing.
     world.orders.push((second, 1));
     answer(&mut world, &AnswerVerdict::Agrees);
@@ -55,7 +58,7 @@ fn a_judge_that_is_alone_with_its_word_is_convicted_itself() {
 #[test]
 fn no_party_judges_itself_and_nobody_accuses_strangers() {
     let mut world = pool(1);
-    let signers: Vec<WorkerId> = (0..2).map(|seat| world.seat(0, seat)).collect();
+    let signers: Vec<WorkerId> = (0..2).map(|stage| world.holder(0, stage)).collect();
     audit(&mut world, signers.clone());
     let stranger = AnswerVerdict::WrongDraw {
         worker: id(77),
@@ -69,13 +72,13 @@ fn no_party_judges_itself_and_nobody_accuses_strangers() {
     world.pass(60 * SECOND);
     assert_eq!(world.audits, (0, 0));
     assert!(world.convicted.is_empty());
-    assert_eq!(world.pipelines[&0].seats.len(), 2);
+    assert_eq!(world.pipelines[&0].holders.len(), 2);
 }
 
 #[test]
 fn a_checker_that_does_not_answer_is_passed_over() {
     let mut world = pool(0);
-    let signers: Vec<WorkerId> = (0..2).map(|seat| world.seat(0, seat)).collect();
+    let signers: Vec<WorkerId> = (0..2).map(|stage| world.holder(0, stage)).collect();
     world.join(200, Role::Checker, 10_000_000);
     world.join(201, Role::Checker, 10_000_000);
     audit(&mut world, signers);

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_coordinator::core::{
-    CallId, Change, Config, Core, Effect, Event, Kept, Question, Seat, ServingEffect, ServingEvent,
-    SessionId, Time,
+    CallId, Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect,
+    ServingEvent, SessionId, StageHolder, Time,
 };
-use concord_proto::client::{ClientResponse, PoolStatus};
+use concord_proto::client::{ClientResponse, MemberStatus, PoolStatus};
 use concord_proto::serving::{Deployment, ServedModel, ServingProfile, StageAssignment};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{
@@ -50,7 +50,7 @@ pub fn model(stages: u32, pipelines: u32, min_workers: u32) -> ServedModel {
 #[derive(Default)]
 pub struct Seen {
     pub epoch: u32,
-    pub seats: Vec<Seat>,
+    pub holders: Vec<StageHolder>,
     pub is_running: bool,
 }
 
@@ -79,7 +79,7 @@ pub fn id(number: u8) -> WorkerId {
 impl World {
     pub fn new(model: ServedModel) -> Self {
         let key = Keypair::from_secret([255; 32]);
-        let core = Core::restore(Config::default(), key, [7; 32], Kept::default());
+        let core = Core::restore(Config::default(), key, [7; 32], Persisted::default());
         Self {
             core: core.serving(model),
             now: 0,
@@ -99,36 +99,38 @@ impl World {
         }
     }
 
-    pub fn apply(&mut self, event: Event) {
+    pub fn apply(&mut self, event: CoreEvent) {
         let effects = self.core.apply(Time(self.now), event);
-        let mut awaited: BTreeMap<(u32, u32), Vec<Seat>> = BTreeMap::new();
+        let mut awaited: BTreeMap<(u32, u32), Vec<StageHolder>> = BTreeMap::new();
         for effect in effects {
             match effect {
-                Effect::Serving(effect) => self.on_serving(effect, &mut awaited),
-                Effect::Send { session, message } => self.on_sent(session, message, &mut awaited),
-                Effect::Close { session } => {
+                CoreEffect::Serving(effect) => self.on_serving(effect, &mut awaited),
+                CoreEffect::Send { session, message } => {
+                    self.on_sent(session, message, &mut awaited)
+                }
+                CoreEffect::Close { session } => {
                     self.forget(session);
                 }
-                Effect::Persist(changes) => {
+                CoreEffect::Persist(changes) => {
                     for change in changes {
                         if let Change::Convicted { culprit, .. } = change {
                             self.convicted.insert(culprit);
                         }
                     }
                 }
-                Effect::Reply { response, .. } => match response {
+                CoreEffect::Reply { response, .. } => match response {
                     ClientResponse::Status(status) => self.status = Some(status),
                     other => panic!("{other:?}"),
                 },
                 // Workers are simulated: each is reached.
-                Effect::Probe { .. } => {}
+                CoreEffect::Probe { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
-        for (plan, seats) in awaited {
+        for (plan, holders) in awaited {
             // A holder may have gone within the same event.
-            let here = |seat: &&Seat| self.session(&seat.worker).is_some();
-            let untold: Vec<&Seat> = seats.iter().filter(here).collect();
+            let here = |holder: &&StageHolder| self.session(&holder.worker).is_some();
+            let untold: Vec<&StageHolder> = holders.iter().filter(here).collect();
             assert!(untold.is_empty(), "plan {plan:?}: {untold:?} were not told");
         }
         self.check();
@@ -137,35 +139,35 @@ impl World {
     pub fn on_serving(
         &mut self,
         effect: ServingEffect,
-        awaited: &mut BTreeMap<(u32, u32), Vec<Seat>>,
+        awaited: &mut BTreeMap<(u32, u32), Vec<StageHolder>>,
     ) {
         match effect {
             ServingEffect::Planned {
                 pipeline,
                 epoch,
-                seats,
+                holders,
                 pages,
                 ..
             } => {
                 assert!(epoch > self.last_epoch, "epochs rise");
                 self.last_epoch = epoch;
-                assert!(pages >= 16 && !seats.is_empty());
-                assert_eq!(seats.last().unwrap().layers.end, 12);
-                for seat in &seats {
-                    assert!(self.tickets.insert(seat.ticket), "a ticket is used twice");
+                assert!(pages >= 16 && !holders.is_empty());
+                assert_eq!(holders.last().unwrap().layers.end, 12);
+                for holder in &holders {
+                    assert!(self.tickets.insert(holder.ticket), "a ticket is used twice");
                 }
                 awaited.retain(|(index, _), _| *index != pipeline);
-                awaited.insert((pipeline, epoch), seats.clone());
+                awaited.insert((pipeline, epoch), holders.clone());
                 let seen = Seen {
                     epoch,
-                    seats,
+                    holders,
                     is_running: false,
                 };
                 self.pipelines.insert(pipeline, seen);
             }
             ServingEffect::Down { pipeline, .. } => {
                 let seen = self.pipelines.get_mut(&pipeline).expect("it was planned");
-                seen.seats.clear();
+                seen.holders.clear();
                 seen.is_running = false;
             }
             ServingEffect::Pool { state, audits, .. } => {
@@ -178,7 +180,7 @@ impl World {
         &mut self,
         session: SessionId,
         message: ToWorker,
-        awaited: &mut BTreeMap<(u32, u32), Vec<Seat>>,
+        awaited: &mut BTreeMap<(u32, u32), Vec<StageHolder>>,
     ) {
         let Some(worker) = self.sessions.get(&session).copied() else {
             return;
@@ -191,12 +193,12 @@ impl World {
                     assignment.epoch > before,
                     "a worker is told of an older plan"
                 );
-                if let Some(seat) = assignment.stage {
+                if let Some(stage) = assignment.stage {
                     let plan = (assignment.pipeline, assignment.epoch);
-                    let seats = awaited.get_mut(&plan).expect("a seat in no plan");
-                    let layers = assignment.stages[seat as usize];
-                    let found = seats.iter().position(|seat| seat.worker == worker);
-                    let found = seats.remove(found.expect("a seat of the plan"));
+                    let holders = awaited.get_mut(&plan).expect("a stage in no plan");
+                    let layers = assignment.stages[stage as usize];
+                    let found = holders.iter().position(|holder| holder.worker == worker);
+                    let found = holders.remove(found.expect("a holder of the plan"));
                     assert_eq!((found.ticket, found.layers), (assignment.ticket, layers));
                 }
                 self.assigned.insert(worker, *assignment);
@@ -213,22 +215,22 @@ impl World {
     }
 
     pub fn check(&self) {
-        let mut seated = BTreeSet::new();
+        let mut placed = BTreeSet::new();
         for seen in self.pipelines.values() {
-            for seat in &seen.seats {
-                let worker = seat.worker;
-                assert!(seated.insert(worker), "two seats for one worker");
+            for holder in &seen.holders {
+                let worker = holder.worker;
+                assert!(placed.insert(worker), "two stages for one worker");
                 assert!(
                     !self.convicted.contains(&worker),
-                    "a seat for a convicted worker"
+                    "a stage for a convicted worker"
                 );
                 assert!(
                     !self.left.contains(&worker),
-                    "a seat for a worker that left"
+                    "a stage for a worker that left"
                 );
                 assert!(
                     self.session(&worker).is_some(),
-                    "a seat for a worker that is gone"
+                    "a stage for a worker that is gone"
                 );
                 assert_eq!(self.roles[&worker], Role::Worker);
             }
@@ -258,9 +260,9 @@ impl World {
             let heartbeats: Vec<SessionId> = self.sessions.keys().copied().collect();
             for session in heartbeats {
                 let message = ToCoordinator::Heartbeat;
-                self.apply(Event::Message { session, message });
+                self.apply(CoreEvent::Message { session, message });
             }
-            self.apply(Event::Tick);
+            self.apply(CoreEvent::Tick);
         }
     }
 
@@ -285,7 +287,7 @@ impl World {
             held: None,
             challenge: [0; 32],
         };
-        self.apply(Event::Opened {
+        self.apply(CoreEvent::Opened {
             session,
             worker,
             hello,
@@ -298,13 +300,13 @@ impl World {
             self.forget(session);
             let reason = "it is gone".to_string();
             // The tasks that serve learn of it from the effects.
-            self.apply(Event::Closed { session, reason });
+            self.apply(CoreEvent::Closed { session, reason });
         }
     }
 
     pub fn say(&mut self, worker: WorkerId, message: ToCoordinator) {
         if let Some(session) = self.session(&worker) {
-            self.apply(Event::Message { session, message });
+            self.apply(CoreEvent::Message { session, message });
         }
     }
 
@@ -332,21 +334,24 @@ impl World {
             .collect();
         for (pipeline, epoch) in plans {
             let seen = self.pipelines.get_mut(&pipeline).unwrap();
-            if !seen.seats.is_empty() && seen.epoch == epoch {
+            if !seen.holders.is_empty() && seen.epoch == epoch {
                 seen.is_running = true;
-                self.apply(Event::Serving(ServingEvent::Running { pipeline, epoch }));
+                self.apply(CoreEvent::Serving(ServingEvent::Running {
+                    pipeline,
+                    epoch,
+                }));
             }
         }
     }
 
-    pub fn seat(&self, pipeline: u32, seat: usize) -> WorkerId {
-        self.pipelines[&pipeline].seats[seat].worker
+    pub fn holder(&self, pipeline: u32, stage: usize) -> WorkerId {
+        self.pipelines[&pipeline].holders[stage].worker
     }
 
-    pub fn lost(&mut self, pipeline: u32, seat: usize, is_here: bool) {
+    pub fn lost(&mut self, pipeline: u32, stage: usize, is_here: bool) {
         let seen = &self.pipelines[&pipeline];
-        let (epoch, worker) = (seen.epoch, seen.seats[seat].worker);
-        self.apply(Event::Serving(ServingEvent::Lost {
+        let (epoch, worker) = (seen.epoch, seen.holders[stage].worker);
+        self.apply(CoreEvent::Serving(ServingEvent::Lost {
             pipeline,
             epoch,
             worker,
@@ -369,14 +374,19 @@ impl World {
     }
 
     pub fn doing(&mut self, worker: WorkerId) -> String {
+        self.member(worker).doing
+    }
+
+    /// What the status shows of a member.
+    pub fn member(&mut self, worker: WorkerId) -> MemberStatus {
         let (call, question) = (CallId(0), Question::Status);
-        self.apply(Event::Asked { call, question });
+        self.apply(CoreEvent::Asked { call, question });
         let status = self.status.take().unwrap();
         let member = status
             .members
             .into_iter()
             .find(|member| member.id == worker);
-        member.expect("a member").doing
+        member.expect("a member")
     }
 }
 

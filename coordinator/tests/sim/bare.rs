@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use concord_coordinator::core::{
-    CallId, Config, Core, Effect, Event, Kept, NewJob, Question, SessionId, Time,
+    CallId, Config, Core, CoreEffect, CoreEvent, NewJob, Persisted, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent, PoolStatus};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
@@ -29,7 +29,7 @@ pub struct Bare {
 impl Bare {
     pub fn new() -> Self {
         Self {
-            core: Core::restore(Config::default(), key(255), [9; 32], Kept::default()),
+            core: Core::restore(Config::default(), key(255), [9; 32], Persisted::default()),
             now: 0,
             sessions: 0,
             sent: Vec::new(),
@@ -42,13 +42,13 @@ impl Bare {
         }
     }
 
-    pub fn apply(&mut self, event: Event) {
+    pub fn apply(&mut self, event: CoreEvent) {
         let mut tried = Vec::new();
         for effect in self.core.apply(Time(self.now), event) {
             match effect {
-                Effect::Send { session, message } => self.sent.push((session, message)),
-                Effect::Close { session } => self.closed.push(session),
-                Effect::Probe {
+                CoreEffect::Send { session, message } => self.sent.push((session, message)),
+                CoreEffect::Close { session } => self.closed.push(session),
+                CoreEffect::Probe {
                     session,
                     worker,
                     endpoint,
@@ -57,8 +57,8 @@ impl Bare {
                     tried.push((session, holder.is_none_or(|holder| *holder == worker)));
                     self.probed.push((session, endpoint));
                 }
-                Effect::Publish { job, event, .. } => self.events.push((job, event)),
-                Effect::Reply { response, .. } => self.answers.push(response),
+                CoreEffect::Publish { job, event, .. } => self.events.push((job, event)),
+                CoreEffect::Reply { response, .. } => self.answers.push(response),
                 _ => {}
             }
         }
@@ -67,7 +67,7 @@ impl Bare {
             for (session, is_there) in tried {
                 let outcome = outcome.and(is_there.then_some(()).ok_or("somebody else answers"));
                 let failure = outcome.err().map(str::to_string);
-                self.apply(Event::Probed { session, failure });
+                self.apply(CoreEvent::Probed { session, failure });
             }
         }
     }
@@ -90,7 +90,7 @@ impl Bare {
             challenge: [0; 32],
         };
         let worker = key(number).public();
-        self.apply(Event::Opened {
+        self.apply(CoreEvent::Opened {
             session,
             worker,
             hello,
@@ -104,12 +104,12 @@ impl Bare {
     }
 
     pub fn say(&mut self, session: SessionId, message: ToCoordinator) {
-        self.apply(Event::Message { session, message });
+        self.apply(CoreEvent::Message { session, message });
     }
 
     pub fn close(&mut self, session: SessionId) {
         let reason = "its connection broke".to_string();
-        self.apply(Event::Closed { session, reason });
+        self.apply(CoreEvent::Closed { session, reason });
     }
 
     /// Time passes, while these sessions send heartbeats.
@@ -119,7 +119,7 @@ impl Bare {
             for session in alive {
                 self.say(*session, ToCoordinator::Heartbeat);
             }
-            self.apply(Event::Tick);
+            self.apply(CoreEvent::Tick);
         }
     }
 
@@ -137,7 +137,7 @@ impl Bare {
 
     pub fn ask(&mut self, question: Question) {
         let call = CallId(0);
-        self.apply(Event::Asked { call, question });
+        self.apply(CoreEvent::Asked { call, question });
     }
 
     /// The answer to the last question.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use concord_coordinator::core::{
-    Change, Kept, KeptAudit, KeptJob, KeptLedger, KeptMember, NewJob, Progress,
+    Change, JobProgress, NewJob, Persisted, PersistedAudit, PersistedJob, PersistedLedger,
+    PersistedMember,
 };
 use concord_proto::client::{JobEvent, Submission};
 use concord_proto::ledger::Offence;
@@ -13,21 +14,21 @@ use concord_verify::training::bundle::{Bundle, StepClaims};
 
 #[derive(Default)]
 pub struct Memory {
-    pub members: BTreeMap<WorkerId, KeptMember>,
+    pub members: BTreeMap<WorkerId, PersistedMember>,
     pub convicted: BTreeMap<WorkerId, Offence>,
     pub submission: Option<Submission>,
-    pub progress: Option<Progress>,
+    pub progress: Option<JobProgress>,
     pub records: BTreeMap<u32, StepRecord>,
     pub claims: BTreeMap<u32, StepClaims>,
     pub ledger: Vec<Signed>,
     pub plans: BTreeMap<u32, Plan>,
     pub checkpoints: BTreeMap<u32, StateManifest>,
-    pub audits: BTreeMap<u64, KeptAudit>,
+    pub audits: BTreeMap<u64, PersistedAudit>,
     pub events: Vec<JobEvent>,
 }
 
 impl Memory {
-    pub fn keep(&mut self, change: Change) {
+    pub fn persist(&mut self, change: Change) {
         match change {
             Change::Job { submission, .. } => self.submission = Some(*submission),
             Change::Progress { progress, .. } => self.progress = Some(progress),
@@ -75,14 +76,14 @@ impl Memory {
     }
 
     /// What a restart finds.
-    pub fn kept(&self, new: &NewJob) -> Kept {
+    pub fn persisted(&self, new: &NewJob) -> Persisted {
         let job = self.progress.clone().map(|progress| {
-            let mut ledger = KeptLedger::default();
+            let mut ledger = PersistedLedger::default();
             self.ledger
                 .iter()
                 .for_each(|entry| ledger.read(entry).unwrap());
             let from = progress.committed.saturating_sub(2);
-            KeptJob {
+            PersistedJob {
                 number: 0,
                 new: new.clone(),
                 records: self.records.values().cloned().collect(),
@@ -94,7 +95,7 @@ impl Memory {
                 progress,
             }
         });
-        Kept {
+        Persisted {
             members: self.members.values().cloned().collect(),
             convicted: self.convicted.iter().map(|(&id, &o)| (id, o)).collect(),
             jobs: job.into_iter().collect(),

@@ -6,7 +6,7 @@ mod effects;
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_coordinator::core::{
-    CallId, Change, Config, Core, Effect, Event, NewJob, Question, SessionId, Time,
+    CallId, Change, Config, Core, CoreEffect, CoreEvent, NewJob, Question, SessionId, Time,
 };
 use concord_proto::client::{ClientResponse, JobEvent};
 use concord_proto::ledger::{Finding, Offence, Verdict};
@@ -55,7 +55,7 @@ enum Item {
     Tick,
     Connect(WorkerId),
     Join(u8, u64),
-    ToCore(SessionId, Event),
+    ToCore(SessionId, CoreEvent),
     ToProcess(WorkerId, SessionId, ToWorker),
     /// The coordinator's end of the session is gone.
     Hangup(WorkerId, SessionId),
@@ -150,7 +150,7 @@ impl World {
     fn submit(&mut self) {
         let question = Question::Submit(Box::new(self.new.clone()));
         let call = CallId(0);
-        self.apply(Event::Asked { call, question });
+        self.apply(CoreEvent::Asked { call, question });
     }
 
     /// Starts anew, so that what is kept at the submission is seen.
@@ -162,7 +162,7 @@ impl World {
     }
 
     fn boot(&mut self) {
-        let kept = self.memory.kept(&self.new);
+        let kept = self.memory.persisted(&self.new);
         self.booted = self.now;
         self.core = Some(Core::restore(self.config, key(255), [9; 32], kept));
     }
@@ -278,7 +278,7 @@ impl World {
                 let next = self.now + 100 * MS;
                 self.at(next, Item::Tick);
                 self.heartbeats();
-                self.apply(Event::Tick);
+                self.apply(CoreEvent::Tick);
             }
             Item::Connect(id) => self.connect(id),
             Item::Join(number, speed) => {
@@ -298,7 +298,7 @@ impl World {
                 }
             }
             Item::Act(id, act) => self.act(id, act),
-            Item::Checked(check, missing) => self.apply(Event::BlobsChecked { check, missing }),
+            Item::Checked(check, missing) => self.apply(CoreEvent::BlobsChecked { check, missing }),
             Item::Kill(id) => self.die(id),
             Item::Drain(id) => self.up(id, ToCoordinator::Drain),
             Item::Break(id) => {
@@ -307,7 +307,7 @@ impl World {
                     self.deliver(
                         session,
                         true,
-                        Item::ToCore(session, Event::Closed { session, reason }),
+                        Item::ToCore(session, CoreEvent::Closed { session, reason }),
                     );
                     self.hang_up(id, session);
                 }
@@ -315,7 +315,7 @@ impl World {
             Item::Say(id, message) => self.up(id, *message),
             Item::Garbage(id) => {
                 if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
-                    let event = Event::Broken {
+                    let event = CoreEvent::Broken {
                         session,
                         offence: Offence::Malformed,
                         evidence: "bytes that are no message".to_string(),
@@ -345,7 +345,7 @@ impl World {
     /// Sends a message of a process to the core, if it is connected.
     fn up(&mut self, id: WorkerId, message: ToCoordinator) {
         if let Some(session) = self.processes.get(&id).and_then(|p| p.session) {
-            let event = Event::Message { session, message };
+            let event = CoreEvent::Message { session, message };
             self.deliver(session, true, Item::ToCore(session, event));
         }
     }
@@ -381,7 +381,7 @@ impl World {
             held,
             challenge: [0; 32],
         };
-        let event = Event::Opened {
+        let event = CoreEvent::Opened {
             session,
             worker: id,
             hello,
@@ -412,7 +412,7 @@ impl World {
             && !self.rng.chance(3)
         {
             let reason = "its connection broke".to_string();
-            let event = Event::Closed { session, reason };
+            let event = CoreEvent::Closed { session, reason };
             self.deliver(session, true, Item::ToCore(session, event));
         }
     }
@@ -503,14 +503,14 @@ impl World {
         }
     }
 
-    fn audit(&mut self, judge: WorkerId, order: AuditOrder) {
+    fn audit(&mut self, auditor: WorkerId, order: AuditOrder) {
         let at = (order.step, order.epoch);
         let openings = match self.processes.get(&order.worker).map(|p| &p.body) {
             Some(Body::Worker(worker)) => worker.openings.get(&at).cloned(),
             _ => None,
         };
         let truth = openings.map(|openings| rerun(&order.leaf, &openings));
-        let (how, signer) = match &self.processes[&judge].body {
+        let (how, signer) = match &self.processes[&auditor].body {
             Body::Worker(worker) => (Checker::Honest, worker.key.clone()),
             Body::Checker(how, key) => (*how, (**key).clone()),
         };
@@ -547,10 +547,10 @@ impl World {
             order: order.order,
             verdict: Signed::new(&signer, &verdict),
         };
-        self.soon(Item::Act(judge, Act::Say(verdict)));
+        self.soon(Item::Act(auditor, Act::Say(verdict)));
     }
 
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: CoreEvent) {
         let now = Time(self.now - self.booted);
         let Some(core) = &mut self.core else {
             return;

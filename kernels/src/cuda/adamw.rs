@@ -1,6 +1,6 @@
 //! AdamW in place.
 
-use super::elementwise::over;
+use super::grids::over;
 use super::{Cuda, Kernel, Result, Slice, arguments};
 use crate::reference::adamw::AdamStep;
 

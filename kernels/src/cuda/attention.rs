@@ -5,6 +5,7 @@ mod cut;
 
 pub(crate) use backward::backward;
 
+use super::grids::any_grid;
 use super::keys::GpuKeys;
 use super::pages::GpuPages;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
@@ -18,8 +19,6 @@ use cut::{KeyCut, QueryPart, QueryRun};
 const ROWS: u32 = 32;
 /// Threads of a block: `THREADS` of `attention.cuh`.
 const THREADS: u32 = 256;
-/// The most blocks of a kernel whose grid may have any size.
-const BLOCKS_MAX: usize = 1 << 16;
 /// Bytes that the softmaxes of the slots of a launch may take.
 const WORKSPACE: usize = 64 << 20;
 
@@ -316,12 +315,6 @@ impl Attend<'_> {
 
 /// Where the softmaxes of slots go: numerators, maxima, denominators.
 type Partials<'a> = (&'a Slice<f32>, &'a Slice<i32>, &'a Slice<f32>);
-
-/// A grid for a kernel that takes one of any size, with a thread for each of `elements`.
-pub(super) fn any_grid(elements: usize) -> Grid {
-    let blocks = elements.div_ceil(THREADS as usize).clamp(1, BLOCKS_MAX);
-    Grid::new(blocks as u32, THREADS)
-}
 
 #[cfg(all(test, feature = "emulator"))]
 mod tests {

@@ -1,6 +1,6 @@
 //! BLAKE3 of a tensor where it lies: what leaves the GPU is the digest.
 
-use super::elementwise::blocks;
+use super::grids::blocks;
 use super::{Grid, Kernel, Result, Slice, arguments};
 
 const CHUNKS: Kernel = Kernel {

@@ -118,7 +118,7 @@ pub(crate) fn rows_at(
 ) -> Result<Slice<i16>> {
     let q = cuda.alloc::<i16>(x.len())?;
     if !q.is_empty() {
-        let grid = super::elementwise::over(cuda, x.len());
+        let grid = super::grids::over(cuda, x.len());
         let arguments = arguments![x, x.len() as u64, cols as u32, exp, &q];
         cuda.launch(kernel("code_at"), grid, arguments)?;
     }

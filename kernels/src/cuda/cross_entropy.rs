@@ -1,6 +1,6 @@
 //! Softmax cross-entropy of a language model's head, forward and backward.
 
-use super::elementwise::{blocks, over_rows};
+use super::grids::{blocks, over_rows};
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments, embedding};
 
 const ROWS: Kernel = Kernel {

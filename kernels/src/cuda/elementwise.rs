@@ -1,8 +1,9 @@
 //! Sums and scaled sums, what is done before a tensor leaves, and the elementary functions of
 //! [`crate::math`] over arrays.
 
+use super::grids::{over, over_rows};
 use super::reduce::tree;
-use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use super::{Cuda, Kernel, Result, Slice, arguments};
 use crate::KernelError;
 use crate::reference::tree::Atoms;
 
@@ -54,23 +55,6 @@ pub fn elementary(
         cuda.launch(kernel(name), over(cuda, x.len()), arguments![&values, len])?;
     }
     Ok(cuda.download(&values)?)
-}
-
-/// A grid for `len` elements (more than 0), whose threads may take several.
-pub(super) fn over(cuda: &Cuda, len: usize) -> Grid {
-    Grid::new(blocks(cuda, len.div_ceil(256)), 256)
-}
-
-/// At most `wanted` blocks of a kernel whose blocks may take several shares: enough to fill the
-/// GPU.
-pub(super) fn blocks(cuda: &Cuda, wanted: usize) -> u32 {
-    wanted.min(cuda.multiprocessors() as usize * 16).max(1) as u32
-}
-
-/// A grid of blocks of `threads` threads for `rows` by `cols` elements (more than 0).
-pub(super) fn over_rows(rows: usize, cols: usize, threads: u32) -> Grid {
-    let along = cols.div_ceil(threads as usize);
-    Grid::new(along as u32, threads).y(rows.min(65_535) as u32)
 }
 
 /// `a += b`, of one length.

@@ -1,6 +1,6 @@
 //! Embedding: rows of a table, and their gradient by (token id, position) order.
 
-use super::elementwise::{over, over_rows};
+use super::grids::{over, over_rows};
 use super::{Cuda, Kernel, Result, Slice, arguments};
 
 const fn kernel(name: &'static str) -> Kernel {

@@ -1,6 +1,6 @@
 //! Keys and values that grow, in the memory of a GPU.
 
-use super::attention::any_grid;
+use super::grids::any_grid;
 use super::{Cuda, Kernel, MemoryPurpose, Result, Slice, arguments};
 use crate::coded::Precision;
 use crate::reference::attention::BLOCK;

@@ -16,7 +16,7 @@ pub(crate) use atoms::weight_gradient;
 
 use self::operand::GpuOperand;
 use self::tiles::DigitCounts;
-use super::{Cuda, CudaError, Kernel, Result, Slice, arguments, code, elementwise};
+use super::{Cuda, CudaError, Kernel, Result, Slice, arguments, code, grids};
 use crate::coded::{Coded, Precision};
 use crate::gpu::ProductShape;
 use crate::{KernelError, Tensor};
@@ -96,7 +96,7 @@ fn finish(
         left.get(2).copied(),
     ];
     let (module, name) = ("matmul", "matmul_finish");
-    let grid = elementwise::over(cuda, sums.len());
+    let grid = grids::over(cuda, sums.len());
     cuda.launch(Kernel { module, name }, grid, arguments)
 }
 

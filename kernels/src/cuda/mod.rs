@@ -11,6 +11,7 @@ pub mod cublas;
 mod cublaslt;
 pub mod elementwise;
 pub(crate) mod embedding;
+mod grids;
 pub mod keys;
 pub mod matmul;
 pub mod pages;

@@ -1,6 +1,6 @@
 //! Pages of keys and values of many sequences, in the memory of a GPU.
 
-use super::attention::any_grid;
+use super::grids::any_grid;
 use super::{Cuda, Kernel, MemoryPurpose, Result, Slice, arguments};
 use crate::coded::Precision;
 use crate::reference::attention::{AttentionShape, CodedKv};

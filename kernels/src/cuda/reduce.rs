@@ -1,6 +1,6 @@
 //! Short sums of fixed shape over whole tensors, and the tree over atoms.
 
-use super::elementwise::{blocks, over};
+use super::grids::{blocks, over};
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::reference::reduce::SEGMENT;
 

@@ -1,6 +1,6 @@
 //! RMSNorm by rows: a warp each where they are short, a block each where they are long.
 
-use super::elementwise::{blocks, over_rows};
+use super::grids::{blocks, over_rows};
 use super::reduce::tree;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::reference::tree::Atoms;

@@ -1,6 +1,6 @@
 //! Rotary position embedding, in place.
 
-use super::elementwise::over_rows;
+use super::grids::over_rows;
 use super::{Cuda, Kernel, Result, Slice, arguments};
 
 const ROTATE: Kernel = Kernel {

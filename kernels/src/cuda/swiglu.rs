@@ -1,6 +1,6 @@
 //! SwiGLU, element by element.
 
-use super::elementwise::over;
+use super::grids::over;
 use super::{Cuda, Kernel, Result, Slice, arguments};
 
 const FORWARD: Kernel = Kernel {

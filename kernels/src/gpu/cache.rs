@@ -8,7 +8,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::arch::CodeTarget;
-use super::images::ModuleSource;
+use super::modules::ModuleSource;
 use super::nvrtc::OPTIONS;
 
 /// The variable that names the folder of what Concord keeps between runs.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::arch::Arch;
 use super::error::CudaError;
 use super::launch::{Argument, Grid, Kernel};
+use super::memory::DeviceMemory;
 
 /// What a call of the driver gives.
 pub type DriverResult<T> = Result<T, CudaError>;
@@ -35,15 +36,6 @@ pub struct Properties {
     pub shared_memory_max: u32,
     /// Version of CUDA that the driver speaks, major and minor.
     pub driver_version: (u32, u32),
-}
-
-/// Bytes of device memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// Free for any process.
-    pub free: u64,
-    /// All there is.
-    pub total: u64,
 }
 
 /// One open GPU with one stream of work.

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use super::Cuda;
 use super::arch::Arch;
-use super::driver::{DeviceAddress, DeviceMemory, Driver, DriverResult, Properties, TimeMark};
+use super::driver::{DeviceAddress, Driver, DriverResult, Properties, TimeMark};
 use super::error::CudaError;
 use super::launch::{Argument, Grid, Kernel};
+use super::memory::DeviceMemory;
 use library::{EmulatedMemory, EmulatorLibrary};
 
 /// The order in which the threads of a block, and the blocks of a grid, take turns. A kernel

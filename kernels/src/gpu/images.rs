@@ -5,20 +5,10 @@ use miniz_oxide::inflate::decompress_to_vec;
 use super::arch::CodeTarget;
 use super::cache::Cache;
 use super::error::CudaError;
+use super::modules::ModuleSource;
 use super::nvrtc::{KernelSource, Nvrtc, NvrtcError};
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
-
-/// A file of kernels, as it was when this was built.
-#[derive(Debug)]
-pub struct ModuleSource {
-    /// Its name, without `.cu`.
-    pub module: &'static str,
-    /// What it says.
-    pub text: &'static str,
-    /// Names and texts of the files that it includes.
-    pub headers: &'static [(&'static str, &'static str)],
-}
 
 /// Machine code that this binary carries.
 struct Image {

@@ -2,8 +2,6 @@
 
 use std::marker::PhantomData;
 
-use super::slice::{Element, Slice};
-
 /// A kernel by name: function `name` of `kernels/cuda/<module>.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Kernel {
@@ -78,7 +76,8 @@ impl Argument<'_> {
         }
     }
 
-    fn of8(bytes: [u8; 8]) -> Self {
+    /// A number of 8 bytes, or an address.
+    pub(super) fn of8(bytes: [u8; 8]) -> Self {
         Self {
             bytes,
             size: 8,
@@ -114,31 +113,6 @@ impl From<u64> for Argument<'_> {
 impl From<i64> for Argument<'_> {
     fn from(value: i64) -> Self {
         Self::of8(value.to_ne_bytes())
-    }
-}
-
-impl<'a, T: Element> From<&'a Slice<T>> for Argument<'a> {
-    fn from(slice: &'a Slice<T>) -> Self {
-        Self::of8(slice.address().0.to_ne_bytes())
-    }
-}
-
-impl<'a, T: Element> From<&&'a Slice<T>> for Argument<'a> {
-    fn from(slice: &&'a Slice<T>) -> Self {
-        Self::from(*slice)
-    }
-}
-
-impl<'a, T: Element> From<&'a mut Slice<T>> for Argument<'a> {
-    fn from(slice: &'a mut Slice<T>) -> Self {
-        Self::from(&*slice)
-    }
-}
-
-/// None is the null pointer.
-impl<'a, T: Element> From<Option<&'a Slice<T>>> for Argument<'a> {
-    fn from(slice: Option<&'a Slice<T>>) -> Self {
-        slice.map_or(Self::of8([0; 8]), Self::from)
     }
 }
 

@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::driver::DeviceMemory;
-
 /// What device memory is held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemoryPurpose {
@@ -84,6 +82,15 @@ impl Drop for PurposeScope {
     fn drop(&mut self) {
         PURPOSE.set(self.before);
     }
+}
+
+/// Bytes of device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Free for any process.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
 }
 
 /// What a pool holds, in bytes.

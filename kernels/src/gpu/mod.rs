@@ -15,6 +15,7 @@ pub mod images;
 mod launch;
 mod memory;
 mod memory_pool;
+mod modules;
 mod nvidia;
 pub mod nvrtc;
 mod slice;
@@ -25,10 +26,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use arch::Arch;
-pub use driver::{DeviceMemory, Properties};
+pub use driver::Properties;
 pub use error::CudaError;
 pub use launch::{Argument, Grid, Kernel};
-pub use memory::{MemoryPurpose, MemoryReport, PurposeScope};
+pub use memory::{DeviceMemory, MemoryPurpose, MemoryReport, PurposeScope};
 pub use slice::{Element, Slice};
 
 pub(crate) use byte_products::{ByteProducts, ProductShape};

@@ -16,9 +16,10 @@ use cudarc::driver::{result, sys};
 
 use super::arch::CodeTarget;
 use super::cache::Cache;
-use super::driver::{DeviceAddress, DeviceMemory, Driver, DriverResult, Properties, TimeMark};
+use super::driver::{DeviceAddress, Driver, DriverResult, Properties, TimeMark};
 use super::error::{CudaError, DRIVER_NEEDED};
 use super::launch::{Argument, Grid, Kernel};
+use super::memory::DeviceMemory;
 use context::{CudaContext, said};
 use kernels::Kernels;
 use staging::{Downloads, Uploads};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Cuda;
 use super::driver::DeviceAddress;
+use super::launch::Argument;
 use super::memory_pool::MemoryBlock;
 
 /// A type of element that kernels read and write.
@@ -101,5 +102,30 @@ impl<T: Element> Slice<T> {
 impl<T: Element> fmt::Debug for Slice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Slice[{}]", self.len)
+    }
+}
+
+impl<'a, T: Element> From<&'a Slice<T>> for Argument<'a> {
+    fn from(slice: &'a Slice<T>) -> Self {
+        Self::of8(slice.address().0.to_ne_bytes())
+    }
+}
+
+impl<'a, T: Element> From<&&'a Slice<T>> for Argument<'a> {
+    fn from(slice: &&'a Slice<T>) -> Self {
+        Self::from(*slice)
+    }
+}
+
+impl<'a, T: Element> From<&'a mut Slice<T>> for Argument<'a> {
+    fn from(slice: &'a mut Slice<T>) -> Self {
+        Self::from(&*slice)
+    }
+}
+
+/// None is the null pointer.
+impl<'a, T: Element> From<Option<&'a Slice<T>>> for Argument<'a> {
+    fn from(slice: Option<&'a Slice<T>>) -> Self {
+        slice.map_or(Self::of8([0; 8]), Self::from)
     }
 }

@@ -1,16 +1,23 @@
-// A driver for tests: libcuda.so with the functions that src/cuda/nvidia calls, over host memory.
+// A driver for tests: libcuda.so with the functions that src/gpu/nvidia calls, over host memory.
 //
-// It is as lazy as it may be. What is put into a stream is done only when somebody waits for it, so a
-// copy reads its source late and writes its target late: an order that is not asked for, or host memory
-// that is used again too early, gives wrong bytes. It knows one kernel, `scaled` of elementwise.cu, and
-// counts everything that has to be given back.
+// It is as lazy as it may be. What is put into a stream is done only when a caller waits for it, so
+// a copy reads its source late and writes its target late: an order that is not asked for, or host
+// memory that is used again too early, gives wrong bytes. It knows one kernel, `scaled` of
+// elementwise.cu, and counts everything that has to be given back.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    NO_DEVICE = 100,
+    NOT_FOUND = 500,
+    ILLEGAL_ADDRESS = 700
+};
 
-// What a test sets, and what it reads: the same fields stand in src/cuda/nvidia/tests.rs.
+// What a test sets, and what it reads: the same fields stand in src/gpu/nvidia/tests.rs.
 struct Settings {
     int version, init, count, major, minor;
     int lost_after;         // Launches until one breaks down; below 0 for never.
@@ -42,7 +49,8 @@ static void apply(Op *op) {
     case COPY: memmove(op->to, op->from, op->bytes); break;
     case WAIT: if (op->event.stream) run(op->event.stream, op->event.position); break;
     case SCALED:
-        for (size_t i = 0; i < op->bytes; i++) ((float *)op->to)[i] = ((const float *)op->from)[i] * op->factor;
+        for (size_t i = 0; i < op->bytes; i++)
+            ((float *)op->to)[i] = ((const float *)op->from)[i] * op->factor;
         break;
     case BREAK: lost = ILLEGAL_ADDRESS; break;
     }
@@ -106,7 +114,11 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
     *context = &the_context;
     return SUCCESS;
 }
-int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; fake_settings.contexts--; return SUCCESS; }
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    (void)device;
+    fake_settings.contexts--;
+    return SUCCESS;
+}
 int cuCtxSetCurrent(void *context) { current = context; return SUCCESS; }
 // Calls on a thread that has not bound the context are refused, as CUDA does.
 #define IN_CONTEXT if (!current) return 201; if (lost) return lost
@@ -252,8 +264,8 @@ int cuFuncSetAttribute(int *function, int attribute, int value) {
     fake_settings.dynamic_shared_max = value;
     return attribute == 8 ? SUCCESS : INVALID_VALUE;
 }
-int cuLaunchKernel(int *function, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty, unsigned tz,
-                   unsigned shared, Stream *stream, void **arguments, void **extra) {
+int cuLaunchKernel(int *function, unsigned x, unsigned y, unsigned z, unsigned tx, unsigned ty,
+                   unsigned tz, unsigned shared, Stream *stream, void **arguments, void **extra) {
     IN_CONTEXT;
     (void)function;
     if (!x || !y || !z || tx > 1024 || ty != 1 || tz != 1 || extra) return INVALID_VALUE;
@@ -276,6 +288,7 @@ int cuGetErrorName(int code, const char **name) {
     return SUCCESS;
 }
 int cuGetErrorString(int code, const char **text) {
-    *text = code == ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "a test asked for it";
+    *text = code == ILLEGAL_ADDRESS ? "an illegal memory access was encountered"
+                                    : "a test asked for it";
     return SUCCESS;
 }

@@ -5,6 +5,7 @@
 
 mod fields;
 mod instruct;
+mod load;
 mod loader;
 mod rows;
 mod source;
@@ -12,7 +13,8 @@ mod text;
 mod tokens;
 mod utf8;
 
-pub use loader::{DataLoader, Loaded};
+pub use load::Loaded;
+pub use loader::DataLoader;
 pub use source::{DatasetKind, DatasetSource};
 pub use utf8::utf8;
 

@@ -1,12 +1,9 @@
-//! Which file is a data set, of which kind, and its way into sequences.
+//! Which file is a data set, and of which kind.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{DataLoader, Sequences};
-use crate::config::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
-use concord_text::TextTokenizer;
 
 /// Files of type `text` that end so have rows.
 const ROWS: [&str; 3] = ["jsonl", "ndjson", "json"];
@@ -100,29 +97,6 @@ impl DatasetSource {
             field_output: "output".to_string(),
             ignore_fields: Vec::new(),
         }
-    }
-
-    /// Reads this data set alone, by [`DataLoader::load`].
-    ///
-    /// # Errors
-    /// Those of [`DataLoader::load`].
-    pub fn load(
-        &self,
-        tokenizer: Option<&TextTokenizer>,
-        config: &DecoderConfig,
-        sequence_len: u32,
-    ) -> Result<Sequences, ModelError> {
-        let mut loader = DataLoader {
-            tokenizer,
-            config,
-            sequence_len,
-            progress: &mut |_| {},
-        };
-        let mut loaded = loader.load(std::slice::from_ref(self))?;
-        Ok(match loaded.pop() {
-            Some(loaded) => loaded.sequences,
-            None => Sequences::empty(sequence_len),
-        })
     }
 
     /// Whether the file has rows with fields; else it is one text, or token ids.

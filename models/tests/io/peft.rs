@@ -98,6 +98,17 @@ fn an_adapter_comes_back_and_its_bytes_are_fixed() {
     );
 }
 
+/// A word of what the refusal of an option says to do.
+fn remedy_of(option: &str) -> &'static str {
+    match option {
+        "target_modules" => "by name",
+        "exclude_modules" => "out of target_modules",
+        "peft_type" => "take a LoRA adapter",
+        "task_type" => "CAUSAL_LM",
+        _ => "merge_and_unload",
+    }
+}
+
 #[test]
 fn options_that_change_the_result_are_refused_by_name() {
     let (folder, config, _) = saved();
@@ -135,13 +146,6 @@ fn options_that_change_the_result_are_refused_by_name() {
         ("an_option_of_tomorrow", json!(1.5)),
     ] {
         let error = with(key, &value).unwrap_err();
-        let remedy = match key {
-            "target_modules" => "by name",
-            "exclude_modules" => "out of target_modules",
-            "peft_type" => "take a LoRA adapter",
-            "task_type" => "CAUSAL_LM",
-            _ => "merge_and_unload",
-        };
         says(
             error,
             &[
@@ -149,7 +153,7 @@ fn options_that_change_the_result_are_refused_by_name() {
                 key,
                 &value.to_string(),
                 "not supported: ",
-                remedy,
+                remedy_of(key),
             ],
         );
     }

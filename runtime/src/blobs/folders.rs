@@ -19,12 +19,12 @@ use crate::RuntimeError;
 /// What a file has at the end of its name until it is whole.
 const PARTIAL: &str = "partial";
 
-/// The folders.
+/// The folders of this process.
 #[derive(Debug)]
 pub(super) struct Folders {
     own: PathBuf,
     shared: Option<PathBuf>,
-    /// What this process has held against its address since it began.
+    /// What this process has checked against its address since it began.
     verified: Mutex<BTreeSet<Digest>>,
 }
 
@@ -108,9 +108,9 @@ impl Folders {
         Ok((file.metadata()?.len(), found))
     }
 
-    /// Keeps a blob whose bytes are those of its address. Each writer has a file of its own until it
-    /// is whole: two tasks may fetch the same one at a time.
-    pub(super) async fn keep(&self, address: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
+    /// Stores a blob whose bytes are those of its address. Each writer has a file of its own until
+    /// it is whole: two tasks may fetch the same one at a time.
+    pub(super) async fn store(&self, address: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
         static WRITERS: AtomicU64 = AtomicU64::new(0);
         let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
@@ -126,8 +126,8 @@ impl Folders {
         Ok(())
     }
 
-    /// Deletes blobs of this process's own folder, those first that were used longest ago, until those
-    /// that are not in `needed` take at most `bytes`.
+    /// Deletes blobs of this process's own folder, those first that were used longest ago, until
+    /// those that are not in `needed` take at most `bytes`.
     pub(super) fn trim(&self, needed: &BTreeSet<Digest>, bytes: u64) -> std::io::Result<()> {
         let mut others = Vec::new();
         for entry in std::fs::read_dir(&self.own)? {

@@ -25,13 +25,13 @@ const PUT_AT_ONCE: usize = 16;
 /// Bytes of them, unless one blob has more.
 const PUT_BYTES: u64 = 64 << 20;
 
-/// Which blobs a worker or checker keeps on its disk, and where it finds others.
+/// Which blobs stay on the disk of a worker or checker, and where it finds others.
 #[derive(Clone, Debug)]
 pub struct BlobOptions {
-    /// The folder of the store of a coordinator on this machine. What is there is read there, and not
-    /// fetched and kept a second time. It is only read.
+    /// The folder of the store of a coordinator on this machine. What is there is read there, and
+    /// not fetched and stored a second time. Nothing is written to it.
     pub shared: Option<PathBuf>,
-    /// Bytes of fetched blobs that are kept beyond those of the present job.
+    /// Bytes of fetched blobs that may stay beyond those of the present job.
     pub spare_bytes: u64,
 }
 
@@ -44,7 +44,7 @@ impl Default for BlobOptions {
     }
 }
 
-/// Blobs of the coordinator, kept on disk once fetched.
+/// Blobs of the coordinator, which stay on disk once they are fetched.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     coordinator: tonic::transport::Channel,
@@ -53,7 +53,7 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// Blobs of the coordinator at the other end of `channel`, kept in `dir`.
+    /// Blobs of the coordinator at the other end of `channel`, stored in `dir`.
     ///
     /// # Errors
     /// [`RuntimeError::Io`] where the folder cannot be made, or the one beside is none.
@@ -78,17 +78,17 @@ impl Blobs {
     /// The blob of an address, which stays on disk.
     ///
     /// # Errors
-    /// [`RuntimeError`] where it cannot be had. A copy on disk that is broken is fetched anew.
+    /// [`RuntimeError`] where it is unavailable. A copy on disk that is broken is fetched anew.
     pub async fn get(&self, digest: Digest) -> Result<Arc<Vec<u8>>, RuntimeError> {
         if let Some(bytes) = self.here(digest).await {
             return Ok(Arc::new(bytes));
         }
         let bytes = fetch_from_coordinator(self.coordinator.clone(), digest).await?;
-        self.folders.keep(digest, &bytes).await?;
+        self.folders.store(digest, &bytes).await?;
         Ok(Arc::new(bytes))
     }
 
-    /// The blob of an address that is needed once: it is not kept.
+    /// The blob of an address that is needed once: it is not stored.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -106,8 +106,8 @@ impl Blobs {
         tokio::task::spawn_blocking(read).await.ok().flatten()
     }
 
-    /// Has the blob of an address on disk: held against the address once by each process, without
-    /// being in memory.
+    /// Makes sure that the blob of an address is on disk, without holding it in memory. Each
+    /// process checks it against the address once.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -118,7 +118,7 @@ impl Blobs {
             return Ok(());
         }
         let bytes = fetch_from_coordinator(self.coordinator.clone(), digest).await?;
-        self.folders.keep(digest, &bytes).await
+        self.folders.store(digest, &bytes).await
     }
 
     /// A blob that has been fetched, to be read piece by piece.
@@ -130,8 +130,8 @@ impl Blobs {
         found.ok_or(RuntimeError::MissingBlob(digest))
     }
 
-    /// Parts of a blob that has been fetched, each from a place and so many bytes long, and the length
-    /// of the whole. The caller has digests of its own for them.
+    /// Parts of a blob that has been fetched, each from a place and so many bytes long, and the
+    /// length of the whole. The caller has digests of its own for them.
     pub(crate) async fn parts(
         &self,
         digest: Digest,
@@ -142,12 +142,13 @@ impl Blobs {
         read.await.map_err(std::io::Error::other)?
     }
 
-    /// Doubts a blob on disk: the next [`Self::fetch`] reads it as a whole, or has it anew.
+    /// Doubts a blob on disk: the next [`Self::fetch`] reads it as a whole, or fetches it again.
     pub(crate) fn doubt(&self, digest: Digest) {
         self.folders.doubt(digest);
     }
 
-    /// Deletes fetched blobs of other jobs that are beyond the bound. `needed` are those of this one.
+    /// Deletes fetched blobs of other jobs that are beyond the bound. `needed` are those of this
+    /// one.
     pub(crate) async fn trim(&self, needed: BTreeSet<Digest>) {
         let (folders, bytes) = (self.folders.clone(), self.spare_bytes);
         let trim = move || folders.trim(&needed, bytes);
@@ -162,7 +163,7 @@ impl Blobs {
     /// The value whose canonical encoding is a blob.
     ///
     /// # Errors
-    /// [`RuntimeError`] where it cannot be had or is no such value.
+    /// [`RuntimeError`] where it is unavailable or is no such value.
     pub async fn get_value<T>(&self, digest: Digest, what: &'static str) -> Result<T, RuntimeError>
     where
         T: concord_proto::canonical::Canonical,

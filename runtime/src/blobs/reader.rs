@@ -1,4 +1,4 @@
-//! A blob read piece by piece, held against its address at the end.
+//! A blob read piece by piece, and checked against its address at the end.
 
 use std::fs::File;
 use std::io::Read;
@@ -120,7 +120,8 @@ impl BlobReader {
     /// Reads what is left, and says how many bytes that is.
     ///
     /// # Errors
-    /// [`RuntimeError::Io`]; [`RuntimeError::WrongBlob`] where the bytes are not those of the address.
+    /// [`RuntimeError::Io`]; [`RuntimeError::WrongBlob`] where the bytes are not those of the
+    /// address.
     pub(crate) fn finish(mut self) -> Result<u64, RuntimeError> {
         self.hasher.update(&self.ahead);
         let mut left = self.ahead.len() as u64;

@@ -20,8 +20,9 @@ use tokio_stream::Stream;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Auditor, Bench};
+use super::{AuditQueue, Auditor};
 use crate::blobs::{BlobOptions, Blobs};
+use crate::faults::Faults;
 use crate::tensor_blob;
 
 /// Far less than a stalling worker is waited for.
@@ -69,10 +70,6 @@ impl Worker for OneTensor {
         let digest = Digest::of(Domain::Blob, &self.bytes);
         let bytes = canonical::encode(&Opening::Inputs(vec![vec![digest]]));
         Ok(Response::new(Body { bytes }))
-    }
-
-    async fn prove(&self, _: Request<Body>) -> Result<Response<Body>, Status> {
-        Err(Status::unimplemented("nobody asks for its key"))
     }
 
     async fn get_blob(&self, _: Request<BlobAddress>) -> Result<Response<Chunks>, Status> {
@@ -144,7 +141,9 @@ async fn others_are_not_delayed(stall: Stall) {
     let dir = folder.path().to_path_buf();
     let blobs = Blobs::new(coordinator, dir, &BlobOptions::default()).unwrap();
     let key = Keypair::from_secret([9; 32]);
-    let auditor = Arc::new(Auditor::new(Device::Reference, blobs, key, Bench::new(0)));
+    let (queue, faults) = (AuditQueue::new(0), Faults::default());
+    let auditor = Auditor::new(Device::Reference, blobs, key, queue, faults);
+    let auditor = Arc::new(auditor);
     let (stalling, stalls) = start(stall).await;
     let (honest, _) = start(Stall::Never).await;
     let mut waiting = tokio::task::JoinSet::new();

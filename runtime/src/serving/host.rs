@@ -1,4 +1,5 @@
-//! What a worker does about the orders of a coordinator that serves: loads layers, takes seats.
+//! What a worker does about the orders of a coordinator that serves: it loads layers, and takes its
+//! place in a pipeline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,54 +9,55 @@ use concord_proto::session::ToCoordinator;
 use concord_proto::{Keypair, Layers};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
-use super::engine::{Taken, What};
-use super::handle::{Current, StageHandle};
-use super::lane::{Lane, LaneEnd, MESSAGES_MAX};
-use super::load::{LoadedStage, Loader};
-use super::memory;
-use super::seat::Seat;
-use super::sender::{self, OUTGOING_MAX, Outgoing, Sender};
+use super::stage::{
+    BoundStage, OutgoingPass, ServedStage, StageBinding, StageEventKind, StageLoader, page_bytes,
+};
+use super::transport::{
+    CurrentBinding, MESSAGES_MAX, OUTGOING_MAX, PassSender, StageHandle, StageStream,
+    StageStreamEnd, reach,
+};
 use crate::RuntimeError;
 
-/// A worker in a session with a coordinator that may serve. Once it is dropped, seat and pages are
-/// no more; what is loaded stays.
+/// A worker in a session with a coordinator that may serve. Once it is dropped, the stage is
+/// unbound and its pages are gone; what is loaded stays.
 pub(crate) struct Host {
-    context: Context,
+    context: HostContext,
     serving: Option<(DeploymentId, JoinHandle<()>)>,
 }
 
 /// What it takes to serve.
 #[derive(Clone)]
-pub(crate) struct Context {
+pub(crate) struct HostContext {
     pub(crate) handle: StageHandle,
-    pub(crate) loader: Loader,
+    pub(crate) loader: StageLoader,
     pub(crate) key: Keypair,
     /// The coordinator's address.
     pub(crate) coordinator: String,
     /// To the coordinator, over the session.
-    pub(crate) said: mpsc::Sender<ToCoordinator>,
+    pub(crate) outbound: mpsc::Sender<ToCoordinator>,
 }
 
 impl Host {
-    /// A worker without a seat.
-    pub(crate) fn new(context: Context) -> Self {
+    /// A worker that serves nothing.
+    pub(crate) fn new(context: HostContext) -> Self {
         Self {
             context,
             serving: None,
         }
     }
 
-    /// Takes what is assigned, in place of what was.
+    /// Serves what is assigned, in place of what was.
     pub(crate) fn serve(&mut self, assignment: StageAssignment) {
         self.stop();
         let id = assignment.deployment.id();
-        let term = self.context.handle.next_term();
-        let task = tokio::spawn(self.context.clone().serve(assignment, term));
+        let incarnation = self.context.handle.next_incarnation();
+        let task = tokio::spawn(self.context.clone().serve(assignment, incarnation));
         self.serving = Some((id, task));
     }
 
-    /// Gives seat and layers back.
+    /// Unbinds the stage and drops its layers.
     pub(crate) fn unserve(&mut self, deployment: DeploymentId) {
         if self
             .serving
@@ -71,7 +73,7 @@ impl Host {
         if let Some((_, task)) = self.serving.take() {
             task.abort();
         }
-        self.context.handle.leave(None);
+        self.context.handle.unbind(None);
     }
 }
 
@@ -81,81 +83,87 @@ impl Drop for Host {
     }
 }
 
-impl Context {
-    async fn serve(self, assignment: StageAssignment, term: u64) {
+impl HostContext {
+    async fn serve(self, assignment: StageAssignment, incarnation: u64) {
         let (deployment, epoch) = (assignment.deployment.id(), assignment.epoch);
-        if let Err(error) = self.clone().try_serve(assignment, term).await {
-            self.handle.leave(Some(term));
-            tracing::warn!("the seat cannot be taken: {error}");
+        if let Err(error) = self.clone().try_serve(assignment, incarnation).await {
+            self.handle.unbind(Some(incarnation));
+            tracing::warn!("the stage cannot be served: {error}");
             let failed = ToCoordinator::StageFailed {
                 deployment,
                 epoch,
                 reason: error.to_string(),
                 permanent: error.is_permanent(),
             };
-            let _ = self.said.send(failed).await;
+            let _ = self.outbound.send(failed).await;
             if error.gpu_is_gone() {
                 self.handle.gpu_is_gone(error).await;
             }
         }
     }
 
-    async fn try_serve(self, assignment: StageAssignment, term: u64) -> Result<(), RuntimeError> {
+    async fn try_serve(
+        self,
+        assignment: StageAssignment,
+        incarnation: u64,
+    ) -> Result<(), RuntimeError> {
         assignment.validate().map_err(RuntimeError::Unsupported)?;
         let deployment = &assignment.deployment;
         let own = assignment
             .stage
-            .map(|seat| assignment.workers[seat as usize]);
+            .map(|place| assignment.workers[place as usize]);
         if own.is_some_and(|own| own != self.key.public()) {
-            let why = "its plan has another worker in this seat".to_string();
+            let why = "its plan has another worker for this stage".to_string();
             return Err(RuntimeError::Unsupported(why));
         }
         let (config, _) = self.loader.model(deployment).await?;
-        let seat = assignment.layers();
-        let wanted: Vec<Layers> = seat.into_iter().chain(assignment.standby.clone()).collect();
+        let layers = assignment.layers();
+        let wanted: Vec<Layers> = layers
+            .into_iter()
+            .chain(assignment.standby.clone())
+            .collect();
         self.loader.loaded.keep(deployment.id(), &wanted);
         let mut reserved = 0;
-        let mut lane = None;
-        if let Some(layers) = seat {
-            let page = memory::page_bytes(&config, layers, deployment)?;
+        let mut open = None;
+        if let Some(layers) = layers {
+            let page = page_bytes(&config, layers, deployment)?;
             reserved = page.saturating_mul(u64::from(assignment.pages));
-            let stage = self.seat_stage(&assignment, layers, reserved).await?;
-            let seat = Seat::new(&assignment, term, config.hidden);
-            let seat = seat.expect("an assignment with layers has a seat");
-            lane = Some(self.sit(&assignment, seat, stage).await?);
+            let stage = self.load_stage(&assignment, layers, reserved).await?;
+            let binding = StageBinding::new(&assignment, incarnation, config.hidden);
+            let binding = binding.expect("an assignment with layers has a binding");
+            open = Some(self.bind(&assignment, binding, stage).await?);
         }
         let standby = self.stand_by(&assignment, reserved);
-        let Some(Open {
-            lane,
+        let Some(OpenStage {
+            stream,
             end,
             sender,
-            channel,
             passes,
-        }) = lane
+        }) = open
         else {
             standby.await;
             return Ok(());
         };
-        let lane = async {
-            lane.run(end).await;
-            self.handle.leave(Some(term));
+        let receive = async {
+            stream.run(end).await;
+            self.handle.unbind(Some(incarnation));
         };
         let send = async {
-            if let (Some(sender), Some(channel)) = (sender, channel) {
+            if let Some((sender, channel)) = sender {
                 sender.run(channel, passes).await;
             }
         };
-        tokio::join!(lane, send, standby);
+        tokio::join!(receive, send, standby);
         Ok(())
     }
 
-    /// The stage of a seat. Where memory is short, what stands by makes room.
-    async fn seat_stage(
+    /// The stage that is assigned. Where memory is short, what stands by makes room.
+    async fn load_stage(
         &self,
         assignment: &StageAssignment,
         layers: Layers,
         reserved: u64,
-    ) -> Result<Arc<LoadedStage>, RuntimeError> {
+    ) -> Result<Arc<ServedStage>, RuntimeError> {
         let deployment = &assignment.deployment;
         let loaded = self.loader.stage(deployment, layers, reserved).await;
         match loaded {
@@ -166,13 +174,13 @@ impl Context {
         self.loader.stage(deployment, layers, reserved).await
     }
 
-    /// Takes a seat and tells the coordinator.
-    async fn sit(
+    /// Binds a stage to its place in the pipeline and tells the coordinator.
+    async fn bind(
         &self,
         assignment: &StageAssignment,
-        seat: Seat,
-        stage: Arc<LoadedStage>,
-    ) -> Result<Open, RuntimeError> {
+        binding: StageBinding,
+        stage: Arc<ServedStage>,
+    ) -> Result<OpenStage, RuntimeError> {
         let mut adapters = BTreeMap::new();
         for adapter in &assignment.adapters {
             let loaded = self.loader.adapter(stage.clone(), *adapter).await?;
@@ -180,58 +188,56 @@ impl Context {
         }
         let (up, messages) = mpsc::channel(MESSAGES_MAX);
         let (out, passes) = mpsc::channel(OUTGOING_MAX);
-        let seat = Arc::new(seat);
-        let mut channel = None;
-        if let Some(endpoint) = &seat.next {
-            channel = Some(sender::reach(endpoint).await?);
+        let binding = Arc::new(binding);
+        let mut sender = None;
+        if let Some(endpoint) = binding.next.clone() {
+            let channel = reach(&endpoint).await?;
+            let of_next = PassSender {
+                binding: binding.clone(),
+                key: self.key.clone(),
+                endpoint,
+                up: up.clone(),
+            };
+            sender = Some((of_next, channel));
         }
-        let sender = seat.next.clone().map(|endpoint| Sender {
-            seat: seat.clone(),
-            key: self.key.clone(),
-            endpoint,
-            up: up.clone(),
-        });
-        // From here on, whoever ends this task has a seat to give back.
-        self.handle.sit(Current {
-            seat: seat.clone(),
+        // From here on the binding has to be undone, however this task ends.
+        self.handle.bind(CurrentBinding {
+            binding: binding.clone(),
             up: up.downgrade(),
         });
-        let (taken, is_taken) = oneshot::channel();
-        let take = Taken {
-            seat: seat.clone(),
+        let (is_bound, bound) = oneshot::channel();
+        let bound_stage = BoundStage {
+            binding: binding.clone(),
             loaded: stage.clone(),
             adapters,
             up: up.clone(),
-            next: seat.next.is_some().then_some(out),
-            taken,
+            next: binding.next.is_some().then_some(out),
         };
-        self.handle
-            .send(seat.term, What::Take(Box::new(take)))
-            .await?;
+        let event = StageEventKind::Bind(Box::new(bound_stage), is_bound);
+        self.handle.send(binding.incarnation, event).await?;
         let stopped = |_| RuntimeError::EngineStopped;
-        is_taken.await.map_err(stopped)??;
+        bound.await.map_err(stopped)??;
         let hello = StageStreamHello {
-            deployment: seat.id,
+            deployment: binding.id,
             pipeline: assignment.pipeline,
-            epoch: seat.epoch,
+            epoch: binding.epoch,
             stage: assignment.stage.unwrap_or_default(),
             ticket: assignment.ticket,
         };
-        let lane = Lane::open(&self.coordinator, &self.key, &hello, messages).await?;
-        let end = LaneEnd {
-            term: seat.term,
+        let stream = StageStream::open(&self.coordinator, &self.key, &hello, messages).await?;
+        let end = StageStreamEnd {
+            incarnation: binding.incarnation,
             engine: self.handle.events.clone(),
             up,
             loader: self.loader.clone(),
             stage,
         };
-        let (layers, id) = (seat.layers, seat.id);
+        let (layers, id) = (binding.layers, binding.id);
         tracing::info!("serves layers {}..{} of {id:?}", layers.start, layers.end);
-        Ok(Open {
-            lane,
+        Ok(OpenStage {
+            stream,
             end,
             sender,
-            channel,
             passes,
         })
     }
@@ -258,16 +264,16 @@ impl Context {
                 epoch: assignment.epoch,
                 layers: loaded,
             };
-            let _ = self.said.send(message).await;
+            let _ = self.outbound.send(message).await;
         }
     }
 }
 
-/// A seat that is taken.
-struct Open {
-    lane: Lane,
-    end: LaneEnd,
-    sender: Option<Sender>,
-    channel: Option<tonic::transport::Channel>,
-    passes: mpsc::Receiver<Outgoing>,
+/// A stage that is bound, with its streams.
+struct OpenStage {
+    stream: StageStream,
+    end: StageStreamEnd,
+    /// To the next stage, if there is one.
+    sender: Option<(PassSender, Channel)>,
+    passes: mpsc::Receiver<OutgoingPass>,
 }

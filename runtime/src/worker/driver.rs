@@ -1,34 +1,34 @@
 //! Sessions, one after another, around one engine that outlives them.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use concord_kernels::Device;
 use concord_proto::address::Address;
 use concord_proto::limits::MESSAGE_BYTES_MAX;
 use concord_proto::session::{Hello, Role};
 use concord_proto::wire::incoming::accept;
 use concord_proto::wire::worker_server::WorkerServer;
-use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
+use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
 use super::WorkerOptions;
+use super::context::{EFFECTS_MAX, WorkerContext};
 use super::endpoint::{advertised, endpoint, is_hidden};
-use super::live::{End, Live};
 use super::server::WorkerService;
+use super::session::{SessionEnd, WorkerSession};
 use crate::blobs::Blobs;
-use crate::engine::{Engine, EngineEffect, EngineEvent, Shared};
 use crate::identity::{BLOBS, Home};
-use crate::serving::StageHandle;
+use crate::serving::transport::StageHandle;
 use crate::session::{self, Session};
+use crate::training::engine::{
+    EngineContext, EngineEffect, EngineEvent, EngineShared, TrainingEngine,
+};
 use crate::{Backoff, RuntimeError, measure};
 
 /// More than all frames and orders of two steps.
 const EVENTS_MAX: usize = 1 << 16;
-/// Effects that may wait for the driver.
-pub(super) const EFFECTS_MAX: usize = 256;
 /// Bytes that a neighbour may send ahead of what has been read.
 const WINDOW_BYTES: u32 = 8 << 20;
 /// A worker that never had a session gives up after this.
@@ -48,17 +48,7 @@ pub async fn run(
     let advertised = advertised(&options)?;
     let home = Home::open(&options.dir)?;
     let key = home.key.clone();
-    let refused = |why: std::io::Error| match why.kind() {
-        std::io::ErrorKind::AddrInUse => RuntimeError::PortInUse(options.listen),
-        _ => RuntimeError::Io {
-            action: "listen on",
-            path: options.listen.to_string(),
-            why,
-        },
-    };
-    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    let endpoint = endpoint(advertised, address)?;
+    let (listener, endpoint) = listen(&options, advertised).await?;
     started(&key.public(), &endpoint);
     if is_hidden(&endpoint, &coordinator) {
         tracing::warn!(
@@ -68,56 +58,27 @@ pub async fn run(
     }
     let info = measure::device_info(&options.device, options.memory_bytes)?;
 
-    let shared = Shared::default();
+    let shared = EngineShared::default();
     let (events, inbox) = sync_channel(EVENTS_MAX);
     let (effects, outbox) = mpsc::channel(EFFECTS_MAX);
-    let (stage, mut gpu_losses) = StageHandle::start(
-        key.clone(),
-        info.name.clone(),
-        #[cfg(feature = "liars")]
-        options.lie.clone(),
-    )?;
+    let faults = options.faults.clone();
+    let (stage, mut gpu_losses) = StageHandle::start(key.clone(), info.name.clone(), faults)?;
     let service = WorkerService {
         key: key.clone(),
         shared: shared.clone(),
         events: events.clone(),
         stage: stage.clone(),
     };
-    let service = WorkerServer::new(service)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let server = tonic::transport::Server::builder()
-        // A pass of a prompt is megabytes: it must not wait for leave to go on every 64 KiB.
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES)
-        .add_service(service)
-        .serve_with_incoming(accept(listener));
-    let server = tokio::spawn(server);
-
-    let engine = Engine {
+    let server = tokio::spawn(serve(service, listener));
+    let context = EngineContext {
         device: options.device.clone(),
         device_name: info.name.clone(),
         key: key.clone(),
         shared: shared.clone(),
         effects,
-        job: None,
-        #[cfg(feature = "liars")]
-        lie: options.lie.clone(),
-        #[cfg(all(feature = "wrong-data", not(feature = "liars")))]
-        wrong_data: options.wrong_data,
-        #[cfg(feature = "liars")]
-        wrong_data: options
-            .wrong_data
-            .or(options.lie.as_ref().and_then(|lie| lie.wrong_data())),
+        faults: options.faults.clone(),
     };
-    std::thread::Builder::new()
-        .name("engine".to_string())
-        .spawn(move || engine.run(inbox))
-        .map_err(|why| RuntimeError::Io {
-            action: "start",
-            path: "a thread".into(),
-            why,
-        })?;
+    start(TrainingEngine::new(context), inbox)?;
 
     let hello = Hello {
         role: Role::Worker,
@@ -129,14 +90,17 @@ pub async fn run(
         challenge: [0; 32],
     };
     let stage_device = options.device.with_own_threads();
-    let driver = Driver {
+    let context = WorkerContext {
         options,
         key,
         hello,
-        shared,
         events,
         stage,
         stage_device,
+    };
+    let driver = WorkerDriver {
+        context,
+        shared,
         had_session: false,
     };
     let result = driver.run(outbox, &mut gpu_losses, leave).await;
@@ -144,20 +108,60 @@ pub async fn run(
     result
 }
 
-/// What outlives the sessions.
-pub(super) struct Driver {
-    pub(super) options: WorkerOptions,
-    pub(super) key: Keypair,
-    pub(super) hello: Hello,
-    shared: Shared,
-    pub(super) events: SyncSender<EngineEvent>,
-    pub(super) stage: StageHandle,
-    /// For stages that serve: the engine of training keeps a thread of its device.
-    pub(super) stage_device: Device,
+/// Takes the port, and tells the address that others connect to.
+async fn listen(
+    options: &WorkerOptions,
+    advertised: Option<Address>,
+) -> Result<(TcpListener, Address), RuntimeError> {
+    let refused = |why: std::io::Error| match why.kind() {
+        std::io::ErrorKind::AddrInUse => RuntimeError::PortInUse(options.listen),
+        _ => RuntimeError::Io {
+            action: "listen on",
+            path: options.listen.to_string(),
+            why,
+        },
+    };
+    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, endpoint(advertised, address)?))
+}
+
+/// Serves other workers and checkers until it is aborted.
+async fn serve(
+    service: WorkerService,
+    listener: TcpListener,
+) -> Result<(), tonic::transport::Error> {
+    let service = WorkerServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    tonic::transport::Server::builder()
+        // A pass of a prompt is megabytes: it must not wait for an acknowledgement every 64 KiB.
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .add_service(service)
+        .serve_with_incoming(accept(listener))
+        .await
+}
+
+/// Starts the thread of the engine.
+fn start(engine: TrainingEngine, inbox: Receiver<EngineEvent>) -> Result<(), RuntimeError> {
+    let thread = std::thread::Builder::new().name("engine".to_string());
+    let started = thread.spawn(move || engine.run(inbox));
+    started.map(drop).map_err(|why| RuntimeError::Io {
+        action: "start",
+        path: "a thread".into(),
+        why,
+    })
+}
+
+/// Holds sessions, one after another.
+struct WorkerDriver {
+    context: WorkerContext,
+    shared: EngineShared,
     had_session: bool,
 }
 
-impl Driver {
+impl WorkerDriver {
     async fn run(
         mut self,
         mut outbox: mpsc::Receiver<EngineEffect>,
@@ -176,14 +180,14 @@ impl Driver {
                 Ok((session, channel)) => {
                     (self.had_session, warned) = (true, false);
                     let since = Instant::now();
-                    let dir = self.options.dir.join(BLOBS);
-                    let blobs = Blobs::new(channel.clone(), dir, &self.options.blobs)?;
-                    let mut live = Live::new(&self, session, blobs);
-                    match live.serve(&mut outbox, gpu_losses, &mut leave).await {
-                        End::Left => return Ok(()),
-                        End::EngineStopped => return Err(RuntimeError::EngineStopped),
-                        End::GpuGone(error) => return Err(error),
-                        End::Lost => {}
+                    let dir = self.context.options.dir.join(BLOBS);
+                    let blobs = Blobs::new(channel.clone(), dir, &self.context.options.blobs)?;
+                    let mut serving = WorkerSession::new(&self.context, session, blobs);
+                    match serving.serve(&mut outbox, gpu_losses, &mut leave).await {
+                        SessionEnd::Left => return Ok(()),
+                        SessionEnd::EngineStopped => return Err(RuntimeError::EngineStopped),
+                        SessionEnd::GpuGone(error) => return Err(error),
+                        SessionEnd::Lost => {}
                     }
                     tracing::warn!("lost the coordinator; the committed state is kept");
                     backoff.after(since.elapsed());
@@ -192,7 +196,7 @@ impl Driver {
                     return Err(error);
                 }
                 Err(error) if !self.had_session && started.elapsed() >= FIRST_SESSION_MAX => {
-                    return Err(error.no_coordinator(&self.options.coordinator));
+                    return Err(error.no_coordinator(&self.context.options.coordinator));
                 }
                 Err(error) => {
                     if !warned {
@@ -205,26 +209,29 @@ impl Driver {
                 () = tokio::time::sleep(backoff.pause()) => {}
                 _ = leave.recv() => return Ok(()),
             }
-            // What the engine still says is about a plan that is no more.
+            // Effects that are left are about a plan that is no more.
             while outbox.try_recv().is_ok() {}
         }
     }
 
     async fn session(&self) -> Result<(Session, Channel), RuntimeError> {
-        let channel = session::connect(&self.options.coordinator).await?;
+        let channel = session::connect(&self.context.options.coordinator).await?;
         let held = *self
             .shared
             .held
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(held) = held {
-            let _ = self.events.send(EngineEvent::Abort { job: held.job });
+            let _ = self
+                .context
+                .events
+                .send(EngineEvent::Abort { job: held.job });
         }
         let hello = Hello {
             held,
-            ..self.hello.clone()
+            ..self.context.hello.clone()
         };
-        let session = Session::open(channel.clone(), self.key.clone(), hello).await?;
+        let session = Session::open(channel.clone(), self.context.key.clone(), hello).await?;
         Ok((session, channel))
     }
 }

@@ -58,10 +58,7 @@ mod tests {
             blobs: crate::blobs::BlobOptions::default(),
             device: Device::Reference,
             memory_bytes: 0,
-            #[cfg(feature = "wrong-data")]
-            wrong_data: None,
-            #[cfg(feature = "liars")]
-            lie: None,
+            faults: crate::faults::Faults::default(),
         };
         let mut bound = options.listen;
         if bound.port() == 0 {

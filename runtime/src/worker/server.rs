@@ -12,14 +12,14 @@ use concord_proto::{Digest, Keypair, Origin, PortKind, canonical, merkle};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::engine::{EngineEvent, ReceivedFrame, Shared};
-use crate::serving::StageHandle;
+use crate::serving::transport::StageHandle;
 use crate::tensor_blob;
+use crate::training::engine::{EngineEvent, EngineShared, ReceivedFrame};
 
 /// The gRPC service of a worker.
 pub(super) struct WorkerService {
     pub(super) key: Keypair,
-    pub(super) shared: Shared,
+    pub(super) shared: EngineShared,
     pub(super) events: SyncSender<EngineEvent>,
     pub(super) stage: StageHandle,
 }

@@ -84,10 +84,10 @@ fn adapted(model: &ServedModel, tensors: &BTreeMap<String, Tensor>, prompt: &[u3
 
 async fn say(pipeline: &mut Pipeline, message: ToStage) -> Vec<Result<(), String>> {
     let mut outcomes = Vec::new();
-    for lane in &mut pipeline.lanes {
-        lane.say(&message);
+    for stream in &mut pipeline.streams {
+        stream.send(&message);
         loop {
-            match soon(lane.from.recv()).await.unwrap() {
+            match soon(stream.from.recv()).await.unwrap() {
                 FromStage::Adapter { outcome, .. } => break outcomes.push(outcome),
                 FromStage::Passed(_) => {}
                 other => panic!("{other:?}"),
@@ -144,7 +144,7 @@ async fn an_adapter_is_on_top_of_those_sequences_that_name_it() {
         "{unclear:?}"
     );
 
-    // The next seat has it from the start.
+    // The next assignment has it from the start.
     let mut assignment = pool.assignment(&model, &[3], 2);
     assignment.adapters = vec![digest];
     let mut pipeline = pool.serve(&assignment).await;

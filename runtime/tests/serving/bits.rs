@@ -137,7 +137,7 @@ async fn passes_in_flight_keep_their_order() {
         assert_eq!(pipeline.passed[sequence].pass, sequence as u64);
     }
     let mut sent = 0;
-    while let Ok(FromStage::Passed(passed)) = pipeline.lanes[0].from.try_recv() {
+    while let Ok(FromStage::Passed(passed)) = pipeline.streams[0].from.try_recv() {
         let row = 4 * model.folder.config().hidden as u64;
         assert!(passed.bytes > u64::from(passed.rows) * row, "{passed:?}");
         sent += 1;
@@ -161,7 +161,7 @@ async fn logprobs_are_those_of_the_logits() {
         pages: vec![3],
         adapter: None,
     };
-    pipeline.lanes[0].say(&ToStage::Pass(Pass {
+    pipeline.streams[0].send(&ToStage::Pass(Pass {
         number: 0,
         runs: vec![run],
         tokens: tokens.clone(),
@@ -173,7 +173,7 @@ async fn logprobs_are_those_of_the_logits() {
         logprobs: Some(2),
     };
     let draws = vec![draw];
-    pipeline.lanes[1].say(&ToStage::Draws(DrawOrder { pass: 0, draws }));
+    pipeline.streams[1].send(&ToStage::Draws(DrawOrder { pass: 0, draws }));
     let drawn = pipeline.result().await.remove(0);
 
     let device = Device::cpu(1);

@@ -3,7 +3,7 @@
 use concord_kernels::Device;
 use concord_proto::serving::{AnswerVerdict, ClaimOrder, Finish, GenerationSpec, Receipt, Usage};
 use concord_proto::{Digest, Keypair, Signed};
-use concord_runtime::serving::judge::{Case, JudgedAdapter, judge};
+use concord_runtime::serving::judge::{AnswerCase, JudgedAdapter, judge};
 use concord_text::TextTokenizer;
 
 use crate::model::ServedModel;
@@ -86,7 +86,7 @@ pub fn verdict_with(
     adapter: Option<&JudgedAdapter>,
 ) -> AnswerVerdict {
     let tokenizer = TextTokenizer::open(model.folder.dir()).unwrap();
-    let case = Case {
+    let case = AnswerCase {
         receipt: &Signed::new(&key(), receipt),
         coordinator: Some(key().public()),
         config: model.folder.config().clone().into(),

@@ -1,4 +1,4 @@
-//! A coordinator that has blobs, and hands sessions and lanes to the test.
+//! A coordinator that has blobs, and hands sessions and streams to the test.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,16 +45,16 @@ pub struct Member {
     pub from: mpsc::Receiver<ToCoordinator>,
 }
 
-/// A lane that a worker has opened.
-pub struct LaneEnd {
+/// A stage stream that a worker has opened.
+pub struct OpenStream {
     pub worker: PublicKey,
     pub hello: StageStreamHello,
     pub to: mpsc::Sender<Vec<u8>>,
     pub from: mpsc::Receiver<FromStage>,
 }
 
-impl LaneEnd {
-    pub fn say(&self, message: &ToStage) {
+impl OpenStream {
+    pub fn send(&self, message: &ToStage) {
         let _ = self.to.try_send(canonical::encode(message));
     }
 }
@@ -65,18 +65,18 @@ const WAITING_MAX: usize = 1 << 14;
 pub struct FakeCoordinator {
     pub address: SocketAddr,
     pub members: mpsc::Receiver<Member>,
-    pub lanes: mpsc::Receiver<LaneEnd>,
+    pub streams: mpsc::Receiver<OpenStream>,
 }
 
 impl FakeCoordinator {
     pub async fn start(blobs: BlobMap) -> Self {
         let (member, members) = mpsc::channel(WAITING_MAX);
-        let (lane, lanes) = mpsc::channel(WAITING_MAX);
+        let (stream, streams) = mpsc::channel(WAITING_MAX);
         let service = Service {
             key: key(),
             blobs: Arc::new(blobs),
             member,
-            lane,
+            stream,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -87,7 +87,7 @@ impl FakeCoordinator {
         Self {
             address,
             members,
-            lanes,
+            streams,
         }
     }
 }
@@ -96,7 +96,7 @@ struct Service {
     key: Keypair,
     blobs: Arc<BlobMap>,
     member: mpsc::Sender<Member>,
-    lane: mpsc::Sender<LaneEnd>,
+    stream: mpsc::Sender<OpenStream>,
 }
 
 #[tonic::async_trait]
@@ -196,14 +196,14 @@ impl Coordinator for Service {
     ) -> Result<Response<Self::LaneStream>, Status> {
         let mut incoming = request.into_inner();
         let (to, out) = mpsc::channel(WAITING_MAX);
-        let lane = self.lane.clone();
+        let stream = self.stream.clone();
         tokio::spawn(async move {
             let Ok(Some(first)) = incoming.message().await else {
                 return;
             };
             let signed: Signed = canonical::decode(&first.bytes).unwrap();
             let (said, from) = mpsc::channel(WAITING_MAX);
-            let _ = lane.try_send(LaneEnd {
+            let _ = stream.try_send(OpenStream {
                 worker: signed.signer,
                 hello: signed.open().unwrap(),
                 to,

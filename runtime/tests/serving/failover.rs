@@ -46,7 +46,7 @@ async fn a_worker_that_stands_by_takes_over() {
     let left = soon(pool.members[1].from.recv()).await.unwrap();
     assert_eq!(left, ToCoordinator::Drain);
     let _ = pool.members[1].to.try_send(ToWorker::Leave);
-    while soon(pipeline.lanes[1].from.recv()).await.is_some() {}
+    while soon(pipeline.streams[1].from.recv()).await.is_some() {}
 
     pool.members.swap(1, 2);
     assignment = pool.assignment(&model, &[2], 2);
@@ -127,7 +127,7 @@ async fn a_worker_that_is_not_needed_closes_its_lane() {
     let _ = pool.members[0].to.try_send(unserve(stranger));
     let answer = pipeline.answer(&asked).await;
     let _ = pool.members[0].to.try_send(unserve(model.deployment.id()));
-    while soon(pipeline.lanes[0].from.recv()).await.is_some() {}
+    while soon(pipeline.streams[0].from.recv()).await.is_some() {}
     let mut pipeline = pool.serve(&pool.assignment(&model, &[], 2)).await;
     assert_eq!(pipeline.answer(&asked).await, answer);
 }

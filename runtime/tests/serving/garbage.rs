@@ -54,9 +54,9 @@ fn nonsense(model: &ServedModel) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-async fn failure(pipeline: &mut Pipeline, seat: usize) -> String {
+async fn failure(pipeline: &mut Pipeline, stage: usize) -> String {
     loop {
-        match soon(pipeline.lanes[seat].from.recv())
+        match soon(pipeline.streams[stage].from.recv())
             .await
             .expect("a reason")
         {
@@ -77,7 +77,7 @@ async fn nonsense_of_the_coordinator_is_refused_in_words() {
     for (word, bytes) in nonsense(&model) {
         epoch += 1;
         let mut pipeline = pool.serve(&pool.assignment(&model, &[], epoch)).await;
-        let _ = pipeline.lanes[0].to.try_send(bytes);
+        let _ = pipeline.streams[0].to.try_send(bytes);
         let reason = failure(&mut pipeline, 0).await;
         assert!(reason.contains(word), "{reason} lacks '{word}'");
     }

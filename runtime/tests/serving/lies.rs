@@ -70,9 +70,9 @@ async fn whoever_sends_other_rows_than_it_claims_has_signed_both() {
     assert_eq!(verdict, AnswerVerdict::Gap { sender, receiver });
 
     let (order, sequence) = (5, 3);
-    let lane = &mut pipeline.lanes[1];
-    lane.say(&ToStage::Evidence { order, sequence });
-    let said = soon(lane.from.recv()).await.unwrap();
+    let stream = &mut pipeline.streams[1];
+    stream.send(&ToStage::Evidence { order, sequence });
+    let said = soon(stream.from.recv()).await.unwrap();
     let FromStage::Evidence { order: 5, headers } = said else {
         panic!("{said:?}");
     };

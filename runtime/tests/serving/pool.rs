@@ -10,11 +10,12 @@ use concord_proto::serving::{
 };
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Layers, Signed};
+use concord_runtime::faults::Faults;
 use concord_runtime::worker::{self, WorkerOptions};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::coordinator::{FakeCoordinator, LaneEnd, Member};
+use crate::coordinator::{FakeCoordinator, Member, OpenStream};
 use crate::model::ServedModel;
 
 /// How long anything may take.
@@ -69,10 +70,10 @@ impl Pool {
             blobs: Default::default(),
             device: Device::cpu(1),
             memory_bytes: 1 << 30,
-            #[cfg(feature = "wrong-data")]
-            wrong_data: None,
             #[cfg(feature = "liars")]
-            lie: lie.map(|lie| lie.parse().unwrap()),
+            faults: lie.map_or_else(Faults::default, |lie| lie.parse().unwrap()),
+            #[cfg(not(feature = "liars"))]
+            faults: Faults::default(),
         };
         tokio::spawn(worker::run(options, leaving, |_, _| ()));
         let member = soon(self.coordinator.members.recv()).await.unwrap();
@@ -89,14 +90,14 @@ impl Pool {
             end: edge[1],
         });
         let stages: Vec<Layers> = stages.collect();
-        let seated = &self.members[..stages.len()];
+        let assigned = &self.members[..stages.len()];
         StageAssignment {
             deployment: model.deployment.clone(),
             pipeline: 0,
             epoch,
             ticket: [epoch as u8; 32],
-            workers: seated.iter().map(|member| member.id).collect(),
-            endpoints: seated.iter().map(|m| m.hello.endpoint.clone()).collect(),
+            workers: assigned.iter().map(|member| member.id).collect(),
+            endpoints: assigned.iter().map(|m| m.hello.endpoint.clone()).collect(),
             stages,
             stage: None,
             pages: 64,
@@ -105,24 +106,27 @@ impl Pool {
         }
     }
 
-    /// Seats the workers, and waits for their lanes.
+    /// Assigns the stages, and waits for their streams.
     pub async fn serve(&mut self, assignment: &StageAssignment) -> Pipeline {
-        for seat in 0..assignment.stages.len() {
+        for stage in 0..assignment.stages.len() {
             let mut own = assignment.clone();
-            own.stage = Some(seat as u32);
-            let _ = self.members[seat]
+            own.stage = Some(stage as u32);
+            let _ = self.members[stage]
                 .to
                 .try_send(ToWorker::Serve(Box::new(own)));
         }
-        let mut lanes = BTreeMap::new();
-        while lanes.len() < assignment.stages.len() {
-            let lane = soon(self.coordinator.lanes.recv()).await.unwrap();
-            assert_eq!(lane.hello.ticket, assignment.ticket);
-            assert_eq!(lane.worker, assignment.workers[lane.hello.stage as usize]);
-            lanes.insert(lane.hello.stage, lane);
+        let mut streams = BTreeMap::new();
+        while streams.len() < assignment.stages.len() {
+            let stream = soon(self.coordinator.streams.recv()).await.unwrap();
+            assert_eq!(stream.hello.ticket, assignment.ticket);
+            assert_eq!(
+                stream.worker,
+                assignment.workers[stream.hello.stage as usize]
+            );
+            streams.insert(stream.hello.stage, stream);
         }
         Pipeline {
-            lanes: lanes.into_values().collect(),
+            streams: streams.into_values().collect(),
             next: 0,
             passed: Vec::new(),
         }
@@ -131,7 +135,7 @@ impl Pool {
 
 /// Lanes of a pipeline, first stage first.
 pub struct Pipeline {
-    pub lanes: Vec<LaneEnd>,
+    pub streams: Vec<OpenStream>,
     pub next: u64,
     pub passed: Vec<Passed>,
 }
@@ -215,13 +219,13 @@ impl Pipeline {
                 logprobs: None,
             })
         };
-        self.lanes[0].say(&ToStage::Pass(Pass {
+        self.streams[0].send(&ToStage::Pass(Pass {
             number,
             runs: steps.iter().map(run).collect(),
             tokens: steps.iter().flat_map(|step| step.tokens).copied().collect(),
         }));
-        let last = self.lanes.last().unwrap();
-        last.say(&ToStage::Draws(DrawOrder {
+        let last = self.streams.last().unwrap();
+        last.send(&ToStage::Draws(DrawOrder {
             pass: number,
             draws: steps.iter().enumerate().filter_map(draw).collect(),
         }));
@@ -229,9 +233,9 @@ impl Pipeline {
 
     /// What the last stage says of the next pass.
     pub async fn result(&mut self) -> Vec<Drawn> {
-        let last = self.lanes.last_mut().unwrap();
+        let last = self.streams.last_mut().unwrap();
         loop {
-            match soon(last.from.recv()).await.expect("the lane is open") {
+            match soon(last.from.recv()).await.expect("the stream is open") {
                 FromStage::Result(result) => return result.drawn,
                 FromStage::Passed(passed) => self.passed.push(passed),
                 other => panic!("not a result: {other:?}"),
@@ -282,10 +286,10 @@ impl Pipeline {
     /// The claims of a sequence, stage by stage.
     pub async fn claims(&mut self, order: &ClaimOrder) -> Vec<Result<Signed, String>> {
         let mut claims = Vec::new();
-        for lane in &mut self.lanes {
-            lane.say(&ToStage::Claim(order.clone()));
+        for stream in &mut self.streams {
+            stream.send(&ToStage::Claim(order.clone()));
             claims.push(loop {
-                match soon(lane.from.recv()).await.expect("the lane is open") {
+                match soon(stream.from.recv()).await.expect("the stream is open") {
                     FromStage::Claimed { order: of, claim } if of == order.order => break claim,
                     FromStage::Passed(_) => {}
                     other => panic!("not a claim: {other:?}"),

@@ -9,8 +9,8 @@ use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
 use concord_runtime::blobs::BlobOptions;
+use concord_runtime::faults::{Faults, WrongData};
 use concord_runtime::worker::{self, WorkerOptions};
-use concord_runtime::wrong_data::WrongData;
 use concord_runtime::{identity, measure};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
@@ -155,9 +155,7 @@ impl DemoPool {
             blobs: BlobOptions::default(),
             device: Device::Cpu(Cpu::new(actor.isa, actor.threads)),
             memory_bytes: measure::machine_memory(),
-            wrong_data: Some(WrongData { from_step }),
-            #[cfg(feature = "liars")]
-            lie: None,
+            faults: Faults::of(WrongData { from_step }),
         };
         let (leave, left) = mpsc::channel(1);
         let task = tokio::spawn(async move {

@@ -1,7 +1,9 @@
 //! `concord gpu-suite`: whether a GPU gives the bits of the CPU, and how fast it is.
 
+mod bench;
 mod ceilings;
 mod check;
+mod checks;
 mod clock;
 mod engines;
 mod find;
@@ -107,7 +109,7 @@ pub fn run(args: &GpuSuiteArgs, output: &Output) -> anyhow::Result<()> {
     output.result(&header.text(), &header.object());
     let mut record = Record::new(header);
 
-    let checks = check::all(&subjects, args.size, seed, &args.cases);
+    let checks = checks::all(&subjects, args.size, seed, &args.cases);
     if checks.is_empty() {
         bail!(
             "no check has {:?} in its name: there are \"training\", \"rmsnorm\" and many more, \

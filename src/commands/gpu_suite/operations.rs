@@ -7,7 +7,7 @@ use concord_kernels::tables::{FrequencyScaling, RopeTable};
 use concord_kernels::{KernelError, Tensor};
 
 use super::SuiteSize;
-use super::timing::{TimedWork, TimingBench};
+use super::bench::{TimedWork, TimingBench};
 
 const CODES: Precision = Precision::I16;
 /// Bytes of an f32.

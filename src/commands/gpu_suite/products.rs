@@ -4,21 +4,17 @@
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::cublas::{Cublas, MatrixKind};
 use concord_kernels::cuda::{Cuda, ProductEngine, matmul};
-use concord_kernels::rng::Philox;
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::{Device, KernelError};
 use serde::Serialize;
 
 use super::SuiteSize;
+use super::bench::{TimingBench, percent, random, rate, time};
 use super::check::Subjects;
 use super::clock::Clock;
-use super::timing::{TimingBench, percent, rate, time};
 use crate::support::table::table;
 
 /// Products of fewer rows are bound by reading the weights.
 const FEW_ROWS: usize = 16;
-/// Random numbers that are drawn; larger tensors repeat them.
-const DRAWN: usize = 1 << 16;
-
 /// A product of x `[m, k]` and w `[n, k]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TimedProduct {
@@ -116,20 +112,6 @@ impl Ratios {
             int8: ratio(self.int8),
         }
     }
-}
-
-/// Random numbers within plus and minus 1, on the host.
-///
-/// # Errors
-/// None in practice: the elements fill the shape.
-pub fn random(shape: &[usize]) -> Result<Tensor, KernelError> {
-    let len: usize = shape.iter().product();
-    let stream = Philox::new(0, 0);
-    let drawn: Vec<f32> = (0..len.min(DRAWN) as u64)
-        .map(|i| 2.0 * stream.unit(i) - 1.0)
-        .collect();
-    let numbers: Vec<f32> = drawn.iter().copied().cycle().take(len).collect();
-    Tensor::new(shape, numbers)
 }
 
 fn bits(precision: Precision) -> u32 {
@@ -376,13 +358,5 @@ mod tests {
             ["2.00", "-", "-", "0.33"],
             "{text}"
         );
-    }
-
-    #[test]
-    fn random_numbers_fill_any_shape() {
-        let numbers = random(&[3, DRAWN]).unwrap();
-        assert_eq!(numbers.len(), 3 * DRAWN);
-        assert_eq!(numbers.data()[5], numbers.data()[DRAWN + 5]);
-        assert_ne!(numbers.data()[5], numbers.data()[6]);
     }
 }

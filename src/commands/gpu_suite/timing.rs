@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use concord_kernels::cuda::CudaError;
-use concord_kernels::{Device, KernelError, Tensor};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::SuiteSize;
+use super::bench::{Timed, TimingBench, percent, rate, time};
 use super::ceilings::Ceilings;
 use super::check::Subjects;
 use super::clock::Clock;
@@ -31,128 +30,6 @@ pub struct Timing {
     pub has_cublas: bool,
     /// What the GPU has no room for.
     pub left_out: Vec<String>,
-}
-
-/// One operation.
-#[derive(Clone, Debug, Serialize)]
-pub struct Timed {
-    /// The operation.
-    pub name: String,
-    /// The shape of what it works on.
-    pub shape: String,
-    pub seconds: f64,
-    /// Elements a second; none where products are the work.
-    pub elements_per_second: Option<f64>,
-    /// Bytes a second that it must read and write; none where products are the work.
-    pub bytes_per_second: Option<f64>,
-    /// Multiplications and additions of whole codes a second, where these are the work.
-    pub operations_per_second: Option<f64>,
-    /// Share of the ceiling.
-    pub share: f64,
-    /// Which ceiling.
-    pub ceiling: String,
-}
-
-/// What an operation has to do, at the least.
-#[derive(Clone, Copy, Debug)]
-pub enum TimedWork {
-    /// So many elements, so many bytes read and written.
-    Memory { elements: usize, bytes: usize },
-    /// Products of 16-bit codes, each four of 8-bit digits: so many multiplications and additions.
-    Products(f64),
-}
-
-/// Products of digits in a product of two 16-bit codes.
-pub const DIGIT_PRODUCTS: f64 = 4.0;
-
-/// Where operations are timed.
-pub struct TimingBench<'a> {
-    /// The GPU.
-    pub device: &'a Device,
-    pub clock: Clock<'a>,
-    /// What it can reach.
-    pub ceilings: &'a Ceilings,
-    /// What was timed so far.
-    pub timed: Vec<Timed>,
-    /// What there was no room for.
-    pub left_out: Vec<String>,
-    /// Shows what is on.
-    bar: ProgressBar,
-}
-
-impl TimingBench<'_> {
-    /// Random numbers `shape` within plus and minus 1, on the GPU.
-    ///
-    /// # Errors
-    /// [`KernelError::Cuda`] where the GPU is out of memory or lost.
-    pub fn random(&self, shape: &[usize]) -> Result<Tensor, KernelError> {
-        self.device.place(products::random(shape)?)
-    }
-
-    /// Times one operation.
-    ///
-    /// # Errors
-    /// Those of the operation.
-    pub fn time(
-        &mut self,
-        name: &str,
-        shape: impl Into<String>,
-        work: TimedWork,
-        operation: impl FnMut() -> Result<(), KernelError>,
-    ) -> Result<(), KernelError> {
-        self.bar.set_message(format!("timing {name}"));
-        let seconds = self.clock.seconds(operation)?;
-        let timed = match work {
-            TimedWork::Memory { elements, bytes } => {
-                let rate = bytes as f64 / seconds;
-                Timed {
-                    name: name.to_string(),
-                    shape: shape.into(),
-                    seconds,
-                    elements_per_second: Some(elements as f64 / seconds),
-                    bytes_per_second: Some(rate),
-                    operations_per_second: None,
-                    share: rate / self.ceilings.copy_bytes_per_second,
-                    ceiling: "copies".to_string(),
-                }
-            }
-            TimedWork::Products(operations) => {
-                let rate = operations / seconds;
-                let (unit, best) = self.ceilings.best_unit();
-                Timed {
-                    name: name.to_string(),
-                    shape: shape.into(),
-                    seconds,
-                    elements_per_second: None,
-                    bytes_per_second: None,
-                    operations_per_second: Some(rate),
-                    share: DIGIT_PRODUCTS * rate / best,
-                    ceiling: unit.to_string(),
-                }
-            }
-        };
-        self.timed.push(timed);
-        Ok(())
-    }
-
-    /// Times a group of operations; a GPU that lacks the memory for it goes without.
-    ///
-    /// # Errors
-    /// Those of the operations, but for a lack of memory.
-    pub fn group(
-        &mut self,
-        name: &str,
-        time: impl FnOnce(&mut Self) -> Result<(), KernelError>,
-    ) -> Result<(), KernelError> {
-        self.bar.set_message(format!("timing {name}"));
-        match time(self) {
-            Err(KernelError::Cuda(error @ CudaError::OutOfMemory { .. })) => {
-                self.left_out.push(format!("{name}: {error}"));
-                Ok(())
-            }
-            other => other,
-        }
-    }
 }
 
 impl Timing {
@@ -224,44 +101,5 @@ impl Timing {
             text += &format!("left out: {left_out}\n");
         }
         text
-    }
-}
-
-/// "12.3 us".
-pub fn time(seconds: f64) -> String {
-    match seconds {
-        s if s >= 1.0 => format!("{s:.2} s"),
-        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
-        s => format!("{:.1} us", s * 1e6),
-    }
-}
-
-/// "1.23 Gop/s"; "-" for none.
-pub fn rate(rate: Option<f64>, unit: &str) -> String {
-    match rate {
-        None => "-".to_string(),
-        Some(r) if r >= 1e12 => format!("{:.2} T{unit}", r / 1e12),
-        Some(r) if r >= 1e9 => format!("{:.1} G{unit}", r / 1e9),
-        Some(r) => format!("{:.1} M{unit}", r / 1e6),
-    }
-}
-
-/// "83 %".
-pub fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_short() {
-        assert_eq!(time(0.000_012_34), "12.3 us");
-        assert_eq!(time(0.012_34), "12.34 ms");
-        assert_eq!(rate(Some(1.5e12), "op/s"), "1.50 Top/s");
-        assert_eq!(rate(Some(2.5e9), "B/s"), "2.5 GB/s");
-        assert_eq!(rate(None, "B/s"), "-");
-        assert_eq!(percent(0.834), "83 %");
     }
 }

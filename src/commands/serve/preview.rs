@@ -1,6 +1,6 @@
 //! What a pool of this machine would do, and how fast, before anything is started.
 
-use concord_coordinator::planner::Device;
+use concord_coordinator::planner::PlannerDevice;
 use concord_coordinator::planner::serving::{ServingPlan, plan_serving};
 use concord_proto::serving::ServedModel;
 use serde_json::json;
@@ -33,7 +33,7 @@ pub fn show(
     Ok(())
 }
 
-fn text(plan: &ServingPlan, devices: &[Device]) -> String {
+fn text(plan: &ServingPlan, devices: &[PlannerDevice]) -> String {
     let mut rows = Vec::new();
     for (number, pipeline) in plan.pipelines.iter().enumerate() {
         let stages = pipeline.stages.iter().zip(&pipeline.devices);
@@ -70,7 +70,7 @@ fn text(plan: &ServingPlan, devices: &[Device]) -> String {
     lines.join("\n")
 }
 
-fn object(plan: &ServingPlan, devices: &[Device]) -> serde_json::Value {
+fn object(plan: &ServingPlan, devices: &[PlannerDevice]) -> serde_json::Value {
     let pipelines: Vec<_> = plan
         .pipelines
         .iter()

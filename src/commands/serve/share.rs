@@ -2,7 +2,7 @@
 //! it from here.
 
 use anyhow::bail;
-use concord_coordinator::planner::Device as Planned;
+use concord_coordinator::planner::PlannerDevice;
 use concord_proto::PublicKey;
 use concord_runtime::measure;
 
@@ -72,11 +72,11 @@ impl MachineShare {
     ///
     /// # Errors
     /// Where the device is not there, or fails.
-    pub fn devices(&self, count: u32) -> anyhow::Result<Vec<Planned>> {
+    pub fn devices(&self, count: u32) -> anyhow::Result<Vec<PlannerDevice>> {
         let device = self.device.device(self.memory)?;
         let memory = memory_bytes(&device, self.memory);
         let info = measure::device_info(&device, memory)?;
-        let devices = (0..count).map(|index| Planned {
+        let devices = (0..count).map(|index| PlannerDevice {
             id: PublicKey([index as u8; 32]),
             name: info.name.clone(),
             macs_per_second: info.macs_per_second,

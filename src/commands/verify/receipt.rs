@@ -9,7 +9,7 @@ use concord_gateway::receipt_file;
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{AdapterManifest, AnswerVerdict, Receipt, StageClaim};
 use concord_proto::{Digest, PublicKey, Signed};
-use concord_runtime::serving::judge::{Case, JudgedAdapter, judge};
+use concord_runtime::serving::judge::{AnswerCase, JudgedAdapter, judge};
 use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()
     let tokenizer = tokenizer(folder.dir(), receipt.deployment.tokenizer)?;
     let adapter = adapter(args, &receipt, &folder)?;
     let device = args.device.device(None)?;
-    let case = Case {
+    let case = AnswerCase {
         receipt: signed,
         coordinator: key(args)?,
         config: Arc::new(folder.config().clone()),

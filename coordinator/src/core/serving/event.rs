@@ -1,33 +1,34 @@
 //! What the core and the tasks that serve tell each other.
 
+// Types and variants have a sentence; a field whose name and type say all has none.
+#![allow(missing_docs)]
+
 use concord_proto::ledger::Offence;
 use concord_proto::serving::WorkerView;
 use concord_proto::{Digest, Layers, WorkerId};
 
-/// A seat in a pipeline, as its lane has to prove it.
+/// The worker that holds a stage of a pipeline, as its stage stream has to prove it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seat {
-    /// Who holds it.
+pub struct StageHolder {
     pub worker: WorkerId,
     /// What it says its device is.
     pub device: String,
-    /// Its layers.
+    /// The layers of the stage.
     pub layers: Layers,
-    /// What its lane shows.
+    /// What its stage stream shows.
     pub ticket: [u8; 32],
 }
 
 /// From the core to the tasks that serve.
 #[derive(Clone, Debug)]
 pub enum ServingEffect {
-    /// A pipeline has a new plan: its lanes are awaited. An older plan of it is over.
+    /// A pipeline has a new plan: its stage streams are awaited. An older plan of it is over.
     Planned {
         /// Which pipeline, from 0.
         pipeline: u32,
-        /// The plan's epoch.
         epoch: u32,
-        /// The seats, in order.
-        seats: Vec<Seat>,
+        /// Who holds its stages, in order.
+        holders: Vec<StageHolder>,
         /// Pages of keys and values.
         pages: u32,
         /// Why there is a new plan.
@@ -35,7 +36,6 @@ pub enum ServingEffect {
     },
     /// Nobody is there to hold a pipeline.
     Down {
-        /// Which.
         pipeline: u32,
         /// Why, and what would help.
         reason: String,
@@ -44,7 +44,6 @@ pub enum ServingEffect {
     Pool {
         /// What it waits for, or does.
         state: String,
-        /// The members.
         workers: Vec<WorkerView>,
         /// Audits that agreed, and those that did not.
         audits: (u64, u64),
@@ -54,20 +53,17 @@ pub enum ServingEffect {
 /// From the tasks that serve to the core.
 #[derive(Clone, Debug)]
 pub enum ServingEvent {
-    /// All lanes of a plan are there.
+    /// All stage streams of a plan are there.
     Running {
         /// Which pipeline.
         pipeline: u32,
-        /// The plan's epoch.
         epoch: u32,
     },
     /// A worker of a plan does not answer any more.
     Lost {
         /// Which pipeline.
         pipeline: u32,
-        /// The plan's epoch.
         epoch: u32,
-        /// Who.
         worker: WorkerId,
         /// How it was noticed.
         reason: String,
@@ -78,7 +74,6 @@ pub enum ServingEvent {
     Refused {
         /// Which pipeline.
         pipeline: u32,
-        /// The plan's epoch.
         epoch: u32,
         /// The stage that refuses: not the first.
         stage: u32,
@@ -87,16 +82,13 @@ pub enum ServingEvent {
     },
     /// A worker has said what cannot be; no proof is at hand.
     Distrusted {
-        /// Who.
         worker: WorkerId,
         /// What it said.
         reason: String,
     },
     /// A worker has signed what proves it wrong.
     Guilty {
-        /// Who.
         worker: WorkerId,
-        /// Of what.
         offence: Offence,
         /// The proof, in words.
         evidence: String,

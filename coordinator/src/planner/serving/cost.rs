@@ -2,9 +2,9 @@
 
 use concord_proto::serving::ServingProfile;
 
-use super::search::Cut;
+use super::cut::StageCut;
 use super::{PAGES_MAX, PAGES_MIN};
-use crate::planner::Device;
+use crate::planner::PlannerDevice;
 
 /// Time from one party to the next, with what the software takes.
 const HOP_SECONDS: f64 = 200e-6;
@@ -37,13 +37,17 @@ const TYPICAL_ROWS: u32 = 16;
 
 /// A model and the devices for it.
 pub(super) struct Costs<'a> {
-    pub(super) devices: &'a [Device],
+    pub(super) devices: &'a [PlannerDevice],
     pub(super) profile: &'a ServingProfile,
     pub(super) layers: u32,
 }
 
 impl<'a> Costs<'a> {
-    pub(super) fn new(devices: &'a [Device], profile: &'a ServingProfile, layers: u32) -> Self {
+    pub(super) fn new(
+        devices: &'a [PlannerDevice],
+        profile: &'a ServingProfile,
+        layers: u32,
+    ) -> Self {
         Self {
             devices,
             profile,
@@ -90,7 +94,7 @@ impl<'a> Costs<'a> {
 
     /// Pages for which all stages of a cut have room. A pipeline without anybody to stand by for it
     /// leaves half of what is free to that.
-    pub(super) fn pages(&self, cut: &Cut, asked: u32, is_alone: bool) -> u32 {
+    pub(super) fn pages(&self, cut: &StageCut, asked: u32, is_alone: bool) -> u32 {
         let most = if asked == 0 {
             PAGES_MAX
         } else {
@@ -150,23 +154,23 @@ impl<'a> Costs<'a> {
     }
 
     /// Seconds of a pass from the coordinator through all stages and back.
-    fn round_seconds(&self, cut: &Cut, rows: u32) -> f64 {
+    fn round_seconds(&self, cut: &StageCut, rows: u32) -> f64 {
         let links = (cut.lengths.len() - 1) as f64;
         let bytes = self.profile.row_bytes as f64 * f64::from(rows);
         let hops = (links + 2.0) * HOP_SECONDS + links * bytes / LINK_BYTES_PER_SECOND;
         self.pace(&cut.devices, &cut.lengths, rows).1 + hops
     }
 
-    pub(super) fn first_token_seconds(&self, cut: &Cut) -> f64 {
+    pub(super) fn first_token_seconds(&self, cut: &StageCut) -> f64 {
         self.round_seconds(cut, PROMPT_ROWS)
     }
 
-    pub(super) fn tokens_per_second_one(&self, cut: &Cut) -> f64 {
+    pub(super) fn tokens_per_second_one(&self, cut: &StageCut) -> f64 {
         1.0 / self.round_seconds(cut, 1)
     }
 
     /// Answers are spread over as many passes as there are stages.
-    pub(super) fn tokens_per_second_many(&self, cut: &Cut, pages: u32) -> f64 {
+    pub(super) fn tokens_per_second_many(&self, cut: &StageCut, pages: u32) -> f64 {
         let stages = cut.lengths.len() as u32;
         let answers = (pages / PAGES_PER_ANSWER).clamp(1, MANY);
         let passes = stages.min(answers);

@@ -2,9 +2,8 @@
 
 use std::cmp::Reverse;
 
-use concord_proto::Layers;
-
 use super::cost::Costs;
+use super::cut::StageCut;
 use super::{PAGES_MIN, PAGES_WANTED};
 
 /// Up to so many ways to choose devices and the ends of a pipeline are all tried.
@@ -12,33 +11,6 @@ const EXACT_WAYS: u64 = 4_000;
 
 /// Improvements of a pipeline of many devices, at most.
 const ROUNDS_MAX: usize = 32;
-
-/// A pipeline in the terms of the search.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Cut {
-    /// The device of each stage.
-    pub(super) devices: Vec<usize>,
-    /// Layers of each stage.
-    pub(super) lengths: Vec<u32>,
-    /// Seconds of the slowest stage, and of all.
-    pace: (f64, f64),
-}
-
-impl Cut {
-    /// The layers of each stage.
-    pub(super) fn stages(&self) -> Vec<Layers> {
-        let runs = super::super::runs(&self.lengths);
-        runs.map(|(start, end)| Layers { start, end }).collect()
-    }
-
-    fn beats(&self, other: &Option<Self>) -> bool {
-        let is_less = |other: &Self| {
-            let slowest = self.pace.0.total_cmp(&other.pace.0);
-            slowest.then(self.pace.1.total_cmp(&other.pace.1)).is_lt()
-        };
-        other.as_ref().is_none_or(is_less)
-    }
-}
 
 /// Pipelines of so many stages over distinct devices: `wanted` of them or none, and as many as can
 /// be where that is 0. The fastest is first.
@@ -48,7 +20,7 @@ pub(super) fn pipelines(
     stages: usize,
     wanted: usize,
     pages: u32,
-) -> Vec<Cut> {
+) -> Vec<StageCut> {
     let mut left = usable.to_vec();
     let mut found = Vec::new();
     while wanted == 0 || found.len() < wanted {
@@ -64,14 +36,14 @@ pub(super) fn pipelines(
     // The first ones took what the last ones need: deal the memory out.
     let dealt = deal(costs, usable, stages, wanted);
     let cuts = dealt.iter().map(|group| best(costs, group, stages, pages));
-    let mut cuts: Vec<Cut> = cuts.collect::<Option<_>>().unwrap_or_default();
+    let mut cuts: Vec<StageCut> = cuts.collect::<Option<_>>().unwrap_or_default();
     cuts.sort_by(|a, b| a.pace.0.total_cmp(&b.pace.0));
     cuts
 }
 
 /// The best pipeline over some of these devices: with room for the pages asked for, or else the one
 /// that gives the most tokens to many, who need pages as well as speed.
-pub(super) fn best(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<Cut> {
+pub(super) fn best(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<StageCut> {
     if stages == 0 || pool.len() < stages {
         return None;
     }
@@ -86,12 +58,18 @@ pub(super) fn best(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> 
         let room = costs.pages(&cut, pages, false);
         (costs.tokens_per_second_many(&cut, room), cut)
     });
-    let better = |best: (f64, Cut), next: (f64, Cut)| if next.0 > best.0 { next } else { best };
+    let better =
+        |best: (f64, StageCut), next: (f64, StageCut)| if next.0 > best.0 { next } else { best };
     rated.reduce(better).map(|(_, cut)| cut)
 }
 
 /// The best pipeline of so many stages with room for so many pages.
-pub(super) fn with_room(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<Cut> {
+pub(super) fn with_room(
+    costs: &Costs,
+    pool: &[usize],
+    stages: usize,
+    pages: u32,
+) -> Option<StageCut> {
     let seed = largest(costs, pool, stages, pages)?;
     if ways(pool.len(), stages) <= EXACT_WAYS {
         let mut found = None;
@@ -129,7 +107,12 @@ fn choose(pool: &[usize], count: usize, chosen: &mut Vec<usize>, with: &mut impl
 }
 
 /// The best of a cut and of those over these devices, whichever take the ends.
-fn best_ends(costs: &Costs, devices: &[usize], pages: u32, mut best: Option<Cut>) -> Option<Cut> {
+fn best_ends(
+    costs: &Costs,
+    devices: &[usize],
+    pages: u32,
+    mut best: Option<StageCut>,
+) -> Option<StageCut> {
     let count = devices.len();
     for first in 0..count {
         for last in 0..count {
@@ -154,7 +137,7 @@ fn best_ends(costs: &Costs, devices: &[usize], pages: u32, mut best: Option<Cut>
 
 /// The cut over devices in this order whose slowest stage is fastest: each layer goes where it
 /// makes the least of a slowest stage. Nothing where not all have room.
-pub(super) fn cut(costs: &Costs, devices: Vec<usize>, pages: u32) -> Option<Cut> {
+pub(super) fn cut(costs: &Costs, devices: Vec<usize>, pages: u32) -> Option<StageCut> {
     let count = devices.len();
     if count > costs.layers as usize {
         return None;
@@ -178,7 +161,7 @@ pub(super) fn cut(costs: &Costs, devices: Vec<usize>, pages: u32) -> Option<Cut>
         lengths[next] += 1;
     }
     let pace = costs.typical(&devices, &lengths);
-    Some(Cut {
+    Some(StageCut {
         devices,
         lengths,
         pace,
@@ -186,14 +169,14 @@ pub(super) fn cut(costs: &Costs, devices: Vec<usize>, pages: u32) -> Option<Cut>
 }
 
 /// A cut over the devices with most memory. By exchange, there is one if any choice has one.
-fn largest(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<Cut> {
+fn largest(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<StageCut> {
     let mut order = pool.to_vec();
     order.sort_by_key(|&device| Reverse(costs.devices[device].memory_bytes));
     best_ends(costs, order.get(..stages)?, pages, None)
 }
 
 /// Exchanges single devices while that helps.
-fn improve(costs: &Costs, pool: &[usize], pages: u32, start: Cut) -> Cut {
+fn improve(costs: &Costs, pool: &[usize], pages: u32, start: StageCut) -> StageCut {
     let mut best = start;
     for _ in 0..ROUNDS_MAX {
         let mut found = Some(best.clone());

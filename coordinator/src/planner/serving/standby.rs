@@ -1,4 +1,4 @@
-//! Who keeps which layers loaded beside, in case that their holder is lost.
+//! Which devices load layers of others, too, in case that the holder is lost.
 
 use concord_proto::Layers;
 
@@ -41,7 +41,7 @@ fn stand_by(
     let mut places: Vec<(u32, usize, usize)> = places.collect();
     places.sort_unstable();
     let memory = costs.devices[device].memory_bytes;
-    // It takes one seat at most: weights of all, and the pages of the one that takes most.
+    // It takes one slot at most: weights of all, and the pages of the one that takes most.
     let mut loaded: Vec<Layers> = Vec::new();
     let (mut weights, mut pages) = (0_u64, 0_u64);
     for (_, p, s) in places {
@@ -70,7 +70,7 @@ fn stand_by(
 /// For each member that may be lost, the others get the layers that the plan without it gives them,
 /// where they have room beside their own.
 fn members(costs: &Costs, pipeline: &ServingPipeline) -> Vec<(usize, Vec<Layers>)> {
-    let seats = || pipeline.devices.iter().copied().zip(&pipeline.stages);
+    let slots = || pipeline.devices.iter().copied().zip(&pipeline.stages);
     let own = |layers: &Layers| stage_bytes(costs, layers, pipeline.pages);
     let mut used: Vec<u64> = pipeline.stages.iter().map(own).collect();
     let mut standby: Vec<Vec<Layers>> = vec![Vec::new(); used.len()];
@@ -83,7 +83,7 @@ fn members(costs: &Costs, pipeline: &ServingPipeline) -> Vec<(usize, Vec<Layers>
             continue;
         };
         for (device, layers) in cut.devices.iter().zip(cut.stages()) {
-            let Some(at) = seats().position(|(member, _)| member == *device) else {
+            let Some(at) = slots().position(|(member, _)| member == *device) else {
                 continue;
             };
             let more = stage_bytes(costs, &layers, 0);

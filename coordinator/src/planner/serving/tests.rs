@@ -5,9 +5,10 @@ use concord_proto::{Layers, PublicKey};
 use proptest::prelude::*;
 
 use super::cost::Costs;
-use super::search::{self, Cut};
+use super::cut::StageCut;
+use super::search;
 use super::{PAGES_WANTED, ServingPlan, plan_serving};
-use crate::planner::{Device, PlanError};
+use crate::planner::{PlanError, PlannerDevice};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,8 +26,8 @@ const PROFILE: ServingProfile = ServingProfile {
 /// Memory beside weights and pages: 512 rows of 32 states of 64 bytes.
 const WORK: u64 = MIB;
 
-fn device(number: u8, speed: u64, memory: u64) -> Device {
-    Device {
+fn device(number: u8, speed: u64, memory: u64) -> PlannerDevice {
+    PlannerDevice {
         id: PublicKey([number; 32]),
         name: format!("device {number}"),
         macs_per_second: speed,
@@ -34,14 +35,14 @@ fn device(number: u8, speed: u64, memory: u64) -> Device {
     }
 }
 
-fn pool(devices: &[(u64, u64)]) -> Vec<Device> {
+fn pool(devices: &[(u64, u64)]) -> Vec<PlannerDevice> {
     let numbered = (0..).zip(devices);
     numbered
         .map(|(number, (speed, memory))| device(number, *speed, *memory))
         .collect()
 }
 
-fn auto(devices: &[Device], layers: u32) -> Result<ServingPlan, PlanError> {
+fn auto(devices: &[PlannerDevice], layers: u32) -> Result<ServingPlan, PlanError> {
     plan_serving(devices, &PROFILE, layers, 0, 0, 0)
 }
 
@@ -90,7 +91,7 @@ fn layers_are_dealt_by_speed_within_memory() {
         page_layer_bytes: MIB >> 16,
         ..PROFILE
     };
-    let auto = |devices: &[Device]| plan_serving(devices, &profile, 24, 0, 0, 0);
+    let auto = |devices: &[PlannerDevice]| plan_serving(devices, &profile, 24, 0, 0, 0);
     let plan = auto(&pool(&speeds)).expect("a plan");
     let stages = &plan.pipelines[0].stages;
     assert_eq!(stages.len(), 2);
@@ -279,7 +280,7 @@ proptest! {
         let fits = search::fits(&costs, stages, 1);
         prop_assert_eq!(search::best(&costs, &every, stages, 0).is_some(), fits);
         for pages in PAGES_WANTED {
-            let found: Option<Cut> = search::with_room(&costs, &every, stages, pages);
+            let found: Option<StageCut> = search::with_room(&costs, &every, stages, pages);
             let slowest = found.map(|cut| costs.typical(&cut.devices, &cut.lengths).0);
             let all = brute_force(&costs, stages, pages);
             prop_assert_eq!(slowest.is_some(), all.is_some());

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::claims::Claimants;
 use super::passes::PassesInFlight;
-use crate::core::Seat as StageHolder;
+use crate::core::StageHolder;
 use crate::serving::receipts::HeldStage;
 use crate::serving::router::{PipelinePlan, StageItem, StageMessage, StreamOpened};
 

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::answer::AnswerUnderWay;
 use super::arrival::Arrival;
-use crate::core::Seat as StageHolder;
+use crate::core::StageHolder;
 
 /// What a pipeline is told.
 pub(in crate::serving) enum PipelineInput {

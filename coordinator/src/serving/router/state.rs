@@ -8,7 +8,7 @@ use concord_scheduler::Scheduler;
 
 use super::arrival::Arrivals;
 use super::input::PipelinePlan;
-use crate::core::Seat as StageHolder;
+use crate::core::StageHolder;
 
 /// Over how many microseconds the rate of tokens is taken.
 const RATE_US: u64 = 5_000_000;

@@ -6,7 +6,7 @@ impl World {
     /// The answer to a client.
     pub fn ask(&mut self, question: Question) -> Option<ClientResponse> {
         let call = CallId(1);
-        self.apply(Event::Asked { call, question });
+        self.apply(CoreEvent::Asked { call, question });
         self.answers.pop()
     }
 
@@ -15,9 +15,9 @@ impl World {
         all.find_map(|(id, p)| (p.session == Some(session)).then_some(*id))
     }
 
-    pub(super) fn carry_out(&mut self, effect: Effect) {
+    pub(super) fn carry_out(&mut self, effect: CoreEffect) {
         match effect {
-            Effect::StoreBlob(bytes) => {
+            CoreEffect::StoreBlob(bytes) => {
                 let address = Digest::of(concord_proto::Domain::Blob, &bytes);
                 if let Ok(spec) = canonical::decode::<JobSpec>(&bytes) {
                     self.library.specs.insert(address, spec);
@@ -26,7 +26,7 @@ impl World {
                     self.library.states.insert(address, state);
                 }
             }
-            Effect::Persist(changes) => {
+            CoreEffect::Persist(changes) => {
                 if let Some(transactions) = &mut self.transactions {
                     transactions.push(changes.clone());
                 }
@@ -34,9 +34,9 @@ impl World {
                 self.swept.follow(&self.new, &changes, store);
                 changes
                     .into_iter()
-                    .for_each(|change| self.memory.keep(change));
+                    .for_each(|change| self.memory.persist(change));
             }
-            Effect::Send { session, message } => {
+            CoreEffect::Send { session, message } => {
                 if let ToWorker::Assign(assignment) = &message {
                     let state = &self.library.states[&assignment.state];
                     let is_there = |blob: &Digest| self.blobs.contains(blob);
@@ -46,26 +46,26 @@ impl World {
                     self.deliver(session, false, Item::ToProcess(id, session, message));
                 }
             }
-            Effect::Close { session } => {
+            CoreEffect::Close { session } => {
                 if let Some(id) = self.of_session(session) {
                     self.deliver(session, false, Item::Hangup(id, session));
                 }
             }
-            Effect::Publish { number, .. } => {
+            CoreEffect::Publish { number, .. } => {
                 assert!(number < self.memory.events.len() as u64, "told before kept");
             }
-            Effect::Reply { response, .. } => self.answers.push(response),
-            Effect::Serving(_) => {}
-            Effect::Probe { session, .. } => {
+            CoreEffect::Reply { response, .. } => self.answers.push(response),
+            CoreEffect::Serving(_) => {}
+            CoreEffect::Probe { session, .. } => {
                 let worker = self.of_session(session);
                 let is_shown = self.links.shown_from.is_some_and(|from| self.now >= from);
                 let is_hidden = |id| self.links.hidden.contains(&id) && !is_shown;
                 let is_hidden = worker.is_some_and(is_hidden);
                 let failure = is_hidden.then(|| "no answer".to_string());
-                let answer = Event::Probed { session, failure };
+                let answer = CoreEvent::Probed { session, failure };
                 self.at(self.now + MS, Item::ToCore(session, answer));
             }
-            Effect::CheckBlobs { check, blobs } => {
+            CoreEffect::CheckBlobs { check, blobs } => {
                 let missing = blobs.into_iter().filter(|b| !self.blobs.contains(b));
                 let missing = missing.collect();
                 self.soon(Item::Checked(check, missing));

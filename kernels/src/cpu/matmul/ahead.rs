@@ -1,16 +1,9 @@
 //! Reading ahead: the codes that the next panel of B is packed from come into the second cache
 //! while this one is multiplied, so that packing does not wait for memory.
 
-use super::plan::{Micro, SumKind};
+use super::micro::{Micro, PrefetchReads};
+use super::plan::SumKind;
 use crate::coded::Operand;
-
-/// Where a tile reads ahead, a line at each of its [`Micro::reads_ahead`].
-#[derive(Clone, Copy)]
-pub(super) struct PrefetchReads {
-    pub(super) at: *const i8,
-    /// Bytes from one read to the next; reads may meet a line twice.
-    pub(super) step: usize,
-}
 
 /// The codes of a panel, of which each tile of a block reads an equal part.
 pub(super) struct Ahead {

@@ -11,8 +11,9 @@
 
 use std::arch::x86_64::*;
 
-use super::finish;
-use super::plan::{DEPTH_UNIT, Micro, OutputTile, Packed, Panel, SumKind, TileFinish};
+use super::finish::{self, TileFinish};
+use super::micro::{Micro, OutputTile, Packed, Panel};
+use super::plan::{DEPTH_UNIT, SumKind};
 use crate::coded::Precision;
 
 /// The instruction set, see [`crate::isa::Isa::Avx2`].

@@ -13,8 +13,9 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512_pack;
-use super::finish;
-use super::plan::{Micro, OutputTile, Packed, Panel, SumKind, TileFinish};
+use super::finish::{self, TileFinish};
+use super::micro::{Micro, OutputTile, Packed, Panel};
+use super::plan::SumKind;
 use crate::coded::Precision;
 
 /// The instruction set, see [`crate::isa::Isa::Avx512`].

@@ -7,14 +7,15 @@
 
 use std::arch::x86_64::*;
 
-use super::plan::{DEPTH_UNIT, Packed, Panel, Side, SumKind};
+use super::micro::{Packed, Panel, Side};
+use super::plan::{DEPTH_UNIT, SumKind};
 
 const LANES: usize = 16;
 
 /// Pairs along 32 depth of 16 rows: lane r of vector t holds depth `2t` and `2t + 1` of row r.
 type Pairs = [__m512i; 16];
 
-/// Packs a panel, see [`super::plan::Micro::pack`].
+/// Packs a panel, see [`super::micro::Micro::pack`].
 ///
 /// # Safety
 /// As there.

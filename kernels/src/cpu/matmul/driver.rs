@@ -10,9 +10,10 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::ahead::Ahead;
-use super::finish::{self, Scales};
+use super::finish::{self, Scales, TileFinish};
 use super::lines::{CacheLine, grow};
-use super::plan::{DEPTH, Micro, OutputTile, SumKind, TileFinish};
+use super::micro::{Micro, OutputTile};
+use super::plan::{DEPTH, SumKind};
 use super::strip::{Layout, Strip, at_depth, pack_columns, pack_rows};
 use super::task::{self, First, GemmTask, TaskOutput};
 use crate::coded::Operand;

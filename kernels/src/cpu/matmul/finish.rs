@@ -1,6 +1,7 @@
 //! From exact sums to f32: one scale, one rounding.
 
-use super::plan::{SumKind, TileFinish};
+use super::plan::SumKind;
+use super::task::TaskOutput;
 use crate::math::pow2_f64;
 use crate::reference::code::EMPTY;
 
@@ -57,6 +58,21 @@ impl Scales {
     }
 }
 
+/// The part of a tile's sums that is written, and where.
+#[derive(Clone, Copy)]
+pub(super) struct TileFinish<'a> {
+    pub(super) output: &'a TaskOutput<'a>,
+    pub(super) state: *const i32,
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    pub(super) col: usize,
+    pub(super) cols: usize,
+    pub(super) a_exp: &'a [i32],
+    pub(super) b_exp: &'a [i32],
+    pub(super) a_scales: &'a Scales,
+    pub(super) b_scales: &'a Scales,
+}
+
 /// The exact sum of an element of a tile.
 #[inline(always)]
 pub(super) fn sum(kind: SumKind, low: i32, high: i32) -> i64 {
@@ -66,7 +82,7 @@ pub(super) fn sum(kind: SumKind, low: i32, high: i32) -> i64 {
     }
 }
 
-/// See [`super::plan::Micro::finish`].
+/// See [`super::micro::Micro::finish`].
 ///
 /// # Safety
 /// `state` holds a tile of `COLS` columns and at most `ROWS` rows; no other reference to the

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::finish::Scales;
 use super::lines::CacheLine;
-use super::plan::{DEPTH_UNIT, Micro, Packed, Panel, Side, SumKind};
+use super::micro::{Micro, Packed, Panel, Side};
+use super::plan::{DEPTH_UNIT, SumKind};
 use crate::coded::Operand;
 
 /// The sizes of packed panels, in lines.

@@ -1,8 +1,9 @@
 //! The backward pass: dq by queries, dk and dv by keys.
 
-use super::{Codes, Heads, ROWS, THREADS, any_grid, kernel};
+use super::{Codes, Heads, ROWS, THREADS, kernel};
 use crate::Tensor;
 use crate::coded::{Coded, Precision};
+use crate::cuda::grids::any_grid;
 use crate::cuda::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape,

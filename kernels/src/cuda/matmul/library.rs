@@ -6,7 +6,7 @@ use super::verify::verify_by;
 use super::{Results, finish};
 use crate::KernelError;
 use crate::cuda::cublaslt::CublasLt;
-use crate::cuda::{Cuda, CudaError, Grid, Kernel, Result, Slice, arguments, elementwise};
+use crate::cuda::{Cuda, CudaError, Grid, Kernel, Result, Slice, arguments, grids};
 use crate::gpu::{ByteProducts, ProductShape};
 
 /// Rows that a block of `digit_planes` splits: `PLANE_ROWS` of `matmul.cu`.
@@ -124,7 +124,7 @@ fn add_run(
         left.get(2).copied(),
         exact,
     ];
-    let grid = elementwise::over(cuda, a.rows * b.rows);
+    let grid = grids::over(cuda, a.rows * b.rows);
     cuda.launch(kernel("digit_join"), grid, arguments)
 }
 

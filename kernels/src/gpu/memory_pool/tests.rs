@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::gpu::driver::{DeviceMemory, Properties, TimeMark};
+use crate::gpu::DeviceMemory;
+use crate::gpu::driver::{Properties, TimeMark};
 use crate::gpu::{Arch, Argument, Grid, Kernel, Slice};
 
 const CARD_BYTES: u64 = 1 << 20;

@@ -8,14 +8,14 @@ use concord_proto::{Layers, merkle};
 use concord_verify::serving::CheckedReceipt;
 
 use super::lender::Lender;
-use super::{Case, Progress, Stop};
-use crate::serving::frame::digests;
+use super::{AnswerCase, JudgeProgress, Stop};
+use crate::serving::stage::digests;
 
 /// Tokens of a prefill that are computed at a time.
 const CHUNK: usize = 512;
 
 /// What comes out of the last layer.
-pub(super) struct Computed {
+pub(super) struct ComputedAnswer {
     /// The stage that has the head.
     pub(super) last: Stage,
     /// Its layers.
@@ -27,11 +27,11 @@ pub(super) struct Computed {
 /// Computes what the stages claim, and stops at the first that is wrong: all before it are right,
 /// so that its input was.
 pub(super) fn compute(
-    case: &Case<'_>,
+    case: &AnswerCase<'_>,
     checked: &CheckedReceipt,
     lender: &Lender<'_>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Computed, Stop> {
+    progress: &mut dyn FnMut(JudgeProgress),
+) -> Result<ComputedAnswer, Stop> {
     check_adapter(case, checked)?;
     let hidden = case.config.hidden;
     let mut rows = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn compute(
             }
         }
         last = Some((layers, stage));
-        progress(Progress {
+        progress(JudgeProgress {
             layers: layers.end,
             layers_total: checked.receipt.deployment.layers,
             drawn: 0,
@@ -63,11 +63,11 @@ pub(super) fn compute(
         });
     }
     let (layers, last) = last.ok_or_else(|| Stop::inconclusive("the model has no layers"))?;
-    Ok(Computed { last, layers, rows })
+    Ok(ComputedAnswer { last, layers, rows })
 }
 
 /// The adapter that the receipt names is at hand, and is one of this model.
-fn check_adapter(case: &Case<'_>, checked: &CheckedReceipt) -> Result<(), Stop> {
+fn check_adapter(case: &AnswerCase<'_>, checked: &CheckedReceipt) -> Result<(), Stop> {
     let asked = checked.receipt.spec.adapter;
     let adapter = match (asked, case.adapter) {
         (None, _) => return Ok(()),

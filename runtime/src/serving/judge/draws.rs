@@ -5,9 +5,9 @@ use concord_proto::serving::{AnswerVerdict, GrammarSpec, SampleOrder};
 use concord_text::{Grammar, GuideFactory, Next};
 use concord_verify::serving::CheckedReceipt;
 
-use super::compute::Computed;
-use super::{Case, Progress, Stop};
-use crate::serving::draw::{drawable, logits, sampling};
+use super::compute::ComputedAnswer;
+use super::{AnswerCase, JudgeProgress, Stop};
+use crate::serving::stage::{drawable, logits, sampling};
 
 /// Bytes of the logits that are held at a time.
 const LOGITS_BYTES: usize = 64 << 20;
@@ -16,10 +16,10 @@ const CHUNK_MAX: usize = 512;
 
 /// Checks the tokens of the answer, first to last.
 pub(super) fn check(
-    case: &Case<'_>,
+    case: &AnswerCase<'_>,
     checked: &CheckedReceipt,
-    computed: &Computed,
-    progress: &mut dyn FnMut(Progress),
+    computed: &ComputedAnswer,
+    progress: &mut dyn FnMut(JudgeProgress),
 ) -> Result<(), Stop> {
     let orders = orders(case, checked)?;
     let possible = |order| drawable(order, case.config.vocab);
@@ -38,7 +38,7 @@ pub(super) fn check(
                 return Err(wrong(checked, index, expected));
             }
         }
-        progress(Progress {
+        progress(JudgeProgress {
             layers,
             layers_total: layers,
             drawn: (start + orders.len()) as u32,
@@ -50,7 +50,7 @@ pub(super) fn check(
 
 /// How each token was to be drawn. Under a grammar, none after a token that it does not allow:
 /// that one is wrong.
-fn orders(case: &Case<'_>, checked: &CheckedReceipt) -> Result<Vec<SampleOrder>, Stop> {
+fn orders(case: &AnswerCase<'_>, checked: &CheckedReceipt) -> Result<Vec<SampleOrder>, Stop> {
     let (spec, answer) = (&checked.receipt.spec, &checked.receipt.answer);
     let order = |index: usize, allowed| {
         let before = &answer[..index];
@@ -81,6 +81,7 @@ fn orders(case: &Case<'_>, checked: &CheckedReceipt) -> Result<Vec<SampleOrder>,
     Ok(orders)
 }
 
+/// The grammar that a spec asks for.
 fn of_spec(grammar: &GrammarSpec) -> Grammar {
     match grammar.clone() {
         GrammarSpec::JsonObject => Grammar::JsonObject,
@@ -92,7 +93,7 @@ fn of_spec(grammar: &GrammarSpec) -> Grammar {
 /// Draws the tokens from `start` on.
 fn draw(
     checked: &CheckedReceipt,
-    computed: &Computed,
+    computed: &ComputedAnswer,
     start: usize,
     orders: &[SampleOrder],
 ) -> Result<Vec<u32>, Stop> {
@@ -146,7 +147,7 @@ fn wrong(checked: &CheckedReceipt, index: usize, expected: u32) -> Stop {
             })
         }
         _ => Stop::inconclusive(format!(
-            "token {index} should be {expected}, and whoever drew it has not claimed it"
+            "token {index} should be {expected}, and the worker that drew it has not claimed it"
         )),
     }
 }

@@ -1,5 +1,5 @@
 //! Where the judge has its stages from: those of answers without an adapter stay loaded, within the
-//! bound that whoever judges has.
+//! bound of the stage cache.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,23 @@ use concord_models::decoder::{Stage, StageOptions, WeightBytes};
 use concord_proto::Layers;
 use concord_verify::serving::CheckedReceipt;
 
-use super::{Case, Stop};
-use crate::checker::Stages;
-use crate::serving::load::stage_options;
+use super::{AnswerCase, Stop};
+use crate::serving::stage::stage_options;
+use crate::stage_cache::StageCache;
 
 /// Lends stages for one answer.
 pub(super) struct Lender<'a> {
-    case: &'a Case<'a>,
+    case: &'a AnswerCase<'a>,
     checked: &'a CheckedReceipt,
-    stages: &'a Stages,
+    stages: &'a StageCache,
 }
 
 impl<'a> Lender<'a> {
-    pub(super) fn new(case: &'a Case<'a>, checked: &'a CheckedReceipt, stages: &'a Stages) -> Self {
+    pub(super) fn new(
+        case: &'a AnswerCase<'a>,
+        checked: &'a CheckedReceipt,
+        stages: &'a StageCache,
+    ) -> Self {
         Self {
             case,
             checked,
@@ -27,9 +31,9 @@ impl<'a> Lender<'a> {
         }
     }
 
-    /// Bytes of a stage that may stay loaded: it has no adapter, and as many positions as any answer of
-    /// its deployment.
-    fn kept_bytes(&self, layers: Layers) -> Option<u64> {
+    /// Bytes of a stage that may stay loaded: it has no adapter, and as many positions as any
+    /// answer of its deployment.
+    fn cached_bytes(&self, layers: Layers) -> Option<u64> {
         let deployment = &self.checked.receipt.deployment;
         let positions = u64::from(deployment.positions);
         let config = &self.case.config;
@@ -43,13 +47,13 @@ impl<'a> Lender<'a> {
     /// The stage of these layers.
     pub(super) fn stage(&self, layers: Layers) -> Result<Stage, Stop> {
         let deployment = &self.checked.receipt.deployment;
-        let kept = self.kept_bytes(layers);
-        if kept.is_some()
+        let cached = self.cached_bytes(layers);
+        if cached.is_some()
             && let Some(stage) = self.stages.take((deployment.id().0, layers))
         {
             return Ok(stage);
         }
-        if let Some(bytes) = kept {
+        if let Some(bytes) = cached {
             self.stages.make_room(bytes);
         }
         let (case, checked) = (self.case, self.checked);
@@ -57,7 +61,7 @@ impl<'a> Lender<'a> {
         let adapter = checked.receipt.spec.adapter.and(case.adapter);
         let options = StageOptions {
             lora: adapter.map(|adapter| adapter.lora.clone()),
-            positions: kept.map_or(checked.tokens.len(), |_| options.positions),
+            positions: cached.map_or(checked.tokens.len(), |_| options.positions),
             ..options
         };
         let none = BTreeMap::new();
@@ -67,7 +71,7 @@ impl<'a> Lender<'a> {
 
     /// Keeps a stage for the next answer, or drops it.
     pub(super) fn give_back(&self, layers: Layers, stage: Stage) {
-        if let Some(bytes) = self.kept_bytes(layers) {
+        if let Some(bytes) = self.cached_bytes(layers) {
             let deployment = &self.checked.receipt.deployment;
             self.stages.put((deployment.id().0, layers), bytes, stage);
         }

@@ -83,6 +83,8 @@ impl StepLog {
     /// that of an earlier run, which is replaced by what comes.
     pub fn begin_anew(&mut self) {
         self.earlier.clear();
+        // A step that takes the same milliseconds gives the same line: what stands behind it goes.
+        self.is_torn = true;
     }
 
     /// Takes in what happened. Says whether that is news: not, where an earlier run has told it.

@@ -1,0 +1,285 @@
+//! Who is in the pool: who comes, goes, is reached, and is out for good.
+
+mod address;
+mod reach;
+mod rivals;
+mod sessions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::WorkerId;
+use concord_proto::client::RunOptions;
+use concord_proto::ledger::Offence;
+use concord_proto::session::{DeviceInfo, Hello, Role};
+
+use super::event::SessionId;
+use super::persisted::{Change, PersistedMember};
+use super::time::Time;
+use reach::Reach;
+
+pub(super) use rivals::Rivals;
+
+/// After its second failure in a row a worker is left alone for this long, doubled each time.
+const FAILURE_PAUSE_US: u64 = 2_000_000;
+const FAILURE_PAUSE_MAX_US: u64 = 60_000_000;
+
+/// A worker or checker that is or was here.
+#[derive(Clone, Debug)]
+pub(super) struct PoolMember {
+    pub(super) id: WorkerId,
+    pub(super) role: Role,
+    pub(super) device: DeviceInfo,
+    pub(super) endpoint: String,
+    /// Present while it is connected.
+    pub(super) session: Option<SessionId>,
+    pub(super) heard: Time,
+    /// When the last session ended.
+    pub(super) left: Time,
+    pub(super) draining: bool,
+    /// Audits passed.
+    pub(super) passed: u64,
+    /// Failures since it last had part in a committed step.
+    pub(super) failures: u32,
+    pub(super) unfit_until: Time,
+    /// Why a plan was last given up because of it.
+    pub(super) trouble: String,
+    /// Why the coordinator does not reach it at its address, if it has tried in vain.
+    pub(super) unreached: Option<String>,
+    /// When its session began.
+    pub(super) came: Time,
+    /// When its address was last tried, and whether any try has been answered.
+    pub(super) tried: Time,
+    pub(super) is_tried: bool,
+    /// Whether another worker gave the same address since its own was last tried.
+    pub(super) is_contested: bool,
+    /// Verdicts that were accepted, of a checker.
+    pub(super) answered: u64,
+}
+
+impl PoolMember {
+    pub(super) fn persisted(&self) -> Change {
+        Change::Member(PersistedMember {
+            id: self.id,
+            role: self.role,
+            device: self.device.clone(),
+            passed: self.passed,
+        })
+    }
+
+    /// The rate at which its leaves are drawn: halved each time that it has passed `trust_after`
+    /// audits.
+    pub(super) fn audit_rate(&self, options: &RunOptions, trust_after: u64) -> u64 {
+        let halvings = (self.passed / trust_after.max(1)).min(63) as u32;
+        (options.audit_rate_new >> halvings)
+            .max(options.audit_rate_min)
+            .min(1 << 32)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    members: BTreeMap<WorkerId, PoolMember>,
+    sessions: BTreeMap<SessionId, WorkerId>,
+    convicted: BTreeMap<WorkerId, Offence>,
+    /// Who did not reach whom.
+    reach: Reach,
+}
+
+impl Members {
+    pub(super) fn restore(
+        members: Vec<PersistedMember>,
+        convicted: Vec<(WorkerId, Offence)>,
+    ) -> Self {
+        let member = |persisted: PersistedMember| PoolMember {
+            id: persisted.id,
+            role: persisted.role,
+            device: persisted.device,
+            endpoint: String::new(),
+            session: None,
+            heard: Time::default(),
+            left: Time::default(),
+            draining: false,
+            passed: persisted.passed,
+            failures: 0,
+            unfit_until: Time::default(),
+            trouble: String::new(),
+            unreached: None,
+            came: Time::default(),
+            tried: Time::default(),
+            is_tried: false,
+            is_contested: false,
+            answered: 0,
+        };
+        let members = members.into_iter().map(|found| (found.id, member(found)));
+        Self {
+            members: members.collect(),
+            convicted: convicted.into_iter().collect(),
+            sessions: BTreeMap::new(),
+            reach: Reach::default(),
+        }
+    }
+
+    /// Takes a member in. An older session of the same key is returned: it is to be closed.
+    pub(super) fn join(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        id: WorkerId,
+        hello: &Hello,
+    ) -> Option<SessionId> {
+        let known = self.members.get(&id);
+        let (passed, answered) = known.map_or((0, 0), |member| (member.passed, member.answered));
+        let earlier = known.and_then(|member| member.session);
+        self.members.insert(
+            id,
+            PoolMember {
+                id,
+                role: hello.role,
+                device: hello.device.clone(),
+                endpoint: hello.endpoint.clone(),
+                session: Some(session),
+                heard: now,
+                left: now,
+                draining: false,
+                passed,
+                failures: 0,
+                unfit_until: Time::default(),
+                trouble: String::new(),
+                unreached: None,
+                came: now,
+                tried: now,
+                is_tried: false,
+                is_contested: false,
+                answered,
+            },
+        );
+        if let Some(earlier) = earlier {
+            self.sessions.remove(&earlier);
+        }
+        self.sessions.insert(session, id);
+        earlier
+    }
+
+    /// Forgets a session; its member stays known. Gives the member, where the session was live.
+    pub(super) fn leave(&mut self, now: Time, session: SessionId) -> Option<WorkerId> {
+        let id = self.sessions.remove(&session)?;
+        self.reach.forget(&id);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.session = None;
+            member.left = now;
+        }
+        Some(id)
+    }
+
+    pub(super) fn of_session(&self, session: SessionId) -> Option<WorkerId> {
+        self.sessions.get(&session).copied()
+    }
+
+    pub(super) fn get(&self, id: &WorkerId) -> Option<&PoolMember> {
+        self.members.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut PoolMember> {
+        self.members.get_mut(id)
+    }
+
+    pub(super) fn session(&self, id: &WorkerId) -> Option<SessionId> {
+        self.get(id).and_then(|member| member.session)
+    }
+
+    /// Members that are connected, by rising key.
+    pub(super) fn connected(&self) -> impl Iterator<Item = &PoolMember> {
+        self.members
+            .values()
+            .filter(|member| member.session.is_some())
+    }
+
+    pub(super) fn checkers(&self) -> impl Iterator<Item = &PoolMember> {
+        self.connected()
+            .filter(|member| member.role == Role::Checker)
+    }
+
+    /// Sets the time when all connected members were last heard of.
+    pub(super) fn all_heard(&mut self, now: Time) {
+        let connected = self.members.values_mut().filter(|m| m.session.is_some());
+        connected.for_each(|member| member.heard = now);
+    }
+
+    pub(super) fn is_convicted(&self, id: &WorkerId) -> Option<Offence> {
+        self.convicted.get(id).copied()
+    }
+
+    pub(super) fn convict(&mut self, id: WorkerId, offence: Offence) {
+        self.convicted.entry(id).or_insert(offence);
+    }
+
+    pub(super) fn convicted(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.convicted.keys().copied()
+    }
+
+    /// Notes that a worker does not reach another one.
+    pub(super) fn note_unreached(&mut self, now: Time, from: WorkerId, to: WorkerId) {
+        self.reach.note(now, from, to);
+    }
+
+    /// Who of `workers` is to be left out, so that all others reach each other.
+    pub(super) fn left_out(&self, now: Time, workers: &BTreeSet<WorkerId>) -> BTreeSet<WorkerId> {
+        let is_doubtful = |id: &WorkerId| self.get(id).is_some_and(|m| m.unreached.is_some());
+        self.reach.left_out(now, workers, is_doubtful)
+    }
+
+    /// The workers that say of themselves that they are at an address.
+    pub(super) fn at<'a>(&'a self, endpoint: &'a str) -> impl Iterator<Item = &'a PoolMember> {
+        let workers = self.connected().filter(|m| m.role == Role::Worker);
+        workers.filter(move |member| member.endpoint == endpoint)
+    }
+
+    /// Where several workers say that they are at an address, all of them have to prove it anew.
+    pub(super) fn contest(&mut self, endpoint: &str) {
+        let at: Vec<WorkerId> = self.at(endpoint).map(|member| member.id).collect();
+        if at.len() > 1 {
+            for worker in at {
+                if let Some(member) = self.members.get_mut(&worker) {
+                    member.is_contested = true;
+                }
+            }
+        }
+    }
+
+    /// Whether it is doubtful that a worker is at its address: others say the same of themselves,
+    /// and it has not proven it.
+    pub(super) fn is_dubious(&self, member: &PoolMember) -> bool {
+        let mut at = self.at(&member.endpoint);
+        !member.is_proven() && at.any(|other| other.id != member.id)
+    }
+
+    /// Notes that a verdict of a checker was accepted.
+    pub(super) fn note_answered(&mut self, checker: &WorkerId) {
+        if let Some(member) = self.members.get_mut(checker) {
+            member.answered += 1;
+        }
+    }
+
+    /// Notes a failure that was no offence: from the second in a row on, the worker is left alone
+    /// for a while. The first is free, because the worker may only have noticed another's end.
+    /// Gives how many it has had in a row.
+    pub(super) fn failed(&mut self, now: Time, id: &WorkerId) -> u32 {
+        let Some(member) = self.members.get_mut(id) else {
+            return 0;
+        };
+        let pause = match member.failures {
+            0 => 0,
+            before => FAILURE_PAUSE_US << (before - 1).min(8),
+        };
+        member.failures += 1;
+        member.unfit_until = now.plus(pause.min(FAILURE_PAUSE_MAX_US));
+        member.failures
+    }
+
+    /// Leaves a worker alone for a while.
+    pub(super) fn pause(&mut self, now: Time, id: &WorkerId, micros: u64) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.unfit_until = member.unfit_until.max(now.plus(micros));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Sessions that begin, fall silent and end.
+
+use concord_proto::address::Address;
+use concord_proto::limits::NAME_BYTES_MAX;
+use concord_proto::session::{Hello, Role, ToWorker};
+use concord_proto::{ARITHMETIC_VERSION, PROTOCOL_VERSION, WorkerId};
+
+use super::rivals::refuse;
+use crate::core::event::{CoreEffect, SessionId};
+use crate::core::outbox::Outbox;
+use crate::core::reported::is_unprintable;
+use crate::core::time::Time;
+use crate::core::{Core, Mode};
+
+impl Core {
+    pub(in crate::core) fn on_opened(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        worker: WorkerId,
+        hello: Hello,
+    ) {
+        if let Some(reason) = self.refusal(&worker, &hello) {
+            return refuse(out, session, reason);
+        }
+        if self.members.session(&worker).is_none() {
+            return self.admit(now, out, session, worker, hello);
+        }
+        if let Some(session) = self.rivals.wait(now, worker, session, hello) {
+            out.tell(CoreEffect::Close { session });
+        }
+    }
+
+    /// Takes a process in whose key has no session.
+    pub(super) fn admit(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        worker: WorkerId,
+        hello: Hello,
+    ) {
+        // While it waited, its key may have been convicted.
+        if let Some(reason) = self.refusal(&worker, &hello) {
+            return refuse(out, session, reason);
+        }
+        self.members.join(now, session, worker, &hello);
+        let welcome = ToWorker::Welcome {
+            coordinator: self.key.public(),
+            heartbeat_ms: self.config.heartbeat_ms,
+        };
+        let message = welcome;
+        out.tell(CoreEffect::Send { session, message });
+        if hello.role == Role::Worker {
+            let endpoint = hello.endpoint.clone();
+            self.members.contest(&endpoint);
+            out.tell(CoreEffect::Probe {
+                session,
+                worker,
+                endpoint,
+            });
+        }
+        self.with_running(now, out, |job, context| {
+            if let Some(member) = context.members.get(&worker) {
+                let change = member.persisted();
+                context.out.persist(change);
+            }
+            let Some(held) = hello.held else {
+                return;
+            };
+            match job {
+                Some(job) if job.id() == held.job => job.note_held(worker, &held),
+                Some(_) | None => context.send(&worker, ToWorker::Forget { job: held.job }),
+            }
+        });
+    }
+
+    /// Why a process is not taken in, if it is not.
+    fn refusal(&self, worker: &WorkerId, hello: &Hello) -> Option<String> {
+        if let Some(offence) = self.members.is_convicted(worker) {
+            let offence = offence.as_str();
+            return Some(format!("this key was convicted of {offence} and is out"));
+        }
+        let versions = |what: &str, theirs: u32, ours: u32| {
+            format!(
+                "{what} version {theirs}, and this coordinator has {ours}: run the same release \
+                 of concord on both sides"
+            )
+        };
+        if hello.protocol != PROTOCOL_VERSION {
+            return Some(versions("protocol", hello.protocol, PROTOCOL_VERSION));
+        }
+        if hello.arithmetic != ARITHMETIC_VERSION {
+            return Some(versions("arithmetic", hello.arithmetic, ARITHMETIC_VERSION));
+        }
+        let too_long = |text: &str| text.len() > NAME_BYTES_MAX;
+        // The name goes into the ledger, and onto the terminals of others.
+        if hello.device.name.chars().any(is_unprintable) {
+            return Some("a device name with control characters".to_string());
+        }
+        let is_long = too_long(&hello.device.name) || too_long(&hello.endpoint);
+        if is_long {
+            let words = format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes");
+            return Some(words);
+        }
+        // A checker is connected to by nobody.
+        if hello.role == Role::Checker {
+            return None;
+        }
+        Address::for_others(&hello.endpoint)
+            .err()
+            .map(|error| format!("{error} (--listen and --advertise of the worker)"))
+    }
+
+    pub(in crate::core) fn on_closed(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        session: SessionId,
+        reason: &str,
+    ) {
+        let Some(worker) = self.members.leave(now, session) else {
+            return self.rivals.forget(session);
+        };
+        match self.split(now, out) {
+            (Mode::Serves(deployed), mut context, _) => deployed.lose(&mut context, worker, reason),
+            (Mode::Trains, ..) => self.with_running(now, out, |job, context| {
+                if let Some(job) = job {
+                    job.lose(context, worker, reason);
+                }
+            }),
+        }
+        self.admit_rival(now, out, &worker);
+    }
+
+    pub(in crate::core) fn on_tick(&mut self, now: Time, out: &mut Outbox) {
+        let lost_after = self.config.lost_after_us;
+        // Where the coordinator itself was held up, heartbeats wait unread: nobody is lost.
+        if now.since(self.ticked) > lost_after / 2 {
+            self.members.all_heard(now);
+        }
+        let beat = u64::from(self.config.heartbeat_ms) * 1_000;
+        let held_up = now.since(self.ticked) > beat;
+        self.ticked = now;
+        let is_silent = |heard: Time| now.since(heard) > lost_after;
+        let members = self
+            .members
+            .connected()
+            .filter(|member| is_silent(member.heard));
+        let silent: Vec<SessionId> = members.filter_map(|member| member.session).collect();
+        for session in silent {
+            out.tell(CoreEffect::Close { session });
+            let reason = format!("no heartbeat for {} ms", lost_after / 1_000);
+            self.on_closed(now, out, session, &reason);
+        }
+        self.settle_rivals(now, out, held_up);
+        self.probe_again(now, out);
+    }
+
+    /// Lets workers go that wanted to and are no longer needed.
+    pub(in crate::core) fn release_drained(&mut self, now: Time, out: &mut Outbox) {
+        let (mode, mut context, jobs) = self.split(now, out);
+        let mode = &*mode;
+        let job = jobs.running().and_then(|id| jobs.get(&id));
+        let is_needed = |id: &WorkerId| match mode {
+            Mode::Serves(deployed) => deployed.needs(id),
+            Mode::Trains => job.is_some_and(|job| job.needs(id)),
+        };
+        let draining = context.members.connected().filter(|member| member.draining);
+        let free = draining.map(|member| member.id).filter(|id| !is_needed(id));
+        for worker in free.collect::<Vec<_>>() {
+            context.send(&worker, ToWorker::Leave);
+            if let Some(session) = context.members.session(&worker) {
+                context.out.tell(CoreEffect::Close { session });
+                context.members.leave(context.now, session);
+            }
+        }
+    }
+}

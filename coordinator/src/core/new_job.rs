@@ -1,0 +1,15 @@
+//! A job as it comes in.
+
+use concord_proto::client::Submission;
+use concord_proto::manifest::{DataManifest, StateManifest};
+
+/// A job, with the manifests that its spec names.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// What the client sent.
+    pub submission: Submission,
+    /// The manifest behind [`concord_proto::JobSpec::data`].
+    pub data: DataManifest,
+    /// The manifest behind [`concord_proto::JobSpec::initial_state`].
+    pub initial: StateManifest,
+}

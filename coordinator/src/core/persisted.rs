@@ -1,0 +1,216 @@
+//! What outlives a restart, and how it changes.
+
+// Types and variants have a sentence; a field whose name and type say all has none.
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use concord_proto::client::{JobEvent, JobState, Submission};
+use concord_proto::ledger::{Finding, LedgerEntry, LedgerEvent, Offence, Verdict, entry_digest};
+use concord_proto::manifest::StateManifest;
+use concord_proto::session::{DeviceInfo, Role};
+use concord_proto::{Digest, JobId, Leaf, Plan, Signed, StepRecord, WorkerId};
+use concord_verify::training::bundle::StepClaims;
+
+use super::new_job::NewJob;
+
+/// Where a job stands.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct JobProgress {
+    /// For clients.
+    pub state: JobState,
+    /// Last epoch used.
+    pub epoch: u32,
+    /// Steps committed and not void.
+    pub committed: u32,
+    /// Audits that agreed.
+    pub agreed: u64,
+    /// Drawn leaves that could not be audited.
+    pub inconclusive: u64,
+    /// Workers that this job does without.
+    pub set_aside: Vec<WorkerId>,
+}
+
+/// A drawn leaf that is not audited yet.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PersistedAudit {
+    /// Number within the job.
+    pub number: u64,
+    pub step: u32,
+    pub epoch: u32,
+    pub worker: WorkerId,
+    pub leaf: Leaf,
+}
+
+/// One change of what is persisted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A job, by its number in the queue; replaces number and submission of one that is there.
+    Job {
+        job: JobId,
+        /// Its place in the queue.
+        number: u32,
+        /// What was asked for.
+        submission: Box<Submission>,
+    },
+    /// Where it stands.
+    Progress {
+        job: JobId,
+        /// Replaces what was persisted before.
+        progress: JobProgress,
+    },
+    /// A committed step; replaces one of the same number.
+    Step {
+        record: StepRecord,
+        claims: StepClaims,
+    },
+    /// Records and claims from a step on are void.
+    Truncate {
+        job: JobId,
+        /// The first void step.
+        from_step: u32,
+    },
+    /// An entry of the ledger.
+    Ledger {
+        job: JobId,
+        number: u64,
+        /// The signed [`concord_proto::ledger::LedgerEntry`].
+        entry: Signed,
+    },
+    /// A plan.
+    Plan { plan: Plan },
+    /// A state in the store.
+    Checkpoint { job: JobId, state: StateManifest },
+    /// The states of these steps are no longer needed, or void.
+    DropCheckpoints { job: JobId, steps: Vec<u32> },
+    /// A drawn leaf is to be audited.
+    AuditOpened { job: JobId, audit: PersistedAudit },
+    /// It is audited, or void.
+    AuditClosed {
+        job: JobId,
+        /// Number within the job.
+        number: u64,
+    },
+    /// An event for watchers.
+    Event {
+        job: JobId,
+        number: u64,
+        event: JobEvent,
+    },
+    /// A member and its reputation.
+    Member(PersistedMember),
+    /// A party is out for good.
+    Convicted { culprit: WorkerId, offence: Offence },
+}
+
+/// A member and its reputation.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PersistedMember {
+    pub id: WorkerId,
+    pub role: Role,
+    pub device: DeviceInfo,
+    pub passed: u64,
+}
+
+/// A drawn leaf that a checker found right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistedAgreement {
+    pub checker: WorkerId,
+    pub step: u32,
+    /// Digest of the leaf.
+    pub leaf: Digest,
+}
+
+/// What matters of a ledger after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PersistedLedger {
+    /// Number of entries.
+    pub entries: u64,
+    /// Digest of the last one, if there is one.
+    pub last: Option<Digest>,
+    /// Who is enrolled, and whether as a checker.
+    pub enrolled: Vec<(WorkerId, bool)>,
+    /// Leaves that were found right.
+    pub agreements: Vec<PersistedAgreement>,
+    /// The first final step that each worker had a part in.
+    pub first_part: BTreeMap<WorkerId, u32>,
+    /// The last plan.
+    pub plan: Option<Plan>,
+}
+
+impl PersistedLedger {
+    /// Reads on, one signed entry after another.
+    ///
+    /// # Errors
+    /// A sentence, where an entry is not what this coordinator wrote.
+    pub fn read(&mut self, entry: &Signed) -> Result<(), String> {
+        let opened: LedgerEntry = entry.open().map_err(|error| error.to_string())?;
+        match opened.event {
+            LedgerEvent::Enrolled {
+                worker, checker, ..
+            } => self.enrolled.push((worker, checker)),
+            LedgerEvent::Judged { verdict } => {
+                let found: Verdict = verdict.open().map_err(|error| error.to_string())?;
+                if found.finding == Finding::Agrees {
+                    self.agreements.push(PersistedAgreement {
+                        checker: verdict.signer,
+                        step: found.step,
+                        leaf: found.leaf,
+                    });
+                }
+            }
+            LedgerEvent::Planned { plan, .. } => self.plan = Some(plan),
+            LedgerEvent::Committed { step, .. } => {
+                for (_, worker) in self.plan.iter().flat_map(Plan::workers) {
+                    self.first_part.entry(worker).or_insert(step);
+                }
+            }
+            LedgerEvent::Voided { from_step } => {
+                self.agreements.retain(|found| found.step < from_step);
+                self.first_part.retain(|_, first| *first < from_step);
+            }
+            LedgerEvent::Opened { .. }
+            | LedgerEvent::Started { .. }
+            | LedgerEvent::Inconclusive { .. }
+            | LedgerEvent::Convicted { .. }
+            | LedgerEvent::Completed { .. } => {}
+        }
+        self.entries = opened.number + 1;
+        self.last = Some(entry_digest(entry));
+        Ok(())
+    }
+}
+
+/// A job, as it is found after a restart.
+#[derive(Clone, Debug)]
+pub struct PersistedJob {
+    /// Its place in the queue.
+    pub number: u32,
+    /// The job and its manifests.
+    pub new: NewJob,
+    /// Where it stands.
+    pub progress: JobProgress,
+    /// Records from one step before the first checkpoint after the start.
+    pub records: Vec<StepRecord>,
+    /// Claims of the last two committed steps.
+    pub claims: Vec<StepClaims>,
+    /// States in the store.
+    pub checkpoints: Vec<StateManifest>,
+    /// What the ledger says so far.
+    pub ledger: PersistedLedger,
+    /// Events so far.
+    pub events: u64,
+    /// Drawn leaves that are not audited yet.
+    pub audits: Vec<PersistedAudit>,
+}
+
+/// All that is persisted.
+#[derive(Clone, Debug, Default)]
+pub struct Persisted {
+    /// Members and their reputation.
+    pub members: Vec<PersistedMember>,
+    /// Who is out for good.
+    pub convicted: Vec<(WorkerId, Offence)>,
+    pub jobs: Vec<PersistedJob>,
+}

@@ -1,0 +1,196 @@
+//! What can be done for a job now. Called after every event.
+
+use concord_proto::ledger::Offence;
+use concord_proto::session::ToWorker;
+use concord_proto::{Digest, TensorState, WorkerId, canonical};
+
+use super::active_plan::ActivePlan;
+use super::consequences::Conviction;
+use super::flush::{Flush, FlushCheck, FlushReport};
+use super::{Change, CoreEffect, EventContext, TrainingJob};
+
+/// How long a worker is left alone that says that its state is stored when it is not.
+const LIAR_PAUSE_US: u64 = 60_000_000;
+
+impl TrainingJob {
+    /// Does all that can be done now.
+    pub(in crate::core) fn advance(&mut self, context: &mut EventContext) {
+        if self.is_over() {
+            return;
+        }
+        self.get_on(context);
+        if !self.is_over() {
+            self.tell_waiting(context);
+        }
+    }
+
+    fn get_on(&mut self, context: &mut EventContext) {
+        self.run_audits(context);
+        self.drop_stalled(context);
+        if self.is_over() {
+            return;
+        }
+        if self.all_committed() && self.committed.is_stored() {
+            self.finish(context);
+            return;
+        }
+        let is_ready = self.planning.active().is_some_and(ActivePlan::all_ready);
+        if self.attempt.is_none() && is_ready {
+            self.boundary(context);
+        }
+        if self.planning.active().is_none() {
+            self.recover(context);
+        }
+    }
+
+    /// Hands out what waits to be re-run, takes back what was not answered, gives up what cannot be
+    /// audited.
+    fn run_audits(&mut self, context: &mut EventContext) {
+        for queued in self.audits.take_back(context) {
+            let (journal, order) = (&mut self.journal, &self.order);
+            let decisions = self.audits.hand_out(context, journal, order, queued);
+            self.carry_out(context, decisions);
+        }
+    }
+
+    /// Between two steps: leave, plan anew, hold back, or go on.
+    fn boundary(&mut self, context: &mut EventContext) {
+        if !self.planning.is_handed_over() && !self.all_committed() {
+            let why = self.wants_new_plan(context);
+            self.planning.set_handover(why);
+        }
+        if self.planning.is_handed_over() || self.all_committed() {
+            if self.committed.is_stored() || !self.flush_committed(context) {
+                self.planning.hand_over();
+                self.retire(context);
+            }
+            return;
+        }
+        let window = context.config.audit_window;
+        let oldest = self.audits.oldest_step();
+        let steps = self.committed.steps();
+        if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {
+            return;
+        }
+        self.start_step(context);
+    }
+
+    /// Without a plan: see to it that the committed state is in the store, then plan.
+    fn recover(&mut self, context: &mut EventContext) {
+        if self.flush.is_some() {
+            return;
+        }
+        if !self.crew.are_back(context) {
+            return self.wait_for(context, "its workers to come back".to_string());
+        }
+        let is_stored = self.committed.is_stored();
+        if is_stored || !self.flush_committed(context) {
+            self.plan_anew(context, is_stored);
+        }
+    }
+
+    /// Brings the committed state into the store, unless that is under way. Says whether it is now
+    /// under way: not, where the workers that are left do not hold all of it.
+    pub(super) fn flush_committed(&mut self, context: &mut EventContext) -> bool {
+        let step = self.committed.steps();
+        if self
+            .flush
+            .as_ref()
+            .is_some_and(|flush| flush.step() == step)
+        {
+            return true;
+        }
+        // After a crash between persisting a step and telling so, all workers are one step behind.
+        for step in [Some(step), step.checked_sub(1)].into_iter().flatten() {
+            let Some(entries) = self.committed.state_at(step).cloned() else {
+                continue;
+            };
+            let Some(wanted) = self.crew.covering(context, self.order.spec(), step) else {
+                continue;
+            };
+            let pauses = |id: &&WorkerId| {
+                let member = context.members.get(id);
+                member.is_some_and(|member| member.unfit_until > context.now)
+            };
+            if let Some(worker) = wanted.keys().find(pauses).copied() {
+                // It could not store its state just now; going back would lose steps.
+                let member = context.members.get(&worker);
+                let trouble = member.map_or("", |member| &member.trouble);
+                let who = worker.short();
+                let what = format!("worker {who} to store its state; the last time: {trouble}");
+                self.wait_for(context, what);
+                return true;
+            }
+            if step < self.committed.steps() {
+                self.rewind_to(context, step, entries.clone());
+            }
+            let job = self.order.id;
+            for worker in wanted.keys() {
+                context.send(worker, ToWorker::Flush { job });
+            }
+            self.flush = Some(Flush::new(step, entries, wanted));
+            return true;
+        }
+        false
+    }
+
+    /// A worker has put its part into the store.
+    pub(super) fn on_flushed(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        step: u32,
+        state: &[TensorState],
+    ) {
+        let Some(flush) = &mut self.flush else {
+            return;
+        };
+        match flush.report(worker, step, state) {
+            FlushReport::Waits => {}
+            FlushReport::OtherState { step } => {
+                let evidence = format!("it stored another state than the one committed at {step}");
+                let conviction = Conviction::new(worker, Offence::WrongClaim, evidence);
+                self.convict(context, conviction);
+            }
+            FlushReport::Complete => {
+                let check = self.audits.next_number();
+                let blobs = flush.begin_check(check);
+                context.out.tell(CoreEffect::CheckBlobs { check, blobs });
+            }
+        }
+    }
+
+    /// The store was looked through for the blobs of the flush.
+    pub(in crate::core) fn on_blobs_checked(
+        &mut self,
+        context: &mut EventContext,
+        check: u64,
+        missing: &[Digest],
+    ) {
+        let Some(flush) = self.flush.take_if(|flush| flush.is_checked_by(check)) else {
+            return;
+        };
+        match flush.finish(missing) {
+            FlushCheck::Stored(state) => {
+                let job = self.order.id;
+                context.out.store(canonical::encode(&state));
+                context.out.persist(Change::Checkpoint {
+                    job,
+                    state: state.clone(),
+                });
+                let oldest = self.audits.oldest_step();
+                let floor = oldest.unwrap_or(self.committed.steps());
+                let steps = self.committed.add_checkpoint(state, floor);
+                if !steps.is_empty() {
+                    context.out.persist(Change::DropCheckpoints { job, steps });
+                }
+            }
+            FlushCheck::Missing(worker) => {
+                context.members.pause(context.now, &worker, LIAR_PAUSE_US);
+                let reason = "it said that its state is stored, and it is not";
+                self.lose(context, worker, reason);
+            }
+            FlushCheck::Unexplained => {}
+        }
+    }
+}

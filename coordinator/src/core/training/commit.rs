@@ -1,0 +1,125 @@
+//! A step becomes final: its record, its claims and its ledger entry are persisted together, then
+//! told.
+
+use concord_proto::client::JobEvent;
+use concord_proto::draw::{self, AuditRate};
+use concord_proto::ledger::{LedgerEvent, claim_digest};
+use concord_proto::session::ToWorker;
+use concord_proto::{Digest, StepRecord, WorkerId};
+
+use super::audits::PlannedStep;
+use super::{Change, EventContext, Time, TrainingJob};
+
+impl TrainingJob {
+    /// The record that the claims of the step being done give.
+    pub(super) fn next_record(&mut self) -> Option<StepRecord> {
+        let head = self.committed.head(self.order.id);
+        let (attempt, basis) = self.under_way()?;
+        attempt.record(&basis, head)
+    }
+
+    /// Makes the step final although it came out differently before: all of it was re-run.
+    pub(super) fn commit_disputed(&mut self, context: &mut EventContext) {
+        self.forget_records(context);
+        if let Some(record) = self.next_record() {
+            self.commit(context, record);
+        }
+    }
+
+    pub(super) fn commit(&mut self, context: &mut EventContext, record: StepRecord) {
+        let attempt = self.attempt.as_ref();
+        let Some(after) = attempt.and_then(|attempt| attempt.state_after(self.spec())) else {
+            return;
+        };
+        let (Some(active), Some(attempt)) = (self.planning.active(), self.attempt.take()) else {
+            return;
+        };
+        let (plan, workers) = (active.plan().clone(), active.workers());
+        let Some(finished) = attempt.finish(&workers) else {
+            return;
+        };
+        let claims = finished.claims;
+        let rates = self.audit_rates(context, &workers);
+        let digests: Vec<Digest> = claims.claims.iter().map(|c| claim_digest(&c.0)).collect();
+        let committed = LedgerEvent::Committed {
+            step: claims.step,
+            epoch: plan.epoch,
+            record: record.digest(),
+            claims: digests.clone(),
+            nonce: finished.nonce,
+            rates: rates.clone(),
+        };
+        self.journal.write(context, committed);
+        self.committed.commit(&record, after, &workers);
+        self.crew
+            .note_committed(context, &plan, self.committed.steps());
+        let seed = draw::seed(&finished.nonce, &digests);
+        let at = PlannedStep {
+            step: claims.step,
+            epoch: plan.epoch,
+        };
+        self.audits.draw(context, at, &seed, &rates, &claims);
+        self.tell_commit(context, finished.started, &workers, &record);
+        context.out.persist(Change::Step { record, claims });
+        // A state that is due while another is on its way into the store is left out, but for the
+        // last: else the next one would always come too early for any to get there.
+        if self.checkpoint_is_due() && (self.flush.is_none() || self.all_committed()) {
+            self.flush_committed(context);
+        }
+    }
+
+    fn tell_commit(
+        &mut self,
+        context: &mut EventContext,
+        started: Time,
+        workers: &[WorkerId],
+        record: &StepRecord,
+    ) {
+        let (job, epoch, step) = (self.order.id, self.planning.epoch(), record.step);
+        let oldest = self.audits.oldest_step();
+        let release_below = oldest.unwrap_or(self.committed.steps());
+        for worker in workers {
+            let message = ToWorker::Commit {
+                job,
+                epoch,
+                step,
+                record: record.digest(),
+                release_below,
+            };
+            context.send(worker, message);
+        }
+        let sequence_len = u64::from(self.order.data.sequence_len);
+        let event = JobEvent::Step {
+            step,
+            loss: record.loss,
+            grad_norm: record.grad_norm,
+            learning_rate: record.learning_rate,
+            tokens: self.spec().sequences_per_step() * sequence_len,
+            micros: context.now.since(started),
+            record: record.digest(),
+        };
+        self.journal.publish(context, event);
+    }
+
+    fn audit_rates(&self, context: &EventContext, workers: &[WorkerId]) -> Vec<AuditRate> {
+        let options = self.options();
+        let rate = |worker: &WorkerId| {
+            let member = context.members.get(worker);
+            member.map_or(options.audit_rate_new.min(1 << 32), |member| {
+                member.audit_rate(options, context.config.trust_after)
+            })
+        };
+        let rates = workers.iter().map(|worker| AuditRate {
+            worker: *worker,
+            rate: rate(worker),
+        });
+        rates.collect()
+    }
+
+    /// Whether the state of now is due in the store.
+    fn checkpoint_is_due(&self) -> bool {
+        let every = self.options().checkpoint_every;
+        let is_multiple = || self.committed.steps().is_multiple_of(every);
+        self.all_committed() || (every > 0 && is_multiple())
+    }
+}

@@ -1,0 +1,179 @@
+//! What is final of a job: its steps, their records, the states that are known or stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::manifest::{StateEntry, StateManifest};
+use concord_proto::{Digest, F32Bits, JobId, JobSpec, StepRecord, WorkerId};
+use concord_verify::training as rules;
+use concord_verify::training::bundle::StepClaims;
+
+/// Invariant: the state after the last final step is known, and that before the first is stored.
+pub(super) struct Committed {
+    /// Steps that are final.
+    steps: u32,
+    /// Records by step. Those from `steps` on were final once and must come out equal again.
+    records: BTreeMap<u32, StepRecord>,
+    /// The states after the last and the last but one final step.
+    states: BTreeMap<u32, Vec<StateEntry>>,
+    /// The states in the store, by steps done.
+    checkpoints: BTreeMap<u32, StateManifest>,
+    /// The first final step that each worker had a part in.
+    first_part: BTreeMap<WorkerId, u32>,
+}
+
+impl Committed {
+    /// As it was persisted. `claims` are those of the last two final steps: they give the states
+    /// that are not in the store.
+    pub(super) fn restore(
+        spec: &JobSpec,
+        steps: u32,
+        records: Vec<StepRecord>,
+        claims: &[StepClaims],
+        checkpoints: Vec<StateManifest>,
+        first_part: BTreeMap<WorkerId, u32>,
+    ) -> Self {
+        let by_step = |state: StateManifest| (state.step, state);
+        let checkpoints: BTreeMap<u32, _> = checkpoints.into_iter().map(by_step).collect();
+        let mut states: BTreeMap<u32, Vec<StateEntry>> = BTreeMap::new();
+        for step in claims {
+            let opened = step.claims.iter();
+            let opened: Vec<_> = opened.filter_map(|(claim, _)| claim.open().ok()).collect();
+            let opened: Vec<_> = opened.iter().collect();
+            let merged = rules::merged_state(spec, &opened);
+            states.extend(merged.map(|entries| (step.step + 1, entries)));
+        }
+        let stored = checkpoints.get(&steps);
+        states.extend(stored.map(|state| (steps, state.entries.clone())));
+        states.retain(|&step, _| step == steps || step + 1 == steps);
+        Self {
+            steps,
+            records: records.into_iter().map(|r| (r.step, r)).collect(),
+            states,
+            checkpoints,
+            first_part,
+        }
+    }
+
+    /// How many steps are final.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// Digest of the last final record, or the job id before the first.
+    pub(super) fn head(&self, job: JobId) -> Digest {
+        self.last_record().map_or(job.0, StepRecord::digest)
+    }
+
+    pub(super) fn last_loss(&self) -> Option<F32Bits> {
+        self.last_record().map(|record| record.loss)
+    }
+
+    fn last_record(&self) -> Option<&StepRecord> {
+        self.records.get(&self.steps.checked_sub(1)?)
+    }
+
+    /// Whether a step was final before with another record.
+    pub(super) fn contradicts(&self, record: &StepRecord) -> bool {
+        let before = self.records.get(&record.step);
+        before.is_some_and(|before| before != record)
+    }
+
+    /// The state after `steps` steps, where it is one of the last two.
+    pub(super) fn state_at(&self, steps: u32) -> Option<&Vec<StateEntry>> {
+        self.states.get(&steps)
+    }
+
+    /// The state of now, where it is in the store.
+    pub(super) fn stored_state(&self) -> Option<&StateManifest> {
+        self.checkpoints.get(&self.steps)
+    }
+
+    pub(super) fn is_stored(&self) -> bool {
+        self.checkpoints.contains_key(&self.steps)
+    }
+
+    /// The first final step that a worker had a part in.
+    pub(super) fn first_part(&self, worker: &WorkerId) -> Option<u32> {
+        self.first_part.get(worker).copied()
+    }
+
+    /// Makes a step final that these workers have done.
+    pub(super) fn commit(
+        &mut self,
+        record: &StepRecord,
+        after: Vec<StateEntry>,
+        workers: &[WorkerId],
+    ) {
+        self.steps = record.step + 1;
+        self.states.retain(|&step, _| step == record.step);
+        self.states.insert(self.steps, after);
+        self.records.insert(record.step, record.clone());
+        for worker in workers {
+            self.first_part.entry(*worker).or_insert(record.step);
+        }
+    }
+
+    /// The newest state in the store that has at most `steps` steps.
+    pub(super) fn newest_checkpoint(&self, steps: u32) -> Option<&StateManifest> {
+        let newest = self.checkpoints.range(..=steps).next_back();
+        newest.map(|(_, state)| state)
+    }
+
+    /// Takes in that a state is in the store, and gives the steps of those that are not needed any
+    /// more. A conviction goes back to the checkpoint before the culprit's first part, or before
+    /// `floor`, the oldest open audit: other old ones, but for the start, are never needed again.
+    pub(super) fn add_checkpoint(&mut self, state: StateManifest, floor: u32) -> Vec<u32> {
+        self.checkpoints.insert(state.step, state);
+        let targets = self.first_part.values().copied().chain([floor]);
+        let newest = targets.filter_map(|steps| self.newest_checkpoint(steps));
+        let needed: BTreeSet<u32> = newest.map(|state| state.step).collect();
+        let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step);
+        let dropped: Vec<u32> = self.checkpoints.keys().copied().filter(old).collect();
+        if !dropped.is_empty() {
+            self.checkpoints.retain(|step, _| !old(step));
+            let oldest = self.checkpoints.keys().copied().find(|&step| step > 0);
+            let from = oldest.unwrap_or(0);
+            self.records.retain(|step, _| *step + 1 >= from);
+        }
+        dropped
+    }
+
+    /// Gives up records that were to come out equal again. Gives the first of these steps.
+    pub(super) fn forget_records(&mut self) -> u32 {
+        let from = self.steps;
+        self.records.retain(|step, _| *step < from);
+        from
+    }
+
+    /// Goes back to `to` steps; `entries` is the state then. Gives the steps of states in the
+    /// store that are void.
+    pub(super) fn rewind(&mut self, to: u32, entries: Vec<StateEntry>) -> Vec<u32> {
+        self.steps = to;
+        self.first_part.retain(|_, first| *first < to);
+        self.states.clear();
+        self.states.insert(to, entries);
+        let void: Vec<u32> = self.checkpoints.range(to + 1..).map(|(&s, _)| s).collect();
+        self.checkpoints.retain(|&step, _| step <= to);
+        void
+    }
+
+    /// Panics where the state contradicts itself.
+    pub(super) fn assert_invariants(&self, spec: &JobSpec, job: JobId) {
+        let state = self.states.get(&self.steps);
+        let tensors = state.map(Vec::len);
+        assert_eq!(tensors, Some(spec.trainable.len()), "no committed state");
+        assert!(self.steps <= spec.steps, "more steps than the job has");
+        assert!(self.checkpoints.contains_key(&0), "the start is gone");
+        let newest = self.checkpoints.keys().next_back();
+        assert!(
+            newest.is_none_or(|&step| step <= self.steps),
+            "a checkpoint of a step that is not final"
+        );
+        for (step, record) in &self.records {
+            let previous = step.checked_sub(1).and_then(|p| self.records.get(&p));
+            let is_first = *step == 0 && record.previous == job.0;
+            let is_linked = previous.is_none_or(|p| record.previous == p.digest());
+            assert!(is_first || (*step > 0 && is_linked), "a broken chain");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What concerns the job as a whole: workers that are lost or convicted, steps that are void, the
+//! end.
+
+use concord_proto::WorkerId;
+use concord_proto::client::{JobEvent, JobState};
+use concord_proto::ledger::{LedgerEvent, Offence};
+use concord_proto::manifest::StateEntry;
+use concord_proto::session::{Role, ToWorker};
+use concord_verify::training::Breach;
+
+use super::audits::AuditDecision;
+use super::{Change, EventContext, TrainingJob};
+
+/// A party that is to be convicted.
+pub(super) struct Conviction {
+    pub(super) culprit: WorkerId,
+    pub(super) offence: Offence,
+    pub(super) evidence: String,
+    /// The step of a leaf that was found wrong.
+    pub(super) wrong: Option<u32>,
+}
+
+impl Conviction {
+    /// Of an offence that is no wrong leaf.
+    pub(super) fn new(culprit: WorkerId, offence: Offence, evidence: String) -> Self {
+        Self {
+            culprit,
+            offence,
+            evidence,
+            wrong: None,
+        }
+    }
+
+    /// With the evidence of a rule that does not hold.
+    pub(super) fn of_breach(breach: Breach) -> Self {
+        Self::new(breach.culprit, breach.offence, breach.evidence)
+    }
+}
+
+impl TrainingJob {
+    /// Does what follows from audits, in order.
+    pub(super) fn carry_out(&mut self, context: &mut EventContext, decisions: Vec<AuditDecision>) {
+        for decision in decisions {
+            match decision {
+                AuditDecision::Accept {
+                    number,
+                    auditor,
+                    verdict,
+                } => {
+                    let (journal, steps) = (&mut self.journal, self.committed.steps());
+                    let audits = &mut self.audits;
+                    let more = audits.accept(context, journal, steps, number, auditor, verdict);
+                    self.carry_out(context, more.into_iter().collect());
+                }
+                AuditDecision::Convict(conviction) => self.convict(context, conviction),
+                AuditDecision::DisputeAgrees { number } => self.dispute_agrees(context, number),
+                AuditDecision::DisputeUndecided => self.dispute_undecided(context),
+                AuditDecision::Undecided {
+                    worker,
+                    void,
+                    reason,
+                } => {
+                    if let Some(step) = void {
+                        self.retire(context);
+                        self.void_from(context, step);
+                    }
+                    self.set_aside(context, worker, &reason);
+                }
+            }
+        }
+    }
+
+    /// Ends the plan in effect and the step being done. Its workers keep the committed state.
+    pub(super) fn retire(&mut self, context: &mut EventContext) {
+        self.drop_dispute(context);
+        self.attempt = None;
+        let Some(active) = self.planning.retire() else {
+            return;
+        };
+        let (job, epoch) = (self.order.id, active.plan().epoch);
+        for worker in active.workers() {
+            context.send(&worker, ToWorker::Abort { job, epoch });
+        }
+    }
+
+    /// A worker is gone with what it held, or what it holds is not trusted.
+    pub(in crate::core) fn lose(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        reason: &str,
+    ) {
+        self.crew.forget_held(&worker);
+        self.go_on_without(context, worker, reason);
+    }
+
+    /// Ends the plan and the flush that a worker has a part in.
+    pub(super) fn go_on_without(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        reason: &str,
+    ) {
+        if let Some(member) = context.members.get_mut(&worker) {
+            member.trouble = reason.to_string();
+        }
+        self.drop_flush_of(&worker);
+        if self.is_planned(&worker) {
+            let reason = reason.to_string();
+            let why = format!("worker {}: {reason}", worker.short());
+            self.planning.set_reason(why);
+            self.journal
+                .publish(context, JobEvent::Lost { worker, reason });
+            self.retire(context);
+        }
+    }
+
+    /// Ends a flush that needs a worker which is no more there for it.
+    pub(super) fn drop_flush_of(&mut self, worker: &WorkerId) {
+        self.flush.take_if(|flush| flush.needs(worker));
+    }
+
+    /// Goes on without a worker, without accusing it.
+    pub(super) fn set_aside(&mut self, context: &mut EventContext, worker: WorkerId, reason: &str) {
+        let are_others = self.crew.put_aside(context, worker);
+        self.lose(context, worker, reason);
+        if !are_others {
+            self.fail(context, format!("{reason}, and no other worker is there"));
+        }
+    }
+
+    /// A member has sent what nobody may send.
+    pub(in crate::core) fn convict_broken(
+        &mut self,
+        context: &mut EventContext,
+        culprit: WorkerId,
+        offence: Offence,
+        evidence: String,
+    ) {
+        self.convict(context, Conviction::new(culprit, offence, evidence));
+    }
+
+    /// Convicts a party. Where a leaf was found wrong, all is void from the first step on that the
+    /// culprit had a part in, because what was not drawn of its work is worth no more than what
+    /// was. After other offences only steps are void of which drawn leaves of the culprit are not
+    /// audited.
+    pub(super) fn convict(&mut self, context: &mut EventContext, conviction: Conviction) {
+        let Conviction {
+            culprit,
+            offence,
+            evidence,
+            wrong,
+        } = conviction;
+        if !context.expel(culprit, offence, &evidence) {
+            return;
+        }
+        let member = context.members.get(&culprit);
+        let is_checker = member.is_some_and(|member| member.role == Role::Checker);
+        self.journal.enrol(context, &culprit, is_checker);
+        let convicted = LedgerEvent::Convicted {
+            culprit,
+            offence,
+            evidence: evidence.clone(),
+        };
+        self.journal.write(context, convicted);
+        let convicted = JobEvent::Convicted {
+            culprit,
+            offence,
+            evidence,
+        };
+        self.journal.publish(context, convicted);
+        let unaudited = self.audits.first_unaudited(&culprit);
+        let first_part = self.committed.first_part(&culprit);
+        let first_part = first_part.filter(|_| wrong.is_some());
+        let doubtful = [wrong, unaudited, first_part].into_iter().flatten().min();
+        let had_part = self.is_planned(&culprit);
+        self.crew.forget_held(&culprit);
+        self.drop_flush_of(&culprit);
+        if had_part || doubtful.is_some() {
+            let why = format!("worker {} was convicted", culprit.short());
+            self.planning.set_reason(why);
+            self.retire(context);
+        }
+        if let Some(step) = doubtful {
+            self.void_from(context, step);
+        }
+        self.audits.distrust(context, &mut self.journal, culprit);
+    }
+
+    /// The job cannot be done.
+    pub(super) fn fail(&mut self, context: &mut EventContext, why: String) {
+        self.end(context, JobState::Failed(why.clone()));
+        self.journal.publish(context, JobEvent::Failed(why));
+    }
+
+    /// Lets go of everything that works for the job.
+    pub(super) fn end(&mut self, context: &mut EventContext, state: JobState) {
+        self.retire(context);
+        self.flush = None;
+        match &state {
+            JobState::Completed { .. } => self.audits.void(context, 0),
+            JobState::Waiting(_)
+            | JobState::Running
+            | JobState::Auditing
+            | JobState::Failed(_)
+            | JobState::Cancelled => self.void_unaudited(context),
+        }
+        self.state = state;
+        let job = self.order.id;
+        let members: Vec<WorkerId> = context.members.connected().map(|m| m.id).collect();
+        for member in members {
+            context.send(&member, ToWorker::Forget { job });
+        }
+    }
+
+    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and a
+    /// proof needs all of them. Submitted again, the job does these steps anew.
+    fn void_unaudited(&mut self, context: &mut EventContext) {
+        let oldest = self.audits.oldest_step();
+        if let Some(oldest) = oldest.filter(|&step| step < self.committed.steps()) {
+            self.void_from(context, oldest);
+        }
+        // Those of the step in progress.
+        self.audits.void(context, self.committed.steps());
+    }
+
+    /// Goes back to the newest checkpoint, because nobody is left that holds what came after. The
+    /// records of the steps since then stay: the steps must come out equal again.
+    pub(super) fn fall_back(&mut self, context: &mut EventContext) {
+        self.go_back(context, self.committed.steps());
+    }
+
+    /// Goes back to the newest checkpoint at or before `step`, because what came after is in doubt.
+    /// No record from there on stays.
+    fn void_from(&mut self, context: &mut EventContext, step: u32) {
+        self.go_back(context, step.min(self.committed.steps()));
+        self.forget_records(context);
+    }
+
+    fn go_back(&mut self, context: &mut EventContext, step: u32) {
+        if let Some(state) = self.committed.newest_checkpoint(step) {
+            let (to, entries) = (state.step, state.entries.clone());
+            self.rewind_to(context, to, entries);
+        }
+    }
+
+    /// Gives up records that were to come out equal again.
+    pub(super) fn forget_records(&mut self, context: &mut EventContext) {
+        let (job, from_step) = (self.order.id, self.committed.forget_records());
+        context.out.persist(Change::Truncate { job, from_step });
+    }
+
+    /// Makes `to` the number of committed steps; `entries` is the state then.
+    pub(super) fn rewind_to(
+        &mut self,
+        context: &mut EventContext,
+        to: u32,
+        entries: Vec<StateEntry>,
+    ) {
+        if to >= self.committed.steps() {
+            return;
+        }
+        self.flush = None;
+        self.audits.void(context, to);
+        let (job, steps) = (self.order.id, self.committed.rewind(to, entries));
+        if !steps.is_empty() {
+            context.out.persist(Change::DropCheckpoints { job, steps });
+        }
+        let from_step = to;
+        self.journal
+            .write(context, LedgerEvent::Voided { from_step });
+        self.journal
+            .publish(context, JobEvent::Voided { from_step });
+    }
+}

@@ -1,0 +1,244 @@
+//! Who works for a job, and what is known of them: the job's side of the pool's members.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use concord_proto::session::Role;
+use concord_proto::{JobSpec, Layers, Plan, WorkerId};
+use concord_verify::training::held_tensors;
+
+use super::learned_memory::{LearnedMemory, Shortage};
+use super::{EventContext, PoolMember, Time};
+use crate::planner::PlannerDevice;
+
+/// So many workers that have no part are named.
+const NAMED_MAX: usize = 4;
+
+/// A state that a worker has in memory.
+#[derive(Clone, Copy, Debug)]
+struct HeldState {
+    /// Steps done.
+    steps: u32,
+    layers: Layers,
+}
+
+pub(super) struct Crew {
+    /// Workers that this job does without, because a dispute about them could not be decided.
+    set_aside: BTreeSet<WorkerId>,
+    /// Workers that said that the job itself cannot be done, and why.
+    gave_up: BTreeMap<WorkerId, String>,
+    held: BTreeMap<WorkerId, HeldState>,
+    /// Workers that are waited for after a restart, and until when.
+    expected: BTreeSet<WorkerId>,
+    back_by: Time,
+    /// What workers that ran out of memory can hold, as far as this job has learned it.
+    learned: LearnedMemory,
+    /// At how many stops of a step each worker was there since it last finished one.
+    stalls: BTreeMap<WorkerId, u32>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        set_aside: impl Iterator<Item = WorkerId>,
+        expected: impl Iterator<Item = WorkerId>,
+        back_by: Time,
+    ) -> Self {
+        Self {
+            set_aside: set_aside.collect(),
+            gave_up: BTreeMap::new(),
+            held: BTreeMap::new(),
+            expected: expected.collect(),
+            back_by,
+            learned: LearnedMemory::default(),
+            stalls: BTreeMap::new(),
+        }
+    }
+
+    /// Everybody may try again.
+    pub(super) fn forgive(&mut self) {
+        self.set_aside.clear();
+        self.gave_up.clear();
+        self.held.clear();
+        self.learned.held();
+    }
+
+    pub(super) fn set_aside(&self) -> impl Iterator<Item = WorkerId> {
+        self.set_aside.iter().copied()
+    }
+
+    /// Goes on without a worker. Says whether another one is there.
+    pub(super) fn put_aside(&mut self, context: &EventContext, worker: WorkerId) -> bool {
+        self.set_aside.insert(worker);
+        let mut members = context.members.connected();
+        members.any(|m| m.role == Role::Worker && !self.set_aside.contains(&m.id))
+    }
+
+    /// A worker says that the job itself cannot be done. Says whether others may still do it: one
+    /// word is not enough to end a job.
+    pub(super) fn give_up(
+        &mut self,
+        context: &EventContext,
+        worker: WorkerId,
+        reason: String,
+    ) -> bool {
+        self.set_aside.insert(worker);
+        self.gave_up.insert(worker, reason);
+        let may_help = |member: &PoolMember| {
+            let is_worker = member.role == Role::Worker && !member.draining;
+            is_worker && !self.set_aside.contains(&member.id)
+        };
+        self.gave_up.len() == 1 && context.members.connected().any(may_help)
+    }
+
+    /// Why somebody says that nobody can do the job.
+    pub(super) fn given_up(&self) -> Option<&String> {
+        self.gave_up.values().next()
+    }
+
+    pub(super) fn note_held(&mut self, worker: WorkerId, steps: u32, layers: Layers) {
+        self.held.insert(worker, HeldState { steps, layers });
+    }
+
+    pub(super) fn forget_held(&mut self, worker: &WorkerId) {
+        self.held.remove(worker);
+    }
+
+    /// Whether a worker holds the state after `steps` steps.
+    pub(super) fn holds(&self, worker: &WorkerId, steps: u32) -> bool {
+        self.held
+            .get(worker)
+            .is_some_and(|held| held.steps == steps)
+    }
+
+    /// A step is final: everybody in the plan holds the state after it.
+    pub(super) fn note_committed(&mut self, context: &mut EventContext, plan: &Plan, steps: u32) {
+        self.learned.held();
+        for (slot, worker) in plan.workers() {
+            self.note_held(worker, steps, plan.stages[slot.stage]);
+            self.stalls.remove(&worker);
+            if let Some(member) = context.members.get_mut(&worker) {
+                member.failures = 0;
+            }
+        }
+    }
+
+    /// Connected workers that together hold the state after `steps` steps, each with the tensors
+    /// that no worker before it has.
+    pub(super) fn covering(
+        &self,
+        context: &EventContext,
+        spec: &JobSpec,
+        steps: u32,
+    ) -> Option<BTreeMap<WorkerId, Vec<u32>>> {
+        let mut missing: BTreeSet<u32> = (0..spec.trainable.len() as u32).collect();
+        let mut wanted = BTreeMap::new();
+        for (worker, held) in &self.held {
+            if held.steps != steps || context.members.session(worker).is_none() {
+                continue;
+            }
+            let tensors = held_tensors(spec, held.layers);
+            let before = missing.len();
+            tensors.iter().for_each(|tensor| {
+                missing.remove(tensor);
+            });
+            if missing.len() < before {
+                wanted.insert(*worker, tensors);
+            }
+        }
+        missing.is_empty().then_some(wanted)
+    }
+
+    /// After a restart the workers of the last plan get a while to come back: what they hold saves
+    /// the steps since the last checkpoint.
+    pub(super) fn are_back(&self, context: &EventContext) -> bool {
+        // The address of a worker that has just come is still being tried.
+        let is_here = |member: &PoolMember| {
+            let is_known = member.unreached.is_some() || member.is_reached(context.now);
+            member.session.is_some() && is_known
+        };
+        let is_back = |id: &WorkerId| {
+            context.members.get(id).is_some_and(is_here)
+                || context.members.is_convicted(id).is_some()
+        };
+        context.now >= self.back_by || self.expected.iter().all(is_back)
+    }
+
+    /// The workers that a plan may be made of.
+    pub(super) fn devices(&self, context: &EventContext) -> Vec<PlannerDevice> {
+        let left_out = self.left_out(context);
+        self.fit(context)
+            .filter(|member| member.is_reached(context.now) && !left_out.contains(&member.id))
+            .map(|member| PlannerDevice {
+                id: member.id,
+                name: member.device.name.clone(),
+                macs_per_second: member.device.macs_per_second,
+                memory_bytes: self.learned.usable(&member.id, member.device.memory_bytes),
+            })
+            .collect()
+    }
+
+    fn fit<'a>(&'a self, context: &'a EventContext) -> impl Iterator<Item = &'a PoolMember> {
+        context
+            .members
+            .connected()
+            .filter(|member| member.role == Role::Worker && !member.draining)
+            .filter(|member| member.unfit_until <= context.now)
+            .filter(|member| !self.set_aside.contains(&member.id))
+    }
+
+    /// Workers that are fit, but do not reach others that are, or are not reached by them.
+    pub(super) fn left_out(&self, context: &EventContext) -> BTreeSet<WorkerId> {
+        let fit = self.fit(context).map(|member| member.id).collect();
+        context.members.left_out(context.now, &fit)
+    }
+
+    /// Why workers that are connected have no part in the next plan, for people.
+    pub(super) fn absent(&self, context: &EventContext) -> String {
+        let workers = context.members.connected();
+        let workers = workers.filter(|member| member.role == Role::Worker);
+        let left_out = self.left_out(context);
+        let one = |member: &PoolMember| {
+            let id = &member.id;
+            let why = if member.draining {
+                "leaves".to_string()
+            } else if let Some(why) = self.gave_up.get(id) {
+                format!("says: {why}")
+            } else if self.set_aside.contains(id) {
+                "is set aside after a dispute".to_string()
+            } else if let Some(words) = member.out_of_reach() {
+                words
+            } else if member.unfit_until > context.now {
+                format!("is tried again after a pause: {}", member.trouble)
+            } else if left_out.contains(id) {
+                format!("is not reached by others at {}", member.endpoint)
+            } else {
+                return None;
+            };
+            Some(format!("; worker {} {why}", id.short()))
+        };
+        workers.filter_map(one).take(NAMED_MAX).collect()
+    }
+
+    /// A stage of `counted` bytes was too much for a worker. Says whether the job may go on after
+    /// so many shortages.
+    pub(super) fn learn(&mut self, member: &PoolMember, counted: u64, shortage: Shortage) -> bool {
+        let announced = member.device.memory_bytes;
+        self.learned.learn(member.id, announced, counted, shortage)
+    }
+
+    /// Who ran out of memory, for people.
+    pub(super) fn shortages(&self) -> String {
+        self.learned.as_text()
+    }
+
+    /// A step came to a stop with these workers. Gives those that were there most often when one
+    /// did, and how often.
+    pub(super) fn note_stall(&mut self, workers: &[WorkerId]) -> (Vec<WorkerId>, u32) {
+        for worker in workers {
+            *self.stalls.entry(*worker).or_default() += 1;
+        }
+        let stalls = |id: &WorkerId| self.stalls.get(id).copied().unwrap_or(0);
+        let most = workers.iter().map(stalls).max().unwrap_or(0);
+        let suspects = workers.iter().copied().filter(|id| stalls(id) == most);
+        (suspects.collect(), most)
+    }
+}

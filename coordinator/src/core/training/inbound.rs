@@ -1,0 +1,99 @@
+//! What workers and checkers say about a job.
+
+use concord_proto::session::ToCoordinator;
+use concord_proto::{JobId, WorkerId};
+
+use super::attempt::Computed;
+use super::audits::PlannedStep;
+use super::learned_memory::Shortage;
+use super::{EventContext, TrainingJob, reported};
+
+impl TrainingJob {
+    pub(in crate::core) fn on_message(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        message: ToCoordinator,
+    ) {
+        // A message about another job is late: that job is over.
+        if named_job(&message).is_some_and(|job| job != self.order.id) {
+            return;
+        }
+        match message {
+            ToCoordinator::Ready { epoch, .. } => self.on_ready(worker, epoch),
+            ToCoordinator::Failed {
+                epoch,
+                reason,
+                permanent,
+                ..
+            } => self.on_failed(context, worker, epoch, reported(reason), permanent),
+            ToCoordinator::Unreached {
+                epoch,
+                worker: other,
+                reason,
+                ..
+            } => self.on_unreached(context, worker, epoch, other, &reported(reason)),
+            ToCoordinator::OutOfMemory {
+                epoch,
+                reason,
+                needed_bytes,
+                limit_bytes,
+                ..
+            } => {
+                let shortage = Shortage {
+                    needed_bytes,
+                    limit_bytes,
+                };
+                self.on_out_of_memory(context, worker, epoch, shortage, &reported(reason));
+            }
+            ToCoordinator::Computed {
+                epoch,
+                step,
+                losses,
+                norms,
+                ..
+            } => {
+                let at = PlannedStep { step, epoch };
+                self.on_computed(context, worker, at, Computed { losses, norms });
+            }
+            ToCoordinator::Updated { claim, leaves } => {
+                self.on_updated(context, worker, claim, leaves);
+            }
+            ToCoordinator::Flushed { step, state, .. } => {
+                self.on_flushed(context, worker, step, &state);
+            }
+            ToCoordinator::Verdict { order, verdict } => {
+                let (journal, job) = (&mut self.journal, &self.order);
+                let audits = &mut self.audits;
+                let decisions = audits.answer(context, journal, job, worker, order, verdict);
+                self.carry_out(context, decisions);
+            }
+            // The session has seen to these.
+            ToCoordinator::Hello(_) | ToCoordinator::Heartbeat | ToCoordinator::Drain => {}
+            // No deployment is served here: of another coordinator, before the worker came.
+            ToCoordinator::StandsBy { .. }
+            | ToCoordinator::StageFailed { .. }
+            | ToCoordinator::AnswerVerdict { .. } => {}
+        }
+    }
+}
+
+/// The job that a message names, if it names one.
+fn named_job(message: &ToCoordinator) -> Option<JobId> {
+    match message {
+        ToCoordinator::Ready { job, .. }
+        | ToCoordinator::Failed { job, .. }
+        | ToCoordinator::Unreached { job, .. }
+        | ToCoordinator::OutOfMemory { job, .. }
+        | ToCoordinator::Computed { job, .. }
+        | ToCoordinator::Flushed { job, .. } => Some(*job),
+        ToCoordinator::Updated { .. }
+        | ToCoordinator::Verdict { .. }
+        | ToCoordinator::Hello(_)
+        | ToCoordinator::Heartbeat
+        | ToCoordinator::Drain
+        | ToCoordinator::StandsBy { .. }
+        | ToCoordinator::StageFailed { .. }
+        | ToCoordinator::AnswerVerdict { .. } => None,
+    }
+}

@@ -1,0 +1,159 @@
+//! A job begins, comes back after a restart, is given up and taken up again.
+
+use concord_proto::client::{JobEvent, JobState, Submission};
+use concord_proto::ledger::LedgerEvent;
+use concord_proto::{Digest, Domain, canonical};
+
+use super::active_plan::Planning;
+use super::committed::Committed;
+use super::crew::Crew;
+use super::journal::Journal;
+use super::{
+    Change, EventContext, JobOrder, JobProgress, LeafAudits, NewJob, PersistedJob, PersistedLedger,
+    Time, TrainingJob, Waits,
+};
+
+impl TrainingJob {
+    /// A job that is new here.
+    pub(super) fn new(context: &mut EventContext, number: u32, new: NewJob) -> Self {
+        let initial = new.initial.clone();
+        let persisted = PersistedJob {
+            number,
+            new,
+            progress: JobProgress {
+                state: JobState::Waiting(String::new()),
+                epoch: 0,
+                committed: 0,
+                agreed: 0,
+                inconclusive: 0,
+                set_aside: Vec::new(),
+            },
+            records: Vec::new(),
+            claims: Vec::new(),
+            checkpoints: vec![initial.clone()],
+            ledger: PersistedLedger::default(),
+            events: 0,
+            audits: Vec::new(),
+        };
+        let mut job = Self::from_persisted(persisted, Time::default());
+        job.journal.forget_saved();
+        job.planning.set_reason("the first plan".to_string());
+        let id = job.order.id;
+        context.out.store(canonical::encode(job.spec()));
+        context.out.persist(Change::Job {
+            job: id,
+            number,
+            submission: Box::new(job.order.submission.clone()),
+        });
+        context.out.persist(Change::Checkpoint {
+            job: id,
+            state: initial,
+        });
+        job.journal.write(context, LedgerEvent::Opened { job: id });
+        job
+    }
+
+    /// A job as it was persisted. Until `back_by` the workers of its last plan are waited for: what
+    /// they hold saves the steps since the last checkpoint.
+    pub(super) fn from_persisted(persisted: PersistedJob, back_by: Time) -> Self {
+        let progress = &persisted.progress;
+        let order = JobOrder::new(persisted.number, persisted.new);
+        let last_plan = persisted.ledger.plan.iter();
+        let last_workers = last_plan.flat_map(|plan| plan.workers()).map(|(_, id)| id);
+        let crew = Crew::new(progress.set_aside.iter().copied(), last_workers, back_by);
+        let journal = Journal::restore(
+            order.id,
+            &persisted.ledger,
+            persisted.events,
+            progress.clone(),
+        );
+        let audits = LeafAudits::restore(
+            order.id,
+            progress,
+            persisted.audits,
+            persisted.ledger.agreements,
+        );
+        let reason = "the coordinator was started again".to_string();
+        Self {
+            committed: Committed::restore(
+                order.spec(),
+                progress.committed,
+                persisted.records,
+                &persisted.claims,
+                persisted.checkpoints,
+                persisted.ledger.first_part,
+            ),
+            state: progress.state.clone(),
+            planning: Planning::new(progress.epoch, reason),
+            journal,
+            crew,
+            attempt: None,
+            audits,
+            flush: None,
+            waits: Waits::default(),
+            order,
+        }
+    }
+
+    /// All steps are final and the last state is stored: done, once no audit is open.
+    pub(super) fn finish(&mut self, context: &mut EventContext) {
+        if !self.audits.are_closed() {
+            self.state = JobState::Auditing;
+            return;
+        }
+        let Some(state) = self.committed.stored_state() else {
+            return;
+        };
+        let state = Digest::of_value(Domain::Blob, state);
+        let record = self.committed.head(self.order.id);
+        self.journal
+            .write(context, LedgerEvent::Completed { record });
+        let counts = self.audits.counts();
+        self.end(context, JobState::Completed { record, state });
+        let completed = JobEvent::Completed {
+            record,
+            state,
+            audits: counts.agreed,
+            inconclusive: counts.inconclusive,
+        };
+        self.journal.publish(context, completed);
+    }
+
+    /// A client stops the job. Its checkpoints stay.
+    pub(in crate::core) fn cancel(&mut self, context: &mut EventContext) {
+        if !self.is_over() {
+            self.end(context, JobState::Cancelled);
+            self.journal.publish(context, JobEvent::Cancelled);
+        }
+    }
+
+    /// A client submits a job again that was given up: it goes on where it was, as the client wants
+    /// it now, behind all others (`number`). Of a job that is not over nothing changes.
+    pub(super) fn revive(
+        &mut self,
+        context: &mut EventContext,
+        number: u32,
+        submission: Submission,
+    ) {
+        match self.state {
+            JobState::Failed(_) | JobState::Cancelled => {}
+            JobState::Waiting(_)
+            | JobState::Running
+            | JobState::Auditing
+            | JobState::Completed { .. } => return,
+        }
+        self.crew.forgive();
+        (self.order.number, self.order.submission) = (number, submission);
+        self.planning
+            .set_reason("it was submitted again".to_string());
+        context.out.persist(Change::Job {
+            job: self.order.id,
+            number,
+            submission: Box::new(self.order.submission.clone()),
+        });
+        // In any case: to who watches, an end after which nothing comes is the end of the job.
+        let what = "to go on".to_string();
+        self.state = JobState::Waiting(what.clone());
+        self.journal.publish(context, JobEvent::Waiting(what));
+    }
+}

@@ -1,0 +1,197 @@
+//! One step, in two phases: all gradients, then all updates; then it is final, or disputed.
+
+use concord_proto::client::JobState;
+use concord_proto::ledger::LedgerEvent;
+use concord_proto::session::ToWorker;
+use concord_proto::{Leaf, Signed, WorkerId};
+
+use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
+use super::audits::PlannedStep;
+use super::consequences::Conviction;
+use super::dispute::{Dispute, DisputeSubject};
+use super::{EventContext, TrainingJob};
+
+impl TrainingJob {
+    /// Commits to a nonce and has all workers start the next step.
+    pub(super) fn start_step(&mut self, context: &mut EventContext) {
+        let Some(active) = self.planning.active() else {
+            return;
+        };
+        let (job, step) = (self.order.id, self.committed.steps());
+        let (epoch, workers) = (active.plan().epoch, active.workers());
+        self.state = JobState::Running;
+        // An epoch is used for one plan only, and a plan does a step once.
+        let nonce = context.secret(&job, "nonce", [epoch.into(), step.into()]);
+        let (microbatches, targets) = self.order.microbatches(step);
+        let attempt = Attempt::new(context.now, step, nonce, microbatches, targets);
+        let nonce_commitment = attempt.nonce_commitment();
+        self.attempt = Some(attempt);
+        let started = LedgerEvent::Started {
+            step,
+            epoch,
+            nonce_commitment,
+        };
+        self.journal.write(context, started);
+        for worker in &workers {
+            let message = ToWorker::Step {
+                job,
+                epoch,
+                step,
+                nonce_commitment,
+            };
+            context.send(worker, message);
+        }
+    }
+
+    /// The step being done, and what its reports are held against.
+    pub(super) fn under_way(&mut self) -> Option<(&mut Attempt, Basis<'_>)> {
+        let attempt = self.attempt.as_mut()?;
+        let basis = Basis {
+            job: self.order.id,
+            spec: self.order.spec(),
+            active: self.planning.active()?,
+            before: self.committed.state_at(attempt.step())?,
+        };
+        Some((attempt, basis))
+    }
+
+    /// A worker is through with the first phase.
+    pub(super) fn on_computed(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        at: PlannedStep,
+        computed: Computed,
+    ) {
+        let epoch = self.planning.epoch();
+        let Some((attempt, basis)) = self.under_way() else {
+            return;
+        };
+        // Of an epoch before, or of a step that was given up: sent before the worker knew.
+        if at.epoch != epoch || at.step != attempt.step() {
+            return;
+        }
+        match attempt.take_computed(context.now, &basis, worker, computed) {
+            FirstPhase::Waits => {}
+            FirstPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            FirstPhase::Differ { between, what } => self.set_one_aside(context, between, &what),
+            FirstPhase::Complete(scalars) => {
+                let (job, workers) = (basis.job, basis.active.workers());
+                for worker in &workers {
+                    let scalars = scalars.clone();
+                    let message = ToWorker::Scalars {
+                        job,
+                        epoch,
+                        scalars,
+                    };
+                    context.send(worker, message);
+                }
+            }
+        }
+    }
+
+    /// A worker is through with the second phase.
+    pub(super) fn on_updated(
+        &mut self,
+        context: &mut EventContext,
+        worker: WorkerId,
+        claim: Signed,
+        leaves: Vec<Leaf>,
+    ) {
+        let Some((attempt, basis)) = self.under_way() else {
+            return;
+        };
+        match attempt.take_claim(&basis, worker, claim, leaves) {
+            SecondPhase::Waits => {}
+            SecondPhase::Breach(breach) => self.convict(context, Conviction::of_breach(breach)),
+            SecondPhase::Differ(differing) => {
+                let between = [differing.first, differing.second];
+                if differing.in_state {
+                    let subject = DisputeSubject::states(between, differing.what);
+                    self.open_dispute(context, subject);
+                } else {
+                    self.set_one_aside(context, between, &differing.what);
+                }
+            }
+            SecondPhase::Agree => match self.next_record() {
+                Some(record) if self.committed.contradicts(&record) => {
+                    self.open_dispute(context, DisputeSubject::record());
+                }
+                Some(record) => self.commit(context, record),
+                None => {
+                    let why = "a trained tensor is in no stage of the plan";
+                    self.fail(context, why.to_string());
+                }
+            },
+        }
+    }
+
+    fn open_dispute(&mut self, context: &mut EventContext, subject: DisputeSubject) {
+        let epoch = self.planning.epoch();
+        let Some(attempt) = self.attempt.as_mut().filter(|a| !a.is_disputed()) else {
+            return;
+        };
+        let at = PlannedStep {
+            step: attempt.step(),
+            epoch,
+        };
+        let leaves = attempt.disputed_leaves(&subject);
+        let open = self.audits.dispute(context.now, at, leaves);
+        attempt.open_dispute(Dispute::new(open, subject));
+    }
+
+    /// A leaf of the disputed step was re-run and is right.
+    pub(super) fn dispute_agrees(&mut self, context: &mut EventContext, number: u64) {
+        let dispute = self.attempt.as_mut().and_then(Attempt::dispute_mut);
+        let Some(subject) = dispute.and_then(|dispute| dispute.note_right(number)) else {
+            return;
+        };
+        match subject.between {
+            // Both are said to be right, which cannot be: those that re-ran them are of no help.
+            Some(between) => {
+                let what = subject.what.clone();
+                self.set_one_aside(context, between, &what);
+            }
+            None => self.commit_disputed(context),
+        }
+    }
+
+    /// A leaf of the disputed step cannot be audited.
+    pub(super) fn dispute_undecided(&mut self, context: &mut EventContext) {
+        let Some(dispute) = self.attempt.as_mut().and_then(Attempt::take_dispute) else {
+            return;
+        };
+        let DisputeSubject { between, what } = dispute.into_subject();
+        match between {
+            Some(between) => self.set_one_aside(context, between, &what),
+            None => {
+                let step = self.committed.steps();
+                let why = format!(
+                    "step {step} differs in {what}, and nobody is there to re-run it: add a checker"
+                );
+                self.fail(context, why);
+            }
+        }
+    }
+
+    /// Gives up the audits of a dispute together with the step that it is about.
+    pub(super) fn drop_dispute(&mut self, context: &mut EventContext) {
+        let dispute = self.attempt.as_mut().and_then(Attempt::take_dispute);
+        for number in dispute.into_iter().flat_map(Dispute::into_open) {
+            self.audits.close(context, number);
+        }
+    }
+
+    /// One of two workers is wrong and nothing decides which: the job goes on without the later in
+    /// the plan's order. Nobody is convicted. If it was the wrong one to go, the next disagreement
+    /// is with another.
+    fn set_one_aside(&mut self, context: &mut EventContext, between: [WorkerId; 2], what: &str) {
+        let [first, second] = between;
+        let reason = format!(
+            "workers {} and {} differ in {what}, and nothing decides who is right",
+            first.short(),
+            second.short()
+        );
+        self.set_aside(context, second, &reason);
+    }
+}

@@ -1,0 +1,30 @@
+//! What the search for pipelines and their costs speak of.
+
+use concord_proto::Layers;
+
+/// A pipeline in the terms of the search.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StageCut {
+    /// The device of each stage.
+    pub(super) devices: Vec<usize>,
+    /// Layers of each stage.
+    pub(super) lengths: Vec<u32>,
+    /// Seconds of the slowest stage, and of all.
+    pub(super) pace: (f64, f64),
+}
+
+impl StageCut {
+    /// The layers of each stage.
+    pub(super) fn stages(&self) -> Vec<Layers> {
+        let runs = crate::planner::runs(&self.lengths);
+        runs.map(|(start, end)| Layers { start, end }).collect()
+    }
+
+    pub(super) fn beats(&self, other: &Option<Self>) -> bool {
+        let is_less = |other: &Self| {
+            let slowest = self.pace.0.total_cmp(&other.pace.0);
+            slowest.then(self.pace.1.total_cmp(&other.pace.1)).is_lt()
+        };
+        other.as_ref().is_none_or(is_less)
+    }
+}

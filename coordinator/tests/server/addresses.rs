@@ -1,0 +1,138 @@
+//! Whether workers are at the addresses that they give, over real sockets.
+
+use std::time::{Duration, Instant};
+
+use concord_proto::client::{ClientRequest, ClientResponse};
+use concord_proto::session::{AddressChallenge, Hello, Role, ToWorker};
+use concord_proto::wire::worker_server::{Worker as WorkerService, WorkerServer};
+use concord_proto::wire::{BlobAddress, Body, Chunk, Empty, Frame};
+use concord_proto::{Keypair, Signed, canonical};
+use futures_util::StreamExt;
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Line, ask, connect, hello, reason, serve};
+
+/// A worker of which no more is there than that it proves its key.
+struct AtAddress(Keypair);
+
+type Nothing<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl WorkerService for AtAddress {
+    type GetBlobStream = tokio_stream::Empty<Result<Chunk, Status>>;
+
+    async fn push(&self, _: Request<Streaming<Frame>>) -> Nothing<Empty> {
+        Err(Status::unimplemented("no tensors here"))
+    }
+
+    async fn pass(&self, _: Request<Streaming<Frame>>) -> Nothing<Empty> {
+        Err(Status::unimplemented("no passes here"))
+    }
+
+    async fn open(&self, _: Request<Body>) -> Nothing<Body> {
+        Err(Status::unimplemented("no leaves here"))
+    }
+
+    async fn get_blob(&self, _: Request<BlobAddress>) -> Nothing<Self::GetBlobStream> {
+        Err(Status::unimplemented("no blobs here"))
+    }
+
+    async fn prove(&self, request: Request<Body>) -> Nothing<Body> {
+        let challenge = canonical::decode::<AddressChallenge>(&request.into_inner().bytes);
+        let proof = challenge.unwrap().answer(&self.0);
+        let proof = proof.ok_or_else(|| Status::not_found("another worker is here"))?;
+        let bytes = canonical::encode(&proof);
+        Ok(Response::new(Body { bytes }))
+    }
+}
+
+/// Somebody who proves the key of that number at a free port.
+async fn listen(number: u8) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let service = WorkerServer::new(AtAddress(Keypair::from_secret([number; 32])));
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+fn at(endpoint: &str) -> Hello {
+    Hello {
+        endpoint: endpoint.to_string(),
+        ..hello(Role::Worker)
+    }
+}
+
+/// Where a worker says that it is, nobody answers, somebody who is no worker, one who hangs up at
+/// once, one who never answers, or another worker: what it is told is the same, and comes as late,
+/// so that nobody can look for open ports with it.
+#[tokio::test]
+async fn a_worker_learns_of_its_address_only_that_it_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_at = format!("http://{}", silent.local_addr().unwrap());
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude_at = format!("http://{}", rude.local_addr().unwrap());
+    tokio::spawn(async move { while rude.accept().await.is_ok() {} });
+    let all = [nobody, server.url(), rude_at, silent_at, listen(99).await];
+    let mut tries = Vec::new();
+    for (endpoint, number) in all.into_iter().zip(1..) {
+        let mut client = connect(&server).await;
+        tries.push(tokio::spawn(async move {
+            let mut line = Line::open(&mut client, number, at(&endpoint)).await;
+            let welcome = line.hear().await;
+            assert!(matches!(welcome, Some(ToWorker::Welcome { .. })));
+            line.stay();
+            let since = Instant::now();
+            let next = tokio::time::timeout(Duration::from_secs(10), line.down.next());
+            let envelope = next.await.expect("a word in time").unwrap().unwrap();
+            let message: ToWorker = Signed::try_from(envelope).unwrap().open().unwrap();
+            (message, since.elapsed())
+        }));
+    }
+    for tried in tries {
+        let (message, took) = tried.await.unwrap();
+        let ToWorker::Unreached { reason } = message else {
+            panic!("{message:?}");
+        };
+        assert_eq!(
+            reason,
+            "the coordinator has tried: no Concord worker with this key answers there"
+        );
+        assert!(took > Duration::from_millis(3_500), "{took:?}");
+    }
+}
+
+/// The first who gives an address does not keep it from the one that is there.
+#[tokio::test]
+async fn an_address_that_somebody_squats_goes_to_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path()).await;
+    let mut client = connect(&server).await;
+    let address = listen(2).await;
+    let mut squatter = Line::open(&mut client, 1, at(&address)).await;
+    assert!(matches!(
+        squatter.hear().await,
+        Some(ToWorker::Welcome { .. })
+    ));
+    let mut owner = Line::open(&mut client, 2, at(&address)).await;
+    assert!(matches!(owner.hear().await, Some(ToWorker::Welcome { .. })));
+    for line in [&squatter, &owner] {
+        line.stay();
+    }
+    let refused = reason(squatter.hear().await);
+    assert!(refused.contains(&owner.key.public().short()), "{refused}");
+    assert!(squatter.is_over().await);
+    let ClientResponse::Status(status) = ask(&mut client, &ClientRequest::Status).await else {
+        panic!("no status");
+    };
+    assert_eq!(status.members.len(), 1);
+    assert_eq!(status.members[0].id, owner.key.public());
+    assert!(!status.members[0].doing.contains("not reached"));
+}

@@ -1,0 +1,206 @@
+//! The checker: fetches the inputs of a leaf by digest, computes it again, compares. Answers that
+//! were served it judges in the same way.
+
+mod auditor;
+mod queue;
+#[cfg(test)]
+mod stalling_tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use concord_kernels::Device;
+use concord_proto::session::{Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::{ARITHMETIC_VERSION, Keypair, PROTOCOL_VERSION, WorkerId};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::blobs::{BlobOptions, Blobs};
+use crate::faults::Faults;
+use crate::identity::{BLOBS, Home};
+use crate::session::{self, Session};
+use crate::{Backoff, RuntimeError, measure};
+
+pub(crate) use auditor::Auditor;
+pub(crate) use queue::AuditQueue;
+
+/// How a checker runs.
+#[derive(Clone, Debug)]
+pub struct CheckerOptions {
+    /// The coordinator, such as "http://127.0.0.1:7700".
+    pub coordinator: String,
+    /// Key and fetched blobs.
+    pub dir: PathBuf,
+    /// Which blobs stay on disk, and where others are found.
+    pub blobs: BlobOptions,
+    /// Where it computes.
+    pub device: Device,
+    /// Bytes of weights that may stay loaded from one leaf to the next.
+    pub kept_bytes: u64,
+    /// How it cheats, in tests; not at all by default.
+    pub faults: Faults,
+}
+
+/// A checker that never had a session gives up after this.
+const FIRST_SESSION_MAX: Duration = Duration::from_secs(10);
+/// Orders that have been read and not been answered yet.
+const ORDERS_READ: usize = 256;
+
+/// Runs a checker until it is refused or `leave` is told. `started` is told its key.
+///
+/// # Errors
+/// [`RuntimeError`] where the coordinator refuses or cannot be reached at all.
+pub async fn run(
+    options: CheckerOptions,
+    mut leave: mpsc::Receiver<()>,
+    started: impl FnOnce(&WorkerId),
+) -> Result<(), RuntimeError> {
+    let home = Home::open(&options.dir)?;
+    started(&home.key.public());
+    let hello = Hello {
+        role: Role::Checker,
+        protocol: PROTOCOL_VERSION,
+        arithmetic: ARITHMETIC_VERSION,
+        device: measure::device_info(&options.device, measure::device_memory(&options.device))?,
+        endpoint: String::new(),
+        held: None,
+        challenge: [0; 32],
+    };
+    let queue = AuditQueue::new(options.kept_bytes);
+    let mut backoff = Backoff::for_coordinator();
+    let started = Instant::now();
+    let (mut had_session, mut warned) = (false, false);
+    loop {
+        let opened = tokio::select! {
+            opened = open(&options, &home.key, &hello, queue.clone()) => opened,
+            _ = leave.recv() => return Ok(()),
+        };
+        match opened {
+            Ok((mut session, auditor)) => {
+                (had_session, warned) = (true, false);
+                let since = Instant::now();
+                if serve(&mut session, &auditor, &mut leave).await? {
+                    return Ok(());
+                }
+                tracing::warn!("lost the coordinator");
+                backoff.after(since.elapsed());
+            }
+            Err(error @ (RuntimeError::Refused(_) | RuntimeError::Address(_))) => {
+                return Err(error);
+            }
+            Err(error) if !had_session && started.elapsed() >= FIRST_SESSION_MAX => {
+                return Err(error.no_coordinator(&options.coordinator));
+            }
+            Err(error) => {
+                if !warned {
+                    tracing::warn!("{error}; trying again");
+                }
+                warned = true;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.pause()) => {}
+            _ = leave.recv() => return Ok(()),
+        }
+    }
+}
+
+async fn open(
+    options: &CheckerOptions,
+    key: &Keypair,
+    hello: &Hello,
+    queue: AuditQueue,
+) -> Result<(Session, Arc<Auditor>), RuntimeError> {
+    let channel = session::connect(&options.coordinator).await?;
+    let blobs = Blobs::new(channel.clone(), options.dir.join(BLOBS), &options.blobs)?;
+    let auditor = Auditor::new(
+        options.device.clone(),
+        blobs,
+        key.clone(),
+        queue,
+        options.faults.clone(),
+    );
+    let session = Session::open(channel, key.clone(), hello.clone()).await?;
+    Ok((session, Arc::new(auditor)))
+}
+
+/// Serves until the session ends; true where the checker has left for good.
+///
+/// # Errors
+/// [`RuntimeError::Kernel`] where a GPU fails: what was asked last has been answered.
+async fn serve(
+    session: &mut Session,
+    auditor: &Arc<Auditor>,
+    leave: &mut mpsc::Receiver<()>,
+) -> Result<bool, RuntimeError> {
+    let (outbound, mut messages) = mpsc::channel(64);
+    // Orders of a session that is over are dropped: nobody waits for their answers.
+    let mut orders = JoinSet::new();
+    let mut heartbeat = tokio::time::interval(session.heartbeat);
+    loop {
+        let goes_on = tokio::select! {
+            // More than wait for their turn and are refused: then the coordinator waits.
+            message = session.receive(), if orders.len() < ORDERS_READ => match message {
+                Some(ToWorker::Audit(order)) => {
+                    let (auditor, outbound) = (auditor.clone(), outbound.clone());
+                    orders.spawn(async move {
+                        let _ = outbound.send(auditor.audit_leaf(*order).await).await;
+                    });
+                    true
+                }
+                Some(ToWorker::AuditAnswer(order)) => {
+                    let (auditor, outbound) = (auditor.clone(), outbound.clone());
+                    let coordinator = session.coordinator();
+                    orders.spawn(async move {
+                        let verdict = auditor.audit_answer(order, coordinator).await;
+                        let _ = outbound.send(verdict).await;
+                    });
+                    true
+                }
+                Some(ToWorker::Leave) => return Ok(true),
+                Some(message) => {
+                    ignore(&message);
+                    true
+                }
+                None => return Ok(false),
+            },
+            Some(message) = messages.recv() => {
+                let sent = session.send(&message).await;
+                if let Some(error) = auditor.gpu_gone() {
+                    return Err(error);
+                }
+                sent
+            }
+            Some(_) = orders.join_next() => true,
+            _ = heartbeat.tick() => session.send(&ToCoordinator::Heartbeat).await,
+            _ = leave.recv() => return Ok(true),
+        };
+        if !goes_on {
+            return Ok(false);
+        }
+    }
+}
+
+/// Takes note of a message that is none for a checker.
+fn ignore(message: &ToWorker) {
+    match message {
+        ToWorker::Audit(_) | ToWorker::AuditAnswer(_) | ToWorker::Leave => {}
+        ToWorker::Challenge { .. }
+        | ToWorker::Welcome { .. }
+        | ToWorker::Refused { .. }
+        | ToWorker::Assign(_)
+        | ToWorker::Step { .. }
+        | ToWorker::Scalars { .. }
+        | ToWorker::Commit { .. }
+        | ToWorker::Release { .. }
+        | ToWorker::Abort { .. }
+        | ToWorker::Flush { .. }
+        | ToWorker::Forget { .. }
+        | ToWorker::Serve(_)
+        | ToWorker::Unserve { .. }
+        | ToWorker::Unreached { .. } => {
+            tracing::debug!("the coordinator sent a message that is none for a checker");
+        }
+    }
+}

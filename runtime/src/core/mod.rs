@@ -1,8 +1,0 @@
-//! The worker's decisions, without clock, sockets or device: which microbatch is next, and whose
-//! gradients go to whom.
-
-mod exchange;
-mod schedule;
-
-pub use exchange::{Exchange, PartKey, consumers};
-pub use schedule::{Schedule, Work};

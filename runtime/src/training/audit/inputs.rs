@@ -1,0 +1,346 @@
+//! The inputs of a leaf.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use concord_kernels::Tensor;
+use concord_models::decoder::Values;
+use concord_models::train::{StateTensor, TrainState};
+use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
+use concord_proto::wire::worker_client::WorkerClient;
+use concord_proto::wire::{Body, ending};
+use concord_proto::{
+    Digest, JobSpec, Leaf, LeafPhase, Port, PortKind, WorkerId, canonical, merkle,
+};
+
+use tonic::transport::Channel;
+
+use super::job::AuditedJob;
+use crate::blobs::{Blobs, fetch_from_worker};
+use crate::training::data::Microbatch;
+use crate::training::leaf_work;
+use crate::{RuntimeError, session, tensor_blob};
+
+/// How long a worker may take to give the inputs of a leaf, without the time that the leaf waits
+/// for its turn: a leaf that is never given must not block the others of its worker.
+pub(super) const INPUTS_MAX: Duration = Duration::from_secs(30);
+
+/// A leaf that its worker has opened: the addresses of the inputs are known, the inputs themselves
+/// are not fetched yet.
+pub(crate) struct OpenedLeaf {
+    order: AuditOrder,
+    channel: Channel,
+    ports: Vec<Vec<Digest>>,
+    /// How long it may take to give them.
+    left: Duration,
+}
+
+impl OpenedLeaf {
+    /// Asks the worker of a leaf to open it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unreachable`] where it does not, or not in time.
+    pub(crate) async fn ask(order: AuditOrder) -> Result<Self, RuntimeError> {
+        let (worker, start) = (order.worker, Instant::now());
+        let (channel, ports) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
+        Ok(Self {
+            order,
+            channel,
+            ports,
+            left: INPUTS_MAX.saturating_sub(start.elapsed()),
+        })
+    }
+
+    /// Fetches what the worker gives. To be called when it is the worker's turn.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where an input does not come in time or is not what the leaf says.
+    pub(crate) async fn fetch(self) -> Result<GivenInputs, RuntimeError> {
+        let (worker, left) = (self.order.worker, self.left);
+        in_time(&worker, left, self.fetch_all()).await
+    }
+
+    async fn fetch_all(self) -> Result<GivenInputs, RuntimeError> {
+        let mut given = GivenInputs {
+            leaf: self.order.leaf,
+            tensors: Vec::new(),
+            scalars: None,
+        };
+        let ports: Vec<Port> = given.leaf.inputs.iter().map(|input| input.port).collect();
+        for (port, digests) in ports.into_iter().zip(self.ports) {
+            given.take(port, &self.channel, digests).await?;
+        }
+        Ok(given)
+    }
+}
+
+async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), RuntimeError> {
+    let leaf = &order.leaf;
+    let request = OpenRequest {
+        job: order.job,
+        epoch: order.epoch,
+        step: order.step,
+        phase: leaf.phase,
+        microbatch: leaf.microbatch,
+    };
+    let channel = session::connect(&order.endpoint).await?;
+    let withheld = |why: String| RuntimeError::Unreachable {
+        endpoint: format!("worker {}", order.worker.short()),
+        why,
+    };
+    let mut client = WorkerClient::new(channel.clone());
+    let bytes = canonical::encode(&request);
+    let answer = client.open(Body { bytes }).await;
+    let body = answer
+        .map_err(|status| withheld(ending(&status)))?
+        .into_inner();
+    let opening: Opening =
+        canonical::decode(&body.bytes).map_err(|error| withheld(error.to_string()))?;
+    let Opening::Inputs(ports) = opening else {
+        return Err(withheld("the inputs of the leaf are gone".to_string()));
+    };
+    if ports.len() != leaf.inputs.len() {
+        return Err(withheld("it opened another number of inputs".to_string()));
+    }
+    for (input, digests) in leaf.inputs.iter().zip(&ports) {
+        if !opens(input.port, digests) {
+            let kind = input.port.kind;
+            return Err(withheld(format!("what it opened is not {kind:?}")));
+        }
+    }
+    Ok((channel, ports))
+}
+
+/// What a worker gave of the inputs of a leaf, checked against the leaf's digests.
+pub(crate) struct GivenInputs {
+    leaf: Leaf,
+    tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    scalars: Option<Scalars>,
+}
+
+impl GivenInputs {
+    async fn take(
+        &mut self,
+        port: Port,
+        channel: &Channel,
+        digests: Vec<Digest>,
+    ) -> Result<(), RuntimeError> {
+        if port.kind == PortKind::Scalars {
+            let read = |bytes: Vec<u8>| {
+                canonical::decode(&bytes).map_err(|error| ("scalars", error.to_string()))
+            };
+            self.scalars = fetch_together(channel, digests, read).await?.pop();
+            return Ok(());
+        }
+        let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
+        let tensors = fetch_together(channel, digests, read).await?;
+        let tensors = tensors.into_iter().map(Arc::new).collect();
+        self.tensors.push((port.kind, tensors));
+        Ok(())
+    }
+}
+
+/// All inputs of a leaf: what its worker gave, and what its job says.
+pub(crate) struct Inputs {
+    pub(super) spec: Arc<JobSpec>,
+    pub(crate) leaf: Leaf,
+    tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    pub(super) scalars: Option<Scalars>,
+    pub(super) microbatch: Option<Microbatch>,
+    pub(super) sequence_len: usize,
+}
+
+impl Inputs {
+    /// Joins what the worker gave to what the coordinator has: the spec, and the data of `step`.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where the data cannot be fetched or are not what the job says.
+    pub(crate) async fn join(
+        given: GivenInputs,
+        blobs: &Blobs,
+        job: &mut AuditedJob,
+        step: u32,
+    ) -> Result<Self, RuntimeError> {
+        let GivenInputs {
+            leaf,
+            tensors,
+            scalars,
+        } = given;
+        let microbatch = match leaf.phase {
+            LeafPhase::Forward | LeafPhase::Backward => {
+                Some(job.data.microbatch(blobs, step, leaf.microbatch).await?)
+            }
+            LeafPhase::Reduce | LeafPhase::Update => None,
+        };
+        Ok(Self {
+            spec: job.spec.clone(),
+            leaf,
+            tensors,
+            scalars,
+            microbatch,
+            sequence_len: job.data.sequence_len(),
+        })
+    }
+
+    pub(super) fn tensors(&self, wanted: impl Fn(PortKind) -> bool) -> Option<&[Arc<Tensor>]> {
+        self.tensors
+            .iter()
+            .find(|(kind, _)| wanted(*kind))
+            .map(|(_, tensors)| &tensors[..])
+    }
+
+    pub(super) fn hidden(&self) -> Option<&Tensor> {
+        let found = self.tensors(|kind| matches!(kind, PortKind::Activation(_)))?;
+        found.first().map(|tensor| &**tensor)
+    }
+}
+
+/// Values of what a stage trains, by name.
+pub(super) struct StateValues(BTreeMap<String, Arc<Tensor>>);
+
+impl Values for StateValues {
+    fn value(&self, name: &str) -> Option<&Tensor> {
+        self.0.get(name).map(|value| &**value)
+    }
+
+    fn all(&self) -> Box<dyn Iterator<Item = (&str, &Tensor)> + '_> {
+        Box::new(self.0.iter().map(|(name, value)| (name.as_str(), &**value)))
+    }
+}
+
+impl Inputs {
+    /// The values of what the stage trains.
+    pub(super) fn values(&self) -> Result<StateValues, RuntimeError> {
+        let held = leaf_work::held_names(&self.spec, self.leaf.layers);
+        let values = self.tensors(|kind| kind == PortKind::State).unwrap_or(&[]);
+        if values.len() != held.len() {
+            return Err(missing("its state"));
+        }
+        let shaped = held.iter().zip(values).all(|((index, _), tensor)| {
+            let shape = &self.spec.trainable[*index as usize].shape;
+            shape
+                .iter()
+                .copied()
+                .eq(tensor.shape().iter().map(|&dim| dim as u64))
+        });
+        if !shaped {
+            return Err(missing("a state of the right shape"));
+        }
+        let names = held.into_iter().map(|(_, name)| name);
+        Ok(StateValues(names.zip(values.iter().cloned()).collect()))
+    }
+
+    pub(super) fn state(&self) -> Result<TrainState, RuntimeError> {
+        let held = leaf_work::held_names(&self.spec, self.leaf.layers);
+        let values = self.values()?.0;
+        let moments = self
+            .tensors(|kind| kind == PortKind::Moments)
+            .unwrap_or(&[]);
+        if moments.len() != 2 * values.len() || held.len() != values.len() {
+            return Err(missing("its moments"));
+        }
+        let tensor = |((_, name), pair): ((u32, String), &[Arc<Tensor>])| {
+            let tensor = StateTensor {
+                value: values[&name].clone(),
+                first_moment: pair[0].clone(),
+                second_moment: pair[1].clone(),
+            };
+            (name, tensor)
+        };
+        let pairs = moments.chunks_exact(2);
+        Ok(TrainState(
+            held.into_iter().zip(pairs).map(tensor).collect(),
+        ))
+    }
+}
+
+/// Blobs fetched from a worker at a time.
+const FETCHED_AT_ONCE: usize = 32;
+
+/// Fetches blobs, several at a time, and makes of each what it is as soon as it is here.
+async fn fetch_together<T: Send + 'static>(
+    channel: &Channel,
+    digests: Vec<Digest>,
+    read: impl Fn(Vec<u8>) -> Result<T, (&'static str, String)> + Copy + Send + 'static,
+) -> Result<Vec<T>, RuntimeError> {
+    let mut found = Vec::new();
+    for some in digests.chunks(FETCHED_AT_ONCE) {
+        let fetch = |&digest: &Digest| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                let bytes = fetch_from_worker(channel, digest).await?;
+                read(bytes).map_err(|(what, why)| RuntimeError::BadBlob { digest, what, why })
+            })
+        };
+        let tasks: Vec<_> = some.iter().map(fetch).collect();
+        for task in tasks {
+            let failed = |error: tokio::task::JoinError| RuntimeError::Unreachable {
+                endpoint: "a worker".to_string(),
+                why: error.to_string(),
+            };
+            found.push(task.await.map_err(failed)??);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether addresses open a port.
+fn opens(port: Port, digests: &[Digest]) -> bool {
+    match port.kind {
+        PortKind::State | PortKind::Moments | PortKind::Partial { .. } => {
+            merkle::root(digests) == port.digest
+        }
+        PortKind::Tokens | PortKind::Loss => digests.is_empty(),
+        PortKind::Activation(_) | PortKind::Gradient(_) | PortKind::Scalars => {
+            digests == [port.digest]
+        }
+    }
+}
+
+/// What a worker gives, if it does within `limit`.
+///
+/// # Errors
+/// [`RuntimeError::Unreachable`] where it does not; that of `given`.
+pub(super) async fn in_time<T>(
+    worker: &WorkerId,
+    limit: Duration,
+    given: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    let given = tokio::time::timeout(limit, given).await;
+    given.unwrap_or_else(|_| {
+        Err(RuntimeError::Unreachable {
+            endpoint: format!("worker {}", worker.short()),
+            why: format!("it has not given the inputs of the leaf within {limit:?}"),
+        })
+    })
+}
+
+pub(crate) fn missing(what: &str) -> RuntimeError {
+    RuntimeError::Unsupported(format!("the leaf lacks {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_proto::PublicKey;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_gives_nothing_is_not_waited_for() {
+        let (worker, limit) = (PublicKey([7; 32]), Duration::from_millis(20));
+        let never = std::future::pending::<Result<(), RuntimeError>>();
+        let error = in_time(&worker, limit, never).await.unwrap_err();
+        let words = error.to_string();
+        assert!(
+            words.contains(&worker.short()) && words.contains("20ms"),
+            "{words}"
+        );
+        assert!(
+            !error.is_of_job(),
+            "another worker may give what this one withholds"
+        );
+        let given = in_time(&worker, INPUTS_MAX, async { Ok(7) }).await;
+        assert_eq!(given.unwrap(), 7);
+    }
+}

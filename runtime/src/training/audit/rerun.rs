@@ -1,0 +1,179 @@
+//! A leaf computed again, from its inputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::{Device, KernelError, Tensor};
+use concord_models::config::DecoderConfig;
+use concord_models::decoder::Stage;
+use concord_proto::tree::Node;
+use concord_proto::{Digest, GradientPart, LeafPhase, Port, PortKind};
+
+use super::inputs::{Inputs, missing};
+use super::job::cached_bytes;
+use crate::model_blobs::ModelBlobs;
+use crate::stage_cache::StageCache;
+use crate::training::leaf_work;
+use crate::{RuntimeError, spec};
+
+/// The sum of a part over a node, where all that it is made of is there.
+type Total = Option<Vec<Arc<Tensor>>>;
+
+/// A leaf to be computed again.
+pub(crate) struct LeafRerun<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) stages: &'a StageCache,
+    pub(crate) inputs: &'a Inputs,
+}
+
+impl LeafRerun<'_> {
+    /// The outputs that the leaf should have.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] where an input is missing or does not fit, or where a GPU fails.
+    pub(crate) fn compute(
+        &self,
+        spec_address: Digest,
+        config: Arc<DecoderConfig>,
+        base: &ModelBlobs,
+    ) -> Result<Vec<Port>, RuntimeError> {
+        match self.inputs.leaf.phase {
+            LeafPhase::Reduce => self.reduce(),
+            LeafPhase::Update => self.update(),
+            LeafPhase::Forward | LeafPhase::Backward => {
+                let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
+                let (values, positions) = (self.inputs.values()?, self.inputs.sequence_len);
+                let cached = cached_bytes(spec, &config, layers, positions);
+                let (stages, key) = (self.stages, (spec_address, layers));
+                let stage = match stages.take(key) {
+                    Some(mut stage) => {
+                        stage.refresh(&values)?;
+                        stage
+                    }
+                    None => {
+                        stages.make_room(cached.unwrap_or(u64::MAX));
+                        let options =
+                            spec::stage_options(spec, config, layers, self.device, positions)?;
+                        Stage::load(options, base, &values)?
+                    }
+                };
+                let ports = microbatch(&stage, self.inputs);
+                if let Some(bytes) = cached {
+                    stages.put(key, bytes, stage);
+                }
+                ports
+            }
+        }
+    }
+
+    fn reduce(&self) -> Result<Vec<Port>, RuntimeError> {
+        let mut ports = Vec::new();
+        for output in &self.inputs.leaf.outputs {
+            let PortKind::Partial { node, part } = output.kind else {
+                continue;
+            };
+            let of = |microbatch: u32| {
+                let kind = PortKind::Partial {
+                    node: Node::leaf(microbatch),
+                    part,
+                };
+                self.inputs.tensors(|found| found == kind)
+            };
+            if (node.start..node.end).any(|microbatch| of(microbatch).is_none()) {
+                return Err(missing("a gradient"));
+            }
+            let leaf = |microbatch: u32| of(microbatch).unwrap_or(&[]);
+            let sum = leaf_work::PartSum::new(leaf_work::reduce(self.device, node, &leaf)?)?;
+            ports.push(sum.port(node, part));
+        }
+        Ok(ports)
+    }
+
+    fn update(&self) -> Result<Vec<Port>, RuntimeError> {
+        let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
+        let inputs = self.inputs;
+        let scalars = inputs
+            .scalars
+            .as_ref()
+            .ok_or_else(|| missing("the scalars"))?;
+        let state = self.inputs.state()?.placed(self.device)?;
+        let mut totals = BTreeMap::new();
+        for part in [
+            GradientPart::Own,
+            GradientPart::TiedEmbed,
+            GradientPart::TiedHead,
+        ] {
+            let root = Node {
+                start: 0,
+                end: spec.microbatches,
+            };
+            if let Some(total) = self.total(part, root)? {
+                totals.insert(part, total);
+            }
+        }
+        let gradients = leaf_work::step_gradients(spec, layers, self.device, totals)?;
+        let held = leaf_work::held_names(spec, layers);
+        if held.iter().any(|(_, name)| !gradients.contains_key(name)) {
+            return Err(missing("a gradient"));
+        }
+        let updated = leaf_work::update(spec, layers, self.device, &state, &gradients, scalars)?;
+        let mut ports = updated.outputs();
+        // The norms that the worker reported are part of what it is held to.
+        let norms = leaf_work::norms(spec, layers, self.device, &gradients)?;
+        if norms.iter().any(|norm| !scalars.norms.contains(norm)) {
+            let mut right = scalars.clone();
+            right.norms = norms;
+            ports.push(Port {
+                kind: PortKind::Scalars,
+                digest: right.digest(),
+            });
+        }
+        Ok(ports)
+    }
+
+    fn total(&self, part: GradientPart, node: Node) -> Result<Total, KernelError> {
+        let kind = PortKind::Partial { node, part };
+        if let Some(sum) = self.inputs.tensors(|found| found == kind) {
+            return Ok(Some(sum.to_vec()));
+        }
+        let Some((left, right)) = node.children() else {
+            return Ok(None);
+        };
+        let (left, right) = (self.total(part, left)?, self.total(part, right)?);
+        let (Some(mut sum), Some(right)) = (left, right) else {
+            return Ok(None);
+        };
+        leaf_work::add(self.device, &mut sum, right)?;
+        Ok(Some(sum))
+    }
+}
+
+fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError> {
+    let (spec, leaf) = (&inputs.spec, &inputs.leaf);
+    let batch = inputs
+        .microbatch
+        .as_ref()
+        .ok_or_else(|| missing("its tokens"))?;
+    if !stage.is_first() && inputs.hidden().is_none() {
+        return Err(missing("its hidden states"));
+    }
+    let forwarded = leaf_work::forward(stage, leaf.layers, &batch.batch, inputs.hidden())?;
+    if leaf.phase == LeafPhase::Forward {
+        return Ok(vec![forwarded.output]);
+    }
+    let gradient = inputs.tensors(|kind| matches!(kind, PortKind::Gradient(_)));
+    let gradient = gradient
+        .and_then(|tensors| tensors.first())
+        .map(|tensor| &**tensor);
+    let (layers, number) = (leaf.layers, leaf.microbatch);
+    let done = leaf_work::backward(
+        spec,
+        stage,
+        layers,
+        number,
+        &batch.batch,
+        forwarded,
+        gradient,
+    )?;
+    Ok(done.outputs)
+}

@@ -1,0 +1,197 @@
+//! A job as a worker holds it: a stage, its committed state, and the step in progress.
+
+use std::sync::Arc;
+
+use concord_proto::session::{Held, Scalars, ToCoordinator};
+use concord_proto::{JobId, JobSpec, Plan};
+
+use super::run::StepRun;
+use super::{CommittedStage, EngineContext, EngineEffect, ReceivedFrame};
+use crate::RuntimeError;
+use crate::training::assignment::FetchedStage;
+use crate::training::data::Microbatch;
+
+/// A job in the hands of a worker.
+pub(super) struct StageJob {
+    committed: CommittedStage,
+    run: Option<StepRun>,
+    /// Frames of a step that has not started here yet.
+    early: Vec<ReceivedFrame>,
+}
+
+impl StageJob {
+    pub(super) fn load(
+        context: &EngineContext,
+        fetched: FetchedStage,
+    ) -> Result<Self, RuntimeError> {
+        Ok(Self {
+            committed: CommittedStage::load(context, fetched)?,
+            run: None,
+            early: Vec::new(),
+        })
+    }
+
+    pub(super) fn id(&self) -> JobId {
+        self.committed.id
+    }
+
+    /// The epoch of its plan.
+    pub(super) fn epoch(&self) -> u32 {
+        self.committed.plan.epoch
+    }
+
+    /// What the coordinator may count on after it was gone.
+    pub(super) fn held(&self) -> Held {
+        self.committed.held()
+    }
+
+    /// Drops the stage and the step in progress; the committed state stays.
+    pub(super) fn unload(&mut self, context: &EngineContext) {
+        self.abort(context);
+        self.committed.stage = None;
+    }
+
+    pub(super) fn start_step(
+        &mut self,
+        context: &EngineContext,
+        step: u32,
+        batches: Vec<(u32, Microbatch)>,
+    ) {
+        let committed = self.committed.step;
+        if step != committed {
+            tracing::warn!("asked for step {step} while {committed} are committed");
+            return;
+        }
+        self.drop_run(context);
+        let Some(stage) = &self.committed.stage else {
+            return;
+        };
+        let batches = batches.into_iter().collect();
+        self.run = Some(StepRun::new(&self.committed, stage, batches));
+        for frame in std::mem::take(&mut self.early) {
+            self.receive(frame);
+        }
+    }
+
+    /// Takes tensors in, or holds them for a step that has not started here yet.
+    pub(super) fn receive(&mut self, frame: ReceivedFrame) {
+        let (step, committed) = (frame.header.step, &self.committed);
+        if frame.header.epoch != committed.plan.epoch {
+            return;
+        }
+        let is_early = match &self.run {
+            Some(_) => step == committed.step + 1,
+            None => step == committed.step || step == committed.step + 1,
+        };
+        if is_early {
+            if self.early.len() < early_frames_max(&committed.spec, &committed.plan) {
+                self.early.push(frame);
+            }
+        } else if step == committed.step
+            && let Some(run) = &mut self.run
+        {
+            run.receive(committed, frame);
+        }
+    }
+
+    /// Does one unit of work of the step in progress. False where there is none, or where it fails.
+    pub(super) fn work(&mut self, context: &EngineContext) -> bool {
+        let Some(run) = &mut self.run else {
+            return false;
+        };
+        match run.work(&self.committed, context) {
+            Ok(worked) => worked,
+            Err(error) => {
+                self.fail(context, error);
+                false
+            }
+        }
+    }
+
+    pub(super) fn update(&mut self, context: &EngineContext, scalars: &Scalars) {
+        let Some(run) = &mut self.run else { return };
+        if scalars.step == self.committed.step
+            && let Err(error) = run.update(&self.committed, context, scalars)
+        {
+            self.fail(context, error);
+        }
+    }
+
+    /// Drops the step in progress, and tells the coordinator. Where memory is short, the stage goes
+    /// too: the committed state, which has to leave, is all that is worth its room.
+    fn fail(&mut self, context: &EngineContext, error: RuntimeError) {
+        let error = error.in_step(self.committed.step);
+        if error.out_of_memory().is_some() {
+            self.unload(context);
+        } else {
+            self.drop_run(context);
+        }
+        context.fail(self.id(), self.epoch(), error);
+    }
+
+    /// The update becomes the state.
+    pub(super) fn commit(&mut self, context: &EngineContext, step: u32) {
+        let committed = &mut self.committed;
+        if step != committed.step {
+            return;
+        }
+        let Some(updated) = self.run.as_mut().and_then(|run| run.updated.take()) else {
+            return;
+        };
+        self.run = None;
+        let refreshed = match &mut committed.stage {
+            Some(stage) if !context.faults.keeps_weights_at_commit(step) => {
+                stage.refresh(&updated.state)
+            }
+            _ => Ok(()),
+        };
+        committed.state = updated.state;
+        committed.entries = updated.entries;
+        committed.step += 1;
+        context.set_held(Some(committed.held()));
+        if let Err(error) = refreshed {
+            committed.stage = None;
+            let error = RuntimeError::from(error).in_step(step);
+            context.fail(self.id(), self.epoch(), error);
+        }
+    }
+
+    /// Drops the step in progress; the committed state stays.
+    pub(super) fn abort(&mut self, context: &EngineContext) {
+        self.drop_run(context);
+        self.early.clear();
+    }
+
+    fn drop_run(&mut self, context: &EngineContext) {
+        if self.run.take().is_some() {
+            let (job, step, epoch) = (self.id(), self.committed.step, self.epoch());
+            context.openings(|openings| openings.remove(job, step, epoch));
+        }
+    }
+
+    /// Hands the committed state to the store.
+    pub(super) fn flush(&mut self, context: &EngineContext) {
+        let committed = &self.committed;
+        let mut tensors = Vec::new();
+        for held in committed.state.0.values() {
+            tensors.extend([&held.value, &held.first_moment, &held.second_moment].map(Arc::clone));
+        }
+        let then = ToCoordinator::Flushed {
+            job: committed.id,
+            step: committed.step,
+            state: committed.entries.clone(),
+        };
+        context.effect(EngineEffect::Upload {
+            job: committed.id,
+            epoch: committed.plan.epoch,
+            tensors,
+            then,
+        });
+    }
+}
+
+/// Frames of one step that can come before it starts here: hidden states, gradients and partials.
+fn early_frames_max(spec: &JobSpec, plan: &Plan) -> usize {
+    let nodes = 3 * 2 * (spec.microbatches.ilog2() as usize + 1) * plan.replicas.len();
+    2 * spec.microbatches as usize + nodes
+}

@@ -1,0 +1,179 @@
+//! The leaves of a step and what opens them.
+
+use std::sync::Arc;
+
+use concord_proto::session::Scalars;
+use concord_proto::tree::Node;
+use concord_proto::{ClaimInput, Digest, Leaf, LeafPhase, Origin, Port, PortKind, canonical};
+use concord_verify::training::parts;
+
+use super::committed::CommittedStage;
+use super::openings::StepOpenings;
+use crate::training::core::{Exchange, PartKey};
+use crate::training::data::Microbatch;
+use crate::training::leaf_work::PartSum;
+
+/// Inputs of a leaf together with the addresses that open them.
+#[derive(Default)]
+pub(super) struct LeafInputs {
+    pub(super) inputs: Vec<ClaimInput>,
+    pub(super) openings: Vec<Vec<Digest>>,
+}
+
+impl LeafInputs {
+    pub(super) fn push(&mut self, port: Port, origin: Option<Origin>, opening: Vec<Digest>) {
+        self.inputs.push(ClaimInput { port, origin });
+        self.openings.push(opening);
+    }
+}
+
+/// A partial sum with the signature that it came under.
+pub(super) struct Received {
+    pub(super) sum: Arc<PartSum>,
+    pub(super) origin: Option<Origin>,
+}
+
+impl CommittedStage {
+    /// Adds what opens the state ports.
+    pub(super) fn open_state(&self, openings: &mut StepOpenings) {
+        for (state, held) in self.entries.iter().zip(self.state.0.values()) {
+            openings.tensor(state.entry.value, &held.value);
+            openings.tensor(state.entry.first_moment, &held.first_moment);
+            openings.tensor(state.entry.second_moment, &held.second_moment);
+        }
+    }
+
+    fn state_input(&self, inputs: &mut LeafInputs) {
+        let values = self.entries.iter().map(|state| state.entry.value).collect();
+        inputs.push(self.state_ports()[0], None, values);
+    }
+
+    /// State, tokens and hidden states of a microbatch.
+    pub(super) fn common_inputs(
+        &self,
+        microbatch: &Microbatch,
+        activation: Option<&ClaimInput>,
+    ) -> LeafInputs {
+        let mut inputs = LeafInputs::default();
+        self.state_input(&mut inputs);
+        if self.stage().is_first() || self.stage().is_last() {
+            let port = Port {
+                kind: PortKind::Tokens,
+                digest: microbatch.digest,
+            };
+            inputs.push(port, None, Vec::new());
+        }
+        if let Some(input) = activation {
+            inputs.push(input.port, input.origin.clone(), vec![input.port.digest]);
+        }
+        inputs
+    }
+
+    /// A leaf, whose inputs are added to `openings`.
+    pub(super) fn leaf(
+        &self,
+        openings: &mut StepOpenings,
+        phase: LeafPhase,
+        microbatch: u32,
+        inputs: LeafInputs,
+        outputs: Vec<Port>,
+    ) -> Leaf {
+        openings.leaf(phase, microbatch, inputs.openings);
+        let tokens = match phase {
+            LeafPhase::Forward | LeafPhase::Backward => self.microbatch_tokens(),
+            LeafPhase::Reduce | LeafPhase::Update => 0,
+        };
+        let passes = if phase == LeafPhase::Backward { 4 } else { 2 };
+        Leaf {
+            phase,
+            microbatch,
+            layers: self.layers,
+            inputs: inputs.inputs,
+            outputs,
+            flops: tokens * passes * self.macs_per_token(),
+            tokens,
+        }
+    }
+
+    fn microbatch_tokens(&self) -> u64 {
+        let positions = self.stage().options().positions as u64;
+        u64::from(self.spec.micro_batch_size) * positions
+    }
+
+    /// Multiply-adds of the stage's projections for one token, as metered.
+    fn macs_per_token(&self) -> u64 {
+        let config = &self.stage().options().config;
+        let projection = |p: &concord_models::config::Projection| {
+            let [out, input] = p.shape(config);
+            (out * input) as u64
+        };
+        let layer: u64 = concord_models::config::Projection::ALL
+            .iter()
+            .map(projection)
+            .sum();
+        let head = if self.stage().is_last() {
+            (config.vocab * config.hidden) as u64
+        } else {
+            0
+        };
+        u64::from(self.layers.end - self.layers.start) * layer + head
+    }
+
+    /// Inputs of the sum over `node`: the partials of its microbatches.
+    pub(super) fn reduce_inputs(
+        &self,
+        node: Node,
+        sum_of: impl Fn(u32, concord_proto::GradientPart) -> Arc<PartSum>,
+    ) -> LeafInputs {
+        let mut inputs = LeafInputs::default();
+        for part in parts(&self.spec, self.layers) {
+            for microbatch in node.start..node.end {
+                let sum = sum_of(microbatch, part);
+                inputs.push(
+                    sum.port(Node::leaf(microbatch), part),
+                    None,
+                    sum.digests.clone(),
+                );
+            }
+        }
+        inputs
+    }
+
+    /// Inputs of the update: state, moments, scalars, and the partial sums of all.
+    pub(super) fn update_inputs(
+        &self,
+        openings: &mut StepOpenings,
+        exchange: &Exchange<Received>,
+        scalars: &Scalars,
+    ) -> LeafInputs {
+        let mut inputs = LeafInputs::default();
+        self.state_input(&mut inputs);
+        let moments = self.entries.iter().map(|state| state.entry);
+        let moments = moments
+            .flat_map(|e| [e.first_moment, e.second_moment])
+            .collect();
+        inputs.push(self.state_ports()[1], None, moments);
+        let digest = scalars.digest();
+        openings.bytes(digest, canonical::encode(scalars));
+        inputs.push(
+            Port {
+                kind: PortKind::Scalars,
+                digest,
+            },
+            None,
+            vec![digest],
+        );
+        for (PartKey { part, node }, received) in exchange.values() {
+            let sum = &received.sum;
+            for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
+                openings.tensor(*digest, tensor);
+            }
+            inputs.push(
+                sum.port(*node, *part),
+                received.origin.clone(),
+                sum.digests.clone(),
+            );
+        }
+        inputs
+    }
+}

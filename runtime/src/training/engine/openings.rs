@@ -1,0 +1,104 @@
+//! What a worker holds so that a checker can compute its leaves again: inputs by address, until the
+//! coordinator releases them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::{KernelError, Tensor};
+use concord_proto::session::{OpenRequest, Opening};
+use concord_proto::{Digest, JobId, LeafPhase};
+
+use crate::tensor_blob;
+
+/// A blob that is given out.
+#[derive(Clone)]
+pub(crate) enum OpenBlob {
+    /// A tensor, fetched from its GPU and encoded when it is asked for.
+    Tensor(Arc<Tensor>),
+    Bytes(Arc<Vec<u8>>),
+}
+
+impl OpenBlob {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, KernelError> {
+        match self {
+            Self::Tensor(tensor) => tensor_blob::encode(tensor),
+            Self::Bytes(bytes) => Ok(bytes.to_vec()),
+        }
+    }
+}
+
+/// Inputs of the leaves of recent steps.
+#[derive(Default)]
+pub(crate) struct Openings {
+    steps: BTreeMap<(JobId, u32, u32), StepOpenings>,
+}
+
+/// Inputs of the leaves of one step.
+#[derive(Default)]
+pub(crate) struct StepOpenings {
+    leaves: BTreeMap<(LeafPhase, u32), Vec<Vec<Digest>>>,
+    blobs: BTreeMap<Digest, OpenBlob>,
+}
+
+impl StepOpenings {
+    /// Adds the inputs of a leaf: for each port the addresses that its digest is over.
+    pub(crate) fn leaf(&mut self, phase: LeafPhase, microbatch: u32, ports: Vec<Vec<Digest>>) {
+        self.leaves.insert((phase, microbatch), ports);
+    }
+
+    pub(crate) fn tensor(&mut self, digest: Digest, tensor: &Arc<Tensor>) {
+        self.blobs
+            .entry(digest)
+            .or_insert_with(|| OpenBlob::Tensor(tensor.clone()));
+    }
+
+    pub(crate) fn bytes(&mut self, digest: Digest, bytes: Vec<u8>) {
+        self.blobs.insert(digest, OpenBlob::Bytes(Arc::new(bytes)));
+    }
+}
+
+impl Openings {
+    pub(crate) fn insert(&mut self, job: JobId, step: u32, epoch: u32, openings: StepOpenings) {
+        self.steps.insert((job, step, epoch), openings);
+    }
+
+    /// Forgets a step.
+    pub(crate) fn remove(&mut self, job: JobId, step: u32, epoch: u32) {
+        self.steps.remove(&(job, step, epoch));
+    }
+
+    /// Forgets the steps of a job below `below`.
+    pub(crate) fn release(&mut self, job: &JobId, below: u32) {
+        self.steps
+            .retain(|(of, step, _), _| of != job || *step >= below);
+    }
+
+    /// Fetches what lies on a GPU, so that its memory is free.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where the GPU fails.
+    pub(crate) fn fetch(&mut self) -> Result<(), KernelError> {
+        let steps = self.steps.values_mut();
+        for blob in steps.flat_map(|step| step.blobs.values_mut()) {
+            if let OpenBlob::Tensor(tensor) = blob {
+                *tensor = tensor_blob::on_host(tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inputs of a leaf.
+    pub(crate) fn open(&self, request: &OpenRequest) -> Opening {
+        let step = self.steps.get(&(request.job, request.step, request.epoch));
+        let leaf = step.and_then(|s| s.leaves.get(&(request.phase, request.microbatch)));
+        leaf.map_or(Opening::Gone, |ports| Opening::Inputs(ports.clone()))
+    }
+
+    /// A blob of any step.
+    pub(crate) fn blob(&self, digest: &Digest) -> Option<OpenBlob> {
+        self.steps
+            .values()
+            .rev()
+            .find_map(|step| step.blobs.get(digest).cloned())
+    }
+}

@@ -1,0 +1,264 @@
+//! One step of a stage: microbatches forward and back, sums, exchange, update.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::{KernelError, Tensor};
+use concord_models::decoder::Stage;
+use concord_proto::wire::FrameHeader;
+use concord_proto::{ClaimInput, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind};
+
+use super::leaves::Received;
+use super::openings::StepOpenings;
+use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
+use crate::RuntimeError;
+use crate::training::core::{Exchange, MicrobatchSchedule, MicrobatchTask, PartKey};
+use crate::training::data::Microbatch;
+use crate::training::leaf_work::{self, Forwarded, PartSum, Updated};
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepProgress {
+    /// Microbatches are under way.
+    Computing,
+    /// Partial sums of others are awaited.
+    Exchanging,
+    /// Norms are reported; the scalars of all are awaited.
+    Reported,
+}
+
+/// The step in progress.
+pub(super) struct StepRun {
+    batches: BTreeMap<u32, Microbatch>,
+    schedule: MicrobatchSchedule,
+    pub(super) progress: StepProgress,
+    activations: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
+    gradients: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
+    /// Tapes of microbatches in flight; none where the forward pass is done again.
+    tapes: BTreeMap<u32, Option<Forwarded>>,
+    pub(super) sums: BTreeMap<(u32, GradientPart), Arc<PartSum>>,
+    pub(super) losses: Vec<MicrobatchLoss>,
+    pub(super) leaves: BTreeMap<(LeafPhase, u32), Leaf>,
+    pub(super) exchange: Exchange<Received>,
+    pub(super) step_gradients: BTreeMap<String, Arc<Tensor>>,
+    pub(super) openings: StepOpenings,
+    pub(super) updated: Option<Updated>,
+}
+
+impl StepRun {
+    pub(super) fn new(
+        job: &CommittedStage,
+        stage: &Stage,
+        batches: BTreeMap<u32, Microbatch>,
+    ) -> Self {
+        let replica = &job.plan.replicas[job.slot.replica];
+        let (first, last) = (stage.is_first(), stage.is_last());
+        let mut openings = StepOpenings::default();
+        job.open_state(&mut openings);
+        Self {
+            batches,
+            schedule: MicrobatchSchedule::new(replica.start, replica.end, job.depth, first, last),
+            progress: StepProgress::Computing,
+            activations: BTreeMap::new(),
+            gradients: BTreeMap::new(),
+            tapes: BTreeMap::new(),
+            sums: BTreeMap::new(),
+            losses: Vec::new(),
+            leaves: BTreeMap::new(),
+            exchange: Exchange::new(&job.spec, &job.plan, job.slot),
+            step_gradients: BTreeMap::new(),
+            openings,
+            updated: None,
+        }
+    }
+
+    /// Takes tensors in from the neighbour that they must come from.
+    pub(super) fn receive(&mut self, job: &CommittedStage, frame: ReceivedFrame) {
+        let FrameHeader {
+            port,
+            origin,
+            microbatch,
+            ..
+        } = frame.header;
+        let pipeline = job.pipeline();
+        let neighbour = |stage: Option<usize>| stage.and_then(|s| pipeline.get(s)).copied();
+        let input = ClaimInput {
+            port,
+            origin: Some(origin.clone()),
+        };
+        match port.kind {
+            PortKind::Activation(layer) => {
+                let expected = neighbour(job.slot.stage.checked_sub(1));
+                let fits = layer == job.layers.start && expected == Some(origin.worker);
+                if let (true, [tensor]) = (fits, &frame.tensors[..]) {
+                    self.activations.insert(microbatch, (tensor.clone(), input));
+                    self.schedule.activation_arrived(microbatch);
+                }
+            }
+            PortKind::Gradient(layer) => {
+                let fits = layer == job.layers.end
+                    && neighbour(Some(job.slot.stage + 1)) == Some(origin.worker);
+                if let (true, [tensor]) = (fits, &frame.tensors[..]) {
+                    self.gradients.insert(microbatch, (tensor.clone(), input));
+                    self.schedule.gradient_arrived(microbatch);
+                }
+            }
+            PortKind::Partial { node, part } => {
+                let sum = PartSum {
+                    tensors: frame.tensors,
+                    digests: frame.digests,
+                };
+                let from = origin.worker;
+                let received = Received {
+                    sum: Arc::new(sum),
+                    origin: Some(origin),
+                };
+                self.exchange.insert(PartKey { part, node }, from, received);
+            }
+            PortKind::State
+            | PortKind::Tokens
+            | PortKind::Loss
+            | PortKind::Moments
+            | PortKind::Scalars => {
+                let from = origin.worker.short();
+                tracing::debug!(
+                    "worker {from} sent {:?}, which no stage takes in",
+                    port.kind
+                );
+            }
+        }
+    }
+
+    /// Does one unit of work; false where something must come in first.
+    pub(super) fn work(
+        &mut self,
+        job: &CommittedStage,
+        context: &EngineContext,
+    ) -> Result<bool, RuntimeError> {
+        match self.progress {
+            StepProgress::Computing => match self.schedule.take() {
+                Some(MicrobatchTask::Forward(microbatch)) => {
+                    self.forward(job, context, microbatch)?
+                }
+                Some(MicrobatchTask::Backward(microbatch)) => {
+                    self.backward(job, context, microbatch)?
+                }
+                None if self.schedule.is_done() => self.reduce(job, context)?,
+                None => return Ok(false),
+            },
+            StepProgress::Exchanging if self.exchange.is_complete() => self.report(job, context)?,
+            StepProgress::Exchanging | StepProgress::Reported => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn forward(
+        &mut self,
+        job: &CommittedStage,
+        context: &EngineContext,
+        microbatch: u32,
+    ) -> Result<(), RuntimeError> {
+        let batch = &self.batches[&microbatch];
+        let activation = self.activations.get(&microbatch);
+        let hidden = activation.map(|(tensor, _)| &**tensor);
+        let wrong = context.faults.before_forward(job.step, &batch.batch);
+        let tokens = wrong.as_ref().unwrap_or(&batch.batch);
+        let forwarded = leaf_work::forward(job.stage(), job.layers, tokens, hidden)?;
+        if let Some(sum) = forwarded.loss() {
+            check_finite(|| format!("loss of microbatch {microbatch}"), sum)?;
+            self.losses.push(MicrobatchLoss {
+                microbatch,
+                sum: F32Bits::from(sum),
+            });
+        }
+        let inputs = job.common_inputs(batch, activation.map(|(_, input)| input));
+        if let Some((tensor, input)) = activation {
+            self.openings.tensor(input.port.digest, tensor);
+        }
+        let output = forwarded.output;
+        let outputs = vec![output];
+        let leaf = job.leaf(
+            &mut self.openings,
+            LeafPhase::Forward,
+            microbatch,
+            inputs,
+            outputs,
+        );
+        self.leaves.insert((LeafPhase::Forward, microbatch), leaf);
+        if let Some(hidden) = forwarded.hidden() {
+            let next = job.pipeline()[job.slot.stage + 1];
+            sending::send(job, context, next, microbatch, output, &[hidden])?;
+        }
+        let again = job.recompute && forwarded.loss().is_none();
+        self.tapes.insert(microbatch, (!again).then_some(forwarded));
+        Ok(())
+    }
+
+    fn backward(
+        &mut self,
+        job: &CommittedStage,
+        context: &EngineContext,
+        microbatch: u32,
+    ) -> Result<(), RuntimeError> {
+        let batch = &self.batches[&microbatch];
+        let activation = self.activations.remove(&microbatch);
+        let hidden = activation.as_ref().map(|(tensor, _)| &**tensor);
+        let forwarded = match self.tapes.remove(&microbatch).flatten() {
+            Some(forwarded) => forwarded,
+            None => leaf_work::forward(job.stage(), job.layers, &batch.batch, hidden)?,
+        };
+        let gradient = self.gradients.remove(&microbatch);
+        let d_output = gradient.as_ref().map(|(tensor, _)| &**tensor);
+        let (spec, layers, tokens) = (&job.spec, job.layers, &batch.batch);
+        let done = leaf_work::backward(
+            spec,
+            job.stage(),
+            layers,
+            microbatch,
+            tokens,
+            forwarded,
+            d_output,
+        )?;
+        let mut inputs = job.common_inputs(batch, activation.as_ref().map(|(_, input)| input));
+        if let Some((tensor, input)) = gradient {
+            self.openings.tensor(input.port.digest, &tensor);
+            inputs.push(input.port, input.origin, vec![input.port.digest]);
+        }
+        let outputs = done.outputs.clone();
+        let leaf = job.leaf(
+            &mut self.openings,
+            LeafPhase::Backward,
+            microbatch,
+            inputs,
+            outputs,
+        );
+        self.leaves.insert((LeafPhase::Backward, microbatch), leaf);
+        for (part, sum) in done.sums {
+            for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
+                self.openings.tensor(*digest, tensor);
+            }
+            self.sums.insert((microbatch, part), sum);
+        }
+        let port = done
+            .outputs
+            .iter()
+            .find(|port| matches!(port.kind, PortKind::Gradient(_)));
+        if let (Some(port), Some(d_input)) = (port, done.d_input) {
+            let previous = job.pipeline()[job.slot.stage - 1];
+            sending::send(job, context, previous, microbatch, *port, &[d_input])?;
+        }
+        Ok(())
+    }
+}
+
+/// What is reported is finite, as everything is that is hashed.
+pub(super) fn check_finite(name: impl FnOnce() -> String, value: f32) -> Result<(), KernelError> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    Err(KernelError::NotFinite {
+        tensor: name(),
+        index: 0,
+        value,
+    })
+}

@@ -1,0 +1,369 @@
+//! The engine alone, driven by events: a stage that is the whole of a tiny model.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use concord_kernels::{Device, Tensor};
+use concord_models::config::DecoderConfig;
+use concord_models::decoder::{Batch, Trainable, next_tokens};
+use concord_models::train::{StateTensor, TrainState};
+use concord_proto::session::{Scalars, ToCoordinator};
+use concord_proto::wire::FrameHeader;
+use concord_proto::{
+    AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, Order,
+    Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Signed,
+    TensorState, TrainedTensor, leaf_root,
+};
+use tokio::sync::mpsc;
+use tonic::transport::Endpoint;
+
+use super::{
+    EngineContext, EngineEffect, EngineEvent, EngineShared, ReceivedFrame, TrainingEngine,
+};
+use crate::blobs::{BlobOptions, Blobs};
+use crate::faults::Faults;
+use crate::model_blobs::ModelBlobs;
+use crate::spec;
+use crate::training::assignment::FetchedStage;
+use crate::training::data::Microbatch;
+
+const MICROBATCHES: u32 = 2;
+const EPOCH: u32 = 3;
+const TOKENS: usize = 4;
+
+fn config() -> DecoderConfig {
+    DecoderConfig::from_json(
+        r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8,
+            "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": 10, "max_position_embeddings": 32,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false}"#,
+    )
+    .unwrap()
+}
+
+fn job_spec(config: &DecoderConfig) -> JobSpec {
+    let trained = Trainable::Full.tensors(config).into_iter();
+    let trained = trained.map(|tensor| TrainedTensor {
+        name: tensor.name,
+        shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
+        place: spec::place(tensor.place, false),
+    });
+    JobSpec {
+        arithmetic: 1,
+        model: Digest::default(),
+        data: Digest::default(),
+        adapter: AdapterSpec::Full,
+        initial_state: Digest::default(),
+        trainable: trained.collect(),
+        layers: 1,
+        order: Order::AsGiven,
+        micro_batch_size: 1,
+        microbatches: MICROBATCHES,
+        steps: 4,
+        optimizer: AdamW {
+            beta1: 0.9.into(),
+            beta2: 0.999.into(),
+            epsilon: 1e-8.into(),
+            weight_decay: 0.0.into(),
+            max_grad_norm: 1.0.into(),
+        },
+        schedule: RateSchedule {
+            kind: ScheduleKind::Constant,
+            learning_rate: 0.01.into(),
+            warmup_steps: 0,
+        },
+        precision: PrecisionSpec {
+            weights: 16,
+            activations: 16,
+        },
+    }
+}
+
+/// Values that are no zeros, and moments that are.
+fn state(spec: &JobSpec) -> TrainState {
+    let tensor = |shape: &[u64], value: &dyn Fn(usize) -> f32| {
+        let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(value).collect();
+        Arc::new(Tensor::new(&shape, values).unwrap())
+    };
+    let all = spec.trainable.iter().map(|trained| {
+        let held = StateTensor {
+            value: tensor(&trained.shape, &|n| ((n * 37 % 29) as f32 - 13.5) / 32.0),
+            first_moment: tensor(&trained.shape, &|_| 0.0),
+            second_moment: tensor(&trained.shape, &|_| 0.0),
+        };
+        (trained.name.clone(), held)
+    });
+    TrainState(all.collect())
+}
+
+/// An engine on a thread of its own, and both ends of it.
+struct Driven {
+    events: SyncSender<EngineEvent>,
+    effects: mpsc::Receiver<EngineEffect>,
+    job: JobId,
+    _folder: tempfile::TempDir,
+}
+
+/// What a step ended with.
+struct Claimed {
+    signed: Signed,
+    loss: F32Bits,
+    state: Vec<TensorState>,
+}
+
+impl Driven {
+    async fn start(faults: Faults) -> Self {
+        let (events, inbox) = sync_channel(64);
+        let (effects, outbox) = mpsc::channel(64);
+        let (key, device) = (Keypair::from_secret([5; 32]), Device::Reference);
+        let worker = key.public();
+        let engine = TrainingEngine::new(EngineContext {
+            device,
+            device_name: "reference".to_string(),
+            key,
+            shared: EngineShared::default(),
+            effects,
+            faults,
+        });
+        std::thread::spawn(move || engine.run(inbox));
+        let config = config();
+        let spec = job_spec(&config);
+        let plan = Plan {
+            job: spec.id(),
+            epoch: EPOCH,
+            stages: vec![Layers { start: 0, end: 1 }],
+            replicas: vec![Replica {
+                workers: vec![worker],
+                start: 0,
+                end: MICROBATCHES,
+            }],
+        };
+        // Nobody listens there: every tensor is trained, and part of the state.
+        let folder = tempfile::tempdir().unwrap();
+        let coordinator = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let dir = folder.path().to_path_buf();
+        let blobs = Blobs::new(coordinator, dir, &BlobOptions::default()).unwrap();
+        let job = spec.id();
+        let fetched = FetchedStage {
+            job,
+            slot: plan.slot(&worker).unwrap(),
+            plan,
+            endpoints: vec!["http://127.0.0.1:1".to_string()],
+            config: config.into(),
+            tensors: ModelBlobs::none(&blobs),
+            state: state(&spec),
+            spec: spec.into(),
+            step: 0,
+            sequence_len: TOKENS,
+            recompute: false,
+            depth: 1,
+        };
+        let mut driven = Self {
+            events,
+            effects: outbox,
+            job,
+            _folder: folder,
+        };
+        driven.tell(EngineEvent::Load(Box::new(fetched)));
+        let ready = driven.report().await;
+        assert!(matches!(ready, ToCoordinator::Ready { epoch: EPOCH, .. }));
+        driven
+    }
+
+    fn tell(&self, event: EngineEvent) {
+        self.events.send(event).unwrap();
+    }
+
+    async fn effect(&mut self) -> EngineEffect {
+        let effect = tokio::time::timeout(Duration::from_secs(60), self.effects.recv());
+        effect.await.expect("within a minute").expect("an effect")
+    }
+
+    async fn report(&mut self) -> ToCoordinator {
+        match self.effect().await {
+            EngineEffect::Report(message) => message,
+            EngineEffect::Send { .. } | EngineEffect::Upload { .. } => panic!("no report"),
+            EngineEffect::GpuGone(error) => panic!("{error}"),
+        }
+    }
+
+    fn start_step(&self, step: u32) {
+        let batch = |microbatch: u32| {
+            let token = |n: usize| (n as u32 * 3 + 5 * microbatch + step) % 10;
+            let tokens: Vec<u32> = (0..TOKENS).map(token).collect();
+            let batch = Batch {
+                sequences: 1,
+                sequence_len: TOKENS,
+                targets: next_tokens(&tokens, &[1; TOKENS], TOKENS),
+                tokens,
+            };
+            let digest = Digest::of(Domain::Blob, &[microbatch as u8, step as u8]);
+            let batch = Arc::new(batch);
+            (microbatch, Microbatch { batch, digest })
+        };
+        self.tell(EngineEvent::Step {
+            job: self.job,
+            epoch: EPOCH,
+            step,
+            batches: (0..MICROBATCHES).map(batch).collect(),
+        });
+    }
+
+    /// A step up to its claim, with this message in its middle.
+    async fn step_with(&mut self, step: u32, between: Option<EngineEvent>) -> Claimed {
+        self.start_step(step);
+        if let Some(event) = between {
+            self.tell(event);
+        }
+        let ToCoordinator::Computed { losses, norms, .. } = self.report().await else {
+            panic!("no norms");
+        };
+        let targets = u64::from(MICROBATCHES) * (TOKENS as u64 - 1);
+        self.tell(EngineEvent::Scalars {
+            job: self.job,
+            epoch: EPOCH,
+            scalars: Scalars {
+                step,
+                losses,
+                norms,
+                targets,
+            },
+        });
+        let ToCoordinator::Updated { claim, leaves } = self.report().await else {
+            panic!("no claim");
+        };
+        let signed = claim;
+        let claim: Claim = claim_of(&signed);
+        assert_eq!(claim.leaf_root, leaf_root(&leaves));
+        Claimed {
+            signed,
+            loss: claim.loss,
+            state: claim.state,
+        }
+    }
+
+    async fn step(&mut self, step: u32) -> Claimed {
+        let claimed = self.step_with(step, None).await;
+        self.tell(EngineEvent::Commit {
+            job: self.job,
+            epoch: EPOCH,
+            step,
+            release_below: 0,
+        });
+        claimed
+    }
+
+    /// How many steps are committed, and the state after them.
+    async fn committed(&mut self) -> (u32, Vec<TensorState>) {
+        self.tell(EngineEvent::Flush { job: self.job });
+        let EngineEffect::Upload { then, .. } = self.effect().await else {
+            panic!("no upload");
+        };
+        let ToCoordinator::Flushed { step, state, .. } = then else {
+            panic!("{then:?}");
+        };
+        (step, state)
+    }
+}
+
+/// The claim itself, whether its signature fits or not.
+fn claim_of(signed: &Signed) -> Claim {
+    concord_proto::canonical::decode(&signed.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_step_leads_from_events_to_a_claim_and_its_commit_to_the_next_state() {
+    let mut engine = Driven::start(Faults::default()).await;
+    let (_, initial) = engine.committed().await;
+    let first = engine.step(0).await;
+    assert!(first.signed.open::<Claim>().is_ok());
+    assert_ne!(first.state, initial);
+    assert!(first.loss.get().is_finite());
+    assert_eq!(engine.committed().await, (1, first.state));
+    let second = engine.step(1).await;
+    assert_eq!(engine.committed().await, (2, second.state));
+}
+
+#[tokio::test]
+async fn what_is_done_again_after_an_abort_is_the_same() {
+    let mut engine = Driven::start(Faults::default()).await;
+    let first = engine.step_with(0, None).await;
+    engine.tell(EngineEvent::Abort { job: engine.job });
+    assert_eq!(engine.committed().await.0, 0);
+    let again = engine.step(0).await;
+    assert_eq!(first.signed, again.signed);
+}
+
+/// A neighbour may send what it likes: only what a stage takes in counts.
+#[tokio::test]
+async fn frames_that_no_stage_takes_in_change_nothing() {
+    let honest = Driven::start(Faults::default()).await.step(0).await;
+    let tensor = Arc::new(Tensor::new(&[1, 8], vec![1.0; 8]).unwrap());
+    let digest = crate::tensor_blob::digest(&tensor).unwrap();
+    for kind in [
+        PortKind::State,
+        PortKind::Moments,
+        PortKind::Tokens,
+        PortKind::Loss,
+        PortKind::Scalars,
+        PortKind::Activation(0),
+        PortKind::Gradient(1),
+    ] {
+        let mut engine = Driven::start(Faults::default()).await;
+        let port = Port { kind, digest };
+        let message = Origin::message(&engine.job, 0, EPOCH, 0, &port);
+        let origin = Origin::sign(&Keypair::from_secret([6; 32]), &message);
+        let header = FrameHeader {
+            job: engine.job,
+            epoch: EPOCH,
+            step: 0,
+            microbatch: 0,
+            port,
+            origin,
+            bytes: 1,
+        };
+        let frame = ReceivedFrame {
+            header,
+            tensors: vec![tensor.clone()],
+            digests: vec![digest],
+        };
+        let frame = EngineEvent::Frame(Box::new(frame));
+        let claimed = engine.step_with(0, Some(frame)).await;
+        assert_eq!(claimed.signed, honest.signed, "{kind:?}");
+    }
+}
+
+/// Each liar of training does what its name says, from its step on.
+#[cfg(feature = "liars")]
+#[tokio::test]
+async fn every_liar_changes_what_its_name_says() {
+    let mut honest = Driven::start(Faults::default()).await;
+    let initial = honest.committed().await.1;
+    let (first, second) = (honest.step(0).await, honest.step(1).await);
+    for (name, changes_first) in [
+        ("skipped-step@1", false),
+        ("wrong-data@1", false),
+        ("stale-weights", false),
+        ("replayed-claim@1", false),
+        ("forged-signature@1", false),
+        ("lower-precision", true),
+        ("wrong-data", true),
+        ("skipped-step", true),
+    ] {
+        let mut liar = Driven::start(name.parse().unwrap()).await;
+        let (lie, lie_after) = (liar.step(0).await, liar.step(1).await);
+        assert_eq!(lie.signed != first.signed, changes_first, "{name}");
+        assert_ne!(lie_after.signed, second.signed, "{name}");
+        match name {
+            "skipped-step" => assert_eq!(lie.state, initial),
+            "skipped-step@1" => assert_eq!(lie_after.state, first.state),
+            "wrong-data" => assert_ne!(lie.loss, first.loss),
+            "replayed-claim@1" => assert_eq!(lie_after.signed, first.signed),
+            "forged-signature@1" => assert!(lie_after.signed.open::<Claim>().is_err()),
+            _ => assert_ne!(lie_after.state, second.state, "{name}"),
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The work of a leaf: what the worker does and what the checker does again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::cuda::MemoryPurpose;
+use concord_kernels::{Device, KernelError, Tensor};
+use concord_models::decoder::{Batch, Gradients, Stage, StageInput, StageTape, TensorUse};
+use concord_models::train::{StepScalars, TrainState, gradient_norm, mean_loss};
+use concord_proto::manifest::StateEntry;
+use concord_proto::session::Scalars;
+use concord_proto::tree::Node;
+use concord_proto::{
+    Digest, F32Bits, GradientPart, JobSpec, Layers, ModelPlace, Port, PortKind, TensorNorm,
+    TensorState, merkle,
+};
+use concord_verify::training::{held_tensors, loss_digest};
+
+use crate::{RuntimeError, spec, tensor_blob};
+
+/// The gradients of one part, summed over a node: in the order of the tensors' names.
+#[derive(Debug)]
+pub(crate) struct PartSum {
+    pub(crate) tensors: Vec<Arc<Tensor>>,
+    pub(crate) digests: Vec<Digest>,
+}
+
+impl PartSum {
+    pub(crate) fn new(tensors: Vec<Arc<Tensor>>) -> Result<Self, KernelError> {
+        let digests = tensors
+            .iter()
+            .map(|tensor| tensor_blob::digest(tensor))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { tensors, digests })
+    }
+
+    pub(crate) fn root(&self) -> Digest {
+        merkle::root(&self.digests)
+    }
+
+    pub(crate) fn port(&self, node: Node, part: GradientPart) -> Port {
+        Port {
+            kind: PortKind::Partial { node, part },
+            digest: self.root(),
+        }
+    }
+}
+
+/// The tensors of a partial sum, unless a GPU failed.
+pub(crate) type Sum = Result<Vec<Arc<Tensor>>, KernelError>;
+
+/// A microbatch that went through a stage.
+pub(crate) struct Forwarded {
+    tape: StageTape,
+    end: ForwardEnd,
+    pub(crate) output: Port,
+}
+
+enum ForwardEnd {
+    Hidden(Arc<Tensor>),
+    Loss {
+        sum: f32,
+        d_hidden: Tensor,
+        gradients: Gradients,
+    },
+}
+
+impl Forwarded {
+    /// The hidden states for the next stage.
+    pub(crate) fn hidden(&self) -> Option<Arc<Tensor>> {
+        match &self.end {
+            ForwardEnd::Hidden(hidden) => Some(hidden.clone()),
+            ForwardEnd::Loss { .. } => None,
+        }
+    }
+
+    /// The loss of the microbatch, on the last stage.
+    pub(crate) fn loss(&self) -> Option<f32> {
+        match &self.end {
+            ForwardEnd::Loss { sum, .. } => Some(*sum),
+            ForwardEnd::Hidden(_) => None,
+        }
+    }
+}
+
+/// Sends a microbatch through the stage of `layers`; through the loss, too, on the last one.
+pub(crate) fn forward(
+    stage: &Stage,
+    layers: Layers,
+    batch: &Batch,
+    input: Option<&Tensor>,
+) -> Result<Forwarded, RuntimeError> {
+    let input = input.map_or(StageInput::Tokens, |hidden| {
+        StageInput::Hidden(hidden.clone())
+    });
+    let (hidden, tape) = stage.forward(batch, input)?;
+    if !stage.is_last() {
+        let kind = PortKind::Activation(layers.end);
+        let output = Port {
+            kind,
+            digest: tensor_blob::digest(&hidden)?,
+        };
+        return Ok(Forwarded {
+            tape,
+            end: ForwardEnd::Hidden(Arc::new(hidden)),
+            output,
+        });
+    }
+    let mut gradients = Gradients::default();
+    let loss = stage.loss(batch, &hidden, &mut gradients)?;
+    let digest = loss_digest(F32Bits::from(loss.sum));
+    let end = ForwardEnd::Loss {
+        sum: loss.sum,
+        d_hidden: loss.d_hidden,
+        gradients,
+    };
+    Ok(Forwarded {
+        tape,
+        end,
+        output: Port {
+            kind: PortKind::Loss,
+            digest,
+        },
+    })
+}
+
+/// What the backward pass of a microbatch gives.
+pub(crate) struct Backwarded {
+    pub(crate) sums: BTreeMap<GradientPart, Arc<PartSum>>,
+    pub(crate) d_input: Option<Arc<Tensor>>,
+    pub(crate) outputs: Vec<Port>,
+}
+
+/// Sends gradients back; `gradient` is that of the stage's output, but on the last stage.
+pub(crate) fn backward(
+    spec: &JobSpec,
+    stage: &Stage,
+    layers: Layers,
+    microbatch: u32,
+    batch: &Batch,
+    forwarded: Forwarded,
+    gradient: Option<&Tensor>,
+) -> Result<Backwarded, RuntimeError> {
+    let (d_output, mut gradients) = match (forwarded.end, gradient) {
+        (
+            ForwardEnd::Loss {
+                d_hidden,
+                gradients,
+                ..
+            },
+            _,
+        ) => (d_hidden, gradients),
+        (ForwardEnd::Hidden(_), Some(gradient)) => (gradient.clone(), Gradients::default()),
+        (ForwardEnd::Hidden(_), None) => {
+            return Err(RuntimeError::Unsupported("a gradient is missing".into()));
+        }
+    };
+    let d_input = stage.backward(batch, &forwarded.tape, d_output, &mut gradients)?;
+    let sums = split(spec, layers, gradients)?;
+    let node = Node::leaf(microbatch);
+    let mut outputs: Vec<Port> = sums
+        .iter()
+        .map(|(part, sum)| sum.port(node, *part))
+        .collect();
+    let d_input = d_input.map(Arc::new);
+    if let Some(d_input) = &d_input {
+        let kind = PortKind::Gradient(layers.start);
+        outputs.push(Port {
+            kind,
+            digest: tensor_blob::digest(d_input)?,
+        });
+    }
+    Ok(Backwarded {
+        sums,
+        d_input,
+        outputs,
+    })
+}
+
+fn split(
+    spec: &JobSpec,
+    layers: Layers,
+    mut gradients: Gradients,
+) -> Result<BTreeMap<GradientPart, Arc<PartSum>>, KernelError> {
+    let end = |part| match part {
+        GradientPart::Own => TensorUse::Own,
+        GradientPart::TiedEmbed => TensorUse::TiedEmbed,
+        GradientPart::TiedHead => TensorUse::TiedHead,
+    };
+    let mut take = |part| {
+        let mut tensors = Vec::new();
+        gradients.0.retain(|key, tensor| {
+            let taken = key.end == end(part);
+            if taken {
+                tensors.push(Arc::new(std::mem::replace(tensor, Tensor::zeros(&[0]))));
+            }
+            !taken
+        });
+        Ok((part, Arc::new(PartSum::new(tensors)?)))
+    };
+    concord_verify::training::parts(spec, layers)
+        .into_iter()
+        .map(&mut take)
+        .collect()
+}
+
+/// Adds partial sums along the tree below `node`: `leaf(m)` is the sum of one microbatch.
+pub(crate) fn reduce<'a>(
+    device: &Device,
+    node: Node,
+    leaf: &impl Fn(u32) -> &'a [Arc<Tensor>],
+) -> Sum {
+    match node.children() {
+        None => Ok(leaf(node.start).to_vec()),
+        Some((left, right)) => {
+            let mut sum = reduce(device, left, leaf)?;
+            add(device, &mut sum, reduce(device, right, leaf)?)?;
+            Ok(sum)
+        }
+    }
+}
+
+/// `sum += other`, tensor by tensor.
+pub(crate) fn add(
+    device: &Device,
+    sum: &mut [Arc<Tensor>],
+    other: Vec<Arc<Tensor>>,
+) -> Result<(), KernelError> {
+    let _gradients = device.account(MemoryPurpose::Gradients);
+    let mut pairs = sum.iter_mut().zip(other);
+    pairs.try_for_each(|(sum, other)| device.add_assign(Arc::make_mut(sum), &other))
+}
+
+/// `sum += other`, unless either has failed.
+pub(crate) fn add_sums(device: &Device, sum: &mut Sum, other: Sum) {
+    let Ok(held) = sum else { return };
+    if let Err(error) = other.and_then(|other| add(device, held, other)) {
+        *sum = Err(error);
+    }
+}
+
+/// Names of the tensors that a stage trains, with their indices in the spec.
+pub(crate) fn held_names(spec: &JobSpec, layers: Layers) -> Vec<(u32, String)> {
+    let name = |index: u32| (index, spec.trainable[index as usize].name.clone());
+    held_tensors(spec, layers).into_iter().map(name).collect()
+}
+
+/// The gradient of the step for each tensor of a stage, by name: from the totals of its parts.
+pub(crate) fn step_gradients(
+    spec: &JobSpec,
+    layers: Layers,
+    device: &Device,
+    totals: BTreeMap<GradientPart, Vec<Arc<Tensor>>>,
+) -> Result<BTreeMap<String, Arc<Tensor>>, KernelError> {
+    let is_tied = |index: u32| spec.trainable[index as usize].place == ModelPlace::EmbedAndHead;
+    let (tied, own): (Vec<_>, Vec<_>) = held_names(spec, layers)
+        .into_iter()
+        .partition(|(index, _)| is_tied(*index));
+    let mut gradients = BTreeMap::new();
+    for (part, tensors) in totals {
+        let names = if part == GradientPart::Own {
+            &own
+        } else {
+            &tied
+        };
+        for ((_, name), tensor) in names.iter().zip(tensors) {
+            match gradients.get_mut(name) {
+                None => {
+                    gradients.insert(name.clone(), tensor);
+                }
+                Some(sum) => add(device, std::slice::from_mut(sum), vec![tensor])?,
+            }
+        }
+    }
+    Ok(gradients)
+}
+
+/// Squared norms of the gradients of a stage, by rising index.
+pub(crate) fn norms(
+    spec: &JobSpec,
+    layers: Layers,
+    device: &Device,
+    gradients: &BTreeMap<String, Arc<Tensor>>,
+) -> Result<Vec<TensorNorm>, KernelError> {
+    let held = held_names(spec, layers);
+    let tensors: Vec<&Tensor> = held.iter().map(|(_, name)| &*gradients[name]).collect();
+    let squares = device.sum_squares(&tensors)?;
+    let norm = |((tensor, _), squared): (&(u32, String), f32)| TensorNorm {
+        tensor: *tensor,
+        squared: F32Bits::from(squared),
+    };
+    Ok(held.iter().zip(squares).map(norm).collect())
+}
+
+/// The update of a step.
+pub(crate) struct Updated {
+    pub(crate) state: TrainState,
+    pub(crate) entries: Vec<TensorState>,
+    pub(crate) loss: f32,
+    pub(crate) scalars: StepScalars,
+}
+
+impl Updated {
+    /// The outputs of the update leaf.
+    pub(crate) fn outputs(&self) -> Vec<Port> {
+        state_ports(
+            &self
+                .entries
+                .iter()
+                .map(|state| state.entry)
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// The ports that stand for a stage's state.
+pub(crate) fn state_ports(entries: &[StateEntry]) -> Vec<Port> {
+    let (values, moments) = concord_proto::manifest::state_roots(entries);
+    vec![
+        Port {
+            kind: PortKind::State,
+            digest: values,
+        },
+        Port {
+            kind: PortKind::Moments,
+            digest: moments,
+        },
+    ]
+}
+
+/// One AdamW step of a stage.
+pub(crate) fn update(
+    spec: &JobSpec,
+    layers: Layers,
+    device: &Device,
+    state: &TrainState,
+    gradients: &BTreeMap<String, Arc<Tensor>>,
+    scalars: &Scalars,
+) -> Result<Updated, RuntimeError> {
+    let squared: Vec<f32> = scalars
+        .norms
+        .iter()
+        .map(|norm| norm.squared.get())
+        .collect();
+    let sums: Vec<f32> = scalars.losses.iter().map(|loss| loss.sum.get()).collect();
+    if squared.is_empty() || sums.is_empty() {
+        return Err(RuntimeError::Unsupported(
+            "the step has no losses or norms".into(),
+        ));
+    }
+    let step_scalars = StepScalars {
+        step: scalars.step,
+        targets: scalars.targets,
+        grad_norm: gradient_norm(&squared, scalars.targets),
+        learning_rate: spec::learning_rate(spec).at(scalars.step),
+    };
+    let next = state.updated(device, gradients, &spec::adam(spec), &step_scalars)?;
+    let entries = entries(spec, layers, &next)?;
+    let loss = mean_loss(&sums, scalars.targets);
+    Ok(Updated {
+        state: next,
+        entries,
+        loss,
+        scalars: step_scalars,
+    })
+}
+
+/// The state of a stage by address, by rising index.
+pub(crate) fn entries(
+    spec: &JobSpec,
+    layers: Layers,
+    state: &TrainState,
+) -> Result<Vec<TensorState>, KernelError> {
+    let entry = |(tensor, name): (u32, String)| {
+        let held = &state.0[&name];
+        let entry = StateEntry {
+            value: tensor_blob::digest(&held.value)?,
+            first_moment: tensor_blob::digest(&held.first_moment)?,
+            second_moment: tensor_blob::digest(&held.second_moment)?,
+        };
+        Ok(TensorState { tensor, entry })
+    };
+    held_names(spec, layers).into_iter().map(entry).collect()
+}

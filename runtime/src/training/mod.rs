@@ -1,0 +1,9 @@
+//! Training: the engine of a worker, the work of a leaf, and what is needed to do it again.
+
+pub(crate) mod assignment;
+pub(crate) mod audit;
+pub mod core;
+pub(crate) mod data;
+pub(crate) mod engine;
+pub(crate) mod leaf_work;
+pub(crate) mod peers;

@@ -1,0 +1,25 @@
+//! What outlives the sessions of a worker.
+
+use std::sync::mpsc::SyncSender;
+
+use concord_kernels::Device;
+use concord_proto::Keypair;
+use concord_proto::session::Hello;
+
+use super::WorkerOptions;
+use crate::serving::transport::StageHandle;
+use crate::training::engine::EngineEvent;
+
+/// Effects that may wait for the driver.
+pub(super) const EFFECTS_MAX: usize = 256;
+
+/// What every session of a worker is handed.
+pub(super) struct WorkerContext {
+    pub(super) options: WorkerOptions,
+    pub(super) key: Keypair,
+    pub(super) hello: Hello,
+    pub(super) events: SyncSender<EngineEvent>,
+    pub(super) stage: StageHandle,
+    /// For stages that serve: the engine of training keeps a thread of its device.
+    pub(super) stage_device: Device,
+}

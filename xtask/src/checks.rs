@@ -1,0 +1,115 @@
+//! The quick check, and all checks but the tests.
+
+use std::process::Command;
+
+use crate::setup::{self, Features};
+use crate::step::{EVERYTHING, cargo, printed, run};
+use crate::{Outcome, examples, licences, nvrtc};
+
+/// Crates whose unit tests take seconds.
+const LIGHT: [&str; 4] = [
+    "concord-proto",
+    "concord-verify",
+    "concord-text",
+    "concord-scheduler",
+];
+
+/// Commands of the README that build, word by word; `tests/readme` looks for them here, and runs
+/// the other ones.
+const DEMO: &str = "cargo run --release -- demo";
+const INSTALL: &str = "cargo install --path .";
+
+/// Format, lints, the rules on the text, and the tests of the light crates.
+///
+/// # Errors
+/// The first check that fails.
+pub fn quick() -> Outcome {
+    setup::rust_component("rustfmt")?;
+    setup::rust_component("clippy")?;
+    let features = setup::features_at_hand();
+    run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    lints(features)?;
+    run(
+        "rules",
+        &mut cargo(&["test", "--release", "--locked", "-q", "-p", "xtask"]),
+    )?;
+    let mut tests = cargo(&["test", "--release", "--locked", "-q", "--lib"]);
+    for package in LIGHT {
+        tests.args(["-p", package]);
+    }
+    run("tests of the light crates", &mut tests)
+}
+
+/// Everything that a change must pass, but the tests.
+///
+/// # Errors
+/// The first check that fails.
+pub fn all() -> Outcome {
+    setup::rust_component("rustfmt")?;
+    setup::rust_component("clippy")?;
+    for missing in setup::before_the_build() {
+        println!("missing: {missing}");
+    }
+    let features = setup::features_at_hand();
+    run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    lints(features)?;
+    documents(features)?;
+    licences::check()?;
+    build_without_features()?;
+    run("the demo", &mut in_the_readme(DEMO))?;
+    let mut install = in_the_readme(INSTALL);
+    run(
+        "install",
+        install.args(["--locked", "--root", "target/installed"]),
+    )?;
+    examples::run_all(features)
+}
+
+/// A command of cargo's as the README has it.
+fn in_the_readme(line: &str) -> Command {
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    without_nvrtc(&words)
+}
+
+/// A command of cargo's that builds without features. It leaves machine code for GPUs to the build
+/// with them, as NVRTC takes minutes for all kernels and targets.
+fn without_nvrtc(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    if nvrtc::fetched().is_some() {
+        command.env_remove("CONCORD_NVRTC");
+    }
+    command
+}
+
+fn lints(features: Features) -> Outcome {
+    let mut clippy = cargo(&["clippy"]);
+    clippy
+        .args(EVERYTHING)
+        .args(["--all-targets", "--features", features.list()]);
+    run("lints", clippy.args(["--", "-D", "warnings"]))
+}
+
+fn documents(features: Features) -> Outcome {
+    let mut doc = cargo(&["doc"]);
+    doc.args(EVERYTHING)
+        .args(["--no-deps", "--features", features.list()]);
+    run("documents", doc.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Features only add code; what they leave unused without them is a warning of the compiler. Cargo
+/// prints warnings again for what is built already, and a second run of clippy is saved.
+fn build_without_features() -> Outcome {
+    run(
+        "build",
+        &mut without_nvrtc(&["build", "--release", "--locked"]),
+    )?;
+    let again = ["build", "--release", "--locked", "--message-format", "json"];
+    let messages = printed(&mut without_nvrtc(&again))?;
+    let is_warning = |line: &&str| line.contains("\"level\":\"warning\"");
+    match messages.lines().filter(is_warning).count() {
+        0 => Ok(()),
+        count => Err(format!(
+            "the build without features has {count} warnings, printed above"
+        )),
+    }
+}
