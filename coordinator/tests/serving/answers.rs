@@ -1,4 +1,4 @@
-//! Answers, whatever happens to the stages and to whoever asks.
+//! Answers, whatever happens to the stages and to the clients.
 
 use std::time::{Duration, Instant};
 

@@ -58,7 +58,7 @@ async fn after_a_loss_the_receipt_says_who_drew_what() {
     pool.server.shutdown().await.unwrap();
 }
 
-/// Receipts are signed and written even where whoever asked says nothing more, and are there after
+/// Receipts are signed and written even where the client says nothing more, and are there after
 /// a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receipts_outlive_the_coordinator() {
