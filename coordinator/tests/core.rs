@@ -249,8 +249,8 @@ fn a_worker_that_runs_out_of_memory_gets_less() {
         let ends = world.memory.events.iter().filter(is_end).count();
         assert!((1..12).contains(&ends), "{what}: {ends} plans in vain");
         let kept = world.memory.plans.values().last().unwrap();
-        for (seat, worker) in kept.workers() {
-            let layers = kept.stages[seat.stage];
+        for (slot, worker) in kept.workers() {
+            let layers = kept.stages[slot.stage];
             assert!(layers.end - layers.start <= world.rooms[&worker], "{what}");
         }
     }

@@ -112,7 +112,7 @@ fn every_gap_between_two_claims_names_its_culprit() {
         (Kind::OtherSum, (1, 2), 1, Offence::Equivocation),
         (Kind::OtherSum, (1, 2), 2, Offence::Equivocation),
     ];
-    for (kind, plan, seat, offence) in cases {
+    for (kind, plan, slot, offence) in cases {
         for liar in [1, 2] {
             let lie = Lie { kind, from_step: 2 };
             let mut world = pool(11, plan, liar, lie);
@@ -120,7 +120,7 @@ fn every_gap_between_two_claims_names_its_culprit() {
             assert_eq!(finish(&mut world, &what), expected, "{what}");
             let first = world.memory.plans[&1].workers().next().map(|(_, id)| id);
             let is_first = first == Some(key(liar).public());
-            if plan == (2, 1) && is_first != (seat == 1) {
+            if plan == (2, 1) && is_first != (slot == 1) {
                 // Its place in the pipeline makes another lie of it, told of elsewhere.
                 continue;
             }

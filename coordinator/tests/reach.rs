@@ -120,13 +120,13 @@ fn a_worker_that_reaches_nobody_leaves_itself_out() {
 fn whom_the_coordinator_does_not_reach_has_no_part() {
     let expected = alone();
     for plan in [(1, 1), (2, 1), (1, 2), (2, 2)] {
-        let seats = plan.0 * plan.1;
-        let workers = seats as u8 + 1;
+        let slots = plan.0 * plan.1;
+        let workers = slots as u8 + 1;
         for number in 1..=workers {
             let (mut world, ids) = pool(6, plan, workers);
             world.links.cut(id(number), &ids, true);
             world.links.hidden.insert(id(number));
-            world.new.submission.options.min_workers = seats;
+            world.new.submission.options.min_workers = slots;
             world.replay_submission();
             let what = format!("{plan:?}, worker {number} is hidden");
             assert_eq!(finish(&mut world, &what), expected, "{what}");

@@ -256,8 +256,8 @@ fn interleaved_is_alone(device: &Device, config: &DecoderConfig, lengths: &[usiz
         adapter(config, 3, &Projection::ALL),
         adapter(config, 5, &[Projection::Q, Projection::V, Projection::Down]),
     ];
-    let judge = Device::cpu(1);
-    let whole = |lora| loaded(&judge, config, &model, 0..2, lora);
+    let reference = Device::cpu(1);
+    let whole = |lora| loaded(&reference, config, &model, 0..2, lora);
     let expected = [
         whole(None),
         whole(Some(&adapters[0])),

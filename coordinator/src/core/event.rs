@@ -10,7 +10,7 @@ use concord_proto::{Digest, JobId, WorkerId};
 
 use super::new_job::NewJob;
 use super::persisted::Change;
-use super::serving::event::{ServingEffect, ServingEvent};
+use super::serving_event::{ServingEffect, ServingEvent};
 
 /// Number of a session, given by the driver; never used twice in one run of the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,6 +14,7 @@ mod outbox;
 mod persisted;
 mod reported;
 mod serving;
+mod serving_event;
 mod time;
 mod training;
 
@@ -35,7 +36,7 @@ pub use persisted::{
     Change, JobProgress, Persisted, PersistedAgreement, PersistedAudit, PersistedJob,
     PersistedLedger, PersistedMember,
 };
-pub use serving::{ServingEffect, ServingEvent, StageHolder};
+pub use serving_event::{ServingEffect, ServingEvent, StageHolder};
 pub use time::Time;
 
 /// The coordinator's state.

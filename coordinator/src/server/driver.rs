@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use concord_proto::WorkerId;
 use concord_proto::client::ClientResponse;
-use concord_proto::session::{Hello, ToWorker};
+use concord_proto::session::ToWorker;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
 
+use super::driver_event::{DriverEvent, SessionLink};
 use super::probe::Probes;
 use super::sweeper::Sweeper;
 use super::watch::Watchers;
 use super::{ServerError, Storage};
 use crate::blobs::BlobError;
-use crate::core::{CallId, Change, Core, CoreEffect, CoreEvent, Question, SessionId, Time};
+use crate::core::{CallId, Change, Core, CoreEffect, CoreEvent, SessionId, Time};
 use crate::serving::ModelService;
 use crate::store::StoreError;
 
@@ -24,33 +23,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long to wait before trying again where the disk is full.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-
-/// What other tasks tell the driver.
-pub(super) enum DriverEvent {
-    /// A session began with a Hello whose signature holds.
-    Opened {
-        session: SessionId,
-        worker: WorkerId,
-        hello: Box<Hello>,
-        link: SessionLink,
-    },
-    /// Something happened that the core has to know.
-    Core(CoreEvent),
-    /// A client asks.
-    Ask(Question, oneshot::Sender<ClientResponse>),
-    /// The process that runs the coordinator is about to end its members.
-    Parting,
-    /// The end.
-    Stop,
-}
-
-/// The way to the other end of a session.
-pub(super) struct SessionLink {
-    /// Dropping it ends the session once all messages are out.
-    pub(super) messages: mpsc::Sender<ToWorker>,
-    /// The task that reads what comes.
-    pub(super) reader: AbortHandle,
-}
 
 /// Owns the core, and all that its effects need.
 pub(super) struct CoreDriver {

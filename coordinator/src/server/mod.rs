@@ -1,6 +1,7 @@
 //! The coordinator as a gRPC server: one task owns the core, all others talk to it.
 
 mod driver;
+mod driver_event;
 mod error;
 mod probe;
 mod references;
@@ -28,7 +29,8 @@ use crate::blobs::BlobStore;
 use crate::core::{Config, Core, CoreEvent, ServingEvent};
 use crate::serving::{ModelService, ServiceParts, ServingTimeouts};
 use crate::store::{Secrets, Store};
-use driver::{CoreDriver, DriverEvent, DriverParts};
+use driver::{CoreDriver, DriverParts};
+use driver_event::DriverEvent;
 use probe::Probes;
 use service::CoordinatorService;
 use sweeper::Sweeper;

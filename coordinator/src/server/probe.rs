@@ -1,8 +1,8 @@
 //! Tries whether a worker is reached at the address that it gave, as its neighbours will.
 //!
 //! A worker may give any address, and so make the coordinator connect to it. What it is told of the
-//! outcome is therefore no more than whether a worker with its key answers there: not whether a port
-//! is open, not how long it took to close.
+//! outcome is therefore no more than whether a worker with its key answers there: not whether a
+//! port is open, not how long it took to close.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::driver::DriverEvent;
+use super::driver_event::DriverEvent;
 use crate::core::{CoreEvent, SessionId};
 
 /// A worker that has not answered by then is not reached. Other failures are told no earlier.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::driver::DriverEvent;
+use super::driver_event::DriverEvent;
 use super::watch::{self, Watchers};
 use super::{Storage, session};
 use crate::blobs::BlobError;

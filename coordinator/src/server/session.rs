@@ -9,7 +9,7 @@ use concord_proto::{Signed, SignedError, WorkerId};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::driver::{DriverEvent, SessionLink};
+use super::driver_event::{DriverEvent, SessionLink};
 use crate::core::{CoreEvent, SessionId};
 
 /// Messages that may wait for a worker to take them: some steps and all its audits.

@@ -1,4 +1,4 @@
-//! Answers, whatever happens to the stages and to whoever asks.
+//! Answers, whatever happens to the stages and to the clients.
 
 use std::time::{Duration, Instant};
 
@@ -62,10 +62,10 @@ async fn stages_that_die_at_any_moment_change_no_answer() {
             if !pool.serving.view().ready {
                 continue;
             }
-            let seat = kills as usize % stages as usize;
+            let stage = kills as usize % stages as usize;
             match kills % 3 {
-                0 | 1 => pool.seated(seat).kill(),
-                _ => pool.seated(seat).break_lane(),
+                0 | 1 => pool.holder(stage).kill(),
+                _ => pool.holder(stage).break_stream(),
             }
             kills += 1;
             pool.join(Nature::default());
@@ -203,7 +203,7 @@ async fn answers_move_to_another_pipeline() {
             .all(|pipeline| pipeline.tokens > 100)
     })
     .await;
-    pool.seated(0).kill();
+    pool.holder(0).kill();
     for (number, answering) in &mut all {
         let outcome = read(answering).await;
         assert_eq!(outcome.failed, None);

@@ -33,8 +33,8 @@ impl Pool {
     }
 
     async fn of(stages: u32, natures: Vec<Nature>, audit_rate: u64) -> Self {
-        let seats = natures.iter().filter(|nature| nature.role == Role::Worker);
-        let model = served(stages, seats.count() as u32, audit_rate);
+        let workers = natures.iter().filter(|nature| nature.role == Role::Worker);
+        let model = served(stages, workers.count() as u32, audit_rate);
         Self::with(model, natures).await
     }
 
@@ -61,10 +61,10 @@ impl Pool {
         self.workers.push(worker);
     }
 
-    /// The worker of a seat of the first pipeline.
-    fn seated(&self, seat: usize) -> &Worker {
+    /// The worker of a stage of the first pipeline.
+    fn holder(&self, stage: usize) -> &Worker {
         let view = self.serving.view();
-        let id = view.pipelines[0].stages[seat].worker;
+        let id = view.pipelines[0].stages[stage].worker;
         self.workers.iter().find(|worker| worker.id == id).unwrap()
     }
 

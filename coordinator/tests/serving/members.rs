@@ -19,17 +19,17 @@ use super::{Pool, with};
 async fn lied_to(lie: Lie) -> Pool {
     let natures = vec![with(lie), Nature::default(), Nature::default()];
     let mut pool = Pool::of(2, natures, 0).await;
-    // The liar gets its seat if it has none.
+    // The liar gets its stage if it has none.
     let liar = pool.workers[0].id;
-    let is_seated = |serving: &ModelService| {
+    let is_holder = |serving: &ModelService| {
         let view = serving.view();
         view.pipelines[0]
             .stages
             .iter()
             .any(|stage| stage.worker == liar)
     };
-    while !is_seated(&pool.serving) {
-        let other = pool.seated(0).id;
+    while !is_holder(&pool.serving) {
+        let other = pool.holder(0).id;
         pool.workers
             .iter()
             .find(|worker| worker.id == other)
@@ -98,7 +98,7 @@ async fn runs_that_were_not_ordered_are_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lane_without_its_ticket_is_not_taken() {
+async fn a_stage_stream_without_its_ticket_is_not_taken() {
     let folder = tempfile::tempdir().unwrap();
     let (server, serving) = serve(folder.path(), served(1, 1, 0)).await;
     let liar = with(Lie::OtherTicket);
@@ -126,7 +126,7 @@ async fn a_worker_that_wants_to_leave_is_replaced_first() {
         serving.view().pipelines[0].active > 0
     })
     .await;
-    let leaver = pool.seated(0);
+    let leaver = pool.holder(0);
     leaver.say(ToCoordinator::Drain).await;
     until(&pool.serving, "gone", |_| leaver.has_left()).await;
     let spec = generation(&pool.serving, 4, 400).spec;
@@ -152,7 +152,7 @@ async fn adapters_are_there_on_all_stages_or_on_none() {
     );
     let mut answering = pool.serving.submit(with(good)).unwrap();
     assert_eq!(read(&mut answering).await.failed, None);
-    pool.seated(0).kill();
+    pool.holder(0).kill();
     pool.join(Nature::default());
     until(&pool.serving, "recovered", |serving| {
         serving.view().failovers > 0
@@ -223,7 +223,7 @@ async fn an_answer_on_which_every_stage_fails_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lane_that_does_not_say_whose_it_is_ends() {
+async fn a_stage_stream_that_does_not_say_whose_it_is_ends() {
     let pool = Pool::start(1, 1, 0).await;
     let mut client = CoordinatorClient::connect(pool.server.url()).await.unwrap();
     for bytes in [Vec::new(), vec![0; 10], vec![255; 100_000]] {

@@ -45,7 +45,7 @@ async fn after_a_loss_the_receipt_says_who_drew_what() {
     for _ in 0..5 {
         answering.updates.recv().await.unwrap();
     }
-    pool.seated(1).kill();
+    pool.holder(1).kill();
     pool.join(Nature::default());
     let outcome = read(&mut answering).await;
     assert!(outcome.pauses > 0);
@@ -58,7 +58,7 @@ async fn after_a_loss_the_receipt_says_who_drew_what() {
     pool.server.shutdown().await.unwrap();
 }
 
-/// Receipts are signed and written even where whoever asked says nothing more, and are there after
+/// Receipts are signed and written even where the client says nothing more, and are there after
 /// a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receipts_outlive_the_coordinator() {
@@ -87,12 +87,12 @@ async fn receipts_outlive_the_coordinator() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edges_that_differ_convict_the_one_who_lies() {
     for lie in [Lie::ClaimsOther, Lie::ReceivedOther] {
-        let seat = if lie == Lie::ClaimsOther { 0 } else { 1 };
+        let stage = if lie == Lie::ClaimsOther { 0 } else { 1 };
         let pool = Pool::start(2, 2, 0).await;
-        let honest: Vec<_> = (0..2).map(|seat| pool.seated(seat).id).collect();
+        let honest: Vec<_> = (0..2).map(|stage| pool.holder(stage).id).collect();
         pool.server.shutdown().await.unwrap();
-        // The same keys get the same seats.
-        let liar = honest[seat];
+        // The same keys get the same stages.
+        let liar = honest[stage];
         let nature = |worker: &Worker| match worker.id == liar {
             true => with(lie),
             false => Nature::default(),

@@ -98,7 +98,7 @@ fn without_a_spare_the_rest_is_cut_anew_and_without_anyone_it_is_down() {
 }
 
 #[test]
-fn a_lane_that_breaks_alone_is_a_loss_too() {
+fn a_stage_stream_that_breaks_alone_is_a_loss_too() {
     let mut world = pool(1);
     let lost = world.holder(0, 0);
     world.lost(0, 0, false);

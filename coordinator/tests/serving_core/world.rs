@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    /// All that was asked to stand by has loaded, and all lanes are there.
+    /// All that was asked to stand by has loaded, and all streams are there.
     pub fn load(&mut self) {
         let all: Vec<(WorkerId, StageAssignment)> = self
             .assigned
@@ -355,7 +355,7 @@ impl World {
             pipeline,
             epoch,
             worker,
-            reason: "its lane broke".to_string(),
+            reason: "its stream broke".to_string(),
             is_here,
         }));
     }

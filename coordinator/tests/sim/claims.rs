@@ -69,7 +69,7 @@ impl Writer<'_> {
         }
         let mut inputs = vec![own(PortKind::State, values)];
         let (stage, last) = (
-            self.stage.seat.stage,
+            self.stage.slot.stage,
             self.stage.assignment.plan.stages.len() - 1,
         );
         if stage == 0 || stage == last {
@@ -97,7 +97,7 @@ impl Writer<'_> {
     fn backward(&self, m: u32) -> Leaf {
         let mut inputs = self.common(m);
         let (stage, last) = (
-            self.stage.seat.stage,
+            self.stage.slot.stage,
             self.stage.assignment.plan.stages.len() - 1,
         );
         if stage < last {
@@ -137,12 +137,12 @@ impl Writer<'_> {
         }
         for part in wanted {
             let at = match part {
-                GradientPart::Own => self.stage.seat.stage,
+                GradientPart::Own => self.stage.slot.stage,
                 GradientPart::TiedEmbed => 0,
                 GradientPart::TiedHead => plan.stages.len() - 1,
             };
             for (replica, run) in plan.replicas.iter().enumerate() {
-                let is_own = replica == self.stage.seat.replica && at == self.stage.seat.stage;
+                let is_own = replica == self.stage.slot.replica && at == self.stage.slot.stage;
                 for node in tree::cover(self.stage.spec.microbatches, run.start, run.end) {
                     let kind = PortKind::Partial { node, part };
                     inputs.push(if is_own {
@@ -174,7 +174,7 @@ pub fn updated(
 ) -> ToCoordinator {
     let writer = Writer { stage, work, lie };
     let plan = &stage.assignment.plan;
-    let run = &plan.replicas[stage.seat.replica];
+    let run = &plan.replicas[stage.slot.replica];
     let after = work.after.as_ref().expect("computed before");
     let mut leaves: Vec<Leaf> = (run.start..run.end).map(|m| writer.forward(m)).collect();
     leaves.extend((run.start..run.end).map(|m| writer.backward(m)));

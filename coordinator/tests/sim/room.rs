@@ -15,8 +15,8 @@ pub fn refusal(
         return None;
     };
     let plan = &assignment.plan;
-    let (room, seat) = (*rooms.get(worker)?, plan.slot(worker)?);
-    let layers = plan.stages[seat.stage];
+    let (room, slot) = (*rooms.get(worker)?, plan.slot(worker)?);
+    let layers = plan.stages[slot.stage];
     let held = layers.end - layers.start;
     (held > room).then(|| ToCoordinator::OutOfMemory {
         job: plan.job,

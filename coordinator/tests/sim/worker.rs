@@ -51,7 +51,7 @@ pub struct Stage {
     pub job: JobId,
     pub spec: JobSpec,
     pub assignment: Assignment,
-    pub seat: Slot,
+    pub slot: Slot,
     pub layers: Layers,
     /// The committed state.
     pub states: States,
@@ -183,8 +183,8 @@ impl Worker {
     fn load(&mut self, library: &Library, assignment: Assignment) -> Vec<Act> {
         let spec = library.specs[&assignment.spec].clone();
         let state = &library.states[&assignment.state];
-        let seat = assignment.plan.slot(&self.id()).expect("a seat");
-        let layers = assignment.plan.stages[seat.stage];
+        let slot = assignment.plan.slot(&self.id()).expect("a slot");
+        let layers = assignment.plan.stages[slot.stage];
         let held = held_tensors(&spec, layers);
         let states = held.into_iter().map(|i| (i, state.entries[i as usize]));
         let (job, epoch) = (assignment.plan.job, assignment.plan.epoch);
@@ -193,7 +193,7 @@ impl Worker {
         self.stage = Some(Stage {
             job,
             spec,
-            seat,
+            slot,
             layers,
             states: states.collect(),
             done: state.step,
@@ -207,7 +207,7 @@ impl Worker {
         assert_eq!(stage.assignment.plan.epoch, epoch, "a step of another plan");
         assert_eq!(stage.done, step, "a step out of turn");
         self.steps_seen += 1;
-        let run = &stage.assignment.plan.replicas[stage.seat.replica];
+        let run = &stage.assignment.plan.replicas[stage.slot.replica];
         let count = library.data.sequences.len() as u64;
         let mut batches = BatchPlan::new(&stage.spec, count);
         let mut tokens = BTreeMap::new();
@@ -273,7 +273,7 @@ impl Worker {
         let (Some(stage), Some(work)) = (&self.stage, &mut self.work) else {
             return acts;
         };
-        let run = &stage.assignment.plan.replicas[stage.seat.replica];
+        let run = &stage.assignment.plan.replicas[stage.slot.replica];
         let lie = self.lie.filter(|lie| lie.from_step <= work.step);
         if lie.is_some_and(|lie| lie.kind == Kind::SilentForward) {
             return acts;
@@ -363,7 +363,7 @@ impl Worker {
 fn inputs(stage: &Stage, work: &Work, m: u32) -> Option<Inputs> {
     let kind = PortKind::Activation(stage.layers.start);
     let activation = work.inbox.get(&(kind, m)).map(|frame| frame.port.digest);
-    let is_here = stage.seat.stage == 0 || activation.is_some();
+    let is_here = stage.slot.stage == 0 || activation.is_some();
     is_here.then(|| Inputs {
         tokens: work.tokens[&m],
         activation,
@@ -424,9 +424,9 @@ fn forward_one(
         },
     };
     work.made.insert((LeafPhase::Forward, m), vec![port]);
-    let replica = &stage.assignment.plan.replicas[stage.seat.replica];
+    let replica = &stage.assignment.plan.replicas[stage.slot.replica];
     if loss.is_none() {
-        let to = replica.workers[stage.seat.stage + 1];
+        let to = replica.workers[stage.slot.stage + 1];
         acts.push(push(stage, work, key, to, (m, port, PerTensor::new())));
     }
 }
@@ -464,14 +464,14 @@ fn backward_one(
         ports.push(Port { kind, digest });
         work.sums.entry(part).or_default().insert(node, sum);
     }
-    if stage.seat.stage > 0 {
+    if stage.slot.stage > 0 {
         let kind = PortKind::Gradient(stage.layers.start);
         let port = Port {
             kind,
             digest: below,
         };
         ports.push(port);
-        let to = stage.assignment.plan.replicas[stage.seat.replica].workers[stage.seat.stage - 1];
+        let to = stage.assignment.plan.replicas[stage.slot.replica].workers[stage.slot.stage - 1];
         acts.push(push(stage, work, key, to, (m, port, PerTensor::new())));
     }
     work.made.insert((LeafPhase::Backward, m), ports);
@@ -480,7 +480,7 @@ fn backward_one(
 /// The sums over the nodes of the run, to all who update the same tensors.
 fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts: &mut Vec<Act>) {
     let plan = &stage.assignment.plan;
-    let run = &plan.replicas[stage.seat.replica];
+    let run = &plan.replicas[stage.slot.replica];
     let last = plan.stages.len() - 1;
     for node in tree::cover(stage.spec.microbatches, run.start, run.end) {
         let mut ports = Vec::new();
@@ -490,14 +490,14 @@ fn reduce(stage: &Stage, work: &mut Work, lie: Option<Lie>, key: &Keypair, acts:
             let kind = PortKind::Partial { node, part };
             let port = Port { kind, digest };
             ports.push(port);
-            for (seat, to) in plan.workers() {
+            for (slot, to) in plan.workers() {
                 let wanted = match part {
-                    GradientPart::Own => seat.stage == stage.seat.stage,
+                    GradientPart::Own => slot.stage == stage.slot.stage,
                     GradientPart::TiedEmbed | GradientPart::TiedHead => {
-                        seat.stage == 0 || seat.stage == last
+                        slot.stage == 0 || slot.stage == last
                     }
                 };
-                if wanted && seat != stage.seat {
+                if wanted && slot != stage.slot {
                     acts.push(push(stage, work, key, to, (node.start, port, sum.clone())));
                 }
             }

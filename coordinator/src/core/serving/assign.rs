@@ -4,8 +4,7 @@ use concord_proto::serving::StageAssignment;
 use concord_proto::session::ToWorker;
 use concord_proto::{Digest, Domain, Layers, WorkerId};
 
-use super::event::{ServingEffect, StageHolder};
-use super::{CoreEffect, Deployed, EventContext};
+use super::{CoreEffect, Deployed, EventContext, ServingEffect, StageHolder};
 
 /// Runs of layers that one worker is asked to stand by for: more are of no use, because a pool that
 /// loses more at once waits for the rest in any case.

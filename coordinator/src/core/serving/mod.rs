@@ -6,7 +6,6 @@
 mod assign;
 mod auditing;
 mod audits;
-pub(super) mod event;
 mod inbound;
 mod leaving;
 mod pipelines;
@@ -21,6 +20,7 @@ use super::context::EventContext;
 use super::event::CoreEffect;
 use super::members::PoolMember;
 use super::reported::reported;
+use super::serving_event::{ServingEffect, ServingEvent, StageHolder};
 use super::time::Time;
 use super::{Core, Mode};
 
@@ -28,8 +28,6 @@ use audits::AnswerAudits;
 use pipelines::{Pipelines, WorkerMemory};
 use view::PoolView;
 use workers::StageWorkers;
-
-pub use event::{ServingEffect, ServingEvent, StageHolder};
 
 /// A model that is served.
 pub(super) struct Deployed {

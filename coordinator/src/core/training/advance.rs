@@ -5,7 +5,7 @@ use concord_proto::session::ToWorker;
 use concord_proto::{Digest, TensorState, WorkerId, canonical};
 
 use super::active_plan::ActivePlan;
-use super::consequences::Conviction;
+use super::conviction::Conviction;
 use super::flush::{Flush, FlushCheck, FlushReport};
 use super::{Change, CoreEffect, EventContext, TrainingJob};
 

@@ -6,36 +6,10 @@ use concord_proto::client::{JobEvent, JobState};
 use concord_proto::ledger::{LedgerEvent, Offence};
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{Role, ToWorker};
-use concord_verify::training::Breach;
 
 use super::audits::AuditDecision;
+use super::conviction::Conviction;
 use super::{Change, EventContext, TrainingJob};
-
-/// A party that is to be convicted.
-pub(super) struct Conviction {
-    pub(super) culprit: WorkerId,
-    pub(super) offence: Offence,
-    pub(super) evidence: String,
-    /// The step of a leaf that was found wrong.
-    pub(super) wrong: Option<u32>,
-}
-
-impl Conviction {
-    /// Of an offence that is no wrong leaf.
-    pub(super) fn new(culprit: WorkerId, offence: Offence, evidence: String) -> Self {
-        Self {
-            culprit,
-            offence,
-            evidence,
-            wrong: None,
-        }
-    }
-
-    /// With the evidence of a rule that does not hold.
-    pub(super) fn of_breach(breach: Breach) -> Self {
-        Self::new(breach.culprit, breach.offence, breach.evidence)
-    }
-}
 
 impl TrainingJob {
     /// Does what follows from audits, in order.
@@ -213,8 +187,8 @@ impl TrainingJob {
         }
     }
 
-    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and a
-    /// proof needs all of them. Submitted again, the job does these steps anew.
+    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and
+    /// a proof needs all of them. Submitted again, the job does these steps anew.
     fn void_unaudited(&mut self, context: &mut EventContext) {
         let oldest = self.audits.oldest_step();
         if let Some(oldest) = oldest.filter(|&step| step < self.committed.steps()) {

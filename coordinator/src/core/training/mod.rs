@@ -12,6 +12,7 @@ mod audits;
 mod commit;
 mod committed;
 mod consequences;
+mod conviction;
 mod crew;
 mod dispute;
 mod failures;

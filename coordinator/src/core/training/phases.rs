@@ -7,7 +7,7 @@ use concord_proto::{Leaf, Signed, WorkerId};
 
 use super::attempt::{Attempt, Basis, Computed, FirstPhase, SecondPhase};
 use super::audits::PlannedStep;
-use super::consequences::Conviction;
+use super::conviction::Conviction;
 use super::dispute::{Dispute, DisputeSubject};
 use super::{EventContext, TrainingJob};
 

@@ -36,7 +36,7 @@ pub enum Lie {
     Silent,
     /// It computes other runs than the scheduler ordered.
     OtherRuns,
-    /// It opens its lane with a ticket of its own.
+    /// It opens its stream with a ticket of its own.
     OtherTicket,
 }
 
@@ -70,12 +70,12 @@ impl Stage {
         }
     }
 
-    pub fn seat(&self) -> usize {
+    pub fn index(&self) -> usize {
         self.assignment.stage.unwrap() as usize
     }
 
     pub fn is_last(&self) -> bool {
-        self.seat() + 1 == self.assignment.stages.len()
+        self.index() + 1 == self.assignment.stages.len()
     }
 
     /// Writes a pass into the pages.
@@ -127,7 +127,7 @@ impl Stage {
         let mut rows = Vec::new();
         for run in &pass.runs {
             let tokens = self.tokens(&run.pages, run.first + run.count);
-            rows.extend(Self::rows(self.seat(), &tokens).split_off(run.first as usize));
+            rows.extend(Self::rows(self.index(), &tokens).split_off(run.first as usize));
         }
         let epoch = self.assignment.epoch;
         let message = PassHeader::message(&self.deployment, epoch, pass.number, &pass.runs, &rows);
@@ -156,13 +156,13 @@ impl Stage {
     }
 
     pub fn claim(&self, order: &ClaimOrder) -> Signed {
-        let seat = self.seat();
+        let stage = self.index();
         let tokens = self.tokens(&order.pages, order.positions);
-        let mut input = match seat {
+        let mut input = match stage {
             0 => tokens_digest(&tokens),
-            _ => merkle::root(&Self::rows(seat - 1, &tokens)),
+            _ => merkle::root(&Self::rows(stage - 1, &tokens)),
         };
-        let mut output = merkle::root(&Self::rows(seat, &tokens));
+        let mut output = merkle::root(&Self::rows(stage, &tokens));
         match self.lie {
             Lie::ClaimsOther => output = Digest([9; 32]),
             Lie::ReceivedOther => input = Digest([9; 32]),

@@ -1,4 +1,4 @@
-//! A make-believe worker: a session, and a lane for its seat.
+//! A make-believe worker: a session, and a stream for its stage.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use super::stage::{Frame, Lie, Stage, draw};
 
 type Ends = (mpsc::Sender<Frame>, Option<mpsc::Receiver<Frame>>);
 
-/// The links between stages, by epoch and the seat that receives.
+/// The links between stages, by epoch and the stage that receives.
 #[derive(Clone, Default)]
 pub struct Wires(Arc<Mutex<BTreeMap<(u32, usize), Ends>>>);
 
@@ -67,7 +67,7 @@ impl Default for Nature {
 pub struct Worker {
     pub id: WorkerId,
     task: AbortHandle,
-    lane: Arc<Mutex<Option<AbortHandle>>>,
+    stream: Arc<Mutex<Option<AbortHandle>>>,
     say: mpsc::Sender<ToCoordinator>,
     /// What it was told.
     pub heard: Arc<Mutex<Vec<ToWorker>>>,
@@ -78,21 +78,21 @@ impl Worker {
         let key = Keypair::from_secret([number; 32]);
         let id = key.public();
         let (say, saying) = mpsc::channel(64);
-        let lane = Arc::new(Mutex::new(None));
+        let stream = Arc::new(Mutex::new(None));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let process = Process {
             url: url.to_string(),
             key,
             wires: wires.clone(),
             nature,
-            lane: lane.clone(),
+            stream: stream.clone(),
             heard: heard.clone(),
         };
         let task = tokio::spawn(process.run(saying)).abort_handle();
         Self {
             id,
             task,
-            lane,
+            stream,
             say,
             heard,
         }
@@ -103,10 +103,10 @@ impl Worker {
         self.task.abort();
     }
 
-    /// Only its lane is gone.
-    pub fn break_lane(&self) {
-        if let Some(lane) = self.lane.lock().unwrap().take() {
-            lane.abort();
+    /// Only its stream is gone.
+    pub fn break_stream(&self) {
+        if let Some(stream) = self.stream.lock().unwrap().take() {
+            stream.abort();
         }
     }
 
@@ -124,7 +124,7 @@ struct Process {
     key: Keypair,
     wires: Wires,
     nature: Nature,
-    lane: Arc<Mutex<Option<AbortHandle>>>,
+    stream: Arc<Mutex<Option<AbortHandle>>>,
     heard: Arc<Mutex<Vec<ToWorker>>>,
 }
 
@@ -134,7 +134,7 @@ impl Process {
         let (up, waiting) = mpsc::channel::<Envelope>(64);
         let session = client.session(ReceiverStream::new(waiting)).await.ok()?;
         let mut down = session.into_inner();
-        let mut lanes = JoinSet::new();
+        let mut streams = JoinSet::new();
         let mut beats = tokio::time::interval(Duration::from_millis(200));
         loop {
             let message = tokio::select! {
@@ -143,7 +143,7 @@ impl Process {
                 envelope = down.message() => {
                     let envelope = envelope.ok()??;
                     let message = Signed::try_from(envelope).unwrap().open().unwrap();
-                    match self.hear(message, &client, &mut lanes) {
+                    match self.hear(message, &client, &mut streams) {
                         Some(answer) => answer,
                         None => continue,
                     }
@@ -164,7 +164,7 @@ impl Process {
         &self,
         message: ToWorker,
         client: &CoordinatorClient<Channel>,
-        lanes: &mut JoinSet<Option<()>>,
+        streams: &mut JoinSet<Option<()>>,
     ) -> Option<ToCoordinator> {
         self.heard.lock().unwrap().push(message.clone());
         match message {
@@ -183,10 +183,10 @@ impl Process {
             })),
             ToWorker::Serve(assignment) => {
                 assignment.validate().unwrap();
-                lanes.abort_all();
+                streams.abort_all();
                 if assignment.stage.is_some() {
-                    let lane = Lane::new(self, client.clone(), (*assignment).clone());
-                    *self.lane.lock().unwrap() = Some(lanes.spawn(lane.run()));
+                    let stream = StageStream::new(self, client.clone(), (*assignment).clone());
+                    *self.stream.lock().unwrap() = Some(streams.spawn(stream.run()));
                 }
                 let layers = assignment.standby.clone();
                 (!layers.is_empty()).then(|| ToCoordinator::StandsBy {
@@ -204,7 +204,7 @@ impl Process {
     }
 }
 
-struct Lane {
+struct StageStream {
     client: CoordinatorClient<Channel>,
     stage: Stage,
     wires: Wires,
@@ -214,7 +214,7 @@ struct Lane {
     results: u32,
 }
 
-impl Lane {
+impl StageStream {
     fn new(
         process: &Process,
         client: CoordinatorClient<Channel>,
@@ -245,12 +245,12 @@ impl Lane {
             stage: assignment.stage?,
             ticket,
         };
-        let at = (assignment.epoch, self.stage.seat());
+        let at = (assignment.epoch, self.stage.index());
         let bytes = canonical::encode(&Signed::new(&self.stage.key, &hello));
         up.send(Body { bytes }).await.ok()?;
         let mut frames = self.wires.with(at, |ends| ends.1.take())?;
-        let lane = self.client.lane(ReceiverStream::new(waiting)).await.ok()?;
-        let mut down = lane.into_inner();
+        let stream = self.client.lane(ReceiverStream::new(waiting)).await.ok()?;
+        let mut down = stream.into_inner();
         loop {
             let said = tokio::select! {
                 body = down.message() => {
@@ -329,7 +329,7 @@ impl Lane {
             self.passes.insert(pass.number, pass);
             said.extend(self.results());
         } else {
-            let at = (self.stage.assignment.epoch, self.stage.seat() + 1);
+            let at = (self.stage.assignment.epoch, self.stage.index() + 1);
             let next = self.wires.with(at, |ends| ends.0.clone());
             // The next stage may be gone.
             let _ = next.send(self.stage.frame(pass)).await;

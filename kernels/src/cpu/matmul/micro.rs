@@ -80,7 +80,8 @@ pub(super) trait Micro {
     ///
     /// # Safety
     /// The machine has the instruction set. The operand's strides stay within its codes. `packed`
-    /// has room for the depth rounded up to [`DEPTH_UNIT`](super::plan::DEPTH_UNIT), and 64 bytes beyond each part.
+    /// has room for the depth rounded up to [`DEPTH_UNIT`](super::plan::DEPTH_UNIT), and 64 bytes
+    /// beyond each part.
     unsafe fn pack(panel: &Panel<'_>, packed: Packed);
 
     /// Adds one block of depth to the sums of a tile of `rows` by [`Self::COLS`], the first `cols`

@@ -1,4 +1,4 @@
-//! The context of a card: all calls are made in it, and what they say is judged here.
+//! The context of a card: all calls are made in it, and what they return is checked here.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;

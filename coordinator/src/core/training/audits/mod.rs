@@ -10,7 +10,7 @@ use concord_proto::ledger::LedgerEvent;
 use concord_proto::{Digest, JobId, Leaf, Port, Signed, WorkerId};
 use concord_verify::training::bundle::StepClaims;
 
-use super::consequences::Conviction;
+use super::conviction::Conviction;
 use super::journal::Journal;
 use super::{
     Change, EventContext, JobOrder, JobProgress, PersistedAgreement, PersistedAudit, Time,
