@@ -247,8 +247,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the coordinator has the job already. One that an own pool never began is cancelled: it
-    /// waits by the options of an earlier command, and is submitted again with those of this one.
+    /// Whether the coordinator has the job already. One that an own pool never began is cancelled:
+    /// it waits by the options of an earlier command, and is submitted again with those of this
+    /// one.
     async fn find(&self, client: &Client) -> anyhow::Result<bool> {
         let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
             bail!("the coordinator does not list its jobs");
