@@ -26,8 +26,7 @@ pub fn run_all(features: Features) -> Outcome {
         let program = target.join("release/examples").join(&name);
         let arguments = ARGUMENTS.iter().find(|(example, _)| *example == name);
         let arguments = arguments.map_or(&[][..], |(_, arguments)| arguments);
-        let mut example = command(program, arguments);
-        run(&format!("example {name}"), example.current_dir(root()))?;
+        run(&format!("example {name}"), &mut command(program, arguments))?;
     }
     for manifest in packages() {
         let mut example = cargo(&["run", "--release", "--locked", "--manifest-path"]);
