@@ -91,6 +91,9 @@ impl Core {
         if let Some(why) = &member.unreached {
             doing = format!("{doing}; not reached at {}: {why}", member.endpoint);
         }
+        if let Some(clash) = self.members.clash(member) {
+            doing = format!("{doing}; {clash}");
+        }
         MemberStatus {
             id: member.id,
             role: member.role,

@@ -147,6 +147,9 @@ impl CoreDriver {
 
     async fn work_off(&mut self) -> Result<(), ServerError> {
         while let Some(event) = self.events.pop_front() {
+            if let CoreEvent::Closed { session, .. } = &event {
+                self.probes.stop(session);
+            }
             let now = Time(self.started.elapsed().as_micros() as u64);
             for effect in self.core.apply(now, event) {
                 self.carry_out(effect).await?;
@@ -164,6 +167,7 @@ impl CoreDriver {
             }
             CoreEffect::Send { session, message } => self.send(session, message),
             CoreEffect::Close { session } => {
+                self.probes.stop(&session);
                 if let Some(link) = self.links.remove(&session) {
                     link.reader.abort();
                 }

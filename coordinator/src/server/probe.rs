@@ -4,6 +4,7 @@
 //! outcome is therefore no more than whether a worker with its key answers there: not whether a
 //! port is open, not how long it took to close.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending, root_cause};
 use concord_proto::{WorkerId, canonical};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
@@ -21,8 +23,7 @@ use crate::core::{CoreEvent, SessionId};
 /// A worker that has not answered by then is not reached. Other failures are told no earlier.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// Addresses that are tried at a time. Of workers beyond that it stays unknown whether they are
-/// reached.
+/// Addresses that are tried at a time. Workers beyond that wait for their turn.
 const PROBES_MAX: usize = 64;
 
 /// All that is told of a failure.
@@ -31,6 +32,8 @@ const NOT_THERE: &str = "no Concord worker with this key answers there";
 /// Tries addresses beside the driver.
 pub(super) struct Probes {
     free: Arc<Semaphore>,
+    /// One for each session at most, so that no more wait than are connected.
+    under_way: BTreeMap<SessionId, AbortHandle>,
     /// Weak, because the driver ends once nobody can tell it anything any more.
     driver: mpsc::WeakSender<DriverEvent>,
 }
@@ -39,22 +42,29 @@ impl Probes {
     pub(super) fn new(driver: &mpsc::Sender<DriverEvent>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(PROBES_MAX)),
+            under_way: BTreeMap::new(),
             driver: driver.downgrade(),
         }
     }
 
-    /// Tries the address of a worker, and tells the driver the outcome.
-    pub(super) fn start(&self, session: SessionId, worker: WorkerId, endpoint: String) {
-        let Ok(permit) = self.free.clone().try_acquire_owned() else {
+    /// Tries the address of a worker, and tells the driver the outcome. While it is being tried
+    /// for the same session, no second try begins.
+    pub(super) fn start(&mut self, session: SessionId, worker: WorkerId, endpoint: String) {
+        self.under_way.retain(|_, task| !task.is_finished());
+        if self.under_way.contains_key(&session) {
             return;
-        };
+        }
         let mut nonce = [0; 32];
         if let Err(why) = getrandom::fill(&mut nonce) {
             tracing::error!("no random numbers to try an address with: {why}");
             return;
         }
-        let driver = self.driver.clone();
-        tokio::spawn(async move {
+        let (driver, free) = (self.driver.clone(), self.free.clone());
+        let task = tokio::spawn(async move {
+            // It is never closed.
+            let Ok(permit) = free.acquire_owned().await else {
+                return;
+            };
             let due = Instant::now() + ANSWER_MAX;
             let challenge = AddressChallenge { worker, nonce };
             let asked = tokio::time::timeout_at(due, probe(&endpoint, &challenge)).await;
@@ -72,6 +82,14 @@ impl Probes {
                 let _ = driver.send(DriverEvent::Core(probed)).await;
             }
         });
+        self.under_way.insert(session, task.abort_handle());
+    }
+
+    /// Gives up a try for a session that is over.
+    pub(super) fn stop(&mut self, session: &SessionId) {
+        if let Some(task) = self.under_way.remove(session) {
+            task.abort();
+        }
     }
 }
 
@@ -90,5 +108,47 @@ async fn probe(endpoint: &str, challenge: &AddressChallenge) -> Result<(), Strin
     match challenge.is_proven_by(&proof) {
         true => Ok(()),
         false => Err("its answer is not signed by the worker's key".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use concord_proto::Keypair;
+
+    use super::*;
+
+    /// All are tried, however many there are at a time, each once; who has gone is forgotten.
+    #[tokio::test]
+    async fn those_beyond_the_most_at_a_time_wait_for_their_turn() {
+        let (events, mut heard) = mpsc::channel(PROBES_MAX * 2);
+        let mut probes = Probes::new(&events);
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = format!("http://{}", closed.local_addr().unwrap());
+        drop(closed);
+        let worker = Keypair::from_secret([1; 32]).public();
+        let (count, gone) = (PROBES_MAX as u64 + 8, SessionId(PROBES_MAX as u64 + 3));
+        for _ in 0..2 {
+            for number in 0..count {
+                probes.start(SessionId(number), worker, nobody.clone());
+            }
+        }
+        probes.stop(&gone);
+        let mut tried = BTreeSet::new();
+        let wait = ANSWER_MAX * 2;
+        while let Ok(Some(event)) = tokio::time::timeout(wait, heard.recv()).await {
+            let DriverEvent::Core(CoreEvent::Probed { session, failure }) = event else {
+                panic!("no outcome of a try");
+            };
+            assert_eq!(failure.as_deref(), Some(NOT_THERE));
+            assert!(tried.insert(session), "{session:?} is tried twice");
+            if tried.len() as u64 == count - 1 {
+                break;
+            }
+        }
+        assert_eq!(tried.len() as u64, count - 1, "some are not tried");
+        assert!(!tried.contains(&gone));
+        assert!(heard.try_recv().is_err(), "no more than these");
     }
 }

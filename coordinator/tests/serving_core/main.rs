@@ -1,6 +1,7 @@
 //! Who holds which part of a model that is served: members come, go, fail and lie, one event after
 //! another, and what holds after each is checked.
 
+mod addresses;
 mod audits;
 #[path = "../sim/mod.rs"]
 mod sim;

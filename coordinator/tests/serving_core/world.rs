@@ -267,6 +267,21 @@ impl World {
     }
 
     pub fn join(&mut self, number: u8, role: Role, memory_bytes: u64) -> WorkerId {
+        self.join_at(
+            number,
+            role,
+            memory_bytes,
+            &format!("http://worker-{number}"),
+        )
+    }
+
+    pub fn join_at(
+        &mut self,
+        number: u8,
+        role: Role,
+        memory_bytes: u64,
+        endpoint: &str,
+    ) -> WorkerId {
         let worker = id(number);
         self.next += 1;
         let session = SessionId(self.next);
@@ -283,7 +298,7 @@ impl World {
                 macs_per_second: 1_000_000,
                 memory_bytes,
             },
-            endpoint: format!("http://worker-{number}"),
+            endpoint: endpoint.to_string(),
             held: None,
             challenge: [0; 32],
         };

@@ -6,13 +6,18 @@
 //!
 //! Anybody can give an address that is another's. So where several give the same one, only a proof
 //! counts: the worker that gives one keeps the address, however late it came, and the others are
-//! refused.
+//! refused. A worker that has given one is tried again when others give its address; as anybody
+//! can bring that about, one try in vain is nothing against it.
+//!
+//! Serving needs no address that the coordinator reaches. Of workers at one address that have
+//! proven nothing, the first has that work: otherwise whoever gives the address of one that the
+//! coordinator cannot reach would take its work away.
 
 use concord_proto::WorkerId;
 use concord_proto::session::{Role, ToWorker};
 
-use super::PoolMember;
 use super::rivals::refuse;
+use super::{Members, PoolMember};
 use crate::core::Core;
 use crate::core::event::{CoreEffect, SessionId};
 use crate::core::outbox::Outbox;
@@ -20,7 +25,7 @@ use crate::core::reported::reported;
 use crate::core::time::Time;
 
 /// How long a newcomer waits for the first answer about its address. Without an answer it counts
-/// as reached: there may be too many to try.
+/// as reached: many others may be tried before it.
 const FIRST_TRY_US: u64 = 5_000_000;
 
 /// Who is not reached is tried again this often.
@@ -28,6 +33,12 @@ const TRY_AGAIN_US: u64 = 15_000_000;
 
 /// Whose address others give, too, is tried again this often: longer than a try takes.
 const TRY_CONTESTED_US: u64 = 5_000_000;
+
+/// Who has proven to be at its address counts as not reached after so many tries in vain.
+const MISSED_MAX: u32 = 3;
+
+/// Clashes that are named at most where it is told what is missing.
+const NAMED_MAX: usize = 8;
 
 impl PoolMember {
     /// Whether the coordinator reaches it at its address, as far as is known.
@@ -47,6 +58,22 @@ impl PoolMember {
         self.is_proven() && !self.is_contested
     }
 
+    /// Takes in what came of a try. `is_outdone` tells whether another worker has proven since to
+    /// be at its address.
+    fn note_tried(&mut self, now: Time, failure: Option<String>, is_outdone: bool) {
+        match failure {
+            None => (self.proven_at, self.missed) = (now, 0),
+            Some(_) if self.is_proven() && !is_outdone && self.missed + 1 < MISSED_MAX => {
+                self.missed += 1;
+                // Where it is contested, it stays so, and is tried again.
+                return;
+            }
+            Some(_) => {}
+        }
+        (self.is_tried, self.is_contested) = (true, false);
+        self.unreached = failure;
+    }
+
     /// Why it is given no work, in words, and what would help.
     pub(in crate::core) fn out_of_reach(&self) -> Option<String> {
         let why = self.unreached.as_ref()?;
@@ -54,6 +81,78 @@ impl PoolMember {
             "is not reached at {}: {why}; give it an --advertise that others can reach",
             self.endpoint
         ))
+    }
+}
+
+impl Members {
+    /// Where several workers say that they are at an address, all of them have to prove it anew.
+    pub(super) fn contest(&mut self, endpoint: &str) {
+        let at: Vec<WorkerId> = self.at(endpoint).map(|member| member.id).collect();
+        if at.len() > 1 {
+            for worker in at {
+                if let Some(member) = self.get_mut(&worker) {
+                    member.is_contested = true;
+                }
+            }
+        }
+    }
+
+    /// A worker that is left alone at an address has nothing to prove anew.
+    pub(super) fn end_contest(&mut self, endpoint: &str) {
+        let at: Vec<WorkerId> = self.at(endpoint).map(|member| member.id).collect();
+        if let [worker] = at[..]
+            && let Some(member) = self.get_mut(&worker)
+        {
+            (member.is_contested, member.missed) = (false, 0);
+        }
+    }
+
+    fn rivals_of<'a>(&'a self, member: &'a PoolMember) -> impl Iterator<Item = &'a PoolMember> {
+        let at = self.at(&member.endpoint);
+        at.filter(|other| other.id != member.id)
+    }
+
+    /// Whether another worker has proven that it is at the address of this one since this one has.
+    pub(in crate::core) fn is_outdone(&self, member: &PoolMember) -> bool {
+        let is_later = |other: &PoolMember| other.proven_at > member.proven_at;
+        let outdoes = |other: &PoolMember| other.is_settled() || is_later(other);
+        let mut rivals = self.rivals_of(member);
+        let is_in_doubt = member.is_proven() && member.is_contested;
+        is_in_doubt && rivals.any(|other| other.is_proven() && outdoes(other))
+    }
+
+    /// Whether it is doubtful that a worker is at its address: another one has proven that it is
+    /// there, or, where nobody has, came before it.
+    pub(in crate::core) fn is_dubious(&self, member: &PoolMember) -> bool {
+        let is_before = |other: &PoolMember| (other.came, other.id) < (member.came, member.id);
+        let mut rivals = self.rivals_of(member);
+        let is_behind = rivals.any(|other| other.is_proven() || is_before(other));
+        self.is_outdone(member) || (!member.is_proven() && is_behind)
+    }
+
+    /// Who gives the address of a worker that has yet to prove it, in words, and what would help.
+    pub(in crate::core) fn clash(&self, member: &PoolMember) -> Option<String> {
+        if member.role != Role::Worker || (member.is_proven() && !self.is_outdone(member)) {
+            return None;
+        }
+        let rivals = self.rivals_of(member);
+        let rival = rivals.min_by_key(|other| (!other.is_proven(), other.came, other.id))?;
+        Some(format!(
+            "shares its address {} with worker {}: give each worker a --listen or --advertise of \
+             its own",
+            member.endpoint,
+            rival.id.short()
+        ))
+    }
+
+    /// Workers that others at their addresses keep from work, for people.
+    pub(in crate::core) fn clashes(&self) -> String {
+        let dubious = self.connected().filter(|member| self.is_dubious(member));
+        let words = dubious.filter_map(|member| {
+            let clash = self.clash(member)?;
+            Some(format!("; worker {} {clash}", member.id.short()))
+        });
+        words.take(NAMED_MAX).collect()
     }
 }
 
@@ -66,16 +165,18 @@ impl Core {
         session: SessionId,
         failure: Option<String>,
     ) {
-        let worker = self.members.of_session(session);
-        let Some(member) = worker.and_then(|worker| self.members.get_mut(&worker)) else {
+        let Some(worker) = self.members.of_session(session) else {
             return;
         };
-        let failure = failure.map(reported);
-        let is_news = member.unreached != failure;
-        (member.is_tried, member.is_contested) = (true, false);
-        member.unreached.clone_from(&failure);
-        let endpoint = member.endpoint.clone();
-        if let Some(why) = failure.filter(|_| is_news) {
+        let member = self.members.get(&worker);
+        let is_outdone = member.is_some_and(|member| self.members.is_outdone(member));
+        let Some(member) = self.members.get_mut(&worker) else {
+            return;
+        };
+        let before = member.unreached.clone();
+        member.note_tried(now, failure.map(reported), is_outdone);
+        let (endpoint, after) = (member.endpoint.clone(), member.unreached.clone());
+        if let Some(why) = after.filter(|_| member.unreached != before) {
             let reason = format!("the coordinator has tried: {why}");
             let message = ToWorker::Unreached { reason };
             out.tell(CoreEffect::Send { session, message });

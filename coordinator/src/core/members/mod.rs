@@ -50,7 +50,11 @@ pub(super) struct PoolMember {
     /// When its address was last tried, and whether any try has been answered.
     pub(super) tried: Time,
     pub(super) is_tried: bool,
-    /// Whether another worker gave the same address since its own was last tried.
+    /// When it last proved that it is at its address, and how many tries have failed since.
+    pub(super) proven_at: Time,
+    pub(super) missed: u32,
+    /// Whether another worker gave the same address since it last proved to be there, or, where
+    /// it has not, since it was last tried.
     pub(super) is_contested: bool,
     /// Verdicts that were accepted, of a checker.
     pub(super) answered: u64,
@@ -107,6 +111,8 @@ impl Members {
             came: Time::default(),
             tried: Time::default(),
             is_tried: false,
+            proven_at: Time::default(),
+            missed: 0,
             is_contested: false,
             answered: 0,
         };
@@ -149,6 +155,8 @@ impl Members {
                 came: now,
                 tried: now,
                 is_tried: false,
+                proven_at: Time::default(),
+                missed: 0,
                 is_contested: false,
                 answered,
             },
@@ -167,6 +175,8 @@ impl Members {
         if let Some(member) = self.members.get_mut(&id) {
             member.session = None;
             member.left = now;
+            let endpoint = member.endpoint.clone();
+            self.end_contest(&endpoint);
         }
         Some(id)
     }
@@ -232,25 +242,6 @@ impl Members {
     pub(super) fn at<'a>(&'a self, endpoint: &'a str) -> impl Iterator<Item = &'a PoolMember> {
         let workers = self.connected().filter(|m| m.role == Role::Worker);
         workers.filter(move |member| member.endpoint == endpoint)
-    }
-
-    /// Where several workers say that they are at an address, all of them have to prove it anew.
-    pub(super) fn contest(&mut self, endpoint: &str) {
-        let at: Vec<WorkerId> = self.at(endpoint).map(|member| member.id).collect();
-        if at.len() > 1 {
-            for worker in at {
-                if let Some(member) = self.members.get_mut(&worker) {
-                    member.is_contested = true;
-                }
-            }
-        }
-    }
-
-    /// Whether it is doubtful that a worker is at its address: others say the same of themselves,
-    /// and it has not proven it.
-    pub(super) fn is_dubious(&self, member: &PoolMember) -> bool {
-        let mut at = self.at(&member.endpoint);
-        !member.is_proven() && at.any(|other| other.id != member.id)
     }
 
     /// Notes that a verdict of a checker was accepted.

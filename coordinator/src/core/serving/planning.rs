@@ -52,7 +52,8 @@ impl Deployed {
         let wanted = self.served.min_workers.max(1) as usize;
         if idle.len() < wanted {
             let there = idle.len();
-            self.lacks = format!("it waits for workers: {there} of {wanted} are there");
+            let clashes = context.members.clashes();
+            self.lacks = format!("it waits for workers: {there} of {wanted} are there{clashes}");
             return;
         }
         let at_hand = self.at_hand(context, &idle);

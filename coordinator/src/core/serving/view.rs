@@ -17,10 +17,14 @@ pub(super) struct PoolView {
 impl Deployed {
     /// Tells the tasks that serve, where something has changed.
     pub(super) fn show(&mut self, context: &mut EventContext) {
+        let doing = |member: &PoolMember| match context.members.clash(member) {
+            Some(clash) => format!("{}; {clash}", self.doing(member)),
+            None => self.doing(member),
+        };
         let view = |member: &PoolMember| WorkerView {
             id: member.id,
             device: member.device.name.clone(),
-            doing: self.doing(member),
+            doing: doing(member),
             memory_bytes: member.device.memory_bytes,
             macs_per_second: member.device.macs_per_second,
         };

@@ -167,6 +167,8 @@ impl Crew {
         let left_out = self.left_out(context);
         self.fit(context)
             .filter(|member| member.is_reached(context.now) && !left_out.contains(&member.id))
+            // Two that are at one address cannot both be connected to.
+            .filter(|member| !context.members.is_outdone(member))
             .map(|member| PlannerDevice {
                 id: member.id,
                 name: member.device.name.clone(),
@@ -205,6 +207,8 @@ impl Crew {
             } else if self.set_aside.contains(id) {
                 "is set aside after a dispute".to_string()
             } else if let Some(words) = member.out_of_reach() {
+                words
+            } else if let Some(words) = context.members.clash(member) {
                 words
             } else if member.unfit_until > context.now {
                 format!("is tried again after a pause: {}", member.trouble)
