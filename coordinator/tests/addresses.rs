@@ -2,6 +2,7 @@
 
 mod sim;
 
+use concord_coordinator::core::SessionId;
 use concord_proto::client::JobEvent;
 use concord_proto::session::{Role, ToWorker};
 use sim::bare::Bare;
@@ -18,13 +19,14 @@ fn plans(pool: &Bare) -> usize {
     events.filter(|(_, event)| planned(event)).count()
 }
 
-fn is_told_that_it_is_unreached(pool: &Bare) -> bool {
+fn is_told_that_it_is_unreached(pool: &Bare, session: SessionId) -> bool {
     let told = |message: &ToWorker| matches!(message, ToWorker::Unreached { .. });
-    pool.sent.iter().any(|(_, message)| told(message))
+    let mut sent = pool.sent.iter();
+    sent.any(|(to, message)| *to == session && told(message))
 }
 
 /// A pool where the worker of key 1 has proven that it is at the address, and works.
-fn working() -> (Bare, concord_coordinator::core::SessionId) {
+fn working() -> (Bare, SessionId) {
     let mut pool = Bare::new();
     pool.holders.insert(SHARED.to_string(), key(1).public());
     pool.submit(job(3, (1, 1), false));
@@ -55,10 +57,7 @@ fn a_stranger_and_one_try_in_vain_do_not_end_a_plan() {
     assert_eq!(tries, 2, "it is tried again");
     assert_eq!(doing(&mut pool, 1), at_work);
     assert_eq!(plans(&pool), 1);
-    let of_worker = |(to, message): &(_, ToWorker)| {
-        *to == worker && matches!(message, ToWorker::Unreached { .. })
-    };
-    assert!(!pool.sent.iter().any(of_worker));
+    assert!(!is_told_that_it_is_unreached(&pool, worker));
     pool.tries = Some(Ok(()));
     pool.pass(5 * SECOND, &[worker, stranger]);
     pool.pass(12 * SECOND, &[worker, stranger]);
@@ -78,7 +77,7 @@ fn three_tries_in_vain_in_a_row_count() {
     pool.pass(SECOND, &[worker, stranger]);
     let words = doing(&mut pool, 1);
     assert!(words.contains("not reached at http://host:7701"), "{words}");
-    assert!(is_told_that_it_is_unreached(&pool));
+    assert!(is_told_that_it_is_unreached(&pool, worker));
 }
 
 #[test]
