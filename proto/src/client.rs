@@ -261,7 +261,7 @@ pub enum JobEvent {
         state: Digest,
         /// Audits that agreed.
         audits: u64,
-        /// Drawn leaves that could not be judged.
+        /// Drawn leaves that could not be audited.
         inconclusive: u64,
     },
     /// It cannot be done.

@@ -1,4 +1,4 @@
-//! The audits: which leaves were drawn is derived again, and each must have been judged.
+//! The audits: which leaves were drawn is derived again, and each must have been audited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use concord_proto::{Digest, Leaf, WorkerId, draw};
 use super::VerifyError;
 use super::chain::StepLeaves;
 use super::files::LEDGER;
-use super::history::{History, Judgement};
+use super::history::{GivenVerdict, History};
 use crate::training::leaf_words;
 
 /// What became of the drawn leaves.
@@ -17,35 +17,35 @@ pub(super) struct AuditCounts {
     pub(super) drawn: u64,
     pub(super) agreed: u64,
     pub(super) inconclusive: u64,
-    /// Steps with a leaf that was drawn and could not be judged.
+    /// Steps with a leaf that was drawn and could not be audited.
     pub(super) blind_steps: u32,
 }
 
 /// Verdicts by step, epoch, worker and leaf.
-type Judged<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a Judgement>>;
+type Verdicts<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVerdict>>;
 
-/// Checks that all drawn leaves were judged, that no dispute is open and that nobody convicted has
+/// Checks that all drawn leaves were audited, that no dispute is open and that nobody convicted has
 /// a claim left that counts.
 pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCounts, VerifyError> {
     // Verdicts of a convicted checker do not count, whenever they were given.
-    let sound = |judgement: &&Judgement| !history.convicted.contains(&judgement.checker);
-    let mut judged = Judged::new();
-    for judgement in history.judgements.iter().filter(sound) {
-        let verdict = &judgement.verdict;
+    let sound = |given: &&GivenVerdict| !history.convicted.contains(&given.checker);
+    let mut verdicts = Verdicts::new();
+    for given in history.verdicts.iter().filter(sound) {
+        let verdict = &given.verdict;
         let key = (verdict.step, verdict.epoch, verdict.worker, verdict.leaf);
-        judged.entry(key).or_default().push(judgement);
+        verdicts.entry(key).or_default().push(given);
     }
     let mut audits = AuditCounts::default();
     for (step, leaves) in (0_u32..).zip(steps) {
-        check_step(history, &judged, step, leaves, &mut audits)?;
+        check_step(history, &verdicts, step, leaves, &mut audits)?;
     }
-    check_convicts(history, &judged, steps)?;
+    check_convicts(history, &verdicts, steps)?;
     Ok(audits)
 }
 
 fn check_step(
     history: &History,
-    judged: &Judged,
+    verdicts: &Verdicts,
     step: u32,
     leaves: &StepLeaves,
     audits: &mut AuditCounts,
@@ -60,7 +60,7 @@ fn check_step(
             .into_iter()
             .collect();
         for (index, (leaf, digest)) in (0_u32..).zip(leaves.iter().zip(digests)) {
-            let verdicts = judged.get(&(step, epoch, *worker, digest));
+            let verdicts = verdicts.get(&(step, epoch, *worker, digest));
             let verdicts = verdicts.map_or(&[][..], Vec::as_slice);
             if let Some(open) = verdicts.iter().find(|v| differs(v)) {
                 return Err(dispute(open, leaf));
@@ -89,15 +89,15 @@ fn check_step(
     Ok(())
 }
 
-fn differs(judgement: &Judgement) -> bool {
-    matches!(judgement.verdict.finding, Finding::Differs { .. })
+fn differs(given: &GivenVerdict) -> bool {
+    matches!(given.verdict.finding, Finding::Differs { .. })
 }
 
-fn dispute(judgement: &Judgement, leaf: &Leaf) -> VerifyError {
-    let entry = judgement.entry;
-    let statement = format!("entry {entry} (verdict of {})", judgement.checker.short());
-    let (words, step) = (leaf_words(leaf), judgement.verdict.step);
-    let worker = judgement.verdict.worker;
+fn dispute(given: &GivenVerdict, leaf: &Leaf) -> VerifyError {
+    let entry = given.entry;
+    let statement = format!("entry {entry} (verdict of {})", given.checker.short());
+    let (words, step) = (leaf_words(leaf), given.verdict.step);
+    let worker = given.verdict.worker;
     let reason = format!(
         "it found another result than {} in the {words} of step {step}, and the step was not \
          voided",
@@ -109,12 +109,12 @@ fn dispute(judgement: &Judgement, leaf: &Leaf) -> VerifyError {
 /// A worker that a sound checker found wrong in some step has no claim from that step on.
 fn check_convicts(
     history: &History,
-    judged: &Judged,
+    verdicts: &Verdicts,
     steps: &[StepLeaves],
 ) -> Result<(), VerifyError> {
     let mut offences: BTreeMap<WorkerId, u32> = BTreeMap::new();
-    for judgement in judged.values().flatten().filter(|v| differs(v)) {
-        let (worker, step) = (judgement.verdict.worker, judgement.verdict.step);
+    for given in verdicts.values().flatten().filter(|v| differs(v)) {
+        let (worker, step) = (given.verdict.worker, given.verdict.step);
         if history.convicted.contains(&worker) {
             let first = offences.entry(worker).or_insert(step);
             *first = step.min(*first);

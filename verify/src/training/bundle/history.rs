@@ -1,4 +1,4 @@
-//! The ledger read from its first entry to its last: what was planned, committed, judged, voided.
+//! The ledger read from its first entry to its last: what was planned, committed, audited, voided.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ pub(super) struct Commit {
 }
 
 /// A verdict, and who gave it.
-pub(super) struct Judgement {
+pub(super) struct GivenVerdict {
     /// Number of the entry.
     pub(super) entry: u64,
     pub(super) checker: WorkerId,
@@ -39,7 +39,7 @@ pub(super) struct History {
     pub(super) plans: Vec<Plan>,
     /// One for each step.
     pub(super) commits: Vec<Commit>,
-    pub(super) judgements: Vec<Judgement>,
+    pub(super) verdicts: Vec<GivenVerdict>,
     pub(super) inconclusive: BTreeSet<Digest>,
     /// Enrolled, and whether as a checker.
     pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
@@ -85,7 +85,7 @@ impl History {
                 job,
                 plans: Vec::new(),
                 commits: Vec::new(),
-                judgements: Vec::new(),
+                verdicts: Vec::new(),
                 inconclusive: BTreeSet::new(),
                 enrolled: BTreeSet::new(),
                 convicted: BTreeSet::new(),
@@ -326,7 +326,7 @@ impl Reader<'_> {
             verdict.worker != checker,
             "the verdict is on the checker's own work",
         )?;
-        self.history.judgements.push(Judgement {
+        self.history.verdicts.push(GivenVerdict {
             entry,
             checker,
             verdict,
