@@ -14,7 +14,8 @@ use crate::support::job_file::help;
 /// Columns of a page.
 const COLUMNS: usize = 100;
 
-/// A text in lines that fit the page: the first begins with `first`, the others with blanks below it.
+/// A text in lines that fit the page: the first begins with `first`, the others with blanks below
+/// it.
 fn wrapped(first: &str, text: &str) -> String {
     let mut page = first.to_string();
     let indent = " ".repeat(first.len());

@@ -183,8 +183,8 @@ fn errors(text: &mut String) {
     line(text, "## Errors\n");
     line(
         text,
-        "Errors have OpenAI's shape: an object `error` with `message`, `type`, `param` and `code`.\n\
-         In a stream that has begun an error is the last event, with the usage so far.\n",
+        "Errors have OpenAI's shape: an object `error` with `message`, `type`, `param` and\n\
+         `code`. In a stream that has begun an error is the last event, with the usage so far.\n",
     );
     row(text, &["code", "status", "what"]);
     line(text, "|---|---|---|");

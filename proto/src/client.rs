@@ -261,7 +261,7 @@ pub enum JobEvent {
         state: Digest,
         /// Audits that agreed.
         audits: u64,
-        /// Drawn leaves that could not be audited.
+        /// Drawn leaves that could not be re-run.
         inconclusive: u64,
     },
     /// It cannot be done.

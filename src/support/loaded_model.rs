@@ -63,7 +63,10 @@ impl NamedModel {
         };
         let model = resolve(&base).with_context(|| {
             let named = named.display();
-            format!("--model {named} is an adapter, and the base model that its adapter_config.json names is unavailable")
+            format!(
+                "--model {named} is an adapter, and the base model that its adapter_config.json \
+                 names is unavailable"
+            )
         })?;
         Ok(Self {
             model,

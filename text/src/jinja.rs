@@ -5,6 +5,7 @@
 //! Python's values and the methods of its texts, a bound on every byte that a template makes on
 //! its way, and letters that know whether they came with the conversation.
 
+mod attributes;
 mod budget;
 mod call;
 mod characters;
@@ -13,14 +14,12 @@ mod expression;
 mod fault;
 mod filters;
 mod format;
-mod function;
 mod json;
 mod letters;
 mod lexer;
 mod list_filters;
 mod literal;
-mod looping;
-mod macros;
+mod macro_calls;
 mod methods;
 mod numbers;
 mod operators;
@@ -30,11 +29,11 @@ mod print;
 mod questions;
 mod reads;
 mod run;
-mod scope;
 mod syntax;
 mod text_cases;
 mod text_filters;
 mod text_methods;
+mod token;
 mod value;
 
 use serde_json::Value as Json;

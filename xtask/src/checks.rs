@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::setup::{self, Features};
 use crate::step::{EVERYTHING, cargo, printed, run};
-use crate::{Outcome, examples, licences, nvrtc};
+use crate::{Outcome, examples, licences, nvrtc, root};
 
 /// Crates whose unit tests take seconds.
 const LIGHT: [&str; 4] = [
@@ -56,7 +56,13 @@ pub fn all() -> Outcome {
     documents(features)?;
     licences::check()?;
     build_without_features()?;
-    run("the demo", &mut in_the_readme(DEMO))?;
+    // What it leaves is there for the example that verifies a proof.
+    let kept = root().join(examples::DEMO_FOLDER);
+    if kept.exists() {
+        std::fs::remove_dir_all(&kept).map_err(|error| format!("{}: {error}", kept.display()))?;
+    }
+    let mut demo = in_the_readme(DEMO);
+    run("the demo", demo.args(["--keep", examples::DEMO_FOLDER]))?;
     let mut install = in_the_readme(INSTALL);
     run(
         "install",

@@ -8,6 +8,12 @@ use crate::setup::Features;
 use crate::step::{EVERYTHING, cargo, command, run};
 use crate::{Outcome, root};
 
+/// Where the demo leaves what it made, from the root of the workspace.
+pub const DEMO_FOLDER: &str = "target/kept-demo";
+
+/// Arguments of the examples that need some.
+const ARGUMENTS: [(&str, &[&str]); 1] = [("verify_bundle", &["target/kept-demo/tuned-3/proof"])];
+
 /// Builds all examples with what the tests need, then runs each.
 ///
 /// # Errors
@@ -18,7 +24,9 @@ pub fn run_all(features: Features) -> Outcome {
     let target = root().join("target");
     for name in names() {
         let program = target.join("release/examples").join(&name);
-        run(&format!("example {name}"), &mut command(program, &[]))?;
+        let arguments = ARGUMENTS.iter().find(|(example, _)| *example == name);
+        let arguments = arguments.map_or(&[][..], |(_, arguments)| arguments);
+        run(&format!("example {name}"), &mut command(program, arguments))?;
     }
     for manifest in packages() {
         let mut example = cargo(&["run", "--release", "--locked", "--manifest-path"]);

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 
 use super::DAY_SECONDS;
 use super::file::KeyLine;
-use super::permit::Permit;
 use crate::api_error::ApiError;
 use crate::code::Code;
 use crate::options::Limits;
@@ -145,11 +144,11 @@ impl KeyAccount {
         Err(error.code(Code::InsufficientPermissions))
     }
 
-    /// Lets a request in at `now`, time since 1970.
+    /// Counts a request in that begins at `now`, time since 1970.
     ///
     /// # Errors
     /// A 429 that says when to ask again.
-    pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Permit, ApiError> {
+    pub(super) fn enter(&self, now: Duration) -> Result<(), ApiError> {
         let mut taken = self.state.taken();
         if self.concurrent > 0 && taken.running >= self.concurrent {
             let message = format!("{} requests of this key run already.", taken.running);
@@ -173,7 +172,7 @@ impl KeyAccount {
             taken.allowance -= REQUEST;
         }
         taken.running += 1;
-        Ok(Permit::new(self.clone()))
+        Ok(())
     }
 
     /// Sets tokens aside for the answers to a prompt. Gives how many each answer may have, and how

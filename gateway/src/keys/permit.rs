@@ -1,6 +1,7 @@
 //! A request under way, in the account of its key.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use concord_proto::serving::Usage;
 
@@ -24,15 +25,22 @@ pub(crate) struct Permit {
     reserved: Mutex<u64>,
 }
 
-impl Permit {
-    pub(super) fn new(account: Arc<KeyAccount>) -> Self {
-        Self {
-            account,
+impl KeyAccount {
+    /// Lets a request in at `now`, time since 1970.
+    ///
+    /// # Errors
+    /// A 429 that says when to ask again.
+    pub fn admit(self: &Arc<Self>, now: Duration) -> Result<Permit, ApiError> {
+        self.enter(now)?;
+        Ok(Permit {
+            account: self.clone(),
             record: None,
             reserved: Mutex::default(),
-        }
+        })
     }
+}
 
+impl Permit {
     /// Where this request is noted.
     pub fn noted_in(mut self, record: Arc<dyn RequestRecord>) -> Self {
         self.record = Some(record);

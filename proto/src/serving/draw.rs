@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::generation::SamplingSpec;
+use super::generation::{SamplingSpec, TokenLogprob};
 use crate::training::F32Bits;
 
 /// What to draw from a pass, from the coordinator to the last stage.
@@ -93,15 +93,4 @@ pub struct Drawn {
     pub token: Option<TokenLogprob>,
     /// The targets, scored.
     pub scored: Vec<TokenLogprob>,
-}
-
-/// A token and how probable the model finds it: by the logits as they are, before bias, grammar and
-/// temperature.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct TokenLogprob {
-    pub token: u32,
-    /// Its natural logarithm of the probability; 0 where none was asked for.
-    pub logprob: F32Bits,
-    /// The most probable tokens, most probable first, the lowest id first among equals.
-    pub top: Vec<(u32, F32Bits)>,
 }

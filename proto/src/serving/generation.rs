@@ -3,7 +3,6 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::deployment::DeploymentId;
-use super::draw::TokenLogprob;
 use crate::crypto::{Digest, Domain};
 use crate::training::F32Bits;
 
@@ -90,6 +89,17 @@ pub struct Generation {
     pub prompt_logprobs: Option<u8>,
     /// Digest of the request's body, for the receipt.
     pub body: Digest,
+}
+
+/// A token and how probable the model finds it: by the logits as they are, before bias, grammar and
+/// temperature.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct TokenLogprob {
+    pub token: u32,
+    /// Its natural logarithm of the probability; 0 where none was asked for.
+    pub logprob: F32Bits,
+    /// The most probable tokens, most probable first, the lowest id first among equals.
+    pub top: Vec<(u32, F32Bits)>,
 }
 
 /// What becomes of a generation, in order.

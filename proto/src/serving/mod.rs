@@ -14,10 +14,10 @@ mod view;
 pub use deployment::{
     AdapterManifest, Deployment, DeploymentId, ServedModel, ServingProfile, StageAssignment,
 };
-pub use draw::{Draw, DrawOrder, Drawn, SampleOrder, TokenLogprob, bias};
+pub use draw::{Draw, DrawOrder, Drawn, SampleOrder, bias};
 pub use generation::{
-    Control, Finish, Generation, GenerationSpec, GrammarSpec, SamplingSpec, Update, Usage,
-    choice_seed,
+    Control, Finish, Generation, GenerationSpec, GrammarSpec, SamplingSpec, TokenLogprob, Update,
+    Usage, choice_seed,
 };
 pub use pass::{Pass, PassHeader, PassResult, SequenceRun, runs_digest};
 pub use receipt::{

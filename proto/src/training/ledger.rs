@@ -60,7 +60,7 @@ pub enum LedgerEvent {
     },
     /// A checker's signed [`Verdict`].
     Judged { verdict: Signed },
-    /// A drawn leaf could not be audited: nobody to check it, or its inputs are gone.
+    /// A drawn leaf could not be re-run: nobody to check it, or its inputs are gone.
     Inconclusive {
         /// Digest of the leaf.
         leaf: Digest,

@@ -186,23 +186,37 @@ fn fields(body: &[&str]) -> Vec<FieldDoc> {
         if line == "}," || line.is_empty() || line.starts_with("#[") {
             continue;
         }
+        let doc = plain(&std::mem::take(&mut doc));
         let line = line.trim_start_matches("pub ");
-        let (name, shape) = match line.split_once(": ") {
-            Some((name, shape)) => (name, short(shape)),
-            None => {
-                let name = line.trim_end_matches([',', '{', ' ']);
-                match name.split_once('(') {
-                    Some((name, shape)) => (name, short(shape.trim_end_matches(')'))),
-                    None => (name, String::new()),
-                }
-            }
-        };
-        all.push(FieldDoc {
-            name: name.to_string(),
-            shape,
-            doc: plain(&std::mem::take(&mut doc)),
-            depth,
-        });
+        // A variant whose fields stand on its own line.
+        if let Some((name, rest)) = line.split_once(" { ") {
+            let inner = rest.trim_end_matches(" },").split(", ");
+            all.push(field((name, String::new()), doc, 0));
+            all.extend(inner.map(|one| field(name_and_shape(one), String::new(), 1)));
+        } else {
+            all.push(field(name_and_shape(line), doc, depth));
+        }
     }
     all
+}
+
+fn field((name, shape): (&str, String), doc: String, depth: usize) -> FieldDoc {
+    FieldDoc {
+        name: name.to_string(),
+        shape,
+        doc,
+        depth,
+    }
+}
+
+/// Of `name: Type,`, `Variant(Type),`, `Variant {` and `Variant,`.
+fn name_and_shape(line: &str) -> (&str, String) {
+    if let Some((name, shape)) = line.split_once(": ") {
+        return (name, short(shape));
+    }
+    let name = line.trim_end_matches([',', '{', ' ']);
+    match name.split_once('(') {
+        Some((name, shape)) => (name, short(shape.trim_end_matches(')'))),
+        None => (name, String::new()),
+    }
 }

@@ -2,8 +2,8 @@
 //! [`FaultHooks`], which do nothing but for those of a liar. Liars are compiled with the features
 //! `wrong-data` (the one of the demo) and `liars` (all) alone; without them every hook is empty.
 //!
-//! Another liar is a file here that implements the hooks it needs, a row in `by_name.rs`, and a case
-//! in `tests/liars.rs` or `runtime/tests/serving/lies.rs`.
+//! Another liar is a file here that implements the hooks it needs, a row in `by_name.rs`, and a
+//! case in `tests/liars.rs` or `runtime/tests/serving/lies.rs`.
 
 #[cfg(feature = "liars")]
 mod altered_activation;

@@ -247,8 +247,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the coordinator has the job already. One that an own pool never began is cancelled: it
-    /// waits by the options of an earlier command, and is submitted again with those of this one.
+    /// Whether the coordinator has the job already. One that an own pool never began is cancelled:
+    /// it waits by the options of an earlier command, and is submitted again with those of this
+    /// one.
     async fn find(&self, client: &Client) -> anyhow::Result<bool> {
         let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
             bail!("the coordinator does not list its jobs");
@@ -326,7 +327,7 @@ fn in_words(result: &Value) -> String {
         count("audits", "audit"),
         match result["inconclusive"].as_u64().unwrap_or_default() {
             0 => String::new(),
-            count => format!(", {count} could not be audited"),
+            count => format!(", {count} could not be re-run"),
         },
         text("record_digest"),
         text("output_dir"),

@@ -96,7 +96,7 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     if report.is_unaudited() {
         bail!(
             "{}: signatures, chain and coverage hold, but none of the {} drawn pieces of work \
-             could be audited: nobody but the workers has computed anything",
+             could be re-run: nobody but the workers has computed anything",
             place(),
             report.audits_drawn
         );
@@ -154,7 +154,7 @@ fn text(
         lines.push(format!("checker     {}", checker.short()));
     }
     lines.push(format!(
-        "audits      {} of {} pieces drawn, {} agreed, {} could not be audited",
+        "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
         report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
     ));
     match report.convicted.as_slice() {

@@ -4,12 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::fault::{Fault, Made};
-use super::function::{Callable, Given};
 use super::letters::Text;
 use super::methods;
 use super::print::text_of;
 use super::run::Rendering;
-use super::value::{Dict, Value, View};
+use super::value::{Callable, Dict, Given, Value, View};
 use crate::strftime;
 
 /// The longest range, as in the sandbox that chat templates run in.

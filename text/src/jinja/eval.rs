@@ -2,16 +2,14 @@
 
 use std::rc::Rc;
 
+use super::attributes;
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::letters::Letter;
-use super::methods;
 use super::operators::{binary, compare, joined, signed, slice};
 use super::print::text_of;
 use super::run::Rendering;
-use super::scope::Scope;
 use super::syntax::{Arguments, Constant, Expression, Filter};
-use super::value::{Dict, Value};
+use super::value::{Dict, Given, Scope, Value};
 
 /// Names that stand for functions where no variable has them.
 static GLOBALS: [&str; 7] = [
@@ -182,7 +180,7 @@ impl Rendering {
         if let Value::Undefined(reason) = value {
             return Err(Fault::new(&**reason));
         }
-        if let Some(found) = methods::attribute(value, name) {
+        if let Some(found) = attributes::attribute(value, name) {
             return Ok(found);
         }
         if let Value::Dict(dict) = value {
@@ -230,7 +228,7 @@ impl Rendering {
             (Some(found), _) => found,
             (None, Value::Text(name)) => {
                 let name = name.to_string();
-                let found = methods::attribute(value, &name);
+                let found = attributes::attribute(value, &name);
                 found.unwrap_or_else(|| none(&format!("attribute '{name}'")))
             }
             (None, _) => none("such element"),

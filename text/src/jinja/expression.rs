@@ -1,9 +1,9 @@
 //! The expressions of a template, with Jinja's own order of operators.
 
 use super::fault::{Fault, Made};
-use super::lexer::TokenKind;
 use super::parser::Parser;
 use super::syntax::{Arguments, Binary, Comparison, Constant, Expression, Filter};
+use super::token::TokenKind;
 
 /// Operators, filters or indices one behind the other.
 const LINKS_MAX: u32 = 200;

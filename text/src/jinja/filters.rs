@@ -1,7 +1,6 @@
 //! Filters, by their names.
 
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::json::tojson;
 use super::letters::Text;
 use super::numbers::rounded;
@@ -11,7 +10,7 @@ use super::print::text_of;
 use super::run::Rendering;
 use super::syntax::Binary;
 use super::text_filters;
-use super::value::{Dict, Value};
+use super::value::{Dict, Given, Value};
 
 /// Filters of Jinja that are not here: each would need a part of Python that no chat template
 /// was seen to use, or would give another text each time.
@@ -64,7 +63,7 @@ impl Rendering {
                 let name = given.need_text(0, "name")?.to_string();
                 match &value {
                     // Not the entries of a dict: these are no attributes.
-                    Value::Dict(_) => super::methods::attribute(&value, &name)
+                    Value::Dict(_) => super::attributes::attribute(&value, &name)
                         .unwrap_or_else(|| Value::undefined(format!("no attribute '{name}'"))),
                     other => self.attribute(other, &name)?,
                 }

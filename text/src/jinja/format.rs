@@ -1,9 +1,9 @@
 //! `text.format(..)`
 
+use super::attributes;
 use super::budget::Budget;
 use super::fault::{Fault, Made};
 use super::letters::{Letter, Text};
-use super::methods;
 use super::numbers::{WIDTH_MAX, float, integer};
 use super::print::{float_text, repr, text_of};
 use super::value::Value;
@@ -119,7 +119,7 @@ impl Fields<'_> {
             } else {
                 let inner = &rest[1..];
                 let end = inner.find(['.', '[']).unwrap_or(inner.len());
-                (methods::attribute(&value, &inner[..end]), &inner[end..])
+                (attributes::attribute(&value, &inner[..end]), &inner[end..])
             };
             value = found.ok_or_else(missing)?;
             rest = behind;

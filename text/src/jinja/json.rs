@@ -4,11 +4,10 @@ use std::cmp::Ordering;
 
 use super::budget::Budget;
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::letters::{Letter, Text};
 use super::operators::order;
 use super::print::{add, float_text};
-use super::value::{Dict, Value};
+use super::value::{Dict, Given, Value};
 
 /// The filter `tojson` of chat templates: nothing is escaped for HTML.
 pub fn tojson(value: &Value, mut given: Given, budget: &mut Budget) -> Made<Value> {

@@ -1,32 +1,9 @@
 //! The text of a template in tokens, with the white space of tags taken off.
 
-use super::characters::{is_space, is_word};
+use super::characters::is_space;
 use super::fault::{Fault, Made};
 use super::literal;
-
-/// A token and its line.
-#[derive(Clone, Debug)]
-pub struct TemplateToken {
-    pub line: u32,
-    pub kind: TokenKind,
-}
-
-/// What a token is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TokenKind {
-    /// Text between tags.
-    Text(String),
-    BlockBegin,
-    BlockEnd,
-    VariableBegin,
-    VariableEnd,
-    Name(String),
-    String(String),
-    Int(i128),
-    Float(f64),
-    Operator(&'static str),
-    End,
-}
+use super::token::{TemplateToken, TokenKind};
 
 /// Longer ones first.
 static OPERATORS: [&str; 25] = [
@@ -266,12 +243,4 @@ impl<'a> Lexer<'a> {
             self.push(TokenKind::Operator(operator));
         }
     }
-}
-
-/// The name at the start of a text.
-pub fn name(text: &str) -> Option<&str> {
-    let first = text.chars().next()?;
-    let is_name = first.is_alphabetic() || first == '_';
-    let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
-    is_name.then(|| &text[..end])
 }

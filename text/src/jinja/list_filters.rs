@@ -5,12 +5,11 @@ use std::collections::HashSet;
 
 use super::budget::Budget;
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::operators::{binary, order};
 use super::run::Rendering;
 use super::syntax::Binary;
 use super::text_cases::cased;
-use super::value::{Value, key_name};
+use super::value::{Given, Value, key_name};
 
 impl Rendering {
     /// Applies a filter to what a value holds.

@@ -1,6 +1,7 @@
 //! Names, numbers and strings in tags.
 
-use super::lexer::{TokenKind, name};
+use super::characters::is_word;
+use super::token::TokenKind;
 
 /// The name, number or string at the start of a text, and its length; nothing where there is none.
 ///
@@ -132,4 +133,12 @@ fn escape(text: &str, value: &mut String) -> Result<usize, String> {
         other => value.extend(['\\', other]),
     }
     Ok(sign.len_utf8())
+}
+
+/// The name at the start of a text.
+pub fn name(text: &str) -> Option<&str> {
+    let first = text.chars().next()?;
+    let is_name = first.is_alphabetic() || first == '_';
+    let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
+    is_name.then(|| &text[..end])
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::fault::{Fault, Made};
-use super::lexer::{TemplateToken, TokenKind, tokens};
+use super::lexer::tokens;
 use super::syntax::{
     AssignTarget, Body, Expression, Filter, For, MacroSyntax, Statement, StatementKind, Takes,
 };
+use super::token::{TemplateToken, TokenKind};
 
 /// Tags and brackets may stand in each other this deep.
 const DEPTH_MAX: u32 = 100;

@@ -1,13 +1,12 @@
 //! Tests: what stands behind `is`.
 
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::operators::{binary, compare};
 use super::print::text_of;
 use super::run::Rendering;
 use super::syntax::{Binary, Comparison};
 use super::text_cases;
-use super::value::Value;
+use super::value::{Given, Value};
 
 impl Rendering {
     /// Whether a value passes the test that the arguments are for.

@@ -7,12 +7,9 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::fault::{Fault, Made};
 use super::letters::{Letter, Text};
-use super::looping::Loop;
-use super::macros::Macro;
 use super::print::text_of;
-use super::scope::Scope;
 use super::syntax::{AssignTarget, Body, Expression, Filter, For, Statement, StatementKind};
-use super::value::{Namespace, Value};
+use super::value::{Loop, Macro, Namespace, Scope, Value};
 
 /// A template under way.
 #[derive(Default)]

@@ -3,13 +3,12 @@
 use super::budget::Budget;
 use super::characters::{is_space, is_word};
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::letters::{Letter, Text};
 use super::operators::joined;
 use super::print::{add, text_of};
 use super::text_cases::cased;
 use super::text_methods::{lines, replace, split_from_end, strip};
-use super::value::Value;
+use super::value::{Given, Value};
 
 /// All that there are.
 pub const NAMES: [&str; 15] = [

@@ -4,59 +4,10 @@ use super::budget::Budget;
 use super::characters::{is_line_end, is_space};
 use super::fault::{Fault, Made};
 use super::format;
-use super::function::{Function, Given};
 use super::letters::{Letter, Text};
 use super::operators::joined;
 use super::text_cases::{cased, is};
-use super::value::Value;
-
-/// All that there are.
-pub const NAMES: &[&str] = &[
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "upper",
-    "zfill",
-];
+use super::value::{Function, Given, Value};
 
 /// Calls a method of a text.
 pub fn call(text: &Text, name: Function, mut given: Given, budget: &mut Budget) -> Made<Value> {

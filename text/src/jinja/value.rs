@@ -1,15 +1,22 @@
 //! What a template works with: Python's values, as far as templates can see them.
 
+mod function;
+mod looping;
+mod macros;
+mod scope;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::budget::Budget;
 use super::fault::{Fault, Made};
-use super::function::{Callable, Function};
 use super::letters::Text;
-use super::looping::Loop;
-use super::macros::Macro;
+
+pub use function::{Callable, Function, Given};
+pub use looping::Loop;
+pub use macros::Macro;
+pub use scope::Scope;
 
 /// Lists may stand in each other this deep.
 const NESTING_MAX: u32 = 150;

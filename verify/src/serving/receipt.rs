@@ -30,7 +30,7 @@ impl CheckedReceipt {
     /// must have signed it; without one, anybody may have.
     ///
     /// # Errors
-    /// The verdict on a receipt that does not hold, or that this build cannot judge.
+    /// The verdict on a receipt that does not hold, or that this build cannot check.
     pub fn open(signed: &Signed, coordinator: Option<PublicKey>) -> Result<Self, AnswerVerdict> {
         let receipt: Receipt = signed
             .open()

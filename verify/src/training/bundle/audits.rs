@@ -1,4 +1,4 @@
-//! The audits: which leaves were drawn is derived again, and each must have been audited.
+//! The audits: which leaves were drawn is derived again, and each must have been re-run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,35 +17,35 @@ pub(super) struct AuditCounts {
     pub(super) drawn: u64,
     pub(super) agreed: u64,
     pub(super) inconclusive: u64,
-    /// Steps with a leaf that was drawn and could not be audited.
+    /// Steps with a leaf that was drawn and could not be re-run.
     pub(super) blind_steps: u32,
 }
 
 /// Verdicts by step, epoch, worker and leaf.
-type Verdicts<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVerdict>>;
+type VerdictsByLeaf<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVerdict>>;
 
-/// Checks that all drawn leaves were audited, that no dispute is open and that nobody convicted has
+/// Checks that all drawn leaves were re-run, that no dispute is open and that nobody convicted has
 /// a claim left that counts.
 pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCounts, VerifyError> {
     // Verdicts of a convicted checker do not count, whenever they were given.
     let sound = |given: &&GivenVerdict| !history.convicted.contains(&given.checker);
-    let mut verdicts = Verdicts::new();
+    let mut by_leaf = VerdictsByLeaf::new();
     for given in history.verdicts.iter().filter(sound) {
         let verdict = &given.verdict;
         let key = (verdict.step, verdict.epoch, verdict.worker, verdict.leaf);
-        verdicts.entry(key).or_default().push(given);
+        by_leaf.entry(key).or_default().push(given);
     }
     let mut audits = AuditCounts::default();
     for (step, leaves) in (0_u32..).zip(steps) {
-        check_step(history, &verdicts, step, leaves, &mut audits)?;
+        check_step(history, &by_leaf, step, leaves, &mut audits)?;
     }
-    check_convicts(history, &verdicts, steps)?;
+    check_convicts(history, &by_leaf, steps)?;
     Ok(audits)
 }
 
 fn check_step(
     history: &History,
-    verdicts: &Verdicts,
+    by_leaf: &VerdictsByLeaf,
     step: u32,
     leaves: &StepLeaves,
     audits: &mut AuditCounts,
@@ -60,7 +60,7 @@ fn check_step(
             .into_iter()
             .collect();
         for (index, (leaf, digest)) in (0_u32..).zip(leaves.iter().zip(digests)) {
-            let verdicts = verdicts.get(&(step, epoch, *worker, digest));
+            let verdicts = by_leaf.get(&(step, epoch, *worker, digest));
             let verdicts = verdicts.map_or(&[][..], Vec::as_slice);
             if let Some(open) = verdicts.iter().find(|v| differs(v)) {
                 return Err(dispute(open, leaf));
@@ -109,11 +109,11 @@ fn dispute(given: &GivenVerdict, leaf: &Leaf) -> VerifyError {
 /// A worker that a sound checker found wrong in some step has no claim from that step on.
 fn check_convicts(
     history: &History,
-    verdicts: &Verdicts,
+    by_leaf: &VerdictsByLeaf,
     steps: &[StepLeaves],
 ) -> Result<(), VerifyError> {
     let mut offences: BTreeMap<WorkerId, u32> = BTreeMap::new();
-    for given in verdicts.values().flatten().filter(|v| differs(v)) {
+    for given in by_leaf.values().flatten().filter(|v| differs(v)) {
         let (worker, step) = (given.verdict.worker, given.verdict.step);
         if history.convicted.contains(&worker) {
             let first = offences.entry(worker).or_insert(step);

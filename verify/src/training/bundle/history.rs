@@ -205,7 +205,7 @@ impl Reader<'_> {
                 nonce_commitment,
             } => self.started(*step, *epoch, *nonce_commitment),
             LedgerEvent::Committed { .. } => self.committed(entry.number, &entry.event),
-            LedgerEvent::Judged { verdict } => self.judged(entry.number, verdict),
+            LedgerEvent::Judged { verdict } => self.verdict_given(entry.number, verdict),
             LedgerEvent::Inconclusive { leaf, .. } => {
                 self.history.inconclusive.insert(*leaf);
                 Ok(())
@@ -313,7 +313,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn judged(&mut self, entry: u64, signed: &Signed) -> Result<(), String> {
+    fn verdict_given(&mut self, entry: u64, signed: &Signed) -> Result<(), String> {
         let verdict: Verdict = signed.open().map_err(|error| error.to_string())?;
         let checker = signed.signer;
         let known = self.history.is_checker(&checker);

@@ -59,7 +59,7 @@ pub struct Bundle {
 
 /// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,
 /// that every step is covered by claims that fit together, and that every leaf that was drawn was
-/// audited.
+/// re-run by a checker, or counts as inconclusive.
 ///
 /// # Errors
 /// [`VerifyError`] naming the file, the statement in it and, where one is at fault, the party.

@@ -27,20 +27,20 @@ pub struct Report {
     pub audits_drawn: u64,
     /// Drawn leaves that a checker re-ran with the same result.
     pub audits_agreed: u64,
-    /// Drawn leaves that could not be audited.
+    /// Drawn leaves that could not be re-run.
     pub audits_inconclusive: u64,
     /// Who was convicted, sorted.
     pub convicted: Vec<WorkerId>,
     /// The lowest probability with which a leaf was drawn, 0 to 1.
     pub audit_rate_min: f64,
     /// The probability that a worker with one false leaf in each step would have been found out, 0
-    /// to 1: a leaf is drawn, and then audited. Steps with a drawn leaf that could not be audited
+    /// to 1: a leaf is drawn, and then re-run. Steps with a drawn leaf that could not be re-run
     /// count for nothing: that one may have been the false one.
     pub detection: f64,
 }
 
 impl Report {
-    /// Whether leaves were drawn and none of them could be audited: then signatures, chain and
+    /// Whether leaves were drawn and none of them could be re-run: then signatures, chain and
     /// coverage hold, and nobody but the workers has computed anything.
     pub fn is_unaudited(&self) -> bool {
         self.audits_drawn > 0 && self.audits_agreed == 0
@@ -57,19 +57,21 @@ pub(super) fn of(
     workers.sort_unstable();
     workers.dedup();
     let sound = |id: &WorkerId| !history.convicted.contains(id);
-    let given = history.verdicts.iter().map(|verdict| verdict.checker);
-    let mut checkers: Vec<WorkerId> = given.filter(sound).collect();
+    let givers = history.verdicts.iter().map(|given| given.checker);
+    let mut checkers: Vec<WorkerId> = givers.filter(sound).collect();
     checkers.sort_unstable();
     checkers.dedup();
     let rates = history.commits.iter().flat_map(|commit| &commit.rates);
     let lowest = rates.map(|rate| rate.rate).min().unwrap_or(0);
     let audit_rate_min = lowest as f64 / (1_u64 << 32) as f64;
-    let agreed = match audits.drawn {
+    let share_agreed = match audits.drawn {
         0 => 1.0,
         drawn => audits.agreed as f64 / drawn as f64,
     };
     let seen_steps = bundle.spec.steps.saturating_sub(audits.blind_steps);
-    let missed = (0..seen_steps).fold(1.0, |missed, _| missed * (1.0 - audit_rate_min * agreed));
+    let missed = (0..seen_steps).fold(1.0, |missed, _| {
+        missed * (1.0 - audit_rate_min * share_agreed)
+    });
     Report {
         job: history.job,
         steps: bundle.spec.steps,

@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::budget::Budget;
-use super::fault::{Fault, Made};
+use super::Value;
 use super::function::Given;
 use super::scope::Scope;
-use super::syntax::For;
-use super::value::Value;
+use crate::jinja::budget::Budget;
+use crate::jinja::fault::{Fault, Made};
+use crate::jinja::syntax::For;
 
 /// A loop under way.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 
-use super::fault::{Fault, Made};
-use super::letters::Text;
-use super::value::Value;
+use super::Value;
+use crate::jinja::fault::{Fault, Made};
+use crate::jinja::letters::Text;
 
 /// The name of a function or method.
 pub type Function = &'static str;

@@ -1,22 +1,9 @@
-//! Macros, and how they are called.
-
-use std::rc::Rc;
-use std::sync::Arc;
+//! How macros are called.
 
 use super::fault::{Fault, Made};
-use super::function::Given;
 use super::letters::Text;
 use super::run::Rendering;
-use super::scope::Scope;
-use super::syntax::MacroSyntax;
-use super::value::{Dict, Value};
-
-/// A macro, or the body of a call, with the variables around it.
-#[derive(Debug)]
-pub struct Macro {
-    pub syntax: Arc<MacroSyntax>,
-    pub scope: Rc<Scope>,
-}
+use super::value::{Dict, Given, Macro, Scope, Value};
 
 impl Rendering {
     /// The text that a macro makes of its arguments.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::value::Value;
+use super::Value;
 
 /// The variables of a loop's turn, a macro or a block, with those around it.
 #[derive(Debug, Default)]
