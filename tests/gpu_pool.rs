@@ -100,11 +100,11 @@ impl Job {
     }
 }
 
-/// The seats of a plan that emulated GPUs have.
-fn gpu_seats(planned: &Value) -> usize {
-    let seats = planned["workers"].as_array().unwrap();
-    let is_gpu = |seat: &&Value| seat["device"].as_str().unwrap().starts_with("emulated sm_");
-    seats.iter().filter(is_gpu).count()
+/// The slots of a plan that emulated GPUs have.
+fn gpu_slots(planned: &Value) -> usize {
+    let slots = planned["workers"].as_array().unwrap();
+    let is_gpu = |slot: &&Value| slot["device"].as_str().unwrap().starts_with("emulated sm_");
+    slots.iter().filter(is_gpu).count()
 }
 
 fn planned(train: &Process) -> Value {
@@ -115,7 +115,7 @@ fn planned(train: &Process) -> Value {
 fn with_gpus(count: usize) -> impl Fn(&mut Pool, &Process) {
     move |_: &mut Pool, train: &Process| {
         let planned = planned(train);
-        assert_eq!(gpu_seats(&planned), count, "{planned}");
+        assert_eq!(gpu_slots(&planned), count, "{planned}");
     }
 }
 
@@ -128,7 +128,7 @@ fn first_is_lost(pool: &Pool, train: &Process) -> Value {
     let lost = train.until(|object| object["event"] == "lost");
     assert_eq!(lost["worker"], pool.key("worker", 0), "{lost}");
     let planned = planned(train);
-    assert_eq!(gpu_seats(&planned), 0, "{planned}");
+    assert_eq!(gpu_slots(&planned), 0, "{planned}");
     lost
 }
 

@@ -68,5 +68,7 @@ fn nobody_is_accused_in_a_hundred_honest_jobs() {
         audits += audited;
         steps += honest.count("step");
     }
-    println!("{JOBS} jobs of {steps} steps: {audits} leaves re-run, nobody accused, none unjudged");
+    println!(
+        "{JOBS} jobs of {steps} steps: {audits} leaves re-run, nobody accused, none inconclusive"
+    );
 }

@@ -36,10 +36,10 @@ const PORTABLE: &[&str] = &["--threads", "1", "--isa", "portable"];
 
 fn nothing(_: &mut Pool, _: &Process) {}
 
-/// kill -9 of the worker at this seat of the first plan, while the step after `step` is under way.
-fn kill_seat(pool: &mut Pool, train: &Process, seat: usize, step: u32) {
+/// kill -9 of the worker in this slot of the first plan, while the step after `step` is under way.
+fn kill_slot(pool: &mut Pool, train: &Process, slot: usize, step: u32) {
     let planned = train.until(|object| object["event"] == "planned");
-    let victim = planned["workers"][seat]["worker"].clone();
+    let victim = planned["workers"][slot]["worker"].clone();
     train.until(|object| is_step(object, step));
     let index = (0..pool.members.len()).find(|&i| pool.key("worker", i) == victim);
     pool.members[index.unwrap()].kill();
@@ -48,15 +48,15 @@ fn kill_seat(pool: &mut Pool, train: &Process, seat: usize, step: u32) {
 }
 
 fn kill_first(pool: &mut Pool, train: &Process) {
-    kill_seat(pool, train, 0, 7);
+    kill_slot(pool, train, 0, 7);
 }
 
 fn kill_second(pool: &mut Pool, train: &Process) {
-    kill_seat(pool, train, 1, 9);
+    kill_slot(pool, train, 1, 9);
 }
 
 fn kill_third(pool: &mut Pool, train: &Process) {
-    kill_seat(pool, train, 2, 12);
+    kill_slot(pool, train, 2, 12);
 }
 
 /// Ctrl-C at a worker: it hands its stage over and leaves of its own accord.
@@ -74,7 +74,7 @@ fn drain_second(pool: &mut Pool, train: &Process) {
             .as_array()
             .unwrap()
             .iter()
-            .all(|seat| seat["worker"] != leaver)
+            .all(|slot| slot["worker"] != leaver)
     );
     assert!(pool.members[index].ends_well());
 }
@@ -235,7 +235,7 @@ fn a_full_fine_tune_has_one_hash_too() {
             what: "full, 2 stages, last killed",
             workers: &[ONE; 3],
             train: &["--plan", "2x1"],
-            meanwhile: |pool, train| kill_seat(pool, train, 1, 2),
+            meanwhile: |pool, train| kill_slot(pool, train, 1, 2),
         },
     ];
     for recompute in ["recompute: false", "recompute: true"] {

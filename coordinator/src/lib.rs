@@ -1,5 +1,5 @@
 //! The coordinator: it plans, commits steps, has them audited and persists the proof. It holds no
-//! tensor and links no kernel: it plans from a model's profile and judges by digests.
+//! tensor and links no kernel: it plans from a model's profile and decides by digests.
 //!
 //! The modules are layers. [`planner`] and [`blobs`] stand on their own; [`core`] decides, without
 //! clock, sockets or disk; [`store`] persists what it decides; [`serving`] drives what is served;

@@ -7,11 +7,13 @@ use std::fmt::Debug;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::canonical::{DecodeError, decode, encode};
-use concord_proto::client::ClientRequest;
+use concord_proto::client::{ClientRequest, ClientResponse, JobEvent};
+use concord_proto::ledger::LedgerEvent;
 use concord_proto::manifest::TensorHeader;
-use concord_proto::session::ToCoordinator;
+use concord_proto::serving::{AnswerVerdict, FromStage, ToStage};
+use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::*;
-use messages::Source;
+use messages::{Source, Variants};
 use proptest::prelude::*;
 
 trait Message: BorshSerialize + BorshDeserialize + PartialEq + Debug {}
@@ -24,21 +26,21 @@ trait Visitor {
 }
 
 fn visit_all(visitor: &mut impl Visitor) {
-    visitor.visit("ToCoordinator", Source::TO_COORDINATOR, |s, v| s.sent_up(v));
-    visitor.visit("ToWorker", Source::TO_WORKER, |s, v| s.sent_down(v));
-    visitor.visit("ClientRequest", Source::CLIENT_REQUEST, |s, v| {
+    visitor.visit("ToCoordinator", ToCoordinator::count(), |s, v| s.sent_up(v));
+    visitor.visit("ToWorker", ToWorker::count(), |s, v| s.sent_down(v));
+    visitor.visit("ClientRequest", ClientRequest::count(), |s, v| {
         s.client_request(v)
     });
-    visitor.visit("ClientResponse", Source::CLIENT_RESPONSE, |s, v| {
+    visitor.visit("ClientResponse", ClientResponse::count(), |s, v| {
         s.client_response(v)
     });
-    visitor.visit("JobEvent", Source::JOB_EVENT, |s, v| s.job_event(v));
-    visitor.visit("LedgerEntry", Source::LEDGER_EVENT, |s, v| {
+    visitor.visit("JobEvent", JobEvent::count(), |s, v| s.job_event(v));
+    visitor.visit("LedgerEntry", LedgerEvent::count(), |s, v| {
         s.ledger_entry(v)
     });
-    visitor.visit("ToStage", Source::TO_STAGE, |s, v| s.said_to_stage(v));
-    visitor.visit("FromStage", Source::FROM_STAGE, |s, v| s.said_by_stage(v));
-    visitor.visit("AnswerVerdict", Source::ANSWER_VERDICT, |s, v| {
+    visitor.visit("ToStage", ToStage::count(), |s, v| s.said_to_stage(v));
+    visitor.visit("FromStage", FromStage::count(), |s, v| s.said_by_stage(v));
+    visitor.visit("AnswerVerdict", AnswerVerdict::count(), |s, v| {
         s.answer_verdict(v)
     });
     visitor.visit("StageAssignment", 1, |s, _| s.stage_assignment());
@@ -65,6 +67,29 @@ fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("DataManifest", 1, |s, _| s.data_manifest());
     visitor.visit("StateManifest", 1, |s, _| s.state_manifest());
     visitor.visit("Path", 1, |s, _| s.path());
+}
+
+/// The maker of variant i makes that one, and its encoding begins with i.
+fn makes_all<T: Message + Variants>(make: fn(&mut Source, u64) -> T) {
+    for (variant, name) in T::NAMES.iter().enumerate() {
+        let value = make(&mut Source::new(1), variant as u64);
+        assert_eq!(value.name(), *name, "variant {variant}");
+        assert_eq!(encode(&value)[0], variant as u8, "{name}");
+    }
+}
+
+/// A new variant does not compile until it is listed, and panics here until it has a maker.
+#[test]
+fn every_variant_has_a_maker() {
+    makes_all(Source::sent_up);
+    makes_all(Source::sent_down);
+    makes_all(Source::client_request);
+    makes_all(Source::client_response);
+    makes_all(Source::job_event);
+    makes_all(|s, variant| s.ledger_entry(variant).event);
+    makes_all(Source::said_to_stage);
+    makes_all(Source::said_by_stage);
+    makes_all(Source::answer_verdict);
 }
 
 /// decode(encode(x)) == x, and nothing shorter or longer is taken for it.

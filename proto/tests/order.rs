@@ -1,4 +1,4 @@
-//! The order of the data: every sequence once in an epoch, the same whoever asks and when.
+//! The order of the data: every sequence once in a round, the same at each call.
 
 mod messages;
 
@@ -57,20 +57,20 @@ fn all_orders_of_a_small_set_come_up_alike() {
 
 proptest! {
     #[test]
-    fn each_epoch_has_every_sequence_once(
+    fn each_round_has_every_sequence_once(
         seed in any::<u64>(), count in 1_u64..40, size in 1_u32..5, microbatches in 1_u32..5,
     ) {
         let spec = spec(Order::Shuffled { seed }, size, microbatches);
         let steps = (count * 3).div_ceil(spec.sequences_per_step()) as u32;
         let sequences = run(&spec, count, steps);
-        for epoch in sequences.chunks_exact(count as usize) {
-            let mut sorted = epoch.to_vec();
+        for round in sequences.chunks_exact(count as usize) {
+            let mut sorted = round.to_vec();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
         }
-        let mut epochs = sequences.chunks_exact(count as usize);
+        let mut rounds = sequences.chunks_exact(count as usize);
         if count >= 20 {
-            prop_assert_ne!(epochs.next(), epochs.next());
+            prop_assert_ne!(rounds.next(), rounds.next());
         }
     }
 

@@ -1,11 +1,13 @@
 //! Workers and checkers. A worker holds a stage of a model, trains or serves with it, and signs
 //! what it did; a checker computes a sample of that work again.
 //!
-//! | module | holds | |---|---| | [`worker`], [`checker`] | the two kinds of process: sessions,
-//! gRPC, timers around what follows | | [`training`] | the engine, the work of a leaf, and its
-//! audit | | [`serving`] | a stage of a pipeline, its streams, and the judge of answers | |
-//! [`faults`] | liars, for tests of the proof; empty in a release | | [`blobs`], [`tensor_blob`],
-//! [`spec`] | what both share: tensors by digest, settings of a job |
+//! | module | holds |
+//! |---|---|
+//! | [`worker`], [`checker`] | the two kinds of process: sessions, gRPC, timers around the rest |
+//! | [`training`] | the engine, the work of a leaf, and its audit |
+//! | [`serving`] | a stage of a pipeline, its streams, and the judge of answers |
+//! | [`faults`] | liars, for tests of the proof; empty in a release |
+//! | [`blobs`], [`tensor_blob`], [`spec`] | what both share: tensors by digest, settings of a job |
 //!
 //! Tensors travel as content-addressed blobs, the same bytes on every machine:
 //!

@@ -161,7 +161,7 @@ fn line(event: &JobEvent, steps: u32) -> Option<String> {
             inconclusive,
             ..
         } => Some(format!(
-            "completed: {audits} audits agreed, {inconclusive} could not be judged\nhash {record}"
+            "completed: {audits} audits agreed, {inconclusive} could not be re-run\nhash {record}"
         )),
         JobEvent::Failed(reason) => Some(format!("failed: {reason}")),
         JobEvent::Cancelled => Some("cancelled".to_string()),

@@ -46,7 +46,7 @@ fn api(replies: Vec<String>) -> (String, Receiver<Value>) {
                     replies.next().unwrap()
                 }
             };
-            // Whoever has heard enough is gone.
+            // A client that has heard enough is gone.
             let _ = reader.into_inner().write_all(reply.as_bytes());
         }
     });

@@ -71,7 +71,7 @@ fn streams_survive_the_death_of_any_stage() {
         let mut server = Server::with_stages(&model, STAGES, &[]);
         server.join("worker", &["--threads", "1"]);
         stands_by(&server);
-        let victim = server.seats()[stage];
+        let victim = server.holders()[stage];
         let mut victim = std::mem::replace(
             &mut server.workers[victim],
             crate::pool::Process::start(&mut std::process::Command::new("true")),

@@ -81,7 +81,7 @@ fn a_stage_that_cheats_is_named() {
         server.ready();
         let culprit = match liars {
             1 => server.key(0),
-            _ => server.seats_by_key().pop().unwrap(),
+            _ => server.holders_by_key().pop().unwrap(),
         };
         let (_, receipt) = answered(&server, 40);
         let refuted = event(&verify(&receipt, &model), "refuted");
@@ -141,7 +141,7 @@ fn audits_find_a_stage_that_cheats() {
     server.join("worker", &["--threads", "1"]);
     let start = Instant::now();
     let key = server.key(liar);
-    while server.seats_by_key().contains(&key) {
+    while server.holders_by_key().contains(&key) {
         assert!(
             start.elapsed() < PATIENCE,
             "it still serves: {}",

@@ -119,7 +119,7 @@ impl Server {
     }
 
     /// The keys of those who hold the stages of the first pipeline, in order.
-    pub fn seats_by_key(&self) -> Vec<String> {
+    pub fn holders_by_key(&self) -> Vec<String> {
         let view = self.view();
         let stages = view["pipelines"][0]["stages"].as_array().unwrap();
         let key = |stage: &Value| stage["worker"].as_str().unwrap().to_string();
@@ -127,11 +127,11 @@ impl Server {
     }
 
     /// Which member (by its index) holds each stage of the first pipeline.
-    pub fn seats(&self) -> Vec<usize> {
+    pub fn holders(&self) -> Vec<usize> {
         let keys: Vec<String> = (0..self.joined).map(|index| self.key(index)).collect();
         let index = |key: &String| keys.iter().position(|own| own == key);
-        let seats = self.seats_by_key();
-        seats.iter().map(|key| index(key).unwrap()).collect()
+        let holders = self.holders_by_key();
+        holders.iter().map(|key| index(key).unwrap()).collect()
     }
 }
 

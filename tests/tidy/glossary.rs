@@ -1,7 +1,7 @@
 //! The glossary at the end of ARCHITECTURE.md: its words are used, and the nouns of the protocol
 //! are in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::sources::{assert_none, root, source_files};
 
@@ -14,8 +14,8 @@ const PLAIN: [&str; 25] = [
     "status", "summary", "tensor", "update", "view",
 ];
 
-/// The words in the first column of the glossary, in small letters, each with its line.
-fn glossary() -> BTreeMap<String, String> {
+/// The words in the first column of the glossary, in small letters and in order.
+fn words_of_the_glossary() -> Vec<String> {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it can be read");
     let (_, below) = text
         .split_once(HEADING)
@@ -23,17 +23,13 @@ fn glossary() -> BTreeMap<String, String> {
     let rows = below
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| word |"));
-    let mut words = BTreeMap::new();
-    for row in rows {
-        let first = row.split('|').nth(1).unwrap_or("");
-        for word in first.split(',') {
-            words.insert(
-                word.trim().replace("**", "").to_lowercase(),
-                row.to_string(),
-            );
-        }
-    }
-    words
+    rows.flat_map(|row| row.split('|').nth(1).unwrap_or("").split(','))
+        .map(|word| word.trim().replace("**", "").to_lowercase())
+        .collect()
+}
+
+fn glossary() -> BTreeSet<String> {
+    words_of_the_glossary().into_iter().collect()
 }
 
 /// The words of a name: `StageClaim` is `stage` and `claim`.
@@ -68,6 +64,14 @@ fn nouns_of_proto() -> BTreeSet<String> {
 }
 
 #[test]
+fn a_word_of_the_glossary_has_one_meaning() {
+    let mut seen = BTreeSet::new();
+    let mut twice = words_of_the_glossary();
+    twice.retain(|word| !seen.insert(word.clone()));
+    assert_none(&twice, "a word has one row of the glossary");
+}
+
+#[test]
 fn the_nouns_of_the_protocol_are_in_the_glossary() {
     let glossary = glossary();
     let mut plain: BTreeSet<&str> = PLAIN.into_iter().collect();
@@ -79,7 +83,7 @@ fn the_nouns_of_the_protocol_are_in_the_glossary() {
         let (whole, joined) = (words.join(" "), words.concat());
         let is_known = [&whole, &joined, &last, &singular]
             .iter()
-            .any(|word| glossary.contains_key(*word));
+            .any(|word| glossary.contains(*word));
         if is_known {
             continue;
         }
@@ -125,7 +129,7 @@ fn the_words_of_the_glossary_are_used() {
     let glossary = glossary();
     assert!(glossary.len() > 30, "{} words", glossary.len());
     let unused: Vec<String> = glossary
-        .keys()
+        .iter()
         .filter(|word| !is_used(word))
         .cloned()
         .collect();

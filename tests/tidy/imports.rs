@@ -55,12 +55,13 @@ const GENERATED_USES: [&str; 2] = ["prost", "tonic_prost"];
 /// A package with tests outside its folder: they use its dependencies.
 const TESTS_ELSEWHERE: [(&str, &str); 1] = [("xtask", "tests/tidy")];
 
-struct Dependency {
-    package: String,
+pub struct Dependency {
+    pub package: String,
     folder: String,
-    name: String,
+    pub name: String,
     features: Vec<String>,
-    is_dev: bool,
+    pub is_dev: bool,
+    pub is_optional: bool,
 }
 
 fn packages() -> Vec<Value> {
@@ -88,7 +89,8 @@ fn features(dependency: &Value) -> Vec<String> {
     list.iter().map(text).collect()
 }
 
-fn dependencies() -> Vec<Dependency> {
+/// What every package of the workspace depends on.
+pub fn dependencies() -> Vec<Dependency> {
     let of_package = |package: Value| {
         let manifest = text(&package["manifest_path"]);
         let folder = Path::new(&manifest).parent().expect("a folder");
@@ -100,6 +102,7 @@ fn dependencies() -> Vec<Dependency> {
             name: text(&dependency["name"]),
             features: features(&dependency),
             is_dev: dependency["kind"] == "dev",
+            is_optional: dependency["optional"] == true,
         })
     };
     packages().into_iter().flat_map(of_package).collect()

@@ -1,4 +1,4 @@
-//! A public type has a name of its own: whoever reads it in a signature knows which one is meant,
+//! A public type has a name of its own: a reader of a signature knows which one is meant,
 //! without a look at the imports.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -118,7 +118,7 @@ fn the_same_command_goes_on_with_a_cancelled_job() {
     let result = done.result();
     assert_eq!(result["record_digest"], undisturbed["record_digest"]);
     job.log_is_whole(u64::from(STEPS), &result);
-    // Its proof holds, and nothing was left unjudged.
+    // Its proof holds, and nothing was left unaudited.
     assert_eq!(result["inconclusive"], 0, "{result}");
     let proof = job.output.join("proof");
     run(&[

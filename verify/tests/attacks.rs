@@ -353,7 +353,7 @@ fn the_convicted_have_no_part_in_what_follows() {
         convict(|story| story.events.len() - 1)(story);
     };
     refused_ledger(rests, &["rests on a worker found wrong"]);
-    // The liar is judged, and what it did is not voided.
+    // The liar is audited, and what it did is not voided.
     let not_voided = |story: &mut Story| {
         let at = story.find(|e| matches!(e, LedgerEvent::Voided { .. }));
         story.events.remove(at);

@@ -34,9 +34,9 @@ fn a_right_bundle_holds_and_says_what_it_shows() {
     assert_eq!(report.audits_inconclusive, 2);
     assert!(report.audits_agreed > 5);
     assert_eq!(report.audits_drawn, report.audits_agreed + 2);
-    // In each step one leaf that was drawn could not be judged: it may have been the false one.
+    // In each step one leaf that was drawn could not be re-run: it may have been the false one.
     assert_eq!((report.audit_rate_min, report.detection), (0.5, 0.0));
-    assert!(!report.is_unjudged());
+    assert!(!report.is_unaudited());
 }
 
 #[test]

@@ -1,8 +1,7 @@
-//! Runs the examples: each `examples/NAME.rs` of a package, and each package `examples/NAME` of its
-//! own.
+//! Runs the examples: each `examples/NAME.rs` of a package.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::setup::Features;
 use crate::step::{EVERYTHING, cargo, command, run};
@@ -10,6 +9,9 @@ use crate::{Outcome, root};
 
 /// Where the demo leaves what it made, from the root of the workspace.
 pub const DEMO_FOLDER: &str = "target/kept-demo";
+
+/// The package outside the workspace, whose dependencies are no one else's.
+const OUTSIDE: &str = "benches";
 
 /// Arguments of the examples that need some.
 const ARGUMENTS: [(&str, &[&str]); 1] = [("verify_bundle", &["target/kept-demo/tuned-3/proof"])];
@@ -28,42 +30,36 @@ pub fn run_all(features: Features) -> Outcome {
         let arguments = arguments.map_or(&[][..], |(_, arguments)| arguments);
         run(&format!("example {name}"), &mut command(program, arguments))?;
     }
-    for manifest in packages() {
-        let mut example = cargo(&["run", "--release", "--locked", "--manifest-path"]);
-        example.arg(&manifest).arg("--target-dir").arg(&target);
-        run("example", &mut example)?;
+    let manifest = root().join(OUTSIDE).join("Cargo.toml");
+    for name in examples_in(&root().join(OUTSIDE)) {
+        let mut example = cargo(&["run", "--release", "--locked", "--example", &name]);
+        example.arg("--manifest-path").arg(&manifest);
+        example.arg("--target-dir").arg(&target);
+        run(&format!("example {name}"), &mut example)?;
     }
     Ok(())
 }
 
 /// Names of the examples of the workspace's packages, in order.
 fn names() -> Vec<String> {
-    let mut names = Vec::new();
-    let mut folders = vec![root()];
-    folders.extend(entries(root()));
-    for folder in folders
-        .iter()
-        .filter(|folder| folder.join("Cargo.toml").is_file())
-    {
-        let files = entries(folder.join("examples"));
-        let files = files
-            .iter()
-            .filter(|path| path.extension().is_some_and(|e| e == "rs"));
-        names.extend(files.filter_map(|path| Some(path.file_stem()?.to_str()?.to_string())));
-    }
+    let folders = [root()].into_iter().chain(entries(&root()));
+    let folders = folders.filter(|folder| !folder.ends_with(OUTSIDE));
+    let packages = folders.filter(|folder| folder.join("Cargo.toml").is_file());
+    let mut names: Vec<String> = packages.flat_map(|folder| examples_in(&folder)).collect();
     names.sort();
     names
 }
 
-/// Manifests of examples that are packages of their own, as their dependencies are no one else's.
-fn packages() -> Vec<PathBuf> {
-    let manifests = entries(root().join("examples")).into_iter();
-    let manifests = manifests.map(|folder| folder.join("Cargo.toml"));
-    manifests.filter(|manifest| manifest.is_file()).collect()
+/// Names of the examples of a package, in order.
+fn examples_in(package: &Path) -> Vec<String> {
+    let files = entries(&package.join("examples")).into_iter();
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let name = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_string());
+    files.filter_map(name).collect()
 }
 
 /// What lies in the folder, in order; nothing where there is none.
-fn entries(folder: PathBuf) -> Vec<PathBuf> {
+fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();

@@ -26,7 +26,7 @@ pub struct JobProgress {
     pub committed: u32,
     /// Audits that agreed.
     pub agreed: u64,
-    /// Drawn leaves that could not be audited.
+    /// Drawn leaves that could not be re-run.
     pub inconclusive: u64,
     /// Workers that this job does without.
     pub set_aside: Vec<WorkerId>,

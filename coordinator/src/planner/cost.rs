@@ -25,7 +25,7 @@ pub(super) struct PlanShape {
     pub(super) replicas: usize,
 }
 
-/// A plan in the terms of the search.
+/// A plan as the search has it.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     /// Layers of each stage.
@@ -54,7 +54,7 @@ impl PipelinePace {
     }
 }
 
-/// A request, checked and in the terms of the search.
+/// A request, checked, as the search has it.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     /// The devices, fastest first. Equal devices stand side by side.
@@ -122,11 +122,11 @@ impl Problem {
         if let Some(shape) = self.fixed {
             return vec![shape];
         }
-        let (layers, lanes) = (self.layers as usize, self.microbatches as usize);
+        let (layers, microbatches) = (self.layers as usize, self.microbatches as usize);
         let count = self.devices.len();
         let mut shapes: Vec<PlanShape> = (1..=count.min(layers))
             .flat_map(|stages| {
-                (1..=(count / stages).min(lanes))
+                (1..=(count / stages).min(microbatches))
                     .map(move |replicas| PlanShape { stages, replicas })
             })
             .collect();

@@ -354,7 +354,7 @@ async fn a_job_is_taken_on_once_and_its_events_are_replayed() {
     assert_eq!(next().await, Some(JobEvent::Cancelled));
     assert_eq!(next().await, None, "the end of a job ends the watching");
     server.shutdown().await.unwrap();
-    // What was kept is there again.
+    // What was persisted is there again.
     let server = serve(folder.path()).await;
     let mut client = connect(&server).await;
     let ClientResponse::Jobs(jobs) = ask(&mut client, &ClientRequest::Jobs).await else {

@@ -210,7 +210,20 @@ impl World {
                 self.left.insert(worker);
             }
             ToWorker::AuditAnswer(order) => self.orders.push((worker, order.order)),
-            _ => {}
+            ToWorker::Challenge { .. }
+            | ToWorker::Welcome { .. }
+            | ToWorker::Refused { .. }
+            | ToWorker::Unreached { .. } => {}
+            // Where a model is served nobody trains.
+            ToWorker::Assign(_)
+            | ToWorker::Step { .. }
+            | ToWorker::Scalars { .. }
+            | ToWorker::Commit { .. }
+            | ToWorker::Release { .. }
+            | ToWorker::Abort { .. }
+            | ToWorker::Flush { .. }
+            | ToWorker::Forget { .. }
+            | ToWorker::Audit(_) => {}
         }
     }
 

@@ -98,7 +98,7 @@ pub struct World {
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
     pub links: Links,
-    /// Where wanted, all that was kept.
+    /// Where wanted, all that was persisted.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
 
@@ -153,7 +153,7 @@ impl World {
         self.apply(CoreEvent::Asked { call, question });
     }
 
-    /// Starts anew, so that what is kept at the submission is seen.
+    /// Starts anew, so that what is persisted at the submission is seen.
     pub fn replay_submission(&mut self) {
         self.memory = Memory::default();
         self.swept = Swept::default();
@@ -162,9 +162,9 @@ impl World {
     }
 
     fn boot(&mut self) {
-        let kept = self.memory.persisted(&self.new);
+        let persisted = self.memory.persisted(&self.new);
         self.booted = self.now;
-        self.core = Some(Core::restore(self.config, key(255), [9; 32], kept));
+        self.core = Some(Core::restore(self.config, key(255), [9; 32], persisted));
     }
 
     fn at(&mut self, time: u64, item: Item) {

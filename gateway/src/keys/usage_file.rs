@@ -40,8 +40,12 @@ pub(crate) struct UsageFile {
 }
 
 impl DayUsage {
-    /// What each key has used of `day`, with what was set aside when this was written.
+    /// What each key has used of `day`, with what was set aside when this was written. An answer
+    /// counts to the day on which it ends, so that what was set aside yesterday counts, too.
     fn spent(&self, day: u64) -> TokensByKey {
+        if day == self.day + 1 {
+            return self.set_aside.clone();
+        }
         if self.day != day {
             return TokensByKey::new();
         }
@@ -239,7 +243,10 @@ mod tests {
         });
         let spent: TokensByKey = [(ann(), 37), (bob, 4)].into();
         assert_eq!(UsageFile::at(path.clone()).read(5), spent);
-        assert!(UsageFile::at(path).read(6).is_empty());
+        // A kill at midnight: an answer that would have ended today counts to today.
+        let aside: TokensByKey = [(ann(), 30), (bob, 4)].into();
+        assert_eq!(UsageFile::at(path.clone()).read(6), aside);
+        assert!(UsageFile::at(path).read(7).is_empty());
     }
 
     #[test]

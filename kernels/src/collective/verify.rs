@@ -79,9 +79,9 @@ fn share<C: Collective, R: Send>(
         let threads: Vec<_> = members
             .into_iter()
             .enumerate()
-            .map(|(rank, (device, seat))| {
+            .map(|(rank, (device, rendezvous))| {
                 let join = &join;
-                scope.spawn(move || match join(seat)? {
+                scope.spawn(move || match join(rendezvous)? {
                     None => Err(KernelError::Collective(format!("rank {rank} cannot join"))),
                     Some(group) => part(draw, device, &group),
                 })

@@ -132,7 +132,7 @@ pub struct TrainedTensor {
 pub enum Order {
     /// As they stand, over and over.
     AsGiven,
-    /// A new permutation each epoch, from a seed.
+    /// A new permutation each round of the data, from a seed.
     Shuffled { seed: u64 },
 }
 

@@ -4,14 +4,14 @@ use crate::crypto::{Digest, Domain, Hasher};
 use crate::manifest::DataManifest;
 use crate::training::{JobSpec, Order};
 
-/// Which sequences every microbatch of a job takes. Keeps the permutation of one epoch.
+/// Which sequences every microbatch of a job takes. Keeps the permutation of one round of the data.
 #[derive(Clone, Debug)]
 pub struct BatchPlan {
     order: Order,
     count: u64,
     per_microbatch: u64,
     per_step: u64,
-    epoch: Option<(u64, Vec<u32>)>,
+    round: Option<(u64, Vec<u32>)>,
 }
 
 impl BatchPlan {
@@ -26,7 +26,7 @@ impl BatchPlan {
             count,
             per_microbatch: u64::from(spec.micro_batch_size),
             per_step: spec.sequences_per_step(),
-            epoch: None,
+            round: None,
         }
     }
 
@@ -39,28 +39,28 @@ impl BatchPlan {
     }
 
     fn sequence_at(&mut self, position: u64) -> u64 {
-        let (epoch, place) = (position / self.count, position % self.count);
+        let (round, place) = (position / self.count, position % self.count);
         let Order::Shuffled { seed } = self.order else {
             return place;
         };
         if self
-            .epoch
+            .round
             .as_ref()
-            .is_none_or(|(cached, _)| *cached != epoch)
+            .is_none_or(|(cached, _)| *cached != round)
         {
-            self.epoch = Some((epoch, permutation(seed, epoch, self.count)));
+            self.round = Some((round, permutation(seed, round, self.count)));
         }
-        let permutation = self.epoch.as_ref().map(|(_, p)| p).expect("just filled");
+        let permutation = self.round.as_ref().map(|(_, p)| p).expect("just filled");
         u64::from(permutation[place as usize])
     }
 }
 
 /// The sequences ordered by a keyed digest of their index; between equal digests the index decides.
-fn permutation(seed: u64, epoch: u64, count: u64) -> Vec<u32> {
+fn permutation(seed: u64, round: u64, count: u64) -> Vec<u32> {
     let key = |index: u32| {
         let mut hasher = Hasher::new(Domain::Shuffle);
         hasher.update(&seed.to_le_bytes());
-        hasher.update(&epoch.to_le_bytes());
+        hasher.update(&round.to_le_bytes());
         hasher.update(&index.to_le_bytes());
         hasher.finish()
     };

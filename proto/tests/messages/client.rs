@@ -42,8 +42,6 @@ impl Source {
         }
     }
 
-    pub const CLIENT_REQUEST: u64 = 6;
-
     pub fn client_request(&mut self, variant: u64) -> ClientRequest {
         match variant {
             0 => ClientRequest::MissingBlobs(self.list(Self::digest)),
@@ -51,7 +49,8 @@ impl Source {
             2 => ClientRequest::Jobs,
             3 => ClientRequest::Status,
             4 => ClientRequest::Cancel(self.job()),
-            _ => ClientRequest::Bundle(self.job()),
+            5 => ClientRequest::Bundle(self.job()),
+            _ => panic!("ClientRequest has no variant {variant} to make"),
         }
     }
 
@@ -91,8 +90,6 @@ impl Source {
         }
     }
 
-    pub const CLIENT_RESPONSE: u64 = 7;
-
     pub fn client_response(&mut self, variant: u64) -> ClientResponse {
         match variant {
             0 => ClientResponse::MissingBlobs(self.list(Self::digest)),
@@ -106,11 +103,10 @@ impl Source {
             }),
             4 => ClientResponse::Cancelled,
             5 => ClientResponse::Bundle(self.digest()),
-            _ => ClientResponse::Refused(self.text()),
+            6 => ClientResponse::Refused(self.text()),
+            _ => panic!("ClientResponse has no variant {variant} to make"),
         }
     }
-
-    pub const JOB_EVENT: u64 = 10;
 
     pub fn job_event(&mut self, variant: u64) -> JobEvent {
         match variant {
@@ -156,7 +152,8 @@ impl Source {
                 inconclusive: self.u64(),
             },
             8 => JobEvent::Failed(self.text()),
-            _ => JobEvent::Cancelled,
+            9 => JobEvent::Cancelled,
+            _ => panic!("JobEvent has no variant {variant} to make"),
         }
     }
 }

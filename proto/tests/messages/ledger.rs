@@ -18,8 +18,6 @@ impl Source {
         ][self.below(7) as usize]
     }
 
-    pub const LEDGER_EVENT: u64 = 10;
-
     pub fn ledger_entry(&mut self, variant: u64) -> LedgerEntry {
         let (step, epoch) = (self.u32(), self.u32());
         let event = match variant {
@@ -62,9 +60,10 @@ impl Source {
                 evidence: self.text(),
             },
             8 => LedgerEvent::Voided { from_step: step },
-            _ => LedgerEvent::Completed {
+            9 => LedgerEvent::Completed {
                 record: self.digest(),
             },
+            _ => panic!("LedgerEvent has no variant {variant} to make"),
         };
         LedgerEntry {
             number: self.u64(),

@@ -8,12 +8,14 @@ mod ledger;
 mod manifest;
 mod serving;
 mod session;
+mod variants;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, Opening};
 use concord_proto::tree::Node;
 use concord_proto::*;
+pub use variants::Variants;
 
 /// A source of values: the same number gives the same values on every machine.
 pub struct Source {

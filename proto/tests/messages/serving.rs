@@ -6,10 +6,6 @@ use concord_proto::{Digest, Origin, PrecisionSpec};
 use super::Source;
 
 impl Source {
-    pub const TO_STAGE: u64 = 7;
-    pub const FROM_STAGE: u64 = 7;
-    pub const ANSWER_VERDICT: u64 = 6;
-
     pub fn deployment(&mut self) -> Deployment {
         Deployment {
             arithmetic: self.u32(),
@@ -127,7 +123,8 @@ impl Source {
                 sequence: self.u64(),
             },
             5 => ToStage::AddAdapter(self.digest()),
-            _ => ToStage::RemoveAdapter(self.digest()),
+            6 => ToStage::RemoveAdapter(self.digest()),
+            _ => panic!("ToStage has no variant {variant} to make"),
         }
     }
 
@@ -168,9 +165,10 @@ impl Source {
             5 => FromStage::Refused {
                 reason: self.text(),
             },
-            _ => FromStage::Failed {
+            6 => FromStage::Failed {
                 reason: self.text(),
             },
+            _ => panic!("FromStage has no variant {variant} to make"),
         }
     }
 
@@ -254,7 +252,8 @@ impl Source {
                 found: self.u32(),
             },
             4 => AnswerVerdict::Altered { what: self.text() },
-            _ => AnswerVerdict::Inconclusive { why: self.text() },
+            5 => AnswerVerdict::Inconclusive { why: self.text() },
+            _ => panic!("AnswerVerdict has no variant {variant} to make"),
         }
     }
 }

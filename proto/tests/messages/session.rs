@@ -1,10 +1,10 @@
 //! Values of what coordinator and workers say to each other.
 
-use concord_proto::serving::{AuditedAnswer, DeploymentId};
+use concord_proto::serving::{AnswerVerdict, AuditedAnswer, DeploymentId};
 use concord_proto::session::*;
 use concord_proto::*;
 
-use super::Source;
+use super::{Source, Variants};
 
 impl Source {
     pub fn losses(&mut self) -> Vec<MicrobatchLoss> {
@@ -59,8 +59,6 @@ impl Source {
         }
     }
 
-    pub const TO_COORDINATOR: u64 = 14;
-
     pub fn sent_up(&mut self, variant: u64) -> ToCoordinator {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
         match variant {
@@ -106,7 +104,7 @@ impl Source {
                 permanent: self.flag(),
             },
             12 => {
-                let variant = self.below(Self::ANSWER_VERDICT);
+                let variant = self.below(AnswerVerdict::count());
                 ToCoordinator::AnswerVerdict {
                     order: self.u64(),
                     verdict: self.answer_verdict(variant),
@@ -118,13 +116,14 @@ impl Source {
                 worker: self.key(),
                 reason: self.text(),
             },
-            _ => ToCoordinator::OutOfMemory {
+            9 => ToCoordinator::OutOfMemory {
                 job,
                 epoch,
                 reason: self.text(),
                 needed_bytes: self.u64(),
                 limit_bytes: self.u64(),
             },
+            _ => panic!("ToCoordinator has no variant {variant} to make"),
         }
     }
 
@@ -151,8 +150,6 @@ impl Source {
             leaf: self.leaf(),
         }
     }
-
-    pub const TO_WORKER: u64 = 17;
 
     pub fn sent_down(&mut self, variant: u64) -> ToWorker {
         let (job, epoch, step) = (self.job(), self.u32(), self.u32());
@@ -203,9 +200,10 @@ impl Source {
             16 => ToWorker::Unreached {
                 reason: self.text(),
             },
-            _ => ToWorker::Challenge {
+            15 => ToWorker::Challenge {
                 nonce: [self.u32() as u8; 32],
             },
+            _ => panic!("ToWorker has no variant {variant} to make"),
         }
     }
 }

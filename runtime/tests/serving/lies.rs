@@ -1,4 +1,4 @@
-//! Whoever lies is named.
+//! A worker that lies is named.
 
 use concord_proto::serving::{AnswerVerdict, FromStage, StageClaim, ToStage};
 use concord_proto::{Layers, merkle};

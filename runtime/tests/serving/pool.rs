@@ -133,7 +133,7 @@ impl Pool {
     }
 }
 
-/// Lanes of a pipeline, first stage first.
+/// Stage streams of a pipeline, first stage first.
 pub struct Pipeline {
     pub streams: Vec<OpenStream>,
     pub next: u64,

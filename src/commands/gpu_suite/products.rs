@@ -30,7 +30,7 @@ pub struct TimedProduct {
     pub share: f64,
     /// Which ceiling.
     pub ceiling: String,
-    /// Speed in terms of cuBLAS's; none where it is absent, or refuses the shape.
+    /// Speed as a multiple of cuBLAS's; none where it is absent, or refuses the shape.
     pub cublas: Ratios,
 }
 

@@ -194,8 +194,8 @@ impl Run<'_> {
     }
 
     /// Waits until the job waits for `needed` checkers before its first plan, and so many are not
-    /// left on this machine; why. With a plan it needs none: what nobody audits is counted as not
-    /// judged.
+    /// left on this machine; why. With a plan it needs none: what nobody audits is counted as
+    /// inconclusive.
     async fn lacks_checkers(&self, troubles: Troubles, needed: u32) -> String {
         let reason = troubles.too_few(Role::Checker, needed as usize).await;
         let mut looks = 0;
@@ -311,15 +311,15 @@ fn in_words(result: &Value) -> String {
     let text = |key: &str| result[key].as_str().unwrap_or_default();
     let number = |key: &str| result[key].as_f64().unwrap_or_default();
     let count = |key: &str, noun: &str| counted(result[key].as_u64().unwrap_or_default(), noun);
-    let unjudged = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
+    let unaudited = match (result["audits"].as_u64(), result["inconclusive"].as_u64()) {
         (Some(0), Some(1..)) => {
-            "\nwarning: no checker could judge any of the work that was drawn: the proof shows who \
+            "\nwarning: no checker could audit any of the work that was drawn: the proof shows who \
              signed what, and not that it is right"
         }
         _ => "",
     };
     format!(
-        "done: {}, loss {:.4}, {:.0} tokens/s, {} agreed{}{unjudged}\nhash   {}\noutput {}\n\
+        "done: {}, loss {:.4}, {:.0} tokens/s, {} agreed{}{unaudited}\nhash   {}\noutput {}\n\
          proof  {}  (check it with `concord verify {}`)",
         count("steps", "step"),
         number("loss"),
@@ -327,7 +327,7 @@ fn in_words(result: &Value) -> String {
         count("audits", "audit"),
         match result["inconclusive"].as_u64().unwrap_or_default() {
             0 => String::new(),
-            count => format!(", {count} could not be judged"),
+            count => format!(", {count} could not be re-run"),
         },
         text("record_digest"),
         text("output_dir"),

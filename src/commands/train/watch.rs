@@ -23,7 +23,7 @@ pub struct Completed {
     pub state: Digest,
     /// Audits that agreed.
     pub audits: u64,
-    /// Drawn leaves that could not be judged.
+    /// Drawn leaves that could not be re-run.
     pub inconclusive: u64,
     /// Mean loss of the last step.
     pub loss: f32,

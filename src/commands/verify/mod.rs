@@ -93,10 +93,10 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         &text(&report, &shares, weights.as_ref()),
         &object(&report, &shares, weights.as_ref()),
     );
-    if report.is_unjudged() {
+    if report.is_unaudited() {
         bail!(
             "{}: signatures, chain and coverage hold, but none of the {} drawn pieces of work \
-             could be judged: nobody but the workers has computed anything",
+             could be re-run: nobody but the workers has computed anything",
             place(),
             report.audits_drawn
         );
@@ -133,7 +133,7 @@ fn text(
     weights: Option<&Weights>,
 ) -> String {
     let mut lines = vec![
-        match report.is_unjudged() {
+        match report.is_unaudited() {
             false => format!("proven      job {}", report.job),
             true => format!("not proven  job {}", report.job),
         },
@@ -154,7 +154,7 @@ fn text(
         lines.push(format!("checker     {}", checker.short()));
     }
     lines.push(format!(
-        "audits      {} of {} pieces drawn, {} agreed, {} could not be judged",
+        "audits      {} of {} pieces drawn, {} agreed, {} could not be re-run",
         report.audits_drawn, report.leaves, report.audits_agreed, report.audits_inconclusive
     ));
     match report.convicted.as_slice() {
@@ -198,7 +198,7 @@ fn object(
         })
     };
     json!({
-        "event": if report.is_unjudged() { "unjudged" } else { "verified" },
+        "event": if report.is_unaudited() { "unjudged" } else { "verified" },
         "job": report.job.to_string(),
         "record_digest": report.record.to_string(), "steps": report.steps,
         "coordinator": report.coordinator.to_string(),

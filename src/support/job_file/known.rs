@@ -151,7 +151,7 @@ pub(super) const KEYS: [Key; 34] = [
         "the norm that gradients are clipped to; 0 turns clipping off"),
     key(Job, "seed", Seed, Is("42"), "of the order of sequences and of a fresh adapter"),
     key(Job, "shuffle", Flag, Means("true; false for a data set of type tokens"),
-        "whether sequences come in a new order each epoch"),
+        "whether sequences come in a new order each round of the data"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
     key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),
     key(Job, "precision", Mapping, Means("both keys below have their values"),

@@ -82,7 +82,7 @@ pub struct JobFile {
     pub max_grad_norm: f32,
     /// Of the order of sequences and of fresh adapters.
     pub seed: u64,
-    /// Whether sequences come in a new order each epoch; never for a `tokens` file.
+    /// Whether sequences come in a new order each round of the data; never for a `tokens` file.
     pub shuffle: bool,
     /// Where the result goes.
     pub output_dir: PathBuf,

@@ -201,7 +201,7 @@ impl TrainingJob {
         } else {
             format!(
                 "a checker, and none is left: {steps} not audited yet. Start `concord checker`; \
-                 after {seconds} s without one they are counted as not judged"
+                 after {seconds} s without one they are counted as inconclusive"
             )
         };
         let holdup = Holdup::Audits(has_checker);

@@ -2,7 +2,7 @@
 
 use concord_proto::Layers;
 
-/// A pipeline in the terms of the search.
+/// A pipeline as the search has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StageCut {
     /// The device of each stage.

@@ -199,7 +199,21 @@ impl Process {
                 order: order.order,
                 verdict: self.nature.verdict.clone(),
             }),
-            _ => None,
+            ToWorker::Welcome { .. }
+            | ToWorker::Refused { .. }
+            | ToWorker::Unserve { .. }
+            | ToWorker::Unreached { .. }
+            | ToWorker::Leave => None,
+            // It trains nothing.
+            ToWorker::Assign(_)
+            | ToWorker::Step { .. }
+            | ToWorker::Scalars { .. }
+            | ToWorker::Commit { .. }
+            | ToWorker::Release { .. }
+            | ToWorker::Abort { .. }
+            | ToWorker::Flush { .. }
+            | ToWorker::Forget { .. }
+            | ToWorker::Audit(_) => None,
         }
     }
 }

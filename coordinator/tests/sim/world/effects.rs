@@ -52,7 +52,10 @@ impl World {
                 }
             }
             CoreEffect::Publish { number, .. } => {
-                assert!(number < self.memory.events.len() as u64, "told before kept");
+                assert!(
+                    number < self.memory.events.len() as u64,
+                    "told before it was persisted"
+                );
             }
             CoreEffect::Reply { response, .. } => self.answers.push(response),
             CoreEffect::Serving(_) => {}

@@ -42,7 +42,7 @@ pub struct Report {
 impl Report {
     /// Whether leaves were drawn and none of them could be re-run: then signatures, chain and
     /// coverage hold, and nobody but the workers has computed anything.
-    pub fn is_unjudged(&self) -> bool {
+    pub fn is_unaudited(&self) -> bool {
         self.audits_drawn > 0 && self.audits_agreed == 0
     }
 }

@@ -1,0 +1,59 @@
+//! `benches` is a workspace of its own that no check compiles: its lock file has the dependencies
+//! that our crates have now, or `--locked` refuses it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::imports::{Dependency, dependencies};
+use crate::sources::{assert_none, root};
+
+/// The packages of a lock file, each with the names that it depends on.
+fn locked(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut packages = BTreeMap::new();
+    for entry in text.split("[[package]]").skip(1) {
+        let names: Vec<&str> = entry.split('"').skip(1).step_by(2).collect();
+        let (_, list) = entry.split_once("dependencies = [").unwrap_or(("", ""));
+        // Where there are two versions of a package, the second word is the one that is meant.
+        let name = |line: &str| {
+            line.split('"')
+                .nth(1)?
+                .split(' ')
+                .next()
+                .map(str::to_string)
+        };
+        packages.insert(
+            names[0].to_string(),
+            list.lines().filter_map(name).collect(),
+        );
+    }
+    packages
+}
+
+#[test]
+fn the_lock_of_the_benchmarks_has_our_dependencies() {
+    let file = root().join("benches/Cargo.lock");
+    let packages = locked(&fs::read_to_string(file).expect("it can be read"));
+    let all = dependencies();
+    let mut broken = Vec::new();
+    for (package, locked) in &packages {
+        let of_package = |dependency: &&Dependency| dependency.package == *package;
+        let ours = all.iter().filter(of_package).filter(|d| !d.is_dev);
+        let (optional, needed): (Vec<_>, Vec<_>) = ours.partition(|d| d.is_optional);
+        if optional.is_empty() && needed.is_empty() {
+            continue;
+        }
+        let is_known = |name: &&String| {
+            all.iter()
+                .any(|d| d.package == *package && d.name == **name)
+        };
+        let missing = needed.iter().filter(|d| !locked.contains(&d.name));
+        broken.extend(missing.map(|d| format!("{package}: {} is missing", d.name)));
+        let strange = locked.iter().filter(|name| !is_known(name));
+        broken.extend(strange.map(|name| format!("{package}: {name} is no dependency of it")));
+    }
+    assert!(packages.contains_key("concord-kernels"), "{packages:?}");
+    assert_none(
+        &broken,
+        "benches/Cargo.lock: `cargo update --workspace --manifest-path benches/Cargo.toml`",
+    );
+}
