@@ -1,31 +1,32 @@
 //! How a worker or a checker is asked to leave.
 
-use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
+use std::io::Read;
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::support::signals::EndSignals;
 
 /// Sends to `leave` when the program is asked to end by a signal. A second signal ends the program
 /// at once; so does the end of standard input, with `stdin`.
 pub async fn until_told(mut signals: EndSignals, stdin: bool, leave: mpsc::Sender<()>) {
-    let closed = async {
-        if stdin {
-            let mut byte = [0; 1];
-            while tokio::io::stdin()
-                .read(&mut byte)
-                .await
+    let (ended, mut stdin_ended) = oneshot::channel();
+    if stdin {
+        // Not a thread of tokio's: its runtime waits for those at its end, and a member that ends
+        // with an error would stay until the program that started it is gone.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while std::io::stdin()
+                .read(&mut bytes)
                 .is_ok_and(|count| count > 0)
             {}
-        } else {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::pin!(closed);
+            let _ = ended.send(());
+        });
+    }
     let mut is_asked = false;
     loop {
         let signal = tokio::select! {
             signal = signals.next() => signal,
-            () = &mut closed => std::process::exit(0),
+            Ok(()) = &mut stdin_ended, if stdin => std::process::exit(0),
         };
         if is_asked {
             tracing::warn!("{signal} again: ends at once");

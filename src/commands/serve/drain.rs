@@ -31,13 +31,18 @@ pub async fn end(
         "",
         &json!({ "event": "draining", "answers": running, "seconds": seconds }),
     );
+    // Counted as the signal comes: where this is dropped, answers end with it.
+    let again = async {
+        let signal = signals.next().await;
+        (signal, under_way.answers())
+    };
     tokio::select! {
         cut = stand.stop(patience) => match cut? {
             0 => Ok(()),
             cut => bail!("{} cut after --drain-seconds {seconds}", answers(cut)),
         },
-        signal = signals.next() => {
-            bail!("{signal} again: ended at once, {} cut", answers(under_way.answers()))
+        (signal, cut) = again => {
+            bail!("{signal} again: ended at once, {} cut", answers(cut))
         }
     }
 }
