@@ -2,7 +2,7 @@
 
 mod sim;
 
-use concord_coordinator::core::CoreEvent;
+use concord_coordinator::core::{CoreEvent, SessionId};
 use concord_proto::client::JobEvent;
 use concord_proto::ledger::Offence;
 use concord_proto::session::{Role, ToCoordinator, ToWorker};
@@ -146,8 +146,7 @@ fn what_peers_say_is_shown_on_one_line() {
 fn a_worker_that_is_not_reached_learns_of_it_and_the_status_shows_it() {
     let mut pool = Bare::new();
     let session = pool.worker(1);
-    let failure = Some("connection refused".to_string());
-    pool.apply(CoreEvent::Probed { session, failure });
+    is_missed(&mut pool, session);
     let told = pool.sent.iter().any(|(to, message)| {
         let why = |reason: &str| reason.contains("connection refused");
         *to == session && matches!(message, ToWorker::Unreached { reason } if why(reason))
@@ -161,6 +160,14 @@ fn a_worker_that_is_not_reached_learns_of_it_and_the_status_shows_it() {
     let failure = None;
     pool.apply(CoreEvent::Probed { session, failure });
     assert_eq!(pool.status().members[0].doing, "idle");
+}
+
+/// A worker that proved its address once is missed only after several tries in a row.
+fn is_missed(pool: &mut Bare, session: SessionId) {
+    for _ in 0..3 {
+        let failure = Some(REFUSED.to_string());
+        pool.apply(CoreEvent::Probed { session, failure });
+    }
 }
 
 fn plans(pool: &Bare) -> usize {
@@ -227,8 +234,7 @@ fn a_plan_made_before_the_answer_is_given_up_at_a_boundary() {
     let session = pool.worker(1);
     pool.pass(2 * SECOND, &[session]);
     assert_eq!(plans(&pool), 1);
-    let failure = Some(REFUSED.to_string());
-    pool.apply(CoreEvent::Probed { session, failure });
+    is_missed(&mut pool, session);
     pool.say(session, ToCoordinator::Ready { job: id, epoch: 1 });
     assert_eq!(plans(&pool), 1);
     let words = pool.waits(id).last().unwrap().to_string();
