@@ -97,7 +97,8 @@ pub struct AttentionOut {
     pub sum: Tensor,
 }
 
-/// Gradients of queries, keys and values, as [`Device::attention_codes`] took them.
+/// Gradients of queries, keys and values, as
+/// [`Device::attention_codes`](crate::Device::attention_codes) took them.
 #[derive(Clone, Debug)]
 pub struct AttentionGradients {
     /// `[tokens, heads * head_dim]`.
