@@ -23,7 +23,9 @@ const ARGUMENTS: [(&str, &[&str]); 1] = [("verify_bundle", &["target/kept-demo/t
 pub fn run_all(features: Features) -> Outcome {
     let mut build = cargo(&["build", "--examples", "--features", features.list()]);
     run("examples", build.args(EVERYTHING))?;
-    let target = root().join("target");
+    // Where cargo puts what it builds.
+    let named = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let target = root().join(named);
     for name in names() {
         let program = target.join("release/examples").join(&name);
         let arguments = ARGUMENTS.iter().find(|(example, _)| *example == name);
