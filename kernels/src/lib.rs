@@ -1,8 +1,8 @@
 //! Tensors, and every operation that a decoder needs, with the same bits on every device.
 //!
-//! [`ops`] has the operations as methods of [`Device`]; [`mod@reference`] has each as scalar code that
-//! reads like NUMERICS.md; [`cpu`] has it with SIMD and threads, [`cuda`] on a [`gpu`]. A product
-//! on the reference and on the best instruction set of this machine:
+//! [`ops`] has the operations as methods of [`Device`]; [`mod@reference`] has each as scalar code
+//! that reads like NUMERICS.md; [`cpu`] has it with SIMD and threads, [`cuda`] on a [`gpu`]. A
+//! product on the reference and on the best instruction set of this machine:
 //!
 //! ```
 //! use concord_kernels::coded::Precision;

@@ -10,7 +10,8 @@ use crate::{Outcome, root};
 /// Where the demo leaves what it made, from the root of the workspace.
 pub const DEMO_FOLDER: &str = "target/kept-demo";
 
-/// The package outside the workspace, whose dependencies are no one else's.
+/// The package outside the workspace. Its example links candle, which takes minutes to compile, so
+/// that it is run by hand: `benches/README.md` has the command.
 const OUTSIDE: &str = "benches";
 
 /// Arguments of the examples that need some.
@@ -31,13 +32,6 @@ pub fn run_all(features: Features) -> Outcome {
         let arguments = ARGUMENTS.iter().find(|(example, _)| *example == name);
         let arguments = arguments.map_or(&[][..], |(_, arguments)| arguments);
         run(&format!("example {name}"), &mut command(program, arguments))?;
-    }
-    let manifest = root().join(OUTSIDE).join("Cargo.toml");
-    for name in examples_in(&root().join(OUTSIDE)) {
-        let mut example = cargo(&["run", "--release", "--locked", "--example", &name]);
-        example.arg("--manifest-path").arg(&manifest);
-        example.arg("--target-dir").arg(&target);
-        run(&format!("example {name}"), &mut example)?;
     }
     Ok(())
 }
