@@ -189,19 +189,19 @@ impl Source {
             9 => ToWorker::Forget { job },
             10 => ToWorker::Audit(Box::new(self.audit_order())),
             11 => ToWorker::Leave,
-            12 => ToWorker::Serve(Box::new(self.stage_assignment())),
-            13 => ToWorker::Unserve {
+            12 => ToWorker::Challenge {
+                nonce: [self.u32() as u8; 32],
+            },
+            13 => ToWorker::Serve(Box::new(self.stage_assignment())),
+            14 => ToWorker::Unserve {
                 deployment: DeploymentId(self.digest()),
             },
-            14 => ToWorker::AuditAnswer(AuditedAnswer {
+            15 => ToWorker::AuditAnswer(AuditedAnswer {
                 order: self.u64(),
                 receipt: self.digest(),
             }),
             16 => ToWorker::Unreached {
                 reason: self.text(),
-            },
-            15 => ToWorker::Challenge {
-                nonce: [self.u32() as u8; 32],
             },
             _ => panic!("ToWorker has no variant {variant} to make"),
         }
