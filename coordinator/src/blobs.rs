@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::blob_store::blob_file;
 use concord_proto::limits::{BLOB_BYTES_MAX, CHUNK_BYTES, MESSAGE_BYTES_MAX};
-use concord_proto::{Digest, Domain, Hasher, canonical};
+use concord_proto::tensor::{AddressHasher, address_of};
+use concord_proto::{Digest, canonical};
 use futures_util::{Stream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
@@ -139,7 +140,7 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError`].
     pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest> {
-        let address = Digest::of(Domain::Blob, &bytes);
+        let address = address_of(&bytes);
         if !self.has(&address).await? {
             let incoming = self.incoming();
             let put = self.store.put(&incoming, PutPayload::from(bytes)).await;
@@ -180,7 +181,7 @@ impl BlobStore {
         pieces: &mut (impl Stream<Item = std::result::Result<Vec<u8>, String>> + Unpin),
         upload: &mut dyn MultipartUpload,
     ) -> Result<Digest> {
-        let mut hasher = Hasher::new(Domain::Blob);
+        let mut hasher = AddressHasher::default();
         let mut total = 0;
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(BlobError::Broken)?;
@@ -307,7 +308,7 @@ impl BlobStore {
 
 /// Passes pieces on, and adds an error after the last where they are not those of the address.
 fn checked(pieces: Pieces, address: Digest) -> impl Stream<Item = Result<Vec<u8>>> + Send + use<> {
-    let mut hasher = Some(Hasher::new(Domain::Blob));
+    let mut hasher = Some(AddressHasher::default());
     let end = futures_util::stream::once(async { None });
     pieces.map(Some).chain(end).filter_map(move |piece| {
         let item = match piece {

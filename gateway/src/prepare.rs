@@ -304,7 +304,9 @@ impl<'a> Plan<'a> {
             let mut sampling = self.common.sampling.clone();
             // Over all prompts: it is the index in the response.
             let number = self.planned.len() as u32;
-            sampling.seed = choice_seed(self.head.seed, index);
+            // A seed that is asked for draws from a prompt what it draws from it alone.
+            let which = if self.common.is_seeded { index } else { number };
+            sampling.seed = choice_seed(self.head.seed, which);
             sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| as_spec(grammar));
             let choice = Choice::new(self.reading(own_guide), &tokens);
             let generation = Generation {

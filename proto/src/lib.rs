@@ -28,6 +28,7 @@ pub mod limits;
 pub mod manifest;
 pub mod serving;
 pub mod session;
+pub mod tensor;
 pub mod training;
 #[cfg(feature = "grpc")]
 pub mod wire;
@@ -47,4 +48,4 @@ pub use training::{
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;

@@ -2,101 +2,16 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::canonical;
 use crate::crypto::{Digest, Domain, Hasher, merkle};
-
-/// How the elements of a stored tensor are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum StoredDtype {
-    /// IEEE binary32, little-endian.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// The upper half of a binary32.
-    Bf16,
-}
-
-impl StoredDtype {
-    /// Bytes of an element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-}
-
-/// What precedes the elements in the blob of a tensor, so that its address binds dtype and shape.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct TensorHeader {
-    /// How the elements are written.
-    pub dtype: StoredDtype,
-    /// Row-major shape.
-    pub shape: Vec<u64>,
-}
-
-impl TensorHeader {
-    /// The address of the blob of this header and `elements`, without allocating the blob.
-    pub fn digest(&self, elements: &[u8]) -> Digest {
-        let mut hasher = Hasher::new(Domain::Blob);
-        hasher.update(&canonical::encode(self));
-        hasher.update(elements);
-        hasher.finish()
-    }
-
-    /// Bytes of all elements, or nothing where the product overflows.
-    pub fn element_bytes(&self) -> Option<u64> {
-        let count = self
-            .shape
-            .iter()
-            .try_fold(1u64, |product, &dim| product.checked_mul(dim))?;
-        count.checked_mul(self.dtype.bytes())
-    }
-
-    /// The blob of a tensor: this header, then the elements.
-    pub fn blob(&self, elements: &[u8]) -> Vec<u8> {
-        [&canonical::encode(self)[..], elements].concat()
-    }
-
-    /// The header that `bytes` begin with, and its length.
-    ///
-    /// # Errors
-    /// A sentence, where they begin with none.
-    pub fn peek(bytes: &[u8]) -> Result<(Self, usize), String> {
-        let mut rest = bytes;
-        let header = Self::deserialize(&mut rest).map_err(|error| format!("no tensor: {error}"))?;
-        if header.shape.len() > crate::limits::RANK_MAX {
-            return Err(format!("a tensor of rank {}", header.shape.len()));
-        }
-        Ok((header, bytes.len() - rest.len()))
-    }
-
-    /// Splits the blob of a tensor into header and elements.
-    ///
-    /// # Errors
-    /// A sentence, where the blob is no tensor or its length does not fit its shape.
-    pub fn split(blob: &[u8]) -> Result<(Self, &[u8]), String> {
-        let (header, len) = Self::peek(blob)?;
-        let rest = &blob[len..];
-        match header.element_bytes() {
-            Some(bytes) if bytes == rest.len() as u64 => Ok((header, rest)),
-            _ => Err(format!(
-                "{} bytes do not fill the shape {:?}",
-                rest.len(),
-                header.shape
-            )),
-        }
-    }
-}
 
 /// The name of a tensor of a model, and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ModelTensor {
     /// Its Hugging Face name.
     pub name: String,
-    /// Blob address: header and elements.
+    /// Blob address: of its numbers, however they are written down.
     pub blob: Digest,
-    /// Bytes of the elements.
+    /// Bytes of its elements as f32.
     pub bytes: u64,
 }
 

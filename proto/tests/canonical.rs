@@ -9,9 +9,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::canonical::{DecodeError, decode, encode};
 use concord_proto::client::{ClientRequest, ClientResponse, JobEvent};
 use concord_proto::ledger::LedgerEvent;
-use concord_proto::manifest::TensorHeader;
 use concord_proto::serving::{AnswerVerdict, FromStage, ToStage};
 use concord_proto::session::{ToCoordinator, ToWorker};
+use concord_proto::tensor::TensorHeader;
 use concord_proto::*;
 use messages::{Source, Variants};
 use proptest::prelude::*;
@@ -292,7 +292,7 @@ fn no_encoding_changes_unnoticed() {
 
 const GOLDEN: [&str; 33] = [
     "ToCoordinator ce58c1fe",
-    "ToWorker c8258eab",
+    "ToWorker 09ca8fad",
     "ClientRequest 7a967550",
     "ClientResponse f086e3e4",
     "JobEvent 1918b0ac",

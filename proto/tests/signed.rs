@@ -2,8 +2,8 @@
 
 mod messages;
 
-use concord_proto::manifest::{StoredDtype, TensorHeader};
 use concord_proto::session::{AddressChallenge, AddressProof};
+use concord_proto::tensor::{AddressHasher, COMPACT, StoredDtype, TensorHeader, address_of};
 use concord_proto::{Digest, Domain, JobId, Keypair, Plan, Signed, SignedError};
 use messages::Source;
 use proptest::prelude::*;
@@ -137,9 +137,64 @@ proptest! {
         let elements = vec![7; (rows * columns * 2) as usize];
         let blob = header.blob(&elements);
         prop_assert_eq!(TensorHeader::split(&blob), Ok((header.clone(), &elements[..])));
-        prop_assert_eq!(header.digest(&elements), Digest::of(Domain::Blob, &blob));
+        let wide = TensorHeader { dtype: StoredDtype::F32, ..header.clone() };
+        let numbers: Vec<u8> = StoredDtype::Bf16
+            .widened(&elements)
+            .into_iter()
+            .flat_map(f32::to_le_bytes)
+            .collect();
+        let address = Digest::of(Domain::Blob, &wide.blob(&numbers));
+        prop_assert_eq!(header.digest(&elements), address);
+        prop_assert_eq!(wide.digest(&numbers), address);
         prop_assert!(TensorHeader::split(&blob[..blob.len() - 1]).is_err());
         prop_assert!(TensorHeader::split(&[&blob[..], &[0]].concat()).is_err());
+    }
+}
+
+fn in_pieces(bytes: &[u8], piece: usize) -> Digest {
+    let mut hasher = AddressHasher::default();
+    bytes.chunks(piece).for_each(|some| hasher.update(some));
+    hasher.finish()
+}
+
+#[test]
+fn an_address_does_not_depend_on_the_pieces() {
+    let shape = vec![9, 4_100];
+    let f16 = TensorHeader {
+        dtype: StoredDtype::F16,
+        shape,
+    };
+    let elements: Vec<u8> = (0..2 * 9 * 4_100_u32).map(|i| (i % 120) as u8).collect();
+    for blob in [f16.blob(&elements), elements.clone(), b"concord".to_vec()] {
+        let whole = address_of(&blob);
+        for piece in [1, 7, 16, 255, 256, 4_096, 70_000] {
+            assert_eq!(in_pieces(&blob, piece), whole, "{piece}");
+        }
+    }
+    assert_eq!(address_of(&elements), Digest::of(Domain::Blob, &elements));
+    assert_eq!(address_of(&f16.blob(&elements)), f16.digest(&elements));
+}
+
+#[test]
+fn a_compact_tensor_that_is_not_whole_has_no_address() {
+    let header = TensorHeader {
+        dtype: StoredDtype::F16,
+        shape: vec![3],
+    };
+    let blob = header.blob(&[0; 6]);
+    let wide = TensorHeader {
+        dtype: StoredDtype::F32,
+        shape: vec![3],
+    };
+    assert_eq!(address_of(&blob), wide.digest(&[0; 12]));
+    let nothing = Digest::default();
+    for piece in [1, 1_000] {
+        assert_eq!(in_pieces(&blob[..blob.len() - 1], piece), nothing);
+        assert_eq!(in_pieces(&[&blob[..], &[0]].concat(), piece), nothing);
+        assert_eq!(in_pieces(&blob[..20], piece), nothing);
+        // Not a short format: it would be a second spelling of the plain blob.
+        let second = [&COMPACT[..], &wide.blob(&[0; 12])].concat();
+        assert_eq!(in_pieces(&second, piece), nothing);
     }
 }
 

@@ -12,7 +12,7 @@ use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::{Digest, Layers};
 
 use crate::blobs::Blobs;
-use crate::{RuntimeError, spec, tensor_blob};
+use crate::{RuntimeError, spec};
 
 /// Tensors of a model by name, as blobs that have been fetched.
 pub(crate) struct ModelBlobs {
@@ -125,7 +125,7 @@ impl ModelBlobs {
         for run in runs_of_rows(rows, cols) {
             bytes.resize(run.len() * cols * header.dtype.bytes() as usize, 0);
             blob.fill(&mut bytes).map_err(failed)?;
-            let data = tensor_blob::widened(header.dtype, &bytes);
+            let data = header.dtype.widened(&bytes);
             let some = Tensor::new(&[run.len(), cols], data)?;
             check_rows(name, run.start * cols, &some)?;
             take(rows, some)?;

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
-use concord_models::weights::widen_f16;
-use concord_proto::manifest::{StoredDtype, TensorHeader};
-use concord_proto::{Digest, Domain, canonical};
-use half::bf16;
+use concord_proto::tensor::{StoredDtype, TensorHeader};
+use concord_proto::{Digest, Domain};
 
 #[cfg(target_endian = "big")]
 compile_error!("elements are hashed as they lie in memory: little-endian machines only");
@@ -29,7 +27,7 @@ pub fn digest(tensor: &Tensor) -> Result<Digest, KernelError> {
         return Ok(header.digest(bytemuck::cast_slice(tensor.data())));
     }
     let key = Domain::Blob.context_key();
-    let digest = tensor.derived_digest(&key, &canonical::encode(&header))?;
+    let digest = tensor.derived_digest(&key, &header.prefix())?;
     Ok(Digest(digest))
 }
 
@@ -43,7 +41,7 @@ pub fn encode(tensor: &Tensor) -> Result<Vec<u8>, KernelError> {
 
 /// Bytes of [`encode`].
 pub fn encoded_len(tensor: &Tensor) -> u64 {
-    (canonical::encode(&header(tensor)).len() + 4 * tensor.len()) as u64
+    (header(tensor).prefix().len() + 4 * tensor.len()) as u64
 }
 
 /// The tensor on the host: itself, or a copy of what lies on a GPU.
@@ -88,23 +86,8 @@ pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<(Digest, Tensor)>, String> {
 
 fn widen(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
     let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();
-    let data = widened(header.dtype, elements);
+    let data = header.dtype.widened(elements);
     Tensor::new(&shape, data).map_err(|error| error.to_string())
-}
-
-/// Stored elements as f32: exact.
-pub(crate) fn widened(dtype: StoredDtype, elements: &[u8]) -> Vec<f32> {
-    match dtype {
-        StoredDtype::F32 => elements
-            .chunks_exact(4)
-            .map(|quad| f32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]]))
-            .collect(),
-        StoredDtype::F16 => widen_f16(elements),
-        StoredDtype::Bf16 => elements
-            .chunks_exact(2)
-            .map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32())
-            .collect(),
-    }
 }
 
 #[cfg(test)]
@@ -129,7 +112,7 @@ mod tests {
     #[test]
     fn a_device_takes_the_same_address_from_the_context_key() {
         let tensor = Tensor::new(&[3, 1], vec![1.0, -0.5, 7.0]).unwrap();
-        let prefix = canonical::encode(&header(&tensor));
+        let prefix = header(&tensor).prefix();
         let taken = tensor.derived_digest(&Domain::Blob.context_key(), &prefix);
         assert_eq!(Digest(taken.unwrap()), digest(&tensor).unwrap());
     }

@@ -114,6 +114,12 @@ pub fn run(args: &GenerateArgs, output: &Output) -> anyhow::Result<()> {
         "tokens_per_second": f64::from(completion.tokens) / seconds.max(1e-9),
     });
     output.result("", &object);
+    if finish == "positions" && !output.is_json() {
+        eprintln!(
+            "cut after {} of at most {} tokens: the model has {positions} positions",
+            completion.tokens, args.max_tokens
+        );
+    }
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use concord_kernels::{Device, Tensor};
 use concord_models::weights::{Dtype, ModelFolder};
 use concord_proto::blob_store::BlobLink;
 use concord_proto::client::{ClientRequest, ClientResponse};
-use concord_proto::manifest::{ModelManifest, ModelTensor, StoredDtype, TensorHeader};
+use concord_proto::manifest::{ModelManifest, ModelTensor};
+use concord_proto::tensor::{StoredDtype, TensorHeader};
 use concord_proto::{Digest, Domain, canonical};
 use concord_runtime::tensor_blob;
 use indicatif::ProgressBar;
@@ -123,7 +124,7 @@ impl BlobSet {
             tensors.push(ModelTensor {
                 name: spec.name,
                 blob,
-                bytes: bytes.len() as u64,
+                bytes: 4 * spec.shape.iter().product::<usize>() as u64,
             });
         }
         Ok(self.value(&ModelManifest {
@@ -154,7 +155,7 @@ impl BlobSet {
             };
             let (path, place) = folder.span(name)?;
             let (offset, bytes) = (place.start as u64, place.len() as u64);
-            if let Some(link) = BlobLink::new(canonical::encode(header), path, offset, bytes) {
+            if let Some(link) = BlobLink::new(header.prefix(), path, offset, bytes) {
                 store.link(digest, &link).await?;
             }
         }

@@ -24,6 +24,11 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// Whether another device was asked for than the one that is taken without any option.
+    pub fn is_given(&self) -> bool {
+        self.device != "cpu" || self.threads.is_some() || self.isa.is_some()
+    }
+
     /// The device that was asked for. A GPU holds at most `memory` bytes, by default most of what
     /// is free on the card.
     ///

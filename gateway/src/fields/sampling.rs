@@ -49,8 +49,8 @@ pub(super) const COMMON: &[Field] = &[
     used(
         "seed",
         Accepts::Other("an integer of 64 bits"),
-        "The same seed draws the same answer. If absent a random one is taken, and told in the \
-         receipt.",
+        "The same seed draws the same answer to a prompt, whatever stands beside it. If absent a \
+         random one is taken for each answer, and told in its receipt.",
     ),
     used(
         "frequency_penalty",

@@ -4,9 +4,10 @@ use concord_proto::Digest;
 use concord_proto::serving::SamplingSpec;
 use serde_json::Value;
 
-use super::sampling::sampling;
+use super::sampling::{sampling, seed};
 use crate::api_error::ApiError;
 use crate::gateway::Gateway;
+use crate::ids;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
@@ -23,6 +24,8 @@ pub(crate) struct Common {
     pub n: u32,
     /// How tokens are drawn, but for a grammar.
     pub sampling: SamplingSpec,
+    /// Whether the seed is the request's own.
+    pub is_seeded: bool,
     /// Texts that end an answer.
     pub stops: Vec<String>,
     /// Tokens that end an answer.
@@ -61,7 +64,9 @@ impl Common {
             return Err(ApiError::param("best_of", message));
         }
         let vocab = gateway.served.deployment.vocab;
-        let sampling = sampling(fields, &gateway.served.defaults, vocab)?;
+        let given = seed(fields)?;
+        let drawn = given.map_or_else(ids::seed, Ok)?;
+        let sampling = sampling(fields, &gateway.served.defaults, vocab, drawn)?;
         let stops = stops(fields, limits.stops)?;
         let stop_tokens = stop_tokens(fields, &stops, gateway)?;
         let way = way(fields, ignored)?;
@@ -71,6 +76,7 @@ impl Common {
             adapter,
             n,
             sampling,
+            is_seeded: given.is_some(),
             stops,
             stop_tokens,
             way,

@@ -7,7 +7,6 @@ use concord_proto::serving::SamplingSpec;
 use serde_json::Value;
 
 use crate::api_error::ApiError;
-use crate::ids;
 use crate::json::{Fields, wrong};
 use crate::options::SamplingDefaults;
 
@@ -18,7 +17,7 @@ const BIAS_MAX: usize = 1_024;
 /// the kernels can tell apart.
 const TEMPERATURE_MIN: f32 = 0.01;
 
-/// Takes the fields of sampling. A request without a seed gets a random one.
+/// Takes the fields of sampling, but for the seed.
 ///
 /// # Errors
 /// A 400 that names the field.
@@ -26,6 +25,7 @@ pub(super) fn sampling(
     fields: &mut Fields,
     defaults: &SamplingDefaults,
     vocab: u32,
+    seed: u64,
 ) -> Result<SamplingSpec, ApiError> {
     let temperature = fields.number("temperature")?;
     let top_p = fields.number("top_p")?;
@@ -38,7 +38,7 @@ pub(super) fn sampling(
         temperature: warm(temperature.unwrap_or(f64::from(defaults.temperature))).into(),
         top_k: top_k.map_or(defaults.top_k, |top_k| top_k.max(0) as u32),
         top_p: or(top_p, defaults.top_p),
-        seed: seed(fields)?,
+        seed,
         frequency_penalty: or(frequency_penalty, 0.0),
         presence_penalty: or(presence_penalty, 0.0),
         logit_bias: logit_bias(fields, vocab)?,
@@ -59,14 +59,19 @@ fn narrow(number: f64) -> f32 {
     number as f32 + 0.0
 }
 
-fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
+/// The seed that a request gives.
+///
+/// # Errors
+/// A 400 where it is no seed.
+pub(super) fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let Some(value) = fields.take("seed") else {
-        return ids::seed();
+        return Ok(None);
     };
     // Negative ones are seeds like any other.
     let signed = value.as_i64().map(|seed| seed as u64);
     let seed = value.as_u64().or(signed);
-    seed.ok_or_else(|| wrong("seed", "an integer of 64 bits", &value))
+    let seed = seed.ok_or_else(|| wrong("seed", "an integer of 64 bits", &value))?;
+    Ok(Some(seed))
 }
 
 fn logit_bias(fields: &mut Fields, vocab: u32) -> Result<Vec<(u32, F32Bits)>, ApiError> {

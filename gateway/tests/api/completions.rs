@@ -63,6 +63,21 @@ async fn several_prompts_times_n() {
     assert_eq!(body["usage"]["completion_tokens"], 8);
 }
 
+/// Without a seed every answer is drawn on its own; with one, each prompt gets what it gets alone.
+#[tokio::test]
+async fn several_prompts_draw_on_their_own() {
+    for (seed, different) in [(json!(null), 4), (json!(5), 2)] {
+        let stand = Stand::saying("x").await;
+        let fields = json!({"prompt": ["a", "a"], "n": 2, "seed": seed});
+        stand.complete(fields).await.json();
+        let asked = stand.engine.asked.lock().expect("no panic").clone();
+        let mut seeds: Vec<u64> = asked.iter().map(|one| one.spec.sampling.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), different, "{seed}");
+    }
+}
+
 /// What lm-eval sends to score a continuation.
 #[tokio::test]
 async fn echo_with_logprobs_scores_a_prompt() {

@@ -1,5 +1,6 @@
 //! Files of a hub repository into the cache, through hf-hub.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::Progress;
@@ -176,38 +177,66 @@ impl Fetch<'_> {
         if path.exists() {
             return Ok(path);
         }
-        let report = Report {
-            file,
-            done_bytes: 0,
-            total_bytes: 0,
-            progress,
+        let repo = self.api.repo(self.repo.clone());
+        let mut reached = 0;
+        loop {
+            let mut done_bytes = 0;
+            let report = Report {
+                file,
+                done_bytes: &mut done_bytes,
+                total_bytes: 0,
+                progress,
+            };
+            match repo.download_with_progress(file, report) {
+                Ok(path) => return Ok(path),
+                // Over a link that breaks off now and then a large file comes in many pieces.
+                Err(_) if done_bytes > reached => reached = done_bytes,
+                Err(_) if self.drop_whole_part(&repo.url(file)) => {}
+                Err(error) => {
+                    let reason = (self.explain)(&error);
+                    return Err(format!(
+                        "cannot download {file}: {reason}. What came so far is kept: the same \
+                         command goes on from there"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Takes away a part that has all bytes of its file already: a process that ended before it
+    /// gave the file its name left it, and there is nothing behind it that a server could send.
+    fn drop_whole_part(&self, url: &str) -> bool {
+        let Ok(metadata) = self.api.metadata(url) else {
+            return false;
         };
-        let fetched = self
-            .api
+        let blob = self
+            .cache
             .repo(self.repo.clone())
-            .download_with_progress(file, report);
-        fetched.map_err(|error| format!("cannot download {file}: {}", (self.explain)(&error)))
+            .blob_path(metadata.etag());
+        let part = blob.with_extension("part");
+        let is_whole = fs::metadata(&part).is_ok_and(|part| part.len() >= metadata.size() as u64);
+        is_whole && fs::remove_file(&part).is_ok()
     }
 }
 
 /// Turns hf-hub's steps into [`Download`]s.
 struct Report<'a> {
     file: &'a str,
-    done_bytes: u64,
+    done_bytes: &'a mut u64,
     total_bytes: u64,
     progress: &'a mut dyn FnMut(Download),
 }
 
 impl Progress for Report<'_> {
     fn init(&mut self, size: usize, _file: &str) {
-        (self.done_bytes, self.total_bytes) = (0, size as u64);
+        (*self.done_bytes, self.total_bytes) = (0, size as u64);
     }
 
     fn update(&mut self, size: usize) {
-        self.done_bytes += size as u64;
+        *self.done_bytes += size as u64;
         (self.progress)(Download {
             file: self.file,
-            done_bytes: self.done_bytes,
+            done_bytes: *self.done_bytes,
             total_bytes: self.total_bytes,
         });
     }

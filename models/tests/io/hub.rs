@@ -27,6 +27,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(files: BTreeMap<String, Vec<u8>>) -> Server {
+        Self::start_cutting(files, usize::MAX)
+    }
+
+    /// One that closes every connection after so many bytes of a body.
+    pub fn start_cutting(files: BTreeMap<String, Vec<u8>>, most: usize) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -35,7 +40,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away is its own affair.
-                let _ = answer(stream, &files, &log, &shown);
+                let _ = answer(stream, &files, most, &log, &shown);
             }
         });
         Server {
@@ -59,6 +64,7 @@ impl Server {
 fn answer(
     mut stream: TcpStream,
     files: &BTreeMap<String, Vec<u8>>,
+    most: usize,
     log: &Mutex<Vec<String>>,
     shown: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
@@ -89,7 +95,7 @@ fn answer(
         body.len()
     );
     stream.write_all(head.as_bytes())?;
-    stream.write_all(&body)
+    stream.write_all(&body[..body.len().min(most)])
 }
 
 fn respond(
@@ -112,6 +118,9 @@ fn respond(
     }
     let file = path.strip_prefix(&format!("/owner/tiny/resolve/{SHA}/"));
     match (file.and_then(|name| files.get(name)), range) {
+        (Some(content), Some((from, _))) if from >= content.len() => {
+            ("416 Range Not Satisfiable", String::new(), Vec::new())
+        }
         (Some(content), Some((from, to))) => {
             let end = to.map_or(content.len(), |last| content.len().min(last + 1));
             let headers = format!(
@@ -258,4 +267,49 @@ fn models_that_are_not_there() {
     );
     let folder = cache.path().to_str().unwrap();
     assert_eq!(hub.resolve(folder, &mut |_| ()).unwrap(), cache.path());
+}
+
+/// Every connection breaks off after a few bytes, and more of them than any count of tries: each
+/// piece is kept, and the file is whole.
+#[test]
+fn a_link_that_breaks_off_brings_the_whole_model() {
+    let made = tempfile::tempdir().unwrap();
+    write_model(made.path(), &config_json());
+    let files = read_all(made.path());
+    let most = files.values().map(Vec::len).max().unwrap() / 6 + 1;
+    let server = Server::start_cutting(files.clone(), most);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = ModelHub {
+        endpoint: Some(server.endpoint.clone()),
+        cache: Some(cache.path().to_path_buf()),
+        ..ModelHub::default()
+    };
+    let folder = hub.resolve("owner/tiny", &mut |_| ()).unwrap();
+    assert!(server.requests().len() > 10);
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        assert_eq!(fs::read(folder.join(name)).unwrap(), files[name], "{name}");
+    }
+}
+
+/// A process that was killed between the last byte and the renaming leaves a part without a rest.
+#[test]
+fn a_part_that_is_whole_does_not_stand_in_the_way() {
+    let made = tempfile::tempdir().unwrap();
+    write_model(made.path(), &config_json());
+    let files = read_all(made.path());
+    let server = Server::start(files.clone());
+    let cache = tempfile::tempdir().unwrap();
+    let blobs = cache.path().join("models--owner--tiny/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    let part = blobs.join("model-safetensors.part");
+    fs::write(&part, vec![0; files["model.safetensors"].len()]).unwrap();
+    let hub = ModelHub {
+        endpoint: Some(server.endpoint),
+        cache: Some(cache.path().to_path_buf()),
+        ..ModelHub::default()
+    };
+    let folder = hub.resolve("owner/tiny", &mut |_| ()).unwrap();
+    let weights = fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(weights, files["model.safetensors"]);
+    assert!(!part.exists());
 }

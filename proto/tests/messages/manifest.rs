@@ -1,6 +1,7 @@
 //! Values of manifests.
 
 use concord_proto::manifest::*;
+use concord_proto::tensor::{StoredDtype, TensorHeader};
 
 use super::Source;
 

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
+use concord_proto::Digest;
 use concord_proto::blob_store::LinkedBlob;
 use concord_proto::limits::BLOB_BYTES_MAX;
-use concord_proto::manifest::TensorHeader;
-use concord_proto::{Digest, Domain, Hasher};
+use concord_proto::tensor::{AddressHasher, TensorHeader};
 
 use super::io;
 use crate::RuntimeError;
@@ -54,7 +54,7 @@ pub(crate) struct BlobReader {
     bytes: BlobBytes,
     path: PathBuf,
     address: Digest,
-    hasher: Hasher,
+    hasher: AddressHasher,
     /// Read from the file, and not asked for yet.
     ahead: Vec<u8>,
 }
@@ -65,7 +65,7 @@ impl BlobReader {
             bytes,
             path,
             address,
-            hasher: Hasher::new(Domain::Blob),
+            hasher: AddressHasher::default(),
             ahead: Vec::new(),
         }
     }

@@ -1,10 +1,11 @@
 //! Blobs over gRPC, in chunks, checked on arrival.
 
+use concord_proto::Digest;
 use concord_proto::limits::{BLOB_BYTES_MAX, CHUNK_BYTES, MESSAGE_BYTES_MAX};
+use concord_proto::tensor::address_of;
 use concord_proto::wire::coordinator_client::CoordinatorClient;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{BlobAddress, Chunk, ending};
-use concord_proto::{Digest, Domain};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
@@ -68,7 +69,7 @@ async fn collect(mut chunks: Streaming<Chunk>, digest: Digest) -> Result<Vec<u8>
         }
         bytes.extend_from_slice(&chunk.data);
     }
-    let got = Digest::of(Domain::Blob, &bytes);
+    let got = address_of(&bytes);
     if got == digest {
         Ok(bytes)
     } else {
@@ -98,7 +99,7 @@ fn failed(digest: Digest, status: &Status) -> RuntimeError {
 /// # Errors
 /// [`RuntimeError::Unreachable`] with the coordinator's reason.
 pub async fn upload(channel: Channel, bytes: Vec<u8>) -> Result<Digest, RuntimeError> {
-    let digest = Digest::of(Domain::Blob, &bytes);
+    let digest = address_of(&bytes);
     let starts = (0..bytes.len()).step_by(CHUNK_BYTES);
     // One at a time: the blob is in memory once.
     let chunks = starts.map(move |start| {

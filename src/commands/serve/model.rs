@@ -72,19 +72,30 @@ impl ModelToServe {
             },
         };
         let generation = GenerationConfig::open(path)?;
+        let template = ChatTemplate::open(path)?;
+        let no_template = template.is_none().then(|| NO_TEMPLATE.to_string());
         Ok(Self {
             profile: profile(&config),
-            template: ChatTemplate::open(path)?,
+            template,
             stop_tokens: end_tokens(&config, &tokenizer),
             tokenizer: Arc::new(tokenizer),
             defaults: sampling_defaults(&generation),
-            not_applied: [generation.not_applied, tokenizer_notes].concat(),
+            not_applied: [
+                generation.not_applied,
+                tokenizer_notes,
+                Vec::from_iter(no_template),
+            ]
+            .concat(),
             deployment,
             blobs,
             folder,
         })
     }
 }
+
+/// A note, since transformers refuses chats with such a model.
+const NO_TEMPLATE: &str = "the model has no chat template: a chat is put to it as lines that begin \
+                           with `user:` and `assistant:`";
 
 fn tokenizer_blob(path: &Path, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
     let file = path.join("tokenizer.json");

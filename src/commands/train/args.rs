@@ -51,7 +51,8 @@ pub struct TrainArgs {
     /// Submit to a running coordinator.
     #[arg(long, value_name = "URL")]
     pub coordinator: Option<String>,
-    /// Remove the result of an earlier job from output_dir first.
+    /// Replace the result of an earlier job in output_dir. It is kept there, in .concord-replaced,
+    /// until the new one is there.
     #[arg(long)]
     pub overwrite: bool,
     /// Stages x replicas, such as "2x2", or "auto".

@@ -14,7 +14,7 @@ use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
-use concord_text::TextTokenizer;
+use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::profile::model_profile;
@@ -29,6 +29,12 @@ const CHUNK_SEQUENCES: u32 = 1_024;
 /// A note, since to some tools a file without `adapter` means a full fine-tune.
 const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
                        full` trains every weight";
+
+/// A note, since who asks the tuned model through its chat template gives it other texts than it has
+/// learnt.
+const NO_TEMPLATE: &str = "the model's chat template is not used: `instruct` learns instruction, \
+                           input and output as a line each; ask the tuned model in that form \
+                           (`concord generate`, /v1/completions)";
 
 /// Data of fewer bytes are read in a second or two.
 const BAR_BYTES_MIN: u64 = 4 << 20;
@@ -70,6 +76,12 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
     if job.adapter_is_assumed {
         told.push(Told::note(ASSUMED));
+    }
+    let learns_answers = |source: &DatasetSource| source.kind == DatasetKind::Instruct;
+    if job.datasets.iter().any(learns_answers)
+        && !matches!(ChatTemplate::open(folder.dir()), Ok(None))
+    {
+        told.push(Told::note(NO_TEMPLATE));
     }
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {

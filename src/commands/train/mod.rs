@@ -30,7 +30,7 @@ use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
 use ingest::Ingested;
 use output_dir::log::StepLog;
-use output_dir::{OutputDir, OutputStanding, apart};
+use output_dir::{OutputDir, OutputStanding, REPLACED_DIR, apart};
 use watch::JobSeen;
 
 pub use args::TrainArgs;
@@ -222,7 +222,13 @@ impl Run<'_> {
         output_dir: &mut OutputDir,
     ) -> anyhow::Result<()> {
         let goes_on = self.submit(url, options).await?;
-        output_dir.settle();
+        output_dir.settle()?;
+        if output_dir.replaces() && !self.output.is_json() {
+            eprintln!(
+                "the result that is replaced is in {} until the new one is there",
+                output_dir.dir().join(REPLACED_DIR).display()
+            );
+        }
         let mut log = StepLog::open(output_dir.dir())?;
         if !goes_on {
             log.begin_anew();
@@ -282,6 +288,12 @@ impl Run<'_> {
             profile: self.ingested.profile.clone(),
             options,
         };
+        if goes_on && !self.is_local && !self.output.is_json() {
+            eprintln!(
+                "the coordinator has this job already: it keeps its plan, rates and numbers of \
+                 members, and options of this command change none of them"
+            );
+        }
         let request = ClientRequest::Submit(Box::new(submission));
         match client.call(&request).await? {
             ClientResponse::Submitted(id) => {
@@ -315,6 +327,10 @@ fn in_words(result: &Value) -> String {
         (Some(0), Some(1..)) => {
             "\nwarning: no checker could audit any of the work that was drawn: the proof shows who \
              signed what, and not that it is right"
+        }
+        (Some(0), _) => {
+            "\nwarning: no work was drawn for an audit (--audit-rate, --audit-rate-new): the proof \
+             shows who signed what, and not that it is right"
         }
         _ => "",
     };

@@ -4,7 +4,7 @@
 mod receipt;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use concord_proto::{Claim, WorkerId};
@@ -25,8 +25,8 @@ use crate::support::result_weights::{self, Base};
 
 A proof shows who claims to have done the work, that the claims fit together from the first step
 to the last, and which pieces of work that were drawn for an audit were re-run by somebody else.
-Where none of the drawn ones was, nothing is proven, and the exit status is 1.
-It does not show that the coordinator is one that you trust: compare its key.")]
+Where none was re-run, nothing is proven, and the exit status is 1.
+It does not show that the coordinator is one that you trust: --coordinator compares its key.")]
 pub struct VerifyArgs {
     /// The folder of a proof, or the file of a receipt.
     #[arg(value_name = "BUNDLE_DIR_OR_RECEIPT")]
@@ -38,7 +38,7 @@ pub struct VerifyArgs {
     /// The adapter that answered, as a PEFT folder.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// The key that must have signed the receipt; by default any key.
+    /// The key that must have signed the proof or the receipt; by default any key.
     #[arg(long, value_name = "KEY")]
     coordinator: Option<String>,
     /// Where a receipt's answer is computed again.
@@ -71,6 +71,17 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     if args.path.is_file() {
         return receipt::run(args, output);
     }
+    check_path(&args.path)?;
+    if args.adapter.is_some() {
+        bail!(
+            "--adapter is for the receipt of an answer: the folder that a job wrote, adapter or \
+             model, is given as --model"
+        );
+    }
+    if args.device.is_given() {
+        bail!("--device is for the receipt of an answer: to verify a proof nothing is computed");
+    }
+    let expected = receipt::key(args)?;
     let place = || format!("{}: not proven", args.path.display());
     let bundle = match Bundle::read_dir(&args.path) {
         Ok(bundle) => bundle,
@@ -81,6 +92,13 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         Ok(report) => report,
         Err(error) => return Err(refuted(error, output)).with_context(place),
     };
+    if let Some(expected) = expected.filter(|key| *key != report.coordinator) {
+        bail!(
+            "{}: it is signed by the coordinator {}, and --coordinator asks for {expected}",
+            place(),
+            report.coordinator
+        );
+    }
     let weights = match &args.model {
         Some(folder) => Some(Weights {
             tensors: result_weights::check(&bundle, folder)?,
@@ -93,12 +111,35 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         &text(&report, &shares, weights.as_ref()),
         &object(&report, &shares, weights.as_ref()),
     );
-    if report.is_unaudited() {
+    if !report.is_unaudited() {
+        return Ok(());
+    }
+    let why = match report.audits_drawn {
+        0 => format!(
+            "none of the {} pieces of work was drawn (a higher --audit-rate of `concord train` \
+             draws more)",
+            report.leaves
+        ),
+        drawn => format!("none of the {drawn} drawn pieces of work could be re-run"),
+    };
+    bail!(
+        "{}: signatures, chain and coverage hold, but {why}: nobody but the workers has computed \
+         anything",
+        place()
+    );
+}
+
+/// A path that is no folder of a proof, but near to one, is answered with that one.
+fn check_path(path: &Path) -> anyhow::Result<()> {
+    if !path.exists() {
+        bail!("{}: there is no such file or folder", path.display());
+    }
+    let inner = path.join("proof");
+    if inner.is_dir() && !path.join("job.spec").exists() {
         bail!(
-            "{}: signatures, chain and coverage hold, but none of the {} drawn pieces of work \
-             could be re-run: nobody but the workers has computed anything",
-            place(),
-            report.audits_drawn
+            "{} is not the folder of a proof: did you mean {}?",
+            path.display(),
+            inner.display()
         );
     }
     Ok(())

@@ -133,7 +133,7 @@ fn adapter(
     Ok(Some(JudgedAdapter::new(&manifest, tensors)?))
 }
 
-fn key(args: &VerifyArgs) -> anyhow::Result<Option<PublicKey>> {
+pub(super) fn key(args: &VerifyArgs) -> anyhow::Result<Option<PublicKey>> {
     let parse = |text: &String| {
         let digest: Digest = text.parse().map_err(anyhow::Error::msg)?;
         anyhow::Ok(PublicKey(digest.0))

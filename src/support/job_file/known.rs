@@ -111,8 +111,9 @@ pub(super) const KEYS: [Key; 34] = [
     key(Dataset, "path", Path, Refused, "the file"),
     key(Dataset, "type", Words(&["text", "instruct", "tokens"]), Refused,
         "text: documents, a .txt file or rows of .jsonl or .json, joined and cut; instruct: rows \
-         of an instruction, perhaps an input, and the output, which alone is learnt; tokens: token \
-         ids in a safetensors file"),
+         of an instruction, perhaps an input, and the output, which alone is learnt: a line each, \
+         without the model's chat template; tokens: a safetensors file with one tensor `tokens`, \
+         I64 [step, microbatch, batch, sequence]"),
     key(Dataset, "field", Text, Is("text"), "for text in rows: the field of the document"),
     key(Dataset, "field_instruction", Text, Is("instruction"),
         "for instruct: the field of the instruction"),

@@ -80,7 +80,7 @@ fn job_spec(config: &DecoderConfig) -> JobSpec {
     }
 }
 
-/// Values that are no zeros, and moments that are.
+/// Values that are no zeros and that 8 bits do not hold, and moments that are zeros.
 fn state(spec: &JobSpec) -> TrainState {
     let tensor = |shape: &[u64], value: &dyn Fn(usize) -> f32| {
         let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();
@@ -90,7 +90,7 @@ fn state(spec: &JobSpec) -> TrainState {
     };
     let all = spec.trainable.iter().map(|trained| {
         let held = StateTensor {
-            value: tensor(&trained.shape, &|n| ((n * 37 % 29) as f32 - 13.5) / 32.0),
+            value: tensor(&trained.shape, &|n| ((n * 37 % 29) as f32 - 13.5) / 31.0),
             first_moment: tensor(&trained.shape, &|_| 0.0),
             second_moment: tensor(&trained.shape, &|_| 0.0),
         };

@@ -4,6 +4,7 @@
 pub mod apart;
 pub mod log;
 mod mark;
+mod replaced;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -18,6 +19,7 @@ use crate::support::job_file::{AdapterKind, JobFile};
 
 use log::StepLog;
 pub use mark::{Mark, ResultKind};
+pub use replaced::REPLACED_DIR;
 
 /// The state of a pool on this machine, within the output folder, until the result is there.
 const STATE_DIR: &str = ".concord-state";
@@ -107,6 +109,7 @@ impl OutputDir {
             is_settled: false,
         };
         try_to_write(&output_dir.dir)?;
+        output_dir.restore()?;
         output_dir.mark = Mark::read(&output_dir.dir)?;
         output_dir.was_marked = output_dir.mark.is_some();
         output_dir.refuse_strangers()?;
@@ -137,6 +140,21 @@ impl OutputDir {
     /// Where the result is put together.
     pub fn staging_dir(&self) -> PathBuf {
         self.dir.join(STAGING_DIR)
+    }
+
+    /// Puts a result back that an earlier process had put aside, and then ended before its own job
+    /// had the folder.
+    fn restore(&self) -> anyhow::Result<()> {
+        let is_marked = self.dir.join(Mark::FILE).exists();
+        match replaced::waits(&self.dir) && is_marked {
+            true => Ok(()),
+            false => replaced::put_back(&self.dir),
+        }
+    }
+
+    /// Whether the result of an earlier job waits until that of this one is there.
+    pub fn replaces(&self) -> bool {
+        replaced::waits(&self.dir)
     }
 
     /// Marks the folder as that of a job.
@@ -172,8 +190,15 @@ impl OutputDir {
     }
 
     /// From here on the folder stays marked, whatever comes: a coordinator has the job.
-    pub fn settle(&mut self) {
+    ///
+    /// # Errors
+    /// Where the work that it replaces cannot be removed.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
         self.is_settled = true;
+        match replaced::is_unfinished(&self.dir)? {
+            true => replaced::forget(&self.dir),
+            false => Ok(()),
+        }
     }
 
     /// Whether a coordinator has the job.
@@ -209,6 +234,7 @@ impl OutputDir {
         let mark = self.mark.as_mut().context("the folder is not marked")?;
         mark.result = Some(result.clone());
         mark.write(&self.dir)?;
+        replaced::forget(&self.dir)?;
         remove_folder(&self.staging_dir())
     }
 
@@ -220,18 +246,14 @@ impl OutputDir {
         remove_folder(&self.state_dir())
     }
 
-    /// Removes what Concord has written for the job that the folder is marked for: the files of its
-    /// result by their list, the log, and the state.
+    /// Puts aside what Concord has written for the job that the folder is marked for: the files of
+    /// its result by their list, the log, and the state.
     fn clear(&self) -> anyhow::Result<()> {
         let Some(mark) = &self.mark else {
             return Ok(());
         };
-        let log = [StepLog::FILE.to_string()];
-        for file in mark.files.iter().chain(&log) {
-            remove_file(&self.dir, file)?;
-        }
         remove_folder(&self.staging_dir())?;
-        self.forget_state()
+        replaced::put_aside(&self.dir, mark)
     }
 
     fn has_steps(&self) -> anyhow::Result<bool> {
@@ -297,10 +319,15 @@ impl OutputDir {
 impl Drop for OutputDir {
     /// A job that no coordinator has taken on leaves nothing behind.
     fn drop(&mut self) {
+        // What cannot be moved or removed stays; the error that led here is what the user must see.
+        if !self.is_settled && replaced::waits(&self.dir) {
+            let _ = self.forget_state();
+            let _ = replaced::put_back(&self.dir);
+            return;
+        }
         if self.is_settled || self.was_marked {
             return;
         }
-        // What cannot be removed stays; the error that led here is what the user must see.
         let _ = self.forget_state();
         let _ = std::fs::remove_file(self.dir.join(Mark::FILE));
         let _ = std::fs::remove_file(self.dir.join(LOCK_FILE));

@@ -57,7 +57,7 @@ impl Case {
         output_dir
             .hold(id(job), "first", AdapterKind::Lora)
             .unwrap();
-        output_dir.settle();
+        output_dir.settle().unwrap();
         let files = [
             "adapter_config.json".to_string(),
             "proof/job.spec".to_string(),
@@ -153,7 +153,7 @@ fn a_job_comes_back_to_its_own_folder() {
     let case = Case::new();
     let mut output_dir = case.take("out", false).unwrap();
     output_dir.hold(id(1), "x", AdapterKind::Lora).unwrap();
-    output_dir.settle();
+    output_dir.settle().unwrap();
     fs::create_dir(case.path("out/.concord-state")).unwrap();
     drop(output_dir);
     let mut output_dir = case.take("out", false).unwrap();
@@ -222,11 +222,48 @@ fn a_result_is_told_again_replaced_when_asked_and_never_mixed() {
     // Files of others stay, whatever is asked for.
     fs::write(case.path("out/proof/mine"), "mine").unwrap();
     assert!(hold(2, true).unwrap_err().to_string().contains("proof"));
-    assert_eq!(entries(&case.path("out/proof")), ["mine"]);
-    fs::remove_dir_all(case.path("out/proof")).unwrap();
+    assert_eq!(entries(&case.path("out/proof")), ["job.spec", "mine"]);
+    fs::remove_file(case.path("out/proof/mine")).unwrap();
     assert_eq!(hold(2, true).unwrap(), OutputStanding::ToDo);
-    let left = [".concord-job.json", ".concord-lock"];
-    assert_eq!(entries(&case.path("out")), left);
+    assert_eq!(
+        entries(&case.path("out")),
+        all,
+        "a job that no coordinator has taken on replaces nothing"
+    );
+    let mut output_dir = case.take("out", true).unwrap();
+    output_dir.hold(id(2), "second", AdapterKind::Lora).unwrap();
+    output_dir.settle().unwrap();
+    assert!(output_dir.replaces());
+    let waiting = [".concord-job.json", ".concord-lock", ".concord-replaced"];
+    assert_eq!(entries(&case.path("out")), waiting);
+    drop(output_dir);
+    assert_eq!(entries(&case.path("out")), waiting, "it may yet be wanted");
+    let mut output_dir = case.take("out", false).unwrap();
+    output_dir.hold(id(2), "second", AdapterKind::Lora).unwrap();
+    output_dir.finish(&json!({})).unwrap();
+    assert_eq!(entries(&case.path("out")), waiting[..2]);
+}
+
+#[test]
+fn what_a_killed_process_had_put_aside_is_put_back() {
+    let case = Case::new();
+    case.done(1);
+    let before = entries(&case.path("out"));
+    let aside = case.path("out/.concord-replaced");
+    // Killed before the mark was moved, and after that.
+    for files in [
+        &["adapter_config.json"][..],
+        &["proof/job.spec", Mark::FILE],
+    ] {
+        for file in files {
+            let to = aside.join(file);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::rename(case.path("out").join(file), to).unwrap();
+        }
+        drop(case.take("out", false).unwrap());
+        assert_eq!(entries(&case.path("out")), before, "{files:?}");
+        assert!(case.path("out/proof/job.spec").is_file());
+    }
 }
 
 #[test]

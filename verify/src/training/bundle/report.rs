@@ -40,10 +40,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether leaves were drawn and none of them could be re-run: then signatures, chain and
-    /// coverage hold, and nobody but the workers has computed anything.
+    /// Whether no leaf was re-run, because none was drawn or none of those could be: then
+    /// signatures, chain and coverage hold, and nobody but the workers has computed anything.
     pub fn is_unaudited(&self) -> bool {
-        self.audits_drawn > 0 && self.audits_agreed == 0
+        self.audits_agreed == 0
     }
 }
 
