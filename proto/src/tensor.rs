@@ -2,8 +2,8 @@
 //!
 //! Numbers can be written down as f32 or shorter; a model is the same one either way. So a tensor
 //! in another format than f32 has the address of the blob of the same numbers as f32: a job whose
-//! model is a bf16 checkpoint is the job whose model is that checkpoint saved as f32. What is stored
-//! and sent is the short form.
+//! model is a bf16 checkpoint is the job whose model is that checkpoint saved as f32. What is
+//! stored and sent is the short form.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use half::slice::HalfFloatSliceExt;
@@ -132,8 +132,8 @@ pub fn address_of(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Takes the address of a blob from its bytes, piece by piece: their digest; for a tensor in a short
-/// format, that of its numbers as f32. Never more than a piece is held.
+/// Takes the address of a blob from its bytes, piece by piece: their digest; for a tensor in a
+/// short format, that of its numbers as f32. Never more than a piece is held.
 ///
 /// ```
 /// use concord_proto::tensor::{StoredDtype, TensorHeader};

@@ -30,8 +30,8 @@ const CHUNK_SEQUENCES: u32 = 1_024;
 const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
                        full` trains every weight";
 
-/// A note, since who asks the tuned model through its chat template gives it other texts than it has
-/// learnt.
+/// A note, since who asks the tuned model through its chat template gives it other texts than it
+/// has learnt.
 const NO_TEMPLATE: &str = "the model's chat template is not used: `instruct` learns instruction, \
                            input and output as a line each; ask the tuned model in that form \
                            (`concord generate`, /v1/completions)";

@@ -12,8 +12,8 @@ use super::{STATE_DIR, remove_file, remove_folder};
 /// Where it waits, within the output folder.
 pub const REPLACED_DIR: &str = ".concord-replaced";
 
-/// Puts aside what the folder's mark lists, the mark last. A result that waits there already is what
-/// the user had; what came after it goes.
+/// Puts aside what the folder's mark lists, the mark last. A result that waits there already is
+/// what the user had; what came after it goes.
 ///
 /// # Errors
 /// Where a file cannot be moved.
