@@ -12,11 +12,12 @@ use concord_kernels::ops::Atoms;
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
-use super::block::{Block, BlockTape, PassContext};
+use super::block::{Block, BlockTape};
 use super::cache::KvCache;
 use super::gradients::{Gradients, TensorUse};
 use super::head::{HeadLoss, OutputHead};
 use super::linear::{Backward, LoraSpec};
+use super::pass::{CachePass, MicrobatchPass, PassContext};
 use super::values::Values;
 use crate::config::DecoderConfig;
 
@@ -114,7 +115,7 @@ impl Stage {
         let device = &self.options.device;
         let precision = self.options.precisions.activations;
         let _cached = device.account(MemoryPurpose::KeyValues);
-        let empty = |block: &Block| device.new_keys(&block.shape, precision);
+        let empty = |block: &Block| device.new_keys(&block.attention.shape, precision);
         let layers: Result<_, KernelError> = self.blocks.iter().map(empty).collect();
         Ok(KvCache::new(layers?))
     }
@@ -136,11 +137,13 @@ impl Stage {
             .collect();
         let positions = device.ids(&positions)?;
         let (mut x, tokens) = self.enter(&batch.tokens, input)?;
-        let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.shared(atoms, &positions);
+        let mut pass = MicrobatchPass {
+            context: self.context(&positions),
+            sequences: batch.sequences,
+        };
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (y, tape) = block.forward(&pass, x, None)?;
+            let (y, tape) = block.forward(&mut pass, x)?;
             blocks.push(tape);
             x = y;
         }
@@ -171,9 +174,14 @@ impl Stage {
         let count = x.rows_cols().0;
         let positions: Vec<u32> = (first..first + count as u32).collect();
         let positions = device.ids(&positions)?;
-        let pass = self.shared(Atoms::new(1, count), &positions);
+        let mut pass = CachePass {
+            context: self.context(&positions),
+            layer: 0,
+            cache,
+        };
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&pass, x, Some((layer, cache)))?.0;
+            pass.layer = layer;
+            x = block.forward(&mut pass, x)?.0;
         }
         cache.advance(count);
         device.canonicalise(&mut [("hidden states", &mut x)])?;
@@ -197,12 +205,11 @@ impl Stage {
         }
     }
 
-    fn shared<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> PassContext<'a> {
+    pub(super) fn context<'a>(&'a self, positions: &'a Ids) -> PassContext<'a> {
         PassContext {
             device: &self.options.device,
             rope: &self.rope,
             positions,
-            atoms,
             precision: self.options.precisions.activations,
         }
     }
@@ -275,14 +282,14 @@ impl Stage {
         let device = &self.options.device;
         let _gradients = device.account(MemoryPurpose::Gradients);
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.shared(atoms, &tape.positions);
+        let context = self.context(&tape.positions);
         let below = !self.is_first() || self.options.trains_all;
         let mut dy = Some(device.place(d_output)?);
         for (index, (block, tape)) in self.blocks.iter().zip(&tape.blocks).enumerate().rev() {
             let wants_dx = index > 0 || below;
             let Some(d_block) = dy else { break };
             let mut run = self.run(&atoms, gradients);
-            dy = block.backward(&pass, &mut run, tape, &d_block, wants_dx)?;
+            dy = block.backward(&context, &mut run, tape, &d_block, wants_dx)?;
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
             let vocab = table.rows_cols().0;

@@ -8,7 +8,10 @@ use concord_kernels::{Device, KernelError, Tensor};
 
 use super::{Stage, StageOptions};
 use crate::config::{DecoderConfig, Projection, RopeScaling};
+use crate::decoder::attention::Attention;
 use crate::decoder::block::Block;
+use crate::decoder::dense::Dense;
+use crate::decoder::feed_forward::FeedForward;
 use crate::decoder::gradients::TensorUse;
 use crate::decoder::head::OutputHead;
 use crate::decoder::linear::{Linear, Lora, LoraSpec};
@@ -87,26 +90,10 @@ impl Stage {
             set_norm(&mut head.norm, options, name, value)?;
         }
         for block in &mut self.blocks {
-            let Block {
-                attention_norm,
-                mlp_norm,
-                qk_norm,
-                q,
-                k,
-                v,
-                o,
-                gate,
-                up,
-                down,
-                ..
-            } = block;
-            set_norm(attention_norm, options, name, value)?;
-            set_norm(mlp_norm, options, name, value)?;
-            if let Some((q_norm, k_norm)) = qk_norm {
-                set_norm(q_norm, options, name, value)?;
-                set_norm(k_norm, options, name, value)?;
+            for norm in block.norms_mut() {
+                set_norm(norm, options, name, value)?;
             }
-            for linear in [q, k, v, o, gate, up, down] {
+            for linear in block.linears_mut() {
                 set_linear(linear, options, name, value)?;
             }
         }
@@ -171,8 +158,7 @@ impl Loader<'_> {
         let linear = |projection| self.linear(layer, projection);
         let norm = |part: &str| self.norm(&format!("model.layers.{layer}.{part}.weight"));
         let head_norm = |part: &str| norm(&format!("self_attn.{part}_norm"));
-        Ok(Block {
-            attention_norm: norm("input_layernorm")?,
+        let attention = Attention {
             q: linear(Projection::Q)?,
             k: linear(Projection::K)?,
             v: linear(Projection::V)?,
@@ -181,10 +167,6 @@ impl Loader<'_> {
                 true => Some((head_norm("q")?, head_norm("k")?)),
                 false => None,
             },
-            mlp_norm: norm("post_attention_layernorm")?,
-            gate: linear(Projection::Gate)?,
-            up: linear(Projection::Up)?,
-            down: linear(Projection::Down)?,
             shape: AttentionShape {
                 heads: config.heads,
                 kv_heads: config.kv_heads,
@@ -192,6 +174,17 @@ impl Loader<'_> {
                 window: config.sliding_window[layer as usize],
                 scale: 1.0 / (config.head_dim as f32).sqrt(),
             },
+        };
+        let feed = Dense {
+            gate: linear(Projection::Gate)?,
+            up: linear(Projection::Up)?,
+            down: linear(Projection::Down)?,
+        };
+        Ok(Block {
+            attention_norm: norm("input_layernorm")?,
+            attention,
+            feed_norm: norm("post_attention_layernorm")?,
+            feed: FeedForward::Dense(feed),
         })
     }
 
@@ -212,6 +205,7 @@ impl Loader<'_> {
             false => None,
         };
         Ok(Linear {
+            projection,
             weight: self.coded(&name)?,
             bias,
             lora: self.lora(layer, projection)?,
