@@ -29,6 +29,10 @@ pub enum Elementary {
     Exp,
     /// [`crate::math::ln`].
     Ln,
+    /// [`crate::math::tanh`].
+    Tanh,
+    /// [`crate::math::erf`].
+    Erf,
     /// [`crate::math::ceil_to_int`], as a float.
     Ceil,
 }
@@ -47,6 +51,8 @@ pub fn elementary(
         Elementary::Exp2 => "exp2_assign",
         Elementary::Exp => "exp_assign",
         Elementary::Ln => "ln_assign",
+        Elementary::Tanh => "tanh_assign",
+        Elementary::Erf => "erf_assign",
         Elementary::Ceil => "ceil_assign",
     };
     let values = cuda.upload(x)?;
