@@ -5,36 +5,36 @@ use concord_kernels::ops::AttentionShape;
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::linear::{Backward, Linear, LinearTape};
-use super::norm::Norm;
+use super::norm::{Norm, NormTape};
 use super::pass::{Attended, LayerPass, PassContext};
+use super::qkv::{Qkv, QkvTape};
 
 /// The parameters of one attention.
 #[derive(Clone, Debug)]
 pub(super) struct Attention {
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
+    pub(super) qkv: Qkv,
     pub(super) o: Linear,
-    /// Norms over each head of q and k (Qwen3).
+    /// Norms of q and k, of their heads or of their whole width.
     pub(super) qk_norm: Option<(Norm, Norm)>,
+    /// The table that rotates q and k, among those of the stage; `None` rotates nothing.
+    pub(super) rope: Option<usize>,
     pub(super) shape: AttentionShape,
 }
 
 /// What the backward pass needs.
 #[derive(Debug)]
 pub(super) struct AttentionLayerTape {
-    input: Coded,
-    qkv: [LinearTape; 3],
-    heads: Option<[HeadNormTape; 2]>,
+    qkv: QkvTape,
+    norms: Option<[QkNormTape; 2]>,
     attended: Attended,
     o_input: Coded,
     o: LinearTape,
 }
 
 #[derive(Debug)]
-struct HeadNormTape {
+struct QkNormTape {
     x: Tensor,
-    inverse: Tensor,
+    norm: NormTape,
 }
 
 impl Attention {
@@ -44,22 +44,18 @@ impl Attention {
         pass: &mut dyn LayerPass,
         x: &Tensor,
     ) -> Result<(Tensor, AttentionLayerTape), KernelError> {
+        let ([q, k, v], qkv) = self.qkv.forward(pass, x)?;
         let context = pass.context();
-        let (device, p) = (context.device, context.precision);
-        let input = device.code(x, self.q.weight.cols, p)?;
-        let (q, q_tape) = pass.linear(&self.q, &input)?;
-        let (k, k_tape) = pass.linear(&self.k, &input)?;
-        let (v, v_tape) = pass.linear(&self.v, &input)?;
-        let (q, k, heads) = self.head_norms(device, q, k)?;
-        let (q, k) = rotated(&context, q, k, false)?;
+        let p = context.precision;
+        let (q, k, norms) = self.normed(context.device, q, k)?;
+        let (q, k) = self.rotated(&context, q, k, false)?;
         let attended = pass.attend(self, [&q, &k, &v])?;
-        let context = pass.context();
-        let o_input = context.device.code(attended.out(), self.o.weight.cols, p)?;
+        let device = pass.context().device;
+        let o_input = device.code(attended.out(), self.o.weight.cols, p)?;
         let (y, o) = pass.linear(&self.o, &o_input)?;
         let tape = AttentionLayerTape {
-            input,
-            qkv: [q_tape, k_tape, v_tape],
-            heads,
+            qkv,
+            norms,
             attended,
             o_input,
             o,
@@ -67,19 +63,19 @@ impl Attention {
         Ok((y, tape))
     }
 
-    fn head_norms(
+    fn normed(
         &self,
         device: &Device,
         q: Tensor,
         k: Tensor,
-    ) -> Result<(Tensor, Tensor, Option<[HeadNormTape; 2]>), KernelError> {
+    ) -> Result<(Tensor, Tensor, Option<[QkNormTape; 2]>), KernelError> {
         let Some((q_norm, k_norm)) = &self.qk_norm else {
             return Ok((q, k, None));
         };
-        let (new_q, q_inverse) = q_norm.forward(device, &q)?;
-        let (new_k, k_inverse) = k_norm.forward(device, &k)?;
-        let tape = |x, inverse| HeadNormTape { x, inverse };
-        let tapes = [tape(q, q_inverse), tape(k, k_inverse)];
+        let (new_q, q_tape) = q_norm.forward(device, &q)?;
+        let (new_k, k_tape) = k_norm.forward(device, &k)?;
+        let tape = |x, norm| QkNormTape { x, norm };
+        let tapes = [tape(q, q_tape), tape(k, k_tape)];
         Ok((new_q, new_k, Some(tapes)))
     }
 
@@ -93,21 +89,8 @@ impl Attention {
         wants_dx: bool,
     ) -> Result<Option<Tensor>, KernelError> {
         let d_mixed = self.o.backward(run, dy, &tape.o_input, &tape.o)?;
-        let [dq, dk, dv] = self.attend_backward(context, run, tape, &d_mixed)?;
-        let [q_tape, k_tape, v_tape] = &tape.qkv;
-        let input = &tape.input;
-        if !wants_dx {
-            self.q.own_gradients(run, &dq, input, q_tape)?;
-            self.k.own_gradients(run, &dk, input, k_tape)?;
-            self.v.own_gradients(run, &dv, input, v_tape)?;
-            return Ok(None);
-        }
-        let mut dx = self.q.backward(run, &dq, input, q_tape)?;
-        let from_k = self.k.backward(run, &dk, input, k_tape)?;
-        let from_v = self.v.backward(run, &dv, input, v_tape)?;
-        run.device.add_assign(&mut dx, &from_k)?;
-        run.device.add_assign(&mut dx, &from_v)?;
-        Ok(Some(dx))
+        let gradients = self.attend_backward(context, run, tape, &d_mixed)?;
+        self.qkv.backward(run, &tape.qkv, gradients, wants_dx)
     }
 
     /// dq, dk, dv at the outputs of the projections.
@@ -123,17 +106,32 @@ impl Attention {
         let (codes, out) = (&attended.codes, &attended.out);
         let sequences = run.atoms.sequences();
         let g = device.attention_backward(codes, out, d_mixed, sequences, &self.shape, p)?;
-        let (mut dq, mut dk) = rotated(context, g.dq, g.dk, true)?;
-        if let (Some((q_norm, k_norm)), Some([q_tape, k_tape])) = (&self.qk_norm, &tape.heads) {
-            dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.inverse)?;
-            dk = k_norm.backward(run, &dk, &k_tape.x, &k_tape.inverse)?;
+        let (mut dq, mut dk) = self.rotated(context, g.dq, g.dk, true)?;
+        if let (Some((q_norm, k_norm)), Some([q_tape, k_tape])) = (&self.qk_norm, &tape.norms) {
+            dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.norm)?;
+            dk = k_norm.backward(run, &dk, &k_tape.x, &k_tape.norm)?;
         }
         Ok([dq, dk, g.dv])
     }
 
+    fn rotated(
+        &self,
+        context: &PassContext<'_>,
+        mut q: Tensor,
+        mut k: Tensor,
+        inverse: bool,
+    ) -> Result<(Tensor, Tensor), KernelError> {
+        if let Some(table) = self.rope.map(|index| &context.ropes[index]) {
+            let (device, positions) = (context.device, context.positions);
+            device.rope(&mut q, table, positions, inverse)?;
+            device.rope(&mut k, table, positions, inverse)?;
+        }
+        Ok((q, k))
+    }
+
     /// Its projections.
-    pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
-        vec![&mut self.q, &mut self.k, &mut self.v, &mut self.o]
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.qkv.linears_mut().iter_mut().chain([&mut self.o])
     }
 
     /// Its norms.
@@ -143,16 +141,4 @@ impl Attention {
             None => Vec::new(),
         }
     }
-}
-
-fn rotated(
-    context: &PassContext<'_>,
-    mut q: Tensor,
-    mut k: Tensor,
-    inverse: bool,
-) -> Result<(Tensor, Tensor), KernelError> {
-    let (device, positions) = (context.device, context.positions);
-    device.rope(&mut q, context.rope, positions, inverse)?;
-    device.rope(&mut k, context.rope, positions, inverse)?;
-    Ok((q, k))
 }

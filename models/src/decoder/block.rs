@@ -1,31 +1,51 @@
-//! A decoder layer: `x += attention(norm(x))`, `x += feed_forward(norm(x))`.
+//! A decoder layer: what attention and the feed-forward layer make of the residual stream, and the
+//! norms before and after them.
 
-use concord_kernels::{KernelError, Tensor};
+use std::borrow::Cow;
+
+use concord_kernels::{Device, KernelError, Tensor};
 
 use super::attention::{Attention, AttentionLayerTape};
 use super::feed_forward::{FeedForward, FeedForwardTape};
 use super::linear::{Backward, Linear};
-use super::norm::Norm;
+use super::norm::{Norm, NormTape};
 use super::pass::{LayerPass, PassContext};
 
 /// The parameters of one layer.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    pub(super) attention_norm: Norm,
+    pub(super) attention_in: Option<Norm>,
     pub(super) attention: Attention,
-    pub(super) feed_norm: Norm,
+    pub(super) attention_out: Option<Norm>,
+    pub(super) feed_in: Option<Norm>,
     pub(super) feed: FeedForward,
+    pub(super) feed_out: Option<Norm>,
+    /// Whether both read what enters the layer: `x + (attention + feed)`. Without a norm of its own
+    /// the feed-forward layer then takes what attention takes.
+    pub(super) parallel: bool,
+    /// Multiplies what is added.
+    pub(super) residual: Option<f32>,
 }
 
 /// What the backward pass of a layer needs.
 #[derive(Debug)]
 pub(super) struct BlockTape {
     x: Tensor,
-    attention_inverse: Tensor,
+    attention_in: Option<NormTape>,
     attention: AttentionLayerTape,
-    middle: Tensor,
-    feed_inverse: Tensor,
+    attention_out: Option<OutTape>,
+    /// What the feed-forward layer's norm takes; `None` where it is x.
+    middle: Option<Tensor>,
+    feed_in: Option<NormTape>,
     feed: FeedForwardTape,
+    feed_out: Option<OutTape>,
+}
+
+/// Of a norm of what is added.
+#[derive(Debug)]
+struct OutTape {
+    x: Tensor,
+    norm: NormTape,
 }
 
 impl Block {
@@ -35,22 +55,73 @@ impl Block {
         pass: &mut dyn LayerPass,
         x: Tensor,
     ) -> Result<(Tensor, BlockTape), KernelError> {
-        let (normed, attention_inverse) = self.attention_norm.forward(pass.context().device, &x)?;
-        let (mut middle, attention) = self.attention.forward(pass, &normed)?;
+        let (normed, attention_in) = before(&self.attention_in, pass.context().device, &x)?;
+        let (y, attention) = self.attention.forward(pass, &normed)?;
+        let (mut added, attention_out) = self.after(&self.attention_out, pass, y)?;
+        if self.parallel {
+            let (own, feed_in) = match &self.feed_in {
+                Some(_) => before(&self.feed_in, pass.context().device, &x)?,
+                None => (Cow::Borrowed(&*normed), None),
+            };
+            let (y, feed) = self.feed.forward(pass, &own)?;
+            let (from_feed, feed_out) = self.after(&self.feed_out, pass, y)?;
+            drop(own);
+            drop(normed);
+            let device = pass.context().device;
+            device.add_assign(&mut added, &from_feed)?;
+            device.add_assign(&mut added, &x)?;
+            let tape = BlockTape {
+                x,
+                attention_in,
+                attention,
+                attention_out,
+                middle: None,
+                feed_in,
+                feed,
+                feed_out,
+            };
+            return Ok((added, tape));
+        }
+        drop(normed);
+        let mut middle = added;
         pass.context().device.add_assign(&mut middle, &x)?;
-
-        let (normed, feed_inverse) = self.feed_norm.forward(pass.context().device, &middle)?;
-        let (mut y, feed) = self.feed.forward(pass, &normed)?;
+        let (normed, feed_in) = before(&self.feed_in, pass.context().device, &middle)?;
+        let (y, feed) = self.feed.forward(pass, &normed)?;
+        drop(normed);
+        let (mut y, feed_out) = self.after(&self.feed_out, pass, y)?;
         pass.context().device.add_assign(&mut y, &middle)?;
         let tape = BlockTape {
             x,
-            attention_inverse,
+            attention_in,
             attention,
-            middle,
-            feed_inverse,
+            attention_out,
+            middle: Some(middle),
+            feed_in,
             feed,
+            feed_out,
         };
         Ok((y, tape))
+    }
+
+    /// What is added of `y`, by the norm and the multiplier behind it.
+    fn after(
+        &self,
+        norm: &Option<Norm>,
+        pass: &dyn LayerPass,
+        y: Tensor,
+    ) -> Result<(Tensor, Option<OutTape>), KernelError> {
+        let device = pass.context().device;
+        let (y, tape) = match norm {
+            None => (y, None),
+            Some(norm) => {
+                let (normed, tape) = norm.forward(device, &y)?;
+                (normed, Some(OutTape { x: y, norm: tape }))
+            }
+        };
+        match self.residual {
+            Some(factor) => Ok((device.scaled(&y, factor)?, tape)),
+            None => Ok((y, tape)),
+        }
     }
 
     /// Gradients of what is trained, and dx `[m, d]` where it is wanted.
@@ -62,38 +133,99 @@ impl Block {
         dy: &Tensor,
         wants_dx: bool,
     ) -> Result<Option<Tensor>, KernelError> {
-        let d_normed = self.feed.backward(run, &tape.feed, dy)?;
-        let norm = &self.feed_norm;
-        let mut d_middle = norm.backward(run, &d_normed, &tape.middle, &tape.feed_inverse)?;
-        run.device.add_assign(&mut d_middle, dy)?;
-
-        let norm = &self.attention_norm;
+        let d_feed = self.after_backward(run, &self.feed_out, &tape.feed_out, dy)?;
+        let mut d_feed = self.feed.backward(run, &tape.feed, &d_feed)?;
+        if let (Some(norm), Some(norm_tape)) = (&self.feed_in, &tape.feed_in) {
+            let entered = tape.middle.as_ref().unwrap_or(&tape.x);
+            d_feed = norm.backward(run, &d_feed, entered, norm_tape)?;
+        }
+        // The gradient of what attention's sum gives.
+        let d_middle = match self.parallel {
+            true => Cow::Borrowed(dy),
+            false => {
+                run.device.add_assign(&mut d_feed, dy)?;
+                Cow::Owned(std::mem::replace(&mut d_feed, Tensor::zeros(&[0])))
+            }
+        };
+        let d_attention =
+            self.after_backward(run, &self.attention_out, &tape.attention_out, &d_middle)?;
         // The norm's weight, where it is trained, needs the gradient behind it even at the bottom.
-        let wants = wants_dx || norm.trains;
+        let trains = self.attention_in.as_ref().is_some_and(|norm| norm.trains);
+        let wants = wants_dx || trains;
+        let attention = &tape.attention;
         let d_normed = self
             .attention
-            .backward(context, run, &tape.attention, &d_middle, wants)?;
-        let (Some(d_normed), inverse) = (d_normed, &tape.attention_inverse) else {
+            .backward(context, run, attention, &d_attention, wants)?;
+        let Some(mut dx) = d_normed else {
             return Ok(None);
         };
-        if !wants_dx {
-            norm.weight_gradient(run, &d_normed, &tape.x, inverse)?;
-            return Ok(None);
+        let shares_norm = self.parallel && self.feed_in.is_none();
+        if shares_norm {
+            run.device.add_assign(&mut dx, &d_feed)?;
         }
-        let mut dx = norm.backward(run, &d_normed, &tape.x, inverse)?;
+        if let (Some(norm), Some(norm_tape)) = (&self.attention_in, &tape.attention_in) {
+            if !wants_dx {
+                norm.weight_gradient(run, &dx, &tape.x, norm_tape)?;
+                return Ok(None);
+            }
+            dx = norm.backward(run, &dx, &tape.x, norm_tape)?;
+        }
+        if self.parallel && !shares_norm {
+            run.device.add_assign(&mut dx, &d_feed)?;
+        }
         run.device.add_assign(&mut dx, &d_middle)?;
         Ok(Some(dx))
     }
 
+    /// The gradient before the norm and the multiplier of what is added.
+    fn after_backward<'a>(
+        &self,
+        run: &mut Backward<'_>,
+        norm: &Option<Norm>,
+        tape: &Option<OutTape>,
+        dy: &'a Tensor,
+    ) -> Result<Cow<'a, Tensor>, KernelError> {
+        let dy = match self.residual {
+            Some(factor) => Cow::Owned(run.device.scaled(dy, factor)?),
+            None => Cow::Borrowed(dy),
+        };
+        match (norm, tape) {
+            (Some(norm), Some(tape)) => {
+                Ok(Cow::Owned(norm.backward(run, &dy, &tape.x, &tape.norm)?))
+            }
+            _ => Ok(dy),
+        }
+    }
+
     /// Its norms.
     pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut Norm> {
-        let own = [&mut self.attention_norm, &mut self.feed_norm];
-        own.into_iter().chain(self.attention.norms_mut())
+        let own = [
+            &mut self.attention_in,
+            &mut self.attention_out,
+            &mut self.feed_in,
+            &mut self.feed_out,
+        ];
+        own.into_iter().flatten().chain(self.attention.norms_mut())
     }
 
     /// Its matrices.
     pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
         let attention = self.attention.linears_mut();
-        attention.into_iter().chain(self.feed.linears_mut())
+        attention.chain(self.feed.linears_mut())
+    }
+}
+
+/// What a part of the layer takes: x by the norm before it, or x as it is.
+fn before<'a>(
+    norm: &Option<Norm>,
+    device: &Device,
+    x: &'a Tensor,
+) -> Result<(Cow<'a, Tensor>, Option<NormTape>), KernelError> {
+    match norm {
+        None => Ok((Cow::Borrowed(x), None)),
+        Some(norm) => {
+            let (normed, tape) = norm.forward(device, x)?;
+            Ok((Cow::Owned(normed), Some(tape)))
+        }
     }
 }

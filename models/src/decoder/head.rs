@@ -6,7 +6,8 @@ use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::gradients::TensorUse;
 use super::linear::Backward;
-use super::norm::Norm;
+use super::interim::Interim;
+use super::norm::{Norm, NormTape};
 
 /// Final norm and output matrix.
 #[derive(Clone, Debug)]
@@ -15,6 +16,10 @@ pub(super) struct OutputHead {
     pub(super) weight: Coded, // [v, d]
     pub(super) name: String,
     pub(super) trains: bool,
+    /// Multiplies the hidden states after the norm, which multiplies the logits.
+    pub(super) multiplier: Option<f32>,
+    /// Logits y become `cap * tanh(y / cap)`.
+    pub(super) soft_cap: Option<f32>,
     /// [`TensorUse::TiedHead`] where the embedding is the head.
     pub(super) end: TensorUse,
 }
@@ -36,9 +41,22 @@ impl OutputHead {
         hidden: &Tensor,
         precision: Precision,
     ) -> Result<Tensor, KernelError> {
-        let (normed, _) = self.norm.forward(device, hidden)?;
+        let (normed, _) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
-        device.matmul(&coded, &self.weight)
+        let logits = device.matmul(&coded, &self.weight)?;
+        match self.soft_cap {
+            Some(cap) => device.soft_cap(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// What is multiplied by the output matrix, `[m, d]`.
+    fn normed(&self, device: &Device, hidden: &Tensor) -> Result<(Tensor, NormTape), KernelError> {
+        let (normed, tape) = self.norm.forward(device, hidden)?;
+        match self.multiplier {
+            Some(factor) => Ok((device.scaled(&normed, factor)?, tape)),
+            None => Ok((normed, tape)),
+        }
     }
 
     /// Loss and gradients, one atom of tokens at a time: never more than an atom's logits are held.
@@ -49,7 +67,7 @@ impl OutputHead {
         targets: &Ids,
     ) -> Result<HeadLoss, KernelError> {
         let (device, atoms, precision) = (run.device, run.atoms, run.precision);
-        let (normed, inverse) = self.norm.forward(device, hidden)?;
+        let (normed, norm_tape) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
         let mut losses = device.zeros(&[atoms.tokens(), 1])?;
         let mut d_normed = device.zeros(normed.shape())?;
@@ -72,7 +90,10 @@ impl OutputHead {
             device.take_targets(&mut dw, &normed, targets)?;
             run.gradients.insert(&self.name, self.end, dw);
         }
-        let d_hidden = self.norm.backward(run, &d_normed, hidden, &inverse)?;
+        if let Some(factor) = self.multiplier {
+            d_normed = device.scaled(&d_normed, factor)?;
+        }
+        let d_hidden = self.norm.backward(run, &d_normed, hidden, &norm_tape)?;
         Ok(HeadLoss {
             sum: device.loss_sum(&losses, atoms)?,
             d_hidden,

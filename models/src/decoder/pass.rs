@@ -15,7 +15,8 @@ use super::linear::{Linear, LinearTape};
 #[derive(Clone, Copy)]
 pub(super) struct PassContext<'a> {
     pub(super) device: &'a Device,
-    pub(super) rope: &'a RopeTable,
+    /// The rotary tables of the stage.
+    pub(super) ropes: &'a [RopeTable],
     /// The position of every token.
     pub(super) positions: &'a Ids,
     pub(super) precision: Precision,

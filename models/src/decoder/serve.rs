@@ -160,7 +160,7 @@ impl Stage {
                 if ids.len() != tokens {
                     return refuse(format!("{} token ids for {tokens} tokens", ids.len()));
                 }
-                device.embedding(table, &device.ids(ids)?)
+                self.embedded(table, &device.ids(ids)?)
             }
             (PassInput::Tokens(_), None) => {
                 refuse("token ids for a stage that is not the first".to_string())

@@ -54,7 +54,7 @@ pub struct StageOptions {
 #[derive(Debug)]
 pub struct Stage {
     pub(super) options: StageOptions,
-    pub(super) rope: RopeTable,
+    pub(super) ropes: Vec<RopeTable>,
     pub(super) embed: Option<Tensor>, // [v, d]
     pub(super) blocks: Vec<Block>,
     head: Option<OutputHead>,
@@ -198,17 +198,27 @@ impl Stage {
         match (input, &self.embed) {
             (StageInput::Tokens, Some(table)) => {
                 let tokens = device.ids(tokens)?;
-                Ok((device.embedding(table, &tokens)?, Some(tokens)))
+                Ok((self.embedded(table, &tokens)?, Some(tokens)))
             }
             (StageInput::Hidden(hidden), _) => Ok((device.place(hidden)?, None)),
             (StageInput::Tokens, None) => panic!("only the first stage takes tokens"),
         }
     }
 
+    /// The embeddings of `tokens`, as they enter the first layer.
+    pub(super) fn embedded(&self, table: &Tensor, tokens: &Ids) -> Result<Tensor, KernelError> {
+        let device = &self.options.device;
+        let x = device.embedding(table, tokens)?;
+        match self.options.config.embedding_multiplier {
+            Some(factor) => device.scaled(&x, factor),
+            None => Ok(x),
+        }
+    }
+
     pub(super) fn context<'a>(&'a self, positions: &'a Ids) -> PassContext<'a> {
         PassContext {
             device: &self.options.device,
-            rope: &self.rope,
+            ropes: &self.ropes,
             positions,
             precision: self.options.precisions.activations,
         }
@@ -293,6 +303,14 @@ impl Stage {
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
             let vocab = table.rows_cols().0;
+            let scaled;
+            let d_embedded = match self.options.config.embedding_multiplier {
+                Some(factor) => {
+                    scaled = device.scaled(d_embedded, factor)?;
+                    &scaled
+                }
+                None => d_embedded,
+            };
             let gradient = device.embedding_gradient(d_embedded, tokens, vocab)?;
             let tied = self.options.config.tie_embeddings;
             let end = if tied {
@@ -300,7 +318,8 @@ impl Stage {
             } else {
                 TensorUse::Own
             };
-            gradients.insert(load::EMBED, end, gradient);
+            let name = self.options.config.parts().embed_weight();
+            gradients.insert(&name, end, gradient);
             dy = None;
         }
         gradients.canonicalise(device)?;

@@ -104,7 +104,7 @@ impl FineTune {
                 let lora = LoraSpec {
                     rank: RANK,
                     scale: 2.0,
-                    targets: Projection::ALL.into_iter().collect(),
+                    targets: self.model.config.projections().into_iter().collect(),
                 };
                 let (rank, targets) = (RANK, lora.targets.clone());
                 (Some(lora), Trainable::Lora { rank, targets })

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::Projection;
+use crate::config::{DecoderConfig, Projection};
 use crate::error::ModelError;
 use crate::export::replace_file;
 use crate::json::{self, shown};
@@ -52,7 +52,7 @@ pub(super) struct LoraConfig {
 
 /// Reads a config, and refuses by name whatever would make the adapter compute something else
 /// than `W + alpha / r * B A`.
-pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
+pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraConfig, ModelError> {
     let bytes = fs::read(path).map_err(ModelError::io("read", path))?;
     let object = json::object(path, &bytes)?;
     let unsupported = |option: &str, found: &Value| ModelError::UnsupportedAdapter {
@@ -114,7 +114,7 @@ pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
             .map(|alpha| (alpha * stretch) as f32)
             .filter(|alpha| alpha.is_finite() && *alpha > 0.0)
             .ok_or_else(|| bad("lora_alpha", alpha, "must be a number above 0".to_string()))?,
-        targets: targets(get("target_modules")?)?,
+        targets: targets(path, get("target_modules")?, model)?,
     })
 }
 
@@ -153,15 +153,36 @@ fn remedy(option: &str) -> &'static str {
     }
 }
 
-fn targets(value: &Value) -> Result<Vec<Projection>, ModelError> {
+/// The adapted projections; each must be one of the model's, as PEFT would refuse a name that
+/// matches nothing.
+fn targets(
+    path: &Path,
+    value: &Value,
+    model: &DecoderConfig,
+) -> Result<Vec<Projection>, ModelError> {
+    let own = model.projections();
     if value == ALL_LINEAR {
-        return Ok(Projection::ALL.to_vec());
+        return Ok(own);
     }
     let names = value.as_array().map(Vec::as_slice).unwrap_or(&[]);
-    let mut targets = names
-        .iter()
-        .map(|name| name.as_str().unwrap_or_default().parse())
-        .collect::<Result<Vec<Projection>, ModelError>>()?;
+    let mut targets = Vec::new();
+    for name in names {
+        let name = name.as_str().unwrap_or_default();
+        let of_name = own.iter().find(|target| model.projection_name(**target) == name);
+        match of_name {
+            Some(target) => targets.push(*target),
+            None => {
+                name.parse::<Projection>()?;
+                let known: Vec<&str> = own.iter().map(|p| model.projection_name(*p)).collect();
+                return Err(ModelError::BadValue {
+                    path: path.to_path_buf(),
+                    key: "target_modules",
+                    found: name.to_string(),
+                    expected: format!("this model's projections are {}", known.join(", ")),
+                });
+            }
+        }
+    }
     targets.sort();
     targets.dedup();
     Ok(targets)
@@ -190,7 +211,11 @@ struct Written<'a> {
 }
 
 /// Writes an `adapter_config.json`, replacing an older one whole.
-pub(super) fn write(path: &Path, config: &LoraConfig, base_model: &str) -> Result<(), ModelError> {
+pub(super) fn write(
+    path: &Path,
+    config: &LoraConfig,
+    (model, base_model): (&DecoderConfig, &str),
+) -> Result<(), ModelError> {
     let alpha = config.alpha;
     let written = Written {
         auto_mapping: None,
@@ -211,7 +236,7 @@ pub(super) fn write(path: &Path, config: &LoraConfig, base_model: &str) -> Resul
         peft_type: "LORA",
         r: config.r,
         revision: None,
-        target_modules: config.targets.iter().map(|target| target.name()).collect(),
+        target_modules: config.targets.iter().map(|target| model.projection_name(*target)).collect(),
         task_type: "CAUSAL_LM",
         use_dora: false,
         use_rslora: false,
