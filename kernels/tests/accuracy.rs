@@ -76,6 +76,7 @@ fn attention_of_ordinary_sharp_and_diffuse_scores() {
         head_dim: dim,
         window: None,
         scale: 1.0 / (dim as f32).sqrt(),
+        soft_cap: None,
     };
     let device = Device::cpu(1);
     for (what, factor, bound) in [
@@ -91,7 +92,7 @@ fn attention_of_ordinary_sharp_and_diffuse_scores() {
         let [tq, tk, tv] = [&q, &k, &v].map(|x| tensor(x, dim));
         let p = Precision::I16;
         let codes = device.attention_codes(&tq, &tk, &tv, &shape, p).unwrap();
-        let out = device.attention(&codes, 1, &shape, p).unwrap();
+        let out = device.attention(&codes, 1, &shape, None, p).unwrap();
         let exact = attention_f64(&q, &k, &v, tokens, dim);
         below(
             &format!("attention, {what}"),

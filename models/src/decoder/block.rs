@@ -147,7 +147,7 @@ impl Block {
         let (device, shape, p) = (pass.device, &self.shape, pass.precision);
         let codes = device.attention_codes(q, k, v, shape, p)?;
         let out = match cache {
-            None => device.attention(&codes, pass.atoms.sequences(), shape, p)?,
+            None => device.attention(&codes, pass.atoms.sequences(), shape, None, p)?,
             Some((layer, cache)) => {
                 let first = cache.tokens();
                 let keys = cache.layer(layer);
@@ -155,7 +155,7 @@ impl Block {
                     let _cached = device.account(MemoryPurpose::KeyValues);
                     device.append_keys(keys, &codes.kv)?;
                 }
-                device.attention_cached(&codes.queries, keys, first, shape, p)?
+                device.attention_cached(&codes.queries, keys, first, shape, None, p)?
             }
         };
         Ok(AttentionTape { codes, out })
@@ -229,7 +229,7 @@ impl Block {
         let (device, p) = (pass.device, pass.precision);
         let AttentionTape { codes, out } = &tape.attention;
         let sequences = pass.atoms.sequences();
-        let g = device.attention_backward(codes, out, d_mixed, sequences, &self.shape, p)?;
+        let g = device.attention_backward(codes, out, d_mixed, sequences, &self.shape, None, p)?;
         let (mut dq, mut dk) = rotated(pass, g.dq, g.dk, true)?;
         if let (Some((q_norm, k_norm)), Some([q_tape, k_tape])) = (&self.qk_norm, &tape.heads) {
             dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.inverse)?;

@@ -64,7 +64,7 @@ impl Stage {
         let runs: &[PagedRun<'_>] = shared.runs;
         let codes = device.attention_codes(q, k, v, shape, p)?;
         device.write_pages(pages, layer, &codes.kv, runs)?;
-        device.attention_paged(&codes.queries, pages, layer, runs, shape, p)
+        device.attention_paged(&codes.queries, pages, layer, runs, shape, None, p)
     }
 
     /// y `[m, out]` from the codes of x `[m, in]`, with the low-rank updates of the stage and of

@@ -191,6 +191,7 @@ impl Loader<'_> {
                 head_dim: config.head_dim,
                 window: config.sliding_window[layer as usize],
                 scale: 1.0 / (config.head_dim as f32).sqrt(),
+                soft_cap: None,
             },
         })
     }
