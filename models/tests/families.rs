@@ -145,7 +145,10 @@ fn logits_agree_with_transformers() {
         let theirs = reference.ids("arg_max");
         let rows = got.data().chunks(vocab).zip(&theirs);
         let same = rows.filter(|(row, theirs)| best(row) == **theirs).count();
-        println!("{name}: relative error {error:.1e}, {same} of {}", theirs.len());
+        println!(
+            "{name}: relative error {error:.1e}, {same} of {}",
+            theirs.len()
+        );
         assert!(error <= 1e-3, "{name}: relative error {error:.2e}");
         assert!(same as f64 >= 0.995 * theirs.len() as f64, "{name}: {same}");
     }
@@ -206,27 +209,50 @@ fn gradients_agree(reference: &Reference, kind: Kind, loss: &str) {
         let all = reference.file.load(&format!("d {}", in_memory(of)));
         all.unwrap_or_else(|error| panic!("{name}: {error}"))
     };
-    let largest = gradients.keys().map(|of| theirs(of).data()[0]).fold(0.0, f32::max);
+    let largest = gradients
+        .keys()
+        .map(|of| theirs(of).data()[0])
+        .fold(0.0, f32::max);
     let mut worst: (f64, &str) = (0.0, "");
     for (of, gradient) in &gradients {
         let theirs = theirs(of);
         let (norm, some) = (theirs.data()[0], &theirs.data()[1..]);
         let stride = (gradient.len() / 32).max(1);
-        let ours: Vec<f32> = gradient.data().iter().copied().step_by(stride).take(32).collect();
+        let ours: Vec<f32> = gradient
+            .data()
+            .iter()
+            .copied()
+            .step_by(stride)
+            .take(32)
+            .collect();
         assert_eq!(ours.len(), some.len(), "{name}: {of}");
         // A tensor that hardly matters (a bias of k) has a gradient of rounding errors alone.
         if norm < 1e-4 * largest {
             continue;
         }
-        let own = gradient.data().iter().map(|&g| f64::from(g).powi(2)).sum::<f64>();
+        let own = gradient
+            .data()
+            .iter()
+            .map(|&g| f64::from(g).powi(2))
+            .sum::<f64>();
         let of_norm = (own.sqrt() / f64::from(norm) - 1.0).abs();
         let error = distance(&ours, some).max(of_norm);
         if error > worst.0 {
             worst = (error, of);
         }
     }
-    println!("{name}: {} gradients, worst {:.1e} of {}", gradients.len(), worst.0, worst.1);
-    assert!(worst.0 <= 2e-3, "{name}: {} differs by {:.2e}", worst.1, worst.0);
+    println!(
+        "{name}: {} gradients, worst {:.1e} of {}",
+        gradients.len(),
+        worst.0,
+        worst.1
+    );
+    assert!(
+        worst.0 <= 2e-3,
+        "{name}: {} differs by {:.2e}",
+        worst.1,
+        worst.0
+    );
 }
 
 #[test]
@@ -268,7 +294,10 @@ fn every_instruction_set_has_the_bits_of_the_reference() {
         let expected = all_bits(&reference, &Device::Reference);
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             let device = Device::Cpu(Cpu::new(isa, 2));
-            assert!(all_bits(&reference, &device) == expected, "{name} on {isa:?}");
+            assert!(
+                all_bits(&reference, &device) == expected,
+                "{name} on {isa:?}"
+            );
         }
     }
 }
@@ -297,7 +326,9 @@ fn served(reference: &Reference, stage: &Stage) -> Vec<Vec<u32>> {
             tokens[start..start + counts[index]].iter().copied()
         });
         let ids: Vec<u32> = ids.collect();
-        let out = stage.pass(&mut pages, &runs, PassInput::Tokens(&ids)).unwrap();
+        let out = stage
+            .pass(&mut pages, &runs, PassInput::Tokens(&ids))
+            .unwrap();
         let rows = stage.logits(&out.hidden).unwrap();
         let vocab = rows.rows_cols().1;
         let mut rows = rows.data().chunks(vocab);
@@ -317,8 +348,7 @@ fn serving_has_the_bits_of_the_whole_sequence() {
         for kind in [Kind::Plain, Kind::Lora] {
             let stage = reference.stage(&Device::cpu(2), kind, LENGTH);
             let whole = logits(&stage, &reference.batch());
-            let expected: Vec<Vec<u32>> =
-                whole.data().chunks(whole.len() / 2).map(bits).collect();
+            let expected: Vec<Vec<u32>> = whole.data().chunks(whole.len() / 2).map(bits).collect();
             assert!(served(&reference, &stage) == expected, "{name}, {kind:?}");
         }
     }

@@ -333,7 +333,10 @@ fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String
     let mut merged = BTreeMap::new();
     for layer in 0..folder.config().layers as u32 {
         for projection in &adapter.targets {
-            let name = format!("model.layers.{layer}.{}.weight", folder.config().module(*projection));
+            let name = format!(
+                "model.layers.{layer}.{}.weight",
+                folder.config().module(*projection)
+            );
             let a = &adapter.tensors[&Adapter::key_a(folder.config(), layer, *projection)];
             let b = &adapter.tensors[&Adapter::key_b(folder.config(), layer, *projection)];
             let mut weight = folder.load(&name).unwrap();

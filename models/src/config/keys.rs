@@ -214,7 +214,11 @@ fn not_of(family: Family) -> String {
 fn unknown(family: Family, key: &str) -> String {
     let own = family.rules().keys.split_ascii_whitespace();
     let rope = family.rules().rope.theta_key;
-    let known: Vec<&str> = READ.split_ascii_whitespace().chain(own).chain([rope]).collect();
+    let known: Vec<&str> = READ
+        .split_ascii_whitespace()
+        .chain(own)
+        .chain([rope])
+        .collect();
     let hint = nearest_hint(key, &known);
     let hint = match hint.starts_with("did you mean") {
         true => format!("; {hint}"),

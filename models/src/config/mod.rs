@@ -21,6 +21,7 @@ pub use norms::{NormKind, QkNorm};
 pub use projection::{FusedQkv, Projection};
 pub(crate) use rewrite::with_value;
 pub use rope::{Rope, RopeScaling};
+pub(crate) use tensors::SINKS;
 pub use tensors::{TensorPlace, TensorSpec};
 
 /// The shape of a decoder. The families differ only in these fields.
@@ -105,6 +106,8 @@ pub struct DecoderConfig {
     pub attention_scale: Option<f32>,
     /// Scores s become `cap * tanh(s / cap)`, before the mask.
     pub attention_soft_cap: Option<f32>,
+    /// Whether each query head has a logit that takes its share of the softmax and adds no value.
+    pub sinks: bool,
     /// What the embedding is multiplied by.
     pub embedding_multiplier: Option<f32>,
     /// What attention and feed-forward layer add is multiplied by it.

@@ -94,11 +94,7 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
         kv_heads: kv_heads(fields, rules, heads)?,
         head_dim: head_dim(fields, rules, hidden, heads)?,
         vocab,
-        max_positions: fields.size_or(
-            "max_position_embeddings",
-            POSITIONS_MAX,
-            rules.positions,
-        )?,
+        max_positions: fields.size_or("max_position_embeddings", POSITIONS_MAX, rules.positions)?,
         norm: NormKind::Rms,
         norm_eps: norm_eps(fields, rules)?,
         parallel_residual: false,
@@ -121,6 +117,7 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
         qk_norm: None,
         attention_scale: None,
         attention_soft_cap: None,
+        sinks: false,
         embedding_multiplier: None,
         residual_multiplier: None,
         logit_multiplier: None,
@@ -148,11 +145,7 @@ fn special(
     Ok(known.copied().collect())
 }
 
-fn kv_heads(
-    fields: &ConfigFields,
-    rules: &FamilyRules,
-    heads: usize,
-) -> Result<usize, ModelError> {
+fn kv_heads(fields: &ConfigFields, rules: &FamilyRules, heads: usize) -> Result<usize, ModelError> {
     let kv_heads = match fields.size_opt("num_key_value_heads", HEADS_MAX)? {
         Some(kv_heads) => kv_heads,
         None if fields.has("num_key_value_heads") => heads,

@@ -114,7 +114,11 @@ fn layer<'a>(
     nested: &ConfigFields<'a>,
     kind: &'static str,
 ) -> Result<Option<ConfigFields<'a>>, ModelError> {
-    if let Some(strange) = nested.object.keys().find(|key| ![LOCAL, GLOBAL].contains(&&***key)) {
+    if let Some(strange) = nested
+        .object
+        .keys()
+        .find(|key| ![LOCAL, GLOBAL].contains(&&***key))
+    {
         return Err(ModelError::UnusableKey {
             path: nested.path.to_path_buf(),
             key: strange.clone(),

@@ -2,6 +2,9 @@
 
 use super::{DecoderConfig, Family, NormKind, PartNames, Projection, QkNorm};
 
+/// The tensor of the attention sinks within a layer.
+pub(crate) const SINKS: &str = "self_attn.sinks";
+
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -93,6 +96,9 @@ impl DecoderConfig {
                 specs.extend(norm(&named(QkNorm::K_NAME), self.norm, k));
             }
             if projection == Projection::O {
+                if self.sinks {
+                    specs.push(spec(&named(SINKS), &[self.heads]));
+                }
                 specs.extend(of_norm(parts.attention_out));
                 specs.extend(of_norm(parts.feed_in));
             }

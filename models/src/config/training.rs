@@ -32,9 +32,11 @@ impl DecoderConfig {
             object: &object,
         };
         let rule = "models are trained without dropout: set it to 0 to do so";
-        DROPOUTS.into_iter().try_for_each(|key| match fields.get(key) {
-            Some(value) if value.as_f64() != Some(0.0) => Err(fields.bad(key, value, rule)),
-            _ => Ok(()),
-        })
+        DROPOUTS
+            .into_iter()
+            .try_for_each(|key| match fields.get(key) {
+                Some(value) if value.as_f64() != Some(0.0) => Err(fields.bad(key, value, rule)),
+                _ => Ok(()),
+            })
     }
 }

@@ -4,6 +4,7 @@ use concord_kernels::coded::Coded;
 use concord_kernels::ops::AttentionShape;
 use concord_kernels::{Device, KernelError, Tensor};
 
+use super::gradients::TensorUse;
 use super::linear::{Backward, Linear, LinearTape};
 use super::norm::{Norm, NormTape};
 use super::pass::{Attended, LayerPass, PassContext};
@@ -18,7 +19,16 @@ pub(super) struct Attention {
     pub(super) qk_norm: Option<(Norm, Norm)>,
     /// The table that rotates q and k, among those of the stage; `None` rotates nothing.
     pub(super) rope: Option<usize>,
+    pub(super) sinks: Option<Sinks>,
     pub(super) shape: AttentionShape,
+}
+
+/// A logit of each query head that takes its share of the softmax and adds no value.
+#[derive(Clone, Debug)]
+pub(super) struct Sinks {
+    pub(super) logits: Tensor, // [heads]
+    pub(super) name: String,
+    pub(super) trains: bool,
 }
 
 /// What the backward pass needs.
@@ -63,6 +73,11 @@ impl Attention {
         Ok((y, tape))
     }
 
+    /// The logits of the sinks, `[heads]`.
+    pub(super) fn sinks(&self) -> Option<&Tensor> {
+        self.sinks.as_ref().map(|sinks| &sinks.logits)
+    }
+
     fn normed(
         &self,
         device: &Device,
@@ -105,7 +120,13 @@ impl Attention {
         let attended = tape.attended.tape();
         let (codes, out) = (&attended.codes, &attended.out);
         let sequences = run.atoms.sequences();
-        let g = device.attention_backward(codes, out, d_mixed, sequences, &self.shape, p)?;
+        let (shape, sinks) = (&self.shape, self.sinks());
+        let g = device.attention_backward(codes, out, d_mixed, sequences, shape, sinks, p)?;
+        if let (Some(sinks), Some(gradient)) = (&self.sinks, g.d_sinks)
+            && sinks.trains
+        {
+            run.gradients.insert(&sinks.name, TensorUse::Own, gradient);
+        }
         let (mut dq, mut dk) = self.rotated(context, g.dq, g.dk, true)?;
         if let (Some((q_norm, k_norm)), Some([q_tape, k_tape])) = (&self.qk_norm, &tape.norms) {
             dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.norm)?;

@@ -5,8 +5,8 @@ use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::gradients::TensorUse;
-use super::linear::Backward;
 use super::interim::Interim;
+use super::linear::Backward;
 use super::norm::{Norm, NormTape};
 
 /// Final norm and output matrix.

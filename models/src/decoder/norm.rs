@@ -3,8 +3,8 @@
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::gradients::TensorUse;
-use super::linear::Backward;
 use super::interim::Interim;
+use super::linear::Backward;
 use crate::config::NormKind;
 
 /// A norm of a stage.
@@ -49,8 +49,7 @@ impl Norm {
             let mean = None;
             return Ok((y, NormTape { mean, inverse }));
         }
-        let (y, mean, inverse) =
-            device.layernorm(x, &self.weight, self.bias.as_ref(), self.eps)?;
+        let (y, mean, inverse) = device.layernorm(x, &self.weight, self.bias.as_ref(), self.eps)?;
         let mean = Some(mean);
         Ok((y, NormTape { mean, inverse }))
     }

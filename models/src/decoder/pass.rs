@@ -94,7 +94,8 @@ impl LayerPass for MicrobatchPass<'_> {
         } = self.context;
         let shape = &attention.shape;
         let codes = device.attention_codes(q, k, v, shape, precision)?;
-        let out = device.attention(&codes, self.sequences, shape, precision)?;
+        let sinks = attention.sinks();
+        let out = device.attention(&codes, self.sequences, shape, sinks, precision)?;
         Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
     }
 }
@@ -132,7 +133,8 @@ impl LayerPass for CachePass<'_> {
             let _cached = device.account(MemoryPurpose::KeyValues);
             device.append_keys(keys, &codes.kv)?;
         }
-        let out = device.attention_cached(&codes.queries, keys, first, shape, precision)?;
+        let (queries, sinks) = (&codes.queries, attention.sinks());
+        let out = device.attention_cached(queries, keys, first, shape, sinks, precision)?;
         Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
     }
 }

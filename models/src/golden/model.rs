@@ -43,6 +43,7 @@ pub fn tiny_llama() -> DecoderConfig {
         qk_norm: None,
         attention_scale: None,
         attention_soft_cap: None,
+        sinks: false,
         embedding_multiplier: None,
         residual_multiplier: None,
         logit_multiplier: None,

@@ -168,7 +168,9 @@ fn targets(
     let mut targets = Vec::new();
     for name in names {
         let name = name.as_str().unwrap_or_default();
-        let of_name = own.iter().find(|target| model.projection_name(**target) == name);
+        let of_name = own
+            .iter()
+            .find(|target| model.projection_name(**target) == name);
         match of_name {
             Some(target) => targets.push(*target),
             None => {
@@ -236,7 +238,11 @@ pub(super) fn write(
         peft_type: "LORA",
         r: config.r,
         revision: None,
-        target_modules: config.targets.iter().map(|target| model.projection_name(*target)).collect(),
+        target_modules: config
+            .targets
+            .iter()
+            .map(|target| model.projection_name(*target))
+            .collect(),
         task_type: "CAUSAL_LM",
         use_dora: false,
         use_rslora: false,

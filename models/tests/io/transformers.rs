@@ -144,7 +144,11 @@ fn agrees(config: &DecoderConfig, facts: &Map<String, Value>, place: &str) {
     for (key, expected) in facts {
         match key.as_str() {
             "rms_eps" => {
-                assert_eq!(expected.as_f64().unwrap() as f32, config.norm_eps, "{place}");
+                assert_eq!(
+                    expected.as_f64().unwrap() as f32,
+                    config.norm_eps,
+                    "{place}"
+                );
             }
             "frequencies" => {
                 let (ours, theirs) = (frequencies(config), expected.as_array().unwrap());

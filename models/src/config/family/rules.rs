@@ -39,8 +39,7 @@ pub(in crate::config) struct FamilyRules {
 }
 
 /// Changes a configuration that was read as a Llama's into that of the family.
-pub(in crate::config) type Differ =
-    fn(&ConfigFields, &mut DecoderConfig) -> Result<(), ModelError>;
+pub(in crate::config) type Differ = fn(&ConfigFields, &mut DecoderConfig) -> Result<(), ModelError>;
 
 /// How a family reads its rotary embedding.
 #[derive(Clone, Copy)]

@@ -73,7 +73,10 @@ pub enum RopeScaling {
 
 /// The keys of the nested object, beside `rope_theta`, by the types that use them.
 const NESTED: [(&str, &[&str]); 12] = [
-    ("factor", &["linear", "llama3", "dynamic", "yarn", "longrope"]),
+    (
+        "factor",
+        &["linear", "llama3", "dynamic", "yarn", "longrope"],
+    ),
     ("low_freq_factor", &["llama3"]),
     ("high_freq_factor", &["llama3"]),
     ("beta_fast", &["yarn"]),
@@ -252,7 +255,8 @@ impl ScalingSource<'_> {
             let used = NESTED.iter().find(|(known, _)| known == key);
             let is_used = used.is_some_and(|(_, kinds)| kinds.contains(&kind));
             // As factors, these stretch nothing.
-            let is_one = matches!(&**key, "factor" | "attention_factor") && Neutral::One.holds(value);
+            let is_one =
+                matches!(&**key, "factor" | "attention_factor") && Neutral::One.holds(value);
             if is_used || is_one || value.is_null() || always.contains(&&**key) {
                 continue;
             }

@@ -65,8 +65,8 @@ impl LayerPass for PagesPass<'_> {
         let (shape, layer, runs) = (&attention.shape, self.layer, self.runs);
         let codes = device.attention_codes(q, k, v, shape, precision)?;
         device.write_pages(self.pages, layer, &codes.kv, runs)?;
-        let queries = &codes.queries;
-        let out = device.attention_paged(queries, self.pages, layer, runs, shape, precision)?;
+        let (queries, pages, sinks) = (&codes.queries, &*self.pages, attention.sinks());
+        let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, precision)?;
         Ok(Attended::Plain(out))
     }
 }

@@ -7,8 +7,8 @@ use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::{Stage, StageOptions};
-use crate::config::{DecoderConfig, Projection, QkNorm, Rope, RopeScaling};
-use crate::decoder::attention::Attention;
+use crate::config::{DecoderConfig, Projection, QkNorm, Rope, RopeScaling, SINKS};
+use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
 use crate::decoder::dense::{Dense, Widening};
 use crate::decoder::feed_forward::FeedForward;
@@ -90,6 +90,11 @@ impl Stage {
         for block in &mut self.blocks {
             for norm in block.norms_mut() {
                 set_norm(norm, options, name, value)?;
+            }
+            if let Some(sinks) = &mut block.attention.sinks
+                && sinks.name == name
+            {
+                sinks.logits = device.place(value.clone())?;
             }
             for linear in block.linears_mut() {
                 set_linear(linear, options, name, value)?;
@@ -181,6 +186,7 @@ impl Loader<'_> {
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             window: config.sliding_window[layer as usize],
+            soft_cap: config.attention_soft_cap,
             scale: match config.attention_scale {
                 Some(scale) => scale,
                 None => 1.0 / (config.head_dim as f32).sqrt(),
@@ -206,8 +212,22 @@ impl Loader<'_> {
                 None => None,
             },
             rope: config.rope_of(layer as usize),
+            sinks: self.sinks(layer)?,
             shape,
         })
+    }
+
+    fn sinks(&self, layer: u32) -> Result<Option<Sinks>, ModelError> {
+        let config = &self.options.config;
+        if !config.sinks {
+            return Ok(None);
+        }
+        let name = named(config, layer, SINKS);
+        Ok(Some(Sinks {
+            logits: self.placed(&name)?,
+            name,
+            trains: self.options.trains_all,
+        }))
     }
 
     fn dense(&self, layer: u32) -> Result<Dense, ModelError> {
