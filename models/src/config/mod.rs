@@ -138,6 +138,15 @@ impl DecoderConfig {
         is_rotated.then_some(usize::from(is_local))
     }
 
+    /// The layers without a window.
+    pub(crate) fn unwindowed(&self) -> Vec<usize> {
+        let layers = self.sliding_window.iter().enumerate();
+        layers
+            .filter(|(_, window)| window.is_none())
+            .map(|(layer, _)| layer)
+            .collect()
+    }
+
     /// The names of its parts.
     pub(crate) fn parts(&self) -> &'static PartNames {
         self.family.parts()

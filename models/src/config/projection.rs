@@ -142,6 +142,11 @@ impl DecoderConfig {
         self.parts().module(projection)
     }
 
+    /// The whole name of a projection's module: `model.layers.0.self_attn.q_proj` and so on.
+    pub fn module_path(&self, layer: usize, projection: Projection) -> String {
+        format!("{}.{layer}.{}", self.parts().layers, self.module(projection))
+    }
+
     /// The name of a projection as fine-tuners of the family know it.
     pub fn projection_name(&self, projection: Projection) -> &'static str {
         last(self.module(projection))

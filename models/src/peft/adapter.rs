@@ -131,6 +131,6 @@ impl Adapter {
 }
 
 fn key(config: &DecoderConfig, layer: u32, projection: Projection, side: char) -> String {
-    let (layers, module) = (config.parts().layers, config.module(projection));
-    format!("base_model.model.{layers}.{layer}.{module}.lora_{side}.weight")
+    let module = config.module_path(layer as usize, projection);
+    format!("base_model.model.{module}.lora_{side}.weight")
 }

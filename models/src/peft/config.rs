@@ -1,5 +1,6 @@
 //! `adapter_config.json`, and the options of PEFT that Concord refuses.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -153,8 +154,9 @@ fn remedy(option: &str) -> &'static str {
     }
 }
 
-/// The adapted projections; each must be one of the model's, as PEFT would refuse a name that
-/// matches nothing.
+/// The adapted projections. A name stands for the modules that end in it, as in PEFT, which writes
+/// the whole names of modules where "all-linear" was asked for. It must be that of some, and a
+/// projection must be adapted in every layer or in none.
 fn targets(
     path: &Path,
     value: &Value,
@@ -165,29 +167,45 @@ fn targets(
         return Ok(own);
     }
     let names = value.as_array().map(Vec::as_slice).unwrap_or(&[]);
-    let mut targets = Vec::new();
+    let mut found: BTreeMap<Projection, BTreeSet<usize>> = BTreeMap::new();
     for name in names {
         let name = name.as_str().unwrap_or_default();
-        let of_name = own
-            .iter()
-            .find(|target| model.projection_name(**target) == name);
-        match of_name {
-            Some(target) => targets.push(*target),
-            None => {
-                name.parse::<Projection>()?;
-                let known: Vec<&str> = own.iter().map(|p| model.projection_name(*p)).collect();
-                return Err(ModelError::BadValue {
-                    path: path.to_path_buf(),
-                    key: "target_modules",
-                    found: name.to_string(),
-                    expected: format!("this model's projections are {}", known.join(", ")),
-                });
+        let mut is_some = false;
+        for (layer, projection) in (0..model.layers).flat_map(|l| own.iter().map(move |p| (l, *p))) {
+            let module = model.module_path(layer, projection);
+            let ends = module.strip_suffix(name);
+            if !name.is_empty() && ends.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+                found.entry(projection).or_default().insert(layer);
+                is_some = true;
             }
         }
+        if !is_some {
+            name.parse::<Projection>()?;
+            let known: Vec<&str> = own.iter().map(|p| model.projection_name(*p)).collect();
+            let expected = format!("this model's projections are {}", known.join(", "));
+            return Err(bad_targets(path, name, expected));
+        }
     }
-    targets.sort();
-    targets.dedup();
-    Ok(targets)
+    let partly = found.iter().find(|(_, layers)| layers.len() < model.layers);
+    if let Some((projection, layers)) = partly {
+        let name = model.projection_name(*projection);
+        let expected = format!(
+            "{name} is adapted in {} of {} layers, which must be all or none: {MERGE}",
+            layers.len(),
+            model.layers
+        );
+        return Err(bad_targets(path, name, expected));
+    }
+    Ok(found.into_keys().collect())
+}
+
+fn bad_targets(path: &Path, found: &str, expected: String) -> ModelError {
+    ModelError::BadValue {
+        path: path.to_path_buf(),
+        key: "target_modules",
+        found: shown(found),
+        expected,
+    }
 }
 
 /// What is written; the fields stand in the file in this order, sorted by name.

@@ -28,6 +28,10 @@ SMALL = {
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }
 
+# Of families that differ little from others.
+SMALLER = {"vocab_size": 48, "hidden_size": 24, "intermediate_size": 28, "num_attention_heads": 2,
+           "num_key_value_heads": 1}
+
 FAMILIES = {
     "llama-yarn": {
         "model_type": "llama", "head_dim": 10, "attention_bias": True, "mlp_bias": True,
@@ -78,13 +82,28 @@ FAMILIES = {
         "sliding_window": 24, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
     },
     "gpt_neox": {
-        "hidden_size": 48, "num_attention_heads": 3,
+        "hidden_size": 48, "num_attention_heads": 3, "num_key_value_heads": None,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5},
     },
     "gpt_neox-sequential": {
-        "model_type": "gpt_neox", "use_parallel_residual": False,
+        "model_type": "gpt_neox", "use_parallel_residual": False, "num_key_value_heads": None,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.75},
     },
+    "gemma": {**SMALLER, "head_dim": 14},
+    "olmo3": {
+        **SMALLER, "layer_types": [SLIDING, FULL], "sliding_window": 24,
+        "rope_parameters": {FULL: {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000.0,
+                                   "original_max_position_embeddings": 64, "attention_factor": 1.2},
+                            SLIDING: {"rope_type": "default", "rope_theta": 1000.0}},
+    },
+    "cohere": {**SMALLER, "logit_scale": 0.7},
+    "cohere2": {**SMALLER, "layer_types": [SLIDING, FULL], "sliding_window": 24, "logit_scale": 1.3},
+    "seed_oss": {**SMALLER, "head_dim": 16, "attention_dropout": 0.0, "residual_dropout": 0.0},
+    "arcee": {**SMALLER, "mlp_bias": True},
+    "helium": {**SMALLER, "head_dim": 12},
+    "ernie4_5": {**SMALLER, "head_dim": 10, "use_bias": True},
+    "exaone4": {**SMALLER, "layer_types": [SLIDING, FULL], "sliding_window": 24},
+    "stablelm": {**SMALLER, "head_dim": None, "hidden_size": 32, "use_qkv_bias": True},
 }
 
 
@@ -169,6 +188,7 @@ def adapter_of(model, folder, ids, out):
 
 def make(name, differences):
     options = {**SMALL, "model_type": name, **differences}
+    options = {key: value for key, value in options.items() if value is not None}
     config = AutoConfig.for_model(**options)
     config._attn_implementation = "eager"
     for seed in range(100):

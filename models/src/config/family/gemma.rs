@@ -1,5 +1,5 @@
-//! Gemma 2 and Gemma 3 (text): norms by 1 + w before and after both parts of a layer, scaled
-//! embeddings, soft caps, windows on most layers.
+//! Gemma (text): norms by 1 + w and scaled embeddings; from Gemma 2 on norms after both parts of a
+//! layer, too, soft caps, and windows on most layers.
 
 use super::llama;
 use super::rules::{FamilyRules, RopeRules};
@@ -8,6 +8,20 @@ use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
 use crate::config::{DecoderConfig, NormKind, QkNorm, rope, windows};
 use crate::error::ModelError;
+
+pub(in crate::config) const GEMMA: FamilyRules = FamilyRules {
+    names: ("GemmaForCausalLM", "gemma"),
+    keys: "attention_bias head_dim num_key_value_heads",
+    ignored: "hidden_activation",
+    positions: 8_192,
+    kv_heads: Some(16),
+    head_dim: Some(256),
+    activation: ("hidden_act", "gelu_pytorch_tanh"),
+    tied: true,
+    special: (&[2], &[1]),
+    differ: differ_1,
+    ..llama::RULES
+};
 
 pub(in crate::config) const GEMMA_2: FamilyRules = FamilyRules {
     names: ("Gemma2ForCausalLM", "gemma2"),
@@ -48,8 +62,17 @@ const SCALAR: f64 = 256.0;
 /// Base of the windowed layers of Gemma 3 where the file does not say.
 const LOCAL_THETA: f64 = 10_000.0;
 
-fn differ_2(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
+/// Its files name the exact `gelu`, and mean the other: so transformers reads them.
+fn differ_1(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     common(fields, config)?;
+    if config.activation == HiddenActivation::Gelu {
+        config.activation = HiddenActivation::GeluTanh;
+    }
+    Ok(())
+}
+
+fn differ_2(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
+    later(fields, config)?;
     config.sliding_window =
         windows::alternating(fields, config, Some(WINDOW), |layer| layer % 2 == 0)?;
     config.attention_soft_cap = soft_cap(fields, "attn_logit_softcapping", Some(50.0))?;
@@ -58,7 +81,7 @@ fn differ_2(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Mod
 }
 
 fn differ_3(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
-    common(fields, config)?;
+    later(fields, config)?;
     let every = fields.size_or("sliding_window_pattern", 1 << 10, 6)?;
     config.sliding_window = windows::alternating(fields, config, Some(WINDOW), |layer| {
         !(layer + 1).is_multiple_of(every)
@@ -69,13 +92,8 @@ fn differ_3(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Mod
     Ok(())
 }
 
-fn common(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
-    let bias = fields.flag("attention_bias", false)?;
-    config.qkv_bias = bias;
-    config.o_bias = bias;
-    config.norm = NormKind::RmsPlusOne;
-    // In f32: transformers rounds it to the format of the weights, which says nothing of the model.
-    config.embedding_multiplier = Some((config.hidden as f64).sqrt() as f32);
+fn later(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
+    common(fields, config)?;
     let scalar = fields.positive_opt("query_pre_attn_scalar")?;
     config.attention_scale = Some((1.0 / scalar.unwrap_or(SCALAR).sqrt()) as f32);
     // Old files have a second name of the activation, which is not looked at.
@@ -87,6 +105,16 @@ fn common(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Model
         let rule = format!("`{key}` is another one, and is what counts: remove this key");
         return Err(fields.bad("hidden_act", format!("{value:?}"), rule));
     }
+    Ok(())
+}
+
+fn common(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
+    let bias = fields.flag("attention_bias", false)?;
+    config.qkv_bias = bias;
+    config.o_bias = bias;
+    config.norm = NormKind::RmsPlusOne;
+    // In f32: transformers rounds it to the format of the weights, which says nothing of the model.
+    config.embedding_multiplier = Some((config.hidden as f64).sqrt() as f32);
     Ok(())
 }
 

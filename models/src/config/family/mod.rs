@@ -1,16 +1,23 @@
 //! The families of decoders, and how a `config.json` names them.
 
+mod arcee;
+mod cohere;
+mod ernie4_5;
+mod exaone4;
 mod gemma;
 mod glm;
 mod gpt_neox;
 mod granite;
+mod helium;
 mod llama;
 mod mistral;
-mod olmo2;
+mod olmo;
 mod phi3;
 mod qwen;
 mod rules;
+mod seed_oss;
 mod smollm3;
+mod stablelm;
 mod starcoder2;
 
 use serde_json::Value;
@@ -52,11 +59,31 @@ pub enum Family {
     Starcoder2,
     /// `GPTNeoXForCausalLM`: Pythia; attention and feed-forward layer side by side.
     GptNeox,
+    /// `GemmaForCausalLM`: norms by 1 + w, scaled embeddings.
+    Gemma,
+    /// `Olmo3ForCausalLM`: the same with windows and another rotary embedding there.
+    Olmo3,
+    /// `CohereForCausalLM`: Command R; side by side behind one LayerNorm.
+    Cohere,
+    /// `Cohere2ForCausalLM`: the same with windows, and rotary embedding only there.
+    Cohere2,
+    /// `SeedOssForCausalLM`: a bias on q, k and v.
+    SeedOss,
+    /// `ArceeForCausalLM`: no gate, the square of relu.
+    Arcee,
+    /// `HeliumForCausalLM`: neighbours are rotated.
+    Helium,
+    /// `Ernie4_5ForCausalLM`: neighbours are rotated.
+    Ernie45,
+    /// `Exaone4ForCausalLM`: norms of what is added, and of heads of q and k.
+    Exaone4,
+    /// `StableLmForCausalLM`: LayerNorm, a quarter of each head rotated.
+    StableLm,
 }
 
 impl Family {
     /// Every family, in the order in which messages list them.
-    pub const ALL: [Family; 14] = [
+    pub const ALL: [Family; 24] = [
         Family::Llama,
         Family::Qwen2,
         Family::Qwen3,
@@ -71,6 +98,16 @@ impl Family {
         Family::Glm4,
         Family::Starcoder2,
         Family::GptNeox,
+        Family::Gemma,
+        Family::Olmo3,
+        Family::Cohere,
+        Family::Cohere2,
+        Family::SeedOss,
+        Family::Arcee,
+        Family::Helium,
+        Family::Ernie45,
+        Family::Exaone4,
+        Family::StableLm,
     ];
 
     /// The name in `architectures`.
@@ -92,13 +129,23 @@ impl Family {
             Family::Gemma2 => &gemma::GEMMA_2,
             Family::Gemma3 => &gemma::GEMMA_3,
             Family::Phi3 => &phi3::RULES,
-            Family::Olmo2 => &olmo2::RULES,
+            Family::Olmo2 => &olmo::OLMO_2,
             Family::SmolLm3 => &smollm3::RULES,
             Family::Granite => &granite::RULES,
             Family::Glm => &glm::GLM,
             Family::Glm4 => &glm::GLM_4,
             Family::Starcoder2 => &starcoder2::RULES,
             Family::GptNeox => &gpt_neox::RULES,
+            Family::Gemma => &gemma::GEMMA,
+            Family::Olmo3 => &olmo::OLMO_3,
+            Family::Cohere => &cohere::COHERE,
+            Family::Cohere2 => &cohere::COHERE_2,
+            Family::SeedOss => &seed_oss::RULES,
+            Family::Arcee => &arcee::RULES,
+            Family::Helium => &helium::RULES,
+            Family::Ernie45 => &ernie4_5::RULES,
+            Family::Exaone4 => &exaone4::RULES,
+            Family::StableLm => &stablelm::RULES,
         }
     }
 }

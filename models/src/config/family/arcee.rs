@@ -1,18 +1,18 @@
-//! OLMo 2: norms of what is added alone, and over the whole width of q and k.
+//! Arcee (AFM): no gate, the square of relu.
 
 use super::llama;
 use super::rules::FamilyRules;
+use crate::config::DecoderConfig;
 use crate::config::fields::ConfigFields;
-use crate::config::names::PartNames;
-use crate::config::{DecoderConfig, QkNorm};
 use crate::error::ModelError;
 
 pub(in crate::config) const RULES: FamilyRules = FamilyRules {
-    names: ("Olmo2ForCausalLM", "olmo2"),
-    keys: "attention_bias head_dim num_key_value_heads",
+    names: ("ArceeForCausalLM", "arcee"),
+    keys: "attention_bias head_dim mlp_bias num_key_value_heads",
+    positions: 4_096,
     norm_eps: ("rms_norm_eps", 1e-5),
-    special: (&[], &[50_279]),
-    parts: PartNames::OLMO_2,
+    activation: ("hidden_act", "relu2"),
+    special: (&[128_000], &[128_001]),
     differ,
     ..llama::RULES
 };
@@ -20,6 +20,7 @@ pub(in crate::config) const RULES: FamilyRules = FamilyRules {
 fn differ(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     config.qkv_bias = fields.flag("attention_bias", false)?;
     config.o_bias = config.qkv_bias;
-    config.qk_norm = Some(QkNorm::Width);
+    config.mlp_bias = fields.flag("mlp_bias", false)?;
+    config.gated = false;
     Ok(())
 }
