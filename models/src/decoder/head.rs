@@ -77,7 +77,7 @@ impl OutputHead {
             let mut p = device.matmul(&input, &self.weight)?;
             let some = device.cross_entropy(&mut p, &targets)?;
             device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
-            let dx = device.head_dx(&p, &targets, &self.weight, precision)?;
+            let dx = device.head_dx(&p, &targets, &self.weight, precision, None)?;
             device.put_rows(&mut d_normed, start, &dx)?;
             if !self.trains {
                 return Ok(None);
@@ -87,7 +87,7 @@ impl OutputHead {
         };
         let dw = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
         if let Some(mut dw) = dw {
-            device.take_targets(&mut dw, &normed, targets)?;
+            device.take_targets(&mut dw, &normed, targets, None)?;
             run.gradients.insert(&self.name, self.end, dw);
         }
         if let Some(factor) = self.multiplier {

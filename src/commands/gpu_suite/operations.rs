@@ -297,14 +297,14 @@ fn head(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
         "head_dx",
         format!("{shape} x {}", s.hidden),
         products,
-        || device.head_dx(&p, &targets, &w, CODES).map(drop),
+        || device.head_dx(&p, &targets, &w, CODES, None).map(drop),
     )?;
     let mut dw = device.zeros(&[s.vocab, s.hidden])?;
     bench.time(
         "take_targets",
         by(rows, s.hidden),
         memory(rows * s.hidden, 3 * F32),
-        || device.take_targets(&mut dw, &x, &targets),
+        || device.take_targets(&mut dw, &x, &targets, None),
     )
 }
 
