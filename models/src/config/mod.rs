@@ -14,7 +14,8 @@ mod tensors;
 mod training;
 mod windows;
 
-pub use activation::HiddenActivation;
+use concord_kernels::ops::Activation;
+
 pub use family::Family;
 pub use names::PartNames;
 pub use norms::{NormKind, QkNorm};
@@ -99,7 +100,7 @@ pub struct DecoderConfig {
     /// Whether the feed-forward layer has a gate.
     pub gated: bool,
     /// The function of its gate, or of its up projection where there is no gate.
-    pub activation: HiddenActivation,
+    pub activation: Activation,
     /// The norm that q and k pass before RoPE.
     pub qk_norm: Option<QkNorm>,
     /// Scores are `q . k` times it; without a number, 1 / sqrt(head_dim).

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::family::{self, FamilyRules};
 use super::fields::ConfigFields;
 use super::rope::{self, POSITIONS_MAX};
-use super::{DecoderConfig, Family, HiddenActivation, NormKind, Rope, RopeScaling, keys};
+use super::{DecoderConfig, Family, NormKind, Rope, RopeScaling, activation, keys};
 use crate::error::ModelError;
 use crate::json;
 
@@ -84,7 +84,7 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
     let layers = fields.size("num_hidden_layers", LAYERS_MAX)?;
     let heads = fields.size("num_attention_heads", HEADS_MAX)?;
     let vocab = fields.size("vocab_size", VOCAB_MAX)?;
-    let (activation_key, activation) = rules.activation;
+    let (key, default) = rules.activation;
     Ok(DecoderConfig {
         family,
         hidden,
@@ -113,7 +113,7 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
         fused_qkv: None,
         fused_gate_up: false,
         gated: true,
-        activation: HiddenActivation::read(fields, activation_key, activation)?,
+        activation: activation::read(fields, key, default)?,
         qk_norm: None,
         attention_scale: None,
         attention_soft_cap: None,

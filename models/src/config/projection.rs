@@ -144,7 +144,11 @@ impl DecoderConfig {
 
     /// The whole name of a projection's module: `model.layers.0.self_attn.q_proj` and so on.
     pub fn module_path(&self, layer: usize, projection: Projection) -> String {
-        format!("{}.{layer}.{}", self.parts().layers, self.module(projection))
+        format!(
+            "{}.{layer}.{}",
+            self.parts().layers,
+            self.module(projection)
+        )
     }
 
     /// The name of a projection as fine-tuners of the family know it.

@@ -1,9 +1,8 @@
 //! A feed-forward layer that every token goes through: `down(act(gate(x)) * up(x))`, with gate and
 //! up projection apart or in one; or `down(act(up(x)))`.
 
-use super::interim::{Columns, Interim};
-use crate::config::HiddenActivation as Activation;
 use concord_kernels::coded::Coded;
+use concord_kernels::ops::{Activation, Columns};
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::linear::{Backward, Linear, LinearTape};

@@ -5,7 +5,6 @@ use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::gradients::TensorUse;
-use super::interim::Interim;
 use super::linear::Backward;
 use super::norm::{Norm, NormTape};
 
@@ -59,6 +58,26 @@ impl OutputHead {
         }
     }
 
+    /// Of logits `[m, v]`: what is coded of their gradient, the losses `[m]`, and by what the one-hot
+    /// part is multiplied where logits are capped.
+    fn probabilities(
+        &self,
+        device: &Device,
+        mut logits: Tensor,
+        targets: &Ids,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>), KernelError> {
+        let Some(cap) = self.soft_cap else {
+            let losses = device.cross_entropy(&mut logits, targets)?;
+            return Ok((logits, losses, None));
+        };
+        let capped = device.soft_cap(&logits, cap)?;
+        let shares = device.soft_cap_targets(&capped, targets, cap)?;
+        let mut p = capped.clone();
+        let losses = device.cross_entropy(&mut p, targets)?;
+        let p = device.soft_cap_backward(&p, &capped, cap)?;
+        Ok((p, losses, Some(shares)))
+    }
+
     /// Loss and gradients, one atom of tokens at a time: never more than an atom's logits are held.
     pub(super) fn loss(
         &self,
@@ -70,14 +89,21 @@ impl OutputHead {
         let (normed, norm_tape) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
         let mut losses = device.zeros(&[atoms.tokens(), 1])?;
+        let mut shares = match self.soft_cap {
+            Some(_) => Some(device.zeros(&[atoms.tokens(), 1])?),
+            None => None,
+        };
         let mut d_normed = device.zeros(normed.shape())?;
         let mut atom = |index: usize| -> Result<Option<Tensor>, KernelError> {
             let (start, count) = atoms.range(index);
             let (input, targets) = (coded.part(start, count), targets.part(start, count));
-            let mut p = device.matmul(&input, &self.weight)?;
-            let some = device.cross_entropy(&mut p, &targets)?;
+            let logits = device.matmul(&input, &self.weight)?;
+            let (p, some, share) = self.probabilities(device, logits, &targets)?;
             device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
-            let dx = device.head_dx(&p, &targets, &self.weight, precision, None)?;
+            let dx = device.head_dx(&p, &targets, &self.weight, precision, share.as_ref())?;
+            if let (Some(shares), Some(share)) = (&mut shares, share) {
+                device.put_rows(shares, start, &share.reshaped(&[count, 1])?)?;
+            }
             device.put_rows(&mut d_normed, start, &dx)?;
             if !self.trains {
                 return Ok(None);
@@ -87,7 +113,9 @@ impl OutputHead {
         };
         let dw = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
         if let Some(mut dw) = dw {
-            device.take_targets(&mut dw, &normed, targets, None)?;
+            let shares = shares.map(|shares| shares.reshaped(&[atoms.tokens()]));
+            let shares = shares.transpose()?;
+            device.take_targets(&mut dw, &normed, targets, shares.as_ref())?;
             run.gradients.insert(&self.name, self.end, dw);
         }
         if let Some(factor) = self.multiplier {

@@ -11,7 +11,6 @@ mod dense;
 mod feed_forward;
 mod gradients;
 mod head;
-pub mod interim;
 mod linear;
 mod norm;
 mod pass;

@@ -3,7 +3,6 @@
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::gradients::TensorUse;
-use super::interim::Interim;
 use super::linear::Backward;
 use crate::config::NormKind;
 

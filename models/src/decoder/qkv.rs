@@ -1,8 +1,7 @@
 //! Queries, keys and values of a layer's input: three projections, or one that holds all.
 
-use super::interim::{Columns, Interim};
 use concord_kernels::coded::Coded;
-use concord_kernels::ops::AttentionShape;
+use concord_kernels::ops::{AttentionShape, Columns};
 use concord_kernels::{KernelError, Tensor};
 
 use super::linear::{Backward, Linear, LinearTape};

@@ -10,7 +10,6 @@ use concord_kernels::{Device, KernelError, Tensor};
 
 use super::model::{MadeModel, tiny_llama};
 use crate::ModelError;
-use crate::config::Projection;
 use crate::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
     Trainable, TrainableTensor, next_tokens,

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
+use concord_kernels::ops::Activation;
 use concord_kernels::rng::Philox;
 
 use crate::ModelError;
-use crate::config::{DecoderConfig, Family, HiddenActivation, NormKind, Rope, RopeScaling};
+use crate::config::{DecoderConfig, Family, NormKind, Rope, RopeScaling};
 use crate::decoder::TensorSource;
 
 /// Two layers, grouped queries, an own head, and sizes that fill no vector: tails are computed too.
@@ -39,7 +40,7 @@ pub fn tiny_llama() -> DecoderConfig {
         fused_qkv: None,
         fused_gate_up: false,
         gated: true,
-        activation: HiddenActivation::Silu,
+        activation: Activation::Silu,
         qk_norm: None,
         attention_scale: None,
         attention_soft_cap: None,

@@ -171,7 +171,8 @@ fn targets(
     for name in names {
         let name = name.as_str().unwrap_or_default();
         let mut is_some = false;
-        for (layer, projection) in (0..model.layers).flat_map(|l| own.iter().map(move |p| (l, *p))) {
+        for (layer, projection) in (0..model.layers).flat_map(|l| own.iter().map(move |p| (l, *p)))
+        {
             let module = model.module_path(layer, projection);
             let ends = module.strip_suffix(name);
             if !name.is_empty() && ends.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {

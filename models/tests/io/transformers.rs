@@ -1,7 +1,8 @@
 //! Configurations as transformers 5 reads them: `transformers/facts.json`, which the script beside
 //! it wrote, holds what its classes make of each.
 
-use concord_models::config::{DecoderConfig, HiddenActivation, RopeScaling};
+use concord_kernels::ops::Activation;
+use concord_models::config::{DecoderConfig, RopeScaling};
 use serde_json::{Map, Value, json};
 
 const FACTS: &str = include_str!("transformers/facts.json");
@@ -138,7 +139,7 @@ fn agrees(config: &DecoderConfig, facts: &Map<String, Value>, place: &str) {
         "kv_heads": config.kv_heads, "head_dim": config.head_dim,
         "max_positions": config.max_positions, "windows": windows, "qkv_bias": config.qkv_bias,
         "o_bias": config.o_bias, "mlp_bias": config.mlp_bias, "qk_norm": config.qk_norm.is_some(),
-        "tied": config.tie_embeddings, "silu": config.activation == HiddenActivation::Silu, "eos": config.eos,
+        "tied": config.tie_embeddings, "silu": config.activation == Activation::Silu, "eos": config.eos,
         "bos": config.bos.into_iter().collect::<Vec<u32>>(), "positions_scaled": positions_scaled(config),
     });
     for (key, expected) in facts {

@@ -26,7 +26,9 @@ const PATTERN: usize = 4;
 
 fn differ(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     config.qk_norm = Some(QkNorm::Heads);
-    let is_text = fields.get("sliding_window_pattern").is_some_and(|p| p.is_string());
+    let is_text = fields
+        .get("sliding_window_pattern")
+        .is_some_and(|p| p.is_string());
     let every = match is_text && fields.get("layer_types").is_some() {
         true => PATTERN,
         false => fields.size_or("sliding_window_pattern", 1 << 10, PATTERN)?,

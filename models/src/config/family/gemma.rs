@@ -1,12 +1,13 @@
 //! Gemma (text): norms by 1 + w and scaled embeddings; from Gemma 2 on norms after both parts of a
 //! layer, too, soft caps, and windows on most layers.
 
+use concord_kernels::ops::Activation;
+
 use super::llama;
 use super::rules::{FamilyRules, RopeRules};
-use crate::config::activation::HiddenActivation;
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
-use crate::config::{DecoderConfig, NormKind, QkNorm, rope, windows};
+use crate::config::{DecoderConfig, NormKind, QkNorm, activation, rope, windows};
 use crate::error::ModelError;
 
 pub(in crate::config) const GEMMA: FamilyRules = FamilyRules {
@@ -65,8 +66,8 @@ const LOCAL_THETA: f64 = 10_000.0;
 /// Its files name the exact `gelu`, and mean the other: so transformers reads them.
 fn differ_1(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     common(fields, config)?;
-    if config.activation == HiddenActivation::Gelu {
-        config.activation = HiddenActivation::GeluTanh;
+    if config.activation == Activation::Gelu {
+        config.activation = Activation::GeluTanh;
     }
     Ok(())
 }
@@ -99,7 +100,7 @@ fn later(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelE
     // Old files have a second name of the activation, which is not looked at.
     let (key, default) = GEMMA_2.activation;
     if fields.get("hidden_act").is_some()
-        && HiddenActivation::read(fields, "hidden_act", default)? != config.activation
+        && activation::read(fields, "hidden_act", default)? != config.activation
     {
         let value = fields.text("hidden_act")?.unwrap_or_default();
         let rule = format!("`{key}` is another one, and is what counts: remove this key");
