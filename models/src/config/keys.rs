@@ -194,10 +194,13 @@ fn own(family: Family, key: &str, value: &Value) -> bool {
             value.is_boolean()
         }
         (_, "qk_norm" | "use_qk_norm") => Neutral::False.holds(value),
-        // Public files of Phi 3 name the code that transformers has meanwhile.
+        // Public files of Phi 3 name the code that transformers has meanwhile; text becomes tokens
+        // by the tokenizer's own file.
         (Family::Phi3, "auto_map") => value.as_object().is_some_and(|map| {
-            let mut classes = map.values().map(|class| class.as_str().unwrap_or_default());
-            classes.all(|class| class.contains("_phi3.Phi3"))
+            map.iter().all(|(kind, class)| {
+                let class = class.as_str().unwrap_or_default();
+                kind == "AutoTokenizer" || class.contains("_phi3.Phi3")
+            })
         }),
         _ => false,
     }

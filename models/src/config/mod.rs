@@ -10,6 +10,7 @@ mod parse;
 mod projection;
 mod rewrite;
 mod rope;
+mod rules;
 mod tensors;
 mod training;
 mod windows;

@@ -5,8 +5,8 @@ mod scaling;
 use serde_json::Value;
 
 use super::DecoderConfig;
-use super::family::{FamilyRules, RopeRules};
 use super::fields::ConfigFields;
+use super::rules::{FamilyRules, RopeRules};
 use crate::error::ModelError;
 
 pub use scaling::RopeScaling;

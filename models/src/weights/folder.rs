@@ -33,7 +33,7 @@ impl ModelFolder {
     /// [`ModelError`] naming the file and the key or tensor.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let (config, config_json) = DecoderConfig::read(dir)?;
-        let (files, homes) = shards::open(dir)?;
+        let (files, homes) = shards::open(dir, config.parts())?;
         let mut folder = Self {
             dir: dir.to_path_buf(),
             config,

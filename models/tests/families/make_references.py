@@ -170,7 +170,7 @@ def adapter_of(model, folder, ids, out):
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if "lora_" in name:
-                value = torch.randn(tensor.shape, generator=generator) * 0.3
+                value = torch.randn(tensor.shape, generator=generator) * 0.12
                 tensor.copy_(value.to(torch.bfloat16))
     loss = loss_of(model, ids)
     loss.backward()
@@ -198,14 +198,15 @@ def make(name, differences):
         ids = torch.randint(3, config.vocab_size, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             tokens, margin = greedy(model, ids[0, :PROMPT])
-        if margin > 0.01 and len(set(tokens.tolist())) > 5:
+            logits = logits_of(model, ids)
+            best = logits.topk(2).values
+            closest = ((best[..., 0] - best[..., 1]) / logits.std()).min().item()
+        if closest > 0.002 and margin > 0.01 and len(set(tokens.tolist())) > 5:
             break
     else:
         sys.exit(f"{name}: no seed has a clear answer")
     folder = name
     shutil.rmtree(folder, ignore_errors=True)
-    with torch.no_grad():
-        logits = logits_of(model, ids)
     out = {
         "input_ids": ids, "logits": logits.half(), "arg_max": logits.argmax(-1), "greedy": tokens,
     }

@@ -111,8 +111,7 @@ fn set_norm(
     value: &Tensor,
 ) -> Result<(), KernelError> {
     if norm.name == name {
-        let weight = Norm::effective(norm.kind, value)?;
-        norm.weight = options.device.place(weight)?;
+        norm.weight = Norm::effective(&options.device, norm.kind, value)?;
     } else if norm.bias_name == name {
         norm.bias = Some(options.device.place(value.clone())?);
     }
@@ -251,10 +250,11 @@ impl Loader<'_> {
     fn norm(&self, module: &str) -> Result<Norm, ModelError> {
         let config = &self.options.config;
         let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
-        let weight = Norm::effective(config.norm, &self.tensor(&name)?)?;
+        let device = &self.options.device;
+        let weight = Norm::effective(device, config.norm, &self.tensor(&name)?)?;
         Ok(Norm {
             kind: config.norm,
-            weight: self.options.device.place(weight)?,
+            weight,
             bias: match config.norm.has_bias() {
                 true => Some(self.placed(&bias_name)?),
                 false => None,
