@@ -237,7 +237,10 @@ fn the_number_of_multiprocessors_does_not_matter() {
                 ..EmulatorOptions::default()
             })));
             let first = concord_kernels::conformance::difference(&got, &expected);
-            assert_eq!(first, None, "{shape:?} on {multiprocessors} multiprocessors");
+            assert_eq!(
+                first, None,
+                "{shape:?} on {multiprocessors} multiprocessors"
+            );
         }
     }
 }
