@@ -23,6 +23,7 @@ pub(super) fn shape(
         head_dim,
         window,
         scale: 1.0 / (head_dim as f32).sqrt(),
+        soft_cap: None,
     }
 }
 
@@ -90,8 +91,8 @@ fn both_ways(
 ) -> OutputsOrError {
     let precision = codes.queries.precision;
     let d_out = placed(device, d_out, shape.heads * shape.head_dim)?;
-    let out = device.attention(codes, sequences, shape, precision)?;
-    let g = device.attention_backward(codes, &out, &d_out, sequences, shape, precision)?;
+    let out = device.attention(codes, sequences, shape, None, precision)?;
+    let g = device.attention_backward(codes, &out, &d_out, sequences, shape, None, precision)?;
     let max = out.max.values()?.iter().map(|&m| m as f32).collect();
     let tensors = [out.out, out.sum, g.dq, g.dk, g.dv];
     let mut outputs: Vec<Vec<f32>> = Vec::new();
@@ -208,27 +209,38 @@ fn keys_of_fewer_bits_than_queries() {
     });
 }
 
-/// More multiprocessors cut keys more finely: the same bits.
+/// More multiprocessors cut keys more finely: the same bits, and one sink however many cuts.
 #[test]
 fn the_number_of_multiprocessors_does_not_matter() {
-    let shape = shape(2, 1, 8, None);
-    let input = SequenceInput::ordinary(2_100, &shape);
-    let run = |device: &Device| -> Vec<Vec<f32>> {
-        let codes = input.codes(device, &shape, P).unwrap();
-        let out = device.attention(&codes, 1, &shape, P).unwrap();
-        vec![
-            out.out.into_values().unwrap(),
-            out.sum.into_values().unwrap(),
-        ]
+    let plain = shape(2, 1, 8, None);
+    let capped = AttentionShape {
+        soft_cap: Some(2.0),
+        ..shape(2, 1, 6, Some(1_500))
     };
-    let expected = run(&Device::cpu(2));
-    for multiprocessors in [1, 10_000] {
-        let got = run(&Device::Cuda(Cuda::emulated(EmulatorOptions {
-            arch: Arch(61),
-            multiprocessors,
-            ..EmulatorOptions::default()
-        })));
-        let first = concord_kernels::conformance::difference(&got, &expected);
-        assert_eq!(first, None, "{multiprocessors} multiprocessors");
+    for (shape, sinks) in [(plain, None), (capped, Some([1.0, -2.5]))] {
+        let input = SequenceInput::ordinary(2_100, &shape);
+        let run = |device: &Device| -> Vec<Vec<f32>> {
+            let codes = input.codes(device, &shape, P).unwrap();
+            let sinks = sinks.map(|sinks| placed(device, &sinks, 2).unwrap());
+            let out = device.attention(&codes, 1, &shape, sinks.as_ref(), P);
+            let out = out.unwrap();
+            vec![
+                out.out.into_values().unwrap(),
+                out.sum.into_values().unwrap(),
+            ]
+        };
+        let expected = run(&Device::cpu(2));
+        for multiprocessors in [1, 10_000] {
+            let got = run(&Device::Cuda(Cuda::emulated(EmulatorOptions {
+                arch: Arch(61),
+                multiprocessors,
+                ..EmulatorOptions::default()
+            })));
+            let first = concord_kernels::conformance::difference(&got, &expected);
+            assert_eq!(
+                first, None,
+                "{shape:?} on {multiprocessors} multiprocessors"
+            );
+        }
     }
 }

@@ -12,9 +12,6 @@ use super::{TakeRows, TensorFile};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
 
-pub(super) const EMBED: &str = "model.embed_tokens.weight";
-pub(super) const HEAD: &str = "lm_head.weight";
-
 /// A model folder whose every needed tensor has been found, with the right shape and a readable
 /// format, and no other. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one
 /// tensor.
@@ -36,7 +33,7 @@ impl ModelFolder {
     /// [`ModelError`] naming the file and the key or tensor.
     pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let (config, config_json) = DecoderConfig::read(dir)?;
-        let (files, homes) = shards::open(dir)?;
+        let (files, homes) = shards::open(dir, config.parts())?;
         let mut folder = Self {
             dir: dir.to_path_buf(),
             config,
@@ -125,8 +122,9 @@ impl ModelFolder {
 
     /// The file of a tensor of the model, and the tensor's name there.
     fn stored(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
-        match name == HEAD && self.config.tie_embeddings {
-            true => self.found(EMBED),
+        let parts = self.config.parts();
+        match name == parts.head_weight() && self.config.tie_embeddings {
+            true => self.found(&parts.embed_weight()),
             false => self.found(name),
         }
     }

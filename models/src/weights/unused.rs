@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::folder::{HEAD, ModelFolder};
-use crate::config::TensorPlace;
+use super::folder::ModelFolder;
+use crate::config::{Family, TensorPlace};
 use crate::error::ModelError;
 
 impl ModelFolder {
@@ -27,11 +27,19 @@ impl ModelFolder {
         })
     }
 
-    /// A tied head beside its equal embedding, and the frequencies of RoPE, which old files keep
-    /// and every program computes from `config.json`.
+    /// A tied head beside its equal embedding, and what old files keep and every program computes
+    /// from `config.json`: the frequencies of RoPE, and the causal mask of a GPT-NeoX.
     fn is_harmless(&self, name: &str) -> bool {
-        (name == HEAD && self.config().tie_embeddings)
-            || (name.starts_with("model.") && name.ends_with("rotary_emb.inv_freq"))
+        let config = self.config();
+        let parts = config.parts();
+        let computed = match config.family {
+            Family::GptNeox => {
+                [".inv_freq", ".attention.bias", ".attention.masked_bias"].as_slice()
+            }
+            _ => &["rotary_emb.inv_freq"],
+        };
+        (name == parts.head_weight() && config.tie_embeddings)
+            || (name.starts_with(parts.trunk()) && computed.iter().any(|end| name.ends_with(end)))
     }
 
     fn why(&self, name: &str) -> String {
@@ -59,7 +67,7 @@ impl ModelFolder {
         } else if ends(&[".bias"]) {
             "config.json makes no such bias (attention_bias, mlp_bias)".to_string()
         } else if ends(&["q_norm.weight", "k_norm.weight"]) {
-            "of the supported families, Qwen3 alone has norms on q and k".to_string()
+            "this family has no norms on q and k".to_string()
         } else {
             "the model that config.json describes has no such part".to_string()
         };

@@ -5,6 +5,7 @@
 
 mod config;
 mod data;
+mod defaults;
 mod export;
 mod fixtures;
 mod generation;
