@@ -135,7 +135,7 @@ async fn submit(server: &RunningServer) -> (Digest, JobSpec) {
     let mut new = sim::job::job(2, (1, 1), false);
     let tensor = blobs.put(b"a tensor".to_vec()).await.unwrap();
     let model = ModelManifest {
-        config_json: "{}".to_string(),
+        config: "{}".to_string(),
         tensors: vec![ModelTensor {
             name: "w".to_string(),
             blob: tensor,

@@ -18,8 +18,8 @@ pub struct ModelTensor {
 /// A model: its configuration and its tensors in the order of their names.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ModelManifest {
-    /// The text of config.json.
-    pub config_json: String,
+    /// The one text of its configuration: what changes a number is in it, and nothing else.
+    pub config: String,
     pub tensors: Vec<ModelTensor>,
 }
 

@@ -128,7 +128,7 @@ impl BlobSet {
             });
         }
         Ok(self.value(&ModelManifest {
-            config_json: folder.config_json().to_string(),
+            config: folder.config().canonical(),
             tensors,
         }))
     }

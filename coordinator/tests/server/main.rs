@@ -164,7 +164,7 @@ async fn submission(client: &mut Client) -> Submission {
     let mut new = sim::job::job(2, (1, 1), false);
     let tensor = put(client, b"a tensor").await.unwrap();
     let model = ModelManifest {
-        config_json: "{}".to_string(),
+        config: "{}".to_string(),
         tensors: vec![ModelTensor {
             name: "w".to_string(),
             blob: tensor,

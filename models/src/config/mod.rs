@@ -1,6 +1,7 @@
 //! What a Hugging Face `config.json` says of a decoder, checked.
 
 mod activation;
+mod canonical;
 mod family;
 mod fields;
 mod keys;
@@ -16,6 +17,7 @@ mod training;
 mod windows;
 
 use concord_kernels::ops::Activation;
+use serde::{Deserialize, Serialize};
 
 pub use family::Family;
 pub use names::PartNames;
@@ -49,7 +51,7 @@ pub use tensors::{TensorPlace, TensorSpec};
 /// Invariants, checked when it is read: every size is at least 1 and within the limits of
 /// `config/parse.rs`, `kv_heads` divides `heads`, `head_dim` is even, `sliding_window` has
 /// `layers` entries, and every value is finite.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {
     /// The family, for messages and for writing `config.json`.
     pub family: Family,
@@ -101,6 +103,7 @@ pub struct DecoderConfig {
     /// Whether the feed-forward layer has a gate.
     pub gated: bool,
     /// The function of its gate, or of its up projection where there is no gate.
+    #[serde(with = "canonical::ActivationText")]
     pub activation: Activation,
     /// The norm that q and k pass before RoPE.
     pub qk_norm: Option<QkNorm>,
@@ -121,8 +124,10 @@ pub struct DecoderConfig {
     /// Whether the head is the embedding; then there is no `lm_head.weight`.
     pub tie_embeddings: bool,
     /// Token that begins a text.
+    #[serde(skip)]
     pub bos: Option<u32>,
     /// Tokens that end a text, in the order of the file; may be empty.
+    #[serde(skip)]
     pub eos: Vec<u32>,
 }
 

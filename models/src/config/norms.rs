@@ -1,9 +1,11 @@
 //! Kinds of norms.
 
+use serde::{Deserialize, Serialize};
+
 use super::DecoderConfig;
 
 /// What a norm computes of a row x.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NormKind {
     /// `x / rms(x) * w`.
     Rms,
@@ -23,7 +25,7 @@ impl NormKind {
 }
 
 /// Over what q and k are normed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QkNorm {
     /// Each head on its own, all by the same `head_dim` weights.
     Heads,

@@ -13,12 +13,12 @@ use crate::json;
 
 // Limits: about eight times the largest published decoder, so that a broken or hostile file
 // cannot make a reader allocate or loop without end.
-const HIDDEN_MAX: usize = 1 << 17;
-const INTERMEDIATE_MAX: usize = 1 << 20;
-const LAYERS_MAX: usize = 1 << 10;
-const HEADS_MAX: usize = 1 << 10;
-const HEAD_DIM_MAX: usize = 1 << 10;
-const VOCAB_MAX: usize = 1 << 21;
+pub(super) const HIDDEN_MAX: usize = 1 << 17;
+pub(super) const INTERMEDIATE_MAX: usize = 1 << 20;
+pub(super) const LAYERS_MAX: usize = 1 << 10;
+pub(super) const HEADS_MAX: usize = 1 << 10;
+pub(super) const HEAD_DIM_MAX: usize = 1 << 10;
+pub(super) const VOCAB_MAX: usize = 1 << 21;
 
 impl DecoderConfig {
     /// Reads `config.json` of a model folder, and the `eos_token_id` of its

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 
@@ -39,7 +41,7 @@ pub enum Projection {
 }
 
 /// Where the rows of a fused projection of queries, keys and values are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FusedQkv {
     /// All queries, then all keys, then all values (Phi 3).
     Blocks,

@@ -2,6 +2,7 @@
 
 mod scaling;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::DecoderConfig;
@@ -20,7 +21,7 @@ const GLOBAL: &str = "full_attention";
 
 /// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / d)), where f is the scaling
 /// and d is how much of a head is rotated.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,

@@ -3,6 +3,7 @@
 //! One test binary, since linking many is slow. Tests that need the real models of `shared/` say
 //! so and pass where it is not there.
 
+mod canonical;
 mod config;
 mod data;
 mod defaults;

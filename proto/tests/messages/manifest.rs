@@ -16,7 +16,7 @@ impl Source {
 
     pub fn model_manifest(&mut self) -> ModelManifest {
         ModelManifest {
-            config_json: self.text(),
+            config: self.text(),
             tensors: self.list(|s| ModelTensor {
                 name: s.text(),
                 blob: s.digest(),

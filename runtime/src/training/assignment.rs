@@ -78,7 +78,7 @@ pub(crate) async fn fetch_config(
     spec: &JobSpec,
 ) -> Result<(Arc<DecoderConfig>, ModelManifest), RuntimeError> {
     let manifest: ModelManifest = blobs.get_value(spec.model, "model manifest").await?;
-    let config = DecoderConfig::from_json(&manifest.config_json)?;
+    let config = DecoderConfig::from_canonical(&manifest.config)?;
     spec::check_trainable(spec, &config)?;
     Ok((Arc::new(config), manifest))
 }

@@ -51,7 +51,7 @@ pub fn served(name: &str) -> Option<ServedModel> {
     });
     let manifest = ModelManifest {
         tensors: tensors.collect(),
-        config_json: std::fs::read_to_string(path.join("config.json")).unwrap(),
+        config: config.canonical(),
     };
     let tokenizer = std::fs::read(path.join("tokenizer.json")).unwrap();
     let deployment = Deployment {

@@ -19,6 +19,7 @@ mod smollm3;
 mod stablelm;
 mod starcoder2;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::PartNames;
@@ -27,7 +28,7 @@ use super::rules::FamilyRules;
 use crate::error::ModelError;
 
 /// A family of decoders, by the name in `architectures`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     /// `LlamaForCausalLM`: Llama 1 to 3, TinyLlama, SmolLM.
     Llama,

@@ -1,6 +1,7 @@
 //! How the frequencies of a rotary embedding are stretched.
 
 use concord_kernels::tables::ln;
+use serde::{Deserialize, Serialize};
 
 use super::POSITIONS_MAX;
 use crate::config::fields::ConfigFields;
@@ -9,7 +10,7 @@ use crate::json::shown;
 use crate::neutral::Neutral;
 
 /// How frequencies are stretched.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RopeScaling {
     /// Not at all.
     None,

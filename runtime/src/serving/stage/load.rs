@@ -163,7 +163,7 @@ pub(crate) async fn fetch_model(
     }
     let digest = deployment.model;
     let manifest: ModelManifest = blobs.get_value(digest, "model manifest").await?;
-    let config = DecoderConfig::from_json(&manifest.config_json)?;
+    let config = DecoderConfig::from_canonical(&manifest.config)?;
     let (layers, vocab) = (config.layers as u64, config.vocab as u64);
     if (layers, vocab) != (u64::from(deployment.layers), u64::from(deployment.vocab)) {
         let why = format!("its model has {layers} layers and a vocabulary of {vocab}");
