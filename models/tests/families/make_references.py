@@ -119,8 +119,8 @@ def fill(model, seed):
             done.add(tensor.data_ptr())
             if tensor.dim() == 2:
                 is_ends = any(end in name for end in ("embed", "lm_head"))
-                ends = 0.3 if model.config.tie_word_embeddings else 0.7
-                value = noise(tensor.shape) * (ends if is_ends else 1.5 / tensor.shape[1] ** 0.5)
+                ends = 0.3 if model.config.tie_word_embeddings else 0.4
+                value = noise(tensor.shape) * (ends if is_ends else 1.2 / tensor.shape[1] ** 0.5)
             elif name.endswith("bias"):
                 value = noise(tensor.shape) * 0.2
             else:
