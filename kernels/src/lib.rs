@@ -36,6 +36,7 @@ mod ids;
 pub mod isa;
 pub mod math;
 pub mod ops;
+pub mod packed;
 pub mod reference;
 pub mod rng;
 pub mod tables;
