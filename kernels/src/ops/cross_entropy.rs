@@ -1,8 +1,8 @@
 //! Softmax cross-entropy of a language model's head, forward and backward.
 
 use super::matmul::tensor;
-use crate::coded::{Coded, Precision};
-use crate::{Device, Ids, KernelError, NO_ID, Tensor, cpu, cuda, reference};
+use crate::coded::Precision;
+use crate::{Device, Ids, KernelError, NO_ID, Tensor, WeightRef, cpu, cuda, reference};
 
 impl Device {
     /// Turns logits `[tokens, vocab]` into probabilities, in place, and returns the loss of each
@@ -29,27 +29,32 @@ impl Device {
     }
 
     /// Gradient of the head's input: `P W - W[target]`. The one-hot part is taken off after the
-    /// product, so that small probabilities keep their bits. w `[vocab, hidden]`.
+    /// product, so that small probabilities keep their bits. w `[vocab, hidden]`,
+    /// as codes or packed.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn head_dx(
+    pub fn head_dx<'w>(
         &self,
         probabilities: &Tensor,
         targets: &Ids,
-        w: &Coded,
+        w: impl Into<WeightRef<'w>>,
         precision: Precision,
     ) -> Result<Tensor, KernelError> {
+        let w = w.into();
         let mut dx = self.matmul_dx(probabilities, w, precision)?;
         if let Self::Cuda(gpu) = self {
             let targets = targets.on(gpu)?;
             let dx_slice = dx.unique_on(gpu)?;
+            let w = w.codes();
             let (q, exp) = (w.q.on(gpu)?, w.exp.on(gpu)?);
             cuda::cross_entropy::take_rows(gpu, dx_slice, (&q, &exp, w.cols), &targets)?;
             return Ok(dx);
         }
         let targets = host_targets(targets)?;
-        reference::cross_entropy::take_rows(dx.values_mut()?, w, &targets);
+        let [_, hidden] = w.shape();
+        let row = |row| w.decoded_row(row);
+        reference::cross_entropy::take_rows(dx.values_mut()?, hidden, row, &targets);
         Ok(dx)
     }
 

@@ -15,12 +15,16 @@
 //! assert_eq!(values[..3], [-8.0, -7.5, -7.0]);
 //! ```
 
+mod bytes;
 mod halves;
+mod rows;
 mod small;
 mod tables;
 mod wide;
 
+pub use bytes::{ByteOwner, SharedBytes};
 pub use halves::{bf16_to_f32, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
+pub use rows::PackedRows;
 pub use tables::{E2M1_DOUBLED, IQ4_LEVELS};
 
 /// A format of blocks, by its name in GGUF. The numbers of a row fill whole blocks.

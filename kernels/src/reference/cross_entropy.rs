@@ -4,7 +4,6 @@
 //! l = the short sum of p; `loss = fma(M - t[target], ln 2, ln(l))`; probabilities are `p / l`.
 
 use super::reduce;
-use crate::coded::Coded;
 use crate::math::{LN_2, LOG2_E, ceil_to_int, exp2, ln};
 
 /// Turns each row of logits into probabilities and returns the loss of each row. A row without a
@@ -35,11 +34,16 @@ fn row_loss(row: &mut [f32], target: usize) -> f32 {
 }
 
 /// Takes the decoded row of the head's weight `[vocab, hidden]` at each token's target off the
-/// token's row of dx `[tokens, hidden]`.
-pub fn take_rows(dx: &mut [f32], w: &Coded, targets: &[Option<u32>]) {
-    for (row, target) in dx.chunks_exact_mut(w.cols).zip(targets) {
+/// token's row of dx `[tokens, hidden]`; `weight` gives the values of a row.
+pub fn take_rows(
+    dx: &mut [f32],
+    hidden: usize,
+    weight: impl Fn(usize) -> Vec<f32>,
+    targets: &[Option<u32>],
+) {
+    for (row, target) in dx.chunks_exact_mut(hidden).zip(targets) {
         if let Some(target) = target {
-            let weight = w.decode_row(*target as usize);
+            let weight = weight(*target as usize);
             row.iter_mut().zip(weight).for_each(|(dx, w)| *dx -= w);
         }
     }
