@@ -118,11 +118,11 @@ pub enum ModelError {
         reason: String,
     },
     /// A GGUF file is cut short, overlaps itself, or is not one.
-    #[error("{path}: the GGUF file {reason}", path = path.display())]
+    #[error("{path}: not a usable GGUF file: {reason}", path = path.display())]
     BadGguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and what to do, as the rest of the sentence.
+        /// What is wrong with it, and what to do.
         reason: String,
     },
     /// A part of a packed weight is not what its format needs.

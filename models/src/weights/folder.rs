@@ -299,8 +299,8 @@ impl ModelFolder {
         }))
     }
 
-    /// Whether a weight is made of several tensors.
-    pub(super) fn is_packed(&self, name: &str) -> bool {
+    /// Whether the numbers of a tensor are decoded from something else than numbers.
+    pub fn is_packed(&self, name: &str) -> bool {
         let name = self.settled(name);
         let is_block = |rows: GgufRows| dtype_of(&rows).is_none();
         match &self.gguf {

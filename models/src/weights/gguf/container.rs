@@ -57,7 +57,10 @@ impl GgufFile {
         let map = file::map(path)?;
         let bad = |reason: String| ModelError::BadGguf {
             path: path.to_path_buf(),
-            reason,
+            reason: match reason.starts_with("its ") {
+                true => reason,
+                false => format!("it {reason}"),
+            },
         };
         let mut cursor = Cursor::new(&map);
         let [tensors, pairs] = counts(&mut cursor).map_err(bad)?;

@@ -64,7 +64,7 @@ impl GgufModel {
                     return Err(ModelError::BadGguf {
                         path: file.path().to_path_buf(),
                         reason: format!(
-                            "has the tensor `{stored}`, which another part of the model has, too: \
+                            "it has the tensor `{stored}`, which another part of the model has, too: \
                              download its parts again"
                         ),
                     });
