@@ -16,7 +16,8 @@ use crate::neutral::Neutral;
 const READ: &str = "architectures attention_bias attention_dropout bos_token_id eos_token_id \
     head_dim hidden_act hidden_size intermediate_size layer_types max_position_embeddings \
     max_window_layers mlp_bias model_type num_attention_heads num_hidden_layers \
-    num_key_value_heads original_max_position_embeddings partial_rotary_factor rms_norm_eps \
+    num_key_value_heads original_max_position_embeddings partial_rotary_factor \
+    quantization_config rms_norm_eps \
     rope_parameters rope_scaling rope_theta sliding_window tie_word_embeddings \
     use_sliding_window vocab_size";
 
@@ -92,7 +93,7 @@ const OFF: &[(Neutral, &str, &str)] = &[
     (
         Neutral::Empty,
         "the weights are quantized: take the model as it was before",
-        "quantization_config quantization compression_config",
+        "quantization compression_config",
     ),
     (
         Neutral::Empty,

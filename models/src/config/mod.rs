@@ -13,7 +13,7 @@ mod windows;
 
 pub use family::Family;
 pub use projection::Projection;
-pub(crate) use rewrite::with_value;
+pub(crate) use rewrite::{with_value, without_key};
 pub use rope::{Rope, RopeScaling};
 pub use tensors::{TensorPlace, TensorSpec};
 

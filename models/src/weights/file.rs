@@ -44,11 +44,7 @@ impl TensorFile {
     /// [`ModelError::Io`], or [`ModelError::BadWeightsFile`] where it is cut short, overlaps
     /// itself or is not a safetensors file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let file = File::open(path).map_err(ModelError::io("read", path))?;
-        // SAFETY: the map is only read. Should another process cut the file short meanwhile, a
-        // read of the lost pages ends this process with SIGBUS; should it rewrite the file, other
-        // numbers are read, as with any file. Concord itself replaces files by renaming only.
-        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
+        let map = map(path)?;
         let bad = |reason: String| ModelError::BadWeightsFile {
             path: path.to_path_buf(),
             reason,
@@ -217,6 +213,15 @@ impl TensorFile {
             expected,
         }
     }
+}
+
+/// Maps a file of weights.
+pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
+    let file = File::open(path).map_err(ModelError::io("read", path))?;
+    // SAFETY: the map is only read. Should another process cut the file short meanwhile, a read of
+    // the lost pages ends this process with SIGBUS; should it rewrite the file, other numbers are
+    // read, as with any file. Concord itself replaces files by renaming only.
+    unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))
 }
 
 /// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.

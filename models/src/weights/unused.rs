@@ -31,6 +31,7 @@ impl ModelFolder {
     /// and every program computes from `config.json`.
     fn is_harmless(&self, name: &str) -> bool {
         (name == HEAD && self.config().tie_embeddings)
+            || self.is_empty_bias(name)
             || (name.starts_with("model.") && name.ends_with("rotary_emb.inv_freq"))
     }
 
@@ -55,7 +56,9 @@ impl ModelFolder {
             "_scale_inv",
             "absmax",
         ]) {
-            "the weights are quantized: take the model as it was before".to_string()
+            "the weights are packed, and config.json does not say how (quantization_config), or \
+             says another way"
+                .to_string()
         } else if ends(&[".bias"]) {
             "config.json makes no such bias (attention_bias, mlp_bias)".to_string()
         } else if ends(&["q_norm.weight", "k_norm.weight"]) {

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use concord_models::weights::TensorFile;
-use serde_json::Value;
 
 /// A path in `shared/reference/packed`, or `None` with a line that says that the test was not made.
 pub fn packed(name: &str) -> Option<PathBuf> {
@@ -18,14 +17,6 @@ pub fn packed(name: &str) -> Option<PathBuf> {
         found.display()
     );
     None
-}
-
-/// What a vector's file says of itself: `quantization_config`, and notes.
-pub fn about(path: &Path) -> Value {
-    let bytes = std::fs::read(path).unwrap();
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-    let about = metadata.metadata().as_ref().unwrap()["about"].clone();
-    serde_json::from_str(&about).unwrap()
 }
 
 /// The bits of an F32 tensor.

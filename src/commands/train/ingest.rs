@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
-use concord_models::config::DecoderConfig;
 use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
@@ -64,7 +63,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         );
     }
     let folder = ModelFolder::open(&path)?;
-    DecoderConfig::check_training(folder.dir())?;
+    folder.check_training()?;
     let mut blobs = BlobSet::default();
     let model = blobs.model(&folder)?;
     let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
@@ -118,7 +117,7 @@ fn data_manifest(
 ) -> anyhow::Result<(Digest, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
-        true => Some(TextTokenizer::open(folder.dir())?),
+        true => Some(folder.tokenizer()?),
         false => None,
     };
     if let Some(tokenizer) = &tokenizer {
