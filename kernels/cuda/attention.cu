@@ -64,6 +64,8 @@ struct Forward {
     // Pages of 128 tokens, two addresses each: codes [k | v, 128, kv_heads, dim], then exponents.
     const u64 *pages;
     Heads shape;
+    // Read where scores are capped.
+    ScoreCap cap;
     i32 limit;
     // Tokens of a sequence; the part of them, and of the sequences, that this launch computes.
     u32 tokens;
@@ -110,11 +112,11 @@ template <u32 DIGITS> struct ForwardTile {
     f32 sum[ROWS];
 };
 
-// Scores of a block in place of their sums; gives bit 4 n + i for what is seen, 0 elsewhere. The
-// maximum of each row comes out in shared memory, after the next barrier.
-template <u32 DIGITS>
+// Scores of a block, under the cap where CAPPED, in place of their sums; gives bit 4 n + i for what
+// is seen, 0 elsewhere. The maximum of each row comes out in shared memory, after the next barrier.
+template <u32 DIGITS, bool CAPPED>
 DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardTile<DIGITS> &tile,
-                       u32 first_key) {
+                       const ScoreCap &cap, u32 first_key) {
     u32 seen = 0;
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
@@ -127,7 +129,8 @@ DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardT
 #pragma unroll
             for (u32 i = 2 * half; i < 2 * half + 2; i++) {
                 const u32 column = own_column(n, i);
-                const f32 score = product_of(sums.total(n, i), q_exp, tile.k_exp[column]);
+                f32 score = product_of(sums.total(n, i), q_exp, tile.k_exp[column]);
+                if constexpr (CAPPED) score = cap.of(score);
                 value[n][i] = score;
                 if (!query.sees(first_key + column)) continue;
                 seen |= 1u << (4 * n + i);
@@ -173,7 +176,7 @@ template <u32 DIGITS> DEVICE void merge_sums(ForwardTile<DIGITS> &tile, u32 firs
 
 // Merges the softmax of the block of keys from `first_key` on, of which there are `count`, into the
 // one so far. `q`, `part_out` are where the codes and the results of the run of queries begin.
-template <u32 DIGITS>
+template <u32 DIGITS, bool CAPPED>
 DEVICE void forward_block(ForwardTile<DIGITS> &tile, const Forward &in, const KeyBlock &keys,
                           u32 first_key, u32 count, const i16 *q, f32 *part_out) {
     const u32 dim = in.shape.dim, kv_heads = in.shape.kv_heads;
@@ -193,7 +196,7 @@ DEVICE void forward_block(ForwardTile<DIGITS> &tile, const Forward &in, const Ke
     f32 value[4][4];
     Sums<DIGITS, 4> sums;
     score_sums(sums, tile.stage, dim, query_codes, key_codes);
-    const u32 seen = take_scores(value, sums, tile, first_key);
+    const u32 seen = take_scores<DIGITS, CAPPED>(value, sums, tile, in.cap, first_key);
     __syncthreads();
     take_exponentials(value, tile, seen);
     i32 exponent[2];
@@ -209,7 +212,7 @@ DEVICE void forward_block(ForwardTile<DIGITS> &tile, const Forward &in, const Ke
     });
 }
 
-template <u32 DIGITS>
+template <u32 DIGITS, bool CAPPED>
 DEVICE void forward(const Forward &in, f32 *part_out, i32 *part_max, f32 *part_sum) {
     __shared__ ForwardTile<DIGITS> tile;
     const Heads &shape = in.shape;
@@ -241,9 +244,9 @@ DEVICE void forward(const Forward &in, f32 *part_out, i32 *part_max, f32 *part_s
     const u32 end_block = least(first_block + in.slot_blocks, div_ceil(end_key, BLOCK));
     for (u32 block = greatest(first_block, first_seen); block < end_block; block++) {
         const u32 first_key = block * BLOCK;
-        forward_block(tile, in, in.keys(sequence, block, kv_head), first_key,
-                      least(BLOCK, end_key - first_key), in.q + rows * shape.dim,
-                      part_out + part_rows * shape.dim);
+        forward_block<DIGITS, CAPPED>(tile, in, in.keys(sequence, block, kv_head), first_key,
+                                      least(BLOCK, end_key - first_key), in.q + rows * shape.dim,
+                                      part_out + part_rows * shape.dim);
     }
     __syncthreads();
     if (threadIdx.x < ROWS && tile.query[threadIdx.x].end > 0) {
@@ -256,31 +259,65 @@ DEVICE void forward(const Forward &in, f32 *part_out, i32 *part_max, f32 *part_s
 #define FORWARD_PARAMETERS                                                                       \
     const i16 *q, const i32 *q_exp, const i16 *k, const i32 *k_exp, const i16 *v,                \
         const i32 *v_exp, const u64 *pages, u32 heads, u32 kv_heads, u32 dim, u32 window,        \
-        i32 limit, u32 tokens, u32 first_sequence, u32 first_token, u32 count,                   \
-        u32 first_position, u32 first_block, u32 slot_blocks, u32 slots, f32 *part_out,          \
-        i32 *part_max, f32 *part_sum
+        f32 inward, f32 outward, i32 limit, u32 tokens, u32 first_sequence, u32 first_token,     \
+        u32 count, u32 first_position, u32 first_block, u32 slot_blocks, u32 slots,              \
+        f32 *part_out, i32 *part_max, f32 *part_sum
 #define FORWARD_ARGUMENTS                                                                       \
-    {q,      q_exp,          {k, k_exp, v, v_exp}, pages, {heads, kv_heads, dim, window}, limit, \
-     tokens, first_sequence, first_token,          count, first_position, first_block,          \
-     slot_blocks, slots},                                                                       \
+    {q,                                                                                         \
+     q_exp,                                                                                     \
+     {k, k_exp, v, v_exp},                                                                      \
+     pages,                                                                                     \
+     {heads, kv_heads, dim, window},                                                            \
+     {inward, outward},                                                                         \
+     limit,                                                                                     \
+     tokens,                                                                                    \
+     first_sequence,                                                                            \
+     first_token,                                                                               \
+     count,                                                                                     \
+     first_position,                                                                            \
+     first_block,                                                                               \
+     slot_blocks,                                                                               \
+     slots},                                                                                    \
         part_out, part_max, part_sum
 
 // Grid: tiles of 32 (token, head of the group) times sequences times slots; key heads.
 // Codes of one digit, |q| <= 127.
 KERNEL(256) attention_forward_1(FORWARD_PARAMETERS) {
-    forward<1>(FORWARD_ARGUMENTS);
+    forward<1, false>(FORWARD_ARGUMENTS);
 }
 
 // Codes of two digits.
 KERNEL(256) attention_forward_2(FORWARD_PARAMETERS) {
-    forward<2>(FORWARD_ARGUMENTS);
+    forward<2, false>(FORWARD_ARGUMENTS);
 }
 
-// Merges the slots of each query and divides. part_out [slots, sequences, count, heads, dim] (with
+// Codes of two digits or of one, scores under a cap.
+KERNEL(256) attention_forward_capped(FORWARD_PARAMETERS) {
+    forward<2, true>(FORWARD_ARGUMENTS);
+}
+
+// A softmax over all keys, and what is left to do: out = numerator * keep / sum.
+struct SoftmaxEnd {
+    i32 max;
+    f32 sum;
+    f32 keep;
+};
+
+// Adds the sink of the query's head, one more key without a value, where there is one.
+DEVICE SoftmaxEnd end_of(i32 max, f32 sum, const f32 *sink) {
+    if (sink == nullptr) return {max == NO_MAX ? 0 : max, sum, 1.0f};
+    const f32 score = rn::mul(*sink, LOG2_E);
+    const i32 all = greatest(max, ceil_to_int(score));
+    const f32 keep = max == NO_MAX ? 1.0f : rescale(max, all);
+    const f32 own = exp2_of(rn::sub(score, __int2float_rn(all)));
+    return {all, rn::add(rn::mul(sum, keep), own), keep};
+}
+
+// Merges the slots of each query, adds the sinks [heads] unless they are null, and divides. part_out [slots, sequences, count, heads, dim] (with
 // one slot it may be `out` itself), part_max and part_sum [slots, sequences, count, heads]. A grid
 // of any size.
-KERNEL(256) attention_merge(const f32 *part_out, const i32 *part_max, const f32 *part_sum, f32 *out,
-                            i32 *max, f32 *sum, u32 heads, u32 dim, u32 tokens, u32 first_sequence,
+KERNEL(256) attention_merge(const f32 *part_out, const i32 *part_max, const f32 *part_sum,
+                            const f32 *sinks, f32 *out, i32 *max, f32 *sum, u32 heads, u32 dim, u32 tokens, u32 first_sequence,
                             u32 sequences, u32 first_token, u32 count, u32 first_block,
                             u32 slot_blocks, u32 slots) {
     const u64 rows = static_cast<u64>(sequences) * count * heads;
@@ -307,10 +344,12 @@ KERNEL(256) attention_merge(const f32 *part_out, const i32 *part_max, const f32 
         const u64 in_sequence = static_cast<u64>(count) * heads;
         const u64 first = (first_sequence + row / in_sequence) * tokens + first_token;
         const u64 target = first * heads + row % in_sequence;
-        out[target * dim + feature] = rn::div(total_out, total_sum);
+        const f32 *sink = sinks == nullptr ? nullptr : sinks + row % heads;
+        const SoftmaxEnd end = end_of(total_max, total_sum, sink);
+        out[target * dim + feature] = rn::div(rn::mul(total_out, end.keep), end.sum);
         if (feature == 0) {
-            max[target] = total_max == NO_MAX ? 0 : total_max;
-            sum[target] = total_sum;
+            max[target] = end.max;
+            sum[target] = end.sum;
         }
     });
 }

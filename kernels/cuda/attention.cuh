@@ -11,6 +11,7 @@
 #include "coding.cuh"
 #include "digits.cuh"
 #include "mma.cuh"
+#include "math.cuh"
 
 static constexpr u32 THREADS = 256;
 // Rows of a tile.
@@ -290,3 +291,12 @@ DEVICE f32 product_of(i64 sum, i32 ea, i32 eb) {
         return rn::mul(__ll2float_rn(sum), pow2_f32(exponent));
     return rounded_product(sum, ea, eb);
 }
+
+// The soft cap of scores, kernels/src/reference/attention/cap.rs: ln(2) / cap and cap * log2(e).
+struct ScoreCap {
+    f32 inward;
+    f32 outward;
+
+    f32 bent(f32 score) const { return tanh_of(rn::mul(score, inward)); }
+    f32 of(f32 score) const { return rn::mul(outward, bent(score)); }
+};

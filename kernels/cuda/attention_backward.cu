@@ -1,6 +1,7 @@
 // Attention, backward: NUMERICS.md, section 5; twin of kernels/src/cpu/attention/backward.rs.
 //
 //     p = exp2(t - max) * inverse    dp = dO . v    ds = p * (dp - delta)
+//     under a cap: t = outward * h, h = tanh(score * inward), ds = p * (1 - h^2) * (dp - delta)
 //     dq += code(ds * 2^ek) k    over blocks of 128 keys in order, then times the scale
 //     dk += code(ds * 2^eq) q    over the heads of the group, then blocks of 128 queries in order,
 //                                then times ln 2
@@ -11,6 +12,7 @@
 // thread, which adds in the order of the contract; no sum is split.
 #include "attention.cuh"
 #include "heads.cuh"
+#include "spread.cuh"
 #include "sum.cuh"
 
 // delta = sum(dO * O) and inverse = 1 / sum of each row. A warp takes a row; a grid of any size.
@@ -24,6 +26,17 @@ KERNEL(256) attention_delta(const f32 *d_out, const f32 *out, const f32 *sum, f3
         delta[row] = own;
         inverse[row] = rn::div(1.0f, sum[row]);
     }
+}
+
+// What each query adds to the gradients of the sinks [heads]: terms, max, inverse and delta are
+// [rows], a row a (token, head). A grid of any size.
+KERNEL(256) attention_sink_terms(const f32 *sinks, const i32 *max, const f32 *inverse,
+                                 const f32 *delta, f32 *terms, u64 rows, u32 heads) {
+    for_each_of(rows, [&](u64 row) {
+        const f32 score = rn::mul(sinks[row % heads], LOG2_E);
+        const f32 p = rn::mul(exp2_of(rn::sub(score, __int2float_rn(max[row]))), inverse[row]);
+        terms[row] = -rn::mul(p, delta[row]);
+    });
 }
 
 // What both kernels read.
@@ -40,6 +53,8 @@ struct Backward {
     const f32 *inverse;
     const f32 *delta;
     Heads shape;
+    // Read where scores are capped.
+    ScoreCap cap;
     i32 limit;
     u32 tokens;
 };
@@ -62,6 +77,23 @@ DEVICE f32 probability(const QueryState &state, f32 score) {
     return rn::mul(exp2_of(rn::sub(score, state.max)), state.inverse);
 }
 
+// The probability of a score, and the same times the slope of the cap where CAPPED.
+struct Probability {
+    f32 p;
+    f32 sloped;
+};
+
+template <bool CAPPED>
+DEVICE Probability probability_of(const QueryState &state, const ScoreCap &cap, f32 score) {
+    if constexpr (!CAPPED) {
+        const f32 p = probability(state, score);
+        return {p, p};
+    }
+    const f32 bent = cap.bent(score);
+    const f32 p = probability(state, rn::mul(cap.outward, bent));
+    return {p, rn::mul(p, rn::fma(-bent, bent, 1.0f))};
+}
+
 // Adds a product to an element of a gradient: from 0 where it is the first, times `factor` after
 // the last.
 DEVICE void accumulate(f32 &sum, f32 product, bool first, bool last, f32 factor) {
@@ -82,7 +114,7 @@ template <u32 DIGITS> struct QueryTile {
 // Adds to dq what the keys of one block give, of which there are `existing`, `count` of them seen
 // by some query of the tile. `rows` and `keys` are the rows before the sequence and before the
 // first key.
-template <u32 DIGITS>
+template <u32 DIGITS, bool CAPPED>
 DEVICE void dq_block(QueryTile<DIGITS> &tile, const Backward &in, u32 first_key, u32 existing,
                      u32 count, u64 rows, u64 keys, f32 scale, f32 *dq) {
     const u32 dim = in.shape.dim, kv_heads = in.shape.kv_heads;
@@ -107,7 +139,8 @@ DEVICE void dq_block(QueryTile<DIGITS> &tile, const Backward &in, u32 first_key,
         for (u32 i = 0; i < 4; i++) {
             const QueryState &state = tile.state[own_row(i / 2)];
             const i32 k_exp = tile.k_exp[own_column(n, i)];
-            value[n][i] = probability(state, product_of(sums.total(n, i), state.q_exp, k_exp));
+            const f32 score = product_of(sums.total(n, i), state.q_exp, k_exp);
+            value[n][i] = probability_of<CAPPED>(state, in.cap, score).sloped;
         }
     score_sums(sums, tile.stage, dim, [&](u32 row) { return of_query(in.d_out, row); },
                [&](u32 key) { return of_key(in.v, key); });
@@ -138,7 +171,8 @@ DEVICE void dq_block(QueryTile<DIGITS> &tile, const Backward &in, u32 first_key,
                  });
 }
 
-template <u32 DIGITS> DEVICE void all_dq(const Backward &in, f32 scale, f32 *dq) {
+template <u32 DIGITS, bool CAPPED>
+DEVICE void all_dq(const Backward &in, f32 scale, f32 *dq) {
     __shared__ QueryTile<DIGITS> tile;
     const Heads &shape = in.shape;
     const u32 kv_head = blockIdx.y, group = shape.group();
@@ -159,8 +193,8 @@ template <u32 DIGITS> DEVICE void all_dq(const Backward &in, f32 scale, f32 *dq)
     for (u32 block = first_block; block * BLOCK < end_key; block++) {
         const u32 first_key = block * BLOCK;
         const u64 keys = (tokens_before + first_key) * shape.kv_heads + kv_head;
-        dq_block(tile, in, first_key, least(BLOCK, in.tokens - first_key),
-                 least(BLOCK, end_key - first_key), rows, keys, scale, dq);
+        dq_block<DIGITS, CAPPED>(tile, in, first_key, least(BLOCK, in.tokens - first_key),
+                                 least(BLOCK, end_key - first_key), rows, keys, scale, dq);
     }
 }
 
@@ -203,7 +237,7 @@ struct Meeting {
 };
 
 // p and ds of a tile of keys (rows) and a block of queries (columns), 0 where masked.
-template <u32 DIGITS>
+template <u32 DIGITS, bool CAPPED>
 DEVICE void take_gradients(KeyTile<DIGITS> &tile, const Backward &in, const Meeting &at,
                            f32 (&p)[4][4], f32 (&ds)[4][4]) {
     const u32 dim = in.shape.dim, heads = in.shape.heads, kv_heads = in.shape.kv_heads;
@@ -222,7 +256,10 @@ DEVICE void take_gradients(KeyTile<DIGITS> &tile, const Backward &in, const Meet
         for (u32 i = 0; i < 4; i++) {
             const QueryState &state = tile.state[own_column(n, i)];
             const i32 k_exp = tile.k_exp[own_row(i / 2)];
-            p[n][i] = probability(state, product_of(sums.total(n, i), state.q_exp, k_exp));
+            const f32 score = product_of(sums.total(n, i), state.q_exp, k_exp);
+            const Probability own = probability_of<CAPPED>(state, in.cap, score);
+            p[n][i] = own.p;
+            if constexpr (CAPPED) ds[n][i] = own.sloped;
         }
     score_sums(sums, tile.stage, dim, [&](u32 row) { return of_key(in.v, row); },
                [&](u32 column) { return of_query(in.d_out, column); });
@@ -234,7 +271,8 @@ DEVICE void take_gradients(KeyTile<DIGITS> &tile, const Backward &in, const Meet
             const QueryState &state = tile.state[column];
             const f32 dp = product_of(sums.total(n, i), state.d_out_exp, tile.v_exp[row]);
             const bool seen = at.sees(row, column, in.shape.window);
-            ds[n][i] = seen ? rn::mul(p[n][i], rn::sub(dp, state.delta)) : 0.0f;
+            const f32 sloped = CAPPED ? ds[n][i] : p[n][i];
+            ds[n][i] = seen ? rn::mul(sloped, rn::sub(dp, state.delta)) : 0.0f;
             p[n][i] = seen ? p[n][i] : 0.0f;
         }
 }
@@ -271,7 +309,8 @@ DEVICE void add_by_key(KeyTile<DIGITS> &tile, const Backward &in, const Meeting 
                  });
 }
 
-template <u32 DIGITS> DEVICE void all_dk_dv(const Backward &in, f32 *dk, f32 *dv) {
+template <u32 DIGITS, bool CAPPED>
+DEVICE void all_dk_dv(const Backward &in, f32 *dk, f32 *dv) {
     __shared__ KeyTile<DIGITS> tile;
     const Heads &shape = in.shape;
     const u32 kv_head = blockIdx.y, group = shape.group();
@@ -302,7 +341,7 @@ template <u32 DIGITS> DEVICE void all_dk_dv(const Backward &in, f32 *dk, f32 *dv
                 tile.d_out_exp[query] = state.d_out_exp;
             }
             f32 p[4][4], ds[4][4];
-            take_gradients(tile, in, at, p, ds);
+            take_gradients<DIGITS, CAPPED>(tile, in, at, p, ds);
             add_by_key(tile, in, at, p, tile.d_out_exp, in.d_out, 1.0f, dv);
             add_by_key(tile, in, at, ds, tile.q_exp, in.q, LN_2, dk);
         }
@@ -313,29 +352,41 @@ template <u32 DIGITS> DEVICE void all_dk_dv(const Backward &in, f32 *dk, f32 *dv
     const i16 *q, const i32 *q_exp, const i16 *k, const i32 *k_exp, const i16 *v,                \
         const i32 *v_exp, const i16 *d_out, const i32 *d_out_exp, const i32 *max,                \
         const f32 *inverse, const f32 *delta, u32 heads, u32 kv_heads, u32 dim, u32 window,      \
-        i32 limit, u32 tokens
+        f32 inward, f32 outward, i32 limit, u32 tokens
 #define BACKWARD_ARGUMENTS                                                                      \
-    {q,   q_exp,   k,     k_exp,  v,      v_exp, d_out, d_out_exp,                              \
-     max, inverse, delta, {heads, kv_heads, dim, window}, limit, tokens}
+    {q,         q_exp, k,       k_exp, v,     v_exp,                                            \
+     d_out,     d_out_exp,                                                                      \
+     max,       inverse, delta, {heads, kv_heads, dim, window},                                 \
+     {inward, outward}, limit, tokens}
 
 // Grid: tiles of 32 (token, head of the group) times sequences; key heads.
 // Codes of one digit, |q| <= 127.
 KERNEL(256) attention_dq_1(BACKWARD_PARAMETERS, f32 scale, f32 *dq) {
-    all_dq<1>(BACKWARD_ARGUMENTS, scale, dq);
+    all_dq<1, false>(BACKWARD_ARGUMENTS, scale, dq);
 }
 
 // Codes of two digits.
 KERNEL(256) attention_dq_2(BACKWARD_PARAMETERS, f32 scale, f32 *dq) {
-    all_dq<2>(BACKWARD_ARGUMENTS, scale, dq);
+    all_dq<2, false>(BACKWARD_ARGUMENTS, scale, dq);
+}
+
+// Codes of two digits or of one, scores under a cap.
+KERNEL(256) attention_dq_capped(BACKWARD_PARAMETERS, f32 scale, f32 *dq) {
+    all_dq<2, true>(BACKWARD_ARGUMENTS, scale, dq);
 }
 
 // Grid: tiles of 32 keys times sequences; key heads.
 // Codes of one digit, |q| <= 127.
 KERNEL(256) attention_dk_dv_1(BACKWARD_PARAMETERS, f32 *dk, f32 *dv) {
-    all_dk_dv<1>(BACKWARD_ARGUMENTS, dk, dv);
+    all_dk_dv<1, false>(BACKWARD_ARGUMENTS, dk, dv);
 }
 
 // Codes of two digits.
 KERNEL(256) attention_dk_dv_2(BACKWARD_PARAMETERS, f32 *dk, f32 *dv) {
-    all_dk_dv<2>(BACKWARD_ARGUMENTS, dk, dv);
+    all_dk_dv<2, false>(BACKWARD_ARGUMENTS, dk, dv);
+}
+
+// Codes of two digits or of one, scores under a cap.
+KERNEL(256) attention_dk_dv_capped(BACKWARD_PARAMETERS, f32 *dk, f32 *dv) {
+    all_dk_dv<2, true>(BACKWARD_ARGUMENTS, dk, dv);
 }

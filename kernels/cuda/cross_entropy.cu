@@ -36,15 +36,17 @@ KERNEL(512) cross_entropy_rows(f32 *logits, const u32 *targets, f32 *losses, u32
     }
 }
 
-// dx [rows, hidden] -= the decoded row of w [vocab, hidden] at each row's target.
+// dx [rows, hidden] -= the decoded row of w [vocab, hidden] at each row's target, times the row's
+// share [rows] where these are not null. A share of 1 fused is the difference, bit for bit.
 KERNEL(256) cross_entropy_take_weight(f32 *dx, const i16 *q, const i32 *exp, const u32 *targets,
-                                      u32 rows, u32 hidden, u32 vocab) {
+                                      const f32 *shares, u32 rows, u32 hidden, u32 vocab) {
     for_each_in(rows, hidden, [&](u32 row, u32 c) {
         const u32 target = targets[row];
         if (target >= vocab) return;
         const f64 code = __int2double_rn(q[static_cast<u64>(target) * hidden + c]);
         const f32 weight = __double2float_rn(__dmul_rn(code, pow2_f64(exp[target])));
         const u64 at = static_cast<u64>(row) * hidden + c;
-        dx[at] = rn::sub(dx[at], weight);
+        const f32 share = shares != nullptr ? shares[row] : 1.0f;
+        dx[at] = rn::fma(-share, weight, dx[at]);
     });
 }

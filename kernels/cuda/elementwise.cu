@@ -68,6 +68,16 @@ KERNEL(256) ln_assign(f32 *x, u64 len) {
     for_each_of(len, [&](u64 i) { x[i] = ln_of(x[i]); });
 }
 
+// x = tanh(x) for each element.
+KERNEL(256) tanh_assign(f32 *x, u64 len) {
+    for_each_of(len, [&](u64 i) { x[i] = tanh_of(x[i]); });
+}
+
+// x = erf(x) for each element.
+KERNEL(256) erf_assign(f32 *x, u64 len) {
+    for_each_of(len, [&](u64 i) { x[i] = erf_of(x[i]); });
+}
+
 // x = the smallest integer not below x, for each element.
 KERNEL(256) ceil_assign(f32 *x, u64 len) {
     for_each_of(len, [&](u64 i) { x[i] = __int2float_rn(ceil_to_int(x[i])); });

@@ -45,15 +45,17 @@ KERNEL(256) embedding_add(const f32 *dy, const u32 *ids, const u32 *next, const 
 }
 
 // dw [vocab, hidden] -= the one-hot part: each row takes off the rows of x [tokens, hidden] of its
-// tokens by rising position. A target of NONE takes nothing.
-KERNEL(256) embedding_take(const f32 *x, const u32 *targets, const u32 *next, const u32 *follows,
-                           f32 *dw, u32 tokens, u32 hidden, u32 vocab) {
+// tokens by rising position, times their shares [tokens] where these are not null. A target of NONE
+// takes nothing. A share of 1 fused is the difference, bit for bit.
+KERNEL(256) embedding_take(const f32 *x, const f32 *shares, const u32 *targets, const u32 *next,
+                           const u32 *follows, f32 *dw, u32 tokens, u32 hidden, u32 vocab) {
     for_each_in(tokens, hidden, [&](u32 token, u32 c) {
         if (follows[token] != 0 || targets[token] >= vocab) return;
         const u64 at = static_cast<u64>(targets[token]) * hidden + c;
         f32 value = dw[at];
         for (u32 t = token; t != NONE; t = next[t]) {
-            value = rn::sub(value, x[static_cast<u64>(t) * hidden + c]);
+            const f32 share = shares != nullptr ? shares[t] : 1.0f;
+            value = rn::fma(-share, x[static_cast<u64>(t) * hidden + c], value);
         }
         dw[at] = value;
     });

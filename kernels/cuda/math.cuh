@@ -99,6 +99,55 @@ DEVICE f32 ln_of(f32 x) {
     return x < 0.0f || x != x ? QUIET_NAN : value;
 }
 
+#define MAGNITUDE 0x7fffffffu
+
+// `magnitude` with the sign of x.
+DEVICE f32 with_sign_of(f32 magnitude, f32 x) {
+    return from_bits(bits_of(magnitude) | (bits_of(x) & ~MAGNITUDE));
+}
+
+// tanh(x): -1 and 1 at the ends, -0 of -0.
+DEVICE f32 tanh_of(f32 x) {
+    const f32 a = from_bits(bits_of(x) & MAGNITUDE);
+    const f32 z = rn::mul(a, a);
+    f32 p = from_bits(0xba26950eu);
+    p = rn::fma(p, z, from_bits(0x3b42f62du));
+    p = rn::fma(p, z, from_bits(0xbc0ce984u));
+    p = rn::fma(p, z, from_bits(0x3cb2a227u));
+    p = rn::fma(p, z, from_bits(0xbd5d0504u));
+    p = rn::fma(p, z, from_bits(0x3e088865u));
+    p = rn::fma(p, z, from_bits(0xbeaaaaaau));
+    const f32 near = rn::fma(a, rn::mul(z, p), a);
+    const f32 clamped = a > 10.0f ? 10.0f : a;
+    const f32 grown = rn::add(exp_of(rn::add(clamped, clamped)), 1.0f);
+    const f32 far = rn::sub(1.0f, rn::div(2.0f, grown));
+    return with_sign_of(a < 0.75f ? near : far, x);
+}
+
+// erf(x): -1 and 1 at the ends, -0 of -0.
+DEVICE f32 erf_of(f32 x) {
+    const f32 a = from_bits(bits_of(x) & MAGNITUDE);
+    const f32 z = rn::mul(a, a);
+    f32 p = from_bits(0x38a57263u);
+    p = rn::fma(p, z, from_bits(0xba5242f4u));
+    p = rn::fma(p, z, from_bits(0x3baa0cfau));
+    p = rn::fma(p, z, from_bits(0xbcdbfddau));
+    p = rn::fma(p, z, from_bits(0x3de71690u));
+    p = rn::fma(p, z, from_bits(0xbec0939fu));
+    p = rn::fma(p, z, from_bits(0x3e0375d4u));
+    const f32 near = rn::fma(a, p, a);
+    const f32 clamped = a > 4.0f ? 4.0f : a;
+    f32 q = from_bits(0xb9436f06u);
+    q = rn::fma(q, clamped, from_bits(0x3b412da5u));
+    q = rn::fma(q, clamped, from_bits(0xbcb2e5cfu));
+    q = rn::fma(q, clamped, from_bits(0x3dd329abu));
+    q = rn::fma(q, clamped, from_bits(0x3f235d74u));
+    q = rn::fma(q, clamped, from_bits(0x3f904476u));
+    q = rn::fma(q, clamped, from_bits(0x39b30d0bu));
+    const f32 far = rn::sub(1.0f, exp_of(-q));
+    return with_sign_of(a < 1.0f ? near : far, x);
+}
+
 // The smallest integer not below x, clamped to +-2^20; 0 for NaN.
 DEVICE i32 ceil_to_int(f32 x) {
     f32 clamped = x < -1048576.0f ? -1048576.0f : x;

@@ -111,6 +111,60 @@ pub fn ln(x: f32) -> f32 {
     }
 }
 
+/// The bits of a float without its sign.
+const MAGNITUDE: u32 = 0x7fff_ffff;
+
+/// `magnitude` with the sign of `x`.
+#[inline(always)]
+fn with_sign_of(magnitude: f32, x: f32) -> f32 {
+    f32::from_bits(magnitude.to_bits() | (x.to_bits() & !MAGNITUDE))
+}
+
+/// `tanh(x)`: -1 and 1 at the ends, -0 of -0.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let a = f32::from_bits(x.to_bits() & MAGNITUDE);
+    let z = a * a;
+    let p = f32::from_bits(0xba26_950e);
+    let p = p.mul_add(z, f32::from_bits(0x3b42_f62d));
+    let p = p.mul_add(z, f32::from_bits(0xbc0c_e984));
+    let p = p.mul_add(z, f32::from_bits(0x3cb2_a227));
+    let p = p.mul_add(z, f32::from_bits(0xbd5d_0504));
+    let p = p.mul_add(z, f32::from_bits(0x3e08_8865));
+    let p = p.mul_add(z, f32::from_bits(0xbeaa_aaaa));
+    let near = a.mul_add(z * p, a);
+    // From 9.02 on the result rounds to 1.
+    let clamped = if a > 10.0 { 10.0 } else { a };
+    let far = 1.0 - 2.0 / (exp(clamped + clamped) + 1.0);
+    with_sign_of(if a < 0.75 { near } else { far }, x)
+}
+
+/// The error function `erf(x)`: -1 and 1 at the ends, -0 of -0.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let a = f32::from_bits(x.to_bits() & MAGNITUDE);
+    let z = a * a;
+    let p = f32::from_bits(0x38a5_7263);
+    let p = p.mul_add(z, f32::from_bits(0xba52_42f4));
+    let p = p.mul_add(z, f32::from_bits(0x3baa_0cfa));
+    let p = p.mul_add(z, f32::from_bits(0xbcdb_fdda));
+    let p = p.mul_add(z, f32::from_bits(0x3de7_1690));
+    let p = p.mul_add(z, f32::from_bits(0xbec0_939f));
+    let p = p.mul_add(z, f32::from_bits(0x3e03_75d4));
+    let near = a.mul_add(p, a);
+    // From 3.92 on the result rounds to 1.
+    let clamped = if a > 4.0 { 4.0 } else { a };
+    let q = f32::from_bits(0xb943_6f06);
+    let q = q.mul_add(clamped, f32::from_bits(0x3b41_2da5));
+    let q = q.mul_add(clamped, f32::from_bits(0xbcb2_e5cf));
+    let q = q.mul_add(clamped, f32::from_bits(0x3dd3_29ab));
+    let q = q.mul_add(clamped, f32::from_bits(0x3f23_5d74));
+    let q = q.mul_add(clamped, f32::from_bits(0x3f90_4476));
+    let q = q.mul_add(clamped, f32::from_bits(0x39b3_0d0b));
+    let far = 1.0 - exp(-q);
+    with_sign_of(if a < 1.0 { near } else { far }, x)
+}
+
 /// The integer that `n` is; 0 for NaN, as on every device.
 #[inline(always)]
 fn to_int(n: f32) -> i32 {
@@ -153,7 +207,7 @@ mod tests {
 
     #[test]
     fn errors_against_f64_stay_below_two_ulps() {
-        let mut worst = [0.0f64; 3];
+        let mut worst = [0.0f64; 4];
         for x in samples().filter(|x| x.is_finite()) {
             let wide = f64::from(x);
             if (-149.0..128.0).contains(&x) {
@@ -165,11 +219,9 @@ mod tests {
             if x > 0.0 {
                 worst[2] = worst[2].max(ulps(ln(x), wide.ln()));
             }
+            worst[3] = worst[3].max(ulps(tanh(x), wide.tanh()));
         }
-        println!(
-            "worst errors in ulp: exp2 {}, exp {}, ln {}",
-            worst[0], worst[1], worst[2]
-        );
+        println!("worst errors in ulp of exp2, exp, ln, tanh: {worst:?}");
         assert!(worst.iter().all(|&error| error <= 2.0), "{worst:?}");
     }
 
@@ -188,6 +240,12 @@ mod tests {
             (ln(1.0), ln(0.0), ln(f32::INFINITY)),
             (0.0, f32::NEG_INFINITY, f32::INFINITY)
         );
+        for function in [tanh, erf] {
+            assert_eq!(function(-0.0).to_bits(), (-0.0f32).to_bits());
+            assert_eq!((function(f32::INFINITY), function(f32::MIN)), (1.0, -1.0));
+            assert!(function(f32::NAN).is_nan());
+        }
+        assert_eq!(tanh(f32::from_bits(1)), f32::from_bits(1));
         assert_eq!(
             (ceil_to_int(0.25), ceil_to_int(-0.25), ceil_to_int(3.0)),
             (1, 0, 3)

@@ -2,7 +2,10 @@
 //!
 //! No libm, so that every host makes the same bits.
 
-use crate::Buffer;
+mod rope;
+
+pub use rope::{FrequencyScaling, RopePairs, RopeTable};
+
 use crate::math::pow2_f64;
 
 const LN_2: [f64; 2] = [0.693_147_180_485_539_1, 7.440_617_110_012_397e-11];
@@ -18,6 +21,8 @@ const HALF_PI: [f64; 3] = [
     reason = "bits of the contract stand here, not in a library"
 )]
 const TWO_OVER_PI: f64 = 0.636_619_772_367_581_4;
+
+const PI: f64 = 2.0 * (HALF_PI[0] + HALF_PI[1]);
 
 /// `e^x` for moderate `x`, by a Taylor series after halving the range.
 pub fn exp(x: f64) -> f64 {
@@ -67,96 +72,6 @@ pub fn sin_cos(x: f64) -> (f64, f64) {
         1 => (cos, -sin),
         2 => (-sin, -cos),
         _ => (-cos, sin),
-    }
-}
-
-/// How rotary frequencies are stretched for longer contexts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum FrequencyScaling {
-    /// Not at all.
-    None,
-    /// All divided by a factor.
-    Linear {
-        /// Divides every frequency; above 0.
-        factor: f64,
-    },
-    /// Low frequencies divided, high ones kept, a ramp between (Llama 3.1).
-    Llama3 {
-        /// Divides the low frequencies.
-        factor: f64,
-        /// Wavelengths above `original_max_positions / low_freq_factor` are low frequencies.
-        low_freq_factor: f64,
-        /// Wavelengths below `original_max_positions / high_freq_factor` are high frequencies.
-        high_freq_factor: f64,
-        /// The context that the model was first trained for.
-        original_max_positions: f64,
-    },
-}
-
-/// Cosines and sines of rotary position embedding (Su et al. 2021), `[positions, head_dim / 2]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeTable {
-    /// Half of the head dimension.
-    pub half: usize,
-    /// Row-major cosines.
-    pub cos: Buffer<f32>,
-    /// Row-major sines.
-    pub sin: Buffer<f32>,
-}
-
-impl RopeTable {
-    /// The table for `positions` positions.
-    pub fn new(head_dim: usize, theta: f64, scaling: FrequencyScaling, positions: usize) -> Self {
-        let half = head_dim / 2;
-        let ln_theta = ln(theta);
-        let frequency = |i: usize| {
-            let exponent = 2.0 * i as f64 / head_dim as f64;
-            scaled_frequency(exp(-exponent * ln_theta), scaling)
-        };
-        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
-        let (mut cosines, mut sines) = (Vec::new(), Vec::new());
-        for position in 0..positions {
-            for frequency in &frequencies {
-                let (sin, cos) = sin_cos(position as f64 * frequency);
-                cosines.push(cos as f32);
-                sines.push(sin as f32);
-            }
-        }
-        Self {
-            half,
-            cos: cosines.into(),
-            sin: sines.into(),
-        }
-    }
-
-    /// Positions in the table.
-    pub fn positions(&self) -> usize {
-        self.cos.len().checked_div(self.half).unwrap_or(0)
-    }
-}
-
-fn scaled_frequency(frequency: f64, scaling: FrequencyScaling) -> f64 {
-    match scaling {
-        FrequencyScaling::None => frequency,
-        FrequencyScaling::Linear { factor } => frequency / factor,
-        FrequencyScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_positions,
-        } => {
-            let two_pi = 4.0 * (HALF_PI[0] + HALF_PI[1]);
-            let wavelength = two_pi / frequency;
-            if wavelength < original_max_positions / high_freq_factor {
-                frequency
-            } else if wavelength > original_max_positions / low_freq_factor {
-                frequency / factor
-            } else {
-                let smooth = (original_max_positions / wavelength - low_freq_factor)
-                    / (high_freq_factor - low_freq_factor);
-                (1.0 - smooth) * frequency / factor + smooth * frequency
-            }
-        }
     }
 }
 

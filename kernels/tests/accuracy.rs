@@ -1,7 +1,7 @@
 //! Errors against f64: not of bits, but of size. The bounds are those of NUMERICS.md's formats.
 
 use concord_kernels::coded::Precision;
-use concord_kernels::ops::AttentionShape;
+use concord_kernels::ops::{Activation, Atoms, AttentionShape};
 use concord_kernels::rng::Philox;
 use concord_kernels::{Device, Tensor};
 
@@ -67,61 +67,178 @@ fn products_of_each_precision() {
     }
 }
 
-#[test]
-fn attention_of_ordinary_sharp_and_diffuse_scores() {
-    let (tokens, dim) = (400, 32);
-    let shape = AttentionShape {
-        heads: 1,
-        kv_heads: 1,
-        head_dim: dim,
-        window: None,
-        scale: 1.0 / (dim as f32).sqrt(),
-    };
-    let device = Device::cpu(1);
-    for (what, factor, bound) in [
-        ("ordinary", 1.0, 2e-4),
-        ("sharp", 6.0, 1e-3),
-        ("diffuse", 0.05, 2e-4),
-    ] {
-        let q: Vec<f32> = gaussian(3, tokens * dim)
-            .iter()
-            .map(|v| v * factor)
-            .collect();
-        let (k, v) = (gaussian(4, tokens * dim), gaussian(5, tokens * dim));
-        let [tq, tk, tv] = [&q, &k, &v].map(|x| tensor(x, dim));
-        let p = Precision::I16;
-        let codes = device.attention_codes(&tq, &tk, &tv, &shape, p).unwrap();
-        let out = device.attention(&codes, 1, &shape, p).unwrap();
-        let exact = attention_f64(&q, &k, &v, tokens, dim);
-        below(
-            &format!("attention, {what}"),
-            error(out.out.data(), &exact),
-            bound,
-        );
+/// One head, its shape and what it takes.
+struct Head {
+    tokens: usize,
+    shape: AttentionShape,
+    sink: Option<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    d_out: Vec<f32>,
+}
+
+impl Head {
+    /// Queries are multiplied by `factor`.
+    fn new(factor: f32, dim: usize, window: Option<u32>, soft_cap: Option<f32>) -> Self {
+        let tokens = 400;
+        let draw = |seed| gaussian(seed, tokens * dim);
+        let shape = AttentionShape {
+            heads: 1,
+            kv_heads: 1,
+            head_dim: dim,
+            window,
+            scale: 1.0 / (dim as f32).sqrt(),
+            soft_cap,
+        };
+        Self {
+            tokens,
+            shape,
+            sink: None,
+            q: draw(3).iter().map(|v| v * factor).collect(),
+            k: draw(4),
+            v: draw(5),
+            d_out: draw(9),
+        }
+    }
+
+    /// Output and gradients of q, k, v and the sink.
+    fn computed(&self) -> [Vec<f32>; 5] {
+        let (device, p, shape) = (Device::cpu(1), Precision::I16, &self.shape);
+        let [q, k, v, d_out] =
+            [&self.q, &self.k, &self.v, &self.d_out].map(|x| tensor(x, shape.head_dim));
+        let sinks = self.sink.map(|sink| tensor(&[sink], 1));
+        let sinks = sinks.as_ref();
+        let codes = device.attention_codes(&q, &k, &v, shape, p).unwrap();
+        let out = device.attention(&codes, 1, shape, sinks, p).unwrap();
+        let g = device
+            .attention_backward(&codes, &out, &d_out, 1, shape, sinks, p)
+            .unwrap();
+        let d_sink = g.d_sinks.map_or(Vec::new(), |x| x.data().to_vec());
+        let [out, dq, dk, dv] = [out.out, g.dq, g.dk, g.dv].map(|x| x.data().to_vec());
+        [out, dq, dk, dv, d_sink]
+    }
+
+    /// The same, in f64.
+    fn exact(&self) -> [Vec<f64>; 5] {
+        let dim = self.shape.head_dim;
+        let zeros = || vec![0.0; self.tokens * dim];
+        let [mut out, mut dq, mut dk, mut dv] = [zeros(), zeros(), zeros(), zeros()];
+        let mut d_sink = vec![0.0; usize::from(self.sink.is_some())];
+        for i in 0..self.tokens {
+            let at = i * dim..(i + 1) * dim;
+            let (p, slopes, p_sink) = self.exact_softmax(i);
+            let keys = || (self.shape.first_key(i)..=i).zip(p.iter().zip(&slopes));
+            for (j, (p, _)) in keys() {
+                add(&mut out[at.clone()], *p, &self.v[j * dim..][..dim]);
+                add(&mut dv[j * dim..][..dim], *p, &self.d_out[at.clone()]);
+            }
+            let pairs = self.d_out[at.clone()].iter().zip(&out[at.clone()]);
+            let delta: f64 = pairs.map(|(a, b)| f64::from(*a) * b).sum();
+            for (j, (p, slope)) in keys() {
+                let dp = dot(&self.d_out[at.clone()], &self.v[j * dim..][..dim]);
+                let ds = p * (dp - delta) * slope * f64::from(self.shape.scale);
+                add(&mut dq[at.clone()], ds, &self.k[j * dim..][..dim]);
+                add(&mut dk[j * dim..][..dim], ds, &self.q[at.clone()]);
+            }
+            d_sink.iter_mut().for_each(|d| *d -= p_sink * delta);
+        }
+        [out, dq, dk, dv, d_sink]
+    }
+
+    /// Weights of the keys that query `i` sees, the slopes of the cap at their scores, and the
+    /// weight of the sink.
+    fn exact_softmax(&self, i: usize) -> (Vec<f64>, Vec<f64>, f64) {
+        let dim = self.shape.head_dim;
+        let score = |j: usize| {
+            let z = dot(&self.q[i * dim..][..dim], &self.k[j * dim..][..dim]);
+            let z = z * f64::from(self.shape.scale);
+            let bent = self.shape.soft_cap.map(|cap| (z / f64::from(cap)).tanh());
+            let capped = bent.zip(self.shape.soft_cap);
+            (
+                capped.map_or(z, |(bent, cap)| f64::from(cap) * bent),
+                bent.map_or(1.0, |bent| 1.0 - bent * bent),
+            )
+        };
+        let (scores, slopes): (Vec<f64>, Vec<f64>) =
+            (self.shape.first_key(i)..=i).map(score).unzip();
+        let sink = self.sink.map_or(f64::NEG_INFINITY, f64::from);
+        let max = scores.iter().copied().fold(sink, f64::max);
+        let total: f64 = scores.iter().map(|s| (s - max).exp()).sum::<f64>() + (sink - max).exp();
+        let p = scores.iter().map(|s| (s - max).exp() / total).collect();
+        (p, slopes, (sink - max).exp() / total)
+    }
+
+    fn within(&self, what: &str, [forward, backward]: [f64; 2]) {
+        let names = ["output", "dq", "dk", "dv", "sink's gradient"];
+        let pairs = self.computed().into_iter().zip(self.exact());
+        for (name, (got, exact)) in names.iter().zip(pairs) {
+            if exact.is_empty() {
+                continue;
+            }
+            let bound = if *name == "output" { forward } else { backward };
+            below(
+                &format!("attention, {what}, {name}"),
+                error(&got, &exact),
+                bound,
+            );
+        }
     }
 }
 
-fn attention_f64(q: &[f32], k: &[f32], v: &[f32], tokens: usize, dim: usize) -> Vec<f64> {
-    let mut out = vec![0.0; tokens * dim];
-    for i in 0..tokens {
-        let score = |j: usize| -> f64 {
-            let pairs = q[i * dim..][..dim].iter().zip(&k[j * dim..][..dim]);
-            pairs
-                .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                .sum::<f64>()
-                / (dim as f64).sqrt()
-        };
-        let scores: Vec<f64> = (0..=i).map(score).collect();
-        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        for (j, weight) in weights.iter().enumerate() {
-            for d in 0..dim {
-                out[i * dim + d] += weight / total * f64::from(v[j * dim + d]);
-            }
-        }
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    products.sum()
+}
+
+/// `sum += factor * x`.
+fn add(sum: &mut [f64], factor: f64, x: &[f32]) {
+    for (sum, x) in sum.iter_mut().zip(x) {
+        *sum += factor * f64::from(*x);
     }
-    out
+}
+
+#[test]
+fn attention_of_ordinary_sharp_and_diffuse_scores() {
+    for (what, factor, bounds) in [
+        ("ordinary", 1.0, [2e-4, 5e-4]),
+        ("sharp", 6.0, [1e-3, 2e-3]),
+        ("diffuse", 0.05, [2e-4, 5e-4]),
+    ] {
+        Head::new(factor, 32, None, None).within(what, bounds);
+    }
+}
+
+/// The cap bends most scores of the first, and hardly any of the last.
+#[test]
+fn attention_under_a_soft_cap() {
+    for (factor, cap) in [(6.0, 2.0), (3.0, 10.0), (1.0, 50.0)] {
+        let what = format!("scores x {factor} under {cap}");
+        Head::new(factor, 32, None, Some(cap)).within(&what, [5e-4, 1e-3]);
+    }
+}
+
+/// A sink below, among and above the scores, alone and with a cap and a window.
+#[test]
+fn attention_with_a_sink() {
+    for (sink, window, cap) in [
+        (-3.0, None, None),
+        (1.5, Some(37), None),
+        (9.0, None, None),
+        (0.5, Some(130), Some(2.0)),
+    ] {
+        let mut head = Head::new(2.0, 32, window, cap);
+        head.sink = Some(sink);
+        head.within(&format!("sink {sink}, {window:?}, {cap:?}"), [5e-4, 1e-3]);
+    }
+}
+
+/// Widths of heads that models have.
+#[test]
+fn attention_of_narrow_and_wide_heads() {
+    for dim in [2, 20, 64, 80, 96, 100, 112, 120, 128, 160, 192, 256, 512] {
+        Head::new(1.0, dim, Some(60), None).within(&format!("width {dim}"), [2e-4, 5e-4]);
+    }
 }
 
 #[test]
@@ -158,4 +275,220 @@ fn what_stays_in_floats_is_as_good_as_f32() {
     );
     let exact: Vec<f64> = g.iter().map(|v| f64::from(*v).exp() / total).collect();
     below("probabilities", error(logits.data(), &exact), 1e-6);
+}
+
+/// `erf(x)` by its series, whose terms all have the sign of x.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum, mut odd) = (x, x, 1.0);
+    while term.abs() > 1e-17 * sum.abs() {
+        odd += 2.0;
+        term *= 2.0 * x * x / odd;
+        sum += term;
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
+}
+
+/// An activation in f64.
+fn activation_f64(act: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+    match act {
+        Activation::Silu => x * sigmoid(x),
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / 2f64.sqrt())),
+        Activation::GeluTanh => 0.5 * x * (1.0 + inner.tanh()),
+        Activation::QuickGelu => x * sigmoid(1.702 * x),
+        Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::ClampedSwiglu { alpha, limit } => {
+            let x = x.min(f64::from(limit));
+            x * sigmoid(f64::from(alpha) * x)
+        }
+    }
+}
+
+#[test]
+fn activations_and_their_slopes() {
+    let device = Device::cpu(1);
+    let cols = 3_000;
+    let (g, u, dy) = (gaussian(21, cols), gaussian(22, cols), gaussian(23, cols));
+    let x: Vec<f32> = g.iter().map(|v| v * 2.0).collect();
+    let [tx, tu, tdy] = [&x, &u, &dy].map(|x| tensor(x, cols));
+    let clamped = Activation::ClampedSwiglu {
+        alpha: 1.702,
+        limit: 1.5,
+    };
+    for act in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Relu,
+        Activation::ReluSquared,
+        clamped,
+    ] {
+        let name = format!("{act:?}");
+        let value = |x: &f32| activation_f64(act, f64::from(*x));
+        // The slope, as a quotient of differences.
+        let slope = |x: &f32| {
+            let (x, step) = (f64::from(*x), 1e-6);
+            (activation_f64(act, x + step) - activation_f64(act, x - step)) / (2.0 * step)
+        };
+        let up = |u: &f32| match act {
+            Activation::ClampedSwiglu { limit, .. } => f64::from(u.clamp(-limit, limit)) + 1.0,
+            _ => f64::from(*u),
+        };
+        let up_slope = |u: &f32| match act {
+            Activation::ClampedSwiglu { limit, .. } if u.abs() > limit => 0.0,
+            _ => 1.0,
+        };
+        let exact: Vec<f64> = x.iter().map(value).collect();
+        let y = device.activation(&tx, act).unwrap();
+        below(&name, error(y.data(), &exact), 3e-7);
+        let exact: Vec<f64> = x
+            .iter()
+            .zip(&dy)
+            .map(|(x, dy)| slope(x) * f64::from(*dy))
+            .collect();
+        let dx = device.activation_backward(&tdy, &tx, act).unwrap();
+        below(&format!("{name}, slope"), error(dx.data(), &exact), 1e-6);
+        let exact: Vec<f64> = x.iter().zip(&u).map(|(x, u)| value(x) * up(u)).collect();
+        let y = device.gated(&tx, &tu, act).unwrap();
+        below(&format!("{name}, gated"), error(y.data(), &exact), 3e-7);
+        let (dg, du) = device.gated_backward(&tdy, &tx, &tu, act).unwrap();
+        let all = || x.iter().zip(&u).zip(dy.iter().map(|dy| f64::from(*dy)));
+        let exact: Vec<f64> = all().map(|((x, u), dy)| dy * up(u) * slope(x)).collect();
+        below(&format!("{name}, dg"), error(dg.data(), &exact), 1e-6);
+        let exact: Vec<f64> = all()
+            .map(|((x, u), dy)| dy * up_slope(u) * value(x))
+            .collect();
+        below(&format!("{name}, du"), error(du.data(), &exact), 3e-7);
+    }
+}
+
+#[test]
+fn soft_caps() {
+    let device = Device::cpu(1);
+    let (cols, cap) = (3_000, 1.5f32);
+    let (x, dy) = (gaussian(24, cols), gaussian(25, cols));
+    let y = device.soft_cap(&tensor(&x, cols), cap).unwrap();
+    let t = |x: &f32| (f64::from(*x) / f64::from(cap)).tanh();
+    let exact: Vec<f64> = x.iter().map(|x| f64::from(cap) * t(x)).collect();
+    below("soft cap", error(y.data(), &exact), 2e-7);
+    let dx = device
+        .soft_cap_backward(&tensor(&dy, cols), &y, cap)
+        .unwrap();
+    let pairs = x.iter().zip(&dy);
+    let exact: Vec<f64> = pairs
+        .map(|(x, dy)| f64::from(*dy) * (1.0 - t(x).powi(2)))
+        .collect();
+    below("soft cap, dx", error(dx.data(), &exact), 3e-7);
+}
+
+#[test]
+fn layer_norms_far_from_zero() {
+    let device = Device::cpu(1);
+    let (rows, cols, eps) = (3, 3_000, 1e-5);
+    // A mean of 50 deviations: one pass over squares would lose 3 digits more.
+    let x: Vec<f32> = gaussian(26, rows * cols).iter().map(|v| v + 50.0).collect();
+    let (w, b, dy) = (
+        gaussian(27, cols),
+        gaussian(28, cols),
+        gaussian(29, rows * cols),
+    );
+    let [tx, tw, tb, tdy] = [&x, &w, &b, &dy].map(|x| tensor(x, cols));
+    let (y, mean, inverse) = device.layernorm(&tx, &tw, Some(&tb), eps).unwrap();
+    let (mut exact_y, mut exact_dx, mut exact_dw) = (Vec::new(), Vec::new(), vec![0.0; cols]);
+    for (x, dy) in x.chunks(cols).zip(dy.chunks(cols)) {
+        let n = cols as f64;
+        let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+        let squares = x.iter().map(|v| (f64::from(*v) - mean).powi(2));
+        let r = 1.0 / (squares.sum::<f64>() / n + f64::from(eps)).sqrt();
+        let h: Vec<f64> = x.iter().map(|v| (f64::from(*v) - mean) * r).collect();
+        let wide = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+        let (w, b, dy) = (wide(&w), wide(&b), wide(dy));
+        let g: Vec<f64> = dy.iter().zip(&w).map(|(dy, w)| dy * w).collect();
+        let a = g.iter().sum::<f64>() / n;
+        let c = g.iter().zip(&h).map(|(g, h)| g * h).sum::<f64>() / n;
+        exact_y.extend(h.iter().zip(w.iter().zip(&b)).map(|(h, (w, b))| h * w + b));
+        exact_dx.extend(g.iter().zip(&h).map(|(g, h)| r * (g - a - h * c)));
+        let columns = exact_dw.iter_mut().zip(dy.iter().zip(&h));
+        columns.for_each(|(dw, (dy, h))| *dw += dy * h);
+    }
+    below("layernorm", error(y.data(), &exact_y), 4e-6);
+    let dx = device
+        .layernorm_dx(&tdy, &tx, &tw, &mean, &inverse)
+        .unwrap();
+    below("layernorm, dx", error(dx.data(), &exact_dx), 4e-6);
+    let atoms = Atoms::new(1, rows);
+    let dw = device
+        .layernorm_dw(&tdy, &tx, &mean, &inverse, cols, &atoms)
+        .unwrap();
+    below("layernorm, dw", error(dw.data(), &exact_dw), 4e-6);
+}
+
+/// The gradients of a head whose logits are capped, against those of f64 on the same numbers.
+#[test]
+fn a_capped_head() {
+    let device = Device::cpu(1);
+    let (tokens, hidden, vocab, cap) = (40, 48, 90, 3.0f32);
+    let (x, w) = (gaussian(30, tokens * hidden), gaussian(31, vocab * hidden));
+    let targets: Vec<_> = (0..tokens)
+        .map(|t| (t % 7 != 0).then_some(t as u32 * 2))
+        .collect();
+    let (tx, tw) = (tensor(&x, hidden), tensor(&w, hidden));
+    let p = Precision::I16;
+    let [xc, wc] = [&tx, &tw].map(|x| device.code(x, hidden, p).unwrap());
+    let logits = device
+        .soft_cap(&device.matmul(&xc, &wc).unwrap(), cap)
+        .unwrap();
+    let ids = device.targets(&targets).unwrap();
+    let mut probabilities = logits.clone();
+    let losses = device.cross_entropy(&mut probabilities, &ids).unwrap();
+    let shares = device.soft_cap_targets(&logits, &ids, cap).unwrap();
+    let d_logits = device
+        .soft_cap_backward(&probabilities, &logits, cap)
+        .unwrap();
+    let dx = device
+        .head_dx(&d_logits, &ids, &wc, p, Some(&shares))
+        .unwrap();
+    let mut dw = device
+        .matmul_dw(&d_logits, &xc, &Atoms::new(1, tokens), p)
+        .unwrap();
+    device
+        .take_targets(&mut dw, &tx, &ids, Some(&shares))
+        .unwrap();
+
+    let (mut exact_dx, mut exact_dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+    let mut exact_losses = vec![0.0; tokens];
+    for (t, target) in targets.iter().enumerate() {
+        let Some(target) = target.map(|target| target as usize) else {
+            continue;
+        };
+        let row = &x[t * hidden..][..hidden];
+        let dot = |v: usize| -> f64 {
+            let pairs = row.iter().zip(&w[v * hidden..][..hidden]);
+            pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        let tanh: Vec<f64> = (0..vocab)
+            .map(|v| (dot(v) / f64::from(cap)).tanh())
+            .collect();
+        let powers: Vec<f64> = tanh.iter().map(|t| (f64::from(cap) * t).exp()).collect();
+        let total: f64 = powers.iter().sum();
+        exact_losses[t] = (total / powers[target]).ln();
+        for v in 0..vocab {
+            let one = f64::from(u8::from(v == target));
+            let d = (powers[v] / total - one) * (1.0 - tanh[v].powi(2));
+            for i in 0..hidden {
+                exact_dx[t * hidden + i] += d * f64::from(w[v * hidden + i]);
+                exact_dw[v * hidden + i] += d * f64::from(row[i]);
+            }
+        }
+    }
+    below(
+        "capped head, losses",
+        error(losses.data(), &exact_losses),
+        1e-4,
+    );
+    below("capped head, dx", error(dx.data(), &exact_dx), 5e-4);
+    below("capped head, dw", error(dw.data(), &exact_dw), 5e-4);
 }

@@ -9,7 +9,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use concord_kernels::cpu::elementwise::{exp_assign, exp2_assign, ln_assign};
+use concord_kernels::cpu::elementwise::{
+    erf_assign, exp_assign, exp2_assign, ln_assign, tanh_assign,
+};
 use concord_kernels::isa::Isa;
 
 const INPUTS: u64 = 1 << 32;
@@ -25,7 +27,7 @@ struct Function {
     exact: fn(f64) -> f64,
 }
 
-const FUNCTIONS: [Function; 3] = [
+const FUNCTIONS: [Function; 5] = [
     Function {
         name: "exp2",
         assign: exp2_assign,
@@ -41,7 +43,32 @@ const FUNCTIONS: [Function; 3] = [
         assign: ln_assign,
         exact: f64::ln,
     },
+    Function {
+        name: "tanh",
+        assign: tanh_assign,
+        exact: f64::tanh,
+    },
+    Function {
+        name: "erf",
+        assign: erf_assign,
+        exact: erf_f64,
+    },
 ];
+
+/// `erf(x)` by the series without alternating signs,
+/// `2 / sqrt(pi) * exp(-x^2) * sum of 2^k x^(2k+1) / (1 * 3 * ... (2k+1))`.
+fn erf_f64(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum, mut odd) = (x, x, 1.0);
+    while term.abs() > 1e-17 * sum.abs() {
+        odd += 2.0;
+        term *= 2.0 * x * x / odd;
+        sum += term;
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
+}
 
 /// Hands every `stride`th input to `check`, in blocks, on two threads.
 fn for_all_inputs(stride: u64, check: impl Fn(&[f32]) + Sync) {

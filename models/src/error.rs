@@ -73,10 +73,11 @@ pub enum ModelError {
         /// The supported ones, comma-separated.
         known: String,
     },
-    /// The activation of the feed-forward layer is not SwiGLU's.
+    /// The activation of the feed-forward layer is one that Concord does not compute.
     #[error(
-        "{path}: the activation `{found}` (`hidden_act`) is not supported; supported is `silu`: \
-         take a model that has it",
+        "{path}: the activation `{found}` (`hidden_act`) is not supported; supported are `silu`, \
+         `gelu`, `gelu_pytorch_tanh`, `quick_gelu`, `relu` and `relu2`: take a model that has one \
+         of them",
         path = path.display()
     )]
     UnknownActivation {
@@ -87,8 +88,8 @@ pub enum ModelError {
     },
     /// The rotary embedding is scaled in a way that Concord does not compute.
     #[error(
-        "{path}: the RoPE type `{found}` is not supported; supported are default, linear and \
-         llama3: take a model that has one of them",
+        "{path}: the RoPE type `{found}` is not supported; supported are default, \
+         linear, dynamic, yarn, longrope and llama3: take a model that has one of them",
         path = path.display()
     )]
     UnsupportedRope {

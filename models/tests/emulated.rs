@@ -8,7 +8,7 @@ use concord_kernels::cuda::{Arch, Cuda, CudaError};
 use concord_kernels::ops::sample::Sampling;
 use concord_kernels::{Device, KernelError};
 use concord_models::ModelError;
-use concord_models::config::{DecoderConfig, Family};
+use concord_models::config::{DecoderConfig, Family, QkNorm};
 use concord_models::generate::Generator;
 use concord_models::golden::{FineTune, FineTuneKind, GOLDENS, MadeModel, tiny_llama};
 
@@ -32,7 +32,7 @@ fn with_all_parts(kind: FineTuneKind) -> FineTune {
         qkv_bias: true,
         o_bias: true,
         mlp_bias: true,
-        qk_norm: true,
+        qk_norm: Some(QkNorm::Heads),
         tie_embeddings: true,
         ..tiny_llama()
     };

@@ -1,14 +1,13 @@
 //! The decoder against transformers and peft (`shared/reference`), within a stated tolerance: torch
 //! computes in f32 with sums in another order, Concord with operands of 16 bits and exact sums.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::{sample::Sampling, tree_sum};
 use concord_kernels::{Device, Tensor};
-use concord_models::config::Projection;
 use concord_models::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, next_tokens,
 };
@@ -243,7 +242,7 @@ fn lora_training_follows_peft() {
     let lora = LoraSpec {
         rank: adapter.r,
         scale: adapter.alpha / adapter.r as f32,
-        targets: Projection::ALL.into_iter().collect::<BTreeSet<_>>(),
+        targets: folder.config().projections().into_iter().collect(),
     };
     let options = options(&folder, Some(lora), false);
     let mut stage = Stage::load(options, &folder, &adapter.tensors).unwrap();
@@ -289,7 +288,7 @@ fn merged_weights_give_the_logits_of_the_adapter() {
     let saved = tempfile::tempdir().unwrap();
     adapter
         .unwrap()
-        .save(saved.path(), "models/tinystories-260k")
+        .save(saved.path(), folder.config(), "models/tinystories-260k")
         .unwrap();
     let adapter = Adapter::open(saved.path(), folder.config()).unwrap();
     let scale = adapter.alpha / adapter.r as f32;
@@ -334,9 +333,12 @@ fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String
     let mut merged = BTreeMap::new();
     for layer in 0..folder.config().layers as u32 {
         for projection in &adapter.targets {
-            let name = format!("model.layers.{layer}.{}.weight", projection.module());
-            let a = &adapter.tensors[&Adapter::key_a(layer, *projection)];
-            let b = &adapter.tensors[&Adapter::key_b(layer, *projection)];
+            let name = format!(
+                "model.layers.{layer}.{}.weight",
+                folder.config().module(*projection)
+            );
+            let a = &adapter.tensors[&Adapter::key_a(folder.config(), layer, *projection)];
+            let b = &adapter.tensors[&Adapter::key_b(folder.config(), layer, *projection)];
             let mut weight = folder.load(&name).unwrap();
             let (_, cols) = weight.rows_cols();
             let rank = adapter.r as usize;

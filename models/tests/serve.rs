@@ -11,7 +11,7 @@ use concord_kernels::isa::Isa;
 use concord_kernels::ops::{KvPages, PAGE_TOKENS, PagedRun};
 use concord_kernels::rng::Philox;
 use concord_kernels::{Device, KernelError, Tensor};
-use concord_models::config::{DecoderConfig, Family, Projection};
+use concord_models::config::{DecoderConfig, Family, Projection, QkNorm};
 use concord_models::decoder::{
     Batch, LoraSpec, PassInput, Precisions, Stage, StageAdapter, StageInput, StageOptions,
     StageRun, TensorSource,
@@ -30,7 +30,7 @@ fn with_all_parts() -> DecoderConfig {
         qkv_bias: true,
         o_bias: true,
         mlp_bias: true,
-        qk_norm: true,
+        qk_norm: Some(QkNorm::Heads),
         tie_embeddings: true,
         ..tiny_llama()
     }
@@ -484,7 +484,7 @@ fn factors_of_another_shape_are_refused() {
     let config = tiny_llama();
     let stage = loaded(&Device::cpu(1), &config, &made(config.clone()), 0..2, None);
     let (spec, mut tensors) = adapter(&config, 3, &[Projection::Q]);
-    let name = Adapter::key_b(1, Projection::Q);
+    let name = Adapter::key_b(&config, 1, Projection::Q);
     tensors.insert(name.clone(), Tensor::zeros(&[40, 4]));
     let refused = |tensors: &BTreeMap<String, Tensor>| {
         let error = StageAdapter::load(&stage, &spec, tensors).unwrap_err();

@@ -39,7 +39,7 @@ pub fn adapter_manifest(
     let mut targets: Vec<String> = adapter
         .targets
         .iter()
-        .map(|target| target.name().to_string())
+        .map(|target| config.projection_name(*target).to_string())
         .collect();
     targets.sort();
     let mut tensors = Vec::new();

@@ -3,7 +3,7 @@
 use super::{CaseInput, CaseSize, OperationCase, Outputs, values};
 use crate::coded::Precision;
 use crate::reference::attention::AttentionShape;
-use crate::{Device, KernelError};
+use crate::{Device, KernelError, Tensor};
 
 pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
     let shape = AttentionShape {
@@ -12,6 +12,7 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         head_dim: 8,
         window: None,
         scale: 0.35,
+        soft_cap: None,
     };
     let narrow = AttentionShape {
         window: Some(24),
@@ -23,15 +24,18 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         head_dim: 34,
         window: Some(130),
         scale: 0.2,
+        soft_cap: None,
     };
     let mut runs = vec![
-        (1, 1, shape),
-        (2, 5, shape),
-        (1, 128, shape),
-        (2, 129, shape),
-        (1, 300, narrow),
-        (1, 290, odd),
+        (1, 1, shape, false),
+        (2, 5, shape, false),
+        (1, 128, shape, false),
+        (2, 129, shape, false),
+        (1, 300, narrow, false),
+        (1, 290, odd, false),
     ];
+    let others = variants().into_iter().zip([140, 5, 45, 33, 29, 3]);
+    runs.extend(others.map(|((shape, has_sinks), tokens)| (2, tokens, shape, has_sinks)));
     if size == CaseSize::Full {
         let wide = |head_dim| AttentionShape {
             heads: 8,
@@ -39,23 +43,60 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
             head_dim,
             window: None,
             scale: 0.09,
+            soft_cap: None,
         };
         runs.extend([
-            (2, 512, wide(64)),
-            (1, 1_300, wide(128)),
-            (1, 200, wide(256)),
+            (2, 512, wide(64), false),
+            (1, 1_300, wide(128), true),
+            (1, 200, wide(256), false),
         ]);
+        runs.extend(variants().map(|(shape, has_sinks)| (1, 700, shape, has_sinks)));
     }
     let mut cases = Vec::new();
-    for (sequences, tokens, shape) in runs {
+    for (sequences, tokens, shape, has_sinks) in runs {
+        let sinks = if has_sinks { ", sinks" } else { "" };
         for precision in [Precision::I16, Precision::I14, Precision::I8] {
             cases.push(OperationCase::new(
-                format!("attention {sequences}x{tokens} {shape:?} {precision:?}"),
-                move |device, input| attention(device, input, sequences, tokens, shape, precision),
+                format!("attention {sequences}x{tokens} {shape:?} {precision:?}{sinks}"),
+                move |device, input| {
+                    let shape = (shape, has_sinks);
+                    attention(device, input, sequences, tokens, shape, precision)
+                },
             ));
         }
     }
     cases
+}
+
+/// Windows, soft caps that bend, sinks, and heads of widths that fill no vector, no word of digits
+/// and no slice of shared memory; and whether there are sinks.
+pub(super) fn variants() -> [(AttentionShape, bool); 6] {
+    let shape = |head_dim, window, soft_cap| AttentionShape {
+        heads: 3,
+        kv_heads: 1,
+        head_dim,
+        window,
+        scale: 0.3,
+        soft_cap,
+    };
+    [
+        (shape(20, Some(24), Some(1.5)), true),
+        (shape(2, None, Some(20.0)), false),
+        (shape(80, Some(24), None), true),
+        (shape(100, None, Some(3.0)), true),
+        (shape(256, Some(7), Some(3.0)), false),
+        (shape(512, None, None), true),
+    ]
+}
+
+/// A sink a head, where there are some.
+pub(super) fn sinks_of(
+    device: &Device,
+    input: &CaseInput,
+    (shape, has_sinks): (&AttentionShape, bool),
+) -> Result<Option<Tensor>, KernelError> {
+    let sinks = |_: ()| device.place(input.tensor(18, &[shape.heads])?);
+    has_sinks.then_some(()).map(sinks).transpose()
 }
 
 fn attention(
@@ -63,7 +104,7 @@ fn attention(
     input: &CaseInput,
     sequences: usize,
     tokens: usize,
-    shape: AttentionShape,
+    (shape, has_sinks): (AttentionShape, bool),
     precision: Precision,
 ) -> Result<Outputs, KernelError> {
     let (q_width, kv_width) = (
@@ -80,10 +121,13 @@ fn attention(
     let q = device.scaled(&q, 4.0)?;
     let d_out = place(14, q_width)?;
     let codes = device.attention_codes(&q, &k, &v, &shape, precision)?;
-    let out = device.attention(&codes, sequences, &shape, precision)?;
-    let g = device.attention_backward(&codes, &out, &d_out, sequences, &shape, precision)?;
+    let sinks = sinks_of(device, input, (&shape, has_sinks))?;
+    let sinks = sinks.as_ref();
+    let out = device.attention(&codes, sequences, &shape, sinks, precision)?;
+    let g = device.attention_backward(&codes, &out, &d_out, sequences, &shape, sinks, precision)?;
     let max = out.max.values()?.iter().map(|&m| m as f32).collect();
     let mut outputs = values([out.out, out.sum, g.dq, g.dk, g.dv])?;
     outputs.push(max);
+    outputs.extend(g.d_sinks.map(Tensor::into_values).transpose()?);
     Ok(outputs)
 }

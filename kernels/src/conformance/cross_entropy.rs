@@ -37,8 +37,8 @@ fn head(device: &Device, input: &CaseInput) -> Result<Outputs, KernelError> {
     let (xc, wc) = (device.code(&x, 24, p)?, device.code(&w, 24, p)?);
     let mut probabilities = device.matmul(&xc, &wc)?;
     device.cross_entropy(&mut probabilities, &targets)?;
-    let dx = device.head_dx(&probabilities, &targets, &wc, p)?;
+    let dx = device.head_dx(&probabilities, &targets, &wc, p, None)?;
     let mut dw = device.matmul_dw(&probabilities, &xc, &Atoms::new(1, 300), p)?;
-    device.take_targets(&mut dw, &x, &targets)?;
+    device.take_targets(&mut dw, &x, &targets, None)?;
     values([dx, dw])
 }

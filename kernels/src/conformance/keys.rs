@@ -1,5 +1,6 @@
 //! Attention over keys and values that grow.
 
+use super::attention::{sinks_of, variants};
 use super::{CaseInput, OperationCase, Outputs};
 use crate::coded::{Coded, Precision};
 use crate::reference::attention::{AttentionShape, CodedKv};
@@ -12,15 +13,26 @@ pub(super) fn cases() -> Vec<OperationCase> {
         head_dim: 34,
         window: Some(130),
         scale: 0.2,
+        soft_cap: None,
     };
     // Past a chunk of blocks, and cut at odd places.
-    let case = |(tokens, chunk)| {
+    let mut runs = vec![
+        (300, 7, shape, false),
+        (140, 1, shape, false),
+        (1_100, 129, shape, false),
+    ];
+    let others = variants().into_iter().zip([1_050, 5, 45, 33, 29, 3]);
+    runs.extend(others.map(|((shape, has_sinks), tokens)| {
+        let chunk = tokens / 3;
+        (tokens, chunk, shape, has_sinks)
+    }));
+    let case = |(tokens, chunk, shape, has_sinks)| {
         OperationCase::new(
-            format!("attention {tokens} in chunks of {chunk}"),
-            move |device, input| cached(device, input, tokens, chunk, shape),
+            format!("attention {tokens} in chunks of {chunk} {shape:?}"),
+            move |device, input| cached(device, input, tokens, chunk, (shape, has_sinks)),
         )
     };
-    [(300, 7), (140, 1), (1_100, 129)].map(case).into()
+    runs.into_iter().map(case).collect()
 }
 
 /// The sequence as it grows; on the reference at once, so that both must agree with the whole.
@@ -29,7 +41,7 @@ fn cached(
     input: &CaseInput,
     tokens: usize,
     chunk: usize,
-    shape: AttentionShape,
+    (shape, has_sinks): (AttentionShape, bool),
 ) -> Result<Outputs, KernelError> {
     let chunk = match device {
         Device::Reference => tokens,
@@ -43,6 +55,8 @@ fn cached(
         place(17, width)?,
     );
     let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
+    let sinks = sinks_of(device, input, (&shape, has_sinks))?;
+    let sinks = sinks.as_ref();
     let mut keys = device.new_keys(&shape, Precision::I16)?;
     let (mut outputs, mut out) = (vec![Vec::new(); 2], None);
     for start in (0..tokens).step_by(chunk) {
@@ -51,7 +65,8 @@ fn cached(
         let (k, v) = (new(&codes.kv.k), new(&codes.kv.v));
         device.append_keys(&mut keys, &CodedKv { k, v })?;
         let queries = codes.queries.part(start * shape.heads, count * shape.heads);
-        let part = device.attention_cached(&queries, &keys, start, &shape, Precision::I16)?;
+        let part =
+            device.attention_cached(&queries, &keys, start, &shape, sinks, Precision::I16)?;
         outputs[0].extend_from_slice(&part.out.values()?);
         outputs[1].extend_from_slice(&part.sum.values()?);
         out = Some(part);

@@ -2,15 +2,18 @@
 //! this crate run it on every instruction set and on the emulated GPU, `concord gpu-suite` on a
 //! GPU.
 
+mod activation;
 mod adamw;
 mod attention;
 mod blake3;
 mod code;
+mod columns;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod input;
 mod keys;
+mod layernorm;
 mod logprobs;
 mod matmul;
 mod pages;
@@ -18,7 +21,7 @@ mod reduce;
 mod rmsnorm;
 mod rope;
 mod sample;
-mod swiglu;
+mod soft_cap;
 
 pub use input::{CaseInput, InputKind};
 
@@ -89,8 +92,11 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         keys::cases(),
         pages::cases(size),
         rmsnorm::cases(size),
+        layernorm::cases(size),
         rope::cases(),
-        swiglu::cases(),
+        activation::cases(),
+        columns::cases(),
+        soft_cap::cases(),
         cross_entropy::cases(size),
         embedding::cases(),
         adamw::cases(size),

@@ -1,5 +1,6 @@
 //! Attention over pages. The reference computes each sequence as a whole.
 
+use super::attention::{sinks_of, variants};
 use super::{CaseInput, CaseSize, OperationCase, Outputs};
 use crate::coded::{Coded, Precision};
 use crate::reference::attention::{AttentionCodes, AttentionShape, CodedKv};
@@ -13,6 +14,7 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         head_dim: 8,
         window: None,
         scale: 0.35,
+        soft_cap: None,
     };
     let narrow = AttentionShape {
         window: Some(24),
@@ -24,19 +26,23 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         head_dim: 34,
         window: Some(130),
         scale: 0.2,
+        soft_cap: None,
     };
     let alone = AttentionShape {
         heads: 2,
         kv_heads: 2,
         ..shape
     };
-    let mut runs: Vec<(&'static [usize], usize, AttentionShape)> = vec![
-        (&[1], 1, shape),
-        (&[5, 130, 1, 64], 33, shape),
-        (&[290, 7], 61, narrow),
-        (&[140, 260], 130, odd),
-        (&[1_040], 1_039, alone),
+    let mut runs: Vec<(&'static [usize], usize, AttentionShape, bool)> = vec![
+        (&[1], 1, shape, false),
+        (&[5, 130, 1, 64], 33, shape, false),
+        (&[290, 7], 61, narrow, false),
+        (&[140, 260], 130, odd, false),
+        (&[1_040], 1_039, alone, false),
     ];
+    let lengths: [&[usize]; 6] = [&[140, 6], &[5], &[9, 45], &[33, 1], &[29, 9], &[5]];
+    let others = variants().into_iter().zip(lengths);
+    runs.extend(others.map(|((shape, has_sinks), lengths)| (lengths, 19, shape, has_sinks)));
     if size == CaseSize::Full {
         let wide = |head_dim| AttentionShape {
             heads: 8,
@@ -44,18 +50,20 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
             head_dim,
             window: None,
             scale: 0.09,
+            soft_cap: None,
         };
         runs.extend([
-            (&[700, 1, 129, 512][..], 97, wide(64)),
-            (&[1_300, 40], 1_024, wide(128)),
+            (&[700, 1, 129, 512][..], 97, wide(64), false),
+            (&[1_300, 40], 1_024, wide(128), true),
         ]);
     }
     let mut cases = Vec::new();
-    for (lengths, chunk, shape) in runs {
+    for (lengths, chunk, shape, has_sinks) in runs {
         for precision in [Precision::I16, Precision::I8] {
+            let sizes = (lengths, chunk);
             cases.push(OperationCase::new(
                 format!("attention paged {lengths:?} by {chunk} {shape:?} {precision:?}"),
-                move |device, input| paged(device, input, lengths, chunk, (shape, precision)),
+                move |device, input| paged(device, input, sizes, (shape, has_sinks), precision),
             ));
         }
     }
@@ -67,15 +75,17 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
 fn paged(
     device: &Device,
     input: &CaseInput,
-    lengths: &[usize],
-    chunk: usize,
-    (shape, precision): (AttentionShape, Precision),
+    (lengths, chunk): (&[usize], usize),
+    (shape, has_sinks): (AttentionShape, bool),
+    precision: Precision,
 ) -> Result<Outputs, KernelError> {
     let sequences = sequences(device, input, lengths, (shape, precision))?;
+    let sinks = sinks_of(device, input, (&shape, has_sinks))?;
+    let sinks = sinks.as_ref();
     if let Device::Reference = device {
         let whole = |codes| {
             device
-                .attention(codes, 1, &shape, precision)?
+                .attention(codes, 1, &shape, sinks, precision)?
                 .out
                 .into_values()
         };
@@ -122,7 +132,7 @@ fn paged(
         let v = rows(&|s| sequences[s].kv.v.clone(), shape.kv_heads)?;
         let q = rows(&|s| sequences[s].queries.clone(), shape.heads)?;
         device.write_pages(&mut pages, 0, &CodedKv { k, v }, &only)?;
-        let out = device.attention_paged(&q, &pages, 0, &only, &shape, precision)?;
+        let out = device.attention_paged(&q, &pages, 0, &only, &shape, sinks, precision)?;
         let (out, mut at) = (out.into_values()?, 0);
         for (s, run) in runs {
             let len = run.count * shape.heads * shape.head_dim;

@@ -22,6 +22,16 @@ per_isa! {
     pub fn ln_assign(x: &mut [f32]) = ln_assign_body
 }
 
+per_isa! {
+    /// `x = tanh(x)` for each element.
+    pub fn tanh_assign(x: &mut [f32]) = tanh_assign_body
+}
+
+per_isa! {
+    /// `x = erf(x)` for each element.
+    pub fn erf_assign(x: &mut [f32]) = erf_assign_body
+}
+
 #[inline(always)]
 fn scaled_add_assign_body(a: &mut [f32], factor: f32, b: &[f32]) {
     a.iter_mut()
@@ -42,4 +52,14 @@ fn exp_assign_body(x: &mut [f32]) {
 #[inline(always)]
 fn ln_assign_body(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = math::ln(*x));
+}
+
+#[inline(always)]
+fn tanh_assign_body(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::tanh(*x));
+}
+
+#[inline(always)]
+fn erf_assign_body(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::erf(*x));
 }

@@ -32,11 +32,13 @@ macro_rules! per_isa {
     };
 }
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod code;
 pub mod cross_entropy;
 pub mod elementwise;
+pub mod layernorm;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
@@ -44,7 +46,7 @@ pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
-pub mod swiglu;
+pub mod soft_cap;
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use crate::tables::RopeTable;
+use crate::tables::{RopePairs, RopeTable};
 
 /// Rotates each head of each token in place.
 pub fn rotate(
@@ -35,13 +35,32 @@ fn rotate_body(x: &mut [f32], width: usize, table: &RopeTable, positions: &[u32]
     for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
         let at = position as usize * half;
         let (cos, sin) = (&cosines[at..at + half], &sines[at..at + half]);
-        for head in row.chunks_exact_mut(2 * half) {
-            let (first, second) = head.split_at_mut(half);
-            for i in 0..half {
-                let (x1, x2, sin) = (first[i], second[i], sin[i] * sign);
-                first[i] = x1.mul_add(cos[i], -(x2 * sin));
-                second[i] = x2.mul_add(cos[i], x1 * sin);
+        for head in row.chunks_exact_mut(table.head_dim) {
+            let turning = &mut head[..2 * half];
+            match table.pairs {
+                RopePairs::Halves => rotate_halves(turning, cos, sin, sign),
+                RopePairs::Neighbours => rotate_neighbours(turning, cos, sin, sign),
             }
         }
+    }
+}
+
+#[inline(always)]
+fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    let half = cos.len();
+    let (first, second) = head.split_at_mut(half);
+    for i in 0..half {
+        let (x1, x2, sin) = (first[i], second[i], sin[i] * sign);
+        first[i] = x1.mul_add(cos[i], -(x2 * sin));
+        second[i] = x2.mul_add(cos[i], x1 * sin);
+    }
+}
+
+#[inline(always)]
+fn rotate_neighbours(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+    for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(cos.iter().zip(sin)) {
+        let (x1, x2, sin) = (pair[0], pair[1], sin * sign);
+        pair[0] = x1.mul_add(*cos, -(x2 * sin));
+        pair[1] = x2.mul_add(*cos, x1 * sin);
     }
 }

@@ -11,7 +11,9 @@ use super::pages::GpuPages;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::Tensor;
 use crate::coded::{Coded, Precision};
-use crate::reference::attention::{AttentionCodes, AttentionOut, AttentionShape, CodedKv};
+use crate::reference::attention::{
+    AttentionCodes, AttentionOut, AttentionShape, CodedKv, ScoreCap,
+};
 use crate::reference::pages::PagedRun;
 use cut::{KeyCut, QueryPart, QueryRun};
 
@@ -57,14 +59,30 @@ impl Heads {
     }
 }
 
-/// A kernel of `module` for codes of these precisions: `one` where one digit holds them all, else
-/// `two`.
-fn kernel(module: &'static str, precisions: &[Precision], [one, two]: [&'static str; 2]) -> Kernel {
+/// A kernel of `module` for scores and codes of these precisions: `capped` where scores pass a
+/// cap, `one` where one digit holds all codes, else `two`.
+fn kernel(
+    module: &'static str,
+    (cap, precisions): (Option<ScoreCap>, &[Precision]),
+    [one, two, capped]: [&'static str; 3],
+) -> Kernel {
     let single = precisions.iter().all(|&p| p == Precision::I8);
-    Kernel {
-        module,
-        name: if single { one } else { two },
-    }
+    let name = match cap {
+        Some(_) => capped,
+        None if single => one,
+        None => two,
+    };
+    Kernel { module, name }
+}
+
+/// The factors of a cap as kernels take them: those without a cap do not read them.
+fn cap_factors(cap: Option<ScoreCap>) -> (f32, f32) {
+    cap.map_or((0.0, 0.0), |cap| (cap.inward, cap.outward))
+}
+
+/// Sinks in the memory of a GPU, where there are some.
+fn sinks_on(cuda: &Cuda, sinks: Option<&Tensor>) -> Result<Option<Slice<f32>>> {
+    sinks.map(|sinks| sinks.on(cuda)).transpose()
 }
 
 /// Coded rows in the memory of a GPU.
@@ -96,6 +114,7 @@ pub(crate) fn forward(
     codes: &AttentionCodes,
     sequences: usize,
     shape: &AttentionShape,
+    sinks: Option<&Tensor>,
     precision: Precision,
 ) -> Result<AttentionOut> {
     let CodedKv { k, v } = &codes.kv;
@@ -109,7 +128,8 @@ pub(crate) fn forward(
         tokens: codes.queries.rows / shape.heads / sequences.max(1),
         first_position: 0,
     };
-    let queries = &codes.queries;
+    let (queries, sinks) = (&codes.queries, sinks_on(cuda, sinks)?);
+    let shape = (shape, sinks.as_ref());
     attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
 }
 
@@ -121,6 +141,7 @@ pub(crate) fn cached(
     pages: &GpuKeys,
     first_position: usize,
     shape: &AttentionShape,
+    sinks: Option<&Tensor>,
     precision: Precision,
 ) -> Result<AttentionOut> {
     let run = QueryRun {
@@ -129,7 +150,8 @@ pub(crate) fn cached(
         first_position,
     };
     let precisions = [queries.precision, pages.precision(), precision];
-    let keys = Keys::Paged(pages.table());
+    let (keys, sinks) = (Keys::Paged(pages.table()), sinks_on(cuda, sinks)?);
+    let shape = (shape, sinks.as_ref());
     attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
 }
 
@@ -142,8 +164,10 @@ pub(crate) fn paged(
     layer: usize,
     runs: &[PagedRun<'_>],
     shape: &AttentionShape,
+    sinks: Option<&Tensor>,
     precision: Precision,
 ) -> Result<Tensor> {
+    let sinks = sinks_on(cuda, sinks)?;
     let tables = pages.tables(layer, runs)?;
     let precisions = [queries.precision, pages.precision(), precision];
     let width = shape.heads * shape.head_dim;
@@ -159,6 +183,7 @@ pub(crate) fn paged(
             tokens: run.count,
             first_position: run.first,
         };
+        let shape = (shape, sinks.as_ref());
         let out = attend(cuda, &queries, &keys, one, shape, &precisions, WORKSPACE)?;
         let target = all.part(token * width, run.count * width);
         cuda.copy(&out.out.on(cuda)?, &target)?;
@@ -167,29 +192,33 @@ pub(crate) fn paged(
     Tensor::new(&[tokens, width], all)
 }
 
-/// `precisions` end with that of the probabilities.
+/// With the sinks of the heads, where there are some. `precisions` end with that of the
+/// probabilities.
 fn attend(
     cuda: &Cuda,
     queries: &Coded,
     keys: &Keys<'_>,
     run: QueryRun,
-    shape: &AttentionShape,
+    (shape, sinks): (&AttentionShape, Option<&Slice<f32>>),
     precisions: &[Precision],
     workspace: usize,
 ) -> Result<AttentionOut> {
     let heads = Heads::new(shape, run.tokens, run.first_position + run.tokens);
-    let rows = queries.rows;
+    let (rows, cap) = (queries.rows, shape.score_cap());
+    let names = [
+        "attention_forward_1",
+        "attention_forward_2",
+        "attention_forward_capped",
+    ];
     let attend = Attend {
         cuda,
         heads,
         run,
         queries: Codes::on(cuda, queries)?,
         keys,
-        kernel: kernel(
-            "attention",
-            precisions,
-            ["attention_forward_1", "attention_forward_2"],
-        ),
+        cap,
+        sinks,
+        kernel: kernel("attention", (cap, precisions), names),
         limit: precisions.last().map_or(0, |p| p.limit()),
         out: cuda.alloc(rows * shape.head_dim)?,
         max: cuda.alloc(rows)?,
@@ -213,6 +242,9 @@ struct Attend<'a> {
     run: QueryRun,
     queries: Codes,
     keys: &'a Keys<'a>,
+    cap: Option<ScoreCap>,
+    /// `[heads]`.
+    sinks: Option<&'a Slice<f32>>,
     kernel: Kernel,
     limit: i32,
     /// `[sequences, tokens, heads, head_dim]`.
@@ -254,6 +286,7 @@ impl Attend<'_> {
             Keys::Paged(table) => (None, None, Some(*table)),
         };
         let (part_out, part_max, part_sum) = into;
+        let (inward, outward) = cap_factors(self.cap);
         let tiles = self.heads.tiles(part.count as u32);
         let grid = Grid::new(tiles * part.sequences as u32 * cut.slots, THREADS).y(kv_heads);
         let arguments = arguments![
@@ -268,6 +301,8 @@ impl Attend<'_> {
             kv_heads,
             dim,
             window,
+            inward,
+            outward,
             self.limit,
             self.run.tokens as u32,
             part.first_sequence as u32,
@@ -295,6 +330,7 @@ impl Attend<'_> {
             out,
             max,
             sum,
+            self.sinks,
             &self.out,
             &self.max,
             &self.sum,
@@ -332,6 +368,7 @@ mod tests {
             head_dim: 4,
             window: None,
             scale: 0.5,
+            soft_cap: None,
         };
         let (sequences, tokens) = (2, 1_040);
         let draw = CaseInput::new(6, InputKind::Ordinary);
@@ -341,7 +378,7 @@ mod tests {
             let (q, k, v) = (x(1, 8)?, x(2, 4)?, x(3, 4)?);
             let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
             let Device::Cuda(cuda) = device else {
-                let out = device.attention(&codes, sequences, &shape, Precision::I16)?;
+                let out = device.attention(&codes, sequences, &shape, None, Precision::I16)?;
                 return Ok(vec![out.out.into_values()?, out.sum.into_values()?]);
             };
             let keys = Keys::Dense {
@@ -354,7 +391,15 @@ mod tests {
                 first_position: 0,
             };
             let (queries, precisions) = (&codes.queries, [Precision::I16]);
-            let out = attend(cuda, queries, &keys, run, &shape, &precisions, workspace)?;
+            let out = attend(
+                cuda,
+                queries,
+                &keys,
+                run,
+                (&shape, None),
+                &precisions,
+                workspace,
+            )?;
             Ok(vec![out.out.into_values()?, out.sum.into_values()?])
         };
         let expected = run(&Device::cpu(1), 0).unwrap();

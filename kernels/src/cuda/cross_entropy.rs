@@ -30,18 +30,19 @@ pub(crate) fn forward(
 }
 
 /// Takes the decoded row of the head's weight at each token's target off the token's row of dx
-/// `[tokens, hidden]`. The weight's codes `[vocab, hidden]`, exponents `[vocab]` and hidden.
+/// `[tokens, hidden]`, times the token's share where there are any. The weight's codes `[vocab, hidden]`, exponents `[vocab]` and hidden.
 pub(crate) fn take_rows(
     cuda: &Cuda,
     dx: &Slice<f32>,
     (q, exp, hidden): (&Slice<i16>, &Slice<i32>, usize),
     targets: &Slice<u32>,
+    shares: Option<&Slice<f32>>,
 ) -> Result<()> {
     if dx.is_empty() {
         return Ok(());
     }
     let (rows, vocab) = (targets.len() as u32, exp.len() as u32);
-    let arguments = arguments![dx, q, exp, targets, rows, hidden as u32, vocab];
+    let arguments = arguments![dx, q, exp, targets, shares, rows, hidden as u32, vocab];
     cuda.launch(
         TAKE_WEIGHT,
         over_rows(targets.len(), hidden, 256),
@@ -50,13 +51,14 @@ pub(crate) fn take_rows(
 }
 
 /// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each
-/// token, in order, its input x `[tokens, width]` off the row of its target.
+/// token, in order, its input x `[tokens, width]` off the row of its target, times the token's
+/// share where there are any.
 pub(crate) fn take_targets(
     cuda: &Cuda,
     dw: &Slice<f32>,
-    x: &Slice<f32>,
-    width: usize,
+    (x, width): (&Slice<f32>, usize),
     targets: &Slice<u32>,
+    shares: Option<&Slice<f32>>,
 ) -> Result<()> {
-    embedding::take(cuda, dw, x, width, targets)
+    embedding::take(cuda, dw, (x, width), targets, shares)
 }

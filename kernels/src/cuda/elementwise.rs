@@ -29,6 +29,10 @@ pub enum Elementary {
     Exp,
     /// [`crate::math::ln`].
     Ln,
+    /// [`crate::math::tanh`].
+    Tanh,
+    /// [`crate::math::erf`].
+    Erf,
     /// [`crate::math::ceil_to_int`], as a float.
     Ceil,
 }
@@ -47,6 +51,8 @@ pub fn elementary(
         Elementary::Exp2 => "exp2_assign",
         Elementary::Exp => "exp_assign",
         Elementary::Ln => "ln_assign",
+        Elementary::Tanh => "tanh_assign",
+        Elementary::Erf => "erf_assign",
         Elementary::Ceil => "ceil_assign",
     };
     let values = cuda.upload(x)?;
@@ -103,7 +109,7 @@ pub(crate) fn add_bias(cuda: &Cuda, x: &Slice<f32>, bias: &Slice<f32>) -> Result
     cuda.launch(kernel("add_bias"), over_rows(rows, cols, 256), arguments)
 }
 
-/// Gradient of a bias `[cols]` from dy `[tokens, cols]`.
+/// Gradient of a bias `[cols]` from dy `[rows, cols]`. A token may have several rows.
 pub(crate) fn bias_gradient(
     cuda: &Cuda,
     dy: &Slice<f32>,
@@ -111,6 +117,8 @@ pub(crate) fn bias_gradient(
     atoms: &Atoms,
 ) -> Result<Slice<f32>> {
     let count = atoms.count();
+    let rows = dy.len().checked_div(cols).unwrap_or(0);
+    let rows_per_token = rows.checked_div(atoms.tokens()).unwrap_or(0);
     let partials = cuda.alloc(count * cols)?;
     if !partials.is_empty() {
         cuda.launch(
@@ -121,8 +129,8 @@ pub(crate) fn bias_gradient(
                 &partials,
                 cols as u32,
                 count as u32,
-                atoms.sequence_len() as u64,
-                Atoms::TOKENS as u64,
+                (atoms.sequence_len() * rows_per_token) as u64,
+                (Atoms::TOKENS * rows_per_token) as u64,
             ],
         )?;
     }

@@ -1,7 +1,7 @@
 //! Embedding: rows of a table, and their gradient by (token id, position) order.
 
 use super::grids::{over, over_rows};
-use super::{Cuda, Kernel, Result, Slice, arguments};
+use super::{Argument, Cuda, Kernel, Result, Slice, arguments};
 
 const fn kernel(name: &'static str) -> Kernel {
     let module = "embedding";
@@ -37,25 +37,25 @@ pub(crate) fn backward(
 ) -> Result<Slice<f32>> {
     let gradient = cuda.zeros(vocab * hidden)?;
     let tokens_of_ids = Chains { ids, hidden, vocab };
-    tokens_of_ids.walk(cuda, kernel("embedding_add"), dy, &gradient)?;
+    tokens_of_ids.walk(cuda, kernel("embedding_add"), arguments![dy], &gradient)?;
     Ok(gradient)
 }
 
-/// Takes the rows of x `[tokens, hidden]` off the rows of dw `[vocab, hidden]` at their targets, by
-/// rising position.
+/// Takes the rows of x `[tokens, hidden]`, times their shares where there are any, off the rows of
+/// dw `[vocab, hidden]` at their targets, by rising position.
 pub(super) fn take(
     cuda: &Cuda,
     dw: &Slice<f32>,
-    x: &Slice<f32>,
-    hidden: usize,
+    (x, hidden): (&Slice<f32>, usize),
     targets: &Slice<u32>,
+    shares: Option<&Slice<f32>>,
 ) -> Result<()> {
     let tokens_of_targets = Chains {
         ids: targets,
         hidden,
         vocab: dw.len().checked_div(hidden).unwrap_or(0),
     };
-    tokens_of_targets.walk(cuda, kernel("embedding_take"), x, dw)
+    tokens_of_targets.walk(cuda, kernel("embedding_take"), arguments![x, shares], dw)
 }
 
 /// The tokens of each id, by rising position, and the table whose rows they write to.
@@ -66,9 +66,9 @@ struct Chains<'a> {
 }
 
 impl Chains<'_> {
-    /// Runs `kernel`, whose first token of each id walks the others: `rows` `[tokens, hidden]` go
-    /// into `table` `[vocab, hidden]`.
-    fn walk(&self, cuda: &Cuda, by: Kernel, rows: &Slice<f32>, table: &Slice<f32>) -> Result<()> {
+    /// Runs `kernel`, whose first token of each id walks the others: `rows` `[tokens, hidden]`, and
+    /// what else its arguments begin with, go into `table` `[vocab, hidden]`.
+    fn walk(&self, cuda: &Cuda, by: Kernel, rows: &[Argument], table: &Slice<f32>) -> Result<()> {
         let (tokens, hidden) = (self.ids.len(), self.hidden);
         if tokens * hidden == 0 {
             return Ok(());
@@ -76,19 +76,9 @@ impl Chains<'_> {
         let (next, follows) = (cuda.alloc::<u32>(tokens)?, cuda.zeros::<u32>(tokens)?);
         let chains = arguments![self.ids, &next, &follows, tokens as u32];
         cuda.launch(kernel("embedding_chains"), over(cuda, tokens), chains)?;
-        cuda.launch(
-            by,
-            over_rows(tokens, hidden, 256),
-            arguments![
-                rows,
-                self.ids,
-                &next,
-                &follows,
-                table,
-                tokens as u32,
-                hidden as u32,
-                self.vocab as u32,
-            ],
-        )
+        let (count, width, vocab) = (tokens as u32, hidden as u32, self.vocab as u32);
+        let others = arguments![self.ids, &next, &follows, table, count, width, vocab];
+        let grid = over_rows(tokens, hidden, 256);
+        cuda.launch(by, grid, &[rows, others].concat())
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! A file that is named after an operation has a twin of that name in [`crate::reference`].
 
+pub(crate) mod activation;
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod blake3;
 pub(crate) mod code;
+pub(crate) mod columns;
 pub(crate) mod cross_entropy;
 pub mod cublas;
 mod cublaslt;
@@ -13,6 +15,7 @@ pub mod elementwise;
 pub(crate) mod embedding;
 mod grids;
 pub mod keys;
+pub(crate) mod layernorm;
 pub mod matmul;
 pub mod pages;
 pub mod peak;
@@ -20,7 +23,7 @@ pub(crate) mod reduce;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod sample;
-pub(crate) mod swiglu;
+pub(crate) mod soft_cap;
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ const fn kernel(name: &'static str) -> Kernel {
 /// Columns up to which a warp takes a row.
 const NARROW: usize = 1_024;
 
-/// The grid of the kernel of rows of `cols` elements, and whether it is the narrow one.
-fn shape(cuda: &Cuda, rows: usize, cols: usize) -> (Grid, bool) {
+/// The grid of a norm of rows of `cols` elements, and whether a warp takes each.
+pub(super) fn shape(cuda: &Cuda, rows: usize, cols: usize) -> (Grid, bool) {
     let narrow = cols <= NARROW;
     let wanted = if narrow { rows.div_ceil(8) } else { rows };
     (Grid::new(blocks(cuda, wanted), 256), narrow)

@@ -8,6 +8,7 @@ use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, BackwardInput, CodedKv,
     SequenceGradients, SequenceOut,
 };
+use crate::reference::tree::Atoms;
 use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
@@ -35,7 +36,8 @@ impl Device {
         })
     }
 
-    /// Attention of `sequences` sequences of one length, each from position 0.
+    /// Attention of `sequences` sequences of one length, each from position 0. `sinks` `[heads]`
+    /// are logits that the softmax of every query has beside those of its keys.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -44,21 +46,24 @@ impl Device {
         codes: &AttentionCodes,
         sequences: usize,
         shape: &AttentionShape,
+        sinks: Option<&Tensor>,
         precision: Precision,
     ) -> Result<AttentionOut, KernelError> {
+        check_sinks(sinks, shape);
         assert_eq!(
             codes.queries.rows % (shape.heads * sequences),
             0,
             "attention: rows of queries"
         );
         if let Self::Cuda(gpu) = self {
-            return cuda::attention::forward(gpu, codes, sequences, shape, precision);
+            return cuda::attention::forward(gpu, codes, sequences, shape, sinks, precision);
         }
+        let sinks = sinks.map(Tensor::values).transpose()?;
         let mut all = SequenceOut::default();
         for index in 0..sequences {
             let one = codes.sequence(index, sequences);
             let (queries, kv) = (one.queries.on_host()?, one.kv.on_host()?);
-            all.append(self.host_attention(&queries, &kv, 0, shape, precision));
+            all.append(self.host_attention(&queries, &kv, 0, shape, sinks.as_deref(), precision));
         }
         whole(all, shape)
     }
@@ -67,20 +72,22 @@ impl Device {
         &self,
         queries: &Coded,
         kv: &CodedKv,
-        first_position: usize,
+        first: usize,
         shape: &AttentionShape,
+        sinks: Option<&[f32]>,
         precision: Precision,
     ) -> SequenceOut {
         match self {
             Self::Cpu(cpu) => {
-                cpu::attention::forward(cpu, queries, kv, first_position, shape, precision)
+                cpu::attention::forward(cpu, queries, kv, first, shape, sinks, precision)
             }
-            _ => reference::attention::forward(queries, kv, first_position, shape, precision),
+            _ => reference::attention::forward(queries, kv, first, shape, sinks, precision),
         }
     }
 
     /// Attention of the coded `queries` of one sequence, whose first token stands at
-    /// `first_position`, over all `keys` up to each query's own position.
+    /// `first_position`, over all `keys` up to each query's own position, and `sinks` as for
+    /// [`Self::attention`].
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -90,18 +97,24 @@ impl Device {
         keys: &KeyValues,
         first_position: usize,
         shape: &AttentionShape,
+        sinks: Option<&Tensor>,
         precision: Precision,
     ) -> Result<AttentionOut, KernelError> {
+        check_sinks(sinks, shape);
         assert_eq!(queries.rows % shape.heads, 0, "attention: rows of queries");
         let seen = first_position + queries.rows / shape.heads;
         assert!(keys.tokens(shape) >= seen, "attention: keys are missing");
         match (self, keys) {
             (Self::Cuda(gpu), KeyValues::Cuda(pages)) => {
-                cuda::attention::cached(gpu, queries, pages, first_position, shape, precision)
+                let first = first_position;
+                cuda::attention::cached(gpu, queries, pages, first, shape, sinks, precision)
             }
             (_, KeyValues::Host(kv)) => {
                 let queries = queries.on_host()?;
-                let one = self.host_attention(&queries, kv, first_position, shape, precision);
+                let sinks = sinks.map(Tensor::values).transpose()?;
+                let sinks = sinks.as_deref();
+                let one =
+                    self.host_attention(&queries, kv, first_position, shape, sinks, precision);
                 let out = whole(one, shape)?;
                 Ok(AttentionOut {
                     out: self.place(out.out)?,
@@ -112,7 +125,8 @@ impl Device {
         }
     }
 
-    /// The backward pass. d_out `[tokens, heads * head_dim]`.
+    /// The backward pass. d_out `[tokens, heads * head_dim]`; `shape` and `sinks` are those of the
+    /// forward pass. The gradients of sinks are sums over all sequences.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -123,18 +137,52 @@ impl Device {
         d_out: &Tensor,
         sequences: usize,
         shape: &AttentionShape,
+        sinks: Option<&Tensor>,
         precision: Precision,
     ) -> Result<AttentionGradients, KernelError> {
+        check_sinks(sinks, shape);
         assert_eq!(d_out.len(), forward.out.len(), "attention_backward: shapes");
         let d_out_coded = self.code(d_out, shape.head_dim, precision)?;
-        if let Self::Cuda(gpu) = self {
+        let (gradients, terms) = if let Self::Cuda(gpu) = self {
             let d_out = (d_out, &d_out_coded);
-            return cuda::attention::backward(
-                gpu, codes, forward, d_out, sequences, shape, precision,
-            );
-        }
+            cuda::attention::backward(
+                gpu, codes, forward, d_out, sequences, shape, sinks, precision,
+            )?
+        } else {
+            let d_out = (d_out, &d_out_coded);
+            self.host_attention_backward(codes, forward, d_out, sequences, shape, sinks, precision)?
+        };
+        let Some(terms) = terms else {
+            return Ok(gradients);
+        };
+        // No tokens are no atoms.
+        let d_sinks = if terms.is_empty() {
+            tensor(&[shape.heads], vec![0.0; shape.heads])?
+        } else {
+            let atoms = Atoms::new(sequences, terms.rows_cols().0 / sequences);
+            self.bias_gradient(&terms, &atoms)?
+        };
+        Ok(AttentionGradients {
+            d_sinks: Some(d_sinks),
+            ..gradients
+        })
+    }
+
+    /// The gradients without those of sinks, and what each query adds to these,
+    /// `[tokens, heads]`.
+    fn host_attention_backward(
+        &self,
+        codes: &AttentionCodes,
+        forward: &AttentionOut,
+        (d_out, d_out_coded): (&Tensor, &Coded),
+        sequences: usize,
+        shape: &AttentionShape,
+        sinks: Option<&Tensor>,
+        precision: Precision,
+    ) -> Result<(AttentionGradients, Option<Tensor>), KernelError> {
         let (out, d_out) = (forward.out.values()?, d_out.values()?);
         let (max, sum) = (forward.max.values()?, forward.sum.values()?);
+        let sinks = sinks.map(Tensor::values).transpose()?;
         let mut all = SequenceGradients::default();
         for index in 0..sequences {
             let one = codes.sequence(index, sequences);
@@ -150,6 +198,7 @@ impl Device {
                 sum: &sum[rows_at],
                 d_out: &d_out[at],
                 d_out_coded: &coded,
+                sinks: sinks.as_deref(),
             };
             all.append(match self {
                 Self::Cpu(cpu) => cpu::attention::backward(cpu, input, shape, precision),
@@ -158,12 +207,21 @@ impl Device {
         }
         let tokens = codes.queries.rows / shape.heads;
         let width = |heads: usize| [tokens, heads * shape.head_dim];
-        Ok(AttentionGradients {
+        let gradients = AttentionGradients {
             dq: tensor(&width(shape.heads), all.dq)?,
             dk: tensor(&width(shape.kv_heads), all.dk)?,
             dv: tensor(&width(shape.kv_heads), all.dv)?,
-        })
+            d_sinks: None,
+        };
+        let terms = |_| tensor(&[tokens, shape.heads], all.sink_terms);
+        Ok((gradients, sinks.map(terms).transpose()?))
     }
+}
+
+/// One sink a head, where there are some.
+pub(super) fn check_sinks(sinks: Option<&Tensor>, shape: &AttentionShape) {
+    let heads = sinks.map_or(shape.heads, Tensor::len);
+    assert_eq!(heads, shape.heads, "attention: sinks");
 }
 
 fn whole(all: SequenceOut, shape: &AttentionShape) -> Result<AttentionOut, KernelError> {

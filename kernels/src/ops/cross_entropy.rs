@@ -28,9 +28,9 @@ impl Device {
         tensor(&[rows], losses)
     }
 
-    /// Gradient of the head's input: `P W - W[target]`. The one-hot part is taken off after the
-    /// product, so that small probabilities keep their bits. w `[vocab, hidden]`,
-    /// as codes or packed.
+    /// Gradient of the head's input: `P W - share * W[target]`. The one-hot part is taken off after
+    /// the product, so that small probabilities keep their bits. w `[vocab, hidden]`, as codes or
+    /// packed; `shares` `[m]` are 1 where there are none: see [`Self::soft_cap_targets`].
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -40,7 +40,9 @@ impl Device {
         targets: &Ids,
         w: impl Into<WeightRef<'w>>,
         precision: Precision,
+        shares: Option<&Tensor>,
     ) -> Result<Tensor, KernelError> {
+        assert_shares(shares, targets);
         let w = w.into();
         let mut dx = self.matmul_dx(probabilities, w, precision)?;
         if let Self::Cuda(gpu) = self {
@@ -48,18 +50,22 @@ impl Device {
             let dx_slice = dx.unique_on(gpu)?;
             let w = w.codes();
             let (q, exp) = (w.q.on(gpu)?, w.exp.on(gpu)?);
-            cuda::cross_entropy::take_rows(gpu, dx_slice, (&q, &exp, w.cols), &targets)?;
+            let shares = shares.map(|shares| shares.on(gpu)).transpose()?;
+            let w = (&q, &exp, w.cols);
+            cuda::cross_entropy::take_rows(gpu, dx_slice, w, &targets, shares.as_ref())?;
             return Ok(dx);
         }
         let targets = host_targets(targets)?;
-        let [_, hidden] = w.shape();
-        let row = |row| w.decoded_row(row);
-        reference::cross_entropy::take_rows(dx.values_mut()?, hidden, row, &targets);
+        let shares = shares.map(Tensor::values).transpose()?;
+        let ([_, hidden], row) = (w.shape(), |row| w.decoded_row(row));
+        let dx_rows = dx.values_mut()?;
+        reference::cross_entropy::take_rows(dx_rows, hidden, row, &targets, shares.as_deref());
         Ok(dx)
     }
 
     /// Takes the one-hot part off the gradient of the head's weight `[vocab, hidden]`: for each
-    /// token, in order, its input x `[tokens, hidden]` off the row of its target.
+    /// token, in order, its input x `[tokens, hidden]` off the row of its target, times its share
+    /// `[tokens]`, which is 1 where there are none.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -68,20 +74,30 @@ impl Device {
         dw: &mut Tensor,
         x: &Tensor,
         targets: &Ids,
+        shares: Option<&Tensor>,
     ) -> Result<(), KernelError> {
+        assert_shares(shares, targets);
         let (_, width) = x.rows_cols();
         if let Self::Cuda(gpu) = self {
             let (x, targets) = (x.on(gpu)?, targets.on(gpu)?);
-            return cuda::cross_entropy::take_targets(gpu, dw.unique_on(gpu)?, &x, width, &targets);
+            let shares = shares.map(|shares| shares.on(gpu)).transpose()?;
+            let (dw, shares) = (dw.unique_on(gpu)?, shares.as_ref());
+            return cuda::cross_entropy::take_targets(gpu, dw, (&x, width), &targets, shares);
         }
         let (dw, x) = (dw.values_mut()?, x.values()?);
         let targets = host_targets(targets)?;
-        reference::cross_entropy::take_targets(dw, &x, width, &targets);
+        let shares = shares.map(Tensor::values).transpose()?;
+        reference::cross_entropy::take_targets(dw, &x, width, &targets, shares.as_deref());
         Ok(())
     }
 }
 
-fn host_targets(targets: &Ids) -> Result<Vec<Option<u32>>, KernelError> {
+fn assert_shares(shares: Option<&Tensor>, targets: &Ids) {
+    let fits = shares.is_none_or(|shares| shares.len() == targets.len());
+    assert!(fits, "shares of targets: as many as tokens");
+}
+
+pub(super) fn host_targets(targets: &Ids) -> Result<Vec<Option<u32>>, KernelError> {
     let ids = targets.0.values()?;
     Ok(ids.iter().map(|&id| (id != NO_ID).then_some(id)).collect())
 }

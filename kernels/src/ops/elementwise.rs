@@ -101,20 +101,23 @@ impl Device {
         Ok(())
     }
 
-    /// Gradient of a bias `[n]` from dy `[m, n]`: in an atom tokens in order, atoms by the tree.
+    /// Gradient of a bias `[n]` from dy `[m, n]`: in an atom rows in order, atoms by the tree. A
+    /// token may have several rows (one for each head).
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
     pub fn bias_gradient(&self, dy: &Tensor, atoms: &Atoms) -> Result<Tensor, KernelError> {
-        let (_, cols) = dy.rows_cols();
+        let (rows, cols) = dy.rows_cols();
         if let Self::Cuda(gpu) = self {
             let sum = cuda::elementwise::bias_gradient(gpu, &dy.on(gpu)?, cols, atoms)?;
             return tensor(&[cols], sum);
         }
+        let rows_per_token = rows.checked_div(atoms.tokens()).unwrap_or(0);
         let dy = dy.values()?;
         let mut atom = |index: usize| {
             let (start, count) = atoms.range(index);
-            bias_gradient(&dy[start * cols..(start + count) * cols], cols)
+            let (start, end) = (start * rows_per_token, (start + count) * rows_per_token);
+            bias_gradient(&dy[start * cols..end * cols], cols)
         };
         let sum = tree_sum(atoms.count(), &mut atom, &mut |a, b| add_assign(a, &b));
         tensor(&[cols], sum)

@@ -1,14 +1,17 @@
 //! The operations, as methods of [`Device`](crate::Device): shapes are checked here, then the
 //! back-end runs. Shapes that do not fit are bugs of the caller and panic; values never do.
 
+mod activation;
 mod adamw;
 mod attention;
 mod blake3;
 mod code;
+mod columns;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
 mod keys;
+mod layernorm;
 mod logprobs;
 mod matmul;
 mod pages;
@@ -17,12 +20,14 @@ mod reduce;
 mod rmsnorm;
 mod rope;
 pub mod sample;
-mod swiglu;
+mod soft_cap;
 
+pub use crate::reference::activation::Activation;
 pub use crate::reference::adamw::AdamStep;
 pub use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, CodedKv,
 };
+pub use crate::reference::columns::Columns;
 pub use crate::reference::pages::{PAGE_TOKENS, PagedRun};
 pub use crate::reference::tree::{Atoms, tree_sum};
 pub use keys::KeyValues;

@@ -3,6 +3,7 @@
 //! A page has 128 tokens of one sequence, which is a block of attention: no kernel gathers. The
 //! caller decides which pages a sequence has; the same page numbers hold in every layer.
 
+use super::attention::check_sinks;
 use super::matmul::tensor;
 use crate::coded::{Coded, Precision};
 use crate::cpu::pages::HostPages;
@@ -118,14 +119,14 @@ impl Device {
 
     /// Attention of the coded queries `[tokens * heads, head_dim]` of `runs`, one run after
     /// another, each token over all keys of its sequence up to its own: `[tokens, heads *
-    /// head_dim]`.
+    /// head_dim]`. `sinks` as for [`Self::attention`].
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`] where runs and rows do not fit, or a page is read that was never
     /// written; [`KernelError::Cuda`] where a GPU fails.
     ///
     /// # Panics
-    /// For a layer that `pages` lack.
+    /// For a layer that `pages` lack, or sinks that are not one a head.
     pub fn attention_paged(
         &self,
         queries: &Coded,
@@ -133,23 +134,29 @@ impl Device {
         layer: usize,
         runs: &[PagedRun<'_>],
         shape: &AttentionShape,
+        sinks: Option<&Tensor>,
         precision: Precision,
     ) -> Result<Tensor, KernelError> {
+        check_sinks(sinks, shape);
         let tokens = queries.rows / shape.heads;
         pages.check(layer, tokens, runs)?;
+        if let (Self::Cuda(gpu), Store::Cuda(pages)) = (self, &pages.store) {
+            return cuda::attention::paged(
+                gpu, queries, pages, layer, runs, shape, sinks, precision,
+            );
+        }
+        let sinks = sinks.map(Tensor::values).transpose()?;
+        let sinks = sinks.as_deref();
         let out = match (self, &pages.store) {
             (Self::Reference, Store::Reference(plain)) => {
                 plain.check_written(layer, runs)?;
                 let queries = queries.on_host()?;
-                reference::pages::forward(&queries, plain, layer, runs, shape, precision)
+                reference::pages::forward(&queries, plain, layer, runs, shape, sinks, precision)
             }
             (Self::Cpu(cpu), Store::Cpu(host)) => {
                 host.check_written(layer, runs)?;
                 let queries = queries.on_host()?;
-                cpu::attention::paged(cpu, &queries, host, layer, runs, shape, precision)
-            }
-            (Self::Cuda(gpu), Store::Cuda(pages)) => {
-                return cuda::attention::paged(gpu, queries, pages, layer, runs, shape, precision);
+                cpu::attention::paged(cpu, &queries, host, layer, runs, shape, sinks, precision)
             }
             _ => {
                 let reason = format!("pages of another device, read by {}", self.name());

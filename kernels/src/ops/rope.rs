@@ -4,8 +4,9 @@ use crate::tables::RopeTable;
 use crate::{Device, Ids, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
-    /// Rotates every head of x `[tokens, heads * head_dim]` to its token's position; `inverse`
-    /// turns back, which is the backward pass.
+    /// Rotates every head of x `[tokens, heads * head_dim]` to its token's position, as far as the
+    /// table goes; the other elements of a head stay. `inverse` turns back, which is the backward
+    /// pass (but for an attention factor, by which both multiply).
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -18,16 +19,23 @@ impl Device {
     ) -> Result<(), KernelError> {
         let (rows, width) = x.rows_cols();
         assert_eq!(
-            (rows, width % (2 * table.half)),
+            (rows, width % table.head_dim),
             (positions.len(), 0),
             "rope: shapes"
         );
+        assert!(2 * table.half <= table.head_dim, "rope: pairs of a head");
         if let Self::Cuda(gpu) = self {
             let (cos, sin) = (table.cos.on(gpu)?, table.sin.on(gpu)?);
             let positions = positions.on(gpu)?;
             let x = x.unique_on(gpu)?;
-            let shape = (width, table.half);
-            return cuda::rope::rotate(gpu, x, shape, (&cos, &sin), &positions, inverse);
+            let turn = cuda::rope::Rotation {
+                width,
+                head_dim: table.head_dim,
+                half: table.half,
+                pairs: table.pairs,
+                inverse,
+            };
+            return cuda::rope::rotate(gpu, x, &turn, (&cos, &sin), &positions);
         }
         let positions = positions.0.values()?;
         let x = x.values_mut()?;

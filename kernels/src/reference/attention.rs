@@ -5,9 +5,13 @@
 //! streams them and one that splits them over chunks agree.
 
 mod backward;
+mod cap;
+mod sinks;
 mod values;
 
 pub use backward::{BackwardInput, SequenceGradients, backward};
+pub use cap::ScoreCap;
+pub use sinks::{SoftmaxEnd, sink_gradient};
 pub use values::{AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, CodedKv};
 
 use super::code::code_rows;
@@ -92,12 +96,14 @@ pub fn rescale(from: i32, to: i32) -> f32 {
 }
 
 /// Attention of `queries` (coded rows `[tokens * heads, head_dim]`, already scaled) at positions
-/// `first_position..` over the keys of `kv` up to each query's own position.
+/// `first_position..` over the keys of `kv` up to each query's own position, and `sinks` `[heads]`
+/// where there are some.
 pub fn forward(
     queries: &Coded,
     kv: &CodedKv,
     first_position: usize,
     shape: &AttentionShape,
+    sinks: Option<&[f32]>,
     precision: Precision,
 ) -> SequenceOut {
     let mut result = SequenceOut::default();
@@ -113,9 +119,11 @@ pub fn forward(
             shape,
             precision,
         );
-        result.out.extend(total.out.iter().map(|o| o / total.sum));
-        result.max.push(total.max.unwrap_or(0));
-        result.sum.push(total.sum);
+        let end = SoftmaxEnd::new((total.max, total.sum), sinks.map(|sinks| sinks[head]));
+        let out = total.out.iter().map(|o| o * end.keep / end.sum);
+        result.out.extend(out);
+        result.max.push(end.max);
+        result.sum.push(end.sum);
     }
     result
 }
@@ -163,9 +171,12 @@ fn one_block(
     precision: Precision,
 ) -> Partial {
     let kv_row = |key: usize| key * shape.kv_heads + kv_head;
-    let scores: Vec<f32> = (first..end)
-        .map(|key| row_product(queries, row, &kv.k, kv_row(key)))
-        .collect();
+    let cap = shape.score_cap();
+    let score = |key: usize| {
+        let score = row_product(queries, row, &kv.k, kv_row(key));
+        cap.map_or(score, |cap| cap.of(score))
+    };
+    let scores: Vec<f32> = (first..end).map(score).collect();
     let max = ceil_to_int(
         scores
             .iter()

@@ -33,30 +33,49 @@ fn row_loss(row: &mut [f32], target: usize) -> f32 {
     gap.mul_add(LN_2, ln(sum))
 }
 
+/// `a -= share * b`, in one rounding; `a -= b` without a share.
+fn take(a: &mut [f32], share: Option<f32>, b: impl IntoIterator<Item = f32>) {
+    let pairs = a.iter_mut().zip(b);
+    match share {
+        Some(share) => pairs.for_each(|(a, b)| *a = (-share).mul_add(b, *a)),
+        None => pairs.for_each(|(a, b)| *a -= b),
+    }
+}
+
 /// Takes the decoded row of the head's weight `[vocab, hidden]` at each token's target off the
-/// token's row of dx `[tokens, hidden]`; `weight` gives the values of a row.
+/// token's row of dx `[tokens, hidden]`, times the token's share `[tokens]` where there are any;
+/// `weight` gives the values of a row.
 pub fn take_rows(
     dx: &mut [f32],
     hidden: usize,
     weight: impl Fn(usize) -> Vec<f32>,
     targets: &[Option<u32>],
+    shares: Option<&[f32]>,
 ) {
-    for (row, target) in dx.chunks_exact_mut(hidden).zip(targets) {
+    let rows = dx.chunks_exact_mut(hidden).zip(targets);
+    for (token, (row, target)) in rows.enumerate() {
         if let Some(target) = target {
-            let weight = weight(*target as usize);
-            row.iter_mut().zip(weight).for_each(|(dx, w)| *dx -= w);
+            let share = shares.map(|shares| shares[token]);
+            take(row, share, weight(*target as usize));
         }
     }
 }
 
 /// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each
-/// token, in order, its input x `[tokens, width]` off the row of its target.
-pub fn take_targets(dw: &mut [f32], x: &[f32], width: usize, targets: &[Option<u32>]) {
-    for (row, target) in x.chunks_exact(width).zip(targets) {
+/// token, in order, its input x `[tokens, width]` off the row of its target, times the token's
+/// share `[tokens]` where there are any.
+pub fn take_targets(
+    dw: &mut [f32],
+    x: &[f32],
+    width: usize,
+    targets: &[Option<u32>],
+    shares: Option<&[f32]>,
+) {
+    for (token, (row, target)) in x.chunks_exact(width).zip(targets).enumerate() {
         if let Some(target) = target {
             let at = *target as usize * width;
-            let dw = &mut dw[at..at + width];
-            dw.iter_mut().zip(row).for_each(|(dw, x)| *dw -= x);
+            let share = shares.map(|shares| shares[token]);
+            take(&mut dw[at..at + width], share, row.iter().copied());
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Every operation as scalar code, written to be read against NUMERICS.md. The
 //! other back-ends must equal it by `to_bits()`.
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod code;
+pub mod columns;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
+pub mod layernorm;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
@@ -14,5 +17,5 @@ pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
-pub mod swiglu;
+pub mod soft_cap;
 pub mod tree;

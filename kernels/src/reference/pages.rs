@@ -220,6 +220,7 @@ pub fn forward(
     layer: usize,
     runs: &[PagedRun<'_>],
     shape: &AttentionShape,
+    sinks: Option<&[f32]>,
     precision: Precision,
 ) -> Vec<f32> {
     let mut out = Vec::with_capacity(queries.rows * shape.head_dim);
@@ -228,7 +229,7 @@ pub fn forward(
         let rows = run.count * shape.heads;
         let queries = queries.part(row, rows);
         let kv = pages.gathered(layer, run);
-        let one = attention::forward(&queries, &kv, run.first, shape, precision);
+        let one = attention::forward(&queries, &kv, run.first, shape, sinks, precision);
         out.extend(one.out);
         row += rows;
     }

@@ -13,6 +13,7 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim: 4,
     window: None,
     scale: 0.5,
+    soft_cap: None,
 };
 
 fn coded(device: &Device, rows: usize) -> Coded {
@@ -54,7 +55,7 @@ fn runs_that_do_not_fit_their_pages_are_refused() {
             .unwrap();
         let attend = |run| {
             let queries = coded(&device, 2);
-            device.attention_paged(&queries, &pages, 0, &[run], &SHAPE, Precision::I16)
+            device.attention_paged(&queries, &pages, 0, &[run], &SHAPE, None, Precision::I16)
         };
         assert_eq!(attend(run(&[1, 2], 129, 1)).unwrap().shape(), [1, 8]);
         let got = reason(attend(run(&[1, 0], 129, 1)));
@@ -72,7 +73,7 @@ fn the_reference_gives_the_same_by_pages_and_as_a_whole() {
         let x = |stream, heads: usize| input.tensor(stream, &[tokens, heads * 4]).unwrap();
         let (q, k, v) = (x(1, 2), x(2, 1), x(3, 1));
         let codes = device.attention_codes(&q, &k, &v, &SHAPE, p).unwrap();
-        let whole = device.attention(&codes, 1, &SHAPE, p).unwrap();
+        let whole = device.attention(&codes, 1, &SHAPE, None, p).unwrap();
         let mut pages = device.kv_pages(2, &SHAPE, p, 2).unwrap();
         let mut got = Vec::new();
         for (first, count) in [(0, 130), (130, 1), (131, 9)] {
@@ -87,7 +88,7 @@ fn the_reference_gives_the_same_by_pages_and_as_a_whole() {
             };
             device.write_pages(&mut pages, 1, &new, &runs).unwrap();
             let queries = codes.queries.part(first * 2, count * 2);
-            let out = device.attention_paged(&queries, &pages, 1, &runs, &SHAPE, p);
+            let out = device.attention_paged(&queries, &pages, 1, &runs, &SHAPE, None, p);
             got.extend(out.unwrap().into_values().unwrap());
         }
         let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
@@ -106,7 +107,7 @@ fn pages_of_another_device_are_refused() {
             count: 1,
         };
         let queries = coded(own, 2);
-        let got = other.attention_paged(&queries, &pages, 0, &[run], &SHAPE, Precision::I16);
+        let got = other.attention_paged(&queries, &pages, 0, &[run], &SHAPE, None, Precision::I16);
         let got = reason(got);
         assert!(got.contains(&format!("read by {}", other.name())), "{got}");
     }

@@ -23,6 +23,7 @@ pub(super) fn shape(
         head_dim,
         window,
         scale: 1.0 / (head_dim as f32).sqrt(),
+        soft_cap: None,
     }
 }
 
@@ -90,8 +91,8 @@ fn both_ways(
 ) -> OutputsOrError {
     let precision = codes.queries.precision;
     let d_out = placed(device, d_out, shape.heads * shape.head_dim)?;
-    let out = device.attention(codes, sequences, shape, precision)?;
-    let g = device.attention_backward(codes, &out, &d_out, sequences, shape, precision)?;
+    let out = device.attention(codes, sequences, shape, None, precision)?;
+    let g = device.attention_backward(codes, &out, &d_out, sequences, shape, None, precision)?;
     let max = out.max.values()?.iter().map(|&m| m as f32).collect();
     let tensors = [out.out, out.sum, g.dq, g.dk, g.dv];
     let mut outputs: Vec<Vec<f32>> = Vec::new();
@@ -215,7 +216,7 @@ fn the_number_of_multiprocessors_does_not_matter() {
     let input = SequenceInput::ordinary(2_100, &shape);
     let run = |device: &Device| -> Vec<Vec<f32>> {
         let codes = input.codes(device, &shape, P).unwrap();
-        let out = device.attention(&codes, 1, &shape, P).unwrap();
+        let out = device.attention(&codes, 1, &shape, None, P).unwrap();
         vec![
             out.out.into_values().unwrap(),
             out.sum.into_values().unwrap(),

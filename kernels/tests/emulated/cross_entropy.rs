@@ -57,7 +57,7 @@ fn decoded_rows_are_taken_off_as_the_reference_does() {
             let p = device.place(draw.tensor(2, &[7, 6])?)?;
             let targets = [Some(0), Some(1), Some(2), None, Some(0), Some(5), Some(3)];
             let targets = device.targets(&targets)?;
-            values([device.head_dx(&p, &targets, &w, Precision::I16)?])
+            values([device.head_dx(&p, &targets, &w, Precision::I16, None)?])
         });
     }
 }

@@ -13,15 +13,17 @@ fn elementary_functions_are_those_of_the_host_over_all_of_f32() {
     let inputs = [
         &inputs[..],
         &edges,
-        &[128.0, -150.0, 89.0, -104.0, 1_048_576.5],
+        &[128.0, -150.0, 89.0, -104.0, 1_048_576.5, 4.0, -10.0],
     ]
     .concat();
     let ceil = |x| math::ceil_to_int(x) as f32;
     type Function = fn(f32) -> f32;
-    let functions: [(Elementary, Function); 4] = [
+    let functions: [(Elementary, Function); 6] = [
         (Elementary::Exp2, math::exp2),
         (Elementary::Exp, math::exp),
         (Elementary::Ln, math::ln),
+        (Elementary::Tanh, math::tanh),
+        (Elementary::Erf, math::erf),
         (Elementary::Ceil, ceil),
     ];
     for (name, function) in functions {

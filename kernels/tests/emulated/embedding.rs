@@ -31,7 +31,7 @@ fn rows_of_one_id_are_added_and_taken_in_order() {
                 let before = device.place(draw.tensor(3, &[vocab, hidden])?)?;
                 let mut dw = before.clone();
                 let targets = device.targets(&draw.targets(4, tokens, vocab as u32))?;
-                device.take_targets(&mut dw, &dy, &targets)?;
+                device.take_targets(&mut dw, &dy, &targets, None)?;
                 values([gradient, before, dw])
             },
         );

@@ -35,7 +35,7 @@ fn a_cache_does_not_see_how_the_sequence_was_cut() {
             let count = chunk.min(tokens - start);
             device.append_keys(&mut keys, &new_tokens(&codes, start, count, shape.kv_heads))?;
             let queries = tokens_of(&codes.queries, start, count, shape.heads);
-            let part = device.attention_cached(&queries, &keys, start, shape, P)?;
+            let part = device.attention_cached(&queries, &keys, start, shape, None, P)?;
             outputs[0].extend_from_slice(&part.out.values()?);
             outputs[1].extend_from_slice(&part.sum.values()?);
             outputs[2].extend(part.max.values()?.iter().map(|&m| m as f32));
@@ -76,7 +76,7 @@ fn clones_of_a_cache_part_when_one_grows() {
     for device in devices() {
         let out = |codes: &AttentionCodes, keys: &KeyValues| -> Vec<f32> {
             let queries = tokens_of(&codes.queries, fork, tokens - fork, 2);
-            let out = device.attention_cached(&queries, keys, fork, &shape, P);
+            let out = device.attention_cached(&queries, keys, fork, &shape, None, P);
             out.unwrap().out.into_values().unwrap()
         };
         let codes = input.codes(&device, &shape, P).unwrap();
@@ -91,7 +91,7 @@ fn clones_of_a_cache_part_when_one_grows() {
         let (of_keys, of_clone) = (out(&codes, &keys), out(&other_codes, &clone));
 
         let whole = |codes: &AttentionCodes| -> Vec<f32> {
-            let out = device.attention(codes, 1, &shape, P).unwrap();
+            let out = device.attention(codes, 1, &shape, None, P).unwrap();
             out.out.into_values().unwrap()[fork * 16..].to_vec()
         };
         assert_eq!(of_keys, whole(&codes), "{}", device.name());

@@ -2,9 +2,11 @@
 //! models do not reach: against the scalar reference, by bits. A file for each operation.
 #![cfg(feature = "emulator")]
 
+mod activation;
 mod adamw;
 mod attention;
 mod blake3;
+mod columns;
 mod conformance;
 mod cross_entropy;
 mod elementary;
@@ -12,9 +14,10 @@ mod elementwise;
 mod embedding;
 mod gpus;
 mod keys;
+mod layernorm;
 mod matmul;
 mod reduce;
 mod rmsnorm;
 mod rope;
 mod sample;
-mod swiglu;
+mod soft_cap;

@@ -125,6 +125,41 @@ impl<'a> ConfigFields<'a> {
         Ok(self.flag_opt(key)?.unwrap_or(default))
     }
 
+    /// A factor: a number above 0 that f32 can hold, where the key is there.
+    pub(super) fn multiplier(&self, key: &'static str) -> Result<Option<f32>, ModelError> {
+        let factor = self.positive_opt(key)?;
+        factor
+            .map(|factor| self.as_multiplier(key, Some(factor)))
+            .transpose()
+    }
+
+    /// `factor`, which was made of the value of `key`, rounded once.
+    pub(super) fn as_multiplier(
+        &self,
+        key: &'static str,
+        factor: Option<f64>,
+    ) -> Result<f32, ModelError> {
+        let rounded = factor.unwrap_or(1.0) as f32;
+        if rounded.is_normal() {
+            return Ok(rounded);
+        }
+        let value = self.get(key).unwrap_or(&Value::Null);
+        Err(self.bad(key, value, "is too large or too small for a factor in f32"))
+    }
+
+    /// Refuses a switch that is on, of what the family does not have.
+    pub(super) fn never(&self, key: &'static str) -> Result<(), ModelError> {
+        match self.flag(key, false)? {
+            true => Err(self.bad(
+                key,
+                true,
+                "this family has no such bias, in transformers either: set it to false where the \
+                 weights have none",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// A string, where the key is there.
     pub(super) fn text(&self, key: &'static str) -> Result<Option<&'a str>, ModelError> {
         let Some(value) = self.get(key) else {

@@ -12,14 +12,17 @@ use crate::error::{ModelError, nearest_hint};
 use crate::json::shown;
 use crate::neutral::Neutral;
 
-/// Keys that this module's readers take.
-const READ: &str = "architectures attention_bias attention_dropout bos_token_id eos_token_id \
-    head_dim hidden_act hidden_size intermediate_size layer_types max_position_embeddings \
-    max_window_layers mlp_bias model_type num_attention_heads num_hidden_layers \
-    num_key_value_heads original_max_position_embeddings partial_rotary_factor \
-    quantization_config rms_norm_eps \
-    rope_parameters rope_scaling rope_theta sliding_window tie_word_embeddings \
-    use_sliding_window vocab_size";
+/// Keys that every family reads.
+const READ: &str = "architectures attention_dropout bos_token_id eos_token_id hidden_size \
+    intermediate_size max_position_embeddings model_type num_attention_heads num_hidden_layers \
+    original_max_position_embeddings quantization_config rope_parameters rope_scaling \
+    tie_word_embeddings vocab_size";
+
+/// Keys that some families read. Where another one has them, a value that says nothing is passed
+/// over.
+const SOME_READ: &str = "attention_bias head_dim hidden_act hidden_activation layer_norm_eps \
+    layer_types max_window_layers mlp_bias norm_epsilon num_key_value_heads \
+    partial_rotary_factor rms_norm_eps rope_theta sliding_window use_sliding_window";
 
 /// Keys that change nothing, whatever their value, with the reason.
 const NOTHING: &[(&str, &str)] = &[
@@ -35,7 +38,7 @@ const NOTHING: &[(&str, &str)] = &[
     ),
     (
         "they say how a program computes, not what",
-        "use_cache gradient_checkpointing torchscript use_bfloat16 tf_legacy_loss \
+        "use_cache cache_implementation gradient_checkpointing torchscript use_bfloat16 tf_legacy_loss \
          chunk_size_feed_forward pretraining_tp tp_plan base_model_tp_plan base_model_pp_plan \
          base_model_ep_plan base_model_fsdp_plan attn_implementation _attn_implementation \
          _attn_implementation_internal _attn_implementation_autoset experts_implementation \
@@ -151,13 +154,16 @@ const OFF: &[(Neutral, &str, &str)] = &[
     ),
 ];
 
-const NOT_COMPUTED: &str = "none of the supported families computes that, so the weights may be of \
-    another one; where they are not, remove the key";
+const NOT_COMPUTED: &str = "this family does not compute that, so the weights may be of another \
+    one; where they are not, remove the key";
 
 /// Refuses the first key that is neither read nor known to change nothing.
 pub(super) fn check(fields: &ConfigFields, family: Family) -> Result<(), ModelError> {
     for (key, value) in fields.object {
-        if value.is_null() || has(READ, key) || NOTHING.iter().any(|(_, keys)| has(keys, key)) {
+        let rules = family.rules();
+        let is_read = has(READ, key) || rules.reads(key);
+        let is_nothing = rules.ignores(key) || NOTHING.iter().any(|(_, keys)| has(keys, key));
+        if value.is_null() || is_read || is_nothing {
             continue;
         }
         let refuse = |reason: String| ModelError::UnusableKey {
@@ -170,6 +176,8 @@ pub(super) fn check(fields: &ConfigFields, family: Family) -> Result<(), ModelEr
             Some((neutral, _, _)) if neutral.holds(value) || own(family, key, value) => {}
             Some((_, reason, _)) => return Err(refuse((*reason).to_string())),
             None if own(family, key, value) || Neutral::Empty.holds(value) => {}
+            None if has(SOME_READ, key) && Neutral::False.holds(value) => {}
+            None if has(SOME_READ, key) => return Err(refuse(not_of(family))),
             None => return Err(refuse(unknown(family, key))),
         }
     }
@@ -187,12 +195,31 @@ fn own(family: Family, key: &str, value: &Value) -> bool {
             value.is_boolean()
         }
         (_, "qk_norm" | "use_qk_norm") => Neutral::False.holds(value),
+        // Public files of Phi 3 name the code that transformers has meanwhile.
+        (Family::Phi3, "auto_map") => value.as_object().is_some_and(|map| {
+            let mut classes = map.values().map(|class| class.as_str().unwrap_or_default());
+            classes.all(|class| class.contains("_phi3.Phi3"))
+        }),
         _ => false,
     }
 }
 
+fn not_of(family: Family) -> String {
+    format!(
+        "transformers' {} does not read it, so the weights may be of another family; where they \
+         are not, remove the key",
+        family.architecture()
+    )
+}
+
 fn unknown(family: Family, key: &str) -> String {
-    let known: Vec<&str> = READ.split_ascii_whitespace().collect();
+    let own = family.rules().keys.split_ascii_whitespace();
+    let rope = family.rules().rope.theta_key;
+    let known: Vec<&str> = READ
+        .split_ascii_whitespace()
+        .chain(own)
+        .chain([rope])
+        .collect();
     let hint = nearest_hint(key, &known);
     let hint = match hint.starts_with("did you mean") {
         true => format!("; {hint}"),
@@ -216,7 +243,7 @@ mod tests {
         let nothing = NOTHING.iter().map(|(_, keys)| *keys);
         let off = OFF.iter().map(|(_, _, keys)| *keys);
         let mut seen = BTreeSet::new();
-        for keys in nothing.chain(off).chain([READ]) {
+        for keys in nothing.chain(off).chain([READ, SOME_READ]) {
             for key in keys.split_ascii_whitespace() {
                 assert!(seen.insert(key), "{key} stands twice");
             }

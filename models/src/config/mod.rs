@@ -1,8 +1,11 @@
 //! What a Hugging Face `config.json` says of a decoder, checked.
 
+mod activation;
 mod family;
 mod fields;
 mod keys;
+mod names;
+mod norms;
 mod parse;
 mod projection;
 mod rewrite;
@@ -11,10 +14,15 @@ mod tensors;
 mod training;
 mod windows;
 
+use concord_kernels::ops::Activation;
+
 pub use family::Family;
-pub use projection::Projection;
+pub use names::PartNames;
+pub use norms::{NormKind, QkNorm};
+pub use projection::{FusedQkv, Projection};
 pub(crate) use rewrite::{with_value, without_key};
 pub use rope::{Rope, RopeScaling};
+pub(crate) use tensors::SINKS;
 pub use tensors::{TensorPlace, TensorSpec};
 
 /// The shape of a decoder. The families differ only in these fields.
@@ -60,10 +68,22 @@ pub struct DecoderConfig {
     pub vocab: usize,
     /// Positions that the model knows.
     pub max_positions: usize,
-    /// Added to the mean square in every RMSNorm.
-    pub rms_eps: f32,
+    /// What the norms of the residual stream compute; those of q and k are of the same kind.
+    pub norm: NormKind,
+    /// Added to the mean square, or the variance, in every norm.
+    pub norm_eps: f32,
+    /// Whether attention and feed-forward layer both read what enters the layer.
+    pub parallel_residual: bool,
     /// The rotary embedding of q and k.
     pub rope: Rope,
+    /// Another one for the layers that have a window.
+    pub local_rope: Option<Rope>,
+    /// Layers, by their index, that rotate nothing.
+    pub unrotated: Vec<usize>,
+    /// How much of each head is rotated, from its first element on; without a number, all.
+    pub rotary_dim: Option<usize>,
+    /// Whether pairs are the neighbours (2i, 2i + 1), not (i, i + half of what is rotated).
+    pub rope_neighbours: bool,
     /// Per layer: with `Some(w)`, position i sees the positions j with `i - w < j <= i`; with
     /// `None`, all j <= i.
     pub sliding_window: Vec<Option<u32>>,
@@ -73,8 +93,30 @@ pub struct DecoderConfig {
     pub o_bias: bool,
     /// Whether gate, up and down projections have a bias.
     pub mlp_bias: bool,
-    /// Whether q and k pass an RMSNorm of `head_dim` weights, per head, before RoPE.
-    pub qk_norm: bool,
+    /// Where q, k and v are one projection, how its rows lie.
+    pub fused_qkv: Option<FusedQkv>,
+    /// Whether gate and up projection are one, the gate first.
+    pub fused_gate_up: bool,
+    /// Whether the feed-forward layer has a gate.
+    pub gated: bool,
+    /// The function of its gate, or of its up projection where there is no gate.
+    pub activation: Activation,
+    /// The norm that q and k pass before RoPE.
+    pub qk_norm: Option<QkNorm>,
+    /// Scores are `q . k` times it; without a number, 1 / sqrt(head_dim).
+    pub attention_scale: Option<f32>,
+    /// Scores s become `cap * tanh(s / cap)`, before the mask.
+    pub attention_soft_cap: Option<f32>,
+    /// Whether each query head has a logit that takes its share of the softmax and adds no value.
+    pub sinks: bool,
+    /// What the embedding is multiplied by.
+    pub embedding_multiplier: Option<f32>,
+    /// What attention and feed-forward layer add is multiplied by it.
+    pub residual_multiplier: Option<f32>,
+    /// Logits are multiplied by it: the hidden states after the last norm are.
+    pub logit_multiplier: Option<f32>,
+    /// Logits y become `cap * tanh(y / cap)`.
+    pub logit_soft_cap: Option<f32>,
     /// Whether the head is the embedding; then there is no `lm_head.weight`.
     pub tie_embeddings: bool,
     /// Token that begins a text.
@@ -87,6 +129,28 @@ impl DecoderConfig {
     /// Width of all query heads together: `heads * head_dim`.
     pub fn q_dim(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// The rotary embedding of a layer: 0 is [`DecoderConfig::rope`], 1
+    /// [`DecoderConfig::local_rope`]. `None` rotates nothing.
+    pub(crate) fn rope_of(&self, layer: usize) -> Option<usize> {
+        let is_local = self.local_rope.is_some() && self.sliding_window[layer].is_some();
+        let is_rotated = !self.unrotated.contains(&layer);
+        is_rotated.then_some(usize::from(is_local))
+    }
+
+    /// The layers without a window.
+    pub(crate) fn unwindowed(&self) -> Vec<usize> {
+        let layers = self.sliding_window.iter().enumerate();
+        layers
+            .filter(|(_, window)| window.is_none())
+            .map(|(layer, _)| layer)
+            .collect()
+    }
+
+    /// The names of its parts.
+    pub(crate) fn parts(&self) -> &'static PartNames {
+        self.family.parts()
     }
 
     /// Width of all key (or value) heads together: `kv_heads * head_dim`.

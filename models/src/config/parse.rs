@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use super::family::{self, FamilyRules};
 use super::fields::ConfigFields;
 use super::rope::{self, POSITIONS_MAX};
-use super::{DecoderConfig, Family, family, keys, windows};
+use super::{DecoderConfig, Family, NormKind, Rope, RopeScaling, activation, keys};
 use crate::error::ModelError;
 use crate::json;
 
@@ -17,12 +18,6 @@ const LAYERS_MAX: usize = 1 << 10;
 const HEADS_MAX: usize = 1 << 10;
 const HEAD_DIM_MAX: usize = 1 << 10;
 const VOCAB_MAX: usize = 1 << 21;
-
-/// Head width of Qwen3 where its config does not say, as transformers has it.
-const QWEN3_HEAD_DIM: usize = 128;
-
-/// Added in every RMSNorm where the config does not say, as transformers has it.
-const RMS_EPS_DEFAULT: f64 = 1e-6;
 
 impl DecoderConfig {
     /// Reads `config.json` of a model folder, and the `eos_token_id` of its
@@ -79,71 +74,87 @@ fn parse(path: &Path, text: &str) -> Result<DecoderConfig, ModelError> {
         object: &object,
     };
     let family = family::parse(&fields)?;
+    let rules = family.rules();
     keys::check(&fields, family)?;
-    check_activation(&fields)?;
+    let mut config = as_llama(&fields, family)?;
+    (config.rope, config.rotary_dim) = rope::parse(&fields, rules, &config)?;
+    (rules.differ)(&fields, &mut config)?;
+    Ok(config)
+}
 
+/// What every family reads alike, by its own defaults and names; all else is a Llama's.
+fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, ModelError> {
+    let rules = family.rules();
     let hidden = fields.size("hidden_size", HIDDEN_MAX)?;
     let layers = fields.size("num_hidden_layers", LAYERS_MAX)?;
     let heads = fields.size("num_attention_heads", HEADS_MAX)?;
     let vocab = fields.size("vocab_size", VOCAB_MAX)?;
-    let positions = match family {
-        Family::Llama => 2_048,
-        Family::Mistral => 131_072,
-        Family::Qwen2 | Family::Qwen3 => 32_768,
-    };
-    let max_positions = fields.size_or("max_position_embeddings", POSITIONS_MAX, positions)?;
-    let [attention_bias, mlp_bias] = biases(&fields, family)?;
+    let (key, default) = rules.activation;
     Ok(DecoderConfig {
         family,
         hidden,
         intermediate: fields.size("intermediate_size", INTERMEDIATE_MAX)?,
         layers,
         heads,
-        kv_heads: kv_heads(&fields, family, heads)?,
-        head_dim: head_dim(&fields, family, hidden, heads)?,
+        kv_heads: kv_heads(fields, rules, heads)?,
+        head_dim: head_dim(fields, rules, hidden, heads)?,
         vocab,
-        max_positions,
-        rms_eps: rms_eps(&fields)?,
-        rope: rope::parse(&fields, max_positions)?,
-        sliding_window: windows::parse(&fields, family, layers, max_positions)?,
-        qkv_bias: attention_bias || family == Family::Qwen2,
-        o_bias: attention_bias,
-        mlp_bias,
-        qk_norm: family == Family::Qwen3,
-        tie_embeddings: fields.flag("tie_word_embeddings", false)?,
-        bos: special(&fields, "bos_token_id", family, 1, vocab)?
+        max_positions: fields.size_or("max_position_embeddings", POSITIONS_MAX, rules.positions)?,
+        norm: NormKind::Rms,
+        norm_eps: norm_eps(fields, rules)?,
+        parallel_residual: false,
+        rope: Rope {
+            theta: rules.rope.theta,
+            scaling: RopeScaling::None,
+        },
+        local_rope: None,
+        unrotated: Vec::new(),
+        rotary_dim: None,
+        rope_neighbours: rules.rope.neighbours,
+        sliding_window: vec![None; layers],
+        qkv_bias: false,
+        o_bias: false,
+        mlp_bias: false,
+        fused_qkv: None,
+        fused_gate_up: false,
+        gated: true,
+        activation: activation::read(fields, key, default)?,
+        qk_norm: None,
+        attention_scale: None,
+        attention_soft_cap: None,
+        sinks: false,
+        embedding_multiplier: None,
+        residual_multiplier: None,
+        logit_multiplier: None,
+        logit_soft_cap: None,
+        tie_embeddings: fields.flag("tie_word_embeddings", rules.tied)?,
+        bos: special(fields, "bos_token_id", rules.special.0, vocab)?
             .first()
             .copied(),
-        eos: special(&fields, "eos_token_id", family, 2, vocab)?,
+        eos: special(fields, "eos_token_id", rules.special.1, vocab)?,
     })
 }
 
-/// The ids of a special token. Where a Llama or a Mistral does not say, it is `default`, as the
-/// classes of transformers have it; null is none.
+/// The ids of a special token. Where the file does not say, those of the family's class that the
+/// vocabulary has; null is none.
 fn special(
     fields: &ConfigFields,
     key: &'static str,
-    family: Family,
-    default: u32,
+    default: &[u32],
     vocab: usize,
 ) -> Result<Vec<u32>, ModelError> {
-    let has_default = matches!(family, Family::Llama | Family::Mistral);
-    if has_default && !fields.has(key) && (default as usize) < vocab {
-        return Ok(vec![default]);
+    if fields.has(key) {
+        return fields.token_ids(key, vocab);
     }
-    fields.token_ids(key, vocab)
+    let known = default.iter().filter(|id| (**id as usize) < vocab);
+    Ok(known.copied().collect())
 }
 
-fn kv_heads(fields: &ConfigFields, family: Family, heads: usize) -> Result<usize, ModelError> {
-    let default = match family {
-        Family::Llama => heads,
-        Family::Mistral => 8,
-        Family::Qwen2 | Family::Qwen3 => 32,
-    };
+fn kv_heads(fields: &ConfigFields, rules: &FamilyRules, heads: usize) -> Result<usize, ModelError> {
     let kv_heads = match fields.size_opt("num_key_value_heads", HEADS_MAX)? {
         Some(kv_heads) => kv_heads,
         None if fields.has("num_key_value_heads") => heads,
-        None => default,
+        None => rules.kv_heads.unwrap_or(heads),
     };
     if heads.is_multiple_of(kv_heads) {
         return Ok(kv_heads);
@@ -156,50 +167,22 @@ fn kv_heads(fields: &ConfigFields, family: Family, heads: usize) -> Result<usize
     Err(fields.bad("num_key_value_heads", found, rule))
 }
 
-/// Whether q, k, v and o have biases by `attention_bias`, and the feed-forward layer by `mlp_bias`.
-/// The classes that do not read these keys have none, but for Qwen2's on q, k and v.
-fn biases(fields: &ConfigFields, family: Family) -> Result<[bool; 2], ModelError> {
-    let attention = fields.flag("attention_bias", false)?;
-    let mlp = fields.flag("mlp_bias", false)?;
-    let rule = "this family has no such bias, in transformers either: set it to false where the \
-                weights have none";
-    if mlp && family != Family::Llama {
-        return Err(fields.bad("mlp_bias", mlp, rule));
-    }
-    match family {
-        Family::Mistral if attention => Err(fields.bad("attention_bias", attention, rule)),
-        // A Qwen2 has its biases whatever the key says, and their tensors are looked for.
-        Family::Qwen2 => Ok([false, false]),
-        _ => Ok([attention, mlp]),
-    }
-}
-
-fn check_activation(fields: &ConfigFields) -> Result<(), ModelError> {
-    match fields.text("hidden_act")?.unwrap_or("silu") {
-        // transformers maps both names to the same function.
-        "silu" | "swish" => Ok(()),
-        other => Err(ModelError::UnknownActivation {
-            path: fields.path.to_path_buf(),
-            found: other.to_string(),
-        }),
-    }
-}
-
 fn head_dim(
     fields: &ConfigFields,
-    family: Family,
+    rules: &FamilyRules,
     hidden: usize,
     heads: usize,
 ) -> Result<usize, ModelError> {
-    let head_dim = match fields.size_opt("head_dim", HEAD_DIM_MAX)? {
-        Some(head_dim) => head_dim,
-        None if family == Family::Qwen3 && fields.has("head_dim") => {
-            let rule = "must be a number in a Qwen3; without the key it is 128";
+    let head_dim = match (fields.size_opt("head_dim", HEAD_DIM_MAX)?, rules.head_dim) {
+        (Some(head_dim), _) => head_dim,
+        (None, Some(default)) if fields.has("head_dim") => {
+            let class = rules.names.0;
+            let rule = format!("must be a number in a {class}; without the key it is {default}");
             return Err(fields.bad("head_dim", "null", rule));
         }
-        None if family == Family::Qwen3 => QWEN3_HEAD_DIM,
-        None if hidden.is_multiple_of(heads) => hidden / heads,
-        None => {
+        (None, Some(default)) => default,
+        (None, None) if hidden.is_multiple_of(heads) => hidden / heads,
+        (None, None) => {
             let rule = format!("must be a multiple of num_attention_heads = {heads}");
             return Err(fields.bad("hidden_size", hidden, rule));
         }
@@ -212,17 +195,18 @@ fn head_dim(
     }
 }
 
-fn rms_eps(fields: &ConfigFields) -> Result<f32, ModelError> {
-    let eps = match fields.positive_opt("rms_norm_eps")? {
+fn norm_eps(fields: &ConfigFields, rules: &FamilyRules) -> Result<f32, ModelError> {
+    let (key, default) = rules.norm_eps;
+    let eps = match fields.positive_opt(key)? {
         Some(eps) => eps,
-        None if fields.has("rms_norm_eps") => return Err(fields.missing("rms_norm_eps")),
-        None => RMS_EPS_DEFAULT,
+        None if fields.has(key) => return Err(fields.missing(key)),
+        None => default,
     };
     // transformers holds it in f64 and adds it to an f32 mean: the same as rounding it once.
     let rounded = eps as f32;
     if rounded > 0.0 && rounded < 1.0 {
         Ok(rounded)
     } else {
-        Err(fields.bad("rms_norm_eps", eps, "must be above 0 and below 1"))
+        Err(fields.bad(key, eps, "must be above 0 and below 1"))
     }
 }

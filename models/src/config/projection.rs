@@ -1,11 +1,12 @@
-//! The seven projections of a decoder layer: the matrices that LoRA can adapt.
+//! The projections of a decoder layer: the matrices that LoRA can adapt.
 
 use std::str::FromStr;
 
 use super::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 
-/// One of the seven matrices of a decoder layer. Ordered as the computation uses them.
+/// One of the matrices of a decoder layer. Ordered as the computation uses them. A family has q, k
+/// and v apart or in one, gate and up apart or in one, or no gate.
 ///
 /// ```
 /// use concord_models::config::Projection;
@@ -23,61 +24,87 @@ pub enum Projection {
     K,
     /// Values.
     V,
+    /// Queries, keys and values in one.
+    Qkv,
     /// Output of attention.
     O,
     /// Gate of the feed-forward layer.
     Gate,
     /// Up projection of the feed-forward layer.
     Up,
+    /// Gate and up projection in one.
+    GateUp,
     /// Down projection of the feed-forward layer.
     Down,
 }
 
+/// Where the rows of a fused projection of queries, keys and values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FusedQkv {
+    /// All queries, then all keys, then all values (Phi 3).
+    Blocks,
+    /// Query, key and value of one head after the other (GPT-NeoX).
+    Heads,
+}
+
+/// The names of other families for what a Llama names otherwise or does not have.
+const OTHER_NAMES: [(&str, Projection); 8] = [
+    ("query_key_value", Projection::Qkv),
+    ("dense", Projection::O),
+    ("dense_h_to_4h", Projection::Up),
+    ("dense_4h_to_h", Projection::Down),
+    ("c_fc", Projection::Up),
+    ("c_proj", Projection::Down),
+    ("fc1", Projection::Up),
+    ("fc2", Projection::Down),
+];
+
 impl Projection {
-    /// All seven, in the order of the computation.
-    pub const ALL: [Projection; 7] = [
+    /// All, in the order of the computation. A model has some of them:
+    /// [`DecoderConfig::projections`].
+    pub const ALL: [Projection; 9] = [
         Projection::Q,
         Projection::K,
         Projection::V,
+        Projection::Qkv,
         Projection::O,
         Projection::Gate,
         Projection::Up,
+        Projection::GateUp,
         Projection::Down,
     ];
 
-    /// The name that fine-tuners know: `q_proj` and so on.
+    /// The name that fine-tuners know: `q_proj` and so on. A family may have another:
+    /// [`DecoderConfig::projection_name`].
     pub fn name(self) -> &'static str {
-        match self {
-            Projection::Q => "q_proj",
-            Projection::K => "k_proj",
-            Projection::V => "v_proj",
-            Projection::O => "o_proj",
-            Projection::Gate => "gate_proj",
-            Projection::Up => "up_proj",
-            Projection::Down => "down_proj",
-        }
+        last(self.llama_module())
     }
 
-    /// The module within a layer: `self_attn.q_proj` and so on.
-    pub fn module(self) -> &'static str {
+    /// The module within a layer of a family that names it as Llama does.
+    pub(super) fn llama_module(self) -> &'static str {
         match self {
             Projection::Q => "self_attn.q_proj",
             Projection::K => "self_attn.k_proj",
             Projection::V => "self_attn.v_proj",
+            Projection::Qkv => "self_attn.qkv_proj",
             Projection::O => "self_attn.o_proj",
             Projection::Gate => "mlp.gate_proj",
             Projection::Up => "mlp.up_proj",
+            Projection::GateUp => "mlp.gate_up_proj",
             Projection::Down => "mlp.down_proj",
         }
     }
 
     /// The shape `[out, in]` of its weight.
     pub fn shape(self, config: &DecoderConfig) -> [usize; 2] {
+        let (q, kv) = (config.q_dim(), config.kv_dim());
         match self {
-            Projection::Q => [config.q_dim(), config.hidden],
-            Projection::K | Projection::V => [config.kv_dim(), config.hidden],
-            Projection::O => [config.hidden, config.q_dim()],
+            Projection::Q => [q, config.hidden],
+            Projection::K | Projection::V => [kv, config.hidden],
+            Projection::Qkv => [q + 2 * kv, config.hidden],
+            Projection::O => [config.hidden, q],
             Projection::Gate | Projection::Up => [config.intermediate, config.hidden],
+            Projection::GateUp => [2 * config.intermediate, config.hidden],
             Projection::Down => [config.hidden, config.intermediate],
         }
     }
@@ -85,20 +112,65 @@ impl Projection {
     /// Whether it has a bias of `out` elements.
     pub fn has_bias(self, config: &DecoderConfig) -> bool {
         match self {
-            Projection::Q | Projection::K | Projection::V => config.qkv_bias,
+            Projection::Q | Projection::K | Projection::V | Projection::Qkv => config.qkv_bias,
             Projection::O => config.o_bias,
-            Projection::Gate | Projection::Up | Projection::Down => config.mlp_bias,
+            Projection::Gate | Projection::Up | Projection::GateUp | Projection::Down => {
+                config.mlp_bias
+            }
         }
     }
+}
+
+impl DecoderConfig {
+    /// The projections of each layer, in the order of the computation.
+    pub fn projections(&self) -> Vec<Projection> {
+        let mut projections = match self.fused_qkv {
+            Some(_) => vec![Projection::Qkv, Projection::O],
+            None => vec![Projection::Q, Projection::K, Projection::V, Projection::O],
+        };
+        projections.extend(match (self.gated, self.fused_gate_up) {
+            (true, true) => &[Projection::GateUp][..],
+            (true, false) => &[Projection::Gate, Projection::Up],
+            (false, _) => &[Projection::Up],
+        });
+        projections.push(Projection::Down);
+        projections
+    }
+
+    /// The module of a projection within a layer: `self_attn.q_proj` and so on.
+    pub fn module(&self, projection: Projection) -> &'static str {
+        self.parts().module(projection)
+    }
+
+    /// The whole name of a projection's module: `model.layers.0.self_attn.q_proj` and so on.
+    pub fn module_path(&self, layer: usize, projection: Projection) -> String {
+        format!(
+            "{}.{layer}.{}",
+            self.parts().layers,
+            self.module(projection)
+        )
+    }
+
+    /// The name of a projection as fine-tuners of the family know it.
+    pub fn projection_name(&self, projection: Projection) -> &'static str {
+        last(self.module(projection))
+    }
+}
+
+fn last(module: &'static str) -> &'static str {
+    module.rsplit('.').next().unwrap_or(module)
 }
 
 impl FromStr for Projection {
     type Err = ModelError;
 
+    /// From the name in any family.
     fn from_str(name: &str) -> Result<Self, ModelError> {
-        Projection::ALL
-            .into_iter()
-            .find(|projection| projection.name() == name)
+        let own = Projection::ALL.map(|projection| (projection.name(), projection));
+        let mut known = own.iter().chain(&OTHER_NAMES);
+        known
+            .find(|(known, _)| *known == name)
+            .map(|(_, projection)| *projection)
             .ok_or_else(|| ModelError::UnknownProjection {
                 found: name.to_string(),
                 hint: nearest_hint(name, &Projection::ALL.map(Projection::name)),

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// `text`, a JSON object, with `value` in place of each value of `key`. The text of a configuration
-/// is hashed: written anew by a library, it could differ from one version to the next.
+/// `text`, a JSON object, with `value` in place of each value of `key`, or with the key in front
+/// where it is not there. The text of a configuration is hashed: written anew by a library, it could
+/// differ from one version to the next.
 pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
     let mut out = String::with_capacity(text.len() + value.len());
     let mut at = text.find('{').map_or(text.len(), |brace| brace + 1);
@@ -23,6 +24,12 @@ pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
             copied = end;
         }
         at = text[end..].find(',').map_or(text.len(), |i| end + i + 1);
+    }
+    if copied == 0 {
+        let at = text.find('{').map_or(text.len(), |brace| brace + 1);
+        let is_empty = text[at..].trim_start().starts_with('}');
+        let comma = if is_empty { "" } else { ", " };
+        return format!("{}\"{key}\": {value}{comma}{}", &text[..at], &text[at..]);
     }
     out.push_str(&text[copied..]);
     out
@@ -93,8 +100,8 @@ mod tests {
                 r#"{"x": "a\": true", "a": true, "\u0061": true, "y": "\u00e9,:"}"#,
                 r#"{"x": "a\": true", "a": false, "\u0061": false, "y": "\u00e9,:"}"#,
             ),
-            (r#"{"b": true}"#, r#"{"b": true}"#),
-            ("{}", "{}"),
+            (r#"{"b": true}"#, r#"{"a": false, "b": true}"#),
+            ("{}", r#"{"a": false}"#),
         ] {
             assert_eq!(with_value(text, "a", "false"), expected);
         }

@@ -1,19 +1,25 @@
 //! The rotary embedding, in both layouts that transformers has written.
 
+mod scaling;
+
 use serde_json::Value;
 
+use super::DecoderConfig;
+use super::family::{FamilyRules, RopeRules};
 use super::fields::ConfigFields;
 use crate::error::ModelError;
-use crate::json::shown;
-use crate::neutral::Neutral;
 
-/// transformers' own default where a config names no base.
-const THETA_DEFAULT: f64 = 10_000.0;
+pub use scaling::RopeScaling;
+
 /// Largest positions count that a config may claim; the longest known models have 10 million.
 pub(super) const POSITIONS_MAX: usize = 1 << 24;
 
-/// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / head_dim)), where f is
-/// the scaling. Halves are rotated (i with i + head_dim/2), as Hugging Face stores the weights.
+/// The layers with a window, and those without, where each have parameters of their own.
+const LOCAL: &str = "sliding_attention";
+const GLOBAL: &str = "full_attention";
+
+/// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / d)), where f is the scaling
+/// and d is how much of a head is rotated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.
@@ -22,68 +28,106 @@ pub struct Rope {
     pub scaling: RopeScaling,
 }
 
-/// How frequencies are stretched.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// Every frequency is divided by `factor`.
-    Linear {
-        /// At least 1 in practice; above 0.
-        factor: f64,
-    },
-    /// Llama 3.1: with wavelength w = 2 pi / frequency and o = `original_max_positions`, a
-    /// frequency stays where w < o / high_freq_factor, is divided by `factor` where
-    /// w > o / low_freq_factor, and between is mixed linearly in o / w.
-    Llama3 {
-        /// The divisor of low frequencies.
-        factor: f64,
-        /// Marks the low frequencies.
-        low_freq_factor: f64,
-        /// Marks the high frequencies; above `low_freq_factor`.
-        high_freq_factor: f64,
-        /// Positions of the pre-training.
-        original_max_positions: usize,
-    },
+/// What decides how nested parameters are read.
+struct Reader<'a> {
+    config: &'a ConfigFields<'a>,
+    rules: &'a RopeRules,
+    /// Whether the class takes the length of the pre-training from beside the parameters alone.
+    outer_original: Option<usize>,
+    max_positions: usize,
+    head_dim: usize,
 }
 
-/// The keys of the nested object, beside `rope_theta`, by the types that use them.
-const NESTED: [(&str, &[&str]); 4] = [
-    ("factor", &["linear", "llama3"]),
-    ("low_freq_factor", &["llama3"]),
-    ("high_freq_factor", &["llama3"]),
-    // Where it is not used, it says how long the pre-training was.
-    (
-        "original_max_position_embeddings",
-        &["default", "linear", "llama3"],
-    ),
-];
+/// A rotary embedding, and the share of a head that it rotates, where it was given.
+type Partial = (Rope, Option<f64>);
 
 /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Where
-/// both are there, they must come to the same.
-pub(super) fn parse(config: &ConfigFields, max_positions: usize) -> Result<Rope, ModelError> {
-    whole_rotation(config)?;
-    let theta = config.positive_opt("rope_theta")?;
+/// both are there, they must come to the same. With how much of a head is rotated.
+pub(super) fn parse(
+    fields: &ConfigFields,
+    rules: &FamilyRules,
+    config: &DecoderConfig,
+) -> Result<(Rope, Option<usize>), ModelError> {
+    let reader = Reader::new(fields, rules, config)?;
+    let theta = fields.positive_opt(rules.rope.theta_key)?;
+    let outer = reader.share(fields, rules.rope.partial_key)?;
     let of = |key: &'static str| {
-        let nested = config.get(key).map(|value| object(config, key, value));
+        let nested = fields.get(key).map(|value| object(fields, key, value));
         let nested = nested
             .transpose()?
             .filter(|nested| !nested.object.is_empty());
-        let read = nested.map(|nested| read(config, &nested, theta, max_positions));
+        let layered = match (nested, key) {
+            (Some(nested), "rope_parameters") if rules.rope.layered => layer(&nested, GLOBAL)?,
+            (nested, _) => nested,
+        };
+        let read = layered.map(|nested| reader.read(&nested, (theta, outer)));
         read.transpose()
     };
-    match (of("rope_parameters")?, of("rope_scaling")?) {
-        (Some(new), Some(old)) if new != old => Err(config.bad(
-            "rope_scaling",
-            config.get("rope_scaling").unwrap_or(&Value::Null),
-            "rope_parameters says another: remove one of the two",
-        )),
-        (Some(rope), _) | (None, Some(rope)) => Ok(rope),
-        (None, None) => Ok(Rope {
-            theta: theta.unwrap_or(THETA_DEFAULT),
-            scaling: RopeScaling::None,
-        }),
+    let (rope, share) = match (of("rope_parameters")?, of("rope_scaling")?) {
+        (Some(new), Some(old)) if new != old => {
+            return Err(fields.bad(
+                "rope_scaling",
+                fields.get("rope_scaling").unwrap_or(&Value::Null),
+                "rope_parameters says another: remove one of the two",
+            ));
+        }
+        (Some(rope), _) | (None, Some(rope)) => rope,
+        (None, None) => (
+            Rope {
+                theta: theta.unwrap_or(rules.rope.theta),
+                scaling: RopeScaling::None,
+            },
+            outer,
+        ),
+    };
+    let rotated = reader.rotated(share)?;
+    Ok((rope, Some(rotated).filter(|&width| width < config.head_dim)))
+}
+
+/// The rotary embedding of the layers with a window, in a family where these have their own:
+/// `sliding_attention` of `rope_parameters`, or the base `rope_local_base_freq`.
+pub(super) fn parse_local(
+    fields: &ConfigFields,
+    config: &DecoderConfig,
+    theta: f64,
+) -> Result<Rope, ModelError> {
+    let rules = config.family.rules();
+    let reader = Reader::new(fields, rules, config)?;
+    let outer = fields.positive_opt("rope_local_base_freq")?;
+    let nested = match fields.get("rope_parameters") {
+        Some(value) => layer(&object(fields, "rope_parameters", value)?, LOCAL)?,
+        None => None,
+    };
+    let (rope, _) = match nested {
+        Some(nested) => reader.read(&nested, (outer.or(Some(theta)), None))?,
+        None => {
+            let theta = outer.unwrap_or(theta);
+            let scaling = RopeScaling::None;
+            (Rope { theta, scaling }, None)
+        }
+    };
+    Ok(rope)
+}
+
+/// The parameters of one kind of layers; anything beside them is refused.
+fn layer<'a>(
+    nested: &ConfigFields<'a>,
+    kind: &'static str,
+) -> Result<Option<ConfigFields<'a>>, ModelError> {
+    if let Some(strange) = nested
+        .object
+        .keys()
+        .find(|key| ![LOCAL, GLOBAL].contains(&&***key))
+    {
+        return Err(ModelError::UnusableKey {
+            path: nested.path.to_path_buf(),
+            key: strange.clone(),
+            found: crate::json::shown(&nested.object[strange]),
+            reason: format!("in this family rope_parameters has {GLOBAL} and {LOCAL}, no others"),
+        });
     }
+    let value = nested.get(kind);
+    value.map(|value| object(nested, kind, value)).transpose()
 }
 
 fn object<'a>(
@@ -100,110 +144,100 @@ fn object<'a>(
     })
 }
 
-fn whole_rotation(config: &ConfigFields) -> Result<(), ModelError> {
-    match config.positive_opt("partial_rotary_factor")? {
-        Some(factor) if factor != 1.0 => Err(config.bad(
-            "partial_rotary_factor",
-            factor,
-            "only whole heads can be rotated (1.0): take a model that does so",
-        )),
-        _ => Ok(()),
+impl<'a> Reader<'a> {
+    fn new(
+        fields: &'a ConfigFields<'a>,
+        rules: &'a FamilyRules,
+        config: &DecoderConfig,
+    ) -> Result<Self, ModelError> {
+        let key = "original_max_position_embeddings";
+        let outer = match rules.original_positions {
+            Some(default) => Some(fields.size_or(key, POSITIONS_MAX, default)?),
+            None => fields.size_opt(key, POSITIONS_MAX)?,
+        };
+        Ok(Self {
+            config: fields,
+            rules: &rules.rope,
+            outer_original: outer,
+            max_positions: config.max_positions,
+            head_dim: config.head_dim,
+        })
     }
-}
 
-fn read(
-    config: &ConfigFields,
-    nested: &ConfigFields,
-    outer_theta: Option<f64>,
-    max_positions: usize,
-) -> Result<Rope, ModelError> {
-    whole_rotation(nested)?;
-    let theta = match (nested.positive_opt("rope_theta")?, outer_theta) {
-        (Some(inner), Some(outer)) if inner != outer => {
+    /// The share of a head that is rotated, where `key` gives one. A family that reads none rotates
+    /// whole heads.
+    fn share(&self, at: &ConfigFields, key: &'static str) -> Result<Option<f64>, ModelError> {
+        let share = at.positive_opt(key)?;
+        match share {
+            Some(share) if share > 1.0 => {
+                Err(at.bad(key, share, "cannot be above 1, which is the whole head"))
+            }
+            Some(share) if share != 1.0 && self.rules.partial.is_none() => Err(at.bad(
+                key,
+                share,
+                "only whole heads can be rotated in this family (1.0): take a model that does so",
+            )),
+            share => Ok(share),
+        }
+    }
+
+    /// How much of a head is rotated.
+    fn rotated(&self, share: Option<f64>) -> Result<usize, ModelError> {
+        let share = share.or(self.rules.partial).unwrap_or(1.0);
+        let width = (self.head_dim as f64 * share) as usize;
+        match width.is_multiple_of(2) && width > 0 {
+            true => Ok(width),
+            false => Err(self.config.bad(
+                self.rules.partial_key,
+                share,
+                format!("makes {width} of a head: must come to an even number"),
+            )),
+        }
+    }
+
+    /// Nested parameters; `outer` are theta and the share that stand beside them.
+    fn read(
+        &self,
+        nested: &ConfigFields,
+        (outer_theta, outer_share): (Option<f64>, Option<f64>),
+    ) -> Result<Partial, ModelError> {
+        let another = |key, inner: f64, outer: f64| {
             let rule = format!("beside it stands another, {outer}: remove one of the two");
-            return Err(nested.bad("rope_theta", inner, rule));
-        }
-        (Some(theta), _) | (None, Some(theta)) => theta,
-        (None, None) => THETA_DEFAULT,
-    };
-    let kind = match (nested.text("rope_type")?, nested.text("type")?) {
-        (Some(kind), Some(old)) if kind != old => {
-            let rule = format!("`rope_type` is {kind:?}: remove one of the two");
-            return Err(nested.bad("type", format!("{old:?}"), rule));
-        }
-        (Some(kind), _) | (None, Some(kind)) => kind,
-        (None, None) => "default",
-    };
-    let scaling = match kind {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear {
-            factor: nested.positive("factor")?,
-        },
-        "llama3" => llama3(config, nested, max_positions)?,
-        other => {
-            return Err(ModelError::UnsupportedRope {
-                path: nested.path.to_path_buf(),
-                found: other.to_string(),
-            });
-        }
-    };
-    check_keys(nested, kind)?;
-    Ok(Rope { theta, scaling })
-}
-
-fn llama3(
-    config: &ConfigFields,
-    nested: &ConfigFields,
-    max_positions: usize,
-) -> Result<RopeScaling, ModelError> {
-    let low_freq_factor = nested.positive("low_freq_factor")?;
-    let high_freq_factor = nested.positive("high_freq_factor")?;
-    if high_freq_factor <= low_freq_factor {
-        return Err(nested.bad(
-            "high_freq_factor",
-            high_freq_factor,
-            format!("must be above low_freq_factor = {low_freq_factor}"),
-        ));
+            Err(nested.bad(key, inner, rule))
+        };
+        let inner_share = self.share(nested, "partial_rotary_factor")?;
+        let share = match (inner_share, outer_share) {
+            (Some(inner), Some(outer)) if inner != outer => {
+                return another("partial_rotary_factor", inner, outer);
+            }
+            (inner, outer) => inner.or(outer),
+        };
+        let theta = match (nested.positive_opt("rope_theta")?, outer_theta) {
+            (Some(inner), Some(outer)) if inner != outer && !self.rules.layered => {
+                return another("rope_theta", inner, outer);
+            }
+            (inner, outer) => inner.or(outer).unwrap_or(self.rules.theta),
+        };
+        let kind = match (nested.text("rope_type")?, nested.text("type")?) {
+            (Some(kind), Some(old)) if kind != old => {
+                let rule = format!("`rope_type` is {kind:?}: remove one of the two");
+                return Err(nested.bad("type", format!("{old:?}"), rule));
+            }
+            (Some(kind), _) | (None, Some(kind)) => kind,
+            (None, None) => "default",
+        };
+        // Names that Phi 3 has had for it.
+        let kind = match (kind, self.rules.longrope_names) {
+            ("su" | "yarn", true) => "longrope",
+            _ => kind,
+        };
+        let source = scaling::ScalingSource {
+            nested,
+            outer_original: self.outer_original,
+            max_positions: self.max_positions,
+            pairs: self.rotated(share)? / 2,
+        };
+        let scaling = source.read(kind)?;
+        Ok((Rope { theta, scaling }, share))
     }
-    let key = "original_max_position_embeddings";
-    let outer = config.size_opt(key, POSITIONS_MAX)?;
-    let original_max_positions = match (nested.size_opt(key, POSITIONS_MAX)?, outer) {
-        (Some(inner), Some(outer)) if inner != outer => {
-            let rule = format!("beside it stands another, {outer}: remove one of the two");
-            return Err(nested.bad(key, inner, rule));
-        }
-        (Some(positions), _) | (None, Some(positions)) => positions,
-        (None, None) => max_positions,
-    };
-    Ok(RopeScaling::Llama3 {
-        factor: nested.positive("factor")?,
-        low_freq_factor,
-        high_freq_factor,
-        original_max_positions,
-    })
-}
-
-/// Refuses a key that the type does not use: transformers passes over it, but its author meant
-/// something by it.
-fn check_keys(nested: &ConfigFields, kind: &str) -> Result<(), ModelError> {
-    let always = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
-    for (key, value) in nested.object {
-        let used = NESTED.iter().find(|(known, _)| known == key);
-        let is_used = used.is_some_and(|(_, kinds)| kinds.contains(&kind));
-        // As factors, these stretch nothing.
-        let is_one = matches!(&**key, "factor" | "attention_factor") && Neutral::One.holds(value);
-        if is_used || is_one || value.is_null() || always.contains(&&**key) {
-            continue;
-        }
-        return Err(ModelError::UnusableKey {
-            path: nested.path.to_path_buf(),
-            key: key.clone(),
-            found: shown(value),
-            reason: format!(
-                "RoPE of the type `{kind}` does not use it: name the type that is meant as \
-                 `rope_type`, or remove the key"
-            ),
-        });
-    }
-    Ok(())
 }

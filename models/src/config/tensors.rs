@@ -1,6 +1,9 @@
 //! Which tensors a decoder has: their Hugging Face names, shapes, and the part they belong to.
 
-use super::{DecoderConfig, Projection};
+use super::{DecoderConfig, Family, NormKind, PartNames, Projection, QkNorm};
+
+/// The tensor of the attention sinks within a layer.
+pub(crate) const SINKS: &str = "self_attn.sinks";
 
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,59 +37,84 @@ impl TensorPlace {
     /// assert_eq!(TensorPlace::of("vision.patch.weight"), None);
     /// ```
     pub fn of(name: &str) -> Option<TensorPlace> {
+        let mut families = Family::ALL.iter().map(|family| family.parts());
+        families.find_map(|parts| Self::by(parts, name))
+    }
+
+    /// The place of the tensor `name` in the families that name their parts so.
+    fn by(parts: &PartNames, name: &str) -> Option<TensorPlace> {
+        if let Some(rest) = name.strip_prefix(parts.layers) {
+            let (layer, _) = rest.strip_prefix('.')?.split_once('.')?;
+            return layer.parse().ok().map(TensorPlace::Layer);
+        }
+        let (module, kind) = name.rsplit_once('.')?;
+        let is = |part: &str| module == part && matches!(kind, "weight" | "bias");
         match name {
-            "model.embed_tokens.weight" => Some(TensorPlace::Embed),
-            "model.norm.weight" => Some(TensorPlace::FinalNorm),
-            "lm_head.weight" => Some(TensorPlace::Head),
-            _ => {
-                let (layer, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
-                layer.parse().ok().map(TensorPlace::Layer)
-            }
+            _ if is(parts.final_norm) => Some(TensorPlace::FinalNorm),
+            _ if module == parts.embed && kind == "weight" => Some(TensorPlace::Embed),
+            _ if module == parts.head && kind == "weight" => Some(TensorPlace::Head),
+            _ => None,
         }
     }
 }
 
 impl DecoderConfig {
     /// Every tensor that the model needs, in the order of the computation. With tied embeddings
-    /// there is no `lm_head.weight`.
+    /// there is none of the head.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let mut specs = vec![spec(
-            "model.embed_tokens.weight",
-            &[self.vocab, self.hidden],
-        )];
+        let parts = self.parts();
+        let mut specs = vec![spec(&parts.embed_weight(), &[self.vocab, self.hidden])];
         for layer in 0..self.layers {
             specs.extend(self.layer_tensors(layer));
         }
-        specs.push(spec("model.norm.weight", &[self.hidden]));
+        specs.extend(norm(parts.final_norm, self.norm, self.hidden));
         if !self.tie_embeddings {
-            specs.push(spec("lm_head.weight", &[self.vocab, self.hidden]));
+            specs.push(spec(&parts.head_weight(), &[self.vocab, self.hidden]));
         }
         specs
     }
 
     /// The tensors of one layer, in the order of the computation.
     pub fn layer_tensors(&self, layer: usize) -> Vec<TensorSpec> {
-        let mut specs = Vec::new();
-        let mut add = |part: &str, shape: &[usize]| {
-            specs.push(spec(&format!("model.layers.{layer}.{part}"), shape));
+        let parts = self.parts();
+        let named = |part: &str| format!("{}.{layer}.{part}", parts.layers);
+        let of_norm = |part: Option<&str>| {
+            let of = |part| norm(&named(part), self.norm, self.hidden);
+            part.map(of).unwrap_or_default()
         };
-        add("input_layernorm.weight", &[self.hidden]);
-        for projection in Projection::ALL {
-            if projection == Projection::Gate {
-                add("post_attention_layernorm.weight", &[self.hidden]);
-            }
+        let mut specs = of_norm(parts.attention_in);
+        for projection in self.projections() {
+            let module = named(self.module(projection));
             let shape = projection.shape(self);
-            add(&format!("{}.weight", projection.module()), &shape);
+            specs.push(spec(&format!("{module}.weight"), &shape));
             if projection.has_bias(self) {
-                add(&format!("{}.bias", projection.module()), &shape[..1]);
+                specs.push(spec(&format!("{module}.bias"), &shape[..1]));
             }
-            if self.qk_norm && projection == Projection::K {
-                add("self_attn.q_norm.weight", &[self.head_dim]);
-                add("self_attn.k_norm.weight", &[self.head_dim]);
+            if let (Some(kind), Projection::K | Projection::Qkv) = (self.qk_norm, projection) {
+                let [q, k] = kind.widths(self);
+                specs.extend(norm(&named(QkNorm::Q_NAME), self.norm, q));
+                specs.extend(norm(&named(QkNorm::K_NAME), self.norm, k));
+            }
+            if projection == Projection::O {
+                if self.sinks {
+                    specs.push(spec(&named(SINKS), &[self.heads]));
+                }
+                specs.extend(of_norm(parts.attention_out));
+                specs.extend(of_norm(parts.feed_in));
             }
         }
+        specs.extend(of_norm(parts.feed_out));
         specs
     }
+}
+
+/// The tensors of a norm of `width`.
+fn norm(module: &str, kind: NormKind, width: usize) -> Vec<TensorSpec> {
+    let mut specs = vec![spec(&format!("{module}.weight"), &[width])];
+    if kind.has_bias() {
+        specs.push(spec(&format!("{module}.bias"), &[width]));
+    }
+    specs
 }
 
 fn spec(name: &str, shape: &[usize]) -> TensorSpec {

@@ -8,9 +8,19 @@ use super::parse::read;
 use crate::error::ModelError;
 use crate::json;
 
+/// The dropouts that some family reads.
+const DROPOUTS: [&str; 6] = [
+    "attention_dropout",
+    "embd_pdrop",
+    "embedding_dropout",
+    "hidden_dropout",
+    "resid_pdrop",
+    "residual_dropout",
+];
+
 impl DecoderConfig {
     /// Refuses a model folder whose `config.json` asks for something while training that is not
-    /// computed: `attention_dropout`. It changes no answer, so that only training looks at it.
+    /// computed: dropout. It changes no answer, so that only training looks at it.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key.
@@ -21,13 +31,12 @@ impl DecoderConfig {
             path: &path,
             object: &object,
         };
-        match fields.get("attention_dropout") {
-            Some(value) if value.as_f64() != Some(0.0) => Err(fields.bad(
-                "attention_dropout",
-                value,
-                "models are trained without dropout: set it to 0 to do so",
-            )),
-            _ => Ok(()),
-        }
+        let rule = "models are trained without dropout: set it to 0 to do so";
+        DROPOUTS
+            .into_iter()
+            .try_for_each(|key| match fields.get(key) {
+                Some(value) if value.as_f64() != Some(0.0) => Err(fields.bad(key, value, rule)),
+                _ => Ok(()),
+            })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Family;
+use super::DecoderConfig;
 use super::fields::ConfigFields;
 use super::rope::POSITIONS_MAX;
 use crate::error::ModelError;
@@ -12,57 +12,118 @@ const WINDOW_DEFAULT: u32 = 4_096;
 /// The first layer with a window in a Qwen that does not say.
 const FIRST_WINDOWED_DEFAULT: u64 = 28;
 
-/// The window of each layer, as transformers 5 gives it to the layer.
-pub(super) fn parse(
+/// The window of each layer.
+type Windows = Vec<Option<u32>>;
+
+/// None on any layer of a Llama.
+pub(super) fn of_llama(
     fields: &ConfigFields,
-    family: Family,
-    layers: usize,
-    max_positions: usize,
-) -> Result<Vec<Option<u32>>, ModelError> {
-    // POSITIONS_MAX fits in 32 bits.
-    let given = fields
-        .size_opt("sliding_window", POSITIONS_MAX)?
-        .map(|positions| positions as u32);
-    let given_or_default = match fields.has("sliding_window") {
-        true => given,
-        false => Some(WINDOW_DEFAULT),
+    config: &DecoderConfig,
+) -> Result<Windows, ModelError> {
+    let keys = Keys::read(fields, config)?;
+    let window = keys.hides(keys.given) && keys.switch != Some(false);
+    no_windows(fields, window, keys.listed.as_deref())?;
+    Ok(vec![None; config.layers])
+}
+
+/// On every layer of a Mistral, or on those that are listed.
+pub(super) fn of_mistral(
+    fields: &ConfigFields,
+    config: &DecoderConfig,
+) -> Result<Windows, ModelError> {
+    let keys = Keys::read(fields, config)?;
+    let window = keys.given_or(fields, WINDOW_DEFAULT);
+    if keys.hides(window) {
+        every_layer_has_it(fields, keys.switch, keys.first, keys.listed.is_some())?;
+    }
+    match keys.listed {
+        Some(listed) => windowed(fields, &listed, window),
+        None => Ok(vec![window; config.layers]),
+    }
+}
+
+/// Where it is switched on, on the layers of a Qwen that are listed, or from one on.
+pub(super) fn of_qwen(
+    fields: &ConfigFields,
+    config: &DecoderConfig,
+) -> Result<Windows, ModelError> {
+    let keys = Keys::read(fields, config)?;
+    let window = keys.given_or(fields, WINDOW_DEFAULT);
+    let window = window.filter(|_| keys.switch == Some(true));
+    let first = keys.first.unwrap_or(FIRST_WINDOWED_DEFAULT);
+    match keys.listed {
+        Some(listed) => windowed(fields, &listed, window),
+        None => Ok((0..config.layers as u64)
+            .map(|layer| window.filter(|_| layer >= first))
+            .collect()),
+    }
+}
+
+/// `sliding_window` on every layer, where it is there.
+pub(super) fn everywhere(
+    fields: &ConfigFields,
+    config: &DecoderConfig,
+) -> Result<Windows, ModelError> {
+    let window = fields.size_opt("sliding_window", POSITIONS_MAX)?;
+    Ok(vec![window.map(|w| w as u32); config.layers])
+}
+
+/// `sliding_window` (`default` where the key is absent) on the layers that `layer_types` lists; on
+/// those of `is_windowed` where nothing is listed.
+pub(super) fn alternating(
+    fields: &ConfigFields,
+    config: &DecoderConfig,
+    default: Option<usize>,
+    is_windowed: impl Fn(usize) -> bool,
+) -> Result<Windows, ModelError> {
+    let keys = Keys::read(fields, config)?;
+    let window = match fields.has("sliding_window") {
+        true => keys.given,
+        false => default.map(|window| window as u32),
     };
-    let switch = fields.flag_opt("use_sliding_window")?;
-    let first = first_windowed(fields)?;
-    let listed = fields.get("layer_types");
-    let listed = listed.map(|types| layer_types(fields, types, layers));
-    let listed = listed.transpose()?;
-    // A window of all positions hides none.
-    let hides = |window: Option<u32>| window.is_some_and(|w| (w as usize) < max_positions);
-    match family {
-        Family::Llama => {
-            no_windows(
-                fields,
-                hides(given) && switch != Some(false),
-                listed.as_deref(),
-            )?;
-            Ok(vec![None; layers])
+    match keys.listed {
+        Some(listed) => windowed(fields, &listed, window),
+        None => Ok((0..config.layers)
+            .map(|layer| window.filter(|_| is_windowed(layer)))
+            .collect()),
+    }
+}
+
+/// What a file says of windows.
+struct Keys {
+    given: Option<u32>,
+    switch: Option<bool>,
+    first: Option<u64>,
+    /// Whether each layer has a window, where the file lists them.
+    listed: Option<Vec<bool>>,
+    max_positions: usize,
+}
+
+impl Keys {
+    fn read(fields: &ConfigFields, config: &DecoderConfig) -> Result<Self, ModelError> {
+        // POSITIONS_MAX fits in 32 bits.
+        let given = fields.size_opt("sliding_window", POSITIONS_MAX)?;
+        let listed = fields.get("layer_types");
+        let listed = listed.map(|types| layer_types(fields, types, config.layers));
+        Ok(Self {
+            given: given.map(|positions| positions as u32),
+            switch: fields.flag_opt("use_sliding_window")?,
+            first: first_windowed(fields)?,
+            listed: listed.transpose()?,
+            max_positions: config.max_positions,
+        })
+    }
+
+    fn given_or(&self, fields: &ConfigFields, default: u32) -> Option<u32> {
+        match fields.has("sliding_window") {
+            true => self.given,
+            false => Some(default),
         }
-        Family::Mistral => {
-            let window = given_or_default;
-            if hides(window) {
-                every_layer_has_it(fields, switch, first, listed.is_some())?;
-            }
-            match listed {
-                Some(listed) => windowed(fields, &listed, window),
-                None => Ok(vec![window; layers]),
-            }
-        }
-        Family::Qwen2 | Family::Qwen3 => {
-            let window = given_or_default.filter(|_| switch == Some(true));
-            let first = first.unwrap_or(FIRST_WINDOWED_DEFAULT);
-            match listed {
-                Some(listed) => windowed(fields, &listed, window),
-                None => Ok((0..layers as u64)
-                    .map(|layer| window.filter(|_| layer >= first))
-                    .collect()),
-            }
-        }
+    }
+
+    /// A window of all positions hides none.
+    fn hides(&self, window: Option<u32>) -> bool {
+        window.is_some_and(|w| (w as usize) < self.max_positions)
     }
 }
 
@@ -144,7 +205,7 @@ fn windowed(
     fields: &ConfigFields,
     listed: &[bool],
     window: Option<u32>,
-) -> Result<Vec<Option<u32>>, ModelError> {
+) -> Result<Windows, ModelError> {
     if window.is_none() && listed.contains(&true) {
         let value = fields.get("layer_types").unwrap_or(&Value::Null);
         let rule = "sliding_attention needs a window: a number as sliding_window, and in a Qwen \

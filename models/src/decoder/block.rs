@@ -1,252 +1,231 @@
-//! A decoder layer: `x += attention(norm(x))`, `x += mlp(norm(x))`.
+//! A decoder layer: what attention and the feed-forward layer make of the residual stream, and the
+//! norms before and after them.
 
-use concord_kernels::coded::{Coded, Precision};
-use concord_kernels::cuda::MemoryPurpose;
-use concord_kernels::ops::{Atoms, AttentionCodes, AttentionOut, AttentionShape};
-use concord_kernels::tables::RopeTable;
-use concord_kernels::{Device, Ids, KernelError, Tensor};
+use std::borrow::Cow;
 
-use super::cache::KvCache;
-use super::linear::{Backward, Linear, LinearTape};
-use super::norm::Norm;
+use concord_kernels::{Device, KernelError, Tensor};
+
+use super::attention::{Attention, AttentionLayerTape};
+use super::feed_forward::{FeedForward, FeedForwardTape};
+use super::linear::{Backward, Linear};
+use super::norm::{Norm, NormTape};
+use super::pass::{LayerPass, PassContext};
 
 /// The parameters of one layer.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    pub(super) attention_norm: Norm,
-    pub(super) q: Linear,
-    pub(super) k: Linear,
-    pub(super) v: Linear,
-    pub(super) o: Linear,
-    /// Norms over each head of q and k (Qwen3).
-    pub(super) qk_norm: Option<(Norm, Norm)>,
-    pub(super) mlp_norm: Norm,
-    pub(super) gate: Linear,
-    pub(super) up: Linear,
-    pub(super) down: Linear,
-    pub(super) shape: AttentionShape,
-}
-
-/// What all layers of a stage share in one pass.
-pub(super) struct PassContext<'a> {
-    pub(super) device: &'a Device,
-    pub(super) rope: &'a RopeTable,
-    pub(super) positions: &'a Ids,
-    pub(super) atoms: Atoms,
-    pub(super) precision: Precision,
+    pub(super) attention_in: Option<Norm>,
+    pub(super) attention: Attention,
+    pub(super) attention_out: Option<Norm>,
+    pub(super) feed_in: Option<Norm>,
+    pub(super) feed: FeedForward,
+    pub(super) feed_out: Option<Norm>,
+    /// Whether both read what enters the layer: `x + (attention + feed)`. Without a norm of its own
+    /// the feed-forward layer then takes what attention takes.
+    pub(super) parallel: bool,
+    /// Multiplies what is added.
+    pub(super) residual: Option<f32>,
 }
 
 /// What the backward pass of a layer needs.
 #[derive(Debug)]
 pub(super) struct BlockTape {
     x: Tensor,
-    attention_inverse: Tensor,
-    attention_input: Coded,
-    qkv: [LinearTape; 3],
-    heads: Option<[HeadNormTape; 2]>,
-    attention: AttentionTape,
-    o_input: Coded,
-    o: LinearTape,
-    middle: Tensor,
-    mlp_inverse: Tensor,
-    mlp_input: Coded,
-    g: Tensor,
-    u: Tensor,
-    gate_up: [LinearTape; 2],
-    down_input: Coded,
-    down: LinearTape,
+    attention_in: Option<NormTape>,
+    attention: AttentionLayerTape,
+    attention_out: Option<OutTape>,
+    /// What the feed-forward layer's norm takes; `None` where it is x.
+    middle: Option<Tensor>,
+    feed_in: Option<NormTape>,
+    feed: FeedForwardTape,
+    feed_out: Option<OutTape>,
 }
 
+/// Of a norm of what is added.
 #[derive(Debug)]
-struct HeadNormTape {
+struct OutTape {
     x: Tensor,
-    inverse: Tensor,
-}
-
-/// The attention of all sequences of a microbatch.
-#[derive(Debug)]
-struct AttentionTape {
-    codes: AttentionCodes,
-    out: AttentionOut,
+    norm: NormTape,
 }
 
 impl Block {
-    /// x `[m, d]` to `[m, d]`. With a cache (layer index, cache) the tokens follow those in it.
+    /// x `[m, d]` to `[m, d]`.
     pub(super) fn forward(
         &self,
-        pass: &PassContext<'_>,
+        pass: &mut dyn LayerPass,
         x: Tensor,
-        cache: Option<(usize, &mut KvCache)>,
     ) -> Result<(Tensor, BlockTape), KernelError> {
-        let (device, p) = (pass.device, pass.precision);
-        let (normed, attention_inverse) = self.attention_norm.forward(device, &x)?;
-        let attention_input = device.code(&normed, self.q.weight.cols, p)?;
-        let (q, q_tape) = self.q.forward(device, &attention_input, p)?;
-        let (k, k_tape) = self.k.forward(device, &attention_input, p)?;
-        let (v, v_tape) = self.v.forward(device, &attention_input, p)?;
-        let (q, k, heads) = self.head_norms(device, q, k)?;
-        let (q, k) = rotated(pass, q, k, false)?;
-        let attention = self.attend(pass, &[q, k, v], cache)?;
-        let o_input = device.code(&attention.out.out, self.o.weight.cols, p)?;
-        let (mut middle, o) = self.o.forward(device, &o_input, p)?;
-        device.add_assign(&mut middle, &x)?;
-
-        let (normed, mlp_inverse) = self.mlp_norm.forward(device, &middle)?;
-        let mlp_input = device.code(&normed, self.gate.weight.cols, p)?;
-        let (g, gate_tape) = self.gate.forward(device, &mlp_input, p)?;
-        let (u, up_tape) = self.up.forward(device, &mlp_input, p)?;
-        let hidden = device.swiglu(&g, &u)?;
-        let down_input = device.code(&hidden, self.down.weight.cols, p)?;
-        let (mut y, down) = self.down.forward(device, &down_input, p)?;
-        device.add_assign(&mut y, &middle)?;
-
+        let (normed, attention_in) = before(&self.attention_in, pass.context().device, &x)?;
+        let (y, attention) = self.attention.forward(pass, &normed)?;
+        let (mut added, attention_out) = self.after(&self.attention_out, pass, y)?;
+        if self.parallel {
+            let (own, feed_in) = match &self.feed_in {
+                Some(_) => before(&self.feed_in, pass.context().device, &x)?,
+                None => (Cow::Borrowed(&*normed), None),
+            };
+            let (y, feed) = self.feed.forward(pass, &own)?;
+            let (from_feed, feed_out) = self.after(&self.feed_out, pass, y)?;
+            drop(own);
+            drop(normed);
+            let device = pass.context().device;
+            device.add_assign(&mut added, &from_feed)?;
+            device.add_assign(&mut added, &x)?;
+            let tape = BlockTape {
+                x,
+                attention_in,
+                attention,
+                attention_out,
+                middle: None,
+                feed_in,
+                feed,
+                feed_out,
+            };
+            return Ok((added, tape));
+        }
+        drop(normed);
+        let mut middle = added;
+        pass.context().device.add_assign(&mut middle, &x)?;
+        let (normed, feed_in) = before(&self.feed_in, pass.context().device, &middle)?;
+        let (y, feed) = self.feed.forward(pass, &normed)?;
+        drop(normed);
+        let (mut y, feed_out) = self.after(&self.feed_out, pass, y)?;
+        pass.context().device.add_assign(&mut y, &middle)?;
         let tape = BlockTape {
             x,
-            attention_inverse,
-            attention_input,
-            qkv: [q_tape, k_tape, v_tape],
-            heads,
+            attention_in,
             attention,
-            o_input,
-            o,
-            middle,
-            mlp_inverse,
-            mlp_input,
-            g,
-            u,
-            gate_up: [gate_tape, up_tape],
-            down_input,
-            down,
+            attention_out,
+            middle: Some(middle),
+            feed_in,
+            feed,
+            feed_out,
         };
         Ok((y, tape))
     }
 
-    fn head_norms(
+    /// What is added of `y`, by the norm and the multiplier behind it.
+    fn after(
         &self,
-        device: &Device,
-        q: Tensor,
-        k: Tensor,
-    ) -> Result<(Tensor, Tensor, Option<[HeadNormTape; 2]>), KernelError> {
-        let Some((q_norm, k_norm)) = &self.qk_norm else {
-            return Ok((q, k, None));
-        };
-        let (new_q, q_inverse) = q_norm.forward(device, &q)?;
-        let (new_k, k_inverse) = k_norm.forward(device, &k)?;
-        let tape = |x, inverse| HeadNormTape { x, inverse };
-        let tapes = [tape(q, q_inverse), tape(k, k_inverse)];
-        Ok((new_q, new_k, Some(tapes)))
-    }
-
-    /// Attention of each sequence of the microbatch on its own; or of new tokens over a cache.
-    fn attend(
-        &self,
-        pass: &PassContext<'_>,
-        [q, k, v]: &[Tensor; 3],
-        cache: Option<(usize, &mut KvCache)>,
-    ) -> Result<AttentionTape, KernelError> {
-        let (device, shape, p) = (pass.device, &self.shape, pass.precision);
-        let codes = device.attention_codes(q, k, v, shape, p)?;
-        let out = match cache {
-            None => device.attention(&codes, pass.atoms.sequences(), shape, p)?,
-            Some((layer, cache)) => {
-                let first = cache.tokens();
-                let keys = cache.layer(layer);
-                {
-                    let _cached = device.account(MemoryPurpose::KeyValues);
-                    device.append_keys(keys, &codes.kv)?;
-                }
-                device.attention_cached(&codes.queries, keys, first, shape, p)?
+        norm: &Option<Norm>,
+        pass: &dyn LayerPass,
+        y: Tensor,
+    ) -> Result<(Tensor, Option<OutTape>), KernelError> {
+        let device = pass.context().device;
+        let (y, tape) = match norm {
+            None => (y, None),
+            Some(norm) => {
+                let (normed, tape) = norm.forward(device, &y)?;
+                (normed, Some(OutTape { x: y, norm: tape }))
             }
         };
-        Ok(AttentionTape { codes, out })
+        match self.residual {
+            Some(factor) => Ok((device.scaled(&y, factor)?, tape)),
+            None => Ok((y, tape)),
+        }
     }
 
     /// Gradients of what is trained, and dx `[m, d]` where it is wanted.
     pub(super) fn backward(
         &self,
-        pass: &PassContext<'_>,
+        context: &PassContext<'_>,
         run: &mut Backward<'_>,
         tape: &BlockTape,
         dy: &Tensor,
         wants_dx: bool,
     ) -> Result<Option<Tensor>, KernelError> {
-        let device = pass.device;
-        let d_middle = self.mlp_backward(device, run, tape, dy)?;
-        let d_mixed = self.o.backward(run, &d_middle, &tape.o_input, &tape.o)?;
-        let [dq, dk, dv] = self.attend_backward(pass, run, tape, &d_mixed)?;
-        let [q_tape, k_tape, v_tape] = &tape.qkv;
-        let (input, inverse) = (&tape.attention_input, &tape.attention_inverse);
+        let d_feed = self.after_backward(run, &self.feed_out, &tape.feed_out, dy)?;
+        let mut d_feed = self.feed.backward(run, &tape.feed, &d_feed)?;
+        if let (Some(norm), Some(norm_tape)) = (&self.feed_in, &tape.feed_in) {
+            let entered = tape.middle.as_ref().unwrap_or(&tape.x);
+            d_feed = norm.backward(run, &d_feed, entered, norm_tape)?;
+        }
+        // The gradient of what attention's sum gives.
+        let d_middle = match self.parallel {
+            true => Cow::Borrowed(dy),
+            false => {
+                run.device.add_assign(&mut d_feed, dy)?;
+                Cow::Owned(std::mem::replace(&mut d_feed, Tensor::zeros(&[0])))
+            }
+        };
+        let d_attention =
+            self.after_backward(run, &self.attention_out, &tape.attention_out, &d_middle)?;
         // The norm's weight, where it is trained, needs the gradient behind it even at the bottom.
-        if !wants_dx && !self.attention_norm.trains {
-            self.q.own_gradients(run, &dq, input, q_tape)?;
-            self.k.own_gradients(run, &dk, input, k_tape)?;
-            self.v.own_gradients(run, &dv, input, v_tape)?;
+        let trains = self.attention_in.as_ref().is_some_and(|norm| norm.trains);
+        let wants = wants_dx || trains;
+        let attention = &tape.attention;
+        let d_normed = self
+            .attention
+            .backward(context, run, attention, &d_attention, wants)?;
+        let Some(mut dx) = d_normed else {
             return Ok(None);
+        };
+        let shares_norm = self.parallel && self.feed_in.is_none();
+        if shares_norm {
+            run.device.add_assign(&mut dx, &d_feed)?;
         }
-        let mut d_normed = self.q.backward(run, &dq, input, q_tape)?;
-        let from_k = self.k.backward(run, &dk, input, k_tape)?;
-        let from_v = self.v.backward(run, &dv, input, v_tape)?;
-        device.add_assign(&mut d_normed, &from_k)?;
-        device.add_assign(&mut d_normed, &from_v)?;
-        let norm = &self.attention_norm;
-        if !wants_dx {
-            norm.weight_gradient(run, &d_normed, &tape.x, inverse)?;
-            return Ok(None);
+        if let (Some(norm), Some(norm_tape)) = (&self.attention_in, &tape.attention_in) {
+            if !wants_dx {
+                norm.weight_gradient(run, &dx, &tape.x, norm_tape)?;
+                return Ok(None);
+            }
+            dx = norm.backward(run, &dx, &tape.x, norm_tape)?;
         }
-        let mut dx = norm.backward(run, &d_normed, &tape.x, inverse)?;
-        device.add_assign(&mut dx, &d_middle)?;
+        if self.parallel && !shares_norm {
+            run.device.add_assign(&mut dx, &d_feed)?;
+        }
+        run.device.add_assign(&mut dx, &d_middle)?;
         Ok(Some(dx))
     }
 
-    /// The gradient between attention and feed-forward layer, `[m, d]`.
-    fn mlp_backward(
+    /// The gradient before the norm and the multiplier of what is added.
+    fn after_backward<'a>(
         &self,
-        device: &Device,
         run: &mut Backward<'_>,
-        tape: &BlockTape,
-        dy: &Tensor,
-    ) -> Result<Tensor, KernelError> {
-        let d_hidden = self.down.backward(run, dy, &tape.down_input, &tape.down)?;
-        let (dg, du) = device.swiglu_backward(&d_hidden, &tape.g, &tape.u)?;
-        let [gate_tape, up_tape] = &tape.gate_up;
-        let mut d_normed = self.gate.backward(run, &dg, &tape.mlp_input, gate_tape)?;
-        let from_up = self.up.backward(run, &du, &tape.mlp_input, up_tape)?;
-        device.add_assign(&mut d_normed, &from_up)?;
-        let norm = &self.mlp_norm;
-        let mut d_middle = norm.backward(run, &d_normed, &tape.middle, &tape.mlp_inverse)?;
-        device.add_assign(&mut d_middle, dy)?;
-        Ok(d_middle)
+        norm: &Option<Norm>,
+        tape: &Option<OutTape>,
+        dy: &'a Tensor,
+    ) -> Result<Cow<'a, Tensor>, KernelError> {
+        let dy = match self.residual {
+            Some(factor) => Cow::Owned(run.device.scaled(dy, factor)?),
+            None => Cow::Borrowed(dy),
+        };
+        match (norm, tape) {
+            (Some(norm), Some(tape)) => {
+                Ok(Cow::Owned(norm.backward(run, &dy, &tape.x, &tape.norm)?))
+            }
+            _ => Ok(dy),
+        }
     }
 
-    /// dq, dk, dv at the outputs of the projections.
-    fn attend_backward(
-        &self,
-        pass: &PassContext<'_>,
-        run: &mut Backward<'_>,
-        tape: &BlockTape,
-        d_mixed: &Tensor,
-    ) -> Result<[Tensor; 3], KernelError> {
-        let (device, p) = (pass.device, pass.precision);
-        let AttentionTape { codes, out } = &tape.attention;
-        let sequences = pass.atoms.sequences();
-        let g = device.attention_backward(codes, out, d_mixed, sequences, &self.shape, p)?;
-        let (mut dq, mut dk) = rotated(pass, g.dq, g.dk, true)?;
-        if let (Some((q_norm, k_norm)), Some([q_tape, k_tape])) = (&self.qk_norm, &tape.heads) {
-            dq = q_norm.backward(run, &dq, &q_tape.x, &q_tape.inverse)?;
-            dk = k_norm.backward(run, &dk, &k_tape.x, &k_tape.inverse)?;
-        }
-        Ok([dq, dk, g.dv])
+    /// Its norms.
+    pub(super) fn norms_mut(&mut self) -> impl Iterator<Item = &mut Norm> {
+        let own = [
+            &mut self.attention_in,
+            &mut self.attention_out,
+            &mut self.feed_in,
+            &mut self.feed_out,
+        ];
+        own.into_iter().flatten().chain(self.attention.norms_mut())
+    }
+
+    /// Its matrices.
+    pub(super) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let attention = self.attention.linears_mut();
+        attention.chain(self.feed.linears_mut())
     }
 }
 
-fn rotated(
-    pass: &PassContext<'_>,
-    mut q: Tensor,
-    mut k: Tensor,
-    inverse: bool,
-) -> Result<(Tensor, Tensor), KernelError> {
-    let (device, positions) = (pass.device, pass.positions);
-    device.rope(&mut q, pass.rope, positions, inverse)?;
-    device.rope(&mut k, pass.rope, positions, inverse)?;
-    Ok((q, k))
+/// What a part of the layer takes: x by the norm before it, or x as it is.
+fn before<'a>(
+    norm: &Option<Norm>,
+    device: &Device,
+    x: &'a Tensor,
+) -> Result<(Cow<'a, Tensor>, Option<NormTape>), KernelError> {
+    match norm {
+        None => Ok((Cow::Borrowed(x), None)),
+        Some(norm) => {
+            let (normed, tape) = norm.forward(device, x)?;
+            Ok((Cow::Owned(normed), Some(tape)))
+        }
+    }
 }

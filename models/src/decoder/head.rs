@@ -1,20 +1,24 @@
 //! The end of the model: final norm, logits, loss and their gradients.
 
-use concord_kernels::coded::{Coded, Precision};
+use concord_kernels::coded::Precision;
 use concord_kernels::ops::{Atoms, tree_sum};
-use concord_kernels::{Device, Ids, KernelError, Tensor};
+use concord_kernels::{Device, Ids, KernelError, Tensor, Weight};
 
 use super::gradients::TensorUse;
 use super::linear::Backward;
-use super::norm::Norm;
+use super::norm::{Norm, NormTape};
 
 /// Final norm and output matrix.
 #[derive(Clone, Debug)]
 pub(super) struct OutputHead {
     pub(super) norm: Norm,
-    pub(super) weight: Coded, // [v, d]
+    pub(super) weight: Weight, // [v, d]
     pub(super) name: String,
     pub(super) trains: bool,
+    /// Multiplies the hidden states after the norm, which multiplies the logits.
+    pub(super) multiplier: Option<f32>,
+    /// Logits y become `cap * tanh(y / cap)`.
+    pub(super) soft_cap: Option<f32>,
     /// [`TensorUse::TiedHead`] where the embedding is the head.
     pub(super) end: TensorUse,
 }
@@ -36,9 +40,42 @@ impl OutputHead {
         hidden: &Tensor,
         precision: Precision,
     ) -> Result<Tensor, KernelError> {
-        let (normed, _) = self.norm.forward(device, hidden)?;
+        let (normed, _) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
-        device.matmul(&coded, &self.weight)
+        let logits = device.matmul(&coded, &self.weight)?;
+        match self.soft_cap {
+            Some(cap) => device.soft_cap(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// What is multiplied by the output matrix, `[m, d]`.
+    fn normed(&self, device: &Device, hidden: &Tensor) -> Result<(Tensor, NormTape), KernelError> {
+        let (normed, tape) = self.norm.forward(device, hidden)?;
+        match self.multiplier {
+            Some(factor) => Ok((device.scaled(&normed, factor)?, tape)),
+            None => Ok((normed, tape)),
+        }
+    }
+
+    /// Of logits `[m, v]`: what is coded of their gradient, the losses `[m]`, and by what the one-hot
+    /// part is multiplied where logits are capped.
+    fn probabilities(
+        &self,
+        device: &Device,
+        mut logits: Tensor,
+        targets: &Ids,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>), KernelError> {
+        let Some(cap) = self.soft_cap else {
+            let losses = device.cross_entropy(&mut logits, targets)?;
+            return Ok((logits, losses, None));
+        };
+        let capped = device.soft_cap(&logits, cap)?;
+        let shares = device.soft_cap_targets(&capped, targets, cap)?;
+        let mut p = capped.clone();
+        let losses = device.cross_entropy(&mut p, targets)?;
+        let p = device.soft_cap_backward(&p, &capped, cap)?;
+        Ok((p, losses, Some(shares)))
     }
 
     /// Loss and gradients, one atom of tokens at a time: never more than an atom's logits are held.
@@ -49,17 +86,24 @@ impl OutputHead {
         targets: &Ids,
     ) -> Result<HeadLoss, KernelError> {
         let (device, atoms, precision) = (run.device, run.atoms, run.precision);
-        let (normed, inverse) = self.norm.forward(device, hidden)?;
+        let (normed, norm_tape) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
         let mut losses = device.zeros(&[atoms.tokens(), 1])?;
+        let mut shares = match self.soft_cap {
+            Some(_) => Some(device.zeros(&[atoms.tokens(), 1])?),
+            None => None,
+        };
         let mut d_normed = device.zeros(normed.shape())?;
         let mut atom = |index: usize| -> Result<Option<Tensor>, KernelError> {
             let (start, count) = atoms.range(index);
             let (input, targets) = (coded.part(start, count), targets.part(start, count));
-            let mut p = device.matmul(&input, &self.weight)?;
-            let some = device.cross_entropy(&mut p, &targets)?;
+            let logits = device.matmul(&input, &self.weight)?;
+            let (p, some, share) = self.probabilities(device, logits, &targets)?;
             device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
-            let dx = device.head_dx(&p, &targets, &self.weight, precision)?;
+            let dx = device.head_dx(&p, &targets, &self.weight, precision, share.as_ref())?;
+            if let (Some(shares), Some(share)) = (&mut shares, share) {
+                device.put_rows(shares, start, &share.reshaped(&[count, 1])?)?;
+            }
             device.put_rows(&mut d_normed, start, &dx)?;
             if !self.trains {
                 return Ok(None);
@@ -69,10 +113,15 @@ impl OutputHead {
         };
         let dw = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
         if let Some(mut dw) = dw {
-            device.take_targets(&mut dw, &normed, targets)?;
+            let shares = shares.map(|shares| shares.reshaped(&[atoms.tokens()]));
+            let shares = shares.transpose()?;
+            device.take_targets(&mut dw, &normed, targets, shares.as_ref())?;
             run.gradients.insert(&self.name, self.end, dw);
         }
-        let d_hidden = self.norm.backward(run, &d_normed, hidden, &inverse)?;
+        if let Some(factor) = self.multiplier {
+            d_normed = device.scaled(&d_normed, factor)?;
+        }
+        let d_hidden = self.norm.backward(run, &d_normed, hidden, &norm_tape)?;
         Ok(HeadLoss {
             sum: device.loss_sum(&losses, atoms)?,
             d_hidden,

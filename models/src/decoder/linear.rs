@@ -1,11 +1,14 @@
 //! A projection, with an optional low-rank update (LoRA, Hu et al. 2021):
 //! `y = x W^T + bias`, then `y = fma(scale, (x A^T) B^T, y)`.
 
+use std::collections::BTreeSet;
+
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::Atoms;
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::gradients::{Gradients, TensorUse};
+use crate::config::Projection;
 
 /// Which low-rank updates a stage has.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +18,7 @@ pub struct LoraSpec {
     /// `alpha / rank`.
     pub scale: f32,
     /// Projections that have one.
-    pub targets: std::collections::BTreeSet<crate::config::Projection>,
+    pub targets: BTreeSet<Projection>,
 }
 
 /// A low-rank update, as codes of its two factors.
@@ -31,7 +34,8 @@ pub(super) struct Lora {
 /// A projection of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    pub(super) weight: Coded,        // [out, in]
+    pub(super) projection: Projection,
+    pub(super) weight: Weight,       // [out, in]
     pub(super) bias: Option<Tensor>, // [out]
     pub(super) lora: Option<Lora>,
     pub(super) name: String,

@@ -4,12 +4,18 @@
 //! Linear layers hold their weights as codes; what is trained keeps its f32 values outside, in
 //! [`crate::train::TrainState`].
 
+mod attention;
 mod block;
 mod cache;
+mod dense;
+mod embedding;
+mod feed_forward;
 mod gradients;
 mod head;
 mod linear;
 mod norm;
+mod pass;
+mod qkv;
 mod serve;
 mod source;
 mod stage;

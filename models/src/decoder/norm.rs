@@ -1,27 +1,56 @@
-//! An RMSNorm with its weight.
+//! A norm with its weight.
 
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::gradients::TensorUse;
 use super::linear::Backward;
+use crate::config::NormKind;
 
 /// A norm of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
-    pub(super) weight: Tensor, // [d]
+    pub(super) kind: NormKind,
+    /// What is multiplied, `[d]`: of [`NormKind::RmsPlusOne`] 1 + w.
+    pub(super) weight: Tensor,
+    pub(super) bias: Option<Tensor>, // [d]
     pub(super) eps: f32,
     pub(super) name: String,
+    pub(super) bias_name: String,
     pub(super) trains: bool,
 }
 
+/// What the backward pass of a norm needs beyond its input: a number of each row.
+#[derive(Debug)]
+pub(super) struct NormTape {
+    /// Of a LayerNorm.
+    mean: Option<Tensor>,
+    inverse: Tensor,
+}
+
 impl Norm {
-    /// y of the shape of x, and the inverse norms.
+    /// What stands in the file, `[d]`, as it is multiplied.
+    pub(super) fn effective(kind: NormKind, value: &Tensor) -> Result<Tensor, KernelError> {
+        let mut weight = value.on_host()?.into_owned();
+        if kind == NormKind::RmsPlusOne {
+            weight.values_mut()?.iter_mut().for_each(|w| *w += 1.0);
+        }
+        Ok(weight)
+    }
+
+    /// y of the shape of x.
     pub(super) fn forward(
         &self,
         device: &Device,
         x: &Tensor,
-    ) -> Result<(Tensor, Tensor), KernelError> {
-        device.rmsnorm(x, &self.weight, self.eps)
+    ) -> Result<(Tensor, NormTape), KernelError> {
+        if matches!(self.kind, NormKind::Rms | NormKind::RmsPlusOne) {
+            let (y, inverse) = device.rmsnorm(x, &self.weight, self.eps)?;
+            let mean = None;
+            return Ok((y, NormTape { mean, inverse }));
+        }
+        let (y, mean, inverse) = device.layernorm(x, &self.weight, self.bias.as_ref(), self.eps)?;
+        let mean = Some(mean);
+        Ok((y, NormTape { mean, inverse }))
     }
 
     /// dx of the shape of x; the weight's gradient where it is trained.
@@ -30,24 +59,36 @@ impl Norm {
         run: &mut Backward<'_>,
         dy: &Tensor,
         x: &Tensor,
-        inverse: &Tensor,
+        tape: &NormTape,
     ) -> Result<Tensor, KernelError> {
-        self.weight_gradient(run, dy, x, inverse)?;
-        run.device.rmsnorm_dx(dy, x, &self.weight, inverse)
+        self.weight_gradient(run, dy, x, tape)?;
+        let inverse = &tape.inverse;
+        match &tape.mean {
+            None => run.device.rmsnorm_dx(dy, x, &self.weight, inverse),
+            Some(mean) => run.device.layernorm_dx(dy, x, &self.weight, mean, inverse),
+        }
     }
 
-    /// The weight's gradient alone.
+    /// The gradients of weight and bias alone. 1 + w has that of w.
     pub(super) fn weight_gradient(
         &self,
         run: &mut Backward<'_>,
         dy: &Tensor,
         x: &Tensor,
-        inverse: &Tensor,
+        tape: &NormTape,
     ) -> Result<(), KernelError> {
-        if self.trains {
-            let width = self.weight.len();
-            let dw = run.device.rmsnorm_dw(dy, x, inverse, width, run.atoms)?;
-            run.gradients.insert(&self.name, TensorUse::Own, dw);
+        if !self.trains {
+            return Ok(());
+        }
+        let (device, width, inverse) = (run.device, self.weight.len(), &tape.inverse);
+        let dw = match &tape.mean {
+            None => device.rmsnorm_dw(dy, x, inverse, width, run.atoms)?,
+            Some(mean) => device.layernorm_dw(dy, x, mean, inverse, width, run.atoms)?,
+        };
+        run.gradients.insert(&self.name, TensorUse::Own, dw);
+        if self.bias.is_some() {
+            let db = device.bias_gradient(dy, run.atoms)?;
+            run.gradients.insert(&self.bias_name, TensorUse::Own, db);
         }
         Ok(())
     }

@@ -4,16 +4,17 @@
 //! put together, cut into passes and laid into pages. Nothing is kept for a backward pass.
 
 mod adapter;
-mod block;
+mod pages;
 
 use std::ops::Range;
 
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{KvPages, PAGE_TOKENS, PagedRun};
-use concord_kernels::{Device, Ids, KernelError, Tensor};
+use concord_kernels::{Device, KernelError, Tensor};
 
 pub use self::adapter::StageAdapter;
 
+use self::pages::PagesPass;
 use super::stage::Stage;
 
 /// New tokens of one sequence.
@@ -44,15 +45,6 @@ pub struct PassOutput {
     pub broken: Vec<usize>,
 }
 
-/// What all layers of a stage share in one pass.
-pub(super) struct ServeContext<'a> {
-    device: &'a Device,
-    positions: &'a Ids,
-    runs: &'a [PagedRun<'a>],
-    /// Rows that an adapter is on.
-    adapted: &'a [(Range<usize>, &'a StageAdapter)],
-}
-
 impl Stage {
     /// Pages for the keys and values of the stage's layers.
     ///
@@ -64,7 +56,7 @@ impl Stage {
     pub fn kv_pages(&self, pages: u32) -> Result<KvPages, KernelError> {
         let (options, blocks) = (&self.options, &self.blocks);
         let precision = options.precisions.activations;
-        let shape = &blocks[0].shape;
+        let shape = &blocks[0].attention.shape;
         options
             .device
             .kv_pages(blocks.len(), shape, precision, pages)
@@ -74,7 +66,10 @@ impl Stage {
     pub fn kv_page_bytes(&self) -> u64 {
         let precision = self.options.precisions.activations;
         let layer = |shape| KvPages::bytes_per_page(1, shape, precision);
-        self.blocks.iter().map(|block| layer(&block.shape)).sum()
+        self.blocks
+            .iter()
+            .map(|block| layer(&block.attention.shape))
+            .sum()
     }
 
     /// Hidden states after the stage's layers of the tokens of `runs`, one run after another, whose
@@ -110,14 +105,17 @@ impl Stage {
                 broken: Vec::new(),
             });
         }
-        let shared = ServeContext {
-            device,
-            positions: &device.ids(&positions)?,
+        let positions = device.ids(&positions)?;
+        let mut pass = PagesPass {
+            context: self.context(&positions),
+            layer: 0,
+            pages,
             runs: &paged,
             adapted: &adapted(runs),
         };
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = self.serve_block(&shared, (layer, block), pages, x)?;
+            pass.layer = layer;
+            x = block.forward(&mut pass, x)?.0;
         }
         let broken = finished(device, &mut x, &paged)?;
         Ok(PassOutput { hidden: x, broken })
@@ -155,14 +153,14 @@ impl Stage {
         let device = &self.options.device;
         match (input, &self.embed) {
             (PassInput::Tokens(ids), Some(table)) => {
-                let vocab = table.rows_cols().0;
+                let vocab = table.vocab();
                 if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
                     return refuse(format!("token {id} of a vocabulary of {vocab}"));
                 }
                 if ids.len() != tokens {
                     return refuse(format!("{} token ids for {tokens} tokens", ids.len()));
                 }
-                device.embedding(table, &device.ids(ids)?)
+                self.embedded(table, &device.ids(ids)?)
             }
             (PassInput::Tokens(_), None) => {
                 refuse("token ids for a stage that is not the first".to_string())

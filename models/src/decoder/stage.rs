@@ -12,11 +12,13 @@ use concord_kernels::ops::Atoms;
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
-use super::block::{Block, BlockTape, PassContext};
+use super::block::{Block, BlockTape};
 use super::cache::KvCache;
+use super::embedding::Embedding;
 use super::gradients::{Gradients, TensorUse};
 use super::head::{HeadLoss, OutputHead};
 use super::linear::{Backward, LoraSpec};
+use super::pass::{CachePass, MicrobatchPass, PassContext};
 use super::values::Values;
 use crate::config::DecoderConfig;
 
@@ -53,8 +55,8 @@ pub struct StageOptions {
 #[derive(Debug)]
 pub struct Stage {
     pub(super) options: StageOptions,
-    pub(super) rope: RopeTable,
-    pub(super) embed: Option<Tensor>, // [v, d]
+    pub(super) ropes: Vec<RopeTable>,
+    pub(super) embed: Option<Embedding>, // [v, d]
     pub(super) blocks: Vec<Block>,
     head: Option<OutputHead>,
 }
@@ -114,7 +116,7 @@ impl Stage {
         let device = &self.options.device;
         let precision = self.options.precisions.activations;
         let _cached = device.account(MemoryPurpose::KeyValues);
-        let empty = |block: &Block| device.new_keys(&block.shape, precision);
+        let empty = |block: &Block| device.new_keys(&block.attention.shape, precision);
         let layers: Result<_, KernelError> = self.blocks.iter().map(empty).collect();
         Ok(KvCache::new(layers?))
     }
@@ -136,11 +138,13 @@ impl Stage {
             .collect();
         let positions = device.ids(&positions)?;
         let (mut x, tokens) = self.enter(&batch.tokens, input)?;
-        let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.shared(atoms, &positions);
+        let mut pass = MicrobatchPass {
+            context: self.context(&positions),
+            sequences: batch.sequences,
+        };
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let (y, tape) = block.forward(&pass, x, None)?;
+            let (y, tape) = block.forward(&mut pass, x)?;
             blocks.push(tape);
             x = y;
         }
@@ -171,9 +175,14 @@ impl Stage {
         let count = x.rows_cols().0;
         let positions: Vec<u32> = (first..first + count as u32).collect();
         let positions = device.ids(&positions)?;
-        let pass = self.shared(Atoms::new(1, count), &positions);
+        let mut pass = CachePass {
+            context: self.context(&positions),
+            layer: 0,
+            cache,
+        };
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&pass, x, Some((layer, cache)))?.0;
+            pass.layer = layer;
+            x = block.forward(&mut pass, x)?.0;
         }
         cache.advance(count);
         device.canonicalise(&mut [("hidden states", &mut x)])?;
@@ -190,19 +199,28 @@ impl Stage {
         match (input, &self.embed) {
             (StageInput::Tokens, Some(table)) => {
                 let tokens = device.ids(tokens)?;
-                Ok((device.embedding(table, &tokens)?, Some(tokens)))
+                Ok((self.embedded(table, &tokens)?, Some(tokens)))
             }
             (StageInput::Hidden(hidden), _) => Ok((device.place(hidden)?, None)),
             (StageInput::Tokens, None) => panic!("only the first stage takes tokens"),
         }
     }
 
-    fn shared<'a>(&'a self, atoms: Atoms, positions: &'a Ids) -> PassContext<'a> {
+    /// The embeddings of `tokens`, as they enter the first layer.
+    pub(super) fn embedded(&self, table: &Embedding, tokens: &Ids) -> Result<Tensor, KernelError> {
+        let device = &self.options.device;
+        let x = table.of(device, tokens)?;
+        match self.options.config.embedding_multiplier {
+            Some(factor) => device.scaled(&x, factor),
+            None => Ok(x),
+        }
+    }
+
+    pub(super) fn context<'a>(&'a self, positions: &'a Ids) -> PassContext<'a> {
         PassContext {
             device: &self.options.device,
-            rope: &self.rope,
+            ropes: &self.ropes,
             positions,
-            atoms,
             precision: self.options.precisions.activations,
         }
     }
@@ -275,17 +293,25 @@ impl Stage {
         let device = &self.options.device;
         let _gradients = device.account(MemoryPurpose::Gradients);
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let pass = self.shared(atoms, &tape.positions);
+        let context = self.context(&tape.positions);
         let below = !self.is_first() || self.options.trains_all;
         let mut dy = Some(device.place(d_output)?);
         for (index, (block, tape)) in self.blocks.iter().zip(&tape.blocks).enumerate().rev() {
             let wants_dx = index > 0 || below;
             let Some(d_block) = dy else { break };
             let mut run = self.run(&atoms, gradients);
-            dy = block.backward(&pass, &mut run, tape, &d_block, wants_dx)?;
+            dy = block.backward(&context, &mut run, tape, &d_block, wants_dx)?;
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
-            let vocab = table.rows_cols().0;
+            let vocab = table.vocab();
+            let scaled;
+            let d_embedded = match self.options.config.embedding_multiplier {
+                Some(factor) => {
+                    scaled = device.scaled(d_embedded, factor)?;
+                    &scaled
+                }
+                None => d_embedded,
+            };
             let gradient = device.embedding_gradient(d_embedded, tokens, vocab)?;
             let tied = self.options.config.tie_embeddings;
             let end = if tied {
@@ -293,7 +319,8 @@ impl Stage {
             } else {
                 TensorUse::Own
             };
-            gradients.insert(load::EMBED, end, gradient);
+            let name = self.options.config.parts().embed_weight();
+            gradients.insert(&name, end, gradient);
             dy = None;
         }
         gradients.canonicalise(device)?;

@@ -12,7 +12,7 @@ pub enum Trainable {
     Nothing,
     /// Every tensor.
     Full,
-    /// Low-rank updates of these projections.
+    /// Low-rank updates of these projections, as far as the model has them.
     Lora {
         /// Rows of A and columns of B.
         rank: u32,
@@ -59,16 +59,19 @@ fn lora_tensors(
 ) -> Vec<TrainableTensor> {
     let mut tensors = Vec::new();
     for layer in 0..config.layers as u32 {
-        for &projection in targets {
+        for projection in config.projections() {
+            if !targets.contains(&projection) {
+                continue;
+            }
             let [out, input] = projection.shape(config);
             let place = TensorPlace::Layer(layer);
-            let a = Adapter::key_a(layer, projection);
+            let a = Adapter::key_a(config, layer, projection);
             tensors.push(TrainableTensor {
                 name: a,
                 shape: vec![rank, input],
                 place,
             });
-            let b = Adapter::key_b(layer, projection);
+            let b = Adapter::key_b(config, layer, projection);
             tensors.push(TrainableTensor {
                 name: b,
                 shape: vec![out, rank],

@@ -30,18 +30,20 @@ impl WeightBytes {
         Self {
             layer: config.layer_tensors(0).iter().map(held).sum(),
             embed: 4 * vocab * hidden,
-            head: held(&head) + 4 * hidden,
+            head: held(&head) + 4 * hidden * if config.norm.has_bias() { 2 } else { 1 },
         }
     }
 
     /// Those of a stage of `layers`, with sine and cosine of so many positions.
     pub fn stage(&self, config: &DecoderConfig, layers: Range<u32>, positions: u64) -> u64 {
+        let rotated = config.rotary_dim.unwrap_or(config.head_dim);
+        let tables = 1 + u64::from(config.local_rope.is_some());
         let is_last = layers.end as usize == config.layers;
         let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
         u64::from(layers.end - layers.start) * self.layer
             + part(layers.start == 0, self.embed)
             + part(is_last, self.head)
-            + 4 * positions * config.head_dim as u64
+            + 4 * positions * rotated as u64 * tables
     }
 }
 

@@ -10,7 +10,6 @@ use concord_kernels::{Device, KernelError, Tensor};
 
 use super::model::{MadeModel, tiny_llama};
 use crate::ModelError;
-use crate::config::Projection;
 use crate::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
     Trainable, TrainableTensor, next_tokens,
@@ -104,7 +103,7 @@ impl FineTune {
                 let lora = LoraSpec {
                     rank: RANK,
                     scale: 2.0,
-                    targets: Projection::ALL.into_iter().collect(),
+                    targets: self.model.config.projections().into_iter().collect(),
                 };
                 let (rank, targets) = (RANK, lora.targets.clone());
                 (Some(lora), Trainable::Lora { rank, targets })

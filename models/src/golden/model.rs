@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
+use concord_kernels::ops::Activation;
 use concord_kernels::rng::Philox;
 
 use crate::ModelError;
-use crate::config::{DecoderConfig, Family, Rope, RopeScaling};
+use crate::config::{DecoderConfig, Family, NormKind, Rope, RopeScaling};
 use crate::decoder::TensorSource;
 
 /// Two layers, grouped queries, an own head, and sizes that fill no vector: tails are computed too.
@@ -21,16 +22,33 @@ pub fn tiny_llama() -> DecoderConfig {
         head_dim: 10,
         vocab: 67,
         max_positions: 64,
-        rms_eps: 1e-5,
+        norm: NormKind::Rms,
+        norm_eps: 1e-5,
+        parallel_residual: false,
         rope: Rope {
             theta: 10_000.0,
             scaling: RopeScaling::None,
         },
+        local_rope: None,
+        unrotated: Vec::new(),
+        rotary_dim: None,
+        rope_neighbours: false,
         sliding_window: vec![None, None],
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
-        qk_norm: false,
+        fused_qkv: None,
+        fused_gate_up: false,
+        gated: true,
+        activation: Activation::Silu,
+        qk_norm: None,
+        attention_scale: None,
+        attention_soft_cap: None,
+        sinks: false,
+        embedding_multiplier: None,
+        residual_multiplier: None,
+        logit_multiplier: None,
+        logit_soft_cap: None,
         tie_embeddings: false,
         bos: None,
         eos: Vec::new(),

@@ -31,16 +31,17 @@ pub struct Adapter {
 impl Adapter {
     /// The key of A `[r, in]` of a projection:
     /// `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
-    pub fn key_a(layer: u32, projection: Projection) -> String {
-        key(layer, projection, 'A')
+    pub fn key_a(config: &DecoderConfig, layer: u32, projection: Projection) -> String {
+        key(config, layer, projection, 'A')
     }
 
     /// The key of B `[out, r]` of a projection.
-    pub fn key_b(layer: u32, projection: Projection) -> String {
-        key(layer, projection, 'B')
+    pub fn key_b(config: &DecoderConfig, layer: u32, projection: Projection) -> String {
+        key(config, layer, projection, 'B')
     }
 
-    /// The keys and shapes that an adapter of `r` on `targets` of a model has, sorted.
+    /// The keys and shapes that an adapter of `r` on `targets` of a model has, sorted. Targets that
+    /// the model does not have are passed over.
     pub fn shapes(
         config: &DecoderConfig,
         r: u32,
@@ -48,12 +49,14 @@ impl Adapter {
     ) -> BTreeMap<String, [usize; 2]> {
         let layers = 0..config.layers as u32;
         let of_layer = |layer| {
-            targets.iter().flat_map(move |target| {
+            let own = config.projections().into_iter();
+            let adapted = own.filter(|projection| targets.contains(projection));
+            adapted.flat_map(move |target| {
                 let [out_dim, in_dim] = target.shape(config);
                 let rank = r as usize;
                 [
-                    (Self::key_a(layer, *target), [rank, in_dim]),
-                    (Self::key_b(layer, *target), [out_dim, rank]),
+                    (Self::key_a(config, layer, target), [rank, in_dim]),
+                    (Self::key_b(config, layer, target), [out_dim, rank]),
                 ]
             })
         };
@@ -66,7 +69,7 @@ impl Adapter {
     /// [`ModelError::UnsupportedAdapter`] naming an option that Concord does not compute;
     /// [`ModelError`] naming the file and the tensor that is missing, strange or misshapen.
     pub fn open(folder: &Path, model: &DecoderConfig) -> Result<Self, ModelError> {
-        let config = config::read(&folder.join(CONFIG_FILE))?;
+        let config = config::read(&folder.join(CONFIG_FILE), model)?;
         let (weights, pickle) = (folder.join(WEIGHTS_FILE), folder.join("adapter_model.bin"));
         if pickle.is_file() && !weights.is_file() {
             return Err(ModelError::BadWeightsFile {
@@ -105,11 +108,16 @@ impl Adapter {
     /// Writes a PEFT folder, made if need be. Each file replaces an older one whole; the weights
     /// come first, so that a folder with a new configuration has its weights.
     ///
-    /// `base_model` is the name or path that PEFT will load the base model by.
+    /// `model` is the base model, and `base_model` the name or path that PEFT will load it by.
     ///
     /// # Errors
     /// [`ModelError::Io`]; the older files are then still there.
-    pub fn save(&self, folder: &Path, base_model: &str) -> Result<(), ModelError> {
+    pub fn save(
+        &self,
+        folder: &Path,
+        model: &DecoderConfig,
+        base_model: &str,
+    ) -> Result<(), ModelError> {
         std::fs::create_dir_all(folder).map_err(ModelError::io("make", folder))?;
         let dtype = |_: &str| ExportDtype::F32;
         write_tensors(&folder.join(WEIGHTS_FILE), &self.tensors, dtype)?;
@@ -118,13 +126,11 @@ impl Adapter {
             alpha: self.alpha,
             targets: self.targets.clone(),
         };
-        config::write(&folder.join(CONFIG_FILE), &config, base_model)
+        config::write(&folder.join(CONFIG_FILE), &config, (model, base_model))
     }
 }
 
-fn key(layer: u32, projection: Projection, side: char) -> String {
-    format!(
-        "base_model.model.model.layers.{layer}.{}.lora_{side}.weight",
-        projection.module()
-    )
+fn key(config: &DecoderConfig, layer: u32, projection: Projection, side: char) -> String {
+    let module = config.module_path(layer as usize, projection);
+    format!("base_model.model.{module}.lora_{side}.weight")
 }

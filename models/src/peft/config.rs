@@ -1,12 +1,13 @@
 //! `adapter_config.json`, and the options of PEFT that Concord refuses.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::Projection;
+use crate::config::{DecoderConfig, Projection};
 use crate::error::ModelError;
 use crate::export::replace_file;
 use crate::json::{self, shown};
@@ -52,7 +53,7 @@ pub(super) struct LoraConfig {
 
 /// Reads a config, and refuses by name whatever would make the adapter compute something else
 /// than `W + alpha / r * B A`.
-pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
+pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraConfig, ModelError> {
     let bytes = fs::read(path).map_err(ModelError::io("read", path))?;
     let object = json::object(path, &bytes)?;
     let unsupported = |option: &str, found: &Value| ModelError::UnsupportedAdapter {
@@ -114,7 +115,7 @@ pub(super) fn read(path: &Path) -> Result<LoraConfig, ModelError> {
             .map(|alpha| (alpha * stretch) as f32)
             .filter(|alpha| alpha.is_finite() && *alpha > 0.0)
             .ok_or_else(|| bad("lora_alpha", alpha, "must be a number above 0".to_string()))?,
-        targets: targets(get("target_modules")?)?,
+        targets: targets(path, get("target_modules")?, model)?,
     })
 }
 
@@ -153,18 +154,59 @@ fn remedy(option: &str) -> &'static str {
     }
 }
 
-fn targets(value: &Value) -> Result<Vec<Projection>, ModelError> {
+/// The adapted projections. A name stands for the modules that end in it, as in PEFT, which writes
+/// the whole names of modules where "all-linear" was asked for. It must be that of some, and a
+/// projection must be adapted in every layer or in none.
+fn targets(
+    path: &Path,
+    value: &Value,
+    model: &DecoderConfig,
+) -> Result<Vec<Projection>, ModelError> {
+    let own = model.projections();
     if value == ALL_LINEAR {
-        return Ok(Projection::ALL.to_vec());
+        return Ok(own);
     }
     let names = value.as_array().map(Vec::as_slice).unwrap_or(&[]);
-    let mut targets = names
-        .iter()
-        .map(|name| name.as_str().unwrap_or_default().parse())
-        .collect::<Result<Vec<Projection>, ModelError>>()?;
-    targets.sort();
-    targets.dedup();
-    Ok(targets)
+    let mut found: BTreeMap<Projection, BTreeSet<usize>> = BTreeMap::new();
+    for name in names {
+        let name = name.as_str().unwrap_or_default();
+        let mut is_some = false;
+        for (layer, projection) in (0..model.layers).flat_map(|l| own.iter().map(move |p| (l, *p)))
+        {
+            let module = model.module_path(layer, projection);
+            let ends = module.strip_suffix(name);
+            if !name.is_empty() && ends.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
+                found.entry(projection).or_default().insert(layer);
+                is_some = true;
+            }
+        }
+        if !is_some {
+            name.parse::<Projection>()?;
+            let known: Vec<&str> = own.iter().map(|p| model.projection_name(*p)).collect();
+            let expected = format!("this model's projections are {}", known.join(", "));
+            return Err(bad_targets(path, name, expected));
+        }
+    }
+    let partly = found.iter().find(|(_, layers)| layers.len() < model.layers);
+    if let Some((projection, layers)) = partly {
+        let name = model.projection_name(*projection);
+        let expected = format!(
+            "{name} is adapted in {} of {} layers, which must be all or none: {MERGE}",
+            layers.len(),
+            model.layers
+        );
+        return Err(bad_targets(path, name, expected));
+    }
+    Ok(found.into_keys().collect())
+}
+
+fn bad_targets(path: &Path, found: &str, expected: String) -> ModelError {
+    ModelError::BadValue {
+        path: path.to_path_buf(),
+        key: "target_modules",
+        found: shown(found),
+        expected,
+    }
 }
 
 /// What is written; the fields stand in the file in this order, sorted by name.
@@ -190,7 +232,11 @@ struct Written<'a> {
 }
 
 /// Writes an `adapter_config.json`, replacing an older one whole.
-pub(super) fn write(path: &Path, config: &LoraConfig, base_model: &str) -> Result<(), ModelError> {
+pub(super) fn write(
+    path: &Path,
+    config: &LoraConfig,
+    (model, base_model): (&DecoderConfig, &str),
+) -> Result<(), ModelError> {
     let alpha = config.alpha;
     let written = Written {
         auto_mapping: None,
@@ -211,7 +257,11 @@ pub(super) fn write(path: &Path, config: &LoraConfig, base_model: &str) -> Resul
         peft_type: "LORA",
         r: config.r,
         revision: None,
-        target_modules: config.targets.iter().map(|target| target.name()).collect(),
+        target_modules: config
+            .targets
+            .iter()
+            .map(|target| model.projection_name(*target))
+            .collect(),
         task_type: "CAUSAL_LM",
         use_dora: false,
         use_rslora: false,

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use concord_kernels::Tensor;
+use concord_kernels::packed::{BlockFormat, SharedBytes};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::packed_matrix::PackedMatrix;
 use super::{TakeRows, check_rows, runs_of_rows};
 use crate::error::ModelError;
 
@@ -33,7 +36,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -70,7 +73,7 @@ impl TensorFile {
             .collect();
         Ok(Self {
             path: path.to_path_buf(),
-            map,
+            map: Arc::new(map),
             entries,
         })
     }
@@ -150,6 +153,32 @@ impl TensorFile {
         let tensor = Tensor::new(&entry.shape, data).map_err(bad)?;
         tensor.check_finite(name).map_err(bad)?;
         Ok(tensor)
+    }
+
+    /// A matrix of F16 or BF16, in the map of the file; nothing for another tensor.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`].
+    pub fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
+        let entry = self.entry(name)?;
+        let format = match entry.dtype {
+            Dtype::F16 => BlockFormat::F16,
+            Dtype::BF16 => BlockFormat::Bf16,
+            _ => return Ok(None),
+        };
+        let (&[rows, cols], Some(bytes)) = (
+            entry.shape.as_slice(),
+            SharedBytes::new(self.map.clone(), entry.bytes.0..entry.bytes.1),
+        ) else {
+            return Ok(None);
+        };
+        Ok(Some(PackedMatrix {
+            name: name.to_string(),
+            path: self.path.clone(),
+            format,
+            shape: [rows, cols],
+            bytes,
+        }))
     }
 
     /// As [`Self::load`], some rows of a matrix at a time. What is no matrix is given as a whole.

@@ -12,14 +12,12 @@ use serde_json::Value;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
+use super::packed_matrix::PackedMatrix;
 use super::quantized::Quantized;
 use super::shards::{self, INDEX, SINGLE, TensorHome};
 use super::{TakeRows, TensorFile};
 use crate::config::{DecoderConfig, TensorSpec, without_key};
 use crate::error::ModelError;
-
-pub(super) const EMBED: &str = "model.embed_tokens.weight";
-pub(super) const HEAD: &str = "lm_head.weight";
 
 /// Takes bytes of a tensor, in their order.
 pub type TakeBytes<'a> = dyn FnMut(&[u8]) -> Result<(), ModelError> + 'a;
@@ -35,6 +33,8 @@ pub struct ModelFolder {
     /// Where each tensor is, by its name in transformers; but for those that are packed.
     pub(super) homes: BTreeMap<String, TensorHome>,
     quantized: Option<Quantized>,
+    /// The names of embedding and head.
+    ends: [String; 2],
     pub(super) gguf: Option<GgufModel>,
 }
 
@@ -64,6 +64,7 @@ impl ModelFolder {
         let quantized = Quantized::find(path, &config_json, &mut homes)?;
         let mut folder = Self {
             dir: path.to_path_buf(),
+            ends: ends(&config),
             config,
             // The weights are given as numbers, and no longer packed.
             config_json: without_key(&config_json, "quantization_config"),
@@ -94,6 +95,7 @@ impl ModelFolder {
         };
         let folder = Self {
             dir: named.to_path_buf(),
+            ends: ends(&config),
             config,
             config_json,
             files: Vec::new(),
@@ -299,6 +301,30 @@ impl ModelFolder {
         }))
     }
 
+    /// A matrix as blocks, where its file has it so: F16, BF16, and what GGUF packs. With tied
+    /// embeddings `lm_head.weight` is the embedding.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file and the tensor.
+    pub fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
+        let name = self.settled(name);
+        if let (Some(gguf), Some(rows)) = (&self.gguf, self.gguf_rows(name)?) {
+            let packed = rows.packed().filter(|_| rows.format != BlockFormat::F32);
+            return Ok(packed.map(|(shape, bytes)| PackedMatrix {
+                name: name.to_string(),
+                path: gguf.path(name).to_path_buf(),
+                format: rows.format,
+                shape,
+                bytes,
+            }));
+        }
+        if self.is_packed(name) {
+            return Ok(None);
+        }
+        let (file, stored) = self.stored(name)?;
+        file.packed(stored)
+    }
+
     /// Whether the numbers of a tensor are decoded from something else than numbers.
     pub fn is_packed(&self, name: &str) -> bool {
         let name = self.settled(name);
@@ -325,9 +351,10 @@ impl ModelFolder {
     }
 
     /// The tensor that `name` stands for.
-    fn settled<'a>(&self, name: &'a str) -> &'a str {
-        match name == HEAD && self.config.tie_embeddings {
-            true => EMBED,
+    fn settled<'a>(&'a self, name: &'a str) -> &'a str {
+        let [embed, head] = &self.ends;
+        match name == head && self.config.tie_embeddings {
+            true => embed,
             false => name,
         }
     }
@@ -361,6 +388,12 @@ impl ModelFolder {
             (None, _) => self.dir.join(INDEX),
         }
     }
+}
+
+/// The names of embedding and head.
+fn ends(config: &DecoderConfig) -> [String; 2] {
+    let parts = config.parts();
+    [parts.embed_weight(), parts.head_weight()]
 }
 
 /// The format of numbers that lie as they are.

@@ -1,12 +1,15 @@
 //! Whether a head is the embedding: config.json says so, and the weights may say otherwise.
 
 use super::file::widened;
-use super::folder::{EMBED, HEAD, ModelFolder};
+use super::folder::ModelFolder;
 use crate::config::with_value;
 use crate::error::ModelError;
 
 /// Bytes that are compared at a time: whole elements of every format.
 const COMPARED_BYTES: usize = 1 << 16;
+
+/// The head's name in most families.
+const HEAD: &str = "lm_head.weight";
 
 impl ModelFolder {
     /// Settles `tie_embeddings` as transformers 5 does: where config.json says that the head is the
@@ -16,22 +19,30 @@ impl ModelFolder {
     /// In the first case the text of the configuration says `tie_word_embeddings` false from here
     /// on, because another machine that gets it must come to the same model.
     pub(super) fn settle_head(&mut self) -> Result<(), ModelError> {
+        let parts = self.config.parts();
+        let (embed, head) = (&parts.embed_weight(), &parts.head_weight());
+        // transformers 5 writes the head of every family by one name, and reads it by either.
+        if !self.homes.contains_key(head)
+            && let Some(home) = self.homes.remove(HEAD)
+        {
+            self.homes.insert(head.clone(), home);
+        }
         if !self.config.tie_embeddings {
-            return match self.homes.contains_key(HEAD) {
+            return match self.homes.contains_key(head) {
                 true => Ok(()),
                 false => Err(ModelError::MissingHead {
-                    path: self.place(HEAD),
+                    path: self.place(head),
                 }),
             };
         }
-        match (self.homes.contains_key(EMBED), self.homes.get(HEAD)) {
-            (true, Some(_)) if !self.is_equal(EMBED, HEAD)? => {
+        match (self.homes.contains_key(embed), self.homes.get(head)) {
+            (true, Some(_)) if !self.is_equal(embed, head)? => {
                 self.config.tie_embeddings = false;
                 self.config_json = with_value(&self.config_json, "tie_word_embeddings", "false");
             }
             (false, Some(head)) => {
                 let head = head.clone();
-                self.homes.insert(EMBED.to_string(), head);
+                self.homes.insert(embed.clone(), head);
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ mod folder;
 mod gguf;
 mod head;
 mod packed;
+mod packed_matrix;
 mod quantized;
 mod rows;
 mod shards;
@@ -14,6 +15,7 @@ mod unused;
 
 pub use file::{TensorFile, widen_f16};
 pub use folder::{ModelFolder, TakeBytes};
+pub use packed_matrix::PackedMatrix;
 pub use rows::{TakeRows, check_rows, runs_of_rows};
 pub use safetensors::Dtype;
 #[cfg(feature = "hub")]

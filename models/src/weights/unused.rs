@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::folder::{HEAD, ModelFolder};
+use super::folder::ModelFolder;
 use crate::config::TensorPlace;
 use crate::error::ModelError;
 
@@ -30,9 +30,10 @@ impl ModelFolder {
     /// A tied head beside its equal embedding, and the frequencies of RoPE, which old files keep
     /// and every program computes from `config.json`.
     fn is_harmless(&self, name: &str) -> bool {
-        (name == HEAD && self.config().tie_embeddings)
+        let config = self.config();
+        (name == config.parts().head_weight() && config.tie_embeddings)
             || self.is_empty_bias(name)
-            || (name.starts_with("model.") && name.ends_with("rotary_emb.inv_freq"))
+            || name.ends_with("rotary_emb.inv_freq")
     }
 
     fn why(&self, name: &str) -> String {
@@ -62,7 +63,7 @@ impl ModelFolder {
         } else if ends(&[".bias"]) {
             "config.json makes no such bias (attention_bias, mlp_bias)".to_string()
         } else if ends(&["q_norm.weight", "k_norm.weight"]) {
-            "of the supported families, Qwen3 alone has norms on q and k".to_string()
+            "this family has no norms on q and k".to_string()
         } else {
             "the model that config.json describes has no such part".to_string()
         };

@@ -163,7 +163,10 @@ fn tensors_that_would_not_be_used_are_refused_by_name() {
     for (name, reason) in [
         ("model.layers.0.self_attn.q_proj.bias", "attention_bias"),
         ("model.layers.1.mlp.up_proj.bias", "mlp_bias"),
-        ("model.layers.0.self_attn.q_norm.weight", "Qwen3"),
+        (
+            "model.layers.0.self_attn.q_norm.weight",
+            "no norms on q and k",
+        ),
         (
             "model.layers.2.input_layernorm.weight",
             "num_hidden_layers = 2",

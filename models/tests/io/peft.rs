@@ -22,12 +22,12 @@ fn the_adapters_of_the_reference() {
         let theirs = reference.join(name);
         let adapter = Adapter::open(&theirs, &config).unwrap();
         assert_eq!((adapter.r, adapter.alpha), (8, 16.0));
-        assert_eq!(adapter.targets, Projection::ALL);
+        assert_eq!(adapter.targets, config.projections());
         assert_eq!(adapter.tensors.len(), 5 * 7 * 2);
 
         let folder = tempfile::tempdir().unwrap();
         adapter
-            .save(folder.path(), "models/tinystories-260k")
+            .save(folder.path(), &config, "models/tinystories-260k")
             .unwrap();
         assert_eq!(Adapter::open(folder.path(), &config).unwrap(), adapter);
         let read = |folder: &Path, file: &str| fs::read(folder.join(file)).unwrap();
@@ -72,7 +72,7 @@ fn saved() -> (tempfile::TempDir, DecoderConfig, Adapter) {
     let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
     let adapter = adapter(&config);
     let folder = tempfile::tempdir().unwrap();
-    adapter.save(folder.path(), "owner/base").unwrap();
+    adapter.save(folder.path(), &config, "owner/base").unwrap();
     (folder, config, adapter)
 }
 
@@ -85,7 +85,7 @@ fn an_adapter_comes_back_and_its_bytes_are_fixed() {
             .map(|file| fs::read(folder.path().join(file)).unwrap())
     };
     let first = read();
-    adapter.save(folder.path(), "owner/base").unwrap();
+    adapter.save(folder.path(), &config, "owner/base").unwrap();
     assert_eq!(first, read());
     assert_eq!(
         fs::read_dir(folder.path()).unwrap().count(),
@@ -93,7 +93,7 @@ fn an_adapter_comes_back_and_its_bytes_are_fixed() {
         "nothing else is left"
     );
     assert_eq!(
-        Adapter::key_a(1, Projection::Q),
+        Adapter::key_a(&config, 1, Projection::Q),
         "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
     );
 }
@@ -212,10 +212,10 @@ fn weights_that_do_not_fit() {
     let with = |change: &dyn Fn(&mut Adapter)| {
         let mut changed = adapter.clone();
         change(&mut changed);
-        changed.save(folder.path(), "owner/base").unwrap();
+        changed.save(folder.path(), &config, "owner/base").unwrap();
         Adapter::open(folder.path(), &config).unwrap_err()
     };
-    let key = Adapter::key_b(1, Projection::Down);
+    let key = Adapter::key_b(&config, 1, Projection::Down);
     let error = with(&|adapter| {
         adapter.tensors.remove(&key);
     });

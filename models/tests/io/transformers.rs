@@ -1,6 +1,7 @@
 //! Configurations as transformers 5 reads them: `transformers/facts.json`, which the script beside
 //! it wrote, holds what its classes make of each.
 
+use concord_kernels::ops::Activation;
 use concord_models::config::{DecoderConfig, RopeScaling};
 use serde_json::{Map, Value, json};
 
@@ -97,8 +98,38 @@ fn frequencies(config: &DecoderConfig) -> Vec<f64> {
             let kept = kept.clamp(0.0, 1.0);
             (1.0 - kept) * frequency / factor + kept * frequency
         }
+        RopeScaling::Yarn {
+            factor,
+            original_max_positions,
+            beta_fast,
+            beta_slow,
+            truncate,
+            ..
+        } => {
+            assert!(truncate);
+            let pair = |turns: f64| {
+                let ratio = original_max_positions as f64 / (turns * std::f64::consts::TAU);
+                width * ratio.ln() / (2.0 * config.rope.theta.ln())
+            };
+            let low = pair(beta_fast).floor().max(0.0);
+            let high = pair(beta_slow).ceil().min(width - 1.0);
+            let index = -frequency.ln() / config.rope.theta.ln() * width / 2.0;
+            let divided = ((index - low) / (high - low)).clamp(0.0, 1.0);
+            frequency / factor * divided + frequency * (1.0 - divided)
+        }
+        ref other => panic!("no case has {other:?}"),
     };
     (0..config.head_dim / 2).map(|i| scaled(of(i))).collect()
+}
+
+/// What multiplies sines and cosines.
+fn positions_scaled(config: &DecoderConfig) -> f64 {
+    match config.rope.scaling {
+        RopeScaling::Yarn {
+            attention_factor, ..
+        } => attention_factor,
+        _ => 1.0,
+    }
 }
 
 #[track_caller]
@@ -107,14 +138,18 @@ fn agrees(config: &DecoderConfig, facts: &Map<String, Value>, place: &str) {
     let ours = json!({
         "kv_heads": config.kv_heads, "head_dim": config.head_dim,
         "max_positions": config.max_positions, "windows": windows, "qkv_bias": config.qkv_bias,
-        "o_bias": config.o_bias, "mlp_bias": config.mlp_bias, "qk_norm": config.qk_norm,
-        "tied": config.tie_embeddings, "silu": true, "eos": config.eos,
-        "bos": config.bos.into_iter().collect::<Vec<u32>>(), "positions_scaled": 1.0,
+        "o_bias": config.o_bias, "mlp_bias": config.mlp_bias, "qk_norm": config.qk_norm.is_some(),
+        "tied": config.tie_embeddings, "silu": config.activation == Activation::Silu, "eos": config.eos,
+        "bos": config.bos.into_iter().collect::<Vec<u32>>(), "positions_scaled": positions_scaled(config),
     });
     for (key, expected) in facts {
         match key.as_str() {
             "rms_eps" => {
-                assert_eq!(expected.as_f64().unwrap() as f32, config.rms_eps, "{place}");
+                assert_eq!(
+                    expected.as_f64().unwrap() as f32,
+                    config.norm_eps,
+                    "{place}"
+                );
             }
             "frequencies" => {
                 let (ours, theirs) = (frequencies(config), expected.as_array().unwrap());

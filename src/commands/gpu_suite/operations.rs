@@ -193,6 +193,7 @@ fn attention_shape(s: Sizes) -> AttentionShape {
         head_dim: s.head_dim,
         window: None,
         scale: 1.0 / (s.head_dim as f32).sqrt(),
+        soft_cap: None,
     }
 }
 
@@ -218,16 +219,16 @@ fn attention(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
         "attention",
         &text,
         TimedWork::Products(2.0 * product),
-        || device.attention(&codes, 1, &shape, CODES).map(drop),
+        || device.attention(&codes, 1, &shape, None, CODES).map(drop),
     )?;
-    let out = device.attention(&codes, 1, &shape, CODES)?;
+    let out = device.attention(&codes, 1, &shape, None, CODES)?;
     bench.time(
         "attention_backward",
         &text,
         TimedWork::Products(5.0 * product),
         || {
             device
-                .attention_backward(&codes, &out, &d_out, 1, &shape, CODES)
+                .attention_backward(&codes, &out, &d_out, 1, &shape, None, CODES)
                 .map(drop)
         },
     )
@@ -251,7 +252,7 @@ fn decoding(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     bench.time("attention_cached", text, memory(read, CODE), || {
         let last = s.tokens - 1;
         device
-            .attention_cached(&query, &keys, last, &shape, CODES)
+            .attention_cached(&query, &keys, last, &shape, None, CODES)
             .map(drop)
     })?;
     bench.time(
@@ -296,14 +297,14 @@ fn head(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
         "head_dx",
         format!("{shape} x {}", s.hidden),
         products,
-        || device.head_dx(&p, &targets, &w, CODES).map(drop),
+        || device.head_dx(&p, &targets, &w, CODES, None).map(drop),
     )?;
     let mut dw = device.zeros(&[s.vocab, s.hidden])?;
     bench.time(
         "take_targets",
         by(rows, s.hidden),
         memory(rows * s.hidden, 3 * F32),
-        || device.take_targets(&mut dw, &x, &targets),
+        || device.take_targets(&mut dw, &x, &targets, None),
     )
 }
 

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use concord_gateway::SamplingDefaults;
-use concord_models::config::{DecoderConfig, Projection};
+use concord_models::config::DecoderConfig;
 use concord_models::decoder::WeightBytes;
 use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
@@ -97,7 +97,8 @@ fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
 }
 
 fn profile(config: &DecoderConfig) -> ServingProfile {
-    let shapes = Projection::ALL.iter().map(|p| p.shape(config));
+    let projections = config.projections();
+    let shapes = projections.iter().map(|p| p.shape(config));
     let weights: u64 = shapes.map(|[out, input]| (out * input) as u64).sum();
     let head = (config.vocab * config.hidden) as u64;
     // Codes of 16 bits, and an exponent of 32 bits for each head of each key and value.

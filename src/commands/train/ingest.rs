@@ -73,7 +73,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     let adapter = initial_adapter(job, &folder)?;
     let lora = match job.adapter {
         AdapterKind::Full => None,
-        AdapterKind::Lora => Some(job.lora(adapter.as_ref())?),
+        AdapterKind::Lora => Some(job.lora(adapter.as_ref(), folder.config())?),
     };
     let tensors = trainable(lora.as_ref()).tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
@@ -82,7 +82,10 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         arithmetic: ARITHMETIC_VERSION,
         model,
         data,
-        adapter: lora.as_ref().map_or(AdapterSpec::Full, adapter_spec),
+        adapter: match &lora {
+            Some(lora) => adapter_spec(lora, folder.config()),
+            None => AdapterSpec::Full,
+        },
         initial_state,
         trainable: tensors
             .iter()
@@ -235,11 +238,11 @@ fn trainable(lora: Option<&LoraShape>) -> Trainable {
     }
 }
 
-fn adapter_spec(lora: &LoraShape) -> AdapterSpec {
+fn adapter_spec(lora: &LoraShape, model: &DecoderConfig) -> AdapterSpec {
     let mut targets: Vec<String> = lora
         .targets
         .iter()
-        .map(|target| target.name().to_string())
+        .map(|target| model.projection_name(*target).to_string())
         .collect();
     targets.sort();
     AdapterSpec::Lora {

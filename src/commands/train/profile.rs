@@ -1,6 +1,6 @@
 //! What the planner needs to know of a model.
 
-use concord_models::config::{DecoderConfig, Projection};
+use concord_models::config::DecoderConfig;
 use concord_models::decoder::WeightBytes;
 use concord_proto::client::ModelProfile;
 use concord_proto::{AdapterSpec, JobSpec, ModelPlace};
@@ -19,7 +19,8 @@ pub fn model_profile(
     sequence_len: u32,
     recompute: bool,
 ) -> ModelProfile {
-    let weights: u64 = Projection::ALL
+    let weights: u64 = config
+        .projections()
         .iter()
         .map(|p| elements(&p.shape(config)))
         .sum();

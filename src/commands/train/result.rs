@@ -123,7 +123,8 @@ async fn write_to(
                 targets: lora.targets.iter().copied().collect(),
                 tensors,
             };
-            adapter.save(staging, &base_model_name(&job.base_model)?)?;
+            let base = base_model_name(&job.base_model)?;
+            adapter.save(staging, ingested.folder.config(), &base)?;
         }
         None => {
             let dtype = Some(export::ExportDtype::F32);

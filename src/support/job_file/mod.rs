@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use concord_models::config::Projection;
+use concord_models::config::{DecoderConfig, Projection};
 use concord_models::data::{self, DatasetSource};
 use concord_models::peft::Adapter;
 use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
@@ -177,16 +177,30 @@ impl JobFile {
     /// The shape of the adapter: that of `initial`, where the training starts from one.
     ///
     /// # Errors
-    /// Where the file asks for another shape than `initial` has.
-    pub fn lora(&self, initial: Option<&Adapter>) -> anyhow::Result<LoraShape> {
+    /// Where the file asks for another shape than `initial` has, or for projections that `model`
+    /// lacks.
+    pub fn lora(
+        &self,
+        initial: Option<&Adapter>,
+        model: &DecoderConfig,
+    ) -> anyhow::Result<LoraShape> {
+        let own: BTreeSet<Projection> = model.projections().into_iter().collect();
         let asked = LoraShape {
             r: self.lora_r.unwrap_or(LORA_R),
             alpha: self.lora_alpha.unwrap_or(LORA_ALPHA),
             targets: match &self.lora_target_modules {
                 Some(targets) => targets.clone(),
-                None => Projection::ALL.into_iter().collect(),
+                None => own.clone(),
             },
         };
+        if let Some(strange) = asked.targets.difference(&own).next() {
+            let own: Vec<&str> = own.iter().map(|p| model.projection_name(*p)).collect();
+            bail!(
+                "`lora_target_modules` has {}, which the base model lacks: its projections are {}",
+                strange.name(),
+                own.join(", ")
+            );
+        }
         let Some(initial) = initial else {
             return Ok(asked);
         };

@@ -1,4 +1,5 @@
 use concord_models::data::DatasetKind;
+use concord_models::golden::tiny_llama;
 
 use super::*;
 
@@ -64,7 +65,7 @@ fn every_value_is_read() {
         (1e-3, ScheduleKind::Linear)
     );
     assert_eq!((job.seed, job.order()), (7, Order::Shuffled { seed: 7 }));
-    let lora = job.lora(None).unwrap();
+    let lora = job.lora(None, &tiny_llama()).unwrap();
     assert_eq!((lora.r, lora.alpha, lora.targets.len()), (4, 32.0, 7));
 }
 
@@ -101,7 +102,7 @@ fn what_is_left_out_has_the_usual_value() {
         }
     );
     assert_eq!(job.order(), Order::AsGiven);
-    let lora = job.lora(None).unwrap();
+    let lora = job.lora(None, &tiny_llama()).unwrap();
     assert_eq!(
         (lora.r, lora.alpha, lora.targets.len()),
         (LORA_R, LORA_ALPHA, 7)
@@ -293,7 +294,7 @@ fn an_initial_adapter_gives_the_shape() {
     };
     let error = parse(JOB)
         .unwrap()
-        .lora(Some(&initial))
+        .lora(Some(&initial), &tiny_llama())
         .unwrap_err()
         .to_string();
     assert!(
@@ -301,7 +302,7 @@ fn an_initial_adapter_gives_the_shape() {
         "{error}"
     );
     let job = with("lora_r", "lora_target_modules: [v_proj, q_proj]").unwrap();
-    let error = job.lora(Some(&initial)).unwrap_err().to_string();
+    let error = job.lora(Some(&initial), &tiny_llama()).unwrap_err().to_string();
     assert!(
         error.contains("`lora_alpha` is 32, but the initial adapter has 4"),
         "{error}"
@@ -311,7 +312,7 @@ fn an_initial_adapter_gives_the_shape() {
         lora_alpha: None,
         ..job
     };
-    let found = bare.lora(Some(&initial)).unwrap();
+    let found = bare.lora(Some(&initial), &tiny_llama()).unwrap();
     assert_eq!((found.r, found.alpha, found.targets.len()), (2, 4.0, 2));
 }
 

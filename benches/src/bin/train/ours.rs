@@ -7,7 +7,7 @@ use concord_kernels::coded::Precision;
 use concord_kernels::rng::Philox;
 use concord_kernels::{Device, Tensor};
 use concord_models::ModelError;
-use concord_models::config::{DecoderConfig, Projection};
+use concord_models::config::DecoderConfig;
 use concord_models::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
     Trainable, next_tokens,
@@ -58,7 +58,7 @@ impl Trainer {
         );
         let config = DecoderConfig::from_json(&config).expect("the configuration is right");
         let tensors = config.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        let targets: std::collections::BTreeSet<_> = Projection::ALL.into_iter().collect();
+        let targets: std::collections::BTreeSet<_> = config.projections().into_iter().collect();
         let trainable = Trainable::Lora { rank: shape.rank as u32, targets: targets.clone() };
         let values: BTreeMap<String, Tensor> = trainable
             .tensors(&config)

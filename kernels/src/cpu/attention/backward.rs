@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::HeadBlock;
 use super::forward::seen;
-use super::rows::{RowState, Visible, deltas, score_gradients};
+use super::rows::{RowState, Visible, capped_score_gradients, deltas, score_gradients};
 use crate::coded::Precision;
 use crate::cpu::{Cpu, code, matmul};
 use crate::math::LN_2;
@@ -43,6 +43,7 @@ pub fn backward(
         dq: gather(shape.heads, |g| &g.dq, shape.scale),
         dk: gather(shape.kv_heads, |g| &g.dk, LN_2),
         dv: gather(shape.kv_heads, |g| &g.dv, 1.0),
+        sink_terms: input.sink_terms(&delta),
     }
 }
 
@@ -70,7 +71,7 @@ struct Group<'a> {
     delta: &'a [f32],
     kv_head: usize,
     tokens: usize,
-    /// Gradients of this group alone, unscaled.
+    /// Gradients of this group alone, unscaled, without those of sinks.
     gradients: SequenceGradients,
 }
 
@@ -88,6 +89,7 @@ impl<'a> Group<'a> {
             dq: vec![0.0; tokens * shape.group() * shape.head_dim],
             dk: vec![0.0; tokens * shape.head_dim],
             dv: vec![0.0; tokens * shape.head_dim],
+            sink_terms: Vec::new(),
         };
         Self {
             cpu,
@@ -152,7 +154,10 @@ impl<'a> Group<'a> {
         let mut ds = vec![0.0; queries.count * count];
         matmul::matmul_serial(isa, queries.by_tokens(), keys.by_tokens(), &mut p);
         matmul::matmul_serial(isa, d_out.by_tokens(), values.by_tokens(), &mut ds);
-        score_gradients(isa, &mut p, &mut ds, &visible, states);
+        match shape.score_cap() {
+            None => score_gradients(isa, &mut p, &mut ds, &visible, states),
+            Some(cap) => capped_score_gradients(isa, &mut p, &mut ds, &visible, states, cap),
+        }
 
         let mut product = vec![0.0; queries.count.max(count) * dim];
         let by_query = code::code_rows(self.cpu, &ds, count, Some(&keys.exp), self.precision);

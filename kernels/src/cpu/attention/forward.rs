@@ -3,10 +3,12 @@
 use rayon::prelude::*;
 
 use super::HeadBlock;
-use super::rows::{Partials, Visible, softmax};
+use super::rows::{Partials, Visible, cap_scores, softmax};
 use crate::coded::{Coded, Precision};
 use crate::cpu::{Cpu, code, matmul};
-use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS, CodedKv, SequenceOut};
+use crate::reference::attention::{
+    AttentionShape, BLOCK, CHUNK_BLOCKS, CodedKv, SequenceOut, SoftmaxEnd,
+};
 
 /// See [`crate::reference::attention::forward`].
 pub fn forward(
@@ -15,6 +17,7 @@ pub fn forward(
     kv: &CodedKv,
     first_position: usize,
     shape: &AttentionShape,
+    sinks: Option<&[f32]>,
     precision: Precision,
 ) -> SequenceOut {
     let (heads, dim) = (shape.heads, shape.head_dim);
@@ -39,14 +42,14 @@ pub fn forward(
         let (head, start) = (index % heads, index / heads * BLOCK);
         for (i, out) in partial.out.chunks_exact(dim).enumerate() {
             let row = (start + i) * heads + head;
-            let sum = partial.sum[i];
+            let softmax = (partial.max[i], partial.sum[i]);
+            let end = SoftmaxEnd::new(softmax, sinks.map(|sinks| sinks[head]));
             let target = &mut result.out[row * dim..(row + 1) * dim];
             target
                 .iter_mut()
                 .zip(out)
-                .for_each(|(target, o)| *target = o / sum);
-            result.max[row] = partial.max[i].unwrap_or(0);
-            result.sum[row] = sum;
+                .for_each(|(target, o)| *target = o * end.keep / end.sum);
+            (result.max[row], result.sum[row]) = (end.max, end.sum);
         }
     }
     result
@@ -106,6 +109,9 @@ fn one_block(
         keys.by_tokens(),
         &mut scores,
     );
+    if let Some(cap) = shape.score_cap() {
+        cap_scores(cpu.isa(), &mut scores, cap);
+    }
     softmax(
         cpu.isa(),
         &mut scores,

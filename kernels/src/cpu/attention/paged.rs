@@ -4,12 +4,12 @@
 use rayon::prelude::*;
 
 use super::digits::{self, DEPTH_MAX, Digits, Pairs};
-use super::rows::{Partials, softmax};
+use super::rows::{Partials, cap_scores, softmax};
 use crate::coded::{Coded, Precision};
 use crate::cpu::pages::{HostPages, LANES, PageHead};
 use crate::cpu::{Cpu, code};
 use crate::math::pow2_f64;
-use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS};
+use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS, ScoreCap, SoftmaxEnd};
 use crate::reference::pages::PagedRun;
 
 /// Rows of a tile, about: query heads of a key head times tokens.
@@ -24,6 +24,8 @@ struct Attend<'a> {
     pages: &'a HostPages,
     layer: usize,
     shape: &'a AttentionShape,
+    cap: Option<ScoreCap>,
+    sinks: Option<&'a [f32]>,
     precision: Precision,
 }
 
@@ -47,6 +49,7 @@ pub fn paged(
     layer: usize,
     runs: &[PagedRun<'_>],
     shape: &AttentionShape,
+    sinks: Option<&[f32]>,
     precision: Precision,
 ) -> Vec<f32> {
     let attend = Attend {
@@ -55,6 +58,8 @@ pub fn paged(
         pages,
         layer,
         shape,
+        cap: shape.score_cap(),
+        sinks,
         precision,
     };
     let mut out = vec![0.0; queries.rows * shape.head_dim];
@@ -154,12 +159,16 @@ impl Attend<'_> {
         for head in 0..tile.heads {
             self.head(tile, tile.first_head + head, scratch);
             let rows = scratch.total.out.chunks_exact(group * dim);
-            let sums = scratch.total.sum.chunks_exact(group);
-            for ((line, rows), sums) in out.chunks_exact_mut(width).zip(rows).zip(sums) {
+            for (token, (line, rows)) in out.chunks_exact_mut(width).zip(rows).enumerate() {
                 let line = &mut line[head * group * dim..(head + 1) * group * dim];
                 let rows = line.chunks_exact_mut(dim).zip(rows.chunks_exact(dim));
-                for ((line, row), &sum) in rows.zip(sums) {
-                    line.iter_mut().zip(row).for_each(|(out, o)| *out = o / sum);
+                for (member, (line, row)) in rows.enumerate() {
+                    let at = token * group + member;
+                    let softmax = (scratch.total.max[at], scratch.total.sum[at]);
+                    let query_head = (tile.first_head + head) * group + member;
+                    let end = SoftmaxEnd::new(softmax, self.sinks.map(|sinks| sinks[query_head]));
+                    let values = line.iter_mut().zip(row);
+                    values.for_each(|(out, o)| *out = o * end.keep / end.sum);
                 }
             }
         }
@@ -238,6 +247,9 @@ impl Attend<'_> {
             digits::sums(self.cpu.isa(), query, keys, high, low);
             let scores = sized(&mut scratch.scores, count);
             digits::round(self.cpu.isa(), high, low, scale, page.key_scales, scores);
+            if let Some(cap) = self.cap {
+                cap_scores(self.cpu.isa(), scores, cap);
+            }
             let partial = &mut scratch.block;
             let (max, sum) = (&mut partial.max[row..=row], &mut partial.sum[row..=row]);
             softmax(self.cpu.isa(), scores, &[seen], max, sum);
@@ -277,7 +289,8 @@ impl Attend<'_> {
             let rows = run.count * shape.heads;
             let queries = self.queries.part(row, rows);
             let kv = self.pages.gathered(self.layer, run);
-            let one = super::forward(self.cpu, &queries, &kv, run.first, shape, self.precision);
+            let (sinks, precision) = (self.sinks, self.precision);
+            let one = super::forward(self.cpu, &queries, &kv, run.first, shape, sinks, precision);
             out[row * shape.head_dim..(row + rows) * shape.head_dim].copy_from_slice(&one.out);
             row += rows;
         }

@@ -2,13 +2,23 @@
 
 use crate::cpu::reduce;
 use crate::math::{ceil_to_int, exp2};
-use crate::reference::attention::rescale;
+use crate::reference::attention::{ScoreCap, rescale};
 
 /// Keys `[first, end)` of a block that a query sees, counted from the start of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Visible {
     pub(super) first: usize,
     pub(super) end: usize,
+}
+
+per_isa! {
+    /// Scores under a soft cap, in their place.
+    pub(super) fn cap_scores(scores: &mut [f32], cap: ScoreCap) = cap_scores_body
+}
+
+#[inline(always)]
+fn cap_scores_body(scores: &mut [f32], cap: ScoreCap) {
+    scores.iter_mut().for_each(|t| *t = cap.of(*t));
 }
 
 per_isa! {
@@ -142,6 +152,41 @@ fn score_gradients_body(
     visible: &[Visible],
     states: &[RowState],
 ) {
+    // A slope of 1 leaves every bit as it is.
+    gradients_of(scores, products, visible, states, |t| (t, 1.0));
+}
+
+per_isa! {
+    /// As [`score_gradients`], where the scores have yet to pass a soft cap.
+    pub(super) fn capped_score_gradients(
+        scores: &mut [f32],
+        products: &mut [f32],
+        visible: &[Visible],
+        states: &[RowState],
+        cap: ScoreCap,
+    ) = capped_score_gradients_body
+}
+
+#[inline(always)]
+fn capped_score_gradients_body(
+    scores: &mut [f32],
+    products: &mut [f32],
+    visible: &[Visible],
+    states: &[RowState],
+    cap: ScoreCap,
+) {
+    gradients_of(scores, products, visible, states, |t| cap.with_slope(t));
+}
+
+/// `score(t)` gives the score that the softmax took, and its slope at t.
+#[inline(always)]
+fn gradients_of(
+    scores: &mut [f32],
+    products: &mut [f32],
+    visible: &[Visible],
+    states: &[RowState],
+    score: impl Fn(f32) -> (f32, f32),
+) {
     let keys = scores.len() / visible.len();
     let rows = scores
         .chunks_exact_mut(keys)
@@ -153,8 +198,9 @@ fn score_gradients_body(
         p[seen.end..].fill(0.0);
         ds[seen.end..].fill(0.0);
         for (p, ds) in p[seen.clone()].iter_mut().zip(&mut ds[seen]) {
-            *p = exp2(*p - state.max) * state.inverse;
-            *ds = *p * (*ds - state.delta);
+            let (t, slope) = score(*p);
+            *p = exp2(t - state.max) * state.inverse;
+            *ds = *p * slope * (*ds - state.delta);
         }
     }
 }

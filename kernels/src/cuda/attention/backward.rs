@@ -1,16 +1,17 @@
 //! The backward pass: dq by queries, dk and dv by keys.
 
-use super::{Codes, Heads, ROWS, THREADS, kernel};
+use super::{Codes, Heads, ROWS, THREADS, cap_factors, kernel, sinks_on};
 use crate::Tensor;
 use crate::coded::{Coded, Precision};
 use crate::cuda::grids::any_grid;
 use crate::cuda::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::reference::attention::{
-    AttentionCodes, AttentionGradients, AttentionOut, AttentionShape,
+    AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, ScoreCap,
 };
 
 /// Gradients of the unscaled queries, the keys and the values of `sequences` sequences of one
-/// length, from the gradient of the output and its codes.
+/// length, from the gradient of the output and its codes; and what each query adds to the gradients
+/// of the sinks, `[tokens, heads]`, where there are some.
 pub(crate) fn backward(
     cuda: &Cuda,
     codes: &AttentionCodes,
@@ -18,13 +19,15 @@ pub(crate) fn backward(
     (d_out, d_out_coded): (&Tensor, &Coded),
     sequences: usize,
     shape: &AttentionShape,
+    sinks: Option<&Tensor>,
     precision: Precision,
-) -> Result<AttentionGradients> {
+) -> Result<(AttentionGradients, Option<Tensor>)> {
     let (queries, kv) = (&codes.queries, &codes.kv);
     let tokens = queries.rows / shape.heads / sequences.max(1);
     let backward = Backward {
         cuda,
         heads: Heads::new(shape, tokens, tokens),
+        cap: shape.score_cap(),
         sequences: sequences as u32,
         tokens: tokens as u32,
         precisions: [
@@ -51,20 +54,30 @@ pub(crate) fn backward(
         backward.by_query(shape.scale, &dq)?;
         backward.by_key(&dk, &dv)?;
     }
+    let terms = match sinks_on(cuda, sinks)? {
+        None => None,
+        Some(sinks) => {
+            let terms = backward.sink_terms(&sinks)?;
+            Some(Tensor::new(&[sequences * tokens, shape.heads], terms)?)
+        }
+    };
     let whole = |heads: usize, gradient: Slice<f32>| {
         Tensor::new(&[sequences * tokens, heads * shape.head_dim], gradient)
     };
-    Ok(AttentionGradients {
+    let gradients = AttentionGradients {
         dq: whole(shape.heads, dq)?,
         dk: whole(shape.kv_heads, dk)?,
         dv: whole(shape.kv_heads, dv)?,
-    })
+        d_sinks: None,
+    };
+    Ok((gradients, terms))
 }
 
 /// A backward pass under way.
 struct Backward<'a> {
     cuda: &'a Cuda,
     heads: Heads,
+    cap: Option<ScoreCap>,
     sequences: u32,
     tokens: u32,
     /// Precisions of queries, keys, values, d_out and probabilities.
@@ -98,6 +111,8 @@ macro_rules! with_inputs {
             $backward.heads.kv_heads,
             $backward.heads.dim,
             $backward.heads.window,
+            cap_factors($backward.cap).0,
+            cap_factors($backward.cap).1,
             $backward.precisions[4].limit(),
             $backward.tokens,
             $($own),*
@@ -106,8 +121,8 @@ macro_rules! with_inputs {
 }
 
 impl Backward<'_> {
-    fn kernel(&self, names: [&'static str; 2]) -> Kernel {
-        kernel("attention_backward", &self.precisions, names)
+    fn kernel(&self, names: [&'static str; 3]) -> Kernel {
+        kernel("attention_backward", (self.cap, &self.precisions), names)
     }
 
     /// delta and inverse of each row.
@@ -132,10 +147,33 @@ impl Backward<'_> {
         self.cuda.launch(kernel, grid, arguments)
     }
 
+    /// What each query adds to the gradients of the sinks; after [`Self::rows`].
+    fn sink_terms(&self, sinks: &Slice<f32>) -> Result<Slice<f32>> {
+        let rows = self.delta.len();
+        let terms = self.cuda.alloc(rows)?;
+        if rows > 0 {
+            let kernel = Kernel {
+                module: "attention_backward",
+                name: "attention_sink_terms",
+            };
+            let arguments = arguments![
+                sinks,
+                &self.max,
+                &self.inverse,
+                &self.delta,
+                &terms,
+                rows as u64,
+                self.heads.heads
+            ];
+            self.cuda.launch(kernel, any_grid(rows), arguments)?;
+        }
+        Ok(terms)
+    }
+
     fn by_query(&self, scale: f32, dq: &Slice<f32>) -> Result<()> {
         let tiles = self.heads.tiles(self.tokens);
         let grid = Grid::new(tiles * self.sequences, THREADS).y(self.heads.kv_heads);
-        let kernel = self.kernel(["attention_dq_1", "attention_dq_2"]);
+        let kernel = self.kernel(["attention_dq_1", "attention_dq_2", "attention_dq_capped"]);
         let arguments = with_inputs!(self, scale, dq);
         self.cuda.launch(kernel, grid, arguments)
     }
@@ -143,7 +181,12 @@ impl Backward<'_> {
     fn by_key(&self, dk: &Slice<f32>, dv: &Slice<f32>) -> Result<()> {
         let tiles = self.tokens.div_ceil(ROWS);
         let grid = Grid::new(tiles * self.sequences, THREADS).y(self.heads.kv_heads);
-        let kernel = self.kernel(["attention_dk_dv_1", "attention_dk_dv_2"]);
+        let names = [
+            "attention_dk_dv_1",
+            "attention_dk_dv_2",
+            "attention_dk_dv_capped",
+        ];
+        let kernel = self.kernel(names);
         let arguments = with_inputs!(self, dk, dv);
         self.cuda.launch(kernel, grid, arguments)
     }

@@ -146,6 +146,7 @@ mod tests {
             head_dim: 128,
             window,
             scale: 0.1,
+            soft_cap: None,
         }
     }
 

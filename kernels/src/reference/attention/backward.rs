@@ -1,6 +1,6 @@
 //! The backward pass of attention.
 
-use super::{AttentionShape, BLOCK, CodedKv, row_product};
+use super::{AttentionShape, BLOCK, CodedKv, row_product, sink_gradient};
 use crate::coded::{Coded, Operand, Precision};
 use crate::math::{LN_2, exp2};
 use crate::reference::code::code_rows;
@@ -24,9 +24,26 @@ pub struct BackwardInput<'a> {
     pub d_out: &'a [f32],
     /// Codes of `d_out`, `[tokens * heads, head_dim]`.
     pub d_out_coded: &'a Coded,
+    /// The sinks of the forward pass, `[heads]`.
+    pub sinks: Option<&'a [f32]>,
 }
 
-/// Gradients of the unscaled queries, the keys and the values.
+impl BackwardInput<'_> {
+    /// What each query adds to the gradients of the sinks, `[tokens, heads]`: nothing where there
+    /// are none. `delta` is `[tokens, heads]`.
+    pub fn sink_terms(&self, delta: &[f32]) -> Vec<f32> {
+        let Some(sinks) = self.sinks else {
+            return Vec::new();
+        };
+        let term = |(row, &delta): (usize, &f32)| {
+            let sink = sinks[row % sinks.len()];
+            sink_gradient(sink, self.max[row], 1.0 / self.sum[row], delta)
+        };
+        delta.iter().enumerate().map(term).collect()
+    }
+}
+
+/// Gradients of the unscaled queries, the keys, the values and the sinks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceGradients {
     /// `[tokens, heads * head_dim]`.
@@ -35,6 +52,9 @@ pub struct SequenceGradients {
     pub dk: Vec<f32>,
     /// `[tokens, kv_heads * head_dim]`.
     pub dv: Vec<f32>,
+    /// What each query adds to the gradients of the sinks, `[tokens, heads]`: empty where there
+    /// are none.
+    pub sink_terms: Vec<f32>,
 }
 
 impl SequenceGradients {
@@ -43,11 +63,12 @@ impl SequenceGradients {
         self.dq.extend(later.dq);
         self.dk.extend(later.dk);
         self.dv.extend(later.dv);
+        self.sink_terms.extend(later.sink_terms);
     }
 }
 
 /// The backward pass of one sequence: `p = exp2(t - M) * (1 / l)`, `ds = p * (dp - delta)`,
-/// `dp = dO . v`, `delta = sum(dO * O)`; dq adds over key blocks, dk and dv over heads of the group
+/// `dp = dO . v`, `delta = sum(dO * O)`; under a soft cap p in ds is multiplied by its slope; dq adds over key blocks, dk and dv over heads of the group
 /// and then over query blocks, each block a coded product with its own exponents.
 pub fn backward(
     input: BackwardInput<'_>,
@@ -56,13 +77,18 @@ pub fn backward(
 ) -> SequenceGradients {
     let (heads, dim) = (shape.heads, shape.head_dim);
     let tokens = input.queries.rows / heads;
+    let row_of = |row: usize| row * dim..(row + 1) * dim;
+    let delta: Vec<f32> = (0..input.queries.rows)
+        .map(|row| reduce::dot(&input.d_out[row_of(row)], &input.out[row_of(row)]))
+        .collect();
     let mut gradients = SequenceGradients {
         dq: vec![0.0; tokens * heads * dim],
         dk: vec![0.0; tokens * shape.kv_heads * dim],
         dv: vec![0.0; tokens * shape.kv_heads * dim],
+        sink_terms: input.sink_terms(&delta),
     };
     for head in 0..heads {
-        let scores = head_scores(&input, head, tokens, shape);
+        let scores = head_scores(&input, head, &delta, shape);
         add_dq(&mut gradients.dq, &scores, &input, head, shape, precision);
         add_dk_dv(&mut gradients, &scores, &input, head, shape, precision);
     }
@@ -80,9 +106,11 @@ struct HeadScores {
 fn head_scores(
     input: &BackwardInput<'_>,
     head: usize,
-    tokens: usize,
+    delta: &[f32],
     shape: &AttentionShape,
 ) -> HeadScores {
+    let tokens = delta.len() / shape.heads;
+    let cap = shape.score_cap();
     let mut scores = HeadScores {
         p: vec![0.0; tokens * tokens],
         ds: vec![0.0; tokens * tokens],
@@ -90,16 +118,15 @@ fn head_scores(
     let kv_head = head / shape.group();
     for i in 0..tokens {
         let row = i * shape.heads + head;
-        let at = row * shape.head_dim..(row + 1) * shape.head_dim;
-        let delta = reduce::dot(&input.d_out[at.clone()], &input.out[at]);
         let inverse = 1.0 / input.sum[row];
         for j in shape.first_key(i)..=i {
             let kv_row = j * shape.kv_heads + kv_head;
             let t = row_product(input.queries, row, &input.kv.k, kv_row);
             let dp = row_product(input.d_out_coded, row, &input.kv.v, kv_row);
+            let (t, slope) = cap.map_or((t, 1.0), |cap| cap.with_slope(t));
             let p = exp2(t - input.max[row] as f32) * inverse;
             scores.p[i * tokens + j] = p;
-            scores.ds[i * tokens + j] = p * (dp - delta);
+            scores.ds[i * tokens + j] = p * slope * (dp - delta[row]);
         }
     }
     scores

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::cap::ScoreCap;
 use crate::coded::Coded;
 use crate::{Buffer, KernelError, Tensor};
 
@@ -16,8 +17,10 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// A query sees itself and at most this many minus one keys before it.
     pub window: Option<u32>,
-    /// Multiplies the scores: `1 / sqrt(head_dim)`.
+    /// Multiplies the scores: `1 / sqrt(head_dim)` in most models.
     pub scale: f32,
+    /// Scores pass `cap * tanh(score / cap)` before mask and softmax; a number above 0.
+    pub soft_cap: Option<f32>,
 }
 
 impl AttentionShape {
@@ -30,6 +33,11 @@ impl AttentionShape {
     /// Query heads that share a key head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
+    }
+
+    /// The factors of the soft cap, where there is one.
+    pub fn score_cap(&self) -> Option<ScoreCap> {
+        self.soft_cap.map(ScoreCap::new)
     }
 }
 
@@ -91,14 +99,14 @@ impl AttentionCodes {
 pub struct AttentionOut {
     /// `[tokens, heads * head_dim]`.
     pub out: Tensor,
-    /// The integer maximum of each (token, head).
+    /// The integer maximum of each (token, head), over keys and sink.
     pub max: Buffer<i32>,
-    /// The denominator of each (token, head), at that maximum.
+    /// The denominator of each (token, head), at that maximum, the sink's term in it.
     pub sum: Tensor,
 }
 
 /// Gradients of queries, keys and values, as
-/// [`Device::attention_codes`](crate::Device::attention_codes) took them.
+/// [`Device::attention_codes`](crate::Device::attention_codes) took them, and of the sinks.
 #[derive(Clone, Debug)]
 pub struct AttentionGradients {
     /// `[tokens, heads * head_dim]`.
@@ -107,4 +115,6 @@ pub struct AttentionGradients {
     pub dk: Tensor,
     /// `[tokens, kv_heads * head_dim]`.
     pub dv: Tensor,
+    /// `[heads]`, where there are sinks.
+    pub d_sinks: Option<Tensor>,
 }

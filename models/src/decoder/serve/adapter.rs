@@ -38,10 +38,11 @@ impl StageAdapter {
             spec,
             tensors,
         };
+        let own = stage.options.config.projections();
         let layer = |layer| {
             let mut updates = [const { None }; Projection::ALL.len()];
             for (update, projection) in updates.iter_mut().zip(Projection::ALL) {
-                if spec.targets.contains(&projection) {
+                if spec.targets.contains(&projection) && own.contains(&projection) {
                     *update = Some(loader.update(layer, projection)?);
                 }
             }
@@ -71,8 +72,8 @@ impl Loader<'_> {
         let [out, input] = projection.shape(&options.config);
         let rank = self.spec.rank as usize;
         let (name_a, name_b) = (
-            Adapter::key_a(layer, projection),
-            Adapter::key_b(layer, projection),
+            Adapter::key_a(&options.config, layer, projection),
+            Adapter::key_b(&options.config, layer, projection),
         );
         let factor = |name: &str, shape: [usize; 2]| {
             let zeros;

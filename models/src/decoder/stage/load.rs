@@ -3,24 +3,27 @@
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::AttentionShape;
-use concord_kernels::tables::{self, RopeTable};
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::packed::PackedRows;
+use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};
+use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::{Stage, StageOptions};
-use crate::config::{DecoderConfig, Projection, RopeScaling};
+use crate::config::{DecoderConfig, Projection, QkNorm, Rope, RopeScaling, SINKS};
+use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
+use crate::decoder::dense::{Dense, Widening};
+use crate::decoder::embedding::Embedding;
+use crate::decoder::feed_forward::FeedForward;
 use crate::decoder::gradients::TensorUse;
 use crate::decoder::head::OutputHead;
 use crate::decoder::linear::{Linear, Lora, LoraSpec};
 use crate::decoder::norm::Norm;
+use crate::decoder::qkv::Qkv;
 use crate::decoder::source::TensorSource;
 use crate::decoder::values::Values;
 use crate::error::ModelError;
 use crate::peft::Adapter;
-
-pub(super) const EMBED: &str = "model.embed_tokens.weight";
-const FINAL_NORM: &str = "model.norm.weight";
-const HEAD: &str = "lm_head.weight";
+use crate::weights::PackedMatrix;
 
 impl Stage {
     /// Loads the stage's tensors, and no others, from `source`; trained values come from `values`.
@@ -28,7 +31,7 @@ impl Stage {
     ///
     /// On the host it never takes more than the stage and a slice of one matrix: what becomes codes
     /// is coded slice by slice, which gives the same bits, since no row's code depends on another
-    /// row.
+    /// row; and what is not trained, and packed or of 16 bits in `source`, stays as it lies there.
     ///
     /// # Errors
     /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
@@ -46,7 +49,7 @@ impl Stage {
         let config = &options.config;
         // The largest tensors first: a source without slices needs their f32 while little is held.
         let embed = match options.layers.start {
-            0 => Some(loader.placed(EMBED)?),
+            0 => Some(loader.embedding(&config.parts().embed_weight())?),
             _ => None,
         };
         let is_last = options.layers.end as usize == config.layers;
@@ -59,10 +62,11 @@ impl Stage {
             .clone()
             .map(|layer| loader.block(layer))
             .collect::<Result<_, _>>()?;
-        let rope = rope_table(config, options.positions);
-        let rope = options.device.place_rope(rope)?;
+        let ropes = rope_tables(config, options.positions).into_iter();
+        let ropes = ropes.map(|table| options.device.place_rope(table));
+        let ropes = ropes.collect::<Result<_, KernelError>>()?;
         Ok(Self {
-            rope,
+            ropes,
             embed,
             blocks,
             head,
@@ -74,39 +78,30 @@ impl Stage {
     pub(super) fn set(&mut self, name: &str, value: &Tensor) -> Result<(), KernelError> {
         let options = &self.options;
         let device = &options.device;
-        if name == EMBED
+        if name == options.config.parts().embed_weight()
             && let Some(table) = &mut self.embed
         {
-            *table = device.place(value.clone())?;
+            *table = Embedding::Table(device.place(value.clone())?);
         }
         if let Some(head) = &mut self.head {
             if name == head.name {
                 let width = value.rows_cols().1;
-                head.weight = device.code(value, width, options.precisions.weights)?;
+                head.weight = device
+                    .code(value, width, options.precisions.weights)?
+                    .into();
             }
             set_norm(&mut head.norm, options, name, value)?;
         }
         for block in &mut self.blocks {
-            let Block {
-                attention_norm,
-                mlp_norm,
-                qk_norm,
-                q,
-                k,
-                v,
-                o,
-                gate,
-                up,
-                down,
-                ..
-            } = block;
-            set_norm(attention_norm, options, name, value)?;
-            set_norm(mlp_norm, options, name, value)?;
-            if let Some((q_norm, k_norm)) = qk_norm {
-                set_norm(q_norm, options, name, value)?;
-                set_norm(k_norm, options, name, value)?;
+            for norm in block.norms_mut() {
+                set_norm(norm, options, name, value)?;
             }
-            for linear in [q, k, v, o, gate, up, down] {
+            if let Some(sinks) = &mut block.attention.sinks
+                && sinks.name == name
+            {
+                sinks.logits = device.place(value.clone())?;
+            }
+            for linear in block.linears_mut() {
                 set_linear(linear, options, name, value)?;
             }
         }
@@ -121,7 +116,10 @@ fn set_norm(
     value: &Tensor,
 ) -> Result<(), KernelError> {
     if norm.name == name {
-        norm.weight = options.device.place(value.clone())?;
+        let weight = Norm::effective(norm.kind, value)?;
+        norm.weight = options.device.place(weight)?;
+    } else if norm.bias_name == name {
+        norm.bias = Some(options.device.place(value.clone())?);
     }
     Ok(())
 }
@@ -135,7 +133,7 @@ fn set_linear(
     let device = &options.device;
     let code = |precision: Precision| device.code(value, value.rows_cols().1, precision);
     if linear.name == name {
-        linear.weight = code(options.precisions.weights)?;
+        linear.weight = code(options.precisions.weights)?.into();
     } else if linear.bias_name == name {
         linear.bias = Some(device.place(value.clone())?);
     } else if let Some(lora) = &mut linear.lora {
@@ -168,51 +166,122 @@ impl Loader<'_> {
 
     fn block(&self, layer: u32) -> Result<Block, ModelError> {
         let config = &self.options.config;
-        let linear = |projection| self.linear(layer, projection);
-        let norm = |part: &str| self.norm(&format!("model.layers.{layer}.{part}.weight"));
-        let head_norm = |part: &str| norm(&format!("self_attn.{part}_norm"));
+        let parts = config.parts();
+        let norm = |part: Option<&str>| {
+            let part = part.map(|part| self.norm(&named(config, layer, part)));
+            part.transpose()
+        };
         Ok(Block {
-            attention_norm: norm("input_layernorm")?,
-            q: linear(Projection::Q)?,
-            k: linear(Projection::K)?,
-            v: linear(Projection::V)?,
-            o: linear(Projection::O)?,
-            qk_norm: match config.qk_norm {
-                true => Some((head_norm("q")?, head_norm("k")?)),
-                false => None,
-            },
-            mlp_norm: norm("post_attention_layernorm")?,
-            gate: linear(Projection::Gate)?,
-            up: linear(Projection::Up)?,
-            down: linear(Projection::Down)?,
-            shape: AttentionShape {
-                heads: config.heads,
-                kv_heads: config.kv_heads,
-                head_dim: config.head_dim,
-                window: config.sliding_window[layer as usize],
-                scale: 1.0 / (config.head_dim as f32).sqrt(),
-            },
+            attention_in: norm(parts.attention_in)?,
+            attention: self.attention(layer)?,
+            attention_out: norm(parts.attention_out)?,
+            feed_in: norm(parts.feed_in)?,
+            feed: FeedForward::Dense(self.dense(layer)?),
+            feed_out: norm(parts.feed_out)?,
+            parallel: config.parallel_residual,
+            residual: config.residual_multiplier,
         })
     }
 
-    fn norm(&self, name: &str) -> Result<Norm, ModelError> {
+    fn attention(&self, layer: u32) -> Result<Attention, ModelError> {
+        let config = &self.options.config;
+        let linear = |projection| self.linear(layer, projection);
+        let shape = AttentionShape {
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            window: config.sliding_window[layer as usize],
+            soft_cap: config.attention_soft_cap,
+            scale: match config.attention_scale {
+                Some(scale) => scale,
+                None => 1.0 / (config.head_dim as f32).sqrt(),
+            },
+        };
+        let qkv = match config.fused_qkv {
+            None => Qkv::Apart(Box::new([
+                linear(Projection::Q)?,
+                linear(Projection::K)?,
+                linear(Projection::V)?,
+            ])),
+            Some(layout) => {
+                let columns = Qkv::columns(layout, &shape);
+                Qkv::Fused(Box::new(linear(Projection::Qkv)?), columns)
+            }
+        };
+        let norm = |part: &str| self.norm(&named(config, layer, part));
+        Ok(Attention {
+            qkv,
+            o: linear(Projection::O)?,
+            qk_norm: match config.qk_norm {
+                Some(_) => Some((norm(QkNorm::Q_NAME)?, norm(QkNorm::K_NAME)?)),
+                None => None,
+            },
+            rope: config.rope_of(layer as usize),
+            sinks: self.sinks(layer)?,
+            shape,
+        })
+    }
+
+    fn sinks(&self, layer: u32) -> Result<Option<Sinks>, ModelError> {
+        let config = &self.options.config;
+        if !config.sinks {
+            return Ok(None);
+        }
+        let name = named(config, layer, SINKS);
+        Ok(Some(Sinks {
+            logits: self.placed(&name)?,
+            name,
+            trains: self.options.trains_all,
+        }))
+    }
+
+    fn dense(&self, layer: u32) -> Result<Dense, ModelError> {
+        let config = &self.options.config;
+        let linear = |projection| self.linear(layer, projection);
+        let widening = match (config.gated, config.fused_gate_up) {
+            (true, false) => Widening::Gated(Box::new([
+                linear(Projection::Gate)?,
+                linear(Projection::Up)?,
+            ])),
+            (true, true) => Widening::Fused(Box::new(linear(Projection::GateUp)?)),
+            (false, _) => Widening::Plain(Box::new(linear(Projection::Up)?)),
+        };
+        Ok(Dense {
+            widening,
+            down: linear(Projection::Down)?,
+            activation: config.activation,
+        })
+    }
+
+    fn norm(&self, module: &str) -> Result<Norm, ModelError> {
+        let config = &self.options.config;
+        let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
+        let weight = Norm::effective(config.norm, &self.tensor(&name)?)?;
         Ok(Norm {
-            weight: self.placed(name)?,
-            eps: self.options.config.rms_eps,
-            name: name.to_string(),
+            kind: config.norm,
+            weight: self.options.device.place(weight)?,
+            bias: match config.norm.has_bias() {
+                true => Some(self.placed(&bias_name)?),
+                false => None,
+            },
+            eps: config.norm_eps,
+            name,
+            bias_name,
             trains: self.options.trains_all,
         })
     }
 
     fn linear(&self, layer: u32, projection: Projection) -> Result<Linear, ModelError> {
-        let module = format!("model.layers.{layer}.{}", projection.module());
+        let config = &self.options.config;
+        let module = named(config, layer, config.module(projection));
         let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
-        let bias = match projection.has_bias(&self.options.config) {
+        let bias = match projection.has_bias(config) {
             true => Some(self.placed(&bias_name)?),
             false => None,
         };
         Ok(Linear {
-            weight: self.coded(&name)?,
+            projection,
+            weight: self.weight(&name)?,
             bias,
             lora: self.lora(layer, projection)?,
             name,
@@ -228,9 +297,10 @@ impl Loader<'_> {
         };
         let [out, input] = projection.shape(&self.options.config);
         let rank = spec.rank as usize;
+        let config = &self.options.config;
         let (name_a, name_b) = (
-            Adapter::key_a(layer, projection),
-            Adapter::key_b(layer, projection),
+            Adapter::key_a(config, layer, projection),
+            Adapter::key_b(config, layer, projection),
         );
         let (device, precision) = (&self.options.device, self.options.precisions.activations);
         let factor = |name: &str, shape: [usize; 2]| match self.values.value(name) {
@@ -247,17 +317,24 @@ impl Loader<'_> {
     }
 
     /// The head; where it is the embedding, of the table that the first stage holds anyway.
-    fn head(&self, embed: Option<&Tensor>) -> Result<OutputHead, ModelError> {
-        let tied = self.options.config.tie_embeddings;
-        let name = if tied { EMBED } else { HEAD };
+    fn head(&self, embed: Option<&Embedding>) -> Result<OutputHead, ModelError> {
+        let config = &self.options.config;
+        let (tied, parts) = (config.tie_embeddings, config.parts());
+        let name = match tied {
+            true => parts.embed_weight(),
+            false => parts.head_weight(),
+        };
         let weight = match embed.filter(|_| tied) {
-            Some(table) => self.code(table)?,
-            None => self.coded(name)?,
+            Some(Embedding::Table(table)) => self.code(table)?.into(),
+            Some(Embedding::Packed(packed)) => packed.clone().into(),
+            None => self.weight(&name)?,
         };
         Ok(OutputHead {
-            norm: self.norm(FINAL_NORM)?,
+            norm: self.norm(parts.final_norm)?,
             weight,
-            name: name.to_string(),
+            name,
+            multiplier: config.logit_multiplier,
+            soft_cap: config.logit_soft_cap,
             trains: self.options.trains_all,
             end: if tied {
                 TensorUse::TiedHead
@@ -265,6 +342,34 @@ impl Loader<'_> {
                 TensorUse::Own
             },
         })
+    }
+
+    fn embedding(&self, name: &str) -> Result<Embedding, ModelError> {
+        Ok(match self.packed(name)? {
+            Some(packed) => Embedding::Packed(packed),
+            None => Embedding::Table(self.placed(name)?),
+        })
+    }
+
+    /// A matrix of products: packed, or its codes.
+    fn weight(&self, name: &str) -> Result<Weight, ModelError> {
+        Ok(match self.packed(name)? {
+            Some(packed) => packed.into(),
+            None => self.coded(name)?.into(),
+        })
+    }
+
+    /// A matrix that stays packed: one that is not trained, that its source has packed, on the
+    /// host. A GPU gets codes, as of any matrix.
+    fn packed(&self, name: &str) -> Result<Option<PackedRows>, ModelError> {
+        let options = self.options;
+        let is_frozen = !options.trains_all && self.values.value(name).is_none();
+        if !is_frozen || matches!(options.device, Device::Cuda(_)) {
+            return Ok(None);
+        }
+        let packed = self.source.packed(name)?;
+        let rows = |packed: PackedMatrix| packed.rows(&options.device, options.precisions.weights);
+        packed.map(rows).transpose()
     }
 
     /// The codes of a matrix.
@@ -304,21 +409,81 @@ impl Loader<'_> {
     }
 }
 
-fn rope_table(config: &DecoderConfig, positions: usize) -> RopeTable {
-    let scaling = match &config.rope.scaling {
-        RopeScaling::None => tables::FrequencyScaling::None,
-        RopeScaling::Linear { factor } => tables::FrequencyScaling::Linear { factor: *factor },
+/// The module `part` of a layer.
+fn named(config: &DecoderConfig, layer: u32, part: &str) -> String {
+    format!("{}.{layer}.{part}", config.parts().layers)
+}
+
+/// The rotary tables, in the order of [`DecoderConfig::rope_of`].
+fn rope_tables(config: &DecoderConfig, positions: usize) -> Vec<RopeTable> {
+    let ropes = [Some(&config.rope), config.local_rope.as_ref()];
+    let table = |rope: &Rope| {
+        let rotated = config.rotary_dim.unwrap_or(config.head_dim);
+        let scaling = frequency_scaling(&rope.scaling, positions);
+        RopeTable {
+            head_dim: config.head_dim,
+            pairs: match config.rope_neighbours {
+                true => RopePairs::Neighbours,
+                false => RopePairs::Halves,
+            },
+            ..RopeTable::new(rotated, rope.theta, scaling, positions)
+        }
+    };
+    ropes.into_iter().flatten().map(table).collect()
+}
+
+/// `longest` positions are declared for the job or the deployment: scalings that depend on the
+/// length of a sequence in transformers depend on that here, so that no key changes its meaning
+/// while a sequence grows.
+fn frequency_scaling(scaling: &RopeScaling, longest: usize) -> FrequencyScaling {
+    match scaling {
+        RopeScaling::None => FrequencyScaling::None,
+        RopeScaling::Linear { factor } => FrequencyScaling::Linear { factor: *factor },
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
             high_freq_factor,
             original_max_positions,
-        } => tables::FrequencyScaling::Llama3 {
+        } => FrequencyScaling::Llama3 {
             factor: *factor,
             low_freq_factor: *low_freq_factor,
             high_freq_factor: *high_freq_factor,
             original_max_positions: *original_max_positions as f64,
         },
-    };
-    RopeTable::new(config.head_dim, config.rope.theta, scaling, positions)
+        RopeScaling::Dynamic {
+            factor,
+            original_max_positions,
+        } => FrequencyScaling::Dynamic {
+            factor: *factor,
+            original_max_positions: *original_max_positions as f64,
+            longest: longest as f64,
+        },
+        RopeScaling::Yarn {
+            factor,
+            original_max_positions,
+            beta_fast,
+            beta_slow,
+            truncate,
+            attention_factor,
+        } => FrequencyScaling::Yarn {
+            factor: *factor,
+            original_max_positions: *original_max_positions as f64,
+            beta_fast: *beta_fast,
+            beta_slow: *beta_slow,
+            truncate: *truncate,
+            attention_factor: *attention_factor,
+        },
+        RopeScaling::LongRope {
+            short,
+            long,
+            original_max_positions,
+            attention_factor,
+        } => FrequencyScaling::LongRope {
+            factors: match longest > *original_max_positions {
+                true => long.clone(),
+                false => short.clone(),
+            },
+            attention_factor: *attention_factor,
+        },
+    }
 }

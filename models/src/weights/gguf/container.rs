@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use concord_kernels::packed::BlockFormat;
+use concord_kernels::packed::{BlockFormat, SharedBytes};
 use memmap2::Mmap;
 
 use super::cursor::Cursor;
@@ -42,7 +43,7 @@ pub(super) struct GgufTensor {
 #[derive(Debug)]
 pub(super) struct GgufFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     /// Where each value of the metadata begins, and its type.
     metadata: BTreeMap<String, (usize, u32)>,
     pub(super) tensors: BTreeMap<String, GgufTensor>,
@@ -70,7 +71,7 @@ impl GgufFile {
         check_overlaps(&tensors).map_err(bad)?;
         Ok(Self {
             path: path.to_path_buf(),
-            map,
+            map: Arc::new(map),
             metadata,
             tensors,
         })
@@ -83,6 +84,11 @@ impl GgufFile {
     /// The bytes of a tensor.
     pub(super) fn bytes(&self, tensor: &GgufTensor) -> &[u8] {
         self.map.get(tensor.bytes.0..tensor.bytes.1).unwrap_or(&[])
+    }
+
+    /// The bytes of a tensor, which keep the map alive.
+    pub(super) fn shared(&self, tensor: &GgufTensor) -> Option<SharedBytes> {
+        SharedBytes::new(self.map.clone(), tensor.bytes.0..tensor.bytes.1)
     }
 
     /// The value of a key.

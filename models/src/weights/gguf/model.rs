@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use concord_kernels::packed::BlockFormat;
+use concord_kernels::packed::{BlockFormat, SharedBytes};
 use serde_json::{Map, Value};
 
 use super::config;
@@ -180,6 +180,7 @@ impl GgufModel {
             is_vector: shape.len() < 2,
             head_rows,
             bytes: file.bytes(tensor),
+            shared: file.shared(tensor),
             place: tensor.bytes,
         })
     }
@@ -265,7 +266,7 @@ fn parts(first: GgufFile) -> Result<Vec<GgufFile>, ModelError> {
 }
 
 /// The rows of a tensor of a GGUF file, in the order of transformers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::weights) struct GgufRows<'a> {
     pub(in crate::weights) format: BlockFormat,
     /// Of a vector its length, and one row.
@@ -275,6 +276,8 @@ pub(in crate::weights) struct GgufRows<'a> {
     /// Rows of a head, where those of each head are interleaved.
     head_rows: Option<usize>,
     pub(in crate::weights) bytes: &'a [u8],
+    /// The same, which keep the map alive.
+    shared: Option<SharedBytes>,
     /// Where the bytes lie in the file.
     pub(in crate::weights) place: (usize, usize),
 }
@@ -304,6 +307,20 @@ impl<'a> GgufRows<'a> {
     /// Whether the rows lie in the order of transformers.
     pub(in crate::weights) fn is_in_order(&self) -> bool {
         self.head_rows.is_none()
+    }
+
+    /// The blocks of a matrix, in the order of transformers; nothing for a vector.
+    pub(in crate::weights) fn packed(&self) -> Option<([usize; 2], SharedBytes)> {
+        let bytes = match (self.is_vector, self.is_in_order()) {
+            (true, _) => return None,
+            (false, true) => self.shared.clone()?,
+            (false, false) => {
+                let mut copy = Vec::with_capacity(self.bytes.len());
+                (0..self.rows).for_each(|row| copy.extend_from_slice(self.row(row)));
+                copy.into()
+            }
+        };
+        Some(([self.rows, self.cols], bytes))
     }
 
     /// The bytes of a row.

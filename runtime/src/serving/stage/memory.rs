@@ -30,6 +30,7 @@ pub(crate) fn page_bytes(
         head_dim: config.head_dim,
         window: None,
         scale: 1.0,
+        soft_cap: None,
     };
     let count = (layers.end - layers.start) as usize;
     Ok(KvPages::bytes_per_page(count, &shape, precision))

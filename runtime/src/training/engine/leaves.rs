@@ -107,10 +107,7 @@ impl CommittedStage {
             let [out, input] = p.shape(config);
             (out * input) as u64
         };
-        let layer: u64 = concord_models::config::Projection::ALL
-            .iter()
-            .map(projection)
-            .sum();
+        let layer: u64 = config.projections().iter().map(projection).sum();
         let head = if self.stage().is_last() {
             (config.vocab * config.hidden) as u64
         } else {

@@ -1,0 +1,35 @@
+//! The activation of the feed-forward layer, by its name.
+
+use concord_kernels::ops::Activation;
+
+use super::fields::ConfigFields;
+use crate::error::ModelError;
+
+/// The names of transformers. Several stand for one function.
+const NAMES: [(&str, Activation); 9] = [
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu", Activation::Gelu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("quick_gelu", Activation::QuickGelu),
+    ("relu", Activation::Relu),
+    ("relu2", Activation::ReluSquared),
+];
+
+/// The function that `key` names, or the one that `default` is.
+pub(super) fn read(
+    fields: &ConfigFields,
+    key: &'static str,
+    default: &'static str,
+) -> Result<Activation, ModelError> {
+    let name = fields.text(key)?.unwrap_or(default);
+    let known = NAMES.iter().find(|(known, _)| *known == name);
+    known
+        .map(|(_, activation)| *activation)
+        .ok_or_else(|| ModelError::UnknownActivation {
+            path: fields.path.to_path_buf(),
+            found: name.to_string(),
+        })
+}

@@ -1,0 +1,177 @@
+//! A feed-forward layer that every token goes through: `down(act(gate(x)) * up(x))`, with gate and
+//! up projection apart or in one; or `down(act(up(x)))`.
+
+use concord_kernels::coded::Coded;
+use concord_kernels::ops::{Activation, Columns};
+use concord_kernels::{Device, KernelError, Tensor};
+
+use super::linear::{Backward, Linear, LinearTape};
+use super::pass::LayerPass;
+
+/// Its matrices.
+#[derive(Clone, Debug)]
+pub(super) struct Dense {
+    pub(super) widening: Widening,
+    pub(super) down: Linear,
+    pub(super) activation: Activation,
+}
+
+/// What makes the inner activations.
+#[derive(Clone, Debug)]
+pub(super) enum Widening {
+    /// Gate and up projection.
+    Gated(Box<[Linear; 2]>),
+    /// Both in one, the gate first.
+    Fused(Box<Linear>),
+    /// An up projection alone.
+    Plain(Box<Linear>),
+}
+
+/// What the backward pass needs.
+#[derive(Debug)]
+pub(super) struct DenseTape {
+    input: Coded,
+    /// Before the activation: gate and up, or up alone.
+    wide: Vec<Tensor>,
+    widening: Vec<LinearTape>,
+    down_input: Coded,
+    down: LinearTape,
+}
+
+impl Dense {
+    /// x `[m, d]` to `[m, d]`.
+    pub(super) fn forward(
+        &self,
+        pass: &dyn LayerPass,
+        x: &Tensor,
+    ) -> Result<(Tensor, DenseTape), KernelError> {
+        let context = pass.context();
+        let (device, p) = (context.device, context.precision);
+        let input = device.code(x, x.rows_cols().1, p)?;
+        let (wide, widening) = self.widening.forward(pass, &input)?;
+        let hidden = match wide.as_slice() {
+            [g, u] => device.gated(g, u, self.activation)?,
+            all => device.activation(&all[0], self.activation)?,
+        };
+        let down_input = device.code(&hidden, self.down.weight.cols, p)?;
+        let (y, down) = pass.linear(&self.down, &down_input)?;
+        let tape = DenseTape {
+            input,
+            wide,
+            widening,
+            down_input,
+            down,
+        };
+        Ok((y, tape))
+    }
+
+    /// Gradients of what is trained, and dx `[m, d]`.
+    pub(super) fn backward(
+        &self,
+        run: &mut Backward<'_>,
+        tape: &DenseTape,
+        dy: &Tensor,
+    ) -> Result<Tensor, KernelError> {
+        let d_hidden = self.down.backward(run, dy, &tape.down_input, &tape.down)?;
+        let gradients = match tape.wide.as_slice() {
+            [g, u] => {
+                let (dg, du) = run
+                    .device
+                    .gated_backward(&d_hidden, g, u, self.activation)?;
+                vec![dg, du]
+            }
+            all => {
+                let device = run.device;
+                vec![device.activation_backward(&d_hidden, &all[0], self.activation)?]
+            }
+        };
+        let (input, tapes) = (&tape.input, &tape.widening);
+        self.widening.backward(run, &gradients, input, tapes)
+    }
+
+    /// Its matrices.
+    pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears: Vec<&mut Linear> = self.widening.linears_mut().iter_mut().collect();
+        linears.push(&mut self.down);
+        linears
+    }
+}
+
+impl Widening {
+    /// Gate and up, or up alone, of the codes of x.
+    fn forward(
+        &self,
+        pass: &dyn LayerPass,
+        x: &Coded,
+    ) -> Result<(Vec<Tensor>, Vec<LinearTape>), KernelError> {
+        match self {
+            Self::Gated(linears) => {
+                let [gate, up] = &**linears;
+                let (g, gate_tape) = pass.linear(gate, x)?;
+                let (u, up_tape) = pass.linear(up, x)?;
+                Ok((vec![g, u], vec![gate_tape, up_tape]))
+            }
+            Self::Fused(linear) => {
+                let (both, tape) = pass.linear(linear, x)?;
+                let parts = halves(both.rows_cols().1);
+                let part = |columns| pass.context().device.take_columns(&both, columns);
+                Ok((vec![part(&parts[0])?, part(&parts[1])?], vec![tape]))
+            }
+            Self::Plain(linear) => {
+                let (u, tape) = pass.linear(linear, x)?;
+                Ok((vec![u], vec![tape]))
+            }
+        }
+    }
+
+    /// dx `[m, d]` of the gradients of what [`Self::forward`] gave.
+    fn backward(
+        &self,
+        run: &mut Backward<'_>,
+        gradients: &[Tensor],
+        x: &Coded,
+        tapes: &[LinearTape],
+    ) -> Result<Tensor, KernelError> {
+        match self {
+            Self::Gated(linears) => {
+                let [gate, up] = &**linears;
+                let mut dx = gate.backward(run, &gradients[0], x, &tapes[0])?;
+                let from_up = up.backward(run, &gradients[1], x, &tapes[1])?;
+                run.device.add_assign(&mut dx, &from_up)?;
+                Ok(dx)
+            }
+            Self::Fused(linear) => {
+                let dy = joined(run.device, gradients)?;
+                linear.backward(run, &dy, x, &tapes[0])
+            }
+            Self::Plain(linear) => linear.backward(run, &gradients[0], x, &tapes[0]),
+        }
+    }
+
+    fn linears_mut(&mut self) -> &mut [Linear] {
+        match self {
+            Self::Gated(linears) => &mut **linears,
+            Self::Fused(linear) | Self::Plain(linear) => std::slice::from_mut(&mut **linear),
+        }
+    }
+}
+
+/// The two halves of rows of `width`.
+fn halves(width: usize) -> [Columns; 2] {
+    [0, width / 2].map(|offset| Columns {
+        groups: 1,
+        group_width: width,
+        offset,
+        width: width / 2,
+    })
+}
+
+/// Two halves side by side.
+fn joined(device: &Device, parts: &[Tensor]) -> Result<Tensor, KernelError> {
+    let (rows, half) = parts[0].rows_cols();
+    let mut whole = device.zeros(&[rows, 2 * half])?;
+    for (part, columns) in parts.iter().zip(&halves(2 * half)) {
+        device.put_columns(&mut whole, columns, part)?;
+    }
+    Ok(whole)
+}

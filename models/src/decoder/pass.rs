@@ -1,0 +1,140 @@
+//! What a layer asks of the pass that it is computed in. A layer is written once; how it multiplies
+//! and attends differs between a microbatch, a cache, and pages of many sequences.
+
+use concord_kernels::coded::{Coded, Precision};
+use concord_kernels::cuda::MemoryPurpose;
+use concord_kernels::ops::{AttentionCodes, AttentionOut};
+use concord_kernels::tables::RopeTable;
+use concord_kernels::{Device, Ids, KernelError, Tensor};
+
+use super::attention::Attention;
+use super::cache::KvCache;
+use super::linear::{Linear, LinearTape};
+
+/// What all layers of a stage share in one pass.
+#[derive(Clone, Copy)]
+pub(super) struct PassContext<'a> {
+    pub(super) device: &'a Device,
+    /// The rotary tables of the stage.
+    pub(super) ropes: &'a [RopeTable],
+    /// The position of every token.
+    pub(super) positions: &'a Ids,
+    pub(super) precision: Precision,
+}
+
+/// What attention gives.
+#[derive(Debug)]
+pub(super) enum Attended {
+    /// With what the backward pass needs.
+    Taped(Box<AttentionTape>),
+    /// `[m, q]`: the codes lie in pages.
+    Plain(Tensor),
+}
+
+/// The attention of all sequences of a microbatch.
+#[derive(Debug)]
+pub(super) struct AttentionTape {
+    pub(super) codes: AttentionCodes,
+    pub(super) out: AttentionOut,
+}
+
+impl Attended {
+    /// The mixed values `[m, q]`.
+    pub(super) fn out(&self) -> &Tensor {
+        match self {
+            Self::Taped(tape) => &tape.out.out,
+            Self::Plain(out) => out,
+        }
+    }
+
+    /// # Panics
+    /// Where the codes lie in pages: what is served has no backward pass.
+    pub(super) fn tape(&self) -> &AttentionTape {
+        match self {
+            Self::Taped(tape) => tape,
+            Self::Plain(_) => panic!("what is served has no backward pass"),
+        }
+    }
+}
+
+/// How the layers of one pass multiply and attend.
+pub(super) trait LayerPass {
+    fn context(&self) -> PassContext<'_>;
+
+    /// y `[m, out]` from the codes of x `[m, in]`.
+    fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError>;
+
+    /// Attention of q `[m, q]` over k and v `[m, k]` and what is before them.
+    fn attend(&mut self, attention: &Attention, qkv: [&Tensor; 3])
+    -> Result<Attended, KernelError>;
+}
+
+/// A microbatch: each sequence on its own, from position 0.
+pub(super) struct MicrobatchPass<'a> {
+    pub(super) context: PassContext<'a>,
+    pub(super) sequences: usize,
+}
+
+impl LayerPass for MicrobatchPass<'_> {
+    fn context(&self) -> PassContext<'_> {
+        self.context
+    }
+
+    fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
+        linear.forward(self.context.device, x, self.context.precision)
+    }
+
+    fn attend(
+        &mut self,
+        attention: &Attention,
+        [q, k, v]: [&Tensor; 3],
+    ) -> Result<Attended, KernelError> {
+        let PassContext {
+            device, precision, ..
+        } = self.context;
+        let shape = &attention.shape;
+        let codes = device.attention_codes(q, k, v, shape, precision)?;
+        let sinks = attention.sinks();
+        let out = device.attention(&codes, self.sequences, shape, sinks, precision)?;
+        Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
+    }
+}
+
+/// New tokens of one sequence, which follow those in a cache.
+pub(super) struct CachePass<'a> {
+    pub(super) context: PassContext<'a>,
+    /// The layer's index in the stage.
+    pub(super) layer: usize,
+    pub(super) cache: &'a mut KvCache,
+}
+
+impl LayerPass for CachePass<'_> {
+    fn context(&self) -> PassContext<'_> {
+        self.context
+    }
+
+    fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
+        linear.forward(self.context.device, x, self.context.precision)
+    }
+
+    fn attend(
+        &mut self,
+        attention: &Attention,
+        [q, k, v]: [&Tensor; 3],
+    ) -> Result<Attended, KernelError> {
+        let PassContext {
+            device, precision, ..
+        } = self.context;
+        let shape = &attention.shape;
+        let codes = device.attention_codes(q, k, v, shape, precision)?;
+        let first = self.cache.tokens();
+        let keys = self.cache.layer(self.layer);
+        {
+            let _cached = device.account(MemoryPurpose::KeyValues);
+            device.append_keys(keys, &codes.kv)?;
+        }
+        let (queries, sinks) = (&codes.queries, attention.sinks());
+        let out = device.attention_cached(queries, keys, first, shape, sinks, precision)?;
+        Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
+    }
+}

@@ -1,0 +1,72 @@
+//! A pass over sequences that lie in pages, each with its own low-rank update or none.
+
+use std::ops::Range;
+
+use concord_kernels::coded::Coded;
+use concord_kernels::ops::{KvPages, PagedRun};
+use concord_kernels::{KernelError, Tensor};
+
+use super::StageAdapter;
+use crate::decoder::attention::Attention;
+use crate::decoder::linear::{Linear, LinearTape, Lora};
+use crate::decoder::pass::{Attended, LayerPass, PassContext};
+
+/// New tokens of several sequences, one run after another.
+pub(super) struct PagesPass<'a> {
+    pub(super) context: PassContext<'a>,
+    /// The layer's index in the stage.
+    pub(super) layer: usize,
+    pub(super) pages: &'a mut KvPages,
+    pub(super) runs: &'a [PagedRun<'a>],
+    /// Rows that an adapter is on.
+    pub(super) adapted: &'a [(Range<usize>, &'a StageAdapter)],
+}
+
+impl LayerPass for PagesPass<'_> {
+    fn context(&self) -> PassContext<'_> {
+        self.context
+    }
+
+    /// With the low-rank updates of the stage and of the adapters of runs.
+    fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
+        let PassContext {
+            device, precision, ..
+        } = self.context;
+        let mut y = device.matmul(x, &linear.weight)?;
+        if let Some(bias) = &linear.bias {
+            device.add_bias(&mut y, bias)?;
+        }
+        let mut add = |rows: Range<usize>, x: &Coded, lora: &Lora| {
+            let low = device.matmul(x, &lora.a)?;
+            let low = device.code(&low, lora.a.rows, precision)?;
+            let update = device.matmul(&low, &lora.b)?;
+            device.scaled_add_rows(&mut y, rows.start, lora.scale, &update)
+        };
+        if let Some(lora) = &linear.lora {
+            add(0..x.rows, x, lora)?;
+        }
+        for (rows, adapter) in self.adapted {
+            if let Some(lora) = adapter.update(self.layer, linear.projection) {
+                add(rows.clone(), &x.part(rows.start, rows.len()), lora)?;
+            }
+        }
+        Ok((y, LinearTape::default()))
+    }
+
+    /// Attention of the new tokens, whose keys and values go into the pages.
+    fn attend(
+        &mut self,
+        attention: &Attention,
+        [q, k, v]: [&Tensor; 3],
+    ) -> Result<Attended, KernelError> {
+        let PassContext {
+            device, precision, ..
+        } = self.context;
+        let (shape, layer, runs) = (&attention.shape, self.layer, self.runs);
+        let codes = device.attention_codes(q, k, v, shape, precision)?;
+        device.write_pages(self.pages, layer, &codes.kv, runs)?;
+        let (queries, pages, sinks) = (&codes.queries, &*self.pages, attention.sinks());
+        let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, precision)?;
+        Ok(Attended::Plain(out))
+    }
+}
