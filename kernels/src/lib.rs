@@ -36,13 +36,16 @@ mod ids;
 pub mod isa;
 pub mod math;
 pub mod ops;
+pub mod packed;
 pub mod reference;
 pub mod rng;
 pub mod tables;
 mod tensor;
+mod weight;
 
 pub use buffer::Buffer;
 pub use device::Device;
 pub use error::KernelError;
 pub use ids::{Ids, NO_ID};
 pub use tensor::Tensor;
+pub use weight::{Weight, WeightRef};

@@ -118,6 +118,24 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A GGUF file is cut short, overlaps itself, or is not one.
+    #[error("{path}: not a usable GGUF file: {reason}", path = path.display())]
+    BadGguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// A part of a packed weight is not what its format needs.
+    #[error("{path}: the tensor `{tensor}`: {reason}", path = path.display())]
+    BadPackedTensor {
+        /// The file.
+        path: PathBuf,
+        /// Its name in the file.
+        tensor: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// A tensor that the model needs is in none of its files.
     #[error(
         "{path}: the tensor `{tensor}` is missing: take the files again from where they were saved",

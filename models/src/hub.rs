@@ -62,7 +62,7 @@ pub struct Download<'a> {
 }
 
 impl ModelHub {
-    /// The folder of a model. An existing folder is taken as it is; anything else must be
+    /// The folder of a model, or its GGUF file. An existing one is taken as it is; anything else must be
     /// `owner/name` or `owner/name@revision`, whose configuration, tokenizer and safetensors
     /// weights are downloaded where the cache lacks them. All files are of one commit. When the
     /// server does not give it, or may not be asked, the commit that was fetched last is used.
@@ -76,9 +76,8 @@ impl ModelHub {
         model: &str,
         progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, ModelError> {
-        let folder = Path::new(model);
-        if folder.is_dir() {
-            return Ok(folder.to_path_buf());
+        if is_here(model) {
+            return Ok(PathBuf::from(model));
         }
         let not_found = |reason: String| ModelError::ModelNotFound {
             model: model.to_string(),
@@ -117,7 +116,7 @@ pub fn resolve(
     cache: Option<&Path>,
     progress: &mut dyn FnMut(Download),
 ) -> Result<PathBuf, ModelError> {
-    if Path::new(model).is_dir() {
+    if is_here(model) {
         return Ok(PathBuf::from(model));
     }
     let mut hub = ModelHub::from_env().map_err(|reason| ModelError::ModelNotFound {
@@ -128,6 +127,12 @@ pub fn resolve(
         hub.cache = Some(cache.to_path_buf());
     }
     hub.resolve(model, progress)
+}
+
+/// Whether a name is that of a folder or of a GGUF file of this machine.
+pub fn is_here(model: &str) -> bool {
+    let path = Path::new(model);
+    path.is_dir() || (path.extension().is_some_and(|end| end == "gguf") && path.is_file())
 }
 
 /// A repository and a revision of it.

@@ -63,10 +63,16 @@ pub struct TensorHeader {
 }
 
 impl TensorHeader {
-    /// The address of the blob of this header and `elements`, without allocating the blob.
-    pub fn digest(&self, elements: &[u8]) -> Digest {
+    /// A hasher that has seen this header: what the elements follow.
+    pub fn hasher(&self) -> AddressHasher {
         let mut hasher = AddressHasher::default();
         hasher.update(&self.prefix());
+        hasher
+    }
+
+    /// The address of the blob of this header and `elements`, without allocating the blob.
+    pub fn digest(&self, elements: &[u8]) -> Digest {
+        let mut hasher = self.hasher();
         hasher.update(elements);
         hasher.finish()
     }

@@ -106,9 +106,11 @@ impl BlobSet {
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         let mut tensors = Vec::new();
         for spec in specs {
-            // Loading refuses what is not finite: better here than in the middle of a job.
-            folder.load_rows(&spec.name, &mut |_, _| Ok(()))?;
-            let bytes = folder.bytes(&spec.name)?;
+            // Loading refuses what is not finite: better here than in the middle of a job. What is
+            // packed is loaded below, and once is enough.
+            if !folder.is_packed(&spec.name) {
+                folder.load_rows(&spec.name, &mut |_, _| Ok(()))?;
+            }
             let header = TensorHeader {
                 dtype: match folder.dtype(&spec.name) {
                     Some(Dtype::F16) => StoredDtype::F16,
@@ -117,7 +119,12 @@ impl BlobSet {
                 },
                 shape: spec.shape.iter().map(|&dim| dim as u64).collect(),
             };
-            let blob = header.digest(bytes);
+            let mut hasher = header.hasher();
+            folder.each_bytes(&spec.name, &mut |bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
+            let blob = hasher.finish();
             let name = spec.name.clone();
             self.contents
                 .insert(blob, Content::ModelTensor { name, header });
@@ -153,7 +160,10 @@ impl BlobSet {
             let Content::ModelTensor { name, header } = content else {
                 continue;
             };
-            let (path, place) = folder.span(name)?;
+            // What is packed lies nowhere as numbers: it is sent.
+            let Some((path, place)) = folder.span(name)? else {
+                continue;
+            };
             let (offset, bytes) = (place.start as u64, place.len() as u64);
             if let Some(link) = BlobLink::new(header.prefix(), path, offset, bytes) {
                 store.link(digest, &link).await?;
@@ -167,7 +177,18 @@ impl BlobSet {
         Ok(match content.context("a blob that was not asked about")? {
             Content::Bytes(bytes) => bytes.clone(),
             Content::Spooled(spooled) => self.spool.get(spooled)?,
-            Content::ModelTensor { name, header } => header.blob(folder.bytes(name)?),
+            Content::ModelTensor { name, header } => {
+                let mut blob = header.blob(&[]);
+                let bytes = header
+                    .element_bytes()
+                    .and_then(|bytes| usize::try_from(bytes).ok());
+                blob.reserve_exact(bytes.unwrap_or(0));
+                folder.each_bytes(name, &mut |bytes| {
+                    blob.extend_from_slice(bytes);
+                    Ok(())
+                })?;
+                blob
+            }
             Content::FirstValue(name) => tensor_blob::encode(&first_value(folder, name)?)?,
             Content::Zeros(shape) => tensor_blob::encode(&Tensor::zeros(shape))?,
         })

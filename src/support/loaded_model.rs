@@ -28,7 +28,8 @@ pub const TEMPERATURE: f32 = 0.8;
 /// Which model to compute, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub.
+    /// A model folder, a GGUF file, a folder that `concord train` wrote, or owner/name of the
+    /// Hugging Face hub.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     pub model: String,
     /// A PEFT folder with a LoRA adapter for the model.
@@ -116,7 +117,12 @@ impl OpenedModel {
         self.folder.config()
     }
 
-    /// The folder of the model.
+    /// The files of the model.
+    pub fn folder(&self) -> &ModelFolder {
+        &self.folder
+    }
+
+    /// The folder of the model, or its GGUF file.
     pub fn dir(&self) -> &Path {
         self.folder.dir()
     }
@@ -126,7 +132,7 @@ impl OpenedModel {
     /// # Errors
     /// Where it is missing, broken or of another model.
     pub fn tokenizer(&self) -> anyhow::Result<TextTokenizer> {
-        let tokenizer = TextTokenizer::open(self.folder.dir())?;
+        let tokenizer = self.folder.tokenizer()?;
         for note in tokenizer.notes() {
             eprintln!("note: {note}");
         }
@@ -139,7 +145,7 @@ impl OpenedModel {
     /// # Errors
     /// Naming the key of its `generation_config.json` that cannot be used.
     pub fn generation(&self) -> anyhow::Result<GenerationConfig> {
-        let generation = GenerationConfig::open(self.folder.dir())?;
+        let generation = self.folder.generation()?;
         for sentence in &generation.not_applied {
             eprintln!("note: {sentence}");
         }
@@ -224,7 +230,7 @@ pub(crate) fn base_of_adapter(folder: &Path) -> anyhow::Result<Option<String>> {
             let revision = config["revision"].as_str().filter(|name| !name.is_empty());
             Ok(Some(match revision {
                 // A folder has no revisions.
-                Some(revision) if !Path::new(base).is_dir() && !base.contains('@') => {
+                Some(revision) if !hub::is_here(base) && !base.contains('@') => {
                     format!("{base}@{revision}")
                 }
                 _ => base.to_string(),

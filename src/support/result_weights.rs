@@ -55,7 +55,7 @@ pub fn check_base(bundle: &Bundle, folder: &Path) -> anyhow::Result<Option<Base>
         serde_json::from_slice(&bytes).with_context(|| format!("{place}: not valid JSON"))?;
     let name = config["base_model_name_or_path"].as_str();
     let name = name.unwrap_or_default().to_string();
-    if name.is_empty() || !Path::new(&name).is_dir() {
+    if name.is_empty() || !concord_models::hub::is_here(&name) {
         return Ok(Some(Base::NotHere(name)));
     }
     let base = ModelFolder::open(Path::new(&name))?;

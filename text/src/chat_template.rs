@@ -75,6 +75,19 @@ impl ChatTemplate {
         Self::build(sources, config.named_tokens()).map(Some)
     }
 
+    /// The template of a `tokenizer_config.json`, which may be all that a model has.
+    ///
+    /// # Errors
+    /// [`TextError::Json`], [`TextError::Template`].
+    pub fn from_config(tokenizer_config_json: &[u8]) -> Result<Option<Self>, TextError> {
+        let config = TokenizerConfig::from_bytes(tokenizer_config_json)?;
+        let sources = sources_of(config.path(), config.get("chat_template"))?;
+        match sources.is_empty() {
+            true => Ok(None),
+            false => Self::build(sources, config.named_tokens()).map(Some),
+        }
+    }
+
     /// A template that is given as a text.
     ///
     /// # Errors

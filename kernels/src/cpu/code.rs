@@ -5,6 +5,7 @@
 //! beyond that (tiny ones, huge folded exponents) take the same steps in f64.
 
 mod cols;
+mod packed;
 mod scale;
 mod transpose;
 
@@ -17,6 +18,7 @@ use crate::isa::Isa;
 use crate::reference::code::POISON;
 
 pub use self::cols::code_cols;
+pub(crate) use self::packed::{exponents, packed_codes};
 
 /// Elements below which the calling thread does all the work: waking others costs more.
 const PARALLEL_ELEMENTS: usize = 1 << 16;

@@ -19,6 +19,7 @@ mod finish;
 mod lines;
 #[cfg(target_arch = "x86_64")]
 mod micro;
+mod packed;
 #[cfg(target_arch = "x86_64")]
 mod plan;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +28,8 @@ mod task;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::avx512_pack::transpose_lanes;
+pub(crate) use self::packed::{by_packed, by_packed_columns};
+use self::task::TaskOutput;
 use super::Cpu;
 use crate::coded::Operand;
 use crate::isa::Isa;
@@ -38,8 +41,10 @@ use crate::isa::Isa;
 /// Where the depths differ, `out` is not `a.rows * b.rows` long, or an operand's strides leave its
 /// codes.
 pub fn matmul(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
-    check(&a, &b, out);
-    multiply(cpu.isa(), Some(cpu), &a, &b, out);
+    check_product(&a, &b, out);
+    let output = TaskOutput::new(out, b.rows);
+    // SAFETY: the operands have been checked, and the output is borrowed.
+    unsafe { multiply(cpu.isa(), Some(cpu), &a, &b, output) };
 }
 
 /// As [`matmul`], on the calling thread.
@@ -47,20 +52,36 @@ pub fn matmul(cpu: &Cpu, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
 /// # Panics
 /// As [`matmul`].
 pub fn matmul_serial(isa: Isa, a: Operand<'_>, b: Operand<'_>, out: &mut [f32]) {
-    check(&a, &b, out);
-    multiply(isa, None, &a, &b, out);
+    check_product(&a, &b, out);
+    // SAFETY: the operands have been checked, and the output is borrowed.
+    unsafe { multiply(isa, None, &a, &b, TaskOutput::new(out, b.rows)) };
 }
 
-fn multiply(isa: Isa, cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
-    if out.is_empty() || a.depth == 0 {
-        out.fill(0.0);
+/// The product, into the first columns of the output.
+///
+/// # Safety
+/// The depths are equal, and the strides stay within the codes. The output has `a.rows` by `b.rows`
+/// elements, which nobody else holds meanwhile.
+unsafe fn multiply(
+    isa: Isa,
+    cpu: Option<&Cpu>,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    output: TaskOutput<'_>,
+) {
+    if a.rows == 0 || b.rows == 0 {
+        return;
+    }
+    if a.depth == 0 {
+        // SAFETY: the caller's promise.
+        (0..a.rows).for_each(|row| unsafe { output.row(row, 0, b.rows).fill(0.0) });
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if isa.is_available() && multiply_by_vectors(isa, cpu, a, b, out) {
+    if isa.is_available() && multiply_by_vectors(isa, cpu, a, b, output) {
         return;
     }
-    dot::matmul(isa, cpu, a, b, out);
+    dot::matmul(isa, cpu, a, b, output);
 }
 
 /// Whether the product was one for the paths written for an instruction set, which the machine has.
@@ -70,18 +91,18 @@ fn multiply_by_vectors(
     cpu: Option<&Cpu>,
     a: &Operand<'_>,
     b: &Operand<'_>,
-    out: &mut [f32],
+    output: TaskOutput<'_>,
 ) -> bool {
     /// Sums of so many products are integers that f64 holds.
     const FEW_DEPTH: usize = 1 << 22;
     let is_few = a.rows <= few_rows(isa, a, b) && a.depth <= FEW_DEPTH && b.depth_stride == 1;
     match isa {
         // SAFETY: the machine has the instruction set; `check` has seen the strides and the output.
-        Isa::Avx512 if is_few => unsafe { avx512_dot::matmul(cpu, a, b, out) },
+        Isa::Avx512 if is_few => unsafe { avx512_dot::matmul(cpu, a, b, output) },
         // SAFETY: as above.
-        Isa::Avx512 => unsafe { driver::matmul::<avx512::Avx512>(cpu, a, b, out) },
+        Isa::Avx512 => unsafe { driver::matmul::<avx512::Avx512>(cpu, a, b, output) },
         // SAFETY: as above.
-        Isa::Avx2 if !is_few => unsafe { driver::matmul::<avx2::Avx2>(cpu, a, b, out) },
+        Isa::Avx2 if !is_few => unsafe { driver::matmul::<avx2::Avx2>(cpu, a, b, output) },
         Isa::Avx2 | Isa::Portable => return false,
     }
     true
@@ -106,24 +127,27 @@ fn few_rows(isa: Isa, a: &Operand<'_>, b: &Operand<'_>) -> usize {
     }
 }
 
-fn check(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {
+fn check_product(a: &Operand<'_>, b: &Operand<'_>, out: &[f32]) {
     assert_eq!(a.depth, b.depth, "the summed axes differ");
     assert_eq!(
         Some(out.len()),
         a.rows.checked_mul(b.rows),
         "the output's size"
     );
-    for operand in [a, b] {
-        let span = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
-        let last = span(operand.rows, operand.row_stride)
-            .zip(span(operand.depth, operand.depth_stride))
-            .and_then(|(row, depth)| row.checked_add(depth));
-        let is_empty = operand.rows == 0 || operand.depth == 0;
-        let is_inside = last.is_some_and(|last| last < operand.q.len());
-        assert!(
-            is_empty || is_inside,
-            "the strides of {} rows leave the codes",
-            operand.rows
-        );
-    }
+    check(a);
+    check(b);
+}
+
+fn check(operand: &Operand<'_>) {
+    let span = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
+    let last = span(operand.rows, operand.row_stride)
+        .zip(span(operand.depth, operand.depth_stride))
+        .and_then(|(row, depth)| row.checked_add(depth));
+    let is_empty = operand.rows == 0 || operand.depth == 0;
+    let is_inside = last.is_some_and(|last| last < operand.q.len());
+    assert!(
+        is_empty || is_inside,
+        "the strides of {} rows leave the codes",
+        operand.rows
+    );
 }

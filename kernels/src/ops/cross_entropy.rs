@@ -1,8 +1,8 @@
 //! Softmax cross-entropy of a language model's head, forward and backward.
 
 use super::matmul::tensor;
-use crate::coded::{Coded, Precision};
-use crate::{Device, Ids, KernelError, NO_ID, Tensor, cpu, cuda, reference};
+use crate::coded::Precision;
+use crate::{Device, Ids, KernelError, NO_ID, Tensor, WeightRef, cpu, cuda, reference};
 
 impl Device {
     /// Turns logits `[tokens, vocab]` into probabilities, in place, and returns the loss of each
@@ -29,24 +29,26 @@ impl Device {
     }
 
     /// Gradient of the head's input: `P W - share * W[target]`. The one-hot part is taken off after
-    /// the product, so that small probabilities keep their bits. w `[vocab, hidden]`; `shares`
-    /// `[m]` are 1 where there are none: see [`Self::soft_cap_targets`].
+    /// the product, so that small probabilities keep their bits. w `[vocab, hidden]`, as codes or
+    /// packed; `shares` `[m]` are 1 where there are none: see [`Self::soft_cap_targets`].
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn head_dx(
+    pub fn head_dx<'w>(
         &self,
         probabilities: &Tensor,
         targets: &Ids,
-        w: &Coded,
+        w: impl Into<WeightRef<'w>>,
         precision: Precision,
         shares: Option<&Tensor>,
     ) -> Result<Tensor, KernelError> {
         assert_shares(shares, targets);
+        let w = w.into();
         let mut dx = self.matmul_dx(probabilities, w, precision)?;
         if let Self::Cuda(gpu) = self {
             let targets = targets.on(gpu)?;
             let dx_slice = dx.unique_on(gpu)?;
+            let w = w.codes();
             let (q, exp) = (w.q.on(gpu)?, w.exp.on(gpu)?);
             let shares = shares.map(|shares| shares.on(gpu)).transpose()?;
             let w = (&q, &exp, w.cols);
@@ -55,7 +57,9 @@ impl Device {
         }
         let targets = host_targets(targets)?;
         let shares = shares.map(Tensor::values).transpose()?;
-        reference::cross_entropy::take_rows(dx.values_mut()?, w, &targets, shares.as_deref());
+        let ([_, hidden], row) = (w.shape(), |row| w.decoded_row(row));
+        let dx_rows = dx.values_mut()?;
+        reference::cross_entropy::take_rows(dx_rows, hidden, row, &targets, shares.as_deref());
         Ok(dx)
     }
 

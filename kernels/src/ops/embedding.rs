@@ -1,6 +1,7 @@
 //! Embedding: rows of a table, and their gradient by (token id, position) order.
 
 use super::matmul::tensor;
+use crate::packed::PackedRows;
 use crate::{Device, Ids, KernelError, Tensor, cuda, reference};
 
 impl Device {
@@ -18,6 +19,18 @@ impl Device {
         }
         let (table, ids) = (table.values()?, ids.0.values()?);
         tensor(&shape, reference::embedding::forward(&table, hidden, &ids))
+    }
+
+    /// As [`Self::embedding`], of a table that stays packed: its numbers, of the rows that are asked
+    /// for.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn packed_embedding(&self, table: &PackedRows, ids: &Ids) -> Result<Tensor, KernelError> {
+        let ids = ids.0.values()?;
+        let rows = ids.iter().flat_map(|&id| table.decode_row(id as usize));
+        let values = tensor(&[ids.len(), table.cols()], rows.collect::<Vec<f32>>())?;
+        self.place(values)
     }
 
     /// Gradient of the table: each row adds the gradients of its tokens by rising position.

@@ -3,7 +3,7 @@
 use crate::coded::{Coded, Operand, Precision};
 use crate::reference::elementwise::add_assign;
 use crate::reference::tree::{Atoms, tree_sum};
-use crate::{Buffer, Device, KernelError, Tensor, cpu, cuda, reference};
+use crate::{Buffer, Device, KernelError, Tensor, WeightRef, cpu, cuda, reference};
 
 impl Device {
     fn product(&self, a: Operand<'_>, b: Operand<'_>) -> Vec<f32> {
@@ -17,43 +17,64 @@ impl Device {
         }
     }
 
-    /// `y = x W^T`: x `[m, k]`, w `[n, k]`, y `[m, n]`.
+    /// `y = x W^T`: x `[m, k]`, w `[n, k]`, as codes or packed, y `[m, n]`.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn matmul(&self, x: &Coded, w: &Coded) -> Result<Tensor, KernelError> {
+    pub fn matmul<'w>(
+        &self,
+        x: &Coded,
+        w: impl Into<WeightRef<'w>>,
+    ) -> Result<Tensor, KernelError> {
+        let w = w.into();
+        let [rows, cols] = w.shape();
         assert_eq!(
-            x.cols, w.cols,
-            "matmul: x {}x{} w {}x{}",
-            x.rows, x.cols, w.rows, w.cols
+            x.cols, cols,
+            "matmul: x {}x{} w {rows}x{cols}",
+            x.rows, x.cols
         );
-        let shape = [x.rows, w.rows];
+        let shape = [x.rows, rows];
+        if let (Self::Cpu(cpu), WeightRef::Packed(w)) = (self, w) {
+            let x = x.on_host()?;
+            let mut out = vec![0.0; x.rows * rows];
+            cpu::matmul::by_packed(cpu, x.by_rows(), w, &mut out);
+            return tensor(&shape, out);
+        }
+        let w = w.codes();
         if let Self::Cuda(gpu) = self {
-            return tensor(&shape, cuda::matmul::forward(gpu, x, w)?);
+            return tensor(&shape, cuda::matmul::forward(gpu, x, &w)?);
         }
         let (x, w) = (x.on_host()?, w.on_host()?);
         tensor(&shape, self.product(x.by_rows(), w.by_rows()))
     }
 
-    /// `dx = dy W`: dy `[m, n]`, w `[n, k]`, dx `[m, k]`. The exponents of w are folded into dy.
+    /// `dx = dy W`: dy `[m, n]`, w `[n, k]`, as codes or packed, dx `[m, k]`. The exponents of w
+    /// are folded into dy.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
-    pub fn matmul_dx(
+    pub fn matmul_dx<'w>(
         &self,
         dy: &Tensor,
-        w: &Coded,
+        w: impl Into<WeightRef<'w>>,
         precision: Precision,
     ) -> Result<Tensor, KernelError> {
-        let (rows, cols) = dy.rows_cols();
+        let w = w.into();
+        let ([w_rows, w_cols], (rows, cols)) = (w.shape(), dy.rows_cols());
         assert_eq!(
-            cols, w.rows,
-            "matmul_dx: dy {rows}x{cols}, w {}x{}",
-            w.rows, w.cols
+            cols, w_rows,
+            "matmul_dx: dy {rows}x{cols}, w {w_rows}x{w_cols}"
         );
-        let shape = [rows, w.cols];
+        let shape = [rows, w_cols];
+        if let (Self::Cpu(cpu), WeightRef::Packed(w)) = (self, w) {
+            let coded = self.code_rows(&dy.values()?, cols, Some(w.exp()), precision);
+            let mut out = vec![0.0; rows * w_cols];
+            cpu::matmul::by_packed_columns(cpu, coded.by_rows(), w, &mut out);
+            return tensor(&shape, out);
+        }
+        let w = w.codes();
         if let Self::Cuda(gpu) = self {
-            let dx = cuda::matmul::input_gradient(gpu, &dy.on(gpu)?, w, precision)?;
+            let dx = cuda::matmul::input_gradient(gpu, &dy.on(gpu)?, &w, precision)?;
             return tensor(&shape, dx);
         }
         let w = w.on_host()?;

@@ -62,6 +62,12 @@ pub fn codes_at(x: &[f32], cols: usize, exps: &[i32]) -> Vec<i16> {
         .collect()
 }
 
+/// The exponent that [`code_rows`] gives a row.
+pub fn exponent(row: &[f32], precision: Precision) -> i32 {
+    let wide: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+    row_exponent(&wide, precision)
+}
+
 /// `value * 2^exp` in f64: exact for every f32 and every exponent that a row can have.
 fn scaled(value: f32, exp: i32) -> f64 {
     f64::from(value) * pow2_f64(exp)

@@ -4,7 +4,6 @@
 //! l = the short sum of p; `loss = fma(M - t[target], ln 2, ln(l))`; probabilities are `p / l`.
 
 use super::reduce;
-use crate::coded::Coded;
 use crate::math::{LN_2, LOG2_E, ceil_to_int, exp2, ln};
 
 /// Turns each row of logits into probabilities and returns the loss of each row. A row without a
@@ -44,13 +43,20 @@ fn take(a: &mut [f32], share: Option<f32>, b: impl IntoIterator<Item = f32>) {
 }
 
 /// Takes the decoded row of the head's weight `[vocab, hidden]` at each token's target off the
-/// token's row of dx `[tokens, hidden]`, times the token's share `[tokens]` where there are any.
-pub fn take_rows(dx: &mut [f32], w: &Coded, targets: &[Option<u32>], shares: Option<&[f32]>) {
-    let rows = dx.chunks_exact_mut(w.cols).zip(targets);
+/// token's row of dx `[tokens, hidden]`, times the token's share `[tokens]` where there are any;
+/// `weight` gives the values of a row.
+pub fn take_rows(
+    dx: &mut [f32],
+    hidden: usize,
+    weight: impl Fn(usize) -> Vec<f32>,
+    targets: &[Option<u32>],
+    shares: Option<&[f32]>,
+) {
+    let rows = dx.chunks_exact_mut(hidden).zip(targets);
     for (token, (row, target)) in rows.enumerate() {
         if let Some(target) = target {
             let share = shares.map(|shares| shares[token]);
-            take(row, share, w.decode_row(*target as usize));
+            take(row, share, weight(*target as usize));
         }
     }
 }

@@ -15,7 +15,8 @@ use crate::neutral::Neutral;
 /// Keys that every family reads.
 const READ: &str = "architectures attention_dropout bos_token_id eos_token_id hidden_size \
     intermediate_size max_position_embeddings model_type num_attention_heads num_hidden_layers \
-    original_max_position_embeddings rope_parameters rope_scaling tie_word_embeddings vocab_size";
+    original_max_position_embeddings quantization_config rope_parameters rope_scaling \
+    tie_word_embeddings vocab_size";
 
 /// Keys that some families read. Where another one has them, a value that says nothing is passed
 /// over.
@@ -95,7 +96,7 @@ const OFF: &[(Neutral, &str, &str)] = &[
     (
         Neutral::Empty,
         "the weights are quantized: take the model as it was before",
-        "quantization_config quantization compression_config",
+        "quantization compression_config",
     ),
     (
         Neutral::Empty,

@@ -23,7 +23,7 @@ pub use family::Family;
 pub use names::PartNames;
 pub use norms::{NormKind, QkNorm};
 pub use projection::{FusedQkv, Projection};
-pub(crate) use rewrite::with_value;
+pub(crate) use rewrite::{with_value, without_key};
 pub use rope::{Rope, RopeScaling};
 pub(crate) use tensors::SINKS;
 pub use tensors::{TensorPlace, TensorSpec};

@@ -50,6 +50,11 @@ impl DecoderConfig {
         Ok((config, text))
     }
 
+    /// Reads the text of a `config.json` that was made of the metadata of `file`.
+    pub(crate) fn from_metadata(file: &Path, text: &str) -> Result<Self, ModelError> {
+        parse(file, text)
+    }
+
     /// Reads the text of a `config.json`.
     ///
     /// # Errors

@@ -35,6 +35,30 @@ pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
     out
 }
 
+/// `text`, a JSON object, without `key` and the comma that parts it from the others.
+pub(crate) fn without_key(text: &str, key: &str) -> String {
+    let start = text.find('{').map_or(text.len(), |brace| brace + 1);
+    let (mut at, mut before) = (start, start);
+    while let Some((name, after)) = next::<String>(text, at) {
+        let value = text[after..].find(':').map(|colon| after + colon + 1);
+        let value = value.and_then(|value| next::<IgnoredAny>(text, value));
+        let Some((_, end)) = value else {
+            break;
+        };
+        let comma = text[end..].find(',').map(|comma| end + comma);
+        if name == key {
+            // The comma before it goes; of the first key the one that follows.
+            return match (before == start, comma) {
+                (false, _) | (true, None) => [&text[..before], &text[end..]].concat(),
+                (true, Some(comma)) => [&text[..start], &text[comma + 1..]].concat(),
+            };
+        }
+        before = end;
+        at = comma.map_or(text.len(), |comma| comma + 1);
+    }
+    text.to_string()
+}
+
 /// The value that begins at `at`, and where it ends.
 fn next<'a, T: Deserialize<'a>>(text: &'a str, at: usize) -> Option<(T, usize)> {
     let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<T>();
@@ -45,6 +69,22 @@ fn next<'a, T: Deserialize<'a>>(text: &'a str, at: usize) -> Option<(T, usize)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_goes_with_its_comma() {
+        for (text, expected) in [
+            ("{\"a\": {\"b\": 1}}", "{}"),
+            ("{\"a\": 1, \"b\": [2]}", "{ \"b\": [2]}"),
+            (
+                "{\n  \"b\": 1,\n  \"a\": {\"c\": 2},\n  \"d\": 3\n}",
+                "{\n  \"b\": 1,\n  \"d\": 3\n}",
+            ),
+            ("{\n  \"b\": 1,\n  \"a\": 2\n}", "{\n  \"b\": 1\n}"),
+            ("{\"b\": {\"a\": 1}}", "{\"b\": {\"a\": 1}}"),
+        ] {
+            assert_eq!(without_key(text, "a"), expected);
+        }
+    }
 
     #[test]
     fn one_value_changes_and_no_other_byte() {

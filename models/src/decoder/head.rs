@@ -1,8 +1,8 @@
 //! The end of the model: final norm, logits, loss and their gradients.
 
-use concord_kernels::coded::{Coded, Precision};
+use concord_kernels::coded::Precision;
 use concord_kernels::ops::{Atoms, tree_sum};
-use concord_kernels::{Device, Ids, KernelError, Tensor};
+use concord_kernels::{Device, Ids, KernelError, Tensor, Weight};
 
 use super::gradients::TensorUse;
 use super::linear::Backward;
@@ -12,7 +12,7 @@ use super::norm::{Norm, NormTape};
 #[derive(Clone, Debug)]
 pub(super) struct OutputHead {
     pub(super) norm: Norm,
-    pub(super) weight: Coded, // [v, d]
+    pub(super) weight: Weight, // [v, d]
     pub(super) name: String,
     pub(super) trains: bool,
     /// Multiplies the hidden states after the norm, which multiplies the logits.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::Atoms;
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::gradients::{Gradients, TensorUse};
 use crate::config::Projection;
@@ -35,7 +35,7 @@ pub(super) struct Lora {
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
     pub(super) projection: Projection,
-    pub(super) weight: Coded,        // [out, in]
+    pub(super) weight: Weight,       // [out, in]
     pub(super) bias: Option<Tensor>, // [out]
     pub(super) lora: Option<Lora>,
     pub(super) name: String,

@@ -153,7 +153,7 @@ impl Stage {
         let device = &self.options.device;
         match (input, &self.embed) {
             (PassInput::Tokens(ids), Some(table)) => {
-                let vocab = table.rows_cols().0;
+                let vocab = table.vocab();
                 if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
                     return refuse(format!("token {id} of a vocabulary of {vocab}"));
                 }

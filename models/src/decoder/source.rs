@@ -3,7 +3,7 @@
 use concord_kernels::Tensor;
 
 use crate::error::ModelError;
-use crate::weights::{ModelFolder, TakeRows};
+use crate::weights::{ModelFolder, PackedMatrix, TakeRows};
 
 /// Tensors by their Hugging Face names, as f32.
 pub trait TensorSource {
@@ -23,6 +23,16 @@ pub trait TensorSource {
         let tensor = self.tensor(name)?;
         take(tensor.rows_cols().0, tensor)
     }
+
+    /// The matrix `name` as blocks that stay packed in memory, where the source has it so. Its
+    /// numbers are those of [`Self::tensor`], which are not looked at yet.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it is missing or broken.
+    fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
+        let _ = name;
+        Ok(None)
+    }
 }
 
 impl TensorSource for ModelFolder {
@@ -32,5 +42,9 @@ impl TensorSource for ModelFolder {
 
     fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         self.load_rows(name, take)
+    }
+
+    fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
+        ModelFolder::packed(self, name)
     }
 }

@@ -14,6 +14,7 @@ use concord_kernels::{Device, Ids, KernelError, Tensor};
 
 use super::block::{Block, BlockTape};
 use super::cache::KvCache;
+use super::embedding::Embedding;
 use super::gradients::{Gradients, TensorUse};
 use super::head::{HeadLoss, OutputHead};
 use super::linear::{Backward, LoraSpec};
@@ -55,7 +56,7 @@ pub struct StageOptions {
 pub struct Stage {
     pub(super) options: StageOptions,
     pub(super) ropes: Vec<RopeTable>,
-    pub(super) embed: Option<Tensor>, // [v, d]
+    pub(super) embed: Option<Embedding>, // [v, d]
     pub(super) blocks: Vec<Block>,
     head: Option<OutputHead>,
 }
@@ -206,9 +207,9 @@ impl Stage {
     }
 
     /// The embeddings of `tokens`, as they enter the first layer.
-    pub(super) fn embedded(&self, table: &Tensor, tokens: &Ids) -> Result<Tensor, KernelError> {
+    pub(super) fn embedded(&self, table: &Embedding, tokens: &Ids) -> Result<Tensor, KernelError> {
         let device = &self.options.device;
-        let x = device.embedding(table, tokens)?;
+        let x = table.of(device, tokens)?;
         match self.options.config.embedding_multiplier {
             Some(factor) => device.scaled(&x, factor),
             None => Ok(x),
@@ -302,7 +303,7 @@ impl Stage {
             dy = block.backward(&context, &mut run, tape, &d_block, wants_dx)?;
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
-            let vocab = table.rows_cols().0;
+            let vocab = table.vocab();
             let scaled;
             let d_embedded = match self.options.config.embedding_multiplier {
                 Some(factor) => {

@@ -58,6 +58,9 @@ pub fn save_model(
     for path in companions(base.dir())? {
         copy(&base.dir().join(&path), &folder.join(&path))?;
     }
+    for (name, text) in base.made_companions()? {
+        replace_file(&folder.join(name), |out| out.write_all(text.as_bytes()))?;
+    }
     let to = folder.join("config.json");
     let text = match dtype {
         None => base.config_json().to_string(),

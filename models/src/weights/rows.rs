@@ -9,6 +9,12 @@ use crate::error::ModelError;
 /// Takes rows of a matrix, as f32, with the number of all its rows.
 pub type TakeRows<'a> = dyn FnMut(usize, Tensor) -> Result<(), ModelError> + 'a;
 
+/// Numbers of a matrix, by rows.
+pub(super) trait RowReader {
+    /// Puts the numbers of `rows` into `out`, which has room for just these.
+    fn read(&self, rows: Range<usize>, out: &mut [f32]);
+}
+
 /// Elements that are given at a time, if a row is not longer: 4 MiB as f32, which all threads share
 /// in coding, and which is little beside a model.
 const ELEMENTS: usize = 1 << 20;

@@ -124,9 +124,7 @@ pub(crate) fn other_weights(names: impl Iterator<Item = String>) -> Option<Strin
         ));
     }
     if let Some(name) = of(&[".gguf"]) {
-        return Some(format!(
-            "{name} is there, of a format that is not read: take the model's safetensors"
-        ));
+        return Some(format!("{name} is there: name that file as the model"));
     }
     of(&[".safetensors"]).map(|name| {
         format!(

@@ -39,6 +39,7 @@ impl ModelFolder {
             _ => &["rotary_emb.inv_freq"],
         };
         (name == parts.head_weight() && config.tie_embeddings)
+            || self.is_empty_bias(name)
             || (name.starts_with(parts.trunk()) && computed.iter().any(|end| name.ends_with(end)))
     }
 
@@ -63,7 +64,9 @@ impl ModelFolder {
             "_scale_inv",
             "absmax",
         ]) {
-            "the weights are quantized: take the model as it was before".to_string()
+            "the weights are packed, and config.json does not say how (quantization_config), or \
+             says another way"
+                .to_string()
         } else if ends(&[".bias"]) {
             "config.json makes no such bias (attention_bias, mlp_bias)".to_string()
         } else if ends(&["q_norm.weight", "k_norm.weight"]) {

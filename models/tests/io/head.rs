@@ -172,8 +172,11 @@ fn tensors_that_would_not_be_used_are_refused_by_name() {
             "num_hidden_layers = 2",
         ),
         ("model.layers.0.mlp.up_proj.lora_A.weight", "adapter"),
-        ("model.layers.0.mlp.up_proj.qweight", "quantized"),
-        ("model.layers.0.mlp.up_proj.weight_scale_inv", "quantized"),
+        ("model.layers.0.mlp.up_proj.qweight", "quantization_config"),
+        (
+            "model.layers.0.mlp.up_proj.weight_scale_inv",
+            "quantization_config",
+        ),
         ("lm_head.bias", "no such bias"),
         ("score.weight", "no such part"),
         ("model.vision.patch.weight", "no such part"),
@@ -219,7 +222,6 @@ fn folders_with_weights_of_another_format() {
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     for (name, word) in [
         ("consolidated.safetensors", "rename it"),
-        ("model-q4.gguf", "not read"),
         ("pytorch_model.bin", "save_pretrained"),
     ] {
         fs::write(folder.path().join(name), "x").unwrap();

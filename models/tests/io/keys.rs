@@ -41,11 +41,6 @@ fn what_public_files_carry_changes_nothing() {
 #[test]
 fn what_may_make_another_model_is_refused_by_name() {
     let table = [
-        (
-            "quantization_config",
-            json!({"quant_method": "awq"}),
-            "quantized",
-        ),
         ("quantization", json!({"bits": 4}), "quantized"),
         (
             "auto_map",

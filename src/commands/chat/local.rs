@@ -30,7 +30,7 @@ impl Local {
     pub(super) fn open(args: &ModelArgs) -> anyhow::Result<Self> {
         let model = args.open()?;
         let tokenizer = model.tokenizer()?;
-        let template = ChatTemplate::open(model.dir())?;
+        let template = model.folder().chat_template()?;
         let positions = model.config().max_positions;
         let generation = model.generation()?;
         Ok(Self {

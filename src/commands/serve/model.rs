@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use concord_gateway::SamplingDefaults;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::WeightBytes;
 use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
-use concord_proto::{ARITHMETIC_VERSION, Digest, PrecisionSpec};
+use concord_proto::{ARITHMETIC_VERSION, PrecisionSpec};
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::support::blobs::BlobSet;
@@ -54,7 +54,7 @@ impl ModelToServe {
             Some(asked) => asked,
             None => most,
         };
-        let tokenizer = TextTokenizer::open(path)?;
+        let tokenizer = folder.tokenizer()?;
         let tokenizer_notes = tokenizer.notes().to_vec();
         tokenizer.check(config.vocab)?;
         let mut blobs = BlobSet::default();
@@ -62,7 +62,7 @@ impl ModelToServe {
         let deployment = Deployment {
             arithmetic: ARITHMETIC_VERSION,
             model,
-            tokenizer: tokenizer_blob(path, &mut blobs)?,
+            tokenizer: blobs.bytes(folder.tokenizer_json()?),
             layers: config.layers as u32,
             vocab: config.vocab as u32,
             positions,
@@ -71,8 +71,8 @@ impl ModelToServe {
                 activations: 16,
             },
         };
-        let generation = GenerationConfig::open(path)?;
-        let template = ChatTemplate::open(path)?;
+        let generation = folder.generation()?;
+        let template = folder.chat_template()?;
         let no_template = template.is_none().then(|| NO_TEMPLATE.to_string());
         Ok(Self {
             profile: profile(&config),
@@ -96,12 +96,6 @@ impl ModelToServe {
 /// A note, since transformers refuses chats with such a model.
 const NO_TEMPLATE: &str = "the model has no chat template: a chat is put to it as lines that begin \
                            with `user:` and `assistant:`";
-
-fn tokenizer_blob(path: &Path, blobs: &mut BlobSet) -> anyhow::Result<Digest> {
-    let file = path.join("tokenizer.json");
-    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(blobs.bytes(bytes))
-}
 
 /// What the file does not say is OpenAI's.
 fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {

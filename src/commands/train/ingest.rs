@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
-use concord_models::config::DecoderConfig;
 use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
@@ -14,7 +13,7 @@ use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
-use concord_text::{ChatTemplate, TextTokenizer};
+use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::profile::model_profile;
@@ -70,7 +69,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         );
     }
     let folder = ModelFolder::open(&path)?;
-    DecoderConfig::check_training(folder.dir())?;
+    folder.check_training()?;
     let mut blobs = BlobSet::default();
     let model = blobs.model(&folder)?;
     let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
@@ -79,7 +78,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     }
     let learns_answers = |source: &DatasetSource| source.kind == DatasetKind::Instruct;
     if job.datasets.iter().any(learns_answers)
-        && !matches!(ChatTemplate::open(folder.dir()), Ok(None))
+        && !matches!(folder.chat_template(), Ok(None))
     {
         told.push(Told::note(NO_TEMPLATE));
     }
@@ -133,7 +132,7 @@ fn data_manifest(
 ) -> anyhow::Result<(Digest, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
-        true => Some(TextTokenizer::open(folder.dir())?),
+        true => Some(folder.tokenizer()?),
         false => None,
     };
     if let Some(tokenizer) = &tokenizer {

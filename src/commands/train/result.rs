@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use concord_kernels::Tensor;
-use concord_models::export;
 use concord_models::peft::Adapter;
+use concord_models::{export, hub};
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::StateManifest;
 use concord_proto::{Digest, JobId, JobSpec, canonical};
@@ -230,10 +230,9 @@ fn sync(dir: &Path) -> anyhow::Result<()> {
 /// The name of the base model in an adapter's files: of a folder its whole path, as the adapter may
 /// be read from anywhere, where a relative one would be taken for a name of the hub.
 fn base_model_name(base_model: &str) -> anyhow::Result<String> {
-    let path = Path::new(base_model);
-    if !path.is_dir() {
+    if !hub::is_here(base_model) {
         return Ok(base_model.to_string());
     }
-    let whole = std::path::absolute(path).context("cannot tell the current folder")?;
+    let whole = std::path::absolute(base_model).context("cannot tell the current folder")?;
     Ok(whole.to_string_lossy().into_owned())
 }

@@ -1,6 +1,5 @@
 //! The receipt of an answer: the answer is computed again, on this machine, in one pass.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,7 +60,7 @@ fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()
         BlobSet::default().model(&folder)?,
         receipt.deployment.model,
     )?;
-    let tokenizer = tokenizer(folder.dir(), receipt.deployment.tokenizer)?;
+    let tokenizer = tokenizer(&folder, receipt.deployment.tokenizer)?;
     let adapter = adapter(args, &receipt, &folder)?;
     let device = args.device.device(None)?;
     let case = AnswerCase {
@@ -107,11 +106,10 @@ fn check_root(what: &str, found: Digest, named: Digest) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tokenizer(folder: &Path, named: Digest) -> anyhow::Result<TextTokenizer> {
-    let file = folder.join("tokenizer.json");
-    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+fn tokenizer(folder: &ModelFolder, named: Digest) -> anyhow::Result<TextTokenizer> {
+    let bytes = folder.tokenizer_json()?;
     check_root("tokenizer", BlobSet::default().bytes(bytes), named)?;
-    Ok(TextTokenizer::open(folder)?)
+    Ok(folder.tokenizer()?)
 }
 
 fn adapter(

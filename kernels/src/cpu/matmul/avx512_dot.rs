@@ -59,10 +59,14 @@ impl Rows<'_> {
 /// The product, see [`super::matmul`].
 ///
 /// # Safety
-/// The machine has AVX-512 VNNI; the strides stay within the codes, B's depth stride being 1; `out`
-/// has `a.rows * b.rows` elements.
-pub(super) unsafe fn matmul(cpu: Option<&Cpu>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [f32]) {
-    let output = TaskOutput::new(out, b.rows);
+/// The machine has AVX-512 VNNI; the strides stay within the codes, B's depth stride being 1; `output`
+/// has `a.rows` by `b.rows` elements that nobody else writes.
+pub(super) unsafe fn matmul(
+    cpu: Option<&Cpu>,
+    a: &Operand<'_>,
+    b: &Operand<'_>,
+    output: TaskOutput<'_>,
+) {
     let (steps, blocks) = (a.depth.div_ceil(STEP), a.depth.div_ceil(BLOCK));
     let mut buffer = ROWS.take();
     let lines = grow(

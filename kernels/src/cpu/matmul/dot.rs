@@ -23,10 +23,9 @@ pub(super) fn matmul(
     cpu: Option<&Cpu>,
     a: &Operand<'_>,
     b: &Operand<'_>,
-    out: &mut [f32],
+    output: TaskOutput<'_>,
 ) {
     let (a, b) = (Rows::new(a), Rows::new(b));
-    let output = TaskOutput::new(out, b.rows);
     let work = task::work(a.rows, b.rows, a.depth);
     task::run(
         cpu,

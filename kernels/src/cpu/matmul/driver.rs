@@ -65,20 +65,19 @@ struct Ready<'a> {
 /// The product, see [`super::matmul`].
 ///
 /// # Safety
-/// The machine has the instruction set of `M`; the strides stay within the codes; `out` has
-/// `a.rows * b.rows` elements, and neither it nor the depth is empty.
+/// The machine has the instruction set of `M`; the strides stay within the codes; `output`
+/// has `a.rows` by `b.rows` elements that nobody else writes, and neither it nor the depth is empty.
 pub(super) unsafe fn matmul<M: Micro>(
     cpu: Option<&Cpu>,
     a: &Operand<'_>,
     b: &Operand<'_>,
-    out: &mut [f32],
+    output: TaskOutput<'_>,
 ) {
     let kind = M::kind(a.precision, b.precision);
     let a_layout = Layout::new::<M>(kind, a.depth, M::ROWS);
     let b_layout = Layout::new::<M>(kind, b.depth, M::COLS);
     let fit = A_BYTES / size_of::<CacheLine>() / a_layout.lines() * M::ROWS;
     let rows_together = fit.max(A_ROWS_MIN).next_multiple_of(M::ROWS);
-    let output = TaskOutput::new(out, b.rows);
     let product = Product {
         kind,
         a,

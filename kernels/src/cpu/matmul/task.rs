@@ -20,6 +20,8 @@ pub(super) struct TaskOutput<'a> {
     data: *mut f32,
     len: usize,
     cols: usize,
+    /// The column of the output that counts as the first here.
+    first: usize,
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
@@ -35,7 +37,16 @@ impl<'a> TaskOutput<'a> {
             data: data.as_mut_ptr(),
             len: data.len(),
             cols,
+            first: 0,
             lifetime: PhantomData,
+        }
+    }
+
+    /// The columns from `first` on.
+    pub(super) fn columns_from(self, first: usize) -> Self {
+        Self {
+            first: self.first + first,
+            ..self
         }
     }
 
@@ -46,6 +57,7 @@ impl<'a> TaskOutput<'a> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(super) unsafe fn row(&self, row: usize, first: usize, count: usize) -> &'a mut [f32] {
+        let first = self.first + first;
         let start = row * self.cols + first;
         debug_assert!(first + count <= self.cols && start + count <= self.len);
         // SAFETY: inside the output, since tasks cut it; not shared, as the caller promises.

@@ -3,14 +3,16 @@
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::AttentionShape;
+use concord_kernels::packed::PackedRows;
 use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::{Stage, StageOptions};
 use crate::config::{DecoderConfig, Projection, QkNorm, Rope, RopeScaling, SINKS};
 use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
 use crate::decoder::dense::{Dense, Widening};
+use crate::decoder::embedding::Embedding;
 use crate::decoder::feed_forward::FeedForward;
 use crate::decoder::gradients::TensorUse;
 use crate::decoder::head::OutputHead;
@@ -21,6 +23,7 @@ use crate::decoder::source::TensorSource;
 use crate::decoder::values::Values;
 use crate::error::ModelError;
 use crate::peft::Adapter;
+use crate::weights::PackedMatrix;
 
 impl Stage {
     /// Loads the stage's tensors, and no others, from `source`; trained values come from `values`.
@@ -28,7 +31,7 @@ impl Stage {
     ///
     /// On the host it never takes more than the stage and a slice of one matrix: what becomes codes
     /// is coded slice by slice, which gives the same bits, since no row's code depends on another
-    /// row.
+    /// row; and what is not trained, and packed or of 16 bits in `source`, stays as it lies there.
     ///
     /// # Errors
     /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
@@ -46,7 +49,7 @@ impl Stage {
         let config = &options.config;
         // The largest tensors first: a source without slices needs their f32 while little is held.
         let embed = match options.layers.start {
-            0 => Some(loader.placed(&config.parts().embed_weight())?),
+            0 => Some(loader.embedding(&config.parts().embed_weight())?),
             _ => None,
         };
         let is_last = options.layers.end as usize == config.layers;
@@ -78,12 +81,14 @@ impl Stage {
         if name == options.config.parts().embed_weight()
             && let Some(table) = &mut self.embed
         {
-            *table = device.place(value.clone())?;
+            *table = Embedding::Table(device.place(value.clone())?);
         }
         if let Some(head) = &mut self.head {
             if name == head.name {
                 let width = value.rows_cols().1;
-                head.weight = device.code(value, width, options.precisions.weights)?;
+                head.weight = device
+                    .code(value, width, options.precisions.weights)?
+                    .into();
             }
             set_norm(&mut head.norm, options, name, value)?;
         }
@@ -127,7 +132,7 @@ fn set_linear(
     let device = &options.device;
     let code = |precision: Precision| device.code(value, value.rows_cols().1, precision);
     if linear.name == name {
-        linear.weight = code(options.precisions.weights)?;
+        linear.weight = code(options.precisions.weights)?.into();
     } else if linear.bias_name == name {
         linear.bias = Some(device.place(value.clone())?);
     } else if let Some(lora) = &mut linear.lora {
@@ -276,7 +281,7 @@ impl Loader<'_> {
         };
         Ok(Linear {
             projection,
-            weight: self.coded(&name)?,
+            weight: self.weight(&name)?,
             bias,
             lora: self.lora(layer, projection)?,
             name,
@@ -312,7 +317,7 @@ impl Loader<'_> {
     }
 
     /// The head; where it is the embedding, of the table that the first stage holds anyway.
-    fn head(&self, embed: Option<&Tensor>) -> Result<OutputHead, ModelError> {
+    fn head(&self, embed: Option<&Embedding>) -> Result<OutputHead, ModelError> {
         let config = &self.options.config;
         let (tied, parts) = (config.tie_embeddings, config.parts());
         let name = match tied {
@@ -320,8 +325,9 @@ impl Loader<'_> {
             false => parts.head_weight(),
         };
         let weight = match embed.filter(|_| tied) {
-            Some(table) => self.code(table)?,
-            None => self.coded(&name)?,
+            Some(Embedding::Table(table)) => self.code(table)?.into(),
+            Some(Embedding::Packed(packed)) => packed.clone().into(),
+            None => self.weight(&name)?,
         };
         Ok(OutputHead {
             norm: self.norm(parts.final_norm)?,
@@ -336,6 +342,34 @@ impl Loader<'_> {
                 TensorUse::Own
             },
         })
+    }
+
+    fn embedding(&self, name: &str) -> Result<Embedding, ModelError> {
+        Ok(match self.packed(name)? {
+            Some(packed) => Embedding::Packed(packed),
+            None => Embedding::Table(self.placed(name)?),
+        })
+    }
+
+    /// A matrix of products: packed, or its codes.
+    fn weight(&self, name: &str) -> Result<Weight, ModelError> {
+        Ok(match self.packed(name)? {
+            Some(packed) => packed.into(),
+            None => self.coded(name)?.into(),
+        })
+    }
+
+    /// A matrix that stays packed: one that is not trained, that its source has packed, on the
+    /// host. A GPU gets codes, as of any matrix.
+    fn packed(&self, name: &str) -> Result<Option<PackedRows>, ModelError> {
+        let options = self.options;
+        let is_frozen = !options.trains_all && self.values.value(name).is_none();
+        if !is_frozen || matches!(options.device, Device::Cuda(_)) {
+            return Ok(None);
+        }
+        let packed = self.source.packed(name)?;
+        let rows = |packed: PackedMatrix| packed.rows(&options.device, options.precisions.weights);
+        packed.map(rows).transpose()
     }
 
     /// The codes of a matrix.

@@ -1,0 +1,88 @@
+//! Small floats, widened: exact.
+
+/// The number of an IEEE binary16, given by its bits. Subnormals are kept.
+pub const fn f16_to_f32(half: u16) -> f32 {
+    let sign = (half as u32 & 0x8000) << 16;
+    let exponent = (half as u32 >> 10) & 31;
+    let mantissa = half as u32 & 0x3ff;
+    let magnitude = match exponent {
+        // A whole number of 2^-24.
+        0 => (mantissa as f32 * f32::from_bits((127 - 24) << 23)).to_bits(),
+        31 => 0x7f80_0000 | mantissa << 13,
+        _ => (exponent + 127 - 15) << 23 | mantissa << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+/// The number of a bfloat16, given by its bits.
+pub const fn bf16_to_f32(half: u16) -> f32 {
+    f32::from_bits((half as u32) << 16)
+}
+
+/// The number of an FP8 e4m3fn: four bits of exponent (bias 7), three of mantissa, no infinity; 127
+/// and 255 are NaN.
+pub const fn e4m3_to_f32(byte: u8) -> f32 {
+    let sign = (byte as u32 & 0x80) << 24;
+    let exponent = (byte as u32 >> 3) & 15;
+    let mantissa = byte as u32 & 7;
+    let magnitude = match (exponent, mantissa) {
+        // A whole number of 2^-9.
+        (0, _) => (mantissa as f32 * f32::from_bits((127 - 9) << 23)).to_bits(),
+        (15, 7) => 0x7fc0_0000,
+        _ => (exponent + 127 - 7) << 23 | mantissa << 20,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+/// The number of an e8m0: `2^(byte - 127)`, the smallest of which is subnormal; 255 is NaN.
+pub const fn e8m0_to_f32(byte: u8) -> f32 {
+    match byte {
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        _ => f32::from_bits((byte as u32) << 23),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_floats_by_their_definition() {
+        for bits in 0..=u16::MAX {
+            let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3ff));
+            let magnitude = match exponent {
+                0 => mantissa * 2_f64.powi(-24),
+                31 if mantissa == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                _ => (1_024.0 + mantissa) * 2_f64.powi(exponent - 25),
+            };
+            let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+            let (found, expected) = (f64::from(f16_to_f32(bits)), sign * magnitude);
+            assert!(
+                found.is_nan() && expected.is_nan() || found.to_bits() == expected.to_bits(),
+                "{bits}"
+            );
+        }
+        for byte in 0..=255 {
+            let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f64::from(byte & 7));
+            let magnitude = match exponent {
+                0 => mantissa * 2_f64.powi(-9),
+                _ => (8.0 + mantissa) * 2_f64.powi(exponent - 10),
+            };
+            let sign = if byte >> 7 == 1 { -1.0 } else { 1.0 };
+            let found = f64::from(e4m3_to_f32(byte));
+            match byte & 127 {
+                127 => assert!(found.is_nan()),
+                _ => assert_eq!(found.to_bits(), (sign * magnitude).to_bits(), "{byte}"),
+            }
+            match byte {
+                255 => assert!(e8m0_to_f32(byte).is_nan()),
+                _ => assert_eq!(
+                    f64::from(e8m0_to_f32(byte)),
+                    2_f64.powi(i32::from(byte) - 127)
+                ),
+            }
+        }
+    }
+}

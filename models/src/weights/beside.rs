@@ -1,0 +1,93 @@
+//! What a model has beside its weights: tokenizer, chat template, and how tokens are drawn. A GGUF
+//! file holds them itself.
+
+use std::fs;
+
+use concord_text::{ChatTemplate, TextTokenizer};
+use serde_json::Value;
+
+use super::ModelFolder;
+use crate::config::DecoderConfig;
+use crate::error::ModelError;
+use crate::generation_config::GenerationConfig;
+
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+impl ModelFolder {
+    /// Its tokenizer.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it is missing, broken, or of a kind that is not read.
+    pub fn tokenizer(&self) -> Result<TextTokenizer, ModelError> {
+        match self.made()? {
+            Some([tokenizer, config]) => {
+                let (tokenizer, config) = (tokenizer.to_string(), config.to_string());
+                let made = TextTokenizer::from_bytes(tokenizer.as_bytes(), Some(config.as_bytes()));
+                Ok(made?)
+            }
+            None => Ok(TextTokenizer::open(&self.dir)?),
+        }
+    }
+
+    /// The bytes of its `tokenizer.json`, or those that are made of a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Self::tokenizer`].
+    pub fn tokenizer_json(&self) -> Result<Vec<u8>, ModelError> {
+        match self.made()? {
+            Some([tokenizer, _]) => Ok(tokenizer.to_string().into_bytes()),
+            None => {
+                let path = self.dir.join(TOKENIZER);
+                fs::read(&path).map_err(ModelError::io("read", &path))
+            }
+        }
+    }
+
+    /// Its chat template, where it has one.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it cannot be read.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, ModelError> {
+        match self.made()? {
+            Some([_, config]) => Ok(ChatTemplate::from_config(config.to_string().as_bytes())?),
+            None => Ok(ChatTemplate::open(&self.dir)?),
+        }
+    }
+
+    /// How it wants tokens to be drawn.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the key of `generation_config.json` that cannot be used.
+    pub fn generation(&self) -> Result<GenerationConfig, ModelError> {
+        GenerationConfig::open(&self.dir)
+    }
+
+    /// Refuses a model that asks for something while training that is not computed.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the file and the key.
+    pub fn check_training(&self) -> Result<(), ModelError> {
+        match self.dir.join("config.json").is_file() {
+            true => DecoderConfig::check_training(&self.dir),
+            // A GGUF file says nothing of it.
+            false => Ok(()),
+        }
+    }
+
+    /// Files that are made of a GGUF file, by their names: what a folder of the model needs.
+    pub(crate) fn made_companions(&self) -> Result<Vec<(&'static str, String)>, ModelError> {
+        let made = self.made()?.into_iter();
+        let named = made.flat_map(|files| [TOKENIZER, TOKENIZER_CONFIG].into_iter().zip(files));
+        Ok(named.map(|(name, file)| (name, file.to_string())).collect())
+    }
+
+    /// `tokenizer.json` and `tokenizer_config.json` of a GGUF file. Nothing where the folder has
+    /// a tokenizer.
+    fn made(&self) -> Result<Option<[Value; 2]>, ModelError> {
+        match &self.gguf {
+            Some(gguf) if !self.dir.join(TOKENIZER).is_file() => gguf.tokenizer().map(Some),
+            _ => Ok(None),
+        }
+    }
+}

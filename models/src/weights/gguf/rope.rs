@@ -1,0 +1,82 @@
+//! The divisors of RoPE's frequencies (`rope_freqs.weight`), which Llama 3 has, as the keys of
+//! `config.json` that they were made from.
+
+use serde_json::{Map, Value, json};
+
+use super::container::GgufFile;
+use crate::error::ModelError;
+
+/// What every Llama 3 has: the file has only the divisors that these make.
+const LOW_FREQ_FACTOR: f64 = 1.0;
+const HIGH_FREQ_FACTOR: f64 = 4.0;
+const ORIGINAL_POSITIONS: f64 = 8_192.0;
+
+/// How far a divisor may be from the one that is made anew: the file's are rounded to f32, after
+/// several steps of another program.
+const TOLERANCE: f64 = 1e-5;
+
+/// The keys that make the divisors of the tensor `name`.
+pub(super) fn llama3(
+    file: &GgufFile,
+    name: &str,
+    rope: &Map<String, Value>,
+    config: &Map<String, Value>,
+) -> Result<Map<String, Value>, ModelError> {
+    let bad = |reason: &str| ModelError::BadPackedTensor {
+        path: file.path().to_path_buf(),
+        tensor: name.to_string(),
+        reason: format!("{reason}: take the model's safetensors"),
+    };
+    let tensor = file.tensors.get(name);
+    let tensor = tensor.ok_or_else(|| bad("it is not in the first part of the model"))?;
+    let width = config.get("head_dim").and_then(Value::as_u64).unwrap_or(0);
+    if tensor.format != Ok(concord_kernels::packed::BlockFormat::F32)
+        || tensor.shape.iter().map(|dim| *dim as u64).ne([width / 2])
+    {
+        return Err(bad(
+            "it must be F32, and have one number for each pair of a head",
+        ));
+    }
+    let words = file.bytes(tensor).as_chunks().0.iter();
+    let divisors: Vec<f64> = words.map(|w| f64::from(f32::from_le_bytes(*w))).collect();
+    // The slowest frequencies are divided by the whole factor.
+    let factor = divisors.last().copied().unwrap_or(1.0);
+    let theta = rope
+        .get("rope_theta")
+        .and_then(Value::as_f64)
+        .unwrap_or(0.0);
+    let expected = |pair: usize| divisor(theta, pair, divisors.len(), factor);
+    let is_llama3 = factor.is_finite()
+        && factor > 1.0
+        && divisors
+            .iter()
+            .enumerate()
+            .all(|(pair, found)| (found / expected(pair) - 1.0).abs() < TOLERANCE);
+    if !is_llama3 {
+        return Err(bad("its divisors are not those that a Llama 3 has"));
+    }
+    let keys = json!({
+        "rope_type": "llama3", "factor": factor, "low_freq_factor": LOW_FREQ_FACTOR,
+        "high_freq_factor": HIGH_FREQ_FACTOR,
+        "original_max_position_embeddings": ORIGINAL_POSITIONS as u64,
+    });
+    match keys {
+        Value::Object(keys) => Ok(keys),
+        _ => Ok(Map::new()),
+    }
+}
+
+/// By what the frequency of a pair is divided: by nothing where its wave is short, by the factor
+/// where it is long, and by something between the two in between.
+fn divisor(theta: f64, pair: usize, pairs: usize, factor: f64) -> f64 {
+    let wave = std::f64::consts::TAU * theta.powf(pair as f64 / pairs as f64);
+    if wave < ORIGINAL_POSITIONS / HIGH_FREQ_FACTOR {
+        1.0
+    } else if wave > ORIGINAL_POSITIONS / LOW_FREQ_FACTOR {
+        factor
+    } else {
+        let smooth =
+            (ORIGINAL_POSITIONS / wave - LOW_FREQ_FACTOR) / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR);
+        1.0 / ((1.0 - smooth) / factor + smooth)
+    }
+}

@@ -1,0 +1,90 @@
+//! `tokenizer.ggml.pre`: the name of a rule by which a text is cut before pairs are merged. The
+//! file has the name alone.
+
+use serde_json::{Value, json};
+
+/// How the texts of a vocabulary are cut.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PreTokenizer {
+    pub(super) normalizer: Value,
+    pub(super) pre_tokenizer: Value,
+    /// A piece that is a token is not merged.
+    pub(super) ignores_merges: bool,
+    /// Whether a text begins with the first token where the file does not say.
+    pub(super) adds_bos: bool,
+}
+
+/// Words with the sign before them, numbers of up to three digits, runs of signs, white space.
+const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The same with every digit on its own.
+const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Words by their capitals, with endings such as 's.
+const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The same without endings, and with every digit on its own.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The names that are known, for messages.
+pub(super) const KNOWN: &str = "llama-bpe, llama3, llama-v3, dbrx, smaug-bpe, qwen2, \
+    deepseek-r1-qwen, gpt-4o, llama4, tekken, gpt-2, phi-2, olmo, smollm, starcoder";
+
+/// The rule of a name, if it is known.
+pub(super) fn named(name: &str) -> Option<PreTokenizer> {
+    let plain = |pre_tokenizer: Value| PreTokenizer {
+        normalizer: Value::Null,
+        pre_tokenizer,
+        ignores_merges: false,
+        adds_bos: false,
+    };
+    Some(match name {
+        "llama-bpe" | "llama3" | "llama-v3" => PreTokenizer {
+            ignores_merges: true,
+            adds_bos: true,
+            ..plain(by(LLAMA_3))
+        },
+        "dbrx" | "smaug-bpe" => plain(by(LLAMA_3)),
+        "qwen2" | "deepseek-r1-qwen" => PreTokenizer {
+            normalizer: json!({"type": "NFC"}),
+            ..plain(by(QWEN_2))
+        },
+        "gpt-4o" | "llama4" => plain(by(GPT_4O)),
+        "tekken" => PreTokenizer {
+            ignores_merges: true,
+            adds_bos: true,
+            ..plain(by(TEKKEN))
+        },
+        "gpt-2" | "phi-2" | "olmo" => plain(bytes(true)),
+        "smollm" | "starcoder" => plain(json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Digits", "individual_digits": true}, bytes(true)
+        ]})),
+        _ => return None,
+    })
+}
+
+fn by(rule: &str) -> Value {
+    json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": false},
+        bytes(false)
+    ]})
+}
+
+/// Bytes as characters; with the rule of GPT-2, or without one.
+pub(super) fn bytes(by_rule: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+           "use_regex": by_rule})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_has_a_rule() {
+        for name in KNOWN.split(',') {
+            assert!(named(name.trim()).is_some(), "{name}");
+        }
+        assert_eq!(named("default"), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! AWQ in the order of its GEMM kernels: eight outputs in a word, interleaved.
+
+use std::ops::Range;
+
+use safetensors::Dtype;
+
+use super::PackedMatrix;
+use super::bits::field;
+use super::method::AwqOptions;
+use super::parts::PackedParts;
+use crate::error::ModelError;
+use crate::weights::rows::RowReader;
+
+const FIELDS: usize = 8;
+
+/// The place in the word of each of eight outputs.
+const PLACES: [usize; FIELDS] = [0, 4, 1, 5, 2, 6, 3, 7];
+
+pub(super) fn open<'a>(
+    options: &AwqOptions,
+    parts: PackedParts<'a>,
+) -> Result<PackedMatrix<'a>, ModelError> {
+    let qweight = parts.typed(".qweight", Dtype::I32)?;
+    let [inputs, words] = qweight.matrix()?;
+    let outputs = words.checked_mul(FIELDS);
+    let outputs = outputs.ok_or_else(|| qweight.bad("its outputs cannot be counted"))?;
+    let group = options.group_size.unwrap_or(inputs).max(1);
+    let groups = inputs.div_ceil(group);
+    let why = "qweight and group_size";
+    let qzeros = parts.typed(".qzeros", Dtype::I32)?;
+    let qzeros = qzeros.shaped(&[groups, words], why)?;
+    let scales = parts.part(".scales")?.shaped(&[groups, outputs], why)?;
+    Ok(PackedMatrix::new(vec![outputs, inputs], move || {
+        Ok(Awq {
+            inputs,
+            outputs,
+            group,
+            scales: scales.floats()?,
+            zeros: qzeros.words(),
+            words: qweight.words(),
+        })
+    }))
+}
+
+struct Awq<'a> {
+    inputs: usize,
+    outputs: usize,
+    group: usize,
+    /// By group and output.
+    scales: Vec<f32>,
+    zeros: &'a [[u8; 4]],
+    words: &'a [[u8; 4]],
+}
+
+impl RowReader for Awq<'_> {
+    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        let words = self.outputs / FIELDS;
+        for input in 0..self.inputs {
+            let group = input / self.group;
+            for (i, output) in rows.clone().enumerate() {
+                let (word, place) = (output / FIELDS, PLACES[output % FIELDS]);
+                let code = field(self.words[input * words + word], 4, place) as i32;
+                let zero = field(self.zeros[group * words + word], 4, place) as i32;
+                let scale = self.scales[group * self.outputs + output];
+                out[i * self.inputs + input] = scale * (code - zero) as f32;
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! bitsandbytes: 4-bit levels with a scale for each block of the flat matrix (NF4, FP4), and whole
+//! numbers of eight bits with a scale for each row (LLM.int8).
+
+use std::ops::Range;
+
+use safetensors::Dtype;
+use serde_json::{Map, Value};
+
+use super::PackedMatrix;
+use super::parts::{PackedParts, StoredPart};
+use crate::error::ModelError;
+use crate::json::{self, shown};
+use crate::weights::rows::RowReader;
+
+/// 1 / 127, as the library writes it in f32.
+const INT8_STEP: f32 = 0.007_874_016;
+
+pub(super) fn open(parts: PackedParts<'_>) -> Result<PackedMatrix<'_>, ModelError> {
+    match parts.find(".weight.absmax") {
+        Some(absmax) => open_levels(parts, absmax),
+        None => open_int8(parts),
+    }
+}
+
+fn open_int8(parts: PackedParts<'_>) -> Result<PackedMatrix<'_>, ModelError> {
+    let weight = parts.typed(".weight", Dtype::I8)?;
+    let [rows, cols] = weight.matrix()?;
+    let scb = parts.typed(".SCB", Dtype::F32)?;
+    let scb = scb.shaped(&[rows], "the rows of the weight")?;
+    if let Some(format) = parts.find(".weight_format")
+        && format.bytes.iter().any(|byte| *byte != 0)
+    {
+        return Err(format.bad(
+            "the weight is in the order of a kernel, and only that of rows (0) is read: load the \
+             model with a present bitsandbytes and save it again",
+        ));
+    }
+    Ok(PackedMatrix::new(vec![rows, cols], move || {
+        Ok(Int8 {
+            cols,
+            scales: scb.floats()?,
+            codes: weight.bytes,
+        })
+    }))
+}
+
+struct Int8<'a> {
+    cols: usize,
+    /// The largest magnitude of each row.
+    scales: Vec<f32>,
+    codes: &'a [u8],
+}
+
+impl RowReader for Int8<'_> {
+    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        for (row, out) in rows.zip(out.chunks_mut(self.cols.max(1))) {
+            let codes = &self.codes[row * self.cols..][..self.cols];
+            for (out, code) in out.iter_mut().zip(codes) {
+                // Two roundings, in this order.
+                *out = f32::from(*code as i8) * self.scales[row] * INT8_STEP;
+            }
+        }
+    }
+}
+
+/// What `weight.quant_state.bitsandbytes__nf4` says, as JSON.
+struct QuantState {
+    shape: [usize; 2],
+    block: usize,
+    /// Where the scales are codes, too: numbers that share one of theirs, and what is added.
+    nested: Option<(usize, f32)>,
+}
+
+/// Sizes of blocks that the library knows, and then some.
+const BLOCK_MAX: u64 = 1 << 20;
+
+impl QuantState {
+    fn read(part: &StoredPart) -> Result<Self, ModelError> {
+        let path = part.path();
+        let object = json::object(&path, part.bytes)?;
+        let size = |key: &str| {
+            let found = object.get(key).and_then(Value::as_u64);
+            let found = found.filter(|size| (1..=BLOCK_MAX).contains(size));
+            found.map(|size| size as usize).ok_or_else(|| {
+                part.bad(format!(
+                    "`{key}` must be a whole number from 1 to {BLOCK_MAX}"
+                ))
+            })
+        };
+        let nested = match object.get("nested_offset") {
+            None | Some(Value::Null) => None,
+            Some(value) => {
+                let offset = value.as_f64().map(|offset| offset as f32);
+                let offset = offset.filter(|offset| offset.is_finite());
+                let offset = offset
+                    .ok_or_else(|| part.bad(format!("`nested_offset` is {}", shown(value))))?;
+                Some((size("nested_blocksize")?, offset))
+            }
+        };
+        check_keys(part, &object)?;
+        Ok(Self {
+            shape: shape(part, object.get("shape"))?,
+            block: size("blocksize")?,
+            nested,
+        })
+    }
+}
+
+/// Refuses what is not known of. `dtype` is the type that the library rounds to, and the table of
+/// levels is in the file, whatever `quant_type` calls it.
+fn check_keys(part: &StoredPart, object: &Map<String, Value>) -> Result<(), ModelError> {
+    const KNOWN: [&str; 7] = [
+        "quant_type",
+        "blocksize",
+        "dtype",
+        "shape",
+        "nested_blocksize",
+        "nested_dtype",
+        "nested_offset",
+    ];
+    if let Some(key) = object.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+        return Err(part.bad(format!("nothing is known of its key `{key}`")));
+    }
+    match object.get("nested_dtype").and_then(Value::as_str) {
+        None | Some("float32") => Ok(()),
+        Some(other) => Err(part.bad(format!("`nested_dtype` is {other}, and must be float32"))),
+    }
+}
+
+fn shape(part: &StoredPart, value: Option<&Value>) -> Result<[usize; 2], ModelError> {
+    let dims = value.and_then(Value::as_array).map(Vec::as_slice);
+    let dim = |value: &Value| usize::try_from(value.as_u64()?).ok();
+    let shape = match dims {
+        Some([rows, cols]) => dim(rows).zip(dim(cols)),
+        _ => None,
+    };
+    let shape = shape.filter(|(rows, cols)| rows.checked_mul(*cols).is_some());
+    let (rows, cols) = shape.ok_or_else(|| part.bad("`shape` must be two sizes"))?;
+    Ok([rows, cols])
+}
+
+fn open_levels<'a>(
+    parts: PackedParts<'a>,
+    absmax: StoredPart<'a>,
+) -> Result<PackedMatrix<'a>, ModelError> {
+    let state = parts
+        .find(".weight.quant_state.bitsandbytes__nf4")
+        .or_else(|| parts.find(".weight.quant_state.bitsandbytes__fp4"));
+    let state = match state {
+        Some(state) => state,
+        None => parts.part(".weight.quant_state.bitsandbytes__nf4")?,
+    };
+    let QuantState {
+        shape,
+        block,
+        nested,
+    } = QuantState::read(&state)?;
+    let elements = shape[0] * shape[1];
+    // They may be written as numbers of another type: the bytes count.
+    let weight = parts.part(".weight")?;
+    let needed = elements.div_ceil(2);
+    let unit = (weight.dtype.bitsize() / 8).max(1);
+    if weight.bytes.len() < needed || weight.bytes.len() - needed >= unit {
+        return Err(weight.bad(format!(
+            "it has {} bytes, but the shape {shape:?} needs {needed}",
+            weight.bytes.len()
+        )));
+    }
+    let levels = parts.typed(".weight.quant_map", Dtype::F32)?;
+    let levels = levels.shaped(&[16], "codes of four bits")?;
+    let blocks = elements.div_ceil(block);
+    let why = "shape and blocksize";
+    let absmax = absmax.shaped(&[blocks], why)?;
+    let nested = nested
+        .map(|(block, offset)| Nested::open(&parts, absmax, block, offset))
+        .transpose()?;
+    Ok(PackedMatrix::new(shape.to_vec(), move || {
+        Ok(Levels {
+            cols: shape[1],
+            block,
+            scales: match nested {
+                Some(nested) => nested.scales()?,
+                None => absmax.floats()?,
+            },
+            levels: levels.floats()?,
+            codes: weight.bytes,
+        })
+    }))
+}
+
+/// Scales that are codes themselves ("double quantisation").
+struct Nested<'a> {
+    codes: &'a [u8],
+    block: usize,
+    offset: f32,
+    levels: StoredPart<'a>,
+    absmax: StoredPart<'a>,
+}
+
+impl<'a> Nested<'a> {
+    fn open(
+        parts: &PackedParts<'a>,
+        codes: StoredPart<'a>,
+        block: usize,
+        offset: f32,
+    ) -> Result<Self, ModelError> {
+        if codes.dtype != Dtype::U8 {
+            return Err(codes.bad(format!("it is {:?}, and nested scales are U8", codes.dtype)));
+        }
+        let blocks = codes.bytes.len().div_ceil(block);
+        let levels = parts.typed(".weight.nested_quant_map", Dtype::F32)?;
+        let absmax = parts.typed(".weight.nested_absmax", Dtype::F32)?;
+        Ok(Self {
+            codes: codes.bytes,
+            block,
+            offset,
+            levels: levels.shaped(&[256], "codes of eight bits")?,
+            absmax: absmax.shaped(&[blocks], "the scales and nested_blocksize")?,
+        })
+    }
+
+    fn scales(&self) -> Result<Vec<f32>, ModelError> {
+        let (levels, absmax) = (self.levels.floats()?, self.absmax.floats()?);
+        let codes = self.codes.iter().enumerate();
+        // Two roundings: never one fused operation.
+        Ok(codes
+            .map(|(i, code)| levels[usize::from(*code)] * absmax[i / self.block] + self.offset)
+            .collect())
+    }
+}
+
+struct Levels<'a> {
+    cols: usize,
+    /// Elements of the flat matrix that share a scale: blocks cross rows.
+    block: usize,
+    scales: Vec<f32>,
+    levels: Vec<f32>,
+    codes: &'a [u8],
+}
+
+impl RowReader for Levels<'_> {
+    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        let start = rows.start * self.cols;
+        for (i, out) in out.iter_mut().enumerate() {
+            let element = start + i;
+            let byte = self.codes[element / 2];
+            // The first of two is the high half.
+            let code = match element % 2 {
+                0 => byte >> 4,
+                _ => byte & 15,
+            };
+            *out = self.levels[usize::from(code)] * self.scales[element / self.block];
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Matrices of FP8 or of whole numbers, and scales that multiply them: one, one a row, or one for
+//! each block.
+
+use std::ops::Range;
+
+use concord_kernels::packed::{e4m3_to_f32, e8m0_to_f32};
+use safetensors::Dtype;
+
+use super::PackedMatrix;
+use super::method::Fp8Options;
+use super::parts::{PackedParts, StoredPart};
+use crate::error::ModelError;
+use crate::weights::rows::RowReader;
+
+/// FP8 by `weight_scale_inv`, which multiplies in spite of its name, or by `weight_scale`.
+pub(super) fn open_fp8<'a>(
+    options: &Fp8Options,
+    parts: PackedParts<'a>,
+) -> Result<PackedMatrix<'a>, ModelError> {
+    let weight = parts.typed(".weight", Dtype::F8_E4M3)?;
+    let scale = match parts.find(".weight_scale_inv") {
+        Some(scale) => scale,
+        None => parts.part(".weight_scale")?,
+    };
+    open(weight, scale, options.block)
+}
+
+/// The blocks of a matrix of `shape` that the scales of shape `scales` are for. One number is for
+/// all, a column for the rows, a matrix for blocks of `block`.
+fn blocks(shape: [usize; 2], scales: &[usize], block: Option<[usize; 2]>) -> Option<[usize; 2]> {
+    let [rows, cols] = shape;
+    match (scales, block) {
+        ([] | [1] | [1, 1], None) => Some([rows.max(1), cols.max(1)]),
+        ([one] | [one, 1], None) if *one == rows => Some([1, cols.max(1)]),
+        ([down, across], Some([high, wide])) => {
+            let fits = *down == rows.div_ceil(high) && *across == cols.div_ceil(wide);
+            fits.then_some([high, wide])
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn open<'a>(
+    weight: StoredPart<'a>,
+    scale: StoredPart<'a>,
+    block: Option<[usize; 2]>,
+) -> Result<PackedMatrix<'a>, ModelError> {
+    let shape = weight.matrix()?;
+    let block = blocks(shape, scale.shape, block).ok_or_else(|| {
+        scale.bad(match block {
+            None => format!(
+                "it has the shape {:?}: neither one scale nor one for each of {} rows",
+                scale.shape, shape[0]
+            ),
+            Some(block) => format!(
+                "it has the shape {:?}, and not one scale for each block of {block:?} in {shape:?}",
+                scale.shape
+            ),
+        })
+    })?;
+    Ok(PackedMatrix::new(shape.to_vec(), move || {
+        Ok(Scaled {
+            cols: shape[1],
+            block,
+            scales: scales(&scale)?,
+            is_fp8: weight.dtype == Dtype::F8_E4M3,
+            codes: weight.bytes,
+        })
+    }))
+}
+
+/// Scales as numbers, or as powers of two (e8m0).
+fn scales(part: &StoredPart) -> Result<Vec<f32>, ModelError> {
+    if part.dtype != Dtype::F8_E8M0 {
+        return part.floats();
+    }
+    match part.bytes.iter().position(|byte| *byte == 255) {
+        Some(i) => Err(part.bad(format!("number {i} is NaN: download the file again"))),
+        None => Ok(part.bytes.iter().map(|byte| e8m0_to_f32(*byte)).collect()),
+    }
+}
+
+struct Scaled<'a> {
+    cols: usize,
+    /// Rows and columns that share a scale.
+    block: [usize; 2],
+    scales: Vec<f32>,
+    is_fp8: bool,
+    codes: &'a [u8],
+}
+
+impl RowReader for Scaled<'_> {
+    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        let [high, wide] = self.block;
+        let across = self.cols.div_ceil(wide);
+        for (row, out) in rows.zip(out.chunks_mut(self.cols.max(1))) {
+            let codes = &self.codes[row * self.cols..][..self.cols];
+            for (col, (out, code)) in out.iter_mut().zip(codes).enumerate() {
+                let scale = self.scales[row / high * across + col / wide];
+                let number = match self.is_fp8 {
+                    true => e4m3_to_f32(*code),
+                    false => f32::from(*code as i8),
+                };
+                *out = number * scale;
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Which tensors of a folder are parts of packed weights.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::file::TensorFile;
+use super::packed::{PackedMatrix, PackedParts, QuantMethod};
+use super::shards::TensorHome;
+use crate::error::ModelError;
+use crate::json;
+
+/// The packed weights of a folder.
+#[derive(Debug)]
+pub(super) struct Quantized {
+    method: QuantMethod,
+    /// What the names of the parts begin with, by the name of the weight.
+    modules: BTreeMap<String, String>,
+    parts: BTreeMap<String, TensorHome>,
+}
+
+/// Files that programs wrote before `config.json` had a key for it.
+const OLDER: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+
+/// Parts of weights, by the method's markers: where a name ends with a marker, the module is what
+/// stands before it, and the parts are all those with these ends.
+struct PartNames {
+    markers: &'static [&'static str],
+    ends: &'static [&'static str],
+    /// What the weight's name has after the module.
+    weight: &'static str,
+}
+
+const GPTQ: PartNames = PartNames {
+    markers: &[".qweight"],
+    ends: &[".qweight", ".qzeros", ".scales", ".g_idx"],
+    weight: ".weight",
+};
+const COMPRESSED: PartNames = PartNames {
+    markers: &[".weight_packed", ".weight_scale"],
+    ends: &[
+        ".weight",
+        ".weight_packed",
+        ".weight_shape",
+        ".weight_scale",
+        ".weight_zero_point",
+        ".weight_g_idx",
+        // Of activations, which are not rounded here.
+        ".input_scale",
+        ".input_zero_point",
+        ".output_scale",
+        ".output_zero_point",
+    ],
+    weight: ".weight",
+};
+const FP8: PartNames = PartNames {
+    markers: &[".weight_scale_inv", ".weight_scale"],
+    ends: &[
+        ".weight",
+        ".weight_scale_inv",
+        ".weight_scale",
+        // Of activations, which are not rounded here.
+        ".input_scale",
+        ".activation_scale",
+        ".input_scale_ub",
+    ],
+    weight: ".weight",
+};
+const BITSANDBYTES: PartNames = PartNames {
+    markers: &[".weight.absmax", ".SCB"],
+    ends: &[
+        ".weight",
+        ".weight.absmax",
+        ".weight.quant_map",
+        ".weight.nested_absmax",
+        ".weight.nested_quant_map",
+        ".weight.quant_state.bitsandbytes__nf4",
+        ".weight.quant_state.bitsandbytes__fp4",
+        ".SCB",
+        ".weight_format",
+    ],
+    weight: ".weight",
+};
+const MXFP4: PartNames = PartNames {
+    markers: &["_blocks"],
+    ends: &["_blocks", "_scales"],
+    weight: "",
+};
+
+impl Quantized {
+    /// Finds the packed weights of a folder, whose parts are taken out of `homes`. None where
+    /// neither `config` nor an older file says that there are any.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the key that cannot be used.
+    pub(super) fn find(
+        dir: &Path,
+        config: &str,
+        homes: &mut BTreeMap<String, TensorHome>,
+    ) -> Result<Option<Self>, ModelError> {
+        let Some(method) = method(dir, config)? else {
+            return Ok(None);
+        };
+        let names = match method {
+            QuantMethod::Gptq(_) | QuantMethod::Awq(_) => GPTQ,
+            QuantMethod::Compressed(_) => COMPRESSED,
+            QuantMethod::Fp8(_) => FP8,
+            QuantMethod::Bitsandbytes => BITSANDBYTES,
+            QuantMethod::Mxfp4 => MXFP4,
+        };
+        let mut modules = BTreeMap::new();
+        for name in homes.keys() {
+            let module = names.markers.iter().find_map(|end| name.strip_suffix(end));
+            if let Some(module) = module {
+                modules.insert(format!("{module}{}", names.weight), module.to_string());
+            }
+        }
+        let mut parts = BTreeMap::new();
+        for module in modules.values() {
+            for end in names.ends {
+                let name = format!("{module}{end}");
+                if let Some(home) = homes.remove(&name) {
+                    parts.insert(name, home);
+                }
+            }
+        }
+        Ok(Some(Self {
+            method,
+            modules,
+            parts,
+        }))
+    }
+
+    /// The names of the packed weights.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
+    /// The packed weight `name`, if it is one.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the part that is missing or broken.
+    pub(super) fn matrix<'a>(
+        &'a self,
+        files: &'a [TensorFile],
+        name: &str,
+    ) -> Result<Option<PackedMatrix<'a>>, ModelError> {
+        let Some(module) = self.modules.get(name) else {
+            return Ok(None);
+        };
+        let parts = PackedParts {
+            files,
+            homes: &self.parts,
+            module,
+        };
+        PackedMatrix::open(&self.method, parts).map(Some)
+    }
+
+    /// Where the first part of a packed weight is.
+    pub(super) fn home(&self, name: &str) -> Option<&TensorHome> {
+        let module = self.modules.get(name)?;
+        let mut parts = self.parts.range(module.clone()..);
+        let (part, home) = parts.next()?;
+        part.starts_with(module.as_str()).then_some(home)
+    }
+}
+
+/// What `quantization_config` says, or else one of the older files.
+fn method(dir: &Path, config: &str) -> Result<Option<QuantMethod>, ModelError> {
+    let path = dir.join("config.json");
+    let object = json::object(&path, config.as_bytes())?;
+    match object.get("quantization_config") {
+        Some(Value::Object(config)) if !config.is_empty() => {
+            return QuantMethod::read(&path, config).map(Some);
+        }
+        None | Some(Value::Null | Value::Object(_)) => {}
+        Some(other) => {
+            return Err(ModelError::BadValue {
+                path,
+                key: "quantization_config",
+                found: json::shown(other),
+                expected: "must be an object".to_string(),
+            });
+        }
+    }
+    for name in OLDER {
+        let path = dir.join(name);
+        if path.is_file() {
+            let text = std::fs::read(&path).map_err(ModelError::io("read", &path))?;
+            let config: Map<String, Value> = json::object(&path, &text)?;
+            return QuantMethod::read(&path, &config).map(Some);
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,98 @@
+//! GGUF files as models: what transformers computes from their decoded weights, and the same bits
+//! however the numbers are stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use concord_kernels::Device;
+use concord_kernels::coded::Precision;
+use concord_models::decoder::{Batch, Precisions, Stage, StageInput, StageOptions, next_tokens};
+use concord_models::weights::{ModelFolder, TensorFile};
+
+use crate::vectors::packed;
+
+const FILES: [&str; 5] = [
+    "tinystories-260k-F16",
+    "tinystories-260k-Q8_0",
+    "llama-h256-F16",
+    "llama-h256-Q8_0",
+    "llama-h256-Q4_K",
+];
+
+/// The logits of every position, on a device.
+pub fn logits(model: &ModelFolder, device: Device, tokens: &[u32]) -> Vec<f32> {
+    let config = Arc::new(model.config().clone());
+    let options = StageOptions {
+        device,
+        layers: 0..config.layers as u32,
+        config,
+        precisions: Precisions {
+            weights: Precision::I16,
+            activations: Precision::I16,
+        },
+        lora: None,
+        trains_all: false,
+        positions: 64,
+    };
+    let stage = Stage::load(options, model, &BTreeMap::new()).unwrap();
+    let batch = Batch {
+        sequences: 1,
+        sequence_len: tokens.len(),
+        tokens: tokens.to_vec(),
+        targets: next_tokens(tokens, &vec![1; tokens.len()], tokens.len()),
+    };
+    let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
+    stage.logits(&hidden).unwrap().data().to_vec()
+}
+
+#[test]
+fn logits_are_those_of_transformers_on_the_decoded_weights() {
+    for name in FILES {
+        let Some(path) = packed(&format!("{name}.gguf")) else {
+            return;
+        };
+        let model = ModelFolder::open(&path).unwrap();
+        let reference = path.with_file_name(format!("{name}.logits.safetensors"));
+        let reference = TensorFile::open(&reference).unwrap();
+        let ids = reference.load_i64("input_ids").unwrap();
+        let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+        let expected = reference.load("logits_decoded_f32").unwrap();
+        let found = logits(&model, Device::cpu(2), &ids);
+        assert_eq!(found.len(), expected.data().len());
+        let pairs = || found.iter().zip(expected.data());
+        let largest = expected.data().iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+        let off = pairs().fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(off <= 1e-3 * largest, "{name}: {off} of {largest}");
+    }
+}
+
+/// The F16 file was made of the folder: the same numbers, in another order of rows.
+#[test]
+fn a_gguf_file_has_the_numbers_of_the_folder_it_was_made_of() {
+    for (file, folder) in [
+        ("tinystories-260k-F16.gguf", "../../models/tinystories-260k"),
+        ("llama-h256-F16.gguf", "llama-h256"),
+    ] {
+        let (Some(file), Some(folder)) = (packed(file), packed(folder)) else {
+            return;
+        };
+        let (file, folder) = (
+            ModelFolder::open(&file).unwrap(),
+            ModelFolder::open(&folder).unwrap(),
+        );
+        let (found, expected) = (file.config(), folder.config());
+        assert_eq!(found.rope, expected.rope);
+        assert_eq!((found.bos, &found.eos), (expected.bos, &expected.eos));
+        assert_eq!(found.tie_embeddings, expected.tie_embeddings);
+        for spec in expected.tensors() {
+            let (found, expected) = (file.load(&spec.name), folder.load(&spec.name));
+            let (found, expected) = (found.unwrap(), expected.unwrap());
+            assert_eq!(found.shape(), expected.shape());
+            let off = found.data().iter().zip(expected.data());
+            // tinystories is F32 there.
+            let off = off.map(|(a, b)| (a - b).abs() / b.abs().max(1e-4));
+            let off = off.fold(0.0_f32, f32::max);
+            assert!(off <= 1.0 / 1_024.0, "{}: {off}", spec.name);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Packed weights against what their own libraries decode (`shared/reference/packed`), by bits;
+//! and models in GGUF and in packed safetensors, whole and broken.
+
+mod blocks;
+mod gguf;
+mod gguf_writer;
+mod hostile;
+mod storages;
+mod tokenizers;
+mod vectors;

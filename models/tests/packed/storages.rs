@@ -1,0 +1,530 @@
+//! One set of values in every storage that can hold it: the same bits of everything computed.
+//!
+//! The values of the matrices are -1, 0, 1 and 2, times a power of two.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use concord_kernels::Device;
+use concord_models::config::DecoderConfig;
+use concord_models::weights::ModelFolder;
+use serde_json::{Map, Value, json};
+
+use crate::gguf::logits;
+use crate::gguf_writer::GgufWriter;
+
+const STEP: f32 = 0.03125;
+/// The same as an f16.
+const STEP_F16: [u8; 2] = [0, 0x28];
+const VOCAB: usize = 64;
+const TOKENS: [u32; 7] = [1, 5, 60, 33, 2, 2, 17];
+
+fn config() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": VOCAB,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "bos_token_id": null, "eos_token_id": [], "tie_word_embeddings": false
+    })
+}
+
+/// The matrices as levels from -1 to 2, the vectors as they are.
+struct Levels {
+    matrices: BTreeMap<String, ([usize; 2], Vec<i8>)>,
+    vectors: BTreeMap<String, Vec<f32>>,
+}
+
+fn levels() -> Levels {
+    let config = DecoderConfig::from_json(&config().to_string()).unwrap();
+    let mut state = 12_345_u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 16
+    };
+    let (mut matrices, mut vectors) = (BTreeMap::new(), BTreeMap::new());
+    for spec in config.tensors() {
+        match spec.shape.as_slice() {
+            &[rows, cols] => {
+                let levels = (0..rows * cols).map(|_| (next() % 4) as i8 - 1).collect();
+                matrices.insert(spec.name, ([rows, cols], levels));
+            }
+            other => {
+                let count = other.iter().product::<usize>();
+                let vector = (0..count).map(|_| 0.5 + (next() % 64) as f32 / 64.0);
+                vectors.insert(spec.name, vector.collect());
+            }
+        }
+    }
+    Levels { matrices, vectors }
+}
+
+fn le(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+fn f32s(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
+    le(values.into_iter().map(f32::to_bits))
+}
+
+type Stored = Vec<(&'static str, &'static str, Vec<usize>, Vec<u8>)>;
+
+/// How a matrix of levels is stored: ends of names, types, shapes and bytes.
+type Store = fn([usize; 2], &[i8]) -> Stored;
+
+fn plain_f32(shape: [usize; 2], levels: &[i8]) -> Stored {
+    let bytes = f32s(levels.iter().map(|level| f32::from(*level) * STEP));
+    vec![(".weight", "F32", shape.to_vec(), bytes)]
+}
+
+fn plain_bf16(shape: [usize; 2], levels: &[i8]) -> Stored {
+    let values = levels.iter().map(|level| f32::from(*level) * STEP);
+    let bytes = values.flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes());
+    vec![(".weight", "BF16", shape.to_vec(), bytes.collect())]
+}
+
+/// Words along the inputs, zeros one less.
+fn gptq([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let mut words = vec![0_u32; cols / 8 * rows];
+    for (i, level) in levels.iter().enumerate() {
+        let (row, col) = (i / cols, i % cols);
+        words[col / 8 * rows + row] |= ((level + 8) as u32) << (4 * (col % 8));
+    }
+    let groups = cols / 128;
+    let zeros = vec![0x7777_7777_u32; groups * rows / 8];
+    vec![
+        (".qweight", "I32", vec![cols / 8, rows], le(words)),
+        (".qzeros", "I32", vec![groups, rows / 8], le(zeros)),
+        (
+            ".scales",
+            "F16",
+            vec![groups, rows],
+            STEP_F16.repeat(groups * rows),
+        ),
+    ]
+}
+
+/// Words along the outputs, interleaved.
+fn awq([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let mut words = vec![0_u32; cols * rows / 8];
+    for (i, level) in levels.iter().enumerate() {
+        let (row, col) = (i / cols, i % cols);
+        let place = [0, 4, 1, 5, 2, 6, 3, 7][row % 8];
+        words[col * (rows / 8) + row / 8] |= ((level + 5) as u32) << (4 * place);
+    }
+    let groups = cols / 128;
+    let zeros = vec![0x5555_5555_u32; groups * rows / 8];
+    vec![
+        (".qweight", "I32", vec![cols, rows / 8], le(words)),
+        (".qzeros", "I32", vec![groups, rows / 8], le(zeros)),
+        (
+            ".scales",
+            "F16",
+            vec![groups, rows],
+            STEP_F16.repeat(groups * rows),
+        ),
+    ]
+}
+
+fn compressed([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let words = levels.chunks(8).map(|some| {
+        let fields = some.iter().enumerate();
+        fields.fold(0, |word, (i, level)| word | ((level + 8) as u32) << (4 * i))
+    });
+    let shape = [rows as u64, cols as u64].map(u64::to_le_bytes).concat();
+    let scales = STEP_F16.repeat(rows * cols / 64);
+    vec![
+        (".weight_packed", "I32", vec![rows, cols / 8], le(words)),
+        (".weight_shape", "I64", vec![2], shape),
+        (".weight_scale", "F16", vec![rows, cols / 64], scales),
+    ]
+}
+
+fn e4m3(level: i8) -> u8 {
+    // 0, 1, 2 and -1: exponent 7 is that of 1.
+    [0xb8, 0, 0x38, 0x40][(level + 1) as usize]
+}
+
+fn fp8([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let blocks = vec![rows.div_ceil(128), cols.div_ceil(128)];
+    let scales = vec![STEP; blocks[0] * blocks[1]];
+    let codes = levels.iter().map(|level| e4m3(*level)).collect();
+    vec![
+        (".weight", "F8_E4M3", vec![rows, cols], codes),
+        (".weight_scale_inv", "F32", blocks, f32s(scales)),
+    ]
+}
+
+fn fp8_ue8m0([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let mut parts = fp8([rows, cols], levels);
+    let count = parts[1].2.iter().product();
+    parts[1].1 = "F8_E8M0";
+    // 2^-5.
+    parts[1].3 = vec![122; count];
+    parts
+}
+
+/// Levels of a table of the file's own.
+fn bitsandbytes([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let codes = levels
+        .chunks(2)
+        .map(|pair| ((pair[0] + 1) as u8) << 4 | (pair[1] + 1) as u8);
+    let codes: Vec<u8> = codes.collect();
+    let mut table = [0.0; 16];
+    table[..4].copy_from_slice(&[-1.0, 0.0, 1.0, 2.0]);
+    let state = json!({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16",
+                       "shape": [rows, cols]});
+    let state = state.to_string().into_bytes();
+    let blocks = rows * cols / 64;
+    vec![
+        (".weight", "U8", vec![codes.len(), 1], codes),
+        (
+            ".weight.absmax",
+            "F32",
+            vec![blocks],
+            f32s(vec![STEP; blocks]),
+        ),
+        (".weight.quant_map", "F32", vec![16], f32s(table)),
+        (
+            ".weight.quant_state.bitsandbytes__nf4",
+            "U8",
+            vec![state.len()],
+            state,
+        ),
+    ]
+}
+
+/// A safetensors folder: embedding and head as they are, the layers' matrices as `store` has them.
+fn write_folder(folder: &Path, quantization: Value, store: Store) {
+    let mut config = config();
+    if !quantization.is_null() {
+        config["quantization_config"] = quantization;
+    }
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let Levels { matrices, vectors } = levels();
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    let mut put = |name: String, dtype: &str, shape: &[usize], bytes: &[u8]| {
+        let start = data.len();
+        data.extend(bytes);
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert(name, entry);
+    };
+    for (name, (shape, levels)) in &matrices {
+        let module = name.strip_suffix(".weight").unwrap();
+        let store = if module.contains("layers") {
+            store
+        } else {
+            plain_f32
+        };
+        for (end, dtype, shape, bytes) in store(*shape, levels) {
+            put(format!("{module}{end}"), dtype, &shape, &bytes);
+        }
+    }
+    for (name, vector) in &vectors {
+        put(
+            name.clone(),
+            "F32",
+            &[vector.len()],
+            &f32s(vector.iter().copied()),
+        );
+    }
+    let header = Value::Object(header).to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    let file = [&length[..], header.as_bytes(), &data].concat();
+    fs::write(folder.join("model.safetensors"), file).unwrap();
+}
+
+/// Blocks of a row of levels, for each type of ggml: its number, and a block of it.
+const BLOCKS: [(&str, u32, usize, fn(&[i8]) -> Vec<u8>); 13] = [
+    ("F32", 0, 1, |l| f32s([f32::from(l[0]) * STEP])),
+    ("F16", 1, 1, |l| {
+        [[0, 0xa8], [0, 0], [0, 0x28], [0, 0x2c]][(l[0] + 1) as usize].to_vec()
+    }),
+    ("BF16", 30, 1, |l| {
+        f32s([f32::from(l[0]) * STEP])[2..].to_vec()
+    }),
+    ("Q8_0", 8, 32, |l| {
+        [STEP_F16.to_vec(), l.iter().map(|l| *l as u8).collect()].concat()
+    }),
+    ("Q4_0", 2, 32, |l| {
+        [STEP_F16.to_vec(), nibbles(l, 8)].concat()
+    }),
+    ("Q4_1", 3, 32, |l| {
+        [STEP_F16.to_vec(), vec![0, 0xb0], nibbles(l, 4)].concat()
+    }),
+    ("Q5_0", 6, 32, |l| {
+        // 16 and above: the fifth bit says so.
+        let fifth = l
+            .iter()
+            .enumerate()
+            .map(|(i, l)| u32::from(*l >= 0) << i)
+            .sum::<u32>();
+        let low: Vec<i8> = l
+            .iter()
+            .map(|l| if *l >= 0 { *l } else { l + 16 })
+            .collect();
+        [
+            STEP_F16.to_vec(),
+            fifth.to_le_bytes().to_vec(),
+            nibbles(&low, 0),
+        ]
+        .concat()
+    }),
+    ("Q5_1", 7, 32, |l| {
+        [STEP_F16.to_vec(), vec![0, 0xa8], vec![0; 4], nibbles(l, 1)].concat()
+    }),
+    ("MXFP4", 39, 32, |l| {
+        let codes: Vec<i8> = l.iter().map(|l| [10, 0, 2, 4][(l + 1) as usize]).collect();
+        [vec![122], nibbles(&codes, 0)].concat()
+    }),
+    ("Q2_K", 10, 256, |l| {
+        let halves = l.chunks(128).flat_map(|half| {
+            (0..32).map(|i| {
+                (0..4)
+                    .map(|r| ((half[32 * r + i] + 1) as u8) << (2 * r))
+                    .sum()
+            })
+        });
+        [
+            vec![0x11; 16],
+            halves.collect(),
+            STEP_F16.to_vec(),
+            STEP_F16.to_vec(),
+        ]
+        .concat()
+    }),
+    ("Q4_K", 12, 256, |l| {
+        // All scales and minima are 1.
+        let six = [vec![1; 8], vec![0x11; 4]].concat();
+        [STEP_F16.to_vec(), STEP_F16.to_vec(), six, pairs(l)].concat()
+    }),
+    ("Q5_K", 13, 256, |l| {
+        let six = [vec![1; 8], vec![0x11; 4]].concat();
+        [
+            STEP_F16.to_vec(),
+            STEP_F16.to_vec(),
+            six,
+            vec![0; 32],
+            pairs(l),
+        ]
+        .concat()
+    }),
+    ("Q6_K", 14, 256, |l| {
+        // Codes from 31 on: 32 above the level.
+        let code = |l: i8| (l + 32) as u8;
+        let (mut low, mut high) = (vec![0; 128], vec![0; 64]);
+        for (i, l) in l.iter().enumerate() {
+            let (n, run, at) = (i / 128, i % 128 / 32, i % 32);
+            low[64 * n + 32 * (run % 2) + at] |= (code(*l) & 15) << (4 * (run / 2));
+            high[32 * n + at] |= code(*l) >> 4 << (2 * run);
+        }
+        [low, high, vec![1; 16], STEP_F16.to_vec()].concat()
+    }),
+];
+
+/// Codes of 32 numbers: i and i + 16 in a byte.
+fn nibbles(levels: &[i8], zero: i8) -> Vec<u8> {
+    let code = |i: usize| ((levels[i] + zero) as u8) & 15;
+    (0..16).map(|i| code(i) | code(i + 16) << 4).collect()
+}
+
+/// Codes of 256 numbers as Q4_K has them: two runs of 32 in 32 bytes.
+fn pairs(levels: &[i8]) -> Vec<u8> {
+    let runs = levels.chunks(64);
+    let byte = |run: &[i8], i: usize| (run[i] + 1) as u8 | ((run[i + 32] + 1) as u8) << 4;
+    runs.flat_map(|run| (0..32).map(move |i| byte(run, i)).collect::<Vec<u8>>())
+        .collect()
+}
+
+/// The names of GGUF; q and k interleaved, as the architecture `llama` has them.
+fn gguf_name(name: &str) -> String {
+    let fixed = [
+        ("model.embed_tokens.weight", "token_embd.weight"),
+        ("model.norm.weight", "output_norm.weight"),
+        ("lm_head.weight", "output.weight"),
+    ];
+    if let Some((_, gguf)) = fixed.iter().find(|(known, _)| *known == name) {
+        return (*gguf).to_string();
+    }
+    let name = name.replace("model.layers.", "blk.");
+    let parts = [
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    parts
+        .iter()
+        .fold(name, |name, (from, to)| name.replace(from, to))
+}
+
+fn interleaved(levels: &[i8], cols: usize) -> Vec<i8> {
+    let rows: Vec<&[i8]> = levels.chunks(cols).collect();
+    let heads = rows.chunks(64);
+    heads
+        .flat_map(|head| (0..64).map(move |row| head[row / 2 + row % 2 * 32]))
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// The model as a GGUF file, its matrices in one type.
+pub fn gguf(kind: u32, elements: usize, block: fn(&[i8]) -> Vec<u8>) -> GgufWriter {
+    let mut file = GgufWriter::model("llama", VOCAB as u32);
+    let Levels { matrices, vectors } = levels();
+    for (name, ([rows, cols], levels)) in &matrices {
+        let is_turned = name.contains("q_proj") || name.contains("k_proj");
+        let levels = match is_turned {
+            true => interleaved(levels, *cols),
+            false => levels.clone(),
+        };
+        let bytes = levels.chunks(elements).flat_map(block).collect();
+        file.tensor(&gguf_name(name), &[*rows, *cols], kind, bytes);
+    }
+    for (name, vector) in &vectors {
+        let bytes = f32s(vector.iter().copied());
+        file.tensor(&gguf_name(name), &[vector.len()], 0, bytes);
+    }
+    file
+}
+
+/// A Q4_K model, for tests of broken files.
+pub fn q4_k() -> GgufWriter {
+    let (_, kind, elements, block) = BLOCKS[10];
+    gguf(kind, elements, block)
+}
+
+fn bits(model: &ModelFolder) -> Vec<u32> {
+    let logits = logits(model, Device::cpu(2), &TOKENS);
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+fn same_tensors(model: &ModelFolder, expected: &ModelFolder, what: &str) {
+    assert_eq!(model.config(), expected.config(), "{what}");
+    for spec in expected.config().tensors() {
+        let (found, expected) = (model.load(&spec.name), expected.load(&spec.name));
+        let (found, expected) = (found.unwrap(), expected.unwrap());
+        let is_same = found
+            .data()
+            .iter()
+            .zip(expected.data())
+            .all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(
+            is_same && found.shape() == expected.shape(),
+            "{what}: {}",
+            spec.name
+        );
+    }
+}
+
+/// The methods of safetensors that can hold the values, as `quantization_config` and parts.
+pub fn methods() -> Vec<(&'static str, Value, Store)> {
+    let weights = json!({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64,
+                         "symmetric": true});
+    let groups = json!({"g": {"targets": ["Linear"], "weights": weights}});
+    let fp8_config = json!({"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3",
+                            "activation_scheme": "dynamic"});
+    vec![
+        ("BF16", Value::Null, plain_bf16),
+        (
+            "GPTQ",
+            json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": true,
+                   "desc_act": false}),
+            gptq,
+        ),
+        (
+            "AWQ",
+            json!({"quant_method": "awq", "bits": 4, "group_size": 128}),
+            awq,
+        ),
+        (
+            "compressed-tensors",
+            json!({"quant_method": "compressed-tensors", "format": "pack-quantized",
+                   "config_groups": groups}),
+            compressed,
+        ),
+        ("FP8", fp8_config.clone(), fp8),
+        ("FP8 with powers of two", fp8_config, fp8_ue8m0),
+        (
+            "bitsandbytes",
+            json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
+            bitsandbytes,
+        ),
+    ]
+}
+
+/// Writes the model by one of [`methods`].
+pub fn write_packed(folder: &Path, quantization: Value, store: Store) {
+    write_folder(folder, quantization, store);
+}
+
+#[test]
+fn one_set_of_values_has_one_result_however_it_is_stored() {
+    let plain = tempfile::tempdir().unwrap();
+    write_folder(plain.path(), Value::Null, plain_f32);
+    let plain = ModelFolder::open(plain.path()).unwrap();
+    let expected = bits(&plain);
+    assert!(expected.iter().any(|bits| *bits != expected[0]));
+    for (name, quantization, store) in methods() {
+        let folder = tempfile::tempdir().unwrap();
+        write_folder(folder.path(), quantization, store);
+        let model = ModelFolder::open(folder.path()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        same_tensors(&model, &plain, name);
+        assert_eq!(bits(&model), expected, "{name}");
+        if name != "BF16" {
+            assert_eq!(model.config_json(), plain.config_json(), "{name}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (name, kind, elements, block) in BLOCKS {
+        let path = folder.path().join("model.gguf");
+        fs::write(&path, gguf(kind, elements, block).whole()).unwrap();
+        let model = ModelFolder::open(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        same_tensors(&model, &plain, name);
+        assert_eq!(bits(&model), expected, "{name}");
+    }
+}
+
+/// What a content address is taken of does not depend on the storage, where it holds the same type.
+#[test]
+fn bytes_are_those_of_the_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let collected = |model: &ModelFolder, name: &str| {
+        let mut all = Vec::new();
+        let taken = model.each_bytes(name, &mut |bytes| {
+            all.extend_from_slice(bytes);
+            Ok(())
+        });
+        taken.unwrap();
+        all
+    };
+    let plain = tempfile::tempdir().unwrap();
+    for (index, store) in [
+        (0, plain_f32 as Store),
+        (2, plain_bf16),
+        (3, plain_f32),
+        (10, plain_f32),
+    ] {
+        write_folder(plain.path(), Value::Null, store);
+        let plain = ModelFolder::open(plain.path()).unwrap();
+        let (name, kind, elements, block) = BLOCKS[index];
+        let path = folder.path().join("model.gguf");
+        fs::write(&path, gguf(kind, elements, block).whole()).unwrap();
+        let model = ModelFolder::open(&path).unwrap();
+        for spec in plain.config().layer_tensors(1) {
+            let what = format!("{name} {}", spec.name);
+            assert_eq!(model.dtype(&spec.name), plain.dtype(&spec.name), "{what}");
+            assert_eq!(
+                collected(&model, &spec.name),
+                plain.bytes(&spec.name).unwrap(),
+                "{what}"
+            );
+        }
+    }
+}
