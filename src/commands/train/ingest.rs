@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
+use concord_models::config::DecoderConfig;
 use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::peft::Adapter;
@@ -77,9 +78,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         told.push(Told::note(ASSUMED));
     }
     let learns_answers = |source: &DatasetSource| source.kind == DatasetKind::Instruct;
-    if job.datasets.iter().any(learns_answers)
-        && !matches!(folder.chat_template(), Ok(None))
-    {
+    if job.datasets.iter().any(learns_answers) && !matches!(folder.chat_template(), Ok(None)) {
         told.push(Told::note(NO_TEMPLATE));
     }
     let adapter = initial_adapter(job, &folder)?;
