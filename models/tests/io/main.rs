@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod defaults;
 mod export;
+mod families;
 mod fixtures;
 mod generation;
 mod head;
