@@ -117,6 +117,8 @@ pub struct DecoderConfig {
     pub embedding_multiplier: Option<f32>,
     /// What attention and feed-forward layer add is multiplied by it.
     pub residual_multiplier: Option<f32>,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
     /// Logits are multiplied by it: the hidden states after the last norm are.
     pub logit_multiplier: Option<f32>,
     /// Logits y become `cap * tanh(y / cap)`.
@@ -143,6 +145,19 @@ impl DecoderConfig {
         let is_local = self.local_rope.is_some() && self.sliding_window[layer].is_some();
         let is_rotated = !self.unrotated.contains(&layer);
         is_rotated.then_some(usize::from(is_local))
+    }
+
+    /// Whether what is computed of a token depends on the longest length that is declared: a stage
+    /// for more positions then computes something else than one for fewer.
+    pub fn depends_on_length(&self) -> bool {
+        let ropes = [Some(&self.rope), self.local_rope.as_ref()];
+        let depends = |rope: &Rope| {
+            matches!(
+                rope.scaling,
+                RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. }
+            )
+        };
+        ropes.into_iter().flatten().any(depends)
     }
 
     /// The layers without a window.

@@ -30,7 +30,9 @@ impl WeightBytes {
         Self {
             layer: config.layer_tensors(0).iter().map(held).sum(),
             embed: 4 * vocab * hidden,
-            head: held(&head) + 4 * hidden * if config.norm.has_bias() { 2 } else { 1 },
+            head: held(&head)
+                + if config.head_bias { 4 * vocab } else { 0 }
+                + 4 * hidden * if config.norm.has_bias() { 2 } else { 1 },
         }
     }
 

@@ -47,6 +47,7 @@ pub fn tiny_llama() -> DecoderConfig {
         sinks: false,
         embedding_multiplier: None,
         residual_multiplier: None,
+        head_bias: false,
         logit_multiplier: None,
         logit_soft_cap: None,
         tie_embeddings: false,

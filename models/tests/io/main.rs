@@ -8,6 +8,7 @@ mod config;
 mod data;
 mod defaults;
 mod export;
+mod families;
 mod fixtures;
 mod generation;
 mod head;

@@ -90,6 +90,9 @@ impl Stage {
                     .code(value, width, options.precisions.weights)?
                     .into();
             }
+            if name == head.bias_name {
+                head.bias = Some(device.place(value.clone())?);
+            }
             set_norm(&mut head.norm, options, name, value)?;
         }
         for block in &mut self.blocks {
@@ -332,6 +335,11 @@ impl Loader<'_> {
         Ok(OutputHead {
             norm: self.norm(parts.final_norm)?,
             weight,
+            bias: match config.head_bias {
+                true => Some(self.placed(&parts.head_bias())?),
+                false => None,
+            },
+            bias_name: parts.head_bias(),
             name,
             multiplier: config.logit_multiplier,
             soft_cap: config.logit_soft_cap,
