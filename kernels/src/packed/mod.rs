@@ -156,6 +156,7 @@ impl BlockFormat {
     ///
     /// # Panics
     /// If `bytes` is not as many whole blocks as `out` has room for.
+    #[inline(always)]
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(
             self.row_bytes(out.len()),
@@ -185,12 +186,14 @@ impl BlockFormat {
     }
 }
 
+#[inline(always)]
 fn each<const B: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; B]) -> f32) {
     for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
         *out = number(*bytes);
     }
 }
 
+#[inline(always)]
 fn blocks<const B: usize, const N: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -203,6 +206,7 @@ fn blocks<const B: usize, const N: usize>(
 }
 
 /// The low and the high four bits.
+#[inline(always)]
 const fn nibbles(byte: u8) -> [u8; 2] {
     [byte & 15, byte >> 4]
 }
