@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use concord_kernels::Tensor;
 use half::slice::HalfFloatSliceExt;
@@ -33,7 +34,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -78,6 +79,11 @@ impl TensorFile {
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The map of all its bytes.
+    pub(super) fn map(&self) -> Arc<Mmap> {
+        self.map.clone()
     }
 
     /// The names of its tensors, sorted.
@@ -216,12 +222,13 @@ impl TensorFile {
 }
 
 /// Maps a file of weights.
-pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
+pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     let file = File::open(path).map_err(ModelError::io("read", path))?;
     // SAFETY: the map is only read. Should another process cut the file short meanwhile, a read of
     // the lost pages ends this process with SIGBUS; should it rewrite the file, other numbers are
     // read, as with any file. Concord itself replaces files by renaming only.
-    unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))
+    let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
+    Ok(Arc::new(map))
 }
 
 /// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.

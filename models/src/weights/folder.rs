@@ -259,7 +259,7 @@ impl ModelFolder {
     }
 
     /// The rows of a tensor of a GGUF file; nothing where the model is in none.
-    fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
+    pub(super) fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
         let Some(gguf) = &self.gguf else {
             return Ok(None);
         };
@@ -333,7 +333,7 @@ impl ModelFolder {
     }
 
     /// The file of a tensor of the model, and the tensor's name there.
-    fn stored(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
+    pub(super) fn stored(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
         self.found(self.settled(name))
     }
 

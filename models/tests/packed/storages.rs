@@ -338,7 +338,7 @@ fn pairs(levels: &[i8]) -> Vec<u8> {
 }
 
 /// The names of GGUF; q and k interleaved, as the architecture `llama` has them.
-fn gguf_name(name: &str) -> String {
+pub fn gguf_name(name: &str) -> String {
     let fixed = [
         ("model.embed_tokens.weight", "token_embd.weight"),
         ("model.norm.weight", "output_norm.weight"),
@@ -489,6 +489,53 @@ fn one_set_of_values_has_one_result_however_it_is_stored() {
         same_tensors(&model, &plain, name);
         assert_eq!(bits(&model), expected, "{name}");
     }
+}
+
+/// Whoever keeps a matrix as it lies in the file has the same numbers.
+#[test]
+fn matrices_as_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let (mut moved, mut mapped) = (0, 0);
+    for (name, kind, elements, block) in BLOCKS {
+        fs::write(&path, gguf(kind, elements, block).whole()).unwrap();
+        let model = ModelFolder::open(&path).unwrap();
+        for spec in model.config().tensors() {
+            let found = model.blocks(&spec.name).unwrap();
+            assert_eq!(
+                found.is_some(),
+                spec.shape.len() == 2,
+                "{name} {}",
+                spec.name
+            );
+            let Some(found) = found else { continue };
+            let mut numbers = vec![0.0; found.rows * found.cols];
+            found.format.decode(found.bytes(), &mut numbers);
+            assert_eq!(
+                numbers,
+                model.load(&spec.name).unwrap().data(),
+                "{name} {}",
+                spec.name
+            );
+            match found.range.start {
+                0 => moved += 1,
+                _ => mapped += 1,
+            }
+        }
+    }
+    // q and k of two layers are in another order.
+    assert_eq!(moved, BLOCKS.len() * 4);
+    assert!(mapped > moved);
+    let (_, quantization, store) = methods().remove(1);
+    write_folder(folder.path(), quantization, store);
+    let packed = ModelFolder::open(folder.path()).unwrap();
+    assert!(
+        packed
+            .blocks("model.layers.0.mlp.up_proj.weight")
+            .unwrap()
+            .is_none()
+    );
+    assert!(packed.blocks("lm_head.weight").unwrap().is_some());
 }
 
 /// What a content address is taken of does not depend on the storage, where it holds the same type.

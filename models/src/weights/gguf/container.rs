@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use concord_kernels::packed::BlockFormat;
 use memmap2::Mmap;
@@ -42,7 +43,7 @@ pub(super) struct GgufTensor {
 #[derive(Debug)]
 pub(super) struct GgufFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     /// Where each value of the metadata begins, and its type.
     metadata: BTreeMap<String, (usize, u32)>,
     pub(super) tensors: BTreeMap<String, GgufTensor>,
@@ -78,6 +79,11 @@ impl GgufFile {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The map of all its bytes.
+    pub(super) fn map(&self) -> &Arc<Mmap> {
+        &self.map
     }
 
     /// The bytes of a tensor.

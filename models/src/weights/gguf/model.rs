@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use concord_kernels::packed::BlockFormat;
+use memmap2::Mmap;
 use serde_json::{Map, Value};
 
 use super::config;
@@ -180,6 +182,7 @@ impl GgufModel {
             is_vector: shape.len() < 2,
             head_rows,
             bytes: file.bytes(tensor),
+            map: file.map(),
             place: tensor.bytes,
         })
     }
@@ -214,6 +217,18 @@ fn part_name(stem: &str) -> Option<(&str, u64, u64)> {
     let (name, number) = rest.rsplit_once('-')?;
     let number_of = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
     Some((name, number_of(number)?, number_of(count)?))
+}
+
+/// The names of all parts of a model, by that of one of them.
+#[cfg(feature = "hub")]
+pub(crate) fn gguf_parts(file: &str) -> Vec<String> {
+    let named = file.strip_suffix(".gguf").and_then(part_name);
+    match named.filter(|(_, _, count)| *count <= PARTS_MAX) {
+        None => vec![file.to_string()],
+        Some((name, _, count)) => (1..=count)
+            .map(|number| format!("{name}-{number:05}-of-{count:05}.gguf"))
+            .collect(),
+    }
 }
 
 /// The first file, and the parts that follow it.
@@ -264,6 +279,9 @@ fn parts(first: GgufFile) -> Result<Vec<GgufFile>, ModelError> {
     Ok(files)
 }
 
+/// What holds some bytes, and where they are in it.
+type SharedRange = (Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>);
+
 /// The rows of a tensor of a GGUF file, in the order of transformers.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::weights) struct GgufRows<'a> {
@@ -275,6 +293,7 @@ pub(in crate::weights) struct GgufRows<'a> {
     /// Rows of a head, where those of each head are interleaved.
     head_rows: Option<usize>,
     pub(in crate::weights) bytes: &'a [u8],
+    map: &'a Arc<Mmap>,
     /// Where the bytes lie in the file.
     pub(in crate::weights) place: (usize, usize),
 }
@@ -299,6 +318,17 @@ impl<'a> GgufRows<'a> {
                 .try_for_each(|i| take(&self.bytes[self.stored(i) * width..][..width])),
             false => (0..self.rows).try_for_each(|row| take(self.row(row))),
         }
+    }
+
+    /// The bytes of all rows in the order of transformers: in the map, or a copy of them.
+    pub(in crate::weights) fn shared(&self) -> SharedRange {
+        if self.is_in_order() {
+            return (self.map.clone(), self.place.0..self.place.1);
+        }
+        let rows = (0..self.rows).flat_map(|row| self.row(row));
+        let moved: Vec<u8> = rows.copied().collect();
+        let all = 0..moved.len();
+        (Arc::new(moved), all)
     }
 
     /// Whether the rows lie in the order of transformers.
