@@ -66,7 +66,7 @@ impl GgufModel {
                     return Err(ModelError::BadGguf {
                         path: file.path().to_path_buf(),
                         reason: format!(
-                            "it has the tensor `{stored}`, which another part of the model has, too: \
+                            "it has the tensor `{stored}`, and so has another part of the model: \
                              download its parts again"
                         ),
                     });
