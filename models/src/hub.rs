@@ -151,8 +151,8 @@ impl RepoName {
     /// none can lead out of the cache or into another address of the server; with `/FILE.gguf` at
     /// the end, a file of it, where the revision has no `/`.
     fn parse(text: &str) -> Option<RepoName> {
-        let slashes = text.match_indices('/').map(|(at, _)| at);
-        let file = slashes.skip(1).next().filter(|_| text.ends_with(".gguf"));
+        let mut slashes = text.match_indices('/').map(|(at, _)| at);
+        let file = slashes.nth(1).filter(|_| text.ends_with(".gguf"));
         let (text, file) = match file {
             Some(at) => (&text[..at], Some(&text[at + 1..])),
             None => (text, None),

@@ -10,8 +10,11 @@ pub fn f32s(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
     values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
-/// Blocks of a row of levels, for each type of ggml: its number, and a block of it.
-pub const BLOCKS: [(&str, u32, usize, fn(&[i8]) -> Vec<u8>); 13] = [
+/// A type of ggml: its name, its number, the numbers in a block, and how a block is made.
+pub type Encoder = (&'static str, u32, usize, fn(&[i8]) -> Vec<u8>);
+
+/// The types that hold the levels.
+pub const BLOCKS: [Encoder; 13] = [
     ("F32", 0, 1, |l| f32s([f32::from(l[0]) * STEP])),
     ("F16", 1, 1, |l| {
         [[0, 0xa8], [0, 0], [0, 0x28], [0, 0x2c]][(l[0] + 1) as usize].to_vec()
