@@ -1,7 +1,7 @@
 //! Packed weights: what the bytes of a block of numbers mean, as scalar code.
 //!
 //! A block is some numbers that share a scale. What it holds is defined in f32 (NUMERICS.md,
-//! section 11): every product of a scale and a code is exact there, so the order of the factors and
+//! section 1): every product of a scale and a code is exact there, so the order of the factors and
 //! fused operations cannot change a bit; formats with a minimum round once, at the last step.
 //!
 //! ```

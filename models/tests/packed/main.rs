@@ -2,6 +2,8 @@
 //! and models in GGUF and in packed safetensors, whole and broken.
 
 mod blocks;
+mod encoders;
+mod families;
 mod gguf;
 mod gguf_writer;
 mod hostile;
