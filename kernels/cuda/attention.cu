@@ -313,13 +313,13 @@ DEVICE SoftmaxEnd end_of(i32 max, f32 sum, const f32 *sink) {
     return {all, rn::add(rn::mul(sum, keep), own), keep};
 }
 
-// Merges the slots of each query, adds the sinks [heads] unless they are null, and divides. part_out [slots, sequences, count, heads, dim] (with
-// one slot it may be `out` itself), part_max and part_sum [slots, sequences, count, heads]. A grid
-// of any size.
+// Merges the slots of each query, adds the sinks [heads] unless they are null, and divides.
+// part_out [slots, sequences, count, heads, dim] (with one slot it may be `out` itself), part_max
+// and part_sum [slots, sequences, count, heads]. A grid of any size.
 KERNEL(256) attention_merge(const f32 *part_out, const i32 *part_max, const f32 *part_sum,
-                            const f32 *sinks, f32 *out, i32 *max, f32 *sum, u32 heads, u32 dim, u32 tokens, u32 first_sequence,
-                            u32 sequences, u32 first_token, u32 count, u32 first_block,
-                            u32 slot_blocks, u32 slots) {
+                            const f32 *sinks, f32 *out, i32 *max, f32 *sum, u32 heads, u32 dim,
+                            u32 tokens, u32 first_sequence, u32 sequences, u32 first_token,
+                            u32 count, u32 first_block, u32 slot_blocks, u32 slots) {
     const u64 rows = static_cast<u64>(sequences) * count * heads;
     for_each_of(rows * dim, [&](u64 i) {
         const u64 row = i / dim, feature = i % dim;

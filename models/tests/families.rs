@@ -274,31 +274,77 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Everything that a device computes of a model, by its bits.
-fn all_bits(reference: &Reference, device: &Device) -> Vec<Vec<u32>> {
-    let batch = reference.batch();
+fn all_bits(reference: &Reference, device: &Device, batch: &Batch) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     for kind in [Kind::Full, Kind::Lora] {
         let stage = reference.stage(device, kind, LENGTH);
-        all.push(bits(&logits(&stage, &batch).values().unwrap()));
-        let (loss, gradients) = gradients(&stage, &batch);
+        all.push(bits(&logits(&stage, batch).values().unwrap()));
+        let (loss, gradients) = gradients(&stage, batch);
         all.push(vec![loss.to_bits()]);
         all.extend(gradients.values().map(|g| bits(&g.values().unwrap())));
     }
     all
 }
 
+/// The start of each sequence of a reference: longer than its windows.
+fn short(reference: &Reference) -> Batch {
+    const SHORT: usize = 44;
+    let all = reference.batch();
+    let tokens: Vec<u32> = all
+        .tokens
+        .chunks(LENGTH)
+        .flat_map(|tokens| tokens[..SHORT].to_vec())
+        .collect();
+    Batch {
+        sequence_len: SHORT,
+        targets: next_tokens(&tokens, &vec![1; tokens.len()], SHORT),
+        tokens,
+        ..all
+    }
+}
+
 #[test]
 fn every_instruction_set_has_the_bits_of_the_reference() {
     for name in names() {
         let reference = Reference::open(&name);
-        let expected = all_bits(&reference, &Device::Reference);
+        let batch = short(&reference);
+        let expected = all_bits(&reference, &Device::Reference, &batch);
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             let device = Device::Cpu(Cpu::new(isa, 2));
-            assert!(
-                all_bits(&reference, &device) == expected,
-                "{name} on {isa:?}"
-            );
+            let got = all_bits(&reference, &device, &batch);
+            assert!(got == expected, "{name} on {isa:?}");
         }
+    }
+}
+
+/// Those that have together every difference that a decoder may have.
+#[cfg(feature = "emulator")]
+#[test]
+fn an_emulated_gpu_has_the_bits_of_the_reference() {
+    use concord_kernels::cuda::emulator::{EmulatorOptions, Turns};
+    use concord_kernels::cuda::{Arch, Cuda};
+
+    for (arch, name) in [
+        (61, "gemma2"),
+        (75, "gemma3"),
+        (80, "phi3"),
+        (75, "gpt_neox"),
+        (61, "cohere2"),
+        (80, "glm4"),
+        (70, "granite"),
+        (80, "olmo2"),
+        (75, "arcee"),
+    ] {
+        let device = Device::Cuda(Cuda::emulated(EmulatorOptions {
+            arch: Arch(arch),
+            turns: Turns::Shuffled(u64::from(arch)),
+            ..EmulatorOptions::default()
+        }));
+        let reference = Reference::open(name);
+        let batch = short(&reference);
+        let expected = all_bits(&reference, &Device::cpu(2), &batch);
+        let got = all_bits(&reference, &device, &batch);
+        assert!(got == expected, "{name} on {}", device.name());
     }
 }
 
@@ -339,6 +385,25 @@ fn served(reference: &Reference, stage: &Stage) -> Vec<Vec<u32>> {
         }
     }
     all
+}
+
+/// Where transformers takes other factors for long sequences, the declared length chooses them: a
+/// sequence has the same bits for every length on the same side.
+#[test]
+fn the_declared_length_chooses_the_factors() {
+    for (name, depends) in [("phi3", true), ("llama-dynamic", true), ("gemma3", false)] {
+        let reference = Reference::open(name);
+        assert_eq!(reference.folder.config().depends_on_length(), depends);
+        let batch = short(&reference);
+        let of = |positions| {
+            let stage = reference.stage(&Device::cpu(2), Kind::Plain, positions);
+            bits(logits(&stage, &batch).data())
+        };
+        // 64 positions are those of the pre-training.
+        let (short, edge, long) = (of(44), of(64), of(65));
+        assert!(short == edge, "{name}");
+        assert_eq!(long != edge, depends, "{name}");
+    }
 }
 
 #[test]

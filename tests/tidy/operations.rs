@@ -39,6 +39,7 @@ const TREES: [Tree; 6] = [
         extension: "rs",
         without: &[
             ("blake3", LIBRARY),
+            ("columns", "rows are copied, as the reference does"),
             ("embedding", "rows are copied, as the reference does"),
             ("keys", GROWS),
         ],

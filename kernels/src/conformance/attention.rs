@@ -34,7 +34,7 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         (1, 300, narrow, false),
         (1, 290, odd, false),
     ];
-    let others = variants().into_iter().zip([140, 5, 45, 33, 29, 3]);
+    let others = variants().into_iter().zip([140, 5, 45, 33, 29, 3, 3]);
     runs.extend(others.map(|((shape, has_sinks), tokens)| (2, tokens, shape, has_sinks)));
     if size == CaseSize::Full {
         let wide = |head_dim| AttentionShape {
@@ -70,7 +70,7 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
 
 /// Windows, soft caps that bend, sinks, and heads of widths that fill no vector, no word of digits
 /// and no slice of shared memory; and whether there are sinks.
-pub(super) fn variants() -> [(AttentionShape, bool); 6] {
+pub(super) fn variants() -> [(AttentionShape, bool); 7] {
     let shape = |head_dim, window, soft_cap| AttentionShape {
         heads: 3,
         kv_heads: 1,
@@ -86,6 +86,7 @@ pub(super) fn variants() -> [(AttentionShape, bool); 6] {
         (shape(100, None, Some(3.0)), true),
         (shape(256, Some(7), Some(3.0)), false),
         (shape(512, None, None), true),
+        (shape(1_024, None, Some(30.0)), true),
     ]
 }
 

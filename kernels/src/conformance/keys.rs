@@ -21,7 +21,7 @@ pub(super) fn cases() -> Vec<OperationCase> {
         (140, 1, shape, false),
         (1_100, 129, shape, false),
     ];
-    let others = variants().into_iter().zip([1_050, 5, 45, 33, 29, 3]);
+    let others = variants().into_iter().zip([1_050, 5, 45, 33, 29, 3, 3]);
     runs.extend(others.map(|((shape, has_sinks), tokens)| {
         let chunk = tokens / 3;
         (tokens, chunk, shape, has_sinks)

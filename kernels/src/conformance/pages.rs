@@ -40,7 +40,7 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         (&[140, 260], 130, odd, false),
         (&[1_040], 1_039, alone, false),
     ];
-    let lengths: [&[usize]; 6] = [&[140, 6], &[5], &[9, 45], &[33, 1], &[29, 9], &[5]];
+    let lengths: [&[usize]; 7] = [&[140, 6], &[5], &[9, 45], &[33, 1], &[29, 9], &[5], &[5, 2]];
     let others = variants().into_iter().zip(lengths);
     runs.extend(others.map(|((shape, has_sinks), lengths)| (lengths, 19, shape, has_sinks)));
     if size == CaseSize::Full {

@@ -1,8 +1,7 @@
 //! LayerNorm by rows: a warp each where they are short, a block each where they are long.
 
-use super::grids::over_rows;
+use super::grids::{over_rows, over_short_or_long};
 use super::reduce::tree;
-use super::rmsnorm::shape;
 use super::{Cuda, Kernel, Result, Slice, arguments};
 use crate::reference::tree::Atoms;
 
@@ -23,7 +22,7 @@ pub(crate) fn forward(
     let rows = x.len().checked_div(cols).unwrap_or(0);
     let (y, means, inverse) = (cuda.alloc(x.len())?, cuda.alloc(rows)?, cuda.alloc(rows)?);
     if rows > 0 {
-        let (grid, narrow) = shape(cuda, rows, cols);
+        let (grid, narrow) = over_short_or_long(cuda, rows, cols);
         let by = if narrow {
             kernel("layernorm_forward_narrow")
         } else {
@@ -47,7 +46,7 @@ pub(crate) fn backward(
     let (rows, cols) = (inverse.len(), w.len());
     let dx = cuda.alloc(x.len())?;
     if !x.is_empty() {
-        let (grid, narrow) = shape(cuda, rows, cols);
+        let (grid, narrow) = over_short_or_long(cuda, rows, cols);
         let by = if narrow {
             kernel("layernorm_dx_narrow")
         } else {

@@ -1,23 +1,13 @@
 //! RMSNorm by rows: a warp each where they are short, a block each where they are long.
 
-use super::grids::{blocks, over_rows};
+use super::grids::{over_rows, over_short_or_long};
 use super::reduce::tree;
-use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
+use super::{Cuda, Kernel, Result, Slice, arguments};
 use crate::reference::tree::Atoms;
 
 const fn kernel(name: &'static str) -> Kernel {
     let module = "rmsnorm";
     Kernel { module, name }
-}
-
-/// Columns up to which a warp takes a row.
-const NARROW: usize = 1_024;
-
-/// The grid of a norm of rows of `cols` elements, and whether a warp takes each.
-pub(super) fn shape(cuda: &Cuda, rows: usize, cols: usize) -> (Grid, bool) {
-    let narrow = cols <= NARROW;
-    let wanted = if narrow { rows.div_ceil(8) } else { rows };
-    (Grid::new(blocks(cuda, wanted), 256), narrow)
 }
 
 /// Returns y `[rows, cols]` and r `[rows]`.
@@ -31,7 +21,7 @@ pub(crate) fn forward(
     let rows = x.len().checked_div(cols).unwrap_or(0);
     let (y, inverse) = (cuda.alloc(x.len())?, cuda.alloc(rows)?);
     if rows > 0 {
-        let (grid, narrow) = shape(cuda, rows, cols);
+        let (grid, narrow) = over_short_or_long(cuda, rows, cols);
         let by = if narrow {
             kernel("rmsnorm_forward_narrow")
         } else {
@@ -55,7 +45,7 @@ pub(crate) fn backward(
     let rows = inverse.len();
     let dx = cuda.alloc(x.len())?;
     if !x.is_empty() {
-        let (grid, narrow) = shape(cuda, rows, cols);
+        let (grid, narrow) = over_short_or_long(cuda, rows, cols);
         let by = if narrow {
             kernel("rmsnorm_dx_narrow")
         } else {

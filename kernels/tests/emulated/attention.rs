@@ -209,27 +209,38 @@ fn keys_of_fewer_bits_than_queries() {
     });
 }
 
-/// More multiprocessors cut keys more finely: the same bits.
+/// More multiprocessors cut keys more finely: the same bits, and one sink however many cuts.
 #[test]
 fn the_number_of_multiprocessors_does_not_matter() {
-    let shape = shape(2, 1, 8, None);
-    let input = SequenceInput::ordinary(2_100, &shape);
-    let run = |device: &Device| -> Vec<Vec<f32>> {
-        let codes = input.codes(device, &shape, P).unwrap();
-        let out = device.attention(&codes, 1, &shape, None, P).unwrap();
-        vec![
-            out.out.into_values().unwrap(),
-            out.sum.into_values().unwrap(),
-        ]
+    let plain = shape(2, 1, 8, None);
+    let capped = AttentionShape {
+        soft_cap: Some(2.0),
+        ..shape(2, 1, 6, Some(1_500))
     };
-    let expected = run(&Device::cpu(2));
-    for multiprocessors in [1, 10_000] {
-        let got = run(&Device::Cuda(Cuda::emulated(EmulatorOptions {
-            arch: Arch(61),
-            multiprocessors,
-            ..EmulatorOptions::default()
-        })));
-        let first = concord_kernels::conformance::difference(&got, &expected);
-        assert_eq!(first, None, "{multiprocessors} multiprocessors");
+    for (shape, sinks) in [(plain, None), (capped, Some([1.0, -2.5]))] {
+        let input = SequenceInput::ordinary(2_100, &shape);
+        let run = |device: &Device| -> Vec<Vec<f32>> {
+            let codes = input.codes(device, &shape, P).unwrap();
+            let sinks = sinks.map(|sinks| placed(device, &sinks, 2).unwrap());
+            let out = device.attention(&codes, 1, &shape, sinks.as_ref(), P);
+            let out = out.unwrap();
+            vec![
+                out.out.into_values().unwrap(),
+                out.sum.into_values().unwrap(),
+            ]
+        };
+        let expected = run(&Device::cpu(2));
+        for multiprocessors in [1, 10_000] {
+            let got = run(&Device::Cuda(Cuda::emulated(EmulatorOptions {
+                arch: Arch(61),
+                multiprocessors,
+                ..EmulatorOptions::default()
+            })));
+            let first = concord_kernels::conformance::difference(&got, &expected);
+            assert_eq!(
+                first, None,
+                "{shape:?} on {multiprocessors} multiprocessors"
+            );
+        }
     }
 }

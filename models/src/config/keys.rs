@@ -38,8 +38,8 @@ const NOTHING: &[(&str, &str)] = &[
     ),
     (
         "they say how a program computes, not what",
-        "use_cache cache_implementation gradient_checkpointing torchscript use_bfloat16 tf_legacy_loss \
-         chunk_size_feed_forward pretraining_tp tp_plan base_model_tp_plan base_model_pp_plan \
+        "use_cache cache_implementation gradient_checkpointing torchscript use_bfloat16 \
+         tf_legacy_loss chunk_size_feed_forward pretraining_tp tp_plan base_model_tp_plan base_model_pp_plan \
          base_model_ep_plan base_model_fsdp_plan attn_implementation _attn_implementation \
          _attn_implementation_internal _attn_implementation_autoset experts_implementation \
          _experts_implementation _experts_implementation_internal _flash_attn_2_enabled \
@@ -195,10 +195,13 @@ fn own(family: Family, key: &str, value: &Value) -> bool {
             value.is_boolean()
         }
         (_, "qk_norm" | "use_qk_norm") => Neutral::False.holds(value),
-        // Public files of Phi 3 name the code that transformers has meanwhile.
+        // Public files of Phi 3 name the code that transformers has meanwhile; text becomes tokens
+        // by the tokenizer's own file.
         (Family::Phi3, "auto_map") => value.as_object().is_some_and(|map| {
-            let mut classes = map.values().map(|class| class.as_str().unwrap_or_default());
-            classes.all(|class| class.contains("_phi3.Phi3"))
+            map.iter().all(|(kind, class)| {
+                let class = class.as_str().unwrap_or_default();
+                kind == "AutoTokenizer" || class.contains("_phi3.Phi3")
+            })
         }),
         _ => false,
     }

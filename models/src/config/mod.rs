@@ -10,6 +10,7 @@ mod parse;
 mod projection;
 mod rewrite;
 mod rope;
+mod rules;
 mod tensors;
 mod training;
 mod windows;
@@ -137,6 +138,19 @@ impl DecoderConfig {
         let is_local = self.local_rope.is_some() && self.sliding_window[layer].is_some();
         let is_rotated = !self.unrotated.contains(&layer);
         is_rotated.then_some(usize::from(is_local))
+    }
+
+    /// Whether what is computed of a token depends on the longest length that is declared: a stage
+    /// for more positions then computes something else than one for fewer.
+    pub fn depends_on_length(&self) -> bool {
+        let ropes = [Some(&self.rope), self.local_rope.as_ref()];
+        let depends = |rope: &Rope| {
+            matches!(
+                rope.scaling,
+                RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. }
+            )
+        };
+        ropes.into_iter().flatten().any(depends)
     }
 
     /// The layers without a window.

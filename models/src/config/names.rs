@@ -63,6 +63,11 @@ impl PartNames {
         own.map_or(projection.llama_module(), |(_, module)| module)
     }
 
+    /// What all names but the head's begin with.
+    pub(crate) fn trunk(&self) -> &'static str {
+        self.layers.trim_end_matches("layers")
+    }
+
     /// The tensor of the embedding.
     pub(crate) fn embed_weight(&self) -> String {
         format!("{}.weight", self.embed)

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::family::{self, FamilyRules};
+use super::family;
 use super::fields::ConfigFields;
 use super::rope::{self, POSITIONS_MAX};
+use super::rules::FamilyRules;
 use super::{DecoderConfig, Family, NormKind, Rope, RopeScaling, activation, keys};
 use crate::error::ModelError;
 use crate::json;

@@ -5,8 +5,8 @@ mod scaling;
 use serde_json::Value;
 
 use super::DecoderConfig;
-use super::family::{FamilyRules, RopeRules};
 use super::fields::ConfigFields;
+use super::rules::{FamilyRules, RopeRules};
 use crate::error::ModelError;
 
 pub use scaling::RopeScaling;
@@ -18,8 +18,8 @@ pub(super) const POSITIONS_MAX: usize = 1 << 24;
 const LOCAL: &str = "sliding_attention";
 const GLOBAL: &str = "full_attention";
 
-/// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / d)), where f is the scaling
-/// and d is how much of a head is rotated.
+/// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / d)), where f is the
+/// scaling and d is how much of a head is rotated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.

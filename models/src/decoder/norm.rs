@@ -28,11 +28,16 @@ pub(super) struct NormTape {
 }
 
 impl Norm {
-    /// What stands in the file, `[d]`, as it is multiplied.
-    pub(super) fn effective(kind: NormKind, value: &Tensor) -> Result<Tensor, KernelError> {
-        let mut weight = value.on_host()?.into_owned();
+    /// The weight that is multiplied, `[d]`, of what stands in the file.
+    pub(super) fn effective(
+        device: &Device,
+        kind: NormKind,
+        value: &Tensor,
+    ) -> Result<Tensor, KernelError> {
+        let mut weight = device.place(value.clone())?;
         if kind == NormKind::RmsPlusOne {
-            weight.values_mut()?.iter_mut().for_each(|w| *w += 1.0);
+            let ones = Tensor::new(value.shape(), vec![1.0; value.len()])?;
+            device.add_assign(&mut weight, &device.place(ones)?)?;
         }
         Ok(weight)
     }

@@ -59,7 +59,7 @@ impl ModelFolder {
             return Self::open_gguf(path, &file);
         }
         let (config, config_json) = DecoderConfig::read(path)?;
-        let (files, mut homes) = shards::open(path)?;
+        let (files, mut homes) = shards::open(path, config.parts())?;
         let quantized = Quantized::find(path, &config_json, &mut homes)?;
         let mut folder = Self {
             dir: path.to_path_buf(),

@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value};
 
 use super::TensorFile;
+use crate::config::PartNames;
 use crate::error::ModelError;
 use crate::json::{self, shown};
 
@@ -26,17 +27,20 @@ pub(super) struct TensorHome {
 pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, TensorHome>);
 
 /// Opens `model.safetensors`, or else the shards of `model.safetensors.index.json`, as transformers
-/// has it. The names of a model that was saved without its head lack the prefix `model.`; they get
-/// it here, as there.
-pub(super) fn open(dir: &Path) -> Result<Files, ModelError> {
+/// has it. The names of a model that was saved without its head lack the prefix of the whole model,
+/// `model.` in most families; they get it here, as there.
+pub(super) fn open(dir: &Path, parts: &PartNames) -> Result<Files, ModelError> {
     let (files, stored) = if dir.join(SINGLE).is_file() {
         open_single(dir)?
     } else {
         open_shards(dir)?
     };
-    let bare = !stored.keys().any(|name| name.starts_with("model."));
-    let whole = |name: &str| match bare && !name.starts_with("lm_head.") {
-        true => format!("model.{name}"),
+    let trunk = parts.trunk();
+    let bare = !stored.keys().any(|name| name.starts_with(trunk));
+    let heads = ["lm_head", parts.head];
+    let is_head = |name: &str| heads.iter().any(|head| name == format!("{head}.weight"));
+    let whole = |name: &str| match bare && !is_head(name) {
+        true => format!("{trunk}{name}"),
         false => name.to_string(),
     };
     let homes = stored.into_iter().map(|(stored, file)| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::folder::ModelFolder;
-use crate::config::TensorPlace;
+use crate::config::{Family, TensorPlace};
 use crate::error::ModelError;
 
 impl ModelFolder {
@@ -27,13 +27,20 @@ impl ModelFolder {
         })
     }
 
-    /// A tied head beside its equal embedding, and the frequencies of RoPE, which old files keep
-    /// and every program computes from `config.json`.
+    /// A tied head beside its equal embedding, and what old files keep and every program computes
+    /// from `config.json`: the frequencies of RoPE, and the causal mask of a GPT-NeoX.
     fn is_harmless(&self, name: &str) -> bool {
         let config = self.config();
-        (name == config.parts().head_weight() && config.tie_embeddings)
+        let parts = config.parts();
+        let computed = match config.family {
+            Family::GptNeox => {
+                [".inv_freq", ".attention.bias", ".attention.masked_bias"].as_slice()
+            }
+            _ => &["rotary_emb.inv_freq"],
+        };
+        (name == parts.head_weight() && config.tie_embeddings)
             || self.is_empty_bias(name)
-            || name.ends_with("rotary_emb.inv_freq")
+            || (name.starts_with(parts.trunk()) && computed.iter().any(|end| name.ends_with(end)))
     }
 
     fn why(&self, name: &str) -> String {

@@ -3,6 +3,7 @@ transformers computes with it, and gradients of torch, in full and of a LoRA ada
 
 Needs torch, transformers 5, peft and safetensors. Run in this folder: python make_references.py [NAME ...]"""
 
+import copy
 import json
 import os
 import shutil
@@ -119,8 +120,8 @@ def fill(model, seed):
             done.add(tensor.data_ptr())
             if tensor.dim() == 2:
                 is_ends = any(end in name for end in ("embed", "lm_head"))
-                ends = 0.3 if model.config.tie_word_embeddings else 0.7
-                value = noise(tensor.shape) * (ends if is_ends else 1.5 / tensor.shape[1] ** 0.5)
+                ends = 0.3 if model.config.tie_word_embeddings else 0.4
+                value = noise(tensor.shape) * (ends if is_ends else 1.2 / tensor.shape[1] ** 0.5)
             elif name.endswith("bias"):
                 value = noise(tensor.shape) * 0.2
             else:
@@ -170,7 +171,7 @@ def adapter_of(model, folder, ids, out):
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if "lora_" in name:
-                value = torch.randn(tensor.shape, generator=generator) * 0.3
+                value = torch.randn(tensor.shape, generator=generator) * 0.12
                 tensor.copy_(value.to(torch.bfloat16))
     loss = loss_of(model, ids)
     loss.backward()
@@ -198,14 +199,15 @@ def make(name, differences):
         ids = torch.randint(3, config.vocab_size, (SEQUENCES, LENGTH), generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             tokens, margin = greedy(model, ids[0, :PROMPT])
-        if margin > 0.01 and len(set(tokens.tolist())) > 5:
+            logits = logits_of(model, ids)
+            best = logits.topk(2).values
+            closest = ((best[..., 0] - best[..., 1]) / logits.std()).min().item()
+        if closest > 0.002 and margin > 0.01 and len(set(tokens.tolist())) > 5:
             break
     else:
         sys.exit(f"{name}: no seed has a clear answer")
     folder = name
     shutil.rmtree(folder, ignore_errors=True)
-    with torch.no_grad():
-        logits = logits_of(model, ids)
     out = {
         "input_ids": ids, "logits": logits.half(), "arg_max": logits.argmax(-1), "greedy": tokens,
     }
@@ -215,9 +217,8 @@ def make(name, differences):
     for parameter, tensor in model.named_parameters():
         sampled(parameter, tensor.grad, out)
     model.zero_grad()
-    plain = {key: value.clone() for key, value in model.state_dict().items()}
-    model.to(torch.bfloat16).save_pretrained(folder)
-    model.to(torch.float32).load_state_dict(plain)
+    # A copy, since the frequencies of the rotary embedding would be rounded, too.
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     adapter_of(model, folder, ids, out)
     save_file(out, f"{folder}/reference.safetensors")
     stored = set(load_file(f"{folder}/model.safetensors"))

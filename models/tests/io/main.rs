@@ -5,7 +5,9 @@
 
 mod config;
 mod data;
+mod defaults;
 mod export;
+mod families;
 mod fixtures;
 mod generation;
 mod head;

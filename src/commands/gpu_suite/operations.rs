@@ -2,7 +2,7 @@
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::sample::Sampling;
-use concord_kernels::ops::{AdamStep, Atoms, AttentionShape, CodedKv};
+use concord_kernels::ops::{Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns};
 use concord_kernels::tables::{FrequencyScaling, RopeTable};
 use concord_kernels::{KernelError, Tensor};
 
@@ -68,7 +68,7 @@ pub fn time_all(bench: &mut TimingBench<'_>, size: SuiteSize) -> Result<(), Kern
     let sizes = Sizes::of(size);
     bench.group("coding and norms", |bench| rows(bench, sizes))?;
     bench.group("elementwise", |bench| elementwise(bench, sizes))?;
-    bench.group("swiglu", |bench| swiglu(bench, sizes))?;
+    bench.group("activations", |bench| activations(bench, sizes))?;
     bench.group("rope", |bench| rope(bench, sizes))?;
     bench.group("gradients of products", |bench| gradients(bench, sizes))?;
     bench.group("attention", |bench| attention(bench, sizes))?;
@@ -114,6 +114,18 @@ fn rows(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
             .rmsnorm_dw(&dy, &x, &inverse, s.hidden, &atoms)
             .map(drop)
     })?;
+    let (_, mean, inverse) = device.layernorm(&x, &w, None, 1e-5)?;
+    bench.time("layernorm", &shape, memory(len, 2 * F32), || {
+        device.layernorm(&x, &w, None, 1e-5).map(drop)
+    })?;
+    bench.time("layernorm_dx", &shape, memory(len, 3 * F32), || {
+        device.layernorm_dx(&dy, &x, &w, &mean, &inverse).map(drop)
+    })?;
+    bench.time("layernorm_dw", &shape, memory(len, 2 * F32), || {
+        device
+            .layernorm_dw(&dy, &x, &mean, &inverse, s.hidden, &atoms)
+            .map(drop)
+    })?;
     bench.time("bias_gradient", &shape, memory(len, F32), || {
         device.bias_gradient(&dy, &atoms).map(drop)
     })
@@ -144,7 +156,7 @@ fn elementwise(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError>
     })
 }
 
-fn swiglu(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
+fn activations(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
     let (len, shape) = (s.tokens * s.intermediate, by(s.tokens, s.intermediate));
     let side = || bench.random(&[s.tokens, s.intermediate]);
@@ -154,6 +166,26 @@ fn swiglu(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     })?;
     bench.time("swiglu_backward", &shape, memory(len, 5 * F32), || {
         device.swiglu_backward(&dy, &g, &u).map(drop)
+    })?;
+    bench.time("gelu", &shape, memory(len, 2 * F32), || {
+        device.activation(&g, Activation::Gelu).map(drop)
+    })?;
+    bench.time("gelu_backward", &shape, memory(len, 3 * F32), || {
+        device
+            .activation_backward(&dy, &g, Activation::Gelu)
+            .map(drop)
+    })?;
+    bench.time("soft_cap", &shape, memory(len, 2 * F32), || {
+        device.soft_cap(&g, 30.0).map(drop)
+    })?;
+    let halves = Columns {
+        groups: 1,
+        group_width: s.intermediate,
+        offset: 0,
+        width: s.intermediate / 2,
+    };
+    bench.time("take_columns", &shape, memory(len / 2, 2 * F32), || {
+        device.take_columns(&g, &halves).map(drop)
     })
 }
 

@@ -68,8 +68,9 @@ impl SequenceGradients {
 }
 
 /// The backward pass of one sequence: `p = exp2(t - M) * (1 / l)`, `ds = p * (dp - delta)`,
-/// `dp = dO . v`, `delta = sum(dO * O)`; under a soft cap p in ds is multiplied by its slope; dq adds over key blocks, dk and dv over heads of the group
-/// and then over query blocks, each block a coded product with its own exponents.
+/// `dp = dO . v`, `delta = sum(dO * O)`, where p in ds is multiplied by the slope of a soft cap; dq
+/// adds over key blocks, dk and dv over heads of the group and then over query blocks, each block a
+/// coded product with its own exponents.
 pub fn backward(
     input: BackwardInput<'_>,
     shape: &AttentionShape,

@@ -1,9 +1,9 @@
 //! Arcee (AFM): no gate, the square of relu.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::DecoderConfig;
 use crate::config::fields::ConfigFields;
+use crate::config::rules::FamilyRules;
 use crate::error::ModelError;
 
 pub(in crate::config) const RULES: FamilyRules = FamilyRules {

@@ -2,9 +2,9 @@
 //! behind one LayerNorm, neighbours rotated, logits scaled.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, NormKind, windows};
 use crate::error::ModelError;
 
@@ -35,6 +35,10 @@ pub(in crate::config) const COHERE_2: FamilyRules = FamilyRules {
     ignored: "_sliding_window_pattern layer_switch order_of_interleaved_layers \
         position_embedding_type use_embedding_sharing use_gated_activation use_parallel_block \
         use_parallel_embedding",
+    rope: RopeRules {
+        theta: 10_000.0,
+        ..COHERE.rope
+    },
     differ: differ_2,
     ..COHERE
 };

@@ -2,9 +2,9 @@
 //! the others have no rotary embedding.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::FamilyRules;
 use crate::config::{DecoderConfig, QkNorm, windows};
 use crate::error::ModelError;
 

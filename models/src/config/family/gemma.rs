@@ -4,9 +4,9 @@
 use concord_kernels::ops::Activation;
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, NormKind, QkNorm, activation, rope, windows};
 use crate::error::ModelError;
 

@@ -1,10 +1,10 @@
 //! GLM and GLM 4: neighbours are rotated, in half of each head; gate and up projection in one.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::DecoderConfig;
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::error::ModelError;
 
 pub(in crate::config) const GLM: FamilyRules = FamilyRules {

@@ -1,9 +1,9 @@
 //! GPT-NeoX and Pythia: attention and feed-forward layer side by side, q, k and v of a head in one.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, FusedQkv, NormKind, Projection};
 use crate::error::ModelError;
 

@@ -1,9 +1,9 @@
 //! Granite 3: multipliers of embeddings, of what is added, of scores and of logits.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::DecoderConfig;
 use crate::config::fields::ConfigFields;
+use crate::config::rules::FamilyRules;
 use crate::error::ModelError;
 
 pub(in crate::config) const RULES: FamilyRules = FamilyRules {

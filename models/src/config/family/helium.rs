@@ -1,9 +1,9 @@
 //! Helium: a Llama whose neighbours are rotated.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::DecoderConfig;
 use crate::config::fields::ConfigFields;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::error::ModelError;
 
 pub(in crate::config) const RULES: FamilyRules = FamilyRules {

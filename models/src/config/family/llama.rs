@@ -1,8 +1,8 @@
 //! Llama, the decoder that all others are told apart from.
 
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, windows};
 use crate::error::ModelError;
 

@@ -1,8 +1,8 @@
 //! Mistral and Ministral: a window on every layer, or on those that the file lists.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::fields::ConfigFields;
+use crate::config::rules::FamilyRules;
 use crate::config::{DecoderConfig, windows};
 use crate::error::ModelError;
 

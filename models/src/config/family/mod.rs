@@ -14,7 +14,6 @@ mod mistral;
 mod olmo;
 mod phi3;
 mod qwen;
-mod rules;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -24,9 +23,8 @@ use serde_json::Value;
 
 use super::PartNames;
 use super::fields::ConfigFields;
+use super::rules::FamilyRules;
 use crate::error::ModelError;
-
-pub(super) use rules::{FamilyRules, RopeRules};
 
 /// A family of decoders, by the name in `architectures`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

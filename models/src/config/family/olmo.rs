@@ -2,9 +2,9 @@
 //! windows, and stretches the rotary embedding of the other layers alone.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, QkNorm, rope, windows};
 use crate::error::ModelError;
 

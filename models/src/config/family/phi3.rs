@@ -1,8 +1,8 @@
 //! Phi 3 and Phi 4: q, k and v in one projection, gate and up in another.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, FusedQkv, windows};
 use crate::error::ModelError;
 

@@ -1,8 +1,8 @@
 //! Qwen 2 and Qwen 3.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::fields::ConfigFields;
+use crate::config::rules::FamilyRules;
 use crate::config::{DecoderConfig, QkNorm, windows};
 use crate::error::ModelError;
 

@@ -1,9 +1,9 @@
 //! Seed-OSS: a bias on q, k and v.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::DecoderConfig;
 use crate::config::fields::ConfigFields;
+use crate::config::rules::FamilyRules;
 use crate::error::ModelError;
 
 pub(in crate::config) const RULES: FamilyRules = FamilyRules {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, windows};
 use crate::error::ModelError;
 

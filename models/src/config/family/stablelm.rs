@@ -1,8 +1,8 @@
 //! StableLM 2: LayerNorm, a quarter of each head rotated.
 
 use super::llama;
-use super::rules::{FamilyRules, RopeRules};
 use crate::config::fields::ConfigFields;
+use crate::config::rules::{FamilyRules, RopeRules};
 use crate::config::{DecoderConfig, NormKind};
 use crate::error::ModelError;
 

@@ -1,9 +1,9 @@
 //! StarCoder2: LayerNorm, biases everywhere, no gate.
 
 use super::llama;
-use super::rules::FamilyRules;
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;
+use crate::config::rules::FamilyRules;
 use crate::config::{DecoderConfig, NormKind, Projection, windows};
 use crate::error::ModelError;
 

@@ -115,8 +115,7 @@ fn set_norm(
     value: &Tensor,
 ) -> Result<(), KernelError> {
     if norm.name == name {
-        let weight = Norm::effective(norm.kind, value)?;
-        norm.weight = options.device.place(weight)?;
+        norm.weight = Norm::effective(&options.device, norm.kind, value)?;
     } else if norm.bias_name == name {
         norm.bias = Some(options.device.place(value.clone())?);
     }
@@ -255,10 +254,11 @@ impl Loader<'_> {
     fn norm(&self, module: &str) -> Result<Norm, ModelError> {
         let config = &self.options.config;
         let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
-        let weight = Norm::effective(config.norm, &self.tensor(&name)?)?;
+        let device = &self.options.device;
+        let weight = Norm::effective(device, config.norm, &self.tensor(&name)?)?;
         Ok(Norm {
             kind: config.norm,
-            weight: self.options.device.place(weight)?,
+            weight,
             bias: match config.norm.has_bias() {
                 true => Some(self.placed(&bias_name)?),
                 false => None,
@@ -375,7 +375,9 @@ impl Loader<'_> {
             return Ok(None);
         };
         let (shape, precision) = ([blocks.rows, blocks.cols], options.precisions.weights);
-        let packed = options.device.packed_rows(blocks.format, shape, bytes, precision)?;
+        let packed = options
+            .device
+            .packed_rows(blocks.format, shape, bytes, precision)?;
         if let Err(error) = packed.check_finite(name) {
             // The source names its file, too.
             self.source.rows(name, &mut |_, _| Ok(()))?;
