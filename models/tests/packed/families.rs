@@ -55,7 +55,7 @@ fn converted(model: &ModelFolder, architecture: &str) -> GgufWriter {
     if let Some(window) = config.sliding_window[0] {
         file.u32(&key("attention.sliding_window"), window);
     }
-    let eps = config.rms_eps.to_le_bytes().to_vec();
+    let eps = config.norm_eps.to_le_bytes().to_vec();
     file.pair(&key("attention.layer_norm_rms_epsilon"), 6, eps);
     let theta = (config.rope.theta as f32).to_le_bytes().to_vec();
     file.pair(&key("rope.freq_base"), 6, theta);

@@ -7,6 +7,7 @@ mod families;
 mod gguf;
 mod gguf_writer;
 mod hostile;
+mod kept;
 mod storages;
 mod tokenizers;
 mod vectors;

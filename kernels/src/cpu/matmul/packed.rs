@@ -7,6 +7,7 @@
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+mod codes;
 #[cfg(target_arch = "x86_64")]
 mod rows;
 
@@ -19,7 +20,6 @@ use super::task::{self, First, TaskOutput};
 use super::{check, multiply};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
-use crate::cpu::code::packed_codes;
 use crate::isa::Isa;
 use crate::packed::PackedRows;
 
@@ -193,7 +193,7 @@ fn codes_of(isa: Isa, w: &PackedRows, row: usize, cols: &Range<usize>, q: &mut [
     if avx512::codes(isa, w, row, cols, q) {
         return;
     }
-    packed_codes(isa, w, row, cols.clone(), q);
+    codes::portable_codes(isa, w, row, cols, q);
 }
 
 /// The first `len` elements of a buffer, which grows to hold them and is not cleared.

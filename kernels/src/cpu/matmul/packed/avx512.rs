@@ -33,12 +33,12 @@ thread_local! {
 /// Whether the product was one for this path: few rows of A, a format that it decodes, a machine
 /// with AVX-512 that is to be used.
 pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOutput<'_>) -> bool {
-    let is_plain = |row| w.factor(row).is_some();
     let suits = cpu.isa() == Isa::Avx512
         && cpu.isa().is_available()
         && a.rows <= ROWS_MAX
         && a.depth <= DEPTH_MAX
-        && a.depth_stride == 1;
+        && a.depth_stride == 1
+        && w.is_plain();
     let by_format = match w.format() {
         BlockFormat::F16 => by_blocks::<F16>,
         BlockFormat::Bf16 => by_blocks::<Bf16>,
@@ -48,7 +48,7 @@ pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOut
         BlockFormat::Q6K => by_blocks::<Q6K>,
         _ => return false,
     };
-    if !suits || !(0..w.rows()).all(is_plain) {
+    if !suits {
         return false;
     }
     let mut first = 0;
@@ -240,7 +240,7 @@ unsafe fn sums<B: Blocks, const R: usize>(rows: &DigitRows<'_>, row: &Row<'_>) -
         // SAFETY: `count` blocks lie from `at` on; A has lines for all runs.
         unsafe {
             let mut at = row.bytes.as_ptr().add(first * B::BYTES);
-            let mut a = rows.from_run(first * runs_per_block);
+            let mut a = rows.lines_of(first * runs_per_block);
             B::scales(at, count, row.factor, scales);
             let mut scales = scales.cast_const();
             for _ in 0..count / 2 {
@@ -263,7 +263,7 @@ unsafe fn sums<B: Blocks, const R: usize>(rows: &DigitRows<'_>, row: &Row<'_>) -
         // SAFETY: a block of floats is 64 bytes; A has lines for the last run.
         unsafe {
             B::scales(padded.as_ptr(), 1, row.factor, scales);
-            let a = rows.from_run(whole);
+            let a = rows.lines_of(whole);
             add_block::<B, R, 0>(&mut sums, padded.as_ptr(), scales, a);
             add_totals(&mut totals, &sums);
         }
@@ -315,7 +315,7 @@ fn add_totals<const R: usize>(totals: &mut [f64; ROWS], sums: &Sums<R>) {
     for (r, total) in totals[..R].iter_mut().enumerate() {
         let mut lanes = _mm512_setzero_pd();
         for set in sums.iter().take(if R <= 2 { 2 } else { 1 }) {
-            let [low, high] = set[r].map(|sums| wide(sums));
+            let [low, high] = set[r].map(wide);
             let high = _mm512_mul_pd(high, _mm512_set1_pd(256.0));
             lanes = _mm512_add_pd(lanes, _mm512_add_pd(low, high));
         }

@@ -111,7 +111,7 @@ impl<'a> DigitRows<'a> {
     }
 
     /// The lines of a run and those after it.
-    pub(super) fn from_run(&self, run: usize) -> *const CacheLine {
+    pub(super) fn lines_of(&self, run: usize) -> *const CacheLine {
         self.lines.as_ptr().wrapping_add(2 * run * self.count)
     }
 }
