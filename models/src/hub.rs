@@ -64,7 +64,8 @@ pub struct Download<'a> {
 impl ModelHub {
     /// The folder of a model, or its GGUF file. An existing one is taken as it is; anything else must be
     /// `owner/name` or `owner/name@revision`, whose configuration, tokenizer and safetensors
-    /// weights are downloaded where the cache lacks them. All files are of one commit. When the
+    /// weights are downloaded where the cache lacks them; or such a name and `/FILE.gguf`, of which
+    /// that file is, with the other parts of its model. All files are of one commit. When the
     /// server does not give it, or may not be asked, the commit that was fetched last is used.
     ///
     /// Blocks. `progress` is called often.
@@ -87,7 +88,7 @@ impl ModelHub {
             Some(repo) => self.download(&repo, progress).map_err(not_found),
             None => Err(not_found(
                 "there is no such folder, and it is not a name of the hub \
-                 (owner/name or owner/name@revision)"
+                 (owner/name or owner/name@revision, and /FILE.gguf for one of its GGUF files)"
                     .to_string(),
             )),
         }
@@ -141,12 +142,21 @@ pub fn is_here(model: &str) -> bool {
 struct RepoName {
     repo: String,
     revision: String,
+    /// A GGUF file of it, where that is the model.
+    file: Option<String>,
 }
 
 impl RepoName {
     /// Takes `owner/name[@revision]`, each part of letters, digits, `-`, `_` and `.`, so that
-    /// none can lead out of the cache or into another address of the server.
+    /// none can lead out of the cache or into another address of the server; with `/FILE.gguf` at
+    /// the end, a file of it, where the revision has no `/`.
     fn parse(text: &str) -> Option<RepoName> {
+        let mut slashes = text.match_indices('/').map(|(at, _)| at);
+        let file = slashes.nth(1).filter(|_| text.ends_with(".gguf"));
+        let (text, file) = match file {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
+            None => (text, None),
+        };
         let (repo, revision) = text.split_once('@').unwrap_or((text, "main"));
         let (owner, name) = repo.split_once('/')?;
         let plain = |part: &str| {
@@ -157,10 +167,12 @@ impl RepoName {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         };
-        let good = plain(owner) && plain(name) && revision.split('/').all(plain);
+        let is_plain = |path: &str| path.split('/').all(plain);
+        let good = plain(owner) && plain(name) && is_plain(revision) && file.is_none_or(is_plain);
         good.then(|| RepoName {
             repo: repo.to_string(),
             revision: revision.to_string(),
+            file: file.map(str::to_string),
         })
     }
 }
@@ -175,6 +187,7 @@ mod tests {
             Some(RepoName {
                 repo: repo.to_string(),
                 revision: revision.to_string(),
+                file: None,
             })
         };
         assert_eq!(RepoName::parse("a/b"), name("a/b", "main"));
@@ -182,7 +195,22 @@ mod tests {
             RepoName::parse("Qwen/Qwen2.5-0.5B@refs/pr/3"),
             name("Qwen/Qwen2.5-0.5B", "refs/pr/3")
         );
+        for (text, revision, file) in [
+            ("a/b/c.Q4_K_M.gguf", "main", "c.Q4_K_M.gguf"),
+            (
+                "a/b@v1/d/c-00001-of-00002.gguf",
+                "v1",
+                "d/c-00001-of-00002.gguf",
+            ),
+        ] {
+            let found = RepoName::parse(text).unwrap();
+            assert_eq!((&*found.repo, &*found.revision), ("a/b", revision));
+            assert_eq!(found.file.as_deref(), Some(file));
+        }
         for bad in [
+            "a/b/../c.gguf",
+            "a/b//c.gguf",
+            "a/b/.gguf",
             "a",
             "a/",
             "/b",

@@ -6,6 +6,7 @@ mod chat_server;
 mod data;
 mod device;
 mod generate;
+mod gguf;
 mod job_file;
 mod logging;
 mod logits;

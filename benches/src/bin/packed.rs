@@ -9,6 +9,7 @@
 //! The shapes are those of TinyLlama 1.1B; the blocks are random, and no two matrices share memory.
 //! Tokens a second are those of products alone: attention over a short context adds little to them.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -67,23 +68,27 @@ fn main() -> anyhow::Result<()> {
         );
         for &batch in &args.batches {
             let inputs = inputs(&device, batch)?;
-            let (mut best, mut read) = (f64::INFINITY, 0.0_f64);
+            let mut best = [f64::INFINITY; 4];
             for _ in 0..args.rounds {
                 // In turn, since other work of the machine comes and goes.
-                read = read.max(read_rate(args.threads));
-                best = best.min(pass(&device, &weights, &inputs)?);
+                let read = measured(&args, || read_memory(&device))?;
+                let pass = measured(&args, || pass(&device, &weights, &inputs))?;
+                let times = read.into_iter().chain(pass);
+                best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
             }
-            let rate = bytes as f64 / best;
-            println!(
-                "{format:>6}, {batch:>3} sequences: {:>7.1} tokens/s; {:>7.1} ms a pass; {:>5.1} \
-                 GB/s, {:>3.0}% of {:.1} GB/s that {} threads read",
-                batch as f64 / best,
-                best * 1e3,
-                rate / 1e9,
-                rate / read * 100.0,
-                read / 1e9,
-                args.threads,
-            );
+            for (clock, read, pass) in [("wall", best[0], best[2]), ("CPU", best[1], best[3])] {
+                let (rate, read) = (bytes as f64 / pass, READ_BYTES as f64 / read);
+                println!(
+                    "{format:>6}, {batch:>3} sequences, {clock:>4} time: {:>6.1} tokens/s; {:>7.1} \
+                     ms a pass; {:>5.1} GB/s, {:>3.0}% of {:.1} GB/s that {} threads read",
+                    batch as f64 / pass,
+                    pass * 1e3,
+                    rate / 1e9,
+                    rate / read * 100.0,
+                    read / 1e9,
+                    args.threads,
+                );
+            }
         }
     }
     Ok(())
@@ -152,28 +157,52 @@ fn inputs(device: &Device, batch: usize) -> anyhow::Result<[Coded; 2]> {
     Ok([coded(HIDDEN)?, coded(INNER)?])
 }
 
-/// Seconds of the products with all matrices, one after another.
-fn pass(device: &Device, weights: &[Weight], inputs: &[Coded; 2]) -> anyhow::Result<f64> {
-    let started = Instant::now();
+/// The products with all matrices, one after another.
+fn pass(device: &Device, weights: &[Weight], inputs: &[Coded; 2]) -> anyhow::Result<()> {
     device.on_its_threads(|| {
         for weight in weights {
             let input = inputs.iter().find(|input| input.cols == weight.cols);
             let y = device.matmul(input.context("an input of that width")?, weight)?;
             std::hint::black_box(y);
         }
-        Ok(started.elapsed().as_secs_f64())
+        Ok(())
     })
 }
 
-/// Bytes a second that the threads read from memory, of 1 GiB that no cache holds.
-fn read_rate(threads: usize) -> f64 {
-    static BLOCK: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
-    let block = BLOCK.get_or_init(|| vec![1; 128 << 20]);
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        for part in block.chunks(block.len() / threads) {
-            scope.spawn(|| std::hint::black_box(part.iter().fold(0, |a, b| a ^ b)));
-        }
+/// Seconds of some work, by the clock and by the CPU time of all threads over their number: where
+/// others use the machine, only the second tells of the work.
+fn measured(args: &Args, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<[f64; 2]> {
+    let (started, cpu) = (Instant::now(), cpu_seconds()?);
+    work()?;
+    let wall = started.elapsed().as_secs_f64();
+    Ok([wall, (cpu_seconds()? - cpu) / args.threads as f64])
+}
+
+/// CPU time of this process, as Linux counts it.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let first = text.split(' ').next().context("the time of a thread")?;
+        nanoseconds += first.parse::<u64>()?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
+/// 1 GiB that no cache holds.
+const READ_BYTES: usize = 1 << 30;
+
+/// Reads memory with all threads of the device.
+fn read_memory(device: &Device) -> anyhow::Result<()> {
+    static BLOCK: OnceLock<Vec<u64>> = OnceLock::new();
+    let block = BLOCK.get_or_init(|| vec![1; READ_BYTES / 8]);
+    let Device::Cpu(cpu) = device else {
+        bail!("not a CPU");
+    };
+    cpu.pool().broadcast(|thread| {
+        let len = block.len() / thread.num_threads();
+        let part = &block[thread.index() * len..][..len];
+        std::hint::black_box(part.iter().fold(0, |a, b| a ^ b));
     });
-    (block.len() * 8) as f64 / started.elapsed().as_secs_f64()
+    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::isa::Isa;
 use crate::reference::code::POISON;
 
 pub use self::cols::code_cols;
-pub(crate) use self::packed::{exponents, packed_codes};
+pub(crate) use self::packed::exponents;
 
 /// Elements below which the calling thread does all the work: waking others costs more.
 const PARALLEL_ELEMENTS: usize = 1 << 16;

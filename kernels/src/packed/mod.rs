@@ -1,7 +1,7 @@
 //! Packed weights: what the bytes of a block of numbers mean, as scalar code.
 //!
 //! A block is some numbers that share a scale. What it holds is defined in f32 (NUMERICS.md,
-//! section 11): every product of a scale and a code is exact there, so the order of the factors and
+//! section 1): every product of a scale and a code is exact there, so the order of the factors and
 //! fused operations cannot change a bit; formats with a minimum round once, at the last step.
 //!
 //! ```
@@ -156,6 +156,7 @@ impl BlockFormat {
     ///
     /// # Panics
     /// If `bytes` is not as many whole blocks as `out` has room for.
+    #[inline(always)]
     pub fn decode(self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(
             self.row_bytes(out.len()),
@@ -185,12 +186,14 @@ impl BlockFormat {
     }
 }
 
+#[inline(always)]
 fn each<const B: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; B]) -> f32) {
     for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
         *out = number(*bytes);
     }
 }
 
+#[inline(always)]
 fn blocks<const B: usize, const N: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -203,6 +206,7 @@ fn blocks<const B: usize, const N: usize>(
 }
 
 /// The low and the high four bits.
+#[inline(always)]
 const fn nibbles(byte: u8) -> [u8; 2] {
     [byte & 15, byte >> 4]
 }

@@ -31,6 +31,8 @@ pub struct PackedRows {
     precision: Precision,
     bytes: SharedBytes,
     exp: Vec<i32>,
+    /// Whether every row has a [`Self::factor`].
+    is_plain: bool,
 }
 
 impl PackedRows {
@@ -57,6 +59,7 @@ impl PackedRows {
                 got: have / format.bytes() * format.elements(),
             });
         }
+        let is_plain = exp.iter().all(|&exp| factor(exp).is_some());
         Ok(Self {
             format,
             rows,
@@ -64,6 +67,7 @@ impl PackedRows {
             precision,
             bytes,
             exp,
+            is_plain,
         })
     }
 
@@ -165,10 +169,19 @@ impl PackedRows {
     /// number. 1 for a row of zeros, all of whose codes are 0, and for a poisoned one, whose codes
     /// do not matter, for its scale is NaN.
     pub(crate) fn factor(&self, row: usize) -> Option<f32> {
-        match self.exp[row] {
-            EMPTY | POISON => Some(1.0),
-            exp @ -126..=126 => Some(crate::math::pow2_f32(-exp)),
-            _ => None,
-        }
+        factor(self.exp[row])
+    }
+
+    /// Whether every row has a [`Self::factor`].
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+}
+
+fn factor(exp: i32) -> Option<f32> {
+    match exp {
+        EMPTY | POISON => Some(1.0),
+        -126..=126 => Some(crate::math::pow2_f32(-exp)),
+        _ => None,
     }
 }

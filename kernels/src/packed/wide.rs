@@ -5,10 +5,12 @@ use super::small::half;
 use super::tables::IQ4_LEVELS;
 
 /// Where number i stands: its half of the block, its run of 32 there, and its place in that run.
+#[inline(always)]
 const fn place(i: usize) -> (usize, usize, usize) {
     (i / 128, i % 128 / 32, i % 32)
 }
 
+#[inline(always)]
 pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     let (scale, min) = (half(block, 80), half(block, 82));
     for (i, out) in out.iter_mut().enumerate() {
@@ -19,6 +21,7 @@ pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
     let scale = half(block, 108);
     let scales = &block[96..108];
@@ -36,6 +39,7 @@ pub(super) fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
 }
 
 /// Scale and minimum of run k, six bits each, of the twelve bytes of Q4_K and Q5_K.
+#[inline(always)]
 fn six_bits(s: &[u8], k: usize) -> [f32; 2] {
     let pair = match k {
         0..4 => [s[k] & 63, s[k + 4] & 63],
@@ -48,6 +52,7 @@ fn six_bits(s: &[u8], k: usize) -> [f32; 2] {
 }
 
 /// Q4_K and Q5_K, but for the fifth bits: `fifth(k, l)` of number l of run k, as 0 or 16.
+#[inline(always)]
 fn six_bit_runs(
     block: &[u8],
     codes: &[u8],
@@ -65,16 +70,19 @@ fn six_bit_runs(
     }
 }
 
+#[inline(always)]
 pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     six_bit_runs(block, &block[16..], out, |_, _| 0);
 }
 
+#[inline(always)]
 pub(super) fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     six_bit_runs(block, &block[48..], out, |k, l| {
         (block[16 + l] >> k & 1) << 4
     });
 }
 
+#[inline(always)]
 pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let scale = half(block, 208);
     for (i, out) in out.iter_mut().enumerate() {
@@ -87,6 +95,7 @@ pub(super) fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn iq4_xs(block: &[u8; 136], out: &mut [f32; 256]) {
     let scale = half(block, 0);
     let high = u16::from_le_bytes([block[2], block[3]]);

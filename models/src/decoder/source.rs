@@ -3,7 +3,7 @@
 use concord_kernels::Tensor;
 
 use crate::error::ModelError;
-use crate::weights::{ModelFolder, PackedMatrix, TakeRows};
+use crate::weights::{BlockMatrix, ModelFolder, TakeRows};
 
 /// Tensors by their Hugging Face names, as f32.
 pub trait TensorSource {
@@ -29,7 +29,7 @@ pub trait TensorSource {
     ///
     /// # Errors
     /// [`ModelError`] where it is missing or broken.
-    fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
+    fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
         let _ = name;
         Ok(None)
     }
@@ -44,7 +44,7 @@ impl TensorSource for ModelFolder {
         self.load_rows(name, take)
     }
 
-    fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
-        ModelFolder::packed(self, name)
+    fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
+        ModelFolder::blocks(self, name)
     }
 }

@@ -8,6 +8,10 @@ use crate::config::{DecoderConfig, TensorSpec};
 /// norms and biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element
 /// and 4 a row, at every precision).
 ///
+/// What is not trained and packed in its file, or of 16 bits there, takes the bytes that it has in
+/// the file, and no more than this: its pages are those of the file's map, which the system drops
+/// and reads again as it needs. An embedding then takes these bytes, too.
+///
 /// While a stage loads it takes a slice of one matrix as f32 on top, 4 MiB or one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {

@@ -9,9 +9,12 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::{Download, ModelHub, RepoName};
 use crate::companions::is_companion;
-use crate::weights::{INDEX, SINGLE, other_weights, shard_names};
+use crate::weights::{INDEX, OLDER_METHODS, SINGLE, gguf_parts, other_weights, shard_names};
 
 const CONFIG: &str = "config.json";
+
+/// Files that a message names.
+const SHOWN_MAX: usize = 40;
 
 /// Tries of a download; each goes on where the last one broke off.
 const RETRIES: usize = 3;
@@ -62,10 +65,13 @@ impl ModelHub {
                     sha: &info.sha,
                     explain: &|error| self.explain(name, error),
                 };
-                let folder = commit.all(&files, progress)?;
+                let found = match &name.file {
+                    Some(file) => commit.gguf(file, &files, progress)?,
+                    None => commit.all(&files, progress)?,
+                };
                 let noted = cache.repo(asked).create_ref(&info.sha);
                 noted.map_err(|error| format!("cannot write its cache: {error}"))?;
-                Ok(folder)
+                Ok(found)
             }
             Err(error) => cached(&cache, name).ok_or_else(|| {
                 format!(
@@ -114,14 +120,18 @@ impl ModelHub {
     }
 }
 
-/// The folder of a repository in the cache. huggingface_hub notes the commits of branches, and has
+/// The folder of a repository in the cache, or a GGUF file of it. huggingface_hub notes the commits of branches, and has
 /// no note where a commit itself was asked for.
 fn cached(cache: &Cache, name: &RepoName) -> Option<PathBuf> {
     let repo = cache.repo(repo_at(name, &name.revision));
-    let noted = repo.get(CONFIG);
-    let named = repo.pointer_path(&name.revision).join(CONFIG);
-    let config = noted.or_else(|| Some(named).filter(|path| path.is_file()))?;
-    config.parent().map(Path::to_path_buf)
+    let file = name.file.as_deref().unwrap_or(CONFIG);
+    let noted = repo.get(file);
+    let named = repo.pointer_path(&name.revision).join(file);
+    let found = noted.or_else(|| Some(named).filter(|path| path.is_file()))?;
+    match name.file {
+        Some(_) => Some(found),
+        None => found.parent().map(Path::to_path_buf),
+    }
 }
 
 fn repo_at(name: &RepoName, revision: &str) -> Repo {
@@ -138,10 +148,32 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
+    /// Fetches a GGUF file, with the other parts of its model, and gives its path.
+    fn gguf(
+        &self,
+        file: &str,
+        files: &[&str],
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<PathBuf, String> {
+        if !files.contains(&file) {
+            let instead = gguf_files(files);
+            return Err(format!("the repository has no {file}{instead}"));
+        }
+        for part in gguf_parts(file) {
+            self.one(&part, files, progress)?;
+        }
+        self.one(file, files, progress)
+    }
+
     /// Fetches what a model folder needs of `files`, and gives the folder.
     fn all(&self, files: &[&str], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, String> {
+        if !files.contains(&CONFIG) {
+            let instead = gguf_files(files);
+            return Err(format!("the repository has no {CONFIG}{instead}"));
+        }
         let config = self.one(CONFIG, files, progress)?;
-        for file in files.iter().filter(|file| is_companion(file)) {
+        let needed = |file: &&&str| is_companion(file) || OLDER_METHODS.contains(file);
+        for file in files.iter().filter(needed) {
             self.one(file, files, progress)?;
         }
         if files.contains(&SINGLE) {
@@ -216,6 +248,23 @@ impl Fetch<'_> {
         let part = blob.with_extension("part");
         let is_whole = fs::metadata(&part).is_ok_and(|part| part.len() >= metadata.size() as u64);
         is_whole && fs::remove_file(&part).is_ok()
+    }
+}
+
+/// Which GGUF files there are instead, and how one is named.
+fn gguf_files(files: &[&str]) -> String {
+    let found: Vec<&str> = files
+        .iter()
+        .copied()
+        .filter(|file| file.ends_with(".gguf"))
+        .take(SHOWN_MAX)
+        .collect();
+    match found.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; it has GGUF files, of which one is named as owner/name/FILE: {}",
+            found.join(", ")
+        ),
     }
 }
 

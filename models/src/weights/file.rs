@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
-use concord_kernels::packed::{BlockFormat, SharedBytes};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::packed_matrix::PackedMatrix;
 use super::{TakeRows, check_rows, runs_of_rows};
 use crate::error::ModelError;
 
@@ -73,7 +71,7 @@ impl TensorFile {
             .collect();
         Ok(Self {
             path: path.to_path_buf(),
-            map: Arc::new(map),
+            map,
             entries,
         })
     }
@@ -81,6 +79,11 @@ impl TensorFile {
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The map of all its bytes.
+    pub(super) fn map(&self) -> Arc<Mmap> {
+        self.map.clone()
     }
 
     /// The names of its tensors, sorted.
@@ -155,32 +158,6 @@ impl TensorFile {
         Ok(tensor)
     }
 
-    /// A matrix of F16 or BF16, in the map of the file; nothing for another tensor.
-    ///
-    /// # Errors
-    /// [`ModelError::MissingTensor`].
-    pub fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
-        let entry = self.entry(name)?;
-        let format = match entry.dtype {
-            Dtype::F16 => BlockFormat::F16,
-            Dtype::BF16 => BlockFormat::Bf16,
-            _ => return Ok(None),
-        };
-        let (&[rows, cols], Some(bytes)) = (
-            entry.shape.as_slice(),
-            SharedBytes::new(self.map.clone(), entry.bytes.0..entry.bytes.1),
-        ) else {
-            return Ok(None);
-        };
-        Ok(Some(PackedMatrix {
-            name: name.to_string(),
-            path: self.path.clone(),
-            format,
-            shape: [rows, cols],
-            bytes,
-        }))
-    }
-
     /// As [`Self::load`], some rows of a matrix at a time. What is no matrix is given as a whole.
     ///
     /// # Errors
@@ -245,12 +222,13 @@ impl TensorFile {
 }
 
 /// Maps a file of weights.
-pub(super) fn map(path: &Path) -> Result<Mmap, ModelError> {
+pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     let file = File::open(path).map_err(ModelError::io("read", path))?;
     // SAFETY: the map is only read. Should another process cut the file short meanwhile, a read of
     // the lost pages ends this process with SIGBUS; should it rewrite the file, other numbers are
     // read, as with any file. Concord itself replaces files by renaming only.
-    unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))
+    let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
+    Ok(Arc::new(map))
 }
 
 /// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.

@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
-use super::packed_matrix::PackedMatrix;
 use super::quantized::Quantized;
 use super::shards::{self, INDEX, SINGLE, TensorHome};
 use super::{TakeRows, TensorFile};
@@ -261,7 +260,7 @@ impl ModelFolder {
     }
 
     /// The rows of a tensor of a GGUF file; nothing where the model is in none.
-    fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
+    pub(super) fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
         let Some(gguf) = &self.gguf else {
             return Ok(None);
         };
@@ -301,30 +300,6 @@ impl ModelFolder {
         }))
     }
 
-    /// A matrix as blocks, where its file has it so: F16, BF16, and what GGUF packs. With tied
-    /// embeddings `lm_head.weight` is the embedding.
-    ///
-    /// # Errors
-    /// [`ModelError`] naming the file and the tensor.
-    pub fn packed(&self, name: &str) -> Result<Option<PackedMatrix>, ModelError> {
-        let name = self.settled(name);
-        if let (Some(gguf), Some(rows)) = (&self.gguf, self.gguf_rows(name)?) {
-            let packed = rows.packed().filter(|_| rows.format != BlockFormat::F32);
-            return Ok(packed.map(|(shape, bytes)| PackedMatrix {
-                name: name.to_string(),
-                path: gguf.path(name).to_path_buf(),
-                format: rows.format,
-                shape,
-                bytes,
-            }));
-        }
-        if self.is_packed(name) {
-            return Ok(None);
-        }
-        let (file, stored) = self.stored(name)?;
-        file.packed(stored)
-    }
-
     /// Whether the numbers of a tensor are decoded from something else than numbers.
     pub fn is_packed(&self, name: &str) -> bool {
         let name = self.settled(name);
@@ -360,7 +335,7 @@ impl ModelFolder {
     }
 
     /// The file of a tensor of the model, and the tensor's name there.
-    fn stored(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
+    pub(super) fn stored(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
         self.found(self.settled(name))
     }
 

@@ -1,21 +1,25 @@
 //! Weights of a model folder, read by name through a memory map.
 
 mod beside;
+mod blocks;
 mod decoded;
 mod file;
 mod folder;
 mod gguf;
 mod head;
 mod packed;
-mod packed_matrix;
 mod quantized;
 mod rows;
 mod shards;
 mod unused;
 
+pub use blocks::BlockMatrix;
 pub use file::{TensorFile, widen_f16};
 pub use folder::{ModelFolder, TakeBytes};
-pub use packed_matrix::PackedMatrix;
+#[cfg(feature = "hub")]
+pub(crate) use gguf::gguf_parts;
+#[cfg(feature = "hub")]
+pub(crate) use quantized::OLDER_METHODS;
 pub use rows::{TakeRows, check_rows, runs_of_rows};
 pub use safetensors::Dtype;
 #[cfg(feature = "hub")]

@@ -21,7 +21,7 @@ pub(super) struct Quantized {
 }
 
 /// Files that programs wrote before `config.json` had a key for it.
-const OLDER: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+pub(crate) const OLDER_METHODS: [&str; 2] = ["quantize_config.json", "quant_config.json"];
 
 /// Parts of weights, by the method's markers: where a name ends with a marker, the module is what
 /// stands before it, and the parts are all those with these ends.
@@ -184,7 +184,7 @@ fn method(dir: &Path, config: &str) -> Result<Option<QuantMethod>, ModelError> {
             });
         }
     }
-    for name in OLDER {
+    for name in OLDER_METHODS {
         let path = dir.join(name);
         if path.is_file() {
             let text = std::fs::read(&path).map_err(ModelError::io("read", &path))?;

@@ -313,3 +313,45 @@ fn a_part_that_is_whole_does_not_stand_in_the_way() {
     assert_eq!(weights, files["model.safetensors"]);
     assert!(!part.exists());
 }
+
+#[test]
+fn a_gguf_file_of_a_repository_is_fetched_with_its_parts() {
+    let files = [
+        "config.json",
+        "m-Q8_0.gguf",
+        "m-00001-of-00002.gguf",
+        "m-00002-of-00002.gguf",
+    ];
+    let files = files.map(|name| (name.to_string(), name.as_bytes().to_vec()));
+    let server = Server::start(files.into_iter().collect());
+    let cache = tempfile::tempdir().unwrap();
+    let hub = ModelHub {
+        endpoint: Some(server.endpoint.clone()),
+        cache: Some(cache.path().to_path_buf()),
+        ..ModelHub::default()
+    };
+    let found = hub.resolve("owner/tiny/m-Q8_0.gguf", &mut |_| {}).unwrap();
+    assert_eq!(fs::read(&found).unwrap(), b"m-Q8_0.gguf");
+    let asked = server.requests();
+    let fetched = |name: &str| asked.iter().any(|path| path.ends_with(name));
+    assert!(
+        fetched("m-Q8_0.gguf") && !fetched("config.json"),
+        "{asked:?}"
+    );
+    let first = hub
+        .resolve("owner/tiny/m-00001-of-00002.gguf", &mut |_| {})
+        .unwrap();
+    assert!(first.with_file_name("m-00002-of-00002.gguf").is_file());
+    let error = hub
+        .resolve("owner/tiny/m-Q4.gguf", &mut |_| {})
+        .unwrap_err();
+    says(error, &["no m-Q4.gguf", "m-Q8_0.gguf"]);
+    let offline = ModelHub {
+        offline: true,
+        ..hub
+    };
+    let again = offline
+        .resolve("owner/tiny/m-Q8_0.gguf", &mut |_| {})
+        .unwrap();
+    assert_eq!(again, found);
+}

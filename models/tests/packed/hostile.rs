@@ -176,6 +176,10 @@ fn what_no_gguf_file_may_say() {
     ] {
         refuses(&bytes, &parts);
     }
+}
+
+#[test]
+fn places_and_versions_that_cannot_be() {
     let overlapping = q4_k().bytes(|index, offset| if index == 3 { 0 } else { offset });
     refuses(&overlapping, &["overlap"]);
     let odd = q4_k().bytes(|index, offset| if index == 3 { offset + 1 } else { offset });

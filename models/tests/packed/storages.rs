@@ -11,12 +11,10 @@ use concord_models::config::DecoderConfig;
 use concord_models::weights::ModelFolder;
 use serde_json::{Map, Value, json};
 
+use crate::encoders::{BLOCKS, STEP, STEP_F16, f32s};
 use crate::gguf::logits;
 use crate::gguf_writer::GgufWriter;
 
-const STEP: f32 = 0.03125;
-/// The same as an f16.
-const STEP_F16: [u8; 2] = [0, 0x28];
 const VOCAB: usize = 64;
 const TOKENS: [u32; 7] = [1, 5, 60, 33, 2, 2, 17];
 
@@ -62,10 +60,6 @@ fn levels() -> Levels {
 
 fn le(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_le_bytes).collect()
-}
-
-fn f32s(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
-    le(values.into_iter().map(f32::to_bits))
 }
 
 type Stored = Vec<(&'static str, &'static str, Vec<usize>, Vec<u8>)>;
@@ -235,110 +229,8 @@ fn write_folder(folder: &Path, quantization: Value, store: Store) {
     fs::write(folder.join("model.safetensors"), file).unwrap();
 }
 
-/// Blocks of a row of levels, for each type of ggml: its number, and a block of it.
-const BLOCKS: [(&str, u32, usize, fn(&[i8]) -> Vec<u8>); 13] = [
-    ("F32", 0, 1, |l| f32s([f32::from(l[0]) * STEP])),
-    ("F16", 1, 1, |l| {
-        [[0, 0xa8], [0, 0], [0, 0x28], [0, 0x2c]][(l[0] + 1) as usize].to_vec()
-    }),
-    ("BF16", 30, 1, |l| {
-        f32s([f32::from(l[0]) * STEP])[2..].to_vec()
-    }),
-    ("Q8_0", 8, 32, |l| {
-        [STEP_F16.to_vec(), l.iter().map(|l| *l as u8).collect()].concat()
-    }),
-    ("Q4_0", 2, 32, |l| {
-        [STEP_F16.to_vec(), nibbles(l, 8)].concat()
-    }),
-    ("Q4_1", 3, 32, |l| {
-        [STEP_F16.to_vec(), vec![0, 0xb0], nibbles(l, 4)].concat()
-    }),
-    ("Q5_0", 6, 32, |l| {
-        // 16 and above: the fifth bit says so.
-        let fifth = l
-            .iter()
-            .enumerate()
-            .map(|(i, l)| u32::from(*l >= 0) << i)
-            .sum::<u32>();
-        let low: Vec<i8> = l
-            .iter()
-            .map(|l| if *l >= 0 { *l } else { l + 16 })
-            .collect();
-        [
-            STEP_F16.to_vec(),
-            fifth.to_le_bytes().to_vec(),
-            nibbles(&low, 0),
-        ]
-        .concat()
-    }),
-    ("Q5_1", 7, 32, |l| {
-        [STEP_F16.to_vec(), vec![0, 0xa8], vec![0; 4], nibbles(l, 1)].concat()
-    }),
-    ("MXFP4", 39, 32, |l| {
-        let codes: Vec<i8> = l.iter().map(|l| [10, 0, 2, 4][(l + 1) as usize]).collect();
-        [vec![122], nibbles(&codes, 0)].concat()
-    }),
-    ("Q2_K", 10, 256, |l| {
-        let halves = l.chunks(128).flat_map(|half| {
-            (0..32).map(|i| {
-                (0..4)
-                    .map(|r| ((half[32 * r + i] + 1) as u8) << (2 * r))
-                    .sum()
-            })
-        });
-        [
-            vec![0x11; 16],
-            halves.collect(),
-            STEP_F16.to_vec(),
-            STEP_F16.to_vec(),
-        ]
-        .concat()
-    }),
-    ("Q4_K", 12, 256, |l| {
-        // All scales and minima are 1.
-        let six = [vec![1; 8], vec![0x11; 4]].concat();
-        [STEP_F16.to_vec(), STEP_F16.to_vec(), six, pairs(l)].concat()
-    }),
-    ("Q5_K", 13, 256, |l| {
-        let six = [vec![1; 8], vec![0x11; 4]].concat();
-        [
-            STEP_F16.to_vec(),
-            STEP_F16.to_vec(),
-            six,
-            vec![0; 32],
-            pairs(l),
-        ]
-        .concat()
-    }),
-    ("Q6_K", 14, 256, |l| {
-        // Codes from 31 on: 32 above the level.
-        let code = |l: i8| (l + 32) as u8;
-        let (mut low, mut high) = (vec![0; 128], vec![0; 64]);
-        for (i, l) in l.iter().enumerate() {
-            let (n, run, at) = (i / 128, i % 128 / 32, i % 32);
-            low[64 * n + 32 * (run % 2) + at] |= (code(*l) & 15) << (4 * (run / 2));
-            high[32 * n + at] |= code(*l) >> 4 << (2 * run);
-        }
-        [low, high, vec![1; 16], STEP_F16.to_vec()].concat()
-    }),
-];
-
-/// Codes of 32 numbers: i and i + 16 in a byte.
-fn nibbles(levels: &[i8], zero: i8) -> Vec<u8> {
-    let code = |i: usize| ((levels[i] + zero) as u8) & 15;
-    (0..16).map(|i| code(i) | code(i + 16) << 4).collect()
-}
-
-/// Codes of 256 numbers as Q4_K has them: two runs of 32 in 32 bytes.
-fn pairs(levels: &[i8]) -> Vec<u8> {
-    let runs = levels.chunks(64);
-    let byte = |run: &[i8], i: usize| (run[i] + 1) as u8 | ((run[i + 32] + 1) as u8) << 4;
-    runs.flat_map(|run| (0..32).map(move |i| byte(run, i)).collect::<Vec<u8>>())
-        .collect()
-}
-
 /// The names of GGUF; q and k interleaved, as the architecture `llama` has them.
-fn gguf_name(name: &str) -> String {
+pub fn gguf_name(name: &str) -> String {
     let fixed = [
         ("model.embed_tokens.weight", "token_embd.weight"),
         ("model.norm.weight", "output_norm.weight"),
@@ -489,6 +381,53 @@ fn one_set_of_values_has_one_result_however_it_is_stored() {
         same_tensors(&model, &plain, name);
         assert_eq!(bits(&model), expected, "{name}");
     }
+}
+
+/// Whoever keeps a matrix as it lies in the file has the same numbers.
+#[test]
+fn matrices_as_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let (mut moved, mut mapped) = (0, 0);
+    for (name, kind, elements, block) in BLOCKS {
+        fs::write(&path, gguf(kind, elements, block).whole()).unwrap();
+        let model = ModelFolder::open(&path).unwrap();
+        for spec in model.config().tensors() {
+            let found = model.blocks(&spec.name).unwrap();
+            assert_eq!(
+                found.is_some(),
+                spec.shape.len() == 2,
+                "{name} {}",
+                spec.name
+            );
+            let Some(found) = found else { continue };
+            let mut numbers = vec![0.0; found.rows * found.cols];
+            found.format.decode(found.bytes(), &mut numbers);
+            assert_eq!(
+                numbers,
+                model.load(&spec.name).unwrap().data(),
+                "{name} {}",
+                spec.name
+            );
+            match found.range.start {
+                0 => moved += 1,
+                _ => mapped += 1,
+            }
+        }
+    }
+    // q and k of two layers are in another order.
+    assert_eq!(moved, BLOCKS.len() * 4);
+    assert!(mapped > moved);
+    let (_, quantization, store) = methods().remove(1);
+    write_folder(folder.path(), quantization, store);
+    let packed = ModelFolder::open(folder.path()).unwrap();
+    assert!(
+        packed
+            .blocks("model.layers.0.mlp.up_proj.weight")
+            .unwrap()
+            .is_none()
+    );
+    assert!(packed.blocks("lm_head.weight").unwrap().is_some());
 }
 
 /// What a content address is taken of does not depend on the storage, where it holds the same type.

@@ -1,21 +1,18 @@
-//! Blocks of packed weights to the codes of their rows, and the exponents of rows.
-
-use std::ops::Range;
+//! The exponents of rows of packed weights.
 
 use rayon::prelude::*;
 
-use super::scale::{code_in_f64, exponent, plain_scale};
-use super::{largest_bits, round};
+use super::largest_bits;
+use super::scale::exponent;
 use crate::coded::Precision;
 use crate::cpu::Cpu;
-use crate::isa::Isa;
-use crate::packed::{BlockFormat, PackedRows};
-use crate::reference::code::{EMPTY, POISON};
+use crate::packed::BlockFormat;
+use crate::reference::code::POISON;
 
 /// Numbers that are decoded at a time, in the first cache: whole blocks of every format.
 const RUN: usize = 2_048;
 
-/// The exponents of rows of `cols` numbers, see [`PackedRows::exponents`].
+/// The exponents of rows of `cols` numbers, see [`crate::packed::PackedRows::exponents`].
 ///
 /// # Panics
 /// Where a row is no whole number of blocks, or empty.
@@ -54,44 +51,4 @@ fn exponent_body(format: BlockFormat, row: &[u8], precision: Precision) -> i32 {
         return POISON;
     }
     exponent(f64::from(f32::from_bits(largest)), precision)
-}
-
-/// The codes of the numbers `cols` of a row, which are whole blocks, by portable code that is
-/// compiled for each instruction set.
-pub(crate) fn packed_codes(
-    isa: Isa,
-    w: &PackedRows,
-    row: usize,
-    cols: Range<usize>,
-    q: &mut [i16],
-) {
-    let format = w.format();
-    let at = |col: usize| row * w.row_bytes() + col / format.elements() * format.bytes();
-    let bytes = &w.bytes()[at(cols.start)..at(cols.end)];
-    codes_of(isa, format, bytes, w.exp()[row], q);
-}
-
-per_isa! {
-    fn codes_of(format: BlockFormat, bytes: &[u8], exp: i32, q: &mut [i16]) = codes_body
-}
-
-#[inline(always)]
-fn codes_body(format: BlockFormat, bytes: &[u8], exp: i32, q: &mut [i16]) {
-    if exp == EMPTY || exp == POISON {
-        q.fill(0);
-        return;
-    }
-    let mut values = [0.0; RUN];
-    let runs = bytes.chunks(RUN / format.elements() * format.bytes());
-    for (run, q) in runs.zip(q.chunks_mut(RUN)) {
-        let values = &mut values[..q.len()];
-        format.decode(run, values);
-        match plain_scale(exp) {
-            Some(scale) => values
-                .iter()
-                .zip(q)
-                .for_each(|(&v, q)| *q = round(v * scale)),
-            None => code_in_f64(values.iter().map(|&v| f64::from(v)), exp, q),
-        }
-    }
 }

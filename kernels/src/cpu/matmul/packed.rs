@@ -7,6 +7,7 @@
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+mod codes;
 #[cfg(target_arch = "x86_64")]
 mod rows;
 
@@ -19,7 +20,7 @@ use super::task::{self, First, TaskOutput};
 use super::{check, multiply};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
-use crate::cpu::code::packed_codes;
+use crate::isa::Isa;
 use crate::packed::PackedRows;
 
 /// Rows of A up to which each thread decodes strips for itself, and multiplies them at once.
@@ -127,7 +128,7 @@ fn by_small_strips(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOutpu
             for rows in parts(task.cols, at_once) {
                 let q = scratch(&mut codes, rows.len() * w.cols());
                 for (row, q) in rows.clone().zip(q.chunks_mut(w.cols())) {
-                    packed_codes(cpu.isa(), w, row, 0..w.cols(), q);
+                    codes_of(cpu.isa(), w, row, &(0..w.cols()), q);
                 }
                 let strip = strip(w, &rows, q);
                 let output = output.columns_from(rows.start);
@@ -182,8 +183,17 @@ fn decode(cpu: &Cpu, w: &PackedRows, rows: Range<usize>, cols: &Range<usize>, q:
         rows.into_par_iter()
             .zip(q.par_chunks_mut(cols.len()))
             .with_min_len(cpu.rows_per_task(cols.len()))
-            .for_each(|(row, q)| packed_codes(cpu.isa(), w, row, cols.clone(), q));
+            .for_each(|(row, q)| codes_of(cpu.isa(), w, row, cols, q));
     });
+}
+
+/// The codes of the numbers `cols` of a row, which are whole blocks.
+fn codes_of(isa: Isa, w: &PackedRows, row: usize, cols: &Range<usize>, q: &mut [i16]) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::codes(isa, w, row, cols, q) {
+        return;
+    }
+    codes::portable_codes(isa, w, row, cols, q);
 }
 
 /// The first `len` elements of a buffer, which grows to hold them and is not cleared.

@@ -3,7 +3,7 @@
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::AttentionShape;
-use concord_kernels::packed::PackedRows;
+use concord_kernels::packed::{BlockFormat, PackedRows, SharedBytes};
 use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
@@ -23,7 +23,6 @@ use crate::decoder::source::TensorSource;
 use crate::decoder::values::Values;
 use crate::error::ModelError;
 use crate::peft::Adapter;
-use crate::weights::PackedMatrix;
 
 impl Stage {
     /// Loads the stage's tensors, and no others, from `source`; trained values come from `values`.
@@ -375,9 +374,24 @@ impl Loader<'_> {
         if !is_frozen || matches!(options.device, Device::Cuda(_)) {
             return Ok(None);
         }
-        let packed = self.source.packed(name)?;
-        let rows = |packed: PackedMatrix| packed.rows(&options.device, options.precisions.weights);
-        packed.map(rows).transpose()
+        // Numbers of 32 bits are twice as long as their codes.
+        let blocks = self.source.blocks(name)?;
+        let Some(blocks) = blocks.filter(|blocks| blocks.format != BlockFormat::F32) else {
+            return Ok(None);
+        };
+        let Some(bytes) = SharedBytes::new(blocks.owner, blocks.range) else {
+            return Ok(None);
+        };
+        let (shape, precision) = ([blocks.rows, blocks.cols], options.precisions.weights);
+        let packed = options
+            .device
+            .packed_rows(blocks.format, shape, bytes, precision)?;
+        if let Err(error) = packed.check_finite(name) {
+            // The source names its file, too.
+            self.source.rows(name, &mut |_, _| Ok(()))?;
+            return Err(error.into());
+        }
+        Ok(Some(packed))
     }
 
     /// The codes of a matrix.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concord_kernels::packed::{BlockFormat, SharedBytes};
+use concord_kernels::packed::BlockFormat;
 use memmap2::Mmap;
 
 use super::cursor::Cursor;
@@ -71,7 +71,7 @@ impl GgufFile {
         check_overlaps(&tensors).map_err(bad)?;
         Ok(Self {
             path: path.to_path_buf(),
-            map: Arc::new(map),
+            map,
             metadata,
             tensors,
         })
@@ -81,14 +81,14 @@ impl GgufFile {
         &self.path
     }
 
+    /// The map of all its bytes.
+    pub(super) fn map(&self) -> &Arc<Mmap> {
+        &self.map
+    }
+
     /// The bytes of a tensor.
     pub(super) fn bytes(&self, tensor: &GgufTensor) -> &[u8] {
         self.map.get(tensor.bytes.0..tensor.bytes.1).unwrap_or(&[])
-    }
-
-    /// The bytes of a tensor, which keep the map alive.
-    pub(super) fn shared(&self, tensor: &GgufTensor) -> Option<SharedBytes> {
-        SharedBytes::new(self.map.clone(), tensor.bytes.0..tensor.bytes.1)
     }
 
     /// The value of a key.

@@ -10,4 +10,6 @@ mod tokenizer;
 mod tokenizer_pre;
 mod values;
 
+#[cfg(feature = "hub")]
+pub(crate) use model::gguf_parts;
 pub(super) use model::{GgufModel, GgufRows};

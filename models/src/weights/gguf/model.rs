@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use concord_kernels::packed::{BlockFormat, SharedBytes};
+use concord_kernels::packed::BlockFormat;
+use memmap2::Mmap;
 use serde_json::{Map, Value};
 
 use super::config;
@@ -64,7 +66,7 @@ impl GgufModel {
                     return Err(ModelError::BadGguf {
                         path: file.path().to_path_buf(),
                         reason: format!(
-                            "it has the tensor `{stored}`, which another part of the model has, too: \
+                            "it has the tensor `{stored}`, and so has another part of the model: \
                              download its parts again"
                         ),
                     });
@@ -180,7 +182,7 @@ impl GgufModel {
             is_vector: shape.len() < 2,
             head_rows,
             bytes: file.bytes(tensor),
-            shared: file.shared(tensor),
+            map: file.map(),
             place: tensor.bytes,
         })
     }
@@ -215,6 +217,18 @@ fn part_name(stem: &str) -> Option<(&str, u64, u64)> {
     let (name, number) = rest.rsplit_once('-')?;
     let number_of = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
     Some((name, number_of(number)?, number_of(count)?))
+}
+
+/// The names of all parts of a model, by that of one of them.
+#[cfg(feature = "hub")]
+pub(crate) fn gguf_parts(file: &str) -> Vec<String> {
+    let named = file.strip_suffix(".gguf").and_then(part_name);
+    match named.filter(|(_, _, count)| *count <= PARTS_MAX) {
+        None => vec![file.to_string()],
+        Some((name, _, count)) => (1..=count)
+            .map(|number| format!("{name}-{number:05}-of-{count:05}.gguf"))
+            .collect(),
+    }
 }
 
 /// The first file, and the parts that follow it.
@@ -265,8 +279,11 @@ fn parts(first: GgufFile) -> Result<Vec<GgufFile>, ModelError> {
     Ok(files)
 }
 
+/// What holds some bytes, and where they are in it.
+type SharedRange = (Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>);
+
 /// The rows of a tensor of a GGUF file, in the order of transformers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(in crate::weights) struct GgufRows<'a> {
     pub(in crate::weights) format: BlockFormat,
     /// Of a vector its length, and one row.
@@ -276,8 +293,7 @@ pub(in crate::weights) struct GgufRows<'a> {
     /// Rows of a head, where those of each head are interleaved.
     head_rows: Option<usize>,
     pub(in crate::weights) bytes: &'a [u8],
-    /// The same, which keep the map alive.
-    shared: Option<SharedBytes>,
+    map: &'a Arc<Mmap>,
     /// Where the bytes lie in the file.
     pub(in crate::weights) place: (usize, usize),
 }
@@ -304,23 +320,20 @@ impl<'a> GgufRows<'a> {
         }
     }
 
+    /// The bytes of all rows in the order of transformers: in the map, or a copy of them.
+    pub(in crate::weights) fn shared(&self) -> SharedRange {
+        if self.is_in_order() {
+            return (self.map.clone(), self.place.0..self.place.1);
+        }
+        let rows = (0..self.rows).flat_map(|row| self.row(row));
+        let moved: Vec<u8> = rows.copied().collect();
+        let all = 0..moved.len();
+        (Arc::new(moved), all)
+    }
+
     /// Whether the rows lie in the order of transformers.
     pub(in crate::weights) fn is_in_order(&self) -> bool {
         self.head_rows.is_none()
-    }
-
-    /// The blocks of a matrix, in the order of transformers; nothing for a vector.
-    pub(in crate::weights) fn packed(&self) -> Option<([usize; 2], SharedBytes)> {
-        let bytes = match (self.is_vector, self.is_in_order()) {
-            (true, _) => return None,
-            (false, true) => self.shared.clone()?,
-            (false, false) => {
-                let mut copy = Vec::with_capacity(self.bytes.len());
-                (0..self.rows).for_each(|row| copy.extend_from_slice(self.row(row)));
-                copy.into()
-            }
-        };
-        Some(([self.rows, self.cols], bytes))
     }
 
     /// The bytes of a row.

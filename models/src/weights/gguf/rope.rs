@@ -9,6 +9,7 @@ use crate::error::ModelError;
 /// What every Llama 3 has: the file has only the divisors that these make.
 const LOW_FREQ_FACTOR: f64 = 1.0;
 const HIGH_FREQ_FACTOR: f64 = 4.0;
+/// The positions that a Llama 3 was first trained with, where no divisor tells them.
 const ORIGINAL_POSITIONS: f64 = 8_192.0;
 
 /// How far a divisor may be from the one that is made anew: the file's are rounded to f32, after
@@ -45,9 +46,20 @@ pub(super) fn llama3(
         .get("rope_theta")
         .and_then(Value::as_f64)
         .unwrap_or(0.0);
-    let expected = |pair: usize| divisor(theta, pair, divisors.len(), factor);
+    let pairs = divisors.len();
+    let wave = |pair: usize| std::f64::consts::TAU * theta.powf(pair as f64 / pairs as f64);
+    let between = divisors
+        .iter()
+        .position(|divisor| *divisor > 1.0 && *divisor < factor);
+    let original = between.map_or(ORIGINAL_POSITIONS, |pair| {
+        let smooth = (1.0 / divisors[pair] - 1.0 / factor) / (1.0 - 1.0 / factor);
+        let cycles = smooth * (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR) + LOW_FREQ_FACTOR;
+        (wave(pair) * cycles).round()
+    });
+    let expected = |pair: usize| divisor(wave(pair), original, factor);
     let is_llama3 = factor.is_finite()
         && factor > 1.0
+        && (1.0..1e9).contains(&original)
         && divisors
             .iter()
             .enumerate()
@@ -58,7 +70,7 @@ pub(super) fn llama3(
     let keys = json!({
         "rope_type": "llama3", "factor": factor, "low_freq_factor": LOW_FREQ_FACTOR,
         "high_freq_factor": HIGH_FREQ_FACTOR,
-        "original_max_position_embeddings": ORIGINAL_POSITIONS as u64,
+        "original_max_position_embeddings": original as u64,
     });
     match keys {
         Value::Object(keys) => Ok(keys),
@@ -66,17 +78,15 @@ pub(super) fn llama3(
     }
 }
 
-/// By what the frequency of a pair is divided: by nothing where its wave is short, by the factor
-/// where it is long, and by something between the two in between.
-fn divisor(theta: f64, pair: usize, pairs: usize, factor: f64) -> f64 {
-    let wave = std::f64::consts::TAU * theta.powf(pair as f64 / pairs as f64);
-    if wave < ORIGINAL_POSITIONS / HIGH_FREQ_FACTOR {
+/// By what the frequency of a pair is divided: by 1 where its wave is short, by the factor where it
+/// is long, and by something between the two in between.
+fn divisor(wave: f64, original: f64, factor: f64) -> f64 {
+    if wave < original / HIGH_FREQ_FACTOR {
         1.0
-    } else if wave > ORIGINAL_POSITIONS / LOW_FREQ_FACTOR {
+    } else if wave > original / LOW_FREQ_FACTOR {
         factor
     } else {
-        let smooth =
-            (ORIGINAL_POSITIONS / wave - LOW_FREQ_FACTOR) / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR);
+        let smooth = (original / wave - LOW_FREQ_FACTOR) / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR);
         1.0 / ((1.0 - smooth) / factor + smooth)
     }
 }

@@ -1,7 +1,7 @@
 //! Packed matrices of safetensors files: several tensors that are one weight.
 //!
 //! What a format means is defined in f32: a code, as a whole number or a level, times its scale,
-//! each step rounded once (NUMERICS.md, section 11). The libraries that write these files compute
+//! each step rounded once (NUMERICS.md, section 1). The libraries that write these files compute
 //! the same product and then round it to the type of the activations, f16 or bf16, because their
 //! products take operands of that type. That rounding belongs to their arithmetic and not to the
 //! format: it would differ with a setting that no file holds.

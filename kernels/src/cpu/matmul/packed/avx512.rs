@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::super::avx512::add_pairs;
 use super::super::lines::CacheLine;
@@ -14,6 +16,7 @@ use crate::cpu::Cpu;
 use crate::isa::Isa;
 use crate::math::pow2_f64;
 use crate::packed::{BlockFormat, PackedRows};
+use crate::reference::code::POISON;
 
 /// Rows of A that are multiplied at a time: 16 registers of sums.
 const ROWS: usize = 8;
@@ -30,12 +33,12 @@ thread_local! {
 /// Whether the product was one for this path: few rows of A, a format that it decodes, a machine
 /// with AVX-512 that is to be used.
 pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOutput<'_>) -> bool {
-    let is_plain = |row| w.factor(row).is_some();
     let suits = cpu.isa() == Isa::Avx512
         && cpu.isa().is_available()
         && a.rows <= ROWS_MAX
         && a.depth <= DEPTH_MAX
-        && a.depth_stride == 1;
+        && a.depth_stride == 1
+        && w.is_plain();
     let by_format = match w.format() {
         BlockFormat::F16 => by_blocks::<F16>,
         BlockFormat::Bf16 => by_blocks::<Bf16>,
@@ -45,7 +48,7 @@ pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOut
         BlockFormat::Q6K => by_blocks::<Q6K>,
         _ => return false,
     };
-    if !suits || !(0..w.rows()).all(is_plain) {
+    if !suits {
         return false;
     }
     let mut first = 0;
@@ -57,6 +60,89 @@ pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOut
         first += count;
     }
     true
+}
+
+/// The codes of the numbers `cols` of a row, which are whole blocks of the format; false where they
+/// are not for this path.
+pub(super) fn codes(
+    isa: Isa,
+    w: &PackedRows,
+    row: usize,
+    cols: &Range<usize>,
+    q: &mut [i16],
+) -> bool {
+    let by_format = match w.format() {
+        BlockFormat::F16 => codes_by::<F16>,
+        BlockFormat::Bf16 => codes_by::<Bf16>,
+        BlockFormat::Q8_0 => codes_by::<Q8_0>,
+        BlockFormat::Q4_0 => codes_by::<Q4_0>,
+        BlockFormat::Q4K => codes_by::<Q4K>,
+        BlockFormat::Q6K => codes_by::<Q6K>,
+        _ => return false,
+    };
+    let factor = w.factor(row).filter(|_| w.exp()[row] != POISON);
+    let (Some(factor), Isa::Avx512, true) = (factor, isa, isa.is_available()) else {
+        return false;
+    };
+    let at = |col: usize| col / w.format().elements() * w.format().bytes();
+    let bytes = &w.bytes()[row * w.row_bytes()..][at(cols.start)..at(cols.end)];
+    // SAFETY: the machine has AVX-512; the bytes are those of so many numbers.
+    unsafe { by_format(bytes, factor, &mut q[..cols.len()]) };
+    true
+}
+
+/// The codes of as many numbers as `q` has, each times `factor`.
+///
+/// # Safety
+/// The machine has AVX-512; `bytes` are those of so many numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn codes_by<B: Blocks>(bytes: &[u8], factor: f32, q: &mut [i16]) {
+    let mut memory = Scales([MaybeUninit::uninit(); 512]);
+    let scales: *mut f32 = memory.0.as_mut_ptr().cast();
+    let together = DEPTH / B::ELEMENTS;
+    let whole = q.len() / B::ELEMENTS;
+    let (blocks, rest) = bytes.split_at(whole * B::BYTES);
+    let (q, q_rest) = q.split_at_mut(whole * B::ELEMENTS);
+    let runs = blocks.chunks(together * B::BYTES);
+    for (blocks, q) in runs.zip(q.chunks_mut(together * B::ELEMENTS)) {
+        // SAFETY: `scales` has room for the scales of so many blocks.
+        unsafe {
+            B::scales(blocks.as_ptr(), q.len() / B::ELEMENTS, factor, scales);
+            let each = blocks
+                .chunks_exact(B::BYTES)
+                .zip(q.chunks_exact_mut(B::ELEMENTS));
+            for (i, (block, q)) in each.enumerate() {
+                store_block::<B>(block, scales.add(i * B::SCALES), q);
+            }
+        }
+    }
+    if !rest.is_empty() {
+        // Floats fill no whole vector: the rest are zeros.
+        let (mut padded, mut codes) = ([0; 64], [0; RUN]);
+        padded[..rest.len()].copy_from_slice(rest);
+        // SAFETY: as above; a block of floats is 64 bytes.
+        unsafe {
+            B::scales(padded.as_ptr(), 1, factor, scales);
+            store_block::<B>(&padded, scales, &mut codes);
+        }
+        q_rest.copy_from_slice(&codes[..q_rest.len()]);
+    }
+}
+
+/// Writes the codes of a block in the order of its numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn store_block<B: Blocks>(block: &[u8], scales: *const f32, q: &mut [i16]) {
+    let mut runs = q.chunks_exact_mut(RUN);
+    for group in 0..B::GROUPS {
+        // SAFETY: the caller's promises; a run of 32 codes is a vector.
+        let codes = unsafe { B::decode(block.as_ptr(), group, scales) };
+        for (&codes, run) in codes.as_ref().iter().zip(&mut runs) {
+            let codes = B::ORDER.natural(codes);
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_si512(run.as_mut_ptr().cast(), codes) };
+        }
+    }
 }
 
 /// The outputs of rows `[first, first + count)` of A.
@@ -136,14 +222,14 @@ type Sums<const R: usize> = [[[__m512i; 2]; R]; 2];
 
 /// Memory for the scales of the blocks of [`DEPTH`] numbers.
 #[repr(align(64))]
-struct Scales([std::mem::MaybeUninit<f32>; 512]);
+struct Scales([MaybeUninit<f32>; 512]);
 
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn sums<B: Blocks, const R: usize>(rows: &DigitRows<'_>, row: &Row<'_>) -> [f64; ROWS] {
     const { assert!(R <= ROWS && DEPTH / B::ELEMENTS * B::SCALES <= 512) };
     let mut totals = [0.0; ROWS];
-    let mut scales = Scales([std::mem::MaybeUninit::uninit(); 512]);
+    let mut scales = Scales([MaybeUninit::uninit(); 512]);
     let scales: *mut f32 = scales.0.as_mut_ptr().cast();
     let (whole, rest) = (row.cols / B::ELEMENTS, row.cols % B::ELEMENTS);
     let runs_per_block = B::ELEMENTS / RUN;
@@ -154,7 +240,7 @@ unsafe fn sums<B: Blocks, const R: usize>(rows: &DigitRows<'_>, row: &Row<'_>) -
         // SAFETY: `count` blocks lie from `at` on; A has lines for all runs.
         unsafe {
             let mut at = row.bytes.as_ptr().add(first * B::BYTES);
-            let mut a = rows.from_run(first * runs_per_block);
+            let mut a = rows.lines_of(first * runs_per_block);
             B::scales(at, count, row.factor, scales);
             let mut scales = scales.cast_const();
             for _ in 0..count / 2 {
@@ -177,7 +263,7 @@ unsafe fn sums<B: Blocks, const R: usize>(rows: &DigitRows<'_>, row: &Row<'_>) -
         // SAFETY: a block of floats is 64 bytes; A has lines for the last run.
         unsafe {
             B::scales(padded.as_ptr(), 1, row.factor, scales);
-            let a = rows.from_run(whole);
+            let a = rows.lines_of(whole);
             add_block::<B, R, 0>(&mut sums, padded.as_ptr(), scales, a);
             add_totals(&mut totals, &sums);
         }
@@ -229,7 +315,7 @@ fn add_totals<const R: usize>(totals: &mut [f64; ROWS], sums: &Sums<R>) {
     for (r, total) in totals[..R].iter_mut().enumerate() {
         let mut lanes = _mm512_setzero_pd();
         for set in sums.iter().take(if R <= 2 { 2 } else { 1 }) {
-            let [low, high] = set[r].map(|sums| wide(sums));
+            let [low, high] = set[r].map(wide);
             let high = _mm512_mul_pd(high, _mm512_set1_pd(256.0));
             lanes = _mm512_add_pd(lanes, _mm512_add_pd(low, high));
         }

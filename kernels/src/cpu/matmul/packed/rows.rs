@@ -18,6 +18,46 @@ pub(super) enum LaneOrder {
     Halves,
 }
 
+impl LaneOrder {
+    /// The numbers as they follow each other.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn natural(self, codes: __m512i) -> __m512i {
+        match self {
+            Self::Natural => codes,
+            Self::Halves => {
+                // SAFETY: 32 words are a vector.
+                let from = unsafe { _mm512_loadu_si512(APART.as_ptr().cast()) };
+                _mm512_permutexvar_epi16(from, codes)
+            }
+        }
+    }
+}
+
+/// Word i from word 2i, word i + 16 from word 2i + 1.
+const APART: [i16; RUN] = {
+    let mut from = [0; RUN];
+    let mut i = 0;
+    while i < RUN / 2 {
+        from[i] = 2 * i as i16;
+        from[i + RUN / 2] = 2 * i as i16 + 1;
+        i += 1;
+    }
+    from
+};
+
+/// Word 2i from word i, word 2i + 1 from word i + 16.
+const BESIDE: [i16; RUN] = {
+    let mut from = [0; RUN];
+    let mut i = 0;
+    while i < RUN / 2 {
+        from[2 * i] = i as i16;
+        from[2 * i + 1] = (i + RUN / 2) as i16;
+        i += 1;
+    }
+    from
+};
+
 /// Rows of A, cut into two digits: `q = 256 high + low`, `|high| <= 127`, `|low| <= 128`. For each
 /// run of 32 there is a line of low digits and one of high digits of each row, side by side.
 ///
@@ -71,7 +111,7 @@ impl<'a> DigitRows<'a> {
     }
 
     /// The lines of a run and those after it.
-    pub(super) fn from_run(&self, run: usize) -> *const CacheLine {
+    pub(super) fn lines_of(&self, run: usize) -> *const CacheLine {
         self.lines.as_ptr().wrapping_add(2 * run * self.count)
     }
 }
@@ -83,27 +123,11 @@ fn digits(codes: &[i16; RUN], order: LaneOrder) -> (__m512i, __m512i) {
     // SAFETY: 32 codes are a vector.
     let mut codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
     if order == LaneOrder::Halves {
-        codes = _mm512_permutexvar_epi16(interleaving(), codes);
+        // SAFETY: as above.
+        let from = unsafe { _mm512_loadu_si512(BESIDE.as_ptr().cast()) };
+        codes = _mm512_permutexvar_epi16(from, codes);
     }
     let low = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes));
     let high = _mm512_srai_epi16::<8>(_mm512_add_epi16(codes, _mm512_set1_epi16(128)));
     (low, high)
-}
-
-/// Word 2i from word i, word 2i + 1 from word i + 16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn interleaving() -> __m512i {
-    const FROM: [i16; RUN] = {
-        let mut from = [0; RUN];
-        let mut i = 0;
-        while i < RUN / 2 {
-            from[2 * i] = i as i16;
-            from[2 * i + 1] = (i + RUN / 2) as i16;
-            i += 1;
-        }
-        from
-    };
-    // SAFETY: 32 words are a vector.
-    unsafe { _mm512_loadu_si512(FROM.as_ptr().cast()) }
 }

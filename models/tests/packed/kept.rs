@@ -1,0 +1,124 @@
+//! Matrices that stay packed in a stage: LoRA through them has the bits of LoRA through the same
+//! numbers in f32, on every instruction set; and they do stay so.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use concord_kernels::coded::Precision;
+use concord_kernels::cpu::Cpu;
+use concord_kernels::isa::Isa;
+use concord_kernels::{Device, Tensor};
+use concord_models::decoder::{
+    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, Trainable, next_tokens,
+};
+use concord_models::weights::ModelFolder;
+use serde_json::Value;
+
+use crate::encoders::BLOCKS;
+use crate::storages::{gguf, methods, write_packed};
+
+const RANK: u32 = 2;
+const TOKENS: [u32; 40] = [3; 40];
+
+fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
+    let config = Arc::new(model.config().clone());
+    let targets = config.projections().into_iter().collect();
+    let (rank, scale) = (RANK, 2.0);
+    let lora = (!trains_all).then_some(LoraSpec {
+        rank,
+        scale,
+        targets,
+    });
+    let trainable = match &lora {
+        Some(lora) => Trainable::Lora {
+            rank,
+            targets: lora.targets.clone(),
+        },
+        None => Trainable::Full,
+    };
+    let tensors = trainable.tensors(&config);
+    let first = tensors.iter().enumerate().map(|(index, tensor)| {
+        let value = match trains_all {
+            true => model.load(&tensor.name).unwrap(),
+            false => Tensor::new(
+                &tensor.shape,
+                (0..tensor.shape.iter().product())
+                    .map(|i| ((i * 37 + index) % 11) as f32 / 64.0)
+                    .collect::<Vec<f32>>(),
+            )
+            .unwrap(),
+        };
+        (tensor.name.clone(), value)
+    });
+    let values: BTreeMap<String, Tensor> = first.collect();
+    let options = StageOptions {
+        device: device.clone(),
+        layers: 0..config.layers as u32,
+        positions: 64,
+        config,
+        precisions: Precisions {
+            weights: Precision::I16,
+            activations: Precision::I16,
+        },
+        lora,
+        trains_all,
+    };
+    Stage::load(options, model, &values).unwrap()
+}
+
+/// The bits of the loss and of all gradients.
+fn gradients(stage: &Stage) -> Vec<u32> {
+    let device = &stage.options().device;
+    let batch = Batch {
+        sequences: 2,
+        sequence_len: 20,
+        tokens: TOKENS.iter().zip(0..).map(|(a, i)| (a * i) % 64).collect(),
+        targets: next_tokens(&[7; 40], &[1; 40], 20),
+    };
+    let mut gradients = Gradients::default();
+    let (hidden, tape) = stage.forward(&batch, StageInput::Tokens).unwrap();
+    let loss = stage.loss(&batch, &hidden, &mut gradients).unwrap();
+    let sum = loss.sum;
+    stage
+        .backward(&batch, &tape, loss.d_hidden, &mut gradients)
+        .unwrap();
+    let joined = gradients.joined(device).unwrap();
+    let each = joined
+        .values()
+        .flat_map(|gradient| gradient.data().to_vec());
+    std::iter::once(sum).chain(each).map(f32::to_bits).collect()
+}
+
+/// How many matrices of a stage are packed.
+fn packed_matrices(stage: &Stage) -> usize {
+    format!("{stage:?}").matches("PackedRows {").count()
+}
+
+#[test]
+fn lora_through_packed_matrices_has_the_bits_of_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, null, plain_bf16) = methods().swap_remove(0);
+    assert_eq!(null, Value::Null);
+    write_packed(folder.path(), null, plain_bf16);
+    let halves = ModelFolder::open(folder.path()).unwrap();
+    let matrices = 2 * 7 + 2;
+    let best = Device::cpu(2);
+    let whole = stage(&halves, &best, true);
+    assert_eq!(packed_matrices(&whole), 0, "what is trained is codes");
+    let expected = gradients(&stage(&halves, &Device::Reference, false));
+    assert!(expected.iter().any(|bits| *bits != expected[0]));
+    let path = folder.path().join("packed.gguf");
+    for (name, kind, elements, block) in BLOCKS {
+        fs::write(&path, gguf(kind, elements, block).whole()).unwrap();
+        let model = ModelFolder::open(&path).unwrap();
+        let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+        for device in isas.map(|isa| Device::Cpu(Cpu::new(isa, 2))) {
+            let stage = stage(&model, &device, false);
+            let expected_count = if name == "F32" { 0 } else { matrices };
+            assert_eq!(packed_matrices(&stage), expected_count, "{name}");
+            assert_eq!(gradients(&stage), expected, "{name} {}", device.name());
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}
