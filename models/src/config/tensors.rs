@@ -83,11 +83,10 @@ impl DecoderConfig {
             part.map(of).unwrap_or_default()
         };
         let mut specs = of_norm(parts.attention_in);
-        for projection in self.projections() {
-            let module = named(self.module(projection));
-            let shape = projection.shape(self);
+        for matrix in self.layer_matrices(layer) {
+            let (module, shape, projection) = (&matrix.module, matrix.shape, matrix.projection);
             specs.push(spec(&format!("{module}.weight"), &shape));
-            if projection.has_bias(self) {
+            if matrix.bias {
                 specs.push(spec(&format!("{module}.bias"), &shape[..1]));
             }
             if let (Some(kind), Projection::K | Projection::Qkv) = (self.qk_norm, projection) {
@@ -103,6 +102,7 @@ impl DecoderConfig {
                 specs.extend(of_norm(parts.feed_in));
             }
         }
+        specs.extend(self.expert_tensors(layer));
         specs.extend(of_norm(parts.feed_out));
         specs
     }

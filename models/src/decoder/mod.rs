@@ -8,6 +8,7 @@ mod attention;
 mod block;
 mod cache;
 mod dense;
+mod experts;
 mod feed_forward;
 mod gradients;
 mod head;
