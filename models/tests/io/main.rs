@@ -6,6 +6,7 @@
 mod config;
 mod data;
 mod defaults;
+mod experts;
 mod export;
 mod fixtures;
 mod generation;

@@ -23,31 +23,30 @@ impl Loader<'_> {
             true => Some(self.placed(&config.in_layer(layer, names.correction))?),
             false => None,
         };
-        let fused = (names.layout == ExpertLayout::Fused).then(|| {
-            let fused = names.fused().map(|tensor| config.in_layer(layer, &tensor));
-            let [gate_up, gate_up_bias, down, down_bias] = fused;
-            FusedExperts {
-                gate_up,
-                gate_up_bias,
-                down,
-                down_bias,
-                trains: self.options.trains_all,
-            }
-        });
-        let experts = match (&fused, names.layout) {
-            (None, ExpertLayout::Own { matrices }) => (0..shape.count)
-                .map(|expert| {
+        let (experts, fused) = match names.layout {
+            ExpertLayout::Own { matrices } => {
+                let expert = |expert: usize| {
                     let module = format!("{}.{expert}", names.experts);
                     self.expert(&config.in_layer(layer, &module), matrices, shape)
-                })
-                .collect::<Result<_, _>>()?,
-            (fused, _) => match fused {
-                Some(fused) => self.fused_experts(fused, shape)?,
-                None => unreachable!("experts that are not fused have matrices of their own"),
-            },
+                };
+                let experts = (0..shape.count).map(expert);
+                (experts.collect::<Result<Vec<_>, _>>()?, None)
+            }
+            ExpertLayout::Fused => {
+                let tensors = names.fused().map(|tensor| config.in_layer(layer, &tensor));
+                let [gate_up, gate_up_bias, down, down_bias] = tensors;
+                let fused = FusedExperts {
+                    gate_up,
+                    gate_up_bias,
+                    down,
+                    down_bias,
+                    trains: self.options.trains_all,
+                };
+                (self.fused_experts(&fused, shape)?, Some(fused))
+            }
         };
         Ok(Experts {
-            router: self.router(layer, names.router, shape.count, shape.router_bias)?,
+            router: self.router(layer, names.router, shape.router_bias)?,
             correction,
             routing: routing(shape),
             experts,
@@ -58,20 +57,12 @@ impl Loader<'_> {
     }
 
     /// A matrix that no adapter is on.
-    fn router(
-        &self,
-        layer: usize,
-        module: &str,
-        rows: usize,
-        bias: bool,
-    ) -> Result<Linear, ModelError> {
+    fn router(&self, layer: usize, module: &str, bias: bool) -> Result<Linear, ModelError> {
         let config = &self.options.config;
         let module = config.in_layer(layer, module);
         let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
-        let weight = self.coded(&name)?;
-        debug_assert_eq!(weight.rows, rows);
         Ok(Linear {
-            weight,
+            weight: self.coded(&name)?,
             bias: match bias {
                 true => Some(self.placed(&bias_name)?),
                 false => None,
@@ -101,7 +92,7 @@ impl Loader<'_> {
         Ok(Some(SharedExpert {
             dense: self.expert(&module, own, &as_expert)?,
             gate: match shared.gated {
-                true => Some(self.router(layer, shape.names.shared_gate, 1, false)?),
+                true => Some(self.router(layer, shape.names.shared_gate, false)?),
                 false => None,
             },
         }))
