@@ -391,6 +391,25 @@ fn served(reference: &Reference, stage: &Stage) -> Vec<Vec<u32>> {
     all
 }
 
+/// Where transformers takes other factors for long sequences, the declared length chooses them: a
+/// sequence has the same bits for every length on the same side.
+#[test]
+fn the_declared_length_chooses_the_factors() {
+    for (name, depends) in [("phi3", true), ("llama-dynamic", true), ("gemma3", false)] {
+        let reference = Reference::open(name);
+        assert_eq!(reference.folder.config().depends_on_length(), depends);
+        let batch = short(&reference);
+        let of = |positions| {
+            let stage = reference.stage(&Device::cpu(2), Kind::Plain, positions);
+            bits(logits(&stage, &batch).data())
+        };
+        // 64 positions are those of the pre-training.
+        let (short, edge, long) = (of(44), of(64), of(65));
+        assert!(short == edge, "{name}");
+        assert_eq!(long != edge, depends, "{name}");
+    }
+}
+
 #[test]
 fn serving_has_the_bits_of_the_whole_sequence() {
     for name in names() {

@@ -147,6 +147,19 @@ impl DecoderConfig {
         is_rotated.then_some(usize::from(is_local))
     }
 
+    /// Whether what is computed of a token depends on the longest length that is declared: a stage
+    /// for more positions then computes something else than one for fewer.
+    pub fn depends_on_length(&self) -> bool {
+        let ropes = [Some(&self.rope), self.local_rope.as_ref()];
+        let depends = |rope: &Rope| {
+            matches!(
+                rope.scaling,
+                RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. }
+            )
+        };
+        ropes.into_iter().flatten().any(depends)
+    }
+
     /// The layers without a window.
     pub(crate) fn unwindowed(&self) -> Vec<usize> {
         let layers = self.sliding_window.iter().enumerate();

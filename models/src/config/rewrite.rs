@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 /// `text`, a JSON object, with `value` in place of each value of `key`, or with the key in front
-/// where it is not there. The text of a configuration is hashed: written anew by a library, it could
-/// differ from one version to the next.
+/// where it is not there. The text of a configuration is hashed: written anew by a library, it
+/// could differ from one version to the next.
 pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
     let mut out = String::with_capacity(text.len() + value.len());
     let mut at = text.find('{').map_or(text.len(), |brace| brace + 1);

@@ -18,8 +18,8 @@ pub(super) const POSITIONS_MAX: usize = 1 << 24;
 const LOCAL: &str = "sliding_attention";
 const GLOBAL: &str = "full_attention";
 
-/// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / d)), where f is the scaling
-/// and d is how much of a head is rotated.
+/// The rotary embedding: angle(position, i) = position * f(theta^(-2 i / d)), where f is the
+/// scaling and d is how much of a head is rotated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.

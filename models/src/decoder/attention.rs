@@ -59,7 +59,7 @@ impl Attention {
         let p = context.precision;
         let (q, k, norms) = self.normed(context.device, q, k)?;
         let (q, k) = self.rotated(&context, q, k, false)?;
-        let attended = pass.attend(self, [&q, &k, &v])?;
+        let attended = pass.attend((&self.shape, self.sinks()), [&q, &k, &v])?;
         let device = pass.context().device;
         let o_input = device.code(attended.out(), self.o.weight.cols, p)?;
         let (y, o) = pass.linear(&self.o, &o_input)?;

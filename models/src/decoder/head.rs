@@ -58,8 +58,8 @@ impl OutputHead {
         }
     }
 
-    /// Of logits `[m, v]`: what is coded of their gradient, the losses `[m]`, and by what the one-hot
-    /// part is multiplied where logits are capped.
+    /// Of logits `[m, v]`: what is coded of their gradient, the losses `[m]`, and by what the
+    /// one-hot part is multiplied where logits are capped.
     fn probabilities(
         &self,
         device: &Device,

@@ -5,11 +5,10 @@ use std::ops::Range;
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
-use concord_kernels::ops::{AttentionCodes, AttentionOut};
+use concord_kernels::ops::{AttentionCodes, AttentionOut, AttentionShape};
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
-use super::attention::Attention;
 use super::cache::KvCache;
 use super::linear::{Linear, LinearTape};
 
@@ -80,9 +79,13 @@ pub(super) trait LayerPass {
         self.linear(linear, x)
     }
 
-    /// Attention of q `[m, q]` over k and v `[m, k]` and what is before them.
-    fn attend(&mut self, attention: &Attention, qkv: [&Tensor; 3])
-    -> Result<Attended, KernelError>;
+    /// Attention of q `[m, q]` over k and v `[m, k]` and what is before them, with the logits of
+    /// sinks where there are any.
+    fn attend(
+        &mut self,
+        how: (&AttentionShape, Option<&Tensor>),
+        qkv: [&Tensor; 3],
+    ) -> Result<Attended, KernelError>;
 }
 
 /// A microbatch: each sequence on its own, from position 0.
@@ -102,15 +105,13 @@ impl LayerPass for MicrobatchPass<'_> {
 
     fn attend(
         &mut self,
-        attention: &Attention,
+        (shape, sinks): (&AttentionShape, Option<&Tensor>),
         [q, k, v]: [&Tensor; 3],
     ) -> Result<Attended, KernelError> {
         let PassContext {
             device, precision, ..
         } = self.context;
-        let shape = &attention.shape;
         let codes = device.attention_codes(q, k, v, shape, precision)?;
-        let sinks = attention.sinks();
         let out = device.attention(&codes, self.sequences, shape, sinks, precision)?;
         Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
     }
@@ -135,13 +136,12 @@ impl LayerPass for CachePass<'_> {
 
     fn attend(
         &mut self,
-        attention: &Attention,
+        (shape, sinks): (&AttentionShape, Option<&Tensor>),
         [q, k, v]: [&Tensor; 3],
     ) -> Result<Attended, KernelError> {
         let PassContext {
             device, precision, ..
         } = self.context;
-        let shape = &attention.shape;
         let codes = device.attention_codes(q, k, v, shape, precision)?;
         let first = self.cache.tokens();
         let keys = self.cache.layer(self.layer);
@@ -149,7 +149,7 @@ impl LayerPass for CachePass<'_> {
             let _cached = device.account(MemoryPurpose::KeyValues);
             device.append_keys(keys, &codes.kv)?;
         }
-        let (queries, sinks) = (&codes.queries, attention.sinks());
+        let queries = &codes.queries;
         let out = device.attention_cached(queries, keys, first, shape, sinks, precision)?;
         Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
     }

@@ -3,6 +3,7 @@ transformers computes with it, and gradients of torch, in full and of a LoRA ada
 
 Needs torch, transformers 5, peft and safetensors. Run in this folder: python make_references.py [NAME ...]"""
 
+import copy
 import json
 import os
 import shutil
@@ -216,9 +217,8 @@ def make(name, differences):
     for parameter, tensor in model.named_parameters():
         sampled(parameter, tensor.grad, out)
     model.zero_grad()
-    plain = {key: value.clone() for key, value in model.state_dict().items()}
-    model.to(torch.bfloat16).save_pretrained(folder)
-    model.to(torch.float32).load_state_dict(plain)
+    # A copy, since the frequencies of the rotary embedding would be rounded, too.
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     adapter_of(model, folder, ids, out)
     save_file(out, f"{folder}/reference.safetensors")
     stored = set(load_file(f"{folder}/model.safetensors"))

@@ -8,6 +8,7 @@ mod data;
 mod defaults;
 mod experts;
 mod export;
+mod families;
 mod fixtures;
 mod generation;
 mod head;

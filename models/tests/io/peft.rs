@@ -245,3 +245,31 @@ fn weights_that_do_not_fit() {
         &["adapter_model.bin", "save_pretrained"],
     );
 }
+
+/// As PEFT writes them for "all-linear".
+#[test]
+fn targets_may_be_whole_names_of_modules() {
+    let (folder, config, adapter) = saved();
+    let path = folder.path().join("adapter_config.json");
+    let with = |names: &[String]| {
+        let text = fs::read(&path).unwrap();
+        let mut file: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        file["target_modules"] = serde_json::json!(names);
+        fs::write(&path, file.to_string()).unwrap();
+        Adapter::open(folder.path(), &config)
+    };
+    let whole = |layer: usize| {
+        let of_layer = |target: &Projection| config.module_path(layer, *target);
+        adapter.targets.iter().map(of_layer).collect::<Vec<_>>()
+    };
+    let all = [whole(0), whole(1)].concat();
+    assert_eq!(with(&all).unwrap(), adapter);
+    says(
+        with(&whole(0)).unwrap_err(),
+        &["adapter_config.json", "target_modules", "1 of 2 modules"],
+    );
+    says(
+        with(&["qkv_proj".to_string()]).unwrap_err(),
+        &["target_modules", "this model's projections are q_proj"],
+    );
+}

@@ -139,8 +139,10 @@ fn agrees(config: &DecoderConfig, facts: &Map<String, Value>, place: &str) {
         "kv_heads": config.kv_heads, "head_dim": config.head_dim,
         "max_positions": config.max_positions, "windows": windows, "qkv_bias": config.qkv_bias,
         "o_bias": config.o_bias, "mlp_bias": config.mlp_bias, "qk_norm": config.qk_norm.is_some(),
-        "tied": config.tie_embeddings, "silu": config.activation == Activation::Silu, "eos": config.eos,
-        "bos": config.bos.into_iter().collect::<Vec<u32>>(), "positions_scaled": positions_scaled(config),
+        "tied": config.tie_embeddings, "eos": config.eos,
+        "silu": config.activation == Activation::Silu,
+        "bos": config.bos.into_iter().collect::<Vec<u32>>(),
+        "positions_scaled": positions_scaled(config),
     });
     for (key, expected) in facts {
         match key.as_str() {

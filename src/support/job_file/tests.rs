@@ -302,7 +302,10 @@ fn an_initial_adapter_gives_the_shape() {
         "{error}"
     );
     let job = with("lora_r", "lora_target_modules: [v_proj, q_proj]").unwrap();
-    let error = job.lora(Some(&initial), &tiny_llama()).unwrap_err().to_string();
+    let error = job
+        .lora(Some(&initial), &tiny_llama())
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("`lora_alpha` is 32, but the initial adapter has 4"),
         "{error}"

@@ -56,9 +56,9 @@ pub enum RopeScaling {
         /// Multiplies cos and sin.
         attention_factor: f64,
     },
-    /// LongRoPE (Ding et al. 2024): every pair has a divisor. Which of the two sets holds is decided
-    /// by the longest length that is declared, for a job or a deployment; in transformers by the
-    /// length of the sequence at hand.
+    /// LongRoPE (Ding et al. 2024): every pair has a divisor. Which of the two sets holds is
+    /// decided by the longest length that is declared, for a job or a deployment; in transformers
+    /// by the length of the sequence at hand.
     LongRope {
         /// The divisors up to the positions of the pre-training.
         short: Vec<f64>,

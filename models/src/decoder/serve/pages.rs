@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use concord_kernels::coded::Coded;
-use concord_kernels::ops::{KvPages, PagedRun};
+use concord_kernels::ops::{AttentionShape, KvPages, PagedRun};
 use concord_kernels::{KernelError, Tensor};
 
 use super::StageAdapter;
-use crate::decoder::attention::Attention;
 use crate::decoder::linear::{Linear, LinearTape, Lora};
 use crate::decoder::pass::{Attended, LayerPass, PassContext, PlaceOfTokens};
 
@@ -66,16 +65,16 @@ impl LayerPass for PagesPass<'_> {
     /// Attention of the new tokens, whose keys and values go into the pages.
     fn attend(
         &mut self,
-        attention: &Attention,
+        (shape, sinks): (&AttentionShape, Option<&Tensor>),
         [q, k, v]: [&Tensor; 3],
     ) -> Result<Attended, KernelError> {
         let PassContext {
             device, precision, ..
         } = self.context;
-        let (shape, layer, runs) = (&attention.shape, self.layer, self.runs);
+        let (layer, runs) = (self.layer, self.runs);
         let codes = device.attention_codes(q, k, v, shape, precision)?;
         device.write_pages(self.pages, layer, &codes.kv, runs)?;
-        let (queries, pages, sinks) = (&codes.queries, &*self.pages, attention.sinks());
+        let (queries, pages) = (&codes.queries, &*self.pages);
         let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, precision)?;
         Ok(Attended::Plain(out))
     }
