@@ -108,7 +108,7 @@ impl Device {
     ) -> Result<(), KernelError> {
         let (tokens, cols) = y.rows_cols();
         check("combine", (tokens, cols), rows, slots);
-        if y.len() == 0 {
+        if y.is_empty() {
             return Ok(());
         }
         if let Self::Cuda(gpu) = self {
@@ -151,7 +151,7 @@ impl Device {
                     cuda::experts::combine_backward(gpu, &dy, cols, &rows, &slots, &weights)?;
                 (d_rows.into(), d_weights.into())
             }
-            _ if dy.len() == 0 => (Vec::new().into(), Vec::new().into()),
+            _ if dy.is_empty() => (Vec::new().into(), Vec::new().into()),
             _ => {
                 let (dy, rows) = (dy.values()?, rows.values()?);
                 let (slots, weights) = (slots.0.values()?, weights.values()?);

@@ -1,6 +1,6 @@
 //! The experts of a decoder: how many there are, how a router chooses, and what they are called.
 
-use super::{DecoderConfig, Projection, TensorSpec};
+use super::{DecoderConfig, Projection};
 
 /// What a router makes of its logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,19 +233,16 @@ impl DecoderConfig {
         format!("{}.{layer}.{module}", self.parts().layers)
     }
 
-    /// The tensors of the experts of a layer beside its [`Self::layer_matrices`], in the order of
-    /// the computation.
-    pub(super) fn expert_tensors(&self, layer: usize) -> Vec<TensorSpec> {
+    /// The tensors of the experts of a layer beside its [`Self::layer_matrices`], and their shapes,
+    /// in the order of the computation.
+    pub(super) fn expert_tensors(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
         let Some(experts) = self.experts_of(layer) else {
             return Vec::new();
         };
         let names = &experts.names;
         let mut specs = Vec::new();
         let mut add = |module: &str, shape: &[usize]| {
-            specs.push(TensorSpec {
-                name: self.in_layer(layer, module),
-                shape: shape.to_vec(),
-            });
+            specs.push((self.in_layer(layer, module), shape.to_vec()));
         };
         let (count, width, hidden) = (experts.count, experts.intermediate, self.hidden);
         add(&format!("{}.weight", names.router), &[count, hidden]);

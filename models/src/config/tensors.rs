@@ -102,7 +102,8 @@ impl DecoderConfig {
                 specs.extend(of_norm(parts.feed_in));
             }
         }
-        specs.extend(self.expert_tensors(layer));
+        let of_experts = self.expert_tensors(layer).into_iter();
+        specs.extend(of_experts.map(|(name, shape)| TensorSpec { name, shape }));
         specs.extend(of_norm(parts.feed_out));
         specs
     }

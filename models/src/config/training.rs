@@ -20,7 +20,8 @@ const DROPOUTS: [&str; 6] = [
 
 impl DecoderConfig {
     /// Refuses a model folder whose `config.json` asks for something while training that is not
-    /// computed: dropout, noise of a router, a loss beside that of the text. It changes no answer, so that only training looks at it.
+    /// computed: dropout, noise of a router, a loss beside that of the text. It changes no answer,
+    /// so that only training looks at it.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key.

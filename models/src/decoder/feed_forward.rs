@@ -13,16 +13,19 @@ use super::pass::LayerPass;
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
     /// Every token through the same matrices.
-    Dense(Dense),
+    Dense(Box<Dense>),
     /// Every token through some of many.
     Experts(Box<Experts>),
 }
+
+/// Values by the names of matrices.
+pub(super) type NamedParts<'a> = Vec<(Cow<'a, str>, Cow<'a, Tensor>)>;
 
 /// What the backward pass needs.
 #[derive(Debug)]
 pub(super) enum FeedForwardTape {
     /// Of [`FeedForward::Dense`].
-    Dense(DenseTape),
+    Dense(Box<DenseTape>),
     /// Of [`FeedForward::Experts`].
     Experts(Box<ExpertsTape>),
 }
@@ -37,7 +40,7 @@ impl FeedForward {
         match self {
             Self::Dense(dense) => {
                 let (y, tape) = dense.forward(pass, x)?;
-                Ok((y, FeedForwardTape::Dense(tape)))
+                Ok((y, FeedForwardTape::Dense(Box::new(tape))))
             }
             Self::Experts(experts) => {
                 let (y, tape) = experts.forward(pass, x)?;
@@ -75,7 +78,7 @@ impl FeedForward {
         &self,
         name: &'a str,
         value: &'a Tensor,
-    ) -> Result<Vec<(Cow<'a, str>, Cow<'a, Tensor>)>, KernelError> {
+    ) -> Result<NamedParts<'a>, KernelError> {
         if let Self::Experts(experts) = self
             && let Some(fused) = experts.fused.as_ref().filter(|fused| fused.has(name))
         {

@@ -236,7 +236,7 @@ impl Loader<'_> {
     fn feed(&self, layer: u32) -> Result<FeedForward, ModelError> {
         let config = &self.options.config;
         match config.experts_of(layer as usize) {
-            None => Ok(FeedForward::Dense(self.dense(layer)?)),
+            None => Ok(FeedForward::Dense(Box::new(self.dense(layer)?))),
             Some(shape) => {
                 let experts = self.experts(layer as usize, shape)?;
                 Ok(FeedForward::Experts(Box::new(experts)))

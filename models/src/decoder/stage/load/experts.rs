@@ -10,6 +10,9 @@ use crate::decoder::experts::{Experts, FusedExperts, LoadCounts, SharedExpert};
 use crate::decoder::linear::Linear;
 use crate::error::ModelError;
 
+/// Takes the values of an expert by its index, in rows of so many columns.
+type TakeExpert<'a> = dyn FnMut(usize, &[f32], usize) -> Result<(), ModelError> + 'a;
+
 impl Loader<'_> {
     /// The experts of a layer.
     pub(super) fn experts(
@@ -171,7 +174,7 @@ impl Loader<'_> {
         &self,
         name: &str,
         rows: usize,
-        take: &mut dyn FnMut(usize, &[f32], usize) -> Result<(), ModelError>,
+        take: &mut TakeExpert<'_>,
     ) -> Result<(), ModelError> {
         let (mut waiting, mut expert) = (Vec::new(), 0);
         let mut slice = |part: Tensor| {
