@@ -121,6 +121,8 @@ pub struct DecoderConfig {
     pub embedding_multiplier: Option<f32>,
     /// What attention and feed-forward layer add is multiplied by it.
     pub residual_multiplier: Option<f32>,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
     /// Logits are multiplied by it: the hidden states after the last norm are.
     pub logit_multiplier: Option<f32>,
     /// Logits y become `cap * tanh(y / cap)`.

@@ -77,4 +77,9 @@ impl PartNames {
     pub(crate) fn head_weight(&self) -> String {
         format!("{}.weight", self.head)
     }
+
+    /// The tensor of the head's bias.
+    pub(crate) fn head_bias(&self) -> String {
+        format!("{}.bias", self.head)
+    }
 }

@@ -122,6 +122,7 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
         sinks: false,
         embedding_multiplier: None,
         residual_multiplier: None,
+        head_bias: false,
         logit_multiplier: None,
         logit_soft_cap: None,
         tie_embeddings: fields.flag("tie_word_embeddings", rules.tied)?,

@@ -52,7 +52,7 @@ impl TensorPlace {
         match name {
             _ if is(parts.final_norm) => Some(TensorPlace::FinalNorm),
             _ if module == parts.embed && kind == "weight" => Some(TensorPlace::Embed),
-            _ if module == parts.head && kind == "weight" => Some(TensorPlace::Head),
+            _ if is(parts.head) => Some(TensorPlace::Head),
             _ => None,
         }
     }
@@ -60,7 +60,7 @@ impl TensorPlace {
 
 impl DecoderConfig {
     /// Every tensor that the model needs, in the order of the computation. With tied embeddings
-    /// there is none of the head.
+    /// there is no weight of the head.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let parts = self.parts();
         let mut specs = vec![spec(&parts.embed_weight(), &[self.vocab, self.hidden])];
@@ -70,6 +70,9 @@ impl DecoderConfig {
         specs.extend(norm(parts.final_norm, self.norm, self.hidden));
         if !self.tie_embeddings {
             specs.push(spec(&parts.head_weight(), &[self.vocab, self.hidden]));
+        }
+        if self.head_bias {
+            specs.push(spec(&parts.head_bias(), &[self.vocab]));
         }
         specs
     }

@@ -12,8 +12,10 @@ use super::norm::{Norm, NormTape};
 #[derive(Clone, Debug)]
 pub(super) struct OutputHead {
     pub(super) norm: Norm,
-    pub(super) weight: Coded, // [v, d]
+    pub(super) weight: Coded,        // [v, d]
+    pub(super) bias: Option<Tensor>, // [v]
     pub(super) name: String,
+    pub(super) bias_name: String,
     pub(super) trains: bool,
     /// Multiplies the hidden states after the norm, which multiplies the logits.
     pub(super) multiplier: Option<f32>,
@@ -42,11 +44,20 @@ impl OutputHead {
     ) -> Result<Tensor, KernelError> {
         let (normed, _) = self.normed(device, hidden)?;
         let coded = device.code(&normed, self.weight.cols, precision)?;
-        let logits = device.matmul(&coded, &self.weight)?;
+        let logits = self.product(device, &coded)?;
         match self.soft_cap {
             Some(cap) => device.soft_cap(&logits, cap),
             None => Ok(logits),
         }
+    }
+
+    /// Logits `[m, v]` before a soft cap.
+    fn product(&self, device: &Device, input: &Coded) -> Result<Tensor, KernelError> {
+        let mut logits = device.matmul(input, &self.weight)?;
+        if let Some(bias) = &self.bias {
+            device.add_bias(&mut logits, bias)?;
+        }
+        Ok(logits)
     }
 
     /// What is multiplied by the output matrix, `[m, d]`.
@@ -94,10 +105,10 @@ impl OutputHead {
             None => None,
         };
         let mut d_normed = device.zeros(normed.shape())?;
-        let mut atom = |index: usize| -> Result<Option<Tensor>, KernelError> {
+        let mut atom = |index: usize| -> MaybeSum {
             let (start, count) = atoms.range(index);
             let (input, targets) = (coded.part(start, count), targets.part(start, count));
-            let logits = device.matmul(&input, &self.weight)?;
+            let logits = self.product(device, &input)?;
             let (p, some, share) = self.probabilities(device, logits, &targets)?;
             device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
             let dx = device.head_dx(&p, &targets, &self.weight, precision, share.as_ref())?;
@@ -109,14 +120,28 @@ impl OutputHead {
                 return Ok(None);
             }
             let alone = Atoms::new(1, count);
-            device.matmul_dw(&p, &input, &alone, precision).map(Some)
+            Ok(Some(HeadSums {
+                dw: device.matmul_dw(&p, &input, &alone, precision)?,
+                db: match &self.bias {
+                    Some(_) => Some(device.bias_gradient(&p, &alone)?),
+                    None => None,
+                },
+            }))
         };
-        let dw = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
-        if let Some(mut dw) = dw {
+        let sums = tree_sum(atoms.count(), &mut atom, &mut |a, b| add(device, a, b))?;
+        if let Some(HeadSums { mut dw, db }) = sums {
             let shares = shares.map(|shares| shares.reshaped(&[atoms.tokens()]));
             let shares = shares.transpose()?;
             device.take_targets(&mut dw, &normed, targets, shares.as_ref())?;
             run.gradients.insert(&self.name, self.end, dw);
+            if let Some(db) = db {
+                // As of a weight whose input is 1 for every token.
+                let mut db = db.reshaped(&[self.weight.rows, 1])?;
+                let ones = Tensor::new(&[atoms.tokens(), 1], vec![1.0; atoms.tokens()])?;
+                device.take_targets(&mut db, &device.place(ones)?, targets, shares.as_ref())?;
+                let db = db.reshaped(&[self.weight.rows])?;
+                run.gradients.insert(&self.bias_name, TensorUse::Own, db);
+            }
         }
         if let Some(factor) = self.multiplier {
             d_normed = device.scaled(&d_normed, factor)?;
@@ -129,13 +154,24 @@ impl OutputHead {
     }
 }
 
+/// Gradients of the head, without the one-hot part.
+struct HeadSums {
+    dw: Tensor,
+    db: Option<Tensor>,
+}
+
 /// A sum of gradients that may be missing, all or none, or that a failing GPU did not give.
-type MaybeSum = Result<Option<Tensor>, KernelError>;
+type MaybeSum = Result<Option<HeadSums>, KernelError>;
 
 fn add(device: &Device, sum: &mut MaybeSum, later: MaybeSum) {
     let Ok(held) = sum else { return };
     let added = later.and_then(|later| match (held, later) {
-        (Some(held), Some(later)) => device.add_assign(held, &later),
+        (Some(held), Some(later)) => {
+            if let (Some(held), Some(later)) = (&mut held.db, &later.db) {
+                device.add_assign(held, later)?;
+            }
+            device.add_assign(&mut held.dw, &later.dw)
+        }
         _ => Ok(()),
     });
     if let Err(error) = added {

@@ -33,7 +33,9 @@ impl WeightBytes {
                 .max()
                 .unwrap_or(0),
             embed: 4 * vocab * hidden,
-            head: held(&head) + 4 * hidden * if config.norm.has_bias() { 2 } else { 1 },
+            head: held(&head)
+                + if config.head_bias { 4 * vocab } else { 0 }
+                + 4 * hidden * if config.norm.has_bias() { 2 } else { 1 },
         }
     }
 

@@ -51,6 +51,7 @@ pub fn tiny_llama() -> DecoderConfig {
         experts: None,
         embedding_multiplier: None,
         residual_multiplier: None,
+        head_bias: false,
         logit_multiplier: None,
         logit_soft_cap: None,
         tie_embeddings: false,

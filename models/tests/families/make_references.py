@@ -104,6 +104,7 @@ FAMILIES = {
     "helium": {**SMALLER, "head_dim": 12},
     "ernie4_5": {**SMALLER, "head_dim": 10, "use_bias": True},
     "exaone4": {**SMALLER, "layer_types": [SLIDING, FULL], "sliding_window": 24},
+    "phi": {**SMALLER, "hidden_size": 32},
     "stablelm": {**SMALLER, "head_dim": None, "hidden_size": 32, "use_qkv_bias": True},
 }
 

@@ -13,6 +13,7 @@ mod helium;
 mod llama;
 mod mistral;
 mod olmo;
+mod phi;
 mod phi3;
 mod qwen;
 mod seed_oss;
@@ -42,6 +43,8 @@ pub enum Family {
     Gemma2,
     /// `Gemma3ForCausalLM`: norms of q and k, another rotary base where there is a window.
     Gemma3,
+    /// `PhiForCausalLM`: Phi 1 to 2; side by side behind one LayerNorm, a bias of the head.
+    Phi,
     /// `Phi3ForCausalLM`: Phi 3 and Phi 4; fused projections, LongRoPE.
     Phi3,
     /// `Olmo2ForCausalLM`: norms of what is added alone, norms over the width of q and k.
@@ -92,13 +95,14 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order in which messages list them.
-    pub const ALL: [Family; 29] = [
+    pub const ALL: [Family; 30] = [
         Family::Llama,
         Family::Qwen2,
         Family::Qwen3,
         Family::Mistral,
         Family::Gemma2,
         Family::Gemma3,
+        Family::Phi,
         Family::Phi3,
         Family::Olmo2,
         Family::SmolLm3,
@@ -142,6 +146,7 @@ impl Family {
             Family::Mistral => &mistral::RULES,
             Family::Gemma2 => &gemma::GEMMA_2,
             Family::Gemma3 => &gemma::GEMMA_3,
+            Family::Phi => &phi::RULES,
             Family::Phi3 => &phi3::RULES,
             Family::Olmo2 => &olmo::OLMO_2,
             Family::SmolLm3 => &smollm3::RULES,

@@ -87,6 +87,9 @@ impl Stage {
                 let width = value.rows_cols().1;
                 head.weight = device.code(value, width, options.precisions.weights)?;
             }
+            if name == head.bias_name {
+                head.bias = Some(device.place(value.clone())?);
+            }
             set_norm(&mut head.norm, options, name, value)?;
         }
         for block in &mut self.blocks {
@@ -340,6 +343,11 @@ impl Loader<'_> {
         Ok(OutputHead {
             norm: self.norm(parts.final_norm)?,
             weight,
+            bias: match config.head_bias {
+                true => Some(self.placed(&parts.head_bias())?),
+                false => None,
+            },
+            bias_name: parts.head_bias(),
             name,
             multiplier: config.logit_multiplier,
             soft_cap: config.logit_soft_cap,

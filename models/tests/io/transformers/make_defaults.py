@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
 TYPES = [
-    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "olmo3", "smollm3",
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo2", "olmo3", "smollm3",
     "granite", "glm", "glm4", "starcoder2", "gpt_neox", "cohere", "cohere2", "seed_oss", "arcee", "helium",
     "ernie4_5", "exaone4", "stablelm", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss",
 ]
