@@ -92,7 +92,11 @@ impl Stage {
             }
             set_norm(&mut head.norm, options, name, value)?;
         }
-        for block in &mut self.blocks {
+        for (layer, block) in options.layers.clone().zip(&mut self.blocks) {
+            // A layer of experts has many matrices: others are not looked at.
+            if !name.contains(&options.config.in_layer(layer as usize, "")) {
+                continue;
+            }
             for norm in block.norms_mut() {
                 set_norm(norm, options, name, value)?;
             }
