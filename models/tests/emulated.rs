@@ -10,7 +10,9 @@ use concord_kernels::{Device, KernelError};
 use concord_models::ModelError;
 use concord_models::config::{DecoderConfig, Family, QkNorm};
 use concord_models::generate::Generator;
-use concord_models::golden::{FineTune, FineTuneKind, GOLDENS, MadeModel, tiny_llama};
+use concord_models::golden::{
+    FineTune, FineTuneKind, GOLDENS, MadeModel, tiny_experts, tiny_llama,
+};
 
 fn emulated(options: EmulatorOptions) -> Device {
     Device::Cuda(Cuda::emulated(options))
@@ -69,6 +71,22 @@ fn every_part_of_a_model_has_the_bits_of_the_cpu() {
     let device = shuffled(75);
     for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
         let fit = with_all_parts(kind);
+        let expected = digest(&fit, &Device::cpu(1), 2).unwrap();
+        assert_eq!(digest(&fit, &device, 2).unwrap(), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn experts_have_the_bits_of_the_cpu() {
+    let device = shuffled(80);
+    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
+        let golden = FineTune::golden(kind);
+        let config = Arc::new(tiny_experts());
+        let model = MadeModel {
+            config,
+            ..golden.model
+        };
+        let fit = FineTune { model, ..golden };
         let expected = digest(&fit, &Device::cpu(1), 2).unwrap();
         assert_eq!(digest(&fit, &device, 2).unwrap(), expected, "{kind:?}");
     }

@@ -40,6 +40,10 @@ fn names() -> Vec<String> {
         .map(|path| path.file_name().unwrap().to_str().unwrap().to_string())
         .collect();
     names.sort();
+    if let Ok(only) = std::env::var("CONCORD_FAMILIES") {
+        names.retain(|name| only.split(',').any(|wanted| wanted == name));
+        return names;
+    }
     assert!(names.len() > 10, "{names:?}");
     names
 }

@@ -16,7 +16,7 @@ use concord_models::decoder::{
     Batch, LoraSpec, PassInput, Precisions, Stage, StageAdapter, StageInput, StageOptions,
     StageRun, TensorSource,
 };
-use concord_models::golden::{MadeModel, tiny_llama};
+use concord_models::golden::{MadeModel, tiny_experts, tiny_llama};
 use concord_models::peft::Adapter;
 use concord_models::weights::ModelFolder;
 
@@ -288,7 +288,7 @@ fn sequences_in_random_passes_are_what_each_is_alone() {
     for (seed, isa) in (0..).zip(available) {
         for threads in [1, 2] {
             let device = Device::Cpu(Cpu::new(isa, threads));
-            for config in [tiny_llama(), with_all_parts()] {
+            for config in [tiny_llama(), tiny_experts(), with_all_parts()] {
                 let lengths = [1, 40, 130, 257, 9, 3, 128];
                 interleaved_is_alone(&device, &config, &lengths, seed);
             }
@@ -308,6 +308,7 @@ fn sequences_on_an_emulated_gpu_are_what_each_is_alone() {
             ..EmulatorOptions::default()
         }));
         interleaved_is_alone(&device, &with_all_parts(), &[3, 131, 20, 1], 5);
+        interleaved_is_alone(&device, &tiny_experts(), &[3, 131, 20, 1], 5);
     }
 }
 

@@ -11,6 +11,7 @@ mod columns;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
+mod experts;
 mod input;
 mod keys;
 mod layernorm;
@@ -20,6 +21,7 @@ mod pages;
 mod reduce;
 mod rmsnorm;
 mod rope;
+mod route;
 mod sample;
 mod soft_cap;
 
@@ -99,6 +101,8 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         soft_cap::cases(),
         cross_entropy::cases(size),
         embedding::cases(),
+        route::cases(),
+        experts::cases(),
         adamw::cases(size),
         elementwise::cases(),
         reduce::cases(),

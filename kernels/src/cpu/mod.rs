@@ -38,6 +38,7 @@ pub mod attention;
 pub mod code;
 pub mod cross_entropy;
 pub mod elementwise;
+pub mod experts;
 pub mod layernorm;
 pub mod logprobs;
 pub mod matmul;
@@ -45,6 +46,7 @@ pub mod pages;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;
+pub mod route;
 pub mod sample;
 pub mod soft_cap;
 

@@ -13,6 +13,7 @@ pub mod cublas;
 mod cublaslt;
 pub mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod experts;
 mod grids;
 pub mod keys;
 pub(crate) mod layernorm;
@@ -22,6 +23,7 @@ pub mod peak;
 pub(crate) mod reduce;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
+pub(crate) mod route;
 pub(crate) mod sample;
 pub(crate) mod soft_cap;
 

@@ -10,6 +10,7 @@ mod columns;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
+mod experts;
 mod keys;
 mod layernorm;
 mod logprobs;
@@ -19,6 +20,7 @@ mod place;
 mod reduce;
 mod rmsnorm;
 mod rope;
+mod route;
 pub mod sample;
 mod soft_cap;
 
@@ -30,7 +32,9 @@ pub use crate::reference::attention::{
 pub use crate::reference::columns::Columns;
 pub use crate::reference::pages::{PAGE_TOKENS, PagedRun};
 pub use crate::reference::tree::{Atoms, tree_sum};
+pub use experts::ExpertRows;
 pub use keys::KeyValues;
 pub use logprobs::Logprobs;
 pub use pages::KvPages;
 pub use place::MemoryScope;
+pub use route::{RouterKind, Routes, Routing};

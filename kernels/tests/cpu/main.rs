@@ -3,10 +3,12 @@
 
 mod code;
 mod conformance;
+mod experts;
 mod logprobs;
 mod matmul;
 mod pages;
 mod random;
+mod route;
 mod sample;
 
 use concord_kernels::{Device, KernelError};

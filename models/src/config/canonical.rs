@@ -8,9 +8,10 @@
 use concord_kernels::ops::Activation;
 use serde::{Deserialize, Serialize};
 
+use super::expert_fields::{ALL_EXPERTS_MAX, EXPERTS_MAX};
 use super::parse::{HEAD_DIM_MAX, HEADS_MAX, HIDDEN_MAX, INTERMEDIATE_MAX, LAYERS_MAX, VOCAB_MAX};
 use super::rope::POSITIONS_MAX;
-use super::{DecoderConfig, Rope, RopeScaling};
+use super::{DecoderConfig, ExpertsShape, Rope, RopeScaling};
 use crate::error::ModelError;
 use crate::json::shown;
 
@@ -25,6 +26,37 @@ pub(super) enum ActivationText {
     Relu,
     ReluSquared,
     ClampedSwiglu { alpha: f32, limit: f32 },
+}
+
+/// How the names of experts are written: by the family that had them first.
+pub(super) mod expert_names {
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    use crate::config::ExpertNames;
+
+    const ALL: [(&str, ExpertNames); 3] = [
+        ("qwen", ExpertNames::QWEN),
+        ("mixtral", ExpertNames::MIXTRAL),
+        ("gpt_oss", ExpertNames::GPT_OSS),
+    ];
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        names: &ExpertNames,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let known = ALL.iter().find(|(_, known)| known == names);
+        let (name, _) = known.ok_or_else(|| ser::Error::custom("names that no family has"))?;
+        serializer.serialize_str(name)
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ExpertNames, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = ALL.iter().find(|(known, _)| *known == name);
+        let known = known.map(|(_, names)| *names);
+        known.ok_or_else(|| de::Error::custom("experts by names that no family has"))
+    }
 }
 
 impl DecoderConfig {
@@ -116,10 +148,30 @@ impl DecoderConfig {
         if !numbers.iter().flatten().all(good) {
             return Err("must have factors above 0".to_string());
         }
+        if let Some(experts) = &self.experts {
+            experts.check(self.layers)?;
+        }
         let mut ropes = [Some(&self.rope), self.local_rope.as_ref()].into_iter();
         match ropes.all(|rope| rope.is_none_or(|rope| rope.holds(rotated))) {
             true => Ok(()),
             false => Err("must have a rotary embedding of finite numbers above 0".to_string()),
+        }
+    }
+}
+
+impl ExpertsShape {
+    fn check(&self, layers: usize) -> Result<(), String> {
+        let shared = self.shared.map_or(1, |shared| shared.intermediate);
+        let widths = [self.intermediate, shared].into_iter();
+        let mut widths = widths.map(|width| (1..=INTERMEDIATE_MAX).contains(&width));
+        let are_few = (1..=EXPERTS_MAX).contains(&self.count)
+            && self.count * layers <= ALL_EXPERTS_MAX
+            && (1..=self.count).contains(&self.chosen);
+        let is_own = self.dense_layers.iter().all(|layer| *layer < layers);
+        let has_factor = self.factor.is_finite() && self.factor > 0.0;
+        match are_few && widths.all(|is_good| is_good) && is_own && has_factor {
+            true => Ok(()),
+            false => Err("must have experts within the bounds of a decoder".to_string()),
         }
     }
 }

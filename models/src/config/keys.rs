@@ -86,7 +86,7 @@ const NOTHING: &[(&str, &str)] = &[
         "ffn_dim_multiplier multiple_of",
     ),
     (
-        "they weigh the choice of experts, which none of the families has",
+        "they weigh the choice of experts in the loss: training looks at them",
         "router_aux_loss_coef output_router_logits",
     ),
 ];

@@ -2,6 +2,8 @@
 
 mod activation;
 mod canonical;
+mod expert_fields;
+mod experts;
 mod family;
 mod fields;
 mod keys;
@@ -19,6 +21,9 @@ mod windows;
 use concord_kernels::ops::Activation;
 use serde::{Deserialize, Serialize};
 
+pub use experts::{
+    ExpertLayout, ExpertNames, ExpertsShape, LayerMatrix, RouterScores, SharedExpertShape,
+};
 pub use family::Family;
 pub use names::PartNames;
 pub use norms::{NormKind, QkNorm};
@@ -96,6 +101,8 @@ pub struct DecoderConfig {
     pub o_bias: bool,
     /// Whether gate, up and down projections have a bias.
     pub mlp_bias: bool,
+    /// The experts of the layers that have them instead of the feed-forward layer.
+    pub experts: Option<ExpertsShape>,
     /// Where q, k and v are one projection, how its rows lie.
     pub fused_qkv: Option<FusedQkv>,
     /// Whether gate and up projection are one, the gate first.

@@ -116,6 +116,7 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
+        experts: None,
         fused_qkv: None,
         fused_gate_up: false,
         gated: true,

@@ -50,7 +50,7 @@ pub enum FusedQkv {
 }
 
 /// The names of other families for what a Llama names otherwise or does not have.
-const OTHER_NAMES: [(&str, Projection); 8] = [
+const OTHER_NAMES: [(&str, Projection); 11] = [
     ("query_key_value", Projection::Qkv),
     ("dense", Projection::O),
     ("dense_h_to_4h", Projection::Up),
@@ -59,6 +59,9 @@ const OTHER_NAMES: [(&str, Projection); 8] = [
     ("c_proj", Projection::Down),
     ("fc1", Projection::Up),
     ("fc2", Projection::Down),
+    ("w1", Projection::Gate),
+    ("w3", Projection::Up),
+    ("w2", Projection::Down),
 ];
 
 impl Projection {
@@ -111,6 +114,16 @@ impl Projection {
         }
     }
 
+    /// Whether it is of the feed-forward layer, not of attention.
+    pub(crate) fn is_of_feed_forward(self) -> bool {
+        match self {
+            Projection::Q | Projection::K | Projection::V | Projection::Qkv | Projection::O => {
+                false
+            }
+            Projection::Gate | Projection::Up | Projection::GateUp | Projection::Down => true,
+        }
+    }
+
     /// Whether it has a bias of `out` elements.
     pub fn has_bias(self, config: &DecoderConfig) -> bool {
         match self {
@@ -130,6 +143,9 @@ impl DecoderConfig {
             Some(_) => vec![Projection::Qkv, Projection::O],
             None => vec![Projection::Q, Projection::K, Projection::V, Projection::O],
         };
+        if self.has_fused_experts_alone() {
+            return projections;
+        }
         projections.extend(match (self.gated, self.fused_gate_up) {
             (true, true) => &[Projection::GateUp][..],
             (true, false) => &[Projection::Gate, Projection::Up],

@@ -86,11 +86,10 @@ impl DecoderConfig {
             part.map(of).unwrap_or_default()
         };
         let mut specs = of_norm(parts.attention_in);
-        for projection in self.projections() {
-            let module = named(self.module(projection));
-            let shape = projection.shape(self);
+        for matrix in self.layer_matrices(layer) {
+            let (module, shape, projection) = (&matrix.module, matrix.shape, matrix.projection);
             specs.push(spec(&format!("{module}.weight"), &shape));
-            if projection.has_bias(self) {
+            if matrix.bias {
                 specs.push(spec(&format!("{module}.bias"), &shape[..1]));
             }
             if let (Some(kind), Projection::K | Projection::Qkv) = (self.qk_norm, projection) {
@@ -106,6 +105,8 @@ impl DecoderConfig {
                 specs.extend(of_norm(parts.feed_in));
             }
         }
+        let of_experts = self.expert_tensors(layer).into_iter();
+        specs.extend(of_experts.map(|(name, shape)| TensorSpec { name, shape }));
         specs.extend(of_norm(parts.feed_out));
         specs
     }

@@ -20,7 +20,8 @@ const DROPOUTS: [&str; 6] = [
 
 impl DecoderConfig {
     /// Refuses a model folder whose `config.json` asks for something while training that is not
-    /// computed: dropout. It changes no answer, so that only training looks at it.
+    /// computed: dropout, noise of a router, a loss beside that of the text. It changes no answer,
+    /// so that only training looks at it.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key.
@@ -37,6 +38,27 @@ impl DecoderConfig {
             .try_for_each(|key| match fields.get(key) {
                 Some(value) if value.as_f64() != Some(0.0) => Err(fields.bad(key, value, rule)),
                 _ => Ok(()),
-            })
+            })?;
+        check_router(&fields)
     }
+}
+
+/// What the classes of models with experts add in training, where they are told to.
+fn check_router(fields: &ConfigFields) -> Result<(), ModelError> {
+    if let Some(value) = fields.get("router_jitter_noise")
+        && value.as_f64() != Some(0.0)
+    {
+        let rule = "a router is trained without noise: set it to 0 to do so";
+        return Err(fields.bad("router_jitter_noise", value, rule));
+    }
+    let weighs = fields.get("router_aux_loss_coef");
+    let weighs = weighs.is_none_or(|value| value.as_f64() != Some(0.0));
+    let counts = ["num_experts", "num_local_experts"];
+    let has_experts = counts.iter().any(|key| fields.get(key).is_some());
+    if has_experts && weighs && fields.flag("output_router_logits", false)? {
+        let rule = "with it the loads of experts are part of the loss in transformers, which is \
+                    not computed: set it to false to train by the text alone";
+        return Err(fields.bad("output_router_logits", true, rule));
+    }
+    Ok(())
 }

@@ -59,6 +59,22 @@ pub(super) fn of_qwen(
     }
 }
 
+/// None, where the file switches them off. It may still list layers, but none with a window: the
+/// class would then mask all.
+pub(super) fn switched_off(
+    fields: &ConfigFields,
+    config: &DecoderConfig,
+) -> Result<Windows, ModelError> {
+    if let Some(types) = fields.get("layer_types") {
+        let listed = layer_types(fields, types, config.layers)?;
+        if listed.contains(&true) {
+            let rule = "use_sliding_window is false: no layer can have a window";
+            return Err(fields.bad("layer_types", types, rule));
+        }
+    }
+    Ok(vec![None; config.layers])
+}
+
 /// `sliding_window` on every layer, where it is there.
 pub(super) fn everywhere(
     fields: &ConfigFields,

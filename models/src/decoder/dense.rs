@@ -6,7 +6,7 @@ use concord_kernels::ops::{Activation, Columns};
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::linear::{Backward, Linear, LinearTape};
-use super::pass::LayerPass;
+use super::pass::{LayerPass, PassContext};
 
 /// Its matrices.
 #[derive(Clone, Debug)]
@@ -27,6 +27,10 @@ pub(super) enum Widening {
     Plain(Box<Linear>),
 }
 
+/// y `[m, out]` of a matrix from the codes of x `[m, in]`.
+pub(super) type Multiply<'a> =
+    dyn Fn(&Linear, &Coded) -> Result<(Tensor, LinearTape), KernelError> + 'a;
+
 /// What the backward pass needs.
 #[derive(Debug)]
 pub(super) struct DenseTape {
@@ -46,15 +50,25 @@ impl Dense {
         x: &Tensor,
     ) -> Result<(Tensor, DenseTape), KernelError> {
         let context = pass.context();
+        let input = context.device.code(x, x.rows_cols().1, context.precision)?;
+        self.forward_coded(context, input, &|linear, x| pass.linear(linear, x))
+    }
+
+    /// From the codes of x `[m, d]`, by the products of `multiply`, to y `[m, d]`.
+    pub(super) fn forward_coded(
+        &self,
+        context: PassContext<'_>,
+        input: Coded,
+        multiply: &Multiply<'_>,
+    ) -> Result<(Tensor, DenseTape), KernelError> {
         let (device, p) = (context.device, context.precision);
-        let input = device.code(x, x.rows_cols().1, p)?;
-        let (wide, widening) = self.widening.forward(pass, &input)?;
+        let (wide, widening) = self.widening.forward(device, &input, multiply)?;
         let hidden = match wide.as_slice() {
             [g, u] => device.gated(g, u, self.activation)?,
             all => device.activation(&all[0], self.activation)?,
         };
         let down_input = device.code(&hidden, self.down.weight.cols, p)?;
-        let (y, down) = pass.linear(&self.down, &down_input)?;
+        let (y, down) = multiply(&self.down, &down_input)?;
         let tape = DenseTape {
             input,
             wide,
@@ -89,6 +103,14 @@ impl Dense {
         self.widening.backward(run, &gradients, input, tapes)
     }
 
+    /// Zeros as gradients of what is trained: no token came here.
+    pub(super) fn no_gradients(&self, run: &mut Backward<'_>) -> Result<(), KernelError> {
+        let widening = self.widening.linears().iter();
+        widening
+            .chain([&self.down])
+            .try_for_each(|linear| linear.no_gradients(run))
+    }
+
     /// Its matrices.
     pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let mut linears: Vec<&mut Linear> = self.widening.linears_mut().iter_mut().collect();
@@ -101,24 +123,25 @@ impl Widening {
     /// Gate and up, or up alone, of the codes of x.
     fn forward(
         &self,
-        pass: &dyn LayerPass,
+        device: &Device,
         x: &Coded,
+        multiply: &Multiply<'_>,
     ) -> Result<(Vec<Tensor>, Vec<LinearTape>), KernelError> {
         match self {
             Self::Gated(linears) => {
                 let [gate, up] = &**linears;
-                let (g, gate_tape) = pass.linear(gate, x)?;
-                let (u, up_tape) = pass.linear(up, x)?;
+                let (g, gate_tape) = multiply(gate, x)?;
+                let (u, up_tape) = multiply(up, x)?;
                 Ok((vec![g, u], vec![gate_tape, up_tape]))
             }
             Self::Fused(linear) => {
-                let (both, tape) = pass.linear(linear, x)?;
+                let (both, tape) = multiply(linear, x)?;
                 let parts = halves(both.rows_cols().1);
-                let part = |columns| pass.context().device.take_columns(&both, columns);
+                let part = |columns| device.take_columns(&both, columns);
                 Ok((vec![part(&parts[0])?, part(&parts[1])?], vec![tape]))
             }
             Self::Plain(linear) => {
-                let (u, tape) = pass.linear(linear, x)?;
+                let (u, tape) = multiply(linear, x)?;
                 Ok((vec![u], vec![tape]))
             }
         }
@@ -145,6 +168,13 @@ impl Widening {
                 linear.backward(run, &dy, x, &tapes[0])
             }
             Self::Plain(linear) => linear.backward(run, &gradients[0], x, &tapes[0]),
+        }
+    }
+
+    fn linears(&self) -> &[Linear] {
+        match self {
+            Self::Gated(linears) => &**linears,
+            Self::Fused(linear) | Self::Plain(linear) => std::slice::from_ref(&**linear),
         }
     }
 

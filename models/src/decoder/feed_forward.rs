@@ -1,8 +1,11 @@
 //! The feed-forward part of a layer.
 
+use std::borrow::Cow;
+
 use concord_kernels::{KernelError, Tensor};
 
 use super::dense::{Dense, DenseTape};
+use super::experts::{Experts, ExpertsTape};
 use super::linear::{Backward, Linear};
 use super::pass::LayerPass;
 
@@ -10,14 +13,21 @@ use super::pass::LayerPass;
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
     /// Every token through the same matrices.
-    Dense(Dense),
+    Dense(Box<Dense>),
+    /// Every token through some of many.
+    Experts(Box<Experts>),
 }
+
+/// Values by the names of matrices.
+pub(super) type NamedParts<'a> = Vec<(Cow<'a, str>, Cow<'a, Tensor>)>;
 
 /// What the backward pass needs.
 #[derive(Debug)]
 pub(super) enum FeedForwardTape {
     /// Of [`FeedForward::Dense`].
-    Dense(DenseTape),
+    Dense(Box<DenseTape>),
+    /// Of [`FeedForward::Experts`].
+    Experts(Box<ExpertsTape>),
 }
 
 impl FeedForward {
@@ -30,7 +40,11 @@ impl FeedForward {
         match self {
             Self::Dense(dense) => {
                 let (y, tape) = dense.forward(pass, x)?;
-                Ok((y, FeedForwardTape::Dense(tape)))
+                Ok((y, FeedForwardTape::Dense(Box::new(tape))))
+            }
+            Self::Experts(experts) => {
+                let (y, tape) = experts.forward(pass, x)?;
+                Ok((y, FeedForwardTape::Experts(Box::new(tape))))
             }
         }
     }
@@ -44,6 +58,10 @@ impl FeedForward {
     ) -> Result<Tensor, KernelError> {
         match (self, tape) {
             (Self::Dense(dense), FeedForwardTape::Dense(tape)) => dense.backward(run, tape, dy),
+            (Self::Experts(experts), FeedForwardTape::Experts(tape)) => {
+                experts.backward(run, tape, dy)
+            }
+            _ => unreachable!("a tape is of the part that made it"),
         }
     }
 
@@ -51,6 +69,33 @@ impl FeedForward {
     pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
         match self {
             Self::Dense(dense) => dense.linears_mut(),
+            Self::Experts(experts) => experts.linears_mut(),
+        }
+    }
+
+    /// The value of a tensor of the weights as those of its matrices.
+    pub(super) fn parts<'a>(
+        &self,
+        name: &'a str,
+        value: &'a Tensor,
+    ) -> Result<NamedParts<'a>, KernelError> {
+        if let Self::Experts(experts) = self
+            && let Some(fused) = experts.fused.as_ref().filter(|fused| fused.has(name))
+        {
+            let parts = fused
+                .all_parts(name, experts.experts.len(), value)?
+                .into_iter();
+            let owned = parts.map(|(name, part)| (Cow::Owned(name), Cow::Owned(part)));
+            return Ok(owned.collect());
+        }
+        Ok(vec![(Cow::Borrowed(name), Cow::Borrowed(value))])
+    }
+
+    /// Its experts, where it is made of them.
+    pub(super) fn experts(&self) -> Option<&Experts> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Experts(experts) => Some(experts),
         }
     }
 }

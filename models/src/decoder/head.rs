@@ -1,6 +1,6 @@
 //! The end of the model: final norm, logits, loss and their gradients.
 
-use concord_kernels::coded::Precision;
+use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, Ids, KernelError, Tensor, Weight};
 

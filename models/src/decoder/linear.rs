@@ -2,9 +2,10 @@
 //! `y = x W^T + bias`, then `y = fma(scale, (x A^T) B^T, y)`.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use concord_kernels::coded::{Coded, Precision};
-use concord_kernels::ops::Atoms;
+use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::gradients::{Gradients, TensorUse};
@@ -34,7 +35,6 @@ pub(super) struct Lora {
 /// A projection of a stage.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    pub(super) projection: Projection,
     pub(super) weight: Weight,       // [out, in]
     pub(super) bias: Option<Tensor>, // [out]
     pub(super) lora: Option<Lora>,
@@ -54,8 +54,67 @@ pub(super) struct LinearTape {
 pub(super) struct Backward<'a> {
     pub(super) device: &'a Device,
     pub(super) atoms: &'a Atoms,
+    /// The rows of each sequence, where only some of its tokens have one: those of an expert.
+    pub(super) rows: Option<&'a [Range<usize>]>,
     pub(super) precision: Precision,
     pub(super) gradients: &'a mut Gradients,
+}
+
+impl Backward<'_> {
+    /// `dy^T x` over all tokens.
+    fn weight_gradient(&self, dy: &Tensor, x: &Coded) -> Result<Tensor, KernelError> {
+        let (device, precision) = (self.device, self.precision);
+        let Some(rows) = self.rows else {
+            return device.matmul_dw(dy, x, self.atoms, precision);
+        };
+        self.over_sequences(rows, &[dy.rows_cols().1, x.cols], |rows| {
+            let atoms = Atoms::new(1, rows.len());
+            let (dy, x) = (
+                dy.rows(rows.start, rows.len()),
+                x.part(rows.start, rows.len()),
+            );
+            device.matmul_dw(&dy, &x, &atoms, precision)
+        })
+    }
+
+    /// The sum of dy over all tokens.
+    fn bias_gradient(&self, dy: &Tensor) -> Result<Tensor, KernelError> {
+        let Some(rows) = self.rows else {
+            return self.device.bias_gradient(dy, self.atoms);
+        };
+        self.over_sequences(rows, &[dy.rows_cols().1], |rows| {
+            let atoms = Atoms::new(1, rows.len());
+            self.device
+                .bias_gradient(&dy.rows(rows.start, rows.len()), &atoms)
+        })
+    }
+
+    /// The tree over the index of sequences; those without rows are left out.
+    fn over_sequences(
+        &self,
+        rows: &[Range<usize>],
+        shape: &[usize],
+        gradient: impl Fn(Range<usize>) -> Result<Tensor, KernelError>,
+    ) -> Result<Tensor, KernelError> {
+        let mut leaf = |sequence: usize| {
+            let rows = rows[sequence].clone();
+            (!rows.is_empty()).then(|| gradient(rows)).transpose()
+        };
+        type Node = Result<Option<Tensor>, KernelError>;
+        let mut add = |sum: &mut Node, later: Node| match (&mut *sum, later) {
+            (Ok(Some(left)), Ok(Some(right))) => {
+                if let Err(error) = self.device.add_assign(left, &right) {
+                    *sum = Err(error);
+                }
+            }
+            (Ok(None), later) | (Ok(_), later @ Err(_)) => *sum = later,
+            (Ok(Some(_)), Ok(None)) | (Err(_), _) => {}
+        };
+        match tree_sum(rows.len(), &mut leaf, &mut add)? {
+            Some(sum) => Ok(sum),
+            None => self.device.zeros(shape),
+        }
+    }
 }
 
 impl Linear {
@@ -108,10 +167,10 @@ impl Linear {
     ) -> Result<Option<Tensor>, KernelError> {
         let (device, precision) = (run.device, run.precision);
         if self.trains_weight {
-            let dw = device.matmul_dw(dy, x, run.atoms, precision)?;
+            let dw = run.weight_gradient(dy, x)?;
             run.gradients.insert(&self.name, TensorUse::Own, dw);
             if self.bias.is_some() {
-                let db = device.bias_gradient(dy, run.atoms)?;
+                let db = run.bias_gradient(dy)?;
                 run.gradients.insert(&self.bias_name, TensorUse::Own, db);
             }
         }
@@ -119,11 +178,31 @@ impl Linear {
             return Ok(None);
         };
         let scaled = device.scaled(dy, lora.scale)?;
-        let db = device.matmul_dw(&scaled, low, run.atoms, precision)?;
+        let db = run.weight_gradient(&scaled, low)?;
         let d_low = device.matmul_dx(&scaled, &lora.b, precision)?;
-        let da = device.matmul_dw(&d_low, x, run.atoms, precision)?;
+        let da = run.weight_gradient(&d_low, x)?;
         run.gradients.insert(&lora.name_b, TensorUse::Own, db);
         run.gradients.insert(&lora.name_a, TensorUse::Own, da);
         Ok(Some(d_low))
+    }
+
+    /// Zeros as gradients of what is trained: no token came here.
+    pub(super) fn no_gradients(&self, run: &mut Backward<'_>) -> Result<(), KernelError> {
+        let mut insert = |name: &str, shape: &[usize]| -> Result<(), KernelError> {
+            let zeros = run.device.zeros(shape)?;
+            run.gradients.insert(name, TensorUse::Own, zeros);
+            Ok(())
+        };
+        if self.trains_weight {
+            insert(&self.name, &[self.weight.rows, self.weight.cols])?;
+            if self.bias.is_some() {
+                insert(&self.bias_name, &[self.weight.rows])?;
+            }
+        }
+        if let Some(lora) = &self.lora {
+            insert(&lora.name_b, &[lora.b.rows, lora.b.cols])?;
+            insert(&lora.name_a, &[lora.a.rows, lora.a.cols])?;
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod block;
 mod cache;
 mod dense;
 mod embedding;
+mod experts;
 mod feed_forward;
 mod gradients;
 mod head;

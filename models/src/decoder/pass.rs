@@ -1,6 +1,8 @@
 //! What a layer asks of the pass that it is computed in. A layer is written once; how it multiplies
 //! and attends differs between a microbatch, a cache, and pages of many sequences.
 
+use std::ops::Range;
+
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{AttentionCodes, AttentionOut, AttentionShape};
@@ -56,12 +58,26 @@ impl Attended {
     }
 }
 
+/// The rows of `(first, count)` tokens, where only some tokens have one.
+pub(super) type PlaceOfTokens<'a> = dyn Fn(usize, usize) -> Range<usize> + 'a;
+
 /// How the layers of one pass multiply and attend.
 pub(super) trait LayerPass {
     fn context(&self) -> PassContext<'_>;
 
     /// y `[m, out]` from the codes of x `[m, in]`.
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError>;
+
+    /// As [`Self::linear`] for x `[n, in]` of some tokens: `place` gives the rows of `count` tokens
+    /// from `first` on.
+    fn linear_of_rows(
+        &self,
+        linear: &Linear,
+        x: &Coded,
+        _place: &PlaceOfTokens<'_>,
+    ) -> Result<(Tensor, LinearTape), KernelError> {
+        self.linear(linear, x)
+    }
 
     /// Attention of q `[m, q]` over k and v `[m, k]` and what is before them, with the logits of
     /// sinks where there are any.

@@ -98,6 +98,17 @@ impl Stage {
         &self.options
     }
 
+    /// How many tokens each expert of each layer has had since the stage was loaded, by the layer's
+    /// index in the model. Layers without experts are left out.
+    pub fn expert_loads(&self) -> Vec<(u32, Vec<u64>)> {
+        let layers = self.options.layers.clone().zip(&self.blocks);
+        let loads = layers.filter_map(|(layer, block)| {
+            let experts = block.feed.experts()?;
+            Some((layer, experts.loads.read()))
+        });
+        loads.collect()
+    }
+
     /// Whether it holds the embedding.
     pub fn is_first(&self) -> bool {
         self.embed.is_some()
@@ -272,6 +283,7 @@ impl Stage {
         Backward {
             device: &self.options.device,
             atoms,
+            rows: None,
             precision,
             gradients,
         }

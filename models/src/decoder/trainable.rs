@@ -58,20 +58,19 @@ fn lora_tensors(
     targets: &BTreeSet<Projection>,
 ) -> Vec<TrainableTensor> {
     let mut tensors = Vec::new();
-    for layer in 0..config.layers as u32 {
-        for projection in config.projections() {
-            if !targets.contains(&projection) {
+    for layer in 0..config.layers {
+        for matrix in config.layer_matrices(layer) {
+            if !targets.contains(&matrix.projection) {
                 continue;
             }
-            let [out, input] = projection.shape(config);
-            let place = TensorPlace::Layer(layer);
-            let a = Adapter::key_a(config, layer, projection);
+            let [out, input] = matrix.shape;
+            let place = TensorPlace::Layer(layer as u32);
+            let [a, b] = Adapter::keys(&matrix.module);
             tensors.push(TrainableTensor {
                 name: a,
                 shape: vec![rank, input],
                 place,
             });
-            let b = Adapter::key_b(config, layer, projection);
             tensors.push(TrainableTensor {
                 name: b,
                 shape: vec![out, rank],

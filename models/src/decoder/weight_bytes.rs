@@ -15,7 +15,7 @@ use crate::config::{DecoderConfig, TensorSpec};
 /// While a stage loads it takes a slice of one matrix as f32 on top, 4 MiB or one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {
-    /// One layer.
+    /// One layer; the largest, where some have experts and others do not.
     pub layer: u64,
     /// The embedding, on the first stage.
     pub embed: u64,
@@ -32,7 +32,10 @@ impl WeightBytes {
             shape: vec![config.vocab, config.hidden],
         };
         Self {
-            layer: config.layer_tensors(0).iter().map(held).sum(),
+            layer: (0..config.layers)
+                .map(|layer| config.layer_tensors(layer).iter().map(held).sum())
+                .max()
+                .unwrap_or(0),
             embed: 4 * vocab * hidden,
             head: held(&head)
                 + if config.head_bias { 4 * vocab } else { 0 }
@@ -56,6 +59,8 @@ impl WeightBytes {
 fn held(tensor: &TensorSpec) -> u64 {
     match tensor.shape.as_slice() {
         [rows, cols] => 2 * (rows * cols) as u64 + 4 * *rows as u64,
+        // Transposed matrices of experts.
+        [experts, cols, rows] => (2 * experts * rows * cols + 4 * experts * rows) as u64,
         other => 4 * other.iter().product::<usize>() as u64,
     }
 }

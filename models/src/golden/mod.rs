@@ -8,7 +8,7 @@ mod fit;
 mod model;
 
 pub use fit::{FineTune, FineTuneKind, FineTuneRun};
-pub use model::{MadeModel, tiny_llama};
+pub use model::{MadeModel, tiny_experts, tiny_llama};
 
 use concord_kernels::Device;
 

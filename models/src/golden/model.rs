@@ -7,7 +7,10 @@ use concord_kernels::ops::Activation;
 use concord_kernels::rng::Philox;
 
 use crate::ModelError;
-use crate::config::{DecoderConfig, Family, NormKind, Rope, RopeScaling};
+use crate::config::{
+    DecoderConfig, ExpertNames, ExpertsShape, Family, NormKind, Rope, RopeScaling, RouterScores,
+    SharedExpertShape,
+};
 use crate::decoder::TensorSource;
 
 /// Two layers, grouped queries, an own head, and sizes that fill no vector: tails are computed too.
@@ -45,6 +48,7 @@ pub fn tiny_llama() -> DecoderConfig {
         attention_scale: None,
         attention_soft_cap: None,
         sinks: false,
+        experts: None,
         embedding_multiplier: None,
         residual_multiplier: None,
         head_bias: false,
@@ -53,6 +57,30 @@ pub fn tiny_llama() -> DecoderConfig {
         tie_embeddings: false,
         bos: None,
         eos: Vec::new(),
+    }
+}
+
+/// The same with experts in its first layer, one of which all tokens share.
+pub fn tiny_experts() -> DecoderConfig {
+    DecoderConfig {
+        family: Family::Qwen2Moe,
+        experts: Some(ExpertsShape {
+            count: 5,
+            chosen: 2,
+            intermediate: 24,
+            scores: RouterScores::Softmax,
+            normalised: false,
+            factor: 1.0,
+            router_bias: false,
+            correction: false,
+            shared: Some(SharedExpertShape {
+                intermediate: 36,
+                gated: true,
+            }),
+            dense_layers: vec![1],
+            names: ExpertNames::QWEN,
+        }),
+        ..tiny_llama()
     }
 }
 

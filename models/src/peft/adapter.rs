@@ -40,6 +40,11 @@ impl Adapter {
         key(config, layer, projection, 'B')
     }
 
+    /// The keys of A and B of a module: `model.layers.0.mlp.experts.3.up_proj`.
+    pub fn keys(module: &str) -> [String; 2] {
+        ['A', 'B'].map(|side| format!("base_model.model.{module}.lora_{side}.weight"))
+    }
+
     /// The keys and shapes that an adapter of `r` on `targets` of a model has, sorted. Targets that
     /// the model does not have are passed over.
     pub fn shapes(
@@ -47,17 +52,15 @@ impl Adapter {
         r: u32,
         targets: &[Projection],
     ) -> BTreeMap<String, [usize; 2]> {
-        let layers = 0..config.layers as u32;
+        let layers = 0..config.layers;
         let of_layer = |layer| {
-            let own = config.projections().into_iter();
-            let adapted = own.filter(|projection| targets.contains(projection));
-            adapted.flat_map(move |target| {
-                let [out_dim, in_dim] = target.shape(config);
+            let own = config.layer_matrices(layer).into_iter();
+            let adapted = own.filter(|matrix| targets.contains(&matrix.projection));
+            adapted.flat_map(move |matrix| {
+                let [out_dim, in_dim] = matrix.shape;
+                let [a, b] = Self::keys(&matrix.module);
                 let rank = r as usize;
-                [
-                    (Self::key_a(config, layer, target), [rank, in_dim]),
-                    (Self::key_b(config, layer, target), [out_dim, rank]),
-                ]
+                [(a, [rank, in_dim]), (b, [out_dim, rank])]
             })
         };
         layers.flat_map(of_layer).collect()

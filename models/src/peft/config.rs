@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::{DecoderConfig, Projection};
+use crate::config::{DecoderConfig, LayerMatrix, Projection};
 use crate::error::ModelError;
 use crate::export::replace_file;
 use crate::json::{self, shown};
@@ -156,7 +156,7 @@ fn remedy(option: &str) -> &'static str {
 
 /// The adapted projections. A name stands for the modules that end in it, as in PEFT, which writes
 /// the whole names of modules where "all-linear" was asked for. It must be that of some, and a
-/// projection must be adapted in every layer or in none.
+/// projection must be adapted in every layer, and in every expert, or in none.
 fn targets(
     path: &Path,
     value: &Value,
@@ -167,16 +167,30 @@ fn targets(
         return Ok(own);
     }
     let names = value.as_array().map(Vec::as_slice).unwrap_or(&[]);
-    let mut found: BTreeMap<Projection, BTreeSet<usize>> = BTreeMap::new();
+    let all: Vec<LayerMatrix> = (0..model.layers)
+        .flat_map(|layer| model.layer_matrices(layer))
+        .collect();
+    let mut known: BTreeMap<&str, Projection> = BTreeMap::new();
+    let mut counts: BTreeMap<Projection, usize> = BTreeMap::new();
+    for matrix in &all {
+        known.insert(&matrix.module, matrix.projection);
+        *counts.entry(matrix.projection).or_default() += 1;
+    }
+    let mut found: BTreeMap<Projection, BTreeSet<&str>> = BTreeMap::new();
     for name in names {
         let name = name.as_str().unwrap_or_default();
+        if let Some((module, projection)) = known.get_key_value(name) {
+            found.entry(*projection).or_default().insert(module);
+            continue;
+        }
         let mut is_some = false;
-        for (layer, projection) in (0..model.layers).flat_map(|l| own.iter().map(move |p| (l, *p)))
+        for LayerMatrix {
+            projection, module, ..
+        } in &all
         {
-            let module = model.module_path(layer, projection);
             let ends = module.strip_suffix(name);
-            if !name.is_empty() && ends.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) {
-                found.entry(projection).or_default().insert(layer);
+            if !name.is_empty() && ends.is_some_and(|rest| rest.ends_with('.')) {
+                found.entry(*projection).or_default().insert(module);
                 is_some = true;
             }
         }
@@ -187,13 +201,15 @@ fn targets(
             return Err(bad_targets(path, name, expected));
         }
     }
-    let partly = found.iter().find(|(_, layers)| layers.len() < model.layers);
-    if let Some((projection, layers)) = partly {
+    let partly = found
+        .iter()
+        .find(|(projection, modules)| modules.len() < counts[projection]);
+    if let Some((projection, modules)) = partly {
         let name = model.projection_name(*projection);
         let expected = format!(
-            "{name} is adapted in {} of {} layers, which must be all or none: {MERGE}",
-            layers.len(),
-            model.layers
+            "{name} is adapted in {} of {} modules, which must be all or none: {MERGE}",
+            modules.len(),
+            counts[projection]
         );
         return Err(bad_targets(path, name, expected));
     }

@@ -23,6 +23,9 @@ fn every_family_has_the_defaults_of_transformers() {
             "positions": config.max_positions, "kv_heads": config.kv_heads,
             "head_dim": config.head_dim, "tied": config.tie_embeddings, "bos": bos, "eos": eos,
             "windows": config.sliding_window, "activation": name(config.activation),
+            "experts": config.experts.as_ref().map(|experts| {
+                json!([experts.count, experts.chosen, experts.intermediate, experts.normalised])
+            }),
         });
         for (key, ours) in ours.as_object().unwrap() {
             let theirs = match facts[key].as_str() {
@@ -56,7 +59,8 @@ fn every_family_has_the_defaults_of_transformers() {
 
 fn name(activation: Activation) -> &'static str {
     match activation {
-        Activation::Silu => "silu",
+        // What the file of a gpt-oss says is not looked at.
+        Activation::Silu | Activation::ClampedSwiglu { .. } => "silu",
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
         Activation::ReluSquared => "relu2",

@@ -7,6 +7,7 @@ mod canonical;
 mod config;
 mod data;
 mod defaults;
+mod experts;
 mod export;
 mod families;
 mod fixtures;

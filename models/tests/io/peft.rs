@@ -266,7 +266,7 @@ fn targets_may_be_whole_names_of_modules() {
     assert_eq!(with(&all).unwrap(), adapter);
     says(
         with(&whole(0)).unwrap_err(),
-        &["adapter_config.json", "target_modules", "1 of 2 layers"],
+        &["adapter_config.json", "target_modules", "1 of 2 modules"],
     );
     says(
         with(&["qkv_proj".to_string()]).unwrap_err(),

@@ -2,7 +2,9 @@
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::sample::Sampling;
-use concord_kernels::ops::{Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns};
+use concord_kernels::ops::{
+    Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns, RouterKind, Routing,
+};
 use concord_kernels::tables::{FrequencyScaling, RopeTable};
 use concord_kernels::{KernelError, Tensor};
 
@@ -75,6 +77,7 @@ pub fn time_all(bench: &mut TimingBench<'_>, size: SuiteSize) -> Result<(), Kern
     bench.group("decoding", |bench| decoding(bench, sizes))?;
     bench.group("head", |bench| head(bench, sizes))?;
     bench.group("embedding", |bench| embedding(bench, sizes))?;
+    bench.group("experts", |bench| experts(bench, sizes))?;
     bench.group("optimizer", |bench| optimizer(bench, sizes))?;
     bench.group("whole tensors", |bench| whole_tensors(bench, sizes))
 }
@@ -368,6 +371,40 @@ fn embedding(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     };
     bench.time("embedding_gradient", &shape, work, || {
         device.embedding_gradient(&dy, &ids, s.vocab).map(drop)
+    })
+}
+
+/// The rows of 8 of 64 experts a token.
+fn experts(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
+    const EXPERTS: usize = 64;
+    let device = bench.device;
+    let routing = Routing {
+        kind: RouterKind::Softmax,
+        chosen: 8,
+        normalised: true,
+        factor: 1.0,
+    };
+    let logits = bench.random(&[s.tokens, EXPERTS])?;
+    let work = memory(s.tokens * EXPERTS, F32);
+    bench.time("route", by(s.tokens, EXPERTS), work, || {
+        device.route(&logits, None, &routing).map(drop)
+    })?;
+    let routes = device.route(&logits, None, &routing)?;
+    let rows = device.expert_rows(&routes, EXPERTS)?;
+    let mut y = bench.random(&[s.tokens, s.hidden])?;
+    let x = device.code(&y, s.hidden, CODES)?;
+    let results = bench.random(&[routing.chosen * s.tokens, s.hidden])?;
+    let (len, shape) = (results.len(), by(routing.chosen * s.tokens, s.hidden));
+    bench.time("gather", &shape, memory(len, 2 * CODE), || {
+        device.gather(&x, &rows.tokens).map(drop)
+    })?;
+    bench.time("combine", &shape, memory(len, F32), || {
+        device.combine(&mut y, &results, &rows.slots, Some(&routes.weights))
+    })?;
+    bench.time("combine_backward", &shape, memory(len, 3 * F32), || {
+        device
+            .combine_backward(&y, &results, &rows.slots, &routes.weights)
+            .map(drop)
     })
 }
 

@@ -108,9 +108,9 @@ fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
 }
 
 fn profile(config: &DecoderConfig) -> ServingProfile {
-    let projections = config.projections();
-    let shapes = projections.iter().map(|p| p.shape(config));
-    let weights: u64 = shapes.map(|[out, input]| (out * input) as u64).sum();
+    // Where layers differ, the planner counts with the largest.
+    let layers = (0..config.layers).map(|layer| config.layer_macs(layer));
+    let weights = layers.max().unwrap_or(0);
     let head = (config.vocab * config.hidden) as u64;
     // Codes of 16 bits, and an exponent of 32 bits for each head of each key and value.
     let row = config.kv_heads * (2 * config.head_dim + 4);

@@ -19,11 +19,9 @@ pub fn model_profile(
     sequence_len: u32,
     recompute: bool,
 ) -> ModelProfile {
-    let weights: u64 = config
-        .projections()
-        .iter()
-        .map(|p| elements(&p.shape(config)))
-        .sum();
+    // Where layers differ, the planner counts with the largest.
+    let layers = (0..config.layers).map(|layer| config.layer_macs(layer));
+    let weights = layers.max().unwrap_or(0);
     let held = WeightBytes::of(config);
     let tokens = u64::from(spec.micro_batch_size) * u64::from(sequence_len);
     let hidden = config.hidden as u64;
@@ -47,7 +45,7 @@ pub fn model_profile(
         2
     };
     // Hidden states and their codes around every product of a layer, as they are kept.
-    let wide = (config.intermediate * 5 + config.q_dim() * 4 + config.hidden * 6) as u64;
+    let wide = (config.feed_width() * 5 + config.q_dim() * 4 + config.hidden * 6) as u64;
     let kept = if recompute { 4 * hidden } else { 4 * wide };
     ModelProfile {
         layer_macs: weights + attention,
@@ -65,8 +63,4 @@ pub fn model_profile(
             150
         },
     }
-}
-
-fn elements(shape: &[usize]) -> u64 {
-    shape.iter().map(|&dim| dim as u64).product()
 }

@@ -4,6 +4,7 @@ mod arcee;
 mod cohere;
 mod ernie4_5;
 mod exaone4;
+mod experts;
 mod gemma;
 mod glm;
 mod gpt_neox;
@@ -81,11 +82,21 @@ pub enum Family {
     Exaone4,
     /// `StableLmForCausalLM`: LayerNorm, a quarter of each head rotated.
     StableLm,
+    /// `MixtralForCausalLM`: experts on every layer.
+    Mixtral,
+    /// `Qwen2MoeForCausalLM`: experts, and one that all tokens share.
+    Qwen2Moe,
+    /// `Qwen3MoeForCausalLM`: experts, and norms on every head of q and k.
+    Qwen3Moe,
+    /// `OlmoeForCausalLM`: experts, and norms over the width of q and k.
+    Olmoe,
+    /// `GptOssForCausalLM`: experts with biases, attention sinks, every other layer windowed.
+    GptOss,
 }
 
 impl Family {
     /// Every family, in the order in which messages list them.
-    pub const ALL: [Family; 25] = [
+    pub const ALL: [Family; 30] = [
         Family::Llama,
         Family::Qwen2,
         Family::Qwen3,
@@ -111,6 +122,11 @@ impl Family {
         Family::Ernie45,
         Family::Exaone4,
         Family::StableLm,
+        Family::Mixtral,
+        Family::Qwen2Moe,
+        Family::Qwen3Moe,
+        Family::Olmoe,
+        Family::GptOss,
     ];
 
     /// The name in `architectures`.
@@ -150,6 +166,11 @@ impl Family {
             Family::Ernie45 => &ernie4_5::RULES,
             Family::Exaone4 => &exaone4::RULES,
             Family::StableLm => &stablelm::RULES,
+            Family::Mixtral => &experts::MIXTRAL,
+            Family::Qwen2Moe => &experts::QWEN_2_MOE,
+            Family::Qwen3Moe => &experts::QWEN_3_MOE,
+            Family::Olmoe => &experts::OLMOE,
+            Family::GptOss => &experts::GPT_OSS,
         }
     }
 }

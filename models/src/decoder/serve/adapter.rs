@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{KernelError, Tensor};
 
-use crate::config::Projection;
-use crate::decoder::linear::{Lora, LoraSpec};
+use crate::config::LayerMatrix;
+use crate::decoder::linear::{Linear, Lora, LoraSpec};
 use crate::decoder::stage::Stage;
 use crate::error::ModelError;
 use crate::peft::Adapter;
@@ -15,8 +15,8 @@ use crate::peft::Adapter;
 /// The part of a LoRA adapter that is of a stage's layers, coded on the stage's device.
 #[derive(Debug)]
 pub struct StageAdapter {
-    /// The factors, by layer of the stage and projection.
-    updates: Vec<[Option<Lora>; Projection::ALL.len()]>,
+    /// The factors, by the weight that they are beside.
+    updates: BTreeMap<String, Lora>,
 }
 
 impl StageAdapter {
@@ -38,25 +38,22 @@ impl StageAdapter {
             spec,
             tensors,
         };
-        let own = stage.options.config.projections();
-        let layer = |layer| {
-            let mut updates = [const { None }; Projection::ALL.len()];
-            for (update, projection) in updates.iter_mut().zip(Projection::ALL) {
-                if spec.targets.contains(&projection) && own.contains(&projection) {
-                    *update = Some(loader.update(layer, projection)?);
+        let config = &stage.options.config;
+        let mut updates = BTreeMap::new();
+        for layer in stage.options.layers.clone() {
+            for matrix in config.layer_matrices(layer as usize) {
+                if spec.targets.contains(&matrix.projection) {
+                    let update = loader.update(&matrix)?;
+                    updates.insert(format!("{}.weight", matrix.module), update);
                 }
             }
-            Ok(updates)
-        };
-        let layers = stage.options.layers.clone();
-        Ok(Self {
-            updates: layers.map(layer).collect::<Result<_, ModelError>>()?,
-        })
+        }
+        Ok(Self { updates })
     }
 
-    /// The update of a projection in a layer, counted from the stage's first.
-    pub(super) fn update(&self, layer: usize, projection: Projection) -> Option<&Lora> {
-        self.updates.get(layer)?[projection as usize].as_ref()
+    /// The update of a matrix of the stage.
+    pub(super) fn update(&self, linear: &Linear) -> Option<&Lora> {
+        self.updates.get(&linear.name)
     }
 }
 
@@ -67,14 +64,11 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn update(&self, layer: u32, projection: Projection) -> Result<Lora, ModelError> {
+    fn update(&self, matrix: &LayerMatrix) -> Result<Lora, ModelError> {
         let options = &self.stage.options;
-        let [out, input] = projection.shape(&options.config);
+        let [out, input] = matrix.shape;
         let rank = self.spec.rank as usize;
-        let (name_a, name_b) = (
-            Adapter::key_a(&options.config, layer, projection),
-            Adapter::key_b(&options.config, layer, projection),
-        );
+        let [name_a, name_b] = Adapter::keys(&matrix.module);
         let factor = |name: &str, shape: [usize; 2]| {
             let zeros;
             let value = match self.tensors.get(name) {

@@ -8,7 +8,7 @@ use concord_kernels::{KernelError, Tensor};
 
 use super::StageAdapter;
 use crate::decoder::linear::{Linear, LinearTape, Lora};
-use crate::decoder::pass::{Attended, LayerPass, PassContext};
+use crate::decoder::pass::{Attended, LayerPass, PassContext, PlaceOfTokens};
 
 /// New tokens of several sequences, one run after another.
 pub(super) struct PagesPass<'a> {
@@ -28,6 +28,15 @@ impl LayerPass for PagesPass<'_> {
 
     /// With the low-rank updates of the stage and of the adapters of runs.
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
+        self.linear_of_rows(linear, x, &|first, count| first..first + count)
+    }
+
+    fn linear_of_rows(
+        &self,
+        linear: &Linear,
+        x: &Coded,
+        place: &PlaceOfTokens<'_>,
+    ) -> Result<(Tensor, LinearTape), KernelError> {
         let PassContext {
             device, precision, ..
         } = self.context;
@@ -45,7 +54,8 @@ impl LayerPass for PagesPass<'_> {
             add(0..x.rows, x, lora)?;
         }
         for (rows, adapter) in self.adapted {
-            if let Some(lora) = adapter.update(self.layer, linear.projection) {
+            let rows = place(rows.start, rows.len());
+            if let (Some(lora), false) = (adapter.update(linear), rows.is_empty()) {
                 add(rows.clone(), &x.part(rows.start, rows.len()), lora)?;
             }
         }

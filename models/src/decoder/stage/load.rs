@@ -1,5 +1,7 @@
 //! Making a stage from its tensors, and putting new values into it.
 
+mod experts;
+
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::AttentionShape;
@@ -8,7 +10,7 @@ use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::{Stage, StageOptions};
-use crate::config::{DecoderConfig, Projection, QkNorm, Rope, RopeScaling, SINKS};
+use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, Rope, RopeScaling, SINKS};
 use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
 use crate::decoder::dense::{Dense, Widening};
@@ -94,7 +96,11 @@ impl Stage {
             }
             set_norm(&mut head.norm, options, name, value)?;
         }
-        for block in &mut self.blocks {
+        for (layer, block) in options.layers.clone().zip(&mut self.blocks) {
+            // A layer of experts has many matrices: others are not looked at.
+            if !name.contains(&options.config.in_layer(layer as usize, "")) {
+                continue;
+            }
             for norm in block.norms_mut() {
                 set_norm(norm, options, name, value)?;
             }
@@ -103,8 +109,10 @@ impl Stage {
             {
                 sinks.logits = device.place(value.clone())?;
             }
-            for linear in block.linears_mut() {
-                set_linear(linear, options, name, value)?;
+            for (name, value) in &block.feed.parts(name, value)? {
+                for linear in block.linears_mut() {
+                    set_linear(linear, options, name, value)?;
+                }
             }
         }
         Ok(())
@@ -177,7 +185,7 @@ impl Loader<'_> {
             attention: self.attention(layer)?,
             attention_out: norm(parts.attention_out)?,
             feed_in: norm(parts.feed_in)?,
-            feed: FeedForward::Dense(self.dense(layer)?),
+            feed: self.feed(layer)?,
             feed_out: norm(parts.feed_out)?,
             parallel: config.parallel_residual,
             residual: config.residual_multiplier,
@@ -236,6 +244,17 @@ impl Loader<'_> {
         }))
     }
 
+    fn feed(&self, layer: u32) -> Result<FeedForward, ModelError> {
+        let config = &self.options.config;
+        match config.experts_of(layer as usize) {
+            None => Ok(FeedForward::Dense(Box::new(self.dense(layer)?))),
+            Some(shape) => {
+                let experts = self.experts(layer as usize, shape)?;
+                Ok(FeedForward::Experts(Box::new(experts)))
+            }
+        }
+    }
+
     fn dense(&self, layer: u32) -> Result<Dense, ModelError> {
         let config = &self.options.config;
         let linear = |projection| self.linear(layer, projection);
@@ -275,35 +294,34 @@ impl Loader<'_> {
 
     fn linear(&self, layer: u32, projection: Projection) -> Result<Linear, ModelError> {
         let config = &self.options.config;
-        let module = named(config, layer, config.module(projection));
+        self.matrix(&config.matrix(layer as usize, projection))
+    }
+
+    fn matrix(&self, matrix: &LayerMatrix) -> Result<Linear, ModelError> {
+        let module = &matrix.module;
         let (name, bias_name) = (format!("{module}.weight"), format!("{module}.bias"));
-        let bias = match projection.has_bias(config) {
+        let bias = match matrix.bias {
             true => Some(self.placed(&bias_name)?),
             false => None,
         };
         Ok(Linear {
-            projection,
             weight: self.weight(&name)?,
             bias,
-            lora: self.lora(layer, projection)?,
+            lora: self.lora(matrix)?,
             name,
             bias_name,
             trains_weight: self.options.trains_all,
         })
     }
 
-    fn lora(&self, layer: u32, projection: Projection) -> Result<Option<Lora>, ModelError> {
-        let adapted = |spec: &&LoraSpec| spec.targets.contains(&projection);
+    fn lora(&self, matrix: &LayerMatrix) -> Result<Option<Lora>, ModelError> {
+        let adapted = |spec: &&LoraSpec| spec.targets.contains(&matrix.projection);
         let Some(spec) = self.options.lora.as_ref().filter(adapted) else {
             return Ok(None);
         };
-        let [out, input] = projection.shape(&self.options.config);
+        let [out, input] = matrix.shape;
         let rank = spec.rank as usize;
-        let config = &self.options.config;
-        let (name_a, name_b) = (
-            Adapter::key_a(config, layer, projection),
-            Adapter::key_b(config, layer, projection),
-        );
+        let [name_a, name_b] = Adapter::keys(&matrix.module);
         let (device, precision) = (&self.options.device, self.options.precisions.activations);
         let factor = |name: &str, shape: [usize; 2]| match self.values.value(name) {
             Some(value) => device.code(value, shape[1], precision),

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 TYPES = [
     "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo2", "olmo3", "smollm3",
     "granite", "glm", "glm4", "starcoder2", "gpt_neox", "cohere", "cohere2", "seed_oss", "arcee", "helium",
-    "ernie4_5", "exaone4", "stablelm",
+    "ernie4_5", "exaone4", "stablelm", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss",
 ]
 # Every default number of key and value heads divides 160; the vocabulary has every special token.
 SIZES = {
@@ -22,7 +22,17 @@ SIZES = {
     "vocab_size": 300000,
 }
 EPS = ("rms_norm_eps", "layer_norm_eps", "norm_epsilon")
-FLAGS = ("attention_bias", "mlp_bias", "use_bias", "use_qkv_bias", "attention_out_bias")
+FLAGS = ("attention_bias", "mlp_bias", "use_bias", "use_qkv_bias", "attention_out_bias", "qkv_bias")
+
+
+def experts(config):
+    """All, those of a token, their width, whether weights are normalised."""
+    if not hasattr(config, "num_experts_per_tok"):
+        return None
+    count = getattr(config, "num_local_experts", None) or config.num_experts
+    width = getattr(config, "moe_intermediate_size", config.intermediate_size)
+    normalised = getattr(config, "norm_topk_prob", config.model_type == "mixtral")
+    return [count, config.num_experts_per_tok, width, normalised]
 
 
 def facts(model_type):
@@ -47,6 +57,7 @@ def facts(model_type):
         "windows": windows, "activation": getattr(config, "hidden_activation", None) or config.hidden_act,
         "thetas": {kind: parameters["rope_theta"] for kind, parameters in rope.items()},
         "rotated": {kind: int(whole * part) for kind, part in share.items()},
+        "experts": experts(config),
         "flags": {key: getattr(config, key) for key in FLAGS if hasattr(config, key)},
     }
 

@@ -103,17 +103,14 @@ impl CommittedStage {
     /// Multiply-adds of the stage's projections for one token, as metered.
     fn macs_per_token(&self) -> u64 {
         let config = &self.stage().options().config;
-        let projection = |p: &concord_models::config::Projection| {
-            let [out, input] = p.shape(config);
-            (out * input) as u64
-        };
-        let layer: u64 = config.projections().iter().map(projection).sum();
+        let layers = self.layers.clone();
+        let of_layers: u64 = layers.map(|layer| config.layer_macs(layer as usize)).sum();
         let head = if self.stage().is_last() {
             (config.vocab * config.hidden) as u64
         } else {
             0
         };
-        u64::from(self.layers.end - self.layers.start) * layer + head
+        of_layers + head
     }
 
     /// Inputs of the sum over `node`: the partials of its microbatches.

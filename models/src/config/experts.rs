@@ -1,0 +1,283 @@
+//! The experts of a decoder: how many there are, how a router chooses, and what they are called.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DecoderConfig, Projection, canonical};
+
+/// What a router makes of its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouterScores {
+    /// A softmax over all experts.
+    Softmax,
+    /// A sigmoid of each.
+    Sigmoid,
+    /// A softmax over those that are chosen.
+    SoftmaxOfChosen,
+}
+
+/// The expert that every token goes through, beside the chosen ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedExpertShape {
+    /// Its width.
+    pub intermediate: usize,
+    /// Whether what it gives is multiplied by a sigmoid gate of its own.
+    pub gated: bool,
+}
+
+/// How the experts of a layer lie in the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertLayout {
+    /// Each has three matrices of its own, of these names.
+    Own {
+        /// Gate, up and down projection.
+        matrices: [&'static str; 3],
+    },
+    /// All are one tensor: gate and up projection in turns, and the down projection, transposed
+    /// both, with biases (gpt-oss).
+    Fused,
+}
+
+/// The modules of a layer with experts, as the tensors are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertNames {
+    /// The router.
+    pub router: &'static str,
+    /// What stands before the number of an expert; or the fused tensors.
+    pub experts: &'static str,
+    /// How they lie.
+    pub layout: ExpertLayout,
+    /// The shared expert.
+    pub shared: &'static str,
+    /// Its gate.
+    pub shared_gate: &'static str,
+    /// What is added to the router's scores for the choice.
+    pub correction: &'static str,
+}
+
+impl ExpertNames {
+    /// Those of a Qwen, which most families have.
+    pub(crate) const QWEN: ExpertNames = ExpertNames {
+        router: "mlp.gate",
+        experts: "mlp.experts",
+        layout: ExpertLayout::Own {
+            matrices: ["gate_proj", "up_proj", "down_proj"],
+        },
+        shared: "mlp.shared_expert",
+        shared_gate: "mlp.shared_expert_gate",
+        correction: "mlp.gate.e_score_correction_bias",
+    };
+
+    /// Those of a Mixtral.
+    pub(crate) const MIXTRAL: ExpertNames = ExpertNames {
+        router: "block_sparse_moe.gate",
+        experts: "block_sparse_moe.experts",
+        layout: ExpertLayout::Own {
+            matrices: ["w1", "w3", "w2"],
+        },
+        ..ExpertNames::QWEN
+    };
+
+    /// Those of a gpt-oss.
+    pub(crate) const GPT_OSS: ExpertNames = ExpertNames {
+        router: "mlp.router",
+        layout: ExpertLayout::Fused,
+        ..ExpertNames::QWEN
+    };
+}
+
+/// The experts of a decoder.
+///
+/// Invariants, checked when it is read: there are at least as many experts as are chosen, and the
+/// sizes are within the limits of this module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExpertsShape {
+    /// How many a layer has.
+    pub count: usize,
+    /// How many a token goes to.
+    pub chosen: usize,
+    /// The width of one.
+    pub intermediate: usize,
+    /// What the router makes of its logits.
+    pub scores: RouterScores,
+    /// Whether the weights of a token are divided by their sum.
+    pub normalised: bool,
+    /// What they are multiplied by.
+    pub factor: f32,
+    /// Whether the router has a bias.
+    pub router_bias: bool,
+    /// Whether scores are corrected for the choice.
+    pub correction: bool,
+    /// The shared expert.
+    pub shared: Option<SharedExpertShape>,
+    /// Layers that have none of all this, but the feed-forward layer of other decoders.
+    pub dense_layers: Vec<usize>,
+    /// What all is called.
+    #[serde(with = "canonical::expert_names")]
+    pub names: ExpertNames,
+}
+
+/// A matrix of a layer that multiplies activations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerMatrix {
+    /// What LoRA's targets call it.
+    pub projection: Projection,
+    /// Its module: `model.layers.0.mlp.experts.3.up_proj`.
+    pub module: String,
+    /// `[out, in]`.
+    pub shape: [usize; 2],
+    /// Whether it has a bias of `out` elements.
+    pub bias: bool,
+}
+
+impl DecoderConfig {
+    /// The experts of a layer, if it has any.
+    pub fn experts_of(&self, layer: usize) -> Option<&ExpertsShape> {
+        let experts = self.experts.as_ref()?;
+        (!experts.dense_layers.contains(&layer)).then_some(experts)
+    }
+
+    /// Whether no layer has feed-forward matrices that LoRA can adapt.
+    pub(super) fn has_fused_experts_alone(&self) -> bool {
+        self.experts.as_ref().is_some_and(|experts| {
+            experts.names.layout == ExpertLayout::Fused
+                && experts.dense_layers.is_empty()
+                && experts.shared.is_none()
+        })
+    }
+
+    /// The matrices of a layer that LoRA can adapt, in the order of the computation. Fused experts
+    /// are none: they are a tensor of three axes.
+    pub fn layer_matrices(&self, layer: usize) -> Vec<LayerMatrix> {
+        let experts = self.experts_of(layer);
+        let is_feed = |projection: &Projection| projection.is_of_feed_forward();
+        let own = self.projections().into_iter();
+        let own = own.filter(|projection| experts.is_none() || !is_feed(projection));
+        let mut matrices: Vec<LayerMatrix> = own
+            .map(|projection| self.matrix(layer, projection))
+            .collect();
+        let Some(experts) = experts else {
+            return matrices;
+        };
+        if let Some(shared) = experts.shared {
+            let module = self.in_layer(layer, experts.names.shared);
+            let names = ["gate_proj", "up_proj", "down_proj"];
+            matrices.extend(self.of_expert(&module, names, shared.intermediate));
+        }
+        if let ExpertLayout::Own { matrices: names } = experts.names.layout {
+            let modules = self.in_layer(layer, experts.names.experts);
+            for expert in 0..experts.count {
+                let module = format!("{modules}.{expert}");
+                matrices.extend(self.of_expert(&module, names, experts.intermediate));
+            }
+        }
+        matrices
+    }
+
+    /// A matrix of a layer that is no expert's.
+    pub(crate) fn matrix(&self, layer: usize, projection: Projection) -> LayerMatrix {
+        LayerMatrix {
+            projection,
+            module: self.module_path(layer, projection),
+            shape: projection.shape(self),
+            bias: projection.has_bias(self),
+        }
+    }
+
+    /// The matrices of the expert `module`.
+    pub(crate) fn of_expert(
+        &self,
+        module: &str,
+        names: [&str; 3],
+        width: usize,
+    ) -> [LayerMatrix; 3] {
+        let kinds = [Projection::Gate, Projection::Up, Projection::Down];
+        let shapes = [
+            [width, self.hidden],
+            [width, self.hidden],
+            [self.hidden, width],
+        ];
+        std::array::from_fn(|i| LayerMatrix {
+            projection: kinds[i],
+            module: format!("{module}.{}", names[i]),
+            shape: shapes[i],
+            bias: false,
+        })
+    }
+
+    /// Multiply-adds of one token in the matrices of a layer; of experts, in those that it goes to.
+    pub fn layer_macs(&self, layer: usize) -> u64 {
+        let elements = |[out, input]: [usize; 2]| (out * input) as u64;
+        let own = self.projections().into_iter();
+        let Some(experts) = self.experts_of(layer) else {
+            return own.map(|projection| elements(projection.shape(self))).sum();
+        };
+        let own = own.filter(|projection| !projection.is_of_feed_forward());
+        let attention: u64 = own.map(|projection| elements(projection.shape(self))).sum();
+        let shared = experts.shared.map_or(0, |shared| shared.intermediate);
+        let width = 3 * (experts.chosen * experts.intermediate + shared) + experts.count;
+        attention + (width * self.hidden) as u64
+    }
+
+    /// Inner activations of one token in the widest feed-forward part of a layer.
+    pub fn feed_width(&self) -> usize {
+        let Some(experts) = &self.experts else {
+            return self.intermediate;
+        };
+        let shared = experts.shared.map_or(0, |shared| shared.intermediate);
+        let width = experts.chosen * experts.intermediate + shared;
+        match experts.dense_layers.is_empty() {
+            true => width,
+            false => width.max(self.intermediate),
+        }
+    }
+
+    /// The full name of a module of a layer.
+    pub(crate) fn in_layer(&self, layer: usize, module: &str) -> String {
+        format!("{}.{layer}.{module}", self.parts().layers)
+    }
+
+    /// The tensors of the experts of a layer beside its [`Self::layer_matrices`], and their shapes,
+    /// in the order of the computation.
+    pub(super) fn expert_tensors(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
+        let Some(experts) = self.experts_of(layer) else {
+            return Vec::new();
+        };
+        let names = &experts.names;
+        let mut specs = Vec::new();
+        let mut add = |module: &str, shape: &[usize]| {
+            specs.push((self.in_layer(layer, module), shape.to_vec()));
+        };
+        let (count, width, hidden) = (experts.count, experts.intermediate, self.hidden);
+        add(&format!("{}.weight", names.router), &[count, hidden]);
+        if experts.router_bias {
+            add(&format!("{}.bias", names.router), &[count]);
+        }
+        if experts.correction {
+            add(names.correction, &[count]);
+        }
+        if experts.shared.is_some_and(|shared| shared.gated) {
+            add(&format!("{}.weight", names.shared_gate), &[1, hidden]);
+        }
+        if names.layout == ExpertLayout::Fused {
+            let [gate_up, gate_up_bias, down, down_bias] = names.fused();
+            add(&gate_up, &[count, hidden, 2 * width]);
+            add(&gate_up_bias, &[count, 2 * width]);
+            add(&down, &[count, width, hidden]);
+            add(&down_bias, &[count, hidden]);
+        }
+        specs
+    }
+}
+
+impl ExpertNames {
+    /// The fused tensors: gate and up projection, their bias, down projection, its bias.
+    pub(crate) fn fused(&self) -> [String; 4] {
+        let tensor = |part: &str| format!("{}.{part}", self.experts);
+        [
+            tensor("gate_up_proj"),
+            tensor("gate_up_proj_bias"),
+            tensor("down_proj"),
+            tensor("down_proj_bias"),
+        ]
+    }
+}
