@@ -1,5 +1,6 @@
 //! Every family against transformers and peft: `families/NAME` holds a small random model, and
-//! what torch makes of it; `families/make_references.py` wrote them.
+//! what torch makes of it; `make_references.py` and `make_expert_references.py` there wrote them.
+//! `CONCORD_FAMILIES=mixtral,olmoe` looks at these alone.
 //!
 //! torch computes in f32 with sums in another order, Concord with operands of 16 bits and exact
 //! sums: so logits are held to 1e-3 of their norm, gradients to 2e-3 of theirs.
