@@ -79,13 +79,11 @@ pub(super) fn of(
             config.insert(name.to_string(), json!(number));
         }
     }
-    config
-        .entry("num_key_value_heads")
-        .or_insert_with(|| Value::Null);
-    if config["num_key_value_heads"].is_null() {
-        let heads = config.get("num_attention_heads").cloned();
-        config.insert("num_key_value_heads".to_string(), heads.unwrap_or_default());
-    }
+    let heads = config
+        .get("num_attention_heads")
+        .cloned()
+        .unwrap_or_default();
+    config.entry("num_key_value_heads").or_insert(heads);
     fields.head_width(&mut config)?;
     fields.vocabulary(&mut config)?;
     if let Some(eps) = fields.number("attention.layer_norm_rms_epsilon")? {

@@ -13,6 +13,9 @@ use crate::weights::rows::RowReader;
 
 const FIELDS: usize = 8;
 
+/// Inputs that are decoded together.
+const BLOCK: usize = 16;
+
 /// The place in the word of each of eight outputs.
 const PLACES: [usize; FIELDS] = [0, 4, 1, 5, 2, 6, 3, 7];
 
@@ -55,14 +58,18 @@ struct Awq<'a> {
 impl RowReader for Awq<'_> {
     fn read(&self, rows: Range<usize>, out: &mut [f32]) {
         let words = self.outputs / FIELDS;
-        for input in 0..self.inputs {
-            let group = input / self.group;
+        // Some inputs at a time: their words are read for every output, and written as neighbours.
+        for start in (0..self.inputs).step_by(BLOCK) {
+            let end = self.inputs.min(start + BLOCK);
             for (i, output) in rows.clone().enumerate() {
                 let (word, place) = (output / FIELDS, PLACES[output % FIELDS]);
-                let code = field(self.words[input * words + word], 4, place) as i32;
-                let zero = field(self.zeros[group * words + word], 4, place) as i32;
-                let scale = self.scales[group * self.outputs + output];
-                out[i * self.inputs + input] = scale * (code - zero) as f32;
+                for input in start..end {
+                    let group = input / self.group;
+                    let code = field(self.words[input * words + word], 4, place) as i32;
+                    let zero = field(self.zeros[group * words + word], 4, place) as i32;
+                    let scale = self.scales[group * self.outputs + output];
+                    out[i * self.inputs + input] = scale * (code - zero) as f32;
+                }
             }
         }
     }

@@ -121,12 +121,16 @@ impl RowReader for Gptq<'_> {
     fn read(&self, rows: Range<usize>, out: &mut [f32]) {
         let inputs = self.groups.len();
         let fields = 32 / self.bits as usize;
-        for (input, group) in self.groups.iter().enumerate() {
-            let line = input / fields * self.outputs;
+        // A word of an output at a time: its codes are neighbours in the row.
+        for (line, groups) in self.groups.chunks(fields).enumerate() {
             for (i, output) in rows.clone().enumerate() {
-                let code = field(self.words[line + output], self.bits, input % fields) as i32;
-                let at = group * self.outputs + output;
-                out[i * inputs + input] = self.scales[at] * (code - self.zeros[at]) as f32;
+                let word = self.words[line * self.outputs + output];
+                let out = &mut out[i * inputs + line * fields..][..groups.len()];
+                for (place, (out, group)) in out.iter_mut().zip(groups).enumerate() {
+                    let code = field(word, self.bits, place) as i32;
+                    let at = group * self.outputs + output;
+                    *out = self.scales[at] * (code - self.zeros[at]) as f32;
+                }
             }
         }
     }
