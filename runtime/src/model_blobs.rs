@@ -151,6 +151,7 @@ mod tests {
 
     use super::*;
     use crate::blobs::BlobOptions;
+    use crate::tensor_blob;
 
     #[tokio::test]
     async fn what_has_changed_on_disk_is_fetched_again() {

@@ -104,7 +104,8 @@ impl CommittedStage {
     fn macs_per_token(&self) -> u64 {
         let config = &self.stage().options().config;
         let layers = self.layers.clone();
-        let of_layers: u64 = layers.map(|layer| config.layer_macs(layer as usize)).sum();
+        let held = layers.start..layers.end;
+        let of_layers: u64 = held.map(|layer| config.layer_macs(layer as usize)).sum();
         let head = if self.stage().is_last() {
             (config.vocab * config.hidden) as u64
         } else {
