@@ -292,8 +292,8 @@ fn no_encoding_changes_unnoticed() {
 
 const GOLDEN: [&str; 33] = [
     "ToCoordinator ce58c1fe",
-    "ToWorker c8258eab",
-    "ClientRequest 7a967550",
+    "ToWorker 09ca8fad",
+    "ClientRequest a30f5c09",
     "ClientResponse f086e3e4",
     "JobEvent 1918b0ac",
     "LedgerEntry c0a0cae1",

@@ -6,15 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use concord_gateway::SamplingDefaults;
-use concord_models::config::{DecoderConfig, Projection};
-use concord_models::decoder::WeightBytes;
 use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
-use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
+use concord_proto::serving::{Deployment, ServingProfile};
 use concord_proto::{ARITHMETIC_VERSION, Digest, PrecisionSpec};
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::support::blobs::BlobSet;
+use crate::support::profile;
 
 /// A model, ready to be served.
 pub struct ModelToServe {
@@ -73,7 +72,7 @@ impl ModelToServe {
         };
         let generation = GenerationConfig::open(path)?;
         Ok(Self {
-            profile: profile(&config),
+            profile: profile::serving(&config),
             template: ChatTemplate::open(path)?,
             stop_tokens: end_tokens(&config, &tokenizer),
             tokenizer: Arc::new(tokenizer),
@@ -99,24 +98,6 @@ fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
         temperature: generation.temperature.unwrap_or(open_ai.temperature),
         top_p: generation.top_p.unwrap_or(open_ai.top_p),
         top_k: generation.top_k.unwrap_or(open_ai.top_k),
-    }
-}
-
-fn profile(config: &DecoderConfig) -> ServingProfile {
-    let shapes = Projection::ALL.iter().map(|p| p.shape(config));
-    let weights: u64 = shapes.map(|[out, input]| (out * input) as u64).sum();
-    let head = (config.vocab * config.hidden) as u64;
-    // Codes of 16 bits, and an exponent of 32 bits for each head of each key and value.
-    let row = config.kv_heads * (2 * config.head_dim + 4);
-    let held = WeightBytes::of(config);
-    ServingProfile {
-        layer_macs: weights,
-        head_macs: head,
-        layer_bytes: held.layer,
-        embed_bytes: held.embed,
-        head_bytes: held.head,
-        page_layer_bytes: u64::from(PAGE_TOKENS) * 2 * row as u64,
-        row_bytes: 4 * config.hidden as u64,
     }
 }
 
