@@ -76,6 +76,24 @@ impl ModelHub {
         model: &str,
         progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, ModelError> {
+        self.find(model, Wanted::Model, progress)
+    }
+
+    /// As [`Self::resolve`], for who needs `config.json` alone: no other file is downloaded. The
+    /// folder has others where they were fetched before.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_config(&self, model: &str) -> Result<PathBuf, ModelError> {
+        self.find(model, Wanted::Config, &mut |_| ())
+    }
+
+    fn find(
+        &self,
+        model: &str,
+        wanted: Wanted,
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<PathBuf, ModelError> {
         let folder = Path::new(model);
         if folder.is_dir() {
             return Ok(folder.to_path_buf());
@@ -85,7 +103,7 @@ impl ModelHub {
             reason,
         };
         match RepoName::parse(model) {
-            Some(repo) => self.download(&repo, progress).map_err(not_found),
+            Some(repo) => self.download(&repo, wanted, progress).map_err(not_found),
             None => Err(not_found(
                 "there is no such folder, and it is not a name of the hub \
                  (owner/name or owner/name@revision)"
@@ -98,6 +116,7 @@ impl ModelHub {
     fn download(
         &self,
         _repo: &RepoName,
+        _wanted: Wanted,
         _progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, String> {
         Err(
@@ -128,6 +147,31 @@ pub fn resolve(
         hub.cache = Some(cache.to_path_buf());
     }
     hub.resolve(model, progress)
+}
+
+/// [`ModelHub::resolve_config`] with what the environment says.
+///
+/// # Errors
+/// As [`ModelHub::resolve_config`].
+pub fn resolve_config(model: &str) -> Result<PathBuf, ModelError> {
+    if Path::new(model).is_dir() {
+        return Ok(PathBuf::from(model));
+    }
+    let hub = ModelHub::from_env().map_err(|reason| ModelError::ModelNotFound {
+        model: model.to_string(),
+        reason,
+    })?;
+    hub.resolve_config(model)
+}
+
+/// Which files of a repository are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
+enum Wanted {
+    /// `config.json`.
+    Config,
+    /// All that a model consists of.
+    Model,
 }
 
 /// A repository and a revision of it.

@@ -10,6 +10,7 @@ mod job_file;
 mod logging;
 mod logits;
 mod own_head;
+mod plan;
 mod pool;
 mod program;
 mod serving;

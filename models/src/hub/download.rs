@@ -6,7 +6,7 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::{Download, ModelHub, RepoName};
+use super::{Download, ModelHub, RepoName, Wanted};
 use crate::companions::is_companion;
 use crate::weights::{INDEX, SINGLE, other_weights, shard_names};
 
@@ -22,6 +22,7 @@ impl ModelHub {
     pub(super) fn download(
         &self,
         name: &RepoName,
+        wanted: Wanted,
         progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, String> {
         let path = self.cache.clone().ok_or_else(|| {
@@ -61,7 +62,10 @@ impl ModelHub {
                     sha: &info.sha,
                     explain: &|error| self.explain(name, error),
                 };
-                let folder = commit.all(&files, progress)?;
+                let folder = match wanted {
+                    Wanted::Model => commit.all(&files, progress)?,
+                    Wanted::Config => commit.config(&files, progress)?,
+                };
                 let noted = cache.repo(asked).create_ref(&info.sha);
                 noted.map_err(|error| format!("cannot write its cache: {error}"))?;
                 Ok(folder)
@@ -137,9 +141,20 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
+    /// Fetches the configuration, and gives its folder.
+    fn config(
+        &self,
+        files: &[&str],
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<PathBuf, String> {
+        let config = self.one(CONFIG, files, progress)?;
+        let folder = config.parent().map(Path::to_path_buf);
+        folder.ok_or_else(|| "the cache has no folder".to_string())
+    }
+
     /// Fetches what a model folder needs of `files`, and gives the folder.
     fn all(&self, files: &[&str], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, String> {
-        let config = self.one(CONFIG, files, progress)?;
+        let folder = self.config(files, progress)?;
         for file in files.iter().filter(|file| is_companion(file)) {
             self.one(file, files, progress)?;
         }
@@ -157,8 +172,7 @@ impl Fetch<'_> {
                 "the repository has neither {SINGLE} nor {INDEX}{instead}"
             ));
         }
-        let folder = config.parent().map(Path::to_path_buf);
-        folder.ok_or_else(|| "the cache has no folder".to_string())
+        Ok(folder)
     }
 
     fn one(
