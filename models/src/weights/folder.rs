@@ -97,6 +97,13 @@ impl ModelFolder {
         file.bytes(stored)
     }
 
+    /// Lets the system take back the memory that the bytes of a tensor were read into.
+    pub fn forget(&self, name: &str) {
+        if let Ok((file, stored)) = self.stored(name) {
+            file.forget(stored);
+        }
+    }
+
     /// The file of a tensor, and where in it the bytes lie.
     ///
     /// # Errors
