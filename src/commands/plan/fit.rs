@@ -12,6 +12,9 @@ const MACS_PER_SECOND: u64 = 100_000_000_000;
 /// Memory that any stage fits into.
 const ANY: u64 = 1 << 56;
 
+/// Sizes of workers are looked for as exactly as this.
+const STEP: u64 = 64 << 10;
+
 /// Up to so many stages a model is shown in.
 const STAGES_MAX: u32 = 4;
 
@@ -30,7 +33,26 @@ pub fn devices(memory: &[u64]) -> Vec<PlannerDevice> {
     memory.iter().enumerate().map(device).collect()
 }
 
+/// The plan for so many workers that are alike and as small as can be.
+///
+/// # Errors
+/// That of `plan` where not even the largest would do.
+pub fn tightest<T, E>(count: u32, plan: impl Fn(&[PlannerDevice]) -> Result<T, E>) -> Result<T, E> {
+    let with = |bytes: u64| plan(&devices(&vec![bytes; count as usize]));
+    let mut found = with(ANY)?;
+    let (mut too_few, mut enough) = (0, ANY);
+    while enough - too_few > STEP {
+        let middle = too_few + (enough - too_few) / 2;
+        match with(middle) {
+            Ok(plan) => (found, enough) = (plan, middle),
+            Err(_) => too_few = middle,
+        }
+    }
+    Ok(found)
+}
+
 /// So many workers that any stage fits on.
+#[cfg(test)]
 pub fn ample(count: u32) -> Vec<PlannerDevice> {
     devices(&vec![ANY; count as usize])
 }

@@ -1,6 +1,7 @@
 //! What serving takes.
 
 use anyhow::Context;
+use concord_coordinator::planner::PlanError;
 use concord_coordinator::planner::serving::{
     ServingPlan, plan_serving, stage_bytes, workspace_bytes,
 };
@@ -40,8 +41,16 @@ pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPa
     let pages = positions.div_ceil(PAGE_TOKENS);
     let (mut rows, mut objects) = (Vec::new(), Vec::new());
     for count in fit::stage_counts(layers) {
-        let devices = fit::ample(count);
-        let plan = plan_serving(&devices, &profile, layers, count, 1, pages)?;
+        let plan = fit::tightest(count, |devices| {
+            let plan = plan_serving(devices, &profile, layers, count, 1, pages)?;
+            let has_room = plan.pipelines[0].pages >= pages;
+            // Where not all pages fit the planner gives fewer.
+            has_room.then_some(plan).ok_or(PlanError::Memory {
+                workers: count,
+                more_bytes: 1,
+                more_workers: None,
+            })
+        })?;
         for &stage in &plan.pipelines[0].stages {
             let bytes = bytes(model, &profile, stage, pages);
             debug_assert_eq!(bytes.total(), stage_bytes(&profile, stage, layers, pages));

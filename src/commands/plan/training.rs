@@ -47,7 +47,7 @@ pub fn parts(
             replicas: 1,
             shares: Vec::new(),
         };
-        let planned = planned(model, run, &choice, &fit::ample(count))?;
+        let planned = fit::tightest(count, |devices| planned(model, run, &choice, devices))?;
         for (stage, bytes) in stages(model, run, &planned) {
             rows.push(cells(count, stage, &bytes));
             objects.push(object(count, stage, &bytes));
