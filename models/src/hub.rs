@@ -77,6 +77,24 @@ impl ModelHub {
         model: &str,
         progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, ModelError> {
+        self.find(model, Wanted::Model, progress)
+    }
+
+    /// As [`Self::resolve`], for who needs `config.json` alone: no other file is downloaded. The
+    /// folder has others where they were fetched before.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_config(&self, model: &str) -> Result<PathBuf, ModelError> {
+        self.find(model, Wanted::Config, &mut |_| ())
+    }
+
+    fn find(
+        &self,
+        model: &str,
+        wanted: Wanted,
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<PathBuf, ModelError> {
         if is_here(model) {
             return Ok(PathBuf::from(model));
         }
@@ -85,7 +103,7 @@ impl ModelHub {
             reason,
         };
         match RepoName::parse(model) {
-            Some(repo) => self.download(&repo, progress).map_err(not_found),
+            Some(repo) => self.download(&repo, wanted, progress).map_err(not_found),
             None => Err(not_found(
                 "there is no such folder, and it is not a name of the hub \
                  (owner/name or owner/name@revision, and /FILE.gguf for one of its GGUF files)"
@@ -98,6 +116,7 @@ impl ModelHub {
     fn download(
         &self,
         _repo: &RepoName,
+        _wanted: Wanted,
         _progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, String> {
         Err(
@@ -134,6 +153,31 @@ pub fn resolve(
 pub fn is_here(model: &str) -> bool {
     let path = Path::new(model);
     path.is_dir() || (path.extension().is_some_and(|end| end == "gguf") && path.is_file())
+}
+
+/// [`ModelHub::resolve_config`] with what the environment says.
+///
+/// # Errors
+/// As [`ModelHub::resolve_config`].
+pub fn resolve_config(model: &str) -> Result<PathBuf, ModelError> {
+    if is_here(model) {
+        return Ok(PathBuf::from(model));
+    }
+    let hub = ModelHub::from_env().map_err(|reason| ModelError::ModelNotFound {
+        model: model.to_string(),
+        reason,
+    })?;
+    hub.resolve_config(model)
+}
+
+/// Which files of a repository are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
+enum Wanted {
+    /// `config.json`.
+    Config,
+    /// All that a model consists of.
+    Model,
 }
 
 /// A repository and a revision of it.

@@ -65,6 +65,7 @@ pub mod generation_config;
 pub mod golden;
 pub mod hub;
 mod json;
+pub mod memory;
 mod neutral;
 pub mod peft;
 pub mod train;

@@ -23,6 +23,9 @@ pub struct ModelProfile {
     pub layer_state_bytes: u64,
     /// Bytes that one microbatch in flight takes in one layer.
     pub layer_activation_bytes: u64,
+    /// Bytes that a stage takes beside, whatever its layers: what passes come and go with, and the
+    /// process itself.
+    pub workspace_bytes: u64,
     /// Bytes of hidden states that pass between two stages for one microbatch.
     pub boundary_bytes: u64,
     pub microbatch_tokens: u64,

@@ -293,7 +293,7 @@ fn no_encoding_changes_unnoticed() {
 const GOLDEN: [&str; 33] = [
     "ToCoordinator ce58c1fe",
     "ToWorker 09ca8fad",
-    "ClientRequest 7a967550",
+    "ClientRequest a30f5c09",
     "ClientResponse f086e3e4",
     "JobEvent 1918b0ac",
     "LedgerEntry c0a0cae1",

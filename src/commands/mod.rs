@@ -12,6 +12,8 @@ mod jobs;
 mod key;
 mod load;
 mod logits;
+mod make_model;
+mod plan;
 mod serve;
 mod status;
 mod train;
@@ -42,6 +44,11 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Write what a model computes for given token ids.
     Logits(logits::LogitsArgs),
+    /// Show what a model takes in memory, and what fits where, before anything is loaded.
+    Plan(plan::PlanArgs),
+    /// Make a model of a published shape with random weights, to measure with.
+    #[command(hide = true)]
+    MakeModel(make_model::MakeModelArgs),
     /// Check the proof of a job, with no coordinator running.
     Verify(verify::VerifyArgs),
     /// List the jobs of a coordinator, watch one, or cancel one.
@@ -89,6 +96,8 @@ impl Command {
             Self::Key(args) => key::run(&args, output),
             Self::Load(args) => load::run(args, output),
             Self::Logits(args) => logits::run(&args, output),
+            Self::MakeModel(args) => make_model::run(&args, output),
+            Self::Plan(args) => plan::run(&args, output),
             Self::Verify(args) => verify::run(&args, output),
             Self::Jobs(args) => jobs::run(&args, output),
             Self::Status(args) => status::run(&args, output),

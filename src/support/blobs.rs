@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_coordinator::blobs::BlobStore;
 use concord_kernels::{Device, Tensor};
+use concord_models::config::TensorSpec;
 use concord_models::weights::{Dtype, ModelFolder};
 use concord_proto::blob_store::BlobLink;
 use concord_proto::client::{ClientRequest, ClientResponse};
@@ -13,13 +14,17 @@ use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::tensor::{StoredDtype, TensorHeader};
 use concord_proto::{Digest, Domain, canonical};
 use concord_runtime::tensor_blob;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::support::blob_spool::{Spool, Spooled};
 use crate::support::client::Client;
+use crate::support::digest_cache::DigestCache;
 
 /// Addresses asked about in one message.
 const ASKED_AT_ONCE: usize = 10_000;
+
+/// Weights of fewer bytes are read in a second or two.
+const BAR_BYTES_MIN: u64 = 256 << 20;
 
 /// Where the bytes of a blob come from when it is sent.
 enum Content {
@@ -104,36 +109,38 @@ impl BlobSet {
     pub fn model(&mut self, folder: &ModelFolder) -> anyhow::Result<Digest> {
         let mut specs = folder.config().tensors();
         specs.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut cache = DigestCache::open(folder);
+        let bar = reading_bar(&specs)?;
         let mut tensors = Vec::new();
-        for spec in specs {
-            // Loading refuses what is not finite: better here than in the middle of a job. What is
-            // packed is loaded below, and once is enough.
-            if !folder.is_packed(&spec.name) {
-                folder.load_rows(&spec.name, &mut |_, _| Ok(()))?;
-            }
+        for TensorSpec { name, shape } in specs {
             let header = TensorHeader {
-                dtype: match folder.dtype(&spec.name) {
+                dtype: match folder.dtype(&name) {
                     Some(Dtype::F16) => StoredDtype::F16,
                     Some(Dtype::BF16) => StoredDtype::Bf16,
                     _ => StoredDtype::F32,
                 },
-                shape: spec.shape.iter().map(|&dim| dim as u64).collect(),
+                shape: shape.iter().map(|&dim| dim as u64).collect(),
             };
-            let mut hasher = header.hasher();
-            folder.each_bytes(&spec.name, &mut |bytes| {
-                hasher.update(bytes);
-                Ok(())
-            })?;
-            let blob = hasher.finish();
-            let name = spec.name.clone();
+            let file = folder.span(&name)?.map(|(file, _)| file);
+            let blob = match file.and_then(|file| cache.get(file, &name)) {
+                Some(blob) => blob,
+                None => tensor_digest(folder, &name, &header)?,
+            };
+            if let Some(file) = file {
+                cache.put(file, &name, blob);
+            }
+            let bytes = 4 * shape.iter().product::<usize>() as u64;
+            bar.inc(bytes);
+            tensors.push(ModelTensor {
+                name: name.clone(),
+                blob,
+                bytes,
+            });
             self.contents
                 .insert(blob, Content::ModelTensor { name, header });
-            tensors.push(ModelTensor {
-                name: spec.name,
-                blob,
-                bytes: 4 * spec.shape.iter().product::<usize>() as u64,
-            });
         }
+        bar.finish_and_clear();
+        cache.save();
         Ok(self.value(&ModelManifest {
             config: folder.config().canonical(),
             tensors,
@@ -225,6 +232,40 @@ impl BlobSet {
         bar.finish_and_clear();
         Ok(())
     }
+}
+
+/// The address of a tensor of the model.
+fn tensor_digest(
+    folder: &ModelFolder,
+    name: &str,
+    header: &TensorHeader,
+) -> anyhow::Result<Digest> {
+    // Loading refuses what is not finite: better here than in the middle of a job. What is packed is
+    // loaded below, and once is enough.
+    if !folder.is_packed(name) {
+        folder.load_rows(name, &mut |_, _| Ok(()))?;
+    }
+    let mut hasher = header.hasher();
+    folder.each_bytes(name, &mut |bytes| {
+        hasher.update(bytes);
+        Ok(())
+    })?;
+    folder.forget(name);
+    Ok(hasher.finish())
+}
+
+/// A bar over the bytes of a model, where they are so many that reading takes a while. It is drawn
+/// on terminals alone.
+fn reading_bar(specs: &[TensorSpec]) -> anyhow::Result<ProgressBar> {
+    let elements = specs
+        .iter()
+        .map(|spec| spec.shape.iter().product::<usize>());
+    let bytes = 4 * elements.sum::<usize>() as u64;
+    if bytes < BAR_BYTES_MIN {
+        return Ok(ProgressBar::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:20} {bytes}/{total_bytes} of numbers read")?;
+    Ok(ProgressBar::new(bytes).with_style(style))
 }
 
 fn first_value(folder: &ModelFolder, name: &str) -> anyhow::Result<Tensor> {

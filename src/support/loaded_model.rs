@@ -205,6 +205,15 @@ pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
     Ok(path?)
 }
 
+/// The folder of a model's configuration: one of this machine, or of the hub's cache, into which
+/// `config.json` alone is fetched where it lacks it.
+///
+/// # Errors
+/// Where there is no such model, with what was tried.
+pub fn resolve_config(model: &str) -> anyhow::Result<PathBuf> {
+    Ok(hub::resolve_config(model)?)
+}
+
 /// The base model that a PEFT folder names; nothing for other folders.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ mod job_file;
 mod logging;
 mod logits;
 mod own_head;
+mod plan;
 mod pool;
 mod program;
 mod serving;

@@ -121,6 +121,10 @@ pub const WAYS: &[(&str, Way)] = &[
         Says(&["predicted: first token"]),
     ),
     (
+        "concord plan demo/tuned-1 --workers 8G,4G",
+        Says(&["serving", "training", "needs"]),
+    ),
+    (
         "concord worker --device cuda:0 --coordinator http://HOST:7700",
         NeedsGpu(NO_GPU),
     ),

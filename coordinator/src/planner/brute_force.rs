@@ -13,12 +13,13 @@ pub(super) fn stage_bytes(
     in_flight: u64,
 ) -> u64 {
     let (length, start, end) = run;
+    let in_flight = if end == layers { 1 } else { in_flight };
     let per_layer = profile.layer_bytes
         + profile.layer_state_bytes
         + in_flight * profile.layer_activation_bytes;
     let embed = if start == 0 { profile.embed_bytes } else { 0 };
     let head = if end == layers { profile.head_bytes } else { 0 };
-    u64::from(length) * per_layer + embed + head
+    u64::from(length) * per_layer + embed + head + profile.workspace_bytes
 }
 
 /// All ways to write `total` as `parts` positive numbers.

@@ -78,6 +78,7 @@ pub(super) struct Problem {
     activation_bytes: u64,
     embed_bytes: u64,
     head_bytes: u64,
+    workspace_bytes: u64,
 }
 
 impl Problem {
@@ -114,6 +115,7 @@ impl Problem {
             activation_bytes: profile.layer_activation_bytes,
             embed_bytes: profile.embed_bytes,
             head_bytes: profile.head_bytes,
+            workspace_bytes: profile.workspace_bytes,
         })
     }
 
@@ -144,43 +146,54 @@ impl Problem {
         works
     }
 
-    /// Microbatches whose activations a stage must have room for.
-    fn in_flight(&self, stages: usize) -> u64 {
-        (stages as u64 + 1).min(u64::from(self.microbatches))
+    /// Microbatches that every plan of so many stages must have room for.
+    fn least_depth(stages: usize) -> u64 {
+        stages as u64 + 1
     }
 
-    /// Bytes that one layer takes in a pipeline of `stages`.
-    fn bytes_per_layer(&self, stages: usize) -> u64 {
-        let activations = self.activation_bytes.saturating_mul(self.in_flight(stages));
+    /// Bytes that one layer takes, with so many microbatches in flight in its pipeline.
+    fn bytes_per_layer(&self, depth: u64, last: bool) -> u64 {
+        // There the way back of a microbatch starts before the next one comes.
+        let depth = if last { 1 } else { depth };
+        let in_flight = depth.min(u64::from(self.microbatches));
+        let activations = self.activation_bytes.saturating_mul(in_flight);
         let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
         fixed.saturating_add(activations).max(1)
     }
 
-    /// Bytes of embedding and head, where a stage holds them.
-    pub(super) fn end_bytes(&self, first: bool, last: bool) -> u64 {
+    /// Bytes of a stage beside its layers: of embedding and head where it holds them.
+    fn fixed_bytes(&self, first: bool, last: bool) -> u64 {
         let embed = if first { self.embed_bytes } else { 0 };
         let head = if last { self.head_bytes } else { 0 };
-        embed.saturating_add(head)
+        embed
+            .saturating_add(head)
+            .saturating_add(self.workspace_bytes)
+    }
+
+    /// Bytes of a stage of so many layers.
+    fn bytes(&self, layers: u32, depth: u64, first: bool, last: bool) -> u64 {
+        let each = self.bytes_per_layer(depth, last);
+        let layers = each.saturating_mul(u64::from(layers));
+        layers.saturating_add(self.fixed_bytes(first, last))
     }
 
     /// Layers that fit into `memory` at one stage of a pipeline of `stages`.
     pub(super) fn layers_in(&self, memory: u64, stages: usize, first: bool, last: bool) -> u32 {
-        let Some(room) = memory.checked_sub(self.end_bytes(first, last)) else {
+        let Some(room) = memory.checked_sub(self.fixed_bytes(first, last)) else {
             return 0;
         };
-        let fitting = room / self.bytes_per_layer(stages);
+        let fitting = room / self.bytes_per_layer(Self::least_depth(stages), last);
         fitting.min(u64::from(self.layers)) as u32
     }
 
     /// Bytes by which the stages exceed the memory of their devices, in all.
     pub(super) fn overflow(&self, lengths: &[u32], slots: &[Vec<usize>]) -> u64 {
-        let per_layer = self.bytes_per_layer(lengths.len());
+        let depth = Self::least_depth(lengths.len());
         let last = lengths.len() - 1;
         let mut total = 0_u64;
         for pipeline in slots {
             for (stage, (&length, &slot)) in lengths.iter().zip(pipeline).enumerate() {
-                let layers = u64::from(length).saturating_mul(per_layer);
-                let need = layers.saturating_add(self.end_bytes(stage == 0, stage == last));
+                let need = self.bytes(length, depth, stage == 0, stage == last);
                 let excess = need.saturating_sub(self.devices[slot].memory_bytes);
                 total = total.saturating_add(excess);
             }
@@ -190,14 +203,9 @@ impl Problem {
 
     /// Bytes that each stage takes with `depth` microbatches in flight in its pipeline.
     pub(super) fn stage_bytes(&self, lengths: &[u32], depth: u32) -> Vec<u64> {
-        let in_flight = u64::from(depth.min(self.microbatches));
-        let activations = self.activation_bytes.saturating_mul(in_flight);
-        let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
-        let layer = fixed.saturating_add(activations);
         let last = lengths.len() - 1;
         let stage = |(stage, &length): (usize, &u32)| {
-            let layers = layer.saturating_mul(u64::from(length));
-            layers.saturating_add(self.end_bytes(stage == 0, stage == last))
+            self.bytes(length, depth.into(), stage == 0, stage == last)
         };
         lengths.iter().enumerate().map(stage).collect()
     }
@@ -272,9 +280,11 @@ impl Problem {
         let fixed = self.layer_bytes.saturating_add(self.layer_state_bytes);
         let mut depth = u64::from(wanted);
         for pipeline in &plan.slots {
-            for (stage, (&length, &slot)) in plan.lengths.iter().zip(pipeline).enumerate() {
+            // The last stage has one in flight at any depth.
+            let stages = plan.lengths.iter().zip(pipeline).take(stages - 1);
+            for (stage, (&length, &slot)) in stages.enumerate() {
                 let length = u64::from(length);
-                let ends = self.end_bytes(stage == 0, stage + 1 == stages);
+                let ends = self.fixed_bytes(stage == 0, false);
                 let taken = fixed.saturating_mul(length).saturating_add(ends);
                 let room = self.devices[slot].memory_bytes.saturating_sub(taken);
                 let each = self.activation_bytes.saturating_mul(length).max(1);

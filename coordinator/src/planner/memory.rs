@@ -1,10 +1,11 @@
 //! Whether any plan fits into memory, and what would help where none does.
 //!
 //! A stage of n layers in a pipeline of s stages and m microbatches takes
-//! `n * (layer_bytes + layer_state_bytes + min(s + 1, m) * layer_activation_bytes)`, and
-//! `embed_bytes` and `head_bytes` where it has the ends. The client that submits a job says what
-//! these are, of the same formula that loading is measured against. Loading goes slice by slice and
-//! takes no more than that.
+//! `workspace_bytes + n * (layer_bytes + layer_state_bytes + f * layer_activation_bytes)`, and
+//! `embed_bytes` and `head_bytes` where it has the ends. f, the microbatches in flight, is
+//! `min(s + 1, m)`, and 1 at the last stage, where the way back of each starts at once. The client
+//! that submits a job says what these are (`concord_models::memory`), and `concord plan` shows
+//! them. Loading goes slice by slice and takes no more than that.
 
 use super::PlanError;
 use super::cost::{PlanShape, Problem};

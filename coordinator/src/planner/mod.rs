@@ -92,6 +92,7 @@ pub struct TrainingPlan {
 ///     head_bytes: 0,
 ///     layer_state_bytes: 1_000,
 ///     layer_activation_bytes: 100,
+///     workspace_bytes: 0,
 ///     boundary_bytes: 100,
 ///     microbatch_tokens: 64,
 ///     backward_percent: 200,

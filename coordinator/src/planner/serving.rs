@@ -103,6 +103,11 @@ pub fn stage_bytes(profile: &ServingProfile, layers: Layers, count: u32, pages: 
     costs.bytes(length, layers.start == 0, layers.end == count, pages)
 }
 
+/// Bytes of that which a large pass takes, beside weights and pages.
+pub fn workspace_bytes(profile: &ServingProfile) -> u64 {
+    Costs::new(&[], profile, 1).work_bytes()
+}
+
 fn check(
     devices: &[PlannerDevice],
     layers: u32,

@@ -16,6 +16,7 @@ fn profile() -> ModelProfile {
         head_bytes: 700,
         layer_state_bytes: 400,
         layer_activation_bytes: 50,
+        workspace_bytes: 30,
         boundary_bytes: 64_000,
         microbatch_tokens: 256,
         backward_percent: 200,
@@ -211,14 +212,14 @@ proptest! {
     #[test]
     fn extreme_numbers_never_panic(
         devices in prop::collection::vec((any::<u64>(), any::<u64>()), 1..6),
-        numbers in prop::array::uniform9(any::<u64>()), percent in any::<u32>(),
+        numbers in prop::array::uniform10(any::<u64>()), percent in any::<u32>(),
         layers in 1_u32..200, microbatches in 1_u32..4_096,
     ) {
         let [layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, state, activation,
-            boundary_bytes, microbatch_tokens] = numbers;
+            boundary_bytes, microbatch_tokens, workspace_bytes] = numbers;
         let profile = ModelProfile {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
-            layer_activation_bytes: activation, boundary_bytes, microbatch_tokens,
+            layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
             backward_percent: percent,
         };
         let choice = PlanChoice::Auto;

@@ -95,6 +95,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         head_bytes: 1_000,
         layer_state_bytes: 1_000,
         layer_activation_bytes: 1_000,
+        workspace_bytes: 0,
         boundary_bytes: 1_000,
         microbatch_tokens: 6,
         backward_percent: 200,

@@ -24,7 +24,7 @@ pub enum ExportDtype {
 }
 
 impl ExportDtype {
-    fn width(self) -> u64 {
+    pub(super) fn width(self) -> u64 {
         match self {
             ExportDtype::F32 => 4,
             ExportDtype::BF16 | ExportDtype::F16 => 2,
@@ -40,7 +40,7 @@ impl ExportDtype {
         }
     }
 
-    fn write(self, values: &[f32], out: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn write(self, values: &[f32], out: &mut dyn Write) -> io::Result<()> {
         match self {
             ExportDtype::F32 => values
                 .iter()
@@ -90,7 +90,10 @@ pub fn write_tensors(
             source,
         })?;
     }
-    let header = header(&order).map_err(ModelError::json(path))?;
+    let entries = order
+        .iter()
+        .map(|(dtype, name, tensor)| (*dtype, name.as_str(), tensor.shape()));
+    let header = header(entries).map_err(ModelError::json(path))?;
     replace_file(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
@@ -115,16 +118,20 @@ fn check_fits(dtype: ExportDtype, name: &str, tensor: &Tensor) -> Result<(), Ker
     }
 }
 
-/// The header's JSON, padded with spaces so that the data begin at a multiple of eight.
-fn header(order: &[Entry<'_>]) -> serde_json::Result<String> {
+/// The header's JSON, padded with spaces so that the data begin at a multiple of eight: of tensors
+/// by format, name and shape, in the order of their bytes.
+pub(super) fn header<'a>(
+    order: impl Iterator<Item = (ExportDtype, &'a str, &'a [usize])>,
+) -> serde_json::Result<String> {
     // Built by hand around serde: a map type would sort the entries by name, not by offset.
     let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
     let mut offset = 0;
-    for (dtype, name, tensor) in order {
-        let end = offset + tensor.len() as u64 * dtype.width();
+    for (dtype, name, shape) in order {
+        let elements: u64 = shape.iter().map(|&dim| dim as u64).product();
+        let end = offset + elements * dtype.width();
         let entry = HeaderEntry {
-            dtype: *dtype,
-            shape: tensor.shape(),
+            dtype,
+            shape,
             data_offsets: [offset, end],
         };
         let (name, entry) = (serde_json::to_string(name)?, serde_json::to_string(&entry)?);

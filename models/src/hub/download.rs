@@ -7,7 +7,7 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::{Download, ModelHub, RepoName};
+use super::{Download, ModelHub, RepoName, Wanted};
 use crate::companions::is_companion;
 use crate::weights::{INDEX, OLDER_METHODS, SINGLE, gguf_parts, other_weights, shard_names};
 
@@ -26,6 +26,7 @@ impl ModelHub {
     pub(super) fn download(
         &self,
         name: &RepoName,
+        wanted: Wanted,
         progress: &mut dyn FnMut(Download),
     ) -> Result<PathBuf, String> {
         let path = self.cache.clone().ok_or_else(|| {
@@ -65,9 +66,10 @@ impl ModelHub {
                     sha: &info.sha,
                     explain: &|error| self.explain(name, error),
                 };
-                let found = match &name.file {
-                    Some(file) => commit.gguf(file, &files, progress)?,
-                    None => commit.all(&files, progress)?,
+                let found = match (wanted, &name.file) {
+                    (_, Some(file)) => commit.gguf(file, &files, progress)?,
+                    (Wanted::Model, None) => commit.all(&files, progress)?,
+                    (Wanted::Config, None) => commit.config(&files, progress)?,
                 };
                 let noted = cache.repo(asked).create_ref(&info.sha);
                 noted.map_err(|error| format!("cannot write its cache: {error}"))?;
@@ -165,13 +167,24 @@ impl Fetch<'_> {
         self.one(file, files, progress)
     }
 
-    /// Fetches what a model folder needs of `files`, and gives the folder.
-    fn all(&self, files: &[&str], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, String> {
+    /// Fetches the configuration, and gives its folder.
+    fn config(
+        &self,
+        files: &[&str],
+        progress: &mut dyn FnMut(Download),
+    ) -> Result<PathBuf, String> {
         if !files.contains(&CONFIG) {
             let instead = gguf_files(files);
             return Err(format!("the repository has no {CONFIG}{instead}"));
         }
         let config = self.one(CONFIG, files, progress)?;
+        let folder = config.parent().map(Path::to_path_buf);
+        folder.ok_or_else(|| "the cache has no folder".to_string())
+    }
+
+    /// Fetches what a model folder needs of `files`, and gives the folder.
+    fn all(&self, files: &[&str], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, String> {
+        let folder = self.config(files, progress)?;
         let needed = |file: &&&str| is_companion(file) || OLDER_METHODS.contains(file);
         for file in files.iter().filter(needed) {
             self.one(file, files, progress)?;
@@ -190,8 +203,7 @@ impl Fetch<'_> {
                 "the repository has neither {SINGLE} nor {INDEX}{instead}"
             ));
         }
-        let folder = config.parent().map(Path::to_path_buf);
-        folder.ok_or_else(|| "the cache has no folder".to_string())
+        Ok(folder)
     }
 
     fn one(

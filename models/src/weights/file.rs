@@ -18,6 +18,9 @@ use crate::error::ModelError;
 /// The formats of weights that are read.
 const WEIGHT_DTYPES: &str = "F32, F16 and BF16";
 
+/// Memory comes in pages of at most so many bytes on the machines that we know.
+const PAGE_BYTES: usize = 1 << 16;
+
 /// Where a tensor lies in its file.
 #[derive(Clone, Debug)]
 struct Entry {
@@ -110,6 +113,37 @@ impl TensorFile {
             .map(|entry| &self.map[entry.bytes.0..entry.bytes.1])
     }
 
+    /// Lets the system take back the memory that a tensor's bytes were read into; they are read
+    /// again where they are asked for again. A tensor that is not there has none.
+    pub fn forget(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.forget_bytes(entry.bytes.0..entry.bytes.1);
+        }
+    }
+
+    /// The same for a run of the file's bytes. Pages at its ends stay: others may need them.
+    #[cfg(unix)]
+    fn forget_bytes(&self, bytes: Range<usize>) {
+        let start = bytes.start.next_multiple_of(PAGE_BYTES);
+        let end = bytes.end - bytes.end % PAGE_BYTES;
+        if start < end {
+            // SAFETY: the map is of a file, shared and never written through: the pages come back
+            // from the file with the next access, with what is in it.
+            let advised = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    start,
+                    end - start,
+                )
+            };
+            // Where the system does not take the advice, nothing is lost but memory.
+            let _ = advised;
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn forget_bytes(&self, _bytes: Range<usize>) {}
+
     /// Where the bytes of a tensor lie, from the start of the file.
     ///
     /// # Errors
@@ -155,6 +189,7 @@ impl TensorFile {
         };
         let tensor = Tensor::new(&entry.shape, data).map_err(bad)?;
         tensor.check_finite(name).map_err(bad)?;
+        self.forget_bytes(entry.bytes.0..entry.bytes.1);
         Ok(tensor)
     }
 
@@ -180,6 +215,7 @@ impl TensorFile {
                 .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))?;
             let some = Tensor::new(&[run.len(), cols], data).map_err(bad)?;
             check_rows(name, run.start * cols, &some).map_err(bad)?;
+            self.forget_bytes(start + run.start * width..start + run.end * width);
             take(rows, some)?;
         }
         Ok(())

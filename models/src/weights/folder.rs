@@ -184,6 +184,13 @@ impl ModelFolder {
         file.bytes(stored)
     }
 
+    /// Lets the system take back the memory that the bytes of a tensor were read into.
+    pub fn forget(&self, name: &str) {
+        if let Ok((file, stored)) = self.stored(name) {
+            file.forget(stored);
+        }
+    }
+
     /// The file in which the bytes of [`Self::each_bytes`] lie in their order, and where; nothing
     /// where they lie in none.
     ///

@@ -244,6 +244,26 @@ fn a_model_by_name() {
 }
 
 #[test]
+fn the_configuration_alone() {
+    let made = tempfile::tempdir().unwrap();
+    write_model(made.path(), &config_json());
+    let server = Server::start(read_all(made.path()));
+    let cache = tempfile::tempdir().unwrap();
+    let hub = ModelHub {
+        endpoint: Some(server.endpoint.clone()),
+        cache: Some(cache.path().to_path_buf()),
+        ..ModelHub::default()
+    };
+    let folder = hub.resolve_config("owner/tiny").unwrap();
+    let names: Vec<String> = read_all(&folder).into_keys().collect();
+    assert_eq!(names, ["config.json"]);
+    // The rest comes when it is needed, and is found by who needs little.
+    assert_eq!(hub.resolve("owner/tiny", &mut |_| ()).unwrap(), folder);
+    ModelFolder::open(&folder).unwrap();
+    assert_eq!(hub.resolve_config("owner/tiny").unwrap(), folder);
+}
+
+#[test]
 fn models_that_are_not_there() {
     let server = Server::start(BTreeMap::from([(
         "config.json".to_string(),

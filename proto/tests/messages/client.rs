@@ -24,6 +24,7 @@ impl Source {
                 head_bytes: self.u64(),
                 layer_state_bytes: self.u64(),
                 layer_activation_bytes: self.u64(),
+                workspace_bytes: self.u64(),
                 boundary_bytes: self.u64(),
                 microbatch_tokens: self.u64(),
                 backward_percent: self.u32(),

@@ -26,6 +26,8 @@ pub(super) struct Folders {
     shared: Option<PathBuf>,
     /// What this process has checked against its address since it began.
     verified: Mutex<BTreeSet<Digest>>,
+    /// What was not whole when it was read last.
+    doubted: Mutex<BTreeSet<Digest>>,
 }
 
 impl Folders {
@@ -34,7 +36,12 @@ impl Folders {
             own,
             shared,
             verified: Mutex::default(),
+            doubted: Mutex::default(),
         }
+    }
+
+    fn doubted(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn verified(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
@@ -60,7 +67,9 @@ impl Folders {
         reader(BlobBytes::File(file), path)
     }
 
-    /// Whether a blob is here and whole: read once by each process.
+    /// Whether a blob is here and whole: read once by each process. What lies in a model's own
+    /// files is not read for that, since it is large: who reads it holds it against its address,
+    /// and [`Self::doubt`]s it where it is another.
     pub(super) fn verify(&self, address: Digest) -> bool {
         let Some(reader) = self.open(address) else {
             self.verified().remove(&address);
@@ -69,8 +78,12 @@ impl Folders {
         if self.verified().contains(&address) {
             return true;
         }
+        if reader.is_linked() && !self.doubted().contains(&address) {
+            return true;
+        }
         let is_whole = reader.finish().is_ok();
         if is_whole {
+            self.doubted().remove(&address);
             self.verified().insert(address);
             // What was used last goes last.
             let own = File::options()
@@ -84,6 +97,7 @@ impl Folders {
     /// Doubts a blob: it is read again before it is used.
     pub(super) fn doubt(&self, address: Digest) {
         self.verified().remove(&address);
+        self.doubted().insert(address);
     }
 
     /// Parts of a blob, each from a place and so many bytes long, and the length of the whole.
@@ -222,6 +236,12 @@ mod tests {
         assert!(!whole(&folders, address(b"right")));
         let wrong = address(b"another head");
         write(&shared.join(link_file(&wrong)), &canonical::encode(&link));
+        assert!(
+            whole(&folders, wrong),
+            "a model's file is believed until it is read"
+        );
+        assert!(folders.open(wrong).unwrap().finish().is_err());
+        folders.doubt(wrong);
         assert!(!whole(&folders, wrong));
     }
 

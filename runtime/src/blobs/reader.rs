@@ -70,6 +70,11 @@ impl BlobReader {
         }
     }
 
+    /// Whether its bytes lie in a file of something else, such as a model.
+    pub(super) fn is_linked(&self) -> bool {
+        matches!(self.bytes, BlobBytes::Link(_))
+    }
+
     /// The header of the tensor that the blob is.
     ///
     /// # Errors

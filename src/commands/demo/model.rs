@@ -8,14 +8,14 @@ use concord_kernels::Tensor;
 use concord_kernels::rng::Philox;
 use concord_models::config::DecoderConfig;
 use concord_models::export::{ExportDtype, write_tensors};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use crate::support::byte_tokenizer::{self, ENDS, VOCAB_MIN};
 
 /// Decoder layers: one for each stage of the longest pipeline, and one more.
 pub const LAYERS: u32 = 4;
 /// Width of the hidden states.
 pub const HIDDEN: u32 = 64;
-
-const BYTES: u32 = 256;
 
 /// Writes a model folder with weights from `seed`. The result is the number of weights.
 ///
@@ -27,7 +27,8 @@ pub fn write(folder: &Path, seed: u64) -> anyhow::Result<usize> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     write_file(&folder.join("config.json"), &config)?;
-    write_file(&folder.join("tokenizer.json"), &tokenizer().to_string())?;
+    let tokenizer = byte_tokenizer::tokenizer(VOCAB_MIN).context("bytes make a tokenizer")?;
+    write_file(&folder.join("tokenizer.json"), &tokenizer.to_string())?;
     let path = folder.join("model.safetensors");
     write_tensors(&path, &tensors, |_| ExportDtype::F32)?;
     Ok(tensors.values().map(|tensor| tensor.data().len()).sum())
@@ -46,9 +47,9 @@ fn config() -> Value {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "float32",
         "hidden_size": HIDDEN, "intermediate_size": HIDDEN * 5 / 2, "num_hidden_layers": LAYERS,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": HIDDEN / 4,
-        "vocab_size": BYTES + 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+        "vocab_size": VOCAB_MIN, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false,
-        "bos_token_id": BYTES, "eos_token_id": BYTES + 1,
+        "bos_token_id": ENDS[0], "eos_token_id": ENDS[1],
     })
 }
 
@@ -85,45 +86,6 @@ fn gain(name: &str) -> f32 {
     } else {
         1.0
     }
-}
-
-/// A tokenizer of the 256 bytes, with `<s>` and `</s>` after them.
-fn tokenizer() -> Value {
-    let byte = |byte: u8| (byte_name(byte).to_string(), Value::from(byte));
-    let vocab: Map<String, Value> = (0..=255).map(byte).collect();
-    let special = |id: u32, content: &str| {
-        json!({
-            "id": id, "content": content, "special": true, "single_word": false, "lstrip": false,
-            "rstrip": false, "normalized": false,
-        })
-    };
-    let level = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false,
-    });
-    json!({
-        "version": "1.0", "truncation": null, "padding": null,
-        "added_tokens": [special(BYTES, "<s>"), special(BYTES + 1, "</s>")],
-        "normalizer": null, "pre_tokenizer": level, "post_processor": null, "decoder": level,
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "vocab": vocab, "merges": [],
-        },
-    })
-}
-
-/// How byte-level tokenizers spell a byte: as itself where it is printable, else as the next
-/// character from U+0100 on.
-fn byte_name(byte: u8) -> char {
-    let is_printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    if is_printable(byte) {
-        return char::from(byte);
-    }
-    let before = (0..byte).filter(|byte| !is_printable(*byte)).count();
-    u32::try_from(before)
-        .ok()
-        .and_then(|count| char::from_u32(0x100 + count))
-        .unwrap_or('?')
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use concord_coordinator::core::Config;
 use concord_gateway::GatewayOptions;
-use concord_proto::serving::ServedModel;
+use concord_proto::serving::{ServedModel, ServingProfile};
 
 use crate::support::bytes;
 use crate::support::output::{Output, StoppedBySignal};
@@ -28,6 +28,12 @@ use stand::Stand;
 
 /// How long threads that hang, such as one that reads a model, may hold up the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
+
+/// Rows of a large pass.
+const PASS_ROWS: u64 = 512;
+
+/// Multiply-adds in a microsecond of a worker on a processor that others use, too.
+const SLOW_MACS_PER_MICRO: u64 = 5_000;
 
 /// Options of `concord serve`.
 #[derive(clap::Args)]
@@ -150,9 +156,10 @@ impl ServeArgs {
         last.map_or_else(|| "model".to_string(), |name| name.into_owned())
     }
 
-    /// The pool in a folder.
-    fn pool_options(&self, dir: &Path) -> anyhow::Result<PoolOptions> {
+    /// The pool in a folder, for this model.
+    fn pool_options(&self, dir: &Path, model: &ModelToServe) -> anyhow::Result<PoolOptions> {
         let share = self.share()?;
+        let stall = pass_micros(&model.profile, model.deployment.layers);
         Ok(PoolOptions {
             workers: self.workers,
             checkers: self.checkers,
@@ -161,6 +168,7 @@ impl ServeArgs {
             listen: self.pool,
             config: Config {
                 serving_patience_us: self.resume_within.saturating_mul(1_000_000),
+                serving_stall_us: stall.max(Config::default().serving_stall_us),
                 ..Config::default()
             },
             worker_options: share.worker_options(),
@@ -204,6 +212,15 @@ impl ServeArgs {
             ..GatewayOptions::new(self.listen)
         }
     }
+}
+
+/// Microseconds of a large pass through all layers on a slow worker: a stage that is silent for
+/// less may just be at work.
+fn pass_micros(profile: &ServingProfile, layers: u32) -> u64 {
+    let row = u64::from(layers)
+        .saturating_mul(profile.layer_macs)
+        .saturating_add(profile.head_macs);
+    row.saturating_mul(PASS_ROWS) / SLOW_MACS_PER_MICRO
 }
 
 /// Serves until SIGTERM or Ctrl-C, and then until the answers under way are done.

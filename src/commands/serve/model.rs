@@ -6,15 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use concord_gateway::SamplingDefaults;
-use concord_models::config::DecoderConfig;
-use concord_models::decoder::WeightBytes;
 use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
-use concord_proto::serving::{Deployment, PAGE_TOKENS, ServingProfile};
+use concord_proto::serving::{Deployment, ServingProfile};
 use concord_proto::{ARITHMETIC_VERSION, PrecisionSpec};
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::support::blobs::BlobSet;
+use crate::support::profile;
 
 /// A model, ready to be served.
 pub struct ModelToServe {
@@ -75,7 +74,7 @@ impl ModelToServe {
         let template = folder.chat_template()?;
         let no_template = template.is_none().then(|| NO_TEMPLATE.to_string());
         Ok(Self {
-            profile: profile(&config),
+            profile: profile::serving(&config),
             template,
             stop_tokens: end_tokens(&config, &tokenizer),
             tokenizer: Arc::new(tokenizer),
@@ -104,25 +103,6 @@ fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
         temperature: generation.temperature.unwrap_or(open_ai.temperature),
         top_p: generation.top_p.unwrap_or(open_ai.top_p),
         top_k: generation.top_k.unwrap_or(open_ai.top_k),
-    }
-}
-
-fn profile(config: &DecoderConfig) -> ServingProfile {
-    // Where layers differ, the planner counts with the largest.
-    let layers = (0..config.layers).map(|layer| config.layer_macs(layer));
-    let weights = layers.max().unwrap_or(0);
-    let head = (config.vocab * config.hidden) as u64;
-    // Codes of 16 bits, and an exponent of 32 bits for each head of each key and value.
-    let row = config.kv_heads * (2 * config.head_dim + 4);
-    let held = WeightBytes::of(config);
-    ServingProfile {
-        layer_macs: weights,
-        head_macs: head,
-        layer_bytes: held.layer,
-        embed_bytes: held.embed,
-        head_bytes: held.head,
-        page_layer_bytes: u64::from(PAGE_TOKENS) * 2 * row as u64,
-        row_bytes: 4 * config.hidden as u64,
     }
 }
 

@@ -99,7 +99,7 @@ impl Stand {
             adapter,
             adapters,
         } = opened;
-        let options = args.pool_options(dir)?;
+        let options = args.pool_options(dir, &model)?;
         fill_store(&options, &model, &output).await?;
         let mut pool = LocalPool::coordinator(&options, Some(served)).await?;
         let serving = pool.server().serving();

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
-use concord_models::decoder::{Trainable, TrainableTensor};
+use concord_models::decoder::TrainableTensor;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
@@ -17,11 +17,11 @@ use concord_runtime::{spec as words, tensor_blob};
 use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::profile::model_profile;
 use super::told::Told;
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
 use crate::support::output::Output;
+use crate::support::profile;
 
 /// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
 const CHUNK_SEQUENCES: u32 = 1_024;
@@ -86,7 +86,8 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         AdapterKind::Full => None,
         AdapterKind::Lora => Some(job.lora(adapter.as_ref(), folder.config())?),
     };
-    let tensors = trainable(lora.as_ref()).tensors(folder.config());
+    let run = job.training_run(lora.as_ref());
+    let tensors = run.trainable.tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
     let initial_state = initial_state(job, &folder, &tensors, given, &mut blobs)?;
     let spec = JobSpec {
@@ -112,7 +113,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         precision: job.precision,
     };
     spec.validate()?;
-    let profile = model_profile(folder.config(), &spec, job.sequence_len, job.recompute);
+    let profile = profile::training(folder.config(), &run);
     Ok(Ingested {
         spec,
         profile,
@@ -237,16 +238,6 @@ fn check_grouping(
         asked.1,
         asked.2
     )
-}
-
-fn trainable(lora: Option<&LoraShape>) -> Trainable {
-    match lora {
-        None => Trainable::Full,
-        Some(lora) => Trainable::Lora {
-            rank: lora.r,
-            targets: lora.targets.clone(),
-        },
-    }
 }
 
 fn adapter_spec(lora: &LoraShape, model: &DecoderConfig) -> AdapterSpec {

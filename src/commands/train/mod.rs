@@ -3,7 +3,6 @@
 mod args;
 mod ingest;
 mod output_dir;
-mod profile;
 mod progress;
 mod result;
 mod room;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::data::{self, DatasetSource};
+use concord_models::decoder::Trainable;
+use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
 
@@ -232,6 +234,24 @@ impl JobFile {
                 "`{key}` is {asked}, but the initial adapter has {found}; remove `{key}` to take \
                  over the adapter's"
             ),
+        }
+    }
+
+    /// How it is run, as far as its memory depends on it; `lora` is the shape of its adapter, none
+    /// where every tensor is trained.
+    pub fn training_run(&self, lora: Option<&LoraShape>) -> TrainingRun {
+        TrainingRun {
+            trainable: match lora {
+                None => Trainable::Full,
+                Some(lora) => Trainable::Lora {
+                    rank: lora.r,
+                    targets: lora.targets.clone(),
+                },
+            },
+            sequence_len: self.sequence_len,
+            micro_batch_size: self.micro_batch_size,
+            microbatches: self.gradient_accumulation_steps,
+            recompute: self.recompute,
         }
     }
 

@@ -58,12 +58,15 @@ impl<'a> Costs<'a> {
     /// Bytes of a stage beside its layers.
     fn fixed_bytes(&self, is_first: bool, is_last: bool) -> u64 {
         let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
-        let work = self
-            .profile
-            .row_bytes
-            .saturating_mul(PASS_ROWS * STATES_PER_ROW);
-        work.saturating_add(part(is_first, self.profile.embed_bytes))
+        self.work_bytes()
+            .saturating_add(part(is_first, self.profile.embed_bytes))
             .saturating_add(part(is_last, self.profile.head_bytes))
+    }
+
+    /// Bytes of a large pass, beside weights and pages.
+    pub(super) fn work_bytes(&self) -> u64 {
+        let states = PASS_ROWS * STATES_PER_ROW;
+        self.profile.row_bytes.saturating_mul(states)
     }
 
     /// Bytes of a layer with its share of `pages` pages.

@@ -1,8 +1,8 @@
 //! How much memory a stage takes.
 
-use concord_kernels::ops::{AttentionShape, KvPages};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::WeightBytes;
+use concord_models::memory::page_bytes as page_bytes_of;
 use concord_proto::Layers;
 use concord_proto::serving::Deployment;
 
@@ -24,16 +24,8 @@ pub(crate) fn page_bytes(
     deployment: &Deployment,
 ) -> Result<u64, RuntimeError> {
     let precision = spec::precision(deployment.precision.activations)?;
-    let shape = AttentionShape {
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        window: None,
-        scale: 1.0,
-        soft_cap: None,
-    };
     let count = (layers.end - layers.start) as usize;
-    Ok(KvPages::bytes_per_page(count, &shape, precision))
+    Ok(page_bytes_of(config, count, precision))
 }
 
 #[cfg(test)]

@@ -1,0 +1,238 @@
+//! What a fine-tune takes.
+
+use std::ops::Range;
+
+use concord_kernels::ops::Atoms;
+
+use super::{PROCESS_BYTES, StageBytes};
+use crate::config::{DecoderConfig, Projection, TensorPlace};
+use crate::decoder::{Trainable, WeightBytes};
+
+/// Values of a trained element: of now, of the step before, which an audit may ask for, and of the
+/// step after.
+const VALUES: u64 = 3;
+
+/// How a fine-tune is run, as far as its memory depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainingRun {
+    /// What is trained.
+    pub trainable: Trainable,
+    /// Tokens of a sequence.
+    pub sequence_len: u32,
+    /// Sequences of a microbatch.
+    pub micro_batch_size: u32,
+    /// Microbatches of a step.
+    pub microbatches: u32,
+    /// Whether activations are computed again rather than kept while a microbatch is away.
+    pub recompute: bool,
+}
+
+impl TrainingRun {
+    /// A LoRA fine-tune of all projections.
+    pub fn lora(rank: u32, sequence_len: u32) -> Self {
+        Self {
+            trainable: Trainable::Lora {
+                rank,
+                targets: Projection::ALL.into_iter().collect(),
+            },
+            sequence_len,
+            micro_batch_size: 1,
+            microbatches: 1,
+            recompute: false,
+        }
+    }
+}
+
+/// Bytes of one part of a model: the embedding, a layer, or the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartBytes {
+    /// See [`StageBytes::weights`].
+    pub weights: u64,
+    /// See [`StageBytes::state`].
+    pub state: u64,
+    /// See [`StageBytes::moments`].
+    pub moments: u64,
+    /// See [`StageBytes::gradients`].
+    pub gradients: u64,
+}
+
+impl PartBytes {
+    /// A part with `weights` bytes that trains `elements`, over so many microbatches. Gradients are
+    /// summed when the last microbatch is through, so each has its own until then.
+    fn new(weights: u64, elements: u64, microbatches: u32) -> Self {
+        Self {
+            weights,
+            state: 4 * VALUES * elements,
+            moments: 2 * 4 * VALUES * elements,
+            gradients: 4 * u64::from(microbatches) * elements,
+        }
+    }
+
+    /// Bytes of what is trained, beside the weights.
+    pub fn trained(&self) -> u64 {
+        self.state + self.moments + self.gradients
+    }
+}
+
+/// Bytes of each part of a model that is trained. All layers are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingBytes {
+    /// The embedding, on the first stage. A tied one that is trained is counted at both ends, also
+    /// where one stage has both and holds it once.
+    pub embed: PartBytes,
+    /// One layer.
+    pub layer: PartBytes,
+    /// Final norm and head, on the last stage.
+    pub head: PartBytes,
+    /// What the backward pass of one layer needs of one microbatch.
+    pub tape: u64,
+    /// Hidden states of one microbatch between two layers.
+    pub boundary: u64,
+    /// Of a stage, whatever its layers.
+    pub workspace: u64,
+    /// Of the last stage beside that: the logits of some tokens.
+    pub logits: u64,
+    recompute: bool,
+    layers: u32,
+}
+
+impl TrainingBytes {
+    /// Those of a model.
+    pub fn of(config: &DecoderConfig, run: &TrainingRun) -> Self {
+        let held = WeightBytes::of(config);
+        let trained = run.trainable.tensors(config);
+        let elements = |wanted: &dyn Fn(TensorPlace) -> bool| -> u64 {
+            let wanted = trained.iter().filter(|tensor| wanted(tensor.place));
+            wanted.map(|tensor| elements(&tensor.shape)).sum()
+        };
+        let in_layers = elements(&|place| matches!(place, TensorPlace::Layer(_)));
+        let in_layer = in_layers / (config.layers as u64).max(1);
+        let at_start = elements(&|place| place == TensorPlace::Embed);
+        let at_end = elements(&|place| match place {
+            TensorPlace::FinalNorm | TensorPlace::Head => true,
+            TensorPlace::Embed => config.tie_embeddings,
+            TensorPlace::Layer(_) => false,
+        });
+        // Low-rank factors are codes beside the weights; a trained weight is counted there.
+        let factors = match run.trainable {
+            Trainable::Lora { .. } => 2 * in_layer,
+            Trainable::Full | Trainable::Nothing => 0,
+        };
+        let part = |weights, elements| PartBytes::new(weights, elements, run.microbatches);
+        let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
+        Self {
+            embed: part(held.embed, at_start),
+            layer: part(held.layer + factors, in_layer),
+            head: part(held.head, at_end),
+            tape: tokens * tape(config, &run.trainable),
+            boundary: tokens * 4 * config.hidden as u64,
+            workspace: PROCESS_BYTES + tokens * (pass(config) + 4 * config.head_dim as u64),
+            logits: logits(config, run),
+            recompute: run.recompute,
+            layers: config.layers as u32,
+        }
+    }
+
+    /// Bytes that one layer has for one microbatch while its stage works on it, whatever is in
+    /// flight: its tape, where that is not kept.
+    pub fn at_work(&self) -> u64 {
+        if self.recompute { self.tape } else { 0 }
+    }
+
+    /// Bytes that one layer takes for each microbatch in flight.
+    pub fn in_flight(&self) -> u64 {
+        if self.recompute { 0 } else { self.tape }
+    }
+
+    /// A stage of these layers in whose pipeline so many microbatches are in flight. The last stage
+    /// has one of them: there the way back of each starts at once.
+    pub fn stage(&self, layers: Range<u32>, in_flight: u32) -> StageBytes {
+        let count = u64::from(layers.end.saturating_sub(layers.start));
+        let (is_first, is_last) = (layers.start == 0, layers.end == self.layers);
+        let in_flight = if is_last { 1 } else { u64::from(in_flight) };
+        let kept = in_flight.saturating_mul(self.in_flight());
+        let sum = |of: &dyn Fn(&PartBytes) -> u64| {
+            let embed = if is_first { of(&self.embed) } else { 0 };
+            let head = if is_last { of(&self.head) } else { 0 };
+            embed + head + count * of(&self.layer)
+        };
+        StageBytes {
+            weights: sum(&|part| part.weights),
+            state: sum(&|part| part.state),
+            moments: sum(&|part| part.moments),
+            gradients: sum(&|part| part.gradients),
+            activations: count.saturating_mul(self.at_work().saturating_add(kept)),
+            key_values: 0,
+            workspace: self.workspace + if is_last { self.logits } else { 0 },
+        }
+    }
+}
+
+fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|&dim| dim as u64).product()
+}
+
+/// Bytes that the backward pass of a layer needs of each token. Codes take 2 bytes an element, and
+/// 4 a row.
+fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
+    let [hidden, wide, q, kv] = widths(config);
+    let heads = (config.heads + config.kv_heads) as u64;
+    // Inputs of both halves as f32 and, behind the norm, as codes; the inverse norms.
+    let ends = 2 * (6 * hidden + 8);
+    // Codes of queries, keys and values, one row a head; the output, f32 and codes; of each head
+    // of the queries the largest score and the sum.
+    let attention = 2 * q + 2 * 2 * kv + 4 * (heads + config.kv_heads as u64);
+    let attention = attention + 6 * q + 4 + 8 * config.heads as u64;
+    let head_norms = if config.qk_norm.is_some() {
+        4 * (q + kv + heads)
+    } else {
+        0
+    };
+    // Gate and up as f32, what goes into down as codes.
+    let feed_forward = 10 * wide + 4;
+    // Codes between the two factors of each adapted projection.
+    let low = match trainable {
+        Trainable::Lora { rank, targets } => {
+            let own = config.projections().into_iter();
+            let adapted = own.filter(|projection| targets.contains(projection));
+            adapted.count() as u64 * (2 * u64::from(*rank) + 4)
+        }
+        Trainable::Full | Trainable::Nothing => 0,
+    };
+    ends + attention + head_norms + feed_forward + low
+}
+
+/// Bytes for each token that the backward pass of a layer comes and goes with: gradients between
+/// its parts as f32, and as codes for the products.
+fn pass(config: &DecoderConfig) -> u64 {
+    let [hidden, wide, q, kv] = widths(config);
+    14 * wide + 16 * hidden + 8 * (q + 2 * kv)
+}
+
+/// Bytes that the loss takes: the logits of an atom of tokens, f32 and codes, and, where the head
+/// is trained, gradients of the head on their way up the tree of atoms.
+fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
+    let sequence = u64::from(run.sequence_len);
+    let tokens = sequence.min(Atoms::TOKENS as u64);
+    let logits = 6 * tokens * config.vocab as u64;
+    let hidden = 12 * u64::from(run.micro_batch_size) * sequence * config.hidden as u64;
+    let atoms = u64::from(run.micro_batch_size) * sequence.div_ceil(Atoms::TOKENS as u64);
+    let gradients = match run.trainable {
+        Trainable::Full => {
+            let levels = u64::from(u64::BITS - atoms.leading_zeros());
+            levels * 4 * (config.vocab * config.hidden) as u64
+        }
+        _ => 0,
+    };
+    logits + hidden + gradients
+}
+
+fn widths(config: &DecoderConfig) -> [u64; 4] {
+    [
+        config.hidden,
+        config.feed_width(),
+        config.q_dim(),
+        config.kv_dim(),
+    ]
+    .map(|width| width as u64)
+}

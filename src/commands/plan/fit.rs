@@ -1,0 +1,104 @@
+//! Workers of given memory, as planners see them, and a line for each that gets layers.
+
+use concord_coordinator::planner::PlannerDevice;
+use concord_proto::{Layers, PublicKey};
+use serde_json::{Value, json};
+
+use crate::support::bytes::size;
+
+/// Speed of every worker: nothing is known of them, so all are alike.
+const MACS_PER_SECOND: u64 = 100_000_000_000;
+
+/// Memory that any stage fits into.
+const ANY: u64 = 1 << 56;
+
+/// Sizes of workers are looked for as exactly as this.
+const STEP: u64 = 64 << 10;
+
+/// Up to so many stages a model is shown in.
+const STAGES_MAX: u32 = 4;
+
+/// Workers with so many bytes each.
+pub fn devices(memory: &[u64]) -> Vec<PlannerDevice> {
+    let device = |(index, &memory_bytes): (usize, &u64)| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&(index as u64).to_le_bytes());
+        PlannerDevice {
+            id: PublicKey(id),
+            name: format!("worker {index}"),
+            macs_per_second: MACS_PER_SECOND,
+            memory_bytes,
+        }
+    };
+    memory.iter().enumerate().map(device).collect()
+}
+
+/// The plan for so many workers that are alike and as small as can be.
+///
+/// # Errors
+/// That of `plan` where not even the largest would do.
+pub fn tightest<T, E>(count: u32, plan: impl Fn(&[PlannerDevice]) -> Result<T, E>) -> Result<T, E> {
+    let with = |bytes: u64| plan(&devices(&vec![bytes; count as usize]));
+    let mut found = with(ANY)?;
+    let (mut too_few, mut enough) = (0, ANY);
+    while enough - too_few > STEP {
+        let middle = too_few + (enough - too_few) / 2;
+        match with(middle) {
+            Ok(plan) => (found, enough) = (plan, middle),
+            Err(_) => too_few = middle,
+        }
+    }
+    Ok(found)
+}
+
+/// So many workers that any stage fits on.
+#[cfg(test)]
+pub fn ample(count: u32) -> Vec<PlannerDevice> {
+    devices(&vec![ANY; count as usize])
+}
+
+/// The numbers of stages that a model of so many layers is shown in: 1, 2, 4 and so on.
+pub fn stage_counts(layers: u32) -> impl Iterator<Item = u32> {
+    let doubled = std::iter::successors(Some(1_u32), |count| count.checked_mul(2));
+    doubled.take_while(move |&count| count <= layers.min(STAGES_MAX))
+}
+
+/// Layers of a stage, for people.
+pub fn layers(layers: Layers) -> String {
+    format!("{}..{}", layers.start, layers.end)
+}
+
+/// A worker and the stage that it gets.
+pub struct Placed {
+    /// Which worker, from 0.
+    pub worker: usize,
+    /// Its layers.
+    pub layers: Layers,
+    /// Bytes that these take.
+    pub needs: u64,
+    /// Bytes that the worker has.
+    pub has: u64,
+}
+
+impl Placed {
+    /// A line of a table.
+    pub fn cells(&self) -> [String; 4] {
+        [
+            self.worker.to_string(),
+            layers(self.layers),
+            size(self.needs),
+            size(self.has),
+        ]
+    }
+
+    /// The same as JSON.
+    pub fn object(&self) -> Value {
+        json!({
+            "worker": self.worker, "layers": [self.layers.start, self.layers.end],
+            "needs_bytes": self.needs, "has_bytes": self.has,
+        })
+    }
+}
+
+/// Headings of [`Placed::cells`].
+pub const PLACED: [&str; 4] = ["worker", "layers", "needs", "has"];

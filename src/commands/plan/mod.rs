@@ -1,0 +1,116 @@
+//! `concord plan`: what a model takes in memory, stage by stage, and what fits where. No weights
+//! are read.
+
+mod fit;
+mod model;
+mod proposal;
+mod remedies;
+mod serving;
+mod training;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use concord_models::memory::TrainingRun;
+use concord_models::peft::Adapter;
+use serde_json::Value;
+
+use crate::support::bytes;
+use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::output::Output;
+use model::PlannedModel;
+
+/// Tokens of a sequence where nothing else is said, if the model knows so many.
+const SEQUENCE_LEN: u32 = 2_048;
+
+/// Rank of the adapter where nothing else is said: that of a job file without `lora_r`.
+const LORA_R: u32 = 8;
+
+/// Some of what is shown: for people, and as JSON.
+type PlanPart = (String, Value);
+
+/// Options of `concord plan`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  concord plan models/llama                          # serving, and a LoRA fine-tune
+  concord plan models/llama --workers 24G,8G,8G      # what fits on three workers
+  concord plan --job job.yaml --workers 10G,10G      # a fine-tune as `concord train` runs it
+  concord plan owner/name --sequence-length 512      # of the hub: config.json alone is fetched
+
+A size is what a process of this program takes at its peak. Pages of mapped weights files are not in
+it: the operating system takes them back where memory is short. A checker takes at most what the
+largest stage takes without its trained state.")]
+pub struct PlanArgs {
+    /// A model folder, or owner/name of the Hugging Face hub. By default the base_model of --job.
+    #[arg(required_unless_present = "job", value_name = "DIR_OR_HUB_ID")]
+    model: Option<String>,
+    /// Plan this fine-tune, by the keys that `concord train` reads. No data set is opened.
+    #[arg(long, value_name = "FILE")]
+    job: Option<PathBuf>,
+    /// Memory of each worker, such as 24G,8G,8G: what fits where, by the planner's own rules.
+    #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes::parse)]
+    workers: Vec<u64>,
+    /// Tokens of a sequence that is trained; 2,048 by default, or what the job says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    sequence_length: Option<u32>,
+    /// Sequences of a microbatch; 1 by default, or what the job says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: Option<u32>,
+}
+
+/// Prints what the model takes.
+///
+/// # Errors
+/// Naming what is wrong with the model or the job file; or where the workers that were given do not
+/// have room: what would help.
+pub fn run(args: &PlanArgs, output: &Output) -> anyhow::Result<()> {
+    let job = args.job.as_deref().map(JobFile::read).transpose()?;
+    let named = job.as_ref().map(|job| job.base_model.clone());
+    let Some(name) = args.model.clone().or(named) else {
+        bail!("give a model, or a job with --job");
+    };
+    let model = PlannedModel::open(&name)?;
+    let run = args.training_run(job.as_ref(), &model)?;
+    let mut parts = vec![model.part()];
+    if job.is_none() {
+        parts.extend(serving::parts(&model, &args.workers)?);
+    }
+    parts.extend(training::parts(&model, &run, &args.workers, job.is_some())?);
+    for (text, object) in parts {
+        output.result(&text, &object);
+    }
+    Ok(())
+}
+
+impl PlanArgs {
+    /// The fine-tune of the job; else a LoRA fine-tune.
+    fn training_run(
+        &self,
+        job: Option<&JobFile>,
+        model: &PlannedModel,
+    ) -> anyhow::Result<TrainingRun> {
+        let most = u32::try_from(model.config.max_positions).unwrap_or(u32::MAX);
+        let mut run = match job {
+            None => TrainingRun::lora(LORA_R, SEQUENCE_LEN.min(most)),
+            Some(job) => job.training_run(lora(job, model)?.as_ref()),
+        };
+        if let Some(tokens) = self.sequence_length {
+            run.sequence_len = tokens;
+        }
+        if let Some(sequences) = self.batch {
+            run.micro_batch_size = sequences;
+        }
+        Ok(run)
+    }
+}
+
+/// The shape of the job's adapter; none where every tensor is trained.
+fn lora(job: &JobFile, model: &PlannedModel) -> anyhow::Result<Option<LoraShape>> {
+    if job.adapter == AdapterKind::Full {
+        return Ok(None);
+    }
+    let initial = job.initial_adapter.as_deref();
+    let initial = initial.map(|path| Adapter::open(path, &model.config));
+    let initial = initial.transpose().context("initial_adapter")?;
+    job.lora(initial.as_ref(), &model.config).map(Some)
+}

@@ -1,0 +1,172 @@
+//! Digests of the tensors of large models, kept beside the weights: reading and hashing all of a
+//! model takes as long as computing with it for a while.
+//!
+//! What is kept holds for a file of the same length that was changed last at the same time. It is
+//! not believed for more than a name: who reads a tensor holds its bytes against the digest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use concord_models::export::replace_file;
+use concord_models::weights::ModelFolder;
+use concord_proto::Digest;
+use serde::{Deserialize, Serialize};
+
+/// In the model's folder.
+const FILE: &str = ".concord-digests.json";
+
+/// Weights of fewer bytes are hashed at once.
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// A longer file is none of ours.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The digests of the tensors of a model that is large.
+pub struct DigestCache {
+    /// None for a small model, of which nothing is kept.
+    path: Option<PathBuf>,
+    /// By the names of the files.
+    files: BTreeMap<String, FileDigests>,
+    has_changed: bool,
+}
+
+/// The digests of the tensors of one file.
+#[derive(Default, Serialize, Deserialize)]
+struct FileDigests {
+    bytes: u64,
+    /// In nanoseconds since 1970.
+    modified: u64,
+    tensors: BTreeMap<String, String>,
+}
+
+impl DigestCache {
+    /// What is kept of a model. Of files that have changed, nothing is.
+    pub fn open(folder: &ModelFolder) -> Self {
+        Self::of_larger(folder, LARGE_BYTES)
+    }
+
+    /// The same for a model of at least so many bytes.
+    fn of_larger(folder: &ModelFolder, least: u64) -> Self {
+        let stands: BTreeMap<String, FileDigests> = folder.files().filter_map(stands).collect();
+        let bytes: u64 = stands.values().map(|file| file.bytes).sum();
+        let path = (bytes >= least).then(|| folder.dir().join(FILE));
+        let mut kept = path.as_deref().and_then(read).unwrap_or_default();
+        let files = stands.into_iter().map(|(name, mut now)| {
+            let same =
+                |kept: &FileDigests| (kept.bytes, kept.modified) == (now.bytes, now.modified);
+            if let Some(kept) = kept.remove(&name).filter(same) {
+                now.tensors = kept.tensors;
+            }
+            (name, now)
+        });
+        Self {
+            files: files.collect(),
+            path,
+            has_changed: false,
+        }
+    }
+
+    /// The digest of a tensor of a file, where it is kept.
+    pub fn get(&self, file: &Path, tensor: &str) -> Option<Digest> {
+        let file = self.files.get(name(file)?)?;
+        file.tensors.get(tensor)?.parse().ok()
+    }
+
+    /// Keeps the digest of a tensor of a file.
+    pub fn put(&mut self, file: &Path, tensor: &str, digest: Digest) {
+        if let Some(file) = name(file).and_then(|name| self.files.get_mut(name)) {
+            let digest = digest.to_string();
+            let before = file.tensors.insert(tensor.to_string(), digest.clone());
+            self.has_changed |= before.as_ref() != Some(&digest);
+        }
+    }
+
+    /// Writes what is new. A folder that cannot be written to costs the time of hashing again.
+    pub fn save(&self) {
+        if let Some(path) = self.path.as_ref().filter(|_| self.has_changed)
+            && let Ok(text) = serde_json::to_vec(&self.files)
+        {
+            let _ = replace_file(path, |out| out.write_all(&text));
+        }
+    }
+}
+
+/// The name of a file in its folder.
+fn name(file: &Path) -> Option<&str> {
+    file.file_name()?.to_str()
+}
+
+/// A file as it stands, of whose tensors nothing is known.
+fn stands(file: &Path) -> Option<(String, FileDigests)> {
+    let found = fs::metadata(file).ok()?;
+    let modified = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let digests = FileDigests {
+        bytes: found.len(),
+        modified: u64::try_from(modified.as_nanos()).ok()?,
+        tensors: BTreeMap::new(),
+    };
+    Some((name(file)?.to_string(), digests))
+}
+
+fn read(path: &Path) -> Option<BTreeMap<String, FileDigests>> {
+    let mut text = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use concord_models::config::DecoderConfig;
+    use concord_models::export::{ExportDtype, write_generated};
+    use concord_proto::Domain;
+
+    use super::*;
+
+    const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 8,
+        "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "vocab_size": 10, "max_position_embeddings": 32, "rms_norm_eps": 1e-5}"#;
+    const NAME: &str = "model.norm.weight";
+
+    fn write(dir: &Path) -> PathBuf {
+        fs::write(dir.join("config.json"), CONFIG).unwrap();
+        let tensors = DecoderConfig::from_json(CONFIG).unwrap().tensors();
+        let path = dir.join("model.safetensors");
+        let fill = |_: &str, _: u64, values: &mut [f32]| values.fill(1.0);
+        write_generated(&path, &tensors, ExportDtype::BF16, 2, &fill).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_is_kept_holds_until_the_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path());
+        let digest = Digest::of(Domain::Blob, b"norm");
+        let mut cache = DigestCache::of_larger(&ModelFolder::open(dir.path()).unwrap(), 1);
+        assert_eq!(cache.get(&path, NAME), None);
+        cache.put(&path, NAME, digest);
+        cache.save();
+        let again = || DigestCache::of_larger(&ModelFolder::open(dir.path()).unwrap(), 1);
+        assert_eq!(again().get(&path, NAME), Some(digest));
+        assert_eq!(again().get(&path, "another"), None);
+        let file = File::options().append(true).open(&path).unwrap();
+        file.set_modified(UNIX_EPOCH).unwrap();
+        assert_eq!(again().get(&path, NAME), None);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_small_models_nor_believed_of_what_is_no_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path());
+        let folder = ModelFolder::open(dir.path()).unwrap();
+        let mut cache = DigestCache::open(&folder);
+        cache.put(&path, NAME, Digest::default());
+        cache.save();
+        assert!(!dir.path().join(FILE).exists());
+        fs::write(dir.path().join(FILE), "no list").unwrap();
+        assert_eq!(DigestCache::of_larger(&folder, 1).get(&path, NAME), None);
+    }
+}
