@@ -2,10 +2,10 @@
 #include "math.cuh"
 #include "spread.cuh"
 
-// Rotates the first 2 * half elements of each head of each token of x [tokens, width] in place: y1 =
-// fma(x1, cos, -(x2 * sin)), y2 = fma(x2, cos, x1 * sin), for the pairs (i, i + half), or (2 i, 2 i
-// + 1) where they are neighbours. A position outside of the table gives NaN, which is caught where
-// results are checked.
+// Rotates the first 2 * half elements of each head of each token of x [tokens, width] in place:
+// y1 = fma(x1, cos, -(x2 * sin)), y2 = fma(x2, cos, x1 * sin), for the pairs (i, i + half), or
+// (2 i, 2 i + 1) where they are neighbours. A position outside of the table gives NaN, which is
+// caught where results are checked.
 KERNEL(256) rope_rotate(f32 *x, const f32 *cos, const f32 *sin, const u32 *positions, u32 tokens,
                         u32 width, u32 head_dim, u32 half, u32 table_positions, u32 neighbours,
                         u32 inverse) {

@@ -30,7 +30,8 @@ pub(crate) fn forward(
 }
 
 /// Takes the decoded row of the head's weight at each token's target off the token's row of dx
-/// `[tokens, hidden]`, times the token's share where there are any. The weight's codes `[vocab, hidden]`, exponents `[vocab]` and hidden.
+/// `[tokens, hidden]`, times the token's share where there are any. The weight is its codes
+/// `[vocab, hidden]`, its exponents `[vocab]` and hidden.
 pub(crate) fn take_rows(
     cuda: &Cuda,
     dx: &Slice<f32>,

@@ -38,12 +38,12 @@ const NOTHING: &[(&str, &str)] = &[
     (
         "they say how a program computes, not what",
         "use_cache cache_implementation gradient_checkpointing torchscript use_bfloat16 \
-         tf_legacy_loss chunk_size_feed_forward pretraining_tp tp_plan base_model_tp_plan base_model_pp_plan \
-         base_model_ep_plan base_model_fsdp_plan attn_implementation _attn_implementation \
-         _attn_implementation_internal _attn_implementation_autoset experts_implementation \
-         _experts_implementation _experts_implementation_internal _flash_attn_2_enabled \
-         use_flash_attn use_flash_attention use_flash_attention_2 flash_attention use_sdpa \
-         keys_to_ignore_at_inference is_decoder",
+         tf_legacy_loss chunk_size_feed_forward pretraining_tp tp_plan base_model_tp_plan \
+         base_model_pp_plan base_model_ep_plan base_model_fsdp_plan attn_implementation \
+         _attn_implementation _attn_implementation_internal _attn_implementation_autoset \
+         experts_implementation _experts_implementation _experts_implementation_internal \
+         _flash_attn_2_enabled use_flash_attn use_flash_attention use_flash_attention_2 \
+         flash_attention use_sdpa keys_to_ignore_at_inference is_decoder",
     ),
     (
         "they say what a call of transformers gives back",
