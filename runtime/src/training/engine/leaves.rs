@@ -103,7 +103,7 @@ impl CommittedStage {
     /// Multiply-adds of the stage's projections for one token, as metered.
     fn macs_per_token(&self) -> u64 {
         let config = &self.stage().options().config;
-        let layers = self.layers.clone();
+        let layers = self.layers.start..self.layers.end;
         let of_layers: u64 = layers.map(|layer| config.layer_macs(layer as usize)).sum();
         let head = if self.stage().is_last() {
             (config.vocab * config.hidden) as u64
