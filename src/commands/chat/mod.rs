@@ -31,7 +31,8 @@ use prompt_input::PromptInput;
 
 In the conversation: /help lists what can be done. Ctrl-C stops an answer, Ctrl-D ends.")]
 pub struct ChatArgs {
-    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub.
+    /// A model folder, a GGUF file, a folder that `concord train` wrote, or owner/name of the
+    /// Hugging Face hub.
     #[arg(long, value_name = "DIR_OR_HUB_ID", required_unless_present = "server")]
     model: Option<String>,
     /// A PEFT folder with a LoRA adapter for the model.

@@ -49,7 +49,8 @@ const SLOW_MACS_PER_MICRO: u64 = 5_000;
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'")]
 pub struct ServeArgs {
-    /// A model folder, a folder that `concord train` wrote, or owner/name of the Hugging Face hub.
+    /// A model folder, a GGUF file, a folder that `concord train` wrote, or owner/name of the
+    /// Hugging Face hub.
     /// An adapter is served with the base model that it names.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: String,
