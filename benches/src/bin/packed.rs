@@ -74,7 +74,9 @@ fn main() -> anyhow::Result<()> {
                 let read = measured(&args, || read_memory(&device))?;
                 let pass = measured(&args, || pass(&device, &weights, &inputs))?;
                 let times = read.into_iter().chain(pass);
-                best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
+                best.iter_mut()
+                    .zip(times)
+                    .for_each(|(best, time)| *best = best.min(time));
             }
             for (clock, read, pass) in [("wall", best[0], best[2]), ("CPU", best[1], best[3])] {
                 let (rate, read) = (bytes as f64 / pass, READ_BYTES as f64 / read);
@@ -117,7 +119,10 @@ fn random_codes(seed: u64, [rows, cols]: [usize; 2]) -> Coded {
     let random = Philox::new(1, seed);
     let words = (0..(rows * cols).div_ceil(8) as u64).flat_map(|i| random.words(i));
     let q = words.flat_map(|word| [word as i16, (word >> 16) as i16]);
-    let q: Vec<i16> = q.map(|q| q.clamp(-32_639, 32_639)).take(rows * cols).collect();
+    let q: Vec<i16> = q
+        .map(|q| q.clamp(-32_639, 32_639))
+        .take(rows * cols)
+        .collect();
     Coded {
         rows,
         cols,
@@ -141,7 +146,9 @@ fn random_blocks(seed: u64, format: BlockFormat, shape: [usize; 2]) -> anyhow::R
         other => bail!("no random blocks of {}", other.name()),
     };
     for block in bytes.chunks_exact_mut(format.bytes()) {
-        scales.iter().for_each(|&at| block[at] = block[at] & 0x83 | high);
+        scales
+            .iter()
+            .for_each(|&at| block[at] = block[at] & 0x83 | high);
     }
     Ok(bytes.into())
 }
