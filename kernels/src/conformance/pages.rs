@@ -91,14 +91,7 @@ fn paged(
         };
         return sequences.iter().map(whole).collect();
     }
-    // Page i of sequence s is the (i * sequences + s)-th from the end.
-    let longest = lengths.iter().max();
-    let most = longest.map_or(0, |&len| len.div_ceil(PAGE_TOKENS));
-    let count = (most * lengths.len()) as u32;
-    let page = |s: usize, i: usize| count - 1 - (i * lengths.len() + s) as u32;
-    let tables: Vec<Vec<u32>> = (0..lengths.len())
-        .map(|s| (0..most).map(|i| page(s, i)).collect())
-        .collect();
+    let (tables, count) = tables(lengths);
     let mut pages = device.kv_pages(1, &shape, precision, count)?;
     let mut outputs = vec![Vec::new(); lengths.len()];
     let mut done = vec![0; lengths.len()];
@@ -142,6 +135,17 @@ fn paged(
         }
     }
     Ok(outputs)
+}
+
+/// The pages of each sequence, and how many there are: page i of sequence s is the
+/// (i * sequences + s)-th from the end.
+fn tables(lengths: &[usize]) -> (Vec<Vec<u32>>, u32) {
+    let longest = lengths.iter().max();
+    let most = longest.map_or(0, |&len| len.div_ceil(PAGE_TOKENS));
+    let count = (most * lengths.len()) as u32;
+    let page = |s: usize, i: usize| count - 1 - (i * lengths.len() + s) as u32;
+    let of = |s: usize| (0..most).map(|i| page(s, i)).collect();
+    ((0..lengths.len()).map(of).collect(), count)
 }
 
 /// The codes of each sequence.
