@@ -183,5 +183,9 @@ fn another_base_model_is_found() {
 #[test]
 fn a_folder_that_is_no_proof() {
     let empty = tempfile::tempdir().unwrap();
+    verify(empty.path(), &[]).refused(&["proof", "no such file or folder"]);
+    fs::create_dir(empty.path().join("proof")).unwrap();
     verify(empty.path(), &[]).refused(&["job.spec", "missing"]);
+    let outer = concord(["verify", arg(empty.path())]);
+    outer.refused(&["did you mean", "proof"]);
 }

@@ -13,7 +13,7 @@ pub const STEPS: u32 = 60;
 pub const MICROBATCHES: u32 = 6;
 /// The digest of the job's last step record: what every machine comes to, and what README.md shows.
 /// It changes with `ARITHMETIC_VERSION`, and with nothing else.
-pub const HASH: &str = "07c76c0e5c2d0b65e12be950a8e209dfe1fb18c76c1a6192480aa5960519313b";
+pub const HASH: &str = "60321dc8c2f71cb97058bf9da0cc27d6e412cc4971a49472aa11ab39e2a5012e";
 /// Sentences of the data.
 const SENTENCES: u64 = 2_000;
 

@@ -53,7 +53,7 @@ pub fn parts(
             objects.push(object(count, stage, &bytes));
         }
     }
-    let text = format!("\ntraining {}\n{}", in_words(run), table(HEADINGS, &rows));
+    let text = format!("\ntraining {}\n{}", in_words(model, run), table(HEADINGS, &rows));
     let object = json!({ "event": "training", "stages": objects });
     let mut parts = vec![(text, object)];
     if workers.is_empty() {
@@ -74,10 +74,12 @@ pub fn parts(
     Ok(parts)
 }
 
-fn in_words(run: &TrainingRun) -> String {
+fn in_words(model: &PlannedModel, run: &TrainingRun) -> String {
     let what = match &run.trainable {
         Trainable::Lora { rank, targets } => {
-            let projections = counted(targets.len() as u64, "projection");
+            let own = model.config.projections().into_iter();
+            let adapted = own.filter(|projection| targets.contains(projection));
+            let projections = counted(adapted.count() as u64, "projection");
             format!("a LoRA adapter of rank {rank} on {projections}")
         }
         Trainable::Full => "every weight".to_string(),
