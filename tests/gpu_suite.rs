@@ -99,7 +99,7 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
         // 4 kinds of numbers a case and shape; 2 groups of ranks, digests, fine-tunes, texts each.
         assert_eq!(
             result["checks"],
-            4 + 4 * (1 + 1 + 3 + 1) + 2 + 2 + 2 + 2,
+            4 + 4 * (1 + 1 + 6 + 1) + 2 + 2 + 2 + 2,
             "{result}"
         );
         assert_eq!(

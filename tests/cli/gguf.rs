@@ -80,7 +80,6 @@ fn one_text_and_one_job_hash_however_the_base_is_stored() {
             let (a, adapter_a) = train(&packed, folder.path(), "packed");
             let (b, adapter_b) = train(&plain, folder.path(), "unpacked");
             assert!(adapter_a == adapter_b, "{name}: the adapters differ");
-            // What is stored as F16 there is F32 in the folder: but here nothing is.
             for key in ["job", "record_digest", "loss"] {
                 assert_eq!(a[key], b[key], "{name}: {key}");
             }

@@ -10,6 +10,7 @@ mod gguf;
 mod job_file;
 mod logging;
 mod logits;
+mod one_model;
 mod own_head;
 mod plan;
 mod pool;

@@ -53,7 +53,11 @@ pub fn parts(
             objects.push(object(count, stage, &bytes));
         }
     }
-    let text = format!("\ntraining {}\n{}", in_words(model, run), table(HEADINGS, &rows));
+    let text = format!(
+        "\ntraining {}\n{}",
+        in_words(model, run),
+        table(HEADINGS, &rows)
+    );
     let object = json!({ "event": "training", "stages": objects });
     let mut parts = vec![(text, object)];
     if workers.is_empty() {
