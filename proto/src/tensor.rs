@@ -105,10 +105,15 @@ impl TensorHeader {
     /// # Errors
     /// A sentence, where they begin with none.
     pub fn peek(bytes: &[u8]) -> Result<(Self, usize), String> {
-        let mut rest = bytes.strip_prefix(&COMPACT).unwrap_or(bytes);
+        let compact = bytes.strip_prefix(&COMPACT);
+        let mut rest = compact.unwrap_or(bytes);
         let header = Self::deserialize(&mut rest).map_err(|error| format!("no tensor: {error}"))?;
         if header.shape.len() > crate::limits::RANK_MAX {
             return Err(format!("a tensor of rank {}", header.shape.len()));
+        }
+        // Another spelling would be a second address of the same numbers.
+        if compact.is_some() == (header.dtype == StoredDtype::F32) {
+            return Err(format!("{:?} numbers in the wrong frame", header.dtype));
         }
         Ok((header, bytes.len() - rest.len()))
     }
@@ -151,6 +156,8 @@ pub fn address_of(bytes: &[u8]) -> Digest {
 /// ```
 pub struct AddressHasher {
     hasher: Hasher,
+    /// Of the bytes as they are: what a compact tensor that is not whole has as its address.
+    plain: Hasher,
     state: HasherState,
 }
 
@@ -167,7 +174,7 @@ enum HasherState {
         /// Bytes of elements that are still to come.
         left: u64,
     },
-    /// A compact tensor with bytes beyond its shape, or without a header: it has no address.
+    /// A compact tensor with bytes beyond its shape, or without a header: bytes like others.
     Broken,
 }
 
@@ -175,6 +182,7 @@ impl Default for AddressHasher {
     fn default() -> Self {
         Self {
             hasher: Hasher::new(Domain::Blob),
+            plain: Hasher::new(Domain::Blob),
             state: HasherState::Beginning(Vec::new()),
         }
     }
@@ -191,25 +199,30 @@ impl AddressHasher {
         match &mut self.state {
             HasherState::Plain => self.hasher.update(bytes),
             HasherState::Beginning(first) => {
-                first.extend_from_slice(bytes);
+                let room = Self::PREFIX_BYTES_MAX - first.len();
+                let (head, rest) = bytes.split_at(room.min(bytes.len()));
+                first.extend_from_slice(head);
                 if first.len() >= Self::PREFIX_BYTES_MAX || !Self::may_be_compact(first) {
                     self.begin();
+                    self.update(rest);
                 }
             }
-            HasherState::Compact { .. } => self.widen(bytes),
-            HasherState::Broken => {}
+            HasherState::Compact { .. } => {
+                self.plain.update(bytes);
+                self.widen(bytes);
+            }
+            HasherState::Broken => self.plain.update(bytes),
         }
     }
 
-    /// The address of all bytes added; zeros for a compact tensor that is not whole, which is the
-    /// address of nothing.
+    /// The address of all bytes added. A compact tensor that is not whole is bytes like others.
     pub fn finish(mut self) -> Digest {
         if let HasherState::Beginning(_) = self.state {
             self.begin();
         }
         match self.state {
             HasherState::Plain | HasherState::Compact { left: 0, .. } => self.hasher.finish(),
-            _ => Digest::default(),
+            _ => self.plain.finish(),
         }
     }
 
@@ -228,6 +241,7 @@ impl AddressHasher {
             self.hasher.update(&first);
             return;
         }
+        self.plain.update(&first);
         let header = TensorHeader::peek(&first);
         let compact = header.ok().and_then(|(header, prefix)| {
             let left = header.element_bytes()?;

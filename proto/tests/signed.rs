@@ -176,7 +176,7 @@ fn an_address_does_not_depend_on_the_pieces() {
 }
 
 #[test]
-fn a_compact_tensor_that_is_not_whole_has_no_address() {
+fn a_compact_tensor_that_is_not_whole_is_bytes_like_others() {
     let header = TensorHeader {
         dtype: StoredDtype::F16,
         shape: vec![3],
@@ -187,14 +187,21 @@ fn a_compact_tensor_that_is_not_whole_has_no_address() {
         shape: vec![3],
     };
     assert_eq!(address_of(&blob), wide.digest(&[0; 12]));
-    let nothing = Digest::default();
-    for piece in [1, 1_000] {
-        assert_eq!(in_pieces(&blob[..blob.len() - 1], piece), nothing);
-        assert_eq!(in_pieces(&[&blob[..], &[0]].concat(), piece), nothing);
-        assert_eq!(in_pieces(&blob[..20], piece), nothing);
-        // Not a short format: it would be a second spelling of the plain blob.
-        let second = [&COMPACT[..], &wide.blob(&[0; 12])].concat();
-        assert_eq!(in_pieces(&second, piece), nothing);
+    // Not a short format, or a short one without the mark: second spellings of the same numbers.
+    let second = [&COMPACT[..], &wide.blob(&[0; 12])].concat();
+    let unmarked = blob[COMPACT.len()..].to_vec();
+    let longer = [&blob[..], &[0]].concat();
+    for bytes in [
+        &blob[..blob.len() - 1],
+        &longer,
+        &blob[..20],
+        &second,
+        &unmarked,
+    ] {
+        for piece in [1, 7, 1_000] {
+            assert_eq!(in_pieces(bytes, piece), Digest::of(Domain::Blob, bytes));
+        }
+        assert!(TensorHeader::split(bytes).is_err());
     }
 }
 

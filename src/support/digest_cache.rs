@@ -1,8 +1,9 @@
 //! Digests of the tensors of large models, kept beside the weights: reading and hashing all of a
 //! model takes as long as computing with it for a while.
 //!
-//! What is kept holds for a file of the same length that was changed last at the same time. It is
-//! not believed for more than a name: who reads a tensor holds its bytes against the digest.
+//! What is kept holds for the same file, of the same length, that was changed last at the same time.
+//! It is believed where a name is needed, by workers that hold each tensor's bytes against it; what
+//! is compared with a proof or a receipt is hashed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -39,6 +40,10 @@ struct FileDigests {
     bytes: u64,
     /// In nanoseconds since 1970.
     modified: u64,
+    /// Device, inode and time of the last change of the inode, where the system has them: a copy
+    /// that keeps times is another file.
+    #[serde(default)]
+    identity: [i64; 4],
     tensors: BTreeMap<String, String>,
 }
 
@@ -55,8 +60,7 @@ impl DigestCache {
         let path = (bytes >= least).then(|| folder.dir().join(FILE));
         let mut kept = path.as_deref().and_then(read).unwrap_or_default();
         let files = stands.into_iter().map(|(name, mut now)| {
-            let same =
-                |kept: &FileDigests| (kept.bytes, kept.modified) == (now.bytes, now.modified);
+            let same = |kept: &FileDigests| kept.stands() == now.stands();
             if let Some(kept) = kept.remove(&name).filter(same) {
                 now.tensors = kept.tensors;
             }
@@ -94,6 +98,28 @@ impl DigestCache {
     }
 }
 
+impl FileDigests {
+    fn stands(&self) -> (u64, u64, [i64; 4]) {
+        (self.bytes, self.modified, self.identity)
+    }
+}
+
+#[cfg(unix)]
+fn identity(found: &fs::Metadata) -> [i64; 4] {
+    use std::os::unix::fs::MetadataExt;
+    [
+        found.dev().cast_signed(),
+        found.ino().cast_signed(),
+        found.ctime(),
+        found.ctime_nsec(),
+    ]
+}
+
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> [i64; 4] {
+    [0; 4]
+}
+
 /// The name of a file in its folder.
 fn name(file: &Path) -> Option<&str> {
     file.file_name()?.to_str()
@@ -106,6 +132,7 @@ fn stands(file: &Path) -> Option<(String, FileDigests)> {
     let digests = FileDigests {
         bytes: found.len(),
         modified: u64::try_from(modified.as_nanos()).ok()?,
+        identity: identity(&found),
         tensors: BTreeMap::new(),
     };
     Some((name(file)?.to_string(), digests))

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::expert_fields::{ALL_EXPERTS_MAX, EXPERTS_MAX};
 use super::parse::{HEAD_DIM_MAX, HEADS_MAX, HIDDEN_MAX, INTERMEDIATE_MAX, LAYERS_MAX, VOCAB_MAX};
 use super::rope::POSITIONS_MAX;
-use super::{DecoderConfig, ExpertsShape, Rope, RopeScaling};
+use super::{DecoderConfig, ExpertsShape, Family, FusedQkv, Rope, RopeScaling};
 use crate::error::ModelError;
 use crate::json::shown;
 
@@ -78,7 +78,16 @@ impl DecoderConfig {
     /// # Ok::<(), concord_models::ModelError>(())
     /// ```
     pub fn canonical(&self) -> String {
-        serde_json::to_string(self).expect("it has strings, numbers and lists alone")
+        // Families whose parts have the same names differ in nothing but the other fields.
+        let parts = self.parts();
+        let mut alike = Family::ALL
+            .into_iter()
+            .filter(|family| family.parts() == parts);
+        let named = Self {
+            family: alike.next().unwrap_or(self.family),
+            ..self.clone()
+        };
+        serde_json::to_string(&named).expect("it has strings, numbers and lists alone")
     }
 
     /// Reads the one text of a configuration. Whoever wrote it is not trusted: it is checked as a
@@ -123,6 +132,9 @@ impl DecoderConfig {
         }
         if !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
             return Err("must have kv_heads that divide heads, and an even head_dim".to_string());
+        }
+        if self.fused_qkv == Some(FusedQkv::Heads) && self.heads != self.kv_heads {
+            return Err("must have as many key heads as query heads where they are fused".into());
         }
         let rotated = self.rotary_dim.unwrap_or(self.head_dim);
         if rotated > self.head_dim || rotated < 2 || !rotated.is_multiple_of(2) {

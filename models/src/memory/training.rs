@@ -199,7 +199,11 @@ fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
         }
         Trainable::Full | Trainable::Nothing => 0,
     };
-    ends + attention + head_norms + feed_forward + low
+    // What goes to each chosen expert as codes, and what comes back as f32.
+    let experts = config.experts.as_ref().map_or(0, |experts| {
+        6 * experts.chosen as u64 * hidden + 4 * experts.count as u64
+    });
+    ends + attention + head_norms + feed_forward + low + experts
 }
 
 /// Bytes for each token that the backward pass of a layer comes and goes with: gradients between

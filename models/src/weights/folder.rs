@@ -83,10 +83,13 @@ impl ModelFolder {
     /// Opens a GGUF file; `named` is what the user named, which may be its folder.
     fn open_gguf(named: &Path, file: &Path) -> Result<Self, ModelError> {
         let gguf = GgufModel::open(file)?;
+        // Also where a config.json beside it is read: of another architecture the tensors lie
+        // otherwise.
+        let metadata = gguf.config()?;
         let (config, config_json) = match named.join("config.json").is_file() {
             true => DecoderConfig::read(named)?,
             false => {
-                let mut text = serde_json::to_string_pretty(&Value::Object(gguf.config()?))
+                let mut text = serde_json::to_string_pretty(&Value::Object(metadata))
                     .map_err(ModelError::json(file))?;
                 text.push('\n');
                 (DecoderConfig::from_metadata(file, &text)?, text)

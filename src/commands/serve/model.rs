@@ -56,7 +56,7 @@ impl ModelToServe {
         let tokenizer = folder.tokenizer()?;
         let tokenizer_notes = tokenizer.notes().to_vec();
         tokenizer.check(config.vocab)?;
-        let mut blobs = BlobSet::default();
+        let mut blobs = BlobSet::believing_kept_digests();
         let model = blobs.model(&folder)?;
         let deployment = Deployment {
             arithmetic: ARITHMETIC_VERSION,

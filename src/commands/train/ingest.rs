@@ -71,7 +71,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
     }
     let folder = ModelFolder::open(&path)?;
     folder.check_training()?;
-    let mut blobs = BlobSet::default();
+    let mut blobs = BlobSet::believing_kept_digests();
     let model = blobs.model(&folder)?;
     let (data, mut told) = data_manifest(job, &folder, &mut blobs, output)?;
     if job.adapter_is_assumed {

@@ -285,6 +285,9 @@ impl Fields<'_> {
             let factor =
                 factor.ok_or_else(|| self.bad("rope.scaling.factor", "it must be there"))?;
             rope.insert("factor".to_string(), factor);
+            if let Some(original) = self.number("rope.scaling.original_context_length")? {
+                rope.insert("original_max_position_embeddings".to_string(), original);
+            }
         }
         Ok(Value::Object(rope))
     }

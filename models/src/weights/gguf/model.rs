@@ -169,11 +169,12 @@ impl GgufModel {
             });
         }
         let cols = shape.last().copied().unwrap_or(1);
+        let first = shape.first().copied().unwrap_or(1);
         let head_rows = match home.order {
             RowOrder::Same => None,
             // A bias is a row of numbers, whose order is that of the rows of its weight.
-            RowOrder::QueryHeads => Some(shape[0] / heads[0].max(1)),
-            RowOrder::KeyHeads => Some(shape[0] / heads[1].max(1)),
+            RowOrder::QueryHeads => Some(first / heads[0].max(1)),
+            RowOrder::KeyHeads => Some(first / heads[1].max(1)),
         };
         Ok(GgufRows {
             format,

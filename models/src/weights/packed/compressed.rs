@@ -49,6 +49,9 @@ fn open_packed<'a>(
     let &[Some(rows), Some(cols)] = dims.as_slice() else {
         return Err(stated.bad("a dimension is below 0 or too large"));
     };
+    if rows == 0 || cols == 0 {
+        return Err(stated.bad("a dimension is 0"));
+    }
     let words = cols.checked_mul(bits as usize);
     let words = words.ok_or_else(|| stated.bad("its bits cannot be counted"))?;
     let words = words.div_ceil(32);
