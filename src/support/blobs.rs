@@ -252,8 +252,8 @@ fn tensor_digest(
     name: &str,
     header: &TensorHeader,
 ) -> anyhow::Result<Digest> {
-    // Loading refuses what is not finite: better here than in the middle of a job. What is packed is
-    // loaded below, and once is enough.
+    // Loading refuses what is not finite: better here than in the middle of a job. What is packed
+    // is loaded below, and once is enough.
     if !folder.is_packed(name) {
         folder.load_rows(name, &mut |_, _| Ok(()))?;
     }

@@ -44,8 +44,8 @@ pub fn serving(config: &DecoderConfig) -> ServingProfile {
     }
 }
 
-/// Multiply-adds of a token in the matrices of a layer. Where layers differ, the planner counts with
-/// the largest.
+/// Multiply-adds of a token in the matrices of a layer. Where layers differ, the planner counts
+/// with the largest.
 fn layer_weights(config: &DecoderConfig) -> u64 {
     let layers = (0..config.layers).map(|layer| config.layer_macs(layer));
     layers.max().unwrap_or(0)

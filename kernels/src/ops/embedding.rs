@@ -21,8 +21,8 @@ impl Device {
         tensor(&shape, reference::embedding::forward(&table, hidden, &ids))
     }
 
-    /// As [`Self::embedding`], of a table that stays packed: its numbers, of the rows that are asked
-    /// for.
+    /// As [`Self::embedding`], of a table that stays packed: its numbers, of the rows that are
+    /// asked for.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

@@ -1,6 +1,7 @@
 //! The activation of the feed-forward layer, by its name.
 
 use concord_kernels::ops::Activation;
+use serde::{Deserialize, Serialize};
 
 use super::fields::ConfigFields;
 use crate::error::ModelError;
@@ -32,4 +33,17 @@ pub(super) fn read(
             path: fields.path.to_path_buf(),
             found: name.to_string(),
         })
+}
+
+/// How an [`Activation`] is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Activation")]
+pub(super) enum ActivationText {
+    Silu,
+    Gelu,
+    GeluTanh,
+    QuickGelu,
+    Relu,
+    ReluSquared,
+    ClampedSwiglu { alpha: f32, limit: f32 },
 }

@@ -5,59 +5,12 @@
 //! in one order; floats are the shortest decimals that read back to the same bits. The tokens that
 //! begin and end a text are not in it.
 
-use concord_kernels::ops::Activation;
-use serde::{Deserialize, Serialize};
-
 use super::expert_fields::{ALL_EXPERTS_MAX, EXPERTS_MAX};
 use super::parse::{HEAD_DIM_MAX, HEADS_MAX, HIDDEN_MAX, INTERMEDIATE_MAX, LAYERS_MAX, VOCAB_MAX};
 use super::rope::POSITIONS_MAX;
 use super::{DecoderConfig, ExpertsShape, Family, FusedQkv, Rope, RopeScaling};
 use crate::error::ModelError;
 use crate::json::shown;
-
-/// How an [`Activation`] is written.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Activation")]
-pub(super) enum ActivationText {
-    Silu,
-    Gelu,
-    GeluTanh,
-    QuickGelu,
-    Relu,
-    ReluSquared,
-    ClampedSwiglu { alpha: f32, limit: f32 },
-}
-
-/// How the names of experts are written: by the family that had them first.
-pub(super) mod expert_names {
-    use serde::{Deserialize, Deserializer, Serializer, de, ser};
-
-    use crate::config::ExpertNames;
-
-    const ALL: [(&str, ExpertNames); 3] = [
-        ("qwen", ExpertNames::QWEN),
-        ("mixtral", ExpertNames::MIXTRAL),
-        ("gpt_oss", ExpertNames::GPT_OSS),
-    ];
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        names: &ExpertNames,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let known = ALL.iter().find(|(_, known)| known == names);
-        let (name, _) = known.ok_or_else(|| ser::Error::custom("names that no family has"))?;
-        serializer.serialize_str(name)
-    }
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<ExpertNames, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let known = ALL.iter().find(|(known, _)| *known == name);
-        let known = known.map(|(_, names)| *names);
-        known.ok_or_else(|| de::Error::custom("experts by names that no family has"))
-    }
-}
 
 impl DecoderConfig {
     /// The one text of this configuration.
@@ -71,7 +24,8 @@ impl DecoderConfig {
     ///     "max_position_embeddings": 32
     /// }"#;
     /// let short = DecoderConfig::from_json(text)?;
-    /// let whole = text.replacen('{', r#"{"head_dim": 16, "rope_theta": 1e4, "bos_token_id": 3,"#, 1);
+    /// let more = r#"{"head_dim": 16, "rope_theta": 1e4, "bos_token_id": 3,"#;
+    /// let whole = text.replacen('{', more, 1);
     /// let whole = DecoderConfig::from_json(&whole)?;
     /// assert_eq!(short.canonical(), whole.canonical());
     /// assert_eq!(DecoderConfig::from_canonical(&short.canonical())?.hidden, 64);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecoderConfig, Projection, canonical};
+use super::{DecoderConfig, Projection};
 
 /// What a router makes of its logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,37 @@ impl ExpertNames {
     };
 }
 
+/// How the names of experts are written: by the family that had them first.
+mod expert_names {
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    use super::ExpertNames;
+
+    const ALL: [(&str, ExpertNames); 3] = [
+        ("qwen", ExpertNames::QWEN),
+        ("mixtral", ExpertNames::MIXTRAL),
+        ("gpt_oss", ExpertNames::GPT_OSS),
+    ];
+
+    pub(super) fn serialize<S: Serializer>(
+        names: &ExpertNames,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let known = ALL.iter().find(|(_, known)| known == names);
+        let (name, _) = known.ok_or_else(|| ser::Error::custom("names that no family has"))?;
+        serializer.serialize_str(name)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<ExpertNames, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = ALL.iter().find(|(known, _)| *known == name);
+        let known = known.map(|(_, names)| *names);
+        known.ok_or_else(|| de::Error::custom("experts by names that no family has"))
+    }
+}
+
 /// The experts of a decoder.
 ///
 /// Invariants, checked when it is read: there are at least as many experts as are chosen, and the
@@ -112,7 +143,7 @@ pub struct ExpertsShape {
     /// Layers that have none of all this, but the feed-forward layer of other decoders.
     pub dense_layers: Vec<usize>,
     /// What all is called.
-    #[serde(with = "canonical::expert_names")]
+    #[serde(with = "expert_names")]
     pub names: ExpertNames,
 }
 

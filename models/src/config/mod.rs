@@ -110,7 +110,7 @@ pub struct DecoderConfig {
     /// Whether the feed-forward layer has a gate.
     pub gated: bool,
     /// The function of its gate, or of its up projection where there is no gate.
-    #[serde(with = "canonical::ActivationText")]
+    #[serde(with = "activation::ActivationText")]
     pub activation: Activation,
     /// The norm that q and k pass before RoPE.
     pub qk_norm: Option<QkNorm>,

@@ -122,8 +122,8 @@ impl ModelHub {
     }
 }
 
-/// The folder of a repository in the cache, or a GGUF file of it. huggingface_hub notes the commits of branches, and has
-/// no note where a commit itself was asked for.
+/// The folder of a repository in the cache, or a GGUF file of it. huggingface_hub notes the commits
+/// of branches, and has no note where a commit itself was asked for.
 fn cached(cache: &Cache, name: &RepoName) -> Option<PathBuf> {
     let repo = cache.repo(repo_at(name, &name.revision));
     let file = name.file.as_deref().unwrap_or(CONFIG);
@@ -223,19 +223,29 @@ impl Fetch<'_> {
         }
         let repo = self.api.repo(self.repo.clone());
         let mut reached = 0;
+        let mut has_begun_anew = false;
         loop {
-            let mut done_bytes = 0;
+            let (mut done_bytes, mut total_bytes) = (0, 0);
             let report = Report {
                 file,
                 done_bytes: &mut done_bytes,
-                total_bytes: 0,
+                total_bytes: &mut total_bytes,
                 progress,
             };
             match repo.download_with_progress(file, report) {
-                Ok(path) => return Ok(path),
+                Ok(path) if is_of(&path, total_bytes) => return Ok(path),
+                // A part that was left, and a first request that failed: hf-hub then takes the whole
+                // file behind the part.
+                Ok(path) if !has_begun_anew => {
+                    has_begun_anew = true;
+                    forget(&path).map_err(|why| format!("cannot remove {file}: {why}"))?;
+                }
+                Ok(_) => return Err(format!("{file} came with another length than it has")),
                 // Over a link that breaks off now and then a large file comes in many pieces.
                 Err(_) if done_bytes > reached => reached = done_bytes,
-                Err(_) if self.drop_whole_part(&repo.url(file)) => {}
+                Err(_) if !has_begun_anew && self.drop_whole_part(&repo.url(file)) => {
+                    has_begun_anew = true;
+                }
                 Err(error) => {
                     let reason = (self.explain)(&error);
                     return Err(format!(
@@ -280,17 +290,32 @@ fn gguf_files(files: &[&str]) -> String {
     }
 }
 
+/// Whether a file has so many bytes.
+fn is_of(path: &Path, bytes: u64) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.len() == bytes)
+}
+
+/// Removes a file of the cache, and what its link leads to.
+fn forget(path: &Path) -> std::io::Result<()> {
+    let blob = fs::canonicalize(path)?;
+    fs::remove_file(path)?;
+    match blob == path {
+        true => Ok(()),
+        false => fs::remove_file(blob),
+    }
+}
+
 /// Turns hf-hub's steps into [`Download`]s.
 struct Report<'a> {
     file: &'a str,
     done_bytes: &'a mut u64,
-    total_bytes: u64,
+    total_bytes: &'a mut u64,
     progress: &'a mut dyn FnMut(Download),
 }
 
 impl Progress for Report<'_> {
     fn init(&mut self, size: usize, _file: &str) {
-        (*self.done_bytes, self.total_bytes) = (0, size as u64);
+        (*self.done_bytes, *self.total_bytes) = (0, size as u64);
     }
 
     fn update(&mut self, size: usize) {
@@ -298,7 +323,7 @@ impl Progress for Report<'_> {
         (self.progress)(Download {
             file: self.file,
             done_bytes: *self.done_bytes,
-            total_bytes: self.total_bytes,
+            total_bytes: *self.total_bytes,
         });
     }
 

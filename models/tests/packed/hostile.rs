@@ -169,13 +169,11 @@ fn what_no_gguf_file_may_say() {
             with(&|file| file.tensor("x", &[1 << 40, 1 << 20], 2, vec![])),
             ["`x`", "cut short"],
         ),
-        (
-            with(&|file| file.tensor("x", &[2, 100], 12, vec![])),
-            ["`x`", "whole blocks"],
-        ),
     ] {
         refuses(&bytes, &parts);
     }
+    let ragged = with(&|file| file.tensor("x", &[2, 100], 12, vec![]));
+    refuses(&ragged, &["`x`", "whole blocks"]);
 }
 
 #[test]

@@ -59,8 +59,8 @@ impl Rows<'_> {
 /// The product, see [`super::matmul`].
 ///
 /// # Safety
-/// The machine has AVX-512 VNNI; the strides stay within the codes, B's depth stride being 1; `output`
-/// has `a.rows` by `b.rows` elements that nobody else writes.
+/// The machine has AVX-512 VNNI; the strides stay within the codes, B's depth stride being 1;
+/// `output` has `a.rows` by `b.rows` elements that nobody else writes.
 pub(super) unsafe fn matmul(
     cpu: Option<&Cpu>,
     a: &Operand<'_>,

@@ -66,7 +66,8 @@ struct Ready<'a> {
 ///
 /// # Safety
 /// The machine has the instruction set of `M`; the strides stay within the codes; `output`
-/// has `a.rows` by `b.rows` elements that nobody else writes, and neither it nor the depth is empty.
+/// has `a.rows` by `b.rows` elements that nobody else writes, and neither it nor the depth is
+/// empty.
 pub(super) unsafe fn matmul<M: Micro>(
     cpu: Option<&Cpu>,
     a: &Operand<'_>,

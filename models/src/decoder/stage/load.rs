@@ -1,16 +1,16 @@
 //! Making a stage from its tensors, and putting new values into it.
 
 mod experts;
+mod rope;
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::AttentionShape;
 use concord_kernels::packed::{BlockFormat, PackedRows, SharedBytes};
-use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::{Stage, StageOptions};
-use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, Rope, RopeScaling, SINKS};
+use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, SINKS};
 use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
 use crate::decoder::dense::{Dense, Widening};
@@ -63,7 +63,7 @@ impl Stage {
             .clone()
             .map(|layer| loader.block(layer))
             .collect::<Result<_, _>>()?;
-        let ropes = rope_tables(config, options.positions).into_iter();
+        let ropes = rope::rope_tables(config, options.positions).into_iter();
         let ropes = ropes.map(|table| options.device.place_rope(table));
         let ropes = ropes.collect::<Result<_, KernelError>>()?;
         Ok(Self {
@@ -452,78 +452,4 @@ impl Loader<'_> {
 /// The module `part` of a layer.
 fn named(config: &DecoderConfig, layer: u32, part: &str) -> String {
     format!("{}.{layer}.{part}", config.parts().layers)
-}
-
-/// The rotary tables, in the order of [`DecoderConfig::rope_of`].
-fn rope_tables(config: &DecoderConfig, positions: usize) -> Vec<RopeTable> {
-    let ropes = [Some(&config.rope), config.local_rope.as_ref()];
-    let table = |rope: &Rope| {
-        let rotated = config.rotary_dim.unwrap_or(config.head_dim);
-        let scaling = frequency_scaling(&rope.scaling, positions);
-        RopeTable {
-            head_dim: config.head_dim,
-            pairs: match config.rope_neighbours {
-                true => RopePairs::Neighbours,
-                false => RopePairs::Halves,
-            },
-            ..RopeTable::new(rotated, rope.theta, scaling, positions)
-        }
-    };
-    ropes.into_iter().flatten().map(table).collect()
-}
-
-/// `longest` positions are declared for the job or the deployment: scalings that depend on the
-/// length of a sequence in transformers depend on that here, so that no key changes its meaning
-/// while a sequence grows.
-fn frequency_scaling(scaling: &RopeScaling, longest: usize) -> FrequencyScaling {
-    match scaling {
-        RopeScaling::None => FrequencyScaling::None,
-        RopeScaling::Linear { factor } => FrequencyScaling::Linear { factor: *factor },
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_positions,
-        } => FrequencyScaling::Llama3 {
-            factor: *factor,
-            low_freq_factor: *low_freq_factor,
-            high_freq_factor: *high_freq_factor,
-            original_max_positions: *original_max_positions as f64,
-        },
-        RopeScaling::Dynamic {
-            factor,
-            original_max_positions,
-        } => FrequencyScaling::Dynamic {
-            factor: *factor,
-            original_max_positions: *original_max_positions as f64,
-            longest: longest as f64,
-        },
-        RopeScaling::Yarn {
-            factor,
-            original_max_positions,
-            beta_fast,
-            beta_slow,
-            truncate,
-            attention_factor,
-        } => FrequencyScaling::Yarn {
-            factor: *factor,
-            original_max_positions: *original_max_positions as f64,
-            beta_fast: *beta_fast,
-            beta_slow: *beta_slow,
-            truncate: *truncate,
-            attention_factor: *attention_factor,
-        },
-        RopeScaling::LongRope {
-            short,
-            long,
-            original_max_positions,
-            attention_factor,
-        } => FrequencyScaling::LongRope {
-            factors: match longest > *original_max_positions {
-                true => long.clone(),
-                false => short.clone(),
-            },
-            attention_factor: *attention_factor,
-        },
-    }
 }
