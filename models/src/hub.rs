@@ -63,10 +63,11 @@ pub struct Download<'a> {
 
 impl ModelHub {
     /// The folder of a model, or its GGUF file. An existing one is taken as it is; anything else
-    /// must be `owner/name` or `owner/name@revision`, whose configuration, tokenizer and safetensors
-    /// weights are downloaded where the cache lacks them; or such a name and `/FILE.gguf`, of which
-    /// that file is, with the other parts of its model. All files are of one commit. When the
-    /// server does not give it, or may not be asked, the commit that was fetched last is used.
+    /// must be `owner/name` or `owner/name@revision`, whose configuration, tokenizer and
+    /// safetensors weights are downloaded where the cache lacks them; or such a name and
+    /// `/FILE.gguf`, of which that file is, with the other parts of its model. All files are of one
+    /// commit. When the server does not give it, or may not be asked, the commit that was fetched
+    /// last is used.
     ///
     /// Blocks. `progress` is called often.
     ///

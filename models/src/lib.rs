@@ -2,7 +2,8 @@
 //! adapters and weights out.
 //!
 //! [`config`] and [`weights`] read a model's folder or its GGUF file, [`decoder`] computes any run
-//! of its layers, [`generate`] draws tokens, [`train`] updates what is trained, [`peft`] and [`export`] write it.
+//! of its layers, [`generate`] draws tokens, [`train`] updates what is trained, [`peft`] and
+//! [`export`] write it.
 //! A model whose weights come from a counter, and three tokens of it:
 //!
 //! ```

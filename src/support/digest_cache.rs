@@ -2,8 +2,8 @@
 //! model takes as long as computing with it for a while.
 //!
 //! What is kept holds for the same file, of the same length, that was changed last at the same
-//! time. It is believed where a name is needed, by workers that hold each tensor's bytes against it; what
-//! is compared with a proof or a receipt is hashed.
+//! time. It is believed where a name is needed, by workers that hold each tensor's bytes against
+//! it; what is compared with a proof or a receipt is hashed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -234,8 +234,8 @@ impl Fetch<'_> {
             };
             match repo.download_with_progress(file, report) {
                 Ok(path) if is_of(&path, total_bytes) => return Ok(path),
-                // A part that was left, and a first request that failed: hf-hub then takes the whole
-                // file behind the part.
+                // A part that was left, and a first request that failed: hf-hub then puts the
+                // whole file behind the part.
                 Ok(path) if !has_begun_anew => {
                     has_begun_anew = true;
                     forget(&path).map_err(|why| format!("cannot remove {file}: {why}"))?;
