@@ -285,7 +285,7 @@ pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 
 /// The numbers of f16 elements as they lie in a file, little-endian: exact. Converted in slices,
 /// for which processors have instructions.
-pub fn widen_f16(bytes: &[u8]) -> Vec<f32> {
+fn widen_f16(bytes: &[u8]) -> Vec<f32> {
     const SLICE: usize = 2_048;
     let mut wide = vec![0.0; bytes.len() / 2];
     let mut halves = [f16::ZERO; SLICE];

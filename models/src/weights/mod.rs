@@ -14,7 +14,7 @@ mod shards;
 mod unused;
 
 pub use blocks::BlockMatrix;
-pub use file::{TensorFile, widen_f16};
+pub use file::TensorFile;
 pub use folder::{ModelFolder, TakeBytes};
 #[cfg(feature = "hub")]
 pub(crate) use gguf::gguf_parts;
