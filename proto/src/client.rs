@@ -19,6 +19,8 @@ pub struct ModelProfile {
     /// Bytes of the embedding.
     pub embed_bytes: u64,
     pub head_bytes: u64,
+    /// Bytes that both ends count, and a stage with both ends holds once.
+    pub shared_bytes: u64,
     /// Bytes of values, moments and gradients of the trained tensors of one layer.
     pub layer_state_bytes: u64,
     /// Bytes that one microbatch in flight takes in one layer.
@@ -68,7 +70,7 @@ pub struct RunOptions {
     pub audit_rate_new: u64,
     /// Rate of canaries among the audits, `p * 2^32`.
     pub canary_rate: u64,
-    /// Whether activations are computed again in the backward pass rather than stored.
+    /// Whether layers are computed again in the backward pass: of each, what enters it is kept.
     pub recompute: bool,
 }
 

@@ -172,7 +172,7 @@ pub struct Assignment {
     pub state: Digest,
     /// Where each worker of the plan is reached, in the plan's order.
     pub endpoints: Vec<String>,
-    /// Whether activations are computed again in the backward pass rather than stored.
+    /// Whether layers are computed again in the backward pass: of each, what enters it is kept.
     pub recompute: bool,
     /// How many microbatches may be in flight in one pipeline.
     pub depth: u32,

@@ -1,13 +1,15 @@
 //! The blob of a tensor, whose address is that of its numbers.
 //!
-//! Numbers can be written down as f32 or shorter; a model is the same one either way. So a tensor
-//! in another format than f32 has the address of the blob of the same numbers as f32: a job whose
-//! model is a bf16 checkpoint is the job whose model is that checkpoint saved as f32. What is
-//! stored and sent is the short form.
+//! Numbers can be written down as f32 or shorter, down to blocks of some bits a number; a model is
+//! the same one either way. So a tensor in another format than f32 has the address of the blob of
+//! the same numbers as f32: a job whose model is a bf16 checkpoint is the job whose model is that
+//! checkpoint saved as f32, and one on a GGUF file is that on the numbers that its blocks mean.
+//! What is stored and sent is the short form.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use concord_formats::BlockFormat;
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
 use crate::canonical;
 use crate::crypto::{Digest, Domain, Hasher};
@@ -15,50 +17,25 @@ use crate::crypto::{Digest, Domain, Hasher};
 /// What the blob of a tensor begins with whose elements are not f32. No other blob begins so.
 pub const COMPACT: [u8; 16] = *b"concord compact:";
 
-/// How the elements of a stored tensor are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum StoredDtype {
-    /// IEEE binary32, little-endian.
-    F32,
-    /// IEEE binary16.
-    F16,
-    /// The upper half of a binary32.
-    Bf16,
-}
-
-impl StoredDtype {
-    /// Bytes of an element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
+/// The numbers of whole blocks.
+///
+/// # Panics
+/// Where `elements` are no whole blocks.
+pub fn numbers(format: BlockFormat, elements: &[u8]) -> Vec<f32> {
+    if format == BlockFormat::F16 {
+        return widened_f16(elements);
     }
-
-    /// The numbers of whole elements: exact.
-    pub fn widened(self, elements: &[u8]) -> Vec<f32> {
-        match self {
-            Self::F32 => {
-                let words = elements.as_chunks().0.iter();
-                words.map(|word| f32::from_le_bytes(*word)).collect()
-            }
-            Self::F16 => widened_f16(elements),
-            Self::Bf16 => {
-                let halves = elements.as_chunks().0.iter();
-                halves
-                    .map(|half| bf16::from_le_bytes(*half).to_f32())
-                    .collect()
-            }
-        }
-    }
+    let mut numbers = vec![0.0; elements.len() / format.bytes() * format.elements()];
+    format.decode(elements, &mut numbers);
+    numbers
 }
 
 /// What precedes the elements in the blob of a tensor, so that its address binds the shape.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct TensorHeader {
     /// How the elements are written.
-    pub dtype: StoredDtype,
-    /// Row-major shape.
+    pub dtype: BlockFormat,
+    /// Row-major shape; a row, along the last axis, is whole blocks.
     pub shape: Vec<u64>,
 }
 
@@ -81,18 +58,21 @@ impl TensorHeader {
     pub fn prefix(&self) -> Vec<u8> {
         let header = canonical::encode(self);
         match self.dtype {
-            StoredDtype::F32 => header,
+            BlockFormat::F32 => header,
             _ => [&COMPACT[..], &header].concat(),
         }
     }
 
-    /// Bytes of all elements, or nothing where the product overflows.
+    /// Bytes of all elements, or nothing where they cannot be counted or a row is no whole number
+    /// of blocks.
     pub fn element_bytes(&self) -> Option<u64> {
-        let count = self
-            .shape
-            .iter()
-            .try_fold(1u64, |product, &dim| product.checked_mul(dim))?;
-        count.checked_mul(self.dtype.bytes())
+        let (cols, rows) = match self.shape.split_last() {
+            Some((cols, rows)) => (*cols, rows),
+            None => (1, &[][..]),
+        };
+        let row = self.dtype.row_bytes(usize::try_from(cols).ok()?)?;
+        let mut dims = rows.iter();
+        dims.try_fold(row as u64, |bytes, &dim| bytes.checked_mul(dim))
     }
 
     /// The blob of a tensor: the prefix, then the elements.
@@ -112,7 +92,7 @@ impl TensorHeader {
             return Err(format!("a tensor of rank {}", header.shape.len()));
         }
         // Another spelling would be a second address of the same numbers.
-        if compact.is_some() == (header.dtype == StoredDtype::F32) {
+        if compact.is_some() == (header.dtype == BlockFormat::F32) {
             return Err(format!("{:?} numbers in the wrong frame", header.dtype));
         }
         Ok((header, bytes.len() - rest.len()))
@@ -147,12 +127,13 @@ pub fn address_of(bytes: &[u8]) -> Digest {
 /// short format, that of its numbers as f32. Never more than a piece is held.
 ///
 /// ```
-/// use concord_proto::tensor::{StoredDtype, TensorHeader};
+/// use concord_formats::BlockFormat;
+/// use concord_proto::tensor::TensorHeader;
 ///
 /// let of = |dtype, elements: &[u8]| TensorHeader { dtype, shape: vec![2] }.digest(elements);
-/// let one_and_two = of(StoredDtype::F32, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
-/// assert_eq!(of(StoredDtype::Bf16, &[0x80, 0x3f, 0, 0x40]), one_and_two);
-/// assert_eq!(of(StoredDtype::F16, &[0, 0x3c, 0, 0x40]), one_and_two);
+/// let one_and_two = of(BlockFormat::F32, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]);
+/// assert_eq!(of(BlockFormat::Bf16, &[0x80, 0x3f, 0, 0x40]), one_and_two);
+/// assert_eq!(of(BlockFormat::F16, &[0, 0x3c, 0, 0x40]), one_and_two);
 /// ```
 pub struct AddressHasher {
     hasher: Hasher,
@@ -168,8 +149,8 @@ enum HasherState {
     Plain,
     /// Elements are hashed as f32.
     Compact {
-        dtype: StoredDtype,
-        /// Bytes of an element that is not whole.
+        dtype: BlockFormat,
+        /// Bytes of a block that is not whole.
         partial: Vec<u8>,
         /// Bytes of elements that are still to come.
         left: u64,
@@ -191,7 +172,7 @@ impl Default for AddressHasher {
 impl AddressHasher {
     /// Longer than any prefix.
     const PREFIX_BYTES_MAX: usize = 256;
-    /// Bytes of elements that are widened at a time.
+    /// Numbers that are widened at a time.
     const PIECE: usize = 1 << 15;
 
     /// Adds bytes.
@@ -212,6 +193,13 @@ impl AddressHasher {
                 self.widen(bytes);
             }
             HasherState::Broken => self.plain.update(bytes),
+        }
+    }
+
+    /// Adds elements of a tensor whose header was one of f32.
+    pub fn update_numbers(&mut self, numbers: &[f32]) {
+        for some in numbers.chunks(Self::PIECE) {
+            self.update(&bytes_of(some));
         }
     }
 
@@ -245,7 +233,7 @@ impl AddressHasher {
         let header = TensorHeader::peek(&first);
         let compact = header.ok().and_then(|(header, prefix)| {
             let left = header.element_bytes()?;
-            let is_compact = header.dtype != StoredDtype::F32;
+            let is_compact = header.dtype != BlockFormat::F32;
             is_compact.then_some((header, prefix, left))
         });
         let Some((header, prefix, left)) = compact else {
@@ -258,7 +246,7 @@ impl AddressHasher {
             left,
         };
         let wide = TensorHeader {
-            dtype: StoredDtype::F32,
+            dtype: BlockFormat::F32,
             ..header
         };
         self.hasher.update(&wide.prefix());
@@ -280,7 +268,7 @@ impl AddressHasher {
         };
         *left = after;
         let mut rest = bytes;
-        let width = dtype.bytes() as usize;
+        let width = dtype.bytes();
         if !partial.is_empty() {
             let missing = (width - partial.len()).min(rest.len());
             let (first, later) = rest.split_at(missing);
@@ -289,22 +277,22 @@ impl AddressHasher {
             if partial.len() < width {
                 return;
             }
-            hash_wide(&mut self.hasher, &dtype.widened(partial));
+            self.hasher.update(&bytes_of(&numbers(*dtype, partial)));
         }
         let whole = rest.len() - rest.len() % width;
-        for piece in rest[..whole].chunks(Self::PIECE) {
-            hash_wide(&mut self.hasher, &dtype.widened(piece));
+        for piece in rest[..whole].chunks(Self::PIECE / dtype.elements() * width) {
+            self.hasher.update(&bytes_of(&numbers(*dtype, piece)));
         }
         *partial = rest[whole..].to_vec();
     }
 }
 
-fn hash_wide(hasher: &mut Hasher, numbers: &[f32]) {
-    let mut bytes = Vec::with_capacity(4 * numbers.len());
-    for number in numbers {
-        bytes.extend_from_slice(&number.to_le_bytes());
+fn bytes_of(numbers: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * numbers.len()];
+    for (bytes, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+        *bytes = number.to_le_bytes();
     }
-    hasher.update(&bytes);
+    bytes
 }
 
 /// The numbers of f16 elements, converted in slices, for which processors have instructions.

@@ -2,8 +2,9 @@
 
 mod messages;
 
+use concord_formats::BlockFormat;
 use concord_proto::session::{AddressChallenge, AddressProof};
-use concord_proto::tensor::{AddressHasher, COMPACT, StoredDtype, TensorHeader, address_of};
+use concord_proto::tensor::{AddressHasher, COMPACT, TensorHeader, address_of, numbers};
 use concord_proto::{Digest, Domain, JobId, Keypair, Plan, Signed, SignedError};
 use messages::Source;
 use proptest::prelude::*;
@@ -133,13 +134,12 @@ proptest! {
 
     #[test]
     fn a_tensor_blob_is_its_header_and_elements(rows in 0_u64..9, columns in 0_u64..9) {
-        let header = TensorHeader { dtype: StoredDtype::Bf16, shape: vec![rows, columns] };
+        let header = TensorHeader { dtype: BlockFormat::Bf16, shape: vec![rows, columns] };
         let elements = vec![7; (rows * columns * 2) as usize];
         let blob = header.blob(&elements);
         prop_assert_eq!(TensorHeader::split(&blob), Ok((header.clone(), &elements[..])));
-        let wide = TensorHeader { dtype: StoredDtype::F32, ..header.clone() };
-        let numbers: Vec<u8> = StoredDtype::Bf16
-            .widened(&elements)
+        let wide = TensorHeader { dtype: BlockFormat::F32, ..header.clone() };
+        let numbers: Vec<u8> = numbers(BlockFormat::Bf16, &elements)
             .into_iter()
             .flat_map(f32::to_le_bytes)
             .collect();
@@ -161,7 +161,7 @@ fn in_pieces(bytes: &[u8], piece: usize) -> Digest {
 fn an_address_does_not_depend_on_the_pieces() {
     let shape = vec![9, 4_100];
     let f16 = TensorHeader {
-        dtype: StoredDtype::F16,
+        dtype: BlockFormat::F16,
         shape,
     };
     let elements: Vec<u8> = (0..2 * 9 * 4_100_u32).map(|i| (i % 120) as u8).collect();
@@ -176,14 +176,62 @@ fn an_address_does_not_depend_on_the_pieces() {
 }
 
 #[test]
+fn blocks_have_the_address_of_their_numbers() {
+    for (index, format) in BlockFormat::ALL.into_iter().enumerate() {
+        let packed = TensorHeader {
+            dtype: format,
+            shape: vec![70, 1_024],
+        };
+        let bytes = 70 * format.row_bytes(1_024).unwrap();
+        assert_eq!(packed.element_bytes(), Some(bytes as u64));
+        // Bytes that are finite scales in every format.
+        let elements: Vec<u8> = (0..bytes).map(|i| (i * 7 % 60) as u8).collect();
+        let mut numbers = vec![0.0; 70 * 1_024];
+        format.decode(&elements, &mut numbers);
+        let wide = TensorHeader {
+            dtype: BlockFormat::F32,
+            ..packed.clone()
+        };
+        let words: Vec<u8> = numbers.into_iter().flat_map(f32::to_le_bytes).collect();
+        let blob = packed.blob(&elements);
+        let address = Digest::of(Domain::Blob, &wide.blob(&words));
+        for piece in [1, 17, 1_000, 1 << 20] {
+            assert_eq!(
+                in_pieces(&blob, piece),
+                address,
+                "{} in {piece}",
+                format.name()
+            );
+        }
+        // The number of the format is part of what is stored: it may not change.
+        let mark = if format == BlockFormat::F32 {
+            0
+        } else {
+            COMPACT.len()
+        };
+        assert_eq!(blob[mark], index as u8);
+        assert_eq!(
+            TensorHeader::split(&blob),
+            Ok((packed.clone(), &elements[..]))
+        );
+        assert!(TensorHeader::split(&blob[..blob.len() - 1]).is_err());
+    }
+    let broken = TensorHeader {
+        dtype: BlockFormat::Q4K,
+        shape: vec![2, 128],
+    };
+    assert_eq!(broken.element_bytes(), None, "a row is no whole block");
+}
+
+#[test]
 fn a_compact_tensor_that_is_not_whole_is_bytes_like_others() {
     let header = TensorHeader {
-        dtype: StoredDtype::F16,
+        dtype: BlockFormat::F16,
         shape: vec![3],
     };
     let blob = header.blob(&[0; 6]);
     let wide = TensorHeader {
-        dtype: StoredDtype::F32,
+        dtype: BlockFormat::F32,
         shape: vec![3],
     };
     assert_eq!(address_of(&blob), wide.digest(&[0; 12]));
@@ -208,13 +256,13 @@ fn a_compact_tensor_that_is_not_whole_is_bytes_like_others() {
 #[test]
 fn shapes_that_overflow_are_refused() {
     let header = TensorHeader {
-        dtype: StoredDtype::F32,
+        dtype: BlockFormat::F32,
         shape: vec![1 << 62, 4],
     };
     assert_eq!(header.element_bytes(), None);
     assert!(TensorHeader::split(&header.blob(&[])).is_err());
     let deep = TensorHeader {
-        dtype: StoredDtype::F32,
+        dtype: BlockFormat::F32,
         shape: vec![1; 9],
     };
     assert!(TensorHeader::split(&deep.blob(&[0; 4])).is_err());

@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 12] = [
     ("xtask", &[]),
-    ("concord-kernels", &[]),
-    ("concord-proto", &[]),
+    ("concord-formats", &[]),
+    ("concord-kernels", &["concord-formats"]),
+    ("concord-proto", &["concord-formats"]),
     ("concord-verify", &["concord-proto"]),
     ("concord-text", &[]),
     ("concord-models", &["concord-kernels", "concord-text"]),

@@ -68,6 +68,8 @@ pub struct ServingProfile {
     /// Bytes of the embedding.
     pub embed_bytes: u64,
     pub head_bytes: u64,
+    /// Bytes that both ends count, and a stage with both ends holds once.
+    pub shared_bytes: u64,
     /// Bytes of keys and values of one page in one layer.
     pub page_layer_bytes: u64,
     /// Bytes of the hidden state of one token, on its way between two stages.

@@ -22,6 +22,7 @@ impl Source {
                 layer_bytes: self.u64(),
                 embed_bytes: self.u64(),
                 head_bytes: self.u64(),
+                shared_bytes: self.u64(),
                 layer_state_bytes: self.u64(),
                 layer_activation_bytes: self.u64(),
                 workspace_bytes: self.u64(),

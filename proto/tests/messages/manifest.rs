@@ -1,13 +1,14 @@
 //! Values of manifests.
 
+use concord_formats::BlockFormat;
 use concord_proto::manifest::*;
-use concord_proto::tensor::{StoredDtype, TensorHeader};
+use concord_proto::tensor::TensorHeader;
 
 use super::Source;
 
 impl Source {
     pub fn tensor_header(&mut self) -> TensorHeader {
-        let dtypes = [StoredDtype::F32, StoredDtype::F16, StoredDtype::Bf16];
+        let dtypes = [BlockFormat::F32, BlockFormat::F16, BlockFormat::Bf16];
         TensorHeader {
             dtype: dtypes[self.below(3) as usize],
             shape: self.list(Self::u64),

@@ -320,7 +320,7 @@ fn messages(types: &Types) -> String {
 
 #[test]
 fn the_reference_is_what_the_code_says() {
-    let types = Types::read(Path::new("src"));
+    let types = Types::read(&["src", "../formats/src"]);
     let text = [HEAD, &calls(), &records(), &bounds(), &messages(&types)].concat();
     let path = repository().join("docs/protocol.md");
     if std::env::var_os("CONCORD_WRITE_DOCS").is_some() {

@@ -75,10 +75,12 @@ fn names(shape: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Types {
-    /// Reads the files below `folder`.
-    pub fn read(folder: &Path) -> Self {
+    /// Reads the files below `folders`.
+    pub fn read(folders: &[&str]) -> Self {
         let mut types = Self(BTreeMap::new());
-        types.read_folder(folder);
+        for folder in folders {
+            types.read_folder(Path::new(folder));
+        }
         types
     }
 
