@@ -1,14 +1,17 @@
-//! The tensors of some layers of a model, on disk: a slice of one is in memory as f32 at a time.
+//! The tensors of some layers of a model, on disk: what is packed there stays so, and is mapped; of
+//! others a slice is in memory as f32 at a time.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use concord_kernels::Tensor;
+use concord_kernels::packed::BlockFormat;
 use concord_models::ModelError;
 use concord_models::config::{DecoderConfig, TensorPlace};
 use concord_models::decoder::TensorSource;
-use concord_models::weights::{TakeRows, check_rows, runs_of_rows};
+use concord_models::weights::{BlockMatrix, TakeRows, check_rows, runs_of_rows};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
+use concord_proto::tensor::{TensorHeader, numbers};
 use concord_proto::{Digest, Layers};
 
 use crate::blobs::Blobs;
@@ -19,6 +22,8 @@ pub(crate) struct ModelBlobs {
     blobs: Blobs,
     /// Address and shape, by name.
     tensors: BTreeMap<String, (Digest, Vec<usize>)>,
+    /// The formats of those that are here, by name.
+    formats: BTreeMap<String, BlockFormat>,
 }
 
 impl ModelBlobs {
@@ -35,7 +40,7 @@ impl ModelBlobs {
         let specs = config.tensors().into_iter();
         let mut shapes: BTreeMap<String, Vec<usize>> =
             specs.map(|spec| (spec.name, spec.shape)).collect();
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut formats) = (BTreeMap::new(), BTreeMap::new());
         for ModelTensor { name, blob, .. } in &manifest.tensors {
             let place =
                 TensorPlace::of(name).map(|place| spec::place(place, config.tie_embeddings));
@@ -43,11 +48,18 @@ impl ModelBlobs {
                 && let Some(shape) = shapes.remove(name)
             {
                 blobs.fetch(*blob).await?;
+                // One that cannot be read is refused with a reason when it is loaded.
+                if let Ok(header) = blobs.open(*blob).and_then(|mut blob| blob.header()) {
+                    formats.insert(name.clone(), header.dtype);
+                }
                 tensors.insert(name.clone(), (*blob, shape));
             }
         }
-        let blobs = blobs.clone();
-        Ok(Self { blobs, tensors })
+        Ok(Self {
+            blobs: blobs.clone(),
+            tensors,
+            formats,
+        })
     }
 
     /// No tensors: of a stage that trains all of its own.
@@ -55,6 +67,7 @@ impl ModelBlobs {
         Self {
             blobs: blobs.clone(),
             tensors: BTreeMap::new(),
+            formats: BTreeMap::new(),
         }
     }
 
@@ -92,6 +105,38 @@ impl TensorSource for ModelBlobs {
         }
         read
     }
+
+    fn format(&self, name: &str) -> BlockFormat {
+        self.formats.get(name).copied().unwrap_or(BlockFormat::F32)
+    }
+
+    fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
+        let (address, shape) = self.found(name)?;
+        let &[rows, cols] = shape else {
+            return Ok(None);
+        };
+        // Read as numbers, it is read with the reasons that it cannot be.
+        let Some(mapped) = self.blobs.map(address) else {
+            return Ok(None);
+        };
+        let format = mapped.header.dtype;
+        // Numbers of 32 bits become codes, which takes a reading of its own.
+        if format == BlockFormat::F32 {
+            return Ok(None);
+        }
+        check_shape(name, &mapped.header, shape)?;
+        if !mapped.is_whole(address) {
+            self.blobs.doubt(address);
+            return Err(bad(name, "its bytes on this disk are others by now".into()));
+        }
+        Ok(Some(BlockMatrix {
+            format,
+            rows,
+            cols,
+            owner: mapped.owner,
+            range: mapped.range,
+        }))
+    }
 }
 
 impl ModelBlobs {
@@ -111,21 +156,20 @@ impl ModelBlobs {
         };
         let mut blob = self.blobs.open(address).map_err(failed)?;
         let header = blob.header().map_err(failed)?;
-        let is_same = |(a, b): (&u64, &usize)| *a == *b as u64;
-        if header.shape.len() != shape.len() || !header.shape.iter().zip(shape).all(is_same) {
-            return Err(bad(name, format!("it has the shape {:?}", header.shape)));
-        }
+        check_shape(name, &header, shape)?;
         let cols = shape.last().copied().unwrap_or(1);
         let rows = shape
             .iter()
             .product::<usize>()
             .checked_div(cols)
             .unwrap_or(0);
+        let width = header.dtype.row_bytes(cols);
+        let width = width.ok_or_else(|| bad(name, no_rows(header.dtype, cols)))?;
         let mut bytes = Vec::new();
         for run in runs_of_rows(rows, cols) {
-            bytes.resize(run.len() * cols * header.dtype.bytes() as usize, 0);
+            bytes.resize(run.len() * width, 0);
             blob.fill(&mut bytes).map_err(failed)?;
-            let data = header.dtype.widened(&bytes);
+            let data = numbers(header.dtype, &bytes);
             let some = Tensor::new(&[run.len(), cols], data)?;
             check_rows(name, run.start * cols, &some)?;
             take(rows, some)?;
@@ -135,6 +179,18 @@ impl ModelBlobs {
             left => Err(bad(name, format!("{left} bytes follow those of its shape"))),
         }
     }
+}
+
+fn check_shape(name: &str, header: &TensorHeader, shape: &[usize]) -> Result<(), ModelError> {
+    let is_same = |(a, b): (&u64, &usize)| *a == *b as u64;
+    if header.shape.len() == shape.len() && header.shape.iter().zip(shape).all(is_same) {
+        return Ok(());
+    }
+    Err(bad(name, format!("it has the shape {:?}", header.shape)))
+}
+
+fn no_rows(format: BlockFormat, cols: usize) -> String {
+    format!("rows of {cols} are no whole blocks of {}", format.name())
 }
 
 fn bad(name: &str, reason: String) -> ModelError {
@@ -168,6 +224,7 @@ mod tests {
         let model = ModelBlobs {
             blobs: blobs.clone(),
             tensors: BTreeMap::from([("w".to_string(), (address, vec![2, 2]))]),
+            formats: BTreeMap::new(),
         };
         blobs.fetch(address).await.unwrap();
         assert_eq!(model.tensor("w").unwrap().data(), tensor.data());
@@ -177,5 +234,41 @@ mod tests {
         assert!(model.tensor("w").is_err());
         let again = blobs.fetch(address).await;
         assert!(again.is_err(), "the copy that is broken is believed again");
+    }
+
+    #[tokio::test]
+    async fn blocks_stay_blocks_until_they_are_others() {
+        // A small blob is read, and a larger one mapped.
+        for rows in [3, 3_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let coordinator = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+            let dir = folder.path().to_path_buf();
+            let blobs = Blobs::new(coordinator, dir, &BlobOptions::default()).unwrap();
+            let header = TensorHeader {
+                dtype: BlockFormat::Q8_0,
+                shape: vec![rows as u64, 512],
+            };
+            let elements: Vec<u8> = (0..rows * 16 * 34).map(|i| (i % 60) as u8).collect();
+            let mut bytes = header.blob(&elements);
+            let address = header.digest(&elements);
+            let path = folder.path().join(address.to_string());
+            std::fs::write(&path, &bytes).unwrap();
+            let model = ModelBlobs {
+                blobs: blobs.clone(),
+                tensors: BTreeMap::from([("w".to_string(), (address, vec![rows, 512]))]),
+                formats: BTreeMap::from([("w".to_string(), BlockFormat::Q8_0)]),
+            };
+            blobs.fetch(address).await.unwrap();
+            let blocks = model.blocks("w").unwrap().expect("they lie as blocks");
+            assert_eq!((blocks.rows, blocks.cols), (rows, 512));
+            assert_eq!(blocks.bytes(), elements);
+            let decoded = numbers(BlockFormat::Q8_0, &elements);
+            assert_eq!(model.tensor("w").unwrap().data(), decoded);
+
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(model.blocks("w").is_err());
+            assert!(blobs.fetch(address).await.is_err(), "it is believed again");
+        }
     }
 }

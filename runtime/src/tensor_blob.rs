@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use concord_kernels::packed::BlockFormat;
 use concord_kernels::{KernelError, Tensor};
-use concord_proto::tensor::{StoredDtype, TensorHeader};
+use concord_proto::tensor::{self, TensorHeader};
 use concord_proto::{Digest, Domain};
 
 #[cfg(target_endian = "big")]
@@ -12,7 +13,7 @@ compile_error!("elements are hashed as they lie in memory: little-endian machine
 fn header(tensor: &Tensor) -> TensorHeader {
     let shape = tensor.shape().iter().map(|&dim| dim as u64).collect();
     TensorHeader {
-        dtype: StoredDtype::F32,
+        dtype: BlockFormat::F32,
         shape,
     }
 }
@@ -85,8 +86,13 @@ pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<(Digest, Tensor)>, String> {
 }
 
 fn widen(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
+    // What is sent whole is made by workers and clients, who write numbers: a block would be a
+    // sender's way to make us hold many times what it sends.
+    if header.dtype.elements() > 1 {
+        return Err(format!("a tensor in blocks of {}", header.dtype.name()));
+    }
     let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();
-    let data = header.dtype.widened(elements);
+    let data = tensor::numbers(header.dtype, elements);
     Tensor::new(&shape, data).map_err(|error| error.to_string())
 }
 

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use concord_coordinator::blobs::BlobStore;
+use concord_kernels::packed::BlockFormat;
 use concord_kernels::{Device, Tensor};
 use concord_models::config::TensorSpec;
-use concord_models::weights::{Dtype, ModelFolder};
+use concord_models::weights::{ModelFolder, StoredForm};
 use concord_proto::blob_store::BlobLink;
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
-use concord_proto::tensor::{StoredDtype, TensorHeader};
+use concord_proto::tensor::TensorHeader;
 use concord_proto::{Digest, Domain, canonical};
 use concord_runtime::tensor_blob;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -124,15 +125,11 @@ impl BlobSet {
         let bar = reading_bar(&specs)?;
         let mut tensors = Vec::new();
         for TensorSpec { name, shape } in specs {
+            let StoredForm { format, file, .. } = folder.stored_form(&name)?;
             let header = TensorHeader {
-                dtype: match folder.dtype(&name) {
-                    Some(Dtype::F16) => StoredDtype::F16,
-                    Some(Dtype::BF16) => StoredDtype::Bf16,
-                    _ => StoredDtype::F32,
-                },
+                dtype: format,
                 shape: shape.iter().map(|&dim| dim as u64).collect(),
             };
-            let file = folder.span(&name)?.map(|(file, _)| file);
             let kept = file.filter(|_| self.believes_kept);
             let blob = match kept.and_then(|file| cache.get(file, &name)) {
                 Some(blob) => blob,
@@ -179,8 +176,9 @@ impl BlobSet {
             let Content::ModelTensor { name, header } = content else {
                 continue;
             };
-            // What is packed lies nowhere as numbers: it is sent.
-            let Some((path, place)) = folder.span(name)? else {
+            // What lies nowhere in one piece, as it is sent, is put into the store.
+            let form = folder.stored_form(name)?;
+            let (Some(path), Some(place)) = (form.file, form.place) else {
                 continue;
             };
             let (offset, bytes) = (place.start as u64, place.len() as u64);
@@ -202,7 +200,7 @@ impl BlobSet {
                     .element_bytes()
                     .and_then(|bytes| usize::try_from(bytes).ok());
                 blob.reserve_exact(bytes.unwrap_or(0));
-                folder.each_bytes(name, &mut |bytes| {
+                folder.each_stored(name, &mut |bytes| {
                     blob.extend_from_slice(bytes);
                     Ok(())
                 })?;
@@ -252,14 +250,14 @@ fn tensor_digest(
     name: &str,
     header: &TensorHeader,
 ) -> anyhow::Result<Digest> {
-    // Loading refuses what is not finite: better here than in the middle of a job. What is packed
-    // is loaded below, and once is enough.
-    if !folder.is_packed(name) {
-        folder.load_rows(name, &mut |_, _| Ok(()))?;
-    }
-    let mut hasher = header.hasher();
-    folder.each_bytes(name, &mut |bytes| {
-        hasher.update(bytes);
+    let wide = TensorHeader {
+        dtype: BlockFormat::F32,
+        ..header.clone()
+    };
+    // Loading refuses what is not finite: better here than in the middle of a job.
+    let mut hasher = wide.hasher();
+    folder.load_rows(name, &mut |_, rows| {
+        hasher.update_numbers(rows.data());
         Ok(())
     })?;
     folder.forget(name);

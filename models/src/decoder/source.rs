@@ -1,6 +1,7 @@
 //! Where a stage gets its tensors from.
 
 use concord_kernels::Tensor;
+use concord_kernels::packed::BlockFormat;
 
 use crate::error::ModelError;
 use crate::weights::{BlockMatrix, ModelFolder, TakeRows};
@@ -33,6 +34,13 @@ pub trait TensorSource {
         let _ = name;
         Ok(None)
     }
+
+    /// The format of the matrix `name` in [`Self::blocks`], by which its memory is counted; F32
+    /// where there are none.
+    fn format(&self, name: &str) -> BlockFormat {
+        let _ = name;
+        BlockFormat::F32
+    }
 }
 
 impl TensorSource for ModelFolder {
@@ -46,5 +54,10 @@ impl TensorSource for ModelFolder {
 
     fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
         ModelFolder::blocks(self, name)
+    }
+
+    fn format(&self, name: &str) -> BlockFormat {
+        let form = self.stored_form(name);
+        form.map_or(BlockFormat::F32, |form| form.format)
     }
 }

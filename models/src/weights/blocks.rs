@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use concord_kernels::packed::BlockFormat;
 use safetensors::Dtype;
 
 use super::ModelFolder;
+use super::file::forget;
+use super::folder::TakeBytes;
+use super::gguf::GgufRows;
 use crate::error::ModelError;
 
 /// A matrix as rows of blocks: a part of a file's map, which several may hold, or a copy where the
@@ -40,7 +44,83 @@ impl fmt::Debug for BlockMatrix {
     }
 }
 
+/// How a tensor is stored and sent: as its file has it, where that has one of our formats; else as
+/// the f32 that are decoded from what it has.
+#[derive(Clone, Debug)]
+pub struct StoredForm<'a> {
+    /// The format of its bytes.
+    pub format: BlockFormat,
+    /// The file that has it; nothing where it is decoded from several tensors.
+    pub file: Option<&'a Path>,
+    /// Where in that file the bytes are, if they lie there as they are sent.
+    pub place: Option<Range<usize>>,
+}
+
 impl ModelFolder {
+    /// How a tensor is stored and sent.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it is missing, or of a format that is not read.
+    pub fn stored_form(&self, name: &str) -> Result<StoredForm<'_>, ModelError> {
+        if let Some(gguf) = &self.gguf
+            && let Some(rows) = self.gguf_rows(name)?
+        {
+            let place = rows.is_in_order().then(|| rows.place.0..rows.place.1);
+            return Ok(StoredForm {
+                format: format_of(&rows),
+                file: Some(gguf.path(self.settled(name))),
+                place,
+            });
+        }
+        if self.is_packed(name) {
+            return Ok(StoredForm {
+                format: BlockFormat::F32,
+                file: None,
+                place: None,
+            });
+        }
+        let (file, stored) = self.stored(name)?;
+        Ok(StoredForm {
+            format: match file.dtype(stored) {
+                Some(Dtype::F16) => BlockFormat::F16,
+                Some(Dtype::BF16) => BlockFormat::Bf16,
+                _ => BlockFormat::F32,
+            },
+            file: Some(file.path()),
+            place: Some(file.place(stored)?),
+        })
+    }
+
+    /// The bytes of a tensor in the format of its [`Self::stored_form`], in the order of
+    /// transformers. They are not looked at: NaN and infinity may be in them.
+    ///
+    /// # Errors
+    /// [`ModelError`] where it is missing or broken; and what `take` says.
+    pub fn each_stored(&self, name: &str, take: &mut TakeBytes<'_>) -> Result<(), ModelError> {
+        if let Some(rows) = self.gguf_rows(name)?.filter(is_stored_so) {
+            return match rows.is_in_order() {
+                true => take(rows.bytes),
+                false => rows.each_stored(take),
+            };
+        }
+        if self.gguf.is_some() || self.is_packed(name) {
+            return self.load_rows(name, &mut |_, rows| {
+                let words = rows.data().iter().flat_map(|number| number.to_le_bytes());
+                take(&words.collect::<Vec<u8>>())
+            });
+        }
+        take(self.bytes(name)?)
+    }
+
+    /// Lets the system take back the memory that the bytes of a tensor were read into.
+    pub fn forget(&self, name: &str) {
+        if let Ok(Some(rows)) = self.gguf_rows(name) {
+            forget(rows.map, rows.place.0..rows.place.1);
+        } else if let Ok((file, stored)) = self.stored(name) {
+            file.forget(stored);
+        }
+    }
+
     /// A matrix as blocks, which are not looked at: NaN and infinity may be in them. Nothing where
     /// it is no matrix, or lies as several tensors.
     ///
@@ -80,5 +160,18 @@ impl ModelFolder {
             owner: file.map(),
             range: file.place(stored)?,
         }))
+    }
+}
+
+/// Whether the rows of a GGUF file can be sent as they are there: a vector in another order whose
+/// blocks are of several numbers cannot.
+fn is_stored_so(rows: &GgufRows) -> bool {
+    rows.is_in_order() || !rows.is_vector || rows.format.elements() == 1
+}
+
+fn format_of(rows: &GgufRows) -> BlockFormat {
+    match is_stored_so(rows) {
+        true => rows.format,
+        false => BlockFormat::F32,
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
+use concord_kernels::packed::ByteOwner;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -117,32 +118,9 @@ impl TensorFile {
     /// again where they are asked for again. A tensor that is not there has none.
     pub fn forget(&self, name: &str) {
         if let Some(entry) = self.entries.get(name) {
-            self.forget_bytes(entry.bytes.0..entry.bytes.1);
+            forget(&self.map, entry.bytes.0..entry.bytes.1);
         }
     }
-
-    /// The same for a run of the file's bytes. Pages at its ends stay: others may need them.
-    #[cfg(unix)]
-    fn forget_bytes(&self, bytes: Range<usize>) {
-        let start = bytes.start.next_multiple_of(PAGE_BYTES);
-        let end = bytes.end - bytes.end % PAGE_BYTES;
-        if start < end {
-            // SAFETY: the map is of a file, shared and never written through: the pages come back
-            // from the file with the next access, with what is in it.
-            let advised = unsafe {
-                self.map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    start,
-                    end - start,
-                )
-            };
-            // Where the system does not take the advice, nothing is lost but memory.
-            let _ = advised;
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn forget_bytes(&self, _bytes: Range<usize>) {}
 
     /// Where the bytes of a tensor lie, from the start of the file.
     ///
@@ -189,7 +167,7 @@ impl TensorFile {
         };
         let tensor = Tensor::new(&entry.shape, data).map_err(bad)?;
         tensor.check_finite(name).map_err(bad)?;
-        self.forget_bytes(entry.bytes.0..entry.bytes.1);
+        forget(&self.map, entry.bytes.0..entry.bytes.1);
         Ok(tensor)
     }
 
@@ -215,7 +193,10 @@ impl TensorFile {
                 .ok_or_else(|| self.wrong_dtype(name, entry.dtype, WEIGHT_DTYPES))?;
             let some = Tensor::new(&[run.len(), cols], data).map_err(bad)?;
             check_rows(name, run.start * cols, &some).map_err(bad)?;
-            self.forget_bytes(start + run.start * width..start + run.end * width);
+            forget(
+                &self.map,
+                start + run.start * width..start + run.end * width,
+            );
             take(rows, some)?;
         }
         Ok(())
@@ -255,6 +236,33 @@ impl TensorFile {
             expected,
         }
     }
+}
+
+/// Lets the system take back the memory that some bytes of a map were read into. Pages at their
+/// ends stay: others may need them.
+#[cfg(unix)]
+pub(super) fn forget(map: &Mmap, bytes: Range<usize>) {
+    let start = bytes.start.next_multiple_of(PAGE_BYTES);
+    let end = bytes.end - bytes.end % PAGE_BYTES;
+    if start < end {
+        let advice = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: the map is of a file, shared and never written through: the pages come back from
+        // the file with the next access, with what is in it.
+        let advised = unsafe { map.unchecked_advise_range(advice, start, end - start) };
+        // Where the system does not take the advice, nothing is lost but memory.
+        let _ = advised;
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn forget(_map: &Mmap, _bytes: Range<usize>) {}
+
+/// The bytes of a file, mapped: they are in memory once for all processes that map it.
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub fn map_bytes(path: &Path) -> Result<ByteOwner, ModelError> {
+    Ok(map(path)?)
 }
 
 /// Maps a file of weights.

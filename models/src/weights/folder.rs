@@ -2,7 +2,6 @@
 //! in several.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use concord_kernels::Tensor;
@@ -153,31 +152,6 @@ impl ModelFolder {
         file.load_rows(stored, take)
     }
 
-    /// The numbers of a tensor as bytes, little-endian, in the format that [`Self::dtype`] says:
-    /// what a content address is taken of. It does not depend on the way in which a weight is
-    /// packed, nor on the order of its rows in a file.
-    ///
-    /// # Errors
-    /// As [`Self::load`]; and what `take` says.
-    pub fn each_bytes(&self, name: &str, take: &mut TakeBytes<'_>) -> Result<(), ModelError> {
-        if let Some(rows) = self
-            .gguf_rows(name)?
-            .filter(|rows| dtype_of(rows).is_some())
-        {
-            return match rows.is_in_order() {
-                true => take(rows.bytes),
-                false => rows.each_stored(take),
-            };
-        }
-        if self.is_packed(name) {
-            return self.load_rows(name, &mut |_, rows| {
-                let words = rows.data().iter().flat_map(|number| number.to_le_bytes());
-                take(&words.collect::<Vec<u8>>())
-            });
-        }
-        take(self.bytes(name)?)
-    }
-
     /// The bytes of a tensor as they lie in its safetensors file.
     ///
     /// # Errors
@@ -187,34 +161,8 @@ impl ModelFolder {
         file.bytes(stored)
     }
 
-    /// Lets the system take back the memory that the bytes of a tensor were read into.
-    pub fn forget(&self, name: &str) {
-        if let Ok((file, stored)) = self.stored(name) {
-            file.forget(stored);
-        }
-    }
-
-    /// The file in which the bytes of [`Self::each_bytes`] lie in their order, and where; nothing
-    /// where they lie in none.
-    ///
-    /// # Errors
-    /// [`ModelError::MissingTensor`].
-    pub fn span(&self, name: &str) -> Result<Option<(&Path, Range<usize>)>, ModelError> {
-        if let Some(gguf) = &self.gguf {
-            let rows = self.gguf_rows(name)?;
-            let plain = rows.filter(|rows| rows.is_in_order() && dtype_of(rows).is_some());
-            let path = gguf.path(self.settled(name));
-            return Ok(plain.map(|rows| (path, rows.place.0..rows.place.1)));
-        }
-        if self.is_packed(name) {
-            return Ok(None);
-        }
-        let (file, stored) = self.stored(name)?;
-        Ok(Some((file.path(), file.place(stored)?)))
-    }
-
-    /// The format in which the numbers of a tensor are given as bytes: that of its file, or F32
-    /// for what is packed. `None` where there is no such tensor.
+    /// The format of the numbers of a tensor: that of its file, or F32 for what is packed. `None`
+    /// where there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         if self.gguf.is_some() {
             let rows = self.gguf_rows(name).ok()??;
@@ -336,7 +284,7 @@ impl ModelFolder {
     }
 
     /// The tensor that `name` stands for.
-    fn settled<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(super) fn settled<'a>(&'a self, name: &'a str) -> &'a str {
         let [embed, head] = &self.ends;
         match name == head && self.config.tie_embeddings {
             true => embed,

@@ -13,8 +13,8 @@ mod rows;
 mod shards;
 mod unused;
 
-pub use blocks::BlockMatrix;
-pub use file::TensorFile;
+pub use blocks::{BlockMatrix, StoredForm};
+pub use file::{TensorFile, map_bytes};
 pub use folder::{ModelFolder, TakeBytes};
 #[cfg(feature = "hub")]
 pub(crate) use gguf::gguf_parts;

@@ -13,6 +13,7 @@ use concord_proto::Digest;
 use concord_proto::blob_store::{BlobLink, blob_file};
 
 use super::io;
+use super::mapped::{MappedTensor, Maps};
 use super::reader::{BlobBytes, BlobReader};
 use crate::RuntimeError;
 
@@ -28,6 +29,7 @@ pub(super) struct Folders {
     verified: Mutex<BTreeSet<Digest>>,
     /// What was not whole when it was read last.
     doubted: Mutex<BTreeSet<Digest>>,
+    maps: Maps,
 }
 
 impl Folders {
@@ -37,6 +39,7 @@ impl Folders {
             shared,
             verified: Mutex::default(),
             doubted: Mutex::default(),
+            maps: Maps::default(),
         }
     }
 
@@ -65,6 +68,21 @@ impl Folders {
         let path = self.own.join(address.to_string());
         let file = File::open(&path).ok()?;
         reader(BlobBytes::File(file), path)
+    }
+
+    /// Maps a tensor, if it is here. Its bytes have not been looked at.
+    pub(super) fn map(&self, address: Digest) -> Option<MappedTensor> {
+        if let Some(shared) = &self.shared {
+            let path = shared.join(blob_file(&address));
+            if path.is_file() {
+                return MappedTensor::of_file(&path);
+            }
+            if let Some(link) = BlobLink::find(shared, &address) {
+                let map = self.maps.of(Path::new(&link.path))?;
+                return MappedTensor::of_part(&link.prefix, map, link.offset, link.bytes);
+            }
+        }
+        MappedTensor::of_file(&self.own.join(address.to_string()))
     }
 
     /// Whether a blob is here and whole: read once by each process. What lies in a model's own

@@ -1,6 +1,7 @@
 //! Content-addressed blobs: on disk here, and at the coordinator or another worker.
 
 mod folders;
+mod mapped;
 mod reader;
 mod remote;
 
@@ -16,6 +17,7 @@ use crate::{RuntimeError, tensor_blob};
 use folders::Folders;
 
 pub(crate) use folders::remove_partial;
+pub(crate) use mapped::MappedTensor;
 pub(crate) use reader::BlobReader;
 pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
 
@@ -128,6 +130,11 @@ impl Blobs {
     pub(crate) fn open(&self, digest: Digest) -> Result<BlobReader, RuntimeError> {
         let found = self.folders.open(digest);
         found.ok_or(RuntimeError::MissingBlob(digest))
+    }
+
+    /// A tensor that has been fetched, mapped; nothing where the system does not map it.
+    pub(crate) fn map(&self, digest: Digest) -> Option<MappedTensor> {
+        self.folders.map(digest)
     }
 
     /// Parts of a blob that has been fetched, each from a place and so many bytes long, and the

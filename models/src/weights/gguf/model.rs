@@ -290,11 +290,11 @@ pub(in crate::weights) struct GgufRows<'a> {
     /// Of a vector its length, and one row.
     cols: usize,
     rows: usize,
-    is_vector: bool,
+    pub(in crate::weights) is_vector: bool,
     /// Rows of a head, where those of each head are interleaved.
     head_rows: Option<usize>,
     pub(in crate::weights) bytes: &'a [u8],
-    map: &'a Arc<Mmap>,
+    pub(in crate::weights) map: &'a Arc<Mmap>,
     /// Where the bytes lie in the file.
     pub(in crate::weights) place: (usize, usize),
 }

@@ -39,7 +39,9 @@ impl<'a> Lender<'a> {
         let config = &self.case.config;
         let is_plain = self.checked.receipt.spec.adapter.is_none();
         let fits = self.checked.tokens.len() as u64 <= positions;
-        let bytes = || WeightBytes::of(config).stage(config, layers.start..layers.end, positions);
+        let (source, device) = (self.case.tensors, self.case.device);
+        let range = layers.start..layers.end;
+        let bytes = || WeightBytes::loaded(config, range, positions, source, device);
         let bytes = (is_plain && fits).then(bytes)?;
         self.stages.holds(bytes).then_some(bytes)
     }

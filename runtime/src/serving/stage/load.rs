@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{
-    LoraSpec, Precisions, Stage, StageAdapter, StageOptions, TensorSource,
+    LoraSpec, Precisions, Stage, StageAdapter, StageOptions, TensorSource, WeightBytes,
 };
 use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::serving::{AdapterManifest, Deployment, DeploymentId};
 use concord_proto::{ARITHMETIC_VERSION, Digest, Layers};
 
-use super::memory;
 use crate::blobs::Blobs;
 use crate::faults::Faults;
 use crate::model_blobs::ModelBlobs;
@@ -110,9 +109,10 @@ impl StageLoader {
             return self.check_room(reserved).map(|()| loaded);
         }
         let (config, manifest) = self.model(&deployment).await?;
-        let bytes = memory::stage_bytes(&config, layers, &deployment);
-        self.check_room(reserved.saturating_add(bytes))?;
         let source = ModelBlobs::fetch(&self.blobs, &config, &manifest, layers).await?;
+        let (range, positions) = (layers.start..layers.end, deployment.positions.into());
+        let bytes = WeightBytes::loaded(&config, range, positions, &source, &self.device);
+        self.check_room(reserved.saturating_add(bytes))?;
         let options = stage_options(&deployment, config, layers, &self.device)?;
         let faults = self.faults.clone();
         let load = move || {

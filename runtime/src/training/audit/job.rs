@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use concord_kernels::Device;
 use concord_models::config::DecoderConfig;
+use concord_models::decoder::WeightBytes;
 use concord_proto::manifest::{DataManifest, ModelManifest};
 use concord_proto::{AdapterSpec, Digest, JobSpec, Layers};
 
@@ -65,12 +67,13 @@ pub(crate) fn cached_bytes(
     config: &DecoderConfig,
     layers: Layers,
     positions: usize,
+    (base, device): (&ModelBlobs, &Device),
 ) -> Option<u64> {
     if spec.adapter == AdapterSpec::Full {
         return None;
     }
-    let weights = concord_models::decoder::WeightBytes::of(config);
-    let weights = weights.stage(config, layers.start..layers.end, positions as u64);
+    let range = layers.start..layers.end;
+    let weights = WeightBytes::loaded(config, range, positions as u64, base, device);
     let held = leaf_work::held_names(spec, layers).into_iter();
     let factor = |(index, _): (u32, String)| {
         let shape = &spec.trainable[index as usize].shape;
