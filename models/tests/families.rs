@@ -16,8 +16,8 @@ use concord_kernels::ops::sample::Sampling;
 use concord_kernels::ops::{KvPages, PagedRun};
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, LoraSpec, PassInput, Precisions, Stage, StageInput, StageOptions, StageRun,
-    next_tokens,
+    Batch, Gradients, Keeps, LoraSpec, PassInput, Precisions, Stage, StageInput, StageOptions,
+    StageRun, next_tokens,
 };
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
@@ -184,10 +184,28 @@ fn greedy_tokens_are_those_of_transformers() {
     }
 }
 
-/// Loss and gradients of every tensor that is trained.
+/// Loss and gradients of every tensor that is trained, whatever is kept for the backward pass.
 fn gradients(stage: &Stage, batch: &Batch) -> (f32, BTreeMap<String, Arc<Tensor>>) {
+    let loads = stage.expert_loads();
+    let kept = gradients_keeping(stage, batch, Keeps::Inputs);
+    let counted = stage.expert_loads();
+    assert_eq!(kept, gradients_keeping(stage, batch, Keeps::Tapes));
+    // Layers that are computed again do not count their tokens again.
+    let total =
+        |loads: &[(u32, Vec<u64>)]| -> u64 { loads.iter().flat_map(|(_, counts)| counts).sum() };
+    let twice = total(&stage.expert_loads()) - total(&counted);
+    assert_eq!(total(&counted) - total(&loads), twice);
+    kept
+}
+
+fn gradients_keeping(
+    stage: &Stage,
+    batch: &Batch,
+    keeps: Keeps,
+) -> (f32, BTreeMap<String, Arc<Tensor>>) {
     let mut gradients = Gradients::default();
-    let (hidden, tape) = stage.forward(batch, StageInput::Tokens).unwrap();
+    let forward = stage.forward_keeping(batch, StageInput::Tokens, keeps);
+    let (hidden, tape) = forward.unwrap();
     let loss = stage.loss(batch, &hidden, &mut gradients).unwrap();
     stage
         .backward(batch, &tape, loss.d_hidden, &mut gradients)

@@ -41,6 +41,13 @@ pub(super) struct BlockTape {
     feed_out: Option<OutTape>,
 }
 
+impl BlockTape {
+    /// What entered the layer, `[m, d]`.
+    pub(super) fn into_input(self) -> Tensor {
+        self.x
+    }
+}
+
 /// Of a norm of what is added.
 #[derive(Debug)]
 struct OutTape {

@@ -63,7 +63,9 @@ impl Experts {
         let (logits, router) = pass.linear(&self.router, &input)?;
         let routes = device.route(&logits, self.correction.as_ref(), &self.routing)?;
         let rows = device.expert_rows(&routes, self.experts.len())?;
-        self.loads.add(&rows);
+        if !context.is_again {
+            self.loads.add(&rows);
+        }
         let (results, experts) = self.results(pass, &input, &rows)?;
         let (mut y, shared) = match &self.shared {
             Some(shared) => {

@@ -31,7 +31,7 @@ pub use head::HeadLoss;
 pub use linear::LoraSpec;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;
-pub use stage::{Batch, Precisions, Stage, StageInput, StageOptions, StageTape};
+pub use stage::{Batch, Keeps, Precisions, Stage, StageInput, StageOptions, StageTape};
 pub use targets::next_tokens;
 pub use trainable::{Trainable, TrainableTensor};
 pub use values::Values;

@@ -21,6 +21,8 @@ pub(super) struct PassContext<'a> {
     /// The position of every token.
     pub(super) positions: &'a Ids,
     pub(super) precision: Precision,
+    /// Whether it was computed before: then nothing is counted.
+    pub(super) is_again: bool,
 }
 
 /// What attention gives.

@@ -83,13 +83,31 @@ pub enum StageInput {
     Hidden(Tensor),
 }
 
+/// What a forward pass keeps of each layer for the backward pass. No bit depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// All that it needs.
+    Tapes,
+    /// What enters the layer: the backward pass computes the layer again, so the tape of one layer
+    /// is there at a time.
+    Inputs,
+}
+
 /// What the backward pass of a stage needs.
 #[derive(Debug)]
 pub struct StageTape {
-    blocks: Vec<BlockTape>,
+    layers: Vec<LayerTape>,
     positions: Ids,
     /// On the first stage.
     tokens: Option<Ids>,
+}
+
+/// What is kept of a layer.
+#[derive(Debug)]
+enum LayerTape {
+    Whole(BlockTape),
+    /// What enters it, `[m, d]`.
+    Input(Tensor),
 }
 
 impl Stage {
@@ -142,6 +160,19 @@ impl Stage {
         batch: &Batch,
         input: StageInput,
     ) -> Result<(Tensor, StageTape), KernelError> {
+        self.forward_keeping(batch, input, Keeps::Tapes)
+    }
+
+    /// As [`Self::forward`], with a tape of what `keeps` says.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_keeping(
+        &self,
+        batch: &Batch,
+        input: StageInput,
+        keeps: Keeps,
+    ) -> Result<(Tensor, StageTape), KernelError> {
         let device = &self.options.device;
         let _activations = device.account(MemoryPurpose::Activations);
         let positions: Vec<u32> = (0..batch.sequences)
@@ -153,15 +184,18 @@ impl Stage {
             context: self.context(&positions),
             sequences: batch.sequences,
         };
-        let mut blocks = Vec::with_capacity(self.blocks.len());
+        let mut layers = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (y, tape) = block.forward(&mut pass, x)?;
-            blocks.push(tape);
+            layers.push(match keeps {
+                Keeps::Tapes => LayerTape::Whole(tape),
+                Keeps::Inputs => LayerTape::Input(tape.into_input()),
+            });
             x = y;
         }
         device.canonicalise(&mut [("hidden states", &mut x)])?;
         let tape = StageTape {
-            blocks,
+            layers,
             positions,
             tokens,
         };
@@ -233,6 +267,7 @@ impl Stage {
             ropes: &self.ropes,
             positions,
             precision: self.options.precisions.activations,
+            is_again: false,
         }
     }
 
@@ -305,14 +340,29 @@ impl Stage {
         let device = &self.options.device;
         let _gradients = device.account(MemoryPurpose::Gradients);
         let atoms = Atoms::new(batch.sequences, batch.sequence_len);
-        let context = self.context(&tape.positions);
+        let mut pass = MicrobatchPass {
+            context: PassContext {
+                is_again: true,
+                ..self.context(&tape.positions)
+            },
+            sequences: batch.sequences,
+        };
         let below = !self.is_first() || self.options.trains_all;
         let mut dy = Some(device.place(d_output)?);
-        for (index, (block, tape)) in self.blocks.iter().zip(&tape.blocks).enumerate().rev() {
+        for (index, (block, kept)) in self.blocks.iter().zip(&tape.layers).enumerate().rev() {
             let wants_dx = index > 0 || below;
             let Some(d_block) = dy else { break };
+            let again;
+            let tape = match kept {
+                LayerTape::Whole(tape) => tape,
+                LayerTape::Input(x) => {
+                    let _activations = device.account(MemoryPurpose::Activations);
+                    again = block.forward(&mut pass, x.clone())?.1;
+                    &again
+                }
+            };
             let mut run = self.run(&atoms, gradients);
-            dy = block.backward(&context, &mut run, tape, &d_block, wants_dx)?;
+            dy = block.backward(&pass.context, &mut run, tape, &d_block, wants_dx)?;
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
             let vocab = table.vocab();

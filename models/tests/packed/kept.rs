@@ -10,7 +10,8 @@ use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, Trainable, next_tokens,
+    Batch, Gradients, Keeps, LoraSpec, Precisions, Stage, StageInput, StageOptions, Trainable,
+    next_tokens,
 };
 use concord_models::weights::ModelFolder;
 use serde_json::Value;
@@ -67,8 +68,17 @@ fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
     Stage::load(options, model, &values).unwrap()
 }
 
-/// The bits of the loss and of all gradients.
+/// The bits of the loss and of all gradients, whatever is kept for the backward pass.
 fn gradients(stage: &Stage) -> Vec<u32> {
+    let kept = gradients_keeping(stage, Keeps::Tapes);
+    assert!(
+        kept == gradients_keeping(stage, Keeps::Inputs),
+        "layers computed again"
+    );
+    kept
+}
+
+fn gradients_keeping(stage: &Stage, keeps: Keeps) -> Vec<u32> {
     let device = &stage.options().device;
     let batch = Batch {
         sequences: 2,
@@ -77,7 +87,8 @@ fn gradients(stage: &Stage) -> Vec<u32> {
         targets: next_tokens(&[7; 40], &[1; 40], 20),
     };
     let mut gradients = Gradients::default();
-    let (hidden, tape) = stage.forward(&batch, StageInput::Tokens).unwrap();
+    let forward = stage.forward_keeping(&batch, StageInput::Tokens, keeps);
+    let (hidden, tape) = forward.unwrap();
     let loss = stage.loss(&batch, &hidden, &mut gradients).unwrap();
     let sum = loss.sum;
     stage

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{Device, KernelError, Tensor};
-use concord_models::decoder::{Batch, Gradients, Stage, StageInput, StageTape, TensorUse};
+use concord_models::decoder::{Batch, Gradients, Keeps, Stage, StageInput, StageTape, TensorUse};
 use concord_models::train::{StepScalars, TrainState, gradient_norm, mean_loss};
 use concord_proto::manifest::StateEntry;
 use concord_proto::session::Scalars;
@@ -84,16 +84,18 @@ impl Forwarded {
 }
 
 /// Sends a microbatch through the stage of `layers`; through the loss, too, on the last one.
+/// `keeps` is what it holds until the microbatch comes back.
 pub(crate) fn forward(
     stage: &Stage,
     layers: Layers,
     batch: &Batch,
     input: Option<&Tensor>,
+    keeps: Keeps,
 ) -> Result<Forwarded, RuntimeError> {
     let input = input.map_or(StageInput::Tokens, |hidden| {
         StageInput::Hidden(hidden.clone())
     });
-    let (hidden, tape) = stage.forward(batch, input)?;
+    let (hidden, tape) = stage.forward_keeping(batch, input, keeps)?;
     if !stage.is_last() {
         let kind = PortKind::Activation(layers.end);
         let output = Port {

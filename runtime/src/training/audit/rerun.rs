@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::Stage;
+use concord_models::decoder::{Keeps, Stage};
 use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, LeafPhase, Port, PortKind};
 
@@ -43,7 +43,8 @@ impl LeafRerun<'_> {
             LeafPhase::Forward | LeafPhase::Backward => {
                 let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
                 let (values, positions) = (self.inputs.values()?, self.inputs.sequence_len);
-                let cached = cached_bytes(spec, &config, layers, positions);
+                let held = (base, self.device);
+                let cached = cached_bytes(spec, &config, layers, positions, held);
                 let (stages, key) = (self.stages, (spec_address, layers));
                 let stage = match stages.take(key) {
                     Some(mut stage) => {
@@ -157,7 +158,9 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
     if !stage.is_first() && inputs.hidden().is_none() {
         return Err(missing("its hidden states"));
     }
-    let forwarded = leaf_work::forward(stage, leaf.layers, &batch.batch, inputs.hidden())?;
+    // Beside a worker of the same machine there may be little memory.
+    let (layers, hidden) = (leaf.layers, inputs.hidden());
+    let forwarded = leaf_work::forward(stage, layers, &batch.batch, hidden, Keeps::Inputs)?;
     if leaf.phase == LeafPhase::Forward {
         return Ok(vec![forwarded.output]);
     }
@@ -165,12 +168,11 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
     let gradient = gradient
         .and_then(|tensors| tensors.first())
         .map(|tensor| &**tensor);
-    let (layers, number) = (leaf.layers, leaf.microbatch);
     let done = leaf_work::backward(
         spec,
         stage,
         layers,
-        number,
+        leaf.microbatch,
         &batch.batch,
         forwarded,
         gradient,

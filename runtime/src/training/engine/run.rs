@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
-use concord_models::decoder::Stage;
+use concord_models::decoder::{Keeps, Stage};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{ClaimInput, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind};
 
@@ -34,8 +34,8 @@ pub(super) struct StepRun {
     pub(super) progress: StepProgress,
     activations: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
     gradients: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
-    /// Tapes of microbatches in flight; none where the forward pass is done again.
-    tapes: BTreeMap<u32, Option<Forwarded>>,
+    /// Of microbatches in flight.
+    forwarded: BTreeMap<u32, Forwarded>,
     pub(super) sums: BTreeMap<(u32, GradientPart), Arc<PartSum>>,
     pub(super) losses: Vec<MicrobatchLoss>,
     pub(super) leaves: BTreeMap<(LeafPhase, u32), Leaf>,
@@ -61,7 +61,7 @@ impl StepRun {
             progress: StepProgress::Computing,
             activations: BTreeMap::new(),
             gradients: BTreeMap::new(),
-            tapes: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             sums: BTreeMap::new(),
             losses: Vec::new(),
             leaves: BTreeMap::new(),
@@ -163,7 +163,11 @@ impl StepRun {
         let hidden = activation.map(|(tensor, _)| &**tensor);
         let wrong = context.faults.before_forward(job.step, &batch.batch);
         let tokens = wrong.as_ref().unwrap_or(&batch.batch);
-        let forwarded = leaf_work::forward(job.stage(), job.layers, tokens, hidden)?;
+        let keeps = match job.recompute {
+            true => Keeps::Inputs,
+            false => Keeps::Tapes,
+        };
+        let forwarded = leaf_work::forward(job.stage(), job.layers, tokens, hidden, keeps)?;
         if let Some(sum) = forwarded.loss() {
             check_finite(|| format!("loss of microbatch {microbatch}"), sum)?;
             self.losses.push(MicrobatchLoss {
@@ -189,8 +193,7 @@ impl StepRun {
             let next = job.pipeline()[job.slot.stage + 1];
             sending::send(job, context, next, microbatch, output, &[hidden])?;
         }
-        let again = job.recompute && forwarded.loss().is_none();
-        self.tapes.insert(microbatch, (!again).then_some(forwarded));
+        self.forwarded.insert(microbatch, forwarded);
         Ok(())
     }
 
@@ -202,11 +205,9 @@ impl StepRun {
     ) -> Result<(), RuntimeError> {
         let batch = &self.batches[&microbatch];
         let activation = self.activations.remove(&microbatch);
-        let hidden = activation.as_ref().map(|(tensor, _)| &**tensor);
-        let forwarded = match self.tapes.remove(&microbatch).flatten() {
-            Some(forwarded) => forwarded,
-            None => leaf_work::forward(job.stage(), job.layers, &batch.batch, hidden)?,
-        };
+        let forwarded = self.forwarded.remove(&microbatch).ok_or_else(|| {
+            RuntimeError::Unsupported("a gradient came before its microbatch".into())
+        })?;
         let gradient = self.gradients.remove(&microbatch);
         let d_output = gradient.as_ref().map(|(tensor, _)| &**tensor);
         let (spec, layers, tokens) = (&job.spec, job.layers, &batch.batch);
