@@ -1,23 +1,55 @@
 //! What planners need to know of a model, from the one count of its memory.
 
+use std::collections::BTreeMap;
+
+use concord_kernels::packed::BlockFormat;
+use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
 use concord_models::memory::{ServingBytes, TrainingBytes, TrainingRun};
+use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::serving::ServingProfile;
 
+/// The formats of a model's matrices, by name: in these they stay, where they are not trained, in
+/// processes that compute on a CPU. Empty for a pool that may have GPUs, which hold codes.
+#[derive(Clone, Debug, Default)]
+pub struct KeptFormats(BTreeMap<String, BlockFormat>);
+
+impl KeptFormats {
+    /// Those of a model.
+    ///
+    /// # Errors
+    /// Naming the tensor that is missing, or of a format that is not read.
+    pub fn of(folder: &ModelFolder) -> Result<Self, ModelError> {
+        let specs = folder.config().tensors().into_iter();
+        let format = |name: String| {
+            let form = folder.stored_form(&name)?;
+            Ok((name, form.format))
+        };
+        let formats: Result<_, ModelError> = specs.map(|spec| format(spec.name)).collect();
+        formats.map(Self)
+    }
+
+    /// The format of a tensor; F32 where nothing is known of it.
+    pub fn get(&self, name: &str) -> BlockFormat {
+        self.0.get(name).copied().unwrap_or(BlockFormat::F32)
+    }
+}
+
 /// Of a model that is fine-tuned.
-pub fn training(config: &DecoderConfig, run: &TrainingRun) -> ModelProfile {
-    let bytes = TrainingBytes::of(config, run);
+pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -> ModelProfile {
+    let bytes = TrainingBytes::of(config, run, &|name| kept.get(name));
     let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
     // Scores and mixing: on average a query sees half of the sequence.
     let attention = u64::from(run.sequence_len) * config.q_dim() as u64;
     ModelProfile {
         layer_macs: layer_weights(config) + attention,
         head_macs: head_weights(config),
-        layer_bytes: bytes.layer.weights + bytes.at_work(),
+        layer_bytes: bytes.layer.weights,
         embed_bytes: bytes.embed.weights + bytes.embed.trained(),
         head_bytes: bytes.head.weights + bytes.head.trained() + bytes.logits,
+        shared_bytes: bytes.shared.weights + bytes.shared.trained(),
         layer_state_bytes: bytes.layer.trained(),
         layer_activation_bytes: bytes.in_flight(),
         workspace_bytes: bytes.workspace,
@@ -31,14 +63,15 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun) -> ModelProfile {
 }
 
 /// Of a model that is served.
-pub fn serving(config: &DecoderConfig) -> ServingProfile {
-    let bytes = ServingBytes::of(config);
+pub fn serving(config: &DecoderConfig, kept: &KeptFormats) -> ServingProfile {
+    let bytes = ServingBytes::of(config, &|name| kept.get(name));
     ServingProfile {
         layer_macs: layer_weights(config),
         head_macs: head_weights(config),
         layer_bytes: bytes.weights.layer,
         embed_bytes: bytes.weights.embed,
         head_bytes: bytes.weights.head,
+        shared_bytes: bytes.weights.shared,
         page_layer_bytes: bytes.page_layer,
         row_bytes: bytes.row,
     }

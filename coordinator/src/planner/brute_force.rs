@@ -10,7 +10,7 @@ pub(super) fn stage_bytes(
     profile: &ModelProfile,
     run: (u32, u32, u32),
     layers: u32,
-    in_flight: u64,
+    (in_flight, microbatches): (u64, u32),
 ) -> u64 {
     let (length, start, end) = run;
     let in_flight = if end == layers { 1 } else { in_flight };
@@ -19,7 +19,13 @@ pub(super) fn stage_bytes(
         + in_flight * profile.layer_activation_bytes;
     let embed = if start == 0 { profile.embed_bytes } else { 0 };
     let head = if end == layers { profile.head_bytes } else { 0 };
-    u64::from(length) * per_layer + embed + head + profile.workspace_bytes
+    let shared = match (start, end == layers) {
+        (0, true) => profile.shared_bytes,
+        _ => 0,
+    };
+    let neighbours = u64::from(start > 0) + u64::from(end < layers);
+    let openings = neighbours * 2 * u64::from(microbatches) * profile.boundary_bytes;
+    u64::from(length) * per_layer + embed + head - shared + openings + profile.workspace_bytes
 }
 
 /// All ways to write `total` as `parts` positive numbers.
@@ -91,9 +97,9 @@ fn step_time(case: &Case, lengths: &[u32], slots: &[&PlannerDevice]) -> Option<f
         let mut fill = (stages - 1) as f64 * (2.0 * 200e-6 + 2.0 * transfer);
         for (&length, device) in lengths.iter().zip(pipeline) {
             let end = start + length;
-            if stage_bytes(profile, (length, start, end), case.layers, in_flight)
-                > device.memory_bytes
-            {
+            let microbatches = (in_flight, case.microbatches);
+            let need = stage_bytes(profile, (length, start, end), case.layers, microbatches);
+            if need > device.memory_bytes {
                 return None;
             }
             let head = if end == case.layers {

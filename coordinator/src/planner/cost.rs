@@ -18,6 +18,9 @@ const LINK_BYTES_PER_SECOND: f64 = 1e9;
 /// Values, two moments and gradients have the same size: gradients are a quarter of the state.
 const STATE_PARTS: f64 = 4.0;
 
+/// Steps whose hidden states and gradients between stages are held for checkers.
+const OPEN_STEPS: u64 = 2;
+
 /// Stages x replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PlanShape {
@@ -78,7 +81,10 @@ pub(super) struct Problem {
     activation_bytes: u64,
     embed_bytes: u64,
     head_bytes: u64,
+    shared_bytes: u64,
     workspace_bytes: u64,
+    /// For each end of a stage that is none of the model.
+    opening_bytes: u64,
 }
 
 impl Problem {
@@ -115,7 +121,11 @@ impl Problem {
             activation_bytes: profile.layer_activation_bytes,
             embed_bytes: profile.embed_bytes,
             head_bytes: profile.head_bytes,
+            shared_bytes: profile.shared_bytes,
             workspace_bytes: profile.workspace_bytes,
+            opening_bytes: OPEN_STEPS
+                .saturating_mul(request.microbatches.into())
+                .saturating_mul(profile.boundary_bytes),
         })
     }
 
@@ -161,12 +171,15 @@ impl Problem {
         fixed.saturating_add(activations).max(1)
     }
 
-    /// Bytes of a stage beside its layers: of embedding and head where it holds them.
+    /// Bytes of a stage beside its layers: of embedding and head where it holds them, and of what
+    /// checkers may ask for, where it has neighbours.
     fn fixed_bytes(&self, first: bool, last: bool) -> u64 {
-        let embed = if first { self.embed_bytes } else { 0 };
-        let head = if last { self.head_bytes } else { 0 };
-        embed
-            .saturating_add(head)
+        let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
+        part(first, self.embed_bytes)
+            .saturating_add(part(last, self.head_bytes))
+            .saturating_sub(part(first && last, self.shared_bytes))
+            .saturating_add(part(!first, self.opening_bytes))
+            .saturating_add(part(!last, self.opening_bytes))
             .saturating_add(self.workspace_bytes)
     }
 

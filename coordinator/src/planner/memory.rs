@@ -2,8 +2,10 @@
 //!
 //! A stage of n layers in a pipeline of s stages and m microbatches takes
 //! `workspace_bytes + n * (layer_bytes + layer_state_bytes + f * layer_activation_bytes)`, and
-//! `embed_bytes` and `head_bytes` where it has the ends. f, the microbatches in flight, is
-//! `min(s + 1, m)`, and 1 at the last stage, where the way back of each starts at once. The client
+//! `embed_bytes` and `head_bytes` where it has the ends, less `shared_bytes` where it has both; and
+//! for each neighbour `2 * m * boundary_bytes`, which checkers may ask for until the audits of a
+//! step and of the one before are over. f, the microbatches in flight, is `min(s + 1, m)`, and 1 at
+//! the last stage, where the way back of each starts at once. The client
 //! that submits a job says what these are (`concord_models::memory`), and `concord plan` shows
 //! them. Loading goes slice by slice and takes no more than that.
 

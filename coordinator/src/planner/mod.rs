@@ -90,6 +90,7 @@ pub struct TrainingPlan {
 ///     layer_bytes: 1_000,
 ///     embed_bytes: 0,
 ///     head_bytes: 0,
+///     shared_bytes: 0,
 ///     layer_state_bytes: 1_000,
 ///     layer_activation_bytes: 100,
 ///     workspace_bytes: 0,

@@ -14,6 +14,7 @@ fn profile() -> ModelProfile {
         layer_bytes: 1_000,
         embed_bytes: 1_500,
         head_bytes: 700,
+        shared_bytes: 0,
         layer_state_bytes: 400,
         layer_activation_bytes: 50,
         workspace_bytes: 30,
@@ -83,7 +84,12 @@ impl Case {
         for (slot, worker) in planned.plan.workers() {
             let stage = planned.plan.stages[slot.stage];
             let lengths = (stage.end - stage.start, stage.start, stage.end);
-            let need = stage_bytes(&self.profile, lengths, self.layers, in_flight);
+            let need = stage_bytes(
+                &self.profile,
+                lengths,
+                self.layers,
+                (in_flight, self.microbatches),
+            );
             assert_eq!(need, planned.stage_bytes[slot.stage]);
             let device = devices.iter().find(|d| d.id == worker).unwrap();
             assert!(

@@ -35,6 +35,7 @@ pub fn model(stages: u32, pipelines: u32, min_workers: u32) -> ServedModel {
             layer_bytes: 100_000,
             embed_bytes: 50_000,
             head_bytes: 50_000,
+            shared_bytes: 0,
             page_layer_bytes: 1_000,
             row_bytes: 1,
         },

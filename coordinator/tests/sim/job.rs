@@ -93,6 +93,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         layer_bytes: 1_000,
         embed_bytes: 1_000,
         head_bytes: 1_000,
+        shared_bytes: 0,
         layer_state_bytes: 1_000,
         layer_activation_bytes: 1_000,
         workspace_bytes: 0,

@@ -1,8 +1,10 @@
 //! What a model takes in memory, before anything is loaded: the one count that planners plan by,
 //! workers check their room against and `concord plan` prints.
 //!
-//! It counts what a process on the host holds at its peak. Pages of mapped weights files are not in
-//! it: they are the operating system's, which takes them back where memory is short.
+//! It counts what a process on the host holds at its peak, with the pages of weights that stay
+//! packed in a mapped file: the operating system takes these back where memory is short, and all
+//! processes of a machine share them. Pages that are read once, to make codes of them, are not in
+//! it.
 
 mod serving;
 mod training;

@@ -2,6 +2,7 @@
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::{AttentionShape, KvPages};
+use concord_kernels::packed::BlockFormat;
 
 use crate::config::DecoderConfig;
 use crate::decoder::WeightBytes;
@@ -18,10 +19,11 @@ pub struct ServingBytes {
 }
 
 impl ServingBytes {
-    /// Those of a model.
-    pub fn of(config: &DecoderConfig) -> Self {
+    /// Those of a model whose matrices stay in the format that `format` gives by the name; see
+    /// [`WeightBytes::kept`].
+    pub fn of(config: &DecoderConfig, format: &dyn Fn(&str) -> BlockFormat) -> Self {
         Self {
-            weights: WeightBytes::of(config),
+            weights: WeightBytes::kept(config, format),
             page_layer: page_bytes(config, 1, Precision::I16),
             row: 4 * config.hidden as u64,
         }

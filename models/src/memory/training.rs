@@ -3,10 +3,15 @@
 use std::ops::Range;
 
 use concord_kernels::ops::Atoms;
+use concord_kernels::packed::BlockFormat;
 
 use super::{PROCESS_BYTES, StageBytes};
 use crate::config::{DecoderConfig, Projection, TensorPlace};
 use crate::decoder::{Trainable, WeightBytes};
+
+/// Steps whose inputs of leaves are held for checkers: the one that is computed, and the one
+/// before, whose audits are under way.
+const OPEN_STEPS: u64 = 2;
 
 /// Values of a trained element: of now, of the step before, which an audit may ask for, and of the
 /// step after.
@@ -23,7 +28,8 @@ pub struct TrainingRun {
     pub micro_batch_size: u32,
     /// Microbatches of a step.
     pub microbatches: u32,
-    /// Whether activations are computed again rather than kept while a microbatch is away.
+    /// Whether layers are computed again in the backward pass rather than kept: then what enters
+    /// each is kept.
     pub recompute: bool,
 }
 
@@ -77,17 +83,21 @@ impl PartBytes {
 /// Bytes of each part of a model that is trained. All layers are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingBytes {
-    /// The embedding, on the first stage. A tied one that is trained is counted at both ends, also
-    /// where one stage has both and holds it once.
+    /// The embedding, on the first stage.
     pub embed: PartBytes,
     /// One layer.
     pub layer: PartBytes,
     /// Final norm and head, on the last stage.
     pub head: PartBytes,
+    /// What both ends count of a tied embedding, and a stage with both holds once.
+    pub shared: PartBytes,
     /// What the backward pass of one layer needs of one microbatch.
     pub tape: u64,
     /// Hidden states of one microbatch between two layers.
     pub boundary: u64,
+    /// What came from, or went to, another stage, until its audits are over: for each end of a
+    /// stage that is none of the model.
+    pub openings: u64,
     /// Of a stage, whatever its layers.
     pub workspace: u64,
     /// Of the last stage beside that: the logits of some tokens.
@@ -97,9 +107,17 @@ pub struct TrainingBytes {
 }
 
 impl TrainingBytes {
-    /// Those of a model.
-    pub fn of(config: &DecoderConfig, run: &TrainingRun) -> Self {
-        let held = WeightBytes::of(config);
+    /// Those of a model whose matrices lie in the format that `format` gives by the name, and stay
+    /// so where they are not trained; see [`WeightBytes::kept`].
+    pub fn of(
+        config: &DecoderConfig,
+        run: &TrainingRun,
+        format: &dyn Fn(&str) -> BlockFormat,
+    ) -> Self {
+        let held = match run.trainable {
+            Trainable::Full => WeightBytes::of(config),
+            Trainable::Lora { .. } | Trainable::Nothing => WeightBytes::kept(config, format),
+        };
         let trained = run.trainable.tensors(config);
         let elements = |wanted: &dyn Fn(TensorPlace) -> bool| -> u64 {
             let wanted = trained.iter().filter(|tensor| wanted(tensor.place));
@@ -120,28 +138,42 @@ impl TrainingBytes {
         };
         let part = |weights, elements| PartBytes::new(weights, elements, run.microbatches);
         let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
+        let (tape, boundary) = (
+            tokens * tape(config, &run.trainable),
+            tokens * 4 * config.hidden as u64,
+        );
+        let tied = match config.tie_embeddings {
+            true => at_start,
+            false => 0,
+        };
         Self {
             embed: part(held.embed, at_start),
             layer: part(held.layer + factors, in_layer),
             head: part(held.head, at_end),
-            tape: tokens * tape(config, &run.trainable),
-            boundary: tokens * 4 * config.hidden as u64,
-            workspace: PROCESS_BYTES + tokens * (pass(config) + 4 * config.head_dim as u64),
+            shared: PartBytes {
+                // Both uses have a gradient of their own.
+                gradients: 0,
+                ..part(held.shared, tied)
+            },
+            tape,
+            boundary,
+            openings: OPEN_STEPS * u64::from(run.microbatches) * boundary,
+            workspace: PROCESS_BYTES
+                + tokens * (pass(config) + 4 * config.head_dim as u64)
+                + if run.recompute { tape } else { 0 },
             logits: logits(config, run),
             recompute: run.recompute,
             layers: config.layers as u32,
         }
     }
 
-    /// Bytes that one layer has for one microbatch while its stage works on it, whatever is in
-    /// flight: its tape, where that is not kept.
-    pub fn at_work(&self) -> u64 {
-        if self.recompute { self.tape } else { 0 }
-    }
-
     /// Bytes that one layer takes for each microbatch in flight.
     pub fn in_flight(&self) -> u64 {
-        if self.recompute { 0 } else { self.tape }
+        if self.recompute {
+            self.boundary
+        } else {
+            self.tape
+        }
     }
 
     /// A stage of these layers in whose pipeline so many microbatches are in flight. The last stage
@@ -151,17 +183,20 @@ impl TrainingBytes {
         let (is_first, is_last) = (layers.start == 0, layers.end == self.layers);
         let in_flight = if is_last { 1 } else { u64::from(in_flight) };
         let kept = in_flight.saturating_mul(self.in_flight());
+        let inner_ends = u64::from(!is_first) + u64::from(!is_last);
+        let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
         let sum = |of: &dyn Fn(&PartBytes) -> u64| {
-            let embed = if is_first { of(&self.embed) } else { 0 };
-            let head = if is_last { of(&self.head) } else { 0 };
-            embed + head + count * of(&self.layer)
+            let ends = part(is_first, of(&self.embed)) + part(is_last, of(&self.head));
+            ends - part(is_first && is_last, of(&self.shared)) + count * of(&self.layer)
         };
         StageBytes {
             weights: sum(&|part| part.weights),
             state: sum(&|part| part.state),
             moments: sum(&|part| part.moments),
             gradients: sum(&|part| part.gradients),
-            activations: count.saturating_mul(self.at_work().saturating_add(kept)),
+            activations: count
+                .saturating_mul(kept)
+                .saturating_add(inner_ends * self.openings),
             key_values: 0,
             workspace: self.workspace + if is_last { self.logits } else { 0 },
         }

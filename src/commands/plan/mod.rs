@@ -37,9 +37,10 @@ type PlanPart = (String, Value);
   concord plan --job job.yaml --workers 10G,10G      # a fine-tune as `concord train` runs it
   concord plan owner/name --sequence-length 512      # of the hub: config.json alone is fetched
 
-A size is what a process of this program takes at its peak. Pages of mapped weights files are not in
-it: the operating system takes them back where memory is short. A checker takes at most what the
-largest stage takes without its trained state.")]
+A size is what a process that computes on a CPU takes at its peak. In it are the weights that stay
+as they are in a file (GGUF blocks, 16 bits): their pages are shared by all processes of a machine,
+and the operating system takes them back where memory is short. A GPU holds 2 bytes a weight of
+these. A checker takes at most what the largest stage takes without its trained state.")]
 pub struct PlanArgs {
     /// A model folder, or owner/name of the Hugging Face hub. By default the base_model of --job.
     #[arg(required_unless_present = "job", value_name = "DIR_OR_HUB_ID")]

@@ -10,11 +10,14 @@ use super::PlanPart;
 use crate::support::bytes::size;
 use crate::support::loaded_model::{base_of_adapter, resolve_config};
 use crate::support::output::counted;
+use crate::support::profile::KeptFormats;
 
 /// A model to plan for.
 pub struct PlannedModel {
     name: String,
     pub config: DecoderConfig,
+    /// The formats in which its matrices stay, where its files are here.
+    pub kept: KeptFormats,
     /// Bytes of its weights files, where they are here.
     file_bytes: Option<u64>,
 }
@@ -34,7 +37,7 @@ impl PlannedModel {
                 dir.display()
             );
         }
-        let (config, file_bytes) = match ModelFolder::open(&dir) {
+        let (config, kept, file_bytes) = match ModelFolder::open(&dir) {
             Ok(folder) => {
                 let bytes = |path: &std::path::Path| {
                     let found = path.metadata();
@@ -42,14 +45,20 @@ impl PlannedModel {
                     anyhow::Ok(found?.len())
                 };
                 let bytes = folder.files().map(bytes).sum::<anyhow::Result<u64>>()?;
-                (folder.config().clone(), Some(bytes))
+                let kept = KeptFormats::of(&folder)?;
+                (folder.config().clone(), kept, Some(bytes))
             }
-            Err(ModelError::NoWeights { .. }) => (DecoderConfig::from_folder(&dir)?, None),
+            Err(ModelError::NoWeights { .. }) => (
+                DecoderConfig::from_folder(&dir)?,
+                KeptFormats::default(),
+                None,
+            ),
             Err(error) => return Err(error.into()),
         };
         Ok(Self {
             name: name.to_string(),
             config,
+            kept,
             file_bytes,
         })
     }
@@ -60,6 +69,7 @@ impl PlannedModel {
         Self {
             name: name.to_string(),
             config,
+            kept: KeptFormats::default(),
             file_bytes: None,
         }
     }

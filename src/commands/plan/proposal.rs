@@ -20,7 +20,7 @@ pub fn planned(
         epoch: 1,
         layers: model.config.layers as u32,
         microbatches: run.microbatches,
-        profile: &profile::training(&model.config, run),
+        profile: &profile::training(&model.config, run, &model.kept),
         choice,
         devices,
     })
@@ -32,7 +32,7 @@ pub fn stages(
     run: &TrainingRun,
     planned: &TrainingPlan,
 ) -> Vec<(Layers, StageBytes)> {
-    let bytes = TrainingBytes::of(&model.config, run);
+    let bytes = TrainingBytes::of(&model.config, run, &|name| model.kept.get(name));
     let in_flight = planned.depth.min(run.microbatches);
     let stages = planned.plan.stages.iter().zip(&planned.stage_bytes);
     let stages = stages.map(|(&stage, &counted)| {

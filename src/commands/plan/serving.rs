@@ -35,7 +35,7 @@ const HEADINGS: [&str; 7] = [
 /// # Errors
 /// Where the workers do not have room: what would help.
 pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPart>> {
-    let profile = profile::serving(&model.config);
+    let profile = profile::serving(&model.config, &model.kept);
     let layers = model.config.layers as u32;
     let positions = u32::try_from(model.config.max_positions).unwrap_or(u32::MAX);
     let pages = positions.div_ceil(PAGE_TOKENS);
@@ -87,7 +87,7 @@ fn page_bytes(profile: &ServingProfile, stage: Layers) -> u64 {
 }
 
 fn bytes(model: &PlannedModel, profile: &ServingProfile, stage: Layers, pages: u32) -> StageBytes {
-    let weights = ServingBytes::of(&model.config).weights;
+    let weights = ServingBytes::of(&model.config, &|name| model.kept.get(name)).weights;
     StageBytes {
         weights: weights.stage(&model.config, stage.start..stage.end, 0),
         key_values: u64::from(pages).saturating_mul(page_bytes(profile, stage)),

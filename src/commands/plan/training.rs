@@ -90,7 +90,7 @@ fn in_words(model: &PlannedModel, run: &TrainingRun) -> String {
         Trainable::Nothing => "nothing".to_string(),
     };
     let recompute = if run.recompute {
-        ", activations computed again"
+        ", layers computed again"
     } else {
         ""
     };

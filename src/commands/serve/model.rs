@@ -13,7 +13,7 @@ use concord_proto::{ARITHMETIC_VERSION, PrecisionSpec};
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::support::blobs::BlobSet;
-use crate::support::profile;
+use crate::support::profile::{self, KeptFormats};
 
 /// A model, ready to be served.
 pub struct ModelToServe {
@@ -38,10 +38,11 @@ pub struct ModelToServe {
 
 impl ModelToServe {
     /// Reads a model folder. `positions` bounds prompt and answer; the model's own limit without.
+    /// `keeps_packed` says whether workers hold matrices as they lie, as they do on a CPU.
     ///
     /// # Errors
     /// Naming the file and what is wrong with it, or a limit beyond the model's.
-    pub fn open(path: &Path, positions: Option<u32>) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, positions: Option<u32>, keeps_packed: bool) -> anyhow::Result<Self> {
         let folder = ModelFolder::open(path)?;
         let config = folder.config().clone();
         let most = u32::try_from(config.max_positions).unwrap_or(u32::MAX);
@@ -70,11 +71,15 @@ impl ModelToServe {
                 activations: 16,
             },
         };
+        let kept = match keeps_packed {
+            true => KeptFormats::of(&folder)?,
+            false => KeptFormats::default(),
+        };
         let generation = folder.generation()?;
         let template = folder.chat_template()?;
         let no_template = template.is_none().then(|| NO_TEMPLATE.to_string());
         Ok(Self {
-            profile: profile::serving(&config),
+            profile: profile::serving(&config, &kept),
             template,
             stop_tokens: end_tokens(&config, &tokenizer),
             tokenizer: Arc::new(tokenizer),

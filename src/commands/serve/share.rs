@@ -20,6 +20,12 @@ pub struct MachineShare {
 }
 
 impl ServeArgs {
+    /// Whether the workers hold matrices as they lie in the model's files: those of this machine do
+    /// on its CPU, of others it is not known.
+    pub(super) fn keeps_packed(&self) -> bool {
+        self.workers > 0 && ["cpu", "reference"].contains(&self.device.as_str())
+    }
+
     /// The share of each worker. `--memory` is each one's; without it they divide what is free, on
     /// a GPU, too.
     ///

@@ -21,7 +21,7 @@ use super::told::Told;
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
 use crate::support::output::Output;
-use crate::support::profile;
+use crate::support::profile::{self, KeptFormats};
 
 /// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
 const CHUNK_SEQUENCES: u32 = 1_024;
@@ -54,11 +54,12 @@ pub struct Ingested {
     pub told: Vec<Told>,
 }
 
-/// Reads model and data of a job file.
+/// Reads model and data of a job file. `keeps_packed` says whether workers hold matrices as they
+/// lie, as they do on a CPU.
 ///
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
-pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
+pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Result<Ingested> {
     let path = crate::support::loaded_model::resolve(&job.base_model).context("base_model")?;
     if let Some(base) =
         crate::support::loaded_model::base_of_adapter(&path).context("base_model")?
@@ -113,7 +114,11 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         precision: job.precision,
     };
     spec.validate()?;
-    let profile = profile::training(folder.config(), &run);
+    let kept = match keeps_packed {
+        true => KeptFormats::of(&folder)?,
+        false => KeptFormats::default(),
+    };
+    let profile = profile::training(folder.config(), &run, &kept);
     Ok(Ingested {
         spec,
         profile,

@@ -60,7 +60,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         apart::check_pool_dir(dir, &output_dir.canonical()?, &job)?;
     }
     let ingested = tokio::select! {
-        ingested = in_thread(job.clone(), *output) => ingested?,
+        ingested = in_thread(job.clone(), *output, args.coordinator.is_none()) => ingested?,
         signal = signals.next() => return Err(stop::early(signal)),
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
@@ -89,11 +89,12 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 /// Reads model and data in a thread of its own, which the end of the program does not wait for.
-async fn in_thread(job: Arc<JobFile>, output: Output) -> anyhow::Result<Ingested> {
+/// Workers of this machine compute on its CPU; of others it is not known.
+async fn in_thread(job: Arc<JobFile>, output: Output, is_local: bool) -> anyhow::Result<Ingested> {
     let (send, ingested) = tokio::sync::oneshot::channel();
     let read = move || {
         // Nobody takes it where the user has stopped waiting.
-        let _ = send.send(ingest::ingest(&job, &output));
+        let _ = send.send(ingest::ingest(&job, &output, is_local));
     };
     let thread = std::thread::Builder::new().name("ingest".to_string());
     thread.spawn(read).context("cannot start a thread")?;

@@ -160,7 +160,7 @@ pub(super) const KEYS: [Key; 34] = [
     key(Precision, "weights", Bits, Is("16"), "bits of a weight"),
     key(Precision, "activations", Bits, Is("16"), "bits of an activation"),
     key(Job, "recompute", Flag, Is("false"),
-        "whether activations are computed again rather than kept: less memory, a third more work"),
+        "whether each layer is computed again on the way back: less memory, a third more work"),
 ];
 
 impl Section {

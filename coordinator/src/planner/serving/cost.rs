@@ -61,6 +61,7 @@ impl<'a> Costs<'a> {
         self.work_bytes()
             .saturating_add(part(is_first, self.profile.embed_bytes))
             .saturating_add(part(is_last, self.profile.head_bytes))
+            .saturating_sub(part(is_first && is_last, self.profile.shared_bytes))
     }
 
     /// Bytes of a large pass, beside weights and pages.

@@ -19,6 +19,7 @@ const PROFILE: ServingProfile = ServingProfile {
     layer_bytes: MIB,
     embed_bytes: 4 * MIB,
     head_bytes: 4 * MIB,
+    shared_bytes: 0,
     page_layer_bytes: MIB / 256,
     row_bytes: 64,
 };

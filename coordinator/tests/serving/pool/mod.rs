@@ -40,6 +40,7 @@ pub fn served(stages: u32, min_workers: u32, audit_rate: u64) -> ServedModel {
         layer_bytes: 1 << 20,
         embed_bytes: 1 << 20,
         head_bytes: 1 << 20,
+        shared_bytes: 0,
         page_layer_bytes: 1 << 10,
         row_bytes: 64,
     };
