@@ -41,12 +41,16 @@ impl fmt::Debug for BlockMatrix {
 }
 
 impl ModelFolder {
-    /// A matrix as blocks, which are not looked at: NaN and infinity may be in them. Nothing where
-    /// it is no matrix, or lies as several tensors.
+    /// A matrix as blocks: those of its file, which are not looked at, so NaN and infinity may be in
+    /// them; or those that it is quantised to, which are made anew each time. Nothing where it is
+    /// no matrix, or lies as several tensors.
     ///
     /// # Errors
     /// [`ModelError`] where it is missing, or of a format that is not read.
     pub fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
+        if let Some(format) = self.quantizes(name) {
+            return self.quantized_matrix(name, format).map(Some);
+        }
         if let Some(rows) = self.gguf_rows(name)? {
             let &[count, cols] = rows.shape().as_slice() else {
                 return Ok(None);

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
+use super::load_in::LoadIn;
 use super::quantized::Quantized;
 use super::shards::{self, INDEX, SINGLE, TensorHome};
 use super::{TakeRows, TensorFile};
@@ -32,6 +33,8 @@ pub struct ModelFolder {
     /// Where each tensor is, by its name in transformers; but for those that are packed.
     pub(super) homes: BTreeMap<String, TensorHome>,
     quantized: Option<Quantized>,
+    /// What is quantised as it is read.
+    pub(super) load_in: Option<LoadIn>,
     /// The names of embedding and head.
     ends: [String; 2],
     pub(super) gguf: Option<GgufModel>,
@@ -70,6 +73,7 @@ impl ModelFolder {
             files,
             homes,
             quantized,
+            load_in: None,
             gguf: None,
         };
         folder.settle_head()?;
@@ -103,6 +107,7 @@ impl ModelFolder {
             files: Vec::new(),
             homes: BTreeMap::new(),
             quantized: None,
+            load_in: None,
             gguf: Some(gguf),
         };
         for spec in folder.config.tensors() {
@@ -134,6 +139,9 @@ impl ModelFolder {
     /// [`ModelError`] naming the file and the tensor; [`ModelError::BadTensor`] for NaN and
     /// infinity, with the element.
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
+        if let Some(format) = self.quantizes(name) {
+            return self.load_quantized(name, format);
+        }
         if let Some(decoded) = self.decoded(name)? {
             return decoded.load();
         }
@@ -146,6 +154,18 @@ impl ModelFolder {
     /// # Errors
     /// As [`Self::load`]; and what `take` says.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        match self.quantizes(name) {
+            Some(format) => self.quantized_rows(name, format, take),
+            None => self.stored_rows(name, take),
+        }
+    }
+
+    /// The rows of a tensor as its file has them.
+    pub(super) fn stored_rows(
+        &self,
+        name: &str,
+        take: &mut TakeRows<'_>,
+    ) -> Result<(), ModelError> {
         if let Some(decoded) = self.decoded(name)? {
             return decoded.load_rows(take);
         }
@@ -160,10 +180,11 @@ impl ModelFolder {
     /// # Errors
     /// As [`Self::load`]; and what `take` says.
     pub fn each_bytes(&self, name: &str, take: &mut TakeBytes<'_>) -> Result<(), ModelError> {
-        if let Some(rows) = self
-            .gguf_rows(name)?
-            .filter(|rows| dtype_of(rows).is_some())
-        {
+        let rows = match self.quantizes(name) {
+            Some(_) => None,
+            None => self.gguf_rows(name)?,
+        };
+        if let Some(rows) = rows.filter(|rows| dtype_of(rows).is_some()) {
             return match rows.is_in_order() {
                 true => take(rows.bytes),
                 false => rows.each_stored(take),
@@ -200,6 +221,9 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError::MissingTensor`].
     pub fn span(&self, name: &str) -> Result<Option<(&Path, Range<usize>)>, ModelError> {
+        if self.quantizes(name).is_some() {
+            return Ok(None);
+        }
         if let Some(gguf) = &self.gguf {
             let rows = self.gguf_rows(name)?;
             let plain = rows.filter(|rows| rows.is_in_order() && dtype_of(rows).is_some());
@@ -216,6 +240,9 @@ impl ModelFolder {
     /// The format in which the numbers of a tensor are given as bytes: that of its file, or F32
     /// for what is packed. `None` where there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        if self.quantizes(name).is_some() {
+            return Some(Dtype::F32);
+        }
         if self.gguf.is_some() {
             let rows = self.gguf_rows(name).ok()??;
             return Some(dtype_of(&rows).unwrap_or(Dtype::F32));
@@ -312,6 +339,9 @@ impl ModelFolder {
 
     /// Whether the numbers of a tensor are decoded from something else than numbers.
     pub fn is_packed(&self, name: &str) -> bool {
+        if self.quantizes(name).is_some() {
+            return true;
+        }
         let name = self.settled(name);
         let is_block = |rows: GgufRows| dtype_of(&rows).is_none();
         match &self.gguf {

@@ -8,12 +8,14 @@
 //! once for each scale, and looked up.
 
 mod floats;
+mod nf4;
 mod small;
 mod wide;
 
 use std::arch::x86_64::*;
 
 pub(super) use floats::{Bf16, F16};
+pub(super) use nf4::Nf4;
 pub(super) use small::{Q4_0, Q8_0};
 pub(super) use wide::{Q4K, Q6K};
 
