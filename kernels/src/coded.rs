@@ -50,7 +50,7 @@ pub struct Coded {
     pub precision: Precision,
     /// Codes, row-major. Invariant: `|q| <= precision.limit()`.
     pub q: Buffer<i16>,
-    /// One exponent a row; [`crate::reference::code::EMPTY`] for a row of zeros.
+    /// One exponent per row; [`crate::reference::code::EMPTY`] for a row of zeros.
     pub exp: Buffer<i32>,
 }
 

@@ -21,7 +21,8 @@ const THREADS: u32 = 256;
 /// What multiplies: kernels of `matmul.cu`, on the engines of `engines.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProductEngine {
-    /// Whole codes in 64 bits, a warp a row of B: for few rows of A, where reading B is the work.
+    /// Whole codes in 64 bits, one warp per row of B: for few rows of A, where the time goes into
+    /// reading B.
     Few,
     /// Four bytes at a time on ordinary cores.
     Dot,

@@ -61,7 +61,7 @@ impl Entry {
         self.threads_max
     }
 
-    /// A letter an argument: p for a pointer, f and d for floats, i and l for integers of 4 and 8
+    /// A letter per argument: p for a pointer, f and d for floats, i and l for integers of 4 and 8
     /// bytes.
     fn kinds(&self) -> &'static str {
         text(self.kinds)
