@@ -1,9 +1,9 @@
 //! The blob of a tensor, whose address is that of its numbers.
 //!
-//! Numbers can be written down as f32 or shorter; a model is the same one either way. So a tensor
-//! in another format than f32 has the address of the blob of the same numbers as f32: a job whose
-//! model is a bf16 checkpoint is the job whose model is that checkpoint saved as f32. What is
-//! stored and sent is the short form.
+//! A model is the same whether its numbers are stored as f32 or in a shorter format. So a tensor in
+//! another format than f32 has the address of the blob of the same numbers as f32: a job on a bf16
+//! checkpoint is the same job as one on that checkpoint saved as f32. What is stored and sent is
+//! the short form.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use half::slice::HalfFloatSliceExt;
@@ -12,7 +12,8 @@ use half::{bf16, f16};
 use crate::canonical;
 use crate::crypto::{Digest, Domain, Hasher};
 
-/// What the blob of a tensor begins with whose elements are not f32. No other blob begins so.
+/// The mark at the beginning of the blob of a tensor whose elements are not f32. No other blob
+/// begins with it.
 pub const COMPACT: [u8; 16] = *b"concord compact:";
 
 /// How the elements of a stored tensor are written.
@@ -35,7 +36,7 @@ impl StoredDtype {
         }
     }
 
-    /// The numbers of whole elements: exact.
+    /// Widens whole elements to f32, which is exact.
     pub fn widened(self, elements: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => {
@@ -63,7 +64,7 @@ pub struct TensorHeader {
 }
 
 impl TensorHeader {
-    /// A hasher that has seen this header: what the elements follow.
+    /// A hasher that has taken in this header; the elements come next.
     pub fn hasher(&self) -> AddressHasher {
         let mut hasher = AddressHasher::default();
         hasher.update(&self.prefix());
@@ -86,7 +87,7 @@ impl TensorHeader {
         }
     }
 
-    /// Bytes of all elements, or nothing where the product overflows.
+    /// Bytes of all elements, or `None` where the product overflows.
     pub fn element_bytes(&self) -> Option<u64> {
         let count = self
             .shape
@@ -103,7 +104,7 @@ impl TensorHeader {
     /// The header that `bytes` begin with, and the length of the prefix.
     ///
     /// # Errors
-    /// A sentence, where they begin with none.
+    /// A sentence, where they begin with no valid header.
     pub fn peek(bytes: &[u8]) -> Result<(Self, usize), String> {
         let compact = bytes.strip_prefix(&COMPACT);
         let mut rest = compact.unwrap_or(bytes);
@@ -111,7 +112,7 @@ impl TensorHeader {
         if header.shape.len() > crate::limits::RANK_MAX {
             return Err(format!("a tensor of rank {}", header.shape.len()));
         }
-        // Another spelling would be a second address of the same numbers.
+        // A second spelling would give the same numbers a second address.
         if compact.is_some() == (header.dtype == StoredDtype::F32) {
             return Err(format!("{:?} numbers in the wrong frame", header.dtype));
         }
@@ -143,8 +144,8 @@ pub fn address_of(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Takes the address of a blob from its bytes, piece by piece: their digest; for a tensor in a
-/// short format, that of its numbers as f32. Never more than a piece is held.
+/// Computes the address of a blob from its bytes, piece by piece: the digest of the bytes or, for a
+/// tensor in a short format, of its numbers as f32. No more than one piece is held in memory.
 ///
 /// ```
 /// use concord_proto::tensor::{StoredDtype, TensorHeader};
@@ -156,7 +157,8 @@ pub fn address_of(bytes: &[u8]) -> Digest {
 /// ```
 pub struct AddressHasher {
     hasher: Hasher,
-    /// Of the bytes as they are: what a compact tensor that is not whole has as its address.
+    /// Over the bytes as they are: the address of a compact tensor that turns out to be truncated
+    /// or malformed.
     plain: Hasher,
     state: HasherState,
 }
@@ -169,12 +171,13 @@ enum HasherState {
     /// Elements are hashed as f32.
     Compact {
         dtype: StoredDtype,
-        /// Bytes of an element that is not whole.
+        /// The first bytes of an element whose last byte has not come yet.
         partial: Vec<u8>,
         /// Bytes of elements that are still to come.
         left: u64,
     },
-    /// A compact tensor with bytes beyond its shape, or without a header: bytes like others.
+    /// A compact tensor with bytes beyond its shape, or without a valid header: hashed as plain
+    /// bytes.
     Broken,
 }
 
@@ -215,7 +218,7 @@ impl AddressHasher {
         }
     }
 
-    /// The address of all bytes added. A compact tensor that is not whole is bytes like others.
+    /// The address of all bytes added. A truncated compact tensor is hashed as plain bytes.
     pub fn finish(mut self) -> Digest {
         if let HasherState::Beginning(_) = self.state {
             self.begin();
@@ -307,7 +310,7 @@ fn hash_wide(hasher: &mut Hasher, numbers: &[f32]) {
     hasher.update(&bytes);
 }
 
-/// The numbers of f16 elements, converted in slices, for which processors have instructions.
+/// Widens f16 elements to f32 in slices, for which processors have vector instructions.
 fn widened_f16(bytes: &[u8]) -> Vec<f32> {
     const SLICE: usize = 2_048;
     let mut wide = vec![0.0; bytes.len() / 2];

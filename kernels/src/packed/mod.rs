@@ -162,7 +162,7 @@ impl BlockFormat {
     }
 
     /// The numbers of whole blocks. A broken scale gives NaN or infinity, as its definition says;
-    /// who reads a model refuses those.
+    /// loading a model refuses those.
     ///
     /// # Panics
     /// If `bytes` is not as many whole blocks as `out` has room for.
