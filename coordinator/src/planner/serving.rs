@@ -24,8 +24,8 @@ const PAGES_MIN: u32 = 16;
 /// Pages of keys and values that a pipeline has at most, where no number is asked for.
 const PAGES_MAX: u32 = 4_096;
 
-/// Pages that cuts are looked for with room for: few pages make small batches, and room for many
-/// may take slow devices.
+/// Cuts are searched with room for each of these numbers of pages, and the best is taken: few pages
+/// make small batches, and room for many may need slow devices.
 const PAGES_WANTED: [u32; 3] = [512, 128, PAGES_MIN];
 
 /// A further pipeline is opened if it has at least this fraction of the first one's speed: a
