@@ -1,4 +1,5 @@
-//! The tensors of some layers of a model, on disk: a slice of one is in memory as f32 at a time.
+//! The tensors of some layers of a model, on disk: one slice of one tensor at a time is in memory
+//! as f32.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -22,7 +23,7 @@ pub(crate) struct ModelBlobs {
 }
 
 impl ModelBlobs {
-    /// Fetches the tensors of `layers`, but for those that are here.
+    /// Fetches the tensors of `layers`, except for those that are here.
     ///
     /// # Errors
     /// [`RuntimeError`] where one is unavailable.
@@ -50,7 +51,7 @@ impl ModelBlobs {
         Ok(Self { blobs, tensors })
     }
 
-    /// No tensors: of a stage that trains all of its own.
+    /// No tensors: for a stage that trains all its tensors.
     pub(crate) fn none(blobs: &Blobs) -> Self {
         Self {
             blobs: blobs.clone(),

@@ -1,16 +1,16 @@
 //! Whether any plan fits into memory, and what would help where none does.
 //!
-//! A stage of n layers in a pipeline of s stages and m microbatches takes
-//! `workspace_bytes + n * (layer_bytes + layer_state_bytes + f * layer_activation_bytes)`, and
-//! `embed_bytes` and `head_bytes` where it has the ends. f, the microbatches in flight, is
-//! `min(s + 1, m)`, and 1 at the last stage, where the way back of each starts at once. The client
-//! that submits a job says what these are (`concord_models::memory`), and `concord plan` shows
-//! them. Loading goes slice by slice and takes no more than that.
+//! A stage of n layers in a pipeline of s stages and m microbatches takes `workspace_bytes + n *
+//! (layer_bytes + layer_state_bytes + f * layer_activation_bytes)`, and `embed_bytes` and
+//! `head_bytes` where it has the ends. f, the microbatches in flight, is `min(s + 1, m)`, and 1 at
+//! the last stage, where the backward pass of each starts at once. The client that submits a job
+//! says what these are (`concord_models::memory`), and `concord plan` shows them. Loading goes
+//! slice by slice and takes no more than that.
 
 use super::PlanError;
 use super::cost::{PlanShape, Problem};
 
-/// How many more workers are considered as a remedy: more than that is no advice.
+/// How many more workers are considered as a remedy: more would be no useful advice.
 pub(super) const MORE_WORKERS_MAX: u32 = 64;
 
 /// A cut and an assignment that fit, for a given shape.
@@ -21,8 +21,8 @@ pub(super) struct MemoryFit {
 
 /// Some plan of this shape that fits into memory, or nothing where there is none at all.
 ///
-/// The devices with most memory go in groups of one per replica: by exchange, no other grouping
-/// holds more. Which groups take the ends is tried out.
+/// The devices with most memory go in groups of one per replica: by an exchange argument, no other
+/// grouping holds more. Which groups take the ends is tried out.
 pub(super) fn fit(problem: &Problem, shape: PlanShape) -> Option<MemoryFit> {
     let PlanShape { stages, replicas } = shape;
     let mut order: Vec<usize> = (0..problem.devices.len()).collect();
@@ -100,7 +100,8 @@ fn fits(problem: &Problem) -> bool {
         .any(|shape| fit(problem, shape).is_some())
 }
 
-/// The error of a problem that no plan satisfies: how much more of what would do.
+/// The error of a problem that no plan satisfies: how much more memory, or how many more workers,
+/// would do.
 pub(super) fn remedy(problem: &Problem) -> PlanError {
     let with_bytes = |more: u64| {
         let mut larger = problem.clone();

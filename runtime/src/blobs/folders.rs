@@ -16,7 +16,7 @@ use super::io;
 use super::reader::{BlobBytes, BlobReader};
 use crate::RuntimeError;
 
-/// What a file has at the end of its name until it is whole.
+/// The extension of a file's name until it is complete.
 const PARTIAL: &str = "partial";
 
 /// The folders of this process.
@@ -26,7 +26,7 @@ pub(super) struct Folders {
     shared: Option<PathBuf>,
     /// What this process has checked against its address since it began.
     verified: Mutex<BTreeSet<Digest>>,
-    /// What was not whole when it was read last.
+    /// Blobs whose bytes were wrong when they were last read.
     doubted: Mutex<BTreeSet<Digest>>,
 }
 
@@ -48,7 +48,7 @@ impl Folders {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a blob, if it is here. Its bytes have not been looked at.
+    /// Opens a blob, if it is here. Its bytes have not been checked.
     pub(super) fn open(&self, address: Digest) -> Option<BlobReader> {
         let reader = |bytes, path| Some(BlobReader::new(bytes, path, address));
         if let Some(shared) = &self.shared {
@@ -67,9 +67,9 @@ impl Folders {
         reader(BlobBytes::File(file), path)
     }
 
-    /// Whether a blob is here and whole: read once by each process. What lies in a model's own
-    /// files is not read for that, since it is large: who reads it holds it against its address,
-    /// and [`Self::doubt`]s it where it is another.
+    /// Whether a blob is here and whole: each process reads it once for that. What lies in a
+    /// model's own files is not read, since it is large: who loads it checks it against its
+    /// address, and [`Self::doubt`]s it if its bytes are wrong.
     pub(super) fn verify(&self, address: Digest) -> bool {
         let Some(reader) = self.open(address) else {
             self.verified().remove(&address);
@@ -85,7 +85,7 @@ impl Folders {
         if is_whole {
             self.doubted().remove(&address);
             self.verified().insert(address);
-            // What was used last goes last.
+            // What was used last is deleted last.
             let own = File::options()
                 .append(true)
                 .open(self.own.join(address.to_string()));
@@ -100,7 +100,8 @@ impl Folders {
         self.doubted().insert(address);
     }
 
-    /// Parts of a blob, each from a place and so many bytes long, and the length of the whole.
+    /// Parts of a blob, each given by its offset and its length in bytes, and the length of the
+    /// whole.
     pub(super) fn parts(
         &self,
         address: Digest,
@@ -123,7 +124,7 @@ impl Folders {
     }
 
     /// Stores a blob whose bytes are those of its address. Each writer has a file of its own until
-    /// it is whole: two tasks may fetch the same one at a time.
+    /// it is whole: two tasks may fetch the same blob at once.
     pub(super) async fn store(&self, address: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
         static WRITERS: AtomicU64 = AtomicU64::new(0);
         let writer = WRITERS.fetch_add(1, Ordering::Relaxed);

@@ -34,7 +34,7 @@ pub(super) struct StepRun {
     pub(super) progress: StepProgress,
     activations: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
     gradients: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
-    /// Tapes of microbatches in flight; none where the forward pass is done again.
+    /// Tapes of microbatches in flight; none where the forward pass is to be computed again.
     tapes: BTreeMap<u32, Option<Forwarded>>,
     pub(super) sums: BTreeMap<(u32, GradientPart), Arc<PartSum>>,
     pub(super) losses: Vec<MicrobatchLoss>,
@@ -251,7 +251,7 @@ impl StepRun {
     }
 }
 
-/// What is reported is finite, as everything is that is hashed.
+/// Checks that a value that is reported is finite, as all that is hashed.
 pub(super) fn check_finite(name: impl FnOnce() -> String, value: f32) -> Result<(), KernelError> {
     if value.is_finite() {
         return Ok(());
