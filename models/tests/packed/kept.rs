@@ -21,7 +21,8 @@ use crate::storages::{gguf, methods, write_packed};
 const RANK: u32 = 2;
 const TOKENS: [u32; 40] = [3; 40];
 
-fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
+/// All layers of a model, with an adapter on every projection, or all weights trained.
+pub fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
     let config = Arc::new(model.config().clone());
     let targets = config.projections().into_iter().collect();
     let (rank, scale) = (RANK, 2.0);
@@ -68,7 +69,7 @@ fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
 }
 
 /// The bits of the loss and of all gradients.
-fn gradients(stage: &Stage) -> Vec<u32> {
+pub fn gradients(stage: &Stage) -> Vec<u32> {
     let device = &stage.options().device;
     let batch = Batch {
         sequences: 2,
@@ -91,7 +92,7 @@ fn gradients(stage: &Stage) -> Vec<u32> {
 }
 
 /// How many matrices of a stage are packed.
-fn packed_matrices(stage: &Stage) -> usize {
+pub fn packed_matrices(stage: &Stage) -> usize {
     format!("{stage:?}").matches("PackedRows {").count()
 }
 

@@ -8,6 +8,7 @@ mod gguf;
 mod gguf_writer;
 mod hostile;
 mod kept;
+mod load_in;
 mod storages;
 mod tokenizers;
 mod vectors;
