@@ -85,7 +85,14 @@ fn an_answer_of_a_quantised_model_is_that_of_its_numbers() {
     let (plain, quantized) = (model(), saved(QuantFormat::Nf4));
     let logits = |model: &TinyModel, option: &[&str]| {
         let out = model.file("logits.safetensors");
-        let tokens = ["--tokens", "3,4,5,6", "--output", arg(&out), "--model", arg(model.dir())];
+        let tokens = [
+            "--tokens",
+            "3,4,5,6",
+            "--output",
+            arg(&out),
+            "--model",
+            arg(model.dir()),
+        ];
         concord([&["logits"], &tokens[..], option].concat()).good();
         fs::read(&out).unwrap()
     };
@@ -119,7 +126,10 @@ fn what_cannot_be_is_refused() {
         ),
         (
             "adapter: lora, load_in_4bit: true, bnb_4bit_quant_type: q4_k",
-            &["q_proj.weight` cannot be quantised to Q4_K", "rows of 64 numbers"],
+            &[
+                "q_proj.weight` cannot be quantised to Q4_K",
+                "rows of 64 numbers",
+            ],
         ),
     ] {
         job(&model, keys).refused(words);

@@ -6,6 +6,7 @@ mod encoders;
 mod families;
 mod gguf;
 mod gguf_writer;
+mod gpt_oss;
 mod hostile;
 mod kept;
 mod load_in;
