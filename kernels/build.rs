@@ -1,5 +1,5 @@
-//! Finds the CUDA kernels, and compiles them: for GPUs where NVRTC is found, and for the host where
-//! the feature `emulator` asks for it.
+//! Finds the CUDA kernels and compiles them: for GPUs if NVRTC is found, and for the host if the
+//! feature `emulator` is on.
 
 #[cfg(feature = "emulator")]
 #[path = "build/emulator.rs"]
@@ -11,7 +11,7 @@ mod resources;
 #[path = "build/sources.rs"]
 mod sources;
 
-// What the crate does when it runs, too.
+// Modules that the crate uses at run time, too.
 #[allow(dead_code, unreachable_pub)]
 #[path = "src/gpu/arch.rs"]
 mod arch;

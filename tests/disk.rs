@@ -96,7 +96,8 @@ fn a_coordinator_that_was_killed_misses_nothing_that_it_had_deleted() {
     let Some(shared) = shared() else { return };
     let [first, seen, last] = stored(&shared, Some(20));
     let new = last.difference(&first).count();
-    // What it was about to delete or was being stored when it was killed goes with age.
+    // What it was about to delete, or what was being stored, when it was killed is deleted once it
+    // is old.
     assert!(new <= 4 * STATE + 8, "{new} blobs are left of states");
     assert!(seen.difference(&last).count() >= STATE);
 }

@@ -85,7 +85,7 @@ impl Job {
         outcome(&train)
     }
 
-    /// Runs the job and holds its hash against that of the CPU.
+    /// Runs the job and compares its hash with that of the CPU.
     fn same(
         &self,
         what: &str,
@@ -111,7 +111,7 @@ fn planned(train: &Process) -> Value {
     train.until(|object| object["event"] == "planned")
 }
 
-/// Waits until a plan with a GPU is in effect.
+/// Waits for the next plan, in which so many slots must be GPUs.
 fn with_gpus(count: usize) -> impl Fn(&mut Pool, &Process) {
     move |_: &mut Pool, train: &Process| {
         let planned = planned(train);
@@ -123,7 +123,7 @@ fn step(train: &Process, step: u32) {
     train.until(|object| object["event"] == "step" && object["step"] == step);
 }
 
-/// That the first member goes, and that the others go on without it.
+/// Asserts that the first member is lost, and that the others go on without it.
 fn first_is_lost(pool: &Pool, train: &Process) -> Value {
     let lost = train.until(|object| object["event"] == "lost");
     assert_eq!(lost["worker"], pool.key("worker", 0), "{lost}");

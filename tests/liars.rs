@@ -93,7 +93,7 @@ const CASES: &[Case] = &[
         "signature",
     ),
     worker("malformed-bytes@3", STAGES, "malformed bytes", ""),
-    // Who decides between the one checker and the liar is the other worker.
+    // The other worker decides between the one checker and the liar.
     Case {
         checkers: 1,
         ..worker("wrong-data@3", STAGES, "wrong result", "in step 3")
@@ -216,7 +216,7 @@ fn comes_back_in_vain(pool: &mut Pool, case: &Case, index: usize) {
     ]);
 }
 
-/// What the cheats do is no imagination: where nobody looks, another model comes out.
+/// The cheats do change the result: if nobody audits, another model comes out.
 #[test]
 fn unaudited_lies_change_the_result() {
     let Some(shared) = shared() else { return };

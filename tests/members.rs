@@ -164,7 +164,7 @@ fn too_few_open_files_are_refused_by_number() {
 struct Started(Child);
 
 impl Started {
-    /// Starts it, and gives its first word.
+    /// Starts it, and gives the first object that it prints.
     fn new(args: &[&str]) -> (Self, serde_json::Value) {
         let mut child = Command::new(PROGRAM)
             .arg("--json")

@@ -9,9 +9,9 @@ use concord_verify::training::bundle::{self, Bundle, FILES};
 use pool::{Pool, outcome, run, shared, small_job};
 use serde_json::Value;
 
-/// Flipped bytes in each file that a process looks for; spread over all of it.
+/// Bytes of each file that are flipped, one at a time, and checked by a process.
 const FLIPS: usize = 12;
-/// Flipped bytes in each file that are looked for in this process.
+/// Bytes of each file that are flipped, one at a time, and checked in this process.
 const MORE_FLIPS: usize = 150;
 
 /// A job whose plan was changed in mid-run, because a worker was killed.

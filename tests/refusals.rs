@@ -64,7 +64,7 @@ fn a_coordinator_out_of_reach_is_named() {
         "concord coordinator",
         "Connection refused",
     ];
-    // Both try for a while: a pool is started in any order.
+    // Both try for a while: the processes of a pool may be started in any order.
     let member = |role: &'static str| {
         let (url, dir) = (url.clone(), dir.path().join(role));
         std::thread::spawn(move || run(&[role, "--coordinator", &url, "--dir", text(&dir)]))
@@ -79,7 +79,7 @@ fn a_coordinator_out_of_reach_is_named() {
         .for_each(|member| member.join().unwrap().refused(&words));
 }
 
-/// Says hello as a worker of another release; the coordinator's answer.
+/// Says hello as a worker with these versions; gives the coordinator's answer.
 fn hello(url: &str, protocol: u32, arithmetic: u32) -> ToWorker {
     let key = Keypair::from_secret([7; 32]);
     let device = DeviceInfo {
@@ -174,7 +174,7 @@ fn too_little_memory_is_told_with_what_would_help() {
         why.contains("no plan fits") && why.contains("more on each"),
         "{why}"
     );
-    // `concord jobs` says so, too, to who comes later.
+    // `concord jobs` says so, too, to those who ask later.
     let jobs = run(&["jobs", "--coordinator", &pool.url, "--json"]);
     assert!(jobs.stdout.contains("no plan fits"), "{jobs:?}");
     // What would help does help.
@@ -229,8 +229,8 @@ enum Full {
     Checkpoints,
 }
 
-/// Runs a job while a disk is full. Its hash, and how many steps were done; nothing where the
-/// system does not let us mount a disk.
+/// Runs a job while a disk is full. Gives its hash, and how many steps were told after there was
+/// room again; nothing where the system does not let us mount a disk.
 fn on_a_full_disk(shared: &Path, steps: u32, full: Full) -> Option<(String, usize)> {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("coordinator");
@@ -257,7 +257,7 @@ fn on_a_full_disk(shared: &Path, steps: u32, full: Full) -> Option<(String, usiz
     }
     std::thread::sleep(Duration::from_secs(1));
     if full == Full::AllAndKilled {
-        // The next one starts and waits for room, too.
+        // The next coordinator starts and waits for room, too.
         pool.kill_coordinator();
         pool.start_coordinator();
         std::thread::sleep(Duration::from_secs(1));

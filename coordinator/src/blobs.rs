@@ -1,8 +1,8 @@
 //! The content-addressed store: tensors, manifests, data, bundles.
 //!
 //! A blob is written under a temporary name and renamed to its address once its digest is known, so
-//! that a blob with an address is whole. Digests are checked when a blob is written and again when
-//! it is read.
+//! that whatever lies under an address is complete. Digests are checked when a blob is written and
+//! again when it is read.
 
 mod linked;
 mod removal;
@@ -105,7 +105,7 @@ impl BlobError {
 pub struct BlobStore {
     folder: PathBuf,
     store: LocalFileSystem,
-    /// For names of blobs whose digest is not known yet.
+    /// Number of the next temporary file.
     next: AtomicU64,
     claims: removal::Claims,
 }
@@ -150,7 +150,8 @@ impl BlobStore {
         Ok(address)
     }
 
-    /// Stores a blob that comes in pieces. Nothing stays of one that breaks off.
+    /// Stores a blob that comes in pieces. If the stream ends with an error, what was written is
+    /// removed.
     ///
     /// # Errors
     /// [`BlobError`]; [`BlobError::Broken`] with the error of the stream.
@@ -169,7 +170,7 @@ impl BlobStore {
                 Ok(address)
             }
             Err(error) => {
-                // The half that was written goes; if even that fails, the next start removes it.
+                // Removes what was written; if that fails, too, the next start removes it.
                 let _ = upload.abort().await;
                 Err(error)
             }
@@ -222,8 +223,8 @@ impl BlobStore {
         Ok(missing)
     }
 
-    /// Reads a blob in pieces of at most [`CHUNK_BYTES`]. The last item is an error where the bytes
-    /// turn out not to be those of the address.
+    /// Reads a blob in pieces of at most [`CHUNK_BYTES`]. The last item is an error if the bytes
+    /// turn out to have another digest than `address`.
     ///
     /// # Errors
     /// [`BlobError::Missing`], or an error of the store.
@@ -306,7 +307,7 @@ impl BlobStore {
     }
 }
 
-/// Passes pieces on, and adds an error after the last where they are not those of the address.
+/// Passes pieces on; after the last one, adds an error if their digest is not `address`.
 fn checked(pieces: Pieces, address: Digest) -> impl Stream<Item = Result<Vec<u8>>> + Send + use<> {
     let mut hasher = Some(AddressHasher::default());
     let end = futures_util::stream::once(async { None });

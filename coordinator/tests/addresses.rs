@@ -124,7 +124,8 @@ fn the_old_and_the_new_holder_of_an_address_are_not_planned_together() {
     assert_eq!(is_refused, [true, false, true]);
 }
 
-/// Where no try is answered, who is left alone at its address is as good as one that always was.
+/// If no try is answered, a worker that is left alone at its address counts like one that always
+/// was.
 #[test]
 fn an_address_is_contested_no_more_once_all_others_have_gone() {
     let mut pool = Bare::new();

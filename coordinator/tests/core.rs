@@ -348,7 +348,7 @@ fn no_schedule_changes_the_record_and_nobody_is_accused() {
         }
     }
     println!("in {SEEDS} runs: {seen:?}");
-    // A net that catches nothing would pass: all of this must have happened.
+    // Runs in which nothing happens would pass: all of this must have happened.
     for what in ["crashes", "lost", "voided", "audited", "planned anew"] {
         assert!(
             seen.get(what).is_some_and(|&count| count > 20),

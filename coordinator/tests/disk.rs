@@ -55,7 +55,7 @@ fn a_job_that_stores_every_state_keeps_a_few_of_them() {
     world.run(900 * SECOND).expect("done");
     let stored = world.swept.deleted + world.blobs.len() as u64;
     assert!(stored > 10 * state, "{stored} blobs are no test");
-    // The last state, and one that the last of all took the place of on its way into the store.
+    // The last state, and perhaps one that the last one replaced on its way into the store.
     let left = world.blobs.len() as u64;
     assert!(left <= 2 * state, "{left} blobs of {stored} are left");
     let last = world.memory.checkpoints.values().next_back().unwrap();

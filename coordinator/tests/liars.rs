@@ -104,7 +104,7 @@ fn every_lie_of_a_worker_names_it() {
 fn every_gap_between_two_claims_names_its_culprit() {
     let expected = alone();
     let cases = [
-        // (plan, lie, offence where the liar is first / second in a pipeline)
+        // Lie, plan, place of the liar in its pipeline, offence.
         (Kind::OtherActivation, (2, 1), 1, Offence::Equivocation),
         (Kind::OtherInput, (2, 1), 1, Offence::Forgery),
         (Kind::OtherInput, (2, 1), 2, Offence::Forgery),
@@ -121,7 +121,7 @@ fn every_gap_between_two_claims_names_its_culprit() {
             let first = world.memory.plans[&1].workers().next().map(|(_, id)| id);
             let is_first = first == Some(key(liar).public());
             if plan == (2, 1) && is_first != (slot == 1) {
-                // Its place in the pipeline makes another lie of it, told of elsewhere.
+                // In this place it is another lie, which another case has.
                 continue;
             }
             let culprit = key(liar).public();
@@ -150,7 +150,7 @@ fn garbage_convicts_its_sender() {
     }
 }
 
-/// Checkers, the lie of a worker, and who is convicted.
+/// A lazy checker, and in every other pool a worker that lies: both are convicted.
 #[test]
 fn checkers_are_checked() {
     let expected = alone();
@@ -236,7 +236,7 @@ fn one_word_against_another_accuses_nobody() {
     assert!(world.memory.convicted.is_empty());
 }
 
-/// What honest workers may have on its way when a plan ends is dropped without a word.
+/// What honest workers may have on its way when a plan ends is dropped in silence.
 #[test]
 fn stale_messages_are_no_offence() {
     let expected = alone();
@@ -278,8 +278,8 @@ fn stale_messages_are_no_offence() {
     assert!(losses > 60, "{losses} losses are no test");
 }
 
-/// Nothing but arithmetic could tell which of two norms is right: nobody is convicted, the job goes
-/// on without one of the two, and ends well where that was the liar.
+/// Only a re-run could tell which of two norms is right: nobody is convicted, the job goes on
+/// without one of the two, and ends well where that was the liar.
 #[test]
 fn norms_that_differ_accuse_nobody() {
     let lie = Lie {

@@ -63,8 +63,8 @@ fn an_address_is_one_workers() {
     assert_eq!(pool.status().members[0].doing, "idle");
 }
 
-/// Who cannot prove that it is at an address has no work and keeps nobody away who can, in whatever
-/// order they come, and whether the address was tried before or not.
+/// A worker that cannot prove its address gets no work, and keeps no work from one that can, in
+/// whatever order they come, and whether the address was tried before or not.
 #[test]
 fn an_address_goes_to_who_can_prove_it() {
     for (is_first, are_tried) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -204,7 +204,7 @@ fn who_is_not_reached_is_tried_again_and_planned_once_it_is() {
     assert_eq!(pool.probed.len(), 4, "it is reached");
 }
 
-/// There may be too many to try: what is not known is no reason against anyone for long.
+/// There may be too many addresses to try: a missing answer holds nobody up for long.
 #[test]
 fn a_newcomer_waits_for_the_first_answer_but_not_for_ever() {
     let mut pool = Bare::new();

@@ -1,5 +1,4 @@
-//! Workers that do not reach each other: told by name, done without, and the record stays what it
-//! is.
+//! Workers that do not reach each other are named and left out, and the record stays what it is.
 
 mod sim;
 
@@ -108,14 +107,14 @@ fn a_worker_that_reaches_nobody_leaves_itself_out() {
         if lost.len() == 2 {
             assert_eq!(lost[1].0, id(2), "{what}: {lost:?}");
         }
-        // Each worker of the last plan reaches all others that are.
+        // Each worker of the last plan reaches all others in it.
         let last = world.memory.plans.values().next_back().expect("a plan");
         let workers: Vec<WorkerId> = last.workers().map(|(_, id)| id).collect();
         assert!(workers.len() == 1 || !workers.contains(&id(2)), "{what}");
     }
 }
 
-/// Whom the coordinator does not reach is never planned beside others, and nobody is blamed for it.
+/// A worker that the coordinator does not reach is in no plan, and nobody is blamed for it.
 #[test]
 fn whom_the_coordinator_does_not_reach_has_no_part() {
     let expected = alone();

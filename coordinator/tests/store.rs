@@ -11,7 +11,7 @@ use sim::job::{ALWAYS, job};
 use sim::world::{Checker, SECOND, World};
 use tokio::runtime::Runtime;
 
-/// A run with everything in it that is ever kept, and all its changes.
+/// A run in which every kind of change is persisted.
 fn eventful() -> World {
     let mut new = job(7, (2, 1), false);
     let options = &mut new.submission.options;

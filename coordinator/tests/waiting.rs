@@ -240,7 +240,7 @@ fn a_job_that_is_over_is_not_cancelled() {
     ));
 }
 
-/// A worker that has no part in a job does not end it, be it twice.
+/// Members that have no part in a job do not end it, however many say that it cannot be done.
 #[test]
 fn strangers_do_not_fail_a_job() {
     let mut pool = Bare::new();

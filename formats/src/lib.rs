@@ -16,6 +16,7 @@
 //! ```
 
 mod halves;
+mod nf4;
 mod small;
 mod tables;
 mod wide;
@@ -23,9 +24,9 @@ mod wide;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use halves::{bf16_to_f32, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
-pub use tables::{E2M1_DOUBLED, IQ4_LEVELS};
+pub use tables::{E2M1_DOUBLED, IQ4_LEVELS, NF4_LEVELS};
 
-/// A format of blocks, by its name in GGUF. The numbers of a row fill whole blocks.
+/// A format of blocks, by its name in GGUF where it has one. The numbers of a row fill whole blocks.
 ///
 /// Tensors are stored and sent with the number of their format: one that is new is the last.
 #[derive(
@@ -64,11 +65,14 @@ pub enum BlockFormat {
     Iq4Xs,
     /// Numbers of 4 bits (e2m1) with a power of two.
     Mxfp4,
+    /// Codes of 4 bits that name one of the 16 levels of bitsandbytes' NF4, with a scale of 32
+    /// bits: its blocks of 64, each with its scale before its codes.
+    Nf4,
 }
 
 impl BlockFormat {
     /// Every format.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -85,9 +89,10 @@ impl BlockFormat {
         Self::Iq4Nl,
         Self::Iq4Xs,
         Self::Mxfp4,
+        Self::Nf4,
     ];
 
-    /// The name in GGUF.
+    /// The name in GGUF, or `NF4`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -106,6 +111,7 @@ impl BlockFormat {
             Self::Iq4Nl => "IQ4_NL",
             Self::Iq4Xs => "IQ4_XS",
             Self::Mxfp4 => "MXFP4",
+            Self::Nf4 => "NF4",
         }
     }
 
@@ -120,6 +126,7 @@ impl BlockFormat {
             | Self::Q5_1
             | Self::Iq4Nl
             | Self::Mxfp4 => 32,
+            Self::Nf4 => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Iq4Xs => 256,
         }
     }
@@ -135,6 +142,7 @@ impl BlockFormat {
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
             Self::Mxfp4 => 17,
+            Self::Nf4 => 36,
             Self::Q2K => 84,
             Self::Q3K => 110,
             Self::Q4K => 144,
@@ -178,6 +186,7 @@ impl BlockFormat {
             Self::Q5_1 => blocks(bytes, out, small::q5_1),
             Self::Iq4Nl => blocks(bytes, out, small::iq4_nl),
             Self::Mxfp4 => blocks(bytes, out, small::mxfp4),
+            Self::Nf4 => blocks(bytes, out, nf4::decode),
             Self::Q2K => blocks(bytes, out, wide::q2_k),
             Self::Q3K => blocks(bytes, out, wide::q3_k),
             Self::Q4K => blocks(bytes, out, wide::q4_k),
@@ -205,6 +214,12 @@ fn blocks<const B: usize, const N: usize>(
     for (out, block) in out.iter_mut().zip(bytes.as_chunks().0) {
         decode(block, out);
     }
+}
+
+/// The f32 at the start of a block.
+#[inline(always)]
+fn single(block: &[u8]) -> f32 {
+    f32::from_le_bytes([block[0], block[1], block[2], block[3]])
 }
 
 /// The low and the high four bits.

@@ -1,5 +1,5 @@
-//! Compiles the kernels for the host: a C++ unit a module, or one for each generation of GPUs where
-//! they differ, beside the runtime in `emulator/`.
+//! Compiles the kernels for the host: one C++ unit per module, or one per generation of GPUs where
+//! they differ, together with the runtime in `emulator/`.
 
 #[path = "generations.rs"]
 mod generations;
@@ -21,7 +21,7 @@ struct Unit {
     /// Name of its object.
     name: String,
     source: PathBuf,
-    /// Text of the source and of all that it includes: compiled anew when that changes.
+    /// Text of the source and of all that it includes: the unit is compiled again when it changes.
     text: String,
     arch: Option<u32>,
 }
@@ -36,7 +36,8 @@ struct Kernel {
 /// Compiles `modules`, the emulator's own test kernels, and the runtime, into a static library.
 ///
 /// # Errors
-/// A text: what the compiler said, a file that cannot be read, a kernel's name that stands twice.
+/// A text: what the compiler said, a file that cannot be read, or a kernel's name that is used
+/// twice.
 pub fn compile(modules: &[Module]) -> Result<(), String> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let selftest = sources::modules("emulator")?;
@@ -94,7 +95,7 @@ fn file_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The C++ text around a module. All but the table of its kernels is the unit's own.
+/// The C++ text around a module. Everything but the table of its kernels has internal linkage.
 fn wrapper(module: &Module, kernels: &[Kernel], arch: Option<u32>, symbol: &str) -> String {
     let mut entries = String::new();
     for Kernel { name, threads } in kernels {
@@ -154,7 +155,7 @@ impl Table {
     }
 }
 
-/// The objects of `units`, several compiled at a time, none again that has not changed.
+/// Compiles `units` to objects, several at a time; units that have not changed are left alone.
 fn objects(units: &[Unit], copies: &Path, out: &Path) -> Result<Vec<PathBuf>, String> {
     let jobs = std::env::var("NUM_JOBS").ok();
     let jobs = jobs.and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
@@ -217,14 +218,14 @@ fn compiler(arch: Option<u32>, copies: &Path) -> Result<Command, String> {
         "-ffp-contract=off",
         "-fno-strict-aliasing",
         "-fwrapv",
-        // Lets functions be instructions: none here reads errno.
+        // Lets the compiler use instructions for functions such as sqrtf: no code here reads errno.
         "-fno-math-errno",
         "-fno-exceptions",
         "-ftls-model=initial-exec",
         "-fdiagnostics-color=never",
         "-Wall",
         "-Wextra",
-        // Kernels unroll with a pragma of NVRTC's, and units use a part of what they include.
+        // Kernels unroll by a pragma of NVRTC, and units use only a part of what they include.
         "-Wno-unknown-pragmas",
         "-Wno-unused-function",
         "-Wno-unused-variable",

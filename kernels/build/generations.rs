@@ -1,14 +1,16 @@
-//! For which generations of GPUs a module must be compiled apart: those for which its text differs.
+//! Finds for which generations of GPUs a module must be compiled separately: those for which the
+//! preprocessor gives different text.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The generations that are emulated: a GPU runs what is compiled for the latest that is not later.
+/// The generations that are emulated: a GPU runs the code of the latest of them that is not newer
+/// than itself.
 const ARCHES: [u32; 4] = [61, 70, 75, 80];
 
-/// The earliest generation of each run of generations that read `source` alike; none where all do
-/// and nothing asks for `ARCH`. `text` is the source with all that it includes, `compiler` gives a
-/// command that compiles for a generation.
+/// The earliest generation of each run of generations for which `source` is the same text; `[None]`
+/// where nothing asks for `ARCH`. `text` is the source with all that it includes, `compiler` gives
+/// a command that compiles for a generation.
 ///
 /// # Errors
 /// A text: what the preprocessor said.

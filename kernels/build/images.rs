@@ -1,4 +1,4 @@
-//! Makes machine code of every kernel for every target, where NVRTC is found, and writes the tables
+//! Compiles every kernel to machine code for every target if NVRTC is found, and writes the tables
 //! that the crate includes: images, sources, resources.
 
 use std::collections::BTreeSet;
@@ -34,7 +34,8 @@ pub fn embed(modules: &[Module], out: &Path) -> Result<(), String> {
     let asked_for = named_library(std::env::var_os(LIBRARY_VARIABLE));
     let nvrtc = match Nvrtc::find() {
         Ok(nvrtc) => Some(nvrtc),
-        // What was not asked for may be absent: the kernels are then compiled when they are used.
+        // An NVRTC that nobody asked for may be absent: the kernels are then compiled when they are
+        // used.
         Err(NvrtcError::NotFound { .. }) if asked_for.is_none() => None,
         Err(error) => return Err(error.to_string()),
     };
@@ -83,7 +84,7 @@ fn headers(folder: &str) -> Result<Vec<Header>, String> {
         .collect()
 }
 
-/// The headers that `text` includes, at once or by another, in the order of `all`.
+/// The headers that `text` includes, directly or through another one, in the order of `all`.
 fn included<'a>(text: &str, all: &'a [Header]) -> Vec<&'a Header> {
     let mut names = BTreeSet::new();
     let mut open = vec![text];
@@ -144,7 +145,7 @@ fn images(
     Ok(images)
 }
 
-/// The image of one module; as the last build left it where nothing that it is made of has changed.
+/// The image of one module: that of the last build if nothing that it is made of has changed.
 fn image(
     nvrtc: &Nvrtc,
     module: &Module,
@@ -236,7 +237,7 @@ fn tables(
     Ok(text)
 }
 
-/// Writes a file unless it says the same already, so that cargo sees only what has changed.
+/// Writes a file unless it has that content already, so that cargo sees only real changes.
 fn write(path: &Path, content: &(impl AsRef<[u8]> + ?Sized)) -> Result<(), String> {
     let content = content.as_ref();
     if fs::read(path).is_ok_and(|there| there == content) {

@@ -1,4 +1,4 @@
-//! What each kernel takes of a multiprocessor, read off the compiler's log.
+//! The resources of a multiprocessor that each kernel takes, read from the compiler's log.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ struct Resources {
 /// of static shared memory of a block, bytes of spill stores and of spill loads of a thread.
 ///
 /// # Errors
-/// A text with the log where it names no kernel: the compiler has changed how it writes.
+/// A text with the log where it names no kernel: the compiler has changed the log's format.
 pub fn lines(module: &str, target: &str, log: &str) -> Result<String, String> {
     let mut kernels: Vec<Resources> = Vec::new();
     for line in log.lines() {
@@ -57,7 +57,7 @@ pub fn lines(module: &str, target: &str, log: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// The number that stands before `unit`; 0 where the line lacks it.
+/// The number before `unit`; 0 where the line does not have it.
 fn number_before(line: &str, unit: &str) -> u32 {
     let Some((before, _)) = line.split_once(unit) else {
         return 0;

@@ -9,7 +9,7 @@ pub struct Module {
     pub name: String,
     /// Where it lies, from the folder of the crate.
     pub path: PathBuf,
-    /// What it says.
+    /// Its content.
     pub text: String,
 }
 

@@ -1,5 +1,5 @@
 //! Copies of the sources for the host's compiler, in which `__shared__` variables are references to
-//! memory of the block, that starts as garbage.
+//! memory of the block, which starts as garbage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const SOURCES: [(&str, &str); 5] = [
 pub fn copies(out: &Path) -> Result<PathBuf, String> {
     let folder = out.join("emulated");
     let failed = |path: &Path, cause| format!("{} cannot be written: {cause}", path.display());
-    // Anew, or what is deleted among the sources would still be found here.
+    // From scratch, or a file that was deleted from the sources would still be found here.
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(|cause| failed(&folder, cause))?;
     }

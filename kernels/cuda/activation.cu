@@ -2,7 +2,7 @@
 #include "math.cuh"
 #include "spread.cuh"
 
-// The numbers that kernels/src/cuda/activation.rs gives to activations.
+// Must match the numbers in kernels/src/cuda/activation.rs.
 #define SILU 0u
 #define GELU 1u
 #define GELU_TANH 2u
@@ -20,7 +20,7 @@
 // From here on the slope of GELU_TANH is 0 or 1, and squares would overflow later.
 #define STEEP 16.0f
 
-// An activation and its numbers; all threads have the same.
+// An activation and its parameters, the same for all threads.
 struct Act {
     u32 kind;
     f32 alpha, limit;
@@ -86,7 +86,7 @@ DEVICE ValueAndSlope value_and_slope(Act act, f32 x) {
     }
 }
 
-// What is multiplied with the gate.
+// The factor of the gate: u, or 1 + u clamped to [-limit, limit] for CLAMPED_SWIGLU.
 DEVICE f32 gated_part(Act act, f32 u) {
     if (act.kind != CLAMPED_SWIGLU) return u;
     f32 clamped = u > act.limit ? act.limit : u;

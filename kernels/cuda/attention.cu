@@ -4,8 +4,9 @@
 //     k, v   [sequences, tokens, kv_heads, dim] codes          max, sum  [sequences, tokens, heads]
 //
 // attention_forward: a thread block takes 32 queries of one key head and the key blocks of one slot
-// (a chunk, or a single block where that would leave the GPU idle), and leaves the slot's softmax.
-// attention_merge: slots of a chunk in order, then chunks in order: the same bits for every cut.
+// (a chunk, or a single block where chunks would leave the GPU idle), and writes the softmax over
+// the slot's keys. attention_merge: merges the slots of a chunk in order, then the chunks in order:
+// the same bits for every cut.
 #include "attention.cuh"
 #include "heads.cuh"
 #include "spread.cuh"
@@ -22,8 +23,7 @@ DEVICE f32 rescale(i32 from, i32 to) {
     return shift < -DROP_BELOW ? 0.0f : pow2_f32(least(shift, 0));
 }
 
-// What merging a later softmax into an earlier one does to their sums: earlier * keep + later *
-// add.
+// How a later softmax is merged into an earlier one: the sums become earlier * keep + later * add.
 struct Merge {
     // The later one has no keys, or the earlier one has none.
     bool skip;
@@ -46,8 +46,8 @@ DEVICE Merge merge_of(i32 &max, i32 later) {
     return {false, false, rescale(earlier, max), rescale(later, max)};
 }
 
-// Where the keys and values of a block of 128 tokens lie, from the row of the first token and of
-// the kernel's key head on.
+// The keys and values of a block of 128 tokens: pointers to the row of its first token and of the
+// key head that this thread block works on.
 struct KeyBlock {
     const i16 *k;
     const i32 *k_exp;
@@ -59,7 +59,7 @@ struct KeyBlock {
 struct Forward {
     const i16 *q;
     const i32 *q_exp;
-    // Keys and values in one run a sequence, or null where they lie in pages.
+    // Keys and values of each sequence in one piece; null where they lie in pages.
     KeyBlock dense;
     // Pages of 128 tokens, two addresses each: codes [k | v, 128, kv_heads, dim], then exponents.
     const u64 *pages;
@@ -112,8 +112,9 @@ template <u32 DIGITS> struct ForwardTile {
     f32 sum[ROWS];
 };
 
-// Scores of a block, under the cap where CAPPED, in place of their sums; gives bit 4 n + i for what
-// is seen, 0 elsewhere. The maximum of each row comes out in shared memory, after the next barrier.
+// Turns the sums of a block into scores, under the cap where CAPPED. In the result bit 4 n + i is
+// set where the query sees the key. The maximum of each row comes out in shared memory, after the
+// next barrier.
 template <u32 DIGITS, bool CAPPED>
 DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardTile<DIGITS> &tile,
                        const ScoreCap &cap, u32 first_key) {
@@ -134,7 +135,7 @@ DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardT
                 value[n][i] = score;
                 if (!query.sees(first_key + column)) continue;
                 seen |= 1u << (4 * n + i);
-                // NaN is passed over: it comes out in the sums.
+                // A maximum ignores NaN: the sum of the exponentials will be NaN.
                 most = score > most ? score : most;
             }
         most = largest_of_four(most);
@@ -143,7 +144,7 @@ DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardT
     return seen;
 }
 
-// Turns scores into p = exp2(score - max), 0 where masked; the lanes of their sums go to shared
+// Turns scores into p = exp2(score - max), 0 where masked; puts the lanes of their sums into shared
 // memory.
 template <u32 DIGITS>
 DEVICE void take_exponentials(f32 (&value)[4][4], ForwardTile<DIGITS> &tile, u32 seen) {
@@ -296,7 +297,7 @@ KERNEL(256) attention_forward_capped(FORWARD_PARAMETERS) {
     forward<2, true>(FORWARD_ARGUMENTS);
 }
 
-// A softmax over all keys, and what is left to do: out = numerator * keep / sum.
+// A softmax over all keys, before its last step: out = numerator * keep / sum.
 struct SoftmaxEnd {
     i32 max;
     f32 sum;

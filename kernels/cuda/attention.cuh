@@ -5,8 +5,8 @@
 //     features [32 rows, dim] = coded tile [32, 128] x columns [128, dim], over the columns
 //
 // Codes lie in shared memory as planes of 8-bit digits, q = 256 * high + low, four elements of the
-// summed axis a word: what tensor cores (sm_75 and later) and dp4a take. Either way a warp holds
-// the sums where the tensor core has them, so that all else is one text.
+// summed axis a word: what tensor cores (sm_75 and later) and dp4a take. Either way the lanes of a
+// warp hold the sums as a tensor core lays them out, so that all other code is the same for both.
 #pragma once
 #include "coding.cuh"
 #include "digits.cuh"
@@ -16,7 +16,7 @@
 static constexpr u32 THREADS = 256;
 // Rows of a tile.
 static constexpr u32 ROWS = 32;
-// Columns that a tile meets at once: keys of a block, or queries of one.
+// Columns that a tile is multiplied with at once: the keys of a block, or the queries of one.
 static constexpr u32 BLOCK = 128;
 // Blocks of keys of a chunk.
 static constexpr u32 CHUNK_BLOCKS = 8;
@@ -37,7 +37,7 @@ struct FourCodes {
     u32 second;
 };
 
-// Codes [feature, feature + 4) of a row of `dim`; zeros behind its end, and where there is no row.
+// Codes [feature, feature + 4) of a row of `dim`; zeros beyond its end, and where there is no row.
 DEVICE FourCodes four_codes(const i16 *row, u32 feature, u32 dim) {
     if (row == nullptr || feature >= dim) return {0, 0};
     if (dim % 4 == 0) {
@@ -216,10 +216,10 @@ template <typename T> DEVICE T largest_of_four(T mine) {
     return greatest(mine, __shfl_xor_sync(WARP, mine, 2));
 }
 
-// Codes the rows of a tile, of which each lane has its elements: column c times 2^fold[c]. Where
-// bit 4 n + i of `counts` is not set the element is a zero whose fold does not matter. `exponent`
-// gets those of the lane's two rows. Every thread of the block calls it; the digits are there after
-// the next barrier.
+// Codes the rows of a tile, of which each lane has its elements: column c times 2^fold[c]. An
+// element counts for the exponent where bit 4 n + i of `counts` is set; elsewhere it is a zero.
+// `exponent` gets those of the lane's two rows. Every thread of the block calls it; the digits are
+// there after the next barrier.
 template <u32 DIGITS>
 DEVICE void code_tile(CodedTile<DIGITS> &to, i32 (&exponent)[2], const f32 (&value)[4][4],
                       const i32 *fold, i32 limit, u32 counts) {
@@ -283,8 +283,8 @@ DEVICE void feature_sums(Stage<DIGITS> &stage, const CodedTile<DIGITS> &tile, u3
     }
 }
 
-// rounded_product of a sum below 2^40, without f64 where the result is a normal number: there the
-// one rounding is that of the sum.
+// rounded_product of a sum below 2^40, without f64 where the result is a normal number: there only
+// the conversion of the sum rounds.
 DEVICE f32 product_of(i64 sum, i32 ea, i32 eb) {
     const i32 exponent = ea + eb;
     if (greatest(ea, eb) < POISON / 2 && exponent >= -126 && exponent <= 80)

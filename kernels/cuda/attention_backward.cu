@@ -144,7 +144,7 @@ DEVICE void dq_block(QueryTile<DIGITS> &tile, const Backward &in, u32 first_key,
         }
     score_sums(sums, tile.stage, dim, [&](u32 row) { return of_query(in.d_out, row); },
                [&](u32 key) { return of_key(in.v, key); });
-    // Every key of the block counts in a row that sees any, as every one is coded.
+    // As in the reference, a row that sees any key of the block codes all of them, masked ones too.
     u32 counts = 0;
 #pragma unroll
     for (u32 n = 0; n < 4; n++)
@@ -185,7 +185,7 @@ DEVICE void all_dq(const Backward &in, f32 scale, f32 *dq) {
     if (threadIdx.x < ROWS) {
         const Query query = query_of(shape, kv_head, first_row + threadIdx.x, in.tokens, 0);
         tile.query[threadIdx.x] = query;
-        // A row behind the end takes the state of the sequence's first: it sees nothing.
+        // A row beyond the end reads the state of the sequence's first row, but sees no keys.
         tile.state[threadIdx.x] = state_of(in, rows + query.row);
     }
     __syncthreads();
@@ -209,7 +209,7 @@ template <u32 DIGITS> struct KeyTile {
     QueryState state[BLOCK];
 };
 
-// Where a tile of keys and a block of queries of one head meet.
+// One tile of keys and one block of queries of one head.
 struct Meeting {
     u32 first_key;
     // Keys of the tile.
@@ -283,7 +283,7 @@ DEVICE void add_by_key(KeyTile<DIGITS> &tile, const Backward &in, const Meeting 
                        const f32 (&value)[4][4], const i32 *fold, const i16 *codes, f32 factor,
                        f32 *gradient) {
     const u32 dim = in.shape.dim, window = in.shape.window;
-    // Every query of the block counts in a row that any sees, as every one is coded.
+    // As in the reference, a key that any query of the block sees is coded over all of them.
     u32 counts = 0;
 #pragma unroll
     for (u32 n = 0; n < 4; n++)

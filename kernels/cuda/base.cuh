@@ -1,4 +1,4 @@
-// What every kernel stands on: names of types, float operations that round once, the launch macro.
+// What every kernel includes: names of types, float operations that round once, the launch macro.
 //
 // Kernels are compiled by NVRTC for a GPU, and as C++ for the host (CONCORD_EMULATED), where
 // emulator/device_on_cpu.h stands in for CUDA's builtins. So they use no CUDA header, and no
@@ -23,7 +23,7 @@ typedef double f64;
 // A kernel of blocks of `threads` threads. The build finds kernels by this word at the start of a
 // line: `KERNEL(256) name(arguments) {`. Arguments are pointers, 4-byte and 8-byte numbers.
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
-// Dynamic shared memory, as many elements as the launch gives bytes for.
+// Dynamic shared memory; its size is set at the launch.
 #define DYNAMIC_SHARED(type, name)                                \
     extern __shared__ __align__(128) unsigned char dynamic_shared[]; \
     type *name = reinterpret_cast<type *>(dynamic_shared)
@@ -33,7 +33,7 @@ typedef double f64;
 // All lanes of a warp.
 #define WARP 0xffffffffu
 
-// Exactly these roundings, whatever the compiler would like to fuse.
+// Each operation rounds once; the compiler must not fuse them.
 namespace rn {
 DEVICE f32 add(f32 a, f32 b) { return __fadd_rn(a, b); }
 DEVICE f32 sub(f32 a, f32 b) { return __fsub_rn(a, b); }

@@ -1,5 +1,6 @@
 // BLAKE3 (O'Connor, Aumasson, Neves, Wilcox-O'Hearn 2020) in derive-key mode over (prefix ||
-// tensor), the bytes little-endian as they lie in memory. Chunks side by side, then their tree.
+// tensor), the bytes little-endian as they lie in memory. Chunks are hashed in parallel, then
+// merged by the tree.
 #include "base.cuh"
 
 #define CHUNK_BYTES 1024
@@ -103,7 +104,7 @@ DEVICE void load_block(const Input &input, u64 at, u32 m[16]) {
         for (u32 i = 0; i < 16; i++) m[i] = words[i];
         return;
     }
-    // Words that lie across two of the tensor's.
+    // Each word of the message lies across two words of the tensor.
     u32 low = words[0];
 #pragma unroll
     for (u32 i = 0; i < 16; i++) {
@@ -114,7 +115,7 @@ DEVICE void load_block(const Input &input, u64 at, u32 m[16]) {
 }
 
 // The chaining value of each chunk of 1,024 bytes, 8 words each; of a lone chunk the digest. `head`
-// is the key, 32 bytes, then the prefix. A thread a chunk.
+// is the key, 32 bytes, then the prefix. One thread per chunk.
 KERNEL(32) blake3_chunks(const u32 *tensor, const u8 *head, u32 *values, u64 bytes,
                          u64 prefix_bytes, u64 chunks) {
     const Input input = {head + 32, prefix_bytes, tensor, bytes};
@@ -140,10 +141,10 @@ KERNEL(32) blake3_chunks(const u32 *tensor, const u8 *head, u32 *values, u64 byt
     }
 }
 
-// Merges runs of 256 chaining values to one each, by levels: neighbours first, an odd one goes up
-// as it is. So a run splits at the largest power of two below its length, as BLAKE3's tree does.
-// Where one run is all there is, its value is the digest. `head` starts with the key. A block a
-// run.
+// Merges runs of 256 chaining values to one each, level by level: neighbours are merged, an odd one
+// is passed up unchanged. So a run splits at the largest power of two below its length, as BLAKE3's
+// tree does. If there is only one run, its value is the digest. `head` starts with the key. One
+// block per run.
 KERNEL(128) blake3_tree(const u32 *values, u32 *merged, u64 count, const u8 *head) {
     __shared__ u32 level[LEAVES * 8];
     const u64 first = static_cast<u64>(blockIdx.x) * LEAVES;

@@ -1,4 +1,4 @@
-// The sums and the maximum of a row that a whole block shares: the order is that of sum.cuh.
+// The sums and the maximum of a row that a whole block works on, in the order of sum.cuh.
 #pragma once
 #include "sum.cuh"
 
@@ -17,7 +17,7 @@ template <typename Add> DEVICE f32 block_fixed_sum(u64 len, f32 *partials, Add a
         f32 lane = 0.0f;
         for (u64 i = first + lane_of_warp(); i < end; i += 32) lane = add(lane, i);
         const f32 sum = halve(lane);
-        // Nobody still reads the numbers of the round before.
+        // Until here other warps may still read the partials of the round before.
         __syncthreads();
         if (lane_of_warp() == 0) partials[warp_of_block()] = sum;
         __syncthreads();
@@ -27,8 +27,8 @@ template <typename Add> DEVICE f32 block_fixed_sum(u64 len, f32 *partials, Add a
     return total;
 }
 
-// The largest of a number of each thread, NaN passed over; minus infinity where all are NaN. All
-// threads of the block call it and get the maximum.
+// The largest of one number per thread, ignoring NaN; minus infinity where all are NaN. All threads
+// of the block call it and get the maximum.
 DEVICE f32 block_max(f32 mine, f32 *partials) {
     mine = mine != mine ? from_bits(0xff800000u) : mine;
     for (u32 width = 16; width > 0; width /= 2) {

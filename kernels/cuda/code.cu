@@ -25,7 +25,7 @@ DEVICE u32 greatest_of_warp(u32 key) {
     return key;
 }
 
-// A block a row: x [rows, cols], fold [cols] or null, q [rows, cols], exp [rows].
+// One block per row: x [rows, cols], fold [cols] or null, q [rows, cols], exp [rows].
 KERNEL(256) code_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i32 limit, i16 *q,
                       i32 *exp) {
     __shared__ u32 keys[8];
@@ -42,7 +42,7 @@ KERNEL(256) code_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i32 lim
     }
 }
 
-// A warp a row, for short rows such as those of heads.
+// One warp per row, for short rows such as those of heads.
 KERNEL(256) code_short_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i32 limit, i16 *q,
                             i32 *exp) {
     for (u32 row = blockIdx.x * 8 + warp_of_block(); row < rows; row += gridDim.x * 8) {
@@ -52,12 +52,12 @@ KERNEL(256) code_short_rows(const f32 *x, u32 rows, u32 cols, const i32 *fold, i
     }
 }
 
-// Columns of a tile, and rows that are turned at once.
+// Columns of a tile, and rows that are transposed at once.
 #define TILE_COLS 32
 #define TILE_ROWS 64
 
 // Codes the columns of each atom of rows: x is `sequences` runs of `sequence_rows` rows of `cols`,
-// cut into atoms of at most `atom_rows`; fold has an exponent a row or is null. Atom t: q [cols,
+// cut into atoms of at most `atom_rows`; fold has an exponent per row or is null. Atom t: q [cols,
 // stride] from t * cols * stride on, of which a row's first elements are used, and exp [cols] from
 // t * cols on. Blocks: (tiles of columns) x (atoms).
 KERNEL(256) code_cols(const f32 *x, u32 sequence_rows, u32 cols, u32 atom_rows, const i32 *fold,
@@ -101,8 +101,7 @@ KERNEL(256) code_cols(const f32 *x, u32 sequence_rows, u32 cols, u32 atom_rows, 
     }
 }
 
-// The codes of rows at exponents that are given: x and q of `len` elements in rows of `cols`, exp
-// [rows].
+// Codes rows with given exponents: x and q of `len` elements in rows of `cols`, exp [rows].
 KERNEL(256) code_at(const f32 *x, u64 len, u32 cols, const i32 *exp, i16 *q) {
     for_each_of(len, [&](u64 i) { q[i] = static_cast<i16>(code_of(x[i], 0, exp[i / cols])); });
 }

@@ -1,6 +1,6 @@
 // The steps of row coding (NUMERICS.md, section 2), an element at a time: the key of a magnitude,
 // the exponent of a row from its largest key, the code of an element. They give the bits of the f64
-// text in kernels/src/reference/code.rs for every f32, every fold and every exponent, without f64.
+// code in kernels/src/reference/code.rs for every f32, every fold and every exponent, without f64.
 #pragma once
 #include "math.cuh"
 

@@ -1,4 +1,5 @@
-// Columns of a matrix that holds several side by side. Twin of kernels/src/reference/columns.rs.
+// Columns of a matrix in which several matrices stand side by side. Twin of
+// kernels/src/reference/columns.rs.
 #include "spread.cuh"
 
 // Calls `body(whole, part)` for each element of the part [rows, groups * width]: where it lies in

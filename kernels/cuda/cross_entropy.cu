@@ -8,7 +8,7 @@
 
 // Turns each row of logits [rows, vocab] into probabilities in place and gives the loss of each
 // row. A row without a target has loss 0 and probabilities 0; one whose target lies outside of the
-// vocabulary has loss NaN. A block a row.
+// vocabulary has loss NaN. One block per row.
 KERNEL(512) cross_entropy_rows(f32 *logits, const u32 *targets, f32 *losses, u32 rows, u32 vocab) {
     __shared__ f32 partials[WARPS_MAX];
     for (u32 row = blockIdx.x; row < rows; row += gridDim.x) {
@@ -37,7 +37,8 @@ KERNEL(512) cross_entropy_rows(f32 *logits, const u32 *targets, f32 *losses, u32
 }
 
 // dx [rows, hidden] -= the decoded row of w [vocab, hidden] at each row's target, times the row's
-// share [rows] where these are not null. A share of 1 fused is the difference, bit for bit.
+// share [rows] where these are not null. With a share of 1 the fma gives the bits of the plain
+// difference.
 KERNEL(256) cross_entropy_take_weight(f32 *dx, const i16 *q, const i32 *exp, const u32 *targets,
                                       const f32 *shares, u32 rows, u32 hidden, u32 vocab) {
     for_each_in(rows, hidden, [&](u32 row, u32 c) {

@@ -14,7 +14,7 @@ DEVICE u32 high_digits(u32 first, u32 second) {
     return ((high & 0x7f7f7f7fu) + borrowed) ^ (high & 0x80808080u);
 }
 
-// Turns a square of 4 x 4 bytes: byte j of word i becomes byte i of word j.
+// Transposes a square of 4 x 4 bytes: byte j of word i becomes byte i of word j.
 DEVICE void transpose_bytes(u32 (&x)[4]) {
     const u32 a = __byte_perm(x[0], x[1], 0x5140), b = __byte_perm(x[2], x[3], 0x5140);
     const u32 c = __byte_perm(x[0], x[1], 0x7362), d = __byte_perm(x[2], x[3], 0x7362);

@@ -1,5 +1,6 @@
-// Sums and scaled sums element by element, what is done before a tensor leaves, and the elementary
-// functions of math.cuh over arrays. Twin of kernels/src/cpu/elementwise.rs.
+// Sums and scaled sums element by element, the canonical form that a tensor takes before it leaves
+// the GPU, and the elementary functions of math.cuh over arrays. Twin of
+// kernels/src/cpu/elementwise.rs.
 #include "math.cuh"
 #include "spread.cuh"
 

@@ -46,7 +46,7 @@ KERNEL(256) embedding_add(const f32 *dy, const u32 *ids, const u32 *next, const 
 
 // dw [vocab, hidden] -= the one-hot part: each row takes off the rows of x [tokens, hidden] of its
 // tokens by rising position, times their shares [tokens] where these are not null. A target of NONE
-// takes nothing. A share of 1 fused is the difference, bit for bit.
+// takes nothing. With a share of 1 the fma gives the bits of the plain difference.
 KERNEL(256) embedding_take(const f32 *x, const f32 *shares, const u32 *targets, const u32 *next,
                            const u32 *follows, f32 *dw, u32 tokens, u32 hidden, u32 vocab) {
     for_each_in(tokens, hidden, [&](u32 token, u32 c) {

@@ -1,13 +1,13 @@
 // Three ways to multiply tiles of digits that lie in shared memory. All give the exact sums, so all
 // give the same bits. Each keeps, for an operand of A digits and one of B digits, A + B - 1 sums an
-// element: sum s holds the products of the digits i and j with i + j = s and counts 256^s.
+// element: sum s holds the products of the digits i and j with i + j = s and has the weight 256^s.
 //
 // An engine has ROWS and COLS of its tile, the Store of its digits, `step` for a depth of
 // TILE_DEPTH digits, and `finish`, which calls put(row, col, sum) for each element of the tile.
 #pragma once
 #include "tiles.cuh"
 
-// The digits' sums of an element put together.
+// The exact sum of an element, joined from the sums of its digits.
 template <u32 SUMS> DEVICE i64 joined(const i32 *sums, u32 stride) {
     i64 sum = 0;
     for (u32 s = 0; s < SUMS; ++s) sum += static_cast<i64>(sums[s * stride]) << (8 * s);
@@ -182,7 +182,8 @@ template <u32 A, u32 B> struct HalfEngine {
 
     template <typename Put> __device__ __forceinline__ void finish(u8 *shared, Put put) {
         flush();
-        // The fragments' order is the hardware's: through shared memory they get rows and columns.
+        // Only the hardware knows the layout of fragments: storing them to shared memory gives rows
+        // and columns.
         i32 *words = reinterpret_cast<i32 *>(shared) + warp_of_block() * SUMS * 256;
 #pragma unroll
         for (u32 n = 0; n < N; ++n) {

@@ -4,8 +4,8 @@
 #include "spread.cuh"
 #include "sum.cuh"
 
-// The rows of coded x [x_rows, cols] at `from`, into q [rows, cols] and exp [rows]. A row that x
-// lacks is poison.
+// The rows of coded x [x_rows, cols] at `from`, into q [rows, cols] and exp [rows]. An index beyond
+// the rows of x gives zeros with the exponent POISON, so every product with them is NaN.
 KERNEL(256) experts_gather(const i16 *x_q, const i32 *x_exp, const u32 *from, i16 *q, i32 *exp,
                            u32 rows, u32 cols, u32 x_rows) {
     for_each_in(rows, cols, [&](u32 row, u32 c) {

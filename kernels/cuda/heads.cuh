@@ -38,8 +38,8 @@ struct Query {
 };
 
 // Row `index` among the queries of one key head in a run of tokens from `first_position` on: tokens
-// in order, the heads of the group within a token. So the queries of a tile share their keys, also
-// where there is but one token.
+// in order, the heads of the group within a token. So the queries of a tile share their keys even
+// if there is only one token.
 DEVICE Query query_of(const Heads &shape, u32 kv_head, u32 index, u32 tokens, u32 first_position) {
     const u32 group = shape.group(), token = index / group;
     if (token >= tokens) return {0, 1, 0};

@@ -22,7 +22,7 @@ DEVICE f32 gradient(f32 g, f32 h, f32 r, f32 a, f32 c) {
     return rn::mul(r, rn::fma(-h, c, rn::sub(g, a)));
 }
 
-// A warp a row.
+// One warp per row.
 KERNEL(256) layernorm_forward_narrow(const f32 *x, const f32 *w, const f32 *b, f32 *y, f32 *means,
                                      f32 *inverse, u32 rows, u32 cols, f32 eps) {
     const u32 warps = gridDim.x * 8;
@@ -45,7 +45,7 @@ KERNEL(256) layernorm_forward_narrow(const f32 *x, const f32 *w, const f32 *b, f
     }
 }
 
-// A block a row.
+// One block per row.
 KERNEL(256) layernorm_forward_wide(const f32 *x, const f32 *w, const f32 *b, f32 *y, f32 *means,
                                    f32 *inverse, u32 rows, u32 cols, f32 eps) {
     __shared__ f32 partials[WARPS_MAX];
@@ -70,7 +70,7 @@ KERNEL(256) layernorm_forward_wide(const f32 *x, const f32 *w, const f32 *b, f32
     }
 }
 
-// A warp a row.
+// One warp per row.
 KERNEL(256) layernorm_dx_narrow(const f32 *dy, const f32 *x, const f32 *w, const f32 *means,
                                 const f32 *inverse, f32 *dx, u32 rows, u32 cols) {
     const u32 warps = gridDim.x * 8;
@@ -92,7 +92,7 @@ KERNEL(256) layernorm_dx_narrow(const f32 *dy, const f32 *x, const f32 *w, const
     }
 }
 
-// A block a row.
+// One block per row.
 KERNEL(256) layernorm_dx_wide(const f32 *dy, const f32 *x, const f32 *w, const f32 *means,
                               const f32 *inverse, f32 *dx, u32 rows, u32 cols) {
     __shared__ f32 partials[WARPS_MAX];

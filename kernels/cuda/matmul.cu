@@ -2,7 +2,7 @@
 #include "coding.cuh"
 #include "engines.cuh"
 
-// An exponent that neither lets a product of any sum leave the normal numbers of f64.
+// With exponents of at most this magnitude no intermediate product leaves the normal range of f64.
 #define PLAIN_EXPONENT 900
 
 // rounded_product, on integers where the sum and the result allow it: f64 is slow on most GPUs.
@@ -14,7 +14,8 @@ DEVICE f32 rounded_sum(i64 sum, i32 ea, i32 eb) {
                           eb <= PLAIN_EXPONENT;
     if (!is_plain || top < 0 || top > 52 || top + exponent < -126 || top + exponent > 126)
         return rounded_product(sum, ea, eb);
-    // 32 bits at most, the last of which stands for all that follow: rounded once from there.
+    // At most 32 bits are kept; the last one is set if any lower bit was, so the conversion rounds
+    // right.
     const i32 shift = greatest(top - 31, 0);
     const u64 lost = magnitude & ((1ull << shift) - 1);
     const u32 kept = static_cast<u32>(magnitude >> shift) | (lost != 0 ? 1u : 0u);
@@ -22,7 +23,7 @@ DEVICE f32 rounded_sum(i64 sum, i32 ea, i32 eb) {
     return sum < 0 ? -rounded : rounded;
 }
 
-// Left sides that a product is added to at once: those of a tree over 8 atoms.
+// How many left operands of the tree a product is added to at once: enough for a tree over 8 atoms.
 #define LEFT_SIDES 3
 
 // Where the elements of a product go.
@@ -30,8 +31,8 @@ struct Sink {
     const i32 *a_exp;
     const i32 *b_exp;
     f32 *out;
-    // Left sides of nodes of a tree, of which the product is the last leaf: added in front of it
-    // one after the other, where they are not null. One of them may be `out`.
+    // Left operands of the nodes above the product, which is the last leaf of a tree: those that
+    // are not null are added to it one after the other, from the lowest node up. One may be `out`.
     const f32 *left[LEFT_SIDES];
     // The exact sums are added here instead, where it is not null.
     u64 *sums;
@@ -55,7 +56,7 @@ struct Sink {
     }
 };
 
-// Both sides, the run [depth_start, depth_end) of the summed axis that this block takes, the
+// Both operands, the run [depth_start, depth_end) of the summed axis that this block takes, and the
 // results.
 struct Product {
     Operand a;

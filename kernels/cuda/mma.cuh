@@ -99,7 +99,7 @@ DEVICE u16 half_of(i32 value) {
     return static_cast<u16>(bits >> 16 & 0x8000u | half);
 }
 
-// Operands of 16 x 16 f16 in registers; which lane holds what is the hardware's own business.
+// Operands of 16 x 16 f16 in registers; which lane holds which element is not specified.
 struct HalfFragment {
     u32 word[8];
 };
@@ -198,7 +198,8 @@ DEVICE void mma(FloatFragment &c, const HalfFragment &a, const HalfFragment &b) 
           "r"(y[0]), "r"(y[1]), "r"(y[2]), "r"(y[3]), "r"(y[4]), "r"(y[5]), "r"(y[6]), "r"(y[7]));
 }
 
-// Lays 32-bit words that stand where a FloatFragment has its values out in rows of `pitch` words.
+// Stores 32-bit words, laid out over the lanes like the values of a FloatFragment, in rows of
+// `pitch` words.
 DEVICE void store_words(i32 *to, const i32 (&w)[8], u32 pitch) {
     asm volatile("wmma.store.d.sync.aligned.row.m16n16k16.shared.f32 [%0], "
                  "{%1, %2, %3, %4, %5, %6, %7, %8}, %9;"

@@ -1,12 +1,12 @@
-// How fast a GPU multiplies integers when nothing is read: the ceilings that products are measured
-// against. Each kernel keeps sums in registers, and writes one number a thread so that they are
-// used.
+// How fast a GPU multiplies integers when nothing is read: the ceiling that the speed of products
+// is compared with. Each kernel keeps sums in registers, and writes one number per thread so that
+// they are used.
 #include "mma.cuh"
 
 // Sums of a thread that do not wait for each other.
 #define PEAK_SUMS 8
 
-// PEAK_SUMS products of four bytes a thread and round.
+// PEAK_SUMS products of four bytes per thread and round.
 KERNEL(256) peak_dot(i32 *out, u32 rounds) {
     const u32 thread = blockIdx.x * 256 + threadIdx.x;
     const i32 a = static_cast<i32>(thread * 0x01010101u);
@@ -24,7 +24,7 @@ KERNEL(256) peak_dot(i32 *out, u32 rounds) {
     out[thread] = sum;
 }
 
-// PEAK_SUMS products of 16 x 32 by 32 x 8 a warp and round.
+// PEAK_SUMS products of 16 x 32 by 32 x 8 per warp and round.
 KERNEL(256) peak_int8(i32 *out, u32 rounds) {
 #if defined(CONCORD_EMULATED) || ARCH >= 75
     const u32 thread = blockIdx.x * 256 + threadIdx.x;
@@ -42,7 +42,7 @@ KERNEL(256) peak_int8(i32 *out, u32 rounds) {
 #endif
 }
 
-// PEAK_SUMS / 2 products of 16 x 16 by 16 x 16 a warp and round.
+// PEAK_SUMS / 2 products of 16 x 16 by 16 x 16 per warp and round.
 KERNEL(256) peak_half(i32 *out, u32 rounds) {
 #if defined(CONCORD_EMULATED) || ARCH >= 70
     const u32 thread = blockIdx.x * 256 + threadIdx.x;

@@ -30,7 +30,7 @@ KERNEL(256) reduce_square_segments(const f32 *x, f32 *sums, u64 len) {
 }
 
 // Adds the segments [starts[b], starts[b + 1]) of `sums` in order, for each block b. The chain of
-// additions is serial: the block brings the segments near, one thread adds them.
+// additions is serial: the block loads the sums into shared memory, one thread adds them.
 KERNEL(256) reduce_in_order(const f32 *sums, const u64 *starts, f32 *totals) {
     __shared__ f32 staged[STAGED];
     const u64 end = starts[blockIdx.x + 1];

@@ -20,7 +20,7 @@ DEVICE f32 gradient(f32 dy, f32 x, f32 w, f32 r, f32 pull) {
     return rn::mul(r, rn::fma(-x, pull, rn::mul(dy, w)));
 }
 
-// A warp a row.
+// One warp per row.
 KERNEL(256) rmsnorm_forward_narrow(const f32 *x, const f32 *w, f32 *y, f32 *inverse, u32 rows,
                                    u32 cols, f32 eps) {
     const u32 warps = gridDim.x * 8;
@@ -33,7 +33,7 @@ KERNEL(256) rmsnorm_forward_narrow(const f32 *x, const f32 *w, f32 *y, f32 *inve
     }
 }
 
-// A block a row.
+// One block per row.
 KERNEL(256) rmsnorm_forward_wide(const f32 *x, const f32 *w, f32 *y, f32 *inverse, u32 rows,
                                  u32 cols, f32 eps) {
     __shared__ f32 partials[WARPS_MAX];
@@ -49,7 +49,7 @@ KERNEL(256) rmsnorm_forward_wide(const f32 *x, const f32 *w, f32 *y, f32 *invers
     }
 }
 
-// A warp a row.
+// One warp per row.
 KERNEL(256) rmsnorm_dx_narrow(const f32 *dy, const f32 *x, const f32 *w, const f32 *inverse,
                               f32 *dx, u32 rows, u32 cols) {
     const u32 warps = gridDim.x * 8;
@@ -67,7 +67,7 @@ KERNEL(256) rmsnorm_dx_narrow(const f32 *dy, const f32 *x, const f32 *w, const f
     }
 }
 
-// A block a row.
+// One block per row.
 KERNEL(256) rmsnorm_dx_wide(const f32 *dy, const f32 *x, const f32 *w, const f32 *inverse, f32 *dx,
                             u32 rows, u32 cols) {
     __shared__ f32 partials[WARPS_MAX];

@@ -1,4 +1,4 @@
-// The choice of experts by a router, a warp a token. Twin of kernels/src/reference/route.rs.
+// The choice of experts by a router, one warp per token. Twin of kernels/src/reference/route.rs.
 #include "math.cuh"
 #include "sum.cuh"
 
@@ -17,7 +17,7 @@ template <typename Body> DEVICE void for_each_row(u32 rows, Body body) {
     for (; row < rows; row += warps) body(row);
 }
 
-// The larger, the first where they are equal or no numbers.
+// The larger; `a` where they are equal or one is NaN.
 DEVICE f32 larger(f32 a, f32 b) { return b > a ? b : a; }
 
 // The scores of a row of logits [experts]. All lanes of the warp call it, and see all scores.
@@ -113,7 +113,7 @@ DEVICE f32 weigh_chosen(const f32 *scores, const u32 *chosen, f32 *weights, u32 
     return sum;
 }
 
-// Experts and weights [rows, k] for logits [rows, experts]; `scores` is for work, as large as
+// Experts and weights [rows, k] for logits [rows, experts]; `scores` is scratch memory, as large as
 // logits.
 KERNEL(256) route_forward(const f32 *logits, const f32 *correction, f32 *scores, u32 *chosen,
                           f32 *weights, u32 rows, u32 experts, u32 k, u32 kind, u32 normalised,
@@ -130,7 +130,7 @@ KERNEL(256) route_forward(const f32 *logits, const f32 *correction, f32 *scores,
 }
 
 // The gradient of logits [rows, experts] from that of the weights [rows, k]; `scores` and `weights`
-// are for work.
+// are scratch memory.
 KERNEL(256) route_backward(const f32 *logits, const u32 *chosen, const f32 *d_weights, f32 *scores,
                            f32 *weights, f32 *d_logits, u32 rows, u32 experts, u32 k, u32 kind,
                            u32 normalised, f32 factor) {

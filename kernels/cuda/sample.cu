@@ -8,8 +8,8 @@
 // Values of one digit of the sort.
 #define DIGITS 256
 
-// The token of the largest logit, the lowest id among equals, NaN passed over unless it is the
-// first.
+// The token of the largest logit, the lowest id among equals; NaN is ignored, unless it is the
+// first logit.
 KERNEL(1024) sample_greedy(const f32 *logits, u32 *token, u32 vocab) {
     __shared__ f32 values[WARPS];
     __shared__ u32 ids[WARPS];
@@ -44,7 +44,7 @@ KERNEL(1024) sample_greedy(const f32 *logits, u32 *token, u32 vocab) {
     *token = id;
 }
 
-// Candidates: the bits of a probability turned over, so that they rise as it falls, and its token.
+// Candidates: the inverted bits of a probability, which rise as it falls, and its token.
 struct Candidates {
     u32 *keys;
     u32 *ids;
@@ -52,7 +52,7 @@ struct Candidates {
 
 DEVICE f32 probability_of(Candidates candidates, u64 i) { return from_bits(~candidates.keys[i]); }
 
-// Lanes of this warp whose digit is the same as mine, among those that are in.
+// The lanes of this warp that hold a candidate with the same digit.
 DEVICE u32 peers_of(u32 digit, bool in) {
     u32 peers = __ballot_sync(WARP, in);
     for (u32 bit = 0; bit < 8; bit++) {

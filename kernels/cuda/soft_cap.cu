@@ -16,7 +16,7 @@ KERNEL(256) soft_cap_forward(const f32 *x, f32 *y, u64 len, f32 cap) {
     for_each_of(len, [&](u64 i) { y[i] = rn::mul(cap, tanh_of(rn::div(x[i], cap))); });
 }
 
-// dx = dy * slope, from what came out.
+// dx = dy * slope, from the output y.
 KERNEL(256) soft_cap_backward(const f32 *dy, const f32 *y, f32 *dx, u64 len, f32 cap) {
     for_each_of(len, [&](u64 i) { dx[i] = rn::mul(dy[i], slope_at(y[i], cap)); });
 }

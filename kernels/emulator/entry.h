@@ -8,8 +8,8 @@
 
 namespace emulator {
 
-// A kernel. `kinds` has a letter an argument: p for a pointer, f and d for f32 and f64, i and l for
-// integers of 4 and 8 bytes.
+// A kernel. `kinds` has one letter per argument: p for a pointer, f and d for f32 and f64, i and l
+// for integers of 4 and 8 bytes.
 struct Entry {
     const char *name;
     const char *kinds;

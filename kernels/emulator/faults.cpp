@@ -15,7 +15,7 @@ const char *text_of(int signal) {
                             : "touches memory that no allocation covers";
 }
 
-// To who had the signal: a fault that is not a kernel's.
+// Passes a fault that is not a kernel's to the handler that was there before.
 void pass_on(int signal, siginfo_t *info, void *context) {
     const struct sigaction &old = before[signal];
     if (old.sa_flags & SA_SIGINFO) {
@@ -28,9 +28,9 @@ void pass_on(int signal, siginfo_t *info, void *context) {
     }
 }
 
-// The fault stands at an instruction of the kernel, so nothing of the host is half done: the
-// handler may leave to the launch. It runs on the host thread's own signal stack where there is
-// one, and no signal is blocked meanwhile.
+// The faulting instruction is the kernel's, so no host code is interrupted half-way: the handler
+// may jump back to the launch. It runs on the host thread's own signal stack where there is one,
+// and no signal is blocked meanwhile.
 void on_fault(int signal, siginfo_t *info, void *context) {
     if (in_kernel()) fail_at(info->si_addr, text_of(signal));
     pass_on(signal, info, context);

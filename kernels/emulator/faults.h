@@ -3,7 +3,8 @@
 
 namespace emulator {
 
-// Takes the signals of faults over, once a process; those of other code go on to who had them.
+// Installs handlers for the signals of faults, once per process; faults of other code are passed to
+// the handlers that were there before.
 void catch_faults();
 
 // Whether this thread of the host is in a kernel.

@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// The registers that a function keeps for its caller; rounding modes are never changed here.
+// Saves the registers that a function must keep for its caller; rounding modes never change here.
 #if defined(__APPLE__)
 #define SYMBOL "_concord_emulator_switch"
 #else
@@ -39,7 +39,7 @@ namespace emulator {
 
 namespace {
 constexpr size_t STACK_BYTES = 256 << 10;
-// Stacks start at different places in their memory, or all would fall on the same cache lines.
+// Stacks start at different offsets, or all would fall on the same cache lines.
 constexpr size_t COLOURS = 61;
 constexpr size_t COLOUR_BYTES = 320;
 } // namespace

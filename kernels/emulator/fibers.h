@@ -5,8 +5,8 @@
 
 namespace emulator {
 
-// Saves the callee's registers on this stack, whose top goes to *from, and goes on where the stack
-// `to` was left.
+// Saves the callee-saved registers on this stack, stores its top in *from, and goes on where the
+// stack `to` was left.
 extern "C" void concord_emulator_switch(void **from, void *to);
 
 // Stacks of one thread of the host, each with a page below it that may not be touched.

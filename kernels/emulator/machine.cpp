@@ -1,5 +1,6 @@
 // One multiprocessor: runs the blocks of a launch one by one, the threads of a block as fibers that
-// take turns at barriers and warp operations. Every disagreement of threads ends the launch.
+// take turns at barriers and warp operations. Threads that wait for different things end the
+// launch.
 #include "machine.h"
 #include "faults.h"
 #include "fibers.h"
@@ -91,7 +92,8 @@ class Machine {
     void *main_top_ = nullptr;
     void *shared_ = nullptr;
     uint32_t shared_bytes_ = 0;
-    // Variables of static shared memory that the block has come to, and where the next one goes.
+    // Variables of static shared memory that the block has used so far, and where the next one
+    // goes.
     struct Variable {
         const void *key;
         void *place;
@@ -106,7 +108,8 @@ class Machine {
     bool failed_ = false;
 };
 
-// One a thread of the host, made by its first launch. A plain pointer: kernels look at it often.
+// One per thread of the host, made by its first launch. A plain pointer, because kernels read it
+// often.
 __thread Machine *machine = nullptr;
 
 void Machine::describe(const char *format, ...) {
@@ -119,7 +122,7 @@ void Machine::describe(const char *format, ...) {
     va_end(values);
 }
 
-// Leaves all fibers as they are: kernels own nothing that would have to be given back.
+// Abandons all fibers as they are: kernels own nothing that would have to be freed.
 void Machine::abandon() {
     failed_ = true;
     void *nobody;
@@ -360,7 +363,7 @@ void fail_at(const void *address, const char *what) {
 extern "C" int concord_emulator_launch(const emulator::Launch *launch, char *message,
                                        uint64_t capacity, uint64_t *fault) {
     using emulator::machine;
-    // On the heap: every thread of the process has room for what is thread-local.
+    // On the heap: every thread of the process pays for thread-local memory.
     static thread_local std::unique_ptr<emulator::Machine> of_this_thread;
     emulator::catch_faults();
     if (!of_this_thread) of_this_thread = std::make_unique<emulator::Machine>();

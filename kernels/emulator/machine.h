@@ -21,7 +21,7 @@ extern __thread Index3 grid_size;
 // Bytes that a lane may hand over in one exchange.
 constexpr size_t EXCHANGE_BYTES_MAX = 256;
 
-// The operations that all lanes of a warp take part in. Lanes that meet in different ones fail.
+// The operations that all lanes of a warp take part in. Lanes that call different ones fail.
 enum class Collective : uint8_t { None, Sync, Shuffle, Vote, Gather, Apply };
 
 using Apply = void (*)(void *lanes, void *context);
@@ -29,7 +29,7 @@ using Apply = void (*)(void *lanes, void *context);
 // Waits for all threads of the block.
 void barrier();
 
-// The two halves of an exchange: a lane comes, puts its bytes among those of its warp, and waits.
+// The two halves of an exchange: a lane gets the place for its bytes, then waits for the others.
 uint8_t *come(Collective what, size_t bytes);
 void meet(Apply apply, void *context);
 
@@ -48,8 +48,8 @@ inline void *exchange(Collective what, const void *mine, size_t bytes, Apply app
 // Ends the launch with an error that names the thread.
 [[noreturn]] void fail(const char *reason);
 
-// The variable of shared memory that `key` stands for, the same for all threads of the block;
-// garbage when the first of them gets there.
+// The variable of shared memory that `key` stands for, the same for all threads of the block; it
+// holds garbage at first.
 void *shared_variable(const void *key, size_t bytes);
 
 template <typename T> T &shared_variable(const void *key) {

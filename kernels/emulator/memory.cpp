@@ -1,5 +1,5 @@
-// Memory of the emulated GPU: each allocation is a map of its own between pages that may not be
-// touched, so that an index out of range is found at once.
+// Memory of the emulated GPU: each allocation is a mapping of its own between guard pages, so that
+// an index out of range is found at once.
 #include "launch.h"
 #include <cstring>
 #include <sys/mman.h>
@@ -11,7 +11,7 @@ namespace {
 constexpr uint64_t GUARD = 16 << 20;
 
 struct Layout {
-    // From the start of the map to the first byte; the length of the whole map.
+    // From the start of the mapping to the first byte; the length of the whole mapping.
     uint64_t before, whole;
 };
 

@@ -1,4 +1,5 @@
-// Kernels that test the emulated GPU itself: right ones, and one for each error that it must find.
+// Kernels that test the emulated GPU itself: correct ones, and one for each error that it must
+// find.
 #include "base.cuh"
 
 // out[i] = in of the mirrored thread of the block, through dynamic shared memory.
@@ -39,7 +40,7 @@ KERNEL(64) selftest_warp(u32 *out) {
 }
 
 #ifdef CONCORD_EMULATED
-// What the emulator has beside CUDA's builtins: a sum over the lanes, seen in three ways.
+// What the emulator offers beyond CUDA's builtins: a sum over the lanes, computed in three ways.
 KERNEL(64) selftest_lanes(u32 *out) {
     const u32 mine = threadIdx.x;
     const u32 *lanes = emulator::warp_lanes(mine);
@@ -101,7 +102,7 @@ KERNEL(96) selftest_grid(u32 *visits) {
     atomicAdd(visits + block * blockDim.x + threadIdx.x, 1u);
 }
 
-// Each block reads what another may have written: shown by the order of blocks.
+// Each block reads what another may have written: another order of blocks gives another result.
 KERNEL(32) selftest_race(u32 *cell, u32 *out) {
     if (threadIdx.x == 0) {
         out[blockIdx.x] = *cell;
@@ -109,7 +110,7 @@ KERNEL(32) selftest_race(u32 *cell, u32 *out) {
     }
 }
 
-// What the GPU's generation is, to the kernel.
+// The GPU's generation, as the kernel sees it.
 KERNEL(32) selftest_arch(u32 *out) {
     if (threadIdx.x == 0) *out = ARCH;
 }

@@ -10,7 +10,7 @@ class Turns {
   public:
     void seed(uint64_t seed) { state_ = seed; }
 
-    // The first, of a new order where they are shuffled.
+    // The first turn; shuffled turns get a new order.
     uint64_t first(Order order, uint64_t count) {
         count_ = count;
         stride_ = order == Order::Reverse ? count - 1 : 1;
@@ -21,7 +21,7 @@ class Turns {
         return random() % count;
     }
 
-    // Who comes after: count - 1 times from the first it is someone new.
+    // The next turn: each of 0 .. count comes once before the first comes again.
     uint64_t next(uint64_t turn) const {
         const uint64_t after = turn + stride_;
         return after >= count_ ? after - count_ : after;

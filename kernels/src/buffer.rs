@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::KernelError;
 use crate::gpu::{Cuda, Element, Slice};
 
-/// Elements of one type, wherever they lie. Every operation takes them from either place; what lies
-/// in the wrong one is copied first.
+/// Elements of one type, wherever they lie. Every operation takes them from either place, and
+/// copies them first where it needs to.
 #[derive(Clone, Debug)]
 pub enum Buffer<T: Element> {
     /// In the memory of the process.

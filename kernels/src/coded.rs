@@ -50,7 +50,7 @@ pub struct Coded {
     pub precision: Precision,
     /// Codes, row-major. Invariant: `|q| <= precision.limit()`.
     pub q: Buffer<i16>,
-    /// One exponent a row; [`crate::reference::code::EMPTY`] for a row of zeros.
+    /// One exponent per row; [`crate::reference::code::EMPTY`] for a row of zeros.
     pub exp: Buffer<i32>,
 }
 
@@ -61,13 +61,13 @@ pub struct Coded {
 pub struct Operand<'a> {
     /// Codes; element (row, depth) stands at `row * row_stride + depth * depth_stride`.
     pub q: &'a [i16],
-    /// Rows of the side: one side of the product's shape.
+    /// Rows of the operand: one side of the product's shape.
     pub rows: usize,
     /// Length of the summed axis.
     pub depth: usize,
-    /// Distance of two rows.
+    /// Distance between two rows, in elements.
     pub row_stride: usize,
-    /// Distance of two elements along the depth.
+    /// Distance between two neighbours along the depth, in elements.
     pub depth_stride: usize,
     /// Exponent of each row, or empty where they were folded into the other operand.
     pub exp: &'a [i32],
@@ -123,7 +123,7 @@ impl Coded {
         codes.iter().map(move |&q| (f64::from(q) * scale) as f32)
     }
 
-    /// Makes room for `rows` rows more, and for no others, on the host.
+    /// Reserves room for exactly `rows` more rows, on the host.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where codes lie on a GPU that is lost.

@@ -18,7 +18,7 @@ use crate::isa::Isa;
 /// ```
 #[derive(Clone, Debug)]
 pub enum Device {
-    /// Scalar code that can be read against the contract, and that others must equal; slow.
+    /// Scalar code that can be compared with NUMERICS.md, and that the others must equal; slow.
     Reference,
     /// SIMD and threads.
     Cpu(Cpu),
@@ -51,7 +51,7 @@ impl Device {
         }
     }
 
-    /// What reports and claims call this device, such as "cpu avx512 x2".
+    /// The name of this device in reports and claims, such as "cpu avx512 x2".
     pub fn name(&self) -> String {
         match self {
             Self::Reference => "reference".to_string(),

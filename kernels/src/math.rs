@@ -1,8 +1,9 @@
 //! Elementary functions with one set of bits: fixed polynomials on `fma`, no libm.
 //!
-//! Each function is branch-free and `inline(always)`, so that one text serves the scalar reference
-//! and every SIMD width that the compiler makes of it. Polynomials are Taylor series, their
-//! coefficients rounded to f32; errors are at most 2 ulp (tested against f64 over every 7th input).
+//! Each function is branch-free and `inline(always)`, so that the same source serves the scalar
+//! reference and every SIMD width that the compiler makes of it. Polynomials are Taylor series,
+//! fitted ones for `tanh` and `erf` (`kernels/tests/fit_tanh_erf.py`), with coefficients rounded to
+//! f32; errors are at most 2 ulp (tested against f64 over every 7th input).
 
 /// `log2(e)`, rounded to f32.
 pub const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
@@ -42,8 +43,8 @@ fn scale_by_pow2(p: f32, n: i32) -> f32 {
 /// `2^x`.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
-    // Outside of this range the result is 0 or infinity; NaN passes through max and min untouched
-    // only if compared this way round.
+    // Outside of this range the result is 0 or infinity. These comparisons let NaN pass unchanged,
+    // which the opposite ones would not.
     let clamped = if x < -150.0 { -150.0 } else { x };
     let clamped = if clamped > 128.0 { 128.0 } else { clamped };
     let n = (clamped + ROUNDER) - ROUNDER;
@@ -200,7 +201,7 @@ mod tests {
         (f64::from(got) - exact).abs() / pow2_f64(exponent)
     }
 
-    /// Every 1,009th float: the exhaustive run is in tests/transcendental.rs.
+    /// Every 1,009th float; tests/transcendental.rs tests many more.
     fn samples() -> impl Iterator<Item = f32> {
         (0..=u32::MAX).step_by(1_009).map(f32::from_bits)
     }

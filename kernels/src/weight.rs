@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use crate::coded::{Coded, Precision};
 use crate::packed::PackedRows;
 
-/// The weight of a projection, `[out, in]`. Of its two forms no product has other bits.
+/// The weight of a projection, `[out, in]`. Products have the same bits with either of its two
+/// forms.
 #[derive(Clone, Debug)]
 pub struct Weight {
     /// Outputs.
@@ -32,8 +33,8 @@ pub enum WeightRef<'a> {
 }
 
 impl Weight {
-    /// Bytes that it takes in memory; those of a mapped file are the system's to drop and read
-    /// again.
+    /// Bytes that it takes in memory; the operating system may drop those of a mapped file and read
+    /// them again.
     pub fn bytes(&self) -> usize {
         let exponents = self.rows * size_of::<i32>();
         match &self.form {

@@ -1,4 +1,4 @@
-//! Errors against f64: not of bits, but of size. The bounds are those of NUMERICS.md's formats.
+//! The size of errors against f64. The bounds follow from the formats of NUMERICS.md.
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::{Activation, Atoms, AttentionShape};

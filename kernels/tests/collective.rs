@@ -1,4 +1,5 @@
-//! Products that several ranks share: the bits of one device, whatever the ranks are.
+//! Products that several ranks share have the bits of one device, on whatever devices the ranks
+//! are.
 
 use concord_kernels::collective::{Collective, group, verify};
 use concord_kernels::{Buffer, Device, KernelError};

@@ -1,5 +1,4 @@
-//! Every kernel compiles for every target, and takes of a multiprocessor what `cuda/resources.md`
-//! says.
+//! Every kernel compiles for every target, and takes the resources that `cuda/resources.md` lists.
 //!
 //! The build compiles them where it finds NVRTC; where it found none, these tests say so and pass.
 //! After a change of kernels, `CONCORD_WRITE_TABLE=1` writes the table anew.

@@ -1,4 +1,4 @@
-//! What a machine without an NVIDIA driver hears when it is asked for a GPU.
+//! The error on a machine without an NVIDIA driver when it is asked for a GPU.
 
 use concord_kernels::cuda::{Cuda, CudaError, CudaOptions};
 

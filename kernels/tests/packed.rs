@@ -31,7 +31,7 @@ impl Random {
 /// The byte with the exponent of each scale of a block.
 fn exponents_of(format: BlockFormat) -> &'static [usize] {
     match format {
-        BlockFormat::F32 => &[3],
+        BlockFormat::F32 | BlockFormat::Nf4 => &[3],
         BlockFormat::F16 | BlockFormat::Bf16 => &[1],
         BlockFormat::Q8_0 | BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Iq4Nl => &[1],
         BlockFormat::Iq4Xs => &[1],

@@ -136,6 +136,21 @@ pub enum ModelError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// A matrix cannot be quantised as it is read.
+    #[error(
+        "{path}: the tensor `{tensor}` cannot be quantised to {format}: {reason}",
+        path = path.display()
+    )]
+    CannotQuantize {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// The format of the blocks.
+        format: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A tensor that the model needs is in none of its files.
     #[error(
         "{path}: the tensor `{tensor}` is missing: take the files again from where they were saved",

@@ -1,7 +1,7 @@
 //! Addresses of coordinators and workers: what can be connected to, and what is refused by name.
 //!
-//! An address is `http://HOST:PORT`. A process checks here each address that it is told, and each
-//! that it tells others.
+//! An address is `http://HOST:PORT`. A process checks every address that it is given, and every
+//! address that it gives to others, here.
 //!
 //! ```
 //! use concord_proto::address::Address;
@@ -35,7 +35,7 @@ enum Host {
     Name(String),
 }
 
-/// Why a text is no address that can be used.
+/// Why an address was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{}' is no address that can be used: {fault}", text.escape_debug())]
 pub struct AddressError {
@@ -78,7 +78,7 @@ impl Address {
     /// Reads an address. Without a port it is port 80.
     ///
     /// # Errors
-    /// [`AddressError`] for whatever is not `http://HOST:PORT`.
+    /// [`AddressError`] for any text that is not `http://HOST:PORT`.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         read(text).map_err(|fault| {
             let text: String = text.chars().take(NAME_BYTES_MAX).collect();
@@ -89,7 +89,8 @@ impl Address {
     /// Reads an address that others are told to connect to.
     ///
     /// # Errors
-    /// [`AddressError`] as for [`Address::parse`], and where it is nobody's: 0.0.0.0 and its like.
+    /// [`AddressError`] as for [`Address::parse`], and for addresses that nobody can connect to,
+    /// such as 0.0.0.0.
     pub fn for_others(text: &str) -> Result<Self, AddressError> {
         let address = Self::parse(text)?;
         match address.host {
@@ -101,7 +102,7 @@ impl Address {
         }
     }
 
-    /// Whether it is reached from its own machine only.
+    /// Whether only its own machine can reach it.
     pub fn is_loopback(&self) -> bool {
         match &self.host {
             Host::Ip(IpAddr::V6(ip)) => {
@@ -208,12 +209,12 @@ fn read_port(port: &str) -> Result<u16, Fault> {
     }
 }
 
-/// Whether nobody can be reached at it from another machine or process.
+/// Whether no other machine or process can reach anybody at this address.
 fn is_nobodys(ip: IpAddr) -> bool {
     let v4 = |ip: Ipv4Addr| ip.octets()[0] == 0 || ip.is_multicast() || ip.is_broadcast();
     match ip {
         IpAddr::V4(ip) => v4(ip),
-        // An address of one link means nothing without the name of the link.
+        // A link-local address means nothing without the name of its interface.
         IpAddr::V6(ip) => {
             let mapped = ip.to_ipv4_mapped();
             ip.is_unspecified()

@@ -1,4 +1,4 @@
-//! How blobs lie in the folder of a store, for processes of one machine that read it side by side.
+//! Where blobs lie in the folder of a store, which several processes of one machine read.
 
 use std::fs::{File, Metadata};
 use std::io::{Chain, Cursor, Read, Seek, SeekFrom, Take};
@@ -20,8 +20,8 @@ pub fn link_file(address: &Digest) -> String {
     format!("links/{address}")
 }
 
-/// A blob that is not copied into the store: how it begins, and where the rest lies on this
-/// machine. The tensors of a model are read from the model's own files. Like any blob it is held
+/// A blob that is not copied into the store: its first bytes, and where the rest lies on this
+/// machine. The tensors of a model are read from the model's own files. Like any blob it is checked
 /// against its address when it is read.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct BlobLink {
@@ -29,9 +29,9 @@ pub struct BlobLink {
     pub prefix: Vec<u8>,
     /// The file that has the others.
     pub path: String,
-    /// Where they begin there.
+    /// Where they begin in the file, in bytes.
     pub offset: u64,
-    /// How many they are.
+    /// How many bytes are taken from the file.
     pub bytes: u64,
     /// When the file was changed last, in nanoseconds since 1970.
     modified: u64,
@@ -41,8 +41,8 @@ pub struct BlobLink {
 pub type LinkedBlob = Chain<Cursor<Vec<u8>>, Take<File>>;
 
 impl BlobLink {
-    /// A link to bytes of a file; nothing where the file is not there, ends before them, or has a
-    /// name that is not UTF-8.
+    /// A link to bytes of a file; `None` where the file does not exist, is too short, or has a name
+    /// that is not UTF-8.
     pub fn new(prefix: Vec<u8>, path: &Path, offset: u64, bytes: u64) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         let found = path.metadata().ok()?;
@@ -56,7 +56,8 @@ impl BlobLink {
         link.holds().then_some(link)
     }
 
-    /// Whether the file is there as it was.
+    /// Whether the file still exists, was not changed since the link was made, and has all the
+    /// bytes.
     pub fn holds(&self) -> bool {
         let end = self.offset.checked_add(self.bytes);
         let found = Path::new(&self.path).metadata();
@@ -67,13 +68,13 @@ impl BlobLink {
         })
     }
 
-    /// Reads a link of the store in `folder`; nothing where there is none that holds.
+    /// Reads a link of the store in `folder`; `None` where there is none, or its file has changed.
     pub fn find(folder: &Path, address: &Digest) -> Option<Self> {
         let bytes = std::fs::read(folder.join(link_file(address))).ok()?;
         Self::try_from_slice(&bytes).ok().filter(Self::holds)
     }
 
-    /// The blob's bytes, which may not be those of its address.
+    /// The bytes of the blob. The caller has to check them against its address.
     ///
     /// # Errors
     /// Where the file cannot be read.

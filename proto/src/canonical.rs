@@ -36,7 +36,7 @@ pub enum DecodeError {
     NotCanonical(&'static str),
 }
 
-/// What has a canonical encoding.
+/// A type that has a canonical encoding.
 pub trait Canonical: BorshSerialize + BorshDeserialize {}
 
 impl<T: BorshSerialize + BorshDeserialize> Canonical for T {}
@@ -46,7 +46,7 @@ pub fn encode<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
 }
 
-/// The value that `bytes` are the canonical encoding of.
+/// Decodes `bytes`, which must be the canonical encoding of a value.
 ///
 /// # Errors
 /// [`DecodeError`] for anything else; never panics, and never allocates more than a small multiple

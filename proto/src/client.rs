@@ -1,4 +1,4 @@
-//! What clients ask of a coordinator: submit jobs, watch them, take results away.
+//! What clients ask of a coordinator: to submit jobs, watch them and fetch results.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -25,8 +25,8 @@ pub struct ModelProfile {
     pub layer_state_bytes: u64,
     /// Bytes that one microbatch in flight takes in one layer.
     pub layer_activation_bytes: u64,
-    /// Bytes that a stage takes beside, whatever its layers: what passes come and go with, and the
-    /// process itself.
+    /// Bytes that a stage takes beyond those of its layers: buffers for what it receives and sends,
+    /// and the process itself.
     pub workspace_bytes: u64,
     /// Bytes of hidden states that pass between two stages for one microbatch.
     pub boundary_bytes: u64,

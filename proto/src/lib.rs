@@ -16,7 +16,7 @@
 //! # Ok::<(), concord_proto::SignedError>(())
 //! ```
 
-// Types and functions have a sentence; a field whose name and type say all has none.
+// Types and functions are documented; a field whose name and type say everything is not.
 #![allow(missing_docs)]
 
 pub mod address;

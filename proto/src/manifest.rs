@@ -9,7 +9,7 @@ use crate::crypto::{Digest, Domain, Hasher, merkle};
 pub struct ModelTensor {
     /// Its Hugging Face name.
     pub name: String,
-    /// Blob address: of its numbers, however they are written down.
+    /// Blob address: a digest of its numbers as f32, in whatever format they are stored.
     pub blob: Digest,
     /// Bytes of its elements as f32.
     pub bytes: u64,
@@ -18,7 +18,7 @@ pub struct ModelTensor {
 /// A model: its configuration and its tensors in the order of their names.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ModelManifest {
-    /// The one text of its configuration: what changes a number is in it, and nothing else.
+    /// Its configuration as canonical JSON: every setting that changes a number, and no other.
     pub config: String,
     pub tensors: Vec<ModelTensor>,
 }

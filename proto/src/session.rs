@@ -70,7 +70,7 @@ pub enum ToCoordinator {
         /// The plan's epoch.
         epoch: u32,
     },
-    /// The stage could not be loaded or the step not be done.
+    /// The stage could not be loaded, or the step could not be done.
     Failed {
         job: JobId,
         /// The plan's epoch.
@@ -191,7 +191,7 @@ pub struct AuditOrder {
     pub step: u32,
     /// Whose leaf.
     pub worker: WorkerId,
-    /// Where its inputs are had.
+    /// Where its inputs can be fetched.
     pub endpoint: String,
     pub leaf: Leaf,
 }
@@ -297,7 +297,8 @@ impl Scalars {
     }
 
     /// The mean loss of the step: the sums of its microbatches, added by the tree, over its
-    /// targets. All of it is exact in IEEE arithmetic; none where there are no losses.
+    /// targets. Every operation is correctly rounded, so all machines get the same bits. `None`
+    /// where there are no losses.
     pub fn mean_loss(&self) -> Option<F32Bits> {
         let sums: Vec<f32> = self.losses.iter().map(|loss| loss.sum.get()).collect();
         let total = tree::sum(&sums)?;
@@ -305,7 +306,7 @@ impl Scalars {
     }
 
     /// The global norm of the mean gradient: squared norms of the summed gradients, added by the
-    /// tree, in the order of the tensors. None where there are no norms.
+    /// tree, in the order of the tensors. `None` where there are no norms.
     pub fn grad_norm(&self) -> Option<F32Bits> {
         let squared: Vec<f32> = self.norms.iter().map(|norm| norm.squared.get()).collect();
         let total = tree::sum(&squared)?;
@@ -345,8 +346,8 @@ pub struct AddressChallenge {
     pub nonce: [u8; 32],
 }
 
-/// The answer: a signature under a domain of its own, so that nobody can use a worker that answers
-/// to get anything else signed.
+/// The answer: a signature under a domain of its own, so that a worker that answers cannot be made
+/// to sign anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct AddressProof {
     /// Over [`Domain::AddressChallenge`] and the challenge.
@@ -358,7 +359,7 @@ impl AddressChallenge {
         Digest::of_value(Domain::AddressChallenge, self)
     }
 
-    /// The answer of the worker that is asked for; none where this is another one's key.
+    /// The proof of the worker that is asked for; `None` where `key` is not that worker's.
     pub fn answer(&self, key: &Keypair) -> Option<AddressProof> {
         let is_asked = key.public() == self.worker;
         is_asked.then(|| AddressProof {
@@ -366,7 +367,7 @@ impl AddressChallenge {
         })
     }
 
-    /// Whether the worker that is asked for gave this answer.
+    /// Whether `proof` was signed by the worker that is asked for.
     pub fn is_proven_by(&self, proof: &AddressProof) -> bool {
         self.worker.verifies(&self.message(), &proof.signature)
     }

@@ -14,7 +14,8 @@ use half::slice::HalfFloatSliceExt;
 use crate::canonical;
 use crate::crypto::{Digest, Domain, Hasher};
 
-/// What the blob of a tensor begins with whose elements are not f32. No other blob begins so.
+/// The mark at the beginning of the blob of a tensor whose elements are not f32. No other blob
+/// begins with it.
 pub const COMPACT: [u8; 16] = *b"concord compact:";
 
 /// The numbers of whole blocks.
@@ -40,7 +41,7 @@ pub struct TensorHeader {
 }
 
 impl TensorHeader {
-    /// A hasher that has seen this header: what the elements follow.
+    /// A hasher that has taken in this header; the elements come next.
     pub fn hasher(&self) -> AddressHasher {
         let mut hasher = AddressHasher::default();
         hasher.update(&self.prefix());
@@ -83,7 +84,7 @@ impl TensorHeader {
     /// The header that `bytes` begin with, and the length of the prefix.
     ///
     /// # Errors
-    /// A sentence, where they begin with none.
+    /// A sentence, where they begin with no valid header.
     pub fn peek(bytes: &[u8]) -> Result<(Self, usize), String> {
         let compact = bytes.strip_prefix(&COMPACT);
         let mut rest = compact.unwrap_or(bytes);
@@ -123,8 +124,8 @@ pub fn address_of(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Takes the address of a blob from its bytes, piece by piece: their digest; for a tensor in a
-/// short format, that of its numbers as f32. Never more than a piece is held.
+/// Computes the address of a blob from its bytes, piece by piece: the digest of the bytes or, for a
+/// tensor in a short format, of its numbers as f32. No more than one piece is held in memory.
 ///
 /// ```
 /// use concord_formats::BlockFormat;
@@ -137,7 +138,8 @@ pub fn address_of(bytes: &[u8]) -> Digest {
 /// ```
 pub struct AddressHasher {
     hasher: Hasher,
-    /// Of the bytes as they are: what a compact tensor that is not whole has as its address.
+    /// Over the bytes as they are: the address of a compact tensor that turns out to be truncated
+    /// or malformed.
     plain: Hasher,
     state: HasherState,
 }
@@ -155,7 +157,8 @@ enum HasherState {
         /// Bytes of elements that are still to come.
         left: u64,
     },
-    /// A compact tensor with bytes beyond its shape, or without a header: bytes like others.
+    /// A compact tensor with bytes beyond its shape, or without a valid header: hashed as plain
+    /// bytes.
     Broken,
 }
 
@@ -295,7 +298,7 @@ fn bytes_of(numbers: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// The numbers of f16 elements, converted in slices, for which processors have instructions.
+/// Widens f16 elements to f32 in slices, for which processors have vector instructions.
 fn widened_f16(bytes: &[u8]) -> Vec<f32> {
     const SLICE: usize = 2_048;
     let mut wide = vec![0.0; bytes.len() / 2];

@@ -49,7 +49,7 @@ pub fn ending(status: &tonic::Status) -> String {
     let mut why = None;
     while let Some(error) = cause {
         let io = error.downcast_ref::<std::io::Error>();
-        // Others repeat what the library that carries the messages says to programmers.
+        // Other errors only repeat messages that the transport library writes for programmers.
         why = io.filter(|io| io.raw_os_error().is_some()).or(why);
         cause = error.source();
     }
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// An error as the layers below have them: words for programmers, around another one.
+    /// An error as the transport library makes them: a message for programmers around the cause.
     #[derive(Debug)]
     struct Layer(Option<io::Error>);
 

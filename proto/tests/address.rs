@@ -1,4 +1,4 @@
-//! Which addresses are taken, and by which words others are refused.
+//! Which addresses are accepted, and with which words others are refused.
 
 use concord_proto::address::Address;
 
@@ -81,7 +81,8 @@ fn what_is_no_address_is_refused_by_name() {
     }
 }
 
-/// One can listen at these, and connect from the same machine; others are never told them.
+/// A process can listen at these, and connect to them from its own machine, but others must not be
+/// given them.
 #[test]
 fn others_are_not_told_an_address_of_nobody() {
     for host in [

@@ -69,7 +69,7 @@ fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("Path", 1, |s, _| s.path());
 }
 
-/// The maker of variant i makes that one, and its encoding begins with i.
+/// The maker of variant i makes that variant, and its encoding begins with i.
 fn makes_all<T: Message + Variants>(make: fn(&mut Source, u64) -> T) {
     for (variant, name) in T::NAMES.iter().enumerate() {
         let value = make(&mut Source::new(1), variant as u64);
@@ -92,7 +92,7 @@ fn every_variant_has_a_maker() {
     makes_all(Source::answer_verdict);
 }
 
-/// decode(encode(x)) == x, and nothing shorter or longer is taken for it.
+/// decode(encode(x)) == x, and no shorter or longer byte string is accepted.
 struct RoundTrip(u64);
 
 impl Visitor for RoundTrip {
@@ -117,7 +117,7 @@ impl Visitor for RoundTrip {
     }
 }
 
-/// Whatever the bytes: an error, or the one value that they are the encoding of.
+/// Any bytes give an error, or the one value that they are the encoding of.
 struct Hostile<'a>(&'a [u8]);
 
 impl Visitor for Hostile<'_> {
@@ -128,7 +128,7 @@ impl Visitor for Hostile<'_> {
     }
 }
 
-/// Right messages with one byte changed are an error or another value.
+/// Valid messages with one bit flipped give an error or another value.
 struct Flipped(u64);
 
 impl Visitor for Flipped {
@@ -177,8 +177,8 @@ proptest! {
     }
 }
 
-/// A length that claims four thousand million elements must not make room for them: of the larger
-/// types that would be hundreds of gigabytes, and the process would end here.
+/// A length that claims four billion elements must not be allocated for: of the larger types that
+/// would be hundreds of gigabytes, and the process would end here.
 #[test]
 fn claimed_lengths_take_no_memory() {
     for byte in [0xff, 0x7f, 0x00, 0x01] {

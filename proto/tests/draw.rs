@@ -1,4 +1,4 @@
-//! The draw: as likely as it says, a function of nonce and claims alone, and of nothing else.
+//! The draw: leaves are drawn at the stated rate, and depend on nonce, claims and worker alone.
 
 use concord_proto::draw::{AuditRate, drawn, nonce_commitment, seed};
 use concord_proto::{Digest, Domain, PublicKey};

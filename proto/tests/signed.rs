@@ -1,4 +1,4 @@
-//! Signatures, digests and tensor blobs: what was changed is refused, and says whose it was.
+//! Signatures, digests and tensor blobs: altered ones are refused, and the error names the signer.
 
 mod messages;
 

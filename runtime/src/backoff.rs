@@ -36,8 +36,8 @@ impl Backoff {
         Self::new(FIRST, LONGEST)
     }
 
-    /// The next pause: by chance between half of the longest that it may be and all of it, so that
-    /// those who lost the same coordinator do not all come back at once.
+    /// The next pause: random, between half of the present bound and all of it, so that those who
+    /// lost the same coordinator do not all come back at once.
     pub fn pause(&mut self) -> Duration {
         let most = self.next;
         self.next = most.saturating_mul(2).min(self.longest);
@@ -48,8 +48,8 @@ impl Backoff {
         most.mul_f64(0.5 + share / 2.0)
     }
 
-    /// Something that was reached has lasted for `lasted`: where that was long, tries are counted
-    /// anew. What breaks at once is not hurried back to.
+    /// A connection has lasted for `lasted`. If that was long, pauses begin with the first again;
+    /// one that broke at once is not tried again in a hurry.
     pub fn after(&mut self, lasted: Duration) {
         if lasted >= LASTED {
             self.next = self.first;

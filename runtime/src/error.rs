@@ -162,7 +162,7 @@ impl RuntimeError {
         is_of_blob || self.is_permanent()
     }
 
-    /// The error of a step: where numbers are not finite, it is the training that has gone astray.
+    /// The error of a step: if numbers are not finite, the training diverges.
     pub(crate) fn in_step(self, step: u32) -> Self {
         match self {
             Self::Kernel(why @ KernelError::NotFinite { .. })
@@ -176,12 +176,12 @@ impl RuntimeError {
         }
     }
 
-    /// Whether memory does not hold a stage.
+    /// Whether the cause is that memory does not hold a stage.
     pub(crate) fn is_no_room(&self) -> bool {
         matches!(self, Self::NoRoom { .. }) || self.out_of_memory().is_some()
     }
 
-    /// What the GPU of this process says, where the fault is its.
+    /// The error of this process's GPU, if that is the cause.
     fn of_gpu(&self) -> Option<&CudaError> {
         match self {
             Self::Kernel(KernelError::Cuda(error))
@@ -209,7 +209,7 @@ impl RuntimeError {
     }
 }
 
-/// The port that an example has.
+/// The port that the example in the error names.
 fn shown_port(listen: &std::net::SocketAddr) -> u16 {
     match listen.port() {
         0 => 7701,

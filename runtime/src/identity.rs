@@ -12,8 +12,7 @@ const KEY_FILE: &str = "identity.key";
 /// Where a member keeps the blobs that it has fetched.
 pub(crate) const BLOBS: &str = "blobs";
 
-/// A folder, held by this process alone: two with one key would take turns in throwing each other
-/// out.
+/// A folder, held by this process alone: of two processes with one key, a coordinator refuses one.
 pub(crate) struct Home {
     /// The key that is kept in it.
     pub(crate) key: Keypair,

@@ -37,7 +37,7 @@ pub fn device_info(device: &Device, memory_bytes: u64) -> Result<DeviceInfo, Ker
     let macs_per_second = (product.macs() / best.as_secs_f64()) as u64;
     drop(product);
     if let Device::Cuda(gpu) = device {
-        // What was measured with is not needed again.
+        // The memory of the measurement is not needed again.
         gpu.trim()?;
     }
     Ok(DeviceInfo {
@@ -77,7 +77,7 @@ impl<'a> Product<'a> {
         })
     }
 
-    /// The first product that keeps a GPU busy: which one is not known before.
+    /// The smallest product that keeps a GPU busy: its size is not known beforehand.
     fn large_enough(device: &'a Device) -> Result<Self, KernelError> {
         let mut side = GPU_SIDE_MIN;
         let (mut product, mut time) = Self::timed(device, side)?;
@@ -116,7 +116,7 @@ impl<'a> Product<'a> {
 }
 
 /// Memory that work on `device` may use, as far as is known: what a GPU has free and its limit
-/// allows, or what this machine has.
+/// allows, or what this machine has available.
 pub fn device_memory(device: &Device) -> u64 {
     let Device::Cuda(gpu) = device else {
         return machine_memory();
@@ -127,7 +127,7 @@ pub fn device_memory(device: &Device) -> u64 {
     free.min(report.limit)
 }
 
-/// Memory that this machine has, where the operating system tells; else 4 GiB.
+/// Memory that this machine has available, in bytes, where the operating system tells; else 4 GiB.
 pub fn machine_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text

@@ -27,7 +27,7 @@ pub(crate) struct ModelBlobs {
 }
 
 impl ModelBlobs {
-    /// Fetches the tensors of `layers`, but for those that are here.
+    /// Fetches the tensors of `layers`, except for those that are here.
     ///
     /// # Errors
     /// [`RuntimeError`] where one is unavailable.
@@ -62,7 +62,7 @@ impl ModelBlobs {
         })
     }
 
-    /// No tensors: of a stage that trains all of its own.
+    /// No tensors: for a stage that trains all its tensors.
     pub(crate) fn none(blobs: &Blobs) -> Self {
         Self {
             blobs: blobs.clone(),

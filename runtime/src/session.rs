@@ -25,8 +25,8 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// where it has to find out whether an older session of the same key is alive.
 const WELCOME_MAX: Duration = Duration::from_secs(15);
 
-/// A connection with something under way is asked this often whether it is still one, and given up
-/// where there is no answer for so long: a machine that was switched off says no farewell.
+/// While something is under way, a keep-alive is sent this often, and the connection is given up if
+/// there is no answer for `ALIVE_MAX`: a machine that was switched off closes no connection.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 const ALIVE_MAX: Duration = Duration::from_secs(20);
 
@@ -69,7 +69,8 @@ impl Session {
     /// Says hello and waits to be welcome.
     ///
     /// # Errors
-    /// [`RuntimeError::Refused`] where the coordinator refuses: it is final. Others may pass.
+    /// [`RuntimeError::Refused`] where the coordinator refuses, which is final. Other errors may
+    /// pass.
     pub(crate) async fn open(
         channel: Channel,
         key: Keypair,

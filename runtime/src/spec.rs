@@ -55,7 +55,7 @@ pub fn trainable(adapter: &AdapterSpec) -> Result<Trainable, RuntimeError> {
 /// The low-rank updates of an adapter.
 ///
 /// # Errors
-/// [`RuntimeError`] for a projection that does not exist, and for a rank or a scale that is none.
+/// [`RuntimeError`] for a projection that does not exist, and for an invalid rank or scale.
 pub(crate) fn lora(adapter: &AdapterManifest) -> Result<LoraSpec, RuntimeError> {
     let (rank, alpha) = (adapter.rank, adapter.alpha.get());
     if rank == 0 || !alpha.is_finite() {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use concord_models::decoder::Stage;
 use concord_proto::{Digest, Layers};
 
-/// A job by the address of its spec, or a deployment, which say the precision, too; and the layers.
+/// The address of a job's spec, or a deployment, both of which name the precision; and the layers.
 pub(crate) type StageKey = (Digest, Layers);
 
 struct CachedStage {

@@ -18,6 +18,7 @@ use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::support::device::DeviceArgs;
+use crate::support::load_in::{self, LoadInArgs};
 
 /// The file that tells a PEFT folder.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -35,6 +36,8 @@ pub struct ModelArgs {
     /// A PEFT folder with a LoRA adapter for the model.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub load_in: LoadInArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -99,7 +102,7 @@ impl ModelArgs {
             );
         }
         let adapter = named.adapter.or_else(|| self.adapter.clone());
-        let folder = ModelFolder::open(&named.model)?;
+        let folder = load_in::open(&named.model, self.load_in.format())?;
         let adapter = adapter
             .map(|path| Adapter::open(&path, folder.config()))
             .transpose()?;

@@ -14,6 +14,7 @@ pub mod job_events;
 pub mod job_file;
 pub mod job_list;
 pub mod leave;
+pub mod load_in;
 pub mod loaded_model;
 pub mod logging;
 pub mod open_files;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use concord_kernels::Tensor;
+use concord_kernels::packed::QuantFormat;
 use concord_models::ModelError;
 use concord_models::weights::{ModelFolder, TensorFile};
 use concord_proto::{AdapterSpec, Claim, Digest};
@@ -13,6 +14,7 @@ use concord_verify::training::bundle::Bundle;
 use serde_json::Value;
 
 use crate::support::blobs::BlobSet;
+use crate::support::load_in;
 
 /// Files that make a folder a full model, or would be taken for its weights.
 const MODEL_FILES: [&str; 5] = [
@@ -33,8 +35,9 @@ const ADAPTER_FILES: [&str; 3] = [
 /// What was found out about the base model of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// The adapter names the very model that it was trained on.
-    Same(String),
+    /// The adapter names the very model that it was trained on, which was quantised as it was read
+    /// where there is a format.
+    Same(String, Option<QuantFormat>),
     /// The model that it names is not in a folder of this machine.
     NotHere(String),
 }
@@ -58,17 +61,26 @@ pub fn check_base(bundle: &Bundle, folder: &Path) -> anyhow::Result<Option<Base>
     if name.is_empty() || !concord_models::hub::is_here(&name) {
         return Ok(Some(Base::NotHere(name)));
     }
-    let base = ModelFolder::open(Path::new(&name))?;
-    let found = BlobSet::default().model(&base)?;
-    if found != bundle.spec.model {
-        bail!(
-            "{place}: `base_model_name_or_path` is {name}, which is not the model that the adapter \
-             was trained on: it hashes to {}, the job's to {}",
-            found.short(),
-            bundle.spec.model.short()
-        );
+    let found = BlobSet::default().model(&ModelFolder::open(Path::new(&name))?)?;
+    if found == bundle.spec.model {
+        return Ok(Some(Base::Same(name, None)));
     }
-    Ok(Some(Base::Same(name)))
+    // The spec has the numbers that the job was trained on, and not how they came about.
+    for format in QuantFormat::ALL {
+        let quantized = load_in::open(Path::new(&name), Some(format));
+        // A model that cannot be quantised was not.
+        if let Ok(base) = quantized
+            && BlobSet::default().model(&base)? == bundle.spec.model
+        {
+            return Ok(Some(Base::Same(name, Some(format))));
+        }
+    }
+    bail!(
+        "{place}: `base_model_name_or_path` is {name}, which is not the model that the adapter \
+             was trained on: it hashes to {}, the job's to {}",
+        found.short(),
+        bundle.spec.model.short()
+    )
 }
 
 /// Checks each trained tensor in `folder` against the claims of the last step of a bundle that

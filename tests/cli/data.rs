@@ -1,4 +1,4 @@
-//! What data sets come to: what of them is learnt, and what is told of them.
+//! What a job learns of a data set, and what it says about it.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Job files that are refused. Every rule has a unit test; here is that the command says it.
+//! Job files that are refused. Every rule has a unit test; here it is tested that the command
+//! tells.
 
 use std::fs;
 use std::path::Path;

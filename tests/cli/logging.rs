@@ -29,7 +29,7 @@ fn logged(more: &[&str]) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Read beside, so that it never waits for us.
+    // Read on a thread of its own, so that the coordinator never waits for us.
     let mut stderr = child.stderr.take().unwrap();
     let reading = std::thread::spawn(move || {
         let mut text = String::new();

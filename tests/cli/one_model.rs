@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::program::{arg, concord};
 use crate::tiny_model::TinyModel;
 
-/// Numbers that every format of the test holds: of 7 bits.
+/// Rounds numbers to 7 bits, which every format of the test holds.
 fn coarse(values: &mut [f32]) {
     for value in values {
         *value = (*value * 32.0).round() / 32.0;

@@ -17,7 +17,7 @@ fn twins() -> [TinyModel; 2] {
     })
 }
 
-/// Trains every tensor for two steps, and gives the result and the trained model's folder.
+/// Trains every tensor for two steps, and gives the result.
 fn train(model: &TinyModel) -> Value {
     let data = model.file("data.txt");
     fs::write(&data, "w3 w4 w5 w6 w7 w9 w12 w3 w4 w8 ".repeat(20)).unwrap();

@@ -20,7 +20,7 @@ impl Ran {
             .collect()
     }
 
-    /// The run, once it is sure that it went well.
+    /// Asserts that the run succeeded, and gives it.
     #[track_caller]
     pub fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:#?}");

@@ -55,7 +55,8 @@ impl TinyModel {
         self.write("config.json", &config);
     }
 
-    /// Replaces the weights by the usual ones after `change` has been at their names and values.
+    /// Replaces the weights by the usual ones, after `change` has changed the values of each by its
+    /// name.
     pub fn write_weights(&self, change: impl Fn(&str, &mut Vec<f32>)) {
         let config = DecoderConfig::from_folder(self.dir()).expect("the config is sound");
         let mut count = 0_u32;

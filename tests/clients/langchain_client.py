@@ -1,4 +1,4 @@
-"""LangChain's ChatOpenAI against a server: `python3 langchain_client.py URL`."""
+"""LangChain's ChatOpenAI against a server: `python3 langchain_client.py URL MODEL`."""
 
 import sys
 

@@ -122,7 +122,7 @@ impl Drop for Process {
 
 /// A coordinator with its members.
 pub struct Pool {
-    // In the order in which they go: nobody writes into the folder when it is removed.
+    // In the order in which they are dropped: nobody writes into the folder when it is removed.
     pub members: Vec<Process>,
     coordinator: Option<Process>,
     pub url: String,
@@ -182,8 +182,8 @@ impl Pool {
         self.members.len() - 1
     }
 
-    /// The public key of a member, as events name it: it is the `index`-th of `workers` in the
-    /// order of joining only by its key file.
+    /// The public key of a member, as events name it, from its key file. `index` is what
+    /// [`Self::join`] returned.
     pub fn key(&self, role: &str, index: usize) -> String {
         let path = self
             .dir
@@ -191,7 +191,7 @@ impl Pool {
             .join(format!("{role}-{index}"))
             .join("identity.key");
         let start = Instant::now();
-        // It makes its key after it has said that it runs.
+        // The key is written before `started` is printed: the first look finds it.
         let secret: [u8; 32] = loop {
             match std::fs::read(&path).unwrap_or_default().try_into() {
                 Ok(secret) => break secret,

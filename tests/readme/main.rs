@@ -35,7 +35,7 @@ fn reader() -> Shell {
     for (port, free) in [(7700, pool), (7701, worker), (8000, api)] {
         shell.substitute(&format!(":{port}"), format!(":{free}"));
     }
-    // The port of the API is its default there.
+    // The page leaves the API at its default port.
     let serve = "concord serve ";
     shell.substitute(serve, format!("{serve}--listen 127.0.0.1:{api} "));
     shell

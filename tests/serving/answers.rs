@@ -18,8 +18,8 @@ fn adapters(folder: &std::path::Path) -> Vec<String> {
     ]
 }
 
-/// All requests at random times from as many clients, against each alone: text, tokens and logprobs
-/// to the last digit, over one, two and three stages.
+/// All requests, sent at random times by as many clients, get what each gets alone: text, tokens
+/// and logprobs to the last digit, over one, two and three stages.
 #[test]
 fn sixty_four_requests_at_random_times_get_what_each_gets_alone() {
     let Some((model, adapter)) = tiny() else {

@@ -9,10 +9,10 @@ use crate::local::{Local, signal, until};
 use crate::pool::small_job;
 use crate::server::{stream, tiny};
 
-/// Scalar code: slow enough to be in the middle of an answer.
+/// Scalar code: slow enough that a signal comes in the middle of an answer.
 const SLOW: [&str; 4] = ["--device", "reference", "--workers", "1"];
 
-/// An end that nothing is waited for.
+/// The longest time for an end that waits for nothing.
 const SOON: Duration = Duration::from_secs(20);
 
 fn request(seed: u64, tokens: u32) -> Value {
@@ -75,7 +75,7 @@ fn a_killed_worker_is_started_again_and_its_streams_go_on() {
     }
 }
 
-/// A worker that cannot work ends at once, each time: that is told, and not waited for.
+/// A worker that cannot work ends at once, each time: the server says so and ends.
 #[test]
 fn a_server_whose_workers_cannot_start_ends_with_the_reason() {
     let Some((model, _)) = tiny() else { return };
@@ -108,7 +108,7 @@ fn a_job_survives_the_death_of_its_only_worker_and_of_its_checker() {
         if let Some(killed) = killed {
             train.until(|object| object["event"] == "step" && object["step"] == 5);
             let mut members = train.members();
-            // Started in this order.
+            // In the order in which they were started.
             members.sort_unstable();
             assert_eq!(members.len(), 2);
             signal(members[killed], "KILL");
@@ -147,7 +147,7 @@ fn sigterm_lets_answers_end_and_leaves_nothing() {
             .collect();
         server.has_active(4);
         server.signal("TERM");
-        // One more is refused, and told when to come back.
+        // Another request is refused, and told when to come back.
         let url = format!("{}/v1/completions", server.url);
         let body = json!({ "prompt": "x", "max_tokens": 1 });
         let mut refused = (0, None, String::new());
@@ -162,13 +162,13 @@ fn sigterm_lets_answers_end_and_leaves_nothing() {
     assert!(server.ends().success(), "{}", server.words());
     let words = server.words();
     assert!(words.contains("SIGTERM: draining: 4 answers "), "{words}");
-    // Its workers are ended on purpose: nobody is missed.
+    // Its workers are ended on purpose: none is reported as lost.
     assert!(!words.contains("a stage is lost"), "{words}");
     assert_eq!(server.temporary(), [""; 0]);
     server.is_left_alone();
 }
 
-/// Reads a stream to whatever end it comes.
+/// Reads a stream to its end, however it ends.
 fn read(url: &str, body: &Value) {
     let Ok(response) = ureq::post(format!("{url}/v1/completions")).send_json(body) else {
         return;
@@ -196,7 +196,7 @@ fn a_second_signal_and_the_end_of_patience_cut_answers_and_say_so() {
             server.has_drawn(3);
             for name in signals {
                 server.signal(name);
-                // Right after another, it would be the same request to end.
+                // A signal right after another would count as the same request to end.
                 std::thread::sleep(Duration::from_millis(200));
                 until("the word", || {
                     server.words().contains("draining: 1 answer ")
@@ -216,7 +216,7 @@ fn a_second_signal_and_the_end_of_patience_cut_answers_and_say_so() {
     }
 }
 
-/// At any time before the first request, too: the program is gone soon, and leaves nothing.
+/// At any time before the first request, too, a signal ends the program soon, and nothing is left.
 #[test]
 fn a_signal_while_it_starts_ends_it_and_leaves_nothing() {
     let Some((model, _)) = tiny() else { return };
@@ -267,13 +267,13 @@ fn what_a_killed_server_left_is_removed_by_the_next_one() {
     assert_eq!(left.len(), 1);
     killed.signal("KILL");
     killed.ends();
-    // Its workers notice.
+    // Its workers notice, and end.
     killed.is_left_alone();
     assert_eq!(killed.temporary(), left);
     let mut next = Local::serve(dir.path(), &model, &[]);
     let own = next.temporary();
     assert!(own.len() == 1 && own != left, "{own:?} after {left:?}");
-    // A living one is not touched.
+    // The folder of a running server is not touched.
     let mut third = Local::serve(dir.path(), &model, &["--workers", "0"]);
     assert_eq!(third.temporary().len(), 2);
     next.signal("INT");

@@ -8,7 +8,7 @@ use crate::server::{PATIENCE, Server, mixed_request, stream, tiny};
 
 const STREAMS: u64 = 32;
 const STAGES: usize = 3;
-/// From the notice of a loss until tokens come again, with somebody who stands by.
+/// The most seconds from the notice of a loss until tokens come again, if a worker stands by.
 const RESUME: f64 = 2.0;
 
 fn request(number: u64) -> Value {
@@ -19,7 +19,7 @@ fn request(number: u64) -> Value {
     request
 }
 
-/// Text and logprobs of a stream, whatever its chunks.
+/// Text and logprobs of a stream, however it is cut into chunks.
 fn answer(chunks: &[(Duration, Value)]) -> Value {
     let mut text = String::new();
     let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
@@ -120,7 +120,8 @@ fn stands_by(server: &Server) {
     }
 }
 
-/// Without anybody to take over, a stream says so and what it has used: it never ends silently.
+/// If nobody can take over, a stream says so, and how many tokens it has used: it never ends
+/// silently.
 #[test]
 fn a_stream_that_cannot_go_on_says_so() {
     let Some((model, _)) = tiny() else { return };

@@ -1,4 +1,4 @@
-//! A program with workers of its own on this machine, in a folder for temporary files of its own.
+//! A program with its own workers on this machine, and its own folder for temporary files.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts the program with `dir` for temporary files and its own words.
+    /// Starts the program; its temporary files and its standard error go into `dir`.
     pub fn spawn(dir: &Path, args: &[&str]) -> Self {
         let temp = dir.join("temp");
         std::fs::create_dir_all(&temp).unwrap();
@@ -117,7 +117,7 @@ impl Local {
         signal(self.child.id(), name);
     }
 
-    /// Its workers and checkers, by process, those that are not reaped among them.
+    /// The process ids of its workers and checkers, including those that ended and are not reaped.
     pub fn members(&self) -> Vec<u32> {
         let parent = self.child.id();
         let all = processes().into_iter();
@@ -125,7 +125,7 @@ impl Local {
         of.collect()
     }
 
-    /// Waits until it has ended; how.
+    /// Waits until it has ended; gives how.
     pub fn ends(&mut self) -> ExitStatus {
         let mut ended = None;
         until("the end", || {
@@ -135,7 +135,7 @@ impl Local {
         ended.unwrap()
     }
 
-    /// What it said to people.
+    /// What it wrote to standard error.
     pub fn words(&self) -> String {
         std::fs::read_to_string(&self.stderr).unwrap()
     }
@@ -183,7 +183,7 @@ fn processes() -> Vec<u32> {
 
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which may have any sign in it: the state, then the parent.
+    // After the name, which may have any character in it: the state, then the parent.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! `concord serve` with real processes: answers that nothing changes, and words that can be
+//! `concord serve` with real processes: answers that nothing changes, and receipts that can be
 //! checked.
 
 #[path = "../pool/mod.rs"]

@@ -19,7 +19,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// Starts one; nothing where there is none.
+    /// Starts one; nothing if there is no chromedriver.
     fn start() -> Option<Self> {
         let port = free_port();
         let driver = Command::new("chromedriver")
@@ -70,7 +70,7 @@ impl Browser {
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// What a script gives.
+    /// What a script returns.
     fn run(&self, script: &str) -> Value {
         let body = json!({ "script": script, "args": [] });
         let (status, answer) = post(&format!("{}/execute/sync", self.session), &body);
@@ -88,7 +88,7 @@ impl Browser {
         }
     }
 
-    /// What the console says that is an error.
+    /// The errors in the console.
     fn errors(&self) -> Vec<Value> {
         let wanted = json!({ "type": "browser" });
         let (_, log) = post(&format!("{}/se/log", self.session), &wanted);
@@ -319,7 +319,8 @@ const MARKDOWN: [(&str, &str); 16] = [
     ),
 ];
 
-/// Pieces that open something and close nothing, and such as take long to be found to be nothing.
+/// Pieces that open something and close nothing, and others with which a parser may take long until
+/// it knows that they are plain text.
 const ENDLESS: [&str; 26] = [
     "[",
     "[a",
@@ -366,7 +367,7 @@ fn answers_are_shown_as_markdown_and_never_as_html() {
     for (text, expected) in MARKDOWN {
         assert_eq!(shown(text), expected, "{text:?}");
     }
-    // Texts that nest, or repeat, without end are shown in no time.
+    // Texts that nest, or repeat, without end are shown soon.
     for piece in ENDLESS {
         let start = Instant::now();
         shown(&piece.repeat(100_000 / piece.len()));

@@ -63,11 +63,12 @@ fn a_receipt_is_proven_on_this_machine_and_no_other_model_fits() {
     }
 }
 
-/// Workers that cheat among three stages: who verifies names them, and nobody else.
+/// Workers that cheat, in a pipeline of three stages: `verify` names the culprit, and nobody else.
 #[test]
 fn a_stage_that_cheats_is_named() {
     let Some((model, _)) = tiny() else { return };
-    // Only the last stage draws, and the plan says who that is: there all three would.
+    // Only the last stage draws tokens, and the plan decides who holds it: so all three workers
+    // would lie about a token.
     for (lie, liars) in [
         ("alter-activation@3", 1),
         ("other-weights", 1),

@@ -13,7 +13,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `concord serve`, and workers that joined it.
 pub struct Server {
-    // In the order in which they go.
+    // In the order in which they are dropped.
     pub workers: Vec<Process>,
     /// Ends with this.
     _serve: Process,
@@ -107,7 +107,7 @@ impl Server {
         }
     }
 
-    /// The answer to a request that must go well.
+    /// The answer to a request that must succeed.
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Value {
         good(&format!("{}{path}", self.url), body)
@@ -168,7 +168,7 @@ pub fn post(url: &str, body: &Value) -> (u16, Value) {
     )
 }
 
-/// The JSON of an answer that must be a good one.
+/// The JSON of an answer, whose status must be 200.
 #[track_caller]
 pub fn good(url: &str, body: &Value) -> Value {
     let (status, answer) = post(url, body);
@@ -197,7 +197,7 @@ pub fn stream(url: &str, body: &Value) -> Vec<(Duration, Value)> {
     panic!("the stream ends without [DONE]")
 }
 
-/// The model of the tests and two adapters for it, where the reference data are.
+/// The model of the tests and an adapter for it, if the reference data are there.
 pub fn tiny() -> Option<(PathBuf, PathBuf)> {
     let shared = crate::pool::shared()?;
     let adapter = shared.join("reference/train-lora/final");

@@ -21,7 +21,8 @@ fn job_output(dir: &Path, adapter: &Path, model: &Path) -> PathBuf {
     folder
 }
 
-/// The folder of an adapter as --model: its name, and no name, mean the adapter over its base.
+/// The folder of an adapter as --model: a request with its name, or with no name, gets the adapter
+/// over its base.
 #[test]
 fn the_folder_of_an_adapter_is_served_as_generate_takes_it() {
     let Some((model, adapter)) = tiny() else {
@@ -100,7 +101,7 @@ fn names_that_mean_two_things_are_refused() {
     std::fs::copy(model.join("config.json"), mine.join("config.json")).unwrap();
     let both = ["mine", "config.json", "adapter_config.json", "--adapter"];
     serve(&mine, &[]).refused(&both);
-    // Not the weights that may have been there before.
+    // `generate` refuses it, too: the weights may be left from an older job.
     run(&[
         "generate",
         "--model",
@@ -131,7 +132,7 @@ fn a_preview_is_what_is_then_done() {
     for options in [
         &["--memory", "40M"][..],
         &["--memory", "40M", "--workers", "2", "--pipelines", "2"],
-        // What is free divided by two is far more than the most pages.
+        // Half of the free memory holds far more than the most pages.
         &["--workers", "2", "--pipelines", "2"],
         &["--workers", "2", "--pipelines", "2", "--kv-pages", "77"],
     ] {

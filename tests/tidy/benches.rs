@@ -13,7 +13,7 @@ fn locked(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     for entry in text.split("[[package]]").skip(1) {
         let names: Vec<&str> = entry.split('"').skip(1).step_by(2).collect();
         let (_, list) = entry.split_once("dependencies = [").unwrap_or(("", ""));
-        // Where there are two versions of a package, the second word is the one that is meant.
+        // If there are two versions of a package, its version follows the name.
         let name = |line: &str| {
             line.split('"')
                 .nth(1)?

@@ -1,6 +1,6 @@
 //! Modules of a crate import each other in one direction: a reader of one needs to know those that
-//! it imports, and no other. Checked among the modules of each folder, files and folders alike,
-//! through all that lies in them.
+//! it imports, and no other. This is checked among the modules of each folder, files and folders
+//! alike, with all that lies in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ type Path = Vec<String>;
 struct Crate {
     /// Each module, and whether it is a folder.
     modules: BTreeMap<Path, bool>,
-    /// Names that a module hands out for what lies in another one: `pub use judge::Judge`.
+    /// Names that a module re-exports from another one: `pub use judge::Judge`.
     aliases: BTreeMap<Path, Path>,
     /// Who names what, outside of tests.
     uses: Vec<(Path, Path)>,
@@ -33,7 +33,7 @@ fn place(file: &SourceFile) -> Option<(String, String)> {
     (!package.contains('/')).then(|| (package.to_string(), path.to_string()))
 }
 
-/// The module that a file holds, and whether it may have others in it.
+/// The module that a file holds.
 fn module(path: &str) -> Path {
     let stem = path.strip_suffix(".rs").unwrap_or(path);
     let mut parts: Path = stem.split('/').map(str::to_string).collect();
@@ -211,7 +211,7 @@ impl Crate {
         }
     }
 
-    /// The path with names that modules hand out replaced by where they come from.
+    /// The path, with names that modules re-export replaced by the places that they come from.
     fn real(&self, path: &Path) -> Path {
         let mut path = path.clone();
         for _ in 0..8 {
@@ -228,7 +228,7 @@ impl Crate {
         path
     }
 
-    /// Which of the modules in `folder` names which other, through all that lies in each.
+    /// Which of the modules in `folder` names which other, with all that lies in each.
     fn edges(&self, folder: &[String]) -> BTreeMap<&str, BTreeSet<String>> {
         let mut edges: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         let child = |path: &[String]| {
@@ -331,7 +331,7 @@ fn modules_import_each_other_in_one_direction() {
     assert_none(&broken, "modules import each other in one direction");
 }
 
-/// A crate out of files, each as its path in `src` and its text.
+/// A crate made of files, each as its path in `src` and its text.
 fn made_of(files: &[(&str, &str)]) -> Crate {
     let mut known = Crate::default();
     for (path, text) in files {
@@ -351,7 +351,7 @@ fn circles_are_found() {
         "use super::b::C;",
         "fn f() -> crate::b::C { todo() }",
         "use crate::{\n    b::C,\n};",
-        // By a name that the crate hands out.
+        // By a name that the crate re-exports.
         "use crate::C;",
     ];
     for text in uses {

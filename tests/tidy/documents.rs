@@ -1,4 +1,4 @@
-//! What ARCHITECTURE.md and CONTRIBUTING.md say of files: each is there.
+//! The files that ARCHITECTURE.md, CONTRIBUTING.md and two pages of `docs` name: each is there.
 
 use std::collections::BTreeSet;
 
@@ -91,14 +91,14 @@ fn the_ways_of_data_pass_each_file_once() {
     assert_none(&broken, "a way of data is a list of files");
 }
 
-/// One sitting.
+/// It can be read in one sitting.
 #[test]
 fn the_architecture_is_short() {
     let lines = document("ARCHITECTURE.md").lines().count();
     assert!(lines <= 260, "ARCHITECTURE.md has {lines} lines");
 }
 
-/// What CI passes, a reader of the README can repeat.
+/// A reader of the README can repeat what CI runs last.
 #[test]
 fn ci_ends_with_the_command_of_the_readme() {
     let ci = document(".ci/run");

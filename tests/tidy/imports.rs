@@ -1,4 +1,4 @@
-//! The import rules of ARCHITECTURE.md, over what cargo knows of the workspace.
+//! The import rules of ARCHITECTURE.md, checked against what cargo says of the workspace.
 
 use std::path::Path;
 use std::process::Command;
@@ -50,7 +50,7 @@ const IMPORTS: [(&str, &[&str]); 12] = [
 /// The crates that open connections: the others link no gRPC.
 const CONNECTED: [&str; 3] = ["concord", "concord-coordinator", "concord-runtime"];
 
-/// Used by generated code alone: no source file names it.
+/// Used by generated code alone: no source file names them.
 const GENERATED_USES: [&str; 2] = ["prost", "tonic_prost"];
 
 /// A package with tests outside its folder: they use its dependencies.

@@ -11,7 +11,7 @@ struct Tree {
     extension: &'static str,
     /// Operations that have no file there, with the reason.
     without: &'static [(&'static str, &'static str)],
-    /// Files there that are of no operation.
+    /// Files there that belong to no operation.
     parts: &'static [&'static str],
 }
 
@@ -73,7 +73,7 @@ const TREES: [Tree; 6] = [
         without: &[],
         parts: &["mod", "input"],
     },
-    // The conformance suite runs in both; a file has what it does not reach.
+    // The conformance suite runs in both; a file tests what the suite does not reach.
     Tree {
         folders: &["kernels/tests/cpu", "kernels/tests/emulated"],
         extension: "rs",

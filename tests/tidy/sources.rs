@@ -30,7 +30,7 @@ impl SourceFile {
     }
 }
 
-/// All files with the extension, but those that are built or hidden.
+/// All files with the extension, except those that are built or hidden.
 pub fn source_files(extension: &str) -> Vec<SourceFile> {
     let mut files = Vec::new();
     collect(root(), extension, &mut files);

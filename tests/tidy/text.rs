@@ -21,8 +21,8 @@ const LONG_FUNCTIONS: [(&str, &str); 4] = [
     ("tests/one_hash.rs", "one_job_has_one_hash_on_every_pool"),
 ];
 
-/// The only places with unsafe code: SIMD, the map of a weight file into memory, and the loops that
-/// measure what a machine can reach.
+/// The only places with unsafe code: SIMD, calls of the libraries of GPUs, the map of a weight file
+/// into memory, and the loops that measure what a machine can reach.
 const UNSAFE_PLACES: [&str; 9] = [
     "benches/src/bin/gemm/machine.rs",
     "kernels/src/collective/nccl.rs",

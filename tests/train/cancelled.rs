@@ -1,4 +1,4 @@
-//! A job that was cancelled, and is wanted again.
+//! A job that was cancelled, and is submitted again.
 
 use crate::jobs::{Home, Job};
 use crate::running::{Ran, Running, run};
@@ -8,7 +8,7 @@ const STEPS: u32 = 100;
 /// A coordinator with a worker and a checker.
 struct Pool {
     url: String,
-    // In this order they end.
+    // In the order in which they are dropped.
     _members: Vec<Running>,
     _coordinator: Running,
 }
@@ -54,7 +54,8 @@ impl Pool {
 
     fn train(&self, job: &Job) -> Running {
         let command = ["--json", "train", &job.file, "--coordinator", &self.url];
-        // Every piece of work is re-run: wherever the job is cancelled, some are not yet.
+        // Every piece of work is audited: whenever the job is cancelled, some audits are still to
+        // come.
         let audits = [
             "--min-checkers",
             "1",

@@ -1,10 +1,10 @@
-//! A training on this machine that is interrupted goes on with the same command.
+//! An interrupted training on this machine goes on with the same command.
 
 use crate::jobs::{Home, Job};
 
 const STEPS: u32 = 120;
 
-/// Runs the job until a step that a checkpoint precedes, and no further.
+/// Runs the job until a step after the first checkpoint, and interrupts it there.
 fn until_interrupted(job: &Job, signal: &str) -> crate::running::Ran {
     let mut train = job.start(&[]);
     train.until_step(11);
@@ -93,7 +93,7 @@ fn what_is_done_is_told_again() {
     }
     let after = std::fs::metadata(job.output.join("adapter_model.safetensors")).unwrap();
     assert_eq!(before.modified().unwrap(), after.modified().unwrap());
-    // Unless it has changed since.
+    // Unless the result has changed since.
     std::fs::remove_file(job.output.join("adapter_model.safetensors")).unwrap();
     job.run(&[]).refused(&["has changed since", "--overwrite"]);
     let redone = job.run(&["--overwrite"]).result();

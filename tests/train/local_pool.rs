@@ -24,7 +24,7 @@ fn a_job_whose_checkers_cannot_start_ends_with_the_reason() {
         "the job waits for 1 checker before its first step",
         "--checkers 0",
     ]);
-    // The same job with other options does not wait by those of before.
+    // The same job with other options does not wait as the earlier options asked.
     let done = train(&job, &[&state[..], &["--min-checkers", "0"]].concat());
     let result = done.result();
     assert_eq!(result["audits"], 0, "{result}");

@@ -54,7 +54,7 @@ fn the_state_of_a_pool_has_a_folder_of_its_own() {
     assert!(!home.model.dir().join("coordinator").exists());
 }
 
-/// What tries whether a folder can be written follows no link that lies there.
+/// The check that a folder can be written follows no link that lies there.
 #[cfg(unix)]
 #[test]
 fn a_link_in_the_output_folder_leads_to_no_harm() {
@@ -129,8 +129,8 @@ fn results_are_never_mixed() {
             "--model",
             new.output.to_str().unwrap(),
         ];
-        // Without a checker nothing is proven where a piece was drawn; the weights are those of the
-        // job.
+        // Without a checker, the pieces drawn for audits are not proven; the weights are those of
+        // the job.
         let told = run(&verify).stdout;
         assert!(told.contains("each as the last step left it"), "{told}");
     }

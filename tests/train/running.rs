@@ -23,14 +23,14 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// The run, once it is sure that it went well.
+    /// Asserts that the run succeeded, and gives it.
     #[track_caller]
     pub fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:#?}");
         self
     }
 
-    /// The result of a job that went well.
+    /// The result of a job that succeeded.
     #[track_caller]
     pub fn result(self) -> Value {
         let mut ran = self.good();

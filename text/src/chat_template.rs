@@ -16,7 +16,7 @@ const DEFAULT: &str = "default";
 /// The one for conversations with tools, if there is one.
 const WITH_TOOLS: &str = "tool_use";
 
-/// The names under which clients send what a model thought.
+/// The names under which clients send a model's reasoning.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// The chat template of a model, in the dialect of Jinja that Hugging Face renders.
@@ -28,7 +28,7 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 /// let template = ChatTemplate::from_source(
 ///     "{% for m in messages %}{{ m.content }}{% if thinks %}<think>{% endif %}{% endfor %}",
 /// )?;
-/// // What a request sends in vain is known before anything is rendered.
+/// // Whether a request sets a variable in vain is known before anything is rendered.
 /// assert!(template.reads_variable("thinks", false));
 /// assert!(!template.reads_variable("enable_thinking", false));
 /// assert!(!template.reads_message_field("name", false));
@@ -55,7 +55,8 @@ struct Form {
 impl ChatTemplate {
     /// The template of a model folder, as transformers finds it: `chat_template.jinja` and those in
     /// `additional_chat_templates`, else the `chat_template` of `tokenizer_config.json`, a text or
-    /// a list of named ones, else that of `chat_template.json`. Nothing where it has none.
+    /// a list of named ones, else that of `chat_template.json`. `None` where the folder has no
+    /// template.
     ///
     /// # Errors
     /// [`TextError::Io`], [`TextError::Json`] or [`TextError::Template`] naming the file.
@@ -299,9 +300,9 @@ fn sources_of_processor(folder: &Path) -> Result<Vec<Source>, TextError> {
     sources_of(&path, &value["chat_template"])
 }
 
-/// The messages as transformers gives them to templates: without fields that are null, with what
-/// was thought under all its names, and with the arguments of tool calls as objects, since
-/// templates spell them as JSON again.
+/// The messages as transformers gives them to templates: without fields that are null, with the
+/// reasoning under all its names, and with the arguments of tool calls as objects, since templates
+/// spell them as JSON again.
 fn normalized(messages: &Value) -> Value {
     let mut messages = messages.clone();
     let list = messages.as_array_mut().into_iter().flatten();

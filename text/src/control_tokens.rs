@@ -1,4 +1,4 @@
-//! Names of control tokens in what people write, kept as text.
+//! Keeps names of control tokens in what people write as text.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub struct ControlTokens {
     tokens: Vec<(u32, String)>,
     /// Which of them begin with a character, the longest first.
     by_start: BTreeMap<char, Vec<usize>>,
-    /// The token for text that the vocabulary lacks, which any text may become.
+    /// The unknown token, which any text that the vocabulary lacks becomes.
     unknown: Option<u32>,
     /// Made when it is first needed.
     guard: OnceLock<Guard>,
@@ -35,7 +35,7 @@ struct Guard {
 }
 
 impl ControlTokens {
-    /// Of these tokens.
+    /// The control tokens `tokens`, with their names.
     pub fn new<'a>(
         tokens: impl Iterator<Item = (&'a u32, &'a String)>,
         unknown: Option<u32>,
@@ -59,7 +59,7 @@ impl ControlTokens {
     }
 
     /// The text of a conversation with stand-ins for the control tokens that its template wrote.
-    /// Nothing where all of them are the template's: then the text needs no guard.
+    /// `None` where the template wrote all of them: then the text needs no guard.
     ///
     /// # Errors
     /// [`TextError::Conversation`] where it has the marks of stand-ins already.
@@ -126,7 +126,8 @@ impl ControlTokens {
         let mut tokenizer = tokenizer.clone();
         let added = tokenizer.get_added_tokens_decoder().clone();
         let known = |id: &u32| added.get(id).cloned();
-        // All of them are special here: those are what the library can be told to leave alone.
+        // All of them are made special here, because the library can be told to ignore special
+        // tokens.
         let special = self.tokens.iter().filter_map(|(id, _)| known(id));
         let special: Vec<AddedToken> = special.map(|token| token.special(true)).collect();
         tokenizer.add_special_tokens(special)?;

@@ -1,4 +1,4 @@
-//! Which tokens may come next so that an answer is what a grammar says.
+//! Which tokens may come next so that an answer fits a grammar.
 //!
 //! The candidates are a function of `tokenizer.json`, the size of the vocabulary, the grammar, the
 //! stop tokens and the answer so far: the judge of an answer gets the same ones.
@@ -72,7 +72,7 @@ impl GuideFactory {
         Ok(Self { parsers, vocab })
     }
 
-    /// A guide at the start of an answer. `stop_tokens` end the answer.
+    /// A guide for a new answer. `stop_tokens` end the answer.
     ///
     /// # Errors
     /// [`TextError::Grammar`] naming what is wrong or not supported.
@@ -218,7 +218,7 @@ fn word(tokenizer: &TextTokenizer, id: u32) -> Vec<u8> {
 }
 
 /// A schema under which JSON may have one blank or line end between its tokens, and no more: weak
-/// models like to write white space without end. A schema that has options of its own keeps them.
+/// models may write white space without end. A schema that has options of its own keeps them.
 pub fn with_bounded_space(mut schema: Value) -> Value {
     if let Some(object) = schema.as_object_mut() {
         let options = json!({"whitespace_pattern": r"[ \n]"});

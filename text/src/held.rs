@@ -1,7 +1,7 @@
-//! Which end of a text must wait, since more text may make a marker of it.
+//! How much of the end of a text must be held back, because more text may complete a marker.
 
-/// Where the end of `text` begins that may be the start of `marker`, with the white space before
-/// it. All before that is certain.
+/// The length of the part of `text` that is certain. The rest may be the start of `marker`, or is
+/// white space before that.
 pub fn certain(text: &str, marker: &str) -> usize {
     let start = text
         .char_indices()

@@ -1,9 +1,9 @@
 //! Jinja as Hugging Face's libraries set it up for chat templates: Jinja2 on Python, in its
 //! sandbox, without a loader.
 //!
-//! An interpreter of our own, for three things that no library of this language gives together:
-//! Python's values and the methods of its texts, a bound on every byte that a template makes on
-//! its way, and letters that know whether they came with the conversation.
+//! An interpreter of our own, for three things that no Rust library has together: Python's values
+//! and the methods of its strings, a bound on every byte that a template makes, and letters that
+//! know whether they came with the conversation.
 
 mod attributes;
 mod budget;
@@ -64,12 +64,12 @@ impl Template {
         parser::parse(source).map(Self)
     }
 
-    /// What it may ever read of what it is given.
+    /// Which variables and message fields it may read.
     pub fn reads(&self) -> TemplateReads {
         TemplateReads::of(&self.0)
     }
 
-    /// All that it gives out for these variables.
+    /// Its output for these variables.
     ///
     /// # Errors
     /// In the template's words where it refuses, or naming what went wrong, and the line.
@@ -83,7 +83,7 @@ impl Variables {
     /// texts come from the conversation.
     ///
     /// # Errors
-    /// Where it stands too deep in itself.
+    /// Where it is nested too deeply.
     pub fn set(&mut self, name: &str, value: &Json, is_foreign: bool) -> Result<(), Fault> {
         let value: Made<Value> = Value::from_json(value, is_foreign);
         self.0.push((name.to_string(), value?));

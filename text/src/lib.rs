@@ -1,10 +1,11 @@
 //! Text to tokens and back: tokenizer, chat templates, grammars, stop texts.
 //!
-//! Pure but for the reading of a model's files: what comes out is a function of what goes in. The
-//! one exception is a chat template that asks for the date.
+//! Everything but reading a model's files is a pure function of its input. The one exception is a
+//! chat template that asks for the date.
 //!
 //! A conversation becomes the text of a prompt, which knows what the template wrote and what came
-//! with the conversation: [`TextTokenizer::encode_chat`] makes control tokens of the first alone.
+//! with the conversation: [`TextTokenizer::encode_chat`] makes control tokens only of what the
+//! template wrote.
 //!
 //! ```
 //! use concord_text::ChatTemplate;

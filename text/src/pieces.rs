@@ -1,8 +1,8 @@
-//! Long texts, tokenized in pieces: the very tokens of the whole, in bounded memory.
+//! Long texts, tokenized in pieces: exactly the tokens of the whole, in bounded memory.
 //!
 //! The library holds about a hundred bytes for each byte of the text that it works on. So a long
-//! text goes to it in pieces, cut at a space between two letters, where these things are known of
-//! the tokenizer:
+//! text goes to it in pieces, cut at a space between two letters, where all of the following is
+//! known of the tokenizer:
 //!
 //! * No word of it crosses the cut. Either its pre-tokenizer always begins a word at such a space
 //!   (the patterns of [`PATTERNS`], metaspace that splits), or a text is one word to it, its model
@@ -196,7 +196,7 @@ enum Words {
     Split,
 }
 
-/// What is known of a pre-tokenizer; nothing of most.
+/// What is known of a pre-tokenizer; `None` for most.
 fn words(splitter: &Value) -> Option<Words> {
     match kind(splitter) {
         None => Some(Words::Whole(METASPACE)),
@@ -242,10 +242,10 @@ fn kind(part: &Value) -> Option<&str> {
     part["type"].as_str()
 }
 
-/// Letters that are tokens themselves, and that no token holds with `space` behind them. Nothing
-/// where the model is another than plain byte-pair encoding.
+/// Letters that are tokens themselves, and that no token has with `space` behind them. `None` where
+/// the model is not plain byte-pair encoding.
 fn never_before(library: &Tokenizer, space: char) -> Option<BTreeSet<char>> {
-    // The model as a value would be its whole vocabulary once more.
+    // Not by JSON: that would copy the whole vocabulary.
     let tokenizers::ModelWrapper::BPE(model) = library.get_model() else {
         return None;
     };
@@ -271,7 +271,7 @@ fn never_before(library: &Tokenizer, space: char) -> Option<BTreeSet<char>> {
     Some(&known - &joined)
 }
 
-/// Letters at the edges of added tokens; nothing where an added token has a space within it or is
+/// Letters at the edges of added tokens; `None` where an added token has a space within it or is
 /// one.
 fn edges(library: &Tokenizer) -> Option<BTreeSet<char>> {
     let is_space = |c: char| c.is_whitespace() || c == METASPACE;

@@ -1,4 +1,4 @@
-//! What a model thinks, apart from what it says.
+//! Separates what a model thinks from what it says.
 
 use crate::chat_template::ChatTemplate;
 use crate::held::certain;
@@ -61,8 +61,8 @@ impl ReasoningSplit {
         }
     }
 
-    /// A splitter for a model whose template knows thinking, or nothing for other models.
-    /// `prompt` is the rendered conversation.
+    /// A splitter for a model whose template knows thinking, or `None` for other models. `prompt`
+    /// is the rendered conversation.
     pub fn find(template: &ChatTemplate, prompt: &str) -> Option<Self> {
         let thinks = template.mentions(CLOSE) || template.mentions(OPEN);
         thinks.then(|| Self::new(prompt.trim_end().ends_with(OPEN)))
@@ -82,7 +82,7 @@ impl ReasoningSplit {
         split
     }
 
-    /// Gives what waits: the answer has ended.
+    /// Gives what is held back: the answer has ended.
     pub fn finish(&mut self) -> Split {
         let rest = std::mem::take(&mut self.held);
         match self.state {
@@ -98,7 +98,7 @@ impl ReasoningSplit {
         }
     }
 
-    /// Goes on to the next state, if what is held tells; else gives what cannot wait.
+    /// Goes to the next state, if what is held decides that; else gives out what need not wait.
     fn step(&mut self, split: &mut Split) -> bool {
         match self.state {
             State::Start => {

@@ -1,11 +1,11 @@
-//! Numbers of a JSON schema that a grammar cannot hold an answer to.
+//! Numbers of a JSON schema that a grammar cannot enforce.
 
 use serde_json::{Map, Number, Value};
 
-/// Integers up to here are exact as 64-bit floats, through which all bounds go.
+/// Integers up to here are exact as 64-bit floats, which all bounds are converted to.
 const EXACT: u64 = 1 << 53;
 
-/// Keywords whose value is a number that an answer is held to.
+/// Keywords whose value is a number that bounds an answer.
 const BOUNDS: [&str; 5] = [
     "minimum",
     "maximum",

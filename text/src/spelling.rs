@@ -6,7 +6,7 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spelling {
     steps: Vec<Step>,
-    /// So many spaces are taken off the start of a text.
+    /// How many spaces are removed from the start of a text.
     leading_spaces: usize,
 }
 
@@ -105,7 +105,7 @@ impl Spelling {
         name.into_bytes()
     }
 
-    /// How many spaces are taken off the start of a text.
+    /// How many spaces are removed from the start of a text.
     pub fn leading_spaces(&self) -> usize {
         self.leading_spaces
     }

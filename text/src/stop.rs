@@ -61,7 +61,7 @@ impl StopTexts {
         self.take(name, true)
     }
 
-    /// Gives what waits still: the answer has ended otherwise.
+    /// Gives what is still held back: the answer has ended in another way.
     pub fn finish(&mut self) -> String {
         shown(std::mem::take(&mut self.held))
     }

@@ -85,7 +85,7 @@ pub struct TextStream {
     tokenizer: Arc<TextTokenizer>,
     /// Special tokens are part of the text.
     keep_special: bool,
-    /// These are even if others are not.
+    /// Special tokens that are part of the text even if others are not.
     kept: Vec<u32>,
     /// Spaces that the start of a text still swallows.
     leading: usize,
@@ -114,7 +114,8 @@ impl TextStream {
         }
     }
 
-    /// Lets these special tokens come by their names, such as the markers of tool calls.
+    /// Makes these special tokens part of the text, by their names, such as the markers of tool
+    /// calls.
     pub fn keeping(mut self, tokens: &[u32]) -> Self {
         self.kept.extend_from_slice(tokens);
         self

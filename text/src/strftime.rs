@@ -36,18 +36,18 @@ pub fn now(format: &str) -> Result<String, String> {
     strftime(format, now.unwrap_or_default())
 }
 
-/// How a sign's number is filled up, or its letters are written.
+/// How the number of a directive is padded, or its letters are written.
 #[derive(Clone, Copy, Default)]
 struct Flags {
-    /// What numbers are filled up with; nothing with `-`.
+    /// What numbers are padded with; not at all with `-`.
     fill: Option<Option<char>>,
     is_upper: bool,
     swaps_case: bool,
     width: usize,
 }
 
-/// Spells a time since 1970 as the C library does in English, and Python with its `%f`. Other
-/// signs stay as they are.
+/// Formats a time since 1970 as the C library does in English, with `%f` as Python does. Unknown
+/// directives stay as they are.
 ///
 /// # Errors
 /// For a width that no date has.
@@ -164,7 +164,7 @@ impl Date {
         }
     }
 
-    /// What a sign stands for, if it is one.
+    /// What a directive stands for, if it is known.
     fn sign(&self, sign: char, flags: Flags) -> Option<String> {
         let (hour, minute, second) = (
             self.seconds / 3_600,

@@ -9,7 +9,7 @@ use tokenizers::ModelWrapper;
 use crate::tokenizer::TextTokenizer;
 
 /// How much larger a text can be than what Unicode normalization makes of it: a mathematical digit
-/// of four bytes becomes one of one byte. More than that there is in no form of it.
+/// of four bytes becomes one of one byte. No normalization form shrinks a text more.
 const NORMALIZED_MAX: usize = 4;
 
 /// The most text that one token of a tokenizer stands for.
@@ -36,9 +36,9 @@ impl TokenWidth {
 }
 
 impl TextTokenizer {
-    /// The most text that one of its tokens stands for. Nothing where there is no bound, because
-    /// the tokenizer drops letters, or has one token for many that it does not know. Looks at every
-    /// token: ask once.
+    /// The most text that one of its tokens stands for. `None` where there is no bound, because the
+    /// tokenizer drops letters, or has one token for many letters that it does not know. It looks
+    /// at every token, so call it once.
     pub fn token_width(&self) -> Option<TokenWidth> {
         let library = self.library();
         let part = |value: Result<Value, serde_json::Error>| value.unwrap_or(Value::Null);
@@ -85,8 +85,8 @@ impl TextTokenizer {
     }
 }
 
-/// How many times larger a text can be than what a normalizer makes of it. Nothing where it may
-/// drop letters.
+/// How many times larger a text can be than what a normalizer makes of it. `None` where it may drop
+/// letters.
 fn shrinks(normalizer: &Value) -> Option<usize> {
     let list = |name: &str| normalizer[name].as_array();
     match normalizer["type"].as_str()? {

@@ -99,7 +99,7 @@ impl TextTokenizer {
             }
         }
         .map_err(fail)?;
-        // A file may carry the cut and the padding of its training; here both are the caller's.
+        // A file may have truncation and padding set from training; here both are up to the caller.
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
@@ -147,9 +147,9 @@ impl TextTokenizer {
             .map_err(|reason| self.fail(reason))
     }
 
-    /// Token ids of a conversation, in which what came with it stays text: a control token is one
-    /// where the template wrote it, and its name elsewhere is a text like others. Conversations
-    /// without such names have the tokens of [`Self::encode`].
+    /// Token ids of a conversation, whose messages stay text: the name of a control token becomes
+    /// that token only where the template wrote it. Conversations without such names have the
+    /// tokens of [`Self::encode`].
     ///
     /// # Errors
     /// [`TextError::Tokenizer`], and [`TextError::Conversation`] where the tokenizer cannot keep
@@ -189,7 +189,7 @@ impl TextTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// What its files name and is not used, in sentences.
+    /// Sentences about what its files name and is not used.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -282,8 +282,9 @@ impl TextTokenizer {
     }
 }
 
-/// Without tokens of a role (such as `pad_token`) that the vocabulary lacks; and a sentence for
-/// each of these. The model has no row for it, so that no token has the role, and its name is text.
+/// Removes tokens of a role (such as `pad_token`) that the vocabulary lacks, and gives a sentence
+/// for each. The model has no embedding for such a token, so no token has the role, and its name is
+/// text.
 fn with_ids<'a>(
     named: Vec<(&'a str, AddedToken)>,
     tokenizer: &Tokenizer,
@@ -298,7 +299,7 @@ fn with_ids<'a>(
     (kept, lacking.into_iter().map(note).collect())
 }
 
-/// The tokens that the files beside `tokenizer.json` add to its own, or to the flags of these.
+/// The tokens that the files beside `tokenizer.json` add, or whose flags they change.
 fn added_by(
     config: &TokenizerConfig,
     class: Option<TokenizerClass>,

@@ -19,8 +19,8 @@ pub enum TokenizerClass {
 }
 
 impl TokenizerClass {
-    /// The class that transformers takes; nothing where it reads `tokenizer.json` as it is. The
-    /// class `named` counts unless the kind of model has one that is known better.
+    /// The class that transformers takes; `None` where it reads `tokenizer.json` as it is. The
+    /// class `named` is used unless the model type has one that overrides it.
     pub fn of(named: Option<&str>, model_type: Option<&str>, is_byte_level: bool) -> Option<Self> {
         let own = match model_type {
             Some("qwen2" | "qwen3") => Some(Self::Qwen2),
@@ -41,7 +41,7 @@ impl TokenizerClass {
             // Llama 3 is byte-level, and is named so all the same.
             Self::Llama => !is_byte_level,
             Self::CodeLlama => true,
-            // Of another vocabulary these make tokens that lose all spaces.
+            // With another vocabulary these would lose all spaces.
             Self::Qwen2 | Self::Gpt2 => is_byte_level,
         };
         fits.then_some(class)

@@ -21,7 +21,7 @@ use crate::tokenizer_class::TokenizerClass;
 pub struct TokenizerConfig {
     path: PathBuf,
     config: Map<String, Value>,
-    /// Tokens with flags, which count more than those of `tokenizer.json`.
+    /// Tokens with flags, which override those of `tokenizer.json`.
     added: Vec<AddedToken>,
     /// Tokens of `added_tokens.json`, where it counts.
     older: Vec<String>,
@@ -45,7 +45,7 @@ impl TokenizerConfig {
             merge(&mut config, map.unwrap_or_default());
             older = object(&folder.join("added_tokens.json"))?.unwrap_or_default();
         }
-        // What is wrong with it is said where the model is read.
+        // Errors in it are reported where the model is read.
         let model = object(&folder.join("config.json")).ok().flatten();
         let model = model.unwrap_or_default();
         let text = |key: &str| model.get(key).and_then(Value::as_str).map(str::to_string);
@@ -57,7 +57,7 @@ impl TokenizerConfig {
         })
     }
 
-    /// The same of the bytes of `tokenizer_config.json` alone.
+    /// The same from the bytes of `tokenizer_config.json` alone.
     ///
     /// # Errors
     /// [`TextError::Json`].
@@ -137,7 +137,8 @@ impl TokenizerConfig {
                 ..added_token(token)?
             })
         };
-        // An infilling mark of Code Llama, which stands for two texts and is no token of a model.
+        // `fill_token` is an infilling mark of Code Llama, which stands for two texts and is no
+        // token.
         let is_name = |key: &str| key.ends_with("_token") && key != "fill_token";
         let mut named: Vec<(&str, &Value)> = Vec::new();
         named.extend(
@@ -175,7 +176,7 @@ impl TokenizerConfig {
         tokens
     }
 
-    /// The added tokens that are no special ones and control a chat all the same.
+    /// Added tokens that are not special and yet control a chat.
     pub fn control_tokens(&self) -> Vec<String> {
         let list = self.get("chat_control_tokens").as_array();
         list.into_iter().flatten().filter_map(content).collect()
@@ -186,8 +187,8 @@ impl TokenizerConfig {
         self.get("split_special_tokens") == &Value::Bool(true)
     }
 
-    /// Refuses what would make other tokens, or other texts of them, and is not done here.
-    /// `model` is the kind of model in `tokenizer.json`.
+    /// Refuses settings that would change tokens or their texts and are not supported here. `model`
+    /// is the kind of model in `tokenizer.json`.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] naming the key.

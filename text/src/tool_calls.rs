@@ -27,7 +27,8 @@ pub enum CallFormat {
 }
 
 impl CallFormat {
-    /// The format that a model's chat template teaches, else that its tokenizer has tokens for.
+    /// The format that a model's chat template describes, else the one that its tokenizer has
+    /// tokens for.
     pub fn find(template: Option<&ChatTemplate>, tokenizer: &TextTokenizer) -> Option<Self> {
         let knows = |text: &str| template.is_some_and(|template| template.mentions(text));
         let has = |name: &str| tokenizer.token_id(name).is_some();

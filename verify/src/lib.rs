@@ -1,9 +1,9 @@
 //! The rule book of Concord: what an honest claim, an honest proof and an honest receipt look like.
 //!
-//! Every rule that needs no arithmetic stands here once. The coordinator holds against them what
-//! workers send, the judge of answers what a receipt has in it, and `concord verify` everything
-//! that a finished job left behind. Rules are pure functions; the one module that reads files is
-//! the folder of a bundle.
+//! Every rule that needs no arithmetic is here, once. The coordinator checks what workers send
+//! against these rules, the judge of answers what a receipt contains, and `concord verify` the
+//! bundle of a finished job. Rules are pure functions; the one module that reads files is the
+//! folder of a bundle.
 //!
 //! ```no_run
 //! use concord_verify::training::bundle::{Bundle, verify};
@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// Types and functions have a sentence; a field whose name and type say all has none.
+// Types and functions are documented; a field whose name and type say everything is not.
 #![allow(missing_docs)]
 
 pub mod serving;

@@ -1,4 +1,4 @@
-//! Bundles that somebody has been at with all the keys: each lie is found, and its place named.
+//! Bundles altered by somebody who has all the keys: each lie is found, and its place named.
 
 mod fixture;
 
@@ -232,7 +232,7 @@ fn the_chain_cannot_be_cut() {
     );
 }
 
-/// Demands that the ledger is refused once `alter` has been at its events.
+/// Demands that the ledger is refused once `alter` has changed its events.
 fn refused_ledger(alter: impl Fn(&mut Story), words: &[&str]) {
     let mut story = Story::honest();
     alter(&mut story);
@@ -251,7 +251,7 @@ fn is_started(event: &LedgerEvent) -> bool {
     matches!(event, LedgerEvent::Started { .. })
 }
 
-/// Worker, leaf digest and words of a leaf that was not drawn in step 1.
+/// The digest of a leaf of step 1.
 fn leaf_of(story: &Story, worker: usize, leaf: usize) -> Digest {
     story.claims[1].claims[worker].1[leaf].digest()
 }

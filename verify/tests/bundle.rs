@@ -1,4 +1,4 @@
-//! Bundles: a right one holds, and nothing can be changed in it.
+//! Bundles: a valid one passes, and no byte of it can be changed.
 
 mod fixture;
 #[allow(dead_code)]
@@ -11,7 +11,7 @@ use concord_verify::training::bundle::{
 use fixture::*;
 use proptest::prelude::*;
 
-/// Reads and verifies; panics at nothing.
+/// Reads and verifies a bundle.
 fn check(files: &[(String, Vec<u8>)]) -> Result<(), VerifyError> {
     verify(&Bundle::from_files(files)?).map(|_| ())
 }

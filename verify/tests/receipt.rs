@@ -1,4 +1,4 @@
-//! Receipts: a right one opens, and whatever was altered in one is its signer's fault.
+//! Receipts: a valid one opens, and any alteration is blamed on the signer.
 
 use concord_proto::serving::{
     AnswerVerdict, Deployment, Finish, GenerationSpec, Receipt, SamplingSpec, StageClaim, Usage,

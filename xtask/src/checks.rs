@@ -56,7 +56,7 @@ pub fn all() -> Outcome {
     documents(features)?;
     licences::check()?;
     build_without_features()?;
-    // What it leaves is there for the example that verifies a proof.
+    // What the demo leaves there is for the example that verifies a proof.
     let kept = root().join(examples::DEMO_FOLDER);
     if kept.exists() {
         std::fs::remove_dir_all(&kept).map_err(|error| format!("{}: {error}", kept.display()))?;
@@ -77,8 +77,8 @@ fn in_the_readme(line: &str) -> Command {
     without_nvrtc(&words)
 }
 
-/// A command of cargo's that builds without features. It leaves machine code for GPUs to the build
-/// with them, as NVRTC takes minutes for all kernels and targets.
+/// A command of cargo's that builds without features, and without machine code for GPUs: NVRTC
+/// takes minutes for all kernels and targets, and the build with features makes it.
 fn without_nvrtc(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
     if nvrtc::fetched().is_some() {
@@ -102,8 +102,8 @@ fn documents(features: Features) -> Outcome {
     run("documents", doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Features only add code; what they leave unused without them is a warning of the compiler. Cargo
-/// prints warnings again for what is built already, and a second run of clippy is saved.
+/// Features only add code: what is unused without them is a warning of the compiler. Cargo repeats
+/// the warnings of what is built already, so that no second run of clippy is needed.
 fn build_without_features() -> Outcome {
     run(
         "build",

@@ -1,5 +1,5 @@
-//! What tests print, as it passes by: all but what passing tests have written, of which only the
-//! lines that tell of something skipped are read.
+//! The output of tests, passed on except for what passing tests have written: of that, only the
+//! lines about something skipped are counted.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ const SKIPPED: &str = "skipped: ";
 /// Reads the output of test binaries, run with `--show-output`.
 #[derive(Default)]
 pub struct Reader {
-    /// The lines between are those of tests that passed.
+    /// Whether the next lines are those of tests that passed.
     in_successes: bool,
     /// The test whose lines follow.
     test: Option<String>,
@@ -44,7 +44,7 @@ impl Reader {
         !self.in_successes
     }
 
-    /// Something that no test could say, as it was not built or not set up.
+    /// Notes something skipped that no test can report, because it was not built or not set up.
     pub fn skip(&mut self, reason: &str) {
         self.skipped.entry(reason.to_string()).or_default();
     }

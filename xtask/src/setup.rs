@@ -15,7 +15,7 @@ const CLIENTS: [(&str, &str); 2] = [
     ("langchain-openai", "langchain_openai"),
 ];
 
-/// NamedPaths of the environment that tell builds and tests where something is.
+/// Variables of the environment that tell builds and tests where something is.
 pub type NamedPaths = Vec<(String, PathBuf)>;
 
 /// Which features the workspace is built with.
@@ -37,7 +37,7 @@ impl Features {
 /// What tests are given, and what they are not.
 pub struct Ready {
     pub variables: NamedPaths,
-    /// What is not there: what goes without it, and how it is had.
+    /// What is missing: what is skipped without it, and how to get it.
     pub missing: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ struct Tool {
     /// Commands that show that it is there: each succeeds.
     probes: &'static [&'static [&'static str]],
     packages: &'static [&'static str],
-    /// What goes without it.
+    /// What is skipped without it.
     without: &'static str,
 }
 
@@ -101,8 +101,8 @@ pub fn features_at_hand() -> Features {
     }
 }
 
-/// Has ready what building needs: the C++ compiler, and the compiler of kernels. Returns what is
-/// missing all the same: what goes without it, and how to get it.
+/// Gets what building needs: the C++ compiler, and the compiler of kernels. Returns what is missing
+/// all the same: what is skipped without it, and how to get it.
 pub fn before_the_build() -> Vec<String> {
     let mut missing = install(&[CXX]);
     if let Err(reason) = fetch_nvrtc() {

@@ -52,7 +52,7 @@ fn tests(features: Features) -> Command {
     command
 }
 
-/// Shows what the command prints, on one stream so that lines keep their order, but for what
+/// Shows what the command prints, on one stream so that lines keep their order, except for what
 /// `reader` takes out.
 fn pass_through(mut command: Command, reader: &mut Reader) -> std::io::Result<ExitStatus> {
     let (lines, writer) = std::io::pipe()?;

@@ -30,7 +30,7 @@ struct Args {
     /// Sequences of a pass, one after another.
     #[arg(long, value_delimiter = ',', default_value = "1,8,32,128")]
     batches: Vec<usize>,
-    /// Tokens that each sequence has before.
+    /// Tokens of each sequence before the first round.
     #[arg(long, default_value_t = 128)]
     context: usize,
     /// Tokens that each sequence decodes in a round.

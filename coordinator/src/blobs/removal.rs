@@ -1,4 +1,4 @@
-//! Deleting blobs, and what is spared although no job names it yet.
+//! Deletes blobs that nothing names, and spares those that a client is about to name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use concord_proto::blob_store::{blob_file, link_file};
 
 use super::{BlobError, BlobStore, Result};
 
-/// A blob that nothing names is spared for so long after it was written or asked about: a client
-/// that puts the parts of a job together names them only at the end.
+/// How long a blob that nothing names is kept after it was written or asked about: a client uploads
+/// the parts of a job first, and names them only at the end.
 pub const SPARED: Duration = Duration::from_secs(3_600);
 
 /// Blobs in the store that clients have asked about, and when.
@@ -47,8 +47,8 @@ impl BlobStore {
         self.claims.add(blobs);
     }
 
-    /// Forgets claims on blobs that are not there. What will be put is spared by its age, and
-    /// clients that ask about blobs that do not exist must not fill the memory.
+    /// Forgets claims on blobs that are not in the store, so that asking about blobs that do not
+    /// exist cannot fill the memory. Those that are uploaded later are spared by their age.
     pub fn disclaim(&self, missing: &[Digest]) {
         self.claims.remove(missing);
     }
@@ -67,7 +67,7 @@ impl BlobStore {
         Ok(place || link)
     }
 
-    /// As [`Self::remove`], if it was written at least so long ago.
+    /// As [`Self::remove`], if the blob was written at least `age` ago.
     ///
     /// # Errors
     /// [`BlobError`] of the store.
@@ -83,11 +83,11 @@ impl BlobStore {
         self.remove(address)
     }
 
-    /// The blobs that were written at least so long ago. It looks at every file of the store; of a
-    /// folder that cannot be read it gives none, and the log names it.
+    /// The blobs that were written at least `age` ago. Looks at every file of the store; a folder
+    /// that cannot be read is skipped, with a warning in the log.
     ///
     /// # Errors
-    /// [`BlobError`] of the store as a whole.
+    /// [`BlobError`], if the folder of the store itself cannot be read.
     pub fn aged(&self, age: Duration) -> Result<Vec<Digest>> {
         let mut aged = Vec::new();
         for folder in entries(&self.folder)? {
@@ -108,7 +108,7 @@ impl BlobStore {
     }
 }
 
-/// Whether a file was written at least so long ago; not, where the system does not tell.
+/// Whether a file was written at least `age` ago; false if the system does not tell.
 fn is_aged(path: &Path, age: Duration) -> bool {
     let written = path.metadata().and_then(|found| found.modified());
     let since = written.map(|written| SystemTime::now().duration_since(written));

@@ -1,6 +1,6 @@
 //! The settings of the core. Times are in microseconds.
 
-/// Settings.
+/// Timeouts, bounds and rates of the core.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Workers send a heartbeat this often, in milliseconds.
@@ -11,7 +11,8 @@ pub struct Config {
     pub return_grace_us: u64,
     /// How long a drawn leaf waits for its worker to come back.
     pub opening_grace_us: u64,
-    /// A worker that neither loads nor updates for this long is done without.
+    /// Loading a stage, or a phase of a step, has stalled after this time, or after 20 times the
+    /// predicted time of a step if that is longer.
     pub stall_us: u64,
     /// An audit not answered for this long goes to another checker.
     pub audit_timeout_us: u64,
@@ -21,13 +22,13 @@ pub struct Config {
     pub third_party_grace_us: u64,
     /// A stage that does not answer a pass for this long, while it serves, is lost.
     pub serving_stall_us: u64,
-    /// Answers wait this long for a pipeline that nobody can hold; then they end with an error.
+    /// How long answers wait for a pipeline that no workers can hold; then they end with an error.
     pub serving_patience_us: u64,
     /// Audits in flight at one checker.
     pub audits_in_flight: usize,
     /// Steps that may run ahead of the oldest open audit.
     pub audit_window: u32,
-    /// Audits passed for each halving of a worker's audit rate.
+    /// A worker's audit rate is halved each time that it has passed this many audits.
     pub trust_after: u64,
 }
 

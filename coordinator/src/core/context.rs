@@ -1,4 +1,4 @@
-//! What the rest of the core is at hand while one event is handled: settings, members, the way out.
+//! What the parts of the core share while one event is handled: settings, members, the outbox.
 
 use concord_proto::ledger::Offence;
 use concord_proto::session::ToWorker;
@@ -21,7 +21,7 @@ pub(super) struct EventContext<'a> {
 }
 
 impl EventContext<'_> {
-    /// Sends to a member that is connected; to others nothing is sent.
+    /// Sends to a member, if it is connected.
     pub(super) fn send(&mut self, to: &WorkerId, message: ToWorker) {
         if let Some(session) = self.members.session(to) {
             self.out.tell(CoreEffect::Send { session, message });
@@ -40,13 +40,13 @@ impl EventContext<'_> {
         u32::from_le_bytes([a, b, c, d])
     }
 
-    /// What a member says that its device is; nothing of a stranger.
+    /// The device name that a member gave; empty if the member is not known.
     pub(super) fn device_name(&self, id: &WorkerId) -> String {
         let member = self.members.get(id);
         member.map_or(String::new(), |member| member.device.name.clone())
     }
 
-    /// Where a member says that it is reached; nothing of a stranger.
+    /// The address that a member gave; empty if the member is not known.
     pub(super) fn endpoint(&self, id: &WorkerId) -> String {
         let member = self.members.get(id);
         member.map_or(String::new(), |member| member.endpoint.clone())
@@ -61,7 +61,7 @@ impl EventContext<'_> {
         }
     }
 
-    /// Bans a key and ends its session. Says whether it was not banned before.
+    /// Bans a key and ends its session. False if it was banned before.
     pub(super) fn expel(&mut self, culprit: WorkerId, offence: Offence, evidence: &str) -> bool {
         if self.members.is_convicted(&culprit).is_some() {
             return false;

@@ -75,7 +75,7 @@ pub enum CoreEvent {
     },
 }
 
-/// A question that needs the core. The driver has put the blobs in that it names.
+/// A client's question that needs the core. The blobs that it names are in the store already.
 #[derive(Clone, Debug)]
 pub enum Question {
     /// Take on a job.
@@ -105,12 +105,13 @@ pub enum CoreEffect {
     },
     /// End a session once its messages are out.
     Close { session: SessionId },
-    /// Try whether a worker is reached at the address that it gave, by having it sign what nobody
-    /// else can. Where that cannot be tried now no answer comes: it is asked for again.
+    /// Find out whether a worker is reached at the address that it gave, by having it sign a
+    /// challenge there. If that cannot be tried now, no answer comes, and the core asks again
+    /// later.
     Probe {
         /// Its session, for the answer.
         session: SessionId,
-        /// Whose key has to be there.
+        /// The key that has to sign.
         worker: WorkerId,
         endpoint: String,
     },
@@ -129,7 +130,7 @@ pub enum CoreEffect {
         call: CallId,
         response: ClientResponse,
     },
-    /// Look which of these blobs the store lacks.
+    /// Find out which of these blobs the store lacks.
     CheckBlobs {
         /// For the answer.
         check: u64,

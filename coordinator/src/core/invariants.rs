@@ -3,7 +3,7 @@
 use super::Core;
 
 impl Core {
-    /// Panics where the state contradicts itself: a bug, never the world's fault.
+    /// Panics if the state contradicts itself: only a bug can cause that, never input.
     ///
     /// # Panics
     /// Naming the invariant.

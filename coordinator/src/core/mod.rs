@@ -1,4 +1,4 @@
-//! The brain of the coordinator: a state machine without clock, randomness, sockets or disk.
+//! The decisions of the coordinator: a state machine without clock, randomness, sockets or disk.
 //!
 //! [`Core::apply`] takes one event and gives the effects that follow from it. Nothing is told to
 //! anyone before what it rests on is persisted: the driver carries effects out in their order.
@@ -58,7 +58,7 @@ pub struct Core {
     members: Members,
     /// Newcomers whose key has a session.
     rivals: Rivals,
-    /// A coordinator that serves has none that is not over.
+    /// If the coordinator serves, all of them are over.
     jobs: JobQueue,
     mode: Mode,
     /// When the last Tick came.
@@ -72,8 +72,8 @@ enum Mode {
 }
 
 impl Core {
-    /// The core as it was persisted; of a new coordinator nothing is. `secret` is random, and the
-    /// same after every restart.
+    /// The core with the state that was persisted, which is empty for a new coordinator. `secret`
+    /// is random, and the same after every restart.
     pub fn restore(config: Config, key: Keypair, secret: [u8; 32], persisted: Persisted) -> Self {
         let mut members = Members::restore(persisted.members, persisted.convicted);
         let agreed = persisted.jobs.iter().flat_map(|job| &job.ledger.agreements);
@@ -124,7 +124,7 @@ impl Core {
             }
             CoreEvent::Serving(event) => {
                 let (mode, mut context, _) = self.split(now, &mut out);
-                // A coordinator that trains has nothing running that could notice these.
+                // A coordinator that trains runs no tasks that could send these.
                 if let Mode::Serves(deployed) = mode {
                     deployed.on_event(&mut context, event);
                 }
@@ -166,7 +166,7 @@ impl Core {
         self.release_drained(now, out);
     }
 
-    /// A worker has said something that nobody may say.
+    /// A worker has sent an envelope that is forged or malformed.
     fn on_broken(
         &mut self,
         now: Time,

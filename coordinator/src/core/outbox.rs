@@ -1,4 +1,4 @@
-//! The effects of one event, in the order that keeps promises: first what is persisted, then what
+//! The effects of one event, in the order that the driver needs: first what is persisted, then what
 //! is told.
 
 use super::event::CoreEffect;

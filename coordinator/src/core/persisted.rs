@@ -28,7 +28,7 @@ pub struct JobProgress {
     pub agreed: u64,
     /// Drawn leaves that could not be re-run.
     pub inconclusive: u64,
-    /// Workers that this job does without.
+    /// Workers that this job no longer uses.
     pub set_aside: Vec<WorkerId>,
 }
 
@@ -100,7 +100,7 @@ pub enum Change {
     },
     /// A member and its reputation.
     Member(PersistedMember),
-    /// A party is out for good.
+    /// A key is convicted.
     Convicted { culprit: WorkerId, offence: Offence },
 }
 
@@ -140,7 +140,7 @@ pub struct PersistedLedger {
 }
 
 impl PersistedLedger {
-    /// Reads on, one signed entry after another.
+    /// Takes in the next entry.
     ///
     /// # Errors
     /// A sentence, where an entry is not what this coordinator wrote.

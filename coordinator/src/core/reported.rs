@@ -12,7 +12,7 @@ pub(super) fn is_unprintable(letter: char) -> bool {
     letter.is_control() || turns || matches!(letter, '\u{2028}' | '\u{2029}')
 }
 
-/// The words of a peer: on one line, without control characters, cut where they are endless.
+/// The words of a peer: on one line, without control characters, cut to `CHARS_MAX` characters.
 pub(super) fn reported(words: String) -> String {
     let mut words = words;
     if words.contains(is_unprintable) {

@@ -80,7 +80,7 @@ pub enum ServingEvent {
         /// What is wrong with it.
         reason: String,
     },
-    /// A worker has said what cannot be; no proof is at hand.
+    /// A worker has said something impossible, and nothing proves it to others.
     Distrusted {
         worker: WorkerId,
         /// What it said.

@@ -1,4 +1,5 @@
-//! Every plan that there is, and what each takes: the formula of the design written a second time.
+//! All plans and their costs, by the formula of the cost model written a second time: what tests
+//! compare the planner with.
 
 use concord_proto::client::{ModelProfile, PlanChoice};
 

@@ -1,14 +1,14 @@
 //! The cost model: what a plan takes in time and memory.
 //!
-//! A pipeline with bottleneck `T` (its slowest stage or link) does m microbatches in
-//! `(m - 1) * T + fill`, where fill is the way of one microbatch through all stages and links and
-//! back. A step takes as long as its slowest replica, and the exchange of gradients after it.
+//! A pipeline with bottleneck `T` (its slowest stage or link) does m microbatches in `(m - 1) * T +
+//! fill`, where fill is the time of one microbatch through all stages and links and back. A step
+//! takes as long as its slowest replica, and the exchange of gradients after it.
 
 use concord_proto::client::PlanChoice;
 
 use super::{PlanError, PlanRequest, PlannerDevice};
 
-/// Time from one worker to the next. Links are not measured yet: this is a local network with
+/// Latency from one worker to the next. Links are not measured yet: this is a local network with
 /// gRPC on top, so that a cut of a tiny model is not taken for free.
 const LINK_SECONDS: f64 = 200e-6;
 
@@ -163,7 +163,7 @@ impl Problem {
 
     /// Bytes that one layer takes, with so many microbatches in flight in its pipeline.
     fn bytes_per_layer(&self, depth: u64, last: bool) -> u64 {
-        // There the way back of a microbatch starts before the next one comes.
+        // At the last stage, the backward pass of a microbatch starts before the next one comes.
         let depth = if last { 1 } else { depth };
         let in_flight = depth.min(u64::from(self.microbatches));
         let activations = self.activation_bytes.saturating_mul(in_flight);
@@ -312,7 +312,7 @@ impl Problem {
 /// then each to the replica that would finish it first.
 pub(super) fn share(paces: &[PipelinePace], microbatches: u32) -> Vec<u32> {
     let start = even_finish(paces, microbatches);
-    // One below the even finish: never more than the deal below would give.
+    // One less than are done by the even finish: never more than the loop below would deal.
     let below = |pace: &PipelinePace| ((start - pace.fill) / pace.bottleneck).floor() as u32;
     let mut shares: Vec<u32> = paces.iter().map(|pace| below(pace).max(1)).collect();
     let mut dealt: u32 = shares.iter().sum();
@@ -325,8 +325,8 @@ pub(super) fn share(paces: &[PipelinePace], microbatches: u32) -> Vec<u32> {
     shares
 }
 
-/// When all would finish at one time if microbatches could be split; those that are slower than
-/// that with a single one stand aside with it.
+/// The time at which all would finish together if microbatches could be split. Pipelines that take
+/// longer for a single microbatch get just that one, and do not count.
 fn even_finish(paces: &[PipelinePace], microbatches: u32) -> f64 {
     let mut active: Vec<&PipelinePace> = paces.iter().collect();
     loop {

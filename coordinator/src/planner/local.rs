@@ -112,7 +112,7 @@ fn cut(problem: &Problem, slots: Vec<Vec<usize>>) -> Scored {
     Scored::new(problem, lengths, slots)
 }
 
-/// Takes any move that helps, until none does.
+/// Takes any move that helps, until none does or the budget is spent.
 fn improve(problem: &Problem, seed: Scored) -> Scored {
     let mut best = seed;
     let mut budget = EVALUATIONS_MAX;

@@ -12,7 +12,7 @@
 use super::PlanError;
 use super::cost::{PlanShape, Problem};
 
-/// How many more workers are considered as a remedy: more than that is no advice.
+/// How many more workers are considered as a remedy: more would be no useful advice.
 pub(super) const MORE_WORKERS_MAX: u32 = 64;
 
 /// A cut and an assignment that fit, for a given shape.
@@ -23,8 +23,8 @@ pub(super) struct MemoryFit {
 
 /// Some plan of this shape that fits into memory, or nothing where there is none at all.
 ///
-/// The devices with most memory go in groups of one per replica: by exchange, no other grouping
-/// holds more. Which groups take the ends is tried out.
+/// The devices with most memory go in groups of one per replica: by an exchange argument, no other
+/// grouping holds more. Which groups take the ends is tried out.
 pub(super) fn fit(problem: &Problem, shape: PlanShape) -> Option<MemoryFit> {
     let PlanShape { stages, replicas } = shape;
     let mut order: Vec<usize> = (0..problem.devices.len()).collect();
@@ -102,7 +102,8 @@ fn fits(problem: &Problem) -> bool {
         .any(|shape| fit(problem, shape).is_some())
 }
 
-/// The error of a problem that no plan satisfies: how much more of what would do.
+/// The error of a problem that no plan satisfies: how much more memory, or how many more workers,
+/// would do.
 pub(super) fn remedy(problem: &Problem) -> PlanError {
     let with_bytes = |more: u64| {
         let mut larger = problem.clone();

@@ -2,8 +2,9 @@
 //!
 //! It minimises the predicted time of a step over stages x replicas, the assignment of devices to
 //! slots, the cut of the layers and the shares of the microbatches, subject to memory. Up to
-//! [`EXACT_DEVICES`] devices the result is the optimum of the cost model; above, a local search.
-//! Nothing here has an influence on any bit of a result.
+//! [`EXACT_DEVICES`] devices (and [`EXACT_LAYERS`] layers, where there are several replicas) the
+//! result is the optimum of the cost model; above, it comes from a local search. Nothing here has
+//! an influence on any bit of a result.
 
 #[cfg(test)]
 mod brute_force;

@@ -1,15 +1,15 @@
 //! The best single pipeline, exactly.
 //!
-//! All layers are alike, so under a bound T on the slowest stage a device has room for so many
-//! layers, and the way of a microbatch is shortest when the fastest devices are filled first. Only
-//! the choice of devices, who takes the ends, and T remain to be tried.
+//! All layers cost the same. So a bound T on the time of the slowest stage limits the layers of
+//! each device, and a microbatch gets through fastest when the fastest devices are filled first.
+//! What remains to be tried is the choice of devices, which of them take the ends, and T.
 
 use super::cost::{Candidate, Problem};
 
 /// Keeps a count of layers from falling below a whole number that rounding missed by a hair.
 const ROUNDING: f64 = 1e-9;
 
-/// The devices of one pipeline, fastest first, and who takes the ends.
+/// The devices of one pipeline, fastest first, and which of them take the ends.
 struct Choice<'a> {
     devices: &'a [usize],
     first: usize,

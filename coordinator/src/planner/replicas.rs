@@ -1,10 +1,10 @@
 //! The best plan of several replicas, exactly: cuts in the order of a lower bound, and for each a
-//! search over who sits where that leaves a branch as soon as it cannot win.
+//! search over the assignments of devices, which leaves a branch as soon as it cannot win.
 
 use super::cost::{Candidate, PipelinePace, PlanShape, Problem};
 
-/// A branch that could win by less than this share of the time is left: it spares the search all
-/// the plans that are equally good.
+/// A branch that could win by less than this share of the time is cut off: that spares the search
+/// all plans that are equally good.
 const GAIN_MIN: f64 = 1e-9;
 
 /// A cut and what is known of all plans with it.
@@ -16,7 +16,7 @@ struct LayerCut {
     /// What a replica takes beyond `share * bottleneck`, at least.
     extra: f64,
     exchange: f64,
-    /// No plan with this cut is faster.
+    /// Lower bound of the seconds of a step with this cut.
     bound: f64,
 }
 
@@ -56,8 +56,8 @@ pub(super) fn search(problem: &Problem, shape: PlanShape, best: &mut Candidate) 
     }
 }
 
-/// All cuts of `layers` into `stages`, but for the order of the inner stages: it changes nothing,
-/// since only the ends hold more than layers.
+/// All cuts of `layers` into `stages`, with one order of the inner stages only: their order changes
+/// nothing, since only the ends hold more than layers.
 fn compositions(layers: u32, stages: usize) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     extend(layers, stages, &mut Vec::new(), &mut all);
@@ -106,10 +106,10 @@ fn bounded(problem: &Problem, shape: PlanShape, lengths: Vec<u32>) -> LayerCut {
     }
 }
 
-/// Microbatches a second of `replicas` pipelines made of the devices that are not `used`, at most.
+/// Upper bound of the microbatches a second of `replicas` pipelines made of the devices that are
+/// not `used`.
 ///
-/// The k heaviest stages of the pipelines keep k devices each busy, in all no more than the
-/// fastest that there are.
+/// The k heaviest stages of each pipeline need k devices, at best the fastest that are free.
 fn rate_limit(problem: &Problem, heaviest: &[f64], used: &[bool], replicas: usize) -> f64 {
     let free = (0..used.len()).filter(|&device| !used[device]);
     let mut speeds = free.map(|device| problem.speeds[device]);
@@ -121,7 +121,7 @@ fn rate_limit(problem: &Problem, heaviest: &[f64], used: &[bool], replicas: usiz
     heaviest.iter().map(limit).fold(f64::INFINITY, f64::min)
 }
 
-/// The search over who sits where, for one cut.
+/// The search over the assignments of devices, for one cut.
 struct SlotSearch<'a> {
     problem: &'a Problem,
     cut: &'a LayerCut,

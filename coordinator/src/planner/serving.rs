@@ -1,8 +1,8 @@
 //! Which workers hold which layers of a model that is served.
 //!
 //! A pipeline has as few stages as fit into memory: each one more costs a hop for every token. Its
-//! layers are cut so that no stage holds up the others. What devices are left make more pipelines,
-//! or stand by. Nothing here has an influence on any bit of an answer.
+//! layers are cut so that no stage holds up the others. The devices that are left make more
+//! pipelines, or stand by. Nothing here has an influence on any bit of an answer.
 
 mod cost;
 mod cut;
@@ -24,12 +24,12 @@ const PAGES_MIN: u32 = 16;
 /// Pages of keys and values that a pipeline has at most, where no number is asked for.
 const PAGES_MAX: u32 = 4_096;
 
-/// Pages that cuts are looked for with room for: few pages make small batches, and room for many
-/// may take slow devices.
+/// Cuts are searched with room for each of these numbers of pages, and the best is taken: few pages
+/// make small batches, and room for many may need slow devices.
 const PAGES_WANTED: [u32; 3] = [512, 128, PAGES_MIN];
 
-/// A further pipeline is opened if it is at least this part as fast as the first: a request
-/// that is sent to a slower one would wait. Its devices stand by instead.
+/// A further pipeline is opened if it has at least this fraction of the first one's speed: a
+/// request that is sent to a slower one would wait. Its devices stand by instead.
 const SLOWEST_PIPELINE: f64 = 0.5;
 
 /// A pipeline.
@@ -96,14 +96,15 @@ pub fn plan_serving(
     Ok(planned(&costs, &found, &usable, rejected, pages))
 }
 
-/// Bytes that `layers` of a model of `count` take, with `pages` pages and what a large pass takes.
+/// Bytes that `layers` of a model of `count` layers take, with `pages` pages and the workspace of a
+/// large pass.
 pub fn stage_bytes(profile: &ServingProfile, layers: Layers, count: u32, pages: u32) -> u64 {
     let costs = Costs::new(&[], profile, count);
     let length = layers.end.saturating_sub(layers.start);
     costs.bytes(length, layers.start == 0, layers.end == count, pages)
 }
 
-/// Bytes of that which a large pass takes, beside weights and pages.
+/// Bytes of the workspace of a large pass, beside weights and pages.
 pub fn workspace_bytes(profile: &ServingProfile) -> u64 {
     Costs::new(&[], profile, 1).work_bytes()
 }
@@ -139,7 +140,7 @@ fn check(
     Ok(())
 }
 
-/// Devices with room for a layer somewhere, and why the others are none of them.
+/// Devices with room for one layer and the fewest pages; for the others, why they have none.
 fn usable(costs: &Costs) -> (Vec<usize>, Vec<(usize, String)>) {
     let all = 0..costs.devices.len();
     let can = |device: &usize| costs.layers_in(*device, false, false, PAGES_MIN) > 0;
@@ -183,7 +184,7 @@ fn planned(
     }
 }
 
-/// The error where nothing fits: how much more of what would do.
+/// The error if nothing fits: how much more memory, or how many more workers, would do.
 fn remedy(costs: &Costs, stages: u32, pipelines: u32) -> PlanError {
     let fits = |devices: &[PlannerDevice]| {
         let costs = Costs::new(devices, costs.profile, costs.layers);

@@ -18,7 +18,7 @@ use crate::core::{CallId, Change, Core, CoreEffect, CoreEvent, SessionId, Time};
 use crate::serving::ModelService;
 use crate::store::StoreError;
 
-/// How often time passes for the core.
+/// How often the core gets a tick.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long to wait before trying again where the disk is full.
@@ -30,10 +30,10 @@ pub(super) struct CoreDriver {
     storage: Storage,
     sweeper: Sweeper,
     watchers: Watchers,
-    /// Where a model is served.
+    /// Present if a model is served.
     serving: Option<ModelService>,
     probes: Probes,
-    /// Members that go are not missed any more, and nobody takes their place.
+    /// The pool is being ended on purpose: members that go are not replaced.
     is_parting: bool,
     started: Instant,
     links: BTreeMap<SessionId, SessionLink>,
@@ -107,7 +107,7 @@ impl CoreDriver {
         outcome
     }
 
-    /// Takes in what the driver is told. Breaks where it is the end.
+    /// Takes in what the driver is told. Breaks if it is to stop.
     fn take_in(&mut self, event: DriverEvent) -> ControlFlow<()> {
         match event {
             DriverEvent::Opened {

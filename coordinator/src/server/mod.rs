@@ -76,7 +76,7 @@ pub struct RunningServer {
     done: JoinHandle<Result<(), ServerError>>,
     serving: Option<ModelService>,
     blobs: Arc<BlobStore>,
-    /// Weak, because the driver ends once nobody can tell it anything any more.
+    /// Weak, because the driver ends once all strong senders are dropped.
     driver: mpsc::WeakSender<DriverEvent>,
 }
 
@@ -103,15 +103,15 @@ impl RunningServer {
         self.serving.clone()
     }
 
-    /// Says that its members are about to be ended on purpose, and it after them. From then on the
-    /// end of a member is no loss: nobody is warned, and no new plan is made.
+    /// Announces that its members, and then it itself, are about to be ended on purpose. From then
+    /// on the end of a member is expected: there is no warning and no new plan.
     pub fn part(&self) {
         if let Some(serving) = &self.serving {
             serving.part();
         }
         if let Some(driver) = self.driver.upgrade() {
-            // A driver that has ended misses nobody; one that waits for a full disk is not waited
-            // for.
+            // It does not matter if the driver has ended; one that waits for a full disk is not
+            // waited for.
             let _ = driver.try_send(DriverEvent::Parting);
         }
     }

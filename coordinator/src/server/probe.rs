@@ -20,7 +20,8 @@ use tonic::transport::Endpoint;
 use super::driver_event::DriverEvent;
 use crate::core::{CoreEvent, SessionId};
 
-/// A worker that has not answered by then is not reached. Other failures are told no earlier.
+/// A worker that has not answered within this time is not reached. Other failures are told after
+/// the same time, too, so that it does not show what kind they are.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// Addresses that are tried at a time. Workers beyond that wait for their turn.
@@ -34,7 +35,7 @@ pub(super) struct Probes {
     free: Arc<Semaphore>,
     /// One for each session at most, so that no more wait than are connected.
     under_way: BTreeMap<SessionId, AbortHandle>,
-    /// Weak, because the driver ends once nobody can tell it anything any more.
+    /// Weak, because the driver ends once all strong senders are dropped.
     driver: mpsc::WeakSender<DriverEvent>,
 }
 
@@ -61,7 +62,7 @@ impl Probes {
         }
         let (driver, free) = (self.driver.clone(), self.free.clone());
         let task = tokio::spawn(async move {
-            // It is never closed.
+            // The semaphore is never closed.
             let Ok(permit) = free.acquire_owned().await else {
                 return;
             };
@@ -119,7 +120,8 @@ mod tests {
 
     use super::*;
 
-    /// All are tried, however many there are at a time, each once; who has gone is forgotten.
+    /// All are tried, however many there are at a time, each once, except one whose session is
+    /// over.
     #[tokio::test]
     async fn those_beyond_the_most_at_a_time_wait_for_their_turn() {
         let (events, mut heard) = mpsc::channel(PROBES_MAX * 2);

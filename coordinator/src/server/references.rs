@@ -142,7 +142,8 @@ impl References {
         self.jobs.insert(job, new);
     }
 
-    /// Adds a state of a job. Gives the blobs that only the state of the same step before it had.
+    /// Adds a state of a job. If it replaces one of the same step, gives the blobs that only that
+    /// one had.
     pub fn add_checkpoint(&mut self, job: JobId, state: &StateManifest) -> Vec<Digest> {
         let manifest = Digest::of_value(Domain::Blob, state);
         let parts =

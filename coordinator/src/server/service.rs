@@ -33,7 +33,7 @@ pub(super) struct CoordinatorService {
     pub(super) driver: mpsc::Sender<DriverEvent>,
     pub(super) storage: Storage,
     pub(super) watchers: Watchers,
-    /// Where a model is served.
+    /// Present if a model is served.
     pub(super) serving: Option<ModelService>,
     /// The number of the next session, from 0.
     pub(super) next_session: AtomicU64,
@@ -149,7 +149,7 @@ impl Coordinator for CoordinatorService {
         let asked: ClientRequest = asked.map_err(|why| invalid(&why))?;
         let response = match asked {
             ClientRequest::MissingBlobs(blobs) => {
-                // First, so that none goes between the look and the answer.
+                // Claimed first, so that none is deleted between the check and the answer.
                 self.storage.blobs.claim(&blobs);
                 let missing = self.storage.blobs.missing(&blobs).await;
                 let missing = missing.map_err(|why| status(&why))?;

@@ -34,7 +34,7 @@ pub(super) async fn read(
     let first = tokio::time::timeout(HELLO_MAX, envelopes.message()).await;
     let first = first.ok().and_then(|first| read_hello(first.ok()??));
     let Some((worker, hello)) = first.filter(|(_, hello)| hello.challenge == nonce) else {
-        // Nobody signed this: there is nobody to blame and nothing to answer. No stranger fills
+        // Nobody signed this: there is nobody to blame and nothing to answer. No stranger may fill
         // the log.
         tracing::debug!("a connection without a signed Hello is closed");
         return;

@@ -117,7 +117,7 @@ impl Sweeper {
             }
         }
         if !self.references.unknown().is_empty() {
-            // What was found is looked for again once it is known what all jobs need.
+            // Old blobs are looked for again once it is known what all jobs need.
             self.aged.clear();
             if self.read.elapsed() >= EVERY {
                 self.read = Instant::now();
@@ -137,7 +137,7 @@ impl Sweeper {
         self.remove(free, Some(SPARED)).await;
     }
 
-    /// Tries again to learn what jobs need of which that is unknown, and that may need something.
+    /// Reads the manifests of jobs again whose needs are unknown.
     async fn read_again(&mut self) {
         for job in self.references.unknown() {
             if let Some(spec) = self.unread.get(&job).cloned() {
@@ -146,7 +146,8 @@ impl Sweeper {
         }
     }
 
-    /// Deletes blobs, those of a certain age where one is given, on a thread for files.
+    /// Deletes blobs on a thread for files; if `age` is given, only those that are at least that
+    /// old.
     async fn remove(&self, free: Vec<Digest>, age: Option<Duration>) {
         if free.is_empty() {
             return;
@@ -159,7 +160,7 @@ impl Sweeper {
                     None => blobs.remove(&blob),
                 };
                 if let Err(error) = removed {
-                    // It takes room, and nothing else.
+                    // It takes room, and does no other harm.
                     tracing::warn!(%error, "a blob that nothing needs cannot be deleted");
                 }
             }

@@ -70,7 +70,7 @@ pub(super) async fn replay(
         let stored = match store.events(job, next).await {
             Ok(stored) => stored,
             Err(error) => {
-                // Nobody may listen any more; then nobody misses it.
+                // The watcher may have gone.
                 let _ = to.send(Err(Status::internal(error.to_string()))).await;
                 return;
             }

@@ -29,7 +29,7 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 pub(crate) struct ServiceParts {
     pub(crate) served: ServedModel,
     pub(crate) key: Keypair,
-    /// Answers to audit are drawn with it.
+    /// The nonce by which answers to audit are drawn.
     pub(crate) nonce: [u8; 32],
     pub(crate) store: Arc<Store>,
     pub(crate) blobs: Arc<BlobStore>,
@@ -38,8 +38,8 @@ pub(crate) struct ServiceParts {
     pub(crate) timeouts: ServingTimeouts,
 }
 
-/// A model that is served: takes generations, shows the pool, gives out receipts. Clones are the
-/// same service.
+/// A model that is served: takes generations, shows the pool, gives out receipts. Clones share one
+/// service.
 ///
 /// A coordinator that was started with [`crate::server::ServerOptions::serve`] has one.
 ///
@@ -247,7 +247,7 @@ impl ModelService {
         }
     }
 
-    /// From here on stages that go are not missed.
+    /// From here on stages are expected to end.
     pub(crate) fn part(&self) {
         self.parts.status.part();
     }
@@ -257,7 +257,7 @@ impl ModelService {
         for inputs in self.parts.router.stop() {
             let (done, ended) = oneshot::channel();
             let _ = inputs.send(PipelineInput::Stop(done)).await;
-            // It tells, or is gone.
+            // It answers, or is gone.
             let _ = tokio::time::timeout(STOP_MAX, ended).await;
         }
         self.parts.receipts.stop().await;

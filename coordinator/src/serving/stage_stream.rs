@@ -35,7 +35,7 @@ impl StageStreams {
         Self { deployment, router }
     }
 
-    /// Opens a stream. What comes back ends where the pipeline does not accept the stream.
+    /// Opens a stream. The stream that is returned ends if the pipeline does not accept it.
     pub(crate) fn open(
         self,
         bodies: Streaming<Body>,
@@ -52,7 +52,8 @@ impl StageStreams {
         let first = tokio::time::timeout(HELLO_MAX, bodies.message()).await;
         let body = first.ok().and_then(|first| first.ok()?);
         let Some((worker, hello)) = body.and_then(|body| read_hello(&body.bytes)) else {
-            // Nobody signed this: there is nobody to blame. No stranger fills the log.
+            // Nobody signed this: there is nobody to blame. It is not logged: no stranger may fill
+            // the log.
             let why = "a stage stream begins with a signed hello";
             let _ = to.send(Err(Status::unauthenticated(why))).await;
             return;
@@ -76,7 +77,7 @@ impl StageStreams {
         };
         let input = PipelineInput::Stream(Box::new(opened));
         self.router.send(hello.pipeline, input).await;
-        // The pipeline has told a stream that it does not accept why.
+        // If the pipeline does not accept the stream, it has told it why.
         let Ok(messages) = answer.await else {
             return;
         };

@@ -56,7 +56,7 @@ impl ServingStatus {
         figures.words.clone()
     }
 
-    /// From here on stages that go are not missed.
+    /// From here on stages are expected to end.
     pub(super) fn part(&self) {
         self.parting.store(true, Ordering::Relaxed);
     }

@@ -35,8 +35,8 @@ pub(super) struct Submitter {
     pub(super) link: ControlLink,
 }
 
-/// Where what a client says goes: to the pipeline that has its answer, and in the end to the signer
-/// of its receipt.
+/// Carries what a client says to the pipeline that has its answer, and in the end the digest of the
+/// text to the signer of its receipt.
 #[derive(Clone)]
 pub(super) struct ControlLink {
     pub(super) router: Arc<Router>,
@@ -74,7 +74,7 @@ impl Submitter {
         Ok(AnswerHandle { updates, control })
     }
 
-    /// What a scheduler does not look at.
+    /// Checks what a scheduler does not look at.
     fn check(&self, generation: &Generation) -> Result<(), SubmitError> {
         let (spec, deployment) = (&generation.spec, &self.deployment);
         let other = |why: String| Err(SubmitError::Other(why));

@@ -19,7 +19,8 @@ use tokio::sync::Mutex;
 
 pub use error::StoreError;
 
-/// What makes a store of one version more out of the one before, from an empty one on.
+/// For each version, the SQL that makes it of the version before; the first is made of an empty
+/// store.
 const STEPS: [(&str, &str); 2] = [
     (include_str!("schema.sql"), "PRAGMA user_version = 1"),
     (include_str!("receipts.sql"), "PRAGMA user_version = 2"),
@@ -83,7 +84,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Closes the file, so that everything is in it and nothing beside it.
+    /// Closes the database: everything is then in the one file, and no journal is left beside it.
     ///
     /// # Errors
     /// [`StoreError`] of the database.

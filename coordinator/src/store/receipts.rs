@@ -12,7 +12,7 @@ const RECEIPTS_MAX: i64 = 100_000;
 const FOUND_MAX: i64 = 256;
 
 impl Store {
-    /// Keeps receipts by their names, and lets the oldest go.
+    /// Keeps receipts by their names, and deletes the oldest.
     ///
     /// # Errors
     /// [`StoreError`]; none of them is stored then.
@@ -67,7 +67,7 @@ impl Store {
         for row in rows {
             let name: String = row.get(0);
             let Some(choice) = choice(&name[id.len()..]) else {
-                // A longer name: who knows its beginning is not given what is under it.
+                // A longer name: its beginning gives no access to its receipt.
                 continue;
             };
             let receipt: Signed = read("a receipt", &row.get::<Vec<u8>, _>(1))?;

@@ -8,7 +8,8 @@ use super::{Result, Store, StoreError};
 use crate::core::Change;
 
 impl Store {
-    /// Keeps all changes in one transaction. Once this returns, they outlive the machine.
+    /// Keeps all changes in one transaction. Once this returns, they survive a crash of the
+    /// machine.
     ///
     /// # Errors
     /// [`StoreError`]; none of the changes is stored then.

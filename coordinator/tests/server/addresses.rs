@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Line, ask, connect, hello, reason, serve};
 
-/// A worker of which no more is there than that it proves its key.
+/// A worker that can prove its key, and nothing else.
 struct AtAddress(Keypair);
 
 type Nothing<T> = Result<Response<T>, Status>;
@@ -48,7 +48,7 @@ impl WorkerService for AtAddress {
     }
 }
 
-/// Somebody who proves the key of that number at a free port.
+/// A server at a free port that proves the key of that number; gives its address.
 async fn listen(number: u8) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -65,9 +65,9 @@ fn at(endpoint: &str) -> Hello {
     }
 }
 
-/// Where a worker says that it is, nobody answers, somebody who is no worker, one who hangs up at
-/// once, one who never answers, or another worker: what it is told is the same, and comes as late,
-/// so that nobody can look for open ports with it.
+/// At the address that a worker gives there is nobody, a server that is no worker, one that hangs
+/// up at once, one that never answers, or another worker. It is told the same in all cases, after
+/// the same time, so that nobody can scan for open ports through the coordinator.
 #[tokio::test]
 async fn a_worker_learns_of_its_address_only_that_it_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ async fn a_worker_learns_of_its_address_only_that_it_is_not_there() {
     }
 }
 
-/// The first who gives an address does not keep it from the one that is there.
+/// The first worker to give an address does not keep it from the one that is there.
 #[tokio::test]
 async fn an_address_that_somebody_squats_goes_to_its_owner() {
     let folder = tempfile::tempdir().unwrap();

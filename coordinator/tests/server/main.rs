@@ -130,8 +130,8 @@ impl Line {
         self.up.send(signed.into()).await.unwrap();
     }
 
-    /// The next message, or nothing at the end of the session. Nobody listens where a made-up
-    /// worker says that it does: that it is told so is of no interest here.
+    /// The next message, or nothing at the end of the session. Skips [`ToWorker::Unreached`]:
+    /// nobody listens at the address of a made-up worker.
     async fn hear(&mut self) -> Option<ToWorker> {
         loop {
             let next = tokio::time::timeout(Duration::from_secs(10), self.down.next());

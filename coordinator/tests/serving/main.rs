@@ -18,7 +18,7 @@ use pool::{generation, ready, serve, served, until};
 
 const ALWAYS: u64 = 1 << 32;
 
-/// A pool of `workers` honest workers.
+/// A pool, and its workers in the order in which they joined.
 struct Pool {
     _folder: tempfile::TempDir,
     server: concord_coordinator::server::RunningServer,

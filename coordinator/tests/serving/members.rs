@@ -14,8 +14,8 @@ use super::pool::worker::{Nature, POISON, Wires, Worker};
 use super::pool::{expected, generation, read, serve, served, until};
 use super::{Pool, with};
 
-/// One liar among four workers that hold two stages, two of them standing by. Gives the pool once
-/// all is answered.
+/// One liar among three workers, two of which hold a stage, while the third stands by. Gives the
+/// pool once all is answered.
 async fn lied_to(lie: Lie) -> Pool {
     let natures = vec![with(lie), Nature::default(), Nature::default()];
     let mut pool = Pool::of(2, natures, 0).await;

@@ -75,7 +75,7 @@ fn those_that_have_the_layers_come_before_those_that_do_not() {
         .map(|(worker, _)| *worker)
         .collect();
     assert_eq!(idle.len(), 2);
-    // One of the two is there anew, and has nothing.
+    // One of the two has just come back, and has loaded nothing.
     let (fresh, ready) = (idle[1], idle[0]);
     let number = (1..=4).find(|number| id(*number) == fresh).unwrap();
     world.join(number, Role::Worker, 1 << 40);

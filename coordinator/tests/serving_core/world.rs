@@ -419,7 +419,7 @@ impl World {
     }
 }
 
-/// Two stages, with as many workers more as said.
+/// A pool of two stages and so many spare workers.
 pub fn pool(spares: u8) -> World {
     let mut world = World::new(model(2, 1, 2));
     for number in 1..=2 + spares {

@@ -1,4 +1,4 @@
-//! A core alone: what happens is said by hand, what is to be done is written down.
+//! A core alone: a test makes up its events, and its effects are recorded.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub struct Bare {
     pub sent: Vec<(SessionId, ToWorker)>,
     pub closed: Vec<SessionId>,
     pub probed: Vec<(SessionId, String)>,
-    /// What comes of a try of any address; none where tries are not answered.
+    /// The outcome of every try of an address; none where tries are not answered.
     pub tries: Option<Result<(), &'static str>>,
     /// Who is at the addresses that more than one give; others there prove nothing.
     pub holders: BTreeMap<String, WorkerId>,

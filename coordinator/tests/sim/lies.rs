@@ -18,13 +18,13 @@ pub enum Kind {
     ForgedClaim,
     /// A tensor sent and another claimed.
     OtherActivation,
-    /// So with a sum.
+    /// A sum sent and another claimed.
     OtherSum,
     /// A claim to have received what nobody sent.
     OtherInput,
-    /// A leaf too few.
+    /// A leaf is missing.
     MissingLeaf,
-    /// A norm that is none of the gradient.
+    /// A norm that is not that of the gradient.
     WrongNorm,
     /// Silence, but for the heartbeats, before the gradients are sent.
     SilentForward,

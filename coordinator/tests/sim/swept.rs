@@ -1,4 +1,5 @@
-//! Blobs that are deleted because no job needs them any more; and that no worker is sent to one.
+//! Deletes blobs that no job needs any more, as a coordinator does. `effects.rs` checks that no
+//! worker is sent to one of them.
 
 use std::collections::BTreeSet;
 

@@ -98,7 +98,7 @@ pub struct World {
     /// How many layers workers have memory for, whatever they announce.
     pub rooms: BTreeMap<WorkerId, u32>,
     pub links: Links,
-    /// Where wanted, all that was persisted.
+    /// All that was persisted, if a test wants it.
     pub transactions: Option<Vec<Vec<Change>>>,
 }
 
@@ -153,7 +153,7 @@ impl World {
         self.apply(CoreEvent::Asked { call, question });
     }
 
-    /// Starts anew, so that what is persisted at the submission is seen.
+    /// Starts anew, so that what was changed since [`Self::new`] holds from the submission on.
     pub fn replay_submission(&mut self) {
         self.memory = Memory::default();
         self.swept = Swept::default();

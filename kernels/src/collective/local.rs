@@ -1,4 +1,4 @@
-//! Ranks that are threads of one process, on any devices: what is shared goes through the host.
+//! Ranks that are threads of one process, on any devices: they exchange data through the host.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -21,10 +21,11 @@ struct Meeting {
 
 #[derive(Default)]
 struct State {
-    /// What has been brought to the meeting under way, widened to 64 bits.
+    /// The sum or maximum of what the ranks have brought to this meeting so far, widened to 64
+    /// bits.
     brought: Option<Vec<i64>>,
     arrived: usize,
-    /// Meetings that are over.
+    /// How many meetings are over.
     meetings: u64,
     result: Arc<Vec<i64>>,
     /// The first rank that left.
@@ -47,7 +48,7 @@ pub fn group(ranks: usize) -> Vec<LocalRank> {
 }
 
 impl LocalRank {
-    /// Brings elements, waits for those of all ranks, and gives what they come to.
+    /// Brings elements, waits for those of all ranks, and returns the combined result.
     fn meet(&self, own: Vec<i64>, add: fn(i64, i64) -> i64) -> Result<Arc<Vec<i64>>, KernelError> {
         let mut state = self.meeting.lock();
         let number = state.meetings;

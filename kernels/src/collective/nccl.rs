@@ -19,7 +19,7 @@ const INT64: c_int = 4;
 const SUM: c_int = 0;
 const MAX: c_int = 2;
 
-/// What a group is known by: `ncclUniqueId`.
+/// The id of a group: `ncclUniqueId`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct GroupId([c_char; 128]);
@@ -40,12 +40,12 @@ struct Functions {
         *mut c_void,
     ) -> c_int,
     comm_destroy: unsafe extern "C" fn(Communicator) -> c_int,
-    /// Where they are: it stays.
+    /// Keeps the functions loaded.
     _library: Library,
 }
 
 impl Functions {
-    /// NCCL of this machine, loaded once; none where it has none.
+    /// NCCL of this machine, loaded once; `None` where it is not installed.
     fn of_machine() -> Option<&'static Self> {
         static FOUND: OnceLock<Option<Functions>> = OnceLock::new();
         FOUND
@@ -86,7 +86,7 @@ unsafe impl Send for NcclRank {}
 unsafe impl Sync for NcclRank {}
 
 impl NcclRank {
-    /// An id for a new group; none where this machine has no NCCL.
+    /// An id for a new group; `None` where this machine has no NCCL.
     ///
     /// # Errors
     /// [`KernelError::Collective`] where NCCL gives none.
@@ -102,7 +102,8 @@ impl NcclRank {
         Ok(Some(id))
     }
 
-    /// Joins the group; returns when all ranks have. None for a GPU that NCCL cannot drive.
+    /// Joins the group, and returns when all ranks have joined; `None` for a GPU that NCCL cannot
+    /// drive.
     ///
     /// # Errors
     /// [`KernelError::Collective`] where NCCL refuses, [`KernelError::Cuda`] where the GPU is lost.
@@ -187,7 +188,7 @@ impl Drop for NcclRank {
     }
 }
 
-/// 0, or 7 for what is under way, is no refusal.
+/// Accepts the statuses 0 (success) and 7 (in progress).
 fn accepted(what: &str, status: c_int) -> Result<(), KernelError> {
     match status {
         0 | 7 => Ok(()),

@@ -1,4 +1,4 @@
-//! Products that devices share, against the same product on the CPU.
+//! Compares products that devices share with the same product on the CPU.
 
 use super::nccl::NcclRank;
 use super::{Collective, LocalRank, group};

@@ -90,7 +90,7 @@ pub(super) fn variants() -> [(AttentionShape, bool); 7] {
     ]
 }
 
-/// A sink a head, where there are some.
+/// One sink per head, for cases with sinks.
 pub(super) fn sinks_of(
     device: &Device,
     input: &CaseInput,

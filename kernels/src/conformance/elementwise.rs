@@ -1,4 +1,4 @@
-//! Sums and scaled sums, biases with their gradients, and what is done before hashing.
+//! Sums and scaled sums, biases with their gradients, and the canonical form before hashing.
 
 use super::{CaseInput, OperationCase, Outputs, values};
 use crate::reference::tree::Atoms;
@@ -43,7 +43,7 @@ fn bias_gradient(
     values([device.bias_gradient(&dy, &Atoms::new(sequences, len))?])
 }
 
-/// Negative zeros go; the first number that is none is named, with its tensor.
+/// Negative zeros become +0; the first NaN or infinity is named, with its tensor.
 fn canonicalise(device: &Device, input: &CaseInput) -> Result<Outputs, KernelError> {
     let mut tensors = (0..8)
         .map(|i| device.place(input.tensor(43 + i, &[100 + 7 * i as usize])?))

@@ -3,7 +3,7 @@
 use crate::rng::Philox;
 use crate::{KernelError, Tensor};
 
-/// What numbers are drawn.
+/// Which kind of numbers is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputKind {
     /// Magnitudes near 1, some zeros of both signs, some outliers.
@@ -34,7 +34,7 @@ impl CaseInput {
         Self { seed, kind }
     }
 
-    /// A tensor of the given shape; each `stream` is another.
+    /// A tensor of the given shape; each `stream` gives another one.
     ///
     /// # Errors
     /// None in practice: the elements fill the shape.

@@ -35,7 +35,8 @@ pub(super) fn cases() -> Vec<OperationCase> {
     runs.into_iter().map(case).collect()
 }
 
-/// The sequence as it grows; on the reference at once, so that both must agree with the whole.
+/// The sequence in chunks of `chunk` tokens; on the reference as a whole, so that chunks must agree
+/// with it.
 fn cached(
     device: &Device,
     input: &CaseInput,

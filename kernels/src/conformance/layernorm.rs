@@ -1,4 +1,4 @@
-//! Norms that take the mean off.
+//! Norms that subtract the mean.
 
 use super::{CaseInput, CaseSize, OperationCase, Outputs, values};
 use crate::reference::tree::Atoms;

@@ -57,7 +57,7 @@ pub struct Difference {
     pub output: usize,
     /// Which element of it.
     pub index: usize,
-    /// What the device gave, or nothing where it gave fewer elements.
+    /// What the device gave, or `None` where it gave fewer elements.
     pub got: Option<f32>,
     /// What the reference gave.
     pub expected: Option<f32>,
@@ -76,7 +76,7 @@ impl OperationCase {
         }
     }
 
-    /// What `device` makes of the input that `draw` gives.
+    /// The outputs of `device` for `input`.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

@@ -1,4 +1,4 @@
-//! Draws: from one row, and from several with biases and with tokens that are allowed.
+//! Draws: from one row, and from several rows with biases and with only some tokens allowed.
 
 use super::{CaseInput, CaseSize, OperationCase, Outputs};
 use crate::reference::sample::{Candidates, RowSample, Sampling};
@@ -25,7 +25,7 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
     cases
 }
 
-/// What is sampled from has been found to be finite, and stays so.
+/// Spreads numbers out but keeps them finite: logits are checked before they are sampled from.
 fn spread(numbers: Vec<f32>) -> Vec<f32> {
     let wider = |v: f32| if v.abs() < 1e30 { v * 8.0 } else { v };
     numbers.into_iter().map(wider).collect()

@@ -148,7 +148,7 @@ fn plain_row(x: &[f32], precision: Precision, q: &mut [i16]) -> i32 {
     exp
 }
 
-/// Codes a row whose products with their powers of two are ordinary in f32; none of another row.
+/// Codes a row whose products with their powers of two are ordinary in f32; `None` for other rows.
 #[inline(always)]
 fn narrow_row(x: &[f32], narrow: &[f32], precision: Precision, q: &mut [i16]) -> Option<i32> {
     let scaled = || x.iter().zip(narrow).map(|(&v, &f)| v * f);

@@ -10,7 +10,7 @@ use crate::rng::Philox;
 /// Bits of a digit of the sort.
 const DIGIT: u32 = 11;
 
-/// The index of the logit that is drawn at `position`; none out of none.
+/// The index of the logit that is drawn at `position`; `None` if there are no logits.
 pub fn choose(isa: Isa, logits: &[f32], sampling: &Sampling, position: u64) -> Option<usize> {
     if logits.is_empty() {
         return None;
@@ -30,7 +30,7 @@ pub fn choose(isa: Isa, logits: &[f32], sampling: &Sampling, position: u64) -> O
     Some(index(sorted[rank]))
 }
 
-/// The first with which the sum of the weights satisfies.
+/// The first index at which the running sum of the weights satisfies the condition.
 fn first(weights: &[f32], mut satisfies: impl FnMut(f32) -> bool) -> Option<usize> {
     let mut sum = 0.0;
     weights.iter().position(|weight| {
@@ -40,7 +40,7 @@ fn first(weights: &[f32], mut satisfies: impl FnMut(f32) -> bool) -> Option<usiz
 }
 
 per_isa! {
-    /// Logits to probabilities, but for a factor.
+    /// Turns logits into probabilities that are not yet normalised.
     fn weigh(logits: &mut [f32], temperature: f32) = weigh_body
 }
 
@@ -59,7 +59,7 @@ fn weigh_body(logits: &mut [f32], temperature: f32) {
     logits.iter_mut().for_each(|v| *v = exp2(*v - max));
 }
 
-/// What sorts before: the larger weight (as [`f32::total_cmp`] has it), then the lower index.
+/// A key that sorts the larger weight first (by [`f32::total_cmp`]), then the lower index.
 fn key(weight: f32, index: usize) -> u64 {
     let bits = weight.to_bits();
     let sign = ((bits as i32) >> 31) as u32;

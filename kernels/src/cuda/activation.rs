@@ -9,7 +9,8 @@ const fn kernel(name: &'static str) -> Kernel {
     Kernel { module, name }
 }
 
-/// How the kernels know an activation: its number, and the two numbers that one of them has.
+/// An activation as the kernels take it: its number, then alpha and limit, which only clamped
+/// SwiGLU has.
 fn kind(act: Activation) -> (u32, f32, f32) {
     match act {
         Activation::Silu => (0, 0.0, 0.0),

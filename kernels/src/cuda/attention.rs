@@ -102,7 +102,7 @@ impl Codes {
 
 /// Where keys and values lie.
 enum Keys<'a> {
-    /// In one run a sequence.
+    /// Each sequence in one piece.
     Dense { k: Codes, v: Codes },
     /// In pages of one sequence, two addresses each.
     Paged(&'a Slice<u64>),
@@ -261,7 +261,7 @@ impl Attend<'_> {
         let heads = shape.heads;
         let rows = part.sequences * part.count * heads;
         let slots = cut.slots as usize;
-        // A softmax over all keys in one slot needs no place of its own.
+        // If one slot has all keys, its softmax is written where the result goes.
         let part_out = if slots == 1 && part.count == self.run.tokens {
             let first = part.first_sequence * part.count * heads;
             self.out.part(first * shape.head_dim, rows * shape.head_dim)
@@ -403,7 +403,7 @@ mod tests {
             Ok(vec![out.out.into_values()?, out.sum.into_values()?])
         };
         let expected = run(&Device::cpu(1), 0).unwrap();
-        // 96 bytes a token and a slot: parts of 512 and of 20 tokens, and of single sequences.
+        // 96 bytes per token and slot: parts of 512 and of 20 tokens, and of single sequences.
         for workspace in [1 << 16, 4_000, 250_000] {
             let got = run(&Device::Cuda(cuda.clone()), workspace).unwrap();
             assert_eq!(difference(&got, &expected), None, "{workspace} bytes");

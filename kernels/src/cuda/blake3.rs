@@ -17,8 +17,8 @@ const CHUNK: usize = 1_024;
 /// Chaining values that one block of the tree takes in.
 const LEAVES: usize = 256;
 
-/// The digest of `prefix` and the elements as little-endian bytes, in the mode that derives keys.
-/// Waits.
+/// The digest of `prefix` and the elements as little-endian bytes, in BLAKE3's key-derivation mode.
+/// Waits for the GPU.
 pub(crate) fn derived(x: &Slice<f32>, context_key: &[u8; 32], prefix: &[u8]) -> Result<[u8; 32]> {
     let cuda = x.cuda();
     let bytes = prefix.len() + 4 * x.len();

@@ -52,12 +52,12 @@ pub(crate) fn rows(
 /// The columns of each atom, coded: of atom t row c is column c of the atom's tokens.
 #[derive(Debug)]
 pub(crate) struct CodedAtoms {
-    /// Codes `[atoms, cols, stride]`; of a row as many are used as the atom has tokens.
+    /// Codes `[atoms, cols, stride]`; a row uses as many as the atom has tokens.
     q: Slice<i16>,
     /// Exponents `[atoms, cols]`.
     exp: Slice<i32>,
     cols: usize,
-    /// Distance of two rows.
+    /// Distance between two rows, in elements.
     pub(crate) stride: usize,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn atoms(
     Ok(coded)
 }
 
-/// The codes of the rows of `x`, seen as rows of `cols` elements, at exponents that are given.
+/// Codes the rows of `x`, seen as rows of `cols` elements, with given exponents.
 pub(crate) fn rows_at(
     cuda: &Cuda,
     x: &Slice<f32>,

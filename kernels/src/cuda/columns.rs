@@ -1,4 +1,4 @@
-//! Columns of a matrix that holds several side by side.
+//! Columns of a matrix in which several matrices stand side by side.
 
 use super::grids::over_rows;
 use super::{Cuda, Kernel, Result, Slice, arguments};

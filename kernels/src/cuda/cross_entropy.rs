@@ -29,9 +29,9 @@ pub(crate) fn forward(
     Ok(losses)
 }
 
-/// Takes the decoded row of the head's weight at each token's target off the token's row of dx
-/// `[tokens, hidden]`, times the token's share where there are any. The weight is its codes
-/// `[vocab, hidden]`, its exponents `[vocab]` and hidden.
+/// From each token's row of dx `[tokens, hidden]` subtracts the decoded row of the head's weight at
+/// its target, times its share where there are shares. The weight is its codes `[vocab, hidden]`,
+/// its exponents `[vocab]` and hidden.
 pub(crate) fn take_rows(
     cuda: &Cuda,
     dx: &Slice<f32>,
@@ -51,9 +51,9 @@ pub(crate) fn take_rows(
     )
 }
 
-/// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each
-/// token, in order, its input x `[tokens, width]` off the row of its target, times the token's
-/// share where there are any.
+/// Subtracts the one-hot part from the gradient dw `[vocab, width]` of the head's weight: for each
+/// token, in order, its input x `[tokens, width]` from the row of its target, times its share where
+/// there are shares.
 pub(crate) fn take_targets(
     cuda: &Cuda,
     dw: &Slice<f32>,

@@ -1,4 +1,4 @@
-//! NVIDIA's own products, where the machine has cuBLAS: what ours are timed against. No result of
+//! NVIDIA's own products, where the machine has cuBLAS: ours are timed against them. No result of
 //! Concord comes from here.
 
 use std::ffi::{c_int, c_void};
@@ -75,8 +75,8 @@ impl MatrixKind {
         }
     }
 
-    /// Random numbers of magnitude 1 to 2, or bytes: how fast a card is hangs on how many bits
-    /// flip.
+    /// Random numbers of magnitude 1 to 2, or random bytes: the speed of a card depends on how many
+    /// bits flip.
     fn numbers(self, seed: u64, len: usize) -> Vec<u8> {
         let stream = Philox::new(seed, 0);
         let word = |i: u64| stream.words(i)[0];
@@ -270,7 +270,7 @@ impl fmt::Debug for Cublas {
 
 type Create = unsafe extern "C" fn(*mut Handle) -> c_int;
 
-/// The functions of the library; none where it lacks one.
+/// The functions of the library; `None` where it lacks one of them.
 ///
 /// # Safety
 /// The library is cuBLAS, and outlives the functions.

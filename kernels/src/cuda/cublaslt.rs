@@ -1,6 +1,6 @@
 //! cuBLASLt's products of bytes, where the machine has the library: on sm_90 and later it reaches
 //! tensor cores by instructions that our kernels do not use. Sums of products of bytes are exact,
-//! so they are the same bits.
+//! so the bits are the same.
 
 use std::ffi::c_void;
 use std::fmt;
@@ -12,7 +12,7 @@ use cudarc::cublaslt::{result, sys};
 use super::{Cuda, CudaError, Result, Slice};
 use crate::gpu::{ByteProducts, ProductShape};
 
-/// The value of `cublasOperation_t` for a turned matrix.
+/// The value of `cublasOperation_t` for a transposed matrix.
 static TURNED: i32 = 1;
 
 /// cuBLASLt on one GPU.
@@ -57,7 +57,8 @@ impl ByteProducts for CublasLt {
         sums: &Slice<i32>,
         adds: bool,
     ) -> std::result::Result<(), CudaError> {
-        // By columns, as cuBLASLt counts, this is sums^T = b a^T: b is given turned.
+        // In column-major order, as cuBLASLt counts, this is sums^T = b a^T: b is passed as
+        // transposed.
         let product = Product::new(shape).map_err(refused)?;
         let (alpha, beta) = (1i32, i32::from(adds));
         let at = |address: u64| address as usize as *const c_void;

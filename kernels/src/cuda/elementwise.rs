@@ -1,5 +1,5 @@
-//! Sums and scaled sums, what is done before a tensor leaves, and the elementary functions of
-//! [`crate::math`] over arrays.
+//! Sums and scaled sums, the canonical form that a tensor takes before it leaves the GPU, and the
+//! elementary functions of [`crate::math`] over arrays.
 
 use super::grids::{over, over_rows};
 use super::reduce::tree;
@@ -138,7 +138,7 @@ pub(crate) fn bias_gradient(
 }
 
 /// Turns every -0 into +0, in place, and finds the first element that is not finite, in the first
-/// tensor that has one. One wait for all.
+/// tensor that has one. Waits once for all tensors.
 pub(crate) fn canonicalise(cuda: &Cuda, tensors: &[Slice<f32>]) -> Result<Option<NotFinite>> {
     let found = cuda.upload(&vec![u64::MAX; tensors.len()])?;
     for (index, x) in tensors.iter().enumerate().filter(|(_, x)| !x.is_empty()) {

@@ -41,8 +41,8 @@ pub(crate) fn backward(
     Ok(gradient)
 }
 
-/// Takes the rows of x `[tokens, hidden]`, times their shares where there are any, off the rows of
-/// dw `[vocab, hidden]` at their targets, by rising position.
+/// Subtracts the rows of x `[tokens, hidden]`, times their shares where there are shares, from the
+/// rows of dw `[vocab, hidden]` at their targets, by rising position.
 pub(super) fn take(
     cuda: &Cuda,
     dw: &Slice<f32>,
@@ -66,8 +66,9 @@ struct Chains<'a> {
 }
 
 impl Chains<'_> {
-    /// Runs `kernel`, whose first token of each id walks the others: `rows` `[tokens, hidden]`, and
-    /// what else its arguments begin with, go into `table` `[vocab, hidden]`.
+    /// Runs the kernel `by`, in which the first token of each id walks the others, and which writes
+    /// to `table` `[vocab, hidden]`. Its arguments begin with `rows`: `[tokens, hidden]`, and what
+    /// else it takes.
     fn walk(&self, cuda: &Cuda, by: Kernel, rows: &[Argument], table: &Slice<f32>) -> Result<()> {
         let (tokens, hidden) = (self.ids.len(), self.hidden);
         if tokens * hidden == 0 {

@@ -85,7 +85,7 @@ pub(crate) fn combine_backward(
             cols as u32,
             per_token as u32,
         ];
-        // A warp a row.
+        // One warp per row.
         let grid = Grid::new(blocks(cuda, slots.len().div_ceil(8)), 256);
         cuda.launch(kernel("experts_combine_backward"), grid, arguments)?;
     }

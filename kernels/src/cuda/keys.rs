@@ -19,7 +19,7 @@ pub struct GpuKeys {
     precision: Precision,
     tokens: usize,
     pages: Vec<Page>,
-    /// Two addresses a page, of its codes and of its exponents: here and on the GPU.
+    /// Two addresses per page, of its codes and of its exponents: here and on the GPU.
     addresses: Vec<u64>,
     table: Slice<u64>,
 }
@@ -56,7 +56,7 @@ impl GpuKeys {
         self.precision
     }
 
-    /// Two addresses a page, as kernels take them.
+    /// Two addresses per page, as kernels take them.
     pub(crate) fn table(&self) -> &Slice<u64> {
         &self.table
     }

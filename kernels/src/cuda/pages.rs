@@ -25,7 +25,7 @@ struct Layer {
     exps: Slice<i32>,
 }
 
-/// Two addresses a page, of its codes and of its exponents, of the pages of several runs.
+/// Two addresses per page, of its codes and of its exponents, of the pages of several runs.
 pub(crate) struct Tables {
     all: Slice<u64>,
     /// Where each run begins, and how many addresses it has.

@@ -1,5 +1,5 @@
-//! What a GPU can reach: integer products out of registers, and copies. Rates of operations are
-//! measured against these.
+//! The peak rates of a GPU: integer products out of registers, and copies. Rates of operations are
+//! compared with these.
 
 use std::fmt;
 

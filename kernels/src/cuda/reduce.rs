@@ -9,14 +9,14 @@ const fn kernel(name: &'static str) -> Kernel {
     Kernel { module, name }
 }
 
-/// `sum(x)`. Waits.
+/// `sum(x)`. Waits for the GPU.
 pub(crate) fn sum(cuda: &Cuda, x: &Slice<f32>) -> Result<f32> {
     let tensors = std::slice::from_ref(x);
     let sums = segments_in_order(cuda, kernel("reduce_segments"), tensors)?;
     Ok(sums[0])
 }
 
-/// `sum(x^2)` of each tensor. One wait for all.
+/// `sum(x^2)` of each tensor. Waits once for all of them.
 pub(crate) fn sum_squares(cuda: &Cuda, tensors: &[Slice<f32>]) -> Result<Vec<f32>> {
     if tensors.is_empty() {
         return Ok(Vec::new());

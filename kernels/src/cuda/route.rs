@@ -1,4 +1,4 @@
-//! The choice of experts by a router, on a GPU: a warp a token.
+//! The choice of experts by a router, on a GPU: one warp per token.
 
 use super::grids::blocks;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};

@@ -13,7 +13,8 @@ const DRAW: Kernel = Kernel {
     name: "sample_draw",
 };
 
-/// The token at `position` of a stream, from logits `[vocab]`; 0 where there are none. Waits.
+/// The token at `position` of a stream, from logits `[vocab]`; 0 where there are none. Waits for
+/// the GPU.
 pub(crate) fn draw(
     cuda: &Cuda,
     logits: &Slice<f32>,
@@ -40,7 +41,7 @@ pub(crate) fn draw_rows(
     Ok(cuda.download(&tokens)?)
 }
 
-/// Puts the token of logits `[vocab]` into `token`, which keeps what it has where there are none.
+/// Puts the token of logits `[vocab]` into `token`, which stays as it is if there are no logits.
 fn put_token(
     cuda: &Cuda,
     logits: &Slice<f32>,

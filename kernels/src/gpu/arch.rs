@@ -45,8 +45,8 @@ impl CodeTarget {
         }
     }
 
-    /// The machine code for a card of compute capability `major.minor`; none for a card below 6.1,
-    /// which lacks the integer dot product.
+    /// The machine code for a card of compute capability `major.minor`; `None` for a card below
+    /// 6.1, which lacks the integer dot product.
     ///
     /// Cards that have a target of their own run it, and 10.3 and 12.1 run the code of 10.0 and
     /// 12.0. Every other card gets code of its own, made when it is first used: machine code does

@@ -16,8 +16,8 @@ pub(crate) struct ProductShape {
 /// Exact products of bytes, with sums of 32 bits.
 pub(crate) trait ByteProducts: fmt::Debug + Send + Sync {
     /// `sums[m][n] = sum_k a[m][k] * b[n][k]`, added to what is there where `adds`. The sizes are
-    /// multiples of 32, rows lie one behind the other. What it puts into the stream of `cuda` comes
-    /// after the launches so far.
+    /// multiples of 32, and rows follow each other without gaps. What it puts into the stream of
+    /// `cuda` comes after the launches so far.
     ///
     /// # Errors
     /// [`CudaError::Call`] where the library refuses.

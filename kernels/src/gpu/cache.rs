@@ -11,7 +11,7 @@ use super::arch::CodeTarget;
 use super::modules::ModuleSource;
 use super::nvrtc::OPTIONS;
 
-/// The variable that names the folder of what Concord keeps between runs.
+/// The environment variable that names the folder in which Concord keeps files between runs.
 pub const FOLDER_VARIABLE: &str = "CONCORD_CACHE";
 
 /// First bytes of every file, with the version of what follows.
@@ -20,17 +20,18 @@ const MAGIC: &[u8; 16] = b"concord kernels1";
 /// Bytes of a digest.
 const DIGEST: usize = 32;
 
-/// A folder of machine code, a file for each module and target. A file says what it was made of and
-/// ends with a digest of itself: what is stale, cut off or changed is not taken, and is written
-/// anew.
+/// A folder of machine code, a file for each module and target. A file names what it was made of
+/// and ends with a digest of itself: a stale, truncated or changed file is not used, and is written
+/// again.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// None where the machine has no place for it.
+    /// `None` where no folder is known to keep it in.
     folder: Option<PathBuf>,
 }
 
 impl Cache {
-    /// `kernels` in the folder that [`FOLDER_VARIABLE`] names, or else in `~/.cache/concord`.
+    /// `kernels` in the folder that [`FOLDER_VARIABLE`] names, or else in `$XDG_CACHE_HOME/concord`
+    /// or `~/.cache/concord`.
     pub fn usual() -> Self {
         let set = |name: &str| {
             env::var_os(name)
@@ -61,8 +62,8 @@ impl Cache {
         }
     }
 
-    /// The code that was kept for `source` as it is now; none where the file is absent or not
-    /// whole.
+    /// The code that was kept for `source` as it is now; `None` where the file is absent, stale or
+    /// damaged.
     pub(super) fn read(&self, source: &ModuleSource, target: CodeTarget) -> Option<Vec<u8>> {
         let mut file = fs::read(self.file(source, target)?).ok()?;
         let (content, digest) = file.split_at_checked(file.len().checked_sub(DIGEST)?)?;
@@ -77,8 +78,7 @@ impl Cache {
         Some(file.drain(end - code..end).collect())
     }
 
-    /// Keeps `code`. A cache that cannot be written is none: the code is then compiled at every
-    /// start.
+    /// Keeps `code`. If the cache cannot be written, the code is compiled at every start.
     pub(super) fn write(&self, source: &ModuleSource, target: CodeTarget, code: &[u8]) {
         if let Some(file) = self.file(source, target) {
             let mut content = MAGIC.to_vec();
@@ -86,7 +86,7 @@ impl Cache {
             content.extend(code);
             let digest = blake3::hash(&content);
             content.extend(digest.as_bytes());
-            // Nothing is lost with it but time: see above.
+            // A failure costs only time: see above.
             let _ = replace(&file, &content);
         }
     }
@@ -125,7 +125,7 @@ fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let beside = file.with_extension(format!("{}-{number}.part", process::id()));
     let written = fs::write(&beside, content).and_then(|()| fs::rename(&beside, file));
     if written.is_err() {
-        // A part that stays would fill the disk start by start.
+        // If it stayed, every start would leave one more on the disk.
         let _ = fs::remove_file(&beside);
     }
     written

@@ -1,4 +1,4 @@
-//! What a GPU is asked for: the few calls that everything above stands on.
+//! The interface to a GPU: the few calls that everything above is built on.
 //!
 //! [`Cuda`](super::Cuda) reaches the GPU through this trait alone, so the same operations run on an
 //! NVIDIA card, on the emulated one, and on the fakes of tests.
@@ -21,7 +21,7 @@ pub struct DeviceAddress(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimeMark(pub u64);
 
-/// What a GPU is. Nothing of it changes while it is open.
+/// The properties of a GPU. They do not change while it is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
     /// What its maker calls it, such as "NVIDIA A100-SXM4-80GB".
@@ -48,7 +48,7 @@ pub struct Properties {
 /// # Errors
 /// Once the GPU is lost, every call gives [`CudaError::Lost`].
 pub trait Driver: Send + Sync {
-    /// What it is.
+    /// Its properties.
     fn properties(&self) -> &Properties;
 
     /// Whether the pool may round sizes up and keep what was freed.
@@ -65,11 +65,11 @@ pub trait Driver: Send + Sync {
     /// How much memory it has.
     fn memory(&self) -> DriverResult<DeviceMemory>;
 
-    /// `bytes` (more than 0) of memory, aligned to 256 bytes, of any content; none where it has run
-    /// out.
+    /// `bytes` (more than 0) of memory, aligned to 256 bytes, with any content; `None` where it has
+    /// run out.
     fn alloc(&self, bytes: usize) -> DriverResult<Option<DeviceAddress>>;
 
-    /// Gives an allocation back, once the work put into the stream so far is done with it.
+    /// Frees an allocation, once the work put into the stream so far is done with it.
     fn free(&self, address: DeviceAddress) -> DriverResult<()>;
 
     /// Fills `bytes` at `to` with `byte`.

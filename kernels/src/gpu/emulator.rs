@@ -1,8 +1,8 @@
 //! A GPU that is emulated on the CPU: the kernels of `kernels/cuda/*.cu`, compiled for the host.
 //!
 //! It gives the bits of a GPU and finds what a GPU would let pass: an access out of range, a
-//! barrier that some threads miss, lanes that disagree, a result that hangs on the order of threads
-//! or blocks. It is for tests: nothing about it is quick.
+//! barrier that some threads miss, lanes that disagree, a result that depends on the order of
+//! threads or blocks. It is for tests, and slow.
 
 mod library;
 #[cfg(test)]
@@ -32,7 +32,7 @@ pub enum Turns {
     Shuffled(u64),
 }
 
-/// What GPU to emulate.
+/// Which GPU to emulate.
 #[derive(Clone, Copy, Debug)]
 pub struct EmulatorOptions {
     /// The architecture whose kernels it runs.
@@ -43,7 +43,7 @@ pub struct EmulatorOptions {
     pub turns: Turns,
     /// The number of launches after which it is lost.
     pub lost_after: Option<u64>,
-    /// How many multiprocessors it says that it has: grids are sized by it.
+    /// How many multiprocessors it reports: the sizes of grids depend on it.
     pub multiprocessors: u32,
 }
 
@@ -131,7 +131,7 @@ struct State {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the locks guard is whole whenever something can panic.
+    // The state behind these locks is consistent at every point that can panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -186,7 +186,7 @@ impl Emulator {
         Ok(state)
     }
 
-    /// Why a launch is not one of the kernel's, where it is not.
+    /// Why the kernel cannot be launched like this, if it cannot.
     fn refusal(&self, threads_max: u32, grid: Grid) -> Option<String> {
         let [x, y, z] = grid.blocks;
         let shared_max = self.properties.shared_memory_max;
@@ -220,8 +220,8 @@ impl Driver for Emulator {
         &self.properties
     }
 
-    /// Every allocation has its exact size and freed memory is gone at once, so that what a kernel
-    /// does outside of either is found.
+    /// Every allocation has its exact size and freed memory is unmapped at once, so that every
+    /// access outside of live memory is found.
     fn is_pooled(&self) -> bool {
         false
     }
@@ -245,7 +245,7 @@ impl Driver for Emulator {
     }
 
     fn free(&self, address: DeviceAddress) -> DriverResult<()> {
-        // Also of a lost GPU: the memory is the host's.
+        // Even on a lost GPU: the memory is the host's.
         lock(&self.state).memory.free(address)
     }
 

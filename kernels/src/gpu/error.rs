@@ -106,10 +106,10 @@ pub enum CudaError {
         card: String,
         /// What multiplied.
         engine: String,
-        /// Which element of which product, what came out and what should have.
+        /// Which element of which product, what came out, and what was expected.
         case: String,
     },
-    /// A launch that is not one of the kernel's.
+    /// A launch that the kernel does not allow.
     #[error(
         "kernel {module}::{name} cannot be launched: {reason}. This is an error in Concord: please \
          report it"

@@ -1,4 +1,4 @@
-//! Machine code of the kernels: carried along, kept on disk, or compiled on first use.
+//! Machine code of the kernels: in the binary, cached on disk, or compiled on first use.
 
 use miniz_oxide::inflate::decompress_to_vec;
 
@@ -23,14 +23,14 @@ pub fn sources() -> &'static [ModuleSource] {
     SOURCES
 }
 
-/// Version of the NVRTC that made the code that this binary carries; none where it carries none.
+/// Version of the NVRTC that made the code in this binary; `None` where the binary has no code.
 pub fn nvrtc_version() -> Option<(i32, i32)> {
     NVRTC_VERSION
 }
 
-/// What each kernel takes on each target that this binary carries code for. A line each: module,
-/// kernel, target, registers of a thread, bytes of static shared memory of a block, bytes of spill
-/// stores and of spill loads of a thread.
+/// The resources of each kernel on each target that this binary has code for, one line each:
+/// module, kernel, target, registers of a thread, bytes of static shared memory of a block, bytes
+/// of spill stores and of spill loads of a thread.
 pub fn resources() -> &'static str {
     RESOURCES
 }
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// No binary carries code for it, and every NVRTC makes it.
+    /// No binary carries code for this target, and every NVRTC can compile for it.
     const MODULE: &str = "rope";
 
     fn target() -> CodeTarget {
@@ -131,7 +131,7 @@ mod tests {
             code
         );
         assert_eq!(fs::read(&file).expect("it is kept").len(), kept.len());
-        // What is whole is taken as it is.
+        // An undamaged file is used as it is.
         let source = SOURCES
             .iter()
             .find(|s| s.module == MODULE)

@@ -1,4 +1,4 @@
-//! What a launch is made of: the kernel, its grid, its arguments.
+//! The parts of a launch: the kernel, its grid, its arguments.
 
 use std::marker::PhantomData;
 
@@ -44,7 +44,7 @@ impl Grid {
         self
     }
 
-    /// With `bytes` of dynamic shared memory a block.
+    /// With `bytes` of dynamic shared memory per block.
     pub const fn shared(mut self, bytes: u32) -> Self {
         self.shared = bytes;
         self

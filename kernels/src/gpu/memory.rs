@@ -19,7 +19,7 @@ pub enum MemoryPurpose {
     KeyValues,
     /// What operations need while they run: where no purpose is named.
     Workspace,
-    /// What is on its way to the host or from it.
+    /// Buffers for copies to and from the host.
     Staging,
 }
 
@@ -60,7 +60,7 @@ thread_local! {
 #[must_use = "the account ends when the guard is dropped"]
 pub struct PurposeScope {
     before: MemoryPurpose,
-    /// The account is its thread's.
+    /// The account belongs to its thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -104,7 +104,7 @@ pub struct MemoryReport {
     pub peak: u64,
     /// The most that the pool may hold, in use or kept.
     pub limit: u64,
-    /// What the card has, all processes counted; none where it does not say any more.
+    /// Memory of the card, all processes counted; `None` where the card does not answer any more.
     pub device: Option<DeviceMemory>,
 }
 

@@ -8,8 +8,8 @@ use super::driver::{DeviceAddress, Driver, DriverResult};
 use super::error::CudaError;
 use super::memory::{MemoryPurpose, MemoryReport, PurposeScope};
 
-/// Allocations kept by size, over the driver's. Freed memory may go out again while earlier work
-/// still reads it: what the new owner does comes later in the one stream of work.
+/// Allocations of the driver, kept by size for reuse. Freed memory may be given out again while
+/// earlier work still reads it: what the new owner does comes later in the one stream of work.
 #[derive(Debug)]
 pub(super) struct MemoryPool {
     state: Mutex<State>,
@@ -82,7 +82,7 @@ impl MemoryPool {
         let mut state = self.state();
         state.held[taken.purpose as usize] -= taken.size as u64;
         if !driver.is_pooled() {
-            // Refused by none but a lost GPU, whose memory is gone.
+            // Only a lost GPU refuses, and its memory is gone.
             drop(driver.free(taken.address));
             return;
         }
@@ -162,8 +162,8 @@ impl State {
 }
 
 /// The size of the block that `bytes` are served from: a multiple of 256 up to 4 KiB, then eight
-/// steps to each power of two, so at most an eighth is lost; a size is met again by the next step
-/// of a job.
+/// steps to each power of two, so at most an eighth is wasted. Every step of a job asks for the
+/// same sizes, so blocks are reused.
 fn size_class(bytes: usize) -> usize {
     const LEAST: usize = 256;
     let bytes = bytes.max(1);

@@ -66,10 +66,10 @@ impl Drop for Gpu {
 /// How a GPU is opened.
 #[derive(Clone, Debug, Default)]
 pub struct CudaOptions {
-    /// The most bytes of its memory to hold; none for nearly all that is free when it is opened.
-    /// Two workers on one GPU need one each.
+    /// The most bytes of its memory to hold; `None` takes nearly all that is free when it is
+    /// opened. Two workers on one GPU need a limit each.
     pub memory_bytes: Option<u64>,
-    /// Where compiled kernels are kept; none for the usual place.
+    /// Where compiled kernels are kept; `None` for the usual place, see `Cache::usual`.
     pub cache: Option<PathBuf>,
 }
 
@@ -182,7 +182,7 @@ impl Cuda {
         self.0.driver.elapsed(start, end)
     }
 
-    /// Room for `len` elements of any content.
+    /// Room for `len` elements, with any content.
     pub(crate) fn alloc<T: Element>(&self, len: usize) -> DriverResult<Slice<T>> {
         let bytes = len.saturating_mul(size_of::<T>());
         let allocation = self.0.pool.take(&*self.0.driver, bytes)?;
@@ -237,7 +237,7 @@ impl Cuda {
         self.0.driver.copy(source, target, from.bytes())
     }
 
-    /// Parts `slice` from those that share its memory, by a copy: needed before a write in place.
+    /// Copies `slice` if others share its memory: needed before a write in place.
     pub(crate) fn unique<T: Element>(&self, slice: &mut Slice<T>) -> DriverResult<()> {
         if slice.is_shared() {
             let own = self.alloc(slice.len())?;

@@ -1,11 +1,11 @@
 //! The files of kernels.
 
-/// A file of kernels, as it was when this was built.
+/// A source file of kernels, as it was when the binary was built.
 #[derive(Debug)]
 pub struct ModuleSource {
     /// Its name, without `.cu`.
     pub module: &'static str,
-    /// What it says.
+    /// Its content.
     pub text: &'static str,
     /// Names and texts of the files that it includes.
     pub headers: &'static [(&'static str, &'static str)],

@@ -1,4 +1,5 @@
-//! NVRTC, NVIDIA's compiler as a library: found where it may lie, and asked for machine code.
+//! NVRTC, NVIDIA's compiler as a library: searched for in the usual places, and asked for machine
+//! code.
 //!
 //! The build script compiles this file too, to make the code that a release carries.
 
@@ -25,8 +26,8 @@ const NAMES: [&str; 5] = [
 ];
 
 /// What every kernel is compiled with, besides its target. Nothing is fused that the source does
-/// not fuse; functions without a mark are the device's. The last makes the log say what each kernel
-/// takes.
+/// not fuse; functions without an annotation are device functions. The last option makes the log
+/// list the resources of each kernel.
 pub const OPTIONS: [&str; 4] = [
     "--std=c++17",
     "--fmad=false",
@@ -37,7 +38,7 @@ pub const OPTIONS: [&str; 4] = [
 /// Why there is no machine code.
 #[derive(Debug, thiserror::Error)]
 pub enum NvrtcError {
-    /// The library lies nowhere.
+    /// The library is not found.
     #[error(
         "NVRTC is not found: not by the system's loader, nor in any of: {}. Install it, for \
          example by `pip install nvidia-cuda-nvrtc-cu12`, and name its folder \
@@ -78,7 +79,7 @@ pub enum NvrtcError {
         /// What the compiler said.
         log: String,
     },
-    /// A call failed for no reason of the source's.
+    /// A call failed for a reason that is not in the source.
     #[error("NVRTC's {call} failed with code {code}. Name another library in {LIBRARY_VARIABLE}")]
     Call {
         /// The function.
@@ -146,7 +147,7 @@ struct Functions {
     destroy: unsafe extern "C" fn(*mut Program) -> c_int,
 }
 
-/// The loaded library. Threads may compile at once.
+/// The loaded library. Several threads may compile at the same time.
 pub struct Nvrtc {
     path: String,
     version: (i32, i32),
@@ -186,7 +187,7 @@ impl Nvrtc {
     fn usual() -> Result<Self, NvrtcError> {
         let folders = usual_folders();
         let lying = folders.iter().flat_map(|folder| files_in(folder));
-        // A broken library is no reason to leave a good one.
+        // A broken library must not hide a good one.
         lying
             .chain(NAMES.map(PathBuf::from))
             .find_map(|path| Self::load(&path).ok())
@@ -383,7 +384,7 @@ fn done(call: &'static str, code: c_int) -> Result<(), NvrtcError> {
     }
 }
 
-/// As C has it. The texts are the project's own: a zero byte would end one early, not harm.
+/// A C string. The texts are the project's own: a zero byte would only end one early.
 fn text(text: &str) -> CString {
     let end = text.find('\0').unwrap_or(text.len());
     CString::new(&text[..end]).unwrap_or_default()

@@ -155,7 +155,7 @@ impl Device {
         let Some(terms) = terms else {
             return Ok(gradients);
         };
-        // No tokens are no atoms.
+        // Without tokens there are no atoms.
         let d_sinks = if terms.is_empty() {
             tensor(&[shape.heads], vec![0.0; shape.heads])?
         } else {
@@ -218,7 +218,7 @@ impl Device {
     }
 }
 
-/// One sink a head, where there are some.
+/// Checks that there is one sink per head, where there are sinks.
 pub(super) fn check_sinks(sinks: Option<&Tensor>, shape: &AttentionShape) {
     let heads = sinks.map_or(shape.heads, Tensor::len);
     assert_eq!(heads, shape.heads, "attention: sinks");

@@ -5,8 +5,9 @@ use blake3::hazmat::HasherExt;
 use crate::{Buffer, KernelError, Tensor, cuda};
 
 impl Tensor {
-    /// The BLAKE3 digest of `prefix` and the elements as little-endian bytes, in the mode that
-    /// derives keys: `context_key` is the digest of the context. On a GPU it is taken there.
+    /// The BLAKE3 digest of `prefix` and the elements as little-endian bytes, in the key-derivation
+    /// mode, where `context_key` is the digest of the context. The digest of a tensor on a GPU is
+    /// computed there.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where the GPU is lost.

@@ -28,9 +28,9 @@ impl Device {
         tensor(&[rows], losses)
     }
 
-    /// Gradient of the head's input: `P W - share * W[target]`. The one-hot part is taken off after
-    /// the product, so that small probabilities keep their bits. w `[vocab, hidden]`, as codes or
-    /// packed; `shares` `[m]` are 1 where there are none: see [`Self::soft_cap_targets`].
+    /// Gradient of the head's input: `P W - share * W[target]`. The one-hot part is subtracted
+    /// after the product, so that small probabilities keep their bits. w `[vocab, hidden]`, as
+    /// codes or packed; `shares` `[m]` are 1 where there are none: see [`Self::soft_cap_targets`].
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -63,9 +63,9 @@ impl Device {
         Ok(dx)
     }
 
-    /// Takes the one-hot part off the gradient of the head's weight `[vocab, hidden]`: for each
-    /// token, in order, its input x `[tokens, hidden]` off the row of its target, times its share
-    /// `[tokens]`, which is 1 where there are none.
+    /// Subtracts the one-hot part from the gradient of the head's weight `[vocab, hidden]`: for
+    /// each token, in order, its input x `[tokens, hidden]` times its share `[tokens]` (1 without
+    /// shares) is subtracted from the row of its target.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

@@ -1,4 +1,4 @@
-//! Sums and scaled sums, element by element, and what is done before a tensor is hashed.
+//! Sums and scaled sums, element by element, and the canonical form before a tensor is hashed.
 
 use super::matmul::tensor;
 use crate::reference::elementwise::{

@@ -5,8 +5,8 @@ use crate::packed::PackedRows;
 use crate::{Device, Ids, KernelError, Tensor, cuda, reference};
 
 impl Device {
-    /// Row `ids[t]` of `table` `[vocab, hidden]` for each token t: `[tokens, hidden]`. Ids are
-    /// checked where they enter: they lie in the table.
+    /// Row `ids[t]` of `table` `[vocab, hidden]` for each token t: `[tokens, hidden]`. Callers have
+    /// checked that all ids are in the table.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -21,8 +21,8 @@ impl Device {
         tensor(&shape, reference::embedding::forward(&table, hidden, &ids))
     }
 
-    /// As [`Self::embedding`], of a table that stays packed: its numbers, of the rows that are
-    /// asked for.
+    /// As [`Self::embedding`], for a table that stays packed: only the rows that are asked for are
+    /// decoded.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

@@ -1,6 +1,6 @@
-//! Rows of experts: a token's row goes to each of its experts, and what comes of it is added to the
-//! token again. Rows lie by expert, those of an expert in the order of the tokens, so that an
-//! expert is one product, whoever shares the batch.
+//! Rows of experts: a token's row goes to each of its experts, and their results are added to the
+//! token again. Rows are grouped by expert, in the order of the tokens, so that each expert is one
+//! product.
 
 use std::ops::Range;
 
@@ -42,8 +42,8 @@ impl ExpertRows {
 }
 
 impl Device {
-    /// The rows of each of `experts` experts. It waits for the choice: how many rows there are
-    /// decides what is launched.
+    /// The rows of each of `experts` experts. It waits for a GPU to make the choice: how many rows
+    /// an expert has decides what is launched.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`] for an expert that is not there; [`KernelError::Cuda`] where a

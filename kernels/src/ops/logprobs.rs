@@ -8,9 +8,9 @@ use crate::{Device, KernelError, Tensor, cpu};
 pub use crate::reference::logprobs::Logprobs;
 
 impl Device {
-    /// For each (row, token, n): how probable `token` is by that row of logits `[m, vocab]`, and
-    /// the n most probable tokens. A logprob is minus the loss of [`Device::cross_entropy`], bit
-    /// for bit.
+    /// For each (row, token, n): the logprob of `token` by that row of logits `[m, vocab]`, and the
+    /// n most probable tokens with theirs. A logprob is minus the loss of
+    /// [`Device::cross_entropy`], bit for bit.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`] for a row or a token that is not there; [`KernelError::Cuda`]

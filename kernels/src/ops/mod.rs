@@ -1,5 +1,6 @@
 //! The operations, as methods of [`Device`](crate::Device): shapes are checked here, then the
-//! back-end runs. Shapes that do not fit are bugs of the caller and panic; values never do.
+//! back-end runs. Shapes that do not fit are bugs of the caller and panic; values never cause a
+//! panic.
 
 mod activation;
 mod adamw;

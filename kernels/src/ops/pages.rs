@@ -29,12 +29,13 @@ enum Store {
 }
 
 impl KvPages {
-    /// Bytes that one page takes in `layers` layers: on the host, where it takes the most.
+    /// Bytes that one page takes in `layers` layers. It is the size on the host, the largest of all
+    /// devices.
     pub fn bytes_per_page(layers: usize, shape: &AttentionShape, _precision: Precision) -> u64 {
         layers as u64 * HostPages::page_bytes(shape) as u64
     }
 
-    /// Pages of each layer: page numbers lie below it.
+    /// Pages of each layer: page numbers are below it.
     pub fn pages(&self) -> u32 {
         self.pages
     }
@@ -59,7 +60,7 @@ impl KvPages {
 }
 
 impl Device {
-    /// Pages for `layers` layers. On the host a page takes memory once it is written.
+    /// Pages for `layers` layers. On the host a page takes no memory before it is first written.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU is out of memory.
@@ -126,7 +127,7 @@ impl Device {
     /// written; [`KernelError::Cuda`] where a GPU fails.
     ///
     /// # Panics
-    /// For a layer that `pages` lack, or sinks that are not one a head.
+    /// For a layer that `pages` lack, or where there is not one sink per head.
     pub fn attention_paged(
         &self,
         queries: &Coded,

@@ -4,14 +4,15 @@ use super::matmul::tensor;
 use crate::gpu::{Element, MemoryPurpose, PurposeScope};
 use crate::{Buffer, Device, Ids, KernelError, NO_ID, Tensor};
 
-/// Memory is booked under a purpose until it is dropped. See [`Device::account`].
+/// Until it is dropped, memory is accounted under a purpose: see [`Device::account`].
 #[must_use = "memory is booked under the purpose while this lives"]
 pub struct MemoryScope(
     #[expect(dead_code, reason = "its end is what counts")] Option<PurposeScope>,
 );
 
 impl Device {
-    /// Books the memory that is taken while the result lives under `purpose`. Only GPUs keep books.
+    /// Accounts the memory that this thread allocates, while the result lives, under `purpose`.
+    /// Only GPUs keep accounts.
     pub fn account(&self, purpose: MemoryPurpose) -> MemoryScope {
         match self {
             Self::Cuda(gpu) => MemoryScope(Some(gpu.account(purpose))),
@@ -19,7 +20,7 @@ impl Device {
         }
     }
 
-    /// The tensor, where the device reads it. Nothing is copied where it lies there already.
+    /// The tensor, where the device reads it. Nothing is copied if it is there already.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU is out of memory or lost.

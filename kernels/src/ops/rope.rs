@@ -6,7 +6,7 @@ use crate::{Device, Ids, KernelError, Tensor, cpu, cuda, reference};
 impl Device {
     /// Rotates every head of x `[tokens, heads * head_dim]` to its token's position, as far as the
     /// table goes; the other elements of a head stay. `inverse` turns back, which is the backward
-    /// pass (but for an attention factor, by which both multiply).
+    /// pass (an attention factor multiplies in both directions).
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

@@ -31,7 +31,7 @@ impl Device {
     }
 
     /// The tokens that `draws` give from logits `[m, vocab]`, which are finite; each is what
-    /// [`Device::sample`] gives for its row, but for its candidates.
+    /// [`Device::sample`] gives for its row, restricted to its candidates.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`] for a row or a biased token that is not there, and where no

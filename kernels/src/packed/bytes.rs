@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Whatever holds bytes that do not change: a mapped file, a vector.
+/// An owner of bytes that do not change: a mapped file, a vector.
 pub type ByteOwner = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A part of bytes that several owners share, without a copy: the rows of one tensor in the map of
-/// its file.
+/// A part of bytes that several owners share, without a copy: the rows of one tensor in the mapping
+/// of its file.
 #[derive(Clone)]
 pub struct SharedBytes {
     owner: ByteOwner,
@@ -16,7 +16,7 @@ pub struct SharedBytes {
 }
 
 impl SharedBytes {
-    /// The bytes `range` of `owner`, or `None` where it has not so many.
+    /// The bytes `range` of `owner`, or `None` where it has fewer.
     pub fn new(owner: ByteOwner, range: Range<usize>) -> Option<Self> {
         let all = owner.as_ref().as_ref();
         all.get(range.clone())?;

@@ -1,4 +1,4 @@
-//! A matrix that stays packed: its bytes, and one exponent a row.
+//! A matrix that stays packed: its bytes, and one exponent per row.
 
 use std::ops::Range;
 
@@ -110,7 +110,7 @@ impl PackedRows {
         self.precision
     }
 
-    /// One exponent a row, as [`Coded::exp`] has it.
+    /// One exponent per row, as [`Coded::exp`] has it.
     pub fn exp(&self) -> &[i32] {
         &self.exp
     }

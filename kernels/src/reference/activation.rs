@@ -30,8 +30,8 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)^2`.
     ReluSquared,
-    /// `g * sigmoid(alpha g)` of `g = min(x, limit)`; what it gates is clamped to `[-limit, limit]`
-    /// and counts one more than it is (gpt-oss). Alone it gates 1.
+    /// `g * sigmoid(alpha g)` of `g = min(x, limit)`; what it gates is clamped to `[-limit,
+    /// limit]`, and 1 is added (gpt-oss). Without a gated input it gates 1.
     ClampedSwiglu {
         /// Steepness of the sigmoid.
         alpha: f32,
@@ -45,7 +45,7 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `x`, but 0 for all that is not above 0; NaN stays.
+/// `x` where it is above 0, else 0; NaN stays.
 #[inline(always)]
 fn positive(x: f32) -> f32 {
     if x <= 0.0 { 0.0 } else { x }
@@ -105,7 +105,7 @@ impl Activation {
         }
     }
 
-    /// What is multiplied with the gate.
+    /// The factor that the gate is multiplied with.
     #[inline(always)]
     fn gated_part(self, u: f32) -> f32 {
         match self {
@@ -117,7 +117,7 @@ impl Activation {
         }
     }
 
-    /// Whether `u` is beyond what is gated, so that it has no gradient.
+    /// Whether `u` is clamped, so that it has no gradient.
     #[inline(always)]
     fn is_beyond(self, u: f32) -> bool {
         matches!(self, Self::ClampedSwiglu { limit, .. } if u > limit || u < -limit)

@@ -21,7 +21,7 @@ use crate::math::{ceil_to_int, exp2, pow2_f32, pow2_f64};
 
 /// Keys of a block, by absolute position.
 pub const BLOCK: usize = 128;
-/// Blocks of a chunk: a decode kernel gives whole chunks to thread blocks.
+/// Blocks of a chunk: GPU kernels for few tokens give whole chunks to thread blocks.
 pub const CHUNK_BLOCKS: usize = 8;
 /// Sums this many powers of two below the maximum are dropped.
 pub const DROP_BELOW: i32 = 60;
@@ -49,7 +49,7 @@ impl SequenceOut {
 /// A partial softmax over some keys: `out / sum` at the scale `2^max`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partial {
-    /// Integer maximum, or nothing before the first key.
+    /// Integer maximum, or `None` before the first key.
     pub max: Option<i32>,
     /// Denominator.
     pub sum: f32,

@@ -50,8 +50,8 @@ pub fn code_cols(x: &[f32], cols: usize, fold: Option<&[i32]>, precision: Precis
     }
 }
 
-/// The codes of the rows of `x` (rows by `cols`) at exponents that are given: those of longer rows,
-/// of which these are parts.
+/// Codes the rows of `x` (rows by `cols`) with given exponents: those of the longer rows that these
+/// are parts of.
 pub fn codes_at(x: &[f32], cols: usize, exps: &[i32]) -> Vec<i16> {
     let code = |v: &f32, exp: i32| match exp {
         POISON | EMPTY => 0,

@@ -1,4 +1,5 @@
-//! Columns of a matrix that holds several side by side: q, k and v of one product, gate and up.
+//! Columns of a matrix in which several matrices stand side by side, such as q, k and v, or gate
+//! and up.
 
 /// Which columns belong together: `width` from `offset` on in each of `groups` groups.
 ///
@@ -19,9 +20,9 @@ pub struct Columns {
     pub groups: usize,
     /// Columns of a group.
     pub group_width: usize,
-    /// The first column of each group that is meant.
+    /// The first chosen column of each group.
     pub offset: usize,
-    /// How many of each group are meant.
+    /// How many columns of each group are chosen.
     pub width: usize,
 }
 
@@ -31,7 +32,7 @@ impl Columns {
         self.groups * self.group_width
     }
 
-    /// Columns that are meant.
+    /// Chosen columns, of all groups together.
     pub fn chosen(&self) -> usize {
         self.groups * self.width
     }

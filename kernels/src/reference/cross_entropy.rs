@@ -42,9 +42,9 @@ fn take(a: &mut [f32], share: Option<f32>, b: impl IntoIterator<Item = f32>) {
     }
 }
 
-/// Takes the decoded row of the head's weight `[vocab, hidden]` at each token's target off the
-/// token's row of dx `[tokens, hidden]`, times the token's share `[tokens]` where there are any;
-/// `weight` gives the values of a row.
+/// From each token's row of dx `[tokens, hidden]` subtracts the decoded row of the head's weight
+/// `[vocab, hidden]` at its target, times its share `[tokens]` where there are shares; `weight`
+/// gives the values of a row.
 pub fn take_rows(
     dx: &mut [f32],
     hidden: usize,
@@ -61,9 +61,9 @@ pub fn take_rows(
     }
 }
 
-/// Takes the one-hot part off the gradient dw `[vocab, width]` of the head's weight: for each
-/// token, in order, its input x `[tokens, width]` off the row of its target, times the token's
-/// share `[tokens]` where there are any.
+/// Subtracts the one-hot part from the gradient dw `[vocab, width]` of the head's weight: for each
+/// token, in order, its input x `[tokens, width]` from the row of its target, times its share
+/// `[tokens]` where there are shares.
 pub fn take_targets(
     dw: &mut [f32],
     x: &[f32],

@@ -1,4 +1,4 @@
-//! Operations on one element after another, and what is done before elements are hashed.
+//! Operations on one element after another, and the canonical form before elements are hashed.
 
 use crate::KernelError;
 use crate::tensor::first_not_finite;

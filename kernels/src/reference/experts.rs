@@ -1,4 +1,4 @@
-//! Rows of experts: those of its tokens gathered, and what came of them added to the tokens.
+//! Rows of experts: gathers the rows of an expert's tokens, and adds the results to the tokens.
 
 use super::reduce;
 use crate::coded::Coded;
@@ -25,7 +25,7 @@ pub fn gather(x: &Coded, rows: &[u32]) -> Coded {
 }
 
 /// `y = fma(weight, row, y)` over the rows of each token, in their order: y `[m, cols]`, rows
-/// `[m * k, cols]`, of which slots `[m, k]` says which are a token's; weights `[m, k]`, or all 1.
+/// `[m * k, cols]`; slots `[m, k]` are the rows of each token; weights `[m, k]`, or all 1.
 pub fn combine(y: &mut [f32], cols: usize, rows: &[f32], slots: &[u32], weights: Option<&[f32]>) {
     let per_token = slots.len() / (y.len() / cols);
     for (token, y) in y.chunks_exact_mut(cols).enumerate() {

@@ -3,7 +3,8 @@
 use super::reduce;
 
 /// y `[rows, cols]`, mean `[rows]` and r `[rows]`. The variance is the mean of the squared
-/// deviations from the rounded mean, in a second pass: the one of squares cancels.
+/// deviations from the rounded mean, in a second pass: a single pass over sums of squares would
+/// lose digits by cancellation.
 pub fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, eps: f32) -> [Vec<f32>; 3] {
     let cols = w.len();
     let [mut y, mut means, mut inverse] = [Vec::with_capacity(x.len()), Vec::new(), Vec::new()];

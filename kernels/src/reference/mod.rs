@@ -1,5 +1,5 @@
-//! Every operation as scalar code, written to be read against NUMERICS.md. The
-//! other back-ends must equal it by `to_bits()`.
+//! Every operation as scalar code, written to be compared with NUMERICS.md. The other back-ends
+//! must equal it by `to_bits()`.
 
 pub mod activation;
 pub mod adamw;

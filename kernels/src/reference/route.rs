@@ -10,7 +10,7 @@ use crate::math::{LOG2_E, ceil_to_int, exp, exp2};
 /// What is added to the sum that sigmoids are normalised by, which may be 0.
 const LEAST_SUM: f32 = 1e-20;
 
-/// What becomes of a router's logits.
+/// How a router's logits become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterKind {
     /// A softmax over all experts; the chosen ones keep their probabilities.
@@ -24,7 +24,7 @@ pub enum RouterKind {
 /// How a router chooses and weighs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Routing {
-    /// What becomes of the logits.
+    /// How logits become weights.
     pub kind: RouterKind,
     /// Experts of a token: at least 1, at most all.
     pub chosen: usize,
@@ -55,7 +55,7 @@ pub fn forward(
     (chosen, weights)
 }
 
-/// One token; `scores` is for work.
+/// One token; `scores` is scratch memory.
 #[inline(always)]
 pub(crate) fn forward_row(
     logits: &[f32],
@@ -95,8 +95,8 @@ fn exponentials(values: &mut [f32]) {
     values.iter_mut().for_each(|v| *v = exp2(*v - max));
 }
 
-/// The first experts by (score + correction falling, index rising), by rising index. A score that
-/// is no number counts as minus infinity: its weight will show it.
+/// The first experts by (score + correction falling, index rising), by rising index. A score of NaN
+/// counts as minus infinity here; it comes out as NaN in the weights that depend on it.
 #[inline(always)]
 fn choose(scores: &[f32], correction: Option<&[f32]>, chosen: &mut [u32]) {
     let value = |expert: usize| {
@@ -165,7 +165,7 @@ pub fn backward(
     d_logits
 }
 
-/// One token; `work` is for `experts + chosen` numbers.
+/// One token; `work` is scratch memory for `experts + chosen` numbers.
 #[inline(always)]
 pub(crate) fn backward_row(
     logits: &[f32],

@@ -35,7 +35,7 @@ pub struct Candidates<'a> {
     /// Added to logits first, each by one f32 addition: (token, bias).
     pub bias: &'a [(u32, f32)],
     /// Tokens that may be drawn: token t is bit `t % 8` of byte `t / 8`, and tokens beyond the last
-    /// byte may not. Nothing allows all.
+    /// byte may not. `None` allows all tokens.
     pub allowed: Option<&'a [u8]>,
 }
 
@@ -45,8 +45,7 @@ impl Candidates<'_> {
         self.bias.is_empty() && self.allowed.is_none()
     }
 
-    /// The logits of those that may be drawn, and their tokens, which rise; no tokens for all of
-    /// them.
+    /// The logits of the tokens that may be drawn, and these tokens, rising; `None` where all may.
     fn of(&self, logits: &[f32]) -> (Vec<f32>, Option<Vec<u32>>) {
         let mut logits = logits.to_vec();
         for (token, bias) in self.bias {
@@ -73,7 +72,7 @@ pub struct RowSample<'a> {
     pub row: usize,
     /// How the token is chosen.
     pub sampling: Sampling,
-    /// Out of which.
+    /// Which tokens may be drawn, and with which biases.
     pub candidates: Candidates<'a>,
     /// Position in the random stream.
     pub position: u64,
@@ -95,7 +94,7 @@ pub fn sample(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
     choose(logits, sampling, position).unwrap_or(0) as u32
 }
 
-/// The index of the logit that is drawn at `position`; none out of none.
+/// The index of the logit that is drawn at `position`; `None` if there are no logits.
 pub fn choose(logits: &[f32], sampling: &Sampling, position: u64) -> Option<usize> {
     if sampling.temperature == 0.0 {
         return (!logits.is_empty()).then(|| greedy(logits) as usize);
@@ -128,8 +127,8 @@ pub fn choose(logits: &[f32], sampling: &Sampling, position: u64) -> Option<usiz
     candidates.last().map(|c| c.0)
 }
 
-/// The token that a draw gives from its row of logits; none where no token may be drawn. `choose`
-/// is [`choose`], or the twin of a back-end.
+/// The token that a draw gives from its row of logits; `None` where no token may be drawn. `choose`
+/// is [`choose`], or its twin in a back-end.
 pub fn draw_by(
     choose: impl Fn(&[f32], &Sampling, u64) -> Option<usize>,
     logits: &[f32],

@@ -8,7 +8,7 @@ pub(crate) fn capped(x: f32, cap: f32) -> f32 {
     cap * tanh(x / cap)
 }
 
-/// The slope where y came out: `fma(-t, t, 1)`, `t = y / cap`.
+/// The slope at the output y: `fma(-t, t, 1)`, `t = y / cap`.
 #[inline(always)]
 pub(crate) fn slope_at(y: f32, cap: f32) -> f32 {
     let t = y / cap;
@@ -20,7 +20,7 @@ pub fn forward(x: &[f32], cap: f32) -> Vec<f32> {
     x.iter().map(|&x| capped(x, cap)).collect()
 }
 
-/// `dx = dy * slope`, of the shape of dy, from what came out.
+/// `dx = dy * slope`, of the shape of dy, from the output y.
 pub fn backward(dy: &[f32], y: &[f32], cap: f32) -> Vec<f32> {
     let pairs = dy.iter().zip(y);
     pairs.map(|(dy, &y)| dy * slope_at(y, cap)).collect()

@@ -1,7 +1,8 @@
 //! The binary tree over a logical index, and the atoms of tokens that it is taken over.
 
 /// Adds `count` values in a binary tree: a run splits at the largest power of two below its length.
-/// `leaf(i)` makes the i-th value; `add(a, b)` is `a += b`. At most `log2(count)` values are alive.
+/// `leaf(i)` makes the i-th value; `add(a, b)` is `a += b`. At most `log2(count) + 1` values
+/// (rounded up) are alive.
 ///
 /// # Panics
 /// For `count` of 0: there is nothing to add.
@@ -54,8 +55,8 @@ pub struct Atoms {
 }
 
 impl Atoms {
-    /// Tokens of an atom: a product over an atom flushes its accumulators once, and one loud token
-    /// takes range from 255 others at most.
+    /// Tokens of an atom: a product over an atom flushes its accumulators once, and one large token
+    /// costs at most 255 others precision.
     pub const TOKENS: usize = 256;
 
     /// The atoms of `sequences` sequences of `sequence_len` tokens.

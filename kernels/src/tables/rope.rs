@@ -189,7 +189,7 @@ pub enum RopePairs {
 
 /// Cosines and sines of rotary position embedding, `[positions, half]`.
 ///
-/// A head may be wider than what turns of it, and pairs may lie otherwise:
+/// A head may be wider than its rotated part, and pairs may be laid out in another way:
 ///
 /// ```
 /// use concord_kernels::tables::{FrequencyScaling, RopePairs, RopeTable};

@@ -49,7 +49,7 @@ fn numbers_that_overflow() {
     conforms(InputKind::Huge);
 }
 
-/// A comparison that finds nothing would prove nothing.
+/// Proves that the comparison finds a single changed bit.
 #[test]
 fn a_changed_bit_is_a_difference() {
     let draw = CaseInput::new(SEED, InputKind::Ordinary);

@@ -1,5 +1,5 @@
-//! What the conformance suite does not say of the rows of experts: their order, and who shares the
-//! batch.
+//! What the conformance suite does not test about the rows of experts: their order, and that tokens
+//! do not depend on the rest of the batch.
 
 use concord_kernels::coded::Precision;
 use concord_kernels::conformance::{CaseInput, InputKind};

@@ -143,7 +143,7 @@ fn random_shapes_match() {
 fn shapes_large_enough_for_threads_match() {
     let cpus = cpus();
     let mut random = Random::new(SEED ^ 1);
-    // The last has more rows than a job packs at a time, so that B is packed beforehand.
+    // The last has more rows than a task packs at a time, so that B is packed beforehand.
     for (rows, cols, depth) in [
         (200, 150, 300),
         (3, 700, 1025),

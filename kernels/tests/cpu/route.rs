@@ -1,4 +1,4 @@
-//! What the conformance suite does not say of the choice of experts: the order, and the sums.
+//! What the conformance suite does not test about the choice of experts: the order, and the sums.
 
 use concord_kernels::ops::{RouterKind, Routing};
 use concord_kernels::{Device, Tensor};

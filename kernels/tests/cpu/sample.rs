@@ -27,7 +27,7 @@ fn draws_that_cannot_be_are_refused() {
         };
         assert_eq!(draw(0, &[], None).unwrap(), [9]);
         assert_eq!(draw(1, &[(3, 50.0), (9, 40.0)], None).unwrap(), [3]);
-        // Tokens 8 and 9 are beyond the last byte; those beyond the vocabulary are passed over.
+        // Tokens 8 and 9 are beyond the last byte; those beyond the vocabulary are ignored.
         assert_eq!(draw(1, &[], Some(&[0b0110_0001])).unwrap(), [6]);
         assert_eq!(draw(1, &[], Some(&[0, 0xff, 0xff])).unwrap(), [9]);
         for nothing in [&[][..], &[0, 0], &[0, 0b1111_1100]] {

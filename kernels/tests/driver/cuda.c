@@ -1,9 +1,9 @@
 // A driver for tests: libcuda.so with the functions that src/gpu/nvidia calls, over host memory.
 //
-// It is as lazy as it may be. What is put into a stream is done only when a caller waits for it, so
-// a copy reads its source late and writes its target late: an order that is not asked for, or host
-// memory that is used again too early, gives wrong bytes. It knows one kernel, `scaled` of
-// elementwise.cu, and counts everything that has to be given back.
+// It is as lazy as the interface allows. Work in a stream is done only when a caller waits for it,
+// so a copy reads its source late and writes its target late: a missing dependency, or host memory
+// that is reused too early, gives wrong bytes. It knows one kernel, `scaled` of elementwise.cu, and
+// counts everything that has to be given back.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

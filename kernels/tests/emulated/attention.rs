@@ -164,7 +164,7 @@ fn hostile_numbers() {
     }
 }
 
-/// Rows of zeros take no part in a block; a row with a NaN spoils what the contract lets it spoil.
+/// Rows of zeros are ignored in a block; a NaN spreads exactly as far as in the reference.
 #[test]
 fn empty_and_poisoned_rows() {
     let shape = shape(2, 1, 8, None);
@@ -191,7 +191,7 @@ fn empty_and_poisoned_rows() {
     }
 }
 
-/// Codes of unlike precisions meet in one product.
+/// Products of codes of different precisions.
 #[test]
 fn keys_of_fewer_bits_than_queries() {
     let shape = shape(2, 1, 16, None);

@@ -1,4 +1,4 @@
-//! Elementwise operations, biases, and what is done before a tensor is hashed.
+//! Elementwise operations, biases, and the canonical form before a tensor is hashed.
 
 use concord_kernels::conformance::{CaseInput, InputKind};
 use concord_kernels::ops::Atoms;

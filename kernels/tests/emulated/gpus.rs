@@ -6,7 +6,7 @@ use concord_kernels::cuda::emulator::{EmulatorOptions, Turns};
 use concord_kernels::cuda::{Arch, Cuda};
 use concord_kernels::{Device, KernelError, Tensor};
 
-/// Three GPUs: unlike orders of threads, unlike sizes of grids.
+/// Three GPUs with different orders of threads and different sizes of grids.
 pub fn gpus() -> [Cuda; 3] {
     let open = |turns, arch, multiprocessors| {
         Cuda::emulated(EmulatorOptions {

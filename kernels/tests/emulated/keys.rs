@@ -65,7 +65,7 @@ fn a_cache_does_not_see_how_the_sequence_was_cut() {
     }
 }
 
-/// A clone of a cache goes its own way.
+/// A clone of a cache grows independently.
 #[test]
 fn clones_of_a_cache_part_when_one_grows() {
     let shape = shape(2, 1, 8, None);

@@ -1,4 +1,4 @@
-//! Norms that take the mean off, at the edges of warps and segments.
+//! Norms that subtract the mean, at the edges of warps and segments.
 
 use concord_kernels::ops::Atoms;
 

@@ -23,12 +23,12 @@ fn sums_of_many_tensors_at_the_edge_of_a_segment() {
     }
 }
 
-/// More segments than the 2,048 that one go of the ordered sum takes.
+/// More segments than the 2,048 that the ordered sum stages at a time.
 #[test]
 fn a_sum_of_more_segments_than_are_staged() {
     let draw = CaseInput::new(1, InputKind::Ordinary);
     let data = draw.numbers(1, 2_049 * 4_096 + 1);
-    // The one whose last thread goes first: what it stages must not be early.
+    // The GPU whose last thread goes first: nothing may be staged too early.
     let [expected, got] = [Device::Reference, Device::Cuda(gpus()[1].clone())].map(|device| {
         let x = placed(&device, &data, &[data.len()]).unwrap();
         device.sum(&x).unwrap()

@@ -1,4 +1,4 @@
-//! Draws from ties, edges, and numbers that are none.
+//! Draws from ties, edges and NaN.
 
 use concord_kernels::KernelError;
 use concord_kernels::conformance::{CaseInput, InputKind};

@@ -44,13 +44,13 @@ impl fmt::Debug for BlockMatrix {
     }
 }
 
-/// How a tensor is stored and sent: as its file has it, where that has one of our formats; else as
-/// the f32 that are decoded from what it has.
+/// How a tensor is stored and sent: as its file has it, where that has one of our formats; as the
+/// blocks that it is quantised to; else as the f32 that are decoded from what it has.
 #[derive(Clone, Debug)]
 pub struct StoredForm<'a> {
     /// The format of its bytes.
     pub format: BlockFormat,
-    /// The file that has it; nothing where it is decoded from several tensors.
+    /// The file that has these bytes; nothing where they are made of others.
     pub file: Option<&'a Path>,
     /// Where in that file the bytes are, if they lie there as they are sent.
     pub place: Option<Range<usize>>,
@@ -62,6 +62,14 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError`] where it is missing, or of a format that is not read.
     pub fn stored_form(&self, name: &str) -> Result<StoredForm<'_>, ModelError> {
+        let decoded = |format| StoredForm {
+            format,
+            file: None,
+            place: None,
+        };
+        if let Some(format) = self.quantizes(name) {
+            return Ok(decoded(format.blocks()));
+        }
         if let Some(gguf) = &self.gguf
             && let Some(rows) = self.gguf_rows(name)?
         {
@@ -73,11 +81,7 @@ impl ModelFolder {
             });
         }
         if self.is_packed(name) {
-            return Ok(StoredForm {
-                format: BlockFormat::F32,
-                file: None,
-                place: None,
-            });
+            return Ok(decoded(BlockFormat::F32));
         }
         let (file, stored) = self.stored(name)?;
         Ok(StoredForm {
@@ -97,6 +101,9 @@ impl ModelFolder {
     /// # Errors
     /// [`ModelError`] where it is missing or broken; and what `take` says.
     pub fn each_stored(&self, name: &str, take: &mut TakeBytes<'_>) -> Result<(), ModelError> {
+        if let Some(format) = self.quantizes(name) {
+            return take(self.quantized_matrix(name, format)?.bytes());
+        }
         if let Some(rows) = self.gguf_rows(name)?.filter(is_stored_so) {
             return match rows.is_in_order() {
                 true => take(rows.bytes),
@@ -121,12 +128,16 @@ impl ModelFolder {
         }
     }
 
-    /// A matrix as blocks, which are not looked at: NaN and infinity may be in them. Nothing where
-    /// it is no matrix, or lies as several tensors.
+    /// A matrix as blocks: those of its file, which are not looked at, so NaN and infinity may be in
+    /// them; or those that it is quantised to, which are made anew each time. Nothing where it is
+    /// no matrix, or lies as several tensors.
     ///
     /// # Errors
     /// [`ModelError`] where it is missing, or of a format that is not read.
     pub fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
+        if let Some(format) = self.quantizes(name) {
+            return self.quantized_matrix(name, format).map(Some);
+        }
         if let Some(rows) = self.gguf_rows(name)? {
             let &[count, cols] = rows.shape().as_slice() else {
                 return Ok(None);

@@ -31,12 +31,15 @@ impl DecodedTensor<'_> {
         Ok(tensor)
     }
 
-    /// Some rows of a matrix at a time. What is no matrix is given as a whole.
+    /// Some rows at a time: the last axis is that of a row, and all others together count rows.
+    /// What has one axis or none is given as a whole.
     pub(super) fn load_rows(&self, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
-        let &[rows, cols] = self.shape.as_slice() else {
+        if self.shape.len() < 2 {
             let tensor = self.load()?;
             return take(tensor.rows_cols().0, tensor);
-        };
+        }
+        let cols = self.cols();
+        let rows = self.shape[..self.shape.len() - 1].iter().product();
         for run in runs_of_rows(rows, cols) {
             let mut data = vec![0.0; run.len() * cols];
             self.rows.read(run.clone(), &mut data);

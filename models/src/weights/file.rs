@@ -171,16 +171,19 @@ impl TensorFile {
         Ok(tensor)
     }
 
-    /// As [`Self::load`], some rows of a matrix at a time. What is no matrix is given as a whole.
+    /// As [`Self::load`], some rows at a time: the last axis is that of a row, and all others
+    /// together count rows. What has one axis or none is given as a whole.
     ///
     /// # Errors
     /// As [`Self::load`]; and what `take` says.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let entry = self.entry(name)?;
-        let &[rows, cols] = entry.shape.as_slice() else {
+        if entry.shape.len() < 2 {
             let tensor = self.load(name)?;
             return take(tensor.rows_cols().0, tensor);
-        };
+        }
+        let (axes, last) = entry.shape.split_at(entry.shape.len() - 1);
+        let (rows, cols) = (axes.iter().product(), last[0]);
         let bad = |source| ModelError::BadTensor {
             path: self.path.clone(),
             source,

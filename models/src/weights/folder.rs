@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
+use super::load_in::LoadIn;
 use super::quantized::Quantized;
 use super::shards::{self, INDEX, SINGLE, TensorHome};
 use super::{TakeRows, TensorFile};
@@ -31,6 +32,8 @@ pub struct ModelFolder {
     /// Where each tensor is, by its name in transformers; but for those that are packed.
     pub(super) homes: BTreeMap<String, TensorHome>,
     quantized: Option<Quantized>,
+    /// What is quantised as it is read.
+    pub(super) load_in: Option<LoadIn>,
     /// The names of embedding and head.
     ends: [String; 2],
     pub(super) gguf: Option<GgufModel>,
@@ -69,6 +72,7 @@ impl ModelFolder {
             files,
             homes,
             quantized,
+            load_in: None,
             gguf: None,
         };
         folder.settle_head()?;
@@ -102,6 +106,7 @@ impl ModelFolder {
             files: Vec::new(),
             homes: BTreeMap::new(),
             quantized: None,
+            load_in: None,
             gguf: Some(gguf),
         };
         for spec in folder.config.tensors() {
@@ -133,6 +138,9 @@ impl ModelFolder {
     /// [`ModelError`] naming the file and the tensor; [`ModelError::BadTensor`] for NaN and
     /// infinity, with the element.
     pub fn load(&self, name: &str) -> Result<Tensor, ModelError> {
+        if let Some(format) = self.quantizes(name) {
+            return self.load_quantized(name, format);
+        }
         if let Some(decoded) = self.decoded(name)? {
             return decoded.load();
         }
@@ -145,6 +153,18 @@ impl ModelFolder {
     /// # Errors
     /// As [`Self::load`]; and what `take` says.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
+        match self.quantizes(name) {
+            Some(format) => self.quantized_rows(name, format, take),
+            None => self.stored_rows(name, take),
+        }
+    }
+
+    /// The rows of a tensor as its file has them.
+    pub(super) fn stored_rows(
+        &self,
+        name: &str,
+        take: &mut TakeRows<'_>,
+    ) -> Result<(), ModelError> {
         if let Some(decoded) = self.decoded(name)? {
             return decoded.load_rows(take);
         }
@@ -164,6 +184,9 @@ impl ModelFolder {
     /// The format of the numbers of a tensor: that of its file, or F32 for what is packed. `None`
     /// where there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
+        if self.quantizes(name).is_some() {
+            return Some(Dtype::F32);
+        }
         if self.gguf.is_some() {
             let rows = self.gguf_rows(name).ok()??;
             return Some(dtype_of(&rows).unwrap_or(Dtype::F32));
@@ -260,6 +283,9 @@ impl ModelFolder {
 
     /// Whether the numbers of a tensor are decoded from something else than numbers.
     pub fn is_packed(&self, name: &str) -> bool {
+        if self.quantizes(name).is_some() {
+            return true;
+        }
         let name = self.settled(name);
         let is_block = |rows: GgufRows| dtype_of(&rows).is_none();
         match &self.gguf {

@@ -7,6 +7,7 @@ mod file;
 mod folder;
 mod gguf;
 mod head;
+mod load_in;
 mod packed;
 mod quantized;
 mod rows;

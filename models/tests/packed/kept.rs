@@ -22,7 +22,8 @@ use crate::storages::{gguf, methods, write_packed};
 const RANK: u32 = 2;
 const TOKENS: [u32; 40] = [3; 40];
 
-fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
+/// All layers of a model, with an adapter on every projection, or all weights trained.
+pub fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
     let config = Arc::new(model.config().clone());
     let targets = config.projections().into_iter().collect();
     let (rank, scale) = (RANK, 2.0);
@@ -69,7 +70,7 @@ fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
 }
 
 /// The bits of the loss and of all gradients, whatever is kept for the backward pass.
-fn gradients(stage: &Stage) -> Vec<u32> {
+pub fn gradients(stage: &Stage) -> Vec<u32> {
     let kept = gradients_keeping(stage, Keeps::Tapes);
     assert!(
         kept == gradients_keeping(stage, Keeps::Inputs),
@@ -102,7 +103,7 @@ fn gradients_keeping(stage: &Stage, keeps: Keeps) -> Vec<u32> {
 }
 
 /// How many matrices of a stage are packed.
-fn packed_matrices(stage: &Stage) -> usize {
+pub fn packed_matrices(stage: &Stage) -> usize {
     format!("{stage:?}").matches("PackedRows {").count()
 }
 

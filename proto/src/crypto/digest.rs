@@ -28,11 +28,11 @@ pub enum Domain {
     MerkleRoot,
     Claim,
     Plan,
-    /// A nonce of the coordinator, before it is published.
+    /// The commitment to a nonce of the coordinator, before the nonce is published.
     Nonce,
     /// The draw of the audits of a step.
     Draw,
-    /// The order of the sequences of an epoch.
+    /// The order of the sequences in one round of the data.
     Shuffle,
     /// A scalar that is an output of a leaf.
     Scalar,
@@ -43,7 +43,7 @@ pub enum Domain {
     Deployment,
     /// The spec of a generation.
     Generation,
-    /// The seed of a choice of a request.
+    /// The seed of one of the choices that a request asks for.
     ChoiceSeed,
     /// A pass between two stages.
     Pass,
@@ -56,7 +56,7 @@ pub enum Domain {
     /// The content of a page of keys and values: its tokens and all before them.
     Prefix,
     ApiKey,
-    /// Whose an answer is, as its name tells.
+    /// The owner of an answer, which the answer's name commits to.
     AnswerOwner,
     /// A challenge to prove who is at an address.
     AddressChallenge,

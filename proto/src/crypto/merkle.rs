@@ -15,7 +15,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::crypto::{Digest, Domain, Hasher};
 
-/// The way from one leaf to the root.
+/// A proof that a leaf is in a tree: the siblings from the leaf to the root.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct MerklePath {
     /// Position of the leaf.
@@ -26,7 +26,7 @@ pub struct MerklePath {
     pub siblings: Vec<Digest>,
 }
 
-/// The root over `leaves`. A level of odd length hands its last node up as it is.
+/// The root over `leaves`. The last node of a level of odd length is passed up unchanged.
 pub fn root(leaves: &[Digest]) -> Digest {
     let mut level: Vec<Digest> = leaves.iter().map(leaf_node).collect();
     while level.len() > 1 {
@@ -38,7 +38,7 @@ pub fn root(leaves: &[Digest]) -> Digest {
     )
 }
 
-/// The path of leaf `index`, or nothing where there is no such leaf.
+/// The path of leaf `index`, or `None` where there is no such leaf.
 pub fn path(leaves: &[Digest], index: u32) -> Option<MerklePath> {
     leaves.get(index as usize)?;
     let mut level: Vec<Digest> = leaves.iter().map(leaf_node).collect();

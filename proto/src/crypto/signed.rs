@@ -108,7 +108,7 @@ impl Signed {
         }
     }
 
-    /// The value, once signature and encoding hold.
+    /// Checks the signature and the encoding, then gives the value.
     ///
     /// # Errors
     /// [`SignedError`], naming the signer.

@@ -118,7 +118,7 @@ pub struct StageAssignment {
     pub pages: u32,
     /// Adapters to load, by blob address of their [`AdapterManifest`].
     pub adapters: Vec<Digest>,
-    /// Runs of layers to keep loaded beside, in case that their holder is lost.
+    /// Runs of layers to keep loaded as a standby, in case their holder is lost.
     pub standby: Vec<Layers>,
 }
 

@@ -25,8 +25,8 @@ pub struct Draw {
     pub sample: Option<SampleOrder>,
     /// Score these tokens, the i-th by row i of the run: the tokens of a prompt.
     pub targets: Vec<u32>,
-    /// Alternatives to report beside each token; nothing reports no logprobs. Needed where there
-    /// are targets.
+    /// How many alternatives to report beside each token; `None` turns logprobs off. Needed where
+    /// there are targets.
     pub logprobs: Option<u8>,
 }
 
@@ -43,7 +43,7 @@ pub struct SampleOrder {
     pub seed: u64,
     /// Added to logits before anything else, by rising token id: see [`bias`].
     pub bias: Vec<(u32, F32Bits)>,
-    /// The candidates, as bits; nothing allows all.
+    /// The candidates, as bits; `None` allows all tokens.
     pub allowed: Option<Vec<u8>>,
 }
 

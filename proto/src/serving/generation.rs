@@ -1,4 +1,4 @@
-//! One answer: everything that determines it, and its way from and to the client.
+//! One answer: everything that determines it, and what passes between it and the client.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -73,7 +73,7 @@ pub fn choice_seed(seed: u64, index: u32) -> u64 {
     u64::from_le_bytes(first)
 }
 
-/// A generation on its way to the scheduler. Beyond the spec nothing of it changes a token.
+/// A generation on its way to the scheduler. Only its spec affects the tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Names the receipt, such as "chatcmpl-...-0".
@@ -83,7 +83,7 @@ pub struct Generation {
     /// Whose it is, for fair queueing: the digest of an API key, or of nothing.
     pub owner: Digest,
     pub spec: GenerationSpec,
-    /// Alternatives to report beside each token of the answer; nothing reports no logprobs.
+    /// How many alternatives to report beside each token of the answer; `None` turns logprobs off.
     pub logprobs: Option<u8>,
     /// The same for the tokens of the prompt (but the first).
     pub prompt_logprobs: Option<u8>,
@@ -91,12 +91,11 @@ pub struct Generation {
     pub body: Digest,
 }
 
-/// A token and how probable the model finds it: by the logits as they are, before bias, grammar and
-/// temperature.
+/// A token and how probable the model finds it, by its logits before bias, grammar and temperature.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct TokenLogprob {
     pub token: u32,
-    /// Its natural logarithm of the probability; 0 where none was asked for.
+    /// Natural logarithm of its probability; 0 where none was asked for.
     pub logprob: F32Bits,
     /// The most probable tokens, most probable first, the lowest id first among equals.
     pub top: Vec<(u32, F32Bits)>,
@@ -105,12 +104,12 @@ pub struct TokenLogprob {
 /// What becomes of a generation, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// It waits, with so many before it.
+    /// It waits in the queue.
     Queued {
         /// Generations before it.
         ahead: u32,
     },
-    /// So many tokens of the prompt are through.
+    /// A part of the prompt has been processed.
     Prefill {
         done: u32,
         /// Of how many.

@@ -1,7 +1,8 @@
 //! Serving: what is asked, how stages pass it on, and what is signed about an answer.
 //!
-//! An answer is a pure function of its [`GenerationSpec`]. The coordinator's scheduler is the only
-//! one that knows sequences; a stage is a function of its pages and of the [`Pass`] before it.
+//! An answer is a pure function of its [`GenerationSpec`]. Only the coordinator's scheduler knows
+//! sequences; what a stage computes is a function of its pages and of the [`Pass`] that it is
+//! given.
 
 mod deployment;
 mod draw;

@@ -10,7 +10,7 @@ use crate::training::Layers;
 /// Asks a stage to claim a sequence, while its pages are still held.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ClaimOrder {
-    /// For the answer.
+    /// Number of the order, which the reply repeats.
     pub order: u64,
     pub sequence: u64,
     /// Digest of the [`GenerationSpec`].

@@ -32,13 +32,14 @@ pub enum ToStage {
     Draws(DrawOrder),
     /// Claim a sequence.
     Claim(ClaimOrder),
-    /// The headers that the stage received for these positions of a sequence: claims contradict.
+    /// Send the headers that the stage received for a sequence, because two claims contradict each
+    /// other.
     Evidence {
-        /// For the answer.
+        /// Number of the order, which the reply repeats.
         order: u64,
         sequence: u64,
     },
-    /// Nothing more is wanted of a sequence.
+    /// Drop all that is stored about a sequence.
     Forget { sequence: u64 },
     /// Load an adapter.
     AddAdapter(Digest),
@@ -73,7 +74,8 @@ pub enum FromStage {
         /// Whether it is.
         outcome: Result<(), String>,
     },
-    /// The stage before sends what is not signed by it, or not what its signature is over.
+    /// The stage before sent a pass that it did not sign, or rows that its signature does not
+    /// cover.
     Refused {
         /// What is wrong with it.
         reason: String,
@@ -85,7 +87,7 @@ pub enum FromStage {
     },
 }
 
-/// A pass that has left a stage: for metrics, and for sequences that went wrong.
+/// A pass that has left a stage: timings for metrics, and which sequences went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Passed {
     /// Number of the pass.
@@ -102,7 +104,7 @@ pub struct Passed {
     pub compute_us: u32,
     /// Microseconds in which the stage had nothing to do before the pass arrived.
     pub wait_us: u32,
-    /// Microseconds from the first byte of the pass handed to the network until it took the last.
+    /// Microseconds from handing the first byte of the pass to the network until it took the last.
     pub wire_us: u32,
     /// Bytes that the pass took on its way to the next stage.
     pub bytes: u64,

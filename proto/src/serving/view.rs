@@ -53,7 +53,7 @@ pub struct PipelineView {
     /// Pages that only the prefix cache holds.
     pub pages_cached: u32,
     pub pages: u32,
-    /// Prompt tokens asked for, and those that came out of the prefix cache.
+    /// Prompt tokens of all generations, whether in the prefix cache or not.
     pub prefix_queries: u64,
     /// Prompt tokens that came out of the prefix cache.
     pub prefix_hits: u64,

@@ -73,8 +73,8 @@ pub struct Port {
     pub digest: Digest,
 }
 
-/// Who sent an input, and the signature over it: so that a gap between two claims names its
-/// culprit.
+/// Who sent an input, and the signature over it: so that a contradiction between two claims names
+/// its culprit.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Origin {
     /// The sender.

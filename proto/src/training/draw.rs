@@ -15,7 +15,7 @@ pub struct AuditRate {
     pub rate: u64,
 }
 
-/// What a nonce is published as before the work.
+/// The commitment to a nonce, which is published before the work.
 pub fn nonce_commitment(nonce: &[u8; 32]) -> Digest {
     Digest::of(Domain::Nonce, nonce)
 }

@@ -18,7 +18,7 @@ impl BatchPlan {
     /// The plan of a job over a data set of `count` sequences (at least one).
     ///
     /// # Panics
-    /// For a data set without sequences: a manifest is checked before.
+    /// For a data set without sequences: callers check the manifest first.
     pub fn new(spec: &JobSpec, count: u64) -> Self {
         assert!(count > 0, "a data set has at least one sequence");
         Self {

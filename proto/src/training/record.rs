@@ -1,4 +1,4 @@
-//! The chain of step records: the proof of completion. No word of machines is in it.
+//! The chain of step records: the proof of completion. It says nothing about machines.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 

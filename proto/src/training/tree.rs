@@ -38,12 +38,12 @@ impl Node {
         self.end - self.start
     }
 
-    /// Whether the node has no element: no node of a tree has none.
+    /// Whether the node has no element; false for every node of a tree.
     pub fn is_empty(self) -> bool {
         self.start >= self.end
     }
 
-    /// The two halves, or nothing for a single element.
+    /// The two halves, or `None` for a single element.
     pub fn children(self) -> Option<(Self, Self)> {
         let half = match self.len() {
             0 | 1 => return None,
@@ -90,7 +90,7 @@ fn collect(node: Node, start: u32, end: u32, nodes: &mut Vec<Node>) {
     }
 }
 
-/// The sum of `values` along the tree, or nothing where there is none.
+/// The sum of `values` along the tree, or `None` where there are no values.
 pub(crate) fn sum(values: &[f32]) -> Option<f32> {
     let end = u32::try_from(values.len()).ok()?;
     let Some((left, _)) = (Node { start: 0, end }).children() else {

@@ -1,4 +1,5 @@
-//! Connections that come in, also where the process may open no more files.
+//! Accepts connections, and keeps doing so when the process has no file descriptor left for a
+//! while.
 
 use std::io;
 use std::time::Duration;
@@ -7,11 +8,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
 
-/// How long to wait where a connection cannot be taken: others have to end first.
+/// How long to wait after a connection could not be accepted: others have to end first.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The connections of a listener, for a gRPC server. Where one cannot be taken, the reason is
-/// logged and there is a pause: the system offers the same connection again at once, for ever.
+/// The connections of a listener, for a gRPC server. Where one cannot be accepted, the reason is
+/// logged and there is a pause, because the system offers the same connection again at once.
 pub fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     incoming.then(|accepted| async {

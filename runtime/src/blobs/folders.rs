@@ -17,7 +17,7 @@ use super::mapped::{MappedTensor, Maps};
 use super::reader::{BlobBytes, BlobReader};
 use crate::RuntimeError;
 
-/// What a file has at the end of its name until it is whole.
+/// The extension of a file's name until it is complete.
 const PARTIAL: &str = "partial";
 
 /// The folders of this process.
@@ -27,7 +27,7 @@ pub(super) struct Folders {
     shared: Option<PathBuf>,
     /// What this process has checked against its address since it began.
     verified: Mutex<BTreeSet<Digest>>,
-    /// What was not whole when it was read last.
+    /// Blobs whose bytes were wrong when they were last read.
     doubted: Mutex<BTreeSet<Digest>>,
     maps: Maps,
 }
@@ -51,7 +51,7 @@ impl Folders {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a blob, if it is here. Its bytes have not been looked at.
+    /// Opens a blob, if it is here. Its bytes have not been checked.
     pub(super) fn open(&self, address: Digest) -> Option<BlobReader> {
         let reader = |bytes, path| Some(BlobReader::new(bytes, path, address));
         if let Some(shared) = &self.shared {
@@ -103,7 +103,7 @@ impl Folders {
         if is_whole {
             self.doubted().remove(&address);
             self.verified().insert(address);
-            // What was used last goes last.
+            // What was used last is deleted last.
             let own = File::options()
                 .append(true)
                 .open(self.own.join(address.to_string()));
@@ -118,7 +118,8 @@ impl Folders {
         self.doubted().insert(address);
     }
 
-    /// Parts of a blob, each from a place and so many bytes long, and the length of the whole.
+    /// Parts of a blob, each given by its offset and its length in bytes, and the length of the
+    /// whole.
     pub(super) fn parts(
         &self,
         address: Digest,
@@ -141,7 +142,7 @@ impl Folders {
     }
 
     /// Stores a blob whose bytes are those of its address. Each writer has a file of its own until
-    /// it is whole: two tasks may fetch the same one at a time.
+    /// it is whole: two tasks may fetch the same blob at once.
     pub(super) async fn store(&self, address: Digest, bytes: &[u8]) -> Result<(), RuntimeError> {
         static WRITERS: AtomicU64 = AtomicU64::new(0);
         let writer = WRITERS.fetch_add(1, Ordering::Relaxed);

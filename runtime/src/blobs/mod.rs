@@ -24,7 +24,7 @@ pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
 /// Uploads under way at a time.
 const PUT_AT_ONCE: usize = 16;
 
-/// Bytes of them, unless one blob has more.
+/// Bytes of the uploads under way, unless a single blob has more.
 const PUT_BYTES: u64 = 64 << 20;
 
 /// Which blobs stay on the disk of a worker or checker, and where it finds others.
@@ -58,7 +58,7 @@ impl Blobs {
     /// Blobs of the coordinator at the other end of `channel`, stored in `dir`.
     ///
     /// # Errors
-    /// [`RuntimeError::Io`] where the folder cannot be made, or the one beside is none.
+    /// [`RuntimeError::Io`] where the folder cannot be made, or the shared one does not exist.
     pub fn new(
         channel: tonic::transport::Channel,
         dir: PathBuf,
@@ -80,7 +80,7 @@ impl Blobs {
     /// The blob of an address, which stays on disk.
     ///
     /// # Errors
-    /// [`RuntimeError`] where it is unavailable. A copy on disk that is broken is fetched anew.
+    /// [`RuntimeError`] where it is unavailable. A damaged copy on disk is fetched anew.
     pub async fn get(&self, digest: Digest) -> Result<Arc<Vec<u8>>, RuntimeError> {
         if let Some(bytes) = self.here(digest).await {
             return Ok(Arc::new(bytes));
@@ -194,7 +194,7 @@ impl Blobs {
                     under_way == 0 || under_way + tensor_blob::encoded_len(tensor) <= PUT_BYTES
                 })
             {
-                // A GPU gives a tensor out when what it works on is done.
+                // To copy a tensor from a GPU waits for the work that the GPU does.
                 let encoded = tokio::task::spawn_blocking(move || tensor_blob::encode(&tensor));
                 let bytes = encoded.await.map_err(stopped)??;
                 let (store, len) = (self.coordinator.clone(), bytes.len() as u64);

@@ -27,7 +27,7 @@ pub(crate) enum BlobBytes {
 }
 
 impl BlobBytes {
-    /// Bytes that there are, as far as is known.
+    /// The length in bytes, as far as it is known.
     fn len(&self) -> usize {
         let bytes = match self {
             Self::File(file) => file.metadata().map_or(0, |found| found.len()),

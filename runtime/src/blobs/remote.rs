@@ -101,7 +101,7 @@ fn failed(digest: Digest, status: &Status) -> RuntimeError {
 pub async fn upload(channel: Channel, bytes: Vec<u8>) -> Result<Digest, RuntimeError> {
     let digest = address_of(&bytes);
     let starts = (0..bytes.len()).step_by(CHUNK_BYTES);
-    // One at a time: the blob is in memory once.
+    // Chunks are made one at a time, so that the blob is in memory only once.
     let chunks = starts.map(move |start| {
         let end = bytes.len().min(start + CHUNK_BYTES);
         let data = bytes[start..end].to_vec();

@@ -1,4 +1,4 @@
-//! Audits: leaves and answers computed again, and what comes of it signed.
+//! Audits: leaves and answers are computed again, and the verdicts signed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -147,7 +147,7 @@ impl Auditor {
         let (given, place) = self.fetch(order).await?;
         let mut held = self.queue.job().await;
         if same_job(&mut held, spec).is_none() {
-            // The memory of the job before goes first.
+            // Frees the memory of the job before.
             *held = None;
             *held = Some(AuditedJob::fetch(&self.blobs, spec).await?);
         }
@@ -183,8 +183,9 @@ impl Auditor {
         })
     }
 
-    /// Fetches what the worker of a leaf gives. Workers are asked to open their leaves all at once,
-    /// and give the inputs when it is their turn: one that stalls delays its own leaves alone.
+    /// Fetches the inputs that the worker of a leaf gives. All workers are asked at once to open
+    /// their leaves; the inputs are fetched in turns, so that a worker that stalls delays only its
+    /// own leaves.
     pub(super) async fn fetch(
         &self,
         order: AuditOrder,

@@ -1,5 +1,5 @@
-//! The checker: fetches the inputs of a leaf by digest, computes it again, compares. Answers that
-//! were served it judges in the same way.
+//! The checker: fetches the inputs of a leaf by digest, computes it again, compares. It judges
+//! answers that were served in the same way.
 
 mod auditor;
 mod queue;
@@ -140,7 +140,8 @@ async fn serve(
     let mut heartbeat = tokio::time::interval(session.heartbeat);
     loop {
         let goes_on = tokio::select! {
-            // More than wait for their turn and are refused: then the coordinator waits.
+            // More are read than the queue takes, and these are refused; beyond that the
+            // coordinator waits.
             message = session.receive(), if orders.len() < ORDERS_READ => match message {
                 Some(ToWorker::Audit(order)) => {
                     let (auditor, outbound) = (auditor.clone(), outbound.clone());
@@ -182,7 +183,7 @@ async fn serve(
     }
 }
 
-/// Takes note of a message that is none for a checker.
+/// Notes a message that is not for a checker.
 fn ignore(message: &ToWorker) {
     match message {
         ToWorker::Audit(_) | ToWorker::AuditAnswer(_) | ToWorker::Leave => {}

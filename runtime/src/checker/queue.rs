@@ -10,14 +10,14 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use crate::stage_cache::StageCache;
 use crate::training::audit::AuditedJob;
 
-/// Orders that may wait. A coordinator has a few in flight at each checker: more than this is none
-/// that waits for its answers.
+/// Orders that may wait. A coordinator has a few in flight at each checker: one that sends more
+/// than this does not wait for its answers.
 const ORDERS_MAX: usize = 64;
 
 /// Leaves whose inputs may be in memory: one that is computed, and the one after it.
 const LEAVES_MAX: usize = 2;
 
-/// It outlives sessions: what an order of the last one still computes counts.
+/// It outlives sessions: orders of an earlier one that are still being computed count.
 #[derive(Clone)]
 pub(crate) struct AuditQueue {
     orders: Arc<Semaphore>,
@@ -74,13 +74,13 @@ impl AuditQueue {
         self.job.clone().lock_owned().await
     }
 
-    /// Waits until it may be computed.
+    /// Waits until nothing else is computed.
     pub(super) async fn computing(&self) -> OwnedMutexGuard<()> {
         self.computing.clone().lock_owned().await
     }
 }
 
-/// Leave to fetch from a worker. No other leaf of the same worker is fetched meanwhile.
+/// Permission to fetch from a worker. No other leaf of the same worker is fetched meanwhile.
 pub(super) struct WorkerTurn {
     place: LeafPlace,
     _worker: OwnedMutexGuard<()>,
@@ -127,7 +127,7 @@ mod tests {
         concord_proto::PublicKey([number; 32])
     }
 
-    /// Whether it is not done soon.
+    /// Whether a future is still pending after a short while.
     async fn waits<T>(waited: impl Future<Output = T>) -> bool {
         let soon = Duration::from_millis(20);
         tokio::time::timeout(soon, waited).await.is_err()

@@ -28,7 +28,7 @@ use crate::tensor_blob;
 /// Far less than a stalling worker is waited for.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Where a worker stops to answer.
+/// Where a worker stops answering.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stall {
     Never,

@@ -15,7 +15,7 @@ impl FaultHooks for AlteredActivation {
     }
 }
 
-/// Doubles the last value, or makes one of it that is not 0.
+/// Doubles the last value; if it is 0, makes it 1.
 pub(super) fn alter(rows: &mut [f32]) {
     if let Some(last) = rows.last_mut() {
         *last = if *last == 0.0 { 1.0 } else { 2.0 * *last };

@@ -1,6 +1,6 @@
 //! Ways to cheat, for tests of the proof and for `concord demo`. Honest code calls the methods of
-//! [`FaultHooks`], which do nothing but for those of a liar. Liars are compiled with the features
-//! `wrong-data` (the one of the demo) and `liars` (all) alone; without them every hook is empty.
+//! [`FaultHooks`], which do nothing unless a liar implements them. Liars are compiled only with the
+//! features `wrong-data` (the one of the demo) and `liars` (all); without them every hook is empty.
 //!
 //! Another liar is a file here that implements the hooks it needs, a row in `by_name.rs`, and a
 //! case in `tests/liars.rs` or `runtime/tests/serving/lies.rs`.

@@ -1,4 +1,4 @@
-//! Serves with other weights: one matrix of each layer is another.
+//! Serves with other weights: one matrix of each layer is scaled.
 
 use concord_kernels::Tensor;
 use concord_models::ModelError;

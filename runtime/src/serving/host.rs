@@ -157,7 +157,7 @@ impl HostContext {
         Ok(())
     }
 
-    /// The stage that is assigned. Where memory is short, what stands by makes room.
+    /// The stage that is assigned. If memory is short, layers that only stand by are dropped.
     async fn load_stage(
         &self,
         assignment: &StageAssignment,

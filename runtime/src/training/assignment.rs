@@ -117,7 +117,7 @@ async fn fetch_state(
         let entry = entries[index as usize];
         let mut tensors = Vec::new();
         for digest in [entry.value, entry.first_moment, entry.second_moment] {
-            // The next plan has another state: a copy on disk would be read by nobody.
+            // The next plan has another state: nobody would read a copy on disk.
             let bytes = blobs.get_once(digest).await?;
             let tensor = tensor_blob::decode(&bytes).map_err(|why| bad(digest, why))?;
             let shape = &spec.trainable[index as usize].shape;

@@ -121,7 +121,7 @@ impl DataSource {
         if self.here.contains(&digest) {
             match self.read(blobs, digest, index, place).await {
                 Ok(read) => return Ok(read),
-                // Deleted, or changed on disk: once more, from the coordinator where it must be.
+                // Deleted, or changed on disk: it is read again, and fetched again if it must be.
                 Err(_) => blobs.doubt(digest),
             }
         }

@@ -133,7 +133,7 @@ pub(crate) struct Backwarded {
     pub(crate) outputs: Vec<Port>,
 }
 
-/// Sends gradients back; `gradient` is that of the stage's output, but on the last stage.
+/// Sends gradients back; `gradient` is that of the stage's output, except on the last stage.
 pub(crate) fn backward(
     spec: &JobSpec,
     stage: &Stage,

@@ -22,13 +22,13 @@ const WAITING_MAX: usize = 1_024;
 /// Pieces that may wait inside one stream.
 const PIECES_MAX: usize = 16;
 
-/// A worker at whose address nobody answers for so long is reported.
+/// A worker is reported if nobody answers at its address for so long.
 const REACH_MAX: Duration = Duration::from_secs(4);
 /// The first pause between two tries to reach a worker, and the longest.
 const REACH_PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
-/// So long after a stream broke that is told. A worker that has ended breaks its streams, too: then
-/// the coordinator knows by now, and has ended the plan.
+/// How long after a stream broke that is reported. The streams of a worker that has ended break,
+/// too: then the coordinator knows by now, and has ended the plan.
 const BREAK_GRACE: Duration = Duration::from_secs(1);
 
 /// A frame to be sent.
@@ -43,8 +43,8 @@ pub(crate) struct PeerLoss {
     pub(crate) epoch: u32,
     pub(crate) endpoint: String,
     pub(crate) why: String,
-    /// Whether nobody answers at the address. Otherwise it took some, and what became of the last
-    /// ones is not known.
+    /// Whether nobody answers at the address. Otherwise it took some frames, and what became of the
+    /// last ones is not known.
     pub(crate) is_unreached: bool,
 }
 
@@ -132,7 +132,7 @@ impl PeerStream {
             match tokio::time::timeout_at(until, session::connect(&self.endpoint)).await {
                 Ok(Ok(channel)) => return Ok(channel),
                 Ok(Err(RuntimeError::Unreachable { why: cause, .. })) => why = cause,
-                // No try makes another address of it.
+                // It is no address, and no further try would help.
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err(why),
             }
@@ -240,7 +240,7 @@ mod tests {
         loss.expect("a loss within seconds").expect("a loss")
     }
 
-    /// The first frame never left: the loss is of its plan all the same.
+    /// The first frame was never sent: the loss is of its plan all the same.
     #[tokio::test]
     async fn nobody_at_an_address_is_told_with_the_epoch_of_the_plan() {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    /// Somebody takes the connection and hangs up: that is a break, and no address that is wrong.
+    /// Somebody takes the connection and hangs up: the stream broke, but the address is not wrong.
     #[tokio::test]
     async fn a_stream_that_breaks_is_told_although_no_frame_follows() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,7 +7,7 @@ use concord_proto::address::Address;
 use super::WorkerOptions;
 use crate::RuntimeError;
 
-/// The address that the options name, checked before anything is started; none where it is that at
+/// The address that the options name, checked before anything is started; none if it is the one at
 /// which the worker will listen.
 ///
 /// # Errors

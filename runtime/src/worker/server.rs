@@ -96,7 +96,8 @@ impl Worker for WorkerService {
             .unwrap_or_else(PoisonError::into_inner)
             .blob(&digest);
         let blob = blob.ok_or_else(|| Status::not_found("not held any more"))?;
-        // A GPU gives a tensor out when what it works on is done: that is no task's to wait for.
+        // To copy a tensor from a GPU waits for the work that the GPU does, which would block this
+        // task.
         let bytes = tokio::task::spawn_blocking(move || blob.bytes())
             .await
             .map_err(|error| Status::internal(error.to_string()))?

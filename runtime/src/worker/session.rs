@@ -20,7 +20,7 @@ use crate::training::data::DataSource;
 use crate::training::engine::{EngineEffect, EngineEvent};
 use crate::training::peers::{PeerLoss, Peers};
 
-/// How long the answer to a last report is waited for.
+/// How long the answer to the last report is waited for.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// How a session ended.
@@ -36,7 +36,7 @@ pub(super) enum SessionEnd {
 }
 
 impl SessionEnd {
-    /// A session that is over: as wished, where the worker was about to leave.
+    /// The end of a session: as wished, if the worker was about to leave.
     fn of_session(leaving: bool) -> Self {
         if leaving { Self::Left } else { Self::Lost }
     }
@@ -154,7 +154,7 @@ impl<'a> WorkerSession<'a> {
         SessionEnd::GpuGone(error)
     }
 
-    /// What the coordinator is told where tensors do not get to a neighbour.
+    /// What the coordinator is told if tensors do not get to a neighbour.
     fn about_loss(&self, loss: PeerLoss) -> Option<ToCoordinator> {
         let PeerLoss {
             epoch,
@@ -377,7 +377,8 @@ impl<'a> WorkerSession<'a> {
                         let _ = outbound.send(then).await;
                         return;
                     };
-                    // A state is stored between two plans, too: it names its own, not the present.
+                    // A state is stored between two plans, too: the epoch is that of its own plan,
+                    // not of the present one.
                     let failed = ToCoordinator::Failed {
                         job,
                         epoch,

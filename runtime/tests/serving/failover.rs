@@ -101,7 +101,8 @@ async fn a_stage_that_does_not_fit_is_refused_in_words() {
         assert!(reason.contains(word), "{reason} lacks '{word}'");
         assert_eq!(permanent, is_permanent, "{reason}");
     }
-    // It serves what it can; and has checked the pages of what is loaded, too.
+    // It serves what it can hold. The room for pages is checked for a stage that is loaded already,
+    // too.
     pool.serve(&good).await;
     let mut more = good.clone();
     (more.pages, more.stage) = (u32::MAX, Some(0));

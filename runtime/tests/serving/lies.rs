@@ -82,7 +82,7 @@ async fn whoever_sends_other_rows_than_it_claims_has_signed_both() {
             .all(|h| h.is_signed() && h.origin.worker == sender)
     );
     let rows: Vec<_> = headers.iter().flat_map(|h| h.rows.clone()).collect();
-    // What it signed on the way is what the receiver claims, and not what it claims itself.
+    // The sender signed the rows that the receiver claims, and not those that it claims itself.
     let prompt = prompt(20, model.deployment.vocab);
     let asked = Asked::new(3, &prompt, &sampling(None));
     let claims = claims(&model, &mut pipeline, &asked, &[0; 20]).await;

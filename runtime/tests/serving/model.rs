@@ -19,7 +19,7 @@ pub struct ServedModel {
     pub blobs: BlobMap,
 }
 
-/// A folder of `shared/models`; nothing, and a line, where it is missing.
+/// A folder of `shared/models`; none, and a line that says so, if it is missing.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("CONCORD_SHARED").map_or(beside, PathBuf::from);

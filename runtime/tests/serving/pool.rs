@@ -258,7 +258,8 @@ impl Pipeline {
         self.go_on(asked, Vec::new()).await
     }
 
-    /// The whole answer, of which some tokens are there: what they left in the pages is void.
+    /// The whole answer, of which some tokens are known: their pages are void, and they are
+    /// computed again.
     pub async fn go_on(&mut self, asked: &Asked<'_>, mut answer: Vec<u32>) -> Vec<u32> {
         let mut first = asked.cached;
         while answer.len() < asked.tokens {

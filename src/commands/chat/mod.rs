@@ -16,6 +16,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::support::device::DeviceArgs;
+use crate::support::load_in::LoadInArgs;
 use crate::support::loaded_model::ModelArgs;
 use crate::support::output::Output;
 use command::ChatCommand;
@@ -39,10 +40,12 @@ pub struct ChatArgs {
     #[arg(long, value_name = "DIR", requires = "model")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
+    load_in: LoadInArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// An OpenAI-compatible API, such as that of `concord serve`, instead of a model of this
     /// machine.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "adapter"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "adapter", "load_in_4bit", "load_in_8bit"])]
     server: Option<String>,
     /// The model to ask --server for; its first one by default.
     #[arg(long, value_name = "NAME", requires = "server")]
@@ -112,6 +115,7 @@ pub fn run(args: &ChatArgs, output: &Output) -> anyhow::Result<()> {
             let model = ModelArgs {
                 model: model.clone(),
                 adapter: args.adapter.clone(),
+                load_in: args.load_in,
                 device: args.device.clone(),
             };
             Box::new(local::Local::open(&model)?)

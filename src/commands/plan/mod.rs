@@ -70,7 +70,7 @@ pub fn run(args: &PlanArgs, output: &Output) -> anyhow::Result<()> {
     let Some(name) = args.model.clone().or(named) else {
         bail!("give a model, or a job with --job");
     };
-    let model = PlannedModel::open(&name)?;
+    let model = PlannedModel::open(&name, job.as_ref().and_then(|job| job.load_in))?;
     let run = args.training_run(job.as_ref(), &model)?;
     let mut parts = vec![model.part()];
     if job.is_none() {

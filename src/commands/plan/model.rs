@@ -1,6 +1,7 @@
 //! A model as far as a plan needs it: its configuration, and the sizes of its files.
 
 use anyhow::{Context, bail};
+use concord_kernels::packed::QuantFormat;
 use concord_models::config::DecoderConfig;
 use concord_models::weights::ModelFolder;
 use concord_models::{ModelError, memory};
@@ -24,11 +25,11 @@ pub struct PlannedModel {
 
 impl PlannedModel {
     /// Reads configuration and headers; of a model of the hub the configuration alone, unless all
-    /// of it has been fetched before.
+    /// of it has been fetched before. `load_in` is what it is quantised to as it is read.
     ///
     /// # Errors
     /// Naming file, key or tensor that cannot be used.
-    pub fn open(name: &str) -> anyhow::Result<Self> {
+    pub fn open(name: &str, load_in: Option<QuantFormat>) -> anyhow::Result<Self> {
         let dir = resolve_config(name)?;
         if let Some(base) = base_of_adapter(&dir)? {
             bail!(
@@ -45,6 +46,10 @@ impl PlannedModel {
                     anyhow::Ok(found?.len())
                 };
                 let bytes = folder.files().map(bytes).sum::<anyhow::Result<u64>>()?;
+                let folder = match load_in {
+                    Some(format) => folder.quantized_to(format)?,
+                    None => folder,
+                };
                 let kept = KeptFormats::of(&folder)?;
                 (folder.config().clone(), kept, Some(bytes))
             }

@@ -18,6 +18,7 @@ use concord_gateway::GatewayOptions;
 use concord_proto::serving::{ServedModel, ServingProfile};
 
 use crate::support::bytes;
+use crate::support::load_in::LoadInArgs;
 use crate::support::output::{Output, StoppedBySignal};
 use crate::support::pool::PoolOptions;
 use crate::support::scratch::Scratch;
@@ -54,6 +55,8 @@ pub struct ServeArgs {
     /// An adapter is served with the base model that it names.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: String,
+    #[command(flatten)]
+    load_in: LoadInArgs,
     /// The name of the model in requests; the last part of --model by default.
     #[arg(long, value_name = "NAME")]
     served_model_name: Option<String>,

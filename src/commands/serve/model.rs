@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use concord_gateway::SamplingDefaults;
+use concord_kernels::packed::QuantFormat;
 use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{Deployment, ServingProfile};
@@ -13,6 +14,7 @@ use concord_proto::{ARITHMETIC_VERSION, PrecisionSpec};
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::support::blobs::BlobSet;
+use crate::support::load_in;
 use crate::support::profile::{self, KeptFormats};
 
 /// A model, ready to be served.
@@ -37,13 +39,19 @@ pub struct ModelToServe {
 }
 
 impl ModelToServe {
-    /// Reads a model folder. `positions` bounds prompt and answer; the model's own limit without.
-    /// `keeps_packed` says whether workers hold matrices as they lie, as they do on a CPU.
+    /// Reads a model folder, which is quantised to `format` where there is one. `positions` bounds
+    /// prompt and answer; the model's own limit without. `keeps_packed` says whether workers hold
+    /// matrices as they lie, as they do on a CPU.
     ///
     /// # Errors
     /// Naming the file and what is wrong with it, or a limit beyond the model's.
-    pub fn open(path: &Path, positions: Option<u32>, keeps_packed: bool) -> anyhow::Result<Self> {
-        let folder = ModelFolder::open(path)?;
+    pub fn open(
+        path: &Path,
+        positions: Option<u32>,
+        format: Option<QuantFormat>,
+        keeps_packed: bool,
+    ) -> anyhow::Result<Self> {
+        let folder = load_in::open(path, format)?;
         let config = folder.config().clone();
         let most = u32::try_from(config.max_positions).unwrap_or(u32::MAX);
         let positions = match positions {

@@ -42,7 +42,12 @@ pub struct OpenedService {
 /// Naming what is wrong with the model, an adapter or the options.
 pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<OpenedService>> {
     let source = NamedModel::find(&args.model)?;
-    let mut model = ModelToServe::open(&source.model, args.max_model_len, args.keeps_packed())?;
+    let mut model = ModelToServe::open(
+        &source.model,
+        args.max_model_len,
+        args.load_in.format(),
+        args.keeps_packed(),
+    )?;
     let served = args.served(&model)?;
     let config = model.folder.config().clone();
     let mut read = |folder: &Path| adapter_blobs(folder, &config, &mut model.blobs);

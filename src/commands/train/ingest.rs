@@ -20,6 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::told::Told;
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::load_in;
 use crate::support::output::Output;
 use crate::support::profile::{self, KeptFormats};
 
@@ -70,7 +71,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
             path.display()
         );
     }
-    let folder = ModelFolder::open(&path)?;
+    let folder = load_in::open(&path, job.load_in)?;
     folder.check_training()?;
     let mut blobs = BlobSet::believing_kept_digests();
     let model = blobs.model(&folder)?;

@@ -12,6 +12,7 @@ use concord_verify::training::bundle::{self, Bundle, BundleError, Report, Verify
 use serde_json::{Value, json};
 
 use crate::support::device::DeviceArgs;
+use crate::support::load_in::LoadInArgs;
 use crate::support::output::Output;
 use crate::support::result_weights::{self, Base};
 
@@ -35,6 +36,8 @@ pub struct VerifyArgs {
     /// a receipt, the model that answered.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    load_in: LoadInArgs,
     /// The adapter that answered, as a PEFT folder.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
@@ -76,6 +79,12 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
         bail!(
             "--adapter is for the receipt of an answer: the folder that a job wrote, adapter or \
              model, is given as --model"
+        );
+    }
+    if args.load_in.format().is_some() {
+        bail!(
+            "--load-in-4bit and --load-in-8bit are for the receipt of an answer: whether a job \
+             quantised its base model is found out"
         );
     }
     if args.device.is_given() {
@@ -213,7 +222,11 @@ fn text(
             weights.tensors
         ));
         lines.extend(weights.base.as_ref().map(|base| match base {
-            Base::Same(name) => format!("base        {name}, as it was trained on"),
+            Base::Same(name, None) => format!("base        {name}, as it was trained on"),
+            Base::Same(name, Some(format)) => {
+                let format = format.blocks().name();
+                format!("base        {name}, quantised to {format} as it was trained on")
+            }
             Base::NotHere(name) => format!("base        not compared: `{name}` is no folder here"),
         }));
     }
@@ -250,6 +263,6 @@ fn object(
         "convicted": names(&report.convicted), "audit_rate_min": report.audit_rate_min,
         "detection": report.detection,
         "tensors_checked": weights.map(|weights| weights.tensors),
-        "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(_)))),
+        "base_checked": weights.map(|weights| matches!(weights.base, Some(Base::Same(..)))),
     })
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::VerifyArgs;
 use crate::support::adapter_blobs::adapter_manifest;
 use crate::support::blobs::BlobSet;
+use crate::support::load_in;
 use crate::support::output::Output;
 
 /// Judges a receipt.
@@ -52,9 +53,8 @@ fn one(args: &VerifyArgs, signed: &Signed, output: &Output) -> anyhow::Result<()
     let Some(model) = &args.model else {
         bail!("give the model that answered: --model DIR");
     };
-    let folder = ModelFolder::open(&crate::support::loaded_model::resolve(
-        &model.to_string_lossy(),
-    )?)?;
+    let path = crate::support::loaded_model::resolve(&model.to_string_lossy())?;
+    let folder = load_in::open(&path, args.load_in.format())?;
     check_root(
         "model",
         BlobSet::default().model(&folder)?,

@@ -45,8 +45,8 @@ const KEYS: [(&[&str], &str); 17] = [
         "examples are not packed, and texts always are, so remove it",
     ),
     (
-        &["load_in_4bit", "load_in_8bit", "quantization_bit"],
-        "weights are read as they are, so remove it",
+        &["quantization_bit"],
+        "set `load_in_4bit: true` or `load_in_8bit: true`",
     ),
     (
         &["<<"],

@@ -105,8 +105,14 @@ const fn key(
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 34] = [
+pub(super) const KEYS: [Key; 37] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
+    key(Job, "load_in_4bit", Flag, Is("false"),
+        "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
+         is trained and proven is an adapter of that model"),
+    key(Job, "bnb_4bit_quant_type", Words(&["nf4", "q4_k"]), Is("nf4"),
+        "the format of load_in_4bit: bitsandbytes' NF4, or GGUF's Q4_K"),
+    key(Job, "load_in_8bit", Flag, Is("false"), "the same, to 8 bits: GGUF's Q8_0"),
     key(Job, "datasets", Mappings, Refused, "the data, one mapping for each file"),
     key(Dataset, "path", Path, Refused, "the file"),
     key(Dataset, "type", Words(&["text", "instruct", "tokens"]), Refused,

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::data::{self, DatasetSource};
 use concord_models::decoder::Trainable;
@@ -57,6 +58,8 @@ pub struct JobFile {
     pub adapter: AdapterKind,
     /// Whether the file has no `adapter`.
     pub adapter_is_assumed: bool,
+    /// What the matrices of the layers are quantised to as they are read.
+    pub load_in: Option<QuantFormat>,
     /// A PEFT folder that the training starts from.
     pub initial_adapter: Option<PathBuf>,
     /// Tokens of a sequence.
@@ -125,6 +128,7 @@ impl JobFile {
         let job = Self {
             max_steps: keys.whole("max_steps")?,
             base_model: keys.path("base_model")?,
+            load_in: load_in(&keys, adapter)?,
             adapter,
             adapter_is_assumed: !keys.has("adapter"),
             initial_adapter: keys.path_if("initial_adapter")?.map(PathBuf::from),
@@ -281,6 +285,33 @@ impl JobFile {
             true => Order::Shuffled { seed: self.seed },
             false => Order::AsGiven,
         }
+    }
+}
+
+/// What the base model is quantised to.
+fn load_in(keys: &Keys, adapter: AdapterKind) -> anyhow::Result<Option<QuantFormat>> {
+    let four = keys.flag("load_in_4bit")?;
+    let eight = keys.flag("load_in_8bit")?;
+    let kind = keys.word("bnb_4bit_quant_type", &[QuantFormat::Nf4, QuantFormat::Q4K])?;
+    if !four && keys.has("bnb_4bit_quant_type") {
+        return Err(keys.idle("bnb_4bit_quant_type", "without `load_in_4bit: true`"));
+    }
+    let (key, format) = match (four, eight) {
+        (true, true) => bail!(
+            "{}: `load_in_8bit` and `load_in_4bit` are both true; remove one",
+            keys.place("load_in_8bit")
+        ),
+        (true, false) => ("load_in_4bit", kind),
+        (false, true) => ("load_in_8bit", QuantFormat::Q8_0),
+        (false, false) => return Ok(None),
+    };
+    match adapter {
+        AdapterKind::Lora => Ok(Some(format)),
+        AdapterKind::Full => bail!(
+            "{}: `{key}` and `adapter: full` exclude each other: weights that are trained are not \
+             quantised; remove it, or set `adapter: lora`",
+            keys.place(key)
+        ),
     }
 }
 

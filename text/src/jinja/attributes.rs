@@ -72,7 +72,7 @@ const CHANGING: [&str; 12] = [
     "__setitem__",
 ];
 
-/// The attribute of a value that is no entry of a dict: a method, or a variable.
+/// The attribute of a value other than an entry of a dict: a method, or a variable.
 pub fn attribute(value: &Value, name: &str) -> Option<Value> {
     let method = |names: &'static [&'static str]| {
         let found: Function = names.iter().copied().find(|known| *known == name)?;

@@ -1,4 +1,5 @@
-//! What a rendering may cost, in counts and not in time: the outcome is always the same.
+//! Bounds on the cost of a rendering, in counts and not in time, so that the outcome is always the
+//! same.
 
 use super::fault::{Fault, Made};
 
@@ -8,10 +9,10 @@ const STEPS_MAX: u64 = 20_000_000;
 /// Bytes of all texts and lists that are made, including those that are dropped again.
 const BYTES_MAX: u64 = 128 << 20;
 
-/// How deep expressions, tags, macros and loops may stand in each other as they run.
+/// How deep expressions, tags, macros and loops may be nested as they run.
 const DEPTH_MAX: u32 = 400;
 
-/// What is left of the bounds.
+/// What is left of the budget.
 #[derive(Debug)]
 pub struct Budget {
     steps: u64,

@@ -1,11 +1,11 @@
-//! The expressions of a template, with Jinja's own order of operators.
+//! Parses the expressions of a template, with Jinja's precedence of operators.
 
 use super::fault::{Fault, Made};
 use super::parser::Parser;
 use super::syntax::{Arguments, Binary, Comparison, Constant, Expression, Filter};
 use super::token::TokenKind;
 
-/// Operators, filters or indices one behind the other.
+/// How many operators, filters or indices may follow each other.
 const LINKS_MAX: u32 = 200;
 
 impl Parser {
@@ -42,7 +42,7 @@ impl Parser {
         Ok(Expression::Tuple(items))
     }
 
-    /// Counts the links of a chain: each stands within the next.
+    /// Counts the links of a chain: each is nested in the next.
     fn link(&self, links: &mut u32) -> Made<()> {
         *links += 1;
         match *links > LINKS_MAX {

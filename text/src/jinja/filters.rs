@@ -12,8 +12,8 @@ use super::syntax::Binary;
 use super::text_filters;
 use super::value::{Dict, Given, Value};
 
-/// Filters of Jinja that are not here: each would need a part of Python that no chat template
-/// was seen to use, or would give another text each time.
+/// Filters of Jinja that are not supported: each needs a part of Python that no known chat template
+/// uses, or gives another text each time.
 const REFUSED: [&str; 6] = [
     "filesizeformat",
     "pprint",
@@ -175,7 +175,7 @@ impl Rendering {
     }
 }
 
-/// `float(value)`, or nothing.
+/// `float(value)`, or `None`.
 fn number(value: &Value) -> Option<f64> {
     let Value::Text(text) = value else {
         return value.as_float();
@@ -195,7 +195,7 @@ fn number(value: &Value) -> Option<f64> {
     plain.replace('_', "").parse().ok()
 }
 
-/// `int(text, base)`, or nothing.
+/// `int(text, base)`, or `None`.
 fn whole(text: &str, base: i128) -> Made<Option<i128>> {
     let base = u32::try_from(base)
         .ok()

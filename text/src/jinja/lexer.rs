@@ -1,4 +1,4 @@
-//! The text of a template in tokens, with the white space of tags taken off.
+//! Cuts the text of a template into tokens, without the white space that tags remove.
 
 use super::characters::is_space;
 use super::fault::{Fault, Made};
@@ -123,7 +123,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// Takes off what the end of a tag swallows.
+    /// Removes the white space that the end of a tag swallows.
     fn behind_tag(&mut self, sign: Option<char>) {
         match sign {
             Some('-') => {

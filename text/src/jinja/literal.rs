@@ -3,7 +3,7 @@
 use super::characters::is_word;
 use super::token::TokenKind;
 
-/// The name, number or string at the start of a text, and its length; nothing where there is none.
+/// The name, number or string at the start of a text, and its length; `None` where there is none.
 ///
 /// # Errors
 /// Saying what is wrong with it.

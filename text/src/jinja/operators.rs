@@ -70,7 +70,7 @@ fn unsupported(operator: Binary, left: &Value, right: &Value) -> Fault {
     ))
 }
 
-/// Texts one behind the other.
+/// Texts joined, one after the other.
 pub fn joined<'a>(
     parts: impl Iterator<Item = &'a Text> + Clone,
     budget: &mut Budget,
@@ -204,7 +204,7 @@ pub fn compare(
     })
 }
 
-/// Which of two comes first; nothing where one is no number.
+/// Which of two comes first; `None` where one of them is NaN.
 ///
 /// # Errors
 /// Where the two have no order.

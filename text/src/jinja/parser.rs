@@ -9,7 +9,7 @@ use super::syntax::{
 };
 use super::token::{TemplateToken, TokenKind};
 
-/// Tags and brackets may stand in each other this deep.
+/// How deep tags and brackets may be nested.
 const DEPTH_MAX: u32 = 100;
 
 /// Reads a template.
@@ -32,9 +32,9 @@ pub(super) struct Parser {
     tokens: Vec<TemplateToken>,
     at: usize,
     depth: u32,
-    /// Loops around.
+    /// How many loops are around.
     loops: u32,
-    /// What the macros around speak of, the innermost last.
+    /// Which undeclared names the macros around use, the innermost macro last.
     takes: Vec<Takes>,
 }
 
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// What stands here, where something else is expected.
+    /// The error that names what was found here and what is expected.
     pub fn unexpected(&self, expected: &str) -> Fault {
         let found = match self.peek() {
             TokenKind::Text(_) => "text".to_string(),
@@ -132,7 +132,7 @@ impl Parser {
         result
     }
 
-    /// Notes a name that macros have without declaring it.
+    /// Notes the use of a name that macros have without declaring it.
     pub fn speaks_of(&mut self, name: &str) {
         if let Some(takes) = self.takes.last_mut() {
             takes.varargs |= name == "varargs";
@@ -315,7 +315,7 @@ impl Parser {
         let body = self.block(&[end]);
         self.loops = loops;
         let takes = self.takes.pop().unwrap_or_default();
-        // What is spoken of within a macro is spoken of in those around it.
+        // What a macro uses counts as used in the macros around it.
         if let Some(around) = self.takes.last_mut() {
             around.varargs |= takes.varargs;
             around.kwargs |= takes.kwargs;

@@ -81,7 +81,7 @@ fn is_kind(value: &Value, name: &str) -> Option<bool> {
         "sequence" => match value {
             Value::Text(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_) => true,
             Value::View(view) => view.is_range,
-            // It answers to everything but has nothing.
+            // It can be indexed and iterated, and is empty.
             Value::Undefined(_) => true,
             _ => false,
         },

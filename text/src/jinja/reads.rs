@@ -1,8 +1,9 @@
-//! What a template may ever read of what it is given, found without running it.
+//! Finds what a template may read of its input, without running it.
 //!
-//! Of variables, the names that stand in it. Of messages, the fields: a walk follows where the
+//! Of variables, these are all names in it. Of messages, these are fields: a walk follows where the
 //! list `messages` and its items go, through loops, assignments, macros and filters. Where it
-//! cannot follow, as when a message is printed or its keys are looped over, all fields are read.
+//! cannot follow, as when a message is printed or its keys are looped over, all fields count as
+//! read.
 
 mod holds;
 
@@ -18,7 +19,7 @@ use holds::Holds;
 /// all fields count as read.
 const WALKS_MAX: usize = 32;
 
-/// How deep the walk follows expressions within each other. What lies deeper may read anything.
+/// How deep the walk follows nested expressions. What is nested deeper may read anything.
 const DEPTH_MAX: u32 = 400;
 
 /// The variable with the list of messages.
@@ -79,8 +80,8 @@ impl TemplateReads {
 #[derive(Default)]
 struct Walk {
     reads: TemplateReads,
-    /// By the name of a variable, and by "." and that of an attribute of a namespace. Scopes are
-    /// not told apart.
+    /// What variables may hold, by name; for attributes of a namespace by "." and their name.
+    /// Scopes are not told apart.
     holds: BTreeMap<String, Holds>,
     /// Parameters of macros, by the macro's name.
     macros: BTreeMap<String, BTreeSet<Vec<String>>>,

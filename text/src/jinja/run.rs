@@ -1,4 +1,4 @@
-//! What the tags of a template do.
+//! Runs the tags of a template.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::print::text_of;
 use super::syntax::{AssignTarget, Body, Expression, Filter, For, Statement, StatementKind};
 use super::value::{Loop, Macro, Namespace, Scope, Value};
 
-/// A template under way.
+/// A rendering in progress.
 #[derive(Default)]
 pub struct Rendering {
     pub budget: Budget,
@@ -20,7 +20,7 @@ pub struct Rendering {
     namespaces: Vec<Rc<Namespace>>,
 }
 
-/// Where a tag leaves it to go on.
+/// Where the rendering goes on after a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     Next,
@@ -29,7 +29,7 @@ enum Flow {
 }
 
 impl Rendering {
-    /// All that a template gives out for these variables.
+    /// The output of a template for these variables.
     pub fn whole(body: &Body, variables: Vec<(String, Value)>) -> Made<Vec<Letter>> {
         let mut run = Self::default();
         let scope = Rc::new(Scope::default());
@@ -67,7 +67,7 @@ impl Rendering {
     fn captured_within(&mut self, body: &Body, scope: &Rc<Scope>) -> Made<Text> {
         let inner = Scope::within(scope);
         let text = self.captured(body, &inner);
-        // A macro within it holds it, and is held by it.
+        // A macro defined in it holds the scope, and the scope holds the macro.
         inner.clear();
         text
     }
@@ -128,7 +128,7 @@ impl Rendering {
         Ok(Flow::Next)
     }
 
-    /// What tags do that hold others and are neither a loop nor a choice.
+    /// Runs tags with a body that are neither loops nor conditions.
     fn block(&mut self, kind: &StatementKind, scope: &Rc<Scope>) -> Made<Flow> {
         match kind {
             StatementKind::Macro(syntax) => {
@@ -167,7 +167,7 @@ impl Rendering {
                 inner.clear();
                 return flow;
             }
-            // Those of `statement`.
+            // Handled by `statement`.
             StatementKind::Text(_)
             | StatementKind::Print(_)
             | StatementKind::For(_)

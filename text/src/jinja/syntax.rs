@@ -54,7 +54,7 @@ pub struct MacroSyntax {
     pub name: String,
     pub parameters: Vec<(String, Option<Expression>)>,
     pub body: Body,
-    /// Which of `varargs`, `kwargs` and `caller` the body speaks of.
+    /// Which of `varargs`, `kwargs` and `caller` the body uses.
     pub takes: Takes,
 }
 
@@ -117,7 +117,7 @@ pub enum Expression {
     If(Box<Expression>, Box<Expression>, Option<Box<Expression>>),
 }
 
-/// A value that stands in the template.
+/// A literal in the template.
 #[derive(Clone, Debug)]
 pub enum Constant {
     None,

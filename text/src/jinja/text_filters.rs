@@ -10,7 +10,7 @@ use super::text_cases::cased;
 use super::text_methods::{lines, replace, split_from_end, strip};
 use super::value::{Given, Value};
 
-/// All that there are.
+/// The names of these filters.
 pub const NAMES: [&str; 15] = [
     "capitalize",
     "center",
@@ -82,7 +82,7 @@ pub fn apply(text: &Text, value: &Value, mut given: Given, budget: &mut Budget) 
     Ok(Value::Text(made))
 }
 
-/// Each word begins with a capital, the rest of it is small.
+/// Each word begins with a capital, followed by small letters.
 fn title(text: &Text, budget: &mut Budget) -> Made<Text> {
     budget.make::<Letter>(text.len())?;
     let mut made = Vec::new();

@@ -69,7 +69,7 @@ pub fn call(text: &Text, name: Function, mut given: Given, budget: &mut Budget) 
 }
 
 fn parts(text: &Text, name: &str, given: &mut Given, budget: &mut Budget) -> Made<Value> {
-    // What comes out is paid for before it is made.
+    // The result is charged to the budget before it is made.
     let mut pay = |parts: usize| {
         budget.make::<Letter>(text.len())?;
         budget.make::<Value>(parts.saturating_add(1).saturating_mul(2))
@@ -138,7 +138,7 @@ fn texts(parts: Vec<Text>) -> Made<Value> {
     Value::list(parts.into_iter().map(Value::Text).collect())
 }
 
-/// Takes characters of a set, or white space, off one end or both.
+/// Removes characters of a set, or white space, from one end or both.
 pub fn strip(text: &Text, set: Option<&Text>, start: bool, end: bool) -> Text {
     let set: Option<Vec<char>> = set.map(|set| set.chars().collect());
     let goes = |letter: &Letter| match &set {
@@ -272,8 +272,8 @@ fn join(separator: &Text, parts: &[Value], budget: &mut Budget) -> Made<Text> {
     joined(pieces.iter().copied(), budget)
 }
 
-/// The part of a text that `start` and `end` arguments leave; nothing where it begins behind the
-/// end.
+/// The part of a text that the arguments `start` and `end` select; `None` where it begins beyond
+/// the end.
 fn range(text: &Text, given: &mut Given) -> Made<Option<std::ops::Range<usize>>> {
     let length = text.len() as i128;
     let place = |at: i128| {

@@ -1,4 +1,4 @@
-//! What the text of a template is cut into.
+//! The tokens of a template.
 
 /// A token and its line.
 #[derive(Clone, Debug)]

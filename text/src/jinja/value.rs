@@ -18,22 +18,23 @@ pub use looping::Loop;
 pub use macros::Macro;
 pub use scope::Scope;
 
-/// Lists may stand in each other this deep.
+/// How deep lists may be nested.
 const NESTING_MAX: u32 = 150;
 
-/// Tuples within a key may stand in each other this deep.
+/// How deep tuples in a key may be nested.
 const KEY_DEPTH_MAX: u32 = 8;
 
 /// Bytes that the text of a key may have.
 const KEY_BYTES_MAX: usize = 64 << 10;
 
-/// Values that a list may hold, with those in the lists within it: one list may stand in many.
+/// Values that a list may hold, nested ones included: one list may be an item of many.
 const WEIGHT_MAX: u64 = 16 << 20;
 
 /// A value.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Nothing, and why: printed as an empty text, refused by almost all else.
+    /// An undefined value, and why it is: printed as an empty text, refused by almost everything
+    /// else.
     Undefined(Rc<str>),
     None,
     Bool(bool),
@@ -44,7 +45,7 @@ pub enum Value {
     Tuple(Rc<ValueSequence>),
     Dict(Rc<Dict>),
     View(Rc<View>),
-    /// What can be gone through once, such as what `map` gives.
+    /// A generator, which can be iterated once, such as the result of `map`.
     Once(Rc<RefCell<VecDeque<Value>>>),
     Namespace(Rc<Namespace>),
     Loop(Rc<Loop>),
@@ -70,7 +71,7 @@ pub struct Dict {
     extent: Extent,
 }
 
-/// How much stands within a value.
+/// How much a value holds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Extent {
     depth: u32,
@@ -138,7 +139,8 @@ impl ValueSequence {
 }
 
 impl Dict {
-    /// A dict of these entries; of those with the same key, the last value in the first place.
+    /// A dict of these entries; of entries with the same key, the last value at the place of the
+    /// first.
     pub fn new(pairs: Vec<(Value, Value)>) -> Made<Rc<Self>> {
         let mut extent = extent(pairs.iter().map(|(_, value)| value))?;
         // Each key is looked for among all of the other's.
@@ -220,7 +222,7 @@ fn named_key(key: &Value, depth: u32, room: &mut usize) -> Made<String> {
 }
 
 impl Value {
-    /// A text of the template's.
+    /// A text of the template itself.
     pub fn own(text: &str) -> Self {
         Self::Text(Text::own(text))
     }
@@ -235,12 +237,12 @@ impl Value {
         ValueSequence::new(items).map(Self::Tuple)
     }
 
-    /// What is gone through once.
+    /// A generator of these values.
     pub fn once(items: Vec<Value>) -> Self {
         Self::Once(Rc::new(RefCell::new(items.into())))
     }
 
-    /// Nothing, and why.
+    /// An undefined value, and why it is.
     pub fn undefined(reason: impl Into<String>) -> Self {
         Self::Undefined(reason.into().into())
     }
@@ -455,7 +457,7 @@ impl Value {
         })
     }
 
-    /// All that it holds, in its order. What can be gone through once is empty afterwards.
+    /// All that it holds, in its order. A generator is empty afterwards.
     pub fn iterate(&self, budget: &mut Budget) -> Made<Vec<Value>> {
         let count = match self {
             Self::Once(items) => items.borrow().len(),

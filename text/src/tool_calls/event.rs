@@ -1,6 +1,6 @@
-//! What a parser of calls says.
+//! The events of a parser of calls.
 
-/// What an answer says, in its order.
+/// A part of an answer; parts come in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallEvent {
     /// Text that is part of no call.
@@ -21,7 +21,7 @@ pub enum CallEvent {
     },
 }
 
-/// Events, those of a kind in one.
+/// Events, in which neighbours of one kind are merged.
 #[derive(Debug, Default)]
 pub struct CallEvents(Vec<CallEvent>);
 

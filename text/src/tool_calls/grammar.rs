@@ -25,8 +25,8 @@ const TOOLS_MAX: usize = 128;
 /// or with `parallel` one or more. `tools` is the list of the OpenAI API.
 ///
 /// # Errors
-/// [`TextError::Tools`] where the list is none, or lacks the chosen tool. What is wrong with the
-/// schema of the parameters comes out as the guide is made.
+/// [`TextError::Tools`] where it is not such a list, or lacks the chosen tool. Errors in the schema
+/// of the parameters are found when the guide is made.
 pub fn tool_grammar(
     format: CallFormat,
     tools: &Value,

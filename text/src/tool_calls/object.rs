@@ -3,7 +3,7 @@
 use super::event::{CallEvent, CallEvents};
 use super::json::{ValueEnd, ValuePlace};
 
-/// Keys of a call beside its name, in the manners of various models.
+/// Keys of a call beside its name, as various models write them.
 const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
 const OTHERS: [&str; 3] = ["id", "type", "function"];
 
@@ -11,7 +11,7 @@ const OTHERS: [&str; 3] = ["id", "type", "function"];
 #[derive(Clone, Debug)]
 pub struct CallObject {
     index: u32,
-    /// The names that are calls; none takes any.
+    /// The names of tools that make an object a call; `None` accepts any name.
     names: Option<Vec<String>>,
     at: At,
     key: String,
@@ -60,8 +60,8 @@ impl CallObject {
         }
     }
 
-    /// Whether the start of the call has been given out. It waits for the first of the arguments:
-    /// what is cut off before them is text, and no call without any.
+    /// Whether the start of the call has been given out. It waits for the first of the arguments: a
+    /// call that is cut off before them is text.
     pub fn has_started(&self) -> bool {
         self.has_started
     }

@@ -171,7 +171,8 @@ fn real_tokenizers() {
 }
 
 proptest! {
-    /// However names are cut and put together: the text stays, and only the template's tokens are.
+    /// However names are cut and joined, the text stays, and only what the template wrote becomes
+    /// control tokens.
     #[test]
     fn any_message(
         parts in prop::collection::vec(prop::sample::select(vec![

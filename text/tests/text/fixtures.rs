@@ -15,8 +15,8 @@ pub const SHARED_MODELS: [&str; 5] = [
     "tiny-llama31",
 ];
 
-/// A path in `shared/` (`CONCORD_SHARED`, or beside the workspace), or `None` with a line that
-/// says that the test was not made.
+/// A path in `shared/` (`CONCORD_SHARED`, or beside the workspace), or `None` with a line that says
+/// that the test was skipped.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("CONCORD_SHARED")
@@ -45,7 +45,7 @@ pub fn says(error: impl ToString, parts: &[&str]) {
 /// A tokenizer of the 256 bytes, `<s>` = 256 in front, and `</s>` = 257 as the end.
 pub fn write_tokenizer(folder: &Path) {
     let mut tokenizer = byte_level(&[("<s>", true), ("</s>", true)], &[]);
-    // All three must be as they are said to be: cut and padding are ignored.
+    // Truncation and padding must be ignored.
     tokenizer["truncation"] = json!({"direction": "Right", "max_length": 4,
         "strategy": "LongestFirst", "stride": 0});
     tokenizer["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Right",

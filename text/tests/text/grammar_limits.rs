@@ -69,7 +69,7 @@ fn a_grammar_that_costs_too_much_is_an_error() {
     assert!(outcome.is_err());
 }
 
-/// Whatever comes back, it does come back, and soon.
+/// Hostile grammars give a guide or an error, and soon.
 #[test]
 fn hostile_grammars() {
     let tokenizer = made();

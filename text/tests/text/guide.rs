@@ -1,4 +1,4 @@
-//! Grammars: whatever is drawn among the candidates is what the grammar says.
+//! Grammars: whatever is drawn from the candidates fits the grammar.
 
 use std::collections::BTreeMap;
 

@@ -116,8 +116,8 @@ fn families_read_what_they_show() {
     assert!(!plain.reads_message_field("name", true) && !plain.reads_variable("tools", true));
 }
 
-/// Values that go from name to name, in the wrong order, without end: what is not followed counts
-/// as read.
+/// Values that go from name to name, in an order that needs too many walks: what is not followed
+/// counts as read.
 #[test]
 fn a_long_way_is_given_up() {
     let mut source = String::from("{% for x in [1, 2] %}{{ v0.name }}");
@@ -128,7 +128,7 @@ fn a_long_way_is_given_up() {
     assert!(reads_field(&source, "name"));
 }
 
-/// A walk that does not go on for as deep as a template may be.
+/// Templates may be nested deeper than the walk follows.
 #[test]
 fn what_lies_too_deep_counts_as_read() {
     let mut expression = String::from("x");

@@ -1,4 +1,4 @@
-//! What is thought apart from what is said, in any pieces.
+//! Reasoning is separated from content, whatever pieces the answer comes in.
 
 use concord_text::{ChatTemplate, ReasoningSplit};
 

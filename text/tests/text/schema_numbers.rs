@@ -1,4 +1,4 @@
-//! Numbers that no grammar holds an answer to are refused, with their place.
+//! Numbers that no grammar can enforce are refused, with their place.
 
 use concord_text::{CallFormat, Grammar, TextError, ToolChoice, tool_grammar};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ fn in_all_places() {
             Ok(_) => panic!("{schema} was taken"),
         }
     }
-    // A longer number than any type of ours, as its text stands in a request.
+    // A longer number than any Rust type holds, as text in a request.
     let long = Grammar::JsonSchema("{\"enum\": [12345678901234567890123]}".to_string());
     assert!(factory.start(&long, &[]).is_err());
 }

@@ -88,7 +88,7 @@ fn decoders_of_other_families() {
         let mut stream = TextStream::new(tokenizer.clone(), &[], false);
         let text: String = [0, 1, 2].map(|id| stream.push(id)).concat();
         assert_eq!(text + &stream.finish(), expected);
-        // Behind a prompt, nothing is taken off the front.
+        // After a prompt, nothing is removed from the front.
         let mut behind = TextStream::new(tokenizer.clone(), &[1], false);
         let text: String = [0, 2].map(|id| behind.push(id)).concat();
         let whole = tokenizer.decode(&[1, 0, 2], true).unwrap();

@@ -1,4 +1,4 @@
-//! Texts that end an answer, against the plain way to find them.
+//! Texts that end an answer, compared with a naive search.
 
 use concord_text::StopTexts;
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ fn names_of_special_tokens_are_seen_and_no_part_of_the_answer() {
     );
     is(&["a</s>"], &["ba", "[</s>]"], "b", Some(0));
     is(&["a</s>"], &["ba", "[<s>]", "c"], "bac", None);
-    // A text that a name stands within, as people see it.
+    // A stop text with the name of a special token in the middle, which people do not see.
     is(&["ab"], &["x", "a", "[</s>]", "b", "c"], "x", Some(0));
     is(&["ab"], &["a", "[</s>]", "c"], "ac", None);
     // Half of a name is no name.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::fixtures::{SHARED_MODELS, byte_level, shared};
 
-/// Texts that tokenizers make much, or little, of.
+/// Texts that give many tokens, or few.
 fn texts() -> Vec<String> {
     let pieces = [
         "a",

@@ -141,7 +141,7 @@ fn a_flipped_byte_of_a_tokenizer_never_panics() {
         bytes[place] ^= 1 << (place % 7);
         fs::write(&path, &bytes).unwrap();
         if let Ok(tokenizer) = TextTokenizer::open(folder.path()) {
-            // What it makes of a text may be nonsense, but must come back.
+            // The tokens may be nonsense, but the call must return.
             let _ = tokenizer.check(300);
             let _ = tokenizer.encode("some text\u{E9}", true);
             let _ = tokenizer.decode(&[0, 97, 256, 9999], true);

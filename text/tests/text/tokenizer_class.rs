@@ -1,5 +1,5 @@
-//! What the files beside `tokenizer.json` make of it: the tokens are those of transformers 5 for
-//! the same files.
+//! The files beside `tokenizer.json`: with them, the tokens are those of transformers 5 for the
+//! same files.
 
 use std::fs;
 use std::path::Path;
@@ -258,7 +258,7 @@ fn named_tokens_without_an_id_are_refused() {
         let error = open(&model, &[(name, value)]).unwrap_err();
         says(error, &[key, "<pad>", "save the tokenizer again"]);
     }
-    // A role that nobody plays changes nothing, and is told.
+    // A role without a token changes nothing, and is noted.
     let tokenizer = open(&model, &[(CONFIG, json!({"pad_token": "<pad>"}))]).unwrap();
     assert_eq!(tokenizer.notes().len(), 1);
     assert!(tokenizer.notes()[0].contains("`pad_token` is <pad>"));

@@ -1,4 +1,4 @@
-//! Calls out of answers, in any pieces.
+//! Calls found in answers, whatever pieces these come in.
 
 use concord_text::{CallEvent, CallFormat, CallParser, ChatTemplate};
 use proptest::prelude::*;
@@ -290,7 +290,7 @@ fn a_format_is_found_in_the_template_for_tools() {
 }
 
 proptest! {
-    /// However an answer is cut into pieces, the same comes out; and no text is lost but white
+    /// However an answer is cut into pieces, the events are the same, and no text is lost but white
     /// space and markers.
     #[test]
     fn pieces_change_nothing(

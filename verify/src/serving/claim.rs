@@ -1,9 +1,9 @@
-//! Whether what stages claim of an answer fits the answer and each other.
+//! The rules on the claims of stages: they must fit the answer and each other.
 
 use concord_proto::serving::{Deployment, DeploymentId, GenerationSpec, StageClaim, tokens_digest};
 use concord_proto::{Digest, Layers, Signed, WorkerId};
 
-/// An answer, as the claims of its stages have to fit it.
+/// An answer that the claims of its stages are checked against.
 #[derive(Clone, Debug)]
 pub struct AnswerRules<'a> {
     deployment: &'a Deployment,
@@ -41,7 +41,7 @@ impl<'a> AnswerRules<'a> {
     /// tokens of the answer the last stage may disown, because a holder before this one drew them.
     ///
     /// # Errors
-    /// A sentence about the claim ("it claims ..."): its signer is not to be trusted.
+    /// A sentence about the claim ("it claims ..."), which its signer is to blame for.
     pub fn check_holder(
         &self,
         worker: WorkerId,
@@ -63,8 +63,8 @@ impl<'a> AnswerRules<'a> {
         }
     }
 
-    /// Checks all that holds for a claim of any signer. The layers tell which stage is the
-    /// first and which the last: a receipt may lack claims, so their number does not.
+    /// Checks what must hold for a claim whoever signed it. The layers tell which stage is the
+    /// first and which the last; the number of claims does not, because a receipt may lack some.
     ///
     /// # Errors
     /// A sentence about the claim ("it claims ...").
@@ -97,7 +97,8 @@ impl<'a> AnswerRules<'a> {
         self.check_drawn(claim)
     }
 
-    /// The last stage, and no other, says which tokens it drew: all from one on.
+    /// The last stage, and no other, claims tokens that it drew: those of the answer from some
+    /// index to the end.
     fn check_drawn(&self, claim: &StageClaim) -> Result<(), String> {
         let is_last = claim.layers.end == self.deployment.layers;
         let (from, digest) = match (claim.drawn, is_last) {
@@ -117,8 +118,8 @@ impl<'a> AnswerRules<'a> {
 }
 
 /// The first sender and receiver that claim different things about what passed between them.
-/// `claims` come by rising layers, each under a name of the caller's; where layers between two of
-/// them are claimed by nobody, nothing passed between those two.
+/// `claims` come by rising layers, each with a name that the caller chooses. Two claims with
+/// unclaimed layers between them are not compared.
 pub fn first_gap<'a, N: Copy>(
     claims: impl IntoIterator<Item = (N, &'a StageClaim)>,
 ) -> Option<(N, N)> {
@@ -184,7 +185,7 @@ mod tests {
         Layers { start, end }
     }
 
-    /// Claims of two stages for the answer `[4, 5]`, right in all.
+    /// Valid claims of two stages for the answer `[4, 5]`.
     fn claims(spec: &GenerationSpec) -> [StageClaim; 2] {
         let first = StageClaim {
             deployment: spec.deployment,
@@ -308,7 +309,7 @@ mod tests {
         let gap = |claims: &[&StageClaim]| first_gap((0..).zip(claims.iter().copied()));
         assert_eq!(gap(&[&first, &second]), None);
         assert_eq!(gap(&[&first, &other]), Some((0, 1)));
-        // Somebody who has not claimed sits between the two.
+        // A stage without a claim is between the two.
         other.layers = layers(3, 4);
         assert_eq!(gap(&[&first, &other]), None);
     }

@@ -1,14 +1,15 @@
-//! Two neighbours claim different things: what the sender signed at the time shows who is wrong.
+//! Decides who is wrong where two neighbours claim different things, by the headers that the sender
+//! signed when it sent the rows.
 
 use std::collections::BTreeMap;
 
 use concord_proto::serving::{DeploymentId, PAGE_TOKENS, PassHeader};
 use concord_proto::{Digest, WorkerId, merkle};
 
-/// Who is at fault where two neighbours claim different things, as the headers show.
+/// Who is at fault, as the headers show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EdgeFault {
-    /// The sender signed what the receiver claims, and claims another thing.
+    /// The sender signed what the receiver claims, and now claims something else.
     Sender,
     /// The sender signed something else than what the receiver claims.
     Receiver,
@@ -33,8 +34,8 @@ pub struct EdgeDispute<'a> {
 }
 
 impl EdgeDispute<'_> {
-    /// Decides by `headers`, which the receiver gave out. Those that the sender did not sign for
-    /// this plan do not count.
+    /// Decides by `headers`, which the receiver supplied. Those that the sender did not sign for
+    /// this plan are ignored.
     pub fn decide(&self, headers: &[PassHeader]) -> EdgeFault {
         let mut rows: BTreeMap<(u32, u32), (u64, Digest)> = BTreeMap::new();
         for header in headers {
@@ -164,13 +165,13 @@ mod tests {
         for bad in [altered, late, header(&other, 1, &[4, 9], &all())] {
             assert_eq!(dispute(&sender, root).decide(&[bad]), EdgeFault::Unclear);
         }
-        // Rows in other pages are another sequence's.
+        // Rows in other pages belong to another sequence.
         let elsewhere = header(&sender, 1, &[4, 8], &all());
         assert_eq!(
             dispute(&sender, root).decide(&[elsewhere]),
             EdgeFault::Unclear
         );
-        // Of two rows at a place the later counts, in whatever order they come.
+        // Of two rows at one place the one from the later pass counts, in whatever order they come.
         let before = header(&sender, 0, &[4, 9], &[(3, row(999))]);
         for headers in [[before.clone(), good.clone()], [good, before]] {
             assert_eq!(dispute(&sender, root).decide(&headers), EdgeFault::Sender);

@@ -1,8 +1,8 @@
 //! What is signed about an answer: the rules that need no arithmetic.
 //!
-//! The coordinator holds the claims of the stages against [`AnswerRules`] before it signs a
-//! receipt, and asks for headers where two claims differ ([`EdgeDispute`]). The judge of a receipt
-//! starts with [`CheckedReceipt`], which holds the same claims against the same rules.
+//! The coordinator checks the claims of the stages by [`AnswerRules`] before it signs a receipt,
+//! and asks for headers where two claims differ ([`EdgeDispute`]). The judge of a receipt starts
+//! with [`CheckedReceipt`], which checks the same claims by the same rules.
 //!
 //! ```
 //! use concord_proto::{Keypair, Signed};

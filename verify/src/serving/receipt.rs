@@ -1,4 +1,4 @@
-//! What was signed about an answer, and whether it fits together. Nothing is computed for it.
+//! Checks that everything signed about an answer fits together, without computing any of it again.
 
 use concord_proto::serving::{AnswerVerdict, Finish, Receipt, StageClaim};
 use concord_proto::{ARITHMETIC_VERSION, Layers, PublicKey, Signed, WorkerId};
@@ -26,8 +26,8 @@ pub struct CheckedReceipt {
 }
 
 impl CheckedReceipt {
-    /// Opens a receipt and the claims in it, and holds them against the rules. `coordinator` is who
-    /// must have signed it; without one, anybody may have.
+    /// Opens a receipt and the claims in it, and checks them by the rules. `coordinator` is the key
+    /// that must have signed it; `None` accepts any signer.
     ///
     /// # Errors
     /// The verdict on a receipt that does not hold, or that this build cannot check.
@@ -60,7 +60,7 @@ impl CheckedReceipt {
         })
     }
 
-    /// Checks that a model at hand has the shape that the receipt says.
+    /// Checks that a model has the number of layers and the vocabulary that the receipt states.
     ///
     /// # Errors
     /// The verdict: it cannot be judged by this model.
@@ -116,7 +116,7 @@ fn inconclusive(why: impl Into<String>) -> AnswerVerdict {
     AnswerVerdict::Inconclusive { why }
 }
 
-/// Checks what the receipt says without its claims.
+/// Checks everything in the receipt but its claims.
 fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
     let Receipt {
         deployment,
@@ -159,8 +159,8 @@ fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
     Ok(())
 }
 
-/// Opens the claims of a receipt. The coordinator takes none that breaks a rule, so that the
-/// signer of a receipt with such a claim has altered it.
+/// Opens the claims of a receipt. A coordinator takes no claim that breaks a rule, so the signer of
+/// a receipt with such a claim has altered it.
 fn open_claims(rules: &AnswerRules, receipt: &Receipt) -> Result<Vec<ReceiptClaim>, AnswerVerdict> {
     let mut claims: Vec<ReceiptClaim> = Vec::new();
     let mut end = 0;

@@ -5,7 +5,8 @@ use concord_proto::{Claim, Digest, JobSpec, StepRecord, WorkerId, merkle};
 
 use super::{Claimed, StepRules};
 
-/// Claims that differ where they must agree. Only computing the step again shows who is right.
+/// Two claims that differ where they must agree. Only computing the step again shows which is
+/// right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("workers {} and {} differ in {what}", first.short(), second.short())]
 pub struct Disagreement {
@@ -18,8 +19,8 @@ pub struct Disagreement {
     pub in_state: bool,
 }
 
-/// Checks that all claims name the same loss, norm and rate, and all holders of a tensor the same
-/// state of it.
+/// Checks that all claims name the same loss, norm and learning rate, and that all holders of a
+/// tensor name the same state of it.
 ///
 /// # Errors
 /// [`Disagreement`], the first one found.
@@ -60,7 +61,7 @@ pub fn check_agreement(spec: &JobSpec, claims: &[Claimed]) -> Result<(), Disagre
     Ok(())
 }
 
-/// The state after the step, one entry for each trained tensor, or nothing where a tensor is in no
+/// The state after the step, one entry for each trained tensor, or `None` where a tensor is in no
 /// claim.
 pub fn merged_state(spec: &JobSpec, claims: &[&Claim]) -> Option<Vec<StateEntry>> {
     let mut entries = vec![None; spec.trainable.len()];

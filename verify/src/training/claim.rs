@@ -1,4 +1,4 @@
-//! The rules that one claim can be held against alone.
+//! The rules that one claim can be checked by on its own.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::means::check_means;
 use super::shape::Need;
 use super::{Breach, StepRules, held_tensors, leaf_words, loss_digest};
 
-/// Opens the claim of `worker` and holds it against all rules that need no other claim.
+/// Opens the claim of `worker` and checks it by all rules that need no other claim.
 ///
 /// # Errors
-/// [`Breach`], always of `worker`: what comes from outside is checked by [`super::check_links`].
+/// [`Breach`], always of `worker`: inputs from other workers are checked by [`super::check_links`].
 pub fn check_claim(
     rules: &StepRules,
     worker: WorkerId,

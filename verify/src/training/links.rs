@@ -5,9 +5,9 @@ use concord_proto::{ClaimInput, Leaf, LeafPhase, PortKind};
 
 use super::{Breach, Claimed, StepRules, leaf_position, leaf_words};
 
-/// Holds every input that came from another worker against that worker's claim. Each claim must
-/// have passed [`super::check_claim`]: so the receiver has the sender's signature on what it used,
-/// and where the sender's claim says otherwise, the sender signed two different things.
+/// Compares every input that came from another worker with that worker's claim. Each claim must
+/// have passed [`super::check_claim`]: then the receiver has the sender's signature on what it
+/// used, and a sender whose claim says otherwise has signed two different things.
 ///
 /// # Errors
 /// [`Breach`] of the sender.

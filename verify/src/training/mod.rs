@@ -1,8 +1,8 @@
 //! What an honest claim looks like: the rules that need no arithmetic.
 //!
-//! The coordinator holds every claim against them before a step is committed, and `concord verify`
-//! does so again. A rule that does not hold names the party at fault; where two claims differ and
-//! nobody can be named without arithmetic, the outcome is a [`Disagreement`].
+//! The coordinator checks every claim by them before a step is committed, and `concord verify` does
+//! so again. A broken rule names the party at fault; where two claims differ and only arithmetic
+//! could tell who is wrong, the outcome is a [`Disagreement`].
 //!
 //! Leaves of a claim, in order: one Forward for each microbatch of the replica's run, one Backward
 //! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update. The
@@ -29,19 +29,19 @@ pub use links::check_links;
 pub use means::{check_computed, check_scalars};
 pub use shape::{leaf_position, leaf_words, parts};
 
-/// A rule that does not hold, and who is at fault.
+/// A broken rule, and who broke it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("worker {}: {}: {evidence}", culprit.short(), offence.as_str())]
 pub struct Breach {
     /// The party at fault.
     pub culprit: WorkerId,
-    /// What of.
+    /// Which offence it is.
     pub offence: Offence,
     /// What does not hold, in a sentence.
     pub evidence: String,
 }
 
-/// What the claims of one step are held against.
+/// What the claims of one step are checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct StepRules<'a> {
     /// The job spec.
@@ -56,7 +56,7 @@ pub struct StepRules<'a> {
     pub before: &'a [StateEntry],
     /// Digests of the microbatches of the step, in order.
     pub microbatches: &'a [Digest],
-    /// The scalars of the step; none where they are not known.
+    /// The scalars of the step; `None` where they are not known.
     pub scalars: Option<&'a Scalars>,
 }
 
@@ -70,7 +70,7 @@ pub struct Claimed<'a> {
     pub leaves: &'a [Leaf],
 }
 
-/// What the Loss port of a Forward leaf has: the digest of the loss sum of one microbatch.
+/// The digest in the Loss port of a Forward leaf: of the loss sum of one microbatch.
 pub fn loss_digest(sum: F32Bits) -> Digest {
     Digest::of_value(Domain::Scalar, &sum)
 }

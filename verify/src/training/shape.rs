@@ -12,9 +12,9 @@ use super::StepRules;
 /// An input that a leaf must have.
 pub(super) struct Need {
     pub(super) kind: PortKind,
-    /// What it must be, where that is known from outside of the claim.
+    /// The digest that it must have, where something outside of the claim tells.
     pub(super) digest: Option<Digest>,
-    /// The other worker that it must come from.
+    /// The other worker that it must come from, if any.
     pub(super) from: Option<WorkerId>,
 }
 
@@ -56,8 +56,8 @@ pub fn parts(spec: &JobSpec, layers: Layers) -> Vec<GradientPart> {
     parts
 }
 
-/// Where the leaf of a phase stands among the leaves of a claim, or nothing where there is none.
-/// `microbatch` is the first of the node for a sum, and 0 for the update.
+/// The index of the leaf of a phase among the leaves of a claim, or `None` where there is no such
+/// leaf. `microbatch` is the first of the node for a sum, and 0 for the update.
 pub fn leaf_position(
     spec: &JobSpec,
     plan: &Plan,

@@ -26,7 +26,7 @@ impl Python {
         let mut child = Command::new(python)
             .args(["-c", include_str!("rivals.py"), &threads.to_string()])
             .env("OPENBLAS_NUM_THREADS", threads.to_string())
-            // Of its kernels the quickest here: by itself it takes those of AVX2 on AMD.
+            // The quickest of its kernels here: on AMD it takes those of AVX2 by itself.
             .env(
                 "OPENBLAS_CORETYPE",
                 if is_avx512() { "SkylakeX" } else { "Haswell" },

@@ -4,14 +4,14 @@
 //! is not reached gets no work for jobs: nobody could open what it claims, and it would escape
 //! every audit. It is tried again until it is reached.
 //!
-//! Anybody can give an address that is another's. So where several give the same one, only a proof
-//! counts: the worker that gives one keeps the address, however late it came, and the others are
-//! refused. A worker that has given one is tried again when others give its address; as anybody
-//! can bring that about, one try in vain is nothing against it.
+//! Anybody can give an address that belongs to another. So where several workers give the same one,
+//! only a proof counts: the worker that proves its key there keeps the address, however late it
+//! came, and the others are refused. A worker that has proven its address is tried again when
+//! others give it, too; as anybody can bring that about, one failed try does not count against it.
 //!
-//! Serving needs no address that the coordinator reaches. Of workers at one address that have
-//! proven nothing, the first has that work: otherwise whoever gives the address of one that the
-//! coordinator cannot reach would take its work away.
+//! Serving does not need the coordinator to reach a worker's address. Of several unproven workers
+//! at one address, the first to come gets work: otherwise a newcomer could take away the work of a
+//! worker that the coordinator cannot reach, by giving its address.
 
 use concord_proto::WorkerId;
 use concord_proto::session::{Role, ToWorker};
@@ -24,20 +24,20 @@ use crate::core::outbox::Outbox;
 use crate::core::reported::reported;
 use crate::core::time::Time;
 
-/// How long a newcomer waits for the first answer about its address. Without an answer it counts
-/// as reached: many others may be tried before it.
+/// How long a newcomer waits for the first answer about its address. After that it counts as
+/// reached without one: many others may be tried before it.
 const FIRST_TRY_US: u64 = 5_000_000;
 
-/// Who is not reached is tried again this often.
+/// A worker that is not reached is tried again this often.
 const TRY_AGAIN_US: u64 = 15_000_000;
 
-/// Whose address others give, too, is tried again this often: longer than a try takes.
+/// A worker whose address others give, too, is tried again this often: longer than a try takes.
 const TRY_CONTESTED_US: u64 = 5_000_000;
 
-/// Who has proven to be at its address counts as not reached after so many tries in vain.
+/// A worker that has proven its address counts as not reached after so many failed tries in a row.
 const MISSED_MAX: u32 = 3;
 
-/// Clashes that are named at most where it is told what is missing.
+/// The most address clashes that a status text names.
 const NAMED_MAX: usize = 8;
 
 impl PoolMember {
@@ -58,8 +58,8 @@ impl PoolMember {
         self.is_proven() && !self.is_contested
     }
 
-    /// Takes in what came of a try. `is_outdone` tells whether another worker has proven since to
-    /// be at its address.
+    /// Notes the result of a try. `is_outdone`: another worker has proven since that it is at this
+    /// address.
     fn note_tried(&mut self, now: Time, failure: Option<String>, is_outdone: bool) {
         match failure {
             None => (self.proven_at, self.missed) = (now, 0),
@@ -97,7 +97,7 @@ impl Members {
         }
     }
 
-    /// A worker that is left alone at an address has nothing to prove anew.
+    /// The only worker left at an address need not prove it again.
     pub(super) fn end_contest(&mut self, endpoint: &str) {
         let at: Vec<WorkerId> = self.at(endpoint).map(|member| member.id).collect();
         if let [worker] = at[..]
@@ -112,7 +112,7 @@ impl Members {
         at.filter(|other| other.id != member.id)
     }
 
-    /// Whether another worker has proven that it is at the address of this one since this one has.
+    /// Whether another worker has proven this one's address more recently than this one did.
     pub(in crate::core) fn is_outdone(&self, member: &PoolMember) -> bool {
         let is_later = |other: &PoolMember| other.proven_at > member.proven_at;
         let outdoes = |other: &PoolMember| other.is_settled() || is_later(other);
@@ -130,7 +130,8 @@ impl Members {
         self.is_outdone(member) || (!member.is_proven() && is_behind)
     }
 
-    /// Who gives the address of a worker that has yet to prove it, in words, and what would help.
+    /// In words: who gives the same address as a worker that has yet to prove it, and what would
+    /// help.
     pub(in crate::core) fn clash(&self, member: &PoolMember) -> Option<String> {
         if member.role != Role::Worker || (member.is_proven() && !self.is_outdone(member)) {
             return None;
@@ -145,7 +146,7 @@ impl Members {
         ))
     }
 
-    /// Workers that others at their addresses keep from work, for people.
+    /// In words: the workers that get no work because others give their addresses.
     pub(in crate::core) fn clashes(&self) -> String {
         let dubious = self.connected().filter(|member| self.is_dubious(member));
         let words = dubious.filter_map(|member| {
@@ -184,11 +185,12 @@ impl Core {
         self.settle_address(now, out, &endpoint);
     }
 
-    /// Refuses those who say that they are at an address where another worker has proven to be. Who
-    /// has not been tried since the address is contested may be there still: it is waited for.
+    /// Refuses workers that give an address that another worker has proven to be its own. One that
+    /// has not been tried since the address became contested may still prove it: it stays until
+    /// then.
     fn settle_address(&mut self, now: Time, out: &mut Outbox, endpoint: &str) {
         let answered = |member: &&PoolMember| member.is_tried && !member.is_contested;
-        // Two can give a proof where one stands before the other: who was there first stays.
+        // Two can prove the same address if one forwards to the other: the first to come stays.
         let holder = self
             .members
             .at(endpoint)
@@ -211,8 +213,8 @@ impl Core {
         }
     }
 
-    /// Tries workers again that are not reached, or were never tried with success: a port may open
-    /// late, and a firewall be mended.
+    /// Tries workers again whose address is unproven or contested: a port may open late, and a
+    /// firewall may be changed.
     pub(in crate::core) fn probe_again(&mut self, now: Time, out: &mut Outbox) {
         let is_due = |member: &PoolMember| {
             let pause = match member.is_contested {

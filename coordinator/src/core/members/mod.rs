@@ -70,8 +70,8 @@ impl PoolMember {
         })
     }
 
-    /// The rate at which its leaves are drawn: halved each time that it has passed `trust_after`
-    /// audits.
+    /// The rate at which its leaves are drawn, `p * 2^32`: halved each time that it has passed
+    /// `trust_after` audits.
     pub(super) fn audit_rate(&self, options: &RunOptions, trust_after: u64) -> u64 {
         let halvings = (self.passed / trust_after.max(1)).min(63) as u32;
         (options.audit_rate_new >> halvings)
@@ -238,7 +238,7 @@ impl Members {
         self.reach.left_out(now, workers, is_doubtful)
     }
 
-    /// The workers that say of themselves that they are at an address.
+    /// The connected workers that give this address.
     pub(super) fn at<'a>(&'a self, endpoint: &'a str) -> impl Iterator<Item = &'a PoolMember> {
         let workers = self.connected().filter(|m| m.role == Role::Worker);
         workers.filter(move |member| member.endpoint == endpoint)
@@ -252,7 +252,7 @@ impl Members {
     }
 
     /// Notes a failure that was no offence: from the second in a row on, the worker is left alone
-    /// for a while. The first is free, because the worker may only have noticed another's end.
+    /// for a while. The first is free: the worker may only have noticed that another one ended.
     /// Gives how many it has had in a row.
     pub(super) fn failed(&mut self, now: Time, id: &WorkerId) -> u32 {
         let Some(member) = self.members.get_mut(id) else {

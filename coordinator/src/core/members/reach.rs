@@ -1,8 +1,8 @@
 //! Workers that do not reach each other.
 //!
-//! That A cannot reach B may be the fault of either. So both are remembered, and the one that
-//! comes apart from more others is left out of plans with them: a worker that says of everybody
-//! that it is out of reach leaves itself out.
+//! That A cannot reach B may be the fault of either. So the pair is remembered, and the one that is
+//! in more such pairs is left out of plans with the others: a worker that claims to reach nobody
+//! leaves itself out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,12 +10,12 @@ use concord_proto::WorkerId;
 
 use crate::core::time::Time;
 
-/// Two workers of which one did not reach the other are planned apart for this long, doubled each
-/// time that it happens again.
+/// Two workers, one of which did not reach the other, are not planned together for this long,
+/// doubled each time that it happens again.
 const APART_US: u64 = 30_000_000;
 const APART_MAX_US: u64 = 3_600_000_000;
 
-/// Pairs that are remembered. Each has cost a plan.
+/// The most pairs that are remembered. Each has cost a plan.
 const PAIRS_MAX: usize = 4_096;
 
 /// Who did not reach whom.
@@ -55,8 +55,8 @@ impl Reach {
     }
 
     /// Who of `workers` is to be left out so that all others reach each other, as far as is known.
-    /// Where two count alike, the one that was not reached goes. `is_doubtful` tells which
-    /// workers the coordinator does not reach either.
+    /// Of two with the same count, the one that was not reached is left out. `is_doubtful` tells
+    /// which workers the coordinator does not reach either.
     pub(super) fn left_out(
         &self,
         now: Time,
@@ -115,7 +115,7 @@ mod tests {
         for (pairs, doubtful, expected) in [
             (&[][..], &[][..], &[][..]),
             (&[], &[1, 2], &[]),
-            // One word: the one that was not reached.
+            // One report: the one that was not reached.
             (&[(1, 2)], &[], &[2]),
             (&[(2, 1)], &[], &[1]),
             (&[(1, 2)], &[2], &[2]),

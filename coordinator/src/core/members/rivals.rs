@@ -1,8 +1,8 @@
 //! Two processes with one key: a folder that was copied, or a worker that came back before its old
 //! connection was seen to be broken.
 //!
-//! Which of the two it is shows within a few heartbeats: of a worker that came back nothing more is
-//! heard over the old session. Until then the newcomer waits, and the old session goes on.
+//! A few heartbeats show which of the two it is: if the worker came back, nothing more is heard
+//! over the old session. Until then the newcomer waits, and the old session goes on.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ impl Rivals {
         self.0.retain(|_, rival| rival.session != session);
     }
 
-    /// The newcomer with this key, which waits no more.
+    /// Removes the newcomer with this key, and gives it.
     pub(super) fn take(&mut self, worker: &WorkerId) -> Option<(SessionId, Hello)> {
         let rival = self.0.remove(worker)?;
         Some((rival.session, rival.hello))
@@ -67,7 +67,8 @@ impl Rivals {
 
 impl Core {
     /// Lets newcomers in whose old session is silent, and refuses those whose old session is alive.
-    /// Where the coordinator itself was held up, what it hears now may be old: it listens anew.
+    /// If the coordinator itself was held up, the messages that it reads now may be old: the wait
+    /// starts again.
     pub(super) fn settle_rivals(&mut self, now: Time, out: &mut Outbox, held_up: bool) {
         let beat = u64::from(self.config.heartbeat_ms) * 1_000;
         if held_up {
@@ -107,7 +108,7 @@ impl Core {
     }
 }
 
-/// Does not take a process in, for good.
+/// Refuses a process for good, and ends its session.
 pub(super) fn refuse(out: &mut Outbox, session: SessionId, reason: String) {
     let message = ToWorker::Refused { reason };
     out.tell(CoreEffect::Send { session, message });

@@ -104,7 +104,7 @@ impl Core {
             let words = format!("a device name or endpoint of over {NAME_BYTES_MAX} bytes");
             return Some(words);
         }
-        // A checker is connected to by nobody.
+        // Nobody connects to a checker.
         if hello.role == Role::Checker {
             return None;
         }
@@ -136,7 +136,7 @@ impl Core {
 
     pub(in crate::core) fn on_tick(&mut self, now: Time, out: &mut Outbox) {
         let lost_after = self.config.lost_after_us;
-        // Where the coordinator itself was held up, heartbeats wait unread: nobody is lost.
+        // If the coordinator itself was held up, heartbeats wait unread: nobody counts as lost.
         if now.since(self.ticked) > lost_after / 2 {
             self.members.all_heard(now);
         }
@@ -158,7 +158,7 @@ impl Core {
         self.probe_again(now, out);
     }
 
-    /// Lets workers go that wanted to and are no longer needed.
+    /// Lets those workers go that asked to leave and are no longer needed.
     pub(in crate::core) fn release_drained(&mut self, now: Time, out: &mut Outbox) {
         let (mode, mut context, jobs) = self.split(now, out);
         let mode = &*mode;

@@ -6,8 +6,8 @@ use concord_proto::{Digest, Domain, Layers, WorkerId};
 
 use super::{CoreEffect, Deployed, EventContext, ServingEffect, StageHolder};
 
-/// Runs of layers that one worker is asked to stand by for: more are of no use, because a pool that
-/// loses more at once waits for the rest in any case.
+/// The most runs of layers that one worker stands by for. More would not help: a pool that loses
+/// more at once has to wait for the rest in any case.
 const STAND_BY_MAX: usize = 8;
 
 /// Layers that somebody is to stand by for.
@@ -113,7 +113,7 @@ impl Deployed {
         context.out.tell(CoreEffect::Serving(down));
     }
 
-    /// Has workers without a stage load what others might leave behind.
+    /// Has workers without a stage load layers of others, to take over when those leave.
     pub(super) fn stand_by(&mut self, context: &mut EventContext) {
         let idle = self.idle(context);
         let mut wanted = self.wanted();
@@ -177,7 +177,7 @@ impl Deployed {
         }
     }
 
-    /// Tells a worker that nothing is wanted of it.
+    /// Tells a worker to drop all its layers.
     pub(super) fn let_go(&mut self, context: &mut EventContext, worker: &WorkerId) {
         self.workers.drop_layers(worker);
         let deployment = self.id;

@@ -73,9 +73,9 @@ impl Deployed {
             ToCoordinator::AnswerVerdict { order, verdict } => {
                 self.on_verdict(context, worker, order, printable(verdict));
             }
-            // The session has seen to these.
+            // Handled by the session.
             ToCoordinator::Hello(_) | ToCoordinator::Heartbeat | ToCoordinator::Drain => {}
-            // Nobody trains here: of a job that the worker had before.
+            // About a job that the worker had before: nothing is trained here.
             ToCoordinator::Ready { .. }
             | ToCoordinator::Failed { .. }
             | ToCoordinator::Computed { .. }
@@ -140,8 +140,8 @@ impl Deployed {
         }
     }
 
-    /// Of two neighbours one is wrong, and there is no proof: they are separated. A worker that
-    /// comes apart from two others in this way is out.
+    /// One of two neighbours is wrong, and nothing proves which: they are separated. A worker that
+    /// has been separated from two others is out.
     fn on_refused(&mut self, context: &mut EventContext, refusal: &Refusal) {
         let current = self.pipelines.at(refusal.pipeline, refusal.epoch);
         let pair = current.and_then(|pipeline| pipeline.neighbours(refusal.stage));

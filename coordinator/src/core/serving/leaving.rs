@@ -25,7 +25,7 @@ impl Deployed {
         }
     }
 
-    /// A worker is out of this deployment for good; no proof is at hand.
+    /// Excludes a worker from this deployment for good, without a proof.
     pub(super) fn distrust(&mut self, context: &mut EventContext, worker: WorkerId, reason: &str) {
         if !self.workers.bar(worker, reason) {
             return;
@@ -39,7 +39,7 @@ impl Deployed {
         }
     }
 
-    /// A worker is out of the pool for good.
+    /// Excludes a worker from the pool for good, for a proven offence.
     pub(super) fn convict(
         &mut self,
         context: &mut EventContext,

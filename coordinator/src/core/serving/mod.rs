@@ -1,7 +1,7 @@
 //! A model that is served: which worker holds which part of it, and who takes over.
 //!
-//! An answer does not depend on any of it. A plan of a pipeline is known by its epoch; whatever
-//! changes in it makes a new one, and the workers that stay keep their layers.
+//! No answer depends on any of this. The plan of a pipeline is identified by its epoch: every
+//! change makes a new one, and the workers that stay keep their layers.
 
 mod assign;
 mod auditing;
@@ -93,7 +93,7 @@ impl Core {
         self
     }
 
-    /// Answers to audit are drawn with it.
+    /// The nonce by which answers to audit are drawn.
     pub fn audit_nonce(&self) -> [u8; 32] {
         let input = (self.secret, "audits of answers".to_string());
         Digest::of_value(Domain::Nonce, &input).0

@@ -17,11 +17,11 @@ pub(super) struct Pipeline {
     is_running: bool,
     /// Why it is as it is.
     reason: String,
-    /// Who was there when it was last tried to plan it, and could not be.
+    /// The workers over which the last attempt to plan it failed.
     considered: Option<WorkerMemory>,
 }
 
-/// Where a worker stands.
+/// The stage that a worker holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holding {
     pub(super) pipeline: usize,
@@ -96,7 +96,7 @@ impl Pipeline {
         was_up
     }
 
-    /// It cannot be planned over these workers.
+    /// Notes that it cannot be planned over these workers.
     pub(super) fn go_down(&mut self, considered: WorkerMemory, reason: String) {
         self.considered = Some(considered);
         self.is_running = false;

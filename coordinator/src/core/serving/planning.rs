@@ -98,7 +98,7 @@ impl Deployed {
         let (profile, pages) = (&self.served.profile, self.served.pages);
         let plan = plan_serving(&devices, profile, layers, stages, pipelines, pages);
         let plan = plan.map_err(|why| why.to_string())?;
-        // The planner's word is checked where the rest relies on it.
+        // Checks what the code below relies on.
         let is_whole = |p: &ServingPipeline| {
             let stages_fit = p.devices.len() == p.stages.len() && !p.stages.is_empty();
             stages_fit && p.devices.iter().all(|&device| device < workers.len())
@@ -124,8 +124,9 @@ impl Deployed {
         self.install(context, index, holders, reason);
     }
 
-    /// Gives the stages of a pipeline that lack a fit worker to others: to those that stand by for
-    /// the layers, to others with room, or else in a new cut over all that are left.
+    /// Gives the stages of a pipeline that have no fit worker to others: to those that stand by for
+    /// the layers, else to those with room. If none are left, the pipeline is cut anew over all
+    /// workers.
     pub(super) fn fill(&mut self, context: &mut EventContext, index: usize, reason: &str) {
         let pipeline = self.pipelines.get(index);
         let pages = pipeline.pages();

@@ -33,13 +33,13 @@ pub(super) struct StageWorkers {
     told: BTreeMap<WorkerId, Told>,
     /// Who is out of this deployment, and why.
     barred: BTreeMap<WorkerId, String>,
-    /// Who refused what a worker before it in a pipeline sent, by that worker.
+    /// For each worker, the neighbours that it was separated from.
     refused: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
     /// Who says that the model cannot be loaded by anyone, and why.
     gave_up: BTreeMap<WorkerId, String>,
     /// Layers that a worker could not load, how often in a row, and the reason.
     failures: BTreeMap<WorkerId, Failure>,
-    /// Memory that a worker turned out to have at most.
+    /// Upper bounds of the memory of workers, in bytes, learned from their failures.
     room: BTreeMap<WorkerId, u64>,
     /// Since when stages of workers that want to leave wait for somebody to load their layers.
     leaving: BTreeMap<WorkerId, Time>,
@@ -65,8 +65,8 @@ impl StageWorkers {
         is_news
     }
 
-    /// Of two neighbours one is wrong. Gives the one that has come apart from two others, if one
-    /// has.
+    /// Notes that one of two neighbours is wrong. Gives the one that has been separated from two
+    /// others by now, if there is one.
     pub(super) fn note_refusal(
         &mut self,
         sender: WorkerId,

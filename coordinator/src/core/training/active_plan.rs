@@ -77,7 +77,7 @@ impl ActivePlan {
         self.stage_bytes.get(slot.stage).copied()
     }
 
-    /// Whether a plan is enough better than this one to be changed for.
+    /// Whether another plan is so much better than this one that a change pays.
     pub(super) fn is_worse_than(&self, planned: &TrainingPlan, as_chosen: bool) -> bool {
         let faster = planned.step_micros.saturating_mul(WORTHWHILE.0)
             <= self.step_micros.saturating_mul(WORTHWHILE.1);

@@ -9,7 +9,7 @@ use super::conviction::Conviction;
 use super::flush::{Flush, FlushCheck, FlushReport};
 use super::{Change, CoreEffect, EventContext, TrainingJob};
 
-/// How long a worker is left alone that says that its state is stored when it is not.
+/// A worker that says that its state is stored when it is not is left alone for this long.
 const LIAR_PAUSE_US: u64 = 60_000_000;
 
 impl TrainingJob {
@@ -89,8 +89,8 @@ impl TrainingJob {
         }
     }
 
-    /// Brings the committed state into the store, unless that is under way. Says whether it is now
-    /// under way: not, where the workers that are left do not hold all of it.
+    /// Brings the committed state into the store, unless that is under way. False if the workers
+    /// that are left do not hold all of it.
     pub(super) fn flush_committed(&mut self, context: &mut EventContext) -> bool {
         let step = self.committed.steps();
         if self

@@ -58,7 +58,7 @@ pub(super) struct Basis<'a> {
 
 /// What follows from a report after the first phase.
 pub(super) enum FirstPhase {
-    /// Others are awaited, or the report is none that is waited for.
+    /// Others have yet to report, or this report was not asked for.
     Waits,
     Breach(Breach),
     /// Two workers differ in what they should have alike.
@@ -72,7 +72,7 @@ pub(super) enum FirstPhase {
 
 /// What follows from a report after the second phase.
 pub(super) enum SecondPhase {
-    /// Others are awaited, or the report is none that is waited for.
+    /// Others have yet to report, or this report was not asked for.
     Waits,
     Breach(Breach),
     /// Two workers differ, and no rule tells who is wrong.
@@ -139,7 +139,7 @@ impl Attempt {
         }
     }
 
-    /// Who has not updated, where that is all that is waited for.
+    /// In the second phase, a worker that has not reported its update.
     pub(super) fn silent(&self, workers: &[WorkerId]) -> Option<WorkerId> {
         self.scalars.as_ref()?;
         let mut workers = workers.iter().copied();
@@ -224,9 +224,9 @@ impl Attempt {
         signed: Signed,
         leaves: Vec<Leaf>,
     ) -> SecondPhase {
-        // A worker that is not asked for an update now sends one of before: it is late, not
-        // dishonest. One that is asked has since reported for this very step, and what it sent
-        // before that has long arrived: a claim of another step is then a replay.
+        // A claim of a worker that is not asked for one now is of an earlier step: late, not
+        // dishonest. A worker that is asked has reported the first phase of this very step, and all
+        // that it sent before has arrived: a claim of another step is then a replay.
         let is_asked = self.scalars.is_some() && self.computed.contains_key(&worker);
         if !is_asked || self.claims.contains_key(&worker) {
             return SecondPhase::Waits;
@@ -246,7 +246,7 @@ impl Attempt {
         self.compare_claims(basis)
     }
 
-    /// Once all claims are in, holds them against each other.
+    /// Once all claims are in, compares them.
     fn compare_claims(&self, basis: &Basis) -> SecondPhase {
         let claimed = basis.active.plan().workers().map(|(_, worker)| {
             let given = self.claims.get(&worker)?;

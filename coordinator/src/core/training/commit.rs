@@ -61,8 +61,9 @@ impl TrainingJob {
         self.audits.draw(context, at, &seed, &rates, &claims);
         self.tell_commit(context, finished.started, &workers, &record);
         context.out.persist(Change::Step { record, claims });
-        // A state that is due while another is on its way into the store is left out, but for the
-        // last: else the next one would always come too early for any to get there.
+        // A checkpoint that is due while another is on its way into the store is skipped, unless it
+        // is the last: a new flush replaces the one under way, and with frequent checkpoints none
+        // would ever get there.
         if self.checkpoint_is_due() && (self.flush.is_none() || self.all_committed()) {
             self.flush_committed(context);
         }
@@ -116,7 +117,7 @@ impl TrainingJob {
         rates.collect()
     }
 
-    /// Whether the state of now is due in the store.
+    /// Whether the present state is due as a checkpoint.
     fn checkpoint_is_due(&self) -> bool {
         let every = self.options().checkpoint_every;
         let is_multiple = || self.committed.steps().is_multiple_of(every);

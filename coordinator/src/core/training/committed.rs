@@ -83,7 +83,7 @@ impl Committed {
         self.states.get(&steps)
     }
 
-    /// The state of now, where it is in the store.
+    /// The present state, if it is in the store.
     pub(super) fn stored_state(&self) -> Option<&StateManifest> {
         self.checkpoints.get(&self.steps)
     }
@@ -119,9 +119,10 @@ impl Committed {
         newest.map(|(_, state)| state)
     }
 
-    /// Takes in that a state is in the store, and gives the steps of those that are not needed any
-    /// more. A conviction goes back to the checkpoint before the culprit's first part, or before
-    /// `floor`, the oldest open audit: other old ones, but for the start, are never needed again.
+    /// Notes that a state is in the store. Gives the steps of stored states that are no longer
+    /// needed. A conviction goes back to the checkpoint before the culprit's first part, or before
+    /// `floor`, the oldest open audit: other old ones, except for the start, are never needed
+    /// again.
     pub(super) fn add_checkpoint(&mut self, state: StateManifest, floor: u32) -> Vec<u32> {
         self.checkpoints.insert(state.step, state);
         let targets = self.first_part.values().copied().chain([floor]);
@@ -138,7 +139,8 @@ impl Committed {
         dropped
     }
 
-    /// Gives up records that were to come out equal again. Gives the first of these steps.
+    /// Drops the records of steps that were to come out equal when they are done again. Gives the
+    /// first of these steps.
     pub(super) fn forget_records(&mut self) -> u32 {
         let from = self.steps;
         self.records.retain(|step, _| *step < from);

@@ -89,7 +89,7 @@ impl TrainingJob {
         }
     }
 
-    /// Ends a flush that needs a worker which is no more there for it.
+    /// Ends a flush that needs a worker that can no longer take part in it.
     pub(super) fn drop_flush_of(&mut self, worker: &WorkerId) {
         self.flush.take_if(|flush| flush.needs(worker));
     }
@@ -103,7 +103,7 @@ impl TrainingJob {
         }
     }
 
-    /// A member has sent what nobody may send.
+    /// A member has sent an envelope that is forged or malformed.
     pub(in crate::core) fn convict_broken(
         &mut self,
         context: &mut EventContext,
@@ -114,9 +114,9 @@ impl TrainingJob {
         self.convict(context, Conviction::new(culprit, offence, evidence));
     }
 
-    /// Convicts a party. Where a leaf was found wrong, all is void from the first step on that the
-    /// culprit had a part in, because what was not drawn of its work is worth no more than what
-    /// was. After other offences only steps are void of which drawn leaves of the culprit are not
+    /// Convicts a party. If a leaf was found wrong, all steps are void from the first one that the
+    /// culprit had a part in: its leaves that were not drawn cannot be trusted, either. After other
+    /// offences, steps are void from the first one with a drawn leaf of the culprit that is not
     /// audited.
     pub(super) fn convict(&mut self, context: &mut EventContext, conviction: Conviction) {
         let Conviction {
@@ -167,7 +167,7 @@ impl TrainingJob {
         self.journal.publish(context, JobEvent::Failed(why));
     }
 
-    /// Lets go of everything that works for the job.
+    /// Ends the job: its plan, its audits, and what members hold for it.
     pub(super) fn end(&mut self, context: &mut EventContext, state: JobState) {
         self.retire(context);
         self.flush = None;
@@ -187,14 +187,15 @@ impl TrainingJob {
         }
     }
 
-    /// Gives up steps that have a drawn leaf which is not audited: nobody re-runs it any more, and
-    /// a proof needs all of them. Submitted again, the job does these steps anew.
+    /// Voids all steps from the first one with an open audit on: nobody re-runs its leaves any
+    /// more, and a proof needs every drawn leaf. If the job is submitted again, it does these steps
+    /// anew.
     fn void_unaudited(&mut self, context: &mut EventContext) {
         let oldest = self.audits.oldest_step();
         if let Some(oldest) = oldest.filter(|&step| step < self.committed.steps()) {
             self.void_from(context, oldest);
         }
-        // Those of the step in progress.
+        // Audits of the step in progress, if it is disputed.
         self.audits.void(context, self.committed.steps());
     }
 
@@ -205,7 +206,7 @@ impl TrainingJob {
     }
 
     /// Goes back to the newest checkpoint at or before `step`, because what came after is in doubt.
-    /// No record from there on stays.
+    /// Drops all records from there on.
     fn void_from(&mut self, context: &mut EventContext, step: u32) {
         self.go_back(context, step.min(self.committed.steps()));
         self.forget_records(context);
@@ -218,7 +219,7 @@ impl TrainingJob {
         }
     }
 
-    /// Gives up records that were to come out equal again.
+    /// Drops the records of steps that were to come out equal when they are done again.
     pub(super) fn forget_records(&mut self, context: &mut EventContext) {
         let (job, from_step) = (self.order.id, self.committed.forget_records());
         context.out.persist(Change::Truncate { job, from_step });

@@ -14,7 +14,7 @@ pub(super) struct Conviction {
 }
 
 impl Conviction {
-    /// Of an offence that is no wrong leaf.
+    /// For an offence other than a wrong leaf.
     pub(super) fn new(culprit: WorkerId, offence: Offence, evidence: String) -> Self {
         Self {
             culprit,
@@ -24,7 +24,7 @@ impl Conviction {
         }
     }
 
-    /// With the evidence of a rule that does not hold.
+    /// For the breach of a rule.
     pub(super) fn of_breach(breach: Breach) -> Self {
         Self::new(breach.culprit, breach.offence, breach.evidence)
     }

@@ -10,7 +10,7 @@ use super::learned_memory::{LearnedMemory, Shortage};
 use super::{EventContext, PoolMember, Time};
 use crate::planner::PlannerDevice;
 
-/// So many workers that have no part are named.
+/// The most workers without a part that a status text names.
 const NAMED_MAX: usize = 4;
 
 /// A state that a worker has in memory.
@@ -32,7 +32,7 @@ pub(super) struct Crew {
     back_by: Time,
     /// What workers that ran out of memory can hold, as far as this job has learned it.
     learned: LearnedMemory,
-    /// At how many stops of a step each worker was there since it last finished one.
+    /// How often a step has stalled with each worker since it last finished one.
     stalls: BTreeMap<WorkerId, u32>,
 }
 
@@ -72,7 +72,7 @@ impl Crew {
         members.any(|m| m.role == Role::Worker && !self.set_aside.contains(&m.id))
     }
 
-    /// A worker says that the job itself cannot be done. Says whether others may still do it: one
+    /// A worker says that nobody can do the job. Says whether others may still do it: one worker's
     /// word is not enough to end a job.
     pub(super) fn give_up(
         &mut self,
@@ -121,8 +121,8 @@ impl Crew {
         }
     }
 
-    /// Connected workers that together hold the state after `steps` steps, each with the tensors
-    /// that no worker before it has.
+    /// Connected workers that together hold the state after `steps` steps, each with all tensors
+    /// that it holds. A worker that adds none is left out.
     pub(super) fn covering(
         &self,
         context: &EventContext,
@@ -167,7 +167,7 @@ impl Crew {
         let left_out = self.left_out(context);
         self.fit(context)
             .filter(|member| member.is_reached(context.now) && !left_out.contains(&member.id))
-            // Two that are at one address cannot both be connected to.
+            // Of two workers at one address, only one can be connected to.
             .filter(|member| !context.members.is_outdone(member))
             .map(|member| PlannerDevice {
                 id: member.id,
@@ -234,8 +234,8 @@ impl Crew {
         self.learned.as_text()
     }
 
-    /// A step came to a stop with these workers. Gives those that were there most often when one
-    /// did, and how often.
+    /// A step has stalled with these workers. Gives those with the most stalls, and how many these
+    /// are.
     pub(super) fn note_stall(&mut self, workers: &[WorkerId]) -> (Vec<WorkerId>, u32) {
         for worker in workers {
             *self.stalls.entry(*worker).or_default() += 1;

@@ -1,4 +1,4 @@
-//! A step that cannot be final before arithmetic has decided between two statements.
+//! A step that cannot be final before a re-run has decided between two statements.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Workers that fail, stall, run out of memory or do not reach each other: no lies, and nobody is
-//! convicted.
+//! Workers that fail, stall, run out of memory or do not reach each other: these are no offences,
+//! and nobody is convicted.
 
 use concord_proto::WorkerId;
 use concord_proto::session::ToWorker;
@@ -7,8 +7,8 @@ use concord_proto::session::ToWorker;
 use super::learned_memory::{SHORTAGES_MAX, Shortage};
 use super::{EventContext, TrainingJob};
 
-/// Failures in a row after which the state of a worker is given up. Fewer are borne: the store may
-/// have been full.
+/// Failures in a row after which the state of a worker is given up. Fewer are tolerated: the store
+/// may have been full.
 const FAILURES_MAX: u32 = 6;
 
 /// A step that takes more than this many times its predicted time has stalled.
@@ -38,9 +38,8 @@ impl TrainingJob {
         self.go_on_without(context, worker, &reason);
     }
 
-    /// A worker says that the job itself cannot be done: no worker is lost. One word is not enough
-    /// to end a job that others may do: they try without it, and if it fails with them, too, it has
-    /// failed.
+    /// A worker says that nobody can do the job. One worker's word does not end it: the others try
+    /// without it, and if one of them says the same, the job has failed.
     fn on_hopeless(&mut self, context: &mut EventContext, worker: WorkerId, reason: String) {
         // Only a worker that has a part in the plan can know.
         if !self.is_planned(&worker) {
@@ -87,7 +86,7 @@ impl TrainingJob {
         self.go_on_without(context, reporter, &reason);
     }
 
-    /// A worker cannot hold its stage or its part of the step. It goes on with less, or with
+    /// A worker cannot hold its stage or its part of the step. The next plan gives it less, or
     /// nothing.
     pub(super) fn on_out_of_memory(
         &mut self,
@@ -116,7 +115,7 @@ impl TrainingJob {
         self.fail(context, why);
     }
 
-    /// A worker that says nothing but that it is alive holds all others up.
+    /// Drops a worker that sends heartbeats and does not get on: it holds all others up.
     pub(super) fn drop_stalled(&mut self, context: &mut EventContext) {
         let Some(active) = self.planning.active() else {
             return;
@@ -145,9 +144,9 @@ impl TrainingJob {
         }
     }
 
-    /// While gradients are computed everybody may wait for anybody. The worker that was there most
-    /// often when a step came to a stop is left alone for a while; where that singles nobody out,
-    /// the step is first tried again with all.
+    /// While gradients are computed, any worker may wait for any other, so it does not show who is
+    /// at fault. The first time, the step is tried again with all of them. After that, a worker
+    /// with the most stalls is left alone for a while.
     fn find_silent(&mut self, context: &mut EventContext, workers: &[WorkerId], limit: u64) {
         let (suspects, stalls) = self.crew.note_stall(workers);
         if stalls == 1 || suspects.is_empty() {

@@ -19,7 +19,7 @@ pub(super) struct Flush {
 
 /// What follows from a worker's word that its part is in the store.
 pub(super) enum FlushReport {
-    /// Others are awaited, or the report is none that is waited for.
+    /// Others have yet to report, or this report was not asked for.
     Waits,
     /// It names another state than the one that is final after that step.
     OtherState { step: u32 },
@@ -85,7 +85,7 @@ impl Flush {
         }
     }
 
-    /// Has the store looked through for the blobs of the state, which are returned.
+    /// Begins the check whether the store has all blobs of the state. Gives their addresses.
     pub(super) fn begin_check(&mut self, check: u64) -> Vec<Digest> {
         self.check = Some(check);
         let blobs: BTreeSet<Digest> = self.entries.iter().flat_map(addresses).collect();

@@ -68,9 +68,10 @@ impl TrainingJob {
                 let decisions = audits.answer(context, journal, job, worker, order, verdict);
                 self.carry_out(context, decisions);
             }
-            // The session has seen to these.
+            // Handled by the session.
             ToCoordinator::Hello(_) | ToCoordinator::Heartbeat | ToCoordinator::Drain => {}
-            // No deployment is served here: of another coordinator, before the worker came.
+            // About a deployment of another coordinator, which the worker had before: none is
+            // served here.
             ToCoordinator::StandsBy { .. }
             | ToCoordinator::StageFailed { .. }
             | ToCoordinator::AnswerVerdict { .. } => {}

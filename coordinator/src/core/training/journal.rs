@@ -37,7 +37,7 @@ impl Journal {
         }
     }
 
-    /// Of a new job nothing is persisted yet.
+    /// Has the next [`Self::save`] persist all: nothing of a new job is persisted yet.
     pub(super) fn forget_saved(&mut self) {
         self.saved = None;
     }

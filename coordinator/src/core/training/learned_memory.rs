@@ -1,7 +1,7 @@
 //! Workers that run out of memory: the next plans count on less of them.
 //!
-//! What a stage really takes is known to the worker alone, and only when it is too late; the
-//! planner counts. So each time a worker runs out, it is taken to hold a quarter less than what was
+//! Only the worker learns what a stage really takes, and only when it runs out; the planner has an
+//! estimate. So each time a worker runs out, it is taken to hold a quarter less than what was
 //! counted for its stage, or less still where it lacked more: no plan is made twice, and the cuts
 //! get smaller quickly.
 
@@ -15,7 +15,7 @@ pub(super) const SHORTAGES_MAX: u32 = 16;
 /// What a worker says that has run out of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shortage {
-    /// What was held, and what could not be had on top.
+    /// Bytes that the worker held, and those that it could not get on top.
     pub(super) needed_bytes: u64,
     /// The most that the worker can hold.
     pub(super) limit_bytes: u64,
@@ -33,7 +33,7 @@ impl Shortage {
 /// What is known of one worker.
 #[derive(Clone, Copy, Debug)]
 struct Learned {
-    /// What it announced then. A worker that comes back with other memory is believed anew.
+    /// What it announced then. If a worker comes back with another amount, that one counts.
     announced: u64,
     /// What the planner may count on.
     usable: u64,
@@ -49,7 +49,7 @@ pub(super) struct LearnedMemory {
 }
 
 impl LearnedMemory {
-    /// The memory that the planner may count on, of a worker that announces so much.
+    /// The memory that the planner may count on, of a worker that announces `announced` bytes.
     pub(super) fn usable(&self, worker: &WorkerId, announced: u64) -> u64 {
         let learned = self
             .workers

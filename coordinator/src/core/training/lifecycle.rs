@@ -127,8 +127,8 @@ impl TrainingJob {
         }
     }
 
-    /// A client submits a job again that was given up: it goes on where it was, as the client wants
-    /// it now, behind all others (`number`). Of a job that is not over nothing changes.
+    /// A client submits a failed or cancelled job again: it goes on where it stopped, with the new
+    /// options, behind all others (`number`). A job in any other state stays as it is.
     pub(super) fn revive(
         &mut self,
         context: &mut EventContext,
@@ -151,7 +151,8 @@ impl TrainingJob {
             number,
             submission: Box::new(self.order.submission.clone()),
         });
-        // In any case: to who watches, an end after which nothing comes is the end of the job.
+        // Published in any case: watchers take an end after which no event comes for the end of the
+        // job.
         let what = "to go on".to_string();
         self.state = JobState::Waiting(what.clone());
         self.journal.publish(context, JobEvent::Waiting(what));

@@ -20,7 +20,7 @@ impl TrainingJob {
         let (job, step) = (self.order.id, self.committed.steps());
         let (epoch, workers) = (active.plan().epoch, active.workers());
         self.state = JobState::Running;
-        // An epoch is used for one plan only, and a plan does a step once.
+        // No nonce is used twice: an epoch has one plan, and a plan does a step once.
         let nonce = context.secret(&job, "nonce", [epoch.into(), step.into()]);
         let (microbatches, targets) = self.order.microbatches(step);
         let attempt = Attempt::new(context.now, step, nonce, microbatches, targets);
@@ -43,7 +43,7 @@ impl TrainingJob {
         }
     }
 
-    /// The step being done, and what its reports are held against.
+    /// The step being done, and what its reports are checked against.
     pub(super) fn under_way(&mut self) -> Option<(&mut Attempt, Basis<'_>)> {
         let attempt = self.attempt.as_mut()?;
         let basis = Basis {
@@ -67,7 +67,7 @@ impl TrainingJob {
         let Some((attempt, basis)) = self.under_way() else {
             return;
         };
-        // Of an epoch before, or of a step that was given up: sent before the worker knew.
+        // Of an earlier epoch, or of a step that was given up: sent before the worker knew.
         if at.epoch != epoch || at.step != attempt.step() {
             return;
         }
@@ -147,7 +147,7 @@ impl TrainingJob {
             return;
         };
         match subject.between {
-            // Both are said to be right, which cannot be: those that re-ran them are of no help.
+            // Both were found right, which is impossible: those that re-ran them are no help.
             Some(between) => {
                 let what = subject.what.clone();
                 self.set_one_aside(context, between, &what);
@@ -183,8 +183,8 @@ impl TrainingJob {
     }
 
     /// One of two workers is wrong and nothing decides which: the job goes on without the later in
-    /// the plan's order. Nobody is convicted. If it was the wrong one to go, the next disagreement
-    /// is with another.
+    /// the plan's order. Nobody is convicted. If that was the honest one, the other will differ
+    /// from the next worker, too.
     fn set_one_aside(&mut self, context: &mut EventContext, between: [WorkerId; 2], what: &str) {
         let [first, second] = between;
         let reason = format!(

@@ -17,8 +17,8 @@ struct Proposal {
 }
 
 impl TrainingJob {
-    /// Makes a plan of the workers that are there, where that is of use. `is_stored` tells whether
-    /// the state of now is in the store, for the plan to start from.
+    /// Makes a plan of the workers that are there, unless the same ones were tried before.
+    /// `is_stored`: the present state is in the store, for the plan to start from.
     pub(super) fn plan_anew(&mut self, context: &mut EventContext, is_stored: bool) {
         let devices = self.crew.devices(context);
         if self.planning.has_considered(&devices) {
@@ -38,7 +38,7 @@ impl TrainingJob {
             }
             Err(error) if is_hopeless(&error) => self.fail(context, error.to_string()),
             Err(error) => {
-                // The worker that could do without the others says that nobody can.
+                // There is no plan without the worker that says that nobody can do the job.
                 if let Some(reason) = self.crew.given_up().cloned() {
                     return self.fail(context, reason);
                 }
@@ -48,7 +48,7 @@ impl TrainingJob {
         }
     }
 
-    /// What is missing before a plan is worth making, where so many workers can take part.
+    /// What is missing before a plan can be made of so many workers.
     fn lacks(&self, context: &EventContext, workers: u64) -> Option<String> {
         let options = self.options();
         if self.planning.epoch() > 0 {
@@ -75,7 +75,8 @@ impl TrainingJob {
         missing.then(|| format!("checkers: {checkers} of {needed} are here"))
     }
 
-    /// Plans as the user chose; where workers have gone since the start, as well as can be.
+    /// Plans as the user chose; if that is not possible any more after the first plan, as the
+    /// planner chooses.
     fn propose(&self, devices: &[PlannerDevice]) -> Result<Proposal, PlanError> {
         let submission = &self.order.submission;
         let request = |choice| PlanRequest {
@@ -174,7 +175,7 @@ impl TrainingJob {
             depth,
         };
         for worker in &workers {
-            // What it held before, it now replaces.
+            // It now replaces what it held.
             self.crew.forget_held(worker);
             context.send(worker, ToWorker::Assign(Box::new(assignment.clone())));
         }
@@ -188,7 +189,7 @@ impl TrainingJob {
     }
 }
 
-/// Whether no pool whatever could do it.
+/// Whether no pool could do it.
 fn is_hopeless(error: &PlanError) -> bool {
     matches!(
         error,

@@ -36,8 +36,8 @@ impl JobQueue {
         self.jobs.get_mut(id)
     }
 
-    /// The job that the pool works for: the one before, or else the first in the queue that is not
-    /// over. A job that is submitted again does not push another one out.
+    /// The job that the pool works for: the last one, if it is not over, else the first in the
+    /// queue that is not. So a job that is submitted again does not displace another one.
     pub(in crate::core) fn running(&self) -> Option<JobId> {
         let current = self.current.and_then(|id| self.jobs.get(&id));
         if let Some(current) = current.filter(|job| !job.is_over()) {
@@ -79,7 +79,7 @@ impl JobQueue {
         jobs.into_iter().map(TrainingJob::summary).collect()
     }
 
-    /// Jobs that are not the first say which one is.
+    /// Has the jobs that wait in the queue say which one runs first.
     pub(in crate::core) fn tell_waiting(&mut self, context: &mut EventContext) {
         let Some(first) = self.running().and_then(|id| self.jobs.get(&id)) else {
             return;

@@ -6,7 +6,7 @@ use super::cut::StageCut;
 use super::{PAGES_MAX, PAGES_MIN};
 use crate::planner::PlannerDevice;
 
-/// Time from one party to the next, with what the software takes.
+/// Latency from one party to the next, with the time that the software takes.
 const HOP_SECONDS: f64 = 200e-6;
 
 /// Bytes a second between two workers: 10 Gbit/s.
@@ -19,8 +19,8 @@ const BYTES_PER_MAC: f64 = 0.25;
 /// Rows of a large pass.
 const PASS_ROWS: u64 = 512;
 
-/// Hidden states that a pass takes beside weights and pages, per row: those between two operations,
-/// the widest of them several times as wide as a hidden state.
+/// Workspace of a pass, in hidden states per row: results between two operations, the widest of
+/// them several times as wide as a hidden state.
 const STATES_PER_ROW: u64 = 32;
 
 /// Tokens of the prompt that is predicted for.
@@ -32,7 +32,8 @@ const MANY: u32 = 64;
 /// Pages of one answer, as predicted.
 const PAGES_PER_ANSWER: u32 = 4;
 
-/// Rows for which a cut is made even: there reading weights and multiplying take about as long.
+/// Rows of the pass for which stages are balanced: there reading weights and multiplying take about
+/// as long.
 const TYPICAL_ROWS: u32 = 16;
 
 /// A model and the devices for it.
@@ -96,8 +97,8 @@ impl<'a> Costs<'a> {
         layers.min(self.layers.into()) as u32
     }
 
-    /// Pages for which all stages of a cut have room. A pipeline without anybody to stand by for it
-    /// leaves half of what is free to that.
+    /// Pages for which all stages of a cut have room. If no worker stands by, half of the free
+    /// memory is kept for layers that its workers may have to take over.
     pub(super) fn pages(&self, cut: &StageCut, asked: u32, is_alone: bool) -> u32 {
         let most = if asked == 0 {
             PAGES_MAX
@@ -121,7 +122,8 @@ impl<'a> Costs<'a> {
         (0..cut.lengths.len()).map(room).min().unwrap_or(0)
     }
 
-    /// Seconds of a pass of `rows` rows in a stage: products, or the reading of weights.
+    /// Seconds of a pass of `rows` rows in a stage: of its products or of reading its weights,
+    /// whichever takes longer.
     pub(super) fn stage_seconds(
         &self,
         device: usize,
@@ -147,7 +149,7 @@ impl<'a> Costs<'a> {
         seconds.fold((0.0, 0.0), |(most, sum), time| (time.max(most), sum + time))
     }
 
-    /// The same for a pass that a cut is made even for.
+    /// The same for a pass of `TYPICAL_ROWS` rows.
     pub(super) fn typical(&self, devices: &[usize], lengths: &[u32]) -> (f64, f64) {
         self.pace(devices, lengths, TYPICAL_ROWS)
     }

@@ -1,4 +1,4 @@
-//! What the search for pipelines and their costs speak of.
+//! A cut of the layers into the stages of one pipeline.
 
 use concord_proto::Layers;
 

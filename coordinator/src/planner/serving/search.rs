@@ -6,14 +6,15 @@ use super::cost::Costs;
 use super::cut::StageCut;
 use super::{PAGES_MIN, PAGES_WANTED};
 
-/// Up to so many ways to choose devices and the ends of a pipeline are all tried.
+/// If there are at most this many ways to choose the devices and the ends of a pipeline, all are
+/// tried.
 const EXACT_WAYS: u64 = 4_000;
 
-/// Improvements of a pipeline of many devices, at most.
+/// The most rounds of improvement of a pipeline, where not all ways are tried.
 const ROUNDS_MAX: usize = 32;
 
-/// Pipelines of so many stages over distinct devices: `wanted` of them or none, and as many as can
-/// be where that is 0. The fastest is first.
+/// Pipelines of so many stages over distinct devices, the fastest first: `wanted` of them or none;
+/// as many as fit where that is 0.
 pub(super) fn pipelines(
     costs: &Costs,
     usable: &[usize],
@@ -33,7 +34,7 @@ pub(super) fn pipelines(
     if found.len() >= wanted {
         return found;
     }
-    // The first ones took what the last ones need: deal the memory out.
+    // The first ones took the memory that the last ones need: deal it out evenly.
     let dealt = deal(costs, usable, stages, wanted);
     let cuts = dealt.iter().map(|group| best(costs, group, stages, pages));
     let mut cuts: Vec<StageCut> = cuts.collect::<Option<_>>().unwrap_or_default();
@@ -135,8 +136,8 @@ fn best_ends(
     best
 }
 
-/// The cut over devices in this order whose slowest stage is fastest: each layer goes where it
-/// makes the least of a slowest stage. Nothing where not all have room.
+/// The cut over devices in this order whose slowest stage is fastest: each layer goes to the stage
+/// that is fastest with one more. None if not all layers have room.
 pub(super) fn cut(costs: &Costs, devices: Vec<usize>, pages: u32) -> Option<StageCut> {
     let count = devices.len();
     if count > costs.layers as usize {
@@ -168,7 +169,8 @@ pub(super) fn cut(costs: &Costs, devices: Vec<usize>, pages: u32) -> Option<Stag
     })
 }
 
-/// A cut over the devices with most memory. By exchange, there is one if any choice has one.
+/// A cut over the devices with most memory. By an exchange argument, there is one if there is one
+/// over any choice of devices.
 fn largest(costs: &Costs, pool: &[usize], stages: usize, pages: u32) -> Option<StageCut> {
     let mut order = pool.to_vec();
     order.sort_by_key(|&device| Reverse(costs.devices[device].memory_bytes));
@@ -202,7 +204,8 @@ fn improve(costs: &Costs, pool: &[usize], pages: u32, start: StageCut) -> StageC
     best
 }
 
-/// Groups of devices with about the same memory: dealt out to and fro, the largest first.
+/// Groups of devices with about the same memory: dealt out in alternating directions, the largest
+/// first.
 fn deal(costs: &Costs, pool: &[usize], stages: usize, groups: usize) -> Vec<Vec<usize>> {
     let mut order = pool.to_vec();
     order.sort_by_key(|&device| Reverse(costs.devices[device].memory_bytes));

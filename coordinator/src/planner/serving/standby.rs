@@ -12,8 +12,8 @@ fn stage_bytes(costs: &Costs, layers: &Layers, pages: u32) -> u64 {
     costs.bytes(layers.end - layers.start, is_first, is_last, pages)
 }
 
-/// Fills in who stands by: spare devices for as many stages as fit, and where there are none, the
-/// members for the layers that they would have without one of the others.
+/// Fills in who stands by: spare devices for as many stages as fit; without spare devices, the
+/// members for the layers that they would get if one of the others were lost.
 pub(super) fn assign(costs: &Costs, pipelines: &mut [ServingPipeline], spare: &[usize]) {
     if spare.is_empty() {
         for pipeline in pipelines {

@@ -1,4 +1,4 @@
-//! Plans that can be checked by hand, and small ones against all that there are.
+//! Plans that can be checked by hand, and small ones compared with all possible ones.
 
 use concord_proto::serving::ServingProfile;
 use concord_proto::{Layers, PublicKey};
@@ -76,7 +76,7 @@ fn what_is_left_makes_more_pipelines_but_slow_devices_stand_by() {
     let devices: Vec<_> = plan.pipelines.iter().map(|p| p.devices.clone()).collect();
     assert_eq!(devices, [[1], [2]]);
     assert_eq!(plan.spare, [0]);
-    // It is loaded for one of them, and that is all that either needs.
+    // Both pipelines have the same layers: it loads them once.
     let standby: Vec<_> = plan.pipelines.iter().map(|p| p.standby.clone()).collect();
     let whole = vec![(0, vec![layers(0, 8)])];
     assert_eq!(standby, [whole.clone(), whole]);
@@ -135,7 +135,7 @@ fn members_stand_by_for_what_they_would_have_without_one_of_them() {
 
 #[test]
 fn a_fixed_number_of_pipelines_is_reached_by_dealing_memory_out() {
-    // The two large ones together would leave two that hold nothing.
+    // The two large ones together would leave two that cannot hold the model.
     let (large, small) = ((1_000 * MIB, 24 * MIB), (1_000 * MIB, 13 * MIB));
     let devices = pool(&[large, large, small, small]);
     let plan = plan_serving(&devices, &PROFILE, 20, 2, 2, 16).expect("a plan");

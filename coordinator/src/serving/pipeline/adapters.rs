@@ -20,7 +20,7 @@ struct Loading {
     adapter: Digest,
     /// Stages that have it.
     have: BTreeSet<usize>,
-    /// Told once all have it. Nobody waits where a new plan catches up.
+    /// Told once all have it. Nobody waits where the stages of a new plan catch up.
     done: Option<oneshot::Sender<Result<(), String>>>,
 }
 
@@ -96,7 +96,7 @@ impl AdapterLoads {
             Err(why) => {
                 let failed = self.loading.swap_remove(at);
                 if failed.done.is_none() {
-                    // Others use it already: the stage is of no use without it.
+                    // Answers use it already: the stage is of no use without it.
                     let reason = format!("it cannot load an adapter: {why}");
                     return Err(StageFault::Lost(reason));
                 }

@@ -7,10 +7,10 @@ use concord_proto::serving::{Update, Usage};
 
 use crate::serving::router::{AnswerUnderWay, CHATTER_MAX};
 
-/// Room for updates that is reserved for those that have to arrive.
+/// Room in a client's channel that is reserved for updates that have to arrive.
 const LAST_WORDS: usize = CHATTER_MAX / 4;
 
-/// Plans in a row that an answer may be computed in while a stage gives up.
+/// An answer ends after so many plans in a row in which a stage gave up while it computed it.
 pub(super) const FAILURES_MAX: u32 = 3;
 
 /// Answers under way in a pipeline.
@@ -71,7 +71,7 @@ impl AnswersUnderWay {
         self.answers.values_mut().for_each(AnswerUnderWay::begin);
     }
 
-    /// Tells the client. One that does not read until its channel is full has given its answer up.
+    /// Tells the client. A client that lets its channel fill up has given its answer up.
     pub(super) fn deliver(&mut self, sequence: u64, update: Update) -> Option<Delivery> {
         let answer = self.answers.get_mut(&sequence)?;
         if is_chatter(&update) && answer.updates.capacity() <= answer.tokens_max + LAST_WORDS {
@@ -93,7 +93,7 @@ impl AnswersUnderWay {
         })
     }
 
-    /// Ends an answer. `retry` says whether it could be had from another pipeline or later.
+    /// Ends an answer. `retry` says whether it may succeed on another pipeline or later.
     pub(super) fn fail(&mut self, sequence: u64, reason: &str, retry: bool) {
         let Some(answer) = self.answers.remove(&sequence) else {
             return;

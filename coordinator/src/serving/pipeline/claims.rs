@@ -9,7 +9,8 @@ use concord_proto::{Digest, Signed, WorkerId};
 use crate::serving::receipts::{ClaimedAnswer, HeldStage};
 use crate::serving::router::AnswerUnderWay;
 
-/// So many answers a worker may leave without its claim: there is no honest reason for any.
+/// A worker that has left so many answers without its claim is distrusted: there is no honest
+/// reason for any.
 const UNCLAIMED_MAX: u32 = 8;
 
 /// Complete answers whose claims are awaited.

@@ -1,4 +1,4 @@
-//! Whether the pipeline ran before, and since when it does not.
+//! Whether a pipeline ran before, and since when it has not been running.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ impl Outage {
         }
     }
 
-    /// How a pipeline stands that has no plan whose stages are there.
+    /// The standing of a pipeline whose stages are not all there.
     pub(super) fn standing(&self) -> Standing {
         match self.was_up {
             true => Standing::Recovering,
@@ -31,7 +31,7 @@ impl Outage {
         }
     }
 
-    /// The pipeline stops to run.
+    /// The pipeline stops running.
     pub(super) fn begin(&mut self) {
         self.lost = self.lost.or(Some(Instant::now()));
         self.idle_since = Some(Instant::now());
@@ -48,7 +48,7 @@ impl Outage {
         self.lost.take().map(|lost| lost.elapsed())
     }
 
-    /// Whether it has not run for so long.
+    /// Whether it has not run for longer than `patience`.
     pub(super) fn lasts(&self, patience: Duration) -> bool {
         self.idle_since
             .is_some_and(|since| since.elapsed() > patience)

@@ -20,7 +20,7 @@ pub(super) struct PassesInFlight {
 struct InFlight {
     runs: u32,
     rows: u32,
-    /// Of the runs, as every stage must have computed them.
+    /// Digest of the runs, as every stage must have computed them.
     listed: Digest,
     /// Whose runs these are.
     sequences: Vec<u64>,
@@ -122,7 +122,8 @@ impl PassesInFlight {
         self.passes.keys().next_back().copied()
     }
 
-    /// The stage that has not answered the oldest pass, where none went on for so long.
+    /// The stage that has yet to answer the oldest pass, if no pass went on for longer than
+    /// `stall`.
     pub(super) fn stalled(&self, stall: Duration) -> Option<usize> {
         let oldest = self.passes.values().next()?;
         let silent = || oldest.passed.iter().position(|passed| !passed);
@@ -210,8 +211,8 @@ mod tests {
         assert_eq!(passes.on_passed(1, &passed()), Ok(()));
         assert!(passes.on_passed(1, &passed()).is_err(), "it leaves it once");
 
-        // Other runs: the first stage was given them by nobody, a later one perhaps by the one
-        // before.
+        // Other runs: nobody gave them to the first stage; a later one may have got them from the
+        // one before.
         let mut other = passed();
         other.runs = Digest([9; 32]);
         let first = in_flight().on_passed(0, &other);

@@ -30,7 +30,7 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 /// What receipts are signed with.
 pub(super) struct ReceiptSecrets {
     pub(super) key: Keypair,
-    /// Answers to audit are drawn with it.
+    /// The nonce by which answers to audit are drawn.
     pub(super) nonce: [u8; 32],
 }
 

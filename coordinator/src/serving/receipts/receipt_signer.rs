@@ -193,8 +193,8 @@ impl ReceiptSigner {
         self.settle(sequence).await;
     }
 
-    /// The claims that fit the answer, by stage. The others are taken off it, and the workers that
-    /// signed them are not trusted any more.
+    /// The claims that fit the answer, by stage. The others are removed from it, and the workers
+    /// that signed them are distrusted.
     async fn check_claims(&self, answered: &mut ClaimedAnswer) -> Vec<Option<StageClaim>> {
         let spec = &answered.generation.spec;
         let rules = AnswerRules::new(&self.deployment, spec, &answered.answer);

@@ -26,11 +26,11 @@ pub(super) use input::{
 };
 pub(super) use state::{PipelineState, Standing};
 
-/// Beginnings of prompts of which it is known where they were last computed.
+/// The most beginnings of prompts for which the last pipeline is remembered.
 const PREFIXES_MAX: usize = 4_096;
 
-/// A pipeline that knows the prompt is preferred to the least busy one unless it has more than so
-/// many generations more.
+/// A pipeline that knows the prompt is preferred to the least busy one unless it has over this many
+/// generations more.
 const SLACK: u32 = 8;
 
 /// The ways to all pipelines.
@@ -40,7 +40,8 @@ pub(super) struct Router {
     next: AtomicU64,
 }
 
-/// Never held over an await. A pipeline's state may be locked while it is held, but not before.
+/// Its lock is never held over an await. A pipeline's state may be locked while it is held, never
+/// the other way round.
 #[derive(Default)]
 struct Routes {
     all: Vec<Route>,
@@ -82,8 +83,8 @@ impl Router {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way to a pipeline. Those up to it that are not there yet are started. Nothing once all
-    /// were stopped.
+    /// The way to a pipeline. Those up to it that are not there yet are started. None once all are
+    /// stopped.
     pub(super) fn started(
         &self,
         index: u32,
@@ -104,7 +105,7 @@ impl Router {
         self.routes().all.len() as u32
     }
 
-    /// Tells a pipeline; one that is gone has nothing to be told.
+    /// Sends to a pipeline. Does nothing if it is gone.
     pub(super) async fn send(&self, index: u32, input: PipelineInput) {
         let to = self.routes().inputs(index);
         if let Some(to) = to {
@@ -112,7 +113,7 @@ impl Router {
         }
     }
 
-    /// Tells a pipeline without waiting; gives the input back where it cannot be told.
+    /// Sends to a pipeline without waiting; gives the input back if that is not possible.
     pub(super) fn try_send(&self, index: u32, input: PipelineInput) -> Result<(), PipelineInput> {
         let Some(to) = self.routes().inputs(index) else {
             return Err(input);
@@ -125,7 +126,7 @@ impl Router {
         routes.all.iter().map(|route| route.state.view()).collect()
     }
 
-    /// The ways to all pipelines, which are reached no more from here on.
+    /// Ends the routing, and gives the ways to all pipelines.
     pub(super) fn stop(&self) -> Vec<mpsc::Sender<PipelineInput>> {
         let mut routes = self.routes();
         routes.is_stopped = true;
@@ -133,7 +134,7 @@ impl Router {
         all.into_iter().map(|route| route.inputs).collect()
     }
 
-    /// The pipeline for a generation, other than `but`: one that runs before one that is about to;
+    /// The pipeline for a generation, other than `but`: one that runs before one that recovers;
     /// among these the one that knows the prompt, unless it has much more to do than others.
     pub(super) fn choose(&self, generation: &Generation, but: Option<u32>) -> Option<Chosen> {
         self.routes().choose(generation, but)

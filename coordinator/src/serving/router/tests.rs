@@ -114,12 +114,12 @@ fn a_generation_counts_as_on_its_way_until_it_arrives_or_is_given_up() {
 #[test]
 fn those_on_their_way_count_when_a_pipeline_is_chosen() {
     let (router, _inputs) = router(2);
-    // Of prompts that nobody knows each goes to the pipeline that has less to do.
+    // Prompts that no pipeline knows go to the one that has less to do.
     let all: Vec<Chosen> = (0..6)
         .map(|first| router.choose(&generation(first), None).unwrap())
         .collect();
     assert_eq!(on_their_way(&router), [3, 3]);
-    // A prompt that is known goes where it is known, and elsewhere where it must not go there.
+    // A known prompt goes to the pipeline that knows it, or to another one if that one is excluded.
     let known = router.choose(&generation(4), None).unwrap();
     assert_eq!(known.index, all[4].index);
     let moved = router.choose(&generation(4), Some(known.index)).unwrap();

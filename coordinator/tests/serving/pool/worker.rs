@@ -149,7 +149,7 @@ impl Process {
                     }
                 }
             };
-            // A beat before the challenge would be no Hello.
+            // The first message has to be the Hello: no heartbeat before the challenge.
             let is_hello = matches!(message, ToCoordinator::Hello(_));
             let is_known = !self.heard.lock().unwrap().is_empty();
             if is_hello || is_known {

@@ -1,4 +1,4 @@
-//! Coding of columns: maxima go down the rows, codes leave transposed.
+//! Coding of columns: finds the maxima row by row, and stores the codes transposed.
 
 use rayon::prelude::*;
 

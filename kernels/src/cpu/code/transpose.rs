@@ -11,7 +11,7 @@ pub(super) const SIDE: usize = 32;
 pub(super) struct Tile(pub(super) [[i16; SIDE]; SIDE]);
 
 impl Tile {
-    /// Nothing yet.
+    /// A tile of zeros.
     pub(super) const ZERO: Self = Self([[0; SIDE]; SIDE]);
 }
 

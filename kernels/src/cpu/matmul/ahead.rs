@@ -20,7 +20,7 @@ impl Ahead {
         b.depth_stride == 1 && b.row_stride == b.depth
     }
 
-    /// Nothing to be read: the first codes are met again and again.
+    /// Reads nothing ahead: every read hits the first codes again.
     pub(super) fn nothing(b: &Operand<'_>) -> Self {
         Self {
             codes: b.q.as_ptr().cast(),

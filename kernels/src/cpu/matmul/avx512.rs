@@ -92,7 +92,7 @@ unsafe fn multiply<const R: usize, const V: usize>(kind: SumKind, tile: &OutputT
     }
 }
 
-/// Adds 16-bit products to `low`; brings `high` in order if `IS_LAST`.
+/// Adds 16-bit products to `low`; corrects `high` if `IS_LAST`.
 ///
 /// The sums stay in one function: passed between functions they would pass through memory.
 #[inline(never)]
@@ -220,7 +220,7 @@ pub(super) fn add_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
     sum
 }
 
-/// Brings `high` in order: see [`super::plan`].
+/// Corrects `high`: see [`super::plan`].
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn carry(low: __m512i, high: __m512i) -> __m512i {

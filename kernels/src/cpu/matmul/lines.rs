@@ -6,7 +6,7 @@
 pub(super) struct CacheLine([i16; 32]);
 
 impl CacheLine {
-    /// Nothing yet.
+    /// A line of zeros.
     pub(super) const ZERO: Self = Self([0; 32]);
     /// `i32` in a line.
     pub(super) const I32: usize = 16;

@@ -22,7 +22,7 @@ pub(super) enum Side {
     B,
 }
 
-/// Some rows of an operand, to be packed side by side: at each step of depth, one number a row.
+/// Some rows of an operand, to be packed side by side: at each step of depth, one number per row.
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
     pub(super) operand: &'a Operand<'a>,

@@ -1,10 +1,10 @@
 //! What the packed path sums, and the depth over which it is exact.
 //!
 //! A tile keeps two 32-bit sums for an output: `low`, the sum of products modulo 2^32, and `high`,
-//! the sum divided by 2^16 and rounded down. After each block of depth `high` is brought in order:
-//! it then stands within 2^31 / 2^16 of the truth, so `low - high * 2^16`, taken modulo 2^32, is
-//! what is missing, and a shift moves its upper half into `high`. Both together are the exact sum
-//! while `|sum| < 2^47`, which [`DEPTH`] guarantees.
+//! the sum divided by 2^16 and rounded down. After each block of depth `high` is corrected: it is
+//! then within 2^31 / 2^16 of its true value, so `low - high * 2^16`, taken modulo 2^32, is exactly
+//! what is missing, and its upper half is added to `high`. Both together are the exact sum while
+//! `|sum| < 2^47`, which [`DEPTH`] guarantees.
 
 use crate::coded::Precision;
 
@@ -20,8 +20,8 @@ pub(super) enum SumKind {
     /// Both sides beyond 8 bits: `low` by 16-bit products, `high` by products of upper digits.
     ///
     /// `q = 256 h + l` with `|h| <= 127` and `|l| <= 128`, so a product misses `2^16 ha hb` by at
-    /// most `256 * 2 * 127 * 128 + 128 * 128 = 8,339,456`; 256 of them, and the `2^16` that an
-    /// ordered `high` may be off, stay below 2^31.
+    /// most `256 * 2 * 127 * 128 + 128 * 128 = 8,339,456`; 256 of them, and the `2^16` by which a
+    /// corrected `high` may be off, stay below 2^31.
     Wide,
     /// One side of 8 bits: `low` alone, since 512 products of at most `127 * 32,639` and `2^16`
     /// stay below 2^31.

@@ -65,17 +65,17 @@ impl<'a> TaskOutput<'a> {
     }
 }
 
-/// What a product takes: its products of two codes, and the reading of its codes, which is most of
-/// it where either side is short.
+/// The cost of a product: its multiply-adds, and the packing of its codes, which is most of the
+/// cost where either side is short.
 pub(super) fn work(rows: usize, cols: usize, depth: usize) -> usize {
-    /// Products that cost what packing an element does.
+    /// How many multiply-adds cost as much as packing one element.
     const PER_ELEMENT: usize = 16;
     (rows * cols)
         .saturating_add(PER_ELEMENT * (rows + cols))
         .saturating_mul(depth)
 }
 
-/// Whether so much work is worth the waking of other threads.
+/// Whether so much work is worth waking other threads.
 pub(super) fn is_parallel(cpu: &Cpu, work: usize) -> bool {
     const WORK_MIN: usize = 1 << 23;
     cpu.threads() > 1 && work >= WORK_MIN

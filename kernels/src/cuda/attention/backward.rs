@@ -132,7 +132,7 @@ impl Backward<'_> {
             module: "attention_backward",
             name: "attention_delta",
         };
-        // A warp a row.
+        // One warp per row.
         let grid = any_grid(rows.saturating_mul(32));
         let dim = self.heads.dim;
         let arguments = arguments![

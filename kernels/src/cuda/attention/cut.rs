@@ -37,8 +37,8 @@ pub(super) struct QueryPart {
     pub(super) count: usize,
 }
 
-/// Cuts a run into launches whose partial results fit into `workspace` bytes, but for a single
-/// token's: whole sequences where one fits, else tokens of one sequence.
+/// Cuts a run into launches whose partial results fit into `workspace` bytes (one token is always
+/// launched): whole sequences where one fits, else tokens of one sequence.
 pub(super) fn parts(run: &QueryRun, shape: &AttentionShape, workspace: usize) -> Vec<QueryPart> {
     let QueryRun {
         sequences, tokens, ..

@@ -20,8 +20,8 @@ const ALIGNMENT: usize = 32;
 /// included.
 const DEPTH_MAX: usize = 65_536;
 
-/// Offers cuBLASLt to the products of this GPU, where the machine has it and it passes the vectors
-/// of [`verify`](super::verify()). Whether it is in use now.
+/// Uses cuBLASLt for products of this GPU, where the machine has it and it passes the vectors of
+/// [`verify`](super::verify()). Returns whether it is in use now.
 ///
 /// # Errors
 /// [`CudaError::WrongProducts`] where it multiplies wrongly; [`KernelError::Cuda`] where the GPU is
@@ -34,7 +34,7 @@ pub fn offer_library(cuda: &Cuda) -> std::result::Result<bool, KernelError> {
 }
 
 /// Puts `library` into use on this GPU where it passes the vectors; one that refuses products of
-/// bytes is left aside.
+/// bytes is not used.
 pub(super) fn offer(cuda: &Cuda, library: Box<dyn ByteProducts>) -> Result<bool> {
     let name = format!("{library:?}");
     let by_library = |a: &GpuOperand, b: &GpuOperand, into: Results<'_>| {
@@ -133,7 +133,7 @@ const fn kernel(name: &'static str) -> Kernel {
     Kernel { module, name }
 }
 
-/// The digits of an operand, a plane of bytes each, the low digits first.
+/// The digits of an operand, one plane of bytes per digit, the low digits first.
 struct Planes {
     bytes: Slice<i8>,
     digits: usize,

@@ -11,9 +11,9 @@ pub(crate) struct GpuOperand {
     pub(crate) rows: usize,
     /// Length of the summed axis.
     pub(crate) depth: usize,
-    /// Distance of two rows.
+    /// Distance between two rows, in elements.
     pub(crate) row_stride: usize,
-    /// Distance of two elements along the depth.
+    /// Distance between two neighbours along the depth, in elements.
     pub(crate) depth_stride: usize,
     /// Exponent of each row; none where they were folded into the other operand.
     pub(crate) exp: Option<Slice<i32>>,

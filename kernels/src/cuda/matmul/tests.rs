@@ -20,7 +20,7 @@ const PAIRS: [(Precision, Precision); 5] = [
     (Precision::I14, Precision::I14),
 ];
 
-/// Each generation of engines, threads in unlike orders.
+/// One GPU for each generation of engines, each with another order of threads.
 fn gpus() -> [Cuda; 4] {
     let turns = [
         Turns::Shuffled(1),
@@ -67,7 +67,7 @@ fn on(cuda: &Cuda, host: &coded::Operand<'_>) -> GpuOperand {
     }
 }
 
-/// The product as each GPU chooses to make it, and by each engine of those that are named.
+/// Checks the product by the engine that each GPU chooses, and by every engine of `engines_of`.
 fn check(what: &str, a: coded::Operand<'_>, b: coded::Operand<'_>, engines_of: &[Cuda]) {
     let want = reference::matmul::matmul(a, b);
     for cuda in &gpus() {

@@ -21,7 +21,8 @@ const THREADS: u32 = 256;
 /// What multiplies: kernels of `matmul.cu`, on the engines of `engines.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProductEngine {
-    /// Whole codes in 64 bits, a warp a row of B: for few rows of A, where reading B is the work.
+    /// Whole codes in 64 bits, one warp per row of B: for few rows of A, where the time goes into
+    /// reading B.
     Few,
     /// Four bytes at a time on ordinary cores.
     Dot,
@@ -99,7 +100,7 @@ impl ProductEngine {
         }
     }
 
-    /// Bytes of shared memory: two tiles of each operand, a plane a digit.
+    /// Bytes of shared memory: two tiles of each operand, one plane per digit.
     fn shared(self, digits: DigitCounts) -> usize {
         let (rows, cols) = self.tile();
         let row_bytes = match self {
@@ -110,7 +111,7 @@ impl ProductEngine {
         };
         let tiles = 2 * (digits.a * rows + digits.b * cols) * row_bytes;
         match self {
-            // The sums of 8 warps are laid out there at last.
+            // The sums of 8 warps are laid out there at the end.
             Self::Half => tiles.max(8 * (digits.a + digits.b - 1) * 256 * 4),
             _ => tiles,
         }
@@ -160,9 +161,9 @@ pub(crate) fn engine(arch: Arch, shape: ProductShape, along_depth: bool) -> Prod
     }
 }
 
-/// Whether a product is one for a library of NVIDIA's: large enough that the split into planes of
-/// digits and the putting together of their sums are small beside the products, on a card whose
-/// tensor cores our kernels do not fill.
+/// Whether a product should go to NVIDIA's library: it is large enough that splitting it into
+/// planes of digits and joining their sums costs little beside the products, and the card's tensor
+/// cores are faster than our kernels can use.
 pub(crate) fn suits_a_library(arch: Arch, shape: ProductShape) -> bool {
     arch.0 >= 90 && shape.rows >= 512 && shape.cols >= 512 && shape.depth >= 2_048
 }
@@ -186,7 +187,7 @@ pub(crate) fn plan(
     let chunk = shape.depth.div_ceil(wanted).min(most);
     let chunk = chunk.next_multiple_of(TILE_DEPTH);
     let grid = match engine {
-        // A pass more over B, where rows of A are more than a grid can have.
+        // One more pass over B, if A has more rows than a grid can have.
         ProductEngine::Few => Grid::new(across as u32, THREADS).z(down.min(65_535) as u32),
         _ => Grid::new((down * across) as u32, THREADS),
     };

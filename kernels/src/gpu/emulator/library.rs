@@ -61,13 +61,13 @@ impl Entry {
         self.threads_max
     }
 
-    /// A letter an argument: p for a pointer, f and d for floats, i and l for integers of 4 and 8
+    /// A letter per argument: p for a pointer, f and d for floats, i and l for integers of 4 and 8
     /// bytes.
     fn kinds(&self) -> &'static str {
         text(self.kinds)
     }
 
-    /// Why `arguments` are not the kernel's, where they are not.
+    /// Why the kernel cannot take `arguments`, if it cannot.
     fn refusal(&self, arguments: &[Argument]) -> Option<String> {
         let kinds = self.kinds();
         if kinds.len() != arguments.len() {
@@ -89,7 +89,7 @@ impl Entry {
 fn text(of: *const c_char) -> &'static str {
     // SAFETY: the library's names are constants of it that end in a zero byte.
     let text = unsafe { CStr::from_ptr(of) };
-    // Names of C++ are ASCII; another would be found by no launch.
+    // Names in C++ are ASCII; no launch would find any other.
     text.to_str().unwrap_or("")
 }
 
@@ -132,7 +132,7 @@ impl EmulatorLibrary {
     }
 }
 
-/// The allocations that live. Each is a map of its own, and goes with the last.
+/// The live allocations. Each is a mapping of its own; those that are left are freed on drop.
 #[derive(Default)]
 pub(super) struct EmulatedMemory {
     /// Length by address.
@@ -146,7 +146,7 @@ impl EmulatedMemory {
         self.held
     }
 
-    /// Memory of exactly `bytes`, filled with 0xff; none where the host has none.
+    /// Memory of exactly `bytes`, filled with 0xff; `None` where the host has run out.
     pub(super) fn alloc(&mut self, bytes: usize) -> Option<DeviceAddress> {
         // SAFETY: the call takes any number.
         let memory = unsafe { concord_emulator_alloc(bytes as u64) };
@@ -262,7 +262,7 @@ impl EmulatedMemory {
         self.check_edges(arguments)
     }
 
-    /// Where a fault lies, against the allocations that live.
+    /// Where a fault is, relative to the live allocations.
     fn place_of(&self, fault: u64) -> String {
         if fault == 0 {
             return String::new();
@@ -279,8 +279,8 @@ impl EmulatedMemory {
         }
     }
 
-    /// Refuses what was written beside an allocation that an argument points into, where no page
-    /// guards it.
+    /// Refuses writes next to an allocation that an argument points into, in the bytes that no page
+    /// guards.
     fn check_edges(&self, arguments: &[Argument]) -> Result<(), String> {
         for (index, argument) in arguments.iter().enumerate() {
             let Ok(bytes) = <[u8; 8]>::try_from(argument.bytes()) else {

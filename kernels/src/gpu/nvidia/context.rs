@@ -52,7 +52,7 @@ impl CudaContext {
         unsafe { result::ctx::set_current(self.context) }.is_ok()
     }
 
-    /// What `call` gave, or the error that it stands for. A card that one call finds lost stays
+    /// The result of `call`, or its error as a [`CudaError`]. A card that one call finds lost stays
     /// lost.
     pub(super) fn done<T>(
         &self,
@@ -141,8 +141,8 @@ pub(super) fn said(error: result::DriverError) -> String {
     }
 }
 
-/// Whether an error means that the context is dead: nothing in it can be used again, and every call
-/// says the same from then on.
+/// Whether an error means that the context is dead: nothing in it can be used again, and every
+/// later call fails in the same way.
 fn is_loss(code: u32) -> bool {
     match code {
         // The driver is shutting down; the card is in use by another alone, or gone.

@@ -1,5 +1,5 @@
-//! Copies between the host and a card, through host memory that the card reads and writes by
-//! itself.
+//! Copies between the host and a card, through pinned host memory, which the card reads and writes
+//! directly.
 
 use std::collections::VecDeque;
 use std::ptr;

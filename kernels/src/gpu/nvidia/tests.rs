@@ -1,4 +1,4 @@
-//! The calls that are made of the driver, against the lazy one of `tests/driver/cuda.c`.
+//! The calls to the driver, tested against the lazy driver of `tests/driver/cuda.c`.
 
 use std::path::Path;
 use std::process::Command;
@@ -56,7 +56,7 @@ const USUAL: Settings = Settings {
     flushes: 0,
 };
 
-/// The driver for tests: one test at a time has it.
+/// The driver for tests, which one test at a time may use.
 struct Lazy {
     library: &'static Library,
     folder: TempDir,
@@ -243,7 +243,8 @@ fn work_is_done_in_the_order_of_the_calls() {
         .upload(&[1.0_f32, -2.0, 3.5])
         .expect("the card answers");
     for _ in 0..20 {
-        // What is dropped here is given out again by the next call, before its work is done.
+        // The memory dropped here is given out again by the next call, before the work on it is
+        // done.
         x = scale(&cuda, &x, 2.0).expect("the kernel starts");
     }
     let zeros = cuda.zeros::<f32>(3).expect("the card answers");

@@ -1,7 +1,7 @@
 //! Attention sinks (gpt-oss): NUMERICS.md, section 5.
 //!
-//! A sink is a learned logit of a head. It takes part in the softmax of every query, after all
-//! keys, and has no value: it makes the weights of the keys smaller.
+//! A sink is a learned logit of a head. It is in the softmax of every query, after all keys, and
+//! has no value, so it only makes the weights of the keys smaller.
 
 use super::rescale;
 use crate::math::{LOG2_E, ceil_to_int, exp2};
@@ -18,7 +18,7 @@ pub struct SoftmaxEnd {
 }
 
 impl SoftmaxEnd {
-    /// Of the softmax `(max, sum)` over the keys of a query, and the sink of its head.
+    /// Finishes the softmax `(max, sum)` over the keys of a query with the sink of its head.
     pub fn new((max, sum): (Option<i32>, f32), sink: Option<f32>) -> Self {
         let Some(sink) = sink else {
             let (max, keep) = (max.unwrap_or(0), 1.0);

@@ -1,4 +1,4 @@
-//! What attention takes and gives, on every device.
+//! The inputs and outputs of attention, on every device.
 
 use std::borrow::Cow;
 
@@ -101,7 +101,7 @@ pub struct AttentionOut {
     pub out: Tensor,
     /// The integer maximum of each (token, head), over keys and sink.
     pub max: Buffer<i32>,
-    /// The denominator of each (token, head), at that maximum, the sink's term in it.
+    /// The denominator of each (token, head), at that maximum, including the sink's term.
     pub sum: Tensor,
 }
 

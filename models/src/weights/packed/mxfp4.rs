@@ -1,4 +1,5 @@
-//! MXFP4 of gpt-oss: blocks of 32 numbers of four bits (e2m1), each with a power of two.
+//! MXFP4 of gpt-oss: blocks of 32 numbers of four bits (e2m1), each with a power of two. The blocks
+//! are `[expert, out, in / 32]`, and the weight that transformers makes of them `[expert, in, out]`.
 
 use std::ops::Range;
 
@@ -23,11 +24,12 @@ pub(super) fn open(parts: PackedParts<'_>) -> Result<PackedMatrix<'_>, ModelErro
     };
     let scales = parts.typed("_scales", Dtype::U8)?;
     let scales = scales.shaped(&[experts, rows, across], "the blocks")?;
-    let shape = vec![experts, rows, across * BLOCK];
+    let shape = vec![experts, across * BLOCK, rows];
     Ok(PackedMatrix::new(shape, move || {
         match scales.bytes.iter().position(|byte| *byte == 255) {
             Some(i) => Err(scales.bad(format!("number {i} is NaN: download the file again"))),
             None => Ok(Mxfp4 {
+                outs: rows,
                 across,
                 codes: blocks.bytes,
                 scales: scales.bytes,
@@ -37,6 +39,9 @@ pub(super) fn open(parts: PackedParts<'_>) -> Result<PackedMatrix<'_>, ModelErro
 }
 
 struct Mxfp4<'a> {
+    /// Numbers of a row of the weight, each of another row of blocks.
+    outs: usize,
+    /// Blocks of a row.
     across: usize,
     codes: &'a [u8],
     scales: &'a [u8],
@@ -48,20 +53,31 @@ fn e2m1(code: u8) -> f32 {
     if code < 8 { magnitude } else { -magnitude }
 }
 
+impl Mxfp4<'_> {
+    /// Puts the rows `ins` of one expert into `out`, which has room for just these.
+    fn read_expert(&self, expert: usize, ins: Range<usize>, out: &mut [f32]) {
+        for column in 0..self.outs {
+            let blocks = (expert * self.outs + column) * self.across;
+            for (row, i) in ins.clone().enumerate() {
+                let block = blocks + i / BLOCK;
+                let byte = self.codes[16 * block + i % BLOCK / 2];
+                let code = if i % 2 == 0 { byte & 15 } else { byte >> 4 };
+                out[row * self.outs + column] = e2m1(code) * e8m0_to_f32(self.scales[block]);
+            }
+        }
+    }
+}
+
 impl RowReader for Mxfp4<'_> {
     fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        let first = rows.start * self.across;
-        let out = out.as_chunks_mut::<BLOCK>().0;
-        for (block, out) in (first..).zip(out) {
-            let scale = e8m0_to_f32(self.scales[block]);
-            for (pair, byte) in out
-                .as_chunks_mut()
-                .0
-                .iter_mut()
-                .zip(&self.codes[16 * block..])
-            {
-                *pair = [e2m1(byte & 15) * scale, e2m1(byte >> 4) * scale];
-            }
+        let ins = self.across * BLOCK;
+        let (mut start, mut out) = (rows.start, out);
+        while start < rows.end {
+            let (expert, first) = (start / ins, start % ins);
+            let count = (ins - first).min(rows.end - start);
+            let (some, rest) = out.split_at_mut(count * self.outs);
+            self.read_expert(expert, first..first + count, some);
+            (start, out) = (start + count, rest);
         }
     }
 }

@@ -74,6 +74,21 @@ fn decoded(matrix: PackedMatrix) -> Vec<f32> {
 }
 
 fn check(path: &Path, method: &QuantMethod, between: &str, module: &str, expected: &str) {
+    check_in_order(
+        path,
+        method,
+        [between, module, expected],
+        |shape, values| (shape.to_vec(), values),
+    );
+}
+
+/// As [`check`], where the library's numbers are in another order.
+fn check_in_order(
+    path: &Path,
+    method: &QuantMethod,
+    [between, module, expected]: [&str; 3],
+    order: impl Fn(&[usize], Vec<f32>) -> (Vec<usize>, Vec<f32>),
+) {
     let name = path.file_name().unwrap().to_str().unwrap();
     let files = [TensorFile::open(path).unwrap()];
     let homes = parts_of(&files[0], between);
@@ -83,11 +98,12 @@ fn check(path: &Path, method: &QuantMethod, between: &str, module: &str, expecte
         module,
     };
     let matrix = PackedMatrix::open(method, parts).unwrap_or_else(|e| panic!("{name}: {e}"));
-    assert_eq!(matrix.shape, files[0].shape(expected).unwrap(), "{name}");
-    let found = decoded(matrix);
     let words = files[0].bytes(expected).unwrap().as_chunks().0.iter();
-    for (i, (found, word)) in found.iter().zip(words).enumerate() {
-        let expected = f32::from_le_bytes(*word);
+    let values = words.map(|word| f32::from_le_bytes(*word)).collect();
+    let (shape, values) = order(files[0].shape(expected).unwrap(), values);
+    assert_eq!(matrix.shape, shape, "{name}");
+    let found = decoded(matrix);
+    for (i, (found, expected)) in found.iter().zip(values).enumerate() {
         assert_eq!(
             found.to_bits(),
             expected.to_bits(),
@@ -130,8 +146,22 @@ fn mxfp4_of_gpt_oss() {
     let Some(folder) = vectors() else { return };
     let path = folder.join("mxfp4-gpt-oss.safetensors");
     let mxfp4 = method(&stated(&path));
-    check(&path, &mxfp4, "", "mgate_up_proj", "decoded");
-    check(&path, &mxfp4, "", "mextreme", "extreme_decoded");
+    // The vectors are [expert, out, in].
+    let transposed = |shape: &[usize], values: Vec<f32>| {
+        let &[experts, outs, ins] = shape else {
+            panic!("{shape:?}")
+        };
+        let of = |expert: usize, i: usize, o: usize| values[(expert * outs + o) * ins + i];
+        let rows = (0..experts).flat_map(|expert| (0..ins).map(move |i| (expert, i)));
+        let moved = rows.flat_map(|(expert, i)| (0..outs).map(move |o| of(expert, i, o)));
+        (vec![experts, ins, outs], moved.collect())
+    };
+    for [module, decoded] in [
+        ["mgate_up_proj", "decoded"],
+        ["mextreme", "extreme_decoded"],
+    ] {
+        check_in_order(&path, &mxfp4, ["", module, decoded], transposed);
+    }
 }
 
 fn refusal(config: Value) -> String {

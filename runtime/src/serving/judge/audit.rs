@@ -38,7 +38,7 @@ pub(crate) async fn audit(
     signed: Signed,
     coordinator: PublicKey,
 ) -> Result<AnswerVerdict, RuntimeError> {
-    // What is no receipt names no model: the judge says so.
+    // What is no receipt names no model: the verdict is that it was altered.
     let altered = |what: String| Ok(AnswerVerdict::Altered { what });
     let receipt: Receipt = match signed.open() {
         Ok(receipt) => receipt,

@@ -25,7 +25,7 @@ pub(super) struct ComputedAnswer {
 }
 
 /// Computes what the stages claim, and stops at the first that is wrong: all before it are right,
-/// so that its input was.
+/// and so was its input.
 pub(super) fn compute(
     case: &AnswerCase<'_>,
     checked: &CheckedReceipt,

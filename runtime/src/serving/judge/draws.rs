@@ -48,8 +48,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// How each token was to be drawn. Under a grammar, none after a token that it does not allow:
-/// that one is wrong.
+/// How each token was to be drawn. Under a grammar, the orders end with the first token that it
+/// does not allow: that one is wrong.
 fn orders(case: &AnswerCase<'_>, checked: &CheckedReceipt) -> Result<Vec<SampleOrder>, Stop> {
     let (spec, answer) = (&checked.receipt.spec, &checked.receipt.answer);
     let order = |index: usize, allowed| {
@@ -133,7 +133,7 @@ fn draw(
     })
 }
 
-/// Who is to blame for a token that is another than its row gives.
+/// The verdict on a token that is not the one that its row gives.
 fn wrong(checked: &CheckedReceipt, index: usize, expected: u32) -> Stop {
     let last = checked.claims.last();
     let drawn = last.and_then(|last| Some((last.worker, last.claim.drawn?.0)));

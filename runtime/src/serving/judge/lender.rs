@@ -1,5 +1,5 @@
-//! Where the judge has its stages from: those of answers without an adapter stay loaded, within the
-//! bound of the stage cache.
+//! Where the judge gets its stages from: those of answers without an adapter stay loaded, within
+//! the bound of the stage cache.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl<'a> Lender<'a> {
         }
     }
 
-    /// Bytes of a stage that may stay loaded: it has no adapter, and as many positions as any
+    /// Bytes of a stage, if it may stay loaded: it has no adapter, and as many positions as any
     /// answer of its deployment.
     fn cached_bytes(&self, layers: Layers) -> Option<u64> {
         let deployment = &self.checked.receipt.deployment;

@@ -1,4 +1,4 @@
-//! The judge of an answer: what was signed about it, held against the model. It is a pure function
+//! The judge of an answer: what was signed about it, compared with the model. It is a pure function
 //! of the receipt, the model and the arithmetic: everybody who asks gets the same verdict.
 //!
 //! Cheap checks come first: signatures, then whether what was signed fits together, then one
@@ -57,8 +57,7 @@ impl JudgedAdapter {
     /// The adapter of a manifest, with its tensors by name.
     ///
     /// # Errors
-    /// [`RuntimeError`] for a projection that does not exist, and for a rank or a scale that is
-    /// none.
+    /// [`RuntimeError`] for a projection that does not exist, and for an invalid rank or scale.
     pub fn new(
         manifest: &AdapterManifest,
         tensors: BTreeMap<String, Tensor>,
@@ -84,7 +83,7 @@ pub struct JudgeProgress {
 /// Judges an answer.
 ///
 /// # Errors
-/// [`RuntimeError`] where this machine cannot compute it, and says nothing about the answer.
+/// [`RuntimeError`] if this machine cannot compute it, which says nothing about the answer.
 pub fn judge(
     case: &AnswerCase<'_>,
     progress: &mut dyn FnMut(JudgeProgress),
@@ -124,7 +123,7 @@ fn look(
     }
 }
 
-/// Why nothing more is looked at.
+/// Why the judge stops.
 enum Stop {
     Verdict(AnswerVerdict),
     Error(RuntimeError),

@@ -46,7 +46,7 @@ pub(crate) fn claim(
     })
 }
 
-/// How many tokens of the answer somebody else drew, and the digest of the others.
+/// How many tokens of the answer somebody else drew before, and the digest of those drawn here.
 fn drawn(log: &RowLog, order: &ClaimOrder) -> Result<(u32, Digest), String> {
     // Token i of the answer is drawn at position prompt + i.
     let answer = (order.positions + 1)

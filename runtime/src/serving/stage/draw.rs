@@ -22,7 +22,7 @@ pub(crate) struct ComputedPass {
     pub(crate) broken: Vec<u32>,
 }
 
-/// A row that a token is wanted of.
+/// A row from which a token is drawn or scored.
 struct Wanted {
     /// Index of the draw.
     draw: usize,
@@ -76,8 +76,8 @@ pub(crate) fn draw(
     Ok(drawn)
 }
 
-/// The rows that are wanted, draw by draw. Runs that are broken, or whose order makes no sense by
-/// itself, want nothing.
+/// The rows that are wanted, draw by draw. Runs that are broken, or whose order is impossible, have
+/// none.
 fn wanted(
     computed: &mut ComputedPass,
     order: &DrawOrder,

@@ -75,8 +75,8 @@ impl StageLoader {
         fetch_model(&self.blobs, deployment).await
     }
 
-    /// The stage of these layers, loaded unless it is. Loading that has begun goes on to
-    /// its end, even where nobody waits any more: the next plan is likely to want it.
+    /// The stage of these layers, loaded if it is not yet. Loading that has begun goes on to its
+    /// end, even where nobody waits any more: the next plan is likely to want it.
     ///
     /// # Errors
     /// [`RuntimeError::NoRoom`] where memory does not hold it beside the others and `reserved`
@@ -100,7 +100,7 @@ impl StageLoader {
     ) -> Result<Arc<ServedStage>, RuntimeError> {
         let key = (deployment.id(), layers);
         let held = || self.loaded.lock().get(&key).cloned();
-        // A stage must not wait for what is loaded beside another.
+        // A stage that is loaded must not wait for the loading of another.
         if let Some(loaded) = held() {
             return self.check_room(reserved).map(|()| loaded);
         }
@@ -169,7 +169,7 @@ pub(crate) async fn fetch_model(
         let why = format!("its model has {layers} layers and a vocabulary of {vocab}");
         return Err(RuntimeError::Unsupported(why));
     }
-    // The table of rotations has a row for each.
+    // The table of rotations has a row for each position.
     if deployment.positions == 0 || deployment.positions as usize > config.max_positions {
         let (asked, most) = (deployment.positions, config.max_positions);
         let why = format!("it asks for {asked} positions, its model knows {most}");

@@ -128,7 +128,7 @@ impl ServingStage {
         let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
         passed.compute_us = passed.compute_us.saturating_add(micros);
         passed.broken = computed.broken;
-        // First what is broken: its draws are missing.
+        // Told first, because it names the broken runs, whose draws are missing.
         self.tell(FromStage::Passed(passed));
         let pass = order.pass;
         self.tell(FromStage::Result(PassResult { pass, drawn }));

@@ -30,8 +30,8 @@ const LARGE_PASS: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct CurrentBinding {
     pub(crate) binding: Arc<StageBinding>,
-    /// To the coordinator. It holds no stage stream open: the stage before may go on sending to a
-    /// binding that is no more.
+    /// To the coordinator. Weak, so that it holds no stage stream open: the stage before may go on
+    /// sending to a binding that is no more.
     pub(crate) up: mpsc::WeakSender<FromStage>,
 }
 
@@ -130,7 +130,8 @@ impl StageHandle {
         let Some(mut piece) = pieces.message().await? else {
             return Ok(());
         };
-        // The stage before connects as soon as it is loaded; this one may not be, until it sends.
+        // The stage before may connect before this one is loaded, but it sends only afterwards: so
+        // the binding is looked up with the first piece.
         let current = self.lock().clone();
         let current =
             current.ok_or_else(|| Status::failed_precondition("no stage is held here"))?;

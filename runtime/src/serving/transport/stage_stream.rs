@@ -45,7 +45,7 @@ impl StageStream {
         hello: &StageStreamHello,
         messages: mpsc::Receiver<FromStage>,
     ) -> Result<Self, RuntimeError> {
-        // A connection of its own: no blob on its way stands before a token.
+        // A connection of its own, so that no blob delays a token.
         let channel = session::connect(coordinator).await?;
         let hello = Body {
             bytes: canonical::encode(&Signed::new(key, hello)),

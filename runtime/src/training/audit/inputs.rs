@@ -258,7 +258,7 @@ impl Inputs {
 /// Blobs fetched from a worker at a time.
 const FETCHED_AT_ONCE: usize = 32;
 
-/// Fetches blobs, several at a time, and makes of each what it is as soon as it is here.
+/// Fetches blobs, several at a time, and decodes each with `read` as soon as it is here.
 async fn fetch_together<T: Send + 'static>(
     channel: &Channel,
     digests: Vec<Digest>,

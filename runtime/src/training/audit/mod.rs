@@ -1,4 +1,4 @@
-//! What a leaf is computed again from, and its second computation.
+//! The inputs of a leaf that is audited, and its second computation.
 
 mod inputs;
 mod job;

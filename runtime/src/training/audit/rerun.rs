@@ -119,7 +119,7 @@ impl LeafRerun<'_> {
         }
         let updated = leaf_work::update(spec, layers, self.device, &state, &gradients, scalars)?;
         let mut ports = updated.outputs();
-        // The norms that the worker reported are part of what it is held to.
+        // The norms that the worker reported are part of what is checked.
         let norms = leaf_work::norms(spec, layers, self.device, &gradients)?;
         if norms.iter().any(|norm| !scalars.norms.contains(norm)) {
             let mut right = scalars.clone();

@@ -44,7 +44,7 @@ pub struct Exchange<T> {
     /// From whom each must come.
     needed: BTreeMap<PartKey, WorkerId>,
     have: BTreeMap<PartKey, T>,
-    /// Nodes of a part, in order.
+    /// The microbatches of a step, over which the totals are.
     microbatches: u32,
 }
 

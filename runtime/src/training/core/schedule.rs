@@ -94,7 +94,7 @@ impl MicrobatchSchedule {
         let microbatch = self.activations.pop_first()?;
         self.in_flight.insert(microbatch);
         if self.is_last {
-            // The loss is the gradient: the way back starts at once.
+            // The gradient comes from the loss: the backward pass starts at once.
             self.gradients.insert(microbatch);
         }
         Some(MicrobatchTask::Forward(microbatch))

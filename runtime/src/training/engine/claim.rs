@@ -10,7 +10,8 @@ use crate::faults::{StateMut, StateRef};
 use crate::training::leaf_work;
 
 impl StepRun {
-    /// Computes the update, signs the claim; the state stays as it was until the commit.
+    /// Computes the update and signs the claim. The committed state stays as it is until the
+    /// commit.
     pub(super) fn update(
         &mut self,
         job: &CommittedStage,

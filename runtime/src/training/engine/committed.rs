@@ -23,8 +23,8 @@ pub(super) struct CommittedStage {
     pub(super) endpoints: BTreeMap<WorkerId, String>,
     pub(super) slot: Slot,
     pub(super) layers: Layers,
-    /// None where it lacks the committed values, or made room for that of another plan: then no
-    /// step can be done. Invariant: there is one while there is a run.
+    /// None if it does not have the committed values, or was dropped for the stage of another plan:
+    /// then no step can be done. Invariant: there is one while there is a run.
     pub(super) stage: Option<Stage>,
     pub(super) recompute: bool,
     pub(super) depth: u32,
@@ -69,7 +69,7 @@ impl CommittedStage {
         })
     }
 
-    /// What the coordinator may count on after it was gone.
+    /// What the coordinator may count on when it comes back.
     pub(super) fn held(&self) -> Held {
         Held {
             job: self.id,

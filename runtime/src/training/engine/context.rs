@@ -82,7 +82,7 @@ impl EngineContext {
         self.effect(EngineEffect::Report(message));
     }
 
-    /// Hands an effect to the driver. Where the driver is gone, so is the worker.
+    /// Hands an effect to the driver. If the driver is gone, the worker ends.
     pub(super) fn effect(&self, effect: EngineEffect) {
         if self.effects.blocking_send(effect).is_err() {
             tracing::debug!("the driver is gone; an effect is dropped");

@@ -40,7 +40,7 @@ impl StageJob {
         self.committed.plan.epoch
     }
 
-    /// What the coordinator may count on after it was gone.
+    /// What the coordinator may count on when it comes back.
     pub(super) fn held(&self) -> Held {
         self.committed.held()
     }
@@ -117,8 +117,8 @@ impl StageJob {
         }
     }
 
-    /// Drops the step in progress, and tells the coordinator. Where memory is short, the stage goes
-    /// too: the committed state, which has to leave, is all that is worth its room.
+    /// Drops the step in progress, and tells the coordinator. If memory is short, the stage is
+    /// dropped, too: only the committed state, which has to be stored, is worth its memory.
     fn fail(&mut self, context: &EngineContext, error: RuntimeError) {
         let error = error.in_step(self.committed.step);
         if error.out_of_memory().is_some() {

@@ -2,7 +2,8 @@
 //! at a time.
 //!
 //! A [`StageJob`] holds a [`CommittedStage`] and the [`run::StepRun`] in progress. Each of them
-//! gets the [`EngineContext`] by reference, and a run the stage: nothing is taken out and put back.
+//! gets the [`EngineContext`] by reference, and a run gets the stage: nothing is taken out and put
+//! back.
 
 mod claim;
 mod committed;
@@ -61,7 +62,7 @@ pub(crate) enum EngineEvent {
     },
     /// Openings below a step may go.
     Release { job: JobId, below: u32 },
-    /// The plan is no more; or the coordinator is gone, with epoch 0 for any.
+    /// The plan is no more, or the coordinator is gone.
     Abort { job: JobId },
     /// The committed state is to be put into the store.
     Flush { job: JobId },

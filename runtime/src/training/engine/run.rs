@@ -252,7 +252,7 @@ impl StepRun {
     }
 }
 
-/// What is reported is finite, as everything is that is hashed.
+/// Checks that a value that is reported is finite, as all that is hashed.
 pub(super) fn check_finite(name: impl FnOnce() -> String, value: f32) -> Result<(), KernelError> {
     if value.is_finite() {
         return Ok(());

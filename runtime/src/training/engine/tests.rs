@@ -80,7 +80,7 @@ fn job_spec(config: &DecoderConfig) -> JobSpec {
     }
 }
 
-/// Values that are no zeros and that 8 bits do not hold, and moments that are zeros.
+/// Values that are not 0 and that do not fit into 8 bits, and moments that are 0.
 fn state(spec: &JobSpec) -> TrainState {
     let tensor = |shape: &[u64], value: &dyn Fn(usize) -> f32| {
         let shape: Vec<usize> = shape.iter().map(|&dim| dim as usize).collect();

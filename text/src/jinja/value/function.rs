@@ -9,7 +9,7 @@ use crate::jinja::letters::Text;
 /// The name of a function or method.
 pub type Function = &'static str;
 
-/// What remembers between its calls.
+/// A callable with a state.
 #[derive(Debug)]
 pub enum Callable {
     /// Empty at first, then the separator.
@@ -21,7 +21,7 @@ pub enum Callable {
 /// The arguments of a call.
 #[derive(Debug, Default)]
 pub struct Given {
-    /// Of what, for messages.
+    /// The name of what is called, for messages.
     pub name: String,
     pub values: Vec<Option<Value>>,
     pub named: Vec<(String, Value)>,
@@ -48,19 +48,19 @@ impl Given {
         Some(self.named.remove(at).1)
     }
 
-    /// One that has to be there.
+    /// An argument that is required.
     pub fn need(&mut self, at: usize, name: &str) -> Made<Value> {
         let value = self.take(at, name);
         value.ok_or_else(|| Fault::new(format!("{}: the argument '{name}' is missing", self.name)))
     }
 
-    /// A text that has to be there.
+    /// A text that is required.
     pub fn need_text(&mut self, at: usize, name: &str) -> Made<Text> {
         let value = self.need(at, name)?;
         self.as_text(value, name)
     }
 
-    /// A text, or nothing for none and `none`.
+    /// A text; `None` where it is not given or is `none`.
     pub fn text(&mut self, at: usize, name: &str) -> Made<Option<Text>> {
         match self.take(at, name) {
             None | Some(Value::None) => Ok(None),
@@ -68,7 +68,7 @@ impl Given {
         }
     }
 
-    /// An integer, or nothing for none and `none`.
+    /// An integer; `None` where it is not given or is `none`.
     pub fn int(&mut self, at: usize, name: &str) -> Made<Option<i128>> {
         match self.take(at, name) {
             None | Some(Value::None) => Ok(None),

@@ -11,11 +11,11 @@ use crate::jinja::budget::Budget;
 use crate::jinja::fault::{Fault, Made};
 use crate::jinja::syntax::For;
 
-/// A loop under way.
+/// A loop in progress.
 #[derive(Debug)]
 pub struct Loop {
     pub syntax: Arc<For>,
-    /// Where the loop stands.
+    /// The scope around the loop.
     pub scope: Rc<Scope>,
     pub items: Vec<Value>,
     pub at: Cell<usize>,

@@ -43,8 +43,8 @@ impl Scope {
         }
     }
 
-    /// Forgets all variables here. A macro holds the scope that it stands in, which holds the
-    /// macro: that circle has to be cut.
+    /// Forgets all variables here. A macro holds the scope that it is defined in, which holds the
+    /// macro: this cycle must be broken to free both.
     pub fn clear(&self) {
         let names = std::mem::take(&mut *self.names.borrow_mut());
         drop(names);

@@ -1,4 +1,4 @@
-//! The audits: which leaves were drawn is derived again, and each must have been re-run.
+//! The audits: derives again which leaves were drawn, and checks that each was re-run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +24,8 @@ pub(super) struct AuditCounts {
 /// Verdicts by step, epoch, worker and leaf.
 type VerdictsByLeaf<'a> = BTreeMap<(u32, u32, WorkerId, Digest), Vec<&'a GivenVerdict>>;
 
-/// Checks that all drawn leaves were re-run, that no dispute is open and that nobody convicted has
-/// a claim left that counts.
+/// Checks that all drawn leaves were re-run or are inconclusive, that no dispute is open, and that
+/// no claim of a convicted worker counts.
 pub(super) fn check(history: &History, steps: &[StepLeaves]) -> Result<AuditCounts, VerifyError> {
     // Verdicts of a convicted checker do not count, whenever they were given.
     let sound = |given: &&GivenVerdict| !history.convicted.contains(&given.checker);

@@ -1,5 +1,5 @@
-//! The steps: every record follows from the one before, the data and the claims; every claim keeps
-//! the rules.
+//! The steps: checks that every record follows from the one before, the data and the claims, and
+//! that every claim keeps the rules.
 
 use concord_proto::ledger::claim_digest;
 use concord_proto::manifest::StateEntry;
@@ -129,7 +129,7 @@ impl<'a> Walk<'a, '_> {
             .collect())
     }
 
-    /// The claims, each the one that the ledger names and with the leaves that it names.
+    /// The claims, checked to be those that the ledger names, with the leaves that they name.
     fn open_claims(
         &self,
         step: u32,
@@ -194,7 +194,8 @@ impl<'a> Walk<'a, '_> {
             let statement = format!("scalars of step {step}");
             Err(VerifyError::new(CLAIMS, statement, reason))
         };
-        // The updates name their digest. Where only some do, the rules tell who is wrong.
+        // The updates name the digest of the scalars. Where only some do, the rules below tell who
+        // is wrong.
         let digest = scalars.digest();
         let names = |(_, leaves): &(_, Vec<Leaf>)| {
             let update = leaves.last().and_then(|leaf| leaf.input(PortKind::Scalars));
@@ -207,7 +208,7 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// Holds the claims of a step against the rules: each alone, then against each other.
+/// Checks the claims of a step by the rules: each alone, then against each other.
 fn check_rules(
     rules: &StepRules,
     submitted: &StepClaims,

@@ -38,14 +38,14 @@ fn party_words(party: Option<&PublicKey>) -> String {
     party.map_or(String::new(), |party| format!(" (of {party})"))
 }
 
-/// Why the files of a bundle could not be read or written.
+/// Why a bundle could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// The bytes of a file are no bundle's.
+    /// A file is missing, or its bytes are not those of a bundle.
     #[error(transparent)]
     Content(#[from] VerifyError),
-    /// The folder.
+    /// The file system refused.
     #[error("{}: {why}", path.display())]
     Io {
         /// Which file or folder.

@@ -1,8 +1,8 @@
 //! A bundle as files of canonical encodings.
 //!
-//! A file of one value is its encoding. A file of many is one element after another, each preceded
-//! by its length as a little-endian u32: so that each is bounded by itself, however long the job,
-//! and a broken one is named by its number.
+//! A file of one value is its encoding. A file of many values has one after another, each preceded
+//! by its length as a little-endian u32: so the bound on messages holds for each value, however
+//! long the job, and a broken one is named by its number.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::limits::BLOB_BYTES_MAX;
@@ -94,10 +94,10 @@ pub fn to_blob(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     borsh::to_vec(files).expect("writing to memory does not fail")
 }
 
-/// The files in a blob of [`to_blob`].
+/// The files in a blob made by [`to_blob`].
 ///
 /// # Errors
-/// [`VerifyError`] where the blob is too long or no such list.
+/// [`VerifyError`] where the blob is too long or is not such a list.
 pub fn from_blob(blob: &[u8]) -> Result<Vec<(String, Vec<u8>)>, VerifyError> {
     let refuse = |reason: String| VerifyError::new("bundle", "the list of files", reason);
     if blob.len() as u64 > BLOB_BYTES_MAX {

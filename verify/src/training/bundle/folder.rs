@@ -10,8 +10,8 @@ use concord_proto::limits::BLOB_BYTES_MAX;
 use super::{Bundle, BundleError, FILES, VerifyError};
 
 impl Bundle {
-    /// Writes the files into `folder`, which is made or replaced: it has either all of them or
-    /// stays as it was, whenever the machine stops.
+    /// Writes the files into `folder`, which is created or replaced as a whole: if the machine
+    /// stops at any moment, the folder has all of them or is as it was.
     ///
     /// # Errors
     /// [`BundleError::Io`] naming the path.

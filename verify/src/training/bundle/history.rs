@@ -32,7 +32,7 @@ pub(super) struct GivenVerdict {
     pub(super) verdict: Verdict,
 }
 
-/// What the ledger says, in the end.
+/// What the ledger says once all entries have been read.
 pub(super) struct History {
     pub(super) coordinator: PublicKey,
     pub(super) job: JobId,
@@ -41,7 +41,7 @@ pub(super) struct History {
     pub(super) commits: Vec<Commit>,
     pub(super) verdicts: Vec<GivenVerdict>,
     pub(super) inconclusive: BTreeSet<Digest>,
-    /// Enrolled, and whether as a checker.
+    /// Who is enrolled, and whether as a checker.
     pub(super) enrolled: BTreeSet<(WorkerId, bool)>,
     pub(super) convicted: BTreeSet<WorkerId>,
 }
@@ -172,7 +172,7 @@ struct Reader<'a> {
     spec: &'a JobSpec,
     history: History,
     open: Option<Open>,
-    /// Commitments to nonces that are published: never again to be used.
+    /// Commitments to nonces that have been published, and must not be used again.
     nonces: BTreeSet<Digest>,
     /// Index of the plan of each epoch.
     epochs: BTreeMap<u32, usize>,

@@ -1,7 +1,7 @@
 //! The proof of a job, in files, and its verification by anyone who has them.
 //!
 //! A bundle has six files: what was to be done (`job.spec`, `data.manifest`, `state.initial`), what
-//! came out (`chain.records`), who did it (`claims.steps`) and how it was watched over
+//! came out (`chain.records`), who did it (`claims.steps`) and how it was checked
 //! (`ledger.entries`). The entries of the ledger are signed by the coordinator and name, directly
 //! or by digests of what they name, every byte of the other files: so [`verify`] can tell which
 //! file does not hold, and needs no coordinator, no model and no arithmetic.

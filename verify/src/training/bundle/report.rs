@@ -15,7 +15,8 @@ pub struct Report {
     pub steps: u32,
     /// Digest of the last step record: the job's hash.
     pub record: Digest,
-    /// Whose ledger it is. The bundle cannot show that this is the coordinator one trusts.
+    /// The key that signed the ledger. The bundle cannot show that this is the coordinator you
+    /// trust.
     pub coordinator: PublicKey,
     /// Who has a claim in the chain, sorted.
     pub workers: Vec<WorkerId>,
@@ -34,14 +35,14 @@ pub struct Report {
     /// The lowest probability with which a leaf was drawn, 0 to 1.
     pub audit_rate_min: f64,
     /// The probability that a worker with one false leaf in each step would have been found out, 0
-    /// to 1: a leaf is drawn, and then re-run. Steps with a drawn leaf that could not be re-run
-    /// count for nothing: that one may have been the false one.
+    /// to 1. Steps with a drawn leaf that could not be re-run add nothing to it, because that leaf
+    /// may have been the false one.
     pub detection: f64,
 }
 
 impl Report {
-    /// Whether no leaf was re-run, because none was drawn or none of those could be: then
-    /// signatures, chain and coverage hold, and nobody but the workers has computed anything.
+    /// Whether no leaf was re-run, because none was drawn or none of the drawn ones could be. Then
+    /// signatures, chain and coverage hold, but nobody has computed any of the work again.
     pub fn is_unaudited(&self) -> bool {
         self.audits_agreed == 0
     }

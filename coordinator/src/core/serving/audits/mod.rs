@@ -14,8 +14,8 @@ use super::{EventContext, Time};
 
 pub(super) use verdicts::AnswerDecision;
 
-/// Audits that may be open. Where checkers cannot follow, the oldest one about which nobody has
-/// said anything is dropped.
+/// Audits that may be open. If checkers cannot keep up, the oldest one that nobody audits or has
+/// judged is dropped.
 const OPEN_MAX: usize = 1_024;
 
 /// The audits of a deployment.
@@ -198,7 +198,7 @@ impl AnswerAudits {
         }
     }
 
-    /// The audit that an order is about, where it is out at that judge.
+    /// The audit of an order that this judge has yet to answer.
     fn ordered(&self, number: u64, judge: WorkerId) -> Option<u64> {
         let is_asked = |audit: &AnswerAudit| {
             let ordered = audit.ordered;
@@ -208,7 +208,7 @@ impl AnswerAudits {
         open.find(|(_, audit)| is_asked(audit)).map(|(n, _)| *n)
     }
 
-    /// What a convicted judge has said counts no more.
+    /// Drops what a convicted judge has said.
     pub(super) fn distrust(&mut self, now: Time, judge: WorkerId) {
         for audit in self.open.values_mut() {
             audit.said.retain(|said| said.judge != judge);

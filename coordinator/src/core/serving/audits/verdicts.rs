@@ -37,7 +37,7 @@ impl AnswerAudits {
         order: u64,
         said: Judgement,
     ) -> Vec<AnswerDecision> {
-        // An order that was handed on since: the answer is late.
+        // The order was handed on since: the verdict is late.
         let Some(number) = self.ordered(order, said.judge) else {
             return Vec::new();
         };
@@ -135,7 +135,7 @@ impl AnswerAudits {
                     evidence: evidence.clone(),
                 });
             }
-            // Which of the two lies only what they signed at the time could show.
+            // Only what they signed at the time could show which of the two lies.
             AnswerVerdict::Gap { .. } => {
                 let distrust = |worker| AnswerDecision::Distrust {
                     worker,

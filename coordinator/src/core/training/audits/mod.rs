@@ -26,13 +26,13 @@ enum Purpose {
         checker: WorkerId,
         original: Box<Leaf>,
     },
-    /// A step cannot be final before.
+    /// Its step cannot be final before it is re-run.
     Dispute,
     /// A checker that was asked about an altered copy found something else wrong.
     Doubt,
 }
 
-/// How far it is.
+/// How far an audit is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Standing {
     /// Waits for somebody to re-run it, since then.
@@ -132,7 +132,7 @@ pub(super) enum AuditDecision {
     },
     /// A leaf of the disputed step cannot be audited.
     DisputeUndecided,
-    /// A leaf was called wrong, and nobody can decide: its worker is done without.
+    /// A leaf was called wrong, and nobody can decide: its worker is set aside.
     Undecided {
         worker: WorkerId,
         /// The step that is void with it, where it was final.
@@ -206,7 +206,7 @@ impl LeafAudits {
         self.open.values().any(|audit| audit.worker == *worker)
     }
 
-    /// Leaves that a member re-runs, or has re-run without its word being accepted yet.
+    /// Leaves that a member re-runs, or has re-run with its verdict still held back.
     pub(super) fn asked_of(&self, member: &WorkerId) -> usize {
         let asked = |audit: &&LeafAudit| audit.auditor() == Some(*member);
         self.open.values().filter(asked).count()
@@ -282,7 +282,7 @@ impl LeafAudits {
         }
     }
 
-    /// Closes an audit without a agreement.
+    /// Closes an audit without an agreement.
     fn inconclusive(
         &mut self,
         context: &mut EventContext,
@@ -343,8 +343,8 @@ impl LeafAudits {
         self.ask_others(context.now, auditor);
     }
 
-    /// What a convicted checker found right counts no more: recent leaves are audited again, older
-    /// ones are inconclusive.
+    /// Leaves that a convicted checker found right no longer count: recent ones are audited again,
+    /// older ones become inconclusive.
     fn audit_again(
         &mut self,
         context: &mut EventContext,
@@ -372,7 +372,7 @@ impl LeafAudits {
         }
     }
 
-    /// What `auditor` re-runs, or said while it was tested, others are asked.
+    /// Hands the leaves that `auditor` re-runs, or whose verdict is held back, to others.
     fn ask_others(&mut self, now: Time, auditor: WorkerId) {
         for audit in self.open.values_mut() {
             if audit.auditor() == Some(auditor) {

@@ -31,7 +31,8 @@ impl LeafAudits {
             }
         }
         for (number, checker) in silent {
-            // It never answered its canary: what it said until then stays untested.
+            // It did not answer its canary: the verdicts that were held back for it are not
+            // accepted.
             self.close(context, number);
             self.ask_others(context.now, checker);
         }
@@ -45,8 +46,8 @@ impl LeafAudits {
         self.open.iter().filter_map(queued).collect()
     }
 
-    /// Hands a leaf out, or gives it up where nobody can audit it. What was decided about another
-    /// one may have closed it.
+    /// Hands a leaf out, or gives it up where nobody can audit it. A decision about another leaf
+    /// may have closed its audit already.
     pub(in super::super) fn hand_out(
         &mut self,
         context: &mut EventContext,
@@ -86,7 +87,8 @@ impl LeafAudits {
             let free = members.map(|member| member.id).filter(|id| may_audit(id));
             free.min_by_key(|id| (self.in_flight(id), *id))
         };
-        // Workers help out only where a step or a dispute waits: checkers have nothing to gain.
+        // Checkers re-run leaves, because they have no part in the work. Workers only decide
+        // accusations and disputes that no checker is left for.
         let is_urgent = !audit.accusations.is_empty() || audit.purpose == Purpose::Dispute;
         let worker = || is_urgent.then(|| of_role(Role::Worker)).flatten();
         match of_role(Role::Checker).or_else(worker) {
@@ -98,7 +100,7 @@ impl LeafAudits {
         }
     }
 
-    /// Orders out at a auditor.
+    /// Orders that an auditor has yet to answer.
     fn in_flight(&self, auditor: &WorkerId) -> usize {
         let is_out = |audit: &&LeafAudit| match &audit.standing {
             Standing::Ordered { auditor: asked, .. } => asked == auditor,
@@ -219,7 +221,7 @@ impl LeafAudits {
         Vec::new()
     }
 
-    /// A leaf that somebody called wrong, or of a disputed step, and nobody can decide.
+    /// Nobody can decide about a leaf that was called wrong, or that belongs to a disputed step.
     fn undecided(
         &mut self,
         context: &mut EventContext,

@@ -21,7 +21,7 @@ impl LeafAudits {
         order: u64,
         signed: Signed,
     ) -> Vec<AuditDecision> {
-        // An order that was handed on since: the answer is late.
+        // The order was handed on since: the verdict is late.
         let Some(number) = self.ordered(order, auditor) else {
             return Vec::new();
         };
@@ -43,7 +43,7 @@ impl LeafAudits {
         let ordered = (job.id, audit.at.step, audit.at.epoch, audit.worker);
         let fits = about == ordered && verdict.leaf == audit.leaf.digest();
         if !fits || signed.signer != auditor {
-            // No answer to what was asked: somebody else is asked.
+            // It does not answer this order: somebody else is asked.
             audit.pass_on(context.now, auditor);
             return Vec::new();
         }
@@ -64,7 +64,7 @@ impl LeafAudits {
         }
     }
 
-    /// The audit that an order is about, where it is out at that auditor.
+    /// The audit of an order that this auditor has yet to answer.
     fn ordered(&self, number: u64, by: WorkerId) -> Option<u64> {
         let answers = |audit: &LeafAudit| match audit.standing {
             Standing::Ordered { order, auditor, .. } => order == number && auditor == by,
@@ -107,7 +107,7 @@ impl LeafAudits {
         [accept].into_iter().chain(accusers).collect()
     }
 
-    /// The leaf is right. `steps` are final.
+    /// Notes that a leaf is right. `steps` steps are final.
     pub(in super::super) fn accept(
         &mut self,
         context: &mut EventContext,
@@ -173,7 +173,8 @@ impl LeafAudits {
         self.open.values().any(tests)
     }
 
-    /// What a checker said while it had a canary to answer is accepted, once it has none.
+    /// Accepts the verdicts that were held back while a checker had a canary to answer, once it has
+    /// none.
     pub(super) fn release_held(&self, checker: WorkerId) -> Vec<AuditDecision> {
         if self.is_tested(&checker) {
             return Vec::new();
@@ -207,7 +208,8 @@ impl LeafAudits {
             let (at, worker, original) = (audit.at, audit.worker, (**original).clone());
             self.close(context, number);
             if !is_truth {
-                // Neither the alteration nor the claim: the claim itself is looked at.
+                // What it computed is not what the worker claims, either: the worker's own leaf is
+                // re-run.
                 let number = self.add(context.now, at, worker, original, Purpose::Doubt);
                 if let Some(audit) = self.open.get_mut(&number) {
                     audit.tried.insert(auditor);
@@ -233,7 +235,7 @@ impl LeafAudits {
         conviction.map(AuditDecision::Convict).into_iter().collect()
     }
 
-    /// Two parties re-ran the leaf and found the same other outputs.
+    /// Two parties re-ran the leaf and agree on outputs other than the claimed ones.
     fn convict_of_leaf(
         &mut self,
         context: &mut EventContext,

@@ -142,8 +142,8 @@ impl Pipeline {
                 self.answers.fail(sequence, reason, true);
                 continue;
             }
-            // What its client says from now on is sent after it, unless it has arrived already and
-            // its new pipeline has stored where it is.
+            // From now on the inputs of its client follow it to the new pipeline, unless it has
+            // arrived there already and that pipeline has stored its own index.
             let here = self.index;
             let _ = home.compare_exchange(here, there, Ordering::Relaxed, Ordering::Relaxed);
         }

@@ -110,7 +110,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes in an input. Breaks where it is the end, with the sender of the answer to it.
+    /// Takes in an input. Breaks if it is to stop, with the sender of the answer to that.
     fn on_input(&mut self, input: PipelineInput) -> ControlFlow<oneshot::Sender<()>> {
         match input {
             PipelineInput::Submit {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::super::avx512::add_pairs;
 use super::super::lines::CacheLine;
 use super::super::task::{self, First, TaskOutput};
-use super::blocks::{Bf16, Blocks, F16, Q4_0, Q4K, Q6K, Q8_0};
+use super::blocks::{Bf16, Blocks, F16, Nf4, Q4_0, Q4K, Q6K, Q8_0};
 use super::rows::{DEPTH, DigitRows, RUN};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
@@ -46,6 +46,7 @@ pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOut
         BlockFormat::Q4_0 => by_blocks::<Q4_0>,
         BlockFormat::Q4K => by_blocks::<Q4K>,
         BlockFormat::Q6K => by_blocks::<Q6K>,
+        BlockFormat::Nf4 => by_blocks::<Nf4>,
         _ => return false,
     };
     if !suits {
@@ -78,6 +79,7 @@ pub(super) fn codes(
         BlockFormat::Q4_0 => codes_by::<Q4_0>,
         BlockFormat::Q4K => codes_by::<Q4K>,
         BlockFormat::Q6K => codes_by::<Q6K>,
+        BlockFormat::Nf4 => codes_by::<Nf4>,
         _ => return false,
     };
     let factor = w.factor(row).filter(|_| w.exp()[row] != POISON);

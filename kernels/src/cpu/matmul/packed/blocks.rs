@@ -1,19 +1,21 @@
 //! Blocks to codes in registers, 32 codes a vector.
 //!
 //! A code is the number times `2^-exp`, rounded once. The power of two is multiplied into the
-//! scales beforehand, which is exact, as are all products of a scale and a small integer
-//! (packed-formats: together at most 23 bits). So one fma that adds `1.5 * 2^23` leaves the code in
-//! the low half of each lane, rounded to nearest even; formats with a minimum round the number to
-//! f32 first, as their definition says. Codes of 4 bits name one of 16 numbers: these are computed
-//! once for each scale, and looked up.
+//! scales beforehand, which is exact, as are all products of a scale and a small integer (together
+//! at most 23 bits). So one fma that adds `1.5 * 2^23` leaves the code in the low half of each
+//! lane, rounded to nearest even; formats with a minimum round the number to f32 first, as their
+//! definition says. Codes of 4 bits name one of 16 numbers: these are computed once for each scale,
+//! and looked up.
 
 mod floats;
+mod nf4;
 mod small;
 mod wide;
 
 use std::arch::x86_64::*;
 
 pub(super) use floats::{Bf16, F16};
+pub(super) use nf4::Nf4;
 pub(super) use small::{Q4_0, Q8_0};
 pub(super) use wide::{Q4K, Q6K};
 

@@ -1,0 +1,142 @@
+//! `load_in_4bit` and its options: a job on a checkpoint that is quantised as it is read is the job
+//! on the quantised numbers, and the commands that use its result say which those are.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use concord_kernels::Tensor;
+use concord_kernels::packed::QuantFormat;
+use concord_models::export::{ExportDtype, write_tensors};
+use concord_models::weights::ModelFolder;
+use serde_json::{Value, json};
+
+use crate::program::{Ran, arg, concord};
+use crate::tiny_model::TinyModel;
+
+/// A model whose rows are whole blocks of NF4.
+fn model() -> TinyModel {
+    let model = TinyModel::new();
+    model.configure("hidden_size", json!(64));
+    model.configure("head_dim", json!(32));
+    model.configure("intermediate_size", json!(128));
+    model.write_weights(|_, values| values.iter_mut().for_each(|value| *value *= 0.25));
+    model
+}
+
+/// The same model with the numbers that it is quantised to.
+fn saved(format: QuantFormat) -> TinyModel {
+    let model = model();
+    let folder = ModelFolder::open(model.dir()).unwrap();
+    let folder = folder.quantized_to(format).unwrap();
+    let specs = folder.config().tensors().into_iter();
+    let tensors: BTreeMap<String, Tensor> = specs
+        .map(|spec| (spec.name.clone(), folder.load(&spec.name).unwrap()))
+        .collect();
+    drop(folder);
+    let path = model.file("model.safetensors");
+    write_tensors(&path, &tensors, |_| ExportDtype::F32).unwrap();
+    model
+}
+
+/// Runs a job with some more keys.
+fn job(model: &TinyModel, keys: &str) -> Ran {
+    let data = model.file("data.txt");
+    fs::write(&data, "w3 w4 w5 w6 w7 w9 w12 w3 w4 w8 ".repeat(20)).unwrap();
+    let job = model.file("job.yaml");
+    let (dir, data) = (model.dir().display(), data.display());
+    let text = format!(
+        "{{base_model: {dir}, datasets: [{{path: {data}, type: text}}], max_steps: 2,\n\
+         sequence_len: 16, learning_rate: 1e-2, output_dir: {dir}/out, {keys}}}"
+    );
+    fs::write(&job, text).unwrap();
+    concord(["train", arg(&job), "--json", "--audit-rate", "1"])
+}
+
+fn result(ran: Ran) -> Value {
+    ran.good().objects().pop().unwrap()
+}
+
+#[test]
+fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
+    for (keys, format, name) in [
+        ("load_in_4bit: true", QuantFormat::Nf4, "NF4"),
+        ("load_in_8bit: true", QuantFormat::Q8_0, "Q8_0"),
+    ] {
+        let quantized = model();
+        let found = result(job(&quantized, &format!("adapter: lora, {keys}")));
+        let expected = result(job(&saved(format), "adapter: lora"));
+        for key in ["job", "record_digest", "loss"] {
+            assert_eq!(found[key], expected[key], "{name}: {key}");
+        }
+        let out = quantized.file("out");
+        let proof = out.join("proof");
+        let said = concord(["verify", arg(&proof), "--model", arg(&out)]).good();
+        let base = format!("quantised to {name} as it was trained on");
+        assert!(said.stdout.contains(&base), "{said:#?}");
+        // Another model is still found out.
+        quantized.write_weights(|_, values| values[0] += 0.5);
+        let refused = concord(["verify", arg(&proof), "--model", arg(&out)]);
+        refused.refused(&["base_model_name_or_path", "not the model"]);
+    }
+}
+
+#[test]
+fn an_answer_of_a_quantised_model_is_that_of_its_numbers() {
+    let (plain, quantized) = (model(), saved(QuantFormat::Nf4));
+    let logits = |model: &TinyModel, option: &[&str]| {
+        let out = model.file("logits.safetensors");
+        let tokens = [
+            "--tokens",
+            "3,4,5,6",
+            "--output",
+            arg(&out),
+            "--model",
+            arg(model.dir()),
+        ];
+        concord([&["logits"], &tokens[..], option].concat()).good();
+        fs::read(&out).unwrap()
+    };
+    let expected = logits(&quantized, &[]);
+    for option in ["--load-in-4bit", "--load-in-4bit=nf4"] {
+        assert!(logits(&plain, &[option]) == expected, "{option}");
+    }
+    assert!(logits(&plain, &[]) != expected);
+    assert!(logits(&plain, &["--load-in-8bit"]) != expected);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let model = model();
+    for (keys, words) in [
+        (
+            "adapter: full, load_in_4bit: true",
+            &["job.yaml:2", "`load_in_4bit` and `adapter: full`"][..],
+        ),
+        (
+            "adapter: lora, load_in_4bit: true, load_in_8bit: true",
+            &["both true"],
+        ),
+        (
+            "adapter: lora, bnb_4bit_quant_type: nf4",
+            &["`bnb_4bit_quant_type` has no effect without `load_in_4bit: true`"],
+        ),
+        (
+            "adapter: lora, load_in_4bit: true, bnb_4bit_quant_type: fp4",
+            &["one of nf4, q4_k"],
+        ),
+        (
+            "adapter: lora, load_in_4bit: true, bnb_4bit_quant_type: q4_k",
+            &[
+                "q_proj.weight` cannot be quantised to Q4_K",
+                "rows of 64 numbers",
+            ],
+        ),
+    ] {
+        job(&model, keys).refused(words);
+    }
+    let both = ["--load-in-4bit", "--load-in-8bit"];
+    let ran = concord([&["generate", "--model", "x", "--prompt", "y"][..], &both].concat());
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    let proof = concord(["verify", arg(model.dir()), "--load-in-8bit"]);
+    proof.refused(&["--load-in-8bit are for the receipt of an answer"]);
+}
