@@ -226,7 +226,7 @@ proptest! {
         let profile = ModelProfile {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
             layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
-            backward_percent: percent,
+            shared_bytes: activation, backward_percent: percent,
         };
         let choice = PlanChoice::Auto;
         let _ = plan(&PlanRequest {
