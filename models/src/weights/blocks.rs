@@ -51,6 +51,9 @@ impl ModelFolder {
             let &[count, cols] = rows.shape().as_slice() else {
                 return Ok(None);
             };
+            if !rows.is_as_stored() {
+                return Ok(None);
+            }
             let (owner, range) = rows.shared();
             return Ok(Some(BlockMatrix {
                 format: rows.format,

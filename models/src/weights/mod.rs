@@ -8,6 +8,7 @@ mod folder;
 mod gguf;
 mod head;
 mod packed;
+mod pickle;
 mod quantized;
 mod rows;
 mod shards;
@@ -23,4 +24,4 @@ pub(crate) use quantized::OLDER_METHODS;
 pub use rows::{TakeRows, check_rows, runs_of_rows};
 pub use safetensors::Dtype;
 #[cfg(feature = "hub")]
-pub(crate) use shards::{INDEX, SINGLE, other_weights, shard_names};
+pub(crate) use shards::{Layout, other_weights, shard_names};
