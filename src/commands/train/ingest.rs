@@ -86,6 +86,7 @@ pub fn ingest(job: &JobFile, output: &Output) -> anyhow::Result<Ingested> {
         AdapterKind::Full => None,
         AdapterKind::Lora => Some(job.lora(adapter.as_ref(), folder.config())?),
     };
+    told.extend(adapter_notes(job, &folder, lora.as_ref())?);
     let run = job.training_run(lora.as_ref());
     let tensors = run.trainable.tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
@@ -291,6 +292,28 @@ fn initial_state(
         });
     }
     Ok(blobs.value(&StateManifest { step: 0, entries }))
+}
+
+/// What is to be known of the adapter that the training starts from, and of the one it makes.
+fn adapter_notes(
+    job: &JobFile,
+    folder: &ModelFolder,
+    lora: Option<&LoraShape>,
+) -> anyhow::Result<Vec<Told>> {
+    let base = match &job.initial_adapter {
+        Some(path) => Adapter::base_note(path, folder.dir())?,
+        None => None,
+    };
+    let targets: Vec<_> = lora
+        .iter()
+        .flat_map(|lora| lora.targets.iter().copied())
+        .collect();
+    let peft = Adapter::peft_note(folder.config(), &targets);
+    Ok(base
+        .iter()
+        .chain(&peft)
+        .map(|note| Told::note(note))
+        .collect())
 }
 
 fn initial_adapter(job: &JobFile, folder: &ModelFolder) -> anyhow::Result<Option<Adapter>> {
