@@ -31,9 +31,9 @@ impl DecoderConfig {
 
     /// A second rotary embedding only where some layers have it, and others do not.
     fn normalise_ropes(&mut self) {
-        let is_one = |scaling: &RopeScaling| matches!(scaling, RopeScaling::Linear { factor } if *factor == 1.0);
-        for rope in [Some(&mut self.rope), self.local_rope.as_mut()] {
-            if let Some(rope) = rope.filter(|rope| is_one(&rope.scaling)) {
+        let ropes = [Some(&mut self.rope), self.local_rope.as_mut()];
+        for rope in ropes.into_iter().flatten() {
+            if matches!(rope.scaling, RopeScaling::Linear { factor } if factor == 1.0) {
                 rope.scaling = RopeScaling::None;
             }
         }

@@ -38,8 +38,8 @@ const IGNORED: [&str; 13] = [
 const READ: [&str; 2] = ["lora_alpha", "r"];
 
 /// The remedy for whatever an adapter computes beyond `W + alpha / r * B A`.
-pub(super) const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), and give the \
-    folder of the merged model";
+pub(super) const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), \
+    and give the folder of the merged model";
 
 /// What PEFT calls every projection, but not the head.
 const ALL_LINEAR: &str = "all-linear";

@@ -13,6 +13,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::entry::TensorEntry;
 use super::{TakeRows, check_rows, pickle, runs_of_rows};
 use crate::error::ModelError;
 
@@ -25,15 +26,6 @@ const GIT_LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// Memory comes in pages of at most so many bytes on the machines that we know.
 const PAGE_BYTES: usize = 1 << 16;
 
-/// Where a tensor lies in its file.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    /// First and one-past-last byte, from the start of the file.
-    pub(super) bytes: (usize, usize),
-}
-
 /// A file of tensors.
 ///
 /// Invariant, checked when it is opened: each tensor lies within the file, with the bytes that its
@@ -43,7 +35,7 @@ pub(super) struct Entry {
 pub struct TensorFile {
     path: PathBuf,
     map: Arc<Mmap>,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, TensorEntry>,
 }
 
 impl TensorFile {
@@ -69,7 +61,7 @@ impl TensorFile {
                 let bytes = (start + info.data_offsets.0, start + info.data_offsets.1);
                 (
                     name,
-                    Entry {
+                    TensorEntry {
                         dtype: info.dtype,
                         shape: info.shape.clone(),
                         bytes,
@@ -261,7 +253,7 @@ impl TensorFile {
         }
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry, ModelError> {
+    fn entry(&self, name: &str) -> Result<&TensorEntry, ModelError> {
         self.entries
             .get(name)
             .ok_or_else(|| ModelError::MissingTensor {

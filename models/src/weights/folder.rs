@@ -41,9 +41,9 @@ impl ModelFolder {
     /// Opens a model: a folder with `config.json` and either `model.safetensors` or shards with
     /// their `model.safetensors.index.json`; a GGUF file, the first of several parts too; or a
     /// folder that has such a file and no safetensors. Where there is neither, `pytorch_model.bin`
-    /// or its shards, or one file `.pth`, of which no code is run. What lies beside a GGUF file counts only
-    /// where the folder is named: then its `config.json` and `tokenizer.json` are taken for those
-    /// that the file has.
+    /// or its shards, or one file `.pth`, of which no code is run. What lies beside a GGUF file
+    /// counts only where the folder is named: then its `config.json` and `tokenizer.json` are taken
+    /// for those that the file has.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key or tensor.

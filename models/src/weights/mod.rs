@@ -3,6 +3,7 @@
 mod beside;
 mod blocks;
 mod decoded;
+mod entry;
 mod file;
 mod folder;
 mod gguf;

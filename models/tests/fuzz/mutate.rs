@@ -20,8 +20,8 @@ impl Draw {
     }
 }
 
-/// A file with some of its first `reach` bytes changed, cut out, doubled, or set to extremes; or cut
-/// short.
+/// A file with some of its first `reach` bytes changed, cut out, doubled, or set to extremes; or
+/// one that is cut short.
 pub fn bytes(bytes: &[u8], reach: usize, draw: &mut Draw) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..1 + draw.below(4) {

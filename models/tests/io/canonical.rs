@@ -82,13 +82,6 @@ fn one_model_has_one_text() {
         assert_eq!(back.canonical(), text);
         text
     };
-    let with = |name: &str, changes: Value| {
-        let mut config = family(name);
-        for (key, value) in changes.as_object().unwrap() {
-            config[key] = value.clone();
-        }
-        canonical(&config)
-    };
     let without = |name: &str, keys: &[&str], changes: Value| {
         let mut config = family(name);
         for key in keys {
@@ -99,6 +92,7 @@ fn one_model_has_one_text() {
         }
         canonical(&config)
     };
+    let with = |name: &str, changes: Value| without(name, &[], changes);
     let granite = [
         "embedding_multiplier",
         "residual_multiplier",

@@ -167,6 +167,12 @@ fn metadata(file: &mut GgufWriter, config: &Value, architecture: &str, folder: &
             file.pair(&key(name), 6, (value as f32).to_le_bytes().to_vec());
         }
     }
+    rope_of_gemma(file, config, architecture);
+}
+
+/// What a Gemma 3 has beside: where its windows are, and the scaling of the other layers.
+fn rope_of_gemma(file: &mut GgufWriter, config: &Value, architecture: &str) {
+    let key = |key: &str| format!("{architecture}.{key}");
     if architecture == "gemma3" {
         // Of its three layers the second has no window.
         file.u32(&key("attention.sliding_window_pattern"), 2);

@@ -6,8 +6,10 @@ use crate::config::Family;
 #[derive(Debug)]
 pub(super) struct Architecture {
     pub(super) name: &'static str,
-    /// The families that its files are of; the first is the one of a file that says no more.
-    pub(super) families: &'static [Family],
+    /// The family of its files, but for those that say more.
+    pub(super) family: Family,
+    /// Other families that its files may be of.
+    pub(super) others: &'static [Family],
     /// Whether the rows of each head of q and k are interleaved: llama.cpp rotates neighbours
     /// there, and transformers the two halves of a head.
     pub(super) interleaves: bool,
@@ -28,8 +30,8 @@ pub(super) struct Architecture {
 
 const LLAMA: Architecture = Architecture {
     name: "llama",
-    // A Mistral is a llama with a window, a Mixtral one with experts.
-    families: &[Family::Llama, Family::Mistral, Family::Mixtral],
+    family: Family::Llama,
+    others: &[Family::Mistral, Family::Mixtral],
     interleaves: true,
     adds_one: false,
     parts: &[("ffn_gate_inp", "block_sparse_moe.gate")],
@@ -45,6 +47,7 @@ const LLAMA: Architecture = Architecture {
 
 /// What all but a `llama` have in common.
 const OTHER: Architecture = Architecture {
+    others: &[],
     interleaves: false,
     parts: &[],
     experts: None,
@@ -79,7 +82,7 @@ const SANDWICH: &[(&str, &str)] = &[
 
 const GEMMA: Architecture = Architecture {
     name: "gemma",
-    families: &[Family::Gemma],
+    family: Family::Gemma,
     adds_one: true,
     activation: ["hidden_act", "gelu_pytorch_tanh"],
     ..OTHER
@@ -89,28 +92,28 @@ static ARCHITECTURES: [Architecture; 11] = [
     LLAMA,
     Architecture {
         name: "qwen2",
-        families: &[Family::Qwen2],
+        family: Family::Qwen2,
         ..OTHER
     },
     Architecture {
         name: "qwen3",
-        families: &[Family::Qwen3],
+        family: Family::Qwen3,
         ..OTHER
     },
     Architecture {
         name: "qwen2moe",
-        families: &[Family::Qwen2Moe],
+        family: Family::Qwen2Moe,
         ..QWEN_MOE
     },
     Architecture {
         name: "qwen3moe",
-        families: &[Family::Qwen3Moe],
+        family: Family::Qwen3Moe,
         ..QWEN_MOE
     },
     GEMMA,
     Architecture {
         name: "gemma2",
-        families: &[Family::Gemma2],
+        family: Family::Gemma2,
         parts: SANDWICH,
         keys: &[
             "attention.sliding_window",
@@ -122,7 +125,7 @@ static ARCHITECTURES: [Architecture; 11] = [
     },
     Architecture {
         name: "gemma3",
-        families: &[Family::Gemma3],
+        family: Family::Gemma3,
         parts: SANDWICH,
         keys: &[
             "attention.sliding_window",
@@ -135,7 +138,7 @@ static ARCHITECTURES: [Architecture; 11] = [
     },
     Architecture {
         name: "phi3",
-        families: &[Family::Phi3],
+        family: Family::Phi3,
         parts: &[
             ("attn_qkv", "self_attn.qkv_proj"),
             ("ffn_up", "mlp.gate_up_proj"),
@@ -145,13 +148,13 @@ static ARCHITECTURES: [Architecture; 11] = [
     },
     Architecture {
         name: "olmo2",
-        families: &[Family::Olmo2],
+        family: Family::Olmo2,
         parts: SANDWICH,
         ..OTHER
     },
     Architecture {
         name: "starcoder2",
-        families: &[Family::Starcoder2],
+        family: Family::Starcoder2,
         parts: &[("ffn_up", "mlp.c_fc"), ("ffn_down", "mlp.c_proj")],
         epsilon: ["attention.layer_norm_epsilon", "norm_epsilon"],
         activation: ["hidden_act", "gelu_pytorch_tanh"],

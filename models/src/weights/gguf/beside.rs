@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::architectures::Architecture;
-use super::config::{DIVISORS, ROPE_FREQS};
+use super::config::ROPE_FREQS;
 use super::container::GgufFile;
+use super::differences::DIVISORS;
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
 use crate::json::shown;
@@ -87,10 +88,11 @@ pub(super) fn check(
         found,
         reason: format!("{reason}: {instead}"),
     };
-    if !architecture.families.contains(&config.family) {
+    let family = config.family;
+    if family != architecture.family && !architecture.others.contains(&family) {
         let file = file.path().display();
         let reason = format!("{file} is of the architecture `{}`", architecture.name);
-        let found = config.family.architecture().to_string();
+        let found = family.architecture().to_string();
         return Err(refuse("architectures", found, reason));
     }
     let [ours, theirs] = [config, of_file].map(serde_json::to_value);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::architectures::Architecture;
 use super::container::GgufFile;
-use super::differences;
+use super::differences::{self, DIVISORS};
 use super::fields::Fields;
 use super::rope;
 use super::values::GgufValue;
@@ -14,8 +14,6 @@ use crate::error::ModelError;
 
 /// The tensor of RoPE's divisors, which the configuration says in other words.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
-/// The tensors of LongRoPE's, for short texts and for long ones.
-pub(super) const DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// Whether a tensor is one that the configuration is made of.
 pub(super) fn is_made_of(architecture: &Architecture, name: &str) -> bool {
@@ -128,22 +126,18 @@ pub(super) fn of(
 }
 
 impl Fields<'_> {
-    /// The family of the file.
+    /// The family of the file: in llama.cpp a Mixtral is a llama with experts, and a Mistral one
+    /// with a window.
     fn family(&self) -> Result<Family, ModelError> {
-        let families = self.architecture.families;
-        let family = match families {
-            [_, with_window, with_experts] => {
-                if self.count("expert_count")?.is_some() {
-                    Some(with_experts)
-                } else if self.count("attention.sliding_window")?.is_some() {
-                    Some(with_window)
-                } else {
-                    families.first()
-                }
-            }
-            all => all.first(),
-        };
-        Ok(family.copied().unwrap_or(Family::Llama))
+        let architecture = self.architecture;
+        let is_llama = architecture.name == "llama";
+        if is_llama && self.count("expert_count")?.is_some() {
+            return Ok(Family::Mixtral);
+        }
+        if is_llama && self.count("attention.sliding_window")?.is_some() {
+            return Ok(Family::Mistral);
+        }
+        Ok(architecture.family)
     }
 
     /// A whole number of which 0 means none.

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config::DIVISORS;
 use super::container::GgufFile;
 use super::fields::Fields;
 use crate::error::ModelError;
@@ -14,6 +13,9 @@ const WIDE_GEMMA_3: u64 = 62;
 
 /// More layers than any decoder has that is read.
 const LAYERS_MAX: u64 = 1 << 10;
+
+/// The tensors of LongRoPE's divisors, for short texts and for long ones.
+pub(super) const DIVISORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The base of Gemma 3's layers with a window where the file does not say.
 const LOCAL_THETA: f64 = 10_000.0;

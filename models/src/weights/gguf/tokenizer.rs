@@ -12,8 +12,8 @@ use crate::error::ModelError;
 /// The most tokens: as many as the rows of an embedding may be.
 const TOKENS_MAX: u64 = 1 << 21;
 
-/// The longest token that is cut in two at every place: beyond it this would take too long. Those of
-/// SentencePiece have up to 16 characters, but for runs of white space.
+/// The longest token that is cut in two at every place: beyond it this would take too long. Those
+/// of SentencePiece have up to 16 characters, but for runs of white space.
 const CUT_MAX: usize = 512;
 
 /// What a space is in a vocabulary of SentencePiece.

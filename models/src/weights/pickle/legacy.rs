@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::machine::{self, Value};
 use super::{AGAIN, SAVE_AGAIN, part, tensors};
-use crate::weights::file::Entry;
+use crate::weights::entry::TensorEntry;
 
 /// The first pickle, a number that marks these files, and the second, their version.
 const BEGIN: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
 
 /// The tensors of a file, by their names.
-pub(super) fn entries(map: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+pub(super) fn entries(map: &[u8]) -> Result<BTreeMap<String, TensorEntry>, String> {
     let Some(rest) = map.strip_prefix(BEGIN) else {
         return Err(format!(
             "it is a pickle, but not one of torch.save: {SAVE_AGAIN}"

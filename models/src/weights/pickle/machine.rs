@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::{AGAIN, PICKLE_MAX, SAVE_AGAIN, STEPS_MAX, part};
+use super::{AGAIN, PICKLE_MAX, SAVE_AGAIN, STEPS_MAX};
 use crate::json::shown;
 
 /// The place of a value.
@@ -100,17 +100,17 @@ pub(super) fn run(pickle: &[u8]) -> Result<(Values<'_>, usize), String> {
     };
     for _ in 0..STEPS_MAX {
         let start = machine.at;
-        let code = machine.take(1)?[0];
+        let place = |reason| format!("its pickle, at byte {start}, {reason}");
+        let code = machine.take(1).map_err(place)?[0];
         if code == b'.' {
-            let root = machine.pop()?;
+            let root = machine.pop().map_err(place)?;
             let values = Values {
                 all: machine.values,
                 root,
             };
             return Ok((values, machine.at));
         }
-        let done = machine.step(code);
-        done.map_err(|reason| format!("its pickle, at byte {start}, {reason}"))?;
+        machine.step(code).map_err(place)?;
     }
     Err(format!(
         "its pickle takes more than {STEPS_MAX} steps: {SAVE_AGAIN}"
@@ -175,7 +175,9 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let taken = part(self.pickle, self.at, count)?;
+        let end = self.at.checked_add(count);
+        let taken = end.and_then(|end| self.pickle.get(self.at..end));
+        let taken = taken.ok_or_else(|| format!("is cut short; {AGAIN}"))?;
         self.at += count;
         Ok(taken)
     }

@@ -12,7 +12,7 @@ mod zip;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::file::Entry;
+use super::entry::TensorEntry;
 
 /// What to do about a file that is broken.
 const AGAIN: &str = "download the file again";
@@ -29,7 +29,7 @@ const PICKLE_MAX: usize = 1 << 27;
 ///
 /// # Errors
 /// What is wrong with the file, and what to do: the end of a sentence.
-pub(super) fn entries(map: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+pub(super) fn entries(map: &[u8]) -> Result<BTreeMap<String, TensorEntry>, String> {
     match map {
         [b'P', b'K', ..] => archive(map),
         [0x80, ..] => legacy::entries(map),
@@ -40,7 +40,7 @@ pub(super) fn entries(map: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
 }
 
 /// A file of torch 1.6 or later: a zip archive whose members are not compressed.
-fn archive(map: &[u8]) -> Result<BTreeMap<String, Entry>, String> {
+fn archive(map: &[u8]) -> Result<BTreeMap<String, TensorEntry>, String> {
     let members = zip::members(map)?;
     let mut pickles = members.keys().filter_map(|name| {
         let folder = name.strip_suffix("data.pkl")?;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::machine::{Id, Value, Values};
 use super::{AGAIN, Places, SAVE_AGAIN};
 use crate::json::shown;
-use crate::weights::file::Entry;
+use crate::weights::entry::TensorEntry;
 
 /// More dimensions than any weight has.
 const RANK_MAX: usize = 8;
@@ -15,7 +15,7 @@ const RANK_MAX: usize = 8;
 pub(super) fn entries(
     values: &Values,
     places: &Places<'_>,
-) -> Result<BTreeMap<String, Entry>, String> {
+) -> Result<BTreeMap<String, TensorEntry>, String> {
     let Value::Dict(pairs) = values.get(values.root) else {
         return Err(format!("it holds no dictionary of tensors: {SAVE_AGAIN}"));
     };
@@ -36,7 +36,7 @@ pub(super) fn entries(
     Ok(entries)
 }
 
-fn entry(values: &Values, id: Id, places: &Places<'_>) -> Result<Entry, String> {
+fn entry(values: &Values, id: Id, places: &Places<'_>) -> Result<TensorEntry, String> {
     let &Value::Tensor {
         storage,
         offset,
@@ -76,7 +76,7 @@ fn entry(values: &Values, id: Id, places: &Places<'_>) -> Result<Entry, String> 
     let bytes = bytes.ok_or_else(|| {
         format!("lies beyond the numbers of `{key}`, of which {stored} are stated; {AGAIN}")
     })?;
-    Ok(Entry {
+    Ok(TensorEntry {
         dtype,
         shape: sizes,
         bytes: (bytes.start, bytes.end),
