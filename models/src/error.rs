@@ -100,8 +100,8 @@ pub enum ModelError {
     },
     /// A folder has a configuration but no weights.
     #[error(
-        "{path}: no weights: neither model.safetensors nor model.safetensors.index.json is there\
-         {instead}",
+        "{path}: no weights: neither model.safetensors nor model.safetensors.index.json is there, \
+         nor pytorch_model.bin or its index{instead}",
         path = path.display()
     )]
     NoWeights {
@@ -117,6 +117,24 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A file of `torch.save` is cut short, or holds something else than tensors.
+    #[error("{path}: not a usable file of torch.save: {reason}", path = path.display())]
+    BadPickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// What git keeps in place of a large file that it has not fetched.
+    #[error(
+        "{path}: a git-lfs pointer, which names the weights and has none: run `git lfs pull` in \
+         its folder, or download the file",
+        path = path.display()
+    )]
+    GitLfsPointer {
+        /// The file.
+        path: PathBuf,
     },
     /// A GGUF file is cut short, overlaps itself, or is not one.
     #[error("{path}: not a usable GGUF file: {reason}", path = path.display())]
@@ -276,7 +294,7 @@ pub enum ModelError {
         /// What to do instead.
         remedy: &'static str,
     },
-    /// A name that is none of the seven projections.
+    /// A name that no family has for a projection.
     #[error("`{found}` is not a projection that LoRA can adapt; {hint}")]
     UnknownProjection {
         /// The name given.

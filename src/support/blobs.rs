@@ -283,3 +283,42 @@ fn first_value(folder: &ModelFolder, name: &str) -> anyhow::Result<Tensor> {
     Device::Reference.canonicalise(&mut [(name, &mut value)])?;
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use concord_models::config::DecoderConfig;
+    use concord_models::export::{ExportDtype, write_generated};
+
+    use super::*;
+
+    /// A model that is large enough for its digests to be kept.
+    const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32,
+        "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "vocab_size": 1048576, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": true}"#;
+
+    /// What is compared with a proof is hashed, whatever lies beside the weights.
+    #[test]
+    fn a_kept_digest_is_believed_for_a_name_and_not_for_a_proof() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
+        let tensors = DecoderConfig::from_json(CONFIG).unwrap().tensors();
+        let path = dir.path().join("model.safetensors");
+        let fill = |_: &str, _: u64, values: &mut [f32]| values.fill(1.0);
+        write_generated(&path, &tensors, ExportDtype::BF16, 2, &fill).unwrap();
+        let folder = ModelFolder::open(dir.path()).unwrap();
+        let hashed = || BlobSet::default().model(&folder).unwrap();
+        let believed = || BlobSet::believing_kept_digests().model(&folder).unwrap();
+        let honest = hashed();
+        assert_eq!(believed(), honest);
+        let mut cache = DigestCache::open(&folder);
+        cache.put(
+            &path,
+            "model.norm.weight",
+            Digest::of(Domain::Blob, b"wrong"),
+        );
+        cache.save();
+        assert_ne!(believed(), honest, "the lie is not read");
+        assert_eq!(hashed(), honest);
+    }
+}

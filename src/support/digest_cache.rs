@@ -184,6 +184,32 @@ mod tests {
         assert_eq!(again().get(&path, NAME), None);
     }
 
+    /// A copy that has the length and the times of the file may have other numbers.
+    #[cfg(unix)]
+    #[test]
+    fn a_copy_in_place_of_a_file_is_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path());
+        let open = || DigestCache::of_larger(&ModelFolder::open(dir.path()).unwrap(), 1);
+        let mut cache = open();
+        cache.put(&path, NAME, Digest::of(Domain::Blob, b"norm"));
+        cache.save();
+        assert!(open().get(&path, NAME).is_some());
+        let times = fs::metadata(&path).unwrap().modified().unwrap();
+        let copy = dir.path().join("copy");
+        fs::copy(&path, &copy).unwrap();
+        File::options()
+            .append(true)
+            .open(&copy)
+            .unwrap()
+            .set_modified(times)
+            .unwrap();
+        fs::rename(&copy, &path).unwrap();
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!(found.modified().unwrap(), times);
+        assert_eq!(open().get(&path, NAME), None);
+    }
+
     #[test]
     fn nothing_is_kept_of_small_models_nor_believed_of_what_is_no_list() {
         let dir = tempfile::tempdir().unwrap();

@@ -104,7 +104,11 @@ impl ModelArgs {
         let adapter = named.adapter.or_else(|| self.adapter.clone());
         let folder = load_in::open(&named.model, self.load_in.format())?;
         let adapter = adapter
-            .map(|path| Adapter::open(&path, folder.config()))
+            .map(|path| {
+                let adapter = Adapter::open(&path, folder.config())?;
+                note_base(&path, folder.dir())?;
+                anyhow::Ok(adapter)
+            })
             .transpose()?;
         Ok(OpenedModel {
             device,
@@ -112,6 +116,17 @@ impl ModelArgs {
             adapter,
         })
     }
+}
+
+/// Tells on stderr that an adapter was made for another model, by its name.
+///
+/// # Errors
+/// Where its `adapter_config.json` cannot be read.
+pub fn note_base(adapter: &Path, model: &Path) -> anyhow::Result<()> {
+    if let Some(note) = Adapter::base_note(adapter, model)? {
+        eprintln!("note: {note}");
+    }
+    Ok(())
 }
 
 impl OpenedModel {

@@ -39,7 +39,7 @@ impl DecoderConfig {
             .filter(|family| family.parts() == parts);
         let named = Self {
             family: alike.next().unwrap_or(self.family),
-            ..self.clone()
+            ..self.clone().normalised()
         };
         serde_json::to_string(&named).expect("it has strings, numbers and lists alone")
     }

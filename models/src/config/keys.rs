@@ -157,6 +157,22 @@ const OFF: &[(Neutral, &str, &str)] = &[
 const NOT_COMPUTED: &str = "this family does not compute that, so the weights may be of another \
     one; where they are not, remove the key";
 
+/// What transformers computes in a family, and Concord does not.
+const THEIRS: &str = "transformers computes this in the family, and Concord does not: take a model \
+    without it. Removed, the key would be missing, and the answers would be wrong";
+
+/// The value that switches such a key off, where `key` is one.
+fn theirs(family: Family, key: &str) -> Option<Neutral> {
+    match (family, key) {
+        (Family::Cohere, "use_qk_norm")
+        | (Family::Phi, "qk_layernorm")
+        | (Family::StableLm, "qk_layernorm" | "use_parallel_residual")
+        | (Family::Gemma3, "use_bidirectional_attention") => Some(Neutral::False),
+        (Family::Olmoe, "clip_qkv") => Some(Neutral::Empty),
+        _ => None,
+    }
+}
+
 /// Refuses the first key that is neither read nor known to change nothing.
 pub(super) fn check(fields: &ConfigFields, family: Family) -> Result<(), ModelError> {
     for (key, value) in fields.object {
@@ -172,6 +188,12 @@ pub(super) fn check(fields: &ConfigFields, family: Family) -> Result<(), ModelEr
             found: shown(value),
             reason,
         };
+        if let Some(off) = theirs(family, key) {
+            match off.holds(value) {
+                true => continue,
+                false => return Err(refuse(THEIRS.to_string())),
+            }
+        }
         match OFF.iter().find(|(_, _, keys)| has(keys, key)) {
             Some((neutral, _, _)) if neutral.holds(value) || own(family, key, value) => {}
             Some((_, reason, _)) => return Err(refuse((*reason).to_string())),

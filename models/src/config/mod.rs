@@ -8,6 +8,7 @@ mod family;
 mod fields;
 mod keys;
 mod names;
+mod normal;
 mod norms;
 mod parse;
 mod projection;
@@ -26,6 +27,7 @@ pub use experts::{
 };
 pub use family::Family;
 pub use names::PartNames;
+pub(crate) use normal::usual_attention_scale;
 pub use norms::{NormKind, QkNorm};
 pub use projection::{FusedQkv, Projection};
 pub(crate) use rewrite::{with_value, without_key};

@@ -80,7 +80,22 @@ fn parse(path: &Path, text: &str) -> Result<DecoderConfig, ModelError> {
     let mut config = as_llama(&fields, family)?;
     (config.rope, config.rotary_dim) = rope::parse(&fields, rules, &config)?;
     (rules.differ)(&fields, &mut config)?;
-    Ok(config)
+    lengthen(&mut config);
+    Ok(config.normalised())
+}
+
+/// YaRN makes a model of its pre-training's positions one of `factor` times as many. Public files
+/// leave `max_position_embeddings` as it was before; transformers takes longer texts all the same.
+fn lengthen(config: &mut DecoderConfig) {
+    if let RopeScaling::Yarn {
+        factor,
+        original_max_positions,
+        ..
+    } = config.rope.scaling
+    {
+        let stretched = (original_max_positions as f64 * factor) as usize;
+        config.max_positions = config.max_positions.max(stretched.min(POSITIONS_MAX));
+    }
 }
 
 /// What every family reads alike, by its own defaults and names; all else is a Llama's.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::DecoderConfig;
 use super::fields::ConfigFields;
 use super::parse::read;
@@ -32,15 +34,28 @@ impl DecoderConfig {
             path: &path,
             object: &object,
         };
-        let rule = "models are trained without dropout: set it to 0 to do so";
-        DROPOUTS
-            .into_iter()
-            .try_for_each(|key| match fields.get(key) {
-                Some(value) if value.as_f64() != Some(0.0) => Err(fields.bad(key, value, rule)),
-                _ => Ok(()),
-            })?;
+        check_dropouts(&fields)?;
         check_router(&fields)
     }
+}
+
+/// Refuses all dropouts at once, so that a file with several is edited once.
+fn check_dropouts(fields: &ConfigFields) -> Result<(), ModelError> {
+    let is_on = |key: &&str| {
+        let value = fields.get(key);
+        value.is_some_and(|value| value.as_f64() != Some(0.0))
+    };
+    let mut on = DROPOUTS.into_iter().filter(is_on);
+    let Some(first) = on.next() else {
+        return Ok(());
+    };
+    let value = fields.get(first).unwrap_or(&Value::Null);
+    let more: Vec<String> = on.map(|key| format!("`{key}`")).collect();
+    let mut rule = "models are trained without dropout: set it to 0 to do so".to_string();
+    if !more.is_empty() {
+        rule += &format!(", and {}, too", more.join(", "));
+    }
+    Err(fields.bad(first, value, rule))
 }
 
 /// What the classes of models with experts add in training, where they are told to.

@@ -9,7 +9,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::{Download, ModelHub, RepoName, Wanted};
 use crate::companions::is_companion;
-use crate::weights::{INDEX, OLDER_METHODS, SINGLE, gguf_parts, other_weights, shard_names};
+use crate::weights::{Layout, OLDER_METHODS, gguf_parts, other_weights, shard_names};
 
 const CONFIG: &str = "config.json";
 
@@ -189,19 +189,27 @@ impl Fetch<'_> {
         for file in files.iter().filter(needed) {
             self.one(file, files, progress)?;
         }
-        if files.contains(&SINGLE) {
-            self.one(SINGLE, files, progress)?;
-        } else if files.contains(&INDEX) {
-            let index = self.one(INDEX, files, progress)?;
-            for shard in shard_names(&index).map_err(|error| error.to_string())? {
-                self.one(&shard, files, progress)?;
+        let has = |layout: &Layout| files.contains(&layout.single) || files.contains(&layout.index);
+        match Layout::ALL.into_iter().find(has) {
+            Some(layout) if files.contains(&layout.single) => {
+                self.one(layout.single, files, progress)?;
             }
-        } else {
-            let names = files.iter().map(|name| name.to_string());
-            let instead = other_weights(names).map_or(String::new(), |found| format!("; {found}"));
-            return Err(format!(
-                "the repository has neither {SINGLE} nor {INDEX}{instead}"
-            ));
+            Some(layout) => {
+                let index = self.one(layout.index, files, progress)?;
+                for shard in shard_names(&index).map_err(|error| error.to_string())? {
+                    self.one(&shard, files, progress)?;
+                }
+            }
+            None => {
+                let names = files.iter().map(|name| name.to_string());
+                let instead =
+                    other_weights(names).map_or(String::new(), |found| format!("; {found}"));
+                let [safetensors, pickle] = Layout::ALL.map(|layout| layout.single);
+                return Err(format!(
+                    "the repository has neither {safetensors} nor {pickle}, nor an index of \
+                     either{instead}"
+                ));
+            }
         }
         Ok(folder)
     }

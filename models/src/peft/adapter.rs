@@ -5,13 +5,13 @@ use std::path::Path;
 
 use concord_kernels::Tensor;
 
-use super::config::{self, LoraConfig};
+use super::config::{self, LoraConfig, MERGE};
 use crate::config::{DecoderConfig, Projection};
 use crate::error::ModelError;
 use crate::export::{ExportDtype, write_tensors};
 use crate::weights::TensorFile;
 
-const CONFIG_FILE: &str = "adapter_config.json";
+pub(super) const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
 /// A LoRA adapter: each target's weight W acts as `W + alpha / r * B A`.
@@ -74,16 +74,10 @@ impl Adapter {
     pub fn open(folder: &Path, model: &DecoderConfig) -> Result<Self, ModelError> {
         let config = config::read(&folder.join(CONFIG_FILE), model)?;
         let (weights, pickle) = (folder.join(WEIGHTS_FILE), folder.join("adapter_model.bin"));
-        if pickle.is_file() && !weights.is_file() {
-            return Err(ModelError::BadWeightsFile {
-                path: pickle,
-                reason: format!(
-                    "a pickle can run code when it is read: load the adapter with PEFT and save it \
-                     again (save_pretrained), which writes {WEIGHTS_FILE}"
-                ),
-            });
-        }
-        let file = TensorFile::open(&weights)?;
+        let file = match pickle.is_file() && !weights.is_file() {
+            true => TensorFile::open_pickle(&pickle)?,
+            false => TensorFile::open(&weights)?,
+        };
         let shapes = Self::shapes(model, config.r, &config.targets);
         if let Some(strange) = file.names().find(|name| !shapes.contains_key(*name)) {
             return Err(ModelError::BadWeightsFile {
@@ -94,6 +88,7 @@ impl Adapter {
                 ),
             });
         }
+        check_experts(&file, &shapes, model)?;
         let mut tensors = BTreeMap::new();
         for (name, shape) in shapes {
             file.check(&name, &shape)?;
@@ -131,6 +126,31 @@ impl Adapter {
         };
         config::write(&folder.join(CONFIG_FILE), &config, (model, base_model))
     }
+}
+
+/// Refuses an adapter that leaves out the experts of a model, as PEFT on transformers 5 makes it.
+fn check_experts(
+    file: &TensorFile,
+    shapes: &BTreeMap<String, [usize; 2]>,
+    model: &DecoderConfig,
+) -> Result<(), ModelError> {
+    let Some(experts) = &model.experts else {
+        return Ok(());
+    };
+    let of_expert = format!(".{}.", experts.names.experts);
+    let missing = shapes
+        .keys()
+        .find(|name| name.contains(&of_expert) && file.shape(name).is_none());
+    missing.map_or(Ok(()), |name| {
+        Err(ModelError::BadWeightsFile {
+            path: file.path().to_path_buf(),
+            reason: format!(
+                "it has no tensor `{name}`: PEFT on transformers 5 holds the experts of a layer as \
+                 one tensor, on which such an adapter has nothing. Here a projection is adapted in \
+                 every expert, the shared one too, or in none: {MERGE}"
+            ),
+        })
+    })
 }
 
 fn key(config: &DecoderConfig, layer: u32, projection: Projection, side: char) -> String {

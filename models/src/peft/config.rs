@@ -38,8 +38,8 @@ const IGNORED: [&str; 13] = [
 const READ: [&str; 2] = ["lora_alpha", "r"];
 
 /// The remedy for whatever an adapter computes beyond `W + alpha / r * B A`.
-const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), and give the \
-    folder of the merged model";
+pub(super) const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), \
+    and give the folder of the merged model";
 
 /// What PEFT calls every projection, but not the head.
 const ALL_LINEAR: &str = "all-linear";
@@ -143,7 +143,7 @@ fn is_off(value: &Value) -> bool {
 fn remedy(option: &str) -> &'static str {
     match option {
         "target_modules" => {
-            "list the adapted projections by name, or take \"all-linear\" if all seven are adapted"
+            "list the adapted projections by name, or take \"all-linear\" if all are adapted"
         }
         "exclude_modules" => {
             "leave the excluded projections out of target_modules, and remove the option"

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod config;
+mod notes;
 
 pub use adapter::Adapter;
 

@@ -73,7 +73,8 @@ impl ModelFolder {
         if let Some(gguf) = &self.gguf
             && let Some(rows) = self.gguf_rows(name)?
         {
-            let place = rows.is_in_order().then(|| rows.place.0..rows.place.1);
+            let is_there = rows.is_in_order() && is_stored_so(&rows);
+            let place = is_there.then(|| rows.place.0..rows.place.1);
             return Ok(StoredForm {
                 format: format_of(&rows),
                 file: Some(gguf.path(self.settled(name))),
@@ -142,6 +143,9 @@ impl ModelFolder {
             let &[count, cols] = rows.shape().as_slice() else {
                 return Ok(None);
             };
+            if !rows.is_as_stored() {
+                return Ok(None);
+            }
             let (owner, range) = rows.shared();
             return Ok(Some(BlockMatrix {
                 format: rows.format,
@@ -174,10 +178,11 @@ impl ModelFolder {
     }
 }
 
-/// Whether the rows of a GGUF file can be sent as they are there: a vector in another order whose
-/// blocks are of several numbers cannot.
+/// Whether the rows of a GGUF file can be sent as they are there: those that say other numbers
+/// cannot, nor can a vector in another order whose blocks are of several numbers.
 fn is_stored_so(rows: &GgufRows) -> bool {
-    rows.is_in_order() || !rows.is_vector || rows.format.elements() == 1
+    let is_whole = rows.is_in_order() || !rows.is_vector || rows.format.elements() == 1;
+    is_whole && rows.is_as_stored()
 }
 
 fn format_of(rows: &GgufRows) -> BlockFormat {

@@ -1,4 +1,5 @@
-//! One safetensors file, mapped; only the bytes of the tensors asked for are touched.
+//! One file of weights, safetensors or of `torch.save`, mapped; only the bytes of the tensors asked
+//! for are touched.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,33 +14,29 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{TakeRows, check_rows, runs_of_rows};
+use super::entry::TensorEntry;
+use super::{TakeRows, check_rows, pickle, runs_of_rows};
 use crate::error::ModelError;
 
 /// The formats of weights that are read.
 const WEIGHT_DTYPES: &str = "F32, F16 and BF16";
 
+/// With what git has in place of a large file that was not fetched.
+const GIT_LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Memory comes in pages of at most so many bytes on the machines that we know.
 const PAGE_BYTES: usize = 1 << 16;
 
-/// Where a tensor lies in its file.
-#[derive(Clone, Debug)]
-struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// First and one-past-last byte, from the start of the file.
-    bytes: (usize, usize),
-}
-
-/// A safetensors file.
+/// A file of tensors.
 ///
-/// Invariant, checked by [`TensorFile::open`]: the tensors fill the file after its header without
-/// gap or overlap, and each has the bytes that its shape and format need.
+/// Invariant, checked when it is opened: each tensor lies within the file, with the bytes that its
+/// shape and format need. Those of safetensors fill the file after its header without gap or
+/// overlap; those of `torch.save` may share theirs.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     map: Arc<Mmap>,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, TensorEntry>,
 }
 
 impl TensorFile {
@@ -65,7 +62,7 @@ impl TensorFile {
                 let bytes = (start + info.data_offsets.0, start + info.data_offsets.1);
                 (
                     name,
-                    Entry {
+                    TensorEntry {
                         dtype: info.dtype,
                         shape: info.shape.clone(),
                         bytes,
@@ -73,6 +70,24 @@ impl TensorFile {
                 )
             })
             .collect();
+        Ok(Self {
+            path: path.to_path_buf(),
+            map,
+            entries,
+        })
+    }
+
+    /// Maps a file of `torch.save`, and looks at what its pickle says, of which nothing is run.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], or [`ModelError::BadPickle`] where it is broken, or holds something else
+    /// than a dictionary of tensors.
+    pub fn open_pickle(path: &Path) -> Result<Self, ModelError> {
+        let map = map(path)?;
+        let entries = pickle::entries(&map).map_err(|reason| ModelError::BadPickle {
+            path: path.to_path_buf(),
+            reason,
+        })?;
         Ok(Self {
             path: path.to_path_buf(),
             map,
@@ -222,7 +237,7 @@ impl TensorFile {
         }
     }
 
-    fn entry(&self, name: &str) -> Result<&Entry, ModelError> {
+    fn entry(&self, name: &str) -> Result<&TensorEntry, ModelError> {
         self.entries
             .get(name)
             .ok_or_else(|| ModelError::MissingTensor {
@@ -275,7 +290,12 @@ pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     // the lost pages ends this process with SIGBUS; should it rewrite the file, other numbers are
     // read, as with any file. Concord itself replaces files by renaming only.
     let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
-    Ok(Arc::new(map))
+    match map.starts_with(GIT_LFS) {
+        true => Err(ModelError::GitLfsPointer {
+            path: path.to_path_buf(),
+        }),
+        false => Ok(Arc::new(map)),
+    }
 }
 
 /// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.

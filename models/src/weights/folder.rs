@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use concord_kernels::Tensor;
-use concord_kernels::packed::BlockFormat;
 use safetensors::Dtype;
-use serde_json::Value;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
 use super::load_in::LoadIn;
 use super::quantized::Quantized;
-use super::shards::{self, INDEX, SINGLE, TensorHome};
+use super::shards::{self, Layout, TensorHome};
 use super::{TakeRows, TensorFile};
 use crate::config::{DecoderConfig, TensorSpec, without_key};
 use crate::error::ModelError;
@@ -31,20 +29,23 @@ pub struct ModelFolder {
     files: Vec<TensorFile>,
     /// Where each tensor is, by its name in transformers; but for those that are packed.
     pub(super) homes: BTreeMap<String, TensorHome>,
-    quantized: Option<Quantized>,
+    pub(super) quantized: Option<Quantized>,
     /// What is quantised as it is read.
     pub(super) load_in: Option<LoadIn>,
     /// The names of embedding and head.
     ends: [String; 2],
+    /// The shape of each tensor that the model needs.
+    shapes: BTreeMap<String, Vec<usize>>,
     pub(super) gguf: Option<GgufModel>,
 }
 
 impl ModelFolder {
     /// Opens a model: a folder with `config.json` and either `model.safetensors` or shards with
     /// their `model.safetensors.index.json`; a GGUF file, the first of several parts too; or a
-    /// folder that has such a file and no safetensors. What lies beside a GGUF file counts only
-    /// where the folder is named: then its `config.json` and `tokenizer.json` are taken for those
-    /// that the file has.
+    /// folder that has such a file and no safetensors. Where there is neither, `pytorch_model.bin`
+    /// or its shards, or one file `.pth`, of which no code is run. What lies beside a GGUF file
+    /// counts only where the folder is named: then its `config.json` and `tokenizer.json` are taken
+    /// for those that the file has.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key or tensor.
@@ -52,9 +53,8 @@ impl ModelFolder {
         if path.is_file() {
             return Self::open_gguf(path, path);
         }
-        let has = |name: &str| path.join(name).is_file();
-        if !has(SINGLE)
-            && !has(INDEX)
+        let is_first = |layout: Layout| layout.index == Layout::SAFETENSORS.index;
+        if !Layout::of(path).is_some_and(is_first)
             && path.is_dir()
             && let Some(file) = GgufModel::in_folder(path)?
         {
@@ -62,10 +62,11 @@ impl ModelFolder {
         }
         let (config, config_json) = DecoderConfig::read(path)?;
         let (files, mut homes) = shards::open(path, config.parts())?;
-        let quantized = Quantized::find(path, &config_json, &mut homes)?;
-        let mut folder = Self {
+        let quantized = Quantized::find(path, &config_json, &files, &mut homes)?;
+        Self {
             dir: path.to_path_buf(),
             ends: ends(&config),
+            shapes: BTreeMap::new(),
             config,
             // The weights are given as numbers, and no longer packed.
             config_json: without_key(&config_json, "quantization_config"),
@@ -74,33 +75,26 @@ impl ModelFolder {
             quantized,
             load_in: None,
             gguf: None,
-        };
-        folder.settle_head()?;
-        for spec in folder.config.tensors() {
-            folder.check(&spec)?;
         }
-        folder.check_unused()?;
-        Ok(folder)
+        .checked()
     }
 
     /// Opens a GGUF file; `named` is what the user named, which may be its folder.
     fn open_gguf(named: &Path, file: &Path) -> Result<Self, ModelError> {
         let gguf = GgufModel::open(file)?;
-        // Also where a config.json beside it is read: of another architecture the tensors lie
-        // otherwise.
-        let metadata = gguf.config()?;
+        let (of_file, of_file_json) = gguf.config()?;
         let (config, config_json) = match named.join("config.json").is_file() {
-            true => DecoderConfig::read(named)?,
-            false => {
-                let mut text = serde_json::to_string_pretty(&Value::Object(metadata))
-                    .map_err(ModelError::json(file))?;
-                text.push('\n');
-                (DecoderConfig::from_metadata(file, &text)?, text)
+            true => {
+                let (config, text) = DecoderConfig::read(named)?;
+                gguf.check_beside(&named.join("config.json"), &config, &of_file)?;
+                (config, text)
             }
+            false => (of_file, of_file_json),
         };
-        let folder = Self {
+        Self {
             dir: named.to_path_buf(),
             ends: ends(&config),
+            shapes: BTreeMap::new(),
             config,
             config_json,
             files: Vec::new(),
@@ -108,12 +102,24 @@ impl ModelFolder {
             quantized: None,
             load_in: None,
             gguf: Some(gguf),
-        };
-        for spec in folder.config.tensors() {
-            folder.check(&spec)?;
         }
-        folder.check_unused()?;
-        Ok(folder)
+        .checked()
+    }
+
+    /// The model, once its head is settled, and all that it needs is there, and nothing else.
+    fn checked(mut self) -> Result<Self, ModelError> {
+        let specs = self.config.tensors().into_iter();
+        self.shapes = specs.map(|spec| (spec.name, spec.shape)).collect();
+        let [_, head] = &self.ends;
+        // Of a tied model, too: the weights may have a head of their own.
+        let of_head = vec![self.config.vocab, self.config.hidden];
+        self.shapes.insert(head.clone(), of_head);
+        self.settle_head()?;
+        for spec in self.config.tensors() {
+            self.check(&spec)?;
+        }
+        self.check_unused()?;
+        Ok(self)
     }
 
     /// What was named: the folder, or the GGUF file.
@@ -189,7 +195,7 @@ impl ModelFolder {
         }
         if self.gguf.is_some() {
             let rows = self.gguf_rows(name).ok()??;
-            return Some(dtype_of(&rows).unwrap_or(Dtype::F32));
+            return Some(rows.dtype().unwrap_or(Dtype::F32));
         }
         if self.is_packed(name) {
             return Some(Dtype::F32);
@@ -242,21 +248,30 @@ impl ModelFolder {
 
     /// The rows of a tensor of a GGUF file; nothing where the model is in none.
     pub(super) fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
+        self.own_gguf_rows(self.settled(name))
+    }
+
+    /// The same of the tensor of just this name.
+    fn own_gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
         let Some(gguf) = &self.gguf else {
             return Ok(None);
         };
-        let name = self.settled(name);
-        let specs = self.config.tensors();
-        let spec = specs.iter().find(|spec| spec.name == name);
-        let shape = spec.map_or(&[] as &[usize], |spec| &spec.shape);
+        let shape = self.shapes.get(name).map_or(&[] as &[usize], Vec::as_slice);
         let heads = [self.config.heads, self.config.kv_heads];
         gguf.rows(name, shape, heads).map(Some)
     }
 
     /// A tensor that is decoded when it is asked for; nothing where it lies as numbers.
     fn decoded<'a>(&'a self, name: &'a str) -> Result<Option<DecodedTensor<'a>>, ModelError> {
-        let name = self.settled(name);
-        if let (Some(gguf), Some(rows)) = (&self.gguf, self.gguf_rows(name)?) {
+        self.own_decoded(self.settled(name))
+    }
+
+    /// The same of the tensor of just this name.
+    pub(super) fn own_decoded<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Result<Option<DecodedTensor<'a>>, ModelError> {
+        if let (Some(gguf), Some(rows)) = (&self.gguf, self.own_gguf_rows(name)?) {
             return Ok(Some(DecodedTensor {
                 path: gguf.path(name),
                 name,
@@ -287,14 +302,10 @@ impl ModelFolder {
             return true;
         }
         let name = self.settled(name);
-        let is_block = |rows: GgufRows| dtype_of(&rows).is_none();
+        let is_block = |rows: GgufRows| rows.dtype().is_none();
         match &self.gguf {
             Some(_) => self.gguf_rows(name).ok().flatten().is_some_and(is_block),
-            None => self
-                .quantized
-                .iter()
-                .flat_map(Quantized::names)
-                .any(|packed| packed == name),
+            None => (self.quantized.as_ref()).is_some_and(|quantized| quantized.has(name)),
         }
     }
 
@@ -307,6 +318,13 @@ impl ModelFolder {
             && self
                 .bytes(name)
                 .is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+    }
+
+    /// Whether the weights have a tensor of just this name, packed or not.
+    pub(super) fn lies(&self, name: &str) -> bool {
+        let packed = (self.quantized.as_ref()).is_some_and(|quantized| quantized.has(name));
+        let in_gguf = (self.gguf.as_ref()).is_some_and(|gguf| gguf.has(name));
+        packed || in_gguf || self.homes.contains_key(name)
     }
 
     /// The tensor that `name` stands for.
@@ -344,7 +362,10 @@ impl ModelFolder {
         let home = home.and_then(|home| self.files.get(home.file));
         match (home, self.files.as_slice()) {
             (Some(file), _) | (None, [file]) => file.path().to_path_buf(),
-            (None, _) => self.dir.join(INDEX),
+            (None, _) => {
+                let layout = Layout::of(&self.dir).unwrap_or(Layout::SAFETENSORS);
+                self.dir.join(layout.index)
+            }
         }
     }
 }
@@ -353,14 +374,4 @@ impl ModelFolder {
 fn ends(config: &DecoderConfig) -> [String; 2] {
     let parts = config.parts();
     [parts.embed_weight(), parts.head_weight()]
-}
-
-/// The format of numbers that lie as they are.
-fn dtype_of(rows: &GgufRows) -> Option<Dtype> {
-    match rows.format {
-        BlockFormat::F32 => Some(Dtype::F32),
-        BlockFormat::F16 => Some(Dtype::F16),
-        BlockFormat::Bf16 => Some(Dtype::BF16),
-        _ => None,
-    }
 }

@@ -1,7 +1,12 @@
 //! Whether a head is the embedding: config.json says so, and the weights may say otherwise.
 
+use std::ops::Range;
+
+use safetensors::Dtype;
+
 use super::file::widened;
 use super::folder::ModelFolder;
+use super::rows::{RowReader, runs_of_rows};
 use crate::config::with_value;
 use crate::error::ModelError;
 
@@ -22,27 +27,34 @@ impl ModelFolder {
         let parts = self.config.parts();
         let (embed, head) = (&parts.embed_weight(), &parts.head_weight());
         // transformers 5 writes the head of every family by one name, and reads it by either.
-        if !self.homes.contains_key(head)
-            && let Some(home) = self.homes.remove(HEAD)
-        {
-            self.homes.insert(head.clone(), home);
+        if !self.lies(head) {
+            if let Some(home) = self.homes.remove(HEAD) {
+                self.homes.insert(head.clone(), home);
+            }
+            if let Some(quantized) = &mut self.quantized {
+                quantized.rename(HEAD, head);
+            }
         }
         if !self.config.tie_embeddings {
-            return match self.homes.contains_key(head) {
+            return match self.lies(head) {
                 true => Ok(()),
                 false => Err(ModelError::MissingHead {
                     path: self.place(head),
                 }),
             };
         }
-        match (self.homes.contains_key(embed), self.homes.get(head)) {
-            (true, Some(_)) if !self.is_equal(embed, head)? => {
+        match (self.lies(embed), self.lies(head)) {
+            (true, true) if !self.is_equal(embed, head)? => {
                 self.config.tie_embeddings = false;
                 self.config_json = with_value(&self.config_json, "tie_word_embeddings", "false");
             }
-            (false, Some(head)) => {
-                let head = head.clone();
-                self.homes.insert(embed.clone(), head);
+            (false, true) => {
+                if let Some(head) = self.homes.get(head).cloned() {
+                    self.homes.insert(embed.clone(), head);
+                }
+                if let Some(quantized) = &mut self.quantized {
+                    quantized.alias(head, embed);
+                }
             }
             _ => {}
         }
@@ -51,6 +63,11 @@ impl ModelFolder {
 
     /// Whether two tensors have the same shape and the same numbers, in whatever formats.
     fn is_equal(&self, a: &str, b: &str) -> Result<bool, ModelError> {
+        let quantized = self.quantized.as_ref();
+        let is_packed = |name| quantized.is_some_and(|quantized| quantized.has(name));
+        if self.gguf.is_some() || is_packed(a) || is_packed(b) {
+            return self.has_equal_rows(a, b);
+        }
         let ((a_file, a), (b_file, b)) = (self.found(a)?, self.found(b)?);
         if a_file.shape(a) != b_file.shape(b) {
             return Ok(false);
@@ -76,5 +93,66 @@ impl ModelFolder {
                 _ => false,
             }),
         )
+    }
+
+    /// The same of tensors of which one is decoded, by some rows at a time.
+    fn has_equal_rows(&self, a: &str, b: &str) -> Result<bool, ModelError> {
+        let (Some((a_shape, a)), Some((b_shape, b))) = (self.reader(a)?, self.reader(b)?) else {
+            return Ok(false);
+        };
+        let &[rows, cols] = a_shape.as_slice() else {
+            return Ok(false);
+        };
+        if a_shape != b_shape {
+            return Ok(false);
+        }
+        for run in runs_of_rows(rows, cols) {
+            let [mut of_a, mut of_b] = [(); 2].map(|()| vec![0.0_f32; run.len() * cols]);
+            a.read(run.clone(), &mut of_a);
+            b.read(run, &mut of_b);
+            if of_a != of_b {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The shape of a tensor, and what reads its rows; nothing of a format that is not read.
+    fn reader<'a>(&'a self, name: &'a str) -> Result<Option<Reader<'a>>, ModelError> {
+        if let Some(decoded) = self.own_decoded(name)? {
+            return Ok(Some((decoded.shape, decoded.rows)));
+        }
+        let (file, stored) = self.found(name)?;
+        let (Some(shape), Some(dtype)) = (file.shape(stored), file.dtype(stored)) else {
+            return Ok(None);
+        };
+        if widened(dtype, &[]).is_none() {
+            return Ok(None);
+        }
+        let rows = PlainRows {
+            dtype,
+            cols: shape.last().copied().unwrap_or(1),
+            bytes: file.bytes(stored)?,
+        };
+        Ok(Some((shape.to_vec(), Box::new(rows))))
+    }
+}
+
+/// A shape, and what reads the rows.
+type Reader<'a> = (Vec<usize>, Box<dyn RowReader + 'a>);
+
+/// Rows of numbers as they lie in a file.
+struct PlainRows<'a> {
+    dtype: Dtype,
+    cols: usize,
+    bytes: &'a [u8],
+}
+
+impl RowReader for PlainRows<'_> {
+    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+        let width = self.cols * self.dtype.bitsize() / 8;
+        let bytes = self.bytes.get(rows.start * width..rows.end * width);
+        let wide = bytes.and_then(|bytes| widened(self.dtype, bytes));
+        out.copy_from_slice(&wide.unwrap_or_else(|| vec![f32::NAN; out.len()]));
     }
 }

@@ -3,12 +3,14 @@
 mod beside;
 mod blocks;
 mod decoded;
+mod entry;
 mod file;
 mod folder;
 mod gguf;
 mod head;
 mod load_in;
 mod packed;
+mod pickle;
 mod quantized;
 mod rows;
 mod shards;
@@ -24,4 +26,4 @@ pub(crate) use quantized::OLDER_METHODS;
 pub use rows::{TakeRows, check_rows, runs_of_rows};
 pub use safetensors::Dtype;
 #[cfg(feature = "hub")]
-pub(crate) use shards::{INDEX, SINGLE, other_weights, shard_names};
+pub(crate) use shards::{Layout, other_weights, shard_names};

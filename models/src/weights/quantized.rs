@@ -1,7 +1,7 @@
 //! Which tensors of a folder are parts of packed weights.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -30,12 +30,15 @@ struct PartNames {
     ends: &'static [&'static str],
     /// What the weight's name has after the module.
     weight: &'static str,
+    /// Two ends of which a module has one alone: with both it would lie there twice.
+    either: [&'static str; 2],
 }
 
 const GPTQ: PartNames = PartNames {
     markers: &[".qweight"],
     ends: &[".qweight", ".qzeros", ".scales", ".g_idx"],
     weight: ".weight",
+    either: [".qweight", ".weight"],
 };
 const COMPRESSED: PartNames = PartNames {
     markers: &[".weight_packed", ".weight_scale"],
@@ -53,6 +56,7 @@ const COMPRESSED: PartNames = PartNames {
         ".output_zero_point",
     ],
     weight: ".weight",
+    either: [".weight_packed", ".weight"],
 };
 const FP8: PartNames = PartNames {
     markers: &[".weight_scale_inv", ".weight_scale"],
@@ -66,6 +70,7 @@ const FP8: PartNames = PartNames {
         ".input_scale_ub",
     ],
     weight: ".weight",
+    either: [".weight_scale_inv", ".weight_scale"],
 };
 const BITSANDBYTES: PartNames = PartNames {
     markers: &[".weight.absmax", ".SCB"],
@@ -81,34 +86,66 @@ const BITSANDBYTES: PartNames = PartNames {
         ".weight_format",
     ],
     weight: ".weight",
+    either: [".weight.absmax", ".SCB"],
 };
 const MXFP4: PartNames = PartNames {
     markers: &["_blocks"],
     ends: &["_blocks", "_scales"],
     weight: "",
+    either: ["_blocks", ""],
 };
+
+impl PartNames {
+    fn of(method: &QuantMethod) -> Self {
+        match method {
+            QuantMethod::Gptq(_) | QuantMethod::Awq(_) => GPTQ,
+            QuantMethod::Compressed(_) => COMPRESSED,
+            QuantMethod::Fp8(_) => FP8,
+            QuantMethod::Bitsandbytes => BITSANDBYTES,
+            QuantMethod::Mxfp4 => MXFP4,
+        }
+    }
+
+    /// Refuses a weight that lies in two ways: one of them would be passed over.
+    fn check_once(
+        &self,
+        module: &str,
+        files: &[TensorFile],
+        homes: &BTreeMap<String, TensorHome>,
+    ) -> Result<(), ModelError> {
+        let [one, other] = self.either.map(|end| format!("{module}{end}"));
+        match (homes.get(&one), homes.get(&other)) {
+            (Some(_), Some(home)) => Err(ModelError::BadPackedTensor {
+                path: files
+                    .get(home.file)
+                    .map_or_else(PathBuf::new, |file| file.path().to_path_buf()),
+                tensor: home.stored.clone(),
+                reason: format!(
+                    "beside it stands `{one}`: they are one weight in two ways, and nothing says \
+                     which counts. Remove one of the two, or download the model again"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Quantized {
     /// Finds the packed weights of a folder, whose parts are taken out of `homes`. None where
     /// neither `config` nor an older file says that there are any.
     ///
     /// # Errors
-    /// [`ModelError`] naming the key that cannot be used.
+    /// [`ModelError`] naming the key that cannot be used, or the tensor that lies in two ways.
     pub(super) fn find(
         dir: &Path,
         config: &str,
+        files: &[TensorFile],
         homes: &mut BTreeMap<String, TensorHome>,
     ) -> Result<Option<Self>, ModelError> {
-        let Some(method) = method(dir, config)? else {
+        let Some((said_by, method)) = method(dir, config)? else {
             return Ok(None);
         };
-        let names = match method {
-            QuantMethod::Gptq(_) | QuantMethod::Awq(_) => GPTQ,
-            QuantMethod::Compressed(_) => COMPRESSED,
-            QuantMethod::Fp8(_) => FP8,
-            QuantMethod::Bitsandbytes => BITSANDBYTES,
-            QuantMethod::Mxfp4 => MXFP4,
-        };
+        let names = PartNames::of(&method);
         let mut modules = BTreeMap::new();
         for name in homes.keys() {
             let module = names.markers.iter().find_map(|end| name.strip_suffix(end));
@@ -116,8 +153,12 @@ impl Quantized {
                 modules.insert(format!("{module}{}", names.weight), module.to_string());
             }
         }
+        if modules.is_empty() {
+            return Err(packs_nothing(said_by, &names));
+        }
         let mut parts = BTreeMap::new();
         for module in modules.values() {
+            names.check_once(module, files, homes)?;
             for end in names.ends {
                 let name = format!("{module}{end}");
                 if let Some(home) = homes.remove(&name) {
@@ -135,6 +176,24 @@ impl Quantized {
     /// The names of the packed weights.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)
+    }
+
+    /// Whether a weight is packed.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.modules.contains_key(name)
+    }
+
+    /// Gives a packed weight a second name.
+    pub(super) fn alias(&mut self, name: &str, second: &str) {
+        if let Some(module) = self.modules.get(name) {
+            self.modules.insert(second.to_string(), module.clone());
+        }
+    }
+
+    /// Gives a packed weight another name.
+    pub(super) fn rename(&mut self, name: &str, other: &str) {
+        self.alias(name, other);
+        self.modules.remove(name);
     }
 
     /// The packed weight `name`, if it is one.
@@ -166,13 +225,14 @@ impl Quantized {
     }
 }
 
-/// What `quantization_config` says, or else one of the older files.
-fn method(dir: &Path, config: &str) -> Result<Option<QuantMethod>, ModelError> {
+/// What `quantization_config` says, or else one of the older files; and the file that says it.
+fn method(dir: &Path, config: &str) -> Result<Option<(PathBuf, QuantMethod)>, ModelError> {
     let path = dir.join("config.json");
     let object = json::object(&path, config.as_bytes())?;
     match object.get("quantization_config") {
         Some(Value::Object(config)) if !config.is_empty() => {
-            return QuantMethod::read(&path, config).map(Some);
+            let method = QuantMethod::read(&path, config)?;
+            return Ok(Some((path, method)));
         }
         None | Some(Value::Null | Value::Object(_)) => {}
         Some(other) => {
@@ -189,8 +249,25 @@ fn method(dir: &Path, config: &str) -> Result<Option<QuantMethod>, ModelError> {
         if path.is_file() {
             let text = std::fs::read(&path).map_err(ModelError::io("read", &path))?;
             let config: Map<String, Value> = json::object(&path, &text)?;
-            return QuantMethod::read(&path, &config).map(Some);
+            let method = QuantMethod::read(&path, &config)?;
+            return Ok(Some((path, method)));
         }
     }
     Ok(None)
+}
+
+/// The error that a file says how weights are packed, and none is.
+fn packs_nothing(path: PathBuf, names: &PartNames) -> ModelError {
+    ModelError::UnusableKey {
+        path,
+        key: "quantization_config".to_string(),
+        found: "there".to_string(),
+        reason: format!(
+            "no tensor of the weights is packed so (none ends with {}): other programs would \
+             round them when they read them. Take the weights that belong to the file, or remove \
+             the key, or the file where it is one of its own, to compute with the weights as they \
+             are",
+            names.markers.join(" or ")
+        ),
+    }
 }

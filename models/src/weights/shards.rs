@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -11,8 +11,41 @@ use crate::config::PartNames;
 use crate::error::ModelError;
 use crate::json::{self, shown};
 
-pub(crate) const SINGLE: &str = "model.safetensors";
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// How the weights of a folder lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// All in one file.
+    pub(crate) single: &'static str,
+    /// What lists the files where they are several.
+    pub(crate) index: &'static str,
+    open: fn(&Path) -> Result<TensorFile, ModelError>,
+}
+
+impl Layout {
+    /// The layouts, in the order in which they are looked for: pickles only without safetensors.
+    pub(crate) const ALL: [Layout; 2] = [
+        Layout {
+            single: "model.safetensors",
+            index: "model.safetensors.index.json",
+            open: TensorFile::open,
+        },
+        Layout {
+            single: "pytorch_model.bin",
+            index: "pytorch_model.bin.index.json",
+            open: TensorFile::open_pickle,
+        },
+    ];
+
+    /// That of safetensors.
+    pub(crate) const SAFETENSORS: Layout = Layout::ALL[0];
+
+    /// That of a folder, if it has weights by one of these names.
+    pub(super) fn of(dir: &Path) -> Option<Layout> {
+        let is_there =
+            |layout: &Layout| dir.join(layout.single).is_file() || dir.join(layout.index).is_file();
+        Layout::ALL.into_iter().find(is_there)
+    }
+}
 
 /// Where a tensor lies.
 #[derive(Clone, Debug)]
@@ -27,13 +60,24 @@ pub(super) struct TensorHome {
 pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, TensorHome>);
 
 /// Opens `model.safetensors`, or else the shards of `model.safetensors.index.json`, as transformers
-/// has it. The names of a model that was saved without its head lack the prefix of the whole model,
+/// has it; without them `pytorch_model.bin` or its shards, or the one file of a folder that ends
+/// with `.pth`. The names of a model that was saved without its head lack the prefix of the whole model,
 /// `model.` in most families; they get it here, as there.
 pub(super) fn open(dir: &Path, parts: &PartNames) -> Result<Files, ModelError> {
-    let (files, stored) = if dir.join(SINGLE).is_file() {
-        open_single(dir)?
-    } else {
-        open_shards(dir)?
+    let (files, stored) = match Layout::of(dir) {
+        Some(layout) if dir.join(layout.single).is_file() => {
+            alone((layout.open)(&dir.join(layout.single))?)
+        }
+        Some(layout) => open_shards(dir, layout)?,
+        None => match lone_pth(dir) {
+            Some(path) => alone(TensorFile::open_pickle(&path)?),
+            None => {
+                return Err(ModelError::NoWeights {
+                    path: dir.to_path_buf(),
+                    instead: instead(dir),
+                });
+            }
+        },
     };
     let trunk = parts.trunk();
     let bare = !stored.keys().any(|name| name.starts_with(trunk));
@@ -52,25 +96,27 @@ pub(super) fn open(dir: &Path, parts: &PartNames) -> Result<Files, ModelError> {
 
 type Stored = (Vec<TensorFile>, BTreeMap<String, usize>);
 
-fn open_single(dir: &Path) -> Result<Stored, ModelError> {
-    let file = TensorFile::open(&dir.join(SINGLE))?;
+fn alone(file: TensorFile) -> Stored {
     let homes = file.names().map(|name| (name.to_string(), 0)).collect();
-    Ok((vec![file], homes))
+    (vec![file], homes)
 }
 
-fn open_shards(dir: &Path) -> Result<Stored, ModelError> {
-    let path = dir.join(INDEX);
-    if !path.is_file() {
-        return Err(ModelError::NoWeights {
-            path: dir.to_path_buf(),
-            instead: instead(dir),
-        });
-    }
+/// The file of a folder that ends with `.pth`, where it is the only one.
+fn lone_pth(dir: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut paths = paths.filter(|path| path.extension().is_some_and(|end| end == "pth"));
+    let first = paths.next();
+    first.filter(|path| path.is_file() && paths.next().is_none())
+}
+
+fn open_shards(dir: &Path, layout: Layout) -> Result<Stored, ModelError> {
+    let path = dir.join(layout.index);
     let map = weight_map(&path)?;
     let names = distinct(&map);
     let files = names
         .iter()
-        .map(|name| TensorFile::open(&dir.join(name)))
+        .map(|name| (layout.open)(&dir.join(name)))
         .collect::<Result<Vec<_>, ModelError>>()?;
     let mut homes = BTreeMap::new();
     for (tensor, shard) in &map {
@@ -88,9 +134,9 @@ fn open_shards(dir: &Path) -> Result<Stored, ModelError> {
                 return Err(ModelError::BadWeightsFile {
                     path: file.path().to_path_buf(),
                     reason: format!(
-                        "it has the tensor `{name}`, which {INDEX} says is in {}: one of the two \
+                        "it has the tensor `{name}`, which {} says is in {}: one of the two \
                          is left over; download the model again",
-                        names[home]
+                        layout.index, names[home]
                     ),
                 });
             }
@@ -118,9 +164,9 @@ pub(crate) fn other_weights(names: impl Iterator<Item = String>) -> Option<Strin
     };
     if let Some(name) = of(&[".bin", ".pt", ".pth", ".ckpt"]) {
         return Some(format!(
-            "{name} is there, a pickle, which can run code when it is read and is not opened: load \
-             the model with transformers and save it again (save_pretrained), which writes \
-             safetensors"
+            "{name} is there: of pickles pytorch_model.bin, its shards with their index, and one \
+             file .pth alone are read, by the names of transformers; of any other, load the model \
+             with transformers and save it again (save_pretrained), which writes safetensors"
         ));
     }
     if let Some(name) = of(&[".gguf"]) {
@@ -128,8 +174,9 @@ pub(crate) fn other_weights(names: impl Iterator<Item = String>) -> Option<Strin
     }
     of(&[".safetensors"]).map(|name| {
         format!(
-            "{name} is there: rename it to {SINGLE} where it is the whole model, by the names of \
-             transformers"
+            "{name} is there: rename it to {} where it is the whole model, by the names of \
+             transformers",
+            Layout::SAFETENSORS.single
         )
     })
 }

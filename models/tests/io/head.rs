@@ -222,7 +222,7 @@ fn folders_with_weights_of_another_format() {
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     for (name, word) in [
         ("consolidated.safetensors", "rename it"),
-        ("pytorch_model.bin", "save_pretrained"),
+        ("training_args.bin", "save_pretrained"),
     ] {
         fs::write(folder.path().join(name), "x").unwrap();
         says(

@@ -258,7 +258,7 @@ fn offline_no_server_is_asked() {
 fn a_repository_of_another_format() {
     let files = BTreeMap::from([
         ("config.json".to_string(), b"{}".to_vec()),
-        ("pytorch_model.bin".to_string(), b"x".to_vec()),
+        ("training_args.bin".to_string(), b"x".to_vec()),
     ]);
     let server = Server::start(files);
     let cache = tempfile::tempdir().unwrap();
@@ -272,8 +272,31 @@ fn a_repository_of_another_format() {
         error,
         &[
             "neither model.safetensors nor",
-            "pytorch_model.bin",
+            "training_args.bin",
             "save_pretrained",
         ],
     );
+}
+
+#[test]
+fn pickles_are_fetched_where_there_are_no_safetensors() {
+    let index = br#"{"weight_map": {"a": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}}"#;
+    let file = |name: &str, bytes: &[u8]| (name.to_string(), bytes.to_vec());
+    let files = BTreeMap::from([
+        file("config.json", b"{}"),
+        file("pytorch_model.bin.index.json", index),
+        file("pytorch_model-1.bin", b"x"),
+        file("pytorch_model-2.bin", b"yy"),
+        file("training_args.bin", b"z"),
+    ]);
+    let server = Server::start(files);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = ModelHub {
+        endpoint: Some(server.endpoint.clone()),
+        cache: Some(cache.path().to_path_buf()),
+        ..ModelHub::default()
+    };
+    let folder = hub.resolve("owner/tiny", &mut |_| ()).unwrap();
+    assert_eq!(fs::read(folder.join("pytorch_model-2.bin")).unwrap(), b"yy");
+    assert!(!folder.join("training_args.bin").exists());
 }

@@ -1,5 +1,7 @@
 //! Keys of `config.json` that are not read: known to change nothing, or refused by name.
 
+use std::path::Path;
+
 use concord_models::config::DecoderConfig;
 use serde_json::{Value, json};
 
@@ -250,5 +252,60 @@ fn dropout_is_refused_where_a_model_is_to_be_trained() {
     says(
         check(json!(0.1)).unwrap_err(),
         &["config.json", "`attention_dropout` is 0.1", "to 0"],
+    );
+}
+
+/// What transformers computes in a family, and Concord does not, is no key to be removed.
+#[test]
+fn what_transformers_alone_computes_is_said_to_be_so() {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
+    for (family, key, off, on) in [
+        ("cohere", "use_qk_norm", json!(false), json!(true)),
+        ("phi", "qk_layernorm", json!(false), json!(true)),
+        ("stablelm", "qk_layernorm", json!(false), json!(true)),
+        (
+            "stablelm",
+            "use_parallel_residual",
+            json!(false),
+            json!(true),
+        ),
+        (
+            "gemma3",
+            "use_bidirectional_attention",
+            json!(false),
+            json!(true),
+        ),
+        ("olmoe", "clip_qkv", Value::Null, json!(8.0)),
+    ] {
+        let text = std::fs::read(own.join(family).join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&text).unwrap();
+        config[key] = off;
+        DecoderConfig::from_json(&config.to_string()).unwrap();
+        config[key] = on;
+        let error = DecoderConfig::from_json(&config.to_string()).unwrap_err();
+        says(
+            error,
+            &[
+                &format!("`{key}`"),
+                "transformers computes this",
+                "Concord does not",
+            ],
+        );
+    }
+}
+
+#[test]
+fn all_dropouts_are_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
+    let text = std::fs::read(own.join("seed_oss/config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    config["attention_dropout"] = json!(0.1);
+    config["residual_dropout"] = json!(0.1);
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let error = DecoderConfig::check_training(folder.path()).unwrap_err();
+    says(
+        error,
+        &["`attention_dropout` is 0.1", "`residual_dropout`, too"],
     );
 }

@@ -19,6 +19,7 @@ mod hub;
 mod hub_access;
 mod keys;
 mod peft;
+mod pickle;
 mod rows;
 mod transformers;
 mod weight_rows;

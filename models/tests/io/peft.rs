@@ -242,7 +242,7 @@ fn weights_that_do_not_fit() {
     fs::write(folder.path().join("adapter_model.bin"), "x").unwrap();
     says(
         Adapter::open(folder.path(), &config).unwrap_err(),
-        &["adapter_model.bin", "save_pretrained"],
+        &["adapter_model.bin", "torch.save", "download"],
     );
 }
 
@@ -271,5 +271,69 @@ fn targets_may_be_whole_names_of_modules() {
     says(
         with(&["qkv_proj".to_string()]).unwrap_err(),
         &["target_modules", "this model's projections are q_proj"],
+    );
+}
+
+#[test]
+fn an_adapter_of_another_model_and_one_that_peft_would_cut_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |base: serde_json::Value| {
+        let config = json!({"peft_type": "LORA", "base_model_name_or_path": base});
+        let path = folder.path().join("adapter_config.json");
+        fs::write(path, config.to_string()).unwrap();
+    };
+    let note = |model: &str| Adapter::base_note(folder.path(), Path::new(model)).unwrap();
+    write(json!("owner/Tiny-1B"));
+    for own in [
+        "models/tiny-1b",
+        "cache/models--owner--Tiny-1B/snapshots/0a1b",
+        "files/tiny-1b-Q4_K_M.gguf",
+    ] {
+        assert_eq!(note(own), None, "{own}");
+    }
+    let other = note("models/other").unwrap();
+    for part in ["owner/Tiny-1B", "models/other", "base_model_name_or_path"] {
+        assert!(other.contains(part), "{other}");
+    }
+    for nothing in [serde_json::Value::Null, json!("")] {
+        write(nothing);
+        assert_eq!(note("models/other"), None);
+    }
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families");
+    let config = |name: &str| DecoderConfig::from_folder(&families.join(name)).unwrap();
+    let peft_note = |name: &str, targets: &[Projection]| Adapter::peft_note(&config(name), targets);
+    let qwen = peft_note("qwen2_moe", &[Projection::Q, Projection::Up]).unwrap();
+    assert!(
+        qwen.contains("PEFT") && qwen.contains("passes over"),
+        "{qwen}"
+    );
+    assert_eq!(peft_note("qwen2_moe", &[Projection::Q]), None);
+    assert_eq!(peft_note("gpt_oss", &[Projection::Q]), None);
+    assert_eq!(peft_note("olmo2", &[Projection::Up]), None);
+}
+
+/// As PEFT on transformers 5 makes it of a Qwen2-MoE: the shared expert alone is left as modules.
+#[test]
+fn an_adapter_without_the_experts_is_refused_with_the_reason() {
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/families/qwen2_moe");
+    let config = DecoderConfig::from_folder(&families).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = Adapter::open(&families.join("adapter"), &config).unwrap();
+    adapter.save(folder.path(), &config, "base").unwrap();
+    let mut tensors = adapter.tensors;
+    tensors.retain(|name, _| !name.contains(".experts."));
+    let path = folder.path().join("adapter_model.safetensors");
+    concord_models::export::write_tensors(&path, &tensors, |_| {
+        concord_models::export::ExportDtype::F32
+    })
+    .unwrap();
+    says(
+        Adapter::open(folder.path(), &config).unwrap_err(),
+        &[
+            "adapter_model.safetensors",
+            ".experts.0.",
+            "one tensor",
+            "merge",
+        ],
     );
 }

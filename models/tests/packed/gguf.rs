@@ -9,6 +9,7 @@ use concord_kernels::coded::Precision;
 use concord_models::decoder::{Batch, Precisions, Stage, StageInput, StageOptions, next_tokens};
 use concord_models::weights::{ModelFolder, TensorFile};
 
+use crate::gguf_writer::GgufWriter;
 use crate::vectors::packed;
 
 const FILES: [&str; 5] = [
@@ -95,4 +96,42 @@ fn a_gguf_file_has_the_numbers_of_the_folder_it_was_made_of() {
             assert!(off <= 1.0 / 1_024.0, "{}: {off}", spec.name);
         }
     }
+}
+
+/// What is done for each tensor does not grow with their number: else this takes minutes.
+#[test]
+fn a_file_of_many_tensors_opens_at_once() {
+    const LAYERS: u32 = 1_024;
+    let mut file = GgufWriter::default();
+    file.string("general.architecture", "llama");
+    for (key, value) in [
+        ("context_length", 32),
+        ("embedding_length", 2),
+        ("block_count", LAYERS),
+        ("feed_forward_length", 2),
+        ("attention.head_count", 1),
+    ] {
+        file.u32(&format!("llama.{key}"), value);
+    }
+    let ones = |count: usize| 1.0_f32.to_le_bytes().repeat(count);
+    file.tensor("token_embd.weight", &[3, 2], 0, ones(6));
+    file.tensor("output_norm.weight", &[2], 0, ones(2));
+    for layer in 0..LAYERS {
+        for part in ["attn_norm", "ffn_norm"] {
+            file.tensor(&format!("blk.{layer}.{part}.weight"), &[2], 0, ones(2));
+        }
+        let matrices = ["attn_q", "attn_k", "attn_v", "attn_output"];
+        for part in matrices.iter().chain(&["ffn_gate", "ffn_up", "ffn_down"]) {
+            file.tensor(&format!("blk.{layer}.{part}.weight"), &[2, 2], 0, ones(4));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, file.whole()).unwrap();
+    let start = std::time::Instant::now();
+    let model = ModelFolder::open(&path).unwrap();
+    for spec in model.config().tensors() {
+        assert!(!model.is_packed(&spec.name));
+    }
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
 }

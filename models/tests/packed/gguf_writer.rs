@@ -69,6 +69,12 @@ impl GgufWriter {
         self.tensors.push((name.to_string(), dims, kind, bytes));
     }
 
+    /// Takes a tensor out, and gives its bytes.
+    pub fn taken(&mut self, name: &str) -> Vec<u8> {
+        let at = self.tensors.iter().position(|(known, ..)| known == name);
+        self.tensors.remove(at.unwrap()).3
+    }
+
     /// The file. `edit` may change the offset of each tensor.
     pub fn bytes(&self, edit: impl Fn(usize, u64) -> u64) -> Vec<u8> {
         let mut out = b"GGUF\x03\0\0\0".to_vec();

@@ -7,7 +7,7 @@ use concord_models::weights::ModelFolder;
 use serde_json::json;
 
 use crate::gguf_writer::{GgufWriter, text};
-use crate::storages::{methods, q4_k, write_packed};
+use crate::storages::{Store, Stored, methods, q4_k, write_packed};
 
 /// The refusal of a file, if it is refused, of opening or of loading.
 fn refusal(bytes: &[u8]) -> Option<String> {
@@ -240,7 +240,10 @@ fn parts_of_a_model() {
     assert_eq!(load_all(&path(1, 2)), None);
     assert_eq!(load_all(folder.path()), None, "the folder is named");
     let error = load_all(&path(2, 2)).unwrap();
-    assert!(error.contains("general.architecture"), "{error}");
+    assert!(
+        error.contains("split.no") && error.contains("name the first one"),
+        "{error}"
+    );
     // A part that says that it is the first, and so leads to itself.
     fs::write(path(2, 2), part(0, 2)).unwrap();
     let error = load_all(&path(1, 2)).unwrap();
@@ -374,5 +377,41 @@ fn parts_that_do_not_fit_are_named() {
         store,
     );
     let error = load_all(folder.path()).unwrap();
-    assert!(error.contains("missing"), "{error}");
+    assert!(error.contains("packed so"), "{error}");
+}
+
+/// A shape that is stated with no columns, or no rows, makes no matrix of the parts beside it.
+#[test]
+fn a_stated_shape_of_nothing_is_refused() {
+    fn stated(rows: u64, cols: u64) -> impl Fn([usize; 2], &[i8]) -> Stored {
+        move |shape, levels| {
+            let compressed = methods().into_iter().nth(3).unwrap().2;
+            let mut parts = compressed(shape, levels);
+            parts[1].3 = [rows, cols].map(u64::to_le_bytes).concat();
+            parts
+        }
+    }
+    fn no_columns(shape: [usize; 2], levels: &[i8]) -> Stored {
+        stated(shape[0] as u64, 0)(shape, levels)
+    }
+    fn no_rows(shape: [usize; 2], levels: &[i8]) -> Stored {
+        stated(0, shape[1] as u64)(shape, levels)
+    }
+    fn below_zero(shape: [usize; 2], levels: &[i8]) -> Stored {
+        stated(shape[0] as u64, u64::MAX)(shape, levels)
+    }
+    for (store, reason) in [
+        (no_columns as Store, "a dimension is 0"),
+        (no_rows, "a dimension is 0"),
+        (below_zero, "below 0"),
+    ] {
+        let (name, quantization, _) = methods().into_iter().nth(3).unwrap();
+        assert_eq!(name, "compressed-tensors");
+        let folder = tempfile::tempdir().unwrap();
+        write_packed(folder.path(), quantization, store);
+        let error = load_all(folder.path()).unwrap();
+        for part in ["model.safetensors", "weight_shape", reason] {
+            assert!(error.contains(part), "{error} does not say {part}");
+        }
+    }
 }

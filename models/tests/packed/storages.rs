@@ -16,9 +16,9 @@ use crate::gguf::logits;
 use crate::gguf_writer::GgufWriter;
 
 const VOCAB: usize = 64;
-const TOKENS: [u32; 7] = [1, 5, 60, 33, 2, 2, 17];
+pub const TOKENS: [u32; 7] = [1, 5, 60, 33, 2, 2, 17];
 
-fn config() -> Value {
+pub fn config() -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
@@ -58,16 +58,21 @@ fn levels() -> Levels {
     Levels { matrices, vectors }
 }
 
+/// A matrix of the model as levels.
+pub fn matrix(name: &str) -> ([usize; 2], Vec<i8>) {
+    levels().matrices.remove(name).unwrap()
+}
+
 fn le(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-type Stored = Vec<(&'static str, &'static str, Vec<usize>, Vec<u8>)>;
+pub type Stored = Vec<(&'static str, &'static str, Vec<usize>, Vec<u8>)>;
 
 /// How a matrix of levels is stored: ends of names, types, shapes and bytes.
-type Store = fn([usize; 2], &[i8]) -> Stored;
+pub type Store = fn([usize; 2], &[i8]) -> Stored;
 
-fn plain_f32(shape: [usize; 2], levels: &[i8]) -> Stored {
+pub fn plain_f32(shape: [usize; 2], levels: &[i8]) -> Stored {
     let bytes = f32s(levels.iter().map(|level| f32::from(*level) * STEP));
     vec![(".weight", "F32", shape.to_vec(), bytes)]
 }
@@ -79,7 +84,7 @@ fn plain_bf16(shape: [usize; 2], levels: &[i8]) -> Stored {
 }
 
 /// Words along the inputs, zeros one less.
-fn gptq([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+pub fn gptq([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
     let mut words = vec![0_u32; cols / 8 * rows];
     for (i, level) in levels.iter().enumerate() {
         let (row, col) = (i / cols, i % cols);
@@ -191,42 +196,51 @@ fn bitsandbytes([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
 
 /// A safetensors folder: embedding and head as they are, the layers' matrices as `store` has them.
 fn write_folder(folder: &Path, quantization: Value, store: Store) {
+    write_model(folder, quantization, |module| {
+        match module.contains("layers") {
+            true => store,
+            false => plain_f32,
+        }
+    });
+}
+
+/// A safetensors folder, each matrix as `store_of` says by its module.
+pub fn write_model(folder: &Path, quantization: Value, store_of: impl Fn(&str) -> Store) {
     let mut config = config();
     if !quantization.is_null() {
         config["quantization_config"] = quantization;
     }
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let Levels { matrices, vectors } = levels();
-    let (mut header, mut data) = (Map::new(), Vec::new());
-    let mut put = |name: String, dtype: &str, shape: &[usize], bytes: &[u8]| {
-        let start = data.len();
-        data.extend(bytes);
-        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
-        header.insert(name, entry);
-    };
+    let mut tensors = Vec::new();
     for (name, (shape, levels)) in &matrices {
         let module = name.strip_suffix(".weight").unwrap();
-        let store = if module.contains("layers") {
-            store
-        } else {
-            plain_f32
-        };
-        for (end, dtype, shape, bytes) in store(*shape, levels) {
-            put(format!("{module}{end}"), dtype, &shape, &bytes);
+        for (end, dtype, shape, bytes) in store_of(module)(*shape, levels) {
+            tensors.push((format!("{module}{end}"), dtype, shape, bytes));
         }
     }
     for (name, vector) in &vectors {
-        put(
-            name.clone(),
-            "F32",
-            &[vector.len()],
-            &f32s(vector.iter().copied()),
-        );
+        let bytes = f32s(vector.iter().copied());
+        tensors.push((name.clone(), "F32", vec![vector.len()], bytes));
+    }
+    write_file(&folder.join("model.safetensors"), &tensors);
+}
+
+/// A name, a type, a shape and the bytes.
+pub type RawTensor = (String, &'static str, Vec<usize>, Vec<u8>);
+
+/// A safetensors file.
+pub fn write_file(path: &Path, tensors: &[RawTensor]) {
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend(bytes);
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert(name.clone(), entry);
     }
     let header = Value::Object(header).to_string();
     let length = (header.len() as u64).to_le_bytes();
-    let file = [&length[..], header.as_bytes(), &data].concat();
-    fs::write(folder.join("model.safetensors"), file).unwrap();
+    fs::write(path, [&length[..], header.as_bytes(), &data].concat()).unwrap();
 }
 
 /// The names of GGUF; q and k interleaved, as the architecture `llama` has them.

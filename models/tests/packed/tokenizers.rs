@@ -113,6 +113,26 @@ fn byte_level_vocabularies_by_the_name_of_their_rule() {
     }
 }
 
+/// Of a token every cut is looked at: one that is too long for that is refused.
+#[test]
+fn tokens_that_are_too_long_to_be_cut() {
+    let with = |length: usize| {
+        let mut file = crate::storages::q4_k();
+        file.string("tokenizer.ggml.model", "llama");
+        let long = "a".repeat(length);
+        file.strings("tokenizer.ggml.tokens", &["<unk>", "a", "aa", &long]);
+        let scores = [0.0_f32, -3.0, -4.0, -1.0].map(f32::to_le_bytes).concat();
+        let list = [&6_u32.to_le_bytes()[..], &4_u64.to_le_bytes(), &scores].concat();
+        file.pair("tokenizer.ggml.scores", 9, list);
+        open(&file)
+    };
+    assert!(with(512).is_ok());
+    let error = with(513).err().unwrap();
+    for part in ["tokenizer.ggml.tokens", "token 3", "513", "tokenizer.json"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
 #[test]
 fn a_tokenizer_beside_the_file_counts_where_the_folder_is_named() {
     let Some(real) = packed("../../models/tinystories-260k/tokenizer.json") else {

@@ -19,7 +19,7 @@ use super::model::{self, ModelToServe};
 use super::{ServeArgs, preview};
 use crate::support::adapter_blobs::adapter_blobs;
 use crate::support::client::Client;
-use crate::support::loaded_model::NamedModel;
+use crate::support::loaded_model::{NamedModel, note_base};
 use crate::support::output::Output;
 use crate::support::pool::{LocalPool, PoolOptions};
 
@@ -50,7 +50,10 @@ pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<OpenedSer
     )?;
     let served = args.served(&model)?;
     let config = model.folder.config().clone();
-    let mut read = |folder: &Path| adapter_blobs(folder, &config, &mut model.blobs);
+    let mut read = |folder: &Path| {
+        note_base(folder, &source.model)?;
+        adapter_blobs(folder, &config, &mut model.blobs)
+    };
     let own = source.adapter.as_deref().map(&mut read).transpose();
     let adapter = own.context("--model")?;
     let mut adapters: Vec<(String, Digest)> = Vec::new();

@@ -88,6 +88,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         AdapterKind::Full => None,
         AdapterKind::Lora => Some(job.lora(adapter.as_ref(), folder.config())?),
     };
+    told.extend(adapter_notes(job, &folder, lora.as_ref())?);
     let run = job.training_run(lora.as_ref());
     let tensors = run.trainable.tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
@@ -297,6 +298,28 @@ fn initial_state(
         });
     }
     Ok(blobs.value(&StateManifest { step: 0, entries }))
+}
+
+/// What is to be known of the adapter that the training starts from, and of the one it makes.
+fn adapter_notes(
+    job: &JobFile,
+    folder: &ModelFolder,
+    lora: Option<&LoraShape>,
+) -> anyhow::Result<Vec<Told>> {
+    let base = match &job.initial_adapter {
+        Some(path) => Adapter::base_note(path, folder.dir())?,
+        None => None,
+    };
+    let targets: Vec<_> = lora
+        .iter()
+        .flat_map(|lora| lora.targets.iter().copied())
+        .collect();
+    let peft = Adapter::peft_note(folder.config(), &targets);
+    Ok(base
+        .iter()
+        .chain(&peft)
+        .map(|note| Told::note(note))
+        .collect())
 }
 
 fn initial_adapter(job: &JobFile, folder: &ModelFolder) -> anyhow::Result<Option<Adapter>> {

@@ -135,8 +135,8 @@ pub(super) const KEYS: [Key; 37] = [
     key(Job, "lora_alpha", Positive, Means("16, or that of initial_adapter"),
         "the adapter is scaled by lora_alpha / lora_r"),
     key(Job, "lora_target_modules", Names, Means("all of the model, or those of initial_adapter"),
-        "projections that are adapted: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, \
-         down_proj"),
+        "projections that are adapted: of most families q_proj, k_proj, v_proj, o_proj, gate_proj, \
+         up_proj, down_proj; docs/families.md has the names of the others"),
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
         "a PEFT folder that the training starts from"),
     key(Job, "sequence_len", Whole(2, 1 << 20), Refused,

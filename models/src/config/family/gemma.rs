@@ -95,8 +95,9 @@ fn differ_3(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Mod
 
 fn later(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     common(fields, config)?;
-    let scalar = fields.positive_opt("query_pre_attn_scalar")?;
-    config.attention_scale = Some((1.0 / scalar.unwrap_or(SCALAR).sqrt()) as f32);
+    let key = "query_pre_attn_scalar";
+    let scalar = fields.positive_opt(key)?.unwrap_or(SCALAR);
+    config.attention_scale = Some(fields.as_multiplier(key, Some(1.0 / scalar.sqrt()))?);
     // Old files have a second name of the activation, which is not looked at.
     let (key, default) = GEMMA_2.activation;
     if fields.get("hidden_act").is_some()

@@ -10,7 +10,7 @@ use concord_kernels::packed::{BlockFormat, PackedRows, SharedBytes};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::{Stage, StageOptions};
-use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, SINKS};
+use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, SINKS, usual_attention_scale};
 use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
 use crate::decoder::dense::{Dense, Widening};
@@ -201,10 +201,9 @@ impl Loader<'_> {
             head_dim: config.head_dim,
             window: config.sliding_window[layer as usize],
             soft_cap: config.attention_soft_cap,
-            scale: match config.attention_scale {
-                Some(scale) => scale,
-                None => 1.0 / (config.head_dim as f32).sqrt(),
-            },
+            scale: config
+                .attention_scale
+                .unwrap_or_else(|| usual_attention_scale(config.head_dim)),
         };
         let qkv = match config.fused_qkv {
             None => Qkv::Apart(Box::new([

@@ -1,22 +1,24 @@
 //! The metadata of a GGUF file as the `config.json` that they mean. Every key of the architecture
 //! is read, known to change nothing, or refused by name.
 
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
+use super::architectures::Architecture;
 use super::container::GgufFile;
+use super::differences::{self, DIVISORS};
+use super::fields::Fields;
 use super::rope;
 use super::values::GgufValue;
+use crate::config::Family;
 use crate::error::ModelError;
 
 /// The tensor of RoPE's divisors, which the configuration says in other words.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// Architectures, the classes of transformers, and their `model_type`.
-const ARCHITECTURES: [(&str, &str, &str); 3] = [
-    ("llama", "LlamaForCausalLM", "llama"),
-    ("qwen2", "Qwen2ForCausalLM", "qwen2"),
-    ("qwen3", "Qwen3ForCausalLM", "qwen3"),
-];
+/// Whether a tensor is one that the configuration is made of.
+pub(super) fn is_made_of(architecture: &Architecture, name: &str) -> bool {
+    name == ROPE_FREQS || (architecture.name == "phi3" && DIVISORS.contains(&name))
+}
 
 /// Keys after the architecture's name that are whole numbers, and what they are in `config.json`.
 const WHOLE: [(&str, &str); 7] = [
@@ -30,19 +32,35 @@ const WHOLE: [(&str, &str); 7] = [
 ];
 
 /// Other keys that are read.
-const READ: [&str; 12] = [
+const READ: [&str; 8] = [
     "vocab_size",
     "attention.value_length",
-    "attention.layer_norm_rms_epsilon",
-    "attention.sliding_window",
     "rope.dimension_count",
     "rope.freq_base",
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.attn_factor",
-    "expert_count",
-    "expert_used_count",
+];
+
+/// Keys about experts, and what they are in `config.json`.
+const EXPERTS: [(&str, &str); 4] = [
+    ("expert_count", "num_local_experts"),
+    ("expert_used_count", "num_experts_per_tok"),
+    ("expert_feed_forward_length", "moe_intermediate_size"),
+    (
+        "expert_shared_feed_forward_length",
+        "shared_expert_intermediate_size",
+    ),
+];
+
+/// Keys of which 0 says nothing, in any architecture.
+const COUNTS: [&str; 5] = [
+    "attention.sliding_window",
+    EXPERTS[0].0,
+    EXPERTS[1].0,
+    EXPERTS[2].0,
+    EXPERTS[3].0,
 ];
 
 /// Keys that change nothing: how the file was made.
@@ -54,26 +72,14 @@ const SECTIONS: [&str; 5] = ["general.", "tokenizer.", "split.", "quantize.", "i
 /// The keys of a `config.json`. `has` says whether the model has a tensor.
 pub(super) fn of(
     file: &GgufFile,
-    architecture: &str,
+    architecture: &'static Architecture,
     has: impl Fn(&str) -> bool,
 ) -> Result<Map<String, Value>, ModelError> {
-    let known = ARCHITECTURES.iter().find(|known| known.0 == architecture);
-    let (_, class, model_type) = known.ok_or_else(|| ModelError::UnknownArchitecture {
-        path: file.path().to_path_buf(),
-        found: architecture.to_string(),
-        known: ARCHITECTURES.map(|known| known.0).join(", "),
-    })?;
     let fields = Fields { file, architecture };
     fields.check_keys()?;
     let mut config = Map::new();
-    let is_mistral = fields.get("attention.sliding_window").is_some() && architecture == "llama";
-    let [class, model_type] = match is_mistral {
-        // In llama.cpp a Mistral is a llama, with a window.
-        true => ["MistralForCausalLM", "mistral"],
-        false => [*class, *model_type],
-    };
-    config.insert("architectures".to_string(), json!([class]));
-    config.insert("model_type".to_string(), json!(model_type));
+    let family = fields.family()?;
+    config.insert("architectures".to_string(), json!([family.architecture()]));
     for (key, name) in WHOLE {
         if let Some(number) = fields.whole(key)? {
             config.insert(name.to_string(), json!(number));
@@ -86,18 +92,15 @@ pub(super) fn of(
     config.entry("num_key_value_heads").or_insert(heads);
     fields.head_width(&mut config)?;
     fields.vocabulary(&mut config)?;
-    if let Some(eps) = fields.number("attention.layer_norm_rms_epsilon")? {
-        config.insert("rms_norm_eps".to_string(), eps);
+    let [key, name] = architecture.epsilon;
+    if let Some(eps) = fields.number(key)? {
+        config.insert(name.to_string(), eps);
     }
-    if let Some(window) = fields.whole("attention.sliding_window")? {
+    if let Some(window) = fields.count("attention.sliding_window")? {
         config.insert("sliding_window".to_string(), json!(window));
     }
-    for (key, name) in [
-        ("expert_count", "num_local_experts"),
-        ("expert_used_count", "num_experts_per_tok"),
-    ] {
-        // The reader of the configuration says what of experts it computes.
-        if let Some(count) = fields.whole(key)?.filter(|count| *count > 0) {
+    for (key, name) in EXPERTS {
+        if let Some(count) = fields.count(key)? {
             config.insert(name.to_string(), json!(count));
         }
     }
@@ -105,10 +108,11 @@ pub(super) fn of(
         "rope_parameters".to_string(),
         fields.rope(&config, has(ROPE_FREQS))?,
     );
-    config.insert("hidden_act".to_string(), json!("silu"));
+    let [key, name] = architecture.activation;
+    config.insert(key.to_string(), json!(name));
     let tied = !has("lm_head.weight");
     config.insert("tie_word_embeddings".to_string(), json!(tied));
-    if architecture == "llama" && !is_mistral {
+    if family == Family::Llama {
         let bias = |module: &str| has(&format!("model.layers.0.{module}.bias"));
         config.insert(
             "attention_bias".to_string(),
@@ -117,64 +121,32 @@ pub(super) fn of(
         config.insert("mlp_bias".to_string(), json!(bias("mlp.gate_proj")));
     }
     fields.special_tokens(&mut config)?;
+    differences::add(&fields, &mut config, &has)?;
     Ok(config)
 }
 
-struct Fields<'a> {
-    file: &'a GgufFile,
-    architecture: &'a str,
-}
-
 impl Fields<'_> {
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture)
-    }
-
-    fn get(&self, key: &str) -> Option<GgufValue<'_>> {
-        self.file.get(&self.key(key))
-    }
-
-    fn bad(&self, key: &str, reason: impl Into<String>) -> ModelError {
-        self.file.bad_key(&self.key(key), reason)
-    }
-
-    fn whole(&self, key: &str) -> Result<Option<u64>, ModelError> {
-        match self.get(key) {
-            None => Ok(None),
-            // One number for each layer, which are all the same in what is read.
-            Some(GgufValue::List(list)) => {
-                let mut values = list.values().map(GgufValue::whole);
-                let first = values.next().flatten();
-                match values.all(|value| value == first) {
-                    true if first.is_some() => Ok(first),
-                    _ => Err(self.bad(key, "layers of several sizes are not read")),
-                }
-            }
-            Some(value) => {
-                let whole = value.whole();
-                whole
-                    .map(Some)
-                    .ok_or_else(|| self.bad(key, "it must be a whole number"))
-            }
+    /// The family of the file: in llama.cpp a Mixtral is a llama with experts, and a Mistral one
+    /// with a window.
+    fn family(&self) -> Result<Family, ModelError> {
+        let architecture = self.architecture;
+        let is_llama = architecture.name == "llama";
+        if is_llama && self.count("expert_count")?.is_some() {
+            return Ok(Family::Mixtral);
         }
+        if is_llama && self.count("attention.sliding_window")?.is_some() {
+            return Ok(Family::Mistral);
+        }
+        Ok(architecture.family)
     }
 
-    /// A float, as the decimal that it was written from: the shortest one that it is nearest to.
-    fn number(&self, key: &str) -> Result<Option<Value>, ModelError> {
-        let decimal = match self.get(key) {
-            None => return Ok(None),
-            Some(GgufValue::Float32(number)) => number.to_string().parse().ok(),
-            Some(GgufValue::Float64(number)) => Some(number),
-            Some(value) => value.whole().map(|number| number as f64),
-        };
-        let number = decimal.and_then(Number::from_f64).map(Value::Number);
-        number
-            .map(Some)
-            .ok_or_else(|| self.bad(key, "it must be a finite number"))
+    /// A whole number of which 0 means none.
+    fn count(&self, key: &str) -> Result<Option<u64>, ModelError> {
+        Ok(self.whole(key)?.filter(|count| *count > 0))
     }
 
     fn check_keys(&self) -> Result<(), ModelError> {
-        let prefix = format!("{}.", self.architecture);
+        let prefix = format!("{}.", self.architecture.name);
         for key in self.file.keys() {
             let Some(own) = key.strip_prefix(&prefix) else {
                 if SECTIONS.iter().any(|section| key.starts_with(section)) {
@@ -185,7 +157,10 @@ impl Fields<'_> {
             };
             let is_known = WHOLE.iter().any(|(known, _)| *known == own)
                 || READ.contains(&own)
-                || NOTHING.contains(&own);
+                || self.architecture.keys.contains(&own)
+                || self.architecture.epsilon[0] == own
+                || NOTHING.contains(&own)
+                || (COUNTS.contains(&own) && matches!(self.count(own), Ok(None)));
             if !is_known {
                 let reason = "nothing is known of this key, and it may change what is computed: \
                               take the model's safetensors";
@@ -206,6 +181,9 @@ impl Fields<'_> {
             config.insert("head_dim".to_string(), json!(width));
         }
         for key in ["attention.value_length", "rope.dimension_count"] {
+            if key == "rope.dimension_count" && self.architecture.name == "phi3" {
+                continue;
+            }
             let found = self.whole(key)?;
             if found.is_some() && found != width {
                 let width = width.map_or("none".to_string(), |width| width.to_string());
@@ -263,10 +241,15 @@ impl Fields<'_> {
                 .text()
                 .ok_or_else(|| self.bad(key, "it must be a text"))?,
         };
+        // The divisors say more of it.
+        let kind = match (kind, self.architecture.name) {
+            ("longrope", "phi3") => "none",
+            _ => kind,
+        };
         let one = |value: &Value| value.as_f64() == Some(1.0);
         if self
             .number("rope.scaling.attn_factor")?
-            .is_some_and(|value| !one(&value))
+            .is_some_and(|value| !one(&value) && self.architecture.name != "phi3")
         {
             return Err(self.bad("rope.scaling.attn_factor", "only 1 is read"));
         }
@@ -285,8 +268,12 @@ impl Fields<'_> {
             let factor =
                 factor.ok_or_else(|| self.bad("rope.scaling.factor", "it must be there"))?;
             rope.insert("factor".to_string(), factor);
-            if let Some(original) = self.number("rope.scaling.original_context_length")? {
-                rope.insert("original_max_position_embeddings".to_string(), original);
+            let original = self.whole("rope.scaling.original_context_length")?;
+            if let Some(original) = original.filter(|_| kind != "linear") {
+                rope.insert(
+                    "original_max_position_embeddings".to_string(),
+                    json!(original),
+                );
             }
         }
         Ok(Value::Object(rope))

@@ -2,29 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use concord_kernels::packed::BlockFormat;
-use memmap2::Mmap;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::config;
+use super::architectures::{self, Architecture};
 use super::container::{GgufFile, GgufTensor, unread};
-use super::names::{self, RowOrder};
-use super::tokenizer;
+use super::names::{self, RowOrder, TensorName};
+use super::parts::{check_first, is_first, parts};
+use super::rows::GgufRows;
+use super::{beside, config, tokenizer};
+use crate::config::DecoderConfig;
 use crate::error::ModelError;
-use crate::weights::rows::RowReader;
 
-/// The most parts that a model may have.
-const PARTS_MAX: u64 = 10_000;
+/// More experts than any decoder has in a layer that is read, and in all: each gets a name.
+const EXPERTS_MAX: usize = 1 << 10;
+const NAMES_MAX: usize = 1 << 19;
 
 /// A model in GGUF: its files, and its tensors by their names in transformers.
 #[derive(Debug)]
 pub(in crate::weights) struct GgufModel {
     files: Vec<GgufFile>,
-    architecture: String,
+    architecture: &'static Architecture,
     tensors: BTreeMap<String, Home>,
 }
 
@@ -35,6 +34,9 @@ struct Home {
     /// Its name there.
     stored: String,
     order: RowOrder,
+    has_one_added: bool,
+    /// Of the experts in one tensor, which one it is, and of how many.
+    expert: Option<(usize, usize)>,
 }
 
 impl GgufModel {
@@ -44,32 +46,32 @@ impl GgufModel {
     /// [`ModelError`] naming the file and the key or tensor.
     pub(in crate::weights) fn open(path: &Path) -> Result<Self, ModelError> {
         let first = GgufFile::open(path)?;
+        check_first(&first)?;
         let key = "general.architecture";
         let architecture = first.get(key).and_then(|value| value.text());
-        let architecture = architecture
-            .ok_or_else(|| first.bad_key(key, "it must name the architecture"))?
-            .to_string();
+        let architecture =
+            architecture.ok_or_else(|| first.bad_key(key, "it must name the architecture"))?;
+        let architecture =
+            architectures::find(architecture).ok_or_else(|| ModelError::UnknownArchitecture {
+                path: path.to_path_buf(),
+                found: format!("{architecture} (in GGUF)"),
+                known: format!(
+                    "{} in GGUF, and more as safetensors",
+                    architectures::names()
+                ),
+            })?;
         let files = parts(first)?;
         let mut tensors = BTreeMap::new();
         for (index, file) in files.iter().enumerate() {
             for stored in file.tensors.keys() {
-                let named = names::of(&architecture, stored);
-                // Those that are none of the model keep their names; they are refused if unused.
-                let (name, order) =
-                    named.map_or((stored.clone(), RowOrder::Same), |t| (t.name, t.order));
-                let home = Home {
-                    file: index,
-                    stored: stored.clone(),
-                    order,
-                };
-                if tensors.insert(name, home).is_some() {
-                    return Err(ModelError::BadGguf {
-                        path: file.path().to_path_buf(),
-                        reason: format!(
-                            "it has the tensor `{stored}`, and so has another part of the model: \
-                             download its parts again"
-                        ),
-                    });
+                for (name, home) in homes(architecture, file, index, stored)? {
+                    if tensors.insert(name, home).is_some() {
+                        return Err(twice(file, stored));
+                    }
+                }
+                if tensors.len() > NAMES_MAX {
+                    let reason = format!("its experts have more than {NAMES_MAX} matrices");
+                    return Err(bad(file, reason));
                 }
             }
         }
@@ -106,14 +108,35 @@ impl GgufModel {
         }
     }
 
-    /// What its metadata say, as the keys of a `config.json`.
+    /// What its metadata say: the configuration, and the text of the `config.json` that they mean.
     ///
     /// # Errors
     /// [`ModelError`] naming the key that is missing, or cannot be used.
-    pub(in crate::weights) fn config(&self) -> Result<Map<String, Value>, ModelError> {
-        config::of(&self.files[0], &self.architecture, |name| {
-            self.tensors.contains_key(name)
-        })
+    pub(in crate::weights) fn config(&self) -> Result<(DecoderConfig, String), ModelError> {
+        let file = &self.files[0];
+        let metadata = config::of(file, self.architecture, |name| self.has(name))?;
+        let mut text = serde_json::to_string_pretty(&Value::Object(metadata))
+            .map_err(ModelError::json(file.path()))?;
+        text.push('\n');
+        Ok((DecoderConfig::from_metadata(file.path(), &text)?, text))
+    }
+
+    /// Refuses a `config.json` beside the file that says something else than its metadata do.
+    ///
+    /// # Errors
+    /// [`ModelError`] naming the key.
+    pub(in crate::weights) fn check_beside(
+        &self,
+        path: &Path,
+        config: &DecoderConfig,
+        of_file: &DecoderConfig,
+    ) -> Result<(), ModelError> {
+        beside::check(&self.files[0], self.architecture, path, [config, of_file])
+    }
+
+    /// Whether it has a tensor.
+    pub(in crate::weights) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     /// Its `tokenizer.json` and `tokenizer_config.json`.
@@ -132,7 +155,7 @@ impl GgufModel {
     /// The names of its tensors, but for those that the configuration is made of.
     pub(in crate::weights) fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.tensors.keys().map(String::as_str);
-        names.filter(|name| *name != config::ROPE_FREQS)
+        names.filter(|name| !config::is_made_of(self.architecture, name))
     }
 
     /// The file of a tensor; the first where it is in none.
@@ -160,15 +183,24 @@ impl GgufModel {
             expected: "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, \
                        IQ4_XS and MXFP4",
         })?;
-        if tensor.shape != shape {
+        let [expert, experts] = home.expert.map_or([0, 1], |(expert, of)| [expert, of]);
+        let stated = match (home.expert, tensor.shape.as_slice()) {
+            (Some(_), [_, of_one @ ..]) => of_one,
+            (_, all) => all,
+        };
+        // A row of numbers may lie as a vector.
+        let is_row = matches!((stated, shape), ([cols], [1, of_row]) if cols == of_row);
+        if stated != shape && !is_row {
             return Err(ModelError::WrongShape {
                 path: path(),
                 tensor: home.stored.clone(),
                 found: tensor.shape.clone(),
-                expected: shape.to_vec(),
+                expected: match home.expert {
+                    Some((_, of)) => [&[of], shape].concat(),
+                    None => shape.to_vec(),
+                },
             });
         }
-        let cols = shape.last().copied().unwrap_or(1);
         let first = shape.first().copied().unwrap_or(1);
         let head_rows = match home.order {
             RowOrder::Same => None,
@@ -176,15 +208,18 @@ impl GgufModel {
             RowOrder::QueryHeads => Some(first / heads[0].max(1)),
             RowOrder::KeyHeads => Some(first / heads[1].max(1)),
         };
+        let width = (tensor.bytes.1 - tensor.bytes.0) / experts.max(1);
+        let start = tensor.bytes.0 + expert * width;
         Ok(GgufRows {
             format,
-            cols,
+            cols: shape.last().copied().unwrap_or(1),
             rows: shape.iter().rev().skip(1).product(),
             is_vector: shape.len() < 2,
             head_rows,
-            bytes: file.bytes(tensor),
+            has_one_added: home.has_one_added,
+            bytes: file.map().get(start..start + width).unwrap_or(&[]),
             map: file.map(),
-            place: tensor.bytes,
+            place: (start, start + width),
         })
     }
 
@@ -201,175 +236,62 @@ impl GgufModel {
     }
 }
 
-/// Whether a file is no part, or the first one.
-fn is_first(name: &str) -> bool {
-    let Some(stem) = name.strip_suffix(".gguf") else {
-        return false;
+/// The tensors of the model that a tensor of a file is, by their names: several, where it holds the
+/// experts of a layer. One that is none of the model keeps its name, and is refused if unused.
+fn homes(
+    architecture: &Architecture,
+    file: &GgufFile,
+    index: usize,
+    stored: &str,
+) -> Result<Vec<(String, Home)>, ModelError> {
+    let named = names::of(architecture, stored).unwrap_or_else(|| TensorName {
+        name: stored.to_string(),
+        of_expert: None,
+        order: RowOrder::Same,
+        has_one_added: false,
+    });
+    let home = |expert| Home {
+        file: index,
+        stored: stored.to_string(),
+        order: named.order,
+        has_one_added: named.has_one_added,
+        expert,
     };
-    match part_name(stem) {
-        Some((_, number, _)) => number == 1,
-        None => true,
-    }
-}
-
-/// `name-00001-of-00003`: the name, the number, and how many there are.
-fn part_name(stem: &str) -> Option<(&str, u64, u64)> {
-    let (rest, count) = stem.rsplit_once("-of-")?;
-    let (name, number) = rest.rsplit_once('-')?;
-    let number_of = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
-    Some((name, number_of(number)?, number_of(count)?))
-}
-
-/// The names of all parts of a model, by that of one of them.
-#[cfg(feature = "hub")]
-pub(crate) fn gguf_parts(file: &str) -> Vec<String> {
-    let named = file.strip_suffix(".gguf").and_then(part_name);
-    match named.filter(|(_, _, count)| *count <= PARTS_MAX) {
-        None => vec![file.to_string()],
-        Some((name, _, count)) => (1..=count)
-            .map(|number| format!("{name}-{number:05}-of-{count:05}.gguf"))
-            .collect(),
-    }
-}
-
-/// The first file, and the parts that follow it.
-fn parts(first: GgufFile) -> Result<Vec<GgufFile>, ModelError> {
-    let whole = |file: &GgufFile, key: &str| file.get(key).and_then(|value| value.whole());
-    let count = match first.get("split.count") {
-        None => return Ok(vec![first]),
-        Some(value) => value
-            .whole()
-            .filter(|count| (1..=PARTS_MAX).contains(count)),
+    let Some(end) = named.of_expert else {
+        return Ok(vec![(named.name, home(None))]);
     };
-    let count =
-        count.ok_or_else(|| first.bad_key("split.count", "it must be a number of parts"))?;
-    if whole(&first, "split.no") != Some(0) {
-        return Err(first.bad_key("split.no", "name the first part of the model, which has 0"));
-    }
-    if count == 1 {
-        return Ok(vec![first]);
-    }
-    let path = first.path().to_path_buf();
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    let named = stem
-        .and_then(part_name)
-        .filter(|named| named.1 == 1 && named.2 == count);
-    let Some((name, _, _)) = named else {
-        let reason = format!(
-            "the file must have the name NAME-00001-of-{count:05}.gguf, as its parts have: rename \
-             it"
-        );
-        return Err(first.bad_key("split.count", reason));
+    let shape = file
+        .tensors
+        .get(stored)
+        .map_or(&[][..], |tensor| &tensor.shape);
+    let count = match *shape {
+        [count, _, _] if (1..=EXPERTS_MAX).contains(&count) => count,
+        _ => {
+            let reason = format!(
+                "its tensor `{stored}` has the shape {shape:?}, and not that of 1 to {EXPERTS_MAX} \
+                 experts with a matrix each; download the file again"
+            );
+            return Err(bad(file, reason));
+        }
     };
-    let total = whole(&first, "split.tensors.count");
-    let mut files = vec![first];
-    for number in 1..count {
-        let next = path.with_file_name(format!("{name}-{:05}-of-{count:05}.gguf", number + 1));
-        let next = GgufFile::open(&next)?;
-        if whole(&next, "split.no") != Some(number) || whole(&next, "split.count") != Some(count) {
-            let reason = format!("it must be {number}, of {count} parts: download the parts again");
-            return Err(next.bad_key("split.no", reason));
-        }
-        files.push(next);
-    }
-    let found: usize = files.iter().map(|file| file.tensors.len()).sum();
-    if total.is_some_and(|total| total != found as u64) {
-        let reason = format!("the parts have {found} tensors: download them again");
-        return Err(files[0].bad_key("split.tensors.count", reason));
-    }
-    Ok(files)
+    let of_expert = |expert: usize| {
+        let name = format!("{}.{expert}.{end}", named.name);
+        (name, home(Some((expert, count))))
+    };
+    Ok((0..count).map(of_expert).collect())
 }
 
-/// What holds some bytes, and where they are in it.
-type SharedRange = (Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>);
-
-/// The rows of a tensor of a GGUF file, in the order of transformers.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::weights) struct GgufRows<'a> {
-    pub(in crate::weights) format: BlockFormat,
-    /// Of a vector its length, and one row.
-    cols: usize,
-    rows: usize,
-    pub(in crate::weights) is_vector: bool,
-    /// Rows of a head, where those of each head are interleaved.
-    head_rows: Option<usize>,
-    pub(in crate::weights) bytes: &'a [u8],
-    pub(in crate::weights) map: &'a Arc<Mmap>,
-    /// Where the bytes lie in the file.
-    pub(in crate::weights) place: (usize, usize),
-}
-
-impl<'a> GgufRows<'a> {
-    /// The shape of the tensor.
-    pub(in crate::weights) fn shape(&self) -> Vec<usize> {
-        match self.is_vector {
-            true => vec![self.cols],
-            false => vec![self.rows, self.cols],
-        }
-    }
-
-    /// The bytes of its numbers, in the order of transformers.
-    pub(in crate::weights) fn each_stored(
-        &self,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), ModelError>,
-    ) -> Result<(), ModelError> {
-        let width = self.format.bytes();
-        match self.is_vector {
-            true => (0..self.cols)
-                .try_for_each(|i| take(&self.bytes[self.stored(i) * width..][..width])),
-            false => (0..self.rows).try_for_each(|row| take(self.row(row))),
-        }
-    }
-
-    /// The bytes of all rows in the order of transformers: in the map, or a copy of them.
-    pub(in crate::weights) fn shared(&self) -> SharedRange {
-        if self.is_in_order() {
-            return (self.map.clone(), self.place.0..self.place.1);
-        }
-        let rows = (0..self.rows).flat_map(|row| self.row(row));
-        let moved: Vec<u8> = rows.copied().collect();
-        let all = 0..moved.len();
-        (Arc::new(moved), all)
-    }
-
-    /// Whether the rows lie in the order of transformers.
-    pub(in crate::weights) fn is_in_order(&self) -> bool {
-        self.head_rows.is_none()
-    }
-
-    /// The bytes of a row.
-    pub(in crate::weights) fn row(&self, row: usize) -> &'a [u8] {
-        let width = self.format.row_bytes(self.cols).unwrap_or(0);
-        &self.bytes[self.stored(row) * width..][..width]
-    }
-
-    /// Where a row is stored: of each head the rows of its two halves alternate.
-    fn stored(&self, row: usize) -> usize {
-        let Some(rows) = self.head_rows.filter(|rows| *rows > 1) else {
-            return row;
-        };
-        let (head, at) = (row / rows, row % rows);
-        let half = rows / 2;
-        head * rows + 2 * (at % half) + at / half
+fn bad(file: &GgufFile, reason: String) -> ModelError {
+    ModelError::BadGguf {
+        path: file.path().to_path_buf(),
+        reason,
     }
 }
 
-impl RowReader for GgufRows<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        if !self.is_vector {
-            for (row, out) in rows.zip(out.chunks_mut(self.cols.max(1))) {
-                self.format.decode(self.row(row), out);
-            }
-            return;
-        }
-        if self.is_in_order() {
-            self.format.decode(self.bytes, out);
-            return;
-        }
-        let mut stored = vec![0.0; out.len()];
-        self.format.decode(self.bytes, &mut stored);
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = stored[self.stored(i)];
-        }
-    }
+fn twice(file: &GgufFile, stored: &str) -> ModelError {
+    let reason = format!(
+        "it has the tensor `{stored}` twice, or another part of the model has it, too: download \
+         the model again"
+    );
+    bad(file, reason)
 }

@@ -1,10 +1,17 @@
 //! The names of tensors in GGUF, and those that transformers has for them.
 
+use super::architectures::Architecture;
+
 /// What a tensor of a GGUF file is in transformers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TensorName {
+    /// The name; of the experts of a layer in one tensor, what stands before an expert's number.
     pub(super) name: String,
+    /// What stands after the number of an expert, where the tensor holds all of them.
+    pub(super) of_expert: Option<String>,
     pub(super) order: RowOrder,
+    /// Whether 1 has been added to the numbers.
+    pub(super) has_one_added: bool,
 }
 
 /// How the rows of a tensor are ordered.
@@ -18,6 +25,9 @@ pub(super) enum RowOrder {
     /// Those of each key head.
     KeyHeads,
 }
+
+/// More layers than any decoder has that is read: a name is made for each expert of each layer.
+const LAYERS_MAX: u32 = 1 << 10;
 
 /// Parts of a block, and what they are called in a layer.
 const PARTS: &[(&str, &str)] = &[
@@ -34,65 +44,126 @@ const PARTS: &[(&str, &str)] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
+/// The matrices of an expert, in the order of [`Architecture::experts`].
+const OF_EXPERTS: [&str; 3] = ["ffn_gate", "ffn_up", "ffn_down"];
+
 /// The tensor `name` of a model of `architecture`, if it is one of the model.
-pub(super) fn of(architecture: &str, name: &str) -> Option<TensorName> {
-    let same = |name: &str| {
-        Some(TensorName {
-            name: name.to_string(),
-            order: RowOrder::Same,
-        })
-    };
-    match name {
-        "token_embd.weight" => return same("model.embed_tokens.weight"),
-        "output_norm.weight" => return same("model.norm.weight"),
-        "output.weight" => return same("lm_head.weight"),
-        _ => {}
-    }
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let layer: u32 = layer.parse().ok()?;
-    let (part, kind) = part.split_once('.')?;
+pub(super) fn of(architecture: &Architecture, name: &str) -> Option<TensorName> {
+    let (stem, kind) = name.rsplit_once('.')?;
     if !["weight", "bias"].contains(&kind) {
         return None;
     }
-    let (_, module) = PARTS.iter().find(|(known, _)| *known == part)?;
+    let has_one_added = architecture.adds_one && stem.ends_with("norm") && kind == "weight";
+    let same = |module: &str| {
+        Some(TensorName {
+            name: format!("{module}.{kind}"),
+            of_expert: None,
+            order: RowOrder::Same,
+            has_one_added,
+        })
+    };
+    match stem {
+        "token_embd" => return same("model.embed_tokens"),
+        "output_norm" => return same("model.norm"),
+        "output" => return same("lm_head"),
+        _ => {}
+    }
+    let (number, part) = stem.strip_prefix("blk.")?.split_once('.')?;
+    let layer: u32 = number.parse().ok()?;
+    if layer >= LAYERS_MAX || layer.to_string() != number {
+        return None;
+    }
+    if let Some((experts, matrices)) = architecture.experts {
+        let module = format!("model.layers.{layer}.{experts}");
+        let matrix = |part: &str| OF_EXPERTS.iter().position(|known| *known == part);
+        if let Some(matrix) = part.strip_suffix("_exps").and_then(matrix) {
+            return Some(TensorName {
+                name: module,
+                of_expert: Some(format!("{}.{kind}", matrices[matrix])),
+                order: RowOrder::Same,
+                has_one_added: false,
+            });
+        }
+        // Old files have a tensor for each expert.
+        if let Some((part, expert)) = part.split_once('.') {
+            let expert: u32 = expert.parse().ok()?;
+            return same(&format!("{module}.{expert}.{}", matrices[matrix(part)?]));
+        }
+    }
+    let parts = || architecture.parts.iter().chain(PARTS);
+    let (_, module) = parts().find(|(known, _)| *known == part)?;
     Some(TensorName {
-        name: format!("model.layers.{layer}.{module}.{kind}"),
         order: match part {
-            "attn_q" if architecture == "llama" => RowOrder::QueryHeads,
-            "attn_k" if architecture == "llama" => RowOrder::KeyHeads,
+            "attn_q" if architecture.interleaves => RowOrder::QueryHeads,
+            "attn_k" if architecture.interleaves => RowOrder::KeyHeads,
             _ => RowOrder::Same,
         },
+        ..same(&format!("model.layers.{layer}.{module}"))?
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::architectures::find;
     use super::*;
 
     #[test]
     fn names_and_orders() {
-        let named = |architecture, name| of(architecture, name).map(|t| (t.name, t.order));
-        assert_eq!(
-            named("llama", "blk.3.attn_k.weight"),
-            Some((
-                "model.layers.3.self_attn.k_proj.weight".to_string(),
-                RowOrder::KeyHeads
-            ))
-        );
-        assert_eq!(
-            named("qwen2", "blk.12.attn_q.bias"),
-            Some((
-                "model.layers.12.self_attn.q_proj.bias".to_string(),
-                RowOrder::Same
-            ))
-        );
+        let named = |architecture, name| {
+            let named = of(find(architecture).unwrap(), name)?;
+            Some((named.name, named.order, named.has_one_added))
+        };
+        for (architecture, name, expected, order, has_one_added) in [
+            (
+                "llama",
+                "blk.3.attn_k.weight",
+                "model.layers.3.self_attn.k_proj.weight",
+                RowOrder::KeyHeads,
+                false,
+            ),
+            (
+                "qwen2",
+                "blk.12.attn_q.bias",
+                "model.layers.12.self_attn.q_proj.bias",
+                RowOrder::Same,
+                false,
+            ),
+            (
+                "gemma2",
+                "blk.0.ffn_norm.weight",
+                "model.layers.0.pre_feedforward_layernorm.weight",
+                RowOrder::Same,
+                true,
+            ),
+            (
+                "llama",
+                "blk.1.ffn_down.7.weight",
+                "model.layers.1.block_sparse_moe.experts.7.w2.weight",
+                RowOrder::Same,
+                false,
+            ),
+        ] {
+            let expected = (expected.to_string(), order, has_one_added);
+            assert_eq!(named(architecture, name), Some(expected));
+        }
         for none in [
             "rope_freqs.weight",
             "blk.x.attn_q.weight",
+            "blk.01.attn_q.weight",
+            "blk.1024.attn_q.weight",
             "blk.1.attn_q",
             "blk.1.a.weight",
+            "blk.1.ffn_norm.7.weight",
         ] {
             assert_eq!(named("llama", none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn experts_in_one_tensor() {
+        let named = of(find("qwen3moe").unwrap(), "blk.2.ffn_up_exps.weight").unwrap();
+        assert_eq!(named.name, "model.layers.2.mlp.experts");
+        assert_eq!(named.of_expert.as_deref(), Some("up_proj.weight"));
+        assert_eq!(of(find("qwen3").unwrap(), "blk.2.ffn_up_exps.weight"), None);
     }
 }

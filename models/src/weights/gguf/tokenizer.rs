@@ -12,6 +12,10 @@ use crate::error::ModelError;
 /// The most tokens: as many as the rows of an embedding may be.
 const TOKENS_MAX: u64 = 1 << 21;
 
+/// The longest token that is cut in two at every place: beyond it this would take too long. Those
+/// of SentencePiece have up to 16 characters, but for runs of white space.
+const CUT_MAX: usize = 512;
+
 /// What a space is in a vocabulary of SentencePiece.
 const SPACE: &str = "\u{2581}";
 
@@ -302,6 +306,15 @@ impl<'a> Vocabulary<'a> {
                 return Err(self
                     .file
                     .bad_key(key, format!("the score of token {id} is NaN")));
+            }
+            if token.len() > CUT_MAX {
+                let reason = format!(
+                    "token {id} has {} bytes; where pairs are found by scores {CUT_MAX} are the \
+                     most: put the model's tokenizer.json beside the file, and name the folder as \
+                     the model",
+                    token.len()
+                );
+                return Err(self.file.bad_key("tokenizer.ggml.tokens", reason));
             }
             let cuts = token.char_indices().skip(1);
             let pairs = cuts.map(|(at, _)| token.split_at(at));

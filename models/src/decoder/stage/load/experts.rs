@@ -179,11 +179,19 @@ impl Loader<'_> {
         let (mut waiting, mut expert) = (Vec::new(), 0);
         let mut slice = |part: Tensor| {
             let cols = part.rows_cols().1;
-            waiting.extend_from_slice(&part.values()?);
-            while waiting.len() >= rows * cols {
-                take(expert, &waiting[..rows * cols], cols)?;
-                waiting.drain(..rows * cols);
-                expert += 1;
+            let values = part.values()?;
+            let mut rest = &values[..];
+            // Each number is copied once, however many experts a slice holds.
+            while !rest.is_empty() {
+                let missing = (rows * cols).saturating_sub(waiting.len());
+                let (some, after) = rest.split_at(missing.min(rest.len()));
+                waiting.extend_from_slice(some);
+                rest = after;
+                if waiting.len() >= rows * cols {
+                    take(expert, &waiting, cols)?;
+                    waiting.clear();
+                    expert += 1;
+                }
             }
             Ok(())
         };
