@@ -1,8 +1,6 @@
 //! What the weights of a stage take in memory.
 
-use std::ops::Range;
-
-use crate::config::{DecoderConfig, TensorSpec};
+use crate::config::{DecoderConfig, Span, TensorSpec};
 
 /// Bytes of the weights of each part of a model, as a stage holds them on the host: an embedding,
 /// norms and biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element
@@ -17,6 +15,8 @@ use crate::config::{DecoderConfig, TensorSpec};
 pub struct WeightBytes {
     /// One layer; the largest, where some have experts and others do not.
     pub layer: u64,
+    /// One expert of a layer that can be cut between them, of that; else 0.
+    pub expert: u64,
     /// The embedding, on the first stage.
     pub embed: u64,
     /// Final norm and head, on the last stage. Where they are tied it is still codes of its own.
@@ -36,6 +36,7 @@ impl WeightBytes {
                 .map(|layer| config.layer_tensors(layer).iter().map(held).sum())
                 .max()
                 .unwrap_or(0),
+            expert: config.expert_matrices().iter().map(held).sum(),
             embed: 4 * vocab * hidden,
             head: held(&head)
                 + if config.head_bias { 4 * vocab } else { 0 }
@@ -43,15 +44,15 @@ impl WeightBytes {
         }
     }
 
-    /// Those of a stage of `layers`, with sine and cosine of so many positions.
-    pub fn stage(&self, config: &DecoderConfig, layers: Range<u32>, positions: u64) -> u64 {
+    /// Those of a stage, with sine and cosine of so many positions.
+    pub fn stage(&self, config: &DecoderConfig, layers: Span, positions: u64) -> u64 {
         let rotated = config.rotary_dim.unwrap_or(config.head_dim);
         let tables = 1 + u64::from(config.local_rope.is_some());
-        let is_last = layers.end as usize == config.layers;
+        let experts = config.experts_to_cut().unwrap_or(0);
         let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
-        u64::from(layers.end - layers.start) * self.layer
-            + part(layers.start == 0, self.embed)
-            + part(is_last, self.head)
+        layers.sum(experts, self.layer, self.expert)
+            + part(layers.is_first(), self.embed)
+            + part(layers.is_last(config.layers), self.head)
             + 4 * positions * rotated as u64 * tables
     }
 }

@@ -1,7 +1,7 @@
 //! What serving takes.
 
 use concord_kernels::coded::Precision;
-use concord_kernels::ops::{AttentionShape, KvPages};
+use concord_kernels::ops::KvPages;
 
 use crate::config::DecoderConfig;
 use crate::decoder::WeightBytes;
@@ -30,13 +30,5 @@ impl ServingBytes {
 
 /// Bytes of a page of keys and values in so many layers.
 pub fn page_bytes(config: &DecoderConfig, layers: usize, precision: Precision) -> u64 {
-    let shape = AttentionShape {
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        window: None,
-        scale: 1.0,
-        soft_cap: None,
-    };
-    KvPages::bytes_per_page(layers, &shape, precision)
+    KvPages::bytes_per_page(layers, &config.attention_shape(0), precision)
 }

@@ -1,11 +1,9 @@
 //! What a fine-tune takes.
 
-use std::ops::Range;
-
 use concord_kernels::ops::Atoms;
 
 use super::{PROCESS_BYTES, StageBytes};
-use crate::config::{DecoderConfig, Projection, TensorPlace};
+use crate::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, expert_of};
 use crate::decoder::{Trainable, WeightBytes};
 
 /// Values of a trained element: of now, of the step before, which an audit may ask for, and of the
@@ -82,18 +80,24 @@ pub struct TrainingBytes {
     pub embed: PartBytes,
     /// One layer.
     pub layer: PartBytes,
+    /// One expert of a layer that can be cut between them, of that; else nothing.
+    pub expert: PartBytes,
     /// Final norm and head, on the last stage.
     pub head: PartBytes,
     /// What the backward pass of one layer needs of one microbatch.
     pub tape: u64,
     /// Hidden states of one microbatch between two layers.
     pub boundary: u64,
+    /// What goes over a cut within a layer for one microbatch, there or back, whichever is more;
+    /// 0 where none can be.
+    pub cut: u64,
     /// Of a stage, whatever its layers.
     pub workspace: u64,
     /// Of the last stage beside that: the logits of some tokens.
     pub logits: u64,
     recompute: bool,
-    layers: u32,
+    layers: usize,
+    experts: usize,
 }
 
 impl TrainingBytes {
@@ -101,6 +105,12 @@ impl TrainingBytes {
     pub fn of(config: &DecoderConfig, run: &TrainingRun) -> Self {
         let held = WeightBytes::of(config);
         let trained = run.trainable.tensors(config);
+        let experts = config.experts_to_cut();
+        let in_expert = trained.iter().filter(|tensor| {
+            let is_first = tensor.place == TensorPlace::Layer(0);
+            experts.is_some() && is_first && expert_of(&tensor.name) == Some(0)
+        });
+        let in_expert = in_expert.map(|tensor| elements(&tensor.shape)).sum();
         let elements = |wanted: &dyn Fn(TensorPlace) -> bool| -> u64 {
             let wanted = trained.iter().filter(|tensor| wanted(tensor.place));
             wanted.map(|tensor| elements(&tensor.shape)).sum()
@@ -115,21 +125,31 @@ impl TrainingBytes {
         });
         // Low-rank factors are codes beside the weights; a trained weight is counted there.
         let factors = match run.trainable {
-            Trainable::Lora { .. } => 2 * in_layer,
+            Trainable::Lora { .. } => 2,
             Trainable::Full | Trainable::Nothing => 0,
         };
         let part = |weights, elements| PartBytes::new(weights, elements, run.microbatches);
         let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
         Self {
             embed: part(held.embed, at_start),
-            layer: part(held.layer + factors, in_layer),
+            layer: part(held.layer + factors * in_layer, in_layer),
+            expert: part(held.expert + factors * in_expert, in_expert),
             head: part(held.head, at_end),
             tape: tokens * tape(config, &run.trainable),
             boundary: tokens * 4 * config.hidden as u64,
+            cut: experts.map_or(0, |_| {
+                let within = Cut {
+                    layer: 0,
+                    expert: 1,
+                };
+                let [there, back] = config.cut_widths(within);
+                tokens * 4 * there.max(back) as u64
+            }),
             workspace: PROCESS_BYTES + tokens * (pass(config) + 4 * config.head_dim as u64),
             logits: logits(config, run),
             recompute: run.recompute,
-            layers: config.layers as u32,
+            layers: config.layers,
+            experts: experts.unwrap_or(0),
         }
     }
 
@@ -144,17 +164,18 @@ impl TrainingBytes {
         if self.recompute { 0 } else { self.tape }
     }
 
-    /// A stage of these layers in whose pipeline so many microbatches are in flight. The last stage
+    /// A stage of these layers, of one cut within a layer as if it had it whole but for its weights
+    /// and what is trained, in whose pipeline so many microbatches are in flight. The last stage
     /// has one of them: there the way back of each starts at once.
-    pub fn stage(&self, layers: Range<u32>, in_flight: u32) -> StageBytes {
-        let count = u64::from(layers.end.saturating_sub(layers.start));
-        let (is_first, is_last) = (layers.start == 0, layers.end == self.layers);
+    pub fn stage(&self, layers: Span, in_flight: u32) -> StageBytes {
+        let count = layers.layers().len() as u64;
+        let (is_first, is_last) = (layers.is_first(), layers.is_last(self.layers));
         let in_flight = if is_last { 1 } else { u64::from(in_flight) };
         let kept = in_flight.saturating_mul(self.in_flight());
         let sum = |of: &dyn Fn(&PartBytes) -> u64| {
             let embed = if is_first { of(&self.embed) } else { 0 };
             let head = if is_last { of(&self.head) } else { 0 };
-            embed + head + count * of(&self.layer)
+            embed + head + layers.sum(self.experts, of(&self.layer), of(&self.expert))
         };
         StageBytes {
             weights: sum(&|part| part.weights),
