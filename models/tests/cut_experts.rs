@@ -210,6 +210,24 @@ fn every_cut_serves_the_same_bits() {
     }
 }
 
+/// On an emulated GPU what goes over a cut is put together and taken apart there.
+#[cfg(feature = "emulator")]
+#[test]
+fn a_gpu_has_the_bits_of_the_cpu_at_every_cut() {
+    use concord_kernels::cuda::Cuda;
+    use concord_kernels::cuda::emulator::EmulatorOptions;
+
+    let gpu = Device::Cuda(Cuda::emulated(EmulatorOptions::default()));
+    let cuts = [cut(0, 1), cut(0, 2), cut(1, 4)];
+    let stages = |device: &Device, cuts: &[Cut]| -> Vec<Stage> {
+        let spans = spans(cuts).into_iter();
+        spans.map(|span| stage(device, span, Some(false))).collect()
+    };
+    let whole = trained(&stages(&Device::cpu(1), &[]));
+    assert!(trained(&stages(&gpu, &cuts)) == whole);
+    assert!(served(&gpu, &cuts) == served(&Device::cpu(1), &[]));
+}
+
 #[test]
 fn loads_of_the_parts_add_up() {
     let counts = |cuts: &[Cut]| {

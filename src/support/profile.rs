@@ -3,7 +3,7 @@
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
 use concord_models::memory::{ServingBytes, TrainingBytes, TrainingRun};
-use concord_proto::client::ModelProfile;
+use concord_proto::client::{ExpertCuts, ModelProfile};
 use concord_proto::serving::ServingProfile;
 
 /// Of a model that is fine-tuned.
@@ -27,6 +27,12 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun) -> ModelProfile {
             Trainable::Full => 200,
             Trainable::Lora { .. } | Trainable::Nothing => 150,
         },
+        cuts: ExpertCuts {
+            experts: experts(config),
+            expert_bytes: bytes.expert.weights,
+            expert_state_bytes: bytes.expert.trained(),
+            boundary_bytes: bytes.cut,
+        },
     }
 }
 
@@ -41,7 +47,19 @@ pub fn serving(config: &DecoderConfig) -> ServingProfile {
         head_bytes: bytes.weights.head,
         page_layer_bytes: bytes.page_layer,
         row_bytes: bytes.row,
+        cuts: ExpertCuts {
+            experts: experts(config),
+            expert_bytes: bytes.weights.expert,
+            expert_state_bytes: 0,
+            boundary_bytes: bytes.cut_row,
+        },
     }
+}
+
+/// Experts between which layers can be cut; 0 where they cannot.
+fn experts(config: &DecoderConfig) -> u32 {
+    let count = config.experts_to_cut().unwrap_or(0);
+    u32::try_from(count).unwrap_or(0)
 }
 
 /// Multiply-adds of a token in the matrices of a layer. Where layers differ, the planner counts

@@ -108,16 +108,14 @@ impl Span {
     /// A sum over its layers, of which each counts `layer` as a whole, and each of its `count`
     /// experts `expert` of that.
     pub fn sum(&self, count: usize, layer: u64, expert: u64) -> u64 {
-        let of = |index: u32| {
-            let held = self.experts(index, count).len() as u64;
-            let whole = if self.attention().contains(&index) {
-                layer.saturating_sub(count as u64 * expert)
-            } else {
-                0
-            };
-            whole.saturating_add(held * expert)
-        };
-        self.layers().map(of).fold(0, u64::saturating_add)
+        let count = count as u64;
+        let before = |cut: Cut| u64::from(cut.layer) * count + u64::from(cut.expert);
+        let experts = before(self.end).saturating_sub(before(self.start));
+        let rest = layer.saturating_sub(count * expert);
+        let layers = self.attention().len() as u64;
+        layers
+            .saturating_mul(rest)
+            .saturating_add(experts.saturating_mul(expert))
     }
 }
 

@@ -170,9 +170,7 @@ impl Stage {
                 refuse("token ids for a stage that is not the first".to_string())
             }
             (PassInput::Hidden(hidden), _) => {
-                let options = &self.options;
-                let [width, _] = options.config.cut_widths(options.layers.start);
-                let expected = [tokens, width];
+                let expected = [tokens, self.widths()[0]];
                 if hidden.shape() != expected {
                     let got = hidden.shape();
                     return refuse(format!("hidden states {got:?} where {expected:?} are due"));

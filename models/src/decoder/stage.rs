@@ -130,6 +130,12 @@ impl Stage {
         self.head.is_some()
     }
 
+    /// Columns of what enters the stage, where these are not tokens, and of what leaves it.
+    pub fn widths(&self) -> [usize; 2] {
+        let StageOptions { config, layers, .. } = &self.options;
+        [layers.start, layers.end].map(|cut| config.cut_widths(cut)[0])
+    }
+
     /// An empty cache for one sequence.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::KvPages;
 
-use crate::config::DecoderConfig;
+use crate::config::{Cut, DecoderConfig};
 use crate::decoder::WeightBytes;
 
 /// Bytes of each part of a model that is served.
@@ -15,6 +15,8 @@ pub struct ServingBytes {
     pub page_layer: u64,
     /// The hidden state of one token.
     pub row: u64,
+    /// What one token takes over a cut within a layer; 0 where none can be.
+    pub cut_row: u64,
 }
 
 impl ServingBytes {
@@ -24,6 +26,13 @@ impl ServingBytes {
             weights: WeightBytes::of(config),
             page_layer: page_bytes(config, 1, Precision::I16),
             row: 4 * config.hidden as u64,
+            cut_row: config.experts_to_cut().map_or(0, |_| {
+                let within = Cut {
+                    layer: 0,
+                    expert: 1,
+                };
+                4 * config.cut_widths(within)[0] as u64
+            }),
         }
     }
 }

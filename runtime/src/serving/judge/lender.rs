@@ -9,6 +9,7 @@ use concord_verify::serving::CheckedReceipt;
 
 use super::{AnswerCase, Stop};
 use crate::serving::stage::stage_options;
+use crate::spec;
 use crate::stage_cache::StageCache;
 
 /// Lends stages for one answer.
@@ -39,7 +40,7 @@ impl<'a> Lender<'a> {
         let config = &self.case.config;
         let is_plain = self.checked.receipt.spec.adapter.is_none();
         let fits = self.checked.tokens.len() as u64 <= positions;
-        let bytes = || WeightBytes::of(config).stage(config, layers.start..layers.end, positions);
+        let bytes = || WeightBytes::of(config).stage(config, spec::span(layers), positions);
         let bytes = (is_plain && fits).then(bytes)?;
         self.stages.holds(bytes).then_some(bytes)
     }

@@ -191,7 +191,7 @@ pub(crate) fn stage_options(
     Ok(StageOptions {
         device: device.clone(),
         config,
-        layers: layers.start..layers.end,
+        layers: spec::span(layers),
         precisions: Precisions {
             weights: spec::precision(deployment.precision.weights)?,
             activations: spec::precision(deployment.precision.activations)?,

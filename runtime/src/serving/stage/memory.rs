@@ -11,10 +11,10 @@ use crate::{RuntimeError, spec};
 /// Bytes of the weights of a stage. Quantized weights take 16 bits at every precision.
 pub(super) fn stage_bytes(config: &DecoderConfig, layers: Layers, deployment: &Deployment) -> u64 {
     let positions = deployment.positions.into();
-    WeightBytes::of(config).stage(config, layers.start..layers.end, positions)
+    WeightBytes::of(config).stage(config, spec::span(layers), positions)
 }
 
-/// Bytes of a page of keys and values in `layers`.
+/// Bytes of a page of keys and values in `layers`: none where these are experts alone.
 ///
 /// # Errors
 /// [`RuntimeError::Unsupported`] for a precision that this build does not know.
@@ -24,8 +24,7 @@ pub(crate) fn page_bytes(
     deployment: &Deployment,
 ) -> Result<u64, RuntimeError> {
     let precision = spec::precision(deployment.precision.activations)?;
-    let count = (layers.end - layers.start) as usize;
-    Ok(page_bytes_of(config, count, precision))
+    Ok(page_bytes_of(config, layers.attended().len(), precision))
 }
 
 #[cfg(test)]
@@ -55,7 +54,7 @@ mod tests {
                 activations: 16,
             },
         };
-        let bytes = |start, end| stage_bytes(&config, Layers { start, end }, &deployment);
+        let bytes = |start, end| stage_bytes(&config, Layers::new(start, end), &deployment);
         assert_eq!(bytes(0, 1) + bytes(1, 2), bytes(0, 2));
         // Embedding 10 x 8 as f32; head quantized with an exponent a row; final norm. A layer: q
         // 64, k 32, v 32, o 64, gate, up and down 128 each, quantized in 8, 4, 4, 8, 16, 16 and 8

@@ -6,12 +6,12 @@ use concord_models::config::DecoderConfig;
 use concord_proto::manifest::{DataManifest, ModelManifest};
 use concord_proto::{AdapterSpec, Digest, JobSpec, Layers};
 
-use crate::RuntimeError;
 use crate::blobs::Blobs;
 use crate::model_blobs::ModelBlobs;
 use crate::training::assignment::{fetch_base, fetch_config};
 use crate::training::data::DataSource;
 use crate::training::leaf_work;
+use crate::{RuntimeError, spec};
 
 /// What all leaves of a job share.
 pub(crate) struct AuditedJob {
@@ -70,7 +70,7 @@ pub(crate) fn cached_bytes(
         return None;
     }
     let weights = concord_models::decoder::WeightBytes::of(config);
-    let weights = weights.stage(config, layers.start..layers.end, positions as u64);
+    let weights = weights.stage(config, spec::span(layers), positions as u64);
     let held = leaf_work::held_names(spec, layers).into_iter();
     let factor = |(index, _): (u32, String)| {
         let shape = &spec.trainable[index as usize].shape;
