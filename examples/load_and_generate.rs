@@ -48,7 +48,7 @@ fn load(folder: &Path, device: Device) -> Result<Stage, Box<dyn Error>> {
     let config = Arc::new(model.config().clone());
     let options = StageOptions {
         device,
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         positions: config.max_positions,
         config,
         precisions: Precisions {

@@ -59,7 +59,7 @@ async fn serve_and_ask(folder: &Path) -> anyhow::Result<String> {
     let tokenizer = Arc::new(TextTokenizer::open(folder)?);
     let options = StageOptions {
         device: Device::cpu(2),
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,

@@ -1,6 +1,7 @@
 //! The state of the pool as JSON, for the page.
 
 use concord_proto::serving::{PipelineView, PoolView, StageView, WorkerView};
+use concord_proto::{Edge, Layers};
 use serde_json::{Value, json};
 
 /// `/api/pool`. Workers go by their keys.
@@ -46,11 +47,20 @@ fn pipeline(pipeline: &PipelineView) -> Value {
     })
 }
 
+/// Both ends: the number of the layer that a cut is before; within a layer `"LAYER+EXPERT"`.
+pub(crate) fn ends(layers: Layers) -> Value {
+    let edge = |edge: Edge| match edge.expert {
+        0 => json!(edge.layer),
+        _ => json!(edge.to_string()),
+    };
+    json!([edge(layers.start), edge(layers.end)])
+}
+
 fn stage(stage: &StageView) -> Value {
     json!({
         "worker": stage.worker.to_string(),
         "device": stage.device,
-        "layers": [stage.layers.start, stage.layers.end],
+        "layers": ends(stage.layers),
         "passes": stage.passes,
         "rows": stage.rows,
         "queue_seconds": stage.queue_seconds,

@@ -9,6 +9,7 @@ use concord_proto::{F32Bits, Signed, SignedError};
 use serde_json::{Map, Value, json};
 
 use crate::hex;
+use crate::pool::ends;
 
 /// The name and version of the format.
 pub const FORMAT: &str = "concord.receipt.v1";
@@ -153,7 +154,7 @@ fn stage(claim: &Signed) -> Value {
         Ok(claim) => json!({
             "worker": worker,
             "device": claim.device,
-            "layers": [claim.layers.start, claim.layers.end],
+            "layers": ends(claim.layers),
             "positions": claim.positions,
             "input": claim.input.to_string(),
             "output": claim.output.to_string(),

@@ -1,5 +1,7 @@
 //! Token ids, positions and targets, where a device reads them.
 
+use std::borrow::Cow;
+
 use crate::gpu::{Cuda, Slice};
 use crate::{Buffer, KernelError};
 
@@ -25,6 +27,14 @@ impl Ids {
     /// Ids `[start, start + count)`.
     pub fn part(&self, start: usize, count: usize) -> Self {
         Self(self.0.part(start, count))
+    }
+
+    /// The ids, on the host.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where a GPU fails.
+    pub fn values(&self) -> Result<Cow<'_, [u32]>, KernelError> {
+        self.0.values()
     }
 
     /// The ids in the memory of `cuda`.

@@ -27,7 +27,7 @@
 //!     let options = StageOptions {
 //!         device,
 //!         config: config.clone(),
-//!         layers: 0..2,
+//!         layers: (0..2).into(),
 //!         precisions: Precisions {
 //!             weights: Precision::I16,
 //!             activations: Precision::I16,

@@ -33,7 +33,7 @@ fn stage(device: Device, config: &DecoderConfig, lora: bool) -> Stage {
     });
     let options = StageOptions {
         device,
-        layers: 0..2,
+        layers: (0..2).into(),
         config,
         precisions: Precisions {
             weights: Precision::I16,

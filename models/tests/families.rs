@@ -95,7 +95,7 @@ impl Reference {
         };
         let options = StageOptions {
             device: device.clone(),
-            layers: 0..config.layers as u32,
+            layers: (0..config.layers as u32).into(),
             config,
             precisions: Precisions {
                 weights: Precision::I16,

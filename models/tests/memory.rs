@@ -61,7 +61,7 @@ fn load(config: &DecoderConfig) -> Stage {
     let options = StageOptions {
         device: Device::cpu(1),
         config: config.clone().into(),
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,

@@ -43,7 +43,7 @@ fn options(folder: &ModelFolder, lora: Option<LoraSpec>, trains_all: bool) -> St
     let config = Arc::new(folder.config().clone());
     StageOptions {
         device: Device::cpu(2),
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         config,
         precisions: Precisions {
             weights: Precision::I16,

@@ -53,7 +53,7 @@ fn loaded(
 ) -> Stage {
     let options = StageOptions {
         device: device.clone(),
-        layers,
+        layers: layers.into(),
         config: Arc::new(config.clone()),
         precisions: Precisions {
             weights: Precision::I16,

@@ -33,6 +33,21 @@ pub struct ModelProfile {
     pub microbatch_tokens: u64,
     /// How much the backward pass costs, in percent of the forward pass.
     pub backward_percent: u32,
+    /// Cuts within a layer.
+    pub cuts: ExpertCuts,
+}
+
+/// What a planner needs to know to cut layers between their experts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ExpertCuts {
+    /// Experts of a layer; 0 where it cannot be cut.
+    pub experts: u32,
+    /// Bytes that one of them takes of what a layer takes in memory.
+    pub expert_bytes: u64,
+    /// Bytes that its values, moments and gradients take of those of a layer, where it is trained.
+    pub expert_state_bytes: u64,
+    /// Bytes that pass over such a cut, of a microbatch or, where a model is served, of a token.
+    pub boundary_bytes: u64,
 }
 
 /// Stages x replicas: fixed by the user, or left to the planner.

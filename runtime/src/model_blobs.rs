@@ -44,7 +44,7 @@ impl ModelBlobs {
         for ModelTensor { name, blob, .. } in &manifest.tensors {
             let place =
                 TensorPlace::of(name).map(|place| spec::place(place, config.tie_embeddings));
-            if place.is_some_and(|place| layers.holds(place, config.layers as u32))
+            if place.is_some_and(|place| layers.holds(place, name, config.layers as u32))
                 && let Some(shape) = shapes.remove(name)
             {
                 blobs.fetch(*blob).await?;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
-use concord_models::config::{DecoderConfig, Projection, TensorPlace};
+use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
 use concord_models::train::{AdamSettings, Curve, LearningRate};
 use concord_proto::serving::AdapterManifest;
-use concord_proto::{AdapterSpec, JobSpec, Layers, ModelPlace, ScheduleKind};
+use concord_proto::{AdapterSpec, Edge, JobSpec, Layers, ModelPlace, ScheduleKind};
 
 use crate::RuntimeError;
 
@@ -98,6 +98,18 @@ pub fn check_trainable(spec: &JobSpec, config: &DecoderConfig) -> Result<(), Run
     fits.then_some(()).ok_or_else(refuse)
 }
 
+/// Layers, as the decoder has them.
+pub fn span(layers: Layers) -> Span {
+    let cut = |edge: Edge| Cut {
+        layer: edge.layer,
+        expert: edge.expert,
+    };
+    Span {
+        start: cut(layers.start),
+        end: cut(layers.end),
+    }
+}
+
 /// The options of the stage of `layers`.
 ///
 /// # Errors
@@ -124,7 +136,7 @@ pub fn stage_options(
     Ok(StageOptions {
         device: device.clone(),
         config,
-        layers: layers.start..layers.end,
+        layers: span(layers),
         precisions: Precisions {
             weights: precision(spec.precision.weights)?,
             activations: precision(spec.precision.activations)?,

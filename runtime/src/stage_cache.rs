@@ -78,6 +78,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
+    use crate::spec;
     use concord_kernels::coded::Precision;
     use concord_kernels::{Device, Tensor};
     use concord_models::ModelError;
@@ -123,10 +124,7 @@ mod tests {
         let (stages, mut most) = (StageCache::new(limit), 0);
         for leaf in 0..leaves {
             let start = 2 * (leaf % 2);
-            let layers = Layers {
-                start,
-                end: start + 2,
-            };
+            let layers = Layers::new(start, start + 2);
             let key = (Digest::default(), layers);
             let bytes = bytes(&config, layers);
             let stage = stages.take(key).unwrap_or_else(|| {
@@ -135,7 +133,7 @@ mod tests {
                 let options = StageOptions {
                     device: Device::Reference,
                     config: config.clone().into(),
-                    layers: layers.start..layers.end,
+                    layers: spec::span(layers),
                     precisions: Precisions {
                         weights: bits,
                         activations: bits,
@@ -153,16 +151,13 @@ mod tests {
     }
 
     fn bytes(config: &DecoderConfig, layers: Layers) -> u64 {
-        WeightBytes::of(config).stage(config, layers.start..layers.end, 4)
+        WeightBytes::of(config).stage(config, spec::span(layers), 4)
     }
 
     #[test]
     fn twenty_leaves_read_the_model_once_where_memory_holds_it() {
         let config = config();
-        let half = |start| {
-            let end = start + 2;
-            bytes(&config, Layers { start, end })
-        };
+        let half = |start| bytes(&config, Layers::new(start, start + 2));
         let both = half(0) + half(2);
         let (reads, most) = audit(20, both);
         assert_eq!(reads.len(), config.tensors().len());
@@ -173,8 +168,8 @@ mod tests {
     #[test]
     fn the_bound_holds_and_nothing_is_kept_beyond_it() {
         let config = config();
-        let one = bytes(&config, Layers { start: 0, end: 2 });
-        let other = bytes(&config, Layers { start: 2, end: 4 });
+        let one = bytes(&config, Layers::new(0, 2));
+        let other = bytes(&config, Layers::new(2, 4));
         let limit = one.max(other);
         let (reads, most) = audit(6, limit);
         assert!(reads.values().all(|&count| count == 3), "{reads:?}");

@@ -1,5 +1,6 @@
 //! `concord generate`: continues a text.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -54,6 +55,10 @@ pub struct GenerateArgs {
     /// Go on after the token that ends a text.
     #[arg(long)]
     ignore_eos: bool,
+    /// Say at the end how many tokens each expert of each layer had: on standard error, or with
+    /// --json in the last object. For models with experts.
+    #[arg(long)]
+    expert_loads: bool,
 }
 
 /// A finished completion.
@@ -88,6 +93,9 @@ pub fn run(args: &GenerateArgs, output: &Output) -> anyhow::Result<()> {
     }
     let room = u32::try_from(positions - ids.len()).unwrap_or(u32::MAX);
     let limit = args.max_tokens.min(room);
+    if args.expert_loads && model.config().experts.is_none() {
+        bail!("--expert-loads: the model has no experts; leave it out");
+    }
     let stage = model.load(ids.len() + limit as usize)?;
     let stops = if args.ignore_eos {
         Vec::new()
@@ -108,11 +116,16 @@ pub fn run(args: &GenerateArgs, output: &Output) -> anyhow::Result<()> {
         "length" if limit < args.max_tokens => "positions",
         finish => finish,
     };
-    let object = json!({
+    let mut object = json!({
         "event": "completion", "text": completion.text, "tokens": completion.tokens,
         "prompt_tokens": ids.len(), "finish": finish, "seconds": seconds,
         "tokens_per_second": f64::from(completion.tokens) / seconds.max(1e-9),
     });
+    if args.expert_loads {
+        let loads = stage.expert_loads();
+        tell_loads(&loads, output);
+        object["expert_loads"] = json!(BTreeMap::from_iter(loads));
+    }
     output.result("", &object);
     if finish == "positions" && !output.is_json() {
         eprintln!(
@@ -121,6 +134,24 @@ pub fn run(args: &GenerateArgs, output: &Output) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// A line for each layer: of how many tokens each expert had its share, from the first to the last.
+fn tell_loads(loads: &[(u32, Vec<u64>)], output: &Output) {
+    if output.is_json() {
+        return;
+    }
+    for (layer, counts) in loads {
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let sum: u64 = counts.iter().sum();
+        let even = sum as f64 / counts.len().max(1) as f64;
+        let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
+        eprintln!(
+            "layer {layer}: tokens of each expert {}; the busiest has {:.2} times its share",
+            counts.join(" "),
+            most as f64 / even.max(1e-9)
+        );
+    }
 }
 
 impl GenerateArgs {

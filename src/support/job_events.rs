@@ -4,6 +4,7 @@ use concord_proto::client::JobEvent;
 use concord_proto::{Plan, Slot, WorkerId};
 use serde_json::{Value, json};
 
+use crate::support::layers::ends;
 use crate::support::output::counted;
 
 /// An event in a line for people; nothing for those that the bar shows.
@@ -65,7 +66,7 @@ fn slots_as_json(plan: &Plan, devices: &[String]) -> Vec<Value> {
         let (layers, run) = (plan.stages[slot.stage], &plan.replicas[slot.replica]);
         json!({
             "worker": worker.to_string(), "device": device,
-            "layers": [layers.start, layers.end], "microbatches": [run.start, run.end],
+            "layers": ends(layers), "microbatches": [run.start, run.end],
         })
     };
     plan.workers().zip(devices).map(slot).collect()

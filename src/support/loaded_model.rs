@@ -186,7 +186,7 @@ impl OpenedModel {
         let config = Arc::new(self.config().clone());
         let options = StageOptions {
             device: self.device.clone(),
-            layers: 0..config.layers as u32,
+            layers: (0..config.layers as u32).into(),
             config,
             precisions: Precisions {
                 weights: Precision::I16,

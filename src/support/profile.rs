@@ -8,7 +8,7 @@ use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
 use concord_models::memory::{ServingBytes, TrainingBytes, TrainingRun};
 use concord_models::weights::ModelFolder;
-use concord_proto::client::ModelProfile;
+use concord_proto::client::{ExpertCuts, ModelProfile};
 use concord_proto::serving::ServingProfile;
 
 /// The formats of a model's matrices, by name: in these they stay, where they are not trained, in
@@ -59,6 +59,12 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -
             Trainable::Full => 200,
             Trainable::Lora { .. } | Trainable::Nothing => 150,
         },
+        cuts: ExpertCuts {
+            experts: experts(config),
+            expert_bytes: bytes.expert.weights,
+            expert_state_bytes: bytes.expert.trained(),
+            boundary_bytes: bytes.cut,
+        },
     }
 }
 
@@ -74,7 +80,19 @@ pub fn serving(config: &DecoderConfig, kept: &KeptFormats) -> ServingProfile {
         shared_bytes: bytes.weights.shared,
         page_layer_bytes: bytes.page_layer,
         row_bytes: bytes.row,
+        cuts: ExpertCuts {
+            experts: experts(config),
+            expert_bytes: bytes.weights.expert,
+            expert_state_bytes: 0,
+            boundary_bytes: bytes.cut_row,
+        },
     }
+}
+
+/// Experts between which layers can be cut; 0 where they cannot.
+fn experts(config: &DecoderConfig) -> u32 {
+    let count = config.experts_to_cut().unwrap_or(0);
+    u32::try_from(count).unwrap_or(0)
 }
 
 /// Multiply-adds of a token in the matrices of a layer. Where layers differ, the planner counts

@@ -7,6 +7,7 @@ mod pool;
 mod answers;
 mod clients;
 mod ends;
+mod expert_cuts;
 mod failover;
 mod local;
 mod page;

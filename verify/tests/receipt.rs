@@ -62,10 +62,7 @@ fn claims() -> [StageClaim; 3] {
         deployment: deployment().id(),
         spec: spec().digest(),
         arithmetic: ARITHMETIC_VERSION,
-        layers: Layers {
-            start: 2 * u32::from(index),
-            end: 2 * u32::from(index) + 2,
-        },
+        layers: Layers::new(2 * u32::from(index), 2 * u32::from(index) + 2),
         positions: 4,
         input: match index {
             0 => tokens_digest(&[1, 2, 3, 4]),
@@ -178,8 +175,8 @@ fn a_receipt_has_no_claim_that_a_coordinator_would_not_take() {
     );
     assert_altered(&claimed(1, |c| c.arithmetic += 1), "another arithmetic");
     assert_altered(&claimed(1, |c| c.positions = 3), "positions");
-    assert_altered(&claimed(1, |c| c.layers.end = 9), "lacks");
-    assert_altered(&claimed(1, |c| c.layers.start = 1), "do not follow");
+    assert_altered(&claimed(1, |c| c.layers.end = 9.into()), "lacks");
+    assert_altered(&claimed(1, |c| c.layers.start = 1.into()), "do not follow");
     assert_altered(&claimed(0, |c| c.input = Digest([8; 32])), "as its input");
     assert_altered(&claimed(2, |c| c.drawn = None), "what it drew");
     assert_altered(
@@ -223,7 +220,7 @@ fn layers_that_nobody_claims_are_named() {
     let cuts: Vec<(u32, bool)> = checked
         .cuts()
         .iter()
-        .map(|(layers, claim)| (layers.end, claim.is_some()))
+        .map(|(layers, claim)| (layers.end.layer, claim.is_some()))
         .collect();
     assert_eq!(cuts, [(2, true), (4, false), (6, true)]);
     assert!(checked.missing().unwrap().contains("2..4"));

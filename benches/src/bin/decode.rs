@@ -130,7 +130,7 @@ fn load(
 ) -> anyhow::Result<Stage> {
     let options = StageOptions {
         device: Device::cpu(threads),
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         positions: config.max_positions,
         config: Arc::new(config.clone()),
         precisions: Precisions {

@@ -1,5 +1,7 @@
 //! The planner: which worker holds which layers and computes which microbatches.
 //!
+//! Layers stay whole where that fits; where it does not, they are cut between their experts.
+//!
 //! It minimises the predicted time of a step over stages x replicas, the assignment of devices to
 //! slots, the cut of the layers and the shares of the microbatches, subject to memory. Up to
 //! [`EXACT_DEVICES`] devices (and [`EXACT_LAYERS`] layers, where there are several replicas) the
@@ -10,6 +12,7 @@
 mod brute_force;
 mod cost;
 mod error;
+mod grain;
 mod local;
 mod memory;
 mod pipeline;
@@ -19,10 +22,11 @@ pub mod serving;
 mod tests;
 
 use concord_proto::client::{ModelProfile, PlanChoice};
-use concord_proto::{JobId, Layers, Plan, Replica, WorkerId};
+use concord_proto::{JobId, Plan, Replica, WorkerId};
 
 use cost::{Candidate, Problem};
 pub use error::PlanError;
+use grain::Grain;
 pub use serving::{ServingPipeline, ServingPlan, plan_serving};
 
 /// Pools of at most this many devices are planned exactly: with 8 slots there are at most 8! ways
@@ -82,7 +86,7 @@ pub struct TrainingPlan {
 ///
 /// ```
 /// use concord_coordinator::planner::{PlanRequest, PlannerDevice, plan};
-/// use concord_proto::client::{ModelProfile, PlanChoice};
+/// use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice};
 /// use concord_proto::{Digest, JobId, PublicKey};
 ///
 /// let profile = ModelProfile {
@@ -98,6 +102,7 @@ pub struct TrainingPlan {
 ///     boundary_bytes: 100,
 ///     microbatch_tokens: 64,
 ///     backward_percent: 200,
+///     cuts: ExpertCuts::default(),
 /// };
 /// // Neither has room for four layers.
 /// let devices = [1, 2].map(|number| PlannerDevice {
@@ -123,7 +128,17 @@ pub struct TrainingPlan {
 /// [`PlanError`], saying what would help: no devices, too few for a fixed plan, a choice that
 /// contradicts the job, or too little memory.
 pub fn plan(request: &PlanRequest) -> Result<TrainingPlan, PlanError> {
-    let problem = Problem::new(request)?;
+    let whole = Grain::whole(request.layers, &request.profile.cuts);
+    grain::first_that_fits(whole, |grain| plan_in(request, grain))
+}
+
+fn plan_in(request: &PlanRequest, grain: Grain) -> Result<TrainingPlan, PlanError> {
+    let in_units = PlanRequest {
+        layers: grain.units(),
+        profile: &grain.profile(request.profile),
+        ..*request
+    };
+    let problem = Problem::new(&in_units)?;
     let Some(mut best) = local::search(&problem) else {
         return Err(memory::remedy(&problem));
     };
@@ -136,11 +151,16 @@ pub fn plan(request: &PlanRequest) -> Result<TrainingPlan, PlanError> {
             }
         }
     }
-    Ok(planned(request, &problem, &best))
+    Ok(planned(request, grain, &problem, &best))
 }
 
-fn planned(request: &PlanRequest, problem: &Problem, best: &Candidate) -> TrainingPlan {
-    let stages = runs(&best.lengths).map(|(start, end)| Layers { start, end });
+fn planned(
+    request: &PlanRequest,
+    grain: Grain,
+    problem: &Problem,
+    best: &Candidate,
+) -> TrainingPlan {
+    let stages = runs(&best.lengths).map(|units| grain.stage(units));
     let pipelines = best.slots.iter().zip(runs(&best.shares));
     let replicas = pipelines.map(|(slots, (start, end))| Replica {
         workers: slots.iter().map(|&slot| problem.devices[slot].id).collect(),

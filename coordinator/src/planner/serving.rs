@@ -14,6 +14,7 @@ mod tests;
 use concord_proto::Layers;
 use concord_proto::serving::ServingProfile;
 
+use super::grain::{self, Grain};
 use super::{PlanError, PlannerDevice};
 use cost::Costs;
 use cut::StageCut;
@@ -76,37 +77,48 @@ pub fn plan_serving(
     pipelines: u32,
     pages: u32,
 ) -> Result<ServingPlan, PlanError> {
-    let costs = Costs::new(devices, profile, layers);
-    check(devices, layers, stages, pipelines)?;
-    let (usable, rejected) = usable(&costs);
+    let whole = Grain::whole(layers, &profile.cuts);
+    grain::first_that_fits(whole, |grain| {
+        check(devices, grain.units(), stages, pipelines)?;
+        let costs = Costs::new(devices, profile, grain);
+        plan_in(&costs, stages, pipelines, pages)
+    })
+}
+
+fn plan_in(
+    costs: &Costs,
+    stages: u32,
+    pipelines: u32,
+    pages: u32,
+) -> Result<ServingPlan, PlanError> {
+    let (usable, rejected) = usable(costs);
     let counts = match stages {
-        0 => 1..=usable.len().min(layers as usize),
+        0 => 1..=usable.len().min(costs.layers as usize),
         fixed => fixed as usize..=fixed as usize,
     };
     let mut found = counts
-        .map(|stages| search::pipelines(&costs, &usable, stages, pipelines as usize, pages))
+        .map(|stages| search::pipelines(costs, &usable, stages, pipelines as usize, pages))
         .find(|cuts| !cuts.is_empty())
-        .ok_or_else(|| remedy(&costs, stages, pipelines))?;
+        .ok_or_else(|| remedy(costs, stages, pipelines))?;
     if pipelines == 0 {
         let fastest = costs.tokens_per_second_one(&found[0]);
         let is_fast =
             |cut: &StageCut| costs.tokens_per_second_one(cut) >= fastest * SLOWEST_PIPELINE;
         found.retain(is_fast);
     }
-    Ok(planned(&costs, &found, &usable, rejected, pages))
+    Ok(planned(costs, &found, &usable, rejected, pages))
 }
 
 /// Bytes that `layers` of a model of `count` layers take, with `pages` pages and the workspace of a
 /// large pass.
 pub fn stage_bytes(profile: &ServingProfile, layers: Layers, count: u32, pages: u32) -> u64 {
-    let costs = Costs::new(&[], profile, count);
-    let length = layers.end.saturating_sub(layers.start);
-    costs.bytes(length, layers.start == 0, layers.end == count, pages)
+    let grain = Grain::whole(count, &profile.cuts);
+    Costs::new(&[], profile, grain).stage_bytes(layers, pages)
 }
 
 /// Bytes of the workspace of a large pass, beside weights and pages.
 pub fn workspace_bytes(profile: &ServingProfile) -> u64 {
-    Costs::new(&[], profile, 1).work_bytes()
+    Costs::new(&[], profile, Grain::whole(1, &profile.cuts)).work_bytes()
 }
 
 fn check(
@@ -165,7 +177,7 @@ fn planned(
     let mut spare = usable.to_vec();
     spare.retain(|device| !is_placed(device));
     let pipeline = |cut: &StageCut| ServingPipeline {
-        stages: cut.stages(),
+        stages: costs.stages(cut),
         devices: cut.devices.clone(),
         pages: costs.pages(cut, pages, spare.is_empty()),
         standby: Vec::new(),
@@ -187,7 +199,7 @@ fn planned(
 /// The error if nothing fits: how much more memory, or how many more workers, would do.
 fn remedy(costs: &Costs, stages: u32, pipelines: u32) -> PlanError {
     let fits = |devices: &[PlannerDevice]| {
-        let costs = Costs::new(devices, costs.profile, costs.layers);
+        let costs = costs.on(devices);
         search::fits(&costs, stages as usize, pipelines.max(1) as usize)
     };
     let with_bytes = |more: u64| {

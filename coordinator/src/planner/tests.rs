@@ -1,6 +1,6 @@
 //! The planner against brute force, and the properties that every plan has.
 
-use concord_proto::client::{ModelProfile, PlanChoice};
+use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice};
 use concord_proto::{Digest, JobId, PublicKey};
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ fn profile() -> ModelProfile {
         boundary_bytes: 64_000,
         microbatch_tokens: 256,
         backward_percent: 200,
+        cuts: ExpertCuts::default(),
     }
 }
 
@@ -61,6 +62,12 @@ impl Case {
     }
 
     fn plan(&self, devices: &[PlannerDevice]) -> Result<TrainingPlan, PlanError> {
+        let planned = self.plan_of(devices)?;
+        self.check_memory(&planned, devices);
+        Ok(planned)
+    }
+
+    fn plan_of(&self, devices: &[PlannerDevice]) -> Result<TrainingPlan, PlanError> {
         let planned = plan(&PlanRequest {
             job: JobId(Digest([7; 32])),
             epoch: 3,
@@ -75,7 +82,6 @@ impl Case {
             .validate(self.layers, self.microbatches)
             .unwrap();
         assert!(planned.depth as usize > planned.plan.stages.len());
-        self.check_memory(&planned, devices);
         Ok(planned)
     }
 
@@ -83,7 +89,8 @@ impl Case {
         let in_flight = u64::from(planned.depth.min(self.microbatches));
         for (slot, worker) in planned.plan.workers() {
             let stage = planned.plan.stages[slot.stage];
-            let lengths = (stage.end - stage.start, stage.start, stage.end);
+            let (start, end) = (stage.start.layer, stage.end.layer);
+            let lengths = (end - start, start, end);
             let need = stage_bytes(
                 &self.profile,
                 lengths,
@@ -392,5 +399,51 @@ fn the_remedy_for_too_little_memory_is_exact() {
             more_workers: None,
             ..
         }
+    ));
+}
+
+/// Eight experts of 100 bytes a layer, of which training one takes 40 more: where two workers have
+/// no room for a whole layer each, each gets halves.
+#[test]
+fn layers_that_do_not_fit_are_cut_between_their_experts() {
+    let mut case = Case::new(2, 4);
+    case.profile.head_macs = 0;
+    case.profile.cuts = ExpertCuts {
+        experts: 8,
+        expert_bytes: 100,
+        expert_state_bytes: 40,
+        boundary_bytes: 192_000,
+    };
+    let stages = |case: &Case, count: usize, memory: u64| {
+        let planned = case.plan_of(&pool(&vec![(1_000_000_000, memory); count]));
+        let stages = planned.map(|planned| planned.plan.stages);
+        stages.map(|stages| stages.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let whole = stages(&case, 4, 1 << 30).unwrap();
+    assert!(whole.iter().all(|stage| !stage.contains('+')), "{whole:?}");
+    let in_halves = ["0..0+4", "0+4..1", "1..1+4", "1+4..2"];
+    assert_eq!(stages(&case, 4, 2_800).unwrap(), in_halves);
+    assert!(matches!(
+        stages(&case, 4, 1_000),
+        Err(PlanError::Memory { .. })
+    ));
+    case.choice = PlanChoice::Fixed {
+        stages: 3,
+        replicas: 1,
+        shares: Vec::new(),
+    };
+    let fixed = stages(&case, 3, 1 << 30).unwrap();
+    assert!(
+        fixed.len() == 3 && fixed.iter().any(|stage| stage.contains('+')),
+        "{fixed:?}"
+    );
+    case.profile.cuts = ExpertCuts::default();
+    let refused = stages(&case, 3, 1 << 30);
+    assert!(matches!(
+        refused,
+        Err(PlanError::TooManyStages {
+            stages: 3,
+            layers: 2
+        })
     ));
 }

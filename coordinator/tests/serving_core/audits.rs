@@ -36,7 +36,7 @@ fn a_judge_that_is_alone_with_its_word_is_convicted_itself() {
         &mut world,
         &AnswerVerdict::WrongStage {
             worker: signers[0],
-            layers: Layers { start: 0, end: 6 },
+            layers: Layers::new(0, 6),
             expected: Digest([1; 32]),
             claimed: Digest([2; 32]),
         },

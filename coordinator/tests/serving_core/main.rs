@@ -89,7 +89,7 @@ fn without_a_spare_the_rest_is_cut_anew_and_without_anyone_it_is_down() {
     world.leave(world.holder(0, 1));
     let seen = &world.pipelines[&0];
     assert_eq!(seen.holders.len(), 1, "one stage on who is left");
-    assert_eq!(seen.holders[0].layers, Layers { start: 0, end: 12 });
+    assert_eq!(seen.holders[0].layers, Layers::new(0, 12));
     world.load();
     world.leave(world.holder(0, 0));
     assert!(world.pipelines[&0].holders.is_empty());

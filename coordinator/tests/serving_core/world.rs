@@ -6,7 +6,7 @@ use concord_coordinator::core::{
     CallId, Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect,
     ServingEvent, SessionId, StageHolder, Time,
 };
-use concord_proto::client::{ClientResponse, MemberStatus, PoolStatus};
+use concord_proto::client::{ClientResponse, ExpertCuts, MemberStatus, PoolStatus};
 use concord_proto::serving::{Deployment, ServedModel, ServingProfile, StageAssignment};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{
@@ -38,6 +38,7 @@ pub fn model(stages: u32, pipelines: u32, min_workers: u32) -> ServedModel {
             shared_bytes: 0,
             page_layer_bytes: 1_000,
             row_bytes: 1,
+            cuts: ExpertCuts::default(),
         },
         stages,
         pipelines,

@@ -55,7 +55,7 @@ fn edges(spec: &JobSpec, layers: Layers, states: &States, inputs: Inputs) -> Vec
         mix("embed", &[&[inputs.tokens], &values[..]].concat())
     };
     let mut edges = vec![inputs.activation.unwrap_or_else(embed)];
-    for layer in layers.start..layers.end {
+    for layer in layers.touched() {
         let values = digests(&at(spec, states, |place| place == ModelPlace::Layer(layer)));
         let below = edges[edges.len() - 1];
         edges.push(mix("forward", &[&[below], &values[..]].concat()));
@@ -105,7 +105,7 @@ pub fn backward(
             add(GradientPart::TiedHead, index, mix("head", &[top, loss]));
         }
     }
-    for (layer, below) in (layers.start..layers.end).zip(&edges).rev() {
+    for (layer, below) in layers.touched().zip(&edges).rev() {
         let tensors = at(spec, states, |place| place == ModelPlace::Layer(layer));
         for (index, _) in &tensors {
             let name = mix(&spec.trainable[*index as usize].name, &[]);

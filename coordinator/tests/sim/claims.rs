@@ -213,7 +213,7 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
     let tokens = openings.tokens.get(&m).copied().unwrap_or_default();
     let inputs = Inputs {
         tokens,
-        activation: input(PortKind::Activation(layers.start)).filter(|_| layers.start > 0),
+        activation: input(PortKind::Activation(layers.start)).filter(|_| layers.start != 0),
     };
     let port = |kind, digest| Port { kind, digest };
     match leaf.phase {
@@ -232,7 +232,7 @@ pub fn rerun(leaf: &Leaf, openings: &Openings) -> Vec<Port> {
                 let sum = found.remove(&part).unwrap_or_default();
                 ports.push(port(PortKind::Partial { node, part }, fake::root(&sum)));
             }
-            if layers.start > 0 {
+            if layers.start != 0 {
                 ports.push(port(PortKind::Gradient(layers.start), below));
             }
             ports

@@ -1,7 +1,7 @@
 //! A small job to simulate: every kind of place, data in an order from a seed.
 
 use concord_coordinator::core::NewJob;
-use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
+use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{
     ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,
@@ -100,6 +100,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         boundary_bytes: 1_000,
         microbatch_tokens: 6,
         backward_percent: 200,
+        cuts: ExpertCuts::default(),
     };
     let (stages, replicas) = plan;
     let options = RunOptions {

@@ -17,7 +17,7 @@ pub fn refusal(
     let plan = &assignment.plan;
     let (room, slot) = (*rooms.get(worker)?, plan.slot(worker)?);
     let layers = plan.stages[slot.stage];
-    let held = layers.end - layers.start;
+    let held = layers.touched().len() as u32;
     (held > room).then(|| ToCoordinator::OutOfMemory {
         job: plan.job,
         epoch: plan.epoch,

@@ -12,10 +12,7 @@ fn view() -> PoolView {
     let stage = |start: u32| StageView {
         worker,
         device: "cpu".to_string(),
-        layers: Layers {
-            start,
-            end: start + 1,
-        },
+        layers: Layers::new(start, start + 1),
         passes: 10,
         rows: 20,
         queue_seconds: 0.5,

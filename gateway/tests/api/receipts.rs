@@ -34,7 +34,7 @@ fn receipt(id: &str) -> Signed {
         deployment: deployment().id(),
         spec: spec.digest(),
         arithmetic: 1,
-        layers: Layers { start: 0, end: 2 },
+        layers: Layers::new(0, 2),
         positions: 4,
         input: tokens_digest(&[1, 2, 3, 5]),
         output: Digest::of(Domain::Row, b"rows"),

@@ -15,11 +15,12 @@ mod projection;
 mod rewrite;
 mod rope;
 mod rules;
+mod span;
 mod tensors;
 mod training;
 mod windows;
 
-use concord_kernels::ops::Activation;
+use concord_kernels::ops::{Activation, AttentionShape};
 use serde::{Deserialize, Serialize};
 
 pub use experts::{
@@ -32,6 +33,8 @@ pub use norms::{NormKind, QkNorm};
 pub use projection::{FusedQkv, Projection};
 pub(crate) use rewrite::{with_value, without_key};
 pub use rope::{Rope, RopeScaling};
+pub(crate) use span::expert_of;
+pub use span::{Cut, Span};
 pub(crate) use tensors::SINKS;
 pub use tensors::{TensorPlace, TensorSpec};
 
@@ -146,6 +149,20 @@ impl DecoderConfig {
     /// Width of all query heads together: `heads * head_dim`.
     pub fn q_dim(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    /// The sizes of the attention of a layer.
+    pub(crate) fn attention_shape(&self, layer: usize) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            window: self.sliding_window[layer],
+            soft_cap: self.attention_soft_cap,
+            scale: self
+                .attention_scale
+                .unwrap_or_else(|| usual_attention_scale(self.head_dim)),
+        }
     }
 
     /// The rotary embedding of a layer: 0 is [`DecoderConfig::rope`], 1

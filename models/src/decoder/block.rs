@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use concord_kernels::{Device, KernelError, Tensor};
 
 use super::attention::{Attention, AttentionLayerTape};
+use super::cut_rows::{CutGradients, CutRows, CutShape};
 use super::feed_forward::{FeedForward, FeedForwardTape};
 use super::linear::{Backward, Linear};
 use super::norm::{Norm, NormTape};
@@ -25,6 +26,9 @@ pub(super) struct Block {
     pub(super) parallel: bool,
     /// Multiplies what is added.
     pub(super) residual: Option<f32>,
+    /// Where later stages have the last experts of the layer. It then has the norms and the order
+    /// that `DecoderConfig::experts_to_cut` asks for.
+    pub(super) cut: Option<CutShape>,
 }
 
 /// What the backward pass of a layer needs.
@@ -56,7 +60,7 @@ struct OutTape {
 }
 
 impl Block {
-    /// x `[m, d]` to `[m, d]`.
+    /// x `[m, d]` to `[m, d]`; or to what goes over a cut within the layer.
     pub(super) fn forward(
         &self,
         pass: &mut dyn LayerPass,
@@ -94,9 +98,19 @@ impl Block {
         pass.context().device.add_assign(&mut middle, &x)?;
         let (normed, feed_in) = before(&self.feed_in, pass.context().device, &middle)?;
         let (y, feed) = self.feed.forward(pass, &normed)?;
-        drop(normed);
-        let (mut y, feed_out) = self.after(&self.feed_out, pass, y)?;
-        pass.context().device.add_assign(&mut y, &middle)?;
+        let (y, feed_out) = match (self.cut, &feed) {
+            (Some(_), FeedForwardTape::Experts(tape)) => {
+                let parts = [&middle, &*normed, &y];
+                let device = pass.context().device;
+                (CutRows::joined(device, parts, tape.routes())?, None)
+            }
+            _ => {
+                drop(normed);
+                let (mut y, feed_out) = self.after(&self.feed_out, pass, y)?;
+                pass.context().device.add_assign(&mut y, &middle)?;
+                (y, feed_out)
+            }
+        };
         let tape = BlockTape {
             x,
             attention_in,
@@ -140,8 +154,14 @@ impl Block {
         dy: &Tensor,
         wants_dx: bool,
     ) -> Result<Option<Tensor>, KernelError> {
+        let over_cut = match &self.cut {
+            Some(shape) => Some(CutGradients::split(run.device, dy, shape)?),
+            None => None,
+        };
+        let dy = over_cut.as_ref().map_or(dy, |over_cut| &over_cut.dy);
+        let others = over_cut.as_ref().map(|over_cut| &over_cut.bank);
         let d_feed = self.after_backward(run, &self.feed_out, &tape.feed_out, dy)?;
-        let mut d_feed = self.feed.backward(run, &tape.feed, &d_feed)?;
+        let mut d_feed = self.feed.backward(run, &tape.feed, &d_feed, others)?;
         if let (Some(norm), Some(norm_tape)) = (&self.feed_in, &tape.feed_in) {
             let entered = tape.middle.as_ref().unwrap_or(&tape.x);
             d_feed = norm.backward(run, &d_feed, entered, norm_tape)?;

@@ -2,24 +2,25 @@
 //! is a function of the token alone: no expert has a capacity, and nothing depends on who shares
 //! the batch.
 
+mod bank;
 mod fused;
 mod load_counts;
 mod shared;
 
 use concord_kernels::coded::Coded;
-use concord_kernels::ops::{ExpertRows, Routes, Routing};
+use concord_kernels::ops::{Routes, Routing};
 use concord_kernels::{KernelError, Tensor};
 
+pub(super) use bank::{BankGradients, BankTape, ExpertBank};
 pub(super) use fused::FusedExperts;
 pub(super) use load_counts::LoadCounts;
 pub(super) use shared::SharedExpert;
 
-use super::dense::{Dense, DenseTape};
 use super::linear::{Backward, Linear, LinearTape};
 use super::pass::LayerPass;
 use shared::SharedTape;
 
-/// The router and the experts of a layer.
+/// The router of a layer and its experts; or the first of them, where the layer is cut.
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     /// `[experts, d]`.
@@ -27,12 +28,9 @@ pub(super) struct Experts {
     /// Added to the router's scores for the choice alone, `[experts]`.
     pub(super) correction: Option<Tensor>,
     pub(super) routing: Routing,
-    pub(super) experts: Vec<Dense>,
-    /// Where all experts of the layer are one tensor in the weights.
-    pub(super) fused: Option<FusedExperts>,
+    pub(super) bank: ExpertBank,
     /// The expert that every token goes through.
     pub(super) shared: Option<SharedExpert>,
-    pub(super) loads: LoadCounts,
 }
 
 /// What the backward pass needs.
@@ -41,17 +39,19 @@ pub(super) struct ExpertsTape {
     input: Coded,
     logits: Tensor,
     router: LinearTape,
-    routes: Routes,
-    rows: ExpertRows,
-    /// What came of each row `[m * chosen, d]`.
-    results: Tensor,
-    /// Of the experts that have rows.
-    experts: Vec<Option<DenseTape>>,
+    bank: BankTape,
     shared: Option<SharedTape>,
 }
 
+impl ExpertsTape {
+    /// What the router chose.
+    pub(super) fn routes(&self) -> &Routes {
+        &self.bank.routes
+    }
+}
+
 impl Experts {
-    /// x `[m, d]` to `[m, d]`.
+    /// x `[m, d]` to `[m, d]`; without what the experts of later stages add.
     pub(super) fn forward(
         &self,
         pass: &dyn LayerPass,
@@ -62,11 +62,6 @@ impl Experts {
         let input = device.code(x, self.router.weight.cols, context.precision)?;
         let (logits, router) = pass.linear(&self.router, &input)?;
         let routes = device.route(&logits, self.correction.as_ref(), &self.routing)?;
-        let rows = device.expert_rows(&routes, self.experts.len())?;
-        if !context.is_again {
-            self.loads.add(&rows);
-        }
-        let (results, experts) = self.results(pass, &input, &rows)?;
         let (mut y, shared) = match &self.shared {
             Some(shared) => {
                 let (y, tape) = shared.forward(pass, &input)?;
@@ -74,63 +69,34 @@ impl Experts {
             }
             None => (device.zeros(x.shape())?, None),
         };
-        device.combine(&mut y, &results, &rows.slots, Some(&routes.weights))?;
+        let bank = self.bank.forward(pass, &input, routes, &mut y)?;
         let tape = ExpertsTape {
             input,
             logits,
             router,
-            routes,
-            rows,
-            results,
-            experts,
+            bank,
             shared,
         };
         Ok((y, tape))
     }
 
-    /// What each expert makes of its rows `[m * chosen, d]`.
-    fn results(
-        &self,
-        pass: &dyn LayerPass,
-        input: &Coded,
-        rows: &ExpertRows,
-    ) -> Result<(Tensor, Vec<Option<DenseTape>>), KernelError> {
-        let device = pass.context().device;
-        let gathered = device.gather(input, &rows.tokens)?;
-        let mut results = device.zeros(&[gathered.rows, input.cols])?;
-        let mut tapes = Vec::with_capacity(self.experts.len());
-        for (index, expert) in self.experts.iter().enumerate() {
-            let own = rows.of(index);
-            if own.is_empty() {
-                tapes.push(None);
-                continue;
-            }
-            // The rows of a run of tokens, among those of the expert.
-            let place = |first: usize, count: usize| {
-                let rows = rows.within(index, first, count);
-                rows.start - own.start..rows.end - own.start
-            };
-            let multiply = |linear: &Linear, x: &Coded| pass.linear_of_rows(linear, x, &place);
-            let part = gathered.part(own.start, own.len());
-            let (y, tape) = expert.forward_coded(pass.context(), part, &multiply)?;
-            device.put_rows(&mut results, own.start, &y)?;
-            tapes.push(Some(tape));
-        }
-        Ok((results, tapes))
-    }
-
     /// Gradients of what is trained, and dx `[m, d]`: by the router, then by the shared expert,
-    /// then by the chosen experts in rising order.
+    /// then by the chosen experts in rising order. `others` is what the experts of later stages
+    /// gave back.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
         tape: &ExpertsTape,
         dy: &Tensor,
+        others: Option<&BankGradients>,
     ) -> Result<Tensor, KernelError> {
-        let (device, routes, rows) = (run.device, &tape.routes, &tape.rows);
-        let (d_results, d_weights) =
-            device.combine_backward(dy, &tape.results, &rows.slots, &routes.weights)?;
-        let d_logits = device.route_backward(&tape.logits, routes, &d_weights, &self.routing)?;
+        let mut of_bank = self.bank.backward(run, &tape.bank, dy)?;
+        if let Some(others) = others {
+            of_bank.add(run, others)?;
+        }
+        let device = run.device;
+        let (logits, routes) = (&tape.logits, &tape.bank.routes);
+        let d_logits = device.route_backward(logits, routes, &of_bank.weights, &self.routing)?;
         let mut dx = self
             .router
             .backward(run, &d_logits, &tape.input, &tape.router)?;
@@ -138,49 +104,8 @@ impl Experts {
             let from_shared = shared.backward(run, tape_of_shared, &tape.input, dy)?;
             device.add_assign(&mut dx, &from_shared)?;
         }
-        let d_rows = match &self.fused {
-            Some(fused) => fused.backward(run, &self.experts, |run| {
-                self.rows_backward(run, tape, &d_results)
-            })?,
-            None => self.rows_backward(run, tape, &d_results)?,
-        };
-        device.combine(&mut dx, &d_rows, &rows.slots, None)?;
+        tape.bank.combine(run, &mut dx, &of_bank.rows)?;
         Ok(dx)
-    }
-
-    /// Gradients of the experts, each over its own tokens, and those of their rows.
-    fn rows_backward(
-        &self,
-        run: &mut Backward<'_>,
-        tape: &ExpertsTape,
-        d_results: &Tensor,
-    ) -> Result<Tensor, KernelError> {
-        let (device, rows) = (run.device, &tape.rows);
-        let mut d_rows = device.zeros(d_results.shape())?;
-        let (sequences, len) = (run.atoms.sequences(), run.atoms.sequence_len());
-        for (index, (expert, tape)) in self.experts.iter().zip(&tape.experts).enumerate() {
-            let Some(tape) = tape else {
-                expert.no_gradients(run)?;
-                continue;
-            };
-            let own = rows.of(index);
-            let of_sequence = |sequence: usize| {
-                let rows = rows.within(index, sequence * len, len);
-                rows.start - own.start..rows.end - own.start
-            };
-            let runs: Vec<_> = (0..sequences).map(of_sequence).collect();
-            let mut run = Backward {
-                device,
-                atoms: run.atoms,
-                rows: Some(&runs),
-                precision: run.precision,
-                gradients: &mut *run.gradients,
-            };
-            let dy = d_results.rows(own.start, own.len());
-            let dx = expert.backward(&mut run, tape, &dy)?;
-            device.put_rows(&mut d_rows, own.start, &dx)?;
-        }
-        Ok(d_rows)
     }
 
     /// Its matrices. Those of fused experts are part of a tensor of another name.
@@ -189,7 +114,7 @@ impl Experts {
         if let Some(shared) = &mut self.shared {
             linears.extend(shared.linears_mut());
         }
-        linears.extend(self.experts.iter_mut().flat_map(Dense::linears_mut));
+        linears.extend(self.bank.linears_mut());
         linears
     }
 }

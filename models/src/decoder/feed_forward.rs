@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use concord_kernels::{KernelError, Tensor};
 
 use super::dense::{Dense, DenseTape};
-use super::experts::{Experts, ExpertsTape};
+use super::experts::{BankGradients, Experts, ExpertsTape};
 use super::linear::{Backward, Linear};
 use super::pass::LayerPass;
 
@@ -49,17 +49,18 @@ impl FeedForward {
         }
     }
 
-    /// Gradients of what is trained, and dx `[m, d]`.
+    /// Gradients of what is trained, and dx `[m, d]`; `others` as in [`Experts::backward`].
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
         tape: &FeedForwardTape,
         dy: &Tensor,
+        others: Option<&BankGradients>,
     ) -> Result<Tensor, KernelError> {
         match (self, tape) {
             (Self::Dense(dense), FeedForwardTape::Dense(tape)) => dense.backward(run, tape, dy),
             (Self::Experts(experts), FeedForwardTape::Experts(tape)) => {
-                experts.backward(run, tape, dy)
+                experts.backward(run, tape, dy, others)
             }
             _ => unreachable!("a tape is of the part that made it"),
         }
@@ -80,10 +81,10 @@ impl FeedForward {
         value: &'a Tensor,
     ) -> Result<NamedParts<'a>, KernelError> {
         if let Self::Experts(experts) = self
-            && let Some(fused) = experts.fused.as_ref().filter(|fused| fused.has(name))
+            && let Some(fused) = experts.bank.fused.as_ref().filter(|fused| fused.has(name))
         {
             let parts = fused
-                .all_parts(name, experts.experts.len(), value)?
+                .all_parts(name, experts.bank.count, value)?
                 .into_iter();
             let owned = parts.map(|(name, part)| (Cow::Owned(name), Cow::Owned(part)));
             return Ok(owned.collect());

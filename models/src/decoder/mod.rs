@@ -7,12 +7,14 @@
 mod attention;
 mod block;
 mod cache;
+mod cut_rows;
 mod dense;
 mod embedding;
 mod experts;
 mod feed_forward;
 mod gradients;
 mod head;
+mod layer_rest;
 mod linear;
 mod norm;
 mod pass;

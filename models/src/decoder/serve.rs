@@ -31,14 +31,15 @@ pub struct StageRun<'a> {
 pub enum PassInput<'a> {
     /// Token ids `[m]`: the first stage.
     Tokens(&'a [u32]),
-    /// Hidden states `[m, d]`: others.
+    /// Hidden states `[m, d]`: others; or what comes over a cut within a layer
+    /// ([`DecoderConfig::cut_widths`](crate::config::DecoderConfig::cut_widths)).
     Hidden(Tensor),
 }
 
 /// What a pass gives.
 #[derive(Debug)]
 pub struct PassOutput {
-    /// Hidden states `[m, d]`, without -0.
+    /// Hidden states `[m, d]`, or what goes over a cut within a layer, without -0.
     pub hidden: Tensor,
     /// Runs, by rising index, that had a NaN or an infinity: their rows are zeros and mean nothing.
     /// The other runs are what they would be alone.
@@ -46,20 +47,20 @@ pub struct PassOutput {
 }
 
 impl Stage {
-    /// Pages for the keys and values of the stage's layers.
+    /// Pages for the keys and values of the layers whose attention the stage has: none of a stage
+    /// that has experts alone.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU is out of memory.
-    ///
-    /// # Panics
-    /// On a stage without layers.
     pub fn kv_pages(&self, pages: u32) -> Result<KvPages, KernelError> {
         let (options, blocks) = (&self.options, &self.blocks);
         let precision = options.precisions.activations;
-        let shape = &blocks[0].attention.shape;
-        options
-            .device
-            .kv_pages(blocks.len(), shape, precision, pages)
+        let shape = match blocks.first() {
+            Some(block) => block.attention.shape,
+            None => options.config.attention_shape(0),
+        };
+        let device = &options.device;
+        device.kv_pages(blocks.len(), &shape, precision, pages)
     }
 
     /// Bytes that one page takes in the stage's layers.
@@ -113,6 +114,9 @@ impl Stage {
             runs: &paged,
             adapted: &adapted(runs),
         };
+        if let Some(rest) = &self.rest {
+            x = rest.forward(&pass, &x)?.0;
+        }
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.layer = layer;
             x = block.forward(&mut pass, x)?.0;
@@ -166,7 +170,7 @@ impl Stage {
                 refuse("token ids for a stage that is not the first".to_string())
             }
             (PassInput::Hidden(hidden), _) => {
-                let expected = [tokens, self.options.config.hidden];
+                let expected = [tokens, self.widths()[0]];
                 if hidden.shape() != expected {
                     let got = hidden.shape();
                     return refuse(format!("hidden states {got:?} where {expected:?} are due"));

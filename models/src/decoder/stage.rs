@@ -1,9 +1,8 @@
-//! A run of layers `[start, end)` of the decoder, with the embedding before the first layer and the
-//! head after the last.
+//! A run of layers of the decoder, with the embedding before the first layer and the head after the
+//! last. A layer of experts may be cut between two stages, or more.
 
 mod load;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
@@ -15,12 +14,14 @@ use concord_kernels::{Device, Ids, KernelError, Tensor};
 use super::block::{Block, BlockTape};
 use super::cache::KvCache;
 use super::embedding::Embedding;
+use super::experts::BankTape;
 use super::gradients::{Gradients, TensorUse};
 use super::head::{HeadLoss, OutputHead};
+use super::layer_rest::LayerRest;
 use super::linear::{Backward, LoraSpec};
 use super::pass::{CachePass, MicrobatchPass, PassContext};
 use super::values::Values;
-use crate::config::DecoderConfig;
+use crate::config::{DecoderConfig, Span};
 
 /// Bits of the operands of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub struct StageOptions {
     pub device: Device,
     /// The model.
     pub config: Arc<DecoderConfig>,
-    /// The layers `[start, end)` of the model that it holds.
-    pub layers: Range<u32>,
+    /// What it holds of the model: layers `(start..end).into()`, or a [`Span`] with cuts.
+    pub layers: Span,
     /// Bits of operands.
     pub precisions: Precisions,
     /// Low-rank updates, if any.
@@ -57,6 +58,9 @@ pub struct Stage {
     pub(super) options: StageOptions,
     pub(super) ropes: Vec<RopeTable>,
     pub(super) embed: Option<Embedding>, // [v, d]
+    /// Where it begins within a layer.
+    pub(super) rest: Option<LayerRest>,
+    /// The layers whose attention it has.
     pub(super) blocks: Vec<Block>,
     head: Option<OutputHead>,
 }
@@ -79,7 +83,8 @@ pub struct Batch {
 pub enum StageInput {
     /// The first stage takes the tokens of the batch.
     Tokens,
-    /// Others take hidden states `[m, d]`.
+    /// Others take hidden states `[m, d]`; or, where they begin within a layer, what comes over
+    /// the cut ([`DecoderConfig::cut_widths`]).
     Hidden(Tensor),
 }
 
@@ -96,6 +101,7 @@ pub enum Keeps {
 /// What the backward pass of a stage needs.
 #[derive(Debug)]
 pub struct StageTape {
+    rest: Option<BankTape>,
     layers: Vec<LayerTape>,
     positions: Ids,
     /// On the first stage.
@@ -117,14 +123,19 @@ impl Stage {
     }
 
     /// How many tokens each expert of each layer has had since the stage was loaded, by the layer's
-    /// index in the model. Layers without experts are left out.
+    /// index in the model: 0 for experts that other stages have. Layers without experts are left
+    /// out.
     pub fn expert_loads(&self) -> Vec<(u32, Vec<u64>)> {
-        let layers = self.options.layers.clone().zip(&self.blocks);
-        let loads = layers.filter_map(|(layer, block)| {
+        let rest = self.rest.iter().map(|rest| (rest.layer, &rest.bank));
+        let layers = self.options.layers.attention().zip(&self.blocks);
+        let whole = layers.filter_map(|(layer, block)| {
             let experts = block.feed.experts()?;
-            Some((layer, experts.loads.read()))
+            Some((layer, &experts.bank))
         });
-        loads.collect()
+        let loads = rest.chain(whole);
+        loads
+            .map(|(layer, bank)| (layer, bank.loads.read()))
+            .collect()
     }
 
     /// Whether it holds the embedding.
@@ -135,6 +146,12 @@ impl Stage {
     /// Whether it holds the head.
     pub fn is_last(&self) -> bool {
         self.head.is_some()
+    }
+
+    /// Columns of what enters the stage, where these are not tokens, and of what leaves it.
+    pub fn widths(&self) -> [usize; 2] {
+        let StageOptions { config, layers, .. } = &self.options;
+        [layers.start, layers.end].map(|cut| config.cut_widths(cut)[0])
     }
 
     /// An empty cache for one sequence.
@@ -150,7 +167,8 @@ impl Stage {
         Ok(KvCache::new(layers?))
     }
 
-    /// Hidden states after the stage's layers, `[m, d]`, and the tape for [`Self::backward`].
+    /// Hidden states after the stage's layers, `[m, d]`, or what goes over a cut within the last
+    /// of them, and the tape for [`Self::backward`].
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where the hidden states overflow; [`KernelError::Cuda`] where a
@@ -184,6 +202,12 @@ impl Stage {
             context: self.context(&positions),
             sequences: batch.sequences,
         };
+        let mut rest = None;
+        if let Some(of_layer) = &self.rest {
+            let (y, tape) = of_layer.forward(&pass, &x)?;
+            rest = Some(tape);
+            x = y;
+        }
         let mut layers = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (y, tape) = block.forward(&mut pass, x)?;
@@ -195,6 +219,7 @@ impl Stage {
         }
         device.canonicalise(&mut [("hidden states", &mut x)])?;
         let tape = StageTape {
+            rest,
             layers,
             positions,
             tokens,
@@ -225,6 +250,9 @@ impl Stage {
             layer: 0,
             cache,
         };
+        if let Some(rest) = &self.rest {
+            x = rest.forward(&pass, &x)?.0;
+        }
         for (layer, block) in self.blocks.iter().enumerate() {
             pass.layer = layer;
             x = block.forward(&mut pass, x)?.0;
@@ -325,7 +353,8 @@ impl Stage {
     }
 
     /// From the gradient of the stage's output to the gradients of what it trains; and the
-    /// gradient of its input `[m, d]`, but for the first stage.
+    /// gradient of its input `[m, d]`, but for the first stage. Over a cut within a layer goes what
+    /// its experts give back.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a gradient overflows, naming it; [`KernelError::Cuda`]
@@ -363,6 +392,11 @@ impl Stage {
             };
             let mut run = self.run(&atoms, gradients);
             dy = block.backward(&pass.context, &mut run, tape, &d_block, wants_dx)?;
+        }
+        if let (Some(rest), Some(of_rest)) = (&self.rest, &tape.rest)
+            && let Some(d_rest) = dy.take()
+        {
+            dy = Some(rest.backward(&mut self.run(&atoms, gradients), of_rest, d_rest)?);
         }
         if let (Some(d_embedded), Some(table), Some(tokens)) = (&dy, &self.embed, &tape.tokens) {
             let vocab = table.vocab();

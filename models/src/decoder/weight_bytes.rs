@@ -1,12 +1,10 @@
 //! What the weights of a stage take in memory.
 
-use std::ops::Range;
-
 use concord_kernels::Device;
 use concord_kernels::packed::BlockFormat;
 
 use super::source::TensorSource;
-use crate::config::{DecoderConfig, TensorSpec};
+use crate::config::{DecoderConfig, Span, TensorSpec};
 
 /// Bytes of the weights of each part of a model, as a stage holds them: an embedding, norms and
 /// biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element and 4 a row,
@@ -20,6 +18,8 @@ use crate::config::{DecoderConfig, TensorSpec};
 pub struct WeightBytes {
     /// One layer; the largest, where some have experts and others do not.
     pub layer: u64,
+    /// One expert of a layer that can be cut between them, of that; else 0.
+    pub expert: u64,
     /// The embedding, on the first stage.
     pub embed: u64,
     /// Final norm and head, on the last stage. Where they are tied and codes, these are its own.
@@ -38,14 +38,14 @@ impl WeightBytes {
     /// Those of a model whose matrices stay in the format that `format` gives by the name, on the
     /// host; F32 becomes codes.
     pub fn kept(config: &DecoderConfig, format: &dyn Fn(&str) -> BlockFormat) -> Self {
-        Self::in_layers(config, 0..config.layers as u32, format)
+        Self::in_layers(config, Span::from(0..config.layers as u32), format)
     }
 
     /// Bytes of a stage as `device` loads it from `source`, which may have its tensors alone. A GPU
     /// keeps nothing packed.
     pub fn loaded(
         config: &DecoderConfig,
-        layers: Range<u32>,
+        layers: Span,
         positions: u64,
         source: &dyn TensorSource,
         device: &Device,
@@ -53,7 +53,7 @@ impl WeightBytes {
         let bytes = match device {
             Device::Cuda(_) => Self::of(config),
             Device::Cpu(_) | Device::Reference => {
-                Self::in_layers(config, layers.clone(), &|name| source.format(name))
+                Self::in_layers(config, layers, &|name| source.format(name))
             }
         };
         bytes.stage(config, layers, positions)
@@ -62,7 +62,7 @@ impl WeightBytes {
     /// With the largest of `layers` for each layer.
     fn in_layers(
         config: &DecoderConfig,
-        layers: Range<u32>,
+        layers: Span,
         format: &dyn Fn(&str) -> BlockFormat,
     ) -> Self {
         let (vocab, hidden) = (config.vocab as u64, config.hidden as u64);
@@ -80,9 +80,12 @@ impl WeightBytes {
             let tensors = config.layer_tensors(layer as usize).into_iter();
             tensors.map(|tensor| held(&tensor, format)).sum()
         };
+        let of_expert = config.expert_matrices().into_iter();
+        let in_expert = of_expert.map(|tensor| held(&tensor, format)).sum();
         let packed = packed(&embed, format);
         Self {
-            layer: layers.map(in_layer).max().unwrap_or(0),
+            layer: layers.layers().map(in_layer).max().unwrap_or(0),
+            expert: in_expert,
             embed: packed.map_or(4 * vocab * hidden, |bytes| bytes + 4 * vocab),
             head: held(&head, format)
                 + if config.head_bias { 4 * vocab } else { 0 }
@@ -91,14 +94,14 @@ impl WeightBytes {
         }
     }
 
-    /// Those of a stage of `layers`, with sine and cosine of so many positions.
-    pub fn stage(&self, config: &DecoderConfig, layers: Range<u32>, positions: u64) -> u64 {
+    /// Those of a stage, with sine and cosine of so many positions.
+    pub fn stage(&self, config: &DecoderConfig, layers: Span, positions: u64) -> u64 {
         let rotated = config.rotary_dim.unwrap_or(config.head_dim);
         let tables = 1 + u64::from(config.local_rope.is_some());
-        let is_first = layers.start == 0;
-        let is_last = layers.end as usize == config.layers;
+        let experts = config.experts_to_cut().unwrap_or(0);
+        let (is_first, is_last) = (layers.is_first(), layers.is_last(config.layers));
         let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
-        u64::from(layers.end - layers.start) * self.layer
+        layers.sum(experts, self.layer, self.expert)
             + part(is_first, self.embed)
             + part(is_last, self.head)
             - part(is_first && is_last, self.shared)
@@ -149,7 +152,7 @@ mod tests {
     fn the_stages_of_a_model_add_up_to_it() {
         let config = config(false);
         let bytes = WeightBytes::of(&config);
-        let stage = |start, end| bytes.stage(&config, start..end, 0);
+        let stage = |start, end| bytes.stage(&config, Span::from(start..end), 0);
         assert_eq!(stage(0, 1) + stage(1, 2), stage(0, 2));
         // Embedding as f32; head as codes with an exponent a row; final norm; two norms a layer.
         let layer = 2 * ELEMENTS + 4 * ROWS + 2 * 4 * 32;
@@ -162,15 +165,16 @@ mod tests {
         let packed = |_: &str| BlockFormat::Q8_0;
         let layer = 34 * ELEMENTS / 32 + 4 * ROWS + 2 * 4 * 32;
         let apart = config(false);
-        let whole = WeightBytes::kept(&apart, &packed).stage(&apart, 0..2, 0);
+        let whole = WeightBytes::kept(&apart, &packed).stage(&apart, Span::from(0..2), 0);
         let end = 34 * 10 + 4 * 10;
         assert_eq!(whole, 2 * end + 4 * 32 + 2 * layer);
         // One matrix for both ends, with exponents for each.
         let tied = config(true);
         let bytes = WeightBytes::kept(&tied, &packed);
-        let whole = bytes.stage(&tied, 0..2, 0);
+        let whole = bytes.stage(&tied, Span::from(0..2), 0);
         assert_eq!(whole, 34 * 10 + 2 * 4 * 10 + 4 * 32 + 2 * layer);
-        let apart = bytes.stage(&tied, 0..1, 0) + bytes.stage(&tied, 1..2, 0);
+        let apart =
+            bytes.stage(&tied, Span::from(0..1), 0) + bytes.stage(&tied, Span::from(1..2), 0);
         assert_eq!(apart, whole + 34 * 10);
         // What is not known, or is no whole blocks, becomes codes.
         let wide = |_: &str| BlockFormat::Q4K;

@@ -124,7 +124,7 @@ impl FineTune {
             .collect::<Result<_, ModelError>>()?;
         let options = StageOptions {
             device: device.clone(),
-            layers: 0..config.layers as u32,
+            layers: (0..config.layers as u32).into(),
             positions: config.max_positions,
             config,
             precisions: Precisions {

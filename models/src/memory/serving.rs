@@ -1,10 +1,10 @@
 //! What serving takes.
 
 use concord_kernels::coded::Precision;
-use concord_kernels::ops::{AttentionShape, KvPages};
+use concord_kernels::ops::KvPages;
 use concord_kernels::packed::BlockFormat;
 
-use crate::config::DecoderConfig;
+use crate::config::{Cut, DecoderConfig};
 use crate::decoder::WeightBytes;
 
 /// Bytes of each part of a model that is served.
@@ -16,6 +16,8 @@ pub struct ServingBytes {
     pub page_layer: u64,
     /// The hidden state of one token.
     pub row: u64,
+    /// What one token takes over a cut within a layer; 0 where none can be.
+    pub cut_row: u64,
 }
 
 impl ServingBytes {
@@ -26,19 +28,18 @@ impl ServingBytes {
             weights: WeightBytes::kept(config, format),
             page_layer: page_bytes(config, 1, Precision::I16),
             row: 4 * config.hidden as u64,
+            cut_row: config.experts_to_cut().map_or(0, |_| {
+                let within = Cut {
+                    layer: 0,
+                    expert: 1,
+                };
+                4 * config.cut_widths(within)[0] as u64
+            }),
         }
     }
 }
 
 /// Bytes of a page of keys and values in so many layers.
 pub fn page_bytes(config: &DecoderConfig, layers: usize, precision: Precision) -> u64 {
-    let shape = AttentionShape {
-        heads: config.heads,
-        kv_heads: config.kv_heads,
-        head_dim: config.head_dim,
-        window: None,
-        scale: 1.0,
-        soft_cap: None,
-    };
-    KvPages::bytes_per_page(layers, &shape, precision)
+    KvPages::bytes_per_page(layers, &config.attention_shape(0), precision)
 }

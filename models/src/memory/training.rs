@@ -1,12 +1,10 @@
 //! What a fine-tune takes.
 
-use std::ops::Range;
-
 use concord_kernels::ops::Atoms;
 use concord_kernels::packed::BlockFormat;
 
 use super::{PROCESS_BYTES, StageBytes};
-use crate::config::{DecoderConfig, Projection, TensorPlace};
+use crate::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, expert_of};
 use crate::decoder::{Trainable, WeightBytes};
 
 /// Steps whose inputs of leaves are held for checkers: the one that is computed, and the one
@@ -87,6 +85,8 @@ pub struct TrainingBytes {
     pub embed: PartBytes,
     /// One layer.
     pub layer: PartBytes,
+    /// One expert of a layer that can be cut between them, of that; else nothing.
+    pub expert: PartBytes,
     /// Final norm and head, on the last stage.
     pub head: PartBytes,
     /// What both ends count of a tied embedding, and a stage with both holds once.
@@ -98,12 +98,16 @@ pub struct TrainingBytes {
     /// What came from, or went to, another stage, until its audits are over: for each end of a
     /// stage that is none of the model.
     pub openings: u64,
+    /// What goes over a cut within a layer for one microbatch, there or back, whichever is more;
+    /// 0 where none can be.
+    pub cut: u64,
     /// Of a stage, whatever its layers.
     pub workspace: u64,
     /// Of the last stage beside that: the logits of some tokens.
     pub logits: u64,
     recompute: bool,
-    layers: u32,
+    layers: usize,
+    experts: usize,
 }
 
 impl TrainingBytes {
@@ -119,6 +123,12 @@ impl TrainingBytes {
             Trainable::Lora { .. } | Trainable::Nothing => WeightBytes::kept(config, format),
         };
         let trained = run.trainable.tensors(config);
+        let experts = config.experts_to_cut();
+        let in_expert = trained.iter().filter(|tensor| {
+            let is_first = tensor.place == TensorPlace::Layer(0);
+            experts.is_some() && is_first && expert_of(&tensor.name) == Some(0)
+        });
+        let in_expert = in_expert.map(|tensor| elements(&tensor.shape)).sum();
         let elements = |wanted: &dyn Fn(TensorPlace) -> bool| -> u64 {
             let wanted = trained.iter().filter(|tensor| wanted(tensor.place));
             wanted.map(|tensor| elements(&tensor.shape)).sum()
@@ -133,7 +143,7 @@ impl TrainingBytes {
         });
         // Low-rank factors are codes beside the weights; a trained weight is counted there.
         let factors = match run.trainable {
-            Trainable::Lora { .. } => 2 * in_layer,
+            Trainable::Lora { .. } => 2,
             Trainable::Full | Trainable::Nothing => 0,
         };
         let part = |weights, elements| PartBytes::new(weights, elements, run.microbatches);
@@ -148,7 +158,8 @@ impl TrainingBytes {
         };
         Self {
             embed: part(held.embed, at_start),
-            layer: part(held.layer + factors, in_layer),
+            layer: part(held.layer + factors * in_layer, in_layer),
+            expert: part(held.expert + factors * in_expert, in_expert),
             head: part(held.head, at_end),
             shared: PartBytes {
                 // Both uses have a gradient of their own.
@@ -157,13 +168,22 @@ impl TrainingBytes {
             },
             tape,
             boundary,
+            cut: experts.map_or(0, |_| {
+                let within = Cut {
+                    layer: 0,
+                    expert: 1,
+                };
+                let [there, back] = config.cut_widths(within);
+                tokens * 4 * there.max(back) as u64
+            }),
             openings: OPEN_STEPS * u64::from(run.microbatches) * boundary,
             workspace: PROCESS_BYTES
                 + tokens * (pass(config) + 4 * config.head_dim as u64)
                 + if run.recompute { tape } else { 0 },
             logits: logits(config, run),
             recompute: run.recompute,
-            layers: config.layers as u32,
+            layers: config.layers,
+            experts: experts.unwrap_or(0),
         }
     }
 
@@ -176,18 +196,20 @@ impl TrainingBytes {
         }
     }
 
-    /// A stage of these layers in whose pipeline so many microbatches are in flight. The last stage
+    /// A stage of these layers, of one cut within a layer as if it had it whole but for its weights
+    /// and what is trained, in whose pipeline so many microbatches are in flight. The last stage
     /// has one of them: there the way back of each starts at once.
-    pub fn stage(&self, layers: Range<u32>, in_flight: u32) -> StageBytes {
-        let count = u64::from(layers.end.saturating_sub(layers.start));
-        let (is_first, is_last) = (layers.start == 0, layers.end == self.layers);
+    pub fn stage(&self, layers: Span, in_flight: u32) -> StageBytes {
+        let count = layers.layers().len() as u64;
+        let (is_first, is_last) = (layers.is_first(), layers.is_last(self.layers));
         let in_flight = if is_last { 1 } else { u64::from(in_flight) };
         let kept = in_flight.saturating_mul(self.in_flight());
         let inner_ends = u64::from(!is_first) + u64::from(!is_last);
         let part = |is_there: bool, bytes: u64| if is_there { bytes } else { 0 };
         let sum = |of: &dyn Fn(&PartBytes) -> u64| {
             let ends = part(is_first, of(&self.embed)) + part(is_last, of(&self.head));
-            ends - part(is_first && is_last, of(&self.shared)) + count * of(&self.layer)
+            ends - part(is_first && is_last, of(&self.shared))
+                + layers.sum(self.experts, of(&self.layer), of(&self.expert))
         };
         StageBytes {
             weights: sum(&|part| part.weights),

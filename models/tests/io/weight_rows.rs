@@ -119,7 +119,7 @@ fn logits(device: &Device, in_slices: bool, tied: bool) -> Vec<f32> {
     let options = StageOptions {
         device: device.clone(),
         config: config.clone().into(),
-        layers: 0..1,
+        layers: (0..1).into(),
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,

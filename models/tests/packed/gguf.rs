@@ -25,7 +25,7 @@ pub fn logits(model: &ModelFolder, device: Device, tokens: &[u32]) -> Vec<f32> {
     let config = Arc::new(model.config().clone());
     let options = StageOptions {
         device,
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         config,
         precisions: Precisions {
             weights: Precision::I16,

@@ -56,7 +56,7 @@ pub fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
     let values: BTreeMap<String, Tensor> = first.collect();
     let options = StageOptions {
         device: device.clone(),
-        layers: 0..config.layers as u32,
+        layers: (0..config.layers as u32).into(),
         positions: 64,
         config,
         precisions: Precisions {

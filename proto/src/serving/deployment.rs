@@ -4,9 +4,10 @@ use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use crate::client::ExpertCuts;
 use crate::crypto::{Digest, Domain, WorkerId};
 use crate::manifest::ModelTensor;
-use crate::training::{F32Bits, Layers, PrecisionSpec};
+use crate::training::{Edge, F32Bits, Layers, PrecisionSpec};
 
 /// The model behind an API, bit for bit. No machine is named in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -74,6 +75,8 @@ pub struct ServingProfile {
     pub page_layer_bytes: u64,
     /// Bytes of the hidden state of one token, on its way between two stages.
     pub row_bytes: u64,
+    /// Cuts within a layer.
+    pub cuts: ExpertCuts,
 }
 
 /// A model to serve. The blobs that it names are in the store.
@@ -137,14 +140,14 @@ impl StageAssignment {
         if count == 0 || self.workers.len() != count || self.endpoints.len() != count {
             return Err("stages, workers and endpoints differ in number".to_string());
         }
-        let mut at = 0;
+        let mut at = Edge::default();
         for stage in &self.stages {
             if stage.start != at || stage.end <= at {
                 return Err("the stages do not follow each other".to_string());
             }
             at = stage.end;
         }
-        if at != self.deployment.layers {
+        if at != Edge::from(self.deployment.layers) {
             return Err(format!("the stages end at layer {at}"));
         }
         if self.stage.is_some_and(|stage| stage as usize >= count) {

@@ -5,7 +5,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::crypto::{Digest, Domain, Hasher, Keypair, WorkerId, merkle};
 use crate::manifest::StateEntry;
 use crate::training::tree::Node;
-use crate::training::{F32Bits, JobId, Layers};
+use crate::training::{Edge, F32Bits, JobId, Layers};
 
 /// What a leaf's work was.
 #[derive(
@@ -47,10 +47,12 @@ pub enum PortKind {
     Moments,
     /// The tokens and mask of the microbatch.
     Tokens,
-    /// Hidden states at the lower edge of layer `.0`, blob address.
-    Activation(u32),
-    /// Gradient at the lower edge of layer `.0`, blob address.
-    Gradient(u32),
+    /// What goes over a cut, blob address: hidden states, encoded as the number of the layer that
+    /// they enter (u32); or, with the highest bit set and an expert (u32) behind it, what the
+    /// experts of the layer need from that one on.
+    Activation(Edge),
+    /// The gradient that goes back over a cut, encoded in the same way, blob address.
+    Gradient(Edge),
     /// Sum of the losses over the tokens of the microbatch.
     Loss,
     /// Gradients of the stage's trained tensors summed over a node of the microbatch tree: root

@@ -4,6 +4,7 @@ mod claim;
 pub mod draw;
 mod frame;
 mod job;
+mod layers;
 pub mod ledger;
 mod order;
 mod plan;
@@ -19,6 +20,7 @@ pub use job::{
     AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
     RateSchedule, ScheduleKind, TrainedTensor,
 };
+pub use layers::{Edge, Layers};
 pub use order::{BatchPlan, microbatch_digest};
-pub use plan::{Layers, Plan, Replica, Slot};
+pub use plan::{Plan, Replica, Slot};
 pub use record::StepRecord;

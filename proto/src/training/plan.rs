@@ -7,7 +7,7 @@
 //! let plan = Plan {
 //!     job: JobId(Digest::default()),
 //!     epoch: 0,
-//!     stages: vec![Layers { start: 0, end: 3 }, Layers { start: 3, end: 8 }],
+//!     stages: vec![Layers::new(0, 3), Layers::new(3, 8)],
 //!     replicas: vec![Replica { workers: workers.to_vec(), start: 0, end: 4 }],
 //! };
 //! plan.validate(8, 4)?;
@@ -18,31 +18,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::crypto::{Digest, Domain, WorkerId};
-use crate::training::{JobId, ModelPlace};
-
-/// The decoder layers `[start, end)` of a stage.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize,
-)]
-pub struct Layers {
-    /// First layer.
-    pub start: u32,
-    /// One past the last layer.
-    pub end: u32,
-}
-
-impl Layers {
-    /// Whether a tensor at `place` belongs to this stage of a model of `count` layers.
-    pub fn holds(self, place: ModelPlace, count: u32) -> bool {
-        let (first, last) = (self.start == 0, self.end == count);
-        match place {
-            ModelPlace::Embed => first,
-            ModelPlace::Layer(layer) => (self.start..self.end).contains(&layer),
-            ModelPlace::Head => last,
-            ModelPlace::EmbedAndHead => first || last,
-        }
-    }
-}
+use crate::training::{JobId, Layers};
 
 /// A pipeline: one worker for each stage, and the run of microbatches that it computes.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -109,26 +85,12 @@ impl Plan {
     /// # Errors
     /// A sentence naming what does not hold.
     pub fn validate(&self, layers: u32, microbatches: u32) -> Result<(), String> {
-        let contiguous = |edges: Vec<(u32, u32)>, end: u32| {
-            let mut at = 0;
-            edges.iter().all(|&(start, stop)| {
-                let fits = start == at && stop > start;
-                at = stop;
-                fits
-            }) && at == end
-        };
-        if !contiguous(
-            self.stages.iter().map(|s| (s.start, s.end)).collect(),
-            layers,
-        ) {
+        if !contiguous(self.stages.iter().map(|s| (s.start, s.end)), layers.into()) {
             return Err(format!(
                 "the stages do not cover the {layers} layers in order"
             ));
         }
-        if !contiguous(
-            self.replicas.iter().map(|r| (r.start, r.end)).collect(),
-            microbatches,
-        ) {
+        if !contiguous(self.replicas.iter().map(|r| (r.start, r.end)), microbatches) {
             return Err(format!(
                 "the replicas do not cover the {microbatches} microbatches"
             ));
@@ -149,4 +111,17 @@ impl Plan {
             Err("a worker stands twice in the plan".to_string())
         }
     }
+}
+
+/// Whether runs follow one another from the first place to `end`, none of them empty.
+fn contiguous<T: Copy + Default + PartialOrd>(
+    mut runs: impl Iterator<Item = (T, T)>,
+    end: T,
+) -> bool {
+    let mut at = T::default();
+    runs.all(|(start, stop)| {
+        let fits = start == at && stop > start;
+        at = stop;
+        fits
+    }) && at == end
 }

@@ -5,6 +5,15 @@ use concord_proto::client::*;
 use super::Source;
 
 impl Source {
+    pub fn expert_cuts(&mut self) -> ExpertCuts {
+        ExpertCuts {
+            experts: self.u32(),
+            expert_bytes: self.u64(),
+            expert_state_bytes: self.u64(),
+            boundary_bytes: self.u64(),
+        }
+    }
+
     pub fn submission(&mut self) -> Submission {
         let choice = match self.flag() {
             true => PlanChoice::Auto,
@@ -29,6 +38,7 @@ impl Source {
                 boundary_bytes: self.u64(),
                 microbatch_tokens: self.u64(),
                 backward_percent: self.u32(),
+                cuts: self.expert_cuts(),
             },
             options: RunOptions {
                 name: self.text(),

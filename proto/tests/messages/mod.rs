@@ -93,8 +93,15 @@ impl Source {
 
     pub fn layers(&mut self) -> Layers {
         Layers {
-            start: self.u32(),
-            end: self.u32(),
+            start: self.edge(),
+            end: self.edge(),
+        }
+    }
+
+    pub fn edge(&mut self) -> Edge {
+        Edge {
+            layer: self.u32() >> 1,
+            expert: self.below(3) as u32,
         }
     }
 
@@ -127,8 +134,8 @@ impl Source {
             0 => PortKind::State,
             1 => PortKind::Moments,
             2 => PortKind::Tokens,
-            3 => PortKind::Activation(self.u32()),
-            4 => PortKind::Gradient(self.u32()),
+            3 => PortKind::Activation(self.edge()),
+            4 => PortKind::Gradient(self.edge()),
             5 => PortKind::Loss,
             6 => PortKind::Partial {
                 node: self.node(),

@@ -125,7 +125,7 @@ fn order(worker: u8, endpoint: &str) -> AuditOrder {
         leaf: Leaf {
             phase: LeafPhase::Reduce,
             microbatch: 0,
-            layers: Layers { start: 0, end: 1 },
+            layers: Layers::new(0, 1),
             inputs: vec![ClaimInput { port, origin: None }],
             outputs: Vec::new(),
             flops: 0,

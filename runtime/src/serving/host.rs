@@ -18,7 +18,7 @@ use super::transport::{
     CurrentBinding, MESSAGES_MAX, OUTGOING_MAX, PassSender, StageHandle, StageStream,
     StageStreamEnd, reach,
 };
-use crate::RuntimeError;
+use crate::{RuntimeError, spec};
 
 /// A worker in a session with a coordinator that may serve. Once it is dropped, the stage is
 /// unbound and its pages are gone; what is loaded stays.
@@ -129,7 +129,9 @@ impl HostContext {
             let page = page_bytes(&config, layers, deployment)?;
             reserved = page.saturating_mul(u64::from(assignment.pages));
             let stage = self.load_stage(&assignment, layers, reserved).await?;
-            let binding = StageBinding::new(&assignment, incarnation, config.hidden);
+            let span = spec::span(layers);
+            let widths = [span.start, span.end].map(|cut| config.cut_widths(cut)[0]);
+            let binding = StageBinding::new(&assignment, incarnation, widths);
             let binding = binding.expect("an assignment with layers has a binding");
             open = Some(self.bind(&assignment, binding, stage).await?);
         }
@@ -233,7 +235,7 @@ impl HostContext {
             stage,
         };
         let (layers, id) = (binding.layers, binding.id);
-        tracing::info!("serves layers {}..{} of {id:?}", layers.start, layers.end);
+        tracing::info!("serves layers {layers} of {id:?}");
         Ok(OpenStage {
             stream,
             end,
@@ -250,8 +252,7 @@ impl HostContext {
             match self.loader.stage(deployment, *layers, reserved).await {
                 Ok(_) => loaded.push(*layers),
                 Err(error) => {
-                    let Layers { start, end } = *layers;
-                    tracing::info!("does not stand by for layers {start}..{end}: {error}");
+                    tracing::info!("does not stand by for layers {layers}: {error}");
                     if error.gpu_is_gone() {
                         return self.handle.gpu_is_gone(error).await;
                     }

@@ -215,7 +215,7 @@ mod tests {
         let (job, step, microbatch) = (JobId(Digest::default()), 0, 0);
         let digest = Digest::of(Domain::Blob, b"nothing");
         let port = Port {
-            kind: PortKind::Activation(1),
+            kind: PortKind::Activation(1.into()),
             digest,
         };
         let message = Origin::message(&job, step, epoch, microbatch, &port);

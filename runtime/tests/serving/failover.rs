@@ -19,10 +19,7 @@ async fn a_worker_that_stands_by_takes_over() {
     let mut pipeline = pool.serve(&assignment).await;
 
     // The third worker stands by for the last stage.
-    let standby = vec![Layers {
-        start: 2,
-        end: model.deployment.layers,
-    }];
+    let standby = vec![Layers::new(2, model.deployment.layers)];
     let mut spare = assignment.clone();
     spare.standby.clone_from(&standby);
     let _ = pool.members[2]

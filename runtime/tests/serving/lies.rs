@@ -36,7 +36,7 @@ async fn wrong_stages_are_named() {
             assert_eq!(worker, pool.members[liar].id, "{lie}");
             let all = [0, 2, model.deployment.layers];
             let (start, end) = (all[liar], all[liar + 1]);
-            assert_eq!(layers, Layers { start, end });
+            assert_eq!(layers, Layers::new(start, end));
         }
     }
 }

@@ -80,7 +80,7 @@ impl ServedModel {
         let config = self.folder.config().clone();
         let options = StageOptions {
             device: device.clone(),
-            layers: 0..config.layers as u32,
+            layers: (0..config.layers as u32).into(),
             config: config.into(),
             precisions: Precisions {
                 weights: bits,

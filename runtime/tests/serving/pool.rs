@@ -85,10 +85,7 @@ impl Pool {
     /// An assignment of stages to the first workers.
     pub fn assignment(&self, model: &ServedModel, cuts: &[u32], epoch: u32) -> StageAssignment {
         let edges = [&[0], cuts, &[model.deployment.layers]].concat();
-        let stages = edges.windows(2).map(|edge| Layers {
-            start: edge[0],
-            end: edge[1],
-        });
+        let stages = edges.windows(2).map(|edge| Layers::new(edge[0], edge[1]));
         let stages: Vec<Layers> = stages.collect();
         let assigned = &self.members[..stages.len()];
         StageAssignment {

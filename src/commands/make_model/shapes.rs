@@ -22,10 +22,13 @@ pub struct PublishedShape {
     /// Factor of the rotary scaling of Llama 3.1 and later, over 8,192 positions.
     rope_factor: Option<f64>,
     is_tied: bool,
+    /// Experts of a layer, and how many of them a token goes to.
+    experts: Option<[u32; 2]>,
 }
 
 const LLAMA: [&str; 2] = ["LlamaForCausalLM", "llama"];
 const MISTRAL: [&str; 2] = ["MistralForCausalLM", "mistral"];
+const MIXTRAL: [&str; 2] = ["MixtralForCausalLM", "mixtral"];
 
 /// A Llama of no size, which others differ from.
 const TINY: PublishedShape = PublishedShape {
@@ -41,11 +44,19 @@ const TINY: PublishedShape = PublishedShape {
     rope_theta: 10_000.0,
     rope_factor: None,
     is_tied: false,
+    experts: None,
 };
 
 /// All shapes, by size.
-pub const SHAPES: [PublishedShape; 7] = [
+pub const SHAPES: [PublishedShape; 9] = [
     TINY,
+    PublishedShape {
+        name: "tiny-mixtral",
+        family: MIXTRAL,
+        layers: 2,
+        experts: Some([8, 2]),
+        ..TINY
+    },
     PublishedShape {
         name: "smollm2-135m",
         hidden: 576,
@@ -120,6 +131,20 @@ pub const SHAPES: [PublishedShape; 7] = [
         rope_theta: 500_000.0,
         ..TINY
     },
+    PublishedShape {
+        name: "mixtral-8x7b",
+        family: MIXTRAL,
+        hidden: 4_096,
+        intermediate: 14_336,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        vocab: 32_000,
+        positions: 32_768,
+        rope_theta: 1_000_000.0,
+        experts: Some([8, 2]),
+        ..TINY
+    },
 ];
 
 impl PublishedShape {
@@ -157,8 +182,12 @@ impl PublishedShape {
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 8_192,
             });
         }
-        if self.family == MISTRAL {
+        if [MISTRAL, MIXTRAL].contains(&self.family) {
             config["sliding_window"] = Value::Null;
+        }
+        if let Some([experts, chosen]) = self.experts {
+            config["num_local_experts"] = json!(experts);
+            config["num_experts_per_tok"] = json!(chosen);
         }
         config
     }

@@ -1,10 +1,12 @@
 //! Workers of given memory, as planners see them, and a line for each that gets layers.
 
 use concord_coordinator::planner::PlannerDevice;
+use concord_models::config::DecoderConfig;
 use concord_proto::{Layers, PublicKey};
 use serde_json::{Value, json};
 
 use crate::support::bytes::size;
+use crate::support::layers::ends;
 
 /// Speed of every worker: nothing is known of them, so all are alike.
 const MACS_PER_SECOND: u64 = 100_000_000_000;
@@ -57,15 +59,12 @@ pub fn ample(count: u32) -> Vec<PlannerDevice> {
     devices(&vec![ANY; count as usize])
 }
 
-/// The numbers of stages that a model of so many layers is shown in: 1, 2, 4 and so on.
-pub fn stage_counts(layers: u32) -> impl Iterator<Item = u32> {
+/// The numbers of stages that a model is shown in: 1, 2, 4 and so on.
+pub fn stage_counts(config: &DecoderConfig) -> impl Iterator<Item = u32> + use<> {
+    let parts = config.layers * config.experts_to_cut().unwrap_or(1);
+    let most = STAGES_MAX.min(u32::try_from(parts).unwrap_or(STAGES_MAX));
     let doubled = std::iter::successors(Some(1_u32), |count| count.checked_mul(2));
-    doubled.take_while(move |&count| count <= layers.min(STAGES_MAX))
-}
-
-/// Layers of a stage, for people.
-pub fn layers(layers: Layers) -> String {
-    format!("{}..{}", layers.start, layers.end)
+    doubled.take_while(move |&count| count <= most)
 }
 
 /// A worker and the stage that it gets.
@@ -85,7 +84,7 @@ impl Placed {
     pub fn cells(&self) -> [String; 4] {
         [
             self.worker.to_string(),
-            layers(self.layers),
+            self.layers.to_string(),
             size(self.needs),
             size(self.has),
         ]
@@ -94,7 +93,7 @@ impl Placed {
     /// The same as JSON.
     pub fn object(&self) -> Value {
         json!({
-            "worker": self.worker, "layers": [self.layers.start, self.layers.end],
+            "worker": self.worker, "layers": ends(self.layers),
             "needs_bytes": self.needs, "has_bytes": self.has,
         })
     }

@@ -8,12 +8,14 @@ use concord_coordinator::planner::serving::{
 use concord_models::memory::{ServingBytes, StageBytes};
 use concord_proto::Layers;
 use concord_proto::serving::{PAGE_TOKENS, ServingProfile};
+use concord_runtime::spec::span;
 use serde_json::{Value, json};
 
 use super::PlanPart;
 use super::fit::{self, PLACED, Placed};
 use super::model::PlannedModel;
 use crate::support::bytes::size;
+use crate::support::layers::ends;
 use crate::support::profile;
 use crate::support::table::table;
 
@@ -40,7 +42,7 @@ pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPa
     let positions = u32::try_from(model.config.max_positions).unwrap_or(u32::MAX);
     let pages = positions.div_ceil(PAGE_TOKENS);
     let (mut rows, mut objects) = (Vec::new(), Vec::new());
-    for count in fit::stage_counts(layers) {
+    for count in fit::stage_counts(&model.config) {
         let plan = fit::tightest(count, |devices| {
             let plan = plan_serving(devices, &profile, layers, count, 1, pages)?;
             let has_room = plan.pipelines[0].pages >= pages;
@@ -57,7 +59,7 @@ pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPa
             let of_1k = u64::from(PAGES_1K) * page_bytes(&profile, stage);
             rows.push([
                 count.to_string(),
-                fit::layers(stage),
+                stage.to_string(),
                 size(bytes.weights),
                 size(of_1k),
                 size(bytes.key_values),
@@ -83,13 +85,13 @@ pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPa
 
 /// Bytes of a page in the layers of a stage.
 fn page_bytes(profile: &ServingProfile, stage: Layers) -> u64 {
-    u64::from(stage.end - stage.start).saturating_mul(profile.page_layer_bytes)
+    (stage.attended().len() as u64).saturating_mul(profile.page_layer_bytes)
 }
 
 fn bytes(model: &PlannedModel, profile: &ServingProfile, stage: Layers, pages: u32) -> StageBytes {
     let weights = ServingBytes::of(&model.config, &|name| model.kept.get(name)).weights;
     StageBytes {
-        weights: weights.stage(&model.config, stage.start..stage.end, 0),
+        weights: weights.stage(&model.config, span(stage), 0),
         key_values: u64::from(pages).saturating_mul(page_bytes(profile, stage)),
         workspace: workspace_bytes(profile),
         ..StageBytes::default()
@@ -98,7 +100,7 @@ fn bytes(model: &PlannedModel, profile: &ServingProfile, stage: Layers, pages: u
 
 fn object(count: u32, stage: Layers, bytes: &StageBytes, of_1k: u64) -> Value {
     json!({
-        "stages": count, "layers": [stage.start, stage.end], "weights_bytes": bytes.weights,
+        "stages": count, "layers": ends(stage), "weights_bytes": bytes.weights,
         "kv_bytes_per_1k_tokens": of_1k, "kv_bytes": bytes.key_values,
         "workspace_bytes": bytes.workspace, "total_bytes": bytes.total(),
     })

@@ -14,6 +14,7 @@ use super::model::PlannedModel;
 use super::proposal::{planned, stages};
 use super::remedies;
 use crate::support::bytes::size;
+use crate::support::layers::ends;
 use crate::support::output::counted;
 use crate::support::table::table;
 
@@ -41,7 +42,7 @@ pub fn parts(
     is_asked_for: bool,
 ) -> anyhow::Result<Vec<PlanPart>> {
     let (mut rows, mut objects) = (Vec::new(), Vec::new());
-    for count in fit::stage_counts(model.config.layers as u32) {
+    for count in fit::stage_counts(&model.config) {
         let choice = PlanChoice::Fixed {
             stages: count,
             replicas: 1,
@@ -123,7 +124,7 @@ fn cells(count: u32, stage: Layers, bytes: &StageBytes) -> [String; 9] {
     ] = parts.map(size);
     [
         count.to_string(),
-        fit::layers(stage),
+        stage.to_string(),
         weights,
         state,
         moments,
@@ -136,7 +137,7 @@ fn cells(count: u32, stage: Layers, bytes: &StageBytes) -> [String; 9] {
 
 fn object(count: u32, stage: Layers, bytes: &StageBytes) -> Value {
     json!({
-        "stages": count, "layers": [stage.start, stage.end], "weights_bytes": bytes.weights,
+        "stages": count, "layers": ends(stage), "weights_bytes": bytes.weights,
         "state_bytes": bytes.state, "moments_bytes": bytes.moments,
         "gradients_bytes": bytes.gradients, "activations_bytes": bytes.activations,
         "workspace_bytes": bytes.workspace, "total_bytes": bytes.total(),

@@ -184,11 +184,13 @@ impl ServeArgs {
             bail!("--audit-rate {}: a share from 0 to 1", self.audit_rate);
         }
         let (stages, pipelines) = (self.stages.unwrap_or(0), self.pipelines.unwrap_or(1));
-        if stages > model.deployment.layers {
-            bail!(
-                "--stages {stages}: the model has {} layers",
-                model.deployment.layers
-            );
+        let (layers, experts) = (model.deployment.layers, model.profile.cuts.experts);
+        if stages > layers.saturating_mul(experts.max(1)) {
+            let parts = match experts {
+                0 => String::new(),
+                _ => format!(" of {experts} experts"),
+            };
+            bail!("--stages {stages}: the model has {layers} layers{parts}");
         }
         let needed = stages.max(1).saturating_mul(pipelines.max(1));
         Ok(ServedModel {

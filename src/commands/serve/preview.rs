@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::ServeArgs;
 use super::model::ModelToServe;
+use crate::support::layers::ends;
 use crate::support::output::Output;
 use crate::support::table::table;
 
@@ -41,7 +42,7 @@ fn text(plan: &ServingPlan, devices: &[PlannerDevice]) -> String {
             rows.push([
                 number.to_string(),
                 stage.to_string(),
-                format!("{}..{}", layers.start, layers.end),
+                layers.to_string(),
                 format!("{device} ({})", devices[*device].name),
                 pipeline.pages.to_string(),
             ]);
@@ -75,10 +76,7 @@ fn object(plan: &ServingPlan, devices: &[PlannerDevice]) -> serde_json::Value {
         .pipelines
         .iter()
         .map(|pipeline| {
-            let stages = pipeline
-                .stages
-                .iter()
-                .map(|layers| [layers.start, layers.end]);
+            let stages = pipeline.stages.iter().map(|&layers| ends(layers));
             json!({ "stages": stages.collect::<Vec<_>>(), "workers": pipeline.devices,
                 "pages": pipeline.pages })
         })

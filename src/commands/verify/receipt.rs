@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::VerifyArgs;
 use crate::support::adapter_blobs::adapter_manifest;
 use crate::support::blobs::BlobSet;
+use crate::support::layers::ends;
 use crate::support::load_in;
 use crate::support::output::Output;
 
@@ -176,13 +177,11 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
         format!("coordinator {coordinator}"),
     ];
     for (worker, StageClaim { layers, device, .. }) in &stages {
-        let (worker, start, end) = (worker.short(), layers.start, layers.end);
-        lines.push(format!(
-            "stage       {worker} layers {start}..{end}  {device}"
-        ));
+        let worker = worker.short();
+        lines.push(format!("stage       {worker} layers {layers}  {device}"));
     }
     let stage = |(worker, claim): &(PublicKey, StageClaim)| {
-        let layers = [claim.layers.start, claim.layers.end];
+        let layers = ends(claim.layers);
         json!({ "worker": worker.to_string(), "layers": layers })
     };
     let object = json!({
@@ -207,10 +206,8 @@ fn refutation(
             claimed,
         } => {
             let (claimed, expected) = (claimed.short(), expected.short());
-            let (start, end) = (layers.start, layers.end);
             let reason = format!(
-                "{worker} claims {claimed} as the output of layers {start}..{end}, and it is \
-                 {expected}"
+                "{worker} claims {claimed} as the output of layers {layers}, and it is {expected}"
             );
             (Some(*worker), reason)
         }

@@ -1,7 +1,7 @@
 //! The rules on the claims of stages: they must fit the answer and each other.
 
 use concord_proto::serving::{Deployment, DeploymentId, GenerationSpec, StageClaim, tokens_digest};
-use concord_proto::{Digest, Layers, Signed, WorkerId};
+use concord_proto::{Digest, Edge, Layers, Signed, WorkerId};
 
 /// An answer that the claims of its stages are checked against.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl<'a> AnswerRules<'a> {
             ),
             (
                 "layers that the model lacks",
-                start < end && end <= self.deployment.layers,
+                start < end && end <= Edge::from(self.deployment.layers),
             ),
             (
                 "another number of positions",
@@ -182,7 +182,7 @@ mod tests {
     type Change = dyn Fn(&mut StageClaim);
 
     fn layers(start: u32, end: u32) -> Layers {
-        Layers { start, end }
+        Layers::new(start, end)
     }
 
     /// Valid claims of two stages for the answer `[4, 5]`.
@@ -237,7 +237,7 @@ mod tests {
             (0, "deployment", &|c| c.deployment.0 = Digest([9; 32])),
             (0, "generation", &|c| c.spec = Digest([9; 32])),
             (1, "arithmetic", &|c| c.arithmetic += 1),
-            (1, "layers", &|c| c.layers.start = 1),
+            (1, "layers", &|c| c.layers.start = 1.into()),
             (0, "positions", &|c| c.positions = 5),
             (0, "tokens as its input", &|c| {
                 c.input = tokens_digest(&[1, 2, 3])

@@ -1,7 +1,7 @@
 //! Checks that everything signed about an answer fits together, without computing any of it again.
 
 use concord_proto::serving::{AnswerVerdict, Finish, Receipt, StageClaim};
-use concord_proto::{ARITHMETIC_VERSION, Layers, PublicKey, Signed, WorkerId};
+use concord_proto::{ARITHMETIC_VERSION, Edge, Layers, PublicKey, Signed, WorkerId};
 
 use super::claim::{AnswerRules, first_gap};
 
@@ -77,8 +77,8 @@ impl CheckedReceipt {
     /// The model cut into the layers of each claim, in order, and those that nobody claims.
     pub fn cuts(&self) -> Vec<(Layers, Option<&ReceiptClaim>)> {
         let mut cuts = Vec::new();
-        let mut start = 0;
-        let mut between = |cuts: &mut Vec<_>, end: u32, next: u32| {
+        let mut start = Edge::default();
+        let mut between = |cuts: &mut Vec<_>, end: Edge, next: Edge| {
             if start < end {
                 cuts.push((Layers { start, end }, None));
             }
@@ -89,7 +89,7 @@ impl CheckedReceipt {
             between(&mut cuts, layers.start, layers.end);
             cuts.push((layers, Some(claimed)));
         }
-        let end = self.receipt.deployment.layers;
+        let end = Edge::from(self.receipt.deployment.layers);
         between(&mut cuts, end, end);
         cuts
     }
@@ -98,9 +98,7 @@ impl CheckedReceipt {
     pub fn missing(&self) -> Option<String> {
         let cuts = self.cuts();
         let unclaimed = cuts.iter().filter(|(_, claimed)| claimed.is_none());
-        let unclaimed: Vec<String> = unclaimed
-            .map(|(layers, _)| format!("{}..{}", layers.start, layers.end))
-            .collect();
+        let unclaimed: Vec<String> = unclaimed.map(|(layers, _)| layers.to_string()).collect();
         let missing = format!("nobody claims the layers {}", unclaimed.join(", "));
         (!unclaimed.is_empty()).then_some(missing)
     }
@@ -163,7 +161,7 @@ fn check_answer(receipt: &Receipt) -> Result<(), AnswerVerdict> {
 /// a receipt with such a claim has altered it.
 fn open_claims(rules: &AnswerRules, receipt: &Receipt) -> Result<Vec<ReceiptClaim>, AnswerVerdict> {
     let mut claims: Vec<ReceiptClaim> = Vec::new();
-    let mut end = 0;
+    let mut end = Edge::default();
     for signed in &receipt.claims {
         let worker = signed.signer;
         let of_claim = |why: String| altered(format!("the claim of {}: {why}", worker.short()));

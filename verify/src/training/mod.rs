@@ -20,7 +20,7 @@ use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::session::Scalars;
 use concord_proto::tree::{self, Node};
 use concord_proto::{
-    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, ModelPlace, Plan, WorkerId,
+    Claim, Digest, Domain, F32Bits, JobId, JobSpec, Layers, Leaf, Plan, TrainedTensor, WorkerId,
 };
 
 pub use agreement::{Disagreement, check_agreement, merged_state, step_record};
@@ -77,10 +77,10 @@ pub fn loss_digest(sum: F32Bits) -> Digest {
 
 /// Indices of the trained tensors that a stage holds, rising.
 pub fn held_tensors(spec: &JobSpec, layers: Layers) -> Vec<u32> {
-    let held = |place: ModelPlace| layers.holds(place, spec.layers);
+    let held = |tensor: &TrainedTensor| layers.holds(tensor.place, &tensor.name, spec.layers);
     (0u32..)
         .zip(&spec.trainable)
-        .filter(|(_, tensor)| held(tensor.place))
+        .filter(|(_, tensor)| held(tensor))
         .map(|(index, _)| index)
         .collect()
 }

@@ -4,7 +4,7 @@ use concord_proto::session::Scalars;
 use concord_proto::tree::{self, Node};
 use concord_proto::{
     Digest, GradientPart, JobSpec, Layers, Leaf, LeafPhase, ModelPlace, Plan, PortKind, Slot,
-    WorkerId,
+    TrainedTensor, WorkerId,
 };
 
 use super::StepRules;
@@ -39,12 +39,12 @@ impl Need {
 
 /// The sums that a stage's backward pass gives.
 pub fn parts(spec: &JobSpec, layers: Layers) -> Vec<GradientPart> {
-    let held = |place: ModelPlace| layers.holds(place, spec.layers);
-    let own = |place: ModelPlace| place != ModelPlace::EmbedAndHead && held(place);
-    let any = |test: &dyn Fn(ModelPlace) -> bool| spec.trainable.iter().any(|t| test(t.place));
-    let tied = any(&|place| place == ModelPlace::EmbedAndHead);
+    let is_tied = |tensor: &TrainedTensor| tensor.place == ModelPlace::EmbedAndHead;
+    let held = |tensor: &TrainedTensor| layers.holds(tensor.place, &tensor.name, spec.layers);
+    let mut trained = spec.trainable.iter();
+    let tied = spec.trainable.iter().any(is_tied);
     let mut parts = Vec::new();
-    if any(&own) {
+    if trained.any(|tensor| !is_tied(tensor) && held(tensor)) {
         parts.push(GradientPart::Own);
     }
     if tied && layers.start == 0 {
@@ -83,15 +83,16 @@ pub fn leaf_position(
 
 /// What a leaf is, for people, such as "forward of microbatch 3 through layers 0 to 4".
 pub fn leaf_words(leaf: &Leaf) -> String {
-    let Layers { start, end } = leaf.layers;
-    let microbatch = leaf.microbatch;
+    let Leaf {
+        layers, microbatch, ..
+    } = leaf;
     match leaf.phase {
-        LeafPhase::Forward => format!("forward of microbatch {microbatch}, layers {start}..{end}"),
+        LeafPhase::Forward => format!("forward of microbatch {microbatch}, layers {layers}"),
         LeafPhase::Backward => {
-            format!("backward of microbatch {microbatch}, layers {start}..{end}")
+            format!("backward of microbatch {microbatch}, layers {layers}")
         }
-        LeafPhase::Reduce => format!("sum from microbatch {microbatch}, layers {start}..{end}"),
-        LeafPhase::Update => format!("update of layers {start}..{end}"),
+        LeafPhase::Reduce => format!("sum from microbatch {microbatch}, layers {layers}"),
+        LeafPhase::Update => format!("update of layers {layers}"),
     }
 }
 

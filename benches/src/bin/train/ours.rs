@@ -68,7 +68,7 @@ impl Trainer {
             .collect();
         let options = StageOptions {
             device: Device::cpu(threads),
-            layers: 0..config.layers as u32,
+            layers: (0..config.layers as u32).into(),
             config: Arc::new(config),
             precisions: Precisions { weights: Precision::I16, activations: Precision::I16 },
             lora: Some(LoraSpec { rank: shape.rank as u32, scale: 2.0, targets }),

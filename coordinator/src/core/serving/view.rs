@@ -76,7 +76,7 @@ impl Deployed {
         }
         if let Some(held) = self.pipelines.held_by(worker) {
             let (index, pipeline) = (held.pipeline, self.pipelines.get(held.pipeline));
-            let layers = range(pipeline.stages()[held.stage]);
+            let layers = pipeline.stages()[held.stage];
             let verb = if pipeline.is_running() {
                 "serves"
             } else {
@@ -110,7 +110,7 @@ impl Deployed {
             .iter()
             .partition(|layers| self.workers.has_loaded(worker, **layers));
         let list = |all: &[&Layers]| {
-            let all: Vec<String> = all.iter().map(|layers| range(**layers)).collect();
+            let all: Vec<String> = all.iter().map(|layers| layers.to_string()).collect();
             all.join(", ")
         };
         match (there.is_empty(), awaited.is_empty()) {
@@ -119,8 +119,4 @@ impl Deployed {
             (true, true) => "spare".to_string(),
         }
     }
-}
-
-fn range(layers: Layers) -> String {
-    format!("{}..{}", layers.start, layers.end)
 }

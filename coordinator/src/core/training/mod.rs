@@ -196,10 +196,9 @@ impl TrainingJob {
         let auditing = self.audits.asked_of(&member.id);
         match (slot, member.role) {
             _ if member.draining => "leaves".to_string(),
-            (Some((slot, layers)), _) => format!(
-                "layers {}..{} of pipeline {}",
-                layers.start, layers.end, slot.replica
-            ),
+            (Some((slot, layers)), _) => {
+                format!("layers {layers} of pipeline {}", slot.replica)
+            }
             (None, _) if auditing > 0 => format!("re-runs {auditing} leaves"),
             (None, Role::Worker) => "spare".to_string(),
             (None, Role::Checker) => "waits for leaves".to_string(),

@@ -1,10 +1,12 @@
 //! What a stage of a pipeline takes in time and memory.
 
+use concord_proto::Layers;
 use concord_proto::serving::ServingProfile;
 
 use super::cut::StageCut;
 use super::{PAGES_MAX, PAGES_MIN};
 use crate::planner::PlannerDevice;
+use crate::planner::grain::Grain;
 
 /// Latency from one party to the next, with the time that the software takes.
 const HOP_SECONDS: f64 = 200e-6;
@@ -37,23 +39,67 @@ const PAGES_PER_ANSWER: u32 = 4;
 const TYPICAL_ROWS: u32 = 16;
 
 /// A model and the devices for it.
+#[derive(Clone)]
 pub(super) struct Costs<'a> {
     pub(super) devices: &'a [PlannerDevice],
-    pub(super) profile: &'a ServingProfile,
+    profile: &'a ServingProfile,
+    grain: Grain,
+    /// What is dealt out: layers, or parts of them.
     pub(super) layers: u32,
+    /// Of one of these.
+    layer_macs: u64,
+    layer_bytes: u64,
+    /// Bytes of a token on its way between two stages.
+    link_bytes: u64,
 }
 
 impl<'a> Costs<'a> {
     pub(super) fn new(
         devices: &'a [PlannerDevice],
         profile: &'a ServingProfile,
-        layers: u32,
+        grain: Grain,
     ) -> Self {
         Self {
             devices,
             profile,
-            layers,
+            grain,
+            layers: grain.units(),
+            layer_macs: grain.unit_work(profile.layer_macs),
+            layer_bytes: grain.unit_bytes(profile.layer_bytes, profile.cuts.expert_bytes),
+            link_bytes: match grain.cuts_layers() {
+                true => profile.row_bytes.max(profile.cuts.boundary_bytes),
+                false => profile.row_bytes,
+            },
         }
+    }
+
+    /// The same on other devices.
+    pub(super) fn on<'b>(&self, devices: &'b [PlannerDevice]) -> Costs<'b>
+    where
+        'a: 'b,
+    {
+        Costs {
+            devices,
+            ..self.clone()
+        }
+    }
+
+    /// The stages of a cut.
+    pub(super) fn stages(&self, cut: &StageCut) -> Vec<Layers> {
+        let runs = crate::planner::runs(&cut.lengths);
+        runs.map(|units| self.grain.stage(units)).collect()
+    }
+
+    /// Bytes of a stage with `pages` pages.
+    pub(super) fn stage_bytes(&self, stage: Layers, pages: u32) -> u64 {
+        let profile = self.profile;
+        let expert = profile.cuts.expert_bytes;
+        let weights = self.grain.stage_bytes(stage, profile.layer_bytes, expert);
+        let of_pages = profile.page_layer_bytes.saturating_mul(pages.into());
+        let of_pages = of_pages.saturating_mul(stage.attended().len() as u64);
+        self.fixed_bytes(stage.start == 0, stage.end == self.grain.layers())
+            .saturating_add(weights)
+            .saturating_add(of_pages)
     }
 
     /// Bytes of a stage beside its layers.
@@ -74,10 +120,10 @@ impl<'a> Costs<'a> {
     /// Bytes of a layer with its share of `pages` pages.
     fn layer_bytes(&self, pages: u32) -> u64 {
         let of_pages = self.profile.page_layer_bytes.saturating_mul(pages.into());
-        self.profile.layer_bytes.saturating_add(of_pages)
+        self.layer_bytes.saturating_add(of_pages)
     }
 
-    /// Bytes of a stage with `pages` pages.
+    /// Bytes of a stage of so many layers, or parts, with `pages` pages; of parts, at most.
     pub(super) fn bytes(&self, layers: u32, is_first: bool, is_last: bool, pages: u32) -> u64 {
         let layers = self.layer_bytes(pages).saturating_mul(layers.into());
         self.fixed_bytes(is_first, is_last).saturating_add(layers)
@@ -134,8 +180,8 @@ impl<'a> Costs<'a> {
         let profile = self.profile;
         let head = |value: u64| if is_last { value as f64 } else { 0.0 };
         let layers = f64::from(layers);
-        let macs = layers * profile.layer_macs as f64 + head(profile.head_macs);
-        let bytes = layers * profile.layer_bytes as f64 + head(profile.head_bytes);
+        let macs = layers * self.layer_macs as f64 + head(profile.head_macs);
+        let bytes = layers * self.layer_bytes as f64 + head(profile.head_bytes);
         let speed = self.devices[device].macs_per_second.max(1) as f64;
         (macs * f64::from(rows)).max(bytes / BYTES_PER_MAC) / speed
     }
@@ -162,7 +208,7 @@ impl<'a> Costs<'a> {
     /// Seconds of a pass from the coordinator through all stages and back.
     fn round_seconds(&self, cut: &StageCut, rows: u32) -> f64 {
         let links = (cut.lengths.len() - 1) as f64;
-        let bytes = self.profile.row_bytes as f64 * f64::from(rows);
+        let bytes = self.link_bytes as f64 * f64::from(rows);
         let hops = (links + 2.0) * HOP_SECONDS + links * bytes / LINK_BYTES_PER_SECOND;
         self.pace(&cut.devices, &cut.lengths, rows).1 + hops
     }

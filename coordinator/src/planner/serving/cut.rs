@@ -1,25 +1,17 @@
 //! A cut of the layers into the stages of one pipeline.
 
-use concord_proto::Layers;
-
 /// A pipeline as the search has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StageCut {
     /// The device of each stage.
     pub(super) devices: Vec<usize>,
-    /// Layers of each stage.
+    /// Layers of each stage, or parts of them.
     pub(super) lengths: Vec<u32>,
     /// Seconds of the slowest stage, and of all.
     pub(super) pace: (f64, f64),
 }
 
 impl StageCut {
-    /// The layers of each stage.
-    pub(super) fn stages(&self) -> Vec<Layers> {
-        let runs = crate::planner::runs(&self.lengths);
-        runs.map(|(start, end)| Layers { start, end }).collect()
-    }
-
     pub(super) fn beats(&self, other: &Option<Self>) -> bool {
         let is_less = |other: &Self| {
             let slowest = self.pace.0.total_cmp(&other.pace.0);

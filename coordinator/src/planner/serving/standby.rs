@@ -8,8 +8,7 @@ use super::search;
 
 /// Bytes of a stage of these layers.
 fn stage_bytes(costs: &Costs, layers: &Layers, pages: u32) -> u64 {
-    let (is_first, is_last) = (layers.start == 0, layers.end == costs.layers);
-    costs.bytes(layers.end - layers.start, is_first, is_last, pages)
+    costs.stage_bytes(*layers, pages)
 }
 
 /// Fills in who stands by: spare devices for as many stages as fit; without spare devices, the
@@ -82,7 +81,7 @@ fn members(costs: &Costs, pipeline: &ServingPipeline) -> Vec<(usize, Vec<Layers>
         let Some(cut) = cuts.find_map(|cut| cut) else {
             continue;
         };
-        for (device, layers) in cut.devices.iter().zip(cut.stages()) {
+        for (device, layers) in cut.devices.iter().zip(costs.stages(&cut)) {
             let Some(at) = slots().position(|(member, _)| member == *device) else {
                 continue;
             };

@@ -1,5 +1,6 @@
 //! Plans that can be checked by hand, and small ones compared with all possible ones.
 
+use concord_proto::client::ExpertCuts;
 use concord_proto::serving::ServingProfile;
 use concord_proto::{Layers, PublicKey};
 use proptest::prelude::*;
@@ -7,7 +8,8 @@ use proptest::prelude::*;
 use super::cost::Costs;
 use super::cut::StageCut;
 use super::search;
-use super::{PAGES_WANTED, ServingPlan, plan_serving};
+use super::{PAGES_WANTED, ServingPlan, plan_serving, stage_bytes};
+use crate::planner::grain::Grain;
 use crate::planner::{PlanError, PlannerDevice};
 
 const MIB: u64 = 1 << 20;
@@ -22,6 +24,12 @@ const PROFILE: ServingProfile = ServingProfile {
     shared_bytes: 0,
     page_layer_bytes: MIB / 256,
     row_bytes: 64,
+    cuts: ExpertCuts {
+        experts: 0,
+        expert_bytes: 0,
+        expert_state_bytes: 0,
+        boundary_bytes: 0,
+    },
 };
 
 /// Memory beside weights and pages: 512 rows of 32 states of 64 bytes.
@@ -48,7 +56,7 @@ fn auto(devices: &[PlannerDevice], layers: u32) -> Result<ServingPlan, PlanError
 }
 
 fn layers(start: u32, end: u32) -> Layers {
-    Layers { start, end }
+    Layers::new(start, end)
 }
 
 #[test]
@@ -276,7 +284,7 @@ proptest! {
         let scaled = |&(speed, memory): &(u64, u64)| (speed * 100 * MIB, memory * MIB);
         let devices: Vec<(u64, u64)> = devices.iter().map(scaled).collect();
         let devices = pool(&devices);
-        let costs = Costs::new(&devices, &PROFILE, layers);
+        let costs = Costs::new(&devices, &PROFILE, Grain::whole(layers, &PROFILE.cuts));
         let every: Vec<usize> = (0..devices.len()).collect();
         let fits = search::fits(&costs, stages, 1);
         prop_assert_eq!(search::best(&costs, &every, stages, 0).is_some(), fits);
@@ -290,4 +298,43 @@ proptest! {
             }
         }
     }
+}
+
+/// Layers of a MiB, of which four experts take a fifth each: two workers without room for two whole
+/// layers share them, and what a plan says they hold fits.
+#[test]
+fn layers_that_do_not_fit_are_cut_between_their_experts() {
+    let profile = ServingProfile {
+        layer_bytes: 20 * MIB,
+        cuts: ExpertCuts {
+            experts: 4,
+            expert_bytes: 4 * MIB,
+            expert_state_bytes: 0,
+            boundary_bytes: 256,
+        },
+        ..PROFILE
+    };
+    let memory = 20 * MIB;
+    let devices = pool(&[(1_000 * MIB, memory); 5]);
+    let plan = plan_serving(&devices, &profile, 2, 0, 1, 0).expect("a plan");
+    let pipeline = &plan.pipelines[0];
+    let cut: Vec<String> = pipeline.stages.iter().map(ToString::to_string).collect();
+    assert_eq!(cut, ["0..0+2", "0+2..1", "1..1+2", "1+2..2"]);
+    for &stage in &pipeline.stages {
+        assert!(
+            stage_bytes(&profile, stage, 2, pipeline.pages) <= memory,
+            "{stage}"
+        );
+    }
+    // A worker that is left stands by for as many as it has room for.
+    assert_eq!(plan.spare.len(), 1);
+    let whole = ServingProfile {
+        cuts: ExpertCuts::default(),
+        ..profile
+    };
+    let refused = plan_serving(&devices, &whole, 2, 0, 1, 0);
+    assert!(
+        matches!(refused, Err(PlanError::Memory { .. })),
+        "{refused:?}"
+    );
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use concord_coordinator::core::Config;
 use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_coordinator::serving::{AnswerHandle, ModelService};
+use concord_proto::client::ExpertCuts;
 use concord_proto::serving::{
     Deployment, Finish, Generation, GenerationSpec, SamplingSpec, ServedModel, ServingProfile,
     Update, Usage,
@@ -43,6 +44,7 @@ pub fn served(stages: u32, min_workers: u32, audit_rate: u64) -> ServedModel {
         shared_bytes: 0,
         page_layer_bytes: 1 << 10,
         row_bytes: 64,
+        cuts: ExpertCuts::default(),
     };
     ServedModel {
         deployment,

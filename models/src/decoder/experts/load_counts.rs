@@ -15,9 +15,10 @@ impl LoadCounts {
         Self(Arc::new((0..experts).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// Counts the rows of a pass.
-    pub(super) fn add(&self, rows: &ExpertRows) {
-        for (count, more) in self.0.iter().zip(rows.counts()) {
+    /// Counts the rows of a pass that go to the `held` experts from `first` on.
+    pub(super) fn add(&self, first: usize, held: usize, rows: &ExpertRows) {
+        let counts = self.0.iter().zip(rows.counts());
+        for (count, more) in counts.skip(first).take(held) {
             count.fetch_add(more as u64, Ordering::Relaxed);
         }
     }

@@ -40,9 +40,11 @@ impl StageAdapter {
         };
         let config = &stage.options.config;
         let mut updates = BTreeMap::new();
-        for layer in stage.options.layers.clone() {
+        let span = stage.options.layers;
+        for layer in span.layers() {
             for matrix in config.layer_matrices(layer as usize) {
-                if spec.targets.contains(&matrix.projection) {
+                let held = span.holds(layer, &matrix.module);
+                if held && spec.targets.contains(&matrix.projection) {
                     let update = loader.update(&matrix)?;
                     updates.insert(format!("{}.weight", matrix.module), update);
                 }

@@ -5,12 +5,11 @@ mod rope;
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
-use concord_kernels::ops::AttentionShape;
 use concord_kernels::packed::{BlockFormat, PackedRows, SharedBytes};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::{Stage, StageOptions};
-use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, SINKS, usual_attention_scale};
+use crate::config::{DecoderConfig, LayerMatrix, Projection, QkNorm, SINKS, Span};
 use crate::decoder::attention::{Attention, Sinks};
 use crate::decoder::block::Block;
 use crate::decoder::dense::{Dense, Widening};
@@ -35,12 +34,18 @@ impl Stage {
     /// row; and what is not trained, and packed or of 16 bits in `source`, stays as it lies there.
     ///
     /// # Errors
-    /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
+    /// [`ModelError`] where a tensor is missing, broken or not finite, a GPU fails, or the model
+    /// cannot be cut where the stage begins or ends.
     pub fn load(
         options: StageOptions,
         source: &dyn TensorSource,
         values: &dyn Values,
     ) -> Result<Self, ModelError> {
+        if !options.config.has_span(&options.layers) {
+            let Span { start, end } = options.layers;
+            let reason = format!("a stage from {start} to {end}, where the model has no such cuts");
+            return Err(KernelError::DoesNotFit(reason).into());
+        }
         let _weights = options.device.account(MemoryPurpose::Weights);
         let loader = Loader {
             options: &options,
@@ -49,18 +54,18 @@ impl Stage {
         };
         let config = &options.config;
         // The largest tensors first: a source without slices needs their f32 while little is held.
-        let embed = match options.layers.start {
-            0 => Some(loader.embedding(&config.parts().embed_weight())?),
-            _ => None,
+        let span = options.layers;
+        let embed = match span.is_first() {
+            true => Some(loader.embedding(&config.parts().embed_weight())?),
+            false => None,
         };
-        let is_last = options.layers.end as usize == config.layers;
-        let head = match is_last {
+        let head = match span.is_last(config.layers) {
             true => Some(loader.head(embed.as_ref())?),
             false => None,
         };
-        let blocks = options
-            .layers
-            .clone()
+        let rest = loader.rest()?;
+        let blocks = span
+            .attention()
             .map(|layer| loader.block(layer))
             .collect::<Result<_, _>>()?;
         let ropes = rope::rope_tables(config, options.positions).into_iter();
@@ -69,6 +74,7 @@ impl Stage {
         Ok(Self {
             ropes,
             embed,
+            rest,
             blocks,
             head,
             options,
@@ -96,7 +102,13 @@ impl Stage {
             }
             set_norm(&mut head.norm, options, name, value)?;
         }
-        for (layer, block) in options.layers.clone().zip(&mut self.blocks) {
+        if let Some(rest) = &mut self.rest {
+            // Experts to cut have matrices of their own.
+            for linear in rest.bank.linears_mut() {
+                set_linear(linear, options, name, value)?;
+            }
+        }
+        for (layer, block) in options.layers.attention().zip(&mut self.blocks) {
             // A layer of experts has many matrices: others are not looked at.
             if !name.contains(&options.config.in_layer(layer as usize, "")) {
                 continue;
@@ -189,22 +201,14 @@ impl Loader<'_> {
             feed_out: norm(parts.feed_out)?,
             parallel: config.parallel_residual,
             residual: config.residual_multiplier,
+            cut: self.cut_shape(layer, self.options.layers.end),
         })
     }
 
     fn attention(&self, layer: u32) -> Result<Attention, ModelError> {
         let config = &self.options.config;
         let linear = |projection| self.linear(layer, projection);
-        let shape = AttentionShape {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            window: config.sliding_window[layer as usize],
-            soft_cap: config.attention_soft_cap,
-            scale: config
-                .attention_scale
-                .unwrap_or_else(|| usual_attention_scale(config.head_dim)),
-        };
+        let shape = config.attention_shape(layer as usize);
         let qkv = match config.fused_qkv {
             None => Qkv::Apart(Box::new([
                 linear(Projection::Q)?,

@@ -46,10 +46,7 @@ pub(crate) async fn audit(
     };
     let deployment = &receipt.deployment;
     let (config, manifest) = fetch_model(blobs, deployment).await?;
-    let layers = Layers {
-        start: 0,
-        end: deployment.layers,
-    };
+    let layers = Layers::new(0, deployment.layers);
     let tensors = ModelBlobs::fetch(blobs, &config, &manifest, layers).await?;
     let adapter = match receipt.spec.adapter {
         None => None,

@@ -33,7 +33,6 @@ pub(super) fn compute(
     progress: &mut dyn FnMut(JudgeProgress),
 ) -> Result<ComputedAnswer, Stop> {
     check_adapter(case, checked)?;
-    let hidden = case.config.hidden;
     let mut rows = Vec::new();
     let mut last: Option<(Layers, Stage)> = None;
     for (layers, claimed) in checked.cuts() {
@@ -44,7 +43,7 @@ pub(super) fn compute(
         let stage = lender.stage(layers)?;
         rows = forward(&stage, &checked.tokens, rows)?;
         if let Some(claimed) = claimed {
-            let expected = merkle::root(&digests(&rows, hidden));
+            let expected = merkle::root(&digests(&rows, stage.widths()[1]));
             if expected != claimed.claim.output {
                 return Err(Stop::Verdict(AnswerVerdict::WrongStage {
                     worker: claimed.worker,
@@ -56,7 +55,7 @@ pub(super) fn compute(
         }
         last = Some((layers, stage));
         progress(JudgeProgress {
-            layers: layers.end,
+            layers: layers.touched().end,
             layers_total: checked.receipt.deployment.layers,
             drawn: 0,
             drawn_total: checked.receipt.answer.len() as u32,
@@ -91,17 +90,17 @@ fn check_adapter(case: &AnswerCase<'_>, checked: &CheckedReceipt) -> Result<(), 
 /// All positions through a stage.
 fn forward(stage: &Stage, tokens: &[u32], input: Vec<f32>) -> Result<Vec<f32>, Stop> {
     let device = &stage.options().device;
-    let hidden = stage.options().config.hidden;
+    let [entering, leaving] = stage.widths();
     device.on_its_threads(|| {
         let mut cache = stage.cache()?;
-        let mut output = Vec::with_capacity(tokens.len() * hidden);
+        let mut output = Vec::with_capacity(tokens.len() * leaving);
         for (index, chunk) in tokens.chunks(CHUNK).enumerate() {
-            let start = index * CHUNK * hidden;
+            let start = index * CHUNK * entering;
             let entering = if stage.is_first() {
                 StageInput::Tokens
             } else {
-                let rows = input[start..start + chunk.len() * hidden].to_vec();
-                StageInput::Hidden(Tensor::new(&[chunk.len(), hidden], rows)?)
+                let rows = input[start..start + chunk.len() * entering].to_vec();
+                StageInput::Hidden(Tensor::new(&[chunk.len(), entering], rows)?)
             };
             let rows = stage.extend(&mut cache, chunk, entering)?;
             output.extend_from_slice(&rows.values()?);

@@ -9,6 +9,7 @@ use concord_verify::serving::CheckedReceipt;
 
 use super::{AnswerCase, Stop};
 use crate::serving::stage::stage_options;
+use crate::spec;
 use crate::stage_cache::StageCache;
 
 /// Lends stages for one answer.
@@ -40,8 +41,8 @@ impl<'a> Lender<'a> {
         let is_plain = self.checked.receipt.spec.adapter.is_none();
         let fits = self.checked.tokens.len() as u64 <= positions;
         let (source, device) = (self.case.tensors, self.case.device);
-        let range = layers.start..layers.end;
-        let bytes = || WeightBytes::loaded(config, range, positions, source, device);
+        let span = spec::span(layers);
+        let bytes = || WeightBytes::loaded(config, span, positions, source, device);
         let bytes = (is_plain && fits).then(bytes)?;
         self.stages.holds(bytes).then_some(bytes)
     }

@@ -19,8 +19,10 @@ pub(crate) struct StageBinding {
     pub(crate) epoch: u32,
     pub(crate) layers: Layers,
     pub(crate) pages: u32,
-    /// Width of the hidden states.
-    pub(crate) hidden: usize,
+    /// Columns of the rows that come in, where they are not tokens.
+    pub(crate) entering: usize,
+    /// Columns of the rows that go out.
+    pub(crate) leaving: usize,
     /// The worker that sends passes; with none, the coordinator does.
     pub(crate) previous: Option<WorkerId>,
     /// The address that passes go to; with none, results go to the coordinator.
@@ -32,7 +34,7 @@ impl StageBinding {
     pub(crate) fn new(
         assignment: &StageAssignment,
         incarnation: u64,
-        hidden: usize,
+        [entering, leaving]: [usize; 2],
     ) -> Option<Self> {
         let layers = assignment.layers()?;
         let place = assignment.stage? as usize;
@@ -43,7 +45,8 @@ impl StageBinding {
             epoch: assignment.epoch,
             layers,
             pages: assignment.pages,
-            hidden,
+            entering,
+            leaving,
             previous: place
                 .checked_sub(1)
                 .map(|before| assignment.workers[before]),
@@ -56,12 +59,12 @@ impl StageBinding {
         self.layers.end == self.deployment.layers
     }
 
-    /// Bytes of the hidden states of so many rows.
+    /// Bytes of so many rows that come in.
     ///
     /// # Errors
     /// A sentence, where a pass has no or too many rows.
     pub(crate) fn row_bytes(&self, rows: usize) -> Result<usize, String> {
-        let bytes = rows.saturating_mul(4 * self.hidden);
+        let bytes = rows.saturating_mul(4 * self.entering);
         if rows == 0 || rows > ROWS_MAX || bytes as u64 > FRAME_BYTES_MAX {
             return Err(format!(
                 "a pass of {rows} rows: 1 to {ROWS_MAX} are possible"

@@ -23,9 +23,10 @@ pub(crate) fn binding() -> StageBinding {
         id: deployment.id(),
         deployment,
         epoch: 3,
-        layers: Layers { start: 2, end: 4 },
+        layers: Layers::new(2, 4),
         pages: 8,
-        hidden: 4,
+        entering: 4,
+        leaving: 4,
         previous: None,
         next: None,
     }

@@ -110,8 +110,8 @@ impl StageLoader {
         }
         let (config, manifest) = self.model(&deployment).await?;
         let source = ModelBlobs::fetch(&self.blobs, &config, &manifest, layers).await?;
-        let (range, positions) = (layers.start..layers.end, deployment.positions.into());
-        let bytes = WeightBytes::loaded(&config, range, positions, &source, &self.device);
+        let (span, positions) = (spec::span(layers), deployment.positions.into());
+        let bytes = WeightBytes::loaded(&config, span, positions, &source, &self.device);
         self.check_room(reserved.saturating_add(bytes))?;
         let options = stage_options(&deployment, config, layers, &self.device)?;
         let faults = self.faults.clone();
@@ -191,7 +191,7 @@ pub(crate) fn stage_options(
     Ok(StageOptions {
         device: device.clone(),
         config,
-        layers: layers.start..layers.end,
+        layers: spec::span(layers),
         precisions: Precisions {
             weights: spec::precision(deployment.precision.weights)?,
             activations: spec::precision(deployment.precision.activations)?,

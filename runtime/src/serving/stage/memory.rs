@@ -7,7 +7,7 @@ use concord_proto::serving::Deployment;
 
 use crate::{RuntimeError, spec};
 
-/// Bytes of a page of keys and values in `layers`.
+/// Bytes of a page of keys and values in `layers`: none where these are experts alone.
 ///
 /// # Errors
 /// [`RuntimeError::Unsupported`] for a precision that this build does not know.
@@ -17,6 +17,5 @@ pub(crate) fn page_bytes(
     deployment: &Deployment,
 ) -> Result<u64, RuntimeError> {
     let precision = spec::precision(deployment.precision.activations)?;
-    let count = (layers.end - layers.start) as usize;
-    Ok(page_bytes_of(config, count, precision))
+    Ok(page_bytes_of(config, layers.attended().len(), precision))
 }

@@ -55,7 +55,7 @@ impl ServingStage {
         let broken: Vec<u32> = output.broken.iter().map(|run| *run as u32).collect();
         let mut rows = output.hidden.into_values()?;
         faults.after_pass(number, &mut rows);
-        let mut left = digests(&rows, self.binding.hidden);
+        let mut left = digests(&rows, self.binding.leaving);
         self.note(&runs, &entered, &left);
         self.next_pass = number + 1;
         let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
@@ -73,7 +73,7 @@ impl ServingStage {
         self.idle_since = Instant::now();
         if let Some(next) = &self.next {
             if faults.before_sending_rows(number, &mut rows) {
-                left = digests(&rows, self.binding.hidden);
+                left = digests(&rows, self.binding.leaving);
             }
             let outgoing = OutgoingPass {
                 runs,

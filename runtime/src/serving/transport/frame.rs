@@ -98,11 +98,11 @@ impl<'a> FrameReader<'a> {
 pub(crate) fn check(
     header: PassHeader,
     bytes: &[u8],
-    hidden: usize,
+    columns: usize,
 ) -> Result<ReceivedPass, FrameError> {
     let mut rows = vec![0.0f32; bytes.len() / 4];
     bytemuck::cast_slice_mut(&mut rows).copy_from_slice(bytes);
-    for (index, (row, digest)) in rows.chunks_exact(hidden).zip(&header.rows).enumerate() {
+    for (index, (row, digest)) in rows.chunks_exact(columns).zip(&header.rows).enumerate() {
         if row_digest(row) != *digest {
             let why = format!("row {index} is not what it signed");
             return Err(FrameError::Wrong(why));
@@ -152,7 +152,7 @@ mod tests {
         runs: Vec<SequenceRun>,
         rows: &[f32],
     ) -> PassHeader {
-        let rows = digests(rows, binding.hidden);
+        let rows = digests(rows, binding.entering);
         let message = PassHeader::message(&binding.id, binding.epoch, 0, &runs, &rows);
         PassHeader {
             deployment: binding.id,
@@ -172,7 +172,7 @@ mod tests {
         let mut reader = FrameReader::new(binding);
         for piece in pieces(header, rows) {
             if let Some((header, bytes)) = reader.take(piece)? {
-                return check(header, &bytes, binding.hidden);
+                return check(header, &bytes, binding.entering);
             }
         }
         Err(FrameError::Stranger("cut short".into()))
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn large_passes_come_in_pieces() {
         let binding = StageBinding {
-            hidden: 4_096,
+            entering: 4_096,
             ..from_previous()
         };
         let rows: Vec<f32> = (0..100 * 4_096).map(|n| n as f32).collect();

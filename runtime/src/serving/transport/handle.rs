@@ -189,10 +189,10 @@ async fn checked(
     header: PassHeader,
     bytes: Vec<u8>,
 ) -> Result<Result<ReceivedPass, FrameError>, Status> {
-    let hidden = current.binding.hidden;
+    let columns = current.binding.entering;
     if bytes.len() < LARGE_PASS {
-        return Ok(frame::check(header, &bytes, hidden));
+        return Ok(frame::check(header, &bytes, columns));
     }
-    let checked = on_a_thread(move || frame::check(header, &bytes, hidden)).await;
+    let checked = on_a_thread(move || frame::check(header, &bytes, columns)).await;
     checked.map_err(|error| Status::internal(error.to_string()))
 }

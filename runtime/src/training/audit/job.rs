@@ -8,12 +8,12 @@ use concord_models::decoder::WeightBytes;
 use concord_proto::manifest::{DataManifest, ModelManifest};
 use concord_proto::{AdapterSpec, Digest, JobSpec, Layers};
 
-use crate::RuntimeError;
 use crate::blobs::Blobs;
 use crate::model_blobs::ModelBlobs;
 use crate::training::assignment::{fetch_base, fetch_config};
 use crate::training::data::DataSource;
 use crate::training::leaf_work;
+use crate::{RuntimeError, spec};
 
 /// What all leaves of a job share.
 pub(crate) struct AuditedJob {
@@ -72,8 +72,8 @@ pub(crate) fn cached_bytes(
     if spec.adapter == AdapterSpec::Full {
         return None;
     }
-    let range = layers.start..layers.end;
-    let weights = WeightBytes::loaded(config, range, positions as u64, base, device);
+    let span = spec::span(layers);
+    let weights = WeightBytes::loaded(config, span, positions as u64, base, device);
     let held = leaf_work::held_names(spec, layers).into_iter();
     let factor = |(index, _): (u32, String)| {
         let shape = &spec.trainable[index as usize].shape;

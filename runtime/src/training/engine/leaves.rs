@@ -100,12 +100,17 @@ impl CommittedStage {
         u64::from(self.spec.micro_batch_size) * positions
     }
 
-    /// Multiply-adds of the stage's projections for one token, as metered.
+    /// Multiply-adds of the stage's projections for one token, as metered. Of a layer that is cut
+    /// each stage counts as much as it has of the experts.
     fn macs_per_token(&self) -> u64 {
-        let config = &self.stage().options().config;
-        let layers = self.layers;
-        let held = layers.start..layers.end;
-        let of_layers: u64 = held.map(|layer| config.layer_macs(layer as usize)).sum();
+        let options = self.stage().options();
+        let (config, span) = (&options.config, options.layers);
+        let experts = config.experts_to_cut().unwrap_or(1);
+        let of_layer = |layer: u32| {
+            let held = span.experts(layer, experts).len() as u64;
+            config.layer_macs(layer as usize) * held / experts as u64
+        };
+        let of_layers: u64 = span.layers().map(of_layer).sum();
         let head = if self.stage().is_last() {
             (config.vocab * config.hidden) as u64
         } else {

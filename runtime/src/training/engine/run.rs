@@ -87,16 +87,16 @@ impl StepRun {
             origin: Some(origin.clone()),
         };
         match port.kind {
-            PortKind::Activation(layer) => {
+            PortKind::Activation(edge) => {
                 let expected = neighbour(job.slot.stage.checked_sub(1));
-                let fits = layer == job.layers.start && expected == Some(origin.worker);
+                let fits = edge == job.layers.start && expected == Some(origin.worker);
                 if let (true, [tensor]) = (fits, &frame.tensors[..]) {
                     self.activations.insert(microbatch, (tensor.clone(), input));
                     self.schedule.activation_arrived(microbatch);
                 }
             }
-            PortKind::Gradient(layer) => {
-                let fits = layer == job.layers.end
+            PortKind::Gradient(edge) => {
+                let fits = edge == job.layers.end
                     && neighbour(Some(job.slot.stage + 1)) == Some(origin.worker);
                 if let (true, [tensor]) = (fits, &frame.tensors[..]) {
                     self.gradients.insert(microbatch, (tensor.clone(), input));

@@ -136,7 +136,7 @@ impl Driven {
         let plan = Plan {
             job: spec.id(),
             epoch: EPOCH,
-            stages: vec![Layers { start: 0, end: 1 }],
+            stages: vec![Layers::new(0, 1)],
             replicas: vec![Replica {
                 workers: vec![worker],
                 start: 0,
@@ -312,8 +312,8 @@ async fn frames_that_no_stage_takes_in_change_nothing() {
         PortKind::Tokens,
         PortKind::Loss,
         PortKind::Scalars,
-        PortKind::Activation(0),
-        PortKind::Gradient(1),
+        PortKind::Activation(0.into()),
+        PortKind::Gradient(1.into()),
     ] {
         let mut engine = Driven::start(Faults::default()).await;
         let port = Port { kind, digest };

@@ -207,11 +207,9 @@ fn words(verdict: &AnswerVerdict) -> String {
             expected,
             claimed,
         } => format!(
-            "worker {} claims {} of layers {}..{}, and it is {}",
+            "worker {} claims {} of layers {layers}, and it is {}",
             worker.short(),
             claimed.short(),
-            layers.start,
-            layers.end,
             expected.short()
         ),
         AnswerVerdict::Gap { sender, receiver } => format!(

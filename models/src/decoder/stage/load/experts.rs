@@ -4,9 +4,12 @@ use concord_kernels::Tensor;
 use concord_kernels::ops::{RouterKind, Routing};
 
 use super::Loader;
+use crate::config::Cut;
 use crate::config::{ExpertLayout, ExpertsShape, RouterScores};
+use crate::decoder::cut_rows::CutShape;
 use crate::decoder::dense::{Dense, Widening};
-use crate::decoder::experts::{Experts, FusedExperts, LoadCounts, SharedExpert};
+use crate::decoder::experts::{ExpertBank, Experts, FusedExperts, LoadCounts, SharedExpert};
+use crate::decoder::layer_rest::LayerRest;
 use crate::decoder::linear::Linear;
 use crate::error::ModelError;
 
@@ -26,13 +29,27 @@ impl Loader<'_> {
             true => Some(self.placed(&config.in_layer(layer, names.correction))?),
             false => None,
         };
+        Ok(Experts {
+            router: self.router(layer, names.router, shape.router_bias)?,
+            correction,
+            routing: routing(shape),
+            bank: self.bank(layer, shape)?,
+            shared: self.shared(layer, shape)?,
+        })
+    }
+
+    /// The experts of a layer that the stage has.
+    fn bank(&self, layer: usize, shape: &ExpertsShape) -> Result<ExpertBank, ModelError> {
+        let (config, names) = (&self.options.config, &shape.names);
+        let held = self.options.layers.experts(layer as u32, shape.count);
+        let first = held.start;
         let (experts, fused) = match names.layout {
             ExpertLayout::Own { matrices } => {
                 let expert = |expert: usize| {
                     let module = format!("{}.{expert}", names.experts);
                     self.expert(&config.in_layer(layer, &module), matrices, shape)
                 };
-                let experts = (0..shape.count).map(expert);
+                let experts = held.map(expert);
                 (experts.collect::<Result<Vec<_>, _>>()?, None)
             }
             ExpertLayout::Fused => {
@@ -48,14 +65,40 @@ impl Loader<'_> {
                 (self.fused_experts(&fused, shape)?, Some(fused))
             }
         };
-        Ok(Experts {
-            router: self.router(layer, names.router, shape.router_bias)?,
-            correction,
-            routing: routing(shape),
+        Ok(ExpertBank {
             experts,
+            first,
+            count: shape.count,
             fused,
-            shared: self.shared(layer, shape)?,
             loads: LoadCounts::new(shape.count),
+        })
+    }
+
+    /// The experts of the layer that the stage begins within.
+    pub(super) fn rest(&self) -> Result<Option<LayerRest>, ModelError> {
+        let (config, start) = (&self.options.config, self.options.layers.start);
+        let (Some(shape), Some(experts)) = (
+            self.cut_shape(start.layer, start),
+            config.experts_of(start.layer as usize),
+        ) else {
+            return Ok(None);
+        };
+        Ok(Some(LayerRest {
+            layer: start.layer,
+            bank: self.bank(start.layer as usize, experts)?,
+            shape,
+            residual: config.residual_multiplier,
+        }))
+    }
+
+    /// The sizes of what goes over `cut`, where it is within `layer`.
+    pub(super) fn cut_shape(&self, layer: u32, cut: Cut) -> Option<CutShape> {
+        let config = &self.options.config;
+        let experts = config.experts_of(layer as usize)?;
+        (cut.layer == layer && cut.expert > 0).then_some(CutShape {
+            hidden: config.hidden,
+            experts: experts.count,
+            chosen: experts.chosen,
         })
     }
 
