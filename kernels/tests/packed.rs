@@ -177,21 +177,28 @@ fn matrices_that_are_cut_over_threads_match() {
     }
 }
 
-/// Sums as large as they can be: every code at its limit.
+/// Sums as large as they can be: every code at its limit, for few rows and for several.
 #[test]
 fn sums_at_their_limit_match() {
-    for cols in [8_160, 8_192, 16_416] {
-        // 1.9922, whose code is 32,639 or near it, in every place; activations likewise.
+    for (cols, count) in [8_160, 8_192, 16_416]
+        .into_iter()
+        .flat_map(|c| [(c, 2), (c, 8)])
+    {
+        // 1.9922, whose code is 32,639 or near it, in every place; activations likewise, and their
+        // opposite.
         let half = 0x3ff8_u16.to_le_bytes();
         let bytes: Vec<u8> = (0..2 * cols).flat_map(|_| half).collect();
-        let x = Tensor::new(&[2, cols], vec![1.992_187_5; 2 * cols]).unwrap();
+        let x = [1.992_187_5, -1.992_187_5].into_iter().cycle();
+        let x = x.flat_map(|x| std::iter::repeat_n(x, cols));
+        let x = Tensor::new(&[count, cols], x.take(count * cols).collect::<Vec<f32>>()).unwrap();
         let x = Device::Reference.code(&x, cols, Precision::I16).unwrap();
         for device in devices() {
             let (packed, codes) =
                 both(&device, BlockFormat::F16, [2, cols], &bytes, Precision::I16);
             let expected = Device::Reference.matmul(&x, &codes).unwrap();
             let found = device.matmul(&x, &packed).unwrap();
-            assert_same(&format!("{cols} {}", device.name()), &found, &expected);
+            let what = format!("{count} x {cols} {}", device.name());
+            assert_same(&what, &found, &expected);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Tokens a second that one worker decodes, by the number of sequences in a pass: a model of a
-//! folder, or a Llama of 110M parameters with random weights.
+//! folder or a GGUF file, or a Llama of 110M parameters with random weights.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/Cargo.toml --bin decode -- \
 //!     --threads 1,2 --batches 1,8,32,128 [--model ../shared/models/tinystories-260k]
 //! ```
+
+#[path = "../cpu_time.rs"]
+mod cpu_time;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +24,8 @@ use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{PassInput, Precisions, Stage, StageOptions, StageRun, TensorSource};
 use concord_models::weights::ModelFolder;
+
+use cpu_time::cpu_seconds;
 
 #[derive(Parser)]
 struct Args {
@@ -42,7 +47,7 @@ struct Args {
     /// Temperature; 0 takes the most probable token.
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
-    /// A model's folder; without, the made Llama.
+    /// A model's folder or GGUF file; without, the made Llama.
     #[arg(long)]
     model: Option<PathBuf>,
 }
@@ -89,17 +94,19 @@ fn main() -> anyhow::Result<()> {
             (config, Box::new(Random(shapes)))
         }
     };
-    let weights = weight_bytes(&config);
-    println!("{} MB of coded weights a step", weights >> 20);
+    let weights = weight_bytes(&config, &*source)?;
+    println!("{} MB of weights a step", weights >> 20);
     for &threads in &args.threads {
         let stage = load(&config, &*source, threads)?;
         let read = read_rate(threads);
         println!("threads {threads}: reads {:.1} GB/s", read / 1e9);
         for &batch in &args.batches {
             let mut served = Served::new(&stage, batch, &args)?;
-            let mut best = Times::default();
+            let (mut best, mut cpu) = (Times::default(), f64::INFINITY);
             for _ in 0..args.rounds {
+                let before = cpu_seconds()?;
                 let times = served.round(&args)?;
+                cpu = cpu.min(cpu_seconds()? - before);
                 if best.total().is_zero() || times.total() < best.total() {
                     best = times;
                 }
@@ -107,14 +114,15 @@ fn main() -> anyhow::Result<()> {
             let step = best.total().as_secs_f64() / args.steps as f64;
             let each = |time: Duration| time.as_secs_f64() * 1e3 / args.steps as f64;
             println!(
-                "threads {threads}, {batch:>3} sequences: {:>8.0} tokens/s; {:.3} ms a step \
-                 (layers {:.3}, logits {:.3}, draws {:.3}); \
+                "threads {threads}, {batch:>3} sequences: {:>8.1} tokens/s; {:.3} ms a step \
+                 (layers {:.3}, logits {:.3}, draws {:.3}), {:.3} ms of CPU time a thread; \
                  weights at {:.1} GB/s, {:.0}% of reading",
                 batch as f64 / step,
                 step * 1e3,
                 each(best.layers),
                 each(best.logits),
                 each(best.draws),
+                cpu * 1e3 / (args.steps * threads) as f64,
                 weights as f64 / step / 1e9,
                 weights as f64 / step / read * 100.0,
             );
@@ -143,19 +151,20 @@ fn load(
     Ok(Stage::load(options, source, &BTreeMap::new())?)
 }
 
-/// Bytes of the codes that a step reads: every matrix but the embedding, which the head may be.
-fn weight_bytes(config: &DecoderConfig) -> usize {
-    let specs = config.tensors();
-    let matrices = specs.iter().filter(|spec| spec.shape.len() == 2);
-    let elements = matrices
-        .map(|spec| spec.shape.iter().product::<usize>())
-        .sum::<usize>();
-    let embedding = if config.tie_embeddings {
-        0
-    } else {
-        config.vocab * config.hidden
-    };
-    2 * (elements - embedding)
+/// Bytes that a step reads of every matrix but the embedding, which the head may be: those of the
+/// file where they stay packed, else two an element.
+fn weight_bytes(config: &DecoderConfig, source: &dyn TensorSource) -> anyhow::Result<usize> {
+    let mut bytes = 0;
+    for spec in config.tensors() {
+        let is_read = config.tie_embeddings || !spec.name.contains("embed_tokens");
+        if spec.shape.len() == 2 && is_read {
+            bytes += match source.blocks(&spec.name)? {
+                Some(blocks) => blocks.range.len(),
+                None => 2 * spec.shape.iter().product::<usize>(),
+            };
+        }
+    }
+    Ok(bytes)
 }
 
 /// Bytes a second that `threads` threads read from memory.

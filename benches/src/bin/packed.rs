@@ -9,6 +9,9 @@
 //! The shapes are those of TinyLlama 1.1B; the blocks are random, and no two matrices share memory.
 //! Tokens a second are those of products alone: attention over a short context adds little to them.
 
+#[path = "../cpu_time.rs"]
+mod cpu_time;
+
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -18,6 +21,8 @@ use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::packed::{BlockFormat, SharedBytes};
 use concord_kernels::rng::Philox;
 use concord_kernels::{Device, Tensor, Weight};
+
+use cpu_time::cpu_seconds;
 
 #[derive(Parser)]
 struct Args {
@@ -183,17 +188,6 @@ fn measured(args: &Args, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::R
     work()?;
     let wall = started.elapsed().as_secs_f64();
     Ok([wall, (cpu_seconds()? - cpu) / args.threads as f64])
-}
-
-/// CPU time of this process, as Linux counts it.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    let mut nanoseconds = 0;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        let first = text.split(' ').next().context("the time of a thread")?;
-        nanoseconds += first.parse::<u64>()?;
-    }
-    Ok(nanoseconds as f64 / 1e9)
 }
 
 /// 1 GiB that no cache holds.

@@ -14,6 +14,7 @@ use std::arch::x86_64::*;
 
 use super::avx512_pack;
 use super::finish::{self, TileFinish};
+use super::lines::CacheLine;
 use super::micro::{Micro, OutputTile, Packed, Panel};
 use super::plan::SumKind;
 use crate::coded::Precision;
@@ -216,6 +217,22 @@ pub(super) fn add_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
     unsafe {
         asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) sum, in(zmm_reg) a, in(zmm_reg) b,
             options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// As [`add_pairs`], of a line in memory: one instruction, where a load of its own would be two.
+///
+/// # Safety
+/// A line lies at `a`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn add_pairs_at(sum: __m512i, a: *const CacheLine, b: __m512i) -> __m512i {
+    let mut sum = sum;
+    // SAFETY: as above; it reads a line.
+    unsafe {
+        asm!("vpdpwssd {0}, {1}, zmmword ptr [{2}]", inout(zmm_reg) sum, in(zmm_reg) b,
+            in(reg) a, options(pure, readonly, nostack, preserves_flags));
     }
     sum
 }

@@ -1,16 +1,17 @@
 //! Blocks decoded into registers and multiplied there, by AVX-512 VNNI, for few rows of A: the
-//! blocks are read once, and nothing is written but the outputs.
+//! blocks are read once, and no codes are written.
+
+mod digits;
+mod words;
 
 use std::arch::x86_64::*;
 use std::cell::Cell;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::super::avx512::add_pairs;
 use super::super::lines::CacheLine;
 use super::super::task::{self, First, TaskOutput};
-use super::blocks::{Bf16, Blocks, F16, Nf4, Q4_0, Q4K, Q6K, Q8_0};
-use super::rows::{DEPTH, DigitRows, RUN};
+use super::blocks::{Bf16, Blocks, DEPTH, F16, Nf4, Q4_0, Q4K, Q6K, Q8_0, Scales};
+use super::rows::{DigitRows, RUN, WordRows};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
 use crate::isa::Isa;
@@ -20,6 +21,8 @@ use crate::reference::code::POISON;
 
 /// Rows of A that are multiplied at a time: 16 registers of sums.
 const ROWS: usize = 8;
+/// Rows of A up to which A is cut into digits: more instructions, of which none cuts w.
+const DIGIT_ROWS: usize = 2;
 /// Rows of A up to which decoding the blocks again costs less than writing codes.
 const ROWS_MAX: usize = 16;
 /// Depth up to which all sums are integers that f64 holds.
@@ -27,7 +30,7 @@ const DEPTH_MAX: usize = 1 << 22;
 
 thread_local! {
     // Taken out while in use, as a thread that waits for the pool may take up other work.
-    static DIGITS: Cell<Vec<CacheLine>> = const { Cell::new(Vec::new()) };
+    static LINES: Cell<Vec<CacheLine>> = const { Cell::new(Vec::new()) };
 }
 
 /// Whether the product was one for this path: few rows of A, a format that it decodes, a machine
@@ -99,46 +102,54 @@ pub(super) fn codes(
 /// The machine has AVX-512; `bytes` are those of so many numbers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn codes_by<B: Blocks>(bytes: &[u8], factor: f32, q: &mut [i16]) {
-    let mut memory = Scales([MaybeUninit::uninit(); 512]);
-    let scales: *mut f32 = memory.0.as_mut_ptr().cast();
+    let mut memory = Scales::new();
+    let scales = memory.of::<B>();
     let together = DEPTH / B::ELEMENTS;
     let whole = q.len() / B::ELEMENTS;
-    let (blocks, rest) = bytes.split_at(whole * B::BYTES);
+    let (units, rest) = bytes.split_at(whole * B::BYTES);
     let (q, q_rest) = q.split_at_mut(whole * B::ELEMENTS);
-    let runs = blocks.chunks(together * B::BYTES);
-    for (blocks, q) in runs.zip(q.chunks_mut(together * B::ELEMENTS)) {
-        // SAFETY: `scales` has room for the scales of so many blocks.
+    let runs = units.chunks(together * B::BYTES);
+    for (units, q) in runs.zip(q.chunks_mut(together * B::ELEMENTS)) {
+        // SAFETY: `scales` has room for the scales of so many units.
         unsafe {
-            B::scales(blocks.as_ptr(), q.len() / B::ELEMENTS, factor, scales);
-            let each = blocks
+            B::scales(units.as_ptr(), q.len() / B::ELEMENTS, factor, scales);
+            let each = units
                 .chunks_exact(B::BYTES)
                 .zip(q.chunks_exact_mut(B::ELEMENTS));
-            for (i, (block, q)) in each.enumerate() {
-                store_block::<B>(block, scales.add(i * B::SCALES), q);
+            for (i, (unit, q)) in each.enumerate() {
+                store_unit::<B>(unit, scales.add(i * B::SCALES), q);
             }
         }
     }
     if !rest.is_empty() {
-        // Floats fill no whole vector: the rest are zeros.
-        let (mut padded, mut codes) = ([0; 64], [0; RUN]);
-        padded[..rest.len()].copy_from_slice(rest);
-        // SAFETY: as above; a block of floats is 64 bytes.
+        let (padded, mut codes) = (padded(rest), [0; UNIT]);
+        // SAFETY: as above.
         unsafe {
             B::scales(padded.as_ptr(), 1, factor, scales);
-            store_block::<B>(&padded, scales, &mut codes);
+            store_unit::<B>(&padded, scales, &mut codes);
         }
         q_rest.copy_from_slice(&codes[..q_rest.len()]);
     }
 }
 
-/// Writes the codes of a block in the order of its numbers.
+/// Numbers of a unit of a format with short blocks; rows of others are whole units.
+const UNIT: usize = 64;
+
+/// What is short of a unit, filled with zeros, whose codes are zeros.
+fn padded(rest: &[u8]) -> [u8; 2 * UNIT] {
+    let mut unit = [0; 2 * UNIT];
+    unit[..rest.len()].copy_from_slice(rest);
+    unit
+}
+
+/// Writes the codes of a unit in the order of its numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn store_block<B: Blocks>(block: &[u8], scales: *const f32, q: &mut [i16]) {
+unsafe fn store_unit<B: Blocks>(unit: &[u8], scales: *const f32, q: &mut [i16]) {
     let mut runs = q.chunks_exact_mut(RUN);
     for group in 0..B::GROUPS {
         // SAFETY: the caller's promises; a run of 32 codes is a vector.
-        let codes = unsafe { B::decode(block.as_ptr(), group, scales) };
+        let codes = unsafe { B::decode(unit.as_ptr(), group, scales) };
         for (&codes, run) in codes.as_ref().iter().zip(&mut runs) {
             let codes = B::ORDER.natural(codes);
             // SAFETY: as above.
@@ -161,38 +172,32 @@ unsafe fn by_blocks<B: Blocks>(
     w: &PackedRows,
     output: TaskOutput<'_>,
 ) {
-    /// Rows of w that are together in a task.
-    const UNIT: usize = 4;
-    let mut buffer = DIGITS.take();
-    // SAFETY: the caller's promises.
-    let rows = unsafe { DigitRows::new(a, first, count, B::ORDER, &mut buffer) };
+    let mut buffer = LINES.take();
     let work = task::work(count, w.rows(), a.depth);
-    let (bytes, width) = (w.bytes(), w.row_bytes());
-    task::run(
-        Some(cpu),
-        First::Columns,
-        (count, count),
-        (w.rows(), UNIT),
-        work,
-        |task| {
-            for n in task.cols {
-                let row = Row {
-                    bytes: &bytes[n * width..(n + 1) * width],
-                    cols: w.cols(),
-                    factor: w.factor(n).unwrap_or(1.0),
-                };
-                // SAFETY: the caller's promises.
-                let sums = unsafe { sums_of::<B>(&rows, &row) };
-                let scale = pow2_f64(w.exp()[n]);
-                for (r, sum) in sums[..count].iter().enumerate() {
-                    // SAFETY: tasks do not overlap, and this one writes the element now.
-                    let out = unsafe { output.row(first + r, n, 1) };
-                    out[0] = (sum * rows.scales[r] * scale) as f32;
-                }
-            }
-        },
-    );
-    DIGITS.set(buffer);
+    let unit = if count <= DIGIT_ROWS {
+        4
+    } else {
+        words::TOGETHER
+    };
+    let (rows, cols) = ((count, count), (w.rows(), unit));
+    if count <= DIGIT_ROWS {
+        // SAFETY: the caller's promises; tasks do not overlap.
+        unsafe {
+            let a = DigitRows::new(a, first, count, B::ORDER, &mut buffer);
+            task::run(Some(cpu), First::Columns, rows, cols, work, |task| {
+                digits::fill::<B>(&a, w, task.cols, output);
+            });
+        }
+    } else {
+        // SAFETY: as above.
+        unsafe {
+            let a = WordRows::new(a, first, count, B::ORDER, &mut buffer);
+            task::run(Some(cpu), First::Columns, rows, cols, work, |task| {
+                words::fill::<B>(&a, w, task.cols, output);
+            });
+        }
+    }
+    LINES.set(buffer);
 }
 
 /// A row of w.
@@ -203,124 +208,42 @@ struct Row<'a> {
     factor: f32,
 }
 
-/// The exact sums with each row of A.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn sums_of<B: Blocks>(rows: &DigitRows<'_>, row: &Row<'_>) -> [f64; ROWS] {
-    macro_rules! by_count {
-        ($($count:literal)*) => {
-            match rows.count {
-                // SAFETY: the caller's promises.
-                $($count => unsafe { sums::<B, $count>(rows, row) },)*
-                count => unreachable!("{count} rows"),
-            }
-        };
-    }
-    by_count!(1 2 3 4 5 6 7 8)
-}
-
-/// Sums of low and of high digits, in lanes; of two sets that take turns, so that additions do not
-/// wait for each other where there are few of them.
-type Sums<const R: usize> = [[[__m512i; 2]; R]; 2];
-
-/// Memory for the scales of the blocks of [`DEPTH`] numbers.
-#[repr(align(64))]
-struct Scales([MaybeUninit<f32>; 512]);
-
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn sums<B: Blocks, const R: usize>(rows: &DigitRows<'_>, row: &Row<'_>) -> [f64; ROWS] {
-    const { assert!(R <= ROWS && DEPTH / B::ELEMENTS * B::SCALES <= 512) };
-    let mut totals = [0.0; ROWS];
-    let mut scales = Scales([MaybeUninit::uninit(); 512]);
-    let scales: *mut f32 = scales.0.as_mut_ptr().cast();
-    let (whole, rest) = (row.cols / B::ELEMENTS, row.cols % B::ELEMENTS);
-    let runs_per_block = B::ELEMENTS / RUN;
-    let blocks_together = DEPTH / B::ELEMENTS;
-    for first in (0..whole).step_by(blocks_together) {
-        let count = (whole - first).min(blocks_together);
-        let mut sums: Sums<R> = [[[_mm512_setzero_si512(); 2]; R]; 2];
-        // SAFETY: `count` blocks lie from `at` on; A has lines for all runs.
-        unsafe {
-            let mut at = row.bytes.as_ptr().add(first * B::BYTES);
-            let mut a = rows.lines_of(first * runs_per_block);
-            B::scales(at, count, row.factor, scales);
-            let mut scales = scales.cast_const();
-            for _ in 0..count / 2 {
-                a = add_block::<B, R, 0>(&mut sums, at, scales, a);
-                a = add_block::<B, R, 1>(&mut sums, at.add(B::BYTES), scales.add(B::SCALES), a);
-                (at, scales) = (at.add(2 * B::BYTES), scales.add(2 * B::SCALES));
-            }
-            if count % 2 == 1 {
-                add_block::<B, R, 0>(&mut sums, at, scales, a);
-            }
-            add_totals(&mut totals, &sums);
+impl<'a> Row<'a> {
+    fn new(w: &'a PackedRows, row: usize) -> Self {
+        let width = w.row_bytes();
+        Self {
+            bytes: &w.bytes()[row * width..(row + 1) * width],
+            cols: w.cols(),
+            factor: w.factor(row).unwrap_or(1.0),
         }
     }
-    if rest > 0 {
-        // Floats fill no whole vector: the rest are zeros.
-        let mut padded = [0; 64];
-        let from = &row.bytes[whole * B::BYTES..];
-        padded[..from.len()].copy_from_slice(from);
-        let mut sums: Sums<R> = [[[_mm512_setzero_si512(); 2]; R]; 2];
-        // SAFETY: a block of floats is 64 bytes; A has lines for the last run.
-        unsafe {
-            B::scales(padded.as_ptr(), 1, row.factor, scales);
-            let a = rows.lines_of(whole);
-            add_block::<B, R, 0>(&mut sums, padded.as_ptr(), scales, a);
-            add_totals(&mut totals, &sums);
-        }
-    }
-    totals
 }
 
-/// Adds the products of a block; gives the lines of A that follow.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn add_block<B: Blocks, const R: usize, const FIRST: usize>(
-    sums: &mut Sums<R>,
-    block: *const u8,
-    scales: *const f32,
-    mut a: *const CacheLine,
-) -> *const CacheLine {
-    /// Bytes that are on their way to the cache.
-    const AHEAD: usize = 2_048;
+/// Writes the outputs of a row of w, from the exact sums with rows `[first, ..)` of A.
+///
+/// # Safety
+/// Nobody else holds these outputs.
+unsafe fn finish(
+    w: &PackedRows,
+    row: usize,
+    sums: &[f64],
+    first: usize,
+    scales: &[f64],
+    output: TaskOutput<'_>,
+) {
+    let scale = pow2_f64(w.exp()[row]);
+    for (i, (sum, a_scale)) in sums.iter().zip(scales).enumerate() {
+        // SAFETY: the caller's promise.
+        let out = unsafe { output.row(first + i, row, 1) };
+        out[0] = (sum * a_scale * scale) as f32;
+    }
+}
+
+/// Asks for the bytes of a unit.
+#[inline(always)]
+fn prefetch<B: Blocks>(unit: *const u8) {
     for line in 0..B::BYTES.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + 64 * line).cast());
-    }
-    for group in 0..B::GROUPS {
-        // SAFETY: the caller's promises.
-        let codes = unsafe { B::decode(block, group, scales) };
-        for (v, &codes) in codes.as_ref().iter().enumerate() {
-            let set = if R <= 2 { (FIRST + v) % 2 } else { 0 };
-            for sum in &mut sums[set] {
-                // SAFETY: as above: two lines for each row of A.
-                unsafe {
-                    sum[0] = add_pairs(sum[0], (*a).load(), codes);
-                    sum[1] = add_pairs(sum[1], (*a.add(1)).load(), codes);
-                    a = a.add(2);
-                }
-            }
-        }
-    }
-    a
-}
-
-/// Adds the lanes of all sums: integers that f64 holds, so no addition rounds.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn add_totals<const R: usize>(totals: &mut [f64; ROWS], sums: &Sums<R>) {
-    let wide = |sums: __m512i| {
-        let first = _mm512_cvtepi32_pd(_mm512_castsi512_si256(sums));
-        let second = _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64::<1>(sums));
-        _mm512_add_pd(first, second)
-    };
-    for (r, total) in totals[..R].iter_mut().enumerate() {
-        let mut lanes = _mm512_setzero_pd();
-        for set in sums.iter().take(if R <= 2 { 2 } else { 1 }) {
-            let [low, high] = set[r].map(wide);
-            let high = _mm512_mul_pd(high, _mm512_set1_pd(256.0));
-            lanes = _mm512_add_pd(lanes, _mm512_add_pd(low, high));
-        }
-        *total += _mm512_reduce_add_pd(lanes);
+        // SAFETY: a hint, which does nothing where there is no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(unit.wrapping_add(64 * line).cast()) };
     }
 }

@@ -59,21 +59,20 @@ const BESIDE: [i16; RUN] = {
 };
 
 /// Rows of A, cut into two digits: `q = 256 high + low`, `|high| <= 127`, `|low| <= 128`. For each
-/// run of 32 there is a line of low digits and one of high digits of each row, side by side.
+/// run of 32 there is a line of low digits and one of high digits of each row, side by side. Runs
+/// come in pairs, the rest filled with zeros.
 ///
-/// With digits of A alone, a product takes two instructions for 32 codes, and none to cut the codes
-/// of the other side; and the sums of either digit are exact in 32 bits over [`DEPTH`].
+/// The sums of either digit are exact in 32 bits over [`super::blocks::DEPTH`]: a lane takes two
+/// products, of at most `128 * 32,639`, of each run, and 256 of these pairs stay below 2^31.
 pub(super) struct DigitRows<'a> {
     lines: &'a [CacheLine],
+    /// The first row of A that is here.
+    pub(super) first: usize,
     /// How many rows.
     pub(super) count: usize,
     /// `2^exp` of each.
     pub(super) scales: Vec<f64>,
 }
-
-/// Depth over which sums of products with a digit are exact: a lane takes two products, of at most
-/// `128 * 32,639`, of each run, and 256 of these pairs stay below 2^31.
-pub(super) const DEPTH: usize = 256 * RUN;
 
 impl<'a> DigitRows<'a> {
     /// Rows `[first, first + count)` of A.
@@ -88,25 +87,22 @@ impl<'a> DigitRows<'a> {
         order: LaneOrder,
         buffer: &'a mut Vec<CacheLine>,
     ) -> Self {
-        let runs = a.depth.div_ceil(RUN);
+        let runs = a.depth.div_ceil(2 * RUN) * 2;
         let lines = grow(buffer, 2 * count * runs, CacheLine::ZERO);
         for row in 0..count {
-            let start = (first + row) * a.row_stride;
-            let codes = &a.q[start..start + a.depth];
-            for (run, codes) in codes.chunks(RUN).enumerate() {
-                let mut whole = [0; RUN];
-                whole[..codes.len()].copy_from_slice(codes);
+            let codes = row_of(a, first + row);
+            for run in 0..runs {
+                let (low, high) = digits(run_of(codes, run, order));
                 let at = 2 * (run * count + row);
-                let (low, high) = digits(&whole, order);
                 lines[at].store(low);
                 lines[at + 1].store(high);
             }
         }
-        let scale = |row| a.exp.get(first + row).map_or(1.0, |&e| pow2_f64(e));
         Self {
             lines,
+            first,
             count,
-            scales: (0..count).map(scale).collect(),
+            scales: scales_of(a, first, count),
         }
     }
 
@@ -116,18 +112,127 @@ impl<'a> DigitRows<'a> {
     }
 }
 
+/// Rows of A as they are, beside their high digits. For each pair of runs there are of each row two
+/// lines of codes and one of digits, side by side, the rest filled with zeros.
+pub(super) struct WordRows<'a> {
+    lines: &'a [CacheLine],
+    /// What the sums of high digits start with, a line for each row in each block of depth.
+    starts: &'a [CacheLine],
+    /// The first row of A that is here.
+    pub(super) first: usize,
+    /// How many rows.
+    pub(super) count: usize,
+    /// `2^exp` of each.
+    pub(super) scales: Vec<f64>,
+}
+
+/// Depth over which both sums of a product are exact together: 256 products a lane, as
+/// [`super::super::plan::SumKind::Wide`] allows.
+pub(super) const BLOCK: usize = 4_096;
+
+impl<'a> WordRows<'a> {
+    /// Rows `[first, first + count)` of A.
+    ///
+    /// # Safety
+    /// As [`DigitRows::new`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) unsafe fn new(
+        a: &Operand<'_>,
+        first: usize,
+        count: usize,
+        order: LaneOrder,
+        buffer: &'a mut Vec<CacheLine>,
+    ) -> Self {
+        const STEPS: usize = BLOCK / (2 * RUN);
+        let (steps, blocks) = (a.depth.div_ceil(2 * RUN), a.depth.div_ceil(BLOCK));
+        let lines = grow(buffer, count * (3 * steps + blocks), CacheLine::ZERO);
+        let (lines, starts) = lines.split_at_mut(count * 3 * steps);
+        for row in 0..count {
+            let codes = row_of(a, first + row);
+            for block in 0..blocks {
+                let mut sum = _mm512_setzero_si512();
+                for step in block * STEPS..steps.min((block + 1) * STEPS) {
+                    let pair = [0, 1].map(|i| run_of(codes, 2 * step + i, order));
+                    let high = high_digits(pair);
+                    let at = 3 * (step * count + row);
+                    lines[at].store(pair[0]);
+                    lines[at + 1].store(pair[1]);
+                    lines[at + 2].store(high);
+                    sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), high);
+                }
+                // The digits of the other side have 128 added.
+                let start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(sum));
+                starts[block * count + row].store(start);
+            }
+        }
+        Self {
+            lines,
+            starts,
+            first,
+            count,
+            scales: scales_of(a, first, count),
+        }
+    }
+
+    /// The lines from a depth on, which is a multiple of 64.
+    pub(super) fn lines_of(&self, depth: usize) -> *const CacheLine {
+        let step = depth / (2 * RUN);
+        self.lines.as_ptr().wrapping_add(3 * step * self.count)
+    }
+
+    /// What the sums of high digits of the rows start with, in a block.
+    pub(super) fn starts_of(&self, block: usize) -> &[CacheLine] {
+        &self.starts[block * self.count..][..self.count]
+    }
+}
+
+/// The codes of a row.
+fn row_of<'a>(a: &Operand<'a>, row: usize) -> &'a [i16] {
+    &a.q[row * a.row_stride..][..a.depth]
+}
+
+/// `2^exp` of some rows.
+fn scales_of(a: &Operand<'_>, first: usize, count: usize) -> Vec<f64> {
+    let scale = |row| a.exp.get(row).map_or(1.0, |&e| pow2_f64(e));
+    (first..first + count).map(scale).collect()
+}
+
+/// A run of codes in the order of a format, filled with zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn run_of(codes: &[i16], run: usize, order: LaneOrder) -> __m512i {
+    let rest = codes.get(run * RUN..).unwrap_or_default();
+    let mut whole = [0; RUN];
+    let len = rest.len().min(RUN);
+    whole[..len].copy_from_slice(&rest[..len]);
+    // SAFETY: 32 words are a vector.
+    let codes = unsafe { _mm512_loadu_si512(whole.as_ptr().cast()) };
+    match order {
+        LaneOrder::Natural => codes,
+        LaneOrder::Halves => {
+            // SAFETY: as above.
+            let from = unsafe { _mm512_loadu_si512(BESIDE.as_ptr().cast()) };
+            _mm512_permutexvar_epi16(from, codes)
+        }
+    }
+}
+
 /// The low and the high digits of a run.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn digits(codes: &[i16; RUN], order: LaneOrder) -> (__m512i, __m512i) {
-    // SAFETY: 32 codes are a vector.
-    let mut codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
-    if order == LaneOrder::Halves {
-        // SAFETY: as above.
-        let from = unsafe { _mm512_loadu_si512(BESIDE.as_ptr().cast()) };
-        codes = _mm512_permutexvar_epi16(from, codes);
-    }
+fn digits(codes: __m512i) -> (__m512i, __m512i) {
     let low = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(codes));
     let high = _mm512_srai_epi16::<8>(_mm512_add_epi16(codes, _mm512_set1_epi16(128)));
     (low, high)
+}
+
+/// The high digits of two runs, those of the first in the lower bytes of words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn high_digits([first, second]: [__m512i; 2]) -> __m512i {
+    let half = _mm512_set1_epi16(128);
+    let first = _mm512_srli_epi16::<8>(_mm512_add_epi16(first, half));
+    let second = _mm512_add_epi16(second, half);
+    // lower ? first : second
+    _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi16(0xff), first, second)
 }

@@ -1,4 +1,4 @@
-//! Floats of 16 bits: 32 of them are taken as a block.
+//! Floats of 16 bits: 64 of them are taken as a unit.
 
 use std::arch::x86_64::*;
 
@@ -12,12 +12,12 @@ pub(in super::super) struct F16;
 pub(in super::super) struct Bf16;
 
 impl Blocks for F16 {
-    const ELEMENTS: usize = 32;
-    const BYTES: usize = 64;
+    const ELEMENTS: usize = 64;
+    const BYTES: usize = 128;
     const SCALES: usize = 0;
     const GROUPS: usize = 1;
     const ORDER: LaneOrder = LaneOrder::Halves;
-    type Group = [__m512i; 1];
+    type Group = [__m512i; 2];
 
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -28,25 +28,26 @@ impl Blocks for F16 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn decode(block: *const u8, _: usize, scales: *const f32) -> Self::Group {
-        // SAFETY: the caller's promises; a block is 64 bytes.
+    unsafe fn decode(unit: *const u8, _: usize, scales: *const f32) -> Self::Group {
+        // SAFETY: the caller's promises; a unit is 128 bytes.
         unsafe {
             let factor = _mm512_set1_ps(*scales);
-            let first = _mm512_cvtph_ps(_mm256_loadu_si256(block.cast()));
-            let second = _mm512_cvtph_ps(_mm256_loadu_si256(block.add(32).cast()));
-            let first = _mm512_fmadd_ps(first, factor, rounder());
-            [beside(first, _mm512_fmadd_ps(second, factor, rounder()))]
+            let half = |at: usize| {
+                let floats = _mm512_cvtph_ps(_mm256_loadu_si256(unit.add(at).cast()));
+                _mm512_fmadd_ps(floats, factor, rounder())
+            };
+            [beside(half(0), half(32)), beside(half(64), half(96))]
         }
     }
 }
 
 impl Blocks for Bf16 {
-    const ELEMENTS: usize = 32;
-    const BYTES: usize = 64;
+    const ELEMENTS: usize = 64;
+    const BYTES: usize = 128;
     const SCALES: usize = 0;
     const GROUPS: usize = 1;
     const ORDER: LaneOrder = LaneOrder::Natural;
-    type Group = [__m512i; 1];
+    type Group = [__m512i; 2];
 
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -57,16 +58,19 @@ impl Blocks for Bf16 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn decode(block: *const u8, _: usize, scales: *const f32) -> Self::Group {
-        // SAFETY: the caller's promises; a block is 64 bytes.
+    unsafe fn decode(unit: *const u8, _: usize, scales: *const f32) -> Self::Group {
+        // SAFETY: the caller's promises; a unit is 128 bytes.
         unsafe {
             let factor = _mm512_set1_ps(*scales);
-            let pairs = _mm512_loadu_si512(block.cast());
-            let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
-            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(-0x1_0000));
-            let even = _mm512_fmadd_ps(even, factor, rounder());
-            let odd = _mm512_fmadd_ps(_mm512_castsi512_ps(odd), factor, rounder());
-            [beside(even, odd)]
+            let run = |at: usize| {
+                let pairs = _mm512_loadu_si512(unit.add(at).cast());
+                let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs));
+                let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(-0x1_0000));
+                let even = _mm512_fmadd_ps(even, factor, rounder());
+                let odd = _mm512_fmadd_ps(_mm512_castsi512_ps(odd), factor, rounder());
+                beside(even, odd)
+            };
+            [run(0), run(64)]
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::super::lines::CacheLine;
 use super::super::rows::LaneOrder;
 use super::{Blocks, beside, counting, rounder};
 
@@ -14,7 +15,7 @@ pub(in super::super) struct Q6K;
 impl Blocks for Q4K {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 144;
-    /// Of 8 runs: their scales, then their minima.
+    /// Of each of 8 runs its scale and its minimum.
     const SCALES: usize = 16;
     const GROUPS: usize = 4;
     const ORDER: LaneOrder = LaneOrder::Natural;
@@ -23,25 +24,25 @@ impl Blocks for Q4K {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn scales(blocks: *const u8, count: usize, factor: f32, out: *mut f32) {
-        for block in 0..count {
-            // SAFETY: the caller's promises; a block starts with two f16 and 12 bytes.
+        for first in (0..count).step_by(4) {
+            // SAFETY: the caller's promises; past the last block it is taken again.
             unsafe {
-                let at = blocks.add(block * Self::BYTES);
-                let word = |i: usize| at.add(4 * i).cast::<u32>().read_unaligned();
-                let [halves, s0, s1, s2] = [word(0), word(1), word(2), word(3)];
-                let (six, four, two) = (0x3f3f_3f3f, 0x0f0f_0f0f, 0x3030_3030);
-                let codes = _mm_setr_epi32(
-                    (s0 & six) as i32,
-                    (s2 & four | s0 >> 2 & two) as i32,
-                    (s1 & six) as i32,
-                    (s2 >> 4 & four | s1 >> 2 & two) as i32,
-                );
-                let codes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
-                let scale = _mm_set1_epi16(halves as i16);
-                let min = _mm_set1_epi16((halves >> 16) as i16);
-                let both = _mm512_cvtph_ps(_mm256_set_m128i(min, scale));
-                let both = _mm512_mul_ps(both, _mm512_set1_ps(factor));
-                _mm512_storeu_ps(out.add(block * Self::SCALES), _mm512_mul_ps(codes, both));
+                let at = |i: usize| blocks.add((first + i).min(count - 1) * Self::BYTES).cast();
+                let heads = heads([at(0), at(1), at(2), at(3)]);
+                let mut codes = CacheLine::ZERO;
+                codes.store(six_bits(heads));
+                // The f16 of a block are the first four bytes of its head.
+                let halves = _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, heads));
+                let halves = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(factor));
+                let mut pairs = [0.0; 4];
+                _mm256_storeu_ps(pairs.as_mut_ptr().cast(), halves);
+                for (i, &pair) in pairs.iter().enumerate() {
+                    let codes = _mm_load_si128((&raw const codes).cast::<__m128i>().add(i));
+                    let codes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
+                    let both = _mm512_castpd_ps(_mm512_set1_pd(pair));
+                    let out = out.add((first + i) * Self::SCALES);
+                    _mm512_storeu_ps(out, _mm512_mul_ps(codes, both));
+                }
             }
         }
     }
@@ -52,8 +53,8 @@ impl Blocks for Q4K {
         // SAFETY: the caller's promises; a group has 32 bytes of codes.
         unsafe {
             let table = |run: usize| {
-                let scale = _mm512_set1_ps(*scales.add(run));
-                let min = _mm512_set1_ps(*scales.add(8 + run));
+                let scale = _mm512_set1_ps(*scales.add(2 * run));
+                let min = _mm512_set1_ps(*scales.add(2 * run + 1));
                 // The number, rounded to f32; then its code.
                 let number = _mm512_fmsub_ps(counting(0.0), scale, min);
                 _mm512_castps_si512(_mm512_add_ps(number, rounder()))
@@ -69,6 +70,41 @@ impl Blocks for Q4K {
             ]
         }
     }
+}
+
+/// The first 16 bytes of four blocks.
+///
+/// # Safety
+/// The machine has AVX-512; so many bytes lie at each.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn heads(at: [*const __m128i; 4]) -> __m512i {
+    // SAFETY: the caller's promises.
+    let [a, b, c, d] = at.map(|at| unsafe { _mm_loadu_si128(at) });
+    // Under a mask a load puts its bytes in place; an insertion would take the unit of shuffles.
+    let two = _mm512_mask_broadcast_i32x4(_mm512_castsi128_si512(a), 0x00f0, b);
+    let three = _mm512_mask_broadcast_i32x4(two, 0x0f00, c);
+    _mm512_mask_broadcast_i32x4(three, 0xf000, d)
+}
+
+/// The codes of four heads: of each run its scale and its minimum, 6 bits each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn six_bits(heads: __m512i) -> __m512i {
+    let lanes = |a, b, c, d| _mm512_broadcast_i32x4(_mm_setr_epi32(a, b, c, d));
+    // Words 1 and 2 have six bits of the scales and of the minima of runs 0 to 3, and above them
+    // two of those of runs 4 to 7, whose other four are in word 3.
+    let first = _mm512_shuffle_epi32::<0b10_01_10_01>(heads);
+    let first = _mm512_srlv_epi32(first, lanes(0, 0, 2, 2));
+    let six = lanes(0x3f3f_3f3f, 0x3f3f_3f3f, 0x3030_3030, 0x3030_3030);
+    let last = _mm512_shuffle_epi32::<0b11_11_11_11>(heads);
+    let last = _mm512_srlv_epi32(last, lanes(0, 0, 0, 4));
+    let four = lanes(0, 0, 0x0f0f_0f0f, 0x0f0f_0f0f);
+    // first & six | last & four
+    let first = _mm512_and_si512(first, six);
+    let codes = _mm512_ternarylogic_epi32::<0xf8>(first, last, four);
+    let beside = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    _mm512_shuffle_epi8(codes, _mm512_broadcast_i32x4(beside))
 }
 
 impl Blocks for Q6K {
