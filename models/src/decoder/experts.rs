@@ -1,6 +1,6 @@
-//! A feed-forward part made of experts: a router gives every token some of them. What a token gets
-//! is a function of the token alone: no expert has a capacity, and nothing depends on who shares
-//! the batch.
+//! A feed-forward layer made of experts: a router chooses some of them for every token. The result
+//! of a token is a function of that token alone: no expert has a capacity, and nothing depends on
+//! the other tokens of the batch.
 
 mod fused;
 mod load_counts;
@@ -24,11 +24,11 @@ use shared::SharedTape;
 pub(super) struct Experts {
     /// `[experts, d]`.
     pub(super) router: Linear,
-    /// Added to the router's scores for the choice alone, `[experts]`.
+    /// Added to the router's scores only when experts are chosen, `[experts]`.
     pub(super) correction: Option<Tensor>,
     pub(super) routing: Routing,
     pub(super) experts: Vec<Dense>,
-    /// Where all experts of the layer are one tensor in the weights.
+    /// The tensors' names, where all experts of the layer are fused in the weights.
     pub(super) fused: Option<FusedExperts>,
     /// The expert that every token goes through.
     pub(super) shared: Option<SharedExpert>,
@@ -43,9 +43,9 @@ pub(super) struct ExpertsTape {
     router: LinearTape,
     routes: Routes,
     rows: ExpertRows,
-    /// What came of each row `[m * chosen, d]`.
+    /// The experts' results for their rows, `[m * chosen, d]`.
     results: Tensor,
-    /// Of the experts that have rows.
+    /// By expert; `None` for experts without rows.
     experts: Vec<Option<DenseTape>>,
     shared: Option<SharedTape>,
 }
@@ -86,7 +86,7 @@ impl Experts {
         Ok((y, tape))
     }
 
-    /// What each expert makes of its rows `[m * chosen, d]`.
+    /// The results of the experts for their rows, `[m * chosen, d]`.
     fn results(
         &self,
         pass: &dyn LayerPass,
@@ -103,7 +103,7 @@ impl Experts {
                 tapes.push(None);
                 continue;
             }
-            // The rows of a run of tokens, among those of the expert.
+            // Which of the expert's rows belong to a run of tokens.
             let place = |first: usize, count: usize| {
                 let rows = rows.within(index, first, count);
                 rows.start - own.start..rows.end - own.start
@@ -117,8 +117,8 @@ impl Experts {
         Ok((results, tapes))
     }
 
-    /// Gradients of what is trained, and dx `[m, d]`: by the router, then by the shared expert,
-    /// then by the chosen experts in rising order.
+    /// Adds the gradients of what is trained, and returns dx `[m, d]`: the sum of the router's
+    /// part, the shared expert's and the chosen experts', in this order and by rising index.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
@@ -146,7 +146,8 @@ impl Experts {
         Ok(dx)
     }
 
-    /// Gradients of the experts, each over its own tokens, and those of their rows.
+    /// Adds the gradients of the experts, each over its own tokens, and returns those of their
+    /// rows.
     fn rows_backward(
         &self,
         run: &mut Backward<'_>,
@@ -181,7 +182,7 @@ impl Experts {
         Ok(d_rows)
     }
 
-    /// Its matrices. Those of fused experts are part of a tensor of another name.
+    /// Its matrices. Those of fused experts are parts of a tensor with another name.
     pub(super) fn linears_mut(&mut self) -> Vec<&mut Linear> {
         let mut linears = vec![&mut self.router];
         if let Some(shared) = &mut self.shared {

@@ -31,14 +31,14 @@ pub struct Precisions {
     pub activations: Precision,
 }
 
-/// What a stage is made of, beyond the tensors.
+/// The options of a stage, besides its tensors.
 #[derive(Clone, Debug)]
 pub struct StageOptions {
     /// Where it computes.
     pub device: Device,
     /// The model.
     pub config: Arc<DecoderConfig>,
-    /// The layers `[start, end)` of the model that it holds.
+    /// The layers `[start, end)` of the model that the stage holds.
     pub layers: Range<u32>,
     /// Bits of operands.
     pub precisions: Precisions,
@@ -46,12 +46,12 @@ pub struct StageOptions {
     pub lora: Option<LoraSpec>,
     /// Whether every tensor of the stage is trained.
     pub trains_all: bool,
-    /// Positions that will be needed: the length of the rotary table.
+    /// The declared longest length, which is the length of the rotary tables.
     pub positions: usize,
 }
 
-/// A run of layers with what it needs to compute them; with the embedding where it has layer 0,
-/// with the head where it has the last.
+/// A run of layers on a device, with the embedding where it has the first layer, and the head where
+/// it has the last.
 #[derive(Debug)]
 pub struct Stage {
     pub(super) options: StageOptions,
@@ -70,11 +70,11 @@ pub struct Batch {
     pub sequence_len: usize,
     /// Token ids, `[sequences * sequence_len]`.
     pub tokens: Vec<u32>,
-    /// What each position is to predict.
+    /// The token that each position predicts; `None` where the loss does not count it.
     pub targets: Vec<Option<u32>>,
 }
 
-/// What enters a stage.
+/// The input of a stage.
 #[derive(Debug)]
 pub enum StageInput {
     /// The first stage takes the tokens of the batch.
@@ -88,7 +88,7 @@ pub enum StageInput {
 pub struct StageTape {
     blocks: Vec<BlockTape>,
     positions: Ids,
-    /// On the first stage.
+    /// Only on the first stage.
     tokens: Option<Ids>,
 }
 
@@ -98,8 +98,8 @@ impl Stage {
         &self.options
     }
 
-    /// How many tokens each expert of each layer has had since the stage was loaded, by the layer's
-    /// index in the model. Layers without experts are left out.
+    /// How many tokens each expert has computed since the stage was loaded, as (index of the layer
+    /// in the model, count by expert). Layers without experts are left out.
     pub fn expert_loads(&self) -> Vec<(u32, Vec<u64>)> {
         let layers = self.options.layers.clone().zip(&self.blocks);
         let loads = layers.filter_map(|(layer, block)| {
@@ -168,7 +168,7 @@ impl Stage {
         Ok((x, tape))
     }
 
-    /// Hidden states of new tokens of one sequence, which follow those in `cache`.
+    /// Hidden states of new tokens of one sequence, after those in `cache`.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where the hidden states overflow; [`KernelError::Cuda`] where a
@@ -200,7 +200,7 @@ impl Stage {
         Ok(x)
     }
 
-    /// What enters the first layer; with the tokens, where these are it.
+    /// The input of the stage's first layer; on the first stage, also the tokens.
     fn enter(
         &self,
         tokens: &[u32],
@@ -289,8 +289,8 @@ impl Stage {
         }
     }
 
-    /// From the gradient of the stage's output to the gradients of what it trains; and the
-    /// gradient of its input `[m, d]`, but for the first stage.
+    /// Computes, from the gradient of the stage's output, the gradients of what it trains and,
+    /// except on the first stage, the gradient of its input `[m, d]`.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a gradient overflows, naming it; [`KernelError::Cuda`]
@@ -342,7 +342,7 @@ impl Stage {
         Ok(dy)
     }
 
-    /// Takes over new values of trained tensors, by name. Tensors of other stages are passed over.
+    /// Takes over new values of trained tensors, by name. Tensors of other stages are ignored.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails: the stage then holds some of the new values.

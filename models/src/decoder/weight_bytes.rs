@@ -5,26 +5,26 @@ use std::ops::Range;
 use crate::config::{DecoderConfig, TensorSpec};
 
 /// Bytes of the weights of each part of a model, as a stage holds them on the host: an embedding,
-/// norms and biases as f32 (4 bytes an element); what is multiplied as codes (2 bytes an element
-/// and 4 a row, at every precision).
+/// norms and biases as f32 (4 bytes an element); matrices as codes (2 bytes an element and 4 a row,
+/// at every precision).
 ///
-/// What is not trained and packed in its file, or of 16 bits there, takes the bytes that it has in
-/// the file, and no more than this: its pages are those of the file's map, which the system drops
-/// and reads again as it needs. An embedding then takes these bytes, too.
+/// This is an upper bound for a matrix or an embedding that is not trained, and packed or of 16
+/// bits in its file: it takes its bytes in the file, in pages of the file's memory map, which the
+/// system can drop and read again.
 ///
-/// While a stage loads it takes a slice of one matrix as f32 on top, 4 MiB or one row.
+/// While a stage loads, it also takes a slice of one matrix as f32: 4 MiB or one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {
-    /// One layer; the largest, where some have experts and others do not.
+    /// One layer; the largest one, where some layers have experts and others do not.
     pub layer: u64,
     /// The embedding, on the first stage.
     pub embed: u64,
-    /// Final norm and head, on the last stage. Where they are tied it is still codes of its own.
+    /// Final norm and head, on the last stage. A tied head still has codes of its own.
     pub head: u64,
 }
 
 impl WeightBytes {
-    /// Those of a model.
+    /// The bytes of a model's parts.
     pub fn of(config: &DecoderConfig) -> Self {
         let (vocab, hidden) = (config.vocab as u64, config.hidden as u64);
         let head = TensorSpec {
@@ -43,7 +43,7 @@ impl WeightBytes {
         }
     }
 
-    /// Those of a stage of `layers`, with sine and cosine of so many positions.
+    /// The bytes of a stage of `layers`, with rotary tables of `positions`.
     pub fn stage(&self, config: &DecoderConfig, layers: Range<u32>, positions: u64) -> u64 {
         let rotated = config.rotary_dim.unwrap_or(config.head_dim);
         let tables = 1 + u64::from(config.local_rope.is_some());
@@ -59,7 +59,7 @@ impl WeightBytes {
 fn held(tensor: &TensorSpec) -> u64 {
     match tensor.shape.as_slice() {
         [rows, cols] => 2 * (rows * cols) as u64 + 4 * *rows as u64,
-        // Transposed matrices of experts.
+        // Fused experts, whose matrices are transposed.
         [experts, cols, rows] => (2 * experts * rows * cols + 4 * experts * rows) as u64,
         other => 4 * other.iter().product::<usize>() as u64,
     }

@@ -1,4 +1,4 @@
-//! What serving takes.
+//! Memory of serving.
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::{AttentionShape, KvPages};
@@ -6,7 +6,7 @@ use concord_kernels::ops::{AttentionShape, KvPages};
 use crate::config::DecoderConfig;
 use crate::decoder::WeightBytes;
 
-/// Bytes of each part of a model that is served.
+/// Bytes of the parts of a model that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingBytes {
     /// Weights of each part.
@@ -18,7 +18,7 @@ pub struct ServingBytes {
 }
 
 impl ServingBytes {
-    /// Those of a model.
+    /// The bytes of a model's parts.
     pub fn of(config: &DecoderConfig) -> Self {
         Self {
             weights: WeightBytes::of(config),
@@ -28,7 +28,7 @@ impl ServingBytes {
     }
 }
 
-/// Bytes of a page of keys and values in so many layers.
+/// Bytes of a page of keys and values in `layers` layers.
 pub fn page_bytes(config: &DecoderConfig, layers: usize, precision: Precision) -> u64 {
     let shape = AttentionShape {
         heads: config.heads,

@@ -1,4 +1,5 @@
-//! Matrices that lie as blocks in a mapped file, for who keeps them so.
+//! Matrices as the blocks in which they are stored in a mapped file, for callers that keep them
+//! packed.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,19 +11,19 @@ use safetensors::Dtype;
 use super::ModelFolder;
 use crate::error::ModelError;
 
-/// A matrix as rows of blocks: a part of a file's map, which several may hold, or a copy where the
-/// file has the rows in another order.
+/// A matrix as rows of blocks: a part of a file's shared map, or a copy where the file has the rows
+/// in another order.
 #[derive(Clone)]
 pub struct BlockMatrix {
     /// How the numbers are packed; F32, F16 and BF16 are blocks of one number.
     pub format: BlockFormat,
-    /// Its shape.
+    /// Rows of the matrix.
     pub rows: usize,
-    /// Numbers in a row, which are whole blocks.
+    /// Numbers in a row, which fill whole blocks.
     pub cols: usize,
     /// What holds the bytes.
     pub owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// Where in it the rows are, one after another.
+    /// Where in `owner` the rows are, one after another.
     pub range: Range<usize>,
 }
 
@@ -41,11 +42,11 @@ impl fmt::Debug for BlockMatrix {
 }
 
 impl ModelFolder {
-    /// A matrix as blocks, which are not looked at: NaN and infinity may be in them. Nothing where
-    /// it is no matrix, or lies as several tensors.
+    /// A matrix as blocks. Their numbers are not checked: they may be NaN or infinite. `None` where
+    /// it is no matrix, or is stored as several tensors.
     ///
     /// # Errors
-    /// [`ModelError`] where it is missing, or of a format that is not read.
+    /// [`ModelError`] where it is missing, or of an unsupported format.
     pub fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
         if let Some(rows) = self.gguf_rows(name)? {
             let &[count, cols] = rows.shape().as_slice() else {

@@ -1,4 +1,4 @@
-//! A tensor whose numbers are decoded when they are asked for, some rows at a time.
+//! A tensor that is decoded on demand, some rows at a time.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ impl DecodedTensor<'_> {
         Ok(tensor)
     }
 
-    /// Some rows of a matrix at a time. What is no matrix is given as a whole.
+    /// Gives some rows of a matrix at a time; a tensor that is no matrix, as a whole.
     pub(super) fn load_rows(&self, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let &[rows, cols] = self.shape.as_slice() else {
             let tensor = self.load()?;

@@ -1,4 +1,4 @@
-//! One safetensors file, mapped; only the bytes of the tensors asked for are touched.
+//! One safetensors file, mapped; only the bytes of tensors that are asked for are read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,13 +15,13 @@ use safetensors::{Dtype, SafeTensors};
 use super::{TakeRows, check_rows, runs_of_rows};
 use crate::error::ModelError;
 
-/// The formats of weights that are read.
+/// The supported dtypes of weights.
 const WEIGHT_DTYPES: &str = "F32, F16 and BF16";
 
-/// Memory comes in pages of at most so many bytes on the machines that we know.
+/// The largest page size of supported machines.
 const PAGE_BYTES: usize = 1 << 16;
 
-/// Where a tensor lies in its file.
+/// A tensor's dtype and shape, and its place in the file.
 #[derive(Clone, Debug)]
 struct Entry {
     dtype: Dtype,
@@ -104,7 +104,7 @@ impl TensorFile {
         self.entries.get(name).map(|entry| entry.dtype)
     }
 
-    /// The bytes of a tensor as they lie in the file: row-major, little-endian.
+    /// The bytes of a tensor as in the file: row-major, little-endian.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`].
@@ -113,22 +113,23 @@ impl TensorFile {
             .map(|entry| &self.map[entry.bytes.0..entry.bytes.1])
     }
 
-    /// Lets the system take back the memory that a tensor's bytes were read into; they are read
-    /// again where they are asked for again. A tensor that is not there has none.
+    /// Lets the system take back the memory of a tensor's bytes; they are read again from the file
+    /// when they are next used. Does nothing for a tensor that the file does not have.
     pub fn forget(&self, name: &str) {
         if let Some(entry) = self.entries.get(name) {
             self.forget_bytes(entry.bytes.0..entry.bytes.1);
         }
     }
 
-    /// The same for a run of the file's bytes. Pages at its ends stay: others may need them.
+    /// As [`Self::forget`] for a range of the file's bytes. Pages that the range does not fill stay:
+    /// other tensors may use them.
     #[cfg(unix)]
     fn forget_bytes(&self, bytes: Range<usize>) {
         let start = bytes.start.next_multiple_of(PAGE_BYTES);
         let end = bytes.end - bytes.end % PAGE_BYTES;
         if start < end {
-            // SAFETY: the map is of a file, shared and never written through: the pages come back
-            // from the file with the next access, with what is in it.
+            // SAFETY: the map is of a file, shared and never written through, so the next access
+            // reads the pages from the file again.
             let advised = unsafe {
                 self.map.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,
@@ -136,7 +137,7 @@ impl TensorFile {
                     end - start,
                 )
             };
-            // Where the system does not take the advice, nothing is lost but memory.
+            // If the system refuses the advice, only memory is lost.
             let _ = advised;
         }
     }
@@ -144,7 +145,7 @@ impl TensorFile {
     #[cfg(not(unix))]
     fn forget_bytes(&self, _bytes: Range<usize>) {}
 
-    /// Where the bytes of a tensor lie, from the start of the file.
+    /// The range of a tensor's bytes, from the start of the file.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`].
@@ -193,10 +194,10 @@ impl TensorFile {
         Ok(tensor)
     }
 
-    /// As [`Self::load`], some rows of a matrix at a time. What is no matrix is given as a whole.
+    /// As [`Self::load`], some rows of a matrix at a time; a tensor that is no matrix, as a whole.
     ///
     /// # Errors
-    /// As [`Self::load`]; and what `take` says.
+    /// As [`Self::load`], and the errors of `take`.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let entry = self.entry(name)?;
         let &[rows, cols] = entry.shape.as_slice() else {
@@ -221,7 +222,7 @@ impl TensorFile {
         Ok(())
     }
 
-    /// A tensor of I64, as token ids are kept.
+    /// A tensor of I64, the dtype of token ids.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::WrongDtype`].
@@ -260,14 +261,14 @@ impl TensorFile {
 /// Maps a file of weights.
 pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     let file = File::open(path).map_err(ModelError::io("read", path))?;
-    // SAFETY: the map is only read. Should another process cut the file short meanwhile, a read of
-    // the lost pages ends this process with SIGBUS; should it rewrite the file, other numbers are
-    // read, as with any file. Concord itself replaces files by renaming only.
+    // SAFETY: the map is only read. If another process truncates the file meanwhile, a read of the
+    // lost pages ends this process with SIGBUS; if it rewrites the file, other numbers are read, as
+    // with any file. Concord itself replaces files only by renaming.
     let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
     Ok(Arc::new(map))
 }
 
-/// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.
+/// F32, F16 or BF16 elements, little-endian, as f32, which is exact. `None` for other dtypes.
 pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     match dtype {
         Dtype::F32 => {
@@ -283,8 +284,8 @@ pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     }
 }
 
-/// The numbers of f16 elements as they lie in a file, little-endian: exact. Converted in slices,
-/// for which processors have instructions.
+/// f16 elements, little-endian, as f32, which is exact. They are converted in slices, for which
+/// processors have instructions.
 fn widen_f16(bytes: &[u8]) -> Vec<f32> {
     const SLICE: usize = 2_048;
     let mut wide = vec![0.0; bytes.len() / 2];
@@ -301,7 +302,7 @@ fn widen_f16(bytes: &[u8]) -> Vec<f32> {
 /// What to do about a file that is broken.
 const AGAIN: &str = "download the file again";
 
-/// The reason in words; for a file that is cut short, with the first tensor that is lost.
+/// The reason as a sentence; for a truncated file, with the first tensor that is lost.
 fn explain(map: &[u8], error: &safetensors::SafeTensorError) -> String {
     use safetensors::SafeTensorError as E;
     match error {
@@ -328,7 +329,7 @@ fn explain(map: &[u8], error: &safetensors::SafeTensorError) -> String {
     }
 }
 
-/// Names the first tensor whose end lies beyond the end of the file.
+/// The first tensor that ends beyond the end of the file, as a sentence.
 fn lost_tensor(map: &[u8]) -> Option<String> {
     let (length, rest) = map.split_first_chunk::<8>()?;
     let header = usize::try_from(u64::from_le_bytes(*length)).ok()?;

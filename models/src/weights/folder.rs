@@ -1,5 +1,5 @@
-//! A Hugging Face model folder, or a GGUF file: its configuration, and its weights in one file or
-//! in several.
+//! A model on disk, a Hugging Face folder or a GGUF file: its configuration, and its weights in one
+//! file or several.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,18 +18,19 @@ use super::{TakeRows, TensorFile};
 use crate::config::{DecoderConfig, TensorSpec, without_key};
 use crate::error::ModelError;
 
-/// Takes bytes of a tensor, in their order.
+/// Takes the bytes of a tensor, in order, some at a time.
 pub type TakeBytes<'a> = dyn FnMut(&[u8]) -> Result<(), ModelError> + 'a;
 
-/// A model whose every needed tensor has been found, with the right shape and a readable format,
-/// and no other. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one tensor.
+/// A model on disk. All tensors that it needs are there, with the right shape and a supported
+/// format, and no others. Opening reads headers only; [`ModelFolder::load`] reads the bytes of one
+/// tensor.
 #[derive(Debug)]
 pub struct ModelFolder {
     pub(super) dir: PathBuf,
     pub(super) config: DecoderConfig,
     pub(super) config_json: String,
     files: Vec<TensorFile>,
-    /// Where each tensor is, by its name in transformers; but for those that are packed.
+    /// Where each tensor is, by its name in transformers; packed tensors are not in it.
     pub(super) homes: BTreeMap<String, TensorHome>,
     quantized: Option<Quantized>,
     /// The names of embedding and head.
@@ -39,10 +40,10 @@ pub struct ModelFolder {
 
 impl ModelFolder {
     /// Opens a model: a folder with `config.json` and either `model.safetensors` or shards with
-    /// their `model.safetensors.index.json`; a GGUF file, the first of several parts too; or a
-    /// folder that has such a file and no safetensors. What lies beside a GGUF file counts only
-    /// where the folder is named: then its `config.json` and `tokenizer.json` are taken for those
-    /// that the file has.
+    /// their `model.safetensors.index.json`; a GGUF file, or the first of its parts; or a folder
+    /// that has such a file and no safetensors. Where the folder of a GGUF file is named, its
+    /// `config.json` and `tokenizer.json` replace those in the file; where the file itself is
+    /// named, they are ignored.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key or tensor.
@@ -65,7 +66,7 @@ impl ModelFolder {
             dir: path.to_path_buf(),
             ends: ends(&config),
             config,
-            // The weights are given as numbers, and no longer packed.
+            // The weights are given as decoded numbers, not packed.
             config_json: without_key(&config_json, "quantization_config"),
             files,
             homes,
@@ -80,11 +81,11 @@ impl ModelFolder {
         Ok(folder)
     }
 
-    /// Opens a GGUF file; `named` is what the user named, which may be its folder.
+    /// Opens a GGUF file; `named` is the path that the user gave, which may be its folder.
     fn open_gguf(named: &Path, file: &Path) -> Result<Self, ModelError> {
         let gguf = GgufModel::open(file)?;
-        // Also where a config.json beside it is read: of another architecture the tensors lie
-        // otherwise.
+        // The metadata is checked even where a config.json replaces it: in a file of another
+        // architecture the tensors are laid out differently.
         let metadata = gguf.config()?;
         let (config, config_json) = match named.join("config.json").is_file() {
             true => DecoderConfig::read(named)?,
@@ -112,7 +113,7 @@ impl ModelFolder {
         Ok(folder)
     }
 
-    /// What was named: the folder, or the GGUF file.
+    /// The path that was opened: the folder, or the GGUF file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -144,7 +145,7 @@ impl ModelFolder {
     /// As [`Self::load`], some rows of a matrix at a time.
     ///
     /// # Errors
-    /// As [`Self::load`]; and what `take` says.
+    /// As [`Self::load`], and the errors of `take`.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         if let Some(decoded) = self.decoded(name)? {
             return decoded.load_rows(take);
@@ -153,12 +154,11 @@ impl ModelFolder {
         file.load_rows(stored, take)
     }
 
-    /// The numbers of a tensor as bytes, little-endian, in the format that [`Self::dtype`] says:
-    /// what a content address is taken of. It does not depend on the way in which a weight is
-    /// packed, nor on the order of its rows in a file.
+    /// The numbers of a tensor as bytes, little-endian, in the dtype [`Self::dtype`]. They do not
+    /// depend on how a weight is packed, nor on the order of its rows in the file.
     ///
     /// # Errors
-    /// As [`Self::load`]; and what `take` says.
+    /// As [`Self::load`], and the errors of `take`.
     pub fn each_bytes(&self, name: &str, take: &mut TakeBytes<'_>) -> Result<(), ModelError> {
         if let Some(rows) = self
             .gguf_rows(name)?
@@ -178,24 +178,24 @@ impl ModelFolder {
         take(self.bytes(name)?)
     }
 
-    /// The bytes of a tensor as they lie in its safetensors file.
+    /// The bytes of a tensor as in its safetensors file.
     ///
     /// # Errors
-    /// [`ModelError::MissingTensor`], which a packed weight is, too: it has no bytes of its own.
+    /// [`ModelError::MissingTensor`], also for a packed weight, which has no bytes of its own.
     pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
         let (file, stored) = self.stored(name)?;
         file.bytes(stored)
     }
 
-    /// Lets the system take back the memory that the bytes of a tensor were read into.
+    /// Lets the system take back the memory of a tensor's bytes ([`TensorFile::forget`]).
     pub fn forget(&self, name: &str) {
         if let Ok((file, stored)) = self.stored(name) {
             file.forget(stored);
         }
     }
 
-    /// The file in which the bytes of [`Self::each_bytes`] lie in their order, and where; nothing
-    /// where they lie in none.
+    /// The file that contains the bytes of [`Self::each_bytes`] as one range, and that range; `None`
+    /// where no file does.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`].
@@ -213,8 +213,8 @@ impl ModelFolder {
         Ok(Some((file.path(), file.place(stored)?)))
     }
 
-    /// The format in which the numbers of a tensor are given as bytes: that of its file, or F32
-    /// for what is packed. `None` where there is no such tensor.
+    /// The dtype in which [`Self::each_bytes`] gives a tensor: that of its file, or F32 for a packed
+    /// one. `None` where there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         if self.gguf.is_some() {
             let rows = self.gguf_rows(name).ok()??;
@@ -227,9 +227,9 @@ impl ModelFolder {
         file.dtype(stored)
     }
 
-    /// The text of `config.json`, byte for byte, but for what the weights say otherwise: with
-    /// `tie_word_embeddings` false where they have a head of their own, and without
-    /// `quantization_config`. Of a GGUF file it is made from the metadata.
+    /// The text of `config.json`, byte for byte, with two changes that follow from the weights:
+    /// `tie_word_embeddings` is false where they have a head of their own, and
+    /// `quantization_config` is removed. For a GGUF file it is made from the metadata.
     pub fn config_json(&self) -> &str {
         &self.config_json
     }
@@ -245,7 +245,7 @@ impl ModelFolder {
             .chain(gguf)
     }
 
-    /// Refuses a tensor that is missing, has another shape, or is of a format that is not read.
+    /// Refuses a tensor that is missing, has another shape, or is of an unsupported format.
     fn check(&self, spec: &TensorSpec) -> Result<(), ModelError> {
         if self.gguf.is_some() {
             return self.gguf_rows(&spec.name).map(|_| ());
@@ -269,7 +269,7 @@ impl ModelFolder {
         }
     }
 
-    /// The rows of a tensor of a GGUF file; nothing where the model is in none.
+    /// The rows of a tensor of a GGUF file; `None` where the model is not in one.
     pub(super) fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
         let Some(gguf) = &self.gguf else {
             return Ok(None);
@@ -282,7 +282,7 @@ impl ModelFolder {
         gguf.rows(name, shape, heads).map(Some)
     }
 
-    /// A tensor that is decoded when it is asked for; nothing where it lies as numbers.
+    /// A tensor that must be decoded; `None` where it is stored as plain numbers.
     fn decoded<'a>(&'a self, name: &'a str) -> Result<Option<DecodedTensor<'a>>, ModelError> {
         let name = self.settled(name);
         if let (Some(gguf), Some(rows)) = (&self.gguf, self.gguf_rows(name)?) {
@@ -310,7 +310,7 @@ impl ModelFolder {
         }))
     }
 
-    /// Whether the numbers of a tensor are decoded from something else than numbers.
+    /// Whether a tensor is packed, so that its numbers have to be decoded.
     pub fn is_packed(&self, name: &str) -> bool {
         let name = self.settled(name);
         let is_block = |rows: GgufRows| dtype_of(&rows).is_none();
@@ -324,7 +324,7 @@ impl ModelFolder {
         }
     }
 
-    /// A bias of zeros beside a packed weight: old writers add one to every module.
+    /// Whether `name` is a bias of zeros beside a packed weight: old tools add one to every module.
     pub(super) fn is_empty_bias(&self, name: &str) -> bool {
         let Some(module) = name.strip_suffix(".bias") else {
             return false;
@@ -335,7 +335,7 @@ impl ModelFolder {
                 .is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
     }
 
-    /// The tensor that `name` stands for.
+    /// The name of the tensor that `name` stands for: the embedding for a tied head.
     fn settled<'a>(&'a self, name: &'a str) -> &'a str {
         let [embed, head] = &self.ends;
         match name == head && self.config.tie_embeddings {
@@ -349,7 +349,7 @@ impl ModelFolder {
         self.found(self.settled(name))
     }
 
-    /// The file that holds a tensor by this name, and its name there.
+    /// The file that holds the tensor `name` itself, and its name there.
     pub(super) fn found(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
         let home = self.homes.get(name);
         let found = home.and_then(|home| Some((self.files.get(home.file)?, home.stored.as_str())));
@@ -359,8 +359,8 @@ impl ModelFolder {
         })
     }
 
-    /// What to name in an error about a tensor: its file, or the index where it is in none of
-    /// several.
+    /// The path for an error about a tensor: its file, or the index where none of several files has
+    /// it.
     pub(super) fn place(&self, name: &str) -> PathBuf {
         if let Some(gguf) = &self.gguf {
             return gguf.path(name).to_path_buf();
@@ -381,7 +381,7 @@ fn ends(config: &DecoderConfig) -> [String; 2] {
     [parts.embed_weight(), parts.head_weight()]
 }
 
-/// The format of numbers that lie as they are.
+/// The dtype of rows that are stored as plain numbers; `None` for packed ones.
 fn dtype_of(rows: &GgufRows) -> Option<Dtype> {
     match rows.format {
         BlockFormat::F32 => Some(Dtype::F32),

@@ -1,5 +1,5 @@
-//! The metadata of a GGUF file as the `config.json` that they mean. Every key of the architecture
-//! is read, known to change nothing, or refused by name.
+//! Turns the metadata of a GGUF file into the equivalent `config.json`. Every key of the
+//! architecture is read, known to change nothing, or refused by name.
 
 use serde_json::{Map, Number, Value, json};
 
@@ -8,17 +8,18 @@ use super::rope;
 use super::values::GgufValue;
 use crate::error::ModelError;
 
-/// The tensor of RoPE's divisors, which the configuration says in other words.
+/// The tensor of RoPE's frequency divisors. In `config.json` they become parameters of llama3
+/// scaling.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// Architectures, the classes of transformers, and their `model_type`.
+/// Architectures in GGUF, with the class and the `model_type` in transformers.
 const ARCHITECTURES: [(&str, &str, &str); 3] = [
     ("llama", "LlamaForCausalLM", "llama"),
     ("qwen2", "Qwen2ForCausalLM", "qwen2"),
     ("qwen3", "Qwen3ForCausalLM", "qwen3"),
 ];
 
-/// Keys after the architecture's name that are whole numbers, and what they are in `config.json`.
+/// Keys (after the architecture's name) of whole numbers, and their names in `config.json`.
 const WHOLE: [(&str, &str); 7] = [
     ("context_length", "max_position_embeddings"),
     ("embedding_length", "hidden_size"),
@@ -48,10 +49,11 @@ const READ: [&str; 12] = [
 /// Keys that change nothing: how the file was made.
 const NOTHING: [&str; 2] = ["rope.scaling.finetuned", "tensor_data_layout"];
 
-/// Sections of the metadata that say nothing of what is computed. The tokenizer's is read with it.
+/// Sections of the metadata that do not change what is computed. `tokenizer.` is read with the
+/// tokenizer.
 const SECTIONS: [&str; 5] = ["general.", "tokenizer.", "split.", "quantize.", "imatrix."];
 
-/// The keys of a `config.json`. `has` says whether the model has a tensor.
+/// The keys of a `config.json`. `has` tells whether the model has a tensor.
 pub(super) fn of(
     file: &GgufFile,
     architecture: &str,
@@ -68,7 +70,7 @@ pub(super) fn of(
     let mut config = Map::new();
     let is_mistral = fields.get("attention.sliding_window").is_some() && architecture == "llama";
     let [class, model_type] = match is_mistral {
-        // In llama.cpp a Mistral is a llama, with a window.
+        // llama.cpp writes Mistral as the architecture `llama`, with a window.
         true => ["MistralForCausalLM", "mistral"],
         false => [*class, *model_type],
     };
@@ -96,7 +98,7 @@ pub(super) fn of(
         ("expert_count", "num_local_experts"),
         ("expert_used_count", "num_experts_per_tok"),
     ] {
-        // The reader of the configuration says what of experts it computes.
+        // The reader of `config.json` refuses experts, with its own message.
         if let Some(count) = fields.whole(key)?.filter(|count| *count > 0) {
             config.insert(name.to_string(), json!(count));
         }
@@ -141,7 +143,7 @@ impl Fields<'_> {
     fn whole(&self, key: &str) -> Result<Option<u64>, ModelError> {
         match self.get(key) {
             None => Ok(None),
-            // One number for each layer, which are all the same in what is read.
+            // One number for each layer: all must be equal.
             Some(GgufValue::List(list)) => {
                 let mut values = list.values().map(GgufValue::whole);
                 let first = values.next().flatten();
@@ -159,7 +161,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A float, as the decimal that it was written from: the shortest one that it is nearest to.
+    /// A float as the shortest decimal that rounds to it, which is probably what it was made from.
     fn number(&self, key: &str) -> Result<Option<Value>, ModelError> {
         let decimal = match self.get(key) {
             None => return Ok(None),
@@ -195,7 +197,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// Values are as wide as keys, and all of a head is rotated.
+    /// Sets `head_dim`. Values must be as wide as keys, and whole heads be rotated.
     fn head_width(&self, config: &mut Map<String, Value>) -> Result<(), ModelError> {
         let size = |config: &Map<String, Value>, key: &str| config.get(key).and_then(Value::as_u64);
         let width = size(config, "head_dim").or_else(|| {
@@ -216,7 +218,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// The rows of the embedding: they are as many as there are tokens, unless it is said.
+    /// Sets `vocab_size`: as many as there are tokens, unless the file has a number.
     fn vocabulary(&self, config: &mut Map<String, Value>) -> Result<(), ModelError> {
         let tokens = match self.file.get("tokenizer.ggml.tokens") {
             Some(GgufValue::List(list)) => Some(list.len()),

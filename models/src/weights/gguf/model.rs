@@ -32,7 +32,7 @@ pub(in crate::weights) struct GgufModel {
 #[derive(Clone, Debug)]
 struct Home {
     file: usize,
-    /// Its name there.
+    /// Its name in the file.
     stored: String,
     order: RowOrder,
 }
@@ -54,7 +54,8 @@ impl GgufModel {
         for (index, file) in files.iter().enumerate() {
             for stored in file.tensors.keys() {
                 let named = names::of(&architecture, stored);
-                // Those that are none of the model keep their names; they are refused if unused.
+                // Tensors that no model of the family has keep their names; the check of unused
+                // tensors refuses them.
                 let (name, order) =
                     named.map_or((stored.clone(), RowOrder::Same), |t| (t.name, t.order));
                 let home = Home {
@@ -80,7 +81,7 @@ impl GgufModel {
         })
     }
 
-    /// The file in a folder that has no other weights, or the first part of one.
+    /// The GGUF file in a folder, or the first of its parts; `None` where there is none.
     ///
     /// # Errors
     /// [`ModelError::NoWeights`] where there are several models.
@@ -106,7 +107,7 @@ impl GgufModel {
         }
     }
 
-    /// What its metadata say, as the keys of a `config.json`.
+    /// Its metadata as the keys of a `config.json`.
     ///
     /// # Errors
     /// [`ModelError`] naming the key that is missing, or cannot be used.
@@ -129,7 +130,7 @@ impl GgufModel {
         self.files.iter().map(GgufFile::path)
     }
 
-    /// The names of its tensors, but for those that the configuration is made of.
+    /// The names of its tensors, except those that become part of the configuration.
     pub(in crate::weights) fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.tensors.keys().map(String::as_str);
         names.filter(|name| *name != config::ROPE_FREQS)
@@ -144,7 +145,7 @@ impl GgufModel {
     /// The rows of a tensor. `heads` are the query and the key heads of the model.
     ///
     /// # Errors
-    /// [`ModelError`] where it is missing, of a format that is not read, or of another shape.
+    /// [`ModelError`] where it is missing, of an unsupported format, or of another shape.
     pub(in crate::weights) fn rows(
         &self,
         name: &str,
@@ -172,7 +173,7 @@ impl GgufModel {
         let first = shape.first().copied().unwrap_or(1);
         let head_rows = match home.order {
             RowOrder::Same => None,
-            // A bias is a row of numbers, whose order is that of the rows of its weight.
+            // A bias is stored as one row, whose elements have the order of its weight's rows.
             RowOrder::QueryHeads => Some(first / heads[0].max(1)),
             RowOrder::KeyHeads => Some(first / heads[1].max(1)),
         };
@@ -201,7 +202,7 @@ impl GgufModel {
     }
 }
 
-/// Whether a file is no part, or the first one.
+/// Whether a file is a whole model or the first part of one.
 fn is_first(name: &str) -> bool {
     let Some(stem) = name.strip_suffix(".gguf") else {
         return false;
@@ -212,7 +213,7 @@ fn is_first(name: &str) -> bool {
     }
 }
 
-/// `name-00001-of-00003`: the name, the number, and how many there are.
+/// Splits `name-00001-of-00003` into the name, the number of the part, and the number of parts.
 fn part_name(stem: &str) -> Option<(&str, u64, u64)> {
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (name, number) = rest.rsplit_once('-')?;
@@ -220,7 +221,7 @@ fn part_name(stem: &str) -> Option<(&str, u64, u64)> {
     Some((name, number_of(number)?, number_of(count)?))
 }
 
-/// The names of all parts of a model, by that of one of them.
+/// The names of all parts of a model, from the name of one of them.
 #[cfg(feature = "hub")]
 pub(crate) fn gguf_parts(file: &str) -> Vec<String> {
     let named = file.strip_suffix(".gguf").and_then(part_name);
@@ -232,7 +233,7 @@ pub(crate) fn gguf_parts(file: &str) -> Vec<String> {
     }
 }
 
-/// The first file, and the parts that follow it.
+/// The first file and the other parts of its model.
 fn parts(first: GgufFile) -> Result<Vec<GgufFile>, ModelError> {
     let whole = |file: &GgufFile, key: &str| file.get(key).and_then(|value| value.whole());
     let count = match first.get("split.count") {
@@ -280,22 +281,22 @@ fn parts(first: GgufFile) -> Result<Vec<GgufFile>, ModelError> {
     Ok(files)
 }
 
-/// What holds some bytes, and where they are in it.
+/// A shared owner of bytes, and a range of them.
 type SharedRange = (Arc<dyn AsRef<[u8]> + Send + Sync>, Range<usize>);
 
 /// The rows of a tensor of a GGUF file, in the order of transformers.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::weights) struct GgufRows<'a> {
     pub(in crate::weights) format: BlockFormat,
-    /// Of a vector its length, and one row.
+    /// Numbers in a row; a vector is one row.
     cols: usize,
     rows: usize,
     is_vector: bool,
-    /// Rows of a head, where those of each head are interleaved.
+    /// Rows of a head, where the file interleaves the two halves of each head.
     head_rows: Option<usize>,
     pub(in crate::weights) bytes: &'a [u8],
     map: &'a Arc<Mmap>,
-    /// Where the bytes lie in the file.
+    /// The range of its bytes in the file.
     pub(in crate::weights) place: (usize, usize),
 }
 
@@ -308,7 +309,7 @@ impl<'a> GgufRows<'a> {
         }
     }
 
-    /// The bytes of its numbers, in the order of transformers.
+    /// Gives the stored bytes of its rows, in the order of transformers.
     pub(in crate::weights) fn each_stored(
         &self,
         take: &mut dyn FnMut(&[u8]) -> Result<(), ModelError>,
@@ -321,7 +322,7 @@ impl<'a> GgufRows<'a> {
         }
     }
 
-    /// The bytes of all rows in the order of transformers: in the map, or a copy of them.
+    /// The bytes of all rows in the order of transformers: a part of the map, or a reordered copy.
     pub(in crate::weights) fn shared(&self) -> SharedRange {
         if self.is_in_order() {
             return (self.map.clone(), self.place.0..self.place.1);
@@ -332,7 +333,7 @@ impl<'a> GgufRows<'a> {
         (Arc::new(moved), all)
     }
 
-    /// Whether the rows lie in the order of transformers.
+    /// Whether the file has the rows in the order of transformers.
     pub(in crate::weights) fn is_in_order(&self) -> bool {
         self.head_rows.is_none()
     }
@@ -343,7 +344,7 @@ impl<'a> GgufRows<'a> {
         &self.bytes[self.stored(row) * width..][..width]
     }
 
-    /// Where a row is stored: of each head the rows of its two halves alternate.
+    /// The index of a row in the file, where the rows of the two halves of a head alternate.
     fn stored(&self, row: usize) -> usize {
         let Some(rows) = self.head_rows.filter(|rows| *rows > 1) else {
             return row;
