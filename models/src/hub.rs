@@ -192,9 +192,9 @@ struct RepoName {
 }
 
 impl RepoName {
-    /// Parses `owner/name[@revision]`, or a GGUF file of it, `owner/name[@revision]/FILE.gguf`, whose
-    /// revision has no `/`. Each part consists of letters, digits, `-`, `_` and `.`, so that none
-    /// can lead out of the cache or to another address of the server.
+    /// Parses `owner/name[@revision]`, or `owner/name[@revision]/FILE.gguf` with a revision that
+    /// has no `/`. Each part consists of letters, digits, `-`, `_` and `.`, so that none can lead
+    /// out of the cache or to another address of the server.
     fn parse(text: &str) -> Option<RepoName> {
         let mut slashes = text.match_indices('/').map(|(at, _)| at);
         let file = slashes.nth(1).filter(|_| text.ends_with(".gguf"));

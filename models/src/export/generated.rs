@@ -15,9 +15,9 @@ const PIECE: usize = 1 << 22;
 /// fill.
 pub type FillValues<'a> = dyn Fn(&str, u64, &mut [f32]) + Sync + 'a;
 
-/// Writes `tensors` in their order, all in one dtype, as [`super::write_tensors`] does. Only a piece
-/// of one tensor is in memory at a time; `fill` is called by `threads` threads, and its values must
-/// be finite in the dtype.
+/// Writes `tensors` in their order, all in one dtype, as [`super::write_tensors`] does. Only a
+/// piece of one tensor is in memory at a time; `fill` is called by `threads` threads, and its
+/// values must be finite in the dtype.
 ///
 /// # Errors
 /// [`ModelError::Io`], leaving an older file as it was.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ModelError;
 
-/// Writes a file beside `path`, and puts it in its place when it is complete and on the disk.
+/// Writes a file beside `path`, and renames it to `path` when it is complete and on the disk.
 ///
-/// Readers see the old file or the new one. A process that has mapped the old one keeps it.
+/// Readers see the old file or the new one. A process that has mapped the old file keeps it.
 ///
 /// # Errors
 /// [`ModelError::Io`] naming `path`, on a full disk for example; the old file, where there was
@@ -21,7 +21,8 @@ pub fn replace_file(
     let partial = partial_path(path);
     let result = write_whole(&partial, write).and_then(|()| fs::rename(&partial, path));
     result.map_err(|error| {
-        // The half-written file is removed to free the disk; if that fails too, the first error counts.
+        // The half-written file is removed to free the disk. If that fails, too, the first error
+        // is still the one to report.
         let _ = fs::remove_file(&partial);
         ModelError::Io {
             action: "write",

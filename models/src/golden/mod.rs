@@ -1,8 +1,8 @@
 //! Fine-tunes of models whose weights come from a counter: no file, no network, the same bits
 //! everywhere.
 //!
-//! [`GOLDENS`] are two of them with the digests that every device must reproduce. Others can be made
-//! to compare two devices.
+//! [`GOLDENS`] are two of them with the digests that every device must reproduce. Others can be
+//! made to compare two devices.
 
 mod fit;
 mod model;

@@ -13,8 +13,8 @@ use crate::config::{
 };
 use crate::decoder::TensorSource;
 
-/// Two layers, grouped queries, a head that is not tied, and sizes that fill no SIMD vector, so that
-/// tails are computed too.
+/// Two layers, grouped queries, a head that is not tied, and sizes that fill no SIMD vector, so
+/// that tails are computed, too.
 pub fn tiny_llama() -> DecoderConfig {
     DecoderConfig {
         family: Family::Llama,

@@ -45,8 +45,8 @@ impl Adapter {
         ['A', 'B'].map(|side| format!("base_model.model.{module}.lora_{side}.weight"))
     }
 
-    /// The keys and shapes of an adapter with rank `r` on `targets` of a model, sorted. Targets that
-    /// the model does not have are ignored.
+    /// The keys and shapes of an adapter with rank `r` on `targets` of a model, sorted. Targets
+    /// that the model does not have are ignored.
     pub fn shapes(
         config: &DecoderConfig,
         r: u32,

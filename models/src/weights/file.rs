@@ -121,8 +121,8 @@ impl TensorFile {
         }
     }
 
-    /// As [`Self::forget`] for a range of the file's bytes. Pages that the range does not fill stay:
-    /// other tensors may use them.
+    /// As [`Self::forget`] for a range of the file's bytes. Pages that the range does not fill
+    /// stay: other tensors may use them.
     #[cfg(unix)]
     fn forget_bytes(&self, bytes: Range<usize>) {
         let start = bytes.start.next_multiple_of(PAGE_BYTES);

@@ -194,8 +194,8 @@ impl ModelFolder {
         }
     }
 
-    /// The file that contains the bytes of [`Self::each_bytes`] as one range, and that range; `None`
-    /// where no file does.
+    /// The file that contains the bytes of [`Self::each_bytes`] as one range, and that range;
+    /// `None` where no file does.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`].
@@ -213,8 +213,8 @@ impl ModelFolder {
         Ok(Some((file.path(), file.place(stored)?)))
     }
 
-    /// The dtype in which [`Self::each_bytes`] gives a tensor: that of its file, or F32 for a packed
-    /// one. `None` where there is no such tensor.
+    /// The dtype in which [`Self::each_bytes`] gives a tensor: that of its file, or F32 for a
+    /// packed one. `None` where there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         if self.gguf.is_some() {
             let rows = self.gguf_rows(name).ok()??;

@@ -15,20 +15,21 @@ use crate::json;
 #[derive(Debug)]
 pub(super) struct Quantized {
     method: QuantMethod,
-    /// What the names of the parts begin with, by the name of the weight.
+    /// The prefix of the parts' names, by the name of the weight.
     modules: BTreeMap<String, String>,
     parts: BTreeMap<String, TensorHome>,
 }
 
-/// Files that programs wrote before `config.json` had a key for it.
+/// Files that described the packing before `config.json` had a key for it.
 pub(crate) const OLDER_METHODS: [&str; 2] = ["quantize_config.json", "quant_config.json"];
 
-/// Parts of weights, by the method's markers: where a name ends with a marker, the module is what
-/// stands before it, and the parts are all those with these ends.
+/// How a method names the parts of a weight. A tensor whose name ends with a marker shows that
+/// there is a packed weight. The rest of that name is the module; the weight's parts are all
+/// tensors named by the module and one of `ends`.
 struct PartNames {
     markers: &'static [&'static str],
     ends: &'static [&'static str],
-    /// What the weight's name has after the module.
+    /// The suffix of the weight's own name.
     weight: &'static str,
 }
 
@@ -46,7 +47,7 @@ const COMPRESSED: PartNames = PartNames {
         ".weight_scale",
         ".weight_zero_point",
         ".weight_g_idx",
-        // Of activations, which are not rounded here.
+        // Scales of activations, which are not rounded here.
         ".input_scale",
         ".input_zero_point",
         ".output_scale",
@@ -60,7 +61,7 @@ const FP8: PartNames = PartNames {
         ".weight",
         ".weight_scale_inv",
         ".weight_scale",
-        // Of activations, which are not rounded here.
+        // Scales of activations, which are not rounded here.
         ".input_scale",
         ".activation_scale",
         ".input_scale_ub",
@@ -89,8 +90,8 @@ const MXFP4: PartNames = PartNames {
 };
 
 impl Quantized {
-    /// Finds the packed weights of a folder, whose parts are taken out of `homes`. None where
-    /// neither `config` nor an older file says that there are any.
+    /// Finds the packed weights of a folder, and moves their parts out of `homes`. `None` where
+    /// neither `config` nor an older file says that weights are packed.
     ///
     /// # Errors
     /// [`ModelError`] naming the key that cannot be used.
@@ -166,7 +167,7 @@ impl Quantized {
     }
 }
 
-/// What `quantization_config` says, or else one of the older files.
+/// The method of `quantization_config` or, without that key, of one of the older files.
 fn method(dir: &Path, config: &str) -> Result<Option<QuantMethod>, ModelError> {
     let path = dir.join("config.json");
     let object = json::object(&path, config.as_bytes())?;

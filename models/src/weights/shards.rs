@@ -14,12 +14,12 @@ use crate::json::{self, shown};
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// Where a tensor lies.
+/// Where a tensor is.
 #[derive(Clone, Debug)]
 pub(super) struct TensorHome {
     /// Its file, by index.
     pub(super) file: usize,
-    /// Its name there.
+    /// Its name in the file.
     pub(super) stored: String,
 }
 
@@ -27,8 +27,8 @@ pub(super) struct TensorHome {
 pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, TensorHome>);
 
 /// Opens `model.safetensors`, or else the shards of `model.safetensors.index.json`, as transformers
-/// has it. The names of a model that was saved without its head lack the prefix of the whole model,
-/// `model.` in most families; they get it here, as there.
+/// does. In a model that was saved without its head, names lack the prefix of the whole model,
+/// `model.` in most families; it is added here, as in transformers.
 pub(super) fn open(dir: &Path, parts: &PartNames) -> Result<Files, ModelError> {
     let (files, stored) = if dir.join(SINGLE).is_file() {
         open_single(dir)?
@@ -75,12 +75,12 @@ fn open_shards(dir: &Path) -> Result<Stored, ModelError> {
     let mut homes = BTreeMap::new();
     for (tensor, shard) in &map {
         if let Ok(index) = names.binary_search(&shard.as_str()) {
-            // The index may promise what the shard lacks: say so with the shard's name.
+            // The index may list a tensor that the shard lacks; the error then names the shard.
             files[index].bytes(tensor)?;
             homes.insert(tensor.clone(), index);
         }
     }
-    // transformers reads all that the shards hold, listed or not.
+    // transformers reads all tensors of the shards, whether the index lists them or not.
     for (index, file) in files.iter().enumerate() {
         for name in file.names() {
             let home = *homes.entry(name.to_string()).or_insert(index);
@@ -99,7 +99,7 @@ fn open_shards(dir: &Path) -> Result<Stored, ModelError> {
     Ok((files, homes))
 }
 
-/// What a folder without readable weights has, and what to do with it.
+/// What a folder without supported weights has instead, and what to do with it.
 fn instead(dir: &Path) -> String {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -148,7 +148,8 @@ fn distinct(map: &BTreeMap<String, String>) -> Vec<&str> {
     names
 }
 
-/// Reads the index: tensor name to the name of its shard. Its `metadata` sums up the files.
+/// Reads the index, a map from tensors' names to those of their shards. Its `metadata` has only
+/// totals.
 fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
     let text = fs::read(path).map_err(ModelError::io("read", path))?;
     let index = json::object(path, &text)?;
@@ -181,7 +182,7 @@ fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
     let mut shards = BTreeMap::new();
     for (tensor, value) in map {
         let shard = value.as_str().unwrap_or_default();
-        // A shard outside the folder would let a downloaded model read any file of this machine.
+        // A path would let a downloaded model read files outside its folder.
         let mut parts = Path::new(shard).components();
         if !matches!(
             (parts.next(), parts.next()),

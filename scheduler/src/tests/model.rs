@@ -11,7 +11,7 @@ use concord_proto::serving::{
 };
 
 pub const VOCAB: u32 = 400;
-/// Where this token goes in, no number comes out.
+/// A run with this token is broken.
 pub const BREAKING: u32 = VOCAB - 1;
 
 pub fn mix(a: u64, b: u64) -> u64 {
@@ -124,7 +124,7 @@ impl StageModel {
     }
 }
 
-/// What a generation gives alone, without pages.
+/// The result of a generation alone, without pages.
 pub struct Alone {
     pub answer: Vec<u32>,
     /// None where it breaks.

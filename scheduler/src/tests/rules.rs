@@ -151,7 +151,7 @@ fn decoding_goes_on_beside_a_long_prompt() {
         let tokens_then = tokens(&world);
         world.step();
         assert!(rows(&world).iter().all(|count| *count <= 256));
-        // At most one part of the prompt is between two tokens.
+        // At most one chunk of the prompt is computed between two tokens.
         world.step();
         assert!(tokens(&world) > tokens_then);
         steps += 2;

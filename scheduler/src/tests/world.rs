@@ -1,4 +1,4 @@
-//! A scheduler, its pipeline, and those who ask.
+//! A scheduler, its pipeline, and its clients.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,6 +1,6 @@
-//! The names of tensors in GGUF, and those that transformers has for them.
+//! The names of tensors in GGUF, and the corresponding names in transformers.
 
-/// What a tensor of a GGUF file is in transformers.
+/// The name of a GGUF tensor in transformers, and the order of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TensorName {
     pub(super) name: String,
@@ -12,14 +12,14 @@ pub(super) struct TensorName {
 pub(super) enum RowOrder {
     /// As in transformers.
     Same,
-    /// Those of each query head are interleaved: llama.cpp rotates neighbours in the architecture
-    /// `llama`, and transformers the two halves of a head.
+    /// The two halves of each query head are interleaved: in the architecture `llama`, llama.cpp
+    /// rotates adjacent elements, and transformers elements of the two halves of a head.
     QueryHeads,
-    /// Those of each key head.
+    /// As `QueryHeads`, for each key head.
     KeyHeads,
 }
 
-/// Parts of a block, and what they are called in a layer.
+/// Parts of a block in GGUF, and their modules in a layer.
 const PARTS: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -34,7 +34,7 @@ const PARTS: &[(&str, &str)] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// The tensor `name` of a model of `architecture`, if it is one of the model.
+/// The tensor `name` of a GGUF file in transformers, if models of `architecture` have it.
 pub(super) fn of(architecture: &str, name: &str) -> Option<TensorName> {
     let same = |name: &str| {
         Some(TensorName {

@@ -1,4 +1,4 @@
-//! MXFP4 of gpt-oss: blocks of 32 numbers of four bits (e2m1), each with a power of two.
+//! MXFP4 of gpt-oss: blocks of 32 4-bit numbers (e2m1) with a power of two as their scale.
 
 use std::ops::Range;
 
@@ -42,7 +42,7 @@ struct Mxfp4<'a> {
     scales: &'a [u8],
 }
 
-/// The number of a code: exact. Code 8 is -0.
+/// The number of a code, which is exact. Code 8 is -0.
 fn e2m1(code: u8) -> f32 {
     let magnitude = f32::from(E2M1_DOUBLED[usize::from(code & 7)]) * 0.5;
     if code < 8 { magnitude } else { -magnitude }
