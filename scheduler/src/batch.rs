@@ -286,7 +286,8 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Charges an admission to its owner, and counts the pages that it found in the cache.
+    /// Counts a first admission: charges its owner, and counts the prompt tokens that were in the
+    /// prefix cache.
     fn account(&mut self, id: u64, found: u32) {
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;

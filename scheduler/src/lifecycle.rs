@@ -160,7 +160,7 @@ impl Scheduler {
         }
     }
 
-    /// Nobody wants it any more.
+    /// Handles a generation that its client has given up.
     pub(crate) fn cancel(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         let phase = self.sequences.get(&id).map(|sequence| sequence.phase);
         if matches!(phase, Some(SequencePhase::Waiting | SequencePhase::Active)) {

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 const FACTS: &str = include_str!("transformers/facts.json");
 
-/// Edits that are accepted here though transformers fails on them: a null that means the same in
-/// other families, and layers without a window where it requires one for a mask that is not used.
+/// Edits that are accepted here though transformers fails on them: a null that other families
+/// accept for the same default, and layers that all lack a window, for which it still makes the
+/// window's mask.
 fn is_lenient(family: &str, edit: &Value) -> bool {
     match family {
         "mistral" => {
