@@ -41,7 +41,7 @@ pub struct GenerateArgs {
     /// model's generation_config.json says, or else 0.
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw from the most probable tokens that have this share of the probability together. By
+    /// Draw from the most probable tokens that together have this share of the probability. By
     /// default what the model's generation_config.json says, or else 1.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,

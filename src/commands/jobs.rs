@@ -30,7 +30,7 @@ pub struct JobsArgs {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// List the jobs (what happens without a command, too).
+    /// List the jobs; this is also done without a command.
     List,
     /// Show the events of a job from its beginning, until it ends.
     Watch {

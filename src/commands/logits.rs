@@ -26,7 +26,7 @@ pub struct LogitsArgs {
     /// A safetensors file with I64 `input_ids` [B, T]: sequences, each from position 0.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// The safetensors file to write: F32 `logits` [B, T, V]. It appears when it is whole.
+    /// The safetensors file to write: F32 `logits` [B, T, V]. It is written whole or not at all.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }

@@ -32,7 +32,7 @@ pub enum Command {
     /// Show it all in a minute or two: train, kill a worker, catch a cheat, prove it.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
-    /// Converse with a model, of this machine or behind an API.
+    /// Chat with a model, on this machine or behind an API.
     Chat(chat::ChatArgs),
     /// Continue a text.
     Generate(generate::GenerateArgs),

@@ -50,14 +50,14 @@ pub struct ChatArgs {
     /// The key for --server.
     #[arg(long, value_name = "KEY", requires = "server", env = "CONCORD_API_KEY")]
     api_key: Option<String>,
-    /// What the model is told before the conversation.
+    /// The system message: what the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Divides the logits; 0 takes the most probable token. By default what the model's
-    /// generation_config.json says, or else 0.8 for --model, and what --server takes.
+    /// generation_config.json says, or else 0.8; with --server, the server's default.
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Draw from the most probable tokens that have this share of the probability together. By
+    /// Draw from the most probable tokens that together have this share of the probability. By
     /// default what the model's generation_config.json says, or else 1.
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,

@@ -44,19 +44,19 @@ pub struct GpuSuiteArgs {
     /// Threads of the CPU that the GPU is compared with; all cores by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// "full" has shapes of real models; "small" is over in seconds.
+    /// "full" has shapes of real models; "small" takes seconds.
     #[arg(long, default_value = "full")]
     size: SuiteSize,
-    /// Key of the random input; drawn, and shown, where it is not given.
+    /// Seed of the random input; by default a random one, which is shown.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Run no checks but those that have this text in their names, or one of several.
+    /// Run only the checks whose names contain this text, or one of several.
     #[arg(long, value_name = "TEXT")]
     cases: Vec<String>,
-    /// Check alone, measure nothing.
+    /// Only check, without measuring.
     #[arg(long)]
     skip_timing: bool,
-    /// Train for so many minutes after that, checking memory and hashes.
+    /// Then train for this many minutes, and check memory and hashes.
     #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
     soak: Option<f64>,
     /// Write results.json and results.md into this folder.

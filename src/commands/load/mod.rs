@@ -37,7 +37,7 @@ pub struct LoadArgs {
     /// The key for the API.
     #[arg(long, value_name = "KEY", env = "CONCORD_API_KEY")]
     api_key: Option<String>,
-    /// Clients at a time, one run after another.
+    /// Numbers of clients at a time, each in a run of its own.
     #[arg(
         long,
         value_delimiter = ',',
@@ -45,7 +45,7 @@ pub struct LoadArgs {
         value_name = "N,N"
     )]
     clients: Vec<usize>,
-    /// Tokens of an answer. Answers are made to have as many.
+    /// Tokens of each answer, which is forced to have exactly that many.
     #[arg(long, default_value_t = 64, value_name = "N")]
     tokens: u32,
     /// Tokens of a prompt.
@@ -54,7 +54,8 @@ pub struct LoadArgs {
     /// Prompts are drawn from token ids below this.
     #[arg(long, default_value_t = 256, value_name = "N")]
     vocab: u32,
-    /// How long a run takes. Answers under way at its end are waited for, and do not count.
+    /// How long a run takes. Answers that are running at its end are awaited, but their later
+    /// tokens do not count.
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     seconds: f64,
 }

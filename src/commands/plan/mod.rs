@@ -50,7 +50,7 @@ pub struct PlanArgs {
     /// Memory of each worker, such as 24G,8G,8G: what fits where, by the planner's own rules.
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes::parse)]
     workers: Vec<u64>,
-    /// Tokens of a sequence that is trained; 2,048 by default, or what the job says.
+    /// Tokens of a training sequence; 2,048 by default, or what the job says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     sequence_length: Option<u32>,
     /// Sequences of a microbatch; 1 by default, or what the job says.

@@ -84,11 +84,11 @@ pub struct ServeArgs {
     /// Stages: how many workers share one copy of the model. By default as few as its size allows.
     #[arg(long, value_name = "N")]
     stages: Option<u32>,
-    /// Copies of the model side by side. By default one.
+    /// Copies of the model that serve in parallel. By default one.
     #[arg(long, value_name = "N")]
     pipelines: Option<u32>,
-    /// Wait for so many workers before the first plan; by default for what stages and pipelines
-    /// take.
+    /// Wait for this many workers before the first plan; by default for as many as stages and
+    /// pipelines need.
     #[arg(long, value_name = "N")]
     min_workers: Option<u32>,
     /// The most tokens of a prompt and its answer; the model's own limit by default.
@@ -104,14 +104,15 @@ pub struct ServeArgs {
     /// error that says what they have used.
     #[arg(long, default_value_t = 120, value_name = "S")]
     resume_within: u64,
-    /// Seconds that answers under way may take to end after the first SIGTERM or Ctrl-C; nothing
-    /// new is taken on meanwhile. A second one ends at once.
+    /// Seconds that running answers may take to end after the first SIGTERM or Ctrl-C; no new ones
+    /// are taken on meanwhile. A second signal ends the server at once.
     #[arg(long, default_value_t = 30, value_name = "S")]
     drain_seconds: u64,
     /// A file of API keys, as `concord key` makes them. Without it no key is needed.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
-    /// Write a line for each request here: who, what, how long, how many tokens. "-" is stderr.
+    /// Write a line for each request to this file: its key, path, duration and tokens. "-" is
+    /// stderr.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
     /// Let the names of control tokens in messages (such as "<|im_end|>") become the tokens. By
@@ -127,7 +128,7 @@ pub struct ServeArgs {
     /// The private key (PEM) of --tls-cert.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The folder that adapters may be loaded from while serving.
+    /// The folder from which adapters may be loaded while serving.
     #[arg(long, value_name = "DIR")]
     adapter_dir: Option<PathBuf>,
     /// The web origin whose pages may call the API, or "*".

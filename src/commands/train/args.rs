@@ -44,8 +44,8 @@ pub struct TrainArgs {
         conflicts_with = "coordinator"
     )]
     checkers: u32,
-    /// Keep the state of the pool on this machine here rather than in output_dir, where it is kept
-    /// until the result is there, to go on after an interruption.
+    /// Where the pool on this machine keeps its state, with which the job goes on after an
+    /// interruption; by default in output_dir, until the result is there.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
     pub pool_dir: Option<PathBuf>,
     /// Submit to a running coordinator.
