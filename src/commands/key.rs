@@ -41,7 +41,7 @@ pub struct KeyArgs {
 /// Makes a key.
 ///
 /// # Errors
-/// Where the name cannot stand in a file of keys, or the file cannot be written.
+/// Where the name is not allowed in a key file, or the file cannot be written.
 pub fn run(args: &KeyArgs, output: &Output) -> anyhow::Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
     anyhow::ensure!(

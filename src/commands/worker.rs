@@ -82,7 +82,7 @@ pub async fn run(args: WorkerArgs, output: &Output) -> anyhow::Result<()> {
         memory_bytes,
         #[cfg(feature = "liars")]
         faults: args.lie.unwrap_or_default(),
-        // No command line reaches the liar of `concord demo`.
+        // Only `concord demo` starts a worker that lies, and not by this command.
         #[cfg(not(feature = "liars"))]
         faults: Default::default(),
     };

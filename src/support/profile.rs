@@ -1,4 +1,4 @@
-//! What planners need to know of a model, from the one count of its memory.
+//! The profiles of models for planners, from the formulas in `concord_models::memory`.
 
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
@@ -6,11 +6,11 @@ use concord_models::memory::{ServingBytes, TrainingBytes, TrainingRun};
 use concord_proto::client::ModelProfile;
 use concord_proto::serving::ServingProfile;
 
-/// Of a model that is fine-tuned.
+/// The profile of a model that is fine-tuned.
 pub fn training(config: &DecoderConfig, run: &TrainingRun) -> ModelProfile {
     let bytes = TrainingBytes::of(config, run);
     let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
-    // Scores and mixing: on average a query sees half of the sequence.
+    // Scores and weighted sums; on average a query sees half of the sequence.
     let attention = u64::from(run.sequence_len) * config.q_dim() as u64;
     ModelProfile {
         layer_macs: layer_weights(config) + attention,
@@ -30,7 +30,7 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun) -> ModelProfile {
     }
 }
 
-/// Of a model that is served.
+/// The profile of a model that is served.
 pub fn serving(config: &DecoderConfig) -> ServingProfile {
     let bytes = ServingBytes::of(config);
     ServingProfile {
@@ -44,8 +44,7 @@ pub fn serving(config: &DecoderConfig) -> ServingProfile {
     }
 }
 
-/// Multiply-adds of a token in the matrices of a layer. Where layers differ, the planner counts
-/// with the largest.
+/// Multiply-adds of a token in the matrices of the largest layer.
 fn layer_weights(config: &DecoderConfig) -> u64 {
     let layers = (0..config.layers).map(|layer| config.layer_macs(layer));
     layers.max().unwrap_or(0)

@@ -119,7 +119,8 @@ async fn a_client_that_leaves_has_a_line_too() {
     }
 }
 
-/// A client's name for its request is in the response and in the log, unless it is not a valid name.
+/// A client's name for its request is in the response and in the log, unless it is not a valid
+/// name.
 #[tokio::test]
 async fn clients_name_their_requests() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -117,8 +117,8 @@ async fn a_new_start_knows_what_was_used() {
     assert_eq!(fs::read_dir(other.path()).expect("a folder").count(), 1);
 }
 
-/// A kill leaves the file as it is while answers run. However often that happens, no more tokens are
-/// given than the day has.
+/// A kill leaves the file as it is while answers run. However often that happens, no more tokens
+/// are given than the day has.
 #[tokio::test]
 async fn a_kill_forgets_no_tokens_that_were_set_aside() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! How the demo looks: numbered acts, one fact a line, colours in a terminal only.
+//! The demo's output: numbered acts, one fact per line, colours only in a terminal.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -14,7 +14,7 @@ const INDENT: &str = "     ";
 /// Columns of a label, such as the name of a worker.
 const LABEL: usize = 8;
 
-/// What a piece of text is, which decides its colour.
+/// The kind of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// Headings.
@@ -47,7 +47,7 @@ pub struct Screen {
     output: Output,
     has_colours: bool,
     has_bars: bool,
-    /// The bar of the act that is on.
+    /// The progress bar of the current act.
     bar: RefCell<ProgressBar>,
 }
 
@@ -64,7 +64,7 @@ impl Screen {
         }
     }
 
-    /// Prints an object, where objects are wanted.
+    /// Prints an object, with `--json`.
     pub fn object(&self, object: &Value) {
         self.output.result("", object);
     }
@@ -77,10 +77,10 @@ impl Screen {
         }
     }
 
-    /// Prints a line for people.
+    /// Prints a line of text, unless `--json` is given.
     pub fn line(&self, text: &str) {
         if !self.output.is_json() {
-            // A reader that has gone away is no reason to fail.
+            // A closed stdout is no reason to fail.
             let print = || writeln!(stdout(), "{}", text.trim_end());
             let _ = self.bar.borrow().suspend(print);
         }
@@ -123,7 +123,7 @@ impl Screen {
         ));
     }
 
-    /// A hash, with a mark that says whether it is the one that every machine comes to.
+    /// A hash, with a mark that shows whether it is the expected one.
     pub fn hash(&self, hash: &str) -> String {
         let mark = match hash == HASH {
             true => self.paint(Tone::Good, " \u{2713}"),
@@ -151,7 +151,7 @@ impl Screen {
         bar.set_position(u64::from(steps));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end_bar(&self) {
         self.bar.replace(ProgressBar::hidden()).finish_and_clear();
     }

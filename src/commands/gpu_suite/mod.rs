@@ -69,12 +69,12 @@ pub struct GpuSuiteArgs {
 pub enum SuiteSize {
     /// Every edge of every operation.
     Small,
-    /// Shapes of real models, too.
+    /// Also shapes of real models.
     Full,
 }
 
 impl SuiteSize {
-    /// The same for the cases of the conformance suite.
+    /// The corresponding size of the conformance suite.
     pub fn of_cases(self) -> conformance::CaseSize {
         match self {
             Self::Small => conformance::CaseSize::Small,
@@ -137,7 +137,7 @@ pub fn run(args: &GpuSuiteArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 impl GpuSuiteArgs {
-    /// Runs the checks, then measures what was asked for.
+    /// Runs the checks, then the measurements that were asked for.
     fn fill(
         &self,
         record: &mut Record,
@@ -166,8 +166,7 @@ impl GpuSuiteArgs {
         Ok(())
     }
 
-    /// Writes down what is known so far, where that is asked for: a GPU may fail half-way and take
-    /// the process with it.
+    /// Writes the results so far, with `--record`: a failing GPU may end the process.
     fn keep(&self, record: &Record) -> anyhow::Result<()> {
         match &self.record {
             Some(folder) => record.write(folder),
@@ -185,7 +184,7 @@ impl GpuSuiteArgs {
         }
     }
 
-    /// The command that runs checks of a name again, but for the name.
+    /// The command that repeats checks, without the name to be appended.
     fn repeat(&self, seed: u64) -> String {
         format!(
             "concord gpu-suite --device {} --size {} --seed {seed} --skip-timing --cases",

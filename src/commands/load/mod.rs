@@ -15,7 +15,7 @@ use crate::support::table::table;
 use client::{Endpoint, LoadRequest};
 use figures::{Figures, LoadRun};
 
-/// Numbers of requests that are one client's.
+/// Each client's request numbers are a range of this length.
 const REQUESTS_MAX: u32 = 1 << 20;
 
 /// Options of `concord load`.
@@ -74,7 +74,7 @@ pub async fn run(args: LoadArgs, output: &Output) -> anyhow::Result<()> {
     }
     let args = Arc::new(args);
     let endpoint = Endpoint::new(&args.server, args.api_key.as_deref())?;
-    // The first request may load or compile something: it is not measured.
+    // The first request may load or compile something, so it is not measured.
     let first = endpoint.connect().await?.ask(&args.request(u32::MAX)).await;
     first.context("the first request")?;
     let mut rows = Vec::new();
@@ -90,11 +90,12 @@ pub async fn run(args: LoadArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 impl LoadArgs {
-    /// The `number`-th request: no two have the same prompt, and each run has the same ones.
+    /// The request with this number. No two have the same prompt, and each run has the same
+    /// requests.
     fn request(&self, number: u32) -> LoadRequest {
         let mut state = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let mut next = || {
-            // xorshift64: prompts need to differ, no more.
+            // xorshift64 is enough: prompts only need to differ.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;

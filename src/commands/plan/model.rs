@@ -1,4 +1,4 @@
-//! A model as far as a plan needs it: its configuration, and the sizes of its files.
+//! The parts of a model that a plan needs: its configuration, and the sizes of its files.
 
 use anyhow::{Context, bail};
 use concord_models::config::DecoderConfig;
@@ -15,13 +15,13 @@ use crate::support::output::counted;
 pub struct PlannedModel {
     name: String,
     pub config: DecoderConfig,
-    /// Bytes of its weights files, where they are here.
+    /// Bytes of its weights files, if they are on this machine.
     file_bytes: Option<u64>,
 }
 
 impl PlannedModel {
-    /// Reads configuration and headers; of a model of the hub the configuration alone, unless all
-    /// of it has been fetched before.
+    /// Reads configuration and headers; for a model of the hub only the configuration, unless all
+    /// its files have been fetched before.
     ///
     /// # Errors
     /// Naming file, key or tensor that cannot be used.
@@ -54,7 +54,7 @@ impl PlannedModel {
         })
     }
 
-    /// One of this configuration, of which nothing else is here.
+    /// A model of which only the configuration is known.
     #[cfg(test)]
     pub fn of(name: &str, config: DecoderConfig) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl PlannedModel {
         }
     }
 
-    /// What the model is.
+    /// The part of the output that describes the model.
     pub fn part(&self) -> PlanPart {
         let config = &self.config;
         let parameters = memory::parameters(config);

@@ -26,13 +26,13 @@ use adapters::NamedAdapter;
 use model::ModelToServe;
 use stand::Stand;
 
-/// How long threads that hang, such as one that reads a model, may hold up the end.
+/// How long busy threads, such as one that reads a model, may delay the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// Rows of a large pass.
 const PASS_ROWS: u64 = 512;
 
-/// Multiply-adds in a microsecond of a worker on a processor that others use, too.
+/// Multiply-adds per microsecond of a slow worker, on a processor that is shared.
 const SLOW_MACS_PER_MICRO: u64 = 5_000;
 
 /// Options of `concord serve`.
@@ -149,7 +149,7 @@ impl ServeArgs {
             return name.clone();
         }
         let path = Path::new(&self.model);
-        // "." and ".." have no name of their own.
+        // "." and ".." have no file name, so the whole path is used.
         let whole = match path.file_name() {
             Some(_) => path.to_path_buf(),
             None => path.canonicalize().unwrap_or_default(),
@@ -158,7 +158,7 @@ impl ServeArgs {
         last.map_or_else(|| "model".to_string(), |name| name.into_owned())
     }
 
-    /// The pool in a folder, for this model.
+    /// The options of a pool for this model with its state in `dir`.
     fn pool_options(&self, dir: &Path, model: &ModelToServe) -> anyhow::Result<PoolOptions> {
         let share = self.share()?;
         let stall = pass_micros(&model.profile, model.deployment.layers);
@@ -204,7 +204,7 @@ impl ServeArgs {
         GatewayOptions {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             keys: self.api_keys.clone(),
-            // Two servers may share a file of keys.
+            // In the server's own folder, because two servers may share a key file.
             usage: self.dir.as_ref().map(|dir| dir.join("keys.usage")),
             access_log: self.access_log.clone(),
             allow_control_tokens: self.allow_control_tokens,
@@ -216,8 +216,8 @@ impl ServeArgs {
     }
 }
 
-/// Microseconds of a large pass through all layers on a slow worker: a stage that is silent for
-/// less may just be at work.
+/// Microseconds of a large pass through all layers on a slow worker. A stage that is silent for
+/// less may still be computing.
 fn pass_micros(profile: &ServingProfile, layers: u32) -> u64 {
     let row = u64::from(layers)
         .saturating_mul(profile.layer_macs)
@@ -225,14 +225,14 @@ fn pass_micros(profile: &ServingProfile, layers: u32) -> u64 {
     row.saturating_mul(PASS_ROWS) / SLOW_MACS_PER_MICRO
 }
 
-/// Serves until SIGTERM or Ctrl-C, and then until the answers under way are done.
+/// Serves until SIGTERM or Ctrl-C, and then until the running answers are done.
 ///
 /// # Errors
 /// Naming what is wrong with the model, an adapter, the options or the ports; or how many answers
-/// were cut in the end.
+/// were cut at the end.
 pub fn run(args: ServeArgs, output: &Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the server's threads")?;
-    // Before anything else: as process 1 of a container nothing else ends it.
+    // Installed before anything else: process 1 of a container ignores signals without a handler.
     let signals = {
         let _within = runtime.enter();
         EndSignals::install()?
@@ -244,7 +244,7 @@ pub fn run(args: ServeArgs, output: &Output) -> anyhow::Result<()> {
     let dir = scratch.as_ref().map(|scratch| scratch.path().to_path_buf());
     let dir = args.dir.clone().or(dir).unwrap_or_default();
     let result = runtime.block_on(serve(args, dir, signals, *output));
-    // What still runs may write into the folder: it ends before the folder goes.
+    // Running tasks may write into the folder, so they end before it is removed.
     runtime.shutdown_timeout(SHUTDOWN_MAX);
     result
 }
@@ -257,7 +257,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let patience = Duration::from_secs(args.drain_seconds);
     let starts = async {
-        // Reading and hashing a model takes its time, and shall not hold up the end.
+        // Reading and hashing a model takes time; on a thread of its own it does not delay the end.
         let opened = tokio::task::spawn_blocking(move || stand::open(args, &output));
         match opened.await.context("the model cannot be read")?? {
             Some(opened) => Stand::start(opened, &dir, output).await.map(Some),
@@ -277,7 +277,7 @@ async fn serve(
     tokio::select! {
         signal = signals.next() => drain::end(stand, signal, signals, patience, output).await,
         reason = stand.hopeless() => {
-            // Clients that still wait are told by the end of their answers.
+            // Waiting clients get an error as the end of their answers.
             stand.stop(Duration::ZERO).await?;
             bail!(reason)
         }

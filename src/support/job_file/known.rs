@@ -1,11 +1,11 @@
-//! Every key of a job file: what it means, what it may be, and what holds without it. Job files are
-//! read by this table, and `concord train --keys` prints it.
+//! Every key of a job file: its meaning, its allowed values, and its default. Job files are read by
+//! this table, and `concord train --keys` prints it.
 
 use std::fmt;
 
 use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
 
-/// Where a key stands.
+/// Where a key belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     /// The top level of the file.
@@ -16,7 +16,7 @@ pub(super) enum Section {
     Precision,
 }
 
-/// What a value may be.
+/// The allowed values of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Allowed {
     /// A text that is not empty.
@@ -59,14 +59,14 @@ pub(super) enum Ends {
     Both,
 }
 
-/// What holds where a key is absent.
+/// What an absent key means.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Absent {
     /// The file is refused.
     Refused,
-    /// This value, in YAML.
+    /// This value, as YAML.
     Is(&'static str),
-    /// What these words say.
+    /// What the text says.
     Means(&'static str),
 }
 
@@ -168,7 +168,7 @@ impl Section {
         KEYS.iter().filter(move |key| key.section == self)
     }
 
-    /// Where its keys stand, in words.
+    /// Where its keys belong, as text.
     pub(super) fn place(self) -> &'static str {
         match self {
             Job => "the top level of the file",
@@ -177,7 +177,7 @@ impl Section {
         }
     }
 
-    /// What stands in front of its keys.
+    /// The prefix of its keys.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Job => "",

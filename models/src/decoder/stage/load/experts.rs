@@ -169,8 +169,8 @@ impl Loader<'_> {
         linears.into_iter().map(dense).collect()
     }
 
-    /// Gives the `[rows, cols]` of each expert of a tensor to `take`, one at a time, so that only
-    /// one is in memory as f32.
+    /// Gives the `[rows, cols]` of each expert of a tensor to `take`, one at a time. Sources give a
+    /// tensor of three axes as a whole, so all of it is in memory as f32 meanwhile.
     fn by_experts(
         &self,
         name: &str,
