@@ -75,9 +75,7 @@ impl Code {
                 bad,
                 "A field of other servers is not supported here.",
             ),
-            Self::UnsupportedValue => {
-                ("unsupported_value", bad, "A part of a message is not text.")
-            }
+            Self::UnsupportedValue => ("unsupported_value", bad, "Part of a message is not text."),
             Self::UnsupportedModel => (
                 "unsupported_model",
                 bad,
@@ -116,8 +114,7 @@ impl Code {
             Self::RateLimitExceeded => (
                 "rate_limit_exceeded",
                 StatusCode::TOO_MANY_REQUESTS,
-                "A limit of the key is reached: requests a minute, requests at a time, or tokens \
-                 a day.",
+                "A limit of the key is reached: requests a minute, at a time, or tokens a day.",
             ),
             Self::Overloaded => ("overloaded", later, "Too many requests wait already."),
             Self::NotReady => (

@@ -33,7 +33,7 @@ const HEADERS: &str = "
 |---|---|---|
 | `Authorization` | request | `Bearer` and a key that `concord key` made |
 | `Content-Type` | request | `application/json`, where there is a body |
-| `X-Request-Id` | both | the client's name for the request; without one, that of the answer or a new one |
+| `X-Request-Id` | both | the client's name for the request, or else that of the answer |
 | `X-Concord-Ignored` | response | fields that changed nothing; at most 16, then their number |
 | `Retry-After` | response | seconds after which a retry may succeed |
 | `X-Should-Retry` | response | `false` where a retry would not help |

@@ -256,7 +256,7 @@ impl<'a> Keys<'a> {
         self.read(name, whole)
     }
 
-    /// The same; nothing where the key is absent.
+    /// As [`Self::whole`]; `None` where the key is absent.
     pub(super) fn whole_if(&self, name: &str) -> anyhow::Result<Option<u32>> {
         self.read_if(name, whole)
     }
@@ -274,7 +274,7 @@ impl<'a> Keys<'a> {
         self.read(name, real)
     }
 
-    /// The same; nothing where the key is absent.
+    /// As [`Self::number`]; `None` where the key is absent.
     pub(super) fn number_if(&self, name: &str) -> anyhow::Result<Option<f32>> {
         self.read_if(name, real)
     }

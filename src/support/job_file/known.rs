@@ -72,12 +72,12 @@ pub(super) enum Absent {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
-    /// Where it stands.
+    /// Where it belongs.
     pub section: Section,
     pub name: &'static str,
-    /// What it may be.
+    /// Its allowed values.
     pub allowed: Allowed,
-    /// What holds without it.
+    /// What its absence means.
     pub absent: Absent,
     /// What it does.
     pub meaning: &'static str,
