@@ -117,7 +117,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of all bodies that are being read; one key may have half of that.
     pub bodies_bytes: usize,
-    /// Connections at a time; more are told to come back.
+    /// Connections at a time; further ones are asked to come back later.
     pub connections: usize,
     /// How long a request's header or a TLS handshake may take. An idle connection is closed after
     /// this time, too.

@@ -14,7 +14,7 @@ use crate::options::Limits;
 /// The most bytes of a small body, which is read in negligible time.
 const SMALL_MAX: usize = 64 << 10;
 
-/// Turns on the threads that read requests, and memory for their bodies.
+/// The limits of reading: how many requests are read at a time, and memory for their bodies.
 pub(crate) struct Readers {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,

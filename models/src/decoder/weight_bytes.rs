@@ -12,7 +12,8 @@ use crate::config::{DecoderConfig, TensorSpec};
 /// bits in its file: it takes its bytes in the file, in pages of the file's memory map, which the
 /// system can drop and read again.
 ///
-/// While a stage loads, it also takes a slice of one matrix as f32: 4 MiB or one row.
+/// While a stage loads, it also takes a slice of one matrix as f32: 4 MiB or one row; of fused
+/// experts, a whole tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {
     /// One layer; the largest one, where some layers have experts and others do not.

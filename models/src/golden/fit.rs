@@ -63,7 +63,7 @@ pub struct FineTune {
     pub sequence_len: usize,
 }
 
-/// A fine-tune under way.
+/// A running fine-tune.
 #[derive(Debug)]
 pub struct FineTuneRun {
     fit: FineTune,

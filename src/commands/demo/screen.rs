@@ -52,7 +52,8 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Text for people, or objects. Bars are drawn on stderr where that is a terminal.
+    /// A screen that prints text or, with `--json`, objects. Bars are drawn on stderr if that is a
+    /// terminal.
     pub fn new(output: Output) -> Self {
         let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");

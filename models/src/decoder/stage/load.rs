@@ -32,8 +32,8 @@ impl Stage {
     ///
     /// On the host, loading never takes more memory than the stage and a slice of one matrix. A
     /// matrix that becomes codes is coded slice by slice, with the same bits, since no row's code
-    /// depends on another row. A matrix that is not trained, and packed or of 16 bits in `source`,
-    /// stays as it is there.
+    /// depends on another row; fused experts are read a whole tensor at a time. A matrix that is
+    /// not trained, and packed or of 16 bits in `source`, stays as it is there.
     ///
     /// # Errors
     /// [`ModelError`] where a tensor is missing, broken or not finite, or a GPU fails.
