@@ -1,5 +1,5 @@
-//! One product of two tensors on every instruction set of this machine and on the scalar
-//! reference: the same bits, which the usual f32 product does not promise.
+//! Computes a product of two tensors on every instruction set of this machine and on the scalar
+//! reference: all have the same bits, which an ordinary f32 product does not guarantee.
 //!
 //! `cargo run --release --example exact_product`
 

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example load_and_generate`
 //!
-//! The model is made here, with random weights, in a folder for temporary files. With the folder of
-//! a real one, a tokenizer turns text into ids and back: `concord_text::TextTokenizer`.
+//! The model is made here, with random weights, in a temporary folder. For a real model,
+//! `concord_text::TextTokenizer` turns text into ids and back.
 
 use std::collections::BTreeMap;
 use std::error::Error;

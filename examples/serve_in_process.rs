@@ -1,5 +1,5 @@
-//! A model that is served from within a program: an engine of thirty lines behind the API of
-//! `concord serve`. The model is made on the spot, so that nothing is downloaded.
+//! Serves a model from within a program: a small engine behind the API of `concord serve`. The
+//! model is made here, so that nothing is downloaded.
 //!
 //! ```sh
 //! cargo run --release --example serve_in_process
@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let first = runtime.block_on(serve_and_ask(folder.path()))?;
     let second = runtime.block_on(serve_and_ask(folder.path()))?;
-    // The same request, on a server that was started anew: the same text, bit for bit.
+    // The same request to a second server gives the same text, bit for bit.
     anyhow::ensure!(
         first == second && !first.is_empty(),
         "{first:?} is not {second:?}"
@@ -94,7 +94,7 @@ async fn serve_and_ask(folder: &Path) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// A request, as any client of OpenAI's API sends it.
+/// Sends a request as any client of OpenAI's API does.
 fn ask(url: &str) -> anyhow::Result<String> {
     let body = json!({
         "model": "tiny", "prompt": "once upon a time", "max_tokens": 12, "seed": 7,
@@ -122,7 +122,7 @@ impl InferenceEngine for OneModel {
         let stage = self.0.clone();
         tokio::task::spawn_blocking(move || {
             let last = generate(&stage, &generation, &updates, controls);
-            // An error is a client that has left.
+            // An error means that the client has left.
             let _ = updates.blocking_send(last);
         });
         Ok(EngineAnswer {
@@ -152,7 +152,7 @@ impl InferenceEngine for OneModel {
     }
 }
 
-/// Draws the tokens of a generation, and gives its last update.
+/// Draws the tokens of a generation, and returns its last update.
 fn generate(
     stage: &Stage,
     generation: &Generation,
@@ -191,7 +191,7 @@ fn generate(
             logprob: F32Bits::from(0.0),
             top: Vec::new(),
         };
-        // A client that has left, and one that saw a stop text, want no more.
+        // The client has left, or the gateway has found a stop text.
         let is_over = updates.blocking_send(Update::Token(scored)).is_err()
             || controls.try_recv().is_ok()
             || spec.stop_tokens.contains(&token);

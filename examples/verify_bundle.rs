@@ -6,7 +6,7 @@ use std::path::Path;
 
 use concord_verify::training::bundle::{Bundle, verify};
 
-/// What a bundle shows, or which statement in it does not hold and whose it is.
+/// A summary of a valid bundle; else an error that names the false statement and who made it.
 pub fn verified(folder: &Path) -> Result<String, Box<dyn Error>> {
     let bundle = Bundle::read_dir(folder)?;
     let report = verify(&bundle)?;

@@ -1,5 +1,5 @@
-//! The pages of `docs/` that are made of the tables in the code: `docs/command-line.md` of the
-//! options of the commands, `docs/job-file.md` of the keys of a job file. With
+//! The pages of `docs/` that are made from tables in the code: `docs/command-line.md` from the
+//! options of the commands, `docs/job-file.md` from the keys of a job file. With
 //! `CONCORD_WRITE_DOCS=1` the tests here write the pages; without it they fail where a page
 //! differs.
 
@@ -14,8 +14,8 @@ use crate::support::job_file::help;
 /// Columns of a page.
 const COLUMNS: usize = 100;
 
-/// A text in lines that fit the page: the first begins with `first`, the others with blanks below
-/// it.
+/// Wraps a text to the width of the page. The first line begins with `first`, the others are
+/// indented by its length.
 fn wrapped(first: &str, text: &str) -> String {
     let mut page = first.to_string();
     let indent = " ".repeat(first.len());
@@ -36,7 +36,7 @@ fn wrapped(first: &str, text: &str) -> String {
     page
 }
 
-/// A sentence as it stands in prose.
+/// The text as a sentence, with a capital and a full stop.
 fn sentence(text: &str) -> String {
     let mut letters = text.trim().chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
@@ -88,7 +88,7 @@ refused by name. This page is made of the table that the parser reads by
     check("job-file.md", &page);
 }
 
-/// Without the demo the page lacks a command.
+/// Only with the demo, without which the page would lack a command.
 #[cfg(feature = "demo")]
 #[test]
 fn the_command_line() {
@@ -115,13 +115,13 @@ of a path is the home directory, also behind `=`, where shells leave it as it is
     check("command-line.md", &page);
 }
 
-/// Whether an option stands on the page, `above` being those that a command above it has told.
+/// Whether an option belongs on the page. `above` are options that a parent command has listed.
 fn is_told(arg: &Arg, above: &[String]) -> bool {
     let id = arg.get_id().as_str();
     !arg.is_hide_set() && !["help", "version"].contains(&id) && !above.iter().any(|one| one == id)
 }
 
-/// A command and those below it.
+/// The section of a command and its subcommands.
 fn section(command: &clap::Command, above: &[String], level: usize) -> String {
     if command.is_hide_set() || command.get_name() == "help" {
         return String::new();
@@ -156,7 +156,7 @@ fn section(command: &clap::Command, above: &[String], level: usize) -> String {
     page
 }
 
-/// An option in an item of a list.
+/// An option as a list item.
 fn option(arg: &Arg) -> String {
     let takes_value = arg.get_action().takes_values();
     let values = arg.get_value_names().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The file of accesses: one JSON object a line.
+//! The access log: one JSON object per line.
 //!
-//! A thread of its own writes it. Requests never wait for the disk: lines that it does not follow
-//! are lost, and counted. The file is opened for each run of lines, so that a program that rotates
-//! logs may move it away at any time.
+//! A thread of its own writes it, so that requests never wait for the disk: if the disk is too
+//! slow, lines are lost, and counted. The file is opened for each batch of lines, so that a program
+//! that rotates logs may move it away at any time.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -16,30 +16,30 @@ use tokio::sync::oneshot;
 
 use crate::error::GatewayError;
 
-/// Lines that may wait for the disk.
+/// At most so many lines wait for the disk.
 const WAITING_MAX: usize = 4_096;
 
 /// Lines that are written at a time.
 const RUN_MAX: usize = 512;
 
-/// What stands for stderr.
+/// The path that means stderr.
 const STDERR: &str = "-";
 
 enum LogEntry {
     Line(String),
-    /// Send a word once all lines before are written.
+    /// Answer once all lines before are written.
     Flush(oneshot::Sender<()>),
 }
 
-/// Where lines go.
+/// The access log.
 pub(crate) struct AccessLog {
     inputs: SyncSender<LogEntry>,
-    /// Lines that could not be written, and are not in any figure yet.
+    /// Lines that could not be written, and are not yet counted in the metrics.
     lost: Arc<AtomicU64>,
 }
 
 impl AccessLog {
-    /// Starts to write to the file at `path`, behind what is in it; `-` is stderr.
+    /// Opens the log, which is appended to the file at `path`; `-` is stderr.
     ///
     /// # Errors
     /// [`GatewayError::Write`].
@@ -61,8 +61,8 @@ impl AccessLog {
         Ok(Self { inputs, lost })
     }
 
-    /// Has a line written. The result is how many lines were lost since the last one: because too
-    /// many wait, or because the file could not be written.
+    /// Writes a line. Returns how many lines were lost since the last call, because too many
+    /// waited or because the file could not be written.
     pub fn write(&self, line: String) -> u64 {
         let waits = self.inputs.try_send(LogEntry::Line(line)).is_ok();
         self.lost.swap(0, Ordering::Relaxed) + u64::from(!waits)
@@ -72,7 +72,7 @@ impl AccessLog {
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
         if self.inputs.try_send(LogEntry::Flush(done)).is_ok() {
-            // A writer that is gone writes no more.
+            // An error means that the writer has ended.
             let _ = written.await;
         }
     }
@@ -104,7 +104,7 @@ impl Writer {
             }
             match written {
                 Ok(()) => self.has_failed = false,
-                // Logged once, and again after a success.
+                // Logged once, and again only after a success.
                 Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
                     let path = self.path.display();
                     tracing::error!("accesses are not written to {path}: {error}");
@@ -112,7 +112,7 @@ impl Writer {
                 Err(_) => {}
             }
             for sender in done {
-                // The one that waited is gone.
+                // The waiting task may be gone.
                 let _ = sender.send(());
             }
         }
@@ -126,8 +126,8 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     let end = file.metadata()?.len();
     file.write_all(text.as_bytes()).inspect_err(|_| {
-        // On a full disk, half a line may be there: the next one would be glued to it. A pipe has
-        // no length to go back to.
+        // On a full disk, half a line may have been written, and the next one would be joined to
+        // it. A pipe cannot be truncated, which is ignored.
         let _ = file.set_len(end);
     })
 }

@@ -42,7 +42,7 @@ pub(crate) async fn load(
     let refuse = |reason| ApiError::param("lora_path", format!("{reason}."));
     let digest = gateway.engine.add_adapter(folder).await.map_err(refuse)?;
     if let Err(error) = gateway.add_adapter(&name, digest) {
-        // Another request took the name meanwhile, perhaps for the very same adapter.
+        // Another request took the name meanwhile, perhaps for the same adapter.
         if !gateway.serves(&digest) {
             let removed = gateway.engine.remove_adapter(digest).await;
             removed.map_err(ApiError::server)?;
@@ -106,16 +106,16 @@ fn name(fields: &mut Fields) -> Result<String, ApiError> {
     Err(ApiError::param("lora_name", message))
 }
 
-/// The folder `path`, once it is known to lie in `root`, links followed.
+/// The real path of the folder `path`, if it is within `root` after links are resolved.
 async fn within(root: PathBuf, path: PathBuf) -> Result<PathBuf, ApiError> {
-    // One answer for all that is wrong: what lies elsewhere is not the client's to know.
+    // The same error for every cause, so that a client learns nothing about other folders.
     let refuse = || {
         let message = "'lora_path' is no folder within the folder of adapters.";
         ApiError::param("lora_path", message)
     };
     let real = |path: PathBuf| async move { tokio::fs::canonicalize(path).await };
     let root = real(root).await.map_err(|_| refuse())?;
-    // An absolute path replaces the root, and is then compared with it.
+    // `join` replaces the root by an absolute path, which is then compared with the root.
     let folder = real(root.join(path)).await.map_err(|_| refuse())?;
     match folder.starts_with(&root) && is_folder(&folder).await {
         true => Ok(folder),

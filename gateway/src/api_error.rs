@@ -1,4 +1,4 @@
-//! Errors as OpenAI's clients expect them.
+//! Errors in the form that OpenAI's clients expect.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 use crate::code::Code;
 use crate::engine::Refused;
 
-/// What a client is told went wrong.
+/// An error response.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
     pub status: StatusCode,
     /// Cause, place and remedy.
     pub message: String,
-    /// OpenAI's class of the error.
+    /// OpenAI's `type` of the error.
     pub kind: &'static str,
     /// The field of the request that is wrong, such as "messages[2].content".
     pub param: Option<String>,
-    /// For programs.
+    /// The code, for programs.
     pub code: Option<Code>,
     /// Seconds after which asking again may help.
     pub retry_after: Option<u64>,
@@ -81,7 +81,7 @@ impl ApiError {
             .retry_after(seconds)
     }
 
-    /// With a code.
+    /// The same error with a code.
     pub fn code(self, code: Code) -> Self {
         Self {
             code: Some(code),
@@ -89,7 +89,7 @@ impl ApiError {
         }
     }
 
-    /// With a time to wait.
+    /// The same error with a time to wait.
     pub fn retry_after(self, seconds: u64) -> Self {
         Self {
             retry_after: Some(seconds),
@@ -97,7 +97,7 @@ impl ApiError {
         }
     }
 
-    /// The prompt and the answer do not fit. `field` holds the prompt, in what OpenAI calls `part`.
+    /// The prompt and the answer do not fit. `field` is the request's field with the prompt.
     pub fn too_long(field: &str, prompt: u32, answer: u32, positions: u32) -> Self {
         let part = match field {
             "messages" => "messages",
@@ -112,7 +112,7 @@ impl ApiError {
         Self::param(field, message).code(Code::ContextLengthExceeded)
     }
 
-    /// As [`Self::too_long`], of a text of so many bytes, which has at least so many tokens.
+    /// As [`Self::too_long`], for a text of `bytes`, which has at least `least` tokens.
     pub fn surely_too_long(field: &str, bytes: usize, least: usize, positions: u32) -> Self {
         let part = match field {
             "messages" => "messages",
@@ -126,13 +126,13 @@ impl ApiError {
         Self::param(field, message).code(Code::ContextLengthExceeded)
     }
 
-    /// The gateway ends.
+    /// The gateway is shutting down.
     pub fn ending() -> Self {
         let message = "The server is shutting down. Try again later.";
         Self::unavailable(Code::ShuttingDown, message, 5)
     }
 
-    /// The key of a request under way was taken out of the file of keys.
+    /// The key of a running request was removed from the key file.
     pub fn revoked() -> Self {
         let message = "The API key is no longer known here.";
         let status = StatusCode::UNAUTHORIZED;
@@ -159,7 +159,7 @@ impl ApiError {
         }
     }
 
-    /// No pipeline computes.
+    /// No pipeline is ready.
     pub fn not_ready(what: &str) -> Self {
         let message = format!("The model is not ready: {what}. Try again later.");
         Self::unavailable(Code::NotReady, message, 5)
@@ -192,7 +192,7 @@ impl IntoResponse for ApiError {
             let close = HeaderValue::from_static("close");
             headers.insert(header::CONNECTION, close);
         }
-        // OpenAI's clients would ask again for any 5xx.
+        // OpenAI's clients retry after any 5xx unless they are told not to.
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }

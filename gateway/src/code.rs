@@ -1,8 +1,8 @@
-//! The codes of errors, for programs.
+//! The `code` of errors, for programs.
 
 use axum::http::StatusCode;
 
-/// What is wrong, for programs.
+/// The code of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     InvalidType,
@@ -46,7 +46,7 @@ impl Code {
         Self::ShuttingDown,
     ];
 
-    /// As it is spelt in responses.
+    /// Its name in responses.
     pub fn as_str(self) -> &'static str {
         self.row().0
     }
@@ -75,7 +75,7 @@ impl Code {
                 bad,
                 "A field of other servers is not supported here.",
             ),
-            Self::UnsupportedValue => ("unsupported_value", bad, "A part of a message is no text."),
+            Self::UnsupportedValue => ("unsupported_value", bad, "Part of a message is not text."),
             Self::UnsupportedModel => (
                 "unsupported_model",
                 bad,
@@ -94,7 +94,7 @@ impl Code {
             Self::InvalidApiKey => (
                 "invalid_api_key",
                 StatusCode::UNAUTHORIZED,
-                "No key was sent, or one that is unknown or was taken out.",
+                "No key was sent, or one that is unknown or was removed.",
             ),
             Self::InsufficientPermissions => (
                 "insufficient_permissions",
@@ -109,12 +109,12 @@ impl Code {
             Self::ReceiptNotFound => (
                 "receipt_not_found",
                 StatusCode::NOT_FOUND,
-                "There is no receipt of this name, or it is another key's.",
+                "There is no receipt of this name, or it belongs to another key.",
             ),
             Self::RateLimitExceeded => (
                 "rate_limit_exceeded",
                 StatusCode::TOO_MANY_REQUESTS,
-                "A bound of the key is reached: requests a minute, at a time, or tokens a day.",
+                "A limit of the key is reached: requests a minute, at a time, or tokens a day.",
             ),
             Self::Overloaded => ("overloaded", later, "Too many requests wait already."),
             Self::NotReady => (
@@ -127,7 +127,7 @@ impl Code {
                 later,
                 "A stage was lost in the middle of an answer, and not replaced in time.",
             ),
-            Self::ShuttingDown => ("shutting_down", later, "The server ends."),
+            Self::ShuttingDown => ("shutting_down", later, "The server is shutting down."),
         }
     }
 }

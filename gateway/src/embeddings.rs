@@ -1,4 +1,4 @@
-//! `/v1/embeddings`: refused, with the reason.
+//! `/v1/embeddings`, which is refused with the reason.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the gateway needs of the pool behind it.
+//! The interface of the pool behind the gateway.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,17 @@ use concord_proto::{Digest, Signed};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-/// A generation under way. Dropping it cancels the generation.
+/// A running generation. Dropping it cancels the generation.
 #[derive(Debug)]
 pub struct EngineAnswer {
-    /// What becomes of it, in order. A channel that ends before [`Update::Finished`] or
-    /// [`Update::Failed`] is an engine that went away.
+    /// Its updates, in order. If the channel ends before [`Update::Finished`] or
+    /// [`Update::Failed`], the engine is gone.
     pub updates: mpsc::Receiver<Update>,
-    /// What the gateway says about it.
+    /// The gateway's controls of it.
     pub control: mpsc::Sender<Control>,
 }
 
-/// Why an engine takes no generation.
+/// Why an engine refuses a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Too many wait already.
@@ -25,7 +25,7 @@ pub enum Refused {
         /// How many.
         waiting: u32,
     },
-    /// No pipeline computes; what it waits for.
+    /// No pipeline is ready; says what it waits for.
     NotReady(String),
     /// More tokens than a sequence may have.
     TooLong {
@@ -42,7 +42,7 @@ pub enum Refused {
 
 /// A pool that answers.
 pub trait InferenceEngine: Send + Sync + 'static {
-    /// Takes a generation, or says why not. Does not wait.
+    /// Accepts a generation, or says why not. Does not wait.
     ///
     /// # Errors
     /// [`Refused`].
@@ -51,8 +51,8 @@ pub trait InferenceEngine: Send + Sync + 'static {
     /// The state of the pool.
     fn view(&self) -> PoolView;
 
-    /// The signed receipts whose names are `id`, or `id` and the index of a choice, in the order of
-    /// the choices. Nothing where there is none.
+    /// The signed receipts named `id`, or `id` and the index of a choice, in the order of the
+    /// choices. Empty where there is none.
     ///
     /// # Errors
     /// A sentence, where they cannot be read.

@@ -1,4 +1,4 @@
-//! Why a gateway does not start.
+//! Errors of starting a gateway.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub enum GatewayError {
         /// What the system says.
         error: io::Error,
     },
-    /// Anyone could use the model.
+    /// The address can be reached from other machines, and no key is needed.
     #[error(
         "{0} can be reached from other machines, and no API keys are set: give a file of keys, \
          listen on 127.0.0.1, or say that the API is to be open to anyone"
@@ -51,7 +51,7 @@ pub enum GatewayError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Two servers would forget what the other one counts.
+    /// Another server writes the usage file, and each would overwrite the other's counts.
     #[error(
         "{path}, which says what API keys have used today, is written by another server: give \
          each server a folder of its own (`concord serve --dir`), or a file of keys of its own"
@@ -60,7 +60,7 @@ pub enum GatewayError {
         /// The file.
         path: PathBuf,
     },
-    /// Certificate and key do not do.
+    /// Certificates and key cannot be used.
     #[error("cannot serve TLS with {certificates} and {key}: {reason}")]
     Tls {
         /// The certificate chain.
@@ -70,7 +70,7 @@ pub enum GatewayError {
         /// What is wrong.
         reason: String,
     },
-    /// No header can carry it.
+    /// The text cannot be a web origin.
     #[error("'{0}' is no web origin; give one such as https://example.org, or *")]
     Origin(String),
     /// The system gives no random numbers.

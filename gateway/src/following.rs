@@ -1,4 +1,4 @@
-//! What accompanies an answer while it goes out: its visit, and what may end it early.
+//! What accompanies an answer while it is sent: its visit, and the events that end it early.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::keys::KeyAccount;
 use crate::phase::{DrainPhase, reached};
 use crate::visit::Visit;
 
-/// What accompanies an answer while it goes out.
+/// An answer's visit, and the events that end it early.
 pub(crate) struct Following {
     visit: Arc<Visit>,
     phase: watch::Receiver<DrainPhase>,
@@ -27,8 +27,8 @@ impl Following {
         }
     }
 
-    /// The next event of the answer, as [`Answer::next`], or why it ends before its end: the
-    /// gateway cuts what is under way, or the key is no longer known.
+    /// The next event of the answer, as [`Answer::next`], or the error that ends it early: the
+    /// gateway cuts running requests, or the key was removed.
     pub async fn next(&mut self, answer: &mut Answer) -> Option<AnswerEvent> {
         let failed = |error| Some(AnswerEvent::Failed(error));
         let event = tokio::select! {
@@ -46,7 +46,7 @@ impl Following {
 
 async fn revoked(revoked: &mut watch::Receiver<bool>) {
     if revoked.wait_for(|revoked| *revoked).await.is_err() {
-        // The account is gone, so that the key can no longer be revoked.
+        // The account is gone, so the key can no longer be revoked.
         std::future::pending::<()>().await;
     }
 }

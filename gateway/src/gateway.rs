@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -17,22 +17,22 @@ use crate::options::{GatewayOptions, Served};
 use crate::phase::{DrainPhase, UnderWay};
 use crate::readers::Readers;
 
-/// Adapters at a time.
+/// Most adapters at a time.
 const ADAPTERS_MAX: usize = 1_024;
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct Gateway {
     pub served: Served,
     /// The chat template of the served model, or the plain one.
     pub template: ChatTemplate,
     /// Whether the template is the model's own.
     pub has_template: bool,
-    /// The most text that a token stands for, if that is bounded.
+    /// The longest text of a token, if that is bounded.
     width: Option<TokenWidth>,
     pub readers: Readers,
     pub engine: Arc<dyn InferenceEngine>,
     pub keys: Keyring,
-    /// Where the use of keys is written; nothing where no key is needed, and after the end.
+    /// The usage file of keys; `None` where no key is needed, and after [`Gateway::close_usage`].
     usage: Mutex<Option<UsageFile>>,
     pub options: GatewayOptions,
     pub cors: Option<HeaderValue>,
@@ -44,7 +44,7 @@ pub(crate) struct Gateway {
     adapters: RwLock<Vec<(String, Digest)>>,
 }
 
-/// What a gateway is given beside the model.
+/// The parts of a gateway besides the model.
 pub(crate) struct GatewayParts {
     pub keys: Keyring,
     pub usage: Option<UsageFile>,
@@ -82,7 +82,7 @@ impl Gateway {
     }
 
     /// Writes what keys have used today, if that has changed and any key has a quota. Blocks on the
-    /// disk. Of requests that wait here at the same time, the first writes for all.
+    /// disk. If several requests wait here at the same time, the first one writes for all.
     pub fn write_usage(&self) {
         let mut file = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = file.as_mut().filter(|_| self.keys.has_quotas()) {
@@ -90,7 +90,7 @@ impl Gateway {
         }
     }
 
-    /// Writes it for the last time, and lets another server write the file.
+    /// Writes the usage for the last time, and releases the file for other servers.
     pub fn close_usage(&self) {
         self.write_usage();
         let file = self
@@ -110,7 +110,8 @@ impl Gateway {
             .collect()
     }
 
-    /// The model that a request names, and its adapter. No name, or an empty one, is the model's.
+    /// The name of the model or adapter that a request names, and the adapter. No name, or an empty
+    /// one, means the model.
     ///
     /// # Errors
     /// A 404.
@@ -169,7 +170,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Serves the adapter `name` no longer.
+    /// Stops serving the adapter `name`.
     pub fn remove_adapter(&self, name: &str) -> Option<Digest> {
         let mut adapters = self
             .adapters
@@ -185,11 +186,11 @@ impl Gateway {
         adapters.iter().any(|(_, known)| known == digest)
     }
 
-    /// Reads a body of so many bytes on a blocking thread, once it is the account's turn. The turn
-    /// lasts until the work is done, even if the client leaves before.
+    /// Runs `work` on a body of `bytes` on a blocking thread, once it is the account's turn. The
+    /// turn lasts until the work is done, even if the client leaves before.
     ///
     /// # Errors
-    /// What `work` says; a 500 where it has a bug.
+    /// The error of `work`; a 500 where it panics.
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         account: &KeyAccount,
@@ -207,11 +208,11 @@ impl Gateway {
         task.await.map_err(bug)?
     }
 
-    /// Refuses a text that is too long for the model however it is tokenized, without tokenizing
-    /// it: that may take seconds for each megabyte.
+    /// Refuses a text that is too long for the model however it is tokenized. It is not tokenized
+    /// for that, which may take seconds for each megabyte.
     ///
     /// # Errors
-    /// A 400 that blames `field`.
+    /// A 400 that names `field`.
     pub fn check_length(&self, text: &str, field: &str) -> Result<(), ApiError> {
         let positions = self.served.deployment.positions;
         let least = self.width.map_or(0, |width| width.least_tokens(text));
@@ -227,7 +228,7 @@ impl Gateway {
     }
 
     /// Refuses requests whose `Host` is not this machine (DNS rebinding by a foreign web page).
-    /// Only needed where no key is needed and the API is not open to others.
+    /// Does nothing where a key is needed or the API is open to others.
     ///
     /// # Errors
     /// A 403.

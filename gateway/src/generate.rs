@@ -97,7 +97,7 @@ async fn respond<F: Form>(
     }
 }
 
-/// Reads a request and hands it to the engine.
+/// Reads a request and submits it to the engine.
 async fn begin(
     gateway: &Arc<Gateway>,
     account: &Arc<KeyAccount>,
@@ -112,7 +112,8 @@ async fn begin(
     // The permit lasts until the work is done, even if the client leaves before.
     let work = move |gateway: &Gateway| {
         let prepared = prepare(gateway, &body.bytes, &permit)?;
-        // Before the engine draws any token, so that a kill of this process forgets none of them.
+        // Written before the engine draws any token, so that a kill of this process loses no
+        // count.
         if permit.account().line.tokens_per_day.is_some() {
             gateway.write_usage();
         }

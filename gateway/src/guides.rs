@@ -6,7 +6,7 @@ use concord_text::{Grammar, Guide, GuideFactory, TextTokenizer};
 
 use crate::api_error::ApiError;
 
-/// Built for the first request that has a grammar: for a large vocabulary that takes a second.
+/// Built when the first request has a grammar, because it takes a second for a large vocabulary.
 pub(crate) struct Guides {
     tokenizer: Arc<TextTokenizer>,
     vocab: u32,
@@ -22,10 +22,11 @@ impl Guides {
         }
     }
 
-    /// A guide for an answer, to be cloned for more. Slow: must not run on an async thread.
+    /// A guide for one answer, which may be cloned for others. Slow: must not run on an async
+    /// thread.
     ///
     /// # Errors
-    /// A 400 that blames `param`, the field that the grammar comes from.
+    /// A 400 that names `param`, the field from which the grammar comes.
     pub fn start(
         &self,
         grammar: &Grammar,

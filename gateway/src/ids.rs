@@ -5,16 +5,16 @@ use concord_proto::{Digest, Domain};
 use crate::api_error::ApiError;
 use crate::hex;
 
-/// Digits of a name: random ones, and in a name of an answer, those that tell whose it is.
+/// Hexadecimal digits of a name. In a name of an answer, one half is derived from its owner.
 const DIGITS: usize = 32;
 
-/// Random bytes of the name of an answer, and bytes that tell whose it is.
+/// Bytes of each half of an answer's name: the random one, and the one derived from its owner.
 const HALF: usize = DIGITS / 4;
 
-/// Letters of a request's name that a client may give it.
+/// Most letters of a name that a client gives its request.
 const GIVEN_MAX: usize = 128;
 
-/// Digits of the index of a choice.
+/// Most digits of the index of a choice.
 const INDEX_DIGITS_MAX: usize = 10;
 
 /// `prefix` and 32 random digits.
@@ -28,8 +28,8 @@ pub(crate) fn fresh(prefix: &str) -> Result<String, ApiError> {
     ))
 }
 
-/// A name for an answer of `owner`'s: `prefix`, 16 random digits, and 16 that are derived from them
-/// and the owner. So the owner of a receipt can be checked and need not be stored.
+/// A name for an answer to `owner`: `prefix`, 16 random digits, and 16 digits that are derived from
+/// these and the owner. So the owner of a receipt can be checked without being stored.
 ///
 /// # Errors
 /// As [`fresh`].
@@ -39,7 +39,7 @@ pub(crate) fn answer(prefix: &str, owner: &Digest) -> Result<String, ApiError> {
     Ok(format!("{prefix}{}", hex::encode(&all)))
 }
 
-/// Whether `id`, which [`is_answer`], was given to `owner`.
+/// Whether `id`, for which [`is_answer`] is true, was made for `owner`.
 pub(crate) fn is_of(id: &str, owner: &Digest) -> bool {
     let digits = id.split('-').nth(1).and_then(hex::decode);
     let halves = digits.as_deref().and_then(|all| all.split_first_chunk());
@@ -54,15 +54,15 @@ fn owned(random: &[u8; HALF], owner: &Digest) -> [u8; HALF] {
     first
 }
 
-/// The name that a client gave its request, if it can stand in headers and logs.
+/// The name that a client gave its request, if it may appear in headers and logs.
 pub(crate) fn given(id: &str) -> Option<&str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte);
     let fits = (1..=GIVEN_MAX).contains(&id.len()) && id.bytes().all(is_plain);
     fits.then_some(id)
 }
 
-/// Whether `id` names all choices of an answer, or one of them. A part of a name is refused: it
-/// could match other answers.
+/// Whether `id` is the name of an answer, or of one of its choices. A part of a name is refused,
+/// since it could match other answers.
 pub(crate) fn is_answer(id: &str) -> bool {
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let mut parts = id.split('-');
@@ -77,7 +77,7 @@ pub(crate) fn is_answer(id: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// A seed for a request that has none. JavaScript holds it without loss.
+/// A seed for a request that has none. It has 53 bits, so that JavaScript represents it exactly.
 ///
 /// # Errors
 /// As [`fresh`].

@@ -3,10 +3,10 @@
 use axum::http::HeaderValue;
 use axum::response::Response;
 
-/// Names that a response lists; of more, only their number.
+/// Most names that a response lists; the others are only counted.
 const TOLD_MAX: usize = 16;
 
-/// Characters of a name that a response shows.
+/// Most characters of a name that a response shows.
 const NAME_MAX: usize = 96;
 
 /// The header that lists them.
@@ -27,7 +27,7 @@ impl Ignored {
             self.more += 1;
             return;
         }
-        // Other characters have no place in a header or in a line of a log.
+        // Other characters must not appear in a header or in a line of a log.
         let plain = |letter: char| match letter {
             '!'..='~' if letter != ',' => letter,
             _ => '?',

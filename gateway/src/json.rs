@@ -10,7 +10,7 @@ use crate::fields::{self, Accepts, Effects, Items, Table};
 use crate::ignored::Ignored;
 use crate::options::Limits;
 
-/// The value in `bytes`, which may nest `depth` deep.
+/// Parses the value in `bytes`, which may nest `depth` deep.
 ///
 /// # Errors
 /// A 400 that says what is wrong.
@@ -19,7 +19,7 @@ pub(crate) fn parse(bytes: &[u8], depth: usize) -> Result<Value, ApiError> {
         let at = error.valid_up_to();
         ApiError::invalid(format!("The body is no UTF-8: byte {at} is wrong."))
     })?;
-    // Before the parser, which recurses.
+    // Checked before the parser runs, because it recurses.
     if nests_deeper(text.as_bytes(), depth) {
         let message = format!("The body nests deeper than {depth} levels.");
         return Err(ApiError::invalid(message));
@@ -48,18 +48,18 @@ fn nests_deeper(bytes: &[u8], depth: usize) -> bool {
     false
 }
 
-/// An object, field by field, by the table of its fields. What was taken is gone; what is left in
-/// the end is unknown.
+/// An object that is read field by field, by the table of its fields. Taken fields are removed;
+/// those that are left at the end are unknown.
 #[derive(Debug)]
 pub(crate) struct Fields {
     map: Map<String, Value>,
     table: Table,
-    /// Where the object is: empty, or such as "messages[2]".
+    /// The path of the object: empty for the body, or such as "messages[2]".
     at: String,
 }
 
 impl Fields {
-    /// The object `value`, which stands at `at` and may have the fields of `table`.
+    /// The object `value` at the path `at`, which may have the fields of `table`.
     ///
     /// # Errors
     /// A 400 where it is no object.
@@ -75,7 +75,7 @@ impl Fields {
         }
     }
 
-    /// The name of a field, for errors.
+    /// The path of a field, for errors.
     pub fn path(&self, name: &str) -> String {
         match self.at.as_str() {
             "" => name.to_string(),
@@ -83,12 +83,12 @@ impl Fields {
         }
     }
 
-    /// A field; null is the same as none.
+    /// Takes a field; null counts as absent.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
-    /// A field with what its table says that it takes; nothing where it is absent.
+    /// Takes a field, with what its table accepts; `None` where it is absent.
     fn given(&mut self, name: &str) -> Result<Option<(Value, Accepts)>, ApiError> {
         let Some(value) = self.take(name) else {
             return Ok(None);
@@ -97,7 +97,7 @@ impl Fields {
         Ok(Some((value, field.takes)))
     }
 
-    /// A field that is read as something that its table does not say.
+    /// The error for a field that is read as another type than its table says.
     fn bug(&self, name: &str) -> ApiError {
         let path = self.path(name);
         ApiError::server(format!(
@@ -105,7 +105,7 @@ impl Fields {
         ))
     }
 
-    /// A text.
+    /// Takes a text.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
@@ -115,12 +115,12 @@ impl Fields {
         }
     }
 
-    /// A text that has to be there.
+    /// Takes a text that must be there.
     pub fn required_text(&mut self, name: &str) -> Result<String, ApiError> {
         self.text(name)?.ok_or_else(|| self.missing(name))
     }
 
-    /// True or false.
+    /// Takes a boolean.
     pub fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
@@ -130,7 +130,7 @@ impl Fields {
         }
     }
 
-    /// A number within the bounds of its table.
+    /// Takes a number within the bounds of its table.
     pub fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
         let path = self.path(name);
         let (value, low, high) = match self.given(name)? {
@@ -147,7 +147,7 @@ impl Fields {
         Err(ApiError::param(path, message))
     }
 
-    /// A whole number within the bounds of its table.
+    /// Takes an integer within the bounds of its table.
     pub fn integer(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
@@ -158,7 +158,7 @@ impl Fields {
         }
     }
 
-    /// A whole number from 1 to a bound of the gateway.
+    /// Takes an integer from 1 to a limit of the gateway.
     pub fn count(&mut self, name: &str, limits: &Limits) -> Result<Option<u32>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
@@ -171,7 +171,7 @@ impl Fields {
         }
     }
 
-    /// An array, of at most as many values as its table says.
+    /// Takes an array of at most as many values as its table says.
     pub fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
         let path = self.path(name);
         match self.given(name)? {
@@ -186,7 +186,7 @@ impl Fields {
         }
     }
 
-    /// An item of a list of objects, which stood at `path`.
+    /// An item of the list of objects `name`, to be read by that list's table.
     pub fn item(&self, name: &str, index: usize, value: Value) -> Result<Fields, ApiError> {
         match fields::find(self.table, name).map(|field| field.takes) {
             Some(Accepts::List(_, Items::Objects(table))) => {
@@ -196,7 +196,7 @@ impl Fields {
         }
     }
 
-    /// An object.
+    /// Takes an object, to be read by its table.
     pub fn object(&mut self, name: &str) -> Result<Option<Fields>, ApiError> {
         let path = self.path(name);
         match self.given(name)? {
@@ -206,7 +206,7 @@ impl Fields {
         }
     }
 
-    /// An object, as it is.
+    /// Takes an object with any fields.
     pub fn map(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
         match self.given(name)? {
             None => Ok(None),
@@ -216,7 +216,7 @@ impl Fields {
         }
     }
 
-    /// Accepts what changes nothing, and refuses what is not supported.
+    /// Accepts the remaining fields that change nothing, and refuses those that are not supported.
     fn rest(&mut self) -> Result<(), ApiError> {
         let table = self.table;
         for field in table.iter().flat_map(|fields| fields.iter()) {
@@ -240,11 +240,11 @@ impl Fields {
         Ok(())
     }
 
-    /// The end of an object within a request. Drops what nobody took, and notes it: it can change
-    /// no answer, because only what was taken goes on from here.
+    /// Ends an object within a request. Fields that were not taken are dropped and noted in
+    /// `ignored`; they can change no answer, because only taken fields are used.
     ///
     /// # Errors
-    /// A 400 for what would mean something, and is not supported.
+    /// A 400 for a known field that is not supported.
     pub fn finish_within(mut self, ignored: &mut Ignored) -> Result<(), ApiError> {
         self.rest()?;
         for (name, _) in self.map.iter().filter(|(_, value)| !value.is_null()) {
@@ -253,7 +253,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Refuses a field, unless its value is this JSON, which is the same as nothing.
+    /// Refuses a field, unless its value is the JSON `default`, which means the same as no field.
     ///
     /// # Errors
     /// A 400.
@@ -273,17 +273,17 @@ impl Fields {
         }
     }
 
-    /// What to say of a field that has to be there.
+    /// The error for a field that must be there.
     pub fn missing(&self, name: &str) -> ApiError {
         let path = self.path(name);
         let message = format!("'{path}' is missing.");
         ApiError::param(path, message).code(Code::MissingRequiredParameter)
     }
 
-    /// The end of a request.
+    /// Ends the body of a request.
     ///
     /// # Errors
-    /// A 400 for what is not supported, and for what nobody knows.
+    /// A 400 for a field that is not supported, and for an unknown one.
     pub fn finish(mut self) -> Result<(), ApiError> {
         self.rest()?;
         let unknown = self.map.iter().find(|(_, value)| !value.is_null());
@@ -300,7 +300,7 @@ fn integer(path: &str, value: &Value, low: i64, high: i64) -> Result<i64, ApiErr
     if value.as_f64().is_none_or(|number| number.fract() != 0.0) {
         return Err(wrong(path, "an integer", value));
     }
-    // 1.0 is an integer too, in JSON. A number beyond i64 is out of bounds in any case.
+    // In JSON 1.0 is an integer, too. A number beyond i64 is out of bounds in any case.
     let number = value.as_f64().unwrap_or(f64::MAX);
     let number = value.as_i64().unwrap_or(number as i64);
     if value.is_u64() && value.as_i64().is_none() || !(low..=high).contains(&number) {
@@ -310,7 +310,7 @@ fn integer(path: &str, value: &Value, low: i64, high: i64) -> Result<i64, ApiErr
     Ok(number)
 }
 
-/// Numbers by value: 1 is 1.0.
+/// Equality of two values; numbers are compared by value, so 1 equals 1.0.
 fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
@@ -318,7 +318,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What to say of a value of a wrong type.
+/// The error for a value of a wrong type.
 pub(crate) fn wrong(path: &str, expected: &str, found: &Value) -> ApiError {
     let message = format!("'{path}' has to be {expected}, and is {}.", kind(found));
     ApiError::param(path, message).code(Code::InvalidType)

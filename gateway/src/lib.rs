@@ -1,10 +1,9 @@
 //! The HTTP gateway: an OpenAI-compatible API over an [`InferenceEngine`].
 //!
-//! A request is read strictly and becomes one generation for each choice. What the engine says of
-//! them becomes text, log-probabilities, calls of tools and chunks. Nothing here knows of stages or
-//! pages.
+//! A request is read strictly and becomes one generation for each choice. The engine's updates
+//! become text, log-probabilities, tool calls and chunks. Stages and pages are unknown here.
 //!
-//! `examples/serve_in_process.rs` has a whole engine; this one refuses everything.
+//! `examples/serve_in_process.rs` has a complete engine; this one refuses everything:
 //!
 //! ```
 //! use std::path::PathBuf;
@@ -102,7 +101,7 @@ pub use phase::UnderWay;
 pub use reference::api_reference;
 pub use running::RunningGateway;
 
-/// Starts to listen. What `engine` cannot do yet is refused until it can.
+/// Starts a gateway. Requests are refused as long as `engine` is not ready for them.
 ///
 /// ```no_run
 /// # async fn serve(
@@ -177,8 +176,8 @@ pub async fn start(
     })
 }
 
-/// The file of what keys have used, and what they have used today already. It is locked as soon as
-/// a key has a bound on the tokens of a day, for only then it is written.
+/// The usage file, and what keys have already used today. It is locked only if a key has a limit on
+/// the tokens of a day, because only then it is written.
 fn usage_file(
     options: &GatewayOptions,
     lines: Option<&[KeyLine]>,

@@ -13,7 +13,7 @@ use concord_text::{ChatTemplate, TextTokenizer};
 pub struct Served {
     /// Its name in requests.
     pub name: String,
-    /// What it is, bit for bit.
+    /// Everything that an answer depends on, bit for bit.
     pub deployment: Deployment,
     /// Text to tokens and back.
     pub tokenizer: Arc<TextTokenizer>,
@@ -25,7 +25,7 @@ pub struct Served {
     pub adapters: Vec<(String, Digest)>,
     /// When it was made available, in seconds since 1970.
     pub created: u64,
-    /// Sampling of requests that do not say.
+    /// Sampling parameters of requests that leave them out.
     pub defaults: SamplingDefaults,
 }
 
@@ -41,7 +41,7 @@ pub struct SamplingDefaults {
 }
 
 impl Default for SamplingDefaults {
-    /// OpenAI's.
+    /// The defaults of OpenAI.
     fn default() -> Self {
         Self {
             temperature: 1.0,
@@ -73,15 +73,15 @@ pub struct GatewayOptions {
     /// The file of API keys ([`crate::new_key`]); without it, no key is needed. It is read again
     /// when it changes.
     pub keys: Option<PathBuf>,
-    /// The file of what keys have used today; by default beside the file of keys, with `.usage`
-    /// behind its name. Written only if a key has a bound on the tokens of a day, and by one
-    /// gateway at a time.
+    /// The usage file: what keys have used today. By default it is beside the key file, with
+    /// `.usage` appended to its name. It is written only if a key has a limit on the tokens of a
+    /// day, and by one gateway at a time.
     pub usage: Option<PathBuf>,
-    /// Where a line is written for each request; `-` is stderr.
+    /// The access log, with a line for each request; `-` is stderr.
     pub access_log: Option<PathBuf>,
     /// Whether to listen beyond this machine although no key is needed.
     pub open: bool,
-    /// The folder that adapters are loaded from; without it, none are loaded at run time.
+    /// The folder from which adapters may be loaded at run time; without it, none can be.
     pub adapter_dir: Option<PathBuf>,
     /// The web origin whose pages may call the API, or `*`.
     pub cors: Option<String>,
@@ -115,22 +115,22 @@ impl GatewayOptions {
 pub struct Limits {
     /// Bytes of a body.
     pub body_bytes: usize,
-    /// Bytes of all bodies that are being read; one key may have half of them.
+    /// Bytes of all bodies that are being read; one key may have half of that.
     pub bodies_bytes: usize,
-    /// Connections at a time; more are told to come back.
+    /// Connections at a time; further ones are asked to come back later.
     pub connections: usize,
     /// How long a request's header or a TLS handshake may take. An idle connection is closed after
     /// this time, too.
     pub header_time: Duration,
-    /// How long a body may take.
+    /// How long a request's body may take.
     pub body_time: Duration,
-    /// How long a client may take nothing of what is sent to it.
+    /// How long a client may read nothing of what is sent to it.
     pub write_time: Duration,
-    /// Between two signs of life in a stream.
+    /// The interval of keep-alive comments in a stream.
     pub keep_alive: Duration,
-    /// Requests of a key in a minute, where its line says nothing; 0 sets no bound.
+    /// Requests of a key in a minute, unless its line has a number; 0 means no limit.
     pub requests_per_minute: u32,
-    /// Requests of a key at a time, where its line says nothing; 0 sets no bound.
+    /// Requests of a key at a time, unless its line has a number; 0 means no limit.
     pub concurrent: u32,
     /// Choices of a prompt (`n`).
     pub choices: u32,

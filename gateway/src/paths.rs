@@ -1,4 +1,4 @@
-//! The paths of the API: what answers them, who may ask, and what the reference says of them.
+//! The paths of the API: their handlers, the access they need, and their text in the reference.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::fields::{
 use crate::gateway::Gateway;
 use crate::{adapters, embeddings, generate, models, page, probes, receipts, tokenization};
 
-/// Whose requests a path answers, where keys are asked for.
+/// Which requests a path accepts, where keys are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Anyone's: the page asks for a key itself, and probes have none.
+    /// All requests: the page asks the user for a key, and probes have none.
     Open,
-    /// Those with a key.
+    /// Requests with a key.
     Key,
-    /// Those with a key that has `admin` on its line.
+    /// Requests with a key that has `admin` on its line.
     Admin,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct ApiPath {
     pub access: Access,
     /// The fields of its body, where it has one.
     pub fields: Option<Table>,
-    /// Whether the model is asked for answers: a gateway that ends waits for them.
+    /// Whether it asks the model for answers, for which a draining gateway waits.
     pub is_answer: bool,
     /// What it does, as a sentence.
     pub about: &'static str,
@@ -42,7 +42,7 @@ pub(crate) const PATHS: &[ApiPath] = &[
         ..with_body(
             "/v1/chat/completions",
             CHAT,
-            "Goes on with a conversation, in the shapes of OpenAI.",
+            "Continues a conversation, in the shapes of OpenAI.",
             || post(generate::chat),
         )
     },
@@ -51,14 +51,14 @@ pub(crate) const PATHS: &[ApiPath] = &[
         ..with_body(
             "/v1/completions",
             COMPLETION,
-            "Goes on with a text, in the shapes of OpenAI.",
+            "Continues a text, in the shapes of OpenAI.",
             || post(generate::completion),
         )
     },
     with_body(
         "/v1/embeddings",
         EMBEDDINGS,
-        "Refused: models that write text are no good for it.",
+        "Refused: models that generate text give poor embeddings.",
         || post(embeddings::embeddings),
     ),
     with_body(
@@ -122,7 +122,7 @@ pub(crate) const PATHS: &[ApiPath] = &[
     plain(
         "/metrics",
         Access::Key,
-        "Figures for Prometheus, with the names of vLLM; of keys, an admin sees all and others \
+        "Figures for Prometheus, with vLLM's names. Admins see those of all keys, others only \
          their own.",
         || get(probes::figures),
     ),
@@ -132,7 +132,7 @@ pub(crate) const PATHS: &[ApiPath] = &[
         "The state of the pool, for the page.",
         || get(probes::pool),
     ),
-    plain("/", Access::Open, "A page to try the model at.", || {
+    plain("/", Access::Open, "A page to try the model.", || {
         get(page::index)
     }),
     plain("/page.js", Access::Open, "A part of the page.", || {
@@ -146,7 +146,7 @@ pub(crate) const PATHS: &[ApiPath] = &[
     }),
 ];
 
-/// The path that a request asks for, by its own: those with a variable part need a key.
+/// The entry for the path of a request. Paths with a variable part are not found; they need a key.
 pub(crate) fn find(path: &str) -> Option<&'static ApiPath> {
     PATHS.iter().find(|api_path| api_path.path == path)
 }

@@ -1,4 +1,4 @@
-//! How far a gateway is on its way to its end, and what it waits for.
+//! The phases of a gateway's end, and the running requests for which it waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,26 +6,26 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How far a gateway is on its way to its end.
+/// How far the end of a gateway has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DrainPhase {
     /// It takes requests.
     Open,
-    /// It takes no new ones; those under way go on.
+    /// It takes no new requests; running ones go on.
     Draining,
-    /// Those under way end now, with an error.
+    /// Running requests are ended with an error.
     Cut,
-    /// Connections end.
+    /// Connections are closed.
     Stopped,
 }
 
-/// Waits until `phase` is at least `until`, or the gateway is gone.
+/// Waits until `phase` is at least `until`, or the gateway was dropped.
 pub(crate) async fn reached(phase: &mut watch::Receiver<DrainPhase>, until: DrainPhase) {
-    // An error is a sender that was dropped with the gateway.
+    // An error means that the sender was dropped with the gateway.
     let _ = phase.wait_for(|phase| *phase >= until).await;
 }
 
-/// The requests under way: those that were let in and whose responses have not gone out.
+/// The running requests: those that were admitted and whose responses are not completely sent.
 #[derive(Clone, Debug)]
 pub struct UnderWay(Arc<watch::Sender<Counts>>);
 
@@ -37,7 +37,7 @@ struct Counts {
     requests: usize,
 }
 
-/// A request under way; it is over when this is dropped.
+/// A running request; it is over when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
     under_way: UnderWay,
@@ -50,13 +50,13 @@ impl UnderWay {
         Self(Arc::new(watch::channel(Counts::default()).0))
     }
 
-    /// Requests for answers that are under way, from the one whose body is still coming to the one
-    /// whose last bytes still go out.
+    /// Running requests for answers, including those whose body is still being received and those
+    /// whose last bytes are still being sent.
     pub fn answers(&self) -> usize {
         self.0.borrow().answers
     }
 
-    /// One more.
+    /// Counts in a request.
     pub(crate) fn begin(&self, is_answer: bool) -> Counted {
         self.0.send_modify(|counts| {
             counts.requests += 1;
@@ -68,10 +68,10 @@ impl UnderWay {
         }
     }
 
-    /// Waits until there is none, for at most `most`.
+    /// Waits until no request is running, for at most `most`.
     pub(crate) async fn none(&self, most: Duration) {
         let mut counts = self.0.subscribe();
-        // What is still under way after that is cut.
+        // Requests that are still running after that are cut by the caller.
         let _ = timeout(most, counts.wait_for(|counts| counts.requests == 0)).await;
     }
 }

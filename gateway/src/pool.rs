@@ -4,7 +4,7 @@ use concord_proto::serving::{PipelineView, PoolView, StageView, WorkerView};
 use concord_proto::{Edge, Layers};
 use serde_json::{Value, json};
 
-/// `/api/pool`. Workers go by their keys.
+/// The body of `/api/pool`. Workers are identified by their keys.
 pub(crate) fn to_json(view: &PoolView, model: &str) -> Value {
     json!({
         "model": model,

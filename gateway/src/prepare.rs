@@ -1,4 +1,4 @@
-//! From a request's body to what the engine is asked. Slow: must not run on an async thread.
+//! Turns a request's body into generations for the engine. Slow: must not run on an async thread.
 
 use concord_proto::serving::{Generation, GenerationSpec, GrammarSpec, choice_seed};
 use concord_proto::{Digest, Domain};
@@ -24,9 +24,9 @@ pub(crate) struct Prepared {
     pub way: Way,
     /// All choices of the first prompt, then those of the next.
     pub planned: Vec<PlannedChoice>,
-    /// Choices of a prompt.
+    /// Choices for each prompt.
     pub choices: usize,
-    /// What each prompt's answers begin with, by prompt; empty without `echo`.
+    /// The prompts that answers begin with, by prompt; empty without `echo`.
     pub echoes: Vec<Echo>,
     pub wants_logprobs: bool,
     /// Fields of the request that change nothing.
@@ -40,7 +40,7 @@ pub(crate) struct Head {
     /// Seconds since 1970.
     pub created: u64,
     pub model: String,
-    /// Changes with anything that could change an answer.
+    /// Changes with everything that can change an answer.
     pub fingerprint: String,
     pub seed: u64,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Echo {
     pub tokens: Vec<u32>,
 }
 
-/// Prepares a chat. `permit` is that of its key.
+/// Prepares a chat; `permit` is the request's.
 ///
 /// # Errors
 /// A 400 or 404 that says what is wrong with it, or a 429.
@@ -70,7 +70,7 @@ pub(crate) fn chat(gateway: &Gateway, body: &[u8], permit: &Permit) -> Result<Pr
     let grammar = chat_grammar(gateway, &request, format)?;
     let mut plan = Plan::new(gateway, request.common, "chatcmpl-", body, permit)?;
     let split = ReasoningSplit::find(&gateway.template, &text);
-    // An answer that has to be JSON from its start has no reasoning in it.
+    // An answer under a grammar has no reasoning in front.
     plan.split = split.filter(|_| grammar.is_none());
     if plan.split.is_some() {
         plan.kept_tokens = ReasoningSplit::marker_tokens(tokenizer);
@@ -86,7 +86,7 @@ pub(crate) fn chat(gateway: &Gateway, body: &[u8], permit: &Permit) -> Result<Pr
     Ok(plan.prepared(Vec::new(), request.ignored))
 }
 
-/// What the template makes of a chat: the text, and its tokens.
+/// The prompt that the template makes from a chat: its text and its tokens.
 ///
 /// # Errors
 /// A 400.
@@ -155,7 +155,7 @@ pub(crate) fn completion(
     Ok(plan.prepared(echoes, request.ignored))
 }
 
-/// How many tokens an answer may have.
+/// How many tokens an answer has room for.
 fn room(
     gateway: &Gateway,
     field: &str,
@@ -178,7 +178,8 @@ fn room(
     }
 }
 
-/// How the model writes calls. A model that was not trained for calls can still be forced to.
+/// The format in which the model writes calls. Calls can be forced even if the model's template
+/// does not know tools.
 fn call_format(gateway: &Gateway, tools: &Tools) -> Result<CallFormat, ApiError> {
     let template = gateway.has_template.then_some(&gateway.template);
     match CallFormat::find(template, &gateway.served.tokenizer) {
@@ -215,7 +216,7 @@ fn chat_grammar(
     Ok(Some((grammar, "response_format")))
 }
 
-/// A grammar, as the spec of an answer names it.
+/// A grammar in the form of an answer's spec.
 fn as_spec(grammar: &Grammar) -> GrammarSpec {
     match grammar.clone() {
         Grammar::JsonObject => GrammarSpec::JsonObject,
@@ -224,7 +225,7 @@ fn as_spec(grammar: &Grammar) -> GrammarSpec {
     }
 }
 
-/// What all choices of a request share, and the choices so far.
+/// The parts that all choices of a request share, and the choices so far.
 struct Plan<'a> {
     gateway: &'a Gateway,
     common: Common,
@@ -281,7 +282,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Sets aside what the answers to a prompt may take of the key's day, and so bounds them.
+    /// Sets aside tokens of the key's day for the answers to a prompt, which limits their length.
     fn reserve(&mut self, prompt: usize, answer: Option<u32>, room: u32) -> Result<(), ApiError> {
         self.max_tokens = self.permit.reserve(Wanted {
             prompt: u32::try_from(prompt).unwrap_or(u32::MAX),
@@ -296,15 +297,15 @@ impl<'a> Plan<'a> {
     fn prompt(&mut self, tokens: Vec<u32>) -> Result<(), ApiError> {
         let mut guide = self.guide()?;
         for index in 0..self.common.n {
-            // All choices follow the same grammar: it is read once.
+            // All choices follow the same grammar, which is compiled once.
             let own_guide = match index + 1 == self.common.n {
                 true => guide.take(),
                 false => guide.clone(),
             };
             let mut sampling = self.common.sampling.clone();
-            // Over all prompts: it is the index in the response.
+            // The index of the choice in the response, which counts over all prompts.
             let number = self.planned.len() as u32;
-            // A seed that is asked for draws from a prompt what it draws from it alone.
+            // With a seed of the request, each prompt gets the answers that it gets alone.
             let which = if self.common.is_seeded { index } else { number };
             sampling.seed = choice_seed(self.head.seed, which);
             sampling.grammar = self.grammar.as_ref().map(|(grammar, _)| as_spec(grammar));
@@ -322,7 +323,7 @@ impl<'a> Plan<'a> {
                     stop_tokens: self.common.stop_tokens.clone(),
                 },
                 logprobs: self.logprobs,
-                // The choices of a prompt share its logprobs, but each response has them.
+                // All choices of a prompt have the same logprobs of it, and each one reports them.
                 prompt_logprobs: self.prompt_logprobs,
                 body: self.body,
             };

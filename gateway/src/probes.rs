@@ -1,4 +1,4 @@
-//! What watches a gateway: whether it is ready, its figures, and the state of the pool.
+//! Handlers for monitoring: readiness, metrics, and the state of the pool.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::keys::KeyAccount;
 use crate::metrics;
 use crate::pool;
 
-/// `/health` and `/ready`: the pool takes requests. Clients of other servers know the first name.
+/// `/health` and `/ready`: whether the pool takes requests. Clients of other servers use the first
+/// name.
 pub(crate) async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<StatusCode, ApiError> {
     let view = gateway.engine.view();
     match view.ready {
@@ -23,7 +24,7 @@ pub(crate) async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<StatusC
     }
 }
 
-/// `/metrics`: all of it for admins; others see no key but their own.
+/// `/metrics`: admins see the metrics of all keys, others only those of their own.
 pub(crate) async fn figures(
     State(gateway): State<Arc<Gateway>>,
     account: Option<Extension<Arc<KeyAccount>>>,

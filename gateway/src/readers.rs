@@ -1,7 +1,7 @@
-//! Which request is read (parsed, rendered, tokenized) when.
+//! Decides when a request is read (parsed, rendered, tokenized).
 //!
-//! Small requests and large ones wait in separate queues, and in each queue a key has only so many
-//! places: the wait of others does not grow with what one key sends.
+//! Small and large requests wait in separate queues, and a key has a limited number of places in
+//! each, so that the waiting time of others does not depend on how much one key sends.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use crate::api_error::ApiError;
 use crate::code::Code;
 use crate::options::Limits;
 
-/// Bytes of a body that is read in negligible time.
+/// The most bytes of a small body, which is read in negligible time.
 const SMALL_MAX: usize = 64 << 10;
 
-/// Threads that read requests, and memory for their bodies.
+/// The limits of reading: how many requests are read at a time, and memory for their bodies.
 pub(crate) struct Readers {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
-    /// Bytes.
+    /// One permit for each byte.
     bodies: Arc<Semaphore>,
 }
 
-/// One key's share of it.
+/// One key's share of [`Readers`].
 pub(crate) struct ReaderShare {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
 }
 
-/// A turn to read. It lasts while this is held, even if nobody waits for the outcome any more.
+/// A turn to read, for as long as it is held, even if the client has left.
 pub(crate) struct Turn {
     _own: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
@@ -51,23 +51,23 @@ impl Readers {
     pub fn new(limits: &Limits) -> Self {
         Self {
             small: permits(processors()),
-            // Half of the processors are left for small ones, and for the engine.
+            // Half of the processors are left for small requests and for the engine.
             large: permits(processors() / 2),
             bodies: permits(limits.bodies_bytes),
         }
     }
 
-    /// Waits for a turn to read a body of so many bytes.
+    /// Waits for a turn to read a body of `bytes`.
     ///
     /// # Errors
-    /// A 500 for a semaphore that was closed, which none ever is.
+    /// A 500 for a closed semaphore, which never happens.
     pub async fn turn(&self, share: &ReaderShare, bytes: usize) -> Result<Turn, ApiError> {
         let (own, all) = match bytes <= SMALL_MAX {
             true => (&share.small, &self.small),
             false => (&share.large, &self.large),
         };
         let bug = |_| ApiError::server("The gateway has a bug, please report it.");
-        // Among the key's own first: only then does the request wait in the common queue.
+        // First among the key's own requests, then in the common queue.
         let own = own.clone().acquire_owned().await.map_err(bug)?;
         let place = all.clone().acquire_owned().await.map_err(bug)?;
         Ok(Turn {
@@ -76,10 +76,11 @@ impl Readers {
         })
     }
 
-    /// Memory for so many more bytes of a body.
+    /// Reserves memory for `bytes` more bytes of a body.
     ///
     /// # Errors
-    /// A 503. Bodies do not wait for memory: two half-read ones might wait for each other.
+    /// A 503 where there is too little. Bodies do not wait for memory, because two half-read ones
+    /// might wait for each other.
     pub fn make_room(
         &self,
         share: &ReaderShare,
@@ -110,12 +111,12 @@ impl ReaderShare {
         Self {
             small: permits(processors()),
             large: permits(1),
-            // However much one key sends, there is room for the bodies of others.
+            // Half at most, so that there is always room for the bodies of others.
             bodies: permits(limits.bodies_bytes / 2),
         }
     }
 
-    /// All of it, where there are no keys to tell clients apart.
+    /// The whole, where there are no keys by which clients could be told apart.
     pub fn whole(limits: &Limits) -> Self {
         Self {
             small: permits(processors()),

@@ -1,7 +1,7 @@
 //! Receipts as JSON, for people and for `concord verify`.
 //!
-//! Only the signed bytes count. The readable fields beside them are derived from them, and a file
-//! whose fields contradict its bytes is refused.
+//! Only the signed bytes count. The readable fields are derived from them, and a file whose fields
+//! contradict the signed bytes is refused.
 
 use concord_proto::canonical;
 use concord_proto::serving::{Finish, GrammarSpec, Receipt, SamplingSpec, StageClaim};
@@ -27,7 +27,7 @@ pub enum ReceiptError {
     /// The signature does not hold, or there is no receipt under it.
     #[error(transparent)]
     Signed(#[from] SignedError),
-    /// Somebody changed what people read.
+    /// A readable field contradicts the signed bytes.
     #[error(
         "the receipt says '{0}' otherwise than its signed part does: it was altered; fetch it again"
     )]
@@ -45,7 +45,7 @@ pub fn to_json(signed: &Signed) -> Result<Value, ReceiptError> {
     Ok(Value::Object(fields))
 }
 
-/// The signed receipt in JSON that [`to_json`] made.
+/// Reads the signed receipt from JSON that [`to_json`] made.
 ///
 /// # Errors
 /// [`ReceiptError`], also where the readable part contradicts the signed one.
@@ -147,7 +147,8 @@ fn sampling(sampling: &SamplingSpec) -> Value {
     })
 }
 
-/// A claim that does not open is shown as such: the judge of the receipt says what that means.
+/// A claim, readable. One that cannot be opened is shown as such; only the judge decides what that
+/// means.
 fn stage(claim: &Signed) -> Value {
     let worker = claim.signer.to_string();
     match claim.open::<StageClaim>() {
@@ -163,7 +164,7 @@ fn stage(claim: &Signed) -> Value {
     }
 }
 
-/// The shortest decimal that is this `f32`: 0.7, not 0.699999988.
+/// The shortest decimal that rounds to this `f32`: 0.7, not 0.699999988.
 fn number(bits: F32Bits) -> Value {
     let decimal: Option<f64> = bits.get().to_string().parse().ok();
     decimal.map_or(Value::Null, Value::from)

@@ -14,18 +14,18 @@ use crate::ids;
 use crate::keys::KeyAccount;
 use crate::receipt_file;
 
-/// Bytes of a name that an error repeats.
+/// Most bytes of a name that an error repeats.
 const NAME_MAX: usize = 128;
 
-/// A receipt is written a moment after its answer has ended: a request that comes at once looks for
-/// it so many times.
+/// A receipt is written a moment after its answer has ended, so a request looks for it up to so
+/// many times.
 const LOOKS: u32 = 20;
-/// Between two looks.
+/// The time between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// `/v1/receipts/{id}`, for the key that asked for the answer, and for admins: the receipt of an
-/// answer with one choice, or a list with one for each choice. `{id}-{index}` is that of one
-/// choice.
+/// answer with one choice, or a list with the receipts of all choices. `{id}-{index}` gives that of
+/// one choice.
 pub(crate) async fn receipts(
     State(gateway): State<Arc<Gateway>>,
     Extension(account): Extension<Arc<KeyAccount>>,
@@ -39,7 +39,7 @@ pub(crate) async fn receipts(
         );
         ApiError::not_found(message).code(Code::ReceiptNotFound)
     };
-    // The receipt of another key is answered as if there were none.
+    // A receipt of another key is reported as not found.
     let is_own = || account.line.admin || ids::is_of(&id, &account.owner());
     if !(ids::is_answer(&id) && is_own()) {
         return Err(missing());

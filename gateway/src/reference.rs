@@ -1,4 +1,4 @@
-//! The reference of the API, out of the tables that requests are read by.
+//! Makes the reference of the API from the tables by which requests are read.
 
 use crate::code::Code;
 use crate::fields::{Accepts, CHOICE, Effects, Field, Items, PART, Table};
@@ -11,18 +11,18 @@ const HEAD: &str = "# The API of `concord serve`
      `gateway/tests/reference.rs`: CONCORD_WRITE_DOCS=1 writes it again. -->
 
 Requests and answers are in the shapes of OpenAI, so that its clients work as they are. A request
-is read strictly. A field of a wrong type or out of its bounds, one that is not supported and one
-that is unknown are refused with a 400 whose `param` names the field; `null` is the same as no
-field. Unknown fields of objects *within* a request (messages, tools, formats) can change no
-answer: the answer comes, and the header `x-concord-ignored` names them.
+is read strictly. A field of a wrong type, out of its bounds, not supported or unknown is refused
+with a 400 whose `param` names the field; `null` is the same as no field. Unknown fields of objects
+*within* a request (messages, tools, formats) change no answer: the request is answered, and the
+header `x-concord-ignored` names them.
 
-A request without a key is answered where the server has no file of keys (`--api-keys`). Else the
-header `Authorization: Bearer ck-...` is needed, but for the paths that say so.
+A server without a key file (`--api-keys`) answers requests without a key. Otherwise the header
+`Authorization: Bearer ck-...` is needed on all paths, except those that say so.
 
-A key may have bounds on its line: requests a minute (`rpm`), requests at a time (`concurrent`) and
+A key may have limits on its line: requests a minute (`rpm`), requests at a time (`concurrent`) and
 tokens a day in UTC (`tokens_per_day`). The tokens that a request may need are set aside before its
-answer begins, on disk too, and what it did not use is given back at its end. What was set aside
-when a server was killed counts as used.
+answer begins, on disk too; those that it did not use are released at its end. Tokens that were set
+aside when a server was killed count as used.
 
 ";
 
@@ -32,11 +32,11 @@ const HEADERS: &str = "
 | header | where | what |
 |---|---|---|
 | `Authorization` | request | `Bearer` and a key that `concord key` made |
-| `Content-Type` | request | `application/json`, wherever there is a body |
-| `X-Request-Id` | both | the name of the request; of the answer, where the client gave none |
+| `Content-Type` | request | `application/json`, where there is a body |
+| `X-Request-Id` | both | the client's name for the request, or else that of the answer |
 | `X-Concord-Ignored` | response | fields that changed nothing; at most 16, then their number |
-| `Retry-After` | response | seconds after which asking again may help |
-| `X-Should-Retry` | response | `false` where asking again helps nothing |
+| `Retry-After` | response | seconds after which a retry may succeed |
+| `X-Should-Retry` | response | `false` where a retry would not help |
 
 ";
 
@@ -86,7 +86,7 @@ fn paths(text: &mut String) {
     }
 }
 
-/// The fields of an object that stands at a path, then those of the objects within it.
+/// The fields of an object at the path `at`, then those of the objects within it.
 fn object(text: &mut String, table: Table, at: &str) {
     if !at.is_empty() {
         line(text, &format!("### `{at}`\n"));
@@ -159,7 +159,7 @@ fn refused<'a>(text: &mut String, fields: impl Iterator<Item = &'a Field>) {
     }
 }
 
-/// What a field takes, in words.
+/// What a field accepts, as text.
 fn takes(takes: Accepts) -> String {
     match takes {
         Accepts::Text => "string".to_string(),

@@ -1,4 +1,4 @@
-//! The bytes of a request.
+//! The body of a request.
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -12,13 +12,13 @@ use crate::keys::KeyAccount;
 use crate::options::Limits;
 use crate::readers::Room;
 
-/// A body, and the memory that it takes up while this is held.
+/// A body, and the memory that is reserved for it while this is held.
 pub(crate) struct RequestBody {
     pub bytes: Bytes,
     _room: Room,
 }
 
-/// The whole body, which has to be JSON, small enough, and here in time.
+/// Reads the whole body, which has to be JSON, small enough, and received in time.
 ///
 /// # Errors
 /// 408, 413, 415, 503, or a 400 where the connection broke.
@@ -28,7 +28,7 @@ pub(crate) async fn read(
     request: Request,
 ) -> Result<RequestBody, ApiError> {
     let limits = &gateway.options.limits;
-    // A page of another origin cannot send this type unless CORS lets it.
+    // A page of another origin cannot send this type unless CORS allows it.
     if !is_json(request.headers()) {
         let message = "The body has to be JSON: send the header 'Content-Type: application/json'.";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -51,7 +51,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Takes memory as bytes come: a client that announces many and sends few holds few.
+/// Reserves memory as bytes arrive, so that a client that announces many bytes and sends few holds
+/// little.
 async fn collect(
     gateway: &Gateway,
     account: &KeyAccount,

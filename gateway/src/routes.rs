@@ -1,4 +1,4 @@
-//! Which handler has which path, and what all responses have in common.
+//! The routes of the API, and what all responses have in common.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::{ids, ignored};
 
 type Shared = State<Arc<Gateway>>;
 
-/// The name of a request, in requests and responses.
+/// The header with the name of a request, in requests and responses.
 const REQUEST_ID: &str = "x-request-id";
 
-/// All paths.
+/// The router for all paths.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let shared = gateway.clone();
     let add = |router: Router<Arc<Gateway>>, api_path: &ApiPath| {
@@ -36,27 +36,26 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
-/// Around every request: who may ask at all, the headers of the response, and what is written of
-/// it.
+/// Wraps every request: admission, the headers of the response, and the access log.
 async fn around(State(gateway): Shared, request: Request, next: Next) -> Response {
     let preflight = request.method() == Method::OPTIONS && gateway.cors.is_some();
     let named = request.headers().get(REQUEST_ID);
     let named = named.and_then(|id| ids::given(id.to_str().ok()?));
     let named = named.map(str::to_string);
-    // Without random numbers no request gets an answer; the handlers say so.
+    // Without random numbers no request can be answered; the handlers report that.
     let id = named
         .clone()
         .unwrap_or_else(|| ids::fresh("req-").unwrap_or_default());
     let visit = Visit::begin(gateway.clone(), request.method(), request.uri(), id.clone());
-    // At the level of errors, so that every line that is logged of a request has its name.
+    // At the level of errors, so that it is never filtered out and every log line has the id.
     let span = tracing::error_span!("request", id);
     let inner = inside(gateway.clone(), visit.clone(), request, next, preflight);
     let mut response = inner.instrument(span).await;
     let headers = response.headers_mut();
     let answer = headers.get(REQUEST_ID);
     let answer = answer.and_then(|id| Some(id.to_str().ok()?.to_string()));
-    // Answers have names of their own, by which their receipts are found. A client that names its
-    // requests finds the answer's in the body.
+    // Without a name of the client, the header has the answer's name, by which its receipt is
+    // found. With one, the answer's name is only in the body.
     if (named.is_some() || !headers.contains_key(REQUEST_ID))
         && let Ok(id) = HeaderValue::from_str(&id)
     {
@@ -84,11 +83,12 @@ async fn inside(
     }
 }
 
-/// Lets a request in, with its account and its visit for the handler.
+/// Admits a request, and attaches its account and its visit for the handler.
 fn enter(gateway: &Gateway, visit: Arc<Visit>, request: &mut Request) -> Result<(), ApiError> {
     let path = request.uri().path();
     let api_path = paths::find(path);
-    // Counted before the phase is looked at: one that finds the gateway open is waited for.
+    // Counted before the phase is checked, so that a draining gateway waits for every request that
+    // it has admitted.
     let counted = gateway
         .under_way
         .begin(api_path.is_some_and(|api_path| api_path.is_answer));
@@ -116,7 +116,7 @@ fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue, preflight: bool) 
     if preflight {
         let methods = HeaderValue::from_static("GET, POST");
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-        // A wildcard would leave out `authorization`.
+        // A wildcard would not cover `authorization`.
         let allowed = HeaderValue::from_static(
             "authorization, content-type, openai-organization, openai-project, x-stainless-arch, \
              x-stainless-helper-method, x-stainless-lang, x-stainless-os, \

@@ -1,4 +1,4 @@
-//! A gateway that runs, and its end.
+//! A running gateway, and its end.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 /// How long the last event of requests that are cut may take.
 const CUT_MAX: Duration = Duration::from_secs(2);
 
-/// A gateway that runs in this process.
+/// A gateway that is running in this process.
 pub struct RunningGateway {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -30,15 +30,15 @@ impl RunningGateway {
         self.drain(SHUTDOWN_MAX).await
     }
 
-    /// The requests under way, also after this has been given away to be drained.
+    /// The running requests; can be read also while [`Self::drain`] is running.
     pub fn under_way(&self) -> UnderWay {
         self.under_way.clone()
     }
 
-    /// Ends the gateway. New requests are refused with a 503 from now on; those under way may end
-    /// within `patience`; then they are cut, streams with an error event as their last word. What
-    /// keys have used is written to disk. Takes `patience` and a few seconds at most. Gives how
-    /// many answers were cut.
+    /// Ends the gateway. New requests are refused with a 503 from now on. Running ones may end
+    /// within `patience`; then they are cut, streams with an error as their last event. The usage
+    /// of keys is written to disk. Takes at most `patience` and a few seconds. Returns how many
+    /// answers were cut.
     pub async fn drain(self, patience: Duration) -> usize {
         self.phase.send_replace(DrainPhase::Draining);
         self.under_way.none(patience).await;
@@ -46,7 +46,7 @@ impl RunningGateway {
         self.phase.send_replace(DrainPhase::Cut);
         self.under_way.none(CUT_MAX).await;
         self.phase.send_replace(DrainPhase::Stopped);
-        // A panic of a task has been reported by it.
+        // A task that panicked has reported that itself.
         let _ = self.server.await;
         let _ = self.tending.await;
         cut

@@ -1,5 +1,4 @@
-//! What the gateway does beside requests: files that change are read again, and what keys have used
-//! is written.
+//! The background work of the gateway: it reads changed files again, and writes the usage of keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +14,13 @@ use crate::phase::{DrainPhase, reached};
 use crate::server::Tls;
 use crate::watched_files::WatchedFiles;
 
-/// Between two looks at the files. A change counts after two of them.
+/// The time between two looks at the files. A change takes effect after two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Looks between two writings of what keys have used.
+/// The number of looks between two writes of the usage file.
 const LOOKS_A_WRITING: u32 = 4;
 
-/// What is tended.
+/// The background work.
 pub(crate) struct Tending {
     pub gateway: Arc<Gateway>,
     pub tls: Option<Arc<Tls>>,
@@ -70,10 +69,10 @@ impl Tending {
         Ok(())
     }
 
-    /// Does something that waits for the disk.
+    /// Runs work that waits for the disk.
     async fn blocking(&self, work: fn(&Gateway)) {
         let gateway = self.gateway.clone();
-        // A panic has been reported by its thread.
+        // A thread that panicked has reported that itself.
         let _ = tokio::task::spawn_blocking(move || work(&gateway)).await;
     }
 }

@@ -85,7 +85,7 @@ async fn answer(
         let value = json::parse(&body.bytes, gateway.options.limits.json_depth)?;
         let mut ignored = Ignored::default();
         let answer = read(gateway, value, &mut ignored)?;
-        // It is a long text at times.
+        // The text may be long, so it is made on this thread.
         let text = answer.to_string();
         drop(permit);
         Ok((text, ignored))

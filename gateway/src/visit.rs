@@ -1,4 +1,4 @@
-//! A request, from its header to the last byte of its response: one line in the log of accesses.
+//! A request, from its header to the last byte of its response: one line in the access log.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,14 @@ use crate::gateway::Gateway;
 use crate::keys::{RequestRecord, now};
 use crate::phase::Counted;
 
-/// Characters of a path that the log shows.
+/// Most characters of a path in the log.
 const PATH_MAX: usize = 200;
 
-/// The status in the log of a request whose client left before the end, as in nginx.
+/// The status in the log if the client left before the end, as in nginx.
 const CLIENT_LEFT: u16 = 499;
 
-/// A request under way. When the last reference to it is dropped, the response has gone out and
-/// what made it has stopped: then its line is written.
+/// A running request. Its line is written when the last reference is dropped: then the response was
+/// sent, and the work for it has stopped.
 pub(crate) struct Visit {
     gateway: Arc<Gateway>,
     started: Instant,
@@ -40,17 +40,17 @@ struct Notes {
     /// The name of the key, never the key.
     key: Option<String>,
     status: u16,
-    /// The model, or the adapter, that was asked.
+    /// The model or the adapter that the request named.
     model: Option<String>,
     usage: Usage,
     first: Option<Duration>,
     is_whole: bool,
-    /// Held from when the request was let in; those that are refused hold nobody up.
+    /// Held from the admission of the request; a draining gateway waits for it.
     counted: Option<Counted>,
 }
 
 impl Visit {
-    /// A request begins.
+    /// Begins the visit of a request.
     pub fn begin(gateway: Arc<Gateway>, method: &Method, uri: &Uri, id: String) -> Arc<Self> {
         let notes = Notes {
             id,
@@ -59,30 +59,31 @@ impl Visit {
         Arc::new(Self {
             started: Instant::now(),
             method: method.clone(),
-            // Without the query, where people put what no log should have.
+            // Without the query, which may contain secrets.
             path: uri.path().chars().take(PATH_MAX).collect(),
             notes: Mutex::new(notes),
             gateway,
         })
     }
 
-    /// The name of its key.
+    /// Records the name of its key.
     pub fn by(&self, key: &str) {
         self.notes().key = Some(key.to_string());
     }
 
-    /// It is let in.
+    /// Records that it is admitted.
     pub fn enters(&self, counted: Counted) {
         self.notes().counted = Some(counted);
     }
 
-    /// Some of the answer is there.
+    /// Records the time of the first part of the answer.
     pub fn answers(&self) {
         let elapsed = self.started.elapsed();
         self.notes().first.get_or_insert(elapsed);
     }
 
-    /// The response, by its name and that of the answer in it, whose body ends the visit.
+    /// Records the response and the name of its answer. Returns the response with a body that ends
+    /// the visit.
     pub fn respond(
         self: Arc<Self>,
         response: Response,
@@ -94,7 +95,7 @@ impl Visit {
             notes.id = id.to_string();
             notes.answer = answer;
             notes.status = response.status().as_u16();
-            // Its response has no body to be read to the end.
+            // A response to HEAD has no body that could be read to its end.
             notes.is_whole = self.method == Method::HEAD;
         }
         response.map(|body| Body::new(Told { body, visit: self }))
@@ -162,7 +163,7 @@ impl Drop for Visit {
     }
 }
 
-/// The body of a response, which notes in the visit when it has gone out.
+/// The body of a response, which records in the visit when it was completely sent.
 struct Told {
     body: Body,
     visit: Arc<Visit>,
@@ -194,7 +195,7 @@ impl HttpBody for Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        // A body of known length is not asked for what comes after its end.
+        // A body of known length is not polled after its last byte.
         if self.body.is_end_stream() {
             self.visit.notes().is_whole = true;
         }

@@ -1,25 +1,26 @@
 //! Files that may change while the gateway runs.
 //!
-//! They are compared by what is in them: times and inodes say nothing on some file systems, and two
-//! changes within a moment look like one. Files are small, and read a few times a second.
+//! They are compared by their content: times and inodes are not reliable on some file systems, and
+//! two changes within a moment look like one. The files are small, and are read a few times a
+//! second.
 
 use std::path::PathBuf;
 
 use tokio::io::AsyncReadExt;
 
-/// Bytes of a file that are read.
+/// Most bytes of a file that are read.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// Some files whose content belongs together.
 pub(crate) struct WatchedFiles {
     paths: Vec<PathBuf>,
-    /// What was last given out, or the last failure.
+    /// The content that was last returned, or the last failure.
     known: Option<Read>,
-    /// What was last seen.
+    /// The content that was last seen.
     seen: Option<Read>,
 }
 
-/// What is in all of the files, or why that cannot be known.
+/// The content of all files, or why they cannot be read.
 pub(crate) type Read = Result<Vec<Vec<u8>>, String>;
 
 impl WatchedFiles {
@@ -31,8 +32,8 @@ impl WatchedFiles {
         }
     }
 
-    /// Looks at the files. What is in them is given once, and only when it was the same twice: a
-    /// file that is being written is not taken half.
+    /// Looks at the files. New content is returned once, and only after it was the same twice, so
+    /// that a file that is being written is not read half.
     pub async fn look(&mut self) -> Option<Read> {
         let now = self.read().await;
         let is_new = self.known.as_ref() != Some(&now);

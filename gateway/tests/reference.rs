@@ -1,4 +1,4 @@
-//! `docs/api.md` is what the tables in the code say.
+//! `docs/api.md` equals what is made from the tables in the code.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn the_reference_of_the_api_is_what_the_code_says() {
     );
 }
 
-/// Lines that are no rows of a table fit into a terminal.
+/// Lines that are not rows of a table fit into a terminal.
 #[test]
 fn lines_are_short() {
     for line in concord_gateway::api_reference().lines() {

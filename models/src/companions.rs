@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::ModelError;
 
-/// Those that have a name of their own.
+/// Companion files directly in the folder.
 pub const NAMES: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
@@ -20,20 +20,20 @@ pub const NAMES: [&str; 10] = [
     "tokenizer.model",
 ];
 
-/// The folder of further chat templates, by their names.
+/// The folder of further chat templates; the file stem is the template's name.
 pub const TEMPLATES: &str = "additional_chat_templates";
 
-/// Whether a file is one, by its path within the folder.
+/// Whether a file is a companion, by its path within the model folder.
 pub(crate) fn is_companion(path: &str) -> bool {
     let template = path.strip_prefix(TEMPLATES).and_then(|rest| {
         let name = rest.strip_prefix('/')?.strip_suffix(".jinja")?;
-        // It becomes a path of this machine.
+        // The name becomes part of a path on this machine, so it must not leave the folder.
         Some(!name.is_empty() && !name.contains(['/', '\\']))
     });
     template.unwrap_or_else(|| NAMES.contains(&path))
 }
 
-/// Those of a folder, by their paths within it.
+/// The companion files of a folder, as paths within it, sorted.
 ///
 /// # Errors
 /// [`ModelError::Io`].

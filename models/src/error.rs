@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// The file system refused; a full disk comes as this too.
+    /// The file system refused; also a full disk.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
         /// What was being done, as a verb: `read`, `write`, `list`.
@@ -21,7 +21,7 @@ pub enum ModelError {
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's words, with line and column.
+        /// The parser's message, with line and column.
         reason: String,
     },
     /// A key that the file must have is missing.
@@ -44,10 +44,10 @@ pub enum ModelError {
         key: &'static str,
         /// The value found, as JSON.
         found: String,
-        /// The rule that it breaks, as half a sentence.
+        /// The rule that the value breaks, as half a sentence.
         expected: String,
     },
-    /// A key that is not read has a value that may change what the file means.
+    /// A key that is not read may change what the file means.
     #[error("{path}: `{key}` is {found}: {reason}", path = path.display())]
     UnusableKey {
         /// The file.
@@ -107,10 +107,10 @@ pub enum ModelError {
     NoWeights {
         /// The folder.
         path: PathBuf,
-        /// What is there instead and what to do with it, after a semicolon; or nothing.
+        /// What is there instead and what to do with it, after a semicolon; or empty.
         instead: String,
     },
-    /// A safetensors file is cut short, overlaps itself, or is not one.
+    /// A file is not valid safetensors: truncated, with overlapping tensors, or of another kind.
     #[error("{path}: not a usable safetensors file: {reason}", path = path.display())]
     BadWeightsFile {
         /// The file.
@@ -180,7 +180,7 @@ pub enum ModelError {
         /// Its name in the file.
         tensor: String,
     },
-    /// A model whose head is not its embedding has no head.
+    /// The tensor of a head that is not tied to the embedding is missing.
     #[error(
         "{path}: the tensor `lm_head.weight` is missing, and config.json does not say \
          tie_word_embeddings true: say so where the head is the embedding; otherwise take weights \
@@ -236,7 +236,7 @@ pub enum ModelError {
         /// The formats accepted.
         expected: &'static str,
     },
-    /// A weight is NaN or infinite, or does not fit the format that it is to be written in.
+    /// A weight is NaN or infinite, or does not fit the dtype in which it is to be written.
     #[error("{path}: {source}", path = path.display())]
     BadTensor {
         /// The file.
@@ -315,13 +315,13 @@ pub enum ModelError {
     ModelNotFound {
         /// The name given.
         model: String,
-        /// Where it was looked for, and what came back.
+        /// Where it was searched for, and what the answer was.
         reason: String,
     },
 }
 
 impl ModelError {
-    /// Makes a [`ModelError::Json`] of a parser's error.
+    /// Makes a [`ModelError::Json`] from a parser's error.
     pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> ModelError + use<> {
         let path = path.to_path_buf();
         move |error| ModelError::Json {
@@ -330,7 +330,7 @@ impl ModelError {
         }
     }
 
-    /// Makes an [`ModelError::Io`] of a system error.
+    /// Makes a [`ModelError::Io`] from a system error.
     pub(crate) fn io(
         action: &'static str,
         path: &Path,

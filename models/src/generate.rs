@@ -1,11 +1,11 @@
-//! Text from a whole model: prefill, then one token at a time from the cache.
+//! Generation by a whole model: prefill, then one token at a time from the cache.
 
 use concord_kernels::KernelError;
 use concord_kernels::ops::sample::Sampling;
 
 use crate::decoder::{KvCache, Stage, StageInput};
 
-/// One sequence that grows. The tokens are a function of prompt, sampling and position alone.
+/// One growing sequence. Its tokens are a function of model, prompt and sampling alone.
 #[derive(Debug)]
 pub struct Generator<'a> {
     stage: &'a Stage,
@@ -33,19 +33,20 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// Tokens so far: the position of the next.
+    /// Tokens so far, which is the position of the next one.
     pub fn position(&self) -> usize {
         self.cache.tokens()
     }
 
-    /// Feeds `tokens` (the prompt at first, then the token drawn last) and draws the next one.
+    /// Computes `tokens` (first the prompt, later the token that was drawn last) and draws the next
+    /// one.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where the model overflows; [`KernelError::Cuda`] where a GPU
     /// fails.
     ///
     /// # Panics
-    /// For no tokens.
+    /// Where `tokens` is empty.
     pub fn next(&mut self, tokens: &[u32]) -> Result<u32, KernelError> {
         assert!(
             !tokens.is_empty(),
@@ -56,7 +57,7 @@ impl<'a> Generator<'a> {
             .stage
             .extend(&mut self.cache, tokens, StageInput::Tokens)?;
         let mut logits = self.stage.logits(&hidden.rows(tokens.len() - 1, 1))?;
-        // A draw does not tell -0 from +0: this is but the check for NaN and infinity.
+        // Only to check for NaN and infinity: a draw treats -0 and +0 alike.
         device.canonicalise(&mut [("logits", &mut logits)])?;
         device.sample(&logits, &self.sampling, self.cache.tokens() as u64)
     }

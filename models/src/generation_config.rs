@@ -1,4 +1,4 @@
-//! `generation_config.json`: how its model wants tokens to be drawn.
+//! `generation_config.json`: the sampling parameters that a model recommends.
 
 use std::fs;
 use std::path::Path;
@@ -17,9 +17,9 @@ const FILE: &str = "generation_config.json";
 /// Keys that are read. `eos_token_id` is [`crate::config::DecoderConfig`]'s.
 const READ: &str = "do_sample eos_token_id temperature top_k top_p";
 
-/// Keys that change no token, whatever their value: ids that no draw looks at, bounds on length
-/// (requests and options set theirs), how a program computes, what a call gives back, where the
-/// file comes from, and what only beams look at.
+/// Keys that change no token, whatever their value: ids that no draw uses, bounds on length
+/// (requests and options set their own), how a program computes, what a call returns, where the
+/// file comes from, and options of beam search.
 const NOTHING: &str = "pad_token_id bos_token_id decoder_start_token_id transformers_version \
     _from_model_config _commit_hash trust_remote_code max_length max_new_tokens max_time use_cache \
     cache_implementation cache_config max_cache_len return_legacy_cache return_dict_in_generate \
@@ -55,26 +55,27 @@ const OFF: &[(Neutral, &str)] = &[
     ),
 ];
 
-/// What a model folder says of drawing. Everything is absent where the file is.
+/// The sampling parameters of a model folder; all are absent where the file is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
     /// From 0 to 2; 0 takes the most probable token, as `do_sample` false does.
     pub temperature: Option<f32>,
     /// Above 0, at most 1.
     pub top_p: Option<f32>,
-    /// 0 keeps all.
+    /// 0 keeps all tokens.
     pub top_k: Option<u32>,
-    /// A sentence for each key that would change tokens and is not applied. Show them.
+    /// A sentence for each key that would change tokens but is not applied, to be shown to the
+    /// user.
     pub not_applied: Vec<String>,
 }
 
 impl GenerationConfig {
-    /// Reads the file of a model folder. Whatever it does not say is for the caller to choose; the
-    /// defaults of transformers (greedy, or the 50 most probable tokens) are not taken, since those
-    /// of an API and of a command line are others.
+    /// Reads the file of a model folder. The caller chooses what the file leaves out. The defaults
+    /// of transformers (greedy, or the 50 most probable tokens) are not used, because the API and
+    /// the commands have defaults of their own.
     ///
     /// # Errors
-    /// [`ModelError`] naming the file and the key, where a value is none that can be drawn by.
+    /// [`ModelError`] naming the file and the key, where a value is out of range.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(FILE);
         if !path.is_file() {
@@ -96,7 +97,7 @@ impl GenerationConfig {
                 Some(false) => Some(0.0),
                 _ => temperature,
             },
-            // The least share that is one in f32.
+            // A value that f32 would round to 0 becomes the smallest normal f32.
             top_p: top_p.map(|p| p.max(f32::MIN_POSITIVE)),
             top_k: file.top_k()?,
             not_applied: file.not_applied(),
@@ -144,7 +145,7 @@ impl File<'_> {
         };
         let number = value.as_f64().filter(|number| fits(*number));
         let number = number.ok_or_else(|| self.bad(key, value, rule))?;
-        // One zero.
+        // Turns -0 into +0.
         Ok(Some(number as f32 + 0.0))
     }
 

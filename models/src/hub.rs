@@ -1,4 +1,4 @@
-//! A model by its name: a folder of this machine, or a repository of the Hugging Face hub.
+//! Finds a model by its name: a folder on this machine, or a repository of the Hugging Face hub.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,28 +9,28 @@ use crate::error::ModelError;
 mod download;
 mod environment;
 
-/// Where models are fetched from and kept. [`ModelHub::from_env`] is that of the environment.
+/// Where models are fetched from and kept. [`ModelHub::from_env`] reads it from the environment.
 #[derive(Clone, Debug, Default)]
 pub struct ModelHub {
     /// The server; `None` is the public hub.
     pub endpoint: Option<String>,
     /// The cache, laid out as huggingface_hub lays out its own, so the two share files.
     pub cache: Option<PathBuf>,
-    /// Who asks; without one, only public models are given.
+    /// The user's token; without one, only public models can be fetched.
     pub token: Option<HubToken>,
-    /// Whether to ask no server: only models of the cache are found.
+    /// Whether no server is asked; only models in the cache are then found.
     pub offline: bool,
 }
 
-/// A token of the hub. It is shown nowhere.
+/// A token of the hub. It is never shown, not even in debug output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubToken(String);
 
 impl HubToken {
-    /// The token in `text`, without the white space around it; none where nothing else is there.
+    /// The token in `text`, without the white space around it; `None` where nothing is left.
     ///
     /// # Errors
-    /// Naming `place`, and not the text, where it cannot be one.
+    /// Where the text cannot be a token; the message names `place`, not the text.
     pub fn new(place: &str, text: &str) -> Result<Option<Self>, String> {
         let text = text.trim();
         match text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -50,26 +50,26 @@ impl fmt::Debug for HubToken {
     }
 }
 
-/// How far the download of one file is.
+/// The progress of the download of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Download<'a> {
     /// The file's name in the repository.
     pub file: &'a str,
-    /// Bytes that are here.
+    /// Bytes that are on this machine.
     pub done_bytes: u64,
     /// Bytes of the whole file.
     pub total_bytes: u64,
 }
 
 impl ModelHub {
-    /// The folder of a model, or its GGUF file. An existing one is taken as it is; anything else
+    /// The folder of a model, or its GGUF file. An existing path is taken as it is. Anything else
     /// must be `owner/name` or `owner/name@revision`, whose configuration, tokenizer and
-    /// safetensors weights are downloaded where the cache lacks them; or such a name and
-    /// `/FILE.gguf`, of which that file is, with the other parts of its model. All files are of one
-    /// commit. When the server does not give it, or may not be asked, the commit that was fetched
-    /// last is used.
+    /// safetensors weights are downloaded where the cache lacks them; or such a name followed by
+    /// `/FILE.gguf`, for which that file and the other parts of its model are downloaded. All files
+    /// are of one commit. If the server does not answer, or may not be asked, the commit that was
+    /// fetched last is used.
     ///
-    /// Blocks. `progress` is called often.
+    /// Blocks the thread. `progress` is called often.
     ///
     /// # Errors
     /// [`ModelError::ModelNotFound`] with what was tried.
@@ -81,8 +81,8 @@ impl ModelHub {
         self.find(model, Wanted::Model, progress)
     }
 
-    /// As [`Self::resolve`], for who needs `config.json` alone: no other file is downloaded. The
-    /// folder has others where they were fetched before.
+    /// As [`Self::resolve`], but only `config.json` is downloaded. The folder has other files only
+    /// if they were fetched before.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -128,7 +128,7 @@ impl ModelHub {
     }
 }
 
-/// [`ModelHub::resolve`] with what the environment says and, where given, another cache.
+/// [`ModelHub::resolve`] with the hub of the environment and, where given, another cache.
 ///
 /// # Errors
 /// As [`ModelHub::resolve`].
@@ -150,13 +150,13 @@ pub fn resolve(
     hub.resolve(model, progress)
 }
 
-/// Whether a name is that of a folder or of a GGUF file of this machine.
+/// Whether a name is the path of a folder or of a GGUF file on this machine.
 pub fn is_here(model: &str) -> bool {
     let path = Path::new(model);
     path.is_dir() || (path.extension().is_some_and(|end| end == "gguf") && path.is_file())
 }
 
-/// [`ModelHub::resolve_config`] with what the environment says.
+/// [`ModelHub::resolve_config`] with the hub of the environment.
 ///
 /// # Errors
 /// As [`ModelHub::resolve_config`].
@@ -177,7 +177,7 @@ pub fn resolve_config(model: &str) -> Result<PathBuf, ModelError> {
 enum Wanted {
     /// `config.json`.
     Config,
-    /// All that a model consists of.
+    /// All files of a model.
     Model,
 }
 
@@ -187,14 +187,14 @@ enum Wanted {
 struct RepoName {
     repo: String,
     revision: String,
-    /// A GGUF file of it, where that is the model.
+    /// A GGUF file of the repository, where that is the model.
     file: Option<String>,
 }
 
 impl RepoName {
-    /// Takes `owner/name[@revision]`, each part of letters, digits, `-`, `_` and `.`, so that
-    /// none can lead out of the cache or into another address of the server; with `/FILE.gguf` at
-    /// the end, a file of it, where the revision has no `/`.
+    /// Parses `owner/name[@revision]`, or `owner/name[@revision]/FILE.gguf` with a revision that
+    /// has no `/`. Each part consists of letters, digits, `-`, `_` and `.`, so that none can lead
+    /// out of the cache or to another address of the server.
     fn parse(text: &str) -> Option<RepoName> {
         let mut slashes = text.match_indices('/').map(|(at, _)| at);
         let file = slashes.nth(1).filter(|_| text.ends_with(".gguf"));

@@ -1,4 +1,4 @@
-//! JSON objects of files, with each key once.
+//! JSON objects of files, in which each key may have only one value.
 
 use std::fmt;
 use std::path::Path;
@@ -8,11 +8,11 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::ModelError;
 
-/// Characters of a value that a message shows.
+/// At most so many characters of a value are shown in a message.
 const SHOWN_MAX: usize = 80;
 
-/// Parses an object. A key that is there twice with two values is an error at any depth: of the
-/// two, a reader would silently ignore one.
+/// Parses an object. A key with two different values is an error at any depth, because a reader
+/// would silently ignore one of them.
 ///
 /// # Errors
 /// [`ModelError::Json`] with line and column.
@@ -27,7 +27,7 @@ pub(crate) fn object(path: &Path, text: &[u8]) -> Result<Map<String, Value>, Mod
     }
 }
 
-/// A value as a message shows it: cut where it is long.
+/// A value as it is shown in a message, truncated where it is long.
 pub(crate) fn shown(value: impl ToString) -> String {
     let text = value.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
@@ -36,7 +36,7 @@ pub(crate) fn shown(value: impl ToString) -> String {
     }
 }
 
-/// A value whose objects have each key once.
+/// A value in whose objects no key has two values.
 struct Once(Value);
 
 impl<'de> Deserialize<'de> for Once {

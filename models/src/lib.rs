@@ -1,10 +1,10 @@
-//! Hugging Face models as Concord computes them: configuration, weights and data in;
-//! adapters and weights out.
+//! Hugging Face models: reads configuration, weights and data, computes and trains, and writes
+//! adapters and weights.
 //!
 //! [`config`] and [`weights`] read a model's folder or its GGUF file, [`decoder`] computes any run
 //! of its layers, [`generate`] draws tokens, [`train`] updates what is trained, [`peft`] and
 //! [`export`] write it.
-//! A model whose weights come from a counter, and three tokens of it:
+//! Three tokens of a model whose weights come from a counter, with the same result on two devices:
 //!
 //! ```
 //! use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
-//! Values at which an option of a file changes nothing.
+//! Values with which an option of a file changes nothing.
 
 use serde_json::Value;
 
-/// A kind of values that switch an option off. A null always does.
+/// A kind of value that switches an option off. A null always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Neutral {
     /// An empty text, list or object.

@@ -1,4 +1,5 @@
-//! Experts: what a token gets, and what an expert learns, whoever shares the batch.
+//! Experts: the result of a token and the gradients of an expert do not depend on the other
+//! sequences of the batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use concord_models::decoder::{
 use concord_models::golden::{MadeModel, tiny_experts};
 use concord_models::peft::Adapter;
 
-/// More than two atoms of an expert's own tokens, where it has most of a sequence.
+/// Long enough that an expert with most tokens of a sequence has more than two atoms.
 const LENGTH: usize = 700;
 
 fn stage(device: Device, config: &DecoderConfig, lora: bool) -> Stage {
@@ -89,7 +90,7 @@ fn bits(gradients: &Gradients) -> BTreeMap<String, Vec<u32>> {
     .collect()
 }
 
-/// Of experts alone: the atoms of others are counted over the whole microbatch.
+/// The gradients of experts only: other tensors have atoms that cross sequences.
 fn of_experts(mut bits: BTreeMap<String, Vec<u32>>) -> BTreeMap<String, Vec<u32>> {
     bits.retain(|name, _| name.contains(".experts."));
     assert!(bits.len() >= 15, "{:?}", bits.keys());

@@ -1,9 +1,9 @@
 //! Every family against transformers and peft: `families/NAME` holds a small random model, and
 //! what torch makes of it; `make_references.py` and `make_expert_references.py` there wrote them.
-//! `CONCORD_FAMILIES=mixtral,olmoe` looks at these alone.
+//! `CONCORD_FAMILIES=mixtral,olmoe` tests only these.
 //!
 //! torch computes in f32 with sums in another order, Concord with operands of 16 bits and exact
-//! sums: so logits are held to 1e-3 of their norm, gradients to 2e-3 of theirs.
+//! sums. So logits may differ by 1e-3 of their norm, gradients by 2e-3 of theirs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ fn logits(stage: &Stage, batch: &Batch) -> Tensor {
     stage.logits(&hidden).unwrap()
 }
 
-/// The norm of a - b, by that of b.
+/// The norm of a - b, divided by that of b.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
     let error = squares(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
@@ -296,7 +296,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Everything that a device computes of a model, by its bits.
+/// The bits of everything that a device computes with a model.
 fn all_bits(reference: &Reference, device: &Device, batch: &Batch) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     for kind in [Kind::Full, Kind::Lora] {
@@ -340,7 +340,7 @@ fn every_instruction_set_has_the_bits_of_the_reference() {
     }
 }
 
-/// Those that have together every difference that a decoder may have.
+/// On families that together have every difference that a decoder may have.
 #[cfg(feature = "emulator")]
 #[test]
 fn an_emulated_gpu_has_the_bits_of_the_reference() {
@@ -410,8 +410,8 @@ fn served(reference: &Reference, stage: &Stage) -> Vec<Vec<u32>> {
     all
 }
 
-/// Where transformers takes other factors for long sequences, the declared length chooses them: a
-/// sequence has the same bits for every length on the same side.
+/// Where transformers takes other factors for long sequences, the declared length chooses them
+/// here: a sequence has the same bits for every declared length on the same side of the limit.
 #[test]
 fn the_declared_length_chooses_the_factors() {
     for (name, depends) in [("phi3", true), ("llama-dynamic", true), ("gemma3", false)] {

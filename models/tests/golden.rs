@@ -1,5 +1,5 @@
-//! What arithmetic version 1 makes of two tiny fine-tunes, bit for bit, on every device,
-//! instruction set and number of threads.
+//! Two tiny fine-tunes have the golden digests of arithmetic version 1 on every device, instruction
+//! set and number of threads.
 
 use concord_kernels::Device;
 use concord_kernels::cpu::Cpu;

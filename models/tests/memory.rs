@@ -1,5 +1,5 @@
-//! What loading a stage takes in memory, measured, against the formula that plans are made with. A
-//! test binary of its own: what other tests hold would be measured, too.
+//! The measured memory of loading a stage, against the formula that plans use. This is a test
+//! binary of its own, because memory of other tests would be measured, too.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +78,7 @@ fn a_stage_takes_what_is_planned_and_loading_takes_no_more() {
     let config = config();
     let bytes = WeightBytes::of(&config);
     let planned = bytes.stage(&config, 0..8, 512);
-    // The cuts of a model add up to it, but for the table of positions that each has.
+    // The stages of a model add up to the whole, except for the rotary table that each has.
     let table = 4 * 512 * config.head_dim as u64;
     let cuts = bytes.stage(&config, 0..3, 512) + bytes.stage(&config, 3..8, 512);
     assert_eq!(cuts, planned + table);

@@ -1,4 +1,4 @@
-//! Passes over pages: the bits of each sequence alone, whatever shares a pass with it.
+//! Passes over pages: each sequence has the bits that it has alone, whatever else is in the pass.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -137,7 +137,7 @@ impl Dice {
     }
 }
 
-/// A sequence that is served, and what came out of it.
+/// A sequence that is served, and its results.
 struct Served {
     tokens: Vec<u32>,
     pages: Vec<u32>,

@@ -1,10 +1,10 @@
-//! What goes into the next pass.
+//! Chooses what goes into the next pass.
 //!
 //! Sequences that decode come first, in turn; then rows of prompts; then waiting sequences are
-//! admitted. While anything decodes, no more rows of prompts are in flight than take a fraction of
-//! a second ([`crate::pace`]), so that no token waits for long behind a prompt. The oldest prompt
-//! and the one that is done soonest go first in turn, so that a short one does not wait for all of
-//! a long one.
+//! admitted. While anything decodes, the rows of prompts in flight are limited to those that take a
+//! fraction of a second ([`crate::pace`]), so that no token waits long behind a prompt. The oldest
+//! prompt and the one with the fewest rows left take turns in going first, so that a short prompt
+//! does not wait for all of a long one.
 
 use concord_proto::Digest;
 use concord_proto::serving::{DrawOrder, PAGE_TOKENS, Pass};
@@ -16,40 +16,40 @@ use crate::prefix;
 use crate::scheduler::Scheduler;
 use crate::sequence::SequencePhase;
 
-/// Rows of prompts that are not worth a split over several passes.
+/// With no more rows of prompts than this, a split over several passes is not worth while.
 const PREFILL_MIN: u32 = 64;
 
-/// With at least so many rows in each pass, decoding uses one pass more than there are stages. That
-/// hides the way from the last stage through the coordinator to the first, and costs a pass.
+/// With at least so many rows in each pass, decoding uses one more pass than there are stages. The
+/// extra pass hides the time from the last stage through the coordinator to the first.
 const EXTRA_PASS_ROWS: u32 = 8;
 
-/// With so many prompts under way, none is admitted just because it is short: each prompt holds its
-/// pages from its admission on.
+/// With so many prompts in progress, none is admitted just because it is short: each prompt holds
+/// its pages from its admission on.
 const PROMPTS_MAX: usize = 4;
 
-/// What prompts may still take of a pass.
+/// What prompts may still use of a pass.
 struct Budget {
     rows: u32,
-    /// Microseconds, where others wait for their next token.
+    /// Microseconds, where other sequences wait for their next token.
     micros: Option<f64>,
-    /// Whether a prompt gets a few rows in any case: no other one is in flight.
+    /// Whether a prompt gets a few rows in any case, because no other one is in flight.
     is_due: bool,
 }
 
-/// What there is to choose from.
+/// The sequences to choose from.
 struct Ready {
-    /// Sequences that decode, and are in no pass, by turn.
+    /// Sequences that decode and are in no pass: (turn, sequence).
     decoders: Vec<(u64, u64)>,
-    /// Sequences that decode, in passes or not.
+    /// How many sequences decode, in passes or not.
     decoding: u32,
-    /// Sequences with rows of prompts to compute, by age, and how many.
+    /// Sequences with rows of prompts to compute, by age: (sequence, rows).
     prompts: Vec<(u64, u32)>,
-    /// Sequences whose prompts are not through, in passes or not.
+    /// How many sequences have prompts that are not through, in passes or not.
     prefilling: usize,
 }
 
 impl Scheduler {
-    /// Sends passes off, as many as can be in flight.
+    /// Sends as many passes as can be in flight.
     pub(crate) fn fill(&mut self, effects: &mut Vec<SchedulerEffect>) {
         let Some(stages) = self.stages else {
             return;
@@ -117,7 +117,7 @@ impl Scheduler {
         chosen
     }
 
-    /// What the next pass may have of prompts.
+    /// The rows of prompts that the next pass may have.
     fn prefill_budget(&self, stages: u32, ready: &Ready, decode_rows: u32) -> Budget {
         let free = self.settings.rows_max - decode_rows;
         if ready.decoding > 0 {
@@ -129,7 +129,7 @@ impl Scheduler {
             let rows: u32 = in_flight.iter().map(|chunk| chunk.rows).sum();
             let allowed = self.settings.prefill_chunk.saturating_mul(stages);
             let left = allowed.saturating_sub(rows);
-            // A pass behind another one waits for it at one stage, and then follows it.
+            // A pass waits for the one before it at one stage only, and then follows it.
             let before: f64 = in_flight.iter().map(|chunk| self.pace.cost(*chunk)).sum();
             return Budget {
                 rows: free.min(left).min(self.settings.prefill_chunk),
@@ -144,13 +144,13 @@ impl Scheduler {
         }
     }
 
-    /// Rows of prompts in a pass while nobody waits for a next token.
+    /// Rows of prompts in a pass while no sequence waits for its next token.
     fn lone_budget(&self, stages: u32, ready: &Ready, free: u32) -> u32 {
         if stages == 1 {
             return free;
         }
-        // All stages shall have something to do. A sequence is in one pass at a time, so that it
-        // does not gain by smaller ones.
+        // The rows are split so that all stages have something to do. A single sequence is in one
+        // pass at a time, so it would not gain from smaller passes.
         let here: u32 = ready.prompts.iter().map(|(_, rows)| rows).sum();
         let head = self.queue.head().and_then(|id| self.sequences.get(&id));
         let next = head.map_or(0, |sequence| sequence.target());
@@ -175,7 +175,7 @@ impl Scheduler {
             if let Some(id) = may_admit.then(|| self.admit(effects)).flatten() {
                 prompts.push((id, self.sequences[&id].ready_rows()));
             }
-            // Among equals the oldest.
+            // The sort is stable: among equals, the oldest comes first.
             prompts.sort_by_key(|(_, rows)| *rows);
         }
         for (id, _) in prompts {
@@ -197,7 +197,7 @@ impl Scheduler {
         chunks
     }
 
-    /// Takes rows of a prompt into the pass, as many as the budget has; whether any.
+    /// Takes as many rows of a prompt into the pass as the budget has. Returns whether any.
     fn choose_prompt(
         &mut self,
         id: u64,
@@ -224,7 +224,7 @@ impl Scheduler {
         true
     }
 
-    /// Rows that a prompt gets of `rows` from `first` on.
+    /// How many of its `rows` from position `first` on a prompt gets.
     fn chunk_rows(&self, budget: &Budget, first: u32, rows: u32) -> u32 {
         let most = rows.min(budget.rows);
         let Some(left) = budget.micros else {
@@ -242,13 +242,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether a prompt that is admitted now may get rows.
+    /// Whether the budget has time for a prompt that is admitted now.
     fn has_time(&self, budget: &Budget) -> bool {
         let in_time = |left: f64| self.pace.rows(0, left) >= ROWS_LEAST;
         budget.rows > 0 && (budget.is_due || budget.micros.is_none_or(in_time))
     }
 
-    /// Gives pages to the next sequence, for all its tokens.
+    /// Admits the next sequence: gives it pages for all its tokens.
     fn admit(&mut self, effects: &mut Vec<SchedulerEffect>) -> Option<u64> {
         let id = self.queue.head()?;
         if self.active.len() >= self.settings.active_max {
@@ -261,7 +261,7 @@ impl Scheduler {
         let keys: &[Digest] = &sequence.keys[..count];
         let mut held: Vec<u32> = keys.iter().map_while(|key| self.pages.share(key)).collect();
         let shared = held.len();
-        // Some pages are left for those that are active already: they grow.
+        // Some pages stay free for the active sequences, which grow.
         let spare = self.active.len().div_ceil(8);
         let is_room = self.pages.available() >= needed - shared + spare;
         let more = is_room.then(|| self.pages.take(needed - shared)).flatten();
@@ -278,7 +278,7 @@ impl Scheduler {
         self.account(id, shared as u32 * PAGE_TOKENS);
         let age = self.age(id);
         self.active.insert(age, id);
-        // Nothing to compute and nothing to draw: a prompt that is not even scored.
+        // A prompt that has nothing to compute, draw or score is done at once.
         let end = self.sequences[&id].end(self.settings.positions);
         if let Some(finish) = end {
             self.finish(id, finish, effects);
@@ -286,7 +286,8 @@ impl Scheduler {
         Some(id)
     }
 
-    /// Counts what an admission takes, and what it found.
+    /// Counts a first admission: charges its owner, and counts the prompt tokens that were in the
+    /// prefix cache.
     fn account(&mut self, id: u64, found: u32) {
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
@@ -302,7 +303,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether a sequence has pages for `count` more rows; if need be, the youngest gives its own.
+    /// Whether a sequence has pages for `count` more rows. If there are too few, the youngest
+    /// sequence gives up its own.
     fn has_room(&mut self, id: u64, count: u32) -> bool {
         let Some(sequence) = self.sequences.get(&id) else {
             return false;
@@ -313,7 +315,7 @@ impl Scheduler {
         let needed = (sequence.computed + count).div_ceil(PAGE_TOKENS) as usize;
         let more = needed.saturating_sub(sequence.pages.len());
         while self.pages.available() < more {
-            // What closes soon frees pages: nobody has to give way.
+            // Closing sequences free their pages soon, so none has to be preempted.
             let youngest = self.active.last_key_value().map(|(_, id)| *id);
             let Some(youngest) = youngest.filter(|_| self.closing.is_empty()) else {
                 return false;
@@ -331,7 +333,7 @@ impl Scheduler {
         true
     }
 
-    /// A sequence gives its pages to others: at once, or when its pass is back.
+    /// Takes the pages of a sequence for others, at once or when its pass is back.
     pub(crate) fn preempt(&mut self, id: u64) {
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
@@ -350,7 +352,7 @@ impl Scheduler {
         }
     }
 
-    /// A sequence is in the pass that is being made.
+    /// Notes that a sequence is in the pass that is being made.
     fn mark(&mut self, id: u64) {
         self.next_turn += 1;
         if let Some(sequence) = self.sequences.get_mut(&id) {
@@ -359,7 +361,7 @@ impl Scheduler {
         }
     }
 
-    /// Sends a pass off.
+    /// Sends a pass.
     fn send(
         &mut self,
         mut chosen: Vec<(u64, u32)>,
@@ -367,7 +369,7 @@ impl Scheduler {
         chunks: Vec<Chunk>,
         effects: &mut Vec<SchedulerEffect>,
     ) {
-        // Runs of one adapter stand together.
+        // Runs of one adapter are adjacent, and share its product.
         let adapter = |id: &u64| self.sequences[id].generation.spec.adapter;
         chosen.sort_by_cached_key(|(id, _)| adapter(id));
         let number = self.next_pass;

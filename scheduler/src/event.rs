@@ -20,8 +20,8 @@ pub struct Settings {
     pub positions: u32,
     /// Rows of a pass, at most.
     pub rows_max: u32,
-    /// Rows of prompts in a pass, at most, while other sequences draw tokens: fewer where they
-    /// would hold up those for long.
+    /// Rows of prompts in a pass, at most, while other sequences decode; fewer where these would
+    /// have to wait too long.
     pub prefill_chunk: u32,
     /// Generations that may wait before owners with more than their share are refused. In all,
     /// twice as many may wait.
@@ -44,42 +44,42 @@ impl Settings {
     }
 }
 
-/// What happens to a pipeline.
+/// What happens to a pipeline and its generations.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "an event is handed over once, and never kept in numbers"
 )]
 pub enum SchedulerEvent {
-    /// The pipeline is there, or there again: all pages are empty, passes count from 0.
+    /// The pipeline is up, or up again: all pages are empty, passes count from 0.
     Up {
         /// Its stages.
         stages: u32,
         /// Pages of each stage.
         pages: u32,
     },
-    /// The pipeline is gone: what is in flight and in pages is void.
+    /// The pipeline is down: passes in flight and the contents of pages are void.
     Down {
-        /// Why, for people.
+        /// Why, as a text for users.
         reason: String,
     },
-    /// A generation, for which [`crate::Scheduler::refusal`] has no objection.
+    /// A new generation, which [`crate::Scheduler::refusal`] does not refuse.
     Submit {
         /// Its number. Never given before.
         sequence: u64,
         /// What is asked.
         generation: Generation,
-        /// Tokens that another pipeline has given out already.
+        /// Tokens that another pipeline has already sent to the client.
         answer: Vec<u32>,
     },
-    /// The client controls it. Controls of sequences that are done are dropped.
+    /// The client controls a generation. Controls of sequences that are done are ignored.
     Control {
         /// Which.
         sequence: u64,
         /// What the client wants.
         control: Control,
     },
-    /// Nobody wants it any more.
+    /// The client has given up a generation.
     Cancel {
         /// Which.
         sequence: u64,
@@ -92,21 +92,21 @@ pub enum SchedulerEvent {
         /// Indexes of the runs.
         runs: Vec<u32>,
     },
-    /// What came out of a pass. Each pass has one, if only an empty one.
+    /// The result of a pass. Each pass has one, even if it is empty.
     Result(PassResult),
-    /// All stages have claimed a finished sequence, or cannot: its pages may go.
+    /// All stages have claimed a finished sequence, or cannot: its pages may be freed.
     Claimed {
         /// Which.
         sequence: u64,
     },
-    /// Time has passed: a few times a second.
+    /// Time has passed; sent a few times a second.
     Tick,
 }
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchedulerEffect {
-    /// Do a pass: to the first and to the last stage.
+    /// Send a pass to the first stage, and its draws to the last one.
     Pass {
         /// For the first stage.
         pass: Pass,
@@ -131,7 +131,7 @@ pub enum SchedulerEffect {
         /// What it took.
         usage: Usage,
     },
-    /// All stages shall claim a sequence; [`SchedulerEvent::Claimed`] is expected.
+    /// Have all stages claim a sequence; [`SchedulerEvent::Claimed`] must follow.
     Claim {
         /// Which.
         sequence: u64,
@@ -141,8 +141,8 @@ pub enum SchedulerEffect {
         prompt: u32,
         /// Positions that went through the stages.
         positions: u32,
-        /// Its pages. None where the answer ended while its rows were void (it was stopped while it
-        /// waited to be rebuilt): no stage can claim it then.
+        /// Its pages. Empty where the answer ended while its rows were void, because it was stopped
+        /// while it waited to be rebuilt: no stage can claim it then.
         pages: Vec<u32>,
     },
     /// The stages may forget a sequence.
@@ -158,7 +158,7 @@ pub enum SchedulerEffect {
     },
 }
 
-/// Why a generation is not taken.
+/// Why a generation is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -185,7 +185,7 @@ pub enum Refusal {
          ask for fewer tokens, or add memory to the pool"
     )]
     TooManyPages {
-        /// Pages that it may come to need.
+        /// The most pages that it may need.
         needed: u32,
         /// Pages of the pipeline.
         pages: u32,
@@ -195,21 +195,21 @@ pub enum Refusal {
     NotServed(String),
 }
 
-/// A generation that is taken out of a pipeline, to go on in another one.
+/// A generation that is removed from a pipeline, to continue in another one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evicted {
     /// Its number.
     pub sequence: u64,
     /// What is asked.
     pub generation: Generation,
-    /// Tokens given out.
+    /// Tokens that were sent to the client.
     pub answer: Vec<u32>,
-    /// Under a grammar: the candidates for the next token, if they are known.
+    /// Under a grammar, the tokens that may come next, if they are known.
     pub allowed: Option<Vec<u8>>,
 }
 
 impl Evicted {
-    /// The events that make it go on in another scheduler.
+    /// The events with which another scheduler continues it.
     pub fn events(self) -> Vec<SchedulerEvent> {
         let (sequence, answer) = (self.sequence, self.answer.len() as u32);
         let submit = SchedulerEvent::Submit {

@@ -1,4 +1,4 @@
-//! Passes that were sent and are not back.
+//! Passes in flight: sent, and not back.
 
 use crate::pace::Chunk;
 
@@ -12,9 +12,9 @@ pub(crate) struct FlightRun {
     pub(crate) samples: bool,
     /// Prompt tokens that it scores.
     pub(crate) targets: u32,
-    /// Alternatives beside each token.
+    /// How many alternatives are reported with each token.
     pub(crate) logprobs: Option<u8>,
-    /// Its numbers mean nothing.
+    /// Whether its hidden states are not finite.
     pub(crate) is_broken: bool,
 }
 

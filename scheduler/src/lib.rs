@@ -1,10 +1,10 @@
 //! Continuous batching as a pure core: which tokens of which sequences are in the next pass.
 //!
-//! [`Scheduler::apply`] takes events and gives effects; it has no clock, no randomness and no
-//! threads. It is the only one that knows sequences: it owns the pages of keys and values of a
-//! pipeline (the same page numbers in all stages), the prefix cache, the order of who is next, and
-//! every token that was drawn. So a lost stage loses nothing: all pages are void, and each sequence
-//! is computed anew from its prompt and its answer so far.
+//! [`Scheduler::apply`] takes events and returns effects; it has no clock, no randomness and no
+//! threads. No other part knows sequences: the scheduler owns the pages of keys and values of a
+//! pipeline (with the same numbers in all stages), the prefix cache, the queue, and every token
+//! that was drawn. So no answer is lost with a stage: all pages become void, and each sequence is
+//! computed again from its prompt and its answer so far.
 //!
 //! ```
 //! use concord_proto::serving::{DeploymentId, Generation, GenerationSpec, SamplingSpec};

@@ -1,4 +1,4 @@
-//! How pipelines and generations come and go.
+//! Handles pipelines and generations that come and go.
 
 use concord_proto::serving::{Control, Finish, Generation, PAGE_TOKENS, Update};
 
@@ -9,7 +9,7 @@ use crate::scheduler::Scheduler;
 use crate::sequence::{Sequence, SequencePhase, pages_for};
 
 impl Scheduler {
-    /// The pipeline is there: all waits, and nothing is in pages.
+    /// Handles a pipeline that is up: all generations wait, and all pages are empty.
     pub(crate) fn up(&mut self, stages: u32, pages: u32, effects: &mut Vec<SchedulerEffect>) {
         self.down(effects);
         self.stages = Some(stages.max(1));
@@ -31,7 +31,7 @@ impl Scheduler {
         }
     }
 
-    /// The pipeline is gone: what was begun waits again, first in line.
+    /// Handles a pipeline that is down: generations that had begun wait again, first in line.
     pub(crate) fn down(&mut self, effects: &mut Vec<SchedulerEffect>) {
         self.stages = None;
         self.flights.clear();
@@ -58,7 +58,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a generation in, or fails it.
+    /// Takes in a generation, or fails it.
     pub(crate) fn submit(
         &mut self,
         id: u64,
@@ -123,7 +123,7 @@ impl Scheduler {
         })
     }
 
-    /// Takes what the client wants.
+    /// Handles a control of the client.
     pub(crate) fn control(
         &mut self,
         id: u64,
@@ -160,7 +160,7 @@ impl Scheduler {
         }
     }
 
-    /// Nobody wants it any more.
+    /// Handles a generation that its client has given up.
     pub(crate) fn cancel(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         let phase = self.sequences.get(&id).map(|sequence| sequence.phase);
         if matches!(phase, Some(SequencePhase::Waiting | SequencePhase::Active)) {
@@ -168,7 +168,7 @@ impl Scheduler {
         }
     }
 
-    /// The pages of a finished sequence may go.
+    /// Frees the pages of a finished sequence, which all stages have claimed.
     pub(crate) fn claimed(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         let Some(sequence) = self.sequences.get_mut(&id) else {
             return;
@@ -181,7 +181,7 @@ impl Scheduler {
         }
     }
 
-    /// An answer is complete.
+    /// Ends a generation whose answer is complete.
     pub(crate) fn finish(&mut self, id: u64, finish: Finish, effects: &mut Vec<SchedulerEffect>) {
         self.unlist(id);
         let Some(sequence) = self.sequences.get_mut(&id) else {
@@ -214,7 +214,7 @@ impl Scheduler {
         self.closing.insert(id);
     }
 
-    /// A generation cannot go on.
+    /// Ends a generation that cannot continue.
     pub(crate) fn fail(
         &mut self,
         id: u64,
@@ -237,7 +237,7 @@ impl Scheduler {
         self.leave(id, effects);
     }
 
-    /// A generation that is not finished leaves: at once, or when its pass is back.
+    /// Removes an unfinished generation, at once or when its pass is back.
     pub(crate) fn leave(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         self.unlist(id);
         let Some(sequence) = self.sequences.get_mut(&id) else {
@@ -250,7 +250,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a sequence out of the queue and out of those that are active.
+    /// Removes a sequence from the queue and from the active ones.
     fn unlist(&mut self, id: u64) {
         let Some(sequence) = self.sequences.get(&id) else {
             return;
@@ -258,7 +258,7 @@ impl Scheduler {
         match sequence.phase {
             SequencePhase::Waiting => {
                 let owner = sequence.generation.owner;
-                // A closing sequence is a live one of its owner.
+                // A closing sequence still counts as a live one of its owner.
                 self.queue.enter(owner);
                 self.queue.remove(owner, id, sequence.age);
             }
@@ -271,7 +271,7 @@ impl Scheduler {
         }
     }
 
-    /// The last of a sequence: its pages go.
+    /// Forgets a closing sequence, and frees its pages.
     pub(crate) fn drop_closing(&mut self, id: u64, effects: &mut Vec<SchedulerEffect>) {
         self.closing.remove(&id);
         if let Some(mut sequence) = self.sequences.remove(&id) {
@@ -281,7 +281,8 @@ impl Scheduler {
         }
     }
 
-    /// Tells those that wait how many are before them: the new one, or those for whom it halved.
+    /// Tells waiting generations how many are before them: the new one, or those whose number has
+    /// halved since they were told.
     pub(crate) fn tell_queued(
         &mut self,
         submitted: Option<u64>,

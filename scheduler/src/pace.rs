@@ -1,31 +1,31 @@
-//! How long rows of prompts take, learnt from the passes that are back: while a client waits for
-//! its next token, a pass takes as much of a prompt as fits into a time, instead of a number of
-//! rows. What a row takes differs a thousandfold between machines and models, and grows with the
-//! context.
+//! How long rows of prompts take, learnt from the passes that are back. While a client waits for
+//! its next token, the part of a prompt in a pass is limited by time, not by a number of rows: the
+//! time of a row differs a thousandfold between machines and models, and grows with the context.
 //!
-//! Nothing here has an influence on any bit of an answer.
+//! Nothing here changes any bit of an answer.
 
-/// What prompts may add between two tokens of an answer, in microseconds.
+/// Most time that prompts may add between two tokens of an answer, in microseconds.
 pub(crate) const ADDED_US: f64 = 50_000.0;
 
-/// Rows of the first prompt that others wait for, as long as nothing is known.
+/// Rows of the first prompt that others wait for, before anything was measured.
 const FIRST_ROWS: f64 = 32.0;
 
-/// Fewer rows of a prompt are not worth a share of a pass. So many it gets in any case once no
-/// other prompt is in flight, however long they take: every prompt comes to an end.
+/// Fewer rows of a prompt are not worth a place in a pass. A prompt gets at least so many, however
+/// long they take, if no other prompt is in flight, so that every prompt comes to its end.
 pub(crate) const ROWS_LEAST: u32 = 16;
 
-/// Contexts are told apart by powers of two: the first are those below this many positions.
+/// Times are kept by context, in classes of powers of two; the first class is below this many
+/// positions.
 const CONTEXT_FIRST: u32 = 512;
 
-/// Powers of two from there on.
+/// The number of classes.
 const CONTEXTS: usize = 24;
 
-/// A row takes at least this, in microseconds: what is measured may be nothing.
+/// Least time of a row, in microseconds, because a measured one may be 0.
 const RATE_LEAST: f64 = 0.01;
 
-/// A pass counts as at most so many times longer than expected: one that was held up by something
-/// else is soon forgotten.
+/// A measured time counts as at most so many times the expected one, so that a pass that was held
+/// up by something else has little effect.
 const SURPRISE_MAX: f64 = 4.0;
 
 /// Rows of a prompt in a pass.
@@ -37,16 +37,16 @@ pub(crate) struct Chunk {
     pub(crate) rows: u32,
 }
 
-/// How long passes of a pipeline take.
+/// How long the passes of a pipeline take.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
     /// Microseconds of a pass without rows of prompts, from stage to stage.
     base: Option<f64>,
     /// Microseconds that a row of a prompt adds, by context.
     rates: [Option<f64>; CONTEXTS],
-    /// When the first stage was done with the newest pass that is back.
+    /// When the first stage finished the newest pass that is back.
     free_us: f64,
-    /// When that pass was back.
+    /// When that pass came back.
     back_us: f64,
 }
 
@@ -56,17 +56,17 @@ impl Pace {
         self.rate(chunk.first) * f64::from(chunk.rows)
     }
 
-    /// Rows from the position `first` on that take so many microseconds.
+    /// How many rows from the position `first` on take `micros` microseconds.
     pub(crate) fn rows(&self, first: u32, micros: f64) -> u32 {
-        // Saturates; a negative time has no rows.
+        // The cast saturates; a negative time gives no rows.
         (micros / self.rate(first)) as u32
     }
 
-    /// A pass is back.
+    /// Learns from a pass that is back.
     ///
-    /// The stages are taken to be even. A pass enters the first stage once it is sent and the one
-    /// before it has left that stage; behind others, the passes come out of the last stage in the
-    /// time that one stage takes.
+    /// All stages are assumed to be equally fast. A pass enters the first stage once it is sent and
+    /// the one before it has left that stage. Passes that follow each other closely leave the last
+    /// stage at intervals of one stage's time.
     pub(crate) fn measure(&mut self, stages: u32, sent_us: u64, now_us: u64, chunks: &[Chunk]) {
         let (stages, sent, now) = (f64::from(stages), sent_us as f64, now_us as f64);
         let entered = sent.max(self.free_us);
@@ -85,7 +85,7 @@ impl Pace {
         }
     }
 
-    /// Learns that `chunks`, of so many rows together, added this time to a pass.
+    /// Learns that `chunks`, with `rows` rows together, added the time `added` to a pass.
     fn learn(&mut self, chunks: &[Chunk], added: f64, rows: f64) {
         let mean = (added / rows).max(RATE_LEAST);
         let is_first = self.rates.iter().all(Option::is_none);
@@ -97,7 +97,7 @@ impl Pace {
             let learnt = match self.rates[at] {
                 _ if is_first => mean,
                 None => rate * ratio,
-                // What takes longer than expected is believed sooner: others wait for it.
+                // A longer time than expected is learnt faster, because others wait meanwhile.
                 Some(_) if ratio > 1.0 => rate * (1.0 + ratio) / 2.0,
                 Some(_) => rate * (3.0 + ratio) / 4.0,
             };
@@ -105,14 +105,14 @@ impl Pace {
         }
     }
 
-    /// Microseconds of a row of a prompt at a position.
+    /// Microseconds of a row of a prompt at the position `first`.
     fn rate(&self, first: u32) -> f64 {
         let at = context(first);
         if let Some(rate) = self.rates[at] {
             return rate;
         }
         let known = |context: usize| self.rates[context].map(|rate| (context, rate));
-        // With twice the context a row takes at most twice as long.
+        // A row takes at most twice as long with twice the context.
         if let Some((below, rate)) = (0..at).rev().find_map(known) {
             return rate * f64::from(1_u32 << (at - below));
         }
@@ -123,7 +123,7 @@ impl Pace {
     }
 }
 
-/// Which power of two a position is in.
+/// The class of a position's context.
 fn context(first: u32) -> usize {
     let times = first / CONTEXT_FIRST;
     (u32::BITS - times.leading_zeros()).min(CONTEXTS as u32 - 1) as usize

@@ -1,4 +1,4 @@
-//! Pages of keys and values: who holds them, and which of them are cached for their content.
+//! Pages of keys and values: which sequences hold them, and which are cached for their content.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use concord_proto::Digest;
 struct Page {
     /// Sequences that hold it.
     holders: u32,
-    /// Names its content (see [`crate::prefix`]), once it is full and known to be sound.
+    /// Identifies its content (see [`crate::prefix`]), once it is full and known to be finite.
     key: Option<Digest>,
-    /// When it was last let go.
+    /// When it was last released.
     stamp: u64,
 }
 
-/// The pages of a pipeline. A page is free, held by sequences, or cached for its content; cached
-/// ones are reused, the longest unused first, when there are too few free ones.
+/// The pages of a pipeline. A page is free, held by sequences, or cached for its content. Where
+/// free pages run out, the least recently used cached page is reused.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PagePool {
     pages: Vec<Page>,
@@ -37,17 +37,17 @@ impl PagePool {
         }
     }
 
-    /// How many there are.
+    /// How many pages there are.
     pub(crate) fn count(&self) -> usize {
         self.pages.len()
     }
 
-    /// How many can be taken.
+    /// How many pages can be taken.
     pub(crate) fn available(&self) -> usize {
         self.free.len() + self.idle.len()
     }
 
-    /// How many are cached for their content.
+    /// How many pages are cached for their content.
     pub(crate) fn cached(&self) -> usize {
         self.idle.len()
     }
@@ -69,7 +69,7 @@ impl PagePool {
         Some(taken)
     }
 
-    /// Takes the longest unused cached page.
+    /// Takes the least recently used cached page.
     fn evict(&mut self) -> Option<u32> {
         let (_, page) = self.idle.pop_first()?;
         if let Some(key) = self.pages[page as usize].key.take() {
@@ -78,7 +78,7 @@ impl PagePool {
         Some(page)
     }
 
-    /// Holds the page of this content too, if there is one.
+    /// Adds a holder to the page with the content `key`, if there is one.
     pub(crate) fn share(&mut self, key: &Digest) -> Option<u32> {
         let number = *self.index.get(key)?;
         let page = &mut self.pages[number as usize];
@@ -89,7 +89,7 @@ impl PagePool {
         Some(number)
     }
 
-    /// Makes a held page known by its content. Where another page has the same one, that stays.
+    /// Registers a held page by its content. If another page has the same content, that one stays.
     pub(crate) fn publish(&mut self, number: u32, key: Digest) {
         let page = &mut self.pages[number as usize];
         if page.key.is_none() && !self.index.contains_key(&key) {
@@ -98,15 +98,15 @@ impl PagePool {
         }
     }
 
-    /// The content of a page shall not be used again.
+    /// Makes sure that the content of a page is not used again.
     pub(crate) fn purge(&mut self, number: u32) {
         if let Some(key) = self.pages[number as usize].key.take() {
             self.index.remove(&key);
         }
     }
 
-    /// Lets the pages of a sequence go, the last first: so a page is not given away before those
-    /// that follow it.
+    /// Releases the pages of a sequence, the last one first, so that a page is not reused before
+    /// those that follow it.
     pub(crate) fn release(&mut self, numbers: &[u32]) {
         for &number in numbers.iter().rev() {
             self.clock += 1;

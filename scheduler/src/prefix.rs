@@ -1,16 +1,16 @@
-//! Names of the contents of pages.
+//! Keys of the contents of pages.
 
 use concord_proto::serving::PAGE_TOKENS;
 use concord_proto::{Digest, Domain};
 
-/// The name of a full page: of its tokens, of all before them, and of the adapter that made its
-/// keys and values. `previous` is the name of the page before it.
+/// The key of a full page: a digest of its tokens, of all tokens before them, and of the adapter
+/// that made its keys and values. `previous` is the key of the page before it.
 pub(crate) fn key(previous: Option<Digest>, adapter: Option<Digest>, tokens: &[u32]) -> Digest {
     debug_assert_eq!(tokens.len(), PAGE_TOKENS as usize);
     Digest::of_value(Domain::Prefix, &(previous, adapter, tokens))
 }
 
-/// Extends the names of the pages of a sequence to its first `count` pages, which are full.
+/// Extends the keys of a sequence's pages to its first `count` pages, which are full.
 pub(crate) fn extend(
     keys: &mut Vec<Digest>,
     adapter: Option<Digest>,

@@ -1,4 +1,5 @@
-//! Who is next: those that had begun, then the owner that was given the least.
+//! Which generation is next: one that had begun, else one of the owner that was given the fewest
+//! tokens.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -6,19 +7,20 @@ use concord_proto::Digest;
 
 #[derive(Clone, Debug, Default)]
 struct Owner {
-    /// Tokens that it was given, or that others were given before it came.
+    /// Tokens that were computed and drawn for it, counted from the level at which it came.
     given: u64,
-    /// Its generations that wait, the first come first.
+    /// Its generations that wait, in order of arrival.
     waiting: VecDeque<u64>,
-    /// Its generations that do not wait: what they take is still charged.
+    /// How many of its generations do not wait; their tokens are still charged.
     live: u32,
 }
 
-/// Generations that wait. Owners are compared by the tokens computed and drawn for them; a new
-/// owner starts level with the next one, so that it neither starves nor has credit from the past.
+/// Generations that wait. The owner with the fewest tokens computed and drawn for it is next. A new
+/// owner starts level with the owner that was last served, so that it neither starves nor has
+/// credit from the past.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
-    /// Those that had begun and lost their pages, by age.
+    /// Generations that had begun and lost their pages, by age.
     begun: BTreeMap<u64, u64>,
     owners: BTreeMap<Digest, Owner>,
     /// Owners with generations that wait, by what they were given.
@@ -52,7 +54,7 @@ impl Queue {
             .map_or(0, |owner| owner.waiting.len())
     }
 
-    /// A generation waits for its first turn.
+    /// Adds a generation that waits for its first turn.
     pub(crate) fn push(&mut self, owner: Digest, sequence: u64) {
         let level = self.level;
         let entry = self.owners.entry(owner).or_insert_with(|| Owner {
@@ -66,12 +68,12 @@ impl Queue {
         self.fresh += 1;
     }
 
-    /// A generation that had begun waits again. It is first in line, by its age.
+    /// Adds a generation that had begun and waits again, first in line, by its age.
     pub(crate) fn push_begun(&mut self, age: u64, sequence: u64) {
         self.begun.insert(age, sequence);
     }
 
-    /// An owner has a generation that begins without having waited here.
+    /// Counts a generation of an owner that begins without having waited here.
     pub(crate) fn enter(&mut self, owner: Digest) {
         let level = self.level;
         let entry = self.owners.entry(owner).or_insert_with(|| Owner {
@@ -81,7 +83,7 @@ impl Queue {
         entry.live += 1;
     }
 
-    /// Who is next.
+    /// The generation that is next.
     pub(crate) fn head(&self) -> Option<u64> {
         if let Some((_, sequence)) = self.begun.first_key_value() {
             return Some(*sequence);
@@ -90,7 +92,7 @@ impl Queue {
         self.owners.get(owner)?.waiting.front().copied()
     }
 
-    /// The generation that is next begins.
+    /// Removes the generation that is next, because it begins.
     pub(crate) fn pop(&mut self) {
         if self.begun.pop_first().is_some() {
             return;
@@ -111,7 +113,7 @@ impl Queue {
         }
     }
 
-    /// A generation waits no more: one of the owner's that had not begun, or one of this age.
+    /// Removes a waiting generation: by its age if it had begun, else by its owner.
     pub(crate) fn remove(&mut self, owner: Digest, sequence: u64, age: Option<u64>) {
         if let Some(age) = age {
             self.begun.remove(&age);
@@ -131,7 +133,7 @@ impl Queue {
         }
     }
 
-    /// A generation of the owner that had begun is done.
+    /// Counts that a generation of the owner that had begun is done.
     pub(crate) fn leave(&mut self, owner: Digest) {
         if let Some(entry) = self.owners.get_mut(&owner) {
             entry.live = entry.live.saturating_sub(1);
@@ -141,7 +143,7 @@ impl Queue {
         }
     }
 
-    /// The owner was given so many tokens.
+    /// Charges `tokens` to the owner.
     pub(crate) fn charge(&mut self, owner: Digest, tokens: u64) {
         let Some(entry) = self.owners.get_mut(&owner) else {
             return;
@@ -154,13 +156,13 @@ impl Queue {
         }
     }
 
-    /// About how many are before each generation that waits, if owners take turns.
+    /// About how many generations are before each one that waits, assuming that owners take turns.
     pub(crate) fn ahead(&self) -> Vec<(u64, u32)> {
         let begun = self.begun.values().copied().zip(0..);
         let mut all: Vec<(u64, u32)> = begun.collect();
         let queues = || self.owners.values().map(|owner| &owner.waiting);
         let longest = queues().map(VecDeque::len).max().unwrap_or(0);
-        // How many owners have a generation at this place of their queue.
+        // How many owners have a generation at each position of their queue.
         let mut turns = vec![0_u32; longest];
         for queue in queues() {
             turns[..queue.len()].iter_mut().for_each(|turn| *turn += 1);

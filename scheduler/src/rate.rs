@@ -1,6 +1,6 @@
-//! Tokens a second, over the last seconds.
+//! Tokens per second, over the last seconds.
 
-/// Seconds that are looked at.
+/// How many seconds are kept.
 const SECONDS: u64 = 8;
 
 /// Counts by second.
@@ -12,7 +12,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// `count` more.
+    /// Adds `count` to the second of `now_us`.
     pub(crate) fn add(&mut self, now_us: u64, count: u64) {
         let second = now_us / 1_000_000;
         self.first.get_or_insert(second);
@@ -23,7 +23,8 @@ impl Rate {
         slot.1 += count;
     }
 
-    /// The mean over the last full seconds since the first count; within the first one, over it.
+    /// The mean over the last full seconds since the first count; within the first second, over
+    /// that second so far.
     pub(crate) fn per_second(&self, now_us: u64) -> f64 {
         let second = now_us / 1_000_000;
         let Some(first) = self.first else {

@@ -1,4 +1,4 @@
-//! What comes back from a pass.
+//! Handles the results of passes.
 
 use concord_proto::serving::{Drawn, PAGE_TOKENS, PassResult, TokenLogprob, Update};
 
@@ -11,7 +11,7 @@ use crate::sequence::{Sequence, SequencePhase};
 const BROKEN: &str = "the numbers of the model overflow for this input: it has no answer";
 
 impl Scheduler {
-    /// Takes a result in, as a whole or not at all.
+    /// Takes in a result, as a whole or not at all.
     pub(crate) fn result(&mut self, result: PassResult, effects: &mut Vec<SchedulerEffect>) {
         let fault = match self.flights.get(&result.pass) {
             None => Err("no such pass is in flight".to_string()),
@@ -41,7 +41,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether a result is what was ordered.
+    /// Checks that a result has exactly what was ordered.
     fn check(&self, flight: &Flight, drawn: &[Drawn]) -> Result<(), String> {
         let mut rest = drawn.iter().peekable();
         for (index, run) in (0..).zip(&flight.runs) {
@@ -107,7 +107,7 @@ impl Scheduler {
         }
     }
 
-    /// A run of a sequence is back.
+    /// Handles a run of a sequence that is back.
     fn run_is_back(
         &mut self,
         run: &FlightRun,
@@ -165,7 +165,8 @@ impl Scheduler {
         }
     }
 
-    /// Runs of a pass are broken: their sequences fail once the pass is back, or now if it is.
+    /// Handles broken runs of a pass: their sequences fail once the pass is back, or at once if it
+    /// already is.
     pub(crate) fn broken(&mut self, pass: u64, runs: &[u32], effects: &mut Vec<SchedulerEffect>) {
         if let Some(flight) = self.flights.get_mut(&pass) {
             for &run in runs {
@@ -189,7 +190,8 @@ impl Scheduler {
         }
     }
 
-    /// Nobody shall use what is in the pages of a sequence.
+    /// Removes the pages of a sequence from the prefix cache, so that no other sequence uses their
+    /// contents.
     fn purge(&mut self, id: u64) {
         if let Some(sequence) = self.sequences.get(&id) {
             for &page in &sequence.pages {
@@ -199,7 +201,7 @@ impl Scheduler {
     }
 }
 
-/// Tells how far a prompt is, and its scores once they are all there.
+/// Reports the progress of a prompt, and its scores once all are there.
 fn prefill_is_through(
     sequence: &mut Sequence,
     run: &FlightRun,
@@ -223,7 +225,7 @@ fn prefill_is_through(
     }
 }
 
-/// A token with as much beside it as was asked for.
+/// A token with as many alternatives as were asked for.
 fn reported(mut token: TokenLogprob, alternatives: Option<u8>) -> TokenLogprob {
     token.top.truncate(alternatives.unwrap_or(0) as usize);
     if alternatives.is_none() {

@@ -1,4 +1,4 @@
-//! The state of a pipeline, and what each event does to it.
+//! The state of a pipeline's scheduler, and what each event does to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,7 +13,7 @@ use crate::queue::Queue;
 use crate::rate::Rate;
 use crate::sequence::{Sequence, SequencePhase, pages_for};
 
-/// Passes that are remembered after they are back, for runs that are reported broken late.
+/// Passes that are remembered after they are back, because a run may be reported broken later.
 pub(crate) const RECENT_PASSES: usize = 64;
 
 /// The scheduler of one pipeline.
@@ -34,13 +34,14 @@ pub struct Scheduler {
     pub(crate) recent: VecDeque<(u64, Vec<u64>)>,
     pub(crate) next_pass: u64,
     pub(crate) next_age: u64,
-    /// Counts runs: the sequence that was in no pass for the longest time decodes first.
+    /// Counts runs, so that the sequence whose last run is longest ago decodes first.
     pub(crate) next_turn: u64,
     pub(crate) now_us: u64,
     pub(crate) rate: Rate,
-    /// Of this pipeline since it is up.
+    /// Measured since the pipeline came up.
     pub(crate) pace: Pace,
-    /// Whether the next rows of prompts are of the one that is done soonest, or of the oldest.
+    /// Whether the next rows of prompts are taken from the prompt with the fewest rows left, not
+    /// from the oldest.
     pub(crate) shortest_first: bool,
     pub(crate) drawn: u64,
     pub(crate) preemptions: u64,
@@ -80,7 +81,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes an event at a time in microseconds, and says what is to be done, in order.
+    /// Handles an event at the time `now_us`, in microseconds. Returns what is to be done, in
+    /// order.
     pub fn apply(&mut self, now_us: u64, event: SchedulerEvent) -> Vec<SchedulerEffect> {
         self.now_us = self.now_us.max(now_us);
         let mut effects = Vec::new();
@@ -113,7 +115,7 @@ impl Scheduler {
         effects
     }
 
-    /// Why a generation cannot be taken, if it cannot. To be asked before
+    /// The reason to refuse a generation, if there is one. To be called before
     /// [`SchedulerEvent::Submit`].
     pub fn refusal(&self, generation: &Generation) -> Option<Refusal> {
         let (spec, settings) = (&generation.spec, &self.settings);
@@ -140,8 +142,8 @@ impl Scheduler {
         })
     }
 
-    /// Whether the queue is full for an owner. It is not while the owner has less than its share in
-    /// it: no owner can fill the queue for the others.
+    /// Whether the queue is full for an owner. An owner with less than its share in the queue may
+    /// always add to it, so that no owner can fill the queue for the others.
     fn is_full(&self, owner: &Digest) -> bool {
         let (waiting, most) = (self.queue.len(), self.settings.waiting_max);
         let share = most / (self.queue.owners_waiting() + 1);
@@ -165,7 +167,8 @@ impl Scheduler {
         into.tokens_per_second = self.rate.per_second(self.now_us);
     }
 
-    /// Takes out everything that is not finished, oldest first, to go on in another pipeline.
+    /// Removes all unfinished generations, oldest first, so that another pipeline can continue
+    /// them.
     pub fn evict(&mut self) -> Vec<Evicted> {
         let unfinished =
             |s: &Sequence| matches!(s.phase, SequencePhase::Waiting | SequencePhase::Active);

@@ -1,54 +1,54 @@
-//! One generation on its way.
+//! One generation, as the scheduler sees it.
 
 use concord_proto::Digest;
 use concord_proto::serving::{Draw, Finish, Generation, PAGE_TOKENS, SampleOrder, SequenceRun};
 use concord_proto::serving::{TokenLogprob, Usage};
 
-/// Where a generation is.
+/// The phase of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SequencePhase {
     /// It holds no page.
     Waiting,
-    /// It holds pages, and its next tokens go into passes.
+    /// It holds pages, and takes part in passes.
     Active,
     /// It is done; its pages are held until they are claimed.
     Claiming,
-    /// Nobody wants it, but a pass with it is in flight.
+    /// It was cancelled or has failed, but a pass with it is in flight.
     Leaving,
 }
 
-/// A generation, its tokens, and what of them is in pages.
+/// A generation, its tokens, and how many of them are in pages.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
     pub(crate) generation: Generation,
     pub(crate) phase: SequencePhase,
     /// Prompt and answer.
     pub(crate) tokens: Vec<u32>,
-    /// Names of its full pages, as far as they were needed.
+    /// Keys of its full pages in the prefix cache, as far as they were needed.
     pub(crate) keys: Vec<Digest>,
     /// Its pages, in order.
     pub(crate) pages: Vec<u32>,
     /// Positions whose keys and values are in the pages.
     pub(crate) computed: u32,
-    /// Pages that were offered to the prefix cache, or come from it.
+    /// How many of its pages were put into the prefix cache, or come from it.
     pub(crate) published: usize,
     /// Whether a pass in flight holds a run of it.
     pub(crate) in_flight: bool,
-    /// Rises with the first admission: the youngest loses its pages first.
+    /// Its number in the order of first admissions; the youngest sequence loses its pages first.
     pub(crate) age: Option<u64>,
-    /// When it was last in a pass.
+    /// The number of its last run, as the scheduler counts runs.
     pub(crate) turn: u64,
-    /// It loses its pages once the pass in flight is back.
+    /// Whether it loses its pages once the pass in flight is back.
     pub(crate) preempted: bool,
-    /// Under a grammar: the candidates for the next token.
+    /// Under a grammar, the tokens that may come next, once they are known.
     pub(crate) allowed: Option<Vec<u8>>,
-    /// Prompt tokens that are scored so far; nothing once they were sent, or if nobody asked.
+    /// The scores of prompt tokens so far; `None` once they were sent, or if nobody asked for them.
     pub(crate) scored: Option<Vec<TokenLogprob>>,
-    /// Prompt tokens that came out of the prefix cache at the first admission.
+    /// Prompt tokens that came from the prefix cache at the first admission.
     pub(crate) cached: u32,
     /// Whether the client knows that it pauses.
     pub(crate) paused: bool,
-    /// How many generations before it the client knows of.
+    /// The number of generations before it that the client was last told.
     pub(crate) told_ahead: Option<u32>,
 }
 
@@ -93,7 +93,8 @@ impl Sequence {
         }
     }
 
-    /// Positions to go through the stages before the next token, or before the end.
+    /// How many positions must have gone through the stages before the next token is drawn, or
+    /// before the generation ends.
     pub(crate) fn target(&self) -> u32 {
         self.tokens.len() as u32 - u32::from(self.generation.spec.max_tokens == 0)
     }
@@ -103,7 +104,7 @@ impl Sequence {
         self.generation.spec.sampling.grammar.is_some() && self.allowed.is_none()
     }
 
-    /// Whether a token is drawn from its next run of one row, or was from the one in flight.
+    /// Whether its next run, or the one in flight, is a single row from which a token is drawn.
     pub(crate) fn decodes(&self) -> bool {
         self.target() <= self.computed + 1
     }
@@ -117,7 +118,7 @@ impl Sequence {
         (self.target() - u32::from(waits)).saturating_sub(self.computed)
     }
 
-    /// Why it is over, if it is.
+    /// Why it has ended, if it has.
     pub(crate) fn end(&self, positions: u32) -> Option<Finish> {
         let spec = &self.generation.spec;
         let answer = self.answer();
@@ -132,8 +133,8 @@ impl Sequence {
         (is_long || self.tokens.len() as u32 >= positions).then_some(Finish::Length)
     }
 
-    /// Pages that full prefixes may come from: the last position is always computed, and so is
-    /// every position of a prompt that is to be scored.
+    /// How many of its pages may be taken from the prefix cache. The last position is always
+    /// computed, and so is every position of a prompt that is to be scored.
     pub(crate) fn reusable_pages(&self) -> usize {
         if self.scored.is_some() {
             return 0;
@@ -141,7 +142,7 @@ impl Sequence {
         (self.target().saturating_sub(1) / PAGE_TOKENS) as usize
     }
 
-    /// The run of the next `count` rows, and what to draw from it as run `index`.
+    /// The run of its next `count` rows, and what to draw from it, as run `index` of a pass.
     pub(crate) fn run(&self, id: u64, index: u32, count: u32) -> (SequenceRun, Option<Draw>) {
         let (first, end) = (self.computed, self.computed + count);
         let pages = &self.pages[..end.div_ceil(PAGE_TOKENS) as usize];
@@ -181,7 +182,8 @@ impl Sequence {
         end as usize == self.tokens.len() && self.generation.spec.max_tokens > 0
     }
 
-    /// Tokens to score by the rows from `first` to before `end`: the next ones of the prompt.
+    /// The prompt tokens that the rows from `first` to before `end` score: each row scores the
+    /// token after it.
     pub(crate) fn targets(&self, first: u32, end: u32) -> &[u32] {
         if self.scored.is_none() {
             return &[];
@@ -191,7 +193,7 @@ impl Sequence {
         &prompt[(first as usize + 1).min(to)..to]
     }
 
-    /// Its pages are void or taken: all is to be computed again.
+    /// Gives up its pages, so that everything is computed again. Returns them.
     pub(crate) fn reset(&mut self) -> Vec<u32> {
         self.computed = 0;
         self.published = 0;
@@ -204,7 +206,7 @@ impl Sequence {
     }
 }
 
-/// Pages that a generation may come to need.
+/// The most pages that a generation may need.
 pub(crate) fn pages_for(generation: &Generation, positions: u32) -> u32 {
     let prompt = generation.spec.prompt.len() as u32;
     let end = prompt

@@ -24,18 +24,19 @@ pub struct CheckerArgs {
     /// The coordinator.
     #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
     coordinator: String,
-    /// Key and fetched blobs. A checker is known by its key: one folder for each checker.
+    /// The folder of its key and fetched blobs. A checker is known by its key, so each needs a
+    /// folder of its own.
     #[arg(long, default_value = "concord-checker", value_name = "DIR")]
     dir: PathBuf,
-    /// Memory that the checker may use, such as 2G: of the GPU where it computes on one. By default
-    /// what is free now. Half of it may be weights that stay loaded between two leaves.
+    /// Memory that the checker may use, such as 2G; on a GPU, memory of the GPU. By default what is
+    /// free now. Half of it may be weights that stay loaded between two leaves.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     memory: Option<u64>,
-    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): what is
-    /// there is read there, and not fetched and kept a second time.
+    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): blobs
+    /// that are in it are read there instead of being fetched and stored again.
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
-    /// Fetched blobs of earlier jobs that are kept on disk.
+    /// How much of the blobs of earlier jobs stays on disk.
     #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = bytes::parse)]
     spare_blobs: u64,
     /// Leave when standard input ends: for checkers that another program starts.

@@ -24,10 +24,10 @@ pub struct CoordinatorArgs {
     data_dir: PathBuf,
 }
 
-/// Runs a coordinator until Ctrl-C or SIGTERM: jobs are kept, and go on when it is started again.
+/// Runs a coordinator until Ctrl-C or SIGTERM. Jobs are kept, and go on when it is started again.
 ///
 /// # Errors
-/// Where port or folder are in use.
+/// Where the port or the folder is in use.
 #[tokio::main]
 pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
     let mut signals = EndSignals::install()?;
@@ -47,14 +47,14 @@ pub async fn run(args: CoordinatorArgs, output: &Output) -> anyhow::Result<()> {
         ended = server.wait() => return Ok(ended?),
         _ = signals.next() => {}
     }
-    // Where the disk is full it waits for room for what it has to write; a second signal ends that.
+    // On a full disk the shutdown waits for room; a second signal ends that.
     tokio::select! {
         ended = server.shutdown() => Ok(ended?),
         signal = signals.next() => anyhow::bail!("{signal} again: ended before all was kept"),
     }
 }
 
-/// Names the option that helps where the folder is in use, which may be the default one.
+/// Names the option that helps where the folder, perhaps the default one, is in use.
 fn with_remedy(error: ServerError) -> anyhow::Error {
     match &error {
         ServerError::Store(StoreError::Locked(_)) => anyhow::anyhow!("{error}, with --data-dir"),

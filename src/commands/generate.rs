@@ -42,7 +42,7 @@ pub struct GenerateArgs {
     /// model's generation_config.json says, or else 0.
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw from the most probable tokens that have this share of the probability together. By
+    /// Draw from the most probable tokens that together have this share of the probability. By
     /// default what the model's generation_config.json says, or else 1.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
@@ -68,7 +68,7 @@ struct Completion {
     finish: &'static str,
 }
 
-/// Streams the completion and the end of its line, and nothing else, to stdout.
+/// Streams the completion to stdout, ended by a line feed.
 ///
 /// # Errors
 /// Naming what is wrong with the options, the model or the prompt.
@@ -167,7 +167,7 @@ impl GenerateArgs {
         Ok(())
     }
 
-    /// The sampling by the options, or else by the model's own settings.
+    /// The sampling by the options, or else by the model's `generation_config.json`.
     fn sampling(&self, generation: &GenerationConfig) -> Sampling {
         let temperature = self.temperature.or(generation.temperature);
         Sampling {
@@ -214,8 +214,8 @@ struct Run<'a> {
 impl Run<'_> {
     fn complete(&mut self, generator: &mut Generator<'_>) -> anyhow::Result<Completion> {
         let mut stream = self.tokenizer.stream();
-        // The prompt goes through the stream as well: how a token is spelt, such as with a space
-        // in front, depends on those before it.
+        // The prompt goes through the stream as well, because the text of a token, such as a space
+        // in front, depends on the tokens before it.
         for id in self.prompt {
             stream.push(*id)?;
         }
@@ -234,7 +234,7 @@ impl Run<'_> {
             completion.tokens += 1;
             let piece = stream.push(id)?;
             if !self.show(&piece) {
-                // The reader of the pipe has gone away.
+                // Stdout is closed.
                 break;
             }
             self.output
@@ -245,12 +245,12 @@ impl Run<'_> {
         let rest = stream.finish()?;
         self.show(&rest);
         completion.text.push_str(&rest);
-        // What comes next, such as the prompt of a shell, belongs on a line of its own.
+        // The next output, such as the prompt of a shell, begins on a new line.
         self.show("\n");
         Ok(completion)
     }
 
-    /// Writes a piece of the text; false where stdout is closed.
+    /// Writes a piece of the text. Returns false where stdout is closed.
     fn show(&self, piece: &str) -> bool {
         if self.output.is_json() || piece.is_empty() {
             return true;

@@ -30,7 +30,7 @@ pub struct JobsArgs {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// List the jobs (what happens without a command, too).
+    /// List the jobs; this is also done without a command.
     List,
     /// Show the events of a job from its beginning, until it ends.
     Watch {
@@ -49,7 +49,7 @@ enum Command {
 /// Lists, watches or cancels jobs.
 ///
 /// # Errors
-/// Where the coordinator cannot be reached, no one job has the id, or a watched job fails.
+/// Where the coordinator cannot be reached, not exactly one job has the id, or a watched job fails.
 #[tokio::main]
 pub async fn run(args: &JobsArgs, output: &Output) -> anyhow::Result<()> {
     let client = Client::connect(&args.coordinator).await?;
@@ -115,7 +115,7 @@ async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Re
     let mut next = events.next().await?;
     while let Some(event) = next {
         let is_end = matches!(event, JobEvent::Failed(_) | JobEvent::Cancelled);
-        // Unless it was submitted again, nothing comes after its end.
+        // Only a job that was submitted again has events after its end.
         let after = match is_end {
             true => events.next().await.ok().flatten(),
             false => None,
@@ -140,7 +140,7 @@ async fn watch(client: &Client, job: &JobSummary, output: &Output) -> anyhow::Re
     bail!("lost the coordinator before the job was done")
 }
 
-/// The events that `concord train` shows as a bar, as lines.
+/// An event as a line, also those that `concord train` shows as a bar.
 fn line(event: &JobEvent, steps: u32) -> Option<String> {
     match event {
         JobEvent::Step { .. } => Some(job_events::step_line(event, steps, None)),

@@ -21,16 +21,16 @@ whose line is taken out is refused, with its requests under way.")]
 pub struct KeyArgs {
     /// The name of the key's owner.
     name: String,
-    /// The file of keys to add it to; without it the line is printed.
+    /// The key file to which its line is added; by default the line is printed.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Requests in a minute.
+    /// Most requests in a minute.
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u32>,
-    /// Requests at a time.
+    /// Most requests at a time.
     #[arg(long, value_name = "N")]
     concurrent: Option<u32>,
-    /// Tokens of prompts and answers in a day.
+    /// Most tokens of prompts and answers in a day (UTC).
     #[arg(long, value_name = "N")]
     tokens_per_day: Option<u64>,
     /// Let it load and unload adapters.
@@ -41,7 +41,7 @@ pub struct KeyArgs {
 /// Makes a key.
 ///
 /// # Errors
-/// Where the name cannot stand in a file of keys, or the file cannot be written.
+/// Where the name is not allowed in a key file, or the file cannot be written.
 pub fn run(args: &KeyArgs, output: &Output) -> anyhow::Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
     anyhow::ensure!(

@@ -1,4 +1,4 @@
-//! `concord logits`: what a model computes for given token ids, for comparisons.
+//! `concord logits`: the logits of a model for given token ids, for comparisons.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct LogitsArgs {
     /// A safetensors file with I64 `input_ids` [B, T]: sequences, each from position 0.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// The safetensors file to write: F32 `logits` [B, T, V]. It appears when it is whole.
+    /// The safetensors file to write: F32 `logits` [B, T, V]. It is written whole or not at all.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -66,8 +66,8 @@ pub fn run(args: &LogitsArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 impl LogitsArgs {
-    /// Refuses, before anything is computed, an output that would replace what is read, or that
-    /// cannot be written.
+    /// Refuses, before anything is computed, an output file that would replace an input or cannot
+    /// be written.
     fn check_output(&self, model: &Path) -> anyhow::Result<()> {
         let place = self.output.display();
         let parent = match self.output.parent() {
@@ -140,7 +140,8 @@ fn read_ids(path: &Path, vocab: usize, positions: usize) -> anyhow::Result<Ids> 
     })
 }
 
-/// Logits `[B, T, V]`, one sequence after another: so that memory holds the activations of one.
+/// Logits `[B, T, V]`, computed one sequence at a time, so that only one sequence's activations are
+/// in memory.
 fn compute(stage: &Stage, ids: &Ids) -> anyhow::Result<Tensor> {
     let vocab = stage.options().config.vocab;
     let mut logits = Vec::with_capacity(ids.tokens.len() * vocab);

@@ -1,5 +1,5 @@
-//! The commands: a file or a folder each. What they share is in [`crate::support`]; none calls
-//! another.
+//! The commands, each a file or a folder. Code that they share is in [`crate::support`]; no command
+//! calls another.
 
 mod chat;
 mod checker;
@@ -24,7 +24,7 @@ use clap::Subcommand;
 
 use crate::support::output::Output;
 
-/// What the program is asked to do.
+/// A command of the program.
 #[derive(Subcommand)]
 pub enum Command {
     /// Fine-tune a model as a job file says.
@@ -32,7 +32,7 @@ pub enum Command {
     /// Show it all in a minute or two: train, kill a worker, catch a cheat, prove it.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
-    /// Converse with a model, of this machine or behind an API.
+    /// Chat with a model, on this machine or behind an API.
     Chat(chat::ChatArgs),
     /// Continue a text.
     Generate(generate::GenerateArgs),
@@ -66,7 +66,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it holds connections and files of its own, of which there may be many.
+    /// Whether it may open many connections and files.
     pub fn opens_many(&self) -> bool {
         match self {
             Self::Train(_)
@@ -81,7 +81,7 @@ impl Command {
         }
     }
 
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
     /// Those of the command.

@@ -71,7 +71,7 @@ fn row(member: &MemberStatus) -> [String; 8] {
     ]
 }
 
-/// What is said of workers alone: a checker's own work is not audited.
+/// A cell that is shown only for workers, because the work of a checker is not audited.
 fn of_worker(member: &MemberStatus, text: String) -> String {
     match member.role {
         Role::Worker => text,

@@ -30,22 +30,23 @@ pub struct WorkerArgs {
     /// Where other workers reach this one. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// What other workers are told to connect to; the listening address by default. Needed where
-    /// that is 0.0.0.0, which nobody can connect to.
+    /// The address that other workers are told to connect to; by default the listening address.
+    /// Needed where that is 0.0.0.0.
     #[arg(long, value_name = "URL")]
     advertise: Option<String>,
-    /// Key and fetched blobs. A worker is known by its key: one folder for each worker.
+    /// The folder of its key and fetched blobs. A worker is known by its key, so each needs a
+    /// folder of its own.
     #[arg(long, default_value = "concord-worker", value_name = "DIR")]
     dir: PathBuf,
-    /// Memory that the worker may use, such as 512M or 8G: of the GPU where it computes on one. By
-    /// default what is free now. Two workers on one GPU need a share each.
+    /// Memory that the worker may use, such as 512M or 8G; on a GPU, memory of the GPU. By default
+    /// what is free now. Two workers on one GPU need a share each.
     #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
     memory: Option<u64>,
-    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): what is
-    /// there is read there, and not fetched and kept a second time.
+    /// The blobs of a coordinator on this machine (the folder `blobs` in its --data-dir): blobs
+    /// that are in it are read there instead of being fetched and stored again.
     #[arg(long, value_name = "DIR")]
     blobs: Option<PathBuf>,
-    /// Fetched blobs of earlier jobs that are kept on disk.
+    /// How much of the blobs of earlier jobs stays on disk.
     #[arg(long, default_value = "4G", value_name = "BYTES", value_parser = bytes::parse)]
     spare_blobs: u64,
     /// Leave when standard input ends: for workers that another program starts.
@@ -81,7 +82,7 @@ pub async fn run(args: WorkerArgs, output: &Output) -> anyhow::Result<()> {
         memory_bytes,
         #[cfg(feature = "liars")]
         faults: args.lie.unwrap_or_default(),
-        // No command line reaches the liar of `concord demo`.
+        // Only `concord demo` starts a worker that lies, and not by this command.
         #[cfg(not(feature = "liars"))]
         faults: Default::default(),
     };

@@ -1,4 +1,4 @@
-//! PEFT folders as adapters of a deployment.
+//! Reads PEFT folders as adapters of a deployment.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,8 @@ use concord_runtime::tensor_blob;
 
 use crate::support::blobs::BlobSet;
 
-/// Reads a PEFT folder and puts what the stages need into `blobs`. The digest names the adapter.
+/// Reads a PEFT folder and puts the blobs that stages need into `blobs`. Returns the digest of the
+/// adapter.
 ///
 /// # Errors
 /// Naming the file, and the option or tensor that does not fit the model.
@@ -26,7 +27,7 @@ pub fn adapter_blobs(
     Ok(blobs.value(&manifest))
 }
 
-/// Reads a PEFT folder, puts its tensors into `blobs`, and gives its manifest with its tensors.
+/// Reads a PEFT folder, puts its tensors into `blobs`, and returns its manifest and its tensors.
 ///
 /// # Errors
 /// As [`adapter_blobs`].

@@ -1,16 +1,16 @@
-//! Bytes that wait on disk, in a file that has no name and goes with the process.
+//! Keeps bytes on disk, in an unnamed file that ends with the process.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-/// The file, made when it is first needed.
+/// The file, created when it is first needed.
 #[derive(Default)]
 pub struct Spool {
     file: Option<File>,
     bytes: u64,
 }
 
-/// Where bytes are in it.
+/// A range of bytes in a [`Spool`].
 pub struct Spooled {
     start: u64,
     bytes: usize,
@@ -26,7 +26,7 @@ impl Spool {
             Some(file) => file,
             none => none.insert(tempfile::tempfile()?),
         };
-        // What a write that failed has left is written over.
+        // Overwrites what a failed write may have left.
         file.seek(SeekFrom::Start(self.bytes))?;
         file.write_all(bytes)?;
         let start = self.bytes;

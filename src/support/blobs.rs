@@ -1,5 +1,5 @@
-//! Blobs of a job or a deployment on their way into the coordinator's store: only those that it
-//! lacks. What is large is not held in memory until then: it is read again when it is sent.
+//! Uploads the blobs of a job or a deployment that the coordinator's store lacks. Large ones are
+//! not held in memory: they are read again when they are sent.
 
 use std::collections::BTreeMap;
 
@@ -21,23 +21,23 @@ use crate::support::blob_spool::{Spool, Spooled};
 use crate::support::client::Client;
 use crate::support::digest_cache::DigestCache;
 
-/// Addresses asked about in one message.
+/// Addresses in one question to the coordinator.
 const ASKED_AT_ONCE: usize = 10_000;
 
-/// Weights of fewer bytes are read in a second or two.
+/// Smaller weights are read in a second or two, and need no progress bar.
 const BAR_BYTES_MIN: u64 = 256 << 20;
 
 /// Where the bytes of a blob come from when it is sent.
 enum Content {
     Bytes(Vec<u8>),
-    /// In a file without a name.
+    /// In the spool file.
     Spooled(Spooled),
     /// A tensor of the model, read from its file when it is sent.
     ModelTensor {
         name: String,
         header: TensorHeader,
     },
-    /// A tensor of the model as training starts from it.
+    /// A tensor of the model as the initial value of training.
     FirstValue(String),
     /// A tensor of zeros of this shape.
     Zeros(Vec<usize>),
@@ -47,16 +47,17 @@ enum Content {
 #[derive(Default)]
 pub struct BlobSet {
     contents: BTreeMap<Digest, Content>,
-    /// Addresses of zeros by shape: many tensors have one shape.
+    /// Addresses of zeros by shape, because many tensors have the same shape.
     zeros: BTreeMap<Vec<usize>, Digest>,
     spool: Spool,
-    /// Whether digests that are kept beside a model are believed.
+    /// Whether digests from the cache beside a model are used.
     believes_kept: bool,
 }
 
 impl BlobSet {
-    /// A set for work whose members hold every tensor against its address. What is to be compared
-    /// with a proof or a receipt is read and hashed each time.
+    /// A set that uses digests from the cache beside a model. To be used only where workers check
+    /// every tensor against its address; for a comparison with a proof or a receipt, tensors must
+    /// be hashed each time.
     pub fn believing_kept_digests() -> Self {
         Self {
             believes_kept: true,
@@ -64,14 +65,15 @@ impl BlobSet {
         }
     }
 
-    /// Adds bytes that stay in memory: for small blobs.
+    /// Adds bytes that stay in memory, for small blobs.
     pub fn bytes(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(Domain::Blob, &bytes);
         self.contents.insert(digest, Content::Bytes(bytes));
         digest
     }
 
-    /// Adds bytes of a large blob: they wait on disk, or in memory where the disk has no room.
+    /// Adds the bytes of a large blob, which are kept on disk, or in memory if the disk has no
+    /// room.
     pub fn data(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(Domain::Blob, &bytes);
         if !self.contents.contains_key(&digest) {
@@ -98,7 +100,7 @@ impl BlobSet {
         Ok(digest)
     }
 
-    /// Adds a tensor of the model as training starts from it: f32, without negative zeros.
+    /// Adds a tensor of the model as the initial value of training: f32, without -0.
     ///
     /// # Errors
     /// Where it is missing, or not finite.
@@ -114,7 +116,7 @@ impl BlobSet {
         self.bytes(canonical::encode(value))
     }
 
-    /// Adds a model: its tensors, and the manifest, whose address this is.
+    /// Adds the tensors and the manifest of a model. Returns the address of the manifest.
     ///
     /// # Errors
     /// Naming the file or the tensor that is missing, or not finite.
@@ -264,8 +266,8 @@ fn tensor_digest(
     Ok(hasher.finish())
 }
 
-/// A bar over the bytes of a model, where they are so many that reading takes a while. It is drawn
-/// on terminals alone.
+/// A progress bar over the bytes of a model, if reading them takes a while. It is drawn only on
+/// terminals.
 fn reading_bar(specs: &[TensorSpec]) -> anyhow::Result<ProgressBar> {
     let elements = specs
         .iter()

@@ -4,18 +4,19 @@ use serde_json::{Map, Value, json};
 
 const BYTES: u32 = 256;
 
-/// Letters of a word that fills the vocabulary up.
+/// Letters of a filler word of the vocabulary.
 const LETTERS: u32 = 4;
 
-/// The least and the largest vocabulary that there is a tokenizer for.
+/// The smallest vocabulary, and the largest number of filler words.
 pub const VOCAB_MIN: u32 = BYTES + 2;
 const WORDS_MAX: u32 = 26_u32.pow(LETTERS);
 
-/// Token that begins a text, and the one that ends it.
+/// The tokens that begin and end a text.
 pub const ENDS: [u32; 2] = [BYTES, BYTES + 1];
 
-/// The `tokenizer.json` of the 256 bytes, with `<s>` and `</s>` after them, and then words that no
-/// text becomes, but which can be drawn. None where the vocabulary is too small or too large.
+/// A `tokenizer.json` of the 256 bytes, followed by `<s>` and `</s>`, and then by filler words,
+/// which no text is tokenized to but which can be drawn. `None` where the vocabulary is too small
+/// or too large.
 pub fn tokenizer(vocab: u32) -> Option<Value> {
     let words = vocab.checked_sub(VOCAB_MIN)?;
     if words > WORDS_MAX {
@@ -45,7 +46,7 @@ pub fn tokenizer(vocab: u32) -> Option<Value> {
     }))
 }
 
-/// A blank and some letters: another word for each index.
+/// The filler word with this index: a blank and some letters.
 fn word(index: u32) -> String {
     let letter = |place: u32| {
         let rest = index / 26_u32.pow(place) % 26;
@@ -55,8 +56,8 @@ fn word(index: u32) -> String {
     std::iter::once(byte_name(b' ')).chain(letters).collect()
 }
 
-/// How byte-level tokenizers spell a byte: as itself where it is printable, else as the next
-/// character from U+0100 on.
+/// The character for a byte in byte-level tokenizers: itself where it is printable, else the next
+/// one from U+0100 on.
 fn byte_name(byte: u8) -> char {
     let is_printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     if is_printable(byte) {

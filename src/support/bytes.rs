@@ -1,9 +1,9 @@
 //! Sizes on the command line.
 
-/// Bytes, with an optional K, M, G or T (of 1,024).
+/// Parses a number of bytes with an optional K, M, G or T (powers of 1,024).
 ///
 /// # Errors
-/// A sentence, where it is no size.
+/// A message where it is not a size.
 pub fn parse(text: &str) -> Result<u64, String> {
     let refuse = || format!("'{text}' is no size: try 512M or 8G");
     let split = text
@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(refuse)
 }
 
-/// A size for people, such as "2.5 GiB".
+/// A size as text, such as "2.5 GiB".
 pub fn size(bytes: u64) -> String {
     match bytes >> 30 {
         0 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),

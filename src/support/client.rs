@@ -19,7 +19,7 @@ pub struct Client {
     grpc: CoordinatorClient<Channel>,
 }
 
-/// The events of a job as they come.
+/// The stream of a job's events.
 pub struct JobEvents(Streaming<Body>);
 
 impl Client {
@@ -49,7 +49,7 @@ impl Client {
         self.channel.clone()
     }
 
-    /// Asks a question.
+    /// Sends a request.
     ///
     /// # Errors
     /// Where the coordinator is gone or refuses, with its reason.
@@ -83,7 +83,7 @@ impl Client {
 }
 
 impl JobEvents {
-    /// The next event, or nothing once there will be none.
+    /// The next event; `None` at the end of the stream.
     ///
     /// # Errors
     /// Where the connection breaks.

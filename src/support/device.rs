@@ -24,7 +24,7 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// Whether another device was asked for than the one that is taken without any option.
+    /// Whether options ask for another device than the default.
     pub fn is_given(&self) -> bool {
         self.device != "cpu" || self.threads.is_some() || self.isa.is_some()
     }
@@ -53,7 +53,7 @@ impl DeviceArgs {
         }
     }
 
-    /// The first GPU that can be used, else the CPU. Says which, and why.
+    /// The first GPU that can be used, else the CPU. Reports which one, and why.
     fn best(&self, isa: Isa, memory: Option<u64>) -> anyhow::Result<Device> {
         let (device, why) = match gpu::first_usable(memory) {
             Ok(device) => (device, "the first GPU that can be used".to_string()),
@@ -73,8 +73,8 @@ impl DeviceArgs {
         }
     }
 }
-/// Memory that a worker on `device` may use, where it was given so much or nothing was said. A GPU
-/// was opened with that bound already.
+/// Memory that a worker on `device` may use; `asked` is the option, if it was given. A GPU was
+/// already opened with that limit.
 pub fn memory_bytes(device: &Device, asked: Option<u64>) -> u64 {
     match (device, asked) {
         (Device::Cpu(_) | Device::Reference, Some(bytes)) => bytes,

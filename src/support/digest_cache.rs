@@ -1,9 +1,9 @@
-//! Digests of the tensors of large models, kept beside the weights: reading and hashing all of a
-//! model takes as long as computing with it for a while.
+//! A cache of the digests of large models' tensors, beside the weights, because reading and hashing
+//! a whole model takes long.
 //!
-//! What is kept holds for the same file, of the same length, that was changed last at the same
-//! time. It is believed where a name is needed, by workers that hold each tensor's bytes against
-//! it; what is compared with a proof or a receipt is hashed.
+//! A digest is used only for the same file with the same length and modification time. It is used
+//! only to name a tensor to workers, which check the tensor's bytes against it. For a comparison
+//! with a proof or a receipt, tensors are hashed each time.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,18 +16,18 @@ use concord_models::weights::ModelFolder;
 use concord_proto::Digest;
 use serde::{Deserialize, Serialize};
 
-/// In the model's folder.
+/// The cache file, in the model's folder.
 const FILE: &str = ".concord-digests.json";
 
-/// Weights of fewer bytes are hashed at once.
+/// Smaller models have no cache, because they are hashed quickly.
 const LARGE_BYTES: u64 = 64 << 20;
 
-/// A longer file is none of ours.
+/// A longer file was not written by Concord.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The digests of the tensors of a model that is large.
+/// The cached digests of a large model's tensors.
 pub struct DigestCache {
-    /// None for a small model, of which nothing is kept.
+    /// `None` for a small model, which has no cache.
     path: Option<PathBuf>,
     /// By the names of the files.
     files: BTreeMap<String, FileDigests>,
@@ -38,22 +38,22 @@ pub struct DigestCache {
 #[derive(Default, Serialize, Deserialize)]
 struct FileDigests {
     bytes: u64,
-    /// In nanoseconds since 1970.
+    /// The modification time, in nanoseconds since 1970.
     modified: u64,
-    /// Device, inode and time of the last change of the inode, where the system has them: a copy
-    /// that keeps times is another file.
+    /// Device, inode and time of the last change of the inode, where the system has them. They tell
+    /// a copy that preserves times from the original.
     #[serde(default)]
     identity: [i64; 4],
     tensors: BTreeMap<String, String>,
 }
 
 impl DigestCache {
-    /// What is kept of a model. Of files that have changed, nothing is.
+    /// Opens the cache of a model. Digests of files that have changed are dropped.
     pub fn open(folder: &ModelFolder) -> Self {
         Self::of_larger(folder, LARGE_BYTES)
     }
 
-    /// The same for a model of at least so many bytes.
+    /// As [`Self::open`], for a model of at least `least` bytes.
     fn of_larger(folder: &ModelFolder, least: u64) -> Self {
         let stands: BTreeMap<String, FileDigests> = folder.files().filter_map(stands).collect();
         let bytes: u64 = stands.values().map(|file| file.bytes).sum();
@@ -73,13 +73,13 @@ impl DigestCache {
         }
     }
 
-    /// The digest of a tensor of a file, where it is kept.
+    /// The digest of a tensor of a file, if it is in the cache.
     pub fn get(&self, file: &Path, tensor: &str) -> Option<Digest> {
         let file = self.files.get(name(file)?)?;
         file.tensors.get(tensor)?.parse().ok()
     }
 
-    /// Keeps the digest of a tensor of a file.
+    /// Adds the digest of a tensor of a file.
     pub fn put(&mut self, file: &Path, tensor: &str, digest: Digest) {
         if let Some(file) = name(file).and_then(|name| self.files.get_mut(name)) {
             let digest = digest.to_string();
@@ -88,7 +88,8 @@ impl DigestCache {
         }
     }
 
-    /// Writes what is new. A folder that cannot be written to costs the time of hashing again.
+    /// Writes the cache if it has changed. A failure is ignored: it only costs the time of hashing
+    /// again.
     pub fn save(&self) {
         if let Some(path) = self.path.as_ref().filter(|_| self.has_changed)
             && let Ok(text) = serde_json::to_vec(&self.files)
@@ -125,7 +126,7 @@ fn name(file: &Path) -> Option<&str> {
     file.file_name()?.to_str()
 }
 
-/// A file as it stands, of whose tensors nothing is known.
+/// The name and the present state of a file, without digests.
 fn stands(file: &Path) -> Option<(String, FileDigests)> {
     let found = fs::metadata(file).ok()?;
     let modified = found.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;

@@ -1,4 +1,4 @@
-//! Which GPU: a card by its number, or in builds for tests the emulated one.
+//! Names of GPUs: a card by its number or, in builds for tests, an emulated GPU.
 
 use anyhow::bail;
 #[cfg(feature = "emulator")]
@@ -13,7 +13,7 @@ pub enum GpuName {
     /// A GPU that is emulated on the CPU.
     #[cfg(feature = "emulator")]
     Emulated {
-        /// Whose kernels it runs.
+        /// The architecture whose kernels it runs.
         arch: Arch,
         /// The number of launches after which it is lost.
         lost_after: Option<u64>,
@@ -21,12 +21,11 @@ pub enum GpuName {
 }
 
 impl GpuName {
-    /// Reads "cuda" or "cuda:N", or in builds for tests "emulated", "emulated:ARCH" and
-    /// "emulated:ARCH:LAUNCHES", which is lost after so many launches; nothing where it is another
-    /// device.
+    /// Parses "cuda" or "cuda:N" or, in builds for tests, "emulated", "emulated:ARCH" and
+    /// "emulated:ARCH:LAUNCHES", which is lost after that many launches. `None` for another device.
     ///
     /// # Errors
-    /// Where it is a GPU of which there is none.
+    /// Where the name is that of a GPU, but not a valid one.
     pub fn parse(name: &str) -> anyhow::Result<Option<Self>> {
         let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
         match kind {
@@ -49,7 +48,7 @@ impl GpuName {
     /// Opens it. Its pool holds at most `memory` bytes, by default most of what is free.
     ///
     /// # Errors
-    /// What the driver lacks, or the card.
+    /// Says what the driver or the card lacks.
     pub fn open(self, memory: Option<u64>) -> Result<Cuda, CudaError> {
         match self {
             Self::Card(index) => {
@@ -93,7 +92,7 @@ fn emulated(name: &str) -> Option<GpuName> {
 /// The first card that can be used.
 ///
 /// # Errors
-/// A sentence, where there is none: why not.
+/// A sentence that says why there is none.
 pub fn first_usable(memory: Option<u64>) -> Result<Device, String> {
     let count = Cuda::count().map_err(|error| cause(&error.to_string()))?;
     let mut refusals = Vec::new();
@@ -110,19 +109,19 @@ pub fn first_usable(memory: Option<u64>) -> Result<Device, String> {
     }
 }
 
-/// The device, once all of its engines have multiplied worst-case digits rightly. NVIDIA's library
-/// of products joins them where the machine has it.
+/// The device, after all of its engines have multiplied worst-case digits correctly. They include
+/// NVIDIA's library of products where the machine has it.
 ///
 /// # Errors
 /// [`CudaError::NoKernels`] where there are none for the card, [`CudaError::WrongProducts`] where
-/// an engine differs, or what else the card refuses.
+/// an engine gives a wrong product, or another error of the card.
 pub fn proven(gpu: Cuda) -> Result<Device, KernelError> {
     matmul::verify(&gpu)?;
     matmul::offer_library(&gpu)?;
     Ok(Device::Cuda(gpu))
 }
 
-/// The part of an error in front of its remedy.
+/// The part of an error message before its remedy.
 fn cause(error: &str) -> String {
     let end = error.find(". ").unwrap_or(error.len());
     error[..end].to_string()

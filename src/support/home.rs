@@ -1,22 +1,21 @@
-//! Paths as people write them where no shell has read them first: in a job file, and behind `=` on
-//! a command line.
+//! Expands `~` in paths that no shell has expanded: in a job file, and after `=` on a command line.
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 
-/// A path with a `~` in front expanded. Paths that a shell would expand further are refused, since
-/// a folder of that very name is not what was meant.
+/// A path with a leading `~` expanded. Paths that a shell would expand further are refused, since
+/// the user does not mean a folder with that literal name.
 ///
 /// # Errors
-/// Naming what is not expanded: another user's home, a variable, an address of the net.
+/// Naming what is not expanded: another user's home, a variable, a URL.
 pub fn expand(path: &str) -> anyhow::Result<String> {
     expand_with(path, std::env::var("HOME").ok().as_deref())
 }
 
-/// The arguments of a command line, with `~` expanded in the values of options of `command` that
-/// are a file or a folder: shells leave `--model=~/x` and `--adapter poet=~/x` as they are.
+/// The arguments of a command line, with `~` expanded in the values of those options of `command`
+/// that are paths: shells do not expand `--model=~/x` and `--adapter poet=~/x`.
 ///
 /// # Errors
 /// Naming the option whose value is another user's home.
@@ -33,13 +32,13 @@ pub fn arguments(
     given.into_iter().map(|given| line.read(given)).collect()
 }
 
-/// A command line, as far as it has been read.
+/// The state of reading a command line.
 struct Line<'a> {
     /// The command whose options are read.
     command: &'a clap::Command,
-    /// The command that has the options for all of them.
+    /// The top command, whose options all commands have.
     global: &'a clap::Command,
-    /// The option whose value comes next, and whether it is a path.
+    /// The option whose value is the next argument, and whether that is a path.
     awaits: Option<(String, bool)>,
     /// Whether `--` has been read.
     is_over: bool,
@@ -70,7 +69,7 @@ impl Line<'_> {
         Ok(given)
     }
 
-    /// For an option that takes a value: whether the value is a file or a folder.
+    /// For an option that takes a value, whether the value is a path.
     fn kind(&self, text: &str) -> Option<bool> {
         let name = text.strip_prefix("--")?;
         let of = |command: &clap::Command| {
@@ -85,7 +84,7 @@ impl Line<'_> {
     }
 }
 
-/// An argument that ends with the value of an option, after `~` in the value is expanded.
+/// An argument that ends with the value of an option, with `~` in the value expanded.
 fn whole(option: &str, front: &str, value: &str) -> anyhow::Result<OsString> {
     let start = match value.split_once("=~") {
         Some((name, _)) if !name.contains('/') => name.len() + 1,
@@ -121,15 +120,15 @@ fn expand_with(path: &str, home: Option<&str>) -> anyhow::Result<String> {
         }
         (None, None) => return Ok(path.to_string()),
     };
-    // There is a file of that very name.
+    // There is a file with that literal name.
     if Path::new(path).exists() {
         return Ok(path.to_string());
     }
     bail!("{path}: {meant}")
 }
 
-/// What a shell would take for a variable: `${...}`, or a `$` with a name behind it, in capitals
-/// or at the beginning of a part.
+/// What a shell would take for a variable: `${...}`, or a `$` followed by a name that is in
+/// capitals or at the beginning of a path component.
 fn variable(path: &str) -> Option<&str> {
     path.match_indices('$').find_map(|(start, _)| {
         let name = &path[start + 1..];

@@ -1,4 +1,4 @@
-//! The events of a job: in lines for people, and as objects for scripts.
+//! The events of a job as lines of text, and as JSON objects.
 
 use concord_proto::client::JobEvent;
 use concord_proto::{Plan, Slot, WorkerId};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::layers::ends;
 use crate::support::output::counted;
 
-/// An event in a line for people; nothing for those that the bar shows.
+/// An event as a line of text; `None` for events that the progress bar shows.
 pub fn describe(event: &JobEvent) -> Option<String> {
     match event {
         JobEvent::Waiting(what) => Some(format!("waiting: {what}")),
@@ -16,7 +16,8 @@ pub fn describe(event: &JobEvent) -> Option<String> {
             devices,
             step,
             reason,
-            // It counts products alone: good for comparing plans, not for telling the time.
+            // The prediction counts only matrix products: it compares plans, but is no estimate of
+            // time.
             predicted_step_us: _,
         } => {
             let mut lines = format!(
@@ -137,8 +138,8 @@ pub fn as_json(event: &JobEvent) -> Value {
     }
 }
 
-/// A step in a line; `left` is how many seconds the steps after it are expected to take. Nothing
-/// for other events.
+/// A step as a line; `left` is how many seconds the remaining steps are expected to take. Empty for
+/// other events.
 pub fn step_line(event: &JobEvent, steps: u32, left: Option<f64>) -> String {
     let JobEvent::Step {
         step,
@@ -167,7 +168,7 @@ pub fn step_line(event: &JobEvent, steps: u32, left: Option<f64>) -> String {
     line
 }
 
-/// A duration for people, in its two largest units.
+/// A duration as text, in its two largest units.
 fn duration(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);

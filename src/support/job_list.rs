@@ -1,11 +1,11 @@
-//! The jobs of a coordinator: as a table for people, and as objects for scripts.
+//! The jobs of a coordinator as a table of text, and as JSON objects.
 
 use concord_proto::client::{JobState, JobSummary};
 use serde_json::{Value, json};
 
 use crate::support::table::table;
 
-/// A table of jobs for people.
+/// A table of jobs as text.
 pub fn as_text(jobs: &[JobSummary]) -> String {
     if jobs.is_empty() {
         return "no jobs".to_string();

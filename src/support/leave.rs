@@ -1,4 +1,4 @@
-//! How a worker or a checker is asked to leave.
+//! Asks a worker or a checker in this process to leave.
 
 use std::io::Read;
 
@@ -6,13 +6,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::support::signals::EndSignals;
 
-/// Sends to `leave` when the program is asked to end by a signal. A second signal ends the program
-/// at once; so does the end of standard input, with `stdin`.
+/// Sends to `leave` when a signal asks the program to end. A second signal ends the program at
+/// once; so does, with `stdin`, the end of standard input.
 pub async fn until_told(mut signals: EndSignals, stdin: bool, leave: mpsc::Sender<()>) {
     let (ended, mut stdin_ended) = oneshot::channel();
     if stdin {
-        // Not a thread of tokio's: its runtime waits for those at its end, and a member that ends
-        // with an error would stay until the program that started it is gone.
+        // Not a thread of tokio: the runtime would wait for it at its end, and a member that ends
+        // with an error would stay until the program that started it has ended.
         std::thread::spawn(move || {
             let mut bytes = [0; 64];
             while std::io::stdin()

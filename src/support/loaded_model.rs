@@ -1,4 +1,4 @@
-//! A whole model on this machine, with an adapter where one is given.
+//! A whole model on this machine, with an adapter if one is given.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::support::device::DeviceArgs;
 use crate::support::load_in::{self, LoadInArgs};
 
-/// The file that tells a PEFT folder.
+/// The file that identifies a PEFT folder.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
-/// The temperature where neither the options nor the model say one.
+/// The temperature if neither the options nor the model give one.
 pub const TEMPERATURE: f32 = 0.8;
 
 /// Which model to compute, and where.
@@ -42,17 +42,17 @@ pub struct ModelArgs {
     pub device: DeviceArgs,
 }
 
-/// The folders that `--model` names: those of a model, or of an adapter with the model under it.
+/// The folders that `--model` names: that of a model, or those of an adapter and its base model.
 #[derive(Debug)]
 pub struct NamedModel {
     /// The folder of the model, or of the base model.
     pub model: PathBuf,
-    /// The folder of the adapter that the name means.
+    /// The folder of the adapter, if the name is that of an adapter.
     pub adapter: Option<PathBuf>,
 }
 
 impl NamedModel {
-    /// Finds the folders, downloading them where need be.
+    /// Finds the folders, downloading them if needed.
     ///
     /// # Errors
     /// Where they are not found, or a folder is both a model and an adapter.
@@ -88,7 +88,7 @@ pub struct OpenedModel {
 }
 
 impl ModelArgs {
-    /// Finds the model, downloading it where need be, and checks its files.
+    /// Finds the model, downloading it if needed, and checks its files.
     ///
     /// # Errors
     /// Naming the file and what is wrong with it.
@@ -148,7 +148,7 @@ impl OpenedModel {
     /// The model's tokenizer, checked against its embedding.
     ///
     /// # Errors
-    /// Where it is missing, broken or of another model.
+    /// Where it is missing, broken or belongs to another model.
     pub fn tokenizer(&self) -> anyhow::Result<TextTokenizer> {
         let tokenizer = self.folder.tokenizer()?;
         for note in tokenizer.notes() {
@@ -158,7 +158,8 @@ impl OpenedModel {
         Ok(tokenizer)
     }
 
-    /// How the model wants tokens to be drawn. What it asks for and nobody does is told on stderr.
+    /// The model's recommended sampling parameters. Those that are not applied are reported on
+    /// stderr.
     ///
     /// # Errors
     /// Naming the key of its `generation_config.json` that cannot be used.
@@ -207,10 +208,10 @@ impl OpenedModel {
     }
 }
 
-/// The folder of a model: one of this machine, or one that is downloaded, with a bar.
+/// The folder of a model: one on this machine, or one that is downloaded, with a progress bar.
 ///
 /// # Errors
-/// Where there is no such model, with what was tried.
+/// Where there is no such model; says what was tried.
 pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
     let style = ProgressStyle::with_template("{bar:20} {bytes}/{total_bytes}  {wide_msg}")?;
     let bar = ProgressBar::no_length().with_style(style);
@@ -223,16 +224,16 @@ pub fn resolve(model: &str) -> anyhow::Result<PathBuf> {
     Ok(path?)
 }
 
-/// The folder of a model's configuration: one of this machine, or of the hub's cache, into which
-/// `config.json` alone is fetched where it lacks it.
+/// The folder of a model's configuration: one on this machine, or one in the hub's cache, into
+/// which only `config.json` is downloaded if it is missing.
 ///
 /// # Errors
-/// Where there is no such model, with what was tried.
+/// Where there is no such model; says what was tried.
 pub fn resolve_config(model: &str) -> anyhow::Result<PathBuf> {
     Ok(hub::resolve_config(model)?)
 }
 
-/// The base model that a PEFT folder names; nothing for other folders.
+/// The base model that a PEFT folder names; `None` for other folders.
 ///
 /// # Errors
 /// Where a folder is both a model and an adapter, or an adapter names no base model.

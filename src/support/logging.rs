@@ -1,4 +1,4 @@
-//! What is logged on stderr, and how.
+//! Logging on stderr.
 
 use std::io::IsTerminal;
 
@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 /// The levels: what a directive without a target may be.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Starts to log what `filter` lets through: lines for people, or one JSON object a line. Colours
-/// are for terminals, and not where the environment says `NO_COLOR`.
+/// Starts to log what `filter` selects, as text or as one JSON object per line. Colours are used
+/// only on terminals, and not if `NO_COLOR` is set.
 ///
 /// # Errors
 /// Where the filter cannot be read.

@@ -1,4 +1,4 @@
-//! What commands share. Nothing here knows a command.
+//! Code that commands share. It does not depend on any command.
 
 pub mod adapter_blobs;
 mod blob_spool;

@@ -1,14 +1,14 @@
 //! How many files and connections this program may have open.
 
-/// What a worker, a checker, a coordinator or a server needs to work at all: its own files and
-/// sockets, and some connections.
+/// The least that a worker, a checker, a coordinator or a server needs: its own files and sockets,
+/// and some connections.
 const NEEDED: u64 = 128;
 
-/// Raises the limit as far as the system lets a program do that itself.
+/// Raises the limit as far as the system allows a program to do so.
 ///
 /// # Errors
-/// Where even then it is too low: connections would hang and files fail to open later on, in places
-/// that do not say why.
+/// Where it is still too low. Otherwise connections would hang and files fail to open later,
+/// without a clear reason.
 #[cfg(unix)]
 pub fn raise_limit() -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,7 +20,7 @@ pub fn raise_limit() -> anyhow::Result<()> {
     };
     let may_open = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
-        // Some systems have a bound of their own below the one that they tell.
+        // Some systems have a lower limit than the one that they report.
         Err(_) => limit.current,
     };
     check(may_open)
@@ -32,7 +32,7 @@ pub fn raise_limit() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None` is no limit.
+/// Refuses a limit that is too low; `None` means that there is no limit.
 fn check(may_open: Option<u64>) -> anyhow::Result<()> {
     match may_open {
         Some(files) if files < NEEDED => anyhow::bail!(

@@ -1,4 +1,4 @@
-//! What a command prints: text for people, or one JSON object a line.
+//! What a command prints: text, or one JSON object per line.
 
 use std::fmt;
 use std::io::Write;
@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-/// Where a command's results go. Results are on stdout; progress and errors on stderr.
+/// The output of a command. Results go to stdout, progress and errors to stderr.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     json: bool,
 }
 
-/// The command was ended by Ctrl-C or SIGTERM before its work was done: no failure, and no success
-/// either.
+/// The command was ended by Ctrl-C or SIGTERM before its work was done, which is neither a failure
+/// nor a success.
 #[derive(Debug)]
 pub struct StoppedBySignal {
     signal: &'static str,
@@ -22,12 +22,12 @@ pub struct StoppedBySignal {
 
 impl StoppedBySignal {
     /// An end by `signal`, as [`crate::support::signals::EndSignals::next`] names it; `words` say
-    /// what becomes of the work.
+    /// what happens to the work.
     pub fn new(signal: &'static str, words: String) -> Self {
         Self { signal, words }
     }
 
-    /// 128 and the number of the signal, as shells have it.
+    /// 128 plus the number of the signal, as in shells.
     pub fn code(&self) -> u8 {
         match self.signal {
             "SIGTERM" => 128 + 15,
@@ -45,7 +45,7 @@ impl fmt::Display for StoppedBySignal {
 impl std::error::Error for StoppedBySignal {}
 
 impl Output {
-    /// Text for people, or JSON.
+    /// Output as text, or as JSON.
     pub fn new(json: bool) -> Self {
         Self { json }
     }
@@ -55,10 +55,10 @@ impl Output {
         self.json
     }
 
-    /// Prints a result: `text` for people (nothing where it is empty), or `object`.
+    /// Prints a result: `text` (nothing if it is empty), or `object` with `--json`.
     pub fn result(&self, text: &str, object: &Value) {
         let mut stdout = std::io::stdout().lock();
-        // A reader that has gone away is no reason to fail.
+        // A closed stdout is no reason to fail.
         let _ = match (self.json, text.is_empty()) {
             (true, _) => writeln!(stdout, "{object}"),
             (false, false) => writeln!(stdout, "{text}"),
@@ -67,7 +67,7 @@ impl Output {
         let _ = stdout.flush();
     }
 
-    /// Prints an error with all its causes, and gives the exit status that goes with it.
+    /// Prints an error with all its causes, and returns the exit status for it.
     pub fn error(&self, error: &anyhow::Error) -> ExitCode {
         if let Some(stopped) = error.downcast_ref::<StoppedBySignal>() {
             let (signal, code) = (stopped.signal, stopped.code());
@@ -97,14 +97,14 @@ pub fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// An error with its causes, each said once: some errors have their cause in their own words, as
-/// people who see them alone want it, and name it as their source as well.
+/// An error with its causes, each said once: some errors have their cause in their own message and
+/// also as their source.
 pub fn in_words(error: &anyhow::Error) -> String {
     let mut words: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string();
         let parts: Vec<&str> = text.split(": ").collect();
-        // The longest end of what is said already that the cause begins with.
+        // The longest overlap of the end of the text so far with the beginning of the cause.
         let said = (0..=parts.len().min(words.len()))
             .rev()
             .find(|&count| words[words.len() - count..] == parts[..count]);
@@ -155,7 +155,7 @@ mod tests {
             why: missing(),
         };
         let cases: Vec<(anyhow::Error, String)> = vec![
-            // Its source is in its own words.
+            // Its message already has its source.
             (of_model("a").into(), format!("cannot read a: {os}")),
             // The same below another one, wrapped once and twice.
             (

@@ -1,4 +1,4 @@
-//! What planners need to know of a model, from the one count of its memory.
+//! The profiles of models for planners, from the formulas in `concord_models::memory`.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl KeptFormats {
 pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -> ModelProfile {
     let bytes = TrainingBytes::of(config, run, &|name| kept.get(name));
     let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
-    // Scores and mixing: on average a query sees half of the sequence.
+    // Scores and weighted sums; on average a query sees half of the sequence.
     let attention = u64::from(run.sequence_len) * config.q_dim() as u64;
     ModelProfile {
         layer_macs: layer_weights(config) + attention,

@@ -1,4 +1,4 @@
-//! Whether the weights in a folder are those that a proof ends with.
+//! Checks that the weights in a folder are those with which a proof ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::blobs::BlobSet;
 use crate::support::load_in;
 
-/// Files that make a folder a full model, or would be taken for its weights.
+/// Files that make a folder a full model, or that programs would read as its weights.
 const MODEL_FILES: [&str; 5] = [
     "config.json",
     "model.safetensors",
@@ -25,14 +25,14 @@ const MODEL_FILES: [&str; 5] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// Files that make a folder an adapter, or would be taken for its weights.
+/// Files that make a folder an adapter, or that programs would read as its weights.
 const ADAPTER_FILES: [&str; 3] = [
     "adapter_config.json",
     "adapter_model.safetensors",
     "adapter_model.bin",
 ];
 
-/// What was found out about the base model of an adapter.
+/// The result of checking the base model of an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
     /// The adapter names the very model that it was trained on, which was quantised as it was read
@@ -42,11 +42,10 @@ pub enum Base {
     NotHere(String),
 }
 
-/// Compares the base model that an adapter names with the one that the job was trained on. Nothing
-/// for a full fine-tune.
+/// Compares the base model that an adapter names with that of the job. `None` for a full fine-tune.
 ///
 /// # Errors
-/// Where it is another one, or cannot be read.
+/// Where it is another model, or cannot be read.
 pub fn check_base(bundle: &Bundle, folder: &Path) -> anyhow::Result<Option<Base>> {
     if bundle.spec.adapter == AdapterSpec::Full {
         return Ok(None);
@@ -83,11 +82,11 @@ pub fn check_base(bundle: &Bundle, folder: &Path) -> anyhow::Result<Option<Base>
     )
 }
 
-/// Checks each trained tensor in `folder` against the claims of the last step of a bundle that
-/// holds. The result is their number.
+/// Checks each trained tensor in `folder` against the claims of the last step of a valid bundle.
+/// Returns the number of tensors.
 ///
 /// # Errors
-/// Naming the file and the tensor that is missing, strange or another.
+/// Naming the file and the tensor that is missing, unknown or different.
 pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
     let proven = last_values(bundle)?;
     check_kind(bundle, folder)?;
@@ -119,8 +118,8 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
     Ok(proven.len())
 }
 
-/// Refuses a folder that is a model and an adapter at once: programs would use one of the two,
-/// perhaps the one that is not checked here.
+/// Refuses a folder that is both a model and an adapter: programs would use one of the two, perhaps
+/// the one that is not checked here.
 fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
     let has = |name: &str| folder.join(name).exists();
     let other = match &bundle.spec.adapter {
@@ -183,7 +182,7 @@ fn compare(
     Ok(())
 }
 
-/// Rank, scale and targets decide what an adapter computes as much as its tensors do.
+/// Checks rank, scale and targets, on which the result of an adapter depends, too.
 fn check_config(path: &Path, rank: u32, alpha: f32, targets: &[String]) -> anyhow::Result<()> {
     let place = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;

@@ -1,5 +1,4 @@
-//! Temporary folders. What a killed command leaves behind is removed by the next command that
-//! starts.
+//! Temporary folders. Those that a killed command leaves behind are removed by the next command.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -8,17 +7,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-/// How the names of these folders begin; the number of the process follows, for people.
+/// The prefix of the folders' names; the process id follows, as information for users.
 const PREFIX: &str = "concord-";
 
-/// The file that marks such a folder. Its owner holds a lock on it, which ends with the process in
-/// any case. It is removed last, so that a folder that is removed in part is still recognized.
+/// The file that marks such a folder. Its owner holds a lock on it, which always ends with the
+/// process. It is removed last, so that a partly removed folder is still recognized.
 const MARKER: &str = ".concord-scratch";
 
-/// How long a start may take to remove what others have left; the rest is left to the next one.
+/// How long a start may take to remove folders of killed commands; the rest is left to the next
+/// one.
 const SWEEP_MAX: Duration = Duration::from_secs(5);
 
-/// A process that is about to end may still write into a folder that is being removed.
+/// The pause before a second attempt to remove a folder: a process that is about to end may still
+/// write into it.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A temporary folder, removed when this is dropped.
@@ -31,10 +32,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one in the folder for temporary files (`TMPDIR`), after [`sweep`].
+    /// Creates one in the folder for temporary files (`TMPDIR`), after [`sweep`].
     ///
     /// # Errors
-    /// Naming the folder in which it cannot be made.
+    /// Naming the folder in which it cannot be created.
     pub fn make() -> anyhow::Result<Self> {
         sweep();
         Self::within(&std::env::temp_dir())
@@ -48,13 +49,14 @@ impl Scratch {
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(place);
         let made = made.with_context(failed)?;
-        // It gets its name once it is locked: a marker without a lock belongs to a dead process.
+        // The marker gets its name only after it is locked, because a marker without a lock belongs
+        // to a dead process.
         let new = made.path().join("new");
         let lock = File::create_new(&new).with_context(failed)?;
         let marked = match lock.lock() {
             Ok(()) => fs::rename(new, made.path().join(MARKER)),
-            // A file system without locks: whether the owner lives cannot be told, so the folder
-            // gets no marker and is never swept.
+            // A file system without locks. Whether the owner is alive could not be told, so the
+            // folder gets no marker and is never swept.
             Err(_) => fs::remove_file(new),
         };
         marked.with_context(failed)?;
@@ -83,14 +85,14 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the temporary folders of this user's commands that were killed. What cannot be removed
-/// now is left to the next start.
+/// Removes the temporary folders that killed commands of this user have left. Those that cannot be
+/// removed now are left to the next start.
 pub fn sweep() {
     sweep_within(&std::env::temp_dir(), Instant::now() + SWEEP_MAX);
 }
 
 fn sweep_within(place: &Path, until: Instant) {
-    // The user that this process makes files as.
+    // The user as whom this process creates files.
     let user = tempfile::tempfile_in(place).and_then(|file| Ok(owner(&file.metadata()?)));
     let (Ok(user), Ok(entries)) = (user, fs::read_dir(place)) else {
         return;
@@ -113,8 +115,8 @@ fn sweep_within(place: &Path, until: Instant) {
     }
 }
 
-/// The lock of a folder whose owner is gone, if it is one. Links are not followed, and folders of
-/// other users are none of ours.
+/// The lock of a folder whose owner has ended; `None` for any other folder. Links are not followed,
+/// and folders of other users are ignored.
 fn left_behind(dir: &Path, user: u32) -> Option<File> {
     let marker = dir.join(MARKER);
     let is_dir = |found: fs::Metadata| found.is_dir() && owner(&found) == user;
@@ -126,15 +128,15 @@ fn left_behind(dir: &Path, user: u32) -> Option<File> {
     }
     let lock = File::options().read(true).write(true).open(&marker).ok()?;
     match lock.try_lock() {
-        // The process that held it meanwhile has removed the folder, and another one may have its
-        // name now.
+        // The process that held the lock may have removed the folder meanwhile, and another folder
+        // may have its name now.
         Ok(()) => is_same(&lock, &marker).then_some(lock),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
 }
 
-/// A lock on the folder itself, where the system has such: programs that remove old files from the
-/// place of temporary files, such as systemd-tmpfiles, leave a folder alone that somebody locks.
+/// A lock on the folder itself, where the system has such locks. Programs that remove old temporary
+/// files, such as systemd-tmpfiles, skip a locked folder.
 fn locked_folder(dir: &Path) -> Option<File> {
     let folder = File::open(dir).ok()?;
     folder.try_lock().ok()?;
@@ -147,7 +149,7 @@ fn owner(found: &fs::Metadata) -> u32 {
     std::os::unix::fs::MetadataExt::uid(found)
 }
 
-/// On other systems each user has temporary folders of its own.
+/// On other systems each user has an own folder for temporary files.
 #[cfg(not(unix))]
 fn owner(_found: &fs::Metadata) -> u32 {
     0
@@ -195,7 +197,7 @@ fn remove(dir: &Path) -> io::Result<()> {
     there(fs::remove_dir(dir))
 }
 
-/// Treats a file that is gone already as removed.
+/// Treats a file that does not exist as removed.
 fn there(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -258,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_touched() {
         let place = tempfile::tempdir().unwrap();
-        // Of another program, of a user who calls a folder so, and what only looks like one.
+        // A folder of another program, one that a user named so, and one that only looks similar.
         left(place.path(), "other-1-dead");
         fs::create_dir(place.path().join("concord-data")).unwrap();
         fs::write(place.path().join("concord-data/model"), "bytes").unwrap();
@@ -277,7 +279,7 @@ mod tests {
         left(elsewhere.path(), "precious");
         let target = elsewhere.path().join("precious");
         symlink(&target, place.path().join("concord-1-link")).unwrap();
-        // A link within goes, and not what it leads to.
+        // A link inside is removed, but not its target.
         left(place.path(), "concord-2-dead");
         symlink(&target, place.path().join("concord-2-dead/link")).unwrap();
         let marked = place.path().join("concord-3-marker");

@@ -1,28 +1,28 @@
-//! The signals that ask this program to end.
+//! The signals by which this program is asked to end.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-/// Two signals within this are one request to end.
+/// Two signals within this time are one request to end.
 const ECHO: Duration = Duration::from_millis(100);
 
-/// Waits for the first request to end: Ctrl-C, or SIGTERM, which is what `kill`, systemd and
-/// containers send. Process 1, for which the kernel has no default for a signal, ends by them, too.
+/// Waits for requests to end: Ctrl-C, or SIGTERM, which `kill`, systemd and containers send. With
+/// these handlers also process 1, which has no default action for signals, can be ended.
 pub struct EndSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
-    /// When the last one came.
+    /// When the last signal came.
     last: Option<Instant>,
 }
 
 impl EndSignals {
-    /// Installs the handlers: from here on neither signal kills the program by itself.
+    /// Installs the handlers. From here on neither signal ends the program by itself.
     ///
     /// # Errors
-    /// Where the operating system refuses, which it does to nobody with free file descriptors.
+    /// Where the operating system refuses, for example because there are no free file descriptors.
     pub fn install() -> anyhow::Result<Self> {
         #[cfg(unix)]
         {
@@ -38,9 +38,9 @@ impl EndSignals {
         Ok(Self { last: None })
     }
 
-    /// Waits for the next one, and names it. One that comes right after another is the same
-    /// request: `timeout` of GNU, for one, sends it to the program and then to its group. Cancel
-    /// safe.
+    /// Waits for the next signal, and returns its name. One that comes right after another is the
+    /// same request: GNU `timeout`, for example, sends it to the program and then to its group.
+    /// Cancel safe.
     pub async fn next(&mut self) -> &'static str {
         loop {
             let name = self.receive().await;

@@ -1,6 +1,6 @@
-//! Columns for people.
+//! Tables as text.
 
-/// Lines of cells under their headings, each column as wide as its widest cell. Control characters,
+/// Rows of cells under their headings, each column as wide as its widest cell. Control characters,
 /// which a peer may have put into a name, are shown as "?".
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let clean = |cell: &str| -> String {

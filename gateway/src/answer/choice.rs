@@ -1,4 +1,4 @@
-//! The text of one choice, out of its tokens.
+//! Turns the tokens of one choice into its text.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(crate) struct Reading {
     pub tokenizer: Arc<TextTokenizer>,
     pub stops: Vec<String>,
     pub stop_tokens: Vec<u32>,
-    /// Special tokens that are part of the text, unlike all others.
+    /// Special tokens that are part of the text; all others are hidden.
     pub kept_tokens: Vec<u32>,
     pub max_tokens: u32,
     pub wants_logprobs: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Reading {
     pub guide: Option<Guide>,
 }
 
-/// One choice under way: a state machine without clock or sockets.
+/// One choice in progress: a state machine without clock or sockets.
 pub(crate) struct Choice {
     stream: Option<TextStream>,
     stops: StopTexts,
@@ -36,25 +36,25 @@ pub(crate) struct Choice {
     wants_logprobs: bool,
     /// Tokens so far.
     answer: u32,
-    /// Bytes of text that tokens gave, and how many of them are certainly part of the answer: the
-    /// end may yet turn out to be the start of a stop text.
+    /// Bytes of text from the tokens so far, and how many of them are certainly part of the answer:
+    /// the last ones may turn out to be the start of a stop text.
     produced: usize,
     certain: usize,
-    /// Logprobs of tokens whose text is not certain yet, by where it begins.
+    /// Logprobs of tokens whose text is not certain yet, with the offset at which it begins.
     waiting: VecDeque<(usize, TokenLogprob)>,
-    /// Of all certain text.
+    /// The digest of all certain text.
     digest: Hasher,
-    /// Whether later tokens are no part of the answer.
+    /// Whether a stop text was found, so that later tokens are not part of the answer.
     stopped: bool,
     has_called: bool,
 }
 
-/// What may go out now.
+/// What may be sent to the client now.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
     pub reasoning: String,
     pub content: String,
-    /// Of calls alone, never text.
+    /// Events of tool calls, without the text around them.
     pub calls: Vec<CallEvent>,
     pub logprobs: Vec<TokenLogprob>,
 }
@@ -96,7 +96,7 @@ impl Choice {
         self.answer
     }
 
-    /// What the engine has to know before the first token.
+    /// What the engine has to be told before the first token.
     pub fn begin(&mut self) -> Result<Option<Control>, TextError> {
         match &mut self.guide {
             None => Ok(None),
@@ -104,7 +104,7 @@ impl Choice {
         }
     }
 
-    /// Takes the next token. Gives what may go out, and what the engine has to know.
+    /// Takes the next token. Returns what may be sent, and what the engine has to be told.
     pub fn token(&mut self, token: TokenLogprob) -> Result<(Piece, Option<Control>), TextError> {
         if self.stopped {
             return Ok((Piece::default(), None));
@@ -140,8 +140,8 @@ impl Choice {
         Ok((piece, control))
     }
 
-    /// The engine gives no more. What waits goes out, with the reason in OpenAI's words and what
-    /// closes the receipt.
+    /// Ends the choice after the engine's last token. Returns the rest of the text, the finish
+    /// reason in OpenAI's words, and the control that closes the receipt.
     pub fn finish(&mut self, finish: Finish) -> (Piece, &'static str, Control) {
         let mut piece = Piece::default();
         let rest = self.stream.take().map(TextStream::finish);
@@ -156,16 +156,16 @@ impl Choice {
         let events = self.calls.as_mut().map(CallParser::finish);
         self.events(events.unwrap_or_default(), &mut piece);
         let is_cut = self.calls.as_ref().is_some_and(CallParser::is_cut);
-        // After a stop text, tokens whose text begins behind the cut are no part of the answer.
+        // After a stop text, tokens whose text begins after the cut are not part of the answer.
         let cut = match self.stopped {
             true => self.certain,
             false => usize::MAX,
         };
         self.release(cut, &mut piece);
         let reason = match finish {
-            // A stop text may come with the last token that there was room for.
+            // A stop text may have come with the last token of `max_tokens`; then it is the reason.
             Finish::Length if !self.stopped => "length",
-            // A client that sees the reason `tool_calls` may rely on whole arguments.
+            // The reason `tool_calls` promises complete arguments.
             _ if self.has_called && !is_cut => "tool_calls",
             _ => "stop",
         };
@@ -173,14 +173,14 @@ impl Choice {
         (piece, reason, Control::Close { text })
     }
 
-    /// New text, of which some may be the start of a stop text.
+    /// Takes new text, the end of which may be the start of a stop text.
     fn text(&mut self, text: &str, piece: &mut Piece) {
         self.produced += text.len();
         let stopped = self.stops.push(text);
         self.watched(&stopped, piece);
     }
 
-    /// A special token: no part of the answer, but a stop text may name it.
+    /// Takes a special token, which is not part of the answer, but may be named as a stop text.
     fn hidden(&mut self, name: &str, piece: &mut Piece) {
         let stopped = self.stops.push_hidden(name);
         self.watched(&stopped, piece);
@@ -192,7 +192,7 @@ impl Choice {
         self.release(self.certain, piece);
     }
 
-    /// New text that is part of the answer.
+    /// Takes new text that is certainly part of the answer.
     fn certain(&mut self, text: &str, piece: &mut Piece) {
         self.certain += text.len();
         self.digest.update(text.as_bytes());
@@ -206,7 +206,7 @@ impl Choice {
         }
     }
 
-    /// New text that is an answer, not reasoning.
+    /// Takes new text of the answer that is not reasoning.
     fn content(&mut self, text: String, piece: &mut Piece) {
         match &mut self.calls {
             None => piece.content.push_str(&text),
@@ -229,7 +229,7 @@ impl Choice {
         }
     }
 
-    /// Gives out the logprobs of tokens whose text begins before `cut`.
+    /// Releases the logprobs of tokens whose text begins before `cut`.
     fn release(&mut self, cut: usize, piece: &mut Piece) {
         while self.waiting.front().is_some_and(|(start, _)| *start < cut) {
             let first = self.waiting.pop_front();

@@ -1,4 +1,4 @@
-//! A request under way: its generations, and what becomes of them.
+//! The answer to a request: its generations, and the events that they cause.
 
 mod choice;
 
@@ -18,34 +18,34 @@ use crate::keys::Permit;
 
 pub(crate) use choice::{Choice, Piece, Reading};
 
-/// What a client may want to know, by the index of the choice.
+/// An event for the client, with the index of the choice.
 pub(crate) enum AnswerEvent {
     /// Logprobs of the prompt's tokens but the first.
     Prompt(usize, Vec<TokenLogprob>),
     /// More of an answer.
     Piece(usize, Piece),
-    /// The last of an answer, and why it ended.
+    /// The last piece of an answer, and why it ended.
     Ended(usize, Piece, &'static str),
-    /// A comment for people that watch the stream.
+    /// A comment for people who watch the stream.
     Note(String),
     /// The request cannot be answered. The last event.
     Failed(ApiError),
 }
 
-/// A choice before the engine knows it.
+/// A choice that is not yet submitted to the engine.
 pub(crate) struct PlannedChoice {
     pub generation: Generation,
     pub choice: Choice,
 }
 
-/// A request under way. Dropping it cancels what runs.
+/// An answer in progress. Dropping it cancels its generations.
 pub(crate) struct Answer {
     gateway: Arc<Gateway>,
     permit: Permit,
     started: Instant,
     running: Vec<Running>,
     updates: StreamMap<usize, ReceiverStream<Update>>,
-    /// Choices of a prompt: they share its tokens.
+    /// Choices for each prompt, which share its tokens.
     choices: usize,
     has_failed: bool,
 }
@@ -54,15 +54,15 @@ struct Running {
     choice: Choice,
     control: mpsc::Sender<Control>,
     prompt: u32,
-    /// As far as known: the engine's figures come last.
+    /// The tokens so far, until the engine reports the final numbers.
     usage: Usage,
     last: Option<Instant>,
     has_ended: bool,
 }
 
 impl Answer {
-    /// Hands all generations to the engine. `field` is what holds the prompt, for errors; `choices`
-    /// are those of a prompt.
+    /// Submits all generations to the engine. `field` is the request's field with the prompt, for
+    /// errors; `choices` is the number of choices for each prompt.
     ///
     /// # Errors
     /// The first refusal; the others are cancelled.
@@ -84,7 +84,7 @@ impl Answer {
         };
         for planned in planned {
             if let Err(error) = answer.submit(planned, field) {
-                // Generations that never ran take no tokens of the key.
+                // Generations that never ran use no tokens of the key.
                 answer.running.clear();
                 return Err(error);
             }
@@ -114,17 +114,17 @@ impl Answer {
         self.tell(index, first)
     }
 
-    /// Choices, over all prompts.
+    /// The number of choices for all prompts.
     pub fn len(&self) -> usize {
         self.running.len()
     }
 
-    /// What comes next; nothing once all choices have ended, or one has failed. May be dropped and
-    /// asked again: nothing is lost.
+    /// The next event; `None` once all choices have ended, or one has failed. The future may be
+    /// dropped and called again without losing an event.
     pub async fn next(&mut self) -> Option<AnswerEvent> {
         // An engine may keep its channels open after its last update.
         while !self.has_failed && !self.running.iter().all(|running| running.has_ended) {
-            // Nothing below waits, so that an update is never half done when a caller times out.
+            // Nothing below waits, so an update is never half handled when a caller times out.
             let Some((index, update)) = self.updates.next().await else {
                 return Some(self.fail(ApiError::server("The engine went away.")));
             };
@@ -137,7 +137,7 @@ impl Answer {
         None
     }
 
-    /// What the request took so far, the tokens of a prompt counted once.
+    /// The tokens that the request has used so far; those of a prompt count once.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for (index, running) in self.running.iter().enumerate() {
@@ -176,7 +176,7 @@ impl Answer {
                 running.usage = usage;
                 running.has_ended = true;
                 let (piece, reason, close) = running.choice.finish(finish);
-                // Without an engine there is no receipt; the answer is right nevertheless.
+                // If the engine is gone there is no receipt, but the answer is complete.
                 if running.control.try_send(close).is_ok() {
                     self.gateway.metrics.closed();
                 }
@@ -232,7 +232,7 @@ impl Drop for Answer {
     }
 }
 
-/// A grammar that cannot go on.
+/// The error for a grammar or a text that cannot continue.
 fn broken(error: &TextError) -> ApiError {
     ApiError::server(format!("The answer cannot go on: {error}."))
 }

@@ -1,4 +1,4 @@
-//! Fields of `/v1/chat/completions`, and of what makes a prompt out of messages.
+//! Fields of `/v1/chat/completions`, and those that `/tokenize` shares to make a prompt.
 
 use super::sampling::COMMON;
 use super::{Accepts, Field, Items, Table, never, only, unused, used};
@@ -15,7 +15,7 @@ const CALLS_MAX: usize = 128;
 /// Fields of `/v1/chat/completions`.
 pub(crate) const CHAT: Table = &[PROMPT, OWN, COMMON];
 
-/// What makes a prompt.
+/// The fields from which a prompt is made.
 pub(super) const PROMPT: &[Field] = &[
     used(
         "messages",
@@ -30,25 +30,25 @@ pub(super) const PROMPT: &[Field] = &[
     used(
         "tool_choice",
         Accepts::Other("auto, none, required, or an object"),
-        "Whether a function is called: as the model likes (auto, if absent), none, any (required), \
-         or the one that the object names. A call that is forced follows the schema.",
+        "Which function is called: the model decides (auto, if absent), none, any (required), or \
+         the one that the object names. A forced call follows the schema.",
     ),
     used(
         "parallel_tool_calls",
         Accepts::Flag,
-        "Whether there may be several calls that are forced; true if absent.",
+        "Whether several calls may be forced; true if absent.",
     ),
     used(
         "chat_template_kwargs",
         Accepts::Map,
-        "Further variables of the chat template. Those that it never looks at are told in \
-         `x-concord-ignored`.",
+        "Further variables of the chat template. Those that the template never reads are listed \
+         in `x-concord-ignored`.",
     ),
     used(
         "reasoning_effort",
         Accepts::Text,
-        "The variable of this name of the chat template; told in `x-concord-ignored` where the \
-         template never looks at it.",
+        "The template variable of this name; listed in `x-concord-ignored` where the template \
+         never reads it.",
     ),
     used(
         "add_generation_prompt",
@@ -66,8 +66,8 @@ const OWN: &[Field] = &[
     used(
         "max_tokens",
         Accepts::Integer(1, u32::MAX as i64),
-        "Tokens of an answer, at most. If absent an answer may have what is left of the context, \
-         and of the day of its key.",
+        "Tokens of an answer, at most. If absent, an answer may fill what is left of the context \
+         and of the key's tokens of the day.",
     ),
     used(
         "max_completion_tokens",
@@ -82,12 +82,12 @@ const OWN: &[Field] = &[
     used(
         "top_logprobs",
         Accepts::Integer(0, 20),
-        "Alternatives beside each token; needs `logprobs`: true.",
+        "How many alternatives are given with each token; needs `logprobs`: true.",
     ),
     used(
         "response_format",
         Accepts::Object(RESPONSE_FORMAT),
-        "What an answer has to be. It holds in any case: other tokens cannot be drawn.",
+        "The format of the answer. It is guaranteed: other tokens cannot be drawn.",
     ),
     // A model's own template writes the special tokens itself.
     only("add_special_tokens", "false"),
@@ -121,13 +121,13 @@ const MESSAGE: Table = &[&[
     used(
         "reasoning_content",
         Accepts::Text,
-        "Of an assistant: what it thought. Told in `x-concord-ignored` where the chat template \
-         never looks at it.",
+        "Of an assistant: its reasoning. Listed in `x-concord-ignored` where the chat template \
+         never reads it.",
     ),
     used(
         "reasoning",
         Accepts::Text,
-        "Of an assistant: another name of `reasoning_content`, which goes before it.",
+        "Of an assistant: another name of `reasoning_content`, which takes precedence.",
     ),
     used(
         "refusal",
@@ -142,7 +142,8 @@ const MESSAGE: Table = &[&[
     used(
         "name",
         Accepts::Text,
-        "Who speaks. Told in `x-concord-ignored` where the chat template never looks at it.",
+        "The name of the speaker. Listed in `x-concord-ignored` where the chat template never \
+         reads it.",
     ),
     only("function_call", "null"),
     only("audio", "null"),
@@ -173,7 +174,7 @@ const CALL: Table = &[&[
     unused(
         "index",
         Accepts::Other("anything"),
-        "Streams number calls; here their order does.",
+        "Streams number calls; here their order counts.",
     ),
 ]];
 
@@ -196,7 +197,7 @@ const TOOL: Table = &[&[
     unused(
         "strict",
         Accepts::Flag,
-        "Calls that are forced follow the schema in any case.",
+        "Forced calls follow the schema in any case.",
     ),
 ]];
 
@@ -215,7 +216,7 @@ const FUNCTION: Table = &[&[
     unused(
         "strict",
         Accepts::Flag,
-        "Calls that are forced follow the schema in any case.",
+        "Forced calls follow the schema in any case.",
     ),
 ]];
 
@@ -246,7 +247,7 @@ const RESPONSE_FORMAT: Table = &[&[
     used(
         "schema",
         Accepts::Map,
-        "Where other servers take the schema, also for json_object.",
+        "The schema, where other servers expect it; also for json_object.",
     ),
     unused("strict", Accepts::Flag, "The schema holds in any case."),
 ]];

@@ -10,8 +10,8 @@ const OWN: &[Field] = &[
     used(
         "prompt",
         Accepts::Other("a string, or an array of strings, of token ids or of arrays of token ids"),
-        "Needed. The text to go on from; several are answered one by one. Prompts times `n` are at \
-         most 128.",
+        "Needed. The text to continue; several texts get answers of their own. Prompts times `n` \
+         are at most 128.",
     ),
     used(
         "max_tokens",
@@ -27,13 +27,14 @@ const OWN: &[Field] = &[
     used(
         "logprobs",
         Accepts::Integer(0, 20),
-        "So many alternatives beside the log-probability of each token; none if absent.",
+        "How many alternatives are given with the log-probability of each token; if absent, there \
+         are no log-probabilities.",
     ),
     used(
         "add_special_tokens",
         Accepts::Flag,
-        "Whether the tokenizer frames the prompt, such as with a token that begins a text; true if \
-         absent.",
+        "Whether the tokenizer adds its special tokens to the prompt, such as the one that begins \
+         a text; true if absent.",
     ),
     only("suffix", "\"\""),
     only("response_format", "{\"type\":\"text\"}"),

@@ -1,7 +1,7 @@
-//! The fields that requests may have: what each takes, its bounds, and what it does.
+//! The fields that requests may have: what each accepts, its bounds, and what it does.
 //!
-//! These tables are what requests are read by ([`crate::json::Fields`]), and what `docs/api.md` is
-//! made of. A field that stands in none of them is unknown.
+//! Requests are read by these tables ([`crate::json::Fields`]), and `docs/api.md` is made from
+//! them. A field that is in none of them is unknown.
 
 mod chat;
 mod completion;
@@ -24,18 +24,18 @@ pub(crate) struct Field {
     pub about: &'static str,
 }
 
-/// What a field takes.
+/// What a field accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Accepts {
     Text,
     Flag,
-    /// From the first to the second.
+    /// A number from the first to the second.
     Number(f64, f64),
-    /// From the first to the second.
+    /// An integer from the first to the second.
     Integer(i64, i64),
-    /// From 1 to a bound of the gateway.
+    /// An integer from 1 to a limit of the gateway.
     Count(fn(&Limits) -> u32),
-    /// So many items at most, each an object with these fields, or as the text says.
+    /// A list of at most so many items, each an object with these fields, or as the text says.
     List(usize, Items),
     /// An object with these fields.
     Object(Table),
@@ -43,9 +43,10 @@ pub(crate) enum Accepts {
     Map,
     /// What the text says.
     Other(&'static str),
-    /// This value in JSON alone, which is what nothing would mean too. `null` is none.
+    /// Only this JSON value, which means the same as leaving the field out; `null` for a field
+    /// that is always refused.
     Only(&'static str),
-    /// Nothing: what the text says is to be used instead.
+    /// Nothing; the text says what to use instead.
     Never(&'static str),
 }
 
@@ -59,9 +60,9 @@ pub(crate) enum Items {
 /// Whether a field changes answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effects {
-    /// It does, or says what is asked.
+    /// It changes answers, or says what is asked for.
     Some,
-    /// It does not: its type is checked, and that is all.
+    /// It changes nothing; only its type is checked.
     None,
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn find(table: Table, name: &str) -> Option<&'static Field> {
     all.into_iter().find(|field| field.name == name)
 }
 
-/// A field that changes answers, or says what is asked.
+/// A field that changes answers, or says what is asked for.
 const fn used(name: &'static str, takes: Accepts, about: &'static str) -> Field {
     Field {
         name,
@@ -94,7 +95,7 @@ const fn unused(name: &'static str, takes: Accepts, about: &'static str) -> Fiel
     }
 }
 
-/// A field of other servers that is not supported, but for the value that changes nothing.
+/// A field of other servers that is not supported, except with the value that changes nothing.
 const fn only(name: &'static str, value: &'static str) -> Field {
     Field {
         name,
@@ -104,7 +105,7 @@ const fn only(name: &'static str, value: &'static str) -> Field {
     }
 }
 
-/// A field of other servers that is refused, and what is to be used instead.
+/// A field of other servers that is refused; `instead` says what to use.
 const fn never(name: &'static str, instead: &'static str) -> Field {
     Field {
         name,

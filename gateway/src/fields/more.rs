@@ -3,7 +3,7 @@
 use super::chat::PROMPT;
 use super::{Accepts, Field, Items, Table, used};
 
-/// Tokens that are made a text at a time: each may be a hundred letters.
+/// Tokens that are detokenized at a time; the text of each may be a hundred letters.
 const TOKENS_MAX: usize = 1 << 18;
 
 const MODEL: Field = used(
@@ -19,12 +19,13 @@ pub(crate) const TOKENIZE: Table = &[
         used(
             "prompt",
             Accepts::Text,
-            "A text. If absent the fields of a chat make the prompt.",
+            "A text. If absent, the prompt is made from the fields of a chat.",
         ),
         used(
             "add_special_tokens",
             Accepts::Flag,
-            "Whether the tokenizer frames `prompt`; true if absent. For a chat only false.",
+            "Whether the tokenizer adds its special tokens to `prompt`; true if absent. For a \
+             chat only false.",
         ),
         used(
             "return_token_strs",
@@ -76,7 +77,7 @@ pub(crate) const UNLOAD_ADAPTER: Table = &[&[
     super::unused(
         "lora_int_id",
         Accepts::Other("anything"),
-        "Adapters go by their names here.",
+        "Adapters are identified by name here.",
     ),
 ]];
 

@@ -1,4 +1,4 @@
-//! Fields of chats and completions alike.
+//! Fields that chats and completions share.
 
 use super::{Accepts, Field, Items, Table, only, unused, used};
 
@@ -12,13 +12,12 @@ const STREAM_OPTIONS: Table = &[&[
     only("continuous_usage_stats", "false"),
 ]];
 
-/// Fields of chats and completions alike.
+/// Fields that chats and completions share.
 pub(super) const COMMON: &[Field] = &[
     used(
         "model",
         Accepts::Text,
-        "The model or the adapter that is asked, as `/v1/models` lists them; the model if absent \
-         or empty.",
+        "The model or the adapter, by its name in `/v1/models`; the model if absent or empty.",
     ),
     used(
         "n",
@@ -34,12 +33,13 @@ pub(super) const COMMON: &[Field] = &[
     used(
         "temperature",
         Accepts::Number(0.0, 2.0),
-        "Divides the logits; 0 takes the most probable token. Below 0.01, but for 0, it is 0.01.",
+        "Divides the logits; 0 takes the most probable token. Values between 0 and 0.01 count as \
+         0.01.",
     ),
     used(
         "top_p",
         Accepts::Number(0.0, 1.0),
-        "Draws from the most probable tokens that have this share of the probability together.",
+        "Draws from the most probable tokens that together have this share of the probability.",
     ),
     used(
         "top_k",
@@ -49,8 +49,8 @@ pub(super) const COMMON: &[Field] = &[
     used(
         "seed",
         Accepts::Other("an integer of 64 bits"),
-        "The same seed draws the same answer to a prompt, whatever stands beside it. If absent a \
-         random one is taken for each answer, and told in its receipt.",
+        "The same seed gives the same answer to a prompt, whatever else is computed with it. If \
+         absent, each answer gets a random seed, which is in its receipt.",
     ),
     used(
         "frequency_penalty",
@@ -70,13 +70,13 @@ pub(super) const COMMON: &[Field] = &[
     used(
         "stop",
         Accepts::Other("a string or an array of strings"),
-        "Texts of 1 to 1024 bytes that end an answer, and are no part of it. The name of a special \
-         token is one, too.",
+        "Texts of 1 to 1024 bytes that end an answer and are not part of it. The name of a \
+         special token can be one.",
     ),
     used(
         "stop_token_ids",
         Accepts::List(256, Items::Other("token ids")),
-        "Tokens that end an answer beside the model's own.",
+        "Tokens that end an answer, besides the model's own.",
     ),
     used(
         "ignore_eos",
@@ -96,13 +96,13 @@ pub(super) const COMMON: &[Field] = &[
     used(
         "store",
         Accepts::Flag,
-        "Answers are not stored; true is told in `x-concord-ignored`.",
+        "Answers are not stored; true is listed in `x-concord-ignored`.",
     ),
     used(
         "service_tier",
         Accepts::Text,
         "One of auto, default, flex, scale and priority. There is one tier: all but the first two \
-         are told in `x-concord-ignored`.",
+         are listed in `x-concord-ignored`.",
     ),
     unused("user", Accepts::Text, "About the request."),
     unused("safety_identifier", Accepts::Text, "About the request."),

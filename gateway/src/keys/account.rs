@@ -1,4 +1,4 @@
-//! What one key may take, and has taken.
+//! The limits of one key, and what it has used.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::readers::ReaderShare;
 
 const SECOND_NANOS: u128 = 1_000_000_000;
 
-/// What a request takes of its key's allowance: the nanoseconds of a minute.
+/// What a request takes from its key's allowance: the nanoseconds of a minute.
 const REQUEST: u128 = 60 * SECOND_NANOS;
 
-/// When to ask again where requests under way may yet give tokens back.
+/// When to ask again if running requests may give tokens back.
 const SETTLING_SECONDS: u64 = 5;
 
-/// A key and its bounds, as of one reading of the file of keys.
+/// A key and its limits, as read once from the key file.
 pub(crate) struct KeyAccount {
     pub line: KeyLine,
     requests_per_minute: u32,
@@ -31,7 +31,7 @@ pub(crate) struct KeyAccount {
     pub state: Arc<State>,
 }
 
-/// What outlives a new reading of the file of keys.
+/// The state of a key, which is kept when the key file is read again.
 pub(crate) struct State {
     taken: Mutex<Taken>,
     /// Its share of the threads and the memory that read requests.
@@ -42,15 +42,15 @@ pub(crate) struct State {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// What may come now, once `at` is set: a request takes [`REQUEST`] of it, and a nanosecond
-    /// brings as much as there are requests a minute.
+    /// A token bucket for requests, valid once `at` is set: a request takes [`REQUEST`] from it,
+    /// and each nanosecond adds the number of requests per minute.
     allowance: u128,
     at: Option<Duration>,
     running: u32,
-    /// Days since 1970, and the tokens of that day.
+    /// Days since 1970, to which `tokens` belongs.
     day: u64,
     tokens: u64,
-    /// Tokens set aside for requests under way.
+    /// Tokens set aside for running requests.
     reserved: u64,
 }
 
@@ -59,7 +59,7 @@ struct Taken {
 pub(crate) struct Wanted {
     /// Tokens of the prompt.
     pub prompt: u32,
-    /// Tokens of each answer, where the request says so.
+    /// Most tokens of each answer, if the request gives a number.
     pub answer: Option<u32>,
     /// Tokens that each answer has room for.
     pub room: u32,
@@ -68,7 +68,7 @@ pub(crate) struct Wanted {
 }
 
 impl State {
-    /// A key that has used so many tokens of a day.
+    /// The state of a key that has used `tokens` on `day`.
     pub fn new((day, tokens): (u64, u64), limits: &Limits) -> Self {
         let taken = Taken {
             day,
@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    /// All clients, where no key is needed.
+    /// The state of all clients together, where no key is needed.
     pub fn of_anyone(limits: &Limits) -> Self {
         Self {
             share: ReaderShare::whole(limits),
@@ -90,7 +90,7 @@ impl State {
         }
     }
 
-    /// Tokens used of a day, and those set aside for requests under way.
+    /// Tokens used on a day, and those set aside for running requests.
     pub fn used(&self, day: u64) -> (u64, u64) {
         let taken = self.taken();
         let used = if taken.day == day { taken.tokens } else { 0 };
@@ -105,7 +105,7 @@ impl State {
         taken.tokens += u64::from(usage.prompt) + u64::from(usage.answer);
     }
 
-    /// A request has ended.
+    /// Counts out a request that has ended.
     pub fn leave(&self) {
         self.taken().running -= 1;
     }
@@ -131,7 +131,7 @@ impl KeyAccount {
         self.line.digest
     }
 
-    /// Whether it may change what is served.
+    /// Checks that the key may load and unload adapters.
     ///
     /// # Errors
     /// A 403.
@@ -144,7 +144,7 @@ impl KeyAccount {
         Err(error.code(Code::InsufficientPermissions))
     }
 
-    /// Counts a request in that begins at `now`, time since 1970.
+    /// Counts in a request that begins at `now`, the time since 1970.
     ///
     /// # Errors
     /// A 429 that says when to ask again.
@@ -175,12 +175,12 @@ impl KeyAccount {
         Ok(())
     }
 
-    /// Sets tokens aside for the answers to a prompt. Gives how many each answer may have, and how
-    /// many are set aside. If the request names no length, an answer may have what is left of the
-    /// day.
+    /// Sets tokens aside for the answers to a prompt. Returns how many each answer may have, and
+    /// how many are set aside. If the request gives no length, an answer may have what is left of
+    /// the day.
     ///
     /// # Errors
-    /// A 429, where the day has not enough left.
+    /// A 429 where too little is left of the day.
     pub fn reserve(&self, wanted: Wanted, now: Duration) -> Result<(u32, u64), ApiError> {
         let mut taken = self.state.taken();
         taken.begin_day(now);

@@ -1,4 +1,4 @@
-//! The file of keys.
+//! The key file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use concord_proto::Digest;
 
 use crate::error::GatewayError;
 
-/// Keys in a file.
+/// Most keys in a file.
 const KEYS_MAX: usize = 10_000;
 
 /// A line of the file.
@@ -31,8 +31,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<KeyLine>, GatewayError> {
     lines(path, &bytes)
 }
 
-/// The lines of a file at `path` with this content. Empty lines and those that begin with `#` say
-/// nothing.
+/// The lines of a file at `path` with this content. Empty lines and those that begin with `#` are
+/// skipped.
 pub(crate) fn lines(path: &Path, bytes: &[u8]) -> Result<Vec<KeyLine>, GatewayError> {
     let text = std::str::from_utf8(bytes).map_err(|error| GatewayError::Read {
         path: path.to_path_buf(),
@@ -59,7 +59,7 @@ pub(crate) fn lines(path: &Path, bytes: &[u8]) -> Result<Vec<KeyLine>, GatewayEr
         }
         lines.push(parsed);
     }
-    // Without a key in it, the file would open the API to anyone.
+    // An empty file is refused rather than read as "no key is needed".
     match lines.is_empty() {
         true => Err(fail(
             text.lines().count(),

@@ -1,4 +1,4 @@
-//! API keys: who may ask, and how much.
+//! API keys: which clients are served, and how much.
 //!
 //! The file holds digests, never keys. A key has 256 random bits, so its digest needs no salt and
 //! no slow hash.
@@ -30,10 +30,10 @@ use account::State;
 
 const DAY_SECONDS: u64 = 86_400;
 
-/// Removed keys whose use of the day is remembered.
+/// Most removed keys whose usage of the day is remembered.
 const FORMER_MAX: usize = 10_000;
 
-/// What every key starts with.
+/// The prefix of every key.
 const PREFIX: &str = "ck-";
 
 /// A new key, to be given to its owner, and its line for the file of keys.
@@ -62,20 +62,21 @@ fn digest(key: &str) -> Digest {
     Digest::of(Domain::ApiKey, key.as_bytes())
 }
 
-/// All who may ask.
+/// The accounts of all keys.
 pub(crate) struct Keyring {
-    /// Nothing where no key is asked for.
+    /// `None` where no key is needed.
     accounts: Option<RwLock<Arc<Vec<Arc<KeyAccount>>>>>,
-    /// Keys that were removed from the file: one that comes back has used what it had used.
+    /// Keys that were removed from the file. Their usage counts again if they come back.
     former: Mutex<BTreeMap<Digest, Arc<State>>>,
-    /// All clients, where no key is needed.
+    /// The account of all clients, where no key is needed.
     anyone: Arc<KeyAccount>,
     limits: Limits,
 }
 
 impl Keyring {
-    /// The accounts of the file's lines, which have used so many tokens today; without a file, one
-    /// for all clients. These are admins, unless the API is open to other machines (`open`).
+    /// The accounts of the file's lines, with the tokens that they have used today; without a file,
+    /// one account for all clients. Its clients are admins unless the API is open to other machines
+    /// (`open`).
     pub fn new(
         lines: Option<Vec<KeyLine>>,
         used: &TokensByKey,
@@ -107,13 +108,13 @@ impl Keyring {
         }
     }
 
-    /// Whether keys are asked for.
+    /// Whether a key is needed.
     pub fn is_closed(&self) -> bool {
         self.accounts.is_some()
     }
 
-    /// Replaces the lines. What keys have used stays; a key that has no line any more is refused
-    /// from now on, and its requests under way end. Gives how many were added and removed.
+    /// Replaces the lines. The usage of keys is kept. A key without a line is refused from now on,
+    /// and its running requests are ended. Returns how many keys were added and removed.
     pub fn replace(&self, lines: Vec<KeyLine>) -> (usize, usize) {
         let Some(accounts) = &self.accounts else {
             return (0, 0);
@@ -146,14 +147,14 @@ impl Keyring {
         (came, went)
     }
 
-    /// Whether any key has a bound on the tokens of a day.
+    /// Whether any key has a limit on the tokens of a day.
     pub fn has_quotas(&self) -> bool {
         let is_bound = |account: &Arc<KeyAccount>| account.line.tokens_per_day.is_some();
         let accounts = self.accounts.as_ref().map(all);
         accounts.is_some_and(|accounts| accounts.iter().any(is_bound))
     }
 
-    /// What keys have taken of today.
+    /// What keys have used and set aside today.
     pub fn used(&self) -> DayUsage {
         let mut usage = DayUsage {
             day: today(),
@@ -183,7 +184,7 @@ impl Keyring {
         usage
     }
 
-    /// Whose request it is, by its headers.
+    /// The account of a request, by its headers.
     ///
     /// # Errors
     /// A 401.
@@ -194,7 +195,8 @@ impl Keyring {
         let given = bearer(headers).ok_or_else(|| {
             unauthorized("An API key is needed: send the header 'Authorization: Bearer ck-...'.")
         })?;
-        // Every account is compared in whole, so that the time does not tell how many digits fit.
+        // All accounts are compared in full, so that the time does not reveal how many digits
+        // match.
         let given = digest(given);
         let mut found = None;
         let accounts = all(accounts);

@@ -1,4 +1,4 @@
-//! A request under way, in the account of its key.
+//! A running request, as its key's account counts it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use super::account::{KeyAccount, Wanted};
 use super::now;
 use crate::api_error::ApiError;
 
-/// Where it is noted what a request asks and takes. It lasts as long as the permit.
+/// Records what a request asks for and uses. It lasts as long as the permit.
 pub(crate) trait RequestRecord: Send + Sync {
-    /// The model, or the adapter, that the request asks.
+    /// Records the model or the adapter that the request names.
     fn asks(&self, model: &str);
 
-    /// What the answers took.
+    /// Records what the answers used.
     fn used(&self, usage: &Usage);
 }
 
-/// A request under way. Dropping it ends the request, and gives back what it has set aside.
+/// A running request. Dropping it ends the request, and releases what it has set aside.
 pub(crate) struct Permit {
     account: Arc<KeyAccount>,
     record: Option<Arc<dyn RequestRecord>>,
@@ -26,7 +26,7 @@ pub(crate) struct Permit {
 }
 
 impl KeyAccount {
-    /// Lets a request in at `now`, time since 1970.
+    /// Admits a request at `now`, the time since 1970.
     ///
     /// # Errors
     /// A 429 that says when to ask again.
@@ -41,25 +41,25 @@ impl KeyAccount {
 }
 
 impl Permit {
-    /// Where this request is noted.
+    /// Sets where this request is recorded.
     pub fn noted_in(mut self, record: Arc<dyn RequestRecord>) -> Self {
         self.record = Some(record);
         self
     }
 
-    /// The model, or the adapter, that the request asks.
+    /// Records the model or the adapter that the request names.
     pub fn asks(&self, model: &str) {
         if let Some(record) = &self.record {
             record.asks(model);
         }
     }
 
-    /// Whose request it is.
+    /// The account of the request's key.
     pub fn account(&self) -> &Arc<KeyAccount> {
         &self.account
     }
 
-    /// See [`KeyAccount::reserve`]; gives how many tokens each answer may have.
+    /// As [`KeyAccount::reserve`]. Returns how many tokens each answer may have.
     ///
     /// # Errors
     /// A 429.
@@ -69,7 +69,7 @@ impl Permit {
         Ok(answer)
     }
 
-    /// Notes what the request took.
+    /// Records what the request used, and releases what it has set aside.
     pub fn settle(&self, usage: &Usage) {
         let reserved = std::mem::take(&mut *self.reserved());
         self.account.state.settle(reserved, usage, now());

@@ -1,8 +1,8 @@
-//! What keys have used of a day, on disk, so that a new start knows it.
+//! What keys have used on a day, on disk, so that it is known after a restart.
 //!
-//! Tokens that are set aside for running answers are written before the engine is asked for the
-//! answers. A start that finds some of them was preceded by a kill: nobody knows how many of them
-//! were drawn, so all of them count as used.
+//! Tokens that are set aside for answers are written before the engine is asked for the answers. If
+//! a start finds such tokens, the process before it was killed: how many of them were drawn is
+//! unknown, so all of them count as used.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -17,31 +17,32 @@ use crate::error::GatewayError;
 /// Tokens by key.
 pub(crate) type TokensByKey = BTreeMap<Digest, u64>;
 
-/// What keys have taken of a day.
+/// What keys have used and set aside on a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DayUsage {
     /// Days since 1970, in UTC.
     pub day: u64,
-    /// Tokens of answers that have ended, with their prompts.
+    /// Tokens of answers that have ended, including their prompts.
     pub used: TokensByKey,
-    /// Tokens set aside for requests under way.
+    /// Tokens set aside for running requests.
     pub set_aside: TokensByKey,
 }
 
-/// A file of what keys have used. One server writes it at a time.
+/// The usage file. One server at a time writes it.
 pub(crate) struct UsageFile {
     path: PathBuf,
-    /// What is written in it.
+    /// What was last written to it.
     written: Option<DayUsage>,
     /// Held while this server writes the file.
     lock: Option<File>,
-    /// Whether it is known that it cannot be written.
+    /// Whether the last write failed, which was then logged.
     has_failed: bool,
 }
 
 impl DayUsage {
-    /// What each key has used of `day`, with what was set aside when this was written. An answer
-    /// counts to the day on which it ends, so that what was set aside yesterday counts, too.
+    /// What each key has used on `day`, including what was set aside when this was written. An
+    /// answer counts for the day on which it ends, so tokens that were set aside yesterday count,
+    /// too.
     fn spent(&self, day: u64) -> TokensByKey {
         if day == self.day + 1 {
             return self.set_aside.clone();
@@ -73,7 +74,7 @@ impl UsageFile {
         }
     }
 
-    /// Reads what keys have used of `day`.
+    /// Reads what keys have used on `day`.
     pub fn read(&mut self, day: u64) -> TokensByKey {
         let path = &self.path;
         self.written = match std::fs::read(path) {
@@ -99,8 +100,8 @@ impl UsageFile {
         used.unwrap_or_default()
     }
 
-    /// Makes this server the one that writes the file, until this is dropped. Where the file system
-    /// knows no locks, or lets nobody write, that is logged, and the server goes on.
+    /// Makes this server the only one that writes the file, until this is dropped. If the file
+    /// system has no locks or cannot be written, that is logged, and the server goes on.
     ///
     /// # Errors
     /// [`GatewayError::UsageShared`] where another server writes it.
@@ -108,7 +109,7 @@ impl UsageFile {
         if self.lock.is_some() {
             return Ok(());
         }
-        // The file itself is replaced at each writing, and its lock would go with it.
+        // The lock is on a file beside it, because the file itself is replaced at each write.
         let path = beside(&self.path, ".lock");
         let file = File::options().create(true).append(true).open(&path);
         let locked = file.map_err(TryLockError::Error).and_then(|file| {
@@ -130,7 +131,7 @@ impl UsageFile {
         Ok(())
     }
 
-    /// Writes what keys have taken, where that is new.
+    /// Writes what keys have used and set aside, if that has changed.
     pub fn write(&mut self, new: DayUsage) {
         let is_known = match &self.written {
             Some(written) => *written == new,
@@ -155,7 +156,7 @@ impl UsageFile {
     }
 }
 
-/// The path with `ending` behind its name.
+/// The path with `ending` appended to its name.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(ending);
@@ -171,7 +172,7 @@ fn parse(bytes: &[u8]) -> Option<DayUsage> {
     Some(DayUsage {
         day: value["day"].as_u64()?,
         used: tokens(&value["tokens"])?,
-        // Absent where nothing was under way.
+        // Absent where no request was running.
         set_aside: match &value["set_aside"] {
             Value::Null => TokensByKey::new(),
             given => tokens(given)?,
@@ -179,7 +180,7 @@ fn parse(bytes: &[u8]) -> Option<DayUsage> {
     })
 }
 
-/// All of it, or nothing.
+/// Writes the file whole or not at all.
 fn write(path: &Path, usage: &DayUsage) -> io::Result<()> {
     let object = |tokens: &TokensByKey| -> Map<String, Value> {
         let entry = |(key, tokens): (&Digest, &u64)| (key.to_string(), json!(tokens));

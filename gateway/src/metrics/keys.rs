@@ -1,4 +1,4 @@
-//! Figures by key.
+//! Metrics by key.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,11 +8,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// Names that have figures of their own. The file of keys may change any number of times, and
-/// figures must not grow without end.
+/// Most names that have metrics of their own: the key file may change any number of times, but
+/// metrics must stay bounded.
 const NAMES_MAX: usize = 200;
 
-/// The name that all others share.
+/// The name that all further keys share.
 const OTHERS: &str = "(others)";
 
 /// The name of clients without a key.
@@ -20,7 +20,7 @@ const NOBODY: &str = "(none)";
 
 type Labels<const N: usize> = Family<[(&'static str, String); N], Counter>;
 
-/// Figures by key.
+/// Metrics by key.
 pub(super) struct KeyFigures {
     names: Mutex<BTreeSet<String>>,
     requests: Labels<2>,
@@ -54,7 +54,7 @@ impl KeyFigures {
         figures
     }
 
-    /// A request is over.
+    /// Counts a request that is over.
     pub fn visited(&self, key: Option<&str>, status: u16, usage: &Usage) {
         let name = self.name(key);
         let class = format!("{}xx", status / 100);

@@ -1,4 +1,4 @@
-//! Figures for Prometheus, under vLLM's names where vLLM has them.
+//! Metrics for Prometheus, with vLLM's names where vLLM has them.
 
 mod keys;
 mod pool;
@@ -17,16 +17,16 @@ use crate::engine::InferenceEngine;
 use keys::KeyFigures;
 use pool::PoolFigures;
 
-/// What the text is.
+/// The content type of the metrics.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Bounds of buckets, in seconds: from a token of a small model to a long answer of a slow pool.
+/// Bounds of buckets, in seconds, from a token of a small model to a long answer of a slow pool.
 const SECONDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
     600.0,
 ];
 
-/// What the gateway counts itself.
+/// The metrics of the gateway.
 pub(crate) struct Metrics {
     registry: Registry,
     first_token: Histogram,
@@ -41,7 +41,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Figures of the model `name` and of the pool behind `engine`.
+    /// Metrics of the model `name` and of the pool behind `engine`.
     pub fn new(name: &str, engine: Arc<dyn InferenceEngine>) -> Self {
         let histogram = || Histogram::new(SECONDS);
         let mut all = Registry::default();
@@ -104,7 +104,7 @@ impl Metrics {
         }
     }
 
-    /// A token came, so long after the request or the token before.
+    /// Counts a token that came `after` the request, or after the previous token.
     pub fn token(&self, is_first: bool, after: Duration) {
         let histogram = match is_first {
             true => &self.first_token,
@@ -114,7 +114,7 @@ impl Metrics {
         self.answer_tokens.inc();
     }
 
-    /// An answer ended for `reason`.
+    /// Counts an answer that ended for `reason`, `after` its request.
     pub fn ended(&self, reason: &'static str, after: Duration, prompt_tokens: u32) {
         self.whole.observe(after.as_secs_f64());
         self.prompt_tokens.inc_by(u64::from(prompt_tokens));
@@ -123,22 +123,22 @@ impl Metrics {
             .inc();
     }
 
-    /// A text was closed.
+    /// Counts an answer whose text was closed for its receipt.
     pub fn closed(&self) {
         self.receipts.inc();
     }
 
-    /// A request is over.
+    /// Counts a request that is over.
     pub fn visited(&self, key: Option<&str>, status: u16, usage: &Usage) {
         self.keys.visited(key, status, usage);
     }
 
-    /// Lines of the log of accesses were not written.
+    /// Counts lines of the access log that were not written.
     pub fn lines_lost(&self, count: u64) {
         self.lines_lost.inc_by(count);
     }
 
-    /// All figures as text.
+    /// All metrics as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
@@ -146,7 +146,7 @@ impl Metrics {
     }
 }
 
-/// Figures without those of other keys than `own`.
+/// Metrics without those of keys other than `own`.
 pub(crate) fn without_other_keys(text: &str, own: Option<&str>) -> String {
     let own = own.map(|name| format!("{{key=\"{name}\""));
     let is_shown = |line: &&str| {

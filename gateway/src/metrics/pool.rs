@@ -1,4 +1,4 @@
-//! Figures of the pool, taken when they are asked for.
+//! Metrics of the pool, read from the engine when they are asked for.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 "use strict";
 
-// Markdown, as models write it: headings, lists, quotes, tables, code, emphasis, links. Elements are
-// made one by one and get their text as text: nothing in an answer is ever read as HTML. What is no
-// Markdown, or not yet, because the answer is still coming, stays as it is.
+// Markdown as models write it: headings, lists, quotes, tables, code, emphasis, links. Elements are
+// created one by one and get their text as text: nothing in an answer is ever parsed as HTML. Text
+// that is not Markdown, or not yet because the answer is incomplete, stays as it is.
 
 const markdown = (() => {
   const DEPTH_MAX = 8;
@@ -16,8 +16,8 @@ const markdown = (() => {
 
   // ---- within a line
 
-  // Every text is read in time that grows with its length alone, also one of many marks that open
-  // and never close: each kind of closing mark is looked for once, from left to right.
+  // Reading takes time linear in the length of a text, even if many marks open and never close: each
+  // kind of closing mark is searched for once, from left to right.
 
   const ESCAPED = /[\\`*_{}[\]()#+\-.!|~<>]/;
   const URL_IN_BRACKETS = /\(<?([^\s()<>]+(?:\([^\s()]*\)[^\s()<>]*)*)>?(?:\s+"[^"\n]*")?\)/y;
@@ -25,7 +25,7 @@ const markdown = (() => {
   const isSpace = (letter) => letter === undefined || /\s/.test(letter);
   const isWord = (letter) => letter !== undefined && /\w/.test(letter);
 
-  // Marks around emphasis: whether one closes at a place, given the letters around it.
+  // Marks of emphasis: the element, and whether a mark closes, given the letters around it.
   const EMPHASES = {
     "**": ["strong", (before, after) => !isSpace(before) && after !== "*"],
     "__": ["strong", (before, after) => !isSpace(before) && after !== "_" && !isWord(after)],
@@ -34,7 +34,7 @@ const markdown = (() => {
     "_": ["em", (before, after) => !isSpace(before) && before !== "_" && after !== "_" && !isWord(after)],
   };
 
-  // The places of something in a text, asked for from left to right.
+  // Searches a text for a mark; positions must be asked for from left to right.
   function places(text, mark, isOne) {
     let place = -1, from = 0;
     return (least) => {
@@ -73,7 +73,7 @@ const markdown = (() => {
     return made;
   }
 
-  // A function from a place with a mark to what stands there, and where that ends; or to nothing.
+  // Returns a function from the position of a mark to the node there and its end, or to null.
   function reader(text, deep) {
     const closes = {};
     for (const mark of Object.keys(EMPHASES)) closes[mark] = places(text, mark, EMPHASES[mark][1]);
@@ -101,7 +101,7 @@ const markdown = (() => {
     function linked(at) {
       const end = bracket(at + 1);
       if (end >= text.length || end === at + 1 || line(at) < end) return null;
-      // Many brackets may open before one that closes: what follows it is read once.
+      // Many brackets may open before one that closes; what follows that one is read only once.
       if (tried !== end) {
         tried = end;
         URL_IN_BRACKETS.lastIndex = end + 1;
@@ -126,7 +126,7 @@ const markdown = (() => {
         case "[": return linked(at);
         case "<": return address(at);
         default: {
-          // A mark within a word, as in snake_case, is none.
+          // An underscore within a word, as in snake_case, is not a mark.
           if (mark === "_" && at > 0 && isWord(text[at - 1])) return null;
           const double = text[at + 1] === mark ? emphasis(at, mark + mark) : null;
           return double || (mark === "~" ? null : emphasis(at, mark));
@@ -149,7 +149,7 @@ const markdown = (() => {
       at = mark.index;
       const taken = read(at);
       if (!taken) {
-        // All marks of a run at once: the second of two is no beginning.
+        // The whole run of marks is text: its second mark must not open anything.
         const start = at;
         while (text[at] === text[start]) at += 1;
         plain += text.slice(start, at);
@@ -188,7 +188,7 @@ const markdown = (() => {
     return kept.split("|").map((cell) => cell.trim().replace(/\u0000/g, "|"));
   }
 
-  // A heading's text: hashes behind it are none of it.
+  // The text of a heading, without hashes at its end.
   function title(text) {
     const whole = text.trim();
     let end = whole.length;
@@ -239,7 +239,7 @@ const markdown = (() => {
       const blocks = parse(inner, deep + 1);
       const entry = node("li");
       for (const block of blocks) {
-        // The text of a short item is no paragraph.
+        // The text of a tight list item is not wrapped in a paragraph.
         if (block.tagName === "P" && !isLoose) entry.append(...block.childNodes);
         else entry.append(block);
       }

@@ -1,11 +1,11 @@
 "use strict";
 
-// The playground and the state of the pool. All text from the server is put in as text, never as
-// HTML; markdown.js makes elements of answers.
+// The playground and the state of the pool. All text from the server is inserted as text, never as
+// HTML; markdown.js turns answers into elements.
 
-// Longer answers are shown as they are: they are drawn anew with each piece.
+// Longer answers are shown as plain text, because an answer is rendered again with each piece.
 const MARKDOWN_MAX = 200000;
-// How near to its end a conversation is followed, in pixels.
+// A conversation scrolls along if it is this near to its end, in pixels.
 const NEAR = 8;
 // A receipt is written a moment after its answer.
 const RECEIPT_TRIES = 20;
@@ -30,7 +30,7 @@ function headers() {
 
 // ---- the playground
 
-// Changes the conversation, and shows its end if that is where the reader is.
+// Changes the conversation, and keeps its end visible if it was visible before.
 function change(what) {
   const box = by("messages");
   const follows = box.scrollHeight - box.scrollTop - box.clientHeight <= NEAR;
@@ -43,7 +43,7 @@ function say(role, text) {
   const body = element("div", "body", text);
   node.append(body);
   by("messages").append(node);
-  // The user looks at the question that was just sent.
+  // Scrolls to the question that was just sent.
   by("messages").scrollTop = by("messages").scrollHeight;
   return { node, body };
 }
@@ -68,8 +68,8 @@ function request() {
     stream: true,
     stream_options: { include_usage: true },
   };
-  // What is left empty is for the server to choose: an answer may have as many tokens as fit, and is
-  // drawn as the model's own settings say.
+  // The server chooses what is left empty: an answer may have as many tokens as fit, and is drawn by
+  // the model's own settings.
   for (const name of ["temperature", "top_p", "max_tokens", "seed"]) {
     if (by(name).value !== "") body[name] = Number(by(name).value);
   }
@@ -148,7 +148,7 @@ async function ask(text) {
   }
   if (drawing) cancelAnimationFrame(drawing);
   show();
-  // A conversation that was begun anew meanwhile has nothing to do with this answer.
+  // The conversation may have been started anew meanwhile; then this answer is dropped.
   if (asking !== control) return;
   if (answer) conversation.push({ role: "assistant", content: answer });
   else conversation.pop();
@@ -173,7 +173,7 @@ function finished(under, { id, usage, start, first, reason }) {
   under.append(link);
 }
 
-// Fetches a receipt, with the key where there is one, and gives it to the reader as a file.
+// Fetches a receipt, with the key where there is one, and offers it as a file.
 async function receipt(link, id) {
   link.textContent = "receipt ...";
   try {

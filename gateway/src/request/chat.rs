@@ -12,7 +12,7 @@ use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::Fields;
 
-/// How much a model is to think, in requests and in templates.
+/// The field, and the template variable, that says how much a model should reason.
 const EFFORT: &str = "reasoning_effort";
 
 /// A chat.
@@ -20,20 +20,20 @@ const EFFORT: &str = "reasoning_effort";
 pub(crate) struct ChatRequest {
     pub common: Common,
     pub prompt: ChatPrompt,
-    /// What the answer has to be.
+    /// The required format of the answer.
     pub shape: AnswerShape,
-    /// Without one, as many as there is room for.
+    /// `None` means as many as there is room for.
     pub max_tokens: Option<u32>,
-    /// Alternatives beside each token.
+    /// How many alternatives are reported with each token; `None` for no logprobs.
     pub logprobs: Option<u8>,
-    /// What changes nothing.
+    /// Fields that change nothing.
     pub ignored: Ignored,
 }
 
-/// What the chat template makes a prompt of.
+/// The input of the chat template.
 #[derive(Debug)]
 pub(crate) struct ChatPrompt {
-    /// As templates take them.
+    /// In the form that templates expect.
     pub messages: Value,
     pub tools: Option<Tools>,
     /// Further variables of the template.
@@ -42,7 +42,7 @@ pub(crate) struct ChatPrompt {
 }
 
 impl ChatPrompt {
-    /// Takes its fields.
+    /// Takes the fields of a prompt.
     ///
     /// # Errors
     /// A 400 that names the field.
@@ -75,12 +75,12 @@ impl ChatPrompt {
     }
 }
 
-/// What an answer has to be.
+/// The required format of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum AnswerShape {
     Text,
     JsonObject,
-    /// JSON of this schema.
+    /// JSON that follows this schema.
     JsonSchema(Map<String, Value>),
 }
 
@@ -146,7 +146,7 @@ fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiE
     };
     let kind = format.required_text("type")?;
     if kind != "json_schema" {
-        // A schema that the answer does not follow must not be ignored.
+        // A schema that the answer would not follow must not be silently ignored.
         format.refuse("json_schema", "null")?;
     }
     let shape = match kind.as_str() {
@@ -154,7 +154,7 @@ fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiE
             format.refuse("schema", "null")?;
             AnswerShape::Text
         }
-        // Other servers take the schema here.
+        // Other servers expect the schema here.
         "json_object" => format
             .map("schema")?
             .map_or(AnswerShape::JsonObject, AnswerShape::JsonSchema),
@@ -170,7 +170,7 @@ fn shape(fields: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiE
 
 fn json_schema(format: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape, ApiError> {
     let Some(mut inner) = format.object("json_schema")? else {
-        // As above.
+        // Other servers expect the schema here.
         let schema = format.map("schema")?;
         let schema = schema.ok_or_else(|| format.missing("json_schema"))?;
         return Ok(AnswerShape::JsonSchema(schema));
@@ -182,7 +182,7 @@ fn json_schema(format: &mut Fields, ignored: &mut Ignored) -> Result<AnswerShape
     Ok(AnswerShape::JsonSchema(schema))
 }
 
-/// Further variables for the template, and where in the request each of them stands.
+/// Further variables for the template, and the path of each in the request.
 fn template_variables(fields: &mut Fields) -> Result<(Map<String, Value>, Vec<String>), ApiError> {
     let mut variables = fields.map("chat_template_kwargs")?.unwrap_or_default();
     for own in ["messages", "tools", "add_generation_prompt"] {

@@ -1,4 +1,4 @@
-//! What chats and completions have in common.
+//! The fields that chats and completions have in common.
 
 use concord_proto::Digest;
 use concord_proto::serving::SamplingSpec;
@@ -11,20 +11,20 @@ use crate::ids;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
-/// Bytes of a stop text.
+/// Most bytes of a stop text.
 const STOP_BYTES_MAX: usize = 1_024;
 
-/// What chats and completions have in common.
+/// The fields that chats and completions have in common.
 #[derive(Debug)]
 pub(crate) struct Common {
-    /// As the response names it.
+    /// The name of the model or adapter, for the response.
     pub model: String,
     pub adapter: Option<Digest>,
-    /// Choices of a prompt.
+    /// Choices for each prompt.
     pub n: u32,
-    /// How tokens are drawn, but for a grammar.
+    /// How tokens are drawn, without the grammar.
     pub sampling: SamplingSpec,
-    /// Whether the seed is the request's own.
+    /// Whether the request gave the seed.
     pub is_seeded: bool,
     /// Texts that end an answer.
     pub stops: Vec<String>,
@@ -33,12 +33,12 @@ pub(crate) struct Common {
     pub way: Way,
 }
 
-/// How a response goes out.
+/// How a response is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Whole,
     Stream {
-        /// Whether a last chunk tells the usage.
+        /// Whether a last chunk has the usage.
         include_usage: bool,
     },
 }
@@ -134,7 +134,7 @@ fn stop_tokens(
 /// Token ids.
 ///
 /// # Errors
-/// A 400 that names the first that is none; `path` is the name of the list.
+/// A 400 that names the first invalid one; `path` is the name of the list.
 pub(crate) fn token_list(list: &[Value], vocab: u32, path: &str) -> Result<Vec<u32>, ApiError> {
     let id = |(index, value): (usize, &Value)| {
         let Some(id) = value.as_i64() else {
@@ -170,10 +170,10 @@ fn way(fields: &mut Fields, ignored: &mut Ignored) -> Result<Way, ApiError> {
     Ok(Way::Stream { include_usage })
 }
 
-/// Ways to serve and to bill that change no answer: there is one here.
+/// Service tiers of OpenAI. They change no answer, and all are served alike.
 const TIERS: [&str; 5] = ["auto", "default", "flex", "scale", "priority"];
 
-/// Fields that ask for what this server does not do, and that change no answer.
+/// Takes fields that ask for something this server does not do but that change no answer.
 fn without_effect(fields: &mut Fields, ignored: &mut Ignored) -> Result<(), ApiError> {
     // A client that asks to have its answers stored is told that they are not.
     if fields.flag("store")?.unwrap_or(false) {

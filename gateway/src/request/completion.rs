@@ -9,10 +9,10 @@ use crate::gateway::Gateway;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
-/// Tokens of an answer, where the request says nothing: OpenAI's.
+/// The default of `max_tokens`, which is OpenAI's.
 const MAX_TOKENS: u32 = 16;
 
-/// Prompts to go on with.
+/// The body of a request for completions.
 #[derive(Debug)]
 pub(crate) struct CompletionRequest {
     pub common: Common,
@@ -21,11 +21,11 @@ pub(crate) struct CompletionRequest {
     pub echo: bool,
     /// 0 only with `echo`.
     pub max_tokens: u32,
-    /// Alternatives beside each token.
+    /// How many alternatives are reported with each token; `None` for no logprobs.
     pub logprobs: Option<u8>,
-    /// Whether a text is framed as the tokenizer frames texts.
+    /// Whether the tokenizer adds its special tokens to a text.
     pub add_special_tokens: bool,
-    /// What changes nothing.
+    /// Fields that change nothing.
     pub ignored: Ignored,
 }
 

@@ -1,4 +1,4 @@
-//! The messages of a chat, as templates take them.
+//! The messages of a chat, in the form that templates expect.
 
 use serde_json::{Map, Value, json};
 
@@ -8,16 +8,16 @@ use crate::fields::PART;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
-/// A field that only some templates look at: its path in the request, and its name in templates.
+/// A field that only some templates read: its path in the request, and its name in templates.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HandedField {
     pub path: String,
     pub name: &'static str,
 }
 
-/// Takes `messages`: a list of objects with `role`, `content` (a string, or parts) and what belongs
-/// to calls. Other fields of theirs reach no template, and are `ignored`; those that only some
-/// templates look at are listed beside the messages.
+/// Takes `messages`: a list of objects with `role`, `content` (a string, or parts) and the fields
+/// of calls. Other fields are not passed to the template, and are noted in `ignored`. The result
+/// also lists the fields that only some templates read.
 ///
 /// # Errors
 /// A 400 that names the message and its field.
@@ -67,11 +67,11 @@ fn message(
             if let Some(reasoning) = reasoning(&mut fields, ignored, handed)? {
                 message.insert("reasoning_content".to_string(), json!(reasoning));
             }
-            // An assistant that refused has said that, and nothing else.
+            // The refusal is the content of an assistant's message that has no other.
             let refusal = fields.text("refusal")?;
             content = content.or(refusal);
-            // An answer may have been empty. Beside calls, absent content stays absent, as in
-            // transformers: templates test for it.
+            // An answer may have been empty. Beside calls, absent content stays absent, because
+            // templates test for it.
             if calls.is_none() {
                 content.get_or_insert_default();
             }
@@ -79,7 +79,7 @@ fn message(
         "tool" => {
             let id = fields.required_text("tool_call_id")?;
             message.insert("tool_call_id".to_string(), json!(id));
-            // A tool may have nothing to say.
+            // The result of a tool may be empty.
             content.get_or_insert_default();
         }
         _ => {}
@@ -99,19 +99,19 @@ fn message(
     if let Some(calls) = calls {
         message.insert("tool_calls".to_string(), calls);
     }
-    // What would mean another prompt is refused; all else that a message may have is about it.
+    // Fields that would mean another prompt are refused; the others change nothing.
     fields.finish_within(ignored)?;
     Ok(Value::Object(message))
 }
 
-/// What an assistant thought, under either of its names.
+/// The reasoning of an assistant, under either of its names.
 fn reasoning(
     fields: &mut Fields,
     ignored: &mut Ignored,
     handed: &mut Vec<HandedField>,
 ) -> Result<Option<String>, ApiError> {
     let own = fields.text("reasoning_content")?;
-    // The other name is that of some servers.
+    // Some servers use the other name.
     let other = fields.text("reasoning")?;
     let given = match (&own, &other) {
         (None, None) => return Ok(None),
@@ -129,7 +129,7 @@ fn reasoning(
     Ok(own.or(other))
 }
 
-/// A string, or an array of parts of text, which stand on lines of their own.
+/// The content: a string, or an array of text parts, which are joined by line feeds.
 fn content(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<String>, ApiError> {
     let path = fields.path("content");
     let parts = match fields.take("content") {
@@ -142,7 +142,7 @@ fn content(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<String>,
         let mut part = Fields::new(value, format!("{path}[{index}]"), PART)?;
         let kind = part.required_text("type")?;
         let field = match kind.as_str() {
-            // The last two are how OpenAI's newer API names them.
+            // The last two are the names in OpenAI's newer API.
             "text" | "input_text" | "output_text" => "text",
             "refusal" => "refusal",
             _ => {
@@ -193,7 +193,8 @@ fn tool_calls(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option<Value
         .map(Some)
 }
 
-/// The text of a JSON object, or the object itself; a call without arguments has an empty one.
+/// The arguments of a call: the text of a JSON object, or the object itself; an empty object where
+/// there are none.
 fn arguments(function: &mut Fields) -> Result<Value, ApiError> {
     match function.take("arguments") {
         None => Ok(json!("{}")),

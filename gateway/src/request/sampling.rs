@@ -1,4 +1,4 @@
-//! How tokens are drawn.
+//! The fields of sampling.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::api_error::ApiError;
 use crate::json::{Fields, wrong};
 use crate::options::SamplingDefaults;
 
-/// Entries of `logit_bias`.
+/// Most entries of `logit_bias`.
 const BIAS_MAX: usize = 1_024;
 
-/// The least temperature above 0, as in vLLM: below it, the gaps between logits grow beyond what
-/// the kernels can tell apart.
+/// The least temperature above 0, as in vLLM: below it, logits divided by the temperature become
+/// too large for the kernels to tell apart.
 const TEMPERATURE_MIN: f32 = 0.01;
 
-/// Takes the fields of sampling, but for the seed.
+/// Takes the fields of sampling, except the seed.
 ///
 /// # Errors
 /// A 400 that names the field.
@@ -29,7 +29,7 @@ pub(super) fn sampling(
 ) -> Result<SamplingSpec, ApiError> {
     let temperature = fields.number("temperature")?;
     let top_p = fields.number("top_p")?;
-    // -1 is vLLM's way to keep all.
+    // In vLLM -1 keeps all tokens.
     let top_k = fields.integer("top_k")?;
     let frequency_penalty = fields.number("frequency_penalty")?;
     let presence_penalty = fields.number("presence_penalty")?;
@@ -46,7 +46,7 @@ pub(super) fn sampling(
     })
 }
 
-/// A temperature that tokens can be drawn with; 0 stays 0, which is greedy.
+/// Raises a temperature to the least one; 0 stays 0, which is greedy.
 fn warm(temperature: f64) -> f32 {
     match temperature > 0.0 {
         true => narrow(temperature).max(TEMPERATURE_MIN),
@@ -54,7 +54,7 @@ fn warm(temperature: f64) -> f32 {
     }
 }
 
-/// The nearest `f32`, with one zero.
+/// The nearest `f32`, with -0 as +0.
 fn narrow(number: f64) -> f32 {
     number as f32 + 0.0
 }
@@ -67,7 +67,7 @@ pub(super) fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let Some(value) = fields.take("seed") else {
         return Ok(None);
     };
-    // Negative ones are seeds like any other.
+    // Negative numbers are seeds, too.
     let signed = value.as_i64().map(|seed| seed as u64);
     let seed = value.as_u64().or(signed);
     let seed = seed.ok_or_else(|| wrong("seed", "an integer of 64 bits", &value))?;

@@ -10,13 +10,13 @@ use crate::fields::CHOICE;
 use crate::ignored::Ignored;
 use crate::json::{Fields, wrong};
 
-/// Characters of a tool's name.
+/// Most characters of a tool's name.
 const NAME_MAX: usize = 64;
 
 /// The tools of a request.
 #[derive(Debug)]
 pub(crate) struct Tools {
-    /// The list as templates take it.
+    /// The list in the form that templates expect.
     pub list: Value,
     pub names: Vec<String>,
     /// The call that is forced, if one is.
@@ -25,8 +25,8 @@ pub(crate) struct Tools {
     pub parallel: bool,
 }
 
-/// Takes `tools`, `tool_choice` and `parallel_tool_calls`. Nothing for no tools, and for tools that
-/// are not to be called.
+/// Takes `tools`, `tool_choice` and `parallel_tool_calls`. `None` where there are no tools, or none
+/// may be called.
 ///
 /// # Errors
 /// A 400 that names the field.
@@ -61,7 +61,7 @@ pub(super) fn tools(fields: &mut Fields, ignored: &mut Ignored) -> Result<Option
     }))
 }
 
-/// A tool, as templates take it: they see its name, description and parameters, and nothing else.
+/// A tool in the form that templates expect, with only its name, description and parameters.
 fn tool(mut fields: Fields, ignored: &mut Ignored) -> Result<(String, Value), ApiError> {
     let kind = fields.required_text("type")?;
     if kind != "function" {

@@ -1,4 +1,4 @@
-//! Chats.
+//! Responses of `/v1/chat/completions`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct ChatForm {
     choices: Vec<Message>,
 }
 
-/// A choice: of a stream, only what later chunks depend on; else all of it.
+/// A choice. In a stream, only the state on which later chunks depend; otherwise all of it.
 #[derive(Default)]
 struct Message {
     has_begun: bool,
@@ -217,7 +217,7 @@ impl Message {
     }
 }
 
-/// Nine letters and digits: some templates take no other ids.
+/// An id of nine letters and digits, because some templates accept no other.
 fn call_id(id: &str, choice: usize, call: u32) -> String {
     let name = format!("{id}-{choice}-{call}");
     let digest = Digest::of(Domain::Text, name.as_bytes());

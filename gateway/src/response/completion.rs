@@ -1,4 +1,4 @@
-//! Completions.
+//! Responses of `/v1/completions`.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ pub(crate) struct CompletionForm {
     choices: Vec<Text>,
 }
 
-/// A choice: of a stream, only what later chunks depend on; else all of it.
+/// A choice. In a stream, only the state on which later chunks depend; otherwise all of it.
 #[derive(Default)]
 struct Text {
-    /// The prompt, until it has gone out.
+    /// The prompt, until it was sent.
     echo: Option<Echo>,
     has_begun: bool,
     at: Cursor,
@@ -53,7 +53,7 @@ impl CompletionForm {
         }
     }
 
-    /// What goes out of a prompt that is still to be sent, with its logprobs as far as known.
+    /// The text of a prompt that was not sent yet, with its logprobs as far as they are known.
     fn echo(&mut self, index: usize, scored: &[TokenLogprob]) -> Option<(String, Lists)> {
         let choice = &mut self.choices[index];
         let echo = choice.echo.take()?;
@@ -77,7 +77,7 @@ impl CompletionForm {
         lists
     }
 
-    /// Text and lists of an event, and why its choice ended.
+    /// Text and logprobs of an event, and why its choice ended.
     fn read(&mut self, event: AnswerEvent) -> Option<(usize, String, Lists, Option<&'static str>)> {
         let (index, piece, reason) = match event {
             AnswerEvent::Prompt(index, scored) => {

@@ -5,17 +5,17 @@ use concord_proto::serving::TokenLogprob;
 use concord_text::TextTokenizer;
 use serde_json::{Map, Value, json};
 
-/// Stands for minus infinity, the log-probability of a token that cannot come, as with OpenAI: JSON
-/// has no infinity.
+/// Stands for minus infinity, the log-probability of an impossible token, because JSON has no
+/// infinity. OpenAI uses the same number.
 const NEVER: f64 = -9_999.0;
 
-/// A log-probability for clients: finite, and at most 0. That of the kernel, which receipts bind,
-/// is a little above 0 for a token that is almost certain; clients take logarithms and square roots
-/// of one minus the probability.
+/// A log-probability for clients: finite, and at most 0. The kernel's value, which receipts bind,
+/// may be a little above 0 for a token that is almost certain, and would break clients that take
+/// logarithms or square roots of one minus the probability.
 fn told(logprob: F32Bits) -> f64 {
     let logprob = f64::from(logprob.get());
     match logprob.is_finite() {
-        // The sum has one zero.
+        // Adding 0 turns -0 into +0.
         true => logprob.min(0.0) + 0.0,
         false => NEVER,
     }
@@ -46,13 +46,13 @@ pub(super) struct Lists {
     offsets: Vec<usize>,
 }
 
-/// Where in its text the next token stands.
+/// The position of the next token in its text.
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
     /// Characters before it.
     pub at: usize,
-    /// Characters of tokens that the start of the text swallows: some tokenizers put a space before
-    /// a text, and take it off again.
+    /// Characters of the first tokens that are missing in the text: some tokenizers add a space in
+    /// front of a text, and remove it again when they decode.
     pub swallowed: usize,
 }
 
@@ -66,7 +66,7 @@ impl Cursor {
         }
     }
 
-    /// Gives where a token of `width` characters begins, and moves behind it.
+    /// Returns where a token of `width` characters begins, and moves past it.
     fn pass(&mut self, width: usize) -> usize {
         let start = self.at;
         let swallowed = width.min(self.swallowed);
@@ -76,7 +76,7 @@ impl Cursor {
     }
 }
 
-/// Characters of a token in a text. One that several tokens make up counts where it begins.
+/// Characters of a token in a text. A character that several tokens make up counts for the first.
 fn width(tokenizer: &TextTokenizer, id: u32) -> usize {
     if tokenizer.is_special(id) {
         return 0;
@@ -86,20 +86,21 @@ fn width(tokenizer: &TextTokenizer, id: u32) -> usize {
 }
 
 impl Lists {
-    /// The first token of a prompt: nothing comes before it, so it has no logprob.
+    /// Adds the first token of a prompt, which has no logprob because nothing comes before it.
     pub fn first(&mut self, tokenizer: &TextTokenizer, id: u32, at: &mut Cursor) {
         self.place(tokenizer, id, at);
         self.logprobs.push(Value::Null);
         self.top.push(Value::Null);
     }
 
-    /// Adds a token that stands `at` the cursor, which moves behind it.
+    /// Adds a token at the cursor, which moves past it.
     pub fn push(&mut self, tokenizer: &TextTokenizer, token: &TokenLogprob, at: &mut Cursor) {
         self.place(tokenizer, token.token, at);
         self.logprobs.push(json!(told(token.logprob)));
         let mut top = Map::new();
         let own = (token.token, token.logprob);
-        // Tokens of one text: the most probable stands for all. The token itself is always there.
+        // Of tokens with the same text, the most probable is listed. The drawn token is always
+        // listed.
         for (id, logprob) in token.top.iter().chain([&own]) {
             let text = tokenizer.token_text(*id);
             top.entry(text).or_insert_with(|| json!(told(*logprob)));
@@ -112,7 +113,7 @@ impl Lists {
         self.offsets.push(at.pass(width(tokenizer, id)));
     }
 
-    /// Adds what stands behind.
+    /// Appends the lists of later tokens.
     pub fn extend(&mut self, other: Self) {
         self.tokens.extend(other.tokens);
         self.logprobs.extend(other.logprobs);

@@ -20,9 +20,9 @@ pub(crate) use chat::ChatForm;
 pub(crate) use completion::CompletionForm;
 pub(crate) use sse::stream;
 
-/// A form of responses. It gets all events but notes and failures.
+/// A form of responses. It gets all events except notes and failures.
 pub(crate) trait Form: Send + 'static {
-    /// What is the same in all chunks.
+    /// The fields that are the same in all chunks.
     fn head(&self) -> &Head;
 
     /// The chunks that a stream sends for an event, without `usage`.
@@ -41,7 +41,7 @@ pub(crate) trait Form: Send + 'static {
 /// The response in one piece.
 ///
 /// # Errors
-/// What the engine could not do.
+/// The failure of the answer.
 pub(crate) async fn whole<F: Form>(
     mut answer: Answer,
     mut form: F,
@@ -62,7 +62,7 @@ pub(crate) async fn whole<F: Form>(
     Ok(response)
 }
 
-/// Names a response by its answer, so that its receipts can be found.
+/// Sets the name of the answer in the response's header, so that its receipts can be found.
 pub(crate) fn name(response: &mut Response, id: &str) {
     if let Ok(id) = HeaderValue::from_str(id) {
         response.headers_mut().insert("x-request-id", id);

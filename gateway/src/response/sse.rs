@@ -18,11 +18,11 @@ use crate::answer::{Answer, AnswerEvent};
 use crate::following::Following;
 use crate::options::Limits;
 
-/// Events that may wait for a client; then the answer waits for it.
+/// Events that may wait for a client; when there are more, the answer waits.
 const EVENTS_MAX: usize = 256;
 
-/// The response as a stream. A client that leaves, or takes nothing for too long, cancels the
-/// answer.
+/// The response as a stream. If the client leaves, or reads nothing for too long, the answer is
+/// cancelled.
 pub(crate) fn stream<F: Form>(
     answer: Answer,
     form: F,
@@ -38,7 +38,7 @@ pub(crate) fn stream<F: Form>(
     };
     let answering = EngineAnswer { answer, following };
     let run = run(answering, form, include_usage, line, limits.keep_alive);
-    // What is logged from here on is of the same request.
+    // The span keeps the request's id in the log.
     tokio::spawn(run.in_current_span());
     let body = Body::from_stream(ReceiverStream::new(sent).map(Ok::<_, Infallible>));
     let mut response = Response::new(body);
@@ -50,13 +50,13 @@ pub(crate) fn stream<F: Form>(
     for (field, value) in fields {
         headers.insert(field, HeaderValue::from_static(value));
     }
-    // Proxies such as nginx would hold chunks back.
+    // Keeps proxies such as nginx from buffering chunks.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     name(&mut response, &id);
     response
 }
 
-/// An answer, and what follows it.
+/// An answer, and what may end it early.
 struct EngineAnswer {
     answer: Answer,
     following: Following,
@@ -104,7 +104,7 @@ async fn run<F: Form>(
             return;
         }
     }
-    // As above.
+    // The client may be gone by now.
     let _ = line.send("data: [DONE]\n\n".to_string()).await;
 }
 
@@ -123,10 +123,10 @@ async fn chunks<F: Form>(
     Ok(())
 }
 
-/// The client left, or takes nothing.
+/// The client has left, or reads nothing.
 struct Gone;
 
-/// The way to a client.
+/// The channel to a client.
 struct Line {
     events: mpsc::Sender<Bytes>,
     write_time: Duration,
@@ -137,7 +137,7 @@ impl Line {
         self.send(format!("data: {value}\n\n")).await
     }
 
-    /// A line that clients skip.
+    /// Sends a comment, which clients skip.
     async fn comment(&self, text: &str) -> Result<(), Gone> {
         self.send(format!(": {text}\n\n")).await
     }

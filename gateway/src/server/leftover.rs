@@ -1,10 +1,10 @@
-//! What a client has sent, or is still sending, of a body that nobody reads.
+//! Request bodies that no handler has read.
 //!
-//! A request that is refused by its header alone leaves its body in the connection. A small one is
-//! read and dropped, so that the next request on the connection is found behind it. Else the
-//! response says that the connection ends, and more of the body is taken off while the response
-//! goes out: a socket that is closed with unread bytes in it is reset, and the client might never
-//! see why.
+//! A request that is refused by its header leaves its body in the connection. A small body is read
+//! and dropped, so that the next request on the connection can follow. With a larger one, the
+//! response says that the connection closes, and more of the body is read while the response is
+//! sent: a socket that is closed with unread bytes is reset, and the client might never see the
+//! response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,19 +17,19 @@ use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Bytes of a body that are taken off to keep the connection.
+/// Most bytes of a body that are dropped to keep the connection.
 const KEPT_MAX: u64 = 256 << 10;
 
 /// How long a response may wait for them.
 const KEPT_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes that are taken off beside a response that ends the connection.
+/// Most bytes that are dropped while a response is sent that closes the connection.
 const ENDED_MAX: u64 = 16 << 20;
 
 /// How long that may take.
 const ENDED_TIME: Duration = Duration::from_secs(2);
 
-/// A body that comes back when its reader drops it before its end.
+/// A body that is returned to its [`Lender`] when its reader drops it before its end.
 pub(super) struct Lent {
     body: Option<Incoming>,
     back: Option<oneshot::Sender<Unread>>,
@@ -40,7 +40,7 @@ pub(super) struct Lent {
 enum State {
     Untouched,
     Begun,
-    /// It broke off: nothing behind it can be read.
+    /// It broke off, so no further request can follow on the connection.
     Broken,
     Over,
 }
@@ -50,10 +50,10 @@ struct Unread {
     state: State,
 }
 
-/// Where a lent body comes back.
+/// Gets a lent body back.
 pub(super) struct Lender {
     back: oneshot::Receiver<Unread>,
-    /// The client waits for a word before it sends the body.
+    /// Whether the client waits for "100 Continue" before it sends the body.
     expects: bool,
 }
 
@@ -73,13 +73,14 @@ pub(super) fn lend(request: hyper::Request<Incoming>) -> (hyper::Request<Lent>, 
 }
 
 impl Lender {
-    /// Takes off what is left of the body, or has the connection end with `response`.
+    /// Drops what is left of the body, or has the connection close with `response`.
     pub async fn settle(mut self, mut response: Response<Body>) -> Response<Body> {
-        // A reader that still has it reads it.
+        // The reader still has the body, and reads it.
         let Ok(Unread { mut body, state }) = self.back.try_recv() else {
             return response;
         };
-        // A client that waits for "100 Continue" has its answer, and need not send the body.
+        // A client that waits for "100 Continue" gets the response instead, and need not send the
+        // body.
         let is_awaited = self.expects && state == State::Untouched;
         let is_slow = response.status() == StatusCode::REQUEST_TIMEOUT;
         let has_rest = !is_awaited && !is_slow && state != State::Broken;
@@ -94,7 +95,7 @@ impl Lender {
         if has_rest {
             tokio::spawn(async move {
                 let taken = timeout(ENDED_TIME, discard(&mut body, ENDED_MAX));
-                // The connection ends in any case.
+                // The connection closes in any case.
                 let _ = taken.await;
             });
         }
@@ -102,7 +103,7 @@ impl Lender {
     }
 }
 
-/// Reads at most `most` bytes, and gives whether that was all.
+/// Reads and drops at most `most` bytes. Returns whether the body ended within them.
 async fn discard(body: &mut Incoming, most: u64) -> bool {
     let mut bytes = 0;
     loop {
@@ -154,7 +155,7 @@ impl Drop for Lent {
         };
         if self.state != State::Over && !body.is_end_stream() {
             let state = self.state;
-            // A connection that is gone wants nothing back.
+            // The connection may be gone.
             let _ = back.send(Unread { body, state });
         }
     }

@@ -1,7 +1,7 @@
-//! The accept loop: how many connections, and how long they may take.
+//! The accept loop: how many connections there are, and how long they may take.
 //!
-//! HTTP/1.1 alone. Clients of the API keep a connection for each request that runs, and what HTTP/2
-//! would add are its ways to flood a server.
+//! Only HTTP/1.1. Clients of the API keep a connection for each running request; HTTP/2 would
+//! mainly add ways to flood a server.
 
 mod leftover;
 mod patience;
@@ -30,19 +30,20 @@ use patience::Patient;
 
 pub(crate) use tls::Tls;
 
-/// Bytes of the header of a request.
+/// Most bytes of a request's header.
 const HEADER_BYTES_MAX: usize = 32 << 10;
 
-/// Fields of the header of a request.
+/// Most fields of a request's header.
 const HEADERS_MAX: usize = 64;
 
 /// How long the accept loop pauses when the system is out of sockets.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long connections may take to end once no request is under way.
+/// How long connections may take to close once no request is running.
 const STOP_MAX: Duration = Duration::from_secs(3);
 
-/// Connections over the bound that are refused with a response at a time; more are just closed.
+/// Connections beyond the limit that are refused with a response at a time; others are closed
+/// without one.
 const REFUSALS_MAX: usize = 256;
 
 /// What every connection needs.
@@ -53,8 +54,8 @@ pub(crate) struct Front {
     pub limits: Limits,
 }
 
-/// Accepts connections until the gateway is stopped. While it drains they are accepted, too, so
-/// that clients are refused with a reason.
+/// Accepts connections until the gateway is stopped, also while it drains, so that clients are
+/// refused with a reason.
 pub(crate) async fn run(
     listener: TcpListener,
     front: Front,
@@ -81,7 +82,7 @@ pub(crate) async fn run(
     }
     drop(listener);
     let all = u32::try_from(front.limits.connections).unwrap_or(u32::MAX);
-    // Connections that still stand are dropped by their own tasks.
+    // Connections that are still open are closed by their own tasks.
     let _ = timeout(STOP_MAX, room.acquire_many(all)).await;
 }
 
@@ -98,7 +99,7 @@ async fn refuse(mut stream: TcpStream, is_tls: bool, _permit: OwnedSemaphorePerm
          Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    // A client that does not read it sees the connection end.
+    // A client that does not read the response sees the connection close.
     let _ = timeout(Duration::from_secs(1), async {
         stream.write_all(response.as_bytes()).await?;
         stream.shutdown().await
@@ -112,7 +113,7 @@ async fn connection(
     phase: watch::Receiver<DrainPhase>,
     _permit: OwnedSemaphorePermit,
 ) {
-    // Tokens go out one by one.
+    // Tokens are sent one by one.
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -150,7 +151,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        // Errors are the client's: it went away, was too slow, or speaks no HTTP.
+        // Errors are caused by the client, which left, was too slow, or does not speak HTTP.
         _ = connection.as_mut() => return,
         () = reached(&mut phase, DrainPhase::Stopped) => connection.as_mut().graceful_shutdown(),
     }

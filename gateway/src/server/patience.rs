@@ -1,4 +1,4 @@
-//! A connection that ends when its other side takes nothing for too long.
+//! A connection that fails when its other side reads nothing for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A connection whose writes have to move on within some time.
+/// A connection whose writes must make progress within some time.
 pub(super) struct Patient<S> {
     inner: S,
     patience: Duration,
@@ -27,7 +27,7 @@ impl<S> Patient<S> {
         }
     }
 
-    /// Passes on what a write came to, or that it has waited for too long.
+    /// Passes on the result of a write, or an error if it has waited for too long.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! TLS, when asked.
+//! TLS, where it is configured.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -49,7 +49,7 @@ impl Tls {
         Ok(())
     }
 
-    /// For a new connection.
+    /// The acceptor for a new connection.
     pub fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,4 +1,4 @@
-//! What is written of each request, and the names of requests.
+//! The access log, and the names of requests.
 
 use std::fs;
 
@@ -119,7 +119,8 @@ async fn a_client_that_leaves_has_a_line_too() {
     }
 }
 
-/// A client's name for its request comes back everywhere; what is no name does not.
+/// A client's name for its request is in the response and in the log, unless it is not a valid
+/// name.
 #[tokio::test]
 async fn clients_name_their_requests() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -139,7 +140,7 @@ async fn clients_name_their_requests() {
         assert_eq!(reply.header("x-request-id"), "trace-1/a:b");
         expected.push("trace-1/a:b".to_string());
         if status == 200 {
-            // The answer's own name is in the body.
+            // The answer's name is in the body.
             let id = reply.json()["id"].as_str().expect("an id").to_string();
             assert!(id.starts_with("chatcmpl-"), "{id}");
             answers.push(id);

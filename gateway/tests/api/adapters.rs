@@ -1,4 +1,4 @@
-//! Adapters that come and go while the model is served.
+//! Adapters that are loaded and unloaded while the model is served.
 
 use std::fs;
 
@@ -69,7 +69,7 @@ async fn one_adapter_under_two_names_stays_for_the_other() {
     assert!(stand.engine.unloaded.lock().expect("no panic").is_empty());
     stand.post(UNLOAD, &json!({"lora_name": "b"})).await;
     assert_eq!(stand.engine.unloaded.lock().expect("no panic").len(), 1);
-    // Those of the start can go too.
+    // Adapters that were loaded at the start can be unloaded, too.
     stand.post(UNLOAD, &json!({"lora_name": "tuned"})).await;
     assert_eq!(
         stand.engine.unloaded.lock().expect("no panic")[1],

@@ -193,7 +193,7 @@ async fn reasons_of_an_end() {
     assert_eq!(body["choices"][0]["finish_reason"], "length");
     let body = stand.chat(json!({"max_tokens": 7})).await.json();
     assert_eq!(body["choices"][0]["finish_reason"], "stop");
-    // What might have been the start of a stop text comes all the same.
+    // Text that might have been the start of a stop text is sent after all.
     let body = stand
         .chat(json!({"max_tokens": 3, "stop": "cd"}))
         .await

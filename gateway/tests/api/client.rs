@@ -68,7 +68,7 @@ pub async fn send(addr: SocketAddr, request: Request<Body>) -> Reply {
     let (parts, body) = response.into_parts();
     let bytes: Bytes = body.collect().await.expect("a whole body").to_bytes();
     drop(sender);
-    // How the connection ends is the server's affair.
+    // The server decides how the connection ends.
     let _ = connection.await;
     Reply {
         status: parts.status,
@@ -87,7 +87,7 @@ pub async fn post(addr: SocketAddr, path: &str, key: Option<&str>, body: &Value)
     post_bytes(addr, path, key, body.to_string().into_bytes()).await
 }
 
-/// A POST of anything that calls itself JSON.
+/// A POST of any bytes with the content type of JSON.
 pub async fn post_bytes(addr: SocketAddr, path: &str, key: Option<&str>, body: Vec<u8>) -> Reply {
     send(addr, request("POST", path, key, Body::from(body))).await
 }

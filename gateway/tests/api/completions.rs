@@ -18,7 +18,7 @@ async fn a_completion_goes_on_with_a_text() {
     assert_eq!(choice["finish_reason"], "stop");
     assert!(choice["logprobs"].is_null());
     let asked = stand.engine.only();
-    // Framed as the tokenizer frames texts.
+    // With the special tokens that the tokenizer adds.
     assert_eq!(asked.spec.prompt, [vec![BOS], ids("hello")].concat());
     assert_eq!(asked.spec.max_tokens, 16);
     assert_eq!(body["usage"]["prompt_tokens"], 6);
@@ -212,7 +212,7 @@ async fn too_long_a_prompt_is_told_both_lengths() {
     );
 }
 
-/// A kernel's logprob may come out above 0; no client's does, in any of the forms.
+/// A kernel's logprob may be above 0; in responses none is, in any of the forms.
 #[tokio::test]
 async fn no_logprob_is_above_0() {
     let stand = Stand::saying("Z[Z").await;
@@ -239,7 +239,7 @@ async fn no_logprob_is_above_0() {
     }
 }
 
-/// Asserts it of all numbers but offsets and bytes, and gives how many are 0.
+/// Asserts that all numbers but offsets and bytes are at most 0, and returns how many are 0.
 fn at_most_0(value: &Value) -> u32 {
     match value {
         Value::Number(number) => {

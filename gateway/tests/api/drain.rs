@@ -1,4 +1,4 @@
-//! The end of a gateway, with requests under way.
+//! The end of a gateway with running requests.
 
 use std::time::{Duration, Instant};
 
@@ -95,7 +95,7 @@ async fn what_does_not_end_is_cut_with_a_word() {
 #[tokio::test]
 async fn an_idle_gateway_ends_at_once() {
     let stand = Stand::saying("x").await;
-    // Connections that nobody uses hold nobody up.
+    // Idle connections do not delay the end.
     let idle = TcpStream::connect(stand.addr)
         .await
         .expect("the gateway listens");
@@ -110,8 +110,8 @@ async fn an_idle_gateway_ends_at_once() {
     drop(idle);
 }
 
-/// An answer is under way from before its body is there; what is refused, and what asks for no
-/// answer, is none.
+/// A request for an answer counts as running before its body is received; refused requests, and
+/// requests that ask for no answer, do not count.
 #[tokio::test]
 async fn requests_for_answers_are_counted_and_refused_ones_are_not() {
     let folder = tempfile::tempdir().expect("a folder");

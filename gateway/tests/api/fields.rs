@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::stand::{Stand, chat_body};
 
-/// A value of each type but null, which is the same as nothing everywhere.
+/// A value of each type except null, which counts as absent everywhere.
 fn values() -> [(char, Value); 6] {
     [
         ('b', json!(true)),
@@ -134,7 +134,7 @@ async fn of_completions() {
     check(&stand, "/v1/completions", &base, &COMPLETION).await;
 }
 
-/// Messages that are none, and the parameter to name.
+/// Invalid messages, and the parameter that the error names.
 fn messages() -> Vec<(Value, &'static str)> {
     let user = |content: Value| json!({"messages": [{"role": "user", "content": content}]});
     let call = |call: Value| json!({"messages": [{"role": "assistant", "tool_calls": [call]}]});
@@ -230,7 +230,7 @@ fn ranges() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// Formats and tools that cannot be kept to.
+/// Formats and tools that cannot be followed.
 fn formats() -> Vec<(Value, &'static str)> {
     let tool = |function: Value| json!({"tools": [{"type": "function", "function": function}]});
     let schema =

@@ -124,7 +124,7 @@ fn right() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// An object that has what its path needs, more or less.
+/// An object with most of the fields that its path needs.
 fn body(path: &'static str) -> impl Strategy<Value = Value> {
     let base = match path {
         "/v1/chat/completions" => json!({"messages": [{"role": "user", "content": "hi"}]}),
@@ -176,7 +176,7 @@ async fn check(addr: SocketAddr, path: &str, body: Vec<u8>) -> Result<bool, Test
     let shown = String::from_utf8_lossy(&body).into_owned();
     let reply = post_bytes(addr, path, None, body).await;
     let status = reply.status.as_u16();
-    // 404 is for models. Anything above is the gateway's fault, and a panic is no answer at all.
+    // 404 is for models. A 5xx would be the gateway's fault, and a panic would give no response.
     prop_assert!([200, 400, 404].contains(&status), "{shown}: {}", reply.text);
     if status != 200 {
         let message = &reply.json()["error"]["message"];
@@ -203,7 +203,7 @@ fn every_request_gets_an_answer() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    // Neither all nor none are refused: the requests are no mere noise.
+    // Some requests are answered and some refused, so they are more than noise.
     assert!((300..2_700).contains(&answered.get()), "{}", answered.get());
     let reply = runtime.block_on(stand.chat(json!({})));
     assert_eq!(reply.status, 200);

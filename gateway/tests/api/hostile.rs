@@ -1,4 +1,4 @@
-//! Clients that mean harm, or have bugs.
+//! Hostile clients, and clients with bugs.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ async fn raw(addr: SocketAddr, bytes: &[u8]) -> String {
 async fn read(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     let all = timeout(Duration::from_secs(20), stream.read_to_end(&mut text)).await;
-    // A connection that is reset has ended too.
+    // A connection that is reset has ended, too.
     let _ = all.expect("the gateway closes");
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -189,7 +189,7 @@ async fn broken_bodies_are_told_as_such() {
         let message = reply.refused(400, None, None);
         assert!(message.contains(reason), "{message}");
     }
-    // What nests within the bound, or within a text, is read.
+    // Nesting within the limit, or inside of a text, is accepted.
     let reply = post_bytes(stand.addr, CHAT, None, deep(63)).await;
     reply.refused(400, Some("messages[0]"), Some("invalid_type"));
     let brackets = "[".repeat(1_000);
@@ -267,7 +267,7 @@ async fn thousands_of_idle_connections_harm_nobody() {
     options.limits.header_time = Duration::from_secs(60);
     options.limits.connections = 2_600;
     let stand = Stand::with(options, Script::text("x"), None).await;
-    // Each takes two of this process's files, and other tests run beside.
+    // Each takes two of this process's files, and other tests run at the same time.
     let count = 2_500.min(open_files_max() / 4);
     let mut idle = Vec::new();
     for _ in 0..count {

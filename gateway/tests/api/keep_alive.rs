@@ -135,7 +135,7 @@ async fn a_key_that_asks_too_often_keeps_its_connection() {
     }
 }
 
-/// What is too long to be taken off ends the connection, and the response says so and arrives.
+/// A body that is too long to be dropped ends the connection; the response says so and arrives.
 #[tokio::test]
 async fn large_bodies_end_the_connection_after_the_response() {
     let (stand, key, _folder) = closed().await;
@@ -186,7 +186,7 @@ async fn bodies_that_are_asked_for_first() {
     assert_eq!(wire.reply().await.expect("a response").status, 200);
 }
 
-/// A body that breaks off has no end that another request could stand behind.
+/// After a body that breaks off, no other request can follow.
 #[tokio::test]
 async fn broken_bodies_end_the_connection() {
     let (stand, key, _folder) = closed().await;

@@ -20,7 +20,7 @@ use crate::stand::{Stand, chat_body, options};
 /// Nothing that is waited for takes longer, unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Longer than a change takes to count.
+/// Longer than a change needs to take effect.
 const A_WHILE: Duration = Duration::from_millis(1_500);
 
 async fn status(stand: &Stand, key: &str) -> u16 {
@@ -104,7 +104,7 @@ async fn a_broken_file_changes_nothing() {
     assert_eq!(status(&stand, &ann).await, 401);
 }
 
-/// Bounds that change count at once, and forget nothing.
+/// Changed limits take effect at once, and the usage is kept.
 #[tokio::test]
 async fn new_bounds_of_a_key_keep_what_it_used() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! API keys, and what they bound.
+//! API keys and their limits.
 
 use std::fs;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ async fn a_minute_holds_so_many_requests_of_a_key() {
     reply.refused(429, None, Some("rate_limit_exceeded"));
     let seconds: u64 = reply.header("retry-after").parse().expect("seconds");
     assert!((1..=30).contains(&seconds), "{seconds}");
-    // Others are not concerned.
+    // Other keys are not affected.
     assert_eq!(post(stand.addr, chat, Some(&host), &body).await.status, 200);
 }
 

@@ -37,7 +37,7 @@ fn places(bytes: usize) -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-/// Beyond so many bytes a text cannot fit, whatever its tokens are; below, they are counted.
+/// Beyond a number of bytes a text cannot fit, whatever its tokens are; below, they are counted.
 #[tokio::test]
 async fn what_cannot_fit_is_not_tokenized() {
     let stand = Stand::saying("x").await;
@@ -119,7 +119,7 @@ async fn bodies_share_a_bounded_memory() {
     sleep(Duration::from_millis(100)).await;
     let small = json!({"prompt": "a"});
     assert_eq!(stand.complete(small.clone()).await.status, 200);
-    // One sends most of what there is: without keys, nobody is told apart from others.
+    // One sends most of the memory: without keys, clients cannot be told apart.
     let mut wire = Wire::connect(stand.addr).await;
     wire.send(format!("{}{}", head(1_960), " ".repeat(1_920)).as_bytes())
         .await;

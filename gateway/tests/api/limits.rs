@@ -1,4 +1,4 @@
-//! A pool that is full or not there, TLS, CORS, and the end of the gateway.
+//! A pool that is full or not ready, TLS, CORS, and the end of the gateway.
 
 use std::fs;
 use std::sync::Arc;

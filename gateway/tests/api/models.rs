@@ -1,4 +1,4 @@
-//! `/v1/models`, the names of models, and what has no path.
+//! `/v1/models`, the names of models, and unknown paths.
 
 use serde_json::json;
 

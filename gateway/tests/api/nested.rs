@@ -1,5 +1,5 @@
-//! Fields within objects that nobody here knows: they change nothing, and are told. Those that
-//! would mean something are refused by name.
+//! Unknown fields of nested objects: they change nothing, and are listed. Known fields that would
+//! change an answer are refused by name.
 
 use serde_json::{Value, json};
 
@@ -39,8 +39,8 @@ async fn asked(body: &Value) -> (Vec<u32>, String) {
     (stand.engine.only().spec.prompt, told)
 }
 
-/// Where a field stands, as a pointer to its object, and its name and value: all are seen in the
-/// requests of clients that people use.
+/// Unknown fields, as a pointer to the object, name and value. All occur in requests of common
+/// clients.
 fn annotations() -> Vec<(&'static str, &'static str, Value)> {
     let ephemeral = json!({"type": "ephemeral"});
     vec![
@@ -112,14 +112,14 @@ async fn annotations_change_nothing_and_are_told() {
             Err(_) => format!("{path}.{part}"),
         });
         assert_eq!(told, format!("{path}.{name}"));
-        // Null is the same as none, and not worth a word.
+        // Null counts as absent, and is not listed.
         let mut body = base();
         body.pointer_mut(place).expect(place)[name] = Value::Null;
         assert_eq!(asked(&body).await, (prompt.clone(), String::new()));
     }
 }
 
-/// Fields that are known within objects, and say nothing with these values.
+/// Known fields of nested objects that change nothing with these values; they are not listed.
 #[tokio::test]
 async fn known_ones_are_not_even_told() {
     let (prompt, _) = asked(&base()).await;
@@ -224,7 +224,8 @@ async fn contents_that_are_the_same() {
     }
 }
 
-/// Where a field stands that would mean another answer, its name and value, and its parameter.
+/// Fields that would change the answer: a pointer to the object, name and value, and the parameter
+/// that the error names.
 fn meanings() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     let call = json!({"name": "f", "arguments": "{}"});
     vec![
@@ -291,7 +292,7 @@ fn meanings() -> Vec<(&'static str, &'static str, Value, &'static str)> {
     ]
 }
 
-/// What would mean another answer is not dropped.
+/// Fields that would change the answer are not dropped.
 #[tokio::test]
 async fn what_means_something_is_refused_by_name() {
     let stand = Stand::saying("x").await;
@@ -342,7 +343,7 @@ async fn tokenize_reads_messages_alike() {
     );
 }
 
-/// What is handed to the template and never looked at by it is told as well.
+/// Fields that are passed to the template but never read by it are listed as well.
 #[tokio::test]
 async fn fields_that_the_template_does_not_read_are_told() {
     let body = json!({

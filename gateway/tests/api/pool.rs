@@ -1,4 +1,4 @@
-//! What is told of the pool: probes, figures, the page's data.
+//! Information about the pool: probes, metrics, the data of the page.
 
 use concord_proto::Keypair;
 use concord_proto::Layers;
@@ -139,7 +139,7 @@ async fn the_page_and_its_data() {
     let policy = page.header("content-security-policy");
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
     assert_eq!(page.header("x-content-type-options"), "nosniff");
-    // The policy lets no script run that stands in the page itself.
+    // The policy forbids inline scripts and styles, so the page has none.
     assert!(!page.text.contains("<script>") && !page.text.contains("style="));
     for script in ["/page.js", "/markdown.js"] {
         let reply = stand.get(script).await;

@@ -1,4 +1,4 @@
-//! The tokens of a day, however requests come.
+//! The daily quota of tokens, whatever the order of requests.
 
 use std::fs;
 use std::path::Path;
@@ -65,7 +65,7 @@ async fn requests_at_once_do_not_overshoot() {
     }
 }
 
-/// An answer that names no length may have what is left, and what it did not take comes back.
+/// An answer without a given length may have what is left, and what it did not use is released.
 #[tokio::test]
 async fn an_open_length_is_what_the_day_has_left() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -106,7 +106,7 @@ async fn a_new_start_knows_what_was_used() {
     let digest = line.split(' ').nth(1).expect("a digest");
     assert_eq!(kept["tokens"][digest], 60, "{kept}");
     assert!(!kept.to_string().contains(&key));
-    // Keys without such a bound leave nothing behind.
+    // For keys without such a limit no file is written.
     let other = tempfile::tempdir().expect("a folder");
     let (key, line) = new_key("dan").expect("random numbers");
     let path = other.path().join("keys");
@@ -117,8 +117,8 @@ async fn a_new_start_knows_what_was_used() {
     assert_eq!(fs::read_dir(other.path()).expect("a folder").count(), 1);
 }
 
-/// The file as it is while answers run is what a kill leaves. However often that happens, the day
-/// gives no more than it has.
+/// A kill leaves the file as it is while answers run. However often that happens, no more tokens
+/// are given than the day has.
 #[tokio::test]
 async fn a_kill_forgets_no_tokens_that_were_set_aside() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -154,7 +154,8 @@ async fn a_kill_forgets_no_tokens_that_were_set_aside() {
         }
         asking.abort();
         stand.gateway.drain(std::time::Duration::ZERO).await;
-        // What a process that ends in order writes is what a killed one does not.
+        // Restores the file as it was before the process ended in order, which a killed one would
+        // leave.
         fs::write(&usage, left).expect("written");
         assert!(drawn <= 100, "{drawn}");
     }
@@ -190,7 +191,7 @@ async fn two_servers_do_not_share_a_file_of_usage() {
     first.gateway.shutdown().await;
     // The end of the first one lets the next one in.
     stand(&path).await.gateway.shutdown().await;
-    // Without bounds nothing is written, and nothing to be shared.
+    // Without limits nothing is written, so nothing is locked.
     let (key, line) = new_key("dan").expect("random numbers");
     fs::write(&path, format!("{line}\n")).expect("written");
     let both = [stand(&path).await, stand(&path).await];

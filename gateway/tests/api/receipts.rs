@@ -1,4 +1,4 @@
-//! Receipts, as they are fetched and read again.
+//! Receipts that are fetched and read again.
 
 use concord_gateway::receipt_file::{self, ReceiptError};
 use concord_gateway::{GatewayOptions, new_key};
@@ -120,8 +120,8 @@ async fn one_choice_has_a_receipt_and_several_a_list() {
     }
 }
 
-/// A receipt is for the key that asked, and for admins; to all others there is none. A new start
-/// changes nothing in that.
+/// A receipt is given to the key that asked, and to admins; for all others it is not found. That
+/// holds after a restart, too.
 #[tokio::test]
 async fn a_receipt_is_for_the_key_that_asked() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! An engine that answers by a script, and remembers what it was asked.
+//! An engine that answers by a script, and records what it was asked.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +17,7 @@ use crate::stand::{EOS, ids};
 /// The name under which no receipt can be read.
 pub const BROKEN_RECEIPT: &str = "cmpl-00000000000000000000000000000000";
 
-/// What becomes of every generation.
+/// The course of every generation.
 #[derive(Clone, Debug)]
 pub struct Script {
     /// Before the first token.
@@ -31,7 +31,7 @@ pub struct Script {
     pub refuse: Option<Refused>,
 }
 
-/// How an answer ends whose tokens are all out.
+/// How an answer ends after its tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
     /// By itself.
@@ -58,7 +58,7 @@ impl Script {
         }
     }
 
-    /// A text, and then something.
+    /// A text with another end.
     pub fn cut(text: &str, end: End) -> Self {
         Self {
             tokens: ids(text),
@@ -75,9 +75,9 @@ pub struct Scripted {
     pub receipts: Mutex<Vec<Signed>>,
     /// All that was asked.
     pub asked: Mutex<Vec<Generation>>,
-    /// The names that were closed, with their texts' digests.
+    /// The generations whose texts were closed, with the digests of the texts.
     pub closed: Arc<Mutex<Vec<(String, Digest)>>>,
-    /// Answers that nobody waited for any more.
+    /// How many answers were cancelled.
     pub cancelled: Arc<AtomicU32>,
     /// Folders of adapters that were loaded, and adapters that were unloaded.
     pub loaded: Mutex<Vec<PathBuf>>,
@@ -116,7 +116,7 @@ impl Scripted {
         panic!("{count} answers should have been cancelled");
     }
 
-    /// Waits until so many texts are closed, and gives them.
+    /// Waits until so many texts are closed, and returns them.
     pub async fn closed(&self, count: usize) -> Vec<(String, Digest)> {
         for _ in 0..200 {
             let closed = self.closed.lock().expect("no panic").clone();
@@ -253,8 +253,8 @@ impl Play {
         }
     }
 
-    /// The token that may come: under a grammar, the script's if it is allowed, else the first that
-    /// is. Nothing, where the answer is to end.
+    /// The next token: under a grammar, the script's if it is allowed, else the first allowed one.
+    /// `None` where the answer is to end.
     async fn control(&mut self, answer: u32, token: u32) -> Option<Option<u32>> {
         if self.generation.spec.sampling.grammar.is_none() {
             return match self.controls.try_recv() {
@@ -301,10 +301,10 @@ impl Play {
     }
 }
 
-/// Tokens that are as good as certain, as kernels compute that: `Z`, and the one after it.
+/// Tokens that are almost certain, with a logprob as kernels compute it: `Z`, and the one after it.
 const CERTAIN: [u32; 2] = [90, 91];
 
-/// A token with a logprob that tells it, and the neighbours as alternatives.
+/// A token with a logprob that identifies it, and the adjacent ids as alternatives.
 pub fn scored(token: u32) -> TokenLogprob {
     let logprob = |token: u32| match CERTAIN.contains(&token) {
         true => F32Bits::from(5.5e-8),

@@ -1,4 +1,5 @@
-//! Special tokens: seen by parsers that look for them, and no part of what people read or write.
+//! Special tokens: visible to parsers that look for them, but not part of the text that users read
+//! or write.
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ pub const EOS: u32 = 257;
 pub const VOCAB: u32 = 260;
 pub const POSITIONS: u32 = 2_000;
 
-/// Shows roles, tools and thoughts, in the manner of Qwen's.
+/// Shows roles, tools and reasoning, like Qwen's template.
 const TEMPLATE: &str = "\
 {% for message in messages %}{{ message.role }}: {{ message.content }}
 {% for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>
@@ -57,7 +57,7 @@ impl Stand {
         }
     }
 
-    /// The pool takes requests from now on.
+    /// Makes the pool take requests from now on.
     pub fn make_ready(&self) {
         self.engine.view.lock().expect("no panic").ready = true;
     }

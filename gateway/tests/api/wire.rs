@@ -1,4 +1,4 @@
-//! HTTP as it goes over the wire, for what well-behaved clients do not show.
+//! HTTP at the level of bytes, for what a client library would hide.
 
 use std::net::SocketAddr;
 use std::time::Duration;

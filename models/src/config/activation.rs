@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::ConfigFields;
 use crate::error::ModelError;
 
-/// The names of transformers. Several stand for one function.
+/// The names in transformers. Several of them name the same function.
 const NAMES: [(&str, Activation); 9] = [
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
@@ -19,7 +19,7 @@ const NAMES: [(&str, Activation); 9] = [
     ("relu2", Activation::ReluSquared),
 ];
 
-/// The function that `key` names, or the one that `default` is.
+/// The function that `key` names, or `default` where the key is absent.
 pub(super) fn read(
     fields: &ConfigFields,
     key: &'static str,
@@ -35,7 +35,7 @@ pub(super) fn read(
         })
 }
 
-/// How an [`Activation`] is written.
+/// The serialized form of an [`Activation`].
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Activation")]
 pub(super) enum ActivationText {

@@ -1,9 +1,9 @@
-//! The one text of a configuration: what the identity of a model is taken of.
+//! The canonical text of a configuration, from which the identity of a model is derived.
 //!
-//! Many files say the same decoder: with defaults or without, by old keys or new ones, as
-//! `config.json` or in the header of a GGUF file. This text has every field that changes a number,
-//! in one order; floats are the shortest decimals that read back to the same bits. The tokens that
-//! begin and end a text are not in it.
+//! Many files describe the same decoder: with defaults or without, with old keys or new ones, as
+//! `config.json` or in the header of a GGUF file. The canonical text has every field that changes a
+//! number, in a fixed order; floats are the shortest decimals that read back to the same bits. It
+//! leaves out the ids of the tokens that begin and end a text.
 
 use super::expert_fields::{ALL_EXPERTS_MAX, EXPERTS_MAX};
 use super::parse::{HEAD_DIM_MAX, HEADS_MAX, HIDDEN_MAX, INTERMEDIATE_MAX, LAYERS_MAX, VOCAB_MAX};
@@ -13,7 +13,7 @@ use crate::error::ModelError;
 use crate::json::shown;
 
 impl DecoderConfig {
-    /// The one text of this configuration.
+    /// The canonical text of this configuration.
     ///
     /// ```
     /// use concord_models::config::DecoderConfig;
@@ -32,7 +32,8 @@ impl DecoderConfig {
     /// # Ok::<(), concord_models::ModelError>(())
     /// ```
     pub fn canonical(&self) -> String {
-        // Families whose parts have the same names differ in nothing but the other fields.
+        // Families whose parts have the same names differ only in the other fields, so the first
+        // such family stands for all of them.
         let parts = self.parts();
         let mut alike = Family::ALL
             .into_iter()
@@ -44,11 +45,11 @@ impl DecoderConfig {
         serde_json::to_string(&named).expect("it has strings, numbers and lists alone")
     }
 
-    /// Reads the one text of a configuration. Whoever wrote it is not trusted: it is checked as a
+    /// Reads the canonical text of a configuration. The text is not trusted: it is checked as a
     /// `config.json` is.
     ///
     /// # Errors
-    /// [`ModelError::BadValue`] where it is of another form or beyond a bound.
+    /// [`ModelError::BadValue`] where the text is not canonical or a value is out of bounds.
     pub fn from_canonical(text: &str) -> Result<Self, ModelError> {
         let bad = |expected: String| ModelError::BadValue {
             path: "the model's manifest".into(),
@@ -65,7 +66,7 @@ impl DecoderConfig {
         }
     }
 
-    /// Checks the invariants.
+    /// Checks the invariants of [`DecoderConfig`].
     fn check(&self) -> Result<(), String> {
         let sizes = [
             ("hidden", self.hidden, HIDDEN_MAX),
@@ -143,7 +144,7 @@ impl ExpertsShape {
 }
 
 impl Rope {
-    /// Whether its numbers are in bounds, for heads of which so many elements are rotated.
+    /// Whether its numbers are in bounds where `rotated` elements of each head are rotated.
     fn holds(&self, rotated: usize) -> bool {
         let good = |number: &f64| number.is_finite() && *number > 0.0;
         let length = |positions: &usize| (1..=POSITIONS_MAX).contains(positions);

@@ -7,14 +7,15 @@ use crate::error::ModelError;
 
 /// Four times as many as any published decoder has in a layer.
 pub(super) const EXPERTS_MAX: usize = 1 << 10;
-/// Eight times as many as any published decoder has: what lists its matrices is bounded by it.
+/// Experts of all layers together: eight times as many as any published decoder has. It bounds
+/// every list of the model's matrices.
 pub(super) const ALL_EXPERTS_MAX: usize = 1 << 17;
 const INTERMEDIATE_MAX: usize = 1 << 20;
 const LAYERS_MAX: u64 = 1 << 16;
 
 impl ConfigFields<'_> {
-    /// How many experts a layer has, and how many a token goes to. The number has two names: public
-    /// files have one, and what transformers 5 saves may have the other.
+    /// How many experts a layer has, and to how many a token is routed. The first number has two
+    /// keys: published files use one, and files that transformers 5 saves may use the other.
     pub(super) fn experts(
         &self,
         (count, chosen): (usize, usize),

@@ -1,30 +1,31 @@
-//! The experts of a decoder: how many there are, how a router chooses, and what they are called.
+//! The experts of a decoder: how many there are, how the router chooses among them, and the names
+//! of their tensors.
 
 use serde::{Deserialize, Serialize};
 
 use super::{DecoderConfig, Projection};
 
-/// What a router makes of its logits.
+/// How a router turns its logits into scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouterScores {
     /// A softmax over all experts.
     Softmax,
-    /// A sigmoid of each.
+    /// A sigmoid of each logit.
     Sigmoid,
-    /// A softmax over those that are chosen.
+    /// A softmax over the chosen experts only.
     SoftmaxOfChosen,
 }
 
 /// The expert that every token goes through, beside the chosen ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedExpertShape {
-    /// Its width.
+    /// Its inner width.
     pub intermediate: usize,
-    /// Whether what it gives is multiplied by a sigmoid gate of its own.
+    /// Whether its output is multiplied by a sigmoid gate of its own.
     pub gated: bool,
 }
 
-/// How the experts of a layer lie in the weights.
+/// How the experts of a layer are stored in the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpertLayout {
     /// Each has three matrices of its own, of these names.
@@ -32,30 +33,32 @@ pub enum ExpertLayout {
         /// Gate, up and down projection.
         matrices: [&'static str; 3],
     },
-    /// All are one tensor: gate and up projection in turns, and the down projection, transposed
-    /// both, with biases (gpt-oss).
+    /// One tensor holds the gate and up projections of all experts, their columns alternating,
+    /// and one the down projections; both are transposed, `[expert, in, out]`, and have biases
+    /// (gpt-oss).
     Fused,
 }
 
-/// The modules of a layer with experts, as the tensors are named.
+/// The names of the modules of a layer with experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertNames {
     /// The router.
     pub router: &'static str,
-    /// What stands before the number of an expert; or the fused tensors.
+    /// The prefix of an expert's number, or of the fused tensors.
     pub experts: &'static str,
-    /// How they lie.
+    /// How the experts are stored.
     pub layout: ExpertLayout,
     /// The shared expert.
     pub shared: &'static str,
-    /// Its gate.
+    /// The gate of the shared expert.
     pub shared_gate: &'static str,
-    /// What is added to the router's scores for the choice.
+    /// The bias that is added to the router's scores when experts are chosen, but not to the
+    /// weights of the chosen ones.
     pub correction: &'static str,
 }
 
 impl ExpertNames {
-    /// Those of a Qwen, which most families have.
+    /// The names in Qwen, which most families use.
     pub(crate) const QWEN: ExpertNames = ExpertNames {
         router: "mlp.gate",
         experts: "mlp.experts",
@@ -67,7 +70,7 @@ impl ExpertNames {
         correction: "mlp.gate.e_score_correction_bias",
     };
 
-    /// Those of a Mixtral.
+    /// The names in Mixtral.
     pub(crate) const MIXTRAL: ExpertNames = ExpertNames {
         router: "block_sparse_moe.gate",
         experts: "block_sparse_moe.experts",
@@ -77,7 +80,7 @@ impl ExpertNames {
         ..ExpertNames::QWEN
     };
 
-    /// Those of a gpt-oss.
+    /// The names in gpt-oss.
     pub(crate) const GPT_OSS: ExpertNames = ExpertNames {
         router: "mlp.router",
         layout: ExpertLayout::Fused,
@@ -85,7 +88,7 @@ impl ExpertNames {
     };
 }
 
-/// How the names of experts are written: by the family that had them first.
+/// [`ExpertNames`] are serialized as the name of the family that used them first.
 mod expert_names {
     use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
@@ -118,31 +121,32 @@ mod expert_names {
 
 /// The experts of a decoder.
 ///
-/// Invariants, checked when it is read: there are at least as many experts as are chosen, and the
-/// sizes are within the limits of this module.
+/// Invariants, checked when a configuration is read: `chosen` is at most `count`, and the sizes are
+/// within the limits in `expert_fields.rs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExpertsShape {
-    /// How many a layer has.
+    /// Experts in a layer.
     pub count: usize,
-    /// How many a token goes to.
+    /// Experts to which a token is routed.
     pub chosen: usize,
-    /// The width of one.
+    /// The inner width of an expert.
     pub intermediate: usize,
-    /// What the router makes of its logits.
+    /// How the router turns its logits into scores.
     pub scores: RouterScores,
-    /// Whether the weights of a token are divided by their sum.
+    /// Whether the weights of a token's experts are divided by their sum.
     pub normalised: bool,
-    /// What they are multiplied by.
+    /// The factor on those weights.
     pub factor: f32,
     /// Whether the router has a bias.
     pub router_bias: bool,
-    /// Whether scores are corrected for the choice.
+    /// Whether a bias is added to the scores when experts are chosen
+    /// ([`ExpertNames::correction`]).
     pub correction: bool,
-    /// The shared expert.
+    /// The expert that every token goes through, if there is one.
     pub shared: Option<SharedExpertShape>,
-    /// Layers that have none of all this, but the feed-forward layer of other decoders.
+    /// Layers, by index, that have a plain feed-forward layer instead of experts.
     pub dense_layers: Vec<usize>,
-    /// What all is called.
+    /// The names of the modules.
     #[serde(with = "expert_names")]
     pub names: ExpertNames,
 }
@@ -150,9 +154,9 @@ pub struct ExpertsShape {
 /// A matrix of a layer that multiplies activations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerMatrix {
-    /// What LoRA's targets call it.
+    /// The projection that it counts as for LoRA's targets.
     pub projection: Projection,
-    /// Its module: `model.layers.0.mlp.experts.3.up_proj`.
+    /// Its module, such as `model.layers.0.mlp.experts.3.up_proj`.
     pub module: String,
     /// `[out, in]`.
     pub shape: [usize; 2],
@@ -177,7 +181,7 @@ impl DecoderConfig {
     }
 
     /// The matrices of a layer that LoRA can adapt, in the order of the computation. Fused experts
-    /// are none: they are a tensor of three axes.
+    /// are not among them: they are tensors of three axes.
     pub fn layer_matrices(&self, layer: usize) -> Vec<LayerMatrix> {
         let experts = self.experts_of(layer);
         let is_feed = |projection: &Projection| projection.is_of_feed_forward();
@@ -204,7 +208,7 @@ impl DecoderConfig {
         matrices
     }
 
-    /// A matrix of a layer that is no expert's.
+    /// A matrix of a layer that does not belong to an expert.
     pub(crate) fn matrix(&self, layer: usize, projection: Projection) -> LayerMatrix {
         LayerMatrix {
             projection,
@@ -235,7 +239,8 @@ impl DecoderConfig {
         })
     }
 
-    /// Multiply-adds of one token in the matrices of a layer; of experts, in those that it goes to.
+    /// Multiply-adds of one token in the matrices of a layer. Only the experts that it is routed
+    /// to count.
     pub fn layer_macs(&self, layer: usize) -> u64 {
         let elements = |[out, input]: [usize; 2]| (out * input) as u64;
         let own = self.projections().into_iter();
@@ -249,7 +254,7 @@ impl DecoderConfig {
         attention + (width * self.hidden) as u64
     }
 
-    /// Inner activations of one token in the widest feed-forward part of a layer.
+    /// Inner activations of one token in the widest feed-forward part of any layer.
     pub fn feed_width(&self) -> usize {
         let Some(experts) = &self.experts else {
             return self.intermediate;
@@ -267,8 +272,8 @@ impl DecoderConfig {
         format!("{}.{layer}.{module}", self.parts().layers)
     }
 
-    /// The tensors of the experts of a layer beside its [`Self::layer_matrices`], and their shapes,
-    /// in the order of the computation.
+    /// The tensors of the experts of a layer that are not among its [`Self::layer_matrices`], with
+    /// their shapes, in the order of the computation.
     pub(super) fn expert_tensors(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
         let Some(experts) = self.experts_of(layer) else {
             return Vec::new();
@@ -301,7 +306,8 @@ impl DecoderConfig {
 }
 
 impl ExpertNames {
-    /// The fused tensors: gate and up projection, their bias, down projection, its bias.
+    /// The names of the fused tensors: gate and up projection, their bias, down projection, its
+    /// bias.
     pub(crate) fn fused(&self) -> [String; 4] {
         let tensor = |part: &str| format!("{}.{part}", self.experts);
         [

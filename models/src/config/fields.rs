@@ -14,7 +14,7 @@ pub(super) struct ConfigFields<'a> {
 }
 
 impl<'a> ConfigFields<'a> {
-    /// The value of `key`; a JSON null counts as absent, as transformers has it.
+    /// The value of `key`; a JSON null counts as absent, as in transformers.
     pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
@@ -133,7 +133,8 @@ impl<'a> ConfigFields<'a> {
             .transpose()
     }
 
-    /// `factor`, which was made of the value of `key`, rounded once.
+    /// Rounds `factor`, which was computed from the value of `key`, to f32; refuses what is not a
+    /// normal f32. Without a factor, 1.
     pub(super) fn as_multiplier(
         &self,
         key: &'static str,
@@ -147,7 +148,7 @@ impl<'a> ConfigFields<'a> {
         Err(self.bad(key, value, "is too large or too small for a factor in f32"))
     }
 
-    /// Refuses a switch that is on, of what the family does not have.
+    /// Refuses `key` where it is true: it switches on a bias that the family does not have.
     pub(super) fn never(&self, key: &'static str) -> Result<(), ModelError> {
         match self.flag(key, false)? {
             true => Err(self.bad(

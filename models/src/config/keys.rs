@@ -1,8 +1,8 @@
 //! Which keys of a `config.json` change nothing; all others that are not read are refused by name.
 //!
-//! The reading is that of transformers 5: a key that none of its classes of a family looks at
-//! changes nothing there. But a model of other code may need it, so only known ones are passed
-//! over.
+//! transformers 5 decides what a key means: one that none of its classes for the family reads
+//! changes nothing there. But the model may come with code of its own that reads the key, so only
+//! keys that are listed here are passed over.
 
 use serde_json::Value;
 
@@ -18,13 +18,13 @@ const READ: &str = "architectures attention_dropout bos_token_id eos_token_id hi
     original_max_position_embeddings quantization_config rope_parameters rope_scaling \
     tie_word_embeddings vocab_size";
 
-/// Keys that some families read. Where another one has them, a value that says nothing is passed
-/// over.
+/// Keys that some families read. In a file of another family they are accepted only with a value
+/// that switches them off.
 const SOME_READ: &str = "attention_bias head_dim hidden_act hidden_activation layer_norm_eps \
     layer_types max_window_layers mlp_bias norm_epsilon num_key_value_heads \
     partial_rotary_factor rms_norm_eps rope_theta sliding_window use_sliding_window";
 
-/// Keys that change nothing, whatever their value, with the reason.
+/// Keys that change nothing, whatever their value: (reason, keys).
 const NOTHING: &[(&str, &str)] = &[
     (
         "they say where the file comes from",
@@ -56,7 +56,7 @@ const NOTHING: &[(&str, &str)] = &[
         "initializer_range initializer_factor init_std init_method",
     ),
     (
-        "they are of other heads than that of a language model, which are refused by architecture",
+        "they belong to heads that are no language model's, which are refused by architecture",
         "id2label label2id num_labels _num_labels problem_type classifier_dropout",
     ),
     (
@@ -82,16 +82,17 @@ const NOTHING: &[(&str, &str)] = &[
          model_max_length tokenizer_model_max_length n_positions n_ctx",
     ),
     (
-        "intermediate_size is already what they come to",
+        "intermediate_size already includes them",
         "ffn_dim_multiplier multiple_of",
     ),
     (
-        "they weigh the choice of experts in the loss: training looks at them",
+        "they add a loss for the router, so only training checks them (`training.rs`)",
         "router_aux_loss_coef output_router_logits",
     ),
 ];
 
-/// Keys that change nothing at the values that switch them off, with what another value means.
+/// Keys that change nothing at the values that switch them off: (those values, what another value
+/// means, keys).
 const OFF: &[(Neutral, &str, &str)] = &[
     (
         Neutral::Empty,
@@ -210,15 +211,15 @@ fn has(keys: &str, key: &str) -> bool {
     keys.split_ascii_whitespace().any(|known| known == key)
 }
 
-/// What other programs write about that which a family has anyway.
+/// Whether `key` is written by other programs and states what the family computes in any case.
 fn own(family: Family, key: &str, value: &Value) -> bool {
     match (family, key) {
         (Family::Qwen2, "qkv_bias") | (Family::Qwen3, "qk_norm" | "use_qk_norm") => {
             value.is_boolean()
         }
         (_, "qk_norm" | "use_qk_norm") => Neutral::False.holds(value),
-        // Public files of Phi 3 name the code that transformers has meanwhile; text becomes tokens
-        // by the tokenizer's own file.
+        // Published files of Phi 3 name code that transformers includes by now, and a tokenizer
+        // class, for which tokenizer.json stands.
         (Family::Phi3, "auto_map") => value.as_object().is_some_and(|map| {
             map.iter().all(|(kind, class)| {
                 let class = class.as_str().unwrap_or_default();

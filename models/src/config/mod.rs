@@ -1,4 +1,4 @@
-//! What a Hugging Face `config.json` says of a decoder, checked.
+//! The shape of a decoder, read from a Hugging Face `config.json` and checked.
 
 mod activation;
 mod canonical;
@@ -79,23 +79,24 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Positions that the model knows.
+    /// Largest number of positions, `max_position_embeddings`.
     pub max_positions: usize,
-    /// What the norms of the residual stream compute; those of q and k are of the same kind.
+    /// The kind of all norms, those of q and k included.
     pub norm: NormKind,
     /// Added to the mean square, or the variance, in every norm.
     pub norm_eps: f32,
-    /// Whether attention and feed-forward layer both read what enters the layer.
+    /// Whether attention and feed-forward layer both take the input of the layer (parallel
+    /// residual), instead of the second taking the first's output.
     pub parallel_residual: bool,
     /// The rotary embedding of q and k.
     pub rope: Rope,
-    /// Another one for the layers that have a window.
+    /// The rotary embedding of the layers with a window, where they have their own.
     pub local_rope: Option<Rope>,
-    /// Layers, by their index, that rotate nothing.
+    /// Layers, by index, without rotary embedding.
     pub unrotated: Vec<usize>,
-    /// How much of each head is rotated, from its first element on; without a number, all.
+    /// How many elements of each head are rotated, from the first one on; `None` means all.
     pub rotary_dim: Option<usize>,
-    /// Whether pairs are the neighbours (2i, 2i + 1), not (i, i + half of what is rotated).
+    /// Whether rotated pairs are interleaved, (2i, 2i + 1), and not (i, i + rotated / 2).
     pub rope_neighbours: bool,
     /// Per layer: with `Some(w)`, position i sees the positions j with `i - w < j <= i`; with
     /// `None`, all j <= i.
@@ -108,32 +109,33 @@ pub struct DecoderConfig {
     pub mlp_bias: bool,
     /// The experts of the layers that have them instead of the feed-forward layer.
     pub experts: Option<ExpertsShape>,
-    /// Where q, k and v are one projection, how its rows lie.
+    /// Where q, k and v are one projection, the order of its rows.
     pub fused_qkv: Option<FusedQkv>,
-    /// Whether gate and up projection are one, the gate first.
+    /// Whether gate and up projection are one matrix, the rows of the gate first.
     pub fused_gate_up: bool,
     /// Whether the feed-forward layer has a gate.
     pub gated: bool,
-    /// The function of its gate, or of its up projection where there is no gate.
+    /// The function on the gate, or on the up projection where there is no gate.
     #[serde(with = "activation::ActivationText")]
     pub activation: Activation,
-    /// The norm that q and k pass before RoPE.
+    /// The norm on q and k before RoPE.
     pub qk_norm: Option<QkNorm>,
-    /// Scores are `q . k` times it; without a number, 1 / sqrt(head_dim).
+    /// Attention scores are `q . k` times this; `None` means 1 / sqrt(head_dim).
     pub attention_scale: Option<f32>,
-    /// Scores s become `cap * tanh(s / cap)`, before the mask.
+    /// With a cap, scores s become `cap * tanh(s / cap)` before the mask.
     pub attention_soft_cap: Option<f32>,
-    /// Whether each query head has a logit that takes its share of the softmax and adds no value.
+    /// Whether each query head has an attention sink: a logit that takes part in the softmax but
+    /// has no value.
     pub sinks: bool,
-    /// What the embedding is multiplied by.
+    /// The factor on the embedding.
     pub embedding_multiplier: Option<f32>,
-    /// What attention and feed-forward layer add is multiplied by it.
+    /// The factor on what attention and feed-forward layer add to the residual stream.
     pub residual_multiplier: Option<f32>,
     /// Whether the head has a bias.
     pub head_bias: bool,
-    /// Logits are multiplied by it: the hidden states after the last norm are.
+    /// The factor on the logits; it is applied to the hidden states after the last norm.
     pub logit_multiplier: Option<f32>,
-    /// Logits y become `cap * tanh(y / cap)`.
+    /// With a cap, logits y become `cap * tanh(y / cap)`.
     pub logit_soft_cap: Option<f32>,
     /// Whether the head is the embedding; then there is no `lm_head.weight`.
     pub tie_embeddings: bool,
@@ -173,8 +175,8 @@ impl DecoderConfig {
         is_rotated.then_some(usize::from(is_local))
     }
 
-    /// Whether what is computed of a token depends on the longest length that is declared: a stage
-    /// for more positions then computes something else than one for fewer.
+    /// Whether results depend on the declared longest length (dynamic and longrope scaling): a
+    /// stage for more positions then computes other bits than one for fewer.
     pub fn depends_on_length(&self) -> bool {
         let ropes = [Some(&self.rope), self.local_rope.as_ref()];
         let depends = |rope: &Rope| {

@@ -7,7 +7,7 @@ use super::Projection;
 pub struct PartNames {
     /// The token embedding.
     pub(crate) embed: &'static str,
-    /// What stands before the number of a layer.
+    /// The prefix of a layer's number.
     pub(crate) layers: &'static str,
     /// The norm after the last layer.
     pub(crate) final_norm: &'static str,
@@ -15,19 +15,19 @@ pub struct PartNames {
     pub(crate) head: &'static str,
     /// The norm before attention.
     pub(crate) attention_in: Option<&'static str>,
-    /// The norm of what attention adds.
+    /// The norm on the output of attention.
     pub(crate) attention_out: Option<&'static str>,
-    /// The norm before the feed-forward layer. Without one, it takes the residual stream as it is;
-    /// where both stand side by side, what attention takes.
+    /// The norm before the feed-forward layer. Without it, that layer takes the residual stream as
+    /// it is or, in a parallel layer, the same normed input as attention.
     pub(crate) feed_in: Option<&'static str>,
-    /// The norm of what the feed-forward layer adds.
+    /// The norm on the output of the feed-forward layer.
     pub(crate) feed_out: Option<&'static str>,
-    /// Modules that are not named as a Llama's are.
+    /// Modules that are named otherwise than in Llama.
     pub(crate) modules: &'static [(Projection, &'static str)],
 }
 
 impl PartNames {
-    /// Those of a Llama, which most families have.
+    /// The names in Llama, which most families use.
     pub(crate) const LLAMA: PartNames = PartNames {
         embed: "model.embed_tokens",
         layers: "model.layers",
@@ -40,7 +40,7 @@ impl PartNames {
         modules: &[],
     };
 
-    /// Norms before and after both parts of a layer, as Gemma names them.
+    /// Norms on inputs and outputs of both parts of a layer, as Gemma 2 names them.
     pub(crate) const GEMMA: PartNames = PartNames {
         attention_out: Some("post_attention_layernorm"),
         feed_in: Some("pre_feedforward_layernorm"),
@@ -48,7 +48,7 @@ impl PartNames {
         ..PartNames::LLAMA
     };
 
-    /// Norms of what is added alone, as OLMo 2 names them.
+    /// Norms on the outputs of both parts only, as OLMo 2 names them.
     pub(crate) const OLMO_2: PartNames = PartNames {
         attention_in: None,
         attention_out: Some("post_attention_layernorm"),
@@ -63,7 +63,7 @@ impl PartNames {
         own.map_or(projection.llama_module(), |(_, module)| module)
     }
 
-    /// What all names but the head's begin with.
+    /// The prefix of all names except the head's.
     pub(crate) fn trunk(&self) -> &'static str {
         self.layers.trim_end_matches("layers")
     }

@@ -9,11 +9,11 @@ use super::DecoderConfig;
 pub enum NormKind {
     /// `x / rms(x) * w`.
     Rms,
-    /// `x / rms(x) * (1 + w)`: the sum is rounded once, when the weight is read.
+    /// `x / rms(x) * (1 + w)`; 1 + w is rounded once, when the weight is read.
     RmsPlusOne,
     /// `(x - mean(x)) / deviation(x) * w + b`.
     Layer,
-    /// The same without b.
+    /// As `Layer`, without b.
     LayerWithoutBias,
 }
 
@@ -24,10 +24,10 @@ impl NormKind {
     }
 }
 
-/// Over what q and k are normed.
+/// The elements over which q and k are normed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QkNorm {
-    /// Each head on its own, all by the same `head_dim` weights.
+    /// Each head on its own; all heads share the same `head_dim` weights.
     Heads,
     /// All heads of a token together.
     Width,
@@ -39,7 +39,7 @@ impl QkNorm {
     /// The module of the norm of k within a layer.
     pub(crate) const K_NAME: &'static str = "self_attn.k_norm";
 
-    /// The weights of the norms of q and k.
+    /// How many weights the norms of q and of k have.
     pub(crate) fn widths(self, config: &DecoderConfig) -> [usize; 2] {
         match self {
             QkNorm::Heads => [config.head_dim; 2],

@@ -1,4 +1,4 @@
-//! `config.json` to [`DecoderConfig`]: defaults as transformers has them, everything checked.
+//! `config.json` to [`DecoderConfig`]: defaults are those of transformers, everything is checked.
 
 use std::fs;
 use std::path::Path;
@@ -50,7 +50,7 @@ impl DecoderConfig {
         Ok((config, text))
     }
 
-    /// Reads the text of a `config.json` that was made of the metadata of `file`.
+    /// Reads the text of a `config.json` that was made from the metadata of the GGUF file `file`.
     pub(crate) fn from_metadata(file: &Path, text: &str) -> Result<Self, ModelError> {
         parse(file, text)
     }
@@ -98,7 +98,8 @@ fn lengthen(config: &mut DecoderConfig) {
     }
 }
 
-/// What every family reads alike, by its own defaults and names; all else is a Llama's.
+/// Reads what all families have, with the defaults and key names of this one; the other fields
+/// are those of a Llama.
 fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, ModelError> {
     let rules = family.rules();
     let hidden = fields.size("hidden_size", HIDDEN_MAX)?;
@@ -153,8 +154,8 @@ fn as_llama(fields: &ConfigFields, family: Family) -> Result<DecoderConfig, Mode
     })
 }
 
-/// The ids of a special token. Where the file does not say, those of the family's class that the
-/// vocabulary has; null is none.
+/// The ids of a special token. Where the key is absent, the family's defaults that are in the
+/// vocabulary; null means none.
 fn special(
     fields: &ConfigFields,
     key: &'static str,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::DecoderConfig;
 use crate::error::{ModelError, nearest_hint};
 
-/// One of the matrices of a decoder layer. Ordered as the computation uses them. A family has q, k
-/// and v apart or in one, gate and up apart or in one, or no gate.
+/// One of the matrices of a decoder layer, in the order of the computation. A family has q, k and v
+/// separate or fused; gate and up separate or fused, or no gate.
 ///
 /// ```
 /// use concord_models::config::Projection;
@@ -26,7 +26,7 @@ pub enum Projection {
     K,
     /// Values.
     V,
-    /// Queries, keys and values in one.
+    /// Queries, keys and values, fused.
     Qkv,
     /// Output of attention.
     O,
@@ -34,22 +34,22 @@ pub enum Projection {
     Gate,
     /// Up projection of the feed-forward layer.
     Up,
-    /// Gate and up projection in one.
+    /// Gate and up projection, fused.
     GateUp,
     /// Down projection of the feed-forward layer.
     Down,
 }
 
-/// Where the rows of a fused projection of queries, keys and values are.
+/// The order of the rows of a fused projection of queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FusedQkv {
     /// All queries, then all keys, then all values (Phi 3).
     Blocks,
-    /// Query, key and value of one head after the other (GPT-NeoX).
+    /// Head by head: query, key and value of the first head, then of the next (GPT-NeoX).
     Heads,
 }
 
-/// The names of other families for what a Llama names otherwise or does not have.
+/// Names in other families, for modules that Llama names otherwise or does not have.
 const OTHER_NAMES: [(&str, Projection); 11] = [
     ("query_key_value", Projection::Qkv),
     ("dense", Projection::O),
@@ -114,7 +114,7 @@ impl Projection {
         }
     }
 
-    /// Whether it is of the feed-forward layer, not of attention.
+    /// Whether it belongs to the feed-forward layer, not to attention.
     pub(crate) fn is_of_feed_forward(self) -> bool {
         match self {
             Projection::Q | Projection::K | Projection::V | Projection::Qkv | Projection::O => {
@@ -137,7 +137,7 @@ impl Projection {
 }
 
 impl DecoderConfig {
-    /// The projections of each layer, in the order of the computation.
+    /// The projections that each layer has, in the order of the computation.
     pub fn projections(&self) -> Vec<Projection> {
         let mut projections = match self.fused_qkv {
             Some(_) => vec![Projection::Qkv, Projection::O],

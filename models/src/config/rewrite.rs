@@ -1,11 +1,10 @@
-//! One value of a JSON object replaced in its text; every other byte stays.
+//! Replaces or removes one value of a JSON object in its text; every other byte stays.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// `text`, a JSON object, with `value` in place of each value of `key`, or with the key in front
-/// where it is not there. The text of a configuration is hashed: written anew by a library, it
-/// could differ from one version to the next.
+/// `text`, a JSON object, with `value` in place of each value of `key`; where the key is absent, it
+/// is added in front.
 pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
     let mut out = String::with_capacity(text.len() + value.len());
     let mut at = text.find('{').map_or(text.len(), |brace| brace + 1);
@@ -35,7 +34,7 @@ pub(crate) fn with_value(text: &str, key: &str, value: &str) -> String {
     out
 }
 
-/// `text`, a JSON object, without `key` and the comma that parts it from the others.
+/// `text`, a JSON object, without `key` and without the comma that separates it from the others.
 pub(crate) fn without_key(text: &str, key: &str) -> String {
     let start = text.find('{').map_or(text.len(), |brace| brace + 1);
     let (mut at, mut before) = (start, start);
@@ -47,7 +46,7 @@ pub(crate) fn without_key(text: &str, key: &str) -> String {
         };
         let comma = text[end..].find(',').map(|comma| end + comma);
         if name == key {
-            // The comma before it goes; of the first key the one that follows.
+            // The comma before the key is removed; for the first key, the one after it.
             return match (before == start, comma) {
                 (false, _) | (true, None) => [&text[..before], &text[end..]].concat(),
                 (true, Some(comma)) => [&text[..start], &text[comma + 1..]].concat(),

@@ -1,4 +1,4 @@
-//! The rotary embedding, in both layouts that transformers has written.
+//! The rotary embedding, read from both layouts that versions of transformers have written.
 
 mod scaling;
 
@@ -15,7 +15,8 @@ pub use scaling::RopeScaling;
 /// Largest positions count that a config may claim; the longest known models have 10 million.
 pub(super) const POSITIONS_MAX: usize = 1 << 24;
 
-/// The layers with a window, and those without, where each have parameters of their own.
+/// The keys of the layers with a window, and of those without, where each kind has parameters of
+/// its own.
 const LOCAL: &str = "sliding_attention";
 const GLOBAL: &str = "full_attention";
 
@@ -29,7 +30,7 @@ pub struct Rope {
     pub scaling: RopeScaling,
 }
 
-/// What decides how nested parameters are read.
+/// What the reading of nested parameters depends on.
 struct Reader<'a> {
     config: &'a ConfigFields<'a>,
     rules: &'a RopeRules,
@@ -43,7 +44,7 @@ struct Reader<'a> {
 type Partial = (Rope, Option<f64>);
 
 /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before). Where
-/// both are there, they must come to the same. With how much of a head is rotated.
+/// both are given, they must agree. Also returns how many elements of a head are rotated.
 pub(super) fn parse(
     fields: &ConfigFields,
     rules: &FamilyRules,
@@ -165,8 +166,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The share of a head that is rotated, where `key` gives one. A family that reads none rotates
-    /// whole heads.
+    /// The share of a head that is rotated, where `key` gives one. A family that does not read such
+    /// a key rotates whole heads.
     fn share(&self, at: &ConfigFields, key: &'static str) -> Result<Option<f64>, ModelError> {
         let share = at.positive_opt(key)?;
         match share {
@@ -182,7 +183,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How much of a head is rotated.
+    /// How many elements of a head are rotated.
     fn rotated(&self, share: Option<f64>) -> Result<usize, ModelError> {
         let share = share.or(self.rules.partial).unwrap_or(1.0);
         let width = (self.head_dim as f64 * share) as usize;
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Nested parameters; `outer` are theta and the share that stand beside them.
+    /// Reads nested parameters; `outer` are theta and the share from beside the nested object.
     fn read(
         &self,
         nested: &ConfigFields,
@@ -227,7 +228,7 @@ impl<'a> Reader<'a> {
             (Some(kind), _) | (None, Some(kind)) => kind,
             (None, None) => "default",
         };
-        // Names that Phi 3 has had for it.
+        // Older names of LongRoPE in files of Phi 3.
         let kind = match (kind, self.rules.longrope_names) {
             ("su" | "yarn", true) => "longrope",
             _ => kind,

@@ -9,9 +9,9 @@ use crate::error::ModelError;
 pub(super) struct FamilyRules {
     /// The name in `architectures`, and its `model_type`.
     pub(super) names: (&'static str, &'static str),
-    /// Keys that it reads beyond those of every family.
+    /// Keys that it reads besides those of every family, separated by spaces.
     pub(super) keys: &'static str,
-    /// Keys that its public files carry, and its class does not look at.
+    /// Keys that its published files have, but its class in transformers does not read.
     pub(super) ignored: &'static str,
     /// `max_position_embeddings`.
     pub(super) positions: usize,
@@ -19,12 +19,12 @@ pub(super) struct FamilyRules {
     pub(super) kv_heads: Option<usize>,
     /// `head_dim`; without one, `hidden_size / num_attention_heads`.
     pub(super) head_dim: Option<usize>,
-    /// `original_max_position_embeddings` beside the parameters of the rotary embedding, where the
-    /// class has it.
+    /// The default of `original_max_position_embeddings` beside the rotary parameters, where the
+    /// class has that key.
     pub(super) original_positions: Option<usize>,
     /// How the rotary embedding is read.
     pub(super) rope: RopeRules,
-    /// The key of what is added in every norm, and its default.
+    /// The key of the norms' epsilon, and its default.
     pub(super) norm_eps: (&'static str, f64),
     /// The key of the activation, and its default.
     pub(super) activation: (&'static str, &'static str),
@@ -34,21 +34,21 @@ pub(super) struct FamilyRules {
     pub(super) special: (&'static [u32], &'static [u32]),
     /// The names of its parts.
     pub(super) parts: PartNames,
-    /// Reads the rest: what makes it another decoder than a Llama.
+    /// Reads what makes the decoder differ from a Llama.
     pub(super) differ: Differ,
 }
 
-/// Changes a configuration that was read as a Llama's into that of the family.
+/// Turns a configuration that was read as a Llama's into the family's.
 pub(super) type Differ = fn(&ConfigFields, &mut DecoderConfig) -> Result<(), ModelError>;
 
 /// How a family reads its rotary embedding.
 #[derive(Clone, Copy)]
 pub(super) struct RopeRules {
-    /// `rope_theta` where nothing says it.
+    /// The default of theta.
     pub(super) theta: f64,
     /// The key of theta beside `rope_parameters`.
     pub(super) theta_key: &'static str,
-    /// The default of the share of a head that is rotated, where the family reads one.
+    /// The default share of a head that is rotated; `None` where the family reads no such key.
     pub(super) partial: Option<f64>,
     /// The key of that share.
     pub(super) partial_key: &'static str,
@@ -56,12 +56,12 @@ pub(super) struct RopeRules {
     pub(super) layered: bool,
     /// Whether `su` and `yarn` are names of LongRoPE.
     pub(super) longrope_names: bool,
-    /// Whether neighbours are rotated, not halves.
+    /// Whether rotated pairs are interleaved, (2i, 2i + 1), and not (i, i + half).
     pub(super) neighbours: bool,
 }
 
 impl RopeRules {
-    /// Whole heads by halves, base 10,000.
+    /// Whole heads, pairs (i, i + half), base 10,000.
     pub(super) const PLAIN: RopeRules = RopeRules {
         theta: 10_000.0,
         theta_key: "rope_theta",
@@ -86,7 +86,7 @@ impl FamilyRules {
             .contains(&key)
     }
 
-    /// Whether its class does not look at `key`, though its files carry it.
+    /// Whether `key` is in published files of the family but not read by its class.
     pub(super) fn ignores(&self, key: &str) -> bool {
         let mut ignored = self.ignored.split_ascii_whitespace();
         ignored.any(|known| known == key)

@@ -1,4 +1,4 @@
-//! Which tensors a decoder has: their Hugging Face names, shapes, and the part they belong to.
+//! Which tensors a decoder has: their Hugging Face names, their shapes, and their places.
 
 use super::{DecoderConfig, Family, NormKind, PartNames, Projection, QkNorm};
 
@@ -14,7 +14,7 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// The part of the model that a tensor belongs to; what a stage loads is decided by it.
+/// The part of the model that a tensor belongs to; it decides which stages load the tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TensorPlace {
     /// The token embedding, before layer 0.
@@ -41,7 +41,7 @@ impl TensorPlace {
         families.find_map(|parts| Self::by(parts, name))
     }
 
-    /// The place of the tensor `name` in the families that name their parts so.
+    /// The place of the tensor `name` in families with these names of parts.
     fn by(parts: &PartNames, name: &str) -> Option<TensorPlace> {
         if let Some(rest) = name.strip_prefix(parts.layers) {
             let (layer, _) = rest.strip_prefix('.')?.split_once('.')?;
@@ -59,8 +59,8 @@ impl TensorPlace {
 }
 
 impl DecoderConfig {
-    /// Every tensor that the model needs, in the order of the computation. With tied embeddings
-    /// there is no weight of the head.
+    /// Every tensor that the model needs, in the order of the computation. With tied embeddings the
+    /// head has no weight of its own.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let parts = self.parts();
         let mut specs = vec![spec(&parts.embed_weight(), &[self.vocab, self.hidden])];

@@ -1,4 +1,4 @@
-//! What a `config.json` asks of training alone.
+//! What a `config.json` asks for that matters only in training.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::parse::read;
 use crate::error::ModelError;
 use crate::json;
 
-/// The dropouts that some family reads.
+/// Keys of dropout that at least one family reads.
 const DROPOUTS: [&str; 6] = [
     "attention_dropout",
     "embd_pdrop",
@@ -21,9 +21,9 @@ const DROPOUTS: [&str; 6] = [
 ];
 
 impl DecoderConfig {
-    /// Refuses a model folder whose `config.json` asks for something while training that is not
-    /// computed: dropout, noise of a router, a loss beside that of the text. It changes no answer,
-    /// so that only training looks at it.
+    /// Refuses a model folder whose `config.json` asks for something in training that is not
+    /// computed: dropout, router noise, a loss besides that of the text. None of these changes an
+    /// answer, so only training checks for them.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key.

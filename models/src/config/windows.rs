@@ -1,4 +1,4 @@
-//! Which layers see a sliding window only: `sliding_window` and the keys around it.
+//! Which layers have a sliding window: `sliding_window` and the keys around it.
 
 use serde_json::Value;
 
@@ -9,13 +9,13 @@ use crate::error::ModelError;
 
 /// The window of Mistral and Qwen where the key is absent; null is no window.
 const WINDOW_DEFAULT: u32 = 4_096;
-/// The first layer with a window in a Qwen that does not say.
+/// The first layer with a window in a Qwen, by default.
 const FIRST_WINDOWED_DEFAULT: u64 = 28;
 
 /// The window of each layer.
 type Windows = Vec<Option<u32>>;
 
-/// None on any layer of a Llama.
+/// A Llama has no windows.
 pub(super) fn of_llama(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -26,7 +26,7 @@ pub(super) fn of_llama(
     Ok(vec![None; config.layers])
 }
 
-/// On every layer of a Mistral, or on those that are listed.
+/// A Mistral has a window on every layer, or on those that the file lists.
 pub(super) fn of_mistral(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -42,7 +42,8 @@ pub(super) fn of_mistral(
     }
 }
 
-/// Where it is switched on, on the layers of a Qwen that are listed, or from one on.
+/// A Qwen has windows only where they are switched on: on the layers that the file lists, or from
+/// a first layer on.
 pub(super) fn of_qwen(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -59,8 +60,8 @@ pub(super) fn of_qwen(
     }
 }
 
-/// None, where the file switches them off. It may still list layers, but none with a window: the
-/// class would then mask all.
+/// The windows of a file that switches them off: none. Such a file may still list layers, but none
+/// with a window: transformers would mask every position there.
 pub(super) fn switched_off(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -75,7 +76,7 @@ pub(super) fn switched_off(
     Ok(vec![None; config.layers])
 }
 
-/// `sliding_window` on every layer, where it is there.
+/// `sliding_window` on every layer, if it is given.
 pub(super) fn everywhere(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -84,8 +85,8 @@ pub(super) fn everywhere(
     Ok(vec![window.map(|w| w as u32); config.layers])
 }
 
-/// `sliding_window` (`default` where the key is absent) on the layers that `layer_types` lists; on
-/// those of `is_windowed` where nothing is listed.
+/// `sliding_window` (`default` where the key is absent) on the layers that `layer_types` lists, or
+/// without such a list on the layers for which `is_windowed` is true.
 pub(super) fn alternating(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -105,7 +106,7 @@ pub(super) fn alternating(
     }
 }
 
-/// What a file says of windows.
+/// What a file says about windows.
 struct Keys {
     given: Option<u32>,
     switch: Option<bool>,
@@ -137,7 +138,7 @@ impl Keys {
         }
     }
 
-    /// A window of all positions hides none.
+    /// Whether the window hides any position: one as long as the model's context does not.
     fn hides(&self, window: Option<u32>) -> bool {
         window.is_some_and(|w| (w as usize) < self.max_positions)
     }
@@ -157,7 +158,7 @@ fn first_windowed(fields: &ConfigFields) -> Result<Option<u64>, ModelError> {
     value.as_u64().map(Some).ok_or_else(bad)
 }
 
-/// transformers' Llama computes no windows, whatever its file says of them.
+/// Refuses windows in a file of Llama, whose class in transformers never computes them.
 fn no_windows(
     fields: &ConfigFields,
     window: bool,
@@ -176,7 +177,7 @@ fn no_windows(
     Ok(())
 }
 
-/// The switches of Qwen, which transformers' Mistral does not look at.
+/// Refuses Qwen's switches of windows in a file of Mistral, whose class does not read them.
 fn every_layer_has_it(
     fields: &ConfigFields,
     switch: Option<bool>,
@@ -209,7 +210,7 @@ fn layer_types(
     names
         .iter()
         .map(|name| match name.as_str() {
-            // The first is how it was called before.
+            // `attention` is the older name.
             Some("attention" | "full_attention") => Ok(false),
             Some("sliding_attention") => Ok(true),
             _ => Err(bad()),

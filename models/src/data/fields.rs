@@ -1,5 +1,5 @@
-//! Which fields of a row say something to a type of data set: each is used, known to say nothing,
-//! named by the job, or refused.
+//! Which fields of a row a type of data set uses. Every other field must be known to hold nothing
+//! to learn, or be named in the job's `ignore_fields`; else it is refused.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::rows::Row;
 use super::{DatasetKind, DatasetSource};
 use crate::error::ModelError;
 
-/// Fields that say where a row is from, or sort it: nothing that is to be learnt.
+/// Fields that say where a row comes from, or classify it: nothing to learn.
 const HARMLESS: [&str; 47] = [
     "_id",
     "author",
@@ -93,7 +93,7 @@ const REMEDIES: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// What other tools call the instruction.
+/// Names that other tools use for the instruction.
 const ASKING: [&str; 6] = [
     "instruction",
     "question",
@@ -103,7 +103,7 @@ const ASKING: [&str; 6] = [
     "input",
 ];
 
-/// What they call the output.
+/// Their names for the output.
 const ANSWERING: [&str; 6] = [
     "output",
     "answer",
@@ -113,13 +113,13 @@ const ANSWERING: [&str; 6] = [
     "target",
 ];
 
-/// What they call a document.
+/// Their names for a document.
 const DOCUMENT: [&str; 6] = ["text", "content", "document", "body", "article", "code"];
 
-/// What they call something that an instruction is about.
+/// Their names for the text that an instruction is about.
 const ABOUT: [&str; 3] = ["input", "context", "passage"];
 
-/// So many fields of a row are named in a message.
+/// At most so many fields of a row are named in an error message.
 const NAMED_MAX: usize = 16;
 
 /// Refuses a field of `row` that would be silently left out.
@@ -186,7 +186,7 @@ fn used(source: &DatasetSource) -> Vec<&str> {
     }
 }
 
-/// Whether leaving a value out leaves nothing out.
+/// Whether a value is empty, so that nothing is lost without it.
 fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,

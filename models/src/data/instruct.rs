@@ -1,4 +1,4 @@
-//! `instruct`: one example a sequence, of which only the output is predicted.
+//! `instruct`: each sequence is one example, of which only the output is predicted.
 
 use super::{DataLoader, DatasetSource, Sequences, fields, rows};
 use crate::error::ModelError;
@@ -22,7 +22,7 @@ pub(super) fn load(
     rows::for_each(&source.path, |row, bytes| {
         let (prompt, output) = example(source, row)?;
         let mut ids = tokenizer.encode(&prompt, true)?;
-        // Some tokenizers end every text; here the text goes on.
+        // Some tokenizers append the end-of-text token; here the text goes on.
         if ids.last() == Some(&end) {
             ids.pop();
         }
@@ -40,8 +40,8 @@ pub(super) fn load(
     }
 }
 
-/// What is given in an example, and what is to be learnt: the instruction and a line feed, the
-/// input and a line feed if there is one, then the output.
+/// The prompt and the answer of an example. The prompt is the instruction and a line feed, then,
+/// where there is an input, the input and a line feed; the answer is the output.
 fn example<'a>(
     source: &DatasetSource,
     row: &'a rows::Row,
@@ -68,8 +68,8 @@ fn example<'a>(
     Ok((prompt, output))
 }
 
-/// Why a data set is not worth to be trained on: it is empty, most of it has no room, or no
-/// example is whole, so that no end would ever be learnt.
+/// Why a data set is not worth training on: it is empty, too many of its instructions fill the
+/// sequence alone, or no example fits whole, so that the end of an answer would never be learnt.
 fn loss(out: &Sequences, longest: usize) -> Option<String> {
     let (len, all) = (out.len, out.examples);
     let (cut, skipped) = (out.truncated, out.skipped);
@@ -97,7 +97,7 @@ fn loss(out: &Sequences, longest: usize) -> Option<String> {
 }
 
 impl Sequences {
-    /// Adds one example whose first `prompt` ids are given and whose others are predicted.
+    /// Adds one example whose first `prompt` ids are not predicted and whose others are.
     fn add(&mut self, ids: &[u32], prompt: usize) {
         let len = self.len as usize;
         self.examples += 1;

@@ -1,4 +1,4 @@
-//! The data sets of a job on their way into sequences.
+//! Reads the data sets of a job into sequences.
 
 use std::ops::Range;
 
@@ -10,15 +10,15 @@ use concord_text::TextTokenizer;
 /// Sequences, and the data sets that they come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Which of the data sets: one, or texts that follow each other.
+    /// Indices of the data sets: one, or consecutive ones of type `text`.
     pub sources: Range<usize>,
     /// Never empty.
     pub sequences: Sequences,
 }
 
 impl DataLoader<'_> {
-    /// Reads data sets, in their order. Those of type `text` that follow each other are one
-    /// stream of documents.
+    /// Reads data sets, in their order. Consecutive ones of type `text` are one stream of
+    /// documents.
     ///
     /// The end-of-text token of `text` and `instruct` is the tokenizer's, or else the model's
     /// first.

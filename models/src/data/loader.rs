@@ -1,11 +1,11 @@
-//! What data sets are read with.
+//! What is needed to read data sets: tokenizer, configuration and sequence length.
 
 use super::DatasetSource;
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
 use concord_text::TextTokenizer;
 
-/// The model's part of reading data sets, and the length of the sequences.
+/// Reads data sets for one model, into sequences of one length.
 pub struct DataLoader<'a> {
     /// The model's tokenizer; needed for all types but `tokens`.
     pub tokenizer: Option<&'a TextTokenizer>,
@@ -13,7 +13,7 @@ pub struct DataLoader<'a> {
     pub config: &'a DecoderConfig,
     /// Tokens of a sequence.
     pub sequence_len: u32,
-    /// Called with the bytes of the files that were read since it was called last.
+    /// Called with the number of bytes that were read since the previous call.
     pub progress: &'a mut dyn FnMut(u64),
 }
 

@@ -25,20 +25,21 @@ pub struct Sequences {
     pub len: u32,
     /// Token ids, `[N, len]` row-major.
     pub tokens: Vec<u32>,
-    /// `[N, len]`: 1 where the token is to be predicted from those before it, else 0. Always 0 at
-    /// position 0. A sequence's loss is summed over its ones.
+    /// `[N, len]`: 1 where the token is predicted from those before it, else 0. Always 0 at
+    /// position 0. A sequence's loss is the sum over its ones.
     pub loss_mask: Vec<u8>,
     /// How a `tokens` file groups its sequences; other kinds leave that to the job.
     pub grouping: Option<Grouping>,
-    /// Examples or documents that were read, without the blank ones.
+    /// Examples or documents that were read, not counting blank ones.
     pub examples: u32,
-    /// Examples whose end was cut off since they are longer than `len`.
+    /// Examples that are longer than `len`, whose end was cut off.
     pub truncated: u32,
-    /// Examples left out since their instruction alone fills `len`: nothing to predict is left.
+    /// Examples that were left out: their instruction alone fills `len`, so that nothing would be
+    /// predicted.
     pub skipped: u32,
-    /// Documents without a character, which are left out.
+    /// Empty documents, which are left out.
     pub blank: u32,
-    /// Tokens at the end of a text, left out since they do not fill a sequence.
+    /// Tokens at the end of a text that do not fill a sequence, and are left out.
     pub tail: u32,
 }
 

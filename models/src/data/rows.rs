@@ -17,12 +17,12 @@ pub(super) struct Row<'a> {
     path: &'a Path,
     /// The line on which it begins, from 1.
     line: u64,
-    /// Its fields, none of them twice.
+    /// Its fields; keys are unique.
     pub(super) fields: Map<String, Value>,
 }
 
 impl Row<'_> {
-    /// The text at `key`; nothing where the field is absent or null.
+    /// The text of `key`; `None` where the field is absent or null.
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, ModelError> {
         match self.fields.get(key) {
             Some(Value::String(text)) if text.contains('\0') => {
@@ -43,7 +43,7 @@ impl Row<'_> {
     }
 }
 
-/// Calls `each` for every row, with the bytes that it takes in the file. Blank lines are no rows.
+/// Calls `each` for every row, with its length in bytes. Blank lines are skipped.
 pub(super) fn for_each(
     path: &Path,
     mut each: impl FnMut(&Row, usize) -> Result<(), ModelError>,
@@ -62,7 +62,7 @@ pub(super) fn for_each(
     }
     for (number, line) in (1..).zip(reader.split(b'\n')) {
         let line = line.map_err(ModelError::io("read", path))?;
-        // Also where files were joined, each of which began with a mark.
+        // On every line: files that begin with a byte order mark may have been concatenated.
         let text = line.strip_prefix(MARK).unwrap_or(&line);
         if text.trim_ascii().is_empty() {
             continue;
@@ -74,7 +74,7 @@ pub(super) fn for_each(
     Ok(())
 }
 
-/// The rows of `[{...}, {...}]`, over as many lines as it likes.
+/// The rows of a JSON array `[{...}, {...}]`, which may span any number of lines.
 fn of_array(
     path: &Path,
     bytes: &[u8],
@@ -114,7 +114,7 @@ fn of_array(
     }
 }
 
-/// Where the reading of an array is.
+/// A position in the bytes of an array.
 struct Place<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -126,7 +126,7 @@ impl Place<'_> {
         self.at += rest.len() - rest.trim_ascii_start().len();
     }
 
-    /// Goes over white space and then `byte`, if that comes.
+    /// Skips white space, then `byte` if it comes next. Whether it did.
     fn skip(&mut self, byte: u8) -> bool {
         self.skip_space();
         let is_there = self.bytes.get(self.at) == Some(&byte);
@@ -134,7 +134,7 @@ impl Place<'_> {
         is_there
     }
 
-    /// Refuses what is behind the end of the array.
+    /// Refuses anything after the end of the array.
     fn end(&mut self, path: &Path) -> Result<(), ModelError> {
         self.skip_space();
         match self.at == self.bytes.len() {
@@ -165,7 +165,7 @@ fn row(path: &Path, line: u64, object: Object) -> Result<Row<'_>, ModelError> {
     }
 }
 
-/// A JSON object that tells when a key is there twice: a plain map silently keeps the last.
+/// A JSON object that reports a duplicate key, where a plain map would silently keep the last.
 struct Object {
     fields: Map<String, Value>,
     twice: Option<String>,
@@ -205,7 +205,8 @@ fn line_error(path: &Path, line: u64, reason: impl Into<String>) -> ModelError {
     }
 }
 
-/// The parser counts lines within what it was given: keep the column where that is line 1.
+/// serde_json's message without its line, which counts from the start of the row. The column is
+/// kept on line 1, where it is that of the file.
 fn not_an_object(error: &serde_json::Error) -> String {
     let words = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());

@@ -1,14 +1,14 @@
-//! Which file is a data set, and of which kind.
+//! A data set of a job: its file, its kind and the names of its fields.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{ModelError, nearest_hint};
 
-/// Files of type `text` that end so have rows.
+/// Extensions of files of type `text` that have rows.
 const ROWS: [&str; 3] = ["jsonl", "ndjson", "json"];
 
-/// Files that end so hold texts, but neither as one text nor as rows of JSON.
+/// Extensions of files that may hold texts, but neither as plain text nor as rows of JSON.
 const PACKED: [&str; 12] = [
     "csv", "tsv", "parquet", "arrow", "gz", "zst", "zip", "xz", "bz2", "pdf", "xlsx", "pkl",
 ];
@@ -25,8 +25,8 @@ pub enum DatasetKind {
     /// `instruct`: each row of a `.jsonl` or `.json` file is an example. A sequence is the
     /// instruction and a line feed (with the special tokens that begin a text), the input and a
     /// line feed where there is one, the output, and the end-of-text token; only output and end
-    /// are predicted. Short ones are padded with token 0, which is never predicted and, since
-    /// attention looks back only, never seen by what is. Long ones lose their end, and are
+    /// are predicted. Short sequences are padded with token 0, which is never predicted and comes
+    /// after all predicted tokens, which cannot attend to it. Long ones lose their end, and are
     /// counted.
     Instruct,
     /// `tokens`: a safetensors file with I64 `tokens` [step, microbatch, batch, sequence], taken
@@ -108,8 +108,8 @@ impl DatasetSource {
         }
     }
 
-    /// Refuses a path that is no file that texts are read from, in better words than those of the
-    /// failure that would follow.
+    /// Refuses a path that cannot be read as a data set, with a message that is clearer than the
+    /// I/O error that would follow.
     pub(super) fn check_path(&self) -> Result<(), ModelError> {
         let ending = self.ending();
         if PACKED.contains(&ending.as_str()) {
@@ -130,7 +130,7 @@ impl DatasetSource {
         }
     }
 
-    /// What stands behind the last dot of the file's name, in small letters.
+    /// The extension of the file's name, in lower case.
     fn ending(&self) -> String {
         let ending = self.path.extension().unwrap_or_default();
         ending.to_string_lossy().to_lowercase()

@@ -1,10 +1,10 @@
 //! `text`: documents, tokenized whole, joined, and cut into full sequences.
 //!
-//! Data sets of this type that follow each other in a job are one stream of documents. A document
-//! begins as the tokenizer begins a text, and between two stands the end-of-text token, where the
-//! tokenizer has not put it itself: so no document reads as if it went on into the next. Behind the
-//! last there is none, since nothing follows. What does not fill a sequence at the end is left out,
-//! and counted.
+//! Consecutive data sets of this type in a job are one stream of documents. Each document begins
+//! with the special tokens that the tokenizer puts in front of a text. Between two documents stands
+//! the end-of-text token, added only where the tokenizer has not done so, so that no document reads
+//! as if it continued into the next. After the last document nothing is added. Tokens at the end
+//! that do not fill a sequence are left out, and counted.
 
 use std::fs;
 
@@ -12,13 +12,13 @@ use super::{DataLoader, DatasetSource, Sequences, fields, rows, utf8};
 use crate::error::ModelError;
 use concord_text::Pieces;
 
-/// A long document is tokenized in pieces of so many bytes: some 30 MB of memory at a time.
+/// A long document is tokenized in pieces of this size, which takes about 30 MB of memory.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Documents on their way into sequences.
+/// The tokens of the documents so far.
 struct Documents<'a> {
     pieces: Pieces<'a>,
-    /// What stands between two documents, if the model has such a token.
+    /// The token between two documents, if the model has one.
     end: Option<u32>,
     ids: Vec<u32>,
     count: u32,
@@ -75,7 +75,7 @@ pub(super) fn load(
     })
 }
 
-/// Adds the documents of a file. The result is how many of them are empty.
+/// Adds the documents of a file. Returns how many of them are empty.
 fn read(
     source: &DatasetSource,
     documents: &mut Documents,
@@ -130,7 +130,7 @@ impl Documents<'_> {
         let ids = self
             .pieces
             .encode(text, true, &mut |bytes| progress(bytes as u64))?;
-        // No copy of the first, which may be large and the only one.
+        // The first document is often the only one, and large: it is moved, not copied.
         match self.ids.is_empty() {
             true => self.ids = ids,
             false => self.ids.extend(ids),

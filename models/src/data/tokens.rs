@@ -1,4 +1,4 @@
-//! `tokens`: token ids made elsewhere, for comparisons with other systems.
+//! `tokens`: token ids from a safetensors file, for comparisons with other systems.
 
 use super::text::all_but_first;
 use super::{DatasetSource, Grouping, Sequences};

@@ -1,12 +1,13 @@
-//! Bytes of a file as text: what people's editors write, or a refusal that says what it is.
+//! Bytes of a file as text. What is not UTF-8 is refused, with a message that says what it is.
 
-/// The byte order mark of UTF-8, which editors put in front of a text. It is no part of it.
+/// The byte order mark of UTF-8, which some editors put in front of a text. It is not part of the
+/// text.
 pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The text of a file in UTF-8, without a byte order mark in front.
 ///
 /// # Errors
-/// Half a sentence on what the bytes are instead, with the offset of the first that is no text.
+/// Half a sentence on what the bytes are instead, with the offset of the first byte that is wrong.
 pub fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     refuse_utf16(&bytes)?;
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
@@ -24,7 +25,7 @@ pub fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     Ok(text)
 }
 
-/// Refuses what the marks of UTF-16 and UTF-32 begin.
+/// Refuses bytes that begin with a byte order mark of UTF-16 or UTF-32.
 pub(super) fn refuse_utf16(bytes: &[u8]) -> Result<(), String> {
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => {

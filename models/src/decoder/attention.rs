@@ -1,4 +1,4 @@
-//! The attention of a layer, from its normed input to what the output projection makes of it.
+//! The attention of a layer, from its normed input to the result of the output projection.
 
 use concord_kernels::coded::Coded;
 use concord_kernels::ops::AttentionShape;
@@ -17,13 +17,13 @@ pub(super) struct Attention {
     pub(super) o: Linear,
     /// Norms of q and k, of their heads or of their whole width.
     pub(super) qk_norm: Option<(Norm, Norm)>,
-    /// The table that rotates q and k, among those of the stage; `None` rotates nothing.
+    /// The index of its rotary table among those of the stage; `None` rotates nothing.
     pub(super) rope: Option<usize>,
     pub(super) sinks: Option<Sinks>,
     pub(super) shape: AttentionShape,
 }
 
-/// A logit of each query head that takes its share of the softmax and adds no value.
+/// Attention sinks: a logit of each query head that takes part in the softmax but has no value.
 #[derive(Clone, Debug)]
 pub(super) struct Sinks {
     pub(super) logits: Tensor, // [heads]
@@ -94,7 +94,7 @@ impl Attention {
         Ok((new_q, new_k, Some(tapes)))
     }
 
-    /// Gradients of what is trained, and dx `[m, d]` where it is wanted.
+    /// Adds the gradients of what is trained, and returns dx `[m, d]` where it is wanted.
     pub(super) fn backward(
         &self,
         context: &PassContext<'_>,

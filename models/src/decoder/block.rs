@@ -1,5 +1,5 @@
-//! A decoder layer: what attention and the feed-forward layer make of the residual stream, and the
-//! norms before and after them.
+//! A decoder layer: attention and feed-forward layer on the residual stream, with the norms before
+//! and after them.
 
 use std::borrow::Cow;
 
@@ -21,10 +21,10 @@ pub(super) struct Block {
     pub(super) feed_in: Option<Norm>,
     pub(super) feed: FeedForward,
     pub(super) feed_out: Option<Norm>,
-    /// Whether both read what enters the layer: `x + (attention + feed)`. Without a norm of its own
-    /// the feed-forward layer then takes what attention takes.
+    /// Whether both take the input of the layer: `x + (attention + feed)`. A feed-forward layer
+    /// without a norm of its own then shares the normed input of attention.
     pub(super) parallel: bool,
-    /// Multiplies what is added.
+    /// The factor on what is added to the residual stream.
     pub(super) residual: Option<f32>,
     /// Where later stages have the last experts of the layer. It then has the norms and the order
     /// that `DecoderConfig::experts_to_cut` asks for.
@@ -38,7 +38,7 @@ pub(super) struct BlockTape {
     attention_in: Option<NormTape>,
     attention: AttentionLayerTape,
     attention_out: Option<OutTape>,
-    /// What the feed-forward layer's norm takes; `None` where it is x.
+    /// The input of the feed-forward layer's norm; `None` where it is x.
     middle: Option<Tensor>,
     feed_in: Option<NormTape>,
     feed: FeedForwardTape,
@@ -124,7 +124,7 @@ impl Block {
         Ok((y, tape))
     }
 
-    /// What is added of `y`, by the norm and the multiplier behind it.
+    /// What `y` adds to the residual stream: the norm after it and the factor are applied.
     fn after(
         &self,
         norm: &Option<Norm>,
@@ -166,7 +166,7 @@ impl Block {
             let entered = tape.middle.as_ref().unwrap_or(&tape.x);
             d_feed = norm.backward(run, &d_feed, entered, norm_tape)?;
         }
-        // The gradient of what attention's sum gives.
+        // The gradient of the residual stream after attention.
         let d_middle = match self.parallel {
             true => Cow::Borrowed(dy),
             false => {
@@ -176,7 +176,7 @@ impl Block {
         };
         let d_attention =
             self.after_backward(run, &self.attention_out, &tape.attention_out, &d_middle)?;
-        // The norm's weight, where it is trained, needs the gradient behind it even at the bottom.
+        // A trained norm needs the gradient of its output, even where dx is not wanted.
         let trains = self.attention_in.as_ref().is_some_and(|norm| norm.trains);
         let wants = wants_dx || trains;
         let attention = &tape.attention;
@@ -204,7 +204,7 @@ impl Block {
         Ok(Some(dx))
     }
 
-    /// The gradient before the norm and the multiplier of what is added.
+    /// The gradient of `y` in [`Self::after`], from that of what it adds.
     fn after_backward<'a>(
         &self,
         run: &mut Backward<'_>,
@@ -242,7 +242,7 @@ impl Block {
     }
 }
 
-/// What a part of the layer takes: x by the norm before it, or x as it is.
+/// The input of a part of the layer: x after the norm before that part, or x where it has none.
 fn before<'a>(
     norm: &Option<Norm>,
     device: &Device,

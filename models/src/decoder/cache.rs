@@ -1,5 +1,5 @@
-//! Keys and values of one sequence, as codes. A cache that grows token by token equals one made at
-//! once: no key's code depends on another's.
+//! Keys and values of one sequence, as codes. A cache that grows token by token equals one that is
+//! filled at once, because no key's code depends on another key.
 
 use concord_kernels::ops::KeyValues;
 

@@ -1,5 +1,5 @@
-//! A feed-forward layer that every token goes through: `down(act(gate(x)) * up(x))`, with gate and
-//! up projection apart or in one; or `down(act(up(x)))`.
+//! A feed-forward layer that every token goes through: `down(act(gate(x)) * up(x))`, with separate
+//! or fused gate and up projections; or, without a gate, `down(act(up(x)))`.
 
 use concord_kernels::coded::Coded;
 use concord_kernels::ops::{Activation, Columns};
@@ -16,18 +16,18 @@ pub(super) struct Dense {
     pub(super) activation: Activation,
 }
 
-/// What makes the inner activations.
+/// The projections to the inner activations.
 #[derive(Clone, Debug)]
 pub(super) enum Widening {
     /// Gate and up projection.
     Gated(Box<[Linear; 2]>),
-    /// Both in one, the gate first.
+    /// Gate and up projection fused, the rows of the gate first.
     Fused(Box<Linear>),
     /// An up projection alone.
     Plain(Box<Linear>),
 }
 
-/// y `[m, out]` of a matrix from the codes of x `[m, in]`.
+/// Computes y `[m, out]` of a projection from the codes of x `[m, in]`.
 pub(super) type Multiply<'a> =
     dyn Fn(&Linear, &Coded) -> Result<(Tensor, LinearTape), KernelError> + 'a;
 
@@ -35,7 +35,7 @@ pub(super) type Multiply<'a> =
 #[derive(Debug)]
 pub(super) struct DenseTape {
     input: Coded,
-    /// Before the activation: gate and up, or up alone.
+    /// The results of gate and up, or of up alone, before the activation.
     wide: Vec<Tensor>,
     widening: Vec<LinearTape>,
     down_input: Coded,
@@ -54,7 +54,7 @@ impl Dense {
         self.forward_coded(context, input, &|linear, x| pass.linear(linear, x))
     }
 
-    /// From the codes of x `[m, d]`, by the products of `multiply`, to y `[m, d]`.
+    /// From the codes of x `[m, d]` to y `[m, d]`; `multiply` computes the products.
     pub(super) fn forward_coded(
         &self,
         context: PassContext<'_>,
@@ -103,7 +103,7 @@ impl Dense {
         self.widening.backward(run, &gradients, input, tapes)
     }
 
-    /// Zeros as gradients of what is trained: no token came here.
+    /// Zeros as the gradients of what is trained, for an expert that has no tokens.
     pub(super) fn no_gradients(&self, run: &mut Backward<'_>) -> Result<(), KernelError> {
         let widening = self.widening.linears().iter();
         widening
@@ -120,7 +120,7 @@ impl Dense {
 }
 
 impl Widening {
-    /// Gate and up, or up alone, of the codes of x.
+    /// The results of gate and up, or of up alone, from the codes of x.
     fn forward(
         &self,
         device: &Device,
@@ -147,7 +147,7 @@ impl Widening {
         }
     }
 
-    /// dx `[m, d]` of the gradients of what [`Self::forward`] gave.
+    /// dx `[m, d]` from the gradients of the results of [`Self::forward`].
     fn backward(
         &self,
         run: &mut Backward<'_>,
@@ -186,7 +186,7 @@ impl Widening {
     }
 }
 
-/// The two halves of rows of `width`.
+/// The left and right halves of the columns of rows of `width`.
 fn halves(width: usize) -> [Columns; 2] {
     [0, width / 2].map(|offset| Columns {
         groups: 1,
@@ -196,7 +196,7 @@ fn halves(width: usize) -> [Columns; 2] {
     })
 }
 
-/// Two halves side by side.
+/// Two matrices of equal shape as the left and right halves of one.
 fn joined(device: &Device, parts: &[Tensor]) -> Result<Tensor, KernelError> {
     let (rows, half) = parts[0].rows_cols();
     let mut whole = device.zeros(&[rows, 2 * half])?;

@@ -1,4 +1,4 @@
-//! The table of embeddings: numbers, or blocks of which the rows of tokens are decoded.
+//! The embedding table: f32 numbers, or packed blocks from which the rows of tokens are decoded.
 
 use concord_kernels::packed::PackedRows;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
@@ -6,9 +6,9 @@ use concord_kernels::{Device, Ids, KernelError, Tensor};
 /// The embedding of each token, `[vocab, hidden]`.
 #[derive(Clone, Debug)]
 pub(super) enum Embedding {
-    /// As f32, where it is trained or lies on a GPU.
+    /// As f32, where it is trained or is on a GPU.
     Table(Tensor),
-    /// As its file has it.
+    /// Packed as in its file.
     Packed(PackedRows),
 }
 

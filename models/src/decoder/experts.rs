@@ -1,6 +1,6 @@
-//! A feed-forward part made of experts: a router gives every token some of them. What a token gets
-//! is a function of the token alone: no expert has a capacity, and nothing depends on who shares
-//! the batch.
+//! A feed-forward layer made of experts: a router chooses some of them for every token. The result
+//! of a token is a function of that token alone: no expert has a capacity, and nothing depends on
+//! the other tokens of the batch.
 
 mod bank;
 mod fused;
@@ -25,7 +25,7 @@ use shared::SharedTape;
 pub(super) struct Experts {
     /// `[experts, d]`.
     pub(super) router: Linear,
-    /// Added to the router's scores for the choice alone, `[experts]`.
+    /// Added to the router's scores only when experts are chosen, `[experts]`.
     pub(super) correction: Option<Tensor>,
     pub(super) routing: Routing,
     pub(super) bank: ExpertBank,

@@ -9,12 +9,12 @@ use super::experts::{BankGradients, Experts, ExpertsTape};
 use super::linear::{Backward, Linear};
 use super::pass::LayerPass;
 
-/// What follows attention in a layer.
+/// The feed-forward part of a layer.
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
-    /// Every token through the same matrices.
+    /// Every token goes through the same matrices.
     Dense(Box<Dense>),
-    /// Every token through some of many.
+    /// Every token goes through some of the experts.
     Experts(Box<Experts>),
 }
 
@@ -74,7 +74,7 @@ impl FeedForward {
         }
     }
 
-    /// The value of a tensor of the weights as those of its matrices.
+    /// Splits the value of a tensor of the weights into the values of its matrices.
     pub(super) fn parts<'a>(
         &self,
         name: &'a str,

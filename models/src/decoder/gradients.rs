@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use concord_kernels::{Device, KernelError, Tensor};
 
-/// Which use of a tensor a gradient comes from. An embedding that is also the head has two; they
-/// are summed over the step on their own and then added, because two workers may compute them.
+/// Which use of a tensor a gradient comes from. An embedding that is also the head has two uses.
+/// Each is summed over the step separately, because two workers may compute them; then the two sums
+/// are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TensorUse {
     /// The tensor's only use.
@@ -31,7 +32,7 @@ pub struct GradientKey {
 pub struct Gradients(pub BTreeMap<GradientKey, Tensor>);
 
 impl Gradients {
-    /// Puts in the gradient of `name`.
+    /// Inserts the gradient of `name`.
     pub(super) fn insert(&mut self, name: &str, end: TensorUse, gradient: Tensor) {
         self.0.insert(
             GradientKey {
@@ -42,7 +43,7 @@ impl Gradients {
         );
     }
 
-    /// Adds the gradients of a later node of the tree. Both have the same keys.
+    /// Adds the gradients of a later node of the tree, which has the same keys.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -67,8 +68,8 @@ impl Gradients {
         device.canonicalise(&mut named.collect::<Vec<_>>())
     }
 
-    /// The gradient of each tensor, where one worker holds all parts: both ends of a tied embedding
-    /// are added.
+    /// The gradient of each tensor, where one worker holds all parts: the gradients of both uses of
+    /// a tied embedding are added.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.

@@ -17,20 +17,20 @@ pub(super) struct OutputHead {
     pub(super) name: String,
     pub(super) bias_name: String,
     pub(super) trains: bool,
-    /// Multiplies the hidden states after the norm, which multiplies the logits.
+    /// The factor on the logits, applied to the hidden states after the norm.
     pub(super) multiplier: Option<f32>,
-    /// Logits y become `cap * tanh(y / cap)`.
+    /// With a cap, logits y become `cap * tanh(y / cap)`.
     pub(super) soft_cap: Option<f32>,
     /// [`TensorUse::TiedHead`] where the embedding is the head.
     pub(super) end: TensorUse,
 }
 
-/// The loss of a microbatch, and the gradient that goes back from it.
+/// The loss of a microbatch, and its gradient.
 #[derive(Debug)]
 pub struct HeadLoss {
     /// Sum of the losses over all predicted tokens, in nats.
     pub sum: f32,
-    /// Gradient of that sum by the hidden states, `[m, d]`.
+    /// Gradient of that sum with respect to the hidden states, `[m, d]`.
     pub d_hidden: Tensor,
 }
 
@@ -60,7 +60,7 @@ impl OutputHead {
         Ok(logits)
     }
 
-    /// What is multiplied by the output matrix, `[m, d]`.
+    /// The operand of the output matrix, `[m, d]`: normed hidden states times the multiplier.
     fn normed(&self, device: &Device, hidden: &Tensor) -> Result<(Tensor, NormTape), KernelError> {
         let (normed, tape) = self.norm.forward(device, hidden)?;
         match self.multiplier {
@@ -69,8 +69,8 @@ impl OutputHead {
         }
     }
 
-    /// Of logits `[m, v]`: what is coded of their gradient, the losses `[m]`, and by what the
-    /// one-hot part is multiplied where logits are capped.
+    /// From logits `[m, v]`: their gradient without the one-hot part `[m, v]`, the losses `[m]`,
+    /// and, where logits are capped, the factor of each token's one-hot part `[m]`.
     fn probabilities(
         &self,
         device: &Device,
@@ -89,7 +89,8 @@ impl OutputHead {
         Ok((p, losses, Some(shares)))
     }
 
-    /// Loss and gradients, one atom of tokens at a time: never more than an atom's logits are held.
+    /// Loss and gradients, one atom of tokens at a time, so that only one atom's logits are in
+    /// memory.
     pub(super) fn loss(
         &self,
         run: &mut Backward<'_>,
@@ -135,7 +136,7 @@ impl OutputHead {
             device.take_targets(&mut dw, &normed, targets, shares.as_ref())?;
             run.gradients.insert(&self.name, self.end, dw);
             if let Some(db) = db {
-                // As of a weight whose input is 1 for every token.
+                // The bias is treated as a weight whose input is 1 for every token.
                 let mut db = db.reshaped(&[self.weight.rows, 1])?;
                 let ones = Tensor::new(&[atoms.tokens(), 1], vec![1.0; atoms.tokens()])?;
                 device.take_targets(&mut db, &device.place(ones)?, targets, shares.as_ref())?;
@@ -160,7 +161,7 @@ struct HeadSums {
     db: Option<Tensor>,
 }
 
-/// A sum of gradients that may be missing, all or none, or that a failing GPU did not give.
+/// A sum of gradients: `None` where the head is not trained, an error where a GPU failed.
 type MaybeSum = Result<Option<HeadSums>, KernelError>;
 
 fn add(device: &Device, sum: &mut MaybeSum, later: MaybeSum) {

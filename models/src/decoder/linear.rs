@@ -11,18 +11,18 @@ use concord_kernels::{Device, KernelError, Tensor, Weight};
 use super::gradients::{Gradients, TensorUse};
 use crate::config::Projection;
 
-/// Which low-rank updates a stage has.
+/// The low-rank updates of a stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraSpec {
     /// Rows of A and columns of B.
     pub rank: u32,
     /// `alpha / rank`.
     pub scale: f32,
-    /// Projections that have one.
+    /// Projections that have an update.
     pub targets: BTreeSet<Projection>,
 }
 
-/// A low-rank update, as codes of its two factors.
+/// A low-rank update: the codes of its two factors.
 #[derive(Clone, Debug)]
 pub(super) struct Lora {
     pub(super) a: Coded, // [r, in]
@@ -50,11 +50,11 @@ pub(super) struct LinearTape {
     low: Option<Coded>,
 }
 
-/// What one backward call works on.
+/// The context of one backward call.
 pub(super) struct Backward<'a> {
     pub(super) device: &'a Device,
     pub(super) atoms: &'a Atoms,
-    /// The rows of each sequence, where only some of its tokens have one: those of an expert.
+    /// The rows of each sequence, where only some of its tokens have one, as in an expert.
     pub(super) rows: Option<&'a [Range<usize>]>,
     pub(super) precision: Precision,
     pub(super) gradients: &'a mut Gradients,
@@ -89,7 +89,7 @@ impl Backward<'_> {
         })
     }
 
-    /// The tree over the index of sequences; those without rows are left out.
+    /// Sums along the tree over the index of sequences; sequences without rows are left out.
     fn over_sequences(
         &self,
         rows: &[Range<usize>],
@@ -139,7 +139,7 @@ impl Linear {
         Ok((y, LinearTape { low: Some(low) }))
     }
 
-    /// Gradients of what is trained, and dx `[m, in]`.
+    /// Adds the gradients of what is trained, and returns dx `[m, in]`.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
@@ -157,7 +157,8 @@ impl Linear {
         Ok(dx)
     }
 
-    /// Gradients of what is trained; and, of a low-rank update, the gradient between its factors.
+    /// Adds the gradients of what is trained; returns, for a low-rank update, the gradient of
+    /// `x A^T`.
     pub(super) fn own_gradients(
         &self,
         run: &mut Backward<'_>,
@@ -186,7 +187,7 @@ impl Linear {
         Ok(Some(d_low))
     }
 
-    /// Zeros as gradients of what is trained: no token came here.
+    /// Zeros as the gradients of what is trained, for an expert that has no tokens.
     pub(super) fn no_gradients(&self, run: &mut Backward<'_>) -> Result<(), KernelError> {
         let mut insert = |name: &str, shape: &[usize]| -> Result<(), KernelError> {
             let zeros = run.device.zeros(shape)?;

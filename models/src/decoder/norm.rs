@@ -10,7 +10,7 @@ use crate::config::NormKind;
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
     pub(super) kind: NormKind,
-    /// What is multiplied, `[d]`: of [`NormKind::RmsPlusOne`] 1 + w.
+    /// The factor, `[d]`; for [`NormKind::RmsPlusOne`] it is 1 + w.
     pub(super) weight: Tensor,
     pub(super) bias: Option<Tensor>, // [d]
     pub(super) eps: f32,
@@ -19,16 +19,16 @@ pub(super) struct Norm {
     pub(super) trains: bool,
 }
 
-/// What the backward pass of a norm needs beyond its input: a number of each row.
+/// What the backward pass of a norm needs beyond its input: one or two numbers for each row.
 #[derive(Debug)]
 pub(super) struct NormTape {
-    /// Of a LayerNorm.
+    /// Only for a LayerNorm.
     mean: Option<Tensor>,
     inverse: Tensor,
 }
 
 impl Norm {
-    /// The weight that is multiplied, `[d]`, of what stands in the file.
+    /// The factor, `[d]`, from the weight in the file.
     pub(super) fn effective(
         device: &Device,
         kind: NormKind,
@@ -58,7 +58,7 @@ impl Norm {
         Ok((y, NormTape { mean, inverse }))
     }
 
-    /// dx of the shape of x; the weight's gradient where it is trained.
+    /// dx, of the shape of x; adds the gradient of the weight where it is trained.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
@@ -74,7 +74,7 @@ impl Norm {
         }
     }
 
-    /// The gradients of weight and bias alone. 1 + w has that of w.
+    /// Adds the gradients of weight and bias. The gradient of w is that of 1 + w.
     pub(super) fn weight_gradient(
         &self,
         run: &mut Backward<'_>,

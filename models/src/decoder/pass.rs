@@ -1,5 +1,5 @@
-//! What a layer asks of the pass that it is computed in. A layer is written once; how it multiplies
-//! and attends differs between a microbatch, a cache, and pages of many sequences.
+//! The interface between a layer and the pass in which it is computed. A layer is written once;
+//! only products and attention differ between a microbatch, a cache, and pages of many sequences.
 
 use std::ops::Range;
 
@@ -25,12 +25,12 @@ pub(super) struct PassContext<'a> {
     pub(super) is_again: bool,
 }
 
-/// What attention gives.
+/// The result of attention.
 #[derive(Debug)]
 pub(super) enum Attended {
     /// With what the backward pass needs.
     Taped(Box<AttentionTape>),
-    /// `[m, q]`: the codes lie in pages.
+    /// `[m, q]`, without a tape: keys and values are in pages.
     Plain(Tensor),
 }
 
@@ -42,7 +42,7 @@ pub(super) struct AttentionTape {
 }
 
 impl Attended {
-    /// The mixed values `[m, q]`.
+    /// The result `[m, q]`.
     pub(super) fn out(&self) -> &Tensor {
         match self {
             Self::Taped(tape) => &tape.out.out,
@@ -51,7 +51,7 @@ impl Attended {
     }
 
     /// # Panics
-    /// Where the codes lie in pages: what is served has no backward pass.
+    /// Where keys and values are in pages: a pass that serves has no backward pass.
     pub(super) fn tape(&self) -> &AttentionTape {
         match self {
             Self::Taped(tape) => tape,
@@ -60,7 +60,8 @@ impl Attended {
     }
 }
 
-/// The rows of `(first, count)` tokens, where only some tokens have one.
+/// The rows of the `count` tokens from `first` on, given `(first, count)`, where only some tokens
+/// have a row.
 pub(super) type PlaceOfTokens<'a> = dyn Fn(usize, usize) -> Range<usize> + 'a;
 
 /// How the layers of one pass multiply and attend.
@@ -70,8 +71,7 @@ pub(super) trait LayerPass {
     /// y `[m, out]` from the codes of x `[m, in]`.
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError>;
 
-    /// As [`Self::linear`] for x `[n, in]` of some tokens: `place` gives the rows of `count` tokens
-    /// from `first` on.
+    /// As [`Self::linear`], for x `[n, in]` of some of the tokens; `place` maps tokens to rows.
     fn linear_of_rows(
         &self,
         linear: &Linear,
@@ -81,8 +81,8 @@ pub(super) trait LayerPass {
         self.linear(linear, x)
     }
 
-    /// Attention of q `[m, q]` over k and v `[m, k]` and what is before them, with the logits of
-    /// sinks where there are any.
+    /// Attention of q `[m, q]` over k and v `[m, k]` and the keys and values before them, with the
+    /// logits of sinks where there are any.
     fn attend(
         &mut self,
         how: (&AttentionShape, Option<&Tensor>),
@@ -119,7 +119,7 @@ impl LayerPass for MicrobatchPass<'_> {
     }
 }
 
-/// New tokens of one sequence, which follow those in a cache.
+/// New tokens of one sequence, after those in a cache.
 pub(super) struct CachePass<'a> {
     pub(super) context: PassContext<'a>,
     /// The layer's index in the stage.

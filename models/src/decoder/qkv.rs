@@ -1,4 +1,4 @@
-//! Queries, keys and values of a layer's input: three projections, or one that holds all.
+//! Queries, keys and values of a layer's input, by three projections or a fused one.
 
 use concord_kernels::coded::Coded;
 use concord_kernels::ops::{AttentionShape, Columns};
@@ -11,9 +11,9 @@ use crate::config::FusedQkv;
 /// The projections.
 #[derive(Clone, Debug)]
 pub(super) enum Qkv {
-    /// One each.
+    /// Three projections.
     Apart(Box<[Linear; 3]>),
-    /// One for all, with the columns of queries, keys and values in what it gives.
+    /// A fused projection, with the columns of queries, keys and values in its result.
     Fused(Box<Linear>, [Columns; 3]),
 }
 
@@ -25,7 +25,7 @@ pub(super) struct QkvTape {
 }
 
 impl Qkv {
-    /// Where queries, keys and values are among the columns of a fused projection.
+    /// The columns of queries, keys and values in the result of a fused projection.
     pub(super) fn columns(layout: FusedQkv, shape: &AttentionShape) -> [Columns; 3] {
         let (q, kv) = (
             shape.heads * shape.head_dim,
@@ -82,7 +82,7 @@ impl Qkv {
         }
     }
 
-    /// Gradients of what is trained, and dx `[m, d]` where it is wanted.
+    /// Adds the gradients of what is trained, and returns dx `[m, d]` where it is wanted.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,

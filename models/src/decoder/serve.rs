@@ -1,7 +1,8 @@
 //! Serving: new tokens of many sequences in one pass, over keys and values in pages.
 //!
-//! A pass has the bits of [`Stage::extend`] on each of its sequences alone, however sequences are
-//! put together, cut into passes and laid into pages. Nothing is kept for a backward pass.
+//! A pass gives each of its sequences the bits that [`Stage::extend`] gives it alone, however
+//! sequences are batched, cut into passes and assigned to pages. It keeps nothing for a backward
+//! pass.
 
 mod adapter;
 mod pages;
@@ -22,27 +23,27 @@ use super::stage::Stage;
 pub struct StageRun<'a> {
     /// Which tokens, and the pages of the sequence.
     pub run: PagedRun<'a>,
-    /// A low-rank update on top of the stage. Runs of one adapter stand together.
+    /// A low-rank update on top of the stage. Runs with the same adapter are adjacent.
     pub adapter: Option<&'a StageAdapter>,
 }
 
-/// What enters a stage in a pass, one run after another.
+/// The input of a stage in a pass, one run after another.
 #[derive(Debug)]
 pub enum PassInput<'a> {
-    /// Token ids `[m]`: the first stage.
+    /// Token ids `[m]`, for the first stage.
     Tokens(&'a [u32]),
     /// Hidden states `[m, d]`: others; or what comes over a cut within a layer
     /// ([`DecoderConfig::cut_widths`](crate::config::DecoderConfig::cut_widths)).
     Hidden(Tensor),
 }
 
-/// What a pass gives.
+/// The result of a pass.
 #[derive(Debug)]
 pub struct PassOutput {
     /// Hidden states `[m, d]`, or what goes over a cut within a layer, without -0.
     pub hidden: Tensor,
-    /// Runs, by rising index, that had a NaN or an infinity: their rows are zeros and mean nothing.
-    /// The other runs are what they would be alone.
+    /// Runs whose hidden states had a NaN or an infinity, by rising index: their rows are set to
+    /// zeros. The other runs have the bits that they would have alone.
     pub broken: Vec<usize>,
 }
 
@@ -63,7 +64,7 @@ impl Stage {
         device.kv_pages(blocks.len(), &shape, precision, pages)
     }
 
-    /// Bytes that one page takes in the stage's layers.
+    /// Bytes of one page in all layers of the stage.
     pub fn kv_page_bytes(&self) -> u64 {
         let precision = self.options.precisions.activations;
         let layer = |shape| KvPages::bytes_per_page(1, shape, precision);
@@ -73,8 +74,8 @@ impl Stage {
             .sum()
     }
 
-    /// Hidden states after the stage's layers of the tokens of `runs`, one run after another, whose
-    /// keys and values go into `pages`.
+    /// Hidden states after the stage's layers, of the tokens of `runs`, one run after another.
+    /// Their keys and values are written to `pages`.
     ///
     /// # Errors
     /// [`KernelError::DoesNotFit`] where runs, rows, pages, positions or token ids do not fit;
@@ -152,7 +153,7 @@ impl Stage {
         Ok(positions)
     }
 
-    /// What enters the first layer, `[m, d]`.
+    /// The input of the stage's first layer, `[m, d]`.
     fn entering(&self, tokens: usize, input: PassInput<'_>) -> Result<Tensor, KernelError> {
         let device = &self.options.device;
         match (input, &self.embed) {
@@ -185,7 +186,7 @@ fn refuse<T>(reason: String) -> Result<T, KernelError> {
     Err(KernelError::DoesNotFit(reason))
 }
 
-/// The rows that have an adapter, those of neighbours with the same one together.
+/// The rows that have an adapter; adjacent runs with the same adapter are joined.
 fn adapted<'a>(runs: &[StageRun<'a>]) -> Vec<(Range<usize>, &'a StageAdapter)> {
     let mut spans: Vec<(Range<usize>, &StageAdapter)> = Vec::new();
     let mut row = 0;
@@ -203,7 +204,7 @@ fn adapted<'a>(runs: &[StageRun<'a>]) -> Vec<(Range<usize>, &'a StageAdapter)> {
     spans
 }
 
-/// Takes -0 out of hidden states, and zeroes the rows of runs that are not finite, which are named.
+/// Turns -0 into +0, and sets the rows of runs that are not finite to zero. Returns these runs.
 fn finished(
     device: &Device,
     x: &mut Tensor,

@@ -14,19 +14,19 @@ pub trait TensorSource {
     /// [`ModelError`] where it is missing, broken or not finite.
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError>;
 
-    /// Gives the rows of the matrix `name` to `take`, in their order and some at a time: so a
-    /// matrix that becomes codes is never in memory as f32 as a whole. A source that has no slices
-    /// gives all rows at once. After an error, what was taken is void.
+    /// Gives the rows of the matrix `name` to `take`, in order and some at a time, so that a matrix
+    /// that becomes codes is never in memory as f32 as a whole. A source that cannot be read in
+    /// slices gives all rows at once. After an error, the rows that were taken must not be used.
     ///
     /// # Errors
-    /// As [`Self::tensor`]; and what `take` says.
+    /// As [`Self::tensor`], and the errors of `take`.
     fn rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let tensor = self.tensor(name)?;
         take(tensor.rows_cols().0, tensor)
     }
 
-    /// The matrix `name` as blocks that stay packed in memory, where the source has it so. Its
-    /// numbers are those of [`Self::tensor`], which are not looked at yet.
+    /// The matrix `name` as blocks that stay packed in memory, where the source has blocks. They
+    /// hold the numbers of [`Self::tensor`], but are not yet checked to be finite.
     ///
     /// # Errors
     /// [`ModelError`] where it is missing or broken.

@@ -32,7 +32,7 @@ pub struct Precisions {
     pub activations: Precision,
 }
 
-/// What a stage is made of, beyond the tensors.
+/// The options of a stage, besides its tensors.
 #[derive(Clone, Debug)]
 pub struct StageOptions {
     /// Where it computes.
@@ -47,12 +47,12 @@ pub struct StageOptions {
     pub lora: Option<LoraSpec>,
     /// Whether every tensor of the stage is trained.
     pub trains_all: bool,
-    /// Positions that will be needed: the length of the rotary table.
+    /// The declared longest length, which is the length of the rotary tables.
     pub positions: usize,
 }
 
-/// A run of layers with what it needs to compute them; with the embedding where it has layer 0,
-/// with the head where it has the last.
+/// A run of layers on a device, with the embedding where it has the first layer, and the head where
+/// it has the last.
 #[derive(Debug)]
 pub struct Stage {
     pub(super) options: StageOptions,
@@ -74,11 +74,11 @@ pub struct Batch {
     pub sequence_len: usize,
     /// Token ids, `[sequences * sequence_len]`.
     pub tokens: Vec<u32>,
-    /// What each position is to predict.
+    /// The token that each position predicts; `None` where the loss does not count it.
     pub targets: Vec<Option<u32>>,
 }
 
-/// What enters a stage.
+/// The input of a stage.
 #[derive(Debug)]
 pub enum StageInput {
     /// The first stage takes the tokens of the batch.
@@ -104,7 +104,7 @@ pub struct StageTape {
     rest: Option<BankTape>,
     layers: Vec<LayerTape>,
     positions: Ids,
-    /// On the first stage.
+    /// Only on the first stage.
     tokens: Option<Ids>,
 }
 
@@ -227,7 +227,7 @@ impl Stage {
         Ok((x, tape))
     }
 
-    /// Hidden states of new tokens of one sequence, which follow those in `cache`.
+    /// Hidden states of new tokens of one sequence, after those in `cache`.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where the hidden states overflow; [`KernelError::Cuda`] where a
@@ -262,7 +262,7 @@ impl Stage {
         Ok(x)
     }
 
-    /// What enters the first layer; with the tokens, where these are it.
+    /// The input of the stage's first layer; on the first stage, also the tokens.
     fn enter(
         &self,
         tokens: &[u32],
@@ -426,7 +426,7 @@ impl Stage {
         Ok(dy)
     }
 
-    /// Takes over new values of trained tensors, by name. Tensors of other stages are passed over.
+    /// Takes over new values of trained tensors, by name. Tensors of other stages are ignored.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails: the stage then holds some of the new values.

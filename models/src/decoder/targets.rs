@@ -1,7 +1,7 @@
-//! Which token each position is to predict.
+//! Which token each position predicts.
 
-/// For each position of each sequence the next token, where the mask lets the loss count it.
-/// tokens and mask `[sequences * len]`.
+/// For each position of each sequence the next token, where the mask of that token is 1. `tokens`
+/// and `mask` are `[sequences * len]`.
 pub fn next_tokens(tokens: &[u32], mask: &[u8], len: usize) -> Vec<Option<u32>> {
     let sequences = tokens.chunks_exact(len).zip(mask.chunks_exact(len));
     sequences

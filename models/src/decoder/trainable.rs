@@ -12,11 +12,11 @@ pub enum Trainable {
     Nothing,
     /// Every tensor.
     Full,
-    /// Low-rank updates of these projections, as far as the model has them.
+    /// Low-rank updates of those of these projections that the model has.
     Lora {
         /// Rows of A and columns of B.
         rank: u32,
-        /// Projections that have one.
+        /// Projections that have an update.
         targets: BTreeSet<Projection>,
     },
 }
@@ -24,7 +24,7 @@ pub enum Trainable {
 /// One trained tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainableTensor {
-    /// Name in the file that comes out: a Hugging Face or a PEFT name.
+    /// Name in the resulting file: a Hugging Face or a PEFT name.
     pub name: String,
     /// Rows and columns as in the file: weights are `[out, in]`.
     pub shape: Vec<usize>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use concord_kernels::Tensor;
 
-/// Values of trained tensors by name. A stage reads them where they lie: no copy of all is made.
+/// Values of trained tensors by name. A stage reads them in place, without a copy of them all.
 pub trait Values {
     /// The value of the tensor `name`, if it is one of them.
     fn value(&self, name: &str) -> Option<&Tensor>;

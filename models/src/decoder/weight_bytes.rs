@@ -13,10 +13,11 @@ use crate::config::{DecoderConfig, Span, TensorSpec};
 /// [`Self::kept`] counts the matrices that stay as their file has them: its bytes, and 4 a row.
 /// Their pages are those of the file's map, which the system drops and reads again as it needs.
 ///
-/// While a stage loads it takes a slice of one matrix as f32 on top, 4 MiB or one row.
+/// While a stage loads, it also takes a slice of one matrix as f32: 4 MiB or one row; of fused
+/// experts, a whole tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightBytes {
-    /// One layer; the largest, where some have experts and others do not.
+    /// One layer; the largest one, where some layers have experts and others do not.
     pub layer: u64,
     /// One expert of a layer that can be cut between them, of that; else 0.
     pub expert: u64,

@@ -1,4 +1,4 @@
-//! A fine-tuned model as a Hugging Face folder.
+//! Writes a fine-tuned model as a Hugging Face folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +17,13 @@ use crate::weights::ModelFolder;
 /// Writes a folder that transformers loads: `model.safetensors`, `config.json`, and the
 /// tokenizer's files and the chat templates of the base model, unchanged.
 ///
-/// `tensors` are the model's, by their Hugging Face names. With `dtype` they are all written in
-/// it, and the `dtype` of `config.json` is changed to match; without, each is written in the
-/// format that it has in the base model, and `config.json` is [`ModelFolder::config_json`].
+/// `tensors` are the model's, by their Hugging Face names. With `dtype`, all are written in it, and
+/// the `dtype` in `config.json` is changed to match. Without it, each is written in the dtype that
+/// it has in the base model, and `config.json` is [`ModelFolder::config_json`].
 ///
 /// # Errors
 /// [`ModelError::MissingTensor`] and [`ModelError::WrongShape`] where `tensors` are not those of
-/// the base model; [`ModelError::Io`], leaving older files as they were.
+/// the base model; [`ModelError::Io`]. Older files are then as they were.
 pub fn save_model(
     folder: &Path,
     base: &ModelFolder,
@@ -77,8 +77,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), ModelError> {
     replace_file(to, |mut out| io::copy(&mut file, &mut out).map(|_| ()))
 }
 
-/// transformers loads weights in the format that `config.json` names (`torch_dtype` before its
-/// version 5), so both keys must tell the truth.
+/// The base model's configuration with `dtype`. transformers loads weights in the dtype that
+/// `config.json` names (`torch_dtype` before its version 5), so both keys must be right.
 fn with_dtype(base: &ModelFolder, dtype: ExportDtype) -> Result<String, ModelError> {
     let from = base.dir().join("config.json");
     let text = base.config_json();

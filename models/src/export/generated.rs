@@ -1,4 +1,4 @@
-//! Tensors that are computed while they are written, to one safetensors file.
+//! Writes tensors that are computed on the way, to one safetensors file.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,12 +11,13 @@ use crate::error::ModelError;
 /// Values that are in memory at a time: 16 MiB as f32.
 const PIECE: usize = 1 << 22;
 
-/// Gives the values of a tensor from an element on: its name, the element, room for the values.
+/// Computes values of a tensor: takes its name, the index of the first element, and the slice to
+/// fill.
 pub type FillValues<'a> = dyn Fn(&str, u64, &mut [f32]) + Sync + 'a;
 
-/// Writes `tensors` in their order, all in one format, as [`super::write_tensors`] does. A piece of
-/// one tensor is in memory at a time; `fill` is called by `threads` threads. What it gives must be
-/// finite in the format.
+/// Writes `tensors` in their order, all in one dtype, as [`super::write_tensors`] does. Only a
+/// piece of one tensor is in memory at a time; `fill` is called by `threads` threads, and its
+/// values must be finite in the dtype.
 ///
 /// # Errors
 /// [`ModelError::Io`], leaving an older file as it was.
@@ -42,7 +43,7 @@ pub fn write_generated(
     })
 }
 
-/// Buffers of a piece: values, and the bytes that they become.
+/// Buffers of a piece: values and their bytes.
 struct Pieces {
     dtype: ExportDtype,
     threads: usize,
@@ -75,7 +76,7 @@ impl Pieces {
         Ok(())
     }
 
-    /// The bytes of `count` values, each thread some of them.
+    /// The bytes of `count` values, split over the threads.
     fn make(
         &mut self,
         name: &str,
@@ -95,7 +96,7 @@ impl Pieces {
                     dtype.write(values, &mut bytes)
                 })
             });
-            // All are started before the first is waited for.
+            // Collected, so that all threads start before the first is joined.
             let makers: Vec<_> = makers.collect();
             let mut ended = makers.into_iter().map(|maker| maker.join());
             let failed = || io::Error::other("a thread that computes values has panicked");

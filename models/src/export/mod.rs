@@ -1,4 +1,4 @@
-//! Files out: safetensors and Hugging Face folders, each file replaced whole or not at all.
+//! Writes safetensors files and Hugging Face folders. Each file is replaced whole or not at all.
 
 mod folder;
 mod generated;

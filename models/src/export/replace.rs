@@ -1,4 +1,4 @@
-//! A file that is replaced whole or not at all.
+//! Replaces a file whole or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ModelError;
 
-/// Writes a file beside `path`, and puts it in its place when it is complete and on the disk.
+/// Writes a file beside `path`, and renames it to `path` when it is complete and on the disk.
 ///
-/// Readers see the old file or the new one. A process that has mapped the old one keeps it.
+/// Readers see the old file or the new one. A process that has mapped the old file keeps it.
 ///
 /// # Errors
 /// [`ModelError::Io`] naming `path`, on a full disk for example; the old file, where there was
@@ -21,7 +21,8 @@ pub fn replace_file(
     let partial = partial_path(path);
     let result = write_whole(&partial, write).and_then(|()| fs::rename(&partial, path));
     result.map_err(|error| {
-        // Removing what was written frees the disk; that it fails too changes nothing.
+        // The half-written file is removed to free the disk. If that fails, too, the first error
+        // is still the one to report.
         let _ = fs::remove_file(&partial);
         ModelError::Io {
             action: "write",
@@ -37,14 +38,14 @@ fn write_whole(
 ) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(partial)?);
     write(&mut out)?;
-    // A disk may report that it is full as late as here.
+    // A full disk may be reported only here.
     out.into_inner()
         .map_err(io::IntoInnerError::into_error)?
         .sync_all()
 }
 
-/// The same folder, so that the rename stays on one disk; the process id, so that two processes
-/// that write the same file do not write into each other's.
+/// The path of the half-written file: in the same folder, so that the rename stays on one disk, and
+/// with the process id, so that two processes that write the same file do not share it.
 fn partial_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Tensors to one safetensors file.
+//! Writes tensors to one safetensors file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::replace_file;
 use crate::error::ModelError;
 
-/// The format that a tensor is written in. Rounding is to nearest, ties to even.
+/// The dtype in which a tensor is written. Rounding is to nearest, ties to even.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum ExportDtype {
     /// 32-bit floats: exact.
@@ -31,7 +31,7 @@ impl ExportDtype {
         }
     }
 
-    /// What `value` becomes, in f32.
+    /// `value` rounded to the dtype, as f32.
     fn rounded(self, value: f32) -> f32 {
         match self {
             ExportDtype::F32 => value,
@@ -55,7 +55,7 @@ impl ExportDtype {
     }
 }
 
-/// A tensor on its way out: on the host, under its name.
+/// A tensor to write: its dtype, its name, and its values on the host.
 type Entry<'a> = (ExportDtype, &'a String, Cow<'a, Tensor>);
 
 /// One entry of a safetensors header.
@@ -66,13 +66,13 @@ struct HeaderEntry<'a> {
     data_offsets: [u64; 2],
 }
 
-/// Writes tensors, each in the format that `dtype_of` gives for its name, as safetensors with the
-/// `format: pt` that transformers asks for. Wider formats come first and names are sorted, as the
-/// safetensors library does, so equal tensors give equal bytes. The file is never in memory.
+/// Writes tensors, each in the dtype that `dtype_of` gives for its name, as safetensors with the
+/// `format: pt` that transformers asks for. Wider dtypes come first, then names in order, as in the
+/// safetensors library, so equal tensors give equal bytes. The file is never in memory as a whole.
 ///
 /// # Errors
 /// [`ModelError::Io`], leaving an older file as it was; [`ModelError::BadTensor`] where a value
-/// is not finite, or becomes infinite in its format; [`ModelError::Kernel`] where a tensor cannot
+/// is not finite, or becomes infinite in its dtype; [`ModelError::Kernel`] where a tensor cannot
 /// be fetched from its GPU.
 pub fn write_tensors(
     path: &Path,
@@ -118,12 +118,12 @@ fn check_fits(dtype: ExportDtype, name: &str, tensor: &Tensor) -> Result<(), Ker
     }
 }
 
-/// The header's JSON, padded with spaces so that the data begin at a multiple of eight: of tensors
-/// by format, name and shape, in the order of their bytes.
+/// The header's JSON, padded with spaces so that the data begin at a multiple of eight. `order` has
+/// the dtype, name and shape of each tensor, in the order of their bytes.
 pub(super) fn header<'a>(
     order: impl Iterator<Item = (ExportDtype, &'a str, &'a [usize])>,
 ) -> serde_json::Result<String> {
-    // Built by hand around serde: a map type would sort the entries by name, not by offset.
+    // The object is built by hand: a map would sort the entries by name, not by offset.
     let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
     let mut offset = 0;
     for (dtype, name, shape) in order {

@@ -1,4 +1,4 @@
-//! The training loop of one worker that holds the whole model, and the digest of what it made.
+//! A training loop on one device that holds the whole model, and the digest of its result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,12 +48,12 @@ pub enum FineTuneKind {
     Full,
 }
 
-/// A fine-tune: what [`FineTuneRun`] computes is a function of it alone.
+/// A fine-tune. The result of its [`FineTuneRun`] is a function of it alone.
 #[derive(Clone, Debug)]
 pub struct FineTune {
     /// What is trained.
     pub kind: FineTuneKind,
-    /// The model; its seed is also that of the tokens.
+    /// The model; its seed also makes the tokens.
     pub model: MadeModel,
     /// Microbatches of a step.
     pub microbatches: u32,
@@ -63,7 +63,7 @@ pub struct FineTune {
     pub sequence_len: usize,
 }
 
-/// A fine-tune under way.
+/// A running fine-tune.
 #[derive(Debug)]
 pub struct FineTuneRun {
     fit: FineTune,
@@ -71,7 +71,7 @@ pub struct FineTuneRun {
     stage: Stage,
     state: TrainState,
     steps: u32,
-    /// Over every loss and gradient norm so far.
+    /// Hashes every loss and gradient norm so far.
     scalars: blake3::Hasher,
 }
 
@@ -144,7 +144,7 @@ impl FineTune {
         })
     }
 
-    /// A walk with a rule that can be learnt, and some noise.
+    /// A sequence with a rule that can be learnt, and some noise.
     fn tokens(&self, step: u32, microbatch: u32) -> Vec<u32> {
         let vocab = self.model.config.vocab as u32;
         let key = 1 << 32 | u64::from(step) << 8 | u64::from(microbatch);
@@ -186,7 +186,8 @@ impl FineTuneRun {
         &self.stage
     }
 
-    /// One step: microbatches by the tree, one update. The result is the mean loss before it.
+    /// One step: sums the microbatches along the tree and updates. Returns the mean loss before the
+    /// update.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where the training overflows; [`KernelError::Cuda`] where a GPU
@@ -231,7 +232,7 @@ impl FineTuneRun {
         Ok((loss.sum, gradients))
     }
 
-    /// Over every loss and gradient norm so far, and the values and moments as they are now, in
+    /// The digest of every loss and gradient norm so far, and of the current values and moments, in
     /// hex.
     ///
     /// # Errors
@@ -250,7 +251,7 @@ impl FineTuneRun {
     }
 }
 
-/// `a += b` in the tree over microbatches: the first failure is the tree's.
+/// `a += b` in the tree over microbatches; the first error is kept.
 fn add(device: &Device, a: &mut Result<Gradients, KernelError>, b: Result<Gradients, KernelError>) {
     if let Ok(sum) = a
         && let Err(error) = b.and_then(|b| sum.add(device, &b))

@@ -1,8 +1,8 @@
-//! Fine-tunes of models that are made from a counter: no file, no network, the same bits
+//! Fine-tunes of models whose weights come from a counter: no file, no network, the same bits
 //! everywhere.
 //!
-//! [`GOLDENS`] are two of them with what they must come to on every device and on every later day;
-//! others are for comparing two devices.
+//! [`GOLDENS`] are two of them with the digests that every device must reproduce. Others can be
+//! made to compare two devices.
 
 mod fit;
 mod model;
@@ -14,13 +14,14 @@ use concord_kernels::Device;
 
 use crate::ModelError;
 
-/// A fine-tune and what arithmetic version 1 makes of it, bit for bit. The digests may change only
-/// together with `ARITHMETIC_VERSION` (NUMERICS.md).
+/// A fine-tune and its digests under arithmetic version 1. They may change only together with
+/// `ARITHMETIC_VERSION` (NUMERICS.md).
 #[derive(Clone, Copy, Debug)]
 pub struct Golden {
     /// What is trained.
     pub kind: FineTuneKind,
-    /// Steps, and the digest after so many: the earlier one tells a slow drift from a plain bug.
+    /// Numbers of steps with the digest after each. The earlier one tells a plain bug from a drift
+    /// that shows only later.
     pub digests: [(u32, &'static str); 2],
 }
 
@@ -55,7 +56,7 @@ pub const GOLDENS: [Golden; 2] = [
 ];
 
 impl Golden {
-    /// The digests that `device` comes to after `self.digests` that lie within `steps_max` steps.
+    /// The digests of `device` at those step counts of `self.digests` that are at most `steps_max`.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] where the device fails.

@@ -1,4 +1,4 @@
-//! A Llama whose weights come from a counter.
+//! Small models whose weights come from a counter.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::config::{
 };
 use crate::decoder::TensorSource;
 
-/// Two layers, grouped queries, an own head, and sizes that fill no vector: tails are computed too.
+/// Two layers, grouped queries, a head that is not tied, and sizes that fill no SIMD vector, so
+/// that tails are computed, too.
 pub fn tiny_llama() -> DecoderConfig {
     DecoderConfig {
         family: Family::Llama,
@@ -60,7 +61,7 @@ pub fn tiny_llama() -> DecoderConfig {
     }
 }
 
-/// The same with experts in its first layer, one of which all tokens share.
+/// [`tiny_llama`] with experts in its first layer, a shared one among them.
 pub fn tiny_experts() -> DecoderConfig {
     DecoderConfig {
         family: Family::Qwen2Moe,
@@ -84,14 +85,14 @@ pub fn tiny_experts() -> DecoderConfig {
     }
 }
 
-/// Random weights for a configuration: a function of the seed.
+/// Random weights for a configuration, a function of the seed.
 #[derive(Clone, Debug)]
 pub struct MadeModel {
     /// The model.
     pub config: Arc<DecoderConfig>,
     /// Key of the weights.
     pub seed: u64,
-    /// Matrices are uniform within plus and minus so much.
+    /// Elements of matrices are uniform in `[-reach, reach]`.
     pub reach: f32,
 }
 
@@ -102,7 +103,7 @@ impl TensorSource for MadeModel {
     /// None for a tensor of the model.
     ///
     /// # Panics
-    /// Where the model has no such tensor: stages ask for those of their model alone.
+    /// Where the model has no such tensor; a stage asks only for tensors of its model.
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
         let specs = self.config.tensors();
         let index = specs.iter().position(|spec| spec.name == name);

@@ -1,4 +1,4 @@
-//! Files of a hub repository into the cache, through hf-hub.
+//! Downloads files of a hub repository into the cache, through hf-hub.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::weights::{Layout, OLDER_METHODS, gguf_parts, other_weights, shard_nam
 
 const CONFIG: &str = "config.json";
 
-/// Files that a message names.
+/// At most so many files are named in a message.
 const SHOWN_MAX: usize = 40;
 
-/// Tries of a download; each goes on where the last one broke off.
+/// Attempts at a download; each continues where the previous one broke off.
 const RETRIES: usize = 3;
 
 /// The server where none is named.
@@ -53,7 +53,7 @@ impl ModelHub {
         let asked = repo_at(name, &name.revision);
         match api.repo(asked.clone()).info() {
             Ok(info) => {
-                // It becomes a path of the cache.
+                // The commit becomes part of a path in the cache.
                 if !info.sha.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
                     return Err(format!("the hub names the commit {:?}", info.sha));
                 }
@@ -86,8 +86,8 @@ impl ModelHub {
         }
     }
 
-    /// An error of the server in words, with what would help. The server does not tell strangers
-    /// whether a repository is private or not there.
+    /// An error of the server as a sentence that says what would help. Without a valid token, the
+    /// server does not say whether a repository is private or does not exist.
     fn explain(&self, name: &RepoName, error: &ApiError) -> String {
         let text = error.to_string();
         let status = text.rsplit_once("http status: ").map(|(_, status)| status);
@@ -122,8 +122,8 @@ impl ModelHub {
     }
 }
 
-/// The folder of a repository in the cache, or a GGUF file of it. huggingface_hub notes the commits
-/// of branches, and has no note where a commit itself was asked for.
+/// The folder of a repository in the cache, or a GGUF file of it. huggingface_hub records (under
+/// `refs`) the commits of branches, but not a commit that was asked for by its hash.
 fn cached(cache: &Cache, name: &RepoName) -> Option<PathBuf> {
     let repo = cache.repo(repo_at(name, &name.revision));
     let file = name.file.as_deref().unwrap_or(CONFIG);
@@ -150,7 +150,7 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Fetches a GGUF file, with the other parts of its model, and gives its path.
+    /// Fetches a GGUF file, with the other parts of its model, and returns its path.
     fn gguf(
         &self,
         file: &str,
@@ -167,7 +167,7 @@ impl Fetch<'_> {
         self.one(file, files, progress)
     }
 
-    /// Fetches the configuration, and gives its folder.
+    /// Fetches the configuration, and returns its folder.
     fn config(
         &self,
         files: &[&str],
@@ -182,7 +182,7 @@ impl Fetch<'_> {
         folder.ok_or_else(|| "the cache has no folder".to_string())
     }
 
-    /// Fetches what a model folder needs of `files`, and gives the folder.
+    /// Fetches those of `files` that a model folder needs, and returns the folder.
     fn all(&self, files: &[&str], progress: &mut dyn FnMut(Download)) -> Result<PathBuf, String> {
         let folder = self.config(files, progress)?;
         let needed = |file: &&&str| is_companion(file) || OLDER_METHODS.contains(file);
@@ -223,7 +223,7 @@ impl Fetch<'_> {
         if !files.contains(&file) {
             return Err(format!("the repository has no {file}"));
         }
-        // Not by the note of the commit, which huggingface_hub does not write.
+        // By the commit itself: huggingface_hub writes no record under `refs` for it.
         let path = self.cache.repo(self.repo.clone()).pointer_path(self.sha);
         let path = path.join(file);
         if path.exists() {
@@ -242,14 +242,15 @@ impl Fetch<'_> {
             };
             match repo.download_with_progress(file, report) {
                 Ok(path) if is_of(&path, total_bytes) => return Ok(path),
-                // A part that was left, and a first request that failed: hf-hub then puts the
-                // whole file behind the part.
+                // After an old partial file and a failed first request, hf-hub appends the
+                // whole file to the part.
                 Ok(path) if !has_begun_anew => {
                     has_begun_anew = true;
                     forget(&path).map_err(|why| format!("cannot remove {file}: {why}"))?;
                 }
                 Ok(_) => return Err(format!("{file} came with another length than it has")),
-                // Over a link that breaks off now and then a large file comes in many pieces.
+                // Attempts that made progress do not count: over an unstable link a large
+                // file comes in many pieces.
                 Err(_) if done_bytes > reached => reached = done_bytes,
                 Err(_) if !has_begun_anew && self.drop_whole_part(&repo.url(file)) => {
                     has_begun_anew = true;
@@ -265,8 +266,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Takes away a part that has all bytes of its file already: a process that ended before it
-    /// gave the file its name left it, and there is nothing behind it that a server could send.
+    /// Removes a partial file that already has all bytes: a process ended before it renamed the
+    /// file, and a request for the rest would fail, since no byte is left to send.
     fn drop_whole_part(&self, url: &str) -> bool {
         let Ok(metadata) = self.api.metadata(url) else {
             return false;
@@ -281,7 +282,7 @@ impl Fetch<'_> {
     }
 }
 
-/// Which GGUF files there are instead, and how one is named.
+/// A remark on the GGUF files of the repository, and how to name one.
 fn gguf_files(files: &[&str]) -> String {
     let found: Vec<&str> = files
         .iter()
@@ -298,12 +299,12 @@ fn gguf_files(files: &[&str]) -> String {
     }
 }
 
-/// Whether a file has so many bytes.
+/// Whether a file is `bytes` long.
 fn is_of(path: &Path, bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() == bytes)
 }
 
-/// Removes a file of the cache, and what its link leads to.
+/// Removes a file of the cache, and the blob that it links to.
 fn forget(path: &Path) -> std::io::Result<()> {
     let blob = fs::canonicalize(path)?;
     fs::remove_file(path)?;
@@ -313,7 +314,7 @@ fn forget(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Turns hf-hub's steps into [`Download`]s.
+/// Turns hf-hub's progress calls into [`Download`]s.
 struct Report<'a> {
     file: &'a str,
     done_bytes: &'a mut u64,

@@ -1,4 +1,4 @@
-//! The environment variables that huggingface_hub documents, as it reads them.
+//! The environment variables that huggingface_hub documents, read as it reads them.
 
 use std::env;
 use std::fs;
@@ -10,7 +10,7 @@ impl ModelHub {
     /// The hub that the environment of this process describes.
     ///
     /// # Errors
-    /// Naming the variable or the file that cannot be used.
+    /// A message that names the variable or the file that cannot be used.
     pub fn from_env() -> Result<Self, String> {
         let home = env::home_dir();
         Self::from_variables(&|name| match name {
@@ -29,7 +29,7 @@ impl ModelHub {
     /// * `HF_HUB_OFFLINE`, or else `TRANSFORMERS_OFFLINE`: no server is asked.
     ///
     /// # Errors
-    /// Naming the variable or the file that cannot be used.
+    /// A message that names the variable or the file that cannot be used.
     pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
         let path = |name: &str| get(name).map(|text| expanded(&text, &get));
@@ -68,7 +68,7 @@ impl ModelHub {
     }
 }
 
-/// The token of a file; none where there is no such file.
+/// The token in a file; `None` where the file does not exist.
 fn token_of(file: PathBuf) -> Result<Option<HubToken>, String> {
     let place = file.display();
     match fs::read_to_string(&file) {
@@ -78,7 +78,7 @@ fn token_of(file: PathBuf) -> Result<Option<HubToken>, String> {
     }
 }
 
-/// A path with `~`, `$NAME` and `${NAME}` replaced. What is not set stays as it stands.
+/// A path with `~`, `$NAME` and `${NAME}` expanded. Names that are not set stay as they are.
 fn expanded(text: &str, get: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let mut out = String::new();
     let mut rest = text.trim();

@@ -1,5 +1,5 @@
-//! What a model takes in memory, before anything is loaded: the one count that planners plan by,
-//! workers check their room against and `concord plan` prints.
+//! How much memory a model needs, computed before anything is loaded. Planners, the checks of
+//! workers and `concord plan` all use this count.
 //!
 //! It counts what a process on the host holds at its peak, with the pages of weights that stay
 //! packed in a mapped file: the operating system takes these back where memory is short, and all
@@ -15,15 +15,16 @@ pub use training::{PartBytes, TrainingBytes, TrainingRun};
 /// Bytes of a process before it holds any part of a model: code, threads, buffers of connections.
 pub const PROCESS_BYTES: u64 = 32 << 20;
 
-/// Bytes that one stage takes, by what they are for.
+/// Bytes that one stage takes, by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageBytes {
-    /// Weights, as what is computed with: codes, norms, the embedding, factors of an adapter.
+    /// Weights in the form that is computed with: codes, norms, the embedding, the factors of an
+    /// adapter.
     pub weights: u64,
-    /// Values of what is trained: as committed, those of the step before and those of the step
+    /// Values of what is trained, three times: as committed, of the step before, and of the step
     /// after.
     pub state: u64,
-    /// The optimizer's two moments of each of these.
+    /// The optimizer's two moments of each of these states.
     pub moments: u64,
     /// Gradients of all microbatches of a step.
     pub gradients: u64,
@@ -31,12 +32,12 @@ pub struct StageBytes {
     pub activations: u64,
     /// Keys and values.
     pub key_values: u64,
-    /// What passes come and go with, and the process itself.
+    /// Intermediate values of forward and backward passes, and the process itself.
     pub workspace: u64,
 }
 
 impl StageBytes {
-    /// All of it.
+    /// The sum of all fields.
     pub fn total(&self) -> u64 {
         let Self {
             weights,
@@ -61,7 +62,7 @@ impl StageBytes {
     }
 }
 
-/// Weights of a model: elements of all its tensors.
+/// The number of parameters of a model: the elements of all its tensors.
 pub fn parameters(config: &crate::config::DecoderConfig) -> u64 {
     let elements = |shape: &[usize]| shape.iter().map(|&dim| dim as u64).product::<u64>();
     let tensors = config.tensors().into_iter();

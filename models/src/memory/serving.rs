@@ -1,4 +1,4 @@
-//! What serving takes.
+//! Memory of serving.
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::KvPages;
@@ -7,7 +7,7 @@ use concord_kernels::packed::BlockFormat;
 use crate::config::{Cut, DecoderConfig};
 use crate::decoder::WeightBytes;
 
-/// Bytes of each part of a model that is served.
+/// Bytes of the parts of a model that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingBytes {
     /// Weights of each part.
@@ -39,7 +39,7 @@ impl ServingBytes {
     }
 }
 
-/// Bytes of a page of keys and values in so many layers.
+/// Bytes of a page of keys and values in `layers` layers.
 pub fn page_bytes(config: &DecoderConfig, layers: usize, precision: Precision) -> u64 {
     KvPages::bytes_per_page(layers, &config.attention_shape(0), precision)
 }

@@ -1,4 +1,4 @@
-//! What a fine-tune takes.
+//! Memory of a fine-tune.
 
 use concord_kernels::ops::Atoms;
 use concord_kernels::packed::BlockFormat;
@@ -15,7 +15,7 @@ const OPEN_STEPS: u64 = 2;
 /// step after.
 const VALUES: u64 = 3;
 
-/// How a fine-tune is run, as far as its memory depends on it.
+/// The properties of a fine-tune on which its memory depends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainingRun {
     /// What is trained.
@@ -47,7 +47,7 @@ impl TrainingRun {
     }
 }
 
-/// Bytes of one part of a model: the embedding, a layer, or the end.
+/// Bytes of one part of a model: the embedding, a layer, or final norm and head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartBytes {
     /// See [`StageBytes::weights`].
@@ -61,8 +61,8 @@ pub struct PartBytes {
 }
 
 impl PartBytes {
-    /// A part with `weights` bytes that trains `elements`, over so many microbatches. Gradients are
-    /// summed when the last microbatch is through, so each has its own until then.
+    /// A part with `weights` bytes that trains `elements`. Gradients are summed after the last
+    /// microbatch, so until then each microbatch has its own.
     fn new(weights: u64, elements: u64, microbatches: u32) -> Self {
         Self {
             weights,
@@ -72,13 +72,13 @@ impl PartBytes {
         }
     }
 
-    /// Bytes of what is trained, beside the weights.
+    /// State, moments and gradients together.
     pub fn trained(&self) -> u64 {
         self.state + self.moments + self.gradients
     }
 }
 
-/// Bytes of each part of a model that is trained. All layers are alike.
+/// Bytes of the parts of a model that is trained. All layers count alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingBytes {
     /// The embedding, on the first stage.
@@ -103,7 +103,7 @@ pub struct TrainingBytes {
     pub cut: u64,
     /// Of a stage, whatever its layers.
     pub workspace: u64,
-    /// Of the last stage beside that: the logits of some tokens.
+    /// What the last stage needs besides: the loss, one atom of tokens at a time.
     pub logits: u64,
     recompute: bool,
     layers: usize,
@@ -141,7 +141,7 @@ impl TrainingBytes {
             TensorPlace::Embed => config.tie_embeddings,
             TensorPlace::Layer(_) => false,
         });
-        // Low-rank factors are codes beside the weights; a trained weight is counted there.
+        // Low-rank factors are coded as well; a fully trained weight is counted in `held`.
         let factors = match run.trainable {
             Trainable::Lora { .. } => 2,
             Trainable::Full | Trainable::Nothing => 0,
@@ -229,15 +229,15 @@ fn elements(shape: &[usize]) -> u64 {
     shape.iter().map(|&dim| dim as u64).product()
 }
 
-/// Bytes that the backward pass of a layer needs of each token. Codes take 2 bytes an element, and
+/// Bytes that the backward pass of a layer needs for each token. Codes take 2 bytes an element, and
 /// 4 a row.
 fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
     let [hidden, wide, q, kv] = widths(config);
     let heads = (config.heads + config.kv_heads) as u64;
-    // Inputs of both halves as f32 and, behind the norm, as codes; the inverse norms.
+    // Inputs of both parts of the layer as f32 and, after the norm, as codes; the inverse norms.
     let ends = 2 * (6 * hidden + 8);
-    // Codes of queries, keys and values, one row a head; the output, f32 and codes; of each head
-    // of the queries the largest score and the sum.
+    // Codes of queries, keys and values, one row for each head; the output as f32 and codes; the
+    // largest score and the sum of each query head.
     let attention = 2 * q + 2 * 2 * kv + 4 * (heads + config.kv_heads as u64);
     let attention = attention + 6 * q + 4 + 8 * config.heads as u64;
     let head_norms = if config.qk_norm.is_some() {
@@ -245,7 +245,7 @@ fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
     } else {
         0
     };
-    // Gate and up as f32, what goes into down as codes.
+    // Results of gate and up as f32, the input of down as codes.
     let feed_forward = 10 * wide + 4;
     // Codes between the two factors of each adapted projection.
     let low = match trainable {
@@ -256,22 +256,22 @@ fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
         }
         Trainable::Full | Trainable::Nothing => 0,
     };
-    // What goes to each chosen expert as codes, and what comes back as f32.
+    // The input of each chosen expert as codes, and its result as f32.
     let experts = config.experts.as_ref().map_or(0, |experts| {
         6 * experts.chosen as u64 * hidden + 4 * experts.count as u64
     });
     ends + attention + head_norms + feed_forward + low + experts
 }
 
-/// Bytes for each token that the backward pass of a layer comes and goes with: gradients between
-/// its parts as f32, and as codes for the products.
+/// Bytes of temporary values for each token in the backward pass of a layer: gradients between its
+/// parts as f32, and as codes for the products.
 fn pass(config: &DecoderConfig) -> u64 {
     let [hidden, wide, q, kv] = widths(config);
     14 * wide + 16 * hidden + 8 * (q + 2 * kv)
 }
 
-/// Bytes that the loss takes: the logits of an atom of tokens, f32 and codes, and, where the head
-/// is trained, gradients of the head on their way up the tree of atoms.
+/// Bytes of the loss: the logits of an atom of tokens as f32 and codes, the hidden states, and,
+/// where the head is trained, its gradients on each level of the tree over atoms.
 fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
     let sequence = u64::from(run.sequence_len);
     let tokens = sequence.min(Atoms::TOKENS as u64);

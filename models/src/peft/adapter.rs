@@ -1,4 +1,4 @@
-//! An adapter in memory, and its way to and from a folder.
+//! An adapter in memory, read from and written to a folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub struct Adapter {
     pub r: u32,
     /// Scale: the product B A is multiplied by `alpha / r`.
     pub alpha: f32,
-    /// The adapted projections, the same in every layer; sorted, without repetition.
+    /// The adapted projections, the same in every layer; sorted, without duplicates.
     pub targets: Vec<Projection>,
     /// The factors, named by [`Adapter::key_a`] and [`Adapter::key_b`]: A `[r, in]` and B `[out,
     /// r]`.
@@ -40,13 +40,13 @@ impl Adapter {
         key(config, layer, projection, 'B')
     }
 
-    /// The keys of A and B of a module: `model.layers.0.mlp.experts.3.up_proj`.
+    /// The keys of A and B of a module such as `model.layers.0.mlp.experts.3.up_proj`.
     pub fn keys(module: &str) -> [String; 2] {
         ['A', 'B'].map(|side| format!("base_model.model.{module}.lora_{side}.weight"))
     }
 
-    /// The keys and shapes that an adapter of `r` on `targets` of a model has, sorted. Targets that
-    /// the model does not have are passed over.
+    /// The keys and shapes of an adapter with rank `r` on `targets` of a model, sorted. Targets
+    /// that the model does not have are ignored.
     pub fn shapes(
         config: &DecoderConfig,
         r: u32,
@@ -66,11 +66,11 @@ impl Adapter {
         layers.flat_map(of_layer).collect()
     }
 
-    /// Reads a PEFT folder, and checks it against the model that it is for.
+    /// Reads a PEFT folder, and checks it against its base model.
     ///
     /// # Errors
     /// [`ModelError::UnsupportedAdapter`] naming an option that Concord does not compute;
-    /// [`ModelError`] naming the file and the tensor that is missing, strange or misshapen.
+    /// [`ModelError`] naming the file and the tensor that is missing, unknown or of another shape.
     pub fn open(folder: &Path, model: &DecoderConfig) -> Result<Self, ModelError> {
         let config = config::read(&folder.join(CONFIG_FILE), model)?;
         let (weights, pickle) = (folder.join(WEIGHTS_FILE), folder.join("adapter_model.bin"));
@@ -103,10 +103,10 @@ impl Adapter {
         })
     }
 
-    /// Writes a PEFT folder, made if need be. Each file replaces an older one whole; the weights
-    /// come first, so that a folder with a new configuration has its weights.
+    /// Writes a PEFT folder, which is created if needed. Each file replaces an older one whole. The
+    /// weights are written first, so that a folder with the new configuration has them.
     ///
-    /// `model` is the base model, and `base_model` the name or path that PEFT will load it by.
+    /// `model` is the base model, and `base_model` the name or path by which PEFT will load it.
     ///
     /// # Errors
     /// [`ModelError::Io`]; the older files are then still there.

@@ -13,11 +13,11 @@ use crate::export::replace_file;
 use crate::json::{self, shown};
 use crate::neutral::Neutral;
 
-/// Largest rank that is read; also bounds what a config can make the reader allocate.
+/// Largest rank that is accepted; bounds how much a config can make the reader allocate.
 const RANK_MAX: u64 = 1 << 14;
 
-/// Options that say nothing about what the adapter computes, whatever their value. Dropout acts
-/// in training only, and the last five shaped the first values of the weights.
+/// Options that do not change what a trained adapter computes, whatever their value. Dropout acts
+/// in training only, and the last four chose the initial values of the factors.
 const IGNORED: [&str; 13] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -41,7 +41,7 @@ const READ: [&str; 2] = ["lora_alpha", "r"];
 pub(super) const MERGE: &str = "merge the adapter into the model with PEFT (merge_and_unload), \
     and give the folder of the merged model";
 
-/// What PEFT calls every projection, but not the head.
+/// PEFT's name for every projection but the head.
 const ALL_LINEAR: &str = "all-linear";
 
 /// The part of `adapter_config.json` that decides what the adapter computes.
@@ -51,7 +51,7 @@ pub(super) struct LoraConfig {
     pub(super) targets: Vec<Projection>,
 }
 
-/// Reads a config, and refuses by name whatever would make the adapter compute something else
+/// Reads a config, and refuses by name every option that makes the adapter compute something else
 /// than `W + alpha / r * B A`.
 pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraConfig, ModelError> {
     let bytes = fs::read(path).map_err(ModelError::io("read", path))?;
@@ -65,10 +65,10 @@ pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraConfig, Mod
     for (option, value) in &object {
         let allowed = match option.as_str() {
             "peft_type" => value == "LORA",
-            // Others put a head of their own on the model.
+            // Other tasks put another head on the model.
             "task_type" => value.is_null() || value == "CAUSAL_LM",
             "bias" => value.is_null() || value == "none",
-            // The other named kinds (pissa, olora and so on) change the base weights as well.
+            // The other named kinds (pissa, olora and so on) change the base weights, too.
             "init_lora_weights" => {
                 let kinds = ["gaussian", "orthogonal", "eva"];
                 value.is_boolean() || kinds.iter().any(|kind| value == kind)
@@ -102,7 +102,7 @@ pub(super) fn read(path: &Path, model: &DecoderConfig) -> Result<LoraConfig, Mod
         .filter(|rank| (1..=RANK_MAX).contains(rank))
         .map(|rank| rank as u32)
         .ok_or_else(|| bad("r", r, format!("must be from 1 to {RANK_MAX}")))?;
-    // PEFT scales by alpha / sqrt(r) with this option: by (alpha sqrt(r)) / r.
+    // With this option PEFT scales by alpha / sqrt(r), which is (alpha sqrt(r)) / r.
     let stretch = match object.get("use_rslora") {
         Some(Value::Bool(true)) => f64::from(rank).sqrt(),
         _ => 1.0,
@@ -154,9 +154,9 @@ fn remedy(option: &str) -> &'static str {
     }
 }
 
-/// The adapted projections. A name stands for the modules that end in it, as in PEFT, which writes
-/// the whole names of modules where "all-linear" was asked for. It must be that of some, and a
-/// projection must be adapted in every layer, and in every expert, or in none.
+/// The adapted projections. As in PEFT, a name stands for all modules whose names end in it; PEFT
+/// itself writes whole module names for "all-linear". Each name must match at least one module, and
+/// a projection must be adapted in every layer and every expert, or in none.
 fn targets(
     path: &Path,
     value: &Value,
@@ -225,7 +225,7 @@ fn bad_targets(path: &Path, found: &str, expected: String) -> ModelError {
     }
 }
 
-/// What is written; the fields stand in the file in this order, sorted by name.
+/// The file that is written; its fields are in this order, sorted by name.
 #[derive(Serialize)]
 struct Written<'a> {
     auto_mapping: Option<()>,

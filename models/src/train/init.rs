@@ -1,12 +1,12 @@
-//! How low-rank factors begin: A uniform in `+-1/sqrt(in)` (as peft does), B zero.
+//! Initial values of low-rank factors: A uniform in `+-1/sqrt(in)` (as in peft), B zero.
 
 use concord_kernels::Tensor;
 use concord_kernels::rng::Philox;
 
 use crate::decoder::TrainableTensor;
 
-/// The first value of a low-rank factor. `index` is the tensor's place in the list of what is
-/// trained: the random stream is keyed by (seed, index, element).
+/// The initial value of a low-rank factor. `index` is the tensor's index in the list of trained
+/// tensors; the random stream is keyed by (seed, index, element).
 pub fn lora_init(tensor: &TrainableTensor, index: usize, seed: u64) -> Tensor {
     if !tensor.name.ends_with("lora_A.weight") {
         return Tensor::zeros(&tensor.shape);

@@ -1,4 +1,5 @@
-//! The learning rate over the steps, from `+ - * /` alone.
+//! The learning rate over the steps, computed with `+ - * /` only, so that it has the same bits on
+//! every machine.
 
 use concord_kernels::tables::sin_cos;
 

@@ -16,7 +16,7 @@ pub struct AdamSettings {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
@@ -24,7 +24,8 @@ pub struct AdamSettings {
     pub max_grad_norm: f32,
 }
 
-/// One trained tensor. Shared, so that an old state can be kept while a new one is made.
+/// One trained tensor. Its parts are shared, so that an old state can be kept while a new one is
+/// computed.
 #[derive(Clone, Debug)]
 pub struct StateTensor {
     /// The tensor as the model uses it.
@@ -53,7 +54,7 @@ pub struct StepScalars {
 }
 
 impl TrainState {
-    /// A state without history: moments are zero.
+    /// An initial state: all moments are zero.
     pub fn fresh(values: BTreeMap<String, Tensor>) -> Self {
         let tensor = |value: Tensor| {
             let zeros = Arc::new(Tensor::zeros(value.shape()));
@@ -170,14 +171,14 @@ fn adam_step(settings: &AdamSettings, scalars: &StepScalars) -> AdamStep {
     }
 }
 
-/// The global norm of the mean gradient: squared norms of the summed gradients, one for each
-/// trained tensor in the order of their names, added by the tree.
+/// The global norm of the mean gradient. `squared` has the squared norms of the summed gradients,
+/// one for each trained tensor in the order of names; they are added along the tree.
 pub fn gradient_norm(squared: &[f32], targets: u64) -> f32 {
     let total = tree_sum(squared.len(), &mut |i| squared[i], &mut |a, b| *a += b);
     total.sqrt() / targets as f32
 }
 
-/// The mean loss of a step: sums of its microbatches, added by the tree.
+/// The mean loss of a step from the sums of its microbatches, which are added along the tree.
 pub fn mean_loss(sums: &[f32], targets: u64) -> f32 {
     tree_sum(sums.len(), &mut |i| sums[i], &mut |a, b| *a += b) / targets as f32
 }

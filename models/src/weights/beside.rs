@@ -1,5 +1,5 @@
-//! What a model has beside its weights: tokenizer, chat template, and how tokens are drawn. A GGUF
-//! file holds them itself.
+//! What a model has besides its weights: tokenizer, chat template and sampling parameters. A GGUF
+//! file contains the first two itself.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ impl ModelFolder {
     /// Its tokenizer.
     ///
     /// # Errors
-    /// [`ModelError`] where it is missing, broken, or of a kind that is not read.
+    /// [`ModelError`] where it is missing, broken, or of an unsupported kind.
     pub fn tokenizer(&self) -> Result<TextTokenizer, ModelError> {
         match self.made()? {
             Some([tokenizer, config]) => {
@@ -30,7 +30,7 @@ impl ModelFolder {
         }
     }
 
-    /// The bytes of its `tokenizer.json`, or those that are made of a GGUF file.
+    /// The bytes of its `tokenizer.json`, or of one that is made from a GGUF file.
     ///
     /// # Errors
     /// As [`Self::tokenizer`].
@@ -55,7 +55,7 @@ impl ModelFolder {
         }
     }
 
-    /// How it wants tokens to be drawn.
+    /// Its recommended sampling parameters.
     ///
     /// # Errors
     /// [`ModelError`] naming the key of `generation_config.json` that cannot be used.
@@ -63,27 +63,27 @@ impl ModelFolder {
         GenerationConfig::open(&self.dir)
     }
 
-    /// Refuses a model that asks for something while training that is not computed.
+    /// Refuses a model that asks for something in training that is not computed.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the key.
     pub fn check_training(&self) -> Result<(), ModelError> {
         match self.dir.join("config.json").is_file() {
             true => DecoderConfig::check_training(&self.dir),
-            // A GGUF file says nothing of it.
+            // A GGUF file has no such settings.
             false => Ok(()),
         }
     }
 
-    /// Files that are made of a GGUF file, by their names: what a folder of the model needs.
+    /// Files that a folder of the model needs and that are made from a GGUF file, by name.
     pub(crate) fn made_companions(&self) -> Result<Vec<(&'static str, String)>, ModelError> {
         let made = self.made()?.into_iter();
         let named = made.flat_map(|files| [TOKENIZER, TOKENIZER_CONFIG].into_iter().zip(files));
         Ok(named.map(|(name, file)| (name, file.to_string())).collect())
     }
 
-    /// `tokenizer.json` and `tokenizer_config.json` of a GGUF file. Nothing where the folder has
-    /// a tokenizer.
+    /// `tokenizer.json` and `tokenizer_config.json`, made from a GGUF file; `None` where the folder
+    /// has a tokenizer.
     fn made(&self) -> Result<Option<[Value; 2]>, ModelError> {
         match &self.gguf {
             Some(gguf) if !self.dir.join(TOKENIZER).is_file() => gguf.tokenizer().map(Some),

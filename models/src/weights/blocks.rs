@@ -1,4 +1,5 @@
-//! Matrices that lie as blocks in a mapped file, for who keeps them so.
+//! Matrices as the blocks in which they are stored in a mapped file, for callers that keep them
+//! packed.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,19 +15,19 @@ use super::folder::TakeBytes;
 use super::gguf::GgufRows;
 use crate::error::ModelError;
 
-/// A matrix as rows of blocks: a part of a file's map, which several may hold, or a copy where the
-/// file has the rows in another order.
+/// A matrix as rows of blocks: a part of a file's shared map, or a copy where the file has the rows
+/// in another order.
 #[derive(Clone)]
 pub struct BlockMatrix {
     /// How the numbers are packed; F32, F16 and BF16 are blocks of one number.
     pub format: BlockFormat,
-    /// Its shape.
+    /// Rows of the matrix.
     pub rows: usize,
-    /// Numbers in a row, which are whole blocks.
+    /// Numbers in a row, which fill whole blocks.
     pub cols: usize,
     /// What holds the bytes.
     pub owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// Where in it the rows are, one after another.
+    /// Where in `owner` the rows are, one after another.
     pub range: Range<usize>,
 }
 
@@ -134,7 +135,7 @@ impl ModelFolder {
     /// no matrix, or lies as several tensors.
     ///
     /// # Errors
-    /// [`ModelError`] where it is missing, or of a format that is not read.
+    /// [`ModelError`] where it is missing, or of an unsupported format.
     pub fn blocks(&self, name: &str) -> Result<Option<BlockMatrix>, ModelError> {
         if let Some(format) = self.quantizes(name) {
             return self.quantized_matrix(name, format).map(Some);

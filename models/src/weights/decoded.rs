@@ -1,4 +1,4 @@
-//! A tensor whose numbers are decoded when they are asked for, some rows at a time.
+//! A tensor that is decoded on demand, some rows at a time.
 
 use std::path::Path;
 

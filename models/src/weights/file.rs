@@ -18,7 +18,7 @@ use super::entry::TensorEntry;
 use super::{TakeRows, check_rows, pickle, runs_of_rows};
 use crate::error::ModelError;
 
-/// The formats of weights that are read.
+/// The supported dtypes of weights.
 const WEIGHT_DTYPES: &str = "F32, F16 and BF16";
 
 /// With what git has in place of a large file that was not fetched.
@@ -120,7 +120,7 @@ impl TensorFile {
         self.entries.get(name).map(|entry| entry.dtype)
     }
 
-    /// The bytes of a tensor as they lie in the file: row-major, little-endian.
+    /// The bytes of a tensor as in the file: row-major, little-endian.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`].
@@ -129,8 +129,8 @@ impl TensorFile {
             .map(|entry| &self.map[entry.bytes.0..entry.bytes.1])
     }
 
-    /// Lets the system take back the memory that a tensor's bytes were read into; they are read
-    /// again where they are asked for again. A tensor that is not there has none.
+    /// Lets the system take back the memory of a tensor's bytes; they are read again from the file
+    /// when they are next used. Does nothing for a tensor that the file does not have.
     pub fn forget(&self, name: &str) {
         if let Some(entry) = self.entries.get(name) {
             forget(&self.map, entry.bytes.0..entry.bytes.1);
@@ -190,7 +190,7 @@ impl TensorFile {
     /// together count rows. What has one axis or none is given as a whole.
     ///
     /// # Errors
-    /// As [`Self::load`]; and what `take` says.
+    /// As [`Self::load`], and the errors of `take`.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         let entry = self.entry(name)?;
         if entry.shape.len() < 2 {
@@ -220,7 +220,7 @@ impl TensorFile {
         Ok(())
     }
 
-    /// A tensor of I64, as token ids are kept.
+    /// A tensor of I64, the dtype of token ids.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`], [`ModelError::WrongDtype`].
@@ -286,9 +286,9 @@ pub fn map_bytes(path: &Path) -> Result<ByteOwner, ModelError> {
 /// Maps a file of weights.
 pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     let file = File::open(path).map_err(ModelError::io("read", path))?;
-    // SAFETY: the map is only read. Should another process cut the file short meanwhile, a read of
-    // the lost pages ends this process with SIGBUS; should it rewrite the file, other numbers are
-    // read, as with any file. Concord itself replaces files by renaming only.
+    // SAFETY: the map is only read. If another process truncates the file meanwhile, a read of the
+    // lost pages ends this process with SIGBUS; if it rewrites the file, other numbers are read, as
+    // with any file. Concord itself replaces files only by renaming.
     let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io("map", path))?;
     match map.starts_with(GIT_LFS) {
         true => Err(ModelError::GitLfsPointer {
@@ -298,7 +298,7 @@ pub(super) fn map(path: &Path) -> Result<Arc<Mmap>, ModelError> {
     }
 }
 
-/// The numbers of F32, F16 or BF16 elements as they lie in a file: exact. None for other formats.
+/// F32, F16 or BF16 elements, little-endian, as f32, which is exact. `None` for other dtypes.
 pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     match dtype {
         Dtype::F32 => {
@@ -314,8 +314,8 @@ pub(super) fn widened(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     }
 }
 
-/// The numbers of f16 elements as they lie in a file, little-endian: exact. Converted in slices,
-/// for which processors have instructions.
+/// f16 elements, little-endian, as f32, which is exact. They are converted in slices, for which
+/// processors have instructions.
 fn widen_f16(bytes: &[u8]) -> Vec<f32> {
     const SLICE: usize = 2_048;
     let mut wide = vec![0.0; bytes.len() / 2];
@@ -332,7 +332,7 @@ fn widen_f16(bytes: &[u8]) -> Vec<f32> {
 /// What to do about a file that is broken.
 const AGAIN: &str = "download the file again";
 
-/// The reason in words; for a file that is cut short, with the first tensor that is lost.
+/// The reason as a sentence; for a truncated file, with the first tensor that is lost.
 fn explain(map: &[u8], error: &safetensors::SafeTensorError) -> String {
     use safetensors::SafeTensorError as E;
     match error {
@@ -359,7 +359,7 @@ fn explain(map: &[u8], error: &safetensors::SafeTensorError) -> String {
     }
 }
 
-/// Names the first tensor whose end lies beyond the end of the file.
+/// The first tensor that ends beyond the end of the file, as a sentence.
 fn lost_tensor(map: &[u8]) -> Option<String> {
     let (length, rest) = map.split_first_chunk::<8>()?;
     let header = usize::try_from(u64::from_le_bytes(*length)).ok()?;

@@ -1,5 +1,5 @@
-//! A Hugging Face model folder, or a GGUF file: its configuration, and its weights in one file or
-//! in several.
+//! A model on disk, a Hugging Face folder or a GGUF file: its configuration, and its weights in one
+//! file or several.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,19 @@ use super::{TakeRows, TensorFile};
 use crate::config::{DecoderConfig, TensorSpec, without_key};
 use crate::error::ModelError;
 
-/// Takes bytes of a tensor, in their order.
+/// Takes the bytes of a tensor, in order, some at a time.
 pub type TakeBytes<'a> = dyn FnMut(&[u8]) -> Result<(), ModelError> + 'a;
 
-/// A model whose every needed tensor has been found, with the right shape and a readable format,
-/// and no other. Opening reads headers only; [`ModelFolder::load`] touches the bytes of one tensor.
+/// A model on disk. All tensors that it needs are there, with the right shape and a supported
+/// format, and no others. Opening reads headers only; [`ModelFolder::load`] reads the bytes of one
+/// tensor.
 #[derive(Debug)]
 pub struct ModelFolder {
     pub(super) dir: PathBuf,
     pub(super) config: DecoderConfig,
     pub(super) config_json: String,
     files: Vec<TensorFile>,
-    /// Where each tensor is, by its name in transformers; but for those that are packed.
+    /// Where each tensor is, by its name in transformers; packed tensors are not in it.
     pub(super) homes: BTreeMap<String, TensorHome>,
     pub(super) quantized: Option<Quantized>,
     /// What is quantised as it is read.
@@ -68,7 +69,7 @@ impl ModelFolder {
             ends: ends(&config),
             shapes: BTreeMap::new(),
             config,
-            // The weights are given as numbers, and no longer packed.
+            // The weights are given as decoded numbers, not packed.
             config_json: without_key(&config_json, "quantization_config"),
             files,
             homes,
@@ -79,7 +80,7 @@ impl ModelFolder {
         .checked()
     }
 
-    /// Opens a GGUF file; `named` is what the user named, which may be its folder.
+    /// Opens a GGUF file; `named` is the path that the user gave, which may be its folder.
     fn open_gguf(named: &Path, file: &Path) -> Result<Self, ModelError> {
         let gguf = GgufModel::open(file)?;
         let (of_file, of_file_json) = gguf.config()?;
@@ -122,7 +123,7 @@ impl ModelFolder {
         Ok(self)
     }
 
-    /// What was named: the folder, or the GGUF file.
+    /// The path that was opened: the folder, or the GGUF file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -157,7 +158,7 @@ impl ModelFolder {
     /// As [`Self::load`], some rows of a matrix at a time.
     ///
     /// # Errors
-    /// As [`Self::load`]; and what `take` says.
+    /// As [`Self::load`], and the errors of `take`.
     pub fn load_rows(&self, name: &str, take: &mut TakeRows<'_>) -> Result<(), ModelError> {
         match self.quantizes(name) {
             Some(format) => self.quantized_rows(name, format, take),
@@ -181,7 +182,7 @@ impl ModelFolder {
     /// The bytes of a tensor as they lie in its safetensors file.
     ///
     /// # Errors
-    /// [`ModelError::MissingTensor`], which a packed weight is, too: it has no bytes of its own.
+    /// [`ModelError::MissingTensor`], also for a packed weight, which has no bytes of its own.
     pub fn bytes(&self, name: &str) -> Result<&[u8], ModelError> {
         let (file, stored) = self.stored(name)?;
         file.bytes(stored)
@@ -204,9 +205,9 @@ impl ModelFolder {
         file.dtype(stored)
     }
 
-    /// The text of `config.json`, byte for byte, but for what the weights say otherwise: with
-    /// `tie_word_embeddings` false where they have a head of their own, and without
-    /// `quantization_config`. Of a GGUF file it is made from the metadata.
+    /// The text of `config.json`, byte for byte, with two changes that follow from the weights:
+    /// `tie_word_embeddings` is false where they have a head of their own, and
+    /// `quantization_config` is removed. For a GGUF file it is made from the metadata.
     pub fn config_json(&self) -> &str {
         &self.config_json
     }
@@ -222,7 +223,7 @@ impl ModelFolder {
             .chain(gguf)
     }
 
-    /// Refuses a tensor that is missing, has another shape, or is of a format that is not read.
+    /// Refuses a tensor that is missing, has another shape, or is of an unsupported format.
     fn check(&self, spec: &TensorSpec) -> Result<(), ModelError> {
         if self.gguf.is_some() {
             return self.gguf_rows(&spec.name).map(|_| ());
@@ -246,7 +247,7 @@ impl ModelFolder {
         }
     }
 
-    /// The rows of a tensor of a GGUF file; nothing where the model is in none.
+    /// The rows of a tensor of a GGUF file; `None` where the model is not in one.
     pub(super) fn gguf_rows(&self, name: &str) -> Result<Option<GgufRows<'_>>, ModelError> {
         self.own_gguf_rows(self.settled(name))
     }
@@ -261,7 +262,7 @@ impl ModelFolder {
         gguf.rows(name, shape, heads).map(Some)
     }
 
-    /// A tensor that is decoded when it is asked for; nothing where it lies as numbers.
+    /// A tensor that must be decoded; `None` where it is stored as plain numbers.
     fn decoded<'a>(&'a self, name: &'a str) -> Result<Option<DecodedTensor<'a>>, ModelError> {
         self.own_decoded(self.settled(name))
     }
@@ -296,7 +297,7 @@ impl ModelFolder {
         }))
     }
 
-    /// Whether the numbers of a tensor are decoded from something else than numbers.
+    /// Whether a tensor is packed, so that its numbers have to be decoded.
     pub fn is_packed(&self, name: &str) -> bool {
         if self.quantizes(name).is_some() {
             return true;
@@ -309,7 +310,7 @@ impl ModelFolder {
         }
     }
 
-    /// A bias of zeros beside a packed weight: old writers add one to every module.
+    /// Whether `name` is a bias of zeros beside a packed weight: old tools add one to every module.
     pub(super) fn is_empty_bias(&self, name: &str) -> bool {
         let Some(module) = name.strip_suffix(".bias") else {
             return false;
@@ -341,7 +342,7 @@ impl ModelFolder {
         self.found(self.settled(name))
     }
 
-    /// The file that holds a tensor by this name, and its name there.
+    /// The file that holds the tensor `name` itself, and its name there.
     pub(super) fn found(&self, name: &str) -> Result<(&TensorFile, &str), ModelError> {
         let home = self.homes.get(name);
         let found = home.and_then(|home| Some((self.files.get(home.file)?, home.stored.as_str())));
@@ -351,8 +352,8 @@ impl ModelFolder {
         })
     }
 
-    /// What to name in an error about a tensor: its file, or the index where it is in none of
-    /// several.
+    /// The path for an error about a tensor: its file, or the index where none of several files has
+    /// it.
     pub(super) fn place(&self, name: &str) -> PathBuf {
         if let Some(gguf) = &self.gguf {
             return gguf.path(name).to_path_buf();

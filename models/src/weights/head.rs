@@ -1,4 +1,4 @@
-//! Whether a head is the embedding: config.json says so, and the weights may say otherwise.
+//! Whether the head is tied to the embedding: config.json says so, but the weights may contradict.
 
 use std::ops::Range;
 
@@ -10,19 +10,19 @@ use super::rows::{RowReader, runs_of_rows};
 use crate::config::with_value;
 use crate::error::ModelError;
 
-/// Bytes that are compared at a time: whole elements of every format.
+/// Bytes that are compared at a time; a multiple of every dtype's size.
 const COMPARED_BYTES: usize = 1 << 16;
 
 /// The head's name in most families.
 const HEAD: &str = "lm_head.weight";
 
 impl ModelFolder {
-    /// Settles `tie_embeddings` as transformers 5 does: where config.json says that the head is the
-    /// embedding, but the weights have both and they differ, the head of the weights is used; where
-    /// they have the head alone, it is the embedding, too.
+    /// Decides `tie_embeddings` as transformers 5 does. Where config.json ties the head, but the
+    /// weights have both tensors and these differ, the head of the weights is used. Where they have
+    /// only the head, it is the embedding, too.
     ///
-    /// In the first case the text of the configuration says `tie_word_embeddings` false from here
-    /// on, because another machine that gets it must come to the same model.
+    /// In the first case `tie_word_embeddings` becomes false in the text of the configuration,
+    /// because other machines that get this text must come to the same model.
     pub(super) fn settle_head(&mut self) -> Result<(), ModelError> {
         let parts = self.config.parts();
         let (embed, head) = (&parts.embed_weight(), &parts.head_weight());
@@ -61,7 +61,7 @@ impl ModelFolder {
         Ok(())
     }
 
-    /// Whether two tensors have the same shape and the same numbers, in whatever formats.
+    /// Whether two tensors have the same shape and the same numbers, whatever their dtypes.
     fn is_equal(&self, a: &str, b: &str) -> Result<bool, ModelError> {
         let quantized = self.quantized.as_ref();
         let is_packed = |name| quantized.is_some_and(|quantized| quantized.has(name));
@@ -79,14 +79,14 @@ impl ModelFolder {
         if a_type == b_type && a == b {
             return Ok(true);
         }
-        // Formats that are not read cannot be compared; loading them is refused later.
+        // Unsupported dtypes cannot be compared; loading them is refused later.
         let (a_width, b_width) = (a_type.bitsize() / 8, b_type.bitsize() / 8);
         if a_width == 0 || b_width == 0 {
             return Ok(false);
         }
         let count = COMPARED_BYTES / a_width.max(b_width);
         let mut pairs = a.chunks(count * a_width).zip(b.chunks(count * b_width));
-        // -0 is 0 here, as for torch.
+        // -0 equals 0 here, as in torch.
         Ok(
             pairs.all(|(a, b)| match (widened(a_type, a), widened(b_type, b)) {
                 (Some(a), Some(b)) => a == b,

@@ -15,20 +15,21 @@ use crate::json;
 #[derive(Debug)]
 pub(super) struct Quantized {
     method: QuantMethod,
-    /// What the names of the parts begin with, by the name of the weight.
+    /// The prefix of the parts' names, by the name of the weight.
     modules: BTreeMap<String, String>,
     parts: BTreeMap<String, TensorHome>,
 }
 
-/// Files that programs wrote before `config.json` had a key for it.
+/// Files that described the packing before `config.json` had a key for it.
 pub(crate) const OLDER_METHODS: [&str; 2] = ["quantize_config.json", "quant_config.json"];
 
-/// Parts of weights, by the method's markers: where a name ends with a marker, the module is what
-/// stands before it, and the parts are all those with these ends.
+/// How a method names the parts of a weight. A tensor whose name ends with a marker shows that
+/// there is a packed weight. The rest of that name is the module; the weight's parts are all
+/// tensors named by the module and one of `ends`.
 struct PartNames {
     markers: &'static [&'static str],
     ends: &'static [&'static str],
-    /// What the weight's name has after the module.
+    /// The suffix of the weight's own name.
     weight: &'static str,
     /// Two ends of which a module has one alone: with both it would lie there twice.
     either: [&'static str; 2],
@@ -49,7 +50,7 @@ const COMPRESSED: PartNames = PartNames {
         ".weight_scale",
         ".weight_zero_point",
         ".weight_g_idx",
-        // Of activations, which are not rounded here.
+        // Scales of activations, which are not rounded here.
         ".input_scale",
         ".input_zero_point",
         ".output_scale",
@@ -64,7 +65,7 @@ const FP8: PartNames = PartNames {
         ".weight",
         ".weight_scale_inv",
         ".weight_scale",
-        // Of activations, which are not rounded here.
+        // Scales of activations, which are not rounded here.
         ".input_scale",
         ".activation_scale",
         ".input_scale_ub",
@@ -131,8 +132,8 @@ impl PartNames {
 }
 
 impl Quantized {
-    /// Finds the packed weights of a folder, whose parts are taken out of `homes`. None where
-    /// neither `config` nor an older file says that there are any.
+    /// Finds the packed weights of a folder, and moves their parts out of `homes`. `None` where
+    /// neither `config` nor an older file says that weights are packed.
     ///
     /// # Errors
     /// [`ModelError`] naming the key that cannot be used, or the tensor that lies in two ways.

@@ -1,4 +1,4 @@
-//! Some rows of a tensor at a time.
+//! Reading some rows of a tensor at a time.
 
 use std::ops::Range;
 
@@ -6,20 +6,20 @@ use concord_kernels::{KernelError, Tensor};
 
 use crate::error::ModelError;
 
-/// Takes rows of a matrix, as f32, with the number of all its rows.
+/// Takes the number of rows of a whole matrix, and some of its rows as f32.
 pub type TakeRows<'a> = dyn FnMut(usize, Tensor) -> Result<(), ModelError> + 'a;
 
-/// Numbers of a matrix, by rows.
+/// Reads rows of a matrix.
 pub(super) trait RowReader {
-    /// Puts the numbers of `rows` into `out`, which has room for just these.
+    /// Writes the numbers of `rows` to `out`, which has exactly their length.
     fn read(&self, rows: Range<usize>, out: &mut [f32]);
 }
 
-/// Elements that are given at a time, if a row is not longer: 4 MiB as f32, which all threads share
-/// in coding, and which is little beside a model.
+/// Elements that are read at a time, unless a row is longer: 4 MiB as f32, enough to code with all
+/// threads, and little compared with a model.
 const ELEMENTS: usize = 1 << 20;
 
-/// The runs of rows in which a matrix of `rows` by `cols` is given.
+/// The ranges of rows in which a matrix of `rows` by `cols` is read.
 pub fn runs_of_rows(rows: usize, cols: usize) -> impl Iterator<Item = Range<usize>> {
     let at_once = (ELEMENTS / cols.max(1)).max(1);
     (0..rows)

@@ -47,12 +47,12 @@ impl Layout {
     }
 }
 
-/// Where a tensor lies.
+/// Where a tensor is.
 #[derive(Clone, Debug)]
 pub(super) struct TensorHome {
     /// Its file, by index.
     pub(super) file: usize,
-    /// Its name there.
+    /// Its name in the file.
     pub(super) stored: String,
 }
 
@@ -121,12 +121,12 @@ fn open_shards(dir: &Path, layout: Layout) -> Result<Stored, ModelError> {
     let mut homes = BTreeMap::new();
     for (tensor, shard) in &map {
         if let Ok(index) = names.binary_search(&shard.as_str()) {
-            // The index may promise what the shard lacks: say so with the shard's name.
+            // The index may list a tensor that the shard lacks; the error then names the shard.
             files[index].bytes(tensor)?;
             homes.insert(tensor.clone(), index);
         }
     }
-    // transformers reads all that the shards hold, listed or not.
+    // transformers reads all tensors of the shards, whether the index lists them or not.
     for (index, file) in files.iter().enumerate() {
         for name in file.names() {
             let home = *homes.entry(name.to_string()).or_insert(index);
@@ -145,7 +145,7 @@ fn open_shards(dir: &Path, layout: Layout) -> Result<Stored, ModelError> {
     Ok((files, homes))
 }
 
-/// What a folder without readable weights has, and what to do with it.
+/// What a folder without supported weights has instead, and what to do with it.
 fn instead(dir: &Path) -> String {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -195,7 +195,8 @@ fn distinct(map: &BTreeMap<String, String>) -> Vec<&str> {
     names
 }
 
-/// Reads the index: tensor name to the name of its shard. Its `metadata` sums up the files.
+/// Reads the index, a map from tensors' names to those of their shards. Its `metadata` has only
+/// totals.
 fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
     let text = fs::read(path).map_err(ModelError::io("read", path))?;
     let index = json::object(path, &text)?;
@@ -228,7 +229,7 @@ fn weight_map(path: &Path) -> Result<BTreeMap<String, String>, ModelError> {
     let mut shards = BTreeMap::new();
     for (tensor, value) in map {
         let shard = value.as_str().unwrap_or_default();
-        // A shard outside the folder would let a downloaded model read any file of this machine.
+        // A path would let a downloaded model read files outside its folder.
         let mut parts = Path::new(shard).components();
         if !matches!(
             (parts.next(), parts.next()),

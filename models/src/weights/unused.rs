@@ -1,4 +1,4 @@
-//! Tensors of the weights that the model would not use: refused, for they tell of another model.
+//! Refuses tensors that the model would not use: they show that the weights are of another model.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use crate::config::{Family, TensorPlace};
 use crate::error::ModelError;
 
 impl ModelFolder {
-    /// Refuses weights with a tensor that `config.json` has no use for. transformers passes over
-    /// them with a warning; but a bias that is left out makes another model.
+    /// Refuses weights with a tensor that the configuration has no use for. transformers only warns
+    /// about such tensors; but without, say, a bias, the model would compute something else.
     pub(super) fn check_unused(&self) -> Result<(), ModelError> {
         let specs = self.config().tensors();
         let used: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
@@ -27,8 +27,9 @@ impl ModelFolder {
         })
     }
 
-    /// A tied head beside its equal embedding, and what old files keep and every program computes
-    /// from `config.json`: the frequencies of RoPE, and the causal mask of a GPT-NeoX.
+    /// Whether a tensor may be ignored: a tied head that equals the embedding, and buffers in old
+    /// files that every program computes itself, which are the frequencies of RoPE and the causal
+    /// mask of GPT-NeoX.
     fn is_harmless(&self, name: &str) -> bool {
         let config = self.config();
         let parts = config.parts();

@@ -1,4 +1,4 @@
-//! The one text of a configuration.
+//! The canonical text of a configuration.
 
 use std::path::Path;
 
@@ -61,7 +61,7 @@ fn what_is_beyond_a_bound_is_refused() {
         let error = DecoderConfig::from_canonical(&changed).unwrap_err();
         assert!(error.to_string().contains("`config`"), "{error}");
     }
-    // Another spelling of the same.
+    // Another text for the same configuration.
     for other in [format!(" {text}"), text.replacen('{', r#"{"more":1,"#, 1)] {
         assert!(DecoderConfig::from_canonical(&other).is_err());
     }

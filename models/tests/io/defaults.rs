@@ -1,5 +1,5 @@
-//! What a file leaves out: `transformers/defaults.json`, which the script beside it wrote, holds
-//! what the classes of transformers make of files that give sizes alone.
+//! Defaults for keys that a file leaves out. `transformers/defaults.json`, written by the script
+//! beside it, holds what the classes of transformers make of files that have only sizes.
 
 use concord_kernels::ops::Activation;
 use concord_models::config::{DecoderConfig, Family};

@@ -1,4 +1,4 @@
-//! Model folders out.
+//! Model folders that are written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,7 +75,7 @@ fn another_format_is_told_to_transformers() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
 }
 
-/// A client of the result asks it as the base model is asked.
+/// The result of a fine-tune is prompted as its base model is.
 #[test]
 fn chat_templates_go_along() {
     let made = tempfile::tempdir().unwrap();

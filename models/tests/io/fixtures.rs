@@ -1,4 +1,4 @@
-//! Tiny models made here, and the way to the real ones.
+//! Tiny models made here, and the paths of the real ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +18,8 @@ pub const SHARED_MODELS: [&str; 5] = [
     "tiny-llama31",
 ];
 
-/// A path in `shared/` (`CONCORD_SHARED`, or beside the workspace), or `None` with a line that
-/// says that the test was not made.
+/// A path in `shared/` (`CONCORD_SHARED`, or beside the workspace), or `None` with a line that says
+/// that the test is skipped.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("CONCORD_SHARED")

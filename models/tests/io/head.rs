@@ -1,4 +1,4 @@
-//! Heads that are the embedding and heads that are not, and tensors that nobody would use.
+//! Tied heads and heads of their own, and tensors that a model would not use.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,7 +51,7 @@ fn a_head_of_its_own_is_used_whatever_the_configuration_says() {
             .any(|spec| spec.name == HEAD)
     );
 
-    // Who gets the text of the configuration alone, as workers do, comes to the same model.
+    // A worker, which gets only the text of the configuration, comes to the same model.
     let text = fs::read_to_string(folder.path().join("config.json")).unwrap();
     let expected = text.replace(
         r#""tie_word_embeddings":true"#,
@@ -64,7 +64,7 @@ fn a_head_of_its_own_is_used_whatever_the_configuration_says() {
         model.config()
     );
 
-    // So does who reads what is written of it.
+    // So does a reader of the exported model.
     for dtype in [None, Some(ExportDtype::F32), Some(ExportDtype::BF16)] {
         let out = tempfile::tempdir().unwrap();
         let names = model.config().tensors().into_iter().map(|spec| spec.name);

@@ -30,7 +30,7 @@ impl Server {
         Self::start_cutting(files, usize::MAX)
     }
 
-    /// One that closes every connection after so many bytes of a body.
+    /// A server that closes every connection after `most` bytes of a body.
     pub fn start_cutting(files: BTreeMap<String, Vec<u8>>, most: usize) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -39,7 +39,7 @@ impl Server {
         let (log, shown) = (Arc::clone(&requests), Arc::clone(&authorizations));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that goes away is its own affair.
+                // A client may go away at any time.
                 let _ = answer(stream, &files, most, &log, &shown);
             }
         });
@@ -257,7 +257,7 @@ fn the_configuration_alone() {
     let folder = hub.resolve_config("owner/tiny").unwrap();
     let names: Vec<String> = read_all(&folder).into_keys().collect();
     assert_eq!(names, ["config.json"]);
-    // The rest comes when it is needed, and is found by who needs little.
+    // The rest is fetched when it is needed, and is then also in the folder of the configuration.
     assert_eq!(hub.resolve("owner/tiny", &mut |_| ()).unwrap(), folder);
     ModelFolder::open(&folder).unwrap();
     assert_eq!(hub.resolve_config("owner/tiny").unwrap(), folder);
@@ -289,8 +289,8 @@ fn models_that_are_not_there() {
     assert_eq!(hub.resolve(folder, &mut |_| ()).unwrap(), cache.path());
 }
 
-/// Every connection breaks off after a few bytes, and more of them than any count of tries: each
-/// piece is kept, and the file is whole.
+/// Every connection breaks off after a few bytes, more often than there are attempts: each piece is
+/// kept, and the file becomes whole.
 #[test]
 fn a_link_that_breaks_off_brings_the_whole_model() {
     let made = tempfile::tempdir().unwrap();
@@ -311,7 +311,7 @@ fn a_link_that_breaks_off_brings_the_whole_model() {
     }
 }
 
-/// A process that was killed between the last byte and the renaming leaves a part without a rest.
+/// A process that was killed between the last byte and the renaming leaves a complete partial file.
 #[test]
 fn a_part_that_is_whole_does_not_stand_in_the_way() {
     let made = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Who asks the hub, and where it is: the variables that huggingface_hub documents.
+//! Token, address and cache of the hub: the variables that huggingface_hub documents.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -242,7 +242,7 @@ fn offline_no_server_is_asked() {
     let folder = hub.resolve("owner/tiny", &mut |_| ()).unwrap();
     server.requests();
     assert_eq!(offline.resolve("owner/tiny", &mut |_| ()).unwrap(), folder);
-    // A commit by its name, which huggingface_hub keeps no note of.
+    // A commit by its hash, for which huggingface_hub keeps no record.
     let commit = folder.file_name().unwrap().to_str().unwrap();
     let refs = cache.path().join("models--owner--tiny/refs");
     fs::remove_dir_all(refs).unwrap();

@@ -1,4 +1,4 @@
-//! Rows of data sets: what each field comes to, and that none is left out in silence.
+//! Rows of data sets: what each field is used for, and that none is silently left out.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::fixtures::{config_json, says, write_tokenizer};
 /// A row with the three fields of Alpaca.
 const ALPACA: &str = r#"{"instruction": "a", "input": "b", "output": "c"}"#;
 
-/// Loads files of these names and contents, after `change` was at each source.
+/// Loads files of these names and contents, after `change` has changed each source.
 fn load_all(
     files: &[(&str, &[u8])],
     kind: DatasetKind,
@@ -129,7 +129,7 @@ fn a_field_that_is_not_used_is_named_with_its_line_and_a_remedy() {
             "type: instruct",
         ],
     );
-    // What says nothing, and what says where a row is from, is no reason to refuse.
+    // Empty fields, and fields that say where a row is from, are accepted.
     for field in [
         r#""system": """#,
         r#""history": []"#,
@@ -322,7 +322,7 @@ fn marks_and_line_ends_of_editors_are_no_text() {
             "UTF-16 without a mark"
         );
     }
-    // A mark in front of the second file, and of a file that was joined to another.
+    // A byte order mark in front of the second file, and inside a concatenated file.
     let marked: (&str, &[u8]) = ("b.txt", b"\xef\xbb\xbfefgh");
     let both = load_all(&[("a.txt", b"abcd"), marked], DatasetKind::Text, 11, |_| {}).unwrap();
     let expected = [256, 97, 98, 99, 100, 257, 256, 101, 102, 103, 104];
@@ -351,7 +351,7 @@ fn documents_have_an_end_between_them() {
         (sequences.examples, sequences.blank, sequences.tail),
         (3, 1, 1)
     );
-    // A document that ends so itself gets no second end.
+    // A document that ends with the token itself gets no second one.
     let files: [(&str, &[u8]); 2] = [("a.txt", b"ab</s>"), ("b.txt", b"cde")];
     let loaded = load_all(&files, text, 4, |_| {}).unwrap();
     assert_eq!(

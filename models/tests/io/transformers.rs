@@ -1,5 +1,5 @@
-//! Configurations as transformers 5 reads them: `transformers/facts.json`, which the script beside
-//! it wrote, holds what its classes make of each.
+//! Configurations as transformers 5 reads them. `transformers/facts.json`, written by the script
+//! beside it, holds what its classes make of each.
 
 use concord_kernels::ops::Activation;
 use concord_models::config::{DecoderConfig, RopeScaling};
@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 const FACTS: &str = include_str!("transformers/facts.json");
 
-/// Edits that transformers fails on and that are taken here: a null that other families have for
-/// the same thing, and layers without a window whose mask it asks for all the same.
+/// Edits that are accepted here though transformers fails on them: a null that other families
+/// accept for the same default, and layers that all lack a window, for which it still makes the
+/// window's mask.
 fn is_lenient(family: &str, edit: &Value) -> bool {
     match family {
         "mistral" => {
@@ -20,8 +21,8 @@ fn is_lenient(family: &str, edit: &Value) -> bool {
     }
 }
 
-/// Edits that transformers takes and passes over in part, and that are refused here by name: keys
-/// that contradict each other, that its class does not look at, or that are not computed.
+/// Edits that transformers accepts and partly ignores, but that are refused here by name: keys that
+/// contradict each other, that its class does not read, or that are not computed.
 fn may_be_refused(family: &str, edit: &Value) -> bool {
     let has = |key: &str| edit.get(key).is_some_and(|value| !value.is_null());
     let rope = ["rope_scaling", "rope_parameters"].map(|key| edit.get(key));
@@ -122,7 +123,7 @@ fn frequencies(config: &DecoderConfig) -> Vec<f64> {
     (0..config.head_dim / 2).map(|i| scaled(of(i))).collect()
 }
 
-/// What multiplies sines and cosines.
+/// The factor on sines and cosines.
 fn positions_scaled(config: &DecoderConfig) -> f64 {
     match config.rope.scaling {
         RopeScaling::Yarn {

@@ -1,4 +1,4 @@
-//! Matrices that are read some rows at a time are those that are read as a whole.
+//! A matrix that is read some rows at a time equals the one that is read as a whole.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use concord_models::weights::{TakeRows, TensorFile, runs_of_rows};
 
 use crate::fixtures::raw_safetensors;
 
-/// More rows than are given at a time, and not a multiple of these.
+/// More rows than are read at a time, and not a multiple of that number.
 const ROWS: usize = 3_100;
 const COLS: usize = 700;
 

@@ -1,5 +1,5 @@
-//! GGUF files as models: what transformers computes from their decoded weights, and the same bits
-//! however the numbers are stored.
+//! GGUF files as models: logits agree with those of transformers on the decoded weights, and bits
+//! do not depend on how the numbers are stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ fn logits_are_those_of_transformers_on_the_decoded_weights() {
     }
 }
 
-/// The F16 file was made of the folder: the same numbers, in another order of rows.
+/// The F16 file was made from the folder: it has the same numbers, in another order of rows.
 #[test]
 fn a_gguf_file_has_the_numbers_of_the_folder_it_was_made_of() {
     for (file, folder) in [

@@ -17,7 +17,7 @@ fn refusal(bytes: &[u8]) -> Option<String> {
     load_all(&path)
 }
 
-/// Opens a model and loads all that it has; what is refused.
+/// Opens a model and loads all its tensors; the error, if there is one.
 fn load_all(path: &Path) -> Option<String> {
     let model = match ModelFolder::open(path) {
         Ok(model) => model,

@@ -1,5 +1,5 @@
-//! Matrices that stay packed in a stage: LoRA through them has the bits of LoRA through the same
-//! numbers in f32, on every instruction set; and they do stay so.
+//! Matrices that stay packed in a stage. LoRA on them has the bits of LoRA on the same numbers in
+//! f32, on every instruction set; and they do stay packed.
 
 use std::collections::BTreeMap;
 use std::fs;

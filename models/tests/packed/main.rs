@@ -1,4 +1,4 @@
-//! Packed weights against what their own libraries decode (`shared/reference/packed`), by bits;
+//! Packed weights against what their own libraries decode (`shared/reference/packed`), bit for bit;
 //! and models in GGUF and in packed safetensors, whole and broken.
 
 mod blocks;

@@ -397,7 +397,7 @@ fn one_set_of_values_has_one_result_however_it_is_stored() {
     }
 }
 
-/// Whoever keeps a matrix as it lies in the file has the same numbers.
+/// A matrix that is kept as blocks has the same numbers.
 #[test]
 fn matrices_as_blocks() {
     let folder = tempfile::tempdir().unwrap();
@@ -444,7 +444,8 @@ fn matrices_as_blocks() {
     assert!(packed.blocks("lm_head.weight").unwrap().is_some());
 }
 
-/// What a content address is taken of does not depend on the storage, where it holds the same type.
+/// The bytes for a content address do not depend on how the numbers are stored, if the dtype is the
+/// same.
 #[test]
 fn bytes_are_those_of_the_numbers() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use concord_models::weights::TensorFile;
 
-/// A path in `shared/reference/packed`, or `None` with a line that says that the test was not made.
+/// A path in `shared/reference/packed`, or `None` with a line that says that the test is skipped.
 pub fn packed(name: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("CONCORD_SHARED").map_or(beside, PathBuf::from);

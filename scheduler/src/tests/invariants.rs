@@ -1,4 +1,4 @@
-//! What holds after each event, and in the end.
+//! Invariants that hold after each event, and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +57,7 @@ fn check_flights(world: &World) {
     assert_eq!(scheduler.flights.len(), world.passes.len());
 }
 
-/// A page of the prefix cache holds what its name says.
+/// A page of the prefix cache has the content of its key.
 fn check_cache(world: &World) {
     let known: BTreeMap<_, _> = world.scheduler.pages.known().collect();
     let mut found = 0;

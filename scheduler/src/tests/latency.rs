@@ -8,7 +8,7 @@ use super::model::{VOCAB, generation};
 use crate::pace::ADDED_US;
 use crate::{Scheduler, SchedulerEffect, SchedulerEvent, Settings};
 
-/// What a pass takes over all stages, in microseconds.
+/// The time of a pass over all stages, in microseconds.
 #[derive(Clone, Copy)]
 struct Cost {
     pass: f64,
@@ -24,7 +24,7 @@ const SLOW: Cost = Cost {
     context: 0.1,
 };
 
-/// A GPU: passes take what reading the weights takes.
+/// A GPU: the time of a pass is that of reading the weights.
 const FAST: Cost = Cost {
     pass: 8_000.0,
     row: 20.0,
@@ -163,8 +163,8 @@ const STREAM: u64 = 1;
 const LONG: u64 = 2;
 const SHORT: u64 = 3;
 
-/// A stream of one user while others bring prompts of 8,000 tokens: it waits at most three times as
-/// long as undisturbed, and for what prompts may add.
+/// A stream of one user while others bring prompts of 8,000 tokens: a token waits at most three
+/// times as long as undisturbed, plus the time that prompts may add.
 #[test]
 fn a_long_prompt_does_not_hold_up_the_tokens_of_others() {
     for cost in [SLOW, FAST, FAR] {
@@ -196,7 +196,7 @@ fn a_long_prompt_does_not_hold_up_the_tokens_of_others() {
     }
 }
 
-/// Alone, a prompt goes through in passes as large as they may be: it takes what it took before.
+/// Alone, a prompt goes through in the largest passes.
 #[test]
 fn a_lone_prompt_takes_no_longer_than_in_the_largest_passes() {
     for cost in [SLOW, FAST, FAR] {
@@ -213,7 +213,7 @@ fn a_lone_prompt_takes_no_longer_than_in_the_largest_passes() {
     }
 }
 
-/// Beside a stream, too, a prompt goes on: where rows are cheap almost as fast as alone.
+/// Beside a stream a prompt still makes progress; where rows are cheap, almost as fast as alone.
 #[test]
 fn a_prompt_goes_on_beside_a_stream() {
     let mut line = Line::new(FAST, 1);

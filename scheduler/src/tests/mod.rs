@@ -1,4 +1,4 @@
-//! The scheduler over a pipeline that is not there: tokens are a function of what is in its pages.
+//! The scheduler over a simulated pipeline, whose tokens are a function of what is in its pages.
 
 mod invariants;
 mod latency;

@@ -1,6 +1,6 @@
-//! A pipeline without a model. A position's value depends on its token, its adapter and all values
-//! before it, as they stand in the pages; a token depends on the value and on the draw order. So a
-//! page that is wrong, stale or another's changes the tokens that follow.
+//! A pipeline without a model. The value of a position depends on its token, its adapter and all
+//! values before it, as they are in the pages; a token depends on the value and on the draw order.
+//! So a page that is wrong, stale or another sequence's changes the tokens that follow.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use concord_proto::serving::{
 };
 
 pub const VOCAB: u32 = 400;
-/// Where this token goes in, no number comes out.
+/// A run with this token is broken.
 pub const BREAKING: u32 = VOCAB - 1;
 
 pub fn mix(a: u64, b: u64) -> u64 {
@@ -124,7 +124,7 @@ impl StageModel {
     }
 }
 
-/// What a generation gives alone, without pages.
+/// The result of a generation alone, without pages.
 pub struct Alone {
     pub answer: Vec<u32>,
     /// None where it breaks.
@@ -135,7 +135,7 @@ pub struct Alone {
     pub values: Vec<u64>,
 }
 
-/// The candidates after so many tokens, for a generation with a grammar.
+/// The allowed tokens after `answer` tokens, for a generation with a grammar.
 pub fn allowed(seed: u64, answer: u32) -> Vec<u8> {
     let byte = |at: u32| mix(mix(seed, u64::from(answer)), u64::from(at)) as u8 & 0x7f;
     (0..VOCAB.div_ceil(8)).map(byte).collect()

@@ -63,7 +63,7 @@ fn one_owner_with_a_thousand_requests_does_not_starve_another_with_one() {
         passed <= 24,
         "{passed} answers of the other owner came first"
     );
-    // Those that wait are told so at once, and seldom again.
+    // Waiting generations are told at once how many are before them, and then rarely.
     let told = &world.seen[&999].queued;
     assert!(told[0] > 900 && told.len() < 12, "{told:?}");
 }
@@ -151,7 +151,7 @@ fn decoding_goes_on_beside_a_long_prompt() {
         let tokens_then = tokens(&world);
         world.step();
         assert!(rows(&world).iter().all(|count| *count <= 256));
-        // At most one part of the prompt is between two tokens.
+        // At most one chunk of the prompt is computed between two tokens.
         world.step();
         assert!(tokens(&world) > tokens_then);
         steps += 2;

@@ -1,4 +1,4 @@
-//! How long the scheduler takes.
+//! The time that the scheduler itself takes.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ fn pass(effects: &[SchedulerEffect]) -> Option<PassResult> {
 }
 
 /// The hot path: a result of 256 sequences in, 256 tokens and the next pass out. The bound is ten
-/// times what it takes, so that a busy machine does not fail it; a quadratic step would.
+/// times the usual time, so that the test passes on a busy machine, but not with a quadratic step.
 #[test]
 fn a_pass_of_256_sequences_takes_microseconds() {
     let mut scheduler = Scheduler::new(Settings::new(VOCAB, 4_096));

@@ -1,4 +1,4 @@
-//! A scheduler, its pipeline, and those who ask.
+//! A scheduler, its pipeline, and its clients.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,7 +39,7 @@ pub struct World {
     pub asked: BTreeMap<u64, (Generation, Alone)>,
     pub seen: BTreeMap<u64, Seen>,
     pub cancelled: BTreeSet<u64>,
-    /// Stopped, after so many tokens.
+    /// Stopped sequences, and after how many tokens.
     pub stopped: BTreeMap<u64, u32>,
     pub grammars: VecDeque<u64>,
     pub now: u64,

@@ -1,4 +1,4 @@
-//! What a line of input means.
+//! Parses a line of input in `concord chat`, and carries out its commands.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ impl ChatCommand {
         let rest = rest.trim();
         let file = || match rest {
             "" => Err(format!("/{name} needs a FILE")),
-            // No shell has expanded paths in this line.
+            // No shell has expanded the path.
             path => home::expand(path)
                 .map(PathBuf::from)
                 .map_err(|error| error.to_string()),
@@ -78,7 +78,7 @@ impl ChatCommand {
         }
     }
 
-    /// Carries out a command that needs no answer of the model. Returns what to print.
+    /// Carries out a command that does not ask the model. Returns what to print.
     pub(super) fn carry_out(
         self,
         conversation: &mut Conversation,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Conversation {
     system: Option<String>,
-    /// (role, content), from the first.
+    /// (role, content), oldest first.
     messages: Vec<(String, String)>,
     /// Tokens of the last prompt and of the last answer.
     pub(super) tokens: (u32, u32),
@@ -25,7 +25,7 @@ impl Conversation {
         }
     }
 
-    /// The messages as chat templates and APIs take them.
+    /// The messages in the form of chat templates and APIs.
     pub(super) fn messages(&self) -> Value {
         let system = self.system.iter().map(|text| ("system", text.as_str()));
         let said = self
@@ -50,7 +50,7 @@ impl Conversation {
         self.messages.push(("assistant".to_string(), text));
     }
 
-    /// Removes the last answer; false where there is none.
+    /// Removes the last answer. Returns false where there is none.
     pub(super) fn forget_answer(&mut self) -> bool {
         let has = self
             .messages
@@ -62,7 +62,7 @@ impl Conversation {
         has
     }
 
-    /// Removes the last question and its answer; false where there is none.
+    /// Removes the last question and its answer. Returns false where there is none.
     pub(super) fn undo(&mut self) -> bool {
         self.forget_answer();
         self.messages.pop().is_some()
@@ -76,13 +76,13 @@ impl Conversation {
         self.system = Some(text.to_string()).filter(|text| !text.is_empty());
     }
 
-    /// Saves the conversation as the messages of an API.
+    /// Saves the conversation as JSON, in the form of an API's messages.
     pub(super) fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&self.messages())?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Reads what [`Self::save`] wrote. On an error nothing has changed.
+    /// Reads a conversation that [`Self::save`] wrote. On an error nothing is changed.
     pub(super) fn load(&mut self, path: &Path) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -105,8 +105,8 @@ impl Conversation {
     }
 }
 
-/// How answers are sampled. A setting that is not given is left to the partner: the model's
-/// `generation_config.json`, then the usual value.
+/// How answers are sampled. The partner chooses settings that are not given: from the model's
+/// `generation_config.json`, or else a default.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ChatSettings {
     pub(super) temperature: Option<f32>,
@@ -117,9 +117,9 @@ pub(super) struct ChatSettings {
 }
 
 impl ChatSettings {
-    /// Refuses settings that cannot be sampled by.
+    /// Refuses settings that are out of range.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        // Neither range contains NaN.
+        // NaN is in neither range.
         if let Some(temperature) = self.temperature.filter(|t| !(0.0..=2.0).contains(t)) {
             bail!("temperature {temperature}: a number from 0 to 2");
         }
@@ -132,7 +132,7 @@ impl ChatSettings {
         Ok(())
     }
 
-    /// Changes one setting by its name. On an error nothing has changed.
+    /// Changes one setting by its name. On an error nothing is changed.
     pub(super) fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         let mut new = self.clone();
         let bad = || format!("/set {name} {value}: not a number");

@@ -1,4 +1,4 @@
-//! A model of this machine.
+//! A chat with a model on this machine.
 
 use anyhow::{Context, bail};
 use concord_kernels::ops::sample::Sampling;
@@ -18,8 +18,8 @@ pub(super) struct Local {
     stage: Stage,
     tokenizer: TextTokenizer,
     template: ChatTemplate,
-    /// Whether the tokenizer frames a conversation as it frames a text: a model's own template
-    /// writes the special tokens itself, and the plain one has none.
+    /// Whether the tokenizer adds its special tokens to the rendered conversation. A model's own
+    /// template writes them itself; the plain template has none.
     adds_special: bool,
     stops: Vec<u32>,
     positions: usize,
@@ -59,7 +59,7 @@ impl Partner for Local {
     ) -> anyhow::Result<ChatAnswer> {
         let messages = conversation.messages();
         let chat = self.template.render(&messages, None, true, &Map::new())?;
-        // Special tokens that a message names are text.
+        // The names of special tokens in a message stay text.
         let prompt = self.tokenizer.encode_chat(&chat, self.adds_special)?;
         if prompt.is_empty() || prompt.len() >= self.positions {
             bail!(

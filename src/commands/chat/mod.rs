@@ -53,14 +53,14 @@ pub struct ChatArgs {
     /// The key for --server.
     #[arg(long, value_name = "KEY", requires = "server", env = "CONCORD_API_KEY")]
     api_key: Option<String>,
-    /// What the model is told before the conversation.
+    /// The system message: what the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Divides the logits; 0 takes the most probable token. By default what the model's
-    /// generation_config.json says, or else 0.8 for --model, and what --server takes.
+    /// generation_config.json says, or else 0.8; with --server, the server's default.
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Draw from the most probable tokens that have this share of the probability together. By
+    /// Draw from the most probable tokens that together have this share of the probability. By
     /// default what the model's generation_config.json says, or else 1.
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
@@ -76,8 +76,8 @@ pub struct ChatArgs {
 trait Partner {
     fn name(&self) -> String;
 
-    /// Answers a conversation. `show` is given the text piece by piece, and returns false when no
-    /// more is wanted.
+    /// Answers a conversation. `show` gets the text piece by piece, and returns false to stop the
+    /// answer.
     fn answer(
         &mut self,
         conversation: &Conversation,
@@ -86,7 +86,7 @@ trait Partner {
     ) -> anyhow::Result<ChatAnswer>;
 }
 
-/// What an answer took.
+/// An answer, and its numbers of tokens.
 struct ChatAnswer {
     text: String,
     prompt_tokens: u32,
@@ -94,7 +94,7 @@ struct ChatAnswer {
     finish: String,
 }
 
-/// Converses until the input ends.
+/// Chats until the input ends.
 ///
 /// # Errors
 /// Naming what is wrong with the options, the model or the server.
@@ -144,7 +144,7 @@ pub fn run(args: &ChatArgs, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets `stop` at each Ctrl-C, as long as the runtime lives.
+/// Sets `stop` at each Ctrl-C, as long as the returned runtime lives.
 fn stop_on_ctrl_c(stop: Arc<AtomicBool>) -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -167,7 +167,7 @@ struct Chat {
 }
 
 impl Chat {
-    /// Carries out a line of input; false where it ends the conversation.
+    /// Carries out a line of input. Returns false where it ends the chat.
     fn take(&mut self, line: &str) -> anyhow::Result<bool> {
         let command = match ChatCommand::parse(line) {
             Ok(command) => command,
@@ -198,7 +198,7 @@ impl Chat {
         Ok(true)
     }
 
-    /// Asks for an answer and shows it. A failure is told, and the conversation goes on.
+    /// Asks for an answer and shows it. A failure is printed, and the chat goes on.
     fn answer(&mut self) {
         self.stop.store(false, Ordering::Relaxed);
         let (stop, output) = (self.stop.clone(), self.output);
@@ -238,7 +238,7 @@ impl Chat {
     }
 }
 
-/// Writes a piece of an answer; false where stdout is closed.
+/// Writes a piece of an answer. Returns false where stdout is closed.
 fn show_piece(piece: &str, output: &Output) -> bool {
     if output.is_json() {
         return true;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustyline::error::ReadlineError;
 
-/// Lines of the history that are saved from one conversation to the next.
+/// Lines of the history that are saved from one chat to the next.
 const HISTORY: usize = 1_000;
 
 /// Where lines come from.
@@ -24,7 +24,7 @@ impl PromptInput {
             .build();
         let mut editor = rustyline::DefaultEditor::with_config(config)?;
         if let Some(path) = history_file() {
-            // There is none the first time.
+            // The first time there is no history.
             let _ = editor.load_history(&path);
         }
         Ok(Self::Terminal(Box::new(editor)))
@@ -34,7 +34,7 @@ impl PromptInput {
         matches!(self, Self::Terminal(_))
     }
 
-    /// The next line, with its continuation lines; nothing at the end.
+    /// The next line, with its continuation lines; `None` at the end of the input.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<String>> {
         let mut whole = String::new();
         loop {
@@ -73,7 +73,7 @@ impl PromptInput {
         }
     }
 
-    /// Saves the history for the next conversation, where there is a place for it.
+    /// Saves the history for the next chat, if there is a place for it.
     pub(super) fn keep(&mut self) {
         if let (Self::Terminal(editor), Some(path)) = (self, history_file()) {
             if let Some(folder) = path.parent() {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::conversation::{ChatSettings, Conversation};
 use super::{ChatAnswer, Partner};
 
-/// The longest line of a stream of events that is read.
+/// The longest accepted line of a stream of events.
 const LINE_BYTES_MAX: u64 = 16 << 20;
-/// How long a connection may take.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
 pub(super) struct Api {
@@ -22,7 +22,7 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Finds out whether the API is there, and what its first model is where none is named.
+    /// Checks that the API answers, and takes its first model where none is named.
     pub(super) fn connect(
         url: &str,
         model: Option<String>,
@@ -63,7 +63,7 @@ impl Api {
 
 type Response = ureq::http::Response<ureq::Body>;
 
-/// The response, where it is none of an error; else what the API says.
+/// The response, or the API's message where its status is an error.
 fn checked(mut response: Response) -> anyhow::Result<Response> {
     let status = response.status();
     if status.is_success() {
@@ -101,14 +101,15 @@ impl Partner for Api {
             "model": self.model, "messages": conversation.messages(), "stream": true,
             "stream_options": { "include_usage": true },
         });
-        // Settings that are not given are left to the server, which knows the model's own.
+        // Settings that are not given are left to the server, which knows the model's defaults.
         if let Some(temperature) = settings.temperature {
             body["temperature"] = json!(temperature);
         }
         if let Some(top_p) = settings.top_p {
             body["top_p"] = json!(top_p);
         }
-        // Without it, an answer may have as many tokens as fit: no number fits every server.
+        // Left out by default, so that an answer may have as many tokens as fit: no number is right
+        // for every server.
         if let Some(most) = settings.max_tokens {
             body["max_tokens"] = json!(most);
         }
@@ -152,7 +153,7 @@ impl Partner for Api {
     }
 }
 
-/// Adds a piece to an answer; false where no more is wanted.
+/// Adds a piece to an answer. Returns false where the answer was stopped.
 fn take(
     chunk: &Value,
     answer: &mut ChatAnswer,

@@ -74,14 +74,14 @@ fn start_training(act: &Act, file: &Path, pool: &DemoPool) -> anyhow::Result<Pro
     Program::start(&[&job[..], &wait, &audits].concat())
 }
 
-/// An act that is being played.
+/// A running act.
 struct Play<'a> {
     act: &'a Act,
     screen: &'a Screen,
     pool: DemoPool,
     train: Program,
     started: Instant,
-    /// The kill that is to come.
+    /// The kill that has not happened yet.
     kill: Option<Kill>,
     /// When a worker was killed, until the next step is committed.
     killed: Option<Instant>,
@@ -153,7 +153,7 @@ impl Play<'_> {
         self.next_plan = Some(format!("{} {verb} on from step {step}", list(&names)));
     }
 
-    /// Prints what each member does.
+    /// Prints the role of each member.
     fn introduce(&self, workers: &[Value]) {
         for worker in workers {
             let Some(actor) = self.pool.actor(text(worker, "worker")) else {

@@ -1,8 +1,8 @@
-//! The text that the demo's model learns: short sentences with a rule in them.
+//! The text that the demo's model learns: short sentences that follow a rule.
 
 use concord_kernels::rng::Philox;
 
-/// How a sentence begins. The first letter decides the word, so that there is little to learn.
+/// First words of sentences. They differ in their first letters, so that there is little to learn.
 const COUNTS: [&str; 5] = ["Two", "Five", "Seven", "Eight", "Nine"];
 
 /// Subject and result of a sentence: the second follows from the first.
@@ -34,7 +34,7 @@ pub fn text(count: u64, seed: u64) -> String {
     (0..count).map(sentence).collect::<Vec<_>>().join(" ")
 }
 
-/// How many sentences of the language stand in `text`, whole and right.
+/// How many whole sentences in `text` follow the rule.
 pub fn sentences(text: &str) -> usize {
     let right = |part: &str| {
         let all = COUNTS

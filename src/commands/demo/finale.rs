@@ -1,4 +1,4 @@
-//! The end of the demo: the proof, what the model learnt, and whether the hashes are equal.
+//! The end of the demo: checks the proof, shows what the model has learnt, and compares the hashes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::{corpus, program};
 
 const COMPLETION_TOKENS: &str = "56";
 
-/// Has the proof of an act checked, and the weights with it.
+/// Checks the proof of an act, and the weights with it.
 ///
 /// # Errors
-/// Where it does not hold.
+/// Where they do not hold.
 pub async fn prove(last: &Outcome, screen: &Screen) -> anyhow::Result<Value> {
     let title = "The proof, now that all of them are gone";
     screen.heading(4, title);
@@ -50,7 +50,7 @@ pub async fn prove(last: &Outcome, screen: &Screen) -> anyhow::Result<Value> {
     Ok(verified)
 }
 
-/// How the model in a folder continues the prompt: the same on every machine, as draws are seeded.
+/// How the model in a folder continues the prompt. With its seed it is the same on every machine.
 ///
 /// # Errors
 /// Where it cannot be computed.
@@ -81,7 +81,7 @@ pub struct Finale {
     /// A completion of the model before the training.
     pub before: String,
     pub after: String,
-    /// Time that all took.
+    /// Duration of the whole demo.
     pub took: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Finale {
     /// Shows the result.
     ///
     /// # Errors
-    /// Where hashes differ, or somebody else than the liar, or nobody, was convicted.
+    /// Where hashes differ, or not exactly the liar was convicted.
     pub fn show(&self, screen: &Screen) -> anyhow::Result<()> {
         let hashes: Vec<&str> = self.outcomes.iter().map(|outcome| &*outcome.hash).collect();
         let convicted: Vec<&str> = self
@@ -144,7 +144,8 @@ impl Finale {
     }
 }
 
-/// A text up to its last full stop: the rest is cut off by the limit on tokens, not by the model.
+/// A text up to its last full stop. The rest is an incomplete sentence, cut off by the limit on
+/// tokens.
 fn sentences(text: &str) -> &str {
     text.rfind('.').map_or(text, |stop| &text[..=stop])
 }

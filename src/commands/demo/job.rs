@@ -6,21 +6,22 @@ use serde_json::json;
 
 use super::{corpus, model};
 
-/// Seed of the weights, the data, and the order in which they are learnt.
+/// Seed of the weights, of the data, and of the order of sequences.
 pub const SEED: u64 = 7;
 pub const STEPS: u32 = 60;
 /// Microbatches of a step.
 pub const MICROBATCHES: u32 = 6;
-/// The digest of the job's last step record: what every machine comes to, and what README.md shows.
-/// It changes with `ARITHMETIC_VERSION`, and with nothing else.
+/// The digest of the job's last step record, which is the same on every machine. README.md shows
+/// it. It changes with the bits of the result (`ARITHMETIC_VERSION`) and with the encoding of the
+/// job spec, of manifests and of records.
 pub const HASH: &str = "60321dc8c2f71cb97058bf9da0cc27d6e412cc4971a49472aa11ab39e2a5012e";
-/// Sentences of the data.
+/// Sentences in the data.
 const SENTENCES: u64 = 2_000;
 
 /// A model and data that were made for the job.
 pub struct DemoJob {
     home: PathBuf,
-    /// Weights of the model.
+    /// The number of the model's weights.
     pub weights: usize,
     /// The data.
     pub text: String,
@@ -47,13 +48,13 @@ impl DemoJob {
         self.home.join("model")
     }
 
-    /// Writes the job file of an act; its result goes to `tuned-1`, `tuned-2` and so on. Where
-    /// results go is no part of the job: the acts do one and the same.
+    /// Writes the job file of an act, whose result goes to `tuned-1`, `tuned-2` and so on. The
+    /// output folder is not part of the job, so all acts run the same one.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn file(&self, act: u32) -> anyhow::Result<PathBuf> {
-        // JSON is YAML: a path may have any character.
+        // A JSON string is valid YAML, whatever characters the path has.
         let path = |name: &str| json!(self.home.join(name)).to_string();
         let text = format!(
             "base_model: {}\ndatasets: [{{path: {}, type: text}}]\nadapter: full\n\

@@ -35,7 +35,7 @@ pub struct DemoArgs {
     keep: Option<PathBuf>,
 }
 
-/// How long threads that hang may hold up the end.
+/// How long hanging threads may delay the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Plays the acts and checks the proof.
@@ -58,7 +58,7 @@ pub fn run(args: &DemoArgs, output: &Output) -> anyhow::Result<()> {
         }
     });
     screen.end_bar();
-    // What still runs may write into the folder: it ends before the folder goes.
+    // Running tasks may write into the folder, so they end before it is removed.
     runtime.shutdown_timeout(SHUTDOWN_MAX);
     if let (Ok(()), Some(dir)) = (&result, &args.keep) {
         let dir = dir.display();
@@ -109,7 +109,7 @@ async fn play(home: &Path, pools: &Path, screen: &Screen) -> anyhow::Result<()> 
     for act in script::acts() {
         let dir = pools.join(act.number.to_string());
         outcomes.push(act::play(&act, &job, &dir, screen).await?);
-        // What a pool kept is of no use any more, and takes a while to remove.
+        // The state of a pool is no longer needed; removing it takes a while.
         tokio::task::spawn_blocking(|| std::fs::remove_dir_all(dir));
     }
     let last = outcomes.last().context("no act was played")?;

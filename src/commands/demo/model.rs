@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use crate::support::byte_tokenizer::{self, ENDS, VOCAB_MIN};
 
-/// Decoder layers: one for each stage of the longest pipeline, and one more.
+/// Decoder layers: one more than the stages of the longest pipeline.
 pub const LAYERS: u32 = 4;
 /// Width of the hidden states.
 pub const HIDDEN: u32 = 64;
 
-/// Writes a model folder with weights from `seed`. The result is the number of weights.
+/// Writes a model folder with weights from `seed`. Returns the number of weights.
 ///
 /// # Errors
 /// Where the folder cannot be written.
@@ -53,7 +53,7 @@ fn config() -> Value {
     })
 }
 
-/// Norms of one; matrices that keep the variance of what goes through them.
+/// Norm weights of 1, and matrices that preserve the variance of activations.
 fn weights(config: &DecoderConfig, seed: u64) -> anyhow::Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
     for (stream, spec) in (0..).zip(config.tensors()) {
@@ -74,8 +74,8 @@ fn weights(config: &DecoderConfig, seed: u64) -> anyhow::Result<BTreeMap<String,
     Ok(tensors)
 }
 
-/// Keeps what is added to the residual stream small, so that all tokens are about equally probable
-/// at first.
+/// Small for the projections that add to the residual stream, so that all tokens are about equally
+/// probable at first.
 fn gain(name: &str) -> f32 {
     if name.contains("o_proj") || name.contains("down_proj") {
         0.5

@@ -37,7 +37,7 @@ pub enum ActorRole {
 /// A member of the demo's pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Actor {
-    /// A name for people.
+    /// Its name on the screen.
     pub name: &'static str,
     /// What it does.
     pub role: ActorRole,
@@ -47,7 +47,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Its device, for people.
+    /// Its device as text.
     pub fn device(&self) -> String {
         match self.threads {
             1 => self.isa.to_string(),
@@ -56,8 +56,8 @@ impl Actor {
     }
 }
 
-/// `count` different ways to compute: the instruction sets of this machine, the best one first,
-/// then more threads.
+/// `count` different ways to compute: the instruction sets of this machine, best first, then with
+/// more threads.
 pub fn unlike(count: usize) -> Vec<(Isa, usize)> {
     let sets: Vec<Isa> = Isa::ALL
         .into_iter()
@@ -74,13 +74,13 @@ struct Performer {
     running: Running,
 }
 
-/// How a member runs. It ends when this is dropped.
+/// A running member. It ends when this is dropped.
 enum Running {
     Process(Child),
     Here(tokio::task::JoinHandle<()>, mpsc::Sender<()>),
 }
 
-/// A pool that runs.
+/// A running pool.
 pub struct DemoPool {
     dir: PathBuf,
     server: RunningServer,
@@ -122,7 +122,7 @@ impl DemoPool {
     /// Where its folder or its process cannot be made.
     pub fn join(&mut self, actor: Actor) -> anyhow::Result<()> {
         let dir = self.dir.join(actor.name);
-        // Made now rather than by the process, so that events can be told by name.
+        // The key is made here and not by the process, so that events can show the name.
         let key = identity::load_or_make(&dir)?.public().to_string();
         let running = match actor.role {
             ActorRole::Worker => self.process("worker", &actor, &dir)?,
@@ -159,14 +159,14 @@ impl DemoPool {
         };
         let (leave, left) = mpsc::channel(1);
         let task = tokio::spawn(async move {
-            // It ends with an error once it is convicted, which the act shows by the events.
+            // It ends with an error once it is convicted, which the act shows by the event.
             let run = worker::run(options, left, |_, _| ());
             let _ = run.with_subscriber(NoSubscriber::default()).await;
         });
         Running::Here(task, leave)
     }
 
-    /// kill -9.
+    /// Kills a member with SIGKILL.
     ///
     /// # Errors
     /// Where no member has that name, or it has no process of its own.
@@ -217,13 +217,13 @@ impl DemoPool {
     /// Ends all members and the coordinator.
     ///
     /// # Errors
-    /// Where the coordinator had ended with an error before.
+    /// Where the coordinator has already ended with an error.
     pub async fn stop(self) -> anyhow::Result<()> {
         for member in self.members {
             match member.running {
                 Running::Process(mut child) => drop(child.kill().await),
                 Running::Here(task, leave) => {
-                    // Told to leave, it would first hand over its work.
+                    // Aborted: a member that is asked to leave would first hand over its work.
                     task.abort();
                     drop(leave);
                 }

@@ -1,5 +1,5 @@
-//! Commands of this very program, run for the objects that they print: the demo does nothing that
-//! its reader could not type.
+//! Runs commands of this program and reads the objects that they print: the demo does nothing that
+//! a user could not type.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// A command that runs. It is killed when this is dropped.
+/// A running command. It is killed when this is dropped.
 pub struct Program {
     name: String,
     child: Child,
@@ -45,10 +45,10 @@ impl Program {
         })
     }
 
-    /// The next object that it prints, or nothing once it has ended well.
+    /// The next object that it prints; `None` once it has ended successfully.
     ///
     /// # Errors
-    /// With the command's own words where it fails.
+    /// The command's own message where it fails.
     pub async fn next(&mut self) -> anyhow::Result<Option<Value>> {
         let name = &self.name;
         let line = self.lines.next_line().await;
@@ -72,7 +72,7 @@ impl Program {
     }
 }
 
-/// Runs a command to its end and gives the object of the event `wanted`.
+/// Runs a command to its end and returns the object of the event `wanted`.
 ///
 /// # Errors
 /// Where it fails or prints none.

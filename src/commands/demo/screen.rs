@@ -1,4 +1,4 @@
-//! How the demo looks: numbered acts, one fact a line, colours in a terminal only.
+//! The demo's output: numbered acts, one fact per line, colours only in a terminal.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -14,7 +14,7 @@ const INDENT: &str = "     ";
 /// Columns of a label, such as the name of a worker.
 const LABEL: usize = 8;
 
-/// What a piece of text is, which decides its colour.
+/// The kind of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// Headings.
@@ -47,12 +47,13 @@ pub struct Screen {
     output: Output,
     has_colours: bool,
     has_bars: bool,
-    /// The bar of the act that is on.
+    /// The progress bar of the current act.
     bar: RefCell<ProgressBar>,
 }
 
 impl Screen {
-    /// Text for people, or objects. Bars are drawn on stderr where that is a terminal.
+    /// A screen that prints text or, with `--json`, objects. Bars are drawn on stderr if that is a
+    /// terminal.
     pub fn new(output: Output) -> Self {
         let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -64,7 +65,7 @@ impl Screen {
         }
     }
 
-    /// Prints an object, where objects are wanted.
+    /// Prints an object, with `--json`.
     pub fn object(&self, object: &Value) {
         self.output.result("", object);
     }
@@ -77,10 +78,10 @@ impl Screen {
         }
     }
 
-    /// Prints a line for people.
+    /// Prints a line of text, unless `--json` is given.
     pub fn line(&self, text: &str) {
         if !self.output.is_json() {
-            // A reader that has gone away is no reason to fail.
+            // A closed stdout is no reason to fail.
             let print = || writeln!(stdout(), "{}", text.trim_end());
             let _ = self.bar.borrow().suspend(print);
         }
@@ -123,7 +124,7 @@ impl Screen {
         ));
     }
 
-    /// A hash, with a mark that says whether it is the one that every machine comes to.
+    /// A hash, with a mark that shows whether it is the expected one.
     pub fn hash(&self, hash: &str) -> String {
         let mark = match hash == HASH {
             true => self.paint(Tone::Good, " \u{2713}"),
@@ -151,7 +152,7 @@ impl Screen {
         bar.set_position(u64::from(steps));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end_bar(&self) {
         self.bar.replace(ProgressBar::hidden()).finish_and_clear();
     }

@@ -7,20 +7,20 @@ const KILLED_AFTER: u32 = 20;
 /// The first false step, from 0.
 const LIES_FROM: u32 = 12;
 
-/// The one who lies.
+/// The name of the worker that lies.
 pub const LIAR: &str = "mallory";
 
-/// What is played with one pool.
+/// What happens with one pool.
 pub struct Act {
-    /// From 1.
+    /// Its number, from 1.
     pub number: u32,
-    /// What it shows, for people.
+    /// Its title on the screen.
     pub title: &'static str,
     /// Stages x replicas.
     pub plan: &'static str,
-    /// Who is there at the start.
+    /// The members at the start.
     pub actors: Vec<Actor>,
-    /// Which worker is killed.
+    /// The kill, if there is one.
     pub kill: Option<Kill>,
 }
 

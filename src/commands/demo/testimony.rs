@@ -1,4 +1,4 @@
-//! The coordinator's words about a wrong result, taken apart so that they fit on a screen.
+//! Parses the coordinator's message about a wrong result, so that it can be shown in short lines.
 
 /// A conviction for a wrong result.
 #[derive(Debug, PartialEq, Eq)]
@@ -7,14 +7,14 @@ pub struct Testimony<'a> {
     pub piece: &'a str,
     /// The digest that was signed for it.
     pub claimed: &'a str,
-    /// The digest that it has.
+    /// The correct digest.
     pub found: &'a str,
     /// The members that re-ran it.
     pub checkers: Vec<String>,
 }
 
 impl<'a> Testimony<'a> {
-    /// Parses evidence; `name` gives a member's name by the first digits of its key. Nothing where
+    /// Parses evidence; `name` gives a member's name by the first digits of its key. `None` where
     /// the evidence is of another kind.
     pub fn of(evidence: &'a str, name: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let (place, rest) = evidence.split_once(": ")?;

@@ -1,4 +1,4 @@
-//! Times operations on a GPU, and formats what was measured.
+//! Times operations on a GPU, and formats the results.
 
 use concord_kernels::cuda::CudaError;
 use concord_kernels::rng::Philox;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::ceilings::Ceilings;
 use super::clock::Clock;
 
-/// Random numbers that are drawn; larger tensors repeat them.
+/// How many random numbers are drawn; larger tensors repeat them.
 const DRAWN: usize = 1 << 16;
 
 /// One operation.
@@ -17,31 +17,32 @@ const DRAWN: usize = 1 << 16;
 pub struct Timed {
     /// The operation.
     pub name: String,
-    /// The shape of what it works on.
+    /// The shape of its operands.
     pub shape: String,
     pub seconds: f64,
-    /// Elements a second; none where products are the work.
+    /// Elements per second; `None` for products.
     pub elements_per_second: Option<f64>,
-    /// Bytes a second that it must read and write; none where products are the work.
+    /// Bytes per second that it must at least read and write; `None` for products.
     pub bytes_per_second: Option<f64>,
-    /// Multiplications and additions of whole codes a second, where these are the work.
+    /// Multiplications and additions of whole codes per second; only for products.
     pub operations_per_second: Option<f64>,
-    /// Share of the ceiling.
+    /// The share of the ceiling that it reaches.
     pub share: f64,
     /// Which ceiling.
     pub ceiling: String,
 }
 
-/// What an operation has to do, at the least.
+/// The least work of an operation.
 #[derive(Clone, Copy, Debug)]
 pub enum TimedWork {
-    /// So many elements, so many bytes read and written.
+    /// Memory traffic: elements, and bytes that are read and written.
     Memory { elements: usize, bytes: usize },
-    /// Products of 16-bit codes, each four of 8-bit digits: so many multiplications and additions.
+    /// Products of 16-bit codes, each made of four products of 8-bit digits: the number of
+    /// multiplications and additions.
     Products(f64),
 }
 
-/// Products of digits in a product of two 16-bit codes.
+/// Products of 8-bit digits in a product of two 16-bit codes.
 pub const DIGIT_PRODUCTS: f64 = 4.0;
 
 /// Where operations are timed.
@@ -49,18 +50,18 @@ pub struct TimingBench<'a> {
     /// The GPU.
     pub device: &'a Device,
     pub clock: Clock<'a>,
-    /// What it can reach.
+    /// The speeds that it can reach.
     pub ceilings: &'a Ceilings,
-    /// What was timed so far.
+    /// The results so far.
     pub timed: Vec<Timed>,
-    /// What there was no room for.
+    /// Operations that were left out because the GPU had too little memory.
     pub left_out: Vec<String>,
-    /// Shows what is timed now.
+    /// Shows which operation is being timed.
     pub bar: ProgressBar,
 }
 
 impl TimingBench<'_> {
-    /// Random numbers `shape` within plus and minus 1, on the GPU.
+    /// Random numbers in [-1, 1] of shape `shape`, on the GPU.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where the GPU is out of memory or lost.
@@ -114,10 +115,10 @@ impl TimingBench<'_> {
         Ok(())
     }
 
-    /// Times a group of operations; a GPU that lacks the memory for it goes without.
+    /// Times a group of operations; it is left out where the GPU has too little memory.
     ///
     /// # Errors
-    /// Those of the operations, but for a lack of memory.
+    /// Those of the operations, except a lack of memory.
     pub fn group(
         &mut self,
         name: &str,
@@ -134,7 +135,7 @@ impl TimingBench<'_> {
     }
 }
 
-/// Random numbers within plus and minus 1, on the host.
+/// Random numbers in [-1, 1], on the host.
 ///
 /// # Errors
 /// None in practice: the elements fill the shape.
@@ -148,7 +149,7 @@ pub fn random(shape: &[usize]) -> Result<Tensor, KernelError> {
     Tensor::new(shape, numbers)
 }
 
-/// "12.3 us".
+/// A time as text, such as "12.3 us".
 pub fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{s:.2} s"),
@@ -157,7 +158,7 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
-/// "1.23 Gop/s"; "-" for none.
+/// A rate as text, such as "1.23 Gop/s"; "-" for `None`.
 pub fn rate(rate: Option<f64>, unit: &str) -> String {
     match rate {
         None => "-".to_string(),
@@ -167,7 +168,7 @@ pub fn rate(rate: Option<f64>, unit: &str) -> String {
     }
 }
 
-/// "83 %".
+/// A share as text, such as "83 %".
 pub fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }

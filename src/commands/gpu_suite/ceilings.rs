@@ -1,4 +1,4 @@
-//! The speeds that the GPU can reach: measured here, not read off a data sheet.
+//! The speeds that the GPU can reach, measured here and not taken from a data sheet.
 
 use concord_kernels::KernelError;
 use concord_kernels::cuda::Cuda;
@@ -14,20 +14,20 @@ const COPIED_MAX: u64 = 1 << 30;
 /// The highest speeds that a GPU reaches.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ceilings {
-    /// Bytes a second that copies read and write, both counted.
+    /// Bytes per second of copies; bytes that are read and bytes that are written both count.
     pub copy_bytes_per_second: f64,
     /// Bytes of one copy.
     pub copied_bytes: u64,
-    /// What multiplies, slowest first.
+    /// The multiplying units, slowest first.
     pub units: Vec<UnitRate>,
 }
 
-/// How fast integers are multiplied out of registers.
+/// How fast a unit multiplies integers from registers.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnitRate {
-    /// What multiplies.
+    /// The unit.
     pub unit: String,
-    /// Multiplications and additions a second.
+    /// Multiplications and additions per second.
     pub operations_per_second: f64,
 }
 
@@ -66,7 +66,7 @@ impl Ceilings {
         })
     }
 
-    /// What multiplies fastest, as its name and its rate.
+    /// The name and the rate of the fastest unit.
     pub fn best_unit(&self) -> (&str, f64) {
         match self.units.last() {
             Some(best) => (&best.unit, best.operations_per_second),
@@ -74,7 +74,7 @@ impl Ceilings {
         }
     }
 
-    /// For people.
+    /// As text.
     pub fn text(&self) -> String {
         let mut text = format!(
             "ceilings: copies of {} MiB {:.0} GB/s",

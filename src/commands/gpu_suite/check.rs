@@ -1,4 +1,4 @@
-//! A check: something that a GPU must do as the CPU does.
+//! A check: a computation whose result on a GPU must equal the CPU's.
 
 use concord_kernels::Device;
 use concord_kernels::cuda::Cuda;
@@ -6,25 +6,25 @@ use concord_models::ModelError;
 
 use super::find::Mismatch;
 
-/// What is compared.
+/// The devices that are compared.
 pub struct Subjects {
     /// The GPU.
     pub cuda: Cuda,
     /// The same, as a device.
     pub gpu: Device,
-    /// The same card opened once more, with cuBLASLt in use; none where the machine lacks it.
+    /// The same card, opened a second time with cuBLASLt; `None` where the machine lacks it.
     pub with_library: Option<Cuda>,
-    /// What it must equal.
+    /// The CPU, whose results count as right.
     pub cpu: Device,
 }
 
-/// What a check gives: the first difference, if there is one.
+/// The result of a check: the first difference, if there is one.
 pub type Found = Result<Option<Mismatch>, ModelError>;
 
 pub struct Check {
-    /// What is reported together.
+    /// The group with which it is reported.
     pub group: &'static str,
-    /// Its name, which with the seed says all of its input.
+    /// Its name, which together with the seed determines its input.
     pub name: String,
     work: Box<dyn Fn(&Subjects) -> Found>,
 }

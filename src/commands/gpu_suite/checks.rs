@@ -12,7 +12,7 @@ use super::engines;
 use super::find::{Mismatch, unlike};
 use super::training;
 
-/// All checks; where `patterns` are given, those that have one of them in their names.
+/// All checks; with `patterns`, only those whose names contain one of them.
 pub fn all(subjects: &Subjects, size: SuiteSize, seed: u64, patterns: &[String]) -> Vec<Check> {
     let mut checks = engines::engines(size, seed);
     if subjects.with_library.is_some() {
@@ -28,8 +28,8 @@ pub fn all(subjects: &Subjects, size: SuiteSize, seed: u64, patterns: &[String])
     checks
 }
 
-/// Every case of the conformance suite, on numbers of every kind. Small ones are compared with the
-/// reference itself, large ones by the CPU, which tests hold equal to it.
+/// Every case of the conformance suite, on numbers of every kind. Small cases are compared with the
+/// reference itself, large ones with the CPU, which tests hold equal to the reference.
 fn operations(size: SuiteSize, seed: u64) -> Vec<Check> {
     let small = conformance::cases(conformance::CaseSize::Small);
     let small: Vec<String> = small.into_iter().map(|case| case.name).collect();
@@ -58,7 +58,7 @@ fn operations(size: SuiteSize, seed: u64) -> Vec<Check> {
     checks
 }
 
-/// Steps of a golden fine-tune that a quick run takes.
+/// Steps of a golden fine-tune in a quick run.
 const GOLDEN_STEPS_SMALL: u32 = 4;
 
 fn goldens(size: SuiteSize) -> Vec<Check> {

@@ -1,4 +1,5 @@
-//! How long work takes on a GPU: by its own clock, after a warm-up, the median of several runs.
+//! Measures how long work takes on a GPU: by the GPU's clock, after a warm-up, as the median of
+//! several runs.
 
 use std::time::Duration;
 
@@ -11,20 +12,20 @@ use super::SuiteSize;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock<'a> {
     cuda: &'a Cuda,
-    /// Work that is shorter is repeated until a run takes so long.
+    /// The length of a run; shorter work is repeated.
     run: Duration,
-    /// Runs, of which the median counts.
+    /// The number of runs, of which the median counts.
     runs: usize,
 }
 
-/// Repetitions in one run, at most: each is a launch that the host makes.
+/// Most repetitions in one run; each is at least one launch by the host.
 const REPEATED_MAX: u32 = 1_000;
 
 impl<'a> Clock<'a> {
     /// The clock of a GPU.
     pub fn new(cuda: &'a Cuda, size: SuiteSize) -> Self {
         match size {
-            // Emulated GPUs have no speed: once is enough to see that it works.
+            // For emulated GPUs, whose speed says nothing: one run shows that the suite works.
             SuiteSize::Small => Self {
                 cuda,
                 run: Duration::ZERO,
@@ -46,7 +47,7 @@ impl<'a> Clock<'a> {
         &self,
         mut work: impl FnMut() -> Result<(), KernelError>,
     ) -> Result<f64, KernelError> {
-        // Kernels are loaded, and memory is taken, in the first run.
+        // The first run loads kernels and allocates memory.
         let mut timed = |repeated: u32| {
             let all = || (0..repeated).try_for_each(|_| work());
             self.cuda.timed(all).map(|((), time)| time)
@@ -62,7 +63,7 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// The median; the upper one of two. Zero for no runs.
+/// The median, of an even number the upper middle one; zero for no runs.
 fn median(mut runs: Vec<Duration>) -> Duration {
     runs.sort_unstable();
     runs.get(runs.len() / 2).copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Checks of products: every engine of the GPU, NVIDIA's library, devices that share a product.
+//! Checks of products: every engine of the GPU, NVIDIA's library, and devices that share a product.
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::collective;
@@ -13,7 +13,7 @@ use super::find::Mismatch;
 const ENGINES: &str = "engines of products";
 const RANKS: &str = "ranks";
 
-/// A check for every engine, also those that would not be chosen for the card's sizes.
+/// A check of every engine, also of those that would not be chosen for these sizes.
 pub fn engines(size: SuiteSize, seed: u64) -> Vec<Check> {
     let mut shapes = vec![(1, 70, 33), (3, 64, 256), (65, 130, 96)];
     if size == SuiteSize::Full {
@@ -96,7 +96,7 @@ fn each_kind(shapes: &[Shape]) -> impl Iterator<Item = (Shape, InputKind)> {
     shapes.iter().flat_map(of_shape)
 }
 
-/// A wrong product of those that a GPU is tried on.
+/// The mismatch of a wrong product among those on which a GPU is tried.
 fn known_products(tried: Result<(), KernelError>) -> Found {
     match tried {
         Ok(()) => Ok(None),
@@ -110,10 +110,10 @@ fn known_products(tried: Result<(), KernelError>) -> Found {
     }
 }
 
-/// Products of the same codes, each with what made it.
+/// Products of the same codes, each with the name of what computed it.
 type Products<'a> = dyn Fn(&Coded, &Coded) -> Result<Vec<(String, Tensor)>, KernelError> + 'a;
 
-/// The products that `products` makes of random codes, against the CPU's.
+/// Compares the products that `products` computes from random codes with the CPU's.
 fn products_on(
     subjects: &Subjects,
     draw: &CaseInput,

@@ -1,4 +1,4 @@
-//! What a check found: where two devices differ.
+//! The difference that a check found between two devices.
 
 use concord_kernels::conformance::Difference;
 use serde::Serialize;
@@ -8,9 +8,9 @@ use serde::Serialize;
 pub struct Mismatch {
     /// Where: which output of the operation, which step of a training.
     pub place: String,
-    /// What the GPU gave.
+    /// The GPU's result.
     pub got: String,
-    /// What it had to give.
+    /// The expected result.
     pub expected: String,
     /// How many numbers, digests or tokens differ.
     pub count: usize,
@@ -31,7 +31,7 @@ impl From<Difference> for Mismatch {
     }
 }
 
-/// The first difference of two lists, whose elements are called `name`.
+/// The first difference of two lists; `name` is what their elements are called.
 pub fn unlike<T: PartialEq + ToString>(name: &str, got: &[T], expected: &[T]) -> Option<Mismatch> {
     let len = got.len().max(expected.len());
     let differing = |&i: &usize| got.get(i) != expected.get(i);

@@ -1,4 +1,4 @@
-//! The GPU under test, the CPU that it is compared with, and what a report says of both.
+//! The GPU under test, the CPU with which it is compared, and the header of a report.
 
 use anyhow::{Context, bail};
 use concord_kernels::cuda::arch::CodeTarget;
@@ -20,15 +20,15 @@ pub fn open(device: &str) -> anyhow::Result<Cuda> {
         bail!("--device {device} is no GPU: cuda or cuda:N");
     };
     let cuda = name.open(None)?;
-    // Not proven here: a card that multiplies wrongly is what the checks are to find. But one for
-    // which there are no kernels has nothing to be checked.
+    // The engines are not verified here, because the checks are meant to find wrong products. But
+    // a card without kernels cannot be checked at all.
     let device = Device::Cuda(cuda.clone());
     device.sum(&device.place(Tensor::zeros(&[1]))?)?;
     Ok(cuda)
 }
 
-/// Opens the GPU `device` once more, with cuBLASLt in use; none where the machine lacks the
-/// library. One that multiplies wrongly is there: a check will say so.
+/// Opens the GPU `device` a second time, with cuBLASLt; `None` where the machine lacks the library.
+/// A library that multiplies wrongly is accepted here, and found by a check.
 ///
 /// # Errors
 /// As [`open`].
@@ -57,10 +57,10 @@ pub fn cpu(threads: Option<usize>) -> anyhow::Result<Device> {
     }
 }
 
-/// What was tested, on what, by what.
+/// The hardware, the software and the input of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct SuiteHeader {
-    /// What its maker calls the GPU.
+    /// The name of the GPU.
     pub name: String,
     /// Compute capability, such as "9.0".
     pub compute: String,
@@ -68,21 +68,21 @@ pub struct SuiteHeader {
     pub arch: String,
     /// Number of multiprocessors.
     pub multiprocessors: u32,
-    /// Version of CUDA that the driver speaks.
+    /// The CUDA version of the driver.
     pub driver: String,
-    /// Bytes of its memory; none where it does not say.
+    /// Bytes of its memory; `None` where they are unknown.
     pub memory_bytes: Option<u64>,
     /// Where its kernels come from.
     pub kernels: String,
-    /// Whether cuBLASLt is there and multiplies bytes.
+    /// Whether cuBLASLt is there and supports products of bytes.
     pub has_cublaslt: bool,
-    /// The CPU that it is compared with.
+    /// The CPU with which it is compared.
     pub cpu: String,
     /// Version of Concord.
     pub version: &'static str,
-    /// The commit that it was built from, where the build was told.
+    /// The commit from which it was built, where the build knows it.
     pub commit: Option<&'static str>,
-    /// Key of the random input.
+    /// Seed of the random input.
     pub seed: u64,
     /// How much was checked and timed.
     pub size: &'static str,
@@ -110,7 +110,7 @@ impl SuiteHeader {
         }
     }
 
-    /// For people.
+    /// As text.
     pub fn text(&self) -> String {
         let memory = match self.memory_bytes {
             Some(bytes) => format!("{} MiB", bytes >> 20),
@@ -134,7 +134,7 @@ impl SuiteHeader {
         )
     }
 
-    /// For programs.
+    /// As a JSON object.
     pub fn object(&self) -> Value {
         json!({ "event": "gpu", "gpu": self })
     }

@@ -44,19 +44,19 @@ pub struct GpuSuiteArgs {
     /// Threads of the CPU that the GPU is compared with; all cores by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// "full" has shapes of real models; "small" is over in seconds.
+    /// "full" has shapes of real models; "small" takes seconds.
     #[arg(long, default_value = "full")]
     size: SuiteSize,
-    /// Key of the random input; drawn, and shown, where it is not given.
+    /// Seed of the random input; by default a random one, which is shown.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Run no checks but those that have this text in their names, or one of several.
+    /// Run only the checks whose names contain this text, or one of several.
     #[arg(long, value_name = "TEXT")]
     cases: Vec<String>,
-    /// Check alone, measure nothing.
+    /// Only check, without measuring.
     #[arg(long)]
     skip_timing: bool,
-    /// Train for so many minutes after that, checking memory and hashes.
+    /// Then train for this many minutes, and check memory and hashes.
     #[arg(long, value_name = "MINUTES", allow_negative_numbers = true)]
     soak: Option<f64>,
     /// Write results.json and results.md into this folder.
@@ -69,12 +69,12 @@ pub struct GpuSuiteArgs {
 pub enum SuiteSize {
     /// Every edge of every operation.
     Small,
-    /// Shapes of real models, too.
+    /// Also shapes of real models.
     Full,
 }
 
 impl SuiteSize {
-    /// The same for the cases of the conformance suite.
+    /// The corresponding size of the conformance suite.
     pub fn of_cases(self) -> conformance::CaseSize {
         match self {
             Self::Small => conformance::CaseSize::Small,
@@ -137,7 +137,7 @@ pub fn run(args: &GpuSuiteArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 impl GpuSuiteArgs {
-    /// Runs the checks, then measures what was asked for.
+    /// Runs the checks, then the measurements that were asked for.
     fn fill(
         &self,
         record: &mut Record,
@@ -166,8 +166,7 @@ impl GpuSuiteArgs {
         Ok(())
     }
 
-    /// Writes down what is known so far, where that is asked for: a GPU may fail half-way and take
-    /// the process with it.
+    /// Writes the results so far, with `--record`: a failing GPU may end the process.
     fn keep(&self, record: &Record) -> anyhow::Result<()> {
         match &self.record {
             Some(folder) => record.write(folder),
@@ -185,7 +184,7 @@ impl GpuSuiteArgs {
         }
     }
 
-    /// The command that runs checks of a name again, but for the name.
+    /// The command that repeats checks, without the name to be appended.
     fn repeat(&self, seed: u64) -> String {
         format!(
             "concord gpu-suite --device {} --size {} --seed {seed} --skip-timing --cases",

@@ -1,4 +1,4 @@
-//! Every operation at the sizes of a model, with what it must at least read, write or multiply.
+//! Every operation at the sizes of a model, with the least that it must read, write or multiply.
 
 use concord_kernels::coded::Precision;
 use concord_kernels::ops::sample::Sampling;
@@ -17,11 +17,11 @@ const F32: usize = 4;
 /// Bytes of a code.
 const CODE: usize = 2;
 
-/// Sizes of a model and of what it works on.
+/// Sizes of a model and of its operands.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     tokens: usize,
-    /// Rows of what is bound by memory: more than caches hold.
+    /// Rows for operations that are bound by memory: more than caches hold.
     rows: usize,
     hidden: usize,
     intermediate: usize,
@@ -62,10 +62,10 @@ impl Sizes {
     }
 }
 
-/// Times all operations but the plain products.
+/// Times all operations except plain products.
 ///
 /// # Errors
-/// Where the GPU fails, but for a lack of memory.
+/// Where the GPU fails, except for a lack of memory.
 pub fn time_all(bench: &mut TimingBench<'_>, size: SuiteSize) -> Result<(), KernelError> {
     let sizes = Sizes::of(size);
     bench.group("coding and norms", |bench| rows(bench, sizes))?;
@@ -248,7 +248,7 @@ fn attention(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
         device.attention_codes(&q, &k, &v, &shape, CODES).map(drop)
     })?;
     let codes = device.attention_codes(&q, &k, &v, &shape, CODES)?;
-    // Half of all pairs of tokens are seen.
+    // A causal mask leaves half of all pairs of tokens.
     let product = (q_width * s.tokens * s.tokens) as f64;
     bench.time(
         "attention",
@@ -269,7 +269,7 @@ fn attention(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     )
 }
 
-/// One token after `s.tokens` others, and the keys of those.
+/// The attention of one token after `s.tokens` others.
 fn decoding(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
     let shape = attention_shape(s);
@@ -301,7 +301,7 @@ fn decoding(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     )
 }
 
-/// One atom of tokens through the head, and a token drawn.
+/// The head on one atom of tokens, and the draw of a token.
 fn head(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
     let rows = Atoms::TOKENS.min(s.tokens);
@@ -364,7 +364,7 @@ fn embedding(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     bench.time("embedding", &shape, memory(len, 2 * F32), || {
         device.embedding(&table, &ids).map(drop)
     })?;
-    // All of the gradient is written, mostly zeros.
+    // The whole gradient is written, mostly zeros.
     let work = TimedWork::Memory {
         elements: len,
         bytes: F32 * (len + s.vocab * s.hidden),
@@ -374,7 +374,7 @@ fn embedding(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     })
 }
 
-/// The rows of 8 of 64 experts a token.
+/// Routing and rows, with 8 of 64 experts for each token.
 fn experts(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     const EXPERTS: usize = 64;
     let device = bench.device;
@@ -430,7 +430,7 @@ fn optimizer(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     })
 }
 
-/// What is read as a whole before it leaves.
+/// Operations on whole tensors before they are sent or hashed.
 fn whole_tensors(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let device = bench.device;
     let mut x: Tensor = bench.random(&[s.parameters])?;

@@ -1,5 +1,5 @@
-//! Products of the shapes of models, beside cuBLAS where the machine has it; and each engine on
-//! one.
+//! Times products with the shapes of models, compared with cuBLAS where the machine has it, and
+//! each engine on one product.
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::cublas::{Cublas, MatrixKind};
@@ -13,7 +13,7 @@ use super::check::Subjects;
 use super::clock::Clock;
 use crate::support::table::table;
 
-/// Products of fewer rows are bound by reading the weights.
+/// Products with fewer rows are bound by reading the weights.
 const FEW_ROWS: usize = 16;
 /// A product of x `[m, k]` and w `[n, k]`.
 #[derive(Clone, Debug, Serialize)]
@@ -22,7 +22,7 @@ pub struct TimedProduct {
     pub shape: [usize; 3],
     /// Bits of the codes of x and of w.
     pub bits: [u32; 2],
-    /// Seconds of one, without coding.
+    /// Seconds of one product, without coding.
     pub seconds: f64,
     /// Multiplications and additions of whole codes a second.
     pub operations_per_second: f64,
@@ -30,19 +30,20 @@ pub struct TimedProduct {
     pub share: f64,
     /// Which ceiling.
     pub ceiling: String,
-    /// Speed as a multiple of cuBLAS's; none where it is absent, or refuses the shape.
+    /// Speed as a multiple of cuBLAS's.
     pub cublas: Ratios,
 }
 
-/// How many times as fast as cuBLAS on operands of each type.
+/// Speed as a multiple of cuBLAS's on operands of each type; `None` where cuBLAS is absent or
+/// refuses the shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Ratios {
     pub f32: Option<f64>,
-    /// f16, added up in f32.
+    /// f16 with f32 sums.
     pub f16: Option<f64>,
-    /// bf16, added up in f32.
+    /// bf16 with f32 sums.
     pub bf16: Option<f64>,
-    /// int8, added up in int32.
+    /// int8 with int32 sums.
     pub int8: Option<f64>,
 }
 
@@ -50,7 +51,7 @@ pub struct Ratios {
 #[derive(Clone, Debug, Serialize)]
 pub struct TimedEngine {
     pub engine: String,
-    /// As for a product.
+    /// As in [`TimedProduct`].
     pub shape: [usize; 3],
     /// Bits of the codes of both sides.
     pub bits: u32,
@@ -59,7 +60,7 @@ pub struct TimedEngine {
     pub operations_per_second: f64,
 }
 
-/// What ours is timed against.
+/// The library with which our products are compared.
 pub struct OtherEngines(Option<Cublas>);
 
 impl OtherEngines {
@@ -102,7 +103,7 @@ impl OtherEngines {
 }
 
 impl Ratios {
-    /// Their seconds over ours.
+    /// The library's seconds divided by ours.
     fn over(self, ours: f64) -> Self {
         let ratio = |theirs: Option<f64>| theirs.map(|theirs| theirs / ours);
         Self {
@@ -131,7 +132,7 @@ fn digit_products(x: Precision, w: Precision) -> f64 {
 /// Times products.
 ///
 /// # Errors
-/// Where the GPU fails, but for a lack of memory.
+/// Where the GPU fails, except for a lack of memory.
 pub fn time_all(
     bench: &mut TimingBench<'_>,
     rivals: &OtherEngines,
@@ -139,7 +140,7 @@ pub fn time_all(
 ) -> Result<Vec<TimedProduct>, KernelError> {
     let shapes: &[[usize; 3]] = match size {
         SuiteSize::Small => &[[1, 64, 64], [32, 64, 64]],
-        // The matrices of an 8B model on 2,048 tokens, on a batch, on one token; two squares.
+        // The matrices of an 8B model on 2,048 tokens, on a batch and on one token; two squares.
         SuiteSize::Full => &[
             [2_048, 4_096, 4_096],
             [2_048, 14_336, 4_096],
@@ -238,7 +239,7 @@ pub fn time_engines(
             let Some(cuda) = &subjects.with_library else {
                 return Ok(());
             };
-            // Another handle has a pool and a stream of its own, and so a clock of its own.
+            // The second handle has its own pool and stream, and needs its own clock.
             subjects.cuda.trim()?;
             let gpu = Device::Cuda(cuda.clone());
             let [x, w] = sides(&gpu, shape, precision)?;
@@ -279,7 +280,7 @@ fn shape_text([m, n, k]: [usize; 3]) -> String {
     format!("{m} x {n} x {k}")
 }
 
-/// Products, for people.
+/// Products as a table.
 pub fn product_table(products: &[TimedProduct]) -> String {
     let ratio = |ratio: Option<f64>| ratio.map_or("-".to_string(), |ratio| format!("{ratio:.2}"));
     let row = |product: &TimedProduct| {
@@ -311,7 +312,7 @@ pub fn product_table(products: &[TimedProduct]) -> String {
     format!("{}\n\n", table(headings, &rows))
 }
 
-/// Engines, for people.
+/// Engines as a table.
 pub fn engine_table(engines: &[TimedEngine]) -> String {
     let row = |engine: &TimedEngine| {
         [

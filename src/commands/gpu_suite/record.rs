@@ -1,4 +1,4 @@
-//! The results of a run, and the two files that they are written to.
+//! The results of a run, and the two files to which they are written.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use super::soak::Soaked;
 use super::timing::Timing;
 use super::verdict::SuiteVerdict;
 
-/// A run.
+/// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
     /// What was tested.
     pub header: SuiteHeader,
-    /// What each check came to.
+    /// The outcome of each check.
     pub verdicts: Vec<SuiteVerdict>,
-    /// How fast everything is; none where it was not asked for.
+    /// The measured speeds; `None` where they were not asked for.
     pub timing: Option<Timing>,
-    /// The soak; none where it was not asked for.
+    /// The soak; `None` where it was not asked for.
     pub soak: Option<Soaked>,
 }
 
@@ -44,7 +44,7 @@ impl Record {
             .collect()
     }
 
-    /// Numbers that differ, over all checks.
+    /// How many numbers differ in all checks together.
     pub fn differing(&self) -> usize {
         self.verdicts.iter().map(SuiteVerdict::differing).sum()
     }
@@ -61,7 +61,7 @@ impl Record {
         }
     }
 
-    /// Writes results.json and results.md into `folder`, which is made where it is missing.
+    /// Writes results.json and results.md into `folder`, which is created if it is missing.
     ///
     /// # Errors
     /// Naming the file or folder that cannot be written.

@@ -1,4 +1,5 @@
-//! A long training: the hash stays right and the memory flat while the card is hot.
+//! A long training, which checks that the hash stays right and the memory flat while the card is
+//! hot.
 
 use std::time::{Duration, Instant};
 
@@ -17,20 +18,20 @@ use crate::support::output::Output;
 const ROUND_STEPS: u32 = 20;
 const ROUND_STEPS_SMALL: u32 = 3;
 
-/// The outcome of a soak. It trains the same models again and again, so that every round has one
-/// hash.
+/// The outcome of a soak. It trains the same models again and again, so that all rounds of a kind
+/// must have the same hash.
 #[derive(Clone, Debug, Serialize)]
 pub struct Soaked {
     /// Seconds that the GPU trained.
     pub seconds: f64,
-    /// Fine-tunes, each from its first step to its last.
+    /// Complete fine-tunes.
     pub rounds: u32,
     pub steps: u32,
     /// Rounds whose hash is not the CPU's.
     pub wrong_rounds: u32,
-    /// Bytes that the pool held at the most in the first round of each kind.
+    /// Most bytes that the pool held in the first round of each kind.
     pub first_bytes: u64,
-    /// Bytes that it held at the most after that.
+    /// Most bytes that it held after that.
     pub later_bytes: u64,
 }
 
@@ -45,7 +46,7 @@ impl Soaked {
         self.later_bytes <= self.first_bytes
     }
 
-    /// For people.
+    /// As text.
     pub fn text(&self) -> String {
         let memory = match self.is_flat() {
             true => format!("memory flat at {} MiB", self.first_bytes >> 20),
@@ -65,7 +66,7 @@ impl Soaked {
     }
 }
 
-/// Trains for `time`, and to the end of the round that is on then.
+/// Trains for `time`, and to the end of the round that is running then.
 ///
 /// # Errors
 /// Where a device fails.
@@ -96,7 +97,7 @@ pub fn soak(
         later_bytes: 0,
     };
     let kinds = fits.len() as u32;
-    // Each kind comes twice at least: the first time shows what it needs.
+    // Each kind runs at least twice: the first run shows how much memory it needs.
     while start.elapsed() < time || soaked.rounds < 2 * kinds {
         let kind = (soaked.rounds % kinds) as usize;
         let mut held_max = 0;
@@ -124,7 +125,7 @@ fn held(cuda: &Cuda) -> u64 {
     report.in_use() + report.cached
 }
 
-/// The digest after so many steps; `each` is called after each.
+/// The digest after `steps` steps; `each` is called after each of them.
 fn digest(
     fit: &FineTune,
     device: &Device,

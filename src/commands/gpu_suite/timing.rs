@@ -1,4 +1,4 @@
-//! How fast everything is, in one table, and what that is of what the GPU can reach.
+//! All measured speeds, and their shares of what the GPU can reach.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use super::products::{self, TimedEngine, TimedProduct};
 use crate::support::output::Output;
 use crate::support::table::table;
 
-/// Every rate that was measured.
+/// All measured rates.
 #[derive(Clone, Debug, Serialize)]
 pub struct Timing {
-    /// What the rates are shares of.
+    /// The ceilings of which the rates are shares.
     pub ceilings: Ceilings,
     /// Every operation.
     pub operations: Vec<Timed>,
-    /// Products of the shapes of models, and cuBLAS on the same.
+    /// Products with the shapes of models, compared with cuBLAS.
     pub products: Vec<TimedProduct>,
     /// One product by each engine.
     pub engines: Vec<TimedEngine>,
     /// Whether cuBLAS was found.
     pub has_cublas: bool,
-    /// What the GPU has no room for.
+    /// Operations for which the GPU has too little memory.
     pub left_out: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl Timing {
         })
     }
 
-    /// The tables, for people.
+    /// The tables as text.
     pub fn text(&self) -> String {
         let operation = |timed: &Timed| {
             [

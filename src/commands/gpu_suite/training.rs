@@ -1,5 +1,4 @@
-//! A fine-tune and a generation on both devices: what a job does, from the first product to the
-//! last.
+//! Checks of a whole fine-tune and a whole generation on both devices.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::find::unlike;
 
 /// Steps of a checked fine-tune.
 const STEPS: u32 = 20;
-/// Steps after which digests are compared: the first that differs is named.
+/// Steps after which digests are compared, so that the first difference can be located.
 const COMPARED: [u32; 4] = [1, 2, 5, STEPS];
 /// Steps before a generation, so that low-rank factors are not zero.
 const STEPS_BEFORE_TEXT: u32 = 3;
@@ -34,7 +33,7 @@ pub fn fit(size: SuiteSize, seed: u64, kind: FineTuneKind) -> FineTune {
             };
             (config, 23)
         }
-        // Past an atom of tokens, a block of keys and a chunk of blocks.
+        // Longer than an atom of tokens, a block of keys and a chunk of blocks.
         SuiteSize::Full => {
             let config = DecoderConfig {
                 hidden: 512,
@@ -51,7 +50,7 @@ pub fn fit(size: SuiteSize, seed: u64, kind: FineTuneKind) -> FineTune {
             (config, 600)
         }
     };
-    // Of the variance that leaves the size of activations as it is.
+    // With this variance the weights preserve the size of activations.
     let reach = (3.0 / config.hidden as f32).sqrt();
     FineTune {
         kind,
@@ -103,7 +102,7 @@ pub fn checks(size: SuiteSize, seed: u64) -> Vec<Check> {
     checks
 }
 
-/// Digests after the steps of [`COMPARED`], each with its step.
+/// The digests after the steps of [`COMPARED`], each with its step.
 fn digests(fit: &FineTune, device: &Device) -> Result<Vec<String>, ModelError> {
     let mut run = fit.start(device)?;
     let mut digests = Vec::new();
@@ -116,7 +115,7 @@ fn digests(fit: &FineTune, device: &Device) -> Result<Vec<String>, ModelError> {
     Ok(digests)
 }
 
-/// The tokens that follow the prompt, which is fed in two parts.
+/// The tokens after the prompt, which is fed in two parts.
 fn text(
     fit: &FineTune,
     device: &Device,

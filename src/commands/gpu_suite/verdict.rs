@@ -21,26 +21,26 @@ pub struct SuiteVerdict {
     pub name: String,
     /// Seconds that it took, on both devices.
     pub seconds: f64,
-    /// The first difference; none where there is none.
+    /// The first difference, if there is one.
     pub finding: Option<Mismatch>,
-    /// Why the GPU gave nothing; none where it gave something.
+    /// Why the GPU gave no result, if so.
     pub error: Option<String>,
 }
 
 impl SuiteVerdict {
-    /// Whether the GPU gave the bits that it had to give.
+    /// Whether the GPU gave the right bits.
     pub fn is_good(&self) -> bool {
         self.finding.is_none() && self.error.is_none()
     }
 
-    /// Numbers that differ.
+    /// How many numbers differ.
     pub fn differing(&self) -> usize {
         self.finding.as_ref().map_or(0, |finding| finding.count)
     }
 }
 
-/// Runs all checks, with a bar, and reports every failure as it comes and every group at its end.
-/// What each came to goes to the end of `verdicts`.
+/// Runs all checks with a progress bar, and reports every failure at once and every group at its
+/// end. Outcomes are appended to `verdicts`.
 ///
 /// # Errors
 /// Where the GPU is lost: nothing can be checked after that.
@@ -108,7 +108,7 @@ fn show_failure(verdict: &SuiteVerdict, repeat: &str, output: &Output) {
     output.result(&text, &object);
 }
 
-/// One line over the verdicts of one group.
+/// Prints one line that sums up the verdicts of a group.
 fn show_group(verdicts: &[SuiteVerdict], output: &Output) {
     let Some(first) = verdicts.first() else {
         return;

@@ -1,4 +1,5 @@
-//! One client: a connection that is kept, requests one after another, streams read to their end.
+//! One client: it keeps its connection, sends one request after another, and reads each stream to
+//! its end.
 
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// The longest event that is read.
+/// The longest accepted event.
 const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// A request, as it is sent.
@@ -18,16 +19,16 @@ pub(super) struct LoadRequest {
     pub(super) body: String,
 }
 
-/// An answer: when its pieces came.
+/// An answer, with the times of its pieces.
 pub(super) struct TimedAnswer {
     pub(super) sent: Instant,
-    /// Of each piece of text.
+    /// When each piece of text came.
     pub(super) pieces: Vec<Instant>,
     /// Tokens, as the server counts them.
     pub(super) tokens: u64,
 }
 
-/// Where the API is.
+/// The address of the API.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     authority: String,
@@ -59,7 +60,7 @@ impl Endpoint {
         stream.set_nodelay(true)?;
         let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = shaken.with_context(place)?;
-        // It ends with the sender; what went wrong shows there.
+        // The task ends with the sender, which also reports errors.
         tokio::spawn(connection);
         Ok(Connection {
             endpoint: self,
@@ -71,7 +72,7 @@ impl Endpoint {
 impl Connection<'_> {
     /// Sends a request and reads its stream.
     pub(super) async fn ask(&mut self, request: &LoadRequest) -> anyhow::Result<TimedAnswer> {
-        // Some servers end a connection with a stream.
+        // Some servers close the connection after a stream.
         if self.sender.ready().await.is_err() {
             *self = self.endpoint.connect().await?;
         }
@@ -90,7 +91,7 @@ impl Connection<'_> {
         };
         let response = match self.sender.send_request(post).await {
             Ok(response) => response,
-            // The server ended the connection while the request was on its way.
+            // The server closed the connection while the request was being sent.
             Err(_) => {
                 *self = self.endpoint.connect().await?;
                 self.sender.send_request(again).await?

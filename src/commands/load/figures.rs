@@ -1,4 +1,4 @@
-//! What a run comes to.
+//! The results of a run.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::client::TimedAnswer;
 pub(super) struct LoadRun {
     start: Instant,
     end: Instant,
-    /// Tokens that came within the run.
+    /// Tokens that came during the run.
     tokens: f64,
     answers: u64,
     first: Vec<Duration>,
@@ -29,7 +29,8 @@ impl LoadRun {
         }
     }
 
-    /// Takes in an answer. A piece of text may be of several tokens: they are shared out evenly.
+    /// Adds an answer. A piece of text may have several tokens, so tokens are distributed evenly
+    /// over pieces.
     pub(super) fn add(&mut self, answer: &TimedAnswer) {
         let inside = answer
             .pieces
@@ -48,7 +49,7 @@ impl LoadRun {
     }
 }
 
-/// The figures over all clients.
+/// The results of all clients together.
 pub(super) struct Figures {
     tokens_per_second: f64,
     answers_per_second: f64,
@@ -103,7 +104,7 @@ impl Figures {
     }
 }
 
-/// In seconds; 0 of nothing.
+/// A quantile in seconds; 0 for an empty list.
 fn quantile(sorted: &[Duration], share: f64) -> f64 {
     let index = (share * sorted.len() as f64) as usize;
     let at = sorted.get(index.min(sorted.len().saturating_sub(1)));

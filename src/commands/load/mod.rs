@@ -15,7 +15,7 @@ use crate::support::table::table;
 use client::{Endpoint, LoadRequest};
 use figures::{Figures, LoadRun};
 
-/// Numbers of requests that are one client's.
+/// Each client's request numbers are a range of this length.
 const REQUESTS_MAX: u32 = 1 << 20;
 
 /// Options of `concord load`.
@@ -37,7 +37,7 @@ pub struct LoadArgs {
     /// The key for the API.
     #[arg(long, value_name = "KEY", env = "CONCORD_API_KEY")]
     api_key: Option<String>,
-    /// Clients at a time, one run after another.
+    /// Numbers of clients at a time, each in a run of its own.
     #[arg(
         long,
         value_delimiter = ',',
@@ -45,7 +45,7 @@ pub struct LoadArgs {
         value_name = "N,N"
     )]
     clients: Vec<usize>,
-    /// Tokens of an answer. Answers are made to have as many.
+    /// Tokens of each answer, which is forced to have exactly that many.
     #[arg(long, default_value_t = 64, value_name = "N")]
     tokens: u32,
     /// Tokens of a prompt.
@@ -54,7 +54,8 @@ pub struct LoadArgs {
     /// Prompts are drawn from token ids below this.
     #[arg(long, default_value_t = 256, value_name = "N")]
     vocab: u32,
-    /// How long a run takes. Answers under way at its end are waited for, and do not count.
+    /// How long a run takes. Answers that are running at its end are awaited, but their later
+    /// tokens do not count.
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     seconds: f64,
 }
@@ -73,7 +74,7 @@ pub async fn run(args: LoadArgs, output: &Output) -> anyhow::Result<()> {
     }
     let args = Arc::new(args);
     let endpoint = Endpoint::new(&args.server, args.api_key.as_deref())?;
-    // The first request may load or compile something: it is not measured.
+    // The first request may load or compile something, so it is not measured.
     let first = endpoint.connect().await?.ask(&args.request(u32::MAX)).await;
     first.context("the first request")?;
     let mut rows = Vec::new();
@@ -89,11 +90,12 @@ pub async fn run(args: LoadArgs, output: &Output) -> anyhow::Result<()> {
 }
 
 impl LoadArgs {
-    /// The `number`-th request: no two have the same prompt, and each run has the same ones.
+    /// The request with this number. No two have the same prompt, and each run has the same
+    /// requests.
     fn request(&self, number: u32) -> LoadRequest {
         let mut state = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let mut next = || {
-            // xorshift64: prompts need to differ, no more.
+            // xorshift64 is enough: prompts only need to differ.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;

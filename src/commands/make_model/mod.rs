@@ -55,7 +55,7 @@ impl StoredFormat {
         }
     }
 
-    /// As PyTorch names it.
+    /// Its name in PyTorch.
     fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bfloat16",

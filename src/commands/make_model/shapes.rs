@@ -7,9 +7,9 @@ use crate::support::byte_tokenizer::ENDS;
 /// The sizes of a model.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishedShape {
-    /// By which it is asked for.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// Class and type, as config.json names them.
+    /// Class and type in config.json.
     family: [&'static str; 2],
     hidden: u32,
     intermediate: u32,
@@ -30,7 +30,7 @@ const LLAMA: [&str; 2] = ["LlamaForCausalLM", "llama"];
 const MISTRAL: [&str; 2] = ["MistralForCausalLM", "mistral"];
 const MIXTRAL: [&str; 2] = ["MixtralForCausalLM", "mixtral"];
 
-/// A Llama of no size, which others differ from.
+/// A tiny Llama, from which the other shapes take their defaults.
 const TINY: PublishedShape = PublishedShape {
     name: "tiny",
     family: LLAMA,
@@ -160,12 +160,12 @@ impl PublishedShape {
         })
     }
 
-    /// Tokens that it knows.
+    /// The size of its vocabulary.
     pub fn vocab(&self) -> u32 {
         self.vocab
     }
 
-    /// Its config.json, with weights that are stored as `dtype`.
+    /// Its config.json, for weights that are stored as `dtype`.
     pub fn config(&self, dtype: &str) -> Value {
         let mut config = json!({
             "architectures": [self.family[0]], "model_type": self.family[1], "torch_dtype": dtype,

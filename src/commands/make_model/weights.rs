@@ -10,21 +10,21 @@ use serde_json::json;
 
 use super::write_json;
 
-/// A file of weights is closed before it gets longer than this.
+/// Most bytes of a file of weights.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
-/// Values that one block of random words gives: half a word each.
+/// Values from one block of random words; each value takes half a word.
 const PER_BLOCK: u64 = 8;
 
 /// How the values of a tensor are drawn.
 struct Drawn {
     words: Philox,
-    /// Values are uniform on [-side, side); all are 1 without.
+    /// Values are uniform on [-side, side); without it, all are 1.
     side: Option<f32>,
 }
 
-/// Writes the weights of a model into its folder, in shards where they are large. The result is
-/// their size.
+/// Writes the weights of a model into its folder, in shards where they are large. Returns their
+/// size in bytes.
 ///
 /// # Errors
 /// Where a file cannot be written.
@@ -90,8 +90,9 @@ fn elements(tensor: &TensorSpec) -> u64 {
     tensor.shape.iter().map(|&dim| dim as u64).product()
 }
 
-/// Uniform on [-a, a) has the variance a^2 / 3: weights keep the variance of what goes through
-/// them, but for small steps of the residual stream, and logits that are about equal.
+/// A uniform distribution on [-a, a) has the variance a^2 / 3. Weights preserve the variance of
+/// activations, except that what is added to the residual stream is small, and logits are about
+/// equal.
 fn side(tensor: &TensorSpec) -> Option<f32> {
     let &[_, width] = tensor.shape.as_slice() else {
         return None;

@@ -1,4 +1,4 @@
-//! Workers of given memory, as planners see them, and a line for each that gets layers.
+//! Workers with given memory, in the form of planners, and a line for each that gets layers.
 
 use concord_coordinator::planner::PlannerDevice;
 use concord_models::config::DecoderConfig;
@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use crate::support::bytes::size;
 use crate::support::layers::ends;
 
-/// Speed of every worker: nothing is known of them, so all are alike.
+/// The assumed speed of every worker. It is unknown, so all count as equal.
 const MACS_PER_SECOND: u64 = 100_000_000_000;
 
-/// Memory that any stage fits into.
+/// Memory for any stage.
 const ANY: u64 = 1 << 56;
 
-/// Sizes of workers are looked for as exactly as this.
+/// The precision, in bytes, of the search for the smallest workers.
 const STEP: u64 = 64 << 10;
 
-/// Up to so many stages a model is shown in.
+/// Most stages in which a model is shown.
 const STAGES_MAX: u32 = 4;
 
-/// Workers with so many bytes each.
+/// Workers with the given bytes of memory.
 pub fn devices(memory: &[u64]) -> Vec<PlannerDevice> {
     let device = |(index, &memory_bytes): (usize, &u64)| {
         let mut id = [0; 32];
@@ -35,10 +35,10 @@ pub fn devices(memory: &[u64]) -> Vec<PlannerDevice> {
     memory.iter().enumerate().map(device).collect()
 }
 
-/// The plan for so many workers that are alike and as small as can be.
+/// The plan for `count` equal workers with the least memory for which there is a plan.
 ///
 /// # Errors
-/// That of `plan` where not even the largest would do.
+/// That of `plan` where there is none even for the largest memory.
 pub fn tightest<T, E>(count: u32, plan: impl Fn(&[PlannerDevice]) -> Result<T, E>) -> Result<T, E> {
     let with = |bytes: u64| plan(&devices(&vec![bytes; count as usize]));
     let mut found = with(ANY)?;
@@ -53,7 +53,7 @@ pub fn tightest<T, E>(count: u32, plan: impl Fn(&[PlannerDevice]) -> Result<T, E
     Ok(found)
 }
 
-/// So many workers that any stage fits on.
+/// `count` workers, each with memory for any stage.
 #[cfg(test)]
 pub fn ample(count: u32) -> Vec<PlannerDevice> {
     devices(&vec![ANY; count as usize])
@@ -73,7 +73,7 @@ pub struct Placed {
     pub worker: usize,
     /// Its layers.
     pub layers: Layers,
-    /// Bytes that these take.
+    /// Bytes that its layers need.
     pub needs: u64,
     /// Bytes that the worker has.
     pub has: u64,

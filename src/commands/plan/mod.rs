@@ -1,4 +1,4 @@
-//! `concord plan`: what a model takes in memory, stage by stage, and what fits where. No weights
+//! `concord plan`: how much memory a model needs, stage by stage, and what fits where. No weights
 //! are read.
 
 mod fit;
@@ -20,13 +20,13 @@ use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
 use crate::support::output::Output;
 use model::PlannedModel;
 
-/// Tokens of a sequence where nothing else is said, if the model knows so many.
+/// The default tokens of a sequence, if the model has so many positions.
 const SEQUENCE_LEN: u32 = 2_048;
 
-/// Rank of the adapter where nothing else is said: that of a job file without `lora_r`.
+/// The default rank of the adapter, which is that of a job file without `lora_r`.
 const LORA_R: u32 = 8;
 
-/// Some of what is shown: for people, and as JSON.
+/// A part of the output, as text and as JSON.
 type PlanPart = (String, Value);
 
 /// Options of `concord plan`.
@@ -51,7 +51,7 @@ pub struct PlanArgs {
     /// Memory of each worker, such as 24G,8G,8G: what fits where, by the planner's own rules.
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes::parse)]
     workers: Vec<u64>,
-    /// Tokens of a sequence that is trained; 2,048 by default, or what the job says.
+    /// Tokens of a training sequence; 2,048 by default, or what the job says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     sequence_length: Option<u32>,
     /// Sequences of a microbatch; 1 by default, or what the job says.
@@ -59,11 +59,11 @@ pub struct PlanArgs {
     batch: Option<u32>,
 }
 
-/// Prints what the model takes.
+/// Prints how much memory the model needs.
 ///
 /// # Errors
-/// Naming what is wrong with the model or the job file; or where the workers that were given do not
-/// have room: what would help.
+/// Naming what is wrong with the model or the job file; or, where the given workers have too little
+/// memory, what would help.
 pub fn run(args: &PlanArgs, output: &Output) -> anyhow::Result<()> {
     let job = args.job.as_deref().map(JobFile::read).transpose()?;
     let named = job.as_ref().map(|job| job.base_model.clone());
@@ -105,7 +105,7 @@ impl PlanArgs {
     }
 }
 
-/// The shape of the job's adapter; none where every tensor is trained.
+/// The shape of the job's adapter; `None` where every tensor is trained.
 fn lora(job: &JobFile, model: &PlannedModel) -> anyhow::Result<Option<LoraShape>> {
     if job.adapter == AdapterKind::Full {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A model as far as a plan needs it: its configuration, and the sizes of its files.
+//! The parts of a model that a plan needs: its configuration, and the sizes of its files.
 
 use anyhow::{Context, bail};
 use concord_kernels::packed::QuantFormat;
@@ -68,7 +68,7 @@ impl PlannedModel {
         })
     }
 
-    /// One of this configuration, of which nothing else is here.
+    /// A model of which only the configuration is known.
     #[cfg(test)]
     pub fn of(name: &str, config: DecoderConfig) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl PlannedModel {
         }
     }
 
-    /// What the model is.
+    /// The part of the output that describes the model.
     pub fn part(&self) -> PlanPart {
         let config = &self.config;
         let parameters = memory::parameters(config);

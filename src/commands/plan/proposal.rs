@@ -1,4 +1,4 @@
-//! A fine-tune as a coordinator would plan it, and what each of its stages takes.
+//! A fine-tune as a coordinator would plan it, and the memory of each of its stages.
 
 use concord_coordinator::planner::{self, PlanError, PlanRequest, PlannerDevice, TrainingPlan};
 use concord_models::memory::{StageBytes, TrainingBytes, TrainingRun};
@@ -27,7 +27,7 @@ pub fn planned(
     })
 }
 
-/// What each stage of a plan takes.
+/// The memory of each stage of a plan.
 pub fn stages(
     model: &PlannedModel,
     run: &TrainingRun,
@@ -63,7 +63,7 @@ mod tests {
         PlannedModel::of("a model", DecoderConfig::from_json(&config).unwrap())
     }
 
-    /// What is shown is what the coordinator counts, for every cut.
+    /// For every cut, the shown numbers are those of the coordinator's planner.
     #[test]
     fn the_parts_of_a_stage_are_what_the_planner_counts() {
         let lora = TrainingRun::lora(4, 96);

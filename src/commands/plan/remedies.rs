@@ -1,4 +1,4 @@
-//! What of a fine-tune could be changed so that it fits.
+//! Which changes of a fine-tune would make it fit.
 
 use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
@@ -7,11 +7,11 @@ use concord_proto::client::PlanChoice;
 use super::model::PlannedModel;
 use super::{LORA_R, fit, proposal};
 
-/// Shorter sequences than this are no advice.
+/// Sequences shorter than this are not suggested.
 const SEQUENCE_MIN: u32 = 128;
 
-/// The changes of a single key that do, each on its own; and, where none does, all of them
-/// together. Empty where not even that helps.
+/// The single changes that make the fine-tune fit; where none does, all changes together. Empty
+/// where not even these help.
 pub fn of(model: &PlannedModel, run: &TrainingRun, workers: &[u64]) -> String {
     let devices = fit::devices(workers);
     let fits = |changes: &[Change]| {
@@ -45,7 +45,7 @@ enum Change {
 }
 
 impl Change {
-    /// As it stands in the job file.
+    /// The line of the job file.
     fn words(self) -> String {
         match self {
             Self::Lora => "`adapter: lora`".to_string(),
@@ -57,7 +57,7 @@ impl Change {
     }
 }
 
-/// The changes that make a fine-tune smaller, beside shorter sequences.
+/// The changes that make a fine-tune smaller, without shorter sequences.
 fn changes(run: &TrainingRun) -> Vec<Change> {
     let is_full = run.trainable == Trainable::Full;
     let all = [
@@ -76,7 +76,7 @@ fn lengths(run: &TrainingRun) -> impl Iterator<Item = u32> {
     halves.take_while(|&len| len >= SEQUENCE_MIN)
 }
 
-/// The fine-tune with these changes; later ones hold.
+/// The fine-tune with these changes; later ones override earlier ones.
 fn with(run: &TrainingRun, changes: &[Change]) -> TrainingRun {
     let mut run = run.clone();
     for change in changes {

@@ -1,4 +1,4 @@
-//! What serving takes.
+//! The memory of serving.
 
 use anyhow::Context;
 use concord_coordinator::planner::PlanError;
@@ -35,7 +35,7 @@ const HEADINGS: [&str; 7] = [
 /// The stages of a pipeline, and what fits where.
 ///
 /// # Errors
-/// Where the workers do not have room: what would help.
+/// Where the workers have too little memory; says what would help.
 pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPart>> {
     let profile = profile::serving(&model.config, &model.kept);
     let layers = model.config.layers as u32;
@@ -46,7 +46,7 @@ pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPa
         let plan = fit::tightest(count, |devices| {
             let plan = plan_serving(devices, &profile, layers, count, 1, pages)?;
             let has_room = plan.pipelines[0].pages >= pages;
-            // Where not all pages fit the planner gives fewer.
+            // The planner gives fewer pages where not all fit.
             has_room.then_some(plan).ok_or(PlanError::Memory {
                 workers: count,
                 more_bytes: 1,
@@ -83,7 +83,7 @@ pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPa
     Ok(parts)
 }
 
-/// Bytes of a page in the layers of a stage.
+/// Bytes of a page in all layers of a stage.
 fn page_bytes(profile: &ServingProfile, stage: Layers) -> u64 {
     (stage.attended().len() as u64).saturating_mul(profile.page_layer_bytes)
 }

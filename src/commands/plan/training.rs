@@ -1,4 +1,4 @@
-//! What a fine-tune takes.
+//! The memory of a fine-tune.
 
 use anyhow::bail;
 use concord_coordinator::planner::TrainingPlan;
@@ -30,11 +30,11 @@ const HEADINGS: [&str; 9] = [
     "total",
 ];
 
-/// The stages of a pipeline, and what fits where. What does not fit is an error where the
-/// fine-tune `is_asked_for`.
+/// The stages of a pipeline, and what fits where. A fine-tune that does not fit is an error only
+/// where it `is_asked_for`.
 ///
 /// # Errors
-/// Where the workers do not have room: what would help.
+/// Where the workers have too little memory; says what would help.
 pub fn parts(
     model: &PlannedModel,
     run: &TrainingRun,

@@ -1,4 +1,4 @@
-//! Adapters as the command line names them.
+//! Adapters on the command line.
 
 use std::path::PathBuf;
 use std::str::FromStr;

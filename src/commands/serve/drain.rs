@@ -1,4 +1,4 @@
-//! The end of a server: answers under way are finished first.
+//! The end of a server: running answers are finished first.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::stand::Stand;
 use crate::support::output::Output;
 use crate::support::signals::EndSignals;
 
-/// Refuses new requests, lets answers under way end within `patience`, and ends the server. The
-/// next signal ends it at once.
+/// Refuses new requests, lets running answers end within `patience`, and ends the server. The next
+/// signal ends it at once.
 ///
 /// # Errors
-/// Where answers were cut; how many.
+/// Where answers were cut; says how many.
 pub async fn end(
     stand: Stand,
     signal: &str,
@@ -31,7 +31,7 @@ pub async fn end(
         "",
         &json!({ "event": "draining", "answers": running, "seconds": seconds }),
     );
-    // Counted as the signal comes: where this is dropped, answers end with it.
+    // Counted when the signal comes: dropping the stand cuts its answers.
     let again = async {
         let signal = signals.next().await;
         (signal, under_way.answers())

@@ -1,4 +1,4 @@
-//! The pool behind the gateway: what joins the two, which know nothing of each other.
+//! Joins the gateway and the coordinator's serving side, which do not know each other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::support::pool::Troubles;
 /// A pool that serves.
 pub struct PoolEngine {
     serving: ModelService,
-    /// The model's shape, which adapters are checked against.
+    /// The model's configuration, against which adapters are checked.
     config: Arc<DecoderConfig>,
     /// The adapter that the name of the model stands for, where `--model` is an adapter.
     adapter: Option<Digest>,
-    /// Of the members of this machine.
+    /// What is wrong with the members on this machine.
     troubles: Troubles,
 }
 
 impl PoolEngine {
-    /// Over the coordinator's side of a pool. Requests that name no adapter are for `adapter`.
+    /// An engine over the coordinator's serving side. Requests that name no adapter use `adapter`.
     pub fn new(
         serving: ModelService,
         config: Arc<DecoderConfig>,
@@ -41,7 +41,7 @@ impl PoolEngine {
         }
     }
 
-    /// What is waited for, with what is wrong on this machine.
+    /// The state of the pool, with what is wrong on this machine.
     fn with_troubles(&self, state: String) -> String {
         match self.troubles.now() {
             Some(troubles) => format!("{state}; {troubles}"),
@@ -101,7 +101,7 @@ impl InferenceEngine for PoolEngine {
 
     fn remove_adapter(&self, adapter: Digest) -> BoxFuture<'static, Result<(), String>> {
         let serving = self.serving.clone();
-        // Loaded under another name, too, it stays under the model's.
+        // The model's own adapter stays loaded, even if it had another name, too.
         let stays = self.adapter == Some(adapter);
         Box::pin(async move {
             match stays {

@@ -27,13 +27,13 @@ use adapters::NamedAdapter;
 use model::ModelToServe;
 use stand::Stand;
 
-/// How long threads that hang, such as one that reads a model, may hold up the end.
+/// How long busy threads, such as one that reads a model, may delay the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// Rows of a large pass.
 const PASS_ROWS: u64 = 512;
 
-/// Multiply-adds in a microsecond of a worker on a processor that others use, too.
+/// Multiply-adds per microsecond of a slow worker, on a processor that is shared.
 const SLOW_MACS_PER_MICRO: u64 = 5_000;
 
 /// Options of `concord serve`.
@@ -87,11 +87,11 @@ pub struct ServeArgs {
     /// Stages: how many workers share one copy of the model. By default as few as its size allows.
     #[arg(long, value_name = "N")]
     stages: Option<u32>,
-    /// Copies of the model side by side. By default one.
+    /// Copies of the model that serve in parallel. By default one.
     #[arg(long, value_name = "N")]
     pipelines: Option<u32>,
-    /// Wait for so many workers before the first plan; by default for what stages and pipelines
-    /// take.
+    /// Wait for this many workers before the first plan; by default for as many as stages and
+    /// pipelines need.
     #[arg(long, value_name = "N")]
     min_workers: Option<u32>,
     /// The most tokens of a prompt and its answer; the model's own limit by default.
@@ -107,14 +107,15 @@ pub struct ServeArgs {
     /// error that says what they have used.
     #[arg(long, default_value_t = 120, value_name = "S")]
     resume_within: u64,
-    /// Seconds that answers under way may take to end after the first SIGTERM or Ctrl-C; nothing
-    /// new is taken on meanwhile. A second one ends at once.
+    /// Seconds that running answers may take to end after the first SIGTERM or Ctrl-C; no new ones
+    /// are taken on meanwhile. A second signal ends the server at once.
     #[arg(long, default_value_t = 30, value_name = "S")]
     drain_seconds: u64,
     /// A file of API keys, as `concord key` makes them. Without it no key is needed.
     #[arg(long, value_name = "FILE")]
     api_keys: Option<PathBuf>,
-    /// Write a line for each request here: who, what, how long, how many tokens. "-" is stderr.
+    /// Write a line for each request to this file: its key, path, duration and tokens. "-" is
+    /// stderr.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
     /// Let the names of control tokens in messages (such as "<|im_end|>") become the tokens. By
@@ -130,7 +131,7 @@ pub struct ServeArgs {
     /// The private key (PEM) of --tls-cert.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The folder that adapters may be loaded from while serving.
+    /// The folder from which adapters may be loaded while serving.
     #[arg(long, value_name = "DIR")]
     adapter_dir: Option<PathBuf>,
     /// The web origin whose pages may call the API, or "*".
@@ -151,7 +152,7 @@ impl ServeArgs {
             return name.clone();
         }
         let path = Path::new(&self.model);
-        // "." and ".." have no name of their own.
+        // "." and ".." have no file name, so the whole path is used.
         let whole = match path.file_name() {
             Some(_) => path.to_path_buf(),
             None => path.canonicalize().unwrap_or_default(),
@@ -160,7 +161,7 @@ impl ServeArgs {
         last.map_or_else(|| "model".to_string(), |name| name.into_owned())
     }
 
-    /// The pool in a folder, for this model.
+    /// The options of a pool for this model with its state in `dir`.
     fn pool_options(&self, dir: &Path, model: &ModelToServe) -> anyhow::Result<PoolOptions> {
         let share = self.share()?;
         let stall = pass_micros(&model.profile, model.deployment.layers);
@@ -208,7 +209,7 @@ impl ServeArgs {
         GatewayOptions {
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             keys: self.api_keys.clone(),
-            // Two servers may share a file of keys.
+            // In the server's own folder, because two servers may share a key file.
             usage: self.dir.as_ref().map(|dir| dir.join("keys.usage")),
             access_log: self.access_log.clone(),
             allow_control_tokens: self.allow_control_tokens,
@@ -220,8 +221,8 @@ impl ServeArgs {
     }
 }
 
-/// Microseconds of a large pass through all layers on a slow worker: a stage that is silent for
-/// less may just be at work.
+/// Microseconds of a large pass through all layers on a slow worker. A stage that is silent for
+/// less may still be computing.
 fn pass_micros(profile: &ServingProfile, layers: u32) -> u64 {
     let row = u64::from(layers)
         .saturating_mul(profile.layer_macs)
@@ -229,14 +230,14 @@ fn pass_micros(profile: &ServingProfile, layers: u32) -> u64 {
     row.saturating_mul(PASS_ROWS) / SLOW_MACS_PER_MICRO
 }
 
-/// Serves until SIGTERM or Ctrl-C, and then until the answers under way are done.
+/// Serves until SIGTERM or Ctrl-C, and then until the running answers are done.
 ///
 /// # Errors
 /// Naming what is wrong with the model, an adapter, the options or the ports; or how many answers
-/// were cut in the end.
+/// were cut at the end.
 pub fn run(args: ServeArgs, output: &Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the server's threads")?;
-    // Before anything else: as process 1 of a container nothing else ends it.
+    // Installed before anything else: process 1 of a container ignores signals without a handler.
     let signals = {
         let _within = runtime.enter();
         EndSignals::install()?
@@ -248,7 +249,7 @@ pub fn run(args: ServeArgs, output: &Output) -> anyhow::Result<()> {
     let dir = scratch.as_ref().map(|scratch| scratch.path().to_path_buf());
     let dir = args.dir.clone().or(dir).unwrap_or_default();
     let result = runtime.block_on(serve(args, dir, signals, *output));
-    // What still runs may write into the folder: it ends before the folder goes.
+    // Running tasks may write into the folder, so they end before it is removed.
     runtime.shutdown_timeout(SHUTDOWN_MAX);
     result
 }
@@ -261,7 +262,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let patience = Duration::from_secs(args.drain_seconds);
     let starts = async {
-        // Reading and hashing a model takes its time, and shall not hold up the end.
+        // Reading and hashing a model takes time; on a thread of its own it does not delay the end.
         let opened = tokio::task::spawn_blocking(move || stand::open(args, &output));
         match opened.await.context("the model cannot be read")?? {
             Some(opened) => Stand::start(opened, &dir, output).await.map(Some),
@@ -281,7 +282,7 @@ async fn serve(
     tokio::select! {
         signal = signals.next() => drain::end(stand, signal, signals, patience, output).await,
         reason = stand.hopeless() => {
-            // Clients that still wait are told by the end of their answers.
+            // Waiting clients get an error as the end of their answers.
             stand.stop(Duration::ZERO).await?;
             bail!(reason)
         }

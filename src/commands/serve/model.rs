@@ -1,4 +1,4 @@
-//! A model folder as a deployment: what is served, bit for bit, and what the API says about it.
+//! Makes a deployment from a model folder, with what the API needs to know of the model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::profile::{self, KeptFormats};
 pub struct ModelToServe {
     /// What is served.
     pub deployment: Deployment,
-    /// For the planner.
+    /// The profile for the planner.
     pub profile: ServingProfile,
     /// The blobs that the store must have.
     pub blobs: BlobSet,
@@ -32,9 +32,9 @@ pub struct ModelToServe {
     pub template: Option<ChatTemplate>,
     /// Tokens that end an answer.
     pub stop_tokens: Vec<u32>,
-    /// How tokens are drawn where a request does not say.
+    /// Sampling parameters of requests that leave them out.
     pub defaults: SamplingDefaults,
-    /// What its `generation_config.json` asks for and nobody does, a sentence for each key.
+    /// A sentence for each key of its `generation_config.json` that is not applied.
     pub not_applied: Vec<String>,
 }
 
@@ -105,11 +105,11 @@ impl ModelToServe {
     }
 }
 
-/// A note, since transformers refuses chats with such a model.
+/// A note, because transformers refuses chats with such a model.
 const NO_TEMPLATE: &str = "the model has no chat template: a chat is put to it as lines that begin \
                            with `user:` and `assistant:`";
 
-/// What the file does not say is OpenAI's.
+/// Parameters that the file leaves out are OpenAI's.
 fn sampling_defaults(generation: &GenerationConfig) -> SamplingDefaults {
     let open_ai = SamplingDefaults::default();
     SamplingDefaults {

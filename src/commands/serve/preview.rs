@@ -1,4 +1,4 @@
-//! What a pool of this machine would do, and how fast, before anything is started.
+//! The plan and the predicted speed of a pool on this machine, before anything is started.
 
 use concord_coordinator::planner::PlannerDevice;
 use concord_coordinator::planner::serving::{ServingPlan, plan_serving};
@@ -14,7 +14,7 @@ use crate::support::table::table;
 /// Measures a worker of this machine and shows the plan for as many as were asked for.
 ///
 /// # Errors
-/// Where the device is not there, or the model does not fit; with what would help.
+/// Where the device is not there, or the model does not fit; says what would help.
 pub fn show(
     args: &ServeArgs,
     model: &ModelToServe,

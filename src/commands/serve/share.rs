@@ -1,5 +1,4 @@
-//! What each worker of this machine gets of it. The preview and the workers that are started take
-//! it from here.
+//! Each worker's share of this machine, for the preview and for the workers that are started.
 
 use anyhow::bail;
 use concord_coordinator::planner::PlannerDevice;
@@ -15,7 +14,7 @@ use crate::support::gpu::GpuName;
 pub struct MachineShare {
     /// Where it computes.
     pub device: DeviceArgs,
-    /// Bytes that it may use; nothing where it is alone and takes what is free when it starts.
+    /// Bytes that it may use; `None` for a single worker, which takes what is free when it starts.
     pub memory: Option<u64>,
 }
 
@@ -30,7 +29,7 @@ impl ServeArgs {
     /// a GPU, too.
     ///
     /// # Errors
-    /// Where the device is not there, or is none.
+    /// Where the device is not there or unknown.
     pub(super) fn share(&self) -> anyhow::Result<MachineShare> {
         self.check_device()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -50,7 +49,7 @@ impl ServeArgs {
         Ok(MachineShare { device, memory })
     }
 
-    /// What no worker could take is refused before any is started.
+    /// Refuses options that no worker could accept before any is started.
     fn check_device(&self) -> anyhow::Result<()> {
         if self.threads == Some(0) {
             bail!("--threads 0: at least one thread is needed");
@@ -65,7 +64,7 @@ impl ServeArgs {
 }
 
 impl MachineShare {
-    /// Options of a worker with this share, beside its threads.
+    /// Options of a worker with this share, without its threads.
     pub fn worker_options(&self) -> Vec<String> {
         let mut options = vec!["--device".to_string(), self.device.device.clone()];
         if let Some(bytes) = self.memory {
@@ -74,7 +73,7 @@ impl MachineShare {
         options
     }
 
-    /// `count` workers with this share, as the planner sees them.
+    /// `count` workers with this share, in the form of the planner.
     ///
     /// # Errors
     /// Where the device is not there, or fails.

@@ -1,4 +1,4 @@
-//! A pool and the gateway before it, from the model's files to the first request.
+//! Starts a pool and the gateway in front of it, from the model's files to the first request.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::support::loaded_model::{NamedModel, note_base};
 use crate::support::output::Output;
 use crate::support::pool::{LocalPool, PoolOptions};
 
-/// Between two looks at the state of the pool.
+/// The time between two looks at the state of the pool.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What is served, read and checked.
+/// The model and its adapters, read and checked.
 pub struct OpenedService {
     args: ServeArgs,
     model: ModelToServe,
@@ -36,7 +36,7 @@ pub struct OpenedService {
     adapters: Vec<(String, Digest)>,
 }
 
-/// Reads the model and its adapters; nothing where only a preview was wanted, which is shown.
+/// Reads the model and its adapters. With `--preview`, shows the preview and returns `None`.
 ///
 /// # Errors
 /// Naming what is wrong with the model, an adapter or the options.
@@ -83,13 +83,13 @@ pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<OpenedSer
     }))
 }
 
-/// A pool and the gateway before it.
+/// A pool and the gateway in front of it.
 pub struct Stand {
     pub(super) pool: LocalPool,
     pub(super) gateway: RunningGateway,
     pub(super) engine: Arc<PoolEngine>,
     watching: JoinHandle<()>,
-    /// Whether nobody but the workers of this machine can serve.
+    /// Whether only workers on this machine can serve.
     is_alone: bool,
     checkers: usize,
 }
@@ -149,8 +149,8 @@ impl Stand {
         })
     }
 
-    /// Waits until nobody is left to serve and nobody comes any more, or the coordinator has ended;
-    /// why. Cancel safe.
+    /// Waits until no worker is left or will come, or the coordinator has ended. Returns the
+    /// reason. Cancel safe.
     pub async fn hopeless(&mut self) -> String {
         let (troubles, engine) = (self.pool.troubles(), self.engine.clone());
         let (is_alone, checkers) = (self.is_alone, self.checkers);
@@ -158,7 +158,7 @@ impl Stand {
             let reason = troubles.too_few(Role::Worker, 1).await;
             loop {
                 let view = engine.view();
-                // Workers that others have started may be there.
+                // Workers that were started elsewhere may be there.
                 let has_others = view.ready || view.workers.len() > checkers;
                 if is_alone && !has_others {
                     return reason;
@@ -172,11 +172,11 @@ impl Stand {
         }
     }
 
-    /// Ends all of it; requests under way may end within `patience`. Gives how many answers were
-    /// cut.
+    /// Ends gateway and pool; running requests may end within `patience`. Returns how many answers
+    /// were cut.
     ///
     /// # Errors
-    /// Where the coordinator had ended with an error before.
+    /// Where the coordinator has already ended with an error.
     pub async fn stop(self, patience: Duration) -> anyhow::Result<usize> {
         self.watching.abort();
         let cut = self.gateway.drain(patience).await;
@@ -185,8 +185,8 @@ impl Stand {
     }
 }
 
-/// Puts the model into the store of a coordinator that nobody else can reach yet: the members of
-/// the one that serves find everything there.
+/// Puts the model into the store through a coordinator that no member can reach yet, so that the
+/// members of the serving one find everything there.
 async fn fill_store(
     options: &PoolOptions,
     model: &ModelToServe,
@@ -234,7 +234,7 @@ fn announce(
     );
 }
 
-/// Says when the state of the pool changes.
+/// Prints the state of the pool when it changes.
 async fn watch(engine: Arc<PoolEngine>, output: Output) {
     let mut told = String::new();
     loop {

@@ -44,8 +44,8 @@ pub struct TrainArgs {
         conflicts_with = "coordinator"
     )]
     checkers: u32,
-    /// Keep the state of the pool on this machine here rather than in output_dir, where it is kept
-    /// until the result is there, to go on after an interruption.
+    /// Where the pool on this machine keeps its state, with which the job goes on after an
+    /// interruption; by default in output_dir, until the result is there.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
     pub pool_dir: Option<PathBuf>,
     /// Submit to a running coordinator.
@@ -121,7 +121,7 @@ impl FromStr for PlanArg {
 }
 
 impl TrainArgs {
-    /// How the job is run.
+    /// The options with which the job is run.
     ///
     /// # Errors
     /// Naming an option that is out of range.
@@ -161,7 +161,8 @@ impl TrainArgs {
         Ok(options)
     }
 
-    /// The pool on this machine, with its state in `state_dir` unless the user chose a folder.
+    /// The options of the pool on this machine, with its state in `state_dir` unless the user chose
+    /// a folder.
     pub fn pool_options(&self, state_dir: &Path) -> PoolOptions {
         let workers = self.workers.map_or(1, |workers| workers.0);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -183,8 +184,8 @@ impl TrainArgs {
         self.coordinator.is_none().then(|| dir.to_path_buf())
     }
 
-    /// Refuses options that ask for more members than the local pool has: no others join it, and
-    /// the job would wait for them for ever.
+    /// Refuses options that ask for more members than the local pool has. No others can join it, so
+    /// the job would wait forever.
     fn check_pool(&self, workers: u32, options: &RunOptions) -> anyhow::Result<()> {
         let here = counted(u64::from(workers), "worker");
         if let PlanChoice::Fixed {

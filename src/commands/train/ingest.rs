@@ -1,4 +1,4 @@
-//! From a job file to a job spec: model, data and initial state by content address.
+//! Turns a job file into a job spec: model, data and initial state by content address.
 
 use std::collections::BTreeMap;
 
@@ -24,34 +24,34 @@ use crate::support::load_in;
 use crate::support::output::Output;
 use crate::support::profile::{self, KeptFormats};
 
-/// Sequences of a data chunk: a chunk of 2,048 tokens a sequence has 10 MB.
+/// Sequences of a data chunk; with 2,048 tokens each, a chunk has 10 MB.
 const CHUNK_SEQUENCES: u32 = 1_024;
 
-/// A note, since to some tools a file without `adapter` means a full fine-tune.
+/// A note, because to some tools a file without `adapter` means a full fine-tune.
 const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
                        full` trains every weight";
 
-/// A note, since who asks the tuned model through its chat template gives it other texts than it
+/// A note, because prompts that go through the model's chat template look unlike the texts that it
 /// has learnt.
 const NO_TEMPLATE: &str = "the model's chat template is not used: `instruct` learns instruction, \
                            input and output as a line each; ask the tuned model in that form \
                            (`concord generate`, /v1/completions)";
 
-/// Data of fewer bytes are read in a second or two.
+/// Less data than this are read in a second or two, and need no progress bar.
 const BAR_BYTES_MIN: u64 = 4 << 20;
 
 /// A job, ready to be submitted.
 pub struct Ingested {
     pub spec: JobSpec,
-    /// For the planner.
+    /// The profile for the planner.
     pub profile: ModelProfile,
     /// The blobs that the store must have.
     pub blobs: BlobSet,
     /// The model.
     pub folder: ModelFolder,
-    /// The shape of the adapter; none where every tensor is trained.
+    /// The shape of the adapter; `None` where every tensor is trained.
     pub lora: Option<LoraShape>,
-    /// What is told before it starts: what the data sets came to.
+    /// Notes that are shown before the job starts, above all on the data sets.
     pub told: Vec<Told>,
 }
 
@@ -172,7 +172,7 @@ fn data_manifest(
     Ok((blobs.value(&manifest), told))
 }
 
-/// Tokens and loss mask of all sequences, in the order of the data sets, and what these came to.
+/// Tokens and loss mask of all sequences, in the order of the data sets, and notes on these.
 fn sequences(
     job: &JobFile,
     folder: &ModelFolder,
@@ -196,7 +196,7 @@ fn sequences(
         }
         told.push(Told::of(sources, &sequences));
         if tokens.is_empty() {
-            // No copy where there is one data set, which may be large.
+            // A single data set, which may be large, is moved and not copied.
             (tokens, mask) = (sequences.tokens, sequences.loss_mask);
         } else {
             tokens.extend(sequences.tokens);
@@ -206,7 +206,7 @@ fn sequences(
     Ok((tokens, mask, told))
 }
 
-/// A bar over the bytes of the data sets, where they are so many that reading takes a while.
+/// A progress bar over the bytes of the data sets, if reading them takes a while.
 fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
     let files = job.datasets.iter();
     let sizes = files.filter_map(|source| Some(source.path.metadata().ok()?.len()));
@@ -219,7 +219,7 @@ fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style)
 }
 
-/// Refuses a job whose microbatches are not those that its file of tokens names.
+/// Refuses a job whose steps and microbatches differ from those of its `tokens` file.
 fn check_grouping(
     job: &JobFile,
     source: &DatasetSource,
@@ -269,7 +269,7 @@ fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto
     }
 }
 
-/// Values from the initial adapter, the model or the seed; moments of zero.
+/// The initial state: values from the initial adapter, the model or the seed; moments of zero.
 fn initial_state(
     job: &JobFile,
     folder: &ModelFolder,

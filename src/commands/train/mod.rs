@@ -1,4 +1,4 @@
-//! `concord train`: a job file to a tuned model and its proof.
+//! `concord train`: from a job file to a tuned model and its proof.
 
 mod args;
 mod ingest;
@@ -34,10 +34,11 @@ use watch::JobSeen;
 
 pub use args::TrainArgs;
 
-/// For so long a training that is stopped lets its workers store what is committed.
+/// How long a stopped training waits for its workers to store the committed state.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
-/// Looks at a job whose checkers are gone before that counts, and the time between two.
+/// How many looks at a job whose checkers are gone it takes until it is given up, and the time
+/// between two.
 const LOOKS: u32 = 3;
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -108,7 +109,7 @@ struct Run<'a> {
     job: &'a JobFile,
     ingested: &'a Ingested,
     output: &'a Output,
-    /// Whether the pool is this command's own.
+    /// Whether the pool was started by this command.
     is_local: bool,
     seen: JobSeen,
 }
@@ -158,7 +159,7 @@ impl Run<'_> {
         };
         let stopped = tokio::select! {
             stopped = ends => stopped,
-            // A user who asks a second time does not wait.
+            // A second signal ends the command at once.
             signal = signals.next() => return match done {
                 Ok(done) => done,
                 Err(_) => Err(self.stopped(signal, None)),
@@ -168,7 +169,7 @@ impl Run<'_> {
             Ok(done) => {
                 done?;
                 stopped?;
-                // Only now nobody writes there any more.
+                // Only now that the pool has ended, nothing writes there any more.
                 forget_state(output_dir);
                 Ok(())
             }
@@ -193,13 +194,14 @@ impl Run<'_> {
         )
     }
 
-    /// Waits until the job waits for `needed` checkers before its first plan, and so many are not
-    /// left on this machine; why. With a plan it needs none: what nobody audits is counted as
-    /// inconclusive.
+    /// Waits until the job waits for `needed` checkers before its first plan while fewer are left
+    /// on this machine. Returns the reason. A job with a plan needs no checkers: audits that nobody
+    /// does count as inconclusive.
     async fn lacks_checkers(&self, troubles: Troubles, needed: u32) -> String {
         let reason = troubles.too_few(Role::Checker, needed as usize).await;
         let mut looks = 0;
-        // A job that goes on tells that it had a plan soon after that it waited for one.
+        // A job that goes on reports first that it waited for a plan, and soon after that it got
+        // one.
         while looks < LOOKS && !self.seen.is_planned() {
             tokio::time::sleep(LOOK).await;
             looks += u32::from(self.seen.waits());
@@ -236,7 +238,7 @@ impl Run<'_> {
         let steps = self.ingested.spec.steps;
         let watched = watch::watch(url, self.id, steps, self.output, &mut log, &self.seen);
         let done = watched.await?;
-        // The coordinator may have been another process when the job was submitted.
+        // The coordinator may have been restarted since the job was submitted.
         let client = Client::connect(url).await?;
         let bundle =
             result::write(&client, self.id, self.job, self.ingested, &done, output_dir).await?;
@@ -253,9 +255,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether the coordinator has the job already. One that an own pool never began is cancelled:
-    /// it waits by the options of an earlier command, and is submitted again with those of this
-    /// one.
+    /// Whether the coordinator already has the job. On a local pool, a job that has not begun is
+    /// cancelled, because it has the options of an earlier command; it is then submitted again with
+    /// those of this one.
     async fn find(&self, client: &Client) -> anyhow::Result<bool> {
         let ClientResponse::Jobs(jobs) = client.call(&ClientRequest::Jobs).await? else {
             bail!("the coordinator does not list its jobs");
@@ -268,8 +270,8 @@ impl Run<'_> {
         Ok(found.is_some())
     }
 
-    /// Submits the job; whether the coordinator had it already, and tells its events from the first
-    /// on again.
+    /// Submits the job. Returns whether the coordinator already had it, so that it repeats all its
+    /// events.
     async fn submit(&self, url: &str, options: RunOptions) -> anyhow::Result<bool> {
         let client = Client::connect(url).await?;
         let told = self.ingested.told.iter();
@@ -306,19 +308,19 @@ impl Run<'_> {
     }
 }
 
-/// Removes what was kept to go on. The result is there: that something else stays is no failure.
+/// Removes the state that was kept to go on. Once the result is there, a failure is only reported.
 fn forget_state(output_dir: &OutputDir) {
     tell_failure(output_dir.forget_state());
 }
 
-/// Tells of a failure beside what the command ends with.
+/// Reports a failure that is not the outcome of the command.
 fn tell_failure(outcome: anyhow::Result<()>) {
     if let Err(why) = outcome {
         eprintln!("{}", crate::support::output::in_words(&why));
     }
 }
 
-/// A result for people.
+/// A result as text.
 fn in_words(result: &Value) -> String {
     let text = |key: &str| result[key].as_str().unwrap_or_default();
     let number = |key: &str| result[key].as_f64().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Progress of a job for people: a bar on a terminal, lines where standard error goes elsewhere.
+//! The progress of a job as text: a bar on a terminal, lines where standard error goes elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,36 +9,36 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::support::job_events::{describe, step_line};
 use crate::support::output::Output;
 
-/// The shortest time between two printed lines, but for the first and the last step.
+/// The shortest time between two printed lines; the first and the last step are always printed.
 const LINE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The weight of a new step in the running mean of step times.
 const NEWEST_SHARE: f64 = 0.1;
 
-/// The bar fits any terminal: what follows it is cut off where the line ends.
+/// The bar and a message, which is cut off at the width of the terminal.
 const STYLE: &str = "{bar:20.cyan/blue} {wide_msg}";
 
 /// Where progress is shown.
 enum Shown {
     Bar(ProgressBar),
-    /// Lines; when the last one was printed.
+    /// As lines; has the time of the last one.
     Lines(Option<Instant>),
-    /// Events are printed as objects elsewhere.
+    /// Not here: events are printed as objects elsewhere.
     Nowhere,
 }
 
-/// Shows how far a job is.
+/// Shows the progress of a job.
 pub struct TrainProgress {
     shown: Shown,
     steps: u32,
     /// Mean seconds of a step, once there is one.
     step_seconds: Option<f64>,
-    /// Steps that an earlier run of the command has shown.
+    /// How many steps an earlier run of the command has shown.
     earlier: u32,
 }
 
 impl TrainProgress {
-    /// For a job of so many steps.
+    /// The progress of a job of `steps` steps.
     pub fn new(steps: u32, output: &Output) -> Self {
         let shown = if output.is_json() {
             Shown::Nowhere
@@ -59,7 +59,7 @@ impl TrainProgress {
         progress
     }
 
-    /// Shows an event. One that an earlier run has shown moves the bar only.
+    /// Shows an event. One that an earlier run has shown only moves the bar.
     pub fn show(&mut self, event: &JobEvent, is_news: bool) {
         if let JobEvent::Step { step, micros, .. } = event {
             self.step(event, *step, *micros, is_news);
@@ -117,7 +117,7 @@ impl TrainProgress {
         }
     }
 
-    /// What happens now, on a terminal.
+    /// Shows the current phase, on a terminal.
     pub fn phase(&self, words: &str) {
         if let Shown::Bar(bar) = &self.shown {
             bar.set_message(format!("{}/{}  {words}", bar.position(), self.steps));
@@ -142,7 +142,7 @@ impl TrainProgress {
 
 impl Drop for TrainProgress {
     fn drop(&mut self) {
-        // The reason of the end is printed next, on a line of its own.
+        // Cleared, so that the reason of the end is printed on a line of its own.
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }

@@ -1,5 +1,5 @@
-//! The result of a job: adapter or weights as Hugging Face users know them, and the proof. All of
-//! it is written and checked beside the place where it belongs, and then put there.
+//! Writes the result of a job: an adapter or weights in Hugging Face format, and the proof. All
+//! files are written and checked in a staging folder, and then moved into place.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,15 +28,15 @@ use crate::support::result_weights;
 /// The folder of the proof, within the output folder.
 const PROOF: &str = "proof";
 
-/// Files that make a folder a model or an adapter: they come last.
+/// Files that make a folder a model or an adapter. They are moved last.
 const LAST: [&str; 2] = ["config.json", "adapter_config.json"];
 
-/// Fetches the last state and the proof of a job that is done, checks both, and puts them into the
-/// output folder. The result is where the proof is.
+/// Fetches the last state and the proof of a finished job, checks both, and puts them into the
+/// output folder. Returns the folder of the proof.
 ///
 /// # Errors
-/// Where a blob is missing, something does not hold, or the disk is full: the job stays done, and
-/// the same command writes its result.
+/// Where a blob is missing, a check fails, or the disk is full. The job stays done, and the same
+/// command writes its result.
 pub async fn write(
     client: &Client,
     id: JobId,
@@ -94,7 +94,7 @@ pub fn tell_again(output_dir: &OutputDir, told: &Value, output: &Output) -> anyh
     Ok(())
 }
 
-/// Whether a folder has a proof that holds, and the weights that it ends with.
+/// Checks that a folder has a valid proof, and the weights with which it ends.
 fn check(dir: &Path) -> anyhow::Result<()> {
     let bundle = Bundle::read_dir(&dir.join(PROOF))?;
     bundle::verify(&bundle).context("the proof does not hold")?;
@@ -112,7 +112,7 @@ async fn write_to(
 ) -> anyhow::Result<()> {
     let tensors = fetch_values(client, &ingested.spec, state).await?;
     let bundle = fetch_bundle(client, id).await?;
-    // What an earlier run left half done.
+    // An interrupted earlier run may have left it.
     remove_folder(staging)?;
     std::fs::create_dir(staging).with_context(|| format!("cannot make {}", staging.display()))?;
     match &ingested.lora {
@@ -162,15 +162,14 @@ async fn fetch_bundle(client: &Client, job: JobId) -> anyhow::Result<Bundle> {
     Ok(Bundle::from_files(&bundle::from_blob(&blob)?)?)
 }
 
-/// Moves the files of a complete result into the output folder, each by a rename, and last the
-/// files that make the folder a model or an adapter. Where this is interrupted, the same command
-/// repeats it.
+/// Moves the files of a complete result into the output folder, each by a rename, those that make
+/// the folder a model or an adapter last. If this is interrupted, the same command repeats it.
 fn place(staging: &Path, output_dir: &mut OutputDir) -> anyhow::Result<()> {
     let mut files = files(staging)?;
     files.sort_by_key(|file| LAST.contains(&file.as_str()));
     let dir = output_dir.dir().to_path_buf();
     for file in &files {
-        // It came while the job ran, and must not be overwritten.
+        // A file that was created by others while the job ran must not be overwritten.
         if !output_dir.has_file(file) && dir.join(file).exists() {
             bail!(
                 "{} is there, and is none of the job's: move it away",
@@ -194,7 +193,7 @@ fn place(staging: &Path, output_dir: &mut OutputDir) -> anyhow::Result<()> {
     sync(&dir)
 }
 
-/// The files of a folder and of the folders in it, by their paths within it.
+/// The files of a folder and its subfolders, by their paths within it.
 fn files(dir: &Path) -> anyhow::Result<Vec<String>> {
     let mut files = Vec::new();
     let mut folders = vec![String::new()];
@@ -227,8 +226,8 @@ fn sync(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The name of the base model in an adapter's files: of a folder its whole path, as the adapter may
-/// be read from anywhere, where a relative one would be taken for a name of the hub.
+/// The name of the base model in an adapter's files. For a folder it is the absolute path, because
+/// the adapter may be read from anywhere, and a relative path would be taken for a name of the hub.
 fn base_model_name(base_model: &str) -> anyhow::Result<String> {
     if !hub::is_here(base_model) {
         return Ok(base_model.to_string());

@@ -1,4 +1,4 @@
-//! Whether the disk has room for what a job writes.
+//! Checks that the disk has room for the files of a job.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use concord_proto::JobSpec;
 use super::output_dir::OutputDir;
 use crate::support::bytes::size;
 
-/// A result is more than its tensors: tokenizer, configuration, proof.
+/// Bytes of a result besides its tensors: tokenizer, configuration, proof.
 const SMALL_FILES_BYTES: u64 = 1 << 20;
 
 /// Bytes of a value in a result.
 const VALUE_BYTES: u64 = 4;
 
-/// Bytes of a trained value in a checkpoint: itself and two moments.
+/// Bytes of a trained value in a checkpoint: the value and two moments.
 const CHECKPOINT_VALUE_BYTES: u64 = 12;
 
-/// Checkpoints that are on the disk at a time where audits are slow.
+/// Checkpoints that are on the disk at a time if audits are slow.
 const CHECKPOINTS_MAX: u64 = 3;
 
-/// Files of an earlier run that are looked at, at most: more than a state has.
+/// Most files of an earlier run that are counted, more than a state has.
 const FILES_MAX: usize = 1_000_000;
 
 /// Bytes that a job writes.
@@ -28,9 +28,9 @@ const FILES_MAX: usize = 1_000_000;
 struct Needs {
     /// The files of the result.
     result: u64,
-    /// Checkpoints that are certain to be on the disk at the same time.
+    /// The checkpoints that are certainly on the disk at the same time.
     checkpoints: u64,
-    /// The same, where audits are slow.
+    /// The checkpoints if audits are slow.
     checkpoints_max: u64,
 }
 
@@ -38,7 +38,8 @@ impl Needs {
     fn of(spec: &JobSpec, save_steps: u32) -> Self {
         let values = trained_values(spec);
         let one = values.saturating_mul(CHECKPOINT_VALUE_BYTES);
-        // The next one is written while the last one is there. The last state is always one.
+        // The next checkpoint is written while the previous one is there. The last state is always
+        // a checkpoint.
         let is_saved_before = (1..spec.steps).contains(&save_steps);
         let (least, most) = match is_saved_before {
             true => (2, CHECKPOINTS_MAX),
@@ -54,21 +55,21 @@ impl Needs {
     }
 }
 
-/// Bytes that are free on the disks of the two folders that a job writes to.
+/// Free bytes on the disks of the two folders to which a job writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Free {
     /// Result and state on one disk.
     Together(u64),
-    /// The result on one disk; on the other one the state, where it is kept on this machine.
+    /// Free bytes for the result, and, if the state is kept on this machine, on its other disk.
     Apart(u64, Option<u64>),
 }
 
-/// Refuses a job that has no room for its result in the output folder, or, with `state`, for the
-/// checkpoints that a pool of this machine keeps in that folder meanwhile. Warns where both may
-/// turn out to be larger than what is free.
+/// Refuses a job if there is no room for its result in the output folder, or, with `state`, for the
+/// checkpoints that a pool on this machine keeps in that folder. Warns where slow audits may need
+/// more than is free.
 ///
 /// # Errors
-/// Saying what is needed and what there is.
+/// Saying what is needed and what is free.
 pub fn check(
     output_dir: &OutputDir,
     spec: &JobSpec,
@@ -87,7 +88,7 @@ pub fn check(
     Ok(())
 }
 
-/// Refuses, or warns, or does neither.
+/// Decides between a refusal, a warning and nothing.
 fn decide(needs: Needs, free: Free, output: &str, state: &str) -> anyhow::Result<Option<String>> {
     let (result, least, most) = (needs.result, needs.checkpoints, needs.checkpoints_max);
     let lacks = |needed: u64, free: u64| free < needed;
@@ -150,7 +151,7 @@ fn trained_values(spec: &JobSpec) -> u64 {
     tensors.fold(0, u64::saturating_add)
 }
 
-/// What is free, counting what an earlier run of the job has written to `state` already. Nothing
+/// The free bytes, including what an earlier run of the job has already written to `state`. `None`
 /// where the system does not tell.
 #[cfg(unix)]
 fn measure(output: &Path, state: Option<&Path>) -> Option<Free> {
@@ -158,7 +159,7 @@ fn measure(output: &Path, state: Option<&Path>) -> Option<Free> {
     let Some(state) = state else {
         return Some(Free::Apart(of_output, None));
     };
-    // It may have to be made first: then its disk is that of the folder that it will be in.
+    // A folder that does not exist yet will be on the disk of its nearest existing parent.
     let disk = state
         .ancestors()
         .find(|dir| dir.is_dir())
@@ -184,7 +185,7 @@ fn free_bytes(dir: &Path) -> Option<u64> {
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Bytes of the files in a folder and in those below it; no link is followed.
+/// Bytes of the files in a folder and its subfolders; links are not followed.
 #[cfg(unix)]
 fn written_bytes(dir: &Path) -> u64 {
     let mut folders = vec![dir.to_path_buf()];
@@ -255,7 +256,7 @@ mod tests {
         let warned = decided(Free::Apart(4 << 20, Some(20 << 20))).unwrap();
         assert!(warned.is_some_and(|words| words.contains("of state")));
         assert_eq!(decided(Free::Apart(4 << 20, Some(30 << 20))), Ok(None));
-        // Others keep the state.
+        // The state is kept elsewhere.
         assert_eq!(decided(Free::Apart(4 << 20, None)), Ok(None));
     }
 

@@ -1,4 +1,4 @@
-//! What is said, and what is saved, where a training is interrupted.
+//! What is printed, and what is saved, when a training is interrupted.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use concord_proto::JobId;
 
 use crate::support::output::StoppedBySignal;
 
-/// Looks at a store that is still in use, and the time between two.
+/// How many looks at a store that is still in use, and the time between two.
 const LOOKS: u32 = 20;
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Before a coordinator has the job.
+/// The message for a training that is stopped before a coordinator has the job.
 pub fn early(signal: &'static str) -> anyhow::Error {
     let words = "stopped before a step was done; the same command begins again where it was";
     StoppedBySignal::new(signal, words.to_string()).into()
 }
 
-/// Where the coordinator of others has it.
+/// The message for a job of a running coordinator, where it goes on.
 pub fn detached(signal: &'static str, url: &str, job: JobId) -> anyhow::Error {
     let words = format!(
         "the job goes on; watch it with `concord jobs --coordinator {url} watch {job}`, and fetch \
@@ -28,15 +28,15 @@ pub fn detached(signal: &'static str, url: &str, job: JobId) -> anyhow::Error {
     StoppedBySignal::new(signal, words).into()
 }
 
-/// Where the pool of this machine is stopped with it, after so many steps, of which `saved` are in
-/// the newest checkpoint where that is known.
+/// The message for a job whose pool on this machine is stopped with it, after `committed` steps.
+/// `saved` of these are in the newest checkpoint, if that is known.
 pub fn interrupted(
     signal: &'static str,
     committed: u32,
     steps: u32,
     saved: Option<u32>,
 ) -> anyhow::Error {
-    // A step may be committed and stored before this process is told.
+    // A step may be committed and stored before this process hears of it.
     let committed = committed.max(saved.unwrap_or(0));
     if committed == 0 {
         return early(signal);
@@ -54,14 +54,14 @@ pub fn interrupted(
     StoppedBySignal::new(signal, words).into()
 }
 
-/// How many steps of a job the newest checkpoint has that a coordinator has left in `data`. Nothing
-/// where its store cannot be read: the next start says why.
+/// How many steps of a job are in the newest checkpoint that a coordinator has left in `data`.
+/// `None` where its store cannot be read; the next start says why.
 pub async fn saved_steps(data: &Path, job: JobId) -> Option<u32> {
     for _ in 0..LOOKS {
         if let Some(steps) = look(data, job).await {
             return Some(steps);
         }
-        // The coordinator has ended, but a question that it still answers may hold its store.
+        // The coordinator has ended, but an unfinished query may still hold its store.
         tokio::time::sleep(LOOK).await;
     }
     None

@@ -1,11 +1,11 @@
-//! What is read of the data sets of a job, and above all what is left out.
+//! Reports what is read from the data sets of a job, and above all what is left out.
 
 use concord_models::data::{DatasetKind, DatasetSource, Sequences};
 use serde_json::{Value, json};
 
 use crate::support::output::Output;
 
-/// What is told before a job starts.
+/// A note that is shown before a job starts.
 pub struct Told {
     line: String,
     object: Value,
@@ -14,7 +14,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// What `sources` came to.
+    /// A note on the sequences of `sources`.
     pub fn of(sources: &[DatasetSource], sequences: &Sequences) -> Self {
         Self {
             line: line(sources, sequences),
@@ -23,7 +23,7 @@ impl Told {
         }
     }
 
-    /// That a choice was made for the reader of the job file.
+    /// A note on a choice that was made where the job file makes none.
     pub fn note(words: &str) -> Self {
         Self {
             line: words.to_string(),
@@ -32,7 +32,8 @@ impl Told {
         }
     }
 
-    /// Tells it: a line on stderr for people, an event with `--json`; both where something is lost.
+    /// Shows it: as a line on stderr, or with `--json` as an event; as both where something is left
+    /// out.
     pub fn tell(&self, output: &Output) {
         output.result("", &self.object);
         if !output.is_json() || self.is_less {

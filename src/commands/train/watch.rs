@@ -1,4 +1,4 @@
-//! Watches a job over the events that its coordinator sends, across reconnects.
+//! Watches a job by the events that its coordinator sends, across reconnects.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -27,11 +27,11 @@ pub struct Completed {
     pub inconclusive: u64,
     /// Mean loss of the last step.
     pub loss: f32,
-    /// Tokens a second, over all committed steps.
+    /// Tokens per second, over all committed steps.
     pub tokens_per_second: f64,
 }
 
-/// How far a job is, for code that runs while the job is watched.
+/// The progress of a job, for code that runs while the job is watched.
 #[derive(Debug, Default)]
 pub struct JobSeen {
     committed: AtomicU32,
@@ -50,7 +50,7 @@ impl JobSeen {
         }
     }
 
-    /// Steps that are committed.
+    /// How many steps are committed.
     pub fn committed(&self) -> u32 {
         self.committed.load(Ordering::Relaxed)
     }
@@ -66,11 +66,11 @@ impl JobSeen {
     }
 }
 
-/// How long a coordinator that is gone may take to come back.
+/// How long a lost coordinator may take to come back.
 const RETURN_MAX: Duration = Duration::from_secs(60);
 
-/// Shows the events of a job until it ends, writes its steps to `log`, and notes in `seen` how far
-/// it is. A coordinator that is restarted meanwhile is waited for.
+/// Shows the events of a job until it ends, writes its steps to `log`, and notes its progress in
+/// `seen`. Waits for a coordinator that is restarted meanwhile.
 ///
 /// # Errors
 /// Where the job fails, is cancelled, or the coordinator stays away.
@@ -95,7 +95,7 @@ pub async fn watch(
         let event = stream.next().await?;
         let is_end = matches!(event, JobEvent::Failed(_) | JobEvent::Cancelled);
         if is_end && stream.goes_on().await {
-            // It was submitted again since, and goes on.
+            // The job was submitted again since, and goes on.
             continue;
         }
         output.result("", &as_json(&event));
@@ -114,7 +114,7 @@ pub async fn watch(
     }
 }
 
-/// The events of a job, over as many connections as it takes.
+/// The events of a job, over as many connections as needed.
 struct EventStream<'a> {
     url: &'a str,
     job: JobId,
@@ -147,7 +147,7 @@ impl EventStream<'_> {
         }
     }
 
-    /// Whether anything comes after the end of the job, as it does where it was submitted again.
+    /// Whether there are events after the end of the job, which means that it was submitted again.
     async fn goes_on(&mut self) -> bool {
         if self.ahead.is_none()
             && let Some(events) = &mut self.events
@@ -187,7 +187,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// Takes in an event; the last one gives what the job leaves.
+    /// Takes in an event. For the last one, returns the outcome.
     fn add(&mut self, event: &JobEvent) -> Option<Completed> {
         match event {
             JobEvent::Step {

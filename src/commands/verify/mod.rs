@@ -49,7 +49,7 @@ pub struct VerifyArgs {
     device: DeviceArgs,
 }
 
-/// What one worker did, by its claims.
+/// The work of one worker, by its claims.
 #[derive(Default)]
 struct WorkerShare {
     device: String,
@@ -58,15 +58,15 @@ struct WorkerShare {
     tokens: u64,
 }
 
-/// What was found of the weights.
+/// The result of comparing the weights.
 struct Weights {
-    /// Tensors that are as the last step left them.
+    /// How many tensors are as the last step left them.
     tensors: usize,
-    /// The model below an adapter.
+    /// The base model of an adapter.
     base: Option<Base>,
 }
 
-/// Checks a proof, and the weights where they are given.
+/// Checks a proof and, if they are given, the weights.
 ///
 /// # Errors
 /// Naming the file, the statement in it and, where one is at fault, the party.
@@ -138,7 +138,7 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     );
 }
 
-/// A path that is no folder of a proof, but near to one, is answered with that one.
+/// Refuses a path that is not the folder of a proof, and suggests one that is near.
 fn check_path(path: &Path) -> anyhow::Result<()> {
     if !path.exists() {
         bail!("{}: there is no such file or folder", path.display());
@@ -154,7 +154,7 @@ fn check_path(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what does not hold as an object for scripts, and returns it as an error.
+/// Prints what does not hold as a JSON object, and returns it as an error.
 fn refuted(error: VerifyError, output: &Output) -> anyhow::Error {
     let object = json!({
         "event": "refuted", "file": error.file, "statement": error.statement,
@@ -233,8 +233,8 @@ fn text(
     lines.join("\n")
 }
 
-/// Per cent with two digits, rounded down, so that nothing below certainty is shown as 100 %. Rates
-/// are multiples of 2^-32: adding 1e-8 before rounding undoes only rounding errors.
+/// A percentage with two decimals, rounded down, so that 100 % is shown only for a share within
+/// 1e-8 of certainty. That 1e-8 undoes rounding errors.
 fn percent_below(share: f64) -> f64 {
     (share * 1e4 + 1e-4).floor() / 1e2
 }

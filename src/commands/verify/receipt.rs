@@ -1,4 +1,4 @@
-//! The receipt of an answer: the answer is computed again, on this machine, in one pass.
+//! Verifies the receipt of an answer: the answer is computed again on this machine, in one pass.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::support::output::Output;
 /// Judges a receipt.
 ///
 /// # Errors
-/// Naming what does not hold and who signed it; or what is missing to judge it by.
+/// Naming what does not hold and who signed it; or what is missing to judge the receipt.
 pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     let path = &args.path;
     let text =
@@ -36,7 +36,7 @@ pub fn run(args: &VerifyArgs, output: &Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The receipts of a file: one, or a list of those of a request's choices.
+/// The receipts in a file: one, or the list of a request's choices.
 fn receipts(text: &str) -> anyhow::Result<Vec<Signed>> {
     let value: Value = serde_json::from_str(text).context("not valid JSON")?;
     match value["data"].as_array() {
@@ -192,7 +192,7 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
     output.result(&lines.join("\n"), &object);
 }
 
-/// The party at fault, where it is one, and what does not hold; nothing where all holds.
+/// The party at fault, if it is one, and what does not hold; `None` where all holds.
 fn refutation(
     verdict: &AnswerVerdict,
     coordinator: PublicKey,

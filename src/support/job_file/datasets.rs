@@ -59,7 +59,7 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
     Ok(source)
 }
 
-/// Refuses the name of a field that is not read, or that is read twice.
+/// Refuses keys that name a field which the type does not read, and fields that are named twice.
 fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
     for (key, kind) in FIELD_KEYS {
         if keys.has(key) && kind != source.kind {
@@ -98,7 +98,7 @@ fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
     }
 }
 
-/// `shuffle`, which a `tokens` file forbids and others have by default.
+/// `shuffle`, which is forbidden for a `tokens` file and true by default for others.
 pub(super) fn shuffle(keys: &Keys, datasets: &[DatasetSource]) -> anyhow::Result<bool> {
     let as_given = datasets
         .iter()

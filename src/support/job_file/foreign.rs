@@ -1,6 +1,6 @@
-//! Words of other tools in a job file, and what to write instead.
+//! Keys and values of other tools in a job file, and what to write instead.
 
-/// Keys that are near to none of ours.
+/// Keys of other tools whose names are unlike ours.
 const KEYS: [(&[&str], &str); 17] = [
     (
         &["num_epochs", "num_train_epochs", "epochs"],
@@ -54,7 +54,7 @@ const KEYS: [(&[&str], &str); 17] = [
     ),
 ];
 
-/// Types of data sets.
+/// Types of data sets of other tools.
 const TYPES: [(&[&str], &str); 3] = [
     (
         &[
@@ -101,7 +101,7 @@ pub(super) fn key(name: &str) -> Option<&'static str> {
     find(&KEYS, name)
 }
 
-/// What to do about a type of data set of another tool; styles behind a `.` or `:` are left away.
+/// What to do about a type of data set of another tool; a style after `.` or `:` is ignored.
 pub(super) fn dataset_type(name: &str) -> Option<&'static str> {
     find(&TYPES, name.split(['.', ':']).next().unwrap_or(name))
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::known::{Absent, KEYS, Key};
 use crate::support::output::Output;
 
-/// Prints every key with what it may be, its default and its meaning: a page, or an object each.
+/// Prints every key with its allowed values, its default and its meaning, as a page, or with
+/// `--json` as one object per key.
 pub fn print(output: &Output) {
     if output.is_json() {
         for key in &KEYS {
@@ -34,8 +35,8 @@ fn part(key: &Key) -> String {
     format!("{name}\n    {meaning}\n    {allowed}; {absent}")
 }
 
-/// The sections of a job file by their titles. Of each key: its name, its meaning, what it may be,
-/// and what holds without it.
+/// The sections of a job file by their titles. Each key has its name, its meaning, its allowed
+/// values, and its default.
 #[cfg(test)]
 pub fn sections() -> Vec<(&'static str, Vec<[String; 4]>)> {
     use super::known::Section;

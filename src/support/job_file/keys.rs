@@ -1,5 +1,5 @@
-//! Typed values of a YAML mapping, by the table of known keys. Every refusal names the file, the
-//! line where it is certain, the key, its value and what is allowed.
+//! Typed values of a YAML mapping, read by the table of known keys. Every error names the file, the
+//! line if it is certain, the key, its value and what is allowed.
 
 use std::path::Path;
 
@@ -10,25 +10,25 @@ use super::foreign;
 use super::known::{Absent, Allowed, Ends, KEYS, Key, Section};
 use crate::support::home;
 
-/// A key further off than this from every known one was not meant to be one of them.
+/// The largest edit distance at which a known key is suggested.
 const TYPO_MAX: usize = 3;
 
-/// Values are shown up to this many characters.
+/// At most so many characters of a value are shown.
 const SHOWN_MAX: usize = 60;
 
-/// A mapping, and where it stands in its file.
+/// A mapping, and its place in the file.
 #[derive(Debug)]
 pub(super) struct Keys<'a> {
     file: &'a Path,
     text: &'a str,
     section: Section,
-    /// What stands before its keys in a message, such as `datasets[0].`.
+    /// The prefix of its keys in messages, such as `datasets[0].`.
     prefix: String,
     map: Mapping,
 }
 
 impl<'a> Keys<'a> {
-    /// The mapping that a YAML text consists of.
+    /// Parses a YAML text, which must be a mapping.
     pub(super) fn parse(file: &'a Path, text: &'a str) -> anyhow::Result<Self> {
         let value: Value = match serde_yaml_ng::from_str(text) {
             Ok(value) => value,
@@ -57,8 +57,8 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Refuses a key that does not belong here, with the nearest one or with what to do instead,
-    /// and one that has no value.
+    /// Refuses unknown keys, with the nearest known one or with what to do instead, and keys
+    /// without a value.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let wrong: Vec<String> = self
             .map
@@ -66,7 +66,7 @@ impl<'a> Keys<'a> {
             .filter_map(|(key, value)| self.check_one(key, value).err())
             .map(|error| error.to_string())
             .collect();
-        // All at once: the writer of a file for another tool mends it in one go.
+        // All errors at once, so that a file for another tool can be corrected in one go.
         match wrong.is_empty() {
             true => Ok(()),
             false => bail!(wrong.join("\n")),
@@ -93,7 +93,7 @@ impl<'a> Keys<'a> {
         }
         if value.is_null() {
             let hint = match name {
-                // To some tools, this is a full fine-tune.
+                // In some tools this means a full fine-tune.
                 "adapter" => "write `adapter: full` to train every weight",
                 _ => "write one, or remove the key",
             };
@@ -105,7 +105,7 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// What to do about a key that is none of this section's.
+    /// What to do about a key that this section does not have.
     fn remedy(&self, name: &str) -> String {
         if let Some(remedy) = foreign::key(name) {
             return remedy.to_string();
@@ -141,7 +141,7 @@ impl<'a> Keys<'a> {
         )
     }
 
-    /// The error that a key is there that changes nothing, `because`.
+    /// The error that a key has no effect; `because` says why.
     pub(super) fn idle(&self, key: &str, because: &str) -> anyhow::Error {
         let place = self.place(key);
         anyhow!(
@@ -150,7 +150,7 @@ impl<'a> Keys<'a> {
         )
     }
 
-    /// The text of `key`, whatever it is allowed to be.
+    /// The text of `key`, if it is a text.
     pub(super) fn word_given(&self, key: &str) -> Option<&str> {
         self.map.get(key)?.as_str()
     }
@@ -160,7 +160,7 @@ impl<'a> Keys<'a> {
         self.map.contains_key(key)
     }
 
-    /// What the table says of `name`, and its value or the default of the table.
+    /// The table's entry of `name`, and its value or the table's default.
     fn get(&self, name: &str) -> anyhow::Result<(&'static Key, Option<Value>)> {
         let mut keys = self.section.keys();
         let key = keys.find(|key| key.name == name);
@@ -193,7 +193,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// [`Self::read_if`] for a key that has a value, be it a default.
+    /// As [`Self::read_if`], for a key that always has a value, given or by default.
     fn read<T>(
         &self,
         name: &str,
@@ -208,7 +208,7 @@ impl<'a> Keys<'a> {
         self.read(name, |value, _| text(value))
     }
 
-    /// A path, with `~` made whole; nothing where the key is absent.
+    /// A path, with `~` expanded; `None` where the key is absent.
     pub(super) fn path_if(&self, name: &str) -> anyhow::Result<Option<String>> {
         let Some(path) = self.read_if(name, |value, _| text(value))? else {
             return Ok(None);
@@ -218,13 +218,13 @@ impl<'a> Keys<'a> {
             .with_context(|| format!("{}: `{}{name}`", self.place(name), self.prefix))
     }
 
-    /// A path, with `~` made whole.
+    /// A path, with `~` expanded.
     pub(super) fn path(&self, name: &str) -> anyhow::Result<String> {
         let path = self.path_if(name)?;
         path.with_context(|| format!("a bug: no default for `{}{name}`", self.prefix))
     }
 
-    /// A list of texts; nothing where the key is absent.
+    /// A list of texts; `None` where the key is absent.
     pub(super) fn texts_if(&self, name: &str) -> anyhow::Result<Option<Vec<String>>> {
         let texts = |value: &Value| value.as_sequence()?.iter().map(text).collect();
         self.read_if(name, |value, _| texts(value))
@@ -235,12 +235,12 @@ impl<'a> Keys<'a> {
         self.read(name, |value, _| value.as_bool())
     }
 
-    /// `true` or `false`; nothing where the key is absent.
+    /// `true` or `false`; `None` where the key is absent.
     pub(super) fn flag_if(&self, name: &str) -> anyhow::Result<Option<bool>> {
         self.read_if(name, |value, _| value.as_bool())
     }
 
-    /// What one of a few words means: `meanings` are in the order of the words in the table.
+    /// The meaning of a word; `meanings` are in the order of the words in the table.
     pub(super) fn word<T: Copy>(&self, name: &str, meanings: &[T]) -> anyhow::Result<T> {
         self.read(name, |value, allowed| {
             let (Allowed::Words(words), Some(asked)) = (allowed, value.as_str()) else {
@@ -256,7 +256,7 @@ impl<'a> Keys<'a> {
         self.read(name, whole)
     }
 
-    /// The same; nothing where the key is absent.
+    /// As [`Self::whole`]; `None` where the key is absent.
     pub(super) fn whole_if(&self, name: &str) -> anyhow::Result<Option<u32>> {
         self.read_if(name, whole)
     }
@@ -274,7 +274,7 @@ impl<'a> Keys<'a> {
         self.read(name, real)
     }
 
-    /// The same; nothing where the key is absent.
+    /// As [`Self::number`]; `None` where the key is absent.
     pub(super) fn number_if(&self, name: &str) -> anyhow::Result<Option<f32>> {
         self.read_if(name, real)
     }
@@ -305,7 +305,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Whether a value, or one in its lists, has a tag; conversions would look through it.
+/// Whether a value, or one in its lists, has a YAML tag, which conversions would ignore.
 fn has_tag(value: &Value) -> bool {
     match value {
         Value::Tagged(_) => true,
@@ -319,7 +319,7 @@ fn text(value: &Value) -> Option<String> {
     text.filter(|text| !text.trim().is_empty())
 }
 
-/// A number, also where YAML takes its spelling (such as `1e-3` in quotes) for a text.
+/// A number, also where it is a text to YAML, such as `1e-3` in quotes.
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -328,8 +328,8 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A spelling of a number that all readers of YAML take for the same one: 010 is eight to some and
-/// ten to others.
+/// The text, if it is a number that all YAML parsers read alike: 010, for example, is eight to some
+/// and ten to others.
 fn decimal(text: &str) -> Option<&str> {
     let text = text.trim();
     let digits = text.trim_start_matches(['+', '-']);
@@ -352,7 +352,7 @@ fn whole(value: &Value, allowed: Allowed) -> Option<u32> {
 }
 
 fn real(value: &Value, allowed: Allowed) -> Option<f32> {
-    // -0 becomes +0: one job, whichever is written.
+    // -0 becomes +0, so that both give the same job.
     let number = number(value)? as f32 + 0.0;
     let holds = match allowed {
         Allowed::Positive => number > 0.0,
@@ -365,7 +365,7 @@ fn real(value: &Value, allowed: Allowed) -> Option<f32> {
     (number.is_finite() && holds).then_some(number)
 }
 
-/// Whether a line sets `key`, in the block form or in the flow form of YAML.
+/// Whether a line sets `key`, in the block style or the flow style of YAML.
 fn has_key(line: &str, key: &str) -> bool {
     let code = line.split(" #").next().unwrap_or(line);
     code.match_indices(key).any(|(start, _)| {
@@ -376,11 +376,11 @@ fn has_key(line: &str, key: &str) -> bool {
     })
 }
 
-/// A value as it may stand in a message.
+/// A value as it is shown in a message.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text) => format!("\"{text}\""),
-        // The flow form, on one line.
+        // In flow style, on one line.
         Value::Sequence(_) | Value::Mapping(_) => serde_json::to_string(value).unwrap_or_default(),
         other => serde_yaml_ng::to_string(other).unwrap_or_default(),
     };

@@ -1,11 +1,11 @@
-//! Every key of a job file: what it means, what it may be, and what holds without it. Job files are
-//! read by this table, and `concord train --keys` prints it.
+//! Every key of a job file: its meaning, its allowed values, and its default. Job files are read by
+//! this table, and `concord train --keys` prints it.
 
 use std::fmt;
 
 use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
 
-/// Where a key stands.
+/// Where a key belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     /// The top level of the file.
@@ -16,7 +16,7 @@ pub(super) enum Section {
     Precision,
 }
 
-/// What a value may be.
+/// The allowed values of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Allowed {
     /// A text that is not empty.
@@ -59,25 +59,25 @@ pub(super) enum Ends {
     Both,
 }
 
-/// What holds where a key is absent.
+/// What an absent key means.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Absent {
     /// The file is refused.
     Refused,
-    /// This value, in YAML.
+    /// This value, as YAML.
     Is(&'static str),
-    /// What these words say.
+    /// What the text says.
     Means(&'static str),
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
-    /// Where it stands.
+    /// Where it belongs.
     pub section: Section,
     pub name: &'static str,
-    /// What it may be.
+    /// Its allowed values.
     pub allowed: Allowed,
-    /// What holds without it.
+    /// What its absence means.
     pub absent: Absent,
     /// What it does.
     pub meaning: &'static str,
@@ -116,18 +116,18 @@ pub(super) const KEYS: [Key; 37] = [
     key(Job, "datasets", Mappings, Refused, "the data, one mapping for each file"),
     key(Dataset, "path", Path, Refused, "the file"),
     key(Dataset, "type", Words(&["text", "instruct", "tokens"]), Refused,
-        "text: documents, a .txt file or rows of .jsonl or .json, joined and cut; instruct: rows \
-         of an instruction, perhaps an input, and the output, which alone is learnt: a line each, \
-         without the model's chat template; tokens: a safetensors file with one tensor `tokens`, \
-         I64 [step, microbatch, batch, sequence]"),
+        "text: documents, a .txt file or rows of .jsonl or .json, joined and cut; instruct: \
+        rows of an instruction, an optional input and an output, of which only the output is \
+        learnt; each is a line, without the model's chat template; tokens: a safetensors file \
+        with one tensor `tokens`, I64 [step, microbatch, batch, sequence]"),
     key(Dataset, "field", Text, Is("text"), "for text in rows: the field of the document"),
     key(Dataset, "field_instruction", Text, Is("instruction"),
         "for instruct: the field of the instruction"),
     key(Dataset, "field_input", Text, Is("input"),
-        "for instruct: the field that is put behind the instruction; rows may lack it"),
+        "for instruct: the field of the input, which follows the instruction; rows may lack it"),
     key(Dataset, "field_output", Text, Is("output"), "for instruct: the field of the answer"),
-    key(Dataset, "ignore_fields", Names, Means("every field must be used, or known to be no text \
-         to learn"), "fields of rows to leave out on purpose"),
+    key(Dataset, "ignore_fields", Names, Means("every field must be used, or known to hold \
+        nothing to learn"), "fields of rows to leave out on purpose"),
     key(Job, "adapter", Words(&["lora", "full"]), Is("lora"),
         "what is trained: a LoRA adapter, or every weight"),
     key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
@@ -138,31 +138,31 @@ pub(super) const KEYS: [Key; 37] = [
         "projections that are adapted: of most families q_proj, k_proj, v_proj, o_proj, gate_proj, \
          up_proj, down_proj; docs/families.md has the names of the others"),
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
-        "a PEFT folder that the training starts from"),
+        "a PEFT folder from which the training starts"),
     key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
-        "tokens of a sequence; longer examples lose their end, and are counted"),
+        "tokens of a sequence; the end of longer examples is cut off, which is reported"),
     key(Job, "micro_batch_size", Whole(1, 65_536), Is("1"), "sequences of a microbatch"),
     key(Job, "gradient_accumulation_steps", Whole(1, MICROBATCHES_MAX), Is("1"),
         "microbatches of a step, over all replicas"),
     key(Job, "max_steps", Whole(1, STEPS_MAX), Refused, "steps"),
     key(Job, "learning_rate", Share(Ends::Upper), Refused, "the peak of the learning rate"),
     key(Job, "lr_scheduler", Words(&["cosine", "linear", "constant"]), Is("cosine"),
-        "its curve after the warm-up"),
+        "the curve of the learning rate after the warm-up"),
     key(Job, "warmup_steps", Whole(0, STEPS_MAX), Is("0"), "steps of warm-up, at most max_steps"),
     key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"), "decay of AdamW's first moment"),
     key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"), "decay of AdamW's second moment"),
     key(Job, "adam_epsilon", Share(Ends::Upper), Is("1e-8"),
-        "added to the root of the second moment"),
+        "added to the square root of the second moment"),
     key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decoupled decay of all that is trained"),
     key(Job, "max_grad_norm", NotNegative, Is("1"),
-        "the norm that gradients are clipped to; 0 turns clipping off"),
-    key(Job, "seed", Seed, Is("42"), "of the order of sequences and of a fresh adapter"),
+        "the global norm to which gradients are clipped; 0 turns clipping off"),
+    key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),
     key(Job, "shuffle", Flag, Means("true; false for a data set of type tokens"),
-        "whether sequences come in a new order each round of the data"),
+        "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
     key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),
     key(Job, "precision", Mapping, Means("both keys below have their values"),
-        "bits of the operands of products"),
+        "bits of the operands of matrix products"),
     key(Precision, "weights", Bits, Is("16"), "bits of a weight"),
     key(Precision, "activations", Bits, Is("16"), "bits of an activation"),
     key(Job, "recompute", Flag, Is("false"),
@@ -174,7 +174,7 @@ impl Section {
         KEYS.iter().filter(move |key| key.section == self)
     }
 
-    /// Where its keys stand, in words.
+    /// Where its keys belong, as text.
     pub(super) fn place(self) -> &'static str {
         match self {
             Job => "the top level of the file",
@@ -183,7 +183,7 @@ impl Section {
         }
     }
 
-    /// What stands in front of its keys.
+    /// The prefix of its keys.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Job => "",

@@ -1,4 +1,4 @@
-//! The job file: what a fine-tune is, in YAML, by the names that fine-tuners know.
+//! The job file: a fine-tune in YAML, with the key names that other fine-tuning tools use.
 
 mod datasets;
 mod foreign;
@@ -21,10 +21,10 @@ use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
 use keys::Keys;
 use known::Section;
 
-/// Rank of an adapter without `lora_r`.
+/// The default of `lora_r`.
 const LORA_R: u32 = 8;
 
-/// Scale of an adapter without `lora_alpha`.
+/// The default of `lora_alpha`.
 const LORA_ALPHA: f32 = 16.0;
 
 /// What is trained.
@@ -43,7 +43,7 @@ pub struct LoraShape {
     pub r: u32,
     /// The update is scaled by `alpha / r`.
     pub alpha: f32,
-    /// Projections that have one.
+    /// Projections that have an update.
     pub targets: BTreeSet<Projection>,
 }
 
@@ -52,7 +52,7 @@ pub struct LoraShape {
 pub struct JobFile {
     /// A model folder, or an id on the Hugging Face hub.
     pub base_model: String,
-    /// At least one; a `tokens` file stands alone.
+    /// At least one; a `tokens` file is the only one.
     pub datasets: Vec<DatasetSource>,
     /// What is trained.
     pub adapter: AdapterKind,
@@ -79,13 +79,13 @@ pub struct JobFile {
     pub adam_beta1: f32,
     /// Decay of AdamW's second moment.
     pub adam_beta2: f32,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub adam_epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
     /// Global norm that gradients are clipped to; 0 turns clipping off.
     pub max_grad_norm: f32,
-    /// Of the order of sequences and of fresh adapters.
+    /// The seed of the order of sequences and of a fresh adapter.
     pub seed: u64,
     /// Whether sequences come in a new order each round of the data; never for a `tokens` file.
     pub shuffle: bool,
@@ -95,7 +95,7 @@ pub struct JobFile {
     pub save_steps: u32,
     /// Bits of the operands of products.
     pub precision: PrecisionSpec,
-    /// Whether activations are computed again in the backward pass rather than kept.
+    /// Whether activations are recomputed in the backward pass instead of kept.
     pub recompute: bool,
     lora_r: Option<u32>,
     lora_alpha: Option<f32>,
@@ -162,7 +162,7 @@ impl JobFile {
         Ok(job)
     }
 
-    /// A full fine-tune has no use for the keys of LoRA: one that is there is a mistake.
+    /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
     fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
         let lora = [
             "lora_r",
@@ -180,7 +180,7 @@ impl JobFile {
         }
     }
 
-    /// The shape of the adapter: that of `initial`, where the training starts from one.
+    /// The shape of the adapter, which is that of `initial` if the training starts from one.
     ///
     /// # Errors
     /// Where the file asks for another shape than `initial` has, or for projections that `model`
@@ -241,8 +241,8 @@ impl JobFile {
         }
     }
 
-    /// How it is run, as far as its memory depends on it; `lora` is the shape of its adapter, none
-    /// where every tensor is trained.
+    /// The properties on which its memory depends. `lora` is the shape of its adapter, `None` where
+    /// every tensor is trained.
     pub fn training_run(&self, lora: Option<&LoraShape>) -> TrainingRun {
         TrainingRun {
             trainable: match lora {
@@ -259,7 +259,7 @@ impl JobFile {
         }
     }
 
-    /// The optimizer, in the job spec's words.
+    /// The optimizer, in the form of the job spec.
     pub fn optimizer(&self) -> AdamW {
         AdamW {
             beta1: self.adam_beta1.into(),
@@ -270,7 +270,7 @@ impl JobFile {
         }
     }
 
-    /// The learning rate over the steps, in the job spec's words.
+    /// The learning rate over the steps, in the form of the job spec.
     pub fn schedule(&self) -> RateSchedule {
         RateSchedule {
             kind: self.lr_scheduler,
@@ -279,7 +279,7 @@ impl JobFile {
         }
     }
 
-    /// The order of sequences, in the job spec's words.
+    /// The order of sequences, in the form of the job spec.
     pub fn order(&self) -> Order {
         match self.shuffle {
             true => Order::Shuffled { seed: self.seed },

@@ -26,12 +26,12 @@ pub struct Troubles {
 
 struct Inner {
     members: Mutex<Vec<LocalMember>>,
-    /// Whether they have been asked to leave: those that do are not missed.
+    /// Whether they have been asked to leave, so that their end is expected.
     is_leaving: AtomicBool,
 }
 
 impl Crew {
-    /// An empty crew. To be called within a tokio runtime.
+    /// An empty crew. Must be called within a tokio runtime.
     pub fn new() -> Self {
         let inner = Arc::new(Inner {
             members: Mutex::default(),
@@ -59,8 +59,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Asks the workers to leave, which they do once their state is stored, and waits until they
-    /// have left, but not for longer than `patience`. Nobody is started again.
+    /// Asks the workers to leave, which they do once their state is stored, and waits for that, at
+    /// most for `patience`. No member is started again.
     pub async fn leave(&self, patience: Duration) {
         self.inner.is_leaving.store(true, Ordering::Relaxed);
         self.inner.each_worker(LocalMember::ask_to_leave);
@@ -75,7 +75,7 @@ impl Crew {
         }
     }
 
-    /// What is wrong with them, now and later.
+    /// A view on what is wrong with the members.
     pub fn troubles(&self) -> Troubles {
         Troubles {
             inner: self.inner.clone(),
@@ -87,13 +87,13 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.task.abort();
         let mut members = std::mem::take(&mut *lock(&self.inner.members));
-        // All at once: each is waited for when it is dropped.
+        // All are killed first; dropping a member waits for it.
         members.iter_mut().for_each(LocalMember::kill);
     }
 }
 
 impl Troubles {
-    /// What is wrong with members, and what is done about it, in words.
+    /// What is wrong with members, and what is done about it, as text.
     pub fn now(&self) -> Option<String> {
         let troubles: Vec<String> = lock(&self.inner.members)
             .iter()
@@ -102,8 +102,8 @@ impl Troubles {
         (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
-    /// Waits until there were members of a role, and all but fewer than `needed` of them are given
-    /// up; why. Cancel safe.
+    /// Waits until fewer than `needed` members of a role are left, where there were some. Returns
+    /// the reason. Cancel safe.
     pub async fn too_few(&self, role: Role, needed: usize) -> String {
         loop {
             if let Some(reason) = lack(&lock(&self.inner.members), role, needed) {
@@ -135,7 +135,8 @@ impl Inner {
     }
 }
 
-/// Why fewer than `needed` members of a role are left, where there were some.
+/// Why fewer than `needed` members of a role are left; `None` if enough are left, or there were
+/// none.
 fn lack(members: &[LocalMember], role: Role, needed: usize) -> Option<String> {
     let all = || members.iter().filter(|member| member.role() == role);
     let left = all().filter(|member| !member.is_given_up()).count();

@@ -1,4 +1,4 @@
-//! A worker or a checker of this machine: a process of this very program, started again when it
+//! A worker or a checker on this machine: a process of this program, which is started again when it
 //! ends.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use concord_proto::session::Role;
 
 use super::restarts::{Restarts, is_steady};
 
-/// A role for people, which is the command that starts such a member, too.
+/// The name of a role, which is also the command that starts such a member.
 pub fn role_name(role: Role) -> &'static str {
     match role {
         Role::Worker => "worker",
@@ -27,7 +27,7 @@ pub struct Start {
     pub number: u32,
     /// The coordinator.
     pub url: String,
-    /// Its key and its blobs.
+    /// The folder of its key and its blobs.
     pub dir: PathBuf,
     /// More options.
     pub options: Vec<String>,
@@ -42,11 +42,11 @@ impl Start {
     }
 }
 
-/// The command of a worker or checker of this very program. It ends with this process, whose end
-/// closes its standard input.
+/// The command that starts a worker or checker. The process ends with this one, whose end closes
+/// its standard input.
 ///
 /// # Errors
-/// Where the operating system does not tell where this program is.
+/// Where the path of this program is unknown.
 pub fn command(role: &str, url: &str, dir: &Path, more: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(this_program()?);
     command
@@ -55,14 +55,14 @@ pub fn command(role: &str, url: &str, dir: &Path, more: &[&str]) -> anyhow::Resu
         .args(more)
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    // Ctrl-C in a terminal goes to the group of this process, which still needs its members to end
-    // in order.
+    // In a process group of its own, so that Ctrl-C in a terminal does not reach it: this process
+    // needs its members in order to end cleanly.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     Ok(command)
 }
 
-/// This very program, also where its file was replaced by a newer build meanwhile.
+/// The path of this program, also if its file was replaced by a newer build meanwhile.
 ///
 /// # Errors
 /// Where the operating system does not tell.
@@ -108,8 +108,8 @@ impl LocalMember {
         })
     }
 
-    /// Checks on the process and starts it again where that is due. Returns a message where
-    /// anything has changed.
+    /// Checks the process, and starts it again if that is due. Returns a message if anything has
+    /// changed.
     pub fn look(&mut self) -> Option<String> {
         match &mut self.state {
             State::Runs { child, since } => {
@@ -117,7 +117,7 @@ impl LocalMember {
                 let (how, is_killed) = match child.try_wait() {
                     Ok(None) => return None,
                     Ok(Some(status)) => how_it_ended(status),
-                    // Only this process waits for it: it is lost.
+                    // Only this process can wait for it, so it counts as lost.
                     Err(error) => (format!("is lost: {error}"), false),
                 };
                 self.rest(how, lived, is_killed);
@@ -175,7 +175,7 @@ impl LocalMember {
         self.start.role
     }
 
-    /// Whether it is not started again.
+    /// Whether it is given up, and not started again.
     pub fn is_given_up(&self) -> bool {
         matches!(self.state, State::GaveUp)
     }
@@ -184,7 +184,7 @@ impl LocalMember {
         format!("{} {}", role_name(self.start.role), self.start.number)
     }
 
-    /// Asks it to hand its work over and to leave. It is not started again.
+    /// Asks it to hand over its work and to leave. It is not started again.
     pub fn ask_to_leave(&mut self) {
         #[cfg(unix)]
         if let State::Runs { child, .. } = &self.state
@@ -196,7 +196,7 @@ impl LocalMember {
         }
     }
 
-    /// Whether its process runs.
+    /// Whether its process is running.
     pub fn runs(&mut self) -> bool {
         match &mut self.state {
             State::Runs { child, .. } => matches!(child.try_wait(), Ok(None)),
@@ -204,7 +204,7 @@ impl LocalMember {
         }
     }
 
-    /// kill -9. It is not started again.
+    /// Kills it with SIGKILL. It is not started again.
     pub fn kill(&mut self) {
         if let State::Runs { child, .. } = &mut self.state {
             // It may have ended by itself.
@@ -217,13 +217,13 @@ impl Drop for LocalMember {
     fn drop(&mut self) {
         self.kill();
         if let State::Runs { child, .. } = &mut self.state {
-            // Reaped, it writes no more.
+            // Once it is reaped, it writes nothing more.
             let _ = child.wait();
         }
     }
 }
 
-/// How a process ended, as the end of a sentence, and whether somebody killed it.
+/// How a process ended, as the end of a sentence, and whether it was killed.
 fn how_it_ended(status: ExitStatus) -> (String, bool) {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

@@ -1,6 +1,6 @@
-//! A pool on this machine for one job or one model: a coordinator in this process, workers and
-//! checkers as processes of their own, which end when this one does and are started again when they
-//! end before.
+//! A pool on this machine for one job or one model: a coordinator in this process, and workers and
+//! checkers in processes of their own. These end with this process, and are started again if they
+//! end earlier.
 
 mod crew;
 mod member;
@@ -31,11 +31,11 @@ pub struct PoolOptions {
     pub checkers: u32,
     /// Threads of each worker.
     pub threads: usize,
-    /// Where state is kept; nothing is kept without.
+    /// The folder of the state; without it, nothing is kept.
     pub dir: Option<PathBuf>,
     /// Where the coordinator listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// How the coordinator behaves.
+    /// The configuration of the coordinator.
     pub config: Config,
     /// More options of each worker.
     pub worker_options: Vec<String>,
@@ -63,7 +63,7 @@ impl LocalPool {
         Ok(pool)
     }
 
-    /// Starts a coordinator alone, which serves a model where one is given.
+    /// Starts only a coordinator, which serves a model if one is given.
     ///
     /// # Errors
     /// Where its port or its folder is in use.
@@ -125,13 +125,13 @@ impl LocalPool {
         Ok(())
     }
 
-    /// What is wrong with the members of this machine.
+    /// A view on what is wrong with the members.
     pub fn troubles(&self) -> Troubles {
         self.crew.troubles()
     }
 
-    /// Waits until the coordinator ends on its own, which only an error makes it do; why. Cancel
-    /// safe.
+    /// Waits until the coordinator ends on its own, which happens only after an error. Returns the
+    /// reason. Cancel safe.
     pub async fn ended(&mut self) -> String {
         let ended = self.server.wait().await;
         self.has_ended = true;
@@ -141,8 +141,8 @@ impl LocalPool {
         }
     }
 
-    /// What `work` gives, or the reason why it cannot be done any more: no worker of this machine
-    /// is left, the coordinator is not, or what `obstacle` waits for has come.
+    /// The result of `work`, or the reason why it cannot be done any more: no worker is left, the
+    /// coordinator has ended, or `obstacle` has returned a reason.
     ///
     /// # Errors
     /// The errors of `work`, or that reason.
@@ -160,8 +160,8 @@ impl LocalPool {
         }
     }
 
-    /// Has the workers store their state and leave, within `patience`: what was committed is not
-    /// done again then. Cancel safe.
+    /// Has the workers store their state and leave, within `patience`, so that committed steps need
+    /// not be done again. Cancel safe.
     pub async fn hand_over(&self, patience: Duration) {
         self.crew.leave(patience).await;
     }
@@ -179,7 +179,7 @@ impl LocalPool {
     /// Ends all processes.
     ///
     /// # Errors
-    /// Where the coordinator had ended with an error before.
+    /// Where the coordinator has already ended with an error.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.server.part();
         drop(self.crew);

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// Before the first time.
+/// The first wait.
 const REST_FIRST: Duration = Duration::from_millis(500);
-/// Doubled each time, up to this.
+/// The longest wait; each wait is twice the previous one, up to this.
 const REST_MAX: Duration = Duration::from_secs(30);
-/// A member that lived for so long works: all ends before are forgotten.
+/// A member that has lived this long works, and its earlier ends are forgotten.
 const STEADY: Duration = Duration::from_secs(60);
-/// Ends in a row after which the member is given up, where the last was an error of its own, such
-/// as a device that is not there.
+/// Ends in a row after which the member is given up, if the last one was an error of its own, such
+/// as a missing device.
 const ERRORS_MAX: u32 = 5;
-/// The same where it was killed: memory may be free again later.
+/// As [`ERRORS_MAX`], if it was killed. More, because memory may be free again later.
 const KILLS_MAX: u32 = 8;
 
 /// The ends of one member, in a row.
@@ -21,8 +21,8 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// Notes that the member ended after it had lived for so long. Returns how long to wait before
-    /// the next start, or nothing where it is given up.
+    /// Notes that the member has ended after the time `lived`. Returns how long to wait before the
+    /// next start, or `None` if it is given up.
     pub fn ended(&mut self, lived: Duration, is_killed: bool) -> Option<Duration> {
         if is_steady(lived) {
             self.ends = 0;
@@ -39,7 +39,7 @@ impl Restarts {
     }
 }
 
-/// Whether a member that lived for so long works.
+/// Whether a member that has lived this long works.
 pub fn is_steady(lived: Duration) -> bool {
     lived >= STEADY
 }

@@ -1,4 +1,4 @@
-//! Arcee (AFM): no gate, the square of relu.
+//! Arcee (AFM): a feed-forward layer without a gate, with squared ReLU.
 
 use super::llama;
 use crate::config::DecoderConfig;

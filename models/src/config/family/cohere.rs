@@ -1,5 +1,5 @@
-//! Command R (Cohere) and Command R7B (Cohere 2): attention and feed-forward layer side by side
-//! behind one LayerNorm, neighbours rotated, logits scaled.
+//! Command R (Cohere) and Command R7B (Cohere 2): attention and feed-forward layer in parallel
+//! after one LayerNorm, interleaved RoPE, scaled logits.
 
 use super::llama;
 use crate::config::fields::ConfigFields;
@@ -43,9 +43,9 @@ pub(in crate::config) const COHERE_2: FamilyRules = FamilyRules {
     ..COHERE
 };
 
-/// The window where the file does not say.
+/// The default of `sliding_window`.
 const WINDOW: usize = 4_096;
-/// Multiplies the logits where the file does not say.
+/// The default of `logit_scale`.
 const LOGIT_SCALE: f32 = 0.0625;
 
 fn differ(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {

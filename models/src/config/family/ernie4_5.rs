@@ -1,4 +1,4 @@
-//! ERNIE 4.5 without experts: a Llama whose neighbours are rotated.
+//! ERNIE 4.5 without experts: a Llama with interleaved RoPE (elements 2i and 2i + 1 are a pair).
 
 use super::llama;
 use crate::config::DecoderConfig;

@@ -1,5 +1,5 @@
-//! EXAONE 4: norms of what is added and of the heads of q and k; where some layers have a window,
-//! the others have no rotary embedding.
+//! EXAONE 4: norms on the outputs of attention and feed-forward layer, not on their inputs, and on
+//! the heads of q and k. In models with windows, the layers without one have no rotary embedding.
 
 use super::llama;
 use crate::config::fields::ConfigFields;
@@ -19,9 +19,10 @@ pub(in crate::config) const RULES: FamilyRules = FamilyRules {
     ..llama::RULES
 };
 
-/// The window where the file does not say.
+/// The default of `sliding_window`.
 const WINDOW: usize = 4_096;
-/// Every so many layers one has no window, where neither `layer_types` nor a number says it.
+/// One layer in this many has no window, unless `layer_types` or a number as
+/// `sliding_window_pattern` says otherwise.
 const PATTERN: usize = 4;
 
 fn differ(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {

@@ -89,9 +89,9 @@ pub(in crate::config) const GPT_OSS: FamilyRules = FamilyRules {
     ..llama::RULES
 };
 
-/// The window where a Qwen does not say.
+/// The default of `sliding_window` in Qwen.
 const QWEN_WINDOW: usize = 4_096;
-/// Layers of a Qwen2-MoE that may have one, where its file does not say.
+/// The default of `max_window_layers` in Qwen2-MoE: only layers below it can have a window.
 const WINDOWED_LAYERS: usize = 28;
 
 fn differ_mixtral(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
@@ -180,10 +180,10 @@ fn differ_gpt_oss(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(
     Ok(())
 }
 
-/// `0.1 ln(32) + 1`.
+/// YaRN's attention factor at a factor of 32: `0.1 ln(32) + 1`.
 const YARN_FACTOR: f64 = 1.346_573_590_279_972_6;
 
-/// What the two Qwens share: experts on some layers only.
+/// What both Qwens share: some layers may have a plain feed-forward layer instead of experts.
 fn qwen(
     fields: &ConfigFields,
     config: &DecoderConfig,
@@ -204,7 +204,8 @@ fn qwen(
     })
 }
 
-/// As many experts as the file says, by `default` (all, and of a token), of `width`; a softmax.
+/// Experts of inner width `width`, with a softmax router. `count` (experts in a layer) and `chosen`
+/// (experts of a token) are the defaults where the file does not give them.
 fn shape(
     fields: &ConfigFields,
     config: &DecoderConfig,

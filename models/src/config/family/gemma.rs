@@ -1,5 +1,6 @@
-//! Gemma (text): norms by 1 + w and scaled embeddings; from Gemma 2 on norms after both parts of a
-//! layer, too, soft caps, and windows on most layers.
+//! Gemma (text): norms that multiply by 1 + w, and scaled embeddings; from Gemma 2 on also norms on
+//! the outputs of attention and feed-forward layer, soft caps, and windows on half of the layers or
+//! more.
 
 use concord_kernels::ops::Activation;
 
@@ -56,14 +57,15 @@ pub(in crate::config) const GEMMA_3: FamilyRules = FamilyRules {
     ..GEMMA_2
 };
 
-/// The window where the file does not say.
+/// The default of `sliding_window`.
 const WINDOW: usize = 4_096;
-/// Divides q . k by its root where the file does not say.
+/// The default of `query_pre_attn_scalar`: scores are `q . k` divided by its square root.
 const SCALAR: f64 = 256.0;
-/// Base of the windowed layers of Gemma 3 where the file does not say.
+/// The default rotary base of the windowed layers of Gemma 3.
 const LOCAL_THETA: f64 = 10_000.0;
 
-/// Its files name the exact `gelu`, and mean the other: so transformers reads them.
+/// Files of Gemma 1 name the exact `gelu`, but transformers computes the tanh approximation for
+/// them, which is what the weights were trained with.
 fn differ_1(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     common(fields, config)?;
     if config.activation == Activation::Gelu {
@@ -115,7 +117,8 @@ fn common(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Model
     config.qkv_bias = bias;
     config.o_bias = bias;
     config.norm = NormKind::RmsPlusOne;
-    // In f32: transformers rounds it to the format of the weights, which says nothing of the model.
+    // In f32. transformers rounds it to the dtype of the weights, which is no property of the
+    // model.
     config.embedding_multiplier = Some((config.hidden as f64).sqrt() as f32);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! GLM and GLM 4: neighbours are rotated, in half of each head; gate and up projection in one.
+//! GLM and GLM 4: interleaved RoPE on half of each head; gate and up projection fused.
 
 use super::llama;
 use crate::config::DecoderConfig;

@@ -1,4 +1,5 @@
-//! GPT-NeoX and Pythia: attention and feed-forward layer side by side, q, k and v of a head in one.
+//! GPT-NeoX and Pythia: attention and feed-forward layer in parallel; one fused projection for q, k
+//! and v, whose rows are grouped by head.
 
 use super::llama;
 use crate::config::fields::ConfigFields;

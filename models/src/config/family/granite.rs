@@ -1,4 +1,5 @@
-//! Granite 3: multipliers of embeddings, of what is added, of scores and of logits.
+//! Granite 3: multipliers on embeddings, on what attention and feed-forward layer add to the
+//! residual stream, on attention scores and on logits.
 
 use super::llama;
 use crate::config::DecoderConfig;

@@ -1,4 +1,4 @@
-//! Helium: a Llama whose neighbours are rotated.
+//! Helium: a Llama with interleaved RoPE (elements 2i and 2i + 1 are a pair).
 
 use super::llama;
 use crate::config::DecoderConfig;

@@ -1,4 +1,4 @@
-//! Llama, the decoder that all others are told apart from.
+//! Llama, the baseline: all other families are described by how they differ from it.
 
 use crate::config::fields::ConfigFields;
 use crate::config::names::PartNames;

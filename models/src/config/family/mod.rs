@@ -40,45 +40,53 @@ pub enum Family {
     Qwen3,
     /// `MistralForCausalLM`: a sliding window on all layers, or on those that the file lists.
     Mistral,
-    /// `Gemma2ForCausalLM`: norms by 1 + w before and after, soft caps, every other layer windowed.
+    /// `Gemma2ForCausalLM`: norms by 1 + w on inputs and outputs of both parts of a layer, soft
+    /// caps, every other layer windowed.
     Gemma2,
     /// `Gemma3ForCausalLM`: norms of q and k, another rotary base where there is a window.
     Gemma3,
-    /// `PhiForCausalLM`: Phi 1 to 2; side by side behind one LayerNorm, a bias of the head.
+    /// `PhiForCausalLM`: Phi 1 to 2; attention and feed-forward layer in parallel after one
+    /// LayerNorm, a bias on the head.
     Phi,
     /// `Phi3ForCausalLM`: Phi 3 and Phi 4; fused projections, LongRoPE.
     Phi3,
-    /// `Olmo2ForCausalLM`: norms of what is added alone, norms over the width of q and k.
+    /// `Olmo2ForCausalLM`: norms on the outputs of attention and feed-forward layer only, norms
+    /// over the width of q and k.
     Olmo2,
-    /// `SmolLM3ForCausalLM`: layers without rotary embedding.
+    /// `SmolLM3ForCausalLM`: some layers without rotary embedding.
     SmolLm3,
-    /// `GraniteForCausalLM`: Granite 3; multipliers.
+    /// `GraniteForCausalLM`: Granite 3; multipliers on embeddings, residuals, scores and logits.
     Granite,
-    /// `GlmForCausalLM`: neighbours are rotated in half of each head.
+    /// `GlmForCausalLM`: interleaved RoPE on half of each head.
     Glm,
-    /// `Glm4ForCausalLM`: the same with norms before and after.
+    /// `Glm4ForCausalLM`: as [`Family::Glm`], with norms on inputs and outputs of both parts of a
+    /// layer.
     Glm4,
     /// `Starcoder2ForCausalLM`: LayerNorm, no gate, biases.
     Starcoder2,
-    /// `GPTNeoXForCausalLM`: Pythia; attention and feed-forward layer side by side.
+    /// `GPTNeoXForCausalLM`: Pythia; attention and feed-forward layer in parallel.
     GptNeox,
     /// `GemmaForCausalLM`: norms by 1 + w, scaled embeddings.
     Gemma,
-    /// `Olmo3ForCausalLM`: the same with windows and another rotary embedding there.
+    /// `Olmo3ForCausalLM`: as [`Family::Olmo2`], with windows on most layers, and another rotary
+    /// embedding on these.
     Olmo3,
-    /// `CohereForCausalLM`: Command R; side by side behind one LayerNorm.
+    /// `CohereForCausalLM`: Command R; attention and feed-forward layer in parallel after one
+    /// LayerNorm.
     Cohere,
-    /// `Cohere2ForCausalLM`: the same with windows, and rotary embedding only there.
+    /// `Cohere2ForCausalLM`: as [`Family::Cohere`], with windows on most layers, and rotary
+    /// embedding only on these.
     Cohere2,
     /// `SeedOssForCausalLM`: a bias on q, k and v.
     SeedOss,
-    /// `ArceeForCausalLM`: no gate, the square of relu.
+    /// `ArceeForCausalLM`: no gate, squared ReLU.
     Arcee,
-    /// `HeliumForCausalLM`: neighbours are rotated.
+    /// `HeliumForCausalLM`: interleaved RoPE.
     Helium,
-    /// `Ernie4_5ForCausalLM`: neighbours are rotated.
+    /// `Ernie4_5ForCausalLM`: interleaved RoPE.
     Ernie45,
-    /// `Exaone4ForCausalLM`: norms of what is added, and of heads of q and k.
+    /// `Exaone4ForCausalLM`: norms on the outputs of attention and feed-forward layer, and on the
+    /// heads of q and k.
     Exaone4,
     /// `StableLmForCausalLM`: LayerNorm, a quarter of each head rotated.
     StableLm,
@@ -95,7 +103,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Every family, in the order in which messages list them.
+    /// Every family, in the order in which error messages list them.
     pub const ALL: [Family; 30] = [
         Family::Llama,
         Family::Qwen2,
@@ -175,12 +183,12 @@ impl Family {
     }
 }
 
-/// Names of a family beside its own. transformers 5 takes its class Ministral for a Mistral whose
-/// layers differ, and saves it by that name.
+/// Further names of a family. transformers 5 loads a Mistral whose layers differ in their windows
+/// as its class Ministral, and saves it under that name.
 const OTHER_NAMES: [(&str, &str, Family); 1] =
     [("MinistralForCausalLM", "ministral", Family::Mistral)];
 
-/// `architectures`, `model_type` and what they name.
+/// Every family by its names: (`architectures`, `model_type`, family).
 fn names() -> impl Iterator<Item = (&'static str, &'static str, Family)> {
     let own = |family: Family| {
         let (architecture, model_type) = family.rules().names;
@@ -189,8 +197,8 @@ fn names() -> impl Iterator<Item = (&'static str, &'static str, Family)> {
     Family::ALL.into_iter().map(own).chain(OTHER_NAMES)
 }
 
-/// The family that `architectures` and `model_type` name. One of them is enough; where both are
-/// there, they must name the same.
+/// The family that `architectures` and `model_type` name. One of the two is enough; where both are
+/// given, they must name the same family.
 pub(super) fn parse(fields: &ConfigFields) -> Result<Family, ModelError> {
     let model_type = fields.text("model_type")?;
     let of_type = model_type.and_then(|name| names().find(|known| known.1 == name));

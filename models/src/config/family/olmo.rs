@@ -1,5 +1,6 @@
-//! OLMo 2 and OLMo 3: norms of what is added alone, and over the whole width of q and k. OLMo 3 has
-//! windows, and stretches the rotary embedding of the other layers alone.
+//! OLMo 2 and OLMo 3: norms on the outputs of attention and feed-forward layer only, and over the
+//! whole width of q and k. OLMo 3 has windows on most layers, and scales the rotary embedding only
+//! on the layers without one.
 
 use super::llama;
 use crate::config::fields::ConfigFields;
@@ -30,9 +31,9 @@ pub(in crate::config) const OLMO_3: FamilyRules = FamilyRules {
     ..OLMO_2
 };
 
-/// The window where the file does not say.
+/// The default of `sliding_window`.
 const WINDOW: usize = 4_096;
-/// Base of the windowed layers where the file does not say.
+/// The default rotary base, which is also that of the windowed layers.
 const LOCAL_THETA: f64 = 500_000.0;
 
 fn differ_2(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {

@@ -1,5 +1,5 @@
-//! Phi 1, 1.5 and 2: attention and feed-forward layer side by side behind one LayerNorm, biases
-//! everywhere, also of the head.
+//! Phi 1, 1.5 and 2: attention and feed-forward layer in parallel after one LayerNorm; biases
+//! everywhere, also on the head.
 
 use super::llama;
 use crate::config::fields::ConfigFields;

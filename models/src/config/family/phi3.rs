@@ -1,4 +1,4 @@
-//! Phi 3 and Phi 4: q, k and v in one projection, gate and up in another.
+//! Phi 3 and Phi 4: one fused projection for q, k and v, another for gate and up.
 
 use super::llama;
 use crate::config::fields::ConfigFields;

@@ -22,7 +22,7 @@ pub(in crate::config) const QWEN_3: FamilyRules = FamilyRules {
     ..QWEN_2
 };
 
-/// It has its biases whatever `attention_bias` says, and their tensors are looked for.
+/// Qwen 2 has biases on q, k and v whatever `attention_bias` says; their tensors are required.
 fn differ_2(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), ModelError> {
     fields.flag("attention_bias", false)?;
     fields.never("mlp_bias")?;

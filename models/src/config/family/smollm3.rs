@@ -39,7 +39,8 @@ fn differ(fields: &ConfigFields, config: &mut DecoderConfig) -> Result<(), Model
     Ok(())
 }
 
-/// The layers where `no_rope_layers` has a 0, or every so many.
+/// The layers without rotary embedding: those where `no_rope_layers` has a 0; without that key,
+/// every `no_rope_layer_interval`-th.
 fn unrotated(fields: &ConfigFields, layers: usize) -> Result<Vec<usize>, ModelError> {
     let Some(value) = fields.get("no_rope_layers") else {
         let every = fields.size_or("no_rope_layer_interval", 1 << 10, 4)?;

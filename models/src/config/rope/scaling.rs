@@ -1,4 +1,4 @@
-//! How the frequencies of a rotary embedding are stretched.
+//! The scaling of a rotary embedding's frequencies.
 
 use concord_kernels::tables::ln;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::error::ModelError;
 use crate::json::shown;
 use crate::neutral::Neutral;
 
-/// How frequencies are stretched.
+/// How frequencies are scaled, for positions beyond those of the pre-training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum RopeScaling {
     /// Not at all.
@@ -32,10 +32,9 @@ pub enum RopeScaling {
         /// Positions of the pre-training.
         original_max_positions: usize,
     },
-    /// NTK: theta is multiplied by `(factor * n / o - (factor - 1))^(d / (d - 2))`, with o =
-    /// `original_max_positions` and n the longest length that is declared, but at least o. In
-    /// transformers n is the length of the sequence at hand, so that its keys change their meaning
-    /// while it grows.
+    /// NTK: theta is multiplied by `(factor * n / o - (factor - 1))^(d / (d - 2))`, where o is
+    /// `original_max_positions` and n the declared longest length, at least o. In transformers n is
+    /// the current length of the sequence, so keys in a cache no longer match once it grows.
     Dynamic {
         /// Stretches the positions.
         factor: f64,
@@ -48,22 +47,22 @@ pub enum RopeScaling {
         factor: f64,
         /// Positions of the pre-training.
         original_max_positions: usize,
-        /// Rotations over the pre-training from which on a frequency stays.
+        /// Frequencies with at least so many rotations over the pre-training stay as they are.
         beta_fast: f64,
-        /// Rotations below which it is divided.
+        /// Frequencies with at most so many rotations are divided by `factor`.
         beta_slow: f64,
-        /// Whether the ends of the ramp between are whole pairs.
+        /// Whether the ends of the ramp between the two are rounded to whole pairs.
         truncate: bool,
         /// Multiplies cos and sin.
         attention_factor: f64,
     },
-    /// LongRoPE (Ding et al. 2024): every pair has a divisor. Which of the two sets holds is
-    /// decided by the longest length that is declared, for a job or a deployment; in transformers
-    /// by the length of the sequence at hand.
+    /// LongRoPE (Ding et al. 2024): every pair has a divisor of its own. Which of the two lists is
+    /// used depends on the declared longest length of a job or a deployment; in transformers, on
+    /// the current length of the sequence.
     LongRope {
-        /// The divisors up to the positions of the pre-training.
+        /// The divisors for lengths up to the positions of the pre-training.
         short: Vec<f64>,
-        /// The divisors beyond them.
+        /// The divisors for greater lengths.
         long: Vec<f64>,
         /// Positions of the pre-training.
         original_max_positions: usize,
@@ -72,7 +71,7 @@ pub enum RopeScaling {
     },
 }
 
-/// The keys of the nested object, beside `rope_theta`, by the types that use them.
+/// The keys of the nested object, besides `rope_theta`, with the types that use each.
 const NESTED: [(&str, &[&str]); 12] = [
     (
         "factor",
@@ -88,7 +87,7 @@ const NESTED: [(&str, &[&str]); 12] = [
     ("attention_factor", &["yarn", "longrope"]),
     ("short_factor", &["longrope"]),
     ("long_factor", &["longrope"]),
-    // Where it is not used, it says how long the pre-training was.
+    // Types that do not use it still carry it, to say how long the pre-training was.
     (
         ORIGINAL,
         &["default", "linear", "llama3", "dynamic", "yarn", "longrope"],
@@ -134,7 +133,7 @@ impl ScalingSource<'_> {
         Ok(scaling)
     }
 
-    /// Below 1 the base of `dynamic` would not be a number at every length.
+    /// The factor of `dynamic`; below 1, its base would not be a number at every length.
     fn at_least_one(&self) -> Result<f64, ModelError> {
         let factor = self.nested.positive("factor")?;
         match factor >= 1.0 {
@@ -174,7 +173,7 @@ impl ScalingSource<'_> {
         })
     }
 
-    /// `factor`; where it is null, how much longer the model is than its pre-training.
+    /// `factor`; where it is null, `max_position_embeddings` divided by the pre-training's length.
     fn stretch(&self, original: usize) -> Result<f64, ModelError> {
         Ok(match self.nested.positive_opt("factor")? {
             Some(factor) => factor,
@@ -248,14 +247,14 @@ impl ScalingSource<'_> {
         divisors.collect::<Option<Vec<f64>>>().ok_or_else(bad)
     }
 
-    /// Refuses a key that the type does not use: transformers passes over it, but its author meant
-    /// something by it.
+    /// Refuses a key that the type does not use: transformers ignores it, but the file's author
+    /// meant something by it.
     fn check_keys(&self, kind: &str) -> Result<(), ModelError> {
         let always = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
         for (key, value) in self.nested.object {
             let used = NESTED.iter().find(|(known, _)| known == key);
             let is_used = used.is_some_and(|(_, kinds)| kinds.contains(&kind));
-            // As factors, these stretch nothing.
+            // A factor of 1 scales nothing.
             let is_one =
                 matches!(&**key, "factor" | "attention_factor") && Neutral::One.holds(value);
             if is_used || is_one || value.is_null() || always.contains(&&**key) {

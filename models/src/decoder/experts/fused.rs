@@ -1,8 +1,8 @@
-//! Experts that are one tensor in the weights (gpt-oss): `gate_up_proj` `[experts, d, 2 f]`, whose
-//! columns are gate and up in turns, and `down_proj` `[experts, f, d]`, both transposed.
+//! Experts that are fused in the weights (gpt-oss): `gate_up_proj` `[experts, d, 2 f]`, whose
+//! columns alternate between gate and up, and `down_proj` `[experts, f, d]`, both transposed.
 //!
-//! They are computed as experts of their own are. Values are taken apart and gradients put together
-//! here, on the host.
+//! They are computed like separate experts. This module splits their values into the matrices of
+//! each expert, and joins gradients again, on the host.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::decoder::dense::Dense;
 use crate::decoder::gradients::{Gradients, TensorUse};
 use crate::decoder::linear::Backward;
 
-/// The tensors of a layer, by their names.
+/// The names of the fused tensors of a layer.
 #[derive(Clone, Debug)]
 pub(in crate::decoder) struct FusedExperts {
     pub(in crate::decoder) gate_up: String,
@@ -22,11 +22,11 @@ pub(in crate::decoder) struct FusedExperts {
     pub(in crate::decoder) trains: bool,
 }
 
-/// What one expert's part of a tensor becomes, with the names that its matrices have here.
+/// The matrices that one expert's part of a tensor becomes, by their internal names.
 type Parts = Vec<(String, Tensor)>;
 
 impl FusedExperts {
-    /// The names here of gate, up and down projection of an expert, each with that of its bias.
+    /// The internal names of an expert's gate, up and down projection, each with that of its bias.
     pub(in crate::decoder) fn names(&self, expert: usize) -> [[String; 2]; 3] {
         let of = |weight: &str, bias: &str, part: &str| {
             let name = |tensor: &str| format!("{tensor}[{expert}]{part}");
@@ -39,7 +39,7 @@ impl FusedExperts {
         ]
     }
 
-    /// Whether `name` is one of the tensors.
+    /// Whether `name` is one of the fused tensors.
     pub(in crate::decoder) fn has(&self, name: &str) -> bool {
         [
             &self.gate_up,
@@ -51,7 +51,7 @@ impl FusedExperts {
         .any(|own| *own == name)
     }
 
-    /// The parts of an expert in the tensor `name`, from its `values`, rows of `cols`.
+    /// The matrices of an expert from its part `values` of the tensor `name`, rows of `cols`.
     pub(in crate::decoder) fn parts(
         &self,
         name: &str,
@@ -80,7 +80,7 @@ impl FusedExperts {
         pairs.into_iter().map(part).collect()
     }
 
-    /// The parts of all experts in the tensor `name`.
+    /// The matrices of all experts from the tensor `name`.
     pub(in crate::decoder) fn all_parts(
         &self,
         name: &str,
@@ -96,7 +96,8 @@ impl FusedExperts {
         Ok(parts)
     }
 
-    /// Runs `work`, which gives gradients to the parts by their names, and puts these together.
+    /// Runs `work`, which adds gradients of the experts' matrices, and joins these into gradients
+    /// of the fused tensors.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,

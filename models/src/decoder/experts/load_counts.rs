@@ -1,4 +1,4 @@
-//! How many tokens each expert has had.
+//! How many tokens each expert has computed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use concord_kernels::ops::ExpertRows;
 pub(in crate::decoder) struct LoadCounts(Arc<Vec<AtomicU64>>);
 
 impl LoadCounts {
-    /// Of experts that have had none.
+    /// Zero counts.
     pub(in crate::decoder) fn new(experts: usize) -> Self {
         Self(Arc::new((0..experts).map(|_| AtomicU64::new(0)).collect()))
     }

@@ -1,4 +1,4 @@
-//! The expert that every token goes through, with a gate of its own or without.
+//! The expert that every token goes through, with or without a gate of its own.
 
 use concord_kernels::coded::Coded;
 use concord_kernels::ops::{RouterKind, Routes, Routing};
@@ -8,7 +8,7 @@ use crate::decoder::dense::{Dense, DenseTape};
 use crate::decoder::linear::{Backward, Linear, LinearTape};
 use crate::decoder::pass::LayerPass;
 
-/// The gate as a router that chooses the one expert that there is.
+/// The gate is computed as a router that always chooses its only expert.
 const GATE: Routing = Routing {
     kind: RouterKind::Sigmoid,
     chosen: 1,
@@ -20,7 +20,7 @@ const GATE: Routing = Routing {
 #[derive(Clone, Debug)]
 pub(in crate::decoder) struct SharedExpert {
     pub(in crate::decoder) dense: Dense,
-    /// `[1, d]`: what the expert gives is multiplied by the sigmoid of `gate(x)`.
+    /// `[1, d]`; the expert's result is multiplied by the sigmoid of `gate(x)`.
     pub(in crate::decoder) gate: Option<Linear>,
 }
 
@@ -36,7 +36,7 @@ struct GateTape {
     logits: Tensor,
     linear: LinearTape,
     routes: Routes,
-    /// What the expert gave, `[m, d]`.
+    /// The expert's result, `[m, d]`.
     result: Tensor,
 }
 
@@ -70,7 +70,8 @@ impl SharedExpert {
         Ok((y, SharedTape { dense, gate }))
     }
 
-    /// Gradients of what is trained, and dx `[m, d]`: by the expert, then by its gate.
+    /// Adds the gradients of what is trained, and returns dx `[m, d]`: the expert's part plus the
+    /// gate's.
     pub(super) fn backward(
         &self,
         run: &mut Backward<'_>,
@@ -99,7 +100,7 @@ impl SharedExpert {
     }
 }
 
-/// Every row is its token's.
+/// The identity map: row i belongs to token i.
 fn each(device: &Device, rows: usize) -> Result<Ids, KernelError> {
     device.ids(&(0..rows as u32).collect::<Vec<_>>())
 }

@@ -1,5 +1,5 @@
-//! A low-rank update of a stage that stands beside its weights, so that sequences with and without
-//! it share a pass.
+//! A low-rank update of a stage that is kept beside its weights, so that sequences with and without
+//! it can share a pass.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use crate::decoder::stage::Stage;
 use crate::error::ModelError;
 use crate::peft::Adapter;
 
-/// The part of a LoRA adapter that is of a stage's layers, coded on the stage's device.
+/// The part of a LoRA adapter that belongs to a stage's layers, as codes on the stage's device.
 #[derive(Debug)]
 pub struct StageAdapter {
-    /// The factors, by the weight that they are beside.
+    /// The factors, by the name of the weight that they update.
     updates: BTreeMap<String, Lora>,
 }
 
 impl StageAdapter {
-    /// Codes the factors of `stage`'s layers out of `tensors`, which are named by
-    /// [`Adapter::key_a`] and [`Adapter::key_b`]. Those of other layers are passed over; missing
-    /// ones are zeros.
+    /// Codes the factors of `stage`'s layers from `tensors`, which are named by
+    /// [`Adapter::key_a`] and [`Adapter::key_b`]. Factors of other layers are ignored, missing ones
+    /// are zeros.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, or where a

@@ -1,4 +1,5 @@
-//! A pass over sequences that lie in pages, each with its own low-rank update or none.
+//! A pass over sequences whose keys and values are in pages, each with its own low-rank update or
+//! none.
 
 use std::ops::Range;
 
@@ -17,7 +18,7 @@ pub(super) struct PagesPass<'a> {
     pub(super) layer: usize,
     pub(super) pages: &'a mut KvPages,
     pub(super) runs: &'a [PagedRun<'a>],
-    /// Rows that an adapter is on.
+    /// Ranges of rows, and the adapter of each.
     pub(super) adapted: &'a [(Range<usize>, &'a StageAdapter)],
 }
 
@@ -26,7 +27,7 @@ impl LayerPass for PagesPass<'_> {
         self.context
     }
 
-    /// With the low-rank updates of the stage and of the adapters of runs.
+    /// Adds the low-rank updates of the stage and of the runs' adapters.
     fn linear(&self, linear: &Linear, x: &Coded) -> Result<(Tensor, LinearTape), KernelError> {
         self.linear_of_rows(linear, x, &|first, count| first..first + count)
     }
@@ -62,7 +63,7 @@ impl LayerPass for PagesPass<'_> {
         Ok((y, LinearTape::default()))
     }
 
-    /// Attention of the new tokens, whose keys and values go into the pages.
+    /// Attention of the new tokens, whose keys and values are written to the pages.
     fn attend(
         &mut self,
         (shape, sinks): (&AttentionShape, Option<&Tensor>),

@@ -1,4 +1,4 @@
-//! Making a stage from its tensors, and putting new values into it.
+//! Makes a stage from its tensors, and sets new values of them.
 
 mod experts;
 mod rope;
@@ -29,9 +29,10 @@ impl Stage {
     /// Loads the stage's tensors, and no others, from `source`; trained values come from `values`.
     /// Low-rank factors that `values` lacks are zeros.
     ///
-    /// On the host it never takes more than the stage and a slice of one matrix: what becomes codes
-    /// is coded slice by slice, which gives the same bits, since no row's code depends on another
-    /// row; and what is not trained, and packed or of 16 bits in `source`, stays as it lies there.
+    /// On the host, loading never takes more memory than the stage and a slice of one matrix. A
+    /// matrix that becomes codes is coded slice by slice, with the same bits, since no row's code
+    /// depends on another row; fused experts are read a whole tensor at a time. A matrix that is
+    /// not trained, and packed or of 16 bits in `source`, stays as it is there.
     ///
     /// # Errors
     /// [`ModelError`] where a tensor is missing, broken or not finite, a GPU fails, or the model
@@ -81,7 +82,7 @@ impl Stage {
         })
     }
 
-    /// Takes over the value of one trained tensor, if it is of this stage.
+    /// Takes over the value of one trained tensor, if it belongs to this stage.
     pub(super) fn set(&mut self, name: &str, value: &Tensor) -> Result<(), KernelError> {
         let options = &self.options;
         let device = &options.device;
@@ -339,7 +340,7 @@ impl Loader<'_> {
         }))
     }
 
-    /// The head; where it is the embedding, of the table that the first stage holds anyway.
+    /// The head. Where it is tied, its codes are made from the embedding, if the stage holds that.
     fn head(&self, embed: Option<&Embedding>) -> Result<OutputHead, ModelError> {
         let config = &self.options.config;
         let (tied, parts) = (config.tie_embeddings, config.parts());
@@ -379,7 +380,7 @@ impl Loader<'_> {
         })
     }
 
-    /// A matrix of products: packed, or its codes.
+    /// A matrix that multiplies activations: packed, or as codes.
     fn weight(&self, name: &str) -> Result<Weight, ModelError> {
         Ok(match self.packed(name)? {
             Some(packed) => packed.into(),
@@ -387,15 +388,15 @@ impl Loader<'_> {
         })
     }
 
-    /// A matrix that stays packed: one that is not trained, that its source has packed, on the
-    /// host. A GPU gets codes, as of any matrix.
+    /// The matrix as it is packed in its source, if it can stay so: on the host, where it is not
+    /// trained. A GPU gets codes of every matrix.
     fn packed(&self, name: &str) -> Result<Option<PackedRows>, ModelError> {
         let options = self.options;
         let is_frozen = !options.trains_all && self.values.value(name).is_none();
         if !is_frozen || matches!(options.device, Device::Cuda(_)) {
             return Ok(None);
         }
-        // Numbers of 32 bits are twice as long as their codes.
+        // f32 takes twice the bytes of codes, so such a matrix is coded.
         let blocks = self.source.blocks(name)?;
         let Some(blocks) = blocks.filter(|blocks| blocks.format != BlockFormat::F32) else {
             return Ok(None);
@@ -408,7 +409,7 @@ impl Loader<'_> {
             .device
             .packed_rows(blocks.format, shape, bytes, precision)?;
         if let Err(error) = packed.check_finite(name) {
-            // The source names its file, too.
+            // Reading the rows gives the source's error, which also names the file.
             self.source.rows(name, &mut |_, _| Ok(()))?;
             return Err(error.into());
         }
@@ -421,7 +422,7 @@ impl Loader<'_> {
             return Ok(self.code(value)?);
         }
         if matches!(self.options.device, Device::Cuda(_)) {
-            // Codes of slices would have to be put together on the host.
+            // The codes of slices could only be joined on the host.
             return Ok(self.code(&self.source.tensor(name)?)?);
         }
         let mut whole: Option<Coded> = None;

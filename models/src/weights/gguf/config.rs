@@ -1,5 +1,5 @@
-//! The metadata of a GGUF file as the `config.json` that they mean. Every key of the architecture
-//! is read, known to change nothing, or refused by name.
+//! Turns the metadata of a GGUF file into the equivalent `config.json`. Every key of the
+//! architecture is read, known to change nothing, or refused by name.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,8 @@ use super::values::GgufValue;
 use crate::config::Family;
 use crate::error::ModelError;
 
-/// The tensor of RoPE's divisors, which the configuration says in other words.
+/// The tensor of RoPE's frequency divisors. In `config.json` they become parameters of llama3
+/// scaling.
 pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// Whether a tensor is one that the configuration is made of.
@@ -20,7 +21,7 @@ pub(super) fn is_made_of(architecture: &Architecture, name: &str) -> bool {
     name == ROPE_FREQS || (architecture.name == "phi3" && DIVISORS.contains(&name))
 }
 
-/// Keys after the architecture's name that are whole numbers, and what they are in `config.json`.
+/// Keys (after the architecture's name) of whole numbers, and their names in `config.json`.
 const WHOLE: [(&str, &str); 7] = [
     ("context_length", "max_position_embeddings"),
     ("embedding_length", "hidden_size"),
@@ -66,10 +67,11 @@ const COUNTS: [&str; 5] = [
 /// Keys that change nothing: how the file was made.
 const NOTHING: [&str; 2] = ["rope.scaling.finetuned", "tensor_data_layout"];
 
-/// Sections of the metadata that say nothing of what is computed. The tokenizer's is read with it.
+/// Sections of the metadata that do not change what is computed. `tokenizer.` is read with the
+/// tokenizer.
 const SECTIONS: [&str; 5] = ["general.", "tokenizer.", "split.", "quantize.", "imatrix."];
 
-/// The keys of a `config.json`. `has` says whether the model has a tensor.
+/// The keys of a `config.json`. `has` tells whether the model has a tensor.
 pub(super) fn of(
     file: &GgufFile,
     architecture: &'static Architecture,
@@ -170,7 +172,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// Values are as wide as keys, and all of a head is rotated.
+    /// Sets `head_dim`. Values must be as wide as keys, and whole heads be rotated.
     fn head_width(&self, config: &mut Map<String, Value>) -> Result<(), ModelError> {
         let size = |config: &Map<String, Value>, key: &str| config.get(key).and_then(Value::as_u64);
         let width = size(config, "head_dim").or_else(|| {
@@ -194,7 +196,7 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// The rows of the embedding: they are as many as there are tokens, unless it is said.
+    /// Sets `vocab_size`: as many as there are tokens, unless the file has a number.
     fn vocabulary(&self, config: &mut Map<String, Value>) -> Result<(), ModelError> {
         let tokens = match self.file.get("tokenizer.ggml.tokens") {
             Some(GgufValue::List(list)) => Some(list.len()),

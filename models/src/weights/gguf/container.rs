@@ -1,4 +1,4 @@
-//! The container: header, metadata, and where each tensor lies.
+//! The GGUF container: header, metadata, and the place of each tensor.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,10 +13,10 @@ use super::values::GgufValue;
 use crate::error::ModelError;
 use crate::weights::file;
 
-/// Limits that GGUF itself has.
+/// Limits of the GGUF specification.
 const KEY_MAX: usize = 65_535;
 const DIMENSIONS_MAX: u32 = 4;
-/// Longer than any name of a tensor, of which GGUF says 64.
+/// Longest name of a tensor that is accepted; the specification allows 64 bytes.
 const NAME_MAX: usize = 512;
 
 const ALIGNMENT_DEFAULT: u64 = 32;
@@ -30,7 +30,7 @@ const AGAIN: &str = "download the file again";
 pub(super) struct GgufTensor {
     /// Its shape, rows first: GGUF writes the innermost dimension first.
     pub(super) shape: Vec<usize>,
-    /// How its numbers are packed; or the number of a type that is not read.
+    /// How its numbers are packed, or the number of an unsupported type.
     pub(super) format: Result<BlockFormat, u32>,
     /// First and one-past-last byte, from the start of the file.
     pub(super) bytes: (usize, usize),
@@ -38,13 +38,13 @@ pub(super) struct GgufTensor {
 
 /// A GGUF file, mapped.
 ///
-/// Invariant, checked by [`GgufFile::open`]: the tensors of a type that is read lie within the
-/// file, each of whole rows of blocks, and no two overlap.
+/// Invariant, checked by [`GgufFile::open`]: the tensors of supported types lie within the file,
+/// their rows are whole blocks, and no two overlap.
 #[derive(Debug)]
 pub(super) struct GgufFile {
     path: PathBuf,
     map: Arc<Mmap>,
-    /// Where each value of the metadata begins, and its type.
+    /// The offset and the type of each value of the metadata.
     metadata: BTreeMap<String, (usize, u32)>,
     pub(super) tensors: BTreeMap<String, GgufTensor>,
 }
@@ -119,7 +119,7 @@ fn value(map: &[u8], (at, kind): (usize, u32)) -> Option<GgufValue<'_>> {
     GgufValue::read(&mut cursor, kind).ok()
 }
 
-/// Magic and version; then how many tensors and pairs there are.
+/// Checks magic and version; returns how many tensors and metadata pairs there are.
 fn counts(cursor: &mut Cursor) -> Result<[u64; 2], String> {
     let magic: [u8; 4] = cursor.array()?;
     if &magic != b"GGUF" {
@@ -144,7 +144,7 @@ fn counts(cursor: &mut Cursor) -> Result<[u64; 2], String> {
     Ok([tensors, u64::from_le_bytes(cursor.array()?)])
 }
 
-/// Where the values are. As many are read as there are bytes for, whatever the count says.
+/// The places of the values. A false `count` allocates nothing: reading ends with the file's bytes.
 fn metadata(cursor: &mut Cursor, count: u64) -> Result<BTreeMap<String, (usize, u32)>, String> {
     let mut metadata = BTreeMap::new();
     for _ in 0..count {
@@ -182,7 +182,8 @@ fn alignment(map: &[u8], metadata: &BTreeMap<String, (usize, u32)>) -> Result<u6
     found.ok_or_else(|| format!("has a `{key}` that is no multiple of 8 up to {ALIGNMENT_MAX}"))
 }
 
-/// An info as it stands in the file; its offset counts from a place that is known after all.
+/// A tensor info as in the file. Its offset counts from the start of the data, which is known only
+/// after all infos are read.
 struct Info {
     shape: Vec<usize>,
     kind: u32,
@@ -235,7 +236,7 @@ fn info(cursor: &mut Cursor) -> Result<Info, String> {
     })
 }
 
-/// The tensor of an info: within the file, in whole rows of blocks.
+/// The tensor of an info, checked: within the file, and of whole rows of blocks.
 fn placed(info: Info, start: u64, alignment: u64, file: usize) -> Result<GgufTensor, String> {
     let Info {
         shape,
@@ -249,7 +250,7 @@ fn placed(info: Info, start: u64, alignment: u64, file: usize) -> Result<GgufTen
     let rows = rows.filter(|rows| rows.checked_mul(cols).is_some());
     let rows = rows.ok_or_else(|| format!("has a shape {shape:?} that cannot be counted"))?;
     let length = match format {
-        // Its length is not known, and nothing is read of it.
+        // The length of an unsupported type is unknown; it is never read.
         Err(_) => Some(0),
         Ok(format) => {
             let row = format.row_bytes(cols).ok_or_else(|| {
@@ -303,7 +304,7 @@ fn check_overlaps(tensors: &BTreeMap<String, GgufTensor>) -> Result<(), String> 
     Ok(())
 }
 
-/// The format of a type of ggml, if it is read.
+/// The format of a ggml type, if it is supported.
 fn format(kind: u32) -> Option<BlockFormat> {
     Some(match kind {
         0 => BlockFormat::F32,
@@ -326,7 +327,7 @@ fn format(kind: u32) -> Option<BlockFormat> {
     })
 }
 
-/// The name of a type of ggml that is not read.
+/// The name of an unsupported ggml type, as half a sentence.
 pub(super) fn unread(kind: u32) -> String {
     let name = match kind {
         9 => "Q8_1",

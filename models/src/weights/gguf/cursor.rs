@@ -1,4 +1,4 @@
-//! The bytes of a file, read in order, and no further than they go.
+//! Reads the bytes of a file in order, with checks against its end.
 
 /// Bytes that are read in order.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// The same from byte `at` on, which must not lie beyond the end.
+    /// A cursor at byte `at`, which must not be beyond the end.
     pub(super) fn at(bytes: &'a [u8], at: usize) -> Self {
         Self {
             bytes,
@@ -20,12 +20,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The byte that is next.
+    /// The offset of the next byte.
     pub(super) fn place(&self) -> usize {
         self.at
     }
 
-    /// How many bytes there are in all.
+    /// The length of the whole file.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -54,13 +54,13 @@ impl<'a> Cursor<'a> {
         self.take(count).map(|_| ())
     }
 
-    /// A text: its length in bytes, then the bytes.
+    /// Reads a string: its length in bytes, then the bytes.
     pub(super) fn text(&mut self) -> Result<&'a [u8], String> {
         let length = u64::from_le_bytes(self.array()?);
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    /// What lies between here and `end`.
+    /// The bytes from here up to `end`.
     pub(super) fn until(&self, end: &Cursor<'a>) -> &'a [u8] {
         &self.bytes[self.at..end.at]
     }

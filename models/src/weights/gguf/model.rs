@@ -31,7 +31,7 @@ pub(in crate::weights) struct GgufModel {
 #[derive(Clone, Debug)]
 struct Home {
     file: usize,
-    /// Its name there.
+    /// Its name in the file.
     stored: String,
     order: RowOrder,
     has_one_added: bool,
@@ -82,7 +82,7 @@ impl GgufModel {
         })
     }
 
-    /// The file in a folder that has no other weights, or the first part of one.
+    /// The GGUF file in a folder, or the first of its parts; `None` where there is none.
     ///
     /// # Errors
     /// [`ModelError::NoWeights`] where there are several models.
@@ -152,7 +152,7 @@ impl GgufModel {
         self.files.iter().map(GgufFile::path)
     }
 
-    /// The names of its tensors, but for those that the configuration is made of.
+    /// The names of its tensors, except those that become part of the configuration.
     pub(in crate::weights) fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.tensors.keys().map(String::as_str);
         names.filter(|name| !config::is_made_of(self.architecture, name))
@@ -167,7 +167,7 @@ impl GgufModel {
     /// The rows of a tensor. `heads` are the query and the key heads of the model.
     ///
     /// # Errors
-    /// [`ModelError`] where it is missing, of a format that is not read, or of another shape.
+    /// [`ModelError`] where it is missing, of an unsupported format, or of another shape.
     pub(in crate::weights) fn rows(
         &self,
         name: &str,
@@ -204,7 +204,7 @@ impl GgufModel {
         let first = shape.first().copied().unwrap_or(1);
         let head_rows = match home.order {
             RowOrder::Same => None,
-            // A bias is a row of numbers, whose order is that of the rows of its weight.
+            // A bias is stored as one row, whose elements have the order of its weight's rows.
             RowOrder::QueryHeads => Some(first / heads[0].max(1)),
             RowOrder::KeyHeads => Some(first / heads[1].max(1)),
         };

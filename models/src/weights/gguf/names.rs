@@ -1,4 +1,4 @@
-//! The names of tensors in GGUF, and those that transformers has for them.
+//! The names of tensors in GGUF, and the corresponding names in transformers.
 
 use super::architectures::Architecture;
 
@@ -19,10 +19,10 @@ pub(super) struct TensorName {
 pub(super) enum RowOrder {
     /// As in transformers.
     Same,
-    /// Those of each query head are interleaved: llama.cpp rotates neighbours in the architecture
-    /// `llama`, and transformers the two halves of a head.
+    /// The two halves of each query head are interleaved: in the architecture `llama`, llama.cpp
+    /// rotates adjacent elements, and transformers elements of the two halves of a head.
     QueryHeads,
-    /// Those of each key head.
+    /// As `QueryHeads`, for each key head.
     KeyHeads,
 }
 

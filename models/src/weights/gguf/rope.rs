@@ -1,22 +1,22 @@
-//! The divisors of RoPE's frequencies (`rope_freqs.weight`), which Llama 3 has, as the keys of
-//! `config.json` that they were made from.
+//! Turns the divisors of RoPE's frequencies (`rope_freqs.weight`), as Llama 3 has them, back into
+//! the keys of `config.json` from which they were made.
 
 use serde_json::{Map, Value, json};
 
 use super::container::GgufFile;
 use crate::error::ModelError;
 
-/// What every Llama 3 has: the file has only the divisors that these make.
+/// The same in every Llama 3. The file has only the divisors that follow from them.
 const LOW_FREQ_FACTOR: f64 = 1.0;
 const HIGH_FREQ_FACTOR: f64 = 4.0;
-/// The positions that a Llama 3 was first trained with, where no divisor tells them.
+/// The pre-training's positions of Llama 3, where they cannot be computed from the divisors.
 const ORIGINAL_POSITIONS: f64 = 8_192.0;
 
-/// How far a divisor may be from the one that is made anew: the file's are rounded to f32, after
-/// several steps of another program.
+/// The accepted relative difference between a divisor of the file and the one computed here: the
+/// file's are rounded to f32, after several steps of another program.
 const TOLERANCE: f64 = 1e-5;
 
-/// The keys that make the divisors of the tensor `name`.
+/// The keys of llama3 scaling that give the divisors in the tensor `name`.
 pub(super) fn llama3(
     file: &GgufFile,
     name: &str,
@@ -78,8 +78,8 @@ pub(super) fn llama3(
     }
 }
 
-/// By what the frequency of a pair is divided: by 1 where its wave is short, by the factor where it
-/// is long, and by something between the two in between.
+/// The divisor of a pair's frequency: 1 for a short wavelength, the factor for a long one, and
+/// between the two a value that changes smoothly.
 fn divisor(wave: f64, original: f64, factor: f64) -> f64 {
     if wave < original / HIGH_FREQ_FACTOR {
         1.0

@@ -1,4 +1,4 @@
-//! The tokenizer of a GGUF file as the `tokenizer.json` and `tokenizer_config.json` it stands for.
+//! Turns the tokenizer of a GGUF file into a `tokenizer.json` and a `tokenizer_config.json`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::tokenizer_pre::{self, PreTokenizer};
 use super::values::{GgufList, GgufValue};
 use crate::error::ModelError;
 
-/// The most tokens: as many as the rows of an embedding may be.
+/// Most tokens that are accepted, as many as rows of an embedding.
 const TOKENS_MAX: u64 = 1 << 21;
 
 /// The longest token that is cut in two at every place: beyond it this would take too long. Those
@@ -61,14 +61,14 @@ pub(super) fn of(file: &GgufFile) -> Result<[Value; 2], ModelError> {
     Ok([tokenizer, config])
 }
 
-/// What differs between the kinds of tokenizers.
+/// The parts of a tokenizer that differ between its kinds.
 struct Parts {
     normalizer: Value,
     pre_tokenizer: Value,
     post_processor: Value,
     decoder: Value,
     model: Value,
-    /// Whether a text begins with the first token where the file does not say.
+    /// Whether a text begins with the BOS token, by default.
     adds_bos: bool,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
-    /// The text of the token that a key names.
+    /// The id and the text of the token that a key names.
     fn named(&self, key: &str) -> Result<Option<(u64, &'a str)>, ModelError> {
         let key = format!("tokenizer.ggml.{key}");
         let Some(value) = self.file.get(&key) else {
@@ -174,7 +174,7 @@ impl<'a> Vocabulary<'a> {
         Ok(Value::Object(config))
     }
 
-    /// Tokens that are found in a text as they are.
+    /// The added tokens: those that are matched in a text before it is cut and merged.
     fn added(&self) -> Vec<Value> {
         let all = self.tokens.iter().zip(&self.kinds).enumerate();
         let added = all.filter(|(_, (_, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind));
@@ -197,7 +197,7 @@ impl<'a> Vocabulary<'a> {
         Ok(ids)
     }
 
-    /// The tokens that frame a text, after what `before` does.
+    /// The post-processor: `before`, then the tokens at the start and the end of a text.
     fn frame(&self, adds_bos: bool, before: Value) -> Result<Value, ModelError> {
         let mut special = Map::new();
         let mut single = Vec::new();
@@ -248,7 +248,7 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
-    /// SentencePiece's pairs, with bytes for what is in no piece.
+    /// The merges of SentencePiece, with a fallback to bytes for characters that are in no piece.
     fn sentence_pieces(&self) -> Result<Parts, ModelError> {
         let ids = self.ids()?;
         let merges = match list(self.file, "tokenizer.ggml.merges")? {
@@ -285,8 +285,8 @@ impl<'a> Vocabulary<'a> {
         })
     }
 
-    /// Every pair of tokens that makes a token, those of the best score first: what a merge of
-    /// pairs by the score of what they make comes to.
+    /// Every pair of tokens whose concatenation is a token, best score of the result first. Merging
+    /// in this order is what SentencePiece does.
     fn merges_by_score(
         &self,
         ids: &BTreeMap<&'a str, usize>,
@@ -329,7 +329,7 @@ impl<'a> Vocabulary<'a> {
                     .map(|(_, _, l, r)| (score, count(l), count(r), *l, *r)),
             );
         }
-        // Stable: of equals, the pair of the earlier token is first.
+        // The sort is stable: among equal scores, the pair of the earlier token comes first.
         merges.sort_by(|a, b| {
             (b.0.total_cmp(&a.0))
                 .then(b.1.cmp(&a.1))
@@ -338,7 +338,7 @@ impl<'a> Vocabulary<'a> {
         Ok(merges.into_iter().map(|(_, _, _, l, r)| [l, r]).collect())
     }
 
-    /// Pairs as the file lists them: `left right`.
+    /// The merges as the file lists them: `left right`.
     fn merges(&self, list: GgufList<'a>) -> Result<Vec<[&'a str; 2]>, ModelError> {
         let pairs = list.values().enumerate().map(|(i, value)| {
             let pair = value.text().and_then(|text| text.split_once(' '));
@@ -350,7 +350,7 @@ impl<'a> Vocabulary<'a> {
         pairs.collect()
     }
 
-    /// GPT-2's pairs of bytes, which are written as characters.
+    /// The byte-level merges of GPT-2, whose bytes are written as characters.
     fn byte_level(&self) -> Result<Parts, ModelError> {
         let key = "tokenizer.ggml.pre";
         let name = self.file.get(key).and_then(GgufValue::text);

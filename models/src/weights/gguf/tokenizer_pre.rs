@@ -1,26 +1,27 @@
-//! `tokenizer.ggml.pre`: the name of a rule by which a text is cut before pairs are merged. The
-//! file has the name alone.
+//! `tokenizer.ggml.pre`: the name of the rule by which a text is cut before pairs are merged. A
+//! GGUF file has only the name, so the rules are here.
 
 use serde_json::{Value, json};
 
-/// How the texts of a vocabulary are cut.
+/// How a text is cut before pairs are merged.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PreTokenizer {
     pub(super) normalizer: Value,
     pub(super) pre_tokenizer: Value,
-    /// A piece that is a token is not merged.
+    /// Whether a piece that is a token is taken as it is, without merges.
     pub(super) ignores_merges: bool,
-    /// Whether a text begins with the first token where the file does not say.
+    /// Whether a text begins with the BOS token, by default.
     pub(super) adds_bos: bool,
 }
 
-/// Words with the sign before them, numbers of up to three digits, runs of signs, white space.
+/// Words with the character before them, numbers of up to three digits, runs of punctuation, white
+/// space.
 const LLAMA_3: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// The same with every digit on its own.
+/// As [`LLAMA_3`], with every digit on its own.
 const QWEN_2: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -35,7 +36,7 @@ const GPT_4O: &str = concat!(
     r"\s+(?!\S)|\s+",
 );
 
-/// The same without endings, and with every digit on its own.
+/// As [`GPT_4O`], without endings, and with every digit on its own.
 const TEKKEN: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|",
@@ -86,7 +87,7 @@ fn by(rule: &str) -> Value {
     ]})
 }
 
-/// Bytes as characters; with the rule of GPT-2, or without one.
+/// Maps bytes to characters, and cuts by the rule of GPT-2 where `by_rule` is true.
 pub(super) fn bytes(by_rule: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
            "use_regex": by_rule})

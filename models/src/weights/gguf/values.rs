@@ -1,8 +1,8 @@
-//! The metadata of a GGUF file: keys with typed values. Long lists stay in the file.
+//! The typed values of a GGUF file's metadata. Lists stay in the file, and are read on demand.
 
 use super::cursor::Cursor;
 
-/// The deepest lists in lists that are read: no writer nests them.
+/// The deepest nesting of lists that is accepted; known programs do not nest them at all.
 const DEPTH_MAX: usize = 4;
 
 /// A value of the metadata.
@@ -18,7 +18,7 @@ pub(super) enum GgufValue<'a> {
     List(GgufList<'a>),
 }
 
-/// A list whose elements are read one by one.
+/// A list whose elements are read one by one from the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct GgufList<'a> {
     kind: u32,
@@ -27,7 +27,7 @@ pub(super) struct GgufList<'a> {
 }
 
 impl<'a> GgufValue<'a> {
-    /// Reads a value of the type `kind`; nothing else of a list than where it ends.
+    /// Reads a value of the type `kind`. The elements of a list are only skipped.
     ///
     /// # Errors
     /// Half a sentence, where the type is unknown or the file ends.
@@ -75,7 +75,7 @@ impl<'a> GgufValue<'a> {
         }
     }
 
-    /// The value as a message shows it.
+    /// The value as it is shown in a message.
     pub(super) fn shown(self) -> String {
         match self {
             Self::Unsigned(number) => number.to_string(),
@@ -105,7 +105,7 @@ impl<'a> GgufList<'a> {
                 let bytes = bytes.ok_or_else(|| format!("is a list of {count} elements"))?;
                 cursor.skip(bytes)?;
             }
-            // Every element takes some bytes of the file, so that this ends with it.
+            // Every element takes at least a byte, so a false count ends with the file.
             None => {
                 for _ in 0..count {
                     GgufValue::read_nested(cursor, kind, depth + 1)?;
@@ -124,14 +124,14 @@ impl<'a> GgufList<'a> {
         self.count
     }
 
-    /// Its elements. They were read once, so that none fails.
+    /// Its elements. They were checked when the list was skipped, so reading them cannot fail.
     pub(super) fn values(self) -> impl Iterator<Item = GgufValue<'a>> {
         let mut cursor = Cursor::new(self.bytes);
         (0..self.count).map_while(move |_| GgufValue::read(&mut cursor, self.kind).ok())
     }
 }
 
-/// Bytes of a value, where all of its type have as many. Not of bool, whose bytes are looked at.
+/// Bytes of a value, if all of its type have equally many. Not for bool, whose bytes are checked.
 fn width(kind: u32) -> Option<u64> {
     match kind {
         0 | 1 => Some(1),

@@ -16,7 +16,7 @@ const FIELDS: usize = 8;
 /// Inputs that are decoded together.
 const BLOCK: usize = 16;
 
-/// The place in the word of each of eight outputs.
+/// The position of each of eight outputs in its word.
 const PLACES: [usize; FIELDS] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 pub(super) fn open<'a>(
@@ -58,7 +58,8 @@ struct Awq<'a> {
 impl RowReader for Awq<'_> {
     fn read(&self, rows: Range<usize>, out: &mut [f32]) {
         let words = self.outputs / FIELDS;
-        // Some inputs at a time: their words are read for every output, and written as neighbours.
+        // Some inputs at a time: their words are read for every output, and the results are
+        // adjacent in its row.
         for start in (0..self.inputs).step_by(BLOCK) {
             let end = self.inputs.min(start + BLOCK);
             for (i, output) in rows.clone().enumerate() {

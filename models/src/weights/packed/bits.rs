@@ -1,11 +1,11 @@
-//! Codes of a few bits in words of 32, the low bits first.
+//! Codes of a few bits in 32-bit words, low bits first.
 
-/// The field of `bits` bits at place `at` of a word.
+/// The field number `at` of a word of fields of `bits` bits.
 pub(super) fn field(word: [u8; 4], bits: u32, at: usize) -> u32 {
     (u32::from_le_bytes(word) >> (bits * at as u32)) & ((1 << bits) - 1)
 }
 
-/// The field of `bits` bits that begins at bit `start` of a run of words: it may lie across two.
+/// The field of `bits` bits that begins at bit `start` of `words`; it may cross into the next word.
 pub(super) fn dense_field(words: &[[u8; 4]], bits: u32, start: usize) -> u32 {
     let word = |i: usize| u64::from(words.get(i).map_or(0, |word| u32::from_le_bytes(*word)));
     let pair = word(start / 32) | word(start / 32 + 1) << 32;

@@ -1,5 +1,5 @@
-//! bitsandbytes: 4-bit levels with a scale for each block of the flat matrix (NF4, FP4), and whole
-//! numbers of eight bits with a scale for each row (LLM.int8).
+//! bitsandbytes: 4-bit levels with a scale for each block of the flattened matrix (NF4, FP4), and
+//! 8-bit integers with a scale for each row (LLM.int8).
 
 use std::ops::Range;
 
@@ -63,15 +63,15 @@ impl RowReader for Int8<'_> {
     }
 }
 
-/// What `weight.quant_state.bitsandbytes__nf4` says, as JSON.
+/// The JSON in `weight.quant_state.bitsandbytes__nf4`.
 struct QuantState {
     shape: [usize; 2],
     block: usize,
-    /// Where the scales are codes, too: numbers that share one of theirs, and what is added.
+    /// Where the scales are codes, too: how many of them share a scale, and the offset.
     nested: Option<(usize, f32)>,
 }
 
-/// Sizes of blocks that the library knows, and then some.
+/// Largest block size that is accepted, above those of the library.
 const BLOCK_MAX: u64 = 1 << 20;
 
 impl QuantState {
@@ -106,8 +106,8 @@ impl QuantState {
     }
 }
 
-/// Refuses what is not known of. `dtype` is the type that the library rounds to, and the table of
-/// levels is in the file, whatever `quant_type` calls it.
+/// Refuses unknown keys. `dtype` is only the type to which the library rounds its results, and
+/// `quant_type` only the name of the table of levels, which is in the file.
 fn check_keys(part: &StoredPart, object: &Map<String, Value>) -> Result<(), ModelError> {
     const KNOWN: [&str; 7] = [
         "quant_type",
@@ -156,7 +156,7 @@ fn open_levels<'a>(
         nested,
     } = QuantState::read(&state)?;
     let elements = shape[0] * shape[1];
-    // They may be written as numbers of another type: the bytes count.
+    // The codes may be stored under any dtype; only the bytes count.
     let weight = parts.part(".weight")?;
     let needed = elements.div_ceil(2);
     let unit = (weight.dtype.bitsize() / 8).max(1);
@@ -222,7 +222,7 @@ impl<'a> Nested<'a> {
     fn scales(&self) -> Result<Vec<f32>, ModelError> {
         let (levels, absmax) = (self.levels.floats()?, self.absmax.floats()?);
         let codes = self.codes.iter().enumerate();
-        // Two roundings: never one fused operation.
+        // Two roundings, never one fused operation.
         Ok(codes
             .map(|(i, code)| levels[usize::from(*code)] * absmax[i / self.block] + self.offset)
             .collect())
@@ -231,7 +231,7 @@ impl<'a> Nested<'a> {
 
 struct Levels<'a> {
     cols: usize,
-    /// Elements of the flat matrix that share a scale: blocks cross rows.
+    /// Elements of the flattened matrix that share a scale; blocks may cross rows.
     block: usize,
     scales: Vec<f32>,
     levels: Vec<f32>,
@@ -244,7 +244,7 @@ impl RowReader for Levels<'_> {
         for (i, out) in out.iter_mut().enumerate() {
             let element = start + i;
             let byte = self.codes[element / 2];
-            // The first of two is the high half.
+            // The first of two codes is in the high half of the byte.
             let code = match element % 2 {
                 0 => byte >> 4,
                 _ => byte & 15,

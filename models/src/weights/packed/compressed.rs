@@ -1,5 +1,5 @@
-//! compressed-tensors: whole numbers of a few bits along the rows, or FP8 and whole numbers of
-//! eight bits with scales beside them.
+//! compressed-tensors: integers of a few bits packed along the rows, or FP8 or 8-bit integers, with
+//! scales in tensors of their own.
 
 use std::ops::Range;
 
@@ -84,7 +84,7 @@ fn open_packed<'a>(
     }))
 }
 
-/// How many groups the inputs of a row have: one, or as many as group_size makes.
+/// How many groups the inputs of a row form: one, or as `group_size` divides them.
 fn groups(
     options: &CompressedOptions,
     scale: &StoredPart,
@@ -98,15 +98,15 @@ fn groups(
     match scale.shape {
         [one] if *one == rows && groups == 1 => Ok(1),
         [high, wide] if *high == rows && *wide == groups => Ok(groups),
-        // One scale for all would be given to no row of its own.
+        // A single scale for the whole matrix is refused: there must be one for each row and group.
         other => Err(scale.bad(format!(
             "it has the shape {other:?}, and not {rows} rows of {groups} groups"
         ))),
     }
 }
 
-/// Zero points: packed along the rows as the weights are along the columns; or, in older files, a
-/// number each.
+/// Zero points: packed along the rows, as the weights are along the columns, or, in older files,
+/// one I8 each.
 fn zero_part<'a>(
     part: StoredPart<'a>,
     bits: u32,
@@ -149,7 +149,7 @@ fn zeros(part: &StoredPart, bits: u32, rows: usize, groups: usize) -> Vec<i32> {
     zeros
 }
 
-/// A stored field is the number above the lowest one.
+/// A field is stored with an offset, as the difference from the lowest number.
 fn signed(field: u32, bits: u32) -> i32 {
     field as i32 - (1 << (bits - 1))
 }
@@ -171,7 +171,7 @@ fn group_of_inputs(
         .iter()
         .map(|w| i32::from_le_bytes(*w))
         .collect();
-    // Files whose inputs were not sorted say so with -1.
+    // All -1 means that the inputs were not sorted.
     if all.iter().all(|index| *index == -1) {
         return Ok((0..cols).map(|col| col / group).collect());
     }

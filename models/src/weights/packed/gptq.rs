@@ -1,5 +1,5 @@
-//! GPTQ: codes packed along the inputs, `[in / codes a word, out]`; a scale and a zero for each
-//! group of inputs and each output.
+//! GPTQ: codes packed along the inputs, `[in / codes per word, out]`; a scale and a zero point for
+//! each group of inputs and each output.
 
 use std::ops::Range;
 
@@ -83,8 +83,8 @@ fn group_of_inputs(
         .collect()
 }
 
-/// The zero of each group and output. The first version of the format stores one less, and 15 in
-/// four bits is 16 there: the field is not cut after the 1 is added.
+/// The zero point of each group and output. The first version of the format stores one less; adding
+/// 1 does not wrap around, so 15 in four bits means 16.
 fn zeros(options: &GptqOptions, part: &StoredPart, fields: usize) -> Result<Vec<i32>, ModelError> {
     let more = i32::from(!options.is_v2);
     let all = part
@@ -111,7 +111,7 @@ struct Gptq<'a> {
     bits: u32,
     outputs: usize,
     groups: Vec<usize>,
-    /// Scales and zeros, by group and output.
+    /// Scales and zero points, by group and output.
     scales: Vec<f32>,
     zeros: Vec<i32>,
     words: &'a [[u8; 4]],
@@ -121,7 +121,7 @@ impl RowReader for Gptq<'_> {
     fn read(&self, rows: Range<usize>, out: &mut [f32]) {
         let inputs = self.groups.len();
         let fields = 32 / self.bits as usize;
-        // A word of an output at a time: its codes are neighbours in the row.
+        // A word of an output at a time: its codes are adjacent in the row.
         for (line, groups) in self.groups.chunks(fields).enumerate() {
             for (i, output) in rows.clone().enumerate() {
                 let word = self.words[line * self.outputs + output];

@@ -9,18 +9,18 @@ use crate::error::ModelError;
 use crate::json::shown;
 use crate::neutral::Neutral;
 
-/// What is done about a key.
+/// How a key is treated.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum KeyUse {
     /// The reader takes it.
     Read,
     /// It changes nothing.
     Nothing,
-    /// It changes nothing at a value of this kind, and is refused at another.
+    /// It changes nothing at a value of this kind, and is refused at any other.
     Off(Neutral),
 }
 
-/// What is done about some keys, why, and the keys, divided by spaces.
+/// How some keys are treated, the reason, and the keys, separated by spaces.
 type KeyRule = (KeyUse, &'static str, &'static str);
 
 use KeyUse::{Nothing, Off, Read};

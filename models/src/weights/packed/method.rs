@@ -1,5 +1,5 @@
 //! `quantization_config`: how the weights are packed. Every key is read, known to change nothing,
-//! or refused by name. Which weights are packed is told by the tensors that are there.
+//! or refused by name. Which weights are packed follows from the tensors that are there.
 
 use std::path::Path;
 
@@ -23,9 +23,9 @@ pub(in crate::weights) enum QuantMethod {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::weights) struct GptqOptions {
     pub(super) bits: u32,
-    /// Inputs that share scales; `None` is all of them.
+    /// Inputs that share a scale; `None` means all of them.
     pub(super) group_size: Option<usize>,
-    /// Whether zeros are stored as they are, and not one less.
+    /// Whether zero points are stored as they are, not less 1.
     pub(super) is_v2: bool,
     pub(super) is_symmetric: bool,
 }
@@ -39,7 +39,7 @@ pub(in crate::weights) struct AwqOptions {
 pub(in crate::weights) struct CompressedOptions {
     pub(super) bits: u32,
     pub(super) is_float: bool,
-    /// Inputs of a row that share a scale; `None` is all of them.
+    /// Inputs of a row that share a scale; `None` means all of them.
     pub(super) group: Option<usize>,
     /// Rows and columns that share a scale.
     pub(super) block: Option<[usize; 2]>,
@@ -47,11 +47,11 @@ pub(in crate::weights) struct CompressedOptions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::weights) struct Fp8Options {
-    /// Rows and columns that share a scale; `None` is one scale for all, or one a row.
+    /// Rows and columns that share a scale; `None` means one scale for all, or one for each row.
     pub(super) block: Option<[usize; 2]>,
 }
 
-/// What to take in place of a format that is not read.
+/// What to use instead of an unsupported format.
 const INSTEAD: &str = "take the model as it was before, or in GPTQ, AWQ, FP8, bitsandbytes, \
                        compressed-tensors or GGUF";
 
@@ -65,7 +65,7 @@ impl QuantMethod {
         config: &Map<String, Value>,
     ) -> Result<Self, ModelError> {
         let fields = MethodFields { path, config };
-        // Files of AutoGPTQ and AutoAWQ of their own (quantize_config.json) name no method.
+        // The files of AutoGPTQ and AutoAWQ (quantize_config.json) name no method.
         let named = fields.text("quant_method")?;
         let method = named.unwrap_or(match config.contains_key("w_bit") {
             true => "awq",
@@ -123,7 +123,7 @@ impl<'a> MethodFields<'a> {
         value.ok_or_else(|| self.refuse(key, "it must be true or false".to_string()))
     }
 
-    /// A number of bits, of which one of `known` is read.
+    /// A number of bits, which must be one of `known`.
     fn bits(&self, key: &str, known: &[u64]) -> Result<u32, ModelError> {
         let bits = self.get(key).and_then(Value::as_u64);
         let bits = bits.filter(|bits| known.contains(bits));
@@ -136,7 +136,7 @@ impl<'a> MethodFields<'a> {
         })
     }
 
-    /// A number of inputs; -1 or no key is all of them.
+    /// A number of inputs; `None` (all of them) where the key is -1 or absent.
     fn group(&self, key: &str) -> Result<Option<usize>, ModelError> {
         match self.get(key) {
             None => Ok(None),

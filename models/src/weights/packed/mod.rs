@@ -1,10 +1,10 @@
-//! Packed matrices of safetensors files: several tensors that are one weight.
+//! Packed matrices of safetensors files, each stored as several tensors.
 //!
-//! What a format means is defined in f32: a code, as a whole number or a level, times its scale,
-//! each step rounded once (NUMERICS.md, section 1). The libraries that write these files compute
-//! the same product and then round it to the type of the activations, f16 or bf16, because their
-//! products take operands of that type. That rounding belongs to their arithmetic and not to the
-//! format: it would differ with a setting that no file holds.
+//! The number that a code means is defined in f32: the code, an integer or a level, times its
+//! scale, each step rounded once (NUMERICS.md, section 1). The libraries that write these files
+//! compute the same number and then round it to the dtype of the activations, f16 or bf16, because
+//! their matrix products take operands of that dtype. That rounding belongs to their arithmetic,
+//! not to the format: it depends on a setting that is in no file.
 
 mod awq;
 mod bits;
@@ -29,15 +29,15 @@ use crate::error::ModelError;
 pub(super) struct PackedMatrix<'a> {
     /// The shape of the weight: `[out, in]`, or `[expert, out, in]`.
     pub(super) shape: Vec<usize>,
-    /// Makes the reader of its rows, which looks at scales and groups.
+    /// Makes the reader of its rows; this reads and checks scales and groups.
     reader: MakeReader<'a>,
 }
 
 type MakeReader<'a> = Box<dyn FnOnce() -> Result<Box<dyn RowReader + 'a>, ModelError> + 'a>;
 
 impl<'a> PackedMatrix<'a> {
-    /// The matrix of a module: its parts are there, with types and shapes that fit. Looks at
-    /// headers only.
+    /// Opens the matrix of a module. Checks that its parts are there, with dtypes and shapes that
+    /// fit; reads headers only.
     ///
     /// # Errors
     /// [`ModelError::BadPackedTensor`] naming the part.
@@ -65,7 +65,7 @@ impl<'a> PackedMatrix<'a> {
     /// The reader of its rows.
     ///
     /// # Errors
-    /// [`ModelError::BadPackedTensor`] where what a part holds cannot be.
+    /// [`ModelError::BadPackedTensor`] where the contents of a part are not valid.
     pub(super) fn reader(self) -> Result<Box<dyn RowReader + 'a>, ModelError> {
         (self.reader)()
     }

@@ -47,7 +47,7 @@ struct Mxfp4<'a> {
     scales: &'a [u8],
 }
 
-/// The number of a code: exact. Code 8 is -0.
+/// The number of a code, which is exact. Code 8 is -0.
 fn e2m1(code: u8) -> f32 {
     let magnitude = f32::from(E2M1_DOUBLED[usize::from(code & 7)]) * 0.5;
     if code < 8 { magnitude } else { -magnitude }

@@ -1,4 +1,4 @@
-//! The tensors that a packed weight is made of.
+//! The tensors in which a packed weight is stored.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,17 +9,17 @@ use crate::error::ModelError;
 use crate::weights::file::{TensorFile, widened};
 use crate::weights::shards::TensorHome;
 
-/// The parts of one weight, by what follows the module in their names.
+/// The parts of one weight, found by the suffixes of their names after the module.
 #[derive(Clone, Copy)]
 pub(in crate::weights) struct PackedParts<'a> {
     /// The files, and where each part is.
     pub(in crate::weights) files: &'a [TensorFile],
     pub(in crate::weights) homes: &'a BTreeMap<String, TensorHome>,
-    /// What the names of the parts begin with: `model.layers.0.self_attn.q_proj`.
+    /// The prefix of the parts' names, such as `model.layers.0.self_attn.q_proj`.
     pub(in crate::weights) module: &'a str,
 }
 
-/// One of them.
+/// One part of a packed weight.
 #[derive(Clone, Copy)]
 pub(in crate::weights) struct StoredPart<'a> {
     file: &'a TensorFile,
@@ -52,7 +52,7 @@ impl<'a> PackedParts<'a> {
         })
     }
 
-    /// A part of the type `dtype`.
+    /// The part whose name ends with `end`, which must have the dtype `dtype`.
     pub(super) fn typed(&self, end: &str, dtype: Dtype) -> Result<StoredPart<'a>, ModelError> {
         let part = self.part(end)?;
         match part.dtype == dtype {
@@ -61,7 +61,7 @@ impl<'a> PackedParts<'a> {
         }
     }
 
-    /// The file that has the most of it, for messages.
+    /// The file of its first part, for messages.
     fn path(&self) -> PathBuf {
         let mut of_module = self.homes.range(self.module.to_string()..);
         let home = of_module.next().map_or(0, |(_, home)| home.file);
@@ -120,7 +120,7 @@ impl<'a> StoredPart<'a> {
         }
     }
 
-    /// Its words of 32 bits.
+    /// Its bytes as 32-bit words.
     pub(super) fn words(&self) -> &'a [[u8; 4]] {
         self.bytes.as_chunks().0
     }

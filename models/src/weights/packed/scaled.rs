@@ -1,5 +1,4 @@
-//! Matrices of FP8 or of whole numbers, and scales that multiply them: one, one a row, or one for
-//! each block.
+//! Matrices of FP8 or 8-bit integers, with one scale, one for each row, or one for each block.
 
 use std::ops::Range;
 
@@ -12,7 +11,8 @@ use super::parts::{PackedParts, StoredPart};
 use crate::error::ModelError;
 use crate::weights::rows::RowReader;
 
-/// FP8 by `weight_scale_inv`, which multiplies in spite of its name, or by `weight_scale`.
+/// FP8 with the scales `weight_scale_inv`, which are factors in spite of that name, or
+/// `weight_scale`.
 pub(super) fn open_fp8<'a>(
     options: &Fp8Options,
     parts: PackedParts<'a>,
@@ -25,8 +25,8 @@ pub(super) fn open_fp8<'a>(
     open(weight, scale, options.block)
 }
 
-/// The blocks of a matrix of `shape` that the scales of shape `scales` are for. One number is for
-/// all, a column for the rows, a matrix for blocks of `block`.
+/// The rows and columns of a matrix of `shape` that share a scale, given the shape of the scales:
+/// one number is for the whole matrix, a column for rows, a matrix for blocks of `block`.
 fn blocks(shape: [usize; 2], scales: &[usize], block: Option<[usize; 2]>) -> Option<[usize; 2]> {
     let [rows, cols] = shape;
     match (scales, block) {
@@ -69,7 +69,7 @@ pub(super) fn open<'a>(
     }))
 }
 
-/// Scales as numbers, or as powers of two (e8m0).
+/// The scales, which are stored as floats or as powers of two (e8m0).
 fn scales(part: &StoredPart) -> Result<Vec<f32>, ModelError> {
     if part.dtype != Dtype::F8_E8M0 {
         return part.floats();

@@ -1,4 +1,4 @@
-//! Every format against what its own library decodes, by bits (`shared/reference/packed`).
+//! Every format against what its own library decodes, bit for bit (`shared/reference/packed`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::*;
 use crate::weights::file::TensorFile;
 use crate::weights::shards::TensorHome;
 
-/// The folder of the vectors, or `None` with a line that says that the test was not made.
+/// The folder of the test vectors, or `None` with a line that says that the test is skipped.
 fn vectors() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let shared = std::env::var_os("CONCORD_SHARED").map_or(beside, PathBuf::from);
@@ -50,7 +50,7 @@ fn parts_of(file: &TensorFile, between: &str) -> BTreeMap<String, TensorHome> {
     homes.collect()
 }
 
-/// All rows, and the same in runs of three, which must be equal.
+/// All rows, read at once and in runs of three, which must be equal.
 fn decoded(matrix: PackedMatrix) -> Vec<f32> {
     let (rows, cols) = (
         matrix.shape.iter().rev().skip(1).product::<usize>(),

@@ -1,4 +1,4 @@
-//! Whether `output_dir` keeps clear of what the job reads: nothing that is read is ever written.
+//! Checks that `output_dir` does not overlap with the files that the job reads.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,9 +7,9 @@ use anyhow::bail;
 use super::is_ours;
 use crate::support::job_file::JobFile;
 
-/// Refuses an output folder that is, or contains, a folder that the job reads, or in which a file
-/// that it reads has a name that a result has. `output` is canonical; links are followed. What is
-/// not there yet, such as a model of the hub, cannot be in the way: see [`check_base`].
+/// Refuses an output folder that is, or contains, a folder that the job reads, or that has an input
+/// file under a name that a result uses. `output` is canonical; links are followed. Inputs that are
+/// not there yet, such as a model of the hub, are checked by [`check_base`].
 ///
 /// # Errors
 /// Naming the key of the job file and the path.
@@ -24,7 +24,7 @@ pub fn check(output: &Path, job: &JobFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same for the folder that the base model was found in.
+/// As [`check`], for the folder in which the base model was found.
 ///
 /// # Errors
 /// Naming the path.
@@ -32,8 +32,8 @@ pub fn check_base(output: &Path, folder: &Path) -> anyhow::Result<()> {
     check_folder(output, "base_model", folder)
 }
 
-/// Refuses a `--pool-dir` that is the output folder, or one that the job reads: what a pool keeps
-/// has names of its own there.
+/// Refuses a `--pool-dir` that is the output folder or a folder that the job reads, because the
+/// state of a pool needs a folder of its own.
 ///
 /// # Errors
 /// Naming both.

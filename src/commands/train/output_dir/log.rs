@@ -1,4 +1,4 @@
-//! `log.jsonl`: what each step came to, one JSON object a line, kept over interruptions.
+//! `log.jsonl`: the results of each step, one JSON object per line, kept over interruptions.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -13,26 +13,25 @@ use serde_json::{Value, json};
 
 use crate::support::job_events::as_json;
 
-/// What tells a line of a step: how many steps were done with it, and the digest of its record.
+/// Identifies the line of a step: the number of steps including it, and the digest of its record.
 type Key = (u64, String);
 
-/// The log of the steps of one job. A job that goes on tells its events from the first on again:
-/// lines that stand already stay as they are, and steps that are done again replace those that
-/// came to something else.
+/// The log of the steps of one job. A job that goes on repeats its events from the first one:
+/// existing lines of the same steps stay as they are, and steps with another record replace them.
 #[derive(Debug)]
 pub struct StepLog {
     path: PathBuf,
-    /// Lines as they should stand in the file, each below its key.
+    /// The lines that the file should have, each with its key.
     lines: Vec<(Key, String)>,
-    /// Lines that the file had, until they are told again.
+    /// Lines that the file had at the start and that were not repeated yet.
     earlier: BTreeMap<Key, String>,
-    /// Lines that stand in the file, as far as they are known.
+    /// Lines that the file has, as far as that is known.
     written: Vec<String>,
-    /// So many of them are those that should stand there.
+    /// How many of them, from the first on, are right.
     agreed: usize,
-    /// Whether the file is to be written anew, because its end is not known.
+    /// Whether the whole file must be written again, because its end is unknown.
     is_torn: bool,
-    /// Whether it was said that the file cannot be written.
+    /// Whether a failed write was already reported.
     complained: bool,
 }
 
@@ -40,10 +39,10 @@ impl StepLog {
     /// Name of the file.
     pub const FILE: &str = "log.jsonl";
 
-    /// The log of a folder, with the lines that it has. A last line that broke off is left out.
+    /// Opens the log of a folder with the lines that it has. An incomplete last line is dropped.
     ///
     /// # Errors
-    /// Where there is one that cannot be read.
+    /// Where there is a log that cannot be read.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join(Self::FILE);
         let bytes = match std::fs::read(&path) {
@@ -67,27 +66,28 @@ impl StepLog {
             lines: Vec::new(),
             earlier,
             agreed: 0,
-            // Appending to half a line would spoil the next one.
+            // A line that is appended to half a line would be broken, too.
             is_torn: !text.is_empty() && !text.ends_with('\n'),
             written,
             complained: false,
         })
     }
 
-    /// Steps that it had when it was opened.
+    /// How many steps it had when it was opened.
     pub fn steps(&self) -> usize {
         self.earlier.len()
     }
 
-    /// The coordinator does not have the job: all is done again, and what stands in the file is
-    /// that of an earlier run, which is replaced by what comes.
+    /// To be called where the coordinator does not have the job: all steps are done again, and
+    /// replace the lines of the earlier run.
     pub fn begin_anew(&mut self) {
         self.earlier.clear();
-        // A step that takes the same milliseconds gives the same line: what stands behind it goes.
+        // Written as a whole: a repeated step may give an identical line, and the lines after it
+        // would stay.
         self.is_torn = true;
     }
 
-    /// Takes in what happened. Says whether that is news: not, where an earlier run has told it.
+    /// Takes in an event. Returns whether it is new, and not repeated from an earlier run.
     pub fn take(&mut self, event: &JobEvent) -> bool {
         let JobEvent::Step { step, record, .. } = event else {
             return self.earlier.is_empty();
@@ -99,7 +99,7 @@ impl StepLog {
         let is_news = earlier.is_none();
         let line = earlier.unwrap_or_else(|| {
             let mut object = as_json(event);
-            // Steps done, as on the screen, and as transformers' trainer counts them.
+            // Counted from 1, as on the screen and in transformers' trainer.
             object["step"] = json!(key.0);
             object["time"] = json!(now());
             object.to_string()
@@ -110,7 +110,7 @@ impl StepLog {
         is_news
     }
 
-    /// Ends the log with what the job came to.
+    /// Ends the log with the result of the job.
     pub fn finish(&mut self, result: &Value) {
         let mut object = result.clone();
         object["time"] = json!(now());
@@ -123,12 +123,12 @@ impl StepLog {
         self.complain(written);
     }
 
-    /// Says once that the file cannot be written: the training is worth more than its log.
+    /// Reports a failed write once; the training goes on without its log.
     fn complain(&mut self, written: Result<(), String>) {
         let Err(why) = written else {
             return;
         };
-        // What stands there now is not known: once there is room, all of it is written anew.
+        // The content of the file is now unknown: the next successful write is of the whole file.
         self.is_torn = true;
         if !self.complained {
             self.complained = true;
@@ -137,7 +137,7 @@ impl StepLog {
         }
     }
 
-    /// Brings the file up to date with the last line.
+    /// Writes the last line to the file.
     fn write_step(&mut self) -> Result<(), String> {
         let Some((_, line)) = self.lines.last() else {
             return Ok(());
@@ -146,7 +146,7 @@ impl StepLog {
             return self.write_all(None);
         }
         match self.written.get(self.agreed) {
-            // An earlier run was here already; what follows is told again, or replaced.
+            // An earlier run has written this line; the lines after it are repeated or replaced.
             Some(standing) if standing == line => {}
             Some(_) => return self.write_all(None),
             None => {
@@ -172,7 +172,7 @@ impl StepLog {
 fn append(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     let before = file.metadata()?.len();
-    // All or nothing: on a disk that is full for a while, half a line would stay.
+    // On a full disk half a line may have been written, which is removed again.
     file.write_all(text.as_bytes()).inspect_err(|_| {
         let _ = file.set_len(before);
     })
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Steps and first digits of the records, as they stand in the file.
+    /// Steps and first digits of the records in the file.
     fn stands(dir: &Path) -> Vec<(u64, String)> {
         let text = std::fs::read_to_string(dir.join(StepLog::FILE)).unwrap();
         assert!(text.ends_with('\n'), "{text}");
@@ -229,7 +229,7 @@ mod tests {
         let mut log = StepLog::open(dir).unwrap();
         assert!((0..3).all(|index| log.take(&step(index, 1))));
         let first = std::fs::read_to_string(dir.join(StepLog::FILE)).unwrap();
-        // The same command again: two steps are told again, one is done again, one is new.
+        // The same command again: two steps are repeated, one is done again, one is new.
         let mut log = StepLog::open(dir).unwrap();
         assert_eq!(log.steps(), 3);
         assert!(!log.take(&JobEvent::Waiting("a worker".to_string())));
@@ -272,7 +272,7 @@ mod tests {
             log.take(&event);
         }
         assert_eq!(stands(dir), expected(&[(1, "01"), (2, "09")]));
-        // Told again, with what was void in between.
+        // Repeated, including steps that became void in between.
         let mut log = StepLog::open(dir).unwrap();
         for event in [step(0, 1), step(1, 1), step(2, 1), step(1, 9), step(2, 9)] {
             log.take(&event);

@@ -1,4 +1,4 @@
-//! The file that marks an output folder as that of a job.
+//! The file that marks an output folder as belonging to a job.
 
 use std::path::{Component, Path};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::job_file::AdapterKind;
 
-/// Version of the file. Another release's may say what this one does not know.
+/// Version of the file. One of another version may have fields that this release does not know.
 const VERSION: u32 = 1;
 
 /// What a result consists of.
@@ -32,7 +32,7 @@ impl ResultKind {
         }
     }
 
-    /// A word for people.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lora => "LoRA",
@@ -41,20 +41,20 @@ impl ResultKind {
     }
 }
 
-/// Which job an output folder belongs to, and how far it is.
+/// The job of an output folder, and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     version: u32,
     /// Its id.
     pub job: String,
-    /// Its name, for people.
+    /// Its name, for messages.
     pub name: String,
     /// What its result consists of.
     pub kind: ResultKind,
     /// Files of the result, by their paths within the folder.
     pub files: Vec<String>,
-    /// What was told of the result, once it is there.
+    /// The result as it was printed, once it is there.
     pub result: Option<Value>,
 }
 
@@ -77,7 +77,7 @@ impl Mark {
     /// The mark of a folder, if it has one.
     ///
     /// # Errors
-    /// Where it cannot be read, or is of another release.
+    /// Where it cannot be read, or is of another version.
     pub fn read(dir: &Path) -> anyhow::Result<Option<Self>> {
         let path = dir.join(Self::FILE);
         let place = path.display();
@@ -96,17 +96,17 @@ impl Mark {
         }
         let mark: Self = serde_json::from_value(value)
             .with_context(|| format!("output_dir: {place} is damaged ({remedy})"))?;
-        // They may be removed: none may lead out of the folder.
+        // These files may be removed later, so none may be outside the folder.
         match mark.files.iter().find(|file| !is_inside(file)) {
             Some(file) => bail!("output_dir: {place} names `{file}`: {remedy}"),
             None => Ok(Some(mark)),
         }
     }
 
-    /// Writes it, in place of an older one.
+    /// Writes the mark, replacing an older one.
     ///
     /// # Errors
-    /// Where it cannot be written; the older one stays.
+    /// Where it cannot be written; the older mark stays.
     pub fn write(&self, dir: &Path) -> anyhow::Result<()> {
         let mut text = serde_json::to_string_pretty(self).context("the mark of the job")?;
         text.push('\n');

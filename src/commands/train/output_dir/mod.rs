@@ -1,5 +1,5 @@
-//! A claimed output folder: made, tried, locked and marked before the first step, so that a result
-//! is neither lost for want of a place nor mixed with another one.
+//! The output folder of a job. It is created, tried, locked and marked before the first step, so
+//! that a result can be written at the end and is not mixed with another one.
 
 pub mod apart;
 pub mod log;
@@ -21,17 +21,18 @@ use log::StepLog;
 pub use mark::{Mark, ResultKind};
 pub use replaced::REPLACED_DIR;
 
-/// The state of a pool on this machine, within the output folder, until the result is there.
+/// The folder, within the output folder, of the state of a pool on this machine, until the result
+/// is there.
 const STATE_DIR: &str = ".concord-state";
 
-/// Held while `concord train` works for the folder.
+/// The file that `concord train` locks while it works on the folder.
 const LOCK_FILE: &str = ".concord-lock";
 
-/// Where the result is put together, within the output folder.
+/// The folder, within the output folder, in which the result is assembled.
 const STAGING_DIR: &str = ".concord-result";
 
-/// Names that a model or an adapter has in its folder, and the proof, beside the companions of a
-/// model.
+/// Names of files of a model or an adapter, and of the proof's folder, besides a model's
+/// companions.
 const RESULT_NAMES: [&str; 5] = [
     "adapter_config.json",
     "adapter_model.bin",
@@ -40,8 +41,8 @@ const RESULT_NAMES: [&str; 5] = [
     "pytorch_model.bin",
 ];
 
-/// Whether a file or folder of this name may be part of a result, or of what Concord keeps beside
-/// it.
+/// Whether a file or folder of this name may be part of a result, or is one of Concord's own files
+/// beside it.
 pub fn is_ours(name: &str) -> bool {
     let weights = name.ends_with(".safetensors") || name.ends_with(".index.json");
     let is_companion = companions::NAMES.contains(&name) || name == companions::TEMPLATES;
@@ -49,48 +50,48 @@ pub fn is_ours(name: &str) -> bool {
     weights || is_companion || is_named || name.starts_with(".concord")
 }
 
-/// What the folder holds of the job that has claimed it.
+/// The progress of the folder's job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OutputStanding {
     /// The job is new here, or goes on.
     ToDo,
-    /// The job is done; its result as it was told then.
+    /// The job is done; has its result as it was printed then.
     Done(Value),
 }
 
 /// The output folder of a job, held by this process alone.
 #[derive(Debug)]
 pub struct OutputDir {
-    /// As the job file has it.
+    /// The path in the job file.
     dir: PathBuf,
     _lock: File,
     mark: Option<Mark>,
-    /// Whether the folder was marked before this process came.
+    /// Whether the folder was already marked when this process opened it.
     was_marked: bool,
     overwrite: bool,
-    /// Whether a coordinator has the job: there may be something that is worth keeping.
+    /// Whether a coordinator has the job, so that the folder must be kept.
     is_settled: bool,
-    // Goes last: the folders are removed once they are empty.
+    // Dropped last, when the folders may be empty and can be removed.
     _made: Made,
 }
 
-/// Folders that were made for the output, the outermost first. Those that are empty in the end are
-/// removed.
+/// Folders that were created for the output, the outermost first. Those that are empty when this is
+/// dropped are removed.
 #[derive(Debug)]
 struct Made(Vec<PathBuf>);
 
 impl Drop for Made {
     fn drop(&mut self) {
         for dir in self.0.iter().rev() {
-            // One that is not empty by now is somebody's, and stays.
+            // A folder that is not empty stays.
             let _ = std::fs::remove_dir(dir);
         }
     }
 }
 
 impl OutputDir {
-    /// Makes the folder, tries to write to it, locks it, and sees to it that neither inputs of the
-    /// job nor another result are in it. With `overwrite` another result of Concord may be.
+    /// Creates the folder, tries to write to it, locks it, and checks that neither inputs of the
+    /// job nor another result are in it. With `overwrite`, another result of Concord is allowed.
     ///
     /// # Errors
     /// Saying what is in the way, and what would help.
@@ -132,18 +133,18 @@ impl OutputDir {
         canonical(&self.dir)
     }
 
-    /// Where the state of a pool on this machine is kept.
+    /// The folder for the state of a pool on this machine.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join(STATE_DIR)
     }
 
-    /// Where the result is put together.
+    /// The folder in which the result is assembled.
     pub fn staging_dir(&self) -> PathBuf {
         self.dir.join(STAGING_DIR)
     }
 
-    /// Puts a result back that an earlier process had put aside, and then ended before its own job
-    /// had the folder.
+    /// Restores a result that an earlier process had put aside, if that process ended before its
+    /// own job took the folder.
     fn restore(&self) -> anyhow::Result<()> {
         let is_marked = self.dir.join(Mark::FILE).exists();
         match replaced::waits(&self.dir) && is_marked {
@@ -152,15 +153,15 @@ impl OutputDir {
         }
     }
 
-    /// Whether the result of an earlier job waits until that of this one is there.
+    /// Whether the result of an earlier job is kept aside until that of this one is there.
     pub fn replaces(&self) -> bool {
         replaced::waits(&self.dir)
     }
 
-    /// Marks the folder as that of a job.
+    /// Marks the folder as belonging to a job.
     ///
     /// # Errors
-    /// Where it is that of another one, with what would help.
+    /// Where it belongs to another one; says what would help.
     pub fn hold(
         &mut self,
         id: JobId,
@@ -177,7 +178,7 @@ impl OutputDir {
                 _ if self.overwrite => self.clear()?,
                 Some(_) => bail!("{}", self.other(mark, "the result")),
                 None if self.has_steps()? => bail!("{}", self.other(mark, "the unfinished work")),
-                // It never came to a step: a job file that was mended, most likely.
+                // The other job has no steps: most likely its job file was corrected.
                 None => self.clear()?,
             }
         }
@@ -189,10 +190,11 @@ impl OutputDir {
         Ok(OutputStanding::ToDo)
     }
 
-    /// From here on the folder stays marked, whatever comes: a coordinator has the job.
+    /// Notes that a coordinator has the job. From here on the folder stays marked, whatever
+    /// happens.
     ///
     /// # Errors
-    /// Where the work that it replaces cannot be removed.
+    /// Where the unfinished work that it replaces cannot be removed.
     pub fn settle(&mut self) -> anyhow::Result<()> {
         self.is_settled = true;
         match replaced::is_unfinished(&self.dir)? {
@@ -206,10 +208,10 @@ impl OutputDir {
         self.is_settled
     }
 
-    /// Notes which files the result has, by their paths within the folder, before they come.
+    /// Notes in the mark which files the result will have, by their paths within the folder.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Where the mark cannot be written.
     pub fn note_files(&mut self, files: &[String]) -> anyhow::Result<()> {
         let mark = self.mark.as_mut().context("the folder is not marked")?;
         for file in files {
@@ -220,7 +222,7 @@ impl OutputDir {
         mark.write(&self.dir)
     }
 
-    /// Whether a file of this path within the folder is of the job's result.
+    /// Whether the file with this path within the folder belongs to the job's result.
     pub fn has_file(&self, file: &str) -> bool {
         let mark = self.mark.as_ref();
         mark.is_some_and(|mark| mark.files.iter().any(|ours| ours == file))
@@ -229,7 +231,7 @@ impl OutputDir {
     /// Marks the job as done.
     ///
     /// # Errors
-    /// Where that cannot be done; the result is there all the same.
+    /// Where the mark cannot be written; the result is there nevertheless.
     pub fn finish(&mut self, result: &Value) -> anyhow::Result<()> {
         let mark = self.mark.as_mut().context("the folder is not marked")?;
         mark.result = Some(result.clone());
@@ -238,16 +240,17 @@ impl OutputDir {
         remove_folder(&self.staging_dir())
     }
 
-    /// Removes what was kept to go on: once the job is done, and nobody writes there any more.
+    /// Removes the state that was kept to go on. To be called once the job is done and nothing
+    /// writes there any more.
     ///
     /// # Errors
-    /// Where that cannot be done; the result is there all the same.
+    /// Where it cannot be removed; the result is there nevertheless.
     pub fn forget_state(&self) -> anyhow::Result<()> {
         remove_folder(&self.state_dir())
     }
 
-    /// Puts aside what Concord has written for the job that the folder is marked for: the files of
-    /// its result by their list, the log, and the state.
+    /// Puts aside what Concord has written for the marked job: the files of its result that the
+    /// mark lists, the log, and the state.
     fn clear(&self) -> anyhow::Result<()> {
         let Some(mark) = &self.mark else {
             return Ok(());
@@ -271,7 +274,7 @@ impl OutputDir {
         )
     }
 
-    /// Another kind of job is another job, whatever its data are.
+    /// Refuses a job of another kind of result, which is another job whatever its data are.
     fn refuse_kind(&self, mark: &Mark, kind: ResultKind) -> anyhow::Result<()> {
         if mark.kind == kind || self.overwrite {
             return Ok(());
@@ -283,7 +286,7 @@ impl OutputDir {
         }
     }
 
-    /// The folder has nothing beside which the result would lie, or which it would replace.
+    /// Refuses files of others that the result would replace or be mixed with.
     fn refuse_strangers(&self) -> anyhow::Result<()> {
         let place = self.dir.display();
         let listed = || format!("output_dir: cannot list {place}");
@@ -308,7 +311,7 @@ impl OutputDir {
         )
     }
 
-    /// Whether this file or folder is there because of the job that the folder is marked for.
+    /// Whether this file or folder was written for the marked job.
     fn has_put(&self, name: &str) -> bool {
         let is_below = |file: &String| file.split('/').next() == Some(name);
         let mark = self.mark.as_ref();
@@ -317,9 +320,9 @@ impl OutputDir {
 }
 
 impl Drop for OutputDir {
-    /// A job that no coordinator has taken on leaves nothing behind.
+    /// Leaves nothing behind of a job that no coordinator has taken on.
     fn drop(&mut self) {
-        // What cannot be moved or removed stays; the error that led here is what the user must see.
+        // Failures are ignored, so that the user sees the error that led here.
         if !self.is_settled && replaced::waits(&self.dir) {
             let _ = self.forget_state();
             let _ = replaced::put_back(&self.dir);
@@ -334,13 +337,13 @@ impl Drop for OutputDir {
     }
 }
 
-/// Makes a folder, and those that it lies in. The result is what was made.
+/// Creates a folder and its parents. Returns those that were created.
 fn make(dir: &Path) -> anyhow::Result<Made> {
     let mut made = Made(Vec::new());
     let mut path: Vec<&Path> = dir.ancestors().collect();
     path.reverse();
     for folder in path {
-        // One by one: what is there already, by whatever name, is not ours to remove.
+        // One by one, because folders that already exist must not be removed later.
         if folder.as_os_str().is_empty() || folder.is_dir() {
             continue;
         }
@@ -389,9 +392,9 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Permission bits do not tell: the disk may be read-only or full.
+/// Tries to write, because permission bits do not show whether the disk is read-only or full.
 fn try_to_write(dir: &Path) -> anyhow::Result<()> {
-    // A new file, whatever is there: no link is followed. It goes when it is dropped.
+    // A new file with a free name, so no link is followed. It is removed when it is dropped.
     let write = || {
         let mut file = tempfile::Builder::new()
             .prefix(".concord-probe-")
@@ -402,7 +405,7 @@ fn try_to_write(dir: &Path) -> anyhow::Result<()> {
     write().with_context(|| format!("output_dir: {} cannot be written", dir.display()))
 }
 
-/// Removes a file of the list, and its folder where it was the last one in it.
+/// Removes a file of the list, and its folder if that is then empty.
 fn remove_file(dir: &Path, file: &str) -> anyhow::Result<()> {
     let path = dir.join(file);
     match std::fs::remove_file(&path) {
@@ -413,13 +416,13 @@ fn remove_file(dir: &Path, file: &str) -> anyhow::Result<()> {
         _ => {}
     }
     if let Some(parent) = path.parent().filter(|parent| *parent != dir) {
-        // Others may have put something there.
+        // The folder stays if it has other files.
         let _ = std::fs::remove_dir(parent);
     }
     Ok(())
 }
 
-/// Removes a folder with all that is in it, if it is there.
+/// Removes a folder with its contents, if it is there.
 pub(super) fn remove_folder(dir: &Path) -> anyhow::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

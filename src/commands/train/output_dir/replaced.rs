@@ -1,5 +1,5 @@
-//! The result that `--overwrite` replaces: put aside, and given up only when the new one is there.
-//! Where the new job never comes to be, it is put back.
+//! The result that `--overwrite` replaces. It is put aside, and removed only when the new one is
+//! there. If no coordinator takes the new job on, it is put back.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use super::log::StepLog;
 use super::mark::Mark;
 use super::{STATE_DIR, remove_file, remove_folder};
 
-/// Where it waits, within the output folder.
+/// The folder, within the output folder, in which it is kept.
 pub const REPLACED_DIR: &str = ".concord-replaced";
 
-/// Puts aside what the folder's mark lists, the mark last. A result that waits there already is
-/// what the user had; what came after it goes.
+/// Puts aside the files that the folder's mark lists, and the mark last. If an older result is
+/// already there, that one is kept, and the files of the later job are removed.
 ///
 /// # Errors
 /// Where a file cannot be moved.
@@ -33,14 +33,14 @@ pub(super) fn put_aside(dir: &Path, mark: &Mark) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts back what waits, but for files that are there again.
+/// Puts the result back, except for files that exist again.
 ///
 /// # Errors
 /// Where a file cannot be moved.
 pub(super) fn put_back(dir: &Path) -> anyhow::Result<()> {
     let aside = dir.join(REPLACED_DIR);
     let Some(mark) = Mark::read(&aside)? else {
-        // Only some files were moved: the mark, which says which, is still in its place.
+        // The move was interrupted: the mark, which lists the files, is still in its place.
         if let Some(mark) = Mark::read(dir)?.filter(|_| aside.exists()) {
             move_back(dir, &aside, &mark)?;
             let _ = std::fs::remove_dir(&aside);
@@ -60,18 +60,19 @@ fn move_back(dir: &Path, aside: &Path, mark: &Mark) -> anyhow::Result<()> {
         .try_for_each(|file| move_over(aside, dir, file))
 }
 
-/// Whether a result waits, and a new job has its place.
+/// Whether a complete result is kept aside, so that the folder belongs to a new job.
 pub(super) fn waits(dir: &Path) -> bool {
     is_whole(&dir.join(REPLACED_DIR))
 }
 
-/// Whether work waits that came to no result: it is worth keeping only until a new job is taken on.
+/// Whether unfinished work is kept aside, which is needed only until a coordinator takes the new
+/// job on.
 pub(super) fn is_unfinished(dir: &Path) -> anyhow::Result<bool> {
     let mark = Mark::read(&dir.join(REPLACED_DIR))?;
     Ok(mark.is_some_and(|mark| mark.result.is_none()))
 }
 
-/// Gives up what waits.
+/// Removes what was kept aside.
 ///
 /// # Errors
 /// Where it cannot be removed.
@@ -83,7 +84,7 @@ fn is_whole(aside: &Path) -> bool {
     aside.join(Mark::FILE).exists()
 }
 
-/// Moves a file or folder, by its path within both; nothing where it is not there.
+/// Moves a file or folder, by its path within both folders. Does nothing where it is not there.
 fn move_over(from: &Path, to: &Path, file: &str) -> anyhow::Result<()> {
     let (source, target) = (from.join(file), to.join(file));
     if !source.exists() {
@@ -95,7 +96,7 @@ fn move_over(from: &Path, to: &Path, file: &str) -> anyhow::Result<()> {
     }
     std::fs::rename(&source, &target).with_context(failed)?;
     if let Some(parent) = source.parent().filter(|parent| *parent != from) {
-        // Others may have put something there.
+        // The folder stays if it has other files.
         let _ = std::fs::remove_dir(parent);
     }
     Ok(())

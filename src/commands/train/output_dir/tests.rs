@@ -1,4 +1,4 @@
-//! What may be done in an output folder, and what may not.
+//! What is allowed in an output folder, and what is refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ fn files_of_others_are_refused_by_name() {
         fs::write(case.path("out").join(name), "theirs").unwrap();
         case.refused("out", &[name, "another output_dir"]);
         assert_eq!(entries(&case.path("out")), [name], "nothing is added");
-        // They are nobody's to remove.
+        // They are never removed.
         assert!(case.take("out", true).is_err());
     }
     let case = Case::new();
@@ -166,14 +166,14 @@ fn a_job_comes_back_to_its_own_folder() {
         "it goes on from there"
     );
     drop(output_dir);
-    // It never came to a step: another job may have the place, and starts afresh.
+    // The job has no steps, so another job may take the folder, and starts afresh.
     let mut output_dir = case.take("out", false).unwrap();
     assert_eq!(
         output_dir.hold(id(2), "x", AdapterKind::Lora).unwrap(),
         OutputStanding::ToDo
     );
     assert!(!case.path("out/.concord-state").exists());
-    // With a step it is work that somebody may miss.
+    // With a step it is unfinished work, which is protected.
     let line = json!({ "event": "step", "step": 1, "record_digest": "00" });
     fs::write(case.path("out/log.jsonl"), format!("{line}\n")).unwrap();
     drop(output_dir);
@@ -219,7 +219,7 @@ fn a_result_is_told_again_replaced_when_asked_and_never_mixed() {
     }
     let other_kind = OutputDir::take(&case.job("out", "full"), false).unwrap_err();
     assert!(other_kind.to_string().contains("result of another job"));
-    // Files of others stay, whatever is asked for.
+    // Files of others stay, also with --overwrite.
     fs::write(case.path("out/proof/mine"), "mine").unwrap();
     assert!(hold(2, true).unwrap_err().to_string().contains("proof"));
     assert_eq!(entries(&case.path("out/proof")), ["job.spec", "mine"]);

@@ -1,10 +1,11 @@
-//! What a job file may not do in silence: every key and value is read as it is meant, or refused.
+//! Nothing in a job file is silently ignored: every key and value is read as it is meant, or
+//! refused.
 
 use super::*;
 
 #[test]
 fn a_key_that_is_there_has_a_value() {
-    // Every key of the table, in its place.
+    // Every key of the table, in its section.
     for key in &known::KEYS {
         for nothing in ["", " ~", " null"] {
             let line = match key.section {
@@ -225,7 +226,7 @@ fn data_sets_of_other_tools_are_refused_with_what_to_write() {
             "path: a, type: tokens, ignore_fields: [b]",
             "has no effect on a file without rows",
         ),
-        // Fields that are two things at once.
+        // Fields that are named twice.
         (
             "path: a, type: instruct, field_output: input",
             "`input` is named twice",
@@ -287,7 +288,7 @@ fn the_table_of_keys_is_whole() {
         let same = known::KEYS.iter().filter(|other| other.name == key.name);
         assert_eq!(same.count(), 1, "{}: one key, one place", key.name);
     }
-    // What the table says in words is what holds.
+    // The defaults in the table's texts are the actual ones.
     let means = |name: &str| {
         let key = known::KEYS.iter().find(|key| key.name == name).unwrap();
         match key.absent {

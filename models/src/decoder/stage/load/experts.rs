@@ -1,4 +1,4 @@
-//! Experts from their tensors.
+//! Loads the experts of a layer from their tensors.
 
 use concord_kernels::Tensor;
 use concord_kernels::ops::{RouterKind, Routing};
@@ -13,7 +13,7 @@ use crate::decoder::layer_rest::LayerRest;
 use crate::decoder::linear::Linear;
 use crate::error::ModelError;
 
-/// Takes the values of an expert by its index, in rows of so many columns.
+/// Takes the index of an expert, its values, and the number of columns of their rows.
 type TakeExpert<'a> = dyn FnMut(usize, &[f32], usize) -> Result<(), ModelError> + 'a;
 
 impl Loader<'_> {
@@ -161,7 +161,7 @@ impl Loader<'_> {
         })
     }
 
-    /// Experts whose tensors are one, taken apart an expert at a time.
+    /// Experts that are fused in the weights, split one expert at a time.
     fn fused_experts(
         &self,
         fused: &FusedExperts,
@@ -212,7 +212,8 @@ impl Loader<'_> {
         linears.into_iter().map(dense).collect()
     }
 
-    /// Gives the `[rows, cols]` of each expert of a tensor to `take`: never more than one as f32.
+    /// Gives the `[rows, cols]` of each expert of a tensor to `take`, one at a time. Sources give a
+    /// tensor of three axes as a whole, so all of it is in memory as f32 meanwhile.
     fn by_experts(
         &self,
         name: &str,

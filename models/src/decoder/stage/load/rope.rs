@@ -22,9 +22,9 @@ pub(super) fn rope_tables(config: &DecoderConfig, positions: usize) -> Vec<RopeT
     ropes.into_iter().flatten().map(table).collect()
 }
 
-/// `longest` positions are declared for the job or the deployment: scalings that depend on the
-/// length of a sequence in transformers depend on that here, so that no key changes its meaning
-/// while a sequence grows.
+/// `longest` is the declared longest length of the job or the deployment. Scalings that depend on
+/// the current length of a sequence in transformers depend on it here, so that keys in a cache stay
+/// valid while a sequence grows.
 fn frequency_scaling(scaling: &RopeScaling, longest: usize) -> FrequencyScaling {
     match scaling {
         RopeScaling::None => FrequencyScaling::None,
