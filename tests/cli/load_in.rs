@@ -10,6 +10,7 @@ use concord_models::export::{ExportDtype, write_tensors};
 use concord_models::weights::ModelFolder;
 use serde_json::{Value, json};
 
+use crate::logits::{logits, write_ids};
 use crate::program::{Ran, arg, concord};
 use crate::tiny_model::TinyModel;
 
@@ -38,8 +39,8 @@ fn saved(format: QuantFormat) -> TinyModel {
     model
 }
 
-/// Runs a job with some more keys.
-fn job(model: &TinyModel, keys: &str) -> Ran {
+/// Runs a job with some more keys, and some more options.
+fn job(model: &TinyModel, keys: &str, options: &[&str]) -> Ran {
     let data = model.file("data.txt");
     fs::write(&data, "w3 w4 w5 w6 w7 w9 w12 w3 w4 w8 ".repeat(20)).unwrap();
     let job = model.file("job.yaml");
@@ -49,10 +50,12 @@ fn job(model: &TinyModel, keys: &str) -> Ran {
          sequence_len: 16, learning_rate: 1e-2, output_dir: {dir}/out, {keys}}}"
     );
     fs::write(&job, text).unwrap();
-    concord(["train", arg(&job), "--json", "--audit-rate", "1"])
+    concord([&["train", arg(&job)], options].concat())
 }
 
-fn result(ran: Ran) -> Value {
+/// What a job came to whose pieces of work are all done again by checkers.
+fn result(model: &TinyModel, keys: &str) -> Value {
+    let ran = job(model, keys, &["--json", "--audit-rate", "1"]);
     ran.good().objects().pop().unwrap()
 }
 
@@ -63,8 +66,8 @@ fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
         ("load_in_8bit: true", QuantFormat::Q8_0, "Q8_0"),
     ] {
         let quantized = model();
-        let found = result(job(&quantized, &format!("adapter: lora, {keys}")));
-        let expected = result(job(&saved(format), "adapter: lora"));
+        let found = result(&quantized, &format!("adapter: lora, {keys}"));
+        let expected = result(&saved(format), "adapter: lora");
         for key in ["job", "record_digest", "loss"] {
             assert_eq!(found[key], expected[key], "{name}: {key}");
         }
@@ -84,16 +87,11 @@ fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
 fn an_answer_of_a_quantised_model_is_that_of_its_numbers() {
     let (plain, quantized) = (model(), saved(QuantFormat::Nf4));
     let logits = |model: &TinyModel, option: &[&str]| {
-        let out = model.file("logits.safetensors");
-        let tokens = [
-            "--tokens",
-            "3,4,5,6",
-            "--output",
-            arg(&out),
-            "--model",
-            arg(model.dir()),
-        ];
-        concord([&["logits"], &tokens[..], option].concat()).good();
+        // The output is not to lie in the folder of the model.
+        let folder = tempfile::tempdir().unwrap();
+        let (input, out) = (folder.path().join("ids"), folder.path().join("logits"));
+        write_ids(&input, "input_ids", &[1, 4], &[3, 4, 5, 6]);
+        logits(model.dir(), &input, &out, option).good();
         fs::read(&out).unwrap()
     };
     let expected = logits(&quantized, &[]);
@@ -132,7 +130,7 @@ fn what_cannot_be_is_refused() {
             ],
         ),
     ] {
-        job(&model, keys).refused(words);
+        job(&model, keys, &[]).refused(words);
     }
     let both = ["--load-in-4bit", "--load-in-8bit"];
     let ran = concord([&["generate", "--model", "x", "--prompt", "y"][..], &both].concat());

@@ -7,7 +7,7 @@ use crate::program::{Ran, arg, concord, shared};
 use crate::tiny_model::TinyModel;
 
 /// A safetensors file with one I64 tensor, by the format's definition.
-fn write_ids(path: &Path, name: &str, shape: &[usize], ids: &[i64]) {
+pub fn write_ids(path: &Path, name: &str, shape: &[usize], ids: &[i64]) {
     let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let entry = json!({ "dtype": "I64", "shape": shape, "data_offsets": [0, bytes.len()] });
     let header = json!({ name: entry }).to_string();
@@ -15,7 +15,8 @@ fn write_ids(path: &Path, name: &str, shape: &[usize], ids: &[i64]) {
     std::fs::write(path, [&length[..], header.as_bytes(), &bytes].concat()).unwrap();
 }
 
-fn logits(model: &Path, input: &Path, output: &Path, more: &[&str]) -> Ran {
+/// Runs `concord logits` with some more options.
+pub fn logits(model: &Path, input: &Path, output: &Path, more: &[&str]) -> Ran {
     let paths = [
         "--model",
         arg(model),
