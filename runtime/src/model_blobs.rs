@@ -127,7 +127,11 @@ impl TensorSource for ModelBlobs {
         check_shape(name, &mapped.header, shape)?;
         if !mapped.is_whole(address) {
             self.blobs.doubt(address);
-            return Err(bad(name, "its bytes on this disk are others by now".into()));
+            let why = RuntimeError::WrongBlob {
+                expected: address,
+                got: mapped.header.digest(mapped.elements()),
+            };
+            return Err(unread(name, &why));
         }
         Ok(Some(BlockMatrix {
             format,
@@ -147,12 +151,7 @@ impl ModelBlobs {
             RuntimeError::Io { why, .. } if why.kind() == ErrorKind::UnexpectedEof => {
                 bad(name, format!("its bytes do not fill the shape {shape:?}"))
             }
-            // It was whole when it was fetched: the fault is this machine's, and not the model's.
-            error => ModelError::Io {
-                action: "read",
-                path: name.into(),
-                source: std::io::Error::other(error.to_string()),
-            },
+            error => unread(name, &error),
         };
         let mut blob = self.blobs.open(address).map_err(failed)?;
         let header = blob.header().map_err(failed)?;
@@ -178,6 +177,15 @@ impl ModelBlobs {
             0 => Ok(()),
             left => Err(bad(name, format!("{left} bytes follow those of its shape"))),
         }
+    }
+}
+
+/// It was whole when it was fetched: the fault is this machine's, and not the model's.
+fn unread(name: &str, error: &RuntimeError) -> ModelError {
+    ModelError::Io {
+        action: "read",
+        path: name.into(),
+        source: std::io::Error::other(error.to_string()),
     }
 }
 
