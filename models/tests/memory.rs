@@ -77,10 +77,10 @@ fn load(config: &DecoderConfig) -> Stage {
 fn a_stage_takes_what_is_planned_and_loading_takes_no_more() {
     let config = config();
     let bytes = WeightBytes::of(&config);
-    let planned = bytes.stage(&config, 0..8, 512);
+    let planned = bytes.stage(&config, (0..8).into(), 512);
     // The stages of a model add up to the whole, except for the rotary table that each has.
     let table = 4 * 512 * config.head_dim as u64;
-    let cuts = bytes.stage(&config, 0..3, 512) + bytes.stage(&config, 3..8, 512);
+    let cuts = bytes.stage(&config, (0..3).into(), 512) + bytes.stage(&config, (3..8).into(), 512);
     assert_eq!(cuts, planned + table);
 
     let Some(before) = status("VmRSS:") else {

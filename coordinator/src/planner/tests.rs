@@ -234,6 +234,10 @@ proptest! {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
             layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
             shared_bytes: activation, backward_percent: percent,
+            cuts: ExpertCuts {
+                experts: percent, expert_bytes: state, expert_state_bytes: layer_bytes,
+                boundary_bytes: activation,
+            },
         };
         let choice = PlanChoice::Auto;
         let _ = plan(&PlanRequest {

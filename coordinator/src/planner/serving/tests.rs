@@ -114,7 +114,10 @@ fn layers_are_dealt_by_speed_within_memory() {
     let plan = auto(&pool(&tight)).expect("a plan");
     let held = plan.pipelines[0].stages[1];
     assert_eq!(
-        (plan.pipelines[0].devices[1], held.end - held.start),
+        (
+            plan.pipelines[0].devices[1],
+            held.end.layer - held.start.layer
+        ),
         (0, 9)
     );
 }
