@@ -56,21 +56,20 @@ unsafe fn fill_by<B: Blocks, const R: usize>(
     output: TaskOutput<'_>,
 ) {
     const { assert!(R <= ROWS && ROWS == OUTPUTS && BLOCK.is_multiple_of(PART)) };
+    let mut sums = [[[CacheLine::ZERO; R]; 2]; TOGETHER];
     for first in rows.clone().step_by(TOGETHER) {
         let rows = first..rows.end.min(first + TOGETHER);
-        let mut sums = [[[CacheLine::ZERO; R]; 2]; TOGETHER];
         let mut totals = [[0.0; OUTPUTS]; TOGETHER];
         for start in (0..w.cols()).step_by(PART) {
             let end = w.cols().min(start + PART);
+            let starts = start.is_multiple_of(BLOCK);
+            let starts = starts.then(|| a.starts_of(start / BLOCK));
             for (i, row) in rows.clone().enumerate() {
-                if start.is_multiple_of(BLOCK) {
-                    sums[i] = first_sums(a, start / BLOCK);
-                }
                 let ahead = ahead_of::<B>(w, &rows, row, start);
                 let part = Row::new(w, row);
                 // SAFETY: the caller's promises.
                 unsafe {
-                    add_part::<B, R>(a, &part, start..end, ahead, &mut sums[i]);
+                    add_part::<B, R>(a, &part, start..end, starts, ahead, &mut sums[i]);
                     if end.is_multiple_of(BLOCK) || end == w.cols() {
                         add_totals(&mut totals[i], &sums[i]);
                     }
@@ -82,13 +81,6 @@ unsafe fn fill_by<B: Blocks, const R: usize>(
             unsafe { finish(w, row, &totals[..R], a.first, &a.scales, output) };
         }
     }
-}
-
-/// What the sums of a block start with.
-fn first_sums<const R: usize>(a: &WordRows<'_>, block: usize) -> Sums<R> {
-    let mut sums = [[CacheLine::ZERO; R]; 2];
-    sums[1].copy_from_slice(a.starts_of(block));
-    sums
 }
 
 /// Where the part of a row lies that is to come [`AHEAD`] parts later: rows follow each other, then
@@ -104,13 +96,14 @@ fn ahead_of<B: Blocks>(w: &PackedRows, rows: &Range<usize>, row: usize, start: u
     w.bytes().as_ptr().wrapping_add(at)
 }
 
-/// Adds the products of a part of a row.
+/// Adds the products of a part of a row to the sums, or to what those of a block start with.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn add_part<B: Blocks, const R: usize>(
     a: &WordRows<'_>,
     row: &Row<'_>,
     depth: Range<usize>,
+    starts: Option<&[CacheLine]>,
     ahead: *const u8,
     sums: &mut Sums<R>,
 ) {
@@ -118,7 +111,10 @@ unsafe fn add_part<B: Blocks, const R: usize>(
     let scales = scales.of::<B>();
     let [mut low, mut high] = [[_mm512_setzero_si512(); R]; 2];
     for r in 0..R {
-        (low[r], high[r]) = (sums[0][r].load(), sums[1][r].load());
+        (low[r], high[r]) = match starts {
+            Some(starts) => (_mm512_setzero_si512(), starts[r].load()),
+            None => (sums[0][r].load(), sums[1][r].load()),
+        };
     }
     let units = depth.start / B::ELEMENTS..depth.end / B::ELEMENTS;
     let mut a = a.lines_of(depth.start);
