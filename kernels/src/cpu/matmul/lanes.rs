@@ -1,10 +1,5 @@
 //! The lanes of the sums of [`super::plan`], added for eight outputs at a time.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "counted loops are unrolled, sums stay registers"
-)]
-
 use std::arch::x86_64::*;
 
 /// Outputs that are made at a time.

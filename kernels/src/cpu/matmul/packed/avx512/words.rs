@@ -4,6 +4,11 @@
 //! The depth is cut so that its part of A stays in the first cache while some rows of w meet it;
 //! the sums of these wait in memory.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "counted loops are unrolled, sums stay registers"
+)]
+
 use std::arch::x86_64::*;
 use std::ops::Range;
 
