@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
 use super::load_in::LoadIn;
-use super::quantized::Quantized;
+use super::quantized::{self, Quantized};
 use super::shards::{self, Layout, TensorHome};
 use super::{TakeRows, TensorFile};
 use crate::config::{DecoderConfig, TensorSpec, without_key};
@@ -87,6 +87,7 @@ impl ModelFolder {
         let (config, config_json) = match named.join("config.json").is_file() {
             true => {
                 let (config, text) = DecoderConfig::read(named)?;
+                quantized::check_unpacked(named, &text, file)?;
                 gguf.check_beside(&named.join("config.json"), &config, &of_file)?;
                 (config, text)
             }

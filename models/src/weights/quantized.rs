@@ -257,6 +257,23 @@ fn method(dir: &Path, config: &str) -> Result<Option<(PathBuf, QuantMethod)>, Mo
     Ok(None)
 }
 
+/// Refuses a configuration that says how weights are packed beside a file that says it itself.
+pub(super) fn check_unpacked(dir: &Path, config: &str, file: &Path) -> Result<(), ModelError> {
+    match method(dir, config)? {
+        None => Ok(()),
+        Some((path, _)) => Err(ModelError::UnusableKey {
+            path,
+            key: "quantization_config".to_string(),
+            found: "there".to_string(),
+            reason: format!(
+                "the weights are in {}, which says itself how they are packed: remove the key, or \
+                 the file where it is one of its own",
+                file.display()
+            ),
+        }),
+    }
+}
+
 /// The error that a file says how weights are packed, and none is.
 fn packs_nothing(path: PathBuf, names: &PartNames) -> ModelError {
     ModelError::UnusableKey {

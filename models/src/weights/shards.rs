@@ -61,8 +61,8 @@ pub(super) type Files = (Vec<TensorFile>, BTreeMap<String, TensorHome>);
 
 /// Opens `model.safetensors`, or else the shards of `model.safetensors.index.json`, as transformers
 /// has it; without them `pytorch_model.bin` or its shards, or the one file of a folder that ends
-/// with `.pth`. The names of a model that was saved without its head lack the prefix of the whole model,
-/// `model.` in most families; they get it here, as there.
+/// with `.pth`. The names of a model that was saved without its head lack the prefix of the whole
+/// model, `model.` in most families; they get it here, as there.
 pub(super) fn open(dir: &Path, parts: &PartNames) -> Result<Files, ModelError> {
     let (files, stored) = match Layout::of(dir) {
         Some(layout) if dir.join(layout.single).is_file() => {

@@ -204,6 +204,14 @@ fn a_configuration_beside_a_file_must_not_contradict_it() {
         // The file alone says what it is.
         assert!(ModelFolder::open(&folder.path().join("model.gguf")).is_ok());
     }
+    let folder = beside(&file, false);
+    let mut config = storages::config();
+    config["quantization_config"] = quantization();
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let error = ModelFolder::open(folder.path()).unwrap_err().to_string();
+    for part in ["quantization_config", "model.gguf", "says itself"] {
+        assert!(error.contains(part), "{error} does not say {part}");
+    }
     // What the file does not say, the configuration may.
     let folder = beside(&file, false);
     let mut config = storages::config();
