@@ -1,8 +1,9 @@
-//! In what a planner counts: in layers; or, where these are too large, in equal parts of layers that
-//! are cut between their experts. A part is counted as if it held all of its layer that is no
-//! expert: the first of them does.
+//! What a planner counts in: layers; or, where these are too large, equal parts of layers that are
+//! cut between their experts. A part is counted as if it held all of its layer that is no expert:
+//! the first of them does.
 
-use concord_proto::client::{ExpertCuts, ModelProfile};
+use concord_proto::ExpertCuts;
+use concord_proto::client::ModelProfile;
 use concord_proto::{Edge, Layers};
 
 use super::PlanError;

@@ -86,8 +86,8 @@ pub struct TrainingPlan {
 ///
 /// ```
 /// use concord_coordinator::planner::{PlanRequest, PlannerDevice, plan};
-/// use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice};
-/// use concord_proto::{Digest, JobId, PublicKey};
+/// use concord_proto::client::{ModelProfile, PlanChoice};
+/// use concord_proto::{Digest, ExpertCuts, JobId, PublicKey};
 ///
 /// let profile = ModelProfile {
 ///     layer_macs: 1_000_000,

@@ -1,6 +1,7 @@
 //! The planner against brute force, and the properties that every plan has.
 
-use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice};
+use concord_proto::ExpertCuts;
+use concord_proto::client::{ModelProfile, PlanChoice};
 use concord_proto::{Digest, JobId, PublicKey};
 use proptest::prelude::*;
 

@@ -1,6 +1,6 @@
 //! Plans that can be checked by hand, and small ones compared with all possible ones.
 
-use concord_proto::client::ExpertCuts;
+use concord_proto::ExpertCuts;
 use concord_proto::serving::ServingProfile;
 use concord_proto::{Layers, PublicKey};
 use proptest::prelude::*;
