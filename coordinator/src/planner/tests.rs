@@ -228,6 +228,12 @@ proptest! {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
             layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
             backward_percent: percent,
+            cuts: ExpertCuts {
+                experts: percent,
+                expert_bytes: layer_bytes / u64::from(percent % 64 + 1),
+                expert_state_bytes: state,
+                boundary_bytes,
+            },
         };
         let choice = PlanChoice::Auto;
         let _ = plan(&PlanRequest {
