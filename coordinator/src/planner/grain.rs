@@ -1,5 +1,5 @@
-//! In what a planner counts: in layers; or, where these are too large, in equal parts of layers that
-//! are cut between their experts. A part is counted as if it held all of its layer that is no
+//! In what a planner counts: in layers; or, where these are too large, in equal parts of layers
+//! that are cut between their experts. A part is counted as if it held all of its layer that is no
 //! expert: the first of them does.
 
 use concord_proto::client::{ExpertCuts, ModelProfile};

@@ -109,7 +109,8 @@ fn plan_in(
     Ok(planned(costs, &found, &usable, rejected, pages))
 }
 
-/// Bytes that `layers` of a model of `count` layers take, with `pages` pages and what a large pass takes.
+/// Bytes that `layers` of a model of `count` layers take, with `pages` pages and what a large pass
+/// takes.
 pub fn stage_bytes(profile: &ServingProfile, layers: Layers, count: u32, pages: u32) -> u64 {
     let grain = Grain::whole(count, &profile.cuts);
     Costs::new(&[], profile, grain).stage_bytes(layers, pages)
