@@ -234,10 +234,13 @@ proptest! {
         let profile = ModelProfile {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
             layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
-            shared_bytes: activation, backward_percent: percent,
+            shared_bytes: activation,
+            backward_percent: percent,
             cuts: ExpertCuts {
-                experts: percent, expert_bytes: state, expert_state_bytes: layer_bytes,
-                boundary_bytes: activation,
+                experts: percent,
+                expert_bytes: layer_bytes / u64::from(percent % 64 + 1),
+                expert_state_bytes: state,
+                boundary_bytes,
             },
         };
         let choice = PlanChoice::Auto;
