@@ -19,7 +19,7 @@ fn profile() -> ModelProfile {
         layer_state_bytes: 400,
         layer_activation_bytes: 50,
         workspace_bytes: 30,
-        boundary_bytes: 64_000,
+        boundary_bytes: 8,
         microbatch_tokens: 256,
         backward_percent: 200,
         cuts: ExpertCuts::default(),
@@ -416,6 +416,7 @@ fn the_remedy_for_too_little_memory_is_exact() {
 fn layers_that_do_not_fit_are_cut_between_their_experts() {
     let mut case = Case::new(2, 4);
     case.profile.head_macs = 0;
+    case.profile.boundary_bytes = 0;
     case.profile.cuts = ExpertCuts {
         experts: 8,
         expert_bytes: 100,
