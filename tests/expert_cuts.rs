@@ -93,6 +93,41 @@ fn one_hash(adapter: &str, cases: &[Case]) {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
 
+/// Four stages of which each has half of the experts of a layer: the one that computes with fewer
+/// bits is convicted, and the job ends with the hash of honest workers. Its proof holds.
+#[cfg(feature = "liars")]
+#[test]
+fn a_liar_among_the_experts_is_caught() {
+    let adapter = "adapter: lora\nlora_r: 4\nlora_alpha: 8";
+    let mut honest = Pool::new();
+    honest.join("worker", ONE);
+    let path = job(honest.dir.path(), adapter);
+    let expected = result(&honest.train(&path, &[]))["record_digest"].clone();
+
+    let mut pool = Pool::new();
+    for _ in 0..3 {
+        pool.join("worker", ONE);
+    }
+    let liar = pool.join("worker", &[ONE, &["--lie", "lower-precision"]].concat());
+    let liar = pool.key("worker", liar);
+    for _ in 0..2 {
+        pool.join("checker", ONE);
+    }
+    let path = job(pool.dir.path(), adapter);
+    let audits = ["--audit-rate", "1", "--audit-rate-new", "1"];
+    let members = ["--plan", "4x1", "--min-workers", "4", "--min-checkers", "2"];
+    let train = pool.train(&path, &[&audits[..], &members].concat());
+    let planned = train.until(|object| object["event"] == "planned");
+    assert_eq!(Value::from(cuts(&planned)), in_four(), "{planned}");
+    let convicted = train.until(|object| object["event"] == "convicted");
+    assert_eq!(convicted["culprit"], liar, "{convicted}");
+    pool.join("worker", ONE);
+    let result = result(&train);
+    assert_eq!(result["record_digest"], expected);
+    let verified = run(&["verify", result["bundle"].as_str().unwrap(), "--json"]);
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+}
+
 fn in_four() -> Value {
     serde_json::json!([[0, "0+4"], ["0+4", 1], [1, "1+4"], ["1+4", 2]])
 }

@@ -26,7 +26,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 pub use halves::{bf16_to_f32, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
 pub use tables::{E2M1_DOUBLED, IQ4_LEVELS, NF4_LEVELS};
 
-/// A format of blocks, by its name in GGUF where it has one. The numbers of a row fill whole blocks.
+/// A format of blocks, by its name in GGUF where it has one. The numbers of a row fill whole
+/// blocks.
 ///
 /// Tensors are stored and sent with the number of their format: one that is new is the last.
 #[derive(

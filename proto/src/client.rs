@@ -5,7 +5,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::crypto::{Digest, PublicKey, WorkerId};
 use crate::session::{DeviceInfo, Role};
 use crate::training::ledger::Offence;
-use crate::training::{F32Bits, JobId, JobSpec, Plan};
+use crate::training::{ExpertCuts, F32Bits, JobId, JobSpec, Plan};
 
 /// What the planner needs to know of a model. No tensor is in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -35,19 +35,6 @@ pub struct ModelProfile {
     pub backward_percent: u32,
     /// Cuts within a layer.
     pub cuts: ExpertCuts,
-}
-
-/// What a planner needs to know to cut layers between their experts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct ExpertCuts {
-    /// Experts of a layer; 0 where it cannot be cut.
-    pub experts: u32,
-    /// Bytes that one of them takes of what a layer takes in memory.
-    pub expert_bytes: u64,
-    /// Bytes that its values, moments and gradients take of those of a layer, where it is trained.
-    pub expert_state_bytes: u64,
-    /// Bytes that pass over such a cut, of a microbatch or, where a model is served, of a token.
-    pub boundary_bytes: u64,
 }
 
 /// Stages x replicas: fixed by the user, or left to the planner.

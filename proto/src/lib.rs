@@ -37,9 +37,9 @@ pub use crypto::{
     Digest, Domain, Hasher, Keypair, PublicKey, Signed, SignedError, WorkerId, merkle,
 };
 pub use training::{
-    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, F32Bits, FrameHeader, GradientPart,
-    InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace, Order,
-    Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot,
+    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, ExpertCuts, F32Bits, FrameHeader,
+    GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace,
+    Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot,
     StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root, ledger, microbatch_digest,
     tree,
 };

@@ -8,7 +8,8 @@ use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
 use concord_models::memory::{ServingBytes, TrainingBytes, TrainingRun};
 use concord_models::weights::ModelFolder;
-use concord_proto::client::{ExpertCuts, ModelProfile};
+use concord_proto::ExpertCuts;
+use concord_proto::client::ModelProfile;
 use concord_proto::serving::ServingProfile;
 
 /// The formats of a model's matrices, by name: in these they stay, where they are not trained, in

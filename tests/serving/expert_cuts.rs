@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::pool::{Process, run};
+use crate::receipts::{answered, event, verify};
 use crate::server::{Server, essence, mixed_request};
 
 /// Answers of one worker, of four that share two layers of 8 experts, and of those while one of
@@ -28,6 +29,12 @@ fn experts_over_four_workers_answer_as_one_does() {
     let expected = serde_json::json!([[0, "0+4"], ["0+4", 1], [1, "1+4"], ["1+4", 2]]);
     assert_eq!(serde_json::json!(layers), expected);
     assert_eq!(all(&server), alone);
+    // Each stage's claim is of what went over its cuts.
+    let (_, receipt) = answered(&server, 20);
+    let verified = event(&verify(&receipt, &model), "verified");
+    let claimed = verified["stages"].as_array().unwrap().iter();
+    let claimed: Vec<&Value> = claimed.map(|stage| &stage["layers"]).collect();
+    assert_eq!(serde_json::json!(claimed), expected);
     server.join("worker", &["--threads", "1"]);
     let victim = server.holders()[1];
     let gone = Process::start(&mut std::process::Command::new("true"));

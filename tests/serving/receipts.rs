@@ -11,7 +11,7 @@ use crate::pool::{Ran, run};
 use crate::server::{PATIENCE, Server, get, status, tiny};
 
 /// Asks for an answer and writes its receipt into a file.
-fn answered(server: &Server, tokens: u32) -> (Value, PathBuf) {
+pub fn answered(server: &Server, tokens: u32) -> (Value, PathBuf) {
     let answer = server.post(
         "/v1/completions",
         &json!({ "prompt": "Once upon a time", "max_tokens": tokens, "seed": 7,
@@ -32,13 +32,13 @@ fn answered(server: &Server, tokens: u32) -> (Value, PathBuf) {
     (answer, path)
 }
 
-fn verify(receipt: &Path, model: &Path) -> Ran {
+pub fn verify(receipt: &Path, model: &Path) -> Ran {
     let (receipt, model) = (receipt.to_str().unwrap(), model.to_str().unwrap());
     run(&["--json", "verify", receipt, "--model", model])
 }
 
 /// The last object that a run printed with this event.
-fn event(ran: &Ran, name: &str) -> Value {
+pub fn event(ran: &Ran, name: &str) -> Value {
     let objects = ran
         .stdout
         .lines()

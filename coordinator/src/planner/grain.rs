@@ -1,11 +1,15 @@
-//! In what a planner counts: in layers; or, where these are too large, in equal parts of layers that
-//! are cut between their experts. A part is counted as if it held all of its layer that is no
-//! expert: the first of them does.
+//! What a planner counts in: layers; or, where these are too large, equal parts of layers that are
+//! cut between their experts. A part is counted as if it held all of its layer that is no expert:
+//! the first of them does.
 
-use concord_proto::client::{ExpertCuts, ModelProfile};
+use concord_proto::ExpertCuts;
+use concord_proto::client::ModelProfile;
 use concord_proto::{Edge, Layers};
 
 use super::PlanError;
+
+/// What a planner deals out at most: enough for each expert of 128 layers of as many.
+const UNITS_MAX: u32 = 1 << 14;
 
 /// How a model is cut into what the searches deal out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,8 @@ impl Grain {
     /// About twice as many parts, where that can be.
     fn finer(self) -> Option<Self> {
         let parts = self.parts.saturating_mul(2).min(self.experts);
-        (parts > self.parts).then_some(Self { parts, ..self })
+        let finer = Self { parts, ..self };
+        (parts > self.parts && finer.units() <= UNITS_MAX).then_some(finer)
     }
 
     /// Layers of the model.

@@ -37,6 +37,9 @@ pub const EXACT_DEVICES: usize = 8;
 /// grows with its third power. The deepest models that people tune have 126 layers.
 pub const EXACT_LAYERS: u32 = 128;
 
+/// Models of more parts of layers are cut by the local search alone.
+const EXACT_PARTS: u32 = 1_024;
+
 /// A worker, as the planner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannerDevice {
@@ -86,8 +89,8 @@ pub struct TrainingPlan {
 ///
 /// ```
 /// use concord_coordinator::planner::{PlanRequest, PlannerDevice, plan};
-/// use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice};
-/// use concord_proto::{Digest, JobId, PublicKey};
+/// use concord_proto::client::{ModelProfile, PlanChoice};
+/// use concord_proto::{Digest, ExpertCuts, JobId, PublicKey};
 ///
 /// let profile = ModelProfile {
 ///     layer_macs: 1_000_000,
@@ -142,7 +145,8 @@ fn plan_in(request: &PlanRequest, grain: Grain) -> Result<TrainingPlan, PlanErro
     let Some(mut best) = local::search(&problem) else {
         return Err(memory::remedy(&problem));
     };
-    if problem.devices.len() <= EXACT_DEVICES {
+    let is_small = !grain.cuts_layers() || problem.layers <= EXACT_PARTS;
+    if is_small && problem.devices.len() <= EXACT_DEVICES {
         for shape in problem.shapes() {
             if shape.replicas == 1 {
                 pipeline::search(&problem, shape.stages, &mut best);

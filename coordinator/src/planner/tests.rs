@@ -1,6 +1,7 @@
 //! The planner against brute force, and the properties that every plan has.
 
-use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice};
+use concord_proto::ExpertCuts;
+use concord_proto::client::{ModelProfile, PlanChoice};
 use concord_proto::{Digest, JobId, PublicKey};
 use proptest::prelude::*;
 
@@ -233,10 +234,13 @@ proptest! {
         let profile = ModelProfile {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
             layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
-            shared_bytes: activation, backward_percent: percent,
+            shared_bytes: activation,
+            backward_percent: percent,
             cuts: ExpertCuts {
-                experts: percent, expert_bytes: state, expert_state_bytes: layer_bytes,
-                boundary_bytes: activation,
+                experts: percent,
+                expert_bytes: layer_bytes / u64::from(percent % 64 + 1),
+                expert_state_bytes: state,
+                boundary_bytes,
             },
         };
         let choice = PlanChoice::Auto;

@@ -6,7 +6,8 @@ use concord_coordinator::core::{
     CallId, Change, Config, Core, CoreEffect, CoreEvent, Persisted, Question, ServingEffect,
     ServingEvent, SessionId, StageHolder, Time,
 };
-use concord_proto::client::{ClientResponse, ExpertCuts, MemberStatus, PoolStatus};
+use concord_proto::ExpertCuts;
+use concord_proto::client::{ClientResponse, MemberStatus, PoolStatus};
 use concord_proto::serving::{Deployment, ServedModel, ServingProfile, StageAssignment};
 use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
 use concord_proto::{

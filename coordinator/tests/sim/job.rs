@@ -1,7 +1,8 @@
 //! A small job to simulate: every kind of place, data in an order from a seed.
 
 use concord_coordinator::core::NewJob;
-use concord_proto::client::{ExpertCuts, ModelProfile, PlanChoice, RunOptions, Submission};
+use concord_proto::ExpertCuts;
+use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{
     ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,

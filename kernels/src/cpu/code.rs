@@ -6,6 +6,7 @@
 
 mod cols;
 mod packed;
+pub mod quantize;
 mod scale;
 mod transpose;
 

@@ -43,7 +43,6 @@ pub mod layernorm;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
-pub mod quantize;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;

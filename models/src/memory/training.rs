@@ -110,6 +110,16 @@ pub struct TrainingBytes {
     experts: usize,
 }
 
+/// Bytes of a token that go over a cut within a layer, there or back, whichever is more.
+fn cut_bytes(config: &DecoderConfig) -> u64 {
+    let within = Cut {
+        layer: 0,
+        expert: 1,
+    };
+    let [there, back] = config.cut_widths(within);
+    4 * there.max(back) as u64
+}
+
 impl TrainingBytes {
     /// Those of a model whose matrices lie in the format that `format` gives by the name, and stay
     /// so where they are not trained; see [`WeightBytes::kept`].
@@ -168,14 +178,7 @@ impl TrainingBytes {
             },
             tape,
             boundary,
-            cut: experts.map_or(0, |_| {
-                let within = Cut {
-                    layer: 0,
-                    expert: 1,
-                };
-                let [there, back] = config.cut_widths(within);
-                tokens * 4 * there.max(back) as u64
-            }),
+            cut: experts.map_or(0, |_| tokens * cut_bytes(config)),
             openings: OPEN_STEPS * u64::from(run.microbatches) * boundary,
             workspace: PROCESS_BYTES
                 + tokens * (pass(config) + 4 * config.head_dim as u64)

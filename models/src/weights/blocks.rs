@@ -130,9 +130,9 @@ impl ModelFolder {
         }
     }
 
-    /// A matrix as blocks: those of its file, which are not looked at, so NaN and infinity may be in
-    /// them; or those that it is quantised to, which are made anew each time. Nothing where it is
-    /// no matrix, or lies as several tensors.
+    /// A matrix as blocks: those of its file, which are not looked at, so NaN and infinity may be
+    /// in them; or those that it is quantised to, which are made anew each time. Nothing where it
+    /// is no matrix, or lies as several tensors.
     ///
     /// # Errors
     /// [`ModelError`] where it is missing, or of an unsupported format.

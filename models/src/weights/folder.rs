@@ -9,8 +9,8 @@ use safetensors::Dtype;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
-use super::load_in::LoadIn;
 use super::quantized::{self, Quantized};
+use super::quantizing::Quantizing;
 use super::shards::{self, Layout, TensorHome};
 use super::{TakeRows, TensorFile};
 use crate::config::{DecoderConfig, TensorSpec, without_key};
@@ -32,7 +32,7 @@ pub struct ModelFolder {
     pub(super) homes: BTreeMap<String, TensorHome>,
     pub(super) quantized: Option<Quantized>,
     /// What is quantised as it is read.
-    pub(super) load_in: Option<LoadIn>,
+    pub(super) load_in: Option<Quantizing>,
     /// The names of embedding and head.
     ends: [String; 2],
     /// The shape of each tensor that the model needs.

@@ -8,25 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
-use concord_kernels::cpu::quantize::quantize;
+use concord_kernels::cpu::code::quantize::quantize;
 use concord_kernels::isa::Isa;
 use concord_kernels::packed::{QuantFormat, TooLarge};
 
+use super::quantizing::Quantizing;
 use super::{BlockMatrix, ModelFolder, TakeRows};
 use crate::error::ModelError;
-
-/// What is quantised, and to what.
-#[derive(Debug)]
-pub(super) struct LoadIn {
-    pub(super) format: QuantFormat,
-    names: BTreeSet<String>,
-}
-
-impl LoadIn {
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.names.contains(name)
-    }
-}
 
 impl ModelFolder {
     /// The model whose matrices of the layers are quantised to `format`, row by row, as they are
@@ -60,7 +48,7 @@ impl ModelFolder {
                 names.insert(name);
             }
         }
-        self.load_in = Some(LoadIn { format, names });
+        self.load_in = Some(Quantizing { format, names });
         Ok(self)
     }
 

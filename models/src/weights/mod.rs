@@ -12,6 +12,7 @@ mod load_in;
 mod packed;
 mod pickle;
 mod quantized;
+mod quantizing;
 mod rows;
 mod shards;
 mod unused;

@@ -4,10 +4,9 @@ use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::client::ExpertCuts;
 use crate::crypto::{Digest, Domain, WorkerId};
 use crate::manifest::ModelTensor;
-use crate::training::{Edge, F32Bits, Layers, PrecisionSpec};
+use crate::training::{Edge, ExpertCuts, F32Bits, Layers, PrecisionSpec};
 
 /// The model behind an API, bit for bit. No machine is named in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -2,6 +2,7 @@
 
 mod claim;
 pub mod draw;
+mod expert_cuts;
 mod frame;
 mod job;
 mod layers;
@@ -15,6 +16,7 @@ pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
 };
+pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
     AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,

@@ -1,5 +1,6 @@
 //! Values of what clients say and hear.
 
+use concord_proto::ExpertCuts;
 use concord_proto::client::*;
 
 use super::Source;

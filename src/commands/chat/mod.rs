@@ -45,7 +45,11 @@ pub struct ChatArgs {
     device: DeviceArgs,
     /// An OpenAI-compatible API, such as that of `concord serve`, instead of a model of this
     /// machine.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "adapter", "load_in_4bit", "load_in_8bit"])]
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with_all = ["model", "adapter", "load_in_4bit", "load_in_8bit"]
+    )]
     server: Option<String>,
     /// The model to ask --server for; its first one by default.
     #[arg(long, value_name = "NAME", requires = "server")]

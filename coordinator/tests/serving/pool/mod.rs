@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use concord_coordinator::core::Config;
 use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_coordinator::serving::{AnswerHandle, ModelService};
-use concord_proto::client::ExpertCuts;
+use concord_proto::ExpertCuts;
 use concord_proto::serving::{
     Deployment, Finish, Generation, GenerationSpec, SamplingSpec, ServedModel, ServingProfile,
     Update, Usage,

@@ -105,7 +105,8 @@ pub(super) fn run(
         }),
         Some(cpu) => {
             let tasks = cut(first, rows, cols, 4 * cpu.threads());
-            // One by one: of tasks that are taken together the last keep one thread, and others wait.
+            // One by one: of tasks that are taken together, the last ones keep one thread busy
+            // while the others wait.
             let tasks = tasks.into_par_iter().with_max_len(1);
             cpu.pool().install(|| tasks.for_each(&fill));
         }

@@ -70,8 +70,8 @@ fn six_bits(value: f32, unit: f32) -> u8 {
     }
 }
 
-/// The first four of each stand in the low six bits of bytes; of the last four, the low halves share
-/// bytes, and the upper two bits stand above the first four.
+/// The first four of each are in the low six bits of bytes; of the last four, the low halves share
+/// bytes, and the upper two bits are above the first four.
 fn write_six_bits(steps: &[u8; 8], minima: &[u8; 8], out: &mut [u8]) {
     for i in 0..4 {
         out[i] = steps[i] | steps[i + 4] >> 4 << 6;

@@ -1,5 +1,5 @@
 //! MXFP4 of gpt-oss: blocks of 32 numbers of four bits (e2m1), each with a power of two. The blocks
-//! are `[expert, out, in / 32]`, and the weight that transformers makes of them `[expert, in, out]`.
+//! are `[expert, out, in / 32]`; the weight that transformers makes of them is `[expert, in, out]`.
 
 use std::ops::Range;
 
