@@ -293,7 +293,7 @@ fn no_encoding_changes_unnoticed() {
 const GOLDEN: [&str; 33] = [
     "ToCoordinator c3dfe123",
     "ToWorker fb8c5897",
-    "ClientRequest b1d3a51e",
+    "ClientRequest 0d1e2132",
     "ClientResponse f086e3e4",
     "JobEvent 58bf841b",
     "LedgerEntry 57971200",
