@@ -421,7 +421,7 @@ fn layers_that_do_not_fit_are_cut_between_their_experts() {
         experts: 8,
         expert_bytes: 100,
         expert_state_bytes: 40,
-        boundary_bytes: 192_000,
+        boundary_bytes: 0,
     };
     let stages = |case: &Case, count: usize, memory: u64| {
         let planned = case.plan_of(&pool(&vec![(1_000_000_000, memory); count]));
