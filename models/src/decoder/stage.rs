@@ -111,7 +111,7 @@ pub struct StageTape {
 /// What is kept of a layer.
 #[derive(Debug)]
 enum LayerTape {
-    Whole(BlockTape),
+    Whole(Box<BlockTape>),
     /// What enters it, `[m, d]`.
     Input(Tensor),
 }
@@ -212,7 +212,7 @@ impl Stage {
         for block in &self.blocks {
             let (y, tape) = block.forward(&mut pass, x)?;
             layers.push(match keeps {
-                Keeps::Tapes => LayerTape::Whole(tape),
+                Keeps::Tapes => LayerTape::Whole(Box::new(tape)),
                 Keeps::Inputs => LayerTape::Input(tape.into_input()),
             });
             x = y;

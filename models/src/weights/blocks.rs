@@ -75,7 +75,7 @@ impl ModelFolder {
             && let Some(rows) = self.gguf_rows(name)?
         {
             let is_there = rows.is_in_order() && is_stored_so(&rows);
-            let place = is_there.then(|| rows.place.0..rows.place.1);
+            let place = is_there.then_some(rows.place.0..rows.place.1);
             return Ok(StoredForm {
                 format: format_of(&rows),
                 file: Some(gguf.path(self.settled(name))),

@@ -16,6 +16,9 @@ use super::quantizing::Quantizing;
 use super::{BlockMatrix, ModelFolder, TakeRows};
 use crate::error::ModelError;
 
+/// Takes rows as blocks, and as the numbers that these stand for, with the number of all rows.
+type TakeBlocks<'a> = dyn FnMut(usize, &[u8], Tensor) -> Result<(), ModelError> + 'a;
+
 impl ModelFolder {
     /// The model whose matrices of the layers are quantised to `format`, row by row, as they are
     /// read. Nothing is read now.
@@ -64,7 +67,7 @@ impl ModelFolder {
         &self,
         name: &str,
         format: QuantFormat,
-        take: &mut dyn FnMut(usize, &[u8], Tensor) -> Result<(), ModelError>,
+        take: &mut TakeBlocks<'_>,
     ) -> Result<(), ModelError> {
         let (blocks, isa) = (format.blocks(), Isa::best());
         let (mut bytes, mut start) = (Vec::new(), 0);

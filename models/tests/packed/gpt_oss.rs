@@ -52,8 +52,8 @@ fn write(folder: &Path, packed: bool) {
     for spec in DecoderConfig::from_folder(folder).unwrap().tensors() {
         let count = spec.shape.iter().product::<usize>();
         let (name, shape) = (spec.name, spec.shape);
-        match shape.as_slice() {
-            &[experts, ins, outs] if packed => {
+        match *shape.as_slice() {
+            [experts, ins, outs] if packed => {
                 let (mut blocks, mut scales) = (Vec::new(), Vec::new());
                 for (e, o) in (0..experts).flat_map(|e| (0..outs).map(move |o| (e, o))) {
                     blocks.extend(
@@ -66,7 +66,7 @@ fn write(folder: &Path, packed: bool) {
                 tensors.insert(format!("{name}_blocks"), (Dtype::U8, wide, blocks));
                 tensors.insert(format!("{name}_scales"), (Dtype::U8, shape, scales));
             }
-            &[experts, ins, outs] => {
+            [experts, ins, outs] => {
                 let rows = (0..experts).flat_map(|e| (0..ins).map(move |i| (e, i)));
                 let numbers = rows.flat_map(|(e, i)| (0..outs).map(move |o| number(e, i, o)));
                 tensors.insert(name, (Dtype::F32, shape, f32s(numbers)));

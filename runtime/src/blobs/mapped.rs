@@ -73,9 +73,12 @@ impl MappedTensor {
 /// A file as it was when it was mapped.
 type MapKey = (PathBuf, u64, Option<SystemTime>);
 
+/// A map that somebody may still hold.
+type WeakMap = Weak<dyn AsRef<[u8]> + Send + Sync>;
+
 /// The maps of files of which several tensors are parts.
 #[derive(Debug, Default)]
-pub(super) struct Maps(Mutex<BTreeMap<MapKey, Weak<dyn AsRef<[u8]> + Send + Sync>>>);
+pub(super) struct Maps(Mutex<BTreeMap<MapKey, WeakMap>>);
 
 impl Maps {
     /// The map of a file, made unless there is one.

@@ -138,7 +138,10 @@ fn an_unknown_key_is_refused_with_the_nearest_and_its_line() {
     let error = refusal("learning_rate", "learning-rate: 1e-3");
     assert!(error.ends_with("did you mean `learning_rate`?"), "{error}");
     let error = refusal("", "warmup_ratioo_of_the_moon: 1");
-    assert!(error.contains("known are base_model, load_in_4bit,"), "{error}");
+    assert!(
+        error.contains("known are base_model, load_in_4bit,"),
+        "{error}"
+    );
     let error = refusal("", "num_epochs: 3");
     assert!(
         error.ends_with("unknown key `num_epochs`: set `max_steps`"),
