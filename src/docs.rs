@@ -162,6 +162,7 @@ fn option(arg: &Arg) -> String {
     let values = arg.get_value_names().unwrap_or_default();
     let values: Vec<&str> = values.iter().map(|value| value.as_str()).collect();
     let name = match arg.get_long() {
+        Some(long) if arg.is_require_equals_set() => format!("--{long}[={}]", values.join(" ")),
         Some(long) if takes_value => format!("--{long} {}", values.join(" ")),
         Some(long) => format!("--{long}"),
         None => values.join(" "),

@@ -210,6 +210,15 @@ fn blocks_have_the_address_of_their_numbers() {
             COMPACT.len()
         };
         assert_eq!(blob[mark], index as u8);
+        let known = [
+            ("F32", 0),
+            ("Q8_0", 3),
+            ("Q4_K", 10),
+            ("MXFP4", 15),
+            ("NF4", 16),
+        ];
+        let number = known.iter().find(|(name, _)| *name == format.name());
+        assert!(number.is_none_or(|(_, number)| index == *number));
         assert_eq!(
             TensorHeader::split(&blob),
             Ok((packed.clone(), &elements[..]))

@@ -1,5 +1,5 @@
 //! `load_in_4bit` and its options: a job on a checkpoint that is quantised as it is read is the job
-//! on the quantised numbers, and the commands that use its result say which those are.
+//! on the quantised numbers, and `concord verify` finds out which those are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,19 +14,24 @@ use crate::logits::{logits, write_ids};
 use crate::program::{Ran, arg, concord};
 use crate::tiny_model::TinyModel;
 
-/// A model whose rows are whole blocks of NF4.
-fn model() -> TinyModel {
+/// A model whose rows have so many numbers.
+fn model_of(width: usize) -> TinyModel {
     let model = TinyModel::new();
-    model.configure("hidden_size", json!(64));
-    model.configure("head_dim", json!(32));
-    model.configure("intermediate_size", json!(128));
+    model.configure("hidden_size", json!(width));
+    model.configure("head_dim", json!(width / 2));
+    model.configure("intermediate_size", json!(width));
     model.write_weights(|_, values| values.iter_mut().for_each(|value| *value *= 0.25));
     model
 }
 
+/// A model whose rows are whole blocks of NF4.
+fn model() -> TinyModel {
+    model_of(64)
+}
+
 /// The same model with the numbers that it is quantised to.
-fn saved(format: QuantFormat) -> TinyModel {
-    let model = model();
+fn saved(width: usize, format: QuantFormat) -> TinyModel {
+    let model = model_of(width);
     let folder = ModelFolder::open(model.dir()).unwrap();
     let folder = folder.quantized_to(format).unwrap();
     let specs = folder.config().tensors().into_iter();
@@ -61,13 +66,15 @@ fn result(model: &TinyModel, keys: &str) -> Value {
 
 #[test]
 fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
-    for (keys, format, name) in [
-        ("load_in_4bit: true", QuantFormat::Nf4, "NF4"),
-        ("load_in_8bit: true", QuantFormat::Q8_0, "Q8_0"),
+    let q4_k = "load_in_4bit: true, bnb_4bit_quant_type: q4_k";
+    for (width, keys, format, name) in [
+        (64, "load_in_4bit: true", QuantFormat::Nf4, "NF4"),
+        (64, "load_in_8bit: true", QuantFormat::Q8_0, "Q8_0"),
+        (256, q4_k, QuantFormat::Q4K, "Q4_K"),
     ] {
-        let quantized = model();
+        let quantized = model_of(width);
         let found = result(&quantized, &format!("adapter: lora, {keys}"));
-        let expected = result(&saved(format), "adapter: lora");
+        let expected = result(&saved(width, format), "adapter: lora");
         for key in ["job", "record_digest", "loss"] {
             assert_eq!(found[key], expected[key], "{name}: {key}");
         }
@@ -85,7 +92,7 @@ fn a_job_on_a_quantised_checkpoint_is_the_job_on_its_numbers() {
 
 #[test]
 fn an_answer_of_a_quantised_model_is_that_of_its_numbers() {
-    let (plain, quantized) = (model(), saved(QuantFormat::Nf4));
+    let (plain, quantized) = (model(), saved(64, QuantFormat::Nf4));
     let logits = |model: &TinyModel, option: &[&str]| {
         // The output is not to lie in the folder of the model.
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,10 @@
 //! Row coding: the CPU back-end against the reference, bit for bit.
 
 use concord_kernels::coded::{Coded, Precision};
+use concord_kernels::cpu::code::quantize::quantize;
 use concord_kernels::cpu::{Cpu, code};
 use concord_kernels::isa::Isa;
+use concord_kernels::packed::QuantFormat;
 use concord_kernels::reference;
 use concord_kernels::reference::code::POISON;
 
@@ -202,5 +204,26 @@ fn empty_inputs_have_no_rows() {
         assert_eq!(code::code_rows(&cpu, &[], 0, None, Precision::I16).rows, 0);
         let want = reference::code::code_cols(&[], 7, None, Precision::I16);
         assert_eq!(code::code_cols(&cpu, &[], 7, None, Precision::I16), want);
+    }
+}
+
+#[test]
+fn quantised_blocks_are_those_of_the_scalar_code() {
+    let mut random = Random::new(9);
+    // More blocks than a thread takes at a time.
+    let values: Vec<f32> = (0..256 * 300).map(|_| random.float(20)).collect();
+    for format in QuantFormat::ALL {
+        let blocks = format.blocks();
+        let mut expected = vec![0; blocks.row_bytes(values.len()).unwrap()];
+        format.quantize(&values, &mut expected).unwrap();
+        let mut numbers = vec![0.0; values.len()];
+        blocks.decode(&expected, &mut numbers);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let (mut near, mut bytes) = (values.clone(), vec![0; expected.len()]);
+            quantize(isa, format, &mut near, &mut bytes).unwrap();
+            assert!(bytes == expected, "{format:?} {}", isa.name());
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&near) == bits(&numbers), "{format:?} {}", isa.name());
+        }
     }
 }

@@ -48,9 +48,9 @@ impl CutRows {
         side_by_side(device, &[residual, input, sum, &numbers, &routes.weights])
     }
 
-    /// Takes `[m, 3 d + 2 k]` apart. A number that stands for no expert is taken as the nearest
-    /// that does: who sent it has done wrong, and is found so, while this stage stays a function of
-    /// what it got.
+    /// Takes `[m, 3 d + 2 k]` apart. A number is cut to a whole one, and to the last expert at
+    /// most: a sender of any other number is found to have done wrong, while this stage stays a
+    /// function of what it got.
     pub(super) fn split(
         device: &Device,
         rows: &Tensor,

@@ -46,23 +46,21 @@ fn nf4_is_what_bitsandbytes_makes() {
 
 #[test]
 fn what_has_been_quantised_stays_as_it_is() {
-    let mut vectors = 0;
-    for (format, name, rows) in [
-        (QuantFormat::Nf4, "bnb-nf4.safetensors", 8),
-        (QuantFormat::Q8_0, "gguf-q8_0.safetensors", 8),
+    /// The first rows are quantised numbers, the others are made to have odd codes.
+    const ROWS: usize = 8;
+    for (format, name) in [
+        (QuantFormat::Nf4, "bnb-nf4.safetensors"),
+        (QuantFormat::Q8_0, "gguf-q8_0.safetensors"),
     ] {
         let Some(path) = packed(name) else { return };
         let file = TensorFile::open(&path).unwrap();
-        // The first rows are quantised numbers, the others are made to have odd codes.
-        let expected = &bits(&file, "decoded")[..rows * 512];
+        let expected = &bits(&file, "decoded")[..ROWS * 512];
         let values: Vec<f32> = expected.iter().map(|bits| f32::from_bits(*bits)).collect();
         let near = there_and_back(format, &values);
         for (i, (near, value)) in near.iter().zip(&values).enumerate() {
             assert_eq!(near, value, "{name}, number {i}");
         }
-        vectors += 1;
     }
-    assert_eq!(vectors, 2);
 }
 
 #[test]
@@ -80,7 +78,7 @@ fn errors_are_those_of_the_steps() {
             for (value, near) in values.iter().zip(near) {
                 let error = (value - near).abs();
                 let most = match format {
-                    // Half of the widest gap between levels, of the largest of 64 numbers.
+                    // Half of the widest gap between levels; no number is beyond 1.
                     QuantFormat::Nf4 => 0.16,
                     // Half a step of 15 over twice the largest, and the rounding of scales.
                     QuantFormat::Q4K => largest * (1.0 / 15.0) + 1.0 / 63.0,
