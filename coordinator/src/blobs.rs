@@ -166,7 +166,12 @@ impl BlobStore {
             Ok(address) => {
                 let done = upload.complete().await;
                 done.map_err(|why| self.failed(why))?;
-                self.place(&incoming, &address).await?;
+                // What is there stays: the same numbers in another form have the same address, and
+                // plans may count on the form.
+                match self.has(&address).await? {
+                    true => self.drop_incoming(&incoming).await?,
+                    false => self.place(&incoming, &address).await?,
+                }
                 Ok(address)
             }
             Err(error) => {
@@ -291,6 +296,11 @@ impl BlobStore {
     async fn place(&self, incoming: &object_store::path::Path, address: &Digest) -> Result<()> {
         let placed = self.store.rename(incoming, &place(address)).await;
         placed.map_err(|why| self.failed(why))
+    }
+
+    async fn drop_incoming(&self, incoming: &object_store::path::Path) -> Result<()> {
+        let dropped = self.store.delete(incoming).await;
+        dropped.map_err(|why| self.failed(why))
     }
 
     fn failed(&self, why: object_store::Error) -> BlobError {

@@ -125,6 +125,16 @@ impl TensorSource for ModelBlobs {
             return Ok(None);
         }
         check_shape(name, &mapped.header, shape)?;
+        // The address says what the blob has: where that fills no shape, the job is at fault.
+        if format.row_bytes(cols).is_none() {
+            return Err(bad(name, no_rows(format, cols)));
+        }
+        if mapped.header.element_bytes() != Some(mapped.elements().len() as u64) {
+            return Err(bad(
+                name,
+                format!("its bytes do not fill the shape {shape:?}"),
+            ));
+        }
         if !mapped.is_whole(address) {
             self.blobs.doubt(address);
             let why = RuntimeError::WrongBlob {

@@ -65,6 +65,23 @@ pub fn decode(blob: &[u8]) -> Result<Tensor, String> {
     widen(&header, elements)
 }
 
+/// The tensor of a blob of a store, as f32: any stored form that has the address will do, as long as
+/// it is no more than `elements` numbers.
+///
+/// # Errors
+/// A sentence, where the blob is no tensor, or one of more numbers.
+pub fn decode_stored(blob: &[u8], elements: u64) -> Result<Tensor, String> {
+    let (header, bytes) = TensorHeader::split(blob)?;
+    let count = (header.shape.iter()).try_fold(1_u64, |all, dim| all.checked_mul(*dim));
+    if count.is_none_or(|count| count > elements) {
+        let shape = &header.shape;
+        return Err(format!(
+            "it has the shape {shape:?}, and not {elements} numbers"
+        ));
+    }
+    numbers_of(&header, bytes)
+}
+
 /// The tensors of several blobs, one after another.
 ///
 /// # Errors
@@ -91,6 +108,10 @@ fn widen(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
     if header.dtype.elements() > 1 {
         return Err(format!("a tensor in blocks of {}", header.dtype.name()));
     }
+    numbers_of(header, elements)
+}
+
+fn numbers_of(header: &TensorHeader, elements: &[u8]) -> Result<Tensor, String> {
     let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();
     let data = tensor::numbers(header.dtype, elements);
     Tensor::new(&shape, data).map_err(|error| error.to_string())
@@ -113,6 +134,22 @@ mod tests {
         assert_eq!(encode(&a).unwrap().len() as u64, encoded_len(&a));
         assert!(decode_all(&both[..both.len() - 1]).is_err());
         assert!(decode(&both).is_err());
+    }
+
+    /// Whoever stored the numbers first chose the form.
+    #[test]
+    fn a_stored_tensor_may_be_in_blocks_of_no_more_numbers_than_are_due() {
+        let packed = TensorHeader {
+            dtype: BlockFormat::Q8_0,
+            shape: vec![2, 32],
+        };
+        let blob = packed.blob(&[0; 68]);
+        assert!(decode(&blob).is_err());
+        let zeros = decode_stored(&blob, 64).unwrap();
+        assert_eq!(zeros, Tensor::zeros(&[2, 32]));
+        assert_eq!(digest(&zeros).unwrap(), packed.digest(&[0; 68]));
+        let error = decode_stored(&blob, 63).unwrap_err();
+        assert!(error.contains("[2, 32], and not 63 numbers"), "{error}");
     }
 
     #[test]

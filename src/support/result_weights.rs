@@ -121,12 +121,22 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
 /// Refuses a folder that is both a model and an adapter: programs would use one of the two, perhaps
 /// the one that is not checked here.
 fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
-    let has = |name: &str| folder.join(name).exists();
-    let other = match &bundle.spec.adapter {
-        AdapterSpec::Full => ADAPTER_FILES.iter().find(|name| has(name)),
-        AdapterSpec::Lora { .. } => MODEL_FILES.iter().find(|name| has(name)),
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // Of models in other formats there may be parts of any name.
+    let is_of_model = |name: &String| {
+        let name = name.as_str();
+        MODEL_FILES.contains(&name)
+            || name.ends_with(".gguf")
+            || name.ends_with(".pth")
+            || name.starts_with("pytorch_model-")
     };
-    let Some(other) = other else {
+    let is_other = |name: &String| match &bundle.spec.adapter {
+        AdapterSpec::Full => ADAPTER_FILES.contains(&name.as_str()),
+        AdapterSpec::Lora { .. } => is_of_model(name),
+    };
+    let Some(other) = names.filter(is_other).min() else {
         return Ok(());
     };
     let (trained, strange) = match &bundle.spec.adapter {

@@ -218,6 +218,13 @@ impl DecoderConfig {
         }
     }
 
+    /// The first tensor of the experts of a layer, where they are all in one.
+    pub(crate) fn fused_experts(&self, layer: usize) -> Option<String> {
+        let names = &self.experts_of(layer)?.names;
+        let [gate_up, ..] = names.fused();
+        (names.layout == ExpertLayout::Fused).then(|| self.in_layer(layer, &gate_up))
+    }
+
     /// The matrices of the expert `module`.
     pub(crate) fn of_expert(
         &self,

@@ -29,6 +29,14 @@ impl ModelFolder {
     pub fn quantized_to(mut self, format: QuantFormat) -> Result<Self, ModelError> {
         let blocks = format.blocks();
         let mut names = BTreeSet::new();
+        if let Some(tensor) = self.config.fused_experts(0) {
+            return Err(ModelError::CannotQuantize {
+                path: self.place(&tensor),
+                tensor,
+                format: blocks.name(),
+                reason: "the experts of a layer are one tensor, which is not quantised".to_string(),
+            });
+        }
         for layer in 0..self.config.layers {
             for matrix in self.config.layer_matrices(layer) {
                 let name = format!("{}.weight", matrix.module);

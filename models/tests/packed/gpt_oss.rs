@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use concord_kernels::packed::QuantFormat;
 use concord_models::config::DecoderConfig;
 use concord_models::weights::{Dtype, ModelFolder};
 use safetensors::tensor::TensorView;
@@ -111,4 +112,7 @@ fn experts_in_blocks_are_the_experts_as_numbers() {
     }
     assert_eq!(blocks, 4, "two tensors of experts in each of two layers");
     assert_eq!(packed.1.config().canonical(), plain.1.config().canonical());
+    // Half of the model would be quantised without a word.
+    let refused = plain.1.quantized_to(QuantFormat::Nf4).unwrap_err();
+    assert!(refused.to_string().contains("gate_up_proj"), "{refused}");
 }

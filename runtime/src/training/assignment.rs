@@ -119,8 +119,10 @@ async fn fetch_state(
         for digest in [entry.value, entry.first_moment, entry.second_moment] {
             // The next plan has another state: nobody would read a copy on disk.
             let bytes = blobs.get_once(digest).await?;
-            let tensor = tensor_blob::decode(&bytes).map_err(|why| bad(digest, why))?;
             let shape = &spec.trainable[index as usize].shape;
+            let elements = shape.iter().product();
+            let tensor = tensor_blob::decode_stored(&bytes, elements);
+            let tensor = tensor.map_err(|why| bad(digest, why))?;
             if !tensor
                 .shape()
                 .iter()

@@ -148,7 +148,8 @@ async fn fetch_values(
     let mut values = BTreeMap::new();
     for (tensor, entry) in spec.trainable.iter().zip(manifest.entries) {
         let bytes = blobs::fetch_from_coordinator(client.channel(), entry.value).await?;
-        let value = tensor_blob::decode(&bytes).map_err(anyhow::Error::msg)?;
+        let elements = tensor.shape.iter().product();
+        let value = tensor_blob::decode_stored(&bytes, elements).map_err(anyhow::Error::msg)?;
         values.insert(tensor.name.clone(), value);
     }
     Ok(values)

@@ -213,16 +213,20 @@ pub(crate) async fn adapter_tensors(
     let manifest: AdapterManifest = blobs.get_value(adapter, "adapter").await?;
     let lora = spec::lora(&manifest)?;
     let mut tensors = BTreeMap::new();
-    for ModelTensor { name, blob, .. } in manifest.tensors {
-        let bytes = blobs.get(blob).await?;
-        tensors.insert(name, decode(blob, &bytes)?);
+    for ModelTensor { name, blob, bytes } in manifest.tensors {
+        let found = blobs.get(blob).await?;
+        tensors.insert(name, decode(blob, &found, bytes / 4)?);
     }
     Ok((lora, tensors))
 }
 
-fn decode(digest: Digest, bytes: &[u8]) -> Result<Tensor, RuntimeError> {
+fn decode(digest: Digest, bytes: &[u8], elements: u64) -> Result<Tensor, RuntimeError> {
     let what = "tensor";
-    tensor_blob::decode(bytes).map_err(|why| RuntimeError::BadBlob { digest, what, why })
+    tensor_blob::decode_stored(bytes, elements).map_err(|why| RuntimeError::BadBlob {
+        digest,
+        what,
+        why,
+    })
 }
 
 /// Runs what takes long on a thread of its own.
