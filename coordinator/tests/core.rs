@@ -237,7 +237,9 @@ fn a_worker_that_runs_out_of_memory_gets_less() {
         // A make-believe worker has room for layers, not bytes.
         let profile = &mut new.submission.profile;
         profile.layer_activation_bytes = 0;
+        // Nor do the ends of a stage take any of it.
         (profile.embed_bytes, profile.head_bytes) = (0, 0);
+        profile.boundary_bytes = 0;
         let mut world = World::new(11, new);
         for (number, room) in (1..).zip(rooms) {
             let id = world.join_worker(number, 0, None);
