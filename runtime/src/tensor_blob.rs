@@ -65,8 +65,8 @@ pub fn decode(blob: &[u8]) -> Result<Tensor, String> {
     widen(&header, elements)
 }
 
-/// The tensor of a blob of a store, as f32: any stored form that has the address will do, as long as
-/// it is no more than `elements` numbers.
+/// The tensor of a blob of a store, as f32: any stored form that has the address will do, as long
+/// as it is no more than `elements` numbers.
 ///
 /// # Errors
 /// A sentence, where the blob is no tensor, or one of more numbers.

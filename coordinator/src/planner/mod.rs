@@ -102,7 +102,7 @@ pub struct TrainingPlan {
 ///     layer_state_bytes: 1_000,
 ///     layer_activation_bytes: 100,
 ///     workspace_bytes: 0,
-///     boundary_bytes: 100,
+///     boundary_bytes: 10,
 ///     microbatch_tokens: 64,
 ///     backward_percent: 200,
 ///     cuts: ExpertCuts::default(),

@@ -40,9 +40,11 @@ type PlanPart = (String, Value);
 A size is what a process that computes on a CPU takes at its peak. In it are the weights that stay
 as they are in a file (GGUF blocks, 16 bits): their pages are shared by all processes of a machine,
 and the operating system takes them back where memory is short. A GPU holds 2 bytes a weight of
-these; a pool of other machines, which may have GPUs, is planned with that. A checker takes at most what the largest stage takes without its trained state.")]
+these; a pool of other machines, which may have GPUs, is planned with that. A checker takes at most
+what the largest stage takes without its trained state.")]
 pub struct PlanArgs {
-    /// A model folder, a GGUF file, or owner/name of the Hugging Face hub. By default the base_model of --job.
+    /// A model folder, a GGUF file, or owner/name of the Hugging Face hub. By default the
+    /// base_model of --job.
     #[arg(required_unless_present = "job", value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
     /// Plan this fine-tune, by the keys that `concord train` reads. No data set is opened.
