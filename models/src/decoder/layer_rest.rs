@@ -7,7 +7,7 @@ use super::experts::{BankTape, ExpertBank};
 use super::linear::Backward;
 use super::pass::LayerPass;
 
-/// Experts of a layer without the rest of it.
+/// The experts of a layer that the stages before do not have.
 #[derive(Clone, Debug)]
 pub(super) struct LayerRest {
     /// The layer's index in the model.

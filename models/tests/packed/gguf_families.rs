@@ -34,7 +34,7 @@ fn folder_of(name: &str) -> PathBuf {
 }
 
 /// The parts of a block, as a family calls them.
-const PARTS: [(&str, &str); 24] = [
+const PARTS: [(&str, &str); 23] = [
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -58,7 +58,6 @@ const PARTS: [(&str, &str); 24] = [
     ("pre_feedforward_layernorm", "ffn_norm"),
     ("post_feedforward_layernorm", "post_ffw_norm"),
     ("post_attention_layernorm", "post_attention_norm"),
-    ("", ""),
 ];
 
 /// The name in GGUF; of an expert's matrix that of the tensor that holds all, and its number.
