@@ -41,6 +41,15 @@ impl Device {
         }
     }
 
+    /// As [`Self::on_its_threads`], for work of many short operations: threads of a CPU stay awake
+    /// between them.
+    pub fn on_awake_threads<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Self::Reference | Self::Cuda(_) => work(),
+            Self::Cpu(cpu) => cpu.with_threads_awake(work),
+        }
+    }
+
     /// The same device with threads of its own, for work that must not wait for this one's.
     pub fn with_own_threads(&self) -> Self {
         match self {

@@ -110,9 +110,20 @@ impl Head {
         let sinks = self.sink.map(|sink| tensor(&[sink], 1));
         let sinks = sinks.as_ref();
         let codes = device.attention_codes(&q, &k, &v, shape, p).unwrap();
-        let out = device.attention(&codes, 1, shape, sinks, p).unwrap();
+        let one = codes.as_one(shape);
+        let out = device
+            .attention(&codes, &codes.as_one(shape), shape, sinks, p)
+            .unwrap();
         let g = device
-            .attention_backward(&codes, &out, &d_out, 1, shape, sinks, p)
+            .attention_backward(
+                &codes,
+                &out,
+                &d_out,
+                (&one, &Atoms::of(one.clone())),
+                shape,
+                sinks,
+                p,
+            )
             .unwrap();
         let d_sink = g.d_sinks.map_or(Vec::new(), |x| x.data().to_vec());
         let [out, dq, dk, dv] = [out.out, g.dq, g.dk, g.dv].map(|x| x.data().to_vec());

@@ -9,7 +9,7 @@ use concord_kernels::{Device, Tensor};
 use concord_models::config::{Cut, DecoderConfig, Span};
 use concord_models::decoder::{
     Batch, Gradients, LoraSpec, PassInput, Precisions, Stage, StageAdapter, StageInput,
-    StageOptions, StageRun, next_tokens,
+    StageOptions, StageRun,
 };
 use concord_models::golden::{MadeModel, tiny_experts};
 use concord_models::peft::Adapter;
@@ -108,12 +108,7 @@ fn tokens() -> Vec<u32> {
 /// Loss and gradients of a microbatch through `stages`, by their bits.
 fn trained(stages: &[Stage]) -> (u32, BTreeMap<String, Vec<u32>>) {
     let tokens = tokens();
-    let batch = Batch {
-        sequences: SEQUENCES,
-        sequence_len: LENGTH,
-        targets: next_tokens(&tokens, &vec![1; tokens.len()], LENGTH),
-        tokens,
-    };
+    let batch = Batch::whole(LENGTH, tokens);
     let (mut input, mut tapes) = (StageInput::Tokens, Vec::new());
     let mut hidden = Tensor::zeros(&[0]);
     for stage in stages {
@@ -261,12 +256,7 @@ fn rows_over_a_cut_are_looked_at() {
     let span = |start, end| Span { start, end };
     let rest = stage(&device, span(cut(0, 3), cut(1, 0)), Some(true));
     let [width, _] = config().cut_widths(cut(0, 3));
-    let batch = Batch {
-        sequences: 1,
-        sequence_len: 2,
-        tokens: vec![0; 2],
-        targets: vec![None; 2],
-    };
+    let batch = Batch::whole(2, vec![0; 2]);
     let wild = [-1.0, 4.0e9, f32::MAX, 2.5];
     let forward = |values: Vec<f32>, width| {
         let rows = Tensor::new(&[2, width], values).unwrap();

@@ -10,7 +10,7 @@ use concord_kernels::isa::Isa;
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{
-    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, next_tokens,
+    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions,
 };
 use concord_models::golden::{MadeModel, tiny_experts};
 use concord_models::peft::Adapter;
@@ -61,12 +61,7 @@ fn batch(which: &[usize]) -> Batch {
         .iter()
         .flat_map(|&sequence| (0..LENGTH).map(move |at| token(sequence, at)));
     let tokens: Vec<u32> = tokens.collect();
-    Batch {
-        sequences: which.len(),
-        sequence_len: LENGTH,
-        targets: next_tokens(&tokens, &vec![1; tokens.len()], LENGTH),
-        tokens,
-    }
+    Batch::whole(LENGTH, tokens)
 }
 
 fn gradients(stage: &Stage, which: &[usize]) -> Gradients {

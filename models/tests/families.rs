@@ -17,7 +17,7 @@ use concord_kernels::ops::{KvPages, PagedRun};
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
     Batch, Gradients, Keeps, LoraSpec, PassInput, Precisions, Stage, StageInput, StageOptions,
-    StageRun, next_tokens,
+    StageRun,
 };
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
@@ -77,12 +77,7 @@ impl Reference {
 
     fn batch(&self) -> Batch {
         let tokens = self.ids("input_ids");
-        Batch {
-            sequences: tokens.len() / LENGTH,
-            sequence_len: LENGTH,
-            targets: next_tokens(&tokens, &vec![1; tokens.len()], LENGTH),
-            tokens,
-        }
+        Batch::whole(LENGTH, tokens)
     }
 
     /// The whole model, for sequences of up to `positions` tokens.
@@ -324,12 +319,7 @@ fn short(reference: &Reference) -> Batch {
         .chunks(LENGTH)
         .flat_map(|tokens| tokens[..SHORT].to_vec())
         .collect();
-    Batch {
-        sequence_len: SHORT,
-        targets: next_tokens(&tokens, &vec![1; tokens.len()], SHORT),
-        tokens,
-        ..all
-    }
+    Batch::whole(SHORT, tokens)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use concord_kernels::coded::Precision;
 use concord_kernels::ops::{sample::Sampling, tree_sum};
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, next_tokens,
+    Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions,
 };
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
@@ -61,13 +61,7 @@ fn whole(folder: &ModelFolder) -> Stage {
 
 fn batch(tokens: &[i64], len: usize) -> Batch {
     let tokens: Vec<u32> = tokens.iter().map(|&token| token as u32).collect();
-    let targets = next_tokens(&tokens, &vec![1; tokens.len()], len);
-    Batch {
-        sequences: tokens.len() / len,
-        sequence_len: len,
-        tokens,
-        targets,
-    }
+    Batch::whole(len, tokens)
 }
 
 #[test]

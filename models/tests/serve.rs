@@ -100,13 +100,7 @@ fn bits(logits: &Tensor) -> Vec<Vec<u32>> {
 
 /// Logits of every position of a sequence, at once and without pages.
 fn alone(stage: &Stage, tokens: &[u32]) -> Vec<Vec<u32>> {
-    let (tokens, sequence_len) = (tokens.to_vec(), tokens.len());
-    let batch = Batch {
-        sequences: 1,
-        sequence_len,
-        targets: vec![None; sequence_len],
-        tokens,
-    };
+    let batch = Batch::whole(tokens.len(), tokens.to_vec());
     let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
     bits(&stage.logits(&hidden).unwrap())
 }

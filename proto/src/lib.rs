@@ -26,6 +26,7 @@ pub mod client;
 pub mod crypto;
 pub mod limits;
 pub mod manifest;
+pub mod sequence;
 pub mod serving;
 pub mod session;
 pub mod tensor;
@@ -36,6 +37,7 @@ pub mod wire;
 pub use crypto::{
     Digest, Domain, Hasher, Keypair, PublicKey, Signed, SignedError, WorkerId, merkle,
 };
+pub use sequence::{Sequence, SequenceEntry};
 pub use training::{
     AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, ExpertCuts, F32Bits, FrameHeader,
     GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace,
@@ -48,4 +50,4 @@ pub use training::{
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;

@@ -2,7 +2,8 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::crypto::{Digest, Domain, Hasher, merkle};
+use crate::crypto::{Digest, merkle};
+use crate::sequence::SequenceEntry;
 
 /// The name of a tensor of a model, and where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -23,40 +24,48 @@ pub struct ModelManifest {
     pub tensors: Vec<ModelTensor>,
 }
 
-/// A data set as sequences of one length.
+/// A data set as sequences.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct DataManifest {
-    /// Tokens in a sequence.
+    /// The most tokens in a sequence.
     pub sequence_len: u32,
     /// Sequences in a chunk; the last may have fewer.
     pub chunk_sequences: u32,
-    /// Blob addresses of the chunks: all tokens as u32, then all mask bytes.
+    /// Blob addresses of the chunks: [`Sequence::encode`](crate::Sequence::encode) of one sequence
+    /// after another.
     pub chunks: Vec<Digest>,
-    /// Per sequence: its digest and how many of its tokens are to be predicted.
+    /// What each sequence has.
     pub sequences: Vec<SequenceEntry>,
 }
 
-/// One sequence of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct SequenceEntry {
-    /// Over tokens and mask.
-    pub digest: Digest,
-    /// Tokens that the loss counts.
-    pub targets: u32,
-}
-
-impl SequenceEntry {
-    /// The entry of a sequence. Tokens with a mask of 1 are to be predicted.
-    pub fn new(tokens: &[u32], mask: &[u8]) -> Self {
-        let mut hasher = Hasher::new(Domain::Sequence);
-        tokens
-            .iter()
-            .for_each(|token| hasher.update(&token.to_le_bytes()));
-        hasher.update(mask);
-        let targets = mask.iter().skip(1).filter(|&&m| m == 1).count() as u32;
-        Self {
-            digest: hasher.finish(),
-            targets,
+impl DataManifest {
+    /// Checks what can be checked without the chunks.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn check(&self) -> Result<(), String> {
+        let count = self.sequences.len();
+        if count == 0 {
+            return Err("it has no sequence".to_string());
+        }
+        if count > u32::MAX as usize {
+            return Err("it has too many sequences".to_string());
+        }
+        if self.chunk_sequences == 0
+            || count.div_ceil(self.chunk_sequences as usize) != self.chunks.len()
+        {
+            return Err("its chunks do not hold its sequences".to_string());
+        }
+        let fits = |entry: &SequenceEntry| {
+            (1..=self.sequence_len).contains(&entry.tokens)
+                && (1..=entry.tokens).contains(&entry.documents)
+                && entry.targets <= entry.tokens - entry.documents
+        };
+        match self.sequences.iter().position(|entry| !fits(entry)) {
+            None => Ok(()),
+            Some(index) => Err(format!(
+                "the counts of sequence {index} do not fit each other"
+            )),
         }
     }
 }

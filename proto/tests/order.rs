@@ -2,8 +2,8 @@
 
 mod messages;
 
-use concord_proto::manifest::{DataManifest, SequenceEntry};
-use concord_proto::{BatchPlan, JobSpec, Order, merkle, microbatch_digest};
+use concord_proto::manifest::DataManifest;
+use concord_proto::{BatchPlan, JobSpec, Order, Sequence, merkle, microbatch_digest};
 use messages::Source;
 use proptest::prelude::*;
 
@@ -91,7 +91,8 @@ proptest! {
 #[test]
 fn the_root_of_a_step_is_over_its_microbatches() {
     let spec = spec(Order::Shuffled { seed: 5 }, 2, 3);
-    let sequence = |i: u32| SequenceEntry::new(&[i, i + 1, i + 2], &[1, 1, (i % 2) as u8]);
+    let sequence =
+        |i: u32| Sequence::whole(vec![i, i + 1, i + 2], vec![0, 1, (i % 2) as u8]).entry();
     let data = DataManifest {
         sequence_len: 3,
         chunk_sequences: 8,

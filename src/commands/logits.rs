@@ -146,12 +146,7 @@ fn compute(stage: &Stage, ids: &Ids) -> anyhow::Result<Tensor> {
     let vocab = stage.options().config.vocab;
     let mut logits = Vec::with_capacity(ids.tokens.len() * vocab);
     for (index, tokens) in ids.tokens.chunks_exact(ids.sequence_len).enumerate() {
-        let batch = Batch {
-            sequences: 1,
-            sequence_len: ids.sequence_len,
-            tokens: tokens.to_vec(),
-            targets: vec![None; tokens.len()],
-        };
+        let batch = Batch::whole(ids.sequence_len, tokens.to_vec());
         let hidden = stage.forward(&batch, StageInput::Tokens);
         let (hidden, _) = hidden.with_context(|| format!("sequence {index}"))?;
         let rows = stage.logits(&hidden);

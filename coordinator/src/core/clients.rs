@@ -115,8 +115,8 @@ fn refusal(new: &NewJob) -> Option<String> {
         return Some(why.to_string());
     }
     let tensors = spec.trainable.len();
-    if new.data.sequences.is_empty() {
-        return Some("the data set has no sequence".to_string());
+    if let Err(why) = new.data.check() {
+        return Some(format!("the data set: {why}"));
     }
     if new.initial.step != 0 || new.initial.entries.len() != tensors {
         return Some(format!(

@@ -2,8 +2,9 @@
 
 use concord_coordinator::core::NewJob;
 use concord_proto::ExpertCuts;
+use concord_proto::Sequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
-use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
+use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
     ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,
     PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
@@ -41,7 +42,8 @@ fn trainable(tied: bool) -> Vec<TrainedTensor> {
 
 /// A job of `steps` steps, with a plan of stages x replicas and no audits.
 pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
-    let sequences = (0..11u32).map(|i| SequenceEntry::new(&[i, i + 1, i + 2], &[1, 1, 1]));
+    let sequences =
+        (0..11u32).map(|i| Sequence::whole(vec![i, i + 1, i + 2], vec![0, 1, 1]).entry());
     let data = DataManifest {
         sequence_len: 3,
         chunk_sequences: 11,

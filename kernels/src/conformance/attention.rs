@@ -3,6 +3,8 @@
 use super::{CaseInput, CaseSize, OperationCase, Outputs, values};
 use crate::coded::Precision;
 use crate::reference::attention::AttentionShape;
+use crate::reference::lengths::Lengths;
+use crate::reference::tree::Atoms;
 use crate::{Device, KernelError, Tensor};
 
 pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
@@ -59,8 +61,9 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
             cases.push(OperationCase::new(
                 format!("attention {sequences}x{tokens} {shape:?} {precision:?}{sinks}"),
                 move |device, input| {
-                    let shape = (shape, has_sinks);
-                    attention(device, input, sequences, tokens, shape, precision)
+                    let lengths = Lengths::uniform(sequences, tokens);
+                    let over = (&lengths, &Atoms::of(lengths.clone()));
+                    run(device, input, over, (shape, has_sinks), precision)
                 },
             ));
         }
@@ -100,11 +103,11 @@ pub(super) fn sinks_of(
     has_sinks.then_some(()).map(sinks).transpose()
 }
 
-fn attention(
+/// Attention within documents both ways, its gradients summed over atoms.
+pub(super) fn run(
     device: &Device,
     input: &CaseInput,
-    sequences: usize,
-    tokens: usize,
+    (documents, atoms): (&Lengths, &Atoms),
     (shape, has_sinks): (AttentionShape, bool),
     precision: Precision,
 ) -> Result<Outputs, KernelError> {
@@ -112,7 +115,7 @@ fn attention(
         shape.heads * shape.head_dim,
         shape.kv_heads * shape.head_dim,
     );
-    let all = sequences * tokens;
+    let all = documents.tokens();
     let place = |stream, width| device.place(input.tensor(stream, &[all, width])?);
     let (q, k, v) = (
         place(11, q_width)?,
@@ -124,8 +127,9 @@ fn attention(
     let codes = device.attention_codes(&q, &k, &v, &shape, precision)?;
     let sinks = sinks_of(device, input, (&shape, has_sinks))?;
     let sinks = sinks.as_ref();
-    let out = device.attention(&codes, sequences, &shape, sinks, precision)?;
-    let g = device.attention_backward(&codes, &out, &d_out, sequences, &shape, sinks, precision)?;
+    let out = device.attention(&codes, documents, &shape, sinks, precision)?;
+    let over = (documents, atoms);
+    let g = device.attention_backward(&codes, &out, &d_out, over, &shape, sinks, precision)?;
     let max = out.max.values()?.iter().map(|&m| m as f32).collect();
     let mut outputs = values([out.out, out.sum, g.dq, g.dk, g.dv])?;
     outputs.push(max);

@@ -15,6 +15,7 @@ mod experts;
 mod input;
 mod keys;
 mod layernorm;
+mod lengths;
 mod logprobs;
 mod matmul;
 mod pages;
@@ -92,6 +93,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         matmul::cases(size),
         attention::cases(size),
         keys::cases(),
+        lengths::cases(size),
         pages::cases(size),
         rmsnorm::cases(size),
         layernorm::cases(size),

@@ -83,9 +83,9 @@ fn paged(
     let sinks = sinks_of(device, input, (&shape, has_sinks))?;
     let sinks = sinks.as_ref();
     if let Device::Reference = device {
-        let whole = |codes| {
+        let whole = |codes: &AttentionCodes| {
             device
-                .attention(codes, 1, &shape, sinks, precision)?
+                .attention(codes, &codes.as_one(&shape), &shape, sinks, precision)?
                 .out
                 .into_values()
         };

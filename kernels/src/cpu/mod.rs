@@ -35,6 +35,7 @@ macro_rules! per_isa {
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod awake;
 pub mod code;
 pub mod cross_entropy;
 pub mod elementwise;
@@ -93,6 +94,11 @@ impl Cpu {
     pub fn rows_per_task(&self, cols: usize) -> usize {
         const TASK_ELEMENTS: usize = 1 << 14;
         (TASK_ELEMENTS / cols.max(1)).max(1)
+    }
+
+    /// Runs `work` on a thread of the pool, the others of which do not sleep until it is done.
+    pub(crate) fn with_threads_awake<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        awake::with_threads_awake(self, work)
     }
 
     /// The pool itself, for work that is split by the caller.

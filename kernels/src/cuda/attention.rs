@@ -14,6 +14,7 @@ use crate::coded::{Coded, Precision};
 use crate::reference::attention::{
     AttentionCodes, AttentionOut, AttentionShape, CodedKv, ScoreCap,
 };
+use crate::reference::lengths::{LengthGroup, Lengths};
 use crate::reference::pages::PagedRun;
 use cut::{KeyCut, QueryPart, QueryRun};
 
@@ -108,15 +109,20 @@ enum Keys<'a> {
     Paged(&'a Slice<u64>),
 }
 
-/// Attention of `sequences` sequences of one length, each from position 0.
+/// Attention of runs of tokens that see only themselves, each from position 0.
 pub(crate) fn forward(
     cuda: &Cuda,
     codes: &AttentionCodes,
-    sequences: usize,
+    documents: &Lengths,
     shape: &AttentionShape,
     sinks: Option<&Tensor>,
     precision: Precision,
 ) -> Result<AttentionOut> {
+    let mut groups = documents.groups();
+    let (first, second) = (groups.next(), groups.next());
+    let (first, None) = (first.unwrap_or(LengthGroup::NONE), second) else {
+        return unlike(cuda, codes, documents, shape, sinks, precision);
+    };
     let CodedKv { k, v } = &codes.kv;
     let keys = Keys::Dense {
         k: Codes::on(cuda, k)?,
@@ -124,13 +130,44 @@ pub(crate) fn forward(
     };
     let precisions = [codes.queries.precision, k.precision, v.precision, precision];
     let run = QueryRun {
-        sequences,
-        tokens: codes.queries.rows / shape.heads / sequences.max(1),
+        sequences: first.count,
+        tokens: first.len,
         first_position: 0,
     };
     let (queries, sinks) = (&codes.queries, sinks_on(cuda, sinks)?);
     let shape = (shape, sinks.as_ref());
     attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
+}
+
+/// As [`forward`], for documents of different lengths: neighbours of one length in a launch.
+fn unlike(
+    cuda: &Cuda,
+    codes: &AttentionCodes,
+    documents: &Lengths,
+    shape: &AttentionShape,
+    sinks: Option<&Tensor>,
+    precision: Precision,
+) -> Result<AttentionOut> {
+    let width = shape.heads * shape.head_dim;
+    let tokens = documents.tokens();
+    let all = cuda.alloc(tokens * width)?;
+    let max = cuda.alloc(tokens * shape.heads)?;
+    let sum = cuda.alloc(tokens * shape.heads)?;
+    for group in documents.groups() {
+        let (first, count) = (group.first_token, group.tokens());
+        let part = codes.part(first..first + count, shape);
+        let alike = Lengths::uniform(group.count, group.len);
+        let out = forward(cuda, &part, &alike, shape, sinks, precision)?;
+        let rows = (first * shape.heads, count * shape.heads);
+        cuda.copy(&out.out.on(cuda)?, &all.part(first * width, count * width))?;
+        cuda.copy(&out.max.on(cuda)?, &max.part(rows.0, rows.1))?;
+        cuda.copy(&out.sum.on(cuda)?, &sum.part(rows.0, rows.1))?;
+    }
+    Ok(AttentionOut {
+        out: Tensor::new(&[tokens, width], all)?,
+        max: max.into(),
+        sum: Tensor::new(&[tokens * shape.heads], sum)?,
+    })
 }
 
 /// Attention of the coded queries of one sequence, whose first token stands at `first_position`,
@@ -371,6 +408,7 @@ mod tests {
             soft_cap: None,
         };
         let (sequences, tokens) = (2, 1_040);
+        let documents = Lengths::uniform(sequences, tokens);
         let draw = CaseInput::new(6, InputKind::Ordinary);
         let cuda = Cuda::emulated(EmulatorOptions::default());
         let run = |device: &Device, workspace: usize| -> Result<Vec<Vec<f32>>> {
@@ -378,7 +416,7 @@ mod tests {
             let (q, k, v) = (x(1, 8)?, x(2, 4)?, x(3, 4)?);
             let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
             let Device::Cuda(cuda) = device else {
-                let out = device.attention(&codes, sequences, &shape, None, Precision::I16)?;
+                let out = device.attention(&codes, &documents, &shape, None, Precision::I16)?;
                 return Ok(vec![out.out.into_values()?, out.sum.into_values()?]);
             };
             let keys = Keys::Dense {

@@ -73,7 +73,7 @@ impl CodedAtoms {
 }
 
 /// Codes the columns of each atom of `x` `[tokens, cols]`; row i is first multiplied by
-/// `2^fold[i]`. All atoms in one launch.
+/// `2^fold[i]`. One launch for neighbouring sequences of one length.
 pub(crate) fn atoms(
     cuda: &Cuda,
     x: &Slice<f32>,
@@ -83,7 +83,7 @@ pub(crate) fn atoms(
     precision: Precision,
 ) -> Result<CodedAtoms> {
     // A multiple of 8, so that rows can be read 8 codes at a time.
-    let stride = atoms.sequence_len().min(Atoms::TOKENS).next_multiple_of(8);
+    let stride = atoms.longest().next_multiple_of(8);
     let count = atoms.count();
     let coded = CodedAtoms {
         q: cuda.alloc(count * cols * stride)?,
@@ -91,18 +91,24 @@ pub(crate) fn atoms(
         cols,
         stride,
     };
-    if !coded.q.is_empty() {
-        let grid = Grid::new((cols.div_ceil(TILE_COLS) * count) as u32, 256);
+    for group in atoms.groups().filter(|group| group.count * cols > 0) {
+        let (first, tokens) = (group.sequences.first_token, group.sequences.tokens());
+        let grid = Grid::new((cols.div_ceil(TILE_COLS) * group.count) as u32, 256);
+        let size = cols * stride;
+        let x = x.part(first * cols, tokens * cols);
+        let fold = fold.part(first, tokens);
+        let q = coded.q.part(group.first_atom * size, group.count * size);
+        let exp = coded.exp.part(group.first_atom * cols, group.count * cols);
         let arguments = arguments![
-            x,
-            atoms.sequence_len() as u32,
+            &x,
+            group.sequences.len as u32,
             cols as u32,
             Atoms::TOKENS as u32,
-            fold,
+            &fold,
             precision.limit(),
-            &coded.q,
+            &q,
             stride as u32,
-            &coded.exp,
+            &exp,
         ];
         cuda.launch(kernel("code_cols"), grid, arguments)?;
     }

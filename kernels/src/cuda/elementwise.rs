@@ -120,16 +120,18 @@ pub(crate) fn bias_gradient(
     let rows = dy.len().checked_div(cols).unwrap_or(0);
     let rows_per_token = rows.checked_div(atoms.tokens()).unwrap_or(0);
     let partials = cuda.alloc(count * cols)?;
-    if !partials.is_empty() {
+    for group in atoms.groups().filter(|group| group.count * cols > 0) {
+        let (first, rows) = (group.sequences.first_token, group.sequences.tokens());
+        let (first, rows) = (first * rows_per_token, rows * rows_per_token);
         cuda.launch(
             kernel("bias_gradient_atoms"),
-            over_rows(count, cols, 64),
+            over_rows(group.count, cols, 64),
             arguments![
-                dy,
-                &partials,
+                &dy.part(first * cols, rows * cols),
+                &partials.part(group.first_atom * cols, group.count * cols),
                 cols as u32,
-                count as u32,
-                (atoms.sequence_len() * rows_per_token) as u64,
+                group.count as u32,
+                (group.sequences.len * rows_per_token) as u64,
                 (Atoms::TOKENS * rows_per_token) as u64,
             ],
         )?;

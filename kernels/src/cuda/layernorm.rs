@@ -70,19 +70,21 @@ pub(crate) fn weight_gradient(
     let count = atoms.count();
     let rows_per_token = inverse.len().checked_div(atoms.tokens()).unwrap_or(0);
     let partials = cuda.alloc(count * cols)?;
-    if !partials.is_empty() {
+    for group in atoms.groups().filter(|group| group.count * cols > 0) {
+        let (first, rows) = (group.sequences.first_token, group.sequences.tokens());
+        let (first, rows) = (first * rows_per_token, rows * rows_per_token);
         cuda.launch(
             kernel("layernorm_dw_atoms"),
-            over_rows(count, cols, 64),
+            over_rows(group.count, cols, 64),
             arguments![
-                dy,
-                x,
-                means,
-                inverse,
-                &partials,
+                &dy.part(first * cols, rows * cols),
+                &x.part(first * cols, rows * cols),
+                &means.part(first, rows),
+                &inverse.part(first, rows),
+                &partials.part(group.first_atom * cols, group.count * cols),
                 cols as u32,
-                count as u32,
-                (atoms.sequence_len() * rows_per_token) as u64,
+                group.count as u32,
+                (group.sequences.len * rows_per_token) as u64,
                 (Atoms::TOKENS * rows_per_token) as u64,
             ],
         )?;

@@ -8,6 +8,7 @@ use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, BackwardInput, CodedKv,
     SequenceGradients, SequenceOut,
 };
+use crate::reference::lengths::Lengths;
 use crate::reference::tree::Atoms;
 use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
@@ -36,32 +37,33 @@ impl Device {
         })
     }
 
-    /// Attention of `sequences` sequences of one length, each from position 0. `sinks` `[heads]`
-    /// are logits that the softmax of every query has beside those of its keys.
+    /// Attention of runs of tokens that see only themselves, each from position 0: the documents
+    /// of a microbatch. `sinks` `[heads]` are logits that the softmax of every query has beside
+    /// those of its keys.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
     pub fn attention(
         &self,
         codes: &AttentionCodes,
-        sequences: usize,
+        documents: &Lengths,
         shape: &AttentionShape,
         sinks: Option<&Tensor>,
         precision: Precision,
     ) -> Result<AttentionOut, KernelError> {
         check_sinks(sinks, shape);
         assert_eq!(
-            codes.queries.rows % (shape.heads * sequences),
-            0,
+            codes.queries.rows,
+            shape.heads * documents.tokens(),
             "attention: rows of queries"
         );
         if let Self::Cuda(gpu) = self {
-            return cuda::attention::forward(gpu, codes, sequences, shape, sinks, precision);
+            return cuda::attention::forward(gpu, codes, documents, shape, sinks, precision);
         }
         let sinks = sinks.map(Tensor::values).transpose()?;
         let mut all = SequenceOut::default();
-        for index in 0..sequences {
-            let one = codes.sequence(index, sequences);
+        for tokens in documents.ranges() {
+            let one = codes.part(tokens, shape);
             let (queries, kv) = (one.queries.on_host()?, one.kv.on_host()?);
             all.append(self.host_attention(&queries, &kv, 0, shape, sinks.as_deref(), precision));
         }
@@ -125,8 +127,8 @@ impl Device {
         }
     }
 
-    /// The backward pass. d_out `[tokens, heads * head_dim]`; `shape` and `sinks` are those of the
-    /// forward pass. The gradients of sinks are sums over all sequences.
+    /// The backward pass. d_out `[tokens, heads * head_dim]`; `documents`, `shape` and `sinks` are
+    /// those of the forward pass. The gradients of sinks are sums over all `atoms`.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -135,7 +137,7 @@ impl Device {
         codes: &AttentionCodes,
         forward: &AttentionOut,
         d_out: &Tensor,
-        sequences: usize,
+        (documents, atoms): (&Lengths, &Atoms),
         shape: &AttentionShape,
         sinks: Option<&Tensor>,
         precision: Precision,
@@ -146,11 +148,11 @@ impl Device {
         let (gradients, terms) = if let Self::Cuda(gpu) = self {
             let d_out = (d_out, &d_out_coded);
             cuda::attention::backward(
-                gpu, codes, forward, d_out, sequences, shape, sinks, precision,
+                gpu, codes, forward, d_out, documents, shape, sinks, precision,
             )?
         } else {
             let d_out = (d_out, &d_out_coded);
-            self.host_attention_backward(codes, forward, d_out, sequences, shape, sinks, precision)?
+            self.host_attention_backward(codes, forward, d_out, documents, shape, sinks, precision)?
         };
         let Some(terms) = terms else {
             return Ok(gradients);
@@ -159,8 +161,7 @@ impl Device {
         let d_sinks = if terms.is_empty() {
             tensor(&[shape.heads], vec![0.0; shape.heads])?
         } else {
-            let atoms = Atoms::new(sequences, terms.rows_cols().0 / sequences);
-            self.bias_gradient(&terms, &atoms)?
+            self.bias_gradient(&terms, atoms)?
         };
         Ok(AttentionGradients {
             d_sinks: Some(d_sinks),
@@ -175,7 +176,7 @@ impl Device {
         codes: &AttentionCodes,
         forward: &AttentionOut,
         (d_out, d_out_coded): (&Tensor, &Coded),
-        sequences: usize,
+        documents: &Lengths,
         shape: &AttentionShape,
         sinks: Option<&Tensor>,
         precision: Precision,
@@ -184,12 +185,11 @@ impl Device {
         let (max, sum) = (forward.max.values()?, forward.sum.values()?);
         let sinks = sinks.map(Tensor::values).transpose()?;
         let mut all = SequenceGradients::default();
-        for index in 0..sequences {
-            let one = codes.sequence(index, sequences);
-            let (elements, rows) = (out.len() / sequences, max.len() / sequences);
-            let at = index * elements..(index + 1) * elements;
-            let rows_at = index * rows..(index + 1) * rows;
-            let coded = d_out_coded.part(index * rows, rows);
+        for tokens in documents.ranges() {
+            let rows_at = tokens.start * shape.heads..tokens.end * shape.heads;
+            let at = rows_at.start * shape.head_dim..rows_at.end * shape.head_dim;
+            let coded = d_out_coded.part(rows_at.start, rows_at.len());
+            let one = codes.part(tokens, shape);
             let input = BackwardInput {
                 queries: &*one.queries.on_host()?,
                 kv: &*one.kv.on_host()?,

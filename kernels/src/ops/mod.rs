@@ -31,6 +31,7 @@ pub use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, CodedKv,
 };
 pub use crate::reference::columns::Columns;
+pub use crate::reference::lengths::{LengthGroup, Lengths};
 pub use crate::reference::pages::{PAGE_TOKENS, PagedRun};
 pub use crate::reference::tree::{Atoms, tree_sum};
 pub use experts::ExpertRows;

@@ -46,10 +46,9 @@ impl Device {
     pub fn loss_sum(&self, losses: &Tensor, atoms: &Atoms) -> Result<f32, KernelError> {
         // As many numbers as tokens: fetching them costs what fetching their sum does.
         let losses = losses.values()?;
-        let len = atoms.sequence_len();
-        let mut sequence =
-            |index: usize| reference::reduce::sum(&losses[index * len..(index + 1) * len]);
-        Ok(tree_sum(atoms.sequences(), &mut sequence, &mut |a, b| {
+        let sequences: Vec<_> = atoms.sequences().ranges().collect();
+        let mut sequence = |index: usize| reference::reduce::sum(&losses[sequences[index].clone()]);
+        Ok(tree_sum(sequences.len(), &mut sequence, &mut |a, b| {
             *a += b
         }))
     }

@@ -11,6 +11,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod experts;
 pub mod layernorm;
+pub mod lengths;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;

@@ -1,5 +1,9 @@
 //! The binary tree over a logical index, and the atoms of tokens that it is taken over.
 
+use std::ops::Range;
+
+use super::lengths::{LengthGroup, Lengths};
+
 /// Adds `count` values in a binary tree: a run splits at the largest power of two below its length.
 /// `leaf(i)` makes the i-th value; `add(a, b)` is `a += b`. At most `log2(count) + 1` values
 /// (rounded up) are alive.
@@ -48,10 +52,19 @@ fn run<T>(
 /// assert_eq!(atoms.count(), 4);
 /// assert_eq!(atoms.range(2), (300, 256));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Atoms {
-    sequences: usize,
-    sequence_len: usize,
+    sequences: Lengths,
+    /// First token and number of tokens of each.
+    ranges: Vec<(usize, usize)>,
+}
+
+/// The atoms of neighbouring sequences of one length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AtomGroup {
+    pub(crate) sequences: LengthGroup,
+    pub(crate) first_atom: usize,
+    pub(crate) count: usize,
 }
 
 impl Atoms {
@@ -61,41 +74,57 @@ impl Atoms {
 
     /// The atoms of `sequences` sequences of `sequence_len` tokens.
     pub fn new(sequences: usize, sequence_len: usize) -> Self {
-        Self {
-            sequences,
-            sequence_len,
-        }
+        Self::of(Lengths::uniform(sequences, sequence_len))
+    }
+
+    /// The atoms of these sequences.
+    pub fn of(sequences: Lengths) -> Self {
+        let of_sequence = |tokens: Range<usize>| {
+            let starts = tokens.clone().step_by(Self::TOKENS);
+            starts.map(move |start| (start, Self::TOKENS.min(tokens.end - start)))
+        };
+        let ranges = sequences.ranges().flat_map(of_sequence).collect();
+        Self { sequences, ranges }
     }
 
     /// Number of atoms.
     pub fn count(&self) -> usize {
-        self.sequences * self.sequence_len.div_ceil(Self::TOKENS)
+        self.ranges.len()
     }
 
-    /// Sequences of the microbatch, all of one length.
-    pub fn sequences(&self) -> usize {
-        self.sequences
-    }
-
-    /// Tokens of a sequence.
-    pub fn sequence_len(&self) -> usize {
-        self.sequence_len
+    /// Sequences of the microbatch.
+    pub fn sequences(&self) -> &Lengths {
+        &self.sequences
     }
 
     /// Tokens of all sequences.
     pub fn tokens(&self) -> usize {
-        self.sequences * self.sequence_len
+        self.sequences.tokens()
     }
 
     /// First token and number of tokens of atom `index`.
     pub fn range(&self, index: usize) -> (usize, usize) {
-        let per_sequence = self.sequence_len.div_ceil(Self::TOKENS);
-        let (sequence, atom) = (index / per_sequence, index % per_sequence);
-        let start = atom * Self::TOKENS;
-        (
-            sequence * self.sequence_len + start,
-            Self::TOKENS.min(self.sequence_len - start),
-        )
+        self.ranges[index]
+    }
+
+    /// Tokens of the longest atom.
+    pub(crate) fn longest(&self) -> usize {
+        self.sequences.longest().min(Self::TOKENS)
+    }
+
+    /// The atoms in groups whose sequences have one length, for kernels that find the place of an
+    /// atom by its index.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = AtomGroup> + '_ {
+        self.sequences.groups().scan(0, |next, sequences| {
+            let count = sequences.count * sequences.len.div_ceil(Self::TOKENS);
+            let first_atom = *next;
+            *next += count;
+            Some(AtomGroup {
+                sequences,
+                first_atom,
+                count,
+            })
+        })
     }
 }
 
@@ -124,5 +153,17 @@ mod tests {
             }
             assert_eq!(next, atoms.tokens());
         }
+    }
+
+    #[test]
+    fn atoms_of_unlike_sequences_are_those_of_each_alone() {
+        let atoms = Atoms::of(Lengths::new(vec![300, 5, 5, 256]));
+        let ranges: Vec<_> = (0..atoms.count()).map(|index| atoms.range(index)).collect();
+        assert_eq!(
+            ranges,
+            [(0, 256), (256, 44), (300, 5), (305, 5), (310, 256)]
+        );
+        let groups: Vec<_> = atoms.groups().map(|g| (g.first_atom, g.count)).collect();
+        assert_eq!(groups, [(0, 2), (2, 2), (4, 1)]);
     }
 }

@@ -4,7 +4,7 @@ use concord_kernels::coded::Precision;
 use concord_kernels::conformance::{CaseInput, InputKind};
 use concord_kernels::cuda::emulator::EmulatorOptions;
 use concord_kernels::cuda::{Arch, Cuda};
-use concord_kernels::ops::{AttentionCodes, AttentionShape};
+use concord_kernels::ops::{Atoms, AttentionCodes, AttentionShape, Lengths};
 use concord_kernels::{Device, KernelError, Tensor};
 
 use crate::gpus::{OutputsOrError, same_bits};
@@ -91,8 +91,10 @@ fn both_ways(
 ) -> OutputsOrError {
     let precision = codes.queries.precision;
     let d_out = placed(device, d_out, shape.heads * shape.head_dim)?;
-    let out = device.attention(codes, sequences, shape, None, precision)?;
-    let g = device.attention_backward(codes, &out, &d_out, sequences, shape, None, precision)?;
+    let documents = Lengths::uniform(sequences, codes.as_one(shape).tokens() / sequences);
+    let out = device.attention(codes, &documents, shape, None, precision)?;
+    let over = (&documents, &Atoms::of(documents.clone()));
+    let g = device.attention_backward(codes, &out, &d_out, over, shape, None, precision)?;
     let max = out.max.values()?.iter().map(|&m| m as f32).collect();
     let tensors = [out.out, out.sum, g.dq, g.dk, g.dv];
     let mut outputs: Vec<Vec<f32>> = Vec::new();
@@ -222,7 +224,7 @@ fn the_number_of_multiprocessors_does_not_matter() {
         let run = |device: &Device| -> Vec<Vec<f32>> {
             let codes = input.codes(device, &shape, P).unwrap();
             let sinks = sinks.map(|sinks| placed(device, &sinks, 2).unwrap());
-            let out = device.attention(&codes, 1, &shape, sinks.as_ref(), P);
+            let out = device.attention(&codes, &codes.as_one(&shape), &shape, sinks.as_ref(), P);
             let out = out.unwrap();
             vec![
                 out.out.into_values().unwrap(),

@@ -91,7 +91,9 @@ fn clones_of_a_cache_part_when_one_grows() {
         let (of_keys, of_clone) = (out(&codes, &keys), out(&other_codes, &clone));
 
         let whole = |codes: &AttentionCodes| -> Vec<f32> {
-            let out = device.attention(codes, 1, &shape, None, P).unwrap();
+            let out = device
+                .attention(codes, &codes.as_one(&shape), &shape, None, P)
+                .unwrap();
             out.out.into_values().unwrap()[fork * 16..].to_vec()
         };
         assert_eq!(of_keys, whole(&codes), "{}", device.name());

@@ -119,9 +119,9 @@ impl Attention {
         let (device, p) = (context.device, context.precision);
         let attended = tape.attended.tape();
         let (codes, out) = (&attended.codes, &attended.out);
-        let sequences = run.atoms.sequences();
+        let over = (&attended.documents, run.atoms);
         let (shape, sinks) = (&self.shape, self.sinks());
-        let g = device.attention_backward(codes, out, d_mixed, sequences, shape, sinks, p)?;
+        let g = device.attention_backward(codes, out, d_mixed, over, shape, sinks, p)?;
         if let (Some(sinks), Some(gradient)) = (&self.sinks, g.d_sinks)
             && sinks.trains
         {

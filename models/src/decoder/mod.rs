@@ -34,7 +34,6 @@ pub use linear::LoraSpec;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;
 pub use stage::{Batch, Keeps, Precisions, Stage, StageInput, StageOptions, StageTape};
-pub use targets::next_tokens;
 pub use trainable::{Trainable, TrainableTensor};
 pub use values::Values;
 pub use weight_bytes::WeightBytes;

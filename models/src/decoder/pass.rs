@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::cuda::MemoryPurpose;
-use concord_kernels::ops::{AttentionCodes, AttentionOut, AttentionShape};
+use concord_kernels::ops::{AttentionCodes, AttentionOut, AttentionShape, Lengths};
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
@@ -39,6 +39,8 @@ pub(super) enum Attended {
 pub(super) struct AttentionTape {
     pub(super) codes: AttentionCodes,
     pub(super) out: AttentionOut,
+    /// No token sees one of another.
+    pub(super) documents: Lengths,
 }
 
 impl Attended {
@@ -90,10 +92,11 @@ pub(super) trait LayerPass {
     ) -> Result<Attended, KernelError>;
 }
 
-/// A microbatch: each sequence on its own, from position 0.
+/// A microbatch: each document on its own, from position 0.
 pub(super) struct MicrobatchPass<'a> {
     pub(super) context: PassContext<'a>,
-    pub(super) sequences: usize,
+    /// Attention sees no token of another.
+    pub(super) documents: &'a Lengths,
 }
 
 impl LayerPass for MicrobatchPass<'_> {
@@ -114,8 +117,12 @@ impl LayerPass for MicrobatchPass<'_> {
             device, precision, ..
         } = self.context;
         let codes = device.attention_codes(q, k, v, shape, precision)?;
-        let out = device.attention(&codes, self.sequences, shape, sinks, precision)?;
-        Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
+        let out = device.attention(&codes, self.documents, shape, sinks, precision)?;
+        Ok(Attended::Taped(Box::new(AttentionTape {
+            codes,
+            out,
+            documents: self.documents.clone(),
+        })))
     }
 }
 
@@ -153,6 +160,10 @@ impl LayerPass for CachePass<'_> {
         }
         let queries = &codes.queries;
         let out = device.attention_cached(queries, keys, first, shape, sinks, precision)?;
-        Ok(Attended::Taped(Box::new(AttentionTape { codes, out })))
+        Ok(Attended::Taped(Box::new(AttentionTape {
+            documents: codes.as_one(shape),
+            codes,
+            out,
+        })))
     }
 }

@@ -18,6 +18,9 @@ pub use self::adapter::StageAdapter;
 use self::pages::PagesPass;
 use super::stage::Stage;
 
+/// Tokens of a pass whose operations are so short that waking threads for them matters.
+const SHORT_PASS: usize = 32;
+
 /// New tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct StageRun<'a> {
@@ -87,7 +90,12 @@ impl Stage {
         input: PassInput<'_>,
     ) -> Result<PassOutput, KernelError> {
         let device = &self.options.device;
-        device.on_its_threads(|| self.pass_here(pages, runs, input))
+        let tokens: usize = runs.iter().map(|run| run.run.count).sum();
+        let pass = || self.pass_here(pages, runs, input);
+        match tokens <= SHORT_PASS {
+            true => device.on_awake_threads(pass),
+            false => device.on_its_threads(pass),
+        }
     }
 
     fn pass_here(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
 use concord_kernels::cuda::MemoryPurpose;
-use concord_kernels::ops::Atoms;
+use concord_kernels::ops::{Atoms, Lengths};
 use concord_kernels::tables::RopeTable;
 use concord_kernels::{Device, Ids, KernelError, Tensor};
 
@@ -20,6 +20,7 @@ use super::head::{HeadLoss, OutputHead};
 use super::layer_rest::LayerRest;
 use super::linear::{Backward, LoraSpec};
 use super::pass::{CachePass, MicrobatchPass, PassContext};
+use super::targets::next_tokens;
 use super::values::Values;
 use crate::config::{DecoderConfig, Span};
 
@@ -65,17 +66,37 @@ pub struct Stage {
     head: Option<OutputHead>,
 }
 
-/// The tokens of a microbatch: sequences of one length, each from position 0.
+/// The tokens of a microbatch: sequences one after another, each of one or more documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// How many sequences.
-    pub sequences: usize,
-    /// Tokens of each.
-    pub sequence_len: usize,
-    /// Token ids, `[sequences * sequence_len]`.
+    /// Tokens of each sequence: gradients are summed over one after another.
+    pub sequences: Lengths,
+    /// Tokens of each document: positions begin at 0 in each, and no token sees one of another.
+    pub documents: Lengths,
+    /// Token ids of all sequences.
     pub tokens: Vec<u32>,
     /// The token that each position predicts; `None` where the loss does not count it.
     pub targets: Vec<Option<u32>>,
+}
+
+impl Batch {
+    /// The batch whose loss counts the tokens with a `mask` of 1. The first token of a document is
+    /// predicted from nothing, and never counted.
+    pub fn new(sequences: Lengths, documents: Lengths, tokens: Vec<u32>, mask: &[u8]) -> Self {
+        Self {
+            targets: next_tokens(&documents, &tokens, mask),
+            sequences,
+            documents,
+            tokens,
+        }
+    }
+
+    /// Sequences of `len` tokens, each of one document, whose loss counts every token.
+    pub fn whole(len: usize, tokens: Vec<u32>) -> Self {
+        let sequences = Lengths::uniform(tokens.len() / len, len);
+        let mask = vec![1; tokens.len()];
+        Self::new(sequences.clone(), sequences, tokens, &mask)
+    }
 }
 
 /// The input of a stage.
@@ -193,14 +214,11 @@ impl Stage {
     ) -> Result<(Tensor, StageTape), KernelError> {
         let device = &self.options.device;
         let _activations = device.account(MemoryPurpose::Activations);
-        let positions: Vec<u32> = (0..batch.sequences)
-            .flat_map(|_| 0..batch.sequence_len as u32)
-            .collect();
-        let positions = device.ids(&positions)?;
+        let positions = device.ids(&batch.documents.positions())?;
         let (mut x, tokens) = self.enter(&batch.tokens, input)?;
         let mut pass = MicrobatchPass {
             context: self.context(&positions),
-            sequences: batch.sequences,
+            documents: &batch.documents,
         };
         let mut rest = None;
         if let Some(of_layer) = &self.rest {
@@ -334,7 +352,7 @@ impl Stage {
         let device = &self.options.device;
         let _gradients = device.account(MemoryPurpose::Gradients);
         let targets = device.targets(&batch.targets)?;
-        let atoms = Atoms::new(batch.sequences, batch.sequence_len);
+        let atoms = Atoms::of(batch.sequences.clone());
         let mut loss = head.loss(&mut self.run(&atoms, gradients), hidden, &targets)?;
         Tensor::new(&[1], vec![loss.sum])?.check_finite("loss")?;
         device.canonicalise(&mut [("gradient of the loss", &mut loss.d_hidden)])?;
@@ -368,13 +386,13 @@ impl Stage {
     ) -> Result<Option<Tensor>, KernelError> {
         let device = &self.options.device;
         let _gradients = device.account(MemoryPurpose::Gradients);
-        let atoms = Atoms::new(batch.sequences, batch.sequence_len);
+        let atoms = Atoms::of(batch.sequences.clone());
         let mut pass = MicrobatchPass {
             context: PassContext {
                 is_again: true,
                 ..self.context(&tape.positions)
             },
-            sequences: batch.sequences,
+            documents: &batch.documents,
         };
         let below = !self.is_first() || self.options.trains_all;
         let mut dy = Some(device.place(d_output)?);

@@ -12,7 +12,7 @@ use super::model::{MadeModel, tiny_llama};
 use crate::ModelError;
 use crate::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
-    Trainable, TrainableTensor, next_tokens,
+    Trainable, TrainableTensor,
 };
 use crate::train::{
     AdamSettings, Curve, LearningRate, StepScalars, TrainState, gradient_norm, lora_init, mean_loss,
@@ -165,13 +165,7 @@ impl FineTune {
 
     fn batch(&self, step: u32, microbatch: u32) -> Batch {
         let tokens = self.tokens(step, microbatch);
-        let targets = next_tokens(&tokens, &vec![1; tokens.len()], self.sequence_len);
-        Batch {
-            sequences: self.sequences,
-            sequence_len: self.sequence_len,
-            tokens,
-            targets,
-        }
+        Batch::whole(self.sequence_len, tokens)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
-use concord_models::decoder::{Batch, Precisions, Stage, StageInput, StageOptions, next_tokens};
+use concord_models::decoder::{Batch, Precisions, Stage, StageInput, StageOptions};
 use concord_models::weights::{ModelFolder, TensorFile};
 
 use crate::gguf_writer::GgufWriter;
@@ -36,12 +36,7 @@ pub fn logits(model: &ModelFolder, device: Device, tokens: &[u32]) -> Vec<f32> {
         positions: 64,
     };
     let stage = Stage::load(options, model, &BTreeMap::new()).unwrap();
-    let batch = Batch {
-        sequences: 1,
-        sequence_len: tokens.len(),
-        tokens: tokens.to_vec(),
-        targets: next_tokens(tokens, &vec![1; tokens.len()], tokens.len()),
-    };
+    let batch = Batch::whole(tokens.len(), tokens.to_vec());
     let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
     stage.logits(&hidden).unwrap().data().to_vec()
 }

@@ -11,7 +11,6 @@ use concord_kernels::isa::Isa;
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
     Batch, Gradients, Keeps, LoraSpec, Precisions, Stage, StageInput, StageOptions, Trainable,
-    next_tokens,
 };
 use concord_models::weights::ModelFolder;
 use serde_json::Value;
@@ -82,10 +81,8 @@ pub fn gradients(stage: &Stage) -> Vec<u32> {
 fn gradients_keeping(stage: &Stage, keeps: Keeps) -> Vec<u32> {
     let device = &stage.options().device;
     let batch = Batch {
-        sequences: 2,
-        sequence_len: 20,
         tokens: TOKENS.iter().zip(0..).map(|(a, i)| (a * i) % 64).collect(),
-        targets: next_tokens(&[7; 40], &[1; 40], 20),
+        ..Batch::whole(20, vec![7; 40])
     };
     let mut gradients = Gradients::default();
     let forward = stage.forward_keeping(&batch, StageInput::Tokens, keeps);

@@ -1,6 +1,7 @@
 //! Values of manifests.
 
 use concord_formats::BlockFormat;
+use concord_proto::SequenceEntry;
 use concord_proto::manifest::*;
 use concord_proto::tensor::TensorHeader;
 
@@ -33,6 +34,8 @@ impl Source {
             chunks: self.list(Self::digest),
             sequences: self.list(|s| SequenceEntry {
                 digest: s.digest(),
+                tokens: s.u32(),
+                documents: s.u32(),
                 targets: s.u32(),
             }),
         }

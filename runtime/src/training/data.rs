@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use concord_kernels::ops::Lengths;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{Batch, next_tokens};
-use concord_proto::manifest::{DataManifest, SequenceEntry};
-use concord_proto::{BatchPlan, Digest, JobSpec};
+use concord_models::decoder::Batch;
+use concord_proto::manifest::DataManifest;
+use concord_proto::{BatchPlan, Digest, JobSpec, Sequence, SequenceEntry};
 
 use crate::RuntimeError;
 use crate::blobs::Blobs;
@@ -42,14 +43,10 @@ impl DataSource {
         manifest: Arc<DataManifest>,
         config: &DecoderConfig,
     ) -> Result<Self, RuntimeError> {
-        if manifest.sequences.is_empty() || manifest.chunk_sequences == 0 {
-            return Err(RuntimeError::Unsupported(
-                "its data set has no sequences".into(),
-            ));
-        }
-        let len = manifest.sequence_len as usize;
-        if len == 0 || len > config.max_positions {
-            let max = config.max_positions;
+        let unfit = |why| RuntimeError::Unsupported(format!("its data set: {why}"));
+        manifest.check().map_err(unfit)?;
+        let (len, max) = (manifest.sequence_len as usize, config.max_positions);
+        if len > max {
             let why = format!("its sequences have {len} tokens, the model takes 1 to {max}");
             return Err(RuntimeError::Unsupported(why));
         }
@@ -62,7 +59,7 @@ impl DataSource {
         })
     }
 
-    /// Tokens of a sequence.
+    /// The most tokens of a sequence.
     pub fn sequence_len(&self) -> usize {
         self.manifest.sequence_len as usize
     }
@@ -78,24 +75,20 @@ impl DataSource {
         microbatch: u32,
     ) -> Result<Microbatch, RuntimeError> {
         let indices = self.order.sequences(step, microbatch);
-        let len = self.sequence_len();
-        let (mut tokens, mut mask) = (Vec::new(), Vec::new());
+        let mut all = Sequence::default();
+        let mut lengths = Vec::with_capacity(indices.len());
         for &index in &indices {
-            let (sequence, sequence_mask) = self.sequence(blobs, index as usize).await?;
-            tokens.extend(sequence);
-            mask.extend(sequence_mask);
+            let sequence = self.sequence(blobs, index as usize).await?;
+            lengths.push(sequence.tokens.len() as u32);
+            all.append(sequence);
         }
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab) {
+        let beyond = |&&token: &&u32| token as usize >= self.vocab;
+        if let Some(token) = all.tokens.iter().find(beyond) {
             let why = format!("token {token} is outside of the model's {}", self.vocab);
             return Err(RuntimeError::Unsupported(why));
         }
-        let targets = next_tokens(&tokens, &mask, len);
-        let batch = Batch {
-            sequences: indices.len(),
-            sequence_len: len,
-            tokens,
-            targets,
-        };
+        let (lengths, documents) = (Lengths::new(lengths), Lengths::new(all.documents));
+        let batch = Batch::new(lengths, documents, all.tokens, &all.mask);
         let digest = concord_proto::microbatch_digest(&self.manifest, &indices);
         Ok(Microbatch {
             batch: Arc::new(batch),
@@ -108,11 +101,7 @@ impl DataSource {
         self.manifest.chunks.iter().copied()
     }
 
-    async fn sequence(
-        &mut self,
-        blobs: &Blobs,
-        index: usize,
-    ) -> Result<(Vec<u32>, Vec<u8>), RuntimeError> {
+    async fn sequence(&mut self, blobs: &Blobs, index: usize) -> Result<Sequence, RuntimeError> {
         let per_chunk = self.manifest.chunk_sequences as usize;
         let (chunk, place) = (index / per_chunk, index % per_chunk);
         let digest = *self.manifest.chunks.get(chunk).ok_or_else(|| {
@@ -135,41 +124,32 @@ impl DataSource {
         })
     }
 
-    /// Tokens and mask of a sequence, which is the `place`-th of its chunk.
+    /// A sequence, which is the `place`-th of its chunk.
     async fn read(
         &self,
         blobs: &Blobs,
         chunk: Digest,
         index: usize,
         place: usize,
-    ) -> Result<(Vec<u32>, Vec<u8>), String> {
-        let len = self.sequence_len();
-        let per_chunk = self.manifest.chunk_sequences as usize;
+    ) -> Result<Sequence, String> {
         let first = index - place;
-        let count = per_chunk.min(self.manifest.sequences.len() - first);
-        let parts = vec![
-            ((place * len * 4) as u64, len * 4),
-            ((count * len * 4 + place * len) as u64, len),
-        ];
-        let read = blobs.parts(chunk, parts).await;
+        let end =
+            (first + self.manifest.chunk_sequences as usize).min(self.manifest.sequences.len());
+        let bytes_of =
+            |entries: &[SequenceEntry]| -> u64 { entries.iter().map(SequenceEntry::bytes).sum() };
+        let entry = self.manifest.sequences[index];
+        let before = bytes_of(&self.manifest.sequences[first..index]);
+        let read = blobs
+            .parts(chunk, vec![(before, entry.bytes() as usize)])
+            .await;
         let unfit = "its length does not fit the manifest".to_string();
-        let (bytes, parts) = read.map_err(|error| match error.kind() {
+        let (bytes, mut parts) = read.map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => unfit.clone(),
             _ => error.to_string(),
         })?;
-        let Ok([words, mask]) = <[Vec<u8>; 2]>::try_from(parts) else {
-            return Err(unfit);
-        };
-        if bytes != (count * len * 5) as u64 {
+        if bytes != bytes_of(&self.manifest.sequences[first..end]) {
             return Err(unfit);
         }
-        let tokens: Vec<u32> = words
-            .chunks_exact(4)
-            .map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]))
-            .collect();
-        if SequenceEntry::new(&tokens, &mask) != self.manifest.sequences[index] {
-            return Err("a sequence is not what the manifest says".to_string());
-        }
-        Ok((tokens, mask))
+        Sequence::decode(&parts.pop().ok_or(unfit)?, &entry)
     }
 }

@@ -248,22 +248,28 @@ fn attention(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
         device.attention_codes(&q, &k, &v, &shape, CODES).map(drop)
     })?;
     let codes = device.attention_codes(&q, &k, &v, &shape, CODES)?;
+    let one = codes.as_one(&shape);
+    let atoms = Atoms::of(one.clone());
     // A causal mask leaves half of all pairs of tokens.
     let product = (q_width * s.tokens * s.tokens) as f64;
     bench.time(
         "attention",
         &text,
         TimedWork::Products(2.0 * product),
-        || device.attention(&codes, 1, &shape, None, CODES).map(drop),
+        || {
+            device
+                .attention(&codes, &one, &shape, None, CODES)
+                .map(drop)
+        },
     )?;
-    let out = device.attention(&codes, 1, &shape, None, CODES)?;
+    let out = device.attention(&codes, &one, &shape, None, CODES)?;
     bench.time(
         "attention_backward",
         &text,
         TimedWork::Products(5.0 * product),
         || {
             device
-                .attention_backward(&codes, &out, &d_out, 1, &shape, None, CODES)
+                .attention_backward(&codes, &out, &d_out, (&one, &atoms), &shape, None, CODES)
                 .map(drop)
         },
     )

@@ -11,12 +11,13 @@ use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
-use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
-use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
+use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
+use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec, Sequence};
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::packing;
 use super::told::Told;
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
@@ -145,24 +146,44 @@ fn data_manifest(
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
     }
+    let is_grouped = |source: &DatasetSource| source.kind == DatasetKind::Tokens;
+    if job.sample_packing && job.datasets.iter().any(is_grouped) {
+        bail!(
+            "sample_packing: a data set of type `tokens` says itself which tokens are a sequence; \
+             set `sample_packing: false`"
+        );
+    }
     let (tokens, mask, mut told) = sequences(job, folder, tokenizer.as_ref(), output)?;
     let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
     told.extend(notes.map(|note| Told::note(note)));
     let len = job.sequence_len as usize;
-    let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
-    let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();
-    if entries.is_empty() || entries.iter().all(|entry| entry.targets == 0) {
+    let pairs = tokens.chunks_exact(len).zip(mask.chunks_exact(len));
+    let whole = |(tokens, mask): (&[u32], &[u8])| Sequence::whole(tokens.to_vec(), mask.to_vec());
+    // What stands behind the last token to predict, as padding does, is neither sent nor computed.
+    let sequences = pairs.map(whole).map(Sequence::trimmed);
+    let (mut entries, mut chunks, mut chunk) = (Vec::new(), Vec::new(), Vec::new());
+    let mut add = |sequence: Sequence| {
+        entries.push(sequence.entry());
+        chunk.extend(sequence.encode());
+        if entries.len().is_multiple_of(CHUNK_SEQUENCES as usize) {
+            chunks.push(blobs.data(std::mem::take(&mut chunk)));
+        }
+    };
+    if job.sample_packing {
+        let examples: Vec<Sequence> = sequences.collect();
+        let count = examples.len();
+        let packed = packing::packed(examples, len);
+        told.push(packing::told(count, &packed, len));
+        packed.into_iter().for_each(&mut add);
+    } else {
+        sequences.for_each(&mut add);
+    }
+    if entries.iter().all(|entry| entry.targets == 0) {
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
-    let chunk = CHUNK_SEQUENCES as usize * len;
-    let chunks = tokens
-        .chunks(chunk)
-        .zip(mask.chunks(chunk))
-        .map(|(tokens, mask)| {
-            let words = tokens.iter().flat_map(|token| token.to_le_bytes());
-            blobs.data(words.chain(mask.iter().copied()).collect())
-        });
-    let chunks = chunks.collect();
+    if !chunk.is_empty() {
+        chunks.push(blobs.data(chunk));
+    }
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
         chunk_sequences: CHUNK_SEQUENCES,

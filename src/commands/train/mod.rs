@@ -3,6 +3,7 @@
 mod args;
 mod ingest;
 mod output_dir;
+mod packing;
 mod progress;
 mod result;
 mod room;

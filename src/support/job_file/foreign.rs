@@ -41,8 +41,8 @@ const KEYS: [(&[&str], &str); 17] = [
         "a job that is submitted again goes on where it was",
     ),
     (
-        &["sample_packing", "packing"],
-        "examples are not packed, and texts always are, so remove it",
+        &["packing"],
+        "set `sample_packing`; texts always fill their sequences",
     ),
     (
         &["quantization_bit"],

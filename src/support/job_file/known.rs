@@ -105,7 +105,7 @@ const fn key(
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 37] = [
+pub(super) const KEYS: [Key; 38] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -141,6 +141,8 @@ pub(super) const KEYS: [Key; 37] = [
         "a PEFT folder from which the training starts"),
     key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
         "tokens of a sequence; the end of longer examples is cut off, which is reported"),
+    key(Job, "sample_packing", Flag, Is("false"),
+        "whether short examples share a sequence; each is computed as if it were alone"),
     key(Job, "micro_batch_size", Whole(1, 65_536), Is("1"), "sequences of a microbatch"),
     key(Job, "gradient_accumulation_steps", Whole(1, MICROBATCHES_MAX), Is("1"),
         "microbatches of a step, over all replicas"),

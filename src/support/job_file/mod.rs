@@ -95,6 +95,8 @@ pub struct JobFile {
     pub save_steps: u32,
     /// Bits of the operands of products.
     pub precision: PrecisionSpec,
+    /// Whether short examples share a sequence.
+    pub sample_packing: bool,
     /// Whether activations are recomputed in the backward pass instead of kept.
     pub recompute: bool,
     lora_r: Option<u32>,
@@ -149,6 +151,7 @@ impl JobFile {
             output_dir: keys.path("output_dir")?.into(),
             save_steps: keys.whole("save_steps")?,
             precision: precision(&keys)?,
+            sample_packing: keys.flag("sample_packing")?,
             recompute: keys.flag("recompute")?,
             lora_r: keys.whole_if("lora_r")?,
             lora_alpha: keys.number_if("lora_alpha")?,

@@ -10,7 +10,7 @@ use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{
     Batch, Gradients, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
-    Trainable, next_tokens,
+    Trainable,
 };
 use concord_models::train::{AdamSettings, StepScalars, TrainState, gradient_norm, lora_init};
 
@@ -80,13 +80,7 @@ impl Trainer {
         let count = shape.sequences * shape.sequence_len;
         let token = |i: usize| stream.words(i as u64)[0] % shape.vocab as u32;
         let tokens: Vec<u32> = (0..count).map(token).collect();
-        let targets = next_tokens(&tokens, &vec![1; count], shape.sequence_len);
-        let batch = Batch {
-            sequences: shape.sequences,
-            sequence_len: shape.sequence_len,
-            tokens,
-            targets,
-        };
+        let batch = Batch::whole(shape.sequence_len, tokens);
         Self { stage, state: TrainState::fresh(values), batch, step: 0 }
     }
 

@@ -89,13 +89,13 @@ impl TrainingJob {
             };
             context.send(worker, message);
         }
-        let sequence_len = u64::from(self.order.data.sequence_len);
+        let tokens = self.order.tokens(step);
         let event = JobEvent::Step {
             step,
             loss: record.loss,
             grad_norm: record.grad_norm,
             learning_rate: record.learning_rate,
-            tokens: self.spec().sequences_per_step() * sequence_len,
+            tokens,
             micros: context.now.since(started),
             record: record.digest(),
         };

@@ -106,6 +106,15 @@ impl JobOrder {
         &self.submission.options
     }
 
+    /// Tokens of the sequences of a step.
+    fn tokens(&mut self, step: u32) -> u64 {
+        let microbatches = 0..self.spec().microbatches;
+        let sequences =
+            microbatches.flat_map(|microbatch| self.batches.sequences(step, microbatch));
+        let of = |index: u64| u64::from(self.data.sequences[index as usize].tokens);
+        sequences.map(of).sum()
+    }
+
     /// Digests of the microbatches of a step, and how many tokens its loss counts.
     fn microbatches(&mut self, step: u32) -> (Vec<Digest>, u64) {
         let spec = &self.submission.spec;

@@ -17,7 +17,7 @@ use super::avx512::add_pairs;
 use super::lanes::{OUTPUTS, add_lanes};
 use super::lines::{CacheLine, grow};
 use super::plan::SumKind;
-use super::task::{self, First, GemmTask, TaskOutput};
+use super::task::{self, First, GemmTask, TaskOutput, Tasks};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
 use crate::math::pow2_f64;
@@ -88,7 +88,7 @@ pub(super) unsafe fn matmul(
     let work = task::work(a.rows, b.rows, a.depth);
     task::run(
         cpu,
-        First::Columns,
+        (First::Columns, Tasks::Many),
         (a.rows, a.rows),
         (b.rows, COLS),
         work,

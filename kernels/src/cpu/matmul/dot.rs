@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::task::{self, First, GemmTask, TaskOutput};
+use super::task::{self, First, GemmTask, TaskOutput, Tasks};
 use crate::coded::{Operand, Precision};
 use crate::cpu::Cpu;
 use crate::isa::Isa;
@@ -29,7 +29,7 @@ pub(super) fn matmul(
     let work = task::work(a.rows, b.rows, a.depth);
     task::run(
         cpu,
-        First::Columns,
+        (First::Columns, Tasks::Many),
         (a.rows, 4),
         (b.rows, 4),
         work,

@@ -15,7 +15,7 @@ use super::lines::{CacheLine, grow};
 use super::micro::{Micro, OutputTile};
 use super::plan::{DEPTH, SumKind};
 use super::strip::{Layout, Strip, at_depth, pack_columns, pack_rows};
-use super::task::{self, First, GemmTask, TaskOutput};
+use super::task::{self, First, GemmTask, TaskOutput, Tasks};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
 
@@ -92,7 +92,7 @@ pub(super) unsafe fn matmul<M: Micro>(
         let work = task::work(a.rows, b.rows, a.depth);
         task::run(
             cpu,
-            First::Columns,
+            (First::Columns, Tasks::Few),
             (a.rows, M::ROWS),
             (b.rows, M::COLS),
             work,
@@ -140,7 +140,7 @@ unsafe fn multiply_packed<M: Micro>(cpu: Option<&Cpu>, product: &Product<'_>) {
         let ready = Ready { first, lines };
         task::run(
             cpu,
-            First::Rows,
+            (First::Rows, Tasks::Few),
             (a.rows, M::ROWS),
             (cols, M::COLS),
             work,

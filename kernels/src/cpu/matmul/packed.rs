@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::task::{self, First, TaskOutput};
+use super::task::{self, First, TaskOutput, Tasks};
 use super::{check, multiply};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
@@ -119,7 +119,7 @@ fn by_small_strips(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOutpu
     let work = task::work(a.rows, w.rows(), a.depth);
     task::run(
         Some(cpu),
-        First::Columns,
+        (First::Columns, Tasks::Many),
         (a.rows, a.rows),
         (w.rows(), UNIT),
         work,

@@ -8,22 +8,88 @@ use crate::cuda::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::reference::attention::{
     AttentionCodes, AttentionGradients, AttentionOut, AttentionShape, ScoreCap,
 };
+use crate::reference::lengths::{LengthGroup, Lengths};
 
-/// Gradients of the unscaled queries, the keys and the values of `sequences` sequences of one
-/// length, from the gradient of the output and its codes; and what each query adds to the gradients
-/// of the sinks, `[tokens, heads]`, where there are some.
+/// Gradients of the unscaled queries, the keys and the values of runs of tokens that see only
+/// themselves, from the gradient of the output and its codes; and what each query adds to the
+/// gradients of the sinks, `[tokens, heads]`, where there are some.
 pub(crate) fn backward(
     cuda: &Cuda,
     codes: &AttentionCodes,
     forward: &AttentionOut,
+    d_out: (&Tensor, &Coded),
+    documents: &Lengths,
+    shape: &AttentionShape,
+    sinks: Option<&Tensor>,
+    precision: Precision,
+) -> Result<(AttentionGradients, Option<Tensor>)> {
+    let mut groups = documents.groups();
+    let (first, second) = (groups.next(), groups.next());
+    if second.is_none() {
+        let alike = first.unwrap_or(LengthGroup::NONE);
+        return alike_backward(cuda, codes, forward, d_out, alike, shape, sinks, precision);
+    }
+    let tokens = documents.tokens();
+    let [dq, dk, dv] = [shape.heads, shape.kv_heads, shape.kv_heads]
+        .map(|heads| cuda.alloc::<f32>(tokens * heads * shape.head_dim));
+    let (dq, dk, dv) = (dq?, dk?, dv?);
+    let terms = match sinks {
+        Some(_) => Some(cuda.alloc::<f32>(tokens * shape.heads)?),
+        None => None,
+    };
+    for group in documents.groups() {
+        let (first, count) = (group.first_token, group.tokens());
+        let rows = (first * shape.heads, count * shape.heads);
+        let part = codes.part(first..first + count, shape);
+        let of_part = AttentionOut {
+            out: forward.out.rows(first, count),
+            max: forward.max.part(rows.0, rows.1),
+            sum: Tensor::new(&[rows.1], forward.sum.on(cuda)?.part(rows.0, rows.1))?,
+        };
+        let d_part = (&d_out.0.rows(first, count), &d_out.1.part(rows.0, rows.1));
+        let (gradients, some) = alike_backward(
+            cuda, &part, &of_part, d_part, group, shape, sinks, precision,
+        )?;
+        let put = |from: &Tensor, to: &Slice<f32>, width: usize| -> Result<()> {
+            let to = to.part(first * width, count * width);
+            Ok(cuda.copy(&from.on(cuda)?, &to)?)
+        };
+        put(&gradients.dq, &dq, shape.heads * shape.head_dim)?;
+        put(&gradients.dk, &dk, shape.kv_heads * shape.head_dim)?;
+        put(&gradients.dv, &dv, shape.kv_heads * shape.head_dim)?;
+        if let (Some(some), Some(terms)) = (some, &terms) {
+            put(&some, terms, shape.heads)?;
+        }
+    }
+    let whole = |heads: usize, gradient: Slice<f32>| {
+        Tensor::new(&[tokens, heads * shape.head_dim], gradient)
+    };
+    let gradients = AttentionGradients {
+        dq: whole(shape.heads, dq)?,
+        dk: whole(shape.kv_heads, dk)?,
+        dv: whole(shape.kv_heads, dv)?,
+        d_sinks: None,
+    };
+    let terms = terms.map(|terms| Tensor::new(&[tokens, shape.heads], terms));
+    Ok((gradients, terms.transpose()?))
+}
+
+/// As [`backward`], for documents of one length.
+fn alike_backward(
+    cuda: &Cuda,
+    codes: &AttentionCodes,
+    forward: &AttentionOut,
     (d_out, d_out_coded): (&Tensor, &Coded),
-    sequences: usize,
+    LengthGroup {
+        count: sequences,
+        len: tokens,
+        ..
+    }: LengthGroup,
     shape: &AttentionShape,
     sinks: Option<&Tensor>,
     precision: Precision,
 ) -> Result<(AttentionGradients, Option<Tensor>)> {
     let (queries, kv) = (&codes.queries, &codes.kv);
-    let tokens = queries.rows / shape.heads / sequences.max(1);
     let backward = Backward {
         cuda,
         heads: Heads::new(shape, tokens, tokens),

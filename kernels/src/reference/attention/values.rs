@@ -1,9 +1,11 @@
 //! The inputs and outputs of attention, on every device.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::cap::ScoreCap;
 use crate::coded::Coded;
+use crate::reference::lengths::Lengths;
 use crate::{Buffer, KernelError, Tensor};
 
 /// Heads and masks of an attention layer.
@@ -75,20 +77,23 @@ pub struct AttentionCodes {
 }
 
 impl AttentionCodes {
-    /// The codes of one of `sequences` sequences of one length.
-    pub(crate) fn sequence(&self, index: usize, sequences: usize) -> Cow<'_, Self> {
-        if sequences == 1 {
+    /// Its tokens as one document.
+    pub fn as_one(&self, shape: &AttentionShape) -> Lengths {
+        Lengths::uniform(1, self.queries.rows / shape.heads)
+    }
+
+    /// Query heads and key heads of the `tokens` of one sequence.
+    pub(crate) fn part(&self, tokens: Range<usize>, shape: &AttentionShape) -> Cow<'_, Self> {
+        if tokens.len() * shape.heads == self.queries.rows {
             return Cow::Borrowed(self);
         }
-        let part = |coded: &Coded| {
-            let rows = coded.rows / sequences;
-            coded.part(index * rows, rows)
-        };
+        let part =
+            |coded: &Coded, heads: usize| coded.part(tokens.start * heads, tokens.len() * heads);
         Cow::Owned(Self {
-            queries: part(&self.queries),
+            queries: part(&self.queries, shape.heads),
             kv: CodedKv {
-                k: part(&self.kv.k),
-                v: part(&self.kv.v),
+                k: part(&self.kv.k, shape.kv_heads),
+                v: part(&self.kv.v, shape.kv_heads),
             },
         })
     }

@@ -167,7 +167,7 @@ impl ExpertBank {
     ) -> Result<Tensor, KernelError> {
         let (device, rows) = (run.device, &tape.rows);
         let mut d_rows = device.zeros(d_results.shape())?;
-        let (sequences, len) = (run.atoms.sequences(), run.atoms.sequence_len());
+        let sequences: Vec<_> = run.atoms.sequences().ranges().collect();
         let held = self.experts.iter().zip(&tape.experts);
         for (index, (expert, tape)) in (self.first..).zip(held) {
             let Some(tape) = tape else {
@@ -175,11 +175,11 @@ impl ExpertBank {
                 continue;
             };
             let own = rows.of(index);
-            let of_sequence = |sequence: usize| {
-                let rows = rows.within(index, sequence * len, len);
+            let of_sequence = |tokens: &Range<usize>| {
+                let rows = rows.within(index, tokens.start, tokens.len());
                 rows.start - own.start..rows.end - own.start
             };
-            let runs: Vec<_> = (0..sequences).map(of_sequence).collect();
+            let runs: Vec<_> = sequences.iter().map(of_sequence).collect();
             let mut run = Backward {
                 device,
                 atoms: run.atoms,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{Batch, Trainable, next_tokens};
+use concord_models::decoder::{Batch, Trainable};
 use concord_models::train::{StateTensor, TrainState};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
@@ -196,12 +196,7 @@ impl Driven {
         let batch = |microbatch: u32| {
             let token = |n: usize| (n as u32 * 3 + 5 * microbatch + step) % 10;
             let tokens: Vec<u32> = (0..TOKENS).map(token).collect();
-            let batch = Batch {
-                sequences: 1,
-                sequence_len: TOKENS,
-                targets: next_tokens(&tokens, &[1; TOKENS], TOKENS),
-                tokens,
-            };
+            let batch = Batch::whole(TOKENS, tokens);
             let digest = Digest::of(Domain::Blob, &[microbatch as u8, step as u8]);
             let batch = Arc::new(batch);
             (microbatch, Microbatch { batch, digest })

@@ -167,7 +167,7 @@ fn a_key_in_another_place_is_told_where_it_belongs() {
             "model_name_or_path: m",
             "`model_name_or_path`: set `base_model`",
         ),
-        ("", "sample_packing: true", "texts always are, so remove it"),
+        ("", "packing: true", "set `sample_packing`"),
         (
             "datasets",
             "datasets: {path: a, type: text}",

@@ -57,11 +57,8 @@ fn check_manifests(bundle: &Bundle) -> Result<(), VerifyError> {
     if Digest::of_value(Domain::Blob, data) != spec.data {
         return refuse(DATA, "it is not the one that the job spec names");
     }
-    if data.sequences.is_empty() {
-        return refuse(DATA, "it has no sequence");
-    }
-    if data.sequences.len() > u32::MAX as usize {
-        return refuse(DATA, "it has too many sequences");
+    if let Err(why) = data.check() {
+        return refuse(DATA, &why);
     }
     if Digest::of_value(Domain::Blob, initial) != spec.initial_state {
         return refuse(INITIAL, "it is not the one that the job spec names");

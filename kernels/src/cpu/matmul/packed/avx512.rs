@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::super::lines::CacheLine;
-use super::super::task::{self, First, TaskOutput};
+use super::super::task::{self, First, TaskOutput, Tasks};
 use super::blocks::{Bf16, Blocks, DEPTH, F16, Nf4, Q4_0, Q4K, Q6K, Q8_0, Scales};
 use super::rows::{DigitRows, RUN, WordRows};
 use crate::coded::Operand;
@@ -184,20 +184,42 @@ unsafe fn by_blocks<B: Blocks>(
         // SAFETY: the caller's promises; tasks do not overlap.
         unsafe {
             let a = DigitRows::new(a, first, count, B::ORDER, &mut buffer);
-            task::run(Some(cpu), First::Columns, rows, cols, work, |task| {
-                digits::fill::<B>(&a, w, task.cols, output);
-            });
+            task::run(
+                Some(cpu),
+                (First::Columns, Tasks::Many),
+                rows,
+                cols,
+                work,
+                |task| {
+                    digits::fill::<B>(&a, w, task.cols, output);
+                },
+            );
         }
     } else {
         // SAFETY: as above.
         unsafe {
             let a = WordRows::new(a, first, count, B::ORDER, &mut buffer);
-            task::run(Some(cpu), First::Columns, rows, cols, work, |task| {
-                words::fill::<B>(&a, w, task.cols, output);
-            });
+            task::run(
+                Some(cpu),
+                (First::Columns, Tasks::Many),
+                rows,
+                cols,
+                work,
+                |task| {
+                    words::fill::<B>(&a, w, task.cols, output);
+                },
+            );
         }
     }
     LINES.set(buffer);
+}
+
+/// All rows of w, with what would otherwise be found anew for each.
+struct Rows<'a> {
+    w: &'a PackedRows,
+    bytes: &'a [u8],
+    /// Bytes of a row.
+    width: usize,
 }
 
 /// A row of w.
@@ -208,13 +230,21 @@ struct Row<'a> {
     factor: f32,
 }
 
-impl<'a> Row<'a> {
-    fn new(w: &'a PackedRows, row: usize) -> Self {
-        let width = w.row_bytes();
+impl<'a> Rows<'a> {
+    fn of(w: &'a PackedRows) -> Self {
         Self {
-            bytes: &w.bytes()[row * width..(row + 1) * width],
-            cols: w.cols(),
-            factor: w.factor(row).unwrap_or(1.0),
+            w,
+            bytes: w.bytes(),
+            width: w.row_bytes(),
+        }
+    }
+
+    #[inline]
+    fn row(&self, row: usize) -> Row<'a> {
+        Row {
+            bytes: &self.bytes[row * self.width..(row + 1) * self.width],
+            cols: self.w.cols(),
+            factor: self.w.factor(row).unwrap_or(1.0),
         }
     }
 }

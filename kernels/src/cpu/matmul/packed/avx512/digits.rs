@@ -9,7 +9,7 @@ use super::super::super::lines::CacheLine;
 use super::super::super::task::TaskOutput;
 use super::super::blocks::{Blocks, DEPTH, Scales};
 use super::super::rows::{DigitRows, RUN};
-use super::{DIGIT_ROWS, Row, finish, padded, prefetch};
+use super::{DIGIT_ROWS, Row, Rows, finish, padded, prefetch};
 use crate::packed::PackedRows;
 
 /// The outputs of some rows of w.
@@ -22,8 +22,9 @@ pub(super) unsafe fn fill<B: Blocks>(
     rows: Range<usize>,
     output: TaskOutput<'_>,
 ) {
+    let all = Rows::of(w);
     for row in rows {
-        let w_row = Row::new(w, row);
+        let w_row = all.row(row);
         // SAFETY: the caller's promises.
         unsafe {
             let sums = match a.count {

@@ -18,7 +18,7 @@ use super::super::super::lines::CacheLine;
 use super::super::super::task::TaskOutput;
 use super::super::blocks::{Blocks, Scales};
 use super::super::rows::{BLOCK, WordRows, high_digits};
-use super::{ROWS, Row, finish, padded, prefetch};
+use super::{ROWS, Row, Rows, finish, padded, prefetch};
 use crate::packed::PackedRows;
 
 /// Rows of w that meet a part of A one after another.
@@ -62,19 +62,21 @@ unsafe fn fill_by<B: Blocks, const R: usize>(
 ) {
     const { assert!(R <= ROWS && ROWS == OUTPUTS && BLOCK.is_multiple_of(PART)) };
     let mut sums = [[[CacheLine::ZERO; R]; 2]; TOGETHER];
+    let all = Rows::of(w);
     for first in rows.clone().step_by(TOGETHER) {
         let rows = first..rows.end.min(first + TOGETHER);
         let mut totals = [[0.0; OUTPUTS]; TOGETHER];
+        let together: [Row<'_>; TOGETHER] =
+            std::array::from_fn(|i| all.row((first + i).min(rows.end - 1)));
         for start in (0..w.cols()).step_by(PART) {
             let end = w.cols().min(start + PART);
             let starts = start.is_multiple_of(BLOCK);
             let starts = starts.then(|| a.starts_of(start / BLOCK));
             for (i, row) in rows.clone().enumerate() {
-                let ahead = ahead_of::<B>(w, &rows, row, start);
-                let part = Row::new(w, row);
+                let ahead = ahead_of::<B>(&all, &rows, row, start);
                 // SAFETY: the caller's promises.
                 unsafe {
-                    add_part::<B, R>(a, &part, start..end, starts, ahead, &mut sums[i]);
+                    add_part::<B, R>(a, &together[i], start..end, starts, ahead, &mut sums[i]);
                     if end.is_multiple_of(BLOCK) || end == w.cols() {
                         add_totals(&mut totals[i], &sums[i]);
                     }
@@ -90,15 +92,16 @@ unsafe fn fill_by<B: Blocks, const R: usize>(
 
 /// Where the part of a row lies that is to come [`AHEAD`] parts later: rows follow each other, then
 /// the next part of them, then the first part of the rows after them.
-fn ahead_of<B: Blocks>(w: &PackedRows, rows: &Range<usize>, row: usize, start: usize) -> *const u8 {
+#[inline]
+fn ahead_of<B: Blocks>(all: &Rows<'_>, rows: &Range<usize>, row: usize, start: usize) -> *const u8 {
     let (mut row, mut start) = (row + AHEAD, start);
-    if row >= rows.end && start + PART < w.cols() {
+    if row >= rows.end && start + PART < all.w.cols() {
         (row, start) = (row - rows.len(), start + PART);
     } else if row >= rows.end {
         start = 0;
     }
-    let at = row * w.row_bytes() + start / B::ELEMENTS * B::BYTES;
-    w.bytes().as_ptr().wrapping_add(at)
+    let at = row * all.width + start / B::ELEMENTS * B::BYTES;
+    all.bytes.as_ptr().wrapping_add(at)
 }
 
 /// Adds the products of a part of a row to the sums, or to what those of a block start with.
