@@ -249,3 +249,49 @@ fn a_full_fine_tune_has_one_hash_too() {
         one_hash(&cases, make);
     }
 }
+
+/// Examples of unlike lengths, each in a sequence of its own, and packed into shared ones.
+#[test]
+fn examples_of_unlike_lengths_have_one_hash_packed_or_not() {
+    let Some(shared) = shared() else { return };
+    let cases = [
+        Case {
+            what: "unlike, 1 worker",
+            workers: &[ONE],
+            train: &["--audit-rate-new", "1"],
+            meanwhile: nothing,
+        },
+        Case {
+            what: "unlike, 2 stages x 2 replicas",
+            workers: &[ONE, AVX2, PORTABLE, ONE],
+            train: &["--plan", "2x2"],
+            meanwhile: nothing,
+        },
+        Case {
+            what: "unlike, 3 stages, middle killed",
+            workers: &[ONE; 4],
+            train: &["--plan", "3x1"],
+            meanwhile: |pool, train| kill_slot(pool, train, 1, 2),
+        },
+    ];
+    for packing in ["sample_packing: false", "sample_packing: true"] {
+        let make = |dir: &Path| {
+            let path = job_file(dir, &shared, 6, packing);
+            let rows = (0..60).map(|i| {
+                let answer = "and so the day went on, ".repeat(1 + i * 7 % 11);
+                let row = serde_json::json!({"instruction": format!("Day {i}"), "output": answer});
+                format!("{row}\n")
+            });
+            let data = dir.join("days.jsonl");
+            std::fs::write(&data, rows.collect::<String>()).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let texts = shared.join("data/tinyshakespeare.txt");
+            let from = format!("path: {}, type: text", texts.display());
+            let to = format!("path: {}, type: instruct", data.display());
+            assert!(text.contains(&from));
+            std::fs::write(&path, text.replace(&from, &to)).unwrap();
+            path
+        };
+        one_hash(&cases, make);
+    }
+}
