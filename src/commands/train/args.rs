@@ -5,8 +5,11 @@ use std::str::FromStr;
 
 use anyhow::bail;
 use concord_coordinator::core::Config;
+use concord_kernels::Device;
 use concord_proto::client::{PlanChoice, RunOptions};
+use concord_runtime::measure;
 
+use crate::support::bytes;
 use crate::support::job_file::JobFile;
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
@@ -44,6 +47,9 @@ pub struct TrainArgs {
         conflicts_with = "coordinator"
     )]
     checkers: u32,
+    /// Memory of each worker of this machine, such as 8G; by default they divide what is free.
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse, conflicts_with = "coordinator")]
+    memory: Option<u64>,
     /// Where the pool on this machine keeps its state, with which the job goes on after an
     /// interruption; by default in output_dir, until the result is there.
     #[arg(long, value_name = "DIR", conflicts_with = "coordinator")]
@@ -174,8 +180,17 @@ impl TrainArgs {
             dir: Some(dir.to_path_buf()),
             listen: ([127, 0, 0, 1], 0).into(),
             config: Config::default(),
-            worker_options: Vec::new(),
+            worker_options: self.memory_options(workers),
         }
+    }
+
+    /// The share of each worker. Each alone would take all that is free for its own.
+    fn memory_options(&self, workers: u32) -> Vec<String> {
+        let shared = || measure::device_memory(&Device::Reference) / u64::from(workers);
+        let memory = self.memory.or_else(|| (workers > 1).then(shared));
+        memory.map_or_else(Vec::new, |bytes| {
+            vec!["--memory".to_string(), bytes.to_string()]
+        })
     }
 
     /// Where a pool on this machine keeps its state: in `state_dir` unless the user chose a folder.
