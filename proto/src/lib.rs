@@ -26,6 +26,7 @@ pub mod client;
 pub mod crypto;
 pub mod limits;
 pub mod manifest;
+pub mod moment;
 pub mod serving;
 pub mod session;
 pub mod tensor;
@@ -38,7 +39,7 @@ pub use crypto::{
 };
 pub use training::{
     AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, ExpertCuts, F32Bits, FrameHeader,
-    GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace,
+    GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace, MomentFormat,
     Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot,
     StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root, ledger, microbatch_digest,
     tree,
@@ -48,4 +49,4 @@ pub use training::{
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;

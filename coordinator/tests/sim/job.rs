@@ -77,6 +77,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             epsilon: one,
             weight_decay: zero,
             max_grad_norm: one,
+            moments: MomentFormat::F32,
         },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,

@@ -6,6 +6,7 @@ use concord_kernels::packed::BlockFormat;
 use super::{PROCESS_BYTES, StageBytes};
 use crate::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, expert_of};
 use crate::decoder::{Trainable, WeightBytes};
+use crate::train::MomentForm;
 
 /// Steps whose inputs of leaves are held for checkers: the one that is computed, and the one
 /// before, whose audits are under way.
@@ -29,6 +30,8 @@ pub struct TrainingRun {
     /// Whether layers are computed again in the backward pass rather than kept: then what enters
     /// each is kept.
     pub recompute: bool,
+    /// How AdamW's moments are kept.
+    pub moments: MomentForm,
 }
 
 impl TrainingRun {
@@ -43,6 +46,7 @@ impl TrainingRun {
             micro_batch_size: 1,
             microbatches: 1,
             recompute: false,
+            moments: MomentForm::F32,
         }
     }
 }
@@ -63,12 +67,12 @@ pub struct PartBytes {
 impl PartBytes {
     /// A part with `weights` bytes that trains `elements`. Gradients are summed after the last
     /// microbatch, so until then each microbatch has its own.
-    fn new(weights: u64, elements: u64, microbatches: u32) -> Self {
+    fn new(weights: u64, elements: u64, run: &TrainingRun) -> Self {
         Self {
             weights,
             state: 4 * VALUES * elements,
-            moments: 2 * 4 * VALUES * elements,
-            gradients: 4 * u64::from(microbatches) * elements,
+            moments: VALUES * run.moments.bytes(elements),
+            gradients: 4 * u64::from(run.microbatches) * elements,
         }
     }
 
@@ -156,7 +160,7 @@ impl TrainingBytes {
             Trainable::Lora { .. } => 2,
             Trainable::Full | Trainable::Nothing => 0,
         };
-        let part = |weights, elements| PartBytes::new(weights, elements, run.microbatches);
+        let part = |weights, elements| PartBytes::new(weights, elements, run);
         let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
         let (tape, boundary) = (
             tokens * tape(config, &run.trainable),

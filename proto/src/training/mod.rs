@@ -19,7 +19,7 @@ pub use claim::{
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
-    AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
+    AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, MomentFormat, Order, PrecisionSpec,
     RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};

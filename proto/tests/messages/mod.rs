@@ -269,6 +269,10 @@ impl Source {
                 epsilon: self.bits(),
                 weight_decay: self.bits(),
                 max_grad_norm: self.bits(),
+                moments: match self.flag() {
+                    true => MomentFormat::F32,
+                    false => MomentFormat::Bits8,
+                },
             },
             schedule: RateSchedule {
                 kind: kinds[self.below(3) as usize],

@@ -16,7 +16,7 @@ use concord_proto::{
 };
 use concord_verify::training::{held_tensors, loss_digest};
 
-use crate::{RuntimeError, spec, tensor_blob};
+use crate::{RuntimeError, moment_blob, spec, tensor_blob};
 
 /// The gradients of one part, summed over a node: in the order of the tensors' names.
 #[derive(Debug)]
@@ -377,8 +377,8 @@ pub(crate) fn entries(
         let held = &state.0[&name];
         let entry = StateEntry {
             value: tensor_blob::digest(&held.value)?,
-            first_moment: tensor_blob::digest(&held.first_moment)?,
-            second_moment: tensor_blob::digest(&held.second_moment)?,
+            first_moment: moment_blob::digest(&held.first_moment)?,
+            second_moment: moment_blob::digest(&held.second_moment)?,
         };
         Ok(TensorState { tensor, entry })
     };

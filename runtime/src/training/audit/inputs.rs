@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_kernels::Tensor;
+use concord_kernels::{MomentKind, Tensor};
 use concord_models::decoder::Values;
-use concord_models::train::{StateTensor, TrainState};
+use concord_models::train::{Moment, StateTensor, TrainState};
 use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
@@ -20,7 +20,7 @@ use super::job::AuditedJob;
 use crate::blobs::{Blobs, fetch_from_worker};
 use crate::training::data::Microbatch;
 use crate::training::leaf_work;
-use crate::{RuntimeError, session, tensor_blob};
+use crate::{RuntimeError, moment_blob, session, spec, tensor_blob};
 
 /// How long a worker may take to give the inputs of a leaf, without the time that the leaf waits
 /// for its turn: a leaf that is never given must not block the others of its worker.
@@ -65,6 +65,7 @@ impl OpenedLeaf {
         let mut given = GivenInputs {
             leaf: self.order.leaf,
             tensors: Vec::new(),
+            moments: Vec::new(),
             scalars: None,
         };
         let ports: Vec<Port> = given.leaf.inputs.iter().map(|input| input.port).collect();
@@ -116,6 +117,7 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), Runtime
 pub(crate) struct GivenInputs {
     leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    moments: Vec<Moment>,
     scalars: Option<Scalars>,
 }
 
@@ -133,6 +135,11 @@ impl GivenInputs {
             self.scalars = fetch_together(channel, digests, read).await?.pop();
             return Ok(());
         }
+        if port.kind == PortKind::Moments {
+            let read = |bytes: Vec<u8>| moment_blob::decode(&bytes).map_err(|why| ("moment", why));
+            self.moments = fetch_together(channel, digests, read).await?;
+            return Ok(());
+        }
         let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
         let tensors = fetch_together(channel, digests, read).await?;
         let tensors = tensors.into_iter().map(Arc::new).collect();
@@ -146,6 +153,7 @@ pub(crate) struct Inputs {
     pub(super) spec: Arc<JobSpec>,
     pub(crate) leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    moments: Vec<Moment>,
     pub(super) scalars: Option<Scalars>,
     pub(super) microbatch: Option<Microbatch>,
     pub(super) sequence_len: usize,
@@ -165,6 +173,7 @@ impl Inputs {
         let GivenInputs {
             leaf,
             tensors,
+            moments,
             scalars,
         } = given;
         let microbatch = match leaf.phase {
@@ -177,6 +186,7 @@ impl Inputs {
             spec: job.spec.clone(),
             leaf,
             tensors,
+            moments,
             scalars,
             microbatch,
             sequence_len: job.data.sequence_len(),
@@ -234,24 +244,25 @@ impl Inputs {
     pub(super) fn state(&self) -> Result<TrainState, RuntimeError> {
         let held = leaf_work::held_names(&self.spec, self.leaf.layers);
         let values = self.values()?.0;
-        let moments = self
-            .tensors(|kind| kind == PortKind::Moments)
-            .unwrap_or(&[]);
-        if moments.len() != 2 * values.len() || held.len() != values.len() {
+        if self.moments.len() != 2 * values.len() || held.len() != values.len() {
             return Err(missing("its moments"));
         }
-        let tensor = |((_, name), pair): ((u32, String), &[Arc<Tensor>])| {
+        let form = spec::moments(&self.spec);
+        let mut state = TrainState::default();
+        for ((index, name), pair) in held.into_iter().zip(self.moments.chunks_exact(2)) {
+            let shape = &self.spec.trainable[index as usize].shape;
+            for (moment, kind) in pair.iter().zip([MomentKind::First, MomentKind::Second]) {
+                let due = moment_blob::check(moment, form, kind, shape);
+                due.map_err(|_| missing("a moment of the right form"))?;
+            }
             let tensor = StateTensor {
                 value: values[&name].clone(),
                 first_moment: pair[0].clone(),
                 second_moment: pair[1].clone(),
             };
-            (name, tensor)
-        };
-        let pairs = moments.chunks_exact(2);
-        Ok(TrainState(
-            held.into_iter().zip(pairs).map(tensor).collect(),
-        ))
+            state.0.insert(name, tensor);
+        }
+        Ok(state)
     }
 }
 

@@ -38,8 +38,8 @@ impl CommittedStage {
     pub(super) fn open_state(&self, openings: &mut StepOpenings) {
         for (state, held) in self.entries.iter().zip(self.state.0.values()) {
             openings.tensor(state.entry.value, &held.value);
-            openings.tensor(state.entry.first_moment, &held.first_moment);
-            openings.tensor(state.entry.second_moment, &held.second_moment);
+            openings.moment(state.entry.first_moment, &held.first_moment);
+            openings.moment(state.entry.second_moment, &held.second_moment);
         }
     }
 

@@ -5,27 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
+use concord_models::train::Moment;
 use concord_proto::session::{OpenRequest, Opening};
 use concord_proto::{Digest, JobId, LeafPhase};
 
-use crate::tensor_blob;
-
-/// A blob that is given out.
-#[derive(Clone)]
-pub(crate) enum OpenBlob {
-    /// A tensor, fetched from its GPU and encoded when it is asked for.
-    Tensor(Arc<Tensor>),
-    Bytes(Arc<Vec<u8>>),
-}
-
-impl OpenBlob {
-    pub(crate) fn bytes(&self) -> Result<Vec<u8>, KernelError> {
-        match self {
-            Self::Tensor(tensor) => tensor_blob::encode(tensor),
-            Self::Bytes(bytes) => Ok(bytes.to_vec()),
-        }
-    }
-}
+use crate::blobs::OpenBlob;
 
 /// Inputs of the leaves of recent steps.
 #[derive(Default)]
@@ -50,6 +34,12 @@ impl StepOpenings {
         self.blobs
             .entry(digest)
             .or_insert_with(|| OpenBlob::Tensor(tensor.clone()));
+    }
+
+    pub(crate) fn moment(&mut self, digest: Digest, moment: &Moment) {
+        self.blobs
+            .entry(digest)
+            .or_insert_with(|| OpenBlob::Moment(moment.clone()));
     }
 
     pub(crate) fn bytes(&mut self, digest: Digest, bytes: Vec<u8>) {
@@ -80,9 +70,7 @@ impl Openings {
     pub(crate) fn fetch(&mut self) -> Result<(), KernelError> {
         let steps = self.steps.values_mut();
         for blob in steps.flat_map(|step| step.blobs.values_mut()) {
-            if let OpenBlob::Tensor(tensor) = blob {
-                *tensor = tensor_blob::on_host(tensor)?;
-            }
+            blob.fetch()?;
         }
         Ok(())
     }
