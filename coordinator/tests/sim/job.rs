@@ -5,8 +5,8 @@ use concord_proto::ExpertCuts;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,
-    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, MomentFormat,
+    Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 
 pub const LAYERS: u32 = 4;

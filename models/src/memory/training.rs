@@ -65,14 +65,13 @@ pub struct PartBytes {
 }
 
 impl PartBytes {
-    /// A part with `weights` bytes that trains `elements`. Gradients are summed after the last
-    /// microbatch, so until then each microbatch has its own.
+    /// A part with `weights` bytes that trains `elements`.
     fn new(weights: u64, elements: u64, run: &TrainingRun) -> Self {
         Self {
             weights,
             state: 4 * VALUES * elements,
             moments: VALUES * run.moments.bytes(elements),
-            gradients: 4 * u64::from(run.microbatches) * elements,
+            gradients: 4 * gradients(run) * elements,
         }
     }
 
@@ -232,6 +231,22 @@ impl TrainingBytes {
     }
 }
 
+/// Gradients of an element that are there at the same time. Of the step that is computed: that of
+/// the microbatch, and sums on each level of the tree below which microbatches are missing. Of the
+/// step before: its sum. Where an adapter is trained, checkers may ask for those of each microbatch
+/// of both.
+fn gradients(run: &TrainingRun) -> u64 {
+    let levels = 1 + u64::from(run.microbatches.max(1).ilog2());
+    match run.trainable {
+        Trainable::Full => levels + 1,
+        Trainable::Lora { .. } | Trainable::Nothing => {
+            let of_microbatches = OPEN_STEPS * u64::from(run.microbatches);
+            // A sum of one is the gradient itself.
+            of_microbatches + if run.microbatches > 1 { levels } else { 0 }
+        }
+    }
+}
+
 fn elements(shape: &[usize]) -> u64 {
     shape.iter().map(|&dim| dim as u64).product()
 }
@@ -287,7 +302,8 @@ fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
     let atoms = u64::from(run.micro_batch_size) * sequence.div_ceil(Atoms::TOKENS as u64);
     let gradients = match run.trainable {
         Trainable::Full => {
-            let levels = u64::from(u64::BITS - atoms.leading_zeros());
+            // The last sum is counted among the gradients.
+            let levels = u64::from(u64::BITS - atoms.leading_zeros()) - 1;
             levels * 4 * (config.vocab * config.hidden) as u64
         }
         _ => 0,

@@ -12,7 +12,7 @@ mod variants;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
-use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, Opening};
+use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, OpenedMicrobatch, Opening};
 use concord_proto::tree::Node;
 use concord_proto::*;
 pub use variants::Variants;
@@ -324,9 +324,16 @@ impl Source {
     }
 
     pub fn opening(&mut self) -> Opening {
-        match self.flag() {
-            true => Opening::Inputs(self.list(|s| s.list(Self::digest))),
-            false => Opening::Gone,
+        match self.below(3) {
+            0 => Opening::Inputs(self.list(|s| s.list(Self::digest))),
+            1 => Opening::Again {
+                values: self.list(Self::digest),
+                microbatches: self.list(|s| OpenedMicrobatch {
+                    activation: s.flag().then(|| s.digest()),
+                    gradient: s.flag().then(|| s.digest()),
+                }),
+            },
+            _ => Opening::Gone,
         }
     }
 

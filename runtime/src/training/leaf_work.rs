@@ -128,7 +128,7 @@ pub(crate) fn forward(
 
 /// What the backward pass of a microbatch gives.
 pub(crate) struct Backwarded {
-    pub(crate) sums: BTreeMap<GradientPart, Arc<PartSum>>,
+    pub(crate) sums: BTreeMap<GradientPart, PartSum>,
     pub(crate) d_input: Option<Arc<Tensor>>,
     pub(crate) outputs: Vec<Port>,
 }
@@ -183,7 +183,7 @@ fn split(
     spec: &JobSpec,
     layers: Layers,
     mut gradients: Gradients,
-) -> Result<BTreeMap<GradientPart, Arc<PartSum>>, KernelError> {
+) -> Result<BTreeMap<GradientPart, PartSum>, KernelError> {
     let end = |part| match part {
         GradientPart::Own => TensorUse::Own,
         GradientPart::TiedEmbed => TensorUse::TiedEmbed,
@@ -198,7 +198,7 @@ fn split(
             }
             !taken
         });
-        Ok((part, Arc::new(PartSum::new(tensors)?)))
+        Ok((part, PartSum::new(tensors)?))
     };
     concord_verify::training::parts(spec, layers)
         .into_iter()

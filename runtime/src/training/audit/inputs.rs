@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use concord_kernels::{MomentKind, Tensor};
 use concord_models::decoder::Values;
 use concord_models::train::{Moment, StateTensor, TrainState};
-use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
+use concord_proto::session::{AuditOrder, OpenRequest, OpenedMicrobatch, Opening, Scalars};
+use concord_proto::tree::Node;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
 use concord_proto::{
@@ -16,6 +17,7 @@ use concord_proto::{
 
 use tonic::transport::Channel;
 
+use super::again::{GivenAgain, node_of};
 use super::job::AuditedJob;
 use crate::blobs::{Blobs, fetch_from_worker};
 use crate::training::data::Microbatch;
@@ -31,9 +33,17 @@ pub(super) const INPUTS_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct OpenedLeaf {
     order: AuditOrder,
     channel: Channel,
-    ports: Vec<Vec<Digest>>,
+    opened: Opened,
     /// How long it may take to give them.
     left: Duration,
+}
+
+/// Addresses of what the leaf is computed from.
+enum Opened {
+    /// Of the inputs, for each port.
+    Ports(Vec<Vec<Digest>>),
+    /// Of a sum: of the values, and of what its microbatches are computed from again.
+    Again(Vec<Digest>, Vec<OpenedMicrobatch>),
 }
 
 impl OpenedLeaf {
@@ -43,11 +53,11 @@ impl OpenedLeaf {
     /// [`RuntimeError::Unreachable`] where it does not, or not in time.
     pub(crate) async fn ask(order: AuditOrder) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
-        let (channel, ports) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
+        let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
         Ok(Self {
             order,
             channel,
-            ports,
+            opened,
             left: INPUTS_MAX.saturating_sub(start.elapsed()),
         })
     }
@@ -67,16 +77,26 @@ impl OpenedLeaf {
             tensors: Vec::new(),
             moments: Vec::new(),
             scalars: None,
+            again: None,
         };
-        let ports: Vec<Port> = given.leaf.inputs.iter().map(|input| input.port).collect();
-        for (port, digests) in ports.into_iter().zip(self.ports) {
-            given.take(port, &self.channel, digests).await?;
+        let channel = &self.channel;
+        match self.opened {
+            Opened::Ports(opened) => {
+                let ports = given.leaf.inputs.iter().map(|input| input.port);
+                for (port, digests) in ports.collect::<Vec<_>>().into_iter().zip(opened) {
+                    given.take(port, channel, digests).await?;
+                }
+            }
+            Opened::Again(values, microbatches) => {
+                let again = GivenAgain::fetch(channel, values, microbatches).await?;
+                given.again = Some(again);
+            }
         }
         Ok(given)
     }
 }
 
-async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), RuntimeError> {
+async fn open(order: &AuditOrder) -> Result<(Channel, Opened), RuntimeError> {
     let leaf = &order.leaf;
     let request = OpenRequest {
         job: order.job,
@@ -98,8 +118,19 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), Runtime
         .into_inner();
     let opening: Opening =
         canonical::decode(&body.bytes).map_err(|error| withheld(error.to_string()))?;
-    let Opening::Inputs(ports) = opening else {
-        return Err(withheld("the inputs of the leaf are gone".to_string()));
+    let ports = match opening {
+        Opening::Inputs(ports) => ports,
+        Opening::Again {
+            values,
+            microbatches,
+        } => {
+            let count = node_of(leaf).map_or(0, |node| node.len() as usize);
+            if leaf.phase != LeafPhase::Reduce || microbatches.len() != count {
+                return Err(withheld("it opened no sum of microbatches".to_string()));
+            }
+            return Ok((channel, Opened::Again(values, microbatches)));
+        }
+        Opening::Gone => return Err(withheld("the inputs of the leaf are gone".to_string())),
     };
     if ports.len() != leaf.inputs.len() {
         return Err(withheld("it opened another number of inputs".to_string()));
@@ -110,7 +141,7 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), Runtime
             return Err(withheld(format!("what it opened is not {kind:?}")));
         }
     }
-    Ok((channel, ports))
+    Ok((channel, Opened::Ports(ports)))
 }
 
 /// What a worker gave of the inputs of a leaf, checked against the leaf's digests.
@@ -119,6 +150,7 @@ pub(crate) struct GivenInputs {
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
     moments: Vec<Moment>,
     scalars: Option<Scalars>,
+    again: Option<GivenAgain>,
 }
 
 impl GivenInputs {
@@ -140,9 +172,7 @@ impl GivenInputs {
             self.moments = fetch_together(channel, digests, read).await?;
             return Ok(());
         }
-        let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
-        let tensors = fetch_together(channel, digests, read).await?;
-        let tensors = tensors.into_iter().map(Arc::new).collect();
+        let tensors = fetch_tensors(channel, digests).await?;
         self.tensors.push((port.kind, tensors));
         Ok(())
     }
@@ -155,7 +185,9 @@ pub(crate) struct Inputs {
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
     moments: Vec<Moment>,
     pub(super) scalars: Option<Scalars>,
-    pub(super) microbatch: Option<Microbatch>,
+    pub(super) again: Option<GivenAgain>,
+    /// The microbatch of a leaf; all those of a sum that are computed again.
+    pub(super) microbatches: Vec<Microbatch>,
     pub(super) sequence_len: usize,
 }
 
@@ -175,20 +207,25 @@ impl Inputs {
             tensors,
             moments,
             scalars,
+            again,
         } = given;
-        let microbatch = match leaf.phase {
-            LeafPhase::Forward | LeafPhase::Backward => {
-                Some(job.data.microbatch(blobs, step, leaf.microbatch).await?)
-            }
-            LeafPhase::Reduce | LeafPhase::Update => None,
+        let wanted = match (leaf.phase, &again) {
+            (LeafPhase::Forward | LeafPhase::Backward, _) => Some(Node::leaf(leaf.microbatch)),
+            (LeafPhase::Reduce, Some(_)) => node_of(&leaf),
+            (LeafPhase::Reduce | LeafPhase::Update, _) => None,
         };
+        let mut microbatches = Vec::new();
+        for microbatch in wanted.iter().flat_map(|node| node.start..node.end) {
+            microbatches.push(job.data.microbatch(blobs, step, microbatch).await?);
+        }
         Ok(Self {
             spec: job.spec.clone(),
             leaf,
             tensors,
             moments,
             scalars,
-            microbatch,
+            again,
+            microbatches,
             sequence_len: job.data.sequence_len(),
         })
     }
@@ -223,7 +260,10 @@ impl Inputs {
     /// The values of what the stage trains.
     pub(super) fn values(&self) -> Result<StateValues, RuntimeError> {
         let held = leaf_work::held_names(&self.spec, self.leaf.layers);
-        let values = self.tensors(|kind| kind == PortKind::State).unwrap_or(&[]);
+        let values = match &self.again {
+            Some(again) => &again.values,
+            None => self.tensors(|kind| kind == PortKind::State).unwrap_or(&[]),
+        };
         if values.len() != held.len() {
             return Err(missing("its state"));
         }
@@ -268,6 +308,19 @@ impl Inputs {
 
 /// Blobs fetched from a worker at a time.
 const FETCHED_AT_ONCE: usize = 32;
+
+/// Fetches tensors.
+///
+/// # Errors
+/// [`RuntimeError`] where one does not come, or is none.
+pub(super) async fn fetch_tensors(
+    channel: &Channel,
+    digests: Vec<Digest>,
+) -> Result<Vec<Arc<Tensor>>, RuntimeError> {
+    let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
+    let tensors = fetch_together(channel, digests, read).await?;
+    Ok(tensors.into_iter().map(Arc::new).collect())
+}
 
 /// Fetches blobs, several at a time, and decodes each with `read` as soon as it is here.
 async fn fetch_together<T: Send + 'static>(

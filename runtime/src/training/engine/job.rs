@@ -1,7 +1,5 @@
 //! A job as a worker holds it: a stage, its committed state, and the step in progress.
 
-use std::sync::Arc;
-
 use concord_proto::session::{Held, Scalars, ToCoordinator};
 use concord_proto::{JobId, JobSpec, Plan};
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::train::Moment;
-use concord_proto::session::{OpenRequest, Opening};
+use concord_proto::session::{OpenRequest, OpenedMicrobatch, Opening};
+use concord_proto::tree::Node;
 use concord_proto::{Digest, JobId, LeafPhase};
 
 use crate::blobs::OpenBlob;
@@ -20,14 +21,28 @@ pub(crate) struct Openings {
 /// Inputs of the leaves of one step.
 #[derive(Default)]
 pub(crate) struct StepOpenings {
-    leaves: BTreeMap<(LeafPhase, u32), Vec<Vec<Digest>>>,
+    leaves: BTreeMap<(LeafPhase, u32), Opening>,
     blobs: BTreeMap<Digest, OpenBlob>,
 }
 
 impl StepOpenings {
     /// Adds the inputs of a leaf: for each port the addresses that its digest is over.
     pub(crate) fn leaf(&mut self, phase: LeafPhase, microbatch: u32, ports: Vec<Vec<Digest>>) {
-        self.leaves.insert((phase, microbatch), ports);
+        self.leaves.insert((phase, microbatch), Opening::Inputs(ports));
+    }
+
+    /// The sum over `node` is opened by what its microbatches are computed from again.
+    pub(crate) fn again(
+        &mut self,
+        node: Node,
+        values: Vec<Digest>,
+        microbatches: Vec<OpenedMicrobatch>,
+    ) {
+        let opening = Opening::Again {
+            values,
+            microbatches,
+        };
+        self.leaves.insert((LeafPhase::Reduce, node.start), opening);
     }
 
     pub(crate) fn tensor(&mut self, digest: Digest, tensor: &Arc<Tensor>) {
@@ -79,7 +94,7 @@ impl Openings {
     pub(crate) fn open(&self, request: &OpenRequest) -> Opening {
         let step = self.steps.get(&(request.job, request.step, request.epoch));
         let leaf = step.and_then(|s| s.leaves.get(&(request.phase, request.microbatch)));
-        leaf.map_or(Opening::Gone, |ports| Opening::Inputs(ports.clone()))
+        leaf.cloned().unwrap_or(Opening::Gone)
     }
 
     /// A blob of any step.
