@@ -54,7 +54,9 @@ impl PackedMoment {
         numbers.check_finite(name)?;
         let mut moment = Self::zeros(kind, numbers.shape());
         let (words, numbers) = (moment.words.values_mut()?, numbers.values()?);
-        let blocks = words.chunks_mut(BLOCK_WORDS).zip(numbers.chunks(MOMENT_BLOCK));
+        let blocks = words
+            .chunks_mut(BLOCK_WORDS)
+            .zip(numbers.chunks(MOMENT_BLOCK));
         blocks.for_each(|(words, numbers)| encode_block(kind, numbers, words));
         Ok(moment)
     }
@@ -69,7 +71,9 @@ impl PackedMoment {
         let len = shape.iter().product();
         if words.len() != words_of(len) {
             let count = words.len();
-            return refuse(format!("{count} words are no moment of the shape {shape:?}"));
+            return refuse(format!(
+                "{count} words are no moment of the shape {shape:?}"
+            ));
         }
         for (block, words) in words.chunks(BLOCK_WORDS).enumerate() {
             if words[0] >= f32::INFINITY.to_bits() {
@@ -78,7 +82,9 @@ impl PackedMoment {
             }
             let codes: &[u8] = bytemuck::cast_slice(&words[1..]);
             if codes[block_len(len, block)..].iter().any(|&byte| byte != 0) {
-                return refuse(format!("block {block} of a moment has bytes after its codes"));
+                return refuse(format!(
+                    "block {block} of a moment has bytes after its codes"
+                ));
             }
         }
         Ok(Self {
@@ -128,7 +134,9 @@ impl PackedMoment {
     pub fn decoded(&self) -> Result<Tensor, KernelError> {
         let mut numbers = vec![0.0; self.len()];
         let words = self.words()?;
-        let blocks = words.chunks(BLOCK_WORDS).zip(numbers.chunks_mut(MOMENT_BLOCK));
+        let blocks = words
+            .chunks(BLOCK_WORDS)
+            .zip(numbers.chunks_mut(MOMENT_BLOCK));
         blocks.for_each(|(words, numbers)| decode_block(self.kind, words, numbers));
         Tensor::new(&self.shape, numbers)
     }

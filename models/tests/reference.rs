@@ -14,7 +14,8 @@ use concord_models::decoder::{
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
 use concord_models::train::{
-    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm, mean_loss,
+    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm,
+    mean_loss,
 };
 use concord_models::weights::{ModelFolder, TensorFile};
 

@@ -68,7 +68,10 @@ impl MomentHeader {
         }
         match header.word_bytes() {
             Some(bytes) if bytes == rest.len() as u64 => Ok((header, rest)),
-            _ => Err(format!("{} bytes are no moment of the shape {shape:?}", rest.len())),
+            _ => Err(format!(
+                "{} bytes are no moment of the shape {shape:?}",
+                rest.len()
+            )),
         }
     }
 }

@@ -26,7 +26,9 @@ pub fn digest(moment: &Moment) -> Result<Digest, KernelError> {
         Moment::F32(numbers) => tensor_blob::digest(numbers),
         Moment::Packed(moment) => {
             let key = Domain::Blob.context_key();
-            Ok(Digest(moment.derived_digest(&key, &header(moment).prefix())?))
+            Ok(Digest(
+                moment.derived_digest(&key, &header(moment).prefix())?,
+            ))
         }
     }
 }
@@ -104,7 +106,11 @@ fn packed(blob: &[u8]) -> Result<Moment, String> {
         true => MomentKind::Second,
     };
     let shape: Vec<usize> = header.shape.iter().map(|&dim| dim as usize).collect();
-    let words = words.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    let words = words
+        .as_chunks()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word));
     let moment = PackedMoment::new(kind, &shape, words.collect());
     let moment = moment.map_err(|error| error.to_string())?;
     Ok(Moment::Packed(Arc::new(moment)))
@@ -125,12 +131,18 @@ pub fn check(
         Moment::Packed(moment) => (MomentForm::Bits8, moment.shape()),
     };
     if found_form != form {
-        return Err(format!("it is a moment of {found_form:?}, and not of {form:?}"));
+        return Err(format!(
+            "it is a moment of {found_form:?}, and not of {form:?}"
+        ));
     }
     if matches!(moment, Moment::Packed(moment) if moment.kind() != kind) {
         return Err("it is the other moment".to_string());
     }
-    match found.iter().map(|&dim| dim as u64).eq(shape.iter().copied()) {
+    match found
+        .iter()
+        .map(|&dim| dim as u64)
+        .eq(shape.iter().copied())
+    {
         true => Ok(()),
         false => Err(format!("it has the shape {found:?}, and not {shape:?}")),
     }
@@ -149,7 +161,10 @@ mod tests {
                 let moment = Moment::zeros(form, kind, &[3, 100]);
                 let blob = encode(&moment).unwrap();
                 assert_eq!(blob.len() as u64, encoded_len(&moment));
-                assert_eq!(digest(&moment).unwrap(), concord_proto::tensor::address_of(&blob));
+                assert_eq!(
+                    digest(&moment).unwrap(),
+                    concord_proto::tensor::address_of(&blob)
+                );
                 assert_eq!(decode(&blob).unwrap(), moment);
                 let stored = decode_stored(&blob, form, kind, &[3, 100]);
                 assert_eq!(stored.unwrap(), moment);

@@ -5,8 +5,8 @@ use concord_proto::ExpertCuts;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, MomentFormat,
-    Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
+    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 
 pub const LAYERS: u32 = 4;
@@ -97,6 +97,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         head_bytes: 1_000,
         shared_bytes: 0,
         layer_state_bytes: 1_000,
+        layer_gradient_bytes: 250,
         layer_activation_bytes: 1_000,
         workspace_bytes: 0,
         boundary_bytes: 1_000,

@@ -41,15 +41,13 @@ per_isa! {
 }
 
 #[inline(always)]
-fn body(
-    s: &AdamStep,
-    gradient: &[f32],
-    value: &mut [f32],
-    first: &mut [u32],
-    second: &mut [u32],
-) {
-    let moments = first.chunks_mut(BLOCK_WORDS).zip(second.chunks_mut(BLOCK_WORDS));
-    let values = gradient.chunks(MOMENT_BLOCK).zip(value.chunks_mut(MOMENT_BLOCK));
+fn body(s: &AdamStep, gradient: &[f32], value: &mut [f32], first: &mut [u32], second: &mut [u32]) {
+    let moments = first
+        .chunks_mut(BLOCK_WORDS)
+        .zip(second.chunks_mut(BLOCK_WORDS));
+    let values = gradient
+        .chunks(MOMENT_BLOCK)
+        .zip(value.chunks_mut(MOMENT_BLOCK));
     for ((gradient, value), (first, second)) in values.zip(moments) {
         step_block(s, gradient, value, first, second);
     }

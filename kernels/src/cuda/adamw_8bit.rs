@@ -57,7 +57,11 @@ pub(crate) fn step(
 /// The first block whose scale is not finite, of each of some moments. Waits once for all.
 pub(crate) fn check(cuda: &Cuda, moments: &[Slice<u32>]) -> Result<Vec<Option<usize>>> {
     let found = cuda.upload(&vec![u64::MAX; moments.len()])?;
-    for (index, words) in moments.iter().enumerate().filter(|(_, words)| !words.is_empty()) {
+    for (index, words) in moments
+        .iter()
+        .enumerate()
+        .filter(|(_, words)| !words.is_empty())
+    {
         let (found, count) = (found.part(index, 1), words.len().div_ceil(BLOCK_WORDS));
         let arguments = arguments![words, &found, count as u64];
         cuda.launch(CHECK, over(cuda, count), arguments)?;

@@ -24,7 +24,11 @@ impl Device {
         let lengths = [value.len(), first_moment.len(), second_moment.len()];
         assert_eq!(lengths, [len; 3], "adamw_8bit: lengths");
         let kinds = [first_moment.kind(), second_moment.kind()];
-        assert_eq!(kinds, [MomentKind::First, MomentKind::Second], "adamw_8bit: moments");
+        assert_eq!(
+            kinds,
+            [MomentKind::First, MomentKind::Second],
+            "adamw_8bit: moments"
+        );
         let (first, second) = (first_moment.buffer_mut(), second_moment.buffer_mut());
         if let Self::Cuda(gpu) = self {
             let gradient = gradient.on(gpu)?;
@@ -53,7 +57,10 @@ impl Device {
             cuda::adamw_8bit::check(gpu, &words.collect::<Result<Vec<_>, _>>()?)?
         } else {
             let first = |(_, moment): &(&str, &PackedMoment)| Ok(first_bad(&moment.words()?));
-            moments.iter().map(first).collect::<Result<_, KernelError>>()?
+            moments
+                .iter()
+                .map(first)
+                .collect::<Result<_, KernelError>>()?
         };
         let mut bad = moments.iter().zip(found);
         let bad = bad.find_map(|(named, block)| Some((named, block?)));

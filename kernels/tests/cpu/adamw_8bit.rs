@@ -37,7 +37,10 @@ fn the_levels_are_those_of_the_paper() {
         assert_eq!(levels.len(), 256);
         for (code, (&level, ours)) in levels.iter().zip(ours).enumerate() {
             let error = (level - f64::from(ours)).abs();
-            assert!(error <= level.abs() * 6e-8, "code {code}: {level} and {ours}");
+            assert!(
+                error <= level.abs() * 6e-8,
+                "code {code}: {level} and {ours}"
+            );
         }
         assert_eq!(ours[usize::from(kind.zero())].to_bits(), 0);
         assert!(ours.is_sorted());
@@ -67,7 +70,11 @@ fn a_number_has_the_code_of_the_nearest_level() {
         let near = borders.flat_map(|b| [b.next_down(), *b, b.next_up()]);
         let tiny = [f32::MIN_POSITIVE, 1e-45, -0.0, 1e-7, 2.5e-7];
         for x in even.chain(near).chain(tiny) {
-            assert_eq!(usize::from(table.nearest(x)), nearest(kind, x), "{x:e} of {kind:?}");
+            assert_eq!(
+                usize::from(table.nearest(x)),
+                nearest(kind, x),
+                "{x:e} of {kind:?}"
+            );
         }
     }
 }
@@ -100,7 +107,9 @@ fn a_step_is_the_step_of_f32_between_decoding_and_coding() {
         let mut second = PackedMoment::nearest(MomentKind::Second, "v", &v).unwrap();
         let mut new = value.clone();
         let old = [first.decoded().unwrap(), second.decoded().unwrap()];
-        device.adamw_8bit(&step(), &gradient, &mut new, &mut first, &mut second).unwrap();
+        device
+            .adamw_8bit(&step(), &gradient, &mut new, &mut first, &mut second)
+            .unwrap();
         let stepped: Vec<[f32; 3]> = (0..len)
             .map(|i| {
                 let (m, v) = (old[0].data()[i], old[1].data()[i]);
@@ -142,7 +151,10 @@ fn a_second_moment_above_0_is_never_coded_as_0() {
 #[test]
 fn words_that_no_step_gives_are_refused() {
     let refused = |len: usize, change: &dyn Fn(&mut Vec<u32>)| {
-        let mut words = PackedMoment::zeros(MomentKind::First, &[len]).words().unwrap().into_owned();
+        let mut words = PackedMoment::zeros(MomentKind::First, &[len])
+            .words()
+            .unwrap()
+            .into_owned();
         change(&mut words);
         match PackedMoment::new(MomentKind::First, &[len], words) {
             Err(KernelError::DoesNotFit(why)) => why,
@@ -151,7 +163,10 @@ fn words_that_no_step_gives_are_refused() {
     };
     assert!(refused(300, &|words| words.truncate(3)).contains("3 words are no moment"));
     let nan = refused(300, &|words| words[65] = f32::NAN.to_bits());
-    assert!(nan.contains("block 1 of a moment has the scale NaN"), "{nan}");
+    assert!(
+        nan.contains("block 1 of a moment has the scale NaN"),
+        "{nan}"
+    );
     let negative = refused(300, &|words| words[0] = (-0.0f32).to_bits());
     assert!(negative.contains("the scale -0"), "{negative}");
     let after = refused(2, &|words| words[1] |= 1 << 24);

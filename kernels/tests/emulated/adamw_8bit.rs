@@ -20,13 +20,22 @@ const STEP: AdamStep = AdamStep {
 #[test]
 fn what_shares_its_memory_with_another_moment_is_copied_first() {
     for device in devices() {
-        let zeros = |kind| device.place_moment(PackedMoment::zeros(kind, &[700])).unwrap();
+        let zeros = |kind| {
+            device
+                .place_moment(PackedMoment::zeros(kind, &[700]))
+                .unwrap()
+        };
         let (mut m, mut v) = (zeros(MomentKind::First), zeros(MomentKind::Second));
         let held = (m.clone(), v.clone());
-        let before = (m.clone().into_host().unwrap(), v.clone().into_host().unwrap());
+        let before = (
+            m.clone().into_host().unwrap(),
+            v.clone().into_host().unwrap(),
+        );
         let gradient = placed(&device, &[0.5; 700], &[700]).unwrap();
         let mut value = placed(&device, &[1.0; 700], &[700]).unwrap();
-        device.adamw_8bit(&STEP, &gradient, &mut value, &mut m, &mut v).unwrap();
+        device
+            .adamw_8bit(&STEP, &gradient, &mut value, &mut m, &mut v)
+            .unwrap();
         assert!(!m.is_on_host(), "it was fetched");
         assert_ne!(m.clone().into_host().unwrap(), before.0);
         let held = (held.0.into_host().unwrap(), held.1.into_host().unwrap());
@@ -37,15 +46,26 @@ fn what_shares_its_memory_with_another_moment_is_copied_first() {
 #[test]
 fn a_moment_that_overflows_is_refused_by_its_block() {
     for device in devices() {
-        let zeros = |kind| device.place_moment(PackedMoment::zeros(kind, &[2, 300])).unwrap();
+        let zeros = |kind| {
+            device
+                .place_moment(PackedMoment::zeros(kind, &[2, 300]))
+                .unwrap()
+        };
         let (mut m, mut v) = (zeros(MomentKind::First), zeros(MomentKind::Second));
         let mut gradient = vec![1.0; 600];
         gradient[520] = 3e38;
         let gradient = placed(&device, &gradient, &[2, 300]).unwrap();
         let mut value = device.place(Tensor::zeros(&[2, 300])).unwrap();
-        device.adamw_8bit(&STEP, &gradient, &mut value, &mut m, &mut v).unwrap();
+        device
+            .adamw_8bit(&STEP, &gradient, &mut value, &mut m, &mut v)
+            .unwrap();
         let done = device.check_moments(&[("first", &m), ("second", &v)]);
-        let Err(KernelError::NotFinite { tensor, index, value }) = done else {
+        let Err(KernelError::NotFinite {
+            tensor,
+            index,
+            value,
+        }) = done
+        else {
             panic!("{done:?}");
         };
         assert_eq!((&*tensor, index, value), ("second", 512, f32::INFINITY));

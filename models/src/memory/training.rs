@@ -62,6 +62,8 @@ pub struct PartBytes {
     pub moments: u64,
     /// See [`StageBytes::gradients`].
     pub gradients: u64,
+    /// Of these, one gradient of each trained element.
+    pub gradient: u64,
 }
 
 impl PartBytes {
@@ -72,6 +74,7 @@ impl PartBytes {
             state: 4 * VALUES * elements,
             moments: VALUES * run.moments.bytes(elements),
             gradients: 4 * gradients(run) * elements,
+            gradient: 4 * elements,
         }
     }
 

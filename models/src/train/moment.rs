@@ -49,9 +49,7 @@ impl Moment {
     /// [`KernelError::Cuda`] where a GPU fails.
     pub fn placed(self, device: &Device) -> Result<Self, KernelError> {
         Ok(match self {
-            Self::F32(numbers) => {
-                Self::F32(Arc::new(device.place(Arc::unwrap_or_clone(numbers))?))
-            }
+            Self::F32(numbers) => Self::F32(Arc::new(device.place(Arc::unwrap_or_clone(numbers))?)),
             Self::Packed(moment) => {
                 let moment = Arc::unwrap_or_clone(moment);
                 Self::Packed(Arc::new(device.place_moment(moment)?))

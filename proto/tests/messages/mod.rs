@@ -12,7 +12,9 @@ mod variants;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
-use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, OpenedMicrobatch, Opening};
+use concord_proto::session::{
+    AddressChallenge, AddressProof, OpenRequest, OpenedMicrobatch, Opening,
+};
 use concord_proto::tree::Node;
 use concord_proto::*;
 pub use variants::Variants;

@@ -139,7 +139,11 @@ async fn fetch_value(
     let tensor = tensor_blob::decode_stored(&bytes, shape.iter().product());
     let tensor = tensor.map_err(|why| bad(digest, why))?;
     let found = tensor.shape();
-    if !found.iter().map(|&dim| dim as u64).eq(shape.iter().copied()) {
+    if !found
+        .iter()
+        .map(|&dim| dim as u64)
+        .eq(shape.iter().copied())
+    {
         return Err(bad(digest, format!("{name} has the shape {found:?}")));
     }
     Ok(Arc::new(tensor))

@@ -5,6 +5,6 @@ pub(crate) mod audit;
 pub mod core;
 pub(crate) mod data;
 pub(crate) mod engine;
-pub(crate) mod folding;
 pub(crate) mod leaf_work;
+pub(crate) mod partial_sums;
 pub(crate) mod peers;

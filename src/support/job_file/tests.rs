@@ -117,14 +117,22 @@ fn the_names_of_other_tools_for_adamw_say_how_its_moments_are_kept() {
         let job = with("", &format!("optimizer: {name}")).unwrap();
         assert_eq!(job.optimizer().moments, MomentFormat::F32, "{name}");
     }
-    for name in ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit"] {
+    for name in [
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "adamw_torch_8bit",
+    ] {
         let job = with("", &format!("optimizer: {name}")).unwrap();
         assert_eq!(job.optimizer().moments, MomentFormat::Bits8, "{name}");
         assert_eq!(job.training_run(None).moments, MomentForm::Bits8, "{name}");
     }
     for other in ["sgd", "adafactor", "8", "[adamw_8bit]"] {
         let error = refusal("", &format!("optimizer: {other}"));
-        assert!(error.contains("one of adamw_torch, adamw_torch_fused"), "{error}");
+        assert!(
+            error.contains("one of adamw_torch, adamw_torch_fused"),
+            "{error}"
+        );
     }
 }
 

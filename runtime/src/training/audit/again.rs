@@ -12,8 +12,8 @@ use concord_proto::{Digest, GradientPart, JobSpec, Leaf, Port, PortKind};
 use super::inputs::{fetch_tensors, missing};
 use crate::RuntimeError;
 use crate::training::data::Microbatch;
-use crate::training::folding::Folding;
 use crate::training::leaf_work::{self, PartSum};
+use crate::training::partial_sums::PartialSums;
 
 /// What a worker gave instead of gradients. That these follow from it is seen by their addresses.
 pub(crate) struct GivenAgain {
@@ -75,7 +75,7 @@ pub(super) fn sum_again(
     batches: &[Microbatch],
 ) -> Result<Vec<Port>, RuntimeError> {
     let node = node_of(leaf).ok_or_else(|| missing("its node"))?;
-    let mut sums: BTreeMap<GradientPart, Folding> = BTreeMap::new();
+    let mut sums: BTreeMap<GradientPart, PartialSums> = BTreeMap::new();
     for ((microbatch, batch), received) in (node.start..node.end).zip(batches).zip(&given.received)
     {
         let hidden = received.activation.as_deref();
@@ -92,15 +92,15 @@ pub(super) fn sum_again(
             if leaf.input(port.kind).is_none_or(|input| input.port != port) {
                 return Err(missing("what leads to the gradients that it claims"));
             }
-            let folding = sums.entry(part).or_default();
-            folding.insert(device, microbatch, node, sum.tensors)?;
+            let sums = sums.entry(part).or_default();
+            sums.insert(device, microbatch, node, sum.tensors)?;
         }
     }
     let outputs = leaf.outputs.iter().map(|output| {
         let PortKind::Partial { node, part } = output.kind else {
             return Err(missing("its parts"));
         };
-        let sum = sums.get_mut(&part).and_then(|folding| folding.take(node));
+        let sum = sums.get_mut(&part).and_then(|sums| sums.take(node));
         let sum = PartSum::new(sum.ok_or_else(|| missing("a gradient"))?)?;
         Ok(sum.port(node, part))
     });

@@ -142,7 +142,10 @@ impl CommittedStage {
         let mut inputs = LeafInputs::default();
         for part in parts(&self.spec, self.layers) {
             for microbatch in node.start..node.end {
-                let digests = gradients.get(&(microbatch, part)).cloned().unwrap_or_default();
+                let digests = gradients
+                    .get(&(microbatch, part))
+                    .cloned()
+                    .unwrap_or_default();
                 let node = Node::leaf(microbatch);
                 let port = Port {
                     kind: PortKind::Partial { node, part },

@@ -28,7 +28,8 @@ pub(crate) struct StepOpenings {
 impl StepOpenings {
     /// Adds the inputs of a leaf: for each port the addresses that its digest is over.
     pub(crate) fn leaf(&mut self, phase: LeafPhase, microbatch: u32, ports: Vec<Vec<Digest>>) {
-        self.leaves.insert((phase, microbatch), Opening::Inputs(ports));
+        self.leaves
+            .insert((phase, microbatch), Opening::Inputs(ports));
     }
 
     /// The sum over `node` is opened by what its microbatches are computed from again.

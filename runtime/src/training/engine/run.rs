@@ -18,8 +18,8 @@ use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
 use crate::RuntimeError;
 use crate::training::core::{Exchange, MicrobatchSchedule, MicrobatchTask, PartKey};
 use crate::training::data::Microbatch;
-use crate::training::folding::Folding;
 use crate::training::leaf_work::{self, Forwarded, Updated};
+use crate::training::partial_sums::PartialSums;
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) struct StepRun {
     forwarded: BTreeMap<u32, Forwarded>,
     /// The nodes of the tree that cover the microbatches of this worker.
     pub(super) nodes: Vec<Node>,
-    pub(super) folding: BTreeMap<GradientPart, Folding>,
+    pub(super) partial_sums: BTreeMap<GradientPart, PartialSums>,
     /// Addresses of the gradients of each microbatch.
     pub(super) gradient_digests: BTreeMap<(u32, GradientPart), Vec<Digest>>,
     /// What came in for each microbatch, for whoever computes it again.
@@ -74,7 +74,7 @@ impl StepRun {
             gradients: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             nodes: cover(job.spec.microbatches, replica.start, replica.end),
-            folding: BTreeMap::new(),
+            partial_sums: BTreeMap::new(),
             gradient_digests: BTreeMap::new(),
             opened: BTreeMap::new(),
             losses: Vec::new(),
@@ -254,7 +254,7 @@ impl StepRun {
             outputs,
         );
         self.leaves.insert((LeafPhase::Backward, microbatch), leaf);
-        self.fold(job, context, microbatch, done.sums)?;
+        self.add_gradients(job, context, microbatch, done.sums)?;
         let port = done
             .outputs
             .iter()

@@ -19,7 +19,7 @@ use crate::training::leaf_work::{self, PartSum, Sum};
 impl StepRun {
     /// Takes in the gradients of a microbatch. In a full fine-tune they are as large as the model,
     /// so only their sums stay; where an adapter is trained, they stay for checkers.
-    pub(super) fn fold(
+    pub(super) fn add_gradients(
         &mut self,
         job: &CommittedStage,
         context: &EngineContext,
@@ -36,8 +36,8 @@ impl StepRun {
                 }
             }
             self.gradient_digests.insert((microbatch, part), digests);
-            let folding = self.folding.entry(part).or_default();
-            folding.insert(&context.device, microbatch, whole, tensors)?;
+            let sums = self.partial_sums.entry(part).or_default();
+            sums.insert(&context.device, microbatch, whole, tensors)?;
         }
         Ok(())
     }
@@ -73,7 +73,8 @@ impl StepRun {
             if job.computes_sums_again() && node.len() > 1 {
                 let microbatches = node.start..node.end;
                 let opened = microbatches.filter_map(|m| self.opened.get(&m).copied());
-                self.openings.again(node, job.value_digests(), opened.collect());
+                self.openings
+                    .again(node, job.value_digests(), opened.collect());
             }
             self.leaves.insert((LeafPhase::Reduce, node.start), leaf);
         }
@@ -82,8 +83,8 @@ impl StepRun {
     }
 
     fn node_sum(&mut self, node: Node, part: GradientPart) -> Result<Arc<PartSum>, RuntimeError> {
-        let folding = self.folding.get_mut(&part);
-        let tensors = folding.and_then(|folding| folding.take(node)).ok_or_else(missing)?;
+        let sums = self.partial_sums.get_mut(&part);
+        let tensors = sums.and_then(|sums| sums.take(node)).ok_or_else(missing)?;
         let known = match node.len() {
             1 => self.gradient_digests.get(&(node.start, part)).cloned(),
             _ => None,

@@ -11,9 +11,9 @@ use concord_models::train::{Moment, StateTensor, TrainState};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, MomentFormat,
-    Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Signed,
-    TensorState, TrainedTensor, leaf_root,
+    AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers,
+    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
+    ScheduleKind, Signed, TensorState, TrainedTensor, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;

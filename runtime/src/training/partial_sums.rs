@@ -13,12 +13,12 @@ use super::leaf_work;
 /// to one there, it holds a sum for each node of the cover that is done, and one for each level of
 /// the tree below the node that is not.
 #[derive(Default)]
-pub(crate) struct Folding {
+pub(crate) struct PartialSums {
     /// By the first microbatch of the node.
     held: BTreeMap<u32, (Node, Vec<Arc<Tensor>>)>,
 }
 
-impl Folding {
+impl PartialSums {
     /// Takes in the gradients of a microbatch, which belongs to the node `whole` of the cover.
     ///
     /// # Errors
@@ -36,7 +36,10 @@ impl Folding {
                 break;
             };
             let other = if node == left { right } else { left };
-            let is_there = self.held.get(&other.start).is_some_and(|(held, _)| *held == other);
+            let is_there = self
+                .held
+                .get(&other.start)
+                .is_some_and(|(held, _)| *held == other);
             let Some((_, held)) = is_there.then(|| self.held.remove(&other.start)).flatten() else {
                 break;
             };
@@ -77,7 +80,11 @@ fn halves(whole: Node, node: Node) -> Option<(Node, Node)> {
         if left == node || right == node {
             return Some((left, right));
         }
-        above = if node.start < right.start { left } else { right };
+        above = if node.start < right.start {
+            left
+        } else {
+            right
+        };
     }
 }
 
@@ -97,24 +104,28 @@ mod tests {
     fn the_sum_is_that_of_the_tree_and_few_are_held() {
         let device = Device::Reference;
         for count in 1..20 {
-            let whole = Node { start: 0, end: count };
+            let whole = Node {
+                start: 0,
+                end: count,
+            };
             let all: Vec<_> = (0..count).map(gradients).collect();
             let leaf = |microbatch: u32| &all[microbatch as usize][..];
             let expected = leaf_work::reduce(&device, whole, &leaf).unwrap();
             for step in [1, 3, 7] {
-                let mut folding = Folding::default();
+                let mut sums = PartialSums::default();
                 for i in 0..count {
                     // A permutation where the step and the count have no common factor.
                     let microbatch = match count % step {
                         0 => i,
                         _ => i * step % count,
                     };
-                    folding.insert(&device, microbatch, whole, gradients(microbatch)).unwrap();
+                    sums.insert(&device, microbatch, whole, gradients(microbatch))
+                        .unwrap();
                     let levels = count.ilog2() as usize + 1;
-                    assert!(step > 1 || folding.held.len() <= levels, "{count}: {i}");
+                    assert!(step > 1 || sums.held.len() <= levels, "{count}: {i}");
                 }
-                assert_eq!(folding.held.len(), 1);
-                let sum = folding.take(whole).unwrap();
+                assert_eq!(sums.held.len(), 1);
+                let sum = sums.take(whole).unwrap();
                 assert_eq!(sum, expected, "{count} by {step}");
             }
         }
@@ -123,10 +134,11 @@ mod tests {
     #[test]
     fn a_sum_that_is_not_whole_is_not_given() {
         let whole = Node { start: 4, end: 8 };
-        let mut folding = Folding::default();
+        let mut sums = PartialSums::default();
         for microbatch in [4, 5, 6] {
-            folding.insert(&Device::Reference, microbatch, whole, gradients(microbatch)).unwrap();
+            sums.insert(&Device::Reference, microbatch, whole, gradients(microbatch))
+                .unwrap();
         }
-        assert_eq!(folding.take(whole), None);
+        assert_eq!(sums.take(whole), None);
     }
 }
