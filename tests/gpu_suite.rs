@@ -144,6 +144,7 @@ fn assert_timed(timing: &Value) {
         "gather",
         "combine",
         "adamw",
+        "adamw_8bit",
         "sum_squares",
         "digest",
         "canonicalise",

@@ -72,3 +72,38 @@ fn nobody_is_accused_in_a_hundred_honest_jobs() {
         "{JOBS} jobs of {steps} steps: {audits} leaves re-run, nobody accused, none inconclusive"
     );
 }
+
+/// In a full fine-tune the gradients of microbatches are gone when their sum is audited: checkers
+/// compute them again.
+#[test]
+fn every_leaf_of_a_full_fine_tune_is_found_right() {
+    let Some(shared) = shared() else { return };
+    for (plan, more) in [
+        ("2x1", "optimizer: adamw_8bit"),
+        ("1x2", "recompute: true"),
+        ("1x1", "optimizer: adamw_torch"),
+    ] {
+        let mut pool = Pool::new();
+        (0..2).for_each(|_| drop(pool.join("worker", &["--threads", "1"])));
+        pool.join("checker", &["--threads", "1"]);
+        let job = small_job(pool.dir.path(), &shared, 3, 0, more);
+        let text = std::fs::read_to_string(&job).unwrap();
+        let text = text.replace("adapter: lora\nlora_r: 4", "adapter: full");
+        let text = text.replace(
+            "gradient_accumulation_steps: 4",
+            "gradient_accumulation_steps: 7",
+        );
+        std::fs::write(&job, text).unwrap();
+        let audits = ["--audit-rate", "1", "--audit-rate-new", "1", "--plan", plan];
+        let here = ["--min-workers", "2", "--min-checkers", "1"];
+        let honest = outcome(&pool.train(&job, &[&audits[..], &here].concat()));
+        assert_eq!(honest.convictions, [], "{plan}");
+        assert_eq!(
+            honest.result["inconclusive"], 0,
+            "{plan}: {}",
+            honest.result
+        );
+        let audited = honest.result["audits"].as_u64().unwrap();
+        assert!(audited >= 3 * 16, "{plan}: {audited} leaves re-run");
+    }
+}

@@ -238,9 +238,13 @@ fn a_full_fine_tune_has_one_hash_too() {
             meanwhile: |pool, train| kill_slot(pool, train, 1, 2),
         },
     ];
-    for recompute in ["recompute: false", "recompute: true"] {
+    for more in [
+        "recompute: false",
+        "recompute: true",
+        "optimizer: adamw_8bit",
+    ] {
         let make = |dir: &Path| {
-            let path = job_file(dir, &shared, 6, recompute);
+            let path = job_file(dir, &shared, 6, more);
             let text = std::fs::read_to_string(&path).unwrap();
             let lora = "adapter: lora\nlora_r: 8\nlora_alpha: 16\n";
             std::fs::write(&path, text.replace(lora, "adapter: full\n")).unwrap();
@@ -294,4 +298,45 @@ fn examples_of_unlike_lengths_have_one_hash_packed_or_not() {
         };
         one_hash(&cases, make);
     }
+}
+
+/// An adapter whose moments have 8 bits: codes and scales go to the store and come back when a
+/// worker is lost. It learns as with moments of f32.
+#[test]
+fn moments_in_8_bits_have_one_hash_and_learn_as_well() {
+    let Some(shared) = shared() else { return };
+    let cases = [
+        Case {
+            what: "8 bits, 1 worker",
+            workers: &[ONE],
+            train: &[],
+            meanwhile: nothing,
+        },
+        Case {
+            what: "8 bits, 2 stages, unlike, second killed",
+            workers: &[ONE, AVX2, PORTABLE],
+            train: &["--plan", "2x1"],
+            meanwhile: kill_second,
+        },
+    ];
+    let with = |moments: &'static str| {
+        let shared = shared.clone();
+        move |dir: &Path| job_file(dir, &shared, STEPS, moments)
+    };
+    one_hash(&cases, with("optimizer: adamw_8bit"));
+    let losses = ["optimizer: adamw_torch", "optimizer: adamw_8bit"].map(|moments| {
+        let pool = pool_of(&[ONE]);
+        let train = pool.train(&with(moments)(pool.dir.path()), &["--min-workers", "1"]);
+        let loss = |step| {
+            train.until(|object| is_step(object, step))["loss"]
+                .as_f64()
+                .unwrap()
+        };
+        [loss(1), loss(STEPS)]
+    });
+    println!("loss of the first and the last step, f32 and 8 bits: {losses:?}");
+    let [[first, f32_last], [same, packed_last]] = losses;
+    assert_eq!(first, same, "the first step has no moments yet");
+    assert!(f32_last < first - 0.05, "it learns nothing: {losses:?}");
+    assert!((packed_last - f32_last).abs() < 0.01, "{losses:?}");
 }

@@ -69,7 +69,7 @@ fn training_has_the_golden_bits() {
 #[test]
 fn every_part_of_a_model_has_the_bits_of_the_cpu() {
     let device = shuffled(75);
-    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
+    for kind in FineTuneKind::ALL {
         let fit = with_all_parts(kind);
         let expected = digest(&fit, &Device::cpu(1), 2).unwrap();
         assert_eq!(digest(&fit, &device, 2).unwrap(), expected, "{kind:?}");
@@ -79,7 +79,7 @@ fn every_part_of_a_model_has_the_bits_of_the_cpu() {
 #[test]
 fn experts_have_the_bits_of_the_cpu() {
     let device = shuffled(80);
-    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
+    for kind in FineTuneKind::ALL {
         let golden = FineTune::golden(kind);
         let config = Arc::new(tiny_experts());
         let model = MadeModel {
@@ -140,7 +140,7 @@ fn a_step_fetches_a_few_numbers_and_no_tensor() {
         run.step().unwrap();
         watch.fetched()
     };
-    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
+    for kind in FineTuneKind::ALL {
         let (few, many) = (fetched(kind, 1), fetched(kind, 4));
         assert_eq!(
             few.len(),

@@ -1,4 +1,4 @@
-//! Two tiny fine-tunes have the golden digests of arithmetic version 1 on every device, instruction
+//! Tiny fine-tunes have the golden digests of arithmetic version 1 on every device, instruction
 //! set and number of threads.
 
 use concord_kernels::Device;

@@ -14,7 +14,8 @@ use concord_models::decoder::{
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
 use concord_models::train::{
-    AdamSettings, Curve, LearningRate, StepScalars, TrainState, gradient_norm, mean_loss,
+    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm,
+    mean_loss,
 };
 use concord_models::weights::{ModelFolder, TensorFile};
 
@@ -240,7 +241,7 @@ fn lora_training_follows_peft() {
     };
     let options = options(&folder, Some(lora), false);
     let mut stage = Stage::load(options, &folder, &adapter.tensors).unwrap();
-    let mut state = TrainState::fresh(adapter.tensors);
+    let mut state = TrainState::fresh(adapter.tensors, MomentForm::F32);
     let batches = shared.join("reference/train-lora/batches.safetensors");
     let run = train(
         &mut stage,
@@ -262,7 +263,7 @@ fn full_training_follows_torch() {
         .into_iter()
         .map(|spec| (spec.name.clone(), folder.load(&spec.name).unwrap()))
         .collect();
-    let mut state = TrainState::fresh(values);
+    let mut state = TrainState::fresh(values, MomentForm::F32);
     let batches = shared.join("reference/train-full/batches.safetensors");
     let run = train(
         &mut stage,

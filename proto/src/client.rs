@@ -23,6 +23,8 @@ pub struct ModelProfile {
     pub shared_bytes: u64,
     /// Bytes of values, moments and gradients of the trained tensors of one layer.
     pub layer_state_bytes: u64,
+    /// Bytes of one gradient of each of these tensors: what replicas send each other of a layer.
+    pub layer_gradient_bytes: u64,
     /// Bytes that one microbatch in flight takes in one layer.
     pub layer_activation_bytes: u64,
     /// Bytes that a stage takes beyond those of its layers: buffers for what it receives and sends,

@@ -26,6 +26,7 @@ pub mod client;
 pub mod crypto;
 pub mod limits;
 pub mod manifest;
+pub mod moment;
 pub mod sequence;
 pub mod serving;
 pub mod session;
@@ -41,9 +42,9 @@ pub use sequence::{Sequence, SequenceEntry};
 pub use training::{
     AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, ExpertCuts, F32Bits, FrameHeader,
     GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace,
-    Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot,
-    StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root, ledger, microbatch_digest,
-    tree,
+    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
+    ScheduleKind, Slot, StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root,
+    ledger, microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

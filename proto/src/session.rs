@@ -327,13 +327,30 @@ pub struct OpenRequest {
     pub microbatch: u32,
 }
 
-/// The answer: for each input port of the leaf, in order, the blobs that its digest is over.
+/// The answer: what opens the inputs of the leaf.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Opening {
-    /// Addresses of blobs that the worker gives out.
+    /// For each input port of the leaf, in order, addresses of the blobs that its digest is over.
+    /// The worker gives them out.
     Inputs(Vec<Vec<Digest>>),
+    /// The inputs of a sum are no longer held: what its microbatches are computed from again.
+    Again {
+        /// Addresses of the values before the step, by rising index of the tensor.
+        values: Vec<Digest>,
+        /// For each microbatch of the sum, by rising index.
+        microbatches: Vec<OpenedMicrobatch>,
+    },
     /// They are gone, or never were.
     Gone,
+}
+
+/// What a stage received of a microbatch, by blob address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct OpenedMicrobatch {
+    /// From the stage before, if there is one.
+    pub activation: Option<Digest>,
+    /// From the stage after, if there is one.
+    pub gradient: Option<Digest>,
 }
 
 /// What the coordinator asks at the address that a worker advertises: only the holder of the

@@ -9,6 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::canonical::{DecodeError, decode, encode};
 use concord_proto::client::{ClientRequest, ClientResponse, JobEvent};
 use concord_proto::ledger::LedgerEvent;
+use concord_proto::moment::{MOMENT_MARK, MomentHeader};
 use concord_proto::serving::{AnswerVerdict, FromStage, ToStage};
 use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::tensor::TensorHeader;
@@ -63,6 +64,7 @@ fn visit_all(visitor: &mut impl Visitor) {
     visitor.visit("AddressProof", 1, |s, _| s.address_proof());
     visitor.visit("WatchRequest", 1, |s, _| s.watch_request());
     visitor.visit("TensorHeader", 1, |s, _| s.tensor_header());
+    visitor.visit("MomentHeader", 1, |s, _| s.moment_header());
     visitor.visit("ModelManifest", 1, |s, _| s.model_manifest());
     visitor.visit("DataManifest", 1, |s, _| s.data_manifest());
     visitor.visit("StateManifest", 1, |s, _| s.state_manifest());
@@ -168,12 +170,16 @@ proptest! {
     fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         visit_all(&mut Hostile(&bytes));
         let _ = TensorHeader::split(&bytes);
+        let _ = MomentHeader::split(&bytes);
+        let _ = MomentHeader::split(&[&MOMENT_MARK[..], &bytes].concat());
     }
 
     #[test]
     fn hostile_bytes_with_small_tags_never_panic(bytes in prop::collection::vec(0_u8..4, 0..400)) {
         visit_all(&mut Hostile(&bytes));
         let _ = TensorHeader::split(&bytes);
+        let _ = MomentHeader::split(&bytes);
+        let _ = MomentHeader::split(&[&MOMENT_MARK[..], &bytes].concat());
     }
 }
 
@@ -290,7 +296,7 @@ fn no_encoding_changes_unnoticed() {
     assert_eq!(golden.0, GOLDEN);
 }
 
-const GOLDEN: [&str; 33] = [
+const GOLDEN: [&str; 34] = [
     "ToCoordinator c3dfe123",
     "ToWorker fb8c5897",
     "ClientRequest 0d1e2132",
@@ -320,6 +326,7 @@ const GOLDEN: [&str; 33] = [
     "AddressProof d037e586",
     "WatchRequest 1cf30067",
     "TensorHeader 03294afc",
+    "MomentHeader 00000000",
     "ModelManifest 0a570565",
     "DataManifest 909cbf68",
     "StateManifest c60210b2",

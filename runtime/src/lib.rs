@@ -31,6 +31,7 @@ pub mod faults;
 pub mod identity;
 pub mod measure;
 mod model_blobs;
+pub mod moment_blob;
 pub mod serving;
 mod session;
 pub mod spec;

@@ -7,9 +7,9 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
-use concord_models::train::{AdamSettings, Curve, LearningRate};
+use concord_models::train::{AdamSettings, Curve, LearningRate, MomentForm};
 use concord_proto::serving::AdapterManifest;
-use concord_proto::{AdapterSpec, Edge, JobSpec, Layers, ModelPlace, ScheduleKind};
+use concord_proto::{AdapterSpec, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind};
 
 use crate::RuntimeError;
 
@@ -145,6 +145,19 @@ pub fn stage_options(
         trains_all: spec.adapter == AdapterSpec::Full,
         positions,
     })
+}
+
+/// How the moments of a job are kept.
+pub fn moments(spec: &JobSpec) -> MomentForm {
+    moment_form(spec.optimizer.moments)
+}
+
+/// The form of a format.
+pub fn moment_form(format: MomentFormat) -> MomentForm {
+    match format {
+        MomentFormat::F32 => MomentForm::F32,
+        MomentFormat::Bits8 => MomentForm::Bits8,
+    }
 }
 
 /// AdamW's constants.

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_coordinator::blobs::BlobStore;
 use concord_kernels::packed::BlockFormat;
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, MomentKind, Tensor};
 use concord_models::config::TensorSpec;
+use concord_models::train::{Moment, MomentForm};
 use concord_models::weights::{ModelFolder, StoredForm};
 use concord_proto::blob_store::BlobLink;
 use concord_proto::client::{ClientRequest, ClientResponse};
 use concord_proto::manifest::{ModelManifest, ModelTensor};
 use concord_proto::tensor::TensorHeader;
 use concord_proto::{Digest, Domain, canonical};
-use concord_runtime::tensor_blob;
+use concord_runtime::{moment_blob, tensor_blob};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::support::blob_spool::{Spool, Spooled};
@@ -39,16 +40,37 @@ enum Content {
     },
     /// A tensor of the model as the initial value of training.
     FirstValue(String),
-    /// A tensor of zeros of this shape.
-    Zeros(Vec<usize>),
+    ZeroMoment(ZeroMoment),
+}
+
+/// A moment of a tensor before the first step.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct ZeroMoment {
+    is_packed: bool,
+    is_second: bool,
+    shape: Vec<usize>,
+}
+
+impl ZeroMoment {
+    fn moment(&self) -> Moment {
+        let form = match self.is_packed {
+            false => MomentForm::F32,
+            true => MomentForm::Bits8,
+        };
+        let kind = match self.is_second {
+            false => MomentKind::First,
+            true => MomentKind::Second,
+        };
+        Moment::zeros(form, kind, &self.shape)
+    }
 }
 
 /// Blobs by address.
 #[derive(Default)]
 pub struct BlobSet {
     contents: BTreeMap<Digest, Content>,
-    /// Addresses of zeros by shape, because many tensors have the same shape.
-    zeros: BTreeMap<Vec<usize>, Digest>,
+    /// Addresses of moments of zeros, because many tensors have the same shape.
+    zeros: BTreeMap<ZeroMoment, Digest>,
     spool: Spool,
     /// Whether digests from the cache beside a model are used.
     believes_kept: bool,
@@ -86,17 +108,27 @@ impl BlobSet {
         digest
     }
 
-    /// Adds a tensor of zeros.
+    /// Adds a moment of zeros.
     ///
     /// # Errors
     /// Never, on the host.
-    pub fn zeros(&mut self, shape: &[usize]) -> anyhow::Result<Digest> {
-        if let Some(digest) = self.zeros.get(shape) {
+    pub fn zero_moment(
+        &mut self,
+        form: MomentForm,
+        kind: MomentKind,
+        shape: &[usize],
+    ) -> anyhow::Result<Digest> {
+        let zeros = ZeroMoment {
+            is_packed: form == MomentForm::Bits8,
+            is_second: kind == MomentKind::Second,
+            shape: shape.to_vec(),
+        };
+        if let Some(digest) = self.zeros.get(&zeros) {
             return Ok(*digest);
         }
-        let digest = tensor_blob::digest(&Tensor::zeros(shape))?;
-        self.zeros.insert(shape.to_vec(), digest);
-        self.contents.insert(digest, Content::Zeros(shape.to_vec()));
+        let digest = moment_blob::digest(&zeros.moment())?;
+        self.zeros.insert(zeros.clone(), digest);
+        self.contents.insert(digest, Content::ZeroMoment(zeros));
         Ok(digest)
     }
 
@@ -209,7 +241,7 @@ impl BlobSet {
                 blob
             }
             Content::FirstValue(name) => tensor_blob::encode(&first_value(folder, name)?)?,
-            Content::Zeros(shape) => tensor_blob::encode(&Tensor::zeros(shape))?,
+            Content::ZeroMoment(zeros) => moment_blob::encode(&zeros.moment())?,
         })
     }
 

@@ -52,6 +52,7 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -
         head_bytes: bytes.head.weights + bytes.head.trained() + bytes.logits,
         shared_bytes: bytes.shared.weights + bytes.shared.trained(),
         layer_state_bytes: bytes.layer.trained(),
+        layer_gradient_bytes: bytes.layer.gradient,
         layer_activation_bytes: bytes.in_flight(),
         workspace_bytes: bytes.workspace,
         boundary_bytes: bytes.boundary,

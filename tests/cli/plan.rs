@@ -152,6 +152,19 @@ fn workers_get_what_fits() {
 }
 
 #[test]
+fn moments_in_8_bits_take_a_quarter_and_their_scales() {
+    let folder = made("tiny", &[]);
+    let moments = |optimizer: &str| {
+        let more = format!("adapter: full\noptimizer: {optimizer}\n");
+        let ran = plan(&["--job", &job(&folder, &more)]).good();
+        let bytes = &event(&ran, "training")["stages"][0]["moments_bytes"];
+        bytes.as_u64().unwrap() as f64
+    };
+    let share = moments("adamw_8bit") / moments("adamw_torch");
+    assert!((0.2539..0.2541).contains(&share), "{share}");
+}
+
+#[test]
 fn what_serving_lacks_is_named() {
     let folder = made("tiny", &[]);
     let refused = concord(["plan", &model(&folder), "--workers", "1M,2M"]);

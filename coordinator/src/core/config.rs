@@ -14,7 +14,8 @@ pub struct Config {
     /// Loading a stage, or a phase of a step, has stalled after this time, or after 20 times the
     /// predicted time of a step if that is longer.
     pub stall_us: u64,
-    /// An audit not answered for this long goes to another checker.
+    /// An audit not answered for this long goes to another checker; that of a sum for this long for
+    /// each of its microbatches, which may have to be computed again.
     pub audit_timeout_us: u64,
     /// How long a drawn leaf waits for a checker to be there, where the job asked for checkers.
     pub checker_grace_us: u64,
@@ -28,6 +29,9 @@ pub struct Config {
     pub audits_in_flight: usize,
     /// Steps that may run ahead of the oldest open audit.
     pub audit_window: u32,
+    /// The same of a full fine-tune, where each of them keeps a state and a gradient of the size of
+    /// the model at every worker: `concord_models::memory` counts so many.
+    pub audit_window_full: u32,
     /// A worker's audit rate is halved each time that it has passed this many audits.
     pub trust_after: u64,
 }
@@ -48,6 +52,7 @@ impl Default for Config {
             serving_patience_us: 120 * SECOND,
             audits_in_flight: 4,
             audit_window: 8,
+            audit_window_full: 2,
             trust_after: 64,
         }
     }

@@ -128,7 +128,7 @@ fn step_time(case: &Case, lengths: &[u32], slots: &[&PlannerDevice]) -> Option<f
     };
     let exchange = if paces.len() > 1 {
         let longest = f64::from(*lengths.iter().max().unwrap());
-        let bytes = longest * profile.layer_state_bytes as f64 / 4.0;
+        let bytes = longest * profile.layer_gradient_bytes as f64;
         2.0 * 200e-6 + (paces.len() - 1) as f64 * bytes / 1e9
     } else {
         0.0

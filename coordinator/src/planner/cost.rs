@@ -15,9 +15,6 @@ const LINK_SECONDS: f64 = 200e-6;
 /// Bytes a second between two workers: 10 Gbit/s, which loopback and a wired network reach.
 const LINK_BYTES_PER_SECOND: f64 = 1e9;
 
-/// Values, two moments and gradients have the same size: gradients are a quarter of the state.
-const STATE_PARTS: f64 = 4.0;
-
 /// Steps whose hidden states and gradients between stages are held for checkers.
 const OPEN_STEPS: u64 = 2;
 
@@ -77,6 +74,7 @@ pub(super) struct Problem {
     /// Time of hidden states or their gradient between two stages, without the latency.
     pub(super) transfer: f64,
     layer_state_bytes: u64,
+    layer_gradient_bytes: u64,
     layer_bytes: u64,
     activation_bytes: u64,
     embed_bytes: u64,
@@ -117,6 +115,7 @@ impl Problem {
             head_work: profile.head_macs as f64 * passes,
             transfer: profile.boundary_bytes as f64 / LINK_BYTES_PER_SECOND,
             layer_state_bytes: profile.layer_state_bytes,
+            layer_gradient_bytes: profile.layer_gradient_bytes,
             layer_bytes: profile.layer_bytes,
             activation_bytes: profile.layer_activation_bytes,
             embed_bytes: profile.embed_bytes,
@@ -240,7 +239,7 @@ impl Problem {
             return 0.0;
         }
         let longest = lengths.iter().copied().max().unwrap_or(0);
-        let bytes = f64::from(longest) * self.layer_state_bytes as f64 / STATE_PARTS;
+        let bytes = f64::from(longest) * self.layer_gradient_bytes as f64;
         2.0 * LINK_SECONDS + (replicas - 1) as f64 * bytes / LINK_BYTES_PER_SECOND
     }
 

@@ -86,6 +86,7 @@ impl Grain {
             layer_macs: self.unit_work(profile.layer_macs),
             layer_bytes: self.unit_bytes(profile.layer_bytes, cuts.expert_bytes),
             layer_state_bytes: self.unit_bytes(profile.layer_state_bytes, cuts.expert_state_bytes),
+            layer_gradient_bytes: self.unit_work(profile.layer_gradient_bytes),
             boundary_bytes: match self.cuts_layers() {
                 true => profile.boundary_bytes.max(cuts.boundary_bytes),
                 false => profile.boundary_bytes,

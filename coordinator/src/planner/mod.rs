@@ -100,6 +100,7 @@ pub struct TrainingPlan {
 ///     head_bytes: 0,
 ///     shared_bytes: 0,
 ///     layer_state_bytes: 1_000,
+///     layer_gradient_bytes: 250,
 ///     layer_activation_bytes: 100,
 ///     workspace_bytes: 0,
 ///     boundary_bytes: 10,

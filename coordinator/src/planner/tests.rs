@@ -17,6 +17,7 @@ fn profile() -> ModelProfile {
         head_bytes: 700,
         shared_bytes: 0,
         layer_state_bytes: 400,
+        layer_gradient_bytes: 100,
         layer_activation_bytes: 50,
         workspace_bytes: 30,
         boundary_bytes: 8,
@@ -150,6 +151,7 @@ fn any_profile() -> impl Strategy<Value = ModelProfile> {
                 head_macs,
                 boundary_bytes,
                 layer_state_bytes: state % 400,
+                layer_gradient_bytes: state % 100,
                 ..profile()
             },
         )
@@ -233,6 +235,7 @@ proptest! {
             boundary_bytes, microbatch_tokens, workspace_bytes] = numbers;
         let profile = ModelProfile {
             layer_macs, head_macs, layer_bytes, embed_bytes, head_bytes, layer_state_bytes: state,
+            layer_gradient_bytes: state,
             layer_activation_bytes: activation, workspace_bytes, boundary_bytes, microbatch_tokens,
             shared_bytes: activation,
             backward_percent: percent,

@@ -6,8 +6,8 @@ use concord_proto::Sequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, Order,
-    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
+    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 
 pub const LAYERS: u32 = 4;
@@ -79,6 +79,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             epsilon: one,
             weight_decay: zero,
             max_grad_norm: one,
+            moments: MomentFormat::F32,
         },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,
@@ -98,6 +99,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         head_bytes: 1_000,
         shared_bytes: 0,
         layer_state_bytes: 1_000,
+        layer_gradient_bytes: 250,
         layer_activation_bytes: 1_000,
         workspace_bytes: 0,
         boundary_bytes: 1_000,

@@ -4,6 +4,7 @@
 
 mod activation;
 mod adamw;
+mod adamw_8bit;
 mod attention;
 mod blake3;
 mod code;
@@ -106,6 +107,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         route::cases(),
         experts::cases(),
         adamw::cases(size),
+        adamw_8bit::cases(size),
         elementwise::cases(),
         reduce::cases(),
         blake3::cases(size),

@@ -34,6 +34,7 @@ macro_rules! per_isa {
 
 pub mod activation;
 pub mod adamw;
+pub mod adamw_8bit;
 pub mod attention;
 mod awake;
 pub mod code;

@@ -1,7 +1,7 @@
 //! BLAKE3 of a tensor where it lies: what leaves the GPU is the digest.
 
 use super::grids::blocks;
-use super::{Grid, Kernel, Result, Slice, arguments};
+use super::{Element, Grid, Kernel, Result, Slice, arguments};
 
 const CHUNKS: Kernel = Kernel {
     module: "blake3",
@@ -17,9 +17,14 @@ const CHUNK: usize = 1_024;
 /// Chaining values that one block of the tree takes in.
 const LEAVES: usize = 256;
 
-/// The digest of `prefix` and the elements as little-endian bytes, in BLAKE3's key-derivation mode.
-/// Waits for the GPU.
-pub(crate) fn derived(x: &Slice<f32>, context_key: &[u8; 32], prefix: &[u8]) -> Result<[u8; 32]> {
+/// The digest of `prefix` and the elements, which have four bytes each, as little-endian bytes, in
+/// BLAKE3's key-derivation mode. Waits for the GPU.
+pub(crate) fn derived<T: Element>(
+    x: &Slice<T>,
+    context_key: &[u8; 32],
+    prefix: &[u8],
+) -> Result<[u8; 32]> {
+    assert_eq!(size_of::<T>(), 4, "the kernel reads words");
     let cuda = x.cuda();
     let bytes = prefix.len() + 4 * x.len();
     let mut count = bytes.div_ceil(CHUNK).max(1);

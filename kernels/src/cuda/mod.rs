@@ -4,6 +4,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod adamw;
+pub(crate) mod adamw_8bit;
 pub(crate) mod attention;
 pub(crate) mod blake3;
 pub(crate) mod code;

@@ -2,7 +2,8 @@
 
 use blake3::hazmat::HasherExt;
 
-use crate::{Buffer, KernelError, Tensor, cuda};
+use crate::gpu::Element;
+use crate::{Buffer, KernelError, PackedMoment, Tensor, cuda};
 
 impl Tensor {
     /// The BLAKE3 digest of `prefix` and the elements as little-endian bytes, in the key-derivation
@@ -16,14 +17,36 @@ impl Tensor {
         context_key: &[u8; 32],
         prefix: &[u8],
     ) -> Result<[u8; 32], KernelError> {
-        match self.elements() {
-            Buffer::Host(elements) => {
-                let mut hasher = blake3::Hasher::new_from_context_key(context_key);
-                hasher.update(prefix);
-                hasher.update(bytemuck::cast_slice(elements));
-                Ok(*hasher.finalize().as_bytes())
-            }
-            Buffer::Cuda(slice) => cuda::blake3::derived(slice, context_key, prefix),
+        derived_digest(self.elements(), context_key, prefix)
+    }
+}
+
+impl PackedMoment {
+    /// As [`Tensor::derived_digest`], of the words.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] where the GPU is lost.
+    pub fn derived_digest(
+        &self,
+        context_key: &[u8; 32],
+        prefix: &[u8],
+    ) -> Result<[u8; 32], KernelError> {
+        derived_digest(self.buffer(), context_key, prefix)
+    }
+}
+
+fn derived_digest<T: Element>(
+    elements: &Buffer<T>,
+    context_key: &[u8; 32],
+    prefix: &[u8],
+) -> Result<[u8; 32], KernelError> {
+    match elements {
+        Buffer::Host(elements) => {
+            let mut hasher = blake3::Hasher::new_from_context_key(context_key);
+            hasher.update(prefix);
+            hasher.update(bytemuck::cast_slice(elements));
+            Ok(*hasher.finalize().as_bytes())
         }
+        Buffer::Cuda(slice) => cuda::blake3::derived(slice, context_key, prefix),
     }
 }

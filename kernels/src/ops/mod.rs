@@ -4,6 +4,7 @@
 
 mod activation;
 mod adamw;
+mod adamw_8bit;
 mod attention;
 mod blake3;
 mod code;

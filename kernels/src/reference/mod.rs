@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod adamw;
+pub mod adamw_8bit;
 pub mod attention;
 pub mod code;
 pub mod columns;

@@ -1,6 +1,7 @@
 //! The operations on every instruction set and thread count of this machine, and what they refuse:
 //! a file for each operation.
 
+mod adamw_8bit;
 mod code;
 mod conformance;
 mod experts;

@@ -15,7 +15,8 @@ use crate::decoder::{
     Trainable, TrainableTensor,
 };
 use crate::train::{
-    AdamSettings, Curve, LearningRate, StepScalars, TrainState, gradient_norm, lora_init, mean_loss,
+    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm,
+    lora_init, mean_loss,
 };
 
 /// Key of weights and tokens of the golden fine-tunes.
@@ -46,6 +47,20 @@ pub enum FineTuneKind {
     Lora,
     /// Every tensor.
     Full,
+    /// Every tensor, with moments in 8 bits.
+    FullBits8,
+}
+
+impl FineTuneKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Lora, Self::Full, Self::FullBits8];
+
+    fn moments(self) -> MomentForm {
+        match self {
+            Self::Lora | Self::Full => MomentForm::F32,
+            Self::FullBits8 => MomentForm::Bits8,
+        }
+    }
 }
 
 /// A fine-tune. The result of its [`FineTuneRun`] is a function of it alone.
@@ -98,7 +113,7 @@ impl FineTune {
     pub fn start(&self, device: &Device) -> Result<FineTuneRun, ModelError> {
         let config = self.model.config.clone();
         let (lora, trainable) = match self.kind {
-            FineTuneKind::Full => (None, Trainable::Full),
+            FineTuneKind::Full | FineTuneKind::FullBits8 => (None, Trainable::Full),
             FineTuneKind::Lora => {
                 let lora = LoraSpec {
                     rank: RANK,
@@ -111,8 +126,8 @@ impl FineTune {
         };
         let first = |(index, tensor): (usize, &TrainableTensor)| {
             let value = match self.kind {
-                FineTuneKind::Full => self.model.tensor(&tensor.name)?,
                 FineTuneKind::Lora => lora_init(tensor, index, LORA_SEED),
+                _ => self.model.tensor(&tensor.name)?,
             };
             Ok((tensor.name.clone(), value))
         };
@@ -138,7 +153,7 @@ impl FineTune {
             fit: self.clone(),
             device: device.clone(),
             stage: Stage::load(options, &self.model, &values)?,
-            state: TrainState::fresh(values).placed(device)?,
+            state: TrainState::fresh(values, self.kind.moments()).placed(device)?,
             steps: 0,
             scalars: blake3::Hasher::new(),
         })
@@ -235,10 +250,11 @@ impl FineTuneRun {
         let mut hasher = self.scalars.clone();
         for (name, tensor) in &self.state.0 {
             hasher.update(name.as_bytes());
-            for part in [&tensor.value, &tensor.first_moment, &tensor.second_moment] {
-                for value in part.values()?.iter() {
-                    hasher.update(&value.to_le_bytes());
-                }
+            for value in tensor.value.values()?.iter() {
+                hasher.update(&value.to_le_bytes());
+            }
+            for moment in [&tensor.first_moment, &tensor.second_moment] {
+                hasher.update(&moment.bytes()?);
             }
         }
         Ok(hasher.finalize().to_hex().to_string())

@@ -1,7 +1,7 @@
 //! Fine-tunes of models whose weights come from a counter: no file, no network, the same bits
 //! everywhere.
 //!
-//! [`GOLDENS`] are two of them with the digests that every device must reproduce. Others can be
+//! [`GOLDENS`] are some of them with the digests that every device must reproduce. Others can be
 //! made to compare two devices.
 
 mod fit;
@@ -26,7 +26,7 @@ pub struct Golden {
 }
 
 /// The golden fine-tunes.
-pub const GOLDENS: [Golden; 2] = [
+pub const GOLDENS: [Golden; 3] = [
     Golden {
         kind: FineTuneKind::Lora,
         digests: [
@@ -52,6 +52,10 @@ pub const GOLDENS: [Golden; 2] = [
                 "8ecfa8e239f17591bbf9d56fa08e5956726df1a261fd031b23e7d8adeaf4c97a",
             ),
         ],
+    },
+    Golden {
+        kind: FineTuneKind::FullBits8,
+        digests: [(4, ""), (50, "")],
     },
 ];
 

@@ -26,7 +26,7 @@ pub struct StageBytes {
     pub state: u64,
     /// The optimizer's two moments of each of these states.
     pub moments: u64,
-    /// Gradients of all microbatches of a step.
+    /// Gradients: sums on their way up the tree over microbatches, and what is held for checkers.
     pub gradients: u64,
     /// Activations that wait for the backward pass.
     pub activations: u64,

@@ -6,6 +6,7 @@ use concord_kernels::packed::BlockFormat;
 use super::{PROCESS_BYTES, StageBytes};
 use crate::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, expert_of};
 use crate::decoder::{Trainable, WeightBytes};
+use crate::train::MomentForm;
 
 /// Steps whose inputs of leaves are held for checkers: the one that is computed, and the one
 /// before, whose audits are under way.
@@ -29,6 +30,8 @@ pub struct TrainingRun {
     /// Whether layers are computed again in the backward pass rather than kept: then what enters
     /// each is kept.
     pub recompute: bool,
+    /// How AdamW's moments are kept.
+    pub moments: MomentForm,
 }
 
 impl TrainingRun {
@@ -43,6 +46,7 @@ impl TrainingRun {
             micro_batch_size: 1,
             microbatches: 1,
             recompute: false,
+            moments: MomentForm::F32,
         }
     }
 }
@@ -58,17 +62,19 @@ pub struct PartBytes {
     pub moments: u64,
     /// See [`StageBytes::gradients`].
     pub gradients: u64,
+    /// Of these, one gradient of each trained element.
+    pub gradient: u64,
 }
 
 impl PartBytes {
-    /// A part with `weights` bytes that trains `elements`. Gradients are summed after the last
-    /// microbatch, so until then each microbatch has its own.
-    fn new(weights: u64, elements: u64, microbatches: u32) -> Self {
+    /// A part with `weights` bytes that trains `elements`.
+    fn new(weights: u64, elements: u64, run: &TrainingRun) -> Self {
         Self {
             weights,
             state: 4 * VALUES * elements,
-            moments: 2 * 4 * VALUES * elements,
-            gradients: 4 * u64::from(microbatches) * elements,
+            moments: VALUES * run.moments.bytes(elements),
+            gradients: 4 * gradients(run) * elements,
+            gradient: 4 * elements,
         }
     }
 
@@ -156,7 +162,7 @@ impl TrainingBytes {
             Trainable::Lora { .. } => 2,
             Trainable::Full | Trainable::Nothing => 0,
         };
-        let part = |weights, elements| PartBytes::new(weights, elements, run.microbatches);
+        let part = |weights, elements| PartBytes::new(weights, elements, run);
         let tokens = u64::from(run.micro_batch_size) * u64::from(run.sequence_len);
         let (tape, boundary) = (
             tokens * tape(config, &run.trainable),
@@ -228,6 +234,22 @@ impl TrainingBytes {
     }
 }
 
+/// Gradients of an element that are there at the same time. Of the step that is computed: that of
+/// the microbatch, and sums on each level of the tree below which microbatches are missing. Of the
+/// step before: its sum. Where an adapter is trained, checkers may ask for those of each microbatch
+/// of both.
+fn gradients(run: &TrainingRun) -> u64 {
+    let levels = 1 + u64::from(run.microbatches.max(1).ilog2());
+    match run.trainable {
+        Trainable::Full => levels + 1,
+        Trainable::Lora { .. } | Trainable::Nothing => {
+            let of_microbatches = OPEN_STEPS * u64::from(run.microbatches);
+            // A sum of one is the gradient itself.
+            of_microbatches + if run.microbatches > 1 { levels } else { 0 }
+        }
+    }
+}
+
 fn elements(shape: &[usize]) -> u64 {
     shape.iter().map(|&dim| dim as u64).product()
 }
@@ -283,7 +305,8 @@ fn logits(config: &DecoderConfig, run: &TrainingRun) -> u64 {
     let atoms = u64::from(run.micro_batch_size) * sequence.div_ceil(Atoms::TOKENS as u64);
     let gradients = match run.trainable {
         Trainable::Full => {
-            let levels = u64::from(u64::BITS - atoms.leading_zeros());
+            // The last sum is counted among the gradients.
+            let levels = u64::from(u64::BITS - atoms.leading_zeros()) - 1;
             levels * 4 * (config.vocab * config.hidden) as u64
         }
         _ => 0,

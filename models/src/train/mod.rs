@@ -1,9 +1,11 @@
 //! What is trained: values, moments, the schedule, and the update of one step.
 
 mod init;
+mod moment;
 mod schedule;
 mod state;
 
 pub use init::lora_init;
+pub use moment::{Moment, MomentForm};
 pub use schedule::{Curve, LearningRate};
 pub use state::{AdamSettings, StateTensor, StepScalars, TrainState, gradient_norm, mean_loss};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::{AdamStep, tree_sum};
-use concord_kernels::{Device, KernelError, Tensor};
+use concord_kernels::{Device, KernelError, MomentKind, PackedMoment, Tensor};
 
+use super::moment::{Moment, MomentForm};
 use crate::decoder::Values;
 
 /// AdamW's constants.
@@ -31,9 +32,9 @@ pub struct StateTensor {
     /// The tensor as the model uses it.
     pub value: Arc<Tensor>,
     /// Decaying mean of its gradients.
-    pub first_moment: Arc<Tensor>,
-    /// Decaying mean of the squares of its gradients.
-    pub second_moment: Arc<Tensor>,
+    pub first_moment: Moment,
+    /// Decaying mean of the squares of its gradients, in the same form.
+    pub second_moment: Moment,
 }
 
 /// What a stage trains, by name.
@@ -54,14 +55,14 @@ pub struct StepScalars {
 }
 
 impl TrainState {
-    /// An initial state: all moments are zero.
-    pub fn fresh(values: BTreeMap<String, Tensor>) -> Self {
+    /// An initial state: all moments are zero, in `form`.
+    pub fn fresh(values: BTreeMap<String, Tensor>, form: MomentForm) -> Self {
         let tensor = |value: Tensor| {
-            let zeros = Arc::new(Tensor::zeros(value.shape()));
+            let zeros = |kind| Moment::zeros(form, kind, value.shape());
             StateTensor {
+                first_moment: zeros(MomentKind::First),
+                second_moment: zeros(MomentKind::Second),
                 value: Arc::new(value),
-                first_moment: zeros.clone(),
-                second_moment: zeros,
             }
         };
         Self(
@@ -86,15 +87,12 @@ impl TrainState {
     /// [`KernelError::Cuda`] where a GPU fails.
     pub fn placed(self, device: &Device) -> Result<Self, KernelError> {
         let _optimizer = device.account(MemoryPurpose::Optimizer);
-        let place = |tensor: Arc<Tensor>| {
-            let placed = device.place(Arc::unwrap_or_clone(tensor));
-            placed.map(Arc::new)
-        };
         let tensor = |(name, held): (String, StateTensor)| {
+            let value = device.place(Arc::unwrap_or_clone(held.value))?;
             let held = StateTensor {
-                value: place(held.value)?,
-                first_moment: place(held.first_moment)?,
-                second_moment: place(held.second_moment)?,
+                value: Arc::new(value),
+                first_moment: held.first_moment.placed(device)?,
+                second_moment: held.second_moment.placed(device)?,
             };
             Ok((name, held))
         };
@@ -122,29 +120,88 @@ impl TrainState {
         let step = adam_step(settings, scalars);
         let mut next = Vec::with_capacity(self.0.len());
         for (name, old) in &self.0 {
-            let old = [&old.value, &old.first_moment, &old.second_moment];
-            let [mut value, mut m, mut v] = old.map(|tensor| (**tensor).clone());
-            device.adamw(&step, &gradients[name], &mut value, &mut m, &mut v)?;
-            next.push([value, m, v]);
+            next.push(old.stepped(device, &gradients[name], &step)?);
         }
         let names = |name: &String| {
             let moments = ["first moment", "second moment"].map(|m| format!("{m} of {name}"));
             [vec![name.clone()], moments.to_vec()].concat()
         };
         let names: Vec<String> = self.0.keys().flat_map(names).collect();
-        let tensors = next.iter_mut().flatten();
-        let mut named: Vec<_> = names.iter().map(String::as_str).zip(tensors).collect();
-        device.canonicalise(&mut named)?;
-        let tensor = |parts: [Tensor; 3]| {
-            let [value, first_moment, second_moment] = parts.map(Arc::new);
-            StateTensor {
-                value,
-                first_moment,
-                second_moment,
-            }
-        };
-        let next = next.into_iter().map(tensor);
+        check(device, &names, &mut next)?;
+        let next = next.into_iter().map(Stepped::into_state);
         Ok(Self(self.0.keys().cloned().zip(next).collect()))
+    }
+}
+
+/// A tensor after a step, before it is checked and shared.
+struct Stepped {
+    value: Tensor,
+    moments: SteppedMoments,
+}
+
+enum SteppedMoments {
+    F32([Tensor; 2]),
+    Packed([PackedMoment; 2]),
+}
+
+impl StateTensor {
+    fn stepped(
+        &self,
+        device: &Device,
+        gradient: &Tensor,
+        step: &AdamStep,
+    ) -> Result<Stepped, KernelError> {
+        let mut value = (*self.value).clone();
+        let moments = match (&self.first_moment, &self.second_moment) {
+            (Moment::F32(m), Moment::F32(v)) => {
+                let [mut m, mut v] = [m, v].map(|moment| (**moment).clone());
+                device.adamw(step, gradient, &mut value, &mut m, &mut v)?;
+                SteppedMoments::F32([m, v])
+            }
+            (Moment::Packed(m), Moment::Packed(v)) => {
+                let [mut m, mut v] = [m, v].map(|moment| (**moment).clone());
+                device.adamw_8bit(step, gradient, &mut value, &mut m, &mut v)?;
+                SteppedMoments::Packed([m, v])
+            }
+            _ => panic!("two moments of one tensor have two forms"),
+        };
+        Ok(Stepped { value, moments })
+    }
+}
+
+impl Stepped {
+    fn into_state(self) -> StateTensor {
+        let [first_moment, second_moment] = match self.moments {
+            SteppedMoments::F32(moments) => moments.map(|m| Moment::F32(Arc::new(m))),
+            SteppedMoments::Packed(moments) => moments.map(|m| Moment::Packed(Arc::new(m))),
+        };
+        StateTensor {
+            value: Arc::new(self.value),
+            first_moment,
+            second_moment,
+        }
+    }
+}
+
+/// Turns every -0 into +0, and refuses what is not finite. `names` has three for each tensor. All
+/// tensors at once, so that a GPU is waited for once.
+fn check(device: &Device, names: &[String], next: &mut [Stepped]) -> Result<(), KernelError> {
+    let (mut numbers, mut packed) = (Vec::new(), Vec::new());
+    for (names, tensor) in names.chunks(3).zip(next) {
+        numbers.push((&*names[0], &mut tensor.value));
+        match &mut tensor.moments {
+            SteppedMoments::F32(moments) => {
+                numbers.extend(names[1..].iter().map(String::as_str).zip(moments));
+            }
+            SteppedMoments::Packed(moments) => {
+                packed.extend(names[1..].iter().map(String::as_str).zip(&*moments));
+            }
+        }
+    }
+    device.canonicalise(&mut numbers)?;
+    match packed.is_empty() {
+        true => Ok(()),
+        false => device.check_moments(&packed),
     }
 }
 

@@ -149,6 +149,30 @@ pub struct AdamW {
     pub weight_decay: F32Bits,
     /// Gradients of a larger global norm are scaled down to it; 0 turns clipping off.
     pub max_grad_norm: F32Bits,
+    /// How the moments are kept between two steps.
+    pub moments: MomentFormat,
+}
+
+/// How moments are kept between two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum MomentFormat {
+    /// Numbers as f32.
+    F32,
+    /// Codes of 8 bits, with a scale for each block of 256 numbers ([`crate::moment`]).
+    Bits8,
+}
+
+impl MomentFormat {
+    /// Bytes of both moments of a tensor of `elements` numbers, without headers.
+    pub fn bytes(self, elements: u64) -> u64 {
+        match self {
+            Self::F32 => elements.saturating_mul(8),
+            Self::Bits8 => {
+                let scales = elements.div_ceil(256).saturating_mul(8);
+                elements.saturating_mul(2).saturating_add(scales)
+            }
+        }
+    }
 }
 
 /// The learning rate over the steps. At step s, counted from 0: `(s + 1) / warmup` of the peak

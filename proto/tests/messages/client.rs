@@ -34,6 +34,7 @@ impl Source {
                 head_bytes: self.u64(),
                 shared_bytes: self.u64(),
                 layer_state_bytes: self.u64(),
+                layer_gradient_bytes: self.u64(),
                 layer_activation_bytes: self.u64(),
                 workspace_bytes: self.u64(),
                 boundary_bytes: self.u64(),

@@ -3,6 +3,7 @@
 use concord_formats::BlockFormat;
 use concord_proto::SequenceEntry;
 use concord_proto::manifest::*;
+use concord_proto::moment::MomentHeader;
 use concord_proto::tensor::TensorHeader;
 
 use super::Source;
@@ -12,6 +13,13 @@ impl Source {
         let dtypes = [BlockFormat::F32, BlockFormat::F16, BlockFormat::Bf16];
         TensorHeader {
             dtype: dtypes[self.below(3) as usize],
+            shape: self.list(Self::u64),
+        }
+    }
+
+    pub fn moment_header(&mut self) -> MomentHeader {
+        MomentHeader {
+            is_second: self.flag(),
             shape: self.list(Self::u64),
         }
     }

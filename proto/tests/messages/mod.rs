@@ -12,7 +12,9 @@ mod variants;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
-use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, Opening};
+use concord_proto::session::{
+    AddressChallenge, AddressProof, OpenRequest, OpenedMicrobatch, Opening,
+};
 use concord_proto::tree::Node;
 use concord_proto::*;
 pub use variants::Variants;
@@ -269,6 +271,10 @@ impl Source {
                 epsilon: self.bits(),
                 weight_decay: self.bits(),
                 max_grad_norm: self.bits(),
+                moments: match self.flag() {
+                    true => MomentFormat::F32,
+                    false => MomentFormat::Bits8,
+                },
             },
             schedule: RateSchedule {
                 kind: kinds[self.below(3) as usize],
@@ -320,9 +326,16 @@ impl Source {
     }
 
     pub fn opening(&mut self) -> Opening {
-        match self.flag() {
-            true => Opening::Inputs(self.list(|s| s.list(Self::digest))),
-            false => Opening::Gone,
+        match self.below(3) {
+            0 => Opening::Inputs(self.list(|s| s.list(Self::digest))),
+            1 => Opening::Again {
+                values: self.list(Self::digest),
+                microbatches: self.list(|s| OpenedMicrobatch {
+                    activation: s.flag().then(|| s.digest()),
+                    gradient: s.flag().then(|| s.digest()),
+                }),
+            },
+            _ => Opening::Gone,
         }
     }
 

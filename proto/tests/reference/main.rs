@@ -103,13 +103,17 @@ const CALLS: [Call; 11] = [
 ];
 
 /// What is signed or stored beside the calls, and where it is found.
-const RECORDS: [(&str, &str); 12] = [
+const RECORDS: [(&str, &str); 13] = [
     ("JobSpec", "a blob, and `job.spec` of a bundle"),
     ("ModelManifest", "a blob"),
     ("DataManifest", "a blob, and `data.manifest` of a bundle"),
     ("StateManifest", "a blob, and `state.initial` of a bundle"),
     ("AdapterManifest", "a blob"),
     ("TensorHeader", "the first bytes of the blob of a tensor"),
+    (
+        "MomentHeader",
+        "in the blob of a moment in 8 bits, after its mark",
+    ),
     (
         "Claim",
         "signed by a worker, in `ToCoordinator::Updated` and `claims.steps`",
@@ -134,10 +138,11 @@ const RECORDS: [(&str, &str); 12] = [
 ];
 
 /// Fields with a bound of their own. All others are bounded by the message that they are in.
-const FIELD_BOUNDS: [(&str, &str, &str); 7] = [
+const FIELD_BOUNDS: [(&str, &str, &str); 8] = [
     ("JobSpec", "steps", "STEPS_MAX"),
     ("JobSpec", "microbatches", "MICROBATCHES_MAX"),
     ("TensorHeader", "shape", "RANK_MAX"),
+    ("MomentHeader", "shape", "RANK_MAX"),
     ("DeviceInfo", "name", "NAME_BYTES_MAX"),
     ("Hello", "endpoint", "NAME_BYTES_MAX"),
     ("Claim", "device", "NAME_BYTES_MAX"),

@@ -2,6 +2,7 @@
 
 mod folders;
 mod mapped;
+mod open;
 mod reader;
 mod remote;
 
@@ -9,15 +10,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use concord_kernels::Tensor;
 use concord_proto::Digest;
 use tokio::task::JoinSet;
 
-use crate::{RuntimeError, tensor_blob};
+use crate::RuntimeError;
 use folders::Folders;
 
 pub(crate) use folders::remove_partial;
 pub(crate) use mapped::MappedTensor;
+pub(crate) use open::OpenBlob;
 pub(crate) use reader::BlobReader;
 pub use remote::{fetch_from_coordinator, fetch_from_worker, upload};
 
@@ -180,22 +181,21 @@ impl Blobs {
         concord_proto::canonical::decode(&bytes).map_err(|error| bad(error.to_string()))
     }
 
-    /// Puts tensors into the coordinator's store, several at a time: each waits for the disk there.
+    /// Puts blobs into the coordinator's store, several at a time: each waits for the disk there.
     ///
     /// # Errors
     /// [`RuntimeError`] where the coordinator cannot be reached or has no room.
-    pub async fn put_all(&self, tensors: Vec<Arc<Tensor>>) -> Result<(), RuntimeError> {
-        let mut tensors = tensors.into_iter().peekable();
+    pub(crate) async fn put_all(&self, blobs: Vec<OpenBlob>) -> Result<(), RuntimeError> {
+        let mut blobs = blobs.into_iter().peekable();
         let mut uploads = JoinSet::new();
         let mut under_way = 0;
         loop {
             while uploads.len() < PUT_AT_ONCE
-                && let Some(tensor) = tensors.next_if(|tensor| {
-                    under_way == 0 || under_way + tensor_blob::encoded_len(tensor) <= PUT_BYTES
-                })
+                && let Some(blob) =
+                    blobs.next_if(|blob| under_way == 0 || under_way + blob.len() <= PUT_BYTES)
             {
                 // To copy a tensor from a GPU waits for the work that the GPU does.
-                let encoded = tokio::task::spawn_blocking(move || tensor_blob::encode(&tensor));
+                let encoded = tokio::task::spawn_blocking(move || blob.bytes());
                 let bytes = encoded.await.map_err(stopped)??;
                 let (store, len) = (self.coordinator.clone(), bytes.len() as u64);
                 under_way += len;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use concord_kernels::{MomentKind, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Trainable;
-use concord_models::train::{StateTensor, TrainState};
+use concord_models::train::{Moment, StateTensor, TrainState};
 use concord_proto::manifest::{DataManifest, ModelManifest, StateEntry, StateManifest};
 use concord_proto::session::Assignment;
 use concord_proto::{Digest, JobId, JobSpec, Layers, Plan, Slot, WorkerId};
@@ -13,7 +14,7 @@ use super::data::DataSource;
 use super::leaf_work;
 use crate::blobs::Blobs;
 use crate::model_blobs::ModelBlobs;
-use crate::{RuntimeError, spec, tensor_blob};
+use crate::{RuntimeError, moment_blob, spec, tensor_blob};
 
 /// What a stage is loaded from: everything has been fetched and checked.
 pub(crate) struct FetchedStage {
@@ -115,39 +116,53 @@ async fn fetch_state(
     let mut state = TrainState::default();
     for (index, name) in leaf_work::held_names(spec, layers) {
         let entry = entries[index as usize];
-        let mut tensors = Vec::new();
-        for digest in [entry.value, entry.first_moment, entry.second_moment] {
-            // The next plan has another state: nobody would read a copy on disk.
-            let bytes = blobs.get_once(digest).await?;
-            let shape = &spec.trainable[index as usize].shape;
-            let elements = shape.iter().product();
-            let tensor = tensor_blob::decode_stored(&bytes, elements);
-            let tensor = tensor.map_err(|why| bad(digest, why))?;
-            if !tensor
-                .shape()
-                .iter()
-                .map(|&dim| dim as u64)
-                .eq(shape.iter().copied())
-            {
-                return Err(bad(
-                    digest,
-                    format!("{name} has the shape {:?}", tensor.shape()),
-                ));
-            }
-            tensors.push(Arc::new(tensor));
-        }
-        let [value, first_moment, second_moment] =
-            <[_; 3]>::try_from(tensors).expect("three were fetched");
-        state.0.insert(
-            name,
-            StateTensor {
-                value,
-                first_moment,
-                second_moment,
-            },
-        );
+        let shape = &spec.trainable[index as usize].shape;
+        let tensor = StateTensor {
+            value: fetch_value(blobs, entry.value, &name, shape).await?,
+            first_moment: fetch_moment(blobs, spec, entry, MomentKind::First, shape).await?,
+            second_moment: fetch_moment(blobs, spec, entry, MomentKind::Second, shape).await?,
+        };
+        state.0.insert(name, tensor);
     }
     Ok(state)
+}
+
+// The next plan has another state: nobody would read a copy of either on disk.
+
+async fn fetch_value(
+    blobs: &Blobs,
+    digest: Digest,
+    name: &str,
+    shape: &[u64],
+) -> Result<Arc<Tensor>, RuntimeError> {
+    let bytes = blobs.get_once(digest).await?;
+    let tensor = tensor_blob::decode_stored(&bytes, shape.iter().product());
+    let tensor = tensor.map_err(|why| bad(digest, why))?;
+    let found = tensor.shape();
+    if !found
+        .iter()
+        .map(|&dim| dim as u64)
+        .eq(shape.iter().copied())
+    {
+        return Err(bad(digest, format!("{name} has the shape {found:?}")));
+    }
+    Ok(Arc::new(tensor))
+}
+
+async fn fetch_moment(
+    blobs: &Blobs,
+    spec: &JobSpec,
+    entry: StateEntry,
+    kind: MomentKind,
+    shape: &[u64],
+) -> Result<Moment, RuntimeError> {
+    let digest = match kind {
+        MomentKind::First => entry.first_moment,
+        MomentKind::Second => entry.second_moment,
+    };
+    let bytes = blobs.get_once(digest).await?;
+    let moment = moment_blob::decode_stored(&bytes, spec::moments(spec), kind, shape);
+    moment.map_err(|why| bad(digest, why))
 }
 
 fn bad(digest: Digest, why: String) -> RuntimeError {

@@ -16,7 +16,7 @@ use concord_proto::{
 };
 use concord_verify::training::{held_tensors, loss_digest};
 
-use crate::{RuntimeError, spec, tensor_blob};
+use crate::{RuntimeError, moment_blob, spec, tensor_blob};
 
 /// The gradients of one part, summed over a node: in the order of the tensors' names.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ pub(crate) fn forward(
 
 /// What the backward pass of a microbatch gives.
 pub(crate) struct Backwarded {
-    pub(crate) sums: BTreeMap<GradientPart, Arc<PartSum>>,
+    pub(crate) sums: BTreeMap<GradientPart, PartSum>,
     pub(crate) d_input: Option<Arc<Tensor>>,
     pub(crate) outputs: Vec<Port>,
 }
@@ -183,7 +183,7 @@ fn split(
     spec: &JobSpec,
     layers: Layers,
     mut gradients: Gradients,
-) -> Result<BTreeMap<GradientPart, Arc<PartSum>>, KernelError> {
+) -> Result<BTreeMap<GradientPart, PartSum>, KernelError> {
     let end = |part| match part {
         GradientPart::Own => TensorUse::Own,
         GradientPart::TiedEmbed => TensorUse::TiedEmbed,
@@ -198,7 +198,7 @@ fn split(
             }
             !taken
         });
-        Ok((part, Arc::new(PartSum::new(tensors)?)))
+        Ok((part, PartSum::new(tensors)?))
     };
     concord_verify::training::parts(spec, layers)
         .into_iter()
@@ -377,8 +377,8 @@ pub(crate) fn entries(
         let held = &state.0[&name];
         let entry = StateEntry {
             value: tensor_blob::digest(&held.value)?,
-            first_moment: tensor_blob::digest(&held.first_moment)?,
-            second_moment: tensor_blob::digest(&held.second_moment)?,
+            first_moment: moment_blob::digest(&held.first_moment)?,
+            second_moment: moment_blob::digest(&held.second_moment)?,
         };
         Ok(TensorState { tensor, entry })
     };

@@ -6,4 +6,5 @@ pub mod core;
 pub(crate) mod data;
 pub(crate) mod engine;
 pub(crate) mod leaf_work;
+pub(crate) mod partial_sums;
 pub(crate) mod peers;

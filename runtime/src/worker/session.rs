@@ -367,13 +367,13 @@ impl<'a> WorkerSession<'a> {
             EngineEffect::Upload {
                 job,
                 epoch,
-                tensors,
+                blobs: state,
                 then,
             } => {
                 let (blobs, outbound) = (self.blobs.clone(), self.outbound.clone());
                 let gpu_gone = self.gpu_gone.clone();
                 tokio::spawn(async move {
-                    let Err(error) = blobs.put_all(tensors).await else {
+                    let Err(error) = blobs.put_all(state).await else {
                         let _ = outbound.send(then).await;
                         return;
                     };

@@ -6,7 +6,7 @@ use concord_kernels::ops::{
     Activation, AdamStep, Atoms, AttentionShape, CodedKv, Columns, RouterKind, Routing,
 };
 use concord_kernels::tables::{FrequencyScaling, RopeTable};
-use concord_kernels::{KernelError, Tensor};
+use concord_kernels::{KernelError, MomentKind, PackedMoment, Tensor};
 
 use super::SuiteSize;
 use super::bench::{TimedWork, TimingBench};
@@ -431,8 +431,15 @@ fn optimizer(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let moment = || device.zeros(&[s.parameters]);
     let (mut m, mut v) = (moment()?, moment()?);
     let (work, text) = (memory(s.parameters, 7 * F32), s.parameters.to_string());
-    bench.time("adamw", text, work, || {
+    bench.time("adamw", &text, work, || {
         device.adamw(&step, &gradient, &mut value, &mut m, &mut v)
+    })?;
+    let moment = |kind| device.place_moment(PackedMoment::zeros(kind, &[s.parameters]));
+    let (mut m, mut v) = (moment(MomentKind::First)?, moment(MomentKind::Second)?);
+    // Gradient, value read and written, and a byte of each moment, read and written.
+    let work = memory(s.parameters, 4 * F32);
+    bench.time("adamw_8bit", &text, work, || {
+        device.adamw_8bit(&step, &gradient, &mut value, &mut m, &mut v)
     })
 }
 

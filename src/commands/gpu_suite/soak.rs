@@ -81,7 +81,7 @@ pub fn soak(
         SuiteSize::Small => ROUND_STEPS_SMALL,
         SuiteSize::Full => ROUND_STEPS,
     };
-    let fits = [FineTuneKind::Lora, FineTuneKind::Full].map(|kind| training::fit(size, seed, kind));
+    let fits = FineTuneKind::ALL.map(|kind| training::fit(size, seed, kind));
     let mut expected = Vec::new();
     for fit in &fits {
         expected.push(digest(fit, &subjects.cpu, steps, &mut || {})?);

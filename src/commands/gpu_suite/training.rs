@@ -67,7 +67,7 @@ pub fn fit(size: SuiteSize, seed: u64, kind: FineTuneKind) -> FineTune {
 
 pub fn checks(size: SuiteSize, seed: u64) -> Vec<Check> {
     let mut checks = Vec::new();
-    for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
+    for kind in FineTuneKind::ALL {
         let name = format!("training, {kind:?}, {STEPS} steps");
         checks.push(Check::new("training", name, move |subjects| {
             let fit = fit(size, seed, kind);
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn the_models_of_both_sizes_train() {
         for (size, steps) in [(SuiteSize::Small, STEPS), (SuiteSize::Full, 2)] {
-            for kind in [FineTuneKind::Lora, FineTuneKind::Full] {
+            for kind in FineTuneKind::ALL {
                 let mut run = fit(size, 3, kind).start(&Device::cpu(2)).unwrap();
                 let losses: Vec<f32> = (0..steps).map(|_| run.step().unwrap()).collect();
                 // From a guess among 67 or 4,099 tokens, that is ln 67 or ln 4099, and not far from

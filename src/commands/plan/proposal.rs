@@ -49,6 +49,7 @@ pub fn stages(
 mod tests {
     use concord_models::config::DecoderConfig;
     use concord_models::decoder::Trainable;
+    use concord_models::train::MomentForm;
 
     use super::super::fit;
     use super::*;
@@ -124,7 +125,11 @@ mod tests {
             micro_batch_size: 1,
             ..full.clone()
         };
-        for smaller in [lora, shorter, one] {
+        let packed = TrainingRun {
+            moments: MomentForm::Bits8,
+            ..full.clone()
+        };
+        for smaller in [lora, shorter, one, packed] {
             assert!(total(&smaller) < total(&full), "{smaller:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
+use concord_models::train::MomentForm;
 use concord_proto::client::PlanChoice;
 
 use super::model::PlannedModel;
@@ -39,6 +40,7 @@ pub fn of(model: &PlannedModel, run: &TrainingRun, workers: &[u64]) -> String {
 enum Change {
     Lora,
     Recompute,
+    Bits8,
     OneSequence,
     OneMicrobatch,
     SequenceLen(u32),
@@ -50,6 +52,7 @@ impl Change {
         match self {
             Self::Lora => "`adapter: lora`".to_string(),
             Self::Recompute => "`recompute: true`".to_string(),
+            Self::Bits8 => "`optimizer: adamw_8bit`".to_string(),
             Self::OneSequence => "`micro_batch_size: 1`".to_string(),
             Self::OneMicrobatch => "`gradient_accumulation_steps: 1`".to_string(),
             Self::SequenceLen(len) => format!("`sequence_len: {len}`"),
@@ -63,6 +66,7 @@ fn changes(run: &TrainingRun) -> Vec<Change> {
     let all = [
         (is_full, Change::Lora),
         (!run.recompute, Change::Recompute),
+        (run.moments == MomentForm::F32, Change::Bits8),
         (run.micro_batch_size > 1, Change::OneSequence),
         (is_full && run.microbatches > 1, Change::OneMicrobatch),
     ];
@@ -85,6 +89,7 @@ fn with(run: &TrainingRun, changes: &[Change]) -> TrainingRun {
                 run.trainable = TrainingRun::lora(LORA_R, run.sequence_len).trainable;
             }
             Change::Recompute => run.recompute = true,
+            Change::Bits8 => run.moments = MomentForm::Bits8,
             Change::OneSequence => run.micro_batch_size = 1,
             Change::OneMicrobatch => run.microbatches = 1,
             Change::SequenceLen(len) => run.sequence_len = len,

@@ -4,6 +4,7 @@ use anyhow::bail;
 use concord_coordinator::planner::TrainingPlan;
 use concord_models::decoder::Trainable;
 use concord_models::memory::{StageBytes, TrainingRun};
+use concord_models::train::MomentForm;
 use concord_proto::Layers;
 use concord_proto::client::PlanChoice;
 use serde_json::{Value, json};
@@ -95,8 +96,12 @@ fn in_words(model: &PlannedModel, run: &TrainingRun) -> String {
     } else {
         ""
     };
+    let moments = match run.moments {
+        MomentForm::F32 => "",
+        MomentForm::Bits8 => ", moments in 8 bits",
+    };
     format!(
-        "{what}: {} of {} x {} tokens{recompute}",
+        "{what}: {} of {} x {} tokens{recompute}{moments}",
         counted(run.microbatches.into(), "microbatch").replace("batchs", "batches"),
         run.micro_batch_size,
         run.sequence_len

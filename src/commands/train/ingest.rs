@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use concord_kernels::{Device, Tensor};
+use concord_kernels::{Device, MomentKind, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::TrainableTensor;
@@ -311,11 +311,12 @@ fn initial_state(
                 blobs.bytes(tensor_blob::encode(&value)?)
             }
         };
-        let zeros = blobs.zeros(&tensor.shape)?;
+        let form = words::moment_form(job.moments);
+        let mut zeros = |kind| blobs.zero_moment(form, kind, &tensor.shape);
         entries.push(StateEntry {
             value,
-            first_moment: zeros,
-            second_moment: zeros,
+            first_moment: zeros(MomentKind::First)?,
+            second_moment: zeros(MomentKind::Second)?,
         });
     }
     Ok(blobs.value(&StateManifest { step: 0, entries }))

@@ -11,11 +11,8 @@ use crate::support::bytes::size;
 /// Bytes of a result besides its tensors: tokenizer, configuration, proof.
 const SMALL_FILES_BYTES: u64 = 1 << 20;
 
-/// Bytes of a value in a result.
+/// Bytes of a value in a result, and in a checkpoint, which has its moments, too.
 const VALUE_BYTES: u64 = 4;
-
-/// Bytes of a trained value in a checkpoint: the value and two moments.
-const CHECKPOINT_VALUE_BYTES: u64 = 12;
 
 /// Checkpoints that are on the disk at a time if audits are slow.
 const CHECKPOINTS_MAX: u64 = 3;
@@ -37,7 +34,8 @@ struct Needs {
 impl Needs {
     fn of(spec: &JobSpec, save_steps: u32) -> Self {
         let values = trained_values(spec);
-        let one = values.saturating_mul(CHECKPOINT_VALUE_BYTES);
+        let moments = spec.optimizer.moments.bytes(values);
+        let one = values.saturating_mul(VALUE_BYTES).saturating_add(moments);
         // The next checkpoint is written while the previous one is there. The last state is always
         // a checkpoint.
         let is_saved_before = (1..spec.steps).contains(&save_steps);

@@ -103,9 +103,19 @@ const fn key(
     }
 }
 
+/// Names that other tools have for AdamW: two with moments of f32, then those with 8 bits.
+const OPTIMIZERS: [&str; 6] = [
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "adamw_torch_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+];
+
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 38] = [
+pub(super) const KEYS: [Key; 39] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -151,6 +161,9 @@ pub(super) const KEYS: [Key; 38] = [
     key(Job, "lr_scheduler", Words(&["cosine", "linear", "constant"]), Is("cosine"),
         "the curve of the learning rate after the warm-up"),
     key(Job, "warmup_steps", Whole(0, STEPS_MAX), Is("0"), "steps of warm-up, at most max_steps"),
+    key(Job, "optimizer", Words(&OPTIMIZERS), Is("adamw_torch"),
+        "AdamW, whose moments lie in memory and in checkpoints as f32 (the first two words), or in \
+         8 bits (the others), by Concord's own definition: NUMERICS.md, section 6"),
     key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"), "decay of AdamW's first moment"),
     key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"), "decay of AdamW's second moment"),
     key(Job, "adam_epsilon", Share(Ends::Upper), Is("1e-8"),

@@ -16,10 +16,21 @@ use concord_models::data::{self, DatasetSource};
 use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
-use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
+use concord_proto::{AdamW, MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind};
+use concord_runtime::spec;
 
 use keys::Keys;
 use known::Section;
+
+/// What the words of `optimizer` mean, in the order of the table.
+const MOMENTS: [MomentFormat; 6] = [
+    MomentFormat::F32,
+    MomentFormat::F32,
+    MomentFormat::Bits8,
+    MomentFormat::Bits8,
+    MomentFormat::Bits8,
+    MomentFormat::Bits8,
+];
 
 /// The default of `lora_r`.
 const LORA_R: u32 = 8;
@@ -75,6 +86,8 @@ pub struct JobFile {
     pub lr_scheduler: ScheduleKind,
     /// Steps of warm-up, at most `max_steps`.
     pub warmup_steps: u32,
+    /// How AdamW's moments are kept.
+    pub moments: MomentFormat,
     /// Decay of AdamW's first moment.
     pub adam_beta1: f32,
     /// Decay of AdamW's second moment.
@@ -140,6 +153,7 @@ impl JobFile {
             learning_rate: keys.number("learning_rate")?,
             lr_scheduler: keys.word("lr_scheduler", &curves)?,
             warmup_steps: keys.whole("warmup_steps")?,
+            moments: keys.word("optimizer", &MOMENTS)?,
             adam_beta1: keys.number("adam_beta1")?,
             adam_beta2: keys.number("adam_beta2")?,
             adam_epsilon: keys.number("adam_epsilon")?,
@@ -259,6 +273,7 @@ impl JobFile {
             micro_batch_size: self.micro_batch_size,
             microbatches: self.gradient_accumulation_steps,
             recompute: self.recompute,
+            moments: spec::moment_form(self.moments),
         }
     }
 
@@ -270,6 +285,7 @@ impl JobFile {
             epsilon: self.adam_epsilon.into(),
             weight_decay: self.weight_decay.into(),
             max_grad_norm: self.max_grad_norm.into(),
+            moments: self.moments,
         }
     }
 

@@ -1,5 +1,6 @@
 use concord_models::data::DatasetKind;
 use concord_models::golden::tiny_llama;
+use concord_models::train::MomentForm;
 
 use super::*;
 
@@ -94,6 +95,7 @@ fn what_is_left_out_has_the_usual_value() {
         (ScheduleKind::Cosine, 0)
     );
     assert_eq!((job.save_steps, job.recompute), (10, false));
+    assert_eq!(job.moments, MomentFormat::F32);
     assert_eq!(
         job.precision,
         PrecisionSpec {
@@ -107,6 +109,31 @@ fn what_is_left_out_has_the_usual_value() {
         (lora.r, lora.alpha, lora.targets.len()),
         (LORA_R, LORA_ALPHA, 7)
     );
+}
+
+#[test]
+fn the_names_of_other_tools_for_adamw_say_how_its_moments_are_kept() {
+    for name in ["adamw_torch", "adamw_torch_fused"] {
+        let job = with("", &format!("optimizer: {name}")).unwrap();
+        assert_eq!(job.optimizer().moments, MomentFormat::F32, "{name}");
+    }
+    for name in [
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "adamw_torch_8bit",
+    ] {
+        let job = with("", &format!("optimizer: {name}")).unwrap();
+        assert_eq!(job.optimizer().moments, MomentFormat::Bits8, "{name}");
+        assert_eq!(job.training_run(None).moments, MomentForm::Bits8, "{name}");
+    }
+    for other in ["sgd", "adafactor", "8", "[adamw_8bit]"] {
+        let error = refusal("", &format!("optimizer: {other}"));
+        assert!(
+            error.contains("one of adamw_torch, adamw_torch_fused"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

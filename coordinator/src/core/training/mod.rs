@@ -30,8 +30,9 @@ mod waiting;
 use concord_proto::client::{JobState, JobSummary, RunOptions, Submission};
 use concord_proto::manifest::DataManifest;
 use concord_proto::session::{Held, Role};
-use concord_proto::{BatchPlan, Digest, Domain, JobId, JobSpec, WorkerId};
+use concord_proto::{AdapterSpec, BatchPlan, Digest, Domain, JobId, JobSpec, WorkerId};
 
+use super::config::Config;
 use super::context::EventContext;
 use super::event::CoreEffect;
 use super::members::PoolMember;
@@ -113,6 +114,14 @@ impl JobOrder {
             microbatches.flat_map(|microbatch| self.batches.sequences(step, microbatch));
         let of = |index: u64| u64::from(self.data.sequences[index as usize].tokens);
         sequences.map(of).sum()
+    }
+
+    /// Steps that may run ahead of the oldest open audit.
+    fn audit_window(&self, config: &Config) -> u32 {
+        match self.spec().adapter {
+            AdapterSpec::Full => config.audit_window.min(config.audit_window_full),
+            AdapterSpec::Lora { .. } => config.audit_window,
+        }
     }
 
     /// Digests of the microbatches of a step, and how many tokens its loss counts.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use concord_kernels::Tensor;
+use concord_kernels::{MomentKind, Tensor};
 use concord_models::decoder::Values;
-use concord_models::train::{StateTensor, TrainState};
-use concord_proto::session::{AuditOrder, OpenRequest, Opening, Scalars};
+use concord_models::train::{Moment, StateTensor, TrainState};
+use concord_proto::session::{AuditOrder, OpenRequest, OpenedMicrobatch, Opening, Scalars};
+use concord_proto::tree::Node;
 use concord_proto::wire::worker_client::WorkerClient;
 use concord_proto::wire::{Body, ending};
 use concord_proto::{
@@ -16,11 +17,12 @@ use concord_proto::{
 
 use tonic::transport::Channel;
 
+use super::again::{GivenAgain, node_of};
 use super::job::AuditedJob;
 use crate::blobs::{Blobs, fetch_from_worker};
 use crate::training::data::Microbatch;
 use crate::training::leaf_work;
-use crate::{RuntimeError, session, tensor_blob};
+use crate::{RuntimeError, moment_blob, session, spec, tensor_blob};
 
 /// How long a worker may take to give the inputs of a leaf, without the time that the leaf waits
 /// for its turn: a leaf that is never given must not block the others of its worker.
@@ -31,9 +33,17 @@ pub(super) const INPUTS_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct OpenedLeaf {
     order: AuditOrder,
     channel: Channel,
-    ports: Vec<Vec<Digest>>,
+    opened: Opened,
     /// How long it may take to give them.
     left: Duration,
+}
+
+/// Addresses of what the leaf is computed from.
+enum Opened {
+    /// Of the inputs, for each port.
+    Ports(Vec<Vec<Digest>>),
+    /// Of a sum: of the values, and of what its microbatches are computed from again.
+    Again(Vec<Digest>, Vec<OpenedMicrobatch>),
 }
 
 impl OpenedLeaf {
@@ -43,11 +53,11 @@ impl OpenedLeaf {
     /// [`RuntimeError::Unreachable`] where it does not, or not in time.
     pub(crate) async fn ask(order: AuditOrder) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
-        let (channel, ports) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
+        let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
         Ok(Self {
             order,
             channel,
-            ports,
+            opened,
             left: INPUTS_MAX.saturating_sub(start.elapsed()),
         })
     }
@@ -65,17 +75,28 @@ impl OpenedLeaf {
         let mut given = GivenInputs {
             leaf: self.order.leaf,
             tensors: Vec::new(),
+            moments: Vec::new(),
             scalars: None,
+            again: None,
         };
-        let ports: Vec<Port> = given.leaf.inputs.iter().map(|input| input.port).collect();
-        for (port, digests) in ports.into_iter().zip(self.ports) {
-            given.take(port, &self.channel, digests).await?;
+        let channel = &self.channel;
+        match self.opened {
+            Opened::Ports(opened) => {
+                let ports = given.leaf.inputs.iter().map(|input| input.port);
+                for (port, digests) in ports.collect::<Vec<_>>().into_iter().zip(opened) {
+                    given.take(port, channel, digests).await?;
+                }
+            }
+            Opened::Again(values, microbatches) => {
+                let again = GivenAgain::fetch(channel, values, microbatches).await?;
+                given.again = Some(again);
+            }
         }
         Ok(given)
     }
 }
 
-async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), RuntimeError> {
+async fn open(order: &AuditOrder) -> Result<(Channel, Opened), RuntimeError> {
     let leaf = &order.leaf;
     let request = OpenRequest {
         job: order.job,
@@ -97,8 +118,19 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), Runtime
         .into_inner();
     let opening: Opening =
         canonical::decode(&body.bytes).map_err(|error| withheld(error.to_string()))?;
-    let Opening::Inputs(ports) = opening else {
-        return Err(withheld("the inputs of the leaf are gone".to_string()));
+    let ports = match opening {
+        Opening::Inputs(ports) => ports,
+        Opening::Again {
+            values,
+            microbatches,
+        } => {
+            let count = node_of(leaf).map_or(0, |node| node.len() as usize);
+            if leaf.phase != LeafPhase::Reduce || microbatches.len() != count {
+                return Err(withheld("it opened no sum of microbatches".to_string()));
+            }
+            return Ok((channel, Opened::Again(values, microbatches)));
+        }
+        Opening::Gone => return Err(withheld("the inputs of the leaf are gone".to_string())),
     };
     if ports.len() != leaf.inputs.len() {
         return Err(withheld("it opened another number of inputs".to_string()));
@@ -109,14 +141,16 @@ async fn open(order: &AuditOrder) -> Result<(Channel, Vec<Vec<Digest>>), Runtime
             return Err(withheld(format!("what it opened is not {kind:?}")));
         }
     }
-    Ok((channel, ports))
+    Ok((channel, Opened::Ports(ports)))
 }
 
 /// What a worker gave of the inputs of a leaf, checked against the leaf's digests.
 pub(crate) struct GivenInputs {
     leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    moments: Vec<Moment>,
     scalars: Option<Scalars>,
+    again: Option<GivenAgain>,
 }
 
 impl GivenInputs {
@@ -133,9 +167,12 @@ impl GivenInputs {
             self.scalars = fetch_together(channel, digests, read).await?.pop();
             return Ok(());
         }
-        let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
-        let tensors = fetch_together(channel, digests, read).await?;
-        let tensors = tensors.into_iter().map(Arc::new).collect();
+        if port.kind == PortKind::Moments {
+            let read = |bytes: Vec<u8>| moment_blob::decode(&bytes).map_err(|why| ("moment", why));
+            self.moments = fetch_together(channel, digests, read).await?;
+            return Ok(());
+        }
+        let tensors = fetch_tensors(channel, digests).await?;
         self.tensors.push((port.kind, tensors));
         Ok(())
     }
@@ -146,8 +183,11 @@ pub(crate) struct Inputs {
     pub(super) spec: Arc<JobSpec>,
     pub(crate) leaf: Leaf,
     tensors: Vec<(PortKind, Vec<Arc<Tensor>>)>,
+    moments: Vec<Moment>,
     pub(super) scalars: Option<Scalars>,
-    pub(super) microbatch: Option<Microbatch>,
+    pub(super) again: Option<GivenAgain>,
+    /// The microbatch of a leaf; all those of a sum that are computed again.
+    pub(super) microbatches: Vec<Microbatch>,
     pub(super) sequence_len: usize,
 }
 
@@ -165,20 +205,27 @@ impl Inputs {
         let GivenInputs {
             leaf,
             tensors,
+            moments,
             scalars,
+            again,
         } = given;
-        let microbatch = match leaf.phase {
-            LeafPhase::Forward | LeafPhase::Backward => {
-                Some(job.data.microbatch(blobs, step, leaf.microbatch).await?)
-            }
-            LeafPhase::Reduce | LeafPhase::Update => None,
+        let wanted = match (leaf.phase, &again) {
+            (LeafPhase::Forward | LeafPhase::Backward, _) => Some(Node::leaf(leaf.microbatch)),
+            (LeafPhase::Reduce, Some(_)) => node_of(&leaf),
+            (LeafPhase::Reduce | LeafPhase::Update, _) => None,
         };
+        let mut microbatches = Vec::new();
+        for microbatch in wanted.iter().flat_map(|node| node.start..node.end) {
+            microbatches.push(job.data.microbatch(blobs, step, microbatch).await?);
+        }
         Ok(Self {
             spec: job.spec.clone(),
             leaf,
             tensors,
+            moments,
             scalars,
-            microbatch,
+            again,
+            microbatches,
             sequence_len: job.data.sequence_len(),
         })
     }
@@ -213,7 +260,10 @@ impl Inputs {
     /// The values of what the stage trains.
     pub(super) fn values(&self) -> Result<StateValues, RuntimeError> {
         let held = leaf_work::held_names(&self.spec, self.leaf.layers);
-        let values = self.tensors(|kind| kind == PortKind::State).unwrap_or(&[]);
+        let values = match &self.again {
+            Some(again) => &again.values,
+            None => self.tensors(|kind| kind == PortKind::State).unwrap_or(&[]),
+        };
         if values.len() != held.len() {
             return Err(missing("its state"));
         }
@@ -234,29 +284,43 @@ impl Inputs {
     pub(super) fn state(&self) -> Result<TrainState, RuntimeError> {
         let held = leaf_work::held_names(&self.spec, self.leaf.layers);
         let values = self.values()?.0;
-        let moments = self
-            .tensors(|kind| kind == PortKind::Moments)
-            .unwrap_or(&[]);
-        if moments.len() != 2 * values.len() || held.len() != values.len() {
+        if self.moments.len() != 2 * values.len() || held.len() != values.len() {
             return Err(missing("its moments"));
         }
-        let tensor = |((_, name), pair): ((u32, String), &[Arc<Tensor>])| {
+        let form = spec::moments(&self.spec);
+        let mut state = TrainState::default();
+        for ((index, name), pair) in held.into_iter().zip(self.moments.chunks_exact(2)) {
+            let shape = &self.spec.trainable[index as usize].shape;
+            for (moment, kind) in pair.iter().zip([MomentKind::First, MomentKind::Second]) {
+                let due = moment_blob::check(moment, form, kind, shape);
+                due.map_err(|_| missing("a moment of the right form"))?;
+            }
             let tensor = StateTensor {
                 value: values[&name].clone(),
                 first_moment: pair[0].clone(),
                 second_moment: pair[1].clone(),
             };
-            (name, tensor)
-        };
-        let pairs = moments.chunks_exact(2);
-        Ok(TrainState(
-            held.into_iter().zip(pairs).map(tensor).collect(),
-        ))
+            state.0.insert(name, tensor);
+        }
+        Ok(state)
     }
 }
 
 /// Blobs fetched from a worker at a time.
 const FETCHED_AT_ONCE: usize = 32;
+
+/// Fetches tensors.
+///
+/// # Errors
+/// [`RuntimeError`] where one does not come, or is none.
+pub(super) async fn fetch_tensors(
+    channel: &Channel,
+    digests: Vec<Digest>,
+) -> Result<Vec<Arc<Tensor>>, RuntimeError> {
+    let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
+    let tensors = fetch_together(channel, digests, read).await?;
+    Ok(tensors.into_iter().map(Arc::new).collect())
+}
 
 /// Fetches blobs, several at a time, and decodes each with `read` as soon as it is here.
 async fn fetch_together<T: Send + 'static>(

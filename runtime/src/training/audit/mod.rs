@@ -1,5 +1,6 @@
 //! The inputs of a leaf that is audited, and its second computation.
 
+mod again;
 mod inputs;
 mod job;
 mod rerun;

@@ -9,6 +9,7 @@ use concord_models::decoder::{Keeps, Stage};
 use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, LeafPhase, Port, PortKind};
 
+use super::again::sum_again;
 use super::inputs::{Inputs, missing};
 use super::job::cached_bytes;
 use crate::model_blobs::ModelBlobs;
@@ -38,9 +39,9 @@ impl LeafRerun<'_> {
         base: &ModelBlobs,
     ) -> Result<Vec<Port>, RuntimeError> {
         match self.inputs.leaf.phase {
-            LeafPhase::Reduce => self.reduce(),
+            LeafPhase::Reduce if self.inputs.again.is_none() => self.reduce(),
             LeafPhase::Update => self.update(),
-            LeafPhase::Forward | LeafPhase::Backward => {
+            LeafPhase::Forward | LeafPhase::Backward | LeafPhase::Reduce => {
                 let (spec, layers) = (&self.inputs.spec, self.inputs.leaf.layers);
                 let (values, positions) = (self.inputs.values()?, self.inputs.sequence_len);
                 let held = (base, self.device);
@@ -58,7 +59,13 @@ impl LeafRerun<'_> {
                         Stage::load(options, base, &values)?
                     }
                 };
-                let ports = microbatch(&stage, self.inputs);
+                let ports = match &self.inputs.again {
+                    Some(again) => {
+                        let (leaf, batches) = (&self.inputs.leaf, &self.inputs.microbatches);
+                        sum_again((self.device, &stage), spec, leaf, again, batches)
+                    }
+                    None => microbatch(&stage, self.inputs),
+                };
                 if let Some(bytes) = cached {
                     stages.put(key, bytes, stage);
                 }
@@ -152,8 +159,8 @@ impl LeafRerun<'_> {
 fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError> {
     let (spec, leaf) = (&inputs.spec, &inputs.leaf);
     let batch = inputs
-        .microbatch
-        .as_ref()
+        .microbatches
+        .first()
         .ok_or_else(|| missing("its tokens"))?;
     if !stage.is_first() && inputs.hidden().is_none() {
         return Err(missing("its hidden states"));

@@ -1,13 +1,12 @@
 //! A job as a worker holds it: a stage, its committed state, and the step in progress.
 
-use std::sync::Arc;
-
 use concord_proto::session::{Held, Scalars, ToCoordinator};
 use concord_proto::{JobId, JobSpec, Plan};
 
 use super::run::StepRun;
 use super::{CommittedStage, EngineContext, EngineEffect, ReceivedFrame};
 use crate::RuntimeError;
+use crate::blobs::OpenBlob;
 use crate::training::assignment::FetchedStage;
 use crate::training::data::Microbatch;
 
@@ -172,9 +171,11 @@ impl StageJob {
     /// Hands the committed state to the store.
     pub(super) fn flush(&mut self, context: &EngineContext) {
         let committed = &self.committed;
-        let mut tensors = Vec::new();
+        let mut blobs = Vec::new();
         for held in committed.state.0.values() {
-            tensors.extend([&held.value, &held.first_moment, &held.second_moment].map(Arc::clone));
+            blobs.push(OpenBlob::Tensor(held.value.clone()));
+            let moments = [&held.first_moment, &held.second_moment];
+            blobs.extend(moments.map(|moment| OpenBlob::Moment(moment.clone())));
         }
         let then = ToCoordinator::Flushed {
             job: committed.id,
@@ -184,7 +185,7 @@ impl StageJob {
         context.effect(EngineEffect::Upload {
             job: committed.id,
             epoch: committed.plan.epoch,
-            tensors,
+            blobs,
             then,
         });
     }

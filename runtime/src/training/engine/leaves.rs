@@ -1,10 +1,14 @@
 //! The leaves of a step and what opens them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_proto::session::Scalars;
 use concord_proto::tree::Node;
-use concord_proto::{ClaimInput, Digest, Leaf, LeafPhase, Origin, Port, PortKind, canonical};
+use concord_proto::{
+    AdapterSpec, ClaimInput, Digest, GradientPart, Leaf, LeafPhase, Origin, Port, PortKind,
+    canonical, merkle,
+};
 use concord_verify::training::parts;
 
 use super::committed::CommittedStage;
@@ -38,14 +42,13 @@ impl CommittedStage {
     pub(super) fn open_state(&self, openings: &mut StepOpenings) {
         for (state, held) in self.entries.iter().zip(self.state.0.values()) {
             openings.tensor(state.entry.value, &held.value);
-            openings.tensor(state.entry.first_moment, &held.first_moment);
-            openings.tensor(state.entry.second_moment, &held.second_moment);
+            openings.moment(state.entry.first_moment, &held.first_moment);
+            openings.moment(state.entry.second_moment, &held.second_moment);
         }
     }
 
     fn state_input(&self, inputs: &mut LeafInputs) {
-        let values = self.entries.iter().map(|state| state.entry.value).collect();
-        inputs.push(self.state_ports()[0], None, values);
+        inputs.push(self.state_ports()[0], None, self.value_digests());
     }
 
     /// State, tokens and hidden states of a microbatch.
@@ -119,21 +122,36 @@ impl CommittedStage {
         of_layers + head
     }
 
-    /// Inputs of the sum over `node`: the partials of its microbatches.
+    /// Whether checkers compute the microbatches of a sum again, because their gradients are not
+    /// held: in a full fine-tune each has the size of the model.
+    pub(super) fn computes_sums_again(&self) -> bool {
+        self.spec.adapter == AdapterSpec::Full
+    }
+
+    /// Addresses of the values before the step.
+    pub(super) fn value_digests(&self) -> Vec<Digest> {
+        self.entries.iter().map(|state| state.entry.value).collect()
+    }
+
+    /// Inputs of the sum over `node`: the gradients of its microbatches, by their addresses.
     pub(super) fn reduce_inputs(
         &self,
         node: Node,
-        sum_of: impl Fn(u32, concord_proto::GradientPart) -> Arc<PartSum>,
+        gradients: &BTreeMap<(u32, GradientPart), Vec<Digest>>,
     ) -> LeafInputs {
         let mut inputs = LeafInputs::default();
         for part in parts(&self.spec, self.layers) {
             for microbatch in node.start..node.end {
-                let sum = sum_of(microbatch, part);
-                inputs.push(
-                    sum.port(Node::leaf(microbatch), part),
-                    None,
-                    sum.digests.clone(),
-                );
+                let digests = gradients
+                    .get(&(microbatch, part))
+                    .cloned()
+                    .unwrap_or_default();
+                let node = Node::leaf(microbatch);
+                let port = Port {
+                    kind: PortKind::Partial { node, part },
+                    digest: merkle::root(&digests),
+                };
+                inputs.push(port, None, digests);
             }
         }
         inputs

@@ -28,6 +28,7 @@ use concord_proto::{Digest, JobId};
 use super::assignment::FetchedStage;
 use super::data::Microbatch;
 use crate::RuntimeError;
+use crate::blobs::OpenBlob;
 use committed::CommittedStage;
 use job::StageJob;
 
@@ -87,11 +88,11 @@ pub(crate) enum EngineEffect {
         header: Box<FrameHeader>,
         tensors: Vec<Arc<Tensor>>,
     },
-    /// Put tensors into the store, then tell the coordinator.
+    /// Put a state into the store, then tell the coordinator.
     Upload {
         job: JobId,
         epoch: u32,
-        tensors: Vec<Arc<Tensor>>,
+        blobs: Vec<OpenBlob>,
         then: ToCoordinator,
     },
     /// The GPU cannot go on. The coordinator has been told.

@@ -5,27 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
-use concord_proto::session::{OpenRequest, Opening};
+use concord_models::train::Moment;
+use concord_proto::session::{OpenRequest, OpenedMicrobatch, Opening};
+use concord_proto::tree::Node;
 use concord_proto::{Digest, JobId, LeafPhase};
 
-use crate::tensor_blob;
-
-/// A blob that is given out.
-#[derive(Clone)]
-pub(crate) enum OpenBlob {
-    /// A tensor, fetched from its GPU and encoded when it is asked for.
-    Tensor(Arc<Tensor>),
-    Bytes(Arc<Vec<u8>>),
-}
-
-impl OpenBlob {
-    pub(crate) fn bytes(&self) -> Result<Vec<u8>, KernelError> {
-        match self {
-            Self::Tensor(tensor) => tensor_blob::encode(tensor),
-            Self::Bytes(bytes) => Ok(bytes.to_vec()),
-        }
-    }
-}
+use crate::blobs::OpenBlob;
 
 /// Inputs of the leaves of recent steps.
 #[derive(Default)]
@@ -36,20 +21,41 @@ pub(crate) struct Openings {
 /// Inputs of the leaves of one step.
 #[derive(Default)]
 pub(crate) struct StepOpenings {
-    leaves: BTreeMap<(LeafPhase, u32), Vec<Vec<Digest>>>,
+    leaves: BTreeMap<(LeafPhase, u32), Opening>,
     blobs: BTreeMap<Digest, OpenBlob>,
 }
 
 impl StepOpenings {
     /// Adds the inputs of a leaf: for each port the addresses that its digest is over.
     pub(crate) fn leaf(&mut self, phase: LeafPhase, microbatch: u32, ports: Vec<Vec<Digest>>) {
-        self.leaves.insert((phase, microbatch), ports);
+        self.leaves
+            .insert((phase, microbatch), Opening::Inputs(ports));
+    }
+
+    /// The sum over `node` is opened by what its microbatches are computed from again.
+    pub(crate) fn again(
+        &mut self,
+        node: Node,
+        values: Vec<Digest>,
+        microbatches: Vec<OpenedMicrobatch>,
+    ) {
+        let opening = Opening::Again {
+            values,
+            microbatches,
+        };
+        self.leaves.insert((LeafPhase::Reduce, node.start), opening);
     }
 
     pub(crate) fn tensor(&mut self, digest: Digest, tensor: &Arc<Tensor>) {
         self.blobs
             .entry(digest)
             .or_insert_with(|| OpenBlob::Tensor(tensor.clone()));
+    }
+
+    pub(crate) fn moment(&mut self, digest: Digest, moment: &Moment) {
+        self.blobs
+            .entry(digest)
+            .or_insert_with(|| OpenBlob::Moment(moment.clone()));
     }
 
     pub(crate) fn bytes(&mut self, digest: Digest, bytes: Vec<u8>) {
@@ -80,9 +86,7 @@ impl Openings {
     pub(crate) fn fetch(&mut self) -> Result<(), KernelError> {
         let steps = self.steps.values_mut();
         for blob in steps.flat_map(|step| step.blobs.values_mut()) {
-            if let OpenBlob::Tensor(tensor) = blob {
-                *tensor = tensor_blob::on_host(tensor)?;
-            }
+            blob.fetch()?;
         }
         Ok(())
     }
@@ -91,7 +95,7 @@ impl Openings {
     pub(crate) fn open(&self, request: &OpenRequest) -> Opening {
         let step = self.steps.get(&(request.job, request.step, request.epoch));
         let leaf = step.and_then(|s| s.leaves.get(&(request.phase, request.microbatch)));
-        leaf.map_or(Opening::Gone, |ports| Opening::Inputs(ports.clone()))
+        leaf.cloned().unwrap_or(Opening::Gone)
     }
 
     /// A blob of any step.

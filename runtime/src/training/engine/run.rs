@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use concord_kernels::{KernelError, Tensor};
 use concord_models::decoder::{Keeps, Stage};
+use concord_proto::session::OpenedMicrobatch;
+use concord_proto::tree::{Node, cover};
 use concord_proto::wire::FrameHeader;
-use concord_proto::{ClaimInput, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind};
+use concord_proto::{
+    ClaimInput, Digest, F32Bits, GradientPart, Leaf, LeafPhase, MicrobatchLoss, PortKind,
+};
 
 use super::leaves::Received;
 use super::openings::StepOpenings;
@@ -14,7 +18,8 @@ use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
 use crate::RuntimeError;
 use crate::training::core::{Exchange, MicrobatchSchedule, MicrobatchTask, PartKey};
 use crate::training::data::Microbatch;
-use crate::training::leaf_work::{self, Forwarded, PartSum, Updated};
+use crate::training::leaf_work::{self, Forwarded, Updated};
+use crate::training::partial_sums::PartialSums;
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +41,13 @@ pub(super) struct StepRun {
     gradients: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
     /// Of microbatches in flight.
     forwarded: BTreeMap<u32, Forwarded>,
-    pub(super) sums: BTreeMap<(u32, GradientPart), Arc<PartSum>>,
+    /// The nodes of the tree that cover the microbatches of this worker.
+    pub(super) nodes: Vec<Node>,
+    pub(super) partial_sums: BTreeMap<GradientPart, PartialSums>,
+    /// Addresses of the gradients of each microbatch.
+    pub(super) gradient_digests: BTreeMap<(u32, GradientPart), Vec<Digest>>,
+    /// What came in for each microbatch, for whoever computes it again.
+    pub(super) opened: BTreeMap<u32, OpenedMicrobatch>,
     pub(super) losses: Vec<MicrobatchLoss>,
     pub(super) leaves: BTreeMap<(LeafPhase, u32), Leaf>,
     pub(super) exchange: Exchange<Received>,
@@ -62,7 +73,10 @@ impl StepRun {
             activations: BTreeMap::new(),
             gradients: BTreeMap::new(),
             forwarded: BTreeMap::new(),
-            sums: BTreeMap::new(),
+            nodes: cover(job.spec.microbatches, replica.start, replica.end),
+            partial_sums: BTreeMap::new(),
+            gradient_digests: BTreeMap::new(),
+            opened: BTreeMap::new(),
             losses: Vec::new(),
             leaves: BTreeMap::new(),
             exchange: Exchange::new(&job.spec, &job.plan, job.slot),
@@ -104,7 +118,7 @@ impl StepRun {
                 }
             }
             PortKind::Partial { node, part } => {
-                let sum = PartSum {
+                let sum = leaf_work::PartSum {
                     tensors: frame.tensors,
                     digests: frame.digests,
                 };
@@ -220,7 +234,13 @@ impl StepRun {
             forwarded,
             d_output,
         )?;
-        let mut inputs = job.common_inputs(batch, activation.as_ref().map(|(_, input)| input));
+        let activation = activation.as_ref().map(|(_, input)| input);
+        let mut inputs = job.common_inputs(batch, activation);
+        let opened = OpenedMicrobatch {
+            activation: activation.map(|input| input.port.digest),
+            gradient: gradient.as_ref().map(|(_, input)| input.port.digest),
+        };
+        self.opened.insert(microbatch, opened);
         if let Some((tensor, input)) = gradient {
             self.openings.tensor(input.port.digest, &tensor);
             inputs.push(input.port, input.origin, vec![input.port.digest]);
@@ -234,12 +254,7 @@ impl StepRun {
             outputs,
         );
         self.leaves.insert((LeafPhase::Backward, microbatch), leaf);
-        for (part, sum) in done.sums {
-            for (digest, tensor) in sum.digests.iter().zip(&sum.tensors) {
-                self.openings.tensor(*digest, tensor);
-            }
-            self.sums.insert((microbatch, part), sum);
-        }
+        self.add_gradients(job, context, microbatch, done.sums)?;
         let port = done
             .outputs
             .iter()

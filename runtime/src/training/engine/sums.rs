@@ -1,10 +1,11 @@
 //! Sums over microbatches: added up along the tree, exchanged, and their norms reported.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::KernelError;
 use concord_proto::session::ToCoordinator;
-use concord_proto::tree::{Node, cover};
+use concord_proto::tree::Node;
 use concord_proto::{GradientPart, LeafPhase};
 use concord_verify::training::parts;
 
@@ -16,19 +17,42 @@ use crate::training::core::{PartKey, consumers};
 use crate::training::leaf_work::{self, PartSum, Sum};
 
 impl StepRun {
-    /// Adds up the microbatches of this worker along the tree and sends the sums to the
-    /// workers that need them.
+    /// Takes in the gradients of a microbatch. In a full fine-tune they are as large as the model,
+    /// so only their sums stay; where an adapter is trained, they stay for checkers.
+    pub(super) fn add_gradients(
+        &mut self,
+        job: &CommittedStage,
+        context: &EngineContext,
+        microbatch: u32,
+        sums: BTreeMap<GradientPart, PartSum>,
+    ) -> Result<(), RuntimeError> {
+        let mut nodes = self.nodes.iter();
+        let whole = nodes.find(|node| (node.start..node.end).contains(&microbatch));
+        let whole = *whole.ok_or_else(missing)?;
+        for (part, PartSum { tensors, digests }) in sums {
+            if !job.computes_sums_again() {
+                for (digest, tensor) in digests.iter().zip(&tensors) {
+                    self.openings.tensor(*digest, tensor);
+                }
+            }
+            self.gradient_digests.insert((microbatch, part), digests);
+            let sums = self.partial_sums.entry(part).or_default();
+            sums.insert(&context.device, microbatch, whole, tensors)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the sums over the microbatches of this worker to the workers that need them.
     pub(super) fn reduce(
         &mut self,
         job: &CommittedStage,
         context: &EngineContext,
     ) -> Result<(), RuntimeError> {
-        let replica = &job.plan.replicas[job.slot.replica];
-        for node in cover(job.spec.microbatches, replica.start, replica.end) {
-            let inputs = job.reduce_inputs(node, |m, part| self.sums[&(m, part)].clone());
+        for node in self.nodes.clone() {
+            let inputs = job.reduce_inputs(node, &self.gradient_digests);
             let mut outputs = Vec::new();
             for part in parts(&job.spec, job.layers) {
-                let sum = self.node_sum(context, node, part)?;
+                let sum = self.node_sum(node, part)?;
                 outputs.push(sum.port(node, part));
                 for to in consumers(&job.plan, job.slot, part) {
                     let port = sum.port(node, part);
@@ -45,24 +69,31 @@ impl StepRun {
                 inputs,
                 outputs,
             );
+            // The gradients of a single microbatch are the sum, which is held.
+            if job.computes_sums_again() && node.len() > 1 {
+                let microbatches = node.start..node.end;
+                let opened = microbatches.filter_map(|m| self.opened.get(&m).copied());
+                self.openings
+                    .again(node, job.value_digests(), opened.collect());
+            }
             self.leaves.insert((LeafPhase::Reduce, node.start), leaf);
         }
         self.progress = StepProgress::Exchanging;
         Ok(())
     }
 
-    fn node_sum(
-        &self,
-        context: &EngineContext,
-        node: Node,
-        part: GradientPart,
-    ) -> Result<Arc<PartSum>, KernelError> {
-        if node.len() == 1 {
-            return Ok(self.sums[&(node.start, part)].clone());
-        }
-        let leaf = |microbatch: u32| &self.sums[&(microbatch, part)].tensors[..];
-        let sum = leaf_work::reduce(&context.device, node, &leaf)?;
-        PartSum::new(sum).map(Arc::new)
+    fn node_sum(&mut self, node: Node, part: GradientPart) -> Result<Arc<PartSum>, RuntimeError> {
+        let sums = self.partial_sums.get_mut(&part);
+        let tensors = sums.and_then(|sums| sums.take(node)).ok_or_else(missing)?;
+        let known = match node.len() {
+            1 => self.gradient_digests.get(&(node.start, part)).cloned(),
+            _ => None,
+        };
+        let sum = match known {
+            Some(digests) => PartSum { tensors, digests },
+            None => PartSum::new(tensors)?,
+        };
+        Ok(Arc::new(sum))
     }
 
     /// All partial sums are in: reports the norms of the step's gradients.
@@ -103,4 +134,8 @@ impl StepRun {
         });
         Ok(())
     }
+}
+
+fn missing() -> RuntimeError {
+    RuntimeError::Unsupported("a gradient is missing".to_string())
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::{Batch, Trainable};
-use concord_models::train::{StateTensor, TrainState};
+use concord_models::train::{Moment, StateTensor, TrainState};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, Order,
-    Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Signed,
-    TensorState, TrainedTensor, leaf_root,
+    AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers,
+    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
+    ScheduleKind, Signed, TensorState, TrainedTensor, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -67,6 +67,7 @@ fn job_spec(config: &DecoderConfig) -> JobSpec {
             epsilon: 1e-8.into(),
             weight_decay: 0.0.into(),
             max_grad_norm: 1.0.into(),
+            moments: MomentFormat::F32,
         },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,
@@ -91,8 +92,8 @@ fn state(spec: &JobSpec) -> TrainState {
     let all = spec.trainable.iter().map(|trained| {
         let held = StateTensor {
             value: tensor(&trained.shape, &|n| ((n * 37 % 29) as f32 - 13.5) / 31.0),
-            first_moment: tensor(&trained.shape, &|_| 0.0),
-            second_moment: tensor(&trained.shape, &|_| 0.0),
+            first_moment: Moment::F32(tensor(&trained.shape, &|_| 0.0)),
+            second_moment: Moment::F32(tensor(&trained.shape, &|_| 0.0)),
         };
         (trained.name.clone(), held)
     });

@@ -1,7 +1,7 @@
 //! Who re-runs what: orders to checkers, canaries among them, and what nobody can audit.
 
 use concord_proto::session::{AuditOrder, Role, ToWorker};
-use concord_proto::{Digest, WorkerId};
+use concord_proto::{Digest, Leaf, Port, PortKind, WorkerId};
 
 use super::{
     AuditDecision, Bait, EventContext, JobOrder, Journal, LeafAudit, LeafAudits, PlannedStep,
@@ -23,6 +23,7 @@ impl LeafAudits {
         for (number, audit) in &mut self.open {
             if let Standing::Ordered { auditor, since, .. } = audit.standing {
                 let is_gone = context.members.session(&auditor).is_none();
+                let late = late.saturating_mul(microbatches(&audit.leaf));
                 if is_gone || context.now.since(since) > late {
                     audit.pass_on(context.now, auditor);
                     let is_canary = matches!(audit.purpose, Purpose::Canary { .. });
@@ -249,4 +250,13 @@ impl LeafAudits {
             reason,
         }]
     }
+}
+
+/// How many microbatches a checker may have to compute for a leaf.
+fn microbatches(leaf: &Leaf) -> u64 {
+    let of = |port: &Port| match port.kind {
+        PortKind::Partial { node, .. } => u64::from(node.len()),
+        _ => 1,
+    };
+    leaf.outputs.iter().map(of).max().unwrap_or(1)
 }
