@@ -13,6 +13,7 @@ mod leaves;
 mod openings;
 mod run;
 mod sending;
+mod shapes;
 mod sums;
 #[cfg(test)]
 mod tests;

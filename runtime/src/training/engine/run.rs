@@ -14,7 +14,7 @@ use concord_proto::{
 
 use super::leaves::Received;
 use super::openings::StepOpenings;
-use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
+use super::{CommittedStage, EngineContext, ReceivedFrame, sending, shapes};
 use crate::RuntimeError;
 use crate::training::core::{Exchange, MicrobatchSchedule, MicrobatchTask, PartKey};
 use crate::training::data::Microbatch;
@@ -35,6 +35,8 @@ pub(super) enum StepProgress {
 /// The step in progress.
 pub(super) struct StepRun {
     batches: BTreeMap<u32, Microbatch>,
+    /// Columns of what comes in and of what goes out.
+    widths: [usize; 2],
     schedule: MicrobatchSchedule,
     pub(super) progress: StepProgress,
     activations: BTreeMap<u32, (Arc<Tensor>, ClaimInput)>,
@@ -68,6 +70,7 @@ impl StepRun {
         job.open_state(&mut openings);
         Self {
             batches,
+            widths: stage.widths(),
             schedule: MicrobatchSchedule::new(replica.start, replica.end, job.depth, first, last),
             progress: StepProgress::Computing,
             activations: BTreeMap::new(),
@@ -86,7 +89,20 @@ impl StepRun {
         }
     }
 
-    /// Takes tensors in from the neighbour that they must come from.
+    /// Whether there is one tensor, with a row of `width` for each token of a microbatch.
+    fn one_of_tokens<'a>(
+        &self,
+        tensors: &'a [Arc<Tensor>],
+        microbatch: u32,
+        width: usize,
+    ) -> Option<&'a Arc<Tensor>> {
+        let tokens = self.batches.get(&microbatch)?.batch.tokens.len();
+        let [tensor] = tensors else { return None };
+        shapes::is_of_tokens(tensor, tokens, width).then_some(tensor)
+    }
+
+    /// Takes tensors in from the neighbour that they must come from, in the shape that they must
+    /// have. Others are left out, and the sender is waited for.
     pub(super) fn receive(&mut self, job: &CommittedStage, frame: ReceivedFrame) {
         let FrameHeader {
             port,
@@ -104,7 +120,8 @@ impl StepRun {
             PortKind::Activation(edge) => {
                 let expected = neighbour(job.slot.stage.checked_sub(1));
                 let fits = edge == job.layers.start && expected == Some(origin.worker);
-                if let (true, [tensor]) = (fits, &frame.tensors[..]) {
+                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[0]);
+                if let (true, Some(tensor)) = (fits, tensor) {
                     self.activations.insert(microbatch, (tensor.clone(), input));
                     self.schedule.activation_arrived(microbatch);
                 }
@@ -112,7 +129,8 @@ impl StepRun {
             PortKind::Gradient(edge) => {
                 let fits = edge == job.layers.end
                     && neighbour(Some(job.slot.stage + 1)) == Some(origin.worker);
-                if let (true, [tensor]) = (fits, &frame.tensors[..]) {
+                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[1]);
+                if let (true, Some(tensor)) = (fits, tensor) {
                     self.gradients.insert(microbatch, (tensor.clone(), input));
                     self.schedule.gradient_arrived(microbatch);
                 }
@@ -123,6 +141,11 @@ impl StepRun {
                     digests: frame.digests,
                 };
                 let from = origin.worker;
+                if !shapes::are_gradients(&sum.tensors, &job.spec, job.layers, part) {
+                    let from = from.short();
+                    tracing::warn!("worker {from} sent a sum of gradients of other shapes");
+                    return;
+                }
                 let received = Received {
                     sum: Arc::new(sum),
                     origin: Some(origin),
