@@ -39,7 +39,10 @@ fn llama() -> Value {
 }
 
 fn f32s(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// Bytes that are not all alike.
@@ -65,7 +68,12 @@ fn methods() -> Vec<(&'static str, Value, Vec<Part>)> {
             "GPTQ",
             json!({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": false}),
             vec![
-                (".qweight", "I32", vec![words, ROWS], codes(4 * words * ROWS)),
+                (
+                    ".qweight",
+                    "I32",
+                    vec![words, ROWS],
+                    codes(4 * words * ROWS),
+                ),
                 (".qzeros", "I32", vec![groups, 1], codes(4 * groups)),
                 (".scales", "F16", vec![groups, ROWS], scales()),
                 (".g_idx", "I32", vec![COLS], group_of.collect()),
@@ -94,7 +102,12 @@ fn methods() -> Vec<(&'static str, Value, Vec<Part>)> {
             json!({"quant_method": "compressed-tensors", "format": "pack-quantized",
                    "config_groups": weights(4, "int", "group", json!(32))}),
             vec![
-                (".weight_packed", "I32", vec![ROWS, words], codes(4 * words * ROWS)),
+                (
+                    ".weight_packed",
+                    "I32",
+                    vec![ROWS, words],
+                    codes(4 * words * ROWS),
+                ),
                 (".weight_shape", "I64", vec![2], shape),
                 (".weight_scale", "F16", vec![ROWS, groups], scales()),
             ],
@@ -127,11 +140,21 @@ fn bitsandbytes() -> [(&'static str, Value, Vec<Part>); 2] {
             "bitsandbytes, NF4",
             json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
             vec![
-                (".weight.quant_state.bitsandbytes__nf4", "U8", vec![state.len()], state),
+                (
+                    ".weight.quant_state.bitsandbytes__nf4",
+                    "U8",
+                    vec![state.len()],
+                    state,
+                ),
                 (".weight.absmax", "U8", vec![ROWS], codes(ROWS)),
                 (".weight.nested_absmax", "F32", vec![1], f32s(&[0.5])),
                 (".weight.quant_map", "F32", vec![16], levels(16)),
-                (".weight", "U8", vec![ROWS * COLS / 2, 1], codes(ROWS * COLS / 2)),
+                (
+                    ".weight",
+                    "U8",
+                    vec![ROWS * COLS / 2, 1],
+                    codes(ROWS * COLS / 2),
+                ),
                 (".weight.nested_quant_map", "F32", vec![256], levels(256)),
             ],
         ),

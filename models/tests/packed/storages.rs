@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use concord_kernels::Device;
+use concord_kernels::packed::BlockFormat;
 use concord_models::config::DecoderConfig;
 use concord_models::weights::ModelFolder;
 use serde_json::{Map, Value, json};
@@ -194,6 +195,32 @@ fn bitsandbytes([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
     ]
 }
 
+/// The same with groups of inputs that do not follow each other; all groups have the same scale.
+fn gptq_by_activations([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let mut parts = gptq([rows, cols], levels);
+    let groups = (0..cols as u32).map(|input| input % (cols as u32 / 128));
+    parts.push((".g_idx", "I32", vec![cols], le(groups)));
+    parts
+}
+
+fn int8([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let codes = levels.iter().map(|level| *level as u8).collect();
+    let scales = f32s(vec![STEP; rows]);
+    vec![
+        (".weight", "I8", vec![rows, cols], codes),
+        (".weight_scale", "F32", vec![rows, 1], scales),
+    ]
+}
+
+/// The scale is so that 1 / 127 of it is the step.
+fn llm_int8([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
+    let codes = levels.iter().map(|level| *level as u8).collect();
+    vec![
+        (".weight", "I8", vec![rows, cols], codes),
+        (".SCB", "F32", vec![rows], f32s(vec![127.0 * STEP; rows])),
+    ]
+}
+
 /// A safetensors folder: embedding and head as they are, the layers' matrices as `store` has them.
 fn write_folder(folder: &Path, quantization: Value, store: Store) {
     write_model(folder, quantization, |module| {
@@ -362,6 +389,23 @@ pub fn methods() -> Vec<(&'static str, Value, Store)> {
             json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
             bitsandbytes,
         ),
+        (
+            "GPTQ in the order of activations",
+            json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": true}),
+            gptq_by_activations,
+        ),
+        (
+            "compressed-tensors, int8",
+            json!({"quant_method": "compressed-tensors", "format": "int-quantized",
+                   "config_groups": {"g": {"targets": ["Linear"], "weights": {
+                       "num_bits": 8, "type": "int", "strategy": "channel", "symmetric": true}}}}),
+            int8,
+        ),
+        (
+            "bitsandbytes, int8",
+            json!({"quant_method": "bitsandbytes", "load_in_8bit": true}),
+            llm_int8,
+        ),
     ]
 }
 
@@ -432,16 +476,52 @@ fn matrices_as_blocks() {
     // q and k of two layers are in another order.
     assert_eq!(moved, BLOCKS.len() * 4);
     assert!(mapped > moved);
-    let (_, quantization, store) = methods().remove(1);
-    write_folder(folder.path(), quantization, store);
-    let packed = ModelFolder::open(folder.path()).unwrap();
-    assert!(
-        packed
-            .blocks("model.layers.0.mlp.up_proj.weight")
-            .unwrap()
-            .is_none()
+}
+
+/// Parts that lie in several tensors are repacked, with the same numbers and near the same bytes.
+#[test]
+fn packed_matrices_are_kept_as_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let mut forms = Vec::new();
+    for (method, quantization, store) in methods() {
+        write_folder(folder.path(), quantization, store);
+        let model = ModelFolder::open(folder.path()).unwrap();
+        let form = model.stored_form(name).unwrap();
+        let Some(found) = model.blocks(name).unwrap() else {
+            assert_eq!(form.format, BlockFormat::F32, "{method}");
+            continue;
+        };
+        assert_eq!(form.format, found.format, "{method}");
+        let expected = model.load(name).unwrap();
+        let mut numbers = vec![0.0; found.rows * found.cols];
+        found.format.decode(found.bytes(), &mut numbers);
+        assert_eq!(numbers, expected.data(), "{method}");
+        let mut sent = Vec::new();
+        let taken = model.each_stored(name, &mut |bytes| {
+            sent.extend_from_slice(bytes);
+            Ok(())
+        });
+        taken.unwrap();
+        assert_eq!(sent, found.bytes(), "{method}");
+        let (shape, levels) = matrix(name);
+        let stored: usize = store(shape, &levels).iter().map(|part| part.3.len()).sum();
+        assert!(found.bytes().len() <= stored + stored / 8, "{method}");
+        forms.push((method, found.format.name()));
+    }
+    assert_eq!(
+        forms,
+        [
+            ("BF16", "BF16"),
+            ("GPTQ", "U4_128"),
+            ("AWQ", "U4_128"),
+            ("compressed-tensors", "U4_64"),
+            ("FP8", "E4M3_64"),
+            ("FP8 with powers of two", "E4M3_64"),
+            ("compressed-tensors, int8", "U8_64"),
+            ("bitsandbytes, int8", "INT8_64"),
+        ]
     );
-    assert!(packed.blocks("lm_head.weight").unwrap().is_some());
 }
 
 /// The bytes for a content address do not depend on how the numbers are stored, if the dtype is the
