@@ -4,7 +4,8 @@
 use concord_proto::canonical::{decode, encode};
 use concord_proto::tensor::TensorHeader;
 
-use crate::made::{Message, Source, Visitor, visit_all};
+use crate::made::Source;
+use crate::made::visit::{Message, Visitor, visit_all};
 use crate::seeds;
 
 /// A message of every variant of every type.

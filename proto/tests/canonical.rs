@@ -4,13 +4,12 @@
 mod messages;
 
 use concord_proto::canonical::{DecodeError, decode, encode};
-use concord_proto::client::{ClientRequest, ClientResponse, JobEvent};
-use concord_proto::ledger::LedgerEvent;
-use concord_proto::serving::{AnswerVerdict, FromStage, ToStage};
-use concord_proto::session::{ToCoordinator, ToWorker};
+use concord_proto::client::ClientRequest;
+use concord_proto::session::ToCoordinator;
 use concord_proto::tensor::TensorHeader;
 use concord_proto::*;
-use messages::{Message, Source, Variants, Visitor, visit_all};
+use messages::visit::{Message, Visitor, visit_all};
+use messages::{Source, Variants};
 use proptest::prelude::*;
 
 /// The maker of variant i makes that variant, and its encoding begins with i.

@@ -56,13 +56,7 @@ const HALF: [u8; 2] = [0, 0x38];
 fn methods() -> Vec<(&'static str, Value, Vec<Part>)> {
     let [groups, words] = [COLS / 32, COLS / 8];
     let scales = || HALF.repeat(groups * ROWS);
-    let weights = |bits: u32, kind: &str, strategy: &str, group: Value| {
-        json!({"g": {"targets": ["Linear"], "weights": {"num_bits": bits, "type": kind,
-               "strategy": strategy, "group_size": group, "symmetric": true}}})
-    };
-    let shape = [ROWS as u64, COLS as u64].map(u64::to_le_bytes).concat();
     let group_of = (0..COLS as u32).flat_map(|i| (i / 32).to_le_bytes());
-    let scale = || f32s(&[0.25; ROWS]);
     let mut all = vec![
         (
             "GPTQ",
@@ -90,13 +84,27 @@ fn methods() -> Vec<(&'static str, Value, Vec<Part>)> {
         ),
         (
             "FP8",
-            json!({"quant_method": "fp8", "weight_block_size": [ROWS, 32],
+            json!({"quant_method": "fp8", "weight_block_size": [4, COLS],
                    "activation_scheme": "dynamic"}),
             vec![
                 (".weight", "F8_E4M3", vec![ROWS, COLS], codes(ROWS * COLS)),
-                (".weight_scale_inv", "F32", vec![1, 2], f32s(&[0.25, 0.5])),
+                (".weight_scale_inv", "F32", vec![2, 1], f32s(&[0.25, 0.5])),
             ],
         ),
+    ];
+    all.extend(compressed());
+    all.extend(bitsandbytes());
+    all
+}
+
+fn compressed() -> [(&'static str, Value, Vec<Part>); 2] {
+    let [groups, words] = [COLS / 32, COLS / 8];
+    let weights = |bits: u32, kind: &str, strategy: &str, group: Value| {
+        json!({"g": {"targets": ["Linear"], "weights": {"num_bits": bits, "type": kind,
+               "strategy": strategy, "group_size": group, "symmetric": true}}})
+    };
+    let shape = [ROWS as u64, COLS as u64].map(u64::to_le_bytes).concat();
+    [
         (
             "compressed-tensors, packed",
             json!({"quant_method": "compressed-tensors", "format": "pack-quantized",
@@ -109,7 +117,12 @@ fn methods() -> Vec<(&'static str, Value, Vec<Part>)> {
                     codes(4 * words * ROWS),
                 ),
                 (".weight_shape", "I64", vec![2], shape),
-                (".weight_scale", "F16", vec![ROWS, groups], scales()),
+                (
+                    ".weight_scale",
+                    "F16",
+                    vec![ROWS, groups],
+                    HALF.repeat(groups * ROWS),
+                ),
             ],
         ),
         (
@@ -118,12 +131,10 @@ fn methods() -> Vec<(&'static str, Value, Vec<Part>)> {
                    "config_groups": weights(8, "int", "channel", Value::Null)}),
             vec![
                 (".weight", "I8", vec![ROWS, COLS], codes(ROWS * COLS)),
-                (".weight_scale", "F32", vec![ROWS, 1], scale()),
+                (".weight_scale", "F32", vec![ROWS, 1], f32s(&[0.25; ROWS])),
             ],
         ),
-    ];
-    all.extend(bitsandbytes());
-    all
+    ]
 }
 
 fn bitsandbytes() -> [(&'static str, Value, Vec<Part>); 2] {

@@ -18,7 +18,8 @@ use concord_models::weights::ModelFolder;
 use serde_json::Value;
 
 use crate::encoders::BLOCKS;
-use crate::storages::{gguf, methods, write_packed};
+use crate::methods::methods;
+use crate::storages::{gguf, write_packed};
 
 const RANK: u32 = 2;
 const TOKENS: [u32; 40] = [3; 40];

@@ -9,7 +9,7 @@ mod manifest;
 mod serving;
 mod session;
 mod variants;
-mod visit;
+pub mod visit;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;
@@ -17,7 +17,6 @@ use concord_proto::session::{AddressChallenge, AddressProof, OpenRequest, Openin
 use concord_proto::tree::Node;
 use concord_proto::*;
 pub use variants::Variants;
-pub use visit::{Message, Visitor, visit_all};
 
 /// A source of values: the same number gives the same values on every machine.
 pub struct Source {

@@ -84,10 +84,8 @@ impl<C: Codes> BlockReader for CodeRows<C> {
 }
 
 fn has_zero(format: BlockFormat) -> bool {
-    match format {
-        BlockFormat::U4x32 | BlockFormat::U4x64 | BlockFormat::U4x128 | BlockFormat::U8x64 => true,
-        _ => false,
-    }
+    use BlockFormat::{U4x32, U4x64, U4x128, U8x64};
+    matches!(format, U4x32 | U4x64 | U4x128 | U8x64)
 }
 
 /// The format of integers of `bits` bits in rows of `cols`, of which each `group` beside each other

@@ -107,7 +107,7 @@ fn check(
         method,
         [between, module, expected],
         |shape, values| (shape.to_vec(), values),
-    );
+    )
 }
 
 /// As [`check`], where the library's numbers are in another order.

@@ -5,9 +5,9 @@
 //! A code is the number times `2^-exp`, rounded once. The power of two is multiplied into the
 //! scales beforehand, which is exact, as are all products of a scale and a small integer (together
 //! at most 23 bits). So one fma that adds `1.5 * 2^23` leaves the code in the low half of each
-//! lane, rounded to nearest even; formats with a minimum, or a scale of 32 bits, round the number to
-//! f32 first, as their definition says. Codes of 4 bits name one of 16 numbers: these are computed once for each scale,
-//! and looked up.
+//! lane, rounded to nearest even; formats with a minimum, or a scale of 32 bits, round the number
+//! to f32 first, as their definition says. Codes of 4 bits name one of 16 numbers: these are
+//! computed once for each scale, and looked up.
 
 mod floats;
 mod grouped;
