@@ -1,8 +1,9 @@
 //! How numbers are written down: what the bytes of a block of numbers mean, as scalar code.
 //!
 //! A block is some numbers that share a scale. What it holds is defined in f32 (NUMERICS.md,
-//! section 1): every product of a scale and a code is exact there, so the order of the factors and
-//! fused operations cannot change a bit; formats with a minimum round once, at the last step.
+//! section 1): every product of a scale of 16 bits and a code is exact there, so the order of the
+//! factors and fused operations cannot change a bit; formats with a minimum round once, at the last
+//! step, and those with scales of 32 bits once for each product.
 //!
 //! ```
 //! use concord_formats::BlockFormat;
@@ -15,6 +16,7 @@
 //! assert_eq!(values[..3], [-8.0, -7.5, -7.0]);
 //! ```
 
+mod grouped;
 mod halves;
 mod nf4;
 mod small;
@@ -23,6 +25,7 @@ mod wide;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+pub use grouped::INT8_STEP;
 pub use halves::{bf16_to_f32, e4m3_to_f32, e8m0_to_f32, f16_to_f32};
 pub use tables::{E2M1_DOUBLED, IQ4_LEVELS, NF4_LEVELS};
 
@@ -69,11 +72,24 @@ pub enum BlockFormat {
     /// Codes of 4 bits that name one of the 16 levels of bitsandbytes' NF4, with a scale of 32
     /// bits: its blocks of 64, each with its scale before its codes.
     Nf4,
+    /// 32 codes of 4 bits around a zero point, with a scale of 32 bits: GPTQ, AWQ and packed
+    /// integers of compressed-tensors, whose rows are repacked so as they are read.
+    U4x32,
+    /// 64 such codes.
+    U4x64,
+    /// 128 such codes.
+    U4x128,
+    /// 64 codes of 8 bits around a zero point, with a scale of 32 bits.
+    U8x64,
+    /// 64 numbers of 8 bits (e4m3) with a scale of 32 bits: FP8.
+    E4m3x64,
+    /// 64 integers of 8 bits with the largest magnitude of their row: LLM.int8 of bitsandbytes.
+    Int8x64,
 }
 
 impl BlockFormat {
     /// Every format.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 23] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -91,9 +107,15 @@ impl BlockFormat {
         Self::Iq4Xs,
         Self::Mxfp4,
         Self::Nf4,
+        Self::U4x32,
+        Self::U4x64,
+        Self::U4x128,
+        Self::U8x64,
+        Self::E4m3x64,
+        Self::Int8x64,
     ];
 
-    /// The name in GGUF, or `NF4`.
+    /// The name in GGUF, or, of a format that GGUF lacks, its own.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -113,6 +135,12 @@ impl BlockFormat {
             Self::Iq4Xs => "IQ4_XS",
             Self::Mxfp4 => "MXFP4",
             Self::Nf4 => "NF4",
+            Self::U4x32 => "U4_32",
+            Self::U4x64 => "U4_64",
+            Self::U4x128 => "U4_128",
+            Self::U8x64 => "U8_64",
+            Self::E4m3x64 => "E4M3_64",
+            Self::Int8x64 => "INT8_64",
         }
     }
 
@@ -126,8 +154,10 @@ impl BlockFormat {
             | Self::Q5_0
             | Self::Q5_1
             | Self::Iq4Nl
-            | Self::Mxfp4 => 32,
-            Self::Nf4 => 64,
+            | Self::Mxfp4
+            | Self::U4x32 => 32,
+            Self::Nf4 | Self::U4x64 | Self::U8x64 | Self::E4m3x64 | Self::Int8x64 => 64,
+            Self::U4x128 => 128,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Iq4Xs => 256,
         }
     }
@@ -144,6 +174,10 @@ impl BlockFormat {
             Self::Q5_1 => 24,
             Self::Mxfp4 => 17,
             Self::Nf4 => 36,
+            Self::U4x32 => 22,
+            Self::U4x64 => 38,
+            Self::U4x128 | Self::U8x64 => 70,
+            Self::E4m3x64 | Self::Int8x64 => 68,
             Self::Q2K => 84,
             Self::Q3K => 110,
             Self::Q4K => 144,
@@ -188,6 +222,12 @@ impl BlockFormat {
             Self::Iq4Nl => blocks(bytes, out, small::iq4_nl),
             Self::Mxfp4 => blocks(bytes, out, small::mxfp4),
             Self::Nf4 => blocks(bytes, out, nf4::decode),
+            Self::U4x32 => blocks(bytes, out, grouped::u4::<22, 32>),
+            Self::U4x64 => blocks(bytes, out, grouped::u4::<38, 64>),
+            Self::U4x128 => blocks(bytes, out, grouped::u4::<70, 128>),
+            Self::U8x64 => blocks(bytes, out, grouped::u8::<70, 64>),
+            Self::E4m3x64 => blocks(bytes, out, grouped::e4m3::<68, 64>),
+            Self::Int8x64 => blocks(bytes, out, grouped::int8::<68, 64>),
             Self::Q2K => blocks(bytes, out, wide::q2_k),
             Self::Q3K => blocks(bytes, out, wide::q3_k),
             Self::Q4K => blocks(bytes, out, wide::q4_k),

@@ -32,6 +32,8 @@ impl Random {
 fn exponents_of(format: BlockFormat) -> &'static [usize] {
     match format {
         BlockFormat::F32 | BlockFormat::Nf4 => &[3],
+        BlockFormat::U4x32 | BlockFormat::U4x64 | BlockFormat::U4x128 => &[3],
+        BlockFormat::U8x64 | BlockFormat::E4m3x64 | BlockFormat::Int8x64 => &[3],
         BlockFormat::F16 | BlockFormat::Bf16 => &[1],
         BlockFormat::Q8_0 | BlockFormat::Q4_0 | BlockFormat::Q5_0 | BlockFormat::Iq4Nl => &[1],
         BlockFormat::Iq4Xs => &[1],
@@ -63,6 +65,14 @@ fn random_rows(random: &mut Random, format: BlockFormat, rows: usize, cols: usiz
                     block[0] % 250
                 };
             }
+        }
+        if format == BlockFormat::E4m3x64 {
+            // No code is that of NaN.
+            let blocks = bytes.chunks_exact_mut(format.bytes());
+            let codes = blocks.flat_map(|block| &mut block[4..]);
+            codes
+                .filter(|code| **code & 127 == 127)
+                .for_each(|code| *code = 1);
         }
         if row % 7 == 3 {
             bytes.fill(0);

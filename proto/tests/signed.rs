@@ -216,6 +216,9 @@ fn blocks_have_the_address_of_their_numbers() {
             ("Q4_K", 10),
             ("MXFP4", 15),
             ("NF4", 16),
+            ("U4_32", 17),
+            ("E4M3_64", 21),
+            ("INT8_64", 22),
         ];
         let number = known.iter().find(|(name, _)| *name == format.name());
         assert!(number.is_none_or(|(_, number)| index == *number));

@@ -1,5 +1,5 @@
-//! `benches` is a workspace of its own that no check compiles: its lock file has the dependencies
-//! that our crates have now, or `--locked` refuses it.
+//! `benches` and `fuzz` are workspaces of their own that no check compiles: their lock files have
+//! the dependencies that our crates have now, or `--locked` refuses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,7 +31,16 @@ fn locked(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn the_lock_of_the_benchmarks_has_our_dependencies() {
-    let file = root().join("benches/Cargo.lock");
+    check_lock_of("benches");
+}
+
+#[test]
+fn the_lock_of_the_fuzz_targets_has_our_dependencies() {
+    check_lock_of("fuzz");
+}
+
+fn check_lock_of(folder: &str) {
+    let file = root().join(folder).join("Cargo.lock");
     let packages = locked(&fs::read_to_string(file).expect("it can be read"));
     let all = dependencies();
     let mut broken = Vec::new();
@@ -54,6 +63,34 @@ fn the_lock_of_the_benchmarks_has_our_dependencies() {
     assert!(packages.contains_key("concord-kernels"), "{packages:?}");
     assert_none(
         &broken,
-        "benches/Cargo.lock: `cargo update --workspace --manifest-path benches/Cargo.toml`",
+        &format!(
+            "{folder}/Cargo.lock: `cargo update --workspace --manifest-path {folder}/Cargo.toml`"
+        ),
     );
+}
+
+/// What `cargo xtask fuzz` knows, what the package has, and the files: one list.
+#[test]
+fn every_fuzz_target_is_known() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it can be read");
+    let [command, manifest] = ["xtask/src/fuzz.rs", "fuzz/Cargo.toml"].map(read);
+    let files = fs::read_dir(root().join("fuzz/targets")).expect("a folder");
+    let mut count = 0;
+    for file in files {
+        let path = file.expect("a file").path();
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .expect("UTF-8");
+        let is_known = command.contains(&format!("    \"{name}\",\n"))
+            && manifest.contains(&format!(
+                "name = \"{name}\"\npath = \"targets/{name}.rs\"\n"
+            ));
+        assert!(
+            is_known,
+            "{name} is in neither or one of xtask/src/fuzz.rs and fuzz/Cargo.toml"
+        );
+        count += 1;
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), count);
 }

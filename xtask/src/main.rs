@@ -4,6 +4,7 @@
 
 mod checks;
 mod examples;
+mod fuzz;
 mod licences;
 mod nvrtc;
 mod output;
@@ -20,6 +21,8 @@ cargo xtask COMMAND
   check     format, lints, rules on the text, tests of the light crates: before each commit
   test      sets up what the tests need, where it may, and runs all of them (`./test` calls it)
   ci        everything that a change must pass, the tests last; with --without-tests all but them
+  fuzz      TARGET SECONDS: changes inputs of a target of `fuzz` until they pass or one fails; the
+            target `all` is each of them
   licences  are the licences and the sources of all dependencies among the allowed ones?
 
 Where CONCORD_NO_INSTALL is set nothing is installed; what is missing is named instead.";
@@ -40,6 +43,7 @@ fn run(arguments: &[&str]) -> Outcome {
         ["test"] => tests::run(),
         ["ci"] => checks::all().and_then(|()| tests::run()),
         ["ci", "--without-tests"] => checks::all(),
+        ["fuzz", target, seconds] => fuzz::run(target, seconds),
         ["licences"] => licences::check(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -82,8 +82,8 @@ impl ModelFolder {
                 place,
             });
         }
-        if self.is_packed(name) {
-            return Ok(decoded(BlockFormat::F32));
+        if let Some(matrix) = self.own_packed(self.settled(name))? {
+            return Ok(decoded(matrix.format().unwrap_or(BlockFormat::F32)));
         }
         let (file, stored) = self.stored(name)?;
         Ok(StoredForm {
@@ -112,6 +112,9 @@ impl ModelFolder {
                 false => rows.each_stored(take),
             };
         }
+        if let Some(matrix) = self.repacked(name)? {
+            return matrix.each(take);
+        }
         if self.gguf.is_some() || self.is_packed(name) {
             return self.load_rows(name, &mut |_, rows| {
                 let words = rows.data().iter().flat_map(|number| number.to_le_bytes());
@@ -128,11 +131,14 @@ impl ModelFolder {
         } else if let Ok((file, stored)) = self.stored(name) {
             file.forget(stored);
         }
+        for (file, part) in self.packed_files(self.settled(name)) {
+            file.forget(part);
+        }
     }
 
     /// A matrix as blocks: those of its file, which are not looked at, so NaN and infinity may be
-    /// in them; or those that it is quantised to, which are made anew each time. Nothing where it
-    /// is no matrix, or lies as several tensors.
+    /// in them; or those that it is quantised to, or that the parts in which it lies are repacked
+    /// to, which are made anew each time. Nothing where it is no matrix, or has no blocks.
     ///
     /// # Errors
     /// [`ModelError`] where it is missing, or of an unsupported format.
@@ -157,7 +163,7 @@ impl ModelFolder {
             }));
         }
         if self.is_packed(name) {
-            return Ok(None);
+            return self.repacked_matrix(name);
         }
         let (file, stored) = self.stored(name)?;
         let format = match file.dtype(stored) {

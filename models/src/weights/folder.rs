@@ -9,6 +9,7 @@ use safetensors::Dtype;
 
 use super::decoded::DecodedTensor;
 use super::gguf::{GgufModel, GgufRows};
+use super::packed::PackedMatrix;
 use super::quantized::{self, Quantized};
 use super::quantizing::Quantizing;
 use super::shards::{self, Layout, TensorHome};
@@ -281,21 +282,31 @@ impl ModelFolder {
                 rows: Box::new(rows),
             }));
         }
-        let Some(quantized) = &self.quantized else {
+        let Some(matrix) = self.own_packed(name)? else {
             return Ok(None);
         };
-        let Some(matrix) = quantized.matrix(&self.files, name)? else {
-            return Ok(None);
-        };
-        let home = quantized
-            .home(name)
-            .and_then(|home| self.files.get(home.file));
+        let mut files = self.packed_files(name);
         Ok(Some(DecodedTensor {
-            path: home.map_or(&self.dir, |file| file.path()),
+            path: files.next().map_or(&self.dir, |(file, _)| file.path()),
             name,
             shape: matrix.shape.clone(),
             rows: matrix.reader()?,
         }))
+    }
+
+    /// The matrix of just this name, where it lies as the parts of a packed one.
+    pub(super) fn own_packed(&self, name: &str) -> Result<Option<PackedMatrix<'_>>, ModelError> {
+        match &self.quantized {
+            Some(quantized) => quantized.matrix(&self.files, name),
+            None => Ok(None),
+        }
+    }
+
+    /// The parts of a packed matrix: the file of each, and its name there.
+    pub(super) fn packed_files(&self, name: &str) -> impl Iterator<Item = (&TensorFile, &str)> {
+        let quantized = self.quantized.iter();
+        let homes = quantized.flat_map(move |quantized| quantized.homes(name));
+        homes.filter_map(|home| Some((self.files.get(home.file)?, home.stored.as_str())))
     }
 
     /// Whether a tensor is packed, so that its numbers have to be decoded.

@@ -13,6 +13,7 @@ mod packed;
 mod pickle;
 mod quantized;
 mod quantizing;
+mod repacked;
 mod rows;
 mod shards;
 mod unused;

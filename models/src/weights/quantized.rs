@@ -219,10 +219,15 @@ impl Quantized {
 
     /// Where the first part of a packed weight is.
     pub(super) fn home(&self, name: &str) -> Option<&TensorHome> {
-        let module = self.modules.get(name)?;
-        let mut parts = self.parts.range(module.clone()..);
-        let (part, home) = parts.next()?;
-        part.starts_with(module.as_str()).then_some(home)
+        self.homes(name).next()
+    }
+
+    /// Where the parts of a packed weight are.
+    pub(super) fn homes(&self, name: &str) -> impl Iterator<Item = &TensorHome> {
+        let module = self.modules.get(name);
+        let parts = module.map(|module| self.parts.range(module.clone()..));
+        let parts = parts.into_iter().flatten();
+        parts.map_while(move |(part, home)| part.starts_with(module?.as_str()).then_some(home))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::gguf_writer::GgufWriter;
 use crate::mutate::{self, Draw};
+use crate::packed::packed_models;
 
 /// A file that is changed, and those beside it.
 pub struct Target {
@@ -27,15 +28,26 @@ enum Change {
 }
 
 impl Target {
-    /// Writes the files, one of them changed.
-    pub fn write(&self, folder: &Path, changed: Option<&[u8]>) {
+    /// Writes the files as they are.
+    pub fn write(&self, folder: &Path) {
         for (name, bytes) in &self.beside {
             fs::write(folder.join(name), bytes).unwrap();
         }
+        self.change(folder, &self.bytes);
+    }
+
+    /// The file as it is, which is the first input of a fuzzer.
+    #[allow(dead_code, reason = "the package `fuzz` takes it")]
+    pub fn seed(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Writes the file anew, changed.
+    pub fn change(&self, folder: &Path, changed: &[u8]) {
         // Anew: a file that is cut short under the map of another reader would end this process.
         let path = folder.join(self.file);
         let _ = fs::remove_file(&path);
-        fs::write(path, changed.unwrap_or(&self.bytes)).unwrap();
+        fs::write(path, changed).unwrap();
     }
 
     /// What is opened.
@@ -61,8 +73,9 @@ impl Target {
     }
 }
 
+/// A file of these tests, also where the package `fuzz` compiles this.
 fn own(path: &str) -> Vec<u8> {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests");
     fs::read(tests.join(path)).unwrap()
 }
 
@@ -100,8 +113,17 @@ pub fn targets() -> Vec<Target> {
             is_model: false,
         },
         index(expected(), config()),
-        packed(),
     ];
+    for (name, config, bytes) in packed_models() {
+        all.push(Target {
+            name,
+            file: "model.safetensors",
+            change: Change::Bytes(3_000),
+            bytes,
+            beside: vec![("config.json", config.to_string().into_bytes())],
+            is_model: false,
+        });
+    }
     for (name, file) in [("GGUF", gguf(false)), ("GGUF with a tokenizer", gguf(true))] {
         let bytes = file.whole();
         all.push(Target {
@@ -140,43 +162,6 @@ fn index(weights: Vec<u8>, config: Vec<u8>) -> Target {
         change: Change::Json,
         bytes: json!({"weight_map": map}).to_string().into_bytes(),
         beside: vec![("model-1.safetensors", weights), ("config.json", config)],
-        is_model: false,
-    }
-}
-
-/// A model of one layer whose q_proj is FP8, and what says how.
-fn packed() -> Target {
-    let weights = own("io/pickles/expected.safetensors");
-    let length = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
-    let header: Value = serde_json::from_slice(&weights[8..8 + length]).unwrap();
-    let mut data = weights[8 + length..].to_vec();
-    let mut header = header.as_object().unwrap().clone();
-    let module = "model.layers.0.self_attn.q_proj";
-    // The old tensor stays where it is, under a name that is passed over.
-    let old = header.remove(&format!("{module}.weight")).unwrap();
-    let skipped = "model.layers.0.self_attn.rotary_emb.inv_freq".to_string();
-    header.insert(skipped, old);
-    let mut put = |name: &str, dtype: &str, shape: &[usize], bytes: &[u8]| {
-        let start = data.len();
-        data.extend(bytes);
-        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
-        header.insert(format!("{module}{name}"), entry);
-    };
-    put(".weight_scale_inv", "F32", &[1, 1], &0.25_f32.to_le_bytes());
-    put(".weight", "F8_E4M3", &[8, 8], &[0x38; 64]);
-    let header = Value::Object(header).to_string();
-    let length = (header.len() as u64).to_le_bytes();
-    let file = [&length[..], header.as_bytes(), &data].concat();
-    let mut config: Value = serde_json::from_slice(&own("io/pickles/config.json")).unwrap();
-    config["quantization_config"] = json!({
-        "quant_method": "fp8", "weight_block_size": [8, 8], "activation_scheme": "dynamic"
-    });
-    Target {
-        name: "packed weights",
-        file: "model.safetensors",
-        change: Change::Bytes(2_000),
-        bytes: file,
-        beside: vec![("config.json", config.to_string().into_bytes())],
         is_model: false,
     }
 }

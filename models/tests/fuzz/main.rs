@@ -9,43 +9,21 @@ mod files;
 #[allow(dead_code, reason = "the tests of packed weights use the rest")]
 mod gguf_writer;
 mod mutate;
+mod packed;
+mod read;
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use concord_models::config::DecoderConfig;
-use concord_models::weights::ModelFolder;
 use files::Target;
 use mutate::Draw;
+use read::read_all;
 
 /// Changed files of each target where no time is named.
 const INPUTS: usize = 150;
 
 /// What this process may have held at most: the files are of some KB.
 const MEMORY_MAX_KIB: u64 = 1 << 20;
-
-/// Opens a model and reads all that it has; what is refused.
-fn read_all(path: &Path) -> Result<(), String> {
-    let model = ModelFolder::open(path).map_err(|error| error.to_string())?;
-    let text = model.config().canonical();
-    let back = DecoderConfig::from_canonical(&text).map_err(|error| error.to_string())?;
-    assert_eq!(back.canonical(), text);
-    let _ = model.tokenizer();
-    let _ = model.chat_template();
-    let _ = model.generation();
-    let mut refused = None;
-    for spec in model.config().tensors() {
-        let whole = model.load(&spec.name);
-        let by_rows = model.load_rows(&spec.name, &mut |_, _| Ok(()));
-        assert_eq!(whole.is_ok(), by_rows.is_ok(), "{}", spec.name);
-        let _ = model.blocks(&spec.name);
-        let _ = model.stored_form(&spec.name);
-        let _ = model.each_stored(&spec.name, &mut |_| Ok(()));
-        refused = refused.or_else(|| whole.err().map(|error| error.to_string()));
-    }
-    refused.map_or(Ok(()), Err)
-}
 
 /// The most memory that this process has held, in KiB, where the system says it.
 fn peak_memory_kib() -> Option<u64> {
@@ -67,7 +45,7 @@ fn run(target: &Target, index: u64) {
     });
     let mut draw = Draw::new(seed.wrapping_mul(1_000).wrapping_add(index));
     let folder = tempfile::tempdir().unwrap();
-    target.write(folder.path(), None);
+    target.write(folder.path());
     assert_eq!(
         read_all(&target.opened(folder.path())),
         Ok(()),
@@ -77,7 +55,7 @@ fn run(target: &Target, index: u64) {
     let (start, mut refused, mut inputs) = (Instant::now(), 0, 0);
     while seconds.map_or(inputs < INPUTS, |seconds| start.elapsed() < seconds) {
         let bytes = target.mutated(&mut draw);
-        target.write(folder.path(), Some(&bytes));
+        target.change(folder.path(), &bytes);
         if let Err(error) = read_all(&target.opened(folder.path())) {
             refused += 1;
             let named = folder.path().to_string_lossy();

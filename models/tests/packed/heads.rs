@@ -7,7 +7,8 @@ use concord_models::weights::ModelFolder;
 use serde_json::{Value, json};
 
 use crate::gguf_writer::GgufWriter;
-use crate::storages::{self, Store, Stored, gptq, methods, plain_f32, q4_k, write_model};
+use crate::methods::{Store, Stored, gptq, methods, plain_f32};
+use crate::storages::{self, q4_k, write_model};
 
 const EMBED: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";

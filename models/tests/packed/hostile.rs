@@ -7,7 +7,8 @@ use concord_models::weights::ModelFolder;
 use serde_json::json;
 
 use crate::gguf_writer::{GgufWriter, text};
-use crate::storages::{Store, Stored, methods, q4_k, write_packed};
+use crate::methods::{Store, Stored, methods};
+use crate::storages::{q4_k, write_packed};
 
 /// The refusal of a file, if it is refused, of opening or of loading.
 fn refusal(bytes: &[u8]) -> Option<String> {

@@ -8,15 +8,18 @@ use std::sync::Arc;
 use concord_kernels::coded::Precision;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
+use concord_kernels::packed::BlockFormat;
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, Keeps, LoraSpec, Precisions, Stage, StageInput, StageOptions, Trainable,
+    Batch, Gradients, Keeps, LoraSpec, Precisions, Stage, StageInput, StageOptions, TensorSource,
+    Trainable, WeightBytes,
 };
 use concord_models::weights::ModelFolder;
 use serde_json::Value;
 
 use crate::encoders::BLOCKS;
-use crate::storages::{gguf, methods, write_packed};
+use crate::methods::methods;
+use crate::storages::{gguf, write_packed};
 
 const RANK: u32 = 2;
 const TOKENS: [u32; 40] = [3; 40];
@@ -130,4 +133,66 @@ fn lora_through_packed_matrices_has_the_bits_of_f32() {
         }
         fs::remove_file(&path).unwrap();
     }
+    // Those whose parts are repacked; the embedding and the head are f32 there.
+    for (name, quantization, store) in methods().split_off(1) {
+        write_packed(folder.path(), quantization, store);
+        let model = ModelFolder::open(folder.path()).unwrap();
+        let stays = model.format("model.layers.0.mlp.up_proj.weight") != BlockFormat::F32;
+        let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+        for device in isas.map(|isa| Device::Cpu(Cpu::new(isa, 2))) {
+            let stage = stage(&model, &device, false);
+            let expected_count = if stays { matrices - 2 } else { 0 };
+            assert_eq!(packed_matrices(&stage), expected_count, "{name}");
+            assert_eq!(gradients(&stage), expected, "{name} {}", device.name());
+        }
+    }
+}
+
+/// What a stage holds is what `concord plan` counts with: the bytes of the blocks.
+#[test]
+fn repacked_matrices_take_what_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::cpu(2);
+    let mut taken = BTreeMap::new();
+    for (name, quantization, store) in methods() {
+        write_packed(folder.path(), quantization, store);
+        let model = ModelFolder::open(folder.path()).unwrap();
+        let config = model.config();
+        let counted = WeightBytes::loaded(config, (0..2).into(), 0, &model, &device);
+        let stage = stage(&model, &device, false);
+        // `PackedRows` say how many bytes they have.
+        let shown = format!("{stage:?}");
+        let packed = shown.split(" bytes").filter_map(|text| {
+            let digits = text.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<u64>().ok()
+        });
+        let packed: u64 = packed.sum();
+        let forms = config
+            .layer_matrices(0)
+            .into_iter()
+            .chain(config.layer_matrices(1));
+        let numbers: u64 = forms
+            .map(|form| (form.shape[0] * form.shape[1]) as u64)
+            .sum();
+        let coded = WeightBytes::of(config).stage(config, (0..2).into(), 0);
+        match packed {
+            0 => assert_eq!(counted, coded, "{name}"),
+            _ => assert_eq!(counted + 2 * numbers, coded + packed, "{name}"),
+        }
+        taken.insert(name, packed * 1_000 / numbers);
+    }
+    // Bytes of 1,000 numbers.
+    let expected = [
+        ("AWQ", 546),
+        ("BF16", 2_000),
+        ("FP8", 1_062),
+        ("FP8 with powers of two", 1_062),
+        ("GPTQ", 546),
+        ("GPTQ in the order of activations", 0),
+        ("bitsandbytes", 0),
+        ("bitsandbytes, int8", 1_062),
+        ("compressed-tensors", 593),
+        ("compressed-tensors, int8", 1_093),
+    ];
+    assert_eq!(taken, BTreeMap::from(expected));
 }

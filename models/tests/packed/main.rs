@@ -12,6 +12,7 @@ mod heads;
 mod hostile;
 mod kept;
 mod load_in;
+mod methods;
 mod storages;
 mod tokenizers;
 mod vectors;

@@ -7,13 +7,15 @@ use std::fs;
 use std::path::Path;
 
 use concord_kernels::Device;
+use concord_kernels::packed::BlockFormat;
 use concord_models::config::DecoderConfig;
 use concord_models::weights::ModelFolder;
 use serde_json::{Map, Value, json};
 
-use crate::encoders::{BLOCKS, STEP, STEP_F16, f32s};
+use crate::encoders::{BLOCKS, f32s};
 use crate::gguf::logits;
 use crate::gguf_writer::GgufWriter;
+use crate::methods::{Store, methods, plain_bf16, plain_f32};
 
 const VOCAB: usize = 64;
 pub const TOKENS: [u32; 7] = [1, 5, 60, 33, 2, 2, 17];
@@ -61,137 +63,6 @@ fn levels() -> Levels {
 /// A matrix of the model as levels.
 pub fn matrix(name: &str) -> ([usize; 2], Vec<i8>) {
     levels().matrices.remove(name).unwrap()
-}
-
-fn le(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
-    words.into_iter().flat_map(u32::to_le_bytes).collect()
-}
-
-pub type Stored = Vec<(&'static str, &'static str, Vec<usize>, Vec<u8>)>;
-
-/// How a matrix of levels is stored: ends of names, types, shapes and bytes.
-pub type Store = fn([usize; 2], &[i8]) -> Stored;
-
-pub fn plain_f32(shape: [usize; 2], levels: &[i8]) -> Stored {
-    let bytes = f32s(levels.iter().map(|level| f32::from(*level) * STEP));
-    vec![(".weight", "F32", shape.to_vec(), bytes)]
-}
-
-fn plain_bf16(shape: [usize; 2], levels: &[i8]) -> Stored {
-    let values = levels.iter().map(|level| f32::from(*level) * STEP);
-    let bytes = values.flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes());
-    vec![(".weight", "BF16", shape.to_vec(), bytes.collect())]
-}
-
-/// Words along the inputs, zeros one less.
-pub fn gptq([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
-    let mut words = vec![0_u32; cols / 8 * rows];
-    for (i, level) in levels.iter().enumerate() {
-        let (row, col) = (i / cols, i % cols);
-        words[col / 8 * rows + row] |= ((level + 8) as u32) << (4 * (col % 8));
-    }
-    let groups = cols / 128;
-    let zeros = vec![0x7777_7777_u32; groups * rows / 8];
-    vec![
-        (".qweight", "I32", vec![cols / 8, rows], le(words)),
-        (".qzeros", "I32", vec![groups, rows / 8], le(zeros)),
-        (
-            ".scales",
-            "F16",
-            vec![groups, rows],
-            STEP_F16.repeat(groups * rows),
-        ),
-    ]
-}
-
-/// Words along the outputs, interleaved.
-fn awq([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
-    let mut words = vec![0_u32; cols * rows / 8];
-    for (i, level) in levels.iter().enumerate() {
-        let (row, col) = (i / cols, i % cols);
-        let place = [0, 4, 1, 5, 2, 6, 3, 7][row % 8];
-        words[col * (rows / 8) + row / 8] |= ((level + 5) as u32) << (4 * place);
-    }
-    let groups = cols / 128;
-    let zeros = vec![0x5555_5555_u32; groups * rows / 8];
-    vec![
-        (".qweight", "I32", vec![cols, rows / 8], le(words)),
-        (".qzeros", "I32", vec![groups, rows / 8], le(zeros)),
-        (
-            ".scales",
-            "F16",
-            vec![groups, rows],
-            STEP_F16.repeat(groups * rows),
-        ),
-    ]
-}
-
-fn compressed([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
-    let words = levels.chunks(8).map(|some| {
-        let fields = some.iter().enumerate();
-        fields.fold(0, |word, (i, level)| word | ((level + 8) as u32) << (4 * i))
-    });
-    let shape = [rows as u64, cols as u64].map(u64::to_le_bytes).concat();
-    let scales = STEP_F16.repeat(rows * cols / 64);
-    vec![
-        (".weight_packed", "I32", vec![rows, cols / 8], le(words)),
-        (".weight_shape", "I64", vec![2], shape),
-        (".weight_scale", "F16", vec![rows, cols / 64], scales),
-    ]
-}
-
-fn e4m3(level: i8) -> u8 {
-    // 0, 1, 2 and -1: exponent 7 is that of 1.
-    [0xb8, 0, 0x38, 0x40][(level + 1) as usize]
-}
-
-fn fp8([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
-    let blocks = vec![rows.div_ceil(128), cols.div_ceil(128)];
-    let scales = vec![STEP; blocks[0] * blocks[1]];
-    let codes = levels.iter().map(|level| e4m3(*level)).collect();
-    vec![
-        (".weight", "F8_E4M3", vec![rows, cols], codes),
-        (".weight_scale_inv", "F32", blocks, f32s(scales)),
-    ]
-}
-
-fn fp8_ue8m0([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
-    let mut parts = fp8([rows, cols], levels);
-    let count = parts[1].2.iter().product();
-    parts[1].1 = "F8_E8M0";
-    // 2^-5.
-    parts[1].3 = vec![122; count];
-    parts
-}
-
-/// Levels of a table of the file's own.
-fn bitsandbytes([rows, cols]: [usize; 2], levels: &[i8]) -> Stored {
-    let codes = levels
-        .chunks(2)
-        .map(|pair| ((pair[0] + 1) as u8) << 4 | (pair[1] + 1) as u8);
-    let codes: Vec<u8> = codes.collect();
-    let mut table = [0.0; 16];
-    table[..4].copy_from_slice(&[-1.0, 0.0, 1.0, 2.0]);
-    let state = json!({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16",
-                       "shape": [rows, cols]});
-    let state = state.to_string().into_bytes();
-    let blocks = rows * cols / 64;
-    vec![
-        (".weight", "U8", vec![codes.len(), 1], codes),
-        (
-            ".weight.absmax",
-            "F32",
-            vec![blocks],
-            f32s(vec![STEP; blocks]),
-        ),
-        (".weight.quant_map", "F32", vec![16], f32s(table)),
-        (
-            ".weight.quant_state.bitsandbytes__nf4",
-            "U8",
-            vec![state.len()],
-            state,
-        ),
-    ]
 }
 
 /// A safetensors folder: embedding and head as they are, the layers' matrices as `store` has them.
@@ -329,42 +200,6 @@ fn same_tensors(model: &ModelFolder, expected: &ModelFolder, what: &str) {
     }
 }
 
-/// The methods of safetensors that can hold the values, as `quantization_config` and parts.
-pub fn methods() -> Vec<(&'static str, Value, Store)> {
-    let weights = json!({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64,
-                         "symmetric": true});
-    let groups = json!({"g": {"targets": ["Linear"], "weights": weights}});
-    let fp8_config = json!({"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3",
-                            "activation_scheme": "dynamic"});
-    vec![
-        ("BF16", Value::Null, plain_bf16),
-        (
-            "GPTQ",
-            json!({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": true,
-                   "desc_act": false}),
-            gptq,
-        ),
-        (
-            "AWQ",
-            json!({"quant_method": "awq", "bits": 4, "group_size": 128}),
-            awq,
-        ),
-        (
-            "compressed-tensors",
-            json!({"quant_method": "compressed-tensors", "format": "pack-quantized",
-                   "config_groups": groups}),
-            compressed,
-        ),
-        ("FP8", fp8_config.clone(), fp8),
-        ("FP8 with powers of two", fp8_config, fp8_ue8m0),
-        (
-            "bitsandbytes",
-            json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
-            bitsandbytes,
-        ),
-    ]
-}
-
 /// Writes the model by one of [`methods`].
 pub fn write_packed(folder: &Path, quantization: Value, store: Store) {
     write_folder(folder, quantization, store);
@@ -432,16 +267,52 @@ fn matrices_as_blocks() {
     // q and k of two layers are in another order.
     assert_eq!(moved, BLOCKS.len() * 4);
     assert!(mapped > moved);
-    let (_, quantization, store) = methods().remove(1);
-    write_folder(folder.path(), quantization, store);
-    let packed = ModelFolder::open(folder.path()).unwrap();
-    assert!(
-        packed
-            .blocks("model.layers.0.mlp.up_proj.weight")
-            .unwrap()
-            .is_none()
+}
+
+/// Parts that lie in several tensors are repacked, with the same numbers and near the same bytes.
+#[test]
+fn packed_matrices_are_kept_as_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "model.layers.0.mlp.down_proj.weight";
+    let mut forms = Vec::new();
+    for (method, quantization, store) in methods() {
+        write_folder(folder.path(), quantization, store);
+        let model = ModelFolder::open(folder.path()).unwrap();
+        let form = model.stored_form(name).unwrap();
+        let Some(found) = model.blocks(name).unwrap() else {
+            assert_eq!(form.format, BlockFormat::F32, "{method}");
+            continue;
+        };
+        assert_eq!(form.format, found.format, "{method}");
+        let expected = model.load(name).unwrap();
+        let mut numbers = vec![0.0; found.rows * found.cols];
+        found.format.decode(found.bytes(), &mut numbers);
+        assert_eq!(numbers, expected.data(), "{method}");
+        let mut sent = Vec::new();
+        let taken = model.each_stored(name, &mut |bytes| {
+            sent.extend_from_slice(bytes);
+            Ok(())
+        });
+        taken.unwrap();
+        assert_eq!(sent, found.bytes(), "{method}");
+        let (shape, levels) = matrix(name);
+        let stored: usize = store(shape, &levels).iter().map(|part| part.3.len()).sum();
+        assert!(found.bytes().len() <= stored + stored / 8, "{method}");
+        forms.push((method, found.format.name()));
+    }
+    assert_eq!(
+        forms,
+        [
+            ("BF16", "BF16"),
+            ("GPTQ", "U4_128"),
+            ("AWQ", "U4_128"),
+            ("compressed-tensors", "U4_64"),
+            ("FP8", "E4M3_64"),
+            ("FP8 with powers of two", "E4M3_64"),
+            ("compressed-tensors, int8", "U8_64"),
+            ("bitsandbytes, int8", "INT8_64"),
+        ]
     );
-    assert!(packed.blocks("lm_head.weight").unwrap().is_some());
 }
 
 /// The bytes for a content address do not depend on how the numbers are stored, if the dtype is the

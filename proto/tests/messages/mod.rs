@@ -9,6 +9,7 @@ mod manifest;
 mod serving;
 mod session;
 mod variants;
+pub mod visit;
 
 use concord_proto::client::WatchRequest;
 use concord_proto::manifest::StateEntry;

@@ -6,11 +6,12 @@ use safetensors::Dtype;
 
 use super::PackedMatrix;
 use super::bits::field;
+use super::codes::{Codes, integer_format};
 use super::method::AwqOptions;
 use super::parts::PackedParts;
 use crate::error::ModelError;
-use crate::weights::rows::RowReader;
 
+const BITS: u32 = 4;
 const FIELDS: usize = 8;
 
 /// Inputs that are decoded together.
@@ -33,16 +34,21 @@ pub(super) fn open<'a>(
     let qzeros = parts.typed(".qzeros", Dtype::I32)?;
     let qzeros = qzeros.shaped(&[groups, words], why)?;
     let scales = parts.part(".scales")?.shaped(&[groups, outputs], why)?;
-    Ok(PackedMatrix::new(vec![outputs, inputs], move || {
-        Ok(Awq {
-            inputs,
-            outputs,
-            group,
-            scales: scales.floats()?,
-            zeros: qzeros.words(),
-            words: qweight.words(),
-        })
-    }))
+    let format = move || integer_format(BITS, inputs, group);
+    Ok(PackedMatrix::of_codes(
+        [outputs, inputs],
+        format,
+        move || {
+            Ok(Awq {
+                inputs,
+                outputs,
+                group,
+                scales: scales.floats()?,
+                zeros: qzeros.words(),
+                words: qweight.words(),
+            })
+        },
+    ))
 }
 
 struct Awq<'a> {
@@ -55,8 +61,12 @@ struct Awq<'a> {
     words: &'a [[u8; 4]],
 }
 
-impl RowReader for Awq<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+impl Codes for Awq<'_> {
+    fn cols(&self) -> usize {
+        self.inputs
+    }
+
+    fn read(&self, rows: Range<usize>, out: &mut [u8]) {
         let words = self.outputs / FIELDS;
         // Some inputs at a time: their words are read for every output, and the results are
         // adjacent in its row.
@@ -65,13 +75,17 @@ impl RowReader for Awq<'_> {
             for (i, output) in rows.clone().enumerate() {
                 let (word, place) = (output / FIELDS, PLACES[output % FIELDS]);
                 for input in start..end {
-                    let group = input / self.group;
-                    let code = field(self.words[input * words + word], 4, place) as i32;
-                    let zero = field(self.zeros[group * words + word], 4, place) as i32;
-                    let scale = self.scales[group * self.outputs + output];
-                    out[i * self.inputs + input] = scale * (code - zero) as f32;
+                    let code = field(self.words[input * words + word], BITS, place);
+                    out[i * self.inputs + input] = code as u8;
                 }
             }
         }
+    }
+
+    fn group(&self, row: usize, col: usize) -> (f32, i32) {
+        let group = col / self.group;
+        let zeros = self.zeros[group * (self.outputs / FIELDS) + row / FIELDS];
+        let zero = field(zeros, BITS, PLACES[row % FIELDS]) as i32;
+        (self.scales[group * self.outputs + row], zero)
     }
 }

@@ -3,17 +3,15 @@
 
 use std::ops::Range;
 
+use concord_kernels::packed::{BlockFormat, INT8_STEP, NF4_LEVELS};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use super::PackedMatrix;
+use super::codes::{Codes, fitting};
 use super::parts::{PackedParts, StoredPart};
 use crate::error::ModelError;
 use crate::json::{self, shown};
-use crate::weights::rows::RowReader;
-
-/// 1 / 127, as the library writes it in f32.
-const INT8_STEP: f32 = 0.007_874_016;
 
 pub(super) fn open(parts: PackedParts<'_>) -> Result<PackedMatrix<'_>, ModelError> {
     match parts.find(".weight.absmax") {
@@ -35,7 +33,8 @@ fn open_int8(parts: PackedParts<'_>) -> Result<PackedMatrix<'_>, ModelError> {
              model with a present bitsandbytes and save it again",
         ));
     }
-    Ok(PackedMatrix::new(vec![rows, cols], move || {
+    let format = move || fitting(BlockFormat::Int8x64, cols, cols);
+    Ok(PackedMatrix::of_codes([rows, cols], format, move || {
         Ok(Int8 {
             cols,
             scales: scb.floats()?,
@@ -51,15 +50,22 @@ struct Int8<'a> {
     codes: &'a [u8],
 }
 
-impl RowReader for Int8<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        for (row, out) in rows.zip(out.chunks_mut(self.cols.max(1))) {
-            let codes = &self.codes[row * self.cols..][..self.cols];
-            for (out, code) in out.iter_mut().zip(codes) {
-                // Two roundings, in this order.
-                *out = f32::from(*code as i8) * self.scales[row] * INT8_STEP;
-            }
-        }
+impl Codes for Int8<'_> {
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn read(&self, rows: Range<usize>, out: &mut [u8]) {
+        out.copy_from_slice(&self.codes[rows.start * self.cols..rows.end * self.cols]);
+    }
+
+    fn group(&self, row: usize, _: usize) -> (f32, i32) {
+        (self.scales[row], 0)
+    }
+
+    /// Two roundings, in this order.
+    fn number(&self, code: u8, (scale, _): (f32, i32)) -> f32 {
+        f32::from(code as i8) * scale * INT8_STEP
     }
 }
 
@@ -174,7 +180,14 @@ fn open_levels<'a>(
     let nested = nested
         .map(|(block, offset)| Nested::open(&parts, absmax, block, offset))
         .transpose()?;
-    Ok(PackedMatrix::new(shape.to_vec(), move || {
+    let format = move || {
+        let is_nf4 = levels.bytes == NF4_LEVELS.map(f32::to_le_bytes).as_flattened();
+        // Blocks go over the flat matrix: those of its rows begin where one of them does.
+        let kept = fitting(BlockFormat::Nf4, shape[1], BlockFormat::Nf4.elements());
+        let is_split = block.is_multiple_of(BlockFormat::Nf4.elements());
+        kept.filter(|_| is_nf4 && is_split)
+    };
+    Ok(PackedMatrix::of_codes(shape, format, move || {
         Ok(Levels {
             cols: shape[1],
             block,
@@ -189,6 +202,7 @@ fn open_levels<'a>(
 }
 
 /// Scales that are codes themselves ("double quantisation").
+#[derive(Clone, Copy)]
 struct Nested<'a> {
     codes: &'a [u8],
     block: usize,
@@ -238,18 +252,27 @@ struct Levels<'a> {
     codes: &'a [u8],
 }
 
-impl RowReader for Levels<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        let start = rows.start * self.cols;
-        for (i, out) in out.iter_mut().enumerate() {
-            let element = start + i;
+impl Codes for Levels<'_> {
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn read(&self, rows: Range<usize>, out: &mut [u8]) {
+        for (element, out) in (rows.start * self.cols..).zip(out) {
             let byte = self.codes[element / 2];
             // The first of two codes is in the high half of the byte.
-            let code = match element % 2 {
+            *out = match element % 2 {
                 0 => byte >> 4,
                 _ => byte & 15,
             };
-            *out = self.levels[usize::from(code)] * self.scales[element / self.block];
         }
+    }
+
+    fn group(&self, row: usize, col: usize) -> (f32, i32) {
+        (self.scales[(row * self.cols + col) / self.block], 0)
+    }
+
+    fn number(&self, code: u8, (scale, _): (f32, i32)) -> f32 {
+        self.levels[usize::from(code)] * scale
     }
 }

@@ -6,11 +6,11 @@ use std::ops::Range;
 use safetensors::Dtype;
 
 use super::bits::dense_field;
+use super::codes::{Codes, are_in_order, integer_format};
 use super::method::CompressedOptions;
 use super::parts::{PackedParts, StoredPart};
 use super::{PackedMatrix, scaled};
 use crate::error::ModelError;
-use crate::weights::rows::RowReader;
 
 pub(super) fn open<'a>(
     options: &CompressedOptions,
@@ -67,7 +67,11 @@ fn open_packed<'a>(
     }
     let group = cols.div_ceil(groups).max(1);
     let group = options.group.unwrap_or(group);
-    Ok(PackedMatrix::new(vec![rows, cols], move || {
+    let format = move || {
+        let format = integer_format(bits, cols, group)?;
+        (g_idx.is_none_or(is_unsorted) || are_in_order(g_idx, group)).then_some(format)
+    };
+    Ok(PackedMatrix::of_codes([rows, cols], format, move || {
         Ok(Packed {
             bits,
             cols,
@@ -151,7 +155,12 @@ fn zeros(part: &StoredPart, bits: u32, rows: usize, groups: usize) -> Vec<i32> {
 
 /// A field is stored with an offset, as the difference from the lowest number.
 fn signed(field: u32, bits: u32) -> i32 {
-    field as i32 - (1 << (bits - 1))
+    field as i32 - middle(bits)
+}
+
+/// The field of 0.
+fn middle(bits: u32) -> i32 {
+    1 << (bits - 1)
 }
 
 fn group_of_inputs(
@@ -166,16 +175,11 @@ fn group_of_inputs(
     if part.dtype != Dtype::I32 {
         return Err(part.bad(format!("it is {:?}, and must be I32", part.dtype)));
     }
-    let all: Vec<i32> = part
-        .words()
-        .iter()
-        .map(|w| i32::from_le_bytes(*w))
-        .collect();
-    // All -1 means that the inputs were not sorted.
-    if all.iter().all(|index| *index == -1) {
+    if is_unsorted(part) {
         return Ok((0..cols).map(|col| col / group).collect());
     }
-    let found = all.iter().map(|index| usize::try_from(*index).ok());
+    let all = part.words().iter().map(|word| i32::from_le_bytes(*word));
+    let found = all.map(|index| usize::try_from(index).ok());
     found
         .map(|index| {
             index
@@ -183,6 +187,11 @@ fn group_of_inputs(
                 .ok_or_else(|| part.bad(format!("an input is of none of the {groups} groups")))
         })
         .collect()
+}
+
+/// All -1 means that the inputs were not sorted.
+fn is_unsorted(g_idx: StoredPart) -> bool {
+    g_idx.words().iter().all(|word| *word == [0xff; 4])
 }
 
 struct Packed<'a> {
@@ -197,16 +206,22 @@ struct Packed<'a> {
     words: &'a [[u8; 4]],
 }
 
-impl RowReader for Packed<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        for (row, out) in rows.zip(out.chunks_mut(self.cols.max(1))) {
+impl Codes for Packed<'_> {
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn read(&self, rows: Range<usize>, out: &mut [u8]) {
+        for (row, out) in rows.zip(out.chunks_mut(self.cols)) {
             let words = &self.words[row * self.words_in_row..][..self.words_in_row];
             for (col, out) in out.iter_mut().enumerate() {
-                let field = dense_field(words, self.bits, col * self.bits as usize);
-                let at = row * self.groups + self.group_of[col];
-                let code = signed(field, self.bits) - self.zeros[at];
-                *out = code as f32 * self.scales[at];
+                *out = dense_field(words, self.bits, col * self.bits as usize) as u8;
             }
         }
+    }
+
+    fn group(&self, row: usize, col: usize) -> (f32, i32) {
+        let at = row * self.groups + self.group_of[col];
+        (self.scales[at], self.zeros[at] + middle(self.bits))
     }
 }

@@ -7,10 +7,10 @@ use safetensors::Dtype;
 
 use super::PackedMatrix;
 use super::bits::field;
+use super::codes::{Codes, are_in_order, integer_format};
 use super::method::GptqOptions;
 use super::parts::{PackedParts, StoredPart};
 use crate::error::ModelError;
-use crate::weights::rows::RowReader;
 
 pub(super) fn open<'a>(
     options: &GptqOptions,
@@ -47,16 +47,24 @@ pub(super) fn open<'a>(
         )));
     }
     let options = *options;
-    Ok(PackedMatrix::new(vec![outputs, inputs], move || {
-        Ok(Gptq {
-            bits,
-            outputs,
-            groups: group_of_inputs(inputs, groups, group, g_idx)?,
-            scales: scales.floats()?,
-            zeros: zeros(&options, &qzeros, fields)?,
-            words: qweight.words(),
-        })
-    }))
+    let format = move || {
+        let format = integer_format(bits, inputs, group)?;
+        are_in_order(g_idx, group).then_some(format)
+    };
+    Ok(PackedMatrix::of_codes(
+        [outputs, inputs],
+        format,
+        move || {
+            Ok(Gptq {
+                bits,
+                outputs,
+                groups: group_of_inputs(inputs, groups, group, g_idx)?,
+                scales: scales.floats()?,
+                zeros: zeros(&options, &qzeros, fields)?,
+                words: qweight.words(),
+            })
+        },
+    ))
 }
 
 /// The group of each input.
@@ -117,21 +125,27 @@ struct Gptq<'a> {
     words: &'a [[u8; 4]],
 }
 
-impl RowReader for Gptq<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
-        let inputs = self.groups.len();
-        let fields = 32 / self.bits as usize;
+impl Codes for Gptq<'_> {
+    fn cols(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn read(&self, rows: Range<usize>, out: &mut [u8]) {
+        let (inputs, fields) = (self.cols(), 32 / self.bits as usize);
         // A word of an output at a time: its codes are adjacent in the row.
-        for (line, groups) in self.groups.chunks(fields).enumerate() {
+        for line in 0..inputs.div_ceil(fields) {
             for (i, output) in rows.clone().enumerate() {
                 let word = self.words[line * self.outputs + output];
-                let out = &mut out[i * inputs + line * fields..][..groups.len()];
-                for (place, (out, group)) in out.iter_mut().zip(groups).enumerate() {
-                    let code = field(word, self.bits, place) as i32;
-                    let at = group * self.outputs + output;
-                    *out = self.scales[at] * (code - self.zeros[at]) as f32;
+                let out = &mut out[i * inputs + line * fields..][..fields];
+                for (place, out) in out.iter_mut().enumerate() {
+                    *out = field(word, self.bits, place) as u8;
                 }
             }
         }
+    }
+
+    fn group(&self, row: usize, col: usize) -> (f32, i32) {
+        let at = self.groups[col] * self.outputs + row;
+        (self.scales[at], self.zeros[at])
     }
 }

@@ -9,6 +9,7 @@
 mod awq;
 mod bits;
 mod bitsandbytes;
+mod codes;
 mod compressed;
 mod gptq;
 mod keys;
@@ -19,8 +20,12 @@ mod scaled;
 #[cfg(test)]
 mod tests;
 
+pub(super) use codes::BlockReader;
 pub(super) use method::QuantMethod;
 pub(super) use parts::PackedParts;
+
+use codes::{CodeRows, Codes};
+use concord_kernels::packed::BlockFormat;
 
 use super::rows::RowReader;
 use crate::error::ModelError;
@@ -31,9 +36,19 @@ pub(super) struct PackedMatrix<'a> {
     pub(super) shape: Vec<usize>,
     /// Makes the reader of its rows; this reads and checks scales and groups.
     reader: MakeReader<'a>,
+    /// How it is kept packed in memory, if it can be.
+    kept: Option<Kept<'a>>,
 }
 
-type MakeReader<'a> = Box<dyn FnOnce() -> Result<Box<dyn RowReader + 'a>, ModelError> + 'a>;
+type Make<'a, T> = Box<dyn FnOnce() -> Result<Box<T>, ModelError> + 'a>;
+type MakeReader<'a> = Make<'a, dyn RowReader + 'a>;
+
+/// A matrix as blocks.
+struct Kept<'a> {
+    /// The format, if the parts are such that there is one.
+    format: Box<dyn Fn() -> Option<BlockFormat> + 'a>,
+    reader: Make<'a, dyn BlockReader + 'a>,
+}
 
 impl<'a> PackedMatrix<'a> {
     /// Opens the matrix of a module. Checks that its parts are there, with dtypes and shapes that
@@ -52,6 +67,7 @@ impl<'a> PackedMatrix<'a> {
         }
     }
 
+    /// A matrix that is not kept packed.
     fn new<R: RowReader + 'a>(
         shape: Vec<usize>,
         reader: impl FnOnce() -> Result<R, ModelError> + 'a,
@@ -59,7 +75,31 @@ impl<'a> PackedMatrix<'a> {
         Self {
             shape,
             reader: Box::new(move || Ok(Box::new(reader()?))),
+            kept: None,
         }
+    }
+
+    /// A matrix of codes, which is kept as blocks where `format` finds one that it fits.
+    fn of_codes<C: Codes + 'a>(
+        shape: [usize; 2],
+        format: impl Fn() -> Option<BlockFormat> + 'a,
+        codes: impl Fn() -> Result<C, ModelError> + Clone + 'a,
+    ) -> Self {
+        let again = codes.clone();
+        Self {
+            shape: shape.to_vec(),
+            reader: Box::new(move || Ok(Box::new(CodeRows(codes()?)))),
+            kept: Some(Kept {
+                format: Box::new(format),
+                reader: Box::new(move || Ok(Box::new(CodeRows(again()?)))),
+            }),
+        }
+    }
+
+    /// The format of the blocks as which it is kept in memory and sent; nothing where its numbers
+    /// are decoded when it is read.
+    pub(super) fn format(&self) -> Option<BlockFormat> {
+        self.kept.as_ref().and_then(|kept| (kept.format)())
     }
 
     /// The reader of its rows.
@@ -68,5 +108,13 @@ impl<'a> PackedMatrix<'a> {
     /// [`ModelError::BadPackedTensor`] where the contents of a part are not valid.
     pub(super) fn reader(self) -> Result<Box<dyn RowReader + 'a>, ModelError> {
         (self.reader)()
+    }
+
+    /// The reader of its rows as blocks of [`Self::format`]; nothing where it has none.
+    ///
+    /// # Errors
+    /// As [`Self::reader`].
+    pub(super) fn block_reader(self) -> Result<Option<Box<dyn BlockReader + 'a>>, ModelError> {
+        self.kept.map(|kept| (kept.reader)()).transpose()
     }
 }

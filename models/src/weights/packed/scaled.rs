@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use concord_kernels::packed::{e4m3_to_f32, e8m0_to_f32};
+use concord_kernels::packed::{BlockFormat, e4m3_to_f32, e8m0_to_f32};
 use safetensors::Dtype;
 
 use super::PackedMatrix;
+use super::codes::{Codes, fitting};
 use super::method::Fp8Options;
 use super::parts::{PackedParts, StoredPart};
 use crate::error::ModelError;
-use crate::weights::rows::RowReader;
 
 /// FP8 with the scales `weight_scale_inv`, which are factors in spite of that name, or
 /// `weight_scale`.
@@ -58,12 +58,17 @@ pub(super) fn open<'a>(
             ),
         })
     })?;
-    Ok(PackedMatrix::new(shape.to_vec(), move || {
+    let is_fp8 = weight.dtype == Dtype::F8_E4M3;
+    let format = move || match is_fp8 {
+        true => fitting(BlockFormat::E4m3x64, shape[1], block[1]),
+        false => fitting(BlockFormat::U8x64, shape[1], block[1]),
+    };
+    Ok(PackedMatrix::of_codes(shape, format, move || {
         Ok(Scaled {
             cols: shape[1],
             block,
             scales: scales(&scale)?,
-            is_fp8: weight.dtype == Dtype::F8_E4M3,
+            is_fp8,
             codes: weight.bytes,
         })
     }))
@@ -89,20 +94,32 @@ struct Scaled<'a> {
     codes: &'a [u8],
 }
 
-impl RowReader for Scaled<'_> {
-    fn read(&self, rows: Range<usize>, out: &mut [f32]) {
+/// The code of 0 where integers are read as codes around it.
+const MIDDLE: u8 = 128;
+
+impl Codes for Scaled<'_> {
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn read(&self, rows: Range<usize>, out: &mut [u8]) {
+        out.copy_from_slice(&self.codes[rows.start * self.cols..rows.end * self.cols]);
+        if !self.is_fp8 {
+            // From -128, 0 to 127 to 0, 128 to 255.
+            out.iter_mut().for_each(|code| *code ^= MIDDLE);
+        }
+    }
+
+    fn group(&self, row: usize, col: usize) -> (f32, i32) {
         let [high, wide] = self.block;
-        let across = self.cols.div_ceil(wide);
-        for (row, out) in rows.zip(out.chunks_mut(self.cols.max(1))) {
-            let codes = &self.codes[row * self.cols..][..self.cols];
-            for (col, (out, code)) in out.iter_mut().zip(codes).enumerate() {
-                let scale = self.scales[row / high * across + col / wide];
-                let number = match self.is_fp8 {
-                    true => e4m3_to_f32(*code),
-                    false => f32::from(*code as i8),
-                };
-                *out = number * scale;
-            }
+        let scale = self.scales[row / high * self.cols.div_ceil(wide) + col / wide];
+        (scale, MIDDLE.into())
+    }
+
+    fn number(&self, code: u8, (scale, zero): (f32, i32)) -> f32 {
+        match self.is_fp8 {
+            true => e4m3_to_f32(code) * scale,
+            false => scale * (i32::from(code) - zero) as f32,
         }
     }
 }

@@ -10,7 +10,9 @@ use std::ops::Range;
 
 use super::super::lines::CacheLine;
 use super::super::task::{self, First, TaskOutput, Tasks};
-use super::blocks::{Bf16, Blocks, DEPTH, F16, Nf4, Q4_0, Q4K, Q6K, Q8_0, Scales};
+use super::blocks::{
+    Bf16, Blocks, DEPTH, E4m3, F16, Int8, Nf4, Q4_0, Q4K, Q6K, Q8_0, Scales, U4, U8,
+};
 use super::rows::{DigitRows, RUN, WordRows};
 use crate::coded::Operand;
 use crate::cpu::Cpu;
@@ -50,6 +52,12 @@ pub(super) fn matmul(cpu: &Cpu, a: &Operand<'_>, w: &PackedRows, output: TaskOut
         BlockFormat::Q4K => by_blocks::<Q4K>,
         BlockFormat::Q6K => by_blocks::<Q6K>,
         BlockFormat::Nf4 => by_blocks::<Nf4>,
+        BlockFormat::U4x32 => by_blocks::<U4<32>>,
+        BlockFormat::U4x64 => by_blocks::<U4<64>>,
+        BlockFormat::U4x128 => by_blocks::<U4<128>>,
+        BlockFormat::U8x64 => by_blocks::<U8>,
+        BlockFormat::E4m3x64 => by_blocks::<E4m3>,
+        BlockFormat::Int8x64 => by_blocks::<Int8>,
         _ => return false,
     };
     if !suits {
@@ -83,6 +91,12 @@ pub(super) fn codes(
         BlockFormat::Q4K => codes_by::<Q4K>,
         BlockFormat::Q6K => codes_by::<Q6K>,
         BlockFormat::Nf4 => codes_by::<Nf4>,
+        BlockFormat::U4x32 => codes_by::<U4<32>>,
+        BlockFormat::U4x64 => codes_by::<U4<64>>,
+        BlockFormat::U4x128 => codes_by::<U4<128>>,
+        BlockFormat::U8x64 => codes_by::<U8>,
+        BlockFormat::E4m3x64 => codes_by::<E4m3>,
+        BlockFormat::Int8x64 => codes_by::<Int8>,
         _ => return false,
     };
     let factor = w.factor(row).filter(|_| w.exp()[row] != POISON);

@@ -5,11 +5,12 @@
 //! A code is the number times `2^-exp`, rounded once. The power of two is multiplied into the
 //! scales beforehand, which is exact, as are all products of a scale and a small integer (together
 //! at most 23 bits). So one fma that adds `1.5 * 2^23` leaves the code in the low half of each
-//! lane, rounded to nearest even; formats with a minimum round the number to f32 first, as their
-//! definition says. Codes of 4 bits name one of 16 numbers: these are computed once for each scale,
-//! and looked up.
+//! lane, rounded to nearest even; formats with a minimum, or a scale of 32 bits, round the number
+//! to f32 first, as their definition says. Codes of 4 bits name one of 16 numbers: these are
+//! computed once for each scale, and looked up.
 
 mod floats;
+mod grouped;
 mod nf4;
 mod small;
 mod wide;
@@ -18,6 +19,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 pub(super) use floats::{Bf16, F16};
+pub(super) use grouped::{E4m3, Int8, U4, U8};
 pub(super) use nf4::Nf4;
 pub(super) use small::{Q4_0, Q8_0};
 pub(super) use wide::{Q4K, Q6K};

@@ -41,18 +41,29 @@ impl Blocks for Nf4 {
             let numbers = _mm512_mul_ps(levels, _mm512_set1_ps(*scales));
             let factor = _mm512_set1_ps(*scales.add(1));
             let table = _mm512_castps_si512(_mm512_fmadd_ps(numbers, factor, rounder()));
-            let run = |at: usize| {
-                let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(block.add(at).cast()));
-                // Code i of the table is word 2i of it: the low halves of lanes look up the high
-                // four bits of a byte, the high halves the low four.
-                let first = _mm512_and_si512(_mm512_srli_epi32::<3>(bytes), _mm512_set1_epi32(30));
-                let second = _mm512_slli_epi32::<17>(bytes);
-                let places = _mm512_set1_epi32(0x1e_0000);
-                // first, which has no bits there, or places & second
-                let words = _mm512_ternarylogic_epi32::<0xf8>(first, places, second);
-                _mm512_permutexvar_epi16(words, table)
-            };
-            [run(4), run(20)]
+            [
+                looked_up(block.add(4), table),
+                looked_up(block.add(20), table),
+            ]
         }
     }
+}
+
+/// What 16 bytes of codes of 4 bits look up in a table: the high four bits of a byte come first.
+///
+/// # Safety
+/// The machine has AVX-512; 16 bytes lie at `codes`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn looked_up(codes: *const u8, table: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    let bytes = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(codes.cast()) });
+    // Code i of the table is word 2i of it: the low halves of lanes look up the high four bits of a
+    // byte, the high halves the low four.
+    let first = _mm512_and_si512(_mm512_srli_epi32::<3>(bytes), _mm512_set1_epi32(30));
+    let second = _mm512_slli_epi32::<17>(bytes);
+    let places = _mm512_set1_epi32(0x1e_0000);
+    // first, which has no bits there, or places & second
+    let words = _mm512_ternarylogic_epi32::<0xf8>(first, places, second);
+    _mm512_permutexvar_epi16(words, table)
 }
