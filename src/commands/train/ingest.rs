@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use concord_data::{DataLoader, DatasetKind, DatasetSource, Grouping, SequenceView};
 use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::TrainableTensor;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
@@ -14,7 +14,7 @@ use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
-use concord_text::TextTokenizer;
+use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::told::Told;
@@ -36,6 +36,10 @@ const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is train
 const NO_TEMPLATE: &str = "the model's chat template is not used: `instruct` learns instruction, \
                            input and output as a line each; ask the tuned model in that form \
                            (`concord generate`, /v1/completions)";
+
+/// A note, because the tuned model is served with the date of the day.
+const CLOCK_STANDS: &str = "the model's chat template writes the date: it is 26 July 2024 in all \
+                            that is learnt, so that a job is the same tomorrow";
 
 /// Less data than this are read in a second or two, and need no progress bar.
 const BAR_BYTES_MIN: u64 = 4 << 20;
@@ -145,72 +149,110 @@ fn data_manifest(
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
     }
-    let (tokens, mask, mut told) = sequences(job, folder, tokenizer.as_ref(), output)?;
+    let mut chunks = Chunks {
+        blobs,
+        tokens: Vec::new(),
+        mask: Vec::new(),
+        written: Vec::new(),
+        entries: Vec::new(),
+    };
+    let mut told = sequences(job, folder, tokenizer.as_ref(), &mut chunks, output)?;
     let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
     told.extend(notes.map(|note| Told::note(note)));
-    let len = job.sequence_len as usize;
-    let pairs = || tokens.chunks_exact(len).zip(mask.chunks_exact(len));
-    let entries: Vec<SequenceEntry> = pairs().map(|(t, m)| SequenceEntry::new(t, m)).collect();
+    chunks.write();
+    let entries = chunks.entries;
     if entries.is_empty() || entries.iter().all(|entry| entry.targets == 0) {
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
-    let chunk = CHUNK_SEQUENCES as usize * len;
-    let chunks = tokens
-        .chunks(chunk)
-        .zip(mask.chunks(chunk))
-        .map(|(tokens, mask)| {
-            let words = tokens.iter().flat_map(|token| token.to_le_bytes());
-            blobs.data(words.chain(mask.iter().copied()).collect())
-        });
-    let chunks = chunks.collect();
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
         chunk_sequences: CHUNK_SEQUENCES,
-        chunks,
+        chunks: chunks.written,
         sequences: entries,
     };
     Ok((blobs.value(&manifest), told))
 }
 
-/// Tokens and loss mask of all sequences, in the order of the data sets, and notes on these.
+/// Sequences on their way into chunks: one chunk is held, the others are blobs.
+struct Chunks<'a> {
+    blobs: &'a mut BlobSet,
+    /// Tokens of the chunk in the making, as bytes, and its loss mask.
+    tokens: Vec<u8>,
+    mask: Vec<u8>,
+    written: Vec<Digest>,
+    entries: Vec<SequenceEntry>,
+}
+
+impl Chunks<'_> {
+    fn add(&mut self, sequence: SequenceView) {
+        let SequenceView { tokens, mask, .. } = sequence;
+        self.entries.push(SequenceEntry::new(tokens, mask));
+        self.tokens
+            .extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+        self.mask.extend(mask);
+        if self.mask.len() == CHUNK_SEQUENCES as usize * mask.len() {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        if !self.mask.is_empty() {
+            let mut bytes = std::mem::take(&mut self.tokens);
+            bytes.append(&mut self.mask);
+            self.written.push(self.blobs.data(bytes));
+        }
+    }
+}
+
+/// Writes all sequences, in the order of the data sets. Notes on these.
 fn sequences(
     job: &JobFile,
     folder: &ModelFolder,
     tokenizer: Option<&TextTokenizer>,
+    chunks: &mut Chunks,
     output: &Output,
-) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
+) -> anyhow::Result<Vec<Told>> {
+    let has_turns = |source: &DatasetSource| source.kind.has_turns();
+    let template = match job.datasets.iter().any(has_turns) {
+        true => folder.chat_template()?,
+        false => None,
+    };
+    let template = template.map(|template| template.with_clock(concord_data::CLOCK));
+    let config = folder.config();
     let bar = reading_bar(job, output);
     let mut loader = DataLoader {
         tokenizer,
-        config: folder.config(),
+        chat_template: template.as_ref(),
+        vocab: config.vocab,
+        max_positions: config.max_positions,
+        eos: &config.eos,
         sequence_len: job.sequence_len,
         progress: &mut |bytes| bar.inc(bytes),
     };
-    let loaded = loader.load(&job.datasets);
+    let loaded = loader.each(&job.datasets, &mut |sequence| chunks.add(sequence));
     bar.finish_and_clear();
-    let (mut tokens, mut mask, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    for Loaded { sources, sequences } in loaded? {
-        let sources = &job.datasets[sources];
-        if let (Some(grouping), Some(source)) = (&sequences.grouping, sources.first()) {
+    let mut told = Vec::new();
+    for loaded in loaded? {
+        let sources = &job.datasets[loaded.sources.clone()];
+        if let (Some(grouping), Some(source)) = (&loaded.grouping, sources.first()) {
             check_grouping(job, source, grouping)?;
         }
-        told.push(Told::of(sources, &sequences));
-        if tokens.is_empty() {
-            // A single data set, which may be large, is moved and not copied.
-            (tokens, mask) = (sequences.tokens, sequences.loss_mask);
-        } else {
-            tokens.extend(sequences.tokens);
-            mask.extend(sequences.loss_mask);
-        }
+        told.push(Told::of(sources, job.sequence_len, &loaded.counts));
     }
-    Ok((tokens, mask, told))
+    let reads_clock = |template: &ChatTemplate| template.reads_variable("strftime_now", true);
+    if template.as_ref().is_some_and(reads_clock) {
+        told.push(Told::note(CLOCK_STANDS));
+    }
+    Ok(told)
 }
 
 /// A progress bar over the bytes of the data sets, if reading them takes a while.
 fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
     let files = job.datasets.iter();
-    let sizes = files.filter_map(|source| Some(source.path.metadata().ok()?.len()));
-    let bytes: u64 = sizes.sum();
+    let paths = files.filter_map(|source| source.files().ok()).flatten();
+    let bytes: u64 = paths
+        .filter_map(|path| Some(path.metadata().ok()?.len()))
+        .sum();
     if output.is_json() || bytes < BAR_BYTES_MIN {
         return ProgressBar::hidden();
     }

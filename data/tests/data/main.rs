@@ -1,0 +1,8 @@
+//! Data sets: files in, sequences out, and what is refused.
+//!
+//! One test binary, since linking many is slow. Tests that need the real models of `shared/` say
+//! so and pass where it is not there.
+
+mod fixtures;
+mod kinds;
+mod rows;
