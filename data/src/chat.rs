@@ -5,8 +5,8 @@
 //!
 //! * It begins where the prompt for an answer ends: the turns before are rendered alone, with that
 //!   prompt, and what stands behind the last of them there must stand there in the whole
-//!   conversation, too. What follows of it is what the model has to write, such as the words that
-//!   a template puts in front of a thought.
+//!   conversation, too, up to the answer. What follows of it is what the model has to write, such
+//!   as the words that a template puts in front of a thought.
 //! * It ends with the token that ends the turn: the first control token behind the message's own
 //!   text, before the next message.
 //!
@@ -95,7 +95,7 @@ impl Turns<'_> {
             let is_said = self.conversation.messages[index]["role"] == "assistant";
             if let (Some(marks), true) = (&marks, is_said) {
                 let own = marks.iter().filter(|(of, _)| is_learnt && *of == index);
-                spans.extend(own.map(|(_, mark)| mark.clone()));
+                own.for_each(|(_, mark)| add(&mut spans, mark.clone()));
                 continue;
             }
             let ends_turn = match ends {
@@ -120,10 +120,10 @@ impl Turns<'_> {
                     false => place.start,
                 };
                 let stop = end.as_ref().map_or(place.end, |end| end.start);
-                spans.push(start..stop);
+                add(&mut spans, start..stop);
             }
             match end {
-                Some(end) if ends_turn => spans.push(end),
+                Some(end) if ends_turn => add(&mut spans, end),
                 None if ends_turn && is_learnt => return Err(self.no_end(index)),
                 _ => {}
             }
@@ -222,7 +222,8 @@ impl Turns<'_> {
         let behind = last(&mut ends.map(|place| place.end));
         let (prompt, gap) = (&asked.text()[behind..], &whole.text()[before..own]);
         let same = common(prompt, gap);
-        match same == 0 && !prompt.is_empty() {
+        // Of a prompt that begins a thought, an answer without one has the beginning alone.
+        match same < prompt.len().min(gap.len()) {
             true => Err(self.row.fail(format!(
                 "the chat template writes other words in front of message {index} when the \
                  conversation goes on than when it asks for an answer, so what is learnt of it is \
@@ -238,6 +239,15 @@ impl Turns<'_> {
             "the chat template ends message {index} with no control token, so the tuned model \
              would not know where to stop; take a template that does, or set `train_on_eos: none`"
         ))
+    }
+}
+
+/// Adds a part behind all others; one that follows the last without a gap becomes one with it, since
+/// a token may stand for nothing between the two.
+fn add(spans: &mut Vec<Range<usize>>, span: Range<usize>) {
+    match spans.last_mut() {
+        Some(last) if last.end == span.start => last.end = span.end,
+        _ => spans.push(span),
     }
 }
 

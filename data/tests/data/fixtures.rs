@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use concord_data::{DataError, DataLoader, DatasetSource, Loaded, Sequences};
+use concord_data::{DataError, DataLoader, DatasetKind, DatasetSource, Loaded, Sequences};
 use concord_text::{ChatTemplate, TextTokenizer};
 use serde_json::{Map, Value, json};
 
@@ -87,6 +87,36 @@ impl Model {
     }
 }
 
+/// What rows teach: the texts of the runs of tokens that are learnt, of all sequences.
+pub fn taught(
+    model: &Model,
+    kind: DatasetKind,
+    rows: &[Value],
+    change: impl Fn(&mut DatasetSource),
+) -> Result<Vec<String>, DataError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    fs::write(&path, lines.join("\n")).unwrap();
+    let mut source = DatasetSource::new(path, kind);
+    change(&mut source);
+    let len = model.max_positions as u32;
+    let loaded = model.load(&source, len)?;
+    let mut parts = Vec::new();
+    for index in 0..loaded.count() {
+        let pairs = loaded.tokens_of(index).iter().zip(loaded.mask_of(index));
+        let pairs: Vec<(u32, u8)> = pairs.map(|(id, mask)| (*id, *mask)).collect();
+        for run in pairs
+            .chunk_by(|a, b| a.1 == b.1)
+            .filter(|run| run[0].1 == 1)
+        {
+            let ids: Vec<u32> = run.iter().map(|(id, _)| *id).collect();
+            parts.push(model.tokenizer.decode(&ids, false).unwrap());
+        }
+    }
+    Ok(parts)
+}
+
 /// A path in `shared/` (`CONCORD_SHARED`, or beside the workspace), or `None` with a line that says
 /// that the test is skipped.
 pub fn shared(path: &str) -> Option<PathBuf> {
@@ -124,7 +154,8 @@ pub fn write_tokenizer(folder: &Path) {
                        "stride": 0},
         "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
                     "pad_id": 0, "pad_type_id": 0, "pad_token": "a"},
-        "added_tokens": [special(256, "<s>"), special(257, "</s>")],
+        "added_tokens": [special(256, "<s>"), special(257, "</s>"), special(258, "<|im_start|>"),
+                         special(259, "<|im_end|>")],
         "normalizer": null, "pre_tokenizer": level,
         "post_processor": {
             "type": "TemplateProcessing",

@@ -3,6 +3,9 @@
 //! One test binary, since linking many is slow. Tests that need the real models of `shared/` say
 //! so and pass where it is not there.
 
+mod broken;
+mod chat;
 mod fixtures;
 mod kinds;
 mod rows;
+mod shapes;

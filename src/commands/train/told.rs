@@ -3,6 +3,7 @@
 use concord_data::{DataCounts, DatasetKind, DatasetSource};
 use serde_json::{Value, json};
 
+use crate::support::data_event::data_event;
 use crate::support::output::Output;
 
 /// A note that is shown before a job starts.
@@ -24,7 +25,7 @@ impl Told {
         ];
         Self {
             line: line(sources, len, counts),
-            object: object(sources, len, counts),
+            object: data_event(sources, len, counts),
             is_less: lost.iter().any(|lost| *lost > 0),
         }
     }
@@ -93,18 +94,6 @@ fn count(number: u64, noun: &str) -> String {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
     }
-}
-
-fn object(sources: &[DatasetSource], len: u32, counts: &DataCounts) -> Value {
-    let paths: Vec<&std::path::Path> = sources.iter().map(|source| source.path.as_path()).collect();
-    json!({
-        "event": "data", "paths": paths, "type": sources.first().map(|source| source.kind.name()),
-        "rows": counts.rows, "examples": counts.examples, "sequences": counts.sequences,
-        "sequence_len": len, "tokens": counts.tokens, "trained_tokens": counts.trained,
-        "longest": counts.longest, "truncated": counts.truncated, "split": counts.split,
-        "dropped": counts.dropped, "skipped": counts.skipped, "blank": counts.blank,
-        "tail_tokens": counts.tail,
-    })
 }
 
 #[cfg(test)]

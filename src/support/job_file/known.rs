@@ -118,7 +118,7 @@ pub(super) const KEYS: [Key; 49] = [
         "the data, one mapping for each data set; they are joined in this order"),
     key(Dataset, "path", Path, Refused,
         "a file, a folder of files, or a pattern with * and ?; rows are read from .jsonl, .json, \
-        .csv, .tsv and (with the feature `parquet`) .parquet, any but the last also as .gz or .zst"),
+        .csv, .tsv and (with the feature `parquet`) .parquet; any but this also in .gz or .zst"),
     key(Dataset, "type", Words(&DatasetKind::NAMES), Refused,
         "text: documents, a .txt file or rows, joined and cut; completion: each row is learnt for \
         itself; instruct: rows of an instruction, an optional input and an output, of which only \
