@@ -242,8 +242,8 @@ impl Turns<'_> {
     }
 }
 
-/// Adds a part behind all others; one that follows the last without a gap becomes one with it, since
-/// a token may stand for nothing between the two.
+/// Adds a part behind all others; one that follows the last without a gap becomes one with it,
+/// since a token may stand for nothing between the two.
 fn add(spans: &mut Vec<Range<usize>>, span: Range<usize>) {
     match spans.last_mut() {
         Some(last) if last.end == span.start => last.end = span.end,
