@@ -250,35 +250,6 @@ pub enum ModelError {
     /// The tokenizer cannot be read, refuses a text, or is of another model.
     #[error(transparent)]
     Text(#[from] concord_text::TextError),
-    /// A data set cannot be used as a whole.
-    #[error("data set {path}: {reason}", path = path.display())]
-    Dataset {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and what would do.
-        reason: String,
-    },
-    /// A line of a data set cannot be used.
-    #[error("data set {path}, line {line}: {reason}", path = path.display())]
-    DatasetLine {
-        /// The file.
-        path: PathBuf,
-        /// Where it is, counted from 1.
-        line: u64,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A sequence does not fit the positions that the model knows.
-    #[error(
-        "sequence_len is {asked}, but the model knows {max} positions \
-         (max_position_embeddings); set sequence_len to at most {max}"
-    )]
-    SequenceTooLong {
-        /// Tokens asked for.
-        asked: u32,
-        /// Positions of the model.
-        max: usize,
-    },
     /// An adapter uses something of PEFT that Concord does not compute.
     #[error(
         "{path}: the adapter option `{option}` is {found}, which is not supported: {remedy}",
@@ -297,14 +268,6 @@ pub enum ModelError {
     /// A name that no family has for a projection.
     #[error("`{found}` is not a projection that LoRA can adapt; {hint}")]
     UnknownProjection {
-        /// The name given.
-        found: String,
-        /// The nearest one, or all of them.
-        hint: String,
-    },
-    /// A name that is not a kind of data set.
-    #[error("`{found}` is not a type of data set; {hint}")]
-    UnknownDatasetKind {
         /// The name given.
         found: String,
         /// The nearest one, or all of them.

@@ -1,4 +1,4 @@
-//! Hugging Face models: reads configuration, weights and data, computes and trains, and writes
+//! Hugging Face models: reads configuration and weights, computes and trains, and writes
 //! adapters and weights.
 //!
 //! [`config`] and [`weights`] read a model's folder or its GGUF file, [`decoder`] computes any run
@@ -57,7 +57,6 @@
 
 pub mod companions;
 pub mod config;
-pub mod data;
 pub mod decoder;
 pub mod error;
 pub mod export;

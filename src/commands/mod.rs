@@ -4,6 +4,7 @@
 mod chat;
 mod checker;
 mod coordinator;
+mod data;
 #[cfg(feature = "demo")]
 mod demo;
 mod generate;
@@ -29,6 +30,8 @@ use crate::support::output::Output;
 pub enum Command {
     /// Fine-tune a model as a job file says.
     Train(train::TrainArgs),
+    /// Show what a job would learn of its data.
+    Data(data::DataArgs),
     /// Show it all in a minute or two: train, kill a worker, catch a cheat, prove it.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -88,6 +91,7 @@ impl Command {
     pub fn run(self, output: &Output) -> anyhow::Result<()> {
         match self {
             Self::Train(args) => train::run(args, output),
+            Self::Data(args) => data::run(&args, output),
             #[cfg(feature = "demo")]
             Self::Demo(args) => demo::run(&args, output),
             Self::Chat(args) => chat::run(&args, output),

@@ -126,3 +126,89 @@ fn a_job_without_an_adapter_says_what_it_trains() {
         "{note}"
     );
 }
+
+/// A template whose turns end with the model's own end of a text.
+const TURNS: &str = "{% for m in messages %}{{ m.role }} {{ m.content }}</s>{% endfor %}";
+
+#[test]
+fn a_conversation_is_trained_on_in_every_shape() {
+    let chat = |kind: &str, row: &str| {
+        let model = TinyModel::new();
+        let tokens = serde_json::json!({
+            "bos_token": "<s>", "eos_token": "</s>", "chat_template": TURNS,
+        });
+        model.write("tokenizer_config.json", &tokens);
+        let (objects, stderr) = train(&model, "a.jsonl", row.as_bytes(), kind);
+        assert!(!stderr.contains("template is not used"), "{stderr}");
+        event(&objects, "submitted")["job"].to_string()
+    };
+    let messages = chat(
+        "chat_template",
+        concat!(
+            r#"{"messages": [{"role": "user", "content": "w3"}, "#,
+            r#"{"role": "assistant", "content": "w4"}]}"#
+        ),
+    );
+    let sharegpt = chat(
+        "sharegpt",
+        r#"{"conversations": [{"from": "human", "value": "w3"}, {"from": "gpt", "value": "w4"}]}"#,
+    );
+    let turns = chat("alpaca_turns", r#"{"instruction": "w3", "output": "w4"}"#);
+    assert_eq!(
+        (&sharegpt, &turns),
+        (&messages, &messages),
+        "one job of three shapes"
+    );
+    let all = "alpaca_turns, train_on_inputs: true";
+    assert_ne!(
+        chat(all, r#"{"instruction": "w3", "output": "w4"}"#),
+        messages
+    );
+}
+
+#[test]
+fn a_preview_shows_what_is_learnt() {
+    let model = TinyModel::new();
+    let data = model.file("a.jsonl");
+    let rows = "{\"instruction\": \"w3\", \"output\": \"w4 w5\"}\n";
+    fs::write(&data, rows.repeat(5)).unwrap();
+    let preview = |more: &[&str]| {
+        let args = ["data", "preview", arg(&data), "--model", arg(model.dir())];
+        concord(args.into_iter().chain(more.iter().copied()))
+    };
+    let ran = preview(&["--type", "instruct", "-n", "2"]).good();
+    assert_eq!(
+        ran.stdout.matches("--- sequence").count(),
+        2,
+        "{}",
+        ran.stdout
+    );
+    for words in ["5 rows", "5 examples", "\u{ab}", "learnt"] {
+        assert!(ran.stdout.contains(words), "no {words:?} in {}", ran.stdout);
+    }
+    let objects = preview(&["--type", "instruct", "--json"]).good().objects();
+    let sequence = event(&objects, "sequence");
+    let len = |key: &str| sequence[key].as_array().unwrap().len();
+    assert_eq!(len("loss_mask"), len("tokens"));
+    let data_event = event(&objects, "data");
+    assert_eq!(
+        (&data_event["rows"], &data_event["sequences"]),
+        (&5.into(), &5.into())
+    );
+    // Without a chat template, what the fields look like cannot be used, and nothing is guessed on.
+    let ran = preview(&[]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("no chat template"), "{ran:?}");
+    let job = model.file("job.yaml");
+    let text = format!(
+        "{{base_model: {}, datasets: [{{path: {}, type: instruct, max_samples: 2}}],\n\
+         max_steps: 1, sequence_len: 8, learning_rate: 1e-3, output_dir: x}}",
+        model.dir().display(),
+        data.display()
+    );
+    fs::write(&job, text).unwrap();
+    let objects = concord(["data", "preview", arg(&job), "--json"])
+        .good()
+        .objects();
+    assert_eq!(event(&objects, "data")["rows"], 2);
+}

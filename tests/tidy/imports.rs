@@ -8,13 +8,14 @@ use serde_json::Value;
 use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("xtask", &[]),
     ("concord-formats", &[]),
     ("concord-kernels", &["concord-formats"]),
     ("concord-proto", &["concord-formats"]),
     ("concord-verify", &["concord-proto"]),
     ("concord-text", &[]),
+    ("concord-data", &["concord-text"]),
     ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
@@ -36,6 +37,7 @@ const IMPORTS: [(&str, &[&str]); 12] = [
         "concord",
         &[
             "concord-coordinator",
+            "concord-data",
             "concord-gateway",
             "concord-kernels",
             "concord-models",

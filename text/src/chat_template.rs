@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::error::TextError;
 use crate::jinja::{Fault, Template, TemplateReads, Variables};
 use crate::rendered_chat::RenderedChat;
+use crate::tokenizer::TextTokenizer;
 use crate::tokenizer_config::TokenizerConfig;
 
 /// The template that is used where no other one is named.
@@ -43,6 +45,8 @@ pub struct ChatTemplate {
     source: String,
     /// `bos_token`, `eos_token` and the like, by name.
     tokens: BTreeMap<String, String>,
+    /// What its clock shows; the machine's time where there is none.
+    now: Option<Duration>,
 }
 
 /// A template, and what it may read.
@@ -98,6 +102,23 @@ impl ChatTemplate {
         Self::build(vec![source], BTreeMap::new())
     }
 
+    /// A template that is given as a text, for the tokenizer of a model: `bos_token` and
+    /// `eos_token` are its own.
+    ///
+    /// # Errors
+    /// [`TextError::Template`].
+    pub fn for_tokenizer(source: &str, tokenizer: &TextTokenizer) -> Result<Self, TextError> {
+        let named = [
+            ("bos_token", tokenizer.bos()),
+            ("eos_token", tokenizer.eos()),
+        ];
+        let named = named
+            .into_iter()
+            .filter_map(|(name, token)| Some((name.to_string(), token?.to_string())));
+        let source = Source::new("chat_template", DEFAULT, source);
+        Self::build(vec![source], named.collect())
+    }
+
     /// A simple form for models that have no template: a line `role: text` for each message, and
     /// `assistant:` at the end where an answer is asked for. Tools are left out.
     pub fn plain() -> Self {
@@ -138,7 +159,21 @@ impl ChatTemplate {
                 .collect::<Vec<&str>>()
                 .join("\n"),
             tokens,
+            now: None,
         })
+    }
+
+    /// The same template with a clock that stands, so that what it renders depends on its input
+    /// alone. `now` is the time since 1970, in UTC.
+    pub fn with_clock(mut self, now: Duration) -> Self {
+        self.now = Some(now);
+        self
+    }
+
+    /// Whether it marks what an assistant says with `{% generation %}`, in a conversation with or
+    /// without tools.
+    pub fn marks_answers(&self, has_tools: bool) -> bool {
+        self.form(has_tools).reads.marks_answers()
     }
 
     /// Whether the template, or the one for tools, has a text in it, such as the marker of a
@@ -207,14 +242,14 @@ impl ChatTemplate {
         let prompts = Value::Bool(add_generation_prompt);
         let documents = more.get("documents").unwrap_or(&null);
         for (name, value) in [
-            ("messages", &messages),
             ("tools", tools.unwrap_or(&null)),
             ("documents", documents),
             ("add_generation_prompt", &prompts),
         ] {
             variables.set(name, value, true).map_err(fail)?;
         }
-        let letters = template.render(variables).map_err(fail)?;
+        variables.set_messages(&messages).map_err(fail)?;
+        let letters = template.render(variables, self.now).map_err(fail)?;
         Ok(RenderedChat::of(&letters))
     }
 }

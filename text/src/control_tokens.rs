@@ -26,6 +26,31 @@ pub struct ControlTokens {
     guard: OnceLock<Guard>,
 }
 
+/// A text with stand-ins for control tokens, and where each stands in the text that it was.
+pub struct KeptText {
+    text: String,
+    /// Each stand-in: its place, and that of the control token.
+    moved: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl KeptText {
+    /// The place of some of its bytes in the text that it was.
+    fn place(&self, bytes: Range<usize>) -> Range<usize> {
+        let at = |byte: usize, is_end: bool| {
+            let count = self.moved.partition_point(|(kept, _)| kept.start <= byte);
+            let Some((kept, was)) = count.checked_sub(1).map(|last| &self.moved[last]) else {
+                return byte;
+            };
+            match (byte.checked_sub(kept.end), is_end && byte > kept.start) {
+                (Some(behind), _) => was.end + behind,
+                (None, true) => was.end,
+                (None, false) => was.start,
+            }
+        };
+        at(bytes.start, false)..at(bytes.end, true)
+    }
+}
+
 /// A tokenizer that takes the names of control tokens for text, and stand-ins for the tokens.
 #[derive(Debug)]
 struct Guard {
@@ -63,7 +88,7 @@ impl ControlTokens {
     ///
     /// # Errors
     /// [`TextError::Conversation`] where it has the marks of stand-ins already.
-    pub fn kept_as_text(&self, chat: &RenderedChat) -> Result<Option<String>, TextError> {
+    pub fn kept_as_text(&self, chat: &RenderedChat) -> Result<Option<KeptText>, TextError> {
         let text = chat.text();
         let found = self.find(text);
         if !found.iter().any(|(place, _)| chat.is_foreign(place)) {
@@ -77,28 +102,31 @@ impl ControlTokens {
             });
         }
         let mut kept = String::with_capacity(text.len());
-        let mut copied = 0;
+        let (mut copied, mut moved) = (0, Vec::new());
         for (place, index) in found {
             if !chat.is_foreign(&place) {
                 kept += &text[copied..place.start];
+                let start = kept.len();
                 kept += &stand_in(index);
                 copied = place.end;
+                moved.push((start..kept.len(), place));
             }
         }
         kept += &text[copied..];
-        Ok(Some(kept))
+        Ok(Some(KeptText { text: kept, moved }))
     }
 
-    /// The tokens of what [`Self::kept_as_text`] gave. `tokenizer` is the one of the model.
+    /// The tokens of what [`Self::kept_as_text`] gave, each with its place in the conversation's
+    /// text. `tokenizer` is the one of the model.
     ///
     /// # Errors
     /// What the library says, and where plain text becomes a control token.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
-        kept: &str,
+        kept: &KeptText,
         add_special: bool,
-    ) -> tokenizers::Result<Vec<u32>> {
+    ) -> tokenizers::Result<Vec<(u32, Range<usize>)>> {
         let guard = match self.guard.get() {
             Some(guard) => guard,
             None => {
@@ -106,7 +134,7 @@ impl ControlTokens {
                 self.guard.get_or_init(|| made)
             }
         };
-        let plain = guard.tokenizer.encode_fast(kept, false)?;
+        let plain = guard.tokenizer.encode(kept.text.as_str(), false)?;
         let control: BTreeSet<u32> = self.tokens.iter().map(|(id, _)| *id).collect();
         let leaks = |id: &&u32| control.contains(*id) && self.unknown != Some(**id);
         if let Some(id) = plain.get_ids().iter().find(leaks) {
@@ -115,11 +143,14 @@ impl ControlTokens {
             return Err(format!("it makes the control token {name} of plain text").into());
         }
         let encoding = match add_special {
-            true => guard.tokenizer.encode_fast(kept, true)?,
+            true => guard.tokenizer.encode(kept.text.as_str(), true)?,
             false => plain,
         };
         let real = |id: &u32| *guard.stands_for.get(id).unwrap_or(id);
-        Ok(encoding.get_ids().iter().map(real).collect())
+        let ids = encoding.get_ids().iter().map(real);
+        let places = encoding.get_offsets().iter();
+        let places = places.map(|(start, end)| kept.place(*start..*end));
+        Ok(ids.zip(places).collect())
     }
 
     fn guard(&self, tokenizer: &Tokenizer) -> tokenizers::Result<Guard> {

@@ -36,15 +36,18 @@ mod text_methods;
 mod token;
 mod value;
 
+use std::time::Duration;
+
 use serde_json::Value as Json;
 
 use fault::Made;
+use letters::LetterOrigin;
 use run::Rendering;
 use syntax::Body;
 use value::Value;
 
 pub use fault::Fault;
-pub use letters::Letter;
+pub use letters::{Letter, MESSAGES_MAX};
 pub use reads::TemplateReads;
 
 /// A template that was read.
@@ -69,12 +72,17 @@ impl Template {
         TemplateReads::of(&self.0)
     }
 
-    /// Its output for these variables.
+    /// Its output for these variables; `now` is what its clock shows, as time since 1970, or else
+    /// that of the machine.
     ///
     /// # Errors
     /// In the template's words where it refuses, or naming what went wrong, and the line.
-    pub fn render(&self, variables: Variables) -> Result<Vec<Letter>, Fault> {
-        Rendering::whole(&self.0, variables.0)
+    pub fn render(
+        &self,
+        variables: Variables,
+        now: Option<Duration>,
+    ) -> Result<Vec<Letter>, Fault> {
+        Rendering::whole(&self.0, variables.0, now)
     }
 }
 
@@ -85,8 +93,27 @@ impl Variables {
     /// # Errors
     /// Where it is nested too deeply.
     pub fn set(&mut self, name: &str, value: &Json, is_foreign: bool) -> Result<(), Fault> {
-        let value: Made<Value> = Value::from_json(value, is_foreign);
+        let origin = match is_foreign {
+            true => LetterOrigin::CONVERSATION,
+            false => LetterOrigin::TEMPLATE,
+        };
+        let value: Made<Value> = Value::from_json(value, origin);
         self.0.push((name.to_string(), value?));
+        Ok(())
+    }
+
+    /// Adds `messages`, whose texts know from which of them they came.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn set_messages(&mut self, messages: &Json) -> Result<(), Fault> {
+        let Some(list) = messages.as_array() else {
+            return self.set("messages", messages, true);
+        };
+        let numbered = list.iter().enumerate();
+        let values = numbered.map(|(at, one)| Value::from_json(one, LetterOrigin::message(at)));
+        let values: Made<Value> = values.collect::<Made<_>>().and_then(Value::list);
+        self.0.push(("messages".to_string(), values?));
         Ok(())
     }
 }

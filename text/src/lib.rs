@@ -47,7 +47,7 @@ pub use chat_template::ChatTemplate;
 pub use error::TextError;
 pub use grammar::Grammar;
 pub use guide::{GRAMMAR_MAX, Guide, GuideFactory, Next};
-pub use pieces::Pieces;
+pub use pieces::{PieceStream, Pieces};
 pub use reasoning::{ReasoningSplit, Split};
 pub use rendered_chat::RenderedChat;
 pub use stop::{StopOutcome, StopTexts};

@@ -133,6 +133,83 @@ impl Pieces<'_> {
     }
 }
 
+/// A text that comes bit by bit.
+#[derive(Debug)]
+pub struct PieceStream<'a> {
+    pieces: &'a Pieces<'a>,
+    /// What is not tokenized yet.
+    rest: String,
+    /// Where in it a cut is looked for next.
+    from: usize,
+    has_begun: bool,
+}
+
+impl<'a> Pieces<'a> {
+    /// A text whose parts are given one after the other. Its tokens are those of
+    /// [`Self::encode`] for the whole, with special tokens.
+    pub fn stream(&'a self) -> PieceStream<'a> {
+        PieceStream {
+            pieces: self,
+            rest: String::new(),
+            from: self.bytes,
+            has_begun: false,
+        }
+    }
+}
+
+impl PieceStream<'_> {
+    /// Adds a part, and hands over the tokens that are certain by now.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`].
+    pub fn push(&mut self, part: &str, take: &mut dyn FnMut(&[u32])) -> Result<(), TextError> {
+        self.rest += part;
+        let Some(cuts) = &self.pieces.cuts else {
+            return Ok(());
+        };
+        let mut start = 0;
+        loop {
+            let (end, next) = cuts.next(&self.rest, self.from);
+            if end == self.rest.len() {
+                break;
+            }
+            if !std::mem::replace(&mut self.has_begun, true) {
+                take(&cuts.prefix);
+            }
+            take(
+                &self
+                    .pieces
+                    .tokenizer
+                    .encode(&self.rest[start..end], false)?,
+            );
+            start = next;
+            self.from = start + self.pieces.bytes;
+        }
+        self.rest.drain(..start);
+        // Up to here there is no cut; the last byte may be a space whose right side is to come.
+        let searched = self.rest.len().saturating_sub(1);
+        self.from = searched.max(self.from - start);
+        Ok(())
+    }
+
+    /// Hands over the tokens of what is left.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`].
+    pub fn finish(self, take: &mut dyn FnMut(&[u32])) -> Result<(), TextError> {
+        let tokenizer = self.pieces.tokenizer;
+        let Some(cuts) = self.pieces.cuts.as_ref().filter(|_| self.has_begun) else {
+            take(&tokenizer.encode(&self.rest, true)?);
+            return Ok(());
+        };
+        if !self.rest.is_empty() {
+            take(&tokenizer.encode(&self.rest, false)?);
+        }
+        take(&cuts.suffix);
+        Ok(())
+    }
+}
+
 impl Cuts {
     /// Where this tokenizer's texts may be cut, where that is known.
     fn of(tokenizer: &TextTokenizer) -> Option<Self> {

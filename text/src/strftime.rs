@@ -26,14 +26,10 @@ const DAYS: [&str; 7] = [
     "Saturday",
 ];
 
-/// Today and now as a format spells it. Python's templates get the time of their machine; here it
-/// is UTC.
-///
-/// # Errors
-/// As [`strftime`].
-pub fn now(format: &str) -> Result<String, String> {
+/// The time now. Python's templates get that of their machine; here it is UTC.
+pub fn now() -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    strftime(format, now.unwrap_or_default())
+    now.unwrap_or_default()
 }
 
 /// How the number of a directive is padded, or its letters are written.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -161,6 +162,40 @@ impl TextTokenizer {
     ) -> Result<Vec<u32>, TextError> {
         let Some(kept) = self.control.kept_as_text(chat)? else {
             return self.encode(chat.text(), add_special);
+        };
+        let tokens = guarded(|| self.control.encode(&self.tokenizer, &kept, add_special));
+        let tokens = tokens.map_err(|reason| self.fail(reason))?;
+        Ok(tokens.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// The tokens of [`Self::encode`], each with the bytes of `text` that it stands for: all those
+    /// of a character of which it is a part, none where the tokenizer put it there.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`].
+    pub fn encode_placed(
+        &self,
+        text: &str,
+        add_special: bool,
+    ) -> Result<Vec<(u32, Range<usize>)>, TextError> {
+        let encoding = guarded(|| self.tokenizer.encode(text, add_special));
+        let encoding = encoding.map_err(|reason| self.fail(reason))?;
+        let places = encoding.get_offsets().iter();
+        let places = places.map(|(start, end)| *start..*end);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
+    }
+
+    /// The tokens of [`Self::encode_chat`], placed as by [`Self::encode_placed`].
+    ///
+    /// # Errors
+    /// As [`Self::encode_chat`].
+    pub fn encode_chat_placed(
+        &self,
+        chat: &RenderedChat,
+        add_special: bool,
+    ) -> Result<Vec<(u32, Range<usize>)>, TextError> {
+        let Some(kept) = self.control.kept_as_text(chat)? else {
+            return self.encode_placed(chat.text(), add_special);
         };
         guarded(|| self.control.encode(&self.tokenizer, &kept, add_special))
             .map_err(|reason| self.fail(reason))

@@ -1,11 +1,10 @@
-//! Files in, files out: configurations, weights, data sets, adapters and the hub.
+//! Files in, files out: configurations, weights, adapters and the hub.
 //!
 //! One test binary, since linking many is slow. Tests that need the real models of `shared/` say
 //! so and pass where it is not there.
 
 mod canonical;
 mod config;
-mod data;
 mod defaults;
 mod experts;
 mod export;
@@ -20,7 +19,6 @@ mod hub_access;
 mod keys;
 mod peft;
 mod pickle;
-mod rows;
 mod transformers;
 mod weight_rows;
 mod weights;

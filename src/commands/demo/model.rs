@@ -90,6 +90,7 @@ fn gain(name: &str) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use concord_data::DataLoader;
     use concord_models::weights::ModelFolder;
     use concord_text::TextTokenizer;
 
@@ -109,11 +110,18 @@ mod tests {
             for source in &job.datasets {
                 let mut source = source.clone();
                 source.path = root.join(&source.path);
-                let loaded = source
-                    .load(Some(&tokenizer), &config, job.sequence_len)
-                    .unwrap();
-                assert!(loaded.count() >= 16, "{name}: {} sequences", loaded.count());
-                assert_eq!((loaded.truncated, loaded.skipped), (0, 0), "{name}");
+                let mut loader = DataLoader {
+                    tokenizer: Some(&tokenizer),
+                    chat_template: None,
+                    vocab: config.vocab,
+                    max_positions: config.max_positions,
+                    eos: &config.eos,
+                    sequence_len: job.sequence_len,
+                    progress: &mut |_| {},
+                };
+                let counts = loader.load(&source).unwrap().counts;
+                assert!(counts.sequences >= 16, "{name}: {counts:?}");
+                assert_eq!((counts.truncated, counts.skipped), (0, 0), "{name}");
             }
         }
     }

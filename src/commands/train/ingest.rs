@@ -3,30 +3,27 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use concord_data::{DataLoader, DatasetKind, DatasetSource, Grouping};
 use concord_kernels::{Device, MomentKind, Tensor};
 use concord_models::config::DecoderConfig;
-use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::TrainableTensor;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
-use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec, Sequence};
+use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
 use concord_runtime::{spec as words, tensor_blob};
-use concord_text::TextTokenizer;
+use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::packing;
+use super::chunks::{CHUNK_SEQUENCES, Chunks};
 use super::told::Told;
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
 use crate::support::load_in;
 use crate::support::output::Output;
 use crate::support::profile::{self, KeptFormats};
-
-/// Sequences of a data chunk; with 2,048 tokens each, a chunk has 10 MB.
-const CHUNK_SEQUENCES: u32 = 1_024;
 
 /// A note, because to some tools a file without `adapter` means a full fine-tune.
 const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is trained; `adapter: \
@@ -37,6 +34,10 @@ const ASSUMED: &str = "the job file has no `adapter`, so a LoRA adapter is train
 const NO_TEMPLATE: &str = "the model's chat template is not used: `instruct` learns instruction, \
                            input and output as a line each; ask the tuned model in that form \
                            (`concord generate`, /v1/completions)";
+
+/// A note, because the tuned model is served with the date of the day.
+const CLOCK_STANDS: &str = "the model's chat template writes the date: it is 26 July 2024 in all \
+                            that is learnt, so that a job is the same tomorrow";
 
 /// Less data than this are read in a second or two, and need no progress bar.
 const BAR_BYTES_MIN: u64 = 4 << 20;
@@ -153,85 +154,74 @@ fn data_manifest(
              set `sample_packing: false`"
         );
     }
-    let (tokens, mask, mut told) = sequences(job, folder, tokenizer.as_ref(), output)?;
+    let mut chunks = Chunks::new(blobs, job.sample_packing);
+    let mut told = sequences(job, folder, tokenizer.as_ref(), &mut chunks, output)?;
     let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
     told.extend(notes.map(|note| Told::note(note)));
-    let len = job.sequence_len as usize;
-    let pairs = tokens.chunks_exact(len).zip(mask.chunks_exact(len));
-    let whole = |(tokens, mask): (&[u32], &[u8])| Sequence::whole(tokens.to_vec(), mask.to_vec());
-    // What stands behind the last token to predict, as padding does, is neither sent nor computed.
-    let sequences = pairs.map(whole).map(Sequence::trimmed);
-    let (mut entries, mut chunks, mut chunk) = (Vec::new(), Vec::new(), Vec::new());
-    let mut add = |sequence: Sequence| {
-        entries.push(sequence.entry());
-        chunk.extend(sequence.encode());
-        if entries.len().is_multiple_of(CHUNK_SEQUENCES as usize) {
-            chunks.push(blobs.data(std::mem::take(&mut chunk)));
-        }
-    };
-    if job.sample_packing {
-        let examples: Vec<Sequence> = sequences.collect();
-        let count = examples.len();
-        let packed = packing::packed(examples, len);
-        told.push(packing::told(count, &packed, len));
-        packed.into_iter().for_each(&mut add);
-    } else {
-        sequences.for_each(&mut add);
-    }
+    let written = chunks.finish(job.sequence_len as usize);
+    told.extend(written.told);
+    let entries = written.entries;
     if entries.iter().all(|entry| entry.targets == 0) {
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
-    }
-    if !chunk.is_empty() {
-        chunks.push(blobs.data(chunk));
     }
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
         chunk_sequences: CHUNK_SEQUENCES,
-        chunks,
+        chunks: written.chunks,
         sequences: entries,
     };
     Ok((blobs.value(&manifest), told))
 }
 
-/// Tokens and loss mask of all sequences, in the order of the data sets, and notes on these.
+/// Writes all sequences, in the order of the data sets. Notes on these.
 fn sequences(
     job: &JobFile,
     folder: &ModelFolder,
     tokenizer: Option<&TextTokenizer>,
+    chunks: &mut Chunks,
     output: &Output,
-) -> anyhow::Result<(Vec<u32>, Vec<u8>, Vec<Told>)> {
+) -> anyhow::Result<Vec<Told>> {
+    let has_turns = |source: &DatasetSource| source.kind.has_turns();
+    let template = match job.datasets.iter().any(has_turns) {
+        true => folder.chat_template()?,
+        false => None,
+    };
+    let template = template.map(|template| template.with_clock(concord_data::CLOCK));
+    let config = folder.config();
     let bar = reading_bar(job, output);
     let mut loader = DataLoader {
         tokenizer,
-        config: folder.config(),
+        chat_template: template.as_ref(),
+        vocab: config.vocab,
+        max_positions: config.max_positions,
+        eos: &config.eos,
         sequence_len: job.sequence_len,
         progress: &mut |bytes| bar.inc(bytes),
     };
-    let loaded = loader.load(&job.datasets);
+    let loaded = loader.each(&job.datasets, &mut |sequence| chunks.add(sequence));
     bar.finish_and_clear();
-    let (mut tokens, mut mask, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    for Loaded { sources, sequences } in loaded? {
-        let sources = &job.datasets[sources];
-        if let (Some(grouping), Some(source)) = (&sequences.grouping, sources.first()) {
+    let mut told = Vec::new();
+    for loaded in loaded? {
+        let sources = &job.datasets[loaded.sources.clone()];
+        if let (Some(grouping), Some(source)) = (&loaded.grouping, sources.first()) {
             check_grouping(job, source, grouping)?;
         }
-        told.push(Told::of(sources, &sequences));
-        if tokens.is_empty() {
-            // A single data set, which may be large, is moved and not copied.
-            (tokens, mask) = (sequences.tokens, sequences.loss_mask);
-        } else {
-            tokens.extend(sequences.tokens);
-            mask.extend(sequences.loss_mask);
-        }
+        told.push(Told::of(sources, job.sequence_len, &loaded.counts));
     }
-    Ok((tokens, mask, told))
+    let reads_clock = |template: &ChatTemplate| template.reads_variable("strftime_now", true);
+    if template.as_ref().is_some_and(reads_clock) {
+        told.push(Told::note(CLOCK_STANDS));
+    }
+    Ok(told)
 }
 
 /// A progress bar over the bytes of the data sets, if reading them takes a while.
 fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
     let files = job.datasets.iter();
-    let sizes = files.filter_map(|source| Some(source.path.metadata().ok()?.len()));
-    let bytes: u64 = sizes.sum();
+    let paths = files.filter_map(|source| source.files().ok()).flatten();
+    let bytes: u64 = paths
+        .filter_map(|path| Some(path.metadata().ok()?.len()))
+        .sum();
     if output.is_json() || bytes < BAR_BYTES_MIN {
         return ProgressBar::hidden();
     }

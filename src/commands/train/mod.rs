@@ -1,6 +1,7 @@
 //! `concord train`: from a job file to a tuned model and its proof.
 
 mod args;
+mod chunks;
 mod ingest;
 mod output_dir;
 mod packing;

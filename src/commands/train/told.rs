@@ -1,8 +1,9 @@
 //! Reports what is read from the data sets of a job, and above all what is left out.
 
-use concord_models::data::{DatasetKind, DatasetSource, Sequences};
+use concord_data::{DataCounts, DatasetKind, DatasetSource};
 use serde_json::{Value, json};
 
+use crate::support::data_event::data_event;
 use crate::support::output::Output;
 
 /// A note that is shown before a job starts.
@@ -14,12 +15,18 @@ pub struct Told {
 }
 
 impl Told {
-    /// A note on the sequences of `sources`.
-    pub fn of(sources: &[DatasetSource], sequences: &Sequences) -> Self {
+    /// A note on the sequences of `sources`, of `len` tokens each.
+    pub fn of(sources: &[DatasetSource], len: u32, counts: &DataCounts) -> Self {
+        let lost = [
+            counts.truncated,
+            counts.dropped,
+            counts.skipped,
+            counts.blank,
+        ];
         Self {
-            line: line(sources, sequences),
-            object: object(sources, sequences),
-            is_less: sequences.truncated + sequences.skipped + sequences.blank > 0,
+            line: line(sources, len, counts),
+            object: data_event(sources, len, counts),
+            is_less: lost.iter().any(|lost| *lost > 0),
         }
     }
 
@@ -42,7 +49,7 @@ impl Told {
     }
 }
 
-fn line(sources: &[DatasetSource], sequences: &Sequences) -> String {
+fn line(sources: &[DatasetSource], len: u32, counts: &DataCounts) -> String {
     let paths = sources
         .iter()
         .map(|source| source.path.display().to_string());
@@ -51,28 +58,30 @@ fn line(sources: &[DatasetSource], sequences: &Sequences) -> String {
         Some(DatasetKind::Text) => "document",
         _ => "example",
     };
-    let (len, examples) = (sequences.len, u64::from(sequences.examples));
+    let examples = u64::from(counts.examples);
     let mut line = format!(
         "{}: {}, {} of {len} tokens",
         paths.join(", "),
         count(examples, noun),
-        count(sequences.count() as u64, "sequence")
+        count(counts.sequences.into(), "sequence")
     );
     let losses = [
-        ("cut at the end", sequences.truncated),
+        ("cut at the end", counts.truncated),
+        ("cut into several sequences", counts.split),
+        ("left out as longer than a sequence", counts.dropped),
         (
             "left out, with no room for an answer behind the instruction",
-            sequences.skipped,
+            counts.skipped,
         ),
-        ("left out as empty", sequences.blank),
+        ("left out as empty", counts.blank),
     ];
     for (what, lost) in losses.into_iter().filter(|(_, lost)| *lost > 0) {
         line += &format!("; {what}: {lost}");
     }
-    if sequences.truncated + sequences.skipped > 0 {
+    if counts.truncated + counts.dropped + counts.skipped > 0 {
         line += "; a larger sequence_len keeps more";
     }
-    match sequences.tail {
+    match counts.tail {
         0 => {}
         1 => line += "; the last token fills no sequence and is left out",
         tail => line += &format!("; the last {tail} tokens fill no sequence and are left out"),
@@ -87,43 +96,25 @@ fn count(number: u64, noun: &str) -> String {
     }
 }
 
-fn object(sources: &[DatasetSource], sequences: &Sequences) -> Value {
-    let paths: Vec<&std::path::Path> = sources.iter().map(|source| source.path.as_path()).collect();
-    json!({
-        "event": "data", "paths": paths, "type": sources.first().map(|source| source.kind.name()),
-        "examples": sequences.examples, "sequences": sequences.count(),
-        "sequence_len": sequences.len, "truncated": sequences.truncated,
-        "skipped": sequences.skipped, "blank": sequences.blank, "tail_tokens": sequences.tail,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(kind: DatasetKind, change: impl Fn(&mut Sequences)) -> String {
-        let mut sequences = Sequences {
-            len: 4,
-            tokens: vec![0; 8],
-            loss_mask: vec![0; 8],
-            grouping: None,
+    fn told(kind: DatasetKind, change: impl Fn(&mut DataCounts)) -> String {
+        let mut counts = DataCounts {
+            sequences: 2,
             examples: 3,
-            truncated: 0,
-            skipped: 0,
-            blank: 0,
-            tail: 0,
+            ..DataCounts::default()
         };
-        change(&mut sequences);
-        line(&[DatasetSource::new("a", kind)], &sequences)
+        change(&mut counts);
+        line(&[DatasetSource::new("a", kind)], 4, &counts)
     }
 
     #[test]
     fn whatever_is_left_out_is_told_with_its_count() {
         let kind = DatasetKind::Instruct;
         assert_eq!(told(kind, |_| {}), "a: 3 examples, 2 sequences of 4 tokens");
-        let line = told(kind, |sequences| {
-            (sequences.truncated, sequences.skipped) = (1, 2)
-        });
+        let line = told(kind, |counts| (counts.truncated, counts.skipped) = (1, 2));
         assert!(
             line.contains("; cut at the end: 1; left out, with no room"),
             "{line}"
@@ -133,14 +124,14 @@ mod tests {
             "{line}"
         );
         let text = DatasetKind::Text;
-        let line = told(text, |sequences| (sequences.blank, sequences.tail) = (5, 3));
+        let line = told(text, |counts| (counts.blank, counts.tail) = (5, 3));
         assert!(line.contains("3 documents"), "{line}");
         assert!(line.contains("; left out as empty: 5;"), "{line}");
         assert!(
             line.ends_with("; the last 3 tokens fill no sequence and are left out"),
             "{line}"
         );
-        let line = told(text, |sequences| sequences.tail = 1);
+        let line = told(text, |counts| counts.tail = 1);
         assert!(
             line.ends_with("; the last token fills no sequence and is left out"),
             "{line}"

@@ -1,19 +1,52 @@
 //! The data sets of a job file.
 
-use anyhow::{anyhow, bail};
-use concord_models::data::{DatasetKind, DatasetSource};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use concord_data::{DatasetKind, DatasetSource, ExcessLength, TrainedEnds};
+use serde_json::Value;
 
 use super::foreign;
 use super::keys::Keys;
 use super::known::Section;
+use crate::support::home;
 
-/// Keys that name fields of rows, and the type that reads them.
-const FIELD_KEYS: [(&str, DatasetKind); 4] = [
-    ("field", DatasetKind::Text),
-    ("field_instruction", DatasetKind::Instruct),
-    ("field_input", DatasetKind::Instruct),
-    ("field_output", DatasetKind::Instruct),
+/// Whether a key means something to a kind of data set.
+type Concerns = fn(DatasetKind) -> bool;
+
+/// Keys that not all kinds read.
+const OF_SOME: [(&str, Concerns); 14] = [
+    ("field", has_document),
+    ("field_instruction", DatasetKind::has_instruction),
+    ("field_input", DatasetKind::has_input),
+    ("field_output", DatasetKind::has_instruction),
+    ("field_messages", DatasetKind::has_messages),
+    ("message_property_mappings", has_properties),
+    ("message_field_training", has_properties),
+    ("roles", has_properties),
+    ("roles_to_train", DatasetKind::has_turns),
+    ("train_on_eos", DatasetKind::has_turns),
+    ("chat_template", DatasetKind::has_turns),
+    ("chat_template_kwargs", DatasetKind::has_turns),
+    ("train_on_inputs", has_prompt),
+    ("excess_length_strategy", has_examples),
 ];
+
+fn has_document(kind: DatasetKind) -> bool {
+    matches!(kind, DatasetKind::Text | DatasetKind::Completion)
+}
+
+fn has_properties(kind: DatasetKind) -> bool {
+    kind.has_messages() || kind == DatasetKind::PromptCompletion
+}
+
+fn has_prompt(kind: DatasetKind) -> bool {
+    !has_document(kind)
+}
+
+fn has_examples(kind: DatasetKind) -> bool {
+    kind != DatasetKind::Text
+}
 
 /// The entries of `datasets`, at least one.
 pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
@@ -28,14 +61,18 @@ pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
         .iter()
         .map(dataset)
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let alone = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
-    if sources.len() > 1 && !sources.iter().all(alone) {
+    if sources.len() > 1 && sources.iter().any(is_grouped) {
         bail!(
             "{}: a data set of type `tokens` is taken as it is, so it must be the only one",
             keys.place("datasets")
         );
     }
     Ok(sources)
+}
+
+/// Whether a data set brings its own order and its own batches.
+fn is_grouped(source: &DatasetSource) -> bool {
+    source.kind == DatasetKind::Tokens && !source.has_rows()
 }
 
 fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
@@ -50,36 +87,137 @@ fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
             },
         )?;
     let mut source = DatasetSource::new(path, kind);
-    source.field = keys.text("field")?;
-    source.field_instruction = keys.text("field_instruction")?;
-    source.field_input = keys.text("field_input")?;
-    source.field_output = keys.text("field_output")?;
+    check_keys(keys, &source)?;
+    let names = [
+        ("field", &mut source.field),
+        ("field_instruction", &mut source.field_instruction),
+        ("field_input", &mut source.field_input),
+        ("field_output", &mut source.field_output),
+        ("field_messages", &mut source.field_messages),
+    ];
+    for (key, name) in names {
+        if let Some(given) = keys.text_if(key)? {
+            *name = given;
+        }
+    }
     source.ignore_fields = keys.texts_if("ignore_fields")?.unwrap_or_default();
+    source.max_samples = keys.whole_if("max_samples")?;
+    source.only_train = keys.has("split") && keys.word("split", &[true])?;
+    source.train_on_inputs = keys.flag("train_on_inputs")?;
+    let strategies = [
+        ExcessLength::Truncate,
+        ExcessLength::Drop,
+        ExcessLength::Split,
+        ExcessLength::Error,
+    ];
+    if let Some(strategy) = keys.word_if("excess_length_strategy", &strategies)? {
+        source.excess_length = strategy;
+    }
+    read_turns(keys, &mut source)?;
     check_fields(keys, &source)?;
     Ok(source)
 }
 
-/// Refuses keys that name a field which the type does not read, and fields that are named twice.
-fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
-    for (key, kind) in FIELD_KEYS {
-        if keys.has(key) && kind != source.kind {
+/// The keys on turns of conversations.
+fn read_turns(keys: &Keys, source: &mut DatasetSource) -> anyhow::Result<()> {
+    source.field_training = keys.text_if("message_field_training")?;
+    for (property, name) in keys.mapping("message_property_mappings")? {
+        let Value::String(name) = name else {
+            return Err(keys.bad("message_property_mappings", "a mapping of names to names"));
+        };
+        source.message_properties.insert(property, name);
+    }
+    for (role, names) in keys.mapping("roles")? {
+        let names = match names {
+            Value::Array(names) => names,
+            one => vec![one],
+        };
+        for name in names {
+            let Value::String(name) = name else {
+                return Err(keys.bad("roles", "a mapping of roles to lists of names"));
+            };
+            source.roles.insert(name, role.clone());
+        }
+    }
+    if let Some(roles) = keys.texts_if("roles_to_train")? {
+        if let Some(role) = roles.iter().find(|role| !knows_role(source, role)) {
+            bail!(
+                "{}: `roles_to_train` has `{role}`, which is no role; known are assistant, user, \
+                 system, tool, developer, and those of `roles`",
+                keys.place("roles_to_train")
+            );
+        }
+        source.roles_to_train = roles;
+    }
+    let ends = [
+        TrainedEnds::Turn,
+        TrainedEnds::All,
+        TrainedEnds::Last,
+        TrainedEnds::None,
+    ];
+    source.train_on_eos = keys.word("train_on_eos", &ends)?;
+    source.chat_template = template(keys)?;
+    source.template_variables = keys.mapping("chat_template_kwargs")?;
+    Ok(())
+}
+
+fn knows_role(source: &DatasetSource, role: &str) -> bool {
+    let mut roles = source.roles.iter();
+    roles.any(|(name, canonical)| name == role || canonical == role)
+}
+
+/// The text of a chat template in place of the model's.
+fn template(keys: &Keys) -> anyhow::Result<Option<String>> {
+    let Some(given) = keys.text_if("chat_template")? else {
+        return Ok(None);
+    };
+    if given == "tokenizer_default" {
+        return Ok(None);
+    }
+    if given.contains("{{") || given.contains("{%") {
+        return Ok(Some(given));
+    }
+    let path = home::expand(&given)?;
+    if !Path::new(&path).is_file() {
+        return Err(keys.bad(
+            "chat_template",
+            "tokenizer_default, the path of a .jinja file, or the text of a template; templates \
+             are not known by name",
+        ));
+    }
+    let text = std::fs::read_to_string(&path);
+    text.map(Some)
+        .with_context(|| format!("{}: `chat_template`: {path}", keys.place("chat_template")))
+}
+
+/// Refuses keys that the kind does not read.
+fn check_keys(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
+    for (key, concerns) in OF_SOME {
+        if keys.has(key) && !concerns(source.kind) {
             return Err(keys.idle(key, &format!("with `type: {}`", source.kind.name())));
         }
     }
-    for key in ["field", "ignore_fields"] {
+    for key in ["field", "ignore_fields", "max_samples"] {
         if keys.has(key) && !source.has_rows() {
-            return Err(keys.idle(key, "on a file without rows (.jsonl or .json)"));
+            return Err(keys.idle(
+                key,
+                "on a file without rows (.jsonl, .json, .csv, .parquet)",
+            ));
         }
     }
-    let used = match source.kind {
-        DatasetKind::Text => vec![&source.field],
-        DatasetKind::Instruct => vec![
-            &source.field_instruction,
-            &source.field_input,
-            &source.field_output,
-        ],
-        DatasetKind::Tokens => Vec::new(),
-    };
+    if is_grouped(source) && (keys.has("train_on_inputs") || keys.has("excess_length_strategy")) {
+        let key = match keys.has("train_on_inputs") {
+            true => "train_on_inputs",
+            false => "excess_length_strategy",
+        };
+        return Err(keys.idle(key, "on a file of tokens, which is taken as it is"));
+    }
+    Ok(())
+}
+
+/// Refuses fields that are named twice, and those that are read and ignored.
+fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
+    let used = source.fields();
     let twice = (1..used.len()).find(|index| used[..*index].contains(&used[*index]));
     if let Some(index) = twice {
         bail!(
@@ -89,7 +227,8 @@ fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
             used[index]
         );
     }
-    match source.ignore_fields.iter().find(|name| used.contains(name)) {
+    let is_read = |name: &&String| used.contains(&name.as_str());
+    match source.ignore_fields.iter().find(is_read) {
         Some(name) => bail!(
             "{}: `ignore_fields` has `{name}`, which is read; take it off the list",
             keys.place("ignore_fields")
@@ -98,11 +237,9 @@ fn check_fields(keys: &Keys, source: &DatasetSource) -> anyhow::Result<()> {
     }
 }
 
-/// `shuffle`, which is forbidden for a `tokens` file and true by default for others.
+/// `shuffle`, which is forbidden for a file of tokens and true by default for others.
 pub(super) fn shuffle(keys: &Keys, datasets: &[DatasetSource]) -> anyhow::Result<bool> {
-    let as_given = datasets
-        .iter()
-        .any(|source| source.kind == DatasetKind::Tokens);
+    let as_given = datasets.iter().any(is_grouped);
     match (keys.flag_if("shuffle")?, as_given) {
         (Some(true), true) => bail!(
             "{}: `shuffle` is true, but a data set of type `tokens` is taken in its own order; \

@@ -1,5 +1,7 @@
 //! Keys and values of other tools in a job file, and what to write instead.
 
+use concord_data::DatasetKind;
+
 /// Keys of other tools whose names are unlike ours.
 const KEYS: [(&[&str], &str); 17] = [
     (
@@ -55,44 +57,40 @@ const KEYS: [(&[&str], &str); 17] = [
 ];
 
 /// Types of data sets of other tools.
-const TYPES: [(&[&str], &str); 3] = [
+const TYPES: [(&[&str], &str); 4] = [
     (
         &[
-            "alpaca",
             "alpaca_chat",
             "alpaca_instruct",
+            "alpaca_w_system",
             "gpteacher",
             "oasst",
             "instruction",
             "sft",
         ],
-        "rows of an instruction, an input and an output are `type: instruct`, which puts no words \
-         of its own around them",
+        "rows of an instruction, an input and an output are `type: alpaca` in the words of \
+         Stanford's Alpaca, `type: alpaca_turns` in the model's chat template, and `type: \
+         instruct` in no words but their own",
+    ),
+    (
+        &["pretrain", "pretraining", "plain_text", "raw", "txt", "pt"],
+        "texts that are learnt whole are `type: text` where they are joined, and `type: \
+         completion` where each is a sequence for itself",
     ),
     (
         &[
-            "completion",
-            "pretrain",
-            "pretraining",
-            "plain_text",
-            "raw",
-            "txt",
-            "pt",
-        ],
-        "texts that are learnt whole are `type: text`",
-    ),
-    (
-        &[
-            "chat_template",
-            "sharegpt",
             "chat",
             "chatml",
             "messages",
             "openai",
             "conversation",
+            "conversational",
         ],
-        "conversations are not read: write each as an instruction and its output, with `type: \
-         instruct`",
+        "conversations are `type: chat_template`",
+    ),
+    (
+        &["prompt-completion", "prompt_response", "input-output"],
+        "these are `type: prompt_completion` and `type: input_output`",
     ),
 ];
 
@@ -101,9 +99,13 @@ pub(super) fn key(name: &str) -> Option<&'static str> {
     find(&KEYS, name)
 }
 
-/// What to do about a type of data set of another tool; a style after `.` or `:` is ignored.
+/// What to do about a type of data set of another tool, which may have a style after `.` or `:`.
 pub(super) fn dataset_type(name: &str) -> Option<&'static str> {
-    find(&TYPES, name.split(['.', ':']).next().unwrap_or(name))
+    let stem = name.split(['.', ':']).next().unwrap_or(name);
+    match DatasetKind::NAMES.contains(&stem) && stem != name {
+        true => Some("styles of a type are not known, so leave out what is behind its name"),
+        false => find(&TYPES, stem),
+    }
 }
 
 fn find(table: &[(&[&str], &'static str)], name: &str) -> Option<&'static str> {

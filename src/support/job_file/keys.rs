@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use serde_json::Map;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::foreign;
@@ -203,9 +204,15 @@ impl<'a> Keys<'a> {
         value.with_context(|| format!("a bug: no default for `{}{name}`", self.prefix))
     }
 
-    /// A text that is not empty.
-    pub(super) fn text(&self, name: &str) -> anyhow::Result<String> {
-        self.read(name, |value, _| text(value))
+    /// A text that is not empty; `None` where the key is absent.
+    pub(super) fn text_if(&self, name: &str) -> anyhow::Result<Option<String>> {
+        self.read_if(name, |value, _| text(value))
+    }
+
+    /// A mapping with keys of any name; an empty one where the key is absent.
+    pub(super) fn mapping(&self, name: &str) -> anyhow::Result<Map<String, serde_json::Value>> {
+        let map = self.read_if(name, |value, _| json_map(value.as_mapping()?))?;
+        Ok(map.unwrap_or_default())
     }
 
     /// A path, with `~` expanded; `None` where the key is absent.
@@ -242,13 +249,12 @@ impl<'a> Keys<'a> {
 
     /// The meaning of a word; `meanings` are in the order of the words in the table.
     pub(super) fn word<T: Copy>(&self, name: &str, meanings: &[T]) -> anyhow::Result<T> {
-        self.read(name, |value, allowed| {
-            let (Allowed::Words(words), Some(asked)) = (allowed, value.as_str()) else {
-                return None;
-            };
-            let index = words.iter().position(|word| *word == asked)?;
-            meanings.get(index).copied()
-        })
+        self.read(name, |value, allowed| meaning(value, allowed, meanings))
+    }
+
+    /// As [`Self::word`]; `None` where the key is absent.
+    pub(super) fn word_if<T: Copy>(&self, name: &str, meanings: &[T]) -> anyhow::Result<Option<T>> {
+        self.read_if(name, |value, allowed| meaning(value, allowed, meanings))
     }
 
     /// A whole number within the range of the table.
@@ -312,6 +318,23 @@ fn has_tag(value: &Value) -> bool {
         Value::Sequence(values) => values.iter().any(has_tag),
         _ => false,
     }
+}
+
+/// A mapping of YAML as JSON, with texts as keys.
+fn json_map(mapping: &Mapping) -> Option<Map<String, serde_json::Value>> {
+    let pair = |(key, value): (&Value, &Value)| {
+        Some((key.as_str()?.to_string(), serde_json::to_value(value).ok()?))
+    };
+    mapping.iter().map(pair).collect()
+}
+
+/// What one of the allowed words stands for.
+fn meaning<T: Copy>(value: &Value, allowed: Allowed, meanings: &[T]) -> Option<T> {
+    let (Allowed::Words(words), Some(asked)) = (allowed, value.as_str()) else {
+        return None;
+    };
+    let index = words.iter().position(|word| *word == asked)?;
+    meanings.get(index).copied()
 }
 
 fn text(value: &Value) -> Option<String> {

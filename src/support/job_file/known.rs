@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use concord_data::DatasetKind;
 use concord_proto::limits::{MICROBATCHES_MAX, STEPS_MAX};
 
 /// Where a key belongs.
@@ -115,7 +116,7 @@ const OPTIMIZERS: [&str; 6] = [
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 39] = [
+pub(super) const KEYS: [Key; 51] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -123,21 +124,59 @@ pub(super) const KEYS: [Key; 39] = [
     key(Job, "bnb_4bit_quant_type", Words(&["nf4", "q4_k"]), Is("nf4"),
         "the format of load_in_4bit: bitsandbytes' NF4, or GGUF's Q4_K"),
     key(Job, "load_in_8bit", Flag, Is("false"), "the same, to 8 bits: GGUF's Q8_0"),
-    key(Job, "datasets", Mappings, Refused, "the data, one mapping for each file"),
-    key(Dataset, "path", Path, Refused, "the file"),
-    key(Dataset, "type", Words(&["text", "instruct", "tokens"]), Refused,
-        "text: documents, a .txt file or rows of .jsonl or .json, joined and cut; instruct: \
-        rows of an instruction, an optional input and an output, of which only the output is \
-        learnt; each is a line, without the model's chat template; tokens: a safetensors file \
-        with one tensor `tokens`, I64 [step, microbatch, batch, sequence]"),
-    key(Dataset, "field", Text, Is("text"), "for text in rows: the field of the document"),
-    key(Dataset, "field_instruction", Text, Is("instruction"),
-        "for instruct: the field of the instruction"),
+    key(Job, "datasets", Mappings, Refused,
+        "the data, one mapping for each data set; they are joined in this order"),
+    key(Dataset, "path", Path, Refused,
+        "a file, a folder of files, or a pattern with * and ?; rows are read from .jsonl, .json, \
+        .csv, .tsv and (with the feature `parquet`) .parquet; any but this also in .gz or .zst"),
+    key(Dataset, "type", Words(&DatasetKind::NAMES), Refused,
+        "text: documents, a .txt file or rows, joined and cut; completion: each row is learnt for \
+        itself; instruct: rows of an instruction, an optional input and an output, of which only \
+        the output is learnt; each is a line, without the model's chat template; alpaca: the same \
+        in the words of Stanford's Alpaca; alpaca_turns: the same as turns of a conversation, in \
+        the model's chat template; chat_template: lists of messages; sharegpt: the same as \
+        `conversations` of `from` and `value`; prompt_completion: `prompt` and `completion`, two \
+        texts or two lists of messages; input_output: `segments` of `text` and `label`; tokens: \
+        rows of `input_ids` and `labels`, or a safetensors file with one tensor `tokens`, I64 \
+        [step, microbatch, batch, sequence]"),
+    key(Dataset, "split", Words(&["train"]), Means("a folder with files of several splits is \
+        refused"), "which files of a folder are taken: those with this word in their names"),
+    key(Dataset, "max_samples", Whole(1, u32::MAX), Means("all rows"), "so many rows, the first"),
+    key(Dataset, "field", Text, Is("text"),
+        "for text in rows and completion: the field of the document"),
+    key(Dataset, "field_instruction", Text, Means("instruction; prompt for prompt_completion"),
+        "for rows of an instruction or a prompt: its field"),
     key(Dataset, "field_input", Text, Is("input"),
-        "for instruct: the field of the input, which follows the instruction; rows may lack it"),
-    key(Dataset, "field_output", Text, Is("output"), "for instruct: the field of the answer"),
+        "for rows of an instruction: the field of the input, which follows it; rows may lack it"),
+    key(Dataset, "field_output", Text, Means("output; completion for prompt_completion"),
+        "for rows of an instruction or a prompt: the field of the answer"),
+    key(Dataset, "field_messages", Text, Means("messages; conversations for sharegpt"),
+        "for conversations: the field of the list of messages"),
+    key(Dataset, "message_property_mappings", Mapping,
+        Means("role: role and content: content; from and value for sharegpt"),
+        "for conversations: the fields within messages, by the names that the chat template has"),
+    key(Dataset, "message_field_training", Text, Means("roles_to_train alone counts"),
+        "for conversations: the field within messages that says whether one is learnt"),
+    key(Dataset, "roles", Mapping, Means("user: [user, human], assistant: [assistant, gpt], \
+        system, tool: [tool, observation]"),
+        "for conversations: names of roles, as lists by the role that they mean"),
+    key(Dataset, "roles_to_train", Names, Means("assistant"),
+        "for conversations: roles whose turns are learnt"),
+    key(Dataset, "train_on_eos", Words(&["turn", "all", "last", "none"]), Is("turn"),
+        "for conversations: which tokens that end a turn are learnt: of turns that are learnt, of \
+        all, of the last one, of none; without effect on a template with {% generation %}"),
+    key(Dataset, "train_on_inputs", Flag, Is("false"),
+        "whether prompts are learnt, too; by default answers alone are"),
+    key(Dataset, "chat_template", Text, Means("that of the model (tokenizer_default)"),
+        "for conversations: the path of a .jinja file, or the text of a template"),
+    key(Dataset, "chat_template_kwargs", Mapping, Means("none"),
+        "for conversations: variables for the chat template, such as enable_thinking"),
+    key(Dataset, "excess_length_strategy", Words(&["truncate", "drop", "split", "error"]),
+        Means("truncate; split for completion"),
+        "what becomes of an example that is longer than sequence_len: its end is cut off, it is \
+        left out, it becomes several sequences, or the job is refused"),
     key(Dataset, "ignore_fields", Names, Means("every field must be used, or known to hold \
-        nothing to learn"), "fields of rows to leave out on purpose"),
+        nothing to learn"), "fields of rows and messages to leave out on purpose"),
     key(Job, "adapter", Words(&["lora", "full"]), Is("lora"),
         "what is trained: a LoRA adapter, or every weight"),
     key(Job, "lora_r", Whole(1, 4_096), Means("8, or that of initial_adapter"),
@@ -150,7 +189,7 @@ pub(super) const KEYS: [Key; 39] = [
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
         "a PEFT folder from which the training starts"),
     key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
-        "tokens of a sequence; the end of longer examples is cut off, which is reported"),
+        "tokens of a sequence; what becomes of longer examples: see excess_length_strategy"),
     key(Job, "sample_packing", Flag, Is("false"),
         "whether short examples share a sequence; each is computed as if it were alone"),
     key(Job, "micro_batch_size", Whole(1, 65_536), Is("1"), "sequences of a microbatch"),

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use concord_data::DatasetSource;
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
-use concord_models::data::{self, DatasetSource};
 use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
@@ -125,7 +125,7 @@ impl JobFile {
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path)
             .with_context(|| format!("cannot read the job file {}", path.display()))?;
-        let text = data::utf8(bytes);
+        let text = concord_data::utf8(bytes);
         let text = text.map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
         Self::parse(path, &text)
     }

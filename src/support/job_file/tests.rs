@@ -1,4 +1,4 @@
-use concord_models::data::DatasetKind;
+use concord_data::DatasetKind;
 use concord_models::golden::tiny_llama;
 use concord_models::train::MomentForm;
 

@@ -86,7 +86,8 @@ impl Rendering {
             "strftime_now" => {
                 let format = given.need_text(0, "format")?;
                 given.finish()?;
-                let spelt = strftime::now(&format.to_string());
+                let now = self.now.unwrap_or_else(strftime::now);
+                let spelt = strftime::strftime(&format.to_string(), now);
                 let spelt = spelt.map_err(Fault::new)?;
                 Ok(Value::Text(Text::own(&spelt)))
             }

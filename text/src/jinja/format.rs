@@ -232,8 +232,8 @@ fn spelt(value: &Value, text: &str, budget: &mut Budget) -> Made<Text> {
         None | Some('=') if is_text => (0, 0, missing),
         _ => (missing, 0, 0),
     };
-    let fill = |count: usize| std::iter::repeat_n(Letter::new(spec.fill, false), count);
-    let sign = sign.chars().map(|c| Letter::new(c, false));
+    let fill = |count: usize| std::iter::repeat_n(Letter::own(spec.fill), count);
+    let sign = sign.chars().map(Letter::own);
     let all = fill(before).chain(sign).chain(fill(within));
     Ok(all
         .chain(body.letters().iter().copied())

@@ -96,7 +96,7 @@ impl Writer<'_> {
 
     fn string(&mut self, text: &Text) -> Made<()> {
         self.budget.make::<Letter>(text.len() + 2)?;
-        self.out.push(Letter::new('"', false));
+        self.out.push(Letter::own('"'));
         for letter in text.letters() {
             let character = letter.character();
             let code = u32::from(character);
@@ -121,10 +121,9 @@ impl Writer<'_> {
             };
             self.budget.make::<Letter>(escaped.len())?;
             let letters = escaped.chars();
-            self.out
-                .extend(letters.map(|c| Letter::new(c, letter.is_foreign())));
+            self.out.extend(letters.map(|c| letter.with(c)));
         }
-        self.out.push(Letter::new('"', false));
+        self.out.push(Letter::own('"'));
         Ok(())
     }
 

@@ -2,26 +2,81 @@
 
 use std::rc::Rc;
 
-/// A character, and whether it is foreign: from the conversation, not from the template.
+/// A character and its origin; and whether it stands in the template's mark of an answer
+/// (`{% generation %}`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Letter(u32);
 
+/// Where a text is from: the template, or the conversation, there from which message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetterOrigin(u32);
+
+// Of 32 bits, 21 are the character; so origins cost no memory, and no budget.
+const CHARACTER: u32 = (1 << 21) - 1;
+const GENERATED: u32 = 1 << 21;
+const MESSAGE_SHIFT: u32 = 22;
 const FOREIGN: u32 = 1 << 31;
+/// What [`LetterOrigin`] is of a letter's bits.
+const ORIGIN: u32 = !(CHARACTER | GENERATED);
+
+/// Messages whose letters are told apart.
+pub const MESSAGES_MAX: usize = (1 << (31 - MESSAGE_SHIFT)) - 1;
+
+impl LetterOrigin {
+    /// The template's own text.
+    pub const TEMPLATE: Self = Self(0);
+    /// Something that came with the conversation.
+    pub const CONVERSATION: Self = Self(FOREIGN);
+
+    /// The message of this index, or [`Self::CONVERSATION`] beyond [`MESSAGES_MAX`].
+    pub fn message(index: usize) -> Self {
+        match index < MESSAGES_MAX {
+            true => Self(FOREIGN | (index as u32 + 1) << MESSAGE_SHIFT),
+            false => Self::CONVERSATION,
+        }
+    }
+}
 
 impl Letter {
     /// A character and its origin.
-    pub fn new(character: char, is_foreign: bool) -> Self {
-        Self(u32::from(character) | if is_foreign { FOREIGN } else { 0 })
+    pub fn new(character: char, origin: LetterOrigin) -> Self {
+        Self(u32::from(character) | origin.0)
+    }
+
+    /// A character of the template.
+    pub fn own(character: char) -> Self {
+        Self::new(character, LetterOrigin::TEMPLATE)
+    }
+
+    /// Another character in its place.
+    pub fn with(self, character: char) -> Self {
+        Self(self.0 & !CHARACTER | u32::from(character))
+    }
+
+    /// The same, as a part of an answer.
+    pub fn generated(self) -> Self {
+        Self(self.0 | GENERATED)
     }
 
     /// The character.
     pub fn character(self) -> char {
-        char::from_u32(self.0 & !FOREIGN).unwrap_or('\u{FFFD}')
+        char::from_u32(self.0 & CHARACTER).unwrap_or('\u{FFFD}')
     }
 
     /// Whether it came with the conversation.
     pub fn is_foreign(self) -> bool {
         self.0 & FOREIGN != 0
+    }
+
+    /// Whether it is a part of an answer, by the template's mark.
+    pub fn is_generated(self) -> bool {
+        self.0 & GENERATED != 0
+    }
+
+    /// The index of the message that it came with, where that is known.
+    pub fn message(self) -> Option<usize> {
+        let number = (self.0 & ORIGIN & !FOREIGN) >> MESSAGE_SHIFT;
+        (number as usize).checked_sub(1)
     }
 }
 
@@ -32,12 +87,12 @@ pub struct Text(Rc<[Letter]>);
 impl Text {
     /// The template's own text.
     pub fn own(text: &str) -> Self {
-        Self::of(text, false)
+        Self::of(text, LetterOrigin::TEMPLATE)
     }
 
     /// A text with its origin.
-    pub fn of(text: &str, is_foreign: bool) -> Self {
-        text.chars().map(|c| Letter::new(c, is_foreign)).collect()
+    pub fn of(text: &str, origin: LetterOrigin) -> Self {
+        text.chars().map(|c| Letter::new(c, origin)).collect()
     }
 
     /// Its letters.
@@ -73,9 +128,8 @@ impl Text {
     /// Another text for each of its letters, of the same origin.
     pub fn map_letters<I: IntoIterator<Item = char>>(&self, map: impl Fn(char) -> I) -> Self {
         let mapped = self.0.iter().flat_map(|letter| {
-            let is_foreign = letter.is_foreign();
             let characters = map(letter.character()).into_iter();
-            characters.map(move |character| Letter::new(character, is_foreign))
+            characters.map(move |character| letter.with(character))
         });
         mapped.collect()
     }

@@ -72,7 +72,7 @@ pub fn percent(format: &Text, values: &Value, budget: &mut Budget) -> Made<Value
         };
         at += 1;
         if kind == '%' {
-            out.push(Letter::new('%', false));
+            out.push(Letter::own('%'));
             continue;
         }
         let value = match &name {
@@ -83,8 +83,8 @@ pub fn percent(format: &Text, values: &Value, budget: &mut Budget) -> Made<Value
         let padding = spec.width.saturating_sub(sign.chars().count() + body.len());
         budget.make::<Letter>(body.len() + padding)?;
         let zeros = spec.zeros && !spec.left && !matches!(kind, 's' | 'r' | 'c');
-        let fill = |character| std::iter::repeat_n(Letter::new(character, false), padding);
-        let sign = sign.chars().map(|c| Letter::new(c, false));
+        let fill = |character| std::iter::repeat_n(Letter::own(character), padding);
+        let sign = sign.chars().map(Letter::own);
         match (spec.left, zeros) {
             (true, _) => out.extend(sign.chain(body.letters().iter().copied()).chain(fill(' '))),
             (_, true) => out.extend(sign.chain(fill('0')).chain(body.letters().iter().copied())),

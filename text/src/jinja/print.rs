@@ -24,7 +24,7 @@ pub fn repr(value: &Value, budget: &mut Budget) -> Made<Text> {
 
 /// Adds the template's own text.
 pub fn add(letters: &mut Vec<Letter>, text: &str) {
-    letters.extend(text.chars().map(|character| Letter::new(character, false)));
+    letters.extend(text.chars().map(Letter::own));
 }
 
 fn spell(value: &Value, out: &mut Vec<Letter>, budget: &mut Budget) -> Made<()> {
@@ -95,7 +95,7 @@ fn entries(dict: &Dict, out: &mut Vec<Letter>, budget: &mut Budget) -> Made<()> 
 fn quoted(text: &Text, out: &mut Vec<Letter>) {
     let has = |quote: char| text.chars().any(|character| character == quote);
     let quote = if has('\'') && !has('"') { '"' } else { '\'' };
-    out.push(Letter::new(quote, false));
+    out.push(Letter::own(quote));
     for letter in text.letters() {
         let character = letter.character();
         let code = u32::from(character);
@@ -114,9 +114,9 @@ fn quoted(text: &Text, out: &mut Vec<Letter>) {
             _ => format!("\\U{code:08x}"),
         };
         let letters = escaped.chars();
-        out.extend(letters.map(|c| Letter::new(c, letter.is_foreign())));
+        out.extend(letters.map(|c| letter.with(c)));
     }
-    out.push(Letter::new(quote, false));
+    out.push(Letter::own(quote));
 }
 
 /// A number as Python spells it.

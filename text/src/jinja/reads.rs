@@ -48,6 +48,7 @@ pub struct TemplateReads {
     fields: BTreeSet<String>,
     all_fields: bool,
     all_variables: bool,
+    marks_answers: bool,
 }
 
 impl TemplateReads {
@@ -69,6 +70,11 @@ impl TemplateReads {
     /// Whether it may look at the variable of this name.
     pub fn has_variable(&self, name: &str) -> bool {
         self.all_variables || self.variables.contains(name)
+    }
+
+    /// Whether it marks what an assistant says with `{% generation %}`.
+    pub fn marks_answers(&self) -> bool {
+        self.marks_answers
     }
 
     /// Whether it may look at the field of this name of a message.
@@ -139,7 +145,10 @@ impl Walk {
                 }
                 self.body(body);
             }
-            StatementKind::Generation(body) => self.body(body),
+            StatementKind::Generation(body) => {
+                self.reads.marks_answers = true;
+                self.body(body);
+            }
         }
     }
 

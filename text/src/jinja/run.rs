@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::budget::Budget;
 use super::fault::{Fault, Made};
@@ -15,6 +16,8 @@ use super::value::{Loop, Macro, Namespace, Scope, Value};
 #[derive(Default)]
 pub struct Rendering {
     pub budget: Budget,
+    /// What the clock shows, as time since 1970; the machine's where there is none.
+    pub now: Option<Duration>,
     out: Vec<Letter>,
     /// All namespaces, to be emptied at the end: they may hold each other.
     namespaces: Vec<Rc<Namespace>>,
@@ -29,9 +32,16 @@ enum Flow {
 }
 
 impl Rendering {
-    /// The output of a template for these variables.
-    pub fn whole(body: &Body, variables: Vec<(String, Value)>) -> Made<Vec<Letter>> {
-        let mut run = Self::default();
+    /// The output of a template for these variables, at a time.
+    pub fn whole(
+        body: &Body,
+        variables: Vec<(String, Value)>,
+        now: Option<Duration>,
+    ) -> Made<Vec<Letter>> {
+        let mut run = Self {
+            now,
+            ..Self::default()
+        };
         let scope = Rc::new(Scope::default());
         for (name, value) in variables {
             scope.set(&name, value);
@@ -91,7 +101,7 @@ impl Rendering {
         match &statement.kind {
             StatementKind::Text(text) => {
                 self.budget.make::<Letter>(text.len())?;
-                self.out.extend(text.chars().map(|c| Letter::new(c, false)));
+                self.out.extend(text.chars().map(Letter::own));
             }
             StatementKind::Print(value) => {
                 let value = self.eval(value, scope)?;
@@ -163,8 +173,12 @@ impl Rendering {
             }
             StatementKind::Generation(body) => {
                 let inner = Scope::within(scope);
+                let start = self.out.len();
                 let flow = self.body(body, &inner);
                 inner.clear();
+                for letter in &mut self.out[start..] {
+                    *letter = letter.generated();
+                }
                 return flow;
             }
             // Handled by `statement`.

@@ -1,7 +1,7 @@
 //! Cases of texts, and questions about all of their characters.
 
 use super::characters::{decimal, fold, is_digit, is_printable, is_space, is_word, title};
-use super::letters::{Letter, Text};
+use super::letters::Text;
 
 /// A text in another case.
 pub fn cased(text: &Text, name: &str) -> Text {
@@ -35,11 +35,7 @@ pub fn cased(text: &Text, name: &str) -> Text {
                     title(character)
                 };
                 within_word = is_cased(character);
-                letters.extend(
-                    mapped
-                        .into_iter()
-                        .map(|c| Letter::new(c, letter.is_foreign())),
-                );
+                letters.extend(mapped.into_iter().map(|c| letter.with(c)));
             }
             letters.into()
         }
@@ -59,10 +55,7 @@ fn lowered(text: &Text) -> Text {
             true => vec!['\u{3C2}'],
             false => letter.character().to_lowercase().collect(),
         };
-        let is_foreign = letter.is_foreign();
-        lower
-            .into_iter()
-            .map(move |character| Letter::new(character, is_foreign))
+        lower.into_iter().map(move |c| letter.with(c))
     });
     letters.collect()
 }

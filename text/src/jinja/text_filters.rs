@@ -57,7 +57,7 @@ pub fn apply(text: &Text, value: &Value, mut given: Given, budget: &mut Budget) 
                 .saturating_sub(text.len());
             budget.make::<Letter>(text.len().saturating_add(missing))?;
             let left = missing / 2 + (missing & (text.len() + missing) & 1);
-            let blank = |count: usize| std::iter::repeat_n(Letter::new(' ', false), count);
+            let blank = |count: usize| std::iter::repeat_n(Letter::own(' '), count);
             let all = blank(left).chain(text.letters().iter().copied());
             all.chain(blank(missing - left)).collect()
         }
@@ -94,11 +94,7 @@ fn title(text: &Text, budget: &mut Budget) -> Made<Text> {
             false => character.to_lowercase().collect(),
         };
         begins = is_space(character) || matches!(character, '-' | '(' | '{' | '[' | '<');
-        made.extend(
-            mapped
-                .into_iter()
-                .map(|c| Letter::new(c, letter.is_foreign())),
-        );
+        made.extend(mapped.into_iter().map(|c| letter.with(c)));
     }
     Ok(made.into())
 }

@@ -354,7 +354,7 @@ fn padded(text: &Text, name: &str, given: &mut Given, budget: &mut Budget) -> Ma
     }
     let width = width.ok_or_else(|| Fault::new(format!("{name}: the width is missing")))?;
     let fill = match name {
-        "zfill" => Letter::new('0', false),
+        "zfill" => Letter::own('0'),
         _ => {
             let fill = given.text(1, "fillchar")?.unwrap_or_else(|| Text::own(" "));
             let [letter] = fill.letters() else {
@@ -394,10 +394,7 @@ fn expanded(text: &Text, size: i128, budget: &mut Budget) -> Made<Text> {
             '\t' if size > 0 => {
                 let blanks = size - column % size;
                 budget.make::<Letter>(blanks)?;
-                letters.extend(std::iter::repeat_n(
-                    Letter::new(' ', letter.is_foreign()),
-                    blanks,
-                ));
+                letters.extend(std::iter::repeat_n(letter.with(' '), blanks));
                 column += blanks;
             }
             '\t' => {}

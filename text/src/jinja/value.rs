@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::budget::Budget;
 use super::fault::{Fault, Made};
-use super::letters::Text;
+use super::letters::{LetterOrigin, Text};
 
 pub use function::{Callable, Function, Given};
 pub use looping::Loop;
@@ -247,8 +247,8 @@ impl Value {
         Self::Undefined(reason.into().into())
     }
 
-    /// A value of a JSON text. With `is_foreign`, its texts come from the conversation.
-    pub fn from_json(json: &serde_json::Value, is_foreign: bool) -> Made<Self> {
+    /// A value of a JSON text, with the origin of its texts.
+    pub fn from_json(json: &serde_json::Value, origin: LetterOrigin) -> Made<Self> {
         use serde_json::Value as Json;
         Ok(match json {
             Json::Null => Self::None,
@@ -258,9 +258,9 @@ impl Value {
                 (None, Some(integer)) => Self::Int(integer.into()),
                 (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
-            Json::String(text) => Self::Text(Text::of(text, is_foreign)),
+            Json::String(text) => Self::Text(Text::of(text, origin)),
             Json::Array(list) => {
-                let items = list.iter().map(|item| Self::from_json(item, is_foreign));
+                let items = list.iter().map(|item| Self::from_json(item, origin));
                 Self::list(items.collect::<Made<_>>()?)?
             }
             Json::Object(map) => {
@@ -268,8 +268,13 @@ impl Value {
                     // Some templates build a control token around the role, which is a word.
                     let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric());
                     let is_role = key == "role" && value.as_str().is_some_and(is_word);
-                    let key = Self::Text(Text::of(key, is_foreign));
-                    Ok((key, Self::from_json(value, is_foreign && !is_role)?))
+                    let key = Self::Text(Text::of(key, origin));
+                    let origin = if is_role {
+                        LetterOrigin::TEMPLATE
+                    } else {
+                        origin
+                    };
+                    Ok((key, Self::from_json(value, origin)?))
                 };
                 Self::Dict(Dict::new(map.iter().map(entry).collect::<Made<_>>()?)?)
             }

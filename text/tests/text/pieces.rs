@@ -1,6 +1,6 @@
 //! Texts in pieces give the tokens of the whole, or are not cut.
 
-use concord_text::TextTokenizer;
+use concord_text::{Pieces, TextTokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -60,8 +60,30 @@ fn same_as_the_whole(tokenizer: &TextTokenizer, text: &str) {
             assert_eq!(ids.unwrap(), whole, "{text:?} in pieces of {bytes}");
             assert_eq!(done, text.len(), "{text:?}");
             assert!(calls <= 1 + text.len() / bytes, "{calls} pieces of {bytes}");
+            if special {
+                assert_eq!(
+                    streamed(&pieces, text),
+                    whole,
+                    "{text:?} as a stream of {bytes}"
+                );
+            }
         }
     }
+}
+
+/// The tokens of a text that comes in parts of one to four characters.
+fn streamed(pieces: &Pieces, text: &str) -> Vec<u32> {
+    let (mut stream, mut ids) = (pieces.stream(), Vec::new());
+    let letters: Vec<char> = text.chars().collect();
+    let mut rest = letters.as_slice();
+    while !rest.is_empty() {
+        let (part, behind) = rest.split_at((1 + rest.len() % 4).min(rest.len()));
+        let part: String = part.iter().collect();
+        stream.push(&part, &mut |more| ids.extend(more)).unwrap();
+        rest = behind;
+    }
+    stream.finish(&mut |more| ids.extend(more)).unwrap();
+    ids
 }
 
 /// Tokenizers made here whose texts are cut: with a pattern, without one, with a few merges.

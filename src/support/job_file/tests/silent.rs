@@ -189,17 +189,14 @@ fn a_key_in_another_place_is_told_where_it_belongs() {
 fn data_sets_of_other_tools_are_refused_with_what_to_write() {
     let cases = [
         (
-            "path: a, type: alpaca",
-            "one of text, instruct, tokens; rows of an instruction",
+            "path: a, type: instruction",
+            "input_output, tokens; rows of an instruction",
         ),
-        ("path: a, type: alpaca:chat", "are `type: instruct`"),
-        ("path: a, type: alpaca_chat.load_qa", "are `type: instruct`"),
-        ("path: a, type: completion", "are `type: text`"),
-        ("path: a, type: chat_template", "conversations are not read"),
-        (
-            "path: a, type: sharegpt.load_role",
-            "conversations are not read",
-        ),
+        ("path: a, type: alpaca:chat", "styles of a type"),
+        ("path: a, type: alpaca_chat.load_qa", "`type: alpaca_turns`"),
+        ("path: a, type: pretrain", "are `type: text`"),
+        ("path: a, type: chatml.intel", "`type: chat_template`"),
+        ("path: a, type: sharegpt.load_role", "styles of a type"),
         (
             "path: [a, b], type: text",
             "`datasets[0].path` is [\"a\",\"b\"], but must be a path",
@@ -207,7 +204,7 @@ fn data_sets_of_other_tools_are_refused_with_what_to_write() {
         ("path: a", "the key `datasets[0].type` is missing"),
         (
             "path: a, type: {field: x}",
-            "must be one of text, instruct, tokens",
+            "must be one of text, completion, instruct",
         ),
         // Keys that would change nothing.
         (

@@ -3,9 +3,13 @@
 
 use serde_json::Value;
 
-use super::rows::Row;
-use super::{DatasetKind, DatasetSource};
-use crate::error::ModelError;
+use crate::conversation::{HISTORY, SYSTEM};
+use crate::error::DataError;
+use crate::input_output::SEGMENTS;
+use crate::messages::TOOLS;
+use crate::rows::Row;
+use crate::source::{DatasetKind, DatasetSource};
+use crate::token_rows::{ATTENTION, IDS, LABELS};
 
 /// Fields that say where a row comes from, or classify it: nothing to learn.
 const HARMLESS: [&str; 47] = [
@@ -59,21 +63,16 @@ const HARMLESS: [&str; 47] = [
 ];
 
 /// Fields of other shapes of data, and what to do with them.
-const REMEDIES: [(&[&str], &str); 6] = [
+const REMEDIES: [(&[&str], &str); 9] = [
+    (&["messages"], "set `type: chat_template`"),
+    (&["conversations"], "set `type: sharegpt`"),
     (
-        &[
-            "messages",
-            "conversations",
-            "conversation",
-            "dialog",
-            "dialogue",
-            "turns",
-        ],
-        "conversations are not read: write each as an instruction and its output",
+        &["conversation", "dialog", "dialogue", "turns"],
+        "set `type: chat_template` and `field_messages` to it",
     ),
     (
-        &["system", "system_prompt", "history"],
-        "put its text into the instruction",
+        &["system", "history"],
+        "set `type: alpaca_turns`, which makes turns of them, or put its text into the instruction",
     ),
     (
         &["chosen", "rejected", "preferred", "completions"],
@@ -81,16 +80,17 @@ const REMEDIES: [(&[&str], &str); 6] = [
     ),
     (
         &["tools", "functions", "tool_calls"],
-        "tools are not read: write their description into the instruction",
+        "tools are read with `type: chat_template` in a field `tools`",
     ),
     (
-        &["image", "images", "audio", "video"],
+        &["image", "images", "audio", "audios", "video", "videos"],
         "only text is trained on",
     ),
     (
         &["input_ids", "attention_mask", "labels"],
-        "token ids are read from a safetensors file with `type: tokens`",
+        "token ids are read with `type: tokens`",
     ),
+    (&["segments"], "set `type: input_output`"),
 ];
 
 /// Names that other tools use for the instruction.
@@ -123,7 +123,7 @@ const ABOUT: [&str; 3] = ["input", "context", "passage"];
 const NAMED_MAX: usize = 16;
 
 /// Refuses a field of `row` that would be silently left out.
-pub(super) fn check(source: &DatasetSource, row: &Row) -> Result<(), ModelError> {
+pub(crate) fn check(source: &DatasetSource, row: &Row) -> Result<(), DataError> {
     let used = used(source);
     let is_known = |key: &str| {
         used.contains(&key)
@@ -145,27 +145,34 @@ pub(super) fn check(source: &DatasetSource, row: &Row) -> Result<(), ModelError>
 }
 
 /// The error that `row` lacks the field `key`.
-pub(super) fn missing(source: &DatasetSource, row: &Row, key: &str) -> ModelError {
+pub(crate) fn missing(source: &DatasetSource, row: &Row, key: &str) -> DataError {
     if row.fields.contains_key(key) {
-        return row.fail(format!("the field `{key}` is null, not a string"));
+        let what = match source.kind {
+            DatasetKind::InputOutput | DatasetKind::Tokens => "a list",
+            kind if kind.has_messages() => "a list of messages",
+            _ => "a string",
+        };
+        return row.fail(format!("the field `{key}` is null, not {what}"));
     }
     let have = row.fields.keys().map(String::as_str).take(NAMED_MAX);
     let have: Vec<&str> = have.collect();
     let first = |names: &[&'static str]| names.iter().find(|name| have.contains(name)).copied();
-    let is_instruct = source.kind == DatasetKind::Instruct;
-    let hint = match (first(&ASKING).zip(first(&ANSWERING)), first(&DOCUMENT)) {
-        (Some((asks, answers)), _) if is_instruct => {
+    let asks = first(&ASKING).zip(first(&ANSWERING));
+    let other = have.iter().find_map(|name| of_another_shape(name));
+    let hint = match (asks, other, first(&DOCUMENT)) {
+        (Some((asks, answers)), _, _) if source.kind.has_instruction() => {
             format!("; set `field_instruction: {asks}` and `field_output: {answers}`")
         }
-        (_, Some(document)) if !is_instruct => format!("; set `field: {document}`"),
-        (Some((asks, answers)), _) => format!(
+        (_, _, Some(document)) if has_document(source.kind) => format!("; set `field: {document}`"),
+        (_, _, Some(list)) if source.kind.has_messages() && is_list(row, list) => {
+            format!("; set `field_messages: {list}`")
+        }
+        (Some((asks, answers)), _, _) => format!(
             "; set `type: instruct`, `field_instruction: {asks}` and `field_output: {answers}`"
         ),
-        (None, Some(document)) => format!("; set `type: text` and `field: {document}`"),
-        (None, None) => have
-            .iter()
-            .find_map(|name| of_another_shape(name))
-            .map_or(String::new(), |remedy| format!("; {remedy}")),
+        (None, Some(remedy), _) => format!("; {remedy}"),
+        (None, None, Some(document)) => format!("; set `type: text` and `field: {document}`"),
+        (None, None, None) => String::new(),
     };
     row.fail(format!(
         "there is no field `{key}`; there are {}{hint}",
@@ -173,21 +180,58 @@ pub(super) fn missing(source: &DatasetSource, row: &Row, key: &str) -> ModelErro
     ))
 }
 
-/// The fields that the data set reads.
+fn has_document(kind: DatasetKind) -> bool {
+    matches!(kind, DatasetKind::Text | DatasetKind::Completion)
+}
+
+fn is_list(row: &Row, key: &str) -> bool {
+    matches!(row.fields.get(key), Some(Value::Array(_)))
+}
+
+impl DatasetSource {
+    /// The fields of rows that it reads.
+    pub fn fields(&self) -> Vec<&str> {
+        used(self)
+    }
+}
+
 fn used(source: &DatasetSource) -> Vec<&str> {
+    let instruction = &source.field_instruction;
+    let (input, output) = (&source.field_input, &source.field_output);
     match source.kind {
-        DatasetKind::Text => vec![&source.field],
-        DatasetKind::Instruct => vec![
-            &source.field_instruction,
-            &source.field_input,
-            &source.field_output,
-        ],
-        DatasetKind::Tokens => Vec::new(),
+        DatasetKind::Text | DatasetKind::Completion => vec![&source.field],
+        DatasetKind::Instruct | DatasetKind::Alpaca => vec![instruction, input, output],
+        DatasetKind::AlpacaTurns => vec![instruction, input, output, SYSTEM, HISTORY],
+        DatasetKind::ChatTemplate => vec![&source.field_messages, TOOLS],
+        DatasetKind::ShareGpt => vec![&source.field_messages, TOOLS, SYSTEM],
+        DatasetKind::PromptCompletion => vec![instruction, output, TOOLS],
+        DatasetKind::InputOutput => vec![SEGMENTS],
+        DatasetKind::Tokens => vec![IDS, LABELS, ATTENTION],
+    }
+}
+
+/// Refuses a value with a NUL character in one of its texts.
+pub(crate) fn refuse_nul(row: &Row, place: &str, value: &Value) -> Result<(), DataError> {
+    match has_nul(value) {
+        true => Err(row.fail(format!("{place} has a NUL character"))),
+        false => Ok(()),
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => {
+            let mut fields = fields.iter();
+            fields.any(|(key, value)| key.contains('\0') || has_nul(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
 /// Whether a value is empty, so that nothing is lost without it.
-fn says_nothing(value: &Value) -> bool {
+pub(crate) fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.trim().is_empty(),
@@ -203,19 +247,19 @@ fn of_another_shape(key: &str) -> Option<&'static str> {
 }
 
 fn remedy(source: &DatasetSource, key: &str) -> String {
-    let is_instruct = source.kind == DatasetKind::Instruct;
+    let asks = source.kind.has_instruction();
     match of_another_shape(key) {
         Some(remedy) => remedy.to_string(),
-        None if is_instruct && ABOUT.contains(&key) => {
+        None if source.kind.has_input() && ABOUT.contains(&key) => {
             format!("set `field_input: {key}` to put it behind the instruction")
         }
-        None if is_instruct && ASKING.contains(&key) => {
+        None if asks && ASKING.contains(&key) => {
             format!("set `field_instruction: {key}` if it is the instruction")
         }
-        None if is_instruct && ANSWERING.contains(&key) => {
+        None if asks && ANSWERING.contains(&key) => {
             format!("set `field_output: {key}` if it is the answer")
         }
-        None if !is_instruct && (ASKING.contains(&key) || ANSWERING.contains(&key)) => {
+        None if !asks && (ASKING.contains(&key) || ANSWERING.contains(&key)) => {
             "set `type: instruct` if rows are questions and answers".to_string()
         }
         None => "put its text into a field that is, remove it".to_string(),

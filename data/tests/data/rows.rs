@@ -2,12 +2,9 @@
 
 use std::fs;
 
-use concord_models::ModelError;
-use concord_models::config::DecoderConfig;
-use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Loaded, Sequences};
-use concord_text::TextTokenizer;
+use concord_data::{DataError, DatasetKind, DatasetSource, Loaded, Sequences};
 
-use crate::fixtures::{config_json, says, write_tokenizer};
+use crate::fixtures::{Model, says, without_config};
 
 /// A row with the three fields of Alpaca.
 const ALPACA: &str = r#"{"instruction": "a", "input": "b", "output": "c"}"#;
@@ -18,9 +15,8 @@ fn load_all(
     kind: DatasetKind,
     len: u32,
     change: impl Fn(&mut DatasetSource),
-) -> Result<Vec<Loaded>, ModelError> {
+) -> Result<(Vec<Loaded>, Vec<u32>), DataError> {
     let folder = tempfile::tempdir().unwrap();
-    write_tokenizer(folder.path());
     let sources: Vec<DatasetSource> = files
         .iter()
         .map(|(name, content)| {
@@ -31,30 +27,20 @@ fn load_all(
             source
         })
         .collect();
-    let tokenizer = TextTokenizer::open(folder.path()).unwrap();
-    let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
     let (mut read, bytes) = (0, files.iter().map(|(_, content)| content.len() as u64));
-    let mut loader = DataLoader {
-        tokenizer: Some(&tokenizer),
-        config: &config,
-        sequence_len: len,
-        progress: &mut |bytes| read += bytes,
-    };
-    let loaded = loader.load(&sources);
-    // The mark in front of a file, blank lines and what is between rows may not be counted; the
-    // last line may lack its end.
-    assert!(
-        read <= bytes.sum::<u64>() + files.len() as u64,
-        "{read} bytes"
-    );
+    let loaded = Model::bytes().load_all(&sources, len, &mut |bytes| read += bytes);
+    assert!(read <= bytes.sum::<u64>(), "{read} bytes");
     loaded
 }
 
-fn load(name: &str, content: &[u8], kind: DatasetKind) -> Result<Sequences, ModelError> {
-    load_all(&[(name, content)], kind, 8, |_| {}).map(|mut loaded| loaded.remove(0).sequences)
+fn load(name: &str, content: &[u8], kind: DatasetKind) -> Result<Sequences, DataError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, content).unwrap();
+    Model::bytes().load(&DatasetSource::new(path, kind), 8)
 }
 
-fn instruct(content: &str) -> Result<Sequences, ModelError> {
+fn instruct(content: &str) -> Result<Sequences, DataError> {
     load("a.jsonl", content.as_bytes(), DatasetKind::Instruct)
 }
 
@@ -81,21 +67,18 @@ fn the_input_is_part_of_what_is_given() {
     let files: [(&str, &[u8]); 1] = [("a.jsonl", row.as_bytes())];
     let named = |source: &mut DatasetSource| source.field_input = "context".to_string();
     let loaded = load_all(&files, DatasetKind::Instruct, 8, named).unwrap();
-    assert_eq!(loaded[0].sequences, with);
+    assert_eq!(loaded.1, with.tokens);
     let ignored = |source: &mut DatasetSource| source.ignore_fields = vec!["context".to_string()];
     let loaded = load_all(&files, DatasetKind::Instruct, 8, ignored).unwrap();
-    assert_eq!(loaded[0].sequences.tokens, without);
+    assert_eq!(loaded.1, without);
 }
 
 #[test]
 fn a_field_that_is_not_used_is_named_with_its_line_and_a_remedy() {
     let cases = [
-        (
-            r#""messages": [1]"#,
-            "write each as an instruction and its output",
-        ),
-        (r#""conversations": [1]"#, "conversations are not read"),
-        (r#""system": "s""#, "put its text into the instruction"),
+        (r#""messages": [1]"#, "set `type: chat_template`"),
+        (r#""conversations": [1]"#, "set `type: sharegpt`"),
+        (r#""system": "s""#, "set `type: alpaca_turns`"),
         (
             r#""history": [["a", "b"]]"#,
             "put its text into the instruction",
@@ -104,7 +87,10 @@ fn a_field_that_is_not_used_is_named_with_its_line_and_a_remedy() {
         (r#""question": "c""#, "set `field_instruction: question`"),
         (r#""response": "c""#, "set `field_output: response`"),
         (r#""chosen": "c""#, "preferences are not trained on"),
-        (r#""tools": [{}]"#, "tools are not read"),
+        (
+            r#""tools": [{}]"#,
+            "tools are read with `type: chat_template`",
+        ),
         (r#""text": "c""#, "remove it, or name it in `ignore_fields`"),
         (
             r#""split": "test""#,
@@ -169,7 +155,7 @@ fn a_field_that_is_missing_comes_with_what_to_set() {
         (
             DatasetKind::Text,
             r#"{"messages": []}"#,
-            "conversations are not read",
+            "set `type: chat_template`",
         ),
         (DatasetKind::Text, r#"{"input_ids": [1]}"#, "type: tokens"),
         (
@@ -282,7 +268,13 @@ fn an_array_of_rows_is_as_good_as_lines() {
     }
     // Lines in a .json file, as the hub has them.
     let rows = b"{\"text\": \"abcdefg\"}\n{\"text\": \"h\"}\n";
-    assert_eq!(load("a.json", rows, DatasetKind::Text).unwrap().examples, 2);
+    assert_eq!(
+        load("a.json", rows, DatasetKind::Text)
+            .unwrap()
+            .counts
+            .examples,
+        2
+    );
 }
 
 #[test]
@@ -326,10 +318,13 @@ fn marks_and_line_ends_of_editors_are_no_text() {
     let marked: (&str, &[u8]) = ("b.txt", b"\xef\xbb\xbfefgh");
     let both = load_all(&[("a.txt", b"abcd"), marked], DatasetKind::Text, 11, |_| {}).unwrap();
     let expected = [256, 97, 98, 99, 100, 257, 256, 101, 102, 103, 104];
-    assert_eq!(both[0].sequences.tokens, expected);
+    assert_eq!(both.1, expected);
     let joined = b"{\"text\": \"abc\"}\n\xef\xbb\xbf{\"text\": \"def\"}";
     assert_eq!(
-        load("a.jsonl", joined, DatasetKind::Text).unwrap().examples,
+        load("a.jsonl", joined, DatasetKind::Text)
+            .unwrap()
+            .counts
+            .examples,
         2
     );
 }
@@ -343,21 +338,16 @@ fn documents_have_an_end_between_them() {
         ("c.txt", b"d"),
     ];
     let loaded = load_all(&files, text, 4, |_| {}).unwrap();
+    let (loaded, tokens) = loaded;
     assert_eq!((loaded.len(), loaded[0].sources.clone()), (1, 0..3));
-    let sequences = &loaded[0].sequences;
+    let counts = loaded[0].counts;
     // Each fills no sequence alone; together, with an end between two, they do.
-    assert_eq!(sequences.tokens, [256, 97, 98, 257, 256, 99, 257, 256]);
-    assert_eq!(
-        (sequences.examples, sequences.blank, sequences.tail),
-        (3, 1, 1)
-    );
+    assert_eq!(tokens, [256, 97, 98, 257, 256, 99, 257, 256]);
+    assert_eq!((counts.examples, counts.blank, counts.tail), (3, 1, 1));
     // A document that ends with the token itself gets no second one.
     let files: [(&str, &[u8]); 2] = [("a.txt", b"ab</s>"), ("b.txt", b"cde")];
     let loaded = load_all(&files, text, 4, |_| {}).unwrap();
-    assert_eq!(
-        loaded[0].sequences.tokens,
-        [256, 97, 98, 257, 256, 99, 100, 101]
-    );
+    assert_eq!(loaded.1, [256, 97, 98, 257, 256, 99, 100, 101]);
     // One text is one document, as it always was.
     let one = load("a.txt", b"ab\n\ncdef", text).unwrap();
     assert_eq!(one.tokens, [256, 97, 98, 10, 10, 99, 100, 101]);
@@ -386,23 +376,16 @@ fn documents_have_an_end_between_them() {
 #[test]
 fn several_documents_need_an_end() {
     let folder = tempfile::tempdir().unwrap();
-    write_tokenizer(folder.path());
-    fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
     let path = folder.path().join("a.jsonl");
     fs::write(&path, "{\"text\": \"ab\"}\n{\"text\": \"cd\"}\n").unwrap();
-    let tokenizer = TextTokenizer::open(folder.path()).unwrap();
+    let mut model = Model::bytes();
+    model.tokenizer = without_config();
     let source = DatasetSource::new(path, DatasetKind::Text);
-    let load = |config: serde_json::Value| {
-        let config = DecoderConfig::from_json(&config.to_string()).unwrap();
-        source.load(Some(&tokenizer), &config, 7)
-    };
     // The model's own end, where the tokenizer names none.
-    let tokens = load(config_json()).unwrap().tokens;
+    let tokens = model.load(&source, 7).unwrap().tokens;
     assert_eq!(tokens, [256, 97, 98, 257, 256, 99, 100]);
-    // A Llama whose key is missing has token 2; one that says null has none.
-    let mut without = config_json();
-    without["eos_token_id"] = serde_json::Value::Null;
-    let error = load(without).unwrap_err();
+    model.eos.clear();
+    let error = model.load(&source, 7).unwrap_err();
     says(error, &["a.jsonl", "end-of-text token", "eos_token_id"]);
 }
 
@@ -417,9 +400,15 @@ fn examples_that_are_lost_are_counted_and_bounded() {
         shapes.iter().map(row).collect::<String>()
     };
     let half = instruct(&rows(&[(1, 1), (9, 1), (1, 1), (9, 1)])).unwrap();
-    assert_eq!((half.count(), half.examples, half.skipped), (2, 4, 2));
+    assert_eq!(
+        (half.count(), half.counts.examples, half.counts.skipped),
+        (2, 4, 2)
+    );
     let cut = instruct(&rows(&[(1, 1), (1, 30), (1, 30), (1, 30)])).unwrap();
-    assert_eq!((cut.count(), cut.truncated, cut.skipped), (4, 3, 0));
+    assert_eq!(
+        (cut.count(), cut.counts.truncated, cut.counts.skipped),
+        (4, 3, 0)
+    );
     let cases: [(&[(usize, usize)], &str); 3] = [
         (
             &[(1, 1), (9, 1), (9, 20)],
@@ -448,8 +437,8 @@ fn examples_that_are_lost_are_counted_and_bounded() {
 }
 
 #[test]
-fn files_that_hold_no_plain_text_are_named() {
-    for ending in ["csv", "parquet", "GZ"] {
+fn files_of_formats_that_are_not_read_are_named() {
+    for ending in ["arrow", "zip", "PDF"] {
         for kind in [DatasetKind::Text, DatasetKind::Instruct] {
             let name = format!("a.{ending}");
             let error = load(&name, b"abcdefghijk", kind).unwrap_err();

@@ -1,30 +1,19 @@
 //! Data sets.
 
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
-use concord_models::ModelError;
-use concord_models::config::DecoderConfig;
-use concord_models::data::{DatasetKind, DatasetSource, Grouping, Sequences};
-use concord_text::TextTokenizer;
+use concord_data::{DataError, DatasetKind, DatasetSource, Grouping, Sequences};
 use serde_json::Value;
 
-use crate::fixtures::{config_json, raw_safetensors, says, shared, write_tokenizer};
+use crate::fixtures::{Model, raw_safetensors, says, shared};
 
 /// Loads the file `name` with `content` for the fixture's model; ids are bytes, 256 begins.
-fn load(name: &str, content: &[u8], kind: DatasetKind, len: u32) -> Result<Sequences, ModelError> {
+fn load(name: &str, content: &[u8], kind: DatasetKind, len: u32) -> Result<Sequences, DataError> {
     let folder = tempfile::tempdir().unwrap();
-    write_tokenizer(folder.path());
     let path = folder.path().join(name);
     fs::write(&path, content).unwrap();
-    load_from(folder.path(), DatasetSource::new(path, kind), len)
-}
-
-fn load_from(folder: &Path, source: DatasetSource, len: u32) -> Result<Sequences, ModelError> {
-    let tokenizer = TextTokenizer::open(folder).unwrap();
-    let config = DecoderConfig::from_json(&config_json().to_string()).unwrap();
-    source.load(Some(&tokenizer), &config, len)
+    Model::bytes().load(&DatasetSource::new(path, kind), len)
 }
 
 #[test]
@@ -38,11 +27,10 @@ fn the_batches_of_the_reference() {
     let Some(batches) = shared("reference/train-lora/batches.safetensors") else {
         return;
     };
-    let config = DecoderConfig::from_folder(&model).unwrap();
-    let tokenizer = TextTokenizer::open(&model).unwrap();
+    let model = Model::open(&model);
 
     let source = DatasetSource::new(batches, DatasetKind::Tokens);
-    let tokens = source.load(None, &config, 128).unwrap();
+    let tokens = model.load(&source, 128).unwrap();
     assert_eq!(
         tokens.grouping,
         Some(Grouping {
@@ -55,7 +43,7 @@ fn the_batches_of_the_reference() {
 
     let start = Instant::now();
     let source = DatasetSource::new(text, DatasetKind::Text);
-    let sequences = source.load(Some(&tokenizer), &config, 128).unwrap();
+    let sequences = model.load(&source, 128).unwrap();
     println!("{} tokens in {:?}", sequences.tokens.len(), start.elapsed());
     // The reference took the text without the token that begins it.
     assert_eq!(sequences.tokens[0], 1);
@@ -76,16 +64,15 @@ fn gsm8k_predicts_answers_only() {
     let Some(path) = shared("data/gsm8k-test.jsonl") else {
         return;
     };
-    let config = DecoderConfig::from_folder(&model).unwrap();
-    let tokenizer = TextTokenizer::open(&model).unwrap();
+    let model = Model::open(&model);
     let mut source = DatasetSource::new(&path, DatasetKind::Instruct);
     source.field_instruction = "question".to_string();
     source.field_output = "answer".to_string();
-    let sequences = source.load(Some(&tokenizer), &config, 256).unwrap();
+    let sequences = model.load(&source, 256).unwrap();
     let lines = fs::read_to_string(&path).unwrap().lines().count();
-    assert_eq!(sequences.count() + sequences.skipped as usize, lines);
+    assert_eq!(sequences.count() + sequences.counts.skipped as usize, lines);
     assert!(
-        sequences.truncated > 0,
+        sequences.counts.truncated > 0,
         "this tokenizer makes long sequences"
     );
     let whole = (0..sequences.count())
@@ -98,7 +85,7 @@ fn gsm8k_predicts_answers_only() {
         .filter_map(|(id, mask)| (*mask == 1).then_some(*id))
         .collect();
     assert_eq!(predicted.last(), Some(&2), "the end is predicted");
-    let answer = tokenizer.decode(&predicted, true).unwrap();
+    let answer = model.tokenizer.decode(&predicted, true).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     let mut examples = text
         .lines()
@@ -118,11 +105,11 @@ fn text_is_joined_and_cut() {
         (sequences.count(), sequences.tokens_of(2)),
         (2, [].as_slice())
     );
-    assert_eq!((sequences.examples, sequences.tail), (1, 3));
+    assert_eq!((sequences.counts.examples, sequences.counts.tail), (1, 3));
     let lines = b"{\"text\": \"ab\"}\n\n{\"text\": \"cd\", \"url\": \"u\"}\n";
     let sequences = load("a.jsonl", lines, DatasetKind::Text, 3).unwrap();
     assert_eq!(sequences.tokens, [256, 97, 98, 257, 256, 99]);
-    assert_eq!((sequences.examples, sequences.tail), (2, 1));
+    assert_eq!((sequences.counts.examples, sequences.counts.tail), (2, 1));
 }
 
 #[test]
@@ -139,8 +126,11 @@ fn instructions_are_padded_and_cut() {
     assert_eq!(sequences.mask_of(1), [0, 0, 0, 1, 1, 1]);
     assert_eq!(sequences.tokens_of(2), [256, 97, 98, 99, 10, 101]);
     assert_eq!(sequences.mask_of(2), [0, 0, 0, 0, 0, 1]);
-    assert_eq!((sequences.truncated, sequences.skipped), (2, 1));
-    assert_eq!((sequences.examples, sequences.tail), (4, 0));
+    assert_eq!(
+        (sequences.counts.truncated, sequences.counts.skipped),
+        (2, 1)
+    );
+    assert_eq!((sequences.counts.examples, sequences.counts.tail), (4, 0));
     let error = load("a.jsonl", lines, DatasetKind::Instruct, 3).unwrap_err();
     says(
         error,
@@ -229,11 +219,10 @@ fn data_that_cannot_be_used() {
         &["sequence_len is 1", "at least 2"],
     );
     let folder = tempfile::tempdir().unwrap();
-    write_tokenizer(folder.path());
-    for (name, kind) in [("no.txt", Text), ("no.jsonl", Instruct), ("", Text)] {
+    for (name, kind) in [("no.txt", Text), ("no.jsonl", Instruct)] {
         let source = DatasetSource::new(folder.path().join(name), kind);
         says(
-            load_from(folder.path(), source, 4).unwrap_err(),
+            Model::bytes().load(&source, 4).unwrap_err(),
             &["cannot read", name],
         );
     }

@@ -2,7 +2,7 @@
 
 /// The byte order mark of UTF-8, which some editors put in front of a text. It is not part of the
 /// text.
-pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The text of a file in UTF-8, without a byte order mark in front.
 ///
@@ -11,13 +11,11 @@ pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 pub fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     refuse_utf16(&bytes)?;
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(format!(
-            "not a text: byte {at} is NUL; if it is UTF-16, save it as UTF-8"
-        ));
+        return Err(not_a_text(at as u64));
     }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        format!("not UTF-8 text: byte {at} begins no character; save it as UTF-8")
+        not_utf8(at as u64)
     })?;
     if text.as_bytes().starts_with(MARK) {
         text.drain(..MARK.len());
@@ -25,8 +23,18 @@ pub fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     Ok(text)
 }
 
+/// What is said of a text with a NUL at this byte.
+pub(crate) fn not_a_text(at: u64) -> String {
+    format!("not a text: byte {at} is NUL; if it is UTF-16, save it as UTF-8")
+}
+
+/// What is said of a text with something else than UTF-8 from this byte on.
+pub(crate) fn not_utf8(at: u64) -> String {
+    format!("not UTF-8 text: byte {at} begins no character; save it as UTF-8")
+}
+
 /// Refuses bytes that begin with a byte order mark of UTF-16 or UTF-32.
-pub(super) fn refuse_utf16(bytes: &[u8]) -> Result<(), String> {
+pub(crate) fn refuse_utf16(bytes: &[u8]) -> Result<(), String> {
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff, ..] => {
             Err("not UTF-8 text: it begins as UTF-16 or UTF-32 does; save it as UTF-8".to_string())

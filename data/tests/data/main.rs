@@ -1,0 +1,11 @@
+//! Data sets: files in, sequences out, and what is refused.
+//!
+//! One test binary, since linking many is slow. Tests that need the real models of `shared/` say
+//! so and pass where it is not there.
+
+mod broken;
+mod chat;
+mod fixtures;
+mod kinds;
+mod rows;
+mod shapes;

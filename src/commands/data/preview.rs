@@ -1,0 +1,187 @@
+//! `concord data preview`: sequences as they would be trained on.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use concord_data::{DataCounts, DataLoader, DatasetKind, DatasetSource, Loaded};
+use concord_models::weights::ModelFolder;
+use serde_json::json;
+
+use super::shown::{self, Shown};
+use crate::support::data_event::data_event;
+use crate::support::job_file::JobFile;
+use crate::support::output::{Output, counted};
+use crate::support::{load_in, loaded_model};
+
+/// Tokens of a sequence where neither job file nor option says it, or fewer if the model has fewer
+/// positions.
+const LEN: usize = 2_048;
+
+/// Options of `concord data preview`.
+#[derive(clap::Args)]
+#[command(
+    after_help = "What is learnt is green on a terminal, and between \u{ab} and \u{bb} \
+elsewhere. Nothing is written.
+
+Examples:
+  concord data preview job.yaml
+  concord data preview chats.jsonl --model models/qwen -n 1
+  concord data preview train.parquet --model models/qwen --type alpaca_turns --json"
+)]
+pub struct PreviewArgs {
+    /// A job file (.yaml, .yml), or data: a file, a folder or a pattern.
+    #[arg(value_name = "FILE|JOB")]
+    path: PathBuf,
+    /// The model whose tokenizer and chat template are used; of a job file, its base_model.
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// What the rows of the data are; by default what their fields look like.
+    #[arg(long = "type", value_name = "TYPE", value_parser = DatasetKind::NAMES)]
+    kind: Option<String>,
+    /// Sequences to show.
+    #[arg(short, value_name = "N", default_value_t = 3)]
+    n: usize,
+    /// Tokens of a sequence; by default those of the job, or 2,048 if the model knows so many.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..))]
+    sequence_len: Option<u32>,
+}
+
+/// The data sets, the model and the length.
+struct Asked {
+    sources: Vec<DatasetSource>,
+    folder: ModelFolder,
+    sequence_len: u32,
+}
+
+/// Shows the first sequences, and what was read.
+///
+/// # Errors
+/// Naming file, row and field of what cannot be used.
+pub fn run(args: &PreviewArgs, output: &Output) -> anyhow::Result<()> {
+    let asked = Asked::of(args, output)?;
+    let (sources, folder) = (&asked.sources, &asked.folder);
+    let config = folder.config();
+    let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
+    let tokenizer = match sources.iter().any(needs_tokenizer) {
+        true => Some(folder.tokenizer()?),
+        false => folder.tokenizer().ok(),
+    };
+    let template = folder.chat_template()?;
+    let template = template.map(|template| template.with_clock(concord_data::CLOCK));
+    let mut progress = |_| {};
+    let mut loader = DataLoader {
+        tokenizer: tokenizer.as_ref(),
+        chat_template: template.as_ref(),
+        vocab: config.vocab,
+        max_positions: config.max_positions,
+        eos: &config.eos,
+        sequence_len: asked.sequence_len,
+        progress: &mut progress,
+    };
+    let mut first = Vec::new();
+    let loaded = loader.each(sources, &mut |sequence| {
+        if first.len() < args.n {
+            first.push(Shown::of(&sequence));
+        }
+    })?;
+    for (index, sequence) in first.iter().enumerate() {
+        let (text, object) = sequence.print(index, tokenizer.as_ref());
+        output.result(&text, &object);
+    }
+    for Loaded {
+        sources: indices,
+        counts,
+        ..
+    } in &loaded
+    {
+        let (text, object) = statistics(&sources[indices.clone()], asked.sequence_len, counts);
+        output.result(&text, &object);
+    }
+    Ok(())
+}
+
+impl Asked {
+    fn of(args: &PreviewArgs, output: &Output) -> anyhow::Result<Self> {
+        let ending = args.path.extension().unwrap_or_default();
+        if ["yaml", "yml"].iter().any(|yaml| ending == *yaml) {
+            return Self::of_job(args);
+        }
+        let Some(model) = &args.model else {
+            bail!(
+                "--model is needed with a file of data: its tokenizer and its chat template make \
+                 tokens of it"
+            );
+        };
+        let folder = load_in::open(&loaded_model::resolve(model).context("--model")?, None)?;
+        let source = match &args.kind {
+            Some(kind) => DatasetSource::new(&args.path, kind.parse()?),
+            None => guessed(&args.path, output)?,
+        };
+        let positions = folder.config().max_positions;
+        Ok(Self {
+            sources: vec![source],
+            sequence_len: args.sequence_len.unwrap_or(positions.min(LEN) as u32),
+            folder,
+        })
+    }
+
+    fn of_job(args: &PreviewArgs) -> anyhow::Result<Self> {
+        if args.kind.is_some() {
+            bail!("--type has no effect on a job file, which has the types of its data; remove it");
+        }
+        let job = JobFile::read(&args.path)?;
+        let model = args.model.as_ref().unwrap_or(&job.base_model);
+        let path = loaded_model::resolve(model).context("base_model")?;
+        Ok(Self {
+            sequence_len: args.sequence_len.unwrap_or(job.sequence_len),
+            folder: load_in::open(&path, None)?,
+            sources: job.datasets,
+        })
+    }
+}
+
+/// The data set that a file looks like, which is said.
+fn guessed(path: &Path, output: &Output) -> anyhow::Result<DatasetSource> {
+    let source = concord_data::guess(path)?;
+    let (kind, fields) = (source.kind.name(), source.fields().join(", "));
+    let text = format!("read as `type: {kind}` ({fields}); --type says otherwise");
+    let object = json!({ "event": "guess", "type": kind, "fields": source.fields() });
+    output.result(&text, &object);
+    Ok(source)
+}
+
+/// Rows, tokens, and what is left out.
+fn statistics(
+    sources: &[DatasetSource],
+    len: u32,
+    counts: &DataCounts,
+) -> (String, serde_json::Value) {
+    let paths: Vec<String> = sources
+        .iter()
+        .map(|source| source.path.display().to_string())
+        .collect();
+    let share = 100.0 * counts.trained as f64 / counts.tokens.max(1) as f64;
+    let filled =
+        100.0 * counts.tokens as f64 / (f64::from(counts.sequences) * f64::from(len)).max(1.0);
+    let mut lines = vec![
+        paths.join(", "),
+        format!(
+            "  {}, {}, {} of {len} tokens",
+            counted(counts.rows.into(), "row"),
+            counted(counts.examples.into(), "example"),
+            counted(counts.sequences.into(), "sequence")
+        ),
+        format!(
+            "  {} tokens ({filled:.0} % of the sequences), {} learnt ({share:.0} %)",
+            counts.tokens, counts.trained
+        ),
+    ];
+    if counts.longest > 0 {
+        lines.push(format!(
+            "  the longest example has {} tokens",
+            counts.longest
+        ));
+    }
+    lines.extend(shown::losses(counts).map(|(what, lost)| format!("  {what}: {lost}")));
+    (lines.join("\n"), data_event(sources, len, counts))
+}
