@@ -109,7 +109,7 @@ impl Head {
             [&self.q, &self.k, &self.v, &self.d_out].map(|x| tensor(x, shape.head_dim));
         let sinks = self.sink.map(|sink| tensor(&[sink], 1));
         let sinks = sinks.as_ref();
-        let codes = device.attention_codes(&q, &k, &v, shape, p).unwrap();
+        let codes = device.attention_codes(&q, &k, &v, shape, p, p).unwrap();
         let out = device.attention(&codes, 1, shape, sinks, p).unwrap();
         let g = device
             .attention_backward(&codes, &out, &d_out, 1, shape, sinks, p)

@@ -134,7 +134,7 @@ pub(crate) fn forward(
 }
 
 /// Attention of the coded queries of one sequence, whose first token stands at `first_position`,
-/// over the keys of `pages` up to each query's own position.
+/// over the keys of `pages` up to each query's own position: `[tokens, heads * head_dim]`.
 pub(crate) fn cached(
     cuda: &Cuda,
     queries: &Coded,
@@ -143,7 +143,7 @@ pub(crate) fn cached(
     shape: &AttentionShape,
     sinks: Option<&Tensor>,
     precision: Precision,
-) -> Result<AttentionOut> {
+) -> Result<Tensor> {
     let run = QueryRun {
         sequences: 1,
         tokens: queries.rows / shape.heads,
@@ -152,7 +152,7 @@ pub(crate) fn cached(
     let precisions = [queries.precision, pages.precision(), precision];
     let (keys, sinks) = (Keys::Paged(pages.table()), sinks_on(cuda, sinks)?);
     let shape = (shape, sinks.as_ref());
-    attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
+    Ok(attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)?.out)
 }
 
 /// Attention of the coded queries of `runs`, one run after another, each over the keys in its
@@ -376,7 +376,8 @@ mod tests {
         let run = |device: &Device, workspace: usize| -> Result<Vec<Vec<f32>>> {
             let x = |stream, width| draw.tensor(stream, &[sequences * tokens, width]);
             let (q, k, v) = (x(1, 8)?, x(2, 4)?, x(3, 4)?);
-            let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
+            let p = Precision::I16;
+            let codes = device.attention_codes(&q, &k, &v, &shape, p, p)?;
             let Device::Cuda(cuda) = device else {
                 let out = device.attention(&codes, sequences, &shape, None, Precision::I16)?;
                 return Ok(vec![out.out.into_values()?, out.sum.into_values()?]);
