@@ -7,6 +7,7 @@ pub(crate) use backward::backward;
 
 use super::grids::any_grid;
 use super::keys::GpuKeys;
+use super::page_codes::are_bytes;
 use super::pages::GpuPages;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::Tensor;
@@ -104,8 +105,8 @@ impl Codes {
 enum Keys<'a> {
     /// Each sequence in one piece.
     Dense { k: Codes, v: Codes },
-    /// In pages of one sequence, two addresses each.
-    Paged(&'a Slice<u64>),
+    /// In pages of one sequence, two addresses each, of codes of a precision.
+    Paged(&'a Slice<u64>, Precision),
 }
 
 /// Attention of `sequences` sequences of one length, each from position 0.
@@ -150,7 +151,10 @@ pub(crate) fn cached(
         first_position,
     };
     let precisions = [queries.precision, pages.precision(), precision];
-    let (keys, sinks) = (Keys::Paged(pages.table()), sinks_on(cuda, sinks)?);
+    let (keys, sinks) = (
+        Keys::Paged(pages.table(), pages.precision()),
+        sinks_on(cuda, sinks)?,
+    );
     let shape = (shape, sinks.as_ref());
     Ok(attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)?.out)
 }
@@ -177,7 +181,7 @@ pub(crate) fn paged(
     for (index, run) in runs.iter().enumerate() {
         let queries = queries.part(token * shape.heads, run.count * shape.heads);
         let table = tables.of(index);
-        let keys = Keys::Paged(&table);
+        let keys = Keys::Paged(&table, pages.precision());
         let one = QueryRun {
             sequences: 1,
             tokens: run.count,
@@ -205,11 +209,18 @@ fn attend(
 ) -> Result<AttentionOut> {
     let heads = Heads::new(shape, run.tokens, run.first_position + run.tokens);
     let (rows, cap) = (queries.rows, shape.score_cap());
-    let names = [
-        "attention_forward_1",
-        "attention_forward_2",
-        "attention_forward_capped",
-    ];
+    let names = match keys {
+        Keys::Paged(_, precision) if are_bytes(*precision) => [
+            "attention_forward_bytes",
+            "attention_forward_bytes",
+            "attention_forward_bytes_capped",
+        ],
+        _ => [
+            "attention_forward_1",
+            "attention_forward_2",
+            "attention_forward_capped",
+        ],
+    };
     let attend = Attend {
         cuda,
         heads,
@@ -283,7 +294,7 @@ impl Attend<'_> {
         } = self.heads;
         let (keys, values, pages) = match self.keys {
             Keys::Dense { k, v } => (Some(k), Some(v), None),
-            Keys::Paged(table) => (None, None, Some(*table)),
+            Keys::Paged(table, _) => (None, None, Some(*table)),
         };
         let (part_out, part_max, part_sum) = into;
         let (inward, outward) = cap_factors(self.cap);
