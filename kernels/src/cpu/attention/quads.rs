@@ -120,10 +120,13 @@ fn sums_portable(row: QuadRow<'_>, b: Quads<'_>, sums: &mut [i32]) {
     let lines = b.bytes.chunks_exact(QUAD * b.stride);
     for (line, codes) in lines.zip(row.codes.chunks_exact(QUAD)) {
         for (quad, sum) in line.chunks_exact(QUAD).zip(sums.iter_mut()) {
-            for (&byte, &code) in quad.iter().zip(codes) {
-                *sum += (i32::from(byte) - i32::from(CODE_ZERO)) * i32::from(code);
-            }
+            let product = |i: usize| i32::from(quad[i]) * i32::from(codes[i]);
+            let all = (product(0) + product(1)) + (product(2) + product(3));
+            *sum = sum.wrapping_add(all);
         }
+    }
+    for sum in sums {
+        *sum = sum.wrapping_sub(row.excess);
     }
 }
 
@@ -163,17 +166,11 @@ unsafe fn group_avx512<const V: usize>(
 ) -> usize {
     let (mut h, mut l) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
     let mut at = b.bytes.as_ptr().wrapping_add(QUAD * first);
-    for (high, low) in row
-        .high
-        .as_chunks::<QUAD>()
-        .0
-        .iter()
-        .zip(row.low.as_chunks::<QUAD>().0)
-    {
-        let digits = [high, low].map(|quad| {
-            let bytes = quad.map(|digit| digit as u8);
-            _mm512_set1_epi32(i32::from_le_bytes(bytes))
-        });
+    for i in 0..row.high.len() / QUAD {
+        // SAFETY: both have this quad, as bytes of any alignment.
+        let quad =
+            |digits: &[i8]| unsafe { digits.as_ptr().add(QUAD * i).cast::<i32>().read_unaligned() };
+        let digits = [quad(row.high), quad(row.low)].map(|quad| _mm512_set1_epi32(quad));
         for v in 0..V {
             // SAFETY: this quad of these columns is there.
             let columns = unsafe { _mm512_loadu_si512(at.add(QUAD * LANES * v).cast()) };
