@@ -15,8 +15,8 @@ pub enum KvCacheDtype {
 /// With how many bits keys and values are kept.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct KvCacheArgs {
-    /// How keys and values are kept: auto with 16 bits, int8 with 8. That takes half the memory and
-    /// rounds them more coarsely, so answers are others; a receipt says so.
+    /// How keys and values are kept: auto with 16 bits, int8 with 8, in about half the memory.
+    /// These are rounded more coarsely, so answers are others; receipts say so.
     #[arg(long, value_enum, value_name = "DTYPE", default_value = "auto")]
     pub kv_cache_dtype: KvCacheDtype,
 }
