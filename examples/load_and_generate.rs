@@ -54,6 +54,7 @@ fn load(folder: &Path, device: Device) -> Result<Stage, Box<dyn Error>> {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: false,

@@ -24,9 +24,9 @@ use concord_models::generate::Generator;
 use concord_models::generation_config::end_tokens;
 use concord_models::weights::ModelFolder;
 use concord_proto::serving::{
-    Control, Deployment, Finish, Generation, PoolView, TokenLogprob, Update, Usage,
+    Control, Deployment, Finish, Generation, PoolView, ServedPrecision, TokenLogprob, Update, Usage,
 };
-use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, F32Bits, PrecisionSpec, Signed};
+use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, F32Bits, Signed};
 use concord_text::TextTokenizer;
 use futures_util::future::{BoxFuture, ready};
 use serde_json::{Value, json};
@@ -63,6 +63,7 @@ async fn serve_and_ask(folder: &Path) -> anyhow::Result<String> {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: false,
@@ -216,10 +217,7 @@ fn deployment(config: &DecoderConfig) -> Deployment {
         layers: config.layers as u32,
         vocab: config.vocab as u32,
         positions: config.max_positions as u32,
-        precision: PrecisionSpec {
-            weights: 16,
-            activations: 16,
-        },
+        precision: ServedPrecision::of(16),
     }
 }
 

@@ -4,7 +4,9 @@
 //! contradict the signed bytes is refused.
 
 use concord_proto::canonical;
-use concord_proto::serving::{Finish, GrammarSpec, Receipt, SamplingSpec, StageClaim};
+use concord_proto::serving::{
+    Finish, GrammarSpec, Receipt, SamplingSpec, ServedPrecision, StageClaim,
+};
 use concord_proto::{F32Bits, Signed, SignedError};
 use serde_json::{Map, Value, json};
 
@@ -93,10 +95,7 @@ fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
             "layers": deployment.layers,
             "vocab": deployment.vocab,
             "positions": deployment.positions,
-            "precision": {
-                "weights": deployment.precision.weights,
-                "activations": deployment.precision.activations,
-            },
+            "precision": precision(deployment.precision),
         },
         "spec": {
             "digest": spec.digest().to_string(),
@@ -125,6 +124,19 @@ fn readable(signed: &Signed) -> Result<Map<String, Value>, ReceiptError> {
         Value::Object(fields) => Ok(fields),
         _ => unreachable!("an object was written"),
     }
+}
+
+/// Keys and values are named where their bits are others than those of activations.
+fn precision(precision: ServedPrecision) -> Value {
+    let ServedPrecision {
+        weights,
+        activations,
+        key_values,
+    } = precision;
+    if key_values == activations {
+        return json!({"weights": weights, "activations": activations});
+    }
+    json!({"weights": weights, "activations": activations, "key_values": key_values})
 }
 
 fn sampling(sampling: &SamplingSpec) -> Value {

@@ -48,19 +48,20 @@ DEVICE Merge merge_of(i32 &max, i32 later) {
 
 // The keys and values of a block of 128 tokens: pointers to the row of its first token and of the
 // key head that this thread block works on.
-struct KeyBlock {
-    const i16 *k;
+template <typename Code> struct KeyBlock {
+    const Code *k;
     const i32 *k_exp;
-    const i16 *v;
+    const Code *v;
     const i32 *v_exp;
 };
 
-// The arguments of attention_forward, but for the results.
-struct Forward {
+// The arguments of attention_forward, but for the results. Codes of keys and values are of type
+// Code.
+template <typename Code> struct Forward {
     const i16 *q;
     const i32 *q_exp;
     // Keys and values of each sequence in one piece; null where they lie in pages.
-    KeyBlock dense;
+    KeyBlock<Code> dense;
     // Pages of 128 tokens, two addresses each: codes [k | v, 128, kv_heads, dim], then exponents.
     const u64 *pages;
     Heads shape;
@@ -79,26 +80,27 @@ struct Forward {
     u32 slot_blocks;
     u32 slots;
 
-    KeyBlock keys(u32 sequence, u32 block, u32 kv_head) const {
+    KeyBlock<Code> keys(u32 sequence, u32 block, u32 kv_head) const {
         if (pages == nullptr) {
             const u64 token = static_cast<u64>(sequence) * tokens + static_cast<u64>(block) * BLOCK;
             const u64 row = token * shape.kv_heads + kv_head;
             const u64 at = row * shape.dim;
             return {dense.k + at, dense.k_exp + row, dense.v + at, dense.v_exp + row};
         }
-        const i16 *codes = reinterpret_cast<const i16 *>(pages[2 * block]);
+        const Code *codes = reinterpret_cast<const Code *>(pages[2 * block]);
         const i32 *exps = reinterpret_cast<const i32 *>(pages[2 * block + 1]);
         const u32 rows = BLOCK * shape.kv_heads;
-        const i16 *k = codes + kv_head * shape.dim;
+        const Code *k = codes + kv_head * shape.dim;
         const i32 *e = exps + kv_head;
         return {k, e, k + static_cast<u64>(rows) * shape.dim, e + rows};
     }
 };
 
-// Shared memory of attention_forward.
-template <u32 DIGITS> struct ForwardTile {
-    Stage<DIGITS> stage;
-    CodedTile<DIGITS> p;
+// Shared memory of attention_forward, for queries and probabilities of LEFT digits, keys and values
+// of RIGHT digits.
+template <u32 LEFT, u32 RIGHT> struct ForwardTile {
+    Stage<LEFT, RIGHT> stage;
+    CodedTile<LEFT> p;
     i32 k_exp[BLOCK];
     i32 v_exp[BLOCK];
     // By rows: the query and its exponent, the lanes of the short sum, the maximum of the block,
@@ -115,9 +117,9 @@ template <u32 DIGITS> struct ForwardTile {
 // Turns the sums of a block into scores, under the cap where CAPPED. In the result bit 4 n + i is
 // set where the query sees the key. The maximum of each row comes out in shared memory, after the
 // next barrier.
-template <u32 DIGITS, bool CAPPED>
-DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardTile<DIGITS> &tile,
-                       const ScoreCap &cap, u32 first_key) {
+template <bool CAPPED, u32 LEFT, u32 RIGHT>
+DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<LEFT, RIGHT, 4> &sums,
+                       ForwardTile<LEFT, RIGHT> &tile, const ScoreCap &cap, u32 first_key) {
     u32 seen = 0;
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
@@ -146,8 +148,8 @@ DEVICE u32 take_scores(f32 (&value)[4][4], const Sums<DIGITS, 4> &sums, ForwardT
 
 // Turns scores into p = exp2(score - max), 0 where masked; puts the lanes of their sums into shared
 // memory.
-template <u32 DIGITS>
-DEVICE void take_exponentials(f32 (&value)[4][4], ForwardTile<DIGITS> &tile, u32 seen) {
+template <typename Tile>
+DEVICE void take_exponentials(f32 (&value)[4][4], Tile &tile, u32 seen) {
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
         const u32 row = own_row(i / 2);
@@ -164,7 +166,7 @@ DEVICE void take_exponentials(f32 (&value)[4][4], ForwardTile<DIGITS> &tile, u32
 }
 
 // Adds the denominators of a block to those so far: a warp takes four rows.
-template <u32 DIGITS> DEVICE void merge_sums(ForwardTile<DIGITS> &tile, u32 first_key) {
+template <typename Tile> DEVICE void merge_sums(Tile &tile, u32 first_key) {
     for (u32 row = warp_of_block() * 4; row < warp_of_block() * 4 + 4; row++) {
         const f32 sum = halve(tile.lanes[row][lane_of_warp()]);
         if (lane_of_warp() != 0) continue;
@@ -177,9 +179,10 @@ template <u32 DIGITS> DEVICE void merge_sums(ForwardTile<DIGITS> &tile, u32 firs
 
 // Merges the softmax of the block of keys from `first_key` on, of which there are `count`, into the
 // one so far. `q`, `part_out` are where the codes and the results of the run of queries begin.
-template <u32 DIGITS, bool CAPPED>
-DEVICE void forward_block(ForwardTile<DIGITS> &tile, const Forward &in, const KeyBlock &keys,
-                          u32 first_key, u32 count, const i16 *q, f32 *part_out) {
+template <bool CAPPED, typename Code, u32 LEFT, u32 RIGHT>
+DEVICE void forward_block(ForwardTile<LEFT, RIGHT> &tile, const Forward<Code> &in,
+                          const KeyBlock<Code> &keys, u32 first_key, u32 count, const i16 *q,
+                          f32 *part_out) {
     const u32 dim = in.shape.dim, kv_heads = in.shape.kv_heads;
     const u32 step = kv_heads * dim;
     const auto query_codes = [&](u32 row) -> const i16 * {
@@ -195,9 +198,9 @@ DEVICE void forward_block(ForwardTile<DIGITS> &tile, const Forward &in, const Ke
         tile.v_exp[key] = key < count ? keys.v_exp[key * kv_heads] : 0;
     }
     f32 value[4][4];
-    Sums<DIGITS, 4> sums;
+    Sums<LEFT, RIGHT, 4> sums;
     score_sums(sums, tile.stage, dim, query_codes, key_codes);
-    const u32 seen = take_scores<DIGITS, CAPPED>(value, sums, tile, in.cap, first_key);
+    const u32 seen = take_scores<CAPPED>(value, sums, tile, in.cap, first_key);
     __syncthreads();
     take_exponentials(value, tile, seen);
     i32 exponent[2];
@@ -213,9 +216,9 @@ DEVICE void forward_block(ForwardTile<DIGITS> &tile, const Forward &in, const Ke
     });
 }
 
-template <u32 DIGITS, bool CAPPED>
-DEVICE void forward(const Forward &in, f32 *part_out, i32 *part_max, f32 *part_sum) {
-    __shared__ ForwardTile<DIGITS> tile;
+template <u32 LEFT, u32 RIGHT, bool CAPPED, typename Code>
+DEVICE void forward(const Forward<Code> &in, f32 *part_out, i32 *part_max, f32 *part_sum) {
+    __shared__ ForwardTile<LEFT, RIGHT> tile;
     const Heads &shape = in.shape;
     const u32 kv_head = blockIdx.y, group = shape.group();
     // The last tiles have the most keys: they start first.
@@ -245,7 +248,7 @@ DEVICE void forward(const Forward &in, f32 *part_out, i32 *part_max, f32 *part_s
     const u32 end_block = least(first_block + in.slot_blocks, div_ceil(end_key, BLOCK));
     for (u32 block = greatest(first_block, first_seen); block < end_block; block++) {
         const u32 first_key = block * BLOCK;
-        forward_block<DIGITS, CAPPED>(tile, in, in.keys(sequence, block, kv_head), first_key,
+        forward_block<CAPPED>(tile, in, in.keys(sequence, block, kv_head), first_key,
                                       least(BLOCK, end_key - first_key), in.q + rows * shape.dim,
                                       part_out + part_rows * shape.dim);
     }
@@ -257,44 +260,54 @@ DEVICE void forward(const Forward &in, f32 *part_out, i32 *part_max, f32 *part_s
     }
 }
 
-#define FORWARD_PARAMETERS                                                                       \
-    const i16 *q, const i32 *q_exp, const i16 *k, const i32 *k_exp, const i16 *v,                \
+#define FORWARD_PARAMETERS(CODE)                                                                 \
+    const i16 *q, const i32 *q_exp, const CODE *k, const i32 *k_exp, const CODE *v,              \
         const i32 *v_exp, const u64 *pages, u32 heads, u32 kv_heads, u32 dim, u32 window,        \
         f32 inward, f32 outward, i32 limit, u32 tokens, u32 first_sequence, u32 first_token,     \
         u32 count, u32 first_position, u32 first_block, u32 slot_blocks, u32 slots,              \
         f32 *part_out, i32 *part_max, f32 *part_sum
-#define FORWARD_ARGUMENTS                                                                       \
-    {q,                                                                                         \
-     q_exp,                                                                                     \
-     {k, k_exp, v, v_exp},                                                                      \
-     pages,                                                                                     \
-     {heads, kv_heads, dim, window},                                                            \
-     {inward, outward},                                                                         \
-     limit,                                                                                     \
-     tokens,                                                                                    \
-     first_sequence,                                                                            \
-     first_token,                                                                               \
-     count,                                                                                     \
-     first_position,                                                                            \
-     first_block,                                                                               \
-     slot_blocks,                                                                               \
-     slots},                                                                                    \
+#define FORWARD_ARGUMENTS(CODE)                                                                 \
+    Forward<CODE>{q,                                                                            \
+                  q_exp,                                                                        \
+                  {k, k_exp, v, v_exp},                                                         \
+                  pages,                                                                        \
+                  {heads, kv_heads, dim, window},                                               \
+                  {inward, outward},                                                            \
+                  limit,                                                                        \
+                  tokens,                                                                       \
+                  first_sequence,                                                               \
+                  first_token,                                                                  \
+                  count,                                                                        \
+                  first_position,                                                               \
+                  first_block,                                                                  \
+                  slot_blocks,                                                                  \
+                  slots},                                                                       \
         part_out, part_max, part_sum
 
 // Grid: tiles of 32 (token, head of the group) times sequences times slots; key heads.
 // Codes of one digit, |q| <= 127.
-KERNEL(256) attention_forward_1(FORWARD_PARAMETERS) {
-    forward<1, false>(FORWARD_ARGUMENTS);
+KERNEL(256) attention_forward_1(FORWARD_PARAMETERS(i16)) {
+    forward<1, 1, false>(FORWARD_ARGUMENTS(i16));
 }
 
 // Codes of two digits.
-KERNEL(256) attention_forward_2(FORWARD_PARAMETERS) {
-    forward<2, false>(FORWARD_ARGUMENTS);
+KERNEL(256) attention_forward_2(FORWARD_PARAMETERS(i16)) {
+    forward<2, 2, false>(FORWARD_ARGUMENTS(i16));
 }
 
 // Codes of two digits or of one, scores under a cap.
-KERNEL(256) attention_forward_capped(FORWARD_PARAMETERS) {
-    forward<2, true>(FORWARD_ARGUMENTS);
+KERNEL(256) attention_forward_capped(FORWARD_PARAMETERS(i16)) {
+    forward<2, 2, true>(FORWARD_ARGUMENTS(i16));
+}
+
+// Queries of two digits or of one, keys and values in pages of bytes: one digit.
+KERNEL(256) attention_forward_bytes(FORWARD_PARAMETERS(i8)) {
+    forward<2, 1, false>(FORWARD_ARGUMENTS(i8));
+}
+
+// The same, scores under a cap.
+KERNEL(256) attention_forward_bytes_capped(FORWARD_PARAMETERS(i8)) {
+    forward<2, 1, true>(FORWARD_ARGUMENTS(i8));
 }
 
 // A softmax over all keys, before its last step: out = numerator * keep / sum.
@@ -355,17 +368,18 @@ KERNEL(256) attention_merge(const f32 *part_out, const i32 *part_max, const f32 
     });
 }
 
-// Puts the codes of new tokens behind the first `first` of a cache: k, v [tokens, kv_heads, dim].
-// Pages as above. A grid of any size.
-KERNEL(256) attention_append(const u64 *pages, const i16 *k, const i32 *k_exp, const i16 *v,
-                             const i32 *v_exp, u32 kv_heads, u32 dim, u32 first, u32 tokens) {
+// Puts the codes of new tokens behind the first `first` of a cache: k, v [tokens, kv_heads, dim],
+// into pages of codes of type Code.
+template <typename Code>
+DEVICE void append(const u64 *pages, const i16 *k, const i32 *k_exp, const i16 *v, const i32 *v_exp,
+                   u32 kv_heads, u32 dim, u32 first, u32 tokens) {
     const u64 width = static_cast<u64>(kv_heads) * dim;
     for_each_of(tokens * width, [&](u64 i) {
         const u32 token = first + static_cast<u32>(i / width);
-        i16 *page = reinterpret_cast<i16 *>(pages[token / BLOCK * 2]);
+        Code *page = reinterpret_cast<Code *>(pages[token / BLOCK * 2]);
         const u64 at = token % BLOCK * width + i % width;
-        page[at] = k[i];
-        page[BLOCK * width + at] = v[i];
+        page[at] = static_cast<Code>(k[i]);
+        page[BLOCK * width + at] = static_cast<Code>(v[i]);
     });
     for_each_of(static_cast<u64>(tokens) * kv_heads, [&](u64 i) {
         const u32 token = first + static_cast<u32>(i / kv_heads);
@@ -374,4 +388,19 @@ KERNEL(256) attention_append(const u64 *pages, const i16 *k, const i32 *k_exp, c
         page[at] = k_exp[i];
         page[BLOCK * kv_heads + at] = v_exp[i];
     });
+}
+
+#define APPEND_PARAMETERS                                                                       \
+    const u64 *pages, const i16 *k, const i32 *k_exp, const i16 *v, const i32 *v_exp,            \
+        u32 kv_heads, u32 dim, u32 first, u32 tokens
+#define APPEND_ARGUMENTS pages, k, k_exp, v, v_exp, kv_heads, dim, first, tokens
+
+// A grid of any size.
+KERNEL(256) attention_append(APPEND_PARAMETERS) {
+    append<i16>(APPEND_ARGUMENTS);
+}
+
+// Codes of 8 bits, into pages of bytes. A grid of any size.
+KERNEL(256) attention_append_bytes(APPEND_PARAMETERS) {
+    append<i8>(APPEND_ARGUMENTS);
 }

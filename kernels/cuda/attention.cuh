@@ -56,6 +56,22 @@ DEVICE u32 digits_of(FourCodes codes, u32 digit) {
                       : high_digits(codes.first, codes.second);
 }
 
+// Four codes of 8 bits: each is its own digit.
+struct FourBytes {
+    u32 word;
+};
+
+DEVICE FourBytes four_codes(const i8 *row, u32 feature, u32 dim) {
+    if (row == nullptr || feature >= dim) return {0};
+    if (dim % 4 == 0) return {*reinterpret_cast<const u32 *>(row + feature)};
+    u32 word = 0;
+    for (u32 i = 0; i < 4; i++)
+        if (feature + i < dim) word |= static_cast<u32>(static_cast<u8>(row[feature + i])) << 8 * i;
+    return {word};
+}
+
+DEVICE u32 digits_of(FourBytes codes, u32) { return codes.word; }
+
 // Puts features [start, start + SLICE) of COUNT rows into shared memory. `row(i)` is where the
 // codes of row i begin: null for a row of zeros.
 template <u32 DIGITS, u32 COUNT, typename Row>
@@ -64,7 +80,7 @@ DEVICE void stage_rows(Digits<DIGITS, COUNT, SLICE> &to, u32 start, u32 dim, Row
     for (u32 i = threadIdx.x; i < COUNT * (SLICE / 4); i += THREADS) {
         const u32 at = i / (SLICE / 4), word = i % (SLICE / 4);
         if (word >= words) continue;
-        const FourCodes codes = four_codes(row(at), start + 4 * word, dim);
+        const auto codes = four_codes(row(at), start + 4 * word, dim);
 #pragma unroll
         for (u32 digit = 0; digit < DIGITS; digit++)
             to.word[digit][at][word] = digits_of(codes, digit);
@@ -82,7 +98,7 @@ DEVICE void stage_features(Digits<DIGITS, SLICE, BLOCK> &to, u32 start, u32 dim,
         u32 square[DIGITS][4];
 #pragma unroll
         for (u32 k = 0; k < 4; k++) {
-            const FourCodes codes = four_codes(row(4 * word + k), start + 4 * group, dim);
+            const auto codes = four_codes(row(4 * word + k), start + 4 * group, dim);
 #pragma unroll
             for (u32 digit = 0; digit < DIGITS; digit++)
                 square[digit][k] = digits_of(codes, digit);
@@ -98,17 +114,17 @@ DEVICE void stage_features(Digits<DIGITS, SLICE, BLOCK> &to, u32 start, u32 dim,
 }
 
 // A lane's sums of a tile: its warp has 16 rows by TILES times 8 columns, the lane elements i =
-// 0..4 of each 16 by 8, in row `own_row(i / 2)`. Below 2^31 for every depth up to 2^16.
-template <u32 DIGITS, u32 TILES> struct Sums {
+// 0..4 of each 16 by 8, in row `own_row(i / 2)`. Below 2^31 for every depth up to 2^16. LEFT and
+// RIGHT are the digits of rows and of columns.
+template <u32 LEFT, u32 RIGHT, u32 TILES> struct Sums {
+    static constexpr u32 PARTS = LEFT + RIGHT - 1;
     // By digits: low x low, low x high and high x low, high x high.
-    i32 part[2 * DIGITS - 1][TILES][4];
+    i32 part[PARTS][TILES][4];
 
     i64 total(u32 tile, u32 i) const {
         i64 sum = part[0][tile][i];
-        if constexpr (DIGITS == 2) {
-            sum += static_cast<i64>(part[1][tile][i]) << 8;
-            sum += static_cast<i64>(part[2][tile][i]) << 16;
-        }
+        if constexpr (PARTS > 1) sum += static_cast<i64>(part[1][tile][i]) << 8;
+        if constexpr (PARTS > 2) sum += static_cast<i64>(part[2][tile][i]) << 16;
         return sum;
     }
 };
@@ -129,14 +145,15 @@ DEVICE u32 own_feature(u32 n, u32 i) {
 
 // The products of the warp's 16 rows of `a` and of rows [column + n * STEP, + 8) of `b`, over
 // `depth` elements (a multiple of 32).
-template <u32 STEP, u32 DIGITS, u32 TILES, typename A, typename B>
-DEVICE void multiply(Sums<DIGITS, TILES> &sums, const A &a, const B &b, u32 column, u32 depth) {
+template <u32 STEP, u32 LEFT, u32 RIGHT, u32 TILES, typename A, typename B>
+DEVICE void multiply(Sums<LEFT, RIGHT, TILES> &sums, const A &a, const B &b, u32 column,
+                     u32 depth) {
     const u32 row = own_row(0), lane = lane_of_warp();
 #if ARCH >= 75
     for (u32 word = lane % 4; word < depth / 4; word += 8) {
-        u32 left[DIGITS][4];
+        u32 left[LEFT][4];
 #pragma unroll
-        for (u32 digit = 0; digit < DIGITS; digit++)
+        for (u32 digit = 0; digit < LEFT; digit++)
 #pragma unroll
             for (u32 i = 0; i < 4; i++)
                 left[digit][i] = a.word[digit][row + i % 2 * 8][word + i / 2 * 4];
@@ -144,30 +161,30 @@ DEVICE void multiply(Sums<DIGITS, TILES> &sums, const A &a, const B &b, u32 colu
         for (u32 n = 0; n < TILES; n++) {
             const u32 at = column + n * STEP + lane / 4;
 #pragma unroll
-            for (u32 db = 0; db < DIGITS; db++) {
+            for (u32 db = 0; db < RIGHT; db++) {
                 const u32 right[2] = {b.word[db][at][word], b.word[db][at][word + 4]};
 #pragma unroll
-                for (u32 da = 0; da < DIGITS; da++)
+                for (u32 da = 0; da < LEFT; da++)
                     mma(sums.part[da + db][n], left[da], right);
             }
         }
     }
 #else
     for (u32 word = 0; word < depth / 4; word++) {
-        u32 left[DIGITS][2];
+        u32 left[LEFT][2];
 #pragma unroll
-        for (u32 digit = 0; digit < DIGITS; digit++)
+        for (u32 digit = 0; digit < LEFT; digit++)
 #pragma unroll
             for (u32 i = 0; i < 2; i++) left[digit][i] = a.word[digit][row + i * 8][word];
 #pragma unroll
         for (u32 n = 0; n < TILES; n++)
 #pragma unroll
-            for (u32 db = 0; db < DIGITS; db++)
+            for (u32 db = 0; db < RIGHT; db++)
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     const u32 right = b.word[db][column + n * STEP + lane % 4 * 2 + i % 2][word];
 #pragma unroll
-                    for (u32 da = 0; da < DIGITS; da++) {
+                    for (u32 da = 0; da < LEFT; da++) {
                         i32 &sum = sums.part[da + db][n][i];
                         const u32 own = left[da][i / 2];
                         sum = __dp4a(static_cast<i32>(own), static_cast<i32>(right), sum);
@@ -178,19 +195,19 @@ DEVICE void multiply(Sums<DIGITS, TILES> &sums, const A &a, const B &b, u32 colu
 }
 
 // Room for the operands of a product, one kind at a time.
-template <u32 DIGITS> union Stage {
+template <u32 LEFT, u32 RIGHT> union Stage {
     struct {
-        Digits<DIGITS, ROWS, SLICE> left;
-        Digits<DIGITS, BLOCK, SLICE> right;
+        Digits<LEFT, ROWS, SLICE> left;
+        Digits<RIGHT, BLOCK, SLICE> right;
     } rows;
-    Digits<DIGITS, SLICE, BLOCK> features;
+    Digits<RIGHT, SLICE, BLOCK> features;
 };
 
 // The sums of all scores of a tile. `left(i)` and `right(i)` give the codes of a row and of a
 // column. Every thread of the block calls it; what it wrote to shared memory before is seen by all
 // after.
-template <u32 DIGITS, typename Left, typename Right>
-DEVICE void score_sums(Sums<DIGITS, 4> &sums, Stage<DIGITS> &stage, u32 dim, Left left,
+template <u32 LEFT, u32 RIGHT, typename Left, typename Right>
+DEVICE void score_sums(Sums<LEFT, RIGHT, 4> &sums, Stage<LEFT, RIGHT> &stage, u32 dim, Left left,
                        Right right) {
     sums = {};
     for (u32 start = 0; start < dim; start += SLICE) {
@@ -263,15 +280,15 @@ DEVICE void code_tile(CodedTile<DIGITS> &to, i32 (&exponent)[2], const f32 (&val
 // The products of a coded tile and the codes `row(column)` over the first `columns` columns:
 // `put(half, feature, sum)` for each feature of the lane's two rows. Every thread of the block
 // calls it.
-template <u32 DIGITS, typename Row, typename Put>
-DEVICE void feature_sums(Stage<DIGITS> &stage, const CodedTile<DIGITS> &tile, u32 dim, u32 columns,
-                         Row row, Put put) {
+template <u32 LEFT, u32 RIGHT, typename Row, typename Put>
+DEVICE void feature_sums(Stage<LEFT, RIGHT> &stage, const CodedTile<LEFT> &tile, u32 dim,
+                         u32 columns, Row row, Put put) {
     const u32 depth = padded_to_32(columns);
     for (u32 start = 0; start < dim; start += SLICE) {
         __syncthreads();
         stage_features(stage.features, start, dim, depth, row);
         __syncthreads();
-        Sums<DIGITS, 2> sums = {};
+        Sums<LEFT, RIGHT, 2> sums = {};
         multiply<8>(sums, tile.digits, stage.features, warp_of_block() % 4 * 16, depth);
 #pragma unroll
         for (u32 n = 0; n < 2; n++)

@@ -103,7 +103,7 @@ DEVICE void accumulate(f32 &sum, f32 product, bool first, bool last, f32 factor)
 
 // Shared memory of attention_dq.
 template <u32 DIGITS> struct QueryTile {
-    Stage<DIGITS> stage;
+    Stage<DIGITS, DIGITS> stage;
     CodedTile<DIGITS> ds;
     i32 k_exp[BLOCK];
     i32 v_exp[BLOCK];
@@ -130,7 +130,7 @@ DEVICE void dq_block(QueryTile<DIGITS> &tile, const Backward &in, u32 first_key,
         tile.v_exp[key] = key < existing ? in.v_exp[keys + key * kv_heads] : 0;
     }
     f32 value[4][4];
-    Sums<DIGITS, 4> sums;
+    Sums<DIGITS, DIGITS, 4> sums;
     score_sums(sums, tile.stage, dim, [&](u32 row) { return of_query(in.q, row); },
                [&](u32 key) { return of_key(in.k, key); });
 #pragma unroll
@@ -200,7 +200,7 @@ DEVICE void all_dq(const Backward &in, f32 scale, f32 *dq) {
 
 // Shared memory of attention_dk_dv.
 template <u32 DIGITS> struct KeyTile {
-    Stage<DIGITS> stage;
+    Stage<DIGITS, DIGITS> stage;
     CodedTile<DIGITS> coded;
     i32 k_exp[ROWS];
     i32 v_exp[ROWS];
@@ -247,7 +247,7 @@ DEVICE void take_gradients(KeyTile<DIGITS> &tile, const Backward &in, const Meet
     const auto of_query = [&](const i16 *codes, u32 query) -> const i16 * {
         return query < at.queries ? codes + (at.query_row + query * heads) * dim : nullptr;
     };
-    Sums<DIGITS, 4> sums;
+    Sums<DIGITS, DIGITS, 4> sums;
     score_sums(sums, tile.stage, dim, [&](u32 row) { return of_key(in.k, row); },
                [&](u32 column) { return of_query(in.q, column); });
 #pragma unroll

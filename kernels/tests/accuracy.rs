@@ -72,6 +72,7 @@ struct Head {
     tokens: usize,
     shape: AttentionShape,
     sink: Option<f32>,
+    key_values: Precision,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -95,6 +96,7 @@ impl Head {
             tokens,
             shape,
             sink: None,
+            key_values: Precision::I16,
             q: draw(3).iter().map(|v| v * factor).collect(),
             k: draw(4),
             v: draw(5),
@@ -109,11 +111,10 @@ impl Head {
             [&self.q, &self.k, &self.v, &self.d_out].map(|x| tensor(x, shape.head_dim));
         let sinks = self.sink.map(|sink| tensor(&[sink], 1));
         let sinks = sinks.as_ref();
-        let codes = device.attention_codes(&q, &k, &v, shape, p).unwrap();
+        let codes = device.attention_codes(&q, &k, &v, shape, p, self.key_values);
+        let codes = codes.unwrap();
         let one = codes.as_one(shape);
-        let out = device
-            .attention(&codes, &codes.as_one(shape), shape, sinks, p)
-            .unwrap();
+        let out = device.attention(&codes, &one, shape, sinks, p).unwrap();
         let g = device
             .attention_backward(
                 &codes,
@@ -217,6 +218,23 @@ fn attention_of_ordinary_sharp_and_diffuse_scores() {
         ("diffuse", 0.05, [2e-4, 5e-4]),
     ] {
         Head::new(factor, 32, None, None).within(what, bounds);
+    }
+}
+
+/// The output over keys and values in codes of 8 bits: their error is that of a number within a row
+/// whose largest is 64 to 127 steps, and a sharp softmax takes that of the scores as well.
+#[test]
+fn attention_over_keys_and_values_of_8_bits() {
+    for (what, factor, dim, bound) in [
+        ("ordinary", 1.0, 64, 1.5e-2),
+        ("sharp", 6.0, 64, 4e-2),
+        ("diffuse", 0.05, 128, 1.5e-2),
+    ] {
+        let mut head = Head::new(factor, dim, None, None);
+        head.key_values = Precision::I8;
+        let (got, exact) = (&head.computed()[0], &head.exact()[0]);
+        let what = format!("attention over 8 bits, {what}, output");
+        below(&what, error(got, exact), bound);
     }
 }
 

@@ -31,6 +31,7 @@
 //!         precisions: Precisions {
 //!             weights: Precision::I16,
 //!             activations: Precision::I16,
+//!             key_values: Precision::I16,
 //!         },
 //!         lora: None,
 //!         trains_all: false,

@@ -87,6 +87,7 @@ fn try_stage(device: &Device, layers: Span, lora: Option<bool>) -> Result<Stage,
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: (lora == Some(true)).then(|| spec(&config)),
         trains_all: lora == Some(false),

@@ -29,6 +29,7 @@ fn stage(config: DecoderConfig, device: Device) -> Stage {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: true,

@@ -39,6 +39,7 @@ fn stage(device: Device, config: &DecoderConfig, lora: bool) -> Stage {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: lora.then(|| LoraSpec {
             rank: 2,

@@ -95,6 +95,7 @@ impl Reference {
             precisions: Precisions {
                 weights: Precision::I16,
                 activations: Precision::I16,
+                key_values: Precision::I16,
             },
             lora: (kind == Kind::Lora).then_some(lora),
             trains_all: kind == Kind::Full,

@@ -65,6 +65,7 @@ fn load(config: &DecoderConfig) -> Stage {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: false,

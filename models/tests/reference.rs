@@ -49,6 +49,7 @@ fn options(folder: &ModelFolder, lora: Option<LoraSpec>, trains_all: bool) -> St
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora,
         trains_all,

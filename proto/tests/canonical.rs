@@ -240,7 +240,7 @@ fn no_encoding_changes_unnoticed() {
 
 const GOLDEN: [&str; 34] = [
     "ToCoordinator c3dfe123",
-    "ToWorker fb8c5897",
+    "ToWorker 50e92024",
     "ClientRequest 0d1e2132",
     "ClientResponse f086e3e4",
     "JobEvent 58bf841b",
@@ -248,11 +248,11 @@ const GOLDEN: [&str; 34] = [
     "ToStage 6ab60069",
     "FromStage b5101f69",
     "AnswerVerdict 8672a387",
-    "StageAssignment 5ce03eb3",
+    "StageAssignment c91792fc",
     "StageStreamHello 889c08ed",
     "PassHeader 0cbeaf10",
     "StageClaim b20b2a1a",
-    "Receipt 834db084",
+    "Receipt 2fd1e01c",
     "FrameHeader 7e8ba388",
     "JobSpec 183374a2",
     "Plan 15be4340",

@@ -140,6 +140,7 @@ pub fn stage_options(
         precisions: Precisions {
             weights: precision(spec.precision.weights)?,
             activations: precision(spec.precision.activations)?,
+            key_values: precision(spec.precision.activations)?,
         },
         lora,
         trains_all: spec.adapter == AdapterSpec::Full,

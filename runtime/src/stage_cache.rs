@@ -137,6 +137,7 @@ mod tests {
                     precisions: Precisions {
                         weights: bits,
                         activations: bits,
+                        key_values: bits,
                     },
                     lora: None,
                     trains_all: false,

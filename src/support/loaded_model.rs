@@ -18,6 +18,7 @@ use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::support::device::DeviceArgs;
+use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::{self, LoadInArgs};
 
 /// The file that identifies a PEFT folder.
@@ -38,6 +39,8 @@ pub struct ModelArgs {
     pub adapter: Option<PathBuf>,
     #[command(flatten)]
     pub load_in: LoadInArgs,
+    #[command(flatten)]
+    pub kv_cache: KvCacheArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -85,6 +88,7 @@ pub struct OpenedModel {
     device: Device,
     folder: ModelFolder,
     adapter: Option<Adapter>,
+    key_values: Precision,
 }
 
 impl ModelArgs {
@@ -114,6 +118,7 @@ impl ModelArgs {
             device,
             folder,
             adapter,
+            key_values: self.kv_cache.precision(),
         })
     }
 }
@@ -192,6 +197,7 @@ impl OpenedModel {
             precisions: Precisions {
                 weights: Precision::I16,
                 activations: Precision::I16,
+                key_values: self.key_values,
             },
             lora,
             trains_all: false,

@@ -14,6 +14,7 @@ pub mod home;
 pub mod job_events;
 pub mod job_file;
 pub mod job_list;
+pub mod kv_cache;
 pub mod layers;
 pub mod leave;
 pub mod load_in;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use concord_kernels::coded::Precision;
 use concord_kernels::packed::BlockFormat;
 use concord_models::ModelError;
 use concord_models::config::DecoderConfig;
@@ -70,9 +71,13 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -
     }
 }
 
-/// Of a model that is served.
-pub fn serving(config: &DecoderConfig, kept: &KeptFormats) -> ServingProfile {
-    let bytes = ServingBytes::of(config, &|name| kept.get(name));
+/// Of a model that is served, with keys and values in codes of `key_values`.
+pub fn serving(
+    config: &DecoderConfig,
+    kept: &KeptFormats,
+    key_values: Precision,
+) -> ServingProfile {
+    let bytes = ServingBytes::of(config, key_values, &|name| kept.get(name));
     ServingProfile {
         layer_macs: layer_weights(config),
         head_macs: head_weights(config),

@@ -8,6 +8,7 @@ mod device;
 mod generate;
 mod gguf;
 mod job_file;
+mod kv_cache;
 mod load_in;
 mod logging;
 mod logits;

@@ -63,6 +63,31 @@ fn a_receipt_is_proven_on_this_machine_and_no_other_model_fits() {
     }
 }
 
+/// Keys and values of 8 bits: the same answer of one stage and of two, and a receipt that says so.
+#[test]
+fn an_answer_over_8_bits_is_proven() {
+    let Some((model, _)) = tiny() else { return };
+    let mut texts = Vec::new();
+    for more in [&[][..], &["--kv-cache-dtype", "int8"]] {
+        for stages in [1, 2] {
+            let server = Server::with_stages(&model, stages, more);
+            let (answer, receipt) = answered(&server, 60);
+            texts.push(answer["choices"][0]["text"].clone());
+            event(&verify(&receipt, &model), "verified");
+            let receipt: Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
+            let bits = &receipt["deployment"]["precision"]["key_values"];
+            let named = if more.is_empty() {
+                Value::Null
+            } else {
+                json!(8)
+            };
+            assert_eq!(*bits, named);
+        }
+    }
+    assert_eq!((&texts[0], &texts[2]), (&texts[1], &texts[3]));
+    assert_ne!(texts[0], texts[2]);
+}
+
 /// Workers that cheat, in a pipeline of three stages: `verify` names the culprit, and nobody else.
 #[test]
 fn a_stage_that_cheats_is_named() {

@@ -1,12 +1,10 @@
 //! Receipts: a valid one opens, and any alteration is blamed on the signer.
 
 use concord_proto::serving::{
-    AnswerVerdict, Deployment, Finish, GenerationSpec, Receipt, SamplingSpec, StageClaim, Usage,
-    tokens_digest,
+    AnswerVerdict, Deployment, Finish, GenerationSpec, Receipt, SamplingSpec, ServedPrecision,
+    StageClaim, Usage, tokens_digest,
 };
-use concord_proto::{
-    ARITHMETIC_VERSION, Digest, F32Bits, Keypair, Layers, PrecisionSpec, PublicKey, Signed,
-};
+use concord_proto::{ARITHMETIC_VERSION, Digest, F32Bits, Keypair, Layers, PublicKey, Signed};
 use concord_verify::serving::CheckedReceipt;
 
 fn key(index: u8) -> Keypair {
@@ -27,10 +25,7 @@ fn deployment() -> Deployment {
         layers: 6,
         vocab: 10,
         positions: 64,
-        precision: PrecisionSpec {
-            weights: 16,
-            activations: 16,
-        },
+        precision: ServedPrecision::of(16),
     }
 }
 

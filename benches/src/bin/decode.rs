@@ -144,6 +144,7 @@ fn load(
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: false,

@@ -8,11 +8,11 @@ use concord_coordinator::core::{
 };
 use concord_proto::ExpertCuts;
 use concord_proto::client::{ClientResponse, MemberStatus, PoolStatus};
-use concord_proto::serving::{Deployment, ServedModel, ServingProfile, StageAssignment};
-use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
-use concord_proto::{
-    ARITHMETIC_VERSION, Digest, Keypair, PROTOCOL_VERSION, PrecisionSpec, WorkerId,
+use concord_proto::serving::{
+    Deployment, ServedModel, ServedPrecision, ServingProfile, StageAssignment,
 };
+use concord_proto::session::{DeviceInfo, Hello, Role, ToCoordinator, ToWorker};
+use concord_proto::{ARITHMETIC_VERSION, Digest, Keypair, PROTOCOL_VERSION, WorkerId};
 
 pub const SECOND: u64 = 1_000_000;
 
@@ -25,10 +25,7 @@ pub fn model(stages: u32, pipelines: u32, min_workers: u32) -> ServedModel {
             layers: 12,
             vocab: 100,
             positions: 1_024,
-            precision: PrecisionSpec {
-                weights: 16,
-                activations: 16,
-            },
+            precision: ServedPrecision::of(16),
         },
         profile: ServingProfile {
             layer_macs: 1_000,

@@ -189,6 +189,14 @@ fn people_can_read_it() {
     assert_eq!(value["stages"][0]["device"], "cpu");
     let precision = json!({"weights": 8, "activations": 8});
     assert_eq!(value["deployment"]["precision"], precision);
+    // Keys and values of their own bits are named.
+    let key = Keypair::from_secret([7; 32]);
+    let signed = receipt_file::from_json(&value.to_string()).unwrap();
+    let mut receipt: Receipt = signed.open().unwrap();
+    receipt.deployment.precision.key_values = 16;
+    let value = receipt_file::to_json(&Signed::new(&key, &receipt)).unwrap();
+    assert_eq!(value["deployment"]["precision"]["key_values"], 16);
+    receipt_file::from_json(&value.to_string()).unwrap();
 }
 
 /// Every place of a JSON value, as a pointer.

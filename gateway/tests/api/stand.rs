@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use concord_gateway::{GatewayOptions, RunningGateway, SamplingDefaults, Served, start};
-use concord_proto::serving::Deployment;
-use concord_proto::{Digest, Domain, PrecisionSpec};
+use concord_proto::serving::{Deployment, ServedPrecision};
+use concord_proto::{Digest, Domain};
 use concord_text::{ChatTemplate, TextTokenizer};
 use serde_json::{Map, Value, json};
 
@@ -133,14 +133,7 @@ pub fn deployment() -> Deployment {
         layers: 2,
         vocab: VOCAB,
         positions: POSITIONS,
-        precision: precision(),
-    }
-}
-
-fn precision() -> PrecisionSpec {
-    PrecisionSpec {
-        weights: 8,
-        activations: 8,
+        precision: ServedPrecision::of(8),
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) fn run(
     );
     let q = device.scaled(&q, 4.0)?;
     let d_out = place(14, q_width)?;
-    let codes = device.attention_codes(&q, &k, &v, &shape, precision)?;
+    let codes = device.attention_codes(&q, &k, &v, &shape, precision, precision)?;
     let sinks = sinks_of(device, input, (&shape, has_sinks))?;
     let sinks = sinks.as_ref();
     let out = device.attention(&codes, documents, &shape, sinks, precision)?;

@@ -26,13 +26,17 @@ pub(super) fn cases() -> Vec<OperationCase> {
         let chunk = tokens / 3;
         (tokens, chunk, shape, has_sinks)
     }));
-    let case = |(tokens, chunk, shape, has_sinks)| {
+    let case = |(tokens, chunk, shape, has_sinks), key_values| {
         OperationCase::new(
-            format!("attention {tokens} in chunks of {chunk} {shape:?}"),
-            move |device, input| cached(device, input, tokens, chunk, (shape, has_sinks)),
+            format!("attention {tokens} in chunks of {chunk} {shape:?} {key_values:?}"),
+            move |device, input| {
+                let sizes = (tokens, chunk);
+                cached(device, input, sizes, (shape, has_sinks), key_values)
+            },
         )
     };
-    runs.into_iter().map(case).collect()
+    let of = |run| [Precision::I16, Precision::I8].map(|key_values| case(run, key_values));
+    runs.into_iter().flat_map(of).collect()
 }
 
 /// The sequence in chunks of `chunk` tokens; on the reference as a whole, so that chunks must agree
@@ -40,9 +44,9 @@ pub(super) fn cases() -> Vec<OperationCase> {
 fn cached(
     device: &Device,
     input: &CaseInput,
-    tokens: usize,
-    chunk: usize,
+    (tokens, chunk): (usize, usize),
     (shape, has_sinks): (AttentionShape, bool),
+    key_values: Precision,
 ) -> Result<Outputs, KernelError> {
     let chunk = match device {
         Device::Reference => tokens,
@@ -55,26 +59,20 @@ fn cached(
         place(16, width)?,
         place(17, width)?,
     );
-    let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
+    let p = Precision::I16;
+    let codes = device.attention_codes(&q, &k, &v, &shape, p, key_values)?;
     let sinks = sinks_of(device, input, (&shape, has_sinks))?;
     let sinks = sinks.as_ref();
-    let mut keys = device.new_keys(&shape, Precision::I16)?;
-    let (mut outputs, mut out) = (vec![Vec::new(); 2], None);
+    let mut keys = device.new_keys(&shape, key_values)?;
+    let mut out = Vec::new();
     for start in (0..tokens).step_by(chunk) {
         let count = chunk.min(tokens - start);
         let new = |coded: &Coded| coded.part(start * shape.kv_heads, count * shape.kv_heads);
         let (k, v) = (new(&codes.kv.k), new(&codes.kv.v));
         device.append_keys(&mut keys, &CodedKv { k, v })?;
         let queries = codes.queries.part(start * shape.heads, count * shape.heads);
-        let part =
-            device.attention_cached(&queries, &keys, start, &shape, sinks, Precision::I16)?;
-        outputs[0].extend_from_slice(&part.out.values()?);
-        outputs[1].extend_from_slice(&part.sum.values()?);
-        out = Some(part);
+        let part = device.attention_cached(&queries, &keys, start, &shape, sinks, p)?;
+        out.extend_from_slice(&part.values()?);
     }
-    outputs.extend(
-        out.map(|part| part.max.values().map(|m| vec![m[m.len() - 1] as f32]))
-            .transpose()?,
-    );
-    Ok(outputs)
+    Ok(vec![out])
 }

@@ -7,6 +7,13 @@ use crate::reference::attention::{AttentionCodes, AttentionShape, CodedKv};
 use crate::reference::pages::{PAGE_TOKENS, PagedRun};
 use crate::{Device, KernelError};
 
+/// Of queries, and of keys and values.
+const PRECISIONS: [(Precision, Precision); 3] = [
+    (Precision::I16, Precision::I16),
+    (Precision::I16, Precision::I8),
+    (Precision::I8, Precision::I8),
+];
+
 pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
     let shape = AttentionShape {
         heads: 4,
@@ -59,11 +66,11 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
     }
     let mut cases = Vec::new();
     for (lengths, chunk, shape, has_sinks) in runs {
-        for precision in [Precision::I16, Precision::I8] {
+        for precisions in PRECISIONS {
             let sizes = (lengths, chunk);
             cases.push(OperationCase::new(
-                format!("attention paged {lengths:?} by {chunk} {shape:?} {precision:?}"),
-                move |device, input| paged(device, input, sizes, (shape, has_sinks), precision),
+                format!("attention paged {lengths:?} by {chunk} {shape:?} {precisions:?}"),
+                move |device, input| paged(device, input, sizes, (shape, has_sinks), precisions),
             ));
         }
     }
@@ -77,9 +84,10 @@ fn paged(
     input: &CaseInput,
     (lengths, chunk): (&[usize], usize),
     (shape, has_sinks): (AttentionShape, bool),
-    precision: Precision,
+    (precision, key_values): (Precision, Precision),
 ) -> Result<Outputs, KernelError> {
-    let sequences = sequences(device, input, lengths, (shape, precision))?;
+    let precisions = (precision, key_values);
+    let sequences = sequences(device, input, lengths, (shape, precisions))?;
     let sinks = sinks_of(device, input, (&shape, has_sinks))?;
     let sinks = sinks.as_ref();
     if let Device::Reference = device {
@@ -92,7 +100,7 @@ fn paged(
         return sequences.iter().map(whole).collect();
     }
     let (tables, count) = tables(lengths);
-    let mut pages = device.kv_pages(1, &shape, precision, count)?;
+    let mut pages = device.kv_pages(1, &shape, key_values, count)?;
     let mut outputs = vec![Vec::new(); lengths.len()];
     let mut done = vec![0; lengths.len()];
     while done.iter().zip(lengths).any(|(done, len)| done < len) {
@@ -153,14 +161,15 @@ fn sequences(
     device: &Device,
     input: &CaseInput,
     lengths: &[usize],
-    (shape, precision): (AttentionShape, Precision),
+    (shape, (p, key_values)): (AttentionShape, (Precision, Precision)),
 ) -> Result<Vec<AttentionCodes>, KernelError> {
     let one = |(stream, &tokens): (u64, &usize)| {
         let place = |at: u64, heads: usize| {
             device.place(input.tensor(stream + at, &[tokens, heads * shape.head_dim])?)
         };
         let (q, kv) = (place(0, shape.heads)?, shape.kv_heads);
-        device.attention_codes(&q, &place(1, kv)?, &place(2, kv)?, &shape, precision)
+        let (k, v) = (place(1, kv)?, place(2, kv)?);
+        device.attention_codes(&q, &k, &v, &shape, p, key_values)
     };
     (70..).step_by(3).zip(lengths).map(one).collect()
 }

@@ -5,6 +5,7 @@ mod backward;
 mod digits;
 mod forward;
 mod paged;
+mod quads;
 mod rows;
 
 pub use backward::backward;

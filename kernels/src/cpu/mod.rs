@@ -41,6 +41,7 @@ pub mod code;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod experts;
+pub mod keys;
 pub mod layernorm;
 pub mod logprobs;
 pub mod matmul;

@@ -7,6 +7,7 @@ pub(crate) use backward::backward;
 
 use super::grids::any_grid;
 use super::keys::GpuKeys;
+use super::page_codes::are_bytes;
 use super::pages::GpuPages;
 use super::{Cuda, Grid, Kernel, Result, Slice, arguments};
 use crate::Tensor;
@@ -105,8 +106,8 @@ impl Codes {
 enum Keys<'a> {
     /// Each sequence in one piece.
     Dense { k: Codes, v: Codes },
-    /// In pages of one sequence, two addresses each.
-    Paged(&'a Slice<u64>),
+    /// In pages of one sequence, two addresses each, of codes of a precision.
+    Paged(&'a Slice<u64>, Precision),
 }
 
 /// Attention of runs of tokens that see only themselves, each from position 0.
@@ -171,7 +172,7 @@ fn unlike(
 }
 
 /// Attention of the coded queries of one sequence, whose first token stands at `first_position`,
-/// over the keys of `pages` up to each query's own position.
+/// over the keys of `pages` up to each query's own position: `[tokens, heads * head_dim]`.
 pub(crate) fn cached(
     cuda: &Cuda,
     queries: &Coded,
@@ -180,16 +181,19 @@ pub(crate) fn cached(
     shape: &AttentionShape,
     sinks: Option<&Tensor>,
     precision: Precision,
-) -> Result<AttentionOut> {
+) -> Result<Tensor> {
     let run = QueryRun {
         sequences: 1,
         tokens: queries.rows / shape.heads,
         first_position,
     };
     let precisions = [queries.precision, pages.precision(), precision];
-    let (keys, sinks) = (Keys::Paged(pages.table()), sinks_on(cuda, sinks)?);
+    let (keys, sinks) = (
+        Keys::Paged(pages.table(), pages.precision()),
+        sinks_on(cuda, sinks)?,
+    );
     let shape = (shape, sinks.as_ref());
-    attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)
+    Ok(attend(cuda, queries, &keys, run, shape, &precisions, WORKSPACE)?.out)
 }
 
 /// Attention of the coded queries of `runs`, one run after another, each over the keys in its
@@ -214,7 +218,7 @@ pub(crate) fn paged(
     for (index, run) in runs.iter().enumerate() {
         let queries = queries.part(token * shape.heads, run.count * shape.heads);
         let table = tables.of(index);
-        let keys = Keys::Paged(&table);
+        let keys = Keys::Paged(&table, pages.precision());
         let one = QueryRun {
             sequences: 1,
             tokens: run.count,
@@ -242,11 +246,18 @@ fn attend(
 ) -> Result<AttentionOut> {
     let heads = Heads::new(shape, run.tokens, run.first_position + run.tokens);
     let (rows, cap) = (queries.rows, shape.score_cap());
-    let names = [
-        "attention_forward_1",
-        "attention_forward_2",
-        "attention_forward_capped",
-    ];
+    let names = match keys {
+        Keys::Paged(_, precision) if are_bytes(*precision) => [
+            "attention_forward_bytes",
+            "attention_forward_bytes",
+            "attention_forward_bytes_capped",
+        ],
+        _ => [
+            "attention_forward_1",
+            "attention_forward_2",
+            "attention_forward_capped",
+        ],
+    };
     let attend = Attend {
         cuda,
         heads,
@@ -320,7 +331,7 @@ impl Attend<'_> {
         } = self.heads;
         let (keys, values, pages) = match self.keys {
             Keys::Dense { k, v } => (Some(k), Some(v), None),
-            Keys::Paged(table) => (None, None, Some(*table)),
+            Keys::Paged(table, _) => (None, None, Some(*table)),
         };
         let (part_out, part_max, part_sum) = into;
         let (inward, outward) = cap_factors(self.cap);
@@ -414,7 +425,8 @@ mod tests {
         let run = |device: &Device, workspace: usize| -> Result<Vec<Vec<f32>>> {
             let x = |stream, width| draw.tensor(stream, &[sequences * tokens, width]);
             let (q, k, v) = (x(1, 8)?, x(2, 4)?, x(3, 4)?);
-            let codes = device.attention_codes(&q, &k, &v, &shape, Precision::I16)?;
+            let p = Precision::I16;
+            let codes = device.attention_codes(&q, &k, &v, &shape, p, p)?;
             let Device::Cuda(cuda) = device else {
                 let out = device.attention(&codes, &documents, &shape, None, Precision::I16)?;
                 return Ok(vec![out.out.into_values()?, out.sum.into_values()?]);

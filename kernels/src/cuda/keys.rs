@@ -1,7 +1,8 @@
 //! Keys and values that grow, in the memory of a GPU.
 
 use super::grids::any_grid;
-use super::{Cuda, Kernel, MemoryPurpose, Result, Slice, arguments};
+use super::page_codes::{PageCodes, append_kernel};
+use super::{Cuda, MemoryPurpose, Result, Slice, arguments};
 use crate::coded::Precision;
 use crate::reference::attention::BLOCK;
 use crate::reference::attention::{AttentionShape, CodedKv};
@@ -27,7 +28,7 @@ pub struct GpuKeys {
 #[derive(Clone, Debug)]
 struct Page {
     /// Keys, then values: `[2, PAGE, kv_heads, head_dim]`.
-    codes: Slice<i16>,
+    codes: PageCodes,
     /// `[2, PAGE, kv_heads]`.
     exps: Slice<i32>,
 }
@@ -84,10 +85,7 @@ impl GpuKeys {
         let _account = self.cuda.account(MemoryPurpose::KeyValues);
         self.reserve(tokens)?;
         let cuda = &self.cuda;
-        let kernel = Kernel {
-            module: "attention",
-            name: "attention_append",
-        };
+        let kernel = append_kernel(self.precision);
         let (k_codes, k_exps) = (new.k.q.on(cuda)?, new.k.exp.on(cuda)?);
         let (v_codes, v_exps) = (new.v.q.on(cuda)?, new.v.exp.on(cuda)?);
         let arguments = arguments![
@@ -118,7 +116,7 @@ impl GpuKeys {
         let rows = 2 * PAGE * self.kv_heads;
         while first + pages.len() < end {
             pages.push(Page {
-                codes: self.cuda.alloc(rows * self.head_dim)?,
+                codes: PageCodes::alloc(&self.cuda, self.precision, rows * self.head_dim)?,
                 exps: self.cuda.alloc(rows)?,
             });
         }
@@ -145,15 +143,14 @@ impl Page {
             return Ok(self.clone());
         }
         let own = Self {
-            codes: cuda.alloc(self.codes.len())?,
+            codes: self.codes.copied(cuda)?,
             exps: cuda.alloc(self.exps.len())?,
         };
-        cuda.copy(&self.codes, &own.codes)?;
         cuda.copy(&self.exps, &own.exps)?;
         Ok(own)
     }
 
     fn addresses(&self) -> [u64; 2] {
-        [self.codes.address().0, self.exps.address().0]
+        [self.codes.address_of(0), self.exps.address().0]
     }
 }

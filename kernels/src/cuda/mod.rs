@@ -19,6 +19,7 @@ mod grids;
 pub mod keys;
 pub(crate) mod layernorm;
 pub mod matmul;
+mod page_codes;
 pub mod pages;
 pub mod peak;
 pub(crate) mod reduce;

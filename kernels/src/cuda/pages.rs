@@ -1,7 +1,8 @@
 //! Pages of keys and values of many sequences, in the memory of a GPU.
 
 use super::grids::any_grid;
-use super::{Cuda, Kernel, MemoryPurpose, Result, Slice, arguments};
+use super::page_codes::{PageCodes, append_kernel};
+use super::{Cuda, MemoryPurpose, Result, Slice, arguments};
 use crate::coded::Precision;
 use crate::reference::attention::{AttentionShape, CodedKv};
 use crate::reference::pages::{PAGE_TOKENS, PagedRun};
@@ -20,7 +21,7 @@ pub struct GpuPages {
 #[derive(Debug)]
 struct Layer {
     /// `[pages, 2, PAGE_TOKENS, kv_heads, head_dim]`: keys, then values.
-    codes: Slice<i16>,
+    codes: PageCodes,
     /// `[pages, 2, PAGE_TOKENS, kv_heads]`.
     exps: Slice<i32>,
 }
@@ -55,7 +56,7 @@ impl GpuPages {
             .saturating_mul(shape.kv_heads);
         let layer = |_| {
             Ok(Layer {
-                codes: cuda.zeros(rows.saturating_mul(shape.head_dim))?,
+                codes: PageCodes::zeros(cuda, precision, rows.saturating_mul(shape.head_dim))?,
                 exps: cuda.zeros(rows)?,
             })
         };
@@ -88,8 +89,7 @@ impl GpuPages {
             parts.push((all.len(), 2 * used.len()));
             for &page in used {
                 let row = page as usize * rows;
-                let codes = codes.part(row * self.head_dim, rows * self.head_dim);
-                all.push(codes.address().0);
+                all.push(codes.address_of(row * self.head_dim));
                 all.push(exps.part(row, rows).address().0);
             }
         }
@@ -117,10 +117,7 @@ impl GpuPages {
         let tables = self.tables(layer, runs)?;
         let (k_codes, k_exps) = (new.k.q.on(cuda)?, new.k.exp.on(cuda)?);
         let (v_codes, v_exps) = (new.v.q.on(cuda)?, new.v.exp.on(cuda)?);
-        let kernel = Kernel {
-            module: "attention",
-            name: "attention_append",
-        };
+        let kernel = append_kernel(self.precision);
         let mut row = 0;
         for (index, run) in runs.iter().enumerate() {
             let rows = run.count * self.kv_heads;

@@ -14,7 +14,7 @@ use crate::{Device, KernelError, Tensor, cpu, cuda, reference};
 
 impl Device {
     /// Codes q `[tokens, heads * head_dim]`, k and v `[tokens, kv_heads * head_dim]` of a run of
-    /// tokens, each head of each token on its own.
+    /// tokens, each head of each token on its own; k and v with the bits of `key_values`.
     ///
     /// # Errors
     /// [`KernelError::Cuda`] where a GPU fails.
@@ -25,14 +25,14 @@ impl Device {
         v: &Tensor,
         shape: &AttentionShape,
         precision: Precision,
+        key_values: Precision,
     ) -> Result<AttentionCodes, KernelError> {
         let scaled = self.scaled(q, shape.scale * LOG2_E)?;
-        let code = |x: &Tensor| self.code(x, shape.head_dim, precision);
         Ok(AttentionCodes {
-            queries: code(&scaled)?,
+            queries: self.code(&scaled, shape.head_dim, precision)?,
             kv: CodedKv {
-                k: code(k)?,
-                v: code(v)?,
+                k: self.code(k, shape.head_dim, key_values)?,
+                v: self.code(v, shape.head_dim, key_values)?,
             },
         })
     }
@@ -89,10 +89,11 @@ impl Device {
 
     /// Attention of the coded `queries` of one sequence, whose first token stands at
     /// `first_position`, over all `keys` up to each query's own position, and `sinks` as for
-    /// [`Self::attention`].
+    /// [`Self::attention`]: `[tokens, heads * head_dim]`.
     ///
     /// # Errors
-    /// [`KernelError::Cuda`] where a GPU fails.
+    /// [`KernelError::DoesNotFit`] for keys of another device; [`KernelError::Cuda`] where a GPU
+    /// fails.
     pub fn attention_cached(
         &self,
         queries: &Coded,
@@ -101,30 +102,34 @@ impl Device {
         shape: &AttentionShape,
         sinks: Option<&Tensor>,
         precision: Precision,
-    ) -> Result<AttentionOut, KernelError> {
+    ) -> Result<Tensor, KernelError> {
         check_sinks(sinks, shape);
         assert_eq!(queries.rows % shape.heads, 0, "attention: rows of queries");
-        let seen = first_position + queries.rows / shape.heads;
-        assert!(keys.tokens(shape) >= seen, "attention: keys are missing");
-        match (self, keys) {
-            (Self::Cuda(gpu), KeyValues::Cuda(pages)) => {
-                let first = first_position;
-                cuda::attention::cached(gpu, queries, pages, first, shape, sinks, precision)
-            }
-            (_, KeyValues::Host(kv)) => {
-                let queries = queries.on_host()?;
-                let sinks = sinks.map(Tensor::values).transpose()?;
-                let sinks = sinks.as_deref();
-                let one =
-                    self.host_attention(&queries, kv, first_position, shape, sinks, precision);
-                let out = whole(one, shape)?;
-                Ok(AttentionOut {
-                    out: self.place(out.out)?,
-                    ..out
-                })
-            }
-            (_, KeyValues::Cuda(_)) => unreachable!("only a GPU makes keys that lie in pages"),
+        let (first, tokens) = (first_position, queries.rows / shape.heads);
+        assert!(
+            keys.tokens(shape) >= first + tokens,
+            "attention: keys are missing"
+        );
+        if let (Self::Cuda(gpu), KeyValues::Cuda(pages)) = (self, keys) {
+            return cuda::attention::cached(gpu, queries, pages, first, shape, sinks, precision);
         }
+        let queries = queries.on_host()?;
+        let sinks = sinks.map(Tensor::values).transpose()?;
+        let sinks = sinks.as_deref();
+        let out = match (self, keys) {
+            (_, KeyValues::Host(kv)) => {
+                self.host_attention(&queries, kv, first, shape, sinks, precision)
+                    .out
+            }
+            (Self::Cpu(cpu), KeyValues::Pages(pages)) => {
+                cpu::keys::attend(cpu, &queries, pages, first, shape, sinks, precision)
+            }
+            _ => {
+                let reason = format!("keys of another device, read by {}", self.name());
+                return Err(KernelError::DoesNotFit(reason));
+            }
+        };
+        self.place(tensor(&[tokens, shape.heads * shape.head_dim], out)?)
     }
 
     /// The backward pass. d_out `[tokens, heads * head_dim]`; `documents`, `shape` and `sinks` are

@@ -1,6 +1,7 @@
 //! Keys and values of one sequence that grow with its tokens.
 
 use crate::coded::{Coded, Precision};
+use crate::cpu::keys::HostKeys;
 use crate::cuda::keys::GpuKeys;
 use crate::reference::attention::{AttentionShape, CodedKv};
 use crate::{Buffer, Device, KernelError};
@@ -10,6 +11,8 @@ use crate::{Buffer, Device, KernelError};
 pub enum KeyValues {
     /// One run on the host.
     Host(CodedKv),
+    /// Pages on the host, of codes of 8 bits.
+    Pages(HostKeys),
     /// Pages of a GPU.
     Cuda(GpuKeys),
 }
@@ -19,6 +22,7 @@ impl KeyValues {
     pub fn tokens(&self, shape: &AttentionShape) -> usize {
         match self {
             Self::Host(kv) => kv.k.rows / shape.kv_heads,
+            Self::Pages(pages) => pages.tokens(),
             Self::Cuda(pages) => pages.tokens(),
         }
     }
@@ -36,6 +40,9 @@ impl Device {
     ) -> Result<KeyValues, KernelError> {
         if let Self::Cuda(gpu) = self {
             return Ok(KeyValues::Cuda(GpuKeys::new(gpu, shape, precision)?));
+        }
+        if let (Self::Cpu(_), Precision::I8) = (self, precision) {
+            return Ok(KeyValues::Pages(HostKeys::new(shape)));
         }
         let empty = || Coded {
             rows: 0,
@@ -59,6 +66,13 @@ impl Device {
             KeyValues::Host(kv) => {
                 kv.k.append(&new.k)?;
                 kv.v.append(&new.v)
+            }
+            KeyValues::Pages(pages) => {
+                pages.append(&CodedKv {
+                    k: new.k.on_host()?.into_owned(),
+                    v: new.v.on_host()?.into_owned(),
+                });
+                Ok(())
             }
             KeyValues::Cuda(pages) => pages.append(new),
         }

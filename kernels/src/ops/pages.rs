@@ -31,8 +31,8 @@ enum Store {
 impl KvPages {
     /// Bytes that one page takes in `layers` layers. It is the size on the host, the largest of all
     /// devices.
-    pub fn bytes_per_page(layers: usize, shape: &AttentionShape, _precision: Precision) -> u64 {
-        layers as u64 * HostPages::page_bytes(shape) as u64
+    pub fn bytes_per_page(layers: usize, shape: &AttentionShape, precision: Precision) -> u64 {
+        layers as u64 * HostPages::page_bytes(shape, precision) as u64
     }
 
     /// Pages of each layer: page numbers are below it.

@@ -72,7 +72,7 @@ fn the_reference_gives_the_same_by_pages_and_as_a_whole() {
         let input = CaseInput::new(8, kind);
         let x = |stream, heads: usize| input.tensor(stream, &[tokens, heads * 4]).unwrap();
         let (q, k, v) = (x(1, 2), x(2, 1), x(3, 1));
-        let codes = device.attention_codes(&q, &k, &v, &SHAPE, p).unwrap();
+        let codes = device.attention_codes(&q, &k, &v, &SHAPE, p, p).unwrap();
         let whole = device
             .attention(&codes, &codes.as_one(&SHAPE), &SHAPE, None, p)
             .unwrap();

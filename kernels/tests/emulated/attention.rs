@@ -73,6 +73,7 @@ impl SequenceInput {
             &placed(device, &self.v, kv_width)?,
             shape,
             precision,
+            precision,
         )
     }
 }

@@ -1,7 +1,7 @@
 //! Attention over keys and values that grow.
 
 use concord_kernels::Device;
-use concord_kernels::coded::Coded;
+use concord_kernels::coded::{Coded, Precision};
 use concord_kernels::ops::{AttentionCodes, AttentionShape, CodedKv, KeyValues};
 
 use crate::attention::{P, SequenceInput, shape};
@@ -24,23 +24,22 @@ fn new_tokens(codes: &AttentionCodes, start: usize, count: usize, kv_heads: usiz
 fn a_cache_does_not_see_how_the_sequence_was_cut() {
     let grown = |device: &Device,
                  input: &SequenceInput,
-                 shape: &AttentionShape,
+                 (shape, key_values): (&AttentionShape, Precision),
                  chunk: usize|
      -> OutputsOrError {
-        let codes = input.codes(device, shape, P)?;
+        let mut codes = input.codes(device, shape, P)?;
+        codes.kv = input.codes(device, shape, key_values)?.kv;
         let tokens = codes.queries.rows / shape.heads;
-        let mut keys = device.new_keys(shape, P)?;
-        let mut outputs = vec![Vec::new(); 3];
+        let mut keys = device.new_keys(shape, key_values)?;
+        let mut out = Vec::new();
         for start in (0..tokens).step_by(chunk) {
             let count = chunk.min(tokens - start);
             device.append_keys(&mut keys, &new_tokens(&codes, start, count, shape.kv_heads))?;
             let queries = tokens_of(&codes.queries, start, count, shape.heads);
             let part = device.attention_cached(&queries, &keys, start, shape, None, P)?;
-            outputs[0].extend_from_slice(&part.out.values()?);
-            outputs[1].extend_from_slice(&part.sum.values()?);
-            outputs[2].extend(part.max.values()?.iter().map(|&m| m as f32));
+            out.extend_from_slice(&part.values()?);
         }
-        Ok(outputs)
+        Ok(vec![out])
     };
     let cases = [
         (140, 1, shape(3, 1, 6, None)),
@@ -51,17 +50,19 @@ fn a_cache_does_not_see_how_the_sequence_was_cut() {
     ];
     for (tokens, chunk, shape) in cases {
         let input = SequenceInput::ordinary(tokens, &shape);
-        same_bits(
-            &format!("{tokens} tokens by {chunk}, {shape:?}"),
-            |device| {
-                let chunk = if matches!(device, Device::Reference) {
-                    tokens
-                } else {
-                    chunk
-                };
-                grown(device, &input, &shape, chunk)
-            },
-        );
+        for key_values in [P, Precision::I8] {
+            same_bits(
+                &format!("{tokens} tokens by {chunk}, {shape:?}, {key_values:?}"),
+                |device| {
+                    let chunk = if matches!(device, Device::Reference) {
+                        tokens
+                    } else {
+                        chunk
+                    };
+                    grown(device, &input, (&shape, key_values), chunk)
+                },
+            );
+        }
     }
 }
 
@@ -73,15 +74,22 @@ fn clones_of_a_cache_part_when_one_grows() {
     let input = SequenceInput::ordinary(tokens, &shape);
     let mut other = SequenceInput::ordinary(tokens, &shape);
     other.k.iter_mut().skip(fork * 8).for_each(|k| *k *= -1.5);
-    for device in devices() {
+    let each = devices().into_iter();
+    for (device, key_values) in each.flat_map(|d| [P, Precision::I8].map(|p| (d.clone(), p))) {
         let out = |codes: &AttentionCodes, keys: &KeyValues| -> Vec<f32> {
             let queries = tokens_of(&codes.queries, fork, tokens - fork, 2);
             let out = device.attention_cached(&queries, keys, fork, &shape, None, P);
-            out.unwrap().out.into_values().unwrap()
+            out.unwrap().into_values().unwrap()
         };
-        let codes = input.codes(&device, &shape, P).unwrap();
-        let other_codes = other.codes(&device, &shape, P).unwrap();
-        let mut keys = device.new_keys(&shape, P).unwrap();
+        let coded = |input: &SequenceInput| {
+            let codes = |p| input.codes(&device, &shape, p).unwrap();
+            AttentionCodes {
+                kv: codes(key_values).kv,
+                ..codes(P)
+            }
+        };
+        let (codes, other_codes) = (coded(&input), coded(&other));
+        let mut keys = device.new_keys(&shape, key_values).unwrap();
         let start = new_tokens(&codes, 0, fork, 1);
         device.append_keys(&mut keys, &start).unwrap();
         let mut clone = keys.clone();

@@ -21,6 +21,8 @@ pub(super) struct PassContext<'a> {
     /// The position of every token.
     pub(super) positions: &'a Ids,
     pub(super) precision: Precision,
+    /// Bits of the codes of keys and values.
+    pub(super) key_values: Precision,
     /// Whether it was computed before: then nothing is counted.
     pub(super) is_again: bool,
 }
@@ -30,7 +32,7 @@ pub(super) struct PassContext<'a> {
 pub(super) enum Attended {
     /// With what the backward pass needs.
     Taped(Box<AttentionTape>),
-    /// `[m, q]`, without a tape: keys and values are in pages.
+    /// `[m, q]`, without a tape: keys and values are in a cache or in pages.
     Plain(Tensor),
 }
 
@@ -53,7 +55,7 @@ impl Attended {
     }
 
     /// # Panics
-    /// Where keys and values are in pages: a pass that serves has no backward pass.
+    /// Where keys and values are in a cache or in pages: what is served has no backward pass.
     pub(super) fn tape(&self) -> &AttentionTape {
         match self {
             Self::Taped(tape) => tape,
@@ -114,10 +116,13 @@ impl LayerPass for MicrobatchPass<'_> {
         [q, k, v]: [&Tensor; 3],
     ) -> Result<Attended, KernelError> {
         let PassContext {
-            device, precision, ..
+            device,
+            precision: p,
+            key_values,
+            ..
         } = self.context;
-        let codes = device.attention_codes(q, k, v, shape, precision)?;
-        let out = device.attention(&codes, self.documents, shape, sinks, precision)?;
+        let codes = device.attention_codes(q, k, v, shape, p, key_values)?;
+        let out = device.attention(&codes, self.documents, shape, sinks, p)?;
         Ok(Attended::Taped(Box::new(AttentionTape {
             codes,
             out,
@@ -149,9 +154,12 @@ impl LayerPass for CachePass<'_> {
         [q, k, v]: [&Tensor; 3],
     ) -> Result<Attended, KernelError> {
         let PassContext {
-            device, precision, ..
+            device,
+            precision: p,
+            key_values,
+            ..
         } = self.context;
-        let codes = device.attention_codes(q, k, v, shape, precision)?;
+        let codes = device.attention_codes(q, k, v, shape, p, key_values)?;
         let first = self.cache.tokens();
         let keys = self.cache.layer(self.layer);
         {
@@ -159,11 +167,7 @@ impl LayerPass for CachePass<'_> {
             device.append_keys(keys, &codes.kv)?;
         }
         let queries = &codes.queries;
-        let out = device.attention_cached(queries, keys, first, shape, sinks, precision)?;
-        Ok(Attended::Taped(Box::new(AttentionTape {
-            documents: codes.as_one(shape),
-            codes,
-            out,
-        })))
+        let out = device.attention_cached(queries, keys, first, shape, sinks, p)?;
+        Ok(Attended::Plain(out))
     }
 }

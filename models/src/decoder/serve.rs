@@ -58,7 +58,7 @@ impl Stage {
     /// [`KernelError::Cuda`] where a GPU is out of memory.
     pub fn kv_pages(&self, pages: u32) -> Result<KvPages, KernelError> {
         let (options, blocks) = (&self.options, &self.blocks);
-        let precision = options.precisions.activations;
+        let precision = options.precisions.key_values;
         let shape = match blocks.first() {
             Some(block) => block.attention.shape,
             None => options.config.attention_shape(0),
@@ -69,7 +69,7 @@ impl Stage {
 
     /// Bytes of one page in all layers of the stage.
     pub fn kv_page_bytes(&self) -> u64 {
-        let precision = self.options.precisions.activations;
+        let precision = self.options.precisions.key_values;
         let layer = |shape| KvPages::bytes_per_page(1, shape, precision);
         self.blocks
             .iter()

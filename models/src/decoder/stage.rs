@@ -31,6 +31,8 @@ pub struct Precisions {
     pub weights: Precision,
     /// Activations, gradients and low-rank factors.
     pub activations: Precision,
+    /// Keys and values. Training takes that of activations.
+    pub key_values: Precision,
 }
 
 /// The options of a stage, besides its tensors.
@@ -181,7 +183,7 @@ impl Stage {
     /// [`KernelError::Cuda`] where a GPU fails.
     pub fn cache(&self) -> Result<KvCache, KernelError> {
         let device = &self.options.device;
-        let precision = self.options.precisions.activations;
+        let precision = self.options.precisions.key_values;
         let _cached = device.account(MemoryPurpose::KeyValues);
         let empty = |block: &Block| device.new_keys(&block.attention.shape, precision);
         let layers: Result<_, KernelError> = self.blocks.iter().map(empty).collect();
@@ -313,6 +315,7 @@ impl Stage {
             ropes: &self.ropes,
             positions,
             precision: self.options.precisions.activations,
+            key_values: self.options.precisions.key_values,
             is_again: false,
         }
     }

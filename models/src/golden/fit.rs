@@ -145,6 +145,7 @@ impl FineTune {
             precisions: Precisions {
                 weights: Precision::I16,
                 activations: Precision::I16,
+                key_values: Precision::I16,
             },
             trains_all: lora.is_none(),
             lora,

@@ -21,12 +21,16 @@ pub struct ServingBytes {
 }
 
 impl ServingBytes {
-    /// Those of a model whose matrices stay in the format that `format` gives by the name; see
-    /// [`WeightBytes::kept`].
-    pub fn of(config: &DecoderConfig, format: &dyn Fn(&str) -> BlockFormat) -> Self {
+    /// Those of a model whose matrices stay in the format that `format` gives by the name (see
+    /// [`WeightBytes::kept`]), with keys and values in codes of `key_values`.
+    pub fn of(
+        config: &DecoderConfig,
+        key_values: Precision,
+        format: &dyn Fn(&str) -> BlockFormat,
+    ) -> Self {
         Self {
             weights: WeightBytes::kept(config, format),
-            page_layer: page_bytes(config, 1, Precision::I16),
+            page_layer: page_bytes(config, 1, key_values),
             row: 4 * config.hidden as u64,
             cut_row: config.experts_to_cut().map_or(0, |_| {
                 let within = Cut {

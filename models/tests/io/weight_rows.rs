@@ -123,6 +123,7 @@ fn logits(device: &Device, in_slices: bool, tied: bool) -> Vec<f32> {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: false,

@@ -30,6 +30,7 @@ pub fn logits(model: &ModelFolder, device: Device, tokens: &[u32]) -> Vec<f32> {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora: None,
         trains_all: false,

@@ -64,6 +64,7 @@ pub fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
         precisions: Precisions {
             weights: Precision::I16,
             activations: Precision::I16,
+            key_values: Precision::I16,
         },
         lora,
         trains_all,

@@ -4,9 +4,10 @@ use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use super::precision::ServedPrecision;
 use crate::crypto::{Digest, Domain, WorkerId};
 use crate::manifest::ModelTensor;
-use crate::training::{Edge, ExpertCuts, F32Bits, Layers, PrecisionSpec};
+use crate::training::{Edge, ExpertCuts, F32Bits, Layers};
 
 /// The model behind an API, bit for bit. No machine is named in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -24,7 +25,7 @@ pub struct Deployment {
     /// Positions that a sequence may have, prompt and answer.
     pub positions: u32,
     /// Bits of the operands of products.
-    pub precision: PrecisionSpec,
+    pub precision: ServedPrecision,
 }
 
 /// The digest of a [`Deployment`].

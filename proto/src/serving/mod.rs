@@ -8,6 +8,7 @@ mod deployment;
 mod draw;
 mod generation;
 mod pass;
+mod precision;
 mod receipt;
 mod stage_stream;
 mod view;
@@ -21,6 +22,7 @@ pub use generation::{
     Usage, choice_seed,
 };
 pub use pass::{Pass, PassHeader, PassResult, SequenceRun, runs_digest};
+pub use precision::ServedPrecision;
 pub use receipt::{
     AnswerVerdict, AuditedAnswer, ClaimOrder, Receipt, StageClaim, row_digest, tokens_digest,
 };

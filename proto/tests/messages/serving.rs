@@ -1,7 +1,7 @@
 //! Values of what is said while a model is served.
 
 use concord_proto::serving::*;
-use concord_proto::{Digest, Origin, PrecisionSpec};
+use concord_proto::{Digest, Origin};
 
 use super::Source;
 
@@ -14,9 +14,18 @@ impl Source {
             layers: self.u32(),
             vocab: self.u32(),
             positions: self.u32(),
-            precision: PrecisionSpec {
-                weights: self.u32() as u8,
-                activations: self.u32() as u8,
+            precision: self.served_precision(),
+        }
+    }
+
+    fn served_precision(&mut self) -> ServedPrecision {
+        let (weights, activations) = (self.u32() as u8, self.u32() as u8 >> 1);
+        ServedPrecision {
+            weights,
+            activations,
+            key_values: match self.flag() {
+                true => activations,
+                false => self.u32() as u8,
             },
         }
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Mutex;
 
-use concord_proto::serving::{AnswerVerdict, AuditedAnswer, GrammarSpec, Receipt, SamplingSpec};
+use concord_proto::serving::{
+    AnswerVerdict, AuditedAnswer, GrammarSpec, Receipt, SamplingSpec, StageClaim,
+};
 use concord_proto::session::{ToCoordinator, ToWorker};
 use concord_proto::{Signed, canonical};
 use concord_text::{Grammar, GuideFactory, Next, TextTokenizer};
@@ -44,6 +46,43 @@ async fn honest_answers_agree_however_they_were_cut() {
         let mut other = receipt.clone();
         other.spec.sampling.seed += 1;
         assert_ne!(verdict(&model, &other), AnswerVerdict::Agrees);
+    }
+}
+
+/// Keys and values of 8 bits: one answer, however the model is cut. A receipt that claims other bits
+/// than were computed with is found out, though every claim in it is signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bits_of_keys_and_values_are_judged() {
+    let (Some(plain), Some(mut model)) = (served("tinystories-260k"), served("tinystories-260k"))
+    else {
+        return;
+    };
+    model.deployment.precision.key_values = 8;
+    assert_ne!(model.deployment.id(), plain.deployment.id());
+    let spec = sampling(Some(4));
+    for cuts in [&[][..], &[2]] {
+        let receipt = honest(&model, cuts, &spec).await;
+        let expected = alone(&model, &receipt.spec.prompt, &spec, 20);
+        assert_eq!(receipt.answer, expected, "cuts {cuts:?}");
+        assert_eq!(verdict(&model, &receipt), AnswerVerdict::Agrees);
+        let mut relabelled = receipt.clone();
+        relabelled.deployment = plain.deployment.clone();
+        let verdict_of = |receipt: &Receipt| verdict(&plain, receipt);
+        let verdict = verdict_of(&relabelled);
+        assert!(
+            matches!(verdict, AnswerVerdict::Altered { .. }),
+            "{verdict:?}"
+        );
+        relabelled.spec.deployment = plain.deployment.id();
+        let digest = relabelled.spec.digest();
+        for signed in &mut relabelled.claims {
+            let mut claim: StageClaim = signed.open().unwrap();
+            (claim.deployment, claim.spec) = (plain.deployment.id(), digest);
+            *signed = Signed::new(&key(), &claim);
+        }
+        let verdict = verdict_of(&relabelled);
+        let names_it = matches!(verdict, AnswerVerdict::WrongStage { .. });
+        assert!(names_it, "{verdict:?}");
     }
 }
 

@@ -7,8 +7,8 @@ use concord_kernels::Device;
 use concord_models::decoder::{Precisions, Stage, StageOptions};
 use concord_models::weights::ModelFolder;
 use concord_proto::manifest::{ModelManifest, ModelTensor};
-use concord_proto::serving::Deployment;
-use concord_proto::{ARITHMETIC_VERSION, PrecisionSpec, canonical};
+use concord_proto::serving::{Deployment, ServedPrecision};
+use concord_proto::{ARITHMETIC_VERSION, canonical};
 use concord_runtime::{spec, tensor_blob};
 
 use crate::coordinator::BlobMap;
@@ -61,10 +61,7 @@ pub fn served(name: &str) -> Option<ServedModel> {
         layers: config.layers as u32,
         vocab: config.vocab as u32,
         positions: config.max_positions.min(512) as u32,
-        precision: PrecisionSpec {
-            weights: 16,
-            activations: 16,
-        },
+        precision: ServedPrecision::of(16),
     };
     Some(ServedModel {
         folder,
@@ -76,15 +73,17 @@ pub fn served(name: &str) -> Option<ServedModel> {
 impl ServedModel {
     /// The whole model on one device.
     pub fn whole(&self, device: &Device) -> Stage {
-        let bits = spec::precision(16).unwrap();
+        let bits = |bits| spec::precision(bits).unwrap();
+        let precision = self.deployment.precision;
         let config = self.folder.config().clone();
         let options = StageOptions {
             device: device.clone(),
             layers: (0..config.layers as u32).into(),
             config: config.into(),
             precisions: Precisions {
-                weights: bits,
-                activations: bits,
+                weights: bits(precision.weights),
+                activations: bits(precision.activations),
+                key_values: bits(precision.key_values),
             },
             lora: None,
             trains_all: false,

@@ -16,6 +16,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use crate::support::device::DeviceArgs;
+use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::LoadInArgs;
 use crate::support::loaded_model::ModelArgs;
 use crate::support::output::Output;
@@ -42,13 +43,15 @@ pub struct ChatArgs {
     #[command(flatten)]
     load_in: LoadInArgs,
     #[command(flatten)]
+    kv_cache: KvCacheArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// An OpenAI-compatible API, such as that of `concord serve`, instead of a model of this
     /// machine.
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["model", "adapter", "load_in_4bit", "load_in_8bit"]
+        conflicts_with_all = ["model", "adapter", "load_in_4bit", "load_in_8bit", "kv_cache_dtype"]
     )]
     server: Option<String>,
     /// The model to ask --server for; its first one by default.
@@ -120,6 +123,7 @@ pub fn run(args: &ChatArgs, output: &Output) -> anyhow::Result<()> {
                 model: model.clone(),
                 adapter: args.adapter.clone(),
                 load_in: args.load_in,
+                kv_cache: args.kv_cache,
                 device: args.device.clone(),
             };
             Box::new(local::Local::open(&model)?)

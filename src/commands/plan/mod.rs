@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::support::bytes;
 use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::kv_cache::KvCacheArgs;
 use crate::support::output::Output;
 use model::PlannedModel;
 
@@ -48,8 +49,10 @@ pub struct PlanArgs {
     #[arg(required_unless_present = "job", value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
     /// Plan this fine-tune, by the keys that `concord train` reads. No data set is opened.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "kv_cache_dtype")]
     job: Option<PathBuf>,
+    #[command(flatten)]
+    kv_cache: KvCacheArgs,
     /// Memory of each worker, such as 24G,8G,8G: what fits where, by the planner's own rules.
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes::parse)]
     workers: Vec<u64>,
@@ -76,7 +79,7 @@ pub fn run(args: &PlanArgs, output: &Output) -> anyhow::Result<()> {
     let run = args.training_run(job.as_ref(), &model)?;
     let mut parts = vec![model.part()];
     if job.is_none() {
-        parts.extend(serving::parts(&model, &args.workers)?);
+        parts.extend(serving::parts(&model, &args.workers, args.kv_cache)?);
     }
     parts.extend(training::parts(&model, &run, &args.workers, job.is_some())?);
     for (text, object) in parts {

@@ -5,7 +5,8 @@ use concord_coordinator::planner::PlanError;
 use concord_coordinator::planner::serving::{
     ServingPlan, plan_serving, stage_bytes, workspace_bytes,
 };
-use concord_models::memory::{ServingBytes, StageBytes};
+use concord_models::decoder::WeightBytes;
+use concord_models::memory::StageBytes;
 use concord_proto::Layers;
 use concord_proto::serving::{PAGE_TOKENS, ServingProfile};
 use concord_runtime::spec::span;
@@ -15,6 +16,7 @@ use super::PlanPart;
 use super::fit::{self, PLACED, Placed};
 use super::model::PlannedModel;
 use crate::support::bytes::size;
+use crate::support::kv_cache::KvCacheArgs;
 use crate::support::layers::ends;
 use crate::support::profile;
 use crate::support::table::table;
@@ -36,8 +38,12 @@ const HEADINGS: [&str; 7] = [
 ///
 /// # Errors
 /// Where the workers have too little memory; says what would help.
-pub fn parts(model: &PlannedModel, workers: &[u64]) -> anyhow::Result<Vec<PlanPart>> {
-    let profile = profile::serving(&model.config, &model.kept);
+pub fn parts(
+    model: &PlannedModel,
+    workers: &[u64],
+    kv_cache: KvCacheArgs,
+) -> anyhow::Result<Vec<PlanPart>> {
+    let profile = profile::serving(&model.config, &model.kept, kv_cache.precision());
     let layers = model.config.layers as u32;
     let positions = u32::try_from(model.config.max_positions).unwrap_or(u32::MAX);
     let pages = positions.div_ceil(PAGE_TOKENS);
@@ -89,7 +95,8 @@ fn page_bytes(profile: &ServingProfile, stage: Layers) -> u64 {
 }
 
 fn bytes(model: &PlannedModel, profile: &ServingProfile, stage: Layers, pages: u32) -> StageBytes {
-    let weights = ServingBytes::of(&model.config, &|name| model.kept.get(name)).weights;
+    let kept = |name: &str| model.kept.get(name);
+    let weights = WeightBytes::kept(&model.config, &kept);
     StageBytes {
         weights: weights.stage(&model.config, span(stage), 0),
         key_values: u64::from(pages).saturating_mul(page_bytes(profile, stage)),

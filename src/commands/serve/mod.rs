@@ -18,6 +18,7 @@ use concord_gateway::GatewayOptions;
 use concord_proto::serving::{ServedModel, ServingProfile};
 
 use crate::support::bytes;
+use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in::LoadInArgs;
 use crate::support::output::{Output, StoppedBySignal};
 use crate::support::pool::PoolOptions;
@@ -57,6 +58,8 @@ pub struct ServeArgs {
     model: String,
     #[command(flatten)]
     load_in: LoadInArgs,
+    #[command(flatten)]
+    kv_cache: KvCacheArgs,
     /// The name of the model in requests; the last part of --model by default.
     #[arg(long, value_name = "NAME")]
     served_model_name: Option<String>,

@@ -9,11 +9,12 @@ use concord_gateway::SamplingDefaults;
 use concord_kernels::packed::QuantFormat;
 use concord_models::generation_config::{GenerationConfig, end_tokens};
 use concord_models::weights::ModelFolder;
-use concord_proto::serving::{Deployment, ServingProfile};
-use concord_proto::{ARITHMETIC_VERSION, PrecisionSpec};
+use concord_proto::ARITHMETIC_VERSION;
+use concord_proto::serving::{Deployment, ServedPrecision, ServingProfile};
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::support::blobs::BlobSet;
+use crate::support::kv_cache::KvCacheArgs;
 use crate::support::load_in;
 use crate::support::profile::{self, KeptFormats};
 
@@ -40,8 +41,8 @@ pub struct ModelToServe {
 
 impl ModelToServe {
     /// Reads a model folder, which is quantised to `format` where there is one. `positions` bounds
-    /// prompt and answer; the model's own limit without. `keeps_packed` says whether workers hold
-    /// matrices as they lie, as they do on a CPU.
+    /// prompt and answer; the model's own limit without. `kv_cache` says how keys and values are
+    /// kept, `keeps_packed` whether workers hold matrices as they lie, as they do on a CPU.
     ///
     /// # Errors
     /// Naming the file and what is wrong with it, or a limit beyond the model's.
@@ -49,6 +50,7 @@ impl ModelToServe {
         path: &Path,
         positions: Option<u32>,
         format: Option<QuantFormat>,
+        kv_cache: KvCacheArgs,
         keeps_packed: bool,
     ) -> anyhow::Result<Self> {
         let folder = load_in::open(path, format)?;
@@ -74,9 +76,9 @@ impl ModelToServe {
             layers: config.layers as u32,
             vocab: config.vocab as u32,
             positions,
-            precision: PrecisionSpec {
-                weights: 16,
-                activations: 16,
+            precision: ServedPrecision {
+                key_values: kv_cache.bits(),
+                ..ServedPrecision::of(16)
             },
         };
         let kept = match keeps_packed {
@@ -87,7 +89,7 @@ impl ModelToServe {
         let template = folder.chat_template()?;
         let no_template = template.is_none().then(|| NO_TEMPLATE.to_string());
         Ok(Self {
-            profile: profile::serving(&config, &kept),
+            profile: profile::serving(&config, &kept, kv_cache.precision()),
             template,
             stop_tokens: end_tokens(&config, &tokenizer),
             tokenizer: Arc::new(tokenizer),

@@ -46,6 +46,7 @@ pub fn open(args: ServeArgs, output: &Output) -> anyhow::Result<Option<OpenedSer
         &source.model,
         args.max_model_len,
         args.load_in.format(),
+        args.kv_cache,
         args.keeps_packed(),
     )?;
     let served = args.served(&model)?;

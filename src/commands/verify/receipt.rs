@@ -176,6 +176,11 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
         ),
         format!("coordinator {coordinator}"),
     ];
+    let precision = receipt.deployment.precision;
+    if precision.key_values != precision.activations {
+        let bits = precision.key_values;
+        lines.insert(2, format!("precision   keys and values of {bits} bits"));
+    }
     for (worker, StageClaim { layers, device, .. }) in &stages {
         let worker = worker.short();
         lines.push(format!("stage       {worker} layers {layers}  {device}"));
@@ -187,6 +192,7 @@ fn proven(receipt: &Receipt, coordinator: PublicKey, seconds: f64, output: &Outp
     let object = json!({
         "event": "verified", "receipt": receipt.id, "seconds": seconds,
         "coordinator": coordinator.to_string(), "answer_tokens": receipt.answer.len(),
+        "key_values_bits": precision.key_values,
         "stages": stages.iter().map(stage).collect::<Vec<_>>(),
     });
     output.result(&lines.join("\n"), &object);

@@ -138,8 +138,8 @@ pub fn first_gap<'a, N: Copy>(
 
 #[cfg(test)]
 mod tests {
-    use concord_proto::serving::{DeploymentId, SamplingSpec};
-    use concord_proto::{ARITHMETIC_VERSION, F32Bits, Keypair, PrecisionSpec};
+    use concord_proto::serving::{DeploymentId, SamplingSpec, ServedPrecision};
+    use concord_proto::{ARITHMETIC_VERSION, F32Bits, Keypair};
 
     use super::*;
 
@@ -151,10 +151,7 @@ mod tests {
             layers: 4,
             vocab: 10,
             positions: 64,
-            precision: PrecisionSpec {
-                weights: 16,
-                activations: 16,
-            },
+            precision: ServedPrecision::of(16),
         }
     }
 

@@ -13,10 +13,10 @@ use concord_coordinator::server::{RunningServer, ServerOptions, start};
 use concord_coordinator::serving::{AnswerHandle, ModelService};
 use concord_proto::ExpertCuts;
 use concord_proto::serving::{
-    Deployment, Finish, Generation, GenerationSpec, SamplingSpec, ServedModel, ServingProfile,
-    Update, Usage,
+    Deployment, Finish, Generation, GenerationSpec, SamplingSpec, ServedModel, ServedPrecision,
+    ServingProfile, Update, Usage,
 };
-use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, F32Bits, PrecisionSpec};
+use concord_proto::{ARITHMETIC_VERSION, Digest, Domain, F32Bits};
 
 pub const LAYERS: u32 = 6;
 pub const VOCAB: u32 = 500;
@@ -30,10 +30,7 @@ pub fn served(stages: u32, min_workers: u32, audit_rate: u64) -> ServedModel {
         layers: LAYERS,
         vocab: VOCAB,
         positions: 2_048,
-        precision: PrecisionSpec {
-            weights: 16,
-            activations: 16,
-        },
+        precision: ServedPrecision::of(16),
     };
     let profile = ServingProfile {
         layer_macs: 1_000,

@@ -4,9 +4,10 @@
 use rayon::prelude::*;
 
 use super::digits::{self, DEPTH_MAX, Digits, Pairs};
+use super::quads::{self, QuadRows, Quads};
 use super::rows::{Partials, cap_scores, softmax};
 use crate::coded::{Coded, Precision};
-use crate::cpu::pages::{HostPages, LANES, PageHead};
+use crate::cpu::pages::{HeadCodes, HostPages, LANES, PageHead};
 use crate::cpu::{Cpu, code};
 use crate::math::pow2_f64;
 use crate::reference::attention::{AttentionShape, BLOCK, CHUNK_BLOCKS, ScoreCap, SoftmaxEnd};
@@ -108,6 +109,9 @@ struct Scratch {
     /// Digits of the queries of a key head, `[rows, depth]` each.
     query_high: Vec<i16>,
     query_low: Vec<i16>,
+    /// The same queries, where keys have codes of 8 bits; and the probabilities of one row.
+    query_quads: QuadRows,
+    code_quads: QuadRows,
     /// For one row: sums, scores, codes of probabilities and their digits.
     high: Vec<i32>,
     low: Vec<i32>,
@@ -197,19 +201,28 @@ impl Attend<'_> {
     /// The digits of the queries of a tile that read one key head, by token and head.
     fn take_queries(&self, tile: &Tile<'_>, kv_head: usize, scratch: &mut Scratch) {
         let (isa, group, dim) = (self.cpu.isa(), self.shape.group(), self.shape.head_dim);
+        let rows = tile.count * group;
+        let codes = |row: usize| {
+            let at = self.query(tile, kv_head, row) * dim;
+            &self.queries.q.data()[at..at + dim]
+        };
+        if self.pages.are_bytes() {
+            scratch.query_quads.reset(rows, dim);
+            for row in 0..rows {
+                scratch.query_quads.put(isa, row, codes(row));
+            }
+            return;
+        }
         let depth = dim.next_multiple_of(2);
-        let len = tile.count * group * depth;
-        let high = sized(&mut scratch.query_high, len);
-        let low = sized(&mut scratch.query_low, len);
+        let high = sized(&mut scratch.query_high, rows * depth);
+        let low = sized(&mut scratch.query_low, rows * depth);
         let digits = high
             .chunks_exact_mut(depth)
             .zip(low.chunks_exact_mut(depth));
         for (row, (high, low)) in digits.enumerate() {
-            let at = self.query(tile, kv_head, row) * dim;
-            let codes = &self.queries.q.data()[at..at + dim];
             high[dim..].fill(0);
             low[dim..].fill(0);
-            digits::split(isa, codes, high, low);
+            digits::split(isa, codes(row), high, low);
         }
     }
 
@@ -221,7 +234,6 @@ impl Attend<'_> {
 
     /// The softmaxes over the keys of one page, into `scratch.block`.
     fn block(&self, tile: &Tile<'_>, kv_head: usize, block: usize, scratch: &mut Scratch) {
-        let depth = self.shape.head_dim.next_multiple_of(2);
         let page = tile.run.pages[block / BLOCK] as usize;
         let page = self.pages.head(self.layer, page, kv_head);
         let exps = self.queries.exp.data();
@@ -233,20 +245,8 @@ impl Attend<'_> {
                 continue;
             }
             let scale = pow2_f64(exps[self.query(tile, kv_head, row)]);
-            let query = Digits {
-                high: &scratch.query_high[row * depth..(row + 1) * depth],
-                low: &scratch.query_low[row * depth..(row + 1) * depth],
-            };
-            let width = count.next_multiple_of(LANES);
-            let high = sized(&mut scratch.high, width);
-            let low = sized(&mut scratch.low, width);
-            let keys = Pairs {
-                codes: page.keys,
-                stride: BLOCK,
-            };
-            digits::sums(self.cpu.isa(), query, keys, high, low);
-            let scores = sized(&mut scratch.scores, count);
-            digits::round(self.cpu.isa(), high, low, scale, page.key_scales, scores);
+            self.scores(&page, row, scale, count, scratch);
+            let scores = &mut scratch.scores[..count];
             if let Some(cap) = self.cap {
                 cap_scores(self.cpu.isa(), scores, cap);
             }
@@ -254,6 +254,44 @@ impl Attend<'_> {
             let (max, sum) = (&mut partial.max[row..=row], &mut partial.sum[row..=row]);
             softmax(self.cpu.isa(), scores, &[seen], max, sum);
             self.mix(&page, count, row, scratch);
+        }
+    }
+
+    /// The scores of one row, whose power of two is `scale`, with the first `count` keys of a page.
+    fn scores(
+        &self,
+        page: &PageHead<'_>,
+        row: usize,
+        scale: f64,
+        count: usize,
+        scratch: &mut Scratch,
+    ) {
+        let (isa, width) = (self.cpu.isa(), count.next_multiple_of(LANES));
+        let scores = sized(&mut scratch.scores, count);
+        let high = sized(&mut scratch.high, width);
+        match page.codes {
+            HeadCodes::Words { keys, .. } => {
+                let depth = self.shape.head_dim.next_multiple_of(2);
+                let query = Digits {
+                    high: &scratch.query_high[row * depth..(row + 1) * depth],
+                    low: &scratch.query_low[row * depth..(row + 1) * depth],
+                };
+                let low = sized(&mut scratch.low, width);
+                let keys = Pairs {
+                    codes: keys,
+                    stride: BLOCK,
+                };
+                digits::sums(isa, query, keys, high, low);
+                digits::round(isa, high, low, scale, page.key_scales, scores);
+            }
+            HeadCodes::Bytes { keys, .. } => {
+                let keys = Quads {
+                    bytes: keys,
+                    stride: BLOCK,
+                };
+                quads::sums(isa, scratch.query_quads.row(row), keys, high);
+                quads::round(isa, high, scale, page.key_scales, scores);
+            }
         }
     }
 
@@ -266,20 +304,35 @@ impl Attend<'_> {
         let folds = (&page.value_scales[..count], &page.value_exps[..count]);
         let scores = &scratch.scores[..count];
         let exp = code::code_folded_row(isa, scores, folds, self.precision, &mut codes[..count]);
-        let high = sized(&mut scratch.code_high, depth);
-        let low = sized(&mut scratch.code_low, depth);
-        digits::split(isa, codes, high, low);
-        let probabilities = Digits { high, low };
+        let scale = pow2_f64(exp);
         let width = dim.next_multiple_of(LANES);
-        let high = sized(&mut scratch.high, width);
-        let low = sized(&mut scratch.low, width);
-        let values = Pairs {
-            codes: page.values,
-            stride: width,
-        };
-        digits::sums(isa, probabilities, values, high, low);
+        let sums = sized(&mut scratch.high, width);
         let out = &mut scratch.block.out[row * dim..(row + 1) * dim];
-        digits::round_folded(isa, high, low, pow2_f64(exp), out);
+        match page.codes {
+            HeadCodes::Words { values, .. } => {
+                let high = sized(&mut scratch.code_high, depth);
+                let low = sized(&mut scratch.code_low, depth);
+                digits::split(isa, codes, high, low);
+                let probabilities = Digits { high, low };
+                let low = sized(&mut scratch.low, width);
+                let values = Pairs {
+                    codes: values,
+                    stride: width,
+                };
+                digits::sums(isa, probabilities, values, sums, low);
+                digits::round_folded(isa, sums, low, scale, out);
+            }
+            HeadCodes::Bytes { values, .. } => {
+                scratch.code_quads.reset(1, count);
+                scratch.code_quads.put(isa, 0, &codes[..count]);
+                let values = Quads {
+                    bytes: values,
+                    stride: width,
+                };
+                quads::sums(isa, scratch.code_quads.row(0), values, sums);
+                quads::round_folded(isa, sums, scale, out);
+            }
+        }
     }
 
     /// Heads that are too wide for digits: run by run, over keys and values in one piece.

@@ -70,13 +70,16 @@ impl LayerPass for PagesPass<'_> {
         [q, k, v]: [&Tensor; 3],
     ) -> Result<Attended, KernelError> {
         let PassContext {
-            device, precision, ..
+            device,
+            precision: p,
+            key_values,
+            ..
         } = self.context;
         let (layer, runs) = (self.layer, self.runs);
-        let codes = device.attention_codes(q, k, v, shape, precision)?;
+        let codes = device.attention_codes(q, k, v, shape, p, key_values)?;
         device.write_pages(self.pages, layer, &codes.kv, runs)?;
         let (queries, pages) = (&codes.queries, &*self.pages);
-        let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, precision)?;
+        let out = device.attention_paged(queries, pages, layer, runs, shape, sinks, p)?;
         Ok(Attended::Plain(out))
     }
 }

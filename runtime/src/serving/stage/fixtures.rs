@@ -1,7 +1,7 @@
 //! Values for tests.
 
-use concord_proto::serving::{Deployment, SequenceRun};
-use concord_proto::{Digest, Layers, PrecisionSpec};
+use concord_proto::serving::{Deployment, SequenceRun, ServedPrecision};
+use concord_proto::{Digest, Layers};
 
 use super::binding::StageBinding;
 
@@ -13,10 +13,7 @@ pub(crate) fn binding() -> StageBinding {
         layers: 4,
         vocab: 100,
         positions: 1_000,
-        precision: PrecisionSpec {
-            weights: 16,
-            activations: 16,
-        },
+        precision: ServedPrecision::of(16),
     };
     StageBinding {
         incarnation: 1,

@@ -195,6 +195,7 @@ pub(crate) fn stage_options(
         precisions: Precisions {
             weights: spec::precision(deployment.precision.weights)?,
             activations: spec::precision(deployment.precision.activations)?,
+            key_values: spec::precision(deployment.precision.key_values)?,
         },
         lora: None,
         trains_all: false,

@@ -16,6 +16,6 @@ pub(crate) fn page_bytes(
     layers: Layers,
     deployment: &Deployment,
 ) -> Result<u64, RuntimeError> {
-    let precision = spec::precision(deployment.precision.activations)?;
+    let precision = spec::precision(deployment.precision.key_values)?;
     Ok(page_bytes_of(config, layers.attended().len(), precision))
 }

@@ -1,7 +1,6 @@
 //! Passes over pages: each sequence has the bits that it has alone, whatever else is in the pass.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +19,11 @@ use concord_models::golden::{MadeModel, tiny_experts, tiny_llama};
 use concord_models::peft::Adapter;
 use concord_models::weights::ModelFolder;
 
-const POSITIONS: usize = 512;
+mod pipeline;
+
+use pipeline::{
+    Dice, Pipeline, Served, adapter, alone, bits, interleave, loaded, loaded_with, made, sequences,
+};
 
 /// Every part that a decoder may have and `tiny_llama` lacks; a window in one layer.
 fn with_all_parts() -> DecoderConfig {
@@ -36,222 +39,20 @@ fn with_all_parts() -> DecoderConfig {
     }
 }
 
-fn made(config: DecoderConfig) -> MadeModel {
-    MadeModel {
-        config: Arc::new(config),
-        seed: 11,
-        reach: 0.25,
-    }
-}
-
-fn loaded(
-    device: &Device,
-    config: &DecoderConfig,
-    source: &dyn TensorSource,
-    layers: Range<u32>,
-    lora: Option<&(LoraSpec, BTreeMap<String, Tensor>)>,
-) -> Stage {
-    let options = StageOptions {
-        device: device.clone(),
-        layers: layers.into(),
-        config: Arc::new(config.clone()),
-        precisions: Precisions {
-            weights: Precision::I16,
-            activations: Precision::I16,
-        },
-        lora: lora.map(|(spec, _)| spec.clone()),
-        trains_all: false,
-        positions: POSITIONS,
-    };
-    let values = lora.map_or_else(BTreeMap::new, |(_, tensors)| tensors.clone());
-    Stage::load(options, source, &values).unwrap()
-}
-
-/// An adapter of a rank on some projections, both factors random.
-fn adapter(
-    config: &DecoderConfig,
-    rank: u32,
-    targets: &[Projection],
-) -> (LoraSpec, BTreeMap<String, Tensor>) {
-    let tensors = Adapter::shapes(config, rank, targets)
-        .into_iter()
-        .enumerate();
-    let tensors = tensors.map(|(index, (name, shape))| {
-        let words = Philox::new(u64::from(rank), index as u64);
-        let values = (0..(shape[0] * shape[1]) as u64).map(|i| words.unit(i) - 0.5);
-        let value = Tensor::new(&shape, values.collect::<Vec<f32>>()).unwrap();
-        (name, value)
-    });
-    let spec = LoraSpec {
-        rank,
-        scale: 0.75,
-        targets: targets.iter().copied().collect(),
-    };
-    (spec, tensors.collect())
-}
-
-/// Rows of logits by their bits.
-fn bits(logits: &Tensor) -> Vec<Vec<u32>> {
-    let values = logits.values().unwrap();
-    let rows = values.chunks(logits.rows_cols().1);
-    rows.map(|row| row.iter().map(|v| v.to_bits()).collect())
-        .collect()
-}
-
-/// Logits of every position of a sequence, at once and without pages.
-fn alone(stage: &Stage, tokens: &[u32]) -> Vec<Vec<u32>> {
-    let batch = Batch::whole(tokens.len(), tokens.to_vec());
-    let (hidden, _) = stage.forward(&batch, StageInput::Tokens).unwrap();
-    bits(&stage.logits(&hidden).unwrap())
-}
-
-/// Random numbers below a bound.
-struct Dice(Philox, u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(Philox::new(seed, 0), 0)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.1 += 1;
-        self.0.words(self.1)[0] as usize % bound
-    }
-
-    fn tokens(&mut self, count: usize, vocab: usize) -> Vec<u32> {
-        (0..count).map(|_| self.below(vocab) as u32).collect()
-    }
-
-    fn shuffled(&mut self, count: u32) -> Vec<u32> {
-        let mut numbers: Vec<u32> = (0..count).collect();
-        for i in (1..numbers.len()).rev() {
-            numbers.swap(i, self.below(i + 1));
-        }
-        numbers
-    }
-}
-
-/// A sequence that is served, and its results.
-struct Served {
-    tokens: Vec<u32>,
-    pages: Vec<u32>,
-    /// Which adapter.
-    adapter: Option<usize>,
-    done: usize,
-    logits: Vec<Vec<u32>>,
-}
-
-/// Stages of one model, one after another, and their pages.
-struct Pipeline {
-    stages: Vec<Stage>,
-    pages: Vec<KvPages>,
-    adapters: Vec<Vec<StageAdapter>>,
-}
-
-impl Pipeline {
-    fn new(
-        stages: Vec<Stage>,
-        pages: u32,
-        adapters: &[(LoraSpec, BTreeMap<String, Tensor>)],
-    ) -> Self {
-        let load = |stage: &Stage| {
-            let one = |(spec, tensors): &(LoraSpec, _)| StageAdapter::load(stage, spec, tensors);
-            adapters.iter().map(|a| one(a).unwrap()).collect()
-        };
-        Self {
-            pages: stages.iter().map(|s| s.kv_pages(pages).unwrap()).collect(),
-            adapters: stages.iter().map(load).collect(),
-            stages,
-        }
-    }
-
-    /// Puts the next tokens of some sequences through: (sequence, how many).
-    fn pass(&mut self, all: &mut [Served], mut chosen: Vec<(usize, usize)>) {
-        chosen.sort_by_key(|(s, _)| (all[*s].adapter, *s));
-        let next = |(s, count): &(usize, usize)| all[*s].done..all[*s].done + count;
-        let tokens: Vec<u32> = chosen
-            .iter()
-            .flat_map(|one| all[one.0].tokens[next(one)].to_vec())
-            .collect();
-        let mut hidden = None;
-        for (at, stage) in self.stages.iter().enumerate() {
-            let runs: Vec<StageRun<'_>> = chosen
-                .iter()
-                .map(|&(s, count)| StageRun {
-                    run: PagedRun {
-                        pages: &all[s].pages,
-                        first: all[s].done,
-                        count,
-                    },
-                    adapter: all[s].adapter.map(|a| &self.adapters[at][a]),
-                })
-                .collect();
-            let input = match hidden {
-                None => PassInput::Tokens(&tokens),
-                Some(hidden) => PassInput::Hidden(hidden),
-            };
-            let out = stage.pass(&mut self.pages[at], &runs, input).unwrap();
-            assert_eq!(out.broken, [0; 0]);
-            hidden = Some(out.hidden);
-        }
-        let last = &self.stages[self.stages.len() - 1];
-        let mut rows = bits(&last.logits(&hidden.unwrap()).unwrap()).into_iter();
-        for (s, count) in chosen {
-            all[s].logits.extend(rows.by_ref().take(count));
-            all[s].done += count;
-        }
-    }
-}
-
-/// Sequences of `lengths` in pages of a shuffled pool, with no adapter and with each in turns.
-fn sequences(
-    dice: &mut Dice,
-    lengths: &[usize],
-    vocab: usize,
-    adapters: usize,
-) -> (Vec<Served>, u32) {
-    let needed = |len: usize| len.div_ceil(PAGE_TOKENS);
-    let count = lengths.iter().map(|&len| needed(len)).sum::<usize>() as u32 + 3;
-    let mut pool = dice.shuffled(count);
-    let all = lengths.iter().enumerate().map(|(i, &len)| Served {
-        tokens: dice.tokens(len, vocab),
-        pages: pool.split_off(pool.len() - needed(len)),
-        adapter: (i % (adapters + 1)).checked_sub(1),
-        done: 0,
-        logits: Vec::new(),
-    });
-    (all.collect(), count)
-}
-
-/// Random chunks of random sequences until all are through.
-fn interleave(dice: &mut Dice, pipeline: &mut Pipeline, all: &mut [Served]) {
-    loop {
-        let mut chosen = Vec::new();
-        for (s, one) in all.iter().enumerate() {
-            let left = one.tokens.len() - one.done;
-            if left > 0 && dice.below(3) > 0 {
-                let most = [1, 1, 7, 64, 150][dice.below(5)];
-                chosen.push((s, most.min(left)));
-            }
-        }
-        if !chosen.is_empty() {
-            pipeline.pass(all, chosen);
-        }
-        if all.iter().all(|one| one.done == one.tokens.len()) {
-            return;
-        }
-    }
-}
-
 /// Many sequences of three kinds in random passes, in one stage and in two, against each alone.
-fn interleaved_is_alone(device: &Device, config: &DecoderConfig, lengths: &[usize], seed: u64) {
+fn interleaved_is_alone(
+    device: &Device,
+    (config, key_values): (&DecoderConfig, Precision),
+    lengths: &[usize],
+    seed: u64,
+) {
     let model = made(config.clone());
     let adapters = [
         adapter(config, 3, &Projection::ALL),
         adapter(config, 5, &[Projection::Q, Projection::V, Projection::Down]),
     ];
     let reference = Device::cpu(1);
-    let whole = |lora| loaded(&reference, config, &model, 0..2, lora);
+    let whole = |lora| loaded_with(&reference, (config, &model), 0..2, lora, key_values);
     let expected = [
         whole(None),
         whole(Some(&adapters[0])),
@@ -260,7 +61,10 @@ fn interleaved_is_alone(device: &Device, config: &DecoderConfig, lengths: &[usiz
     for cuts in [&[0, 2][..], &[0, 1, 2]] {
         let mut dice = Dice::new(seed);
         let (mut all, count) = sequences(&mut dice, lengths, config.vocab, adapters.len());
-        let stage = |cut: &[u32]| loaded(device, config, &model, cut[0]..cut[1], None);
+        let stage = |cut: &[u32]| {
+            let layers = cut[0]..cut[1];
+            loaded_with(device, (config, &model), layers, None, key_values)
+        };
         let stages = cuts.windows(2).map(stage).collect();
         let mut pipeline = Pipeline::new(stages, count, &adapters);
         interleave(&mut dice, &mut pipeline, &mut all);
@@ -269,7 +73,8 @@ fn interleaved_is_alone(device: &Device, config: &DecoderConfig, lengths: &[usiz
             let name = device.name();
             assert!(
                 one.logits == alone(stage, &one.tokens),
-                "sequence {i} with adapter {:?} in stages {cuts:?} on {name}, seed {seed}",
+                "sequence {i} with adapter {:?} in stages {cuts:?} on {name}, seed {seed}, keys \
+                 and values of {key_values:?}",
                 one.adapter
             );
         }
@@ -284,7 +89,9 @@ fn sequences_in_random_passes_are_what_each_is_alone() {
             let device = Device::Cpu(Cpu::new(isa, threads));
             for config in [tiny_llama(), tiny_experts(), with_all_parts()] {
                 let lengths = [1, 40, 130, 257, 9, 3, 128];
-                interleaved_is_alone(&device, &config, &lengths, seed);
+                for key_values in [Precision::I16, Precision::I8] {
+                    interleaved_is_alone(&device, (&config, key_values), &lengths, seed);
+                }
             }
         }
     }
@@ -301,8 +108,12 @@ fn sequences_on_an_emulated_gpu_are_what_each_is_alone() {
             turns: Turns::Shuffled(u64::from(arch)),
             ..EmulatorOptions::default()
         }));
-        interleaved_is_alone(&device, &with_all_parts(), &[3, 131, 20, 1], 5);
-        interleaved_is_alone(&device, &tiny_experts(), &[3, 131, 20, 1], 5);
+        let lengths = [3, 131, 20, 1];
+        for config in [with_all_parts(), tiny_experts()] {
+            for key_values in [Precision::I16, Precision::I8] {
+                interleaved_is_alone(&device, (&config, key_values), &lengths, 5);
+            }
+        }
     }
 }
 
@@ -326,27 +137,70 @@ fn every_cut_of_a_prompt_has_the_same_bits() {
         let layers = 0..config.layers as u32;
         let device = Device::cpu(2);
         let tokens = Dice::new(3).tokens(150, config.vocab);
-        let expected = alone(
-            &loaded(&device, &config, &folder, layers.clone(), None),
-            &tokens,
-        );
-        for chunk in [1, 7, 64, 150] {
-            let stage = loaded(&device, &config, &folder, layers.clone(), None);
-            let mut pipeline = Pipeline::new(vec![stage], 4, &[]);
-            let mut all = [Served {
-                tokens: tokens.clone(),
-                pages: vec![3, 1],
-                adapter: None,
-                done: 0,
-                logits: Vec::new(),
-            }];
-            while all[0].done < tokens.len() {
-                let count = chunk.min(tokens.len() - all[0].done);
-                pipeline.pass(&mut all, vec![(0, count)]);
+        for key_values in [Precision::I16, Precision::I8] {
+            let stage = || {
+                let model = (&config, &folder as &dyn TensorSource);
+                loaded_with(&device, model, layers.clone(), None, key_values)
+            };
+            let expected = alone(&stage(), &tokens);
+            let what = format!("{name}, keys and values of {key_values:?}");
+            for chunk in [1, 7, 64, 150] {
+                let mut pipeline = Pipeline::new(vec![stage()], 4, &[]);
+                let mut all = [Served {
+                    tokens: tokens.clone(),
+                    pages: vec![3, 1],
+                    adapter: None,
+                    done: 0,
+                    logits: Vec::new(),
+                }];
+                while all[0].done < tokens.len() {
+                    let count = chunk.min(tokens.len() - all[0].done);
+                    pipeline.pass(&mut all, vec![(0, count)]);
+                }
+                assert!(all[0].logits == expected, "{what}, in chunks of {chunk}");
+                let cached = in_a_cache(&stage(), &tokens, chunk);
+                assert!(cached == expected, "{what}, cached in chunks of {chunk}");
             }
-            assert!(all[0].logits == expected, "{name} in chunks of {chunk}");
         }
     }
+}
+
+/// Logits of every position of a sequence that grows in a cache by chunks.
+fn in_a_cache(stage: &Stage, tokens: &[u32], chunk: usize) -> Vec<Vec<u32>> {
+    let mut cache = stage.cache().unwrap();
+    let mut logits = Vec::new();
+    for tokens in tokens.chunks(chunk) {
+        let hidden = stage.extend(&mut cache, tokens, StageInput::Tokens);
+        logits.extend(bits(&stage.logits(&hidden.unwrap()).unwrap()));
+    }
+    logits
+}
+
+/// Fewer bits of keys and values change results, a little: what is stated for a relative error of
+/// the logits is what it is on a model that has learnt something.
+#[test]
+fn keys_and_values_of_8_bits_are_close() {
+    let Some(shared) = shared() else { return };
+    let folder = ModelFolder::open(&shared.join("models/tinystories-260k")).unwrap();
+    let config = folder.config().clone();
+    let tokens = Dice::new(3).tokens(200, config.vocab);
+    let logits = |key_values| {
+        let layers = 0..config.layers as u32;
+        let model = (&config, &folder as &dyn TensorSource);
+        let stage = loaded_with(&Device::cpu(2), model, layers, None, key_values);
+        alone(&stage, &tokens)
+            .concat()
+            .into_iter()
+            .map(f32::from_bits)
+    };
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (got, exact) in logits(Precision::I8).zip(logits(Precision::I16)) {
+        error += f64::from(got - exact).powi(2);
+        norm += f64::from(exact).powi(2);
+    }
+    let relative = (error / norm).sqrt();
+    println!("relative error of the logits: {relative:.1e}");
+    assert!((1e-5..2e-2).contains(&relative), "{relative:e}");
 }
 
 /// Two sequences with a first page in common: the second starts behind it.
