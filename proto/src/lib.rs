@@ -37,7 +37,7 @@ pub use crypto::{
     Digest, Domain, Hasher, Keypair, PublicKey, Signed, SignedError, WorkerId, merkle,
 };
 pub use training::{
-    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, ExpertCuts, F32Bits, FrameHeader,
+    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits, FrameHeader,
     GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace,
     Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot,
     StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root, ledger, microbatch_digest,
@@ -48,4 +48,4 @@ pub use training::{
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;

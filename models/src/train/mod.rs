@@ -5,5 +5,5 @@ mod schedule;
 mod state;
 
 pub use init::lora_init;
-pub use schedule::{Curve, LearningRate};
+pub use schedule::{Curve, FromZero, LearningRate};
 pub use state::{AdamSettings, StateTensor, StepScalars, TrainState, gradient_norm, mean_loss};

@@ -250,6 +250,10 @@ impl Source {
             ScheduleKind::Cosine,
             ScheduleKind::Linear,
             ScheduleKind::Constant,
+            ScheduleKind::FromZero(CurveFromZero::Cosine { floor: self.bits() }),
+            ScheduleKind::FromZero(CurveFromZero::Linear),
+            ScheduleKind::FromZero(CurveFromZero::Constant),
+            ScheduleKind::FromZero(CurveFromZero::InverseSqrt),
         ];
         JobSpec {
             arithmetic: self.u32(),
@@ -271,7 +275,7 @@ impl Source {
                 max_grad_norm: self.bits(),
             },
             schedule: RateSchedule {
-                kind: kinds[self.below(3) as usize],
+                kind: kinds[self.below(7) as usize],
                 learning_rate: self.bits(),
                 warmup_steps: self.u32(),
             },

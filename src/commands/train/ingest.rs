@@ -7,6 +7,7 @@ use concord_kernels::{Device, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::data::{DataLoader, DatasetKind, DatasetSource, Grouping, Loaded};
 use concord_models::decoder::TrainableTensor;
+use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
@@ -19,9 +20,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::told::Told;
 use crate::support::blobs::BlobSet;
-use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::job_file::{AdapterKind, JobFile, LoraShape, Steps};
 use crate::support::load_in;
-use crate::support::output::Output;
+use crate::support::output::{Output, counted};
 use crate::support::profile::{self, KeptFormats};
 
 /// Sequences of a data chunk; with 2,048 tokens each, a chunk has 10 MB.
@@ -49,6 +50,10 @@ pub struct Ingested {
     pub blobs: BlobSet,
     /// The model.
     pub folder: ModelFolder,
+    /// Its steps, which depend on the data.
+    pub steps: Steps,
+    /// What it needs on one worker.
+    pub run: TrainingRun,
     /// The shape of the adapter; `None` where every tensor is trained.
     pub lora: Option<LoraShape>,
     /// Notes that are shown before the job starts, above all on the data sets.
@@ -90,13 +95,14 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
     };
     told.extend(adapter_notes(job, &folder, lora.as_ref())?);
     let run = job.training_run(lora.as_ref());
+    let steps = settle(job, data.sequences, &mut told)?;
     let tensors = run.trainable.tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
     let initial_state = initial_state(job, &folder, &tensors, given, &mut blobs)?;
     let spec = JobSpec {
         arithmetic: ARITHMETIC_VERSION,
         model,
-        data,
+        data: data.manifest,
         adapter: match &lora {
             Some(lora) => adapter_spec(lora, folder.config()),
             None => AdapterSpec::Full,
@@ -110,9 +116,9 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         order: job.order(),
         micro_batch_size: job.micro_batch_size,
         microbatches: job.gradient_accumulation_steps,
-        steps: job.max_steps,
+        steps: steps.steps,
         optimizer: job.optimizer(),
-        schedule: job.schedule(),
+        schedule: job.schedule(&steps),
         precision: job.precision,
     };
     spec.validate()?;
@@ -126,9 +132,34 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         profile,
         blobs,
         folder,
+        steps,
+        run,
         lora,
         told,
     })
+}
+
+/// The steps of the job on so many sequences, which are told where they come from epochs.
+fn settle(job: &JobFile, sequences: u64, told: &mut Vec<Told>) -> anyhow::Result<Steps> {
+    let (batch, accumulation) = (job.micro_batch_size, job.gradient_accumulation_steps);
+    let steps = job.timing.settle(sequences, batch, accumulation)?;
+    if let Some(epochs) = job.timing.epochs() {
+        let warmup = counted(steps.warmup.into(), "step");
+        told.push(Told::note(&format!(
+            "{}: {epochs} passes over {}, {} a step; {warmup} of warm-up",
+            counted(steps.steps.into(), "step"),
+            counted(sequences, "sequence"),
+            u64::from(batch) * u64::from(accumulation)
+        )));
+    }
+    Ok(steps)
+}
+
+/// The data of a job.
+struct JobData {
+    /// The address of the manifest.
+    manifest: Digest,
+    sequences: u64,
 }
 
 fn data_manifest(
@@ -136,7 +167,7 @@ fn data_manifest(
     folder: &ModelFolder,
     blobs: &mut BlobSet,
     output: &Output,
-) -> anyhow::Result<(Digest, Vec<Told>)> {
+) -> anyhow::Result<(JobData, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
         true => Some(folder.tokenizer()?),
@@ -154,6 +185,7 @@ fn data_manifest(
     if entries.is_empty() || entries.iter().all(|entry| entry.targets == 0) {
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
+    let count = entries.len() as u64;
     let chunk = CHUNK_SEQUENCES as usize * len;
     let chunks = tokens
         .chunks(chunk)
@@ -169,7 +201,11 @@ fn data_manifest(
         chunks,
         sequences: entries,
     };
-    Ok((blobs.value(&manifest), told))
+    let data = JobData {
+        manifest: blobs.value(&manifest),
+        sequences: count,
+    };
+    Ok((data, told))
 }
 
 /// Tokens and loss mask of all sequences, in the order of the data sets, and notes on these.
@@ -225,12 +261,13 @@ fn check_grouping(
     source: &DatasetSource,
     grouping: &Grouping,
 ) -> anyhow::Result<()> {
+    // A job on tokens has no epochs.
     let asked = (
-        job.max_steps,
+        job.timing.fixed_steps().unwrap_or_default(),
         job.gradient_accumulation_steps,
         job.micro_batch_size,
     );
-    let found = (grouping.steps, grouping.microbatches, grouping.batch);
+    let found = (u64::from(grouping.steps), grouping.microbatches, grouping.batch);
     if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
         return Ok(());
     }

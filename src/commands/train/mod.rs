@@ -1,6 +1,7 @@
 //! `concord train`: from a job file to a tuned model and its proof.
 
 mod args;
+mod dry_run;
 mod ingest;
 mod output_dir;
 mod progress;
@@ -23,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::job_file::{self, JobFile};
+use crate::support::job_file::{self, Given, JobFile};
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
@@ -50,12 +51,25 @@ const LOOK: Duration = Duration::from_secs(1);
 #[tokio::main]
 pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let Some(path) = &args.job else {
-        job_file::help::print(output);
+        match args.schema {
+            true => println!("{:#}", job_file::schema::schema()),
+            false => job_file::help::print(output),
+        }
         return Ok(());
     };
+    let given = Given::read(path, &args.asked)?;
+    if args.explain {
+        job_file::explain::print(&given, output);
+        return JobFile::of(&given).map(drop);
+    }
+    let job = Arc::new(JobFile::of(&given)?);
+    job_file::explain::tell(&given, output);
+    let mut options = args.options(&job)?;
+    if args.dry_run {
+        let ingested = ingest::ingest(&job, output, args.coordinator.is_none())?;
+        return dry_run::print(&ingested, output);
+    }
     let mut signals = EndSignals::install()?;
-    let job = Arc::new(JobFile::read(path)?);
-    let options = args.options(&job)?;
     let mut output_dir = OutputDir::take(&job, args.overwrite)?;
     if let Some(dir) = &args.pool_dir {
         apart::check_pool_dir(dir, &output_dir.canonical()?, &job)?;
@@ -66,6 +80,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
     let id = ingested.spec.id();
+    options.checkpoint_every = ingested.steps.save;
     match output_dir.hold(id, &options.name, job.adapter)? {
         OutputStanding::Done(told) => return result::tell_again(&output_dir, &told, output),
         OutputStanding::ToDo => {}
@@ -74,7 +89,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     room::check(
         &output_dir,
         &ingested.spec,
-        job.save_steps,
+        ingested.steps.save,
         state.as_deref(),
     )?;
     let run = Run {

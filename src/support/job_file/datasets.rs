@@ -1,9 +1,8 @@
 //! The data sets of a job file.
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use concord_models::data::{DatasetKind, DatasetSource};
 
-use super::foreign;
 use super::keys::Keys;
 use super::known::Section;
 
@@ -41,14 +40,7 @@ pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
 fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
     keys.check()?;
     let path = keys.path("path")?;
-    let kind = keys.word("type", &DatasetKind::ALL);
-    let kind =
-        kind.map_err(
-            |error| match keys.word_given("type").and_then(foreign::dataset_type) {
-                Some(remedy) => anyhow!("{error:#}; {remedy}"),
-                None => error,
-            },
-        )?;
+    let kind = keys.word("type", &DatasetKind::ALL)?;
     let mut source = DatasetSource::new(path, kind);
     source.field = keys.text("field")?;
     source.field_instruction = keys.text("field_instruction")?;

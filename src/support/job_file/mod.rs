@@ -1,25 +1,33 @@
 //! The job file: a fine-tune in YAML, with the key names that other fine-tuning tools use.
 
+mod columns;
 mod datasets;
+pub mod explain;
 mod foreign;
+mod given;
 pub mod help;
 mod keys;
 mod known;
+pub mod schema;
+mod timing;
+mod translate;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
-use concord_models::data::{self, DatasetSource};
+use concord_models::data::{DatasetKind, DatasetSource};
 use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
-use concord_proto::{AdamW, Order, PrecisionSpec, RateSchedule, ScheduleKind};
+use concord_proto::{AdamW, CurveFromZero, Order, PrecisionSpec, RateSchedule, ScheduleKind};
 
+pub use given::{Asked, Given};
 use keys::Keys;
 use known::Section;
+pub use timing::{Steps, Timing};
 
 /// The default of `lora_r`.
 const LORA_R: u32 = 8;
@@ -68,13 +76,12 @@ pub struct JobFile {
     pub micro_batch_size: u32,
     /// Microbatches of a step, over all replicas.
     pub gradient_accumulation_steps: u32,
-    pub max_steps: u32,
+    /// Steps, warm-up and checkpoints.
+    pub timing: Timing,
     /// The peak of the learning rate.
     pub learning_rate: f32,
     /// Its curve after warm-up.
     pub lr_scheduler: ScheduleKind,
-    /// Steps of warm-up, at most `max_steps`.
-    pub warmup_steps: u32,
     /// Decay of AdamW's first moment.
     pub adam_beta1: f32,
     /// Decay of AdamW's second moment.
@@ -91,8 +98,6 @@ pub struct JobFile {
     pub shuffle: bool,
     /// Where the result goes.
     pub output_dir: PathBuf,
-    /// Steps between two checkpoints.
-    pub save_steps: u32,
     /// Bits of the operands of products.
     pub precision: PrecisionSpec,
     /// Whether activations are recomputed in the backward pass instead of kept.
@@ -103,30 +108,34 @@ pub struct JobFile {
 }
 
 impl JobFile {
-    /// Reads and checks a job file. Neither model nor data are opened.
+    /// Reads and checks a job file of Concord or of another tool. Neither model nor data are
+    /// opened, but for the first row of a data set whose columns say what it is.
     ///
     /// # Errors
     /// Naming the file, the line where it is certain, the key, its value and what is allowed.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path)
-            .with_context(|| format!("cannot read the job file {}", path.display()))?;
-        let text = data::utf8(bytes);
-        let text = text.map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
-        Self::parse(path, &text)
+    pub fn read(path: &Path, asked: &Asked) -> anyhow::Result<Self> {
+        Self::of(&Given::read(path, asked)?)
     }
 
+    #[cfg(test)]
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
-        let keys = Keys::parse(path, text)?;
-        keys.check()?;
+        Self::of(&Given::parse(path, text, &Asked::default())?)
+    }
+
+    /// The job of a file that was read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of(given: &Given) -> anyhow::Result<Self> {
+        let keys = Keys::of(given);
+        match given.is_own() {
+            true => keys.check()?,
+            false => given.check_foreign(keys.wrong())?,
+        }
         let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
         let datasets = datasets::read(&keys)?;
-        let curves = [
-            ScheduleKind::Cosine,
-            ScheduleKind::Linear,
-            ScheduleKind::Constant,
-        ];
         let job = Self {
-            max_steps: keys.whole("max_steps")?,
+            timing: Timing::read(&keys, given)?,
             base_model: keys.path("base_model")?,
             load_in: load_in(&keys, adapter)?,
             adapter,
@@ -136,8 +145,7 @@ impl JobFile {
             micro_batch_size: keys.whole("micro_batch_size")?,
             gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
             learning_rate: keys.number("learning_rate")?,
-            lr_scheduler: keys.word("lr_scheduler", &curves)?,
-            warmup_steps: keys.whole("warmup_steps")?,
+            lr_scheduler: curve(&keys)?,
             adam_beta1: keys.number("adam_beta1")?,
             adam_beta2: keys.number("adam_beta2")?,
             adam_epsilon: keys.number("adam_epsilon")?,
@@ -147,19 +155,23 @@ impl JobFile {
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),
-            save_steps: keys.whole("save_steps")?,
             precision: precision(&keys)?,
             recompute: keys.flag("recompute")?,
             lora_r: keys.whole_if("lora_r")?,
             lora_alpha: keys.number_if("lora_alpha")?,
             lora_target_modules: targets(&keys)?,
         };
-        if job.warmup_steps > job.max_steps {
-            let allowed = format!("a whole number from 0 to {} (max_steps)", job.max_steps);
-            return Err(keys.bad("warmup_steps", allowed));
-        }
         job.check_adapter(&keys)?;
+        if keys.has("num_epochs") && job.has_tokens() {
+            let because = "on a data set of type `tokens`, which says its steps: give `max_steps`";
+            return Err(keys.idle("num_epochs", because));
+        }
         Ok(job)
+    }
+
+    fn has_tokens(&self) -> bool {
+        let is_tokens = |source: &DatasetSource| source.kind == DatasetKind::Tokens;
+        self.datasets.iter().any(is_tokens)
     }
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
@@ -271,11 +283,21 @@ impl JobFile {
     }
 
     /// The learning rate over the steps, in the form of the job spec.
-    pub fn schedule(&self) -> RateSchedule {
+    pub fn schedule(&self, steps: &Steps) -> RateSchedule {
+        let zero = CurveFromZero::Cosine {
+            floor: 0.0_f32.into(),
+        };
+        // Without warm-up a curve is the same from wherever it begins: one job, one hash.
+        let kind = match (self.lr_scheduler, steps.warmup) {
+            (ScheduleKind::FromZero(curve), 0) if curve == zero => ScheduleKind::Cosine,
+            (ScheduleKind::FromZero(CurveFromZero::Linear), 0) => ScheduleKind::Linear,
+            (ScheduleKind::FromZero(CurveFromZero::Constant), 0) => ScheduleKind::Constant,
+            (kind, _) => kind,
+        };
         RateSchedule {
-            kind: self.lr_scheduler,
+            kind,
             learning_rate: self.learning_rate.into(),
-            warmup_steps: self.warmup_steps,
+            warmup_steps: steps.warmup,
         }
     }
 
@@ -286,6 +308,26 @@ impl JobFile {
             false => Order::AsGiven,
         }
     }
+}
+
+/// The curve of the learning rate.
+fn curve(keys: &Keys) -> anyhow::Result<ScheduleKind> {
+    let floor = keys.number("min_lr_ratio")?.into();
+    let from_zero = CurveFromZero::Cosine { floor };
+    let curves = [
+        ScheduleKind::Cosine,
+        ScheduleKind::Linear,
+        ScheduleKind::Constant,
+        ScheduleKind::FromZero(from_zero),
+        ScheduleKind::FromZero(CurveFromZero::Linear),
+        ScheduleKind::FromZero(CurveFromZero::Constant),
+        ScheduleKind::FromZero(CurveFromZero::InverseSqrt),
+    ];
+    let curve = keys.word("lr_scheduler", &curves)?;
+    if keys.has("min_lr_ratio") && curve != ScheduleKind::FromZero(from_zero) {
+        return Err(keys.idle("min_lr_ratio", "without `lr_scheduler: cosine_from_zero`"));
+    }
+    Ok(curve)
 }
 
 /// What the base model is quantised to.
