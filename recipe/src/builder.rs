@@ -168,7 +168,12 @@ impl<'a> Builder<'a> {
     /// A key that must be there and is not.
     pub fn missing(&mut self, key: &str, remedy: &str) {
         let tool = self.out.tool.name();
-        self.problem(key, format!("is missing, and {tool} has no default"), remedy, None);
+        self.problem(
+            key,
+            format!("is missing, and {tool} has no default"),
+            remedy,
+            None,
+        );
     }
 
     /// Says that a key changes nothing.
@@ -189,7 +194,12 @@ impl<'a> Builder<'a> {
     pub fn expect(&mut self, key: &str, role: TokenRole) {
         if let Some(text) = self.text(key) {
             let (place, key) = (self.doc.place(key), key.to_string());
-            let expected = Expected { place, key, role, text };
+            let expected = Expected {
+                place,
+                key,
+                role,
+                text,
+            };
             self.out.expected.push(expected);
         }
     }
@@ -231,7 +241,12 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
 pub(crate) fn names(value: &Value) -> Option<Vec<String>> {
     let clean = |name: &str| name.trim().to_string();
     match value {
-        Value::String(text) => Some(text.split(',').map(clean).filter(|n| !n.is_empty()).collect()),
+        Value::String(text) => Some(
+            text.split(',')
+                .map(clean)
+                .filter(|n| !n.is_empty())
+                .collect(),
+        ),
         Value::Sequence(items) => items.iter().map(|item| item.as_str().map(clean)).collect(),
         _ => None,
     }

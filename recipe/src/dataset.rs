@@ -87,11 +87,13 @@ pub enum TooLong {
 pub struct Dataset {
     /// The path of its first key, such as `datasets[0]`.
     pub at: String,
+    /// Where that stands.
     pub place: Place,
     /// The key that names the file, as `--set` takes it.
     pub path_key: String,
     /// A file or folder; or an id of the Hugging Face hub, which is not fetched.
     pub path: String,
+    /// What its rows are.
     pub kind: Kind,
     /// Columns by what they hold (`instruction`, `input`, `output`, `system`, `messages`, `text`,
     /// `prompt`, `completion`) and names within a turn (`role`, `content`), where they differ from
@@ -100,10 +102,13 @@ pub struct Dataset {
     /// Names of roles by what they mean (`user`, `assistant`, `system`, `tool`), where the file
     /// gives them.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// What the model learns to predict.
     pub learnt: Learnt,
     /// Which ends of turns are learnt: `turn`, `all`, `last` or `none`.
     pub learnt_ends: Option<String>,
+    /// How turns become a text.
     pub template: Template,
+    /// What happens to an example that is longer than a sequence.
     pub too_long: TooLong,
     /// The first rows that are taken.
     pub max_rows: Option<u64>,

@@ -1,12 +1,9 @@
-//! The reference of all keys, as Markdown. It is written from the tables that files are read by.
+//! The reference of all keys. It is made of the tables that files are read by.
 
-use std::fmt::Write as _;
-
-use crate::dataset::Kind;
 use crate::tables::{self, Treat};
 use crate::tool::Tool;
 
-/// One line for each key of each tool.
+/// For each row of the tables of a tool: its keys, and what becomes of them, as Markdown.
 pub fn rows(tool: Tool) -> Vec<[String; 2]> {
     let mut rows = Vec::new();
     for row in tables::rows(tool).into_iter().flatten() {
@@ -31,13 +28,4 @@ fn what(treat: Treat) -> String {
             format!("no effect if {}; else refused: {else_}", values.join(", "))
         }
     }
-}
-
-/// The kinds of rows, in words.
-pub fn kinds() -> String {
-    let mut text = String::new();
-    for kind in Kind::ALL {
-        let _ = writeln!(text, "* {}", kind.words());
-    }
-    text
 }

@@ -14,7 +14,9 @@ const TEXT_BYTES_MAX: usize = 4_096;
 /// The same document with its references replaced. What cannot be replaced stays as it is.
 pub(crate) fn replaced(document: &Document) -> Document {
     let root: Mapping = document.root().clone();
-    let root = root.into_iter().map(|(key, value)| (key, value_of(document, value)));
+    let root = root
+        .into_iter()
+        .map(|(key, value)| (key, value_of(document, value)));
     document.with_root(root.collect())
 }
 
@@ -24,12 +26,17 @@ fn value_of(document: &Document, value: Value) -> Value {
             Value::String(text_of(document, text, DEPTH_MAX))
         }
         Value::Mapping(map) => {
-            let pairs = map.into_iter().map(|(key, value)| (key, value_of(document, value)));
+            let pairs = map
+                .into_iter()
+                .map(|(key, value)| (key, value_of(document, value)));
             Value::Mapping(pairs.collect())
         }
-        Value::Sequence(items) => {
-            Value::Sequence(items.into_iter().map(|item| value_of(document, item)).collect())
-        }
+        Value::Sequence(items) => Value::Sequence(
+            items
+                .into_iter()
+                .map(|item| value_of(document, item))
+                .collect(),
+        ),
         other => other,
     }
 }
@@ -56,9 +63,18 @@ fn text_of(document: &Document, text: String, depth: usize) -> String {
 /// Refuses references that are left in values that are used.
 pub(crate) fn left(builder: &mut Builder) {
     let is_left = |value: &Value| value.as_str().is_some_and(|text| text.contains("${"));
-    let settings = builder.out.settings.iter().filter(|setting| is_left(&setting.value));
+    let settings = builder
+        .out
+        .settings
+        .iter()
+        .filter(|setting| is_left(&setting.value));
     let keys: Vec<String> = settings.map(|setting| setting.source.key.clone()).collect();
     for key in keys {
-        builder.problem(&key, "refers to a key that is not there", "write the value out", None);
+        builder.problem(
+            &key,
+            "refers to a key that is not there",
+            "write the value out",
+            None,
+        );
     }
 }

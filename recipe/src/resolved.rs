@@ -25,13 +25,16 @@ pub struct Source {
 pub struct Setting {
     /// Concord's key.
     pub key: &'static str,
+    /// Its value.
     pub value: Value,
+    /// Where the value comes from.
     pub source: Source,
 }
 
 /// Something that keeps the job from being run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
+    /// Where the key stands.
     pub place: Place,
     /// The key as the file has it.
     pub key: String,
@@ -56,27 +59,35 @@ impl fmt::Display for Problem {
 /// A key that changes nothing here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Idle {
+    /// Where the key stands.
     pub place: Place,
     /// The key as the file has it.
     pub key: String,
+    /// Why not.
     pub why: String,
 }
 
 /// What is needed beyond Concord's keys: rules that need the number of rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
+    /// How long the job is.
     pub length: Length,
+    /// Its warm-up.
     pub warmup: Warmup,
+    /// When checkpoints are written.
     pub saves: Saves,
 }
 
 /// A token that the file names, and that the model's tokenizer must have in that place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
+    /// Where the key stands.
     pub place: Place,
     /// The key as the file has it.
     pub key: String,
+    /// Its place in a tokenizer.
     pub role: TokenRole,
+    /// The token.
     pub text: String,
 }
 
@@ -92,15 +103,18 @@ pub enum TokenRole {
 /// A job file of any tool in Concord's terms.
 #[derive(Clone, Debug)]
 pub struct Resolved {
+    /// Whose file it is.
     pub tool: Tool,
     /// By which keys the tool was found.
     pub because: String,
     /// Values of Concord's keys, each key once at most. Empty for Concord's own files, which are
     /// read by Concord's own table.
     pub settings: Vec<Setting>,
+    /// The data sets.
     pub datasets: Vec<Dataset>,
     /// `None` for Concord's own files.
     pub rules: Option<Rules>,
+    /// Tokens that the tokenizer must have.
     pub expected: Vec<Expected>,
     /// All that keeps the job from being run, in the order of the file.
     pub problems: Vec<Problem>,
@@ -118,7 +132,10 @@ impl Resolved {
 
     /// The arguments `--set` that would remove all problems that have one.
     pub fn remedies(&self) -> Vec<&str> {
-        let sets = self.problems.iter().filter_map(|problem| problem.set.as_deref());
+        let sets = self
+            .problems
+            .iter()
+            .filter_map(|problem| problem.set.as_deref());
         sets.collect()
     }
 }

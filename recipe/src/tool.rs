@@ -111,14 +111,16 @@ fn axolotl_or_own(document: &Document) -> (Tool, String) {
         return (Tool::Concord, format!("`{mark}`"));
     }
     let types = document.get("datasets").and_then(Value::as_sequence);
-    let mut types = types.into_iter().flatten().filter_map(|entry| entry.get("type")?.as_str());
+    let mut types = types
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.get("type")?.as_str());
     if let Some(own) = types.find(|word| OWN_TYPES.contains(word)) {
         return (Tool::Concord, format!("`type: {own}`"));
     }
     let mut keys = root.keys().filter_map(Value::as_str);
-    let foreign = keys.find(|key| {
-        !tables::OWN_KEYS.contains(key) && tables::find(Tool::Axolotl, key).is_some()
-    });
+    let foreign = keys
+        .find(|key| !tables::OWN_KEYS.contains(key) && tables::find(Tool::Axolotl, key).is_some());
     match foreign {
         Some(mark) => (Tool::Axolotl, format!("`base_model` and `{mark}`")),
         None => (Tool::Concord, "no key of another tool's own".to_string()),

@@ -10,6 +10,9 @@ use crate::tables::{self, OWN_KEYS, Treat};
 /// The largest edit distance at which a known key is suggested.
 const TYPO_MAX: usize = 3;
 
+/// Problems after which no more keys are suggested, which takes time.
+const SUGGESTIONS_MAX: usize = 100;
+
 /// Treats every key of the file by the tables. What is to be read is left to the reader, whose
 /// work is checked by [`left`].
 pub(crate) fn all(builder: &mut Builder) {
@@ -70,7 +73,12 @@ fn list(builder: &mut Builder, items: &[Value], path: &str, pattern: &str) {
         let path = format!("{path}[{index}]");
         match item {
             Value::Mapping(map) => mapping(builder, map, &path, &format!("{pattern}[]")),
-            item => builder.problem(&path, format!("is {}, but must be keys", shown(item)), "", None),
+            item => builder.problem(
+                &path,
+                format!("is {}, but must be keys", shown(item)),
+                "",
+                None,
+            ),
         }
     }
 }
@@ -111,14 +119,28 @@ fn unknown(builder: &mut Builder, value: &Value, path: &str) {
         return builder.copy(path, own);
     }
     let tool = builder.out.tool;
-    let distance = |name: &&str| strsim::damerau_levenshtein(path, name);
-    let nearest = tables::names(tool).chain(OWN_KEYS).min_by_key(distance);
-    let remedy = match nearest.filter(|name| distance(name) <= TYPO_MAX) {
+    let remedy = match nearest(builder, path) {
         Some(name) => format!("did you mean `{name}`?"),
         None => "remove it, if the job is the same without it".to_string(),
     };
-    let what = format!("is {}: no such key of {} is known", shown(value), tool.name());
+    let what = format!(
+        "is {}: no such key of {} is known",
+        shown(value),
+        tool.name()
+    );
     builder.problem(path, what, &remedy, None);
+}
+
+/// The known key that is nearest to an unknown one.
+fn nearest(builder: &Builder, path: &str) -> Option<&'static str> {
+    if builder.out.problems.len() >= SUGGESTIONS_MAX {
+        return None;
+    }
+    let names = tables::names(builder.out.tool).chain(OWN_KEYS);
+    let near = names.filter(|name| name.len().abs_diff(path.len()) <= TYPO_MAX);
+    let near = near.map(|name| (strsim::damerau_levenshtein(path, name), name));
+    let (distance, name) = near.min()?;
+    (distance <= TYPO_MAX).then_some(name)
 }
 
 /// Whether a value, or one in its lists, has a YAML tag.
@@ -136,7 +158,12 @@ pub(crate) fn left(builder: &mut Builder) {
     let mut left = Vec::new();
     collect(builder, builder.doc.root(), ("", ""), &mut left);
     for path in left {
-        builder.problem(&path, "has no effect beside the other keys", "remove it", Some("null"));
+        builder.problem(
+            &path,
+            "has no effect beside the other keys",
+            "remove it",
+            Some("null"),
+        );
     }
 }
 

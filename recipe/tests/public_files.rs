@@ -10,7 +10,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();
     };
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     files.sort();
     files
 }
@@ -25,7 +27,10 @@ fn every_public_file_is_accepted_or_refused_in_one_answer() {
         for path in files(&Path::new(&dir).join(tool.word())) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(&path).unwrap();
-            let asked = Request { tool: Some(tool), ..Request::default() };
+            let asked = Request {
+                tool: Some(tool),
+                ..Request::default()
+            };
             let job = match resolve(&text, &asked) {
                 Ok(job) => job,
                 Err(why) => {
@@ -47,7 +52,11 @@ fn every_public_file_is_accepted_or_refused_in_one_answer() {
             );
             // With all that is proposed, what has a proposal is gone.
             let sets: Vec<String> = job.remedies().iter().map(|set| set.to_string()).collect();
-            let asked = Request { tool: Some(tool), sets: &sets, ..Request::default() };
+            let asked = Request {
+                tool: Some(tool),
+                sets: &sets,
+                ..Request::default()
+            };
             let again = resolve(&text, &asked).unwrap();
             assert_eq!(again.remedies(), [""; 0], "{name}");
         }

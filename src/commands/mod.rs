@@ -8,6 +8,7 @@ mod coordinator;
 mod demo;
 mod generate;
 mod gpu_suite;
+mod init;
 mod jobs;
 mod key;
 mod load;
@@ -29,6 +30,8 @@ use crate::support::output::Output;
 pub enum Command {
     /// Fine-tune a model as a job file says.
     Train(train::TrainArgs),
+    /// Write a job file for a model and a data set, with a word on each key.
+    Init(init::InitArgs),
     /// Show it all in a minute or two: train, kill a worker, catch a cheat, prove it.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -88,6 +91,7 @@ impl Command {
     pub fn run(self, output: &Output) -> anyhow::Result<()> {
         match self {
             Self::Train(args) => train::run(args, output),
+            Self::Init(args) => init::run(&args, output),
             #[cfg(feature = "demo")]
             Self::Demo(args) => demo::run(&args, output),
             Self::Chat(args) => chat::run(&args, output),

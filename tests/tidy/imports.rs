@@ -8,13 +8,14 @@ use serde_json::Value;
 use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("xtask", &[]),
     ("concord-formats", &[]),
     ("concord-kernels", &["concord-formats"]),
     ("concord-proto", &["concord-formats"]),
     ("concord-verify", &["concord-proto"]),
     ("concord-text", &[]),
+    ("concord-recipe", &[]),
     ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
@@ -40,6 +41,7 @@ const IMPORTS: [(&str, &[&str]); 12] = [
             "concord-kernels",
             "concord-models",
             "concord-proto",
+            "concord-recipe",
             "concord-runtime",
             "concord-text",
             "concord-verify",

@@ -139,7 +139,10 @@ mod tests {
             };
             for (step, expected) in STEPS.into_iter().zip(rates) {
                 let got = f64::from(rate.at(step));
-                assert!((got - expected).abs() < 1e-10, "{curve:?} at {step}: {got} {expected}");
+                assert!(
+                    (got - expected).abs() < 1e-10,
+                    "{curve:?} at {step}: {got} {expected}"
+                );
             }
         }
         let bare = LearningRate {
@@ -156,6 +159,13 @@ mod tests {
     const COSINE_FLOOR: [f64; 6] = [0.0, 0.00025, 0.00075, 0.001, 0.00055, 0.000108646623819];
     const LINEAR: [f64; 6] = [0.0, 0.00025, 0.00075, 0.001, 0.0005, 6.25e-05];
     const CONSTANT: [f64; 6] = [0.0, 0.00025, 0.00075, 0.001, 0.001, 0.001];
-    const INVERSE_SQRT: [f64; 6] = [0.0, 0.00025, 0.00075, 0.001, 0.00057735026919, 0.000458831467741];
+    const INVERSE_SQRT: [f64; 6] = [
+        0.0,
+        0.00025,
+        0.00075,
+        0.001,
+        0.00057735026919,
+        0.000458831467741,
+    ];
     const INVERSE_SQRT_BARE: f64 = 0.00099905135161;
 }

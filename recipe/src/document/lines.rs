@@ -122,7 +122,10 @@ fn begins_value(rest: &str) -> bool {
 
 /// The key of a line, without quotes, and what follows its colon.
 fn split_key(code: &str) -> Option<(&str, &str)> {
-    let quote = code.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let quote = code
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''));
     if let Some(quote) = quote {
         let (key, rest) = code[1..].split_once(quote)?;
         let value = rest.trim_start().strip_prefix(':')?;
@@ -174,7 +177,18 @@ mod tests {
 
     #[test]
     fn no_text_makes_it_fail() {
-        for text in ["", ":", "-", "- -", "\"", "'a", "a:\n\t- b", "?", "- : x", "é: ü\n  ö: 1"] {
+        for text in [
+            "",
+            ":",
+            "-",
+            "- -",
+            "\"",
+            "'a",
+            "a:\n\t- b",
+            "?",
+            "- : x",
+            "é: ü\n  ö: 1",
+        ] {
             let _ = Lines::of(text);
         }
         assert_eq!(Lines::of("é: ü\n  ö: 1").line("é.ö"), Some(2));

@@ -184,7 +184,12 @@ mod tests {
     #[test]
     fn keys_are_set_and_removed() {
         let mut document = Document::read(TEXT).unwrap();
-        for argument in ["datasets.0.path=b", "model.r=4", "model.t.u=[1, 2]", "base_model=null"] {
+        for argument in [
+            "datasets.0.path=b",
+            "model.r=4",
+            "model.t.u=[1, 2]",
+            "base_model=null",
+        ] {
             document.set(argument).unwrap();
         }
         let entry = document.get("datasets").unwrap().as_sequence().unwrap();
@@ -197,8 +202,23 @@ mod tests {
         assert_eq!(document.place("datasets[0].path"), Place::Set);
         assert_eq!(document.place("datasets[0].type"), Place::Line(4));
         document.set("datasets[1].path=c").unwrap();
-        assert_eq!(document.get("datasets").unwrap().as_sequence().unwrap().len(), 2);
-        for argument in ["x", "=1", "base_model.x.y=[", "datasets.7.path=a", "datasets.x=1", "a..b=1"] {
+        assert_eq!(
+            document
+                .get("datasets")
+                .unwrap()
+                .as_sequence()
+                .unwrap()
+                .len(),
+            2
+        );
+        for argument in [
+            "x",
+            "=1",
+            "base_model.x.y=[",
+            "datasets.7.path=a",
+            "datasets.x=1",
+            "a..b=1",
+        ] {
             let error = document.set(argument).unwrap_err().to_string();
             assert!(error.starts_with(&format!("--set {argument}: ")), "{error}");
         }
@@ -211,7 +231,10 @@ mod tests {
         assert_eq!(no("- a"), NotAJob::NoKeys);
         assert_eq!(no("a: 1\n---\nb: 2"), NotAJob::Documents);
         assert!(matches!(no("a: [b\nc: d"), NotAJob::Yaml(_)));
-        assert!(matches!(no(&" ".repeat(TEXT_BYTES_MAX + 1)), NotAJob::TooLong(_)));
+        assert!(matches!(
+            no(&" ".repeat(TEXT_BYTES_MAX + 1)),
+            NotAJob::TooLong(_)
+        ));
         // Aliases of aliases: a few bytes that stand for a gigabyte.
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_string();
         for level in 1..8 {

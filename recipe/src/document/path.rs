@@ -47,7 +47,9 @@ fn put_into(
     match holder {
         Value::Mapping(map) => put(map, parts, value).map(|rest| format!("{path}.{rest}")),
         Value::Sequence(items) => put_item(items, path, parts, value),
-        _ => Err(format!("`{path}` is a single value, so nothing is within it")),
+        _ => Err(format!(
+            "`{path}` is a single value, so nothing is within it"
+        )),
     }
 }
 
@@ -58,7 +60,12 @@ fn put_item(
     value: Value,
 ) -> Result<String, String> {
     let (first, rest) = parts.split_first().ok_or("the key is empty")?;
-    let wrong = || format!("`{path}` is a list of {}: give a number from 0", items.len());
+    let wrong = || {
+        format!(
+            "`{path}` is a list of {}: give a number from 0",
+            items.len()
+        )
+    };
     let index: usize = first.parse().map_err(|_| wrong())?;
     if index > items.len() {
         return Err(wrong());

@@ -18,12 +18,7 @@ const LORA: [&str; 6] = [
 ];
 
 /// Extensions that only make things faster.
-const FAST_PLUGINS: [&str; 4] = [
-    "cut_cross_entropy",
-    "liger",
-    "kernels",
-    "expert_parallel",
-];
+const FAST_PLUGINS: [&str; 4] = ["cut_cross_entropy", "liger", "kernels", "expert_parallel"];
 
 pub fn read(b: &mut Builder) {
     b.copy_or("sequence_len", "sequence_len", 512);
@@ -45,7 +40,11 @@ pub fn read(b: &mut Builder) {
     let warmup = warmup(b, has_warmup);
     let length = length(b);
     let saves = saves(b);
-    b.out.rules = Some(Rules { length, warmup, saves });
+    b.out.rules = Some(Rules {
+        length,
+        warmup,
+        saves,
+    });
     b.expect("special_tokens.bos_token", TokenRole::Begin);
     b.expect("special_tokens.eos_token", TokenRole::End);
     plugins(b);
@@ -64,7 +63,11 @@ fn batch(b: &mut Builder) {
             b.problem("batch_size", what, "one of both is enough", Some("null"));
         }
         Some(batch) if batch % micro != 0 || batch == 0 => {
-            b.refuse("batch_size", "it must be a multiple of micro_batch_size", None);
+            b.refuse(
+                "batch_size",
+                "it must be a multiple of micro_batch_size",
+                None,
+            );
         }
         Some(batch) => {
             let source = b.from("batch_size", "divided by micro_batch_size");
@@ -72,7 +75,11 @@ fn batch(b: &mut Builder) {
         }
         None => {}
     }
-    b.copy_or("gradient_accumulation_steps", "gradient_accumulation_steps", 1);
+    b.copy_or(
+        "gradient_accumulation_steps",
+        "gradient_accumulation_steps",
+        1,
+    );
 }
 
 /// What is trained. Returns whether it is every weight.
@@ -103,8 +110,12 @@ fn adapter(b: &mut Builder) -> bool {
     match is_full {
         true => {
             // The table has copied what it could.
-            b.out.settings.retain(|setting| !setting.key.starts_with("lora_"));
-            b.out.settings.retain(|setting| setting.key != "initial_adapter");
+            b.out
+                .settings
+                .retain(|setting| !setting.key.starts_with("lora_"));
+            b.out
+                .settings
+                .retain(|setting| setting.key != "initial_adapter");
             common::full_without(b, &LORA);
         }
         false => lora(b),
@@ -121,15 +132,23 @@ fn lora(b: &mut Builder) {
         common::alpha(b, "lora_alpha", "peft_use_rslora", "lora_r", None);
     }
     let linear = b.flag("lora_target_linear") == Some(true);
-    let has_targets = b.names("lora_target_modules").is_some_and(|names| !names.is_empty());
+    let has_targets = b
+        .names("lora_target_modules")
+        .is_some_and(|names| !names.is_empty());
     if linear {
         if has_targets {
-            b.idle("lora_target_modules", "`lora_target_linear` adapts all projections");
+            b.idle(
+                "lora_target_modules",
+                "`lora_target_linear` adapts all projections",
+            );
         }
     } else if has_targets {
         common::targets(b, "lora_target_modules", None);
     } else if !continues && !b.has("lora_target_modules") {
-        b.missing("lora_target_modules", "name projections, or set lora_target_linear: true");
+        b.missing(
+            "lora_target_modules",
+            "name projections, or set lora_target_linear: true",
+        );
     }
 }
 
@@ -148,10 +167,17 @@ fn schedule(b: &mut Builder) -> bool {
     let floor = b.number("cosine_min_lr_ratio");
     let has_warmup = common::schedule(b, "lr_scheduler", Some("lr_scheduler_kwargs"), "cosine");
     if let Some(floor) = floor.filter(|floor| *floor != 0.0) {
-        let is_cosine = b.out.setting("lr_scheduler").is_some_and(|s| s.value == "cosine_from_zero");
+        let is_cosine = b
+            .out
+            .setting("lr_scheduler")
+            .is_some_and(|s| s.value == "cosine_from_zero");
         match is_cosine && (0.0..=1.0).contains(&floor) {
             true => b.put("min_lr_ratio", floor, b.from("cosine_min_lr_ratio", "")),
-            false => b.refuse("cosine_min_lr_ratio", "it is a share, for a cosine", Some("null")),
+            false => b.refuse(
+                "cosine_min_lr_ratio",
+                "it is a share, for a cosine",
+                Some("null"),
+            ),
         }
     }
     has_warmup
@@ -191,8 +217,11 @@ fn length(b: &mut Builder) -> Length {
 }
 
 fn saves(b: &mut Builder) -> Saves {
-    let (steps, times, strategy) =
-        (b.number("save_steps"), b.number("saves_per_epoch"), b.word("save_strategy"));
+    let (steps, times, strategy) = (
+        b.number("save_steps"),
+        b.number("saves_per_epoch"),
+        b.word("save_strategy"),
+    );
     let positive = |number: Option<f64>| number.filter(|number| *number > 0.0);
     match (positive(steps), positive(times), strategy.as_deref()) {
         (Some(_), Some(_), _) => {
@@ -213,7 +242,10 @@ fn plugins(b: &mut Builder) {
     for name in b.names("plugins").unwrap_or_default() {
         let is_fast = FAST_PLUGINS.iter().any(|fast| name.contains(fast));
         match is_fast {
-            true => b.idle("plugins", &format!("{name} makes things faster, and changes no result")),
+            true => b.idle(
+                "plugins",
+                &format!("{name} makes things faster, and changes no result"),
+            ),
             false => {
                 let what = format!("has {name}, which is not known");
                 b.problem("plugins", what, "remove it from the list", None);

@@ -47,7 +47,11 @@ fn too_long(b: &mut Builder) -> TooLong {
         Some("truncate") => TooLong::Truncate,
         Some("raise") => TooLong::Refuse,
         Some(_) => {
-            b.refuse("excess_length_strategy", "it is drop, truncate or raise", Some("drop"));
+            b.refuse(
+                "excess_length_strategy",
+                "it is drop, truncate or raise",
+                Some("drop"),
+            );
             TooLong::Drop
         }
     }
@@ -135,7 +139,10 @@ fn turns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
         return;
     }
     let key = |name: &str| format!("{at}.{name}");
-    for (name, meaning) in [("message_field_role", "role"), ("message_field_content", "content")] {
+    for (name, meaning) in [
+        ("message_field_role", "role"),
+        ("message_field_content", "content"),
+    ] {
         if let Some(column) = field(b, &key(name)) {
             dataset.fields.insert(meaning, column);
         }
@@ -147,17 +154,23 @@ fn turns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
                 Some("content") => "content",
                 _ => {
                     let path = key("message_property_mappings");
-                    b.problem(&path, format!("has {}", shown(&name)), "known are role and content", None);
+                    b.problem(
+                        &path,
+                        format!("has {}", shown(&name)),
+                        "known are role and content",
+                        None,
+                    );
                     continue;
                 }
             };
-            dataset.fields.insert(meaning, column.as_str().unwrap_or_default().to_string());
+            dataset
+                .fields
+                .insert(meaning, column.as_str().unwrap_or_default().to_string());
         }
     }
     if let Some(Value::Mapping(map)) = at_value(b, &key("roles")) {
-        let pair = |(role, given): (Value, Value)| {
-            Some((role.as_str()?.to_string(), names(&given)?))
-        };
+        let pair =
+            |(role, given): (Value, Value)| Some((role.as_str()?.to_string(), names(&given)?));
         dataset.roles = map.into_iter().filter_map(pair).collect();
     }
     if let Some(roles) = at_value(b, &key("roles_to_train")).as_ref().and_then(names) {

@@ -37,7 +37,11 @@ pub fn optimizer(b: &mut Builder, key: &str, default: &str) {
     } else if ADAMW_8BIT.contains(&name) {
         "adamw_8bit"
     } else {
-        b.refuse(key, "the optimizer is AdamW: set adamw_torch or adamw_8bit", Some("adamw_torch"));
+        b.refuse(
+            key,
+            "the optimizer is AdamW: set adamw_torch or adamw_8bit",
+            Some("adamw_torch"),
+        );
         return;
     };
     let how = match own {
@@ -70,7 +74,12 @@ pub fn schedule(b: &mut Builder, key: &str, kwargs: Option<&str>, default: &str)
         }
     };
     if let (Some((kwargs, _)), false) = (&floor, name == "cosine_with_min_lr") {
-        b.problem(kwargs, "belongs to cosine_with_min_lr", "remove it", Some("null"));
+        b.problem(
+            kwargs,
+            "belongs to cosine_with_min_lr",
+            "remove it",
+            Some("null"),
+        );
     } else if let Some((kwargs, ratio)) = floor {
         let source = b.from(&kwargs, "");
         b.put("min_lr_ratio", ratio, source);
@@ -78,7 +87,11 @@ pub fn schedule(b: &mut Builder, key: &str, kwargs: Option<&str>, default: &str)
         b.problem(key, "needs lr_scheduler_kwargs.min_lr_rate", "set it", None);
     }
     match given {
-        Some(_) => b.put("lr_scheduler", own, b.from(key, "the first step of warm-up has rate 0")),
+        Some(_) => b.put(
+            "lr_scheduler",
+            own,
+            b.from(key, "the first step of warm-up has rate 0"),
+        ),
         None => b.default("lr_scheduler", own, key),
     }
     name != "constant"
@@ -101,13 +114,20 @@ fn floor(b: &mut Builder, kwargs: &str) -> Option<(String, f64)> {
         let name = name.as_str().unwrap_or_default();
         let key = format!("{kwargs}.{name}");
         let share = number(value).filter(|share| (0.0..=1.0).contains(share));
-        let peak = b.out.setting("learning_rate").and_then(|rate| number(&rate.value));
+        let peak = b
+            .out
+            .setting("learning_rate")
+            .and_then(|rate| number(&rate.value));
         match (name, share, peak) {
             ("min_lr_rate", Some(share), _) => found = Some((key, share)),
             ("min_lr", Some(least), Some(peak)) if least <= peak => {
                 found = Some((key, least / peak));
             }
-            _ => b.refuse(&key, "known is min_lr_rate, a share of the peak from 0 to 1", None),
+            _ => b.refuse(
+                &key,
+                "known is min_lr_rate, a share of the peak from 0 to 1",
+                None,
+            ),
         }
     }
     found
@@ -173,15 +193,24 @@ pub fn targets(b: &mut Builder, key: &str, default: Option<&[&str]>) {
         }
         return;
     };
-    if names.iter().any(|name| matches!(name.as_str(), "all" | "all-linear")) {
+    if names
+        .iter()
+        .any(|name| matches!(name.as_str(), "all" | "all-linear"))
+    {
         // Without the key Concord adapts every projection.
         return;
     }
-    if names.iter().any(|name| name.contains(['*', '\\', '(', '|', '[', '^', '$', '+'])) {
+    if names
+        .iter()
+        .any(|name| name.contains(['*', '\\', '(', '|', '[', '^', '$', '+']))
+    {
         let remedy = "a pattern over names is not read: name projections, such as [q_proj, v_proj]";
         return b.refuse(key, remedy, None);
     }
-    let mut last: Vec<&str> = names.iter().filter_map(|name| name.rsplit('.').next()).collect();
+    let mut last: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.rsplit('.').next())
+        .collect();
     last.sort_unstable();
     last.dedup();
     let how = match last.len() == names.len() && names.iter().all(|name| !name.contains('.')) {

@@ -37,7 +37,11 @@ pub fn read(b: &mut Builder, files: Files) {
         b.refuse("packing", remedy, Some("false"));
     }
     if b.flag("packing") == Some(false) && is_texts {
-        b.refuse("packing", "texts of stage pt are joined and cut", Some("null"));
+        b.refuse(
+            "packing",
+            "texts of stage pt are joined and cut",
+            Some("null"),
+        );
     }
     let all = b.flag("train_on_prompt") == Some(true);
     let max_rows = b.whole("max_samples");
@@ -81,7 +85,12 @@ fn info(b: &mut Builder, dir: &str, files: Files) -> Option<Map<String, Value>> 
     match serde_json::from_str(&text) {
         Ok(Value::Object(map)) => Some(map),
         Ok(_) => {
-            b.problem("dataset", format!("is looked up in {path}, which has no names"), "", None);
+            b.problem(
+                "dataset",
+                format!("is looked up in {path}, which has no names"),
+                "",
+                None,
+            );
             None
         }
         Err(error) => {
@@ -100,12 +109,24 @@ fn entry_of(
     is_texts: bool,
 ) -> Option<Dataset> {
     let known = [
-        "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder",
+        "file_name",
+        "formatting",
+        "columns",
+        "tags",
+        "ranking",
+        "subset",
+        "split",
+        "folder",
         "num_samples",
     ];
     let refuse = |b: &mut Builder, what: String| {
         let what = format!("names {name}, whose entry {what}");
-        b.problem("dataset", what, "download it, and name its file in file_name", None);
+        b.problem(
+            "dataset",
+            what,
+            "download it, and name its file in file_name",
+            None,
+        );
     };
     if let Some(strange) = entry.keys().find(|key| !known.contains(&key.as_str())) {
         refuse(b, format!("has {strange}"));
@@ -116,7 +137,10 @@ fn entry_of(
         return None;
     };
     for key in ["subset", "folder", "num_samples", "ranking"] {
-        if entry.get(key).is_some_and(|value| *value != Value::Bool(false)) {
+        if entry
+            .get(key)
+            .is_some_and(|value| *value != Value::Bool(false))
+        {
             refuse(b, format!("has {key}, which is not read"));
             return None;
         }
@@ -134,16 +158,26 @@ fn entry_of(
             return None;
         }
     };
-    let mut dataset = Dataset::new("dataset", b.doc.place("dataset"), format!("{dir}/{file}"), kind);
+    let mut dataset = Dataset::new(
+        "dataset",
+        b.doc.place("dataset"),
+        format!("{dir}/{file}"),
+        kind,
+    );
     dataset.path_key = "dataset".to_string();
     dataset.too_long = TooLong::Truncate;
     let empty = Map::new();
     let map = |key: &str| entry.get(key).and_then(Value::as_object).unwrap_or(&empty);
-    let is_open_ai = entry.get("formatting").is_some_and(|format| format == "openai");
+    let is_open_ai = entry
+        .get("formatting")
+        .is_some_and(|format| format == "openai");
     match columns(&mut dataset, map("columns"), map("tags"), is_open_ai) {
         Ok(()) => Some(dataset),
         Err(strange) => {
-            refuse(b, format!("has the column or tag {strange}, which is not read"));
+            refuse(
+                b,
+                format!("has the column or tag {strange}, which is not read"),
+            );
             None
         }
     }
@@ -157,19 +191,29 @@ fn columns(
     is_open_ai: bool,
 ) -> Result<(), String> {
     let text = |map: &Map<String, Value>, key: &str, default: &str| {
-        map.get(key).and_then(Value::as_str).unwrap_or(default).to_string()
+        map.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or(default)
+            .to_string()
     };
     if dataset.kind == Kind::Chat {
-        if let Some(key) = columns.keys().find(|key| *key != "messages" && *key != "system") {
+        if let Some(key) = columns
+            .keys()
+            .find(|key| *key != "messages" && *key != "system")
+        {
             return Err(key.clone());
         }
         let (role, content) = match is_open_ai {
             true => ("role", "content"),
             false => ("from", "value"),
         };
-        dataset.fields.insert("messages", text(columns, "messages", "conversations"));
+        dataset
+            .fields
+            .insert("messages", text(columns, "messages", "conversations"));
         dataset.fields.insert("role", text(tags, "role_tag", role));
-        dataset.fields.insert("content", text(tags, "content_tag", content));
+        dataset
+            .fields
+            .insert("content", text(tags, "content_tag", content));
         for (tag, meaning) in TAGS {
             if let Some(name) = tags.get(tag).and_then(Value::as_str) {
                 let names = dataset.roles.entry(meaning.to_string()).or_default();
@@ -183,7 +227,9 @@ fn columns(
         return Err(key.clone());
     }
     if dataset.kind == Kind::Text {
-        dataset.fields.insert("text", text(columns, "prompt", "instruction"));
+        dataset
+            .fields
+            .insert("text", text(columns, "prompt", "instruction"));
         return Ok(());
     }
     for (column, default, meaning) in ALPACA {

@@ -67,8 +67,16 @@ fn lora(b: &mut Builder) {
     let given = b.names("adapter_name_or_path").unwrap_or_default();
     match given.as_slice() {
         [] => {}
-        [one] => b.put("initial_adapter", one.as_str(), b.from("adapter_name_or_path", "")),
-        _ => b.refuse("adapter_name_or_path", "one adapter is trained on: name one", None),
+        [one] => b.put(
+            "initial_adapter",
+            one.as_str(),
+            b.from("adapter_name_or_path", ""),
+        ),
+        _ => b.refuse(
+            "adapter_name_or_path",
+            "one adapter is trained on: name one",
+            None,
+        ),
     }
     let continues = given.len() == 1;
     b.copy("lora_rank", "lora_r");

@@ -36,7 +36,11 @@ pub fn read(b: &mut Builder) {
             b.missing(key, "set it");
         }
     }
-    b.default("gradient_accumulation_steps", 1, "gradient_accumulation_steps");
+    b.default(
+        "gradient_accumulation_steps",
+        1,
+        "gradient_accumulation_steps",
+    );
     b.copy_or("clip_grad_norm", "max_grad_norm", 0);
     b.copy_or("seed", "seed", 42);
     b.copy_or("enable_activation_checkpointing", "recompute", false);
@@ -53,11 +57,17 @@ pub fn read(b: &mut Builder) {
     let warmup = schedule(b);
     let length = length(b);
     let saves = Saves::PerEpoch(1.0);
-    b.out.rules = Some(Rules { length, warmup, saves });
+    b.out.rules = Some(Rules {
+        length,
+        warmup,
+        saves,
+    });
     loss(b);
     dataset(b);
-    b.note("one device is assumed: on more, gradient_accumulation_steps is the file's times their \
-            number");
+    b.note(
+        "one device is assumed: on more, gradient_accumulation_steps is the file's times their \
+            number",
+    );
 }
 
 /// What is trained, by the name of the builder. Returns whether it is every weight.
@@ -94,7 +104,11 @@ fn lora(b: &mut Builder) {
         names.extend(["gate_proj", "up_proj", "down_proj"].map(str::to_string));
     }
     let names: Vec<Value> = names.into_iter().map(Value::from).collect();
-    b.put("lora_target_modules", names, b.from(key, "with those of apply_lora_to_mlp"));
+    b.put(
+        "lora_target_modules",
+        names,
+        b.from(key, "with those of apply_lora_to_mlp"),
+    );
 }
 
 fn optimizer(b: &mut Builder) {
@@ -134,8 +148,14 @@ fn schedule(b: &mut Builder) -> Warmup {
         }
         false => b.refuse("lr_scheduler._component_", "only its cosine is known", None),
     }
-    if b.number("lr_scheduler.num_cycles").is_some_and(|cycles| cycles != 0.5) {
-        b.refuse("lr_scheduler.num_cycles", "half a cosine is computed", Some("0.5"));
+    if b.number("lr_scheduler.num_cycles")
+        .is_some_and(|cycles| cycles != 0.5)
+    {
+        b.refuse(
+            "lr_scheduler.num_cycles",
+            "half a cosine is computed",
+            Some("0.5"),
+        );
     }
     Warmup::Steps(b.whole("lr_scheduler.num_warmup_steps").unwrap_or(0))
 }
@@ -159,7 +179,10 @@ fn loss(b: &mut Builder) {
         return;
     };
     match name.contains("CrossEntropy") || name.contains("CEWith") {
-        true => b.idle("loss._component_", "the loss is the cross-entropy, whole or in pieces"),
+        true => b.idle(
+            "loss._component_",
+            "the loss is the cross-entropy, whole or in pieces",
+        ),
         false => b.refuse("loss._component_", "the loss is the cross-entropy", None),
     }
 }
@@ -207,7 +230,11 @@ fn columns(b: &mut Builder, dataset: &mut Dataset) {
             dataset.fields.insert("content", "value".to_string());
         }
         None | Some("openai") => {}
-        Some(_) => b.refuse("dataset.conversation_style", "it is sharegpt or openai", None),
+        Some(_) => b.refuse(
+            "dataset.conversation_style",
+            "it is sharegpt or openai",
+            None,
+        ),
     }
     let Some(Value::Mapping(map)) = b.value("dataset.column_map") else {
         return;
@@ -218,7 +245,11 @@ fn columns(b: &mut Builder, dataset: &mut Dataset) {
             Some("input") => "input",
             Some("output") => "output",
             _ => {
-                b.refuse("dataset.column_map", "it has instruction, input and output", None);
+                b.refuse(
+                    "dataset.column_map",
+                    "it has instruction, input and output",
+                    None,
+                );
                 return;
             }
         };

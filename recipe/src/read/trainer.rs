@@ -15,10 +15,18 @@ pub struct Defaults {
 pub fn read(b: &mut Builder, defaults: &Defaults, is_full: bool) {
     b.copy_or("learning_rate", "learning_rate", defaults.learning_rate);
     b.copy_or("per_device_train_batch_size", "micro_batch_size", 8);
-    b.copy_or("gradient_accumulation_steps", "gradient_accumulation_steps", 1);
+    b.copy_or(
+        "gradient_accumulation_steps",
+        "gradient_accumulation_steps",
+        1,
+    );
     b.copy_or("output_dir", "output_dir", "trainer_output");
-    let has_warmup =
-        common::schedule(b, "lr_scheduler_type", Some("lr_scheduler_kwargs"), "linear");
+    let has_warmup = common::schedule(
+        b,
+        "lr_scheduler_type",
+        Some("lr_scheduler_kwargs"),
+        "linear",
+    );
     let warmup = common::warmup(b, "warmup_steps", "warmup_ratio", has_warmup);
     common::decay(b, "weight_decay", is_full, None);
     common::optimizer(b, "optim", "adamw_torch_fused");
@@ -30,7 +38,11 @@ pub fn read(b: &mut Builder, defaults: &Defaults, is_full: bool) {
     b.default("recompute", defaults.recompute, "gradient_checkpointing");
     let length = length(b, "max_steps", "num_train_epochs", 3.0);
     let saves = saves(b, "save_steps", 500);
-    b.out.rules = Some(Rules { length, warmup, saves });
+    b.out.rules = Some(Rules {
+        length,
+        warmup,
+        saves,
+    });
     if !b.has("model_name_or_path") {
         b.missing("model_name_or_path", "set it");
     }

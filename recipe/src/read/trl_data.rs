@@ -6,8 +6,8 @@ use serde_yaml_ng::{Mapping, Value};
 use crate::builder::{Builder, names, number};
 use crate::dataset::{Dataset, Kind, Learnt, Template, TooLong};
 use crate::shown::shown;
-use crate::tables::gaps;
 use crate::tables::Treat;
+use crate::tables::gaps;
 use crate::walk::is_one_of;
 
 pub fn read(b: &mut Builder) {
@@ -52,7 +52,10 @@ pub fn read(b: &mut Builder) {
 
 /// Conversations and texts are learnt whole, completions without their prompts.
 fn learnt(b: &mut Builder) -> Learnt {
-    let (answers, completions) = (b.flag("assistant_only_loss"), b.flag("completion_only_loss"));
+    let (answers, completions) = (
+        b.flag("assistant_only_loss"),
+        b.flag("completion_only_loss"),
+    );
     match (answers, completions) {
         (Some(true), _) | (_, Some(true)) => Learnt::Answers,
         _ => Learnt::All,
@@ -144,7 +147,10 @@ fn entry(b: &mut Builder, at: &str, item: &Mapping, kind: Kind) -> Option<Datase
                 let known = ["messages", "text", "prompt", "completion"];
                 names.iter().all(|name| known.contains(&name.as_str()))
             }) {
-                true => b.idle(&path, "these columns are read; others must be named, see below"),
+                true => b.idle(
+                    &path,
+                    "these columns are read; others must be named, see below",
+                ),
                 false => b.problem(
                     &path,
                     format!("is {}", shown(value)),
@@ -161,7 +167,12 @@ fn entry(b: &mut Builder, at: &str, item: &Mapping, kind: Kind) -> Option<Datase
                 "a share of the rows is not drawn: cut the file, and set it to 1",
                 Some("1"),
             ),
-            (_, value) => b.problem(&path, format!("is {}", shown(value)), "remove it", Some("null")),
+            (_, value) => b.problem(
+                &path,
+                format!("is {}", shown(value)),
+                "remove it",
+                Some("null"),
+            ),
         }
     }
     if dataset.is_none() {
@@ -182,7 +193,12 @@ fn dataset_kwargs(b: &mut Builder) {
             ("add_special_tokens" | "append_concat_token", Value::Bool(false)) => {
                 b.idle(&path, "the chat template alone puts tokens around turns");
             }
-            _ => b.problem(&path, format!("is {}", shown(value)), "remove it", Some("null")),
+            _ => b.problem(
+                &path,
+                format!("is {}", shown(value)),
+                "remove it",
+                Some("null"),
+            ),
         }
     }
 }

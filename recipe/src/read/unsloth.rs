@@ -38,12 +38,22 @@ pub fn read(b: &mut Builder) {
         true => common::full_without(b, &LORA),
         false => {
             b.copy_or("lora.lora_r", "lora_r", 16);
-            common::alpha(b, "lora.lora_alpha", "lora.use_rslora", "lora.lora_r", Some(16.0));
+            common::alpha(
+                b,
+                "lora.lora_alpha",
+                "lora.use_rslora",
+                "lora.lora_r",
+                Some(16.0),
+            );
             common::targets(b, "lora.target_modules", None);
         }
     }
     b.copy_or("training.batch_size", "micro_batch_size", 1);
-    b.copy_or("training.gradient_accumulation_steps", "gradient_accumulation_steps", 1);
+    b.copy_or(
+        "training.gradient_accumulation_steps",
+        "gradient_accumulation_steps",
+        1,
+    );
     b.copy_or("training.learning_rate", "learning_rate", 2e-4);
     b.copy_or("training.max_seq_length", "sequence_len", 2_048);
     b.copy_or("training.random_seed", "seed", 3_407);
@@ -52,8 +62,12 @@ pub fn read(b: &mut Builder) {
     common::decay(b, "training.weight_decay", is_full, None);
     common::optimizer(b, "training.optim", "adamw_8bit");
     let has_warmup = common::schedule(b, "training.lr_scheduler_type", None, "linear");
-    let warmup =
-        common::warmup(b, "training.warmup_steps", "training.warmup_ratio", has_warmup);
+    let warmup = common::warmup(
+        b,
+        "training.warmup_steps",
+        "training.warmup_ratio",
+        has_warmup,
+    );
     let length = trainer::length(b, "training.max_steps", "training.num_epochs", 1.0);
     let saves = match b.number("training.save_steps") {
         None => Saves::Every(100),
@@ -61,9 +75,16 @@ pub fn read(b: &mut Builder) {
         Some(share) if share > 0.0 => Saves::Share(share),
         Some(_) => Saves::End,
     };
-    b.out.rules = Some(Rules { length, warmup, saves });
+    b.out.rules = Some(Rules {
+        length,
+        warmup,
+        saves,
+    });
     if !b.has("model") {
-        b.missing("model", "the Studio's files leave it to the page: --set model=DIR");
+        b.missing(
+            "model",
+            "the Studio's files leave it to the page: --set model=DIR",
+        );
     }
     data(b);
 }
@@ -91,14 +112,19 @@ fn data(b: &mut Builder) {
         Some(_) => return b.refuse("data.format_type", "it is alpaca, chatml or sharegpt", None),
     };
     let Some(path) = b.text("data.dataset") else {
-        return b.missing("data.dataset", "the Studio's files leave it to the page: name a file");
+        return b.missing(
+            "data.dataset",
+            "the Studio's files leave it to the page: name a file",
+        );
     };
     let mut dataset = Dataset::new("data.dataset", b.doc.place("data.dataset"), path, kind);
     dataset.path_key = "data.dataset".to_string();
     dataset.learnt = learnt;
     dataset.too_long = TooLong::Truncate;
     if b.word("data.format_type").as_deref() == Some("sharegpt") {
-        dataset.fields.insert("messages", "conversations".to_string());
+        dataset
+            .fields
+            .insert("messages", "conversations".to_string());
         dataset.fields.insert("role", "from".to_string());
         dataset.fields.insert("content", "value".to_string());
     }

@@ -157,7 +157,11 @@ mod tests {
                     Treat::Read(text) | Treat::Idle(text) | Treat::Refuse(text) => text,
                     Treat::Unless { else_, .. } => else_,
                 };
-                assert!(!text.is_empty() && !text.ends_with('.'), "{}: {text}", row.keys);
+                assert!(
+                    !text.is_empty() && !text.ends_with('.'),
+                    "{}: {text}",
+                    row.keys
+                );
             }
         }
     }

@@ -3,8 +3,6 @@
 use super::Treat::{Idle, Read, Same, Unless};
 use super::{Row, gaps, row};
 
-const OFF: &[&str] = &["false", "0", "none", "no", ""];
-
 #[rustfmt::skip]
 pub(super) const ROWS: [Row; 33] = [
     row("model_name_or_path", Same("base_model")),

@@ -3,8 +3,6 @@
 use super::Treat::{Idle, Read, Refuse, Unless};
 use super::{Row, gaps, row};
 
-const OFF: &[&str] = &["false", "0", "none", "no", ""];
-
 #[rustfmt::skip]
 pub(super) const ROWS: [Row; 35] = [
     row("max_length max_seq_length", Read("`sequence_len`; 1024 if absent")),

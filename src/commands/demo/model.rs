@@ -105,7 +105,11 @@ mod tests {
         let tokenizer = TextTokenizer::open(folder.path()).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         for name in ["story", "questions"] {
-            let job = JobFile::read(&root.join(format!("examples/{name}.yaml")), &Asked::default()).unwrap();
+            let job = JobFile::read(
+                &root.join(format!("examples/{name}.yaml")),
+                &Asked::default(),
+            )
+            .unwrap();
             for source in &job.datasets {
                 let mut source = source.clone();
                 source.path = root.join(&source.path);

@@ -14,6 +14,7 @@ use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, SequenceEntry, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
+use concord_recipe::TokenRole;
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::TextTokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -175,6 +176,7 @@ fn data_manifest(
     };
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
+        check_expected(job, tokenizer)?;
     }
     let (tokens, mask, mut told) = sequences(job, folder, tokenizer.as_ref(), output)?;
     let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
@@ -206,6 +208,26 @@ fn data_manifest(
         sequences: count,
     };
     Ok((data, told))
+}
+
+/// Refuses a job whose file names other tokens for begin and end than the tokenizer has.
+fn check_expected(job: &JobFile, tokenizer: &TextTokenizer) -> anyhow::Result<()> {
+    for expected in &job.expected {
+        let own = match expected.role {
+            TokenRole::Begin => tokenizer.bos(),
+            TokenRole::End => tokenizer.eos(),
+        };
+        if own != Some(expected.text.as_str()) {
+            bail!(
+                "`{}` is {:?}, and the tokenizer of base_model has {}: put it into the model's \
+                 tokenizer_config.json, or remove the key",
+                expected.key,
+                expected.text,
+                own.map_or("none".to_string(), |own| format!("{own:?}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Tokens and loss mask of all sequences, in the order of the data sets, and notes on these.
@@ -267,7 +289,11 @@ fn check_grouping(
         job.gradient_accumulation_steps,
         job.micro_batch_size,
     );
-    let found = (u64::from(grouping.steps), grouping.microbatches, grouping.batch);
+    let found = (
+        u64::from(grouping.steps),
+        grouping.microbatches,
+        grouping.batch,
+    );
     if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
         return Ok(());
     }

@@ -11,20 +11,55 @@ const ROW_BYTES_MAX: u64 = 16 << 20;
 
 /// The kind of the rows of a .jsonl or .json file.
 pub(super) fn kind(path: &str) -> Result<Kind, String> {
-    let row = first_row(path)?;
+    kind_of(&first_row(path)?)
+}
+
+fn kind_of(row: &Map<String, Value>) -> Result<Kind, String> {
     let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
-    let others = ["chosen", "rejected", "label", "labels", "completions", "images", "image"];
+    let others = [
+        "chosen",
+        "rejected",
+        "label",
+        "labels",
+        "completions",
+        "images",
+        "image",
+    ];
     if let Some(other) = others.into_iter().find(|key| has(key)) {
-        return Err(format!("its rows have `{other}`: only texts and answers are learnt"));
+        return Err(format!(
+            "its rows have `{other}`: only texts and answers are learnt"
+        ));
     }
-    match (has("messages"), has("prompt") && has("completion"), has("text")) {
+    match (
+        has("messages"),
+        has("prompt") && has("completion"),
+        has("text"),
+    ) {
         (true, _, _) => Ok(Kind::Chat),
         (false, true, _) => Ok(Kind::PromptCompletion),
         (false, false, true) => Ok(Kind::Completion),
         _ => Err(
-            "its rows have neither `messages`, nor `prompt` and `completion`, nor `text`".to_string(),
+            "its rows have neither `messages`, nor `prompt` and `completion`, nor `text`"
+                .to_string(),
         ),
     }
+}
+
+/// The type in Concord's words of the rows of a .jsonl or .json file.
+pub(super) fn word(path: &str) -> Result<&'static str, String> {
+    let row = first_row(path)?;
+    let has = |key: &str| row.contains_key(key);
+    if has("instruction") && has("output") {
+        return Ok("instruct");
+    }
+    if has("conversations") {
+        return Ok("sharegpt");
+    }
+    Ok(match kind_of(&row)? {
+        Kind::Chat => "chat_template",
+        Kind::PromptCompletion => "prompt_completion",
+        _ => "text",
+    })
 }
 
 fn first_row(path: &str) -> Result<Map<String, Value>, String> {

@@ -37,7 +37,10 @@ pub fn print(given: &Given, output: &Output) {
     }
     idle(given, output);
     for note in &given.resolved.notes {
-        output.result(&format!("\nnote: {note}"), &json!({ "event": "note", "note": note }));
+        output.result(
+            &format!("\nnote: {note}"),
+            &json!({ "event": "note", "note": note }),
+        );
     }
 }
 
@@ -67,7 +70,11 @@ fn values(given: &Given) -> Vec<(String, String, Option<Source>)> {
                         let path = format!("datasets[{index}].{}", shown(inner).replace('"', ""));
                         let source = given.source(&path);
                         let at = given.source(&format!("datasets[{index}]"));
-                        values.push((path, shown(value), source.or(at).or(given.source("datasets"))));
+                        values.push((
+                            path,
+                            shown(value),
+                            source.or(at).or(given.source("datasets")),
+                        ));
                     }
                 }
             }

@@ -143,7 +143,12 @@ impl Given {
         if lines.is_empty() {
             return Ok(());
         }
-        let remedies: Vec<String> = self.resolved.remedies().iter().map(|set| quoted(set)).collect();
+        let remedies: Vec<String> = self
+            .resolved
+            .remedies()
+            .iter()
+            .map(|set| quoted(set))
+            .collect();
         let with = match remedies.is_empty() {
             true => String::new(),
             false => format!(
@@ -182,7 +187,9 @@ fn read_at_most(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
 
     let mut bytes = Vec::new();
     let limit = most as u64 + 1;
-    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(limit)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

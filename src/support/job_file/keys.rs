@@ -138,7 +138,11 @@ impl<'a> Keys<'a> {
 
     /// The error that a key is needed.
     pub(super) fn missing(&self, key: &str) -> anyhow::Error {
-        anyhow!("{}: the key `{}{key}` is missing", self.given.file(), self.prefix)
+        anyhow!(
+            "{}: the key `{}{key}` is missing",
+            self.given.file(),
+            self.prefix
+        )
     }
 
     /// The text of `key`, if it is a text.
@@ -350,7 +354,11 @@ fn real(value: &Value, allowed: Allowed) -> Option<f32> {
 
 /// Whether a value is one of those that are allowed.
 fn holds(value: &Value, allowed: Allowed) -> bool {
-    let names = |value: &Value| value.as_sequence().is_some_and(|v| v.iter().all(|v| v.is_string()));
+    let names = |value: &Value| {
+        value
+            .as_sequence()
+            .is_some_and(|v| v.iter().all(|v| v.is_string()))
+    };
     match allowed {
         Allowed::Text | Allowed::Path | Allowed::Model => text(value).is_some(),
         Allowed::Names => names(value),

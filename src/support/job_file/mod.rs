@@ -8,6 +8,7 @@ mod given;
 pub mod help;
 mod keys;
 mod known;
+pub mod sample;
 pub mod schema;
 mod timing;
 mod translate;
@@ -23,6 +24,8 @@ use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{AdamW, CurveFromZero, Order, PrecisionSpec, RateSchedule, ScheduleKind};
+
+use concord_recipe::Expected;
 
 pub use given::{Asked, Given};
 use keys::Keys;
@@ -102,6 +105,8 @@ pub struct JobFile {
     pub precision: PrecisionSpec,
     /// Whether activations are recomputed in the backward pass instead of kept.
     pub recompute: bool,
+    /// Tokens that another tool's file names, and that the tokenizer must have.
+    pub expected: Vec<Expected>,
     lora_r: Option<u32>,
     lora_alpha: Option<f32>,
     lora_target_modules: Option<BTreeSet<Projection>>,
@@ -157,6 +162,7 @@ impl JobFile {
             output_dir: keys.path("output_dir")?.into(),
             precision: precision(&keys)?,
             recompute: keys.flag("recompute")?,
+            expected: given.resolved.expected.clone(),
             lora_r: keys.whole_if("lora_r")?,
             lora_alpha: keys.number_if("lora_alpha")?,
             lora_target_modules: targets(&keys)?,

@@ -23,7 +23,9 @@ fn object(section: Section) -> Value {
         .keys()
         .map(|key| (key.name.to_string(), property(key)))
         .collect();
-    let needed = section.keys().filter(|key| matches!(key.absent, Absent::Refused));
+    let needed = section
+        .keys()
+        .filter(|key| matches!(key.absent, Absent::Refused));
     let needed: Vec<&str> = needed.map(|key| key.name).collect();
     json!({
         "type": "object", "properties": properties, "required": needed,
@@ -50,7 +52,9 @@ fn property(key: &Key) -> Value {
 
 fn allowed(key: &Key) -> Value {
     match key.allowed {
-        Allowed::Text | Allowed::Path | Allowed::Model => json!({ "type": "string", "minLength": 1 }),
+        Allowed::Text | Allowed::Path | Allowed::Model => {
+            json!({ "type": "string", "minLength": 1 })
+        }
         Allowed::Names => json!({ "type": "array", "items": { "type": "string" } }),
         Allowed::Flag => json!({ "type": "boolean" }),
         Allowed::Words(words) => json!({ "enum": words }),

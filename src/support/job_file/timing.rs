@@ -48,7 +48,9 @@ impl Timing {
             rule: StepsRule::Whole,
         };
         if length.max_steps.is_none() && length.num_epochs.is_none() {
-            return Err(keys.missing("max_steps").context("give it, or `num_epochs`"));
+            return Err(keys
+                .missing("max_steps")
+                .context("give it, or `num_epochs`"));
         }
         let steps = u64::from(keys.whole("warmup_steps")?);
         let warmup = match keys.number_if("warmup_ratio")? {

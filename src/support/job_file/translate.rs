@@ -52,7 +52,10 @@ impl Made {
                 problems.push(Problem {
                     place: source.place.unwrap_or(Place::File),
                     key: source.key.clone(),
-                    what: format!("is `{key}: {}` here, which is not computed yet", shown(value)),
+                    what: format!(
+                        "is `{key}: {}` here, which is not computed yet",
+                        shown(value)
+                    ),
                     remedy: implied(key),
                     set: implied_set(key, &source.key),
                 });
@@ -80,7 +83,8 @@ impl Made {
         let word = word(kind);
         if !is_read(word) {
             let what = format!("has rows that are {}, which are not read yet", kind.words());
-            let remedy = "write them as instruction and output, in a job file with `type: instruct`";
+            let remedy =
+                "write them as instruction and output, in a job file with `type: instruct`";
             return Err(fail("", what, remedy));
         }
         let mut entry = Mapping::new();
@@ -115,7 +119,10 @@ fn implied_set(key: &str, from: &str) -> Option<String> {
 }
 
 fn shown(value: &Value) -> String {
-    serde_yaml_ng::to_string(value).unwrap_or_default().trim_end().to_string()
+    serde_yaml_ng::to_string(value)
+        .unwrap_or_default()
+        .trim_end()
+        .to_string()
 }
 
 /// The word for `type`.
@@ -130,7 +137,8 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-fn is_read(word: &str) -> bool {
+/// Whether data sets of a type are read.
+pub(super) fn is_read(word: &str) -> bool {
     let kind = Section::Dataset.keys().find(|key| key.name == "type");
     kind.is_some_and(|key| match key.allowed {
         Allowed::Words(words) => words.contains(&word),
@@ -149,7 +157,10 @@ fn entry_keys(kind: Kind, dataset: &Dataset) -> Vec<(&'static str, Value)> {
             ("input", "field_input"),
             ("output", "field_output"),
         ],
-        Kind::PromptCompletion => &[("prompt", "field_instruction"), ("completion", "field_output")],
+        Kind::PromptCompletion => &[
+            ("prompt", "field_instruction"),
+            ("completion", "field_output"),
+        ],
         Kind::Chat => &[("messages", "field_messages")],
     };
     for (meaning, key) in columns {
@@ -186,15 +197,23 @@ fn turn_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
         keys.push(("message_property_mappings", Value::Mapping(properties)));
     }
     if !dataset.roles.is_empty() {
-        let list = |names: &Vec<String>| Value::Sequence(names.iter().map(|n| yaml(&**n)).collect());
-        let roles = dataset.roles.iter().map(|(role, names)| (yaml(&**role), list(names)));
+        let list =
+            |names: &Vec<String>| Value::Sequence(names.iter().map(|n| yaml(&**n)).collect());
+        let roles = dataset
+            .roles
+            .iter()
+            .map(|(role, names)| (yaml(&**role), list(names)));
         keys.push(("roles", Value::Mapping(roles.collect())));
     }
     if let Learnt::Roles(roles) = &dataset.learnt {
         let roles = roles.iter().map(|role| yaml(&**role));
         keys.push(("roles_to_train", Value::Sequence(roles.collect())));
     }
-    if let Some(ends) = dataset.learnt_ends.as_deref().filter(|ends| *ends != "turn") {
+    if let Some(ends) = dataset
+        .learnt_ends
+        .as_deref()
+        .filter(|ends| *ends != "turn")
+    {
         keys.push(("train_on_eos", yaml(ends)));
     }
     if let Template::Jinja(text) = &dataset.template {
