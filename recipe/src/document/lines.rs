@@ -149,10 +149,28 @@ mod tests {
 
     #[test]
     fn every_style_of_block_is_followed() {
-        let text = "# a comment: no key\nbase: m\n\ndatasets:\n- path: a\n  type: x\n-  path: b\n   \
-                    roles:\n     user: [u]\ntext: |\n  base: not a key\n\n  more: no\n\"quoted\": 1\n\
-                    nested:\n    - - deep: 1\n    -\n      late: 2\nlast : 3\n";
-        let lines = Lines::of(text);
+        let text = [
+            "# a comment: no key",
+            "base: m",
+            "",
+            "datasets:",
+            "- path: a",
+            "  type: x",
+            "-  path: b",
+            "   roles:",
+            "     user: [u]",
+            "text: |",
+            "  base: not a key",
+            "",
+            "  more: no",
+            "\"quoted\": 1",
+            "nested:",
+            "    - - deep: 1",
+            "    -",
+            "      late: 2",
+            "last : 3",
+        ];
+        let lines = Lines::of(&text.join("\n"));
         let expected = [
             ("base", 2),
             ("datasets", 4),

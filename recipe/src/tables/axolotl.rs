@@ -25,7 +25,8 @@ pub(super) const ROWS: [Row; 83] = [
     row("lora_target_modules", Read("`lora_target_modules`; a pattern is refused")),
     row("lora_target_linear", Read("true: all projections")),
     row("lora_target_parameters", Unless { values: &[""], set: "null",
-        else_: "parameters are not adapted by themselves: name projections in lora_target_modules" }),
+        else_: "parameters are not adapted by themselves: name projections in \
+                lora_target_modules" }),
     row("lora_model_dir", Same("initial_adapter")),
     row("num_epochs", Read("`num_epochs`; 1 if absent. Steps are ceil(rows num_epochs / batch)")),
     row("max_steps", Same("max_steps")),
@@ -150,9 +151,11 @@ pub(super) const DATASETS: [Row; 22] = [
         Idle("the kind of a file is read from it, and no code of data sets is run")),
     row("datasets[].shards datasets[].shards_idx datasets[].preprocess_shards \
         pretraining_dataset[].skip", Unless {
-        values: &["0", ""], set: "null", else_: "rows are not selected: cut the file, and remove it" }),
+        values: &["0", ""], set: "null",
+        else_: "rows are not selected: cut the file, and remove it" }),
     row("datasets[].field", Read("the column of a completion")),
-    row("pretraining_dataset[].field pretraining_dataset[].text_column", Read("the column of the text")),
+    row("pretraining_dataset[].field pretraining_dataset[].text_column",
+        Read("the column of the text")),
     row("datasets[].field_instruction datasets[].field_input datasets[].field_output \
         datasets[].field_system", Read("columns of a row")),
     row("datasets[].field_messages", Read("the column of turns; messages if absent")),
@@ -178,7 +181,8 @@ pub(super) const DATASETS: [Row; 22] = [
         else_: "rows are not read so: write them as turns of role and content, and remove it" }),
     row("chat_template", Read("the tokenizer's own; other names are refused")),
     row("chat_template_jinja", Read("a template of your own")),
-    row("eot_tokens chat_template_kwargs default_system_message", Unless { values: &[""], set: "null",
+    row("eot_tokens chat_template_kwargs default_system_message", Unless { values: &[""],
+        set: "null",
         else_: "the chat template alone decides where turns end and what is in them: remove it" }),
 ];
 
@@ -189,13 +193,15 @@ pub(super) const SPEED: [Row; 22] = [
         Idle("results have one arithmetic, NUMERICS.md")),
     row("attn_implementation flash_attention flash_attn_* flash_optimum xformers_attention \
         sdp_attention sdpa_* flex_attention flex_attn_compile_kwargs sage_attention \
-        eager_attention s2_attention gemma4_hybrid_attn_impl large_head_attention fused_attn_kernel",
+        eager_attention s2_attention gemma4_hybrid_attn_impl large_head_attention \
+        fused_attn_kernel",
         Idle("attention is exact, whatever computes it")),
     row("plugins", Read("cut_cross_entropy and liger change nothing; others are refused")),
     row("cut_cross_entropy chunked_cross_entropy chunked_cross_entropy_num_chunks liger_* \
         lora_mlp_kernel lora_qkv_kernel lora_o_kernel lora_embedding_kernel use_kernels \
         unsloth_* torch_compile torch_compile_* tiled_mlp tiled_mlp_* use_scattermoe use_sonicmoe \
-        experts_implementation dsv4_* use_dsv4_kernels use_glm_dsa_kernels llama4_linearized_experts",
+        experts_implementation dsv4_* use_dsv4_kernels use_glm_dsa_kernels \
+        llama4_linearized_experts",
         Idle("a faster kernel changes no result here")),
     row("quantize_moe_experts nvfp4_merge_aware model_quantization_config \
         model_quantization_config_kwargs", Idle("experts are quantised as load_in_4bit says, and \
@@ -213,7 +219,8 @@ pub(super) const SPEED: [Row; 22] = [
         profiler_* tensorboard_*", Idle("steps are logged in output_dir/log.jsonl")),
     row("model_type tokenizer_type processor_type type_of_model cls_model_config \
         tokenizer_use_fast tokenizer_legacy is_falcon_derived_model is_llama_derived_model \
-        is_mistral_derived_model is_qwen_derived_model", Idle("the family is read from config.json")),
+        is_mistral_derived_model is_qwen_derived_model",
+        Idle("the family is read from config.json")),
     row("processor_kwargs", gaps::MEDIA),
     row("base_model_config tokenizer_config", Unless { values: &[""], set: "null",
         else_: "configuration and tokenizer are those of base_model: put them there" }),

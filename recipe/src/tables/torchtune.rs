@@ -69,8 +69,9 @@ pub(super) const ROWS: [Row; 44] = [
         policy_model reward_* value_checkpointer ref_policy_checkpointer ppo_* gamma lmbda \
         kl_coeff num_steps grpo_samples orchestration postprocessing inference_checkpointer \
         penalise_no_eos whiten_rewards min_response_length forward_batch_size base_model_path \
-        tasks prompt max_new_tokens max_generated_tokens stop_token_ids evaluator limit loss.beta loss.epsilon loss.kl_coeff loss.label_smoothing \
-        loss.value_clip_range loss.value_coeff", Refuse("this recipe does not fine-tune on given answers: \
+        tasks prompt max_new_tokens max_generated_tokens stop_token_ids evaluator limit \
+        loss.beta loss.epsilon loss.kl_coeff loss.label_smoothing loss.value_clip_range \
+        loss.value_coeff", Refuse("this recipe does not fine-tune on given answers: \
         distillation, policies, evaluation and quantisation are not computed here")),
     row("device dtype compile log_every_n_steps log_level log_peak_memory_stats metric_logger \
         profiler optimizer.fused optimizer_in_bwd enable_activation_offloading \
@@ -78,7 +79,8 @@ pub(super) const ROWS: [Row; 44] = [
         custom_sharded_layers low_cpu_ram tensor_parallel_dim tensor_parallel_plan \
         data_parallel_* context_parallel_dim collate_fn enable_kv_cache enable_fp8_training \
         fp8_recipe_name save_every_n_epochs save_every_n_steps name my_components \
-        cudnn_deterministic_mode ac_mode ac_option loss.num_output_chunks loss.ignore_index expert_parallel_dim \
+        cudnn_deterministic_mode ac_mode ac_option loss.num_output_chunks loss.ignore_index \
+        expert_parallel_dim \
         use_grouped_mm keep_last_n_checkpoints dataset.filter_fn async_generation",
         Idle("speed, memory, logs and machines change no result")),
 ];

@@ -40,7 +40,8 @@ pub(super) const ROWS: [Row; 35] = [
         TRL's own rules hold")),
     row("chat_template", Read("a template of your own")),
     row("chat_template_path", Unless { values: &[""], set: "null",
-        else_: "the template is the tokenizer's: put it into the model's folder, and remove this" }),
+        else_: "the template is the tokenizer's: put it into the model's folder, and remove \
+                this" }),
     row("assistant_only_loss", Read("true: answers alone are learnt; else whole conversations")),
     row("completion_only_loss", Read("false: prompts are learnt, too")),
     row("eos_token", Read("must be the tokenizer's own")),

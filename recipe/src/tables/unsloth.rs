@@ -19,7 +19,8 @@ pub(super) const ROWS: [Row; 36] = [
     row("lora.use_dora", gaps::DORA),
     row("lora.use_loftq", Unless { values: OFF, set: "false",
         else_: "an adapter begins as PEFT's does by default: set it to false" }),
-    row("lora.vision_all_linear lora.finetune_vision_layers", Idle("the language model alone is trained")),
+    row("lora.vision_all_linear lora.finetune_vision_layers",
+        Idle("the language model alone is trained")),
     row("lora.finetune_language_layers lora.finetune_attention_modules \
         lora.finetune_mlp_modules", Unless { values: &["true"], set: "true",
         else_: "name projections in lora.target_modules instead, and set it to true" }),

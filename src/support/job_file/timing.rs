@@ -48,9 +48,7 @@ impl Timing {
             rule: StepsRule::Whole,
         };
         if length.max_steps.is_none() && length.num_epochs.is_none() {
-            return Err(keys
-                .missing("max_steps")
-                .context("give it, or `num_epochs`"));
+            bail!("{}; give it, or `num_epochs`", keys.missing("max_steps"));
         }
         let steps = u64::from(keys.whole("warmup_steps")?);
         let warmup = match keys.number_if("warmup_ratio")? {
