@@ -6,18 +6,18 @@ use serde_yaml_ng::Value;
 
 use crate::dataset::Dataset;
 use crate::document::Document;
-use crate::resolved::{Expected, Idle, Problem, Resolved, Setting, Source, TokenRole};
+use crate::resolved::{Expected, Idle, Problem, Resolved, Setting, TokenRole, ValueSource};
 use crate::shown::shown;
 use crate::tool::Tool;
 
-pub(crate) struct Builder<'a> {
+pub(crate) struct JobBuilder<'a> {
     pub doc: &'a Document,
     pub out: Resolved,
     /// Paths that were asked for.
     pub read: BTreeSet<String>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> JobBuilder<'a> {
     pub fn new(doc: &'a Document, tool: Tool, because: String) -> Self {
         Self {
             doc,
@@ -102,8 +102,8 @@ impl<'a> Builder<'a> {
     }
 
     /// The source of a value that comes from `key`.
-    pub fn from(&self, key: &str, how: &str) -> Source {
-        Source {
+    pub fn from(&self, key: &str, how: &str) -> ValueSource {
+        ValueSource {
             place: Some(self.doc.place(key)),
             key: key.to_string(),
             how: how.to_string(),
@@ -111,7 +111,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Gives a key of Concord a value; the first value stays.
-    pub fn put(&mut self, key: &'static str, value: impl Into<Value>, source: Source) {
+    pub fn put(&mut self, key: &'static str, value: impl Into<Value>, source: ValueSource) {
         if self.out.setting(key).is_none() {
             let value = value.into();
             self.out.settings.push(Setting { key, value, source });
@@ -128,7 +128,7 @@ impl<'a> Builder<'a> {
 
     /// Gives a key of Concord the default of the tool, unless it has a value.
     pub fn default(&mut self, key: &'static str, value: impl Into<Value>, of: &str) {
-        let source = Source {
+        let source = ValueSource {
             place: None,
             key: of.to_string(),
             how: format!("{}'s default", self.out.tool.name()),

@@ -6,7 +6,7 @@ use crate::document::Place;
 
 /// What a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RowKind {
     /// Texts that are joined and cut.
     Text,
     /// Texts that are examples of their own.
@@ -23,7 +23,7 @@ pub enum Kind {
     ByColumns,
 }
 
-impl Kind {
+impl RowKind {
     /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::Text,
@@ -62,7 +62,7 @@ pub enum Learnt {
 
 /// How turns become a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Template {
+pub enum TurnTemplate {
     /// By the chat template of the tokenizer.
     Tokenizer,
     /// By this one (Jinja).
@@ -94,7 +94,7 @@ pub struct Dataset {
     /// A file or folder; or an id of the Hugging Face hub, which is not fetched.
     pub path: String,
     /// What its rows are.
-    pub kind: Kind,
+    pub kind: RowKind,
     /// Columns by what they hold (`instruction`, `input`, `output`, `system`, `messages`, `text`,
     /// `prompt`, `completion`) and names within a turn (`role`, `content`), where they differ from
     /// the usual.
@@ -107,7 +107,7 @@ pub struct Dataset {
     /// Which ends of turns are learnt: `turn`, `all`, `last` or `none`.
     pub learnt_ends: Option<String>,
     /// How turns become a text.
-    pub template: Template,
+    pub template: TurnTemplate,
     /// What happens to an example that is longer than a sequence.
     pub too_long: TooLong,
     /// The first rows that are taken.
@@ -118,7 +118,7 @@ pub struct Dataset {
 
 impl Dataset {
     /// A data set with nothing said but where it is and what its rows are.
-    pub fn new(at: &str, place: Place, path: String, kind: Kind) -> Self {
+    pub fn new(at: &str, place: Place, path: String, kind: RowKind) -> Self {
         Self {
             at: at.to_string(),
             place,
@@ -129,7 +129,7 @@ impl Dataset {
             roles: BTreeMap::new(),
             learnt: Learnt::Answers,
             learnt_ends: None,
-            template: Template::Tokenizer,
+            template: TurnTemplate::Tokenizer,
             too_long: TooLong::Truncate,
             max_rows: None,
             weight: None,

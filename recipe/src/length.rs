@@ -8,6 +8,9 @@ pub enum StepsRule {
     /// `ceil(rows epochs / (batch accumulation))`, and `max_steps` if that is less: Axolotl and
     /// Concord.
     Whole,
+    /// The same of sequences that several rows share, but rounded down: `floor(epochs max(1,
+    /// floor(sequences / (batch accumulation))))`: Axolotl with sample_packing.
+    WholePacked,
     /// Steps of an epoch are `ceil(ceil(rows / batch) / accumulation)`, of the job `ceil(epochs
     /// steps)`; `max_steps` is taken instead: Hugging Face's trainer.
     PerEpochUp,
@@ -38,6 +41,10 @@ impl Length {
             StepsRule::Whole => {
                 (rows as f64 * epochs / batch.saturating_mul(accumulation) as f64).ceil()
             }
+            StepsRule::WholePacked => {
+                let steps = (rows / batch.saturating_mul(accumulation)).max(1);
+                (steps as f64 * epochs).floor()
+            }
             StepsRule::PerEpochUp => {
                 let steps = rows.div_ceil(batch).div_ceil(accumulation).max(1);
                 (self.of_epoch(steps) as f64 * epochs).ceil()
@@ -47,7 +54,9 @@ impl Length {
         // A float becomes an integer without wrapping.
         let by_epochs = by_epochs.map(|steps| steps as u64);
         let steps = match (self.rule, self.max_steps, by_epochs) {
-            (StepsRule::Whole, Some(most), Some(steps)) => Some(steps.min(most)),
+            (StepsRule::Whole | StepsRule::WholePacked, Some(most), Some(steps)) => {
+                Some(steps.min(most))
+            }
             (_, Some(steps), _) => Some(steps),
             (_, None, steps) => steps,
         };
@@ -62,7 +71,7 @@ impl Length {
     /// Whether the rows must be counted first.
     pub fn needs_rows(&self) -> bool {
         match self.rule {
-            StepsRule::Whole => self.num_epochs.is_some(),
+            StepsRule::Whole | StepsRule::WholePacked => self.num_epochs.is_some(),
             _ => self.max_steps.is_none(),
         }
     }
@@ -143,6 +152,7 @@ mod tests {
         // 1,001 rows, batches of 4, 8 batches a step: 251 batches, 31.28 steps an epoch.
         let steps = |rule, epochs| length(rule, epochs).steps(1_001, 4, 8);
         assert_eq!(steps(StepsRule::Whole, 3.0), Some(94));
+        assert_eq!(steps(StepsRule::WholePacked, 3.0), Some(93));
         assert_eq!(steps(StepsRule::PerEpochUp, 3.0), Some(96));
         assert_eq!(steps(StepsRule::PerEpochDown, 3.0), Some(93));
         assert_eq!(steps(StepsRule::Whole, 0.5), Some(16));

@@ -38,14 +38,14 @@ mod walk;
 
 pub mod reference;
 
-pub use dataset::{Dataset, Kind, Learnt, Template, TooLong};
+pub use dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 pub use document::{Document, NotAJob, Place, TEXT_BYTES_MAX};
 pub use length::{Length, Saves, StepsRule, Warmup};
-pub use resolved::{Expected, Idle, Problem, Resolved, Rules, Setting, Source, TokenRole};
+pub use resolved::{Expected, Idle, Problem, Resolved, Rules, Setting, TokenRole, ValueSource};
 pub use tables::OWN_KEYS;
 pub use tool::Tool;
 
-use builder::Builder;
+use builder::JobBuilder;
 
 /// What is said about dropout.
 pub(crate) const DROPOUT: &str = "dropout is not computed: train without it";
@@ -88,7 +88,7 @@ pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
         Tool::Torchtune => references::replaced(&document),
         _ => document,
     };
-    let mut builder = Builder::new(&document, tool, because);
+    let mut builder = JobBuilder::new(&document, tool, because);
     if tool != Tool::Concord {
         walk::all(&mut builder);
         read::tool(&mut builder, request.files);

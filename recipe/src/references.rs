@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::builder::Builder;
+use crate::builder::JobBuilder;
 use crate::document::Document;
 
 /// How deep a reference may refer to others.
@@ -61,7 +61,7 @@ fn text_of(document: &Document, text: String, depth: usize) -> String {
 }
 
 /// Refuses references that are left in values that are used.
-pub(crate) fn left(builder: &mut Builder) {
+pub(crate) fn left(builder: &mut JobBuilder) {
     let is_left = |value: &Value| value.as_str().is_some_and(|text| text.contains("${"));
     let settings = builder
         .out

@@ -11,7 +11,7 @@ use crate::tool::Tool;
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Source {
+pub struct ValueSource {
     /// Where the key stands; `None` where it is absent, and the tool's default holds.
     pub place: Option<Place>,
     /// The key, as the file has it.
@@ -28,7 +28,7 @@ pub struct Setting {
     /// Its value.
     pub value: Value,
     /// Where the value comes from.
-    pub source: Source,
+    pub source: ValueSource,
 }
 
 /// Something that keeps the job from being run.

@@ -62,7 +62,13 @@ impl Tool {
 const OWN_MARKS: [&str; 4] = ["initial_adapter", "recompute", "precision", "shuffle"];
 
 /// Types of data sets that only Concord has.
-const OWN_TYPES: [&str; 3] = ["text", "instruct", "tokens"];
+const OWN_TYPES: [&str; 5] = [
+    "text",
+    "instruct",
+    "tokens",
+    "alpaca_turns",
+    "prompt_completion",
+];
 
 /// Keys that LLaMA-Factory has and TRL lacks.
 const FACTORY_MARKS: [&str; 11] = [

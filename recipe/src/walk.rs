@@ -3,7 +3,7 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::builder::{Builder, number};
+use crate::builder::{JobBuilder, number};
 use crate::shown::shown;
 use crate::tables::{self, OWN_KEYS, Treat};
 
@@ -15,11 +15,11 @@ const SUGGESTIONS_MAX: usize = 100;
 
 /// Treats every key of the file by the tables. What is to be read is left to the reader, whose
 /// work is checked by [`left`].
-pub(crate) fn all(builder: &mut Builder) {
+pub(crate) fn all(builder: &mut JobBuilder) {
     mapping(builder, builder.doc.root(), "", "");
 }
 
-fn mapping(builder: &mut Builder, map: &Mapping, path: &str, pattern: &str) {
+fn mapping(builder: &mut JobBuilder, map: &Mapping, path: &str, pattern: &str) {
     for (key, value) in map {
         let Some(key) = key.as_str() else {
             let what = format!("has the key {}, which is not a word", shown(key));
@@ -34,7 +34,7 @@ fn mapping(builder: &mut Builder, map: &Mapping, path: &str, pattern: &str) {
     }
 }
 
-fn one(builder: &mut Builder, value: &Value, path: &str, pattern: &str) {
+fn one(builder: &mut JobBuilder, value: &Value, path: &str, pattern: &str) {
     if has_tag(value) {
         let what = "has a tag of YAML (!...), which means nothing here";
         return builder.problem(path, what, "remove it", None);
@@ -62,12 +62,12 @@ fn one(builder: &mut Builder, value: &Value, path: &str, pattern: &str) {
 }
 
 /// Whether what is within a key has rows of its own.
-fn opens(treat: Treat, builder: &Builder, pattern: &str) -> bool {
+fn opens(treat: Treat, builder: &JobBuilder, pattern: &str) -> bool {
     matches!(treat, Treat::Read(_) | Treat::Idle(_))
         && tables::has_within(builder.out.tool, pattern)
 }
 
-fn list(builder: &mut Builder, items: &[Value], path: &str, pattern: &str) {
+fn list(builder: &mut JobBuilder, items: &[Value], path: &str, pattern: &str) {
     builder.read.insert(path.to_string());
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
@@ -83,7 +83,7 @@ fn list(builder: &mut Builder, items: &[Value], path: &str, pattern: &str) {
     }
 }
 
-fn treat(builder: &mut Builder, treat: Treat, value: &Value, path: &str) {
+fn treat(builder: &mut JobBuilder, treat: Treat, value: &Value, path: &str) {
     match treat {
         Treat::Read(_) => {}
         Treat::Same(own) => builder.copy(path, own),
@@ -113,7 +113,7 @@ pub(crate) fn is_one_of(value: &Value, values: &[&str]) -> bool {
     values.contains(&text.as_str()) || (is_zero && values.contains(&"0"))
 }
 
-fn unknown(builder: &mut Builder, value: &Value, path: &str) {
+fn unknown(builder: &mut JobBuilder, value: &Value, path: &str) {
     let own = OWN_KEYS.iter().find(|key| **key == path);
     if let Some(own) = own {
         return builder.copy(path, own);
@@ -132,7 +132,7 @@ fn unknown(builder: &mut Builder, value: &Value, path: &str) {
 }
 
 /// The known key that is nearest to an unknown one.
-fn nearest(builder: &Builder, path: &str) -> Option<&'static str> {
+fn nearest(builder: &JobBuilder, path: &str) -> Option<&'static str> {
     if builder.out.problems.len() >= SUGGESTIONS_MAX {
         return None;
     }
@@ -154,7 +154,7 @@ fn has_tag(value: &Value) -> bool {
 
 /// Keys that the table gives to the reader and the reader did not ask for: nothing is ignored in
 /// silence, so each is a problem.
-pub(crate) fn left(builder: &mut Builder) {
+pub(crate) fn left(builder: &mut JobBuilder) {
     let mut left = Vec::new();
     collect(builder, builder.doc.root(), ("", ""), &mut left);
     for path in left {
@@ -167,7 +167,7 @@ pub(crate) fn left(builder: &mut Builder) {
     }
 }
 
-fn collect(builder: &Builder, map: &Mapping, at: (&str, &str), left: &mut Vec<String>) {
+fn collect(builder: &JobBuilder, map: &Mapping, at: (&str, &str), left: &mut Vec<String>) {
     for (key, value) in map {
         let key = key.as_str().unwrap_or_default();
         let joined = |holder: &str| match holder {

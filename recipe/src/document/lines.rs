@@ -1,6 +1,6 @@
 //! On which line of a YAML text each key stands. The YAML reader does not tell, so the block style
 //! is followed here: indents, list items, texts over several lines. A key within braces or brackets
-//! has the line of the key before these. Lines are used in messages alone.
+//! has the line of the key before these. KeyLines are used in messages alone.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ struct Frame {
     is_item: bool,
 }
 
-/// Lines by path, such as `datasets[0].type`; the first line is 1.
+/// KeyLines by path, such as `datasets[0].type`; the first line is 1.
 #[derive(Clone, Debug, Default)]
-pub struct Lines(BTreeMap<String, usize>);
+pub struct KeyLines(BTreeMap<String, usize>);
 
-impl Lines {
+impl KeyLines {
     /// Follows the block style of `text`.
     pub fn of(text: &str) -> Self {
         let mut reader = Reader::default();
@@ -145,7 +145,7 @@ fn split_key(code: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Lines;
+    use super::KeyLines;
 
     #[test]
     fn every_style_of_block_is_followed() {
@@ -170,7 +170,7 @@ mod tests {
             "      late: 2",
             "last : 3",
         ];
-        let lines = Lines::of(&text.join("\n"));
+        let lines = KeyLines::of(&text.join("\n"));
         let expected = [
             ("base", 2),
             ("datasets", 4),
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(lines.line("more"), None);
         // What stands within braces has the line of its holder.
         assert_eq!(lines.line("datasets[1].roles.user[0]"), Some(9));
-        assert_eq!(Lines::of("a: {b: 1}").line("a.b"), Some(1));
+        assert_eq!(KeyLines::of("a: {b: 1}").line("a.b"), Some(1));
     }
 
     #[test]
@@ -207,8 +207,8 @@ mod tests {
             "- : x",
             "é: ü\n  ö: 1",
         ] {
-            let _ = Lines::of(text);
+            let _ = KeyLines::of(text);
         }
-        assert_eq!(Lines::of("é: ü\n  ö: 1").line("é.ö"), Some(2));
+        assert_eq!(KeyLines::of("é: ü\n  ö: 1").line("é.ö"), Some(2));
     }
 }

@@ -5,7 +5,7 @@ mod path;
 
 use serde_yaml_ng::{Mapping, Value};
 
-use lines::Lines;
+use lines::KeyLines;
 
 /// Bytes of the longest text that is read. The longest file of any tool has some 10,000.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -57,7 +57,7 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Document {
     root: Mapping,
-    lines: Lines,
+    lines: KeyLines,
     /// Paths of the keys that were set from outside.
     set: Vec<String>,
 }
@@ -84,7 +84,7 @@ impl Document {
         match value {
             Value::Mapping(root) => Ok(Self {
                 root,
-                lines: Lines::of(text),
+                lines: KeyLines::of(text),
                 set: Vec::new(),
             }),
             Value::Null => Err(NotAJob::Empty),

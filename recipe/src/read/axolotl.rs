@@ -3,7 +3,7 @@
 use serde_yaml_ng::Value;
 
 use super::{axolotl_data, common};
-use crate::builder::Builder;
+use crate::builder::JobBuilder;
 use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
@@ -20,7 +20,7 @@ const LORA: [&str; 6] = [
 /// Extensions that only make things faster.
 const FAST_PLUGINS: [&str; 4] = ["cut_cross_entropy", "liger", "kernels", "expert_parallel"];
 
-pub fn read(b: &mut Builder) {
+pub fn read(b: &mut JobBuilder) {
     b.copy_or("sequence_len", "sequence_len", 512);
     b.copy_or("micro_batch_size", "micro_batch_size", 1);
     batch(b);
@@ -55,7 +55,7 @@ pub fn read(b: &mut Builder) {
     );
 }
 
-fn batch(b: &mut Builder) {
+fn batch(b: &mut JobBuilder) {
     let micro = b.whole("micro_batch_size").unwrap_or(1).max(1);
     match b.whole("batch_size") {
         Some(batch) if b.has("gradient_accumulation_steps") => {
@@ -83,7 +83,7 @@ fn batch(b: &mut Builder) {
 }
 
 /// What is trained. Returns whether it is every weight.
-fn adapter(b: &mut Builder) -> bool {
+fn adapter(b: &mut JobBuilder) -> bool {
     let adapter = b.word("adapter").filter(|word| !word.is_empty());
     let (four, eight) = (b.flag("load_in_4bit"), b.flag("load_in_8bit"));
     let is_full = match adapter.as_deref() {
@@ -123,7 +123,7 @@ fn adapter(b: &mut Builder) -> bool {
     is_full
 }
 
-fn lora(b: &mut Builder) {
+fn lora(b: &mut JobBuilder) {
     let continues = b.has("lora_model_dir");
     if !b.has("lora_r") && !continues {
         b.missing("lora_r", "set the rank of the adapter");
@@ -152,7 +152,7 @@ fn lora(b: &mut Builder) {
     }
 }
 
-fn recompute(b: &mut Builder) {
+fn recompute(b: &mut JobBuilder) {
     let on = match b.value("gradient_checkpointing") {
         None => return b.default("recompute", false, "gradient_checkpointing"),
         Some(Value::Bool(on)) => *on,
@@ -163,7 +163,7 @@ fn recompute(b: &mut Builder) {
 }
 
 /// The curve of the learning rate. Returns whether it has a warm-up.
-fn schedule(b: &mut Builder) -> bool {
+fn schedule(b: &mut JobBuilder) -> bool {
     let floor = b.number("cosine_min_lr_ratio");
     let has_warmup = common::schedule(b, "lr_scheduler", Some("lr_scheduler_kwargs"), "cosine");
     if let Some(floor) = floor.filter(|floor| *floor != 0.0) {
@@ -183,7 +183,7 @@ fn schedule(b: &mut Builder) -> bool {
     has_warmup
 }
 
-fn warmup(b: &mut Builder, has_warmup: bool) -> Warmup {
+fn warmup(b: &mut JobBuilder, has_warmup: bool) -> Warmup {
     if b.has("warmup_steps") && b.has("warmup_ratio") {
         let what = "is given beside warmup_steps, which Axolotl refuses";
         b.problem("warmup_ratio", what, "remove one", Some("null"));
@@ -199,7 +199,7 @@ fn warmup(b: &mut Builder, has_warmup: bool) -> Warmup {
     }
 }
 
-fn length(b: &mut Builder) -> Length {
+fn length(b: &mut JobBuilder) -> Length {
     let num_epochs = b.number("num_epochs");
     if num_epochs.is_some_and(|epochs| epochs <= 0.0) {
         b.refuse("num_epochs", "it must be above 0", None);
@@ -212,11 +212,14 @@ fn length(b: &mut Builder) -> Length {
         max_steps: b.whole("max_steps").filter(|steps| *steps > 0),
         num_epochs: Some(num_epochs.unwrap_or(1.0)),
         max_steps_per_epoch: None,
-        rule: StepsRule::Whole,
+        rule: match b.flag("sample_packing") {
+            Some(true) => StepsRule::WholePacked,
+            _ => StepsRule::Whole,
+        },
     }
 }
 
-fn saves(b: &mut Builder) -> Saves {
+fn saves(b: &mut JobBuilder) -> Saves {
     let (steps, times, strategy) = (
         b.number("save_steps"),
         b.number("saves_per_epoch"),
@@ -238,7 +241,7 @@ fn saves(b: &mut Builder) -> Saves {
     }
 }
 
-fn plugins(b: &mut Builder) {
+fn plugins(b: &mut JobBuilder) {
     for name in b.names("plugins").unwrap_or_default() {
         let is_fast = FAST_PLUGINS.iter().any(|fast| name.contains(fast));
         match is_fast {

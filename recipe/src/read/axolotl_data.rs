@@ -2,15 +2,15 @@
 
 use serde_yaml_ng::Value;
 
-use crate::builder::{Builder, names};
-use crate::dataset::{Dataset, Kind, Learnt, Template, TooLong};
+use crate::builder::{JobBuilder, names};
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 use crate::shown::shown;
 
 /// What to do where rows cannot be read.
 const TYPES: &str = "types are alpaca, chat_template, completion and pretrain: write the rows as \
                      turns of role and content, and set chat_template";
 
-pub fn read(b: &mut Builder) {
+pub fn read(b: &mut JobBuilder) {
     let too_long = too_long(b);
     let all = b.flag("train_on_inputs") == Some(true);
     let template = template(b, "chat_template", "chat_template_jinja");
@@ -29,7 +29,7 @@ pub fn read(b: &mut Builder) {
 }
 
 /// The paths of the entries of a list.
-fn entries(b: &mut Builder, key: &str) -> Vec<String> {
+fn entries(b: &mut JobBuilder, key: &str) -> Vec<String> {
     match b.value(key) {
         Some(Value::Sequence(items)) => (0..items.len()).map(|i| format!("{key}[{i}]")).collect(),
         Some(value) => {
@@ -41,7 +41,7 @@ fn entries(b: &mut Builder, key: &str) -> Vec<String> {
     }
 }
 
-fn too_long(b: &mut Builder) -> TooLong {
+fn too_long(b: &mut JobBuilder) -> TooLong {
     match b.word("excess_length_strategy").as_deref() {
         None | Some("drop") => TooLong::Drop,
         Some("truncate") => TooLong::Truncate,
@@ -58,10 +58,10 @@ fn too_long(b: &mut Builder) -> TooLong {
 }
 
 /// The template of conversations.
-fn template(b: &mut Builder, name: &str, jinja: &str) -> Template {
+fn template(b: &mut JobBuilder, name: &str, jinja: &str) -> TurnTemplate {
     if let Some(text) = b.text(jinja) {
         b.read.insert(name.to_string());
-        return Template::Jinja(text);
+        return TurnTemplate::Jinja(text);
     }
     match b.word(name).as_deref() {
         None | Some("tokenizer_default") => {}
@@ -72,10 +72,10 @@ fn template(b: &mut Builder, name: &str, jinja: &str) -> Template {
             b.refuse(name, remedy, Some("tokenizer_default"));
         }
     }
-    Template::Tokenizer
+    TurnTemplate::Tokenizer
 }
 
-fn entry(b: &mut Builder, at: &str, all: bool, template: Template, too_long: TooLong) {
+fn entry(b: &mut JobBuilder, at: &str, all: bool, template: TurnTemplate, too_long: TooLong) {
     let key = |name: &str| format!("{at}.{name}");
     let Some(path) = field(b, &key("path")) else {
         return b.missing(&key("path"), "name a file");
@@ -91,12 +91,12 @@ fn entry(b: &mut Builder, at: &str, all: bool, template: Template, too_long: Too
     let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
     let all = all || at_value(b, &key("train_on_inputs")) == Some(Value::Bool(true));
     dataset.learnt = match kind {
-        Kind::Completion | Kind::Text => Learnt::All,
+        RowKind::Completion | RowKind::Text => Learnt::All,
         _ if all => Learnt::All,
         _ => Learnt::Answers,
     };
     dataset.too_long = match kind {
-        Kind::Completion => TooLong::Split,
+        RowKind::Completion => TooLong::Split,
         _ => too_long,
     };
     dataset.template = template;
@@ -105,21 +105,21 @@ fn entry(b: &mut Builder, at: &str, all: bool, template: Template, too_long: Too
     b.dataset(dataset);
 }
 
-fn kind(word: &str) -> Option<Kind> {
+fn kind(word: &str) -> Option<RowKind> {
     match word {
-        "alpaca" => Some(Kind::Alpaca),
-        "chat_template" | "chat_template.default" => Some(Kind::Chat),
-        "completion" => Some(Kind::Completion),
-        "pretrain" => Some(Kind::Text),
+        "alpaca" => Some(RowKind::Alpaca),
+        "chat_template" | "chat_template.default" => Some(RowKind::Chat),
+        "completion" => Some(RowKind::Completion),
+        "pretrain" => Some(RowKind::Text),
         _ => None,
     }
 }
 
-fn columns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
+fn columns(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
     let columns: &[(&str, &'static str)] = match dataset.kind {
-        Kind::Completion => &[("field", "text")],
-        Kind::Chat => &[("field_messages", "messages")],
-        Kind::Alpaca => &[
+        RowKind::Completion => &[("field", "text")],
+        RowKind::Chat => &[("field_messages", "messages")],
+        RowKind::Alpaca => &[
             ("field_instruction", "instruction"),
             ("field_input", "input"),
             ("field_output", "output"),
@@ -134,8 +134,8 @@ fn columns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
     }
 }
 
-fn turns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
-    if dataset.kind != Kind::Chat {
+fn turns(b: &mut JobBuilder, at: &str, dataset: &mut Dataset) {
+    if dataset.kind != RowKind::Chat {
         return;
     }
     let key = |name: &str| format!("{at}.{name}");
@@ -183,7 +183,7 @@ fn turns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
     };
     let jinja = key("chat_template_jinja");
     if let Some(text) = field(b, &jinja) {
-        dataset.template = Template::Jinja(text);
+        dataset.template = TurnTemplate::Jinja(text);
     }
     match field(b, &key("chat_template")).as_deref() {
         None | Some("tokenizer_default") => {}
@@ -194,14 +194,14 @@ fn turns(b: &mut Builder, at: &str, dataset: &mut Dataset) {
     }
 }
 
-fn pretraining(b: &mut Builder, at: &str) {
+fn pretraining(b: &mut JobBuilder, at: &str) {
     let key = |name: &str| format!("{at}.{name}");
     let Some(path) = field(b, &key("path")) else {
         return b.missing(&key("path"), "name a file");
     };
     let kind = match field(b, &key("type")).as_deref() {
-        None | Some("pretrain") => Kind::Text,
-        Some("completion") => Kind::Completion,
+        None | Some("pretrain") => RowKind::Text,
+        Some("completion") => RowKind::Completion,
         Some(word) => return at_refuse(b, &key("type"), word, "it is pretrain or completion"),
     };
     let mut dataset = Dataset::new(at, b.doc.place(at), path, kind);
@@ -215,7 +215,7 @@ fn pretraining(b: &mut Builder, at: &str) {
 }
 
 /// The value at a path with indices; `None` where it is absent or null.
-fn at_value(b: &mut Builder, path: &str) -> Option<Value> {
+fn at_value(b: &mut JobBuilder, path: &str) -> Option<Value> {
     b.read.insert(path.to_string());
     let (list, rest) = path.split_once('[')?;
     let (index, name) = rest.split_once("].")?;
@@ -224,11 +224,11 @@ fn at_value(b: &mut Builder, path: &str) -> Option<Value> {
     (!value.is_null()).then(|| value.clone())
 }
 
-fn field(b: &mut Builder, path: &str) -> Option<String> {
+fn field(b: &mut JobBuilder, path: &str) -> Option<String> {
     let value = at_value(b, path)?;
     value.as_str().map(str::to_string)
 }
 
-fn at_refuse(b: &mut Builder, path: &str, shown: &str, remedy: &str) {
+fn at_refuse(b: &mut JobBuilder, path: &str, shown: &str, remedy: &str) {
     b.problem(path, format!("is {shown}"), remedy, None);
 }

@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use crate::builder::{Builder, number};
+use crate::builder::{JobBuilder, number};
 use crate::length::Warmup;
 use crate::walk::is_one_of;
 
@@ -29,7 +29,7 @@ const ADAMW_8BIT: [&str; 5] = [
 ];
 
 /// The optimizer by its name.
-pub fn optimizer(b: &mut Builder, key: &str, default: &str) {
+pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {
     let given = b.word(key);
     let name = given.as_deref().unwrap_or(default);
     let own = if ADAMW.contains(&name) {
@@ -56,7 +56,7 @@ pub fn optimizer(b: &mut Builder, key: &str, default: &str) {
 
 /// The curve of the learning rate as Hugging Face's trainer has it, where warm-up begins at rate 0.
 /// Returns whether the curve has a warm-up.
-pub fn schedule(b: &mut Builder, key: &str, kwargs: Option<&str>, default: &str) -> bool {
+pub fn schedule(b: &mut JobBuilder, key: &str, kwargs: Option<&str>, default: &str) -> bool {
     let given = b.word(key);
     let floor = kwargs.and_then(|kwargs| floor(b, kwargs));
     let name = given.as_deref().unwrap_or(default);
@@ -98,7 +98,7 @@ pub fn schedule(b: &mut Builder, key: &str, kwargs: Option<&str>, default: &str)
 }
 
 /// The floor of a cosine, as a share of the peak, and its key.
-fn floor(b: &mut Builder, kwargs: &str) -> Option<(String, f64)> {
+fn floor(b: &mut JobBuilder, kwargs: &str) -> Option<(String, f64)> {
     let map = match b.value(kwargs)? {
         Value::Mapping(map) => map,
         // Some files have the keys as a text.
@@ -134,7 +134,7 @@ fn floor(b: &mut Builder, kwargs: &str) -> Option<(String, f64)> {
 }
 
 /// Warm-up as Hugging Face's trainer has it. Where the curve has none, the keys change nothing.
-pub fn warmup(b: &mut Builder, steps: &str, ratio: &str, has_warmup: bool) -> Warmup {
+pub fn warmup(b: &mut JobBuilder, steps: &str, ratio: &str, has_warmup: bool) -> Warmup {
     let (given, share) = (b.number(steps), b.number(ratio));
     if !has_warmup {
         for key in [steps, ratio] {
@@ -157,7 +157,7 @@ pub fn warmup(b: &mut Builder, steps: &str, ratio: &str, has_warmup: bool) -> Wa
 }
 
 /// `lora_alpha`, which rank-stabilised LoRA scales by the root of the rank.
-pub fn alpha(b: &mut Builder, key: &str, rslora: &str, rank: &str, default: Option<f64>) {
+pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, rank: &str, default: Option<f64>) {
     let given = b.number(key);
     let stable = b.flag(rslora) == Some(true);
     let rank_of = b.out.setting("lora_r").and_then(|rank| number(&rank.value));
@@ -185,7 +185,7 @@ pub fn whole(number: f64) -> Value {
 }
 
 /// `lora_target_modules` by their last names; all where the list has `all` or `all-linear`.
-pub fn targets(b: &mut Builder, key: &str, default: Option<&[&str]>) {
+pub fn targets(b: &mut JobBuilder, key: &str, default: Option<&[&str]>) {
     let Some(names) = b.names(key).filter(|names| !names.is_empty()) else {
         if let Some(default) = default {
             let names: Vec<Value> = default.iter().map(|name| Value::from(*name)).collect();
@@ -222,7 +222,7 @@ pub fn targets(b: &mut Builder, key: &str, default: Option<&[&str]>) {
 }
 
 /// Says of keys of LoRA that they change nothing where every weight is trained.
-pub fn full_without(b: &mut Builder, keys: &[&str]) {
+pub fn full_without(b: &mut JobBuilder, keys: &[&str]) {
     for key in keys.iter().filter(|key| b.doc.get(key).is_some()) {
         b.read.insert(key.to_string());
         b.idle(key, "every weight is trained, without an adapter");
@@ -230,7 +230,7 @@ pub fn full_without(b: &mut Builder, keys: &[&str]) {
 }
 
 /// Norms and biases have no weight decay in Hugging Face's trainer; an adapter has neither.
-pub fn decay(b: &mut Builder, key: &str, is_full: bool, default: Option<f64>) {
+pub fn decay(b: &mut JobBuilder, key: &str, is_full: bool, default: Option<f64>) {
     let given = b.number(key);
     match (given, default) {
         (Some(_), _) => b.copy(key, "weight_decay"),
@@ -245,7 +245,7 @@ pub fn decay(b: &mut Builder, key: &str, is_full: bool, default: Option<f64>) {
 }
 
 /// What a base is quantised to.
-pub fn load_in(b: &mut Builder, bits: u8, key: &str, is_full: bool) {
+pub fn load_in(b: &mut JobBuilder, bits: u8, key: &str, is_full: bool) {
     let (own, how) = match bits {
         4 => ("load_in_4bit", "NF4; its scales stay in f32"),
         _ => ("load_in_8bit", "GGUF's Q8_0"),

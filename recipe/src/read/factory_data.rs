@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::Files;
-use crate::builder::Builder;
-use crate::dataset::{Dataset, Kind, Learnt, TooLong};
+use crate::builder::JobBuilder;
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
 
 /// Columns of its alpaca format, their names if not given, and what they hold.
 const ALPACA: [(&str, &str, &str); 4] = [
@@ -23,7 +23,7 @@ const TAGS: [(&str, &str); 5] = [
     ("system_tag", "system"),
 ];
 
-pub fn read(b: &mut Builder, files: Files) {
+pub fn read(b: &mut JobBuilder, files: Files) {
     let is_texts = match b.word("stage").as_deref() {
         None | Some("sft") => false,
         Some("pt") => true,
@@ -72,7 +72,7 @@ pub fn read(b: &mut Builder, files: Files) {
     }
 }
 
-fn info(b: &mut Builder, dir: &str, files: Files) -> Option<Map<String, Value>> {
+fn info(b: &mut JobBuilder, dir: &str, files: Files) -> Option<Map<String, Value>> {
     let path = format!("{dir}/dataset_info.json");
     let text = match files(&path) {
         Ok(text) => text,
@@ -102,7 +102,7 @@ fn info(b: &mut Builder, dir: &str, files: Files) -> Option<Map<String, Value>> 
 }
 
 fn entry_of(
-    b: &mut Builder,
+    b: &mut JobBuilder,
     name: &str,
     dir: &str,
     entry: &Map<String, Value>,
@@ -119,7 +119,7 @@ fn entry_of(
         "folder",
         "num_samples",
     ];
-    let refuse = |b: &mut Builder, what: String| {
+    let refuse = |b: &mut JobBuilder, what: String| {
         let what = format!("names {name}, whose entry {what}");
         b.problem(
             "dataset",
@@ -150,9 +150,9 @@ fn entry_of(
         return None;
     }
     let kind = match (entry.get("formatting").and_then(Value::as_str), is_texts) {
-        (None | Some("alpaca"), true) => Kind::Text,
-        (None | Some("alpaca"), false) => Kind::AlpacaChat,
-        (Some("sharegpt" | "openai"), false) => Kind::Chat,
+        (None | Some("alpaca"), true) => RowKind::Text,
+        (None | Some("alpaca"), false) => RowKind::AlpacaChat,
+        (Some("sharegpt" | "openai"), false) => RowKind::Chat,
         (other, _) => {
             refuse(b, format!("has the format {}", other.unwrap_or("alpaca")));
             return None;
@@ -196,7 +196,7 @@ fn columns(
             .unwrap_or(default)
             .to_string()
     };
-    if dataset.kind == Kind::Chat {
+    if dataset.kind == RowKind::Chat {
         if let Some(key) = columns
             .keys()
             .find(|key| *key != "messages" && *key != "system")
@@ -226,7 +226,7 @@ fn columns(
     if let Some(key) = columns.keys().chain(tags.keys()).find(|key| !known(key)) {
         return Err(key.clone());
     }
-    if dataset.kind == Kind::Text {
+    if dataset.kind == RowKind::Text {
         dataset
             .fields
             .insert("text", text(columns, "prompt", "instruction"));

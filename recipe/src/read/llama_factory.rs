@@ -3,7 +3,7 @@
 use super::trainer::Defaults;
 use super::{common, factory_data, trainer};
 use crate::Files;
-use crate::builder::Builder;
+use crate::builder::JobBuilder;
 
 /// Keys of LoRA.
 const LORA: [&str; 5] = [
@@ -20,7 +20,7 @@ const DEFAULTS: Defaults = Defaults {
     recompute: true,
 };
 
-pub fn read(b: &mut Builder, files: Files) {
+pub fn read(b: &mut JobBuilder, files: Files) {
     let is_full = adapter(b);
     if let Some(off) = b.flag("disable_gradient_checkpointing") {
         let source = b.from("disable_gradient_checkpointing", "its opposite");
@@ -45,7 +45,7 @@ pub fn read(b: &mut Builder, files: Files) {
 }
 
 /// What is trained. Returns whether it is every weight.
-fn adapter(b: &mut Builder) -> bool {
+fn adapter(b: &mut JobBuilder) -> bool {
     match b.word("finetuning_type").as_deref() {
         None => {
             b.default("adapter", "lora", "finetuning_type");
@@ -63,7 +63,7 @@ fn adapter(b: &mut Builder) -> bool {
     }
 }
 
-fn lora(b: &mut Builder) {
+fn lora(b: &mut JobBuilder) {
     let given = b.names("adapter_name_or_path").unwrap_or_default();
     match given.as_slice() {
         [] => {}

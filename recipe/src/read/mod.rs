@@ -13,11 +13,11 @@ mod trl_data;
 mod unsloth;
 
 use crate::Files;
-use crate::builder::Builder;
+use crate::builder::JobBuilder;
 use crate::tool::Tool;
 
 /// Reads the keys of the builder's tool.
-pub(crate) fn tool(builder: &mut Builder, files: Files) {
+pub(crate) fn tool(builder: &mut JobBuilder, files: Files) {
     match builder.out.tool {
         Tool::Concord => {}
         Tool::Axolotl => axolotl::read(builder),

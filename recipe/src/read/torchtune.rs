@@ -3,8 +3,8 @@
 use serde_yaml_ng::Value;
 
 use super::common;
-use crate::builder::Builder;
-use crate::dataset::{Dataset, Kind, Learnt, TooLong};
+use crate::builder::JobBuilder;
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
 use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::Rules;
 
@@ -25,7 +25,7 @@ const ADAMW: [(&str, &str); 5] = [
     ("torchao.optim.AdamW8bit", "adamw_8bit"),
 ];
 
-pub fn read(b: &mut Builder) {
+pub fn read(b: &mut JobBuilder) {
     let is_full = adapter(b);
     match is_full {
         true => common::full_without(b, &LORA),
@@ -71,7 +71,7 @@ pub fn read(b: &mut Builder) {
 }
 
 /// What is trained, by the name of the builder. Returns whether it is every weight.
-fn adapter(b: &mut Builder) -> bool {
+fn adapter(b: &mut JobBuilder) -> bool {
     let builder = b.text("model._component_").unwrap_or_default();
     let name = builder.rsplit('.').next().unwrap_or_default();
     let key = "model._component_";
@@ -88,7 +88,7 @@ fn adapter(b: &mut Builder) -> bool {
     is_full
 }
 
-fn lora(b: &mut Builder) {
+fn lora(b: &mut JobBuilder) {
     b.copy_or("model.lora_rank", "lora_r", 8);
     b.copy_or("model.lora_alpha", "lora_alpha", 16);
     let key = "model.lora_attn_modules";
@@ -111,7 +111,7 @@ fn lora(b: &mut Builder) {
     );
 }
 
-fn optimizer(b: &mut Builder) {
+fn optimizer(b: &mut JobBuilder) {
     let name = b.text("optimizer._component_").unwrap_or_default();
     let own = ADAMW.iter().find(|(path, _)| *path == name);
     match own {
@@ -136,7 +136,7 @@ fn optimizer(b: &mut Builder) {
     }
 }
 
-fn schedule(b: &mut Builder) -> Warmup {
+fn schedule(b: &mut JobBuilder) -> Warmup {
     let Some(name) = b.text("lr_scheduler._component_") else {
         b.default("lr_scheduler", "constant", "lr_scheduler");
         return Warmup::Steps(0);
@@ -160,7 +160,7 @@ fn schedule(b: &mut Builder) -> Warmup {
     Warmup::Steps(b.whole("lr_scheduler.num_warmup_steps").unwrap_or(0))
 }
 
-fn length(b: &mut Builder) -> Length {
+fn length(b: &mut JobBuilder) -> Length {
     let epochs = b.number("epochs");
     b.copy("epochs", "num_epochs");
     if epochs.is_none() {
@@ -174,7 +174,7 @@ fn length(b: &mut Builder) -> Length {
     }
 }
 
-fn loss(b: &mut Builder) {
+fn loss(b: &mut JobBuilder) {
     let Some(name) = b.text("loss._component_") else {
         return;
     };
@@ -187,17 +187,17 @@ fn loss(b: &mut Builder) {
     }
 }
 
-fn dataset(b: &mut Builder) {
+fn dataset(b: &mut JobBuilder) {
     let key = "dataset._component_";
     let Some(component) = b.text(key) else {
         return b.missing(key, "name a data set");
     };
     let name = component.rsplit('.').next().unwrap_or_default();
     let (kind, all, usual) = match name {
-        "alpaca_dataset" => (Kind::Alpaca, true, Some("tatsu-lab/alpaca")),
-        "alpaca_cleaned_dataset" => (Kind::Alpaca, true, Some("yahma/alpaca-cleaned")),
-        "chat_dataset" => (Kind::Chat, false, None),
-        "text_completion_dataset" => (Kind::Completion, true, None),
+        "alpaca_dataset" => (RowKind::Alpaca, true, Some("tatsu-lab/alpaca")),
+        "alpaca_cleaned_dataset" => (RowKind::Alpaca, true, Some("yahma/alpaca-cleaned")),
+        "chat_dataset" => (RowKind::Chat, false, None),
+        "text_completion_dataset" => (RowKind::Completion, true, None),
         _ => {
             let remedy = "builders that are read: alpaca_dataset, alpaca_cleaned_dataset, \
                           chat_dataset and text_completion_dataset";
@@ -217,7 +217,7 @@ fn dataset(b: &mut Builder) {
     b.dataset(dataset);
 }
 
-fn columns(b: &mut Builder, dataset: &mut Dataset) {
+fn columns(b: &mut JobBuilder, dataset: &mut Dataset) {
     if let Some(column) = b.text("dataset.column") {
         dataset.fields.insert("text", column);
     }

@@ -1,7 +1,7 @@
 //! The keys of transformers' trainer, for the tools that build upon it.
 
 use super::common;
-use crate::builder::Builder;
+use crate::builder::JobBuilder;
 use crate::length::{Length, Saves, StepsRule};
 use crate::resolved::Rules;
 
@@ -12,7 +12,7 @@ pub struct Defaults {
 }
 
 /// Everything but data, adapter and sequence length.
-pub fn read(b: &mut Builder, defaults: &Defaults, is_full: bool) {
+pub fn read(b: &mut JobBuilder, defaults: &Defaults, is_full: bool) {
     b.copy_or("learning_rate", "learning_rate", defaults.learning_rate);
     b.copy_or("per_device_train_batch_size", "micro_batch_size", 8);
     b.copy_or(
@@ -53,7 +53,7 @@ pub fn read(b: &mut Builder, defaults: &Defaults, is_full: bool) {
 }
 
 /// Steps, or else epochs; steps of 0 or -1 are none.
-pub fn length(b: &mut Builder, steps: &str, epochs: &'static str, default: f64) -> Length {
+pub fn length(b: &mut JobBuilder, steps: &str, epochs: &'static str, default: f64) -> Length {
     let max_steps = b.number(steps).filter(|steps| *steps > 0.0);
     let given = b.number(epochs);
     if max_steps.is_some() {
@@ -74,7 +74,7 @@ pub fn length(b: &mut Builder, steps: &str, epochs: &'static str, default: f64) 
     }
 }
 
-fn saves(b: &mut Builder, key: &str, default: u64) -> Saves {
+fn saves(b: &mut JobBuilder, key: &str, default: u64) -> Saves {
     let steps = b.number(key).filter(|steps| *steps > 0.0);
     match b.word("save_strategy").as_deref() {
         Some("no" | "false" | "best") => Saves::End,

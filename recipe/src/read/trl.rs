@@ -2,7 +2,7 @@
 
 use super::trainer::Defaults;
 use super::{common, trainer, trl_data};
-use crate::builder::Builder;
+use crate::builder::JobBuilder;
 use crate::resolved::TokenRole;
 
 /// Keys of LoRA.
@@ -20,7 +20,7 @@ const DEFAULTS: Defaults = Defaults {
     recompute: true,
 };
 
-pub fn read(b: &mut Builder) {
+pub fn read(b: &mut JobBuilder) {
     let is_full = b.flag("use_peft") != Some(true);
     match b.has("use_peft") {
         true => {
@@ -52,7 +52,7 @@ pub fn read(b: &mut Builder) {
     trl_data::read(b);
 }
 
-fn lora(b: &mut Builder) {
+fn lora(b: &mut JobBuilder) {
     b.copy_or("lora_r", "lora_r", 16);
     common::alpha(b, "lora_alpha", "use_rslora", "lora_r", Some(32.0));
     common::targets(b, "lora_target_modules", Some(&["q_proj", "v_proj"]));

@@ -3,19 +3,19 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use crate::builder::{Builder, names, number};
-use crate::dataset::{Dataset, Kind, Learnt, Template, TooLong};
+use crate::builder::{JobBuilder, names, number};
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 use crate::shown::shown;
 use crate::tables::Treat;
 use crate::tables::gaps;
 use crate::walk::is_one_of;
 
-pub fn read(b: &mut Builder) {
+pub fn read(b: &mut JobBuilder) {
     let learnt = learnt(b);
     let kind = kind(b);
     let template = match b.text("chat_template") {
-        Some(text) => Template::Jinja(text),
-        None => Template::Tokenizer,
+        Some(text) => TurnTemplate::Jinja(text),
+        None => TurnTemplate::Tokenizer,
     };
     let field = b.text("dataset_text_field");
     let mut sets = Vec::new();
@@ -51,7 +51,7 @@ pub fn read(b: &mut Builder) {
 }
 
 /// Conversations and texts are learnt whole, completions without their prompts.
-fn learnt(b: &mut Builder) -> Learnt {
+fn learnt(b: &mut JobBuilder) -> Learnt {
     let (answers, completions) = (
         b.flag("assistant_only_loss"),
         b.flag("completion_only_loss"),
@@ -62,27 +62,29 @@ fn learnt(b: &mut Builder) -> Learnt {
     }
 }
 
-fn kind(b: &mut Builder) -> Kind {
+fn kind(b: &mut JobBuilder) -> RowKind {
     let strategy = b.word("packing_strategy");
     match (b.flag("packing") == Some(true), strategy.as_deref()) {
-        (true, Some("wrapped")) => Kind::Text,
-        (true, _) => {
-            if let Treat::Unless { else_, set, .. } = gaps::PACKING {
-                b.refuse("packing", else_, Some(set));
-            }
-            Kind::ByColumns
+        (true, Some("wrapped")) => RowKind::Text,
+        (true, None | Some("bfd")) => {
+            b.put("sample_packing", true, b.from("packing", ""));
+            RowKind::ByColumns
+        }
+        (true, Some(_)) => {
+            b.refuse("packing_strategy", "it is bfd or wrapped", Some("bfd"));
+            RowKind::ByColumns
         }
         (false, strategy) => {
             if strategy.is_some() {
                 b.idle("packing_strategy", "examples are not packed");
             }
-            Kind::ByColumns
+            RowKind::ByColumns
         }
     }
 }
 
 /// `{datasets: [{id, config, split, columns, weight}], seed, test_split_size}`.
-fn mixture(b: &mut Builder, key: &str, kind: Kind, sets: &mut Vec<Dataset>) {
+fn mixture(b: &mut JobBuilder, key: &str, kind: RowKind, sets: &mut Vec<Dataset>) {
     let entries = match b.value(key) {
         Some(Value::Mapping(map)) => {
             mixture_keys(b, key, map);
@@ -104,7 +106,7 @@ fn mixture(b: &mut Builder, key: &str, kind: Kind, sets: &mut Vec<Dataset>) {
     }
 }
 
-fn mixture_keys(b: &mut Builder, key: &str, map: &Mapping) {
+fn mixture_keys(b: &mut JobBuilder, key: &str, map: &Mapping) {
     for (name, value) in map {
         let path = format!("{key}.{}", name.as_str().unwrap_or_default());
         match name.as_str() {
@@ -122,7 +124,7 @@ fn mixture_keys(b: &mut Builder, key: &str, map: &Mapping) {
     }
 }
 
-fn entry(b: &mut Builder, at: &str, item: &Mapping, kind: Kind) -> Option<Dataset> {
+fn entry(b: &mut JobBuilder, at: &str, item: &Mapping, kind: RowKind) -> Option<Dataset> {
     let mut dataset = None;
     for (name, value) in item.iter().filter(|(_, value)| !value.is_null()) {
         let name = name.as_str().unwrap_or_default();
@@ -182,7 +184,7 @@ fn entry(b: &mut Builder, at: &str, item: &Mapping, kind: Kind) -> Option<Datase
 }
 
 /// The usual values are what happens anyway.
-fn dataset_kwargs(b: &mut Builder) {
+fn dataset_kwargs(b: &mut JobBuilder) {
     let Some(Value::Mapping(map)) = b.value("dataset_kwargs") else {
         return;
     };

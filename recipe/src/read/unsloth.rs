@@ -3,8 +3,8 @@
 use serde_yaml_ng::Value;
 
 use super::{common, trainer};
-use crate::builder::Builder;
-use crate::dataset::{Dataset, Kind, Learnt, TooLong};
+use crate::builder::JobBuilder;
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
 use crate::length::Saves;
 use crate::resolved::Rules;
 
@@ -16,7 +16,7 @@ const LORA: [&str; 4] = [
     "lora.use_rslora",
 ];
 
-pub fn read(b: &mut Builder) {
+pub fn read(b: &mut JobBuilder) {
     let is_full = match b.word("training.training_type").as_deref() {
         None => false,
         Some("lora" | "qlora") => false,
@@ -89,7 +89,7 @@ pub fn read(b: &mut Builder) {
     data(b);
 }
 
-fn recompute(b: &mut Builder) {
+fn recompute(b: &mut JobBuilder) {
     let key = "training.gradient_checkpointing";
     let on = match b.value(key) {
         None => return b.default("recompute", false, key),
@@ -100,15 +100,15 @@ fn recompute(b: &mut Builder) {
     b.put("recompute", on, b.from(key, ""));
 }
 
-fn data(b: &mut Builder) {
+fn data(b: &mut JobBuilder) {
     let learnt = match b.flag("training.train_on_completions") {
         Some(true) => Learnt::Answers,
         _ => Learnt::All,
     };
     let kind = match b.word("data.format_type").as_deref() {
-        None | Some("auto") => Kind::ByColumns,
-        Some("alpaca") => Kind::AlpacaChat,
-        Some("chatml" | "sharegpt") => Kind::Chat,
+        None | Some("auto") => RowKind::ByColumns,
+        Some("alpaca") => RowKind::AlpacaChat,
+        Some("chatml" | "sharegpt") => RowKind::Chat,
         Some(_) => return b.refuse("data.format_type", "it is alpaca, chatml or sharegpt", None),
     };
     let Some(path) = b.text("data.dataset") else {

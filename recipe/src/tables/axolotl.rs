@@ -1,13 +1,13 @@
 //! Axolotl.
 
 use super::Treat::{Idle, Read, Refuse, Same, Unless};
-use super::{Row, gaps, row};
+use super::{KeyRow, gaps, row};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 83] = [
+pub(super) const ROWS: [KeyRow; 84] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -70,8 +70,9 @@ pub(super) const ROWS: [Row; 83] = [
         Unless { values: OFF, set: "false",
         else_: "the order of examples is shuffled over all data sets, or as it stands: set \
                 shuffle_merged_datasets alone" }),
-    row("sample_packing multipack_real_batches batch_flattening pretraining_sample_concatenation \
-        pretrain_multipack_attn", gaps::PACKING),
+    row("sample_packing", gaps::PACKING),
+    row("multipack_real_batches batch_flattening pretraining_sample_concatenation \
+        pretrain_multipack_attn", gaps::OTHER_PACKING),
     row("sample_packing_group_size sample_packing_bin_size sample_packing_mp_start_method \
         sample_packing_eff_est sample_packing_seq_len_multiplier total_num_tokens \
         total_supervised_tokens eval_sample_packing max_packed_sequence_len",
@@ -137,7 +138,7 @@ pub(super) const ROWS: [Row; 83] = [
 
 /// Data sets and templates.
 #[rustfmt::skip]
-pub(super) const DATASETS: [Row; 22] = [
+pub(super) const DATASETS: [KeyRow; 22] = [
     row("datasets[].path pretraining_dataset[].path", Read("`datasets[].path`: a file or folder; \
         download sets of the hub first")),
     row("datasets[].type pretraining_dataset[].type", Read("what a row is, see below")),
@@ -188,7 +189,7 @@ pub(super) const DATASETS: [Row; 22] = [
 
 /// Speed, memory, logs and machines.
 #[rustfmt::skip]
-pub(super) const SPEED: [Row; 22] = [
+pub(super) const SPEED: [KeyRow; 22] = [
     row("bf16 fp16 tf32 bfloat16 float16 float32 torch_dtype fp32_norms fp32_norm_classes",
         Idle("results have one arithmetic, NUMERICS.md")),
     row("attn_implementation flash_attention flash_attn_* flash_optimum xformers_attention \

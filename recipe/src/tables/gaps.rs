@@ -1,7 +1,7 @@
 //! What Concord does not compute yet, each in one place: all tables name these. Once it does, the
 //! constant becomes [`Treat::Same`] or [`Treat::Read`].
 
-use super::Treat::{self, Refuse, Unless};
+use super::Treat::{self, Refuse, Same, Unless};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
@@ -12,12 +12,14 @@ pub const DROPOUT: Treat = Unless {
     set: "0",
 };
 
-/// Several examples in a sequence.
-pub const PACKING: Treat = Unless {
+/// Several examples in a sequence, each as if it were alone.
+pub const PACKING: Treat = Same("sample_packing");
+
+/// Other ways to put examples together.
+pub const OTHER_PACKING: Treat = Unless {
     values: OFF,
-    else_: "examples are not packed yet; without packing a step has other examples, and the job \
-            more steps: turn it off to train so",
-    set: "false",
+    else_: "examples share a sequence by sample_packing alone: remove it",
+    set: "null",
 };
 
 /// Rows that are held out.

@@ -1,12 +1,12 @@
 //! LLaMA-Factory.
 
 use super::Treat::{Idle, Read, Refuse, Same, Unless};
-use super::{Row, gaps, row};
+use super::{KeyRow, gaps, row};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 51] = [
+pub(super) const ROWS: [KeyRow; 51] = [
     row("stage", Read("sft; pt is type text; others are refused")),
     row("cutoff_len", Read("`sequence_len`; 2048 if absent")),
     row("finetuning_type", Read("`adapter`: lora or full; lora if absent")),

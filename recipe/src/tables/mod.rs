@@ -35,19 +35,19 @@ pub enum Treat {
 
 /// Keys with the same treatment.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct KeyRow {
     /// Paths, with spaces between them; a `*` at the end stands for the rest of a name, `[]` for
     /// each item of a list.
     pub keys: &'static str,
     pub treat: Treat,
 }
 
-const fn row(keys: &'static str, treat: Treat) -> Row {
-    Row { keys, treat }
+const fn row(keys: &'static str, treat: Treat) -> KeyRow {
+    KeyRow { keys, treat }
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 33] = [
+pub const OWN_KEYS: [&str; 34] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -59,6 +59,7 @@ pub const OWN_KEYS: [&str; 33] = [
     "lora_target_modules",
     "initial_adapter",
     "sequence_len",
+    "sample_packing",
     "micro_batch_size",
     "gradient_accumulation_steps",
     "max_steps",
@@ -84,7 +85,7 @@ pub const OWN_KEYS: [&str; 33] = [
 ];
 
 /// The tables of a tool; the first that has a key decides.
-pub fn rows(tool: Tool) -> Vec<&'static [Row]> {
+pub fn rows(tool: Tool) -> Vec<&'static [KeyRow]> {
     match tool {
         Tool::Concord => Vec::new(),
         Tool::Axolotl => vec![&axolotl::ROWS, &axolotl::DATASETS, &axolotl::SPEED],
@@ -96,7 +97,7 @@ pub fn rows(tool: Tool) -> Vec<&'static [Row]> {
 }
 
 /// The row of a path, in which lists have `[]`.
-pub fn find(tool: Tool, path: &str) -> Option<&'static Row> {
+pub fn find(tool: Tool, path: &str) -> Option<&'static KeyRow> {
     let fits = |pattern: &str| match pattern.strip_suffix('*') {
         Some(start) => path.starts_with(start),
         None => path == pattern,

@@ -1,12 +1,12 @@
 //! torchtune.
 
 use super::Treat::{Idle, Read, Refuse, Same, Unless};
-use super::{Row, gaps, row};
+use super::{KeyRow, gaps, row};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 44] = [
+pub(super) const ROWS: [KeyRow; 44] = [
     row("output_dir", Same("output_dir")),
     row("checkpointer.checkpoint_dir", Same("base_model")),
     row("checkpointer._component_ checkpointer.checkpoint_files checkpointer.model_type \

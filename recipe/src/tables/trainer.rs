@@ -1,10 +1,10 @@
 //! The trainer of transformers, which TRL and LLaMA-Factory build upon.
 
 use super::Treat::{Idle, Read, Same, Unless};
-use super::{Row, gaps, row};
+use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 33] = [
+pub(super) const ROWS: [KeyRow; 33] = [
     row("model_name_or_path", Same("base_model")),
     row("output_dir", Read("`output_dir`; trainer_output if absent")),
     row("learning_rate", Read("`learning_rate`; 5e-5 if absent (TRL: 2e-5)")),

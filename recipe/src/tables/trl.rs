@@ -1,10 +1,10 @@
 //! TRL, as its scripts and the alignment-handbook read files.
 
 use super::Treat::{Idle, Read, Refuse, Unless};
-use super::{Row, gaps, row};
+use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 35] = [
+pub(super) const ROWS: [KeyRow; 35] = [
     row("max_length max_seq_length", Read("`sequence_len`; 1024 if absent")),
     row("use_peft", Read("true: `adapter: lora`; else `adapter: full`")),
     row("lora_r", Read("`lora_r`; 16 if absent")),
@@ -25,7 +25,7 @@ pub(super) const ROWS: [Row; 35] = [
     row("use_bnb_nested_quant bnb_4bit_quant_storage",
         Idle("4 bits are NF4, and its scales stay in f32")),
     row("gradient_checkpointing", Read("`recompute`; true if absent")),
-    row("packing", Read("`wrapped` packing of texts is type text; else as no packing")),
+    row("packing", Read("`sample_packing`; with packing_strategy wrapped, `type: text`")),
     row("packing_strategy", Read("see packing")),
     row("padding_free eval_packing pad_to_multiple_of", Idle("padding changes no result")),
     row("dataset_name", Read("`datasets[].path`")),

@@ -1,12 +1,12 @@
 //! Unsloth Studio.
 
 use super::Treat::{Idle, Read, Same, Unless};
-use super::{Row, gaps, row};
+use super::{KeyRow, gaps, row};
 
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 36] = [
+pub(super) const ROWS: [KeyRow; 36] = [
     row("model", Same("base_model")),
     row("data.dataset", Read("`datasets[].path`")),
     row("data.format_type", Read("alpaca, chatml or sharegpt: turns; auto: by columns")),

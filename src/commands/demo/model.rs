@@ -94,7 +94,7 @@ mod tests {
     use concord_text::TextTokenizer;
 
     use super::*;
-    use crate::support::job_file::{Asked, JobFile};
+    use crate::support::job_file::{JobFile, ReadOptions};
 
     /// The jobs of `examples/` start from a model of this kind.
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         for name in ["story", "questions"] {
             let job = JobFile::read(
                 &root.join(format!("examples/{name}.yaml")),
-                &Asked::default(),
+                &ReadOptions::default(),
             )
             .unwrap();
             for source in &job.datasets {

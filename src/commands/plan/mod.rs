@@ -16,7 +16,7 @@ use concord_models::peft::Adapter;
 use serde_json::Value;
 
 use crate::support::bytes;
-use crate::support::job_file::{AdapterKind, Asked, JobFile, LoraShape};
+use crate::support::job_file::{AdapterKind, JobFile, LoraShape, ReadOptions};
 use crate::support::output::Output;
 use model::PlannedModel;
 
@@ -51,7 +51,7 @@ pub struct PlanArgs {
     #[arg(long, value_name = "FILE")]
     job: Option<PathBuf>,
     #[command(flatten)]
-    asked: Asked,
+    asked: ReadOptions,
     /// Memory of each worker, such as 24G,8G,8G: what fits where, by the planner's own rules.
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes::parse)]
     workers: Vec<u64>,

@@ -7,7 +7,7 @@ use anyhow::bail;
 use concord_coordinator::core::Config;
 use concord_proto::client::{PlanChoice, RunOptions};
 
-use crate::support::job_file::{Asked, JobFile};
+use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
 
@@ -37,7 +37,7 @@ pub struct TrainArgs {
     #[arg(long, conflicts_with_all = ["job", "keys"])]
     pub schema: bool,
     #[command(flatten)]
-    pub asked: Asked,
+    pub asked: ReadOptions,
     /// Print the job as it is read, with the source of each value and the keys that have no effect,
     /// and run nothing.
     #[arg(long)]

@@ -24,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::job_file::{self, Given, JobFile};
+use crate::support::job_file::{self, GivenJob, JobFile};
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
@@ -57,7 +57,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
         }
         return Ok(());
     };
-    let given = Given::read(path, &args.asked)?;
+    let given = GivenJob::read(path, &args.asked)?;
     if args.explain {
         job_file::explain::print(&given, output);
         return JobFile::of(&given).map(drop);

@@ -3,18 +3,18 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 
-use concord_recipe::Kind;
+use concord_recipe::RowKind;
 use serde_json::{Map, Value};
 
 /// Bytes of the longest first row.
 const ROW_BYTES_MAX: u64 = 16 << 20;
 
 /// The kind of the rows of a .jsonl or .json file.
-pub(super) fn kind(path: &str) -> Result<Kind, String> {
+pub(super) fn kind(path: &str) -> Result<RowKind, String> {
     kind_of(&first_row(path)?)
 }
 
-fn kind_of(row: &Map<String, Value>) -> Result<Kind, String> {
+fn kind_of(row: &Map<String, Value>) -> Result<RowKind, String> {
     let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
     let others = [
         "chosen",
@@ -35,9 +35,9 @@ fn kind_of(row: &Map<String, Value>) -> Result<Kind, String> {
         has("prompt") && has("completion"),
         has("text"),
     ) {
-        (true, _, _) => Ok(Kind::Chat),
-        (false, true, _) => Ok(Kind::PromptCompletion),
-        (false, false, true) => Ok(Kind::Completion),
+        (true, _, _) => Ok(RowKind::Chat),
+        (false, true, _) => Ok(RowKind::PromptCompletion),
+        (false, false, true) => Ok(RowKind::Completion),
         _ => Err(
             "its rows have neither `messages`, nor `prompt` and `completion`, nor `text`"
                 .to_string(),
@@ -56,8 +56,8 @@ pub(super) fn word(path: &str) -> Result<&'static str, String> {
         return Ok("sharegpt");
     }
     Ok(match kind_of(&row)? {
-        Kind::Chat => "chat_template",
-        Kind::PromptCompletion => "prompt_completion",
+        RowKind::Chat => "chat_template",
+        RowKind::PromptCompletion => "prompt_completion",
         _ => "text",
     })
 }

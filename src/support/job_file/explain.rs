@@ -1,16 +1,16 @@
 //! `concord train FILE --explain`: the job as Concord reads it, with the source of each value.
 
-use concord_recipe::{Place, Source};
+use concord_recipe::{Place, ValueSource};
 use serde_json::{Value, json};
 
-use super::given::Given;
+use super::given::GivenJob;
 use super::keys::shown;
 use super::known::{Absent, KEYS, Section};
 use crate::support::output::Output;
 use crate::support::table::table;
 
 /// Prints each key of the job with its value and where that comes from, then what has no effect.
-pub fn print(given: &Given, output: &Output) {
+pub fn print(given: &GivenJob, output: &Output) {
     let tool = given.resolved.tool;
     let head = json!({
         "event": "job_file", "file": given.file(), "tool": tool.word(),
@@ -44,7 +44,7 @@ pub fn print(given: &Given, output: &Output) {
     }
 }
 
-fn idle(given: &Given, output: &Output) {
+fn idle(given: &GivenJob, output: &Output) {
     if !given.resolved.idle.is_empty() {
         output.result("\naccepted, and without effect here:", &Value::Null);
     }
@@ -58,7 +58,7 @@ fn idle(given: &Given, output: &Output) {
 }
 
 /// Every key with its value as text and its source; keys that are absent have Concord's default.
-fn values(given: &Given) -> Vec<(String, String, Option<Source>)> {
+fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
     let mut values = Vec::new();
     for key in KEYS.iter().filter(|key| key.section == Section::Job) {
         let name = key.name.to_string();
@@ -87,7 +87,7 @@ fn values(given: &Given) -> Vec<(String, String, Option<Source>)> {
     values
 }
 
-fn from(source: &Option<Source>) -> String {
+fn from(source: &Option<ValueSource>) -> String {
     let Some(source) = source else {
         return "Concord's default".to_string();
     };
@@ -117,7 +117,7 @@ fn line(place: Place) -> Option<usize> {
 }
 
 /// Tells of another tool's file whose it is, and what of it has no effect: a line on stderr.
-pub fn tell(given: &Given, output: &Output) {
+pub fn tell(given: &GivenJob, output: &Output) {
     if given.is_own() || output.is_json() {
         return;
     }

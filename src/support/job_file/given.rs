@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use concord_models::data;
-use concord_recipe::{Document, Place, Problem, Request, Resolved, Source, TEXT_BYTES_MAX, Tool};
+use concord_recipe::{
+    Document, Place, Problem, Request, Resolved, TEXT_BYTES_MAX, Tool, ValueSource,
+};
 use serde_yaml_ng::{Mapping, Value};
 
 use super::known::Section;
@@ -14,7 +16,7 @@ use super::translate;
 
 /// What the command line says about a job file.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Asked {
+pub struct ReadOptions {
     /// Set a key of the job file, in the file's own keys, such as lora_dropout=0 or
     /// datasets.0.path=rows.jsonl; null removes it. May be given again.
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "job")]
@@ -31,22 +33,22 @@ fn tool(word: &str) -> Result<Tool, String> {
 
 /// A job file of any tool.
 #[derive(Debug)]
-pub struct Given {
+pub struct GivenJob {
     file: PathBuf,
     document: Document,
     pub resolved: Resolved,
     /// Its keys as Concord has them.
     map: Mapping,
     /// Where keys of another tool's file come from, by Concord's paths, such as `datasets[0].path`.
-    sources: BTreeMap<String, Source>,
+    sources: BTreeMap<String, ValueSource>,
 }
 
-impl Given {
+impl GivenJob {
     /// Reads a job file. What is wrong with its keys is not yet an error.
     ///
     /// # Errors
     /// Where it cannot be read, or is no YAML mapping.
-    pub fn read(path: &Path, asked: &Asked) -> anyhow::Result<Self> {
+    pub fn read(path: &Path, asked: &ReadOptions) -> anyhow::Result<Self> {
         let bytes = read_at_most(path, TEXT_BYTES_MAX)
             .with_context(|| format!("cannot read the job file {}", path.display()))?;
         let text = data::utf8(bytes);
@@ -58,7 +60,7 @@ impl Given {
     ///
     /// # Errors
     /// As there.
-    pub fn parse(path: &Path, text: &str, asked: &Asked) -> anyhow::Result<Self> {
+    pub fn parse(path: &Path, text: &str, asked: &ReadOptions) -> anyhow::Result<Self> {
         let request = Request {
             tool: asked.tool,
             sets: &asked.sets,
@@ -104,12 +106,13 @@ impl Given {
     }
 
     /// Where one of Concord's keys comes from; `None` where it is absent.
-    pub fn source(&self, path: &str) -> Option<Source> {
+    pub fn source(&self, path: &str) -> Option<ValueSource> {
         if let Some(source) = self.sources.get(path) {
             return Some(source.clone());
         }
-        let is_there = self.is_own() && self.document.get(path).is_some();
-        is_there.then(|| Source {
+        let top = path.split(['.', '[']).next().unwrap_or(path);
+        let is_there = self.is_own() && self.document.get(top).is_some();
+        is_there.then(|| ValueSource {
             place: Some(self.document.place(path)),
             key: path.to_string(),
             how: String::new(),

@@ -5,7 +5,7 @@ use anyhow::{Context, anyhow, bail};
 use serde_yaml_ng::{Mapping, Value};
 
 use super::foreign;
-use super::given::Given;
+use super::given::GivenJob;
 use super::known::{Absent, Allowed, Ends, KEYS, Key, Section};
 use crate::support::home;
 
@@ -18,7 +18,7 @@ const SHOWN_MAX: usize = 60;
 /// A mapping, and its place in the file.
 #[derive(Debug)]
 pub(super) struct Keys<'a> {
-    given: &'a Given,
+    given: &'a GivenJob,
     section: Section,
     /// The prefix of its keys in messages, such as `datasets[0].`.
     prefix: String,
@@ -27,7 +27,7 @@ pub(super) struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     /// The top level of a file.
-    pub(super) fn of(given: &'a Given) -> Self {
+    pub(super) fn of(given: &'a GivenJob) -> Self {
         Self {
             given,
             section: Section::Job,

@@ -27,10 +27,10 @@ use concord_proto::{AdamW, CurveFromZero, Order, PrecisionSpec, RateSchedule, Sc
 
 use concord_recipe::Expected;
 
-pub use given::{Asked, Given};
+pub use given::{GivenJob, ReadOptions};
 use keys::Keys;
 use known::Section;
-pub use timing::{Steps, Timing};
+pub use timing::{JobTiming, Steps};
 
 /// The default of `lora_r`.
 const LORA_R: u32 = 8;
@@ -80,7 +80,7 @@ pub struct JobFile {
     /// Microbatches of a step, over all replicas.
     pub gradient_accumulation_steps: u32,
     /// Steps, warm-up and checkpoints.
-    pub timing: Timing,
+    pub timing: JobTiming,
     /// The peak of the learning rate.
     pub learning_rate: f32,
     /// Its curve after warm-up.
@@ -118,20 +118,20 @@ impl JobFile {
     ///
     /// # Errors
     /// Naming the file, the line where it is certain, the key, its value and what is allowed.
-    pub fn read(path: &Path, asked: &Asked) -> anyhow::Result<Self> {
-        Self::of(&Given::read(path, asked)?)
+    pub fn read(path: &Path, asked: &ReadOptions) -> anyhow::Result<Self> {
+        Self::of(&GivenJob::read(path, asked)?)
     }
 
     #[cfg(test)]
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
-        Self::of(&Given::parse(path, text, &Asked::default())?)
+        Self::of(&GivenJob::parse(path, text, &ReadOptions::default())?)
     }
 
     /// The job of a file that was read.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn of(given: &Given) -> anyhow::Result<Self> {
+    pub fn of(given: &GivenJob) -> anyhow::Result<Self> {
         let keys = Keys::of(given);
         match given.is_own() {
             true => keys.check()?,
@@ -140,7 +140,7 @@ impl JobFile {
         let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
         let datasets = datasets::read(&keys)?;
         let job = Self {
-            timing: Timing::read(&keys, given)?,
+            timing: JobTiming::read(&keys, given)?,
             base_model: keys.path("base_model")?,
             load_in: load_in(&keys, adapter)?,
             adapter,

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use concord_proto::limits::STEPS_MAX;
 use concord_recipe::{Length, Saves, StepsRule, Warmup};
 
-use super::given::Given;
+use super::given::GivenJob;
 use super::keys::Keys;
 
 /// Steps between two checkpoints of a job whose file does not say it.
@@ -12,7 +12,7 @@ const SAVE_STEPS: u64 = 10;
 
 /// The rules by which steps are counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Timing {
+pub struct JobTiming {
     length: Length,
     warmup: Warmup,
     saves: Saves,
@@ -28,12 +28,12 @@ pub struct Steps {
     pub save: u32,
 }
 
-impl Timing {
+impl JobTiming {
     /// The timing of a job file.
     ///
     /// # Errors
     /// Naming the key that is missing, or that contradicts another.
-    pub(super) fn read(keys: &Keys, given: &Given) -> anyhow::Result<Self> {
+    pub(super) fn read(keys: &Keys, given: &GivenJob) -> anyhow::Result<Self> {
         if let Some(rules) = given.resolved.rules {
             return Ok(Self {
                 length: rules.length,

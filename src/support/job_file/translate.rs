@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use concord_recipe::{
-    Dataset, Kind, Learnt, Place, Problem, Resolved, Setting, Source, Template, TooLong,
+    Dataset, Learnt, Place, Problem, Resolved, RowKind, Setting, TooLong, TurnTemplate, ValueSource,
 };
 use serde_yaml_ng::{Mapping, Value};
 
@@ -12,11 +12,23 @@ use super::columns;
 use super::given::{has_key, yaml};
 use super::known::{Allowed, Section};
 
-/// Settings that are what happens without the key, where the table lacks it.
-const IMPLIED: [(&str, &str); 1] = [("optimizer", "adamw_torch")];
+/// Settings that are what happens without the key, where the table lacks it, and what else would
+/// need.
+const IMPLIED: [(&str, &str, &str); 2] = [
+    (
+        "optimizer",
+        "adamw_torch",
+        "moments in 8 bits are not computed yet",
+    ),
+    (
+        "sample_packing",
+        "false",
+        "without packing a step has other examples, and the job more steps",
+    ),
+];
 
 /// Concord's keys, and where each comes from.
-pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, Source>) {
+pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, ValueSource>) {
     let mut made = Made::default();
     let settings = std::mem::take(&mut job.settings);
     for setting in &settings {
@@ -40,26 +52,14 @@ pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, Source>) {
 #[derive(Default)]
 struct Made {
     map: Mapping,
-    sources: BTreeMap<String, Source>,
+    sources: BTreeMap<String, ValueSource>,
 }
 
 impl Made {
     fn setting(&mut self, setting: &Setting, problems: &mut Vec<Problem>) {
         let Setting { key, value, source } = setting;
         if !has_key(Section::Job, key) {
-            let is_implied = IMPLIED.iter().any(|(k, v)| k == key && value == *v);
-            if !is_implied {
-                problems.push(Problem {
-                    place: source.place.unwrap_or(Place::File),
-                    key: source.key.clone(),
-                    what: format!(
-                        "is `{key}: {}` here, which is not computed yet",
-                        shown(value)
-                    ),
-                    remedy: implied(key),
-                    set: implied_set(key, &source.key),
-                });
-            }
+            problems.extend(not_yet(setting));
             return;
         }
         self.map.insert(yaml(*key), value.clone());
@@ -76,7 +76,7 @@ impl Made {
             set: None,
         };
         let kind = match dataset.kind {
-            Kind::ByColumns => columns::kind(&dataset.path)
+            RowKind::ByColumns => columns::kind(&dataset.path)
                 .map_err(|why| fail("", format!("names {}: {why}", dataset.path), ""))?,
             kind => kind,
         };
@@ -93,7 +93,7 @@ impl Made {
                 let what = format!("needs `{key}`, which is not read yet");
                 return Err(fail("", what, ""));
             }
-            let at = Source {
+            let at = ValueSource {
                 place: Some(dataset.place),
                 key: match key {
                     "path" => dataset.path_key.clone(),
@@ -108,14 +108,25 @@ impl Made {
     }
 }
 
-fn implied(key: &str) -> String {
-    let found = IMPLIED.iter().find(|(implied, _)| *implied == key);
-    found.map_or(String::new(), |(_, value)| format!("set {value}"))
-}
-
-fn implied_set(key: &str, from: &str) -> Option<String> {
-    let found = IMPLIED.iter().find(|(implied, _)| *implied == key);
-    found.map(|(_, value)| format!("{from}={value}"))
+/// The problem of a setting whose key the table lacks; nothing where it is what happens anyway.
+fn not_yet(setting: &Setting) -> Option<Problem> {
+    let Setting { key, value, source } = setting;
+    let implied = IMPLIED.iter().find(|(implied, ..)| implied == key);
+    if implied.is_some_and(|(_, usual, _)| shown(value) == *usual) {
+        return None;
+    }
+    Some(Problem {
+        place: source.place.unwrap_or(Place::File),
+        key: source.key.clone(),
+        what: format!(
+            "is `{key}: {}` here, which is not computed yet",
+            shown(value)
+        ),
+        remedy: implied.map_or(String::new(), |(_, usual, why)| {
+            format!("{why}: set {usual}")
+        }),
+        set: implied.map(|(_, usual, _)| format!("{}={usual}", source.key)),
+    })
 }
 
 fn shown(value: &Value) -> String {
@@ -126,14 +137,14 @@ fn shown(value: &Value) -> String {
 }
 
 /// The word for `type`.
-fn word(kind: Kind) -> &'static str {
+fn word(kind: RowKind) -> &'static str {
     match kind {
-        Kind::Text => "text",
-        Kind::Completion | Kind::ByColumns => "completion",
-        Kind::Alpaca => "alpaca",
-        Kind::AlpacaChat => "alpaca_turns",
-        Kind::Chat => "chat_template",
-        Kind::PromptCompletion => "prompt_completion",
+        RowKind::Text => "text",
+        RowKind::Completion | RowKind::ByColumns => "completion",
+        RowKind::Alpaca => "alpaca",
+        RowKind::AlpacaChat => "alpaca_turns",
+        RowKind::Chat => "chat_template",
+        RowKind::PromptCompletion => "prompt_completion",
     }
 }
 
@@ -147,37 +158,40 @@ pub(super) fn is_read(word: &str) -> bool {
 }
 
 /// Keys of an entry that differ from what is usual for its type.
-fn entry_keys(kind: Kind, dataset: &Dataset) -> Vec<(&'static str, Value)> {
+fn entry_keys(kind: RowKind, dataset: &Dataset) -> Vec<(&'static str, Value)> {
     let mut keys = vec![("path", yaml(&*dataset.path)), ("type", yaml(word(kind)))];
     let column = |meaning: &str| dataset.fields.get(meaning).map(|column| yaml(&**column));
     let columns: &[(&str, &'static str)] = match kind {
-        Kind::Text | Kind::Completion | Kind::ByColumns => &[("text", "field")],
-        Kind::Alpaca | Kind::AlpacaChat => &[
+        RowKind::Text | RowKind::Completion | RowKind::ByColumns => &[("text", "field")],
+        RowKind::Alpaca | RowKind::AlpacaChat => &[
             ("instruction", "field_instruction"),
             ("input", "field_input"),
             ("output", "field_output"),
         ],
-        Kind::PromptCompletion => &[
+        RowKind::PromptCompletion => &[
             ("prompt", "field_instruction"),
             ("completion", "field_output"),
         ],
-        Kind::Chat => &[("messages", "field_messages")],
+        RowKind::Chat => &[("messages", "field_messages")],
     };
     for (meaning, key) in columns {
         keys.extend(column(meaning).map(|column| (*key, column)));
     }
-    if kind == Kind::Chat {
+    if kind == RowKind::Chat {
         turn_keys(dataset, &mut keys);
     }
-    let is_whole = matches!(kind, Kind::Text | Kind::Completion | Kind::ByColumns);
+    let is_whole = matches!(
+        kind,
+        RowKind::Text | RowKind::Completion | RowKind::ByColumns
+    );
     if dataset.learnt == Learnt::All && !is_whole {
         keys.push(("train_on_inputs", Value::Bool(true)));
     }
     let usual = match kind {
-        Kind::Completion => TooLong::Split,
+        RowKind::Completion => TooLong::Split,
         _ => TooLong::Truncate,
     };
-    if kind != Kind::Text && dataset.too_long != usual {
+    if kind != RowKind::Text && dataset.too_long != usual {
         keys.push(("excess_length_strategy", yaml(too_long(dataset.too_long))));
     }
     if let Some(rows) = dataset.max_rows {
@@ -216,7 +230,7 @@ fn turn_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
     {
         keys.push(("train_on_eos", yaml(ends)));
     }
-    if let Template::Jinja(text) = &dataset.template {
+    if let TurnTemplate::Jinja(text) = &dataset.template {
         keys.push(("chat_template", yaml(&**text)));
     }
 }

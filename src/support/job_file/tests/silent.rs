@@ -123,7 +123,7 @@ fn marks_of_editors_are_no_part_of_the_file() {
     let path = folder.path().join("job.yaml");
     let read = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        JobFile::read(&path, &Asked::default())
+        JobFile::read(&path, &ReadOptions::default())
     };
     let marked = [b"\xef\xbb\xbf", JOB.as_bytes()].concat();
     assert_eq!(read(&marked).unwrap(), parse(JOB).unwrap());
