@@ -1,6 +1,5 @@
 //! The pages of `docs/` that are made from tables in the code: `docs/command-line.md` from the
-//! options of the commands, `docs/job-file.md` from the keys of a job file, `docs/job-keys.md` from
-//! those of other tools. With
+//! options of the commands, `docs/job-file.md` from the keys of a job file. With
 //! `CONCORD_WRITE_DOCS=1` the tests here write the pages; without it they fail where a page
 //! differs.
 
@@ -11,7 +10,6 @@ use clap::{Arg, CommandFactory};
 
 use crate::Cli;
 use crate::support::job_file::help;
-use concord_recipe::{Tool, reference};
 
 /// Columns of a page.
 const COLUMNS: usize = 100;
@@ -89,54 +87,6 @@ refused by name. This page is made of the table that the parser reads by
     }
     check("job-file.md", &page);
 }
-
-#[test]
-fn job_files_of_other_tools() {
-    let mut page = FOREIGN.to_string();
-    for tool in Tool::ALL.into_iter().filter(|tool| *tool != Tool::Concord) {
-        writeln!(page, "\n## {}\n", tool.name()).unwrap();
-        for [keys, what] in reference::rows(tool) {
-            writeln!(
-                page,
-                "{}",
-                wrapped("* ", &sentence(&format!("{keys}: {what}")))
-            )
-            .unwrap();
-        }
-    }
-    check("job-keys.md", &page);
-}
-
-/// What precedes the keys of each tool.
-const FOREIGN: &str = "# Job files of other tools
-
-`concord train FILE` reads job files of Axolotl, TRL (and the alignment-handbook), LLaMA-Factory,
-torchtune and Unsloth Studio as they are. No file names its tool, so it is guessed from the keys,
-and printed; `--tool` says otherwise. The tool's own defaults hold. `--explain` prints the job in
-Concord's keys, with the line or the default that each value comes from, and every key without
-effect. `--set key=value` sets a key of the file, in the file's own keys (`null` removes it; `.`
-leads into mappings and lists: `datasets.0.path=rows.jsonl`).
-
-Every key below is read, changes nothing here, or is refused; all refusals come in one answer, with
-the options `--set` that would do instead. A key that is not below is refused. A `*` stands for the
-rest of a name, `[]` for each item of a list. Null is as good as no key. Concord's own keys
-([job-file.md](job-file.md)) may stand in a file of another tool, too.
-
-What is kept of each tool:
-
-* **Steps.** Axolotl (and Concord): rows times epochs, divided by the rows of a step, rounded up;
-  `max_steps` if that is less. Hugging Face's trainer (TRL, LLaMA-Factory, Unsloth): batches of an
-  epoch rounded up, divided by the accumulation, rounded up; times epochs, rounded up; `max_steps`
-  instead. torchtune: both rounded down. One device is assumed. A step always has all its rows:
-  where the last step of an epoch would be smaller, it takes rows of the next.
-* **Warm-up** begins at rate 0, so the first step changes nothing; a share is rounded up, by Axolotl
-  down.
-* **Weight decay** leaves out norms and biases. An adapter has neither; a full fine-tune with decay
-  is refused.
-* **The base in 4 bits** is NF4 as bitsandbytes makes it, without quantising its scales again; in 8
-  bits it is GGUF's Q8_0, not LLM.int8().
-* **The order of rows** is shuffled by the seed, and is not the order that torch draws.
-";
 
 /// Only with the demo, without which the page would lack a command.
 #[cfg(feature = "demo")]

@@ -27,6 +27,7 @@
 mod builder;
 mod dataset;
 mod document;
+mod guess;
 mod length;
 mod read;
 mod references;
@@ -82,7 +83,7 @@ pub fn resolve(text: &str, request: &Request) -> Result<Resolved, NotAJob> {
     let document = document(text, request.sets)?;
     let (tool, because) = match request.tool {
         Some(tool) => (tool, "--tool".to_string()),
-        None => tool::guess(&Document::read(text)?),
+        None => guess::tool_of(&Document::read(text)?),
     };
     let document = match tool {
         Tool::Torchtune => references::replaced(&document),

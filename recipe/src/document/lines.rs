@@ -205,10 +205,13 @@ mod tests {
             "a:\n\t- b",
             "?",
             "- : x",
-            "é: ü\n  ö: 1",
+            "\u{e9}: \u{fc}\n  \u{f6}: 1",
         ] {
             let _ = KeyLines::of(text);
         }
-        assert_eq!(KeyLines::of("é: ü\n  ö: 1").line("é.ö"), Some(2));
+        assert_eq!(
+            KeyLines::of("\u{e9}: \u{fc}\n  \u{f6}: 1").line("\u{e9}.\u{f6}"),
+            Some(2)
+        );
     }
 }

@@ -6,6 +6,19 @@ use crate::Files;
 use crate::builder::JobBuilder;
 use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
 
+/// Keys of an entry of dataset_info.json.
+const ENTRY: [&str; 9] = [
+    "file_name",
+    "formatting",
+    "columns",
+    "tags",
+    "ranking",
+    "subset",
+    "split",
+    "folder",
+    "num_samples",
+];
+
 /// Columns of its alpaca format, their names if not given, and what they hold.
 const ALPACA: [(&str, &str, &str); 4] = [
     ("prompt", "instruction", "instruction"),
@@ -108,78 +121,56 @@ fn entry_of(
     entry: &Map<String, Value>,
     is_texts: bool,
 ) -> Option<Dataset> {
-    let known = [
-        "file_name",
-        "formatting",
-        "columns",
-        "tags",
-        "ranking",
-        "subset",
-        "split",
-        "folder",
-        "num_samples",
-    ];
-    let refuse = |b: &mut JobBuilder, what: String| {
-        let what = format!("names {name}, whose entry {what}");
-        b.problem(
-            "dataset",
-            what,
-            "download it, and name its file in file_name",
-            None,
-        );
-    };
-    if let Some(strange) = entry.keys().find(|key| !known.contains(&key.as_str())) {
-        refuse(b, format!("has {strange}"));
-        return None;
+    let read = check(entry).and_then(|file| {
+        let kind = kind(entry, is_texts)?;
+        let place = b.doc.place("dataset");
+        let mut dataset = Dataset::new("dataset", place, format!("{dir}/{file}"), kind);
+        dataset.path_key = "dataset".to_string();
+        dataset.too_long = TooLong::Truncate;
+        let empty = Map::new();
+        let map = |key: &str| entry.get(key).and_then(Value::as_object).unwrap_or(&empty);
+        let is_open_ai = entry.get("formatting").is_some_and(|form| form == "openai");
+        columns(&mut dataset, map("columns"), map("tags"), is_open_ai)
+            .map_err(|strange| format!("has the column or tag {strange}, which is not read"))?;
+        Ok(dataset)
+    });
+    match read {
+        Ok(dataset) => Some(dataset),
+        Err(why) => {
+            let what = format!("names {name}, whose entry {why}");
+            let remedy = "download it, and name its file in file_name";
+            b.problem("dataset", what, remedy, None);
+            None
+        }
     }
-    let Some(file) = entry.get("file_name").and_then(Value::as_str) else {
-        refuse(b, "has no file_name".to_string());
-        return None;
-    };
+}
+
+/// The file of an entry, in which nothing is left out; or why it is not read.
+fn check(entry: &Map<String, Value>) -> Result<&str, String> {
+    if let Some(strange) = entry.keys().find(|key| !ENTRY.contains(&key.as_str())) {
+        return Err(format!("has {strange}"));
+    }
     for key in ["subset", "folder", "num_samples", "ranking"] {
         if entry
             .get(key)
             .is_some_and(|value| *value != Value::Bool(false))
         {
-            refuse(b, format!("has {key}, which is not read"));
-            return None;
+            return Err(format!("has {key}, which is not read"));
         }
     }
     if entry.get("split").is_some_and(|split| split != "train") {
-        refuse(b, "has a split other than train".to_string());
-        return None;
+        return Err("has a split other than train".to_string());
     }
-    let kind = match (entry.get("formatting").and_then(Value::as_str), is_texts) {
-        (None | Some("alpaca"), true) => RowKind::Text,
-        (None | Some("alpaca"), false) => RowKind::AlpacaChat,
-        (Some("sharegpt" | "openai"), false) => RowKind::Chat,
-        (other, _) => {
-            refuse(b, format!("has the format {}", other.unwrap_or("alpaca")));
-            return None;
-        }
-    };
-    let mut dataset = Dataset::new(
-        "dataset",
-        b.doc.place("dataset"),
-        format!("{dir}/{file}"),
-        kind,
-    );
-    dataset.path_key = "dataset".to_string();
-    dataset.too_long = TooLong::Truncate;
-    let empty = Map::new();
-    let map = |key: &str| entry.get(key).and_then(Value::as_object).unwrap_or(&empty);
-    let is_open_ai = entry
-        .get("formatting")
-        .is_some_and(|format| format == "openai");
-    match columns(&mut dataset, map("columns"), map("tags"), is_open_ai) {
-        Ok(()) => Some(dataset),
-        Err(strange) => {
-            refuse(
-                b,
-                format!("has the column or tag {strange}, which is not read"),
-            );
-            None
-        }
+    let file = entry.get("file_name").and_then(Value::as_str);
+    file.ok_or_else(|| "has no file_name".to_string())
+}
+
+fn kind(entry: &Map<String, Value>, is_texts: bool) -> Result<RowKind, String> {
+    match (entry.get("formatting").and_then(Value::as_str), is_texts) {
+        (None | Some("alpaca"), true) => Ok(RowKind::Text),
+        (None | Some("alpaca"), false) => Ok(RowKind::AlpacaChat),
+        (Some("sharegpt" | "openai"), false) => Ok(RowKind::Chat),
+        (other, _) => Err(format!("has the format {}", other.unwrap_or("alpaca"))),
     }
 }
 

@@ -17,37 +17,7 @@ const LORA: [&str; 4] = [
 ];
 
 pub fn read(b: &mut JobBuilder) {
-    let is_full = match b.word("training.training_type").as_deref() {
-        None => false,
-        Some("lora" | "qlora") => false,
-        Some("full") => true,
-        Some(_) => {
-            b.refuse("training.training_type", "it is lora or full", Some("lora"));
-            false
-        }
-    };
-    let adapter = if is_full { "full" } else { "lora" };
-    match b.has("training.training_type") {
-        true => b.put("adapter", adapter, b.from("training.training_type", "")),
-        false => b.default("adapter", adapter, "training.training_type"),
-    }
-    if b.flag("training.load_in_4bit") == Some(true) {
-        common::load_in(b, 4, "training.load_in_4bit", is_full);
-    }
-    match is_full {
-        true => common::full_without(b, &LORA),
-        false => {
-            b.copy_or("lora.lora_r", "lora_r", 16);
-            common::alpha(
-                b,
-                "lora.lora_alpha",
-                "lora.use_rslora",
-                "lora.lora_r",
-                Some(16.0),
-            );
-            common::targets(b, "lora.target_modules", None);
-        }
-    }
+    let is_full = adapter(b);
     b.copy_or("training.batch_size", "micro_batch_size", 1);
     b.copy_or(
         "training.gradient_accumulation_steps",
@@ -87,6 +57,42 @@ pub fn read(b: &mut JobBuilder) {
         );
     }
     data(b);
+}
+
+/// What is trained. Returns whether it is every weight.
+fn adapter(b: &mut JobBuilder) -> bool {
+    let is_full = match b.word("training.training_type").as_deref() {
+        None => false,
+        Some("lora" | "qlora") => false,
+        Some("full") => true,
+        Some(_) => {
+            b.refuse("training.training_type", "it is lora or full", Some("lora"));
+            false
+        }
+    };
+    let adapter = if is_full { "full" } else { "lora" };
+    match b.has("training.training_type") {
+        true => b.put("adapter", adapter, b.from("training.training_type", "")),
+        false => b.default("adapter", adapter, "training.training_type"),
+    }
+    if b.flag("training.load_in_4bit") == Some(true) {
+        common::load_in(b, 4, "training.load_in_4bit", is_full);
+    }
+    match is_full {
+        true => common::full_without(b, &LORA),
+        false => {
+            b.copy_or("lora.lora_r", "lora_r", 16);
+            common::alpha(
+                b,
+                "lora.lora_alpha",
+                "lora.use_rslora",
+                "lora.lora_r",
+                Some(16.0),
+            );
+            common::targets(b, "lora.target_modules", None);
+        }
+    }
+    is_full
 }
 
 fn recompute(b: &mut JobBuilder) {

@@ -67,17 +67,7 @@ pub struct Ingested {
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
 pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Result<Ingested> {
-    let path = crate::support::loaded_model::resolve(&job.base_model).context("base_model")?;
-    if let Some(base) =
-        crate::support::loaded_model::base_of_adapter(&path).context("base_model")?
-    {
-        bail!(
-            "base_model: {} is an adapter for {base}: give that as base_model, and this folder as \
-             initial_adapter to train it on",
-            path.display()
-        );
-    }
-    let folder = load_in::open(&path, job.load_in)?;
+    let folder = base_model(job)?;
     folder.check_training()?;
     let mut blobs = BlobSet::believing_kept_digests();
     let model = blobs.model(&folder)?;
@@ -138,6 +128,21 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         lora,
         told,
     })
+}
+
+/// The model that is tuned.
+fn base_model(job: &JobFile) -> anyhow::Result<ModelFolder> {
+    let path = crate::support::loaded_model::resolve(&job.base_model).context("base_model")?;
+    if let Some(base) =
+        crate::support::loaded_model::base_of_adapter(&path).context("base_model")?
+    {
+        bail!(
+            "base_model: {} is an adapter for {base}: give that as base_model, and this folder as \
+             initial_adapter to train it on",
+            path.display()
+        );
+    }
+    load_in::open(&path, job.load_in)
 }
 
 /// The steps of the job on so many sequences, which are told where they come from epochs.

@@ -9,9 +9,8 @@ use concord_models::data;
 use concord_recipe::{
     Document, Place, Problem, Request, Resolved, TEXT_BYTES_MAX, Tool, ValueSource,
 };
-use serde_yaml_ng::{Mapping, Value};
+use serde_yaml_ng::Mapping;
 
-use super::known::Section;
 use super::translate;
 
 /// What the command line says about a job file.
@@ -194,14 +193,4 @@ fn read_at_most(path: &Path, most: usize) -> std::io::Result<Vec<u8>> {
         .take(limit)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// The keys that a section of Concord's table has.
-pub(super) fn has_key(section: Section, name: &str) -> bool {
-    section.keys().any(|key| key.name == name)
-}
-
-/// A text as a YAML value.
-pub(super) fn yaml(text: impl Into<String>) -> Value {
-    Value::String(text.into())
 }

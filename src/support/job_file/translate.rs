@@ -9,7 +9,6 @@ use concord_recipe::{
 use serde_yaml_ng::{Mapping, Value};
 
 use super::columns;
-use super::given::{has_key, yaml};
 use super::known::{Allowed, Section};
 
 /// Settings that are what happens without the key, where the table lacks it, and what else would
@@ -242,4 +241,14 @@ fn too_long(rule: TooLong) -> &'static str {
         TooLong::Split => "split",
         TooLong::Refuse => "error",
     }
+}
+
+/// The keys that a section of Concord's table has.
+fn has_key(section: Section, name: &str) -> bool {
+    section.keys().any(|key| key.name == name)
+}
+
+/// A text as a YAML value.
+fn yaml(text: impl Into<String>) -> Value {
+    Value::String(text.into())
 }
