@@ -40,11 +40,11 @@ pub use crypto::{
 };
 pub use sequence::{Sequence, SequenceEntry};
 pub use training::{
-    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Edge, ExpertCuts, F32Bits, FrameHeader,
-    GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace,
-    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
-    ScheduleKind, Slot, StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root,
-    ledger, microbatch_digest, tree,
+    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits,
+    FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase,
+    MicrobatchLoss, ModelPlace, MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec,
+    RateSchedule, Replica, ScheduleKind, Slot, StepRecord, TensorNorm, TensorState, TrainedTensor,
+    draw, leaf_root, ledger, microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

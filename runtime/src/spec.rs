@@ -7,9 +7,11 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
-use concord_models::train::{AdamSettings, Curve, LearningRate, MomentForm};
+use concord_models::train::{AdamSettings, Curve, FromZero, LearningRate, MomentForm};
 use concord_proto::serving::AdapterManifest;
-use concord_proto::{AdapterSpec, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind};
+use concord_proto::{
+    AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind,
+};
 
 use crate::RuntimeError;
 
@@ -172,6 +174,15 @@ pub fn adam(spec: &JobSpec) -> AdamSettings {
     }
 }
 
+fn from_zero(curve: CurveFromZero) -> FromZero {
+    match curve {
+        CurveFromZero::Cosine { floor } => FromZero::Cosine { floor: floor.get() },
+        CurveFromZero::Linear => FromZero::Linear,
+        CurveFromZero::Constant => FromZero::Constant,
+        CurveFromZero::InverseSqrt => FromZero::InverseSqrt,
+    }
+}
+
 /// The learning rate over the steps.
 pub fn learning_rate(spec: &JobSpec) -> LearningRate {
     LearningRate {
@@ -179,6 +190,7 @@ pub fn learning_rate(spec: &JobSpec) -> LearningRate {
             ScheduleKind::Cosine => Curve::Cosine,
             ScheduleKind::Linear => Curve::Linear,
             ScheduleKind::Constant => Curve::Constant,
+            ScheduleKind::FromZero(curve) => Curve::FromZero(from_zero(curve)),
         },
         peak: spec.schedule.learning_rate.get(),
         warmup_steps: spec.schedule.warmup_steps,

@@ -9,6 +9,7 @@ mod data;
 mod demo;
 mod generate;
 mod gpu_suite;
+mod init;
 mod jobs;
 mod key;
 mod load;
@@ -32,6 +33,8 @@ pub enum Command {
     Train(train::TrainArgs),
     /// Show what a job would learn of its data.
     Data(data::DataArgs),
+    /// Write a job file for a model and a data set, with a word on each key.
+    Init(init::InitArgs),
     /// Show it all in a minute or two: train, kill a worker, catch a cheat, prove it.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -92,6 +95,7 @@ impl Command {
         match self {
             Self::Train(args) => train::run(args, output),
             Self::Data(args) => data::run(&args, output),
+            Self::Init(args) => init::run(&args, output),
             #[cfg(feature = "demo")]
             Self::Demo(args) => demo::run(&args, output),
             Self::Chat(args) => chat::run(&args, output),

@@ -5,6 +5,7 @@ mod bad_model;
 mod chat_server;
 mod data;
 mod device;
+mod foreign_job;
 mod generate;
 mod gguf;
 mod job_file;

@@ -62,6 +62,18 @@ pub const WAYS: &[(&str, Way)] = &[
         ]),
     ),
     (
+        "concord init demo/tuned-1 demo/data.txt --output new.yaml",
+        Says(&["new.yaml is written"]),
+    ),
+    (
+        "concord train new.yaml --explain",
+        Says(&["Concord's default", "line "]),
+    ),
+    (
+        "concord train new.yaml --dry-run --set max_steps=20",
+        Says(&["steps ", "memory ", "disk "]),
+    ),
+    (
         "concord coordinator --listen 0.0.0.0:7700",
         Serves("listens on"),
     ),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::sources::{SourceFile, has_word, root, source_files};
 
 /// Each crate, and those of ours that it may import. Tests may import any but the binary.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("xtask", &[]),
     ("concord-formats", &[]),
     ("concord-kernels", &["concord-formats"]),
@@ -16,6 +16,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
     ("concord-verify", &["concord-proto"]),
     ("concord-text", &[]),
     ("concord-data", &["concord-text"]),
+    ("concord-recipe", &[]),
     ("concord-models", &["concord-kernels", "concord-text"]),
     (
         "concord-runtime",
@@ -42,6 +43,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
             "concord-kernels",
             "concord-models",
             "concord-proto",
+            "concord-recipe",
             "concord-runtime",
             "concord-text",
             "concord-verify",

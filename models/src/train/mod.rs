@@ -7,5 +7,5 @@ mod state;
 
 pub use init::lora_init;
 pub use moment::{Moment, MomentForm};
-pub use schedule::{Curve, LearningRate};
+pub use schedule::{Curve, FromZero, LearningRate};
 pub use state::{AdamSettings, StateTensor, StepScalars, TrainState, gradient_norm, mean_loss};

@@ -176,7 +176,8 @@ impl MomentFormat {
 }
 
 /// The learning rate over the steps. At step s, counted from 0: `(s + 1) / warmup` of the peak
-/// during warm-up, then the curve over `(s - warmup) / (steps - warmup)`.
+/// during warm-up, or `s / warmup` for the curves that begin at 0; then the curve over
+/// `(s - warmup) / (steps - warmup)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct RateSchedule {
     /// The curve after warm-up.
@@ -196,6 +197,24 @@ pub enum ScheduleKind {
     Linear,
     /// The peak throughout.
     Constant,
+    /// One whose warm-up begins at rate 0, as in the trainer of Hugging Face.
+    FromZero(CurveFromZero),
+}
+
+/// The curve of a learning rate whose first step of warm-up has rate 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum CurveFromZero {
+    /// Half a cosine, down to a share of the peak.
+    Cosine {
+        /// The share, from 0 to 1.
+        floor: F32Bits,
+    },
+    /// A line down to 0.
+    Linear,
+    /// The peak throughout.
+    Constant,
+    /// The root of `warmup / s`; without warm-up, of `10000 / (s + 10000)`.
+    InverseSqrt,
 }
 
 /// Bits of the operands of products: 8, 14 or 16.
@@ -275,6 +294,14 @@ impl JobSpec {
             self.schedule.learning_rate,
         ];
         let finite = finite.iter().all(|v| v.get().is_finite() && v.get() >= 0.0);
-        require(finite, "optimizer values must be finite and not negative")
+        require(finite, "optimizer values must be finite and not negative")?;
+        let floor = match self.schedule.kind {
+            ScheduleKind::FromZero(CurveFromZero::Cosine { floor }) => floor.get(),
+            _ => 0.0,
+        };
+        require(
+            (0.0..=1.0).contains(&floor),
+            "the floor of the learning rate is no share",
+        )
     }
 }

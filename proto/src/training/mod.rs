@@ -19,8 +19,8 @@ pub use claim::{
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
-    AdamW, AdapterSpec, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, MomentFormat, Order,
-    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    AdamW, AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace,
+    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use order::{BatchPlan, microbatch_digest};

@@ -253,6 +253,10 @@ impl Source {
             ScheduleKind::Cosine,
             ScheduleKind::Linear,
             ScheduleKind::Constant,
+            ScheduleKind::FromZero(CurveFromZero::Cosine { floor: self.bits() }),
+            ScheduleKind::FromZero(CurveFromZero::Linear),
+            ScheduleKind::FromZero(CurveFromZero::Constant),
+            ScheduleKind::FromZero(CurveFromZero::InverseSqrt),
         ];
         JobSpec {
             arithmetic: self.u32(),
@@ -278,7 +282,7 @@ impl Source {
                 },
             },
             schedule: RateSchedule {
-                kind: kinds[self.below(3) as usize],
+                kind: kinds[self.below(7) as usize],
                 learning_rate: self.bits(),
                 warmup_steps: self.u32(),
             },

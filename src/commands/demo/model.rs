@@ -95,7 +95,7 @@ mod tests {
     use concord_text::TextTokenizer;
 
     use super::*;
-    use crate::support::job_file::JobFile;
+    use crate::support::job_file::{JobFile, ReadOptions};
 
     /// The jobs of `examples/` start from a model of this kind.
     #[test]
@@ -106,7 +106,11 @@ mod tests {
         let tokenizer = TextTokenizer::open(folder.path()).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         for name in ["story", "questions"] {
-            let job = JobFile::read(&root.join(format!("examples/{name}.yaml"))).unwrap();
+            let job = JobFile::read(
+                &root.join(format!("examples/{name}.yaml")),
+                &ReadOptions::default(),
+            )
+            .unwrap();
             for source in &job.datasets {
                 let mut source = source.clone();
                 source.path = root.join(&source.path);

@@ -16,7 +16,7 @@ use concord_models::peft::Adapter;
 use serde_json::Value;
 
 use crate::support::bytes;
-use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::job_file::{AdapterKind, JobFile, LoraShape, ReadOptions};
 use crate::support::kv_cache::KvCacheArgs;
 use crate::support::output::Output;
 use model::PlannedModel;
@@ -53,6 +53,8 @@ pub struct PlanArgs {
     job: Option<PathBuf>,
     #[command(flatten)]
     kv_cache: KvCacheArgs,
+    #[command(flatten)]
+    asked: ReadOptions,
     /// Memory of each worker, such as 24G,8G,8G: what fits where, by the planner's own rules.
     #[arg(long, value_name = "BYTES,...", value_delimiter = ',', value_parser = bytes::parse)]
     workers: Vec<u64>,
@@ -70,7 +72,8 @@ pub struct PlanArgs {
 /// Naming what is wrong with the model or the job file; or, where the given workers have too little
 /// memory, what would help.
 pub fn run(args: &PlanArgs, output: &Output) -> anyhow::Result<()> {
-    let job = args.job.as_deref().map(JobFile::read).transpose()?;
+    let read = |path: &std::path::Path| JobFile::read(path, &args.asked);
+    let job = args.job.as_deref().map(read).transpose()?;
     let named = job.as_ref().map(|job| job.base_model.clone());
     let Some(name) = args.model.clone().or(named) else {
         bail!("give a model, or a job with --job");

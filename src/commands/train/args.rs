@@ -10,7 +10,7 @@ use concord_proto::client::{PlanChoice, RunOptions};
 use concord_runtime::measure;
 
 use crate::support::bytes;
-use crate::support::job_file::JobFile;
+use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::counted;
 use crate::support::pool::PoolOptions;
 
@@ -31,11 +31,23 @@ newest checkpoint, or, with --coordinator, where the job goes on meanwhile, watc
 )]
 pub struct TrainArgs {
     /// The job file (YAML).
-    #[arg(required_unless_present = "keys")]
+    #[arg(required_unless_present_any = ["keys", "schema"])]
     pub job: Option<PathBuf>,
     /// Print every key of a job file with its meaning, range and default.
     #[arg(long, conflicts_with = "job")]
-    keys: bool,
+    pub keys: bool,
+    /// Print the keys of a job file as a JSON schema, for editors.
+    #[arg(long, conflicts_with_all = ["job", "keys"])]
+    pub schema: bool,
+    #[command(flatten)]
+    pub asked: ReadOptions,
+    /// Print the job as it is read, with the source of each value and the keys that have no effect,
+    /// and run nothing.
+    #[arg(long)]
+    pub explain: bool,
+    /// Read model and data, print steps, tokens, memory and disk, and run nothing.
+    #[arg(long, conflicts_with = "explain")]
+    pub dry_run: bool,
     /// Start a pool on this machine for this one job, such as "local:3".
     #[arg(long, value_name = "local:N", conflicts_with = "coordinator")]
     workers: Option<LocalWorkers>,
@@ -127,7 +139,7 @@ impl FromStr for PlanArg {
 }
 
 impl TrainArgs {
-    /// The options with which the job is run.
+    /// The options with which the job is run; checkpoints are settled later, by its steps.
     ///
     /// # Errors
     /// Naming an option that is out of range.
@@ -155,7 +167,7 @@ impl TrainArgs {
             plan,
             min_workers: self.min_workers.unwrap_or(if local { workers } else { 1 }),
             min_checkers: self.min_checkers.unwrap_or(checkers),
-            checkpoint_every: job.save_steps,
+            checkpoint_every: 1,
             audit_rate_min: probability("--audit-rate", self.audit_rate)?,
             audit_rate_new: probability("--audit-rate-new", self.audit_rate_new)?,
             canary_rate: probability("--canary-rate", self.canary_rate)?,

@@ -7,12 +7,14 @@ use concord_data::{DataLoader, DatasetKind, DatasetSource, Grouping};
 use concord_kernels::{Device, MomentKind, Tensor};
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::TrainableTensor;
+use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
+use concord_recipe::TokenRole;
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,9 +22,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::chunks::{CHUNK_SEQUENCES, Chunks};
 use super::told::Told;
 use crate::support::blobs::BlobSet;
-use crate::support::job_file::{AdapterKind, JobFile, LoraShape};
+use crate::support::job_file::{AdapterKind, JobFile, LoraShape, Steps};
 use crate::support::load_in;
-use crate::support::output::Output;
+use crate::support::output::{Output, counted};
 use crate::support::profile::{self, KeptFormats};
 
 /// A note, because to some tools a file without `adapter` means a full fine-tune.
@@ -51,6 +53,10 @@ pub struct Ingested {
     pub blobs: BlobSet,
     /// The model.
     pub folder: ModelFolder,
+    /// Its steps, which depend on the data.
+    pub steps: Steps,
+    /// What it needs on one worker.
+    pub run: TrainingRun,
     /// The shape of the adapter; `None` where every tensor is trained.
     pub lora: Option<LoraShape>,
     /// Notes that are shown before the job starts, above all on the data sets.
@@ -63,17 +69,7 @@ pub struct Ingested {
 /// # Errors
 /// Naming file, place and cause of what cannot be used.
 pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Result<Ingested> {
-    let path = crate::support::loaded_model::resolve(&job.base_model).context("base_model")?;
-    if let Some(base) =
-        crate::support::loaded_model::base_of_adapter(&path).context("base_model")?
-    {
-        bail!(
-            "base_model: {} is an adapter for {base}: give that as base_model, and this folder as \
-             initial_adapter to train it on",
-            path.display()
-        );
-    }
-    let folder = load_in::open(&path, job.load_in)?;
+    let folder = base_model(job)?;
     folder.check_training()?;
     let mut blobs = BlobSet::believing_kept_digests();
     let model = blobs.model(&folder)?;
@@ -92,13 +88,14 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
     };
     told.extend(adapter_notes(job, &folder, lora.as_ref())?);
     let run = job.training_run(lora.as_ref());
+    let steps = settle(job, data.sequences, &mut told)?;
     let tensors = run.trainable.tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
     let initial_state = initial_state(job, &folder, &tensors, given, &mut blobs)?;
     let spec = JobSpec {
         arithmetic: ARITHMETIC_VERSION,
         model,
-        data,
+        data: data.manifest,
         adapter: match &lora {
             Some(lora) => adapter_spec(lora, folder.config()),
             None => AdapterSpec::Full,
@@ -112,9 +109,9 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         order: job.order(),
         micro_batch_size: job.micro_batch_size,
         microbatches: job.gradient_accumulation_steps,
-        steps: job.max_steps,
+        steps: steps.steps,
         optimizer: job.optimizer(),
-        schedule: job.schedule(),
+        schedule: job.schedule(&steps),
         precision: job.precision,
     };
     spec.validate()?;
@@ -128,9 +125,49 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         profile,
         blobs,
         folder,
+        steps,
+        run,
         lora,
         told,
     })
+}
+
+/// The model that is tuned.
+fn base_model(job: &JobFile) -> anyhow::Result<ModelFolder> {
+    let path = crate::support::loaded_model::resolve(&job.base_model).context("base_model")?;
+    if let Some(base) =
+        crate::support::loaded_model::base_of_adapter(&path).context("base_model")?
+    {
+        bail!(
+            "base_model: {} is an adapter for {base}: give that as base_model, and this folder as \
+             initial_adapter to train it on",
+            path.display()
+        );
+    }
+    load_in::open(&path, job.load_in)
+}
+
+/// The steps of the job on so many sequences, which are told where they come from epochs.
+fn settle(job: &JobFile, sequences: u64, told: &mut Vec<Told>) -> anyhow::Result<Steps> {
+    let (batch, accumulation) = (job.micro_batch_size, job.gradient_accumulation_steps);
+    let steps = job.timing.settle(sequences, batch, accumulation)?;
+    if let Some(epochs) = job.timing.epochs() {
+        let warmup = counted(steps.warmup.into(), "step");
+        told.push(Told::note(&format!(
+            "{}: {epochs} passes over {}, {} a step; {warmup} of warm-up",
+            counted(steps.steps.into(), "step"),
+            counted(sequences, "sequence"),
+            u64::from(batch) * u64::from(accumulation)
+        )));
+    }
+    Ok(steps)
+}
+
+/// The data of a job.
+struct JobData {
+    /// The address of the manifest.
+    manifest: Digest,
+    sequences: u64,
 }
 
 fn data_manifest(
@@ -138,7 +175,7 @@ fn data_manifest(
     folder: &ModelFolder,
     blobs: &mut BlobSet,
     output: &Output,
-) -> anyhow::Result<(Digest, Vec<Told>)> {
+) -> anyhow::Result<(JobData, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
     let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
         true => Some(folder.tokenizer()?),
@@ -146,6 +183,7 @@ fn data_manifest(
     };
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check(folder.config().vocab)?;
+        check_expected(job, tokenizer)?;
     }
     let is_grouped = |source: &DatasetSource| source.kind == DatasetKind::Tokens;
     if job.sample_packing && job.datasets.iter().any(is_grouped) {
@@ -164,13 +202,38 @@ fn data_manifest(
     if entries.iter().all(|entry| entry.targets == 0) {
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
+    let count = entries.len() as u64;
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
         chunk_sequences: CHUNK_SEQUENCES,
         chunks: written.chunks,
         sequences: entries,
     };
-    Ok((blobs.value(&manifest), told))
+    let data = JobData {
+        manifest: blobs.value(&manifest),
+        sequences: count,
+    };
+    Ok((data, told))
+}
+
+/// Refuses a job whose file names other tokens for begin and end than the tokenizer has.
+fn check_expected(job: &JobFile, tokenizer: &TextTokenizer) -> anyhow::Result<()> {
+    for expected in &job.expected {
+        let own = match expected.role {
+            TokenRole::Begin => tokenizer.bos(),
+            TokenRole::End => tokenizer.eos(),
+        };
+        if own != Some(expected.text.as_str()) {
+            bail!(
+                "`{}` is {:?}, and the tokenizer of base_model has {}: put it into the model's \
+                 tokenizer_config.json, or remove the key",
+                expected.key,
+                expected.text,
+                own.map_or("none".to_string(), |own| format!("{own:?}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Writes all sequences, in the order of the data sets. Notes on these.
@@ -236,12 +299,17 @@ fn check_grouping(
     source: &DatasetSource,
     grouping: &Grouping,
 ) -> anyhow::Result<()> {
+    // A job on tokens has no epochs.
     let asked = (
-        job.max_steps,
+        job.timing.fixed_steps().unwrap_or_default(),
         job.gradient_accumulation_steps,
         job.micro_batch_size,
     );
-    let found = (grouping.steps, grouping.microbatches, grouping.batch);
+    let found = (
+        u64::from(grouping.steps),
+        grouping.microbatches,
+        grouping.batch,
+    );
     if asked.0 <= found.0 && (asked.1, asked.2) == (found.1, found.2) {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 mod args;
 mod chunks;
+mod dry_run;
 mod ingest;
 mod output_dir;
 mod packing;
@@ -25,7 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::job_file::{self, JobFile};
+use crate::support::job_file::{self, GivenJob, JobFile};
 use crate::support::output::{Output, counted};
 use crate::support::pool::{LocalPool, Troubles};
 use crate::support::signals::EndSignals;
@@ -52,12 +53,25 @@ const LOOK: Duration = Duration::from_secs(1);
 #[tokio::main]
 pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let Some(path) = &args.job else {
-        job_file::help::print(output);
+        match args.schema {
+            true => println!("{:#}", job_file::schema::schema()),
+            false => job_file::help::print(output),
+        }
         return Ok(());
     };
+    let given = GivenJob::read(path, &args.asked)?;
+    if args.explain {
+        job_file::explain::print(&given, output);
+        return JobFile::of(&given).map(drop);
+    }
+    let job = Arc::new(JobFile::of(&given)?);
+    job_file::explain::tell(&given, output);
+    let mut options = args.options(&job)?;
+    if args.dry_run {
+        let ingested = ingest::ingest(&job, output, args.coordinator.is_none())?;
+        return dry_run::print(&ingested, output);
+    }
     let mut signals = EndSignals::install()?;
-    let job = Arc::new(JobFile::read(path)?);
-    let options = args.options(&job)?;
     let mut output_dir = OutputDir::take(&job, args.overwrite)?;
     if let Some(dir) = &args.pool_dir {
         apart::check_pool_dir(dir, &output_dir.canonical()?, &job)?;
@@ -68,6 +82,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     };
     apart::check_base(&output_dir.canonical()?, ingested.folder.dir())?;
     let id = ingested.spec.id();
+    options.checkpoint_every = ingested.steps.save;
     match output_dir.hold(id, &options.name, job.adapter)? {
         OutputStanding::Done(told) => return result::tell_again(&output_dir, &told, output),
         OutputStanding::ToDo => {}
@@ -76,7 +91,7 @@ pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     room::check(
         &output_dir,
         &ingested.spec,
-        job.save_steps,
+        ingested.steps.save,
         state.as_deref(),
     )?;
     let run = Run {

@@ -22,17 +22,18 @@ const FILES_MAX: usize = 1_000_000;
 
 /// Bytes that a job writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Needs {
+pub struct Needs {
     /// The files of the result.
-    result: u64,
+    pub result: u64,
     /// The checkpoints that are certainly on the disk at the same time.
-    checkpoints: u64,
+    pub checkpoints: u64,
     /// The checkpoints if audits are slow.
     checkpoints_max: u64,
 }
 
 impl Needs {
-    fn of(spec: &JobSpec, save_steps: u32) -> Self {
+    /// The bytes of a job with a checkpoint every `save_steps` steps.
+    pub fn of(spec: &JobSpec, save_steps: u32) -> Self {
         let values = trained_values(spec);
         let moments = spec.optimizer.moments.bytes(values);
         let one = values.saturating_mul(VALUE_BYTES).saturating_add(moments);

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use concord_data::{DatasetKind, DatasetSource, ExcessLength, TrainedEnds};
 use serde_json::Value;
 
-use super::foreign;
 use super::keys::Keys;
 use super::known::Section;
 use crate::support::home;
@@ -78,14 +77,7 @@ fn is_grouped(source: &DatasetSource) -> bool {
 fn dataset(keys: &Keys) -> anyhow::Result<DatasetSource> {
     keys.check()?;
     let path = keys.path("path")?;
-    let kind = keys.word("type", &DatasetKind::ALL);
-    let kind =
-        kind.map_err(
-            |error| match keys.word_given("type").and_then(foreign::dataset_type) {
-                Some(remedy) => anyhow!("{error:#}; {remedy}"),
-                None => error,
-            },
-        )?;
+    let kind = keys.word("type", &DatasetKind::ALL)?;
     let mut source = DatasetSource::new(path, kind);
     check_keys(keys, &source)?;
     let names = [

@@ -3,11 +3,8 @@
 use concord_data::DatasetKind;
 
 /// Keys of other tools whose names are unlike ours.
-const KEYS: [(&[&str], &str); 17] = [
-    (
-        &["num_epochs", "num_train_epochs", "epochs"],
-        "set `max_steps`",
-    ),
+const KEYS: [(&[&str], &str); 16] = [
+    (&["num_train_epochs", "epochs"], "set `num_epochs`"),
     (
         &["model_name_or_path", "model", "model_name"],
         "set `base_model`",
@@ -35,7 +32,6 @@ const KEYS: [(&[&str], &str); 17] = [
         "set `micro_batch_size` and `gradient_accumulation_steps`",
     ),
     (&["lr_scheduler_type"], "set `lr_scheduler`"),
-    (&["warmup_ratio"], "set `warmup_steps`"),
     (&["gradient_checkpointing"], "set `recompute`"),
     (&["lora_dropout"], "dropout is not computed, so remove it"),
     (

@@ -1,13 +1,12 @@
 //! Typed values of a YAML mapping, read by the table of known keys. Every error names the file, the
 //! line if it is certain, the key, its value and what is allowed.
 
-use std::path::Path;
-
 use anyhow::{Context, anyhow, bail};
 use serde_json::Map;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::foreign;
+use super::given::GivenJob;
 use super::known::{Absent, Allowed, Ends, KEYS, Key, Section};
 use crate::support::home;
 
@@ -20,8 +19,7 @@ const SHOWN_MAX: usize = 60;
 /// A mapping, and its place in the file.
 #[derive(Debug)]
 pub(super) struct Keys<'a> {
-    file: &'a Path,
-    text: &'a str,
+    given: &'a GivenJob,
     section: Section,
     /// The prefix of its keys in messages, such as `datasets[0].`.
     prefix: String,
@@ -29,56 +27,39 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// Parses a YAML text, which must be a mapping.
-    pub(super) fn parse(file: &'a Path, text: &'a str) -> anyhow::Result<Self> {
-        let value: Value = match serde_yaml_ng::from_str(text) {
-            Ok(value) => value,
-            Err(error) if error.to_string().contains("more than one document") => bail!(
-                "{}: there are several YAML documents in the file; a job file is one, so remove \
-                 what is behind the second `---`",
-                file.display()
-            ),
-            Err(error) => {
-                return Err(error).with_context(|| format!("{}: not valid YAML", file.display()));
-            }
-        };
-        match value {
-            Value::Mapping(map) => Ok(Self {
-                file,
-                text,
-                section: Section::Job,
-                prefix: String::new(),
-                map,
-            }),
-            Value::Null => bail!("{}: the job file is empty", file.display()),
-            _ => bail!(
-                "{}: a job file is a list of `key: value` lines",
-                file.display()
-            ),
+    /// The top level of a file.
+    pub(super) fn of(given: &'a GivenJob) -> Self {
+        Self {
+            given,
+            section: Section::Job,
+            prefix: String::new(),
+            map: given.map().clone(),
         }
     }
 
-    /// Refuses unknown keys, with the nearest known one or with what to do instead, and keys
-    /// without a value.
+    /// Refuses unknown keys, with the nearest known one or with what to do instead, keys without
+    /// a value, and values that are not allowed.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        let wrong: Vec<String> = self
-            .map
-            .iter()
-            .filter_map(|(key, value)| self.check_one(key, value).err())
-            .map(|error| error.to_string())
-            .collect();
-        // All errors at once, so that a file for another tool can be corrected in one go.
+        let wrong = self.wrong();
+        // All errors at once, so that a file can be corrected in one go.
         match wrong.is_empty() {
             true => Ok(()),
             false => bail!(wrong.join("\n")),
         }
     }
 
+    /// What [`Self::check`] finds, a line each.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let pairs = self.map.iter();
+        let wrong = pairs.filter_map(|(key, value)| self.check_one(key, value).err());
+        wrong.map(|error| error.to_string()).collect()
+    }
+
     fn check_one(&self, key: &Value, value: &Value) -> anyhow::Result<()> {
         let Some(name) = key.as_str() else {
             bail!(
                 "{}: the key {} is not a word",
-                self.file.display(),
+                self.given.file(),
                 shown(key)
             );
         };
@@ -103,7 +84,10 @@ impl<'a> Keys<'a> {
                 key.allowed
             );
         }
-        Ok(())
+        match holds(value, key.allowed) {
+            true => Ok(()),
+            false => Err(self.bad(name, key.allowed)),
+        }
     }
 
     /// What to do about a key that this section does not have.
@@ -120,33 +104,44 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// The file, and the line of `key` where only one line of the file has it.
+    /// The file, and the line of `key` where it is certain.
     pub(super) fn place(&self, key: &str) -> String {
-        let lines = self.text.lines().enumerate();
-        let mut found = lines
-            .filter(|(_, line)| has_key(line, key))
-            .map(|(index, _)| index + 1);
-        match (found.next(), found.next()) {
-            (Some(line), None) => format!("{}:{line}", self.file.display()),
-            _ => self.file.display().to_string(),
+        self.given.place(&format!("{}{key}", self.prefix))
+    }
+
+    /// A key as messages name it: with the key of the other tool that it was made from.
+    fn name(&self, key: &str) -> String {
+        let name = format!("{}{key}", self.prefix);
+        match self.given.origin(&name) {
+            Some(origin) if origin != name => format!("`{name}` (from `{origin}`)"),
+            _ => format!("`{name}`"),
         }
     }
 
     /// The error that the value of `key` is not what is `allowed`.
     pub(super) fn bad(&self, key: &str, allowed: impl std::fmt::Display) -> anyhow::Error {
         let found = self.map.get(key).map(shown).unwrap_or_default();
-        let place = self.place(key);
-        anyhow!(
-            "{place}: `{}{key}` is {found}, but must be {allowed}",
-            self.prefix
-        )
+        let (place, name) = (self.place(key), self.name(key));
+        let is_type = self.section == Section::Dataset && key == "type";
+        let word = self.word_given(key).filter(|_| is_type);
+        let remedy = match word.and_then(foreign::dataset_type) {
+            Some(remedy) => format!("; {remedy}"),
+            None => String::new(),
+        };
+        anyhow!("{place}: {name} is {found}, but must be {allowed}{remedy}")
     }
 
     /// The error that a key has no effect; `because` says why.
     pub(super) fn idle(&self, key: &str, because: &str) -> anyhow::Error {
-        let place = self.place(key);
+        let (place, name) = (self.place(key), self.name(key));
+        anyhow!("{place}: {name} has no effect {because}; remove it")
+    }
+
+    /// The error that a key is needed.
+    pub(super) fn missing(&self, key: &str) -> anyhow::Error {
         anyhow!(
-            "{place}: `{}{key}` has no effect {because}; remove it",
+            "{}: the key `{}{key}` is missing",
+            self.given.file(),
             self.prefix
         )
     }
@@ -170,11 +165,7 @@ impl<'a> Keys<'a> {
             (Some(value), _) => Some(value.clone()),
             (None, Absent::Is(default)) => Some(serde_yaml_ng::from_str(default)?),
             (None, Absent::Means(_)) => None,
-            (None, Absent::Refused) => bail!(
-                "{}: the key `{}{name}` is missing",
-                self.file.display(),
-                self.prefix
-            ),
+            (None, Absent::Refused) => return Err(self.missing(name)),
         };
         Ok((key, value))
     }
@@ -269,10 +260,7 @@ impl<'a> Keys<'a> {
 
     /// Any whole number of 64 bits.
     pub(super) fn seed(&self, name: &str) -> anyhow::Result<u64> {
-        self.read(name, |value, _| match value {
-            Value::String(digits) => decimal(digits)?.parse().ok(),
-            value => value.as_u64(),
-        })
+        self.read(name, |value, _| seed(value))
     }
 
     /// A finite number within the range of the table, rounded to f32.
@@ -302,8 +290,7 @@ impl<'a> Keys<'a> {
 
     fn inner(&self, section: Section, prefix: String, map: Mapping) -> Keys<'a> {
         Keys {
-            file: self.file,
-            text: self.text,
+            given: self.given,
             section,
             prefix,
             map,
@@ -388,19 +375,40 @@ fn real(value: &Value, allowed: Allowed) -> Option<f32> {
     (number.is_finite() && holds).then_some(number)
 }
 
-/// Whether a line sets `key`, in the block style or the flow style of YAML.
-fn has_key(line: &str, key: &str) -> bool {
-    let code = line.split(" #").next().unwrap_or(line);
-    code.match_indices(key).any(|(start, _)| {
-        let before = code[..start].trim_end_matches(['"', '\'']);
-        let after = code[start + key.len()..].trim_start_matches(['"', '\'']);
-        let begins = before.is_empty() || before.ends_with([' ', '{', ',', '-']);
-        begins && after.trim_start().starts_with(':')
-    })
+/// Whether a value is one of those that are allowed.
+fn holds(value: &Value, allowed: Allowed) -> bool {
+    let names = |value: &Value| {
+        value
+            .as_sequence()
+            .is_some_and(|v| v.iter().all(|v| v.is_string()))
+    };
+    match allowed {
+        Allowed::Text | Allowed::Path | Allowed::Model => text(value).is_some(),
+        Allowed::Names => names(value),
+        Allowed::Flag => value.is_bool(),
+        Allowed::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
+        Allowed::Whole(..) | Allowed::Bits => whole(value, allowed).is_some(),
+        Allowed::Seed => seed(value).is_some(),
+        Allowed::Positive | Allowed::NotNegative | Allowed::Share(_) => {
+            real(value, allowed).is_some()
+        }
+        Allowed::Mappings => {
+            let items = value.as_sequence();
+            items.is_some_and(|items| items.iter().all(Value::is_mapping))
+        }
+        Allowed::Mapping => value.is_mapping(),
+    }
+}
+
+fn seed(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(digits) => decimal(digits)?.parse().ok(),
+        value => value.as_u64(),
+    }
 }
 
 /// A value as it is shown in a message.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text) => format!("\"{text}\""),
         // In flow style, on one line.

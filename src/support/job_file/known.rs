@@ -114,9 +114,20 @@ const OPTIMIZERS: [&str; 6] = [
     "paged_adamw_8bit",
 ];
 
+/// The curves of the learning rate.
+pub(super) const CURVES: [&str; 7] = [
+    "cosine",
+    "linear",
+    "constant",
+    "cosine_from_zero",
+    "linear_from_zero",
+    "constant_with_warmup",
+    "inverse_sqrt",
+];
+
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 51] = [
+pub(super) const KEYS: [Key; 54] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -195,11 +206,20 @@ pub(super) const KEYS: [Key; 51] = [
     key(Job, "micro_batch_size", Whole(1, 65_536), Is("1"), "sequences of a microbatch"),
     key(Job, "gradient_accumulation_steps", Whole(1, MICROBATCHES_MAX), Is("1"),
         "microbatches of a step, over all replicas"),
-    key(Job, "max_steps", Whole(1, STEPS_MAX), Refused, "steps"),
+    key(Job, "max_steps", Whole(1, STEPS_MAX), Means("what num_epochs gives"),
+        "steps; with num_epochs, the most"),
+    key(Job, "num_epochs", Positive, Means("as many as max_steps takes"),
+        "passes over the data: steps are their sequences, times the passes, divided by those of a \
+         step, rounded up"),
     key(Job, "learning_rate", Share(Ends::Upper), Refused, "the peak of the learning rate"),
-    key(Job, "lr_scheduler", Words(&["cosine", "linear", "constant"]), Is("cosine"),
-        "the curve of the learning rate after the warm-up"),
+    key(Job, "lr_scheduler", Words(&CURVES), Is("cosine"),
+        "the curve of the learning rate after the warm-up; the first three begin warm-up above 0, \
+         the others, which are those of Hugging Face, at 0"),
+    key(Job, "min_lr_ratio", Share(Ends::Both), Is("0"),
+        "for cosine_from_zero: the share of the peak where the cosine ends"),
     key(Job, "warmup_steps", Whole(0, STEPS_MAX), Is("0"), "steps of warm-up, at most max_steps"),
+    key(Job, "warmup_ratio", Share(Ends::Both), Means("what warmup_steps says"),
+        "the same, as a share of the steps, rounded up"),
     key(Job, "optimizer", Words(&OPTIMIZERS), Is("adamw_torch"),
         "AdamW, whose moments lie in memory and in checkpoints as f32 (the first two words), or in \
          8 bits (the others), by Concord's own definition: NUMERICS.md, section 6"),

@@ -1,26 +1,38 @@
 //! The job file: a fine-tune in YAML, with the key names that other fine-tuning tools use.
 
+mod columns;
 mod datasets;
+pub mod explain;
 mod foreign;
+mod given;
 pub mod help;
 mod keys;
 mod known;
+pub mod sample;
+pub mod schema;
+mod timing;
+mod translate;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use concord_data::DatasetSource;
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
-use concord_proto::{AdamW, MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind};
+use concord_proto::{
+    AdamW, CurveFromZero, MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind,
+};
+use concord_recipe::Expected;
 use concord_runtime::spec;
 
+pub use given::{GivenJob, ReadOptions};
 use keys::Keys;
 use known::Section;
+pub use timing::{JobTiming, Steps};
 
 /// What the words of `optimizer` mean, in the order of the table.
 const MOMENTS: [MomentFormat; 6] = [
@@ -79,13 +91,12 @@ pub struct JobFile {
     pub micro_batch_size: u32,
     /// Microbatches of a step, over all replicas.
     pub gradient_accumulation_steps: u32,
-    pub max_steps: u32,
+    /// Steps, warm-up and checkpoints.
+    pub timing: JobTiming,
     /// The peak of the learning rate.
     pub learning_rate: f32,
     /// Its curve after warm-up.
     pub lr_scheduler: ScheduleKind,
-    /// Steps of warm-up, at most `max_steps`.
-    pub warmup_steps: u32,
     /// How AdamW's moments are kept.
     pub moments: MomentFormat,
     /// Decay of AdamW's first moment.
@@ -104,44 +115,48 @@ pub struct JobFile {
     pub shuffle: bool,
     /// Where the result goes.
     pub output_dir: PathBuf,
-    /// Steps between two checkpoints.
-    pub save_steps: u32,
     /// Bits of the operands of products.
     pub precision: PrecisionSpec,
     /// Whether short examples share a sequence.
     pub sample_packing: bool,
     /// Whether activations are recomputed in the backward pass instead of kept.
     pub recompute: bool,
+    /// Tokens that another tool's file names, and that the tokenizer must have.
+    pub expected: Vec<Expected>,
     lora_r: Option<u32>,
     lora_alpha: Option<f32>,
     lora_target_modules: Option<BTreeSet<Projection>>,
 }
 
 impl JobFile {
-    /// Reads and checks a job file. Neither model nor data are opened.
+    /// Reads and checks a job file of Concord or of another tool. Neither model nor data are
+    /// opened, but for the first row of a data set whose columns say what it is.
     ///
     /// # Errors
     /// Naming the file, the line where it is certain, the key, its value and what is allowed.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path)
-            .with_context(|| format!("cannot read the job file {}", path.display()))?;
-        let text = concord_data::utf8(bytes);
-        let text = text.map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
-        Self::parse(path, &text)
+    pub fn read(path: &Path, asked: &ReadOptions) -> anyhow::Result<Self> {
+        Self::of(&GivenJob::read(path, asked)?)
     }
 
+    #[cfg(test)]
     fn parse(path: &Path, text: &str) -> anyhow::Result<Self> {
-        let keys = Keys::parse(path, text)?;
-        keys.check()?;
+        Self::of(&GivenJob::parse(path, text, &ReadOptions::default())?)
+    }
+
+    /// The job of a file that was read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of(given: &GivenJob) -> anyhow::Result<Self> {
+        let keys = Keys::of(given);
+        match given.is_own() {
+            true => keys.check()?,
+            false => given.check_foreign(keys.wrong())?,
+        }
         let adapter = keys.word("adapter", &[AdapterKind::Lora, AdapterKind::Full])?;
         let datasets = datasets::read(&keys)?;
-        let curves = [
-            ScheduleKind::Cosine,
-            ScheduleKind::Linear,
-            ScheduleKind::Constant,
-        ];
         let job = Self {
-            max_steps: keys.whole("max_steps")?,
+            timing: JobTiming::read(&keys, given)?,
             base_model: keys.path("base_model")?,
             load_in: load_in(&keys, adapter)?,
             adapter,
@@ -151,8 +166,7 @@ impl JobFile {
             micro_batch_size: keys.whole("micro_batch_size")?,
             gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
             learning_rate: keys.number("learning_rate")?,
-            lr_scheduler: keys.word("lr_scheduler", &curves)?,
-            warmup_steps: keys.whole("warmup_steps")?,
+            lr_scheduler: curve(&keys)?,
             moments: keys.word("optimizer", &MOMENTS)?,
             adam_beta1: keys.number("adam_beta1")?,
             adam_beta2: keys.number("adam_beta2")?,
@@ -163,20 +177,25 @@ impl JobFile {
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
             output_dir: keys.path("output_dir")?.into(),
-            save_steps: keys.whole("save_steps")?,
             precision: precision(&keys)?,
             sample_packing: keys.flag("sample_packing")?,
             recompute: keys.flag("recompute")?,
+            expected: given.resolved.expected.clone(),
             lora_r: keys.whole_if("lora_r")?,
             lora_alpha: keys.number_if("lora_alpha")?,
             lora_target_modules: targets(&keys)?,
         };
-        if job.warmup_steps > job.max_steps {
-            let allowed = format!("a whole number from 0 to {} (max_steps)", job.max_steps);
-            return Err(keys.bad("warmup_steps", allowed));
-        }
         job.check_adapter(&keys)?;
+        if keys.has("num_epochs") && job.has_tokens() {
+            let because = "on a data set of type `tokens`, which says its steps: give `max_steps`";
+            return Err(keys.idle("num_epochs", because));
+        }
         Ok(job)
+    }
+
+    fn has_tokens(&self) -> bool {
+        let is_tokens = |source: &DatasetSource| source.kind == DatasetKind::Tokens;
+        self.datasets.iter().any(is_tokens)
     }
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
@@ -290,11 +309,21 @@ impl JobFile {
     }
 
     /// The learning rate over the steps, in the form of the job spec.
-    pub fn schedule(&self) -> RateSchedule {
+    pub fn schedule(&self, steps: &Steps) -> RateSchedule {
+        let zero = CurveFromZero::Cosine {
+            floor: 0.0_f32.into(),
+        };
+        // Without warm-up a curve is the same from wherever it begins: one job, one hash.
+        let kind = match (self.lr_scheduler, steps.warmup) {
+            (ScheduleKind::FromZero(curve), 0) if curve == zero => ScheduleKind::Cosine,
+            (ScheduleKind::FromZero(CurveFromZero::Linear), 0) => ScheduleKind::Linear,
+            (ScheduleKind::FromZero(CurveFromZero::Constant), 0) => ScheduleKind::Constant,
+            (kind, _) => kind,
+        };
         RateSchedule {
-            kind: self.lr_scheduler,
+            kind,
             learning_rate: self.learning_rate.into(),
-            warmup_steps: self.warmup_steps,
+            warmup_steps: steps.warmup,
         }
     }
 
@@ -305,6 +334,26 @@ impl JobFile {
             false => Order::AsGiven,
         }
     }
+}
+
+/// The curve of the learning rate.
+fn curve(keys: &Keys) -> anyhow::Result<ScheduleKind> {
+    let floor = keys.number("min_lr_ratio")?.into();
+    let from_zero = CurveFromZero::Cosine { floor };
+    let curves = [
+        ScheduleKind::Cosine,
+        ScheduleKind::Linear,
+        ScheduleKind::Constant,
+        ScheduleKind::FromZero(from_zero),
+        ScheduleKind::FromZero(CurveFromZero::Linear),
+        ScheduleKind::FromZero(CurveFromZero::Constant),
+        ScheduleKind::FromZero(CurveFromZero::InverseSqrt),
+    ];
+    let curve = keys.word("lr_scheduler", &curves)?;
+    if keys.has("min_lr_ratio") && curve != ScheduleKind::FromZero(from_zero) {
+        return Err(keys.idle("min_lr_ratio", "without `lr_scheduler: cosine_from_zero`"));
+    }
+    Ok(curve)
 }
 
 /// What the base model is quantised to.

@@ -41,6 +41,11 @@ fn refusal(without: &str, more: &str) -> String {
     format!("{:#}", with(without, more).expect_err(more))
 }
 
+/// The steps of a job that does not count its data.
+fn steps(job: &JobFile) -> Steps {
+    job.timing.settle(1, 1, 1).unwrap()
+}
+
 #[test]
 fn every_value_is_read() {
     let job = parse(JOB).unwrap();
@@ -53,14 +58,8 @@ fn every_value_is_read() {
         (job.adapter, job.sequence_len, job.micro_batch_size),
         (AdapterKind::Lora, 128, 2)
     );
-    assert_eq!(
-        (
-            job.gradient_accumulation_steps,
-            job.max_steps,
-            job.warmup_steps
-        ),
-        (8, 30, 5)
-    );
+    assert_eq!(job.gradient_accumulation_steps, 8);
+    assert_eq!((steps(&job).steps, steps(&job).warmup), (30, 5));
     assert_eq!(
         (job.learning_rate, job.lr_scheduler),
         (1e-3, ScheduleKind::Linear)
@@ -91,10 +90,10 @@ fn what_is_left_out_has_the_usual_value() {
         (0.0, 1.0, 42)
     );
     assert_eq!(
-        (job.lr_scheduler, job.warmup_steps),
+        (job.lr_scheduler, steps(&job).warmup),
         (ScheduleKind::Cosine, 0)
     );
-    assert_eq!((job.save_steps, job.recompute), (10, false));
+    assert_eq!((steps(&job).save, job.recompute), (10, false));
     assert_eq!(job.moments, MomentFormat::F32);
     assert_eq!(
         job.precision,
@@ -148,7 +147,8 @@ fn a_number_is_a_number_however_it_is_spelt() {
             "{spelling}"
         );
     }
-    assert_eq!(with("max_steps", "max_steps: 1e2").unwrap().max_steps, 100);
+    let job = with("max_steps", "max_steps: 1e2").unwrap();
+    assert_eq!(steps(&job).steps, 100);
     assert_eq!(
         with("seed", "seed: 18446744073709551615").unwrap().seed,
         u64::MAX
@@ -169,9 +169,9 @@ fn an_unknown_key_is_refused_with_the_nearest_and_its_line() {
         error.contains("known are base_model, load_in_4bit,"),
         "{error}"
     );
-    let error = refusal("", "num_epochs: 3");
+    let error = refusal("", "num_train_epochs: 3");
     assert!(
-        error.ends_with("unknown key `num_epochs`: set `max_steps`"),
+        error.ends_with("unknown key `num_train_epochs`: set `num_epochs`"),
         "{error}"
     );
     let error = refusal("datasets", "datasets:\n  - path: a.txt\n    tipe: text");
@@ -192,7 +192,6 @@ fn a_missing_key_is_named() {
         "base_model",
         "datasets",
         "sequence_len",
-        "max_steps",
         "learning_rate",
         "output_dir",
     ];
@@ -204,6 +203,10 @@ fn a_missing_key_is_named() {
     }
     let error = refusal("datasets", "datasets: [{type: text}]");
     assert_eq!(error, "job.yaml: the key `datasets[0].path` is missing");
+    assert_eq!(
+        refusal("max_steps", ""),
+        "job.yaml: the key `max_steps` is missing; give it, or `num_epochs`"
+    );
 }
 
 /// Lines with a value out of range, and a part of what is said about each.
@@ -298,6 +301,58 @@ fn a_value_out_of_range_is_refused_with_what_is_allowed() {
             "{line}\n gives {error}\n not   {expected}"
         );
         assert!(error.starts_with("job.yaml"), "{error}");
+    }
+}
+
+#[test]
+fn steps_follow_from_epochs_and_shares() {
+    let job = with("max_steps", "num_epochs: 2.5").unwrap();
+    // 1,001 sequences, 16 a step.
+    let settled = job.timing.settle(1_001, 2, 8).unwrap();
+    assert_eq!((settled.steps, settled.warmup, settled.save), (157, 5, 10));
+    let both = with("", "num_epochs: 2.5").unwrap();
+    assert_eq!(both.timing.settle(1_001, 2, 8).unwrap().steps, 30);
+    let share = with("warmup_steps", "warmup_ratio: 0.1\nnum_epochs: 0.5").unwrap();
+    assert_eq!(share.timing.settle(1_001, 2, 8).unwrap().warmup, 3);
+    let error = job.timing.settle(0, 2, 8).unwrap_err().to_string();
+    assert!(error.contains("too few for a step"), "{error}");
+    let error = job.timing.settle(u64::MAX, 1, 1).unwrap_err().to_string();
+    assert!(error.contains("are the most"), "{error}");
+    let error = refusal("", "warmup_ratio: 0.1");
+    assert!(
+        error.contains("`warmup_ratio` has no effect beside `warmup_steps`"),
+        "{error}"
+    );
+    let tokens = "datasets: [{path: a, type: tokens}]\nnum_epochs: 1";
+    assert!(refusal("datasets", tokens).contains("`num_epochs` has no effect on a data set"));
+}
+
+#[test]
+fn curves_of_hugging_face_begin_at_zero() {
+    let job = with(
+        "lr_scheduler",
+        "lr_scheduler: cosine_from_zero\nmin_lr_ratio: 0.25",
+    )
+    .unwrap();
+    let floor = 0.25_f32.into();
+    let cosine = ScheduleKind::FromZero(CurveFromZero::Cosine { floor });
+    assert_eq!(job.schedule(&steps(&job)).kind, cosine);
+    let error = refusal("", "min_lr_ratio: 0.1");
+    assert!(
+        error.contains("`min_lr_ratio` has no effect without"),
+        "{error}"
+    );
+}
+
+#[test]
+fn wrong_values_are_told_together() {
+    let error = refusal("lora_r", "lora_r: 0\nadam_beta1: 2\nlora_rr: 1");
+    for expected in [
+        "job.yaml:14: `lora_r` is 0, but",
+        "job.yaml:15: `adam_beta1` is 2, but",
+        "job.yaml:16: unknown key `lora_rr`",
+    ] {
+        assert!(error.contains(expected), "{expected} is not in\n{error}");
     }
 }
 

@@ -7,6 +7,7 @@ use concord_proto::Digest;
 use serde_json::json;
 
 use super::*;
+use crate::support::job_file::ReadOptions;
 
 /// A folder with an input for a job, and the job.
 struct Case {
@@ -36,7 +37,7 @@ impl Case {
         );
         let file = self.path("job.yaml");
         fs::write(&file, text).unwrap();
-        JobFile::read(&file).unwrap()
+        JobFile::read(&file, &ReadOptions::default()).unwrap()
     }
 
     fn take(&self, output: &str, overwrite: bool) -> anyhow::Result<OutputDir> {

@@ -1,0 +1,138 @@
+//! The data sets of a job file, whatever tool wrote it.
+
+use std::collections::BTreeMap;
+
+use crate::document::Place;
+
+/// What a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKind {
+    /// Texts that are joined and cut.
+    Text,
+    /// Texts that are examples of their own.
+    Completion,
+    /// Instruction, input and output with Alpaca's two sentences in front.
+    Alpaca,
+    /// Instruction, input and output as a turn of the user and one of the assistant.
+    AlpacaChat,
+    /// Turns, each of a role and its content.
+    Chat,
+    /// A prompt and its completion, as texts or as turns.
+    PromptCompletion,
+    /// What the columns of the data show: `text`, `messages`, or `prompt` and `completion`.
+    ByColumns,
+}
+
+impl RowKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Text,
+        Self::Completion,
+        Self::Alpaca,
+        Self::AlpacaChat,
+        Self::Chat,
+        Self::PromptCompletion,
+        Self::ByColumns,
+    ];
+
+    /// What a row is, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Text => "texts, joined and cut",
+            Self::Completion => "texts, each an example",
+            Self::Alpaca => "instruction, input and output, in Alpaca's words",
+            Self::AlpacaChat => "instruction, input and output, as turns of a chat",
+            Self::Chat => "turns of a chat",
+            Self::PromptCompletion => "a prompt and its completion",
+            Self::ByColumns => "whatever its columns show",
+        }
+    }
+}
+
+/// What the model learns to predict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// Every token.
+    All,
+    /// The answers alone.
+    Answers,
+    /// The turns of these roles.
+    Roles(Vec<String>),
+}
+
+/// How turns become a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnTemplate {
+    /// By the chat template of the tokenizer.
+    Tokenizer,
+    /// By this one (Jinja).
+    Jinja(String),
+}
+
+/// What happens to an example that is longer than a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLong {
+    /// It is left out.
+    Drop,
+    /// Its end is cut off.
+    Truncate,
+    /// The job is refused.
+    Refuse,
+    /// It becomes several sequences.
+    Split,
+}
+
+/// One data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dataset {
+    /// The path of its first key, such as `datasets[0]`.
+    pub at: String,
+    /// Where that stands.
+    pub place: Place,
+    /// The key that names the file, as `--set` takes it.
+    pub path_key: String,
+    /// A file or folder; or an id of the Hugging Face hub, which is not fetched.
+    pub path: String,
+    /// What its rows are.
+    pub kind: RowKind,
+    /// Columns by what they hold (`instruction`, `input`, `output`, `system`, `messages`, `text`,
+    /// `prompt`, `completion`) and names within a turn (`role`, `content`), where they differ from
+    /// the usual.
+    pub fields: BTreeMap<&'static str, String>,
+    /// Names of roles by what they mean (`user`, `assistant`, `system`, `tool`), where the file
+    /// gives them.
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// What the model learns to predict.
+    pub learnt: Learnt,
+    /// Which ends of turns are learnt: `turn`, `all`, `last` or `none`.
+    pub learnt_ends: Option<String>,
+    /// How turns become a text.
+    pub template: TurnTemplate,
+    /// What happens to an example that is longer than a sequence.
+    pub too_long: TooLong,
+    /// The first rows that are taken.
+    pub max_rows: Option<u64>,
+    /// The share of its rows that is taken, after a shuffle.
+    pub weight: Option<f64>,
+}
+
+impl Dataset {
+    /// A data set with nothing said but where it is and what its rows are.
+    pub fn new(at: &str, place: Place, path: String, kind: RowKind) -> Self {
+        Self {
+            at: at.to_string(),
+            place,
+            path_key: format!("{at}.path"),
+            path,
+            kind,
+            fields: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            learnt: Learnt::Answers,
+            learnt_ends: None,
+            template: TurnTemplate::Tokenizer,
+            too_long: TooLong::Truncate,
+            max_rows: None,
+            weight: None,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What several tools have in common.
+
+use serde_yaml_ng::Value;
+
+use crate::builder::{JobBuilder, number};
+use crate::length::Warmup;
+use crate::walk::is_one_of;
+
+/// Optimizers that are AdamW in f32.
+const ADAMW: [&str; 9] = [
+    "adamw",
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_torch_npu_fused",
+    "adamw_hf",
+    "adamw_apex_fused",
+    "adamw_bnb",
+    "paged_adamw",
+    "paged_adamw_32bit",
+];
+
+/// Optimizers that are AdamW with states of 8 bits.
+const ADAMW_8BIT: [&str; 5] = [
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "adamw_torch_8bit",
+    "paged_adamw_8bit",
+    "adamw_8bit_bnb",
+];
+
+/// The optimizer by its name.
+pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {
+    let given = b.word(key);
+    let name = given.as_deref().unwrap_or(default);
+    let own = if ADAMW.contains(&name) {
+        "adamw_torch"
+    } else if ADAMW_8BIT.contains(&name) {
+        "adamw_8bit"
+    } else {
+        b.refuse(
+            key,
+            "the optimizer is AdamW: set adamw_torch or adamw_8bit",
+            Some("adamw_torch"),
+        );
+        return;
+    };
+    let how = match own {
+        "adamw_8bit" if given.is_some() => "AdamW with states of 8 bits, as NUMERICS.md says",
+        _ => "AdamW",
+    };
+    match given {
+        Some(_) => b.put("optimizer", own, b.from(key, how)),
+        None => b.default("optimizer", own, key),
+    }
+}
+
+/// The curve of the learning rate as Hugging Face's trainer has it, where warm-up begins at rate 0.
+/// Returns whether the curve has a warm-up.
+pub fn schedule(b: &mut JobBuilder, key: &str, kwargs: Option<&str>, default: &str) -> bool {
+    let given = b.word(key);
+    let floor = kwargs.and_then(|kwargs| floor(b, kwargs));
+    let name = given.as_deref().unwrap_or(default);
+    let own = match name {
+        "cosine" | "cosine_with_min_lr" => "cosine_from_zero",
+        "linear" => "linear_from_zero",
+        "constant" => "constant",
+        "constant_with_warmup" => "constant_with_warmup",
+        "inverse_sqrt" => "inverse_sqrt",
+        _ => {
+            let remedy = "curves are cosine, linear, constant, constant_with_warmup, \
+                          cosine_with_min_lr and inverse_sqrt";
+            b.refuse(key, remedy, Some("cosine"));
+            return true;
+        }
+    };
+    if let (Some((kwargs, _)), false) = (&floor, name == "cosine_with_min_lr") {
+        b.problem(
+            kwargs,
+            "belongs to cosine_with_min_lr",
+            "remove it",
+            Some("null"),
+        );
+    } else if let Some((kwargs, ratio)) = floor {
+        let source = b.from(&kwargs, "");
+        b.put("min_lr_ratio", ratio, source);
+    } else if name == "cosine_with_min_lr" {
+        b.problem(key, "needs lr_scheduler_kwargs.min_lr_rate", "set it", None);
+    }
+    match given {
+        Some(_) => b.put(
+            "lr_scheduler",
+            own,
+            b.from(key, "the first step of warm-up has rate 0"),
+        ),
+        None => b.default("lr_scheduler", own, key),
+    }
+    name != "constant"
+}
+
+/// The floor of a cosine, as a share of the peak, and its key.
+fn floor(b: &mut JobBuilder, kwargs: &str) -> Option<(String, f64)> {
+    let map = match b.value(kwargs)? {
+        Value::Mapping(map) => map,
+        // Some files have the keys as a text.
+        value => {
+            if !is_one_of(value, &[""]) {
+                b.refuse(kwargs, "write `min_lr_rate: SHARE` as a mapping", None);
+            }
+            return None;
+        }
+    };
+    let mut found = None;
+    for (name, value) in map {
+        let name = name.as_str().unwrap_or_default();
+        let key = format!("{kwargs}.{name}");
+        let share = number(value).filter(|share| (0.0..=1.0).contains(share));
+        let peak = b
+            .out
+            .setting("learning_rate")
+            .and_then(|rate| number(&rate.value));
+        match (name, share, peak) {
+            ("min_lr_rate", Some(share), _) => found = Some((key, share)),
+            ("min_lr", Some(least), Some(peak)) if least <= peak => {
+                found = Some((key, least / peak));
+            }
+            _ => b.refuse(
+                &key,
+                "known is min_lr_rate, a share of the peak from 0 to 1",
+                None,
+            ),
+        }
+    }
+    found
+}
+
+/// Warm-up as Hugging Face's trainer has it. Where the curve has none, the keys change nothing.
+pub fn warmup(b: &mut JobBuilder, steps: &str, ratio: &str, has_warmup: bool) -> Warmup {
+    let (given, share) = (b.number(steps), b.number(ratio));
+    if !has_warmup {
+        for key in [steps, ratio] {
+            if b.has(key) {
+                b.idle(key, "the curve `constant` has no warm-up");
+            }
+        }
+        return Warmup::Steps(0);
+    }
+    match (given, share) {
+        (Some(given), _) if given >= 1.0 => Warmup::Steps(given as u64),
+        (Some(given), _) if given > 0.0 => Warmup::ShareUp(given),
+        (_, Some(share)) if (0.0..=1.0).contains(&share) => Warmup::ShareUp(share),
+        (_, Some(_)) => {
+            b.refuse(ratio, "a share is from 0 to 1", None);
+            Warmup::Steps(0)
+        }
+        _ => Warmup::Steps(0),
+    }
+}
+
+/// `lora_alpha`, which rank-stabilised LoRA scales by the root of the rank.
+pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, rank: &str, default: Option<f64>) {
+    let given = b.number(key);
+    let stable = b.flag(rslora) == Some(true);
+    let rank_of = b.out.setting("lora_r").and_then(|rank| number(&rank.value));
+    let Some(alpha) = given.or(default) else {
+        b.missing(key, "set it: the adapter is scaled by it");
+        return;
+    };
+    match (stable, rank_of) {
+        (false, _) if given.is_none() => b.default("lora_alpha", whole(alpha), key),
+        (false, _) => b.copy(key, "lora_alpha"),
+        (true, Some(rank)) => {
+            let how = format!("times the root of {rank}, because of `{rslora}`");
+            b.put("lora_alpha", alpha * rank.sqrt(), b.from(key, &how));
+        }
+        (true, None) => b.problem(rslora, format!("needs `{rank}`"), "set it", None),
+    }
+}
+
+/// A number as YAML would have it: without a point where it is whole.
+pub fn whole(number: f64) -> Value {
+    match number.fract() == 0.0 && number.abs() < 9e15 {
+        true => Value::from(number as i64),
+        false => Value::from(number),
+    }
+}
+
+/// `lora_target_modules` by their last names; all where the list has `all` or `all-linear`.
+pub fn targets(b: &mut JobBuilder, key: &str, default: Option<&[&str]>) {
+    let Some(names) = b.names(key).filter(|names| !names.is_empty()) else {
+        if let Some(default) = default {
+            let names: Vec<Value> = default.iter().map(|name| Value::from(*name)).collect();
+            b.default("lora_target_modules", names, key);
+        }
+        return;
+    };
+    if names
+        .iter()
+        .any(|name| matches!(name.as_str(), "all" | "all-linear"))
+    {
+        // Without the key Concord adapts every projection.
+        return;
+    }
+    if names
+        .iter()
+        .any(|name| name.contains(['*', '\\', '(', '|', '[', '^', '$', '+']))
+    {
+        let remedy = "a pattern over names is not read: name projections, such as [q_proj, v_proj]";
+        return b.refuse(key, remedy, None);
+    }
+    let mut last: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.rsplit('.').next())
+        .collect();
+    last.sort_unstable();
+    last.dedup();
+    let how = match last.len() == names.len() && names.iter().all(|name| !name.contains('.')) {
+        true => "",
+        false => "by their last names",
+    };
+    let last: Vec<Value> = last.into_iter().map(Value::from).collect();
+    b.put("lora_target_modules", last, b.from(key, how));
+}
+
+/// Says of keys of LoRA that they change nothing where every weight is trained.
+pub fn full_without(b: &mut JobBuilder, keys: &[&str]) {
+    for key in keys.iter().filter(|key| b.doc.get(key).is_some()) {
+        b.read.insert(key.to_string());
+        b.idle(key, "every weight is trained, without an adapter");
+    }
+}
+
+/// Norms and biases have no weight decay in Hugging Face's trainer; an adapter has neither.
+pub fn decay(b: &mut JobBuilder, key: &str, is_full: bool, default: Option<f64>) {
+    let given = b.number(key);
+    match (given, default) {
+        (Some(_), _) => b.copy(key, "weight_decay"),
+        (None, Some(default)) => b.default("weight_decay", default, key),
+        (None, None) => {}
+    }
+    if is_full && given.or(default).is_some_and(|decay| decay != 0.0) {
+        let remedy = "norms and biases have no decay there, and all that is trained has it here: \
+                      train an adapter, or without it";
+        b.refuse(key, remedy, Some("0"));
+    }
+}
+
+/// What a base is quantised to.
+pub fn load_in(b: &mut JobBuilder, bits: u8, key: &str, is_full: bool) {
+    let (own, how) = match bits {
+        4 => ("load_in_4bit", "NF4; its scales stay in f32"),
+        _ => ("load_in_8bit", "GGUF's Q8_0"),
+    };
+    if is_full {
+        let remedy = "weights that are trained are not quantised: remove it, or train an adapter";
+        return b.refuse(key, remedy, Some("false"));
+    }
+    b.put(own, true, b.from(key, how));
+}

@@ -1,0 +1,233 @@
+//! LLaMA-Factory's data sets: names that are looked up in dataset_info.json.
+
+use serde_json::{Map, Value};
+
+use crate::Files;
+use crate::builder::JobBuilder;
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
+
+/// Keys of an entry of dataset_info.json.
+const ENTRY: [&str; 9] = [
+    "file_name",
+    "formatting",
+    "columns",
+    "tags",
+    "ranking",
+    "subset",
+    "split",
+    "folder",
+    "num_samples",
+];
+
+/// Columns of its alpaca format, their names if not given, and what they hold.
+const ALPACA: [(&str, &str, &str); 4] = [
+    ("prompt", "instruction", "instruction"),
+    ("query", "input", "input"),
+    ("response", "output", "output"),
+    ("system", "", "system"),
+];
+
+/// Tags of its turns, and what they mean.
+const TAGS: [(&str, &str); 5] = [
+    ("user_tag", "user"),
+    ("assistant_tag", "assistant"),
+    ("observation_tag", "tool"),
+    ("function_tag", "assistant"),
+    ("system_tag", "system"),
+];
+
+pub fn read(b: &mut JobBuilder, files: Files) {
+    let is_texts = match b.word("stage").as_deref() {
+        None | Some("sft") => false,
+        Some("pt") => true,
+        Some(_) => {
+            b.refuse("stage", "only sft and pt are computed", None);
+            false
+        }
+    };
+    if b.flag("packing") == Some(true) && !is_texts {
+        let remedy = "examples are not packed, and attention does not cross them: turn it off";
+        b.refuse("packing", remedy, Some("false"));
+    }
+    if b.flag("packing") == Some(false) && is_texts {
+        b.refuse(
+            "packing",
+            "texts of stage pt are joined and cut",
+            Some("null"),
+        );
+    }
+    let all = b.flag("train_on_prompt") == Some(true);
+    let max_rows = b.whole("max_samples");
+    let names = b.names("dataset").unwrap_or_default();
+    if names.is_empty() {
+        return b.missing("dataset", "name at least one data set");
+    }
+    let dir = b.text("dataset_dir").unwrap_or_else(|| "data".to_string());
+    let Some(info) = info(b, &dir, files) else {
+        return;
+    };
+    for name in names {
+        match info.get(&name) {
+            Some(Value::Object(entry)) => {
+                if let Some(mut dataset) = entry_of(b, &name, &dir, entry, is_texts) {
+                    dataset.max_rows = max_rows;
+                    if all || is_texts {
+                        dataset.learnt = Learnt::All;
+                    }
+                    b.dataset(dataset);
+                }
+            }
+            _ => {
+                let what = format!("names {name}, which {dir}/dataset_info.json lacks");
+                b.problem("dataset", what, "add it there", None);
+            }
+        }
+    }
+}
+
+fn info(b: &mut JobBuilder, dir: &str, files: Files) -> Option<Map<String, Value>> {
+    let path = format!("{dir}/dataset_info.json");
+    let text = match files(&path) {
+        Ok(text) => text,
+        Err(why) => {
+            let what = format!("is looked up in {path}: {why}");
+            b.problem("dataset", what, "set dataset_dir to its folder", None);
+            return None;
+        }
+    };
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(map)) => Some(map),
+        Ok(_) => {
+            b.problem(
+                "dataset",
+                format!("is looked up in {path}, which has no names"),
+                "",
+                None,
+            );
+            None
+        }
+        Err(error) => {
+            let what = format!("is looked up in {path}, which is not JSON: {error}");
+            b.problem("dataset", what, "", None);
+            None
+        }
+    }
+}
+
+fn entry_of(
+    b: &mut JobBuilder,
+    name: &str,
+    dir: &str,
+    entry: &Map<String, Value>,
+    is_texts: bool,
+) -> Option<Dataset> {
+    let read = check(entry).and_then(|file| {
+        let kind = kind(entry, is_texts)?;
+        let place = b.doc.place("dataset");
+        let mut dataset = Dataset::new("dataset", place, format!("{dir}/{file}"), kind);
+        dataset.path_key = "dataset".to_string();
+        dataset.too_long = TooLong::Truncate;
+        let empty = Map::new();
+        let map = |key: &str| entry.get(key).and_then(Value::as_object).unwrap_or(&empty);
+        let is_open_ai = entry.get("formatting").is_some_and(|form| form == "openai");
+        columns(&mut dataset, map("columns"), map("tags"), is_open_ai)
+            .map_err(|strange| format!("has the column or tag {strange}, which is not read"))?;
+        Ok(dataset)
+    });
+    match read {
+        Ok(dataset) => Some(dataset),
+        Err(why) => {
+            let what = format!("names {name}, whose entry {why}");
+            let remedy = "download it, and name its file in file_name";
+            b.problem("dataset", what, remedy, None);
+            None
+        }
+    }
+}
+
+/// The file of an entry, in which nothing is left out; or why it is not read.
+fn check(entry: &Map<String, Value>) -> Result<&str, String> {
+    if let Some(strange) = entry.keys().find(|key| !ENTRY.contains(&key.as_str())) {
+        return Err(format!("has {strange}"));
+    }
+    for key in ["subset", "folder", "num_samples", "ranking"] {
+        if entry
+            .get(key)
+            .is_some_and(|value| *value != Value::Bool(false))
+        {
+            return Err(format!("has {key}, which is not read"));
+        }
+    }
+    if entry.get("split").is_some_and(|split| split != "train") {
+        return Err("has a split other than train".to_string());
+    }
+    let file = entry.get("file_name").and_then(Value::as_str);
+    file.ok_or_else(|| "has no file_name".to_string())
+}
+
+fn kind(entry: &Map<String, Value>, is_texts: bool) -> Result<RowKind, String> {
+    match (entry.get("formatting").and_then(Value::as_str), is_texts) {
+        (None | Some("alpaca"), true) => Ok(RowKind::Text),
+        (None | Some("alpaca"), false) => Ok(RowKind::AlpacaChat),
+        (Some("sharegpt" | "openai"), false) => Ok(RowKind::Chat),
+        (other, _) => Err(format!("has the format {}", other.unwrap_or("alpaca"))),
+    }
+}
+
+/// Columns and tags; an error names one that is not read.
+fn columns(
+    dataset: &mut Dataset,
+    columns: &Map<String, Value>,
+    tags: &Map<String, Value>,
+    is_open_ai: bool,
+) -> Result<(), String> {
+    let text = |map: &Map<String, Value>, key: &str, default: &str| {
+        map.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or(default)
+            .to_string()
+    };
+    if dataset.kind == RowKind::Chat {
+        if let Some(key) = columns
+            .keys()
+            .find(|key| *key != "messages" && *key != "system")
+        {
+            return Err(key.clone());
+        }
+        let (role, content) = match is_open_ai {
+            true => ("role", "content"),
+            false => ("from", "value"),
+        };
+        dataset
+            .fields
+            .insert("messages", text(columns, "messages", "conversations"));
+        dataset.fields.insert("role", text(tags, "role_tag", role));
+        dataset
+            .fields
+            .insert("content", text(tags, "content_tag", content));
+        for (tag, meaning) in TAGS {
+            if let Some(name) = tags.get(tag).and_then(Value::as_str) {
+                let names = dataset.roles.entry(meaning.to_string()).or_default();
+                names.push(name.to_string());
+            }
+        }
+        return Ok(());
+    }
+    let known = |key: &String| ALPACA.iter().any(|(column, _, _)| column == key);
+    if let Some(key) = columns.keys().chain(tags.keys()).find(|key| !known(key)) {
+        return Err(key.clone());
+    }
+    if dataset.kind == RowKind::Text {
+        dataset
+            .fields
+            .insert("text", text(columns, "prompt", "instruction"));
+        return Ok(());
+    }
+    for (column, default, meaning) in ALPACA {
+        let name = text(columns, column, default);
+        if !name.is_empty() {
+            dataset.fields.insert(meaning, name);
+        }
+    }
+    Ok(())
+}

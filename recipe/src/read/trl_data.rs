@@ -1,0 +1,206 @@
+//! TRL's data sets: one set, or the mixture of the alignment-handbook. What a row is, TRL finds
+//! from its columns.
+
+use serde_yaml_ng::{Mapping, Value};
+
+use crate::builder::{JobBuilder, names, number};
+use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
+use crate::shown::shown;
+use crate::tables::Treat;
+use crate::tables::gaps;
+use crate::walk::is_one_of;
+
+pub fn read(b: &mut JobBuilder) {
+    let learnt = learnt(b);
+    let kind = kind(b);
+    let template = match b.text("chat_template") {
+        Some(text) => TurnTemplate::Jinja(text),
+        None => TurnTemplate::Tokenizer,
+    };
+    let field = b.text("dataset_text_field");
+    let mut sets = Vec::new();
+    if let Some(name) = b.text("dataset_name") {
+        let mut dataset = Dataset::new("dataset_name", b.doc.place("dataset_name"), name, kind);
+        dataset.path_key = "dataset_name".to_string();
+        sets.push(dataset);
+    }
+    for key in ["dataset_mixture", "datasets"] {
+        if b.has(key) {
+            mixture(b, key, kind, &mut sets);
+        }
+    }
+    for key in ["dataset_mixer", "dataset_splits"] {
+        if b.has(key) {
+            let remedy = "it is a key of older versions: write dataset_mixture";
+            b.refuse(key, remedy, None);
+        }
+    }
+    dataset_kwargs(b);
+    if sets.is_empty() && b.out.problems.is_empty() {
+        b.missing("dataset_name", "name a file");
+    }
+    for mut dataset in sets {
+        dataset.learnt = learnt.clone();
+        dataset.template = template.clone();
+        dataset.too_long = TooLong::Truncate;
+        if let Some(field) = &field {
+            dataset.fields.insert("text", field.clone());
+        }
+        b.dataset(dataset);
+    }
+}
+
+/// Conversations and texts are learnt whole, completions without their prompts.
+fn learnt(b: &mut JobBuilder) -> Learnt {
+    let (answers, completions) = (
+        b.flag("assistant_only_loss"),
+        b.flag("completion_only_loss"),
+    );
+    match (answers, completions) {
+        (Some(true), _) | (_, Some(true)) => Learnt::Answers,
+        _ => Learnt::All,
+    }
+}
+
+fn kind(b: &mut JobBuilder) -> RowKind {
+    let strategy = b.word("packing_strategy");
+    match (b.flag("packing") == Some(true), strategy.as_deref()) {
+        (true, Some("wrapped")) => RowKind::Text,
+        (true, None | Some("bfd")) => {
+            b.put("sample_packing", true, b.from("packing", ""));
+            RowKind::ByColumns
+        }
+        (true, Some(_)) => {
+            b.refuse("packing_strategy", "it is bfd or wrapped", Some("bfd"));
+            RowKind::ByColumns
+        }
+        (false, strategy) => {
+            if strategy.is_some() {
+                b.idle("packing_strategy", "examples are not packed");
+            }
+            RowKind::ByColumns
+        }
+    }
+}
+
+/// `{datasets: [{id, config, split, columns, weight}], seed, test_split_size}`.
+fn mixture(b: &mut JobBuilder, key: &str, kind: RowKind, sets: &mut Vec<Dataset>) {
+    let entries = match b.value(key) {
+        Some(Value::Mapping(map)) => {
+            mixture_keys(b, key, map);
+            (format!("{key}.datasets"), map.get("datasets"))
+        }
+        Some(value) => (key.to_string(), Some(value)),
+        None => return,
+    };
+    let (path, Some(Value::Sequence(items))) = entries else {
+        b.problem(key, "has no list of data sets", "name at least one", None);
+        return;
+    };
+    for (index, item) in items.iter().enumerate() {
+        let at = format!("{path}[{index}]");
+        match item {
+            Value::Mapping(item) => sets.extend(entry(b, &at, item, kind)),
+            item => b.problem(&at, format!("is {}", shown(item)), "write `id: FILE`", None),
+        }
+    }
+}
+
+fn mixture_keys(b: &mut JobBuilder, key: &str, map: &Mapping) {
+    for (name, value) in map {
+        let path = format!("{key}.{}", name.as_str().unwrap_or_default());
+        match name.as_str() {
+            _ if value.is_null() => {}
+            Some("datasets") => {}
+            Some("seed") => b.idle(&path, "rows are shuffled by `seed` alone"),
+            Some("test_split_size") => match gaps::HELD_OUT {
+                Treat::Unless { values, else_, .. } if !is_one_of(value, values) => {
+                    b.problem(&path, format!("is {}", shown(value)), else_, Some("null"));
+                }
+                _ => b.idle(&path, "with this value it changes nothing"),
+            },
+            _ => b.problem(&path, "is not known", "remove it", Some("null")),
+        }
+    }
+}
+
+fn entry(b: &mut JobBuilder, at: &str, item: &Mapping, kind: RowKind) -> Option<Dataset> {
+    let mut dataset = None;
+    for (name, value) in item.iter().filter(|(_, value)| !value.is_null()) {
+        let name = name.as_str().unwrap_or_default();
+        let path = format!("{at}.{name}");
+        match (name, value) {
+            ("id" | "path", Value::String(id)) => {
+                let mut found = Dataset::new(at, b.doc.place(&path), id.clone(), kind);
+                found.path_key = path;
+                dataset = Some(found);
+            }
+            ("config" | "name", _) => b.idle(&path, "a file is named by its path"),
+            ("split", Value::String(split)) if split == "train" => {
+                b.idle(&path, "a file has all rows of its split");
+            }
+            ("split", Value::String(split)) => b.problem(
+                &path,
+                format!("is \"{split}\""),
+                "rows are not selected: name a file with those of this split, and remove it",
+                Some("null"),
+            ),
+            ("columns", value) => match names(value).is_some_and(|names| {
+                let known = ["messages", "text", "prompt", "completion"];
+                names.iter().all(|name| known.contains(&name.as_str()))
+            }) {
+                true => b.idle(
+                    &path,
+                    "these columns are read; others must be named, see below",
+                ),
+                false => b.problem(
+                    &path,
+                    format!("is {}", shown(value)),
+                    "only messages, text, prompt and completion are read",
+                    None,
+                ),
+            },
+            ("weight", value) if number(value) == Some(1.0) => {
+                b.idle(&path, "all rows are taken");
+            }
+            ("weight", value) => b.problem(
+                &path,
+                format!("is {}", shown(value)),
+                "a share of the rows is not drawn: cut the file, and set it to 1",
+                Some("1"),
+            ),
+            (_, value) => b.problem(
+                &path,
+                format!("is {}", shown(value)),
+                "remove it",
+                Some("null"),
+            ),
+        }
+    }
+    if dataset.is_none() {
+        b.missing(&format!("{at}.id"), "name a file");
+    }
+    dataset
+}
+
+/// The usual values are what happens anyway.
+fn dataset_kwargs(b: &mut JobBuilder) {
+    let Some(Value::Mapping(map)) = b.value("dataset_kwargs") else {
+        return;
+    };
+    for (name, value) in map {
+        let name = name.as_str().unwrap_or_default();
+        let path = format!("dataset_kwargs.{name}");
+        match (name, value) {
+            ("add_special_tokens" | "append_concat_token", Value::Bool(false)) => {
+                b.idle(&path, "the chat template alone puts tokens around turns");
+            }
+            _ => b.problem(
+                &path,
+                format!("is {}", shown(value)),
+                "remove it",
+                Some("null"),
+            ),
+        }
+    }
+}

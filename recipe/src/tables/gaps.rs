@@ -1,0 +1,158 @@
+//! What Concord does not compute yet, each in one place: all tables name these. Once it does, the
+//! constant becomes [`Treat::Same`] or [`Treat::Read`].
+
+use super::Treat::{self, Refuse, Same, Unless};
+
+const OFF: &[&str] = &["false", "0", "none", "no", ""];
+
+/// Dropout within adapters.
+pub const DROPOUT: Treat = Unless {
+    values: &["0"],
+    else_: "dropout is not computed: train without it",
+    set: "0",
+};
+
+/// Several examples in a sequence, each as if it were alone.
+pub const PACKING: Treat = Same("sample_packing");
+
+/// Other ways to put examples together.
+pub const OTHER_PACKING: Treat = Unless {
+    values: OFF,
+    else_: "examples share a sequence by sample_packing alone: remove it",
+    set: "null",
+};
+
+/// Rows that are held out.
+pub const HELD_OUT: Treat = Unless {
+    values: OFF,
+    else_: "rows are not held out yet, so there is no loss on them: train on all rows, or take \
+            them out of the file",
+    set: "0",
+};
+
+/// Data sets of their own for evaluation.
+pub const EVALUATION: Treat = Unless {
+    values: OFF,
+    else_: "the model is not evaluated during training: remove it",
+    set: "null",
+};
+
+/// DoRA.
+pub const DORA: Treat = Unless {
+    values: OFF,
+    else_: "DoRA is another adapter, which is not computed: train LoRA",
+    set: "false",
+};
+
+/// LoftQ, PiSSA and other ways to begin an adapter.
+pub const FIRST_VALUES: Treat = Unless {
+    values: &["false", "true", ""],
+    else_: "an adapter begins as PEFT's does by default, and in no other way: remove it",
+    set: "null",
+};
+
+/// Noise on embeddings.
+pub const NOISE: Treat = Unless {
+    values: &["0"],
+    else_: "noise on embeddings is not computed: remove it",
+    set: "null",
+};
+
+/// Rates of their own for some tensors.
+pub const RATES: Treat = Unless {
+    values: &[""],
+    else_: "all tensors have one learning rate: remove it",
+    set: "null",
+};
+
+/// Modules that are trained whole beside an adapter.
+pub const MODULES_TO_SAVE: Treat = Unless {
+    values: &[""],
+    else_: "beside the adapter nothing is trained: remove it, or train every weight",
+    set: "null",
+};
+
+/// Ranks of their own for some layers, or layers without an adapter.
+pub const RANKS: Treat = Unless {
+    values: &[""],
+    else_: "all layers have an adapter of one rank and scale: remove it",
+    set: "null",
+};
+
+/// Training of some tensors alone.
+pub const SOME_WEIGHTS: Treat = Unless {
+    values: &["false", "", "0"],
+    else_: "every weight is trained, or an adapter, but not some weights alone: remove it",
+    set: "null",
+};
+
+/// Stopping early.
+pub const STOPPING: Treat = Unless {
+    values: OFF,
+    else_: "a job has a fixed number of steps, and does not stop by its loss: remove it",
+    set: "null",
+};
+
+/// Batches of like length.
+pub const BY_LENGTH: Treat = Unless {
+    values: OFF,
+    else_: "examples are not ordered by length: turn it off",
+    set: "false",
+};
+
+/// New entries of the vocabulary.
+pub const NEW_TOKENS: Treat = Unless {
+    values: &["", "false"],
+    else_: "the vocabulary stays as it is: add tokens to the model first, and remove this",
+    set: "null",
+};
+
+/// Going on from a checkpoint.
+pub const RESUME: Treat = Unless {
+    values: OFF,
+    else_: "a job that is run again goes on from its newest checkpoint by itself: remove it",
+    set: "null",
+};
+
+/// Losses of other kinds.
+pub const LOSS: Treat = Unless {
+    values: OFF,
+    else_: "the loss is the cross-entropy of the next token: remove it",
+    set: "null",
+};
+
+/// Label smoothing.
+pub const SMOOTHING: Treat = Unless {
+    values: &["0"],
+    else_: "labels are not smoothed: set it to 0",
+    set: "0",
+};
+
+/// Optimizers other than AdamW have constants of their own.
+pub const OTHER_OPTIMIZERS: Treat = Unless {
+    values: OFF,
+    else_: "the optimizer is AdamW: remove it",
+    set: "null",
+};
+
+/// Losses on the router of a model with experts.
+pub const ROUTER_LOSS: Treat = Unless {
+    values: OFF,
+    else_: "no loss is put on the router of experts: remove it",
+    set: "null",
+};
+
+/// Preference and reward training.
+pub const PREFERENCE: Treat =
+    Refuse("only supervised fine-tuning is computed, no preference, reward or policy training");
+
+/// Images and sounds.
+pub const MEDIA: Treat = Unless {
+    values: OFF,
+    else_: "texts alone are learnt, no images, videos or sounds: remove it for a data set of texts",
+    set: "null",
+};
+
+/// Training with rounded weights in mind.
+pub const ROUNDED_TRAINING: Treat =
+    Refuse("training with fake-quantised weights is not computed: remove it");

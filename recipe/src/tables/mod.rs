@@ -1,0 +1,169 @@
+//! Every key of every tool, and what becomes of it. Files are read by these tables, and the
+//! reference is written from them.
+
+mod axolotl;
+pub(crate) mod gaps;
+mod llama_factory;
+mod torchtune;
+mod trainer;
+mod trl;
+mod unsloth;
+
+use crate::tool::Tool;
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Treat {
+    /// It is this key of Concord, with the same values.
+    Same(&'static str),
+    /// It is read, together with others; the text says what becomes of it.
+    Read(&'static str),
+    /// It changes nothing here, and why.
+    Idle(&'static str),
+    /// These values change nothing; others are refused.
+    Unless {
+        /// The values, in lower case; `0` stands for every spelling of it.
+        values: &'static [&'static str],
+        /// What other values would need, and what to do.
+        else_: &'static str,
+        /// The value for `--set` that does it; `null` removes the key.
+        set: &'static str,
+    },
+    /// It is refused; the text says what to do.
+    Refuse(&'static str),
+}
+
+/// Keys with the same treatment.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRow {
+    /// Paths, with spaces between them; a `*` at the end stands for the rest of a name, `[]` for
+    /// each item of a list.
+    pub keys: &'static str,
+    pub treat: Treat,
+}
+
+const fn row(keys: &'static str, treat: Treat) -> KeyRow {
+    KeyRow { keys, treat }
+}
+
+/// Concord's own keys at the top of a file.
+pub const OWN_KEYS: [&str; 34] = [
+    "base_model",
+    "load_in_4bit",
+    "bnb_4bit_quant_type",
+    "load_in_8bit",
+    "datasets",
+    "adapter",
+    "lora_r",
+    "lora_alpha",
+    "lora_target_modules",
+    "initial_adapter",
+    "sequence_len",
+    "sample_packing",
+    "micro_batch_size",
+    "gradient_accumulation_steps",
+    "max_steps",
+    "num_epochs",
+    "learning_rate",
+    "lr_scheduler",
+    "min_lr_ratio",
+    "warmup_steps",
+    "warmup_ratio",
+    "optimizer",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "shuffle",
+    "output_dir",
+    "save_steps",
+    "precision",
+    "recompute",
+    "chat_template",
+];
+
+/// The tables of a tool; the first that has a key decides.
+pub fn rows(tool: Tool) -> Vec<&'static [KeyRow]> {
+    match tool {
+        Tool::Concord => Vec::new(),
+        Tool::Axolotl => vec![&axolotl::ROWS, &axolotl::DATASETS, &axolotl::SPEED],
+        Tool::Trl => vec![&trl::ROWS, &trainer::ROWS],
+        Tool::LlamaFactory => vec![&llama_factory::ROWS, &trainer::ROWS],
+        Tool::Torchtune => vec![&torchtune::ROWS],
+        Tool::Unsloth => vec![&unsloth::ROWS],
+    }
+}
+
+/// The row of a path, in which lists have `[]`.
+pub fn find(tool: Tool, path: &str) -> Option<&'static KeyRow> {
+    let fits = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(start) => path.starts_with(start),
+        None => path == pattern,
+    };
+    let mut rows = rows(tool).into_iter().flatten();
+    rows.find(|row| row.keys.split(' ').any(fits))
+}
+
+/// Whether keys within `path` are in the tables, so that it is opened rather than looked up.
+pub fn has_within(tool: Tool, path: &str) -> bool {
+    let is_within = |pattern: &str| {
+        let rest = pattern.strip_prefix(path);
+        rest.is_some_and(|rest| rest.starts_with(['.', '[']))
+    };
+    let mut rows = rows(tool).into_iter().flatten();
+    rows.any(|row| row.keys.split(' ').any(is_within))
+}
+
+/// All paths of a tool.
+pub fn names(tool: Tool) -> impl Iterator<Item = &'static str> {
+    let rows = rows(tool).into_iter().flatten();
+    rows.flat_map(|row| row.keys.split(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_key_has_one_row_that_can_be_reached() {
+        for tool in Tool::ALL {
+            let mut seen = BTreeSet::new();
+            for table in rows(tool) {
+                for row in table {
+                    for key in row.keys.split(' ') {
+                        assert!(!key.is_empty(), "{tool:?}: two spaces in {}", row.keys);
+                        // A later table may repeat a key of an earlier one, which then decides.
+                        let is_new = seen.insert((key, table.as_ptr()));
+                        assert!(is_new, "{tool:?}: {key} twice");
+                    }
+                }
+            }
+            assert!(tool == Tool::Concord || seen.len() > 40, "{tool:?}");
+        }
+    }
+
+    #[test]
+    fn texts_of_rows_end_without_a_full_stop() {
+        for tool in Tool::ALL {
+            for row in rows(tool).into_iter().flatten() {
+                let text = match row.treat {
+                    Treat::Same(key) => {
+                        assert!(OWN_KEYS.contains(&key), "{key}");
+                        continue;
+                    }
+                    Treat::Read(text) | Treat::Idle(text) | Treat::Refuse(text) => text,
+                    Treat::Unless { else_, .. } => else_,
+                };
+                assert!(
+                    !text.is_empty() && !text.ends_with('.'),
+                    "{}: {text}",
+                    row.keys
+                );
+            }
+        }
+    }
+}

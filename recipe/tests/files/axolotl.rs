@@ -1,0 +1,211 @@
+//! Axolotl.
+
+use concord_recipe::{Learnt, Place, RowKind, Saves, StepsRule, TokenRole, TooLong, Tool, Warmup};
+
+use crate::{job, job_with, problems, values};
+
+pub const AXOLOTL: &str = "\
+base_model: owner/base
+datasets:
+  - path: rows.jsonl
+    type: alpaca
+val_set_size: 0.1
+output_dir: ./out
+adapter: lora
+sequence_len: 2048
+sample_packing: true
+eval_sample_packing: true
+lora_r: 16
+lora_alpha: 32
+lora_dropout: 0.05
+lora_target_modules:
+  - gate_proj
+  - self_attn.q_proj
+wandb_project:
+wandb_name:
+gradient_accumulation_steps: 2
+micro_batch_size: 2
+num_epochs: 1
+optimizer: adamw_8bit
+lr_scheduler: cosine
+learning_rate: 0.0002
+bf16: auto
+tf32: false
+gradient_checkpointing: true
+resume_from_checkpoint:
+logging_steps: 1
+attn_implementation: flash_attention_2
+loss_watchdog_threshold: 5.0
+loss_watchdog_patience: 3
+warmup_ratio: 0.1
+evals_per_epoch: 4
+saves_per_epoch: 1
+weight_decay: 0.0
+special_tokens:
+  pad_token: <pad>
+  eos_token: </s>
+";
+
+#[test]
+fn axolotl_lora() {
+    let found = job(AXOLOTL);
+    assert_eq!(found.tool, Tool::Axolotl);
+    assert_eq!(
+        problems(&found),
+        [
+            ("val_set_size", Some("val_set_size=0")),
+            ("lora_dropout", Some("lora_dropout=0")),
+            (
+                "loss_watchdog_threshold",
+                Some("loss_watchdog_threshold=null")
+            ),
+            (
+                "loss_watchdog_patience",
+                Some("loss_watchdog_patience=null")
+            ),
+        ]
+    );
+    let places: Vec<Place> = found.problems.iter().map(|problem| problem.place).collect();
+    assert_eq!(places, [5, 13, 31, 32].map(Place::Line));
+    values(
+        &found,
+        &[
+            ("adapter", "lora"),
+            ("lora_alpha", "32"),
+            ("lora_target_modules", "[gate_proj,q_proj]"),
+            ("optimizer", "adamw_8bit"),
+            ("lr_scheduler", "cosine_from_zero"),
+            ("recompute", "true"),
+            ("num_epochs", "1"),
+            ("sample_packing", "true"),
+            ("seed", "42"),
+        ],
+    );
+    let rules = found.rules.unwrap();
+    assert_eq!(rules.length.rule, StepsRule::WholePacked);
+    assert_eq!(
+        (rules.warmup, rules.saves),
+        (Warmup::ShareDown(0.1), Saves::PerEpoch(1.0))
+    );
+    let set = &found.datasets[0];
+    assert_eq!(
+        (set.kind, &set.learnt, set.too_long),
+        (RowKind::Alpaca, &Learnt::Answers, TooLong::Drop)
+    );
+    let expected = &found.expected[0];
+    assert_eq!((expected.role, &*expected.text), (TokenRole::End, "</s>"));
+    let idle: Vec<&str> = found.idle.iter().map(|idle| &*idle.key).collect();
+    assert!(
+        idle.contains(&"bf16") && idle.contains(&"special_tokens.pad_token"),
+        "{idle:?}"
+    );
+    // Null is as good as no key.
+    assert!(!idle.contains(&"wandb_project"));
+}
+
+#[test]
+fn what_is_proposed_is_enough() {
+    let found = job(AXOLOTL);
+    let again = job_with(AXOLOTL, &found.remedies());
+    assert_eq!(problems(&again), []);
+    assert_eq!(
+        again.setting("lora_r").unwrap().source.place,
+        Some(Place::Line(11))
+    );
+    let other = job_with(AXOLOTL, &["lora_r=4", "datasets.0.path=b.jsonl"]);
+    assert_eq!(
+        other.setting("lora_r").unwrap().source.place,
+        Some(Place::Set)
+    );
+    assert_eq!(other.datasets[0].path, "b.jsonl");
+}
+
+#[test]
+fn axolotl_without_an_adapter_trains_every_weight() {
+    let text = AXOLOTL.replace("adapter: lora\n", "adapter:\n");
+    let found = job(&text);
+    values(&found, &[("adapter", "full")]);
+    assert!(found.setting("lora_r").is_none() && found.setting("lora_alpha").is_none());
+    assert!(found.idle.iter().any(|idle| idle.key == "lora_r"));
+    let decays = job(&text.replace("weight_decay: 0.0", "weight_decay: 0.1"));
+    assert!(problems(&decays).contains(&("weight_decay", Some("weight_decay=0"))));
+}
+
+#[test]
+fn axolotl_qlora() {
+    let text = AXOLOTL
+        .replace(
+            "adapter: lora",
+            "adapter: qlora\nload_in_4bit: true\npeft_use_rslora: true",
+        )
+        .replace(
+            "warmup_ratio: 0.1",
+            "warmup_steps: 10\nmax_steps: 50\ncosine_min_lr_ratio: 0.1",
+        )
+        .replace("saves_per_epoch: 1", "save_steps: 0.25");
+    let found = job(&text);
+    values(
+        &found,
+        &[
+            ("load_in_4bit", "true"),
+            ("lora_alpha", "128.0"),
+            ("min_lr_ratio", "0.1"),
+            ("max_steps", "50"),
+        ],
+    );
+    let rules = found.rules.unwrap();
+    assert_eq!(
+        (rules.warmup, rules.saves),
+        (Warmup::Steps(10), Saves::Share(0.25))
+    );
+    assert_eq!(rules.length.steps(1_000, 2, 2), Some(50));
+    let bare = job(&AXOLOTL.replace("adapter: lora", "adapter: qlora"));
+    assert!(problems(&bare).contains(&("adapter", Some("adapter=lora"))));
+}
+
+#[test]
+fn axolotl_conversations() {
+    let text = "\
+base_model: owner/base
+model_type: AutoModelForCausalLM
+chat_template: llama3
+datasets:
+  - path: talks.jsonl
+    type: chat_template
+    split: train[:20%]
+    field_messages: conversations
+    message_property_mappings: {role: from, content: value}
+    roles_to_train: [assistant]
+    train_on_eos: last
+adapter: lora
+lora_r: 8
+lora_alpha: 8
+lora_target_linear: true
+lora_target_modules: ['q_proj']
+plugins: [axolotl.integrations.liger.LigerPlugin, my.Plugin]
+learning_rate: 1e-4
+optimizer: lion_8bit
+lr_scheduler: rex
+";
+    let found = job(text);
+    assert_eq!(
+        problems(&found),
+        [
+            ("chat_template", Some("chat_template=tokenizer_default")),
+            ("datasets[0].split", Some("datasets.0.split=null")),
+            ("plugins", None),
+            ("optimizer", Some("optimizer=adamw_torch")),
+            ("lr_scheduler", Some("lr_scheduler=cosine")),
+        ]
+    );
+    let set = &found.datasets[0];
+    assert_eq!(set.kind, RowKind::Chat);
+    assert_eq!(
+        (&*set.fields["messages"], &*set.fields["role"]),
+        ("conversations", "from")
+    );
+    assert_eq!(set.learnt, Learnt::Roles(vec!["assistant".to_string()]));
+    assert_eq!(set.learnt_ends.as_deref(), Some("last"));
+    assert!(found.setting("lora_target_modules").is_none());
+    assert_eq!(found.rules.unwrap().warmup, Warmup::Axolotl);
+}

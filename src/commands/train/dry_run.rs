@@ -1,0 +1,52 @@
+//! `concord train FILE --dry-run`: what a job would do, and what it takes.
+
+use concord_models::config::Span;
+use concord_models::memory::TrainingBytes;
+use serde_json::json;
+
+use super::ingest::Ingested;
+use super::room;
+use crate::support::bytes::size;
+use crate::support::output::{Output, counted};
+use crate::support::profile::KeptFormats;
+
+/// Prints steps, tokens, memory and disk of a job.
+///
+/// # Errors
+/// Where the formats of the model's weights cannot be read.
+pub fn print(ingested: &Ingested, output: &Output) -> anyhow::Result<()> {
+    let told = ingested.told.iter();
+    told.for_each(|told| told.tell(output));
+    let (spec, run, steps) = (&ingested.spec, &ingested.run, &ingested.steps);
+    let kept = KeptFormats::of(&ingested.folder)?;
+    let config = ingested.folder.config();
+    let bytes = TrainingBytes::of(config, run, &|name| kept.get(name));
+    let memory = bytes.stage(Span::from(0..spec.layers), 1).total();
+    let sequences = spec.sequences_per_step();
+    let tokens = sequences * u64::from(run.sequence_len);
+    let needs = room::Needs::of(spec, steps.save);
+    let text = format!(
+        "job         {}\nsteps       {}, {} of them warm-up, a checkpoint every {}\nstep        {} \
+         of {} tokens: {tokens} tokens\nin all      {} tokens\nmemory      {} on one worker; \
+         `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints",
+        spec.id(),
+        steps.steps,
+        steps.warmup,
+        steps.save,
+        counted(sequences, "sequence"),
+        run.sequence_len,
+        tokens * u64::from(steps.steps),
+        size(memory),
+        size(needs.result),
+        size(needs.checkpoints),
+    );
+    let object = json!({
+        "event": "dry_run", "job": spec.id().to_string(), "steps": steps.steps,
+        "warmup_steps": steps.warmup, "save_steps": steps.save,
+        "sequences_per_step": sequences, "tokens_per_step": tokens,
+        "tokens": tokens * u64::from(steps.steps), "memory_bytes": memory,
+        "result_bytes": needs.result, "checkpoint_bytes": needs.checkpoints,
+    });
+    output.result(&text, &object);
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! `concord train FILE --explain`: the job as Concord reads it, with the source of each value.
+
+use concord_recipe::{Place, ValueSource};
+use serde_json::{Value, json};
+
+use super::given::GivenJob;
+use super::keys::shown;
+use super::known::{Absent, KEYS, Section};
+use crate::support::output::Output;
+use crate::support::table::table;
+
+/// Prints each key of the job with its value and where that comes from, then what has no effect.
+pub fn print(given: &GivenJob, output: &Output) {
+    let tool = given.resolved.tool;
+    let head = json!({
+        "event": "job_file", "file": given.file(), "tool": tool.word(),
+        "because": given.resolved.because, "notes": given.resolved.notes,
+    });
+    let words = format!(
+        "{} is a job file of {} (by {}; --tool says otherwise)\n",
+        given.file(),
+        tool.name(),
+        given.resolved.because
+    );
+    output.result(&words, &head);
+    let mut rows = Vec::new();
+    for (path, value, source) in values(given) {
+        let object = json!({
+            "event": "value", "key": path, "value": value, "from": from(&source),
+            "their_key": source.as_ref().map(|source| &source.key),
+        });
+        output.result("", &object);
+        rows.push([path, value, from(&source)]);
+    }
+    if !output.is_json() {
+        output.result(&table(["key", "value", "from"], &rows), &Value::Null);
+    }
+    idle(given, output);
+    for note in &given.resolved.notes {
+        output.result(
+            &format!("\nnote: {note}"),
+            &json!({ "event": "note", "note": note }),
+        );
+    }
+}
+
+fn idle(given: &GivenJob, output: &Output) {
+    if !given.resolved.idle.is_empty() {
+        output.result("\naccepted, and without effect here:", &Value::Null);
+    }
+    for idle in &given.resolved.idle {
+        let object = json!({
+            "event": "no_effect", "key": idle.key, "line": line(idle.place), "why": idle.why,
+        });
+        let place = words(idle.place);
+        output.result(&format!("  {place}: `{}`: {}", idle.key, idle.why), &object);
+    }
+}
+
+/// Every key with its value as text and its source; keys that are absent have Concord's default.
+fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
+    let mut values = Vec::new();
+    for key in KEYS.iter().filter(|key| key.section == Section::Job) {
+        let name = key.name.to_string();
+        match (given.map().get(key.name), key.absent) {
+            (Some(serde_yaml_ng::Value::Sequence(items)), _) if key.name == "datasets" => {
+                for (index, item) in items.iter().enumerate() {
+                    let map = item.as_mapping().into_iter().flatten();
+                    for (inner, value) in map {
+                        let path = format!("datasets[{index}].{}", shown(inner).replace('"', ""));
+                        let source = given.source(&path);
+                        let at = given.source(&format!("datasets[{index}]"));
+                        values.push((
+                            path,
+                            shown(value),
+                            source.or(at).or(given.source("datasets")),
+                        ));
+                    }
+                }
+            }
+            (Some(value), _) => values.push((name.clone(), shown(value), given.source(&name))),
+            (None, Absent::Is(default)) => values.push((name, default.to_string(), None)),
+            (None, Absent::Means(words)) => values.push((name, format!("({words})"), None)),
+            (None, Absent::Refused) => values.push((name, "(missing)".to_string(), None)),
+        }
+    }
+    values
+}
+
+fn from(source: &Option<ValueSource>) -> String {
+    let Some(source) = source else {
+        return "Concord's default".to_string();
+    };
+    let Some(place) = source.place else {
+        return format!("{}, `{}`", source.how, source.key);
+    };
+    let how = match source.how.as_str() {
+        "" => String::new(),
+        how => format!(": {how}"),
+    };
+    format!("{}, `{}`{how}", words(place), source.key)
+}
+
+fn words(place: Place) -> String {
+    match place {
+        Place::Line(line) => format!("line {line}"),
+        Place::Set => "--set".to_string(),
+        Place::File => "the file".to_string(),
+    }
+}
+
+fn line(place: Place) -> Option<usize> {
+    match place {
+        Place::Line(line) => Some(line),
+        _ => None,
+    }
+}
+
+/// Tells of another tool's file whose it is, and what of it has no effect: a line on stderr.
+pub fn tell(given: &GivenJob, output: &Output) {
+    if given.is_own() || output.is_json() {
+        return;
+    }
+    let idle = given.resolved.idle.iter().map(|idle| idle.key.as_str());
+    let idle: Vec<&str> = idle.collect();
+    let what = match idle.is_empty() {
+        true => String::new(),
+        false => format!("; without effect here: {}", idle.join(", ")),
+    };
+    eprintln!(
+        "{} is read as {}'s, by {}{what} (--explain has all)",
+        given.file(),
+        given.resolved.tool.name(),
+        given.resolved.because
+    );
+}

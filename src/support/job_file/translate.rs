@@ -1,0 +1,254 @@
+//! A job of another tool as Concord's keys. What Concord's table of keys lacks is a problem of the
+//! job, so that each new key of the table is used here by itself.
+
+use std::collections::BTreeMap;
+
+use concord_recipe::{
+    Dataset, Learnt, Place, Problem, Resolved, RowKind, Setting, TooLong, TurnTemplate, ValueSource,
+};
+use serde_yaml_ng::{Mapping, Value};
+
+use super::columns;
+use super::known::{Allowed, Section};
+
+/// Settings that are what happens without the key, where the table lacks it, and what else would
+/// need.
+const IMPLIED: [(&str, &str, &str); 2] = [
+    (
+        "optimizer",
+        "adamw_torch",
+        "moments in 8 bits are not computed yet",
+    ),
+    (
+        "sample_packing",
+        "false",
+        "without packing a step has other examples, and the job more steps",
+    ),
+];
+
+/// Concord's keys, and where each comes from.
+pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, ValueSource>) {
+    let mut made = Made::default();
+    let settings = std::mem::take(&mut job.settings);
+    for setting in &settings {
+        made.setting(setting, &mut job.problems);
+    }
+    job.settings = settings;
+    let mut entries = Vec::new();
+    for (index, dataset) in job.datasets.iter().enumerate() {
+        let path = format!("datasets[{index}]");
+        match made.dataset(&path, dataset) {
+            Ok(entry) => entries.push(Value::Mapping(entry)),
+            Err(problem) => job.problems.push(problem),
+        }
+    }
+    if !entries.is_empty() {
+        made.map.insert(yaml("datasets"), Value::Sequence(entries));
+    }
+    (made.map, made.sources)
+}
+
+#[derive(Default)]
+struct Made {
+    map: Mapping,
+    sources: BTreeMap<String, ValueSource>,
+}
+
+impl Made {
+    fn setting(&mut self, setting: &Setting, problems: &mut Vec<Problem>) {
+        let Setting { key, value, source } = setting;
+        if !has_key(Section::Job, key) {
+            problems.extend(not_yet(setting));
+            return;
+        }
+        self.map.insert(yaml(*key), value.clone());
+        self.sources.insert(key.to_string(), source.clone());
+    }
+
+    /// The entry of `datasets` for a data set, at `path`.
+    fn dataset(&mut self, path: &str, dataset: &Dataset) -> Result<Mapping, Problem> {
+        let fail = |key: &str, what: String, remedy: &str| Problem {
+            place: dataset.place,
+            key: format!("{}{key}", dataset.at),
+            what,
+            remedy: remedy.to_string(),
+            set: None,
+        };
+        let kind = match dataset.kind {
+            RowKind::ByColumns => columns::kind(&dataset.path)
+                .map_err(|why| fail("", format!("names {}: {why}", dataset.path), ""))?,
+            kind => kind,
+        };
+        let word = word(kind);
+        if !is_read(word) {
+            let what = format!("has rows that are {}, which are not read yet", kind.words());
+            let remedy =
+                "write them as instruction and output, in a job file with `type: instruct`";
+            return Err(fail("", what, remedy));
+        }
+        let mut entry = Mapping::new();
+        for (key, value) in entry_keys(kind, dataset) {
+            if !has_key(Section::Dataset, key) {
+                let what = format!("needs `{key}`, which is not read yet");
+                return Err(fail("", what, ""));
+            }
+            let at = ValueSource {
+                place: Some(dataset.place),
+                key: match key {
+                    "path" => dataset.path_key.clone(),
+                    _ => dataset.at.clone(),
+                },
+                how: String::new(),
+            };
+            self.sources.insert(format!("{path}.{key}"), at);
+            entry.insert(yaml(key), value);
+        }
+        Ok(entry)
+    }
+}
+
+/// The problem of a setting whose key the table lacks; nothing where it is what happens anyway.
+fn not_yet(setting: &Setting) -> Option<Problem> {
+    let Setting { key, value, source } = setting;
+    let implied = IMPLIED.iter().find(|(implied, ..)| implied == key);
+    if implied.is_some_and(|(_, usual, _)| shown(value) == *usual) {
+        return None;
+    }
+    Some(Problem {
+        place: source.place.unwrap_or(Place::File),
+        key: source.key.clone(),
+        what: format!(
+            "is `{key}: {}` here, which is not computed yet",
+            shown(value)
+        ),
+        remedy: implied.map_or(String::new(), |(_, usual, why)| {
+            format!("{why}: set {usual}")
+        }),
+        set: implied.map(|(_, usual, _)| format!("{}={usual}", source.key)),
+    })
+}
+
+fn shown(value: &Value) -> String {
+    serde_yaml_ng::to_string(value)
+        .unwrap_or_default()
+        .trim_end()
+        .to_string()
+}
+
+/// The word for `type`.
+fn word(kind: RowKind) -> &'static str {
+    match kind {
+        RowKind::Text => "text",
+        RowKind::Completion | RowKind::ByColumns => "completion",
+        RowKind::Alpaca => "alpaca",
+        RowKind::AlpacaChat => "alpaca_turns",
+        RowKind::Chat => "chat_template",
+        RowKind::PromptCompletion => "prompt_completion",
+    }
+}
+
+/// Whether data sets of a type are read.
+pub(super) fn is_read(word: &str) -> bool {
+    let kind = Section::Dataset.keys().find(|key| key.name == "type");
+    kind.is_some_and(|key| match key.allowed {
+        Allowed::Words(words) => words.contains(&word),
+        _ => false,
+    })
+}
+
+/// Keys of an entry that differ from what is usual for its type.
+fn entry_keys(kind: RowKind, dataset: &Dataset) -> Vec<(&'static str, Value)> {
+    let mut keys = vec![("path", yaml(&*dataset.path)), ("type", yaml(word(kind)))];
+    let column = |meaning: &str| dataset.fields.get(meaning).map(|column| yaml(&**column));
+    let columns: &[(&str, &'static str)] = match kind {
+        RowKind::Text | RowKind::Completion | RowKind::ByColumns => &[("text", "field")],
+        RowKind::Alpaca | RowKind::AlpacaChat => &[
+            ("instruction", "field_instruction"),
+            ("input", "field_input"),
+            ("output", "field_output"),
+        ],
+        RowKind::PromptCompletion => &[
+            ("prompt", "field_instruction"),
+            ("completion", "field_output"),
+        ],
+        RowKind::Chat => &[("messages", "field_messages")],
+    };
+    for (meaning, key) in columns {
+        keys.extend(column(meaning).map(|column| (*key, column)));
+    }
+    if kind == RowKind::Chat {
+        turn_keys(dataset, &mut keys);
+    }
+    let is_whole = matches!(
+        kind,
+        RowKind::Text | RowKind::Completion | RowKind::ByColumns
+    );
+    if dataset.learnt == Learnt::All && !is_whole {
+        keys.push(("train_on_inputs", Value::Bool(true)));
+    }
+    let usual = match kind {
+        RowKind::Completion => TooLong::Split,
+        _ => TooLong::Truncate,
+    };
+    if kind != RowKind::Text && dataset.too_long != usual {
+        keys.push(("excess_length_strategy", yaml(too_long(dataset.too_long))));
+    }
+    if let Some(rows) = dataset.max_rows {
+        keys.push(("max_samples", Value::from(rows)));
+    }
+    keys
+}
+
+fn turn_keys(dataset: &Dataset, keys: &mut Vec<(&'static str, Value)>) {
+    let mut properties = Mapping::new();
+    for name in ["role", "content"] {
+        if let Some(column) = dataset.fields.get(name).filter(|column| *column != name) {
+            properties.insert(yaml(name), yaml(&**column));
+        }
+    }
+    if !properties.is_empty() {
+        keys.push(("message_property_mappings", Value::Mapping(properties)));
+    }
+    if !dataset.roles.is_empty() {
+        let list =
+            |names: &Vec<String>| Value::Sequence(names.iter().map(|n| yaml(&**n)).collect());
+        let roles = dataset
+            .roles
+            .iter()
+            .map(|(role, names)| (yaml(&**role), list(names)));
+        keys.push(("roles", Value::Mapping(roles.collect())));
+    }
+    if let Learnt::Roles(roles) = &dataset.learnt {
+        let roles = roles.iter().map(|role| yaml(&**role));
+        keys.push(("roles_to_train", Value::Sequence(roles.collect())));
+    }
+    if let Some(ends) = dataset
+        .learnt_ends
+        .as_deref()
+        .filter(|ends| *ends != "turn")
+    {
+        keys.push(("train_on_eos", yaml(ends)));
+    }
+    if let TurnTemplate::Jinja(text) = &dataset.template {
+        keys.push(("chat_template", yaml(&**text)));
+    }
+}
+
+fn too_long(rule: TooLong) -> &'static str {
+    match rule {
+        TooLong::Drop => "drop",
+        TooLong::Truncate => "truncate",
+        TooLong::Split => "split",
+        TooLong::Refuse => "error",
+    }
+}
+
+/// The keys that a section of Concord's table has.
+fn has_key(section: Section, name: &str) -> bool {
+    section.keys().any(|key| key.name == name)
+}
+
+/// A text as a YAML value.
+fn yaml(text: impl Into<String>) -> Value {
+    Value::String(text.into())
+}
