@@ -84,7 +84,9 @@ fn every_leaf_of_a_full_fine_tune_is_found_right() {
         ("1x1", "optimizer: adamw_torch"),
     ] {
         let mut pool = Pool::new();
-        (0..2).for_each(|_| drop(pool.join("worker", &["--threads", "1"])));
+        for _ in 0..2 {
+            pool.join("worker", &["--threads", "1"]);
+        }
         pool.join("checker", &["--threads", "1"]);
         let job = small_job(pool.dir.path(), &shared, 3, 0, more);
         let text = std::fs::read_to_string(&job).unwrap();
