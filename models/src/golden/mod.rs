@@ -55,7 +55,16 @@ pub const GOLDENS: [Golden; 3] = [
     },
     Golden {
         kind: FineTuneKind::FullBits8,
-        digests: [(4, ""), (50, "")],
+        digests: [
+            (
+                4,
+                "5d5f007f292fe2f6315787c27b9d94718bfd87be6c2f8dce8d2dfb5253758cec",
+            ),
+            (
+                50,
+                "902f92119857f24c14f57aa11c12593372dd23e75fb7dca0912f25a9506bf7c6",
+            ),
+        ],
     },
 ];
 
