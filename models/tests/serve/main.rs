@@ -2,20 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use concord_kernels::coded::Precision;
 use concord_kernels::cpu::Cpu;
 use concord_kernels::isa::Isa;
-use concord_kernels::ops::{KvPages, PAGE_TOKENS, PagedRun};
-use concord_kernels::rng::Philox;
+use concord_kernels::ops::{PAGE_TOKENS, PagedRun};
 use concord_kernels::{Device, KernelError, Tensor};
 use concord_models::config::{DecoderConfig, Family, Projection, QkNorm};
-use concord_models::decoder::{
-    Batch, LoraSpec, PassInput, Precisions, Stage, StageAdapter, StageInput, StageOptions,
-    StageRun, TensorSource,
-};
-use concord_models::golden::{MadeModel, tiny_experts, tiny_llama};
+use concord_models::decoder::{PassInput, Stage, StageAdapter, StageInput, StageRun, TensorSource};
+use concord_models::golden::{tiny_experts, tiny_llama};
 use concord_models::peft::Adapter;
 use concord_models::weights::ModelFolder;
 

@@ -245,7 +245,9 @@ fn attention(bench: &mut TimingBench<'_>, s: Sizes) -> Result<(), KernelError> {
     let text = format!("{} tokens, {} x {}", s.tokens, s.heads, s.head_dim);
     let coded = s.tokens * (q_width + 2 * kv_width);
     bench.time("attention_codes", &text, memory(coded, F32 + CODE), || {
-        device.attention_codes(&q, &k, &v, &shape, CODES, CODES).map(drop)
+        device
+            .attention_codes(&q, &k, &v, &shape, CODES, CODES)
+            .map(drop)
     })?;
     let codes = device.attention_codes(&q, &k, &v, &shape, CODES, CODES)?;
     // A causal mask leaves half of all pairs of tokens.
