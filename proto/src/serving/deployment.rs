@@ -24,7 +24,8 @@ pub struct Deployment {
     pub vocab: u32,
     /// Positions that a sequence may have, prompt and answer.
     pub positions: u32,
-    /// Bits of the operands of products.
+    /// Bits of the operands of products: of weights (u8) and activations (u8). Where keys and
+    /// values have others, the highest bit of the second byte is set, and theirs follow (u8).
     pub precision: ServedPrecision,
 }
 

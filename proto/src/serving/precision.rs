@@ -10,11 +10,9 @@ const KEY_VALUES_FOLLOW: u8 = 1 << 7;
 /// Bits of the operands of products: 8, 14 or 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedPrecision {
-    /// A byte.
     pub weights: u8,
-    /// A byte; with the highest bit set where keys and values have other bits than activations.
     pub activations: u8,
-    /// The codes of keys and values. A byte, which is there only where its bits are others.
+    /// The codes of keys and values.
     pub key_values: u8,
 }
 
