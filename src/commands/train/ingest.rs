@@ -144,7 +144,7 @@ fn base_model(job: &JobFile) -> anyhow::Result<ModelFolder> {
             path.display()
         );
     }
-    load_in::open(&path, job.load_in)
+    Ok(load_in::open(&path, job.load_in)?)
 }
 
 /// The steps of the job on so many sequences, which are told where they come from epochs.
