@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::shown::{self, Shown};
 use crate::support::data_event::data_event;
-use crate::support::job_file::JobFile;
+use crate::support::job_file::{JobFile, ReadOptions};
 use crate::support::output::{Output, counted};
 use crate::support::{load_in, loaded_model};
 
@@ -129,7 +129,7 @@ impl Asked {
         if args.kind.is_some() {
             bail!("--type has no effect on a job file, which has the types of its data; remove it");
         }
-        let job = JobFile::read(&args.path)?;
+        let job = JobFile::read(&args.path, &ReadOptions::default())?;
         let model = args.model.as_ref().unwrap_or(&job.base_model);
         let path = loaded_model::resolve(model).context("base_model")?;
         Ok(Self {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use concord_data::DatasetSource;
+use concord_data::{DatasetKind, DatasetSource};
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::decoder::Trainable;
