@@ -273,6 +273,15 @@ impl<'a> Keys<'a> {
         self.read_if(name, real)
     }
 
+    /// As [`Self::number_if`], not rounded: the f32 nearest to 0.1 is above it, and a tenth of 30
+    /// steps would be rounded up to 4.
+    pub(super) fn exact_if(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        self.read_if(name, |value, allowed| {
+            real(value, allowed)?;
+            number(value)
+        })
+    }
+
     /// A mapping; an empty one where the key is absent.
     pub(super) fn map(&self, name: &str, section: Section) -> anyhow::Result<Keys<'a>> {
         let map = self.read_if(name, |value, _| value.as_mapping().cloned())?;

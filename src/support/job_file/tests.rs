@@ -312,8 +312,18 @@ fn steps_follow_from_epochs_and_shares() {
     assert_eq!((settled.steps, settled.warmup, settled.save), (157, 5, 10));
     let both = with("", "num_epochs: 2.5").unwrap();
     assert_eq!(both.timing.settle(1_001, 2, 8).unwrap().steps, 30);
-    let share = with("warmup_steps", "warmup_ratio: 0.1\nnum_epochs: 0.5").unwrap();
-    assert_eq!(share.timing.settle(1_001, 2, 8).unwrap().warmup, 3);
+    // A tenth of 30 steps is 3, and of 31 steps rounded up 4; a tenth of 1,600 sequences is 160.
+    let share = with("warmup_steps", "warmup_ratio: 0.1").unwrap();
+    assert_eq!(share.timing.settle(1, 2, 8).unwrap().warmup, 3);
+    let tenth = "max_steps: 31\nwarmup_ratio: 0.1";
+    let tenth = parse(
+        &JOB.replace("max_steps: 30", tenth)
+            .replace("warmup_steps: 5\n", ""),
+    )
+    .unwrap();
+    assert_eq!(tenth.timing.settle(1, 2, 8).unwrap().warmup, 4);
+    let tenth = with("max_steps", "num_epochs: 0.1").unwrap();
+    assert_eq!(tenth.timing.settle(1_600, 2, 8).unwrap().steps, 10);
     let error = job.timing.settle(0, 2, 8).unwrap_err().to_string();
     assert!(error.contains("too few for a step"), "{error}");
     let error = job.timing.settle(u64::MAX, 1, 1).unwrap_err().to_string();

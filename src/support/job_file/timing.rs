@@ -43,7 +43,7 @@ impl JobTiming {
         }
         let length = Length {
             max_steps: keys.whole_if("max_steps")?.map(u64::from),
-            num_epochs: keys.number_if("num_epochs")?.map(f64::from),
+            num_epochs: keys.exact_if("num_epochs")?,
             max_steps_per_epoch: None,
             rule: StepsRule::Whole,
         };
@@ -51,11 +51,11 @@ impl JobTiming {
             bail!("{}; give it, or `num_epochs`", keys.missing("max_steps"));
         }
         let steps = u64::from(keys.whole("warmup_steps")?);
-        let warmup = match keys.number_if("warmup_ratio")? {
+        let warmup = match keys.exact_if("warmup_ratio")? {
             Some(_) if keys.has("warmup_steps") => {
                 return Err(keys.idle("warmup_ratio", "beside `warmup_steps`"));
             }
-            Some(share) => Warmup::ShareUp(share.into()),
+            Some(share) => Warmup::ShareUp(share),
             None => Warmup::Steps(steps),
         };
         if let Some(most) = length.max_steps.filter(|most| steps > *most) {
