@@ -185,10 +185,9 @@ fn data_manifest(
         tokenizer.check(folder.config().vocab)?;
         check_expected(job, tokenizer)?;
     }
-    let is_grouped = |source: &DatasetSource| source.kind == DatasetKind::Tokens;
-    if job.sample_packing && job.datasets.iter().any(is_grouped) {
+    if job.sample_packing && job.is_grouped() {
         bail!(
-            "sample_packing: a data set of type `tokens` says itself which tokens are a sequence; \
+            "sample_packing: a file of tokens says itself which tokens are a sequence; \
              set `sample_packing: false`"
         );
     }

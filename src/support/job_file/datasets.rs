@@ -70,7 +70,7 @@ pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
 }
 
 /// Whether a data set brings its own order and its own batches.
-fn is_grouped(source: &DatasetSource) -> bool {
+pub(super) fn is_grouped(source: &DatasetSource) -> bool {
     source.kind == DatasetKind::Tokens && !source.has_rows()
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use concord_data::{DatasetKind, DatasetSource};
+use concord_data::DatasetSource;
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
 use concord_models::decoder::Trainable;
@@ -186,16 +186,16 @@ impl JobFile {
             lora_target_modules: targets(&keys)?,
         };
         job.check_adapter(&keys)?;
-        if keys.has("num_epochs") && job.has_tokens() {
+        if keys.has("num_epochs") && job.is_grouped() {
             let because = "on a data set of type `tokens`, which says its steps: give `max_steps`";
             return Err(keys.idle("num_epochs", because));
         }
         Ok(job)
     }
 
-    fn has_tokens(&self) -> bool {
-        let is_tokens = |source: &DatasetSource| source.kind == DatasetKind::Tokens;
-        self.datasets.iter().any(is_tokens)
+    /// Whether its data say themselves which tokens are a sequence, and of which step.
+    pub fn is_grouped(&self) -> bool {
+        self.datasets.iter().any(datasets::is_grouped)
     }
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.

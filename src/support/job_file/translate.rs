@@ -11,21 +11,6 @@ use serde_yaml_ng::{Mapping, Value};
 use super::columns;
 use super::known::{Allowed, Section};
 
-/// Settings that are what happens without the key, where the table lacks it, and what else would
-/// need.
-const IMPLIED: [(&str, &str, &str); 2] = [
-    (
-        "optimizer",
-        "adamw_torch",
-        "moments in 8 bits are not computed yet",
-    ),
-    (
-        "sample_packing",
-        "false",
-        "without packing a step has other examples, and the job more steps",
-    ),
-];
-
 /// Concord's keys, and where each comes from.
 pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, ValueSource>) {
     let mut made = Made::default();
@@ -58,7 +43,7 @@ impl Made {
     fn setting(&mut self, setting: &Setting, problems: &mut Vec<Problem>) {
         let Setting { key, value, source } = setting;
         if !has_key(Section::Job, key) {
-            problems.extend(not_yet(setting));
+            problems.push(not_yet(setting));
             return;
         }
         self.map.insert(yaml(*key), value.clone());
@@ -107,25 +92,19 @@ impl Made {
     }
 }
 
-/// The problem of a setting whose key the table lacks; nothing where it is what happens anyway.
-fn not_yet(setting: &Setting) -> Option<Problem> {
+/// The problem of a setting whose key the table lacks.
+fn not_yet(setting: &Setting) -> Problem {
     let Setting { key, value, source } = setting;
-    let implied = IMPLIED.iter().find(|(implied, ..)| implied == key);
-    if implied.is_some_and(|(_, usual, _)| shown(value) == *usual) {
-        return None;
-    }
-    Some(Problem {
+    Problem {
         place: source.place.unwrap_or(Place::File),
         key: source.key.clone(),
         what: format!(
             "is `{key}: {}` here, which is not computed yet",
             shown(value)
         ),
-        remedy: implied.map_or(String::new(), |(_, usual, why)| {
-            format!("{why}: set {usual}")
-        }),
-        set: implied.map(|(_, usual, _)| format!("{}={usual}", source.key)),
-    })
+        remedy: String::new(),
+        set: None,
+    }
 }
 
 fn shown(value: &Value) -> String {
