@@ -241,7 +241,7 @@ fn no_encoding_changes_unnoticed() {
 const GOLDEN: [&str; 34] = [
     "ToCoordinator c3dfe123",
     "ToWorker 50e92024",
-    "ClientRequest 0d1e2132",
+    "ClientRequest 793f2f7e",
     "ClientResponse f086e3e4",
     "JobEvent 58bf841b",
     "LedgerEntry 57971200",
@@ -254,7 +254,7 @@ const GOLDEN: [&str; 34] = [
     "StageClaim b20b2a1a",
     "Receipt 2fd1e01c",
     "FrameHeader 7e8ba388",
-    "JobSpec a8b25628",
+    "JobSpec 45e82b61",
     "Plan 15be4340",
     "Claim 1e014906",
     "Leaf 6eb8c282",
@@ -270,7 +270,7 @@ const GOLDEN: [&str; 34] = [
     "TensorHeader 03294afc",
     "MomentHeader 3a9b89eb",
     "ModelManifest 0a570565",
-    "DataManifest 909cbf68",
+    "DataManifest ba4f120b",
     "StateManifest c60210b2",
     "Path 65020185",
 ];

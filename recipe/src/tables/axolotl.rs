@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 84] = [
+pub(super) const ROWS: [KeyRow; 85] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -99,7 +99,7 @@ pub(super) const ROWS: [KeyRow; 84] = [
         else_: "warm-up is linear, and the curve after it whole: remove it" }),
     row("neftune_noise_alpha noisy_embedding_alpha", gaps::NOISE),
     row("unfrozen_parameters lisa_* reinit_weights freeze_mm_modules", gaps::SOME_WEIGHTS),
-    row("relora relora_* merge_lora merge_method", Unless { values: OFF, set: "null",
+    row("relora relora_* peft_use_relora merge_lora merge_method", Unless { values: OFF, set: "null",
         else_: "adapters are not merged on the way: remove it" }),
     row("val_set_size", gaps::HELD_OUT),
     row("test_datasets eval_strategy evaluation_strategy eval_steps do_causal_lm_eval \
@@ -107,6 +107,7 @@ pub(super) const ROWS: [KeyRow; 84] = [
     row("evals_per_epoch eval_batch_size eval_sequence_len eval_table_size eval_max_new_tokens \
         eval_causal_lm_metrics metric_for_best_model greater_is_better num_generation_samples \
         generation_* load_best_model_at_end", Idle("no rows are held out to be evaluated")),
+    row("s2_attention", gaps::SHIFTED_ATTENTION),
     row("early_stopping_patience", gaps::STOPPING),
     row("loss_watchdog_threshold loss_watchdog_patience", gaps::STOPPING),
     row("resume_from_checkpoint", gaps::RESUME),
@@ -132,7 +133,7 @@ pub(super) const ROWS: [KeyRow; 84] = [
         else_: "the model's own config.json is followed: change it there" }),
     row("revision_of_model", Refuse("name a folder that has that revision: --set base_model=DIR \
         --set revision_of_model=null")),
-    row("lora_on_cpu qlora_sharded_model_loading gptq gptq_* use_onebitllms peft_use_relora",
+    row("lora_on_cpu qlora_sharded_model_loading gptq gptq_* use_onebitllms",
         Idle("packed weights are recognised by themselves")),
 ];
 
@@ -194,7 +195,7 @@ pub(super) const SPEED: [KeyRow; 22] = [
         Idle("results have one arithmetic, NUMERICS.md")),
     row("attn_implementation flash_attention flash_attn_* flash_optimum xformers_attention \
         sdp_attention sdpa_* flex_attention flex_attn_compile_kwargs sage_attention \
-        eager_attention s2_attention gemma4_hybrid_attn_impl large_head_attention \
+        eager_attention gemma4_hybrid_attn_impl large_head_attention \
         fused_attn_kernel",
         Idle("attention is exact, whatever computes it")),
     row("plugins", Read("cut_cross_entropy and liger change nothing; others are refused")),

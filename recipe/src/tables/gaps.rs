@@ -1,5 +1,5 @@
-//! What Concord does not compute yet, each in one place: all tables name these. Once it does, the
-//! constant becomes [`Treat::Same`] or [`Treat::Read`].
+//! What Concord does not compute, or what only some tools can ask for, each in one place: all
+//! tables name these. Once it is computed, the constant becomes [`Treat::Same`] or [`Treat::Read`].
 
 use super::Treat::{self, Refuse, Same, Unless};
 
@@ -84,6 +84,14 @@ pub const SOME_WEIGHTS: Treat = Unless {
     values: &["false", "", "0"],
     else_: "every weight is trained, or an adapter, but not some weights alone: remove it",
     set: "null",
+};
+
+/// Attention within shifted groups of tokens (LongLoRA).
+pub const SHIFTED_ATTENTION: Treat = Unless {
+    values: OFF,
+    else_: "attention goes over all tokens before: shifted groups give another model; set it to \
+            false",
+    set: "false",
 };
 
 /// Stopping early.

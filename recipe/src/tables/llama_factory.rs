@@ -6,7 +6,7 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 51] = [
+pub(super) const ROWS: [KeyRow; 53] = [
     row("stage", Read("sft; pt is type text; others are refused")),
     row("cutoff_len", Read("`sequence_len`; 2048 if absent")),
     row("finetuning_type", Read("`adapter`: lora or full; lora if absent")),
@@ -73,13 +73,16 @@ pub(super) const ROWS: [KeyRow; 51] = [
     row("freeze_vision_tower image_* video_* audio_* crop_to_patches use_audio_in_video",
         Idle("texts alone are learnt, and rows with images are refused")),
     row("early_stopping_steps", gaps::STOPPING),
-    row("pure_bf16 flash_attn shift_attn use_unsloth use_unsloth_gc enable_liger_kernel \
+    row("shift_attn", gaps::SHIFTED_ATTENTION),
+    row("split_special_tokens", Unless { values: OFF, set: "false",
+        else_: "special tokens are tokens of their own: set it to false" }),
+    row("pure_bf16 flash_attn use_unsloth use_unsloth_gc enable_liger_kernel \
         use_reentrant_gc use_v1_kernels upcast_layernorm upcast_lmhead_output fp8 fp8_* \
         use_cache infer_backend infer_dtype offload_folder ray_* sequence_parallel_* cp_* \
         disable_version_check use_sequence_parallel sequence_parallel",
         Idle("a faster kernel, or another number format, changes no result")),
     row("plot_loss use_swanlab swanlab_* include_effective_tokens_per_second hf_hub_token \
-        ms_hub_token om_hub_token print_param_status cache_dir split_special_tokens \
+        ms_hub_token om_hub_token print_param_status cache_dir \
         export_* max_new_tokens top_p top_k temperature do_sample",
         Idle("it belongs to other commands of LLaMA-Factory, to its logs or its machine")),
     row("model model_class train_dataset dist_config kernel_config init_config peft_config \

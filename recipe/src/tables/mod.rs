@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 34] = [
+pub const OWN_KEYS: [&str; 33] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -81,7 +81,6 @@ pub const OWN_KEYS: [&str; 34] = [
     "save_steps",
     "precision",
     "recompute",
-    "chat_template",
 ];
 
 /// The tables of a tool; the first that has a key decides.

@@ -58,8 +58,10 @@ impl PartialSums {
 
     /// The sum over a node of the cover, once all its microbatches are there.
     pub(crate) fn take(&mut self, whole: Node) -> Option<Vec<Arc<Tensor>>> {
-        let (node, sum) = self.held.remove(&whole.start)?;
-        (node == whole).then_some(sum)
+        let is_whole = self.held.get(&whole.start)?.0 == whole;
+        is_whole
+            .then(|| self.held.remove(&whole.start))?
+            .map(|(_, sum)| sum)
     }
 }
 
@@ -140,5 +142,8 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(sums.take(whole), None);
+        sums.insert(&Device::Reference, 7, whole, gradients(7))
+            .unwrap();
+        assert!(sums.take(whole).is_some(), "what was held is still there");
     }
 }

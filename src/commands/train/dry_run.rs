@@ -23,11 +23,11 @@ pub fn print(ingested: &Ingested, output: &Output) -> anyhow::Result<()> {
     let bytes = TrainingBytes::of(config, run, &|name| kept.get(name));
     let memory = bytes.stage(Span::from(0..spec.layers), 1).total();
     let sequences = spec.sequences_per_step();
-    let tokens = sequences * u64::from(run.sequence_len);
+    let tokens = ingested.step_tokens;
     let needs = room::Needs::of(spec, steps.save);
     let text = format!(
         "job         {}\nsteps       {}, {} of them warm-up, a checkpoint every {}\nstep        {} \
-         of {} tokens: {tokens} tokens\nin all      {} tokens\nmemory      {} on one worker; \
+         of at most {} tokens, on average {tokens} in all\ntokens      {} in all steps\nmemory      {} on one worker; \
          `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints",
         spec.id(),
         steps.steps,

@@ -47,6 +47,8 @@ const BAR_BYTES_MIN: u64 = 4 << 20;
 /// A job, ready to be submitted.
 pub struct Ingested {
     pub spec: JobSpec,
+    /// Tokens of a step, on average over the data.
+    pub step_tokens: u64,
     /// The profile for the planner.
     pub profile: ModelProfile,
     /// The blobs that the store must have.
@@ -120,7 +122,9 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         false => KeptFormats::default(),
     };
     let profile = profile::training(folder.config(), &run, &kept);
+    let of_data = u128::from(data.tokens) * u128::from(spec.sequences_per_step());
     Ok(Ingested {
+        step_tokens: (of_data / u128::from(data.sequences.max(1))) as u64,
         spec,
         profile,
         blobs,
@@ -168,6 +172,8 @@ struct JobData {
     /// The address of the manifest.
     manifest: Digest,
     sequences: u64,
+    /// Tokens of all sequences.
+    tokens: u64,
 }
 
 fn data_manifest(
@@ -202,6 +208,7 @@ fn data_manifest(
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
     let count = entries.len() as u64;
+    let tokens = entries.iter().map(|entry| u64::from(entry.tokens)).sum();
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
         chunk_sequences: CHUNK_SEQUENCES,
@@ -211,6 +218,7 @@ fn data_manifest(
     let data = JobData {
         manifest: blobs.value(&manifest),
         sequences: count,
+        tokens,
     };
     Ok((data, told))
 }

@@ -175,7 +175,7 @@ pub(super) const KEYS: [Key; 54] = [
         "for conversations: roles whose turns are learnt"),
     key(Dataset, "train_on_eos", Words(&["turn", "all", "last", "none"]), Is("turn"),
         "for conversations: which tokens that end a turn are learnt: of turns that are learnt, of \
-        all, of the last one, of none; without effect on a template with {% generation %}"),
+        all, of the last one, of none; refused for a template with {% generation %}"),
     key(Dataset, "train_on_inputs", Flag, Is("false"),
         "whether prompts are learnt, too; by default answers alone are"),
     key(Dataset, "chat_template", Text, Means("that of the model (tokenizer_default)"),
@@ -231,7 +231,7 @@ pub(super) const KEYS: [Key; 54] = [
     key(Job, "max_grad_norm", NotNegative, Is("1"),
         "the global norm to which gradients are clipped; 0 turns clipping off"),
     key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),
-    key(Job, "shuffle", Flag, Means("true; false for a data set of type tokens"),
+    key(Job, "shuffle", Flag, Means("true; false for a file of tokens, which has an order of its own"),
         "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
     key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),

@@ -73,6 +73,8 @@ fn allowed(key: &Key) -> Value {
         Allowed::Share(Ends::Both) => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Allowed::Bits => json!({ "enum": [8, 14, 16] }),
         Allowed::Mappings => json!({ "type": "array", "items": object(Section::Dataset) }),
-        Allowed::Mapping => object(Section::Precision),
+        Allowed::Mapping if key.name == "precision" => object(Section::Precision),
+        // Their keys are names that the data and the template give.
+        Allowed::Mapping => json!({ "type": "object" }),
     }
 }

@@ -72,7 +72,7 @@ fn every_value_is_read() {
 #[test]
 fn what_is_left_out_has_the_usual_value() {
     let job = parse(
-        "{base_model: m, datasets: [{path: a, type: tokens}], sequence_len: 8, max_steps: 1, \
+        "{base_model: m, datasets: [{path: a.safetensors, type: tokens}], sequence_len: 8, max_steps: 1, \
          learning_rate: 0.5, output_dir: o}",
     )
     .unwrap();
@@ -282,7 +282,7 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ("datasets: []", "`datasets` is empty"),
     (
         "datasets: [{path: a, type: csv}]",
-        "must be one of text, instruct, tokens",
+        "must be one of text, completion, instruct, alpaca, alpaca_turns,",
     ),
     (
         "lora_target_modules: []",
@@ -333,7 +333,7 @@ fn steps_follow_from_epochs_and_shares() {
         error.contains("`warmup_ratio` has no effect beside `warmup_steps`"),
         "{error}"
     );
-    let tokens = "datasets: [{path: a, type: tokens}]\nnum_epochs: 1";
+    let tokens = "datasets: [{path: a.safetensors, type: tokens}]\nnum_epochs: 1";
     assert!(refusal("datasets", tokens).contains("`num_epochs` has no effect on a data set"));
 }
 
@@ -373,9 +373,9 @@ fn keys_that_contradict_each_other_are_refused() {
         error.contains("`lora_r` has no effect with `adapter: full`"),
         "{error}"
     );
-    let tokens = "datasets: [{path: a, type: tokens}, {path: b, type: text}]";
+    let tokens = "datasets: [{path: a.safetensors, type: tokens}, {path: b, type: text}]";
     assert!(refusal("datasets", tokens).contains("must be the only one"));
-    let tokens = "datasets: [{path: a, type: tokens}]\nshuffle: true";
+    let tokens = "datasets: [{path: a.safetensors, type: tokens}]\nshuffle: true";
     assert!(refusal("datasets", tokens).contains("taken in its own order"));
 }
 

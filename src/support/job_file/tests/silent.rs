@@ -220,7 +220,7 @@ fn data_sets_of_other_tools_are_refused_with_what_to_write() {
             "has no effect with `type: text`",
         ),
         (
-            "path: a, type: tokens, ignore_fields: [b]",
+            "path: a.safetensors, type: tokens, ignore_fields: [b]",
             "has no effect on a file without rows",
         ),
         // Fields that are named twice.
