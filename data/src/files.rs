@@ -138,15 +138,23 @@ impl DatasetSource {
             let words = words(path);
             words.iter().any(|word| HELD_OUT.contains(&word.as_str()))
         });
-        if let Some(other) = held_out.filter(|_| found.iter().any(is_train)) {
-            if !self.only_train {
+        match (held_out, found.iter().any(is_train)) {
+            (Some(_), true) if self.only_train => found.retain(is_train),
+            (Some(other), true) => {
                 return Err(self.fail(format!(
                     "the folder has files of several splits, such as {}: set `split: train`, or \
                      name the files by a pattern such as *train*",
                     other.display()
                 )));
             }
-            found.retain(is_train);
+            (Some(other), false) if found.len() > 1 => {
+                return Err(self.fail(format!(
+                    "the folder has {}, which is held out by its name, and no file with the word \
+                     `train`: name the files by a pattern such as *.jsonl",
+                    other.display()
+                )));
+            }
+            _ => {}
         }
         match found.is_empty() {
             true => Err(self.fail("there is no file of data in the folder")),

@@ -186,6 +186,12 @@ impl Reader<'_> {
             if !is_read && !(is_ignored && !self.reads(key)) && !fields::says_nothing(value) {
                 let property = self.property_of(key);
                 self.check_property(place, key, property)?;
+                if made.contains_key(property) {
+                    return Err(self.row.fail(format!(
+                        "{place} has the field `{key}`, but its `{property}` is read from another \
+                         field; name `{key}` in `ignore_fields`, or set `message_property_mappings`"
+                    )));
+                }
                 made.insert(property.to_string(), value.clone());
             }
         }

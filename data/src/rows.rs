@@ -55,6 +55,10 @@ impl Row<'_> {
             Some(Value::Array(list)) => Ok(Some(list.clone())),
             Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
             Some(value @ Value::String(text)) => {
+                // By itself first: what stands behind the list must not become fields beside it.
+                if !matches!(serde_json::from_str(text), Ok(Value::Array(_))) {
+                    return Err(not_a_list(value));
+                }
                 let wrapped = format!("{{\"list\":{text}}}");
                 let parsed = crate::json::object(wrapped.as_bytes());
                 match parsed.ok().and_then(|mut parsed| parsed.remove("list")) {

@@ -94,7 +94,12 @@ enum State {
     Quoted,
     /// Behind a quote in a field in quotes: its end, or the first half of two.
     Closed,
+    /// Behind a field in quotes and the first half of a line end.
+    ClosedLine,
 }
+
+const BEHIND_QUOTE: &str = "there is text behind the closing quote of a field; write quotes within \
+                            a field as two";
 
 /// A record in the making.
 struct Record {
@@ -129,6 +134,7 @@ impl Record {
                 self.push(b'"');
                 self.state = State::Quoted;
             }
+            (State::ClosedLine, byte) if byte != b'\n' => return Err(BEHIND_QUOTE),
             (_, b'\n') => return Ok(true),
             (_, _) if byte == separator => {
                 if self.fields.len() >= FIELDS_MAX {
@@ -137,14 +143,9 @@ impl Record {
                 self.fields.push(Vec::new());
                 self.state = State::Start;
             }
-            // The first half of a line end; alone it would be refused with the next byte.
-            (State::Closed, b'\r') => {}
-            (State::Closed, _) => {
-                return Err(
-                    "there is text behind the closing quote of a field; write quotes \
-                            within a field as two",
-                );
-            }
+            // The first half of a line end: nothing but the other half may follow.
+            (State::Closed, b'\r') => self.state = State::ClosedLine,
+            (State::Closed | State::ClosedLine, _) => return Err(BEHIND_QUOTE),
             (State::Start | State::Bare, _) => {
                 self.push(byte);
                 self.state = State::Bare;
@@ -156,7 +157,8 @@ impl Record {
     /// Whether the line had nothing in it.
     fn is_blank(&self) -> bool {
         let is_empty = |field: &Vec<u8>| field.is_empty() || field == b"\r";
-        self.fields.len() == 1 && self.state != State::Closed && is_empty(&self.fields[0])
+        let is_quoted = matches!(self.state, State::Closed | State::ClosedLine);
+        self.fields.len() == 1 && !is_quoted && is_empty(&self.fields[0])
     }
 
     fn texts(mut self) -> Result<Vec<String>, &'static str> {

@@ -1,6 +1,8 @@
 //! How long a job is: steps from epochs, warm-up and checkpoints, each by the rule of the tool
 //! whose file it is. They depend on the number of rows, which is known once the data are read.
 
+use std::fmt;
+
 /// How epochs become steps. Rows are those that are left after dropping and filtering, a batch is
 /// `micro_batch_size` rows, a step takes `accumulation` batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,30 @@ impl Saves {
             (Self::PerEpoch(_), None) => return SAVE_STEPS.min(steps.max(1)),
         };
         ((steps as f64 * share).ceil() as u64).clamp(1, steps.max(1))
+    }
+}
+
+impl fmt::Display for Warmup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps(steps) => write!(f, "{steps}"),
+            Self::ShareUp(share) => write!(f, "{share} of the steps, rounded up"),
+            Self::ShareDown(share) => write!(f, "{share} of the steps, rounded down; 1 becomes 2"),
+            Self::Axolotl => {
+                f.write_str("0.03 of the steps, rounded down, 100 at most; 1 becomes 2")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Saves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(steps) => write!(f, "{steps}"),
+            Self::PerEpoch(times) => write!(f, "{times} checkpoints an epoch"),
+            Self::Share(share) => write!(f, "{share} of the steps"),
+            Self::End => f.write_str("the last step alone"),
+        }
     }
 }
 

@@ -99,6 +99,13 @@ const SHAPES: [Shape; 9] = [
                 &["no field `from`", "type: chat_template"],
             ),
             (
+                concat!(
+                    r#"{"conversations": [{"from": "human", "value": "a"}, "#,
+                    r#"{"from": "gpt", "value": "b", "content": "c", "role": "user"}]}"#
+                ),
+                &["`content` is read from another field", "ignore_fields"],
+            ),
+            (
                 r#"{"conversations": [{"from": 1, "value": "a"}]}"#,
                 &["`from`", "1, not a string"],
             ),
@@ -349,6 +356,10 @@ const SHAPES: [Shape; 9] = [
             ),
             (r#"{"input_ids": 1}"#, &["`input_ids` is 1, not a list"]),
             (
+                r#"{"input_ids": "[1, 5], \"x\": 1"}"#,
+                &["`input_ids` is \"[1, 5], ", "not a list"],
+            ),
+            (
                 r#"{"input_ids": [1, "a"]}"#,
                 &["`input_ids` has \"a\", not a whole number"],
             ),
@@ -409,7 +420,11 @@ fn tables_broken_in_ten_ways() {
     let (model, folder) = (model(), tempfile::tempdir().unwrap());
     let path = folder.path().join("rows.csv");
     let source = DatasetSource::new(&path, DatasetKind::AlpacaTurns);
-    let cases: [(&[u8], &[&str]); 11] = [
+    let cases: [(&[u8], &[&str]); 12] = [
+        (
+            b"instruction,output\n\"a\"\r\"b,c\n",
+            &["line 2", "behind the closing quote"],
+        ),
         (
             b"instruction,output\na,b\nc\n",
             &["line 3", "it has 1 fields", "names 2"],

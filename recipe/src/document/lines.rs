@@ -1,6 +1,7 @@
 //! On which line of a YAML text each key stands. The YAML reader does not tell, so the block style
 //! is followed here: indents, list items, texts over several lines. A key within braces or brackets
-//! has the line of the key before these. KeyLines are used in messages alone.
+//! has its line where its name stands on one line alone, else that of the key before these. The
+//! lines are used in messages alone.
 
 use std::collections::BTreeMap;
 
@@ -14,23 +15,40 @@ struct Frame {
 
 /// KeyLines by path, such as `datasets[0].type`; the first line is 1.
 #[derive(Clone, Debug, Default)]
-pub struct KeyLines(BTreeMap<String, usize>);
+pub struct KeyLines {
+    by_path: BTreeMap<String, usize>,
+    /// By the name alone, wherever it is followed by a colon; nothing where it is on several lines.
+    by_name: BTreeMap<String, Option<usize>>,
+}
 
 impl KeyLines {
     /// Follows the block style of `text`.
     pub fn of(text: &str) -> Self {
         let mut reader = Reader::default();
+        let mut by_name: BTreeMap<String, Option<usize>> = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             reader.line(index + 1, line);
+            for name in names(line) {
+                let line = by_name.entry(name.to_string()).or_insert(Some(index + 1));
+                *line = line.filter(|line| *line == index + 1);
+            }
         }
-        Self(reader.found)
+        Self {
+            by_path: reader.found,
+            by_name,
+        }
     }
 
     /// The line of a path, or of what holds it.
     pub fn line(&self, path: &str) -> Option<usize> {
+        let name = path.rsplit(['.', ']']).next().unwrap_or(path);
+        let by_name = self.by_name.get(name).copied().flatten();
+        if let Some(line) = self.by_path.get(path).copied().or(by_name) {
+            return Some(line);
+        }
         let mut path = path;
         loop {
-            if let Some(line) = self.0.get(path) {
+            if let Some(line) = self.by_path.get(path) {
                 return Some(*line);
             }
             path = &path[..path.rfind(['.', '['])?];
@@ -114,6 +132,16 @@ impl Reader {
             is_item,
         });
     }
+}
+
+/// The words of a line that a colon follows.
+fn names(line: &str) -> impl Iterator<Item = &str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let ends = line.match_indices(':').map(|(at, _)| line[..at].trim_end());
+    ends.filter_map(move |before| {
+        let start = before.rfind(|c| !is_word(c)).map_or(0, |at| at + 1);
+        before.get(start..).filter(|name| !name.is_empty())
+    })
 }
 
 fn begins_value(rest: &str) -> bool {

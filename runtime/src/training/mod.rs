@@ -8,3 +8,4 @@ pub(crate) mod engine;
 pub(crate) mod leaf_work;
 pub(crate) mod partial_sums;
 pub(crate) mod peers;
+pub(crate) mod shapes;

@@ -155,6 +155,13 @@ fn base_model(job: &JobFile) -> anyhow::Result<ModelFolder> {
 fn settle(job: &JobFile, sequences: u64, told: &mut Vec<Told>) -> anyhow::Result<Steps> {
     let (batch, accumulation) = (job.micro_batch_size, job.gradient_accumulation_steps);
     let steps = job.timing.settle(sequences, batch, accumulation)?;
+    if steps.warmup > steps.steps {
+        told.push(Told::note(&format!(
+            "{} of warm-up, but the job has {}: the peak of the learning rate is not reached",
+            counted(steps.warmup.into(), "step"),
+            counted(steps.steps.into(), "step")
+        )));
+    }
     if let Some(epochs) = job.timing.epochs() {
         let warmup = counted(steps.warmup.into(), "step");
         told.push(Told::note(&format!(

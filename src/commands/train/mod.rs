@@ -54,7 +54,10 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn run(args: TrainArgs, output: &Output) -> anyhow::Result<()> {
     let Some(path) = &args.job else {
         match args.schema {
-            true => println!("{:#}", job_file::schema::schema()),
+            true => {
+                let schema = job_file::schema::schema();
+                output.result(&format!("{schema:#}"), &schema);
+            }
             false => job_file::help::print(output),
         }
         return Ok(());

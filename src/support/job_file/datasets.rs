@@ -1,5 +1,6 @@
 //! The data sets of a job file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -119,6 +120,7 @@ fn read_turns(keys: &Keys, source: &mut DatasetSource) -> anyhow::Result<()> {
         };
         source.message_properties.insert(property, name);
     }
+    let mut named: BTreeMap<String, String> = BTreeMap::new();
     for (role, names) in keys.mapping("roles")? {
         let names = match names {
             Value::Array(names) => names,
@@ -128,6 +130,12 @@ fn read_turns(keys: &Keys, source: &mut DatasetSource) -> anyhow::Result<()> {
             let Value::String(name) = name else {
                 return Err(keys.bad("roles", "a mapping of roles to lists of names"));
             };
+            if let Some(other) = named.insert(name.clone(), role.clone()) {
+                bail!(
+                    "{}: `roles` has `{name}` both under `{other}` and under `{role}`",
+                    keys.place("roles")
+                );
+            }
             source.roles.insert(name, role.clone());
         }
     }

@@ -62,6 +62,10 @@ fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
     let mut values = Vec::new();
     for key in KEYS.iter().filter(|key| key.section == Section::Job) {
         let name = key.name.to_string();
+        if let Some(by_rule) = timing(given, key.name) {
+            values.extend(by_rule);
+            continue;
+        }
         match (given.map().get(key.name), key.absent) {
             (Some(serde_yaml_ng::Value::Sequence(items)), _) if key.name == "datasets" => {
                 for (index, item) in items.iter().enumerate() {
@@ -85,6 +89,26 @@ fn values(given: &GivenJob) -> Vec<(String, String, Option<ValueSource>)> {
         }
     }
     values
+}
+
+/// A key that says how long a job of another tool is, by the rules of that tool: its value, if any,
+/// and where it comes from. `None` for other keys and jobs.
+fn timing(given: &GivenJob, name: &str) -> Option<Option<(String, String, Option<ValueSource>)>> {
+    let rules = given.resolved.rules?;
+    let value = match name {
+        "max_steps" => rules.length.max_steps.map(|steps| steps.to_string()),
+        "num_epochs" => rules.length.num_epochs.map(|epochs| epochs.to_string()),
+        "warmup_steps" => Some(rules.warmup.to_string()),
+        "save_steps" => Some(rules.saves.to_string()),
+        "warmup_ratio" => None,
+        _ => return None,
+    };
+    let source = ValueSource {
+        place: None,
+        key: name.to_string(),
+        how: format!("the rules of {}", given.resolved.tool.name()),
+    };
+    Some(value.map(|value| (name.to_string(), value, Some(source))))
 }
 
 fn from(source: &Option<ValueSource>) -> String {

@@ -424,3 +424,14 @@ fn what_is_no_mapping_is_refused() {
         "{error}"
     );
 }
+
+/// The reader of other tools' files knows Concord's own keys by a list, as it knows no table of
+/// this program.
+#[test]
+fn the_reader_of_other_tools_knows_every_key_of_a_job() {
+    let mut listed = concord_recipe::OWN_KEYS.to_vec();
+    let mut known: Vec<&str> = Section::Job.keys().map(|key| key.name).collect();
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(listed, known);
+}

@@ -91,12 +91,6 @@ impl JobTiming {
         let count = steps_fit
             .with_context(|| format!("the job has {steps} steps; {STEPS_MAX} are the most"))?;
         let warmup = self.warmup.steps(steps);
-        if warmup > steps {
-            bail!(
-                "warmup_steps: {warmup}, but the job has {steps} steps, so its peak would never be \
-                 reached: lower it, or give warmup_ratio"
-            );
-        }
         Ok(Steps {
             steps: count,
             warmup: whole(warmup).unwrap_or(u32::MAX).min(STEPS_MAX),

@@ -14,6 +14,7 @@ use crate::RuntimeError;
 use crate::training::data::Microbatch;
 use crate::training::leaf_work::{self, PartSum};
 use crate::training::partial_sums::PartialSums;
+use crate::training::shapes;
 
 /// What a worker gave instead of gradients. That these follow from it is seen by their addresses.
 pub(crate) struct GivenAgain {
@@ -79,10 +80,10 @@ pub(super) fn sum_again(
     for ((microbatch, batch), received) in (node.start..node.end).zip(batches).zip(&given.received)
     {
         let hidden = received.activation.as_deref();
-        if !stage.is_first() && hidden.is_none() {
-            return Err(missing("its hidden states"));
-        }
         let (layers, batch) = (leaf.layers, &batch.batch);
+        if !shapes::fits_stage(stage, batch, hidden, (received.gradient.as_deref(), true)) {
+            return Err(missing("hidden states and gradients of the right shape"));
+        }
         let forwarded = leaf_work::forward(stage, layers, batch, hidden, Keeps::Inputs)?;
         let gradient = received.gradient.as_deref();
         let done =

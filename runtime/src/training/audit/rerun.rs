@@ -14,7 +14,7 @@ use super::inputs::{Inputs, missing};
 use super::job::cached_bytes;
 use crate::model_blobs::ModelBlobs;
 use crate::stage_cache::StageCache;
-use crate::training::leaf_work;
+use crate::training::{leaf_work, shapes};
 use crate::{RuntimeError, spec};
 
 /// The sum of a part over a node, where all that it is made of is there.
@@ -162,19 +162,20 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
         .microbatches
         .first()
         .ok_or_else(|| missing("its tokens"))?;
-    if !stage.is_first() && inputs.hidden().is_none() {
-        return Err(missing("its hidden states"));
-    }
     // Beside a worker of the same machine there may be little memory.
     let (layers, hidden) = (leaf.layers, inputs.hidden());
-    let forwarded = leaf_work::forward(stage, layers, &batch.batch, hidden, Keeps::Inputs)?;
-    if leaf.phase == LeafPhase::Forward {
-        return Ok(vec![forwarded.output]);
-    }
     let gradient = inputs.tensors(|kind| matches!(kind, PortKind::Gradient(_)));
     let gradient = gradient
         .and_then(|tensors| tensors.first())
         .map(|tensor| &**tensor);
+    let goes_back = leaf.phase == LeafPhase::Backward;
+    if !shapes::fits_stage(stage, &batch.batch, hidden, (gradient, goes_back)) {
+        return Err(missing("hidden states and gradients of the right shape"));
+    }
+    let forwarded = leaf_work::forward(stage, layers, &batch.batch, hidden, Keeps::Inputs)?;
+    if !goes_back {
+        return Ok(vec![forwarded.output]);
+    }
     let done = leaf_work::backward(
         spec,
         stage,

@@ -13,10 +13,9 @@ mod leaves;
 mod openings;
 mod run;
 mod sending;
-mod shapes;
 mod sums;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};

@@ -14,12 +14,13 @@ use concord_proto::{
 
 use super::leaves::Received;
 use super::openings::StepOpenings;
-use super::{CommittedStage, EngineContext, ReceivedFrame, sending, shapes};
+use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
 use crate::RuntimeError;
 use crate::training::core::{Exchange, MicrobatchSchedule, MicrobatchTask, PartKey};
 use crate::training::data::Microbatch;
 use crate::training::leaf_work::{self, Forwarded, Updated};
 use crate::training::partial_sums::PartialSums;
+use crate::training::shapes;
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,20 +1,38 @@
-//! The shapes that tensors of others must have: what a neighbour sends is multiplied here, and a
-//! wrong shape would end this worker instead of its sender.
+//! The shapes that tensors of others must have: what a neighbour sends, or a worker opens to a
+//! checker, is multiplied here, and a wrong shape would end this process instead of its sender.
 
 use std::sync::Arc;
 
 use concord_kernels::Tensor;
+use concord_models::decoder::{Batch, Stage};
 use concord_proto::{GradientPart, JobSpec, Layers, ModelPlace};
 
 use crate::training::leaf_work;
 
 /// Whether a tensor has a row of `width` for each of `tokens`.
-pub(super) fn is_of_tokens(tensor: &Tensor, tokens: usize, width: usize) -> bool {
+pub(crate) fn is_of_tokens(tensor: &Tensor, tokens: usize, width: usize) -> bool {
     tensor.shape() == [tokens, width]
 }
 
+/// Whether what a stage got of a microbatch is what it must have: no hidden states on the first
+/// stage, no gradient on the last (or where none `is_due`), and else a row for each token.
+pub(crate) fn fits_stage(
+    stage: &Stage,
+    batch: &Batch,
+    activation: Option<&Tensor>,
+    (gradient, is_due): (Option<&Tensor>, bool),
+) -> bool {
+    let [into, out] = stage.widths();
+    let tokens = batch.tokens.len();
+    let fits = |tensor: Option<&Tensor>, is_due: bool, width| match tensor {
+        None => !is_due,
+        Some(tensor) => is_due && is_of_tokens(tensor, tokens, width),
+    };
+    fits(activation, !stage.is_first(), into) && fits(gradient, is_due && !stage.is_last(), out)
+}
+
 /// Whether tensors have the shapes of a part of the gradients of a stage.
-pub(super) fn are_gradients(
+pub(crate) fn are_gradients(
     tensors: &[Arc<Tensor>],
     spec: &JobSpec,
     layers: Layers,
@@ -36,7 +54,7 @@ pub(super) fn are_gradients(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{config, job_spec};
+    use super::super::engine::tests::{config, job_spec};
     use super::*;
 
     #[test]
