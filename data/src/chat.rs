@@ -44,7 +44,7 @@ pub(crate) fn example(
     let tokens = maker.tokenizer.encode_chat_placed(&whole, false);
     let tokens = tokens.map_err(|error| row.fail(error.to_string()))?;
     let spans = match maker.source.train_on_inputs {
-        true => vec![0..whole.text().len()],
+        true => std::iter::once(0..whole.text().len()).collect(),
         false => turns.learnt(&whole, &tokens)?,
     };
     let example = Example::of_spans(tokens, &spans);

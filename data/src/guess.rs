@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::each_row;
 use crate::error::DataError;
 use crate::files::{self, FileForm};
-use crate::rows;
 use crate::source::{DatasetKind, DatasetSource};
 
 /// Fields that say of which kind a row is: the first that a row has all of counts.
@@ -37,11 +37,9 @@ pub fn guess(path: &Path) -> Result<DatasetSource, DataError> {
         return Ok(source);
     }
     let mut found = None;
-    rows::for_each(&source, &paths, 1, &mut |_| {}, &mut |row| {
+    each_row::for_each(&source, &paths, 1, &mut |_| {}, &mut |row| {
         let has = |key: &&str| row.fields.get(*key).is_some_and(|value| !value.is_null());
-        let sign = SIGNS
-            .iter()
-            .find(|(keys, _)| keys.iter().all(|key| has(&key)));
+        let sign = SIGNS.iter().find(|(keys, _)| keys.iter().all(&has));
         let Some((keys, kind)) = sign else {
             let names: Vec<&str> = row.fields.keys().map(String::as_str).take(16).collect();
             return Err(row.fail(format!(

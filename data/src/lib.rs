@@ -18,6 +18,7 @@ mod array_rows;
 mod chat;
 mod completion;
 mod conversation;
+mod each_row;
 mod error;
 mod example;
 mod fields;

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use crate::each_row;
 use crate::error::DataError;
 use crate::example::Example;
 use crate::loader::DataLoader;
 use crate::maker::ExampleMaker;
-use crate::rows::{self, Row};
+use crate::rows::Row;
 use crate::sequences::{DataCounts, Grouping, SequenceView, Sequencer, Sequences, Sink};
 use crate::source::{DatasetKind, DatasetSource};
 use crate::{text, token_rows, tokens};
@@ -125,7 +126,7 @@ impl DataLoader<'_> {
         let most = source.max_samples.unwrap_or(u32::MAX);
         let mut sink = |view: SequenceView| sink(view);
         let mut sequencer = Sequencer::new(self.sequence_len, source.excess_length, &mut sink);
-        let rows = rows::for_each(source, &paths, most, &mut *self.progress, &mut |row| {
+        let rows = each_row::for_each(source, &paths, most, &mut *self.progress, &mut |row| {
             let mut example = make(row)?;
             if source.train_on_inputs {
                 example.mask.fill(1);

@@ -183,7 +183,8 @@ impl Reader<'_> {
             }
             let is_read = [names.0, names.1].contains(&key.as_str());
             let is_ignored = source.ignore_fields.contains(key) || key == TIES;
-            if !is_read && !(is_ignored && !self.reads(key)) && !fields::says_nothing(value) {
+            let is_left_out = is_ignored && !self.reads(key);
+            if !is_read && !is_left_out && !fields::says_nothing(value) {
                 let property = self.property_of(key);
                 self.check_property(place, key, property)?;
                 if made.contains_key(property) {

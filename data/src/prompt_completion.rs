@@ -50,7 +50,8 @@ fn of_texts(maker: &ExampleMaker, row: &Row) -> Result<Example, DataError> {
     if tokens.last().is_some_and(|(id, _)| *id == end) {
         tokens.pop();
     }
-    let mut example = Example::of_spans(tokens, &[prompt.len()..text.len()]);
+    let answer = prompt.len()..text.len();
+    let mut example = Example::of_spans(tokens, std::slice::from_ref(&answer));
     example.add(&[end], true);
     Ok(example)
 }

@@ -12,10 +12,10 @@ use crate::error::DataError;
 use crate::fields;
 use crate::files::{self, FileForm};
 use crate::loader::DataLoader;
-use crate::rows;
 use crate::sequences::{DataCounts, Sequencer, Sink};
 use crate::source::{DatasetSource, ExcessLength};
 use crate::text_chunks;
+use crate::{each_row, rows};
 
 /// A long document is tokenized in pieces of this size, which takes about 30 MB of memory.
 const PIECE_BYTES: usize = 256 << 10;
@@ -148,7 +148,7 @@ fn read(
                 }
                 Ok(())
             };
-            count += rows::for_each(source, &[path], most - count, progress, &mut each)?;
+            count += each_row::for_each(source, &[path], most - count, progress, &mut each)?;
             continue;
         }
         let mut stream: Option<PieceStream> = None;

@@ -38,7 +38,7 @@ pub mod wire;
 pub use crypto::{
     Digest, Domain, Hasher, Keypair, PublicKey, Signed, SignedError, WorkerId, merkle,
 };
-pub use sequence::{Sequence, SequenceEntry};
+pub use sequence::{SequenceEntry, TrainingSequence};
 pub use training::{
     AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits,
     FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase,

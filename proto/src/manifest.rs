@@ -31,8 +31,8 @@ pub struct DataManifest {
     pub sequence_len: u32,
     /// Sequences in a chunk; the last may have fewer.
     pub chunk_sequences: u32,
-    /// Blob addresses of the chunks: [`Sequence::encode`](crate::Sequence::encode) of one sequence
-    /// after another.
+    /// Blob addresses of the chunks: one sequence after another, each as
+    /// [`TrainingSequence::encode`](crate::TrainingSequence::encode) writes it.
     pub chunks: Vec<Digest>,
     /// What each sequence has.
     pub sequences: Vec<SequenceEntry>,

@@ -7,7 +7,7 @@ use crate::crypto::{Digest, Domain, Hasher};
 /// What `micro_batch_size` counts: one or more documents. Positions begin at 0 in each document,
 /// and no token sees one of another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sequence {
+pub struct TrainingSequence {
     /// Token ids.
     pub tokens: Vec<u32>,
     /// 1 where the loss counts the token, else 0; 0 at the first token of each document, which is
@@ -37,7 +37,7 @@ impl SequenceEntry {
     }
 }
 
-impl Sequence {
+impl TrainingSequence {
     /// A sequence of one document.
     pub fn whole(tokens: Vec<u32>, mask: Vec<u8>) -> Self {
         Self {

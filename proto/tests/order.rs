@@ -3,7 +3,7 @@
 mod messages;
 
 use concord_proto::manifest::DataManifest;
-use concord_proto::{BatchPlan, JobSpec, Order, Sequence, merkle, microbatch_digest};
+use concord_proto::{BatchPlan, JobSpec, Order, TrainingSequence, merkle, microbatch_digest};
 use messages::Source;
 use proptest::prelude::*;
 
@@ -92,7 +92,7 @@ proptest! {
 fn the_root_of_a_step_is_over_its_microbatches() {
     let spec = spec(Order::Shuffled { seed: 5 }, 2, 3);
     let sequence =
-        |i: u32| Sequence::whole(vec![i, i + 1, i + 2], vec![0, 1, (i % 2) as u8]).entry();
+        |i: u32| TrainingSequence::whole(vec![i, i + 1, i + 2], vec![0, 1, (i % 2) as u8]).entry();
     let data = DataManifest {
         sequence_len: 3,
         chunk_sequences: 8,

@@ -32,7 +32,7 @@ const TREES: [Tree; 6] = [
         folders: &["kernels/src/reference"],
         extension: "rs",
         without: &[("blake3", LIBRARY), ("keys", GROWS)],
-        parts: &["mod", "tree"],
+        parts: &["lengths", "mod", "tree"],
     },
     Tree {
         folders: &["kernels/src/cpu"],
@@ -41,9 +41,8 @@ const TREES: [Tree; 6] = [
             ("blake3", LIBRARY),
             ("columns", "rows are copied, as the reference does"),
             ("embedding", "rows are copied, as the reference does"),
-            ("keys", GROWS),
         ],
-        parts: &["mod"],
+        parts: &["awake", "mod"],
     },
     Tree {
         folders: &["kernels/src/cuda"],
@@ -52,7 +51,7 @@ const TREES: [Tree; 6] = [
             "logprobs",
             "computed on the host, for rows of requests that ask",
         )],
-        parts: &["mod", "cublas", "cublaslt", "grids", "peak"],
+        parts: &["mod", "cublas", "cublaslt", "grids", "page_codes", "peak"],
     },
     Tree {
         folders: &["kernels/cuda"],
@@ -71,7 +70,7 @@ const TREES: [Tree; 6] = [
         folders: &["kernels/src/conformance"],
         extension: "rs",
         without: &[],
-        parts: &["mod", "input"],
+        parts: &["mod", "input", "lengths"],
     },
     // The conformance suite runs in both; a file tests what the suite does not reach.
     Tree {

@@ -2,7 +2,7 @@
 
 use concord_coordinator::core::NewJob;
 use concord_proto::ExpertCuts;
-use concord_proto::Sequence;
+use concord_proto::TrainingSequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
@@ -43,7 +43,7 @@ fn trainable(tied: bool) -> Vec<TrainedTensor> {
 /// A job of `steps` steps, with a plan of stages x replicas and no audits.
 pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
     let sequences =
-        (0..11u32).map(|i| Sequence::whole(vec![i, i + 1, i + 2], vec![0, 1, 1]).entry());
+        (0..11u32).map(|i| TrainingSequence::whole(vec![i, i + 1, i + 2], vec![0, 1, 1]).entry());
     let data = DataManifest {
         sequence_len: 3,
         chunk_sequences: 11,

@@ -99,7 +99,8 @@ pub(super) const ROWS: [KeyRow; 85] = [
         else_: "warm-up is linear, and the curve after it whole: remove it" }),
     row("neftune_noise_alpha noisy_embedding_alpha", gaps::NOISE),
     row("unfrozen_parameters lisa_* reinit_weights freeze_mm_modules", gaps::SOME_WEIGHTS),
-    row("relora relora_* peft_use_relora merge_lora merge_method", Unless { values: OFF, set: "null",
+    row("relora relora_* peft_use_relora merge_lora merge_method",
+        Unless { values: OFF, set: "null",
         else_: "adapters are not merged on the way: remove it" }),
     row("val_set_size", gaps::HELD_OUT),
     row("test_datasets eval_strategy evaluation_strategy eval_steps do_causal_lm_eval \

@@ -8,7 +8,7 @@ use concord_kernels::ops::Lengths;
 use concord_models::config::DecoderConfig;
 use concord_models::decoder::Batch;
 use concord_proto::manifest::DataManifest;
-use concord_proto::{BatchPlan, Digest, JobSpec, Sequence, SequenceEntry};
+use concord_proto::{BatchPlan, Digest, JobSpec, SequenceEntry, TrainingSequence};
 
 use crate::RuntimeError;
 use crate::blobs::Blobs;
@@ -75,7 +75,7 @@ impl DataSource {
         microbatch: u32,
     ) -> Result<Microbatch, RuntimeError> {
         let indices = self.order.sequences(step, microbatch);
-        let mut all = Sequence::default();
+        let mut all = TrainingSequence::default();
         let mut lengths = Vec::with_capacity(indices.len());
         for &index in &indices {
             let sequence = self.sequence(blobs, index as usize).await?;
@@ -101,7 +101,11 @@ impl DataSource {
         self.manifest.chunks.iter().copied()
     }
 
-    async fn sequence(&mut self, blobs: &Blobs, index: usize) -> Result<Sequence, RuntimeError> {
+    async fn sequence(
+        &mut self,
+        blobs: &Blobs,
+        index: usize,
+    ) -> Result<TrainingSequence, RuntimeError> {
         let per_chunk = self.manifest.chunk_sequences as usize;
         let (chunk, place) = (index / per_chunk, index % per_chunk);
         let digest = *self.manifest.chunks.get(chunk).ok_or_else(|| {
@@ -131,7 +135,7 @@ impl DataSource {
         chunk: Digest,
         index: usize,
         place: usize,
-    ) -> Result<Sequence, String> {
+    ) -> Result<TrainingSequence, String> {
         let first = index - place;
         let end =
             (first + self.manifest.chunk_sequences as usize).min(self.manifest.sequences.len());
@@ -150,6 +154,6 @@ impl DataSource {
         if bytes != bytes_of(&self.manifest.sequences[first..end]) {
             return Err(unfit);
         }
-        Sequence::decode(&parts.pop().ok_or(unfit)?, &entry)
+        TrainingSequence::decode(&parts.pop().ok_or(unfit)?, &entry)
     }
 }

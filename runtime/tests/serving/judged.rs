@@ -49,7 +49,8 @@ async fn honest_answers_agree_however_they_were_cut() {
     }
 }
 
-/// Keys and values of 8 bits: one answer, however the model is cut. A receipt that claims other bits
+/// Keys and values of 8 bits: one answer, however the model is cut. A receipt that claims other
+/// bits
 /// than were computed with is found out, though every claim in it is signed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bits_of_keys_and_values_are_judged() {

@@ -1,7 +1,7 @@
 //! Sequences on their way into the chunks of a data set.
 
 use concord_data::SequenceView;
-use concord_proto::{Digest, Sequence, SequenceEntry};
+use concord_proto::{Digest, SequenceEntry, TrainingSequence};
 
 use super::packing;
 use super::told::Told;
@@ -18,7 +18,7 @@ pub(super) struct Chunks<'a> {
     chunk: Vec<u8>,
     written: Vec<Digest>,
     entries: Vec<SequenceEntry>,
-    to_pack: Option<Vec<Sequence>>,
+    to_pack: Option<Vec<TrainingSequence>>,
 }
 
 /// What a manifest says of them.
@@ -45,14 +45,14 @@ impl<'a> Chunks<'a> {
     pub(super) fn add(&mut self, example: SequenceView) {
         let SequenceView { tokens, mask, used } = example;
         let (tokens, mask) = (tokens[..used].to_vec(), mask[..used].to_vec());
-        let sequence = Sequence::whole(tokens, mask).trimmed();
+        let sequence = TrainingSequence::whole(tokens, mask).trimmed();
         match &mut self.to_pack {
             Some(examples) => examples.push(sequence),
             None => self.push(&sequence),
         }
     }
 
-    fn push(&mut self, sequence: &Sequence) {
+    fn push(&mut self, sequence: &TrainingSequence) {
         self.entries.push(sequence.entry());
         self.chunk.extend(sequence.encode());
         if self.entries.len().is_multiple_of(CHUNK_SEQUENCES as usize) {

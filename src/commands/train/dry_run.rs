@@ -27,7 +27,8 @@ pub fn print(ingested: &Ingested, output: &Output) -> anyhow::Result<()> {
     let needs = room::Needs::of(spec, steps.save);
     let text = format!(
         "job         {}\nsteps       {}, {} of them warm-up, a checkpoint every {}\nstep        {} \
-         of at most {} tokens, on average {tokens} in all\ntokens      {} in all steps\nmemory      {} on one worker; \
+         of at most {} tokens, on average {tokens} in all\ntokens      {} in all steps\n\
+         memory      {} on one worker; \
          `concord plan --job` cuts it\ndisk        {} for the result, {} for checkpoints",
         spec.id(),
         steps.steps,

@@ -3,19 +3,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use concord_proto::Sequence;
+use concord_proto::TrainingSequence;
 
 use super::told::Told;
 
 /// Puts examples into sequences of at most `len` tokens: best fit, longest first. A sequence has
 /// its examples in their order, and stands where its first one stood.
-pub(super) fn packed(examples: Vec<Sequence>, len: usize) -> Vec<Sequence> {
+pub(super) fn packed(examples: Vec<TrainingSequence>, len: usize) -> Vec<TrainingSequence> {
     let mut places: Vec<Vec<usize>> = bins(&examples, len);
     places.iter_mut().for_each(|place| place.sort_unstable());
     places.sort_unstable();
-    let mut examples: Vec<Option<Sequence>> = examples.into_iter().map(Some).collect();
+    let mut examples: Vec<Option<TrainingSequence>> = examples.into_iter().map(Some).collect();
     let mut join = |place: Vec<usize>| {
-        let mut all = Sequence::default();
+        let mut all = TrainingSequence::default();
         let parts = place.into_iter().filter_map(|index| examples[index].take());
         parts.for_each(|example| all.append(example));
         all
@@ -24,7 +24,7 @@ pub(super) fn packed(examples: Vec<Sequence>, len: usize) -> Vec<Sequence> {
 }
 
 /// A note on what was packed.
-pub(super) fn told(examples: usize, packed: &[Sequence], len: usize) -> Told {
+pub(super) fn told(examples: usize, packed: &[TrainingSequence], len: usize) -> Told {
     let tokens: usize = packed.iter().map(|sequence| sequence.tokens.len()).sum();
     let full = 100.0 * tokens as f64 / (packed.len() * len).max(1) as f64;
     Told::note(&format!(
@@ -36,7 +36,7 @@ pub(super) fn told(examples: usize, packed: &[Sequence], len: usize) -> Told {
 
 /// Which examples share a sequence. Of examples of one length the first is placed first, and of
 /// sequences with the same room left the one that was opened first takes it.
-fn bins(examples: &[Sequence], len: usize) -> Vec<Vec<usize>> {
+fn bins(examples: &[TrainingSequence], len: usize) -> Vec<Vec<usize>> {
     let size = |&index: &usize| examples[index].tokens.len();
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(size(index)));
@@ -76,10 +76,10 @@ fn take(with_room: &mut BTreeMap<usize, VecDeque<usize>>, room: usize) -> Option
 mod tests {
     use super::*;
 
-    fn example(id: u32, len: usize) -> Sequence {
+    fn example(id: u32, len: usize) -> TrainingSequence {
         let mut mask = vec![1; len];
         mask[0] = 0;
-        Sequence::whole(vec![id; len], mask)
+        TrainingSequence::whole(vec![id; len], mask)
     }
 
     #[test]

@@ -231,7 +231,7 @@ pub(super) const KEYS: [Key; 54] = [
     key(Job, "max_grad_norm", NotNegative, Is("1"),
         "the global norm to which gradients are clipped; 0 turns clipping off"),
     key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),
-    key(Job, "shuffle", Flag, Means("true; false for a file of tokens, which has an order of its own"),
+    key(Job, "shuffle", Flag, Means("true; false for a file of tokens"),
         "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
     key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),

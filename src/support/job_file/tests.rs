@@ -72,7 +72,8 @@ fn every_value_is_read() {
 #[test]
 fn what_is_left_out_has_the_usual_value() {
     let job = parse(
-        "{base_model: m, datasets: [{path: a.safetensors, type: tokens}], sequence_len: 8, max_steps: 1, \
+        "{base_model: m, datasets: [{path: a.safetensors, type: tokens}], sequence_len: 8, \
+         max_steps: 1, \
          learning_rate: 0.5, output_dir: o}",
     )
     .unwrap();

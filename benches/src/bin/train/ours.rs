@@ -72,7 +72,11 @@ impl Trainer {
             device: Device::cpu(threads),
             layers: (0..config.layers as u32).into(),
             config: Arc::new(config),
-            precisions: Precisions { weights: Precision::I16, activations: Precision::I16, key_values: Precision::I16 },
+            precisions: Precisions {
+                weights: Precision::I16,
+                activations: Precision::I16,
+                key_values: Precision::I16,
+            },
             lora: Some(LoraSpec { rank: shape.rank as u32, scale: 2.0, targets }),
             trains_all: false,
             positions: shape.sequence_len,

@@ -66,7 +66,7 @@ impl TrainingJob {
             }
             return;
         }
-        let window = self.order.audit_window(&context.config);
+        let window = self.order.audit_window(context.config);
         let oldest = self.audits.oldest_step();
         let steps = self.committed.steps();
         if oldest.is_some_and(|oldest| steps >= oldest.saturating_add(window)) {

@@ -9,7 +9,7 @@ use concord_proto::session::OpenedMicrobatch;
 use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, JobSpec, Leaf, Port, PortKind};
 
-use super::inputs::{fetch_tensors, missing};
+use super::fetching::{fetch_tensors, missing};
 use crate::RuntimeError;
 use crate::training::data::Microbatch;
 use crate::training::leaf_work::{self, PartSum};

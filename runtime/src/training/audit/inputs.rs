@@ -18,11 +18,12 @@ use concord_proto::{
 use tonic::transport::Channel;
 
 use super::again::{GivenAgain, node_of};
+use super::fetching::{fetch_tensors, fetch_together, missing};
 use super::job::AuditedJob;
-use crate::blobs::{Blobs, fetch_from_worker};
+use crate::blobs::Blobs;
 use crate::training::data::Microbatch;
 use crate::training::leaf_work;
-use crate::{RuntimeError, moment_blob, session, spec, tensor_blob};
+use crate::{RuntimeError, moment_blob, session, spec};
 
 /// How long a worker may take to give the inputs of a leaf, without the time that the leaf waits
 /// for its turn: a leaf that is never given must not block the others of its worker.
@@ -306,49 +307,6 @@ impl Inputs {
     }
 }
 
-/// Blobs fetched from a worker at a time.
-const FETCHED_AT_ONCE: usize = 32;
-
-/// Fetches tensors.
-///
-/// # Errors
-/// [`RuntimeError`] where one does not come, or is none.
-pub(super) async fn fetch_tensors(
-    channel: &Channel,
-    digests: Vec<Digest>,
-) -> Result<Vec<Arc<Tensor>>, RuntimeError> {
-    let read = |bytes: Vec<u8>| tensor_blob::decode(&bytes).map_err(|why| ("tensor", why));
-    let tensors = fetch_together(channel, digests, read).await?;
-    Ok(tensors.into_iter().map(Arc::new).collect())
-}
-
-/// Fetches blobs, several at a time, and decodes each with `read` as soon as it is here.
-async fn fetch_together<T: Send + 'static>(
-    channel: &Channel,
-    digests: Vec<Digest>,
-    read: impl Fn(Vec<u8>) -> Result<T, (&'static str, String)> + Copy + Send + 'static,
-) -> Result<Vec<T>, RuntimeError> {
-    let mut found = Vec::new();
-    for some in digests.chunks(FETCHED_AT_ONCE) {
-        let fetch = |&digest: &Digest| {
-            let channel = channel.clone();
-            tokio::spawn(async move {
-                let bytes = fetch_from_worker(channel, digest).await?;
-                read(bytes).map_err(|(what, why)| RuntimeError::BadBlob { digest, what, why })
-            })
-        };
-        let tasks: Vec<_> = some.iter().map(fetch).collect();
-        for task in tasks {
-            let failed = |error: tokio::task::JoinError| RuntimeError::Unreachable {
-                endpoint: "a worker".to_string(),
-                why: error.to_string(),
-            };
-            found.push(task.await.map_err(failed)??);
-        }
-    }
-    Ok(found)
-}
-
 /// Whether addresses open a port.
 fn opens(port: Port, digests: &[Digest]) -> bool {
     match port.kind {
@@ -378,10 +336,6 @@ pub(super) async fn in_time<T>(
             why: format!("it has not given the inputs of the leaf within {limit:?}"),
         })
     })
-}
-
-pub(crate) fn missing(what: &str) -> RuntimeError {
-    RuntimeError::Unsupported(format!("the leaf lacks {what}"))
 }
 
 #[cfg(test)]

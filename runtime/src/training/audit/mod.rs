@@ -1,10 +1,12 @@
 //! The inputs of a leaf that is audited, and its second computation.
 
 mod again;
+mod fetching;
 mod inputs;
 mod job;
 mod rerun;
 
-pub(crate) use inputs::{GivenInputs, Inputs, OpenedLeaf, missing};
+pub(crate) use fetching::missing;
+pub(crate) use inputs::{GivenInputs, Inputs, OpenedLeaf};
 pub(crate) use job::AuditedJob;
 pub(crate) use rerun::LeafRerun;

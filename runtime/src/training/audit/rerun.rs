@@ -10,7 +10,8 @@ use concord_proto::tree::Node;
 use concord_proto::{Digest, GradientPart, LeafPhase, Port, PortKind};
 
 use super::again::sum_again;
-use super::inputs::{Inputs, missing};
+use super::fetching::missing;
+use super::inputs::Inputs;
 use super::job::cached_bytes;
 use crate::model_blobs::ModelBlobs;
 use crate::stage_cache::StageCache;
