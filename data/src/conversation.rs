@@ -5,14 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::error::{DataError, shown};
 use crate::fields;
 use crate::instruct::Asked;
+use crate::names::{HISTORY, SYSTEM};
 use crate::rows::Row;
 use crate::source::DatasetSource;
-
-/// The key of a text that stands before all turns.
-pub(crate) const SYSTEM: &str = "system";
-
-/// The key of earlier turns, as pairs of what was asked and answered.
-pub(crate) const HISTORY: &str = "history";
 
 /// Turns in their order.
 #[derive(Clone, Debug, Default)]

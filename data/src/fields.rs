@@ -3,13 +3,10 @@
 
 use serde_json::Value;
 
-use crate::conversation::{HISTORY, SYSTEM};
 use crate::error::DataError;
-use crate::input_output::SEGMENTS;
-use crate::messages::TOOLS;
+use crate::names::{ATTENTION, HISTORY, IDS, LABELS, SEGMENTS, SYSTEM, TOOLS};
 use crate::rows::Row;
 use crate::source::{DatasetKind, DatasetSource};
-use crate::token_rows::{ATTENTION, IDS, LABELS};
 
 /// Fields that say where a row comes from, or classify it: nothing to learn.
 const HARMLESS: [&str; 47] = [

@@ -7,10 +7,8 @@ use crate::error::{DataError, shown};
 use crate::example::Example;
 use crate::fields;
 use crate::maker::ExampleMaker;
+use crate::names::SEGMENTS;
 use crate::rows::Row;
-
-/// The key of the list.
-pub(crate) const SEGMENTS: &str = "segments";
 
 /// The example of a row.
 pub(crate) fn example(maker: &ExampleMaker, row: &Row) -> Result<Example, DataError> {

@@ -32,10 +32,12 @@ mod load;
 mod loader;
 mod maker;
 mod messages;
+mod names;
 #[cfg(feature = "parquet")]
 mod parquet_rows;
 mod pattern;
 mod prompt_completion;
+mod row_example;
 mod rows;
 mod separated_rows;
 mod sequences;

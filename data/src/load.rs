@@ -7,6 +7,7 @@ use crate::error::DataError;
 use crate::example::Example;
 use crate::loader::DataLoader;
 use crate::maker::ExampleMaker;
+use crate::row_example;
 use crate::rows::Row;
 use crate::sequences::{DataCounts, Grouping, SequenceView, Sequencer, Sequences, Sink};
 use crate::source::{DatasetKind, DatasetSource};
@@ -109,7 +110,7 @@ impl DataLoader<'_> {
             }
             _ => {
                 let maker = ExampleMaker::new(source, self)?;
-                let make = |row: &Row| maker.example(row);
+                let make = |row: &Row| row_example::of_row(&maker, row);
                 Ok((self.examples(source, &make, sink)?, None))
             }
         }

@@ -1,25 +1,19 @@
-//! From a row to an example, by the kind of the data set.
+//! What examples of a data set are made with: tokenizer, end tokens and chat template.
 
 use std::time::Duration;
 
 use concord_text::{ChatTemplate, TextTokenizer};
 
 use crate::error::DataError;
-use crate::example::Example;
 use crate::loader::DataLoader;
-use crate::rows::Row;
 use crate::source::{DatasetKind, DatasetSource};
-use crate::{
-    alpaca, chat, completion, conversation, input_output, instruct, messages, prompt_completion,
-    token_rows,
-};
 
 /// What a chat template's clock shows while data are read, as time since 1970: 26 July 2024, the
 /// day that the templates of Llama 3.1 and 3.2 name where they have no clock. A template that
 /// writes today's date would make another job of the same file each day.
 pub const CLOCK: Duration = Duration::from_secs(1_721_952_000);
 
-/// Makes examples of the rows of one data set.
+/// What rows of one data set become examples with.
 pub(crate) struct ExampleMaker<'a> {
     pub source: &'a DatasetSource,
     pub tokenizer: &'a TextTokenizer,
@@ -96,28 +90,5 @@ impl<'a> ExampleMaker<'a> {
                  config.json (eos_token_id) names one",
             )
         })
-    }
-
-    /// The example of a row.
-    ///
-    /// # Errors
-    /// [`DataError::Row`] with field and remedy.
-    pub fn example(&self, row: &Row) -> Result<Example, DataError> {
-        match self.source.kind {
-            DatasetKind::Text | DatasetKind::Completion => completion::example(self, row),
-            DatasetKind::Instruct => instruct::example(self, row),
-            DatasetKind::Alpaca => alpaca::example(self, row),
-            DatasetKind::AlpacaTurns => {
-                let conversation = conversation::of_instruction(self.source, row)?;
-                chat::example(self, row, &conversation)
-            }
-            DatasetKind::ChatTemplate | DatasetKind::ShareGpt => {
-                let conversation = messages::conversation(self.source, self.template()?, row)?;
-                chat::example(self, row, &conversation)
-            }
-            DatasetKind::PromptCompletion => prompt_completion::example(self, row),
-            DatasetKind::InputOutput => input_output::example(self, row),
-            DatasetKind::Tokens => token_rows::example(self.source, row),
-        }
     }
 }

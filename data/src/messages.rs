@@ -6,11 +6,9 @@ use serde_json::{Map, Value, json};
 use crate::conversation::{Conversation, is_trained};
 use crate::error::{DataError, shown};
 use crate::fields;
+use crate::names::TOOLS;
 use crate::rows::Row;
 use crate::source::{DatasetKind, DatasetSource};
-
-/// The key of the tools that the assistant may call.
-pub(crate) const TOOLS: &str = "tools";
 
 /// A field of messages that ties the answer of a tool to its call: the order does that, too.
 const TIES: &str = "tool_call_id";

@@ -5,13 +5,9 @@ use serde_json::Value;
 use crate::error::{DataError, shown};
 use crate::example::Example;
 use crate::fields;
+use crate::names::{ATTENTION, IDS, LABELS};
 use crate::rows::Row;
 use crate::source::DatasetSource;
-
-/// The keys of a row.
-pub(crate) const IDS: &str = "input_ids";
-pub(crate) const LABELS: &str = "labels";
-pub(crate) const ATTENTION: &str = "attention_mask";
 
 /// The label of a token that is not learnt.
 const IGNORED: i64 = -100;

@@ -138,80 +138,100 @@ fn instructions_are_padded_and_cut() {
     );
 }
 
+/// File, content, kind, sequence_len, and what the message says.
+type Unusable = (
+    &'static str,
+    &'static [u8],
+    DatasetKind,
+    u32,
+    &'static [&'static str],
+);
+
+const UNUSABLE: &[Unusable] = &[
+    ("a.txt", b"", DatasetKind::Text, 4, &["a.txt", "empty"]),
+    (
+        "a.jsonl",
+        b"\n \n",
+        DatasetKind::Text,
+        4,
+        &["a.jsonl", "empty"],
+    ),
+    (
+        "a.jsonl",
+        b"",
+        DatasetKind::Instruct,
+        4,
+        &["a.jsonl", "empty"],
+    ),
+    (
+        "a.txt",
+        b"ab",
+        DatasetKind::Text,
+        4,
+        &["3 tokens do not fill one sequence of 4"],
+    ),
+    (
+        "a.txt",
+        b"ab\xFFcd",
+        DatasetKind::Text,
+        4,
+        &["a.txt", "not UTF-8", "byte 2"],
+    ),
+    (
+        "a.jsonl",
+        b"{\"text\": \"a\"}\nhello\n",
+        DatasetKind::Text,
+        4,
+        &["a.jsonl", "line 2", "not a JSON"],
+    ),
+    (
+        "a.jsonl",
+        b"{\"text\": \"a\"}\n\n[1]\n",
+        DatasetKind::Text,
+        4,
+        &["line 3", "not a JSON object"],
+    ),
+    (
+        "a.jsonl",
+        b"{\"text\": \"a\"}\n{\"x\": 1}",
+        DatasetKind::Text,
+        4,
+        &["line 2", "`text`", "there are x"],
+    ),
+    (
+        "a.jsonl",
+        b"{\"text\": 7}",
+        DatasetKind::Text,
+        4,
+        &["line 1", "`text` is 7, not a string"],
+    ),
+    (
+        "a.jsonl",
+        b"{\"instruction\": \"a\"}",
+        DatasetKind::Instruct,
+        4,
+        &["line 1", "`output`"],
+    ),
+    (
+        "a.jsonl",
+        b"{\"text\": \"a\xFF\"}",
+        DatasetKind::Text,
+        4,
+        &["line 1", "not a JSON object"],
+    ),
+    (
+        "a.txt",
+        b"abcdef",
+        DatasetKind::Text,
+        65,
+        &["sequence_len is 65", "64 positions"],
+    ),
+];
+
 #[test]
 fn data_that_cannot_be_used() {
     use DatasetKind::{Instruct, Text};
-    // File, content, kind, sequence_len, and what the message says.
-    type Case<'a> = (&'a str, &'a [u8], DatasetKind, u32, &'a [&'a str]);
-    let table: [Case; 12] = [
-        ("a.txt", b"", Text, 4, &["a.txt", "empty"]),
-        ("a.jsonl", b"\n \n", Text, 4, &["a.jsonl", "empty"]),
-        ("a.jsonl", b"", Instruct, 4, &["a.jsonl", "empty"]),
-        (
-            "a.txt",
-            b"ab",
-            Text,
-            4,
-            &["3 tokens do not fill one sequence of 4"],
-        ),
-        (
-            "a.txt",
-            b"ab\xFFcd",
-            Text,
-            4,
-            &["a.txt", "not UTF-8", "byte 2"],
-        ),
-        (
-            "a.jsonl",
-            b"{\"text\": \"a\"}\nhello\n",
-            Text,
-            4,
-            &["a.jsonl", "line 2", "not a JSON"],
-        ),
-        (
-            "a.jsonl",
-            b"{\"text\": \"a\"}\n\n[1]\n",
-            Text,
-            4,
-            &["line 3", "not a JSON object"],
-        ),
-        (
-            "a.jsonl",
-            b"{\"text\": \"a\"}\n{\"x\": 1}",
-            Text,
-            4,
-            &["line 2", "`text`", "there are x"],
-        ),
-        (
-            "a.jsonl",
-            b"{\"text\": 7}",
-            Text,
-            4,
-            &["line 1", "`text` is 7, not a string"],
-        ),
-        (
-            "a.jsonl",
-            b"{\"instruction\": \"a\"}",
-            Instruct,
-            4,
-            &["line 1", "`output`"],
-        ),
-        (
-            "a.jsonl",
-            b"{\"text\": \"a\xFF\"}",
-            Text,
-            4,
-            &["line 1", "not a JSON object"],
-        ),
-        (
-            "a.txt",
-            b"abcdef",
-            Text,
-            65,
-            &["sequence_len is 65", "64 positions"],
-        ),
-    ];
-    for (name, content, kind, len, parts) in table {
+    for &(name, content, kind, len, parts) in UNUSABLE {
         says(load(name, content, kind, len).unwrap_err(), parts);
     }
     says(

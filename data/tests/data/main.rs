@@ -4,6 +4,7 @@
 //! so and pass where it is not there.
 
 mod broken;
+mod broken_files;
 mod chat;
 mod fixtures;
 mod kinds;

@@ -81,22 +81,57 @@ fn every_shape_and_every_file_gives_the_same_tokens() {
         .collect();
     let files = Files::new();
     let load = |source: &DatasetSource| model().load(source, 2_048).unwrap();
-    let pairs: Vec<(&str, &str)> = rows
-        .iter()
-        .map(|row| {
-            (
-                row["question"].as_str().unwrap(),
-                row["answer"].as_str().unwrap(),
-            )
-        })
-        .collect();
+    let pairs: Vec<(&str, &str)> = rows.iter().map(pair).collect();
+    let mut found: Vec<(String, Sequences)> = Vec::new();
+    for (kind, text) in of_shapes(&pairs) {
+        let path = files.write(&format!("{}.jsonl", kind.name()), text.as_bytes());
+        let loaded = load(&DatasetSource::new(path, kind));
+        found.push((kind.name().to_string(), loaded));
+    }
+    let plain = lines(&rows);
+    let halves = plain.split_at(plain.match_indices('\n').nth(99).unwrap().0 + 1);
+    for (name, bytes) in of_files(&rows, &pairs, halves) {
+        let path = files.write(name, &bytes);
+        found.push((name.to_string(), load(&questions(path))));
+    }
+    // The same rows in two files, of a folder and of a pattern.
+    let (half, rest) = halves;
+    files.write("parts/b/part-2.jsonl", rest.as_bytes());
+    files.write("parts/a/part-1.jsonl.gz", &gzipped(half.as_bytes()));
+    files.write("parts/README.md", b"no data");
+    files.write("parts/.cache/x.jsonl", b"no data");
+    for path in ["parts", "parts/?/part-*"] {
+        found.push((path.to_string(), load(&questions(files.path(path)))));
+    }
+    let (_, first) = &found[0];
+    assert_eq!(first.counts.examples, 200);
+    for (name, sequences) in &found {
+        assert!(
+            sequences == first,
+            "{name}: {:?} and {:?}",
+            sequences.counts,
+            first.counts
+        );
+    }
+}
+
+/// Question and answer of a row of GSM8K.
+fn pair(row: &Value) -> (&str, &str) {
+    (
+        row["question"].as_str().unwrap(),
+        row["answer"].as_str().unwrap(),
+    )
+}
+
+/// Rows of each shape whose turns are those of the pairs.
+fn of_shapes(pairs: &[(&str, &str)]) -> [(DatasetKind, String); 4] {
     let shaped = |shape: &dyn Fn(&str, &str) -> Value| {
         let rows: Vec<Value> = pairs.iter().map(|(q, a)| shape(q, a)).collect();
         lines(&rows)
     };
     let said = |role: &str, text: &str| json!({ "role": role, "content": text });
     let from = |role: &str, text: &str| json!({ "from": role, "value": text });
-    let shapes: [(DatasetKind, String); 4] = [
+    [
         (
             DatasetKind::ChatTemplate,
             shaped(&|q, a| json!({ "messages": [said("user", q), said("assistant", a)] })),
@@ -116,18 +151,18 @@ fn every_shape_and_every_file_gives_the_same_tokens() {
             DatasetKind::AlpacaTurns,
             shaped(&|q, a| json!({ "instruction": q, "input": "", "output": a })),
         ),
-    ];
-    let mut found: Vec<(String, Sequences)> = Vec::new();
-    for (kind, text) in &shapes {
-        let path = files.write(&format!("{}.jsonl", kind.name()), text.as_bytes());
-        found.push((
-            kind.name().to_string(),
-            load(&DatasetSource::new(path, *kind)),
-        ));
-    }
-    let plain = lines(&rows);
-    let array = Value::from(rows.clone()).to_string();
-    let pretty = serde_json::to_string_pretty(&rows).unwrap();
+    ]
+}
+
+/// The same rows in files of every form, and in two halves packed one after another.
+fn of_files(
+    rows: &[Value],
+    pairs: &[(&str, &str)],
+    (half, rest): (&str, &str),
+) -> [(&'static str, Vec<u8>); 11] {
+    let plain = lines(rows);
+    let array = Value::from(rows.to_vec()).to_string();
+    let pretty = serde_json::to_string_pretty(rows).unwrap();
     let table = |separator: &str| {
         let row = |(q, a): &(&str, &str)| format!("{}{separator}{}\r\n", quoted(q), quoted(a));
         format!(
@@ -135,10 +170,9 @@ fn every_shape_and_every_file_gives_the_same_tokens() {
             pairs.iter().map(row).collect::<String>()
         )
     };
-    let (half, rest) = plain.split_at(plain.match_indices('\n').nth(99).unwrap().0 + 1);
     let two_frames = [zstd(half.as_bytes()), zstd(rest.as_bytes())].concat();
     let two_members = [gzipped(half.as_bytes()), gzipped(rest.as_bytes())].concat();
-    let contents: [(&str, Vec<u8>); 11] = [
+    [
         ("a.jsonl", plain.clone().into_bytes()),
         ("a.data", plain.clone().into_bytes()),
         ("a.json", array.into_bytes()),
@@ -150,29 +184,7 @@ fn every_shape_and_every_file_gives_the_same_tokens() {
         ("two.jsonl.gz", two_members),
         ("two.jsonl.zst", two_frames),
         ("a.csv.zst", zstd(table(",").as_bytes())),
-    ];
-    for (name, bytes) in &contents {
-        let path = files.write(name, bytes);
-        found.push((name.to_string(), load(&questions(path))));
-    }
-    // The same rows in two files, of a folder and of a pattern.
-    files.write("parts/b/part-2.jsonl", rest.as_bytes());
-    files.write("parts/a/part-1.jsonl.gz", &gzipped(half.as_bytes()));
-    files.write("parts/README.md", b"no data");
-    files.write("parts/.cache/x.jsonl", b"no data");
-    for path in ["parts", "parts/?/part-*"] {
-        found.push((path.to_string(), load(&questions(files.path(path)))));
-    }
-    let (_, first) = &found[0];
-    assert_eq!(first.counts.examples, 200);
-    for (name, sequences) in &found {
-        assert!(
-            sequences == first,
-            "{name}: {:?} and {:?}",
-            sequences.counts,
-            first.counts
-        );
-    }
+    ]
 }
 
 #[cfg(feature = "parquet")]
