@@ -23,32 +23,6 @@ pub enum RowKind {
     ByColumns,
 }
 
-impl RowKind {
-    /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::Text,
-        Self::Completion,
-        Self::Alpaca,
-        Self::AlpacaChat,
-        Self::Chat,
-        Self::PromptCompletion,
-        Self::ByColumns,
-    ];
-
-    /// What a row is, in words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Text => "texts, joined and cut",
-            Self::Completion => "texts, each an example",
-            Self::Alpaca => "instruction, input and output, in Alpaca's words",
-            Self::AlpacaChat => "instruction, input and output, as turns of a chat",
-            Self::Chat => "turns of a chat",
-            Self::PromptCompletion => "a prompt and its completion",
-            Self::ByColumns => "whatever its columns show",
-        }
-    }
-}
-
 /// What the model learns to predict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Learnt {

@@ -27,7 +27,7 @@ pub struct Config {
     pub serving_patience_us: u64,
     /// Audits in flight at one checker.
     pub audits_in_flight: usize,
-    /// Steps that may run ahead of the oldest open audit.
+    /// Steps from the oldest open audit on that may be done before it is closed.
     pub audit_window: u32,
     /// The same of a full fine-tune, where each of them keeps a state and a gradient of the size of
     /// the model at every worker: `concord_models::memory` counts so many.

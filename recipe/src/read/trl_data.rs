@@ -151,7 +151,7 @@ fn entry(b: &mut JobBuilder, at: &str, item: &Mapping, kind: RowKind) -> Option<
             }) {
                 true => b.idle(
                     &path,
-                    "these columns are read; others must be named, see below",
+                    "these columns are read; others must be known to hold nothing to learn",
                 ),
                 false => b.problem(
                     &path,

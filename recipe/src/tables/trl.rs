@@ -35,7 +35,7 @@ pub(super) const ROWS: [KeyRow; 35] = [
         else_: "rows are not selected: cut the file, and remove it" }),
     row("dataset_text_field", Read("the column of a text")),
     row("dataset_mixture dataset_mixer dataset_splits datasets",
-        Read("`datasets`: id is the path; weight the share of rows")),
+        Read("`datasets`: id is the path; weight must be 1")),
     row("dataset_kwargs", Read("add_special_tokens and append_concat_token: the tokenizer's and \
         TRL's own rules hold")),
     row("chat_template", Read("a template of your own")),

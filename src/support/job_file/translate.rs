@@ -1,22 +1,20 @@
-//! A job of another tool as Concord's keys. What Concord's table of keys lacks is a problem of the
-//! job, so that each new key of the table is used here by itself.
+//! A job of another tool as Concord's keys.
 
 use std::collections::BTreeMap;
 
 use concord_recipe::{
-    Dataset, Learnt, Place, Problem, Resolved, RowKind, Setting, TooLong, TurnTemplate, ValueSource,
+    Dataset, Learnt, Problem, Resolved, RowKind, Setting, TooLong, TurnTemplate, ValueSource,
 };
 use serde_yaml_ng::{Mapping, Value};
 
 use super::columns;
-use super::known::{Allowed, Section};
 
 /// Concord's keys, and where each comes from.
 pub(super) fn keys(job: &mut Resolved) -> (Mapping, BTreeMap<String, ValueSource>) {
     let mut made = Made::default();
     let settings = std::mem::take(&mut job.settings);
     for setting in &settings {
-        made.setting(setting, &mut job.problems);
+        made.setting(setting);
     }
     job.settings = settings;
     let mut entries = Vec::new();
@@ -40,43 +38,27 @@ struct Made {
 }
 
 impl Made {
-    fn setting(&mut self, setting: &Setting, problems: &mut Vec<Problem>) {
+    fn setting(&mut self, setting: &Setting) {
         let Setting { key, value, source } = setting;
-        if !has_key(Section::Job, key) {
-            problems.push(not_yet(setting));
-            return;
-        }
         self.map.insert(yaml(*key), value.clone());
         self.sources.insert(key.to_string(), source.clone());
     }
 
     /// The entry of `datasets` for a data set, at `path`.
     fn dataset(&mut self, path: &str, dataset: &Dataset) -> Result<Mapping, Problem> {
-        let fail = |key: &str, what: String, remedy: &str| Problem {
+        let fail = |why| Problem {
             place: dataset.place,
-            key: format!("{}{key}", dataset.at),
-            what,
-            remedy: remedy.to_string(),
+            key: dataset.at.clone(),
+            what: format!("names {}: {why}", dataset.path),
+            remedy: String::new(),
             set: None,
         };
         let kind = match dataset.kind {
-            RowKind::ByColumns => columns::kind(&dataset.path)
-                .map_err(|why| fail("", format!("names {}: {why}", dataset.path), ""))?,
+            RowKind::ByColumns => columns::kind(&dataset.path).map_err(fail)?,
             kind => kind,
         };
-        let word = word(kind);
-        if !is_read(word) {
-            let what = format!("has rows that are {}, which are not read yet", kind.words());
-            let remedy =
-                "write them as instruction and output, in a job file with `type: instruct`";
-            return Err(fail("", what, remedy));
-        }
         let mut entry = Mapping::new();
         for (key, value) in entry_keys(kind, dataset) {
-            if !has_key(Section::Dataset, key) {
-                let what = format!("needs `{key}`, which is not read yet");
-                return Err(fail("", what, ""));
-            }
             let at = ValueSource {
                 place: Some(dataset.place),
                 key: match key {
@@ -92,28 +74,6 @@ impl Made {
     }
 }
 
-/// The problem of a setting whose key the table lacks.
-fn not_yet(setting: &Setting) -> Problem {
-    let Setting { key, value, source } = setting;
-    Problem {
-        place: source.place.unwrap_or(Place::File),
-        key: source.key.clone(),
-        what: format!(
-            "is `{key}: {}` here, which is not computed yet",
-            shown(value)
-        ),
-        remedy: String::new(),
-        set: None,
-    }
-}
-
-fn shown(value: &Value) -> String {
-    serde_yaml_ng::to_string(value)
-        .unwrap_or_default()
-        .trim_end()
-        .to_string()
-}
-
 /// The word for `type`.
 fn word(kind: RowKind) -> &'static str {
     match kind {
@@ -124,15 +84,6 @@ fn word(kind: RowKind) -> &'static str {
         RowKind::Chat => "chat_template",
         RowKind::PromptCompletion => "prompt_completion",
     }
-}
-
-/// Whether data sets of a type are read.
-pub(super) fn is_read(word: &str) -> bool {
-    let kind = Section::Dataset.keys().find(|key| key.name == "type");
-    kind.is_some_and(|key| match key.allowed {
-        Allowed::Words(words) => words.contains(&word),
-        _ => false,
-    })
 }
 
 /// Keys of an entry that differ from what is usual for its type.
@@ -220,11 +171,6 @@ fn too_long(rule: TooLong) -> &'static str {
         TooLong::Split => "split",
         TooLong::Refuse => "error",
     }
-}
-
-/// The keys that a section of Concord's table has.
-fn has_key(section: Section, name: &str) -> bool {
-    section.keys().any(|key| key.name == name)
 }
 
 /// A text as a YAML value.

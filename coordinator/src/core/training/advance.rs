@@ -46,7 +46,7 @@ impl TrainingJob {
     /// Hands out what waits to be re-run, takes back what was not answered, gives up what cannot be
     /// audited.
     fn run_audits(&mut self, context: &mut EventContext) {
-        for queued in self.audits.take_back(context) {
+        for queued in self.audits.take_back(context, self.order.trains_all()) {
             let (journal, order) = (&mut self.journal, &self.order);
             let decisions = self.audits.hand_out(context, journal, order, queued);
             self.carry_out(context, decisions);

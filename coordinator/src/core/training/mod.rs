@@ -116,11 +116,16 @@ impl JobOrder {
         sequences.map(of).sum()
     }
 
-    /// Steps that may run ahead of the oldest open audit.
+    /// Whether every weight is trained: then gradients are too large to be held for audits.
+    fn trains_all(&self) -> bool {
+        matches!(self.spec().adapter, AdapterSpec::Full)
+    }
+
+    /// Steps that may have an open audit, or come after one that has: the next waits for the oldest.
     fn audit_window(&self, config: &Config) -> u32 {
-        match self.spec().adapter {
-            AdapterSpec::Full => config.audit_window.min(config.audit_window_full),
-            AdapterSpec::Lora { .. } => config.audit_window,
+        match self.trains_all() {
+            true => config.audit_window.min(config.audit_window_full),
+            false => config.audit_window,
         }
     }
 

@@ -25,7 +25,8 @@ use crate::training::data::Microbatch;
 use crate::training::leaf_work;
 use crate::{RuntimeError, moment_blob, session, spec};
 
-/// How long a worker may take to give the inputs of a leaf, without the time that the leaf waits
+/// How long a worker may take to give the inputs of a leaf (of each microbatch, where these are
+/// computed again for a sum), without the time that the leaf waits
 /// for its turn: a leaf that is never given must not block the others of its worker.
 pub(super) const INPUTS_MAX: Duration = Duration::from_secs(30);
 
@@ -55,11 +56,16 @@ impl OpenedLeaf {
     pub(crate) async fn ask(order: AuditOrder) -> Result<Self, RuntimeError> {
         let (worker, start) = (order.worker, Instant::now());
         let (channel, opened) = in_time(&worker, INPUTS_MAX, open(&order)).await?;
+        let turns = match &opened {
+            Opened::Ports(_) => 1,
+            // As the coordinator waits for so many to be computed again.
+            Opened::Again(_, microbatches) => microbatches.len().max(1) as u32,
+        };
         Ok(Self {
             order,
             channel,
             opened,
-            left: INPUTS_MAX.saturating_sub(start.elapsed()),
+            left: (INPUTS_MAX * turns).saturating_sub(start.elapsed()),
         })
     }
 

@@ -22,6 +22,8 @@ use crate::training::leaf_work::PartSum;
 pub(super) struct LeafInputs {
     pub(super) inputs: Vec<ClaimInput>,
     pub(super) openings: Vec<Vec<Digest>>,
+    /// Tokens of the microbatch that it is of, if it is of one.
+    tokens: u64,
 }
 
 impl LeafInputs {
@@ -57,7 +59,10 @@ impl CommittedStage {
         microbatch: &Microbatch,
         activation: Option<&ClaimInput>,
     ) -> LeafInputs {
-        let mut inputs = LeafInputs::default();
+        let mut inputs = LeafInputs {
+            tokens: microbatch.batch.tokens.len() as u64,
+            ..LeafInputs::default()
+        };
         self.state_input(&mut inputs);
         if self.stage().is_first() || self.stage().is_last() {
             let port = Port {
@@ -82,10 +87,7 @@ impl CommittedStage {
         outputs: Vec<Port>,
     ) -> Leaf {
         openings.leaf(phase, microbatch, inputs.openings);
-        let tokens = match phase {
-            LeafPhase::Forward | LeafPhase::Backward => self.microbatch_tokens(),
-            LeafPhase::Reduce | LeafPhase::Update => 0,
-        };
+        let tokens = inputs.tokens;
         let passes = if phase == LeafPhase::Backward { 4 } else { 2 };
         Leaf {
             phase,
@@ -96,11 +98,6 @@ impl CommittedStage {
             flops: tokens * passes * self.macs_per_token(),
             tokens,
         }
-    }
-
-    fn microbatch_tokens(&self) -> u64 {
-        let positions = self.stage().options().positions as u64;
-        u64::from(self.spec.micro_batch_size) * positions
     }
 
     /// Multiply-adds of the stage's projections for one token, as metered. Of a layer that is cut

@@ -16,14 +16,23 @@ enum Candidate {
 }
 
 impl LeafAudits {
-    /// Takes back what was not answered, and gives what waits for somebody to re-run it.
-    pub(in super::super) fn take_back(&mut self, context: &mut EventContext) -> Vec<Queued> {
+    /// Takes back what was not answered, and gives what waits for somebody to re-run it. Where
+    /// `sums_again`, a sum takes as long as the microbatches that are computed again for it.
+    pub(in super::super) fn take_back(
+        &mut self,
+        context: &mut EventContext,
+        sums_again: bool,
+    ) -> Vec<Queued> {
         let late = context.config.audit_timeout_us;
         let mut silent = Vec::new();
         for (number, audit) in &mut self.open {
             if let Standing::Ordered { auditor, since, .. } = audit.standing {
                 let is_gone = context.members.session(&auditor).is_none();
-                let late = late.saturating_mul(microbatches(&audit.leaf));
+                let computed = match sums_again {
+                    true => microbatches(&audit.leaf),
+                    false => 1,
+                };
+                let late = late.saturating_mul(computed);
                 if is_gone || context.now.since(since) > late {
                     audit.pass_on(context.now, auditor);
                     let is_canary = matches!(audit.purpose, Purpose::Canary { .. });
