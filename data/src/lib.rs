@@ -1,4 +1,4 @@
-//! Data sets of fine-tunes: files in, sequences of one length out.
+//! Data sets of fine-tunes: files in, sequences out.
 //!
 //! Five layers, each a pure function of the one before it:
 //!
@@ -7,7 +7,7 @@
 //! 3. `conversation`, and a file for each kind without turns: what a row says, every field of which
 //!    is used, known to hold nothing to learn, or refused;
 //! 4. `example`: token ids, and which of them are learnt; of any length;
-//! 5. `sequences`: examples cut, padded or left out, to one length.
+//! 5. `sequences`: examples, cut or left out where they are longer than a sequence may be.
 //!
 //! The order and the content of sequences are a pure function of the files, the tokenizer, its
 //! chat template and the sequence length. Nothing is shuffled here: that belongs to the job. No

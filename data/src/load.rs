@@ -64,18 +64,19 @@ impl DataLoader<'_> {
     /// # Errors
     /// Those of [`Self::each`].
     pub fn load(&mut self, source: &DatasetSource) -> Result<Sequences, DataError> {
-        let (mut tokens, mut loss_mask) = (Vec::new(), Vec::new());
+        let (mut tokens, mut loss_mask, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         let loaded = self.each(std::slice::from_ref(source), &mut |view| {
             tokens.extend(view.tokens);
             loss_mask.extend(view.mask);
+            ends.push(tokens.len());
         })?;
         let first = loaded.into_iter().next();
         let (counts, grouping) =
             first.map_or_else(Default::default, |loaded| (loaded.counts, loaded.grouping));
         Ok(Sequences {
-            len: self.sequence_len,
             tokens,
             loss_mask,
+            ends,
             grouping,
             counts,
         })

@@ -5,7 +5,7 @@ use concord_text::{ChatTemplate, TextTokenizer};
 use crate::error::DataError;
 use crate::source::DatasetSource;
 
-/// Reads data sets for one model, into sequences of one length.
+/// Reads data sets for one model, into sequences.
 pub struct DataLoader<'a> {
     /// The model's tokenizer; needed for all types but `tokens`.
     pub tokenizer: Option<&'a TextTokenizer>,

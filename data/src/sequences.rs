@@ -1,21 +1,20 @@
-//! Examples and texts, cut or padded to sequences of one length.
+//! Examples and texts, cut to sequences. Nothing is padded: a sequence is as long as its example.
+
+use std::ops::Range;
 
 use crate::example::Example;
 use crate::source::ExcessLength;
 
-/// What fills a short sequence. It is never predicted, and no predicted token attends to it.
-const PAD: u32 = 0;
-
-/// Sequences of one length, held in memory.
+/// Sequences held in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequences {
-    /// Tokens in a sequence.
-    pub len: u32,
-    /// Token ids, `[N, len]` row-major.
+    /// Token ids of all sequences, one after another.
     pub tokens: Vec<u32>,
-    /// `[N, len]`: 1 where the token is predicted from those before it, else 0. Always 0 at
-    /// position 0. A sequence's loss is the sum over its ones.
+    /// As many: 1 where the token is predicted from those before it, else 0. Always 0 at the first
+    /// token of a sequence. A sequence's loss is the sum over its ones.
     pub loss_mask: Vec<u8>,
+    /// Where each sequence ends in these.
+    pub ends: Vec<usize>,
     /// How a file of type `tokens` groups its sequences; other kinds leave that to the job.
     pub grouping: Option<Grouping>,
     /// What was read, and what was left out.
@@ -25,38 +24,35 @@ pub struct Sequences {
 impl Sequences {
     /// The number of sequences.
     pub fn count(&self) -> usize {
-        self.tokens
-            .len()
-            .checked_div(self.len as usize)
-            .unwrap_or(0)
+        self.ends.len()
     }
 
     /// The tokens of sequence `index`, or an empty slice beyond the end.
     pub fn tokens_of(&self, index: usize) -> &[u32] {
-        self.tokens
-            .chunks_exact(self.len.max(1) as usize)
-            .nth(index)
-            .unwrap_or(&[])
+        &self.tokens[self.range(index)]
     }
 
     /// The loss mask of sequence `index`, or an empty slice beyond the end.
     pub fn mask_of(&self, index: usize) -> &[u8] {
-        self.loss_mask
-            .chunks_exact(self.len.max(1) as usize)
-            .nth(index)
-            .unwrap_or(&[])
+        &self.loss_mask[self.range(index)]
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
+        let end = |count: usize| match count.checked_sub(1) {
+            Some(last) => self.ends.get(last).copied().unwrap_or(self.tokens.len()),
+            None => 0,
+        };
+        end(index)..end(index.saturating_add(1))
     }
 }
 
 /// One sequence, as it is handed over.
 #[derive(Clone, Copy, Debug)]
 pub struct SequenceView<'a> {
-    /// Token ids, as many as a sequence has.
+    /// Token ids.
     pub tokens: &'a [u32],
     /// As long: 1 where the token is predicted, else 0; 0 at position 0.
     pub mask: &'a [u8],
-    /// The first tokens that are data; the others fill the sequence.
-    pub used: usize,
 }
 
 /// What takes sequences, in their order.
@@ -102,13 +98,13 @@ pub struct Grouping {
     pub batch: u32,
 }
 
-/// Cuts and pads examples.
+/// Cuts examples.
 pub(crate) struct Sequencer<'a> {
     len: usize,
     excess: ExcessLength,
     sink: &'a mut Sink<'a>,
     pub counts: DataCounts,
-    tokens: Vec<u32>,
+    /// The mask of the sequence in the making.
     mask: Vec<u8>,
 }
 
@@ -119,7 +115,6 @@ impl<'a> Sequencer<'a> {
             excess,
             sink,
             counts: DataCounts::default(),
-            tokens: Vec::new(),
             mask: Vec::new(),
         }
     }
@@ -163,11 +158,7 @@ impl<'a> Sequencer<'a> {
 
     /// Adds a full sequence of which everything but the first token is predicted.
     pub fn add_full(&mut self, ids: &[u32]) {
-        self.mask.clear();
-        self.mask.resize(ids.len(), 1);
-        let mask = std::mem::take(&mut self.mask);
-        self.make(ids, &mask);
-        self.mask = mask;
+        self.make(ids, &vec![1; ids.len()]);
     }
 
     /// Hands over one sequence, unless nothing of it is predicted. Whether it did.
@@ -176,21 +167,16 @@ impl<'a> Sequencer<'a> {
         if trained == 0 {
             return false;
         }
-        self.tokens.clear();
-        self.tokens.extend(ids);
-        self.tokens.resize(self.len, PAD);
-        let mut whole = Vec::with_capacity(self.len);
-        whole.extend(mask);
-        whole.resize(self.len, 0);
+        self.mask.clear();
+        self.mask.extend(mask);
         // The first token of a sequence has nothing before it to be predicted from.
-        whole[0] = 0;
+        self.mask[0] = 0;
         self.counts.sequences += 1;
         self.counts.tokens += ids.len() as u64;
         self.counts.trained += trained as u64;
         (self.sink)(SequenceView {
-            tokens: &self.tokens,
-            mask: &whole,
-            used: ids.len(),
+            tokens: ids,
+            mask: &self.mask,
         });
         true
     }

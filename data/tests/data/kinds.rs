@@ -76,7 +76,7 @@ fn gsm8k_predicts_answers_only() {
         "this tokenizer makes long sequences"
     );
     let whole = (0..sequences.count())
-        .find(|i| sequences.mask_of(*i).last() == Some(&0))
+        .find(|i| sequences.tokens_of(*i).len() < 256)
         .unwrap();
     let predicted: Vec<u32> = sequences
         .tokens_of(whole)
@@ -113,15 +113,15 @@ fn text_is_joined_and_cut() {
 }
 
 #[test]
-fn instructions_are_padded_and_cut() {
+fn instructions_are_as_long_as_they_are_or_cut() {
     let lines = br#"{"instruction": "a", "output": "b"}
 {"instruction": "a", "output": "bcdef"}
 {"instruction": "abcd", "output": "e"}
 {"instruction": "abc", "output": "e"}"#;
     let sequences = load("a.jsonl", lines, DatasetKind::Instruct, 6).unwrap();
     assert_eq!(sequences.count(), 3);
-    assert_eq!(sequences.tokens_of(0), [256, 97, 10, 98, 257, 0]);
-    assert_eq!(sequences.mask_of(0), [0, 0, 0, 1, 1, 0]);
+    assert_eq!(sequences.tokens_of(0), [256, 97, 10, 98, 257]);
+    assert_eq!(sequences.mask_of(0), [0, 0, 0, 1, 1]);
     assert_eq!(sequences.tokens_of(1), [256, 97, 10, 98, 99, 100]);
     assert_eq!(sequences.mask_of(1), [0, 0, 0, 1, 1, 1]);
     assert_eq!(sequences.tokens_of(2), [256, 97, 98, 99, 10, 101]);

@@ -47,10 +47,10 @@ fn instruct(content: &str) -> Result<Sequences, DataError> {
 #[test]
 fn the_input_is_part_of_what_is_given() {
     let with = instruct(ALPACA).unwrap();
-    assert_eq!(with.tokens, [256, 97, 10, 98, 10, 99, 257, 0]);
-    assert_eq!(with.loss_mask, [0, 0, 0, 0, 0, 1, 1, 0]);
+    assert_eq!(with.tokens, [256, 97, 10, 98, 10, 99, 257]);
+    assert_eq!(with.loss_mask, [0, 0, 0, 0, 0, 1, 1]);
     // An empty one is none, as is none at all.
-    let without = [256, 97, 10, 99, 257, 0, 0, 0];
+    let without = [256, 97, 10, 99, 257];
     for input in [
         r#""input": "","#,
         r#""input": " ","#,
@@ -61,7 +61,7 @@ fn the_input_is_part_of_what_is_given() {
         assert_eq!(instruct(&row).unwrap().tokens, without, "{row}");
     }
     let only = instruct(r#"{"instruction": "", "input": "b", "output": "c"}"#).unwrap();
-    assert_eq!(only.tokens, [256, 98, 10, 99, 257, 0, 0, 0]);
+    assert_eq!(only.tokens, [256, 98, 10, 99, 257]);
     // By another name, and left out on purpose.
     let row = ALPACA.replace("input", "context");
     let files: [(&str, &[u8]); 1] = [("a.jsonl", row.as_bytes())];

@@ -161,18 +161,16 @@ fn statistics(
         .map(|source| source.path.display().to_string())
         .collect();
     let share = 100.0 * counts.trained as f64 / counts.tokens.max(1) as f64;
-    let filled =
-        100.0 * counts.tokens as f64 / (f64::from(counts.sequences) * f64::from(len)).max(1.0);
     let mut lines = vec![
         paths.join(", "),
         format!(
-            "  {}, {}, {} of {len} tokens",
+            "  {}, {}, {} of at most {len} tokens",
             counted(counts.rows.into(), "row"),
             counted(counts.examples.into(), "example"),
             counted(counts.sequences.into(), "sequence")
         ),
         format!(
-            "  {} tokens ({filled:.0} % of the sequences), {} learnt ({share:.0} %)",
+            "  {} tokens, {} of them learnt ({share:.0} %)",
             counts.tokens, counts.trained
         ),
     ];

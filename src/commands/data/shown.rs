@@ -6,7 +6,7 @@ use concord_data::{DataCounts, SequenceView};
 use concord_text::TextTokenizer;
 use serde_json::{Value, json};
 
-/// A sequence without what fills it.
+/// A sequence.
 pub(super) struct Shown {
     tokens: Vec<u32>,
     mask: Vec<u8>,
@@ -15,8 +15,8 @@ pub(super) struct Shown {
 impl Shown {
     pub(super) fn of(sequence: &SequenceView) -> Self {
         Self {
-            tokens: sequence.tokens[..sequence.used].to_vec(),
-            mask: sequence.mask[..sequence.used].to_vec(),
+            tokens: sequence.tokens.to_vec(),
+            mask: sequence.mask.to_vec(),
         }
     }
 

@@ -40,12 +40,11 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Takes an example. What stands behind its last token to predict, as padding does, is neither
-    /// sent nor computed.
+    /// Takes an example. What stands behind its last token to predict, as a last question does, is
+    /// neither sent nor computed.
     pub(super) fn add(&mut self, example: SequenceView) {
-        let SequenceView { tokens, mask, used } = example;
-        let (tokens, mask) = (tokens[..used].to_vec(), mask[..used].to_vec());
-        let sequence = TrainingSequence::whole(tokens, mask).trimmed();
+        let SequenceView { tokens, mask } = example;
+        let sequence = TrainingSequence::whole(tokens.to_vec(), mask.to_vec()).trimmed();
         match &mut self.to_pack {
             Some(examples) => examples.push(sequence),
             None => self.push(&sequence),

@@ -15,7 +15,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// A note on the sequences of `sources`, of `len` tokens each.
+    /// A note on the sequences of `sources`, of at most `len` tokens.
     pub fn of(sources: &[DatasetSource], len: u32, counts: &DataCounts) -> Self {
         let lost = [
             counts.truncated,
@@ -54,13 +54,13 @@ fn line(sources: &[DatasetSource], len: u32, counts: &DataCounts) -> String {
         .iter()
         .map(|source| source.path.display().to_string());
     let paths: Vec<String> = paths.collect();
-    let noun = match sources.first().map(|source| source.kind) {
-        Some(DatasetKind::Text) => "document",
-        _ => "example",
+    let (noun, most) = match sources.first().map(|source| source.kind) {
+        Some(DatasetKind::Text) => ("document", ""),
+        _ => ("example", "at most "),
     };
     let examples = u64::from(counts.examples);
     let mut line = format!(
-        "{}: {}, {} of {len} tokens",
+        "{}: {}, {} of {most}{len} tokens",
         paths.join(", "),
         count(examples, noun),
         count(counts.sequences.into(), "sequence")
@@ -113,7 +113,10 @@ mod tests {
     #[test]
     fn whatever_is_left_out_is_told_with_its_count() {
         let kind = DatasetKind::Instruct;
-        assert_eq!(told(kind, |_| {}), "a: 3 examples, 2 sequences of 4 tokens");
+        assert_eq!(
+            told(kind, |_| {}),
+            "a: 3 examples, 2 sequences of at most 4 tokens"
+        );
         let line = told(kind, |counts| (counts.truncated, counts.skipped) = (1, 2));
         assert!(
             line.contains("; cut at the end: 1; left out, with no room"),
