@@ -143,7 +143,8 @@ pub(super) const ROWS: [KeyRow; 85] = [
 pub(super) const DATASETS: [KeyRow; 22] = [
     row("datasets[].path pretraining_dataset[].path", Read("`datasets[].path`: a file or folder; \
         download sets of the hub first")),
-    row("datasets[].type pretraining_dataset[].type", Read("what a row is: alpaca, chat_template, completion or pretrain; others are refused")),
+    row("datasets[].type pretraining_dataset[].type",
+        Read("what a row is: alpaca, chat_template, completion or pretrain; others are refused")),
     row("datasets[].split pretraining_dataset[].split", Unless { values: &["train", ""],
         set: "null", else_: "rows are not selected: cut the file, and remove it" }),
     row("datasets[].name datasets[].revision datasets[].data_files \

@@ -37,7 +37,8 @@ pub(super) const ROWS: [KeyRow; 44] = [
     row("tokenizer.prompt_template", Unless { values: &[""], set: "null",
         else_: "the chat template alone decides: remove it" }),
     row("tokenizer.image_size tokenizer.max_num_tiles", gaps::MEDIA),
-    row("dataset._component_", Read("what a row is, by the name of the builder: Alpaca, chats or texts")),
+    row("dataset._component_",
+        Read("what a row is, by the name of the builder: Alpaca, chats or texts")),
     row("dataset.source dataset.data_files", Read("`datasets[].path`")),
     row("dataset.column dataset.column_map dataset.conversation_column \
         dataset.conversation_style", Read("columns of a row")),

@@ -121,7 +121,7 @@ impl JobOrder {
         matches!(self.spec().adapter, AdapterSpec::Full)
     }
 
-    /// Steps that may have an open audit, or come after one that has: the next waits for the oldest.
+    /// Steps from the oldest open audit on that may be done before it is closed.
     fn audit_window(&self, config: &Config) -> u32 {
         match self.trains_all() {
             true => config.audit_window.min(config.audit_window_full),
