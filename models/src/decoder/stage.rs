@@ -177,6 +177,14 @@ impl Stage {
         [layers.start, layers.end].map(|cut| config.cut_widths(cut)[0])
     }
 
+    /// Columns of what a stage gets to train, where it gets it: of what enters it forward, and of
+    /// the gradient of what leaves it. Within a layer of experts these are not the same.
+    pub fn training_widths(&self) -> [usize; 2] {
+        let StageOptions { config, layers, .. } = &self.options;
+        let [start, end] = [layers.start, layers.end].map(|cut| config.cut_widths(cut));
+        [start[0], end[1]]
+    }
+
     /// An empty cache for one sequence.
     ///
     /// # Errors

@@ -22,13 +22,13 @@ pub(crate) fn fits_stage(
     activation: Option<&Tensor>,
     (gradient, is_due): (Option<&Tensor>, bool),
 ) -> bool {
-    let [into, out] = stage.widths();
+    let [into, back] = stage.training_widths();
     let tokens = batch.tokens.len();
     let fits = |tensor: Option<&Tensor>, is_due: bool, width| match tensor {
         None => !is_due,
         Some(tensor) => is_due && is_of_tokens(tensor, tokens, width),
     };
-    fits(activation, !stage.is_first(), into) && fits(gradient, is_due && !stage.is_last(), out)
+    fits(activation, !stage.is_first(), into) && fits(gradient, is_due && !stage.is_last(), back)
 }
 
 /// Whether tensors have the shapes of a part of the gradients of a stage.

@@ -36,7 +36,7 @@ pub(super) enum StepProgress {
 /// The step in progress.
 pub(super) struct StepRun {
     batches: BTreeMap<u32, Microbatch>,
-    /// Columns of what comes in and of what goes out.
+    /// Columns of the hidden states that come in, and of the gradients that do.
     widths: [usize; 2],
     schedule: MicrobatchSchedule,
     pub(super) progress: StepProgress,
@@ -71,7 +71,7 @@ impl StepRun {
         job.open_state(&mut openings);
         Self {
             batches,
-            widths: stage.widths(),
+            widths: stage.training_widths(),
             schedule: MicrobatchSchedule::new(replica.start, replica.end, job.depth, first, last),
             progress: StepProgress::Computing,
             activations: BTreeMap::new(),
@@ -120,21 +120,31 @@ impl StepRun {
         match port.kind {
             PortKind::Activation(edge) => {
                 let expected = neighbour(job.slot.stage.checked_sub(1));
-                let fits = edge == job.layers.start && expected == Some(origin.worker);
-                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[0]);
-                if let (true, Some(tensor)) = (fits, tensor) {
-                    self.activations.insert(microbatch, (tensor.clone(), input));
-                    self.schedule.activation_arrived(microbatch);
+                if edge != job.layers.start || expected != Some(origin.worker) {
+                    return;
                 }
+                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[0]);
+                let Some(tensor) = tensor else {
+                    let from = origin.worker.short();
+                    tracing::warn!("worker {from} sent hidden states of another shape");
+                    return;
+                };
+                self.activations.insert(microbatch, (tensor.clone(), input));
+                self.schedule.activation_arrived(microbatch);
             }
             PortKind::Gradient(edge) => {
-                let fits = edge == job.layers.end
-                    && neighbour(Some(job.slot.stage + 1)) == Some(origin.worker);
-                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[1]);
-                if let (true, Some(tensor)) = (fits, tensor) {
-                    self.gradients.insert(microbatch, (tensor.clone(), input));
-                    self.schedule.gradient_arrived(microbatch);
+                let expected = neighbour(Some(job.slot.stage + 1));
+                if edge != job.layers.end || expected != Some(origin.worker) {
+                    return;
                 }
+                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[1]);
+                let Some(tensor) = tensor else {
+                    let from = origin.worker.short();
+                    tracing::warn!("worker {from} sent gradients of another shape");
+                    return;
+                };
+                self.gradients.insert(microbatch, (tensor.clone(), input));
+                self.schedule.gradient_arrived(microbatch);
             }
             PortKind::Partial { node, part } => {
                 let sum = leaf_work::PartSum {
