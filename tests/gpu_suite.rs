@@ -96,10 +96,11 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
             );
         }
         let result = &objects[objects.len() - 1];
-        // 4 kinds of numbers a case and shape; 2 groups of ranks, digests, fine-tunes, texts each.
+        // 4 kinds of numbers a case and shape; 2 groups of ranks; digests and fine-tunes: an
+        // adapter, every weight, and that with moments in 8 bits; 2 texts.
         assert_eq!(
             result["checks"],
-            4 + 4 * (1 + 1 + 6 + 1) + 2 + 2 + 2 + 2,
+            4 + 4 * (1 + 1 + 6 + 1) + 2 + 3 + 3 + 2,
             "{result}"
         );
         assert_eq!(
@@ -196,7 +197,7 @@ fn everything_is_timed_soaked_and_recorded() {
     let soak = &objects[3]["soak"];
     assert_eq!(
         (&soak["wrong_rounds"], &soak["rounds"]),
-        (&0.into(), &4.into())
+        (&0.into(), &6.into())
     );
     assert_eq!(soak["first_bytes"], soak["later_bytes"]);
 

@@ -14,6 +14,9 @@ use serde_json::Value;
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_concord");
 /// Nothing that is waited for takes longer, unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Nor does one object come later than this, however many others come before it: a pool that plans
+/// again and again is not silent.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// The reference data, or nothing with a line that says so.
 pub fn shared() -> Option<PathBuf> {
@@ -74,11 +77,13 @@ impl Process {
 
     /// Waits for an object with this event.
     pub fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
         loop {
             let object = self.next().expect("the process ended too early");
             if wanted(&object) {
                 return object;
             }
+            assert!(start.elapsed() < LIMIT, "still waiting; last came {object}");
         }
     }
 
@@ -309,6 +314,7 @@ pub fn outcome(train: &Process) -> Outcome {
     let (mut convictions, mut events) = (Vec::new(), Vec::new());
     loop {
         let object = train.next().expect("the process ended too early");
+        assert!(start.elapsed() < LIMIT, "no end; last came {object}");
         let word = |key: &str| object[key].as_str().unwrap_or_default().to_string();
         match object["event"].as_str().unwrap_or_default() {
             "failed" | "error" => panic!("{object}"),
