@@ -208,7 +208,7 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         run.losses.push(mean_loss(&sums, targets));
         run.norms.push(scalars.grad_norm);
         *state = state
-            .updated(&device, &gradients, &settings, &scalars)
+            .updated(&device, &gradients, &settings, &scalars, |_| true)
             .unwrap();
         stage.refresh(&state.values()).unwrap();
     }

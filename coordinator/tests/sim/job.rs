@@ -23,6 +23,7 @@ fn trainable(tied: bool) -> Vec<TrainedTensor> {
         name,
         shape: vec![2],
         place,
+        decays: true,
     };
     let mut all: Vec<TrainedTensor> = (0..LAYERS)
         .flat_map(|layer| {

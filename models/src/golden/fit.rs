@@ -223,7 +223,7 @@ impl FineTuneRun {
             grad_norm: gradient_norm(&squares, targets),
             learning_rate: RATE.at(step),
         };
-        self.state = self.state.updated(device, &gradients, &ADAM, &scalars)?;
+        self.state = self.state.updated(device, &gradients, &ADAM, &scalars, |_| true)?;
         self.stage.refresh(&self.state)?;
         self.steps += 1;
         let loss = mean_loss(&sums, targets);

@@ -104,7 +104,8 @@ impl TrainState {
         ))
     }
 
-    /// The state after one AdamW step on the summed `gradients`.
+    /// The state after one AdamW step on the summed `gradients`. Tensors that `decays` says no to
+    /// have no weight decay.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a value or moment overflows, naming it;
@@ -115,12 +116,18 @@ impl TrainState {
         gradients: &BTreeMap<String, Arc<Tensor>>,
         settings: &AdamSettings,
         scalars: &StepScalars,
+        decays: impl Fn(&str) -> bool,
     ) -> Result<Self, KernelError> {
         let _optimizer = device.account(MemoryPurpose::Optimizer);
         let step = adam_step(settings, scalars);
+        let without_decay = AdamStep {
+            weight_decay: 0.0,
+            ..step
+        };
         let mut next = Vec::with_capacity(self.0.len());
         for (name, old) in &self.0 {
-            next.push(old.stepped(device, &gradients[name], &step)?);
+            let step = if decays(name) { &step } else { &without_decay };
+            next.push(old.stepped(device, &gradients[name], step)?);
         }
         let names = |name: &String| {
             let moments = ["first moment", "second moment"].map(|m| format!("{m} of {name}"));

@@ -125,6 +125,8 @@ pub struct TrainedTensor {
     pub shape: Vec<u64>,
     /// Where it stands.
     pub place: ModelPlace,
+    /// Whether weight decay acts on it.
+    pub decays: bool,
 }
 
 /// In which order sequences are taken.

@@ -304,6 +304,7 @@ impl Source {
             name: self.text(),
             shape: self.list(Self::u64),
             place: places[self.below(4) as usize],
+            decays: self.below(2) == 1,
         }
     }
 

@@ -238,9 +238,7 @@ pub fn decay(b: &mut JobBuilder, key: &str, is_full: bool, default: Option<f64>)
         (None, None) => {}
     }
     if is_full && given.or(default).is_some_and(|decay| decay != 0.0) {
-        let remedy = "norms and biases have no decay there, and all that is trained has it here: \
-                      train an adapter, or without it";
-        b.refuse(key, remedy, Some("0"));
+        b.default("weight_decay_exempt", "norms_and_biases", key);
     }
 }
 

@@ -114,6 +114,9 @@ const OPTIMIZERS: [&str; 6] = [
     "paged_adamw_8bit",
 ];
 
+/// What has no weight decay.
+const EXEMPT: [&str; 2] = ["none", "norms_and_biases"];
+
 /// The curves of the learning rate.
 pub(super) const CURVES: [&str; 7] = [
     "cosine",
@@ -227,7 +230,9 @@ pub(super) const KEYS: [Key; 54] = [
     key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"), "decay of AdamW's second moment"),
     key(Job, "adam_epsilon", Share(Ends::Upper), Is("1e-8"),
         "added to the square root of the second moment"),
-    key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decoupled decay of all that is trained"),
+    key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decoupled decay of what is trained"),
+    key(Job, "weight_decay_exempt", Words(&EXEMPT), Is("none"),
+        "what has no weight decay: norms_and_biases are what the trainer of Hugging Face spares"),
     key(Job, "max_grad_norm", NotNegative, Is("1"),
         "the global norm to which gradients are clipped; 0 turns clipping off"),
     key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),

@@ -20,7 +20,7 @@ use anyhow::{Context, bail};
 use concord_data::DatasetSource;
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
-use concord_models::decoder::Trainable;
+use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{
@@ -107,6 +107,8 @@ pub struct JobFile {
     pub adam_epsilon: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
+    /// Whether norms and biases have none.
+    pub spares_norms_and_biases: bool,
     /// Global norm that gradients are clipped to; 0 turns clipping off.
     pub max_grad_norm: f32,
     /// The seed of the order of sequences and of a fresh adapter.
@@ -172,6 +174,7 @@ impl JobFile {
             adam_beta2: keys.number("adam_beta2")?,
             adam_epsilon: keys.number("adam_epsilon")?,
             weight_decay: keys.number("weight_decay")?,
+            spares_norms_and_biases: keys.word("weight_decay_exempt", &[false, true])?,
             max_grad_norm: keys.number("max_grad_norm")?,
             seed: keys.seed("seed")?,
             shuffle: datasets::shuffle(&keys, &datasets)?,
@@ -306,6 +309,13 @@ impl JobFile {
             max_grad_norm: self.max_grad_norm.into(),
             moments: self.moments,
         }
+    }
+
+    /// Whether a tensor has weight decay. Where nothing decays this is said of none: one job, one
+    /// hash.
+    pub fn decays(&self, tensor: &TrainableTensor) -> bool {
+        let spared = self.spares_norms_and_biases && tensor.is_norm_or_bias();
+        !spared || self.weight_decay == 0.0
     }
 
     /// The learning rate over the steps, in the form of the job spec.

@@ -116,7 +116,7 @@ impl Trainer {
             weight_decay: 0.01,
             max_grad_norm: 1.0,
         };
-        let updated = self.state.updated(&device, &gradients, &settings, &scalars);
+        let updated = self.state.updated(&device, &gradients, &settings, &scalars, |_| true);
         self.state = updated.expect("finite");
         self.stage.refresh(&self.state.values()).expect("the device works");
         self.step += 1;

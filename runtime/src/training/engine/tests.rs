@@ -48,6 +48,7 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
         name: tensor.name,
         shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
         place: spec::place(tensor.place, false),
+        decays: true,
     });
     JobSpec {
         arithmetic: 1,
