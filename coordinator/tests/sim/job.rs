@@ -6,8 +6,8 @@ use concord_proto::TrainingSequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
+    MomentFormat, Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor, UpdateRule,
 };
 
 pub const LAYERS: u32 = 4;
@@ -74,14 +74,16 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         micro_batch_size: 2,
         microbatches: MICROBATCHES,
         steps,
-        optimizer: AdamW {
-            beta1: one,
-            beta2: one,
-            epsilon: one,
-            weight_decay: zero,
-            max_grad_norm: one,
-            moments: MomentFormat::F32,
-        },
+        optimizer: Optimizer {
+ rule: UpdateRule::AdamW {
+beta1: one,
+beta2: one,
+epsilon: one,
+moments: MomentFormat::F32,
+},
+weight_decay: zero,
+max_grad_norm: one,
+},
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,
             learning_rate: one,

@@ -22,11 +22,13 @@ pub mod matmul;
 mod page_codes;
 pub mod pages;
 pub mod peak;
+pub(crate) mod lion;
 pub(crate) mod reduce;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod route;
 pub(crate) mod sample;
+pub(crate) mod sgd;
 pub(crate) mod soft_cap;
 
 use std::time::Duration;

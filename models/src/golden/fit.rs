@@ -15,7 +15,7 @@ use crate::decoder::{
     Trainable, TrainableTensor,
 };
 use crate::train::{
-    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm,
+    Curve, LearningRate, MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule, gradient_norm,
     lora_init, mean_loss,
 };
 
@@ -25,10 +25,8 @@ const SEED: u64 = 2_026;
 const LORA_SEED: u64 = 7;
 const RANK: u32 = 4;
 
-const ADAM: AdamSettings = AdamSettings {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
+const ADAM: OptimizerSettings = OptimizerSettings {
+ rule: UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
     weight_decay: 0.01,
     max_grad_norm: 1.0,
 };

@@ -270,17 +270,19 @@ impl Source {
             micro_batch_size: self.u32(),
             microbatches: self.u32(),
             steps: self.u32(),
-            optimizer: AdamW {
-                beta1: self.bits(),
-                beta2: self.bits(),
-                epsilon: self.bits(),
-                weight_decay: self.bits(),
-                max_grad_norm: self.bits(),
-                moments: match self.flag() {
+            optimizer: Optimizer {
+ rule: UpdateRule::AdamW {
+beta1: self.bits(),
+beta2: self.bits(),
+epsilon: self.bits(),
+moments: match self.flag() {
                     true => MomentFormat::F32,
                     false => MomentFormat::Bits8,
                 },
-            },
+},
+weight_decay: self.bits(),
+max_grad_norm: self.bits(),
+},
             schedule: RateSchedule {
                 kind: kinds[self.below(7) as usize],
                 learning_rate: self.bits(),

@@ -388,7 +388,7 @@ fn initial_state(
                 blobs.bytes(tensor_blob::encode(&value)?)
             }
         };
-        let form = words::moment_form(job.moments);
+        let form = words::moment_form(&job.rule);
         let mut zeros = |kind| blobs.zero_moment(form, kind, &tensor.shape);
         entries.push(StateEntry {
             value,
