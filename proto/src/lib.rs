@@ -39,7 +39,12 @@ pub use crypto::{
     Digest, Domain, Hasher, Keypair, PublicKey, Signed, SignedError, WorkerId, merkle,
 };
 pub use sequence::{SequenceEntry, TrainingSequence};
-pub use training::{AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits, FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, MicrobatchLoss, ModelPlace, MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot, StepRecord, TensorNorm, TensorState, TrainedTensor, draw, leaf_root, ledger, microbatch_digest, tree, UpdateRule,
+pub use training::{
+    AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits,
+    FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase,
+    MicrobatchLoss, ModelPlace, MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind,
+    PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot, StepRecord, TensorNorm, TensorState,
+    TrainedTensor, UpdateRule, draw, leaf_root, ledger, microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

@@ -7,12 +7,11 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
-use concord_models::train::{
-    self, Curve, FromZero, LearningRate, MomentForm, OptimizerSettings,
-};
+use concord_models::train::{self, Curve, FromZero, LearningRate, MomentForm, OptimizerSettings};
 use concord_proto::serving::AdapterManifest;
 use concord_proto::{
-    AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind, UpdateRule,
+    AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind,
+    UpdateRule,
 };
 
 use crate::RuntimeError;

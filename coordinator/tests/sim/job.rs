@@ -6,8 +6,8 @@ use concord_proto::TrainingSequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
-    MomentFormat, Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor, UpdateRule,
+    ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, MomentFormat,
+    Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor, UpdateRule,
 };
 
 pub const LAYERS: u32 = 4;
@@ -75,15 +75,15 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         microbatches: MICROBATCHES,
         steps,
         optimizer: Optimizer {
- rule: UpdateRule::AdamW {
-beta1: one,
-beta2: one,
-epsilon: one,
-moments: MomentFormat::F32,
-},
-weight_decay: zero,
-max_grad_norm: one,
-},
+            rule: UpdateRule::AdamW {
+                beta1: one,
+                beta2: one,
+                epsilon: one,
+                moments: MomentFormat::F32,
+            },
+            weight_decay: zero,
+            max_grad_norm: one,
+        },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,
             learning_rate: one,

@@ -36,9 +36,8 @@ impl TrainableTensor {
     /// Whether it is a bias or the weight of a norm, by its name: what the trainer of transformers
     /// spares from weight decay.
     pub fn is_norm_or_bias(&self) -> bool {
-        let is_norm = |part: &str| {
-            part == "norm" || part.ends_with("_norm") || part.ends_with("layernorm")
-        };
+        let is_norm =
+            |part: &str| part == "norm" || part.ends_with("_norm") || part.ends_with("layernorm");
         self.name.contains("bias") || self.name.split('.').any(is_norm)
     }
 }

@@ -8,6 +8,6 @@ mod state;
 
 pub use init::lora_init;
 pub use moment::{Moment, MomentForm};
-pub use schedule::{Curve, FromZero, LearningRate};
 pub use optimizer::{OptimizerSettings, UpdateRule};
+pub use schedule::{Curve, FromZero, LearningRate};
 pub use state::{StateTensor, StepScalars, TrainState, gradient_norm, mean_loss};

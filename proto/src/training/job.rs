@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::crypto::{Digest, Domain};
 use super::optimizer::Optimizer;
+use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
 
 /// An f32 by its bits, so that its encoding is exact.

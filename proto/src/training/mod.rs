@@ -20,7 +20,8 @@ pub use claim::{
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
-    AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order,
+    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};

@@ -271,18 +271,18 @@ impl Source {
             microbatches: self.u32(),
             steps: self.u32(),
             optimizer: Optimizer {
- rule: UpdateRule::AdamW {
-beta1: self.bits(),
-beta2: self.bits(),
-epsilon: self.bits(),
-moments: match self.flag() {
-                    true => MomentFormat::F32,
-                    false => MomentFormat::Bits8,
+                rule: UpdateRule::AdamW {
+                    beta1: self.bits(),
+                    beta2: self.bits(),
+                    epsilon: self.bits(),
+                    moments: match self.flag() {
+                        true => MomentFormat::F32,
+                        false => MomentFormat::Bits8,
+                    },
                 },
-},
-weight_decay: self.bits(),
-max_grad_norm: self.bits(),
-},
+                weight_decay: self.bits(),
+                max_grad_norm: self.bits(),
+            },
             schedule: RateSchedule {
                 kind: kinds[self.below(7) as usize],
                 learning_rate: self.bits(),

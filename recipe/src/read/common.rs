@@ -31,7 +31,11 @@ const ADAMW_8BIT: [&str; 5] = [
 /// Optimizers beside AdamW, and what they lack of its constants.
 const OTHERS: [(&str, &str, &[&str]); 3] = [
     ("lion_32bit", "lion_32bit", &["adam_epsilon", "adam_eps"]),
-    ("paged_lion_32bit", "lion_32bit", &["adam_epsilon", "adam_eps"]),
+    (
+        "paged_lion_32bit",
+        "lion_32bit",
+        &["adam_epsilon", "adam_eps"],
+    ),
     (
         "sgd",
         "sgd",

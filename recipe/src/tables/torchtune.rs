@@ -6,7 +6,7 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 44] = [
+pub(super) const ROWS: [KeyRow; 46] = [
     row("output_dir", Same("output_dir")),
     row("checkpointer.checkpoint_dir", Same("base_model")),
     row("checkpointer._component_ checkpointer.checkpoint_files checkpointer.model_type \

@@ -359,7 +359,13 @@ pub(crate) fn update(
     let exempt = spec.trainable.iter().filter(|tensor| !tensor.decays);
     let exempt: BTreeSet<&str> = exempt.map(|tensor| tensor.name.as_str()).collect();
     let decays = |name: &str| !exempt.contains(name);
-    let next = state.updated(device, gradients, &spec::optimizer(spec), &step_scalars, decays)?;
+    let next = state.updated(
+        device,
+        gradients,
+        &spec::optimizer(spec),
+        &step_scalars,
+        decays,
+    )?;
     let entries = entries(spec, layers, &next)?;
     let loss = mean_loss(&sums, scalars.targets);
     Ok(Updated {

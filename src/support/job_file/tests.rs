@@ -1,6 +1,7 @@
 use concord_data::DatasetKind;
 use concord_models::golden::tiny_llama;
 use concord_models::train::MomentForm;
+use concord_proto::MomentFormat;
 
 use super::*;
 
@@ -135,7 +136,10 @@ fn lion_and_gradient_descent_have_constants_of_their_own() {
         ("momentum: 0.9", "momentum"),
     ] {
         let error = refusal("", text);
-        assert!(error.contains(&format!("`{idle}` has no effect")), "{error}");
+        assert!(
+            error.contains(&format!("`{idle}` has no effect")),
+            "{error}"
+        );
     }
 }
 

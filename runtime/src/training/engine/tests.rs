@@ -11,8 +11,8 @@ use concord_models::train::{Moment, StateTensor, TrainState};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers,
-    MomentFormat, Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
+    AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, MomentFormat,
+    Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
     ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule, leaf_root,
 };
 use tokio::sync::mpsc;
@@ -63,15 +63,15 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
         microbatches: MICROBATCHES,
         steps: 4,
         optimizer: Optimizer {
- rule: UpdateRule::AdamW {
-beta1: 0.9.into(),
-beta2: 0.999.into(),
-epsilon: 1e-8.into(),
-moments: MomentFormat::F32,
-},
-weight_decay: 0.0.into(),
-max_grad_norm: 1.0.into(),
-},
+            rule: UpdateRule::AdamW {
+                beta1: 0.9.into(),
+                beta2: 0.999.into(),
+                epsilon: 1e-8.into(),
+                moments: MomentFormat::F32,
+            },
+            weight_decay: 0.0.into(),
+            max_grad_norm: 1.0.into(),
+        },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,
             learning_rate: 0.01.into(),
