@@ -82,6 +82,12 @@ fn every_leaf_of_a_full_fine_tune_is_found_right() {
         ("2x1", "optimizer: adamw_8bit"),
         ("1x2", "recompute: true"),
         ("1x1", "optimizer: adamw_torch"),
+        (
+            "2x1",
+            "optimizer: lion_32bit\nweight_decay: 0.1\nweight_decay_exempt: norms_and_biases",
+        ),
+        ("1x2", "optimizer: sgd\nmomentum: 0.9\nnesterov: true"),
+        ("2x1", "optimizer: sgd"),
     ] {
         let mut pool = Pool::new();
         for _ in 0..2 {

@@ -14,8 +14,8 @@ use concord_models::decoder::{
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
 use concord_models::train::{
-    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm,
-    mean_loss,
+    Curve, LearningRate, MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule,
+    gradient_norm, mean_loss,
 };
 use concord_models::weights::{ModelFolder, TensorFile};
 
@@ -160,10 +160,12 @@ struct Run {
 
 /// One worker's training loop, as the runtime does it, without a runtime.
 fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps: u32) -> Run {
-    let settings = AdamSettings {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
+    let settings = OptimizerSettings {
+        rule: UpdateRule::AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+        },
         weight_decay: 0.01,
         max_grad_norm: 1.0,
     };
@@ -208,7 +210,7 @@ fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps:
         run.losses.push(mean_loss(&sums, targets));
         run.norms.push(scalars.grad_norm);
         *state = state
-            .updated(&device, &gradients, &settings, &scalars)
+            .updated(&device, &gradients, &settings, &scalars, |_| true)
             .unwrap();
         stage.refresh(&state.values()).unwrap();
     }

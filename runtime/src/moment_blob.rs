@@ -78,11 +78,11 @@ pub fn decode_stored(
     shape: &[u64],
 ) -> Result<Moment, String> {
     let moment = match form {
-        MomentForm::F32 => {
+        MomentForm::Bits8 => packed(blob)?,
+        MomentForm::F32 | MomentForm::FirstF32 | MomentForm::Neither => {
             let numbers = tensor_blob::decode_stored(blob, shape.iter().product())?;
             Moment::F32(Arc::new(numbers))
         }
-        MomentForm::Bits8 => packed(blob)?,
     };
     check(&moment, form, kind, shape)?;
     Ok(moment)
@@ -126,18 +126,19 @@ pub fn check(
     kind: MomentKind,
     shape: &[u64],
 ) -> Result<(), String> {
-    let (found_form, found) = match moment {
-        Moment::F32(numbers) => (MomentForm::F32, numbers.shape()),
-        Moment::Packed(moment) => (MomentForm::Bits8, moment.shape()),
+    let (is_packed, found) = match moment {
+        Moment::F32(numbers) => (false, numbers.shape()),
+        Moment::Packed(moment) => (true, moment.shape()),
     };
-    if found_form != form {
-        return Err(format!(
-            "it is a moment of {found_form:?}, and not of {form:?}"
-        ));
+    match (is_packed, form == MomentForm::Bits8) {
+        (true, false) => return Err("it is a moment in 8 bits, and not in f32".to_string()),
+        (false, true) => return Err("it is a moment in f32, and not in 8 bits".to_string()),
+        _ => {}
     }
     if matches!(moment, Moment::Packed(moment) if moment.kind() != kind) {
         return Err("it is the other moment".to_string());
     }
+    let shape = if form.keeps(kind) { shape } else { &[0] };
     match found
         .iter()
         .map(|&dim| dim as u64)

@@ -7,10 +7,11 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
-use concord_models::train::{AdamSettings, Curve, FromZero, LearningRate, MomentForm};
+use concord_models::train::{self, Curve, FromZero, LearningRate, MomentForm, OptimizerSettings};
 use concord_proto::serving::AdapterManifest;
 use concord_proto::{
     AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind,
+    UpdateRule,
 };
 
 use crate::RuntimeError;
@@ -152,23 +153,46 @@ pub fn stage_options(
 
 /// How the moments of a job are kept.
 pub fn moments(spec: &JobSpec) -> MomentForm {
-    moment_form(spec.optimizer.moments)
+    moment_form(&spec.optimizer.rule)
 }
 
-/// The form of a format.
-pub fn moment_form(format: MomentFormat) -> MomentForm {
-    match format {
-        MomentFormat::F32 => MomentForm::F32,
-        MomentFormat::Bits8 => MomentForm::Bits8,
+/// How a rule keeps its moments.
+pub fn moment_form(rule: &UpdateRule) -> MomentForm {
+    match rule {
+        UpdateRule::AdamW { moments, .. } => match moments {
+            MomentFormat::F32 => MomentForm::F32,
+            MomentFormat::Bits8 => MomentForm::Bits8,
+        },
+        UpdateRule::Lion { .. } => MomentForm::FirstF32,
+        UpdateRule::Sgd { momentum, .. } if momentum.get() == 0.0 => MomentForm::Neither,
+        UpdateRule::Sgd { .. } => MomentForm::FirstF32,
     }
 }
 
-/// AdamW's constants.
-pub fn adam(spec: &JobSpec) -> AdamSettings {
-    AdamSettings {
-        beta1: spec.optimizer.beta1.get(),
-        beta2: spec.optimizer.beta2.get(),
-        epsilon: spec.optimizer.epsilon.get(),
+/// The optimizer's constants.
+pub fn optimizer(spec: &JobSpec) -> OptimizerSettings {
+    let rule = match spec.optimizer.rule {
+        UpdateRule::AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            ..
+        } => train::UpdateRule::AdamW {
+            beta1: beta1.get(),
+            beta2: beta2.get(),
+            epsilon: epsilon.get(),
+        },
+        UpdateRule::Lion { beta1, beta2 } => train::UpdateRule::Lion {
+            beta1: beta1.get(),
+            beta2: beta2.get(),
+        },
+        UpdateRule::Sgd { momentum, nesterov } => train::UpdateRule::Sgd {
+            momentum: momentum.get(),
+            nesterov,
+        },
+    };
+    OptimizerSettings {
+        rule,
         weight_decay: spec.optimizer.weight_decay.get(),
         max_grad_norm: spec.optimizer.max_grad_norm.get(),
     }

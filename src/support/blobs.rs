@@ -48,6 +48,7 @@ enum Content {
 struct ZeroMoment {
     is_packed: bool,
     is_second: bool,
+    /// Of a moment that is kept.
     shape: Vec<usize>,
 }
 
@@ -121,7 +122,10 @@ impl BlobSet {
         let zeros = ZeroMoment {
             is_packed: form == MomentForm::Bits8,
             is_second: kind == MomentKind::Second,
-            shape: shape.to_vec(),
+            shape: match form.keeps(kind) {
+                true => shape.to_vec(),
+                false => vec![0],
+            },
         };
         if let Some(digest) = self.zeros.get(&zeros) {
             return Ok(*digest);

@@ -6,8 +6,8 @@ use concord_proto::TrainingSequence;
 use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
-    ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    ARITHMETIC_VERSION, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace, MomentFormat,
+    Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor, UpdateRule,
 };
 
 pub const LAYERS: u32 = 4;
@@ -23,6 +23,7 @@ fn trainable(tied: bool) -> Vec<TrainedTensor> {
         name,
         shape: vec![2],
         place,
+        decays: true,
     };
     let mut all: Vec<TrainedTensor> = (0..LAYERS)
         .flat_map(|layer| {
@@ -73,13 +74,15 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
         micro_batch_size: 2,
         microbatches: MICROBATCHES,
         steps,
-        optimizer: AdamW {
-            beta1: one,
-            beta2: one,
-            epsilon: one,
+        optimizer: Optimizer {
+            rule: UpdateRule::AdamW {
+                beta1: one,
+                beta2: one,
+                epsilon: one,
+                moments: MomentFormat::F32,
+            },
             weight_decay: zero,
             max_grad_norm: one,
-            moments: MomentFormat::F32,
         },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,

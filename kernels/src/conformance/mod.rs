@@ -10,6 +10,7 @@ mod blake3;
 mod code;
 mod columns;
 mod cross_entropy;
+mod descent;
 mod elementwise;
 mod embedding;
 mod experts;
@@ -108,6 +109,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         experts::cases(),
         adamw::cases(size),
         adamw_8bit::cases(size),
+        descent::cases(size),
         elementwise::cases(),
         reduce::cases(),
         blake3::cases(size),

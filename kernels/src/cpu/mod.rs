@@ -43,6 +43,7 @@ pub mod elementwise;
 pub mod experts;
 pub mod keys;
 pub mod layernorm;
+pub mod lion;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
@@ -51,6 +52,7 @@ pub mod rmsnorm;
 pub mod rope;
 pub mod route;
 pub mod sample;
+pub mod sgd;
 pub mod soft_cap;
 
 use std::sync::Arc;

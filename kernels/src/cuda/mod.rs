@@ -18,6 +18,7 @@ pub(crate) mod experts;
 mod grids;
 pub mod keys;
 pub(crate) mod layernorm;
+pub(crate) mod lion;
 pub mod matmul;
 mod page_codes;
 pub mod pages;
@@ -27,6 +28,7 @@ pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod route;
 pub(crate) mod sample;
+pub(crate) mod sgd;
 pub(crate) mod soft_cap;
 
 use std::time::Duration;

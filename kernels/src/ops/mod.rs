@@ -15,6 +15,7 @@ mod embedding;
 mod experts;
 mod keys;
 mod layernorm;
+mod lion;
 mod logprobs;
 mod matmul;
 mod pages;
@@ -24,6 +25,7 @@ mod rmsnorm;
 mod rope;
 mod route;
 pub mod sample;
+mod sgd;
 mod soft_cap;
 
 pub use crate::reference::activation::Activation;
@@ -33,7 +35,9 @@ pub use crate::reference::attention::{
 };
 pub use crate::reference::columns::Columns;
 pub use crate::reference::lengths::{LengthGroup, Lengths};
+pub use crate::reference::lion::LionStep;
 pub use crate::reference::pages::{PAGE_TOKENS, PagedRun};
+pub use crate::reference::sgd::SgdStep;
 pub use crate::reference::tree::{Atoms, tree_sum};
 pub use experts::ExpertRows;
 pub use keys::KeyValues;

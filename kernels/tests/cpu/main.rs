@@ -4,6 +4,7 @@
 mod adamw_8bit;
 mod code;
 mod conformance;
+mod descent;
 mod experts;
 mod logprobs;
 mod matmul;

@@ -10,6 +10,7 @@ mod blake3;
 mod columns;
 mod conformance;
 mod cross_entropy;
+mod descent;
 mod elementary;
 mod elementwise;
 mod embedding;

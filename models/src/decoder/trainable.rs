@@ -32,6 +32,16 @@ pub struct TrainableTensor {
     pub place: TensorPlace,
 }
 
+impl TrainableTensor {
+    /// Whether it is a bias or the weight of a norm, by its name: what the trainer of transformers
+    /// spares from weight decay.
+    pub fn is_norm_or_bias(&self) -> bool {
+        let is_norm =
+            |part: &str| part == "norm" || part.ends_with("_norm") || part.ends_with("layernorm");
+        self.name.contains("bias") || self.name.split('.').any(is_norm)
+    }
+}
+
 impl Trainable {
     /// The trained tensors, in the order of their names.
     pub fn tensors(&self, config: &DecoderConfig) -> Vec<TrainableTensor> {

@@ -15,8 +15,8 @@ use crate::decoder::{
     Trainable, TrainableTensor,
 };
 use crate::train::{
-    AdamSettings, Curve, LearningRate, MomentForm, StepScalars, TrainState, gradient_norm,
-    lora_init, mean_loss,
+    Curve, LearningRate, MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule,
+    gradient_norm, lora_init, mean_loss,
 };
 
 /// Key of weights and tokens of the golden fine-tunes.
@@ -25,10 +25,12 @@ const SEED: u64 = 2_026;
 const LORA_SEED: u64 = 7;
 const RANK: u32 = 4;
 
-const ADAM: AdamSettings = AdamSettings {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
+const ADAM: OptimizerSettings = OptimizerSettings {
+    rule: UpdateRule::AdamW {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+    },
     weight_decay: 0.01,
     max_grad_norm: 1.0,
 };
@@ -223,7 +225,9 @@ impl FineTuneRun {
             grad_norm: gradient_norm(&squares, targets),
             learning_rate: RATE.at(step),
         };
-        self.state = self.state.updated(device, &gradients, &ADAM, &scalars)?;
+        self.state = self
+            .state
+            .updated(device, &gradients, &ADAM, &scalars, |_| true)?;
         self.stage.refresh(&self.state)?;
         self.steps += 1;
         let loss = mean_loss(&sums, targets);

@@ -1,4 +1,4 @@
-//! A moment of AdamW, in the form that the job says.
+//! A moment of the optimizer, in the form that the job says.
 
 use std::sync::Arc;
 
@@ -12,13 +12,28 @@ pub enum MomentForm {
     F32,
     /// Codes of 8 bits with a scale for each block of 256: [`PackedMoment`].
     Bits8,
+    /// The first alone, as f32; the second is empty.
+    FirstF32,
+    /// Both are empty.
+    Neither,
 }
 
 impl MomentForm {
+    /// Whether a moment is kept. One that is not has no elements.
+    pub fn keeps(self, kind: MomentKind) -> bool {
+        match self {
+            Self::F32 | Self::Bits8 => true,
+            Self::FirstF32 => kind == MomentKind::First,
+            Self::Neither => false,
+        }
+    }
+
     /// Bytes of both moments of `elements` numbers, to a block.
     pub fn bytes(self, elements: u64) -> u64 {
         match self {
             Self::F32 => 2 * 4 * elements,
+            Self::FirstF32 => 4 * elements,
+            Self::Neither => 0,
             Self::Bits8 => 2 * (elements + elements.div_ceil(64)),
         }
     }
@@ -28,7 +43,7 @@ impl MomentForm {
 /// one is computed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Moment {
-    /// Of [`MomentForm::F32`], in the shape of the tensor.
+    /// As f32, in the shape of the tensor; of the shape `[0]` where it is not kept.
     F32(Arc<Tensor>),
     /// Of [`MomentForm::Bits8`].
     Packed(Arc<PackedMoment>),
@@ -37,8 +52,11 @@ pub enum Moment {
 impl Moment {
     /// A moment of zeros for a tensor of `shape`, on the host.
     pub fn zeros(form: MomentForm, kind: MomentKind, shape: &[usize]) -> Self {
+        let shape = if form.keeps(kind) { shape } else { &[0] };
         match form {
-            MomentForm::F32 => Self::F32(Arc::new(Tensor::zeros(shape))),
+            MomentForm::F32 | MomentForm::FirstF32 | MomentForm::Neither => {
+                Self::F32(Arc::new(Tensor::zeros(shape)))
+            }
             MomentForm::Bits8 => Self::Packed(Arc::new(PackedMoment::zeros(kind, shape))),
         }
     }

@@ -4,26 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use concord_kernels::cuda::MemoryPurpose;
-use concord_kernels::ops::{AdamStep, tree_sum};
-use concord_kernels::{Device, KernelError, MomentKind, PackedMoment, Tensor};
+use concord_kernels::ops::tree_sum;
+use concord_kernels::{Device, KernelError, MomentKind, Tensor};
 
 use super::moment::{Moment, MomentForm};
+use super::optimizer::{OptimizerSettings, RuleStep, Stepped, SteppedMoments};
 use crate::decoder::Values;
-
-/// AdamW's constants.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamSettings {
-    /// Decay of the first moment.
-    pub beta1: f32,
-    /// Decay of the second moment.
-    pub beta2: f32,
-    /// Added to the square root of the second moment.
-    pub epsilon: f32,
-    /// Decoupled weight decay.
-    pub weight_decay: f32,
-    /// Gradients of a larger global norm are scaled down to it; 0 turns clipping off.
-    pub max_grad_norm: f32,
-}
 
 /// One trained tensor. Its parts are shared, so that an old state can be kept while a new one is
 /// computed.
@@ -31,7 +17,7 @@ pub struct AdamSettings {
 pub struct StateTensor {
     /// The tensor as the model uses it.
     pub value: Arc<Tensor>,
-    /// Decaying mean of its gradients.
+    /// Decaying mean of its gradients; empty where the optimizer keeps none, as the other one is.
     pub first_moment: Moment,
     /// Decaying mean of the squares of its gradients, in the same form.
     pub second_moment: Moment,
@@ -104,7 +90,8 @@ impl TrainState {
         ))
     }
 
-    /// The state after one AdamW step on the summed `gradients`.
+    /// The state after one step of the optimizer on the summed `gradients`. Tensors that `decays` says no to
+    /// have no weight decay.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a value or moment overflows, naming it;
@@ -113,14 +100,17 @@ impl TrainState {
         &self,
         device: &Device,
         gradients: &BTreeMap<String, Arc<Tensor>>,
-        settings: &AdamSettings,
+        settings: &OptimizerSettings,
         scalars: &StepScalars,
+        decays: impl Fn(&str) -> bool,
     ) -> Result<Self, KernelError> {
         let _optimizer = device.account(MemoryPurpose::Optimizer);
-        let step = adam_step(settings, scalars);
+        let step = RuleStep::new(settings, scalars);
+        let without_decay = step.without_decay();
         let mut next = Vec::with_capacity(self.0.len());
         for (name, old) in &self.0 {
-            next.push(old.stepped(device, &gradients[name], &step)?);
+            let step = if decays(name) { &step } else { &without_decay };
+            next.push(step.apply(device, old, &gradients[name])?);
         }
         let names = |name: &String| {
             let moments = ["first moment", "second moment"].map(|m| format!("{m} of {name}"));
@@ -130,42 +120,6 @@ impl TrainState {
         check(device, &names, &mut next)?;
         let next = next.into_iter().map(Stepped::into_state);
         Ok(Self(self.0.keys().cloned().zip(next).collect()))
-    }
-}
-
-/// A tensor after a step, before it is checked and shared.
-struct Stepped {
-    value: Tensor,
-    moments: SteppedMoments,
-}
-
-enum SteppedMoments {
-    F32([Tensor; 2]),
-    Packed([PackedMoment; 2]),
-}
-
-impl StateTensor {
-    fn stepped(
-        &self,
-        device: &Device,
-        gradient: &Tensor,
-        step: &AdamStep,
-    ) -> Result<Stepped, KernelError> {
-        let mut value = (*self.value).clone();
-        let moments = match (&self.first_moment, &self.second_moment) {
-            (Moment::F32(m), Moment::F32(v)) => {
-                let [mut m, mut v] = [m, v].map(|moment| (**moment).clone());
-                device.adamw(step, gradient, &mut value, &mut m, &mut v)?;
-                SteppedMoments::F32([m, v])
-            }
-            (Moment::Packed(m), Moment::Packed(v)) => {
-                let [mut m, mut v] = [m, v].map(|moment| (**moment).clone());
-                device.adamw_8bit(step, gradient, &mut value, &mut m, &mut v)?;
-                SteppedMoments::Packed([m, v])
-            }
-            _ => panic!("two moments of one tensor have two forms"),
-        };
-        Ok(Stepped { value, moments })
     }
 }
 
@@ -202,29 +156,6 @@ fn check(device: &Device, names: &[String], next: &mut [Stepped]) -> Result<(), 
     match packed.is_empty() {
         true => Ok(()),
         false => device.check_moments(&packed),
-    }
-}
-
-fn adam_step(settings: &AdamSettings, scalars: &StepScalars) -> AdamStep {
-    // 1 - beta^t, by repeated products in f64: the same on every host.
-    let bias = |beta: f32| {
-        let power = (0..=scalars.step).fold(1.0f64, |power, _| power * f64::from(beta));
-        (1.0 - power) as f32
-    };
-    let clip = if settings.max_grad_norm > 0.0 {
-        (settings.max_grad_norm / (scalars.grad_norm + 1e-6)).min(1.0)
-    } else {
-        1.0
-    };
-    AdamStep {
-        gradient_scale: clip / scalars.targets as f32,
-        learning_rate: scalars.learning_rate,
-        beta1: settings.beta1,
-        beta2: settings.beta2,
-        bias1: bias(settings.beta1),
-        bias2: bias(settings.beta2),
-        epsilon: settings.epsilon,
-        weight_decay: settings.weight_decay,
     }
 }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use super::optimizer::Optimizer;
 use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
 
@@ -80,7 +81,7 @@ pub struct JobSpec {
     /// Microbatches in a step, over all replicas.
     pub microbatches: u32,
     pub steps: u32,
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// The learning rate over the steps.
     pub schedule: RateSchedule,
     /// Bits of the operands of products.
@@ -125,6 +126,8 @@ pub struct TrainedTensor {
     pub shape: Vec<u64>,
     /// Where it stands.
     pub place: ModelPlace,
+    /// Whether weight decay acts on it.
+    pub decays: bool,
 }
 
 /// In which order sequences are taken.
@@ -134,45 +137,6 @@ pub enum Order {
     AsGiven,
     /// A new permutation each round of the data, from a seed.
     Shuffled { seed: u64 },
-}
-
-/// AdamW (Loshchilov and Hutter 2019), with clipping by the global norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct AdamW {
-    /// Decay of the first moment.
-    pub beta1: F32Bits,
-    /// Decay of the second moment.
-    pub beta2: F32Bits,
-    /// Added to the root of the second moment.
-    pub epsilon: F32Bits,
-    /// Decoupled weight decay.
-    pub weight_decay: F32Bits,
-    /// Gradients of a larger global norm are scaled down to it; 0 turns clipping off.
-    pub max_grad_norm: F32Bits,
-    /// How the moments are kept between two steps.
-    pub moments: MomentFormat,
-}
-
-/// How moments are kept between two steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub enum MomentFormat {
-    /// Numbers as f32.
-    F32,
-    /// Codes of 8 bits, with a scale for each block of 256 numbers ([`crate::moment`]).
-    Bits8,
-}
-
-impl MomentFormat {
-    /// Bytes of both moments of a tensor of `elements` numbers, without headers.
-    pub fn bytes(self, elements: u64) -> u64 {
-        match self {
-            Self::F32 => elements.saturating_mul(8),
-            Self::Bits8 => {
-                let scales = elements.div_ceil(256).saturating_mul(8);
-                elements.saturating_mul(2).saturating_add(scales)
-            }
-        }
-    }
 }
 
 /// The learning rate over the steps. At step s, counted from 0: `(s + 1) / warmup` of the peak
@@ -285,16 +249,14 @@ impl JobSpec {
         let known = |bits| matches!(bits, 8 | 14 | 16);
         let precision = known(self.precision.weights) && known(self.precision.activations);
         require(precision, "precisions must be 8, 14 or 16 bits")?;
-        let finite = [
-            self.optimizer.beta1,
-            self.optimizer.beta2,
-            self.optimizer.epsilon,
-            self.optimizer.weight_decay,
-            self.optimizer.max_grad_norm,
-            self.schedule.learning_rate,
-        ];
-        let finite = finite.iter().all(|v| v.get().is_finite() && v.get() >= 0.0);
-        require(finite, "optimizer values must be finite and not negative")?;
+        self.optimizer
+            .check()
+            .map_err(|why| InvalidSpec(why.to_string()))?;
+        let rate = self.schedule.learning_rate.get();
+        require(
+            rate.is_finite() && rate >= 0.0,
+            "the learning rate must be finite and not negative",
+        )?;
         let floor = match self.schedule.kind {
             ScheduleKind::FromZero(CurveFromZero::Cosine { floor }) => floor.get(),
             _ => 0.0,

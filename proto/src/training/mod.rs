@@ -7,6 +7,7 @@ mod frame;
 mod job;
 mod layers;
 pub mod ledger;
+mod optimizer;
 mod order;
 mod plan;
 mod record;
@@ -19,10 +20,11 @@ pub use claim::{
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
-    AdamW, AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order,
+    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
+pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use order::{BatchPlan, microbatch_digest};
 pub use plan::{Plan, Replica, Slot};
 pub use record::StepRecord;

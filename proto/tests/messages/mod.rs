@@ -270,16 +270,18 @@ impl Source {
             micro_batch_size: self.u32(),
             microbatches: self.u32(),
             steps: self.u32(),
-            optimizer: AdamW {
-                beta1: self.bits(),
-                beta2: self.bits(),
-                epsilon: self.bits(),
+            optimizer: Optimizer {
+                rule: UpdateRule::AdamW {
+                    beta1: self.bits(),
+                    beta2: self.bits(),
+                    epsilon: self.bits(),
+                    moments: match self.flag() {
+                        true => MomentFormat::F32,
+                        false => MomentFormat::Bits8,
+                    },
+                },
                 weight_decay: self.bits(),
                 max_grad_norm: self.bits(),
-                moments: match self.flag() {
-                    true => MomentFormat::F32,
-                    false => MomentFormat::Bits8,
-                },
             },
             schedule: RateSchedule {
                 kind: kinds[self.below(7) as usize],
@@ -304,6 +306,7 @@ impl Source {
             name: self.text(),
             shape: self.list(Self::u64),
             place: places[self.below(4) as usize],
+            decays: self.below(2) == 1,
         }
     }
 

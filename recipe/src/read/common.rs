@@ -28,24 +28,46 @@ const ADAMW_8BIT: [&str; 5] = [
     "adamw_8bit_bnb",
 ];
 
+/// Optimizers beside AdamW, and what they lack of its constants.
+const OTHERS: [(&str, &str, &[&str]); 3] = [
+    ("lion_32bit", "lion_32bit", &["adam_epsilon", "adam_eps"]),
+    (
+        "paged_lion_32bit",
+        "lion_32bit",
+        &["adam_epsilon", "adam_eps"],
+    ),
+    (
+        "sgd",
+        "sgd",
+        &["adam_beta1", "adam_beta2", "adam_epsilon", "adam_eps"],
+    ),
+];
+
 /// The optimizer by its name.
 pub fn optimizer(b: &mut JobBuilder, key: &str, default: &str) {
     let given = b.word(key);
     let name = given.as_deref().unwrap_or(default);
-    let own = if ADAMW.contains(&name) {
+    let other = OTHERS.iter().find(|(theirs, ..)| *theirs == name);
+    let own = if let Some((_, own, lacks)) = other {
+        for key in lacks.iter().filter(|key| b.doc.get(key).is_some()) {
+            b.idle(key, "the optimizer has no such constant");
+        }
+        own
+    } else if ADAMW.contains(&name) {
         "adamw_torch"
     } else if ADAMW_8BIT.contains(&name) {
         "adamw_8bit"
     } else {
         b.refuse(
             key,
-            "the optimizer is AdamW: set adamw_torch or adamw_8bit",
+            "it is none of AdamW, Lion and SGD: set adamw_torch, adamw_8bit, lion_32bit or sgd",
             Some("adamw_torch"),
         );
         return;
     };
     let how = match own {
         "adamw_8bit" if given.is_some() => "AdamW with states of 8 bits, as NUMERICS.md says",
+        "lion_32bit" | "sgd" => "",
         _ => "AdamW",
     };
     match given {
@@ -238,9 +260,7 @@ pub fn decay(b: &mut JobBuilder, key: &str, is_full: bool, default: Option<f64>)
         (None, None) => {}
     }
     if is_full && given.or(default).is_some_and(|decay| decay != 0.0) {
-        let remedy = "norms and biases have no decay there, and all that is trained has it here: \
-                      train an adapter, or without it";
-        b.refuse(key, remedy, Some("0"));
+        b.default("weight_decay_exempt", "norms_and_biases", key);
     }
 }
 

@@ -16,13 +16,14 @@ const LORA: [&str; 4] = [
     "model.lora_alpha",
 ];
 
-/// Where AdamW comes from.
-const ADAMW: [(&str, &str); 5] = [
+/// Where optimizers come from.
+const OPTIMIZERS: [(&str, &str); 6] = [
     ("torch.optim.AdamW", "adamw_torch"),
     ("bitsandbytes.optim.PagedAdamW", "adamw_torch"),
     ("bitsandbytes.optim.AdamW8bit", "adamw_8bit"),
     ("bitsandbytes.optim.PagedAdamW8bit", "adamw_8bit"),
     ("torchao.optim.AdamW8bit", "adamw_8bit"),
+    ("torch.optim.SGD", "sgd"),
 ];
 
 pub fn read(b: &mut JobBuilder) {
@@ -113,16 +114,20 @@ fn lora(b: &mut JobBuilder) {
 
 fn optimizer(b: &mut JobBuilder) {
     let name = b.text("optimizer._component_").unwrap_or_default();
-    let own = ADAMW.iter().find(|(path, _)| *path == name);
+    let own = OPTIMIZERS.iter().find(|(path, _)| *path == name);
     match own {
         Some((_, own)) => b.put("optimizer", *own, b.from("optimizer._component_", "")),
         None => {
-            let remedy = "the optimizer is AdamW";
+            let remedy = "it is neither AdamW nor SGD";
             b.refuse("optimizer._component_", remedy, Some("torch.optim.AdamW"));
         }
     }
     b.copy_or("optimizer.lr", "learning_rate", 1e-3);
-    b.copy_or("optimizer.weight_decay", "weight_decay", 0.01);
+    let is_sgd = name == "torch.optim.SGD";
+    let decay = if is_sgd { 0.0 } else { 0.01 };
+    b.copy_or("optimizer.weight_decay", "weight_decay", decay);
+    b.copy("optimizer.momentum", "momentum");
+    b.copy("optimizer.nesterov", "nesterov");
     b.copy("optimizer.eps", "adam_epsilon");
     if let Some(Value::Sequence(betas)) = b.value("optimizer.betas") {
         let source = b.from("optimizer.betas", "");

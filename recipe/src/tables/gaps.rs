@@ -136,10 +136,10 @@ pub const SMOOTHING: Treat = Unless {
     set: "0",
 };
 
-/// Optimizers other than AdamW have constants of their own.
+/// Constants of optimizers that are not there.
 pub const OTHER_OPTIMIZERS: Treat = Unless {
     values: OFF,
-    else_: "the optimizer is AdamW: remove it",
+    else_: "no optimizer here has such a constant: remove it",
     set: "null",
 };
 

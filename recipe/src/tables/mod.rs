@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 33] = [
+pub const OWN_KEYS: [&str; 36] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -73,7 +73,10 @@ pub const OWN_KEYS: [&str; 33] = [
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "momentum",
+    "nesterov",
     "weight_decay",
+    "weight_decay_exempt",
     "max_grad_norm",
     "seed",
     "shuffle",

@@ -6,7 +6,7 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 44] = [
+pub(super) const ROWS: [KeyRow; 46] = [
     row("output_dir", Same("output_dir")),
     row("checkpointer.checkpoint_dir", Same("base_model")),
     row("checkpointer._component_ checkpointer.checkpoint_files checkpointer.model_type \
@@ -57,9 +57,12 @@ pub(super) const ROWS: [KeyRow; 44] = [
     row("epochs", Read("`num_epochs`; steps of an epoch are rounded down")),
     row("max_steps_per_epoch", Read("most steps of an epoch")),
     row("gradient_accumulation_steps", Same("gradient_accumulation_steps")),
-    row("optimizer._component_", Read("torch.optim.AdamW and AdamW of bitsandbytes or torchao")),
+    row("optimizer._component_", Read("torch.optim.AdamW, AdamW of \
+        bitsandbytes or torchao, torch.optim.SGD")),
+    row("optimizer.momentum", Same("momentum")),
+    row("optimizer.nesterov", Same("nesterov")),
     row("optimizer.lr optimizer.weight_decay optimizer.betas optimizer.eps", Read("`learning_rate` \
-        (1e-3), `weight_decay` (0.01), `adam_beta1`, `adam_beta2`, `adam_epsilon`")),
+        (1e-3), `weight_decay` (0.01; of SGD 0), `adam_beta1`, `adam_beta2`, `adam_epsilon`")),
     row("lr_scheduler._component_ lr_scheduler.num_warmup_steps lr_scheduler.num_cycles",
         Read("`lr_scheduler: cosine_from_zero` and `warmup_steps`; constant if absent")),
     row("clip_grad_norm", Read("`max_grad_norm`; 0, which is none, if absent")),

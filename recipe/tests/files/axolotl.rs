@@ -128,7 +128,14 @@ fn axolotl_without_an_adapter_trains_every_weight() {
     assert!(found.setting("lora_r").is_none() && found.setting("lora_alpha").is_none());
     assert!(found.idle.iter().any(|idle| idle.key == "lora_r"));
     let decays = job(&text.replace("weight_decay: 0.0", "weight_decay: 0.1"));
-    assert!(problems(&decays).contains(&("weight_decay", Some("weight_decay=0"))));
+    assert!(
+        problems(&decays)
+            .iter()
+            .all(|(key, _)| *key != "weight_decay")
+    );
+    let spared = ("weight_decay_exempt", "norms_and_biases");
+    values(&decays, &[("weight_decay", "0.1"), spared]);
+    assert!(found.setting("weight_decay_exempt").is_none());
 }
 
 #[test]

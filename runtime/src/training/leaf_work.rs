@@ -1,6 +1,6 @@
 //! The work of a leaf: what the worker does and what the checker does again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use concord_kernels::cuda::MemoryPurpose;
@@ -330,7 +330,7 @@ pub(crate) fn state_ports(entries: &[StateEntry]) -> Vec<Port> {
     ]
 }
 
-/// One AdamW step of a stage.
+/// One step of the optimizer over a stage.
 pub(crate) fn update(
     spec: &JobSpec,
     layers: Layers,
@@ -356,7 +356,16 @@ pub(crate) fn update(
         grad_norm: gradient_norm(&squared, scalars.targets),
         learning_rate: spec::learning_rate(spec).at(scalars.step),
     };
-    let next = state.updated(device, gradients, &spec::adam(spec), &step_scalars)?;
+    let exempt = spec.trainable.iter().filter(|tensor| !tensor.decays);
+    let exempt: BTreeSet<&str> = exempt.map(|tensor| tensor.name.as_str()).collect();
+    let decays = |name: &str| !exempt.contains(name);
+    let next = state.updated(
+        device,
+        gradients,
+        &spec::optimizer(spec),
+        &step_scalars,
+        decays,
+    )?;
     let entries = entries(spec, layers, &next)?;
     let loss = mean_loss(&sums, scalars.targets);
     Ok(Updated {

@@ -99,6 +99,8 @@ fn in_words(model: &PlannedModel, run: &TrainingRun) -> String {
     let moments = match run.moments {
         MomentForm::F32 => "",
         MomentForm::Bits8 => ", moments in 8 bits",
+        MomentForm::FirstF32 => ", one moment",
+        MomentForm::Neither => ", no moments",
     };
     format!(
         "{what}: {} of {} x {} tokens{recompute}{moments}",

@@ -105,7 +105,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         initial_state,
         trainable: tensors
             .iter()
-            .map(|tensor| proto_tensor(tensor, &folder))
+            .map(|tensor| proto_tensor(job, tensor, &folder))
             .collect(),
         layers: folder.config().layers as u32,
         order: job.order(),
@@ -354,11 +354,16 @@ fn adapter_spec(lora: &LoraShape, model: &DecoderConfig) -> AdapterSpec {
     }
 }
 
-fn proto_tensor(tensor: &TrainableTensor, folder: &ModelFolder) -> concord_proto::TrainedTensor {
+fn proto_tensor(
+    job: &JobFile,
+    tensor: &TrainableTensor,
+    folder: &ModelFolder,
+) -> concord_proto::TrainedTensor {
     concord_proto::TrainedTensor {
         name: tensor.name.clone(),
         shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
         place: words::place(tensor.place, folder.config().tie_embeddings),
+        decays: job.decays(tensor),
     }
 }
 
@@ -383,7 +388,7 @@ fn initial_state(
                 blobs.bytes(tensor_blob::encode(&value)?)
             }
         };
-        let form = words::moment_form(job.moments);
+        let form = words::moment_form(&job.rule);
         let mut zeros = |kind| blobs.zero_moment(form, kind, &tensor.shape);
         entries.push(StateEntry {
             value,

@@ -35,7 +35,7 @@ impl Needs {
     /// The bytes of a job with a checkpoint every `save_steps` steps.
     pub fn of(spec: &JobSpec, save_steps: u32) -> Self {
         let values = trained_values(spec);
-        let moments = spec.optimizer.moments.bytes(values);
+        let moments = spec.optimizer.rule.moment_bytes(values);
         let one = values.saturating_mul(VALUE_BYTES).saturating_add(moments);
         // The next checkpoint is written while the previous one is there. The last state is always
         // a checkpoint.

@@ -104,15 +104,21 @@ const fn key(
     }
 }
 
-/// Names that other tools have for AdamW: two with moments of f32, then those with 8 bits.
-const OPTIMIZERS: [&str; 6] = [
+/// Names of other tools: AdamW, with moments of f32 twice, then of 8 bits; Lion; gradient descent.
+const OPTIMIZERS: [&str; 9] = [
     "adamw_torch",
     "adamw_torch_fused",
     "adamw_8bit",
     "adamw_torch_8bit",
     "adamw_bnb_8bit",
     "paged_adamw_8bit",
+    "lion_32bit",
+    "paged_lion_32bit",
+    "sgd",
 ];
+
+/// What has no weight decay.
+const EXEMPT: [&str; 2] = ["none", "norms_and_biases"];
 
 /// The curves of the learning rate.
 pub(super) const CURVES: [&str; 7] = [
@@ -127,7 +133,7 @@ pub(super) const CURVES: [&str; 7] = [
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 54] = [
+pub(super) const KEYS: [Key; 57] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -222,12 +228,19 @@ pub(super) const KEYS: [Key; 54] = [
         "the same, as a share of the steps, rounded up"),
     key(Job, "optimizer", Words(&OPTIMIZERS), Is("adamw_torch"),
         "AdamW, whose moments lie in memory and in checkpoints as f32 (the first two words), or in \
-         8 bits (the others), by Concord's own definition: NUMERICS.md, section 6"),
-    key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"), "decay of AdamW's first moment"),
-    key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"), "decay of AdamW's second moment"),
+         8 bits (the next four), by Concord's own definition: NUMERICS.md, section 6; Lion, which \
+         keeps one moment; or gradient descent, which keeps one if there is momentum"),
+    key(Job, "adam_beta1", Share(Ends::Lower), Is("0.9"),
+        "decay of AdamW's first moment, or the share of Lion's in its direction"),
+    key(Job, "adam_beta2", Share(Ends::Lower), Is("0.999"),
+        "decay of AdamW's second moment, or of Lion's only one, for which its paper has 0.99"),
     key(Job, "adam_epsilon", Share(Ends::Upper), Is("1e-8"),
-        "added to the square root of the second moment"),
-    key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decoupled decay of all that is trained"),
+        "added to the square root of AdamW's second moment"),
+    key(Job, "momentum", Share(Ends::Lower), Is("0"), "decay of the momentum of sgd"),
+    key(Job, "nesterov", Flag, Is("false"), "whether sgd looks ahead along its momentum"),
+    key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decay of what is trained: decoupled from the gradient, but with sgd, where it is added to it"),
+    key(Job, "weight_decay_exempt", Words(&EXEMPT), Is("none"),
+        "what has no weight decay: norms_and_biases are what the trainer of Hugging Face spares"),
     key(Job, "max_grad_norm", NotNegative, Is("1"),
         "the global norm to which gradients are clipped; 0 turns clipping off"),
     key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),

@@ -8,6 +8,7 @@ mod given;
 pub mod help;
 mod keys;
 mod known;
+mod optimizer;
 pub mod sample;
 pub mod schema;
 mod timing;
@@ -20,11 +21,11 @@ use anyhow::{Context, bail};
 use concord_data::DatasetSource;
 use concord_kernels::packed::QuantFormat;
 use concord_models::config::{DecoderConfig, Projection};
-use concord_models::decoder::Trainable;
+use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{
-    AdamW, CurveFromZero, MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind,
+    CurveFromZero, Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, UpdateRule,
 };
 use concord_recipe::Expected;
 use concord_runtime::spec;
@@ -33,16 +34,6 @@ pub use given::{GivenJob, ReadOptions};
 use keys::Keys;
 use known::Section;
 pub use timing::{JobTiming, Steps};
-
-/// What the words of `optimizer` mean, in the order of the table.
-const MOMENTS: [MomentFormat; 6] = [
-    MomentFormat::F32,
-    MomentFormat::F32,
-    MomentFormat::Bits8,
-    MomentFormat::Bits8,
-    MomentFormat::Bits8,
-    MomentFormat::Bits8,
-];
 
 /// The default of `lora_r`.
 const LORA_R: u32 = 8;
@@ -97,16 +88,12 @@ pub struct JobFile {
     pub learning_rate: f32,
     /// Its curve after warm-up.
     pub lr_scheduler: ScheduleKind,
-    /// How AdamW's moments are kept.
-    pub moments: MomentFormat,
-    /// Decay of AdamW's first moment.
-    pub adam_beta1: f32,
-    /// Decay of AdamW's second moment.
-    pub adam_beta2: f32,
-    /// Added to the square root of the second moment.
-    pub adam_epsilon: f32,
+    /// What is done with gradients.
+    pub rule: UpdateRule,
     /// Decoupled weight decay.
     pub weight_decay: f32,
+    /// Whether norms and biases have none.
+    pub spares_norms_and_biases: bool,
     /// Global norm that gradients are clipped to; 0 turns clipping off.
     pub max_grad_norm: f32,
     /// The seed of the order of sequences and of a fresh adapter.
@@ -167,11 +154,9 @@ impl JobFile {
             gradient_accumulation_steps: keys.whole("gradient_accumulation_steps")?,
             learning_rate: keys.number("learning_rate")?,
             lr_scheduler: curve(&keys)?,
-            moments: keys.word("optimizer", &MOMENTS)?,
-            adam_beta1: keys.number("adam_beta1")?,
-            adam_beta2: keys.number("adam_beta2")?,
-            adam_epsilon: keys.number("adam_epsilon")?,
+            rule: optimizer::rule(&keys)?,
             weight_decay: keys.number("weight_decay")?,
+            spares_norms_and_biases: keys.word("weight_decay_exempt", &[false, true])?,
             max_grad_norm: keys.number("max_grad_norm")?,
             seed: keys.seed("seed")?,
             shuffle: datasets::shuffle(&keys, &datasets)?,
@@ -292,20 +277,24 @@ impl JobFile {
             micro_batch_size: self.micro_batch_size,
             microbatches: self.gradient_accumulation_steps,
             recompute: self.recompute,
-            moments: spec::moment_form(self.moments),
+            moments: spec::moment_form(&self.rule),
         }
     }
 
     /// The optimizer, in the form of the job spec.
-    pub fn optimizer(&self) -> AdamW {
-        AdamW {
-            beta1: self.adam_beta1.into(),
-            beta2: self.adam_beta2.into(),
-            epsilon: self.adam_epsilon.into(),
+    pub fn optimizer(&self) -> Optimizer {
+        Optimizer {
+            rule: self.rule,
             weight_decay: self.weight_decay.into(),
             max_grad_norm: self.max_grad_norm.into(),
-            moments: self.moments,
         }
+    }
+
+    /// Whether a tensor has weight decay. Where nothing decays this is said of none: one job, one
+    /// hash.
+    pub fn decays(&self, tensor: &TrainableTensor) -> bool {
+        let spared = self.spares_norms_and_biases && tensor.is_norm_or_bias();
+        !spared || self.weight_decay == 0.0
     }
 
     /// The learning rate over the steps, in the form of the job spec.

@@ -1,6 +1,7 @@
 use concord_data::DatasetKind;
 use concord_models::golden::tiny_llama;
 use concord_models::train::MomentForm;
+use concord_proto::MomentFormat;
 
 use super::*;
 
@@ -82,10 +83,13 @@ fn what_is_left_out_has_the_usual_value() {
         (job.micro_batch_size, job.gradient_accumulation_steps),
         (1, 1)
     );
-    assert_eq!(
-        (job.adam_beta1, job.adam_beta2, job.adam_epsilon),
-        (0.9, 0.999, 1e-8)
-    );
+    let adamw = |moments| UpdateRule::AdamW {
+        beta1: 0.9.into(),
+        beta2: 0.999.into(),
+        epsilon: 1e-8.into(),
+        moments,
+    };
+    assert_eq!(job.rule, adamw(MomentFormat::F32));
     assert_eq!(
         (job.weight_decay, job.max_grad_norm, job.seed),
         (0.0, 1.0, 42)
@@ -95,7 +99,6 @@ fn what_is_left_out_has_the_usual_value() {
         (ScheduleKind::Cosine, 0)
     );
     assert_eq!((steps(&job).save, job.recompute), (10, false));
-    assert_eq!(job.moments, MomentFormat::F32);
     assert_eq!(
         job.precision,
         PrecisionSpec {
@@ -112,10 +115,39 @@ fn what_is_left_out_has_the_usual_value() {
 }
 
 #[test]
+fn lion_and_gradient_descent_have_constants_of_their_own() {
+    let rule = |more: &str| with("", more).unwrap().rule;
+    let lion = UpdateRule::Lion {
+        beta1: 0.95.into(),
+        beta2: 0.999.into(),
+    };
+    assert_eq!(rule("optimizer: lion_32bit\nadam_beta1: 0.95"), lion);
+    let sgd = |momentum: f32, nesterov| UpdateRule::Sgd {
+        momentum: momentum.into(),
+        nesterov,
+    };
+    assert_eq!(rule("optimizer: sgd"), sgd(0.0, false));
+    let ahead = "optimizer: sgd\nmomentum: 0.9\nnesterov: true";
+    assert_eq!(rule(ahead), sgd(0.9, true));
+    for (text, idle) in [
+        ("optimizer: lion_32bit\nadam_epsilon: 1e-6", "adam_epsilon"),
+        ("optimizer: sgd\nadam_beta1: 0.5", "adam_beta1"),
+        ("optimizer: sgd\nnesterov: true", "nesterov"),
+        ("momentum: 0.9", "momentum"),
+    ] {
+        let error = refusal("", text);
+        assert!(
+            error.contains(&format!("`{idle}` has no effect")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn the_names_of_other_tools_for_adamw_say_how_its_moments_are_kept() {
     for name in ["adamw_torch", "adamw_torch_fused"] {
         let job = with("", &format!("optimizer: {name}")).unwrap();
-        assert_eq!(job.optimizer().moments, MomentFormat::F32, "{name}");
+        assert_eq!(job.training_run(None).moments, MomentForm::F32, "{name}");
     }
     for name in [
         "adamw_8bit",
@@ -124,10 +156,9 @@ fn the_names_of_other_tools_for_adamw_say_how_its_moments_are_kept() {
         "adamw_torch_8bit",
     ] {
         let job = with("", &format!("optimizer: {name}")).unwrap();
-        assert_eq!(job.optimizer().moments, MomentFormat::Bits8, "{name}");
         assert_eq!(job.training_run(None).moments, MomentForm::Bits8, "{name}");
     }
-    for other in ["sgd", "adafactor", "8", "[adamw_8bit]"] {
+    for other in ["lion_8bit", "adafactor", "8", "[adamw_8bit]"] {
         let error = refusal("", &format!("optimizer: {other}"));
         assert!(
             error.contains("one of adamw_torch, adamw_torch_fused"),

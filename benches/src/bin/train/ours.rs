@@ -13,7 +13,7 @@ use concord_models::decoder::{
     Trainable,
 };
 use concord_models::train::{
-    AdamSettings, MomentForm, StepScalars, TrainState, gradient_norm, lora_init,
+    MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule, gradient_norm, lora_init,
 };
 
 use concord_runtime::{moment_blob, tensor_blob};
@@ -109,14 +109,12 @@ impl Trainer {
             grad_norm: gradient_norm(&squared, targets),
             learning_rate: 1e-4,
         };
-        let settings = AdamSettings {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
+        let settings = OptimizerSettings {
+ rule: UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
             weight_decay: 0.01,
             max_grad_norm: 1.0,
         };
-        let updated = self.state.updated(&device, &gradients, &settings, &scalars);
+        let updated = self.state.updated(&device, &gradients, &settings, &scalars, |_| true);
         self.state = updated.expect("finite");
         self.stage.refresh(&self.state.values()).expect("the device works");
         self.step += 1;

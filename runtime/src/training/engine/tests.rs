@@ -11,9 +11,9 @@ use concord_models::train::{Moment, StateTensor, TrainState};
 use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
-    AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers,
-    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
-    ScheduleKind, Signed, TensorState, TrainedTensor, leaf_root,
+    AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers, MomentFormat,
+    Optimizer, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
+    ScheduleKind, Signed, TensorState, TrainedTensor, UpdateRule, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -48,6 +48,7 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
         name: tensor.name,
         shape: tensor.shape.iter().map(|&dim| dim as u64).collect(),
         place: spec::place(tensor.place, false),
+        decays: true,
     });
     JobSpec {
         arithmetic: 1,
@@ -61,13 +62,15 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
         micro_batch_size: 1,
         microbatches: MICROBATCHES,
         steps: 4,
-        optimizer: AdamW {
-            beta1: 0.9.into(),
-            beta2: 0.999.into(),
-            epsilon: 1e-8.into(),
+        optimizer: Optimizer {
+            rule: UpdateRule::AdamW {
+                beta1: 0.9.into(),
+                beta2: 0.999.into(),
+                epsilon: 1e-8.into(),
+                moments: MomentFormat::F32,
+            },
             weight_decay: 0.0.into(),
             max_grad_norm: 1.0.into(),
-            moments: MomentFormat::F32,
         },
         schedule: RateSchedule {
             kind: ScheduleKind::Constant,
