@@ -90,8 +90,8 @@ impl TrainState {
         ))
     }
 
-    /// The state after one step of the optimizer on the summed `gradients`. Tensors that `decays` says no to
-    /// have no weight decay.
+    /// The state after one step of the optimizer on the summed `gradients`. Weight decay acts on the
+    /// tensors that `decays` names.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a value or moment overflows, naming it;

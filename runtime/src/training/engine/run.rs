@@ -90,16 +90,24 @@ impl StepRun {
         }
     }
 
-    /// Whether there is one tensor, with a row of `width` for each token of a microbatch.
-    fn one_of_tokens<'a>(
-        &self,
-        tensors: &'a [Arc<Tensor>],
-        microbatch: u32,
-        width: usize,
-    ) -> Option<&'a Arc<Tensor>> {
-        let tokens = self.batches.get(&microbatch)?.batch.tokens.len();
-        let [tensor] = tensors else { return None };
-        shapes::is_of_tokens(tensor, tokens, width).then_some(tensor)
+    /// The one tensor of a frame, if it has a row of `width` for each token of the microbatch. That
+    /// it has not is said: the sender is waited for.
+    fn one_of_tokens(&self, frame: &ReceivedFrame, width: usize) -> Option<Arc<Tensor>> {
+        let tokens = self
+            .batches
+            .get(&frame.header.microbatch)?
+            .batch
+            .tokens
+            .len();
+        match &frame.tensors[..] {
+            [tensor] if shapes::is_of_tokens(tensor, tokens, width) => Some(tensor.clone()),
+            _ => {
+                let from = frame.header.origin.worker.short();
+                let kind = frame.header.port.kind;
+                tracing::warn!("worker {from} sent another shape than is due for {kind:?}");
+                None
+            }
+        }
     }
 
     /// Takes tensors in from the neighbour that they must come from, in the shape that they must
@@ -110,7 +118,7 @@ impl StepRun {
             origin,
             microbatch,
             ..
-        } = frame.header;
+        } = frame.header.clone();
         let pipeline = job.pipeline();
         let neighbour = |stage: Option<usize>| stage.and_then(|s| pipeline.get(s)).copied();
         let input = ClaimInput {
@@ -123,28 +131,20 @@ impl StepRun {
                 if edge != job.layers.start || expected != Some(origin.worker) {
                     return;
                 }
-                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[0]);
-                let Some(tensor) = tensor else {
-                    let from = origin.worker.short();
-                    tracing::warn!("worker {from} sent hidden states of another shape");
-                    return;
-                };
-                self.activations.insert(microbatch, (tensor.clone(), input));
-                self.schedule.activation_arrived(microbatch);
+                if let Some(tensor) = self.one_of_tokens(&frame, self.widths[0]) {
+                    self.activations.insert(microbatch, (tensor, input));
+                    self.schedule.activation_arrived(microbatch);
+                }
             }
             PortKind::Gradient(edge) => {
                 let expected = neighbour(Some(job.slot.stage + 1));
                 if edge != job.layers.end || expected != Some(origin.worker) {
                     return;
                 }
-                let tensor = self.one_of_tokens(&frame.tensors, microbatch, self.widths[1]);
-                let Some(tensor) = tensor else {
-                    let from = origin.worker.short();
-                    tracing::warn!("worker {from} sent gradients of another shape");
-                    return;
-                };
-                self.gradients.insert(microbatch, (tensor.clone(), input));
-                self.schedule.gradient_arrived(microbatch);
+                if let Some(tensor) = self.one_of_tokens(&frame, self.widths[1]) {
+                    self.gradients.insert(microbatch, (tensor, input));
+                    self.schedule.gradient_arrived(microbatch);
+                }
             }
             PortKind::Partial { node, part } => {
                 let sum = leaf_work::PartSum {
