@@ -96,7 +96,7 @@ fn an_emulated_gpu_gives_the_bits_of_the_cpu() {
             );
         }
         let result = &objects[objects.len() - 1];
-        // 4 kinds of numbers a case and shape; 2 groups of ranks; 3 digests and fine-tunes; 2 texts.
+        // 4 kinds of numbers a case and shape; 2 groups of ranks; 3 digests, fine-tunes; 2 texts.
         assert_eq!(
             result["checks"],
             4 + 4 * (1 + 1 + 6 + 1) + 2 + 3 + 3 + 2,

@@ -14,7 +14,7 @@ use concord_models::decoder::{
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
 use concord_models::train::{
-    Curve, LearningRate, MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule,
+    Curve, LearningRate, MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState,
     gradient_norm, mean_loss,
 };
 use concord_models::weights::{ModelFolder, TensorFile};
@@ -161,7 +161,7 @@ struct Run {
 /// One worker's training loop, as the runtime does it, without a runtime.
 fn train(stage: &mut Stage, state: &mut TrainState, batches: &TensorFile, steps: u32) -> Run {
     let settings = OptimizerSettings {
-        rule: UpdateRule::AdamW {
+        rule: StepRule::AdamW {
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,

@@ -7,7 +7,9 @@ use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
-use concord_models::train::{self, Curve, FromZero, LearningRate, MomentForm, OptimizerSettings};
+use concord_models::train::{
+    Curve, FromZero, LearningRate, MomentForm, OptimizerSettings, StepRule,
+};
 use concord_proto::serving::AdapterManifest;
 use concord_proto::{
     AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind,
@@ -177,16 +179,16 @@ pub fn optimizer(spec: &JobSpec) -> OptimizerSettings {
             beta2,
             epsilon,
             ..
-        } => train::UpdateRule::AdamW {
+        } => StepRule::AdamW {
             beta1: beta1.get(),
             beta2: beta2.get(),
             epsilon: epsilon.get(),
         },
-        UpdateRule::Lion { beta1, beta2 } => train::UpdateRule::Lion {
+        UpdateRule::Lion { beta1, beta2 } => StepRule::Lion {
             beta1: beta1.get(),
             beta2: beta2.get(),
         },
-        UpdateRule::Sgd { momentum, nesterov } => train::UpdateRule::Sgd {
+        UpdateRule::Sgd { momentum, nesterov } => StepRule::Sgd {
             momentum: momentum.get(),
             nesterov,
         },

@@ -10,7 +10,6 @@ mod blake3;
 mod code;
 mod columns;
 mod cross_entropy;
-mod descent;
 mod elementwise;
 mod embedding;
 mod experts;
@@ -18,6 +17,7 @@ mod input;
 mod keys;
 mod layernorm;
 mod lengths;
+mod lion;
 mod logprobs;
 mod matmul;
 mod pages;
@@ -26,6 +26,7 @@ mod rmsnorm;
 mod rope;
 mod route;
 mod sample;
+mod sgd;
 mod soft_cap;
 
 pub use input::{CaseInput, InputKind};
@@ -109,7 +110,8 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         experts::cases(),
         adamw::cases(size),
         adamw_8bit::cases(size),
-        descent::cases(size),
+        lion::cases(size),
+        sgd::cases(size),
         elementwise::cases(),
         reduce::cases(),
         blake3::cases(size),

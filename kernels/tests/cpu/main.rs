@@ -6,12 +6,14 @@ mod code;
 mod conformance;
 mod descent;
 mod experts;
+mod lion;
 mod logprobs;
 mod matmul;
 mod pages;
 mod random;
 mod route;
 mod sample;
+mod sgd;
 
 use concord_kernels::{Device, KernelError};
 

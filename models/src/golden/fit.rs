@@ -15,7 +15,7 @@ use crate::decoder::{
     Trainable, TrainableTensor,
 };
 use crate::train::{
-    Curve, LearningRate, MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule,
+    Curve, LearningRate, MomentForm, OptimizerSettings, StepRule, StepScalars, TrainState,
     gradient_norm, lora_init, mean_loss,
 };
 
@@ -26,7 +26,7 @@ const LORA_SEED: u64 = 7;
 const RANK: u32 = 4;
 
 const ADAM: OptimizerSettings = OptimizerSettings {
-    rule: UpdateRule::AdamW {
+    rule: StepRule::AdamW {
         beta1: 0.9,
         beta2: 0.999,
         epsilon: 1e-8,

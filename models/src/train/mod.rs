@@ -1,13 +1,15 @@
 //! What is trained: values, moments, the schedule, and the update of one step.
 
+mod held;
 mod init;
 mod moment;
 mod optimizer;
 mod schedule;
 mod state;
 
+pub use held::{StateTensor, StepScalars};
 pub use init::lora_init;
 pub use moment::{Moment, MomentForm};
-pub use optimizer::{OptimizerSettings, UpdateRule};
+pub use optimizer::{OptimizerSettings, StepRule};
 pub use schedule::{Curve, FromZero, LearningRate};
-pub use state::{StateTensor, StepScalars, TrainState, gradient_norm, mean_loss};
+pub use state::{TrainState, gradient_norm, mean_loss};

@@ -3,15 +3,15 @@
 use concord_kernels::ops::{AdamStep, LionStep, SgdStep};
 use concord_kernels::{Device, KernelError, PackedMoment, Tensor};
 
+use super::held::{StateTensor, StepScalars};
 use super::moment::Moment;
-use super::state::{StateTensor, StepScalars};
 
 /// The optimizer's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerSettings {
     /// What is done with gradients.
-    pub rule: UpdateRule,
-    /// Weight decay: decoupled, but with [`UpdateRule::Sgd`], which adds it to the gradient.
+    pub rule: StepRule,
+    /// Weight decay: decoupled, but with [`StepRule::Sgd`], which adds it to the gradient.
     pub weight_decay: f32,
     /// Gradients of a larger global norm are scaled down to it; 0 turns clipping off.
     pub max_grad_norm: f32,
@@ -19,7 +19,7 @@ pub struct OptimizerSettings {
 
 /// What is done with gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum UpdateRule {
+pub enum StepRule {
     /// AdamW (Loshchilov and Hutter 2019).
     AdamW {
         /// Decay of the first moment.
@@ -68,7 +68,7 @@ impl RuleStep {
             (1.0 - power) as f32
         };
         match settings.rule {
-            UpdateRule::AdamW {
+            StepRule::AdamW {
                 beta1,
                 beta2,
                 epsilon,
@@ -82,14 +82,14 @@ impl RuleStep {
                 epsilon,
                 weight_decay,
             }),
-            UpdateRule::Lion { beta1, beta2 } => Self::Lion(LionStep {
+            StepRule::Lion { beta1, beta2 } => Self::Lion(LionStep {
                 gradient_scale,
                 learning_rate,
                 beta1,
                 beta2,
                 weight_decay,
             }),
-            UpdateRule::Sgd { momentum, nesterov } => Self::Sgd(SgdStep {
+            StepRule::Sgd { momentum, nesterov } => Self::Sgd(SgdStep {
                 gradient_scale,
                 learning_rate,
                 momentum,

@@ -7,38 +7,14 @@ use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::ops::tree_sum;
 use concord_kernels::{Device, KernelError, MomentKind, Tensor};
 
+use super::held::{StateTensor, StepScalars};
 use super::moment::{Moment, MomentForm};
 use super::optimizer::{OptimizerSettings, RuleStep, Stepped, SteppedMoments};
 use crate::decoder::Values;
 
-/// One trained tensor. Its parts are shared, so that an old state can be kept while a new one is
-/// computed.
-#[derive(Clone, Debug)]
-pub struct StateTensor {
-    /// The tensor as the model uses it.
-    pub value: Arc<Tensor>,
-    /// Decaying mean of its gradients; empty where the optimizer keeps none, as the other one is.
-    pub first_moment: Moment,
-    /// Decaying mean of the squares of its gradients, in the same form.
-    pub second_moment: Moment,
-}
-
 /// What a stage trains, by name.
 #[derive(Clone, Debug, Default)]
 pub struct TrainState(pub BTreeMap<String, StateTensor>);
-
-/// What all workers of a step agree on before the update.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepScalars {
-    /// Which step of the job, from 0.
-    pub step: u32,
-    /// Predicted tokens of the step.
-    pub targets: u64,
-    /// Global norm of the mean gradient.
-    pub grad_norm: f32,
-    /// The rate at this step, after warm-up and schedule.
-    pub learning_rate: f32,
-}
 
 impl TrainState {
     /// An initial state: all moments are zero, in `form`.
@@ -90,8 +66,8 @@ impl TrainState {
         ))
     }
 
-    /// The state after one step of the optimizer on the summed `gradients`. Weight decay acts on the
-    /// tensors that `decays` names.
+    /// The state after one step of the optimizer on the summed `gradients`. Weight decay acts on
+    /// the tensors that `decays` names.
     ///
     /// # Errors
     /// [`KernelError::NotFinite`] where a value or moment overflows, naming it;

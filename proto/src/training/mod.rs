@@ -3,6 +3,7 @@
 mod claim;
 pub mod draw;
 mod expert_cuts;
+mod f32_bits;
 mod frame;
 mod job;
 mod layers;
@@ -18,10 +19,11 @@ pub use claim::{
     TensorNorm, TensorState, leaf_root,
 };
 pub use expert_cuts::ExpertCuts;
+pub use f32_bits::F32Bits;
 pub use frame::FrameHeader;
 pub use job::{
-    AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace, Order,
-    PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    AdapterSpec, CurveFromZero, InvalidSpec, JobId, JobSpec, ModelPlace, Order, PrecisionSpec,
+    RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};

@@ -2,7 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::job::F32Bits;
+use super::f32_bits::F32Bits;
 
 /// The optimizer, with clipping by the global norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -13,7 +13,7 @@ use concord_models::decoder::{
     Trainable,
 };
 use concord_models::train::{
-    MomentForm, OptimizerSettings, StepScalars, TrainState, UpdateRule, gradient_norm, lora_init,
+    MomentForm, OptimizerSettings, StepScalars, TrainState, StepRule, gradient_norm, lora_init,
 };
 
 use concord_runtime::{moment_blob, tensor_blob};
@@ -110,7 +110,7 @@ impl Trainer {
             learning_rate: 1e-4,
         };
         let settings = OptimizerSettings {
- rule: UpdateRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+ rule: StepRule::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
             weight_decay: 0.01,
             max_grad_norm: 1.0,
         };

@@ -1,7 +1,6 @@
-//! Steps of the optimizers beside AdamW.
+//! Steps of gradient descent.
 
 use super::{CaseInput, CaseSize, OperationCase, Outputs, values};
-use crate::reference::lion::LionStep;
 use crate::reference::sgd::SgdStep;
 use crate::{Device, KernelError};
 
@@ -10,31 +9,14 @@ pub(super) fn cases(size: CaseSize) -> Vec<OperationCase> {
         CaseSize::Full => 1_000_003,
         _ => 9_001,
     };
-    let mut cases = vec![OperationCase::new(
-        format!("lion {len}"),
-        move |device, input| lion(device, input, len),
-    )];
-    for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+    let case = |(momentum, nesterov): (f32, bool)| {
         let name = format!("sgd {len} {momentum} {nesterov}");
-        cases.push(OperationCase::new(name, move |device, input| {
+        OperationCase::new(name, move |device, input| {
             sgd(device, input, len, (momentum, nesterov))
-        }));
-    }
-    cases
-}
-
-fn lion(device: &Device, input: &CaseInput, len: usize) -> Result<Outputs, KernelError> {
-    let step = LionStep {
-        gradient_scale: 0.37,
-        learning_rate: 1e-3,
-        beta1: 0.9,
-        beta2: 0.99,
-        weight_decay: 0.01,
+        })
     };
-    let place = |stream| device.place(input.tensor(stream, &[len])?);
-    let (gradient, mut value, mut m) = (place(36)?, place(37)?, place(38)?);
-    device.lion(&step, &gradient, &mut value, &mut m)?;
-    values([value, m])
+    let kinds = [(0.0, false), (0.9, false), (0.9, true)];
+    kinds.into_iter().map(case).collect()
 }
 
 fn sgd(
