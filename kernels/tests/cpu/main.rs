@@ -4,7 +4,6 @@
 mod adamw_8bit;
 mod code;
 mod conformance;
-mod descent;
 mod experts;
 mod lion;
 mod logprobs;

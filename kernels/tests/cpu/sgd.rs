@@ -3,8 +3,8 @@
 use concord_kernels::Tensor;
 use concord_kernels::ops::SgdStep;
 
-use crate::descent::{LEN, STEPS, near, numbers};
 use crate::hosts;
+use crate::lion::{LEN, STEPS, near, numbers};
 
 #[test]
 fn descent_without_and_with_momentum() {
