@@ -28,17 +28,10 @@ const TOKENS: [u32; 40] = [3; 40];
 pub fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
     let config = Arc::new(model.config().clone());
     let targets = config.projections().into_iter().collect();
-    let (rank, scale) = (RANK, 2.0);
-    let lora = (!trains_all).then_some(LoraSpec {
-        rank,
-        scale,
-        targets,
-    });
+    let alpha = 2.0 * RANK as f32;
+    let lora = (!trains_all).then(|| LoraSpec::uniform(RANK, alpha, targets));
     let trainable = match &lora {
-        Some(lora) => Trainable::Lora {
-            rank,
-            targets: lora.targets.clone(),
-        },
+        Some(lora) => Trainable::Lora(lora.clone()),
         None => Trainable::Full,
     };
     let tensors = trainable.tensors(&config);

@@ -5,31 +5,10 @@ use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use super::bits::F32Bits;
+use super::lora::LoraUpdates;
 use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
-
-/// An f32 by its bits, so that its encoding is exact.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
-pub struct F32Bits(pub u32);
-
-impl F32Bits {
-    /// The number.
-    pub fn get(self) -> f32 {
-        f32::from_bits(self.0)
-    }
-}
-
-impl From<f32> for F32Bits {
-    fn from(value: f32) -> Self {
-        Self(value.to_bits())
-    }
-}
-
-impl fmt::Debug for F32Bits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.get())
-    }
-}
 
 /// The digest of a job spec.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -93,13 +72,7 @@ pub enum AdapterSpec {
     /// Every tensor of the model.
     Full,
     /// Low-rank updates of some projections.
-    Lora {
-        rank: u32,
-        /// The update is scaled by `alpha / rank`.
-        alpha: F32Bits,
-        /// Projections that have one, by their Hugging Face names, sorted.
-        targets: Vec<String>,
-    },
+    Lora(LoraUpdates),
 }
 
 /// Where in the decoder a tensor stands.
@@ -268,6 +241,9 @@ impl JobSpec {
         )?;
         require((1..=10_000).contains(&self.layers), "layers out of range")?;
         require(!self.trainable.is_empty(), "nothing to train")?;
+        if let AdapterSpec::Lora(updates) = &self.adapter {
+            updates.validate().map_err(InvalidSpec)?;
+        }
         let sorted = self
             .trainable
             .windows(2)

@@ -1,5 +1,6 @@
 //! Training: the job, who does which part of it, and what is signed about each step.
 
+mod bits;
 mod claim;
 pub mod draw;
 mod expert_cuts;
@@ -7,11 +8,13 @@ mod frame;
 mod job;
 mod layers;
 pub mod ledger;
+mod lora;
 mod order;
 mod plan;
 mod record;
 pub mod tree;
 
+pub use bits::F32Bits;
 pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
@@ -19,10 +22,11 @@ pub use claim::{
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
-    AdamW, AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    AdamW, AdapterSpec, CurveFromZero, InvalidSpec, JobId, JobSpec, ModelPlace, MomentFormat,
+    Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
+pub use lora::{LoraUpdates, OtherUpdate, UpdateOf};
 pub use order::{BatchPlan, microbatch_digest};
 pub use plan::{Plan, Replica, Slot};
 pub use record::StepRecord;
