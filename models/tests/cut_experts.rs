@@ -57,7 +57,7 @@ fn spans(cuts: &[Cut]) -> Vec<Span> {
 }
 
 fn factors(config: &DecoderConfig) -> BTreeMap<String, Tensor> {
-    let factors = Adapter::shapes(config, 2, &config.projections()).into_iter();
+    let factors = Adapter::shapes(config, &spec(config)).into_iter();
     let factors = factors.enumerate().map(|(index, (name, shape))| {
         let value = |i: usize| ((i * 7 + index * 13) % 23) as f32 / 40.0 - 0.25;
         let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
@@ -67,11 +67,7 @@ fn factors(config: &DecoderConfig) -> BTreeMap<String, Tensor> {
 }
 
 fn spec(config: &DecoderConfig) -> LoraSpec {
-    LoraSpec {
-        rank: 2,
-        scale: 0.75,
-        targets: config.projections().iter().copied().collect(),
-    }
+    LoraSpec::uniform(2, 1.5, config.projections())
 }
 
 fn try_stage(device: &Device, layers: Span, lora: Option<bool>) -> Result<Stage, String> {

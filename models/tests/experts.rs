@@ -25,8 +25,8 @@ fn stage(device: Device, config: &DecoderConfig, lora: bool) -> Stage {
         seed: 3,
         reach: 0.3,
     };
-    let targets = config.projections();
-    let factors = Adapter::shapes(&config, 2, &targets).into_iter();
+    let spec = LoraSpec::uniform(2, 1.5, config.projections());
+    let factors = Adapter::shapes(&config, &spec).into_iter();
     let factors = factors.enumerate().map(|(index, (name, shape))| {
         let value = |i: usize| ((i * 7 + index * 13) % 23) as f32 / 40.0 - 0.25;
         let values: Vec<f32> = (0..shape[0] * shape[1]).map(value).collect();
@@ -41,11 +41,7 @@ fn stage(device: Device, config: &DecoderConfig, lora: bool) -> Stage {
             activations: Precision::I16,
             key_values: Precision::I16,
         },
-        lora: lora.then(|| LoraSpec {
-            rank: 2,
-            scale: 0.75,
-            targets: targets.iter().copied().collect(),
-        }),
+        lora: lora.then_some(spec),
         trains_all: !lora,
         positions: LENGTH,
     };

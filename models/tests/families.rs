@@ -16,8 +16,7 @@ use concord_kernels::ops::sample::Sampling;
 use concord_kernels::ops::{KvPages, PagedRun};
 use concord_kernels::{Device, Tensor};
 use concord_models::decoder::{
-    Batch, Gradients, Keeps, LoraSpec, PassInput, Precisions, Stage, StageInput, StageOptions,
-    StageRun,
+    Batch, Gradients, Keeps, PassInput, Precisions, Stage, StageInput, StageOptions, StageRun,
 };
 use concord_models::generate::Generator;
 use concord_models::peft::Adapter;
@@ -83,11 +82,7 @@ impl Reference {
     /// The whole model, for sequences of up to `positions` tokens.
     fn stage(&self, device: &Device, kind: Kind, positions: usize) -> Stage {
         let config = Arc::new(self.folder.config().clone());
-        let lora = LoraSpec {
-            rank: self.adapter.r,
-            scale: self.adapter.alpha / self.adapter.r as f32,
-            targets: self.adapter.targets.iter().copied().collect(),
-        };
+        let lora = self.adapter.lora.clone();
         let options = StageOptions {
             device: device.clone(),
             layers: (0..config.layers as u32).into(),

@@ -237,12 +237,7 @@ fn lora_training_follows_peft() {
     let folder = ModelFolder::open(&shared.join("models/tinystories-260k")).unwrap();
     let initial = shared.join("reference/train-lora/initial");
     let adapter = Adapter::open(&initial, folder.config()).unwrap();
-    let lora = LoraSpec {
-        rank: adapter.r,
-        scale: adapter.alpha / adapter.r as f32,
-        targets: folder.config().projections().into_iter().collect(),
-    };
-    let options = options(&folder, Some(lora), false);
+    let options = options(&folder, Some(adapter.lora.clone()), false);
     let mut stage = Stage::load(options, &folder, &adapter.tensors).unwrap();
     let mut state = TrainState::fresh(adapter.tensors, MomentForm::F32);
     let batches = shared.join("reference/train-lora/batches.safetensors");
@@ -289,15 +284,8 @@ fn merged_weights_give_the_logits_of_the_adapter() {
         .save(saved.path(), folder.config(), "models/tinystories-260k")
         .unwrap();
     let adapter = Adapter::open(saved.path(), folder.config()).unwrap();
-    let scale = adapter.alpha / adapter.r as f32;
-    let targets = adapter.targets.iter().copied().collect();
-    let lora = LoraSpec {
-        rank: adapter.r,
-        scale,
-        targets,
-    };
-
-    let beside = options(&folder, Some(lora), false);
+    let scale = adapter.lora.common.scale();
+    let beside = options(&folder, Some(adapter.lora.clone()), false);
     let beside = Stage::load(beside, &folder, &adapter.tensors).unwrap();
     let merged = merge(&folder, &adapter, scale);
     let merged = Stage::load(options(&folder, None, false), &folder, &merged).unwrap();
@@ -330,7 +318,7 @@ fn merged_weights_give_the_logits_of_the_adapter() {
 fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String, Tensor> {
     let mut merged = BTreeMap::new();
     for layer in 0..folder.config().layers as u32 {
-        for projection in &adapter.targets {
+        for projection in &adapter.lora.targets {
             let name = format!(
                 "model.layers.{layer}.{}.weight",
                 folder.config().module(*projection)
@@ -339,7 +327,7 @@ fn merge(folder: &ModelFolder, adapter: &Adapter, scale: f32) -> BTreeMap<String
             let b = &adapter.tensors[&Adapter::key_b(folder.config(), layer, *projection)];
             let mut weight = folder.load(&name).unwrap();
             let (_, cols) = weight.rows_cols();
-            let rank = adapter.r as usize;
+            let rank = adapter.lora.common.rank as usize;
             for (i, w) in weight.values_mut().unwrap().iter_mut().enumerate() {
                 let (row, col) = (i / cols, i % cols);
                 let term = |r: usize| b.data()[row * rank + r] * a.data()[r * cols + col];

@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
-use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace};
+use concord_models::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, UpdateShape};
 use concord_models::decoder::{LoraSpec, Precisions, StageOptions, Trainable, TrainableTensor};
 use concord_models::train::{
     Curve, FromZero, LearningRate, MomentForm, OptimizerSettings, StepRule,
 };
-use concord_proto::serving::AdapterManifest;
 use concord_proto::{
-    AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, ModelPlace, MomentFormat, ScheduleKind,
-    UpdateRule,
+    AdapterSpec, CurveFromZero, Edge, JobSpec, Layers, LoraUpdates, ModelPlace, MomentFormat,
+    OtherUpdate, ScheduleKind, UpdateOf, UpdateRule,
 };
 
 use crate::RuntimeError;
@@ -50,10 +49,7 @@ pub fn place(place: TensorPlace, tied: bool) -> ModelPlace {
 pub fn trainable(adapter: &AdapterSpec) -> Result<Trainable, RuntimeError> {
     match adapter {
         AdapterSpec::Full => Ok(Trainable::Full),
-        AdapterSpec::Lora { rank, targets, .. } => Ok(Trainable::Lora {
-            rank: *rank,
-            targets: projections(targets)?,
-        }),
+        AdapterSpec::Lora(updates) => Ok(Trainable::Lora(lora(updates)?)),
     }
 }
 
@@ -61,17 +57,46 @@ pub fn trainable(adapter: &AdapterSpec) -> Result<Trainable, RuntimeError> {
 ///
 /// # Errors
 /// [`RuntimeError`] for a projection that does not exist, and for an invalid rank or scale.
-pub(crate) fn lora(adapter: &AdapterManifest) -> Result<LoraSpec, RuntimeError> {
-    let (rank, alpha) = (adapter.rank, adapter.alpha.get());
-    if rank == 0 || !alpha.is_finite() {
-        let why = format!("an adapter of rank {rank} and alpha {alpha}");
-        return Err(RuntimeError::Unsupported(why));
-    }
+pub fn lora(updates: &LoraUpdates) -> Result<LoraSpec, RuntimeError> {
+    updates.validate().map_err(RuntimeError::Unsupported)?;
+    let shape = |update: UpdateOf| UpdateShape {
+        rank: update.rank,
+        alpha: update.alpha.get(),
+    };
+    let others = updates.others.iter();
     Ok(LoraSpec {
-        rank,
-        scale: alpha / rank as f32,
-        targets: projections(&adapter.targets)?,
+        common: UpdateShape {
+            rank: updates.rank,
+            alpha: updates.alpha.get(),
+        },
+        targets: projections(&updates.targets)?,
+        others: others
+            .map(|other| (other.module.clone(), other.update.map(shape)))
+            .collect(),
     })
+}
+
+/// The updates of `lora` as job specs and adapters of deployments have them.
+pub fn updates(lora: &LoraSpec, config: &DecoderConfig) -> LoraUpdates {
+    let targets = lora.targets.iter();
+    let mut targets: Vec<String> = targets
+        .map(|target| config.projection_name(*target).to_string())
+        .collect();
+    targets.sort();
+    let update = |shape: UpdateShape| UpdateOf {
+        rank: shape.rank,
+        alpha: shape.alpha.into(),
+    };
+    let others = lora.others.iter().map(|(module, shape)| OtherUpdate {
+        module: module.clone(),
+        update: shape.map(update),
+    });
+    LoraUpdates {
+        rank: lora.common.rank,
+        alpha: lora.common.alpha.into(),
+        targets,
+        others: others.collect(),
+    }
 }
 
 fn projections(names: &[String]) -> Result<BTreeSet<Projection>, RuntimeError> {
@@ -86,7 +111,14 @@ fn projections(names: &[String]) -> Result<BTreeSet<Projection>, RuntimeError> {
 /// # Errors
 /// [`RuntimeError::Unsupported`] where it is another.
 pub fn check_trainable(spec: &JobSpec, config: &DecoderConfig) -> Result<(), RuntimeError> {
-    let expected = trainable(&spec.adapter)?.tensors(config);
+    let trainable = trainable(&spec.adapter)?;
+    if let Trainable::Lora(lora) = &trainable
+        && !lora.is_canonical(config)
+    {
+        let why = "its low-rank updates have a shorter form, or are of no matrices of the model";
+        return Err(RuntimeError::Unsupported(why.into()));
+    }
+    let expected = trainable.tensors(config);
     let same = |(tensor, theirs): (&TrainableTensor, &concord_proto::TrainedTensor)| {
         tensor.name == theirs.name
             && tensor
@@ -128,15 +160,7 @@ pub fn stage_options(
 ) -> Result<StageOptions, RuntimeError> {
     let lora = match &spec.adapter {
         AdapterSpec::Full => None,
-        AdapterSpec::Lora {
-            rank,
-            alpha,
-            targets,
-        } => Some(LoraSpec {
-            rank: *rank,
-            scale: alpha.get() / *rank as f32,
-            targets: projections(targets)?,
-        }),
+        AdapterSpec::Lora(updates) => Some(lora(updates)?),
     };
     Ok(StageOptions {
         device: device.clone(),

@@ -6,10 +6,10 @@ use std::path::Path;
 use concord_kernels::Tensor;
 use concord_models::config::DecoderConfig;
 use concord_models::peft::Adapter;
+use concord_proto::Digest;
 use concord_proto::manifest::ModelTensor;
 use concord_proto::serving::AdapterManifest;
-use concord_proto::{Digest, F32Bits};
-use concord_runtime::tensor_blob;
+use concord_runtime::{spec, tensor_blob};
 
 use crate::support::blobs::BlobSet;
 
@@ -37,12 +37,6 @@ pub fn adapter_manifest(
     blobs: &mut BlobSet,
 ) -> anyhow::Result<(AdapterManifest, BTreeMap<String, Tensor>)> {
     let adapter = Adapter::open(folder, config)?;
-    let mut targets: Vec<String> = adapter
-        .targets
-        .iter()
-        .map(|target| config.projection_name(*target).to_string())
-        .collect();
-    targets.sort();
     let mut tensors = Vec::new();
     for (name, tensor) in &adapter.tensors {
         tensors.push(ModelTensor {
@@ -52,9 +46,7 @@ pub fn adapter_manifest(
         });
     }
     let manifest = AdapterManifest {
-        rank: adapter.r,
-        alpha: F32Bits::from(adapter.alpha),
-        targets,
+        lora: spec::updates(&adapter.lora, config),
         tensors,
     };
     Ok((manifest, adapter.tensors))

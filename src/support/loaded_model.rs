@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use concord_kernels::Device;
 use concord_kernels::coded::Precision;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::{LoraSpec, Precisions, Stage, StageOptions};
+use concord_models::decoder::{Precisions, Stage, StageOptions};
 use concord_models::generation_config::GenerationConfig;
 use concord_models::hub;
 use concord_models::peft::Adapter;
@@ -184,11 +184,7 @@ impl OpenedModel {
         let spinner = ProgressBar::new_spinner();
         spinner.set_message(format!("loading {}", self.folder.dir().display()));
         spinner.enable_steady_tick(Duration::from_millis(100));
-        let lora = self.adapter.as_ref().map(|adapter| LoraSpec {
-            rank: adapter.r,
-            scale: adapter.alpha / adapter.r as f32,
-            targets: adapter.targets.iter().copied().collect(),
-        });
+        let lora = self.adapter.as_ref().map(|adapter| adapter.lora.clone());
         let config = Arc::new(self.config().clone());
         let options = StageOptions {
             device: self.device.clone(),

@@ -60,7 +60,7 @@ pub fn training(config: &DecoderConfig, run: &TrainingRun, kept: &KeptFormats) -
         microbatch_tokens: tokens,
         backward_percent: match run.trainable {
             Trainable::Full => 200,
-            Trainable::Lora { .. } | Trainable::Nothing => 150,
+            Trainable::Lora(_) | Trainable::Nothing => 150,
         },
         cuts: ExpertCuts {
             experts: experts(config),

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use concord_kernels::Tensor;
 use concord_kernels::packed::QuantFormat;
 use concord_models::ModelError;
+use concord_models::config::UpdateShape;
+use concord_models::peft::{Adapter, ShapeOptions};
 use concord_models::weights::{ModelFolder, TensorFile};
-use concord_proto::{AdapterSpec, Claim, Digest};
+use concord_proto::{AdapterSpec, Claim, Digest, LoraUpdates, UpdateOf};
 use concord_runtime::tensor_blob;
 use concord_verify::training::bundle::Bundle;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::blobs::BlobSet;
 use crate::support::load_in;
@@ -96,17 +98,11 @@ pub fn check(bundle: &Bundle, folder: &Path) -> anyhow::Result<usize> {
             let place = folder.display().to_string();
             compare(&proven, &place, |name| model.load(name))?;
         }
-        AdapterSpec::Lora {
-            rank,
-            alpha,
-            targets,
-        } => {
-            check_config(
-                &folder.join("adapter_config.json"),
-                *rank,
-                alpha.get(),
-                targets,
-            )?;
+        AdapterSpec::Lora(updates) => {
+            let modules = bundle.spec.trainable.iter();
+            let modules = modules.filter_map(|tensor| Adapter::module_of(&tensor.name));
+            let expected = shape_options(updates, modules.map(str::to_string));
+            check_config(&folder.join("adapter_config.json"), &expected)?;
             let path = folder.join("adapter_model.safetensors");
             let file = TensorFile::open(&path)?;
             if let Some(strange) = file.names().find(|name| !proven.contains_key(*name)) {
@@ -134,14 +130,14 @@ fn check_kind(bundle: &Bundle, folder: &Path) -> anyhow::Result<()> {
     };
     let is_other = |name: &String| match &bundle.spec.adapter {
         AdapterSpec::Full => ADAPTER_FILES.contains(&name.as_str()),
-        AdapterSpec::Lora { .. } => is_of_model(name),
+        AdapterSpec::Lora(_) => is_of_model(name),
     };
     let Some(other) = names.filter(is_other).min() else {
         return Ok(());
     };
     let (trained, strange) = match &bundle.spec.adapter {
         AdapterSpec::Full => ("a full model", "an adapter"),
-        AdapterSpec::Lora { .. } => ("an adapter", "a full model"),
+        AdapterSpec::Lora(_) => ("an adapter", "a full model"),
     };
     bail!(
         "{}: the job trained {trained}, but the folder has {strange} as well ({other}), and which \
@@ -192,34 +188,59 @@ fn compare(
     Ok(())
 }
 
-/// Checks rank, scale and targets, on which the result of an adapter depends, too.
-fn check_config(path: &Path, rank: u32, alpha: f32, targets: &[String]) -> anyhow::Result<()> {
+/// What PEFT is told of the shape of an adapter whose updates are on `modules`.
+fn shape_options(updates: &LoraUpdates, modules: impl Iterator<Item = String>) -> ShapeOptions {
+    let shape = |update: UpdateOf| UpdateShape {
+        rank: update.rank,
+        alpha: update.alpha.get(),
+    };
+    let common = UpdateOf {
+        rank: updates.rank,
+        alpha: updates.alpha,
+    };
+    let others = updates.others.iter();
+    let others = others.map(|other| (other.module.clone(), other.update.map(shape)));
+    let targets = updates.targets.clone();
+    ShapeOptions::new(shape(common), targets, &others.collect(), modules)
+}
+
+/// Checks ranks, scales and targets, on which the result of an adapter depends, too.
+fn check_config(path: &Path, expected: &ShapeOptions) -> anyhow::Result<()> {
     let place = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;
     let config: Value =
         serde_json::from_slice(&bytes).with_context(|| format!("{place}: not valid JSON"))?;
-    let found = |key: &str| config[key].to_string();
-    if config["r"].as_u64() != Some(u64::from(rank)) {
-        bail!("{place}: `r` is {}, but {rank} was trained", found("r"));
+    let differ = |key: &str, trained: &dyn std::fmt::Display| {
+        let found = &config[key];
+        anyhow!("{place}: `{key}` is {found}, but {trained} was trained")
+    };
+    if config["r"].as_u64() != Some(u64::from(expected.r)) {
+        return Err(differ("r", &expected.r));
     }
-    if config["lora_alpha"].as_f64().map(|alpha| alpha as f32) != Some(alpha) {
-        bail!(
-            "{place}: `lora_alpha` is {}, but {alpha} was trained",
-            found("lora_alpha")
-        );
+    let alpha = |value: &Value| value.as_f64().map(|alpha| alpha as f32);
+    if alpha(&config["lora_alpha"]) != alpha(&expected.lora_alpha) {
+        return Err(differ("lora_alpha", &expected.lora_alpha));
     }
-    let names = config["target_modules"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let names = config["target_modules"].as_array();
+    let names = names.map(Vec::as_slice).unwrap_or_default();
     let names: BTreeSet<Option<&str>> = names.iter().map(Value::as_str).collect();
-    let trained: BTreeSet<Option<&str>> = targets.iter().map(|name| Some(name.as_str())).collect();
-    if names != trained {
-        bail!(
-            "{place}: `target_modules` is {}, but {} were trained",
-            found("target_modules"),
-            targets.join(", ")
-        );
+    let trained = expected.target_modules.iter();
+    if names != trained.map(|name| Some(name.as_str())).collect() {
+        return Err(differ(
+            "target_modules",
+            &expected.target_modules.join(", "),
+        ));
+    }
+    let ranks = json!(expected.rank_pattern);
+    let alphas = json!(expected.alpha_pattern);
+    for (key, trained) in [("rank_pattern", ranks), ("alpha_pattern", alphas)] {
+        let found = match &config[key] {
+            Value::Null => json!({}),
+            found => found.clone(),
+        };
+        if found != trained {
+            return Err(differ(key, &trained));
+        }
     }
     Ok(())
 }

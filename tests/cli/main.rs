@@ -1,5 +1,6 @@
 //! The real binary: what it prints, what it refuses and how it says so.
 
+mod adapters;
 mod bad_data;
 mod bad_model;
 mod chat_server;

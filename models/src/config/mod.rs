@@ -7,6 +7,7 @@ mod experts;
 mod family;
 mod fields;
 mod keys;
+mod lora;
 mod names;
 mod normal;
 mod norms;
@@ -27,6 +28,7 @@ pub use experts::{
     ExpertLayout, ExpertNames, ExpertsShape, LayerMatrix, RouterScores, SharedExpertShape,
 };
 pub use family::Family;
+pub use lora::{AdaptedMatrix, LoraSpec, UpdateShape};
 pub use names::PartNames;
 pub(crate) use normal::usual_attention_scale;
 pub use norms::{NormKind, QkNorm};

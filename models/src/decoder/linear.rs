@@ -1,7 +1,6 @@
 //! A projection, with an optional low-rank update (LoRA, Hu et al. 2021):
 //! `y = x W^T + bias`, then `y = fma(scale, (x A^T) B^T, y)`.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use concord_kernels::coded::{Coded, Precision};
@@ -9,18 +8,6 @@ use concord_kernels::ops::{Atoms, tree_sum};
 use concord_kernels::{Device, KernelError, Tensor, Weight};
 
 use super::gradients::{Gradients, TensorUse};
-use crate::config::Projection;
-
-/// The low-rank updates of a stage.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraSpec {
-    /// Rows of A and columns of B.
-    pub rank: u32,
-    /// `alpha / rank`.
-    pub scale: f32,
-    /// Projections that have an update.
-    pub targets: BTreeSet<Projection>,
-}
 
 /// A low-rank update: the codes of its two factors.
 #[derive(Clone, Debug)]

@@ -30,10 +30,11 @@ mod weight_bytes;
 pub use cache::KvCache;
 pub use gradients::{GradientKey, Gradients, TensorUse};
 pub use head::HeadLoss;
-pub use linear::LoraSpec;
 pub use serve::{PassInput, PassOutput, StageAdapter, StageRun};
 pub use source::TensorSource;
 pub use stage::{Batch, Keeps, Precisions, Stage, StageInput, StageOptions, StageTape};
 pub use trainable::{Trainable, TrainableTensor};
 pub use values::Values;
 pub use weight_bytes::WeightBytes;
+
+pub use crate::config::LoraSpec;

@@ -18,11 +18,11 @@ use super::experts::BankTape;
 use super::gradients::{Gradients, TensorUse};
 use super::head::{HeadLoss, OutputHead};
 use super::layer_rest::LayerRest;
-use super::linear::{Backward, LoraSpec};
+use super::linear::Backward;
 use super::pass::{CachePass, MicrobatchPass, PassContext};
 use super::targets::next_tokens;
 use super::values::Values;
-use crate::config::{DecoderConfig, Span};
+use crate::config::{DecoderConfig, LoraSpec, Span};
 
 /// Bits of the operands of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

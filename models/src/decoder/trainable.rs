@@ -1,24 +1,17 @@
 //! Which tensors a fine-tune changes.
 
-use std::collections::BTreeSet;
-
-use crate::config::{DecoderConfig, Projection, TensorPlace};
+use crate::config::{DecoderConfig, LoraSpec, TensorPlace};
 use crate::peft::Adapter;
 
 /// What is trained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Trainable {
     /// Nothing: the model only computes.
     Nothing,
     /// Every tensor.
     Full,
-    /// Low-rank updates of those of these projections that the model has.
-    Lora {
-        /// Rows of A and columns of B.
-        rank: u32,
-        /// Projections that have an update.
-        targets: BTreeSet<Projection>,
-    },
+    /// Low-rank updates, of those matrices that the model has.
+    Lora(LoraSpec),
 }
 
 /// One trained tensor.
@@ -55,38 +48,30 @@ impl Trainable {
                 };
                 config.tensors().into_iter().map(tensor).collect()
             }
-            Self::Lora { rank, targets } => lora_tensors(config, *rank as usize, targets),
+            Self::Lora(lora) => lora_tensors(config, lora),
         };
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         tensors
     }
 }
 
-fn lora_tensors(
-    config: &DecoderConfig,
-    rank: usize,
-    targets: &BTreeSet<Projection>,
-) -> Vec<TrainableTensor> {
+fn lora_tensors(config: &DecoderConfig, lora: &LoraSpec) -> Vec<TrainableTensor> {
     let mut tensors = Vec::new();
-    for layer in 0..config.layers {
-        for matrix in config.layer_matrices(layer) {
-            if !targets.contains(&matrix.projection) {
-                continue;
-            }
-            let [out, input] = matrix.shape;
-            let place = TensorPlace::Layer(layer as u32);
-            let [a, b] = Adapter::keys(&matrix.module);
-            tensors.push(TrainableTensor {
-                name: a,
-                shape: vec![rank, input],
-                place,
-            });
-            tensors.push(TrainableTensor {
-                name: b,
-                shape: vec![out, rank],
-                place,
-            });
-        }
+    for adapted in lora.adapted(config) {
+        let [out, input] = adapted.matrix.shape;
+        let rank = adapted.update.rank as usize;
+        let place = TensorPlace::Layer(adapted.layer);
+        let [a, b] = Adapter::keys(&adapted.matrix.module);
+        tensors.push(TrainableTensor {
+            name: a,
+            shape: vec![rank, input],
+            place,
+        });
+        tensors.push(TrainableTensor {
+            name: b,
+            shape: vec![out, rank],
+            place,
+        });
     }
     tensors
 }

@@ -117,13 +117,9 @@ impl FineTune {
         let (lora, trainable) = match self.kind {
             FineTuneKind::Full | FineTuneKind::FullBits8 => (None, Trainable::Full),
             FineTuneKind::Lora => {
-                let lora = LoraSpec {
-                    rank: RANK,
-                    scale: 2.0,
-                    targets: self.model.config.projections().into_iter().collect(),
-                };
-                let (rank, targets) = (RANK, lora.targets.clone());
-                (Some(lora), Trainable::Lora { rank, targets })
+                let alpha = 2.0 * RANK as f32;
+                let lora = LoraSpec::uniform(RANK, alpha, self.model.config.projections());
+                (Some(lora.clone()), Trainable::Lora(lora))
             }
         };
         let first = |(index, tensor): (usize, &TrainableTensor)| {

@@ -1,11 +1,13 @@
 //! Memory of a fine-tune.
 
+use std::collections::BTreeMap;
+
 use concord_kernels::ops::Atoms;
 use concord_kernels::packed::BlockFormat;
 
 use super::{PROCESS_BYTES, StageBytes};
-use crate::config::{Cut, DecoderConfig, Projection, Span, TensorPlace, expert_of};
-use crate::decoder::{Trainable, WeightBytes};
+use crate::config::{Cut, DecoderConfig, LoraSpec, Projection, Span, TensorPlace, expert_of};
+use crate::decoder::{Trainable, TrainableTensor, WeightBytes};
 use crate::train::MomentForm;
 
 /// Steps whose inputs of leaves are held for checkers: the one that is computed, and the one
@@ -17,7 +19,7 @@ const OPEN_STEPS: u64 = 2;
 const VALUES: u64 = 3;
 
 /// The properties of a fine-tune on which its memory depends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TrainingRun {
     /// What is trained.
     pub trainable: Trainable,
@@ -38,10 +40,7 @@ impl TrainingRun {
     /// A LoRA fine-tune of all projections.
     pub fn lora(rank: u32, sequence_len: u32) -> Self {
         Self {
-            trainable: Trainable::Lora {
-                rank,
-                targets: Projection::ALL.into_iter().collect(),
-            },
+            trainable: Trainable::Lora(LoraSpec::uniform(rank, 1.0, Projection::ALL)),
             sequence_len,
             micro_batch_size: 1,
             microbatches: 1,
@@ -136,21 +135,29 @@ impl TrainingBytes {
     ) -> Self {
         let held = match run.trainable {
             Trainable::Full => WeightBytes::of(config),
-            Trainable::Lora { .. } | Trainable::Nothing => WeightBytes::kept(config, format),
+            Trainable::Lora(_) | Trainable::Nothing => WeightBytes::kept(config, format),
         };
         let trained = run.trainable.tensors(config);
         let experts = config.experts_to_cut();
-        let in_expert = trained.iter().filter(|tensor| {
-            let is_first = tensor.place == TensorPlace::Layer(0);
-            experts.is_some() && is_first && expert_of(&tensor.name) == Some(0)
-        });
-        let in_expert = in_expert.map(|tensor| elements(&tensor.shape)).sum();
+        let in_expert = match experts {
+            Some(_) => largest_expert(&trained),
+            None => 0,
+        };
         let elements = |wanted: &dyn Fn(TensorPlace) -> bool| -> u64 {
             let wanted = trained.iter().filter(|tensor| wanted(tensor.place));
             wanted.map(|tensor| elements(&tensor.shape)).sum()
         };
-        let in_layers = elements(&|place| matches!(place, TensorPlace::Layer(_)));
-        let in_layer = in_layers / (config.layers as u64).max(1);
+        let in_layer = match &run.trainable {
+            // Where layers differ by the adapter, all count as the largest.
+            Trainable::Lora(lora) if !lora.others.is_empty() => (0..config.layers as u32)
+                .map(|layer| elements(&|place| place == TensorPlace::Layer(layer)))
+                .max()
+                .unwrap_or(0),
+            _ => {
+                let in_layers = elements(&|place| matches!(place, TensorPlace::Layer(_)));
+                in_layers / (config.layers as u64).max(1)
+            }
+        };
         let at_start = elements(&|place| place == TensorPlace::Embed);
         let at_end = elements(&|place| match place {
             TensorPlace::FinalNorm | TensorPlace::Head => true,
@@ -159,7 +166,7 @@ impl TrainingBytes {
         });
         // Low-rank factors are coded as well; a fully trained weight is counted in `held`.
         let factors = match run.trainable {
-            Trainable::Lora { .. } => 2,
+            Trainable::Lora(_) => 2,
             Trainable::Full | Trainable::Nothing => 0,
         };
         let part = |weights, elements| PartBytes::new(weights, elements, run);
@@ -242,12 +249,23 @@ fn gradients(run: &TrainingRun) -> u64 {
     let levels = 1 + u64::from(run.microbatches.max(1).ilog2());
     match run.trainable {
         Trainable::Full => levels + 1,
-        Trainable::Lora { .. } | Trainable::Nothing => {
+        Trainable::Lora(_) | Trainable::Nothing => {
             let of_microbatches = OPEN_STEPS * u64::from(run.microbatches);
             // A sum of one is the gradient itself.
             of_microbatches + if run.microbatches > 1 { levels } else { 0 }
         }
     }
+}
+
+/// Trained elements of the expert that has most.
+fn largest_expert(trained: &[TrainableTensor]) -> u64 {
+    let mut sums: BTreeMap<(TensorPlace, u32), u64> = BTreeMap::new();
+    for tensor in trained {
+        if let Some(expert) = expert_of(&tensor.name) {
+            *sums.entry((tensor.place, expert)).or_default() += elements(&tensor.shape);
+        }
+    }
+    sums.into_values().max().unwrap_or(0)
 }
 
 fn elements(shape: &[usize]) -> u64 {
@@ -274,10 +292,11 @@ fn tape(config: &DecoderConfig, trainable: &Trainable) -> u64 {
     let feed_forward = 10 * wide + 4;
     // Codes between the two factors of each adapted projection.
     let low = match trainable {
-        Trainable::Lora { rank, targets } => {
+        Trainable::Lora(lora) => {
             let own = config.projections().into_iter();
-            let adapted = own.filter(|projection| targets.contains(projection));
-            adapted.count() as u64 * (2 * u64::from(*rank) + 4)
+            let adapted = own.filter(|projection| lora.targets.contains(projection));
+            let [_, rank] = lora.ranks();
+            adapted.count() as u64 * (2 * u64::from(rank) + 4)
         }
         Trainable::Full | Trainable::Nothing => 0,
     };

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use concord_kernels::Tensor;
 
-use super::config::{self, LoraConfig, MERGE};
-use crate::config::{DecoderConfig, Projection};
+use super::config::{self, MERGE};
+use super::written;
+use crate::config::{AdaptedMatrix, DecoderConfig, LoraSpec, Projection};
 use crate::error::ModelError;
 use crate::export::{ExportDtype, write_tensors};
 use crate::weights::TensorFile;
@@ -14,17 +15,12 @@ use crate::weights::TensorFile;
 pub(super) const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
-/// A LoRA adapter: each target's weight W acts as `W + alpha / r * B A`.
+/// A LoRA adapter: each adapted weight W acts as `W + alpha / r * B A`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// Rank.
-    pub r: u32,
-    /// Scale: the product B A is multiplied by `alpha / r`.
-    pub alpha: f32,
-    /// The adapted projections, the same in every layer; sorted, without duplicates.
-    pub targets: Vec<Projection>,
-    /// The factors, named by [`Adapter::key_a`] and [`Adapter::key_b`]: A `[r, in]` and B `[out,
-    /// r]`.
+    /// Where it has updates, and of which shape.
+    pub lora: LoraSpec,
+    /// The factors, named by [`Adapter::keys`]: A `[r, in]` and B `[out, r]`.
     pub tensors: BTreeMap<String, Tensor>,
 }
 
@@ -45,25 +41,22 @@ impl Adapter {
         ['A', 'B'].map(|side| format!("base_model.model.{module}.lora_{side}.weight"))
     }
 
-    /// The keys and shapes of an adapter with rank `r` on `targets` of a model, sorted. Targets
-    /// that the model does not have are ignored.
-    pub fn shapes(
-        config: &DecoderConfig,
-        r: u32,
-        targets: &[Projection],
-    ) -> BTreeMap<String, [usize; 2]> {
-        let layers = 0..config.layers;
-        let of_layer = |layer| {
-            let own = config.layer_matrices(layer).into_iter();
-            let adapted = own.filter(|matrix| targets.contains(&matrix.projection));
-            adapted.flat_map(move |matrix| {
-                let [out_dim, in_dim] = matrix.shape;
-                let [a, b] = Self::keys(&matrix.module);
-                let rank = r as usize;
-                [(a, [rank, in_dim]), (b, [out_dim, rank])]
-            })
+    /// The module to whose A a key belongs, if it is one of an A.
+    pub fn module_of(key: &str) -> Option<&str> {
+        let module = key.strip_prefix("base_model.model.")?;
+        module.strip_suffix(".lora_A.weight")
+    }
+
+    /// The keys and shapes of the tensors of an adapter, sorted.
+    pub fn shapes(config: &DecoderConfig, lora: &LoraSpec) -> BTreeMap<String, [usize; 2]> {
+        let adapted = lora.adapted(config).into_iter();
+        let of_matrix = |AdaptedMatrix { matrix, update, .. }: AdaptedMatrix| {
+            let [out_dim, in_dim] = matrix.shape;
+            let [a, b] = Self::keys(&matrix.module);
+            let rank = update.rank as usize;
+            [(a, [rank, in_dim]), (b, [out_dim, rank])]
         };
-        layers.flat_map(of_layer).collect()
+        adapted.flat_map(of_matrix).collect()
     }
 
     /// Reads a PEFT folder, and checks it against its base model.
@@ -72,13 +65,13 @@ impl Adapter {
     /// [`ModelError::UnsupportedAdapter`] naming an option that Concord does not compute;
     /// [`ModelError`] naming the file and the tensor that is missing, unknown or of another shape.
     pub fn open(folder: &Path, model: &DecoderConfig) -> Result<Self, ModelError> {
-        let config = config::read(&folder.join(CONFIG_FILE), model)?;
+        let lora = config::read(&folder.join(CONFIG_FILE), model)?;
         let (weights, pickle) = (folder.join(WEIGHTS_FILE), folder.join("adapter_model.bin"));
         let file = match pickle.is_file() && !weights.is_file() {
             true => TensorFile::open_pickle(&pickle)?,
             false => TensorFile::open(&weights)?,
         };
-        let shapes = Self::shapes(model, config.r, &config.targets);
+        let shapes = Self::shapes(model, &lora);
         if let Some(strange) = file.names().find(|name| !shapes.contains_key(*name)) {
             return Err(ModelError::BadWeightsFile {
                 path: file.path().to_path_buf(),
@@ -95,12 +88,7 @@ impl Adapter {
             let tensor = file.load(&name)?;
             tensors.insert(name, tensor);
         }
-        Ok(Self {
-            r: config.r,
-            alpha: config.alpha,
-            targets: config.targets,
-            tensors,
-        })
+        Ok(Self { lora, tensors })
     }
 
     /// Writes a PEFT folder, which is created if needed. Each file replaces an older one whole. The
@@ -119,12 +107,7 @@ impl Adapter {
         std::fs::create_dir_all(folder).map_err(ModelError::io("make", folder))?;
         let dtype = |_: &str| ExportDtype::F32;
         write_tensors(&folder.join(WEIGHTS_FILE), &self.tensors, dtype)?;
-        let config = LoraConfig {
-            r: self.r,
-            alpha: self.alpha,
-            targets: self.targets.clone(),
-        };
-        config::write(&folder.join(CONFIG_FILE), &config, (model, base_model))
+        written::write(&folder.join(CONFIG_FILE), &self.lora, (model, base_model))
     }
 }
 

@@ -6,7 +6,11 @@
 mod adapter;
 mod config;
 mod notes;
+mod select;
+mod written;
 
 pub use adapter::Adapter;
+pub use select::{BadSelection, Modules, Selected, Selection};
+pub use written::ShapeOptions;
 
 pub use crate::config::Projection;

@@ -33,7 +33,27 @@ SMALL = {
 SMALLER = {"vocab_size": 48, "hidden_size": 24, "intermediate_size": 28, "num_attention_heads": 2,
            "num_key_value_heads": 1}
 
+# Adapters that are not of one rank on everything, by the folders that have them.
+ADAPTERS = {
+    "llama-ranks": {
+        "target_modules": ["q_proj", "o_proj", "layers.1.mlp.up_proj", "down_proj"],
+        "layers_to_transform": [0, 2], "layers_pattern": "layers", "exclude_modules": ["layers.0.self_attn.o_proj"],
+        "rank_pattern": {r"layers\.2\..*": 3, "q_proj": 1}, "alpha_pattern": {"down_proj": 1.5}, "use_rslora": True,
+    },
+    "llama-regex": {
+        "target_modules": r"model\.layers\.[01]\.(self_attn|mlp)\.(?!gate)(v|up|down)_proj", "lora_alpha": 3,
+        "rank_pattern": {"layers.1.self_attn.v_proj": 4},
+    },
+    "llama-dora": {"use_dora": True, "rank_pattern": {"v_proj": 3}},
+    "llama-saved": {
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
+        "modules_to_save": ["embed_tokens", "lm_head", "norm", "layers.1.input_layernorm", "layers.1.mlp.up_proj"],
+    },
+}
+
 FAMILIES = {
+    **{name: {**SMALLER, "model_type": "llama", "num_hidden_layers": 3, "attention_bias": name == "llama-dora"}
+       for name in ADAPTERS},
     "llama-yarn": {
         "model_type": "llama", "head_dim": 10, "attention_bias": True, "mlp_bias": True,
         "rope_parameters": {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0,
@@ -166,20 +186,25 @@ def loss_of(model, ids):
 
 
 def adapter_of(model, folder, ids, out):
-    config = LoraConfig(r=2, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM")
+    own = {"r": 2, "lora_alpha": 6, "target_modules": "all-linear", **ADAPTERS.get(folder, {})}
+    config = LoraConfig(**own, task_type="CAUSAL_LM")
     model = get_peft_model(model, config).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            if "lora_" in name:
-                value = torch.randn(tensor.shape, generator=generator) * 0.12
+            if "lora_magnitude" in name:
+                value = tensor * (1 + 0.2 * torch.randn(tensor.shape, generator=generator))
                 tensor.copy_(value.to(torch.bfloat16))
+            elif "lora_" in name or "modules_to_save" in name:
+                value = torch.randn(tensor.shape, generator=generator) * 0.12
+                tensor.copy_((value + (tensor if "modules_to_save" in name else 0)).to(torch.bfloat16))
     loss = loss_of(model, ids)
     loss.backward()
     out["lora.loss"] = loss.detach()[None]
     for name, tensor in model.named_parameters():
-        if "lora_" in name:
-            sampled(name.replace(".default", ""), tensor.grad, out)
+        if "lora_" in name or "modules_to_save" in name:
+            name = name.replace("modules_to_save.default.", "").replace(".default", "")
+            sampled(name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector"), tensor.grad, out)
     model.save_pretrained(f"{folder}/adapter")
     os.remove(f"{folder}/adapter/README.md")
     path = f"{folder}/adapter/adapter_config.json"

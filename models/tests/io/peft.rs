@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use concord_models::config::DecoderConfig;
+use concord_models::config::{DecoderConfig, LoraSpec, UpdateShape};
 use concord_models::peft::{Adapter, Projection};
 use serde_json::{Value, json};
 
@@ -21,8 +21,8 @@ fn the_adapters_of_the_reference() {
     for name in ["initial", "final"] {
         let theirs = reference.join(name);
         let adapter = Adapter::open(&theirs, &config).unwrap();
-        assert_eq!((adapter.r, adapter.alpha), (8, 16.0));
-        assert_eq!(adapter.targets, config.projections());
+        let whole = LoraSpec::uniform(8, 16.0, config.projections());
+        assert_eq!(adapter.lora, whole);
         assert_eq!(adapter.tensors.len(), 5 * 7 * 2);
 
         let folder = tempfile::tempdir().unwrap();
@@ -50,21 +50,20 @@ fn the_adapters_of_the_reference() {
 
 /// An adapter for the fixture's model.
 fn adapter(config: &DecoderConfig) -> Adapter {
-    let targets = vec![Projection::Q, Projection::Down];
+    let lora = LoraSpec::uniform(2, 2.5, [Projection::Q, Projection::Down]);
+    of_spec(config, lora)
+}
+
+fn of_spec(config: &DecoderConfig, lora: LoraSpec) -> Adapter {
     let values = &tensors(config)["model.embed_tokens.weight"];
     let make = |(name, shape): (String, [usize; 2])| {
         let data = values.data()[..shape[0] * shape[1]].to_vec();
         (name, concord_kernels::Tensor::new(&shape, data).unwrap())
     };
-    let tensors = Adapter::shapes(config, 2, &targets)
-        .into_iter()
-        .map(make)
-        .collect();
+    let tensors = Adapter::shapes(config, &lora).into_iter().map(make);
     Adapter {
-        r: 2,
-        alpha: 2.5,
-        targets,
-        tensors,
+        tensors: tensors.collect(),
+        lora,
     }
 }
 
@@ -101,8 +100,6 @@ fn an_adapter_comes_back_and_its_bytes_are_fixed() {
 /// A word of what the refusal of an option says to do.
 fn remedy_of(option: &str) -> &'static str {
     match option {
-        "target_modules" => "by name",
-        "exclude_modules" => "out of target_modules",
         "peft_type" => "take a LoRA adapter",
         "task_type" => "CAUSAL_LM",
         _ => "merge_and_unload",
@@ -128,13 +125,6 @@ fn options_that_change_the_result_are_refused_by_name() {
         ("peft_type", json!("IA3")),
         ("init_lora_weights", json!("pissa")),
         ("modules_to_save", json!(["lm_head"])),
-        ("rank_pattern", json!({"q_proj": 4})),
-        ("alpha_pattern", json!({"q_proj": 4})),
-        ("layers_to_transform", json!([0])),
-        ("target_modules", json!(".*_proj")),
-        ("target_modules", Value::Null),
-        ("exclude_modules", json!(["layers.0.self_attn.q_proj"])),
-        ("exclude_modules", json!(".*q_proj")),
         ("task_type", json!("SEQ_CLS")),
         ("init_lora_weights", json!("pissa_niter_4")),
         ("init_lora_weights", json!("olora")),
@@ -192,7 +182,7 @@ fn options_that_are_used() {
     };
     // PEFT: alpha / sqrt(r), where others scale by alpha / r.
     let stable = with(&[("use_rslora", json!(true)), ("lora_alpha", json!(3))]).unwrap();
-    let scale = stable.alpha / stable.r as f32;
+    let scale = stable.lora.common.scale();
     assert!((scale - 3.0 / 2f32.sqrt()).abs() < 1e-6, "{scale}");
     assert_eq!(stable.tensors, adapter.tensors);
     // The tensors of the other five are looked for.
@@ -221,10 +211,10 @@ fn weights_that_do_not_fit() {
     });
     says(error, &["adapter_model.safetensors", &key, "missing"]);
     says(
-        with(&|adapter| adapter.r = 3),
+        with(&|adapter| adapter.lora.common.rank = 3),
         &["adapter_model.safetensors", "[2, 12]", "[3, 12]"],
     );
-    let error = with(&|adapter| adapter.targets = vec![Projection::Q]);
+    let error = with(&|adapter| adapter.lora.targets = [Projection::Q].into());
     says(error, &["down_proj", "belongs to no target"]);
     for part in ["lora_magnitude_vector.weight", "lora_B.bias"] {
         let strange = format!("base_model.model.model.layers.0.self_attn.q_proj.{part}");
@@ -260,18 +250,56 @@ fn targets_may_be_whole_names_of_modules() {
     };
     let whole = |layer: usize| {
         let of_layer = |target: &Projection| config.module_path(layer, *target);
-        adapter.targets.iter().map(of_layer).collect::<Vec<_>>()
+        adapter
+            .lora
+            .targets
+            .iter()
+            .map(of_layer)
+            .collect::<Vec<_>>()
     };
     let all = [whole(0), whole(1)].concat();
     assert_eq!(with(&all).unwrap(), adapter);
+    // Then the tensors of the other layer belong to no target.
     says(
         with(&whole(0)).unwrap_err(),
-        &["adapter_config.json", "target_modules", "1 of 2 modules"],
+        &[
+            "adapter_model.safetensors",
+            "layers.1.",
+            "belongs to no target",
+        ],
     );
     says(
         with(&["qkv_proj".to_string()]).unwrap_err(),
         &["target_modules", "this model's projections are q_proj"],
     );
+}
+
+/// Another rank in one layer, another scale of one matrix, and a matrix without an update.
+#[test]
+fn an_adapter_whose_updates_differ_comes_back_as_peft_names_them() {
+    let (_, config, plain) = saved();
+    let mut lora = plain.lora.clone();
+    let name = |layer, projection| config.module_path(layer, projection);
+    let shape = |rank, alpha| Some(UpdateShape { rank, alpha });
+    lora.targets.insert(Projection::V);
+    lora.others = [
+        (name(0, Projection::Q), shape(3, 2.5)),
+        (name(1, Projection::V), shape(2, 8.0)),
+        (name(0, Projection::Down), None),
+    ]
+    .into();
+    assert!(lora.is_canonical(&config));
+    let adapter = of_spec(&config, lora);
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(folder.path(), &config, "owner/base").unwrap();
+    let path = folder.path().join("adapter_config.json");
+    let file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(file["rank_pattern"], json!({ name(0, Projection::Q): 3 }));
+    assert_eq!(file["alpha_pattern"], json!({ name(1, Projection::V): 8 }));
+    let modules = file["target_modules"].as_array().unwrap();
+    assert_eq!(modules.len(), 5);
+    assert!(!modules.contains(&json!(name(0, Projection::Down))));
+    assert_eq!(Adapter::open(folder.path(), &config).unwrap(), adapter);
 }
 
 #[test]

@@ -27,18 +27,11 @@ const TOKENS: [u32; 40] = [3; 40];
 /// All layers of a model, with an adapter on every projection, or all weights trained.
 pub fn stage(model: &ModelFolder, device: &Device, trains_all: bool) -> Stage {
     let config = Arc::new(model.config().clone());
-    let targets = config.projections().into_iter().collect();
-    let (rank, scale) = (RANK, 2.0);
-    let lora = (!trains_all).then_some(LoraSpec {
-        rank,
-        scale,
-        targets,
-    });
+    let targets: Vec<_> = config.projections().into_iter().collect();
+    let alpha = 2.0 * RANK as f32;
+    let lora = (!trains_all).then(|| LoraSpec::uniform(RANK, alpha, targets));
     let trainable = match &lora {
-        Some(lora) => Trainable::Lora {
-            rank,
-            targets: lora.targets.clone(),
-        },
+        Some(lora) => Trainable::Lora(lora.clone()),
         None => Trainable::Full,
     };
     let tensors = trainable.tensors(&config);

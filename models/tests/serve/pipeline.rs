@@ -67,20 +67,14 @@ pub fn adapter(
     rank: u32,
     targets: &[Projection],
 ) -> (LoraSpec, BTreeMap<String, Tensor>) {
-    let tensors = Adapter::shapes(config, rank, targets)
-        .into_iter()
-        .enumerate();
+    let spec = LoraSpec::uniform(rank, 0.75 * rank as f32, targets.iter().copied());
+    let tensors = Adapter::shapes(config, &spec).into_iter().enumerate();
     let tensors = tensors.map(|(index, (name, shape))| {
         let words = Philox::new(u64::from(rank), index as u64);
         let values = (0..(shape[0] * shape[1]) as u64).map(|i| words.unit(i) - 0.5);
         let value = Tensor::new(&shape, values.collect::<Vec<f32>>()).unwrap();
         (name, value)
     });
-    let spec = LoraSpec {
-        rank,
-        scale: 0.75,
-        targets: targets.iter().copied().collect(),
-    };
     (spec, tensors.collect())
 }
 

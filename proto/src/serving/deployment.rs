@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::precision::ServedPrecision;
 use crate::crypto::{Digest, Domain, WorkerId};
 use crate::manifest::ModelTensor;
-use crate::training::{Edge, ExpertCuts, F32Bits, Layers};
+use crate::training::{Edge, ExpertCuts, Layers, LoraUpdates};
 
 /// The model behind an API, bit for bit. No machine is named in it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -49,11 +49,8 @@ impl Deployment {
 /// A LoRA adapter. Its blob address names it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct AdapterManifest {
-    pub rank: u32,
-    /// The update is scaled by `alpha / rank`.
-    pub alpha: F32Bits,
-    /// Projections that have one, by their Hugging Face names, sorted.
-    pub targets: Vec<String>,
+    /// Where it has updates, and of which shape.
+    pub lora: LoraUpdates,
     /// The factors, by the names that PEFT gives them, in the order of their names.
     pub tensors: Vec<ModelTensor>,
 }

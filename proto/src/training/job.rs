@@ -6,6 +6,7 @@ use std::str::FromStr;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::f32_bits::F32Bits;
+use super::lora::LoraUpdates;
 use super::optimizer::Optimizer;
 use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
@@ -72,13 +73,7 @@ pub enum AdapterSpec {
     /// Every tensor of the model.
     Full,
     /// Low-rank updates of some projections.
-    Lora {
-        rank: u32,
-        /// The update is scaled by `alpha / rank`.
-        alpha: F32Bits,
-        /// Projections that have one, by their Hugging Face names, sorted.
-        targets: Vec<String>,
-    },
+    Lora(LoraUpdates),
 }
 
 /// Where in the decoder a tensor stands.
@@ -210,6 +205,9 @@ impl JobSpec {
         )?;
         require((1..=10_000).contains(&self.layers), "layers out of range")?;
         require(!self.trainable.is_empty(), "nothing to train")?;
+        if let AdapterSpec::Lora(updates) = &self.adapter {
+            updates.validate().map_err(InvalidSpec)?;
+        }
         let sorted = self
             .trainable
             .windows(2)

@@ -8,6 +8,7 @@ mod frame;
 mod job;
 mod layers;
 pub mod ledger;
+mod lora;
 mod optimizer;
 mod order;
 mod plan;
@@ -26,6 +27,7 @@ pub use job::{
     RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
+pub use lora::{LoraUpdates, OtherUpdate, UpdateOf};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
 pub use order::{BatchPlan, microbatch_digest};
 pub use plan::{Plan, Replica, Slot};

@@ -236,14 +236,25 @@ impl Source {
         }
     }
 
+    pub fn lora(&mut self) -> LoraUpdates {
+        LoraUpdates {
+            rank: self.u32(),
+            alpha: self.bits(),
+            targets: self.list(Self::text),
+            others: self.list(|s| OtherUpdate {
+                module: s.text(),
+                update: s.flag().then(|| UpdateOf {
+                    rank: s.u32(),
+                    alpha: s.bits(),
+                }),
+            }),
+        }
+    }
+
     pub fn spec(&mut self) -> JobSpec {
         let adapter = match self.flag() {
             true => AdapterSpec::Full,
-            false => AdapterSpec::Lora {
-                rank: self.u32(),
-                alpha: self.bits(),
-                targets: self.list(Self::text),
-            },
+            false => AdapterSpec::Lora(self.lora()),
         };
         let order = match self.flag() {
             true => Order::AsGiven,

@@ -8,13 +8,25 @@ use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
 
 /// Keys of LoRA.
-const LORA: [&str; 6] = [
+const LORA: [&str; 10] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
     "lora_target_linear",
     "peft_use_rslora",
+    "lora_rank_pattern",
+    "lora_alpha_pattern",
+    "peft_layers_to_transform",
+    "peft_layers_pattern",
     "lora_model_dir",
+];
+
+/// Keys that say where an adapter is and of which shape, as Concord has them.
+const SHAPE: [(&str, &str); 4] = [
+    ("lora_rank_pattern", "lora_rank_pattern"),
+    ("lora_alpha_pattern", "lora_alpha_pattern"),
+    ("peft_layers_to_transform", "peft_layers_to_transform"),
+    ("peft_layers_pattern", "peft_layers_pattern"),
 ];
 
 /// Extensions that only make things faster.
@@ -110,9 +122,9 @@ fn adapter(b: &mut JobBuilder) -> bool {
     match is_full {
         true => {
             // The table has copied what it could.
-            b.out
-                .settings
-                .retain(|setting| !setting.key.starts_with("lora_"));
+            b.out.settings.retain(|setting| {
+                !setting.key.starts_with("lora_") && !setting.key.starts_with("peft_")
+            });
             b.out
                 .settings
                 .retain(|setting| setting.key != "initial_adapter");
@@ -129,8 +141,9 @@ fn lora(b: &mut JobBuilder) {
         b.missing("lora_r", "set the rank of the adapter");
     }
     if !continues || b.has("lora_alpha") {
-        common::alpha(b, "lora_alpha", "peft_use_rslora", "lora_r", None);
+        common::alpha(b, "lora_alpha", "peft_use_rslora", None);
     }
+    common::shape(b, &SHAPE);
     let linear = b.flag("lora_target_linear") == Some(true);
     let has_targets = b
         .names("lora_target_modules")

@@ -178,23 +178,27 @@ pub fn warmup(b: &mut JobBuilder, steps: &str, ratio: &str, has_warmup: bool) ->
     }
 }
 
-/// `lora_alpha`, which rank-stabilised LoRA scales by the root of the rank.
-pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, rank: &str, default: Option<f64>) {
+/// `lora_alpha`, and whether the scale is of rank-stabilised LoRA.
+pub fn alpha(b: &mut JobBuilder, key: &str, rslora: &str, default: Option<f64>) {
     let given = b.number(key);
-    let stable = b.flag(rslora) == Some(true);
-    let rank_of = b.out.setting("lora_r").and_then(|rank| number(&rank.value));
-    let Some(alpha) = given.or(default) else {
-        b.missing(key, "set it: the adapter is scaled by it");
-        return;
-    };
-    match (stable, rank_of) {
-        (false, _) if given.is_none() => b.default("lora_alpha", whole(alpha), key),
-        (false, _) => b.copy(key, "lora_alpha"),
-        (true, Some(rank)) => {
-            let how = format!("times the root of {rank}, because of `{rslora}`");
-            b.put("lora_alpha", alpha * rank.sqrt(), b.from(key, &how));
+    match (given, default) {
+        (Some(_), _) => b.copy(key, "lora_alpha"),
+        (None, Some(alpha)) => b.default("lora_alpha", whole(alpha), key),
+        (None, None) => b.missing(key, "set it: the adapter is scaled by it"),
+    }
+    if b.flag(rslora) == Some(true) {
+        b.put("peft_use_rslora", true, b.from(rslora, ""));
+    }
+}
+
+/// Keys that say where an adapter is and of which shape. An empty value is as good as no key.
+pub fn shape(b: &mut JobBuilder, keys: &[(&str, &'static str)]) {
+    for (key, own) in keys {
+        match b.value(key) {
+            None => {}
+            Some(value) if is_one_of(value, &[""]) => b.idle(key, "it is empty"),
+            Some(_) => b.copy(key, own),
         }
-        (true, None) => b.problem(rslora, format!("needs `{rank}`"), "set it", None),
     }
 }
 
@@ -206,8 +210,15 @@ pub fn whole(number: f64) -> Value {
     }
 }
 
-/// `lora_target_modules` by their last names; all where the list has `all` or `all-linear`.
+/// `lora_target_modules`: names, or an expression for them; all where the list has `all` or
+/// `all-linear`.
 pub fn targets(b: &mut JobBuilder, key: &str, default: Option<&[&str]>) {
+    if let Some(Value::String(text)) = b.value(key)
+        && text.contains(['*', '\\', '(', '|', '[', '^', '$', '+', '?'])
+    {
+        let source = b.from(key, "an expression for names of modules");
+        return b.put("lora_target_modules", text.as_str(), source);
+    }
     let Some(names) = b.names(key).filter(|names| !names.is_empty()) else {
         if let Some(default) = default {
             let names: Vec<Value> = default.iter().map(|name| Value::from(*name)).collect();
@@ -222,25 +233,11 @@ pub fn targets(b: &mut JobBuilder, key: &str, default: Option<&[&str]>) {
         // Without the key Concord adapts every projection.
         return;
     }
-    if names
-        .iter()
-        .any(|name| name.contains(['*', '\\', '(', '|', '[', '^', '$', '+']))
-    {
-        let remedy = "a pattern over names is not read: name projections, such as [q_proj, v_proj]";
-        return b.refuse(key, remedy, None);
-    }
-    let mut last: Vec<&str> = names
-        .iter()
-        .filter_map(|name| name.rsplit('.').next())
-        .collect();
-    last.sort_unstable();
-    last.dedup();
-    let how = match last.len() == names.len() && names.iter().all(|name| !name.contains('.')) {
-        true => "",
-        false => "by their last names",
-    };
-    let last: Vec<Value> = last.into_iter().map(Value::from).collect();
-    b.put("lora_target_modules", last, b.from(key, how));
+    let mut names = names;
+    names.sort_unstable();
+    names.dedup();
+    let names: Vec<Value> = names.into_iter().map(Value::from).collect();
+    b.put("lora_target_modules", names, b.from(key, ""));
 }
 
 /// Says of keys of LoRA that they change nothing where every weight is trained.

@@ -85,7 +85,7 @@ fn lora(b: &mut JobBuilder) {
     }
     let rank = b.whole("lora_rank").unwrap_or(8) as f64;
     if !continues || b.has("lora_alpha") {
-        common::alpha(b, "lora_alpha", "use_rslora", "lora_rank", Some(2.0 * rank));
+        common::alpha(b, "lora_alpha", "use_rslora", Some(2.0 * rank));
     }
     common::targets(b, "lora_target", None);
 }

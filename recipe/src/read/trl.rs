@@ -54,7 +54,7 @@ pub fn read(b: &mut JobBuilder) {
 
 fn lora(b: &mut JobBuilder) {
     b.copy_or("lora_r", "lora_r", 16);
-    common::alpha(b, "lora_alpha", "use_rslora", "lora_r", Some(32.0));
+    common::alpha(b, "lora_alpha", "use_rslora", Some(32.0));
     common::targets(b, "lora_target_modules", Some(&["q_proj", "v_proj"]));
     match b.number("lora_dropout") {
         Some(0.0) => b.idle("lora_dropout", "with this value it changes nothing"),

@@ -82,13 +82,7 @@ fn adapter(b: &mut JobBuilder) -> bool {
         true => common::full_without(b, &LORA),
         false => {
             b.copy_or("lora.lora_r", "lora_r", 16);
-            common::alpha(
-                b,
-                "lora.lora_alpha",
-                "lora.use_rslora",
-                "lora.lora_r",
-                Some(16.0),
-            );
+            common::alpha(b, "lora.lora_alpha", "lora.use_rslora", Some(16.0));
             common::targets(b, "lora.target_modules", None);
         }
     }

@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 85] = [
+pub(super) const ROWS: [KeyRow; 89] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -20,9 +20,13 @@ pub(super) const ROWS: [KeyRow; 85] = [
     row("load_in_8bit", Read("`load_in_8bit`: GGUF's Q8_0, where Axolotl has LLM.int8()")),
     row("bnb_config_kwargs", Idle("4 bits are NF4, and its scales stay in f32")),
     row("lora_r", Same("lora_r")),
-    row("lora_alpha", Read("`lora_alpha`, by sqrt(lora_r) with peft_use_rslora")),
-    row("peft_use_rslora", Read("with it `lora_alpha` is lora_alpha sqrt(lora_r)")),
-    row("lora_target_modules", Read("`lora_target_modules`; a pattern is refused")),
+    row("lora_alpha", Read("`lora_alpha`")),
+    row("peft_use_rslora", Read("`peft_use_rslora`")),
+    row("lora_rank_pattern", Read("`lora_rank_pattern`")),
+    row("lora_alpha_pattern", Read("`lora_alpha_pattern`")),
+    row("peft_layers_to_transform", Read("`peft_layers_to_transform`")),
+    row("peft_layers_pattern", Read("`peft_layers_pattern`")),
+    row("lora_target_modules", Read("`lora_target_modules`; a text that is an expression is for whole names")),
     row("lora_target_linear", Read("true: all projections")),
     row("lora_target_parameters", Unless { values: &[""], set: "null",
         else_: "parameters are not adapted by themselves: name projections in \
@@ -88,8 +92,7 @@ pub(super) const ROWS: [KeyRow; 85] = [
     row("peft_use_dora", gaps::DORA),
     row("peft_init_lora_weights loftq_bits loftq_config peft", gaps::FIRST_VALUES),
     row("lora_modules_to_save peft_trainable_token_indices", gaps::MODULES_TO_SAVE),
-    row("lora_rank_pattern lora_alpha_pattern peft_layers_to_transform peft_layers_pattern \
-        peft_layer_replication", gaps::RANKS),
+    row("peft_layer_replication", gaps::REPEATED_LAYERS),
     row("peft_ensure_weight_tying peft_autocast_adapter_dtype lora_fan_in_fan_out",
         Idle("it changes nothing for the projections that are adapted")),
     row("loraplus_lr_ratio loraplus_lr_embedding embedding_lr embedding_lr_scale lr_groups",

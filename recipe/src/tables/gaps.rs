@@ -72,10 +72,17 @@ pub const MODULES_TO_SAVE: Treat = Unless {
     set: "null",
 };
 
-/// Ranks of their own for some layers, or layers without an adapter.
-pub const RANKS: Treat = Unless {
+/// Layers that are there several times.
+pub const REPEATED_LAYERS: Treat = Unless {
     values: &[""],
-    else_: "all layers have an adapter of one rank and scale: remove it",
+    else_: "the model has each of its layers once: remove it",
+    set: "null",
+};
+
+/// Adapters on tensors that are no module of their own.
+pub const PARAMETERS: Treat = Unless {
+    values: &[""],
+    else_: "adapters are on projections: remove it, and name these in lora_target_modules",
     set: "null",
 };
 

@@ -21,7 +21,7 @@ pub(super) const ROWS: [KeyRow; 53] = [
     row("lora_alpha", Read("`lora_alpha`; twice the rank if absent")),
     row("lora_target", Read("`lora_target_modules`; all if absent")),
     row("lora_dropout", gaps::DROPOUT),
-    row("use_rslora", Read("with it `lora_alpha` is lora_alpha sqrt(lora_r)")),
+    row("use_rslora", Read("`peft_use_rslora`")),
     row("use_dora", gaps::DORA),
     row("pissa_init pissa_iter pissa_convert", gaps::FIRST_VALUES),
     row("loraplus_lr_ratio loraplus_lr_embedding", gaps::RATES),

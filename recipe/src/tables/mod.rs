@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 36] = [
+pub const OWN_KEYS: [&str; 42] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -57,6 +57,12 @@ pub const OWN_KEYS: [&str; 36] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
+    "lora_exclude_modules",
+    "peft_layers_to_transform",
+    "peft_layers_pattern",
+    "lora_rank_pattern",
+    "lora_alpha_pattern",
+    "peft_use_rslora",
     "initial_adapter",
     "sequence_len",
     "sample_packing",

@@ -12,10 +12,10 @@ pub(super) const ROWS: [KeyRow; 35] = [
     row("lora_dropout", Read("0.05 if absent, and must be 0")),
     row("lora_target_modules", Read("`lora_target_modules`; q_proj and v_proj if absent, \
         `all-linear` is all")),
-    row("use_rslora", Read("with it `lora_alpha` is lora_alpha sqrt(lora_r)")),
+    row("use_rslora", Read("`peft_use_rslora`")),
     row("use_dora", gaps::DORA),
     row("lora_modules_to_save", gaps::MODULES_TO_SAVE),
-    row("lora_target_parameters", gaps::RANKS),
+    row("lora_target_parameters", gaps::PARAMETERS),
     row("lora_task_type", Unless { values: &["causal_lm", ""], set: "null",
         else_: "a language model is trained: remove it" }),
     row("load_in_4bit", Read("`load_in_4bit`: NF4, whose scales are not quantised again")),

@@ -15,7 +15,7 @@ pub(super) const ROWS: [KeyRow; 36] = [
     row("lora.lora_alpha", Read("`lora_alpha`; 16 if absent")),
     row("lora.lora_dropout", gaps::DROPOUT),
     row("lora.target_modules", Read("`lora_target_modules`; all-linear is all")),
-    row("lora.use_rslora", Read("with it `lora_alpha` is lora_alpha sqrt(lora_r)")),
+    row("lora.use_rslora", Read("`peft_use_rslora`")),
     row("lora.use_dora", gaps::DORA),
     row("lora.use_loftq", Unless { values: OFF, set: "false",
         else_: "an adapter begins as PEFT's does by default: set it to false" }),

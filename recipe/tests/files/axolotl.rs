@@ -72,7 +72,7 @@ fn axolotl_lora() {
         &[
             ("adapter", "lora"),
             ("lora_alpha", "32"),
-            ("lora_target_modules", "[gate_proj,q_proj]"),
+            ("lora_target_modules", "[gate_proj,self_attn.q_proj]"),
             ("optimizer", "adamw_8bit"),
             ("lr_scheduler", "cosine_from_zero"),
             ("recompute", "true"),
@@ -139,6 +139,31 @@ fn axolotl_without_an_adapter_trains_every_weight() {
 }
 
 #[test]
+fn axolotl_shapes_of_adapters() {
+    let more = "peft_use_rslora: false\nlora_rank_pattern: {q_proj: 4}\nlora_alpha_pattern: {}\n\
+                peft_layers_to_transform: [0, 1]\npeft_layers_pattern: layers\n";
+    let found = job(&(AXOLOTL.to_string() + more));
+    values(
+        &found,
+        &[
+            ("lora_rank_pattern", "{\"q_proj\":4}"),
+            ("peft_layers_to_transform", "[0,1]"),
+            ("peft_layers_pattern", "layers"),
+        ],
+    );
+    assert!(found.setting("peft_use_rslora").is_none());
+    assert!(
+        found
+            .idle
+            .iter()
+            .any(|idle| idle.key == "lora_alpha_pattern")
+    );
+    let list = "lora_target_modules:\n  - gate_proj\n  - self_attn.q_proj\n";
+    let text = AXOLOTL.replace(list, "lora_target_modules: '.*[qv]_proj'\n");
+    values(&job(&text), &[("lora_target_modules", ".*[qv]_proj")]);
+}
+
+#[test]
 fn axolotl_qlora() {
     let text = AXOLOTL
         .replace(
@@ -155,7 +180,8 @@ fn axolotl_qlora() {
         &found,
         &[
             ("load_in_4bit", "true"),
-            ("lora_alpha", "128.0"),
+            ("lora_alpha", "32"),
+            ("peft_use_rslora", "true"),
             ("min_lr_ratio", "0.1"),
             ("max_steps", "50"),
         ],

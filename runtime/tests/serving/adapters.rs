@@ -21,11 +21,11 @@ use crate::pool::{Asked, Pipeline, Pool, Step, sampling, soon};
 
 /// An adapter whose blobs are in the store.
 fn adapter(model: &mut ServedModel) -> (Digest, AdapterManifest, BTreeMap<String, Tensor>) {
-    let targets = [Projection::Q, Projection::Up];
+    let lora = LoraSpec::uniform(4, 2.0, [Projection::Q, Projection::Up]);
     let noise = Philox::new(17, 0);
     let mut drawn = 0;
     let mut tensors = BTreeMap::new();
-    for (name, shape) in Adapter::shapes(model.folder.config(), 4, &targets) {
+    for (name, shape) in Adapter::shapes(model.folder.config(), &lora) {
         let count = shape[0] * shape[1];
         let values: Vec<f32> = (drawn..drawn + count as u64)
             .map(|i| noise.unit(i) - 0.5)
@@ -43,12 +43,7 @@ fn adapter(model: &mut ServedModel) -> (Digest, AdapterManifest, BTreeMap<String
         }
     };
     let manifest = AdapterManifest {
-        rank: 4,
-        alpha: 2.0.into(),
-        targets: targets
-            .iter()
-            .map(|target| target.name().to_string())
-            .collect(),
+        lora: concord_runtime::spec::updates(&lora, model.folder.config()),
         tensors: tensors.iter().map(blob).collect(),
     };
     let digest = blobs.put(canonical::encode(&manifest));
@@ -59,11 +54,7 @@ fn adapter(model: &mut ServedModel) -> (Digest, AdapterManifest, BTreeMap<String
 fn adapted(model: &ServedModel, tensors: &BTreeMap<String, Tensor>, prompt: &[u32]) -> Vec<u32> {
     let bare = model.whole(&Device::cpu(1)).options().clone();
     let options = StageOptions {
-        lora: Some(LoraSpec {
-            rank: 4,
-            scale: 0.5,
-            targets: [Projection::Q, Projection::Up].into(),
-        }),
+        lora: Some(LoraSpec::uniform(4, 2.0, [Projection::Q, Projection::Up])),
         ..bare
     };
     let stage = Stage::load(options, &model.folder, tensors).unwrap();

@@ -11,12 +11,13 @@ mod training;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use concord_models::config::LoraSpec;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use serde_json::Value;
 
 use crate::support::bytes;
-use crate::support::job_file::{AdapterKind, JobFile, LoraShape, ReadOptions};
+use crate::support::job_file::{AdapterKind, JobFile, ReadOptions};
 use crate::support::kv_cache::KvCacheArgs;
 use crate::support::output::Output;
 use model::PlannedModel;
@@ -114,7 +115,7 @@ impl PlanArgs {
 }
 
 /// The shape of the job's adapter; `None` where every tensor is trained.
-fn lora(job: &JobFile, model: &PlannedModel) -> anyhow::Result<Option<LoraShape>> {
+fn lora(job: &JobFile, model: &PlannedModel) -> anyhow::Result<Option<LoraSpec>> {
     if job.adapter == AdapterKind::Full {
         return Ok(None);
     }

@@ -82,11 +82,19 @@ pub fn parts(
 
 fn in_words(model: &PlannedModel, run: &TrainingRun) -> String {
     let what = match &run.trainable {
-        Trainable::Lora { rank, targets } => {
+        Trainable::Lora(lora) => {
             let own = model.config.projections().into_iter();
-            let adapted = own.filter(|projection| targets.contains(projection));
+            let adapted = own.filter(|projection| lora.targets.contains(projection));
             let projections = counted(adapted.count() as u64, "projection");
-            format!("a LoRA adapter of rank {rank} on {projections}")
+            let ranks = match lora.ranks() {
+                [least, most] if least < most => format!("ranks {least} to {most}"),
+                [rank, _] => format!("rank {rank}"),
+            };
+            let places = match lora.others.values().any(Option::is_none) {
+                true => ", not in all layers",
+                false => "",
+            };
+            format!("a LoRA adapter of {ranks} on {projections}{places}")
         }
         Trainable::Full => "every weight".to_string(),
         Trainable::Nothing => "nothing".to_string(),

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use concord_data::{DataLoader, DatasetKind, DatasetSource, Grouping};
 use concord_kernels::{Device, MomentKind, Tensor};
-use concord_models::config::DecoderConfig;
-use concord_models::decoder::TrainableTensor;
+use concord_models::decoder::{LoraSpec, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
-use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, F32Bits, JobSpec};
+use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, JobSpec};
 use concord_recipe::TokenRole;
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::{ChatTemplate, TextTokenizer};
@@ -22,7 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::chunks::{CHUNK_SEQUENCES, Chunks};
 use super::told::Told;
 use crate::support::blobs::BlobSet;
-use crate::support::job_file::{AdapterKind, JobFile, LoraShape, Steps};
+use crate::support::job_file::{AdapterKind, JobFile, Steps};
 use crate::support::load_in;
 use crate::support::output::{Output, counted};
 use crate::support::profile::{self, KeptFormats};
@@ -60,7 +59,7 @@ pub struct Ingested {
     /// What it needs on one worker.
     pub run: TrainingRun,
     /// The shape of the adapter; `None` where every tensor is trained.
-    pub lora: Option<LoraShape>,
+    pub lora: Option<LoraSpec>,
     /// Notes that are shown before the job starts, above all on the data sets.
     pub told: Vec<Told>,
 }
@@ -99,7 +98,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         model,
         data: data.manifest,
         adapter: match &lora {
-            Some(lora) => adapter_spec(lora, folder.config()),
+            Some(lora) => AdapterSpec::Lora(words::updates(lora, folder.config())),
             None => AdapterSpec::Full,
         },
         initial_state,
@@ -340,20 +339,6 @@ fn check_grouping(
     )
 }
 
-fn adapter_spec(lora: &LoraShape, model: &DecoderConfig) -> AdapterSpec {
-    let mut targets: Vec<String> = lora
-        .targets
-        .iter()
-        .map(|target| model.projection_name(*target).to_string())
-        .collect();
-    targets.sort();
-    AdapterSpec::Lora {
-        rank: lora.r,
-        alpha: F32Bits::from(lora.alpha),
-        targets,
-    }
-}
-
 fn proto_tensor(
     job: &JobFile,
     tensor: &TrainableTensor,
@@ -403,7 +388,7 @@ fn initial_state(
 fn adapter_notes(
     job: &JobFile,
     folder: &ModelFolder,
-    lora: Option<&LoraShape>,
+    lora: Option<&LoraSpec>,
 ) -> anyhow::Result<Vec<Told>> {
     let base = match &job.initial_adapter {
         Some(path) => Adapter::base_note(path, folder.dir())?,

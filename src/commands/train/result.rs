@@ -118,9 +118,7 @@ async fn write_to(
     match &ingested.lora {
         Some(lora) => {
             let adapter = Adapter {
-                r: lora.r,
-                alpha: lora.alpha,
-                targets: lora.targets.iter().copied().collect(),
+                lora: lora.clone(),
                 tensors,
             };
             let base = base_model_name(&job.base_model)?;

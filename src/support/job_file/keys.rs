@@ -8,6 +8,7 @@ use serde_yaml_ng::{Mapping, Value};
 use super::foreign;
 use super::given::GivenJob;
 use super::known::{Absent, Allowed, Ends, KEYS, Key, Section};
+use super::modules;
 use crate::support::home;
 
 /// The largest edit distance at which a known key is suggested.
@@ -193,6 +194,15 @@ impl<'a> Keys<'a> {
     ) -> anyhow::Result<T> {
         let value = self.read_if(name, convert)?;
         value.with_context(|| format!("a bug: no default for `{}{name}`", self.prefix))
+    }
+
+    /// A value by one of its readings; `None` where the key is absent.
+    pub(super) fn value_if<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> anyhow::Result<Option<T>> {
+        self.read_if(name, |value, _| read(value))
     }
 
     /// A text that is not empty; `None` where the key is absent.
@@ -394,6 +404,11 @@ fn holds(value: &Value, allowed: Allowed) -> bool {
     match allowed {
         Allowed::Text | Allowed::Path | Allowed::Model => text(value).is_some(),
         Allowed::Names => names(value),
+        Allowed::Modules => modules::modules(value).is_some(),
+        Allowed::Layers => modules::layers(value).is_some(),
+        Allowed::NameOrNames => modules::texts(value).is_some(),
+        Allowed::Ranks => modules::ranks(value).is_some(),
+        Allowed::Alphas => modules::alphas(value).is_some(),
         Allowed::Flag => value.is_bool(),
         Allowed::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Allowed::Whole(..) | Allowed::Bits => whole(value, allowed).is_some(),

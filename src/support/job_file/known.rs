@@ -44,6 +44,16 @@ pub(super) enum Allowed {
     Share(Ends),
     /// 8, 14 or 16.
     Bits,
+    /// Names of modules, or an expression for them.
+    Modules,
+    /// Indices of layers, or one.
+    Layers,
+    /// Texts, or one.
+    NameOrNames,
+    /// A mapping from expressions to ranks.
+    Ranks,
+    /// A mapping from expressions to numbers above 0.
+    Alphas,
     /// A list of mappings.
     Mappings,
     Mapping,
@@ -133,7 +143,7 @@ pub(super) const CURVES: [&str; 7] = [
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 57] = [
+pub(super) const KEYS: [Key; 63] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -200,9 +210,21 @@ pub(super) const KEYS: [Key; 57] = [
         "rank of the adapter"),
     key(Job, "lora_alpha", Positive, Means("16, or that of initial_adapter"),
         "the adapter is scaled by lora_alpha / lora_r"),
-    key(Job, "lora_target_modules", Names, Means("all of the model, or those of initial_adapter"),
+    key(Job, "lora_target_modules", Modules,
+        Means("all of the model, or those of initial_adapter"),
         "projections that are adapted: of most families q_proj, k_proj, v_proj, o_proj, gate_proj, \
-         up_proj, down_proj; docs/families.md has the names of the others"),
+         up_proj, down_proj; docs/families.md has the names of the others; or modules, by their \
+         names or the ends of these"),
+    key(Job, "lora_exclude_modules", Modules, Means("none"), "modules of these without an update"),
+    key(Job, "peft_layers_to_transform", Layers, Means("all"), "layers that are adapted"),
+    key(Job, "peft_layers_pattern", NameOrNames, Means("any"),
+        "for peft_layers_to_transform: the name of the list of layers within the model"),
+    key(Job, "lora_rank_pattern", Ranks, Means("lora_r for all"),
+        "other ranks: the first expression that fits the end of a module's name decides"),
+    key(Job, "lora_alpha_pattern", Alphas, Means("lora_alpha for all"),
+        "other values of lora_alpha, likewise"),
+    key(Job, "peft_use_rslora", Flag, Is("false"),
+        "whether updates are scaled by lora_alpha / sqrt(rank) instead"),
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
         "a PEFT folder from which the training starts"),
     key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
@@ -288,6 +310,13 @@ impl fmt::Display for Allowed {
             Path => f.write_str("a path"),
             Model => f.write_str("a model folder, or owner/name of the Hugging Face hub"),
             Names => f.write_str("a list of names"),
+            Modules => f.write_str(
+                "a list of at least one name, all-linear, or a regular expression for whole names",
+            ),
+            Layers => f.write_str("the index of a layer, or a list of such"),
+            NameOrNames => f.write_str("a name, or a list of names"),
+            Ranks => f.write_str("a mapping of names of modules to whole numbers above 0"),
+            Alphas => f.write_str("a mapping of names of modules to numbers above 0"),
             Flag => f.write_str("true or false"),
             Words(words) => write!(f, "one of {}", words.join(", ")),
             Whole(first, last) => write!(f, "a whole number from {first} to {last}"),

@@ -8,19 +8,20 @@ mod given;
 pub mod help;
 mod keys;
 mod known;
+mod lora;
+mod modules;
 mod optimizer;
 pub mod sample;
 pub mod schema;
 mod timing;
 mod translate;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use concord_data::DatasetSource;
 use concord_kernels::packed::QuantFormat;
-use concord_models::config::{DecoderConfig, Projection};
+use concord_models::config::{DecoderConfig, LoraSpec};
 use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
@@ -33,13 +34,8 @@ use concord_runtime::spec;
 pub use given::{GivenJob, ReadOptions};
 use keys::Keys;
 use known::Section;
+use lora::LoraKeys;
 pub use timing::{JobTiming, Steps};
-
-/// The default of `lora_r`.
-const LORA_R: u32 = 8;
-
-/// The default of `lora_alpha`.
-const LORA_ALPHA: f32 = 16.0;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,17 +44,6 @@ pub enum AdapterKind {
     Lora,
     /// Every tensor of the model.
     Full,
-}
-
-/// The shape of a LoRA adapter.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraShape {
-    /// Rank.
-    pub r: u32,
-    /// The update is scaled by `alpha / r`.
-    pub alpha: f32,
-    /// Projections that have an update.
-    pub targets: BTreeSet<Projection>,
 }
 
 /// A job file whose every value is in range. Paths are relative to the current directory.
@@ -110,9 +95,7 @@ pub struct JobFile {
     pub recompute: bool,
     /// Tokens that another tool's file names, and that the tokenizer must have.
     pub expected: Vec<Expected>,
-    lora_r: Option<u32>,
-    lora_alpha: Option<f32>,
-    lora_target_modules: Option<BTreeSet<Projection>>,
+    lora: LoraKeys,
 }
 
 impl JobFile {
@@ -166,9 +149,7 @@ impl JobFile {
             sample_packing: keys.flag("sample_packing")?,
             recompute: keys.flag("recompute")?,
             expected: given.resolved.expected.clone(),
-            lora_r: keys.whole_if("lora_r")?,
-            lora_alpha: keys.number_if("lora_alpha")?,
-            lora_target_modules: targets(&keys)?,
+            lora: LoraKeys::read(&keys)?,
         };
         job.check_adapter(&keys)?;
         if keys.has("num_epochs") && job.is_grouped() {
@@ -185,13 +166,8 @@ impl JobFile {
 
     /// Refuses keys of LoRA in a full fine-tune, where they would have no effect.
     fn check_adapter(&self, keys: &Keys) -> anyhow::Result<()> {
-        let lora = [
-            "lora_r",
-            "lora_alpha",
-            "lora_target_modules",
-            "initial_adapter",
-        ];
-        let idle = lora.into_iter().find(|key| keys.has(key));
+        let lora = lora::KEYS.into_iter().chain(["initial_adapter"]);
+        let idle = { lora }.find(|key| keys.has(key));
         match (self.adapter, idle) {
             (AdapterKind::Full, Some(key)) => bail!(
                 "{}: `{key}` has no effect with `adapter: full`; remove it, or set `adapter: lora`",
@@ -210,68 +186,17 @@ impl JobFile {
         &self,
         initial: Option<&Adapter>,
         model: &DecoderConfig,
-    ) -> anyhow::Result<LoraShape> {
-        let own: BTreeSet<Projection> = model.projections().into_iter().collect();
-        let asked = LoraShape {
-            r: self.lora_r.unwrap_or(LORA_R),
-            alpha: self.lora_alpha.unwrap_or(LORA_ALPHA),
-            targets: match &self.lora_target_modules {
-                Some(targets) => targets.clone(),
-                None => own.clone(),
-            },
-        };
-        if let Some(strange) = asked.targets.difference(&own).next() {
-            let own: Vec<&str> = own.iter().map(|p| model.projection_name(*p)).collect();
-            bail!(
-                "`lora_target_modules` has {}, which the base model lacks: its projections are {}",
-                strange.name(),
-                own.join(", ")
-            );
-        }
-        let Some(initial) = initial else {
-            return Ok(asked);
-        };
-        let found = LoraShape {
-            r: initial.r,
-            alpha: initial.alpha,
-            targets: initial.targets.iter().copied().collect(),
-        };
-        let contradiction = if self.lora_r.is_some_and(|r| r != found.r) {
-            Some(("lora_r", asked.r.to_string(), found.r.to_string()))
-        } else if self.lora_alpha.is_some_and(|alpha| alpha != found.alpha) {
-            Some((
-                "lora_alpha",
-                asked.alpha.to_string(),
-                found.alpha.to_string(),
-            ))
-        } else if self.lora_target_modules.is_some() && asked.targets != found.targets {
-            Some((
-                "lora_target_modules",
-                names(&asked.targets),
-                names(&found.targets),
-            ))
-        } else {
-            None
-        };
-        match contradiction {
-            None => Ok(found),
-            Some((key, asked, found)) => bail!(
-                "`{key}` is {asked}, but the initial adapter has {found}; remove `{key}` to take \
-                 over the adapter's"
-            ),
-        }
+    ) -> anyhow::Result<LoraSpec> {
+        self.lora.resolve(initial, model)
     }
 
     /// The properties on which its memory depends. `lora` is the shape of its adapter, `None` where
     /// every tensor is trained.
-    pub fn training_run(&self, lora: Option<&LoraShape>) -> TrainingRun {
+    pub fn training_run(&self, lora: Option<&LoraSpec>) -> TrainingRun {
         TrainingRun {
             trainable: match lora {
                 None => Trainable::Full,
-                Some(lora) => Trainable::Lora {
-                    rank: lora.r,
-                    targets: lora.targets.clone(),
-                },
+                Some(lora) => Trainable::Lora(lora.clone()),
             },
             sequence_len: self.sequence_len,
             micro_batch_size: self.micro_batch_size,
@@ -381,25 +306,6 @@ fn precision(keys: &Keys) -> anyhow::Result<PrecisionSpec> {
         weights: bits("weights")?,
         activations: bits("activations")?,
     })
-}
-
-fn targets(keys: &Keys) -> anyhow::Result<Option<BTreeSet<Projection>>> {
-    let Some(names) = keys.texts_if("lora_target_modules")? else {
-        return Ok(None);
-    };
-    if names.is_empty() {
-        return Err(keys.bad("lora_target_modules", "a list of at least one projection"));
-    }
-    let parsed = names.iter().map(|name| name.parse::<Projection>());
-    let parsed = parsed.collect::<Result<BTreeSet<_>, _>>();
-    parsed
-        .map(Some)
-        .with_context(|| keys.place("lora_target_modules"))
-}
-
-fn names(targets: &BTreeSet<Projection>) -> String {
-    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
-    format!("[{}]", names.join(", "))
 }
 
 #[cfg(test)]

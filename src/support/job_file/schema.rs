@@ -57,6 +57,22 @@ fn allowed(key: &Key) -> Value {
         }
         Allowed::Names => json!({ "type": "array", "items": { "type": "string" } }),
         Allowed::Flag => json!({ "type": "boolean" }),
+        Allowed::Modules | Allowed::NameOrNames => json!({ "anyOf": [
+            { "type": "string" },
+            { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+        ] }),
+        Allowed::Layers => {
+            let index = json!({ "type": "integer", "minimum": 0 });
+            json!({ "anyOf": [index, { "type": "array", "items": index, "minItems": 1 }] })
+        }
+        Allowed::Ranks => {
+            let rank = json!({ "type": "integer", "minimum": 1 });
+            json!({ "type": "object", "additionalProperties": rank })
+        }
+        Allowed::Alphas => {
+            let alpha = json!({ "type": "number", "exclusiveMinimum": 0 });
+            json!({ "type": "object", "additionalProperties": alpha })
+        }
         Allowed::Words(words) => json!({ "enum": words }),
         Allowed::Whole(first, last) => {
             json!({ "type": "integer", "minimum": first, "maximum": last })

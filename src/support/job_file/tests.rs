@@ -1,4 +1,5 @@
 use concord_data::DatasetKind;
+use concord_models::config::Projection;
 use concord_models::golden::tiny_llama;
 use concord_models::train::MomentForm;
 use concord_proto::MomentFormat;
@@ -67,7 +68,7 @@ fn every_value_is_read() {
     );
     assert_eq!((job.seed, job.order()), (7, Order::Shuffled { seed: 7 }));
     let lora = job.lora(None, &tiny_llama()).unwrap();
-    assert_eq!((lora.r, lora.alpha, lora.targets.len()), (4, 32.0, 7));
+    assert_eq!(lora, LoraSpec::uniform(4, 32.0, tiny_llama().projections()));
 }
 
 #[test]
@@ -108,10 +109,8 @@ fn what_is_left_out_has_the_usual_value() {
     );
     assert_eq!(job.order(), Order::AsGiven);
     let lora = job.lora(None, &tiny_llama()).unwrap();
-    assert_eq!(
-        (lora.r, lora.alpha, lora.targets.len()),
-        (LORA_R, LORA_ALPHA, 7)
-    );
+    let usual = LoraSpec::uniform(lora::LORA_R, lora::LORA_ALPHA, tiny_llama().projections());
+    assert_eq!(lora, usual);
 }
 
 #[test]
@@ -414,9 +413,7 @@ fn keys_that_contradict_each_other_are_refused() {
 #[test]
 fn an_initial_adapter_gives_the_shape() {
     let initial = Adapter {
-        r: 2,
-        alpha: 4.0,
-        targets: vec![Projection::Q, Projection::V],
+        lora: LoraSpec::uniform(2, 4.0, [Projection::Q, Projection::V]),
         tensors: Default::default(),
     };
     let error = parse(JOB)
@@ -438,12 +435,10 @@ fn an_initial_adapter_gives_the_shape() {
         "{error}"
     );
     let job = with("lora_r", "").unwrap();
-    let bare = JobFile {
-        lora_alpha: None,
-        ..job
-    };
+    let mut bare = job;
+    bare.lora.alpha = None;
     let found = bare.lora(Some(&initial), &tiny_llama()).unwrap();
-    assert_eq!((found.r, found.alpha, found.targets.len()), (2, 4.0, 2));
+    assert_eq!(found, initial.lora);
 }
 
 #[test]

@@ -60,8 +60,9 @@ impl Trainer {
         );
         let config = DecoderConfig::from_json(&config).expect("the configuration is right");
         let tensors = config.tensors().into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        let targets: std::collections::BTreeSet<_> = config.projections().into_iter().collect();
-        let trainable = Trainable::Lora { rank: shape.rank as u32, targets: targets.clone() };
+        let alpha = 2.0 * shape.rank as f32;
+        let lora = LoraSpec::uniform(shape.rank as u32, alpha, config.projections());
+        let trainable = Trainable::Lora(lora.clone());
         let values: BTreeMap<String, Tensor> = trainable
             .tensors(&config)
             .iter()
@@ -77,7 +78,7 @@ impl Trainer {
                 activations: Precision::I16,
                 key_values: Precision::I16,
             },
-            lora: Some(LoraSpec { rank: shape.rank as u32, scale: 2.0, targets }),
+            lora: Some(lora),
             trains_all: false,
             positions: shape.sequence_len,
         };

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use concord_kernels::cuda::MemoryPurpose;
 use concord_kernels::{KernelError, Tensor};
 
-use crate::config::LayerMatrix;
-use crate::decoder::linear::{Linear, Lora, LoraSpec};
+use crate::config::{LayerMatrix, LoraSpec, UpdateShape};
+use crate::decoder::linear::{Linear, Lora};
 use crate::decoder::stage::Stage;
 use crate::error::ModelError;
 use crate::peft::Adapter;
@@ -21,8 +21,7 @@ pub struct StageAdapter {
 
 impl StageAdapter {
     /// Codes the factors of `stage`'s layers from `tensors`, which are named by
-    /// [`Adapter::key_a`] and [`Adapter::key_b`]. Factors of other layers are ignored, missing ones
-    /// are zeros.
+    /// [`Adapter::keys`]. Factors of other layers are ignored, missing ones are zeros.
     ///
     /// # Errors
     /// [`ModelError::Kernel`] for a factor of another shape or one that is not finite, or where a
@@ -33,19 +32,17 @@ impl StageAdapter {
         tensors: &BTreeMap<String, Tensor>,
     ) -> Result<Self, ModelError> {
         let _weights = stage.options.device.account(MemoryPurpose::Weights);
-        let loader = Loader {
-            stage,
-            spec,
-            tensors,
-        };
+        let loader = Loader { stage, tensors };
         let config = &stage.options.config;
         let mut updates = BTreeMap::new();
         let span = stage.options.layers;
         for layer in span.layers() {
             for matrix in config.layer_matrices(layer as usize) {
-                let held = span.holds(layer, &matrix.module);
-                if held && spec.targets.contains(&matrix.projection) {
-                    let update = loader.update(&matrix)?;
+                if !span.holds(layer, &matrix.module) {
+                    continue;
+                }
+                if let Some(shape) = spec.of(&matrix) {
+                    let update = loader.update(&matrix, shape)?;
                     updates.insert(format!("{}.weight", matrix.module), update);
                 }
             }
@@ -61,15 +58,14 @@ impl StageAdapter {
 
 struct Loader<'a> {
     stage: &'a Stage,
-    spec: &'a LoraSpec,
     tensors: &'a BTreeMap<String, Tensor>,
 }
 
 impl Loader<'_> {
-    fn update(&self, matrix: &LayerMatrix) -> Result<Lora, ModelError> {
+    fn update(&self, matrix: &LayerMatrix, shape: UpdateShape) -> Result<Lora, ModelError> {
         let options = &self.stage.options;
         let [out, input] = matrix.shape;
-        let rank = self.spec.rank as usize;
+        let rank = shape.rank as usize;
         let [name_a, name_b] = Adapter::keys(&matrix.module);
         let factor = |name: &str, shape: [usize; 2]| {
             let zeros;
@@ -92,7 +88,7 @@ impl Loader<'_> {
         Ok(Lora {
             a: factor(&name_a, [rank, input])?,
             b: factor(&name_b, [out, rank])?,
-            scale: self.spec.scale,
+            scale: shape.scale(),
             name_a,
             name_b,
         })

@@ -17,7 +17,7 @@ use crate::decoder::embedding::Embedding;
 use crate::decoder::feed_forward::FeedForward;
 use crate::decoder::gradients::TensorUse;
 use crate::decoder::head::OutputHead;
-use crate::decoder::linear::{Linear, Lora, LoraSpec};
+use crate::decoder::linear::{Linear, Lora};
 use crate::decoder::norm::Norm;
 use crate::decoder::qkv::Qkv;
 use crate::decoder::source::TensorSource;
@@ -319,12 +319,12 @@ impl Loader<'_> {
     }
 
     fn lora(&self, matrix: &LayerMatrix) -> Result<Option<Lora>, ModelError> {
-        let adapted = |spec: &&LoraSpec| spec.targets.contains(&matrix.projection);
-        let Some(spec) = self.options.lora.as_ref().filter(adapted) else {
+        let spec = self.options.lora.as_ref();
+        let Some(update) = spec.and_then(|spec| spec.of(matrix)) else {
             return Ok(None);
         };
         let [out, input] = matrix.shape;
-        let rank = spec.rank as usize;
+        let rank = update.rank as usize;
         let [name_a, name_b] = Adapter::keys(&matrix.module);
         let (device, precision) = (&self.options.device, self.options.precisions.activations);
         let factor = |name: &str, shape: [usize; 2]| match self.values.value(name) {
@@ -334,7 +334,7 @@ impl Loader<'_> {
         Ok(Some(Lora {
             a: factor(&name_a, [rank, input])?,
             b: factor(&name_b, [out, rank])?,
-            scale: spec.scale,
+            scale: update.scale(),
             name_a,
             name_b,
         }))

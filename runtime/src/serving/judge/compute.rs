@@ -76,8 +76,7 @@ fn check_adapter(case: &AnswerCase<'_>, checked: &CheckedReceipt) -> Result<(), 
             return Err(Stop::inconclusive(why));
         }
     };
-    let targets: Vec<_> = adapter.lora.targets.iter().copied().collect();
-    let shapes = Adapter::shapes(&case.config, adapter.lora.rank, &targets);
+    let shapes = Adapter::shapes(&case.config, &adapter.lora);
     for (name, shape) in shapes {
         if adapter.tensors.get(&name).map(Tensor::shape) != Some(&shape) {
             let why = format!("the adapter's {name} is missing or has another shape");

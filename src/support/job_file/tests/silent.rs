@@ -293,8 +293,8 @@ fn the_table_of_keys_is_whole() {
             other => panic!("{name}: {other:?}"),
         }
     };
-    assert!(means("lora_r").starts_with(&format!("{LORA_R},")));
-    assert!(means("lora_alpha").starts_with(&format!("{LORA_ALPHA},")));
+    assert!(means("lora_r").starts_with(&format!("{},", lora::LORA_R)));
+    assert!(means("lora_alpha").starts_with(&format!("{},", lora::LORA_ALPHA)));
     let kinds = known::KEYS.iter().find(|key| key.name == "type").unwrap();
     let names = DatasetKind::ALL.map(DatasetKind::name).join(", ");
     assert_eq!(kinds.allowed.to_string(), format!("one of {names}"));

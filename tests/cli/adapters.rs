@@ -1,0 +1,121 @@
+//! Adapters whose updates are not all alike: a job, its proof, and what it is used for.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::program::{Ran, arg, concord};
+use crate::tiny_model::TinyModel;
+
+/// Ranks, scales and places of their own; the text is what peft has for a regular expression.
+const KEYS: &str = "lora_r: 2, lora_alpha: 4, peft_use_rslora: true,\n\
+     lora_target_modules: 'model\\.layers\\.\\d+\\.(self_attn|mlp)\\.(?!gate)[a-z]+_proj',\n\
+     lora_exclude_modules: [layers.1.self_attn.k_proj],\n\
+     lora_rank_pattern: {v_proj: 3}, lora_alpha_pattern: {layers.0.mlp.up_proj: 8}";
+
+fn train(model: &TinyModel, name: &str, keys: &str, more: &[&str]) -> Ran {
+    let data = model.file("data.txt");
+    fs::write(&data, "w3 w4 w5 w6 w7 w9 w12 w3 w4 w8 ".repeat(20)).unwrap();
+    let job = model.file(&format!("{name}.yaml"));
+    let text = format!(
+        "{{base_model: {}, datasets: [{{path: {}, type: text}}], max_steps: 3,\n\
+         sequence_len: 16, learning_rate: 1e-2, gradient_accumulation_steps: 2,\n\
+         output_dir: {}, adapter: lora, {keys}}}",
+        model.dir().display(),
+        data.display(),
+        model.file(name).display()
+    );
+    fs::write(&job, text).unwrap();
+    concord([&["train", arg(&job), "--json"], more].concat())
+}
+
+fn config(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("adapter_config.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn updates_of_unlike_shapes_have_one_hash_a_proof_and_a_use() {
+    let model = TinyModel::new();
+    let two = ["--workers", "local:2", "--plan", "2x1"];
+    let mut one = train(&model, "one", KEYS, &[]).good().objects();
+    let mut cut = train(&model, "cut", KEYS, &two).good().objects();
+    let (one, cut) = (one.pop().unwrap(), cut.pop().unwrap());
+    for key in ["job", "record_digest", "loss"] {
+        assert_eq!(one[key], cut[key], "{key}");
+    }
+    let out = model.file("one");
+    let found = config(&out);
+    let of_v = |layer: usize| format!("model.layers.{layer}.self_attn.v_proj");
+    assert_eq!(found["rank_pattern"], json!({ of_v(0): 3, of_v(1): 3 }));
+    let alphas = found["alpha_pattern"].as_object().unwrap();
+    assert_eq!(
+        alphas["model.layers.0.mlp.up_proj"],
+        json!((8.0 * 2f64.sqrt()) as f32)
+    );
+    assert_eq!(alphas.len(), 3);
+    let modules = found["target_modules"].as_array().unwrap();
+    assert!(
+        !modules.contains(&json!("model.layers.1.self_attn.k_proj")),
+        "{modules:?}"
+    );
+
+    let verify = || concord(["verify", arg(&out.join("proof")), "--model", arg(&out)]);
+    verify().good();
+    let prompt = [
+        "--prompt",
+        "w3 w4",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+    ];
+    concord([&["generate", "--model", arg(&out)], &prompt[..]].concat()).good();
+    // It is trained on without a word about its shape, and refused with another.
+    let from = format!("initial_adapter: {}", out.display());
+    train(&model, "next", &from, &[]).good();
+    assert_eq!(
+        config(&model.file("next"))["rank_pattern"],
+        found["rank_pattern"]
+    );
+    let other = format!("{from}, lora_rank_pattern: {{v_proj: 4}}");
+    train(&model, "other", &other, &[]).refused(&["lora_rank_pattern", "initial adapter"]);
+
+    let path = out.join("adapter_config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("v_proj\": 3", "v_proj\": 2")).unwrap();
+    verify().refused(&["adapter_config.json", "`rank_pattern`"]);
+}
+
+#[test]
+fn shapes_that_fit_nothing_are_refused_by_name() {
+    let model = TinyModel::new();
+    let layers = "peft_layers_to_transform: ";
+    for (keys, what) in [
+        (
+            "lora_rank_pattern: {x_proj: 3}",
+            "`lora_rank_pattern` has `x_proj`",
+        ),
+        ("lora_rank_pattern: {'(': 3}", "regular expression"),
+        ("lora_rank_pattern: {q_proj: 0}", "whole numbers above 0"),
+        (
+            "lora_target_modules: '.*'",
+            "`lora_target_modules` has .*, but it fits `model.embed",
+        ),
+        (
+            "lora_target_modules: [layers.9.self_attn.q_proj]",
+            "projections are q_proj",
+        ),
+        ("lora_target_modules: [q_porj]", "did you mean `q_proj`?"),
+        ("lora_exclude_modules: '.*'", "selects no projection"),
+        (&format!("{layers}[9]"), "layers 0 to"),
+        (
+            &format!("{layers}0, lora_target_modules: 'x'"),
+            "takes no layers",
+        ),
+        ("peft_layers_pattern: h", "without layers_to_transform"),
+    ] {
+        train(&model, "refused", keys, &[]).refused(&[what]);
+        assert!(!model.file("refused").join("adapter_config.json").exists());
+    }
+}
