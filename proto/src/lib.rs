@@ -40,15 +40,16 @@ pub use crypto::{
 };
 pub use sequence::{SequenceEntry, TrainingSequence};
 pub use training::{
-    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits,
-    FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase,
-    MicrobatchLoss, ModelPlace, MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec,
-    RateSchedule, Replica, ScheduleKind, Slot, StepRecord, TensorNorm, TensorState, TrainedTensor,
-    draw, leaf_root, ledger, microbatch_digest, tree,
+    AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, Course, CurveFromZero, Edge, EvaluationSpec,
+    ExpertCuts, F32Bits, FrameHeader, GradientPart, HeldOut, InvalidSpec, JobId, JobSpec, Layers,
+    Leaf, LeafPhase, LossLimit, MicrobatchLoss, ModelPlace, MomentFormat, Order, Origin, Patience,
+    Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot, StepRecord,
+    StepWork, TensorNorm, TensorState, TrainedTensor, draw, held_out, leaf_root, ledger, microbatch_digest,
+    tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;

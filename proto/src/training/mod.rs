@@ -2,6 +2,7 @@
 
 mod claim;
 pub mod draw;
+mod evaluation;
 mod expert_cuts;
 mod frame;
 mod job;
@@ -16,6 +17,7 @@ pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
 };
+pub use evaluation::{Course, EvaluationSpec, HeldOut, LossLimit, Patience, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
@@ -23,6 +25,6 @@ pub use job::{
     MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
-pub use order::{BatchPlan, microbatch_digest};
+pub use order::{BatchPlan, held_out, microbatch_digest};
 pub use plan::{Plan, Replica, Slot};
 pub use record::StepRecord;
