@@ -61,6 +61,7 @@ pub fn read(b: &mut JobBuilder) {
         length,
         warmup,
         saves,
+        evaluations: None,
     });
     loss(b);
     dataset(b);
