@@ -366,6 +366,7 @@ fn kind(event: &JobEvent) -> &'static str {
         JobEvent::Planned { step: 0, .. } => "planned",
         JobEvent::Planned { .. } => "planned anew",
         JobEvent::Step { .. } => "steps",
+        JobEvent::Evaluated { .. } | JobEvent::Stopped { .. } => "evaluations",
         JobEvent::Lost { .. } => "lost",
         JobEvent::Audited { .. } => "audited",
         JobEvent::Convicted { .. } => "convicted",

@@ -153,9 +153,9 @@ pub struct JobSummary {
     pub name: String,
     /// Where it stands.
     pub state: JobState,
-    /// Steps committed.
+    /// Updates committed.
     pub step: u32,
-    /// Steps in all.
+    /// Updates in all.
     pub steps: u32,
     /// Loss of the last committed step.
     pub loss: Option<F32Bits>,
@@ -277,4 +277,28 @@ pub enum JobEvent {
     Failed(String),
     /// Stopped by a client.
     Cancelled,
+    /// An evaluation is committed.
+    Evaluated {
+        /// Updates before it.
+        step: u32,
+        /// Mean loss on what is held out.
+        loss: F32Bits,
+        /// Whether no evaluation after an update had one as low before.
+        is_best: bool,
+        /// Tokens of what is held out.
+        tokens: u64,
+        /// Microseconds since its start.
+        micros: u64,
+        /// Digest of its record.
+        record: Digest,
+    },
+    /// The loss on what is held out has not become lower for so long that no step follows.
+    Stopped {
+        /// Updates that were done.
+        step: u32,
+        /// Updates before the evaluation with the lowest loss.
+        best_step: u32,
+        /// That loss.
+        best_loss: F32Bits,
+    },
 }

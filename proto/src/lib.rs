@@ -40,12 +40,12 @@ pub use crypto::{
 };
 pub use sequence::{SequenceEntry, TrainingSequence};
 pub use training::{
-    AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits,
-    FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase, LoraUpdates,
-    MicrobatchLoss, ModelPlace, MomentFormat, Optimizer, Order, Origin, OtherUpdate, Plan, Port,
-    PortKind, PrecisionSpec, RateSchedule, Replica, ScheduleKind, Slot, StepRecord, TensorNorm,
-    TensorState, TrainedTensor, UpdateOf, UpdateRule, draw, leaf_root, ledger, microbatch_digest,
-    tree,
+    AdapterSpec, BatchPlan, Claim, ClaimInput, Course, CurveFromZero, Edge, EvaluationSpec,
+    ExpertCuts, F32Bits, FrameHeader, GradientPart, HeldOut, InvalidSpec, JobId, JobSpec, Layers,
+    Leaf, LeafPhase, LoraUpdates, LossLimit, MicrobatchLoss, ModelPlace, MomentFormat, Optimizer,
+    Order, Origin, OtherUpdate, Patience, Plan, Port, PortKind, PrecisionSpec, RateSchedule,
+    Replica, ScheduleKind, Slot, StepRecord, StepWork, TensorNorm, TensorState, TrainedTensor,
+    UpdateOf, UpdateRule, draw, held_out, leaf_root, ledger, microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.

@@ -12,6 +12,7 @@ fn spec(order: Order, micro_batch_size: u32, microbatches: u32) -> JobSpec {
         order,
         micro_batch_size,
         microbatches,
+        evaluation: None,
         ..Source::new(1).spec()
     }
 }

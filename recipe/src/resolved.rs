@@ -76,6 +76,8 @@ pub struct Rules {
     pub warmup: Warmup,
     /// When checkpoints are written.
     pub saves: Saves,
+    /// When the loss on held-out rows is taken; `None` where nothing is held out.
+    pub evaluations: Option<Saves>,
 }
 
 /// A token that the file names, and that the model's tokenizer must have in that place.

@@ -57,6 +57,25 @@ pub fn describe(event: &JobEvent) -> Option<String> {
             "steps from {} on are void and done again",
             from_step + 1
         )),
+        JobEvent::Evaluated {
+            step,
+            loss,
+            is_best,
+            ..
+        } => Some(format!(
+            "step {step}: eval_loss {:.4}{}",
+            loss.get(),
+            if *is_best { ", the lowest so far" } else { "" }
+        )),
+        JobEvent::Stopped {
+            step,
+            best_step,
+            best_loss,
+        } => Some(format!(
+            "stopped early after step {step}: the lowest eval_loss is {:.4}, of step {best_step} \
+             (early_stopping_patience)",
+            best_loss.get()
+        )),
         _ => None,
     }
 }
@@ -102,6 +121,25 @@ pub fn as_json(event: &JobEvent) -> Value {
             "event": "step", "step": step, "loss": loss.get(), "grad_norm": grad_norm.get(),
             "learning_rate": learning_rate.get(), "tokens": tokens, "micros": micros,
             "record_digest": record.to_string(),
+        }),
+        JobEvent::Evaluated {
+            step,
+            loss,
+            is_best,
+            tokens,
+            micros,
+            record,
+        } => json!({
+            "event": "evaluation", "step": step, "eval_loss": loss.get(), "is_best": is_best,
+            "tokens": tokens, "micros": micros, "record_digest": record.to_string(),
+        }),
+        JobEvent::Stopped {
+            step,
+            best_step,
+            best_loss,
+        } => json!({
+            "event": "stopped_early", "step": step, "best_step": best_step,
+            "best_eval_loss": best_loss.get(),
         }),
         JobEvent::Lost { worker, reason } => {
             json!({ "event": "lost", "worker": worker.to_string(), "reason": reason })

@@ -115,7 +115,7 @@ fn refusal(new: &NewJob) -> Option<String> {
         return Some(why.to_string());
     }
     let tensors = spec.trainable.len();
-    if let Err(why) = new.data.check() {
+    if let Err(why) = spec.check_data(&new.data) {
         return Some(format!("the data set: {why}"));
     }
     if new.initial.step != 0 || new.initial.entries.len() != tensors {

@@ -191,7 +191,7 @@ pub struct PersistedJob {
     pub new: NewJob,
     /// Where it stands.
     pub progress: JobProgress,
-    /// Records from one step before the first checkpoint after the start.
+    /// All records.
     pub records: Vec<StepRecord>,
     /// Claims of the last two committed steps.
     pub claims: Vec<StepClaims>,

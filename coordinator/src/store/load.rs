@@ -61,13 +61,8 @@ impl Store {
                 0,
             )
             .await?;
-        // Records from the first checkpoint after the start on; those before are only proof.
-        let oldest = checkpoints.iter().map(|state| state.step).find(|&s| s > 0);
-        let from = oldest
-            .unwrap_or(0)
-            .min(progress.committed)
-            .saturating_sub(1);
-        let records = "SELECT record FROM records WHERE job = $1 AND step >= $2 ORDER BY step";
+        // All records: their losses decide whether the job goes on.
+        let records = "SELECT record FROM records WHERE job = $1 ORDER BY step";
         let claims = "SELECT claims FROM claims WHERE job = $1 AND step >= $2 ORDER BY step";
         let last_two = progress.committed.saturating_sub(2);
         let audits = "SELECT audit FROM audits WHERE job = $1 ORDER BY number";
@@ -81,7 +76,7 @@ impl Store {
         }
         Ok(PersistedJob {
             number,
-            records: self.values(records, job, from.into()).await?,
+            records: self.values(records, job, 0).await?,
             claims: self.values(claims, job, last_two.into()).await?,
             checkpoints,
             ledger,

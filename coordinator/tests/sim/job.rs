@@ -93,6 +93,8 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             weights: 16,
             activations: 16,
         },
+        loss_limit: None,
+        evaluation: None,
     };
     let profile = ModelProfile {
         layer_macs: 1_000_000,

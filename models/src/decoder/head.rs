@@ -155,6 +155,33 @@ impl OutputHead {
     }
 }
 
+impl OutputHead {
+    /// The sum of the losses that [`Self::loss`] gives, without gradients.
+    pub(super) fn loss_alone(
+        &self,
+        (device, atoms): (&Device, &Atoms),
+        precision: Precision,
+        hidden: &Tensor,
+        targets: &Ids,
+    ) -> Result<f32, KernelError> {
+        let (normed, _) = self.normed(device, hidden)?;
+        let coded = device.code(&normed, self.weight.cols, precision)?;
+        let mut losses = device.zeros(&[atoms.tokens(), 1])?;
+        for index in 0..atoms.count() {
+            let (start, count) = atoms.range(index);
+            let (input, targets) = (coded.part(start, count), targets.part(start, count));
+            let logits = self.product(device, &input)?;
+            let mut logits = match self.soft_cap {
+                Some(cap) => device.soft_cap(&logits, cap)?,
+                None => logits,
+            };
+            let some = device.cross_entropy(&mut logits, &targets)?;
+            device.put_rows(&mut losses, start, &some.reshaped(&[count, 1])?)?;
+        }
+        device.loss_sum(&losses, atoms)
+    }
+}
+
 /// Gradients of the head, without the one-hot part.
 struct HeadSums {
     dw: Tensor,

@@ -370,6 +370,24 @@ impl Stage {
         Ok(loss)
     }
 
+    /// The sum of the losses of a microbatch, as [`Self::loss`] gives it, without gradients.
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
+    ///
+    /// # Panics
+    /// On a stage without the head.
+    pub fn loss_alone(&self, batch: &Batch, hidden: &Tensor) -> Result<f32, KernelError> {
+        let head = self.head.as_ref().expect("only the last stage has a loss");
+        let device = &self.options.device;
+        let targets = device.targets(&batch.targets)?;
+        let atoms = Atoms::of(batch.sequences.clone());
+        let precision = self.options.precisions.activations;
+        let sum = head.loss_alone((device, &atoms), precision, hidden, &targets)?;
+        Tensor::new(&[1], vec![sum])?.check_finite("loss")?;
+        Ok(sum)
+    }
+
     fn run<'a>(&'a self, atoms: &'a Atoms, gradients: &'a mut Gradients) -> Backward<'a> {
         let precision = self.options.precisions.activations;
         Backward {

@@ -10,6 +10,7 @@ use super::lora::LoraUpdates;
 use super::optimizer::Optimizer;
 use crate::crypto::{Digest, Domain};
 use crate::limits::{MICROBATCHES_MAX, STEPS_MAX};
+use crate::training::{EvaluationSpec, LossLimit};
 
 /// The digest of a job spec.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -59,12 +60,17 @@ pub struct JobSpec {
     pub micro_batch_size: u32,
     /// Microbatches in a step, over all replicas.
     pub microbatches: u32,
+    /// Updates.
     pub steps: u32,
     pub optimizer: Optimizer,
     /// The learning rate over the steps.
     pub schedule: RateSchedule,
     /// Bits of the operands of products.
     pub precision: PrecisionSpec,
+    /// The loss at which the job fails.
+    pub loss_limit: Option<LossLimit>,
+    /// What is held out, and when the loss on it is taken.
+    pub evaluation: Option<EvaluationSpec>,
 }
 
 /// What is trained.
@@ -240,6 +246,9 @@ impl JobSpec {
         require(
             (0.0..=1.0).contains(&floor),
             "the floor of the learning rate is no share",
-        )
+        )?;
+        self.loss_limit.map_or(Ok(()), |limit| limit.validate())?;
+        let evaluation = self.evaluation;
+        evaluation.map_or(Ok(()), |evaluation| evaluation.validate(self.steps))
     }
 }

@@ -2,6 +2,7 @@
 
 mod claim;
 pub mod draw;
+mod evaluation;
 mod expert_cuts;
 mod f32_bits;
 mod frame;
@@ -19,6 +20,7 @@ pub use claim::{
     Claim, ClaimInput, GradientPart, Leaf, LeafPhase, MicrobatchLoss, Origin, Port, PortKind,
     TensorNorm, TensorState, leaf_root,
 };
+pub use evaluation::{Course, EvaluationSpec, HeldOut, LossLimit, Patience, StepWork};
 pub use expert_cuts::ExpertCuts;
 pub use f32_bits::F32Bits;
 pub use frame::FrameHeader;
@@ -29,6 +31,6 @@ pub use job::{
 pub use layers::{Edge, Layers};
 pub use lora::{LoraUpdates, OtherUpdate, UpdateOf};
 pub use optimizer::{MomentFormat, Optimizer, UpdateRule};
-pub use order::{BatchPlan, microbatch_digest};
+pub use order::{BatchPlan, held_out, microbatch_digest};
 pub use plan::{Plan, Replica, Slot};
 pub use record::StepRecord;

@@ -167,6 +167,19 @@ impl Source {
             },
             8 => JobEvent::Failed(self.text()),
             9 => JobEvent::Cancelled,
+            10 => JobEvent::Evaluated {
+                step: self.u32(),
+                loss: self.bits(),
+                is_best: self.flag(),
+                tokens: self.u64(),
+                micros: self.u64(),
+                record: self.digest(),
+            },
+            11 => JobEvent::Stopped {
+                step: self.u32(),
+                best_step: self.u32(),
+                best_loss: self.bits(),
+            },
             _ => panic!("JobEvent has no variant {variant} to make"),
         }
     }

@@ -303,6 +303,32 @@ impl Source {
                 weights: self.u64() as u8,
                 activations: self.u64() as u8,
             },
+            loss_limit: self.flag().then(|| LossLimit {
+                threshold: self.bits(),
+                updates: self.u32(),
+            }),
+            evaluation: self.flag().then(|| self.evaluation()),
+        }
+    }
+
+    fn evaluation(&mut self) -> EvaluationSpec {
+        let sequences = self.u32();
+        EvaluationSpec {
+            held_out: match self.flag() {
+                true => HeldOut::Last { sequences },
+                false => HeldOut::Drawn {
+                    sequences,
+                    seed: self.u64(),
+                },
+            },
+            micro_batch_size: self.u32(),
+            every: self.u32(),
+            at_start: self.flag(),
+            patience: self.flag().then(|| Patience {
+                evaluations: self.u32(),
+                threshold: self.bits(),
+            }),
+            keep_best: self.flag(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use super::{axolotl_data, common};
+use super::{axolotl_data, common, evaluation};
 use crate::builder::JobBuilder;
 use crate::length::{Length, Saves, StepsRule, Warmup};
 use crate::resolved::{Rules, TokenRole};
@@ -52,10 +52,12 @@ pub fn read(b: &mut JobBuilder) {
     let warmup = warmup(b, has_warmup);
     let length = length(b);
     let saves = saves(b);
+    let evaluations = evaluations(b);
     b.out.rules = Some(Rules {
         length,
         warmup,
         saves,
+        evaluations,
     });
     b.expect("special_tokens.bos_token", TokenRole::Begin);
     b.expect("special_tokens.eos_token", TokenRole::End);
@@ -252,6 +254,29 @@ fn saves(b: &mut JobBuilder) -> Saves {
         (None, None, Some("steps")) => Saves::Every(500),
         (None, None, _) => Saves::PerEpoch(1.0),
     }
+}
+
+/// When the loss on held-out rows is taken: each epoch, if the file does not say it.
+fn evaluations(b: &mut JobBuilder) -> Option<Saves> {
+    let holds = evaluation::held_out(b, "val_set_size");
+    let times = evaluation::times(b, holds, Saves::PerEpoch(1.0));
+    if !holds {
+        return None;
+    }
+    evaluation::consequences(b, Some("early_stopping_patience"));
+    let epochs = b.number("num_epochs").unwrap_or(1.0);
+    // As Axolotl has them: steps, or their share of the job.
+    let mut every = |steps: &str, times: &str| {
+        let steps = b.number(steps).filter(|steps| *steps > 0.0);
+        let times = b.number(times).filter(|times| *times > 0.0);
+        steps.or(times.map(|times| 1.0 / (times * epochs)))
+    };
+    let both = every("save_steps", "saves_per_epoch").zip(every("eval_steps", "evals_per_epoch"));
+    if both.is_some_and(|(save, eval)| save % eval == 0.0) {
+        let how = "load_best_model_at_end, where a checkpoint falls on evaluations";
+        b.default("load_best_model_at_end", true, how);
+    }
+    times
 }
 
 fn plugins(b: &mut JobBuilder) {

@@ -1,7 +1,7 @@
 //! LLaMA-Factory's keys.
 
 use super::trainer::Defaults;
-use super::{common, factory_data, trainer};
+use super::{common, evaluation, factory_data, trainer};
 use crate::Files;
 use crate::builder::JobBuilder;
 
@@ -26,7 +26,14 @@ pub fn read(b: &mut JobBuilder, files: Files) {
         let source = b.from("disable_gradient_checkpointing", "its opposite");
         b.put("recompute", !off, source);
     }
-    trainer::read(b, &DEFAULTS, is_full);
+    let holds = evaluation::held_out(b, "val_size");
+    trainer::read(b, &DEFAULTS, is_full, (holds, Some("early_stopping_steps")));
+    if !holds && b.has("early_stopping_steps") {
+        b.idle(
+            "early_stopping_steps",
+            "no rows are held out to be evaluated",
+        );
+    }
     b.copy_or("cutoff_len", "sequence_len", 2_048);
     match is_full {
         true => common::full_without(b, &LORA),

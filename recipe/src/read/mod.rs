@@ -4,6 +4,7 @@
 mod axolotl;
 mod axolotl_data;
 mod common;
+mod evaluation;
 mod factory_data;
 mod llama_factory;
 mod torchtune;

@@ -62,6 +62,7 @@ pub fn read(b: &mut JobBuilder) {
         length,
         warmup,
         saves,
+        evaluations: None,
     });
     loss(b);
     dataset(b);

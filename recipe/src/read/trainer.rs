@@ -1,6 +1,6 @@
 //! The keys of transformers' trainer, for the tools that build upon it.
 
-use super::common;
+use super::{common, evaluation};
 use crate::builder::JobBuilder;
 use crate::length::{Length, Saves, StepsRule};
 use crate::resolved::Rules;
@@ -11,8 +11,14 @@ pub struct Defaults {
     pub recompute: bool,
 }
 
-/// Everything but data, adapter and sequence length.
-pub fn read(b: &mut JobBuilder, defaults: &Defaults, is_full: bool) {
+/// Everything but data, adapter and sequence length. `holds` says whether rows are held out,
+/// `patience` is the tool's key for stopping early.
+pub fn read(
+    b: &mut JobBuilder,
+    defaults: &Defaults,
+    is_full: bool,
+    (holds, patience): (bool, Option<&str>),
+) {
     b.copy_or("learning_rate", "learning_rate", defaults.learning_rate);
     b.copy_or("per_device_train_batch_size", "micro_batch_size", 8);
     b.copy_or(
@@ -42,7 +48,11 @@ pub fn read(b: &mut JobBuilder, defaults: &Defaults, is_full: bool) {
         length,
         warmup,
         saves,
+        evaluations: evaluation::times(b, holds, Saves::End),
     });
+    if holds {
+        evaluation::consequences(b, patience);
+    }
     if !b.has("model_name_or_path") {
         b.missing("model_name_or_path", "set it");
     }

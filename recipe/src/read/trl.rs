@@ -29,7 +29,8 @@ pub fn read(b: &mut JobBuilder) {
         }
         false => b.default("adapter", "full", "use_peft"),
     }
-    trainer::read(b, &DEFAULTS, is_full);
+    let holds = trl_data::held_out(b);
+    trainer::read(b, &DEFAULTS, is_full, (holds, None));
     for (bits, key) in [(4, "load_in_4bit"), (8, "load_in_8bit")] {
         if b.flag(key) == Some(true) {
             common::load_in(b, bits, key, is_full);

@@ -3,12 +3,10 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
+use super::evaluation;
 use crate::builder::{JobBuilder, names, number};
 use crate::dataset::{Dataset, Learnt, RowKind, TooLong, TurnTemplate};
 use crate::shown::shown;
-use crate::tables::Treat;
-use crate::tables::gaps;
-use crate::walk::is_one_of;
 
 pub fn read(b: &mut JobBuilder) {
     let learnt = learnt(b);
@@ -48,6 +46,12 @@ pub fn read(b: &mut JobBuilder) {
         }
         b.dataset(dataset);
     }
+}
+
+/// Whether rows are held out: by the mixture, or by a key of Concord's own.
+pub fn held_out(b: &mut JobBuilder) -> bool {
+    let of_mixture = "dataset_mixture.test_split_size";
+    evaluation::held_out(b, of_mixture)
 }
 
 /// Conversations and texts are learnt whole, completions without their prompts.
@@ -113,12 +117,8 @@ fn mixture_keys(b: &mut JobBuilder, key: &str, map: &Mapping) {
             _ if value.is_null() => {}
             Some("datasets") => {}
             Some("seed") => b.idle(&path, "rows are shuffled by `seed` alone"),
-            Some("test_split_size") => match gaps::HELD_OUT {
-                Treat::Unless { values, else_, .. } if !is_one_of(value, values) => {
-                    b.problem(&path, format!("is {}", shown(value)), else_, Some("null"));
-                }
-                _ => b.idle(&path, "with this value it changes nothing"),
-            },
+            // Read before: see `held_out`.
+            Some("test_split_size") => {}
             _ => b.problem(&path, "is not known", "remove it", Some("null")),
         }
     }

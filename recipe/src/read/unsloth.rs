@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use super::{common, trainer};
+use super::{common, evaluation, trainer};
 use crate::builder::JobBuilder;
 use crate::dataset::{Dataset, Learnt, RowKind, TooLong};
 use crate::length::Saves;
@@ -49,6 +49,7 @@ pub fn read(b: &mut JobBuilder) {
         length,
         warmup,
         saves,
+        evaluations: evaluations(b),
     });
     if !b.has("model") {
         b.missing(
@@ -57,6 +58,21 @@ pub fn read(b: &mut JobBuilder) {
         );
     }
     data(b);
+}
+
+/// When the loss on held-out rows is taken: in steps, or as a share of them.
+fn evaluations(b: &mut JobBuilder) -> Option<Saves> {
+    let key = "training.eval_steps";
+    let holds = evaluation::held_out(b, "val_set_size");
+    match (holds, b.number(key).filter(|steps| *steps > 0.0)) {
+        (false, None) if b.has(key) => b.idle(key, "with this value it changes nothing"),
+        (false, None) => {}
+        (false, Some(_)) => b.refuse(key, evaluation::NO_ROWS, Some("0")),
+        (true, Some(share)) if share < 1.0 => return Some(Saves::Share(share)),
+        (true, Some(steps)) => return Some(Saves::Every(steps as u64)),
+        (true, None) => return Some(Saves::End),
+    }
+    None
 }
 
 /// What is trained. Returns whether it is every weight.

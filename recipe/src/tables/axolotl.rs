@@ -7,7 +7,7 @@ const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 /// The job: what is trained, for how long, and how.
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 89] = [
+pub(super) const ROWS: [KeyRow; 95] = [
     row("base_model", Same("base_model")),
     row("learning_rate", Same("learning_rate")),
     row("output_dir", Same("output_dir")),
@@ -105,15 +105,23 @@ pub(super) const ROWS: [KeyRow; 89] = [
     row("relora relora_* peft_use_relora merge_lora merge_method",
         Unless { values: OFF, set: "null",
         else_: "adapters are not merged on the way: remove it" }),
-    row("val_set_size", gaps::HELD_OUT),
-    row("test_datasets eval_strategy evaluation_strategy eval_steps do_causal_lm_eval \
-        do_bench_eval bench_dataset bench_split generate_samples", gaps::EVALUATION),
-    row("evals_per_epoch eval_batch_size eval_sequence_len eval_table_size eval_max_new_tokens \
-        eval_causal_lm_metrics metric_for_best_model greater_is_better num_generation_samples \
-        generation_* load_best_model_at_end", Idle("no rows are held out to be evaluated")),
+    row("val_set_size", Read("`val_set_size`; 0, which holds nothing out, if absent")),
+    row("eval_strategy evaluation_strategy eval_steps evals_per_epoch", Read("`eval_steps`, by \
+        the trainer's rules; each epoch if absent")),
+    row("load_best_model_at_end", Read("`load_best_model_at_end`; if absent, true where save_steps \
+        is a multiple of eval_steps")),
+    row("early_stopping_patience", Read("`early_stopping_patience`")),
+    row("metric_for_best_model greater_is_better", Read("must be eval_loss, and false")),
+    row("loss_watchdog_threshold", Same("loss_watchdog_threshold")),
+    row("loss_watchdog_patience", Same("loss_watchdog_patience")),
+    row("test_datasets", gaps::TEST_SETS),
+    row("do_causal_lm_eval do_bench_eval bench_dataset bench_split generate_samples",
+        gaps::EVALUATION),
+    row("eval_batch_size", Idle("no loss depends on it: `micro_batch_size` is taken")),
+    row("eval_sequence_len eval_table_size eval_max_new_tokens eval_causal_lm_metrics \
+        num_generation_samples generation_*", Idle("the loss alone is taken, on sequences as \
+        long as those that are learnt")),
     row("s2_attention", gaps::SHIFTED_ATTENTION),
-    row("early_stopping_patience", gaps::STOPPING),
-    row("loss_watchdog_threshold loss_watchdog_patience", gaps::STOPPING),
     row("resume_from_checkpoint", gaps::RESUME),
     row("auto_resume_from_checkpoints", Idle("a job that is run again goes on by itself")),
     row("tokens added_tokens_overrides resize_token_embeddings_to_32x mean_resizing_embeddings \

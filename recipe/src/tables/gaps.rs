@@ -22,18 +22,18 @@ pub const OTHER_PACKING: Treat = Unless {
     set: "null",
 };
 
-/// Rows that are held out.
-pub const HELD_OUT: Treat = Unless {
+/// Data sets of their own for evaluation.
+pub const TEST_SETS: Treat = Unless {
     values: OFF,
-    else_: "rows are not held out yet, so there is no loss on them: train on all rows, or take \
-            them out of the file",
-    set: "0",
+    else_: "data sets to be evaluated are named in Concord's own form: write them as test_datasets \
+            of a file of Concord, or hold rows out with val_set_size",
+    set: "null",
 };
 
-/// Data sets of their own for evaluation.
+/// Other measures than the loss.
 pub const EVALUATION: Treat = Unless {
     values: OFF,
-    else_: "the model is not evaluated during training: remove it",
+    else_: "the loss on held-out rows is the only measure: remove it",
     set: "null",
 };
 
@@ -99,13 +99,6 @@ pub const SHIFTED_ATTENTION: Treat = Unless {
     else_: "attention goes over all tokens before: shifted groups give another model; set it to \
             false",
     set: "false",
-};
-
-/// Stopping early.
-pub const STOPPING: Treat = Unless {
-    values: OFF,
-    else_: "a job has a fixed number of steps, and does not stop by its loss: remove it",
-    set: "null",
 };
 
 /// Batches of like length.

@@ -6,7 +6,7 @@ use super::{KeyRow, gaps, row};
 const OFF: &[&str] = &["false", "0", "none", "no", ""];
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 53] = [
+pub(super) const ROWS: [KeyRow; 54] = [
     row("stage", Read("sft; pt is type text; others are refused")),
     row("cutoff_len", Read("`sequence_len`; 2048 if absent")),
     row("finetuning_type", Read("`adapter`: lora or full; lora if absent")),
@@ -45,8 +45,9 @@ pub(super) const ROWS: [KeyRow; 53] = [
     row("train_on_prompt", Read("true: all tokens are learnt")),
     row("mask_history", Unless { values: OFF, set: "false",
         else_: "all answers of a conversation are learnt: set it to false" }),
-    row("val_size", gaps::HELD_OUT),
-    row("eval_dataset eval_on_each_dataset compute_accuracy", gaps::EVALUATION),
+    row("val_size", Read("`val_set_size`; 0, which holds nothing out, if absent")),
+    row("eval_dataset", gaps::TEST_SETS),
+    row("eval_on_each_dataset compute_accuracy", gaps::EVALUATION),
     row("mix_strategy", Unless { values: &["concat", ""], set: "concat",
         else_: "data sets are joined: set it to concat" }),
     row("interleave_probs", Unless { values: &[""], set: "null",
@@ -72,7 +73,7 @@ pub(super) const ROWS: [KeyRow; 53] = [
         Refuse("only supervised fine-tuning by LoRA or in full is computed: remove it")),
     row("freeze_vision_tower image_* video_* audio_* crop_to_patches use_audio_in_video",
         Idle("texts alone are learnt, and rows with images are refused")),
-    row("early_stopping_steps", gaps::STOPPING),
+    row("early_stopping_steps", Read("`early_stopping_patience`")),
     row("shift_attn", gaps::SHIFTED_ATTENTION),
     row("split_special_tokens", Unless { values: OFF, set: "false",
         else_: "special tokens are tokens of their own: set it to false" }),

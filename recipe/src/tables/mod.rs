@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 42] = [
+pub const OWN_KEYS: [&str; 53] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -88,6 +88,17 @@ pub const OWN_KEYS: [&str; 42] = [
     "shuffle",
     "output_dir",
     "save_steps",
+    "val_set_size",
+    "test_datasets",
+    "eval_steps",
+    "evals_per_epoch",
+    "eval_batch_size",
+    "eval_on_start",
+    "load_best_model_at_end",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "loss_watchdog_threshold",
+    "loss_watchdog_patience",
     "precision",
     "recompute",
 ];

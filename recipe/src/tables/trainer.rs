@@ -4,7 +4,7 @@ use super::Treat::{Idle, Read, Same, Unless};
 use super::{KeyRow, gaps, row};
 
 #[rustfmt::skip]
-pub(super) const ROWS: [KeyRow; 33] = [
+pub(super) const ROWS: [KeyRow; 36] = [
     row("model_name_or_path", Same("base_model")),
     row("output_dir", Read("`output_dir`; trainer_output if absent")),
     row("learning_rate", Read("`learning_rate`; 5e-5 if absent (TRL: 2e-5)")),
@@ -33,11 +33,14 @@ pub(super) const ROWS: [KeyRow; 33] = [
     row("neftune_noise_alpha", gaps::NOISE),
     row("label_smoothing_factor", gaps::SMOOTHING),
     row("group_by_length", gaps::BY_LENGTH),
-    row("do_eval eval_strategy evaluation_strategy", gaps::EVALUATION),
-    row("eval_steps per_device_eval_batch_size eval_accumulation_steps eval_delay \
-        eval_on_start load_best_model_at_end metric_for_best_model greater_is_better \
-        batch_eval_metrics bf16_full_eval fp16_full_eval prediction_loss_only",
-        Idle("the model is not evaluated during training")),
+    row("eval_strategy evaluation_strategy eval_steps do_eval", Read("`eval_steps`: each epoch, \
+        steps (500 if absent), a share of them below 1; `no`: the last step alone")),
+    row("eval_on_start load_best_model_at_end", Read("the same")),
+    row("metric_for_best_model greater_is_better", Read("must be eval_loss, and false")),
+    row("eval_delay", Read("must be 0")),
+    row("per_device_eval_batch_size eval_accumulation_steps batch_eval_metrics bf16_full_eval \
+        fp16_full_eval prediction_loss_only", Idle("no loss depends on it: `micro_batch_size` and \
+        `precision` are those of training")),
     row("dataloader_drop_last average_tokens_across_devices", Idle("every row is taken, and the \
         loss is the mean over all predicted tokens of a step")),
     row("do_train", Unless { values: &["true"], set: "true",

@@ -30,7 +30,7 @@ pub(super) const ROWS: [KeyRow; 35] = [
     row("padding_free eval_packing pad_to_multiple_of", Idle("padding changes no result")),
     row("dataset_name", Read("`datasets[].path`")),
     row("dataset_config dataset_streaming dataset_test_split",
-        Idle("a file is named by its path, and no rows are evaluated")),
+        Idle("a file is named by its path: what is held out, val_set_size or test_datasets says")),
     row("dataset_train_split", Unless { values: &["train", ""], set: "null",
         else_: "rows are not selected: cut the file, and remove it" }),
     row("dataset_text_field", Read("the column of a text")),

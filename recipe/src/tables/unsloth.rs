@@ -36,7 +36,8 @@ pub(super) const ROWS: [KeyRow; 36] = [
     row("training.packing", gaps::PACKING),
     row("training.random_seed", Read("`seed`; 3407 if absent")),
     row("training.save_steps", Read("`save_steps`; 100 if absent, 0 is the last step alone")),
-    row("training.eval_steps", gaps::EVALUATION),
+    row("training.eval_steps", Read("`eval_steps`, where `val_set_size` is given beside it; 0 is \
+        absent")),
     row("training.train_on_completions", Read("true: answers alone are learnt")),
     row("training.weight_decay", Read("`weight_decay`, which norms and biases do not have")),
     row("training.optim", Read("`adamw_*` is AdamW; adamw_8bit if absent; `lion_32bit`, `sgd`")),

@@ -44,7 +44,7 @@ impl DataSource {
         config: &DecoderConfig,
     ) -> Result<Self, RuntimeError> {
         let unfit = |why| RuntimeError::Unsupported(format!("its data set: {why}"));
-        manifest.check().map_err(unfit)?;
+        spec.check_data(&manifest).map_err(unfit)?;
         let (len, max) = (manifest.sequence_len as usize, config.max_positions);
         if len > max {
             let why = format!("its sequences have {len} tokens, the model takes 1 to {max}");
@@ -62,6 +62,12 @@ impl DataSource {
     /// The most tokens of a sequence.
     pub fn sequence_len(&self) -> usize {
         self.manifest.sequence_len as usize
+    }
+
+    /// The microbatches of a step that a replica computes, whose run of those of an update is
+    /// `start..end`.
+    pub fn run_of(&self, step: u32, start: u32, end: u32) -> std::ops::Range<u32> {
+        self.order.spec().run_of(step, start, end)
     }
 
     /// A microbatch of a step.

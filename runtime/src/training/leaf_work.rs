@@ -58,6 +58,8 @@ pub(crate) struct Forwarded {
 
 enum ForwardEnd {
     Hidden(Arc<Tensor>),
+    /// Of an evaluation: nothing goes back.
+    LossAlone(f32),
     Loss {
         sum: f32,
         d_hidden: Tensor,
@@ -70,28 +72,40 @@ impl Forwarded {
     pub(crate) fn hidden(&self) -> Option<Arc<Tensor>> {
         match &self.end {
             ForwardEnd::Hidden(hidden) => Some(hidden.clone()),
-            ForwardEnd::Loss { .. } => None,
+            ForwardEnd::Loss { .. } | ForwardEnd::LossAlone(_) => None,
         }
     }
 
     /// The loss of the microbatch, on the last stage.
     pub(crate) fn loss(&self) -> Option<f32> {
         match &self.end {
-            ForwardEnd::Loss { sum, .. } => Some(*sum),
+            ForwardEnd::Loss { sum, .. } | ForwardEnd::LossAlone(sum) => Some(*sum),
             ForwardEnd::Hidden(_) => None,
         }
     }
 }
 
+/// What a microbatch is sent forward for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To come back; what is held until then.
+    Update(Keeps),
+    /// For its loss alone.
+    Evaluation,
+}
+
 /// Sends a microbatch through the stage of `layers`; through the loss, too, on the last one.
-/// `keeps` is what it holds until the microbatch comes back.
 pub(crate) fn forward(
     stage: &Stage,
     layers: Layers,
     batch: &Batch,
     input: Option<&Tensor>,
-    keeps: Keeps,
+    purpose: Purpose,
 ) -> Result<Forwarded, RuntimeError> {
+    let keeps = match purpose {
+        Purpose::Update(keeps) => keeps,
+        Purpose::Evaluation => Keeps::Inputs,
+    };
     let input = input.map_or(StageInput::Tokens, |hidden| {
         StageInput::Hidden(hidden.clone())
     });
@@ -108,14 +122,24 @@ pub(crate) fn forward(
             output,
         });
     }
-    let mut gradients = Gradients::default();
-    let loss = stage.loss(batch, &hidden, &mut gradients)?;
-    let digest = loss_digest(F32Bits::from(loss.sum));
-    let end = ForwardEnd::Loss {
-        sum: loss.sum,
-        d_hidden: loss.d_hidden,
-        gradients,
+    let (sum, end) = match purpose {
+        Purpose::Evaluation => {
+            let sum = stage.loss_alone(batch, &hidden)?;
+            (sum, ForwardEnd::LossAlone(sum))
+        }
+        Purpose::Update(_) => {
+            let mut gradients = Gradients::default();
+            let loss = stage.loss(batch, &hidden, &mut gradients)?;
+            let (sum, d_hidden) = (loss.sum, loss.d_hidden);
+            let end = ForwardEnd::Loss {
+                sum,
+                d_hidden,
+                gradients,
+            };
+            (sum, end)
+        }
     };
+    let digest = loss_digest(F32Bits::from(sum));
     Ok(Forwarded {
         tape,
         end,
@@ -153,7 +177,7 @@ pub(crate) fn backward(
             _,
         ) => (d_hidden, gradients),
         (ForwardEnd::Hidden(_), Some(gradient)) => (gradient.clone(), Gradients::default()),
-        (ForwardEnd::Hidden(_), None) => {
+        (ForwardEnd::Hidden(_) | ForwardEnd::LossAlone(_), _) => {
             return Err(RuntimeError::Unsupported("a gradient is missing".into()));
         }
     };
@@ -315,6 +339,26 @@ impl Updated {
     }
 }
 
+/// What an evaluation leaves: the state as it was, and the mean of its losses.
+pub(crate) fn evaluated(
+    state: &TrainState,
+    entries: &[TensorState],
+    scalars: &Scalars,
+) -> Result<Updated, RuntimeError> {
+    let lacking = || RuntimeError::Unsupported("the evaluation has no losses".into());
+    Ok(Updated {
+        state: state.clone(),
+        entries: entries.to_vec(),
+        loss: scalars.mean_loss().ok_or_else(lacking)?.get(),
+        scalars: StepScalars {
+            step: scalars.step,
+            targets: scalars.targets,
+            grad_norm: 0.0,
+            learning_rate: 0.0,
+        },
+    })
+}
+
 /// The ports that stand for a stage's state.
 pub(crate) fn state_ports(entries: &[StateEntry]) -> Vec<Port> {
     let (values, moments) = concord_proto::manifest::state_roots(entries);
@@ -350,11 +394,12 @@ pub(crate) fn update(
             "the step has no losses or norms".into(),
         ));
     }
+    let update = spec.updates_before(scalars.step);
     let step_scalars = StepScalars {
-        step: scalars.step,
+        step: update,
         targets: scalars.targets,
         grad_norm: gradient_norm(&squared, scalars.targets),
-        learning_rate: spec::learning_rate(spec).at(scalars.step),
+        learning_rate: spec::learning_rate(spec).at(update),
     };
     let exempt = spec.trainable.iter().filter(|tensor| !tensor.decays);
     let exempt: BTreeSet<&str> = exempt.map(|tensor| tensor.name.as_str()).collect();

@@ -316,7 +316,7 @@ impl<'a> WorkerSession<'a> {
             return;
         };
         let replica = &plan.replicas[slot.replica];
-        let run = replica.start..replica.end;
+        let (start, end) = (replica.start, replica.end);
         let (blobs, events) = (self.blobs.clone(), self.context.events.clone());
         let (outbound, data) = (self.outbound.clone(), self.data.clone());
         tokio::spawn(async move {
@@ -325,7 +325,7 @@ impl<'a> WorkerSession<'a> {
                 return;
             };
             let mut batches = Vec::new();
-            for microbatch in run {
+            for microbatch in source.run_of(step, start, end) {
                 match source.microbatch(&blobs, step, microbatch).await {
                     Ok(batch) => batches.push((microbatch, batch)),
                     Err(error) => {

@@ -1,7 +1,7 @@
 //! Sequences on their way into the chunks of a data set.
 
 use concord_data::SequenceView;
-use concord_proto::{Digest, SequenceEntry, TrainingSequence};
+use concord_proto::{Digest, HeldOut, SequenceEntry, TrainingSequence};
 
 use super::packing;
 use super::told::Told;
@@ -19,6 +19,9 @@ pub(super) struct Chunks<'a> {
     written: Vec<Digest>,
     entries: Vec<SequenceEntry>,
     to_pack: Option<Vec<TrainingSequence>>,
+    /// How many of the sequences, or of the examples to pack, came before what is held out by a
+    /// data set of its own.
+    learnt: Option<usize>,
 }
 
 /// What a manifest says of them.
@@ -27,6 +30,8 @@ pub(super) struct Written {
     pub(super) entries: Vec<SequenceEntry>,
     /// A note on what was packed.
     pub(super) told: Option<Told>,
+    /// Which of them are held out.
+    pub(super) held_out: Option<HeldOut>,
 }
 
 impl<'a> Chunks<'a> {
@@ -37,6 +42,7 @@ impl<'a> Chunks<'a> {
             written: Vec::new(),
             entries: Vec::new(),
             to_pack: packs.then(Vec::new),
+            learnt: None,
         }
     }
 
@@ -49,6 +55,19 @@ impl<'a> Chunks<'a> {
             Some(examples) => examples.push(sequence),
             None => self.push(&sequence),
         }
+    }
+
+    /// Examples so far.
+    pub(super) fn examples(&self) -> usize {
+        match &self.to_pack {
+            Some(examples) => examples.len(),
+            None => self.entries.len(),
+        }
+    }
+
+    /// All examples that follow are held out.
+    pub(super) fn hold_out_the_rest(&mut self) {
+        self.learnt = Some(self.examples());
     }
 
     fn push(&mut self, sequence: &TrainingSequence) {
@@ -66,19 +85,61 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Writes what is left, in sequences of at most `len` tokens.
-    pub(super) fn finish(mut self, len: usize) -> Written {
+    /// Writes what is left, in sequences of at most `len` tokens. `drawn` of the examples are held
+    /// out, by `seed`.
+    pub(super) fn finish(mut self, len: usize, drawn: u32, seed: u64) -> Written {
         let told = self.to_pack.take().map(|examples| {
             let count = examples.len();
-            let packed = packing::packed(examples, len);
+            let (learnt, held) = self.parted(examples, drawn, seed);
+            let held_count = held.len();
+            let mut packed = packing::packed(learnt, len);
+            let learnt = packed.len();
+            packed.extend(packing::packed(held, len));
             packed.iter().for_each(|sequence| self.push(sequence));
+            self.learnt = (held_count > 0).then_some(learnt);
             packing::told(count, &packed, len)
         });
+        let is_packed = told.is_some();
         self.write();
+        let sequences = |learnt: usize| (self.entries.len() - learnt) as u32;
+        let held_out = match self.learnt {
+            Some(learnt) => Some(HeldOut::Last {
+                sequences: sequences(learnt),
+            }),
+            None if drawn > 0 && !is_packed => Some(HeldOut::Drawn {
+                sequences: drawn,
+                seed,
+            }),
+            None => None,
+        };
         Written {
             chunks: self.written,
             entries: self.entries,
             told,
+            held_out,
         }
     }
+
+    /// Examples to learn from, and those that are held out, each in their order.
+    fn parted(&self, mut examples: Vec<TrainingSequence>, drawn: u32, seed: u64) -> Parted {
+        if let Some(learnt) = self.learnt {
+            let held = examples.split_off(learnt);
+            return (examples, held);
+        }
+        let indices = concord_proto::held_out(seed, drawn, examples.len() as u32);
+        let mut drawn = indices.into_iter().peekable();
+        let is_held = |index: u32| drawn.next_if_eq(&index).is_some();
+        let (held, learnt) = part(examples, is_held);
+        (learnt, held)
+    }
+}
+
+type Parted = (Vec<TrainingSequence>, Vec<TrainingSequence>);
+
+/// Those of which `is_first` holds, by their index, and the others.
+fn part(examples: Vec<TrainingSequence>, mut is_first: impl FnMut(u32) -> bool) -> Parted {
+    let numbered = (0_u32..).zip(examples);
+    let (first, others): (Vec<_>, Vec<_>) = numbered.partition(|(index, _)| is_first(*index));
+    let bare = |all: Vec<(u32, TrainingSequence)>| all.into_iter().map(|(_, one)| one).collect();
+    (bare(first), bare(others))
 }

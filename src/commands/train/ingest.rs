@@ -12,13 +12,14 @@ use concord_models::train::lora_init;
 use concord_models::weights::ModelFolder;
 use concord_proto::client::ModelProfile;
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
-use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, JobSpec};
+use concord_proto::{ARITHMETIC_VERSION, AdapterSpec, Digest, EvaluationSpec, HeldOut, JobSpec};
 use concord_recipe::TokenRole;
 use concord_runtime::{spec as words, tensor_blob};
 use concord_text::{ChatTemplate, TextTokenizer};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::chunks::{CHUNK_SEQUENCES, Chunks};
+use super::held_out;
 use super::told::Told;
 use crate::support::blobs::BlobSet;
 use crate::support::job_file::{AdapterKind, JobFile, Steps};
@@ -89,7 +90,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
     };
     told.extend(adapter_notes(job, &folder, lora.as_ref())?);
     let run = job.training_run(lora.as_ref());
-    let steps = settle(job, data.sequences, &mut told)?;
+    let steps = settle(job, data.learnt, &mut told)?;
     let tensors = run.trainable.tensors(folder.config());
     let given = adapter.map(|adapter| adapter.tensors);
     let initial_state = initial_state(job, &folder, &tensors, given, &mut blobs)?;
@@ -114,6 +115,8 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         optimizer: job.optimizer(),
         schedule: job.schedule(&steps),
         precision: job.precision,
+        loss_limit: job.loss_limit,
+        evaluation: evaluation(job, &data, &steps),
     };
     spec.validate()?;
     let kept = match keeps_packed {
@@ -133,6 +136,12 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         lora,
         told,
     })
+}
+
+/// The evaluation of the job, where something is held out.
+fn evaluation(job: &JobFile, data: &JobData, steps: &Steps) -> Option<EvaluationSpec> {
+    let (evaluation, held_out) = (job.evaluation.as_ref()?, data.held_out?);
+    Some(evaluation.spec(held_out, job.micro_batch_size, &job.timing, steps.steps))
 }
 
 /// The model that is tuned.
@@ -178,6 +187,9 @@ struct JobData {
     /// The address of the manifest.
     manifest: Digest,
     sequences: u64,
+    /// Sequences that are not held out.
+    learnt: u64,
+    held_out: Option<HeldOut>,
     /// Tokens of all sequences.
     tokens: u64,
 }
@@ -189,7 +201,7 @@ fn data_manifest(
     output: &Output,
 ) -> anyhow::Result<(JobData, Vec<Told>)> {
     let needs_tokenizer = |source: &DatasetSource| source.kind != DatasetKind::Tokens;
-    let tokenizer = match job.datasets.iter().any(needs_tokenizer) {
+    let tokenizer = match job.all_datasets().any(needs_tokenizer) {
         true => Some(folder.tokenizer()?),
         false => None,
     };
@@ -207,13 +219,18 @@ fn data_manifest(
     let mut told = sequences(job, folder, tokenizer.as_ref(), &mut chunks, output)?;
     let notes = tokenizer.iter().flat_map(TextTokenizer::notes);
     told.extend(notes.map(|note| Told::note(note)));
-    let written = chunks.finish(job.sequence_len as usize);
+    let drawn = held_out::count(job, chunks.examples() as u64)?;
+    let written = chunks.finish(job.sequence_len as usize, drawn, job.seed);
     told.extend(written.told);
     let entries = written.entries;
     if entries.iter().all(|entry| entry.targets == 0) {
         bail!("datasets: nothing to learn from: no sequence has a token to predict");
     }
     let count = entries.len() as u64;
+    if let Some(held) = written.held_out {
+        told.push(held_out::told(held, entries.len()));
+    }
+    let held = written.held_out.map_or(0, HeldOut::sequences);
     let tokens = entries.iter().map(|entry| u64::from(entry.tokens)).sum();
     let manifest = DataManifest {
         sequence_len: job.sequence_len,
@@ -224,6 +241,8 @@ fn data_manifest(
     let data = JobData {
         manifest: blobs.value(&manifest),
         sequences: count,
+        learnt: count - u64::from(held),
+        held_out: written.held_out,
         tokens,
     };
     Ok((data, told))
@@ -258,7 +277,7 @@ fn sequences(
     output: &Output,
 ) -> anyhow::Result<Vec<Told>> {
     let has_turns = |source: &DatasetSource| source.kind.has_turns();
-    let template = match job.datasets.iter().any(has_turns) {
+    let template = match job.all_datasets().any(has_turns) {
         true => folder.chat_template()?,
         false => None,
     };
@@ -274,11 +293,18 @@ fn sequences(
         sequence_len: job.sequence_len,
         progress: &mut |bytes| bar.inc(bytes),
     };
-    let loaded = loader.each(&job.datasets, &mut |sequence| chunks.add(sequence));
+    let mut all = Vec::new();
+    for (sets, is_held) in [(&job.datasets[..], false), (job.test_datasets(), true)] {
+        if is_held && !sets.is_empty() {
+            chunks.hold_out_the_rest();
+        }
+        let loaded = loader.each(sets, &mut |sequence| chunks.add(sequence));
+        all.extend(loaded?.into_iter().map(|loaded| (sets, loaded)));
+    }
     bar.finish_and_clear();
     let mut told = Vec::new();
-    for loaded in loaded? {
-        let sources = &job.datasets[loaded.sources.clone()];
+    for (sets, loaded) in all {
+        let sources = &sets[loaded.sources.clone()];
         if let (Some(grouping), Some(source)) = (&loaded.grouping, sources.first()) {
             check_grouping(job, source, grouping)?;
         }
@@ -293,7 +319,7 @@ fn sequences(
 
 /// A progress bar over the bytes of the data sets, if reading them takes a while.
 fn reading_bar(job: &JobFile, output: &Output) -> ProgressBar {
-    let files = job.datasets.iter();
+    let files = job.all_datasets();
     let paths = files.filter_map(|source| source.files().ok()).flatten();
     let bytes: u64 = paths
         .filter_map(|path| Some(path.metadata().ok()?.len()))

@@ -3,6 +3,7 @@
 mod args;
 mod chunks;
 mod dry_run;
+mod held_out;
 mod ingest;
 mod output_dir;
 mod packing;

@@ -50,11 +50,16 @@ fn has_examples(kind: DatasetKind) -> bool {
 
 /// The entries of `datasets`, at least one.
 pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
-    let entries = keys.maps("datasets", Section::Dataset)?;
+    entries(keys, "datasets")
+}
+
+/// The data sets under a key, at least one.
+pub(super) fn entries(keys: &Keys, name: &str) -> anyhow::Result<Vec<DatasetSource>> {
+    let entries = keys.maps(name, Section::Dataset)?;
     if entries.is_empty() {
         bail!(
-            "{}: `datasets` is empty; name at least one file",
-            keys.place("datasets")
+            "{}: `{name}` is empty; name at least one file",
+            keys.place(name)
         );
     }
     let sources = entries
@@ -64,7 +69,7 @@ pub(super) fn read(keys: &Keys) -> anyhow::Result<Vec<DatasetSource>> {
     if sources.len() > 1 && sources.iter().any(is_grouped) {
         bail!(
             "{}: a data set of type `tokens` is taken as it is, so it must be the only one",
-            keys.place("datasets")
+            keys.place(name)
         );
     }
     Ok(sources)

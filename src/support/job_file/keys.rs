@@ -386,6 +386,10 @@ fn real(value: &Value, allowed: Allowed) -> Option<f32> {
     let holds = match allowed {
         Allowed::Positive => number > 0.0,
         Allowed::NotNegative => number >= 0.0,
+        Allowed::ShareOrCount => {
+            let is_count = number.fract() == 0.0 && number <= 16_777_216.0;
+            number >= 0.0 && (number < 1.0 || is_count)
+        }
         Allowed::Share(Ends::Lower) => (0.0..1.0).contains(&number),
         Allowed::Share(Ends::Upper) => number > 0.0 && number <= 1.0,
         Allowed::Share(Ends::Both) => (0.0..=1.0).contains(&number),
@@ -413,7 +417,7 @@ fn holds(value: &Value, allowed: Allowed) -> bool {
         Allowed::Words(words) => value.as_str().is_some_and(|word| words.contains(&word)),
         Allowed::Whole(..) | Allowed::Bits => whole(value, allowed).is_some(),
         Allowed::Seed => seed(value).is_some(),
-        Allowed::Positive | Allowed::NotNegative | Allowed::Share(_) => {
+        Allowed::Positive | Allowed::NotNegative | Allowed::ShareOrCount | Allowed::Share(_) => {
             real(value, allowed).is_some()
         }
         Allowed::Mappings => {

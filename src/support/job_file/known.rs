@@ -40,6 +40,8 @@ pub(super) enum Allowed {
     Positive,
     /// A number, 0 or more.
     NotNegative,
+    /// A share below 1, or a whole number.
+    ShareOrCount,
     /// A number from 0 to 1.
     Share(Ends),
     /// 8, 14 or 16.
@@ -143,7 +145,7 @@ pub(super) const CURVES: [&str; 7] = [
 
 /// Every key, in the order of the help page.
 #[rustfmt::skip]
-pub(super) const KEYS: [Key; 63] = [
+pub(super) const KEYS: [Key; 74] = [
     key(Job, "base_model", Model, Refused, "the model that is tuned"),
     key(Job, "load_in_4bit", Flag, Is("false"),
         "whether the matrices of the layers are quantised to 4 bits as they are read: QLoRA; what \
@@ -271,6 +273,29 @@ pub(super) const KEYS: [Key; 63] = [
         "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),
     key(Job, "save_steps", Whole(1, STEPS_MAX), Is("10"), "steps between two checkpoints"),
+    key(Job, "val_set_size", ShareOrCount, Means("nothing is held out"),
+        "how much of the data is held out, and never learnt: a share, rounded up, or so many \
+        examples, drawn by seed"),
+    key(Job, "test_datasets", Mappings, Means("what val_set_size says"),
+        "data sets that are held out in its place, with the keys of datasets"),
+    key(Job, "eval_steps", ShareOrCount, Means("the end of the job"),
+        "steps between two evaluations, which take the loss on what is held out, or a share of \
+        the steps; after the last step there is one in any case"),
+    key(Job, "evals_per_epoch", Positive, Means("what eval_steps says"),
+        "evaluations in each pass over the data"),
+    key(Job, "eval_batch_size", Whole(1, 65_536), Means("micro_batch_size, or what makes 4,096 \
+        microbatches"), "sequences of a microbatch of an evaluation"),
+    key(Job, "eval_on_start", Flag, Is("false"), "whether there is one before the first step"),
+    key(Job, "load_best_model_at_end", Flag, Is("false"),
+        "whether the result is the state with the lowest loss on what is held out, and not the \
+        last one"),
+    key(Job, "early_stopping_patience", Whole(1, STEPS_MAX), Means("all steps are done"),
+        "the job ends after so many evaluations in a row without a lower loss"),
+    key(Job, "early_stopping_threshold", NotNegative, Is("0"),
+        "by how much a loss must be lower to count as lower, in nats"),
+    key(Job, "loss_watchdog_threshold", Positive, Means("no loss is too high"),
+        "the job fails after steps with a loss above this"),
+    key(Job, "loss_watchdog_patience", Whole(1, STEPS_MAX), Is("3"), "so many of them in a row"),
     key(Job, "precision", Mapping, Means("both keys below have their values"),
         "bits of the operands of matrix products"),
     key(Precision, "weights", Bits, Is("16"), "bits of a weight"),
@@ -323,6 +348,7 @@ impl fmt::Display for Allowed {
             Seed => f.write_str("a whole number from 0 to 2^64 - 1"),
             Positive => f.write_str("a number above 0"),
             NotNegative => f.write_str("a number, 0 or more"),
+            ShareOrCount => f.write_str("a share below 1, or a whole number"),
             Share(Ends::Lower) => f.write_str("0 or more, and below 1"),
             Share(Ends::Upper) => f.write_str("above 0, and at most 1"),
             Share(Ends::Both) => f.write_str("from 0 to 1"),

@@ -2,6 +2,7 @@
 
 mod columns;
 mod datasets;
+mod evaluation;
 pub mod explain;
 mod foreign;
 mod given;
@@ -26,11 +27,13 @@ use concord_models::decoder::{Trainable, TrainableTensor};
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{
-    CurveFromZero, Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind, UpdateRule,
+    CurveFromZero, LossLimit, Optimizer, Order, PrecisionSpec, RateSchedule, ScheduleKind,
+    UpdateRule,
 };
 use concord_recipe::Expected;
 use concord_runtime::spec;
 
+pub use evaluation::{Evaluation, HeldRows};
 pub use given::{GivenJob, ReadOptions};
 use keys::Keys;
 use known::Section;
@@ -93,6 +96,10 @@ pub struct JobFile {
     pub sample_packing: bool,
     /// Whether activations are recomputed in the backward pass instead of kept.
     pub recompute: bool,
+    /// What is held out, and what follows from the loss on it.
+    pub evaluation: Option<Evaluation>,
+    /// The loss at which the job fails.
+    pub loss_limit: Option<LossLimit>,
     /// Tokens that another tool's file names, and that the tokenizer must have.
     pub expected: Vec<Expected>,
     lora: LoraKeys,
@@ -148,6 +155,8 @@ impl JobFile {
             precision: precision(&keys)?,
             sample_packing: keys.flag("sample_packing")?,
             recompute: keys.flag("recompute")?,
+            evaluation: Evaluation::read(&keys, given)?,
+            loss_limit: evaluation::loss_limit(&keys)?,
             expected: given.resolved.expected.clone(),
             lora: LoraKeys::read(&keys)?,
         };
@@ -157,6 +166,19 @@ impl JobFile {
             return Err(keys.idle("num_epochs", because));
         }
         Ok(job)
+    }
+
+    /// Data sets that are held out as a whole.
+    pub fn test_datasets(&self) -> &[DatasetSource] {
+        match self.evaluation.as_ref().map(|evaluation| &evaluation.rows) {
+            Some(HeldRows::Sets(sets)) => sets,
+            _ => &[],
+        }
+    }
+
+    /// What is learnt, then what is held out as a whole.
+    pub fn all_datasets(&self) -> impl Iterator<Item = &DatasetSource> {
+        self.datasets.iter().chain(self.test_datasets())
     }
 
     /// Whether its data say themselves which tokens are a sequence, and of which step.

@@ -79,6 +79,7 @@ fn allowed(key: &Key) -> Value {
         }
         Allowed::Seed => json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
         Allowed::Positive => json!({ "type": "number", "exclusiveMinimum": 0 }),
+        Allowed::ShareOrCount => json!({ "type": "number", "minimum": 0 }),
         Allowed::NotNegative => json!({ "type": "number", "minimum": 0 }),
         Allowed::Share(Ends::Lower) => {
             json!({ "type": "number", "minimum": 0, "exclusiveMaximum": 1 })

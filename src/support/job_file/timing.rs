@@ -100,6 +100,14 @@ impl JobTiming {
         })
     }
 
+    /// Updates from one evaluation to the next, in a job of so many.
+    pub fn every(&self, times: Saves, steps: u32) -> u32 {
+        let every = times.every(steps.into(), self.length.num_epochs);
+        u32::try_from(every)
+            .unwrap_or(STEPS_MAX)
+            .clamp(1, STEPS_MAX)
+    }
+
     /// The epochs, where the steps depend on them.
     pub fn epochs(&self) -> Option<f64> {
         self.length.num_epochs.filter(|_| self.length.needs_rows())

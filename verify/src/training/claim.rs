@@ -7,7 +7,7 @@ use concord_proto::limits::NAME_BYTES_MAX;
 use concord_proto::manifest::{StateEntry, state_roots};
 use concord_proto::{
     Claim, ClaimInput, Digest, Leaf, LeafPhase, Origin, Port, PortKind, Signed, SignedError, Slot,
-    WorkerId, leaf_root,
+    TensorState, WorkerId, leaf_root,
 };
 
 use super::means::check_means;
@@ -93,7 +93,10 @@ impl ClaimChecker<'_> {
 
     fn check_leaves(&self, slot: Slot, claim: &Claim, leaves: &[Leaf]) -> Result<(), Fault> {
         let rules = self.rules;
-        let run = &rules.plan.replicas[slot.replica];
+        if rules.is_evaluation() {
+            return self.check_evaluation(slot, claim, leaves);
+        }
+        let run = rules.run(slot.replica);
         let nodes = rules.nodes(slot.replica);
         let expected = 2 * (run.end - run.start) as usize + nodes.len() + 1;
         if leaves.len() != expected {
@@ -101,7 +104,7 @@ impl ClaimChecker<'_> {
         }
         let mut leaves = leaves.iter();
         let mut sums = Known::new();
-        for microbatch in run.start..run.end {
+        for microbatch in run.clone() {
             let leaf = next(&mut leaves);
             let (needs, outputs) = rules.forward(slot, microbatch);
             self.check_leaf(
@@ -114,7 +117,7 @@ impl ClaimChecker<'_> {
             self.check_loss(leaf)?;
             sums.extend(leaf.inputs.iter().map(|input| received(microbatch, input)));
         }
-        for microbatch in run.start..run.end {
+        for microbatch in run.clone() {
             let leaf = next(&mut leaves);
             let (needs, outputs) = rules.backward(slot, microbatch);
             self.check_leaf(
@@ -152,6 +155,27 @@ impl ClaimChecker<'_> {
             Ok(())
         } else {
             wrong("the update does not give the state that is claimed".to_string())
+        }
+    }
+
+    /// An evaluation sends microbatches forward, and leaves the state as it is.
+    fn check_evaluation(&self, slot: Slot, claim: &Claim, leaves: &[Leaf]) -> Result<(), Fault> {
+        let rules = self.rules;
+        let run = rules.run(slot.replica);
+        if leaves.len() != run.len() {
+            return wrong(format!("{} leaves, not {}", leaves.len(), run.len()));
+        }
+        for (microbatch, leaf) in run.zip(leaves) {
+            let (needs, outputs) = rules.forward(slot, microbatch);
+            let is = (LeafPhase::Forward, microbatch);
+            self.check_leaf(slot, leaf, is, &needs, &outputs)?;
+            self.check_loss(leaf)?;
+        }
+        let is_before =
+            |state: &TensorState| rules.before.get(state.tensor as usize) == Some(&state.entry);
+        match claim.state.iter().all(is_before) {
+            true => Ok(()),
+            false => wrong("an evaluation changes the state".to_string()),
         }
     }
 

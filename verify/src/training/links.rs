@@ -42,7 +42,8 @@ fn check_input(
         PortKind::Partial { node, .. } => (LeafPhase::Reduce, node.start),
         _ => (LeafPhase::Backward, leaf.microbatch),
     };
-    let position = leaf_position(rules.spec, rules.plan, slot.replica, phase, microbatch);
+    let of_step = (rules.spec, rules.step);
+    let position = leaf_position(of_step, rules.plan, slot.replica, phase, microbatch);
     let made = position
         .and_then(|position| sender.leaves.get(position))
         .and_then(|leaf| leaf.output(kind));

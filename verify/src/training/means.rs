@@ -1,8 +1,10 @@
 //! The rules on the scalars of a step: who reports which of them, and which loss and norm follow.
 
+use std::ops::Range;
+
 use concord_proto::ledger::Offence;
 use concord_proto::session::Scalars;
-use concord_proto::{Claim, JobSpec, MicrobatchLoss, Slot, TensorNorm, WorkerId};
+use concord_proto::{Claim, F32Bits, JobSpec, MicrobatchLoss, Slot, TensorNorm, WorkerId};
 
 use super::{Breach, StepRules, held_tensors};
 
@@ -18,14 +20,16 @@ pub fn check_computed(
     losses: &[MicrobatchLoss],
     norms: &[TensorNorm],
 ) -> Result<(), Breach> {
-    let run = &rules.plan.replicas[slot.replica];
     let is_last = slot.stage + 1 == rules.plan.stages.len();
-    let (start, end) = match is_last {
-        true => (run.start, run.end),
-        false => (0, 0),
+    let run = match is_last {
+        true => rules.run(slot.replica),
+        false => 0..0,
     };
-    let held = held_tensors(rules.spec, rules.plan.stages[slot.stage]);
-    let what = if !losses_cover(losses, start, end) {
+    let held = match rules.is_evaluation() {
+        true => Vec::new(),
+        false => held_tensors(rules.spec, rules.plan.stages[slot.stage]),
+    };
+    let what = if !losses_cover(losses, run) {
         "the losses are not those of its microbatches"
     } else if !norms.iter().map(|norm| norm.tensor).eq(held) {
         "the norms are not those of its tensors"
@@ -39,17 +43,21 @@ pub fn check_computed(
     })
 }
 
-/// Checks that scalars have a loss for each microbatch and a norm for each trained tensor, and
-/// count `targets` predicted tokens.
+/// Checks that scalars of a step have a loss for each microbatch and a norm for each trained tensor
+/// (none for an evaluation), and count `targets` predicted tokens.
 ///
 /// # Errors
 /// A sentence about them ("they ...").
 pub fn check_scalars(spec: &JobSpec, scalars: &Scalars, targets: u64) -> Result<(), &'static str> {
-    if !losses_cover(&scalars.losses, 0, spec.microbatches) {
+    if !losses_cover(&scalars.losses, 0..spec.microbatches_of(scalars.step)) {
         return Err("they have not one loss for each microbatch");
     }
     let tensors = scalars.norms.iter().map(|norm| norm.tensor);
-    if !tensors.eq(0..spec.trainable.len() as u32) {
+    let with_norms = match spec.is_evaluation(scalars.step) {
+        true => 0,
+        false => spec.trainable.len() as u32,
+    };
+    if !tensors.eq(0..with_norms) {
         return Err("they have not one norm for each trained tensor");
     }
     if scalars.targets != targets {
@@ -70,8 +78,11 @@ pub(super) fn check_means(
     let Some(scalars) = rules.scalars else {
         return Ok(());
     };
-    let due = (scalars.mean_loss(), scalars.grad_norm());
-    if due == (Some(claim.loss), Some(claim.grad_norm)) {
+    let zero = F32Bits::from(0.0);
+    let (norm, is_evaluation) = (scalars.grad_norm(), rules.is_evaluation());
+    let norm = norm.or(is_evaluation.then_some(zero));
+    let follows = (scalars.mean_loss(), norm) == (Some(claim.loss), Some(claim.grad_norm));
+    if follows && (!is_evaluation || claim.learning_rate == zero) {
         return Ok(());
     }
     Err(Breach {
@@ -84,7 +95,7 @@ pub(super) fn check_means(
     })
 }
 
-/// Whether `losses` are exactly those of the microbatches `[start, end)`, in order.
-fn losses_cover(losses: &[MicrobatchLoss], start: u32, end: u32) -> bool {
-    losses.iter().map(|loss| loss.microbatch).eq(start..end)
+/// Whether `losses` are exactly those of the microbatches of `run`, in order.
+fn losses_cover(losses: &[MicrobatchLoss], run: Range<u32>) -> bool {
+    losses.iter().map(|loss| loss.microbatch).eq(run)
 }

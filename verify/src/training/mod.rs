@@ -5,8 +5,9 @@
 //! could tell who is wrong, the outcome is a [`Disagreement`].
 //!
 //! Leaves of a claim, in order: one Forward for each microbatch of the replica's run, one Backward
-//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update. The
-//! order of the ports of a leaf is free.
+//! for each, one Reduce for each node of the run's [`concord_proto::tree::cover`], one Update. Where
+//! the step is an evaluation, there are the Forwards alone. The order of the ports of a leaf is
+//! free.
 
 mod agreement;
 pub mod bundle;
@@ -14,6 +15,8 @@ mod claim;
 mod links;
 mod means;
 mod shape;
+
+use std::ops::Range;
 
 use concord_proto::ledger::Offence;
 use concord_proto::manifest::{StateEntry, state_roots};
@@ -95,9 +98,19 @@ impl StepRules<'_> {
         state_roots(&entries)
     }
 
+    /// The microbatches of the step that a replica computes.
+    fn run(&self, replica: usize) -> Range<u32> {
+        let run = &self.plan.replicas[replica];
+        self.spec.run_of(self.step, run.start, run.end)
+    }
+
+    fn is_evaluation(&self) -> bool {
+        self.spec.is_evaluation(self.step)
+    }
+
     /// The nodes that a replica's run is summed up to.
     fn nodes(&self, replica: usize) -> Vec<Node> {
-        let run = &self.plan.replicas[replica];
+        let run = self.run(replica);
         tree::cover(self.spec.microbatches, run.start, run.end)
     }
 }

@@ -56,18 +56,21 @@ pub fn parts(spec: &JobSpec, layers: Layers) -> Vec<GradientPart> {
     parts
 }
 
-/// The index of the leaf of a phase among the leaves of a claim, or `None` where there is no such
-/// leaf. `microbatch` is the first of the node for a sum, and 0 for the update.
+/// The index of the leaf of a phase among the leaves of a claim of `step`, or `None` where there is
+/// no such leaf. `microbatch` is the first of the node for a sum, and 0 for the update.
 pub fn leaf_position(
-    spec: &JobSpec,
+    (spec, step): (&JobSpec, u32),
     plan: &Plan,
     replica: usize,
     phase: LeafPhase,
     microbatch: u32,
 ) -> Option<usize> {
-    let run = plan.replicas.get(replica)?;
-    let count = (run.end - run.start) as usize;
-    let in_run = (run.start..run.end).contains(&microbatch);
+    let replica = plan.replicas.get(replica)?;
+    let run = spec.run_of(step, replica.start, replica.end);
+    let (count, in_run) = (run.len(), run.contains(&microbatch));
+    if spec.is_evaluation(step) && phase != LeafPhase::Forward {
+        return None;
+    }
     let offset = || (microbatch - run.start) as usize;
     let nodes = tree::cover(spec.microbatches, run.start, run.end);
     match phase {

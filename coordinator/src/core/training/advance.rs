@@ -27,7 +27,7 @@ impl TrainingJob {
     fn get_on(&mut self, context: &mut EventContext) {
         self.run_audits(context);
         self.drop_stalled(context);
-        if self.is_over() {
+        if self.is_over() || self.fails_by_its_loss(context) {
             return;
         }
         if self.all_committed() && self.committed.is_stored() {
@@ -62,6 +62,12 @@ impl TrainingJob {
         if self.planning.is_handed_over() || self.all_committed() {
             if self.committed.is_stored() || !self.flush_committed(context) {
                 self.planning.hand_over();
+                self.retire(context);
+            }
+            return;
+        }
+        if self.best_is_to_be_stored() {
+            if !self.flush_committed(context) {
                 self.retire(context);
             }
             return;
@@ -180,7 +186,8 @@ impl TrainingJob {
                 });
                 let oldest = self.audits.oldest_step();
                 let floor = oldest.unwrap_or(self.committed.steps());
-                let steps = self.committed.add_checkpoint(state, floor);
+                let spec = self.order.spec();
+                let steps = self.committed.add_checkpoint(spec, state, floor);
                 if !steps.is_empty() {
                     context.out.persist(Change::DropCheckpoints { job, steps });
                 }

@@ -50,7 +50,8 @@ impl TrainingJob {
             rates: rates.clone(),
         };
         self.journal.write(context, committed);
-        self.committed.commit(&record, after, &workers);
+        self.committed
+            .commit(self.order.spec(), &record, after, &workers);
         self.crew
             .note_committed(context, &plan, self.committed.steps());
         let seed = draw::seed(&finished.nonce, &digests);
@@ -89,17 +90,11 @@ impl TrainingJob {
             };
             context.send(worker, message);
         }
-        let tokens = self.order.tokens(step);
-        let event = JobEvent::Step {
-            step,
-            loss: record.loss,
-            grad_norm: record.grad_norm,
-            learning_rate: record.learning_rate,
-            tokens,
-            micros: context.now.since(started),
-            record: record.digest(),
-        };
-        self.journal.publish(context, event);
+        let event = self.event_of(record, context.now.since(started));
+        match event {
+            JobEvent::Evaluated { .. } => self.tell_evaluated(context, event),
+            event => self.journal.publish(context, event),
+        }
     }
 
     fn audit_rates(&self, context: &EventContext, workers: &[WorkerId]) -> Vec<AuditRate> {
@@ -120,7 +115,11 @@ impl TrainingJob {
     /// Whether the present state is due as a checkpoint.
     fn checkpoint_is_due(&self) -> bool {
         let every = self.options().checkpoint_every;
-        let is_multiple = || self.committed.steps().is_multiple_of(every);
+        let (spec, steps) = (self.spec(), self.committed.steps());
+        let is_update = steps
+            .checked_sub(1)
+            .is_some_and(|last| !spec.is_evaluation(last));
+        let is_multiple = || is_update && spec.updates_before(steps).is_multiple_of(every);
         self.all_committed() || (every > 0 && is_multiple())
     }
 }

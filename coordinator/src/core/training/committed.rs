@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use concord_proto::manifest::{StateEntry, StateManifest};
-use concord_proto::{Digest, F32Bits, JobId, JobSpec, StepRecord, WorkerId};
+use concord_proto::{Course, Digest, F32Bits, JobId, JobSpec, StepRecord, WorkerId};
 use concord_verify::training as rules;
 use concord_verify::training::bundle::StepClaims;
 
@@ -19,11 +19,14 @@ pub(super) struct Committed {
     checkpoints: BTreeMap<u32, StateManifest>,
     /// The first final step that each worker had a part in.
     first_part: BTreeMap<WorkerId, u32>,
+    /// The losses of all final steps, and what they decide.
+    losses: Vec<F32Bits>,
+    course: Course,
 }
 
 impl Committed {
-    /// As it was persisted. `claims` are those of the last two final steps: they give the states
-    /// that are not in the store.
+    /// As it was persisted. `records` are all of them; `claims` are those of the last two final
+    /// steps: they give the states that are not in the store.
     pub(super) fn restore(
         spec: &JobSpec,
         steps: u32,
@@ -45,7 +48,12 @@ impl Committed {
         let stored = checkpoints.get(&steps);
         states.extend(stored.map(|state| (steps, state.entries.clone())));
         states.retain(|&step, _| step == steps || step + 1 == steps);
+        let is_final = |record: &&StepRecord| record.step < steps;
+        let losses = records.iter().filter(is_final).map(|record| record.loss);
+        let losses: Vec<F32Bits> = losses.collect();
         Self {
+            course: Course::of(spec, losses.iter().copied()),
+            losses,
             steps,
             records: records.into_iter().map(|r| (r.step, r)).collect(),
             states,
@@ -68,6 +76,16 @@ impl Committed {
         self.last_record().map(|record| record.loss)
     }
 
+    /// What the losses of all final steps decide.
+    pub(super) fn course(&self) -> &Course {
+        &self.course
+    }
+
+    /// Steps up to the best evaluation, with it.
+    pub(super) fn best_steps(&self) -> Option<u32> {
+        self.course.best().map(|(step, _)| step + 1)
+    }
+
     fn last_record(&self) -> Option<&StepRecord> {
         self.records.get(&self.steps.checked_sub(1)?)
     }
@@ -88,6 +106,11 @@ impl Committed {
         self.checkpoints.get(&self.steps)
     }
 
+    /// The state that is the result of a job that is over, if it is in the store.
+    pub(super) fn result(&self, spec: &JobSpec) -> Option<&StateManifest> {
+        self.checkpoints.get(&self.course.result_steps(spec))
+    }
+
     pub(super) fn is_stored(&self) -> bool {
         self.checkpoints.contains_key(&self.steps)
     }
@@ -100,11 +123,14 @@ impl Committed {
     /// Makes a step final that these workers have done.
     pub(super) fn commit(
         &mut self,
+        spec: &JobSpec,
         record: &StepRecord,
         after: Vec<StateEntry>,
         workers: &[WorkerId],
     ) {
         self.steps = record.step + 1;
+        self.losses.push(record.loss);
+        self.course.note(spec, record.loss);
         self.states.retain(|&step, _| step == record.step);
         self.states.insert(self.steps, after);
         self.records.insert(record.step, record.clone());
@@ -121,13 +147,31 @@ impl Committed {
 
     /// Notes that a state is in the store. Gives the steps of stored states that are no longer
     /// needed. A conviction goes back to the checkpoint before the culprit's first part, or before
-    /// `floor`, the oldest open audit: other old ones, except for the start, are never needed
-    /// again.
-    pub(super) fn add_checkpoint(&mut self, state: StateManifest, floor: u32) -> Vec<u32> {
+    /// `floor`, the oldest open audit: other old ones, except for the start and the best, are never
+    /// needed again.
+    pub(super) fn add_checkpoint(
+        &mut self,
+        spec: &JobSpec,
+        state: StateManifest,
+        floor: u32,
+    ) -> Vec<u32> {
         self.checkpoints.insert(state.step, state);
         let targets = self.first_part.values().copied().chain([floor]);
         let newest = targets.filter_map(|steps| self.newest_checkpoint(steps));
-        let needed: BTreeSet<u32> = newest.map(|state| state.step).collect();
+        let mut needed: BTreeSet<u32> = newest.map(|state| state.step).collect();
+        if spec
+            .evaluation
+            .is_some_and(|evaluation| evaluation.keep_best)
+        {
+            // Also where the job goes back to one of these.
+            let ends = needed.iter().copied().chain([self.steps]);
+            let best = ends.filter_map(|end| {
+                let losses = self.losses.iter().take(end as usize).copied();
+                Course::of(spec, losses).best()
+            });
+            let best: Vec<u32> = best.map(|(step, _)| step + 1).collect();
+            needed.extend(best);
+        }
         let old = |step: &u32| *step > 0 && *step < floor && !needed.contains(step);
         let dropped: Vec<u32> = self.checkpoints.keys().copied().filter(old).collect();
         if !dropped.is_empty() {
@@ -149,8 +193,10 @@ impl Committed {
 
     /// Goes back to `to` steps; `entries` is the state then. Gives the steps of states in the
     /// store that are void.
-    pub(super) fn rewind(&mut self, to: u32, entries: Vec<StateEntry>) -> Vec<u32> {
+    pub(super) fn rewind(&mut self, spec: &JobSpec, to: u32, entries: Vec<StateEntry>) -> Vec<u32> {
         self.steps = to;
+        self.losses.truncate(to as usize);
+        self.course = Course::of(spec, self.losses.iter().copied());
         self.first_part.retain(|_, first| *first < to);
         self.states.clear();
         self.states.insert(to, entries);
@@ -164,7 +210,15 @@ impl Committed {
         let state = self.states.get(&self.steps);
         let tensors = state.map(Vec::len);
         assert_eq!(tensors, Some(spec.trainable.len()), "no committed state");
-        assert!(self.steps <= spec.steps, "more steps than the job has");
+        assert!(
+            self.steps <= spec.chain_steps(),
+            "more steps than the job has"
+        );
+        assert_eq!(
+            self.losses.len(),
+            self.steps as usize,
+            "a loss for each step"
+        );
         assert!(self.checkpoints.contains_key(&0), "the start is gone");
         let newest = self.checkpoints.keys().next_back();
         assert!(

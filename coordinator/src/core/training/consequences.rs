@@ -237,13 +237,15 @@ impl TrainingJob {
         }
         self.flush = None;
         self.audits.void(context, to);
-        let (job, steps) = (self.order.id, self.committed.rewind(to, entries));
+        let steps = self.committed.rewind(self.order.spec(), to, entries);
+        let job = self.order.id;
         if !steps.is_empty() {
             context.out.persist(Change::DropCheckpoints { job, steps });
         }
         let from_step = to;
         self.journal
             .write(context, LedgerEvent::Voided { from_step });
+        let from_step = self.spec().updates_before(to);
         self.journal
             .publish(context, JobEvent::Voided { from_step });
     }

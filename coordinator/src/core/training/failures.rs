@@ -4,6 +4,7 @@
 use concord_proto::WorkerId;
 use concord_proto::session::ToWorker;
 
+use super::active_plan::ActivePlan;
 use super::learned_memory::{SHORTAGES_MAX, Shortage};
 use super::{EventContext, TrainingJob};
 
@@ -121,7 +122,7 @@ impl TrainingJob {
             return;
         };
         let workers = active.workers();
-        let limit = active.step_micros().saturating_mul(STALL_STEPS);
+        let limit = self.step_micros(active).saturating_mul(STALL_STEPS);
         let limit = limit.max(context.config.stall_us);
         let (since, silent, may_wait_for_all) = match &self.attempt {
             None if active.all_ready() => return,
@@ -142,6 +143,15 @@ impl TrainingJob {
             None if may_wait_for_all => self.find_silent(context, &workers, limit),
             None => {}
         }
+    }
+
+    /// The predicted time of the step being done; an evaluation is taken for an update of as many
+    /// microbatches.
+    pub(super) fn step_micros(&self, active: &ActivePlan) -> u64 {
+        let spec = self.spec();
+        let count = spec.microbatches_of(self.committed.steps());
+        let updates = count.div_ceil(spec.microbatches.max(1)).max(1);
+        active.step_micros().saturating_mul(updates.into())
     }
 
     /// While gradients are computed, any worker may wait for any other, so it does not show who is

@@ -101,8 +101,9 @@ impl TrainingJob {
             self.state = JobState::Auditing;
             return;
         }
-        let Some(state) = self.committed.stored_state() else {
-            return;
+        let Some(state) = self.committed.result(self.order.spec()) else {
+            let why = "the state with the best evaluation is gone from the store".to_string();
+            return self.fail(context, why);
         };
         let state = Digest::of_value(Domain::Blob, state);
         let record = self.committed.head(self.order.id);

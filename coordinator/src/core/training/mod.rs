@@ -13,6 +13,7 @@ mod commit;
 mod committed;
 mod consequences;
 mod conviction;
+mod course;
 mod crew;
 mod dispute;
 mod failures;
@@ -109,7 +110,7 @@ impl JobOrder {
 
     /// Tokens of the sequences of a step.
     fn tokens(&mut self, step: u32) -> u64 {
-        let microbatches = 0..self.spec().microbatches;
+        let microbatches = 0..self.spec().microbatches_of(step);
         let sequences =
             microbatches.flat_map(|microbatch| self.batches.sequences(step, microbatch));
         let of = |index: u64| u64::from(self.data.sequences[index as usize].tokens);
@@ -163,7 +164,7 @@ impl TrainingJob {
 
     /// Whether all steps are final.
     fn all_committed(&self) -> bool {
-        self.committed.steps() == self.spec().steps
+        self.committed.course().is_over(self.spec())
     }
 
     /// Whether a worker has a part in the plan in effect.
@@ -204,7 +205,7 @@ impl TrainingJob {
             job: self.order.id,
             name: self.options().name.clone(),
             state: self.state.clone(),
-            step: self.committed.steps(),
+            step: self.spec().updates_before(self.committed.steps()),
             steps: self.spec().steps,
             loss: self.committed.last_loss(),
         }

@@ -154,7 +154,7 @@ impl TrainingJob {
             plan: plan.clone(),
             devices: workers.iter().map(|id| context.device_name(id)).collect(),
             predicted_step_us,
-            step,
+            step: self.spec().updates_before(step),
             reason,
         };
         self.journal.publish(context, event);

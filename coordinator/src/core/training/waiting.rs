@@ -162,11 +162,11 @@ impl TrainingJob {
         let Some(attempt) = &self.attempt else {
             return self.audits_open(context);
         };
-        let limit = SLOW_US.max(active.step_micros().saturating_mul(SLOW_STEPS));
+        let limit = SLOW_US.max(self.step_micros(active).saturating_mul(SLOW_STEPS));
         if !slow(attempt.since(), limit) {
             return None;
         }
-        let step = attempt.step() + 1;
+        let step = self.spec().updates_before(attempt.step()) + 1;
         let workers = active.workers().into_iter();
         let late = named(workers.filter(|id| attempt.awaits(id)));
         let (holdup, what) = if attempt.is_disputed() {

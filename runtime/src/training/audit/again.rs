@@ -12,7 +12,7 @@ use concord_proto::{Digest, GradientPart, JobSpec, Leaf, Port, PortKind};
 use super::fetching::{fetch_tensors, missing};
 use crate::RuntimeError;
 use crate::training::data::Microbatch;
-use crate::training::leaf_work::{self, PartSum};
+use crate::training::leaf_work::{self, PartSum, Purpose};
 use crate::training::partial_sums::PartialSums;
 use crate::training::shapes;
 
@@ -81,10 +81,11 @@ pub(super) fn sum_again(
     {
         let hidden = received.activation.as_deref();
         let (layers, batch) = (leaf.layers, &batch.batch);
+        let purpose = Purpose::Update(Keeps::Inputs);
         if !shapes::fits_stage(stage, batch, hidden, (received.gradient.as_deref(), true)) {
             return Err(missing("hidden states and gradients of the right shape"));
         }
-        let forwarded = leaf_work::forward(stage, layers, batch, hidden, Keeps::Inputs)?;
+        let forwarded = leaf_work::forward(stage, layers, batch, hidden, purpose)?;
         let gradient = received.gradient.as_deref();
         let done =
             leaf_work::backward(spec, stage, layers, microbatch, batch, forwarded, gradient)?;

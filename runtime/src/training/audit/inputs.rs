@@ -196,6 +196,8 @@ pub(crate) struct Inputs {
     /// The microbatch of a leaf; all those of a sum that are computed again.
     pub(super) microbatches: Vec<Microbatch>,
     pub(super) sequence_len: usize,
+    /// Whether its step is an evaluation.
+    pub(super) evaluates: bool,
 }
 
 impl Inputs {
@@ -234,6 +236,7 @@ impl Inputs {
             again,
             microbatches,
             sequence_len: job.data.sequence_len(),
+            evaluates: job.spec.is_evaluation(step),
         })
     }
 

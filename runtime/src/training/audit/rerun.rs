@@ -15,6 +15,7 @@ use super::inputs::Inputs;
 use super::job::cached_bytes;
 use crate::model_blobs::ModelBlobs;
 use crate::stage_cache::StageCache;
+use crate::training::leaf_work::Purpose;
 use crate::training::{leaf_work, shapes};
 use crate::{RuntimeError, spec};
 
@@ -173,7 +174,11 @@ fn microbatch(stage: &Stage, inputs: &Inputs) -> Result<Vec<Port>, RuntimeError>
     if !shapes::fits_stage(stage, &batch.batch, hidden, (gradient, goes_back)) {
         return Err(missing("hidden states and gradients of the right shape"));
     }
-    let forwarded = leaf_work::forward(stage, layers, &batch.batch, hidden, Keeps::Inputs)?;
+    let purpose = match inputs.evaluates {
+        true => Purpose::Evaluation,
+        false => Purpose::Update(Keeps::Inputs),
+    };
+    let forwarded = leaf_work::forward(stage, layers, &batch.batch, hidden, purpose)?;
     if !goes_back {
         return Ok(vec![forwarded.output]);
     }

@@ -75,6 +75,15 @@ impl<T> Exchange<T> {
         }
     }
 
+    /// What is needed where nothing is updated.
+    pub fn of_nothing() -> Self {
+        Self {
+            needed: BTreeMap::new(),
+            have: BTreeMap::new(),
+            microbatches: 0,
+        }
+    }
+
     /// Takes a partial sum in. False where it is not wanted from this worker.
     pub fn insert(&mut self, key: PartKey, from: WorkerId, value: T) -> bool {
         let wanted = self.needed.get(&key) == Some(&from);

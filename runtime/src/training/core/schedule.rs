@@ -33,6 +33,8 @@ pub struct MicrobatchSchedule {
     end: u32,
     depth: usize,
     is_last: bool,
+    /// Whether microbatches come back.
+    goes_back: bool,
     /// Hidden states that have come in and are not used yet.
     activations: BTreeSet<u32>,
     /// Gradients that have come in and are not used yet.
@@ -54,10 +56,19 @@ impl MicrobatchSchedule {
             end,
             depth: depth.max(1) as usize,
             is_last,
+            goes_back: true,
             activations: all,
             gradients: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             done: 0,
+        }
+    }
+
+    /// A step whose microbatches go forward, and do not come back.
+    pub fn forward_alone(start: u32, end: u32, is_first: bool) -> Self {
+        Self {
+            goes_back: false,
+            ..Self::new(start, end, 1, is_first, false)
         }
     }
 
@@ -92,6 +103,10 @@ impl MicrobatchSchedule {
             return None;
         }
         let microbatch = self.activations.pop_first()?;
+        if !self.goes_back {
+            self.done += 1;
+            return Some(MicrobatchTask::Forward(microbatch));
+        }
         self.in_flight.insert(microbatch);
         if self.is_last {
             // The gradient comes from the loss: the backward pass starts at once.
@@ -100,7 +115,7 @@ impl MicrobatchSchedule {
         Some(MicrobatchTask::Forward(microbatch))
     }
 
-    /// Whether every microbatch went forward and back.
+    /// Whether every microbatch went forward, and back where it comes back.
     pub fn is_done(&self) -> bool {
         self.done == self.end - self.start
     }
@@ -136,6 +151,20 @@ mod tests {
         assert_eq!(schedule.take(), Some(MicrobatchTask::Forward(2)));
         assert_eq!(schedule.take(), None);
         assert!(!schedule.is_done());
+    }
+
+    #[test]
+    fn an_evaluation_only_goes_forward() {
+        let mut schedule = MicrobatchSchedule::forward_alone(3, 5, false);
+        schedule.activation_arrived(4);
+        schedule.gradient_arrived(4);
+        assert_eq!(schedule.take(), Some(MicrobatchTask::Forward(4)));
+        assert_eq!(schedule.take(), None);
+        assert!(!schedule.is_done());
+        schedule.activation_arrived(3);
+        assert_eq!(schedule.take(), Some(MicrobatchTask::Forward(3)));
+        assert!(schedule.is_done());
+        assert!(MicrobatchSchedule::forward_alone(3, 3, true).is_done());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::run::{StepProgress, StepRun};
 use super::{CommittedStage, EngineContext};
 use crate::RuntimeError;
 use crate::faults::{StateMut, StateRef};
-use crate::training::leaf_work;
+use crate::training::leaf_work::{self, Updated};
 
 impl StepRun {
     /// Computes the update and signs the claim. The committed state stays as it is until the
@@ -21,11 +21,25 @@ impl StepRun {
         if self.progress != StepProgress::Reported || self.updated.is_some() {
             return Ok(());
         }
-        let (spec, layers, device) = (&job.spec, job.layers, &context.device);
+        let updated = match self.evaluates {
+            true => leaf_work::evaluated(&job.state, &job.entries, scalars)?,
+            false => self.updated_state(job, context, scalars)?,
+        };
+        self.claim(job, context, updated);
+        Ok(())
+    }
+
+    /// The update, with its leaf.
+    fn updated_state(
+        &mut self,
+        job: &CommittedStage,
+        context: &EngineContext,
+        scalars: &Scalars,
+    ) -> Result<Updated, RuntimeError> {
         let mut updated = leaf_work::update(
-            spec,
-            layers,
-            device,
+            &job.spec,
+            job.layers,
+            &context.device,
             &job.state,
             &self.step_gradients,
             scalars,
@@ -43,6 +57,11 @@ impl StepRun {
         let outputs = updated.outputs();
         let leaf = job.leaf(&mut self.openings, LeafPhase::Update, 0, inputs, outputs);
         self.leaves.insert((LeafPhase::Update, 0), leaf);
+        Ok(updated)
+    }
+
+    /// Signs the claim of all leaves, and hands it in.
+    fn claim(&mut self, job: &CommittedStage, context: &EngineContext, updated: Updated) {
         // The order of a claim: phase by phase, each by rising microbatch.
         let leaves: Vec<Leaf> = self.leaves.values().cloned().collect();
         let claim = Claim {
@@ -50,7 +69,7 @@ impl StepRun {
             step: job.step,
             epoch: job.plan.epoch,
             plan: job.plan_digest,
-            arithmetic: spec.arithmetic,
+            arithmetic: job.spec.arithmetic,
             device: context.device_name.clone(),
             leaf_root: leaf_root(&leaves),
             loss: F32Bits::from(updated.loss),
@@ -64,6 +83,5 @@ impl StepRun {
         let mut claim = Signed::new(&context.key, &claim);
         context.faults.before_sending_claim(job.step, &mut claim);
         context.report(ToCoordinator::Updated { claim, leaves });
-        Ok(())
     }
 }

@@ -84,6 +84,16 @@ impl CommittedStage {
         leaf_work::state_ports(&entries)
     }
 
+    /// Updates before the next step.
+    pub(super) fn updates(&self) -> u32 {
+        self.spec.updates_before(self.step)
+    }
+
+    /// Whether the next step is an evaluation.
+    pub(super) fn evaluates(&self) -> bool {
+        self.spec.is_evaluation(self.step)
+    }
+
     /// The stage of the run in progress.
     pub(super) fn stage(&self) -> &Stage {
         self.stage.as_ref().expect("a run has a stage")

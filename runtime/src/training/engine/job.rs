@@ -119,7 +119,7 @@ impl StageJob {
     /// Drops the step in progress, and tells the coordinator. If memory is short, the stage is
     /// dropped, too: only the committed state, which has to be stored, is worth its memory.
     fn fail(&mut self, context: &EngineContext, error: RuntimeError) {
-        let error = error.in_step(self.committed.step);
+        let error = error.in_step(self.committed.updates());
         if error.out_of_memory().is_some() {
             self.unload(context);
         } else {
@@ -138,8 +138,9 @@ impl StageJob {
             return;
         };
         self.run = None;
+        let (evaluated, updates) = (committed.evaluates(), committed.updates());
         let refreshed = match &mut committed.stage {
-            Some(stage) if !context.faults.keeps_weights_at_commit(step) => {
+            Some(stage) if !evaluated && !context.faults.keeps_weights_at_commit(step) => {
                 stage.refresh(&updated.state)
             }
             _ => Ok(()),
@@ -150,7 +151,7 @@ impl StageJob {
         context.set_held(Some(committed.held()));
         if let Err(error) = refreshed {
             committed.stage = None;
-            let error = RuntimeError::from(error).in_step(step);
+            let error = RuntimeError::from(error).in_step(updates);
             context.fail(self.id(), self.epoch(), error);
         }
     }
@@ -194,5 +195,8 @@ impl StageJob {
 /// Frames of one step that can come before it starts here: hidden states, gradients and partials.
 fn early_frames_max(spec: &JobSpec, plan: &Plan) -> usize {
     let nodes = 3 * 2 * (spec.microbatches.ilog2() as usize + 1) * plan.replicas.len();
-    2 * spec.microbatches as usize + nodes
+    let evaluated = spec
+        .evaluation
+        .map_or(0, |evaluation| evaluation.microbatches());
+    (2 * spec.microbatches).max(evaluated) as usize + nodes
 }

@@ -18,7 +18,7 @@ use super::{CommittedStage, EngineContext, ReceivedFrame, sending};
 use crate::RuntimeError;
 use crate::training::core::{Exchange, MicrobatchSchedule, MicrobatchTask, PartKey};
 use crate::training::data::Microbatch;
-use crate::training::leaf_work::{self, Forwarded, Updated};
+use crate::training::leaf_work::{self, Forwarded, Purpose, Updated};
 use crate::training::partial_sums::PartialSums;
 use crate::training::shapes;
 
@@ -35,6 +35,8 @@ pub(super) enum StepProgress {
 
 /// The step in progress.
 pub(super) struct StepRun {
+    /// Whether microbatches go forward for their losses alone.
+    pub(super) evaluates: bool,
     batches: BTreeMap<u32, Microbatch>,
     /// Columns of the hidden states that come in, and of the gradients that do.
     widths: [usize; 2],
@@ -67,23 +69,36 @@ impl StepRun {
     ) -> Self {
         let replica = &job.plan.replicas[job.slot.replica];
         let (first, last) = (stage.is_first(), stage.is_last());
+        let run = job.spec.run_of(job.step, replica.start, replica.end);
+        let (nodes, exchange, schedule) = match job.evaluates() {
+            true => {
+                let schedule = MicrobatchSchedule::forward_alone(run.start, run.end, first);
+                (Vec::new(), Exchange::of_nothing(), schedule)
+            }
+            false => (
+                cover(job.spec.microbatches, run.start, run.end),
+                Exchange::new(&job.spec, &job.plan, job.slot),
+                MicrobatchSchedule::new(run.start, run.end, job.depth, first, last),
+            ),
+        };
         let mut openings = StepOpenings::default();
         job.open_state(&mut openings);
         Self {
+            evaluates: job.evaluates(),
             batches,
             widths: stage.training_widths(),
-            schedule: MicrobatchSchedule::new(replica.start, replica.end, job.depth, first, last),
+            schedule,
             progress: StepProgress::Computing,
             activations: BTreeMap::new(),
             gradients: BTreeMap::new(),
             forwarded: BTreeMap::new(),
-            nodes: cover(job.spec.microbatches, replica.start, replica.end),
+            nodes,
             partial_sums: BTreeMap::new(),
             gradient_digests: BTreeMap::new(),
             opened: BTreeMap::new(),
             losses: Vec::new(),
             leaves: BTreeMap::new(),
-            exchange: Exchange::new(&job.spec, &job.plan, job.slot),
+            exchange,
             step_gradients: BTreeMap::new(),
             openings,
             updated: None,
@@ -191,8 +206,9 @@ impl StepRun {
                 Some(MicrobatchTask::Backward(microbatch)) => {
                     self.backward(job, context, microbatch)?
                 }
-                None if self.schedule.is_done() => self.reduce(job, context)?,
-                None => return Ok(false),
+                None if !self.schedule.is_done() => return Ok(false),
+                None if self.evaluates => self.report_losses(job, context, Vec::new()),
+                None => self.reduce(job, context)?,
             },
             StepProgress::Exchanging if self.exchange.is_complete() => self.report(job, context)?,
             StepProgress::Exchanging | StepProgress::Reported => return Ok(false),
@@ -211,11 +227,12 @@ impl StepRun {
         let hidden = activation.map(|(tensor, _)| &**tensor);
         let wrong = context.faults.before_forward(job.step, &batch.batch);
         let tokens = wrong.as_ref().unwrap_or(&batch.batch);
-        let keeps = match job.recompute {
-            true => Keeps::Inputs,
-            false => Keeps::Tapes,
+        let purpose = match (self.evaluates, job.recompute) {
+            (true, _) => Purpose::Evaluation,
+            (false, true) => Purpose::Update(Keeps::Inputs),
+            (false, false) => Purpose::Update(Keeps::Tapes),
         };
-        let forwarded = leaf_work::forward(job.stage(), job.layers, tokens, hidden, keeps)?;
+        let forwarded = leaf_work::forward(job.stage(), job.layers, tokens, hidden, purpose)?;
         if let Some(sum) = forwarded.loss() {
             check_finite(|| format!("loss of microbatch {microbatch}"), sum)?;
             self.losses.push(MicrobatchLoss {
@@ -241,7 +258,10 @@ impl StepRun {
             let next = job.pipeline()[job.slot.stage + 1];
             sending::send(job, context, next, microbatch, output, &[hidden])?;
         }
-        self.forwarded.insert(microbatch, forwarded);
+        match self.evaluates {
+            true => drop(self.activations.remove(&microbatch)),
+            false => drop(self.forwarded.insert(microbatch, forwarded)),
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use concord_kernels::KernelError;
 use concord_proto::session::ToCoordinator;
 use concord_proto::tree::Node;
-use concord_proto::{GradientPart, LeafPhase};
+use concord_proto::{GradientPart, LeafPhase, TensorNorm};
 use concord_verify::training::parts;
 
 use super::leaves::Received;
@@ -123,6 +123,17 @@ impl StepRun {
             let name = &job.spec.trainable[norm.tensor as usize].name;
             check_finite(|| format!("gradient norm of {name}"), norm.squared.get())?;
         }
+        self.report_losses(job, context, norms);
+        Ok(())
+    }
+
+    /// Reports the losses of this worker's microbatches, and norms, where gradients were computed.
+    pub(super) fn report_losses(
+        &mut self,
+        job: &CommittedStage,
+        context: &EngineContext,
+        norms: Vec<TensorNorm>,
+    ) {
         self.losses.sort_by_key(|loss| loss.microbatch);
         self.progress = StepProgress::Reported;
         context.report(ToCoordinator::Computed {
@@ -132,7 +143,6 @@ impl StepRun {
             losses: self.losses.clone(),
             norms,
         });
-        Ok(())
     }
 }
 

@@ -81,6 +81,8 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
             weights: 16,
             activations: 16,
         },
+        loss_limit: None,
+        evaluation: None,
     }
 }
 

@@ -4,8 +4,8 @@
 use concord_proto::ledger::claim_digest;
 use concord_proto::manifest::StateEntry;
 use concord_proto::{
-    BatchPlan, Claim, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId, leaf_root,
-    microbatch_digest,
+    BatchPlan, Claim, Course, Digest, Domain, JobSpec, Leaf, PortKind, StepRecord, WorkerId,
+    leaf_root, microbatch_digest,
 };
 
 use super::files::{CLAIMS, DATA, INITIAL, RECORDS};
@@ -45,10 +45,34 @@ pub(super) fn check<'a>(
         state: bundle.initial_state.entries.clone(),
         previous: history.job.0,
     };
-    (0_u32..)
+    let leaves = (0_u32..)
         .zip(&history.commits)
         .map(|(step, commit)| walk.step(step, commit))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    check_end(bundle)?;
+    Ok(leaves)
+}
+
+/// Checks that the job may end with its last record, and not before it.
+fn check_end(bundle: &Bundle) -> Result<(), VerifyError> {
+    let spec = &bundle.spec;
+    let mut course = Course::default();
+    for record in &bundle.records {
+        if course.is_over(spec) {
+            let reason = "the job was over before it".to_string();
+            return Err(of_record(record.step, reason));
+        }
+        course.note(spec, record.loss);
+        if course.has_diverged(spec) {
+            let reason = "with its loss the job fails".to_string();
+            return Err(of_record(record.step, reason));
+        }
+    }
+    let last = bundle.records.len().saturating_sub(1) as u32;
+    match course.is_over(spec) {
+        true => Ok(()),
+        false => Err(of_record(last, "not all steps are committed".to_string())),
+    }
 }
 
 fn check_manifests(bundle: &Bundle) -> Result<(), VerifyError> {
@@ -57,7 +81,7 @@ fn check_manifests(bundle: &Bundle) -> Result<(), VerifyError> {
     if Digest::of_value(Domain::Blob, data) != spec.data {
         return refuse(DATA, "it is not the one that the job spec names");
     }
-    if let Err(why) = data.check() {
+    if let Err(why) = spec.check_data(data) {
         return refuse(DATA, &why);
     }
     if Digest::of_value(Domain::Blob, initial) != spec.initial_state {
@@ -169,7 +193,7 @@ impl<'a> Walk<'a, '_> {
     fn microbatches(&mut self, step: u32) -> (Vec<Digest>, u64) {
         let data = &self.bundle.data;
         let mut targets = 0_u64;
-        let digests = (0..self.bundle.spec.microbatches).map(|microbatch| {
+        let digests = (0..self.bundle.spec.microbatches_of(step)).map(|microbatch| {
             let sequences = self.batches.sequences(step, microbatch);
             let of = |&index: &u64| u64::from(data.sequences[index as usize].targets);
             targets += sequences.iter().map(of).sum::<u64>();
@@ -198,7 +222,8 @@ impl<'a> Walk<'a, '_> {
             let update = leaves.last().and_then(|leaf| leaf.input(PortKind::Scalars));
             update.is_some_and(|input| input.port.digest == digest)
         };
-        if !submitted.claims.iter().any(names) {
+        // Without an update, their losses are those in the leaves, and there are no norms.
+        if !spec.is_evaluation(step) && !submitted.claims.iter().any(names) {
             return refuse("they are not those that the updates name");
         }
         rules::check_scalars(spec, scalars, targets).or_else(refuse)

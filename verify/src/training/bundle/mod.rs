@@ -24,7 +24,7 @@ mod report;
 use borsh::{BorshDeserialize, BorshSerialize};
 use concord_proto::manifest::{DataManifest, StateManifest};
 use concord_proto::session::Scalars;
-use concord_proto::{JobSpec, Leaf, Signed, StepRecord};
+use concord_proto::{Course, JobSpec, Leaf, Signed, StepRecord};
 
 pub use error::{BundleError, VerifyError};
 pub use files::{FILES, from_blob, to_blob};
@@ -55,6 +55,16 @@ pub struct Bundle {
     pub claims: Vec<StepClaims>,
     /// All entries of the job's ledger: signed [`concord_proto::ledger::LedgerEntry`]s.
     pub ledger: Vec<Signed>,
+}
+
+impl Bundle {
+    /// The claims of the step whose state is the result of the job: the last one, or that of the
+    /// best evaluation where the job keeps it. `None` without claims.
+    pub fn result_claims(&self) -> Option<&StepClaims> {
+        let losses = self.records.iter().map(|record| record.loss);
+        let steps = Course::of(&self.spec, losses).result_steps(&self.spec);
+        self.claims.get(steps.checked_sub(1)? as usize)
+    }
 }
 
 /// Checks a bundle: the job id, the chain of records, the signatures and numbering of the ledger,

@@ -1,6 +1,6 @@
 //! What a verified bundle shows, for people and scripts.
 
-use concord_proto::{Digest, JobId, PublicKey, WorkerId};
+use concord_proto::{Course, Digest, JobId, PublicKey, WorkerId};
 
 use super::Bundle;
 use super::audits::AuditCounts;
@@ -11,8 +11,14 @@ use super::history::History;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub job: JobId,
-    /// Its steps, all of them committed.
+    /// Its updates, all of them committed.
     pub steps: u32,
+    /// Its evaluations.
+    pub evaluations: u32,
+    /// Updates before the evaluation with the lowest loss, and that loss.
+    pub best: Option<(u32, f32)>,
+    /// Updates that its patience left out.
+    pub steps_left: u32,
     /// Digest of the last step record: the job's hash.
     pub record: Digest,
     /// The key that signed the ledger. The bundle cannot show that this is the coordinator you
@@ -69,13 +75,21 @@ pub(super) fn of(
         0 => 1.0,
         drawn => audits.agreed as f64 / drawn as f64,
     };
-    let seen_steps = bundle.spec.steps.saturating_sub(audits.blind_steps);
+    let (spec, chain_steps) = (&bundle.spec, bundle.records.len() as u32);
+    let updates = spec.updates_before(chain_steps);
+    let course = Course::of(spec, bundle.records.iter().map(|record| record.loss));
+    let best = course.best();
+    let best = best.map(|(step, loss)| (spec.updates_before(step), loss.get()));
+    let seen_steps = chain_steps.saturating_sub(audits.blind_steps);
     let missed = (0..seen_steps).fold(1.0, |missed, _| {
         missed * (1.0 - audit_rate_min * share_agreed)
     });
     Report {
         job: history.job,
-        steps: bundle.spec.steps,
+        steps: updates,
+        evaluations: chain_steps - updates,
+        best,
+        steps_left: spec.steps - updates,
         record: history.commits.last().map(|c| c.record).unwrap_or_default(),
         coordinator: history.coordinator,
         workers,
