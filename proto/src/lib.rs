@@ -43,12 +43,12 @@ pub use training::{
     AdamW, AdapterSpec, BatchPlan, Claim, ClaimInput, CurveFromZero, Edge, ExpertCuts, F32Bits,
     FrameHeader, GradientPart, InvalidSpec, JobId, JobSpec, Layers, Leaf, LeafPhase,
     MicrobatchLoss, ModelPlace, MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec,
-    RateSchedule, Replica, ScheduleKind, Slot, StepRecord, TensorNorm, TensorState, TrainedTensor,
-    draw, leaf_root, ledger, microbatch_digest, tree,
+    RateSchedule, Regularization, Replica, ScheduleKind, Slot, StepRecord, TensorNorm, TensorState,
+    TrainedTensor, draw, leaf_root, ledger, microbatch_digest, tree,
 };
 
 /// Version of the arithmetic contract (NUMERICS.md). It changes when any output bit may change.
 pub const ARITHMETIC_VERSION: u32 = 1;
 
 /// Version of the messages between processes. Both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;

@@ -7,7 +7,7 @@ use concord_proto::client::{ModelProfile, PlanChoice, RunOptions, Submission};
 use concord_proto::manifest::{DataManifest, StateEntry, StateManifest};
 use concord_proto::{
     ARITHMETIC_VERSION, AdamW, AdapterSpec, Digest, Domain, F32Bits, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    MomentFormat, Order, PrecisionSpec, RateSchedule, Regularization, ScheduleKind, TrainedTensor,
 };
 
 pub const LAYERS: u32 = 4;
@@ -90,6 +90,7 @@ pub fn job(steps: u32, plan: (u32, u32), tied: bool) -> NewJob {
             weights: 16,
             activations: 16,
         },
+        regularization: Regularization::default(),
     };
     let profile = ModelProfile {
         layer_macs: 1_000_000,

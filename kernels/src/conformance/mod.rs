@@ -20,6 +20,7 @@ mod lengths;
 mod logprobs;
 mod matmul;
 mod pages;
+mod random;
 mod reduce;
 mod rmsnorm;
 mod rope;
@@ -109,6 +110,7 @@ pub fn cases(size: CaseSize) -> Vec<OperationCase> {
         adamw::cases(size),
         adamw_8bit::cases(size),
         elementwise::cases(),
+        random::cases(),
         reduce::cases(),
         blake3::cases(size),
         sample::cases(size),

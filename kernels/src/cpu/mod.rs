@@ -46,6 +46,7 @@ pub mod layernorm;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
+pub mod random;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;

@@ -16,6 +16,7 @@ pub mod lengths;
 pub mod logprobs;
 pub mod matmul;
 pub mod pages;
+pub mod random;
 pub mod reduce;
 pub mod rmsnorm;
 pub mod rope;

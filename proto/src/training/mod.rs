@@ -20,7 +20,7 @@ pub use expert_cuts::ExpertCuts;
 pub use frame::FrameHeader;
 pub use job::{
     AdamW, AdapterSpec, CurveFromZero, F32Bits, InvalidSpec, JobId, JobSpec, ModelPlace,
-    MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind, TrainedTensor,
+    MomentFormat, Order, PrecisionSpec, RateSchedule, Regularization, ScheduleKind, TrainedTensor,
 };
 pub use layers::{Edge, Layers};
 pub use order::{BatchPlan, microbatch_digest};

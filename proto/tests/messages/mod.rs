@@ -290,6 +290,13 @@ impl Source {
                 weights: self.u64() as u8,
                 activations: self.u64() as u8,
             },
+            regularization: Regularization {
+                lora_dropout: self.bits(),
+                embedding_noise: self.bits(),
+                label_smoothing: self.bits(),
+                z_loss: self.bits(),
+                seed: self.u64(),
+            },
         }
     }
 

@@ -47,7 +47,7 @@ const fn row(keys: &'static str, treat: Treat) -> KeyRow {
 }
 
 /// Concord's own keys at the top of a file.
-pub const OWN_KEYS: [&str; 33] = [
+pub const OWN_KEYS: [&str; 37] = [
     "base_model",
     "load_in_4bit",
     "bnb_4bit_quant_type",
@@ -57,6 +57,7 @@ pub const OWN_KEYS: [&str; 33] = [
     "lora_r",
     "lora_alpha",
     "lora_target_modules",
+    "lora_dropout",
     "initial_adapter",
     "sequence_len",
     "sample_packing",
@@ -75,6 +76,9 @@ pub const OWN_KEYS: [&str; 33] = [
     "adam_epsilon",
     "weight_decay",
     "max_grad_norm",
+    "neftune_noise_alpha",
+    "label_smoothing_factor",
+    "z_loss",
     "seed",
     "shuffle",
     "output_dir",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use concord_kernels::ops::Lengths;
 use concord_models::config::DecoderConfig;
-use concord_models::decoder::Batch;
+use concord_models::decoder::{Batch, Regularization};
 use concord_proto::manifest::DataManifest;
 use concord_proto::{BatchPlan, Digest, JobSpec, SequenceEntry, TrainingSequence};
 
@@ -18,6 +18,8 @@ use crate::blobs::Blobs;
 pub struct DataSource {
     manifest: Arc<DataManifest>,
     order: BatchPlan,
+    /// How batches are regularised, but for the step.
+    regularization: Regularization,
     vocab: usize,
     /// Chunks that have been fetched.
     here: BTreeSet<Digest>,
@@ -54,6 +56,7 @@ impl DataSource {
         Ok(Self {
             manifest,
             order,
+            regularization: crate::spec::regularization(spec, 0),
             vocab: config.vocab,
             here: BTreeSet::new(),
         })
@@ -88,7 +91,11 @@ impl DataSource {
             return Err(RuntimeError::Unsupported(why));
         }
         let (lengths, documents) = (Lengths::new(lengths), Lengths::new(all.documents));
-        let batch = Batch::new(lengths, documents, all.tokens, &all.mask);
+        let mut batch = Batch::new(lengths, documents, all.tokens, &all.mask);
+        batch.regularization = Regularization {
+            step,
+            ..self.regularization
+        };
         let digest = concord_proto::microbatch_digest(&self.manifest, &indices);
         Ok(Microbatch {
             batch: Arc::new(batch),

@@ -115,6 +115,7 @@ pub fn ingest(job: &JobFile, output: &Output, keeps_packed: bool) -> anyhow::Res
         optimizer: job.optimizer(),
         schedule: job.schedule(&steps),
         precision: job.precision,
+        regularization: job.regularization(),
     };
     spec.validate()?;
     let kept = match keeps_packed {

@@ -197,6 +197,9 @@ pub(super) const KEYS: [Key; 54] = [
     key(Job, "lora_target_modules", Names, Means("all of the model, or those of initial_adapter"),
         "projections that are adapted: of most families q_proj, k_proj, v_proj, o_proj, gate_proj, \
          up_proj, down_proj; docs/families.md has the names of the others"),
+    key(Job, "lora_dropout", Share(Ends::Lower), Is("0"),
+        "the share of the adapter's inputs that is dropped in training, as PEFT does it; rounded \
+        to 1/65,536"),
     key(Job, "initial_adapter", Path, Means("a fresh adapter, drawn from seed"),
         "a PEFT folder from which the training starts"),
     key(Job, "sequence_len", Whole(2, 1 << 20), Refused,
@@ -230,7 +233,16 @@ pub(super) const KEYS: [Key; 54] = [
     key(Job, "weight_decay", Share(Ends::Both), Is("0"), "decoupled decay of all that is trained"),
     key(Job, "max_grad_norm", NotNegative, Is("1"),
         "the global norm to which gradients are clipped; 0 turns clipping off"),
-    key(Job, "seed", Seed, Is("42"), "the seed of the order of sequences and of a fresh adapter"),
+    key(Job, "neftune_noise_alpha", NotNegative, Is("0"),
+        "noise on embeddings in training (NEFTune): uniform, up to alpha / sqrt(tokens of the \
+        example * hidden size)"),
+    key(Job, "label_smoothing_factor", Share(Ends::Lower), Is("0"),
+        "the share of each target that is spread over the vocabulary; the loss that is shown has \
+        it"),
+    key(Job, "z_loss", NotNegative, Is("0"),
+        "the factor on the squared log-sum-exp of the logits that is added to the loss of a token"),
+    key(Job, "seed", Seed, Is("42"),
+        "the seed of the order of sequences, of a fresh adapter, of dropout and noise"),
     key(Job, "shuffle", Flag, Means("true; false for a file of tokens"),
         "whether each round of the data has a new order of sequences"),
     key(Job, "output_dir", Path, Refused, "the folder of the result and its proof"),

@@ -24,7 +24,8 @@ use concord_models::decoder::Trainable;
 use concord_models::memory::TrainingRun;
 use concord_models::peft::Adapter;
 use concord_proto::{
-    AdamW, CurveFromZero, MomentFormat, Order, PrecisionSpec, RateSchedule, ScheduleKind,
+    AdamW, CurveFromZero, MomentFormat, Order, PrecisionSpec, RateSchedule, Regularization,
+    ScheduleKind,
 };
 use concord_recipe::Expected;
 use concord_runtime::spec;
@@ -109,7 +110,15 @@ pub struct JobFile {
     pub weight_decay: f32,
     /// Global norm that gradients are clipped to; 0 turns clipping off.
     pub max_grad_norm: f32,
-    /// The seed of the order of sequences and of a fresh adapter.
+    /// The share of the inputs of the adapter that is dropped.
+    pub lora_dropout: f32,
+    /// NEFTune's alpha.
+    pub neftune_noise_alpha: f32,
+    /// The share of each target that is spread over the vocabulary.
+    pub label_smoothing_factor: f32,
+    /// The factor on the squared log-sum-exp of the logits.
+    pub z_loss: f32,
+    /// The seed of the order of sequences, of a fresh adapter, of dropout and noise.
     pub seed: u64,
     /// Whether sequences come in a new order each round of the data; never for a `tokens` file.
     pub shuffle: bool,
@@ -173,6 +182,10 @@ impl JobFile {
             adam_epsilon: keys.number("adam_epsilon")?,
             weight_decay: keys.number("weight_decay")?,
             max_grad_norm: keys.number("max_grad_norm")?,
+            lora_dropout: keys.number("lora_dropout")?,
+            neftune_noise_alpha: keys.number("neftune_noise_alpha")?,
+            label_smoothing_factor: keys.number("label_smoothing_factor")?,
+            z_loss: keys.number("z_loss")?,
             seed: keys.seed("seed")?,
             shuffle: datasets::shuffle(&keys, &datasets)?,
             datasets,
@@ -204,6 +217,7 @@ impl JobFile {
             "lora_r",
             "lora_alpha",
             "lora_target_modules",
+            "lora_dropout",
             "initial_adapter",
         ];
         let idle = lora.into_iter().find(|key| keys.has(key));
@@ -293,6 +307,8 @@ impl JobFile {
             microbatches: self.gradient_accumulation_steps,
             recompute: self.recompute,
             moments: spec::moment_form(self.moments),
+            drops: self.lora_dropout > 0.0,
+            smooths: self.label_smoothing_factor > 0.0,
         }
     }
 
@@ -306,6 +322,21 @@ impl JobFile {
             max_grad_norm: self.max_grad_norm.into(),
             moments: self.moments,
         }
+    }
+
+    /// Dropout, noise and terms of the loss, in the form of the job spec.
+    pub fn regularization(&self) -> Regularization {
+        let mut regularization = Regularization {
+            lora_dropout: self.lora_dropout.into(),
+            embedding_noise: self.neftune_noise_alpha.into(),
+            label_smoothing: self.label_smoothing_factor.into(),
+            z_loss: self.z_loss.into(),
+            seed: 0,
+        };
+        if regularization.draws() {
+            regularization.seed = self.seed;
+        }
+        regularization
     }
 
     /// The learning rate over the steps, in the form of the job spec.

@@ -12,8 +12,8 @@ use concord_proto::session::{Scalars, ToCoordinator};
 use concord_proto::wire::FrameHeader;
 use concord_proto::{
     AdamW, AdapterSpec, Claim, Digest, Domain, F32Bits, JobId, JobSpec, Keypair, Layers,
-    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Replica,
-    ScheduleKind, Signed, TensorState, TrainedTensor, leaf_root,
+    MomentFormat, Order, Origin, Plan, Port, PortKind, PrecisionSpec, RateSchedule, Regularization,
+    Replica, ScheduleKind, Signed, TensorState, TrainedTensor, leaf_root,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
@@ -78,6 +78,7 @@ pub(in crate::training) fn job_spec(config: &DecoderConfig) -> JobSpec {
             weights: 16,
             activations: 16,
         },
+        regularization: Regularization::default(),
     }
 }
 
