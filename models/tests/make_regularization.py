@@ -156,7 +156,7 @@ def main():
     model.train()
     factors = [(n.replace(".default", ""), p) for n, p in model.named_parameters() if "lora_" in n]
     for index, (_, factor) in enumerate(sorted(factors, key=lambda named: named[0])):
-        values = [((i * 7 + index * 13) % 23) / 600 - 11 / 600 / 300 for i in range(factor.numel())]
+        values = [((i * i * 7 + index * 13 + i) % 23 - 11) / 128 for i in range(factor.numel())]
         factor.data = torch.tensor(values, dtype=torch.float64).reshape(factor.shape)
     for case in CASES:
         loss, norm = run(model, case)
